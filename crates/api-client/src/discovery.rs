@@ -17,6 +17,8 @@ pub struct ServedResource {
     pub namespaced: bool,
     /// The verbs that the server serves, for instance `list`.
     pub verbs: Vec<String>,
+    /// Its short names, as kubectl accepts them.
+    pub short_names: Vec<String>,
 }
 
 impl ServedResource {
@@ -96,6 +98,7 @@ impl Client {
             resource: ApiResource::new(group, version, &one.kind, &one.name),
             namespaced: one.namespaced,
             verbs: one.verbs,
+            short_names: one.short_names.unwrap_or_default(),
         });
         Ok(served.collect())
     }

@@ -11,6 +11,7 @@ use json_text::{Cursor, SyntaxError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::garbage_collection::FOREGROUND;
 use reconcile::{Cache, Component, Identity, Index, ObjectChange, WatchConfig};
+use resource_kinds::annotations::MALFORMED_METADATA;
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Error;
 
@@ -27,11 +28,19 @@ pub(crate) struct Meta {
     pub deleting: bool,
     pub finalizers: Box<[String]>,
     pub owners: Box<[OwnerReference]>,
+    /// The parts of its stored metadata that the API server leaves out. Nearly no object has any.
+    pub malformed: Option<Box<MalformedParts>>,
 }
+
+/// The names of parts of the metadata, separated by commas.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MalformedParts(pub Box<str>);
 
 impl From<Metadata> for Meta {
     fn from(object: Metadata) -> Self {
-        let meta = object.metadata;
+        let mut meta = object.metadata;
+        let annotations = meta.annotations.as_mut();
+        let malformed = annotations.and_then(|all| all.remove(MALFORMED_METADATA));
         Self {
             namespace: meta.namespace.unwrap_or_default().into(),
             name: meta.name.unwrap_or_default().into(),
@@ -40,6 +49,7 @@ impl From<Metadata> for Meta {
             deleting: meta.deletion_timestamp.is_some(),
             finalizers: meta.finalizers.unwrap_or_default().into(),
             owners: meta.owner_references.unwrap_or_default().into(),
+            malformed: malformed.map(|parts| Box::new(MalformedParts(parts.into()))),
         }
     }
 }
@@ -77,6 +87,7 @@ impl Meta {
                 b"deletionTimestamp" => meta.deleting = cursor.skip()? != b"null",
                 b"finalizers" => finalizers = cursor.skip()?,
                 b"ownerReferences" => owners = cursor.skip()?,
+                b"annotations" => meta.malformed = malformed(&mut cursor)?,
                 _ => drop(cursor.skip()?),
             }
         }
@@ -111,6 +122,24 @@ fn text(cursor: &mut Cursor<'_>) -> Result<Box<str>, SyntaxError> {
     }
 }
 
+/// The malformed parts that the next object, the annotations, names.
+fn malformed(cursor: &mut Cursor<'_>) -> Result<Option<Box<MalformedParts>>, SyntaxError> {
+    let mut found = None;
+    if cursor.peek()? != b'{' {
+        cursor.skip()?;
+        return Ok(found);
+    }
+    let mut members = cursor.object()?;
+    while let Some(key) = members.next_key(cursor)? {
+        if key.is(MALFORMED_METADATA) {
+            found = Some(Box::new(MalformedParts(text(cursor)?)));
+        } else {
+            cursor.skip()?;
+        }
+    }
+    Ok(found)
+}
+
 /// The elements of a list; none if it is absent.
 fn list<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<Box<[T]>> {
     if text == b"null" {
@@ -139,6 +168,8 @@ struct Watched {
     cache: Cache<Meta>,
     by_uid: Index<Meta>,
     by_owner: Index<Meta>,
+    /// The malformed ones, which all have one term.
+    malformed: Index<Meta>,
 }
 
 /// An object and its resource.
@@ -206,6 +237,11 @@ impl Inventory {
     /// The objects with that owner UID.
     pub fn by_owner(&self, uid: &str) -> Vec<ListedObject> {
         self.find(uid, |watched| &watched.by_owner)
+    }
+
+    /// The objects of whose metadata the API server leaves parts out.
+    pub fn malformed(&self) -> Vec<ListedObject> {
+        self.find(MALFORMED_METADATA, |watched| &watched.malformed)
     }
 
     /// Whether the owner is known, is not being deleted, and may own objects of the namespace. Its deletion is a later
@@ -304,6 +340,13 @@ fn resource(client: &Client, served: ServedResource, component: &Component) -> R
                     owners.map(|owner| owner.uid.clone()).collect()
                 },
             ),
+            malformed: cache.index_unless(
+                |old, new| old.malformed == new.malformed,
+                |object: &Meta| {
+                    let malformed = object.malformed.iter();
+                    malformed.map(|_| MALFORMED_METADATA.to_owned()).collect()
+                },
+            ),
             cache,
         }
     });
@@ -349,7 +392,28 @@ mod tests {
         assert_eq!((&*meta.namespace, meta.deleting), ("", false));
         assert!(meta.finalizers.is_empty() && meta.owners.is_empty());
         assert_eq!(&*read("{}").unwrap().name, "");
+        assert!(meta.malformed.is_none());
         assert!(read(r#"{"metadata": {"name": 1}}"#).is_err());
         assert!(read(r#"{"metadata": {"ownerReferences": [{"uid": 1}]}}"#).is_err());
+    }
+
+    // findings-2 E2
+    #[test]
+    fn malformed_parts_are_those_that_the_annotation_names() {
+        let object = r#"{"metadata": {"annotations": {"a": "b", "mainstay.dev/malformed-metadata": "labels, finalizers"},
+            "name": "x"}}"#;
+        let meta = Meta::read(object.as_bytes()).unwrap();
+        assert_eq!(&*meta.malformed.unwrap().0, "labels, finalizers");
+        assert_eq!(&*meta.name, "x");
+        let whole: Metadata = serde_json::from_str(object).unwrap();
+        assert_eq!(
+            &*Meta::from(whole).malformed.unwrap().0,
+            "labels, finalizers"
+        );
+        for other in [r#"{"a": "b"}"#, "null"] {
+            let object = format!(r#"{{"metadata": {{"annotations": {other}, "name": "x"}}}}"#);
+            let meta = Meta::read(object.as_bytes()).unwrap();
+            assert!(meta.malformed.is_none() && &*meta.name == "x");
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! Custom resources whose metadata, nulls or rules would harm others.
 
-use mvcc_store::{Operation, Range, Store, Txn};
 use serde_json::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
@@ -11,6 +10,12 @@ const APPLY: [(&str, &str); 1] = [("content-type", "application/apply-patch+yaml
 
 /// A server with the kind `Poi`, whose names the test accepts in place of the controller.
 async fn with_pois() -> Api {
+    let api = Api::new().await;
+    define_pois(&api).await;
+    api
+}
+
+pub async fn define_pois(api: &Api) {
     let rule = "!has(self.list) || self.list.all(x, self.list.all(y, self.list.all(z, x == x)))";
     let embedded = json!({"type": "object", "x-kubernetes-embedded-resource": true,
         "x-kubernetes-preserve-unknown-fields": true});
@@ -30,7 +35,6 @@ async fn with_pois() -> Api {
     let definition = json!({"metadata": {"name": "pois.example.org"},
         "spec": {"group": "example.org", "scope": "Namespaced",
             "names": {"plural": "pois", "kind": "Poi"}, "versions": [version]}});
-    let api = Api::new().await;
     api.create(DEFINITIONS, definition).await;
     let path = format!("{DEFINITIONS}/pois.example.org");
     let mut object = api.get(&path).await.1;
@@ -43,7 +47,6 @@ async fn with_pois() -> Api {
         api.send("PUT", &format!("{path}/status"), object).await.0,
         200
     );
-    api
 }
 
 fn poi(name: &str, metadata: Value, spec: Value) -> Value {
@@ -125,31 +128,6 @@ async fn the_metadata_of_an_embedded_object_have_no_unknown_fields() {
     assert_eq!(made["spec"]["template"], wanted);
 }
 
-/// Replaces the text of a stored object.
-async fn spoil(api: &Api, name: &str, change: impl Fn(&str) -> String) {
-    let all = Range {
-        start: b"/registry/example.org/pois/".to_vec(),
-        end: Some(b"/registry/example.org/pois0".to_vec()),
-        ..Range::default()
-    };
-    let found = api.store.range(all).await.unwrap();
-    let mut items = found.items.iter();
-    let item = items
-        .find(|item| item.key.ends_with(name.as_bytes()))
-        .unwrap();
-    let text = change(std::str::from_utf8(&item.value).unwrap());
-    let put = Operation::Put {
-        key: item.key.to_vec(),
-        value: mvcc_store::Value::Plain(text.into_bytes().into()),
-        lease: None,
-    };
-    let txn = Txn {
-        operations: vec![put],
-        ..Txn::default()
-    };
-    api.store.txn(txn).await.unwrap();
-}
-
 // findings-2 E2
 #[tokio::test]
 async fn stored_metadata_of_other_types_harm_nobody() {
@@ -163,7 +141,7 @@ async fn stored_metadata_of_other_types_harm_nobody() {
     let mut events = Events::open(&api, &format!("{POIS}?watch=1&labelSelector=a")).await;
     assert_eq!(events.short().await, "ADDED good");
     assert_eq!(events.short().await, "ADDED wrong");
-    spoil(&api, "wrong", |text| {
+    api.rewrite_stored("/wrong", |text| {
         let text = text.replace(r#""labels":{"a":"x"}"#, r#""labels":{"a":1,"z":"y"}"#);
         text.replace(r#""annotations":{"b":"c"}"#, r#""annotations":"b""#)
     })

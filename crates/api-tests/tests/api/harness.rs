@@ -11,8 +11,8 @@ use bytes::Bytes;
 use certificates::TokenSigner;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
-use mvcc_store::Store;
 use mvcc_store::embedded::EmbeddedStore;
+use mvcc_store::{Operation, Range, Store, Txn};
 use resource_kinds::ClusterConfig;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -286,6 +286,31 @@ impl Api {
         let (code, value) = self.send("POST", path, body).await;
         assert_eq!(code, 201, "{value}");
         value
+    }
+
+    /// Replaces the stored text of the one object whose key ends like that, behind the server's back.
+    pub async fn rewrite_stored(&self, end: &str, change: impl Fn(&str) -> String) {
+        let all = Range {
+            start: b"/registry/".to_vec(),
+            end: Some(b"/registry0".to_vec()),
+            ..Range::default()
+        };
+        let found = self.store.range(all).await.unwrap();
+        let mut items = found.items.iter();
+        let item = items
+            .find(|item| item.key.ends_with(end.as_bytes()))
+            .unwrap();
+        let text = change(std::str::from_utf8(&item.value).unwrap());
+        let put = Operation::Put {
+            key: item.key.to_vec(),
+            value: mvcc_store::Value::Plain(text.into_bytes().into()),
+            lease: None,
+        };
+        let txn = Txn {
+            operations: vec![put],
+            ..Txn::default()
+        };
+        self.store.txn(txn).await.unwrap();
     }
 
     /// Makes pods possible in the default namespace.

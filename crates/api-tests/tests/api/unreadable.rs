@@ -1,32 +1,12 @@
 //! An unreadable object or body is refused; it is not taken for absent.
 
-use mvcc_store::{Operation, Range, Store, Txn};
 use serde_json::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, Events, PODS, config_map, pod};
 
 /// Spoils the object whose key ends like that.
 async fn spoil(api: &Api, end: &str) {
-    let all = Range {
-        start: b"/registry/".to_vec(),
-        end: Some(b"/registry0".to_vec()),
-        ..Range::default()
-    };
-    let found = api.store.range(all).await.unwrap();
-    let mut items = found.items.iter();
-    let item = items
-        .find(|item| item.key.ends_with(end.as_bytes()))
-        .unwrap();
-    let put = Operation::Put {
-        key: item.key.to_vec(),
-        value: mvcc_store::Value::Plain(bytes::Bytes::from_static(b"{")),
-        lease: None,
-    };
-    let txn = Txn {
-        operations: vec![put],
-        ..Txn::default()
-    };
-    api.store.txn(txn).await.unwrap();
+    api.rewrite_stored(end, |_| "{".to_owned()).await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod execute;
 mod observe;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use planners::garbage_collection::{FOREGROUND, ORPHAN, plan};
@@ -17,6 +18,9 @@ use crate::Context;
 use crate::inventory::{Inventory, Meta};
 use execute::{Error, Executor};
 use observe::Observer;
+
+/// Events last for an hour, malformed metadata until somebody writes the object.
+const REPORTED_AGAIN_AFTER: Duration = Duration::from_mins(50);
 
 struct GarbageCollector {
     observer: Observer,
@@ -52,7 +56,26 @@ impl reconcile::Controller for GarbageCollector {
     /// Queues the UIDs of objects affected by a change.
     async fn feed(&self, queue: &Queue<String>) {
         let mut changes = self.inventory.subscribe_to_changes(changes_owners);
-        while let Some((_, change)) = changes.next().await {
+        let mut again = tokio::time::interval(REPORTED_AGAIN_AFTER);
+        again.reset();
+        loop {
+            let (resource, change) = tokio::select! {
+                change = changes.next() => match change {
+                    Some(change) => change,
+                    None => return,
+                },
+                _ = again.tick() => {
+                    for found in self.inventory.malformed() {
+                        self.observer.report_malformed(found.resource, &found.object);
+                    }
+                    continue;
+                }
+            };
+            if let ObjectChange::Applied(new, old) = &change
+                && becomes_malformed(old.as_deref(), new)
+            {
+                self.observer.report_malformed(resource, new);
+            }
             for uid in affected(&self.inventory, &change) {
                 queue.add(uid);
             }
@@ -72,7 +95,13 @@ fn changes_owners(old: Option<&Meta>, new: Option<&Meta>) -> bool {
     let same = |(old, new): (&Meta, &Meta)| {
         new.owners == old.owners && new.deleting == old.deleting && new.finalizers == old.finalizers
     };
-    !old.zip(new).is_some_and(same)
+    !old.zip(new).is_some_and(same) || new.is_some_and(|new| becomes_malformed(old, new))
+}
+
+/// Whether parts of the metadata are left out that were not left out before.
+fn becomes_malformed(old: Option<&Meta>, new: &Meta) -> bool {
+    let before = old.and_then(|old| old.malformed.as_ref());
+    new.malformed.is_some() && before != new.malformed.as_ref()
 }
 
 /// The UIDs of the objects that a change can make collectable or complete. For most changes there are none: the

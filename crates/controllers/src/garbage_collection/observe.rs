@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::garbage_collection::{CollectedObject, Dependent, Owner, OwnerState};
 use reconcile::{EventType, Recorder};
 use resource_kinds::namespaces::NODE_LEASES;
+use resource_kinds::reasons::metadata::MALFORMED;
 
 use crate::inventory::{Inventory, ListedObject, Meta};
 
@@ -151,8 +152,34 @@ impl Observer {
     }
 
     fn report(&self, found: &ListedObject, owner: &OwnerReference) {
-        let resource = &self.inventory.resources[found.resource].api;
-        let meta = &found.object;
+        let namespace = &found.object.namespace;
+        let text = format!(
+            "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in \
+             namespace \"{namespace}\"",
+            owner.api_version, owner.kind, owner.name, owner.uid
+        );
+        self.warn(
+            found.resource,
+            &found.object,
+            "OwnerRefInvalidNamespace",
+            text,
+        );
+    }
+
+    /// Reports that parts of the object's stored metadata are left out.
+    pub fn report_malformed(&self, resource: usize, meta: &Meta) {
+        let Some(parts) = &meta.malformed else {
+            return;
+        };
+        let text = format!(
+            "the stored metadata are malformed: {} left out; the next write of the object replaces them",
+            parts.0
+        );
+        self.warn(resource, meta, MALFORMED, text);
+    }
+
+    fn warn(&self, resource: usize, meta: &Meta, reason: &str, text: String) {
+        let resource = &self.inventory.resources[resource].api;
         let object = ObjectReference {
             api_version: Some(resource.api_version()),
             kind: Some(resource.kind.clone()),
@@ -161,14 +188,8 @@ impl Observer {
             uid: Some(meta.uid.to_string()),
             ..ObjectReference::default()
         };
-        let namespace = &meta.namespace;
-        let text = format!(
-            "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in \
-             namespace \"{namespace}\"",
-            owner.api_version, owner.kind, owner.name, owner.uid
-        );
         self.recorder
-            .event(object, EventType::Warning, "OwnerRefInvalidNamespace", text);
+            .event(object, EventType::Warning, reason, text);
     }
 }
 

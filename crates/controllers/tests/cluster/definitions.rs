@@ -4,8 +4,9 @@
 use api_client::{
     Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, ResourceExt,
 };
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use mvcc_store::{Operation, Range, Store, Txn};
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, eventually, names, wait_for};
@@ -217,4 +218,57 @@ async fn objects_of_a_definition_without_a_served_version_go_with_it() {
     wait_told(&api, "boats.example.org", ACCEPTED).await;
     let again = boats(&cluster).get_opt("a").await.unwrap();
     assert!(again.is_none(), "{:?} came back", held.uid());
+}
+
+// findings-2 E2
+#[tokio::test]
+async fn an_object_with_malformed_metadata_is_named_in_one_event() {
+    let cluster = Cluster::without_node().await;
+    define_boats(&cluster).await;
+    let boat = json!({"apiVersion": "example.org/v1", "kind": "Boat", "metadata": {"name": "b"}});
+    let boat = serde_json::from_value(boat).unwrap();
+    let api = boats(&cluster);
+    api.create(&PostParams::default(), &boat).await.unwrap();
+    let key = b"/registry/example.org/boats/default/b".to_vec();
+    let range = Range {
+        start: key.clone(),
+        ..Range::default()
+    };
+    let stored = cluster.store.range(range).await.unwrap().items.remove(0);
+    let mut object: Value = serde_json::from_slice(&stored.value).unwrap();
+    object["metadata"]["labels"] = json!({"a": 1});
+    object["metadata"]["annotations"] = json!("x");
+    let put = Operation::Put {
+        key,
+        value: mvcc_store::Value::Plain(object.to_string().into_bytes().into()),
+        lease: None,
+    };
+    let txn = Txn {
+        operations: vec![put],
+        ..Txn::default()
+    };
+    cluster.store.txn(txn).await.unwrap();
+    let told = |events: &[Event]| {
+        let about = events
+            .iter()
+            .filter(|event| event.involved_object.kind.as_deref() == Some("Boat"));
+        let told = about.map(|event| {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let name = text(&event.involved_object.name);
+            format!(
+                "{name} {}: {} ({:?})",
+                text(&event.reason),
+                text(&event.message),
+                event.count
+            )
+        });
+        told.collect::<Vec<_>>().join(" ")
+    };
+    let wanted = "b MalformedMetadata: the stored metadata are malformed: labels, annotations left out; the next write \
+                  of the object replaces them (Some(1))";
+    wait_for::<Event>(&cluster, wanted, told).await;
+    // Another change of the object is no further event.
+    let label = Patch::Merge(json!({"spec": {"a": 1}}));
+    let _ = api.patch("b", &PatchParams::default(), &label).await;
+    wait_for::<Event>(&cluster, wanted, told).await;
 }

@@ -27,6 +27,7 @@ pub struct Cluster {
     /// May do everything.
     pub client: Client,
     server: Arc<ApiServer>,
+    pub store: Arc<EmbeddedStore>,
     pub shutdown: CancellationToken,
     /// The certificate authority, if any.
     pub authority: Option<Arc<certificates::Authority>>,
@@ -60,9 +61,10 @@ impl Cluster {
 
     /// A server and nothing else.
     pub async fn without_controllers() -> Self {
+        let store = EmbeddedStore::in_memory();
         let server = ApiServer::new(api_server::Config {
             tokens: Some(Arc::new(certificates::TokenSigner::ephemeral().unwrap())),
-            ..api_server::Config::in_process(EmbeddedStore::in_memory())
+            ..api_server::Config::in_process(store.clone())
         })
         .await
         .unwrap();
@@ -71,6 +73,7 @@ impl Cluster {
         Self {
             client,
             server,
+            store,
             authority: None,
             slow_polls: SlowPolls::new(POLL_MAX),
             _end: shutdown.clone().drop_guard(),

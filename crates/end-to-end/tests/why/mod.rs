@@ -397,7 +397,7 @@ fn images_and_claims_that_cannot_be_had_are_named() {
     assert_eq!(missing.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&missing.stderr);
     assert!(errors.contains("there are disk, pull"), "{errors}");
-    let unknown = run(&["secret/web"], &instance.data());
+    let unknown = run(&["sekret/web"], &instance.data());
     assert_eq!(unknown.status.code(), Some(2));
     let errors = String::from_utf8_lossy(&unknown.stderr);
     assert!(

@@ -5,6 +5,7 @@ mod cluster_objects;
 mod connection;
 mod expiry;
 mod logs;
+mod other_kinds;
 mod server;
 mod target;
 
@@ -18,7 +19,7 @@ use cluster_objects::Scope;
 pub use cluster_objects::{ClusterObjects, NamespaceScope, read_all};
 use connection::Destination;
 pub use server::Server;
-use target::WhyTarget;
+use target::{NamedObject, WhyTarget};
 
 /// Arguments of `mainstay why`.
 #[derive(clap::Args, Debug)]
@@ -49,7 +50,8 @@ Exit status: 0 with an answer, whether or not an object waits (-o json: .state);
 does not exist or the server does not answer; 2 if the arguments are wrong.
 
 Kinds: sts, deploy, ds, rs, rc, job, cronjob, pod, pvc, pv, storageclass, volumesnapshot, svc,
-ing, hpa, pdb, node, ns, csr, crd, apiservice, cs; and their long names.
+ing, hpa, pdb, node, ns, csr, crd, apiservice, cs; and their long names. Of other kinds only the
+metadata are looked at: why an object is not deleted yet, and parts that are malformed.
 
 Examples:
   mainstay why
@@ -65,7 +67,7 @@ Examples:
 pub async fn run(arguments: WhyArguments) -> Result<()> {
     let target = match arguments.target.as_slice() {
         [] => None,
-        words => Some(WhyTarget::parse(words)?),
+        words => Some(NamedObject::parse(words)?),
     };
     let to = arguments
         .to
@@ -77,7 +79,7 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
     let now = Timestamp::now();
     let (text, json) = match (target, to) {
         (Some(target), Some(to)) => {
-            if target.kind != TargetKind::Pod {
+            if target.target_kind() != Some(TargetKind::Pod) {
                 bail!("--to asks about the connections of a pod: mainstay why pod/NAME --to …");
             }
             let namespace = namespace.unwrap_or(server.namespace());
@@ -88,7 +90,13 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
         }
         (Some(target), None) => {
             let namespace = namespace.unwrap_or(server.namespace()).to_owned();
-            let answer = ask(&server, &target, &namespace, now).await?;
+            let answer = match target.target_kind() {
+                Some(kind) => {
+                    let name = target.name;
+                    ask(&server, &WhyTarget { kind, name }, &namespace, now).await?
+                }
+                None => other_kinds::ask(&server, &target, &namespace, now).await?,
+            };
             (answer.text(now), answer.json())
         }
         (None, _) => {
@@ -118,11 +126,17 @@ async fn ask(
     namespace: &str,
     now: Timestamp,
 ) -> Result<Explanation> {
+    // The events of a namespace name objects in it.
+    let namespace = match target.kind {
+        TargetKind::Namespace => target.name.as_str(),
+        _ => namespace,
+    };
     let scope = Scope::Object(target.kind, namespace);
     let read = cluster_objects::read(&server.client, scope, now).await;
     let found = read.map_err(|error| server.explain(error))?;
     let evidence = found.namespaces.first().context("read the namespace")?;
     let Some(mut answer) = explain(target.kind, &target.name, evidence) else {
+        other_kinds::check_readable(server, target, namespace).await?;
         let kind = target.kind.kind();
         let name = &target.name;
         let others = cluster_objects::names(evidence, target.kind);

@@ -18,6 +18,28 @@ impl WhyTarget {
     /// # Errors
     /// A mistake in the command line, with the allowed forms.
     pub fn parse(words: &[String]) -> Result<Self, Error> {
+        let named = NamedObject::parse(words)?;
+        let kind = named.target_kind().ok_or_else(|| named.unknown_kind())?;
+        let name = named.name;
+        Ok(Self { kind, name })
+    }
+}
+
+/// An object of any kind, in the words of the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedObject {
+    /// The name of the kind.
+    pub kind: String,
+    /// The object's name.
+    pub name: String,
+}
+
+impl NamedObject {
+    /// Reads one word with a slash, or two.
+    ///
+    /// # Errors
+    /// A mistake in the command line, with the allowed forms.
+    pub fn parse(words: &[String]) -> Result<Self, Error> {
         let (kind, name) = match words {
             [one] => one.split_once('/').ok_or_else(|| {
                 mistake(format!(
@@ -38,19 +60,25 @@ impl WhyTarget {
             )));
         }
         Ok(Self {
-            kind: find_kind(kind)?,
+            kind: kind.to_owned(),
             name: name.to_owned(),
         })
     }
-}
 
-fn find_kind(word: &str) -> Result<TargetKind, Error> {
-    TargetKind::called(word).ok_or_else(|| {
+    /// The kind, if it has answers of its own.
+    pub fn target_kind(&self) -> Option<TargetKind> {
+        TargetKind::called(&self.kind)
+    }
+
+    /// The error for a kind that does not exist.
+    pub fn unknown_kind(&self) -> Error {
         let all = TargetKind::ALL.map(TargetKind::short).join(", ");
         mistake(format!(
-            "kind {word:?} cannot be asked about; allowed, also by their long names: {all}"
+            "kind {:?} cannot be asked about; allowed, also by their long names: {all}, and the kinds that the server \
+             has besides",
+            self.kind
         ))
-    })
+    }
 }
 
 fn mistake(text: String) -> Error {

@@ -1,5 +1,7 @@
 //! The answer to "why": chains from the object of the question to the causes.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 
 use super::kinds::TargetKind;
@@ -9,7 +11,7 @@ use super::remedy::Remedy;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Object {
     /// Kind as in manifests, for instance `StatefulSet`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Namespace, for a namespaced kind.
     pub namespace: Option<String>,
     /// Name of the object.
@@ -137,9 +139,9 @@ impl Explanation {
 
 impl Object {
     /// A reference to an object of that kind.
-    pub fn new(kind: &'static str, namespace: Option<&str>, name: &str) -> Self {
+    pub fn new(kind: impl Into<Cow<'static, str>>, namespace: Option<&str>, name: &str) -> Self {
         Self {
-            kind,
+            kind: kind.into(),
             namespace: namespace.map(str::to_owned),
             name: name.to_owned(),
         }
@@ -147,7 +149,7 @@ impl Object {
 
     /// `sts/web`, as kubectl and `mainstay why` accept it.
     pub fn short(&self) -> String {
-        let kind = TargetKind::of_kind(self.kind);
+        let kind = TargetKind::of_kind(&self.kind);
         let kind = kind.map_or_else(|| self.kind.to_lowercase(), |kind| kind.short().to_owned());
         format!("{kind}/{}", self.name)
     }
@@ -159,7 +161,11 @@ pub(super) fn merged(chains: Vec<CauseChain>) -> Vec<CauseChain> {
     for chain in chains {
         let root = |chain: &CauseChain| {
             let last = chain.links.last()?;
-            Some((last.object.kind, last.reason.clone(), last.message.clone()))
+            Some((
+                last.object.kind.clone(),
+                last.reason.clone(),
+                last.message.clone(),
+            ))
         };
         let pod = |chain: &CauseChain| {
             let mut links = chain.links.iter();

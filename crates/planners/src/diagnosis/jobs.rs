@@ -305,7 +305,7 @@ fn not_begun(
         event.reason.as_deref() == Some("FailedCreate") && observed::last_seen(event) > Some(missed)
     };
     if observed
-        .newest_event(object.kind, &object.name, uid, refused)
+        .newest_event(&object.kind, &object.name, uid, refused)
         .is_some()
     {
         let mut builder = ChainBuilder::of(observed);

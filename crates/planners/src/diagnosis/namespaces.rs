@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 
 use super::chain_builder::ChainBuilder;
 use super::explanation::{Explanation, Object};
+use super::metadata;
 use super::observed::ObservedNamespace;
 use super::remedy::Remedy;
 
@@ -13,7 +14,9 @@ pub(super) fn explain(
     object: Object,
 ) -> Explanation {
     let Some(since) = &namespace.metadata.deletion_timestamp else {
-        return Explanation::fine(object, "Active");
+        let mut answer = Explanation::fine(object, "Active");
+        answer.notes = malformed(observed);
+        return answer;
     };
     let holds = |kind: &str| -> Option<&NamespaceCondition> {
         let mut conditions = namespace.status.as_ref()?.conditions.iter().flatten();
@@ -59,7 +62,19 @@ pub(super) fn explain(
         }
         builder.remedy(remedy);
     }
-    Explanation::fine(object, "Terminating").waits([builder.chain()])
+    let mut answer = Explanation::fine(object, "Terminating").waits([builder.chain()]);
+    answer.notes = malformed(observed);
+    answer
+}
+
+/// A note for each object of the namespace whose stored metadata are malformed.
+fn malformed(observed: &ObservedNamespace) -> Vec<String> {
+    let answers = metadata::malformed(observed).into_iter();
+    let links =
+        answers.filter_map(|answer| answer.chains.into_iter().next()?.links.into_iter().next());
+    links
+        .map(|link| format!("{}: {}", link.object.short(), link.message))
+        .collect()
 }
 
 /// The resources of `Some resources are remaining: pods. has 1 resource instances, …`.

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::explain::explain;
 use super::explanation::{Explanation, Object, WaitState};
 use super::kinds::TargetKind;
-use super::nodes;
 use super::observed::{ObservedCluster, ObservedNamespace, named};
+use super::{metadata, nodes};
 use crate::ownership::controller;
 
 /// Explanations of all objects that wait for something.
@@ -63,6 +63,7 @@ impl Overview {
                 told.look_at(observed, kind, name);
             }
         }
+        told.answers.extend(metadata::malformed(observed));
         Self {
             answers: told.answers,
             notes: Vec::new(),

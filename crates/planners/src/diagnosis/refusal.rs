@@ -36,7 +36,7 @@ impl ChainBuilder<'_> {
                 event.reason.as_deref() == Some(reason) && message.contains(about) && recent(event)
             };
             self.observed
-                .newest_event(owner.kind, &owner.name, uid, wanted)
+                .newest_event(&owner.kind, &owner.name, uid, wanted)
         };
         let Some(event) = newest("FailedCreate") else {
             return false;

@@ -90,7 +90,7 @@ fn times(link: &Finding, now: Timestamp) -> String {
 
 fn object_value(object: &Object) -> Value {
     let mut value = Map::new();
-    value.insert("kind".to_owned(), object.kind.into());
+    value.insert("kind".to_owned(), object.kind.as_ref().into());
     if let Some(namespace) = &object.namespace {
         value.insert("namespace".to_owned(), namespace.as_str().into());
     }

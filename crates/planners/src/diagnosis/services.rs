@@ -305,7 +305,7 @@ impl<'e> View<'e> {
         let uid = self.service.metadata.uid.as_deref().unwrap_or_default();
         let wanted = |event: &Event| event.reason.as_deref() == Some(reason);
         self.observed
-            .newest_event(self.object.kind, &self.object.name, uid, wanted)
+            .newest_event(&self.object.kind, &self.object.name, uid, wanted)
     }
 
     fn another_port(&self, field: &str) -> String {

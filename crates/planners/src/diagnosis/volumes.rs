@@ -47,7 +47,7 @@ pub(super) fn explain(
             builder.remedy("nothing to do; the provisioner of its class deletes it");
             let uid = volume.metadata.uid.as_deref().unwrap_or_default();
             let warns = |event: &Event| event.type_.as_deref() == Some("Warning");
-            if let Some(event) = observed.newest_event(object.kind, name, uid, warns) {
+            if let Some(event) = observed.newest_event(&object.kind, name, uid, warns) {
                 builder.event(event, object.clone());
                 let text = "correct the provisioner's error; or delete the object yourself";
                 builder.remedy(Remedy::new(text).with(format!("kubectl delete pv {name}")));

@@ -172,3 +172,9 @@ pub mod devices {
     /// The devices of a pod could not be prepared on its node.
     pub const FAILED_PREPARE: &str = "FailedPrepareDynamicResources";
 }
+
+/// Reasons of events about any object.
+pub mod metadata {
+    /// Parts of the stored metadata are malformed and are left out.
+    pub const MALFORMED: &str = "MalformedMetadata";
+}

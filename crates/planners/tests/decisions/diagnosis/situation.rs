@@ -360,7 +360,7 @@ fn event(line: &Line<'_>) -> Value {
     };
     json!({
         "metadata": { "name": "e", "namespace": "default" },
-        "involvedObject": { "kind": kind, "name": name, "uid": uid, "fieldPath": path },
+        "involvedObject": { "kind": kind, "namespace": "default", "name": name, "uid": uid, "fieldPath": path },
         "type": "Warning",
         "reason": line.words[0],
         "message": line.said,
