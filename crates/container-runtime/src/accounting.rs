@@ -45,6 +45,8 @@ pub struct Accounting {
     pub threads: Option<u64>,
     /// The limit of the number of threads (`pids.max`).
     pub threads_max: Option<u64>,
+    /// The number of times that a process or thread was refused at the limit.
+    pub forks_refused: Option<u64>,
     /// The traffic of block devices, by major and minor number.
     pub block: BTreeMap<(u32, u32), BlockTraffic>,
 }

@@ -12,6 +12,7 @@ use std::time::Instant;
 use futures::future::{BoxFuture, FutureExt, Shared};
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::{Record, RecordType};
+use reconcile::refusals::{self, Budget};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -107,20 +108,12 @@ impl Forwarder {
         };
         let response = Arc::new(self.ask_in_turn(&query, proof).await);
         if let Some(ttl) = ttl_of(&response) {
-            let mut kept = locked(&self.shared.kept);
-            if kept.len() >= limits::CACHE_ENTRIES_MAX {
-                kept.retain(|_, kept| kept.at.elapsed().as_secs() < u64::from(kept.ttl));
-            }
-            if kept.len() < limits::CACHE_ENTRIES_MAX {
-                kept.insert(
-                    key,
-                    Kept {
-                        response: response.clone(),
-                        at: Instant::now(),
-                        ttl,
-                    },
-                );
-            }
+            let one = Kept {
+                response: response.clone(),
+                at: Instant::now(),
+                ttl,
+            };
+            keep(&mut locked(&self.shared.kept), key, one);
         }
         drop(landing);
         response
@@ -186,6 +179,17 @@ impl Drop for Landing {
     fn drop(&mut self) {
         locked(&self.forwarder.shared.flights).remove(&self.key);
     }
+}
+
+/// Keeps a response if there is room: those that are too old make it.
+fn keep(kept: &mut HashMap<Key, Kept>, key: Key, new: Kept) {
+    if kept.len() >= limits::CACHE_ENTRIES_MAX {
+        kept.retain(|_, kept| kept.at.elapsed().as_secs() < u64::from(kept.ttl));
+    }
+    if kept.len() >= limits::CACHE_ENTRIES_MAX {
+        return refusals::count(Budget::DnsAnswers);
+    }
+    kept.insert(key, new);
 }
 
 fn key(query: &Query, proof: bool) -> Key {
@@ -284,5 +288,40 @@ async fn by_tcp(server: SocketAddr, bytes: &[u8], id: u16, query: &Query) -> io:
     match wire::answers(&message, id, query) {
         true => Ok(message),
         false => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_beyond_the_bound_are_counted_and_not_kept() {
+        let mut kept = HashMap::new();
+        let mut keep_one = |number: usize, ttl| {
+            let key = Key {
+                name: format!("n{number}."),
+                kind: RecordType::A,
+                proof: false,
+            };
+            let one = Kept {
+                response: Arc::new(Response::code(ResponseCode::NoError)),
+                at: Instant::now(),
+                ttl,
+            };
+            keep(&mut kept, key, one);
+            kept.len()
+        };
+        for number in 1..limits::CACHE_ENTRIES_MAX {
+            assert_eq!(keep_one(number, 60), number);
+        }
+        // One that is over at once.
+        assert_eq!(keep_one(0, 0), limits::CACHE_ENTRIES_MAX);
+        let before = refusals::counted(Budget::DnsAnswers);
+        let more = limits::CACHE_ENTRIES_MAX + 1;
+        assert_eq!(keep_one(more, 60), limits::CACHE_ENTRIES_MAX);
+        assert_eq!(refusals::counted(Budget::DnsAnswers), before);
+        assert_eq!(keep_one(more + 1, 60), limits::CACHE_ENTRIES_MAX);
+        assert_eq!(refusals::counted(Budget::DnsAnswers), before + 1);
     }
 }

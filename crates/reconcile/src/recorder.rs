@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::execute::{WriteRefusal, is_of_the_object, refusal};
 use crate::limits;
+use crate::refusals::{self, Budget};
 use crate::similarity::{EventVerdict, Memory, SimilarEvents};
 
 /// The type of an event.
@@ -128,6 +129,7 @@ impl Recorder {
         };
         if self.sender.try_send(report).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            refusals::count(Budget::Events);
         }
     }
 

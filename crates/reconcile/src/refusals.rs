@@ -6,7 +6,7 @@ use crate::prometheus::{Metric, Page};
 
 const REFUSALS: Metric = Metric::counter(
     "mainstay_refusals_total",
-    "Requests and connections that were refused or closed because their sender was over a bound.",
+    "What was refused, closed, dropped or made to wait because its sender was over a bound.",
 );
 
 /// A bound whose refusals are counted.
@@ -28,10 +28,22 @@ pub enum Budget {
     RequestBodies,
     /// Sessions in the containers of a pod.
     PodSessions,
+    /// Tunnels of a node.
+    Tunnels,
+    /// Answers of other DNS servers that are kept.
+    DnsAnswers,
+    /// ConfigMaps and Secrets that the node follows for a pod.
+    WatchedObjects,
+    /// Events of an object, and events that wait.
+    Events,
+    /// Pulls of images at once.
+    ImagePulls,
+    /// Choices of a node for a claim that its provisioner takes back.
+    NodeChoices,
 }
 
 /// All bounds, in the order of their counts.
-pub const BUDGETS: [Budget; 8] = [
+pub const BUDGETS: [Budget; 14] = [
     Budget::ApiConnections,
     Budget::KubeletConnections,
     Budget::DnsConnections,
@@ -40,6 +52,12 @@ pub const BUDGETS: [Budget; 8] = [
     Budget::LongRunningRequests,
     Budget::RequestBodies,
     Budget::PodSessions,
+    Budget::Tunnels,
+    Budget::DnsAnswers,
+    Budget::WatchedObjects,
+    Budget::Events,
+    Budget::ImagePulls,
+    Budget::NodeChoices,
 ];
 
 static COUNTS: [AtomicU64; BUDGETS.len()] = [const { AtomicU64::new(0) }; BUDGETS.len()];
@@ -56,6 +74,12 @@ impl Budget {
             Self::LongRunningRequests => "long_running_requests",
             Self::RequestBodies => "request_bodies",
             Self::PodSessions => "pod_sessions",
+            Self::Tunnels => "tunnels",
+            Self::DnsAnswers => "dns_answers",
+            Self::WatchedObjects => "watched_objects",
+            Self::Events => "events",
+            Self::ImagePulls => "image_pulls",
+            Self::NodeChoices => "node_choices",
         }
     }
 }
@@ -65,11 +89,15 @@ pub fn count(budget: Budget) {
     COUNTS[budget as usize].fetch_add(1, Ordering::Relaxed);
 }
 
+/// The count of a bound since the start of the process.
+pub fn counted(budget: Budget) -> u64 {
+    COUNTS[budget as usize].load(Ordering::Relaxed)
+}
+
 /// Adds the counts to a page. They are those of the process.
 pub fn write(page: &mut Page) {
     for budget in BUDGETS {
-        let count = COUNTS[budget as usize].load(Ordering::Relaxed);
-        page.add(REFUSALS, &[("budget", budget.name())], count);
+        page.add(REFUSALS, &[("budget", budget.name())], counted(budget));
     }
 }
 

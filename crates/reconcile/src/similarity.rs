@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::limits;
+use crate::refusals::{self, Budget};
 
 /// The properties that similar events share: all but the message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,7 +43,7 @@ pub(crate) struct Memory {
     topics: Recent<SimilarEvents, Messages>,
     /// client-go has one budget for all reasons. Here objects have more events, and repeated
     /// waiting messages must not suppress others.
-    budgets: Recent<SimilarEvents, Budget>,
+    budgets: Recent<SimilarEvents, Tokens>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,7 +58,7 @@ struct Messages {
 }
 
 #[derive(Clone, Debug)]
-struct Budget {
+struct Tokens {
     tokens: f64,
     at: Timestamp,
 }
@@ -91,6 +92,7 @@ impl Memory {
         if self.spend(topic, now) {
             verdict
         } else {
+            refusals::count(Budget::Events);
             EventVerdict::Silence
         }
     }
@@ -137,7 +139,7 @@ impl Memory {
         if self.budgets.get_mut(topic).is_none() {
             self.budgets.insert(
                 topic.clone(),
-                Budget {
+                Tokens {
                     tokens: full,
                     at: now,
                 },
@@ -285,11 +287,13 @@ mod tests {
     #[test]
     fn an_object_with_too_many_events_of_a_reason_has_no_more_of_it_for_a_while() {
         let mut memory = Memory::default();
+        let before = refusals::counted(Budget::Events);
         let verdicts: Vec<EventVerdict> = (0..26)
             .map(|_| memory.judge(&topic(), "m", at(1)))
             .collect();
         assert_ne!(verdicts[24], EventVerdict::Silence);
         assert_eq!(verdicts[25], EventVerdict::Silence);
+        assert!(refusals::counted(Budget::Events) > before);
         let mut other = topic();
         other.reason = "Killing".to_owned();
         assert_ne!(memory.judge(&other, "m", at(1)), EventVerdict::Silence);

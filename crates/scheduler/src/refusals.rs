@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use reconcile::ObjectChange;
+use reconcile::refusals::{self, Budget};
 use resource_kinds::annotations::SELECTED_NODE;
 
 use crate::limits::REFUSED_FOR;
@@ -30,6 +31,7 @@ impl Refusals {
                 if let (Some(node), None) = (selected_node(old), selected_node(new)) {
                     let nodes = self.by_claim.entry(key).or_default();
                     nodes.insert(node.to_owned(), now + REFUSED_FOR);
+                    refusals::count(Budget::NodeChoices);
                 }
             }
             // It has a volume, or is another one.
@@ -132,6 +134,8 @@ mod tests {
         );
         assert_eq!(refusals.next_end(), Some(now + REFUSED_FOR));
         assert!(refusals.expire(later).is_empty());
+        let counted = refusals::counted(Budget::NodeChoices);
+        assert!(counted >= 2, "{counted}");
         let ended = refusals.expire(now + REFUSED_FOR);
         assert_eq!(ended, BTreeSet::from(["default".to_owned()]));
         assert_eq!(refusals.next_end(), Some(later + REFUSED_FOR));

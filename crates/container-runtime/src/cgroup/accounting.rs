@@ -54,6 +54,7 @@ fn unified(dir: &Path) -> Accounting {
         processes: None,
         threads: number(&dir.join("pids.current")),
         threads_max: number(&dir.join("pids.max")),
+        forks_refused: fields(&dir.join("pids.events")).get("max").copied(),
         block: block_traffic(&text(&dir.join("io.stat"))),
     }
 }
@@ -100,6 +101,7 @@ fn split(dir: impl Fn(&str) -> Option<PathBuf>) -> Accounting {
         processes: None,
         threads: number(&file("pids", "pids.current")),
         threads_max: number(&file("pids", "pids.max")),
+        forks_refused: fields(&file("pids", "pids.events")).get("max").copied(),
         block,
     }
 }
@@ -210,6 +212,7 @@ mod tests {
             ("memory.events", "low 0\nmax 4\noom 1\noom_kill 1\n"),
             ("memory.max", "max\n"),
             ("pids.current", "2\n"),
+            ("pids.events", "max 11\n"),
             (
                 "io.stat",
                 "8:16 rbytes=4096 wbytes=512 rios=3 wios=1 dbytes=0 dios=0\n7:0\n",
@@ -231,6 +234,7 @@ mod tests {
             major_page_faults: Some(1),
             oom_kills: Some(1),
             threads: Some(2),
+            forks_refused: Some(11),
             block: disk(),
             ..Accounting::default()
         };

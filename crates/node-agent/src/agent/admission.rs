@@ -10,6 +10,7 @@ use api_client::{Api, Client};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use placement::{AdmissionFailure, misfit};
 use pod_lifecycle::resources::admission::{PodRejection, rejection, under_pressure};
+use reconcile::refusals::{self, Budget};
 use reconcile::{Cache, Component, WatchConfig};
 use resource_kinds::pod_view::PodView;
 
@@ -115,7 +116,11 @@ impl Admission {
 /// The rejection of a pod whose volumes have that many ConfigMaps and Secrets: each is followed for as long as the pod
 /// runs.
 fn too_many_objects(count: usize) -> Option<PodRejection> {
-    (count > OBJECTS_PER_POD_MAX).then(|| PodRejection {
+    if count <= OBJECTS_PER_POD_MAX {
+        return None;
+    }
+    refusals::count(Budget::WatchedObjects);
+    Some(PodRejection {
         reason: "TooManyVolumeSources".to_owned(),
         message: format!(
             "the volumes of the pod have {count} ConfigMaps and Secrets; a pod may have {OBJECTS_PER_POD_MAX}"
@@ -131,7 +136,9 @@ mod tests {
     #[test]
     fn a_pod_with_too_many_objects_is_rejected_with_the_number() {
         assert_eq!(too_many_objects(OBJECTS_PER_POD_MAX), None);
+        let before = refusals::counted(Budget::WatchedObjects);
         let rejection = too_many_objects(700).unwrap();
+        assert_eq!(refusals::counted(Budget::WatchedObjects), before + 1);
         assert_eq!(rejection.reason, "TooManyVolumeSources");
         assert!(rejection.message.contains("700"), "{rejection:?}");
     }

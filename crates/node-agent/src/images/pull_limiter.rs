@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use image_store::PullProgress;
 use keyed_locks::KeyedLocks;
+use reconcile::refusals::{self, Budget};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
@@ -61,6 +62,9 @@ impl PullLimiter {
 
     async fn take(&self, registry: &str) -> Result<PullPermit, AcquireError> {
         let own = self.of(registry);
+        if own.available_permits() == 0 || self.all.available_permits() == 0 {
+            refusals::count(Budget::ImagePulls);
+        }
         Ok(PullPermit {
             _of_registry: own.acquire_owned().await?,
             _of_all: Arc::clone(&self.all).acquire_owned().await?,
@@ -117,10 +121,15 @@ mod tests {
     async fn one_registry_never_takes_all_permits() {
         let limiter = Arc::new(PullLimiter::default());
         let (progress, going) = lively();
+        let before = refusals::counted(Budget::ImagePulls);
         let hung: Vec<_> = (0..20)
             .map(|_| hang(&limiter, "a", progress.clone()))
             .collect();
         settle().await;
+        // Other tests count pulls of theirs.
+        assert!(
+            refusals::counted(Budget::ImagePulls) >= before + 20 - PULLS_OF_ONE_REGISTRY_MAX as u64
+        );
         let free = PULLS_MAX - PULLS_OF_ONE_REGISTRY_MAX;
         assert_eq!(limiter.all.available_permits(), free);
         let other = limiter.run("b", &PullProgress::default(), ready(7)).await;

@@ -10,6 +10,7 @@ use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode, Version};
 use node_tunnel::{PROTOCOL, Tunnel};
 use object_model::{Status, StatusReason};
+use reconcile::refusals::{self, Budget};
 use resource_kinds::ObjectReader;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -99,6 +100,7 @@ impl Tunnels {
         let open = table.entry(node.to_owned()).or_default();
         if open.len() >= TUNNELS_PER_NODE_MAX {
             open.remove(0).end.cancel();
+            refusals::count(Budget::Tunnels);
         }
         open.push(Open {
             number,
@@ -190,7 +192,9 @@ mod tests {
         }
         assert!(entries.iter().all(|entry| !entry.end.is_cancelled()));
         let (one_more, _end) = tunnel().await;
+        let before = refusals::counted(Budget::Tunnels);
         let newest = tunnels.enter("n", one_more);
+        assert_eq!(refusals::counted(Budget::Tunnels), before + 1);
         assert!(entries[0].end.is_cancelled() && !entries[1].end.is_cancelled());
         assert!(tunnels.of("n").is_some() && tunnels.of("m").is_none());
         drop(entries);

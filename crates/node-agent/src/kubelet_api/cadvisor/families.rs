@@ -61,7 +61,7 @@ pub(super) const TIMES: [MetricOf<Accounting>; 3] = [
     ),
 ];
 
-pub(super) const COUNTS: [MetricOf<Accounting>; 15] = [
+pub(super) const COUNTS: [MetricOf<Accounting>; 16] = [
     (
         Metric::counter(
             "container_cpu_cfs_periods_total",
@@ -135,6 +135,13 @@ pub(super) const COUNTS: [MetricOf<Accounting>; 15] = [
             "Maximum number of threads allowed inside the container, infinity if value is zero",
         ),
         |all| Some(all.threads_max.unwrap_or(0)),
+    ),
+    (
+        Metric::counter(
+            "mainstay_refused_processes_total",
+            "Cumulative count of processes and threads that were refused at the limit of their pod",
+        ),
+        |all| all.forks_refused,
     ),
     (
         Metric::gauge("container_spec_cpu_period", "CPU period of the container"),

@@ -299,6 +299,7 @@ mod tests {
             throttled_ns: Some(1_500_000_000),
             cache_bytes: Some(7),
             oom_kills: Some(1),
+            forks_refused: Some(5),
             page_faults: Some(9),
             block: BTreeMap::from([((8, 0), traffic)]),
             ..Accounting::default()
@@ -324,6 +325,7 @@ mod tests {
         let expected = [
             line("container_memory_cache", "", "7"),
             line("container_oom_events_total", "", "1"),
+            line("mainstay_refused_processes_total", "", "5"),
             // No limit.
             line("container_spec_memory_limit_bytes", "", "0"),
             line(
