@@ -2,12 +2,17 @@
 //!
 //! A namespace may hold a sixth of the quota, and never more than three quarters of the room that all other objects
 //! leave. So the namespaces together never take the last of it, and each has some room however much others hold. Stored
-//! objects are in the memory of the server, so a sixth of the quota is also the most that a namespace adds to it. A sixteenth of the quota is for objects
-//! outside of namespaces and for the namespaces of the system. A namespace over its share still gets writes of status,
-//! deletions, writes that grow nothing, and, up to a further sixteenth of the quota, Events, Leases and small changes.
+//! objects are in the memory of the server, so a sixth of the quota is also the most that a namespace adds to it. A
+//! sixteenth of the quota is for objects outside of namespaces and for the namespaces of the system. A namespace over its
+//! share still gets deletions, writes that grow nothing, and, up to a further sixteenth of the quota, Events, Leases and
+//! small changes. The status of a built-in kind, which nodes and controllers write, has yet another sixteenth, unless it
+//! is large. The status of a custom resource counts as any other part: its writer may be a user.
 //!
-//! The store counts the bytes, so they are right after a restart. Writes at the same time do not see each other: a
-//! namespace may exceed its share by the size of these.
+//! The store counts the bytes, so they are right after a restart. A write reserves its bytes before it is committed, so
+//! writes at the same time do not pass the share together. At the end of a write its bytes count twice for a moment.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mvcc_store::Store;
 use mvcc_store::published::pair_bytes;
@@ -21,13 +26,15 @@ const OF_THE_SYSTEM: [&str; 3] = ["kube-system", "kube-node-lease", "kube-public
 /// The part of the quota that a namespace may hold.
 const OF_A_NAMESPACE: u64 = 6;
 
-/// The part of the quota that namespaces leave to the system; and the part by which they may exceed their shares
-/// with small writes.
+/// The part of the quota that namespaces leave to the system; and the parts by which they may exceed their shares
+/// with small writes, and with these and the status of built-in kinds.
 const RESERVE: u64 = 16;
 const SMALL_BEYOND: u64 = 16;
+const STATUS_BEYOND: u64 = 8;
 
-/// The growth of a small change, in bytes.
+/// The growth of a small change, in bytes; and that of a status which may use its reserve.
 const SMALL_GROWTH: u64 = 4096;
+const STATUS_GROWTH: u64 = 64 << 10;
 
 /// The kinds of which new objects count as small writes.
 const SMALL_KINDS: [(&str, &str); 3] = [
@@ -35,6 +42,75 @@ const SMALL_KINDS: [(&str, &str); 3] = [
     ("events.k8s.io", "events"),
     ("coordination.k8s.io", "leases"),
 ];
+
+/// The room beyond the share that a write may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reserve {
+    None,
+    Small,
+    Status,
+}
+
+/// The bytes of writes that are not committed yet, by namespace.
+#[derive(Debug, Default)]
+pub(crate) struct PendingBytes(Mutex<BTreeMap<String, u64>>);
+
+/// The bytes of one write, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation<'p> {
+    pending: &'p PendingBytes,
+    namespace: String,
+    bytes: u64,
+}
+
+impl PendingBytes {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        let mut pending = self.pending.locked();
+        if let Some(bytes) = pending.get_mut(&self.namespace) {
+            *bytes = bytes.saturating_sub(self.bytes);
+            if *bytes == 0 {
+                pending.remove(&self.namespace);
+            }
+        }
+    }
+}
+
+/// A write of an object: the object, its bytes before and after, and the part that the request is about.
+pub(crate) struct Growth<'a> {
+    pub(crate) resource: &'a Resource,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) subresource: &'a str,
+    pub(crate) old: Option<usize>,
+    pub(crate) new: usize,
+}
+
+impl Growth<'_> {
+    fn bytes(&self) -> u64 {
+        let key = self.resource.key(self.namespace, self.name);
+        let old = self.old.map_or(0, |len| pair_bytes(&key, len));
+        pair_bytes(&key, self.new).saturating_sub(old)
+    }
+
+    fn reserve(&self, bytes: u64) -> Reserve {
+        let info = self.resource.info();
+        let is_own_status = self.subresource == "status" && !self.resource.is_custom();
+        if is_own_status && bytes <= STATUS_GROWTH {
+            return Reserve::Status;
+        }
+        let is_small_kind = || SMALL_KINDS.contains(&(info.group, info.plural));
+        match bytes <= SMALL_GROWTH && (self.old.is_some() || is_small_kind()) {
+            true => Reserve::Small,
+            false => Reserve::None,
+        }
+    }
+}
 
 /// Bytes in the store.
 #[derive(Clone, Copy, Debug)]
@@ -55,54 +131,59 @@ impl Room {
     }
 
     /// The share, if the namespace may not grow by so many bytes.
-    fn exceeded(self, growth: u64, is_small: bool) -> Option<u64> {
+    fn exceeded(self, growth: u64, reserve: Reserve) -> Option<u64> {
         let share = self.share();
-        let beyond = if is_small {
-            self.quota / SMALL_BEYOND
-        } else {
-            0
+        let beyond = match reserve {
+            Reserve::None => 0,
+            Reserve::Small => self.quota / SMALL_BEYOND,
+            Reserve::Status => self.quota / STATUS_BEYOND,
         };
         let max = share.saturating_add(beyond);
         (growth > 0 && self.own.saturating_add(growth) > max).then_some(share)
     }
 }
 
-/// Checks that the namespace of an object has room for its new state.
+/// Checks that the namespace of an object has room for its new state, and keeps that room until the result is dropped.
 ///
 /// *Errors.* 403, whose cause has the bytes of the namespace and its share.
-pub(crate) fn check(
+pub(crate) fn reserve<'p>(
+    pending: &'p PendingBytes,
     store: &dyn Store,
-    resource: &Resource,
-    (namespace, name): (&str, &str),
-    (old, new): (Option<usize>, usize),
-) -> Result<(), Status> {
-    if !resource.namespaced() || OF_THE_SYSTEM.contains(&namespace) {
-        return Ok(());
+    growth: &Growth<'_>,
+) -> Result<Option<Reservation<'p>>, Status> {
+    let (namespace, name) = (growth.namespace, growth.name);
+    if !growth.resource.namespaced() || OF_THE_SYSTEM.contains(&namespace) {
+        return Ok(None);
     }
-    let key = resource.key(namespace, name);
-    let old_bytes = old.map_or(0, |len| pair_bytes(&key, len));
-    let growth = pair_bytes(&key, new).saturating_sub(old_bytes);
-    if growth == 0 {
-        return Ok(());
+    let bytes = growth.bytes();
+    if bytes == 0 {
+        return Ok(None);
     }
+    let mut by_namespace = pending.locked();
     let usage = store.occupancy();
     if usage.live_bytes_max == 0 {
-        return Ok(());
+        return Ok(None);
     }
+    let own_pending = by_namespace.get(namespace).copied().unwrap_or_default();
     let room = Room {
         quota: usage.live_bytes_max,
-        stored: usage.live_bytes,
-        own: store.bytes_of_owner(namespace.as_bytes()),
+        stored: usage.live_bytes + by_namespace.values().sum::<u64>(),
+        own: store.bytes_of_owner(namespace.as_bytes()) + own_pending,
     };
-    let info = resource.info();
-    let is_small = growth <= SMALL_GROWTH
-        && (old.is_some() || SMALL_KINDS.contains(&(info.group, info.plural)));
-    let Some(share) = room.exceeded(growth, is_small) else {
-        return Ok(());
+    let Some(share) = room.exceeded(bytes, growth.reserve(bytes)) else {
+        *by_namespace.entry(namespace.to_owned()).or_default() += bytes;
+        drop(by_namespace);
+        return Ok(Some(Reservation {
+            pending,
+            namespace: namespace.to_owned(),
+            bytes,
+        }));
     };
+    drop(by_namespace);
+    let info = growth.resource.info();
     let text = format!(
         "namespace {namespace:?} holds {} bytes of the store and may hold {share}: a sixth of the store's quota, \
-         and no more than three quarters of the room that other objects leave; this write needs {growth} more. Delete unneeded objects of the namespace",
+         and no more than three quarters of the room that other objects leave; this write needs {bytes} more. Delete unneeded objects of the namespace",
         room.own
     );
     let status = Status::forbidden(info.group, info.plural, name, &text);
@@ -175,7 +256,7 @@ mod tests {
             let (mut low, mut high) = (0, quota);
             while low < high {
                 let middle = u64::midpoint(low, high + 1);
-                match own(middle - 1).exceeded(1, false) {
+                match own(middle - 1).exceeded(1, Reserve::None) {
                     None => low = middle,
                     Some(_) => high = middle - 1,
                 }
@@ -183,8 +264,8 @@ mod tests {
             assert!(low > 0, "{stored}");
             // It does not depend on the bytes that it has already.
             assert_eq!(own(0).share(), low);
-            assert_eq!(own(low).exceeded(1, true), None);
-            assert_eq!(own(low).exceeded(0, false), None);
+            assert_eq!(own(low).exceeded(1, Reserve::Small), None);
+            assert_eq!(own(low).exceeded(0, Reserve::None), None);
             stored += low;
         }
         assert!(stored < quota - quota / RESERVE, "{stored}");

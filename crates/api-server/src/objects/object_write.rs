@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::catalog::registry::Resource;
 use crate::objects::allocations::{allocate, release};
-use crate::objects::namespace_share;
+use crate::objects::namespace_share::{self, Growth, Reservation};
 use crate::objects::quota::{self, QuotaChange};
 use crate::objects::storage::{Managers, Objects, Parts, PutResult, encode_within};
 
@@ -48,7 +48,7 @@ impl ObjectWrite<'_> {
     ///
     /// *Errors.* 403 if a quota, or the namespace's share of the store, does not allow the change.
     pub(crate) async fn check_quota(&self, objects: &Objects) -> Result<(), Status> {
-        self.check_share(objects, &self.encoded()?)?;
+        let _room = self.reserve(objects, &self.encoded()?)?;
         quota::charge(objects, self.change(), &mut Txn::default()).await
     }
 
@@ -57,7 +57,8 @@ impl ObjectWrite<'_> {
     /// *Errors.* 413 for a large object, 403 if a quota or the namespace's share of the store does not
     /// allow the change, or a failure of the store.
     pub(crate) async fn store(&self, objects: &Objects) -> Result<WriteResult, Status> {
-        let txn = self.transaction(objects).await?;
+        // Until it is in the store, which counts it.
+        let (txn, _room) = self.transaction(objects).await?;
         let present = match objects.put(txn).await? {
             PutResult::Stored(stored) => {
                 let settled = quota::settle(objects, self.resource, stored).await?;
@@ -75,7 +76,10 @@ impl ObjectWrite<'_> {
     }
 
     /// The comparisons are the object's, one for each gained allocation, and those of the quotas.
-    async fn transaction(&self, objects: &Objects) -> Result<Txn, Status> {
+    async fn transaction<'o>(
+        &self,
+        objects: &'o Objects,
+    ) -> Result<(Txn, Option<Reservation<'o>>), Status> {
         let info = self.resource.info();
         let lease = objects
             .leases
@@ -93,7 +97,7 @@ impl ObjectWrite<'_> {
             }
         };
         let value = self.encoded()?;
-        self.check_share(objects, &value)?;
+        let room = self.reserve(objects, &value)?;
         let mut txn = Txn {
             compare: vec![compare],
             operations: vec![Write::Put {
@@ -110,7 +114,7 @@ impl ObjectWrite<'_> {
         }
         quota::announce(self.resource, self.namespace, &mut txn);
         quota::charge(objects, self.change(), &mut txn).await?;
-        Ok(txn)
+        Ok((txn, room))
     }
 
     /// The bytes of the old object.
@@ -124,14 +128,20 @@ impl ObjectWrite<'_> {
         encode_within(&self.resource.info(), self.new, apart, size)
     }
 
-    fn check_share(&self, objects: &Objects, value: &Stored) -> Result<(), Status> {
-        // Of controllers, which would otherwise report nothing.
-        if self.subresource == "status" {
-            return Ok(());
-        }
-        let name = (self.namespace, self.name);
-        let bytes = (self.old_len(), value.len());
-        namespace_share::check(objects.store.as_ref(), self.resource, name, bytes)
+    fn reserve<'o>(
+        &self,
+        objects: &'o Objects,
+        value: &Stored,
+    ) -> Result<Option<Reservation<'o>>, Status> {
+        let growth = Growth {
+            resource: self.resource,
+            namespace: self.namespace,
+            name: self.name,
+            subresource: self.subresource,
+            old: self.old_len(),
+            new: value.len(),
+        };
+        namespace_share::reserve(&objects.pending_bytes, objects.store.as_ref(), &growth)
     }
 
     fn change(&self) -> QuotaChange<'_> {

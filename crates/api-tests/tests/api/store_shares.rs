@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use api_server::Limits;
 
+use crate::custom_metadata::define_pois;
 use crate::harness::Api;
 
 const QUOTA: u64 = 16 << 20;
@@ -149,4 +150,102 @@ async fn many_namespaces_do_not_take_the_room_of_the_system() {
             "{refused}"
         );
     }
+}
+
+/// findings-2 S44
+#[tokio::test]
+async fn writes_at_the_same_time_do_not_pass_the_share_together() {
+    let store = EmbeddedStore::in_memory_with(&StoreLimits {
+        live_bytes_max: QUOTA,
+        ..StoreLimits::default()
+    });
+    let api = Api::over(store.clone(), Limits::default(), None).await;
+    let namespace = json!({"metadata": {"name": "greedy"}});
+    api.create("/api/v1/namespaces", namespace).await;
+    let path = maps("greedy");
+    let writes = (0..60).map(|number| {
+        let object = map(&format!("m{number}"), LARGE);
+        api.send("POST", &path, object)
+    });
+    let answers = futures::future::join_all(writes).await;
+    let codes: Vec<u16> = answers.iter().map(|(code, _)| *code).collect();
+    assert!(
+        codes.iter().all(|code| [201, 403].contains(code)),
+        "{codes:?}"
+    );
+    assert!(codes.contains(&201) && codes.contains(&403), "{codes:?}");
+    let share = QUOTA / 16 * 15 / 4 * 3;
+    let own = store.bytes_of_owner(b"greedy");
+    assert!(own > share / 2 && own <= share, "{own} of {share}");
+    // Nothing stays reserved.
+    assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
+    let (made, _) = fill(&api, "greedy", LARGE).await;
+    assert!(made as u64 * LARGE as u64 > share / 10 * 9, "{made}");
+}
+
+/// findings-2 S44: the status of a custom resource is no way around the share, and built-in kinds keep theirs.
+#[tokio::test]
+async fn writes_of_status_have_a_bound_too() {
+    let store = EmbeddedStore::in_memory_with(&StoreLimits {
+        live_bytes_max: QUOTA,
+        ..StoreLimits::default()
+    });
+    let api = Api::over(store.clone(), Limits::default(), None).await;
+    define_pois(&api).await;
+    let namespace = json!({"metadata": {"name": "greedy"}});
+    api.create("/api/v1/namespaces", namespace).await;
+    let pois = "/apis/example.org/v1/namespaces/greedy/pois";
+    let claims = "/api/v1/namespaces/greedy/persistentvolumeclaims";
+    for number in 0..64 {
+        let poi = json!({"apiVersion": "example.org/v1", "kind": "Poi",
+            "metadata": {"name": format!("p{number}")}});
+        api.create(pois, poi).await;
+        let claim = json!({"metadata": {"name": format!("c{number}")}, "spec":
+            {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1"}}}});
+        api.create(claims, claim).await;
+    }
+    let grow = async |path: String, bytes: usize| {
+        let status = json!({"status": {"phase": "x".repeat(bytes)}});
+        api.patch(&format!("{path}/status"), "merge", status).await
+    };
+    let mut last = 201;
+    for number in 0..64 {
+        last = grow(format!("{pois}/p{number}"), LARGE).await.0;
+    }
+    assert_eq!(last, 403);
+    let share = QUOTA / 16 * 15 / 4 * 3;
+    assert!(store.bytes_of_owner(b"greedy") <= share);
+    // Small ones go on for a while.
+    assert_eq!(grow(format!("{pois}/p63"), 3000).await.0, 200);
+    fill(&api, "greedy", 50_000).await;
+    fill(&api, "greedy", 2_000).await;
+    let mut refused = None;
+    for number in 0..2_000 {
+        let path = format!("/api/v1/namespaces/greedy/events?n={number}");
+        let event = json!({"metadata": {"name": format!("e{number}")}, "reason": "R",
+            "message": "x".repeat(1000), "type": "Normal",
+            "involvedObject": {"kind": "ConfigMap", "namespace": "greedy", "name": "m"}});
+        let (code, answer) = api.send("POST", &path, event).await;
+        if code != 201 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    assert_eq!(refused.unwrap()["code"], 403);
+    let bound =
+        |storage: &str| json!({"status": {"phase": "Bound", "capacity": {"storage": storage}}});
+    for number in 0..64 {
+        let path = format!("{claims}/c{number}/status");
+        let (code, answer) = api.patch(&path, "merge", bound("1")).await;
+        assert_eq!(code, 200, "{answer}");
+    }
+    // A large one is no status of a reasonable size.
+    let conditions = json!({"status": {"conditions": [{"type": "Resizing", "status": "True",
+        "message": "x".repeat(100_000)}]}});
+    let path = format!("{claims}/c0/status");
+    let (code, answer) = api.patch(&path, "merge", conditions).await;
+    assert_eq!(
+        (code, &answer["details"]["causes"][0]["reason"]),
+        (403, &json!("NamespaceStoreShare"))
+    );
 }

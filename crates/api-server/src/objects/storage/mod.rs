@@ -24,7 +24,7 @@ use crate::catalog::Catalog;
 use crate::catalog::registry::{Resource, end_of};
 use crate::objects::field_text_cache::FieldTextCache;
 use crate::objects::metadata;
-use crate::objects::namespace_share;
+use crate::objects::namespace_share::{self, PendingBytes};
 use crate::objects::watch_event_cache::WatchEventCache;
 
 use decoded::DecodedObjects;
@@ -47,6 +47,7 @@ pub(crate) struct Objects {
     pub(crate) catalog: Catalog,
     decoded: DecodedObjects,
     pub(crate) watch_event_cache: WatchEventCache,
+    pub(crate) pending_bytes: PendingBytes,
     pub(crate) field_text_cache: FieldTextCache,
 }
 
@@ -60,6 +61,7 @@ impl Objects {
             decoded: DecodedObjects::default(),
             watch_event_cache: WatchEventCache::default(),
             field_text_cache: FieldTextCache::default(),
+            pending_bytes: PendingBytes::default(),
         }
     }
 
