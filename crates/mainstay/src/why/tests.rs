@@ -6,7 +6,7 @@ use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use api_server::{ApiServer, UserInfo};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use mvcc_store::embedded::EmbeddedStore;
 use planners::diagnosis::WaitState;
@@ -37,6 +37,11 @@ where
     let api: Api<K> = Api::namespaced(client.clone(), "default");
     let object = serde_json::from_value(object).unwrap();
     api.create(&PostParams::default(), &object).await.unwrap()
+}
+
+fn named(words: &[&str]) -> Result<NamedObject, clap::Error> {
+    let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    NamedObject::parse(&words)
 }
 
 fn target(words: &[&str]) -> Result<WhyTarget, clap::Error> {
@@ -275,4 +280,33 @@ async fn who_may_not_read_logs_is_told_so() {
         notes.contains("the last lines of the log were not read: pods \"web-0\" is forbidden"),
         "{notes}"
     );
+}
+
+// findings-2 E2
+#[tokio::test]
+async fn an_object_of_any_kind_is_explained_by_its_metadata() {
+    let server = server().await;
+    let admin = client(&server, "admin", "system:masters");
+    let _: ConfigMap = create(&admin, json!({ "metadata": { "name": "even" } })).await;
+    let of = Server::of(admin.clone());
+    let ask = async |words: &[&str]| {
+        other_kinds::ask(&of, &named(words).unwrap(), "default", Timestamp::now()).await
+    };
+    for word in [
+        "cm/even",
+        "configmaps/even",
+        "ConfigMap/even",
+        "configmaps.v1./even",
+    ] {
+        assert_eq!(ask(&[word]).await.unwrap().state(), WaitState::Fine);
+    }
+    assert_eq!(ask(&["cm", "even"]).await.unwrap().state(), WaitState::Fine);
+    let error = ask(&["cm/none"]).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "ConfigMap \"none\" not found in namespace \"default\""
+    );
+    let error = ask(&["sekret/x"]).await.unwrap_err();
+    let error = error.downcast_ref::<clap::Error>().unwrap();
+    assert_eq!(error.exit_code(), 2);
 }
