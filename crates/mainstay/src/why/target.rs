@@ -12,19 +12,6 @@ pub struct WhyTarget {
     pub name: String,
 }
 
-impl WhyTarget {
-    /// Reads one word with a slash, or two.
-    ///
-    /// # Errors
-    /// A mistake in the command line, with the allowed forms.
-    pub fn parse(words: &[String]) -> Result<Self, Error> {
-        let named = NamedObject::parse(words)?;
-        let kind = named.target_kind().ok_or_else(|| named.unknown_kind())?;
-        let name = named.name;
-        Ok(Self { kind, name })
-    }
-}
-
 /// An object of any kind, in the words of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedObject {

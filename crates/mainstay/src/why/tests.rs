@@ -46,7 +46,10 @@ fn named(words: &[&str]) -> Result<NamedObject, clap::Error> {
 
 fn target(words: &[&str]) -> Result<WhyTarget, clap::Error> {
     let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-    WhyTarget::parse(&words)
+    let named = NamedObject::parse(&words)?;
+    let kind = named.target_kind().ok_or_else(|| named.unknown_kind())?;
+    let name = named.name;
+    Ok(WhyTarget { kind, name })
 }
 
 async fn ask_for(client: &Client, words: &[&str]) -> Result<Explanation> {
