@@ -174,7 +174,7 @@ async fn writes_at_the_same_time_do_not_pass_the_share_together() {
         "{codes:?}"
     );
     assert!(codes.contains(&201) && codes.contains(&403), "{codes:?}");
-    let share = QUOTA / 16 * 15 / 4 * 3;
+    let share = QUOTA / 6;
     let own = store.bytes_of_owner(b"greedy");
     assert!(own > share / 2 && own <= share, "{own} of {share}");
     // Nothing stays reserved.
@@ -213,7 +213,7 @@ async fn writes_of_status_have_a_bound_too() {
         last = grow(format!("{pois}/p{number}"), LARGE).await.0;
     }
     assert_eq!(last, 403);
-    let share = QUOTA / 16 * 15 / 4 * 3;
+    let share = QUOTA / 6;
     assert!(store.bytes_of_owner(b"greedy") <= share);
     // Small ones go on for a while.
     assert_eq!(grow(format!("{pois}/p63"), 3000).await.0, 200);

@@ -253,8 +253,9 @@ impl NodeLifecycle {
             return;
         }
         record.written = Timestamp::now();
-        place.replace(&record).await;
-        *recorded = Some(record);
+        if place.replace(&record).await {
+            *recorded = Some(record);
+        }
     }
 
     /// Queues nodes with a heartbeat or a change, and the nodes of new pods if these may not stay, or may

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use durable_file::Durability;
 use jiff::{SignedDuration, Timestamp};
@@ -13,9 +14,16 @@ use serde::{Deserialize, Serialize};
 /// Another format counts as no record.
 const FORMAT: u32 = 1;
 
+/// A record that is not on the disk after this time is left alone: the disk does not answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The place where a server keeps the observed silence of nodes for its next run.
 #[derive(Clone, Debug)]
-pub struct SilencePlace(Arc<Place>);
+pub struct SilencePlace {
+    place: Arc<Place>,
+    /// Held by a write until the disk has answered.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
 
 #[derive(Debug)]
 enum Place {
@@ -82,7 +90,7 @@ fn decode(bytes: &[u8]) -> Option<SilenceRecord> {
 impl Default for SilencePlace {
     /// The memory of the process, for simulated servers.
     fn default() -> Self {
-        Self(Arc::new(Place::Memory(Mutex::default())))
+        Self::of(Place::Memory(Mutex::default()))
     }
 }
 
@@ -92,7 +100,14 @@ impl SilencePlace {
 
     /// A file in this data directory.
     pub fn in_directory(data: &Path) -> Self {
-        Self(Arc::new(Place::File(data.join(Self::FILE))))
+        Self::of(Place::File(data.join(Self::FILE)))
+    }
+
+    fn of(place: Place) -> Self {
+        Self {
+            place: Arc::new(place),
+            turn: Arc::default(),
+        }
     }
 
     /// The record of the former run, if it counts at that time. A file that cannot be read says nothing about nodes.
@@ -107,13 +122,36 @@ impl SilencePlace {
         decode(&bytes).filter(|record| record.is_usable(now))
     }
 
-    pub(super) async fn replace(&self, record: &SilenceRecord) {
-        let written = match encode(record) {
-            Ok(bytes) => self.run(move |place| place.replace(bytes)).await,
-            Err(error) => Err(error.into()),
+    /// Writes the record, and says whether it is on the disk. A disk that does not answer holds the caller up for a second
+    /// once: until it answers, further records are left out.
+    pub(super) async fn replace(&self, record: &SilenceRecord) -> bool {
+        let Ok(turn) = self.turn.clone().try_lock_owned() else {
+            return false;
         };
-        if let Err(error) = written {
-            tracing::warn!(%error, "the record of silent nodes is not written");
+        let bytes = match encode(record) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::warn!(%error, "the record of silent nodes is not written");
+                return false;
+            }
+        };
+        let write = self.run(move |place| {
+            let written = place.replace(bytes);
+            drop(turn);
+            written
+        });
+        match tokio::time::timeout(WRITE_TIMEOUT, write).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the record of silent nodes is not written");
+                false
+            }
+            Err(_) => {
+                tracing::warn!(
+                    "the record of silent nodes is not written: the disk does not answer"
+                );
+                false
+            }
         }
     }
 
@@ -130,7 +168,7 @@ impl SilencePlace {
         &self,
         work: impl FnOnce(&Place) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let place = self.0.clone();
+        let place = self.place.clone();
         match *place {
             Place::Memory(_) => work(&place),
             Place::File(_) => tokio::task::spawn_blocking(move || work(&place)).await?,
@@ -202,7 +240,7 @@ mod tests {
         ] {
             let record = record();
             assert_eq!(place.read(record.written).await, None);
-            place.replace(&record).await;
+            assert!(place.replace(&record).await);
             assert_eq!(place.read(record.written).await, Some(record.clone()));
             let later = record.written + SignedDuration::from_hours(1);
             assert_eq!(place.read(later).await, None);
@@ -229,5 +267,18 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         std::fs::create_dir(&file).unwrap();
         assert_eq!(place.read(record().written).await, None);
+    }
+
+    // findings-2 R36
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_holds_nobody_up_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = SilencePlace::in_directory(directory.path());
+        // A write that the disk has not answered yet.
+        let turn = place.turn.clone().try_lock_owned().unwrap();
+        assert!(!place.replace(&record()).await);
+        assert_eq!(place.read(record().written).await, None);
+        drop(turn);
+        assert!(place.replace(&record()).await);
     }
 }
