@@ -2,37 +2,23 @@
 
 use tokio::task::JoinSet;
 
-use super::Scene;
+use super::{Scene, Tenant};
 
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
-/// Each tenant asks a hundred times on each of two connections, and reads nothing.
+/// Each tenant asks a hundred times on a connection for each of these, and reads nothing.
 fn ask_and_read_nothing(attack: &str, asked: &[(&str, &str)]) {
     let mut scene = Scene::with_tenants(12);
     let maps = scene.store_large_maps();
     let mut open = JoinSet::new();
-    let Scene {
-        runtime, tenants, ..
-    } = &scene;
-    runtime.block_on(async {
-        for tenant in tenants {
-            for (path, accept) in asked {
-                let path = path.replace("{configmaps}", &maps);
-                let mut connection = tenant.connect().await;
-                connection.turn_deaf();
-                for _ in 0..100 {
-                    let request = connection.get(&path, accept);
-                    let answer = connection.sender.send_request(request);
-                    open.spawn(async move {
-                        // It stays open until the test ends it.
-                        let _answer = answer.await;
-                        std::future::pending::<()>().await;
-                    });
-                }
-            }
-        }
-    });
+    for (path, accept) in asked {
+        let path = path.replace("{configmaps}", &maps);
+        scene.on_each_stream(1, Tenant::connect_deaf, |_, connection| {
+            let request = connection.get(&path, accept);
+            connection.hold_open(request, (), &mut open);
+        });
+    }
     scene.wait_until_it_grows_no_more();
     scene.assert_withstood(attack);
 }

@@ -5,7 +5,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use tokio::task::JoinSet;
 
-use super::Scene;
+use super::{Scene, Tenant};
 
 /// A little less than the largest body.
 const BYTES: usize = 3 * 1024 * 1024 - 4096;
@@ -14,27 +14,14 @@ const BYTES: usize = 3 * 1024 * 1024 - 4096;
 fn send_at_once(attack: &str, content_type: &'static str, body: String) {
     let mut scene = Scene::with_tenants(12);
     let body = Bytes::from(body);
-    let Scene {
-        runtime, tenants, ..
-    } = &scene;
-    runtime.block_on(async {
-        let mut open = JoinSet::new();
-        for tenant in tenants {
-            for _ in 0..2 {
-                let mut connection = tenant.connect().await;
-                for _ in 0..100 {
-                    let path = tenant.path("configmaps");
-                    let request = connection.post(&path, content_type, body.clone());
-                    let answer = connection.sender.send_request(request);
-                    open.spawn(
-                        async move { answer.await.map(|answer| answer.status().as_u16()).ok() },
-                    );
-                }
-            }
-        }
-        let codes = open.join_all().await;
-        assert!(!codes.contains(&Some(500)), "{codes:?}");
+    let mut open = JoinSet::new();
+    scene.on_each_stream(2, Tenant::connect, |tenant, connection| {
+        let request = connection.post(&tenant.path("configmaps"), content_type, body.clone());
+        let answer = connection.sender.send_request(request);
+        open.spawn(async move { answer.await.map(|answer| answer.status().as_u16()).ok() });
     });
+    let codes = scene.runtime.block_on(open.join_all());
+    assert!(!codes.contains(&Some(500)), "{codes:?}");
     scene.assert_withstood(attack);
 }
 
@@ -74,31 +61,14 @@ fn large_strings() {
 fn unfinished() {
     let mut scene = Scene::with_tenants(12);
     let mut open = JoinSet::new();
-    let Scene {
-        runtime, tenants, ..
-    } = &scene;
-    runtime.block_on(async {
-        for tenant in tenants {
-            for _ in 0..20 {
-                let mut connection = tenant.connect().await;
-                for _ in 0..100 {
-                    let begin = Ok(Frame::data(Bytes::from(vec![b' '; BYTES / 2])));
-                    let (sender, receiver) = futures::channel::mpsc::unbounded();
-                    sender.unbounded_send(begin).unwrap();
-                    let body = StreamBody::new(receiver).boxed();
-                    let path = tenant.path("configmaps");
-                    let request =
-                        connection.send(http::Method::POST, &path, "application/json", body);
-                    let answer = connection.sender.send_request(request);
-                    open.spawn(async move {
-                        // It stays open until the test ends it.
-                        let _answer = answer.await;
-                        let _sender = sender;
-                        std::future::pending::<()>().await;
-                    });
-                }
-            }
-        }
+    scene.on_each_stream(20, Tenant::connect, |tenant, connection| {
+        let begin = Ok(Frame::data(Bytes::from(vec![b' '; BYTES / 2])));
+        let (sender, receiver) = futures::channel::mpsc::unbounded();
+        sender.unbounded_send(begin).unwrap();
+        let body = StreamBody::new(receiver).boxed();
+        let path = tenant.path("configmaps");
+        let request = connection.send(http::Method::POST, &path, "application/json", body);
+        connection.hold_open(request, sender, &mut open);
     });
     scene.wait_until_it_grows_no_more();
     scene.assert_withstood("unfinished bodies");

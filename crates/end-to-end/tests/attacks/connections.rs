@@ -1,11 +1,9 @@
 //! Many connections, requests with large headers, and watches of nothing.
 
-use http::Request;
-use http_body_util::{BodyExt, Empty};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
-use super::Scene;
+use super::{Scene, Tenant};
 
 /// As many watches as the server allows, of objects that never change.
 // findings-2 S39
@@ -13,24 +11,10 @@ use super::Scene;
 fn idle_watches() {
     let mut scene = Scene::with_tenants(9);
     let mut open = JoinSet::new();
-    let Scene {
-        runtime, tenants, ..
-    } = &scene;
-    runtime.block_on(async {
-        for tenant in tenants {
-            for _ in 0..20 {
-                let mut connection = tenant.connect().await;
-                for _ in 0..100 {
-                    let path = tenant.path("configmaps?watch=true");
-                    let request = connection.get(&path, "application/json");
-                    let answer = connection.sender.send_request(request);
-                    open.spawn(async move {
-                        let _body = answer.await;
-                        std::future::pending::<()>().await;
-                    });
-                }
-            }
-        }
+    scene.on_each_stream(20, Tenant::connect, |tenant, connection| {
+        let path = tenant.path("configmaps?watch=true");
+        let request = connection.get(&path, "application/json");
+        connection.hold_open(request, (), &mut open);
     });
     scene.wait_until_it_grows_no_more();
     scene.assert_withstood("idle watches");
@@ -66,27 +50,12 @@ fn strangers() {
 fn large_headers() {
     let mut scene = Scene::with_tenants(4);
     let mut open = JoinSet::new();
-    let Scene {
-        runtime, tenants, ..
-    } = &scene;
-    runtime.block_on(async {
-        for tenant in tenants {
-            for _ in 0..100 {
-                let mut connection = tenant.connect().await;
-                for _ in 0..100 {
-                    let path = tenant.path("configmaps?watch=true");
-                    let (mut head, _) = connection.get(&path, "application/json").into_parts();
-                    head.headers
-                        .insert("x-large", "x".repeat(12_000).parse().unwrap());
-                    let request = Request::from_parts(head, Empty::new().boxed());
-                    let answer = connection.sender.send_request(request);
-                    open.spawn(async move {
-                        let _body = answer.await;
-                        std::future::pending::<()>().await;
-                    });
-                }
-            }
-        }
+    scene.on_each_stream(100, Tenant::connect, |tenant, connection| {
+        let path = tenant.path("configmaps?watch=true");
+        let mut request = connection.get(&path, "application/json");
+        let large = "x".repeat(12_000).parse().unwrap();
+        request.headers_mut().insert("x-large", large);
+        connection.hold_open(request, (), &mut open);
     });
     scene.wait_until_it_grows_no_more();
     scene.assert_withstood("large headers");

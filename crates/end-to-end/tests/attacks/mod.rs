@@ -21,11 +21,14 @@ use end_to_end::process::memory;
 use end_to_end::{Api, Instance, wait_for};
 use http::Method;
 use serde_json::{Value, json};
-use tenant::{Server, Tenant};
+use tenant::{Connection, Server, Tenant};
 use tokio::runtime::Runtime;
 
 /// The most that an attack may add to the memory of the idle server.
 const GROWTH_MIB_MAX: u64 = 300;
+
+/// The most requests of a connection at once that the server takes.
+const STREAMS: usize = 100;
 
 /// An attack is at its height when the server has not grown for so long.
 const QUIET: Duration = Duration::from_secs(10);
@@ -102,6 +105,25 @@ impl Scene {
         thread::sleep(Duration::from_secs(40));
         self.idle_mib = mib(self.instance.pid());
         self.most_mib.store(self.idle_mib, Ordering::Relaxed);
+    }
+
+    /// Each tenant opens so many connections, and does the same on each stream of them.
+    fn on_each_stream(
+        &self,
+        connections: usize,
+        open: impl AsyncFn(&Tenant) -> Connection,
+        mut each: impl FnMut(&Tenant, &mut Connection),
+    ) {
+        self.runtime.block_on(async {
+            for tenant in &self.tenants {
+                for _ in 0..connections {
+                    let mut connection = open(tenant).await;
+                    for _ in 0..STREAMS {
+                        each(tenant, &mut connection);
+                    }
+                }
+            }
+        });
     }
 
     /// Waits until the memory of the server has not grown any more for a while.

@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use serde_json::json;
 use std::convert::Infallible;
 use tokio::io::{self, AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -119,11 +119,20 @@ impl Tenant {
 
     /// A connection of HTTP/2.
     pub async fn connect(&self) -> Connection {
-        let is_deaf = Arc::new(AtomicBool::new(false));
-        let stream = Deaf {
-            stream: self.server.connect("h2").await,
-            is_deaf: is_deaf.clone(),
-        };
+        let stream = self.server.connect("h2").await;
+        self.speak_http2(stream).await
+    }
+
+    /// A connection of HTTP/2 of which nothing is read.
+    pub async fn connect_deaf(&self) -> Connection {
+        let (_, writer) = io::split(self.server.connect("h2").await);
+        self.speak_http2(io::join(Silence, writer)).await
+    }
+
+    async fn speak_http2(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Connection {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
@@ -133,7 +142,6 @@ impl Tenant {
         tokio::spawn(connection);
         Connection {
             sender,
-            is_deaf,
             token: self.token.clone(),
         }
     }
@@ -142,14 +150,23 @@ impl Tenant {
 /// A connection of a tenant.
 pub struct Connection {
     pub sender: SendRequest<Body>,
-    is_deaf: Arc<AtomicBool>,
     token: String,
 }
 
 impl Connection {
-    /// Reads nothing from now on.
-    pub fn turn_deaf(&self) {
-        self.is_deaf.store(true, Ordering::Relaxed);
+    /// Sends a request, which stays open, with what it needs, until `open` is dropped.
+    pub fn hold_open(
+        &mut self,
+        request: Request<Body>,
+        needed: impl Send + 'static,
+        open: &mut JoinSet<()>,
+    ) {
+        let answer = self.sender.send_request(request);
+        open.spawn(async move {
+            let _needed = needed;
+            let _answer = answer.await;
+            std::future::pending::<()>().await;
+        });
     }
 
     pub fn get(&self, path: &str, accept: &str) -> Request<Body> {
@@ -187,39 +204,15 @@ impl Connection {
     }
 }
 
-/// A stream that is not read any more once it is deaf.
-struct Deaf<S> {
-    stream: S,
-    is_deaf: Arc<AtomicBool>,
-}
+/// A reader to which nothing ever comes.
+struct Silence;
 
-impl<S: AsyncRead + Unpin> AsyncRead for Deaf<S> {
+impl AsyncRead for Silence {
     fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.is_deaf.load(Ordering::Relaxed) {
-            true => Poll::Pending,
-            false => Pin::new(&mut self.stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Deaf<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        Poll::Pending
     }
 }
