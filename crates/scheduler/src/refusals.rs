@@ -2,15 +2,18 @@
 //! for example because its disk is full. Such a node is left out for a while: it would be chosen again and again.
 //! A new leader begins with none. Time is an argument.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use reconcile::ObjectChange;
+use placement::ClaimStep;
 use reconcile::refusals::{self, Budget};
+use reconcile::{Cache, ObjectChange};
 use resource_kinds::annotations::SELECTED_NODE;
 
 use crate::limits::REFUSED_FOR;
+use crate::reservations::ReservedClaim;
 
 /// Namespace and name of a claim.
 type ClaimName = (String, String);
@@ -19,6 +22,9 @@ type ClaimName = (String, String);
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     by_claim: BTreeMap<ClaimName, BTreeMap<String, Instant>>,
+    /// The choices that this scheduler has written and not seen yet, each with its revision. A cache shows the last state
+    /// of a claim: a choice that is taken back at once may be in none of its changes.
+    written: BTreeMap<ClaimName, (String, u64)>,
 }
 
 impl Refusals {
@@ -28,17 +34,62 @@ impl Refusals {
         let key = name_of(claim);
         match change {
             ObjectChange::Applied(new, Some(old)) if is_same(new, old) && !has_volume(new) => {
-                if let (Some(node), None) = (selected_node(old), selected_node(new)) {
-                    let nodes = self.by_claim.entry(key).or_default();
-                    nodes.insert(node.to_owned(), now + REFUSED_FOR);
-                    refusals::count(Budget::NodeChoices);
+                let written = self.written.remove(&key);
+                if selected_node(new).is_some() {
+                    return;
+                }
+                if let Some(node) = selected_node(old) {
+                    self.refuse(key, node.to_owned(), now);
+                }
+                if let Some((node, revision)) = written {
+                    self.wrote(new, node, revision, now);
                 }
             }
             // It has a volume, or is another one.
             ObjectChange::Applied(..) | ObjectChange::Deleted(_) => {
-                drop(self.by_claim.remove(&key))
+                self.by_claim.remove(&key);
+                self.written.remove(&key);
             }
         }
+    }
+
+    /// Notes the choices of the node among steps that were written for a pod of the namespace.
+    pub fn chose(
+        &mut self,
+        namespace: &str,
+        node: &str,
+        steps: &[ReservedClaim],
+        claims: &Cache<PersistentVolumeClaim>,
+    ) {
+        for taken in steps {
+            if let (ClaimStep::SelectNode { claim }, Some(revision)) = (&taken.step, taken.revision)
+                && let Some(claim) = claims.get(namespace, claim)
+            {
+                self.wrote(&claim, node.to_owned(), revision, Instant::now());
+            }
+        }
+    }
+
+    /// Notes a choice that was written with that revision. The claim is as it was last seen: a later state without the choice
+    /// is one in which it was taken back.
+    fn wrote(&mut self, claim: &PersistentVolumeClaim, node: String, revision: u64, now: Instant) {
+        let key = name_of(claim);
+        match revision_of(claim).cmp(&Some(revision)) {
+            Ordering::Less => drop(self.written.insert(key, (node, revision))),
+            Ordering::Greater if selected_node(claim).is_none() && !has_volume(claim) => {
+                let is_known = |nodes: &BTreeMap<String, Instant>| nodes.contains_key(&node);
+                if !self.by_claim.get(&key).is_some_and(is_known) {
+                    self.refuse(key, node, now);
+                }
+            }
+            Ordering::Equal | Ordering::Greater => {}
+        }
+    }
+
+    fn refuse(&mut self, claim: ClaimName, node: String, now: Instant) {
+        let nodes = self.by_claim.entry(claim).or_default();
+        nodes.insert(node, now + REFUSED_FOR);
+        refusals::count(Budget::NodeChoices);
     }
 
     /// Ends the refusals whose time is over; the namespaces of their claims.
@@ -83,6 +134,11 @@ fn name_of(claim: &PersistentVolumeClaim) -> ClaimName {
 
 fn is_same(a: &PersistentVolumeClaim, b: &PersistentVolumeClaim) -> bool {
     a.metadata.uid == b.metadata.uid
+}
+
+fn revision_of(claim: &PersistentVolumeClaim) -> Option<u64> {
+    let version = claim.metadata.resource_version.as_deref();
+    version.and_then(|version| version.parse().ok())
 }
 
 fn has_volume(claim: &PersistentVolumeClaim) -> bool {
@@ -151,5 +207,39 @@ mod tests {
             }
             assert!(refusals.nodes().is_empty());
         }
+    }
+
+    // findings-2 R30
+    #[test]
+    fn a_choice_that_was_taken_back_before_it_was_seen_is_a_refusal() {
+        let at = |revision: u64, node: Option<&str>| {
+            let mut claim = claim("u", node, None);
+            Arc::make_mut(&mut claim).metadata.resource_version = Some(revision.to_string());
+            claim
+        };
+        let now = Instant::now();
+        let nodes = |refusals: &Refusals| -> Vec<String> {
+            refusals.nodes().into_values().flatten().collect()
+        };
+        // Of the choice with revision 5 the cache shows nothing: the claim goes from 4 to 6.
+        let mut refusals = Refusals::default();
+        refusals.wrote(&at(4, None), "n1".to_owned(), 5, now);
+        assert_eq!(nodes(&refusals), [""; 0]);
+        let change = ObjectChange::Applied(at(6, None), Some(at(4, None)));
+        refusals.observe(&change, now);
+        assert_eq!(nodes(&refusals), ["n1"]);
+        // The answer to the write comes after that.
+        let mut refusals = Refusals::default();
+        refusals.observe(&change, now);
+        assert_eq!(nodes(&refusals), [""; 0]);
+        refusals.wrote(&at(6, None), "n1".to_owned(), 5, now);
+        assert_eq!(nodes(&refusals), ["n1"]);
+        // A choice that stands is none, nor is an earlier state.
+        let mut refusals = Refusals::default();
+        refusals.wrote(&at(4, None), "n1".to_owned(), 6, now);
+        let earlier = ObjectChange::Applied(at(5, None), Some(at(4, None)));
+        refusals.observe(&earlier, now);
+        refusals.wrote(&at(6, Some("n1")), "n1".to_owned(), 6, now);
+        assert_eq!(nodes(&refusals), [""; 0]);
     }
 }

@@ -416,6 +416,10 @@ impl Engine {
             }
             WriteOutcome::Prepared(steps) => {
                 if let Some(kept) = self.reservations.get_mut(&key).filter(|_| current) {
+                    let claims = &self.caches.claims;
+                    self.refusals
+                        .chose(&pod.namespace, &kept.node, &steps, claims);
+                    self.world.refused(self.refusals.nodes());
                     kept.stage = ReservationStage::Waiting(Instant::now());
                     kept.steps = steps;
                 }
