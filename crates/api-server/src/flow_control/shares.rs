@@ -98,9 +98,9 @@ mod tests {
         let first = watch("greedy", "a").unwrap();
         assert_eq!(watch("greedy", "a").err().unwrap().code, 429);
         let _other = watch("other", "a").unwrap();
-        let _administrator = watch("greedy", "system:masters").unwrap();
+        let administrator = watch("greedy", "system:masters").unwrap();
         drop(first);
-        drop(_administrator);
+        drop(administrator);
         watch("greedy", "a").unwrap();
     }
 

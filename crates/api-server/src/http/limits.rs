@@ -66,7 +66,7 @@ impl Default for Limits {
             long_running_max: 16_000,
             long_running_per_user_max: 2000,
             body_bytes_per_user_max: 32 * 1024 * 1024,
-            body_bytes_in_all_max: 96 * 1024 * 1024,
+            body_bytes_in_all_max: 64 * 1024 * 1024,
             body_bytes_guaranteed: 256 * 1024,
             connections_max: 4096,
             connections_per_address_max: 512,
