@@ -124,6 +124,9 @@ impl CustomKind {
     }
 }
 
+/// Maximum number of unknown fields that are named, as for other kinds.
+const UNKNOWN_FIELDS_MAX: usize = 100;
+
 impl Kind for CustomKind {
     fn info(&self) -> KindInfo<'_> {
         self.facts.info()
@@ -146,6 +149,17 @@ impl Kind for CustomKind {
         prune(&mut object, &self.schema);
         drop_nulls(&mut object, &self.schema);
         Ok(object)
+    }
+
+    fn unknown_fields(&self, object: &Value) -> Option<Vec<String>> {
+        let mut object = object.clone();
+        let mut found = object_meta::unknown(&object);
+        let mut pruned = prune(&mut object, &self.schema);
+        pruned.sort_unstable();
+        found.extend(pruned);
+        found.extend(object_meta::unknown_in_embedded(&mut object, &self.schema));
+        found.truncate(UNKNOWN_FIELDS_MAX);
+        Some(found)
     }
 
     fn default(&self, object: &mut Value) {
@@ -351,6 +365,52 @@ mod tests {
         assert!(info.has_subresource("status") && info.has_subresource("scale"));
         let status = info.subresources[0];
         assert_eq!(info.body(&status), ("example.org", "v1", "Boat"));
+    }
+
+    // findings-2 C34
+    #[test]
+    fn unknown_fields_are_those_that_go() {
+        let template = json!({"type": "object", "x-kubernetes-embedded-resource": true,
+            "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {"spec": {"type": "object", "properties": {"a": {"type": "string"}}}}});
+        let mut definition = definition();
+        definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] = json!({
+            "type": "object", "properties": {
+                "one": template, "many": {"type": "array", "items": template},
+                "named": {"type": "object", "additionalProperties": template}}});
+        let boat = served_versions(&definition).remove(0).kind;
+        let embedded = json!({"free": 1, "spec": {"a": "b", "no": 1},
+            "metadata": {"name": "a", "nme": "b", "ownerReferences": [{"no": 1}]}});
+        let object = json!({"metadata": {"nme": "b", "Name": "c"}, "junk": 1, "status": {"x": 1},
+            "spec": {"one": embedded, "many": [{}, embedded], "named": {"x": embedded}, "no": 1}});
+        let found = boat.unknown_fields(&object).unwrap();
+        let wanted = [
+            "metadata.Name",
+            "metadata.nme",
+            "junk",
+            "spec.many[1].spec.no",
+            "spec.named.x.spec.no",
+            "spec.no",
+            "spec.one.spec.no",
+            "spec.many[1].metadata.nme",
+            "spec.many[1].metadata.ownerReferences[0].no",
+            "spec.named[x].metadata.nme",
+            "spec.named[x].metadata.ownerReferences[0].no",
+            "spec.one.metadata.nme",
+            "spec.one.metadata.ownerReferences[0].no",
+        ];
+        assert_eq!(found, wanted);
+        let decoded = boat.decode(object).unwrap();
+        assert_eq!(boat.unknown_fields(&decoded), Some(Vec::new()));
+        definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-preserve-unknown-fields"] =
+            json!(true);
+        let open = served_versions(&definition).remove(0).kind;
+        let object = json!({"metadata": {"nme": "b"}, "junk": {"x": 1}, "spec": {"junk": 1}});
+        let found = open.unknown_fields(&object).unwrap();
+        assert_eq!(found, ["metadata.nme", "spec.junk"]);
+        let junk: Map<String, Value> = (0..1000).map(|n| (format!("j{n}"), n.into())).collect();
+        let found = boat.unknown_fields(&junk.into()).unwrap();
+        assert_eq!(found.len(), 100);
     }
 
     // findings-2 R27

@@ -2,8 +2,8 @@
 //! resource and in the objects within it (`x-kubernetes-embedded-resource`).
 
 use resource_kinds::annotations::MALFORMED_METADATA;
-use resource_kinds::{decode_object_meta, repair_object_meta};
-use serde_json::Value;
+use resource_kinds::{decode_object_meta, repair_object_meta, unknown_object_meta_fields};
+use serde_json::{Map, Value};
 
 use crate::schema::Schema;
 
@@ -22,11 +22,37 @@ pub(crate) fn decode(object: &mut Value, schema: &Schema) -> Result<(), String> 
             annotations.shift_remove(MALFORMED_METADATA);
         }
     }
-    if schema.has_embedded {
-        decode_below(object, schema)
-            .map_err(|Mismatch { path, text }| format!("{path}: {text}"))?;
+    visit(object, schema, &mut String::new(), &mut decode_embedded)
+}
+
+/// The paths of the unknown fields of the object's own metadata.
+pub(crate) fn unknown(object: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(map) = object.as_object() {
+        name_unknown(map, "", &mut found);
     }
-    Ok(())
+    found
+}
+
+/// The paths of the unknown fields of the metadata of embedded objects, in the order of their names.
+pub(crate) fn unknown_in_embedded(object: &mut Value, schema: &Schema) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut visitor = |map: &mut Map<String, Value>, path: &str| {
+        name_unknown(map, &format!("{path}."), &mut found);
+        Ok(())
+    };
+    // The visitor has no error.
+    let _: Result<(), String> = visit(object, schema, &mut String::new(), &mut visitor);
+    found.sort_unstable();
+    found
+}
+
+fn name_unknown(object: &Map<String, Value>, prefix: &str, found: &mut Vec<String>) {
+    let Some(metadata) = object.get("metadata") else {
+        return;
+    };
+    let unknown = unknown_object_meta_fields(metadata).into_iter();
+    found.extend(unknown.map(|path| format!("{prefix}metadata.{path}")));
 }
 
 /// Removes what [`decode`] would refuse from a stored object. Returns the names of the changed fields of its
@@ -38,41 +64,55 @@ pub(crate) fn repair(object: &mut Value) -> Vec<String> {
     }
 }
 
-/// A mismatch in an embedded object; its path grows on the way out.
-struct Mismatch {
-    path: String,
-    text: String,
-}
+/// Something that is done with an embedded object, of which it gets the path.
+type Visitor<'v> = dyn FnMut(&mut Map<String, Value>, &str) -> Result<(), String> + 'v;
 
-impl Mismatch {
-    fn below(self, name: &str) -> Self {
-        let dot = if self.path.is_empty() || self.path.starts_with('[') {
-            ""
-        } else {
-            "."
-        };
-        Self {
-            path: format!("{name}{dot}{}", self.path),
-            text: self.text,
-        }
+/// Visits the embedded objects below a value.
+///
+/// *Errors.* The first of the visitor.
+fn visit(
+    value: &mut Value,
+    schema: &Schema,
+    path: &mut String,
+    visitor: &mut Visitor<'_>,
+) -> Result<(), String> {
+    if !schema.has_embedded {
+        return Ok(());
     }
-}
-
-fn decode_below(value: &mut Value, schema: &Schema) -> Result<(), Mismatch> {
+    let length = path.len();
+    let mut below = |value: &mut Value, below: &Schema, path: &mut String| {
+        if below.embedded
+            && let Value::Object(map) = value
+        {
+            visitor(map, path)?;
+        }
+        visit(value, below, path, visitor)?;
+        path.truncate(length);
+        Ok::<(), String>(())
+    };
     match value {
         Value::Object(map) => {
             for (name, value) in map {
-                if let Some(below) = schema.field(name).filter(|below| below.has_embedded) {
-                    decode_value(value, below).map_err(|found| found.below(name))?;
+                let Some(field) = schema.field(name) else {
+                    continue;
+                };
+                if !schema.properties.contains_key(name) {
+                    path.extend(["[", name, "]"]);
+                } else if length == 0 {
+                    path.push_str(name);
+                } else {
+                    path.extend([".", name]);
                 }
+                below(value, field, path)?;
             }
         }
         Value::Array(items) => {
-            let Some(below) = schema.items.as_deref().filter(|below| below.has_embedded) else {
+            let Some(schema) = schema.items.as_deref() else {
                 return Ok(());
             };
             for (index, item) in items.iter_mut().enumerate() {
-                decode_value(item, below).map_err(|found| found.below(&format!("[{index}]")))?;
+                path.push_str(&format!("[{index}]"));
+                below(item, schema, path)?;
             }
         }
         _ => {}
@@ -80,30 +120,22 @@ fn decode_below(value: &mut Value, schema: &Schema) -> Result<(), Mismatch> {
     Ok(())
 }
 
-fn decode_value(value: &mut Value, schema: &Schema) -> Result<(), Mismatch> {
-    if schema.embedded
-        && let Value::Object(map) = value
-    {
-        let mismatch = |name: &str, text: String| Mismatch {
-            path: name.to_owned(),
-            text,
-        };
-        for name in ["apiVersion", "kind"] {
-            if map.get(name).is_some_and(|value| !value.is_string()) {
-                return Err(mismatch(name, "must be a string".to_owned()));
-            }
-        }
-        match map.get_mut("metadata") {
-            None => {}
-            Some(Value::Null) => {
-                map.shift_remove("metadata");
-            }
-            Some(metadata) => {
-                decode_object_meta(metadata).map_err(|text| mismatch("metadata", text))?;
-            }
+fn decode_embedded(map: &mut Map<String, Value>, path: &str) -> Result<(), String> {
+    for name in ["apiVersion", "kind"] {
+        if map.get(name).is_some_and(|value| !value.is_string()) {
+            return Err(format!("{path}.{name}: must be a string"));
         }
     }
-    decode_below(value, schema)
+    match map.get_mut("metadata") {
+        None => Ok(()),
+        Some(Value::Null) => {
+            map.shift_remove("metadata");
+            Ok(())
+        }
+        Some(metadata) => {
+            decode_object_meta(metadata).map_err(|text| format!("{path}.metadata: {text}"))
+        }
+    }
 }
 
 #[cfg(test)]

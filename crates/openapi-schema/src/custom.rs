@@ -104,10 +104,14 @@ pub(crate) fn graph(info: &KindInfo<'_>, schema: &Value) -> Graph {
     let mut maker = Maker {
         graph: Graph::without_kinds(),
     };
-    let root = maker.object(schema, true);
+    let root = maker.object(schema, true, keeps_unknown(schema));
     let name = [info.group, info.version, info.kind];
     maker.graph.add_kind(name, root);
     maker.graph
+}
+
+fn keeps_unknown(schema: &Value) -> bool {
+    schema["x-kubernetes-preserve-unknown-fields"] == true
 }
 
 struct Maker {
@@ -115,8 +119,8 @@ struct Maker {
 }
 
 impl Maker {
-    /// Adds the definition of an object with known fields.
-    fn object(&mut self, schema: &Value, whole: bool) -> u32 {
+    /// Adds the definition of an object with known fields; `open` if it may have others.
+    fn object(&mut self, schema: &Value, whole: bool, open: bool) -> u32 {
         let embedded = schema["x-kubernetes-embedded-resource"] == true;
         let properties = schema["properties"].as_object();
         let required = schema["required"].as_array();
@@ -125,7 +129,7 @@ impl Maker {
             if (whole || embedded) && OF_EVERY_OBJECT.contains(&name.as_str()) {
                 continue;
             }
-            let node = self.node(below);
+            let node = self.node(below, open);
             fields.push(Field {
                 name: self.graph.add_text(name),
                 node,
@@ -145,35 +149,39 @@ impl Maker {
                 });
             }
         }
-        let open = schema["x-kubernetes-preserve-unknown-fields"] == true;
         let facts = self.graph.add_facts(facts(schema));
         self.graph.add_definition(fields, open, facts)
     }
 
-    fn node(&mut self, schema: &Value) -> Node {
-        if schema["x-kubernetes-preserve-unknown-fields"] == true {
-            return Node::Any;
-        }
+    /// The type of a value, which is `open` within a value that is. An embedded object has typed metadata
+    /// in any case.
+    fn node(&mut self, schema: &Value, open: bool) -> Node {
+        let open = open || keeps_unknown(schema);
         if schema["x-kubernetes-int-or-string"] == true {
             return Node::Scalar;
         }
         match schema["type"].as_str() {
             Some("object") => match schema.get("additionalProperties") {
                 Some(values @ Value::Object(_)) => {
-                    let values = self.node(values);
+                    let values = self.node(values, open);
                     Node::Map(self.graph.add_element(values))
                 }
                 Some(Value::Bool(true)) => Node::Map(self.graph.add_element(Node::Any)),
-                _ => Node::Definition(self.object(schema, false)),
+                _ if open && !has_known_fields(schema) => Node::Any,
+                _ => Node::Definition(self.object(schema, false, open)),
             },
             Some("array") => {
-                let elements = self.node(&schema["items"]);
+                let elements = self.node(&schema["items"], open);
                 Node::List(self.graph.add_element(elements))
             }
             Some(_) => Node::Scalar,
             None => Node::Any,
         }
     }
+}
+
+fn has_known_fields(schema: &Value) -> bool {
+    schema["x-kubernetes-embedded-resource"] == true || schema["properties"].is_object()
 }
 
 fn facts(schema: &Value) -> Facts {

@@ -410,14 +410,36 @@ mod custom {
         assert_eq!(unknown, ["metadata.nme", "spec.crew[0].rnk", "junk"]);
     }
 
+    // findings-2 C34
     #[test]
-    fn a_kind_that_leaves_all_open_has_no_unknown_fields() {
+    fn what_is_known_within_an_open_part_has_its_type() {
+        let mut definition = definition();
+        let spec = &mut definition["properties"]["spec"];
+        spec["x-kubernetes-preserve-unknown-fields"] = json!(true);
+        spec["properties"]["engine"]["x-kubernetes-preserve-unknown-fields"] = json!(true);
+        let schema = Schema::custom(&BOAT, &definition);
+        let root = schema.lookup("example.org", "v1", "Boat").unwrap();
+        let spec = root.field("spec").unwrap().type_ref();
+        assert_eq!(spec.field("junk").unwrap().type_ref().shape(), Shape::Any);
+        let crew = spec.field("crew").unwrap();
+        assert_eq!(crew.list_type(), Some(ListType::Map));
+        let member = crew.type_ref().element().unwrap();
+        // Server-side apply leaves open all that is within.
+        assert!(member.field("junk").is_some());
+        let engine = spec.field("engine").unwrap().type_ref();
+        assert_eq!(engine.field("junk").unwrap().type_ref().shape(), Shape::Any);
+        let metadata = engine.field("metadata").unwrap().type_ref();
+        assert!(metadata.field("finalizers").unwrap().merges() && metadata.field("nme").is_none());
+    }
+
+    #[test]
+    fn a_kind_that_leaves_all_open_has_typed_metadata() {
         let mut definition = definition();
         definition["x-kubernetes-preserve-unknown-fields"] = json!(true);
         let schema = Schema::custom(&BOAT, &definition);
         let object = json!({"metadata": {"nme": "b"}, "junk": {"x": 1}, "spec": {"junk": 1}});
         let unknown = schema.unknown_fields("example.org", "v1", "Boat", &object);
-        assert_eq!(unknown, ["metadata.nme", "spec.junk"]);
+        assert_eq!(unknown, ["metadata.nme"]);
         let root = schema.lookup("example.org", "v1", "Boat").unwrap();
         let junk = root.field("junk").unwrap();
         assert_eq!(junk.type_ref().shape(), Shape::Any);

@@ -22,7 +22,7 @@ pub use groups::{
     scheduling, snapshot, storage,
 };
 pub use json::api_types;
-pub use json::object_meta::{decode_object_meta, repair_object_meta};
+pub use json::object_meta::{decode_object_meta, repair_object_meta, unknown_object_meta_fields};
 pub use kind::cluster::{ClusterConfig, ServiceRange};
 pub use kind::info;
 pub use kind::{

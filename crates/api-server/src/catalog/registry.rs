@@ -44,6 +44,17 @@ impl Resource {
         }
     }
 
+    /// The paths of the fields of an object that its kind does not have.
+    pub(crate) fn unknown_fields(&self, object: &Value) -> Vec<String> {
+        let info = self.info();
+        let published = || {
+            let schema = Schema::published();
+            schema.unknown_fields(info.group, info.version, info.kind, object)
+        };
+        let own = self.kind.unknown_fields(object);
+        own.unwrap_or_else(published)
+    }
+
     /// Whether a definition made the kind.
     pub(crate) fn is_custom(&self) -> bool {
         self.custom.is_some()

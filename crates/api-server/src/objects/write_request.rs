@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use mvcc_store::{KeyValue, Omittable, Revision};
 use object_model::{FieldError, FieldPath, Status};
-use openapi_schema::Schema;
 use resource_kinds::{FieldRead, KindInfo};
 use serde_json::Value;
 
@@ -138,7 +137,7 @@ pub(crate) fn accept(
     set_type(&mut object, &info)?;
     let mut warnings = Vec::new();
     if validation != Validation::Ignore {
-        let found = complaints(resource.schema(), &info, &object, &decoded.duplicates);
+        let found = complaints(resource, &object, &decoded.duplicates);
         if validation == Validation::Strict && !found.is_empty() {
             let text = format!("strict decoding error: {}", found.join(", "));
             return Err(cannot_be_handled(&info, &text));
@@ -177,13 +176,12 @@ fn detach_managers(object: &mut Value) -> Option<Value> {
 
 /// The findings of strict validation in an object.
 pub(crate) fn complaints(
-    schema: &Schema,
-    info: &KindInfo<'_>,
+    resource: &Resource,
     object: &Value,
     duplicates: &[String],
 ) -> Vec<String> {
-    let unknown = schema.unknown_fields(info.group, info.version, info.kind, object);
-    let unknown = unknown
+    let unknown = resource
+        .unknown_fields(object)
         .into_iter()
         .map(|path| format!("unknown field {path:?}"));
     let duplicates = duplicates

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const POIS: &str = "/apis/example.org/v1/namespaces/default/pois";
+pub const POIS: &str = "/apis/example.org/v1/namespaces/default/pois";
 const APPLY: [(&str, &str); 1] = [("content-type", "application/apply-patch+yaml")];
 
 /// A server with the kind `Poi`, whose names the test accepts in place of the controller.
@@ -126,6 +126,62 @@ async fn the_metadata_of_an_embedded_object_have_no_unknown_fields() {
     let wanted = json!({"apiVersion": "v1", "kind": "Pod", "free": {"x": 1},
         "metadata": {"name": "a"}});
     assert_eq!(made["spec"]["template"], wanted);
+}
+
+// findings-2 C34
+#[tokio::test]
+async fn unknown_metadata_of_an_embedded_object_are_named_on_every_way() {
+    let api = with_pois().await;
+    let template = json!({"template": {"apiVersion": "v1", "kind": "Pod", "free": {"x": 1},
+        "metadata": {"name": "a", "nme": "b"}}});
+    let object = |name: &str| poi(name, json!({"Name": "c"}), template.clone());
+    let text = "strict decoding error: unknown field \"metadata.Name\", \
+                unknown field \"spec.template.metadata.nme\"";
+    let warned = [
+        r#"299 - "unknown field \"metadata.Name\"""#,
+        r#"299 - "unknown field \"spec.template.metadata.nme\"""#,
+    ];
+    api.create(POIS, poi("a", json!({}), json!({}))).await;
+    let path = format!("{POIS}/a");
+    let stored = api.get(&path).await.1;
+    let mut put = object("a");
+    put["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"].clone();
+    let merge = json!({"metadata": {"Name": "c"}, "spec": template});
+    let operations = json!([{"op": "add", "path": "/metadata/Name", "value": "c"},
+        {"op": "add", "path": "/spec/template", "value": template["template"]}]);
+    let ways = [
+        ("POST", POIS, "application/json", object("b")),
+        ("PUT", &path, "application/json", put),
+        ("PATCH", &path, "application/merge-patch+json", merge),
+        ("PATCH", &path, "application/json-patch+json", operations),
+    ];
+    for (verb, path, form, body) in ways {
+        for (value, code, warnings) in [
+            ("Strict", if verb == "PATCH" { 422 } else { 400 }, &[][..]),
+            ("Warn", 200, &warned[..]),
+            ("Ignore", 200, &[]),
+        ] {
+            let path = format!("{path}?dryRun=All&fieldValidation={value}");
+            let headers = [("content-type", form)];
+            let answer = api.raw(verb, &path, &headers, body.to_string()).await;
+            let ok = if answer.code == 201 { 200 } else { answer.code };
+            assert_eq!(ok, code, "{verb} {path}: {}", answer.text());
+            assert_eq!(answer.warnings(), warnings, "{verb} {path}");
+            let message = answer.json()["message"].clone();
+            let has_text = message
+                .as_str()
+                .is_some_and(|message| message.contains(text));
+            assert_eq!(has_text, value == "Strict", "{verb} {path}: {message}");
+        }
+    }
+    // Server-side apply refuses fields without a type, as of other kinds.
+    let config = poi("b", json!({}), template.clone());
+    let to = format!("{POIS}/b?fieldManager=m&fieldValidation=Ignore");
+    let applied = api.raw("PATCH", &to, &APPLY, config.to_string()).await;
+    let message = applied.json()["message"].clone();
+    assert_eq!(applied.code, 400, "{message}");
+    let wanted = ".spec.template.metadata.nme: field not declared in schema";
+    assert!(message.as_str().unwrap().contains(wanted), "{message}");
 }
 
 // findings-2 E2

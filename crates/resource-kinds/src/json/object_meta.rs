@@ -23,6 +23,41 @@ pub fn decode_object_meta(metadata: &mut Value) -> Result<(), String> {
     decode::decode_metadata(types, structure, metadata)
 }
 
+/// The paths of the fields that [`decode_object_meta`] removes because no metadata has them, for instance
+/// `ownerReferences[0].nme`, in the order of their names.
+pub fn unknown_object_meta_fields(metadata: &Value) -> Vec<String> {
+    let types = ApiTypes::published();
+    let mut found = Vec::new();
+    if let Some(structure) = types.structure(OBJECT_META) {
+        unknown(types, structure, metadata, "", &mut found);
+    }
+    found.sort_unstable();
+    found
+}
+
+fn unknown(
+    types: &ApiTypes,
+    structure: &Structure,
+    value: &Value,
+    prefix: &str,
+    found: &mut Vec<String>,
+) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let Some(field) = structure.named(name) else {
+            found.push(format!("{prefix}{name}"));
+            continue;
+        };
+        let Some(structure) = types.of_value(field.value) else {
+            continue;
+        };
+        unknown(types, structure, value, &format!("{prefix}{name}."), found);
+        for (index, element) in value.as_array().into_iter().flatten().enumerate() {
+            let prefix = format!("{prefix}{name}[{index}].");
+            unknown(types, structure, element, &prefix, found);
+        }
+    }
+}
+
 /// Removes those parts of stored metadata that do not have their published type, as kube-apiserver does when
 /// it reads: of a list or a map, only the wrong elements. Returns the names of the changed fields.
 ///
@@ -115,6 +150,23 @@ mod tests {
         decode_object_meta(&mut right).unwrap();
         assert_eq!(right["labels"], json!({"a": "b"}));
         assert!(right.get("unknown").is_none() && right.get("annotations").is_none());
+    }
+
+    // findings-2 C34
+    #[test]
+    fn unknown_fields_of_metadata_are_named() {
+        let metadata = json!({"nme": 1, "labels": {"any": "a"}, "ownerReferences": [{"name": "a"},
+            {"nme": "b"}], "managedFields": [{"fieldsV1": {"f:x": {}}, "by": "a"}], "Name": "a"});
+        assert_eq!(
+            unknown_object_meta_fields(&metadata),
+            [
+                "Name",
+                "managedFields[0].by",
+                "nme",
+                "ownerReferences[1].nme"
+            ]
+        );
+        assert_eq!(unknown_object_meta_fields(&json!([])), [""; 0]);
     }
 
     // findings-2 E2

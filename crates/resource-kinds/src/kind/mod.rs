@@ -47,6 +47,12 @@ pub trait Kind: Printer {
         self.info().decode(object)
     }
 
+    /// The paths of the fields that [`decode`](Self::decode) would remove because the kind does not have
+    /// them, for instance `spec.ports[0].nme`; `None` for a kind that leaves this to its published type.
+    fn unknown_fields(&self, _object: &Value) -> Option<Vec<String>> {
+        None
+    }
+
     /// Sets the defaults of absent fields. Idempotent.
     fn default(&self, object: &mut Value);
 

@@ -334,7 +334,7 @@ impl<'a> AdmissionReviewer<'a> {
             }
         };
         if self.is_whole() {
-            let found = complaints(resource.schema(), &resource.info(), &made, &[]);
+            let found = complaints(resource, &made, &[]);
             if !found.is_empty() {
                 return Err(format!("strict decoding error: {}", found.join(", ")));
             }

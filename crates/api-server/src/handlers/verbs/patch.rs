@@ -163,15 +163,14 @@ impl<'b> Patch<'b> {
     /// fields.
     pub(crate) fn check(
         &self,
-        schema: &Schema,
-        info: &KindInfo<'_>,
+        resource: &Resource,
         patched: &Value,
         validation: Validation,
     ) -> Result<Vec<String>, Status> {
         if validation == Validation::Ignore {
             return Ok(Vec::new());
         }
-        let found = complaints(schema, info, patched, &self.duplicates);
+        let found = complaints(resource, patched, &self.duplicates);
         if validation == Validation::Warn || found.is_empty() {
             return Ok(found);
         }
@@ -203,7 +202,7 @@ pub(crate) async fn answer(
     let extent = patch.extent(part);
     let mut change = |old: &Value| {
         let patched = patch.apply(schema, &info, old)?;
-        let found = patch.check(schema, &info, &patched, options.validation)?;
+        let found = patch.check(resource, &patched, options.validation)?;
         call.warnings.add(found);
         let accepted = accept(resource, patched.into(), Validation::Ignore);
         let (object, _) = accepted.map_err(|status| patch.unfit(status))?;
