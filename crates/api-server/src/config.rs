@@ -9,6 +9,7 @@ use resource_kinds::{ClusterConfig, Kind};
 use serde_json::Value;
 
 use crate::access::tls::TlsMaterial;
+use crate::admission::configuration::AdmissionConfiguration;
 use crate::handlers::nodes::{NoNodes, NodeConnector};
 use crate::http::limits::Limits;
 
@@ -20,6 +21,8 @@ pub struct Config {
     pub kinds: Vec<Arc<dyn Kind>>,
     /// Admission plug-ins, in order; mostly `resource_kinds::admission::plugins()`.
     pub admission: Vec<Box<dyn Admission>>,
+    /// The settings of admission plug-ins.
+    pub admission_configuration: AdmissionConfiguration,
     /// Objects that are created at start when they are missing; mostly
     /// `resource_kinds::bootstrap::default_objects()`.
     pub default_objects: Vec<Value>,
@@ -50,6 +53,7 @@ impl Config {
             store,
             kinds: resource_kinds::all(&cluster),
             admission: resource_kinds::admission::plugins(),
+            admission_configuration: AdmissionConfiguration::default(),
             default_objects: resource_kinds::bootstrap::default_objects(),
             tls: None,
             tokens: None,

@@ -48,6 +48,7 @@ pub use crate::http::limits::Limits;
 pub use crate::http::user::UserInfo;
 pub use crate::http::version::{git_commit, git_version, set_git_commit};
 pub use access::tls::TlsMaterial;
+pub use admission::configuration::{AdmissionConfiguration, AdmissionConfigurationError};
 pub use config::Config;
 pub use local::LocalService;
 pub use objects::{encryption, rewrite};

@@ -78,7 +78,11 @@ impl ApiServer {
         admission.push(Box::new(admission_rules::Expressions));
         admission.push(Box::new(admission_rules::DeviceSelectors));
         let catalog = Catalog::new(kinds);
-        let objects = Arc::new(Objects::new(config.store, catalog));
+        let objects = Arc::new(Objects::new(
+            config.store,
+            catalog,
+            config.admission_configuration.limited_resources,
+        ));
         let authorizer = Arc::new(Authorizer::new(objects.clone()));
         let plugins = Plugins::new(admission, objects.clone(), authorizer.clone());
         Ok(Self {

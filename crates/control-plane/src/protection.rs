@@ -1,11 +1,11 @@
-//! The settings of audit log and encryption.
+//! The settings of audit log, encryption and admission.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use api_server::encryption::EncryptionConfig;
-use api_server::{Audit, AuditLogOptions};
+use api_server::{AdmissionConfiguration, Audit, AuditLogOptions};
 use serde::Deserialize;
 
 const MIB: u64 = 1 << 20;
@@ -33,6 +33,13 @@ pub struct ProtectionSettings {
     /// Encryption of stored objects (EncryptionConfiguration, apiserver.config.k8s.io/v1)
     #[arg(long, value_name = "FILE", env = "MAINSTAY_ENCRYPTION_PROVIDER_CONFIG")]
     encryption_provider_config: Option<PathBuf>,
+    /// Settings of admission plug-ins (AdmissionConfiguration, apiserver.config.k8s.io/v1)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MAINSTAY_ADMISSION_CONTROL_CONFIG_FILE"
+    )]
+    admission_control_config_file: Option<PathBuf>,
 }
 
 /// The contents of the files.
@@ -42,6 +49,8 @@ pub struct Protection {
     pub audit: Option<Audit>,
     /// The encryption of stored objects, if it is configured.
     pub encryption: Option<EncryptionConfig>,
+    /// The settings of admission plug-ins.
+    pub admission: AdmissionConfiguration,
 }
 
 impl ProtectionSettings {
@@ -55,12 +64,19 @@ impl ProtectionSettings {
             encryption_provider_config: self
                 .encryption_provider_config
                 .or(file.encryption_provider_config),
+            admission_control_config_file: self
+                .admission_control_config_file
+                .or(file.admission_control_config_file),
         }
     }
 
     /// The files that are read.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        let files = [&self.audit_policy_file, &self.encryption_provider_config];
+        let files = [
+            &self.audit_policy_file,
+            &self.encryption_provider_config,
+            &self.admission_control_config_file,
+        ];
         files.into_iter().flatten().map(PathBuf::as_path)
     }
 
@@ -79,7 +95,15 @@ impl ProtectionSettings {
                 Some(config.with_context(|| format!("use {}", path.display()))?)
             }
         };
-        Ok(Protection { audit, encryption })
+        let admission = match &self.admission_control_config_file {
+            None => AdmissionConfiguration::default(),
+            Some(path) => read_admission(path)?,
+        };
+        Ok(Protection {
+            audit,
+            encryption,
+            admission,
+        })
     }
 
     fn open_audit(&self, policy: &Path, log: &Path) -> Result<Audit> {
@@ -95,6 +119,14 @@ impl ProtectionSettings {
         let audit = Audit::open(&text(policy)?, options);
         audit.with_context(|| format!("use {}", policy.display()))
     }
+}
+
+/// The path of a plug-in's own file is relative to the directory of the configuration.
+fn read_admission(path: &Path) -> Result<AdmissionConfiguration> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let own = |name: &str| fs::read_to_string(folder.join(name));
+    let found = AdmissionConfiguration::parse(&text(path)?, own);
+    found.with_context(|| format!("use {}", path.display()))
 }
 
 fn text(path: &Path) -> Result<String> {
@@ -130,6 +162,28 @@ mod tests {
             !error.contains("<input>") && !error.contains('\n'),
             "{error}"
         );
+    }
+
+    // findings-2 S46
+    #[test]
+    fn the_file_of_a_plug_in_is_beside_the_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admission.yaml");
+        let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: ";
+        let plugin = "AdmissionConfiguration\nplugins: [{name: ResourceQuota, path: quota.yaml}]\n";
+        fs::write(&path, format!("{head}{plugin}")).unwrap();
+        let settings = ProtectionSettings::default().or(ProtectionSettings {
+            admission_control_config_file: Some(path.clone()),
+            ..ProtectionSettings::default()
+        });
+        assert_eq!(settings.files().collect::<Vec<_>>(), [path.as_path()]);
+        let error = format!("{:#}", settings.read().unwrap_err());
+        let wanted = "admission.yaml: read quota.yaml, which plugins[0].path names: No such file";
+        assert!(error.contains(wanted), "{error}");
+        let quota = "ResourceQuotaConfiguration\nlimitedResources: [{resource: pods}]\n";
+        fs::write(folder.path().join("quota.yaml"), format!("{head}{quota}")).unwrap();
+        let read = settings.read().unwrap();
+        assert_eq!(read.admission.limited_resources.len(), 1);
     }
 
     #[test]

@@ -122,7 +122,7 @@ pub struct ServerConfig<'a> {
     pub further_names: &'a [SubjectAltName],
     /// The default storage class, if the user named one.
     pub default_class: Option<BuiltinClass>,
-    /// The audit log and the encryption.
+    /// The audit log, the encryption and the settings of admission.
     pub protection: Protection,
     /// The former and the present place of the data.
     pub relocation: Relocation,
@@ -224,6 +224,7 @@ impl Server {
             store: seen,
             kinds: kinds.clone(),
             admission: resource_kinds::admission::plugins(),
+            admission_configuration: config.protection.admission,
             default_objects,
             tls: Some(TlsMaterial {
                 certificate_pem: chain(&identity, &authority),

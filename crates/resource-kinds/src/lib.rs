@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod bootstrap;
+pub mod configuration;
 mod groups;
 mod json;
 mod kind;

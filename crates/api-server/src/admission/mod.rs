@@ -1,5 +1,6 @@
 //! Admission: plug-ins, webhooks and policies that see an object before it is stored.
 
+pub(crate) mod configuration;
 pub(crate) mod default_account;
 pub(crate) mod dynamic_admission;
 pub(crate) mod plugins;

@@ -49,7 +49,8 @@ pub(crate) async fn charge(
     let Some(quotas) = objects.catalog.any_version(group, plural) else {
         return Ok(());
     };
-    if !guard(objects, change.namespace, txn).await? {
+    let is_guarded = guard(objects, change.namespace, txn).await?;
+    if !is_guarded && objects.limited_resources.is_empty() {
         return Ok(());
     }
     let start = quotas.prefix(change.namespace);
@@ -61,21 +62,23 @@ pub(crate) async fn charge(
     };
     let own = change.resource.key(change.namespace, change.name);
     let items = objects.read_range(range).await?.items;
-    if items.is_empty() {
+    if items.is_empty() && objects.limited_resources.is_empty() {
         return Ok(());
     }
     let whole = |object: Option<_>| object.map(|one| change.parts.whole(one)).transpose();
     let (old, new) = (whole(change.old)?, whole(change.new)?);
-    for item in items {
-        if *item.key == *own {
-            continue;
-        }
-        let quota = objects.shared(&quotas, &item)?;
-        let kind = (info.group, info.plural);
-        let charged = rules::charge(&quota, kind, old.as_deref(), new.as_deref());
-        let charged =
-            charged.map_err(|why| Status::forbidden(info.group, info.plural, change.name, &why))?;
-        let Some(charged) = charged else {
+    let kind = (info.group, info.plural);
+    let forbidden = |why: String| Status::forbidden(info.group, info.plural, change.name, &why);
+    let others = items.iter().filter(|item| *item.key != *own);
+    let all = others.map(|item| Ok((item, objects.shared(&quotas, item)?)));
+    let all: Vec<_> = all.collect::<Result<_, Status>>()?;
+    let present = all.iter().map(|(_, quota)| &**quota);
+    let limited = &objects.limited_resources;
+    rules::limited::check_cover(limited, present, kind, old.as_deref(), new.as_deref())
+        .map_err(forbidden)?;
+    for (item, quota) in &all {
+        let charged = rules::charge(quota, kind, old.as_deref(), new.as_deref());
+        let Some(charged) = charged.map_err(forbidden)? else {
             continue;
         };
         let key = item.key.to_vec();

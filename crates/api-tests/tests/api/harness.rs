@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api_server::{
-    ApiServer, BoxBody, BoxError, Config, Limits, LocalService, NodeConnector, NodeService,
-    SlowPolls, TlsMaterial, UserInfo,
+    AdmissionConfiguration, ApiServer, BoxBody, BoxError, Config, Limits, LocalService,
+    NodeConnector, NodeService, SlowPolls, TlsMaterial, UserInfo,
 };
 use bytes::Bytes;
 use certificates::TokenSigner;
@@ -157,6 +157,16 @@ impl Api {
     pub async fn of_cluster(store: Arc<EmbeddedStore>, cluster: &ClusterConfig) -> Self {
         let config = Config {
             kinds: resource_kinds::all(cluster),
+            ..Config::in_process(store.clone())
+        };
+        Self::configured(store, config).await
+    }
+
+    /// With settings of admission plug-ins.
+    pub async fn admitting(admission_configuration: AdmissionConfiguration) -> Self {
+        let store = EmbeddedStore::in_memory();
+        let config = Config {
+            admission_configuration,
             ..Config::in_process(store.clone())
         };
         Self::configured(store, config).await

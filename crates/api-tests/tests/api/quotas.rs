@@ -1,5 +1,6 @@
 //! ResourceQuotas of a namespace.
 
+use api_server::AdmissionConfiguration;
 use serde_json::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, config_map, pod};
@@ -258,4 +259,86 @@ async fn a_quota_that_counts_wrong_heals() {
     while used(&again).await["configmaps"] != "0" {
         tokio::task::yield_now().await;
     }
+}
+
+// findings-2 S46
+#[tokio::test]
+async fn a_pod_that_reaches_into_other_namespaces_needs_a_quota_for_it() {
+    let reaching = |name: &str| {
+        let mut pod = pod(name);
+        pod["spec"]["affinity"] = json!({"podAntiAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [
+                {"namespaceSelector": {}, "labelSelector": {},
+                    "topologyKey": "kubernetes.io/hostname"}]}});
+        pod
+    };
+    let without = Api::new().await;
+    without.with_account().await;
+    without.create(PODS, reaching("a")).await;
+    let yaml = "
+apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: ResourceQuota
+  configuration:
+    apiVersion: apiserver.config.k8s.io/v1
+    kind: ResourceQuotaConfiguration
+    limitedResources:
+    - resource: pods
+      matchScopes:
+      - {scopeName: CrossNamespacePodAffinity, operator: Exists}
+    - resource: persistentvolumeclaims
+      matchContains: [gold.storageclass.storage.k8s.io/requests.storage]
+";
+    let configuration = AdmissionConfiguration::parse(yaml, |_| Ok(String::new())).unwrap();
+    let api = Api::admitting(configuration).await;
+    api.with_account().await;
+    api.create(PODS, pod("ordinary")).await;
+    let (code, status) = api.send("POST", PODS, reaching("a")).await;
+    assert_eq!(
+        (code, status["message"].as_str()),
+        (
+            403,
+            Some(
+                "pods \"a\" is forbidden: insufficient quota to match these scopes: \
+                 [{CrossNamespacePodAffinity Exists []}]"
+            )
+        )
+    );
+    // A quota of another scope does not help.
+    let quota = |name: &str, scopes: Value| json!({"metadata": {"name": name}, "spec": {"hard": {"pods": "1"}, "scopes": scopes}});
+    api.create(QUOTAS, quota("other", json!(["Terminating"])))
+        .await;
+    assert_eq!(api.send("POST", PODS, reaching("a")).await.0, 403);
+    let dry = format!("{PODS}?dryRun=All");
+    assert_eq!(api.send("POST", &dry, reaching("a")).await.0, 403);
+    api.create(QUOTAS, quota("room", json!(["CrossNamespacePodAffinity"])))
+        .await;
+    api.create(PODS, reaching("a")).await;
+    let counted = api.get(&format!("{QUOTAS}/room")).await.1;
+    assert_eq!(counted["status"]["used"], json!({"pods": "1"}));
+    let (code, status) = api.send("POST", PODS, reaching("b")).await;
+    let text = status["message"].as_str().unwrap();
+    assert!(
+        code == 403 && text.contains("exceeded quota: room"),
+        "{text}"
+    );
+    // Writes that use no more are none of its business.
+    let path = format!("{QUOTAS}/room");
+    assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    assert_eq!(api.patch(&format!("{PODS}/a"), "merge", label).await.0, 200);
+    let running = json!({"status": {"phase": "Running"}});
+    let status = format!("{PODS}/a/status");
+    assert_eq!(api.patch(&status, "merge", running).await.0, 200);
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let claim = |class: &str| {
+        json!({"metadata": {"name": class}, "spec": {"storageClassName": class,
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})
+    };
+    api.create(claims, claim("silver")).await;
+    let (code, status) = api.send("POST", claims, claim("gold")).await;
+    let text = status["message"].as_str().unwrap();
+    let wanted = "insufficient quota to consume: gold.storageclass.storage.k8s.io/requests.storage";
+    assert!(code == 403 && text.ends_with(wanted), "{text}");
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::validation::pod_template;
 
+pub mod limited;
 pub(crate) mod pod;
 pub(crate) mod scopes;
 

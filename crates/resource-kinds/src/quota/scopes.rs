@@ -1,6 +1,6 @@
 //! The scopes of quotas: their rules in a quota, and the affinity of pods to those of other namespaces.
 
-use object_model::FieldError;
+use object_model::{FieldError, FieldPath};
 use serde_json::Value;
 
 use super::{ATTRIBUTES, list};
@@ -92,39 +92,46 @@ pub(crate) fn validate(spec: &Field<'_, '_>) -> Vec<FieldError> {
     for term in terms.items() {
         let scope = term.get("scopeName").text();
         named.push(scope);
-        // As upstream, which leaves the numbers of the terms out of the paths.
-        let at = |field: &str| terms.get(field).path();
-        let invalid = |field: &str, detail: &str| {
-            FieldError::invalid(&at(field), term.value[field].clone(), detail)
-        };
-        if !is_standard(scope) {
-            errors.push(invalid("scopeName", "unsupported scope"));
-        }
         for _ in misfits(scope, &hard) {
             let detail = "unsupported scope applied to resource";
             let whole = selector.value.clone();
             errors.push(FieldError::invalid(&terms.path(), whole, detail));
         }
-        let operator = term.get("operator").text();
-        if WITHOUT_VALUES.contains(&scope) && operator != "Exists" {
-            errors.push(invalid("operator", EXISTS_ONLY));
-        }
-        let values = term.get("values");
-        match operator {
-            "In" | "NotIn" if values.is_empty() => {
-                let detail = "must be at least one value when `operator` is 'In' or 'NotIn' for \
-                              scope selector";
-                errors.push(FieldError::required(&at("values"), detail));
-            }
-            "Exists" | "DoesNotExist" if !values.is_empty() => errors.push(invalid(
-                "values",
-                "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector",
-            )),
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            _ => errors.push(invalid("operator", "not a valid selector operator")),
-        }
+        // As upstream, which leaves the numbers of the terms out of the paths.
+        errors.extend(term_errors(term.value, &terms.path()));
     }
     conflicts(&named, &terms, &mut errors);
+    errors
+}
+
+/// The errors of a term of a scope selector.
+pub(super) fn term_errors(term: &Value, at: &FieldPath) -> Vec<FieldError> {
+    let text = |field: &str| term[field].as_str().unwrap_or_default();
+    let (scope, operator) = (text("scopeName"), text("operator"));
+    let invalid = |field: &str, detail: &str| {
+        FieldError::invalid(&at.child(field), term[field].clone(), detail)
+    };
+    let mut errors = Vec::new();
+    if !is_standard(scope) {
+        errors.push(invalid("scopeName", "unsupported scope"));
+    }
+    if WITHOUT_VALUES.contains(&scope) && operator != "Exists" {
+        errors.push(invalid("operator", EXISTS_ONLY));
+    }
+    let has_values = !list(&term["values"]).is_empty();
+    match operator {
+        "In" | "NotIn" if !has_values => {
+            let detail = "must be at least one value when `operator` is 'In' or 'NotIn' for \
+                          scope selector";
+            errors.push(FieldError::required(&at.child("values"), detail));
+        }
+        "Exists" | "DoesNotExist" if has_values => errors.push(invalid(
+            "values",
+            "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector",
+        )),
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        _ => errors.push(invalid("operator", "not a valid selector operator")),
+    }
     errors
 }
 

@@ -91,6 +91,7 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["sub-resources", "json"]),
     ),
     ("api-server/src/access/audit/policy.rs", ADMINISTRATOR),
+    ("api-server/src/admission/configuration.rs", ADMINISTRATOR),
     (
         "api-server/src/access/authorize/refresh.rs",
         ByOurs("roles and bindings, validated before they were stored"),

@@ -108,6 +108,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "resource-kinds",
         &[
             "well_known",
+            "configuration",
             "json",
             "printing",
             "validation",

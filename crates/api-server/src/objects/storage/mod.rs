@@ -18,6 +18,7 @@ use mvcc_store::{KeyValue, Omittable, Range, RangeResult, Revision, Store, Store
 use object_model::{Cause, Status, StatusDetails, StatusReason};
 use resource_kinds::FieldRead;
 use resource_kinds::annotations::MALFORMED_METADATA;
+use resource_kinds::quota::limited::LimitedResource;
 use serde_json::{Value, json};
 
 use crate::catalog::Catalog;
@@ -48,11 +49,17 @@ pub(crate) struct Objects {
     decoded: DecodedObjects,
     pub(crate) watch_event_cache: WatchEventCache,
     pub(crate) pending_bytes: PendingBytes,
+    /// The amounts and scopes that nothing may use without a quota.
+    pub(crate) limited_resources: Vec<LimitedResource>,
     pub(crate) field_text_cache: FieldTextCache,
 }
 
 impl Objects {
-    pub(crate) fn new(store: Arc<dyn Store>, catalog: Catalog) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        catalog: Catalog,
+        limited_resources: Vec<LimitedResource>,
+    ) -> Self {
         store.count_by_owner(namespace_share::namespace_of);
         Self {
             store,
@@ -62,6 +69,7 @@ impl Objects {
             watch_event_cache: WatchEventCache::default(),
             field_text_cache: FieldTextCache::default(),
             pending_bytes: PendingBytes::default(),
+            limited_resources,
         }
     }
 
