@@ -37,6 +37,9 @@ pub enum StatusReason {
     TooManyRequests,
     /// 500
     InternalError,
+    /// 500: a stored object cannot be decoded.
+    #[serde(rename = "StorageReadError")]
+    StoreReadError,
     /// 503
     ServiceUnavailable,
     /// 504
@@ -63,7 +66,7 @@ impl StatusReason {
             Self::UnsupportedMediaType => 415,
             Self::Invalid => 422,
             Self::TooManyRequests => 429,
-            Self::InternalError | Self::ServerTimeout => 500,
+            Self::InternalError | Self::StoreReadError | Self::ServerTimeout => 500,
             Self::ServiceUnavailable => 503,
             Self::Timeout => 504,
             Self::InsufficientStorage => 507,

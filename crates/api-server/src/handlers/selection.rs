@@ -136,7 +136,7 @@ impl Selection {
         stored: &KeyValue,
         text: impl Fn(&str) -> Result<Option<String>, SyntaxError>,
     ) -> Result<bool, Status> {
-        if !self.labels.is_everything() && !self.matches_labels(stored)? {
+        if !self.labels.is_everything() && !self.matches_labels(resource, stored)? {
             return Ok(false);
         }
         if self.fields.is_everything() {
@@ -158,18 +158,23 @@ impl Selection {
             }),
         });
         match undecodable.into_inner() {
-            Some(error) => Err(storage::undecodable(error)),
+            Some(error) => {
+                let why = storage::undecodable(error);
+                Err(storage::unreadable(resource, stored, &why))
+            }
             None => Ok(matches),
         }
     }
 
-    fn matches_labels(&self, stored: &KeyValue) -> Result<bool, Status> {
+    fn matches_labels(&self, resource: &Resource, stored: &KeyValue) -> Result<bool, Status> {
+        storage::check_form(resource, stored)?;
         let encoded = json_text::find(&stored.value, &["metadata", "labels"]);
-        let labels: BTreeMap<String, String> = match encoded.map_err(storage::undecodable)? {
-            Some(labels) => serde_json::from_slice(labels)
-                .map_err(|e| Status::internal(format!("decode a stored object: {e}")))?,
-            None => BTreeMap::new(),
-        };
+        let labels = encoded.map_err(storage::undecodable);
+        let labels = labels.and_then(|labels| match labels {
+            Some(labels) => serde_json::from_slice(labels).map_err(storage::undecodable),
+            None => Ok(BTreeMap::<String, String>::new()),
+        });
+        let labels = labels.map_err(|why| storage::unreadable(resource, stored, &why))?;
         Ok(self
             .labels
             .matches_by(|key| labels.get(key).map(String::as_str)))

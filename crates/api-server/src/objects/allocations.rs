@@ -48,7 +48,9 @@ pub(crate) fn release(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation)
 /// Adds the missing allocations of stored objects that are older than the configuration. An allocation of
 /// another object is not changed.
 ///
-/// *Errors.* A store that fails, an unreadable object.
+/// An object that cannot be decoded keeps nobody from the start.
+///
+/// *Errors.* A store that fails.
 pub(crate) async fn complete(objects: &Objects) -> Result<(), Status> {
     let catalog = objects.catalog.snapshot();
     let resources = catalog.registry.resources();
@@ -60,7 +62,13 @@ pub(crate) async fn complete(objects: &Objects) -> Result<(), Status> {
             ..Range::default()
         };
         for item in objects.read_range(range).await?.items {
-            let object = storage::decode(resource, &item)?;
+            let object = match storage::decode(resource, &item) {
+                Ok(object) => object,
+                Err(why) => {
+                    tracing::error!(error = %why.message, "a stored object is unreadable");
+                    continue;
+                }
+            };
             for allocation in resource.kind.allocating().allocations(&object) {
                 let mut txn = Txn {
                     compare: vec![Compare::ModRevision(item.key.to_vec(), item.mod_revision)],

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::custom_metadata::{POIS, define_pois};
 use crate::harness::{Api, CONFIG_MAPS, Events, PODS, config_map, pod};
+
+const UNSAFE: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
 /// Spoils the object whose key ends like that.
 async fn spoil(api: &Api, end: &str) {
@@ -97,4 +100,141 @@ async fn bodies_of_sub_resources_have_the_types_of_their_kind() {
         .send("POST", token, Value::Object(Default::default()))
         .await;
     assert_eq!(code, 201, "{answer}");
+}
+
+fn unsafe_options() -> Value {
+    json!({"apiVersion": "v1", "kind": "DeleteOptions", UNSAFE: true})
+}
+
+// findings-2 E2
+#[tokio::test]
+async fn an_unreadable_object_is_named_and_can_be_deleted_on_purpose() {
+    let api = Api::new().await;
+    define_pois(&api).await;
+    for (list, resource, object) in [
+        (CONFIG_MAPS, "configmaps", config_map("a")),
+        (
+            POIS,
+            "pois.example.org",
+            json!({"metadata": {"name": "a", "finalizers": ["a/b"]}, "spec": {}}),
+        ),
+    ] {
+        let key = format!(
+            "/registry/{}/default/a",
+            if list == POIS {
+                "example.org/pois"
+            } else {
+                resource
+            }
+        );
+        api.create(list, object).await;
+        let path = format!("{list}/a");
+        let (code, status) = api.send("DELETE", &path, unsafe_options()).await;
+        assert_eq!(code, 409, "{status}");
+        let text = status["message"].as_str().unwrap();
+        assert!(text.contains("the object is decodable"), "{text}");
+        spoil(&api, &key).await;
+        for asked in [list, &path, &format!("{list}?labelSelector=a")] {
+            let (code, status) = api.get(asked).await;
+            assert_eq!(code, 500, "{asked}: {status}");
+            assert_eq!(status["reason"], "StorageReadError", "{asked}");
+            let text = status["message"].as_str().unwrap();
+            assert!(text.contains(&key), "{text}");
+            assert_eq!(status["details"]["causes"][0]["field"], key.as_str());
+            assert_eq!(
+                status["details"]["causes"][0]["reason"],
+                "UnexpectedServerResponse"
+            );
+        }
+        // As a deleted namespace is emptied.
+        let emptied = api.send("DELETE", list, Value::Null).await;
+        assert_eq!(emptied.0, 500);
+        // An ordinary deletion cannot know what else it has to do.
+        let (code, status) = api.send("DELETE", &path, Value::Null).await;
+        assert_eq!(
+            (code, &status["reason"]),
+            (500, &json!("StorageReadError")),
+            "{status}"
+        );
+        assert!(status["message"].as_str().unwrap().contains(UNSAFE));
+        let dry = format!("{path}?{UNSAFE}=true&dryRun=All");
+        assert_eq!(api.send("DELETE", &dry, Value::Null).await.0, 200);
+        assert_eq!(api.get(&path).await.0, 500);
+        let (code, status) = api.send("DELETE", &path, unsafe_options()).await;
+        assert_eq!(
+            (code, &status["status"]),
+            (200, &json!("Success")),
+            "{status}"
+        );
+        assert_eq!(api.get(&path).await.0, 404);
+        assert_eq!(api.get(list).await.0, 200);
+        let emptied = api.send("DELETE", list, Value::Null).await;
+        assert_eq!(emptied.0, 200);
+        let again = api.send("DELETE", &path, unsafe_options()).await;
+        assert_eq!(again.0, 404);
+    }
+}
+
+// findings-2 E2
+#[tokio::test]
+async fn the_deletion_of_an_unreadable_object_needs_a_right_and_nothing_besides() {
+    let api = Api::new().await;
+    api.create(CONFIG_MAPS, config_map("a")).await;
+    spoil(&api, "/configmaps/default/a").await;
+    let path = format!("{CONFIG_MAPS}/a");
+    for (field, value) in [
+        ("propagationPolicy", json!("Background")),
+        ("orphanDependents", json!(true)),
+        ("gracePeriodSeconds", json!(0)),
+        ("preconditions", json!({"uid": "u"})),
+    ] {
+        let mut options = unsafe_options();
+        options[field] = value;
+        let (code, status) = api.send("DELETE", &path, options).await;
+        assert_eq!(code, 422, "{status}");
+        let text = status["message"].as_str().unwrap();
+        let wanted = format!("{UNSAFE}: Invalid value: true: cannot be set together with .{field}");
+        assert!(text.contains(&wanted), "{text}");
+    }
+    let (code, status) = api.send("DELETE", CONFIG_MAPS, unsafe_options()).await;
+    assert_eq!(code, 422, "{status}");
+    let text = status["message"].as_str().unwrap();
+    assert!(
+        text.contains("is not allowed with DELETECOLLECTION"),
+        "{text}"
+    );
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let rule =
+        |verbs: Value| json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs}]);
+    let role = json!({"metadata": {"name": "r"}, "rules": rule(json!(["delete"]))});
+    api.create(&format!("{roles}/roles"), role.clone()).await;
+    let binding = json!({"metadata": {"name": "r"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}]});
+    api.create(&format!("{roles}/rolebindings"), binding).await;
+    let jane = api.as_user("jane", &["system:authenticated"]);
+    // The roles are followed by a watch.
+    let answer = async |wanted: u16| {
+        for _ in 0..100 {
+            let (code, status) = jane.send("DELETE", &path, unsafe_options()).await;
+            let text = status["message"].as_str().unwrap_or_default().to_owned();
+            if code == wanted && !text.contains("cannot delete resource") {
+                return text;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("no answer {wanted}");
+    };
+    let text = answer(403).await;
+    assert!(text.contains("unsafe-delete-ignore-read-errors"), "{text}");
+    let rules = rule(json!(["delete", "unsafe-delete-ignore-read-errors"]));
+    let patch = json!({"rules": rules});
+    assert_eq!(
+        api.patch(&format!("{roles}/roles/r"), "merge", patch)
+            .await
+            .0,
+        200
+    );
+    answer(200).await;
+    assert_eq!(api.get(&path).await.0, 404);
 }

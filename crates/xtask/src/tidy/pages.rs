@@ -55,6 +55,11 @@ const NOT_PASTED: &[(&str, &str, &str)] = &[
         "needs an etcd; tests/store_backup.rs has one",
     ),
     (
+        "docs/troubleshooting.md",
+        "kubectl delete --raw",
+        "needs a damaged store; api-tests/tests/api/unreadable.rs has one",
+    ),
+    (
         "docs/images.md",
         "docker pull",
         "tests need no container engine",

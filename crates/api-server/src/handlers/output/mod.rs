@@ -85,6 +85,7 @@ impl OutputFormat {
         stored: &KeyValue,
         headings: bool,
     ) -> Result<Bytes, Status> {
+        storage::check_form(resource, stored)?;
         match self.form {
             Representation::Json => self.json_bytes(resource, stored),
             Representation::Yaml => yaml(&storage::decode(resource, stored)?),
@@ -196,6 +197,9 @@ pub(crate) async fn list(
 ) -> Result<Reply, Status> {
     let view = OutputFormat::of(call, resource)?;
     let info = resource.info();
+    for item in items {
+        storage::check_form(resource, item)?;
+    }
     match view.form {
         Representation::Table(version) => {
             let style = TableStyle {

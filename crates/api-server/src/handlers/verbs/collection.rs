@@ -22,6 +22,7 @@ pub(crate) async fn answer(
     bytes: &[u8],
 ) -> Result<Reply, Status> {
     let (options, dry_run) = DeleteOptions::parse(&call.parts.headers, bytes, &call.query)?;
+    options.check_collection()?;
     let selection = Selection::of(call, resource)?;
     let page = list::Page::parse(&call.query, writer.objects.store.current_revision())?;
     let space = namespace(resource, call);

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::update::{MODIFIED, is_free, is_held_by_spec};
+use crate::access::authorize;
 use crate::admission::dynamic_admission;
 use crate::admission::plugins::admit;
 use crate::catalog::registry::Resource;
@@ -22,7 +23,7 @@ use crate::http::reply::Reply;
 use crate::http::work;
 use crate::objects::metadata;
 use crate::objects::remove::remove;
-use crate::objects::storage::Managers;
+use crate::objects::storage::{IGNORE_READ_ERROR, Managers};
 use crate::objects::write_request::{
     CompletedWrite, Validation, WriteOptions, WriteRequest, dry_run,
 };
@@ -55,6 +56,9 @@ pub(crate) struct DeleteOptions {
     pub(crate) orphan_dependents: Option<bool>,
     pub(crate) propagation_policy: Option<String>,
     dry_run: Option<Vec<String>>,
+    /// Whether an object that cannot be decoded is deleted, and nothing else.
+    #[serde(rename = "ignoreStoreReadErrorWithClusterBreakingPotential")]
+    pub(super) ignore_read_error: Option<bool>,
 }
 
 /// `preconditions` of `DeleteOptions`.
@@ -98,6 +102,7 @@ impl DeleteOptions {
         }
         options.add_query(query)?;
         let mut errors = options.errors();
+        errors.extend(options.unsafe_errors());
         let body: Vec<String> = options.dry_run.take().unwrap_or_default();
         let all = body.iter().chain(query.all("dryRun")).map(String::as_str);
         let dry = dry_run(all, &mut errors);
@@ -118,6 +123,10 @@ impl DeleteOptions {
         if query.has("orphanDependents") {
             self.orphan_dependents
                 .get_or_insert(query.flag("orphanDependents"));
+        }
+        if query.has(IGNORE_READ_ERROR) {
+            self.ignore_read_error
+                .get_or_insert(query.flag(IGNORE_READ_ERROR));
         }
         Ok(())
     }
@@ -162,6 +171,48 @@ impl DeleteOptions {
                 vec![FieldError::not_supported(&field, other, &allowed)]
             }
         }
+    }
+
+    /// Whether only an object that cannot be decoded is to be deleted.
+    pub(super) fn is_unsafe(&self) -> bool {
+        self.ignore_read_error == Some(true)
+    }
+
+    /// Nothing is known about an object that cannot be decoded, so options about it make no sense.
+    fn unsafe_errors(&self) -> Vec<FieldError> {
+        if !self.is_unsafe() {
+            return Vec::new();
+        }
+        let field = FieldPath::root(IGNORE_READ_ERROR);
+        let others = [
+            ("propagationPolicy", self.propagation_policy.is_some()),
+            ("orphanDependents", self.orphan_dependents.is_some()),
+            ("gracePeriodSeconds", self.grace_period_seconds.is_some()),
+            ("preconditions", self.preconditions.is_some()),
+        ];
+        let given = others.into_iter().filter(|(_, given)| *given);
+        let errors = given.map(|(name, _)| {
+            let why = format!("cannot be set together with .{name}");
+            FieldError::invalid(&field, true, why)
+        });
+        errors.collect()
+    }
+
+    /// Refuses the deletion of unreadable objects for a collection.
+    ///
+    /// *Errors.* 422.
+    pub(super) fn check_collection(&self) -> Result<(), Status> {
+        if !self.is_unsafe() {
+            return Ok(());
+        }
+        let why = "is not allowed with DELETECOLLECTION, try again after removing the option";
+        let error = FieldError::invalid(&FieldPath::root(IGNORE_READ_ERROR), true, why);
+        Err(Status::invalid(
+            "meta.k8s.io",
+            "DeleteOptions",
+            "",
+            &[error],
+        ))
     }
 
     /// Warns a client without a propagation policy about the default, if the kind has advice.
@@ -209,6 +260,9 @@ pub(crate) async fn answer(
     bytes: &[u8],
 ) -> Result<Reply, Status> {
     let (mut options, dry_run) = DeleteOptions::parse(&call.parts.headers, bytes, &call.query)?;
+    if options.is_unsafe() {
+        return delete_unreadable(writer, resource, call, dry_run).await;
+    }
     options.add_preconditions(&call.query);
     let write = WriteOptions {
         dry_run,
@@ -231,14 +285,38 @@ pub(crate) async fn answer(
     output::written(call, resource, &deleted, code)
 }
 
+/// Deletes an object that cannot be decoded, for a user with the right to the verb for this. Finalizers,
+/// admission and dependents are not known.
+async fn delete_unreadable(
+    writer: Writer<'_>,
+    resource: &Resource,
+    call: &Call,
+    dry_run: bool,
+) -> Result<Reply, Status> {
+    let info = call.info.with_verb("unsafe-delete-ignore-read-errors");
+    authorize::authorize(&writer.access.authorizer, &call.user, &info)?;
+    let request = WriteRequest::of(
+        call,
+        resource,
+        WriteOptions {
+            dry_run,
+            validation: Validation::Ignore,
+        },
+    );
+    let place = (request.namespace, request.name);
+    let objects = writer.objects;
+    objects.remove_unreadable(resource, place, dry_run).await?;
+    let status = success(resource, request.name, None);
+    output::value(call, &status, StatusCode::OK)
+}
+
 /// The Status of a deletion, with the UID that kubectl waits for.
 fn success(resource: &Resource, name: &str, uid: Option<&str>) -> Value {
     let info = resource.info();
-    let mut details = json!({
-        "name": name,
-        "kind": info.plural,
-        "uid": uid,
-    });
+    let mut details = json!({"name": name, "kind": info.plural});
+    if let Some(uid) = uid {
+        details["uid"] = json!(uid);
+    }
     if !info.group.is_empty() {
         details["group"] = json!(info.group);
     }

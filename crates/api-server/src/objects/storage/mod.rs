@@ -8,6 +8,7 @@ mod managed_fields;
 mod parts;
 mod put;
 mod scan;
+mod unreadable;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub(crate) use managed_fields::{ManagedFields, Managers};
 pub(crate) use parts::Parts;
 pub(crate) use put::PutResult;
 pub(crate) use scan::{metadata as encoded_metadata, metadata_without_managed_fields, undecodable};
+pub(crate) use unreadable::{IGNORE_READ_ERROR, check_form, unreadable};
 
 /// The stored objects, of the kinds that are served.
 pub(crate) struct Objects {
@@ -135,7 +137,8 @@ impl Objects {
 /// Decodes a stored object into the form of the given resource. A custom resource gets the present
 /// defaults of its definition.
 pub(crate) fn decode(resource: &Resource, stored: &KeyValue) -> Result<Value, Status> {
-    present(resource, parse(&stored.value)?)
+    let object = parse(&stored.value).and_then(|object| present(resource, object));
+    object.map_err(|why| unreadable(resource, stored, &why))
 }
 
 /// A stored object in the form of the given resource.
@@ -194,6 +197,14 @@ fn has_typed_metadata(resource: &Resource, stored: &KeyValue) -> bool {
 /// Decodes a stored object without its managed fields, which stay text. Parts of which only some fields are
 /// read stay text too, if the object is stored in the form of the resource.
 pub(crate) fn decode_apart(
+    resource: &Resource,
+    stored: &KeyValue,
+    reads: &'static [FieldRead],
+) -> Result<(Value, Option<ManagedFields>, Parts), Status> {
+    decode_parts(resource, stored, reads).map_err(|why| unreadable(resource, stored, &why))
+}
+
+fn decode_parts(
     resource: &Resource,
     stored: &KeyValue,
     reads: &'static [FieldRead],
