@@ -53,7 +53,7 @@ use api_client::Client;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
-use reconcile::Component;
+use process_telemetry::Component;
 use tokio::task::JoinSet;
 
 pub use context::{Caches, Config, Context, ServerNames};

@@ -40,9 +40,8 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use planners::volume_provisioning::volume_name;
-use reconcile::{
-    Cache, Component, Controller, Key, Queue, ReconcileResult, Recorder, run_controller,
-};
+use process_telemetry::Component;
+use reconcile::{Cache, Controller, Key, Queue, ReconcileResult, Recorder, run_controller};
 use resource_kinds::snapshot::VolumeSnapshotContent;
 use resource_kinds::storage::volume_move::VolumeMove;
 use tokio::sync::watch as channel;

@@ -19,8 +19,8 @@ use http::header::CONTENT_TYPE;
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use object_model::Status;
-pub(crate) use reconcile::polls::block_in_place;
-use reconcile::polls::{SlowPolls, watched};
+pub(crate) use process_telemetry::polls::block_in_place;
+use process_telemetry::polls::{SlowPolls, watched};
 use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
 
@@ -280,7 +280,7 @@ mod tests {
 
     use super::*;
     use futures::FutureExt;
-    use reconcile::polls;
+    use process_telemetry::polls;
 
     const LONGEST: Duration = Duration::from_millis(2);
 

@@ -15,8 +15,8 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatu
 use object_model::LabelSelector;
 use planners::batching::WINDOW;
 use planners::disruption::{Observed, plan, records_eviction, selected, selector};
+use reconcile::decide;
 use reconcile::execute;
-use reconcile::polls::decide;
 use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 

@@ -7,8 +7,8 @@ use api_client::{Api, PostParams, PropagationPolicy};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use planners::job::{JOB, JobPlan, Observed, TRACKING, job_of, orphaned, plan};
+use reconcile::decide;
 use reconcile::execute::{self, Delete};
-use reconcile::polls::decide;
 use reconcile::{Cache, Index, Key, ObjectChange, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 

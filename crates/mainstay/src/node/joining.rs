@@ -15,6 +15,7 @@ use node_agent::{NewNode, ServingCertificate};
 use node_identity::{Error, Identity, JoinToken, Joined, Servers, Validity, join, renewed_client};
 use object_model::NodeName;
 use pod_network::Cidr;
+use process_telemetry::backoff;
 use resource_kinds::namespaces::KUBE_SYSTEM;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};

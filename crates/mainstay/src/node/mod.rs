@@ -23,7 +23,7 @@ use control_plane::tasks::TaskGroup;
 use data_directory::{Claim, Engine, Role};
 use node_agent::{KubeletApi, MachineInfo, NewNode, OnShutdown, ServingCertificate, Watchdog};
 use node_identity::{Servers, account_client, renewed_client};
-use reconcile::Health;
+use process_telemetry::Health;
 use resource_kinds::NodeAccount;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -23,7 +23,7 @@ use image_store::{ImageStore, RegistriesConfig};
 use k8s_openapi::api::core::v1::Taint;
 use node_agent::{KubeletApi, NodeAgent, OnShutdown, ShutdownOrder};
 use pod_network::{Cidr, PodNetwork, Ranges};
-use reconcile::Health;
+use process_telemetry::Health;
 use resource_kinds::NodeAccount;
 use resource_kinds::annotations::LOCAL_VOLUME_SIZE;
 use resource_kinds::storage::volume_size;

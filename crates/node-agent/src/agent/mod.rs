@@ -12,7 +12,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use pod_lifecycle::environment::resolv_conf::Resolver;
 use pod_lifecycle::record::Volumes;
-use reconcile::{Component, Recorder, Source};
+use process_telemetry::Component;
+use reconcile::{Recorder, Source};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 

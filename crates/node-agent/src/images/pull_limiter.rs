@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use image_store::PullProgress;
 use keyed_locks::KeyedLocks;
-use reconcile::refusals::{self, Budget};
+use process_telemetry::refusals::{self, Budget};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 

@@ -12,7 +12,7 @@ use container_runtime::disk_usage::{DiskSpace, VolumeUsages};
 use http::{Response, StatusCode, header};
 use object_model::Status;
 use pod_lifecycle::record::{Instance, Running};
-use reconcile::prometheus::{Label, Metric, Page};
+use process_telemetry::prometheus::{Label, Metric, Page};
 use serde_json::{Value, json};
 
 use super::response::{BoxBody, full, refused};

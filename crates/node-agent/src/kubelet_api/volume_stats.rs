@@ -8,7 +8,7 @@ use std::time::Duration;
 use container_runtime::call_with_timeout_blocking;
 use container_runtime::disk_usage::{VolumeUsage, VolumeUsages};
 use csi::VolumeStats;
-use reconcile::prometheus::{Metric, Page};
+use process_telemetry::prometheus::{Metric, Page};
 use resource_kinds::pod_references::claim_of;
 use serde_json::{Value, json};
 

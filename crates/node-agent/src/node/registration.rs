@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
     ObjectReference,
 };
 use pod_lifecycle::resources::eviction::Condition;
+use process_telemetry::backoff;
 use reconcile::execute::{WriteRefusal, chain, refusal};
 use reconcile::{Cache, EventType, Recorder};
 use serde_json::{Value, json};

@@ -19,19 +19,21 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use api_client::{Api, Client, Event, Resource, WatchConfig as Config, WatchError, Watcher};
-use backoff::Backoff;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use json_text::find_string;
+use process_telemetry::Component;
+use process_telemetry::backoff::Backoff;
+use process_telemetry::health::{FailureStreak, Kind};
+use process_telemetry::limits::WATCH_RETRY_DELAY_MAX;
+use process_telemetry::polls::{block_in_place, spend};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::{Changes, Stored, all_typed, stored, typed};
 use crate::execute::{WriteRefusal, refusal};
-use crate::health::{FailureStreak, Kind};
-use crate::polls::{block_in_place, spend};
-use crate::{Component, Identity, Key, limits};
+use crate::{Identity, Key, limits};
 use index::IndexTerms;
 use listing::Listing;
 pub use pods_by_label::{PodsByLabel, label_term};
@@ -233,7 +235,7 @@ async fn take_until(
     shutdown: CancellationToken,
     streak: &FailureStreak,
 ) {
-    let mut backoff = Backoff::new(limits::WATCH_RETRY_DELAY_MIN, limits::WATCH_RETRY_DELAY_MAX);
+    let mut backoff = Backoff::new(limits::WATCH_RETRY_DELAY_MIN, WATCH_RETRY_DELAY_MAX);
     let mut stopped = pin!(shutdown.cancelled());
     loop {
         let next = tokio::select! {

@@ -18,9 +18,10 @@ use k8s_openapi::api::storage::v1::{
     CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
 };
 use placement::{ClaimStep, PlacementDecision, asks_for_less};
+use process_telemetry::Component;
+use process_telemetry::polls::spend;
 use reconcile::execute::message;
-use reconcile::polls::spend;
-use reconcile::{Cache, Component, EventType, Key, ObjectChange, Recorder, SharedCaches};
+use reconcile::{Cache, EventType, Key, ObjectChange, Recorder, SharedCaches};
 use resource_kinds::pod_view::PodView;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

@@ -66,7 +66,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("kubeconfig", 2),
     ("mount-table", 0),
     ("keyed-locks", 0),
-    ("backoff", 0),
+    ("process-telemetry", 0),
     ("yaml-error", 0),
     ("schema-check", 0),
     ("workspace-hack", 0),
