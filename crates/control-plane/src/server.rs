@@ -12,10 +12,10 @@ use api_server::{
     ApiServer, Component, NodeConnection, NodeConnector, NodeService, TlsMaterial, UserInfo,
 };
 use certificates::{Authority, Identity, SubjectAltName};
-use container_runtime::block_in_place;
 use controllers::{NodeReach, ServerNames, SilencePlace};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use host_kernel::block_in_place;
 use mvcc_store::Store;
 use planners::certificate_signing::Names;
 use planners::node_lifecycle::reach::KubeletPath;

@@ -18,7 +18,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::coop;
 
 /// Steps of the work by which the pace is measured.
@@ -158,16 +157,6 @@ pub fn note_spent(units: usize) {
             Poll::Ready(work) => work.made_progress(),
             Poll::Pending => return,
         }
-    }
-}
-
-/// Runs long or blocking work synchronously; the runtime continues without this thread.
-pub fn block_in_place<R>(work: impl FnOnce() -> R) -> R {
-    let timed = || uncounted(work);
-    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
-    match flavor {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(timed),
-        _ => timed(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The thread of a decision.
 
-use process_telemetry::polls::block_in_place;
+use host_kernel::block_in_place;
 
 use crate::limits;
 

@@ -34,9 +34,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api_client::Client;
-use container_runtime::disk_usage::VolumeUsages;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use host_kernel::disk_usage::VolumeUsages;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use planners::volume_provisioning::volume_name;

@@ -14,12 +14,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+pub(crate) use host_kernel::block_in_place;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use object_model::Status;
-pub(crate) use process_telemetry::polls::block_in_place;
 use process_telemetry::polls::{SlowPolls, watched};
 use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;

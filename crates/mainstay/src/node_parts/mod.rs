@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use api_client::Client;
 use api_server::NodeService;
 use container_runtime::RuntimeOptions;
-use container_runtime::disk_usage::VolumeUsages;
+use host_kernel::disk_usage::VolumeUsages;
 use image_store::{ImageStore, RegistriesConfig};
 use k8s_openapi::api::core::v1::Taint;
 use node_agent::{KubeletApi, NodeAgent, OnShutdown, ShutdownOrder};

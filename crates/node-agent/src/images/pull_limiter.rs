@@ -5,8 +5,8 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 
+use host_kernel::keyed_locks::KeyedLocks;
 use image_store::PullProgress;
-use keyed_locks::KeyedLocks;
 use process_telemetry::refusals::{self, Budget};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use container_runtime::disk_usage::{DiskSpace, VolumeUsages};
+use host_kernel::disk_usage::{DiskSpace, VolumeUsages};
 use http::{Response, StatusCode, header};
 use object_model::Status;
 use pod_lifecycle::record::{Instance, Running};

@@ -22,12 +22,13 @@ use api_client::{Api, Client, Event, Resource, WatchConfig as Config, WatchError
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
+use host_kernel::block_in_place;
 use json_text::find_string;
 use process_telemetry::Component;
 use process_telemetry::backoff::Backoff;
 use process_telemetry::health::{FailureStreak, Kind};
 use process_telemetry::limits::WATCH_RETRY_DELAY_MAX;
-use process_telemetry::polls::{block_in_place, spend};
+use process_telemetry::polls::spend;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 

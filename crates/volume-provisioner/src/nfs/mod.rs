@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api_client::{Api, PostParams};
-use container_runtime::call_with_timeout;
-use container_runtime::nfs::{Detached, Export, MountError};
+use host_kernel::call_with_timeout;
+use host_kernel::nfs::{Detached, Export, MountError};
 use k8s_openapi::api::core::v1::{
     NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec,
 };

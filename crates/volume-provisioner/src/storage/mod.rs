@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use host_kernel::blocking;
 use resource_kinds::storage::Driver;
 
 use crate::decide::VolumeMode;
@@ -314,15 +315,4 @@ impl PoolUse {
         let directories = opened.insert(directories);
         work(directories, &self.pool)
     }
-}
-
-/// Runs blocking work on the disk on a separate thread.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    // In a box, tasks of all work with one type of result are of one type, which is compiled once.
-    let work: Box<dyn FnOnce() -> Result<T, Error> + Send> = Box::new(work);
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(Error::CutOff)?
 }

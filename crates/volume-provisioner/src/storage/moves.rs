@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use btrfs_stream::Uuid;
+use host_kernel::blocking;
 use planners::volume_move::{CopyExtent, Detachment, Inspection};
 use resource_kinds::storage::Driver;
 
-use super::{Storage, blocking};
+use super::Storage;
 use crate::directories::Directories;
 use crate::error::ProvisionerError as Error;
 use crate::first_copies::{FirstCopy, Snapshots};

@@ -33,7 +33,7 @@ const PLACES: &[&str] = &[
 ];
 
 /// Further directories whose functions are called from there.
-const CALLED: &[&str] = &["crates/container-runtime/src/"];
+const CALLED: &[&str] = &["crates/container-runtime/src/", "crates/host-kernel/src/"];
 
 /// A separate process, which may block.
 const ELSEWHERE: &str = "crates/container-runtime/src/shim/";
@@ -183,7 +183,7 @@ fn judge(files: &[SourceFile], allowed: &[&str]) -> Vec<Finding> {
             file: file.path.clone(),
             text: format!(
                 "{call}… in async code may wait for the disk: do it in `spawn_blocking` or \
-                 `container_runtime::block_in_place`, or give the reason in tidy/blocking.rs"
+                 `host_kernel::block_in_place`, or give the reason in tidy/blocking.rs"
             ),
         }));
     }

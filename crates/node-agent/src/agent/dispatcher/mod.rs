@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use container_runtime::{Sandbox, block_in_place};
+use container_runtime::Sandbox;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::shutdown::NodeStop;
 use process_telemetry::Component;
