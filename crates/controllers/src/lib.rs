@@ -60,6 +60,7 @@ pub use context::{Caches, Config, Context, ServerNames};
 pub use metrics::Metrics;
 pub use node_lifecycle::SilencePlace;
 pub use node_reach::NodeReach;
+pub use reconcile::SharedCaches;
 
 use inventory::Inventory;
 

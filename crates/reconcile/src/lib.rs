@@ -1,6 +1,6 @@
 //! The common parts of everything that reconciles: the frame of a controller ([`Controller`]), watch
 //! caches ([`Cache`], [`SharedCaches`]), a keyed work queue ([`Queue`]) with its [`metrics`], an event recorder
-//! ([`Recorder`]), guarded writes ([`execute`]), and the thread of a large decision ([`decide`]).
+//! ([`Recorder`]), and the thread of a large decision ([`decide`]).
 //!
 //! This crate does not depend on the reconciled kinds, except that many controllers watch pods
 //! (`pods.rs`), and some watch Services with their endpoints (`services.rs`). Everything is bounded
@@ -10,7 +10,6 @@ mod cache;
 mod changes;
 mod controller;
 mod decision;
-pub mod execute;
 mod key;
 pub mod limits;
 pub mod metrics;
@@ -23,8 +22,8 @@ mod services;
 mod shared;
 mod similarity;
 
-pub use api_client::WatchConfig;
-pub use cache::{Cache, Index, Object, PodsByLabel, label_term};
+pub use api_client::{Object, WatchConfig};
+pub use cache::{Cache, Index, PodsByLabel, label_term};
 pub use changes::{Changes, ObjectChange};
 pub use controller::{Controller, run_controller};
 pub use decision::decide;

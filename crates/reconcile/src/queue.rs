@@ -12,6 +12,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api_client::guarded_writes::{chain, is_of_the_object};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use process_telemetry::Component;
@@ -24,7 +25,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::execute::{chain, is_of_the_object};
 use crate::limits;
 use crate::metrics::{Counts, Load, Loaded};
 

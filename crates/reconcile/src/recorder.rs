@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use api_client::guarded_writes::{WriteRefusal, is_of_the_object, refusal};
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
@@ -20,7 +21,6 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::execute::{WriteRefusal, is_of_the_object, refusal};
 use crate::limits;
 use crate::similarity::{EventVerdict, Memory, SimilarEvents};
 

@@ -77,7 +77,7 @@ impl Provisioner {
                 let after = match self.look(volume, before).await {
                     Ok(after) => after,
                     Err(error) => {
-                        let error = reconcile::execute::chain(&error);
+                        let error = api_client::guarded_writes::chain(&error);
                         tracing::debug!(volume = name, error, "usage not known");
                         before
                     }

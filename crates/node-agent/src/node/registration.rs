@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api_client::guarded_writes::{WriteRefusal, chain, refusal};
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::{
@@ -13,7 +14,6 @@ use k8s_openapi::api::core::v1::{
 };
 use pod_lifecycle::resources::eviction::Condition;
 use process_telemetry::backoff;
-use reconcile::execute::{WriteRefusal, chain, refusal};
 use reconcile::{Cache, EventType, Recorder};
 use serde_json::{Value, json};
 use tokio::sync::watch;

@@ -13,12 +13,14 @@ mod pods_by_label;
 mod store;
 
 use std::convert::Infallible;
-use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
 
-use api_client::{Api, Client, Event, Resource, WatchConfig as Config, WatchError, Watcher};
+use api_client::guarded_writes::{WriteRefusal, refusal};
+use api_client::{
+    Api, Client, Event, Object, Resource, WatchConfig as Config, WatchError, Watcher,
+};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
@@ -29,20 +31,14 @@ use process_telemetry::backoff::Backoff;
 use process_telemetry::health::{FailureStreak, Kind};
 use process_telemetry::limits::WATCH_RETRY_DELAY_MAX;
 use process_telemetry::polls::spend;
-use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::{Changes, Stored, all_typed, stored, typed};
-use crate::execute::{WriteRefusal, refusal};
 use crate::{Identity, Key, limits};
 use index::IndexTerms;
 use listing::Listing;
 pub use pods_by_label::{PodsByLabel, label_term};
 use store::{Progress, Store};
-
-/// A kind of object that the server can list and watch.
-pub trait Object: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
-impl<K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Object for K {}
 
 /// A handle on a cache; clones share it. Only this type knows the type of the objects: the code that stores,
 /// finds and delivers them is compiled once for all kinds.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api_client::Client;
+use api_client::guarded_writes::message;
 use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Service,
 };
@@ -20,7 +21,6 @@ use k8s_openapi::api::storage::v1::{
 use placement::{ClaimStep, PlacementDecision, asks_for_less};
 use process_telemetry::Component;
 use process_telemetry::polls::spend;
-use reconcile::execute::message;
 use reconcile::{Cache, EventType, Key, ObjectChange, Recorder, SharedCaches};
 use resource_kinds::pod_view::PodView;
 use tokio::task::JoinSet;

@@ -61,7 +61,7 @@ impl Storage {
             if storage.pool.pool.exists()
                 && let Err(error) = storage.pool.with(|_, _| Ok(()))
             {
-                let error = reconcile::execute::chain(&error);
+                let error = api_client::guarded_writes::chain(&error);
                 tracing::error!(error, "the pool of local-cow is not mounted");
             }
             Ok(storage)
@@ -286,7 +286,7 @@ impl Storage {
             });
             let swept = swept.await;
             if let Err(error) = swept {
-                let error = reconcile::execute::chain(&error);
+                let error = api_client::guarded_writes::chain(&error);
                 tracing::warn!(error, "the pool is not swept");
             }
         }

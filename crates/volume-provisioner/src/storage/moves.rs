@@ -203,7 +203,7 @@ impl Storage {
         let sweep =
             move |directories: &Directories, _: Option<&Pool>| directories.sweep_moves(is_moving);
         if let Err(error) = self.on(Driver::LocalCow, sweep).await {
-            let error = reconcile::execute::chain(&error);
+            let error = api_client::guarded_writes::chain(&error);
             tracing::warn!(error, "copies of former moves are kept");
         }
     }
