@@ -1,5 +1,5 @@
 //! A client of the Kubernetes API: typed requests ([`Api`]), list and watch ([`Watcher`]), and the
-//! transport that both use ([`Client`], [`Transport`]).
+//! transport that both use ([`Client`], [`Transport`]); writes that name the observed state ([`guarded_writes`]).
 //!
 //! Requests and answers are bytes up to the last step: one decoder for each type of object reads them
 //! from a slice. Nothing else of a request depends on the type.
@@ -8,6 +8,7 @@ mod api;
 mod client;
 mod discovery;
 mod error;
+pub mod guarded_writes;
 mod lines;
 mod list;
 mod params;
@@ -27,8 +28,8 @@ pub use params::{
     DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
 };
 pub use resource::{
-    ApiResource, DynamicObject, DynamicResourceScope, PartialObjectMeta, Resource, ResourceExt,
-    TypeMeta,
+    ApiResource, DynamicObject, DynamicResourceScope, Object, PartialObjectMeta, Resource,
+    ResourceExt, TypeMeta,
 };
 pub use transport::{Body, BoxError, ResponseBody, Transport};
 pub use watch::{Config as WatchConfig, Error as WatchError, Event, Watcher};

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Debug};
 use std::marker::PhantomData;
 
 use k8s_openapi::ResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use serde::de::{MapAccess, Visitor};
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -16,6 +16,10 @@ use serde_json::{Map, Value};
 pub struct DynamicResourceScope;
 
 impl ResourceScope for DynamicResourceScope {}
+
+/// A kind of object that the server can list and watch.
+pub trait Object: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
+impl<K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Object for K {}
 
 /// A kind of object, and the metadata of its objects.
 pub trait Resource {

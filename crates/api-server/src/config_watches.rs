@@ -4,12 +4,12 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use backoff::Backoff;
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll, select_all};
 use mvcc_store::{Revision, StoreError, WatchEvents};
 use object_model::Status;
-use reconcile::health::FailureStreak;
+use process_telemetry::backoff::Backoff;
+use process_telemetry::health::FailureStreak;
 use resource_kinds::{admissionregistration, flowcontrol};
 
 use crate::flow_control::config_sync;

@@ -52,6 +52,6 @@ pub use admission::configuration::{AdmissionConfiguration, AdmissionConfiguratio
 pub use config::Config;
 pub use local::LocalService;
 pub use objects::{encryption, rewrite};
-pub use reconcile::SlowPolls;
+pub use process_telemetry::SlowPolls;
 pub use serve::ServeError;
 pub use server::{ApiServer, StartError};

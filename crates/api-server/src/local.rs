@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use http::header::USER_AGENT;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
-use reconcile::polls::spend;
+use process_telemetry::polls::spend;
 
 use crate::access::identity::Caller;
 use crate::http::body::{BoxError, ResponseBody, boxed};

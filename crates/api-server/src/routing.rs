@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use http::Method;
 use object_model::Status;
-use reconcile::prometheus;
+use process_telemetry::prometheus;
 use resource_kinds::{Verb, admissionregistration, flowcontrol};
 use serde_json::{Value, json};
 

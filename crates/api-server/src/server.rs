@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use mvcc_store::StoreError;
 use object_model::Status;
-use reconcile::prometheus::Page;
+use process_telemetry::prometheus::Page;
 use tokio_util::sync::DropGuard;
 
 use crate::access::Access;
@@ -95,7 +95,7 @@ impl ApiServer {
             nodes: Nodes::new(config.nodes, objects.clone()),
             objects,
             health: Health {
-                components: reconcile::Health::watched_by(limits.slow_polls.clone()),
+                components: process_telemetry::Health::watched_by(limits.slow_polls.clone()),
                 ..Health::default()
             },
             components: Components::default(),
@@ -149,7 +149,7 @@ impl ApiServer {
 
     /// The health of the program's parts. `/readyz` lists failing ones, and `/metrics` has the
     /// counts.
-    pub fn health(&self) -> &reconcile::Health {
+    pub fn health(&self) -> &process_telemetry::Health {
         &self.health.components
     }
 

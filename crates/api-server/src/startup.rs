@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use reconcile::health::Kind as Followed;
-use reconcile::polls::watched;
+use process_telemetry::health::Kind as Followed;
+use process_telemetry::polls::watched;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::authorize::{self, Sources};

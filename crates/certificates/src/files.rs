@@ -2,7 +2,7 @@
 
 use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path};
 
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
 
 use crate::CertificateError;
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use host_kernel::Interrupted;
+
 use crate::spec::{StartError, StartErrorKind};
 
 /// Result of the runtime's calls.
@@ -85,6 +87,12 @@ pub enum RuntimeError {
         /// The deviation from the protocol.
         reason: String,
     },
+}
+
+impl From<Interrupted> for RuntimeError {
+    fn from(error: Interrupted) -> Self {
+        Self::Shim(format!("clean-up did not end: {error}"))
+    }
 }
 
 impl RuntimeError {

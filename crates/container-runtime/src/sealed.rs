@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags, StatxFlags, fcntl_add_seals};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use crate::mounts::{self, Attributes};
+use host_kernel::mounts::{self, Attributes};
 
 /// A program that can be executed by [`path`](SealedProgram::path) as long as this is held.
 #[derive(Debug)]

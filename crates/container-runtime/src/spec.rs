@@ -43,7 +43,7 @@ pub struct SandboxSpec {
 /// The lease of a node, which a sandbox may end with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeLease {
-    /// The [deadline page](crate::deadline).
+    /// The [deadline page](host_kernel::deadline).
     pub page: PathBuf,
     /// Containers are asked to stop this long before the deadline, in milliseconds.
     pub warning_ms: u64,

@@ -1,6 +1,6 @@
 //! The clock of leases among servers.
 
-use container_runtime::deadline;
+use host_kernel::deadline;
 use jiff::SignedDuration;
 use planners::leader_election::ClockReading;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use data_directory::store_record;
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
 use mvcc_store::Store;
 use pod_network::{Cidr, WantedRanges};
 use resource_kinds::PodRanges;

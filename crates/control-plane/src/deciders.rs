@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api_client::Client;
 use api_server::Component;
+use controllers::SharedCaches;
 use leader_election::{Lead, Term, during};
 use object_model::listening::Listening;
-use reconcile::{Health, SharedCaches};
+use process_telemetry::Health;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;

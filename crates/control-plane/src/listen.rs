@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use container_runtime::block_in_place;
 use data_directory::process;
+use host_kernel::block_in_place;
 use tokio::net::TcpListener;
 
 /// Binds the API's address; the error advises about a port in use.

@@ -56,9 +56,7 @@ pub async fn keep_small(store: Arc<dyn Store>, stop: CancellationToken) {
             continue;
         }
         again = is_due;
-        if let Err(error) =
-            tokio::task::spawn_blocking(container_runtime::allocator::give_back).await
-        {
+        if let Err(error) = tokio::task::spawn_blocking(host_kernel::allocator::give_back).await {
             tracing::warn!(%error, "memory is not given back");
         }
         let now = self::resident().await.unwrap_or(resident);

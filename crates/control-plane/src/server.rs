@@ -12,16 +12,16 @@ use api_server::{
     ApiServer, Component, NodeConnection, NodeConnector, NodeService, TlsMaterial, UserInfo,
 };
 use certificates::{Authority, Identity, SubjectAltName};
-use container_runtime::block_in_place;
 use controllers::{NodeReach, ServerNames, SilencePlace};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use host_kernel::block_in_place;
 use mvcc_store::Store;
 use planners::certificate_signing::Names;
 use planners::node_lifecycle::reach::KubeletPath;
 use pod_network::Cidr;
-use reconcile::prometheus::Page;
-use reconcile::{Health, SlowPolls};
+use process_telemetry::prometheus::Page;
+use process_telemetry::{Health, SlowPolls};
 use resource_kinds::{ClusterConfig, Kind, KindInfo, PodRanges};
 use serde_json::Value;
 use tokio::net::TcpListener;

@@ -12,11 +12,11 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use certificates::{SealError, ServerToken, SharedError, SharedKeys};
 use console::output::say;
-use container_runtime::block_in_place;
 use data_directory::store_record;
-use durable_file::Durability;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use host_kernel::block_in_place;
+use host_kernel::durable_file::{self, Durability};
 use mvcc_store::{Store, StoreError};
 
 /// The key: beside the objects, which are below `/registry/`.

@@ -8,7 +8,7 @@ use data_directory::process;
 use etcd_store::{CallObserver, ConnectError, EtcdOptions, EtcdStore};
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use mvcc_store::{Store, StoreError};
-use reconcile::prometheus::Page;
+use process_telemetry::prometheus::Page;
 use resource_kinds::Kind;
 
 use super::store_address::EtcdAddress;

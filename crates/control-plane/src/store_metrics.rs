@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use etcd_store::Call;
 use mvcc_store::{Compare, Operation, Txn};
-use reconcile::prometheus::{Histogram, Metric, Page};
+use process_telemetry::prometheus::{Histogram, Metric, Page};
 use resource_kinds::Kind;
 
 const DURATION: Metric = Metric::histogram(

@@ -3,7 +3,7 @@
 use console::output::warn;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use reconcile::{Component, Health};
+use process_telemetry::{Component, Health};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use certificates::SharedKeys;
 use console::output::warn;
-use container_runtime::block_in_place;
 use data_directory::store_record;
+use host_kernel::block_in_place;
 use mvcc_store::{Range, Store};
 
 use crate::shared_keys;

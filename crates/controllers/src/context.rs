@@ -17,8 +17,9 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use object_model::listening::Listening;
 use planners::certificate_signing::Names;
+use process_telemetry::Component;
 use reconcile::{
-    Cache, Component, Controller, Index, Object, PodsByLabel, Queue, Recorder, SharedCaches, Work,
+    Cache, Controller, Index, Object, PodsByLabel, Queue, Recorder, SharedCaches, Work,
     run_controller,
 };
 use resource_kinds::pod_view::PodView;

@@ -53,13 +53,14 @@ use api_client::Client;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
-use reconcile::Component;
+use process_telemetry::Component;
 use tokio::task::JoinSet;
 
 pub use context::{Caches, Config, Context, ServerNames};
 pub use metrics::Metrics;
 pub use node_lifecycle::SilencePlace;
 pub use node_reach::NodeReach;
+pub use reconcile::SharedCaches;
 
 use inventory::Inventory;
 

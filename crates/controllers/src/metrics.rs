@@ -7,9 +7,9 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use planners::stateful_set::metrics;
 use planners::volume_replication::lag_seconds;
+use process_telemetry::prometheus::{Metric, Page};
 use reconcile::Cache;
 use reconcile::metrics::QueueMetrics;
-use reconcile::prometheus::{Metric, Page};
 use resource_kinds::storage::volume_replication::VolumeReplication;
 
 use crate::node_volumes::claim_of;

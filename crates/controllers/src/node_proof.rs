@@ -1,12 +1,12 @@
 //! The proof that nothing runs on a node (docs/node-failure.md).
 
+use api_client::guarded_writes;
 use api_client::{Api, Client, Patch, PatchParams};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use planners::attach_detach::DetachProof;
 use planners::node_lifecycle::fence::NodeLease;
-use reconcile::execute;
 use resource_kinds::annotations;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::node_conditions;
@@ -47,7 +47,7 @@ pub(crate) async fn take(
     let leases: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
     let params = PatchParams::default();
     let written = leases.patch(node, &params, &Patch::Merge(patch)).await;
-    Ok(execute::unless_outrun(written)?.map(|_| proof))
+    Ok(guarded_writes::unless_outrun(written)?.map(|_| proof))
 }
 
 /// The proof for users that the node's pods have ended.

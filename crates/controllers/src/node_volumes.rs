@@ -1,9 +1,9 @@
 //! Volumes that live on a node: the objects around them, and the records in their annotations.
 
+use api_client::guarded_writes::{found, merge};
 use api_client::{Api, Client, ListParams};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use planners::volume_move::NodePresence;
-use reconcile::execute::{found, merge};
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};

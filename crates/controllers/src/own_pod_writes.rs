@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use api_client::Api;
+use api_client::guarded_writes;
 use k8s_openapi::api::core::v1::Pod;
-use reconcile::{Cache, execute};
+use reconcile::Cache;
 use resource_kinds::pod_view::PodView;
 
 /// Time until a missing write in the cache is logged, and the API server is asked.
@@ -63,7 +64,7 @@ impl OwnPodWrites<'_> {
         let PodWrite::Created { name, uid, .. } = done else {
             return true;
         };
-        match execute::found(self.pods.get(name).await) {
+        match guarded_writes::found(self.pods.get(name).await) {
             Ok(live) => live.is_some_and(|live| live.metadata.uid.as_ref() == Some(uid)),
             // Unknown: the only cost is a longer wait.
             Err(_) => true,

@@ -1,4 +1,4 @@
-//! The size of a plan of pods, which decides where it is made ([`reconcile::polls::decide`]).
+//! The size of a plan of pods, which decides where it is made ([`reconcile::decide`]).
 
 /// The number of pods that a plan is about: of those that exist, or of those that are wanted (1 if the object does not
 /// say).

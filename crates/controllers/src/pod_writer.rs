@@ -2,14 +2,14 @@
 
 use std::fmt::Debug;
 
+use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use futures::future::join_all;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::pod_set::PodAction;
-use reconcile::execute::{self, Delete, WriteRefusal, refusal};
-use reconcile::polls::spend;
+use process_telemetry::polls::spend;
 use reconcile::{Cache, Recorder};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pods as reasons;
@@ -50,7 +50,7 @@ impl PodError {
     /// The failed action, and the API server's message.
     pub fn failure(&self) -> Option<(&PodAction, String)> {
         match self {
-            Self::Api { action, source, .. } => Some((action, execute::message(source))),
+            Self::Api { action, source, .. } => Some((action, guarded_writes::message(source))),
             _ => None,
         }
     }
@@ -168,7 +168,7 @@ where
     async fn confirm(&self) -> Result<(), PodError> {
         let owners: Api<O> = Api::namespaced(self.client.clone(), self.namespace());
         let name = self.owner.meta().name.as_deref().unwrap_or_default();
-        let live = execute::found(owners.get(name).await).map_err(PodError::Owner)?;
+        let live = guarded_writes::found(owners.get(name).await).map_err(PodError::Owner)?;
         let same = live.is_some_and(|live| {
             live.meta().uid == self.owner.meta().uid && live.meta().deletion_timestamp.is_none()
         });
@@ -187,7 +187,7 @@ where
             }
             Err(error) if refusal(error).is_of_old_view() => {}
             Err(error) => {
-                let text = format!("Error creating: {}", execute::message(error));
+                let text = format!("Error creating: {}", guarded_writes::message(error));
                 self.recorder
                     .warning(self.owner, reasons::FAILED_CREATE, text);
             }
@@ -200,7 +200,7 @@ where
     }
 
     async fn delete(&self, name: &str, uid: &str) -> api_client::Result<PodWrite> {
-        let deleted = execute::delete(&self.pods(), name, Delete::of_uid(uid)).await;
+        let deleted = guarded_writes::delete(&self.pods(), name, Delete::of_uid(uid)).await;
         match &deleted {
             Ok(true) => {
                 let text = format!("Deleted pod: {name}");
@@ -210,7 +210,7 @@ where
             // Another writer was faster.
             Ok(false) => {}
             Err(error) => {
-                let text = format!("Error deleting: {}", execute::message(error));
+                let text = format!("Error deleting: {}", guarded_writes::message(error));
                 self.recorder
                     .warning(self.owner, reasons::FAILED_DELETE, text);
             }
@@ -227,7 +227,7 @@ where
             .pods()
             .patch(name, &PatchParams::default(), &patch)
             .await;
-        execute::found(written).map(|_| PodWrite::Other)
+        guarded_writes::found(written).map(|_| PodWrite::Other)
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use host_kernel::mount_table;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use object_model::protobuf::Writer;
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
 
 /// Replaces a file atomically, readable by its owner alone.
 pub fn write(path: &Path, text: &str) -> Result<()> {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use console::output::say;
+use host_kernel::durable_file;
 
 /// Maximum time for a server in the background to become ready: longer than the recovery of a large
 /// store on a busy disk.

@@ -12,7 +12,7 @@ use std::time::Instant;
 use futures::future::{BoxFuture, FutureExt, Shared};
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::{Record, RecordType};
-use reconcile::refusals::{self, Budget};
+use process_telemetry::refusals::{self, Budget};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 

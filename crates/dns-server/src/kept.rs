@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use dns_records::{Settings, Zone};
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

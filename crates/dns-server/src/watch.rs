@@ -6,7 +6,8 @@ use api_client::{Api, Client, ListParams, PartialObjectMeta};
 use dns_records::{Settings, Zone};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use reconcile::{Cache, Component, ServiceChanges, ServiceState, WatchConfig};
+use process_telemetry::Component;
+use reconcile::{Cache, ServiceChanges, ServiceState, WatchConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::kept::ZoneFile;

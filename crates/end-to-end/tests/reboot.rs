@@ -6,6 +6,7 @@ use std::path::Path;
 
 use end_to_end::applications::busybox;
 use end_to_end::{Instance, Kubectl, Network, process, wait_for, with_registry_of};
+use host_kernel::mount_table;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

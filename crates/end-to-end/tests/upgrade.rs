@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use end_to_end::registry::curl;
 use end_to_end::{Instance, Kubectl, example, process, text, wait_for};
+use host_kernel::mount_table;
 
 /// Which container of which start runs.
 fn identity(kubectl: &Kubectl, pod: &str) -> String {

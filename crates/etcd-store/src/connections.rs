@@ -6,6 +6,7 @@ use bytes::Bytes;
 use grpc::{Channel, ChannelOptions, Code, KeepAlive, RpcError};
 use http_client::{socket, tls};
 use mvcc_store::Txn;
+use process_telemetry::backoff;
 use tokio::{
     net::TcpStream,
     sync::{Mutex, watch},

@@ -16,6 +16,7 @@ use mvcc_store::{
     KeyValue, LeaseId, Limits, Omittable, Revision, StoreError,
     published::{Commit, LiveKeys, Published},
 };
+use process_telemetry::backoff;
 use tokio::sync::{Notify, watch};
 
 use crate::{

@@ -7,6 +7,7 @@ use std::{
 
 use grpc::RpcError;
 use mvcc_store::{Revision, StoreError};
+use process_telemetry::backoff;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,

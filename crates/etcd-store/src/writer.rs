@@ -10,6 +10,7 @@ use std::{
 
 use grpc::{Code, RpcError};
 use mvcc_store::{LeaseId, StoreError, Txn, TxnResult, limits};
+use process_telemetry::backoff;
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
 use serde::{Deserialize, Serialize};
 
 use crate::access::ImageUsers;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use object_model::yaml_error;
 use serde::Deserialize;
 
 use crate::credentials::Credentials;

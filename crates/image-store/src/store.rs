@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use keyed_locks::KeyedLocks;
-use mount_table::MountPoint;
+use host_kernel::keyed_locks::KeyedLocks;
+use host_kernel::mount_table::{self, MountPoint};
 use rustix::fs::FlockOperation;
 
 use crate::disk_space::{OutOfSpace, SpaceError};

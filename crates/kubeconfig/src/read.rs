@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use object_model::yaml_error;
+
 use crate::file::Kubeconfig;
 
 /// Why a kubeconfig was not read.

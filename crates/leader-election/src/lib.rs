@@ -8,6 +8,7 @@ mod term;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_client::guarded_writes::{self, WriteRefusal, refusal};
 use api_client::{Api, Client, PostParams};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -15,7 +16,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use planners::leader_election::{
     Candidate, ElectionDecision, LENGTH, LeaderLease, RENEW_DEADLINE, RETRY,
 };
-use reconcile::execute::{self, WriteRefusal, refusal};
 use reconcile::{Cache, WatchConfig};
 use resource_kinds::namespaces::KUBE_SYSTEM;
 use tokio_util::sync::CancellationToken;
@@ -238,7 +238,7 @@ impl Election {
         });
         let params = PostParams::default();
         let written = self.leases.replace(LEASE, &params, &released).await;
-        execute::unless_outrun(written).map(drop)
+        guarded_writes::unless_outrun(written).map(drop)
     }
 }
 

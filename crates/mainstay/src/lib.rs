@@ -39,7 +39,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
-use container_runtime::{allocator, descriptors};
+use host_kernel::{allocator, descriptors};
 
 /// Runs stateful applications on one machine or several: a Kubernetes API server, its controllers
 /// and a node agent in one program

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use container_runtime::allocator::Allocator;
+use host_kernel::allocator::Allocator;
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;

@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
 use jiff::{SignedDuration, Timestamp};
 use pod_lifecycle::{Instant, Moment};
 use rustix::time::{ClockId, clock_gettime};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use container_runtime::RuntimeOptions;
-use container_runtime::disk_usage::VolumeUsages;
 use futures::future::BoxFuture;
+use host_kernel::disk_usage::VolumeUsages;
 use image_store::{ImageStore, RegistriesConfig};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Taint;

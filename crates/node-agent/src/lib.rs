@@ -9,7 +9,6 @@
 mod agent;
 mod answer_cache;
 mod api;
-mod blocking;
 mod clock;
 mod config;
 mod containers;

@@ -15,6 +15,7 @@ use futures::future::join_all;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Frame;
 use kubeconfig::{Settings, Transport};
+use process_telemetry::backoff;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};

@@ -21,7 +21,7 @@ use node_identity::{
     CertificateSubject, Credentials, Error, JoinToken, Renewal, Servers, Validity, account_client,
     client, find_authority, join, renewed_client, request,
 };
-use reconcile::Health;
+use process_telemetry::Health;
 use resource_kinds::NodeAccount;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;

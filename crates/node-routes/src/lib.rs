@@ -13,9 +13,8 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 pub use peers::annotations;
 use pod_network::{Cidr, Peer, PeerSettings, PeerTransport, PodNetwork, UnreachedPeer};
-use reconcile::{
-    Cache, Component, Controller, EventType, Queue, ReconcileResult, Recorder, run_controller,
-};
+use process_telemetry::Component;
+use reconcile::{Cache, Controller, EventType, Queue, ReconcileResult, Recorder, run_controller};
 use tokio::sync::{Mutex, watch};
 
 /// Changes that come together are carried out together.

@@ -1,5 +1,5 @@
 //! The vocabulary that every other crate speaks: errors as `Status`, field paths, selectors,
-//! quantities, names. Pure: no I/O, no clock, no randomness.
+//! quantities, names, errors of YAML documents. Pure: no I/O, no clock, no randomness.
 
 pub mod cidr;
 pub mod cron;
@@ -16,6 +16,7 @@ pub mod selector;
 mod semver;
 pub mod status;
 pub mod varint;
+pub mod yaml_error;
 
 pub use field::{FieldError, FieldErrorType, FieldPath};
 pub use int_or_percent::IntOrPercent;

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
 
 use crate::ranges::{self, UsedRange};
 

@@ -9,7 +9,7 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
 use object_model::cidr::Cidr;
 use serde::{Deserialize, Serialize};
 

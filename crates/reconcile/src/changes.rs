@@ -254,7 +254,7 @@ impl<K: Send + Sync + 'static> Changes<K> {
         std::future::poll_fn(|context| self.poll_change(context)).await
     }
 
-    /// Each change counts as one unit of work (see [`polls::spend`](crate::polls::spend)).
+    /// Each change counts as one unit of work (see [`polls::spend`](process_telemetry::polls::spend)).
     fn poll_change(&self, context: &mut Context<'_>) -> Poll<Option<ObjectChange<K>>> {
         let work = ready!(coop::poll_proceed(context));
         self.mailbox.waker.register(context.waker());

@@ -1,6 +1,6 @@
 //! The common parts of everything that reconciles: the frame of a controller ([`Controller`]), watch
-//! caches ([`Cache`], [`SharedCaches`]), a keyed work queue ([`Queue`]), an event recorder ([`Recorder`]), guarded
-//! writes ([`execute`]), metrics ([`metrics`], [`prometheus`]) and health ([`health`]).
+//! caches ([`Cache`], [`SharedCaches`]), a keyed work queue ([`Queue`]) with its [`metrics`], an event recorder
+//! ([`Recorder`]), and the thread of a large decision ([`decide`]).
 //!
 //! This crate does not depend on the reconciled kinds, except that many controllers watch pods
 //! (`pods.rs`), and some watch Services with their endpoints (`services.rs`). Everything is bounded
@@ -9,30 +9,25 @@
 mod cache;
 mod changes;
 mod controller;
-pub mod execute;
-pub mod health;
+mod decision;
 mod key;
 pub mod limits;
 pub mod metrics;
 mod pods;
-pub mod polls;
 #[cfg(test)]
 mod portions;
-pub mod prometheus;
 mod queue;
 mod recorder;
-pub mod refusals;
 mod services;
 mod shared;
 mod similarity;
 
-pub use api_client::WatchConfig;
-pub use cache::{Cache, Index, Object, PodsByLabel, label_term};
+pub use api_client::{Object, WatchConfig};
+pub use cache::{Cache, Index, PodsByLabel, label_term};
 pub use changes::{Changes, ObjectChange};
 pub use controller::{Controller, run_controller};
-pub use health::{Component, Health};
+pub use decision::decide;
 pub use key::{Identity, Key};
-pub use polls::SlowPolls;
 pub use queue::{Lease, Queue, ReconcileResult, Work, run_workers};
 pub use recorder::{EventType, Recorder, Source, reference};
 pub use services::{ServiceChanges, ServiceState, service_of};

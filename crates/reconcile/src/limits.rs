@@ -10,14 +10,10 @@ pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(1000);
 /// First delay after a failed list or watch: short, because at its start the server may be a few
 /// milliseconds behind its clients.
 pub const WATCH_RETRY_DELAY_MIN: Duration = Duration::from_millis(20);
-/// Longest delay between attempts to list or watch.
-pub const WATCH_RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
-/// Number of consecutive failures of a watch or of a controller's work that makes it unhealthy.
-pub const FAILURES_MAX: u32 = 3;
 /// Objects per page of a list.
 pub const LIST_PAGE_OBJECTS: u32 = 500;
 
-/// Units of work ([`spend`](crate::polls::spend)) of an object that a cache decodes: one poll decodes 16.
+/// Units of work ([`spend`](process_telemetry::polls::spend)) of an object that a cache decodes: one poll decodes 16.
 pub const OBJECT_UNITS: usize = 8;
 /// Bytes that a cache decodes for one unit of work: 4 KiB take [`OBJECT_UNITS`], more than most pods have.
 pub const DECODED_BYTES_PER_UNIT: usize = 512;
@@ -31,7 +27,7 @@ pub const SWEEP_OBJECTS: usize = 100;
 pub const SWEEP_UNITS: usize = 16;
 /// Units of work of a key: a worker handles 16 keys that need no request in one poll.
 pub const KEY_UNITS: usize = 8;
-/// Objects of a decision on the threads of the runtime ([`decide`](crate::polls::decide)); one about 200 pods takes
+/// Objects of a decision on the threads of the runtime ([`decide`](crate::decide)); one about 200 pods takes
 /// 0.2 ms. To give the thread to another one costs about a quarter of that.
 pub const DECISION_OBJECTS_MAX: usize = 600;
 /// Objects that a task takes from a cache for one unit of work: a poll handles one key with hundreds of them.

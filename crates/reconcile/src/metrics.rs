@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use process_telemetry::Component;
+use process_telemetry::health::Kind;
+use process_telemetry::prometheus::{Histogram, Metric, Page};
 use tokio::time::Instant;
 
-use crate::Component;
-use crate::health::Kind;
-use crate::prometheus::{Histogram, Metric, Page};
 use crate::queue::{Queue, Work};
 
 /// Bounds of the times of queues, in seconds; client-go's.

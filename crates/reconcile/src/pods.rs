@@ -3,9 +3,10 @@
 use api_client::{Api, Client, Event};
 use futures::Stream;
 use k8s_openapi::api::core::v1::Pod;
+use process_telemetry::Component;
 use resource_kinds::pod_view::{PodView, Sharing};
 
-use crate::{Cache, Component, Identity, Key, WatchConfig};
+use crate::{Cache, Identity, Key, WatchConfig};
 
 impl Cache<PodView> {
     /// Views of all pods; ends with its component.

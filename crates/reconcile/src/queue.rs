@@ -12,18 +12,21 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api_client::guarded_writes::{chain, is_of_the_object};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use process_telemetry::Component;
+use process_telemetry::backoff;
+use process_telemetry::health::{FailureStreak, Kind};
+use process_telemetry::limits::FAILURES_MAX;
+use process_telemetry::polls::spend;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::execute::{chain, is_of_the_object};
-use crate::health::{FailureStreak, Kind};
+use crate::limits;
 use crate::metrics::{Counts, Load, Loaded};
-use crate::polls::spend;
-use crate::{Component, limits};
 
 /// A key of a queue.
 pub trait Work: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static {}
@@ -183,7 +186,7 @@ impl<T: Work> Queue<T> {
     /// events of the object and does not affect the controller's health.
     fn fail(&self, key: T, why: &str, of_the_object: bool) {
         let failures = self.failures(&key) + 1;
-        if failures == limits::FAILURES_MAX && !of_the_object {
+        if failures == FAILURES_MAX && !of_the_object {
             tracing::warn!(key = ?key, error = why, failures, "work on a key fails again and again");
         } else {
             tracing::debug!(key = ?key, error = why, failures, "work on a key failed");
@@ -547,7 +550,7 @@ mod tests {
             (500, true),
             (401, true),
         ] {
-            let health = crate::Health::default();
+            let health = process_telemetry::Health::default();
             let component = health.component("controllers", CancellationToken::new());
             let queue = Queue::of(&component, "job");
             queue.add("a");

@@ -8,20 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use api_client::guarded_writes::{WriteRefusal, is_of_the_object, refusal};
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use process_telemetry::refusals::{self, Budget};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::execute::{WriteRefusal, is_of_the_object, refusal};
 use crate::limits;
-use crate::refusals::{self, Budget};
 use crate::similarity::{EventVerdict, Memory, SimilarEvents};
 
 /// The type of an event.

@@ -7,9 +7,10 @@ use std::fmt::{self, Debug};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api_client::Client;
+use process_telemetry::Component;
 use resource_kinds::pod_view::PodView;
 
-use crate::{Cache, Component, Object};
+use crate::{Cache, Object};
 
 /// The caches of some components of a process; clones share them.
 #[derive(Clone)]

@@ -9,9 +9,9 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use process_telemetry::refusals::{self, Budget};
 
 use crate::limits;
-use crate::refusals::{self, Budget};
 
 /// The properties that similar events share: all but the message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use process_telemetry::backoff;
 use reconcile::Key;
 
 use crate::limits;

@@ -16,7 +16,7 @@ mod reservations;
 mod writes;
 
 use api_client::Client;
-use reconcile::Component;
+use process_telemetry::Component;
 
 pub use config::{Config, Error};
 pub use metrics::Metrics;

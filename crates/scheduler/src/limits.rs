@@ -14,7 +14,7 @@ pub(crate) const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 /// Maximum time for binding a pod's volumes before another node may be chosen; kube-scheduler's
 /// default.
 pub(crate) const VOLUMES_BOUND_WITHIN: Duration = Duration::from_secs(600);
-/// Nodes with which a pod is compared for one unit of work ([`reconcile::polls::spend`]): one poll compares
+/// Nodes with which a pod is compared for one unit of work ([`process_telemetry::polls::spend`]): one poll compares
 /// 128 times as many.
 pub(crate) const NODES_PER_UNIT: usize = 2;
 /// Maximum number of concurrent writes.

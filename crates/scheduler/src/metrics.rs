@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reconcile::prometheus::{Histogram, Metric, Page};
+use process_telemetry::prometheus::{Histogram, Metric, Page};
 
 /// Bounds of the time of an attempt, in seconds.
 const ATTEMPT_BOUNDS: [f64; 15] = [

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use placement::ClaimStep;
-use reconcile::refusals::{self, Budget};
+use process_telemetry::refusals::{self, Budget};
 use reconcile::{Cache, ObjectChange};
 use resource_kinds::annotations::SELECTED_NODE;
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use api_client::guarded_writes::{Delete, delete, unless_outrun};
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
@@ -10,7 +11,6 @@ use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use placement::{ClaimStep, PlacementFailure, Preemption};
 use reconcile::Cache;
-use reconcile::execute::{Delete, delete, unless_outrun};
 use resource_kinds::annotations::{BOUND_BY_CONTROLLER, SELECTED_NODE};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use api_client::Client;
 use k8s_openapi::api::core::v1::Node;
-use reconcile::{Cache, Component};
+use process_telemetry::Component;
+use reconcile::Cache;
 use tokio::sync::watch;
 
 /// The label with the zone of a node.

@@ -14,7 +14,8 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use object_model::cidr::Cidr;
 use object_model::listening::Listening;
-use reconcile::{Cache, Component, ServiceChanges, ServiceState};
+use process_telemetry::Component;
+use reconcile::{Cache, ServiceChanges, ServiceState};
 use service_routing::{
     Connection, MachineAddresses, Protocol, ProxyNode, PublishedPort, Routes, ServiceName,
     ServicePort, Settings, Table, TableChange, TunnelGuard, UdpFlow, denied, has_lost_endpoints,

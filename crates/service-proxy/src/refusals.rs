@@ -10,8 +10,9 @@ use std::time::Instant;
 
 use api_client::Client;
 use k8s_openapi::api::core::v1::ObjectReference;
-use reconcile::health::{FailureStreak, Kind};
-use reconcile::{Component, EventType, Recorder, Source};
+use process_telemetry::Component;
+use process_telemetry::health::{FailureStreak, Kind};
+use reconcile::{EventType, Recorder, Source};
 use service_routing::{PolicyObjects, Routes, ServiceName, Table, TableOwner, filters, isolate};
 
 use crate::kernel::{Kernel, KernelError};

@@ -13,11 +13,12 @@ use k8s_openapi::api::core::v1::{self as api, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use object_model::cidr::Cidr;
+use process_telemetry::Health;
+use process_telemetry::prometheus::Page;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
-use reconcile::prometheus::Page;
-use reconcile::{Cache, Health, Object};
+use reconcile::{Cache, Object};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 use service_proxy::{

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use api_client::guarded_writes::{WriteRefusal, refusal};
 use api_client::{
     Api, Client, DeleteParams, ListParams, PostParams, Preconditions, Resource, ResourceExt,
 };
@@ -17,7 +18,6 @@ use bytes::Bytes;
 use http::Request;
 use k8s_openapi::api::core::v1::ConfigMap;
 use mvcc_store::{Event, EventKind, WatchEvents};
-use reconcile::execute::{WriteRefusal, refusal};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};

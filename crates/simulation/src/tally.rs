@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use controllers::Metrics;
-use reconcile::prometheus::Page;
+use process_telemetry::prometheus::Page;
 use tokio::time::Instant;
 
 /// The number of writes of each kind.

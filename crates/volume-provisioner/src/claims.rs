@@ -3,11 +3,11 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use api_client::guarded_writes::{WriteRefusal, chain, merge, refusal};
 use api_client::{Api, ListParams, PostParams};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use planners::volume_provisioning::volume_name;
-use reconcile::execute::{WriteRefusal, chain, merge, refusal};
 use reconcile::{Key, ReconcileResult};
 use resource_kinds::annotations::{SELECTED_NODE, VOLUME_REPLICATION};
 use resource_kinds::node_conditions;

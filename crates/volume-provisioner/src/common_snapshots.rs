@@ -7,8 +7,8 @@
 use std::path::Path;
 
 use btrfs_stream::Uuid;
-use container_runtime::btrfs;
-use durable_file::Durability;
+use host_kernel::btrfs;
+use host_kernel::durable_file::{self, Durability};
 use planners::volume_replication::CommonSnapshot;
 
 use crate::directories::{Directories, failed, remove_tree};

@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use container_runtime::copy_on_write;
-use container_runtime::loop_device::LoopDevice;
+use host_kernel::copy_on_write;
+use host_kernel::loop_device::LoopDevice;
 
 const NAME: &str = "device.img";
 

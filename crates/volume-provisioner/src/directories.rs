@@ -9,8 +9,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use container_runtime::loop_device::LoopDevice;
-use container_runtime::{btrfs, project_quota, tree};
+use host_kernel::loop_device::LoopDevice;
+use host_kernel::{btrfs, project_quota, tree};
 use resource_kinds::storage::driver::VOLUME_PREFIX;
 
 use crate::device_image;

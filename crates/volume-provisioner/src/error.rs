@@ -59,7 +59,7 @@ pub enum ProvisionerError {
     Api(#[from] api_client::Error),
     /// The task was cut off.
     #[error("work on a directory was cut off")]
-    CutOff(#[source] tokio::task::JoinError),
+    CutOff(#[from] host_kernel::Interrupted),
 }
 
 /// Bytes as users read them.

@@ -1,11 +1,11 @@
 //! Expansion of volumes, as decided in `planners::volume_expansion`.
 
 use api_client::Api;
+use api_client::guarded_writes::{chain, merge, merge_status};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_expansion::{ExpansionStep, failure, plan};
 use reconcile::ReconcileResult;
-use reconcile::execute::{chain, merge, merge_status};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use serde_json::Value;

@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use btrfs_stream::Uuid;
-use container_runtime::btrfs;
-use durable_file::Durability;
+use host_kernel::btrfs;
+use host_kernel::durable_file::{self, Durability};
 use planners::volume_move::{CopyExtent, Inspection};
 
 use crate::directories::{Directories, failed, remove_tree, sync_files};

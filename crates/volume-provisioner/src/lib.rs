@@ -34,15 +34,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api_client::Client;
-use container_runtime::disk_usage::VolumeUsages;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use host_kernel::disk_usage::VolumeUsages;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use planners::volume_provisioning::volume_name;
-use reconcile::{
-    Cache, Component, Controller, Key, Queue, ReconcileResult, Recorder, run_controller,
-};
+use process_telemetry::Component;
+use reconcile::{Cache, Controller, Key, Queue, ReconcileResult, Recorder, run_controller};
 use resource_kinds::snapshot::VolumeSnapshotContent;
 use resource_kinds::storage::volume_move::VolumeMove;
 use tokio::sync::watch as channel;

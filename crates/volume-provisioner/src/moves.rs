@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use container_runtime::disk_usage;
+use host_kernel::{disk_usage, mount_table};
 use planners::volume_move::{Detachment, Inspection};
 
 use crate::directories::{Directories, failed, remove_tree, sync_files};

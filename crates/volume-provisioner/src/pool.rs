@@ -13,9 +13,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use container_runtime::loop_device::LoopDevice;
-use container_runtime::{btrfs, copy_on_write};
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
+use host_kernel::loop_device::LoopDevice;
+use host_kernel::{btrfs, copy_on_write};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 

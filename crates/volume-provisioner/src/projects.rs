@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::Path;
 
-use container_runtime::project_quota;
+use host_kernel::project_quota;
 
 use crate::subvolumes::Count;
 

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use btrfs_stream::Uuid;
-use container_runtime::btrfs;
-use durable_file::Durability;
+use host_kernel::btrfs;
+use host_kernel::durable_file::{self, Durability};
 use planners::volume_replication::{CommonSnapshot, Role, VolumeCopies};
 
 use crate::common_snapshots::{read_identity, write_identity};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use backoff::Backoff;
+use process_telemetry::backoff::Backoff;
 
 /// First delay after a volume could not be made.
 const RETRY_MIN: Duration = Duration::from_secs(1);

@@ -1,9 +1,9 @@
 //! The condition of a claim that says whether its volume can hold more than its size.
 
+use api_client::guarded_writes::{chain, unless_outrun};
 use api_client::{Api, Patch, PatchParams};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use reconcile::execute::{chain, unless_outrun};
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_size::{CONDITION, SizeLimit, start_of_message};
 use serde_json::json;

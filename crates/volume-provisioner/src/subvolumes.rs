@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use container_runtime::{btrfs, tree};
+use host_kernel::{btrfs, tree};
 
 /// The initial contents of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]

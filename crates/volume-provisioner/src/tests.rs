@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use container_runtime::btrfs;
-use container_runtime::loop_device::LoopDevice;
+use host_kernel::btrfs;
+use host_kernel::loop_device::LoopDevice;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use planners::volume_move::CopyExtent;
 use resource_kinds::storage::Driver;

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use container_runtime::disk_usage::{self, VolumeUsage, VolumeUsages};
+use host_kernel::blocking;
+use host_kernel::disk_usage::{self, VolumeUsage, VolumeUsages};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
@@ -76,7 +77,7 @@ impl Provisioner {
                 let after = match self.look(volume, before).await {
                     Ok(after) => after,
                     Err(error) => {
-                        let error = reconcile::execute::chain(&error);
+                        let error = api_client::guarded_writes::chain(&error);
                         tracing::debug!(volume = name, error, "usage not known");
                         before
                     }
@@ -107,8 +108,7 @@ impl Provisioner {
                     let used = disk_usage::below(&path);
                     used.map_err(super::directories::failed("measure", &path))
                 };
-                let walked = tokio::task::spawn_blocking(walk).await;
-                let used = walked.map_err(Error::CutOff)??;
+                let used = blocking(walk).await?;
                 (used, None, Some(Instant::now() + start.elapsed() * PART))
             }
         };

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use json_text::{Cursor, find, find_string};
+use process_telemetry::backoff;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::client::{Client, decode};

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use reconcile::prometheus::{Histogram, Metric, Page};
+use process_telemetry::prometheus::{Histogram, Metric, Page};
 
 use super::flows::Counts;
 use super::{FlowControl, lock};

@@ -377,7 +377,7 @@ mod tests {
     }
 
     fn metrics_of(control: &FlowControl) -> String {
-        let mut page = reconcile::prometheus::Page::default();
+        let mut page = process_telemetry::prometheus::Page::default();
         control.write_metrics(&mut page);
         page.text()
     }

@@ -4,7 +4,7 @@
 
 use connection_limits::{Share, ShareBounds, Shares};
 use object_model::Status;
-use reconcile::refusals::{self, Budget};
+use process_telemetry::refusals::{self, Budget};
 
 use super::too_many;
 use crate::http::limits::Limits;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use mvcc_store::{Range, StoreError};
 use object_model::Status;
-use reconcile::health::Kind;
+use process_telemetry::health::Kind;
 
 use crate::access::authorize::Rbac;
 use crate::http::query::Query;
@@ -40,7 +40,7 @@ const CHECKS: [(&str, bool); 8] = [
 #[derive(Default)]
 pub(crate) struct Health {
     /// The health of the program's parts.
-    pub(crate) components: reconcile::Health,
+    pub(crate) components: process_telemetry::Health,
     /// Whether the default objects have been made.
     pub(crate) bootstrapped: AtomicBool,
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
-use reconcile::prometheus::{Histogram, Metric, Page};
-use reconcile::refusals;
+use process_telemetry::prometheus::{Histogram, Metric, Page};
+use process_telemetry::refusals;
 
 use crate::catalog::snapshot::Snapshot;
 use crate::catalog::virtual_resources;

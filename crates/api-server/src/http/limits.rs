@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reconcile::SlowPolls;
+use process_telemetry::SlowPolls;
 
 /// Bounds on connections and requests. The defaults suit one machine.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ impl Default for Limits {
     }
 }
 
-/// Units of work ([`reconcile::polls::spend`]) of a request by a part of this process: one poll of its task
+/// Units of work ([`process_telemetry::polls::spend`]) of a request by a part of this process: one poll of its task
 /// begins 8 of them.
 pub(crate) const LOCAL_REQUEST_UNITS: usize = 16;
 

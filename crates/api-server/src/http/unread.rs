@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use object_model::{Status, StatusDetails, StatusReason};
-use reconcile::prometheus::{Metric, Page};
+use process_telemetry::prometheus::{Metric, Page};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 

@@ -14,13 +14,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+pub(crate) use host_kernel::block_in_place;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use object_model::Status;
-pub(crate) use reconcile::polls::block_in_place;
-use reconcile::polls::{SlowPolls, watched};
+use process_telemetry::polls::{SlowPolls, watched};
 use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
 
@@ -280,7 +280,7 @@ mod tests {
 
     use super::*;
     use futures::FutureExt;
-    use reconcile::polls;
+    use process_telemetry::polls;
 
     const LONGEST: Duration = Duration::from_millis(2);
 

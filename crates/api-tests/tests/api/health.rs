@@ -1,6 +1,6 @@
 //! The version and the health of the server.
 
-use reconcile::health::Kind;
+use process_telemetry::health::Kind;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::Api;

@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use host_kernel::mount_table::{self, MountPoint};
+
 use super::making::{NEEDED, lacking, not_made};
 use super::{join, write};
-use mount_table::MountPoint;
 
 /// The controllers that are delegated, where the kernel has them.
 const OTHERS: [&str; 3] = ["cpuset", "io", "hugetlb"];

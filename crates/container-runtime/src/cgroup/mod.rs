@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use mount_table::MountPoint;
+use host_kernel::mount_table::{self, MountPoint};
 
 use crate::spec::{Resources, Usage};
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use host_kernel::{mount_table, tree};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{self, Signal};
@@ -14,7 +15,6 @@ use super::orphans;
 use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::state_dir::{self, CONTAINERS, LOCK};
-use crate::tree;
 
 /// Maximum wait for the end of a shim that has announced it, then for the end of a killed shim.
 pub(crate) const SHIM_END_MAX: Duration = Duration::from_secs(10);

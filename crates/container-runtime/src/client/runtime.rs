@@ -10,8 +10,9 @@ use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use host_kernel::keyed_locks::KeyedLocks;
+use host_kernel::{block_in_place, tree};
 use jiff::Timestamp;
-use keyed_locks::KeyedLocks;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
@@ -19,7 +20,6 @@ use super::cleanup;
 use super::connection::Peer;
 use super::orphans;
 use super::sandbox::Sandbox;
-use crate::blocking::block_in_place;
 use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::id_range::IdRange;
@@ -27,7 +27,6 @@ use crate::protocol::Call;
 use crate::sealed::SealedProgram;
 use crate::spec::SandboxSpec;
 use crate::state_dir::{self, SandboxFile};
-use crate::tree;
 
 /// Longest id: it becomes a file name and part of a control group's name.
 const ID_BYTES_MAX: usize = 128;

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use host_kernel::{block_in_place, blocking};
+
 use super::cleanup;
 use super::connection::Peer;
 use super::session::{Events, Session};
 use crate::accounting::Accounting;
-use crate::blocking::block_in_place;
 use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::protocol::{Call, Reply};
@@ -231,10 +232,7 @@ impl Sandbox {
         work: impl FnOnce(&Sandbox) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let sandbox = self.clone();
-        match tokio::task::spawn_blocking(move || work(&sandbox)).await {
-            Ok(result) => result,
-            Err(error) => Err(RuntimeError::Shim(format!("clean-up did not end: {error}"))),
-        }
+        blocking(move || work(&sandbox)).await
     }
 
     fn last_state(&self) -> SandboxState {

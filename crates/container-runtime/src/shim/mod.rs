@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 
+use host_kernel::descriptors;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
@@ -26,7 +27,6 @@ use nix::unistd::{ForkResult, fork, setsid};
 
 use crate::cgroup;
 use crate::client::cleanup;
-use crate::descriptors;
 use crate::protocol::SOCKET;
 use crate::spec::SandboxSpec;
 use crate::state_dir::{READY, SandboxFile};

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use container_runtime::loop_device::LoopDevice;
 use container_runtime::spec::{Device, UserSpec};
+use host_kernel::loop_device::LoopDevice;
 
 use crate::world::{World, command, exec, logged, run, start};
 

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use container_runtime::deadline::{DeadlineFile, DeadlinePage, now};
 use container_runtime::spec::{NodeLease, SandboxSpec, SandboxStatus};
 use container_runtime::{RuntimeError, Sandbox};
+use host_kernel::deadline::{DeadlineFile, DeadlinePage, now};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use api_client::guarded_writes::{self, Delete};
 use api_client::{Api, Client, ListParams, Patch, PatchParams};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -18,7 +19,6 @@ use planners::live_servers::{
     slices, subsets,
 };
 use planners::node_lifecycle::fence::Renewals;
-use reconcile::execute::{self, Delete};
 use resource_kinds::namespaces::KUBE_SYSTEM;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -144,7 +144,7 @@ impl LiveServers {
                 resource_version: Some(lease.version),
                 ..Delete::default()
             };
-            execute::delete(&leases(&self.client), &lease.name, how).await?;
+            guarded_writes::delete(&leases(&self.client), &lease.name, how).await?;
         }
         Ok(())
     }
@@ -252,7 +252,7 @@ impl LiveServers {
         for slice in listed {
             let name = slice.metadata.name.unwrap_or_default();
             let how = Delete::of_uid(slice.metadata.uid.unwrap_or_default());
-            execute::delete(&api, &name, how).await?;
+            guarded_writes::delete(&api, &name, how).await?;
         }
         Ok(())
     }
@@ -267,7 +267,7 @@ impl LiveServers {
         let Some(uid) = own.and_then(|lease| lease.metadata.uid) else {
             return Ok(());
         };
-        execute::delete(&leases(&self.client), &self.name, Delete::of_uid(uid)).await?;
+        guarded_writes::delete(&leases(&self.client), &self.name, Delete::of_uid(uid)).await?;
         let mut live = self.look().await?.live;
         live.retain(|address| *address != self.own.address);
         if live.is_empty() {
@@ -277,7 +277,7 @@ impl LiveServers {
     }
 }
 
-async fn apply<K: reconcile::Object>(
+async fn apply<K: api_client::Object>(
     api: &Api<K>,
     name: &str,
     object: Value,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::{
@@ -10,7 +11,6 @@ use k8s_openapi::api::storage::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planners::attach_detach::AttachDetachAction;
-use reconcile::execute::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use reconcile::{EventType, Recorder};
 use serde_json::{Value, json};
 

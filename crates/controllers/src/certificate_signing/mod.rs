@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_client::guarded_writes::{self, Delete, chain};
 use api_client::{Api, PostParams, ResourceExt};
 use certificates::{ApprovedRequest, ClientSubject, LIFE_MAX, Usage as Granted};
 use jiff::Timestamp;
@@ -17,7 +18,6 @@ use k8s_openapi::api::core::v1::Node;
 use planners::certificate_signing::{
     CertificateSigningAction, NodeCertificateContext, Usage, asks_for_node, failed, plan,
 };
-use reconcile::execute::{self, Delete, chain};
 use reconcile::{Cache, Key, Queue, ReconcileResult};
 use resource_kinds::certificates::{GROUP, Request};
 use resource_kinds::namespaces::NODE_LEASES;
@@ -90,7 +90,8 @@ impl reconcile::Controller for Worker {
             None => {}
             Some(CertificateSigningAction::Delete) => {
                 let uid = request.uid().unwrap_or_default();
-                let deleted = execute::delete(&self.api, &key.name, Delete::of_uid(uid)).await;
+                let deleted =
+                    guarded_writes::delete(&self.api, &key.name, Delete::of_uid(uid)).await;
                 deleted.map_err(api_error::failed("delete a certificate request"))?;
             }
             Some(CertificateSigningAction::ApproveIf(rights)) => {
@@ -223,7 +224,7 @@ impl Worker {
                 written.await
             }
         };
-        let written = execute::unless_outrun(written);
+        let written = guarded_writes::unless_outrun(written);
         written
             .map(drop)
             .map_err(api_error::failed("write a certificate request"))

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use api_client::{Api, PostParams, PropagationPolicy, ResourceExt};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use planners::cron_job::{CRON_JOB, CronJobPlan, Observed, plan};
-use reconcile::execute::{self, Delete, WriteRefusal, refusal};
 use reconcile::{Cache, Index, Key, Queue, ReconcileResult, Recorder};
 
 use crate::Context;
@@ -95,7 +95,7 @@ impl Worker {
                 continue;
             }
             let name = job.name.as_deref().unwrap_or_default();
-            let live = execute::found(api.get(name).await).map_err(failed("read a job"))?;
+            let live = guarded_writes::found(api.get(name).await).map_err(failed("read a job"))?;
             found.extend(
                 live.filter(|live| live.metadata.uid == job.uid)
                     .map(Arc::new),
@@ -118,7 +118,7 @@ impl Worker {
         }
         for (name, uid) in &plan.delete {
             let how = Delete::of_uid(uid).propagation(PropagationPolicy::Background);
-            let deleted = execute::delete(&jobs, name, how).await;
+            let deleted = guarded_writes::delete(&jobs, name, how).await;
             deleted.map_err(failed("delete a job"))?;
         }
         if let Some(job) = &plan.create {
@@ -142,7 +142,7 @@ impl Worker {
             Err(error) => match refusal(&error) {
                 WriteRefusal::AlreadyExists | WriteRefusal::NamespaceTerminating => Ok(()),
                 _ => {
-                    let text = format!("Error creating job: {}", execute::message(&error));
+                    let text = format!("Error creating job: {}", guarded_writes::message(&error));
                     self.recorder.warning(cron_job, "FailedCreate", text);
                     Err(failed("create a job")(error))
                 }
@@ -164,7 +164,7 @@ impl Worker {
         let params = PostParams::default();
         let name = cron_job.name_any();
         let written = api.replace_status(&name, &params, &object).await;
-        execute::found(written)
+        guarded_writes::found(written)
             .map(drop)
             .map_err(failed("write the status of a cron job"))
     }

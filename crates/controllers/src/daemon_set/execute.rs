@@ -1,10 +1,10 @@
 //! Executes a plan: revisions, pods, status.
 
+use api_client::guarded_writes::{self, Delete};
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::daemon_set::{DaemonSetPlan, RevisionAction};
-use reconcile::execute::{self, Delete};
 use reconcile::{Cache, Recorder};
 use resource_kinds::pod_view::PodView;
 use serde_json::json;
@@ -84,7 +84,7 @@ impl Executor {
                 Ok(written.map(drop).map_err(failed("adopt revision"))?)
             }
             RevisionAction::Delete { name, uid } => {
-                let deleted = execute::delete(&revisions, name, Delete::of_uid(uid)).await;
+                let deleted = guarded_writes::delete(&revisions, name, Delete::of_uid(uid)).await;
                 Ok(deleted.map(drop).map_err(failed("delete revision"))?)
             }
         }
@@ -100,7 +100,7 @@ impl Executor {
         let name = set.metadata.name.as_deref().unwrap_or_default();
         let params = PostParams::default();
         let written = sets.replace_status(name, &params, &object).await;
-        Ok(execute::found(written)
+        Ok(guarded_writes::found(written)
             .map(drop)
             .map_err(failed("write status"))?)
     }

@@ -5,7 +5,7 @@ mod execute;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use planners::daemon_set::{DAEMON_SET, NodeFit, Observed, daemon_pod, plan};
-use reconcile::polls::decide;
+use reconcile::decide;
 use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult};
 
 use crate::Context;

@@ -1,11 +1,11 @@
 //! Executes a plan: every write names its object and the observed resourceVersion.
 
+use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::deployment::{DeploymentAction, DeploymentPlan};
 use reconcile::Recorder;
-use reconcile::execute::{self, Delete, WriteRefusal, refusal};
 use resource_kinds::annotations::REVISION;
 use serde_json::json;
 
@@ -120,7 +120,7 @@ impl Executor {
                     resource_version: Some(resource_version.clone()),
                     ..Delete::of_uid(uid)
                 };
-                let deleted = execute::delete(&sets, name, how).await;
+                let deleted = guarded_writes::delete(&sets, name, how).await;
                 Ok(deleted.map(drop).map_err(failed("delete replica set"))?)
             }
         }
@@ -129,7 +129,7 @@ impl Executor {
     async fn confirm(&self, deployment: &Deployment) -> Result<(), Error> {
         let name = deployment.metadata.name.as_deref().unwrap_or_default();
         let live = self.deployments(deployment).get(name).await;
-        let live = execute::found(live).map_err(failed("read deployment"))?;
+        let live = guarded_writes::found(live).map_err(failed("read deployment"))?;
         let same = live.is_some_and(|live| {
             live.metadata.uid == deployment.metadata.uid
                 && live.metadata.deletion_timestamp.is_none()
@@ -151,7 +151,7 @@ impl Executor {
             )
         {
             let name = set.metadata.name.as_deref().unwrap_or_default();
-            let error = execute::message(error);
+            let error = guarded_writes::message(error);
             let text = format!("Failed to create new replica set \"{name}\": {error}");
             self.recorder
                 .warning(deployment, "ReplicaSetCreateError", text);
@@ -177,7 +177,7 @@ impl Executor {
         let deployments = self.deployments(deployment);
         let params = PostParams::default();
         let written = deployments.replace_status(name, &params, &object).await;
-        Ok(execute::found(written)
+        Ok(guarded_writes::found(written)
             .map(drop)
             .map_err(failed("write status"))?)
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_client::guarded_writes;
 use api_client::{Api, PostParams};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -15,8 +16,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatu
 use object_model::LabelSelector;
 use planners::batching::WINDOW;
 use planners::disruption::{Observed, plan, records_eviction, selected, selector};
-use reconcile::execute;
-use reconcile::polls::decide;
+use reconcile::decide;
 use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 
@@ -234,7 +234,7 @@ impl Worker {
         let name = budget.metadata.name.as_deref().unwrap_or_default();
         let params = PostParams::default();
         let written = api.replace_status(name, &params, &object).await;
-        execute::found(written).map(drop).map_err(Error)
+        guarded_writes::found(written).map(drop).map_err(Error)
     }
 
     fn in_namespace(&self, namespace: &str) -> Vec<Key> {

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use api_client::{Api, Client, PostParams, ResourceExt, Written};
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use planners::endpoints::{EndpointsPlan, EndpointsWrite};
 use reconcile::Key;
-use reconcile::execute::{self, Delete, WriteRefusal, refusal};
 use tokio::time::Instant;
 
 use super::observe::Observer;
@@ -109,7 +109,7 @@ impl Executor {
             self.expect(key, OwnWrite::Slice, replaced.await?);
         }
         for (name, uid) in &plan.delete {
-            execute::delete(slices, name, Delete::of_uid(uid)).await?;
+            guarded_writes::delete(slices, name, Delete::of_uid(uid)).await?;
         }
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Executor {
                 Ok(())
             }
             EndpointsWrite::Delete { name, uid } => {
-                execute::delete(&api, &name, Delete::of_uid(uid))
+                guarded_writes::delete(&api, &name, Delete::of_uid(uid))
                     .await
                     .map(drop)
             }

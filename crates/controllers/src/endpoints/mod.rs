@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use planners::batching::{ENDPOINTS_WINDOW, WriteUrgency, window_of};
 use planners::endpoints::{Observed, plan, plan_slices};
-use reconcile::polls::decide;
+use reconcile::decide;
 use reconcile::{Key, ObjectChange, Queue, ReconcileResult, service_of};
 use resource_kinds::pod_view::PodView;
 

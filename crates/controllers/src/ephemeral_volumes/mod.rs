@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use api_client::guarded_writes::{WriteRefusal, found, refusal};
 use api_client::{Api, PostParams};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use planners::ephemeral_volumes::{ClaimAction, is_of_pod, plan};
-use reconcile::execute::{WriteRefusal, found, refusal};
 use reconcile::{Key, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::volume::FAILED_BINDING;

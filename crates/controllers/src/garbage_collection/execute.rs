@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use api_client::guarded_writes::{self, Delete};
 use api_client::{Api, Patch, PatchParams, PropagationPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::garbage_collection::{CollectionDecision, Propagation};
 use reconcile::Queue;
-use reconcile::execute::{self, Delete};
 use serde_json::{Value, json};
 
 use super::observe;
@@ -128,7 +128,9 @@ impl Executor {
             .api(found)
             .patch(&object.name, &PatchParams::default(), &patch)
             .await;
-        Ok(execute::found(written).map(drop).map_err(failed(what))?)
+        Ok(guarded_writes::found(written)
+            .map(drop)
+            .map_err(failed(what))?)
     }
 
     async fn delete(&self, found: &ListedObject, propagation: Propagation) -> Result<(), Error> {
@@ -144,7 +146,7 @@ impl Executor {
             propagation: Some(policy),
             ..Delete::default()
         };
-        let deleted = execute::delete(&self.api(found), &meta.name, how).await;
+        let deleted = guarded_writes::delete(&self.api(found), &meta.name, how).await;
         // A change or deletion in the meantime queues the object again. But only relevant changes
         // do: a change of its status must not hide it.
         if !deleted.map_err(failed("delete"))? {

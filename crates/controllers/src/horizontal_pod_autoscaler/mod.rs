@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use api_client::guarded_writes::{self, WriteRefusal, refusal};
 use api_client::{Api, PostParams, ResourceExt};
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
 use object_model::LabelSelector;
 use planners::horizontal_pod_autoscaler::{AutoscalerEvent, Memory, plan};
-use reconcile::execute::{self, WriteRefusal, refusal};
 use reconcile::{Cache, Key, Queue, ReconcileResult, Recorder};
 
 use crate::Context;
@@ -98,7 +98,7 @@ impl reconcile::Controller for Worker {
                     conflicts += 1;
                 }
                 outcome => {
-                    break plan.conclude(outcome.map_err(|error| execute::message(&error)));
+                    break plan.conclude(outcome.map_err(|error| guarded_writes::message(&error)));
                 }
             }
         };
@@ -144,7 +144,7 @@ impl Worker {
         let written = api
             .replace_status(&name, &PostParams::default(), &object)
             .await;
-        execute::found(written).map(drop).map_err(Error)
+        guarded_writes::found(written).map(drop).map_err(Error)
     }
 
     fn with_known<T>(&self, use_it: impl FnOnce(&mut BTreeMap<Key, Known>) -> T) -> T {

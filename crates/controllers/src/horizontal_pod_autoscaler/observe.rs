@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
+use api_client::guarded_writes::{self, WriteRefusal, refusal};
 use api_client::{Api, ApiResource, DynamicObject, ListParams};
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec};
 use object_model::LabelSelector;
 use planners::horizontal_pod_autoscaler::{Observed, PodFacts, PodMeasurement, Scale, samples};
 use reconcile::Key;
-use reconcile::execute::{self, WriteRefusal, refusal};
 use resource_kinds::pod_view::PodView;
 use serde_json::json;
 
@@ -71,7 +71,7 @@ impl Worker {
                 WriteRefusal::NotFound => "the server could not find the requested resource \
                      (get pods.metrics.k8s.io)"
                     .to_owned(),
-                _ => execute::message(&error),
+                _ => guarded_writes::message(&error),
             };
             format!("unable to fetch metrics from resource metrics API: {text}")
         })

@@ -1,9 +1,9 @@
 //! The target of an autoscaler: an object of any kind with a scale sub-resource.
 
+use api_client::guarded_writes;
 use api_client::{Api, Client, DynamicObject, PostParams, ResourceExt, ServedResource};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{CrossVersionObjectReference, HorizontalPodAutoscaler};
-use reconcile::execute;
 
 /// A target with its scale.
 pub(super) struct ScaleTarget {
@@ -30,7 +30,7 @@ impl ScaleTarget {
         };
         let scale = api.get_subresource("scale", &reference.name).await;
         Ok(Self {
-            scale: scale.map_err(|error| execute::message(&error))?,
+            scale: scale.map_err(|error| guarded_writes::message(&error))?,
             api,
             name: reference.name.clone(),
         })
@@ -63,7 +63,7 @@ async fn resource(
     };
     let kind = &reference.kind;
     let unknown = || format!("no matches for kind \"{kind}\" in group \"{group}\"");
-    let message = |error| execute::message(&error);
+    let message = |error| guarded_writes::message(&error);
     let served = client.served_group(group).await.map_err(message)?;
     let mut versions = served.ok_or_else(unknown)?.versions;
     let preferred = versions.first().cloned();

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_client::guarded_writes::{self, Delete};
 use api_client::{Api, PostParams, PropagationPolicy};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use planners::job::{JOB, JobPlan, Observed, TRACKING, job_of, orphaned, plan};
-use reconcile::execute::{self, Delete};
-use reconcile::polls::decide;
+use reconcile::decide;
 use reconcile::{Cache, Index, Key, ObjectChange, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 
@@ -161,7 +161,8 @@ impl Worker {
         let name = job.metadata.name.as_deref().unwrap_or_default();
         let params = PostParams::default();
         let written = self.api(job).replace_status(name, &params, &object).await;
-        let written = execute::found(written).map_err(failed("write the status of a job"))?;
+        let written =
+            guarded_writes::found(written).map_err(failed("write the status of a job"))?;
         if written.is_some_and(|new| new.metadata.resource_version != job.metadata.resource_version)
         {
             self.wait_until_seen(job).await;
@@ -182,7 +183,7 @@ impl Worker {
                 return;
             }
             tracing::warn!(key = %key, "own status is not seen yet");
-            let live = execute::found(self.api(job).get(&key.name).await);
+            let live = guarded_writes::found(self.api(job).get(&key.name).await);
             if live.is_ok_and(|live| live.is_none_or(|live| is_old(&live))) {
                 return;
             }
@@ -196,7 +197,7 @@ impl Worker {
             ..Delete::of_uid(job.metadata.uid.clone().unwrap_or_default())
         };
         let how = how.propagation(PropagationPolicy::Foreground);
-        let deleted = execute::delete(&self.api(job), name, how).await;
+        let deleted = guarded_writes::delete(&self.api(job), name, how).await;
         Ok(deleted.map(drop).map_err(failed("delete an expired job"))?)
     }
 }

@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use api_client::guarded_writes::{self, Delete};
 use api_client::{
     Api, Client, DeleteParams, ListParams, Patch, PatchParams, PostParams, ResourceExt,
 };
@@ -10,7 +11,6 @@ use futures::TryStreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use planners::namespaces::{FINALIZER, RemainingObjects, conditions};
-use reconcile::execute::{self, Delete};
 use serde_json::json;
 
 use crate::api_error::{ApiError, failed};
@@ -48,7 +48,7 @@ impl Executor {
         let mut contents = Vec::new();
         for (number, resource) in self.namespaced() {
             let counted = self.count(number, resource, namespace).await;
-            let counted = execute::found(counted).map_err(failed("list contents"))?;
+            let counted = guarded_writes::found(counted).map_err(failed("list contents"))?;
             contents.extend(counted);
         }
         Ok(contents)
@@ -83,7 +83,7 @@ impl Executor {
                 continue;
             }
             if let Err(error) = self.delete_kind(number, resource, namespace).await {
-                let error = execute::message(&error);
+                let error = guarded_writes::message(&error);
                 failures.push(format!("{}: {error}", name_of(resource)));
             }
         }
@@ -101,7 +101,7 @@ impl Executor {
             let how = DeleteParams::background();
             let mut page = Some(ListParams::default().limit(PAGE));
             while let Some(next) = page {
-                let deleted = execute::found(api.delete_page(&how, next).await)?;
+                let deleted = guarded_writes::found(api.delete_page(&how, next).await)?;
                 page = deleted.flatten();
             }
             return Ok(());
@@ -113,7 +113,7 @@ impl Executor {
                     uid: object.uid(),
                     ..Delete::default()
                 };
-                execute::delete(&api, &object.name_any(), how).await?;
+                guarded_writes::delete(&api, &object.name_any(), how).await?;
             }
         }
         Ok(())
@@ -143,7 +143,7 @@ impl Executor {
         let written = api
             .patch_status(&namespace.name_any(), &params, &patch)
             .await;
-        Ok(execute::unless_outrun(written)
+        Ok(guarded_writes::unless_outrun(written)
             .map(drop)
             .map_err(failed("write conditions"))?)
     }
@@ -152,7 +152,7 @@ impl Executor {
     pub async fn finish(&self, namespace: &Namespace) -> Result<(), Error> {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let name = namespace.name_any();
-        let live = execute::found(api.get(&name).await).map_err(failed("read namespace"))?;
+        let live = guarded_writes::found(api.get(&name).await).map_err(failed("read namespace"))?;
         let Some(mut live) = live.filter(|live| live.metadata.uid == namespace.metadata.uid) else {
             return Ok(());
         };
@@ -163,7 +163,7 @@ impl Executor {
         let written = api
             .replace_subresource("finalize", &name, &params, &live)
             .await;
-        Ok(execute::found(written)
+        Ok(guarded_writes::found(written)
             .map(drop)
             .map_err(failed("finalize namespace"))?)
     }

@@ -1,10 +1,10 @@
 //! Writes conditions and taints of nodes, and evicts pods.
 
+use api_client::guarded_writes::{self, Delete};
 use api_client::{Api, Client, Patch, PatchParams, ResourceExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Taint};
 use planners::node_lifecycle::{Eviction, NodeLifecyclePlan};
-use reconcile::execute::{self, Delete};
 use reconcile::{EventType, Recorder};
 use resource_kinds::pod_view::PodView;
 use serde_json::json;
@@ -54,7 +54,7 @@ impl Executor {
         let written = nodes
             .patch(&node.name_any(), &PatchParams::default(), &patch)
             .await;
-        execute::found(written).map(drop)
+        guarded_writes::found(written).map(drop)
     }
 
     async fn write_conditions(
@@ -70,7 +70,7 @@ impl Executor {
         let written = nodes
             .patch_status(&name, &PatchParams::default(), &patch)
             .await;
-        execute::found(written).map(drop)
+        guarded_writes::found(written).map(drop)
     }
 
     async fn mark_not_ready(&self, pod: &PodView) -> api_client::Result<()> {
@@ -89,7 +89,7 @@ impl Executor {
         let written = pods
             .patch_status(&pod.name, &params, &Patch::Strategic(patch))
             .await;
-        if execute::unless_outrun(written)?.is_some() {
+        if guarded_writes::unless_outrun(written)?.is_some() {
             let (kind, text) = (EventType::Warning, "Node is not ready");
             self.recorder
                 .event(pod.reference(), kind, "NodeNotReady", text);
@@ -107,13 +107,13 @@ impl Executor {
             let written = pods
                 .patch_status(name, &params, &Patch::Strategic(patch))
                 .await;
-            let known = execute::unless_outrun(written).map_err(failed("mark pod"))?;
+            let known = guarded_writes::unless_outrun(written).map_err(failed("mark pod"))?;
             if let Some(pod) = known {
                 let text = format!("Marking for deletion Pod {}/{name}", eviction.namespace);
                 self.recorder.normal(&pod, "TaintManagerEviction", text);
             }
             let how = Delete::of_uid(&eviction.uid);
-            execute::delete(&pods, name, how)
+            guarded_writes::delete(&pods, name, how)
                 .await
                 .map_err(failed("delete pod"))?;
         }

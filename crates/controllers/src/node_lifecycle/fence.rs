@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use api_client::guarded_writes::{self, Delete};
 use api_client::{Api, Client, Patch, PatchParams, ResourceExt};
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -10,7 +11,6 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, 
 use planners::node_lifecycle::fate::{ClaimVolume, PodFate, StayReason, fate};
 use planners::node_lifecycle::fence::{FenceDecision, NodeLease, Renewals, decide};
 use planners::node_lifecycle::silence::seen_lease;
-use reconcile::execute::{self, Delete};
 use reconcile::{Cache, EventType, Recorder};
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_view::PodView;
@@ -155,7 +155,7 @@ impl Fence {
             let Some(uid) = claim.and_then(|claim| claim.metadata.uid.clone()) else {
                 continue;
             };
-            let deleted = execute::delete(&claims, name, Delete::of_uid(&uid)).await;
+            let deleted = guarded_writes::delete(&claims, name, Delete::of_uid(&uid)).await;
             deleted.map(drop).map_err(failed("delete claim"))?;
         }
         Ok(())
@@ -253,7 +253,7 @@ impl Fence {
             let written = pods
                 .patch_status(&pod.name, &params, &Patch::Strategic(patch))
                 .await;
-            if execute::unless_outrun(written)
+            if guarded_writes::unless_outrun(written)
                 .map_err(failed("mark pod"))?
                 .is_none()
             {
@@ -263,7 +263,7 @@ impl Fence {
                 .event(pod.reference(), EventType::Warning, "NodeFenced", text);
         }
         let how = Delete::of_uid(&*pod.uid).at_once();
-        let deleted = execute::delete(&pods, &pod.name, how).await;
+        let deleted = guarded_writes::delete(&pods, &pod.name, how).await;
         deleted.map(drop).map_err(failed("delete pod"))
     }
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use durable_file::Durability;
+use host_kernel::blocking;
+use host_kernel::durable_file::{self, Durability};
 use jiff::{SignedDuration, Timestamp};
 use planners::node_lifecycle::silence::{ObservedSilence, SilenceRecord};
 use serde::{Deserialize, Serialize};
@@ -171,7 +172,7 @@ impl SilencePlace {
         let place = self.place.clone();
         match *place {
             Place::Memory(_) => work(&place),
-            Place::File(_) => tokio::task::spawn_blocking(move || work(&place)).await?,
+            Place::File(_) => blocking(move || work(&place)).await,
         }
     }
 }

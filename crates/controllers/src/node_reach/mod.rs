@@ -4,12 +4,12 @@
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
+use api_client::guarded_writes;
 use api_client::{Api, Patch, PatchParams};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use planners::node_lifecycle::reach::{KubeletPath, condition};
-use reconcile::execute;
 use reconcile::{Cache, Controller, Key, ObjectChange, Queue, ReconcileResult};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -107,7 +107,7 @@ impl Controller for Reachability {
             });
             let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
             let written = self.api.patch_status(&key.name, &params, &patch).await;
-            execute::unless_outrun(written).map_err(failed("write the condition"))?;
+            guarded_writes::unless_outrun(written).map_err(failed("write the condition"))?;
         }
         Ok(ReconcileResult::from(Some(reached.again())))
     }

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use api_client::guarded_writes::{self, Delete};
 use api_client::{Api, Patch, PatchParams};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
 use planners::ordinal_services::{Observed, OrdinalServicesPlan, plan};
 use planners::ownership::controller;
-use reconcile::execute::{self, Delete};
 use reconcile::{Key, ObjectChange, Queue, ReconcileResult, Recorder};
 use resource_kinds::reasons::service as reasons;
 
@@ -112,7 +112,7 @@ impl Worker {
         });
         let problem = plan.problem.take();
         let written = self.execute(key, &plan).await;
-        let refused = written.as_ref().err().map(execute::message);
+        let refused = written.as_ref().err().map(guarded_writes::message);
         self.tell(key, &set, problem.or(refused));
         written.map_err(Error)
     }
@@ -120,7 +120,7 @@ impl Worker {
     async fn execute(&self, key: &Key, plan: &OrdinalServicesPlan) -> api_client::Result<()> {
         let api: Api<Service> = Api::namespaced(self.context.client.clone(), &key.namespace);
         for (name, uid) in &plan.delete {
-            execute::delete(&api, name, Delete::of_uid(uid)).await?;
+            guarded_writes::delete(&api, name, Delete::of_uid(uid)).await?;
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
         for (name, service) in &plan.apply {

@@ -1,5 +1,6 @@
 //! Takes and deletes leases, and removes pods.
 
+use api_client::guarded_writes::{self, Delete, chain};
 use api_client::{Api, Client, Patch, PatchParams};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -7,7 +8,6 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use planners::pod_gc::missing::{LeaseTakeover, Release};
 use planners::pod_gc::{PodGcPlan, Removal, RemovalCause};
 use reconcile::Cache;
-use reconcile::execute::{self, Delete, chain};
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
@@ -84,7 +84,7 @@ impl Executor {
             resource_version: Some(due.version.clone()),
             ..Delete::default()
         };
-        if execute::delete(&leases, &due.node, how).await? {
+        if guarded_writes::delete(&leases, &due.node, how).await? {
             tracing::info!(node = due.node, "lease of a deleted node deleted");
         }
         Ok(())
@@ -112,14 +112,16 @@ impl Executor {
             let params = PatchParams::default();
             let patch = Patch::Strategic(patch);
             let written = pods.patch_status(&removal.name, &params, &patch).await;
-            if execute::unless_outrun(written)?.is_none() {
+            if guarded_writes::unless_outrun(written)?.is_none() {
                 return Ok(());
             }
         }
         let (namespace, name) = (&removal.namespace, &removal.name);
         tracing::info!(namespace, name, cause = ?removal.cause, "pod removed");
         let how = Delete::of_uid(&removal.uid).at_once();
-        execute::delete(&pods, &removal.name, how).await.map(drop)
+        guarded_writes::delete(&pods, &removal.name, how)
+            .await
+            .map(drop)
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api_client::guarded_writes::chain;
 use api_client::{Api, ListParams, ResourceExt};
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -14,8 +15,7 @@ use planners::node_lifecycle::GAP;
 use planners::pod_gc::missing::{Memory, OrphanLease};
 use planners::pod_gc::{Observed, plan};
 use reconcile::ObjectChange;
-use reconcile::execute::chain;
-use reconcile::polls::decide;
+use reconcile::decide;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;

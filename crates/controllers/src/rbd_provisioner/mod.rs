@@ -8,14 +8,14 @@ mod class;
 mod expansion;
 mod program;
 
+use api_client::guarded_writes::{
+    Delete, WriteRefusal, chain, delete, found, merge, merge_status, refusal,
+};
 use api_client::{Api, PostParams};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret};
 use k8s_openapi::api::storage::v1::StorageClass;
 use planners::volume_provisioning::{
     ReclaimAction, claim_of, finalizers_without, is_claimed_by, volume_name,
-};
-use reconcile::execute::{
-    Delete, WriteRefusal, chain, delete, found, merge, merge_status, refusal,
 };
 use reconcile::{Key, Queue, ReconcileResult, Recorder};
 use resource_kinds::reasons::volume as reasons;

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use api_client::guarded_writes;
 use api_client::{Api, PostParams, Resource};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
 use planners::replica_set::{self as planner, Observed, ReplicaSetPlan, plan};
-use reconcile::execute;
-use reconcile::polls::decide;
+use reconcile::decide;
 use reconcile::{Cache, Key, Object, Queue, ReconcileResult, Recorder};
 use serde::Serialize;
 use serde_json::json;
@@ -211,6 +211,8 @@ impl<K: Replicated> Worker<K> {
         let object = set.with_status(status);
         let params = PostParams::default();
         let written = api.replace_status(name, &params, &object).await;
-        execute::found(written).map(drop).map_err(Error::Status)
+        guarded_writes::found(written)
+            .map(drop)
+            .map_err(Error::Status)
     }
 }

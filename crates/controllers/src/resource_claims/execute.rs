@@ -1,10 +1,10 @@
 //! The writes, each guarded by the observed resourceVersion.
 
+use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal, unless_outrun};
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use planners::resource_claims::{ClaimStep, PodStep};
-use reconcile::execute::{self, Delete, WriteRefusal, refusal, unless_outrun};
 use serde_json::{Value, json};
 
 /// Executes one step for a pod.
@@ -83,7 +83,7 @@ pub(super) async fn claim_steps(
             }
             ClaimStep::Delete => {
                 let uid = claim.metadata.uid.clone().unwrap_or_default();
-                execute::delete(&api, name, Delete::of_uid(uid)).await?;
+                guarded_writes::delete(&api, name, Delete::of_uid(uid)).await?;
             }
         }
     }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_client::Api;
+use api_client::guarded_writes::found;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use planners::resource_claims::{PodStep, plan_claim, plan_pod};
-use reconcile::execute::found;
 use reconcile::{Cache, Key, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::devices::FAILED_CREATION;
@@ -131,7 +131,7 @@ impl Worker {
                 continue;
             }
             if let Err(error) = execute::pod_step(&self.context.client, &pod, step).await {
-                let text = reconcile::execute::message(&error);
+                let text = api_client::guarded_writes::message(&error);
                 self.recorder.warning(&pod, FAILED_CREATION, text);
                 return Err(error.into());
             }

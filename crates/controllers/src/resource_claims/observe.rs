@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use api_client::guarded_writes::found;
 use api_client::{Api, Client};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use planners::resource_claims::{ConsumerState, consumers};
 use reconcile::Cache;
-use reconcile::execute::found;
 use resource_kinds::pod_view::PodView;
 
 /// Pods by name and UID.

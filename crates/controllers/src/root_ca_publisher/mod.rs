@@ -1,9 +1,9 @@
 //! The root CA publisher: executor of [`planners::root_ca_publisher`].
 
+use api_client::guarded_writes::refusal;
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use planners::root_ca_publisher::{NAME, RootCaAction, plan};
-use reconcile::execute::refusal;
 use reconcile::{Cache, Key, Queue, ReconcileResult, WatchConfig};
 use serde_json::json;
 

@@ -1,9 +1,9 @@
 //! The controller of default ServiceAccounts: executor of [`planners::service_accounts`].
 
+use api_client::guarded_writes::refusal;
 use api_client::{Api, Client, PostParams};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use planners::service_accounts::{NAME, plan};
-use reconcile::execute::refusal;
 use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult};
 
 use crate::Context;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
@@ -11,8 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::batching::window_of;
 use planners::stateful_set::write_schedule::{Write, WriteOutcome, WritePosition, WriteSchedule};
 use planners::stateful_set::{Refused, SetEvent, StatefulSetAction, StatefulSetPlan, identity};
-use reconcile::execute::{self, Delete, WriteRefusal, refusal};
-use reconcile::polls::spend;
+use process_telemetry::polls::spend;
 use reconcile::{Cache, EventType, Key, Recorder, reference};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set as reasons;
@@ -79,7 +79,7 @@ fn refused(write: Option<Write<'_>>, error: &Error) -> Option<Refused> {
     let said = matches!(source, api_client::Error::Api(_)) && !refusal(source).is_of_old_view();
     said.then(|| Refused {
         action: action.to_string(),
-        message: execute::message(source),
+        message: guarded_writes::message(source),
     })
 }
 
@@ -246,7 +246,8 @@ impl<'a> Run<'a> {
                 patched(&self.revisions, name, patch, "renumber revision").await
             }
             StatefulSetAction::DeleteRevision { name, uid } => {
-                let deleted = execute::delete(&self.revisions, name, Delete::of_uid(uid)).await;
+                let deleted =
+                    guarded_writes::delete(&self.revisions, name, Delete::of_uid(uid)).await;
                 Ok(deleted.map(drop).map_err(failed("delete revision"))?)
             }
             StatefulSetAction::CreateClaim(claim) => {
@@ -287,7 +288,8 @@ impl<'a> Run<'a> {
     }
 
     async fn confirm(&self) -> Result<(), Error> {
-        let live = execute::found(self.sets.get(&self.name).await).map_err(failed("read set"))?;
+        let live =
+            guarded_writes::found(self.sets.get(&self.name).await).map_err(failed("read set"))?;
         let same = live.is_some_and(|live| {
             live.metadata.uid.as_ref() == Some(&self.uid)
                 && live.metadata.deletion_timestamp.is_none()
@@ -329,7 +331,7 @@ impl<'a> Run<'a> {
             }
             Err(error) if refusal(error).is_of_old_view() => {}
             Err(error) => {
-                let error = execute::message(error);
+                let error = guarded_writes::message(error);
                 let text = format!(
                     "create Claim {name} for Pod {pod} in StatefulSet {set} failed error: {error}"
                 );
@@ -361,7 +363,7 @@ impl<'a> Run<'a> {
     }
 
     async fn delete_pod(&self, name: &str, uid: &str) -> Result<PodWrite, Error> {
-        let deleted = execute::delete(&self.pods, name, Delete::of_uid(uid)).await;
+        let deleted = guarded_writes::delete(&self.pods, name, Delete::of_uid(uid)).await;
         let done = match deleted {
             // Another writer was faster.
             Ok(false) => return Ok(PodWrite::Other),
@@ -383,7 +385,7 @@ impl<'a> Run<'a> {
         let patch = Patch::Merge(json!({ "metadata": meta, "status": status }));
         let params = PatchParams::default();
         let written = self.sets.patch_status(&self.name, &params, &patch).await;
-        if let Some(set) = execute::found(written).map_err(failed("write status"))? {
+        if let Some(set) = guarded_writes::found(written).map_err(failed("write status"))? {
             let key = Key::of(self.set);
             self.executor.statuses.record(&key, self.set, set);
             let replicas = usize::try_from(status.replicas).unwrap_or_default();
@@ -410,7 +412,7 @@ impl<'a> Run<'a> {
                 );
             }
             Err(Error::Api(ApiError { source, .. })) if !refusal(source).is_of_old_view() => {
-                let error = execute::message(source);
+                let error = guarded_writes::message(source);
                 let text = format!("{verb} Pod {pod} in StatefulSet {set} failed error: {error}");
                 self.warning(bad, text);
             }

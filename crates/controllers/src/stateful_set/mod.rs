@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use planners::batching::WriteUrgency;
 use planners::stateful_set::plan;
-use reconcile::polls::decide;
+use reconcile::decide;
 use reconcile::{Key, ObjectChange, Queue, ReconcileResult};
 use resource_kinds::pod_view::PodView;
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use api_client::Api;
+use api_client::guarded_writes::{Delete, delete};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use planners::token_cleaner::{TokenPlan, plan};
-use reconcile::execute::{Delete, delete};
 use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, WatchConfig};
 use resource_kinds::bootstrap_token::{NAMESPACE, TYPE};
 

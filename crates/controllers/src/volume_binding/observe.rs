@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
+use api_client::guarded_writes::found;
 use api_client::{Api, Client};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass};
 use planners::volume_binding::ClaimView;
 use planners::volume_protection::names;
-use reconcile::execute::found;
 use reconcile::{Cache, Key};
 use resource_kinds::annotations::BIND_COMPLETED;
 use resource_kinds::pod_view::PodView;

@@ -5,11 +5,11 @@ mod calls;
 use std::time::Duration;
 
 use api_client::Api;
+use api_client::guarded_writes::{Delete, chain, delete, found};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use planners::volume_move::{
     Call, DataTransfer, MoveAnswers, Observed, User, VolumeMoveStep, plan, uses,
 };
-use reconcile::execute::{Delete, chain, delete, found};
 use reconcile::{Queue, ReconcileResult};
 use resource_kinds::annotations::VOLUME_MOVE;
 use resource_kinds::pod_view::PodView;

@@ -1,6 +1,7 @@
 //! The controller of the finalizers that protect claims, volumes and VolumeAttributesClasses in use
 //! (statefulset.md §11.10).
 
+use api_client::guarded_writes::unless_outrun;
 use api_client::{Api, ListParams, Patch, PatchParams};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
@@ -8,7 +9,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planners::volume_protection::{
     Protection, protect_attributes_class, protect_claim, protect_volume,
 };
-use reconcile::execute::unless_outrun;
 use reconcile::{Cache, Key, Object, Queue, ReconcileResult};
 use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION, VAC_PROTECTION};
 use resource_kinds::pod_view::PodView;

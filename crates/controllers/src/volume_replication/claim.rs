@@ -1,10 +1,10 @@
 //! The state of a replica as its claim shows it, and the events.
 
+use api_client::guarded_writes::unless_outrun;
 use api_client::{Api, Patch, PatchParams};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_replication::condition_message;
-use reconcile::execute::unless_outrun;
 use resource_kinds::storage::volume_replication::{
     CONDITION, ReplicationStage, VolumeReplication, shown,
 };

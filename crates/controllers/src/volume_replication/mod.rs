@@ -8,11 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api_client::Api;
+use api_client::guarded_writes::{Delete, chain, delete, found};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use planners::volume_move::{NodePresence, uses};
 use planners::volume_replication::{Observed, ReplicationAnswers, ReplicationStep, Users, plan};
-use reconcile::execute::{Delete, chain, delete, found};
 use reconcile::{Queue, ReconcileResult, Recorder};
 use resource_kinds::annotations::VOLUME_REPLICATION;
 use resource_kinds::node_conditions;

@@ -1,9 +1,9 @@
 //! Executes a plan for a snapshot.
 
+use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planners::volume_snapshot::{SnapshotAction, SnapshotPlan};
-use reconcile::execute::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use reconcile::{Cache, Recorder};
 use resource_kinds::snapshot::{
     BEING_DELETED, DEFAULT_CLASS, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent,

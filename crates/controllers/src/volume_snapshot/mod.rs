@@ -6,11 +6,11 @@ mod execute;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use api_client::guarded_writes::found;
 use api_client::{Api, Client};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_snapshot::{ObservedSnapshot, plan_snapshot};
-use reconcile::execute::found;
 use reconcile::{Cache, Key, Queue, ReconcileResult};
 use resource_kinds::snapshot::{GROUP, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 
@@ -69,7 +69,7 @@ impl reconcile::Controller for VolumeSnapshots {
             && observer.claims.wait_synced().await
             && observer.volumes.wait_synced().await;
         if synced && let Err(error) = self.executor.default_classes(&observer.classes).await {
-            let error = reconcile::execute::chain(&error);
+            let error = api_client::guarded_writes::chain(&error);
             tracing::warn!(error, "default snapshot classes are not made");
         }
         synced

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api_client::guarded_writes::{WriteRefusal, refusal};
 use api_client::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, ResourceExt};
 use controllers::NodeReach;
 use jiff::Timestamp;
@@ -11,7 +12,6 @@ use k8s_openapi::api::core::v1::{
     Event, Node, NodeCondition, PersistentVolume, PersistentVolumeClaim, Pod,
 };
 use planners::node_lifecycle::reach::{KUBELET_REACHABLE, KubeletPath};
-use reconcile::execute::{WriteRefusal, refusal};
 use resource_kinds::annotations;
 use serde_json::{Value, json};
 

@@ -4,8 +4,9 @@ use api_client::{Api, DeleteParams, PostParams};
 use api_server::UserInfo;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
-use reconcile::health::Kind;
-use reconcile::{Cache, Health, ObjectChange, Recorder, WatchConfig};
+use process_telemetry::Health;
+use process_telemetry::health::Kind;
+use reconcile::{Cache, ObjectChange, Recorder, WatchConfig};
 use serde_json::json;
 
 use crate::support::{Cluster, eventually, wait_for};

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use console::output::{say, warn};
-use container_runtime::loop_device::LoopDevice;
 use container_runtime::{Runtime, RuntimeOptions};
 use data_directory::{Marker, NAMESPACES, further_nodes, kernel_name};
-use mount_table::MountPoint;
+use host_kernel::loop_device::LoopDevice;
+use host_kernel::mount_table::{self, MountPoint};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use node_agent::LeftPods;
 use pod_network::NodeSwitch;

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use data_directory::MARKER_FILE;
 use data_directory::parts::{DirectoryPart, PartOwner};
+use host_kernel::mount_table;
 
 use super::leftovers;
 

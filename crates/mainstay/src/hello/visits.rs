@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
 
 /// Counts visits, on a volume if there is one.
 pub struct Visits {

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Command;
 use console::output::{say, warn};
 use data_directory::Role;
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
 
 use crate::manual::{self, Shell};
 use crate::settings::DataDirectory;

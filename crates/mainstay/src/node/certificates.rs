@@ -9,6 +9,7 @@ use console::output::warn;
 use jiff::Timestamp;
 use node_agent::ServingCertificate;
 use node_identity::{CertificateSubject, Error, Identity, Renewal, Servers, request};
+use process_telemetry::backoff;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use control_plane::cluster_ranges::ClusterRanges;
 use data_directory::process;
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
 use http::Uri;
 use jiff::Timestamp;
 use node_identity::{Identity, Validity};

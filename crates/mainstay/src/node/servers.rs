@@ -8,7 +8,8 @@ use api_client::{Api, Client, WatchConfig};
 use http::Uri;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use node_identity::{Error, Servers};
-use reconcile::{Cache, Component};
+use process_telemetry::Component;
+use reconcile::Cache;
 use tokio_util::sync::CancellationToken;
 
 use super::membership::{Membership, MembershipStore};

@@ -5,12 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use backoff::Backoff;
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::{Request, StatusCode, Uri};
 use node_identity::{Credentials, client};
 use node_tunnel::{PATH, PROTOCOL};
+use process_telemetry::backoff::Backoff;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;

@@ -10,7 +10,7 @@ use image_store::ImageStore;
 use k8s_openapi::api::core::v1::Node;
 use node_agent::{KubeletApi, NewNode, OnShutdown};
 use pod_network::{Cidr, EncryptionOptions, PodNetwork, WantedRanges};
-use reconcile::Health;
+use process_telemetry::Health;
 use service_proxy::SwitchLink;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -10,7 +10,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use console::output::say;
-use container_runtime::block_in_place;
 use control_plane::cluster_ranges::ClusterRanges;
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::{
@@ -18,6 +17,7 @@ use control_plane::{
     TokenFile,
 };
 use data_directory::{Claim, Engine, Role};
+use host_kernel::block_in_place;
 use node_agent::OnShutdown;
 use tokio_util::sync::CancellationToken;
 

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use console::output::say;
-use container_runtime::block_in_place;
 use control_plane::backup_contents::{Objects, Request, Source, records};
 use control_plane::host::Host;
 use control_plane::{EtcdAddress, EtcdSettings, TokenFile};
 use data_directory::process;
 use data_directory::{Engine, Role};
 use etcd_store::copy::PrefixContents;
+use host_kernel::block_in_place;
 use jiff::Timestamp;
 use mvcc_store::{KeyValue, Revision};
 use serde::{Deserialize, Serialize};

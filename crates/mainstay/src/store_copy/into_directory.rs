@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use console::output::say;
-use container_runtime::block_in_place;
 use control_plane::host::Host;
 use control_plane::{ClusterNetwork, EtcdAddress, NETWORK_RECORD, TokenFile, shared_keys};
 use data_directory::process;
 use data_directory::{Engine, Marker, Role};
 use etcd_store::copy::PrefixContents;
+use host_kernel::block_in_place;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore, import};
 use mvcc_store::{KeyValue, Range, Revision, Store};
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use console::output::say;
-use container_runtime::block_in_place;
 use control_plane::{AskedNetwork, EtcdAddress, TokenFile, shared_keys, store};
 use data_directory::process;
 use data_directory::{Engine, MARKER_FILE, Marker, Role};
 use etcd_store::copy::{EtcdCopy, PrefixContents, StartedCopy};
+use host_kernel::block_in_place;
 use mvcc_store::{KeyValue, Omittable, Range, Revision};
 
 use super::{Checksum, at, connect};

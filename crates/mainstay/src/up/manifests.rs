@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use object_model::yaml_error;
 use serde_json::Value;
 
 /// The largest manifest file that is read, in bytes.

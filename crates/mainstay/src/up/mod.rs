@@ -16,13 +16,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use api_client::{Api, ListParams, PartialObjectMeta};
 use console::output::{leave_foot, say, warn};
 use console::terminal;
-use container_runtime::block_in_place;
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::{
     ControlPlane, DataLocation, LocalNode, Protection, Relocation, Server, ServerConfig,
 };
 use data_directory::process::NOT_APPLIED;
 use data_directory::{Claim, Engine, Role};
+use host_kernel::block_in_place;
 use image_store::{ImageStore, RegistriesConfig};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;

@@ -10,6 +10,7 @@ use control_plane::{
     BuiltinClass, EtcdSettings, ProtectionSettings, StoreArguments, StoreSettings,
 };
 use object_model::quantity::Quantity;
+use object_model::yaml_error;
 use pod_network::Cidr;
 use serde::Deserialize;
 

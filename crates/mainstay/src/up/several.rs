@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use console::output::warn;
-use container_runtime::block_in_place;
 use control_plane::cluster_ranges::ClusterRanges;
 use control_plane::host::NodeAddress;
 use control_plane::store::OpenStore;
 use control_plane::{AskedNetwork, ClusterNetwork, ControlPlane, LocalNode, Server, ServerConfig};
 use data_directory::NAMESPACES;
+use host_kernel::block_in_place;
 use pod_network::{Cidr, NodeSwitch, SwitchOptions, WantedRanges};
 use service_proxy::SwitchLink;
 use tokio_util::sync::CancellationToken;

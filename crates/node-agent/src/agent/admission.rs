@@ -10,8 +10,9 @@ use api_client::{Api, Client};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use placement::{AdmissionFailure, misfit};
 use pod_lifecycle::resources::admission::{PodRejection, rejection, under_pressure};
-use reconcile::refusals::{self, Budget};
-use reconcile::{Cache, Component, WatchConfig};
+use process_telemetry::Component;
+use process_telemetry::refusals::{self, Budget};
+use reconcile::{Cache, WatchConfig};
 use resource_kinds::pod_view::PodView;
 
 use crate::limits::OBJECTS_PER_POD_MAX;

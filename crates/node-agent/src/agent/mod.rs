@@ -7,12 +7,14 @@ pub(crate) mod left_pods;
 use std::sync::{Arc, Mutex};
 
 use api_client::Client;
-use container_runtime::{Runtime, block_in_place};
+use container_runtime::Runtime;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use host_kernel::block_in_place;
 use pod_lifecycle::environment::resolv_conf::Resolver;
 use pod_lifecycle::record::Volumes;
-use reconcile::{Component, Recorder, Source};
+use process_telemetry::Component;
+use reconcile::{Recorder, Source};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -78,7 +80,7 @@ impl NodeAgent {
             config.kubelet_api = None;
         }
         let pods = pods_dir(&config.data_dir);
-        let made = block_in_place(|| container_runtime::tree::make_private(&pods));
+        let made = block_in_place(|| host_kernel::tree::make_private(&pods));
         made.map_err(|source| Error::Directory {
             path: pods.clone(),
             source,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use api_client::guarded_writes;
 use api_client::{Api, Client, PartialObjectMeta, Patch, PatchParams, PostParams};
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -18,7 +19,9 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use pod_lifecycle::environment::service_env;
-use reconcile::{Cache, Component, Object, WatchConfig, execute};
+use process_telemetry::Component;
+use process_telemetry::backoff;
+use reconcile::{Cache, Object, WatchConfig};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -431,7 +434,7 @@ where
 pub async fn in_time<T>(request: impl Future<Output = api_client::Result<T>>) -> Result<T, String> {
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(execute::message(&error)),
+        Ok(Err(error)) => Err(guarded_writes::message(&error)),
         Err(_) => Err("the API server did not answer in time".to_owned()),
     }
 }

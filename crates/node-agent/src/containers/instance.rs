@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use container_runtime::spec::{Exit as RuntimeExit, ResolvedUser};
-use container_runtime::tree;
+use host_kernel::tree;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use pod_lifecycle::record::{Exit, Running, User};
 use pod_lifecycle::{Moment, messages};

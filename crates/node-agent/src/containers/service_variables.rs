@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
 
 use crate::paths::PodDir;
 

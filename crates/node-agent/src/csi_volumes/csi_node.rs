@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use csi::NodeInfo;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver, CSINodeSpec, VolumeNodeResources};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use reconcile::execute::{Delete, WriteRefusal, delete, refusal};
 use serde_json::{Value, json};
 
 use super::drivers::Registered;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use host_kernel::mount_table;
 use nix::mount::{MsFlags, mount};
 use sha2::{Digest, Sha256};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use csi::{Driver, NodeCapabilities, NodeInfo};
-use keyed_locks::KeyedLocks;
+use host_kernel::keyed_locks::KeyedLocks;
 use tokio::sync::{Mutex, watch};
 
 /// A CSI driver that has registered with the node.

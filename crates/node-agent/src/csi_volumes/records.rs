@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use durable_file::{Durability, replace};
+use host_kernel::durable_file::{Durability, replace};
 use serde::{Deserialize, Serialize};
 
 use super::directory::{KubeletDir, KubeletPath};

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use backoff::Backoff;
-use container_runtime::block_in_place;
 use csi::{Driver, Plugin, RegistrationInfo};
+use host_kernel::block_in_place;
+use process_telemetry::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 

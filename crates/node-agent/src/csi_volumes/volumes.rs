@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use api_client::{Api, Client};
 use csi::CsiError;
+use host_kernel::blocking;
+use host_kernel::keyed_locks::KeyedLocks;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::storage::v1::CSIDriver;
-use keyed_locks::KeyedLocks;
 use nix::mount::{MntFlags, umount2};
 use pod_lifecycle::node::csi::{CsiStep, plan};
 use serde_json::json;
@@ -27,7 +28,6 @@ use super::request::{CsiVolume, GroupUse, Identity, RequestData, SecretName};
 use super::stages::KnownStages;
 use super::volume_stats::VolumeStatsCache;
 use crate::api::objects::{ApiObjects, TokenWanted, in_time};
-use crate::blocking::blocking;
 use crate::paths::pods_dir;
 
 /// kubelet's length of tokens for which a driver names none.

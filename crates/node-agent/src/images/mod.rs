@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use base64::Engine;
-use container_runtime::block_in_place;
+use host_kernel::block_in_place;
 use image_store::{
     Credentials, Image, ImageStore, PullError, PullOptions, PullSecret, RegistriesConfig,
     SecretName, StoreError,

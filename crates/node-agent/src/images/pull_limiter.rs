@@ -5,9 +5,9 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 
+use host_kernel::keyed_locks::KeyedLocks;
 use image_store::PullProgress;
-use keyed_locks::KeyedLocks;
-use reconcile::refusals::{self, Budget};
+use process_telemetry::refusals::{self, Budget};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use http::{Response, StatusCode, header};
 use object_model::Status;
 use pod_lifecycle::record::Instance;
-use reconcile::prometheus::{Label, Metric, Page};
-use reconcile::refusals;
+use process_telemetry::prometheus::{Label, Metric, Page};
+use process_telemetry::refusals;
 use serde_json::json;
 
 use super::response::{BoxBody, metrics, refused, text};

@@ -5,7 +5,7 @@
 
 use connection_limits::{Share, Shares};
 use object_model::{Status, StatusReason};
-use reconcile::refusals::{self, Budget};
+use process_telemetry::refusals::{self, Budget};
 
 use super::response::status;
 

@@ -8,7 +8,7 @@ use http::{Response, StatusCode, header};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use object_model::Status;
-use reconcile::prometheus::{CONTENT_TYPE, Page};
+use process_telemetry::prometheus::{CONTENT_TYPE, Page};
 
 use crate::pods::pod_manager::{PodManager, PodView};
 

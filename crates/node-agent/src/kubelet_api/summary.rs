@@ -8,11 +8,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use container_runtime::disk_usage::{DiskSpace, VolumeUsages};
+use host_kernel::disk_usage::{DiskSpace, VolumeUsages};
 use http::{Response, StatusCode, header};
 use object_model::Status;
 use pod_lifecycle::record::{Instance, Running};
-use reconcile::prometheus::{Label, Metric, Page};
+use process_telemetry::prometheus::{Label, Metric, Page};
 use serde_json::{Value, json};
 
 use super::response::{BoxBody, full, refused};

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use container_runtime::call_with_timeout_blocking;
-use container_runtime::disk_usage::{VolumeUsage, VolumeUsages};
 use csi::VolumeStats;
-use reconcile::prometheus::{Metric, Page};
+use host_kernel::call_with_timeout_blocking;
+use host_kernel::disk_usage::{VolumeUsage, VolumeUsages};
+use process_telemetry::prometheus::{Metric, Page};
 use resource_kinds::pod_references::claim_of;
 use serde_json::{Value, json};
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use host_kernel::disk_usage::{self, DiskSpace};
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::PodRecord;
 use pod_lifecycle::resources::eviction::{PodUsage, Resource};
@@ -9,7 +10,6 @@ use pod_lifecycle::resources::local_storage::{self, DiskUsage};
 use pod_lifecycle::spec;
 
 use crate::paths::{PodDir, runtime_id};
-use container_runtime::disk_usage::{self, DiskSpace};
 
 /// The paths that a pod writes to: each container's writable layer, logs and termination message,
 /// the volumes by name, and the files common to all containers.

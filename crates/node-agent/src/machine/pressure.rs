@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
 use image_store::KeepFree;
 use pod_lifecycle::resources::eviction::{
     Condition, NodePressure, ResourceObservation, ResourceObservations, Shortage, Signal, shortages,

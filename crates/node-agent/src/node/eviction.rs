@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use container_runtime::{block_in_place, tree};
+use host_kernel::{block_in_place, tree};
 use pod_lifecycle::record::{Instance, Sandbox, Volumes};
 use pod_lifecycle::resources::eviction::{self, Candidate, PodUsage, Resource, Shortage, Signal};
 use pod_lifecycle::spec;

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use host_kernel::blocking;
 use image_store::{Garbage, ImageStore, ImagesInUse, StoreError};
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::image_gc::{ImageHistory, Present};
@@ -215,10 +216,7 @@ impl ImageCollector {
         work: impl FnOnce(&ImageStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, String> {
         let store = self.node.config.images.clone();
-        match tokio::task::spawn_blocking(move || work(&store)).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        }
+        blocking(move || work(&store).map_err(|error| error.to_string())).await
     }
 
     fn warn(&self, reason: &str, message: String) {

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_client::Client;
-use container_runtime::deadline::{self, DeadlineFile};
-use container_runtime::{Runtime, Sandbox, block_in_place, tree};
-use durable_file::Durability;
+use container_runtime::{Runtime, Sandbox};
+use host_kernel::deadline::{self, DeadlineFile};
+use host_kernel::durable_file::{self, Durability};
+use host_kernel::{block_in_place, tree};
 use jiff::Timestamp;
 use node_lease::{LeaseKeeper, LeaseLength, LeasedMachine};
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};

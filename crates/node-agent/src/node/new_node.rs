@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use api_client::guarded_writes::{WriteRefusal, refusal};
 use api_client::{Api, Client, PostParams};
 use k8s_openapi::api::core::v1::{Node, NodeSpec, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use reconcile::execute::{WriteRefusal, refusal};
 
 use crate::machine::machine_info::architecture;
 

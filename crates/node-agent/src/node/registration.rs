@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api_client::guarded_writes::{WriteRefusal, chain, refusal};
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
-use container_runtime::block_in_place;
+use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
     NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
     ObjectReference,
 };
 use pod_lifecycle::resources::eviction::Condition;
-use reconcile::execute::{WriteRefusal, chain, refusal};
+use process_telemetry::backoff;
 use reconcile::{Cache, EventType, Recorder};
 use serde_json::{Value, json};
 use tokio::sync::watch;

@@ -12,8 +12,9 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use container_runtime::deadline::{self, DeadlineFile, DeadlinePage};
-use container_runtime::{leased_processes_are_there, tree, watchdog};
+use container_runtime::leased_processes_are_there;
+use host_kernel::deadline::{self, DeadlineFile, DeadlinePage};
+use host_kernel::{tree, watchdog};
 use node_lease::LeaseLength;
 
 use crate::machine::machine_info::boot_id;

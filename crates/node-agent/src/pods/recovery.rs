@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use container_runtime::spec::{ContainerState, ContainerStatus, SandboxState, SandboxStatus};
-use container_runtime::{Events, Sandbox, tree};
-use durable_file::Durability;
+use container_runtime::{Events, Sandbox};
+use host_kernel::durable_file::{self, Durability};
+use host_kernel::tree;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use pod_lifecycle::record::{self, Exit, Hook, Instance, Running};

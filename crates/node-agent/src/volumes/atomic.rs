@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path};
 
-use container_runtime::tree;
+use host_kernel::tree;
 use jiff::Timestamp;
 
 const DATA: &str = "..data";

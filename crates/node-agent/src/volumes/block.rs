@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use container_runtime::loop_device::LoopDevice;
+use host_kernel::loop_device::LoopDevice;
 
 use crate::paths::PodDir;
 

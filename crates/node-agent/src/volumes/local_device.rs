@@ -9,7 +9,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::Command;
 
-use container_runtime::mount_options;
+use host_kernel::mount_options;
 
 use super::mount_points::mounts_below;
 
@@ -156,7 +156,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::PathBuf;
 
-    use container_runtime::loop_device::LoopDevice;
+    use host_kernel::loop_device::LoopDevice;
 
     use super::super::release::release;
     use super::*;

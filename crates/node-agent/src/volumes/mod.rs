@@ -23,7 +23,8 @@ pub mod text_file;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use container_runtime::{block_in_place, project_quota};
+use host_kernel::blocking;
+use host_kernel::{block_in_place, project_quota};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeSpec, Pod, Volume};
 use pod_lifecycle::environment::downward::NodeFacts;
@@ -35,7 +36,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::events::PodEvents;
 use crate::api::objects::{ApiObjects, ObjectKind, ObjectName};
-use crate::blocking::blocking;
 use crate::csi_volumes::{CsiVolume, CsiVolumes};
 use crate::images::Puller;
 use crate::paths::PodDir;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use mount_table::MountPoint;
+use host_kernel::mount_table::{self, MountPoint};
 
 /// Mount points at or below `root`, outermost first.
 pub(super) fn mounts_below(root: &Path) -> io::Result<Vec<PathBuf>> {

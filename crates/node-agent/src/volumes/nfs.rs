@@ -8,10 +8,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use container_runtime::nfs::{Detached, Export};
-use container_runtime::{TimedCallError, call_with_timeout, call_with_timeout_blocking};
+use host_kernel::mount_table::{self, MountPoint};
+use host_kernel::nfs::{Detached, Export};
+use host_kernel::{TimedCallError, call_with_timeout, call_with_timeout_blocking};
 use k8s_openapi::api::core::v1::NFSVolumeSource;
-use mount_table::MountPoint;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 

@@ -7,10 +7,10 @@ use std::fs;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use container_runtime::tree;
+use host_kernel::blocking;
+use host_kernel::tree;
 use k8s_openapi::api::core::v1::PersistentVolume;
 
-use crate::blocking::blocking;
 use crate::paths::PodDir;
 
 /// Serialises the search for users and the record of a new one.

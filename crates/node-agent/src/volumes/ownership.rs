@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use container_runtime::tree::{self, Handle, Mounts, TreeEntry, Visitor};
+use host_kernel::tree::{self, Handle, Mounts, TreeEntry, Visitor};
 use k8s_openapi::api::core::v1::Pod;
 use rustix::fs::FileType;
 

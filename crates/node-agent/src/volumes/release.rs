@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use container_runtime::tree;
+use host_kernel::{mount_table, tree};
 use nix::mount::{MntFlags, umount2};
 
 use super::mount_points::{mounts_below, mounts_in};

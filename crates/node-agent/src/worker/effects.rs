@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use container_runtime::block_in_place;
+use host_kernel::block_in_place;
+use host_kernel::blocking;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::references;
@@ -18,7 +19,6 @@ use crate::api::events::PodEvents;
 use crate::api::objects::ApiObjects;
 use crate::api::objects::{ObjectKind, Versions};
 use crate::api::status_writer::{self, StatusWriteResult};
-use crate::blocking::blocking;
 use crate::containers::instance::{signal_number, stop_signal};
 use crate::containers::lifecycle_hooks;
 use crate::csi_volumes::CsiVolumes;

@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use container_runtime::spec::{Resources, StartError, StartErrorKind};
-use container_runtime::{RuntimeError, Sandbox, block_in_place};
+use container_runtime::{RuntimeError, Sandbox};
+use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use pod_lifecycle::environment::{environment, files, references};
 use pod_lifecycle::record::{Exit, Hook, Instance, Running, User};

@@ -336,7 +336,7 @@ impl Worker {
         self.context.pods.remove(&self.pod);
         self.context.probes.forget(&self.pod);
         let gone = self.removed || self.record.removal == pod_lifecycle::record::Removal::Done;
-        if gone && let Err(error) = container_runtime::tree::remove(self.dir.root()) {
+        if gone && let Err(error) = host_kernel::tree::remove(self.dir.root()) {
             tracing::warn!(pod = self.name(), %error, "pod directory not removed");
         }
         tracing::info!(pod = self.name(), gone, "pod ended");

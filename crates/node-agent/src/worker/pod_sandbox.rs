@@ -6,7 +6,8 @@ use std::path::Path;
 
 use api_client::{Api, ListParams};
 use container_runtime::spec::{NodeLease, SandboxEvent, SandboxSpec};
-use container_runtime::{Events, Sandbox, block_in_place};
+use container_runtime::{Events, Sandbox};
+use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::environment::hostname::{self, Names};
 use pod_lifecycle::environment::hosts_file;

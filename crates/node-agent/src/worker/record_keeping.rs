@@ -1,7 +1,7 @@
 //! The pod's record on disk. Work that begins something starts after its record is stored: an agent that finds an older
 //! record would begin it once more, with the restart counts of that time.
 
-use container_runtime::block_in_place;
+use host_kernel::block_in_place;
 use pod_lifecycle::{LifecycleAction, doubled};
 
 use super::Worker;

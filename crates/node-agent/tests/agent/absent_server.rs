@@ -204,7 +204,7 @@ pub async fn the_deadline_of_pods_is_not_moved() {
         is_dead.then_some(())
     })
     .await;
-    assert!(container_runtime::deadline::now() >= deadline);
+    assert!(host_kernel::deadline::now() >= deadline);
     // The agent has seen that end, and continues.
     crash(&world, &lives, 1).await;
     assert_eq!(self::deadline(&world), deadline);

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use api_client::{Api, Patch, PatchParams, PostParams};
-use container_runtime::loop_device::LoopDevice;
+use host_kernel::loop_device::LoopDevice;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use node_agent::OnShutdown;

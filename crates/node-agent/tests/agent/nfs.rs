@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use api_client::{Api, Patch, PatchParams, PostParams};
+use host_kernel::mount_table;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use node_agent::OnShutdown;
 use serde_json::{Value, json};
@@ -218,7 +219,7 @@ pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
     world.end().await;
 }
 
-/// Without a mount, so on every kernel. The table of options is in `container_runtime::mount_options`.
+/// Without a mount, so on every kernel. The table of options is in `host_kernel::mount_options`.
 async fn options_that_escape_are_refused(world: &World, export: &Path) {
     let long = "o".repeat(300);
     let rows = [

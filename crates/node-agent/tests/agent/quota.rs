@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use container_runtime::loop_device::LoopDevice;
-use container_runtime::project_quota;
+use host_kernel::loop_device::LoopDevice;
+use host_kernel::project_quota;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};

@@ -20,7 +20,7 @@ use node_agent::{
     ShutdownOrder, Thresholds,
 };
 use pod_network::{PodNetwork, PodNetworkOptions, Ranges, WantedRanges, reserve_ranges};
-use reconcile::{Health, SlowPolls};
+use process_telemetry::{Health, SlowPolls};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

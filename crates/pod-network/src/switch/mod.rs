@@ -11,9 +11,10 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use durable_file::Durability;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use host_kernel::blocking;
+use host_kernel::durable_file::{self, Durability};
 use object_model::cidr::Cidr;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -206,9 +207,7 @@ async fn beside<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> Result<T, IoError> + Send + 'static,
 ) -> Result<T, Error> {
-    let done = spawn_blocking(work).await;
-    let done = done.unwrap_or_else(|error| Err(IoError::other(error)));
-    done.map_err(file(doing, path))
+    blocking(work).await.map_err(file(doing, path))
 }
 
 fn store(path: &Path, range: Cidr) -> Result<(), IoError> {

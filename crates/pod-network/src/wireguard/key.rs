@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use durable_file::Durability;
+use host_kernel::durable_file::{self, Durability};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::{Error, file};

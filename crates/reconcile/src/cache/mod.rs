@@ -13,33 +13,32 @@ mod pods_by_label;
 mod store;
 
 use std::convert::Infallible;
-use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
 
-use api_client::{Api, Client, Event, Resource, WatchConfig as Config, WatchError, Watcher};
-use backoff::Backoff;
+use api_client::guarded_writes::{WriteRefusal, refusal};
+use api_client::{
+    Api, Client, Event, Object, Resource, WatchConfig as Config, WatchError, Watcher,
+};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
+use host_kernel::block_in_place;
 use json_text::find_string;
-use serde::de::DeserializeOwned;
+use process_telemetry::Component;
+use process_telemetry::backoff::Backoff;
+use process_telemetry::health::{FailureStreak, Kind};
+use process_telemetry::limits::WATCH_RETRY_DELAY_MAX;
+use process_telemetry::polls::spend;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::{Changes, Stored, all_typed, stored, typed};
-use crate::execute::{WriteRefusal, refusal};
-use crate::health::{FailureStreak, Kind};
-use crate::polls::{block_in_place, spend};
-use crate::{Component, Identity, Key, limits};
+use crate::{Identity, Key, limits};
 use index::IndexTerms;
 use listing::Listing;
 pub use pods_by_label::{PodsByLabel, label_term};
 use store::{Progress, Store};
-
-/// A kind of object that the server can list and watch.
-pub trait Object: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
-impl<K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Object for K {}
 
 /// A handle on a cache; clones share it. Only this type knows the type of the objects: the code that stores,
 /// finds and delivers them is compiled once for all kinds.
@@ -233,7 +232,7 @@ async fn take_until(
     shutdown: CancellationToken,
     streak: &FailureStreak,
 ) {
-    let mut backoff = Backoff::new(limits::WATCH_RETRY_DELAY_MIN, limits::WATCH_RETRY_DELAY_MAX);
+    let mut backoff = Backoff::new(limits::WATCH_RETRY_DELAY_MIN, WATCH_RETRY_DELAY_MAX);
     let mut stopped = pin!(shutdown.cancelled());
     loop {
         let next = tokio::select! {

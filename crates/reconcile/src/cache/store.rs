@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use api_client::Event;
+use process_telemetry::polls::note_spent;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 
@@ -12,7 +13,6 @@ use super::index::{IndexState, IndexTerms};
 use super::listing::Listing;
 use super::objects::{ObjectPlace, Objects};
 use crate::changes::{HashedKey, Mailbox, ObjectChange, Stored};
-use crate::polls::note_spent;
 use crate::{Identity, Key, limits};
 
 /// Reads the identity of a stored object.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api_client::Client;
+use api_client::guarded_writes::message;
 use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Service,
 };
@@ -18,9 +19,9 @@ use k8s_openapi::api::storage::v1::{
     CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
 };
 use placement::{ClaimStep, PlacementDecision, asks_for_less};
-use reconcile::execute::message;
-use reconcile::polls::spend;
-use reconcile::{Cache, Component, EventType, Key, ObjectChange, Recorder, SharedCaches};
+use process_telemetry::Component;
+use process_telemetry::polls::spend;
+use reconcile::{Cache, EventType, Key, ObjectChange, Recorder, SharedCaches};
 use resource_kinds::pod_view::PodView;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::{
     Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };
 use mvcc_store::embedded::EmbeddedStore;
-use reconcile::{Health, SlowPolls};
+use process_telemetry::{Health, SlowPolls};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 

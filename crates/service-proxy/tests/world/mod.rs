@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pod_network::{PodNetwork, PodNetworkOptions};
-use reconcile::{Component, Health, SlowPolls};
+use process_telemetry::{Component, Health, SlowPolls};
 use serde_json::{Value, json};
 use service_proxy::{Config, Kernel};
 use service_routing::{

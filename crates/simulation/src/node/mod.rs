@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Result};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -19,7 +20,6 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use node_lease::{LeaseKeeper, LeaseLength};
 use pod_lifecycle::node::lease::ends_with_it;
-use reconcile::execute::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use reconcile::{Cache, Key, Queue, ReconcileResult, WatchConfig, run_workers};
 use resource_kinds::namespaces::NODE_LEASES;
 use serde_json::{Value, json};

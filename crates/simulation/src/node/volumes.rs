@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
 use api_client::{Api, PostParams, Result};
 use k8s_openapi::api::core::v1::PersistentVolume;
-use reconcile::execute::{Delete, WriteRefusal, delete, refusal};
 use reconcile::{Key, Queue, ReconcileResult, run_workers};
 use resource_kinds::annotations::{PROVISIONED_BY, SELECTED_NODE};
 use serde_json::json;

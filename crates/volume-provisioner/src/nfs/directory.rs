@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use container_runtime::tree;
+use host_kernel::tree;
 use resource_kinds::storage::nfs_class::archived;
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, mkdirat, openat, renameat, statat};
 use rustix::io::Errno;

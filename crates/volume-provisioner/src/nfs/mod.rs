@@ -8,14 +8,14 @@ mod directory;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use api_client::guarded_writes::{WriteRefusal, refusal};
 use api_client::{Api, PostParams};
-use container_runtime::call_with_timeout;
-use container_runtime::nfs::{Detached, Export, MountError};
+use host_kernel::call_with_timeout;
+use host_kernel::nfs::{Detached, Export, MountError};
 use k8s_openapi::api::core::v1::{
     NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
-use reconcile::execute::{WriteRefusal, refusal};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::nfs_class::{NfsClass, OnDelete};
 use resource_kinds::storage::volume_size::SizeLimit;

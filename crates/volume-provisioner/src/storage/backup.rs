@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use container_runtime::block_in_place;
+use host_kernel::block_in_place;
 use resource_kinds::storage::Driver;
 use serde::{Deserialize, Serialize};
 

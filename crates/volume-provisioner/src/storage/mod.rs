@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use host_kernel::blocking;
 use resource_kinds::storage::Driver;
 
 use crate::decide::VolumeMode;
@@ -60,7 +61,7 @@ impl Storage {
             if storage.pool.pool.exists()
                 && let Err(error) = storage.pool.with(|_, _| Ok(()))
             {
-                let error = reconcile::execute::chain(&error);
+                let error = api_client::guarded_writes::chain(&error);
                 tracing::error!(error, "the pool of local-cow is not mounted");
             }
             Ok(storage)
@@ -285,7 +286,7 @@ impl Storage {
             });
             let swept = swept.await;
             if let Err(error) = swept {
-                let error = reconcile::execute::chain(&error);
+                let error = api_client::guarded_writes::chain(&error);
                 tracing::warn!(error, "the pool is not swept");
             }
         }
@@ -314,15 +315,4 @@ impl PoolUse {
         let directories = opened.insert(directories);
         work(directories, &self.pool)
     }
-}
-
-/// Runs blocking work on the disk on a separate thread.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    // In a box, tasks of all work with one type of result are of one type, which is compiled once.
-    let work: Box<dyn FnOnce() -> Result<T, Error> + Send> = Box::new(work);
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(Error::CutOff)?
 }

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use btrfs_stream::Uuid;
+use host_kernel::blocking;
 use planners::volume_move::{CopyExtent, Detachment, Inspection};
 use resource_kinds::storage::Driver;
 
-use super::{Storage, blocking};
+use super::Storage;
 use crate::directories::Directories;
 use crate::error::ProvisionerError as Error;
 use crate::first_copies::{FirstCopy, Snapshots};
@@ -202,7 +203,7 @@ impl Storage {
         let sweep =
             move |directories: &Directories, _: Option<&Pool>| directories.sweep_moves(is_moving);
         if let Err(error) = self.on(Driver::LocalCow, sweep).await {
-            let error = reconcile::execute::chain(&error);
+            let error = api_client::guarded_writes::chain(&error);
             tracing::warn!(error, "copies of former moves are kept");
         }
     }

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use api_client::{Api, Client, DeleteParams, Patch, PatchParams, PostParams};
 use api_server::{ApiServer, UserInfo};
-use container_runtime::disk_usage::VolumeUsages;
-use container_runtime::loop_device::LoopDevice;
+use host_kernel::disk_usage::VolumeUsages;
+use host_kernel::loop_device::LoopDevice;
 use k8s_openapi::api::core::v1::{
     Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };

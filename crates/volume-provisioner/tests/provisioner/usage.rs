@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use container_runtime::disk_usage::VolumeUsages;
+use host_kernel::disk_usage::VolumeUsages;
 use nix::errno::Errno;
 use resource_kinds::reasons::volume::{NEARLY_FULL, OVERFULL};
 use serde_json::json;

@@ -190,7 +190,7 @@ const TABLE: &[(&str, Said)] = &[
     ("container-runtime/src/client/connection.rs", SHIM),
     ("container-runtime/src/client/session.rs", SHIM),
     (
-        "mount-table/src/lib.rs",
+        "host-kernel/src/mount_table.rs",
         ByOurs("the kernel's table of mounts"),
     ),
     ("container-runtime/src/shim/sandbox/calls.rs", SHIM),

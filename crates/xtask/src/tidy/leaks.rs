@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &str)] = &[
         "a lock that is held until the process ends, once in each process",
     ),
     (
-        "crates/container-runtime/src/timed_call.rs",
+        "crates/host-kernel/src/timed_call.rs",
         "a key for each call that the kernel holds now; it goes when the call returns",
     ),
 ];

@@ -1,7 +1,7 @@
 //! Walks and changes by path in the places that touch directories of containers.
 //!
 //! A container can replace the target of a path between two calls, so recursive walks, and changes
-//! of owners and modes, use `container_runtime::tree`, which works on descriptors. Other calls need
+//! of owners and modes, use `host_kernel::tree`, which works on descriptors. Other calls need
 //! a reason why no container can write there.
 
 use super::checkout::{Finding, SourceFile};
@@ -10,6 +10,7 @@ use super::exceptions::{Exceptions, without_files};
 const PLACES: &[&str] = &[
     "crates/node-agent/src/",
     "crates/container-runtime/src/",
+    "crates/host-kernel/src/",
     "crates/volume-provisioner/src/",
     "crates/mainstay/src/backup/",
 ];
@@ -182,7 +183,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "the kernel's own directory",
     ),
     (
-        "crates/container-runtime/src/loop_device.rs",
+        "crates/host-kernel/src/loop_device.rs",
         "read_dir(",
         "the kernel's own directory",
     ),
@@ -202,12 +203,12 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "the runtime's own records, one level",
     ),
     (
-        "crates/container-runtime/src/tree.rs",
+        "crates/host-kernel/src/tree.rs",
         "chownat(",
         "the walk itself",
     ),
     (
-        "crates/container-runtime/src/tree.rs",
+        "crates/host-kernel/src/tree.rs",
         "fs::set_permissions(",
         "directories that no container has",
     ),

@@ -1,5 +1,6 @@
 //! The audit policy of `audit.k8s.io/v1`: the level and the stages of each request.
 
+use object_model::yaml_error;
 use serde::Deserialize;
 
 use crate::http::request_info::RequestInfo;

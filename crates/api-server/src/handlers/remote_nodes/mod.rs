@@ -18,7 +18,7 @@ use http::header::HOST;
 use http::{HeaderValue, Request, Response};
 use http_client::tls::{self, ClientConfig};
 use node_tunnel::{NodeStream, Tunnel};
-use reconcile::prometheus::{Metric, Page};
+use process_telemetry::prometheus::{Metric, Page};
 use resource_kinds::ObjectReader;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};

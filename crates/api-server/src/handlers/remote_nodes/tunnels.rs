@@ -10,7 +10,7 @@ use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode, Version};
 use node_tunnel::{PROTOCOL, Tunnel};
 use object_model::{Status, StatusReason};
-use reconcile::refusals::{self, Budget};
+use process_telemetry::refusals::{self, Budget};
 use resource_kinds::ObjectReader;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use object_model::yaml_error;
 use serde::Deserialize;
 use serde_json::Value;
 

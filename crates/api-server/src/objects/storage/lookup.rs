@@ -7,9 +7,11 @@ use mvcc_store::{KeyValue, Range};
 use object_model::Status;
 use resource_kinds::{AllocationLookup, ObjectReader};
 use serde_json::Value;
+use tokio::runtime::Handle;
 
 use super::Objects;
 use crate::catalog::registry::{Resource, end_of};
+use crate::http::work::block_in_place;
 
 /// The key of an allocation; its prefix is part of the format of stores.
 pub(crate) fn allocation_key(key: &str) -> Vec<u8> {
@@ -96,9 +98,7 @@ impl SyncReads<'_> {
         let mut answer = self.objects.store.range(range);
         let found = match (&mut answer).now_or_never() {
             Some(ready) => ready,
-            None => {
-                tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(answer))
-            }
+            None => block_in_place(|| Handle::current().block_on(answer)),
         };
         let found = found.map_err(|error| super::refusal(&error));
         found.map_or_else(|status| self.note(status), |found| found.items)

@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
+use host_kernel::mount_table::{self, MountPoint};
 use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags};
 
 use crate::spec::{Mount, MountSource};
-use mount_table::MountPoint;
 
 const PROC: &str = "/proc";
 

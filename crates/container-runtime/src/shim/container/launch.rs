@@ -14,12 +14,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use host_kernel::descriptors;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::working_directory;
-use crate::descriptors;
 use crate::sealed::{self, Identity};
 use crate::shim::confinement::capabilities::{self, Capabilities};
 use crate::shim::confinement::{keyring, proc_guard, seccomp};

@@ -9,13 +9,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use host_kernel::mounts::{self, Attributes};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::user_namespace::UserNamespace;
-use crate::mounts::{self, Attributes};
 
 /// The extent of a copied mount tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

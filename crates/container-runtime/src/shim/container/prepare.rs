@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use host_kernel::mount_table;
+
 use super::devices;
 use super::mapped_mounts::{self, MountDepth};
 use super::rootfs;
@@ -10,7 +12,7 @@ use super::user_namespace::UserNamespace;
 use super::users::{self, UserAccount};
 use super::worker::{ContainerPaths, WorkerReport, remove};
 use crate::id_range::{IDS_PER_POD, IdRange};
-use crate::mounts;
+use crate::propagation;
 use crate::protocol::Failure;
 use crate::shim::confinement::{proc_guard, seccomp_profile};
 use crate::spec::{
@@ -168,7 +170,7 @@ fn check_travel(source: &MountSource) -> Result<(), String> {
     }
     let failed = |error: std::io::Error| format!("read the mounts of {}: {error}", path.display());
     let resolved = fs::canonicalize(path).map_err(failed)?;
-    mounts::check_propagation(
+    propagation::check_propagation(
         &mount_table::read().map_err(failed)?,
         &resolved,
         *propagation,

@@ -9,6 +9,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use host_kernel::descriptors;
+use host_kernel::mounts::{
+    Attributes, NO_DEVICES, NO_EXECUTION, NO_SETUID, READ_ONLY, set_attributes,
+};
 use nix::mount::{MntFlags, umount2};
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -22,8 +26,6 @@ use super::inside::{self, SymlinkPolicy};
 use super::mapped_mounts::{self, MountDepth};
 use super::root_plan::{RootMount, RootPlan, RootSource};
 use super::rootfs;
-use crate::descriptors;
-use crate::mounts::{Attributes, NO_DEVICES, NO_EXECUTION, NO_SETUID, READ_ONLY, set_attributes};
 use crate::spec::{Propagation, StartError, StartErrorKind};
 
 /// Attributes of a mount that covers a path or makes it read-only.

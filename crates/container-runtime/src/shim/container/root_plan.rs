@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use host_kernel::mounts::{NO_DEVICES, NO_EXECUTION, NO_SETUID, READ_ONLY, STRICT_ACCESS_TIME};
+
 use super::context::ContainerContext;
 use super::devices::DeviceNode;
 use super::mapped_mounts::MountDepth;
-use crate::mounts::{NO_DEVICES, NO_EXECUTION, NO_SETUID, READ_ONLY, STRICT_ACCESS_TIME};
 use crate::spec::{ContainerSpec, Mount, MountSource, Propagation};
 
 /// Attributes of the kernel's file systems.

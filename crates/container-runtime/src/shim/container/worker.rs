@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use host_kernel::descriptors;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{ForkResult, fork};
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,6 @@ use super::prepare::account;
 use super::{devices, root_plan, user_namespace};
 use crate::cgroup::{self, ContainerGroup, Hierarchies};
 use crate::client::cleanup;
-use crate::descriptors;
 use crate::protocol::Failure;
 use crate::sealed;
 use crate::shim::confinement::seccomp;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use durable_file::Durability;
+use host_kernel::durable_file::Durability;
 use jiff::Timestamp;
 
 use super::connection::Role;

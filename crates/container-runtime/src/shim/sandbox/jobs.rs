@@ -1,6 +1,6 @@
 //! The jobs of workers, and the effects of the end of workers and other children.
 
-use durable_file::Durability;
+use host_kernel::durable_file::Durability;
 use jiff::Timestamp;
 use nix::sys::wait::WaitStatus;
 

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
+use host_kernel::deadline::DeadlinePage;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -23,7 +24,6 @@ use nix::unistd::{
 
 use super::lease::{LeasePhase, LeaseWatch};
 use crate::cgroup;
-use crate::deadline::DeadlinePage;
 use crate::shim::confinement::capabilities::{self, Capabilities};
 use crate::shim::container::mapped_mounts;
 use crate::shim::container::siblings;

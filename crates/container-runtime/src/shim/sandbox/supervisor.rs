@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use host_kernel::allocator;
 use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
@@ -29,8 +30,8 @@ use crate::shim::container::user_namespace::UserNamespace;
 use crate::shim::container::worker::Worker;
 use crate::shim::limits::{CONNECTIONS_MAX, EARLY_EXITS_MAX, STUCK_CLIENT_MS};
 use crate::spec::{ContainerState, LogSpec, SandboxEvent};
+use crate::stack;
 use crate::state_dir::SandboxFile;
-use crate::{allocator, stack};
 
 /// Maximum number of bytes read from a process's outputs after its end.
 const LAST_BYTES_MAX: usize = 1 << 20;

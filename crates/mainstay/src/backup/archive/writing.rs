@@ -10,10 +10,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use container_runtime::tree::{self, Handle, Mounts, TreeEntry, Visitor};
-use durable_file::Durability;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use host_kernel::durable_file::{self, Durability};
+use host_kernel::tree::{self, Handle, Mounts, TreeEntry, Visitor};
 use rustix::fs::{FileType, Stat};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use api_client::guarded_writes::{Delete, delete, found, message};
 use api_client::{Api, ListParams, Patch, PatchParams, PostParams, ResourceExt};
 use certificates::KeyHash;
 use console::output::say;
-use container_runtime::block_in_place;
 use data_directory::process;
+use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions};
-use reconcile::execute::{Delete, delete, found, message};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 

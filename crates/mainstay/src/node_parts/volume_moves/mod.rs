@@ -16,13 +16,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use api_client::guarded_writes::chain;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use node_agent::{MoveStep, VolumeMoves};
 use object_model::{Status, StatusReason};
 use planners::volume_move::{CopyExtent, CopyReceipt};
-use reconcile::execute::chain;
 use resource_kinds::storage::Driver;
 use serde::Serialize;
 use tokio::sync::Mutex;

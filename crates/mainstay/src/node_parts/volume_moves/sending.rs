@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
-use container_runtime::btrfs;
+use host_kernel::btrfs;
 use object_model::{Status, StatusReason};
 use rustix::pipe::PipeFlags;
 use tokio::sync::mpsc::{Receiver, Sender, channel};

@@ -13,12 +13,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use backoff::Backoff;
 use console::output::warn;
+use host_kernel::durable_file;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, sethostname};
 use node_agent::OnShutdown;
+use process_telemetry::backoff::Backoff;
 
 /// The wait before the second start. It doubles with each further one.
 const RESTART_FIRST: Duration = Duration::from_secs(1);

@@ -7,11 +7,11 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use api_client::guarded_writes::message;
 use api_client::{Api, ListParams, Patch, PatchParams};
 use console::output::say;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use planners::volume_move::uses;
-use reconcile::execute::message;
 use resource_kinds::annotations::VOLUME_MOVE;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;

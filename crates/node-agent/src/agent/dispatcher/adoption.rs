@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use container_runtime::{Sandbox, block_in_place};
+use container_runtime::Sandbox;
+use host_kernel::block_in_place;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use reconcile::Cache;

@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use container_runtime::{Sandbox, block_in_place};
+use container_runtime::Sandbox;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::shutdown::NodeStop;
-use reconcile::{Cache, Changes, Component, ObjectChange};
+use process_telemetry::Component;
+use reconcile::{Cache, Changes, ObjectChange};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;

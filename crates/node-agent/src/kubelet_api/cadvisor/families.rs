@@ -1,7 +1,7 @@
 //! The metrics, each with its value for a subject.
 
 use container_runtime::accounting::{Accounting, BlockTraffic};
-use reconcile::prometheus::Metric;
+use process_telemetry::prometheus::Metric;
 
 use crate::kubelet_api::network::Interface;
 use crate::machine::machine_info::{Disk, MachineInfo, meminfo};

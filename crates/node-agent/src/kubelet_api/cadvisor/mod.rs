@@ -16,7 +16,7 @@ use http::{Response, StatusCode};
 use nix::sys::stat::{major, minor};
 use object_model::Status;
 use pod_lifecycle::record::Instance;
-use reconcile::prometheus::{Label, Page};
+use process_telemetry::prometheus::{Label, Page};
 
 use self::families::{
     BLOCK, COUNTS, CPU, FAULTS, FILE_SYSTEM, FileSystemUse, MACHINE, MEMORY, MetricOf, NETWORK,

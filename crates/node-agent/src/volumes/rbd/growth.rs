@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use container_runtime::call_with_timeout;
+use host_kernel::blocking;
+use host_kernel::call_with_timeout;
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::volume_expansion::{KnownVolume, may_grow, plan};
 use resource_kinds::pod_references::claim_of;
@@ -19,7 +20,6 @@ use super::image::Image;
 use super::{local_device, records, turn};
 use crate::api::claim_growth::ClaimGrowth;
 use crate::api::objects::ApiObjects;
-use crate::blocking::blocking;
 use crate::csi_volumes::LivePod;
 use crate::paths::PodDir;
 use crate::volumes::mount_points::mounts_below;

@@ -21,8 +21,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use container_runtime::{TimedCallError, call_with_timeout, call_with_timeout_blocking};
-use durable_file::{Durability, replace};
+use host_kernel::blocking;
+use host_kernel::durable_file::{Durability, replace};
+use host_kernel::{TimedCallError, call_with_timeout, call_with_timeout_blocking};
 use resource_kinds::storage::rbd::{PROVISIONER, key_of};
 
 use self::bus::{Bus, path};
@@ -32,7 +33,6 @@ pub(super) use self::image::{SecretName, Source};
 use super::mount_points::mounts_below;
 use super::{BlockVolume, Prepared, VolumeSetupError, block, local_device, nfs, ownership};
 use crate::api::objects::ApiObjects;
-use crate::blocking::blocking;
 use crate::paths::PodDir;
 
 /// Until an image is mapped, formatted and mounted.

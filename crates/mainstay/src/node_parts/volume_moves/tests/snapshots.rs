@@ -221,7 +221,7 @@ async fn files_that_streams_do_not_have_are_refused() {
     );
     let () = from.ask("abandon").await;
     let (from, _) = with_volume().await;
-    container_runtime::btrfs::create_subvolume(&from.volume().join("deep/inner")).unwrap();
+    host_kernel::btrfs::create_subvolume(&from.volume().join("deep/inner")).unwrap();
     let refused = read(&from, "a", CopyExtent::First).await.unwrap_err();
     assert_eq!(refused.code, 422, "{refused:?}");
 }

@@ -1,7 +1,7 @@
 //! Finds long work on the threads of the async runtime. These threads also answer requests, renew leases and
 //! run probes, so long work belongs on other threads, or is done in portions.
 //!
-//! Tests fail if there is any ([`SlowPolls::new`]). A server logs it with `MAINSTAY_LOG=warn,reconcile::polls=debug`
+//! Tests fail if there is any ([`SlowPolls::new`]). A server logs it with `MAINSTAY_LOG=warn,process_telemetry::polls=debug`
 //! ([`SlowPolls::logged`]).
 //!
 //! In tests, a poll is measured by its processor time, relative to the machine's speed at that moment: other
@@ -18,10 +18,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::coop;
-
-use crate::limits;
 
 /// Steps of the work by which the pace is measured.
 const PACE_STEPS: u64 = 2000;
@@ -153,31 +150,13 @@ pub async fn spend(units: usize) {
 
 /// Counts work of a task that cannot wait: it lets the others go first where it next awaits [`spend`], a change, or
 /// an input.
-pub(crate) fn note_spent(units: usize) {
+pub fn note_spent(units: usize) {
     let context = &mut Context::from_waker(Waker::noop());
     for _ in 0..units {
         match coop::poll_proceed(context) {
             Poll::Ready(work) => work.made_progress(),
             Poll::Pending => return,
         }
-    }
-}
-
-/// Makes a decision about that many objects; if they are many, the runtime continues without this thread.
-pub fn decide<R>(objects: usize, decision: impl FnOnce() -> R) -> R {
-    match objects > limits::DECISION_OBJECTS_MAX {
-        true => block_in_place(decision),
-        false => decision(),
-    }
-}
-
-/// Runs long or blocking work synchronously; the runtime continues without this thread.
-pub fn block_in_place<R>(work: impl FnOnce() -> R) -> R {
-    let timed = || uncounted(work);
-    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
-    match flavor {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(timed),
-        _ => timed(),
     }
 }
 

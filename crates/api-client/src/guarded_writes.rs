@@ -1,10 +1,9 @@
 //! Guarded writes: each names the object and the observed state that it applies to, so that a write from an
 //! outdated view has no effect.
 
-use api_client::{Api, DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use serde_json::Value;
 
-use crate::Object;
+use crate::{Api, DeleteParams, Object, Patch, PatchParams, Preconditions, PropagationPolicy};
 
 /// The kind of a failed write, as far as callers distinguish it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +41,8 @@ impl WriteRefusal {
 }
 
 /// Classifies an error of the API.
-pub fn refusal(error: &api_client::Error) -> WriteRefusal {
-    let api_client::Error::Api(status) = error else {
+pub fn refusal(error: &crate::Error) -> WriteRefusal {
+    let crate::Error::Api(status) = error else {
         return WriteRefusal::Other;
     };
     let terminating = status.details.as_ref().is_some_and(|details| {
@@ -81,8 +80,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 pub fn is_of_the_object(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<api_client::Error>() {
-            return matches!(error, api_client::Error::Api(status)
+        if let Some(error) = error.downcast_ref::<crate::Error>() {
+            return matches!(error, crate::Error::Api(status)
                 if (400..500).contains(&status.code) && !matches!(status.code, 401 | 429));
         }
         cause = error.source();
@@ -91,15 +90,15 @@ pub fn is_of_the_object(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// The text of an error as the server wrote it, without the client library's own additions.
-pub fn message(error: &api_client::Error) -> String {
+pub fn message(error: &crate::Error) -> String {
     match error {
-        api_client::Error::Api(status) => status.message.clone(),
+        crate::Error::Api(status) => status.message.clone(),
         other => chain(other),
     }
 }
 
 /// The object of a read; `None` if it does not exist.
-pub fn found<T>(result: api_client::Result<T>) -> api_client::Result<Option<T>> {
+pub fn found<T>(result: crate::Result<T>) -> crate::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if refusal(&error) == WriteRefusal::NotFound => Ok(None),
@@ -108,7 +107,7 @@ pub fn found<T>(result: api_client::Result<T>) -> api_client::Result<Option<T>> 
 }
 
 /// The result of a guarded write; `None` if the object is gone, or is not in the expected state.
-pub fn unless_outrun<T>(result: api_client::Result<T>) -> api_client::Result<Option<T>> {
+pub fn unless_outrun<T>(result: crate::Result<T>) -> crate::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) => match refusal(&error) {
@@ -154,7 +153,7 @@ impl Delete {
 }
 
 /// Deletes an object under preconditions. `false` if the object was gone, or another object has its name.
-pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> api_client::Result<bool> {
+pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> crate::Result<bool> {
     let guarded = how.uid.is_some() || how.resource_version.is_some();
     let params = DeleteParams {
         grace_period_seconds: how.grace_period_seconds,
@@ -173,7 +172,7 @@ pub async fn merge<K: Object>(
     api: &Api<K>,
     seen: &K,
     mut patch: Value,
-) -> api_client::Result<Option<K>> {
+) -> crate::Result<Option<K>> {
     patch["metadata"]["resourceVersion"] = seen.meta().resource_version.clone().into();
     let (name, patch) = of_same(seen, patch);
     unless_outrun(api.patch(name, &PatchParams::default(), &patch).await)
@@ -184,7 +183,7 @@ pub async fn merge_status<K: Object>(
     api: &Api<K>,
     seen: &K,
     patch: Value,
-) -> api_client::Result<Option<K>> {
+) -> crate::Result<Option<K>> {
     let (name, patch) = of_same(seen, patch);
     unless_outrun(
         api.patch_status(name, &PatchParams::default(), &patch)

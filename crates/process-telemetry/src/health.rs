@@ -1,6 +1,6 @@
 //! The health of long-running components: watches, and the work of controllers.
 //!
-//! Each of them counts its failures in a row. After [`limits::FAILURES_MAX`] it fails: that is logged
+//! Each of them counts its failures in a row. After [`FAILURES_MAX`] it fails: that is logged
 //! once for each cause, so that all watches of a program without a server are one line; it is shown by [`Health::failing`] for `/readyz`, and counted by [`Health::write`] for `/metrics`.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits;
+use crate::limits::{FAILURES_MAX, WATCH_RETRY_DELAY_MAX};
 use crate::polls::{self, SlowPolls};
 use crate::prometheus::{Metric, Page};
 
@@ -42,7 +42,7 @@ impl Kind {
     /// works. A failed controller recovers only with a success.
     fn forgets_after(self) -> Option<Duration> {
         match self {
-            Self::Watch => Some(limits::WATCH_RETRY_DELAY_MAX * 3),
+            Self::Watch => Some(WATCH_RETRY_DELAY_MAX * 3),
             Self::Work => None,
         }
     }
@@ -85,7 +85,7 @@ impl Health {
         let mut failing: Vec<String> = self
             .in_a_row()
             .into_iter()
-            .filter(|((of, _, _), count)| *of == kind && *count >= limits::FAILURES_MAX)
+            .filter(|((of, _, _), count)| *of == kind && *count >= FAILURES_MAX)
             .map(|((_, component, what), count)| {
                 format!("{component}: {what} ({count} failures in a row)")
             })
@@ -123,7 +123,7 @@ impl Health {
             .filter(|state| state.kind == than.kind && !Arc::ptr_eq(state, than));
         others.any(|state| {
             let row = state.row();
-            row.length(state.kind, now) >= limits::FAILURES_MAX && row.why == why
+            row.length(state.kind, now) >= FAILURES_MAX && row.why == why
         })
     }
 
@@ -272,8 +272,7 @@ impl FailureStreak {
             };
             count
         };
-        let is_new =
-            count == limits::FAILURES_MAX && !self.health.fails_too(&self.state, &why, now);
+        let is_new = count == FAILURES_MAX && !self.health.fails_too(&self.state, &why, now);
         if is_new {
             self.state.row().is_told = true;
             tracing::warn!(
@@ -369,10 +368,10 @@ mod tests {
         for _ in 0..3 {
             pods.failed(&"gone");
             work.failed(&"broken");
-            tokio::time::advance(limits::WATCH_RETRY_DELAY_MAX).await;
+            tokio::time::advance(WATCH_RETRY_DELAY_MAX).await;
         }
         assert_eq!(health.failing(Kind::Watch).len(), 1);
-        tokio::time::advance(limits::WATCH_RETRY_DELAY_MAX * 3).await;
+        tokio::time::advance(WATCH_RETRY_DELAY_MAX * 3).await;
         assert!(health.failing(Kind::Watch).is_empty());
         assert_eq!(health.failing(Kind::Work).len(), 1);
     }

@@ -1,55 +1,10 @@
-//! Attributes and propagation of mounts.
+//! Propagation of mounts into containers.
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use mount_table::MountPoint;
+use host_kernel::mount_table::MountPoint;
 
 use crate::spec::Propagation;
-
-// Of `linux/mount.h`.
-pub(crate) const READ_ONLY: u64 = 0x1;
-pub(crate) const NO_SETUID: u64 = 0x2;
-pub(crate) const NO_DEVICES: u64 = 0x4;
-pub(crate) const NO_EXECUTION: u64 = 0x8;
-pub(crate) const STRICT_ACCESS_TIME: u64 = 0x20;
-pub(crate) const IDS_MAPPED: u64 = 0x0010_0000;
-
-/// `struct mount_attr` of `linux/mount.h`.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub(crate) struct Attributes {
-    pub set: u64,
-    pub clear: u64,
-    pub propagation: u64,
-    /// Descriptor of the user namespace whose ids are mapped.
-    pub user_namespace: u64,
-}
-
-/// Changes the attributes of a mount, with `AT_RECURSIVE` of all below it.
-pub(crate) fn set_attributes(
-    tree: &OwnedFd,
-    attributes: &Attributes,
-    flags: libc::c_int,
-) -> io::Result<()> {
-    // SAFETY: the empty name and the structure, of the size given, live through the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH | flags,
-            std::ptr::from_ref(attributes),
-            size_of::<Attributes>(),
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
 
 /// Checks that the propagation of a path allows the propagation that a container asks for, with the texts of
 /// containerd. Without the check the container would not see later mounts.
@@ -89,7 +44,7 @@ mod tests {
     /// findings C25
     #[test]
     fn mounts_travel_where_they_can_and_are_refused_where_they_cannot() {
-        let table = mount_table::parse(
+        let table = host_kernel::mount_table::parse(
             b"1 0 8:1 / / rw - ext4 /dev/a rw\n\
               2 1 8:2 / /shared rw shared:1 - ext4 /dev/b rw\n\
               3 1 8:3 / /slave rw master:1 - ext4 /dev/c rw\n",

@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::mpsc;
 use std::thread;
 
-use container_runtime::allocator::{self, Allocator};
+use host_kernel::allocator::{self, Allocator};
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;

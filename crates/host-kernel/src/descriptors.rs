@@ -25,7 +25,7 @@ pub fn keep_from_children() -> io::Result<()> {
 ///
 /// # Errors
 /// It is no standard stream.
-pub(crate) fn replace_stream(stream: RawFd, file: impl AsFd) -> io::Result<()> {
+pub fn replace_stream(stream: RawFd, file: impl AsFd) -> io::Result<()> {
     match stream {
         libc::STDIN_FILENO => dup2_stdin(file)?,
         libc::STDOUT_FILENO => dup2_stdout(file)?,
@@ -39,7 +39,7 @@ pub(crate) fn replace_stream(stream: RawFd, file: impl AsFd) -> io::Result<()> {
 ///
 /// # Safety
 /// No part of this process owns any other descriptor.
-pub(crate) unsafe fn close_inherited() -> io::Result<()> {
+pub unsafe fn close_inherited() -> io::Result<()> {
     close_range(0)
 }
 

@@ -1,0 +1,70 @@
+//! Work that waits for the disk, from async code.
+
+use std::io;
+
+use process_telemetry::polls::uncounted;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::JoinError;
+
+/// Runs short blocking or long computing work synchronously. The runtime continues without this thread: the API, leases
+/// and probes run on the same threads. A runtime with one thread (tests) has no other to continue with. The work does not
+/// count towards the current poll.
+pub fn block_in_place<R>(work: impl FnOnce() -> R) -> R {
+    let timed = || uncounted(work);
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(timed),
+        _ => timed(),
+    }
+}
+
+/// The work panicked, or the runtime ended first.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted: {0}")]
+pub struct Interrupted(#[source] pub JoinError);
+
+impl From<Interrupted> for String {
+    fn from(error: Interrupted) -> Self {
+        error.to_string()
+    }
+}
+
+impl From<Interrupted> for io::Error {
+    fn from(error: Interrupted) -> Self {
+        error.0.into()
+    }
+}
+
+/// Runs blocking work on a separate thread.
+///
+/// # Errors
+/// Those of the work; the work was interrupted.
+pub async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<Interrupted> + Send + 'static,
+{
+    // In a box, tasks of all work with one type of result are of one type, which is compiled once.
+    let work: Box<dyn FnOnce() -> Result<T, E> + Send> = Box::new(work);
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Interrupted(error).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// findings A9: blocking work delays no other task, even with one thread.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn others_go_on_meanwhile() {
+        let done = tokio::spawn(async {
+            let (tell, told) = mpsc::channel();
+            tokio::spawn(async move { tell.send(()) });
+            block_in_place(|| told.recv())
+        });
+        assert_eq!(done.await.unwrap(), Ok(()));
+    }
+}

@@ -1,0 +1,28 @@
+//! Calls to the kernel of this machine that are safe to use: descriptors and walks ([`tree`]), mounts and their table, the
+//! file systems and devices of volumes, whole files that survive a loss of power ([`durable_file`]), the deadline of a
+//! node, the allocators of a server.
+//!
+//! Work that waits for a disk is done by one of three functions: [`block_in_place`] for short work, [`blocking`] for long
+//! work, and [`call_with_timeout`] where a server on another machine may never answer.
+
+pub mod allocator;
+mod blocking;
+pub mod btrfs;
+pub mod copy_on_write;
+pub mod deadline;
+pub mod descriptors;
+pub mod disk_usage;
+pub mod durable_file;
+pub mod keyed_locks;
+pub mod loop_device;
+pub mod mount_options;
+pub mod mount_table;
+pub mod mounts;
+pub mod nfs;
+pub mod project_quota;
+mod timed_call;
+pub mod tree;
+pub mod watchdog;
+
+pub use blocking::{Interrupted, block_in_place, blocking};
+pub use timed_call::{TimedCallError, call_with_timeout, call_with_timeout_blocking};
