@@ -55,6 +55,11 @@ const BENCHMARKS: &[Benchmark] = &[
     of_program("csi"),
 ];
 
+/// The names of all benchmarks.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    BENCHMARKS.iter().map(|benchmark| benchmark.name)
+}
+
 /// The crate whose benchmarks run the release binary.
 const END_TO_END: &str = "end-to-end";
 
@@ -65,7 +70,7 @@ pub fn run(root: &Path, filter: Option<&str>) -> Result<()> {
         .filter(|benchmark| filter.is_none_or(|filter| benchmark.name.contains(filter)))
         .collect();
     if wanted.is_empty() {
-        let names: Vec<&str> = BENCHMARKS.iter().map(|benchmark| benchmark.name).collect();
+        let names: Vec<&str> = names().collect();
         bail!("no benchmark matches; there are: {}", names.join(", "));
     }
     if wanted

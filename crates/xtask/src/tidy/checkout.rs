@@ -92,6 +92,12 @@ impl SourceFile {
     }
 }
 
+/// The names of the crates of these paths.
+pub fn crate_names(paths: &[&str]) -> BTreeSet<String> {
+    let names = paths.iter().filter_map(|path| path.split('/').nth(1));
+    names.map(str::to_owned).collect()
+}
+
 /// Whether these are the files of a whole checkout, and not those of a unit test.
 pub fn is_whole(files: &[SourceFile]) -> bool {
     files.iter().any(|file| file.path == ROOT_MANIFEST)

@@ -1,6 +1,8 @@
 //! Durations of pods' lives are not counted on the wall clock, which may be set while they run.
 
-use super::checkout::{Finding, SourceFile};
+use std::collections::BTreeSet;
+
+use super::checkout::{Finding, SourceFile, crate_names};
 use super::exceptions::{Exceptions, without_files};
 
 /// The scope of the rule.
@@ -65,6 +67,11 @@ const ALLOWED: &[(&str, &str)] = &[
         "conditions have the time of their transition",
     ),
 ];
+
+/// The crates that the rule is about.
+pub fn clocked_crates() -> BTreeSet<String> {
+    crate_names(CRATES)
+}
 
 /// Checks the crates that run pods; tests may have any time.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {

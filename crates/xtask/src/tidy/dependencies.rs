@@ -1,6 +1,6 @@
 //! The allowed dependencies between crates (ARCHITECTURE.md, "Invariants").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 
@@ -125,6 +125,14 @@ const OPEN_THE_STORE: &[&str] = &[
     "simulation",
 ];
 
+/// The crates that may open the store.
+pub fn store_openers() -> BTreeSet<String> {
+    OPEN_THE_STORE
+        .iter()
+        .map(|name| (*name).to_owned())
+        .collect()
+}
+
 /// Checks every crate's manifest.
 pub fn check(files: &[SourceFile]) -> Result<Vec<Finding>> {
     let layers: BTreeMap<&str, u8> = LAYERS.iter().copied().collect();
@@ -225,7 +233,8 @@ fn tests_without_harness(manifest: &toml::Table) -> Vec<String> {
         .collect()
 }
 
-fn table_keys(manifest: &toml::Table, name: &str) -> Vec<String> {
+/// The keys of a table of a manifest.
+pub fn table_keys(manifest: &toml::Table, name: &str) -> Vec<String> {
     manifest
         .get(name)
         .and_then(toml::Value::as_table)

@@ -1,6 +1,7 @@
-//! Rules on the documents: named paths and linked pages exist, every crate is on the map, and pages for users
-//! name no source files.
+//! Rules on the documents: named paths, linked pages and linked headings exist, and pages for users name no
+//! source files.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::checkout::{Finding, SourceFile};
@@ -37,6 +38,7 @@ pub fn check(root: &Path, files: &[SourceFile]) -> Vec<Finding> {
         }
     }
     findings.extend(with_sources.unneeded(files));
+    findings.extend(lost_anchors(files));
     let text_of = |path: &str| {
         files
             .iter()
@@ -44,22 +46,6 @@ pub fn check(root: &Path, files: &[SourceFile]) -> Vec<Finding> {
             .map(|file| file.text.as_str())
             .unwrap_or("")
     };
-    let map = text_of("ARCHITECTURE.md");
-    for file in files {
-        let name = file
-            .path
-            .strip_prefix("crates/")
-            .and_then(|p| p.strip_suffix("/Cargo.toml"));
-        if let Some(name) = name
-            && !map.contains(name)
-        {
-            let text = format!("crate {name} is not on the map");
-            findings.push(Finding {
-                file: "ARCHITECTURE.md".to_owned(),
-                text,
-            });
-        }
-    }
     if !text_of("CHANGELOG.md").contains("## Unreleased") {
         let text = "has no section 'Unreleased'".to_owned();
         findings.push(Finding {
@@ -92,14 +78,83 @@ fn is_for_users(path: &str) -> bool {
     path.starts_with("docs/") || path.starts_with("examples/")
 }
 
-/// The targets of links to pages of this repository.
-fn linked_pages(text: &str) -> impl Iterator<Item = &str> {
+/// The targets of links inside of this repository.
+fn links(text: &str) -> impl Iterator<Item = &str> {
     let targets = text.split("](").skip(1);
     let targets = targets.filter_map(|rest| rest.split_once(')').map(|(target, _)| target));
-    targets
-        .filter(|target| !target.contains("://"))
+    targets.filter(|target| !target.contains("://"))
+}
+
+/// The linked pages.
+fn linked_pages(text: &str) -> impl Iterator<Item = &str> {
+    links(text)
         .filter_map(|target| target.split('#').next())
         .filter(|page| page.ends_with(".md"))
+}
+
+/// Links to headings that their page does not have.
+fn lost_anchors(files: &[SourceFile]) -> Vec<Finding> {
+    let pages = || files.iter().filter(|file| file.path.ends_with(".md"));
+    let anchors: BTreeMap<&str, BTreeSet<String>> = pages()
+        .map(|file| (file.path.as_str(), anchors(&file.text)))
+        .collect();
+    let mut findings = Vec::new();
+    for file in pages() {
+        for link in links(&file.text) {
+            let Some((page, anchor)) = link.split_once('#') else {
+                continue;
+            };
+            let page = resolved(&file.path, page);
+            let known = anchors.get(page.as_str());
+            if known.is_some_and(|known| !known.contains(anchor)) {
+                findings.push(Finding {
+                    file: file.path.clone(),
+                    text: format!("links to #{anchor}, a heading that {page} does not have"),
+                });
+            }
+        }
+    }
+    findings
+}
+
+/// The path of a page that another one links to; an empty link is the page itself.
+fn resolved(from: &str, link: &str) -> String {
+    if link.is_empty() {
+        return from.to_owned();
+    }
+    let mut parts: Vec<&str> = from.split('/').collect();
+    parts.pop();
+    for part in link.split('/') {
+        match part {
+            "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// The anchors of the headings of a page: lower case, hyphens for spaces, no other punctuation.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut is_code = false;
+    let mut anchors = BTreeSet::new();
+    for line in page.lines() {
+        is_code ^= line.trim_start().starts_with("```");
+        let heading = line.trim_start_matches('#');
+        if is_code || heading.len() == line.len() || !heading.starts_with(' ') {
+            continue;
+        }
+        let letters = heading.trim().to_lowercase();
+        let kept = letters.chars().filter_map(|letter| match letter {
+            ' ' => Some('-'),
+            '-' | '_' => Some(letter),
+            letter => letter.is_alphanumeric().then_some(letter),
+        });
+        anchors.insert(kept.collect());
+    }
+    anchors
 }
 
 #[cfg(test)]
@@ -110,6 +165,27 @@ mod tests {
     fn links_to_pages_are_found() {
         let text = "[a](a.md), [b](https://example.com/b.md), [c](../c.md#d), `f(x)`";
         assert_eq!(linked_pages(text).collect::<Vec<_>>(), ["a.md", "../c.md"]);
+    }
+
+    #[test]
+    fn links_to_missing_headings_are_findings() {
+        let page = |text: &str| {
+            let pages = [
+                SourceFile::new("docs/a.md", text),
+                SourceFile::new(
+                    "docs/b/c.md",
+                    "# One\n## The `two`, 100,000 times\n```\n# code\n```\n",
+                ),
+            ];
+            lost_anchors(&pages).len()
+        };
+        assert_eq!(
+            page("# Top\n[a](b/c.md#the-two-100000-times), [b](#top)"),
+            0
+        );
+        assert_eq!(page("[a](b/c.md#three)"), 1);
+        assert_eq!(page("[a](b/c.md#code)"), 1);
+        assert_eq!(page("[b](#top)"), 1);
     }
 
     #[test]

@@ -169,6 +169,11 @@ const CONCEPTS: &[(&str, &str)] = &[
 
 const PLANNER: &str = "one decision: the parts of the plan are made in files of their own";
 
+/// The crates whose modules have layers.
+pub fn layered_crates() -> BTreeSet<String> {
+    LAYERS.iter().map(|(name, _)| (*name).to_owned()).collect()
+}
+
 /// Checks the modules of all crates.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let crates: BTreeSet<&str> = files

@@ -1,20 +1,26 @@
 //! The rules of architecture and house that a machine can check. Every finding names the file and
 //! the rule; all are reported, not just the first.
 
+mod architecture;
+mod behaviours;
+mod benchmarks;
 mod blocking;
 mod budgets;
 mod checkout;
 mod citations;
 mod clocks;
 mod code;
+mod decisions;
 mod decoders;
 mod dependencies;
+mod documented_names;
 mod documents;
 mod exceptions;
 mod features;
 mod imports;
 mod layers;
 mod leaks;
+mod lengths;
 mod modules;
 mod names;
 mod packages;
@@ -66,6 +72,12 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(rows::check(&files));
     findings.extend(budgets::check(&files));
     findings.extend(task_pages::check(&files));
+    findings.extend(lengths::check(&files));
+    findings.extend(decisions::check(&files));
+    findings.extend(behaviours::check(&files));
+    findings.extend(benchmarks::check(&files));
+    findings.extend(architecture::check(&files));
+    findings.extend(documented_names::check(&files));
     findings.sort();
     Ok(findings)
 }

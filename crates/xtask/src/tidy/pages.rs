@@ -8,7 +8,12 @@ use super::exceptions::Exceptions;
 const TESTS: &str = "crates/end-to-end/tests/";
 
 /// Pages for contributors; `cargo xtask` runs their commands.
-const OF_DEVELOPERS: &[&str] = &["docs/benchmarks.md", "docs/contract/", "docs/contributing/"];
+const OF_DEVELOPERS: &[&str] = &[
+    "docs/benchmarks.md",
+    "docs/contract/",
+    "docs/contributing/",
+    "docs/decisions/",
+];
 
 /// Blocks that are not run: page, prefix of their first command, reason.
 const NOT_PASTED: &[(&str, &str, &str)] = &[

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::checkout::{Finding, SourceFile};
+use super::checkout::{Finding, SourceFile, crate_names};
 use super::dependencies::{DECISIONS, VOCABULARY};
 use super::exceptions::Exceptions;
 
@@ -111,6 +111,11 @@ const UNSAFE: &[&str] = &[
     "crates/host-kernel/",
     "crates/simulation/src/system.rs",
 ];
+
+/// The crates that may contain `unsafe`.
+pub fn crates_with_unsafe() -> BTreeSet<String> {
+    crate_names(UNSAFE)
+}
 
 /// The name of a kind's file, `groups/GROUP/NAME.rs` or `groups/GROUP/NAME/mod.rs`.
 fn kind(file: &SourceFile) -> Option<&str> {

@@ -4,7 +4,9 @@
 //! of owners and modes, use `host_kernel::tree`, which works on descriptors. Other calls need
 //! a reason why no container can write there.
 
-use super::checkout::{Finding, SourceFile};
+use std::collections::BTreeSet;
+
+use super::checkout::{Finding, SourceFile, crate_names};
 use super::exceptions::{Exceptions, without_files};
 
 const PLACES: &[&str] = &[
@@ -233,6 +235,11 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "a node by its name in an open directory, no link followed",
     ),
 ];
+
+/// The crates that the rule is about.
+pub fn walking_crates() -> BTreeSet<String> {
+    crate_names(PLACES)
+}
 
 /// Checks the source files of the node.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
