@@ -8,6 +8,7 @@ mod agent;
 mod answers;
 mod bodies;
 mod connections;
+mod dns;
 mod rules;
 mod store;
 mod tenant;
