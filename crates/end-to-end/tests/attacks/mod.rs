@@ -9,6 +9,7 @@ mod answers;
 mod bodies;
 mod connections;
 mod dns;
+mod images;
 mod rules;
 mod store;
 mod tenant;
