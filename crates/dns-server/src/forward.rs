@@ -181,8 +181,17 @@ impl Drop for Landing {
     }
 }
 
-/// Keeps a response if there is room: those that are too old make it.
+/// Keeps a response if it is not too large and there is room: those that are too old make it.
 fn keep(kept: &mut HashMap<Key, Kept>, key: Key, new: Kept) {
+    let Response {
+        answers,
+        authorities,
+        additionals,
+        ..
+    } = &*new.response;
+    if answers.len() + authorities.len() + additionals.len() > limits::CACHE_RECORDS_MAX {
+        return refusals::count(Budget::DnsAnswers);
+    }
     if kept.len() >= limits::CACHE_ENTRIES_MAX {
         kept.retain(|_, kept| kept.at.elapsed().as_secs() < u64::from(kept.ttl));
     }
@@ -293,7 +302,38 @@ async fn by_tcp(server: SocketAddr, bytes: &[u8], id: u16, query: &Query) -> io:
 
 #[cfg(test)]
 mod tests {
+    use hickory_proto::rr::rdata::A;
+    use hickory_proto::rr::{Name, RData};
+
     use super::*;
+
+    /// findings-2 S40: a message of 64 KiB with addresses has two megabytes in memory.
+    #[test]
+    fn an_answer_with_too_many_records_is_not_kept() {
+        let mut kept = HashMap::new();
+        let record = wire::record(&Name::root(), 60, RData::A(A(Ipv4Addr::LOCALHOST)));
+        let mut keep_one = |records: usize| {
+            let key = Key {
+                name: "n.".to_owned(),
+                kind: RecordType::A,
+                proof: false,
+            };
+            let response = Response {
+                answers: vec![record.clone(); records - 1],
+                additionals: vec![record.clone()],
+                ..Response::default()
+            };
+            let one = Kept {
+                response: Arc::new(response),
+                at: Instant::now(),
+                ttl: 60,
+            };
+            keep(&mut kept, key, one);
+            kept.len()
+        };
+        assert_eq!(keep_one(limits::CACHE_RECORDS_MAX + 1), 0);
+        assert_eq!(keep_one(limits::CACHE_RECORDS_MAX), 1);
+    }
 
     #[test]
     fn answers_beyond_the_bound_are_counted_and_not_kept() {

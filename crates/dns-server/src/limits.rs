@@ -47,6 +47,9 @@ pub const RESOLV_CONF_INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum number of cached responses.
 pub const CACHE_ENTRIES_MAX: usize = 1000;
 
+/// Maximum number of records of a cached response. Each has up to two kilobytes in memory, and 16 bytes of its message.
+pub const CACHE_RECORDS_MAX: usize = 64;
+
 /// Maximum caching time of a response, whatever its time to live.
 pub const CACHE_TTL_SECONDS_MAX: u32 = 30;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use tar::{EntryType, Header};
 
-use crate::manifest::{self, ConfigBlob};
+use crate::manifest;
 use crate::pull;
 use crate::store::ImageStore;
 use crate::unpack::entries;
@@ -75,7 +75,7 @@ pub fn manifest(bytes: &[u8]) -> bool {
 
 /// Parses an image's configuration. Returns whether it is valid.
 pub fn config(bytes: &[u8]) -> bool {
-    serde_json::from_slice::<ConfigBlob>(bytes).is_ok()
+    manifest::configuration(bytes).is_ok()
 }
 
 /// Parses an authentication challenge. Returns whether it can be met.

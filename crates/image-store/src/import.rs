@@ -14,17 +14,12 @@ use crate::disk_space::{KeepFree, SpaceError, WriteSpace};
 use crate::index::ImageRecord;
 use crate::layers::Settled;
 use crate::manifest::{
-    ConfigBlob, Descriptor, Document, Manifest, architecture, for_this_platform, parse,
+    Descriptor, Manifest, NAME_ANNOTATIONS, architecture, configuration, document,
+    for_this_platform, parse,
 };
 use crate::reference::{InvalidReference, normalize};
 use crate::stall_detector::Observer;
 use crate::store::{ImageStore, StoreError};
-
-/// Names that writers of OCI layouts put on an image, best first.
-const NAMES: [&str; 2] = [
-    "io.containerd.image.name",
-    "org.opencontainers.image.ref.name",
-];
 
 /// Maximum nesting of indexes.
 const INDEXES_DEEP: usize = 8;
@@ -198,12 +193,13 @@ impl Import<'_> {
 
     fn layout(&self) -> Result<Vec<String>, ImportError> {
         let bytes = self.read(Path::new("index.json"))?;
-        let index: Document = serde_json::from_slice(&bytes)
-            .map_err(|error| self.malformed(format!("malformed index.json: {error}")))?;
+        let index =
+            document(&*bytes).map_err(|reason| self.malformed(format!("index.json: {reason}")))?;
         let mut names = Vec::new();
         let mut other_platforms = Vec::new();
         for entry in index.manifests.unwrap_or_default() {
-            let name = NAMES.iter().find_map(|name| entry.annotations.get(*name));
+            let mut names_of_it = NAME_ANNOTATIONS.iter();
+            let name = names_of_it.find_map(|name| entry.annotations.get(*name));
             let Some(name) = name else {
                 return Err(self.malformed(
                     "an image without a name (annotation org.opencontainers.image.ref.name)",
@@ -235,7 +231,7 @@ impl Import<'_> {
             return Err(self.malformed(reason));
         };
         let bytes = self.blob(&entry.digest)?;
-        match parse(&bytes).map_err(|reason| self.malformed(reason))? {
+        match parse(&*bytes).map_err(|reason| self.malformed(reason))? {
             Manifest::Index(entries) => match for_this_platform(&entries) {
                 Ok(entry) if *entry != Descriptor::default() => {
                     self.layout_image(entry, name, depth)
@@ -287,8 +283,7 @@ impl Import<'_> {
         config: &[u8],
         files: &[PathBuf],
     ) -> Result<Result<(), Vec<String>>, ImportError> {
-        let blob: ConfigBlob = serde_json::from_slice(config)
-            .map_err(|error| self.malformed(format!("malformed configuration: {error}")))?;
+        let blob = configuration(config).map_err(|reason| self.malformed(reason))?;
         if blob.os != "linux" || blob.architecture != architecture() {
             return Ok(Err(vec![format!("{}/{}", blob.os, blob.architecture)]));
         }

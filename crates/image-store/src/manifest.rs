@@ -1,9 +1,27 @@
 //! Manifests, indexes and configurations as registries serve them (OCI image specification;
 //! Docker image manifest version 2, schema 2).
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::marker::PhantomData;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+
+/// Maximum number of entries of a list in a document. An empty entry has two bytes there, and a hundred in memory.
+const ENTRIES_MAX: usize = 10_000;
+
+/// Maximum number of bytes of what is kept of a configuration. Images have some kilobytes.
+const KEPT_BYTES_MAX: usize = 256 << 10;
+
+/// Annotations of a descriptor that are the name of an image in an OCI layout, best first. Others are not kept.
+pub const NAME_ANNOTATIONS: [&str; 2] = [
+    "io.containerd.image.name",
+    "org.opencontainers.image.ref.name",
+];
 
 /// The media types of manifests that the `Accept` header names.
 pub const ACCEPTED: &[&str] = &[
@@ -18,13 +36,13 @@ pub const ACCEPTED: &[&str] = &[
 #[serde(rename_all = "PascalCase", default)]
 pub struct ImageConfig {
     /// The program and its first arguments (`Entrypoint`).
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "list")]
     pub entrypoint: Vec<String>,
     /// Further arguments, or program and arguments where there is no entry point.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "list")]
     pub cmd: Vec<String>,
     /// Environment variables as `NAME=value`.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "list")]
     pub env: Vec<String>,
     /// Working directory; empty for `/`.
     #[serde(deserialize_with = "null_is_default")]
@@ -48,19 +66,132 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-type Keys = std::collections::BTreeMap<String, serde_json::Value>;
+/// A list, or its first entries: one more than there may be.
+struct Entries<T>(Vec<T>);
 
-fn keys_of_map<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let map: Option<Keys> = Option::deserialize(deserializer)?;
-    Ok(map.unwrap_or_default().into_keys().collect())
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Entries<T> {
+    fn push(&mut self, entry: T) {
+        self.0.push(entry);
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() > ENTRIES_MAX
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+            type Value = Entries<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Entries::default();
+                while !entries.is_full() {
+                    match list.next_element()? {
+                        Some(entry) => entries.push(entry),
+                        None => return Ok(entries),
+                    }
+                }
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(entries)
+            }
+        }
+
+        deserializer.deserialize_seq(List(PhantomData))
+    }
+}
+
+/// The keys of a map, as those of a list.
+#[derive(Default)]
+struct Keys(Entries<String>);
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Map;
+
+        impl<'de> Visitor<'de> for Map {
+            type Value = Keys;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut keys = Entries::default();
+                while !keys.is_full() {
+                    match map.next_entry::<_, IgnoredAny>()? {
+                        Some((key, _)) => keys.push(key),
+                        None => return Ok(Keys(keys)),
+                    }
+                }
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Keys(keys))
+            }
+        }
+
+        deserializer.deserialize_map(Map)
+    }
+}
+
+fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    let entries: Entries<T> = null_is_default(deserializer)?;
+    Ok(entries.0)
+}
+
+fn list_if_any<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let entries: Option<Entries<T>> = Option::deserialize(deserializer)?;
+    Ok(entries.map(|entries| entries.0))
+}
+
+fn keys_of_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let Keys(mut keys) = null_is_default(deserializer)?;
+    keys.0.sort_unstable();
+    keys.0.dedup();
+    Ok(keys.0)
 }
 
 fn map_of_keys<S: serde::Serializer>(keys: &[String], serializer: S) -> Result<S::Ok, S::Error> {
-    let map: Keys = keys
-        .iter()
-        .map(|key| (key.clone(), serde_json::json!({})))
-        .collect();
-    map.serialize(serializer)
+    serializer.collect_map(keys.iter().map(|key| (key, serde_json::json!({}))))
+}
+
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Names;
+
+    impl<'de> Visitor<'de> for Names {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map of texts")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut names = BTreeMap::new();
+            while let Some((key, value)) = map.next_entry::<String, String>()? {
+                if NAME_ANNOTATIONS.contains(&key.as_str()) {
+                    names.insert(key, value);
+                }
+            }
+            Ok(names)
+        }
+    }
+
+    deserializer.deserialize_map(Names)
 }
 
 /// The configuration blob of an image (OCI image specification, `config.md`).
@@ -79,6 +210,7 @@ pub struct ConfigBlob {
 pub struct RootFs {
     #[serde(rename = "type")]
     pub kind: String,
+    #[serde(deserialize_with = "list")]
     pub diff_ids: Vec<String>,
 }
 
@@ -91,8 +223,8 @@ pub struct Descriptor {
     pub size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub annotations: std::collections::BTreeMap<String, String>,
+    #[serde(deserialize_with = "names", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,9 +243,15 @@ pub struct Document {
     pub schema_version: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<Descriptor>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "list_if_any",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub layers: Option<Vec<Descriptor>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "list_if_any",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub manifests: Option<Vec<Descriptor>>,
 }
 
@@ -144,10 +282,59 @@ pub fn json_fault(what: &str, error: &serde_json::Error) -> String {
     format!("malformed {what}, at line {line}, column {column}")
 }
 
-/// Parses a manifest or index. *Errors.* A message.
-pub fn parse(bytes: &[u8]) -> Result<Manifest, String> {
+/// Reads a document. *Errors.* A message.
+pub fn document(bytes: impl Read) -> Result<Document, String> {
     let document: Document =
-        serde_json::from_slice(bytes).map_err(|error| json_fault("manifest", &error))?;
+        serde_json::from_reader(bytes).map_err(|error| json_fault("manifest", &error))?;
+    bounded("manifest", "layers", document.layers.as_deref())?;
+    bounded("index", "manifests", document.manifests.as_deref())?;
+    Ok(document)
+}
+
+/// Reads the configuration of an image. *Errors.* A message.
+pub fn configuration(bytes: impl Read) -> Result<ConfigBlob, String> {
+    let what = "configuration";
+    let blob: ConfigBlob =
+        serde_json::from_reader(bytes).map_err(|error| json_fault(what, &error))?;
+    let ImageConfig {
+        entrypoint,
+        cmd,
+        env,
+        working_dir,
+        user,
+        stop_signal,
+        volumes,
+    } = &blob.config;
+    bounded(what, "layers", Some(&blob.rootfs.diff_ids))?;
+    let lists = [
+        ("arguments", entrypoint),
+        ("arguments", cmd),
+        ("variables", env),
+        ("volumes", volumes),
+    ];
+    for (entries, list) in lists {
+        bounded(what, entries, Some(list))?;
+    }
+    let texts = lists.iter().flat_map(|(_, list)| list.iter());
+    let texts = texts.chain([working_dir, user]).chain(stop_signal);
+    if texts.map(String::len).sum::<usize>() > KEPT_BYTES_MAX {
+        return Err(format!(
+            "the {what} has more than {KEPT_BYTES_MAX} bytes for containers"
+        ));
+    }
+    Ok(blob)
+}
+
+fn bounded<T>(what: &str, entries: &str, list: Option<&[T]>) -> Result<(), String> {
+    match list.is_some_and(|list| list.len() > ENTRIES_MAX) {
+        true => Err(format!("the {what} has more than {ENTRIES_MAX} {entries}")),
+        false => Ok(()),
+    }
+}
+
+/// Parses a manifest or index. *Errors.* A message.
+pub fn parse(bytes: impl Read) -> Result<Manifest, String> {
+    let document = document(bytes)?;
     if document.schema_version != 2 {
         return Err(format!(
             "manifest schema version {} is not supported",
@@ -226,6 +413,44 @@ mod tests {
         let again: ConfigBlob =
             serde_json::from_value(serde_json::to_value(&config).unwrap()).unwrap();
         assert_eq!(again, config);
+    }
+
+    // findings-2 S38
+    #[test]
+    fn lists_have_a_bound() {
+        let list = |entry: &str, count| format!("[{}]", vec![entry; count].join(","));
+        let manifest = |field: &str, count| {
+            let text = format!(r#"{{"schemaVersion":2,"{field}":{}}}"#, list("{}", count));
+            document(text.as_bytes()).map(|document| document.layers.or(document.manifests))
+        };
+        let configured = |field: &str, value: &str| {
+            let text = format!(r#"{{"config":{{"{field}":{value}}}}}"#);
+            configuration(text.as_bytes())
+        };
+        for field in ["layers", "manifests"] {
+            let whole = manifest(field, ENTRIES_MAX).unwrap().unwrap();
+            assert_eq!(whole.len(), ENTRIES_MAX);
+            let error = manifest(field, ENTRIES_MAX + 2).unwrap_err();
+            assert!(error.contains(&format!("10000 {field}")), "{error}");
+        }
+        for field in ["Entrypoint", "Cmd", "Env"] {
+            configured(field, &list(r#""a""#, ENTRIES_MAX)).unwrap();
+            let error = configured(field, &list(r#""a""#, ENTRIES_MAX + 2)).unwrap_err();
+            assert!(error.contains("has more than 10000"), "{error}");
+            let long = format!(r#"["{}"]"#, "a".repeat(KEPT_BYTES_MAX + 1));
+            let error = configured(field, &long).unwrap_err();
+            assert!(error.contains("262144 bytes"), "{error}");
+        }
+        let many: Vec<String> = (0..ENTRIES_MAX + 2)
+            .map(|number| format!(r#""{number}":[]"#))
+            .collect();
+        let volumes = |count| configured("Volumes", &format!("{{{}}}", many[..count].join(",")));
+        assert_eq!(
+            volumes(ENTRIES_MAX).unwrap().config.volumes.len(),
+            ENTRIES_MAX
+        );
+        let error = volumes(ENTRIES_MAX + 2).unwrap_err();
+        assert!(error.contains("10000 volumes"), "{error}");
     }
 
     #[test]

@@ -35,4 +35,4 @@ const STREAM_BYTES: u32 = 256 * 1024;
 /// Most bytes of a tunnel that wait for their readers.
 const TUNNEL_BYTES: u32 = 4 * 1024 * 1024;
 /// Most bytes of a connection that wait for the network.
-const UNSENT_BYTES: usize = 256 * 1024;
+const UNSENT_BYTES: usize = 64 * 1024;

@@ -30,6 +30,8 @@ pub enum Budget {
     PodSessions,
     /// Tunnels of a node.
     Tunnels,
+    /// Connections to a node of another machine.
+    NodeConnections,
     /// Answers of other DNS servers that are kept.
     DnsAnswers,
     /// ConfigMaps and Secrets that the node follows for a pod.
@@ -43,7 +45,7 @@ pub enum Budget {
 }
 
 /// All bounds, in the order of their counts.
-pub const BUDGETS: [Budget; 14] = [
+pub const BUDGETS: [Budget; 15] = [
     Budget::ApiConnections,
     Budget::KubeletConnections,
     Budget::DnsConnections,
@@ -53,6 +55,7 @@ pub const BUDGETS: [Budget; 14] = [
     Budget::RequestBodies,
     Budget::PodSessions,
     Budget::Tunnels,
+    Budget::NodeConnections,
     Budget::DnsAnswers,
     Budget::WatchedObjects,
     Budget::Events,
@@ -75,6 +78,7 @@ impl Budget {
             Self::RequestBodies => "request_bodies",
             Self::PodSessions => "pod_sessions",
             Self::Tunnels => "tunnels",
+            Self::NodeConnections => "node_connections",
             Self::DnsAnswers => "dns_answers",
             Self::WatchedObjects => "watched_objects",
             Self::Events => "events",

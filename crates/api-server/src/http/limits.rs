@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use connection_limits::ShareBounds;
 use process_telemetry::SlowPolls;
 
 /// Bounds on connections and requests. The defaults suit one machine.
@@ -222,6 +223,13 @@ pub(crate) const DIRECT_AGAIN: Duration = Duration::from_secs(300);
 
 /// Most tunnels of one node to one server, which may have several addresses.
 pub(crate) const TUNNELS_PER_NODE_MAX: usize = 4;
+
+/// Most connections to the nodes of other machines. Each has some dozen kilobytes, and a node decides how long they last.
+pub(crate) const NODE_CONNECTIONS: ShareBounds = ShareBounds {
+    per_sender_max: 1024,
+    in_all_max: 3072,
+    guaranteed: 16,
+};
 
 /// Longest answer of a webhook.
 pub(crate) const WEBHOOK_ANSWER_BYTES_MAX: usize = 8 << 20;

@@ -8,9 +8,13 @@ mod agent;
 mod answers;
 mod bodies;
 mod connections;
+mod dns;
+mod hollow_node;
+mod images;
 mod rules;
 mod store;
 mod tenant;
+mod tunnels;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

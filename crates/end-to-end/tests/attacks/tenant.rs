@@ -1,5 +1,6 @@
 //! An account of a namespace that sends as it likes.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,19 +12,20 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use node_identity::Identity;
 use serde_json::json;
 use std::convert::Infallible;
-use tokio::io::{self, AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// More than any client needs: the server never waits for room of the client.
-const WINDOW: u32 = 0x7fff_ffff;
+pub const WINDOW: u32 = 0x7fff_ffff;
 
 pub type Body = BoxBody<Bytes, Infallible>;
 
@@ -34,11 +36,21 @@ pub struct Tenant {
     server: Server,
 }
 
-/// Where the server is, and whom it has to be signed by.
+/// Where the server is, whom it has to be signed by, and the certificate that is shown to it, if any.
 #[derive(Clone)]
 pub struct Server {
     address: (String, u16),
     roots: Arc<RootCertStore>,
+    identity: Option<Identity>,
+}
+
+/// The certificate and the key of an identity.
+pub fn certificate_and_key(
+    identity: &Identity,
+) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let certificates = CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes());
+    (certificates.map(Result::unwrap).collect(), key.unwrap())
 }
 
 impl Server {
@@ -52,17 +64,45 @@ impl Server {
         Self {
             address: (url.host().unwrap().to_owned(), url.port_u16().unwrap()),
             roots: Arc::new(roots),
+            identity: None,
+        }
+    }
+
+    /// The server for somebody who shows a certificate.
+    pub fn with_identity(self, identity: &Identity) -> Self {
+        Self {
+            identity: Some(identity.clone()),
+            ..self
         }
     }
 
     /// A connection with a protocol, of somebody who has said nothing yet.
     pub async fn connect(&self, protocol: &str) -> TlsStream<TcpStream> {
-        let mut tls = ClientConfig::builder()
-            .with_root_certificates(self.roots.clone())
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         let (host, port) = &self.address;
         let stream = TcpStream::connect((host.as_str(), *port)).await.unwrap();
+        self.handshake(protocol, stream).await
+    }
+
+    /// As [`connect`](Self::connect), from this address.
+    pub async fn connect_from(&self, from: IpAddr, protocol: &str) -> TlsStream<TcpStream> {
+        let (host, port) = &self.address;
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let to = (host.parse::<IpAddr>().unwrap(), *port);
+        let stream = socket.connect(to.into()).await.unwrap();
+        self.handshake(protocol, stream).await
+    }
+
+    async fn handshake(&self, protocol: &str, stream: TcpStream) -> TlsStream<TcpStream> {
+        let tls = ClientConfig::builder().with_root_certificates(self.roots.clone());
+        let mut tls = match &self.identity {
+            Some(identity) => {
+                let (certificates, key) = certificate_and_key(identity);
+                tls.with_client_auth_cert(certificates, key).unwrap()
+            }
+            None => tls.with_no_client_auth(),
+        };
+        tls.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         let name = ServerName::try_from("localhost").unwrap();
         let connector = TlsConnector::from(Arc::new(tls));
         connector.connect(name, stream).await.unwrap()
@@ -106,7 +146,23 @@ impl Tenant {
 
     /// A web socket, whose frames nobody reads.
     pub async fn web_socket(&self, path: &str) -> TlsStream<TcpStream> {
-        let mut stream = self.server.connect("http/1.1").await;
+        let stream = self.server.connect("http/1.1").await;
+        self.ask_for_web_socket(stream, path).await
+    }
+
+    /// A web socket from an address, if the server grants it.
+    pub async fn web_socket_from(&self, from: IpAddr, path: &str) -> Option<TlsStream<TcpStream>> {
+        let stream = self.server.connect_from(from, "http/1.1").await;
+        let mut stream = self.ask_for_web_socket(stream, path).await;
+        let answer = head(&mut stream).await.unwrap();
+        answer.starts_with("HTTP/1.1 101").then_some(stream)
+    }
+
+    async fn ask_for_web_socket(
+        &self,
+        mut stream: TlsStream<TcpStream>,
+        path: &str,
+    ) -> TlsStream<TcpStream> {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
@@ -114,6 +170,7 @@ impl Tenant {
             self.token
         );
         stream.write_all(request.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
         stream
     }
 
@@ -202,6 +259,15 @@ impl Connection {
         answer.into_body().collect().await.ok()?;
         Some(code)
     }
+}
+
+/// The head of a request or an answer, and no byte after it.
+pub async fn head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
 /// A reader to which nothing ever comes.

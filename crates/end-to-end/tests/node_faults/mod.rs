@@ -6,6 +6,7 @@ mod copies;
 mod full_disk;
 mod half_open;
 mod promise;
+mod restarts;
 mod returns;
 mod versions;
 

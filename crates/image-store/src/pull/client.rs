@@ -32,8 +32,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout of a read.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Maximum size of a manifest or index in bytes, as registries have it.
-const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 /// The largest answer with a token, in bytes.
 const TOKEN_BYTES_MAX: u64 = 256 << 10;
 /// Maximum size of the answer to the check that a server is a registry, in bytes.
@@ -233,14 +231,9 @@ impl RegistryClient {
         Ok(())
     }
 
-    /// A manifest or an index by tag or digest, with the digest that the registry says it has.
-    pub async fn manifest(&self, name: &str) -> Result<(Vec<u8>, Option<String>), RequestError> {
-        let answer = self.get(&format!("manifests/{name}")).await?;
-        let digest = answer.response.headers().get("docker-content-digest");
-        let digest = digest.and_then(|digest| digest.to_str().ok());
-        let digest = digest.map(str::to_owned);
-        let bytes = whole(answer, "manifest", MANIFEST_BYTES_MAX).await?;
-        Ok((bytes, digest))
+    /// A manifest or an index by tag or digest, as a stream.
+    pub async fn manifest(&self, name: &str) -> Result<RegistryResponse, RequestError> {
+        self.get(&format!("manifests/{name}")).await
     }
 
     /// A blob, as a stream.
@@ -359,6 +352,18 @@ impl RegistryResponse {
         self.response.status()
     }
 
+    /// The digest that the registry says it has.
+    pub fn digest(&self) -> Option<&str> {
+        let digest = self.response.headers().get("docker-content-digest")?;
+        digest.to_str().ok()
+    }
+
+    /// Whether it says that it has more bytes.
+    pub fn is_longer_than(&self, limit: u64) -> bool {
+        let length = self.response.body().content_length();
+        length.is_some_and(|length| length > limit)
+    }
+
     /// The next piece; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RequestError> {
         loop {
@@ -464,12 +469,7 @@ async fn whole(
     limit: u64,
 ) -> Result<Vec<u8>, RequestError> {
     let too_long = RequestError::TooLong { what, limit };
-    if answer
-        .response
-        .body()
-        .content_length()
-        .is_some_and(|length| length > limit)
-    {
+    if answer.is_longer_than(limit) {
         return Err(too_long);
     }
     let mut bytes = Vec::new();

@@ -3,6 +3,7 @@
 
 mod challenge;
 mod client;
+mod document;
 mod error;
 mod reach;
 
@@ -24,10 +25,7 @@ use crate::digest::Digest;
 use crate::disk_space::{KeepFree, WriteSpace};
 use crate::index::{Image, ImageRecord};
 use crate::layers::{Settled, layer_name};
-use crate::manifest::{
-    Blob, ConfigBlob, Manifest, architecture, for_this_platform, json_fault,
-    parse as parse_manifest,
-};
+use crate::manifest::{Blob, architecture};
 use crate::reference::{Reference, parse};
 use crate::registries::{Endpoint, RegistriesConfig};
 use crate::stall_detector::{MinimumSpeed, Observer, PullProgress, TooSlow};
@@ -41,8 +39,9 @@ pub(crate) use reach::may_send;
 
 /// Layers that are downloaded at the same time.
 const DOWNLOADS_MAX: usize = 3;
-/// The largest configuration that is read, in bytes.
-const CONFIG_BYTES_MAX: u64 = 8 << 20;
+
+/// Maximum length of what an error says of a registry's data, in bytes: the registry chooses the text.
+const REASON_BYTES_MAX: usize = 1024;
 
 /// Maximum number of attempts at one endpoint after a temporary failure: it is busy, the connection
 /// broke, or a layer was removed before the image had a name.
@@ -241,9 +240,7 @@ impl Pull<'_> {
         let shown = client.show_itself().await;
         shown.map_err(|error| self.remote(error))?;
         let (digest, config, layers) = self.manifest(client).await?;
-        let bytes = self.small_blob(client, &config).await?;
-        let blob: ConfigBlob = serde_json::from_slice(&bytes)
-            .map_err(|error| self.malformed(json_fault("configuration", &error)))?;
+        let blob = self.configuration(client, &config).await?;
         if blob.os != "linux" || blob.architecture != architecture() {
             return Err(self.wrong_platform(&[format!("{}/{}", blob.os, blob.architecture)]));
         }
@@ -331,70 +328,6 @@ impl Pull<'_> {
             .await
             .map_err(|error| self.malformed(format!("cut off: {error}")))?
             .map_err(|source| self.store_error(source))
-    }
-
-    /// The manifest for this machine: its digest, the configuration, the layers.
-    async fn manifest(
-        &self,
-        client: &RegistryClient,
-    ) -> Result<(Digest, Blob, Vec<Blob>), PullError> {
-        let (name, expected) = match (self.target.digest(), self.target.tag()) {
-            (Some(digest), _) => (digest, Some(digest)),
-            (None, tag) => (tag.unwrap_or("latest"), None),
-        };
-        match self.document(client, name, expected).await? {
-            (digest, Manifest::Image { config, layers }) => Ok((digest, config, layers)),
-            (_, Manifest::Index(entries)) => {
-                let entry =
-                    for_this_platform(&entries).map_err(|found| self.wrong_platform(&found))?;
-                let wanted = Digest::parse(&entry.digest).ok_or_else(|| {
-                    self.malformed(format!("malformed digest {:?}", entry.digest))
-                })?;
-                let wanted = wanted.as_str();
-                match self.document(client, wanted, Some(wanted)).await? {
-                    (digest, Manifest::Image { config, layers }) => Ok((digest, config, layers)),
-                    (_, Manifest::Index(_)) => Err(self.malformed("an index of indexes")),
-                }
-            }
-        }
-    }
-
-    async fn document(
-        &self,
-        client: &RegistryClient,
-        name: &str,
-        expected: Option<&str>,
-    ) -> Result<(Digest, Manifest), PullError> {
-        let answer = client.manifest(name).await;
-        let (bytes, said) = answer.map_err(|error| self.remote(error))?;
-        let digest = Digest::of(&bytes);
-        // A digest of another algorithm cannot be compared.
-        let said = said.filter(|said| Digest::parse(said).is_some());
-        let mut expected = [expected, said.as_deref()].into_iter().flatten();
-        if let Some(expected) = expected.find(|expected| *expected != digest.as_str()) {
-            return Err(self.mismatch(expected));
-        }
-        let manifest = parse_manifest(&bytes).map_err(|reason| self.malformed(reason))?;
-        Ok((digest, manifest))
-    }
-
-    async fn small_blob(&self, client: &RegistryClient, blob: &Blob) -> Result<Vec<u8>, PullError> {
-        if blob.size > CONFIG_BYTES_MAX {
-            return Err(self.malformed("the configuration is larger than 8 MiB"));
-        }
-        let mut bytes = Vec::new();
-        let answer = client.blob(blob.digest.as_str()).await;
-        let mut download = answer.map_err(|error| self.remote(error))?;
-        while let Some(chunk) = download.next().await.map_err(|error| self.remote(error))? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() as u64 > CONFIG_BYTES_MAX {
-                return Err(self.mismatch(blob.digest.as_str()));
-            }
-        }
-        if Digest::of(&bytes) != blob.digest {
-            return Err(self.mismatch(blob.digest.as_str()));
-        }
-        Ok(bytes)
     }
 
     /// Downloads a layer to disk, checks it, unpacks it: by itself, or above others.
@@ -540,7 +473,7 @@ impl Pull<'_> {
     fn malformed(&self, reason: impl Into<String>) -> PullError {
         PullError::Malformed {
             reference: self.name.clone(),
-            reason: reason.into(),
+            reason: shortened(reason.into()),
         }
     }
 
@@ -548,7 +481,7 @@ impl Pull<'_> {
         PullError::WrongPlatform {
             reference: self.name.clone(),
             wanted: architecture().to_owned(),
-            found: found.join(", "),
+            found: shortened(found.join(", ")),
         }
     }
 
@@ -574,6 +507,14 @@ async fn drop_layers(store: &ImageStore, layers: BTreeSet<String>) {
         error = failed,
         "layers of an image that does not fit stay behind"
     );
+}
+
+fn shortened(mut text: String) -> String {
+    if text.len() > REASON_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));
+        text.push('…');
+    }
+    text
 }
 
 /// The error with its causes.

@@ -216,10 +216,6 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["image-archive"]),
     ),
     (
-        "image-store/src/decoders.rs",
-        ByStrangers(&["image-manifest"]),
-    ),
-    (
         "image-store/src/digest.rs",
         ByStrangers(&["image-manifest"]),
     ),
@@ -227,10 +223,6 @@ const TABLE: &[(&str, Said)] = &[
     ("image-store/src/index.rs", OWN_FILE),
     (
         "image-store/src/manifest.rs",
-        ByStrangers(&["image-manifest"]),
-    ),
-    (
-        "image-store/src/pull/mod.rs",
         ByStrangers(&["image-manifest"]),
     ),
     (

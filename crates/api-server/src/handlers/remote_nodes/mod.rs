@@ -4,6 +4,7 @@
 //! Both sides present a certificate of the cluster's authority. The node's certificate must be valid for the
 //! address and must name the node, because an address in a Node object proves no identity.
 
+mod place;
 mod tunnels;
 mod ways;
 
@@ -32,6 +33,7 @@ use crate::handlers::forwarding;
 use crate::handlers::nodes::{NodeConnector, NodeService};
 use crate::http::body::{BoxBody, BoxError};
 use crate::objects::storage::{Objects, reading};
+use place::{Placed, Places};
 pub(crate) use tunnels::{Tunnels, accept};
 pub use ways::NodeConnection;
 use ways::{Attempt, LastDirectDial, attempts};
@@ -65,6 +67,7 @@ pub(crate) struct Nodes {
 #[derive(Default)]
 struct Remote {
     tunnels: Arc<Tunnels>,
+    places: Places,
     /// By node.
     last: Mutex<BTreeMap<String, LastDirectDial>>,
     connections: Counts,
@@ -246,7 +249,9 @@ impl Remote {
         to: &Destination,
         mut request: Request<BoxBody>,
     ) -> Result<Response<BoxBody>, BoxError> {
+        let _place = self.places.take(&to.name)?;
         let (_, stream) = self.connect(to).await?;
+        let stream = Placed { stream, _place };
         forwarding::clean(request.headers_mut());
         let host = HeaderValue::from_str(&to.place.to_string())?;
         request.headers_mut().insert(HOST, host);

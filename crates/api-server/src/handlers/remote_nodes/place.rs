@@ -1,0 +1,102 @@
+//! The places for connections to nodes: a node that does not end its answers has some of them, and leaves room for others.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use connection_limits::{Share, Shares};
+use process_telemetry::refusals::{self, Budget};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::http::limits::NODE_CONNECTIONS;
+
+/// The places of all nodes, by name.
+pub(super) struct Places(Shares<String>);
+
+/// A node has all connections that it may have.
+#[derive(Debug, thiserror::Error)]
+#[error("this server has too many connections to it")]
+pub(super) struct TooManyConnections;
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Shares::within(NODE_CONNECTIONS))
+    }
+}
+
+impl Places {
+    /// A place for a connection to a node.
+    ///
+    /// *Errors.* The node has all of its places.
+    pub(super) fn take(&self, node: &str) -> Result<Share<String>, TooManyConnections> {
+        let place = self.0.take(node.to_owned());
+        if place.is_none() {
+            refusals::count(Budget::NodeConnections);
+        }
+        place.ok_or(TooManyConnections)
+    }
+}
+
+/// A connection, which has its place until it ends.
+pub(super) struct Placed<S> {
+    pub(super) stream: S,
+    pub(super) _place: Share<String>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Placed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Placed<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // findings-2 S38
+    #[test]
+    fn a_node_has_some_places_and_leaves_room_for_others() {
+        let places = Places::default();
+        let mut held: Vec<Share<String>> = (0..NODE_CONNECTIONS.per_sender_max)
+            .map(|_| places.take("n1").unwrap())
+            .collect();
+        places.take("n1").unwrap_err();
+        places.take("n2").unwrap();
+        held.pop();
+        places.take("n1").unwrap();
+    }
+}

@@ -1,0 +1,260 @@
+//! Pods that ask for names without end, and answer what they have asked themselves.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use end_to_end::{Instance, Kubectl, Network, Registry, wait_for, with_images};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use super::Scene;
+
+/// A name that does not exist, as long as names may be.
+fn outside_name(number: usize) -> String {
+    let label = "x".repeat(60);
+    format!("n{number}.{label}.{label}.{label}.attack.example")
+}
+
+/// A question for the address of a name.
+fn question(id: u16, name: &str) -> Vec<u8> {
+    let mut bytes = id.to_be_bytes().to_vec();
+    // Recursion is wanted; there is one question.
+    bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.split('.') {
+        bytes.push(u8::try_from(label.len()).unwrap());
+        bytes.extend(label.bytes());
+    }
+    bytes.extend([0, 0, 1, 0, 1]);
+    bytes
+}
+
+/// An answer to a question, which has to be asked for by TCP.
+fn truncated(question: &[u8]) -> Vec<u8> {
+    let mut bytes = question[..end_of_name(question) + 4].to_vec();
+    bytes[2..12].copy_from_slice(&[0x83, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]);
+    bytes
+}
+
+/// An answer with as many addresses as fit into a message.
+fn addresses(question: &[u8]) -> Vec<u8> {
+    let room = usize::from(u16::MAX) - question.len();
+    of_records(question, room / 16, |number| {
+        let [.., high, low] = number.to_be_bytes();
+        vec![0, 1, 0, 1, 0, 0, 0, 30, 0, 4, 10, 9, high, low]
+    })
+}
+
+/// An answer with some texts, each as large as fits.
+fn texts(question: &[u8]) -> Vec<u8> {
+    of_records(question, 60, |_| {
+        let mut record = vec![0, 16, 0, 1, 0, 0, 0, 30, 4, 0];
+        record.extend([[255; 256]; 4].concat());
+        record
+    })
+}
+
+/// An answer with records that have the name of the question.
+fn of_records(question: &[u8], count: usize, record: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
+    let mut bytes = truncated(question);
+    let [high, low] = u16::try_from(count).unwrap().to_be_bytes();
+    bytes[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, high, low, 0, 0, 0, 0]);
+    for number in 0..count {
+        bytes.extend([0xc0, 12]);
+        bytes.extend(record(number));
+    }
+    bytes
+}
+
+fn end_of_name(question: &[u8]) -> usize {
+    let mut at = 12;
+    while question[at] != 0 {
+        at += usize::from(question[at]) + 1;
+    }
+    at + 1
+}
+
+/// A server whose machine asks this other DNS server, and two pods, "greedy" and "modest".
+fn scene(upstream: IpAddr) -> (Registry, Scene, Kubectl, SocketAddr) {
+    let directory = tempfile::tempdir().unwrap();
+    let list = directory.path().join("resolv.conf");
+    fs::write(&list, format!("nameserver {upstream}\n")).unwrap();
+    // The processes that this thread starts see the list.
+    let start = || -> (Registry, Instance) {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none).unwrap();
+        mount(
+            Some(&list),
+            "/etc/resolv.conf",
+            none,
+            MsFlags::MS_BIND,
+            none,
+        )
+        .unwrap();
+        with_images()
+    };
+    let (registry, instance) = thread::scope(|scope| scope.spawn(start).join().unwrap());
+    let kubectl = instance.kubectl();
+    for pod in ["greedy", "modest"] {
+        let run = ["run", pod, "--image=busybox:1", "--", "sleep", "1000"];
+        kubectl.ok(&run);
+    }
+    kubectl.wait_pods_ready(&["pod/greedy", "pod/modest"]);
+    let list = kubectl.ok(&["exec", "greedy", "--", "cat", "/etc/resolv.conf"]);
+    let mut servers = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("nameserver "));
+    let server: IpAddr = servers.next().unwrap().trim().parse().unwrap();
+    let scene = Scene::on(instance, 0);
+    (registry, scene, kubectl, (server, 53).into())
+}
+
+/// The names of the cluster are answered to another pod until the attack is over, which goes on meanwhile.
+fn while_others_are_answered(
+    (kubectl, server): (&Kubectl, SocketAddr),
+    attack: impl FnOnce() + Send,
+) {
+    let [greedy, modest] = ["greedy", "modest"].map(|pod| Network::of_pod(kubectl, pod, "sleep"));
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let attacking = scope.spawn(|| {
+            greedy.run(attack);
+            is_over.store(true, Ordering::Relaxed);
+        });
+        modest.run(|| {
+            let name = "kubernetes.default.svc.cluster.local";
+            let mut answers = 0;
+            while answers == 0 || !(is_over.load(Ordering::Relaxed) || attacking.is_finished()) {
+                let what = format!("answer {answers} to another pod");
+                wait_for(&what, 30, || addresses_of(name, server));
+                answers += 1;
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        attacking.join().unwrap();
+    });
+}
+
+/// The answer to a question by UDP, if it has addresses.
+fn addresses_of(name: &str, server: SocketAddr) -> Result<Vec<u8>, String> {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    socket.send_to(&question(7, name), server).unwrap();
+    let mut answer = vec![0; 4096];
+    let length = socket
+        .recv(&mut answer)
+        .map_err(|error| error.to_string())?;
+    answer.truncate(length);
+    let (code, addresses) = (answer[3] & 15, answer[7]);
+    match code == 0 && addresses > 0 {
+        true => Ok(answer),
+        false => Err(format!("code {code}, {addresses} addresses")),
+    }
+}
+
+/// Questions for other names without end, which nobody answers, and many halves of questions by TCP.
+// findings-2 S38
+#[test]
+fn questions_that_nobody_answers() {
+    // No other test has this address.
+    let upstream = IpAddr::from([127, 0, 0, 77]);
+    let _silent = UdpSocket::bind((upstream, 53)).unwrap();
+    let (_registry, mut scene, kubectl, server) = scene(upstream);
+    let mut open = Vec::new();
+    while_others_are_answered((&kubectl, server), || {
+        let sockets: Vec<UdpSocket> = (0..20)
+            .map(|_| UdpSocket::bind("0.0.0.0:0").unwrap())
+            .collect();
+        for round in 0..40 {
+            for number in 0..100 {
+                for (place, socket) in sockets.iter().enumerate() {
+                    let name = outside_name((round * 100 + number) * sockets.len() + place);
+                    // A full queue loses questions.
+                    drop(socket.send_to(&question(9, &name), server));
+                }
+                thread::sleep(Duration::from_millis(2));
+            }
+            for _ in 0..10 {
+                open.push(half_a_question(server));
+            }
+        }
+    });
+    scene.wait_until_it_grows_no_more();
+    scene.assert_withstood("questions that nobody answers");
+    assert!(scene.refusals("dns_questions") > 0);
+    assert!(scene.refusals("dns_connections") > 0);
+}
+
+/// A connection with most of a question that is as long as questions may be.
+fn half_a_question(server: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream
+        .set_write_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    let mut bytes = u16::MAX.to_be_bytes().to_vec();
+    bytes.extend(question(9, &outside_name(0)));
+    bytes.resize(60_000, 0);
+    // The server may have closed the connection for newer ones.
+    drop(stream.write_all(&bytes));
+    stream
+}
+
+/// Answers as large as they may be, to more questions than the server keeps answers of.
+// findings-2 S38
+#[test]
+fn large_answers() {
+    let upstream = IpAddr::from([127, 0, 0, 78]);
+    let udp = UdpSocket::bind((upstream, 53)).unwrap();
+    let tcp = TcpListener::bind((upstream, 53)).unwrap();
+    thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok((length, from)) = udp.recv_from(&mut bytes) {
+            drop(udp.send_to(&truncated(&bytes[..length]), from));
+        }
+    });
+    thread::spawn(move || {
+        for stream in tcp.incoming().flatten() {
+            thread::spawn(move || answer_by_tcp(stream));
+        }
+    });
+    let (_registry, mut scene, kubectl, server) = scene(upstream);
+    while_others_are_answered((&kubectl, server), || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .unwrap();
+        let mut answered = 0;
+        for round in 0..150 {
+            for number in 0..10 {
+                let name = outside_name(round * 10 + number);
+                socket.send_to(&question(9, &name), server).unwrap();
+            }
+            let mut answer = [0; 4096];
+            answered += (0..10).filter(|_| socket.recv(&mut answer).is_ok()).count();
+        }
+        assert!(answered > 1000, "{answered}");
+    });
+    scene.wait_until_it_grows_no_more();
+    scene.assert_withstood("large answers");
+}
+
+/// Answers one question of a connection.
+fn answer_by_tcp(mut stream: TcpStream) -> Option<()> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).ok()?;
+    let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut bytes).ok()?;
+    // By the identity of the question, which is random.
+    let answer = match bytes[1] % 2 {
+        0 => addresses(&bytes),
+        _ => texts(&bytes),
+    };
+    let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
+    stream.write_all(&[&length[..], &answer].concat()).ok()
+}
