@@ -39,7 +39,9 @@ pub const EVENTS_QUEUED_MAX: usize = 1000;
 pub const EVENTS_AT_ONCE: usize = 16;
 /// The time after a write in which the events of a component are collected.
 pub const EVENT_WINDOW: Duration = Duration::from_millis(100);
-/// Distinct events remembered for aggregation; the least recently seen is forgotten.
+/// The time for which the API server keeps an event.
+pub const EVENT_STORED: Duration = Duration::from_secs(3600);
+/// Distinct events remembered for aggregation; those of the least recently seen topic are forgotten.
 pub const EVENTS_REMEMBERED_MAX: usize = 4096;
 /// Burst of events of one reason and object; client-go has this bound for all reasons together.
 pub const EVENT_BURST: u32 = 25;

@@ -5,7 +5,7 @@
 //! reason gets no more events of it for a while. Pure: time is an argument.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -37,30 +37,39 @@ pub(crate) enum EventVerdict {
     Silence,
 }
 
+/// The topics of an hour, which is as long as an event is stored, and at most
+/// [`limits::EVENTS_REMEMBERED_MAX`] messages.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    written: Recent<(SimilarEvents, String), Written>,
-    topics: Recent<SimilarEvents, Messages>,
+    topics: HashMap<Arc<SimilarEvents>, Topic>,
+    /// The topics in the order of their last use.
+    by_use: BTreeMap<u64, Arc<SimilarEvents>>,
+    uses: u64,
+    messages: usize,
+}
+
+/// The events of one topic.
+#[derive(Debug)]
+struct Topic {
+    last_use: u64,
+    used_at: Timestamp,
     /// client-go has one budget for all reasons. Here objects have more events, and repeated
     /// waiting messages must not suppress others.
-    budgets: Recent<SimilarEvents, Tokens>,
+    tokens: f64,
+    messages: Vec<Message>,
+}
+
+#[derive(Debug)]
+struct Message {
+    text: String,
+    at: Timestamp,
+    written: Option<Written>,
 }
 
 #[derive(Clone, Debug)]
 struct Written {
     name: String,
     count: i32,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Messages {
-    seen: BTreeMap<String, Timestamp>,
-}
-
-#[derive(Clone, Debug)]
-struct Tokens {
-    tokens: f64,
-    at: Timestamp,
 }
 
 const COMBINED: &str = "(combined from similar events): ";
@@ -73,12 +82,15 @@ impl Memory {
         message: &str,
         now: Timestamp,
     ) -> EventVerdict {
-        let (key, text) = if self.is_one_of_many(topic, message, now) {
-            (COMBINED.to_owned(), format!("{COMBINED}{message}"))
-        } else {
-            (message.to_owned(), message.to_owned())
+        self.forget_topics_before(now);
+        let topic = self.used(topic, now);
+        let messages_before = topic.messages.len();
+        let text = match topic.is_one_of_many(message, now) {
+            true => format!("{COMBINED}{message}"),
+            false => message.to_owned(),
         };
-        let verdict = match self.written.get_mut(&(topic.clone(), key)) {
+        let written = topic.seen(key(&text), now).written.as_mut();
+        let verdict = match written {
             Some(written) => {
                 written.count = written.count.saturating_add(1);
                 EventVerdict::Repeat {
@@ -89,7 +101,11 @@ impl Memory {
             }
             None => EventVerdict::Create { message: text },
         };
-        if self.spend(topic, now) {
+        let may_write = topic.spend();
+        let new_messages = topic.messages.len() - messages_before;
+        self.messages += new_messages;
+        self.forget_topics_beyond_the_bound();
+        if may_write {
             verdict
         } else {
             refusals::count(Budget::Events);
@@ -99,132 +115,135 @@ impl Memory {
 
     /// Remembers under which name an event was written.
     pub(crate) fn remember(&mut self, topic: &SimilarEvents, message: &str, name: String) {
-        let key = if message.starts_with(COMBINED) {
-            COMBINED
-        } else {
-            message
-        };
-        self.written
-            .insert((topic.clone(), key.to_owned()), Written { name, count: 1 });
+        if let Some(message) = self.message(topic, message) {
+            message.written = Some(Written { name, count: 1 });
+        }
     }
 
     /// Forgets an event that is not there any more.
     pub(crate) fn forget(&mut self, topic: &SimilarEvents, message: &str) {
-        let key = if message.starts_with(COMBINED) {
-            COMBINED
-        } else {
-            message
-        };
-        self.written.remove(&(topic.clone(), key.to_owned()));
+        if let Some(message) = self.message(topic, message) {
+            message.written = None;
+        }
     }
 
-    fn is_one_of_many(&mut self, topic: &SimilarEvents, message: &str, now: Timestamp) -> bool {
-        let messages = self.topics.get_or_default(topic);
-        messages
-            .seen
-            .retain(|_, at| elapsed(*at, now) < limits::EVENT_SIMILAR_WINDOW);
-        if let Some(at) = messages.seen.get_mut(message) {
-            *at = now;
-            return false;
-        }
-        if messages.seen.len() >= limits::EVENT_SIMILAR_MAX {
-            return true;
-        }
-        messages.seen.insert(message.to_owned(), now);
-        false
+    fn message(&mut self, topic: &SimilarEvents, message: &str) -> Option<&mut Message> {
+        self.topics.get_mut(topic)?.message(key(message))
     }
 
-    fn spend(&mut self, topic: &SimilarEvents, now: Timestamp) -> bool {
-        let full = f64::from(limits::EVENT_BURST);
-        if self.budgets.get_mut(topic).is_none() {
-            self.budgets.insert(
-                topic.clone(),
-                Tokens {
-                    tokens: full,
-                    at: now,
-                },
-            );
+    /// The topic, which is the most recently used one from now on.
+    fn used(&mut self, topic: &SimilarEvents, now: Timestamp) -> &mut Topic {
+        self.uses += 1;
+        let known = self.topics.get(topic).map(|topic| topic.last_use);
+        let name = known.and_then(|last_use| self.by_use.remove(&last_use));
+        let name = name.unwrap_or_else(|| Arc::new(topic.clone()));
+        self.by_use.insert(self.uses, Arc::clone(&name));
+        let topic = self.topics.entry(name).or_insert_with(|| Topic::new(now));
+        topic.refill(now);
+        topic.last_use = self.uses;
+        topic
+    }
+
+    /// The events of a topic that was not used for an hour are not stored any more.
+    fn forget_topics_before(&mut self, now: Timestamp) {
+        while let Some(oldest) = self.by_use.first_entry() {
+            let topic = self.topics.get(oldest.get());
+            let is_stored = |topic: &Topic| elapsed(topic.used_at, now) < limits::EVENT_STORED;
+            if topic.is_some_and(is_stored) {
+                return;
+            }
+            self.forget_oldest();
         }
-        let Some(budget) = self.budgets.get_mut(topic) else {
-            return true;
-        };
-        let refill = elapsed(budget.at, now).as_secs_f64() / limits::EVENT_REFILL.as_secs_f64();
-        budget.tokens = (budget.tokens + refill).min(full);
-        budget.at = now;
-        if budget.tokens < 1.0 {
+    }
+
+    fn forget_topics_beyond_the_bound(&mut self) {
+        while self.messages > limits::EVENTS_REMEMBERED_MAX && self.by_use.len() > 1 {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.by_use.pop_first();
+        let topic = oldest.and_then(|(_, oldest)| self.topics.remove(&oldest));
+        self.messages -= topic.map_or(0, |topic| topic.messages.len());
+    }
+}
+
+impl Topic {
+    fn new(now: Timestamp) -> Self {
+        Self {
+            last_use: 0,
+            used_at: now,
+            tokens: f64::from(limits::EVENT_BURST),
+            messages: Vec::new(),
+        }
+    }
+
+    fn message(&mut self, text: &str) -> Option<&mut Message> {
+        self.messages
+            .iter_mut()
+            .find(|message| message.text == text)
+    }
+
+    /// Whether as many other messages as may be events of their own were seen lately.
+    fn is_one_of_many(&self, text: &str, now: Timestamp) -> bool {
+        let is_recent =
+            |message: &Message| elapsed(message.at, now) < limits::EVENT_SIMILAR_WINDOW;
+        let own = || self.messages.iter().filter(|message| message.text != COMBINED);
+        let mut recent = own().filter(|message| is_recent(message));
+        !recent.clone().any(|message| message.text == text)
+            && recent.nth(limits::EVENT_SIMILAR_MAX - 1).is_some()
+    }
+
+    /// The message, which was seen now. A topic keeps as many as may be events of their own and the combined one: the
+    /// one that was seen the longest ago is dropped.
+    fn seen(&mut self, text: &str, now: Timestamp) -> &mut Message {
+        let position = self.messages.iter().position(|message| message.text == text);
+        let position = position.unwrap_or_else(|| {
+            if self.messages.len() > limits::EVENT_SIMILAR_MAX {
+                let ages = self.messages.iter().enumerate();
+                let oldest = ages.min_by_key(|(_, message)| message.at);
+                if let Some((oldest, _)) = oldest {
+                    self.messages.swap_remove(oldest);
+                }
+            }
+            self.messages.push(Message {
+                text: text.to_owned(),
+                at: now,
+                written: None,
+            });
+            self.messages.len() - 1
+        });
+        let message = &mut self.messages[position];
+        message.at = now;
+        message
+    }
+
+    fn refill(&mut self, now: Timestamp) {
+        let refill = elapsed(self.used_at, now).as_secs_f64() / limits::EVENT_REFILL.as_secs_f64();
+        self.tokens = (self.tokens + refill).min(f64::from(limits::EVENT_BURST));
+        self.used_at = now;
+    }
+
+    fn spend(&mut self) -> bool {
+        if self.tokens < 1.0 {
             return false;
         }
-        budget.tokens -= 1.0;
+        self.tokens -= 1.0;
         true
+    }
+}
+
+/// The text by which the memory knows a message: all combined ones are the same.
+fn key(message: &str) -> &str {
+    match message.starts_with(COMBINED) {
+        true => COMBINED,
+        false => message,
     }
 }
 
 fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
-}
-
-/// A map that drops the least recently used entry.
-#[derive(Debug)]
-struct Recent<Id, T> {
-    entries: HashMap<Id, (u64, T)>,
-    used: BTreeMap<u64, Id>,
-    clock: u64,
-}
-
-impl<Id, T> Default for Recent<Id, T> {
-    fn default() -> Self {
-        Self {
-            entries: HashMap::new(),
-            used: BTreeMap::new(),
-            clock: 0,
-        }
-    }
-}
-
-impl<Id: Clone + Eq + Hash, T> Recent<Id, T> {
-    fn get_mut(&mut self, id: &Id) -> Option<&mut T> {
-        self.clock += 1;
-        let (stamp, value) = self.entries.get_mut(id)?;
-        if let Some(id) = self.used.remove(stamp) {
-            self.used.insert(self.clock, id);
-        }
-        *stamp = self.clock;
-        Some(value)
-    }
-
-    fn insert(&mut self, id: Id, value: T) {
-        self.remove(&id);
-        self.clock += 1;
-        self.used.insert(self.clock, id.clone());
-        self.entries.insert(id, (self.clock, value));
-        while self.entries.len() > limits::EVENTS_REMEMBERED_MAX {
-            let Some((_, oldest)) = self.used.pop_first() else {
-                break;
-            };
-            self.entries.remove(&oldest);
-        }
-    }
-
-    fn remove(&mut self, id: &Id) {
-        if let Some((stamp, _)) = self.entries.remove(id) {
-            self.used.remove(&stamp);
-        }
-    }
-}
-
-impl<Id: Clone + Eq + Hash, T: Default + Clone> Recent<Id, T> {
-    fn get_or_default(&mut self, id: &Id) -> &mut T {
-        if !self.entries.contains_key(id) {
-            self.insert(id.clone(), T::default());
-        }
-        self.clock += 1;
-        let clock = self.clock;
-        let entry = self
-            .entries
-            .entry(id.clone())
-            .or_insert_with(|| (clock, T::default()));
-        &mut entry.1
-    }
 }
 
 #[cfg(test)]
@@ -300,16 +319,74 @@ mod tests {
         assert_ne!(memory.judge(&topic(), "m", at(302)), EventVerdict::Silence);
     }
 
-    #[test]
-    fn what_was_used_longest_ago_is_forgotten_first() {
-        let mut recent = Recent::<usize, usize>::default();
-        for id in 0..limits::EVENTS_REMEMBERED_MAX {
-            recent.insert(id, id);
+    /// The number of the topic, so that each has an object of its own.
+    fn numbered(number: usize) -> SimilarEvents {
+        SimilarEvents {
+            object: format!("uid-{number}"),
+            ..topic()
         }
-        recent.get_mut(&0);
-        recent.insert(usize::MAX, 0);
-        assert!(recent.get_mut(&0).is_some());
-        assert!(recent.get_mut(&1).is_none());
-        assert_eq!(recent.entries.len(), recent.used.len());
+    }
+
+    fn write(memory: &mut Memory, topic: &SimilarEvents, message: &str, now: Timestamp) {
+        memory.judge(topic, message, now);
+        memory.remember(topic, message, "written".to_owned());
+    }
+
+    fn is_known(memory: &Memory, topic: &SimilarEvents) -> bool {
+        memory.topics.contains_key(topic)
+    }
+
+    #[test]
+    fn the_topic_that_was_used_longest_ago_is_forgotten_first() {
+        let mut memory = Memory::default();
+        for number in 0..limits::EVENTS_REMEMBERED_MAX {
+            write(&mut memory, &numbered(number), "m", at(1));
+        }
+        write(&mut memory, &numbered(0), "m", at(2));
+        assert!(is_known(&memory, &numbered(1)));
+        write(&mut memory, &numbered(usize::MAX), "m", at(2));
+        assert!(is_known(&memory, &numbered(0)));
+        assert!(!is_known(&memory, &numbered(1)));
+        assert_eq!(memory.topics.len(), memory.by_use.len());
+        assert_eq!(memory.messages, limits::EVENTS_REMEMBERED_MAX);
+    }
+
+    /// findings-2 R41
+    #[test]
+    fn topics_are_forgotten_with_their_events() {
+        let mut memory = Memory::default();
+        for number in 0..1000 {
+            write(&mut memory, &numbered(number), "m", at(1));
+        }
+        write(&mut memory, &numbered(0), "m", at(3600));
+        assert_eq!(memory.topics.len(), 1000);
+        write(&mut memory, &numbered(0), "m", at(3601));
+        assert_eq!(memory.topics.len(), 1);
+        assert_eq!(memory.messages, 1);
+    }
+
+    /// findings-2 R41
+    #[test]
+    fn a_topic_keeps_a_bounded_number_of_messages_and_counts_the_last_ones_on() {
+        let mut memory = Memory::default();
+        for number in 0..100 {
+            // One message each minute: ten are within the window.
+            let (message, now) = (format!("m{number}"), at(number * 60));
+            assert_eq!(
+                memory.judge(&topic(), &message, now),
+                EventVerdict::Create {
+                    message: message.clone()
+                }
+            );
+            memory.remember(&topic(), &message, message.clone());
+        }
+        assert_eq!(memory.messages, limits::EVENT_SIMILAR_MAX + 1);
+        let later = at(99 * 60 + 1200);
+        let again = EventVerdict::Repeat {
+            name: "m99".to_owned(),
+            count: 2,
+            message: "m99".to_owned(),
+        };
+        assert_eq!(memory.judge(&topic(), "m99", later), again);
     }
 }

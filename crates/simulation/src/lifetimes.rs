@@ -52,6 +52,9 @@ const BETWEEN_CHANGES: Duration = Duration::from_millis(200);
 /// The time after which nothing is written any more, because all windows are over.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// Longer than events, their memory and the history of the store are kept.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(2 * 3600);
+
 /// Creates sets with a Service each, updates all pods once, and deletes the sets. The writes of all
 /// clients are counted, from the creation to the end of the last pod.
 ///
@@ -116,6 +119,30 @@ pub fn work_of_changes(sets: Sets, changes: usize, count: fn() -> usize) -> Resu
             sleep(BETWEEN_CHANGES).await;
         }
         Ok(count() - start - 2 * idle)
+    };
+    run::alone(1, life)?
+}
+
+/// Creates and deletes sets so many times, and after each time waits until events and history are forgotten. Returns `count`
+/// after each round.
+///
+/// # Errors
+/// As [`count_writes`].
+pub fn count_after_rounds(sets: Sets, rounds: usize, count: fn() -> usize) -> Result<Vec<usize>> {
+    let life = move || async move {
+        let all = Lives::prepare(sets, STARTUP_MILLIS, AtNodeLoss::Wait).await?;
+        let mut counts = Vec::new();
+        for _ in 0..rounds {
+            all.create().await?;
+            all.delete().await?;
+            let services: Api<Service> = all.api();
+            for name in all.names() {
+                services.delete(&name, &DeleteParams::default()).await?;
+            }
+            sleep(FORGOTTEN_AFTER).await;
+            counts.push(count());
+        }
+        Ok(counts)
     };
     run::alone(1, life)?
 }

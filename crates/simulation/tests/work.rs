@@ -1,10 +1,10 @@
 //! The work that follows from one event of a pod, in the API server, the controllers and the scheduler: it does
 //! not grow with the number of other pods. The bytes of all allocations are counted, so a copy of other pods, or a
-//! list of them, is seen. A program of its own, because its allocator counts those of the whole process.
+//! list of them, is seen. And pods that were leave nothing in memory. A program of its own, because its allocator counts those of the whole process.
 
 use std::alloc::System;
 
-use simulation::lifetimes::{Sets, work_of_changes};
+use simulation::lifetimes::{Sets, count_after_rounds, work_of_changes};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -41,4 +41,30 @@ fn an_event_of_a_pod_costs_the_same_among_few_and_among_many_pods() {
         many <= bound,
         "{many} bytes among many pods, {few} among few"
     );
+}
+
+const ROUND: Sets = Sets {
+    number: 20,
+    replicas: 3,
+};
+/// So many that values which are kept until there are more of them are given up in each half.
+const ROUNDS: usize = 24;
+/// The most bytes that stay of a pod that was, twice what was counted: names in the records of the simulation.
+const BYTES_OF_A_POD_THAT_WAS: usize = 120;
+
+fn live_bytes() -> usize {
+    let stats = MEMORY.stats();
+    stats.bytes_allocated - stats.bytes_deallocated
+}
+
+/// findings-2 R41
+#[test]
+fn pods_that_were_leave_nothing_in_memory() {
+    let bytes = count_after_rounds(ROUND, ROUNDS, live_bytes).expect("a life without faults");
+    println!("{bytes:?}");
+    let (first, second) = bytes.split_at(ROUNDS / 2);
+    let [first, second] = [first, second].map(|half| half.iter().copied().max());
+    let pods = ROUNDS / 2 * ROUND.number * ROUND.replicas;
+    let bound = first.expect("a round") + pods * BYTES_OF_A_POD_THAT_WAS;
+    assert!(second.expect("a round") <= bound, "{bytes:?}");
 }

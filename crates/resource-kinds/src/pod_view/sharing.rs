@@ -15,6 +15,8 @@ use super::{Controller, Deletion, Labels, PodView, Said, Text, spec, status};
 
 /// Number of stored values that starts a sweep of unused ones.
 const SWEEP_AT_MIN: usize = 256;
+/// Number of controllers with stored specifications, which are much larger, that starts a sweep.
+const SPECS_SWEEP_AT_MIN: usize = 32;
 /// Maximum number of specifications of one controller to compare a new pod with.
 const SPECS_MAX: usize = 8;
 
@@ -24,8 +26,38 @@ pub struct Sharing {
     texts: Pool<str>,
     controllers: Pool<Controller>,
     said: Pool<Said>,
-    /// By the uid of the controller.
-    specs: BTreeMap<Text, Vec<KnownSpec>>,
+    specs: Specs,
+}
+
+/// The specifications of pods, by the uid of the controller.
+#[derive(Debug)]
+struct Specs {
+    of_controllers: BTreeMap<Text, Vec<KnownSpec>>,
+    sweep_at: usize,
+}
+
+impl Default for Specs {
+    fn default() -> Self {
+        Self {
+            of_controllers: BTreeMap::new(),
+            sweep_at: SPECS_SWEEP_AT_MIN,
+        }
+    }
+}
+
+impl Specs {
+    /// Those of one controller. A new one may remove unused ones of others.
+    fn of_controller(&mut self, uid: Text) -> &mut Vec<KnownSpec> {
+        let all = &mut self.of_controllers;
+        if all.len() >= self.sweep_at && !all.contains_key(&uid) {
+            all.retain(|_, known| {
+                known.retain(KnownSpec::is_used);
+                !known.is_empty()
+            });
+            self.sweep_at = SPECS_SWEEP_AT_MIN.max(2 * all.len());
+        }
+        all.entry(uid).or_default()
+    }
 }
 
 /// The specification of some pods, with the text that it was decoded from. A pod with the same text has the
@@ -113,13 +145,7 @@ impl Sharing {
         text: Vec<u8>,
     ) -> serde_json::Result<Arc<PodSpec>> {
         let uid = controller.map_or_else(Text::default, |controller| controller.uid.clone());
-        if self.specs.len() >= SWEEP_AT_MIN && !self.specs.contains_key(&uid) {
-            self.specs.retain(|_, known| {
-                known.retain(KnownSpec::is_used);
-                !known.is_empty()
-            });
-        }
-        let known = self.specs.entry(uid).or_default();
+        let known = self.specs.of_controller(uid);
         if let Some(found) = known.iter().find(|known| *known.text == *text) {
             return Ok(found.spec.clone());
         }
@@ -362,7 +388,7 @@ mod tests {
         }
         assert!(sharing.texts.values.len() <= 2 * SWEEP_AT_MIN);
         assert!(sharing.controllers.values.len() <= 2 * SWEEP_AT_MIN);
-        assert!(sharing.specs.len() <= 2 * SWEEP_AT_MIN);
+        assert!(sharing.specs.of_controllers.len() <= 2 * SPECS_SWEEP_AT_MIN);
         assert!(Arc::ptr_eq(
             &kept.spec,
             &sharing.pod(&pod(2, Value::Null)).spec
