@@ -187,9 +187,12 @@ impl Topic {
 
     /// Whether as many other messages as may be events of their own were seen lately.
     fn is_one_of_many(&self, text: &str, now: Timestamp) -> bool {
-        let is_recent =
-            |message: &Message| elapsed(message.at, now) < limits::EVENT_SIMILAR_WINDOW;
-        let own = || self.messages.iter().filter(|message| message.text != COMBINED);
+        let is_recent = |message: &Message| elapsed(message.at, now) < limits::EVENT_SIMILAR_WINDOW;
+        let own = || {
+            self.messages
+                .iter()
+                .filter(|message| message.text != COMBINED)
+        };
         let mut recent = own().filter(|message| is_recent(message));
         !recent.clone().any(|message| message.text == text)
             && recent.nth(limits::EVENT_SIMILAR_MAX - 1).is_some()
@@ -198,7 +201,10 @@ impl Topic {
     /// The message, which was seen now. A topic keeps as many as may be events of their own and the combined one: the
     /// one that was seen the longest ago is dropped.
     fn seen(&mut self, text: &str, now: Timestamp) -> &mut Message {
-        let position = self.messages.iter().position(|message| message.text == text);
+        let position = self
+            .messages
+            .iter()
+            .position(|message| message.text == text);
         let position = position.unwrap_or_else(|| {
             if self.messages.len() > limits::EVENT_SIMILAR_MAX {
                 let ages = self.messages.iter().enumerate();
