@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-use planners::diagnosis::{self, Reason};
+use pod_lifecycle::diagnosis::{self, Reason};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::{Cell, Printer, reasons};
 use serde::Serialize;

@@ -9,7 +9,6 @@ pub mod crd_names;
 pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
-pub mod diagnosis;
 pub mod disruption;
 pub mod endpoints;
 pub mod ephemeral_volumes;

@@ -7,6 +7,7 @@
 //! This crate does not touch processes, files, the network or the API. Times and results are
 //! arguments.
 
+pub mod diagnosis;
 pub mod environment;
 mod input;
 pub mod limits;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use api_client::{Api, ApiResource, DynamicObject, ListParams, ResourceExt};
 use clap::{Command, Parser};
 use console::output::say;
-use planners::diagnosis::TargetKind;
+use diagnosis::TargetKind;
 
 use crate::logs;
 use crate::settings::ServerArguments;

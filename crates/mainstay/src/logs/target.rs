@@ -2,8 +2,8 @@
 
 use api_client::{Api, ApiResource, Client, DynamicObject, ListParams};
 use clap::error::{Error, ErrorKind};
+use diagnosis::TargetKind;
 use object_model::LabelSelector;
-use planners::diagnosis::TargetKind;
 
 /// The kinds that have pods.
 pub const KINDS: &[TargetKind] = &[

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use planners::diagnosis::{ObservedCluster, ObservedNamespace};
+use diagnosis::{ObservedCluster, ObservedNamespace};
 use serde_json::{Value, json};
 
 use super::objects::StatusObjects;

@@ -1,5 +1,6 @@
 //! Workloads that are not StatefulSets: a line each.
 
+use diagnosis::ObservedNamespace;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -7,7 +8,6 @@ use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use object_model::LabelSelector as Selector;
 use object_model::duration::human;
-use planners::diagnosis::ObservedNamespace;
 
 use super::model::{Workload, name, namespace};
 use super::objects::StatusObjects;

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use api_client::{Api, Client, ListParams, Resource, ResourceExt};
+use diagnosis::{ObservedCluster, ObservedNamespace, TargetKind, Webhook};
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
-use planners::diagnosis::{ObservedCluster, ObservedNamespace, TargetKind, Webhook};
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::snapshot::VolumeSnapshotClass;
 use serde::de::DeserializeOwned;

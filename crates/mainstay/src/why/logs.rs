@@ -1,8 +1,8 @@
 //! The last lines of the logs that an answer asks for.
 
 use api_client::{Api, Client, LogParams};
+use diagnosis::{Explanation, Finding, Log};
 use k8s_openapi::api::core::v1::Pod;
-use planners::diagnosis::{Explanation, Finding, Log};
 
 /// Lines of a log that are shown.
 const LINES: i64 = 10;

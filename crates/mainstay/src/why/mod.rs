@@ -1,4 +1,4 @@
-//! `mainstay why`: reads the input of `planners::diagnosis` from any Kubernetes API, and prints the
+//! `mainstay why`: reads the input of `diagnosis` from any Kubernetes API, and prints the
 //! answer.
 
 mod cluster_objects;
@@ -11,8 +11,8 @@ mod target;
 
 use anyhow::{Context, Result, bail};
 use console::output::OutputFormat;
+use diagnosis::{Explanation, Overview, TargetKind, explain};
 use jiff::Timestamp;
-use planners::diagnosis::{Explanation, Overview, TargetKind, explain};
 
 use crate::settings::ServerArguments;
 use cluster_objects::Scope;

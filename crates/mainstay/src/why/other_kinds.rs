@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 use api_client::{Api, DynamicObject, PartialObjectMeta, ServedResource};
+use diagnosis::{Explanation, explain_metadata};
 use jiff::Timestamp;
-use planners::diagnosis::{Explanation, explain_metadata};
 
 use super::Server;
 use super::target::{NamedObject, WhyTarget};

@@ -1,7 +1,7 @@
 //! The object in question: `sts/web`, or `sts web`.
 
 use clap::error::{Error, ErrorKind};
-use planners::diagnosis::TargetKind;
+use diagnosis::TargetKind;
 
 /// A kind and a name.
 #[derive(Clone, Debug, PartialEq, Eq)]

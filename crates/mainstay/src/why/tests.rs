@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use api_server::{ApiServer, UserInfo};
+use diagnosis::WaitState;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use mvcc_store::embedded::EmbeddedStore;
-use planners::diagnosis::WaitState;
 use planners::stateful_set::revisions;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

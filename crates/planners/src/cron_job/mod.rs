@@ -226,9 +226,11 @@ fn times(cron_job: &CronJob, spec: &CronJobSpec) -> Result<Times, CronJobEvent> 
     })
 }
 
-/// The latest scheduled time without a job, and the next scheduled time. *Errors.* The reason why
-/// the schedule cannot be parsed.
-pub(crate) fn missed_and_next(
+/// The latest scheduled time without a job, and the next scheduled time.
+///
+/// # Errors
+/// The reason why the schedule cannot be parsed.
+pub fn missed_and_next(
     cron_job: &CronJob,
     now: Timestamp,
 ) -> Result<(Option<Timestamp>, Option<Timestamp>), String> {

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 
-use crate::diagnosis::{self, Reason};
+use pod_lifecycle::diagnosis::{self, Reason};
 
 use super::claims;
 use super::draft::{Draft, PlanFlow};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use resource_kinds::reasons::stateful_set as reasons;
 
-use crate::diagnosis::Reason;
+use pod_lifecycle::diagnosis::Reason;
 
 /// A reason why the set waits.
 #[derive(Clone, Debug, PartialEq, Eq)]

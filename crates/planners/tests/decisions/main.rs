@@ -7,7 +7,6 @@ mod certificate_signing;
 mod cron_job;
 mod daemon_set;
 mod deployment;
-mod diagnosis;
 mod disruption;
 mod endpoints;
 mod extreme_numbers;

@@ -11,6 +11,7 @@ use crate::test_programs::TEST_PROGRAMS;
 /// Crates that decide: pure functions over plain data.
 pub const DECISIONS: &[&str] = &[
     "planners",
+    "diagnosis",
     "placement",
     "pod-lifecycle",
     "service-routing",
@@ -77,8 +78,9 @@ const LAYERS: &[(&str, u8)] = &[
     ("custom-resources", 3),
     ("admission-rules", 4),
     ("planners", 4),
+    ("diagnosis", 5),
     ("placement", 4),
-    ("pod-lifecycle", 4),
+    ("pod-lifecycle", 3),
     ("service-routing", 4),
     ("dns-records", 4),
     ("model-check", 5),
@@ -187,8 +189,9 @@ pub fn check(files: &[SourceFile]) -> Result<Vec<Finding>> {
                 ));
             }
             let pure = DECISIONS.contains(&name) || VOCABULARY.contains(&name);
-            let is_vocabulary = VOCABULARY.contains(&dependency.as_str());
-            if pure && !is_vocabulary && !pure_libraries.allow(dependency) {
+            let is_pure = VOCABULARY.contains(&dependency.as_str())
+                || DECISIONS.contains(&dependency.as_str());
+            if pure && !is_pure && !pure_libraries.allow(dependency) {
                 report(format!("{name} is pure and may not depend on {dependency}"));
             }
             if dependency == "mvcc-store" && !open_the_store.allow(name) {

@@ -156,10 +156,14 @@ const CONCEPTS: &[(&str, &str)] = &[
     ("planners: daemon_set", PLANNER),
     ("planners: deployment", PLANNER),
     (
-        "planners: diagnosis",
+        "diagnosis: ",
         "an explanation follows an object to others of any kind, and back",
     ),
     ("planners: endpoints", PLANNER),
+    (
+        "pod-lifecycle: diagnosis",
+        "the checks of one pod, each of which answers with the same diagnosis",
+    ),
     ("planners: stateful_set", PLANNER),
     (
         "resource-kinds: pod_view",

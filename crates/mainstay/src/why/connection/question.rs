@@ -1,7 +1,7 @@
 //! The connection in question: `--to pod/db-0:5432`, `--to svc/db:postgres`, `--to svc/dns:53/UDP`.
 
 use clap::error::{Error, ErrorKind};
-use planners::diagnosis::TargetKind;
+use diagnosis::TargetKind;
 use service_routing::Protocol;
 
 /// The server of a connection.

@@ -1,0 +1,40 @@
+//! The reason why an object waits, in words.
+//!
+//! [`explain()`] follows an object's dependencies to the root causes, with all objects of a namespace and of the cluster
+//! (`observed`). Each file covers one family of kinds; [`Overview`] explains all objects; `render` writes the answer as text
+//! and JSON. The cause of a single pod is found in `pod_lifecycle::diagnosis`. Total, as that is.
+
+mod api;
+mod chain_builder;
+mod claims;
+mod components;
+mod deletion;
+mod explain;
+mod explanation;
+mod jobs;
+mod kills;
+mod kinds;
+mod metadata;
+mod namespaces;
+mod nodes;
+mod observed;
+mod overview;
+mod pods;
+mod refusal;
+mod remedies;
+mod render;
+mod scaling;
+mod services;
+mod set_summary;
+mod sets;
+mod snapshots;
+mod volumes;
+mod workloads;
+
+pub use explain::explain;
+pub use explanation::{CauseChain, EventSeries, Explanation, Finding, Log, Object, WaitState};
+pub use kinds::TargetKind;
+pub use metadata::explain_metadata;
+pub use observed::{ObservedCluster, ObservedNamespace, Webhook};
+pub use overview::Overview;
+pub use sets::claim_ordinal;

@@ -1,0 +1,433 @@
+//! From a set onwards: which ordinals wait, for which pod, claim or person.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
+use planners::stateful_set::{
+    Cause, Observed, StatefulSetAction, StatefulSetPlan, Waiting, identity, plan,
+};
+use pod_lifecycle::diagnosis::{Remedy, text};
+use resource_kinds::pod_view::PodView;
+
+use super::chain_builder::ChainBuilder;
+use super::explanation::{CauseChain, Explanation, Object, merged};
+use super::observed::ObservedNamespace;
+use super::set_summary;
+
+/// Explains the state of the set.
+pub(super) fn explain(
+    observed: &ObservedNamespace,
+    set: &Arc<StatefulSet>,
+    object: Object,
+) -> Explanation {
+    let view = View::of(observed, set);
+    Explanation {
+        object,
+        summary: set_summary::summary(set, &view.plan),
+        chains: view.chains(None),
+        notes: set_summary::notes(observed, set, &view.plan),
+    }
+}
+
+/// The causes of one pod of the set, besides the pod's own state.
+pub(super) fn chains_of_pod(
+    observed: &ObservedNamespace,
+    set: &Arc<StatefulSet>,
+    pod: &str,
+) -> Vec<CauseChain> {
+    let ordinal = identity::ordinal(text::name(&set.metadata), pod);
+    match ordinal {
+        Some(ordinal) => View::of(observed, set).chains(Some(ordinal)),
+        None => Vec::new(),
+    }
+}
+
+/// The causes why a pod of a set does not exist. `None` if no set wants it.
+pub(super) fn of_missing_pod(
+    observed: &ObservedNamespace,
+    pod: &str,
+    object: Object,
+) -> Option<Explanation> {
+    let (set, ordinal) = observed.sets.iter().find_map(|set| {
+        let ordinal = identity::ordinal(text::name(&set.metadata), pod)?;
+        wants(set, ordinal).then_some((set, ordinal))
+    })?;
+    Some(missing(observed, set, ordinal, object))
+}
+
+/// The causes why a claim of a set does not exist. `None` if no set wants it.
+pub(super) fn of_missing_claim(
+    observed: &ObservedNamespace,
+    claim: &str,
+    object: Object,
+) -> Option<Explanation> {
+    let (set, ordinal) = observed.sets.iter().find_map(|set| {
+        let ordinal = claim_ordinal(set, claim)?;
+        wants(set, ordinal).then_some((set, ordinal))
+    })?;
+    Some(missing(observed, set, ordinal, object))
+}
+
+fn missing(
+    observed: &ObservedNamespace,
+    set: &Arc<StatefulSet>,
+    ordinal: i64,
+    object: Object,
+) -> Explanation {
+    let name = text::name(&set.metadata);
+    let pod = identity::pod_name(name, ordinal);
+    let maker = if object.name == pod {
+        format!("does not exist yet: StatefulSet {name} is to make it")
+    } else {
+        format!("does not exist yet: StatefulSet {name} is to make it with pod {pod}")
+    };
+    Explanation {
+        object,
+        summary: maker,
+        chains: View::of(observed, set).chains(Some(ordinal)),
+        notes: Vec::new(),
+    }
+}
+
+/// Whether the set wants a pod of that ordinal.
+pub(super) fn wants(set: &StatefulSet, ordinal: i64) -> bool {
+    let Some(spec) = &set.spec else {
+        return false;
+    };
+    let start = start(spec);
+    let replicas = i64::from(spec.replicas.unwrap_or(1));
+    (start..start + replicas).contains(&ordinal)
+}
+
+pub(super) fn start(spec: &StatefulSetSpec) -> i64 {
+    let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start);
+    i64::from(start.unwrap_or_default())
+}
+
+/// The ordinal of a claim from one of the set's templates.
+pub fn claim_ordinal(set: &StatefulSet, claim: &str) -> Option<i64> {
+    let templates = set.spec.as_ref()?.volume_claim_templates.iter().flatten();
+    templates.into_iter().find_map(|template| {
+        let prefix = format!("{}-", text::name(&template.metadata));
+        identity::ordinal(text::name(&set.metadata), claim.strip_prefix(&prefix)?)
+    })
+}
+
+/// A set with its controller's plan.
+struct View<'e> {
+    observed: &'e ObservedNamespace,
+    set: &'e StatefulSet,
+    name: &'e str,
+    plan: StatefulSetPlan,
+}
+
+impl<'e> View<'e> {
+    fn of(observed: &'e ObservedNamespace, set: &'e Arc<StatefulSet>) -> Self {
+        let claims = observed.claims.iter().map(|claim| {
+            let name = text::name(&claim.metadata).to_owned();
+            (name, Arc::clone(claim))
+        });
+        let input = Observed {
+            set: Arc::clone(set),
+            pods: observed.pods.clone(),
+            revisions: observed.revisions.clone(),
+            claims: claims.collect(),
+            refused: Vec::new(),
+        };
+        Self {
+            observed,
+            set,
+            name: text::name(&set.metadata),
+            plan: plan(&input, observed.now),
+        }
+    }
+
+    fn object(&self) -> Object {
+        self.observed.object("StatefulSet", self.name)
+    }
+
+    fn pod_name(&self, ordinal: i64) -> String {
+        identity::pod_name(self.name, ordinal)
+    }
+
+    /// One chain for each cause; with `only`, the chains that concern that ordinal.
+    fn chains(&self, only: Option<i64>) -> Vec<CauseChain> {
+        let mut after: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for waiting in &self.plan.waiting_on {
+            if let (Cause::After { pod }, Some(ordinal)) = (&waiting.cause, waiting.ordinal)
+                && only.is_none_or(|only| only == ordinal)
+            {
+                after.entry(pod).or_default().push(self.pod_name(ordinal));
+            }
+        }
+        let asked = |ordinal: Option<i64>| only.is_none() || ordinal.is_none() || ordinal == only;
+        let mut chains = Vec::new();
+        let mut dealt_with = BTreeSet::new();
+        for work in &self.plan.pods {
+            let pod = self.pod_name(work.ordinal);
+            let held = after.remove(pod.as_str()).unwrap_or_default();
+            if !held.is_empty() || asked(Some(work.ordinal)) {
+                let chain = self.pending(&pod, &work.actions, &held);
+                dealt_with.extend(chain.is_some().then_some(work.ordinal));
+                chains.extend(chain);
+            }
+        }
+        for waiting in &self.plan.waiting_on {
+            let known = waiting.ordinal.is_some_and(|o| dealt_with.contains(&o));
+            if known || matches!(waiting.cause, Cause::After { .. }) {
+                continue;
+            }
+            let pod = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
+            let held = pod.as_deref().and_then(|pod| after.remove(pod));
+            let held = held.unwrap_or_default();
+            if !held.is_empty() || asked(waiting.ordinal) {
+                chains.push(self.waiting(waiting, &held));
+            }
+        }
+        for (pod, held) in after {
+            let mut builder = ChainBuilder::of(self.observed);
+            self.head(&mut builder, &held, pod, "to be done");
+            self.follow(&mut builder, pod);
+            chains.push(builder.chain());
+        }
+        merged(chains)
+    }
+
+    /// `web-2 and web-3 wait for web-1 to be Ready`
+    fn head(&self, builder: &mut ChainBuilder<'_>, held: &[String], pod: &str, goal: &str) {
+        let verb = match held.len() {
+            0 | 1 => "waits",
+            _ => "wait",
+        };
+        let names = text::list(held.iter().map(String::as_str));
+        let message = format!("{names} {verb} for {pod} {goal}");
+        builder.link(self.object(), "PodsInTurn", message, None);
+    }
+
+    fn follow(&self, builder: &mut ChainBuilder<'_>, pod: &str) {
+        match self.observed.pod(pod) {
+            Some(pod) => {
+                builder.pod(pod);
+                self.or_by_hand(builder, pod);
+            }
+            None => {
+                let object = self.observed.object("Pod", pod);
+                builder.link(object, "NotFound", "does not exist yet", None);
+                builder.remedy(format!("nothing to do; StatefulSet {} makes it", self.name));
+            }
+        }
+    }
+
+    /// A pod that is not Ready and outdated may block its own replacement (`statefulset.md` 5.20).
+    fn or_by_hand(&self, builder: &mut ChainBuilder<'_>, pod: &PodView) {
+        let name = &pod.name;
+        let updatable = identity::ordinal(self.name, name)
+            .is_some_and(|ordinal| ordinal >= set_summary::first_updatable(self.set));
+        let outdated = set_summary::is_outdated(self.set, &self.plan, pod);
+        if !pod.is_deleting() && updatable && outdated {
+            let delete = text::kubectl(&pod.namespace, &format!("delete pod {name}"));
+            builder.or(format!(
+                "or, as the template has changed since, recreate it from that: {delete}"
+            ));
+        }
+    }
+
+    /// The controller's pending write to a pod. If it fails, the set has an event about it.
+    fn pending(
+        &self,
+        pod: &str,
+        actions: &[StatefulSetAction],
+        held: &[String],
+    ) -> Option<CauseChain> {
+        let (what, goal) = actions.iter().find_map(|action| match action {
+            StatefulSetAction::CreateClaim(claim) => {
+                let claim = text::name(&claim.metadata);
+                Some((format!("claim {claim} is to be made"), "to be made"))
+            }
+            StatefulSetAction::CreatePod(_) => {
+                Some((format!("pod {pod} is to be made"), "to be made"))
+            }
+            StatefulSetAction::DeletePod { .. } => {
+                Some((format!("pod {pod} is to be deleted"), "to be deleted"))
+            }
+            _ => None,
+        })?;
+        let mut builder = ChainBuilder::of(self.observed);
+        if !held.is_empty() {
+            self.head(&mut builder, held, pod, goal);
+        }
+        builder.link(self.object(), "Acting", what, None);
+        builder.remedy(
+            "nothing to do; the StatefulSet controller is about to do it; if it stays so, see that \
+             the controller runs",
+        );
+        if let Some(present) = self.observed.pod(pod) {
+            let found = pod_lifecycle::diagnosis::pod(present).filter(|_| goal == "to be deleted");
+            if let Some(found) = found {
+                let object = self.observed.object("Pod", pod);
+                builder.link(object, found.reason.as_str(), found.message, found.since);
+            }
+            let delete = text::kubectl(
+                text::namespace(&self.set.metadata),
+                &format!("delete pod {pod}"),
+            );
+            builder.or(format!("or do it yourself: {delete}"));
+        }
+        let uid = self.set.metadata.uid.as_deref().unwrap_or_default();
+        let template = format!("sts/{}", self.name);
+        let about = format!("Pod {pod} ");
+        builder.refusal(&self.object(), uid, &about, &template, 1);
+        Some(builder.chain())
+    }
+
+    fn waiting(&self, waiting: &Waiting, held: &[String]) -> CauseChain {
+        let mut builder = ChainBuilder::of(self.observed);
+        let own = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
+        let goal = match &waiting.cause {
+            Cause::PodTerminating { .. } => "to be gone",
+            Cause::PodNotAvailable { .. } => "to be available",
+            _ => "to be Ready",
+        };
+        if let (Some(pod), false) = (&own, held.is_empty()) {
+            self.head(&mut builder, held, pod, goal);
+        }
+        match &waiting.cause {
+            Cause::PodTerminating { pod } | Cause::PodNotReady { pod, .. } => {
+                if held.is_empty() {
+                    let message = format!("waits for {pod} {goal}");
+                    builder.link(self.object(), "PodNotReady", message, None);
+                }
+                self.follow(&mut builder, pod);
+            }
+            Cause::FormerPod { pod } => {
+                self.say(&mut builder, "FormerPod", waiting);
+                self.follow(&mut builder, pod);
+            }
+            Cause::ClaimStale { claim } | Cause::ClaimTerminating { claim } => {
+                self.say(&mut builder, "ClaimTerminating", waiting);
+                builder.claim(claim);
+            }
+            Cause::LowerUnhealthy { lower, until, .. } => {
+                self.say(&mut builder, "LowerUnhealthy", waiting);
+                self.follow(&mut builder, lower);
+                if let Some(until) = until {
+                    builder.remedy(format!(
+                        "nothing to do; it is deleted at {until} at the latest"
+                    ));
+                }
+            }
+            Cause::After { pod } => self.follow(&mut builder, pod),
+            Cause::PodNotAvailable { pod, at } => {
+                let object = self.observed.object("Pod", pod);
+                let message = format!("Ready, but available only at {at} (minReadySeconds)");
+                builder.link(object, "NotAvailable", message, None);
+                builder.remedy(format!(
+                    "nothing to do; it is available at {at} if it stays Ready"
+                ));
+            }
+            _ => self.dead_end(&mut builder, waiting),
+        }
+        builder.chain()
+    }
+
+    fn say(&self, builder: &mut ChainBuilder<'_>, reason: &str, waiting: &Waiting) {
+        let pod = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
+        let message = match pod {
+            Some(pod) => format!("{pod} waits: {}", waiting.cause),
+            None => waiting.cause.to_string(),
+        };
+        builder.link(self.object(), reason, message, None);
+    }
+
+    /// Causes without a deeper cause.
+    fn dead_end(&self, builder: &mut ChainBuilder<'_>, waiting: &Waiting) {
+        let meta = &self.set.metadata;
+        let kubectl = |rest: String| text::kubectl(text::namespace(meta), &rest);
+        let name = self.name;
+        let (reason, remedy) = match &waiting.cause {
+            Cause::SetDeleting => return self.deleting(builder),
+            Cause::Selector => (
+                "InvalidSelector",
+                format!(
+                    "recreate the set with a valid selector; its pods stay: {}",
+                    kubectl(format!("delete sts {name} --cascade=orphan"))
+                )
+                .into(),
+            ),
+            Cause::RevisionUnreadable { revision } => (
+                "RevisionUnreadable",
+                format!(
+                    "partition 0 makes all pods from the present template; or put right {}",
+                    kubectl(format!("edit controllerrevision {revision}"))
+                )
+                .into(),
+            ),
+            Cause::NameTaken { pod, .. } => (
+                "NameTaken",
+                Remedy::new("the other pod must end").with(kubectl(format!("delete pod {pod}"))),
+            ),
+            Cause::Unavailable { .. } => {
+                self.say(builder, "MaxUnavailable", waiting);
+                return self.first_unavailable(builder);
+            }
+            Cause::OnDelete { .. } => {
+                let outdated = set_summary::outdated(self.observed, self.set, &self.plan);
+                let list = text::list(outdated.iter().copied());
+                let delete = outdated
+                    .iter()
+                    .map(|pod| kubectl(format!("delete pod {pod}")));
+                let remedy = Remedy {
+                    text: format!("delete them one by one ({list})"),
+                    commands: delete.collect(),
+                };
+                ("OnDelete", remedy)
+            }
+            _ => (
+                "Waiting",
+                format!("see {}", kubectl(format!("describe sts {name}"))).into(),
+            ),
+        };
+        self.say(builder, reason, waiting);
+        builder.remedy(remedy);
+    }
+
+    /// With `foregroundDeletion` the set stays until its pods are gone (`statefulset.md` 8.7).
+    fn deleting(&self, builder: &mut ChainBuilder<'_>) {
+        let meta = &self.set.metadata;
+        let since = meta.deletion_timestamp.as_ref().map(|time| time.0);
+        let mut pods = self.observed.pods.iter();
+        let left = pods.find(|pod| {
+            let owner = pod.controller.as_ref();
+            owner.is_some_and(|owner| Some(&*owner.uid) == meta.uid.as_deref())
+        });
+        let finalizers = text::finalizers(meta.finalizers.iter().flatten()).join(", ");
+        let held = text::then("; finalizers hold it: ", &finalizers);
+        let message = format!("being deleted{held}");
+        builder.link(self.object(), "SetDeleting", message, since);
+        match left {
+            Some(pod) => {
+                builder.remedy("nothing to do; the garbage collector deletes its pods");
+                builder.pod(pod);
+            }
+            None => {
+                builder.remedy(format!(
+                    "the owner of the finalizers has to remove them: {}",
+                    text::kubectl(text::namespace(meta), &format!("edit sts {}", self.name))
+                ));
+            }
+        }
+    }
+
+    fn first_unavailable(&self, builder: &mut ChainBuilder<'_>) {
+        let mut pods = self.observed.pods.iter().filter(|pod| {
+            let ordinal = identity::ordinal(self.name, &pod.name);
+            ordinal.is_some_and(|ordinal| wants(self.set, ordinal))
+        });
+        if let Some(pod) = pods.find(|pod| pod_lifecycle::diagnosis::pod(pod).is_some()) {
+            builder.pod(pod);
+        } else {
+            builder.remedy("nothing to do; the pods have to be available again first");
+        }
+    }
+}
