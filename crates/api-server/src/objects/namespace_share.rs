@@ -6,7 +6,9 @@
 //! sixteenth of the quota is for objects outside of namespaces and for the namespaces of the system. A namespace over its
 //! share still gets deletions, writes that grow nothing, and, up to a further sixteenth of the quota, Events, Leases and
 //! small changes. The status of a built-in kind, which nodes and controllers write, has yet another sixteenth, unless it
-//! is large. The status of a custom resource counts as any other part: its writer may be a user.
+//! is large. The status of a custom resource counts as any other part: its writer may be a user. All namespaces together
+//! leave a half of the system's sixteenth with their small writes, and a quarter of it with every write, whatever the
+//! namespaces of the system hold of it.
 //!
 //! The store counts the bytes, so they are right after a restart. A write reserves its bytes before it is committed, so
 //! writes at the same time do not pass the share together. At the end of a write its bytes count twice for a moment.
@@ -31,6 +33,10 @@ const OF_A_NAMESPACE: u64 = 6;
 const RESERVE: u64 = 16;
 const SMALL_BEYOND: u64 = 16;
 const STATUS_BEYOND: u64 = 8;
+
+/// The parts of the quota that small writes beyond the shares, and those of status, leave to the system in all.
+const SMALL_LEAVES: u64 = 32;
+const STATUS_LEAVES: u64 = 64;
 
 /// The growth of a small change, in bytes; and that of a status which may use its reserve.
 const SMALL_GROWTH: u64 = 4096;
@@ -120,6 +126,8 @@ struct Room {
     stored: u64,
     /// Of the namespace.
     own: u64,
+    /// Of the namespaces of the system.
+    system: u64,
 }
 
 impl Room {
@@ -133,13 +141,19 @@ impl Room {
     /// The share, if the namespace may not grow by so many bytes.
     fn exceeded(self, growth: u64, reserve: Reserve) -> Option<u64> {
         let share = self.share();
-        let beyond = match reserve {
-            Reserve::None => 0,
-            Reserve::Small => self.quota / SMALL_BEYOND,
-            Reserve::Status => self.quota / STATUS_BEYOND,
+        let own = self.own.saturating_add(growth);
+        if growth == 0 || own <= share {
+            return None;
+        }
+        let (beyond, leaves) = match reserve {
+            Reserve::None => return Some(share),
+            Reserve::Small => (SMALL_BEYOND, SMALL_LEAVES),
+            Reserve::Status => (STATUS_BEYOND, STATUS_LEAVES),
         };
-        let max = share.saturating_add(beyond);
-        (growth > 0 && self.own.saturating_add(growth) > max).then_some(share)
+        let is_within = own <= share.saturating_add(self.quota / beyond);
+        let others = self.stored.saturating_sub(self.system);
+        let leaves_room = others.saturating_add(growth) <= self.quota - self.quota / leaves;
+        (!is_within || !leaves_room).then_some(share)
     }
 }
 
@@ -169,6 +183,10 @@ pub(crate) fn reserve<'p>(
         quota: usage.live_bytes_max,
         stored: usage.live_bytes + by_namespace.values().sum::<u64>(),
         own: store.bytes_of_owner(namespace.as_bytes()) + own_pending,
+        system: OF_THE_SYSTEM
+            .map(|name| store.bytes_of_owner(name.as_bytes()))
+            .iter()
+            .sum(),
     };
     let Some(share) = room.exceeded(bytes, growth.reserve(bytes)) else {
         *by_namespace.entry(namespace.to_owned()).or_default() += bytes;
@@ -252,6 +270,7 @@ mod tests {
                 quota,
                 stored: stored + own,
                 own,
+                system: 0,
             };
             let (mut low, mut high) = (0, quota);
             while low < high {
@@ -265,9 +284,33 @@ mod tests {
             // It does not depend on the bytes that it has already.
             assert_eq!(own(0).share(), low);
             assert_eq!(own(low).exceeded(1, Reserve::Small), None);
+            assert_eq!(own(low).exceeded(quota / 16 + 1, Reserve::Small), Some(low));
             assert_eq!(own(low).exceeded(0, Reserve::None), None);
             stored += low;
         }
         assert!(stored < quota - quota / RESERVE, "{stored}");
+    }
+
+    /// findings-2 S44: however many namespaces use what they have beyond their shares, the system has room.
+    #[test]
+    fn writes_beyond_the_shares_leave_room_for_the_system() {
+        let quota: u64 = 1 << 30;
+        for (reserve, left) in [(Reserve::Small, quota / 32), (Reserve::Status, quota / 64)] {
+            let mut stored = 0;
+            for _ in 0..64 {
+                let start = stored;
+                let room = |stored| Room {
+                    quota,
+                    stored,
+                    own: stored - start,
+                    system: 0,
+                };
+                while room(stored).exceeded(4096, reserve).is_none() {
+                    stored += 4096;
+                }
+            }
+            assert!(quota - stored >= left, "{reserve:?}: {stored}");
+            assert!(quota - stored < left + 8192, "{reserve:?}: {stored}");
+        }
     }
 }

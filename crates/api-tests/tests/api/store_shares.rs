@@ -123,6 +123,43 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
     assert_eq!(post("after").await, 201);
 }
 
+/// findings-2 S44: the small writes of many namespaces, each over its share, leave room as well.
+#[tokio::test]
+async fn small_writes_of_many_namespaces_do_not_take_the_room_of_the_system() {
+    const SMALL_QUOTA: u64 = 4 << 20;
+    let store = EmbeddedStore::in_memory_with(&StoreLimits {
+        live_bytes_max: SMALL_QUOTA,
+        ..StoreLimits::default()
+    });
+    let api = Api::over(store.clone(), Limits::default(), None).await;
+    let send = async |namespace: &str, number: usize| {
+        let event = json!({"reason": "R", "type": "Normal",
+            "involvedObject": {"kind": "ConfigMap", "namespace": namespace, "name": "m"},
+            "metadata": {"name": format!("e{number}"), "annotations": {"a": "x".repeat(2500)}}});
+        let path = format!("/api/v1/namespaces/{namespace}/events");
+        api.send("POST", &path, event).await
+    };
+    for number in 0..24 {
+        let name = format!("n{number}");
+        let namespace = json!({"metadata": {"name": name}});
+        api.create("/api/v1/namespaces", namespace).await;
+        let mut number = 0;
+        let refused = loop {
+            match send(&name, number).await {
+                (201, _) => number += 1,
+                (_, refused) => break refused,
+            }
+            assert!(number < 10_000);
+        };
+        assert_eq!(refused["code"], 403, "{refused}");
+        let reason = &refused["details"]["causes"][0]["reason"];
+        assert_eq!(reason, "NamespaceStoreShare", "{refused}");
+    }
+    let left = SMALL_QUOTA - store.occupancy().live_bytes;
+    assert!(left > SMALL_QUOTA / 40, "{left}");
+    api.create(&maps("kube-system"), map("one", 50_000)).await;
+}
+
 /// findings-2 S44: many namespaces of one sender leave room as well, and no answer is an internal error.
 #[tokio::test]
 async fn many_namespaces_do_not_take_the_room_of_the_system() {
