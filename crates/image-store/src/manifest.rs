@@ -482,9 +482,9 @@ mod tests {
                 .unwrap_err()
                 .contains("digest")
         );
-        assert!(parse(b"{").is_err());
+        assert!(parse(&b"{"[..]).is_err());
         assert!(
-            parse(br#"{"schemaVersion":1}"#)
+            parse(&br#"{"schemaVersion":1}"#[..])
                 .unwrap_err()
                 .contains("version 1")
         );

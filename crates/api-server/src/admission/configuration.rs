@@ -126,8 +126,9 @@ impl AdmissionConfiguration {
 }
 
 fn tree(yaml: &str) -> Result<Value, AdmissionConfigurationError> {
-    serde_saphyr::from_str(yaml)
-        .map_err(|error| AdmissionConfigurationError::Form(object_model::yaml_error::in_text(&error)))
+    serde_saphyr::from_str(yaml).map_err(|error| {
+        AdmissionConfigurationError::Form(object_model::yaml_error::in_text(&error))
+    })
 }
 
 fn check_type(value: &Value, known: &[(&str, &str)], at: &FieldPath, errors: &mut Vec<FieldError>) {

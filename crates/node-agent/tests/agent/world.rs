@@ -537,6 +537,7 @@ async fn api(nodes: Arc<Connector>) -> Arc<ApiServer> {
         store: EmbeddedStore::in_memory(),
         kinds: resource_kinds::all(&cluster),
         admission: resource_kinds::admission::plugins(),
+        admission_configuration: api_server::AdmissionConfiguration::default(),
         default_objects: resource_kinds::bootstrap::default_objects(),
         tls: None,
         tokens: Some(Arc::new(authority.token_signer().unwrap())),
