@@ -56,7 +56,7 @@ const HOSTILE: &[Hostile] = &[
         reason: "its token is longer than the limit",
     },
     Hostile {
-        repository: "tokens-of-lists",
+        repository: "lists-for-a-token",
         answer: |request, stream| match request.path.starts_with("/token") {
             true => send(stream, &of_values(r#"{"token":"#, "[]", "}", 256 << 10)),
             false => ask_for_token(request, stream),
