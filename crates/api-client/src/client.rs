@@ -1,4 +1,4 @@
-//! A handle on an API server, over any transport.
+//! A client of an API server, over any transport.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::lines::ResponseLines;
 use crate::request;
 use crate::transport::{Body, BoxError, ResponseBody, TowerTransport, Transport};
 
-/// A handle on an API server, as one user; clones share the transport.
+/// A client of an API server, for one user; clones share the transport.
 #[derive(Clone)]
 pub struct Client {
     transport: Arc<dyn Transport>,
@@ -31,7 +31,7 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client over a `tower` service.
+    /// A client whose transport is a `tower` service.
     pub fn new<S, B>(service: S, default_namespace: &str) -> Self
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -43,7 +43,7 @@ impl Client {
         Self::over(Arc::new(TowerTransport(service)), default_namespace)
     }
 
-    /// A client over a transport.
+    /// A client with the given transport.
     pub fn over(transport: Arc<dyn Transport>, default_namespace: &str) -> Self {
         Self {
             transport,
@@ -51,44 +51,44 @@ impl Client {
         }
     }
 
-    /// The namespace of requests that name none.
+    /// The namespace of requests that do not specify one.
     pub fn default_namespace(&self) -> &str {
         &self.default_namespace
     }
 
-    /// Sends a request; the answer may be a refusal.
+    /// Sends a request. The response may be a refusal.
     pub fn send(
         &self,
         request: Request<Bytes>,
     ) -> BoxFuture<'static, Result<Response<ResponseBody>>> {
         let transport = self.transport.clone();
         let answer = async move {
-            // A server in the same process may answer without waiting: other tasks have their turn
-            // between two requests, as over a network.
+            // A server in the same process may respond without waiting. This lets other tasks run between two requests,
+            // as over a network.
             tokio::task::yield_now().await;
             transport.send(request).await.map_err(Error::Transport)
         };
         answer.boxed()
     }
 
-    /// Sends a request, and reads the whole answer.
+    /// Sends a request, and reads the whole response.
     pub fn bytes(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<Bytes>> {
         let answer = self.send(request);
         async move { collected(accepted(answer.await?).await?).await }.boxed()
     }
 
-    /// Sends a request; the answer is read by line.
+    /// Sends a request. The response is read line by line.
     pub fn lines(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<ResponseLines>> {
         let answer = self.send(request);
         async move { Ok(ResponseLines::new(accepted(answer.await?).await?)) }.boxed()
     }
 
-    /// Sends a request, and decodes the answer.
+    /// Sends a request, and decodes the response.
     pub async fn request<T: DeserializeOwned>(&self, request: Request<Bytes>) -> Result<T> {
         decode(&self.bytes(request).await?)
     }
 
-    /// Reads a path of the API as bytes.
+    /// Reads an API path, and decodes the response.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.request(request::get(path.to_owned())?).await
     }
@@ -99,12 +99,12 @@ impl Client {
     }
 }
 
-/// Decodes JSON. All objects are read by this function, so each type has one decoder.
+/// Decodes JSON. All objects are decoded by this function, so there is one decoder for each type.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     object_decoders::from_slice(bytes).map_err(Error::Json)
 }
 
-/// The body of an answer that is no refusal.
+/// The body of a response, unless the response is a refusal.
 async fn accepted(answer: Response<ResponseBody>) -> Result<ResponseBody> {
     let code = answer.status();
     if code.is_client_error() || code.is_server_error() {
@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers with the request, or refuses it.
+    /// A server that responds with the request, or refuses it.
     fn client() -> Client {
         let answer = |request: Request<Body>| async move {
             let code = if request.uri().path() == "/no" {

@@ -15,20 +15,20 @@ pub struct ServedResource {
     pub resource: ApiResource,
     /// Whether its objects are in namespaces.
     pub namespaced: bool,
-    /// The verbs that the server serves, for instance `list`.
+    /// The supported verbs, for instance `list`.
     pub verbs: Vec<String>,
     /// Its short names, as kubectl accepts them.
     pub short_names: Vec<String>,
 }
 
 impl ServedResource {
-    /// Whether it has a verb.
+    /// Whether the kind supports a verb.
     pub fn can(&self, verb: &str) -> bool {
         self.verbs.iter().any(|one| one == verb)
     }
 }
 
-/// A group with its versions; the first is the preferred one.
+/// A group with its versions. The first version is the preferred one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedGroup {
     /// Its name; empty for the core group.
@@ -51,7 +51,7 @@ impl From<APIGroup> for ServedGroup {
 }
 
 impl Client {
-    /// The groups of the server, the core group first.
+    /// The groups of the server; the core group is first.
     pub async fn served_groups(&self) -> Result<Vec<ServedGroup>> {
         let core = self.served_core().await?;
         let others: APIGroupList = self.get("/apis").await?;
@@ -59,7 +59,7 @@ impl Client {
         Ok(std::iter::once(core).chain(others).collect())
     }
 
-    /// One group, if it is served.
+    /// The group of this name; `None` if the server does not serve it.
     pub async fn served_group(&self, name: &str) -> Result<Option<ServedGroup>> {
         if name.is_empty() {
             return self.served_core().await.map(Some);

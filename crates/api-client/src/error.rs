@@ -1,4 +1,4 @@
-//! Failed requests, and the `Status` with which an API server refuses one.
+//! Failed requests, and the `Status` with which an API server refuses a request.
 
 use std::fmt;
 
@@ -10,25 +10,25 @@ use crate::transport::BoxError;
 /// The result of a request.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The error of a request: refused by the server, not answered, or not understood.
+/// The error of a request: the server refused it, there is no response, or the response cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The server refused it.
+    /// The server refused the request.
     #[error("{0}")]
     Api(Box<Status>),
     /// The request cannot be expressed in HTTP.
     #[error("make a request to the API server")]
     Request(#[source] http::Error),
-    /// A request for one object names none.
+    /// The object of the request has no name.
     #[error("a request for an object without a name")]
     NoName,
-    /// No connection was made, or it ended before the answer.
+    /// The connection could not be opened, or it ended before the response.
     #[error("no answer of the API server")]
     Transport(#[source] BoxError),
-    /// The answer ended early.
+    /// The response ended early.
     #[error("read the answer of the API server")]
     Body(#[source] BoxError),
-    /// A line of the answer is longer than the limit.
+    /// A line of the response is longer than the limit.
     #[error("a line of the API server's answer is longer than {0} bytes")]
     LongLine(usize),
     /// An object does not match its type, or cannot be written as JSON.
@@ -37,7 +37,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The code of a refusal.
+    /// The code of a refusal; `None` for other errors.
     pub fn code(&self) -> Option<u16> {
         match self {
             Self::Api(status) => Some(status.code),
@@ -46,7 +46,7 @@ impl Error {
     }
 }
 
-/// The answer of an API server that refuses a request.
+/// The response of an API server that refuses a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
@@ -58,7 +58,7 @@ pub struct Status {
     pub message: String,
     /// Reason for programs, for instance `NotFound`.
     pub reason: String,
-    /// The object in question, and details of the causes.
+    /// The object of the request, and the details of the causes.
     pub details: Option<StatusDetails>,
 }
 
@@ -66,7 +66,7 @@ pub struct Status {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct StatusDetails {
-    /// Name of the object; empty if the refusal is about none.
+    /// Name of the object; empty if the refusal concerns no object.
     pub name: String,
     /// API group of the object; empty for core.
     pub group: String,
@@ -74,7 +74,7 @@ pub struct StatusDetails {
     pub kind: String,
     /// UID of the object; empty if the server did not send it.
     pub uid: String,
-    /// The single causes, for instance one for each invalid field.
+    /// The causes, for instance one for each invalid field.
     pub causes: Vec<StatusCause>,
     /// Seconds after which the client may try again.
     pub retry_after_seconds: u32,
@@ -102,7 +102,7 @@ impl fmt::Display for Status {
 }
 
 impl Status {
-    /// Makes a refusal of the API server.
+    /// Creates a refusal of the API server.
     pub fn failure(message: &str, reason: &str, code: u16) -> Self {
         Self {
             status: "Failure".to_owned(),
@@ -113,7 +113,8 @@ impl Status {
         }
     }
 
-    /// The refusal in an answer with that code. A proxy on the way may send other text than a `Status`.
+    /// The refusal in a response with the given code. A proxy between client and server may send a body that is not a
+    /// `Status`.
     pub(crate) fn of_answer(code: StatusCode, body: &[u8]) -> Self {
         let code = code.as_u16();
         match serde_json::from_slice::<Self>(body) {

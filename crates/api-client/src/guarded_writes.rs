@@ -1,16 +1,16 @@
-//! Guarded writes: each names the object and the observed state that it applies to, so that a write from an
-//! outdated view has no effect.
+//! Guarded writes: each write names the object and its observed state as preconditions, so that a write that is based
+//! on an outdated state has no effect.
 
 use serde_json::Value;
 
 use crate::{Api, DeleteParams, Object, Patch, PatchParams, Preconditions, PropagationPolicy};
 
-/// The kind of a failed write, as far as callers distinguish it.
+/// The kinds of failed writes that callers distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteRefusal {
     /// The object does not exist (404).
     NotFound,
-    /// Something of that name exists.
+    /// An object of this name exists.
     AlreadyExists,
     /// The object has changed, or another object has its name now.
     Conflict,
@@ -18,17 +18,16 @@ pub enum WriteRefusal {
     NamespaceTerminating,
     /// The object is not valid.
     Invalid,
-    /// Not allowed.
+    /// The user has no permission.
     Forbidden,
     /// The resourceVersion was compacted.
     Expired,
-    /// Any other error, also an unreachable server.
+    /// Any other error, such as an unreachable server.
     Other,
 }
 
 impl WriteRefusal {
-    /// Whether the refusal results from an outdated view, so that a new plan solves it without an event for
-    /// the user.
+    /// Whether the refusal results from an outdated state. A new plan solves it, without an event for the user.
     pub fn is_of_old_view(self) -> bool {
         let quiet = [
             Self::AlreadyExists,
@@ -63,7 +62,7 @@ pub fn refusal(error: &crate::Error) -> WriteRefusal {
     }
 }
 
-/// An error with its causes, on one line.
+/// The messages of an error and of its causes, on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -75,8 +74,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Whether an error concerns the object, not the controller: the server refused, or no request
-/// failed at all.
+/// Whether an error concerns the object and not the controller. This is so if the server refused a request, or if no
+/// request failed.
 pub fn is_of_the_object(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -89,7 +88,7 @@ pub fn is_of_the_object(error: &(dyn std::error::Error + 'static)) -> bool {
     true
 }
 
-/// The text of an error as the server wrote it, without the client library's own additions.
+/// The message of an error as the server wrote it, without additions of the client.
 pub fn message(error: &crate::Error) -> String {
     match error {
         crate::Error::Api(status) => status.message.clone(),
@@ -106,7 +105,7 @@ pub fn found<T>(result: crate::Result<T>) -> crate::Result<Option<T>> {
     }
 }
 
-/// The result of a guarded write; `None` if the object is gone, or is not in the expected state.
+/// The result of a guarded write; `None` if the object was deleted or is not in the expected state.
 pub fn unless_outrun<T>(result: crate::Result<T>) -> crate::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -124,14 +123,14 @@ pub struct Delete {
     pub uid: Option<String>,
     /// The resourceVersion that the object must have.
     pub resource_version: Option<String>,
-    /// Grace in seconds; the object's own when absent, 0 to remove it at once.
+    /// Grace period in seconds; `None` for the object's own grace period, 0 for immediate removal.
     pub grace_period_seconds: Option<u32>,
     /// The treatment of its dependents; the kind's default if absent.
     pub propagation: Option<PropagationPolicy>,
 }
 
 impl Delete {
-    /// Deletes only the object with this identity.
+    /// Options that delete only the object with this UID.
     pub fn of_uid(uid: impl Into<String>) -> Self {
         Self {
             uid: Some(uid.into()),
@@ -139,20 +138,21 @@ impl Delete {
         }
     }
 
-    /// Deletes with a grace period of 0.
+    /// Sets the grace period to 0.
     pub fn at_once(mut self) -> Self {
         self.grace_period_seconds = Some(0);
         self
     }
 
-    /// With that policy for dependents.
+    /// Sets the treatment of dependents.
     pub fn propagation(mut self, policy: PropagationPolicy) -> Self {
         self.propagation = Some(policy);
         self
     }
 }
 
-/// Deletes an object under preconditions. `false` if the object was gone, or another object has its name.
+/// Deletes an object under preconditions. Returns `false` if the object does not exist, or if another object has its
+/// name.
 pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> crate::Result<bool> {
     let guarded = how.uid.is_some() || how.resource_version.is_some();
     let params = DeleteParams {
@@ -166,8 +166,8 @@ pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> crate::
     Ok(unless_outrun(api.delete(name, &params).await)?.is_some())
 }
 
-/// Merges a patch into an object, if it is unchanged since it was read. `None` if it is not: then the
-/// cache delivers its new state.
+/// Merges a patch into an object if it has not changed since it was read. Returns `None` if it has changed: the cache
+/// will deliver its new state.
 pub async fn merge<K: Object>(
     api: &Api<K>,
     seen: &K,
@@ -178,7 +178,7 @@ pub async fn merge<K: Object>(
     unless_outrun(api.patch(name, &PatchParams::default(), &patch).await)
 }
 
-/// Merges a patch into the status of an object, if it is still the same one. `None` if it is not.
+/// Merges a patch into the status of an object if its UID is still the same. Returns `None` otherwise.
 pub async fn merge_status<K: Object>(
     api: &Api<K>,
     seen: &K,
@@ -191,7 +191,8 @@ pub async fn merge_status<K: Object>(
     )
 }
 
-/// The object's name, and the patch for this object only, not for a new one of the same name.
+/// The name of the object, and the patch with the UID as a precondition, so that it does not apply to a new object of
+/// the same name.
 fn of_same<K: Object>(seen: &K, mut patch: Value) -> (&str, Patch<Value>) {
     let meta = seen.meta();
     patch["metadata"]["uid"] = meta.uid.clone().into();

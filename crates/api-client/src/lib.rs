@@ -1,8 +1,8 @@
-//! A client of the Kubernetes API: typed requests ([`Api`]), list and watch ([`Watcher`]), and the
-//! transport that both use ([`Client`], [`Transport`]); writes that name the observed state ([`guarded_writes`]).
+//! A client of the Kubernetes API: typed requests ([`Api`]), list and watch ([`Watcher`]), the transport of both
+//! ([`Client`], [`Transport`]), and writes with the observed state as a precondition ([`guarded_writes`]).
 //!
-//! Requests and answers are bytes up to the last step: one decoder for each type of object reads them
-//! from a slice. Nothing else of a request depends on the type.
+//! Requests and responses are bytes up to the last step, in which one decoder for each type reads an object from a
+//! slice. No other part of a request depends on the type.
 
 mod api;
 mod client;

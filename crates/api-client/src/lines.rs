@@ -1,4 +1,4 @@
-//! The lines of an answer that arrives in parts.
+//! The lines of a response that arrives in parts.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -6,17 +6,17 @@ use http_body_util::BodyExt;
 use crate::error::{Error, Result};
 use crate::transport::ResponseBody;
 
-/// The length of a line above which the answer is given up; objects are far smaller.
+/// The maximum length of a line; objects are far smaller. A response with a longer line fails.
 const LINE_BYTES_MAX: usize = 64 << 20;
 
-/// An answer, read by line. A line that arrives as a whole is not copied.
+/// A response that is read line by line. A line that arrives as a whole is not copied.
 pub struct ResponseLines {
     body: ResponseBody,
     /// The unread rest of the last part.
     part: Bytes,
-    /// The beginning of a line whose end has not arrived.
+    /// The start of a line whose end has not arrived.
     begun: BytesMut,
-    /// Whether nothing more arrives.
+    /// Whether the response has ended.
     over: bool,
 }
 
@@ -30,14 +30,14 @@ impl ResponseLines {
         }
     }
 
-    /// Whether the answer is over. The last line of an answer that broke off may be a part of one.
+    /// Whether the response has ended. The last line of a response that was cut off may be incomplete.
     pub fn is_over(&self) -> bool {
         self.over
     }
 
-    /// The next line without its end; `None` after the last. The last may have no end.
+    /// The next line without its line break; `None` after the last line. The last line may lack a line break.
     ///
-    /// If the future is dropped, nothing is lost.
+    /// If the future is dropped, no data is lost.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(line) = self.take_line() {

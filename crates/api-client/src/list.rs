@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// One page of a list of objects of one kind.
 #[derive(Clone, Debug, Default)]
 pub struct ObjectList<K> {
-    /// The version of the list, and the place where the page ends.
+    /// The version of the list, and the token for the next page.
     pub metadata: ListMeta,
     /// The objects of this page, in the order of their keys.
     pub items: Vec<K>,
@@ -68,19 +68,19 @@ fn parts(text: &Bytes) -> Result<(Option<&[u8]>, Vec<Bytes>), SyntaxError> {
                 items.push(text.slice_ref(cursor.skip()?));
             }
         } else {
-            // Other members, and a null for no items.
+            // Other members are skipped, and so is `null` in place of items.
             cursor.skip()?;
         }
     }
     Ok((metadata, items))
 }
 
-/// An answer that is not JSON.
+/// The error of a response that is not JSON.
 pub(crate) fn syntax(error: SyntaxError) -> Error {
     Error::Json(serde_json::Error::custom(error))
 }
 
-/// An answer of another form than the requested one.
+/// The error of a response that does not have the requested form.
 pub(crate) fn malformed(what: &str) -> Error {
     Error::Json(serde_json::Error::custom(format!("not {what}")))
 }

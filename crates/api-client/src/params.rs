@@ -5,45 +5,45 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::request::Query;
 
-/// Selection and paging of a list.
+/// Selection and pagination of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListParams {
     /// Only objects with these labels.
     pub label_selector: Option<String>,
     /// Only objects with these fields.
     pub field_selector: Option<String>,
-    /// The largest number of objects.
+    /// The maximum number of objects in the response.
     pub limit: Option<u32>,
-    /// The place where the page before ended.
+    /// The token from the previous page.
     pub continue_token: Option<String>,
 }
 
 impl ListParams {
-    /// Only objects with these fields.
+    /// Selects only objects with these fields.
     pub fn fields(mut self, selector: &str) -> Self {
         self.field_selector = Some(selector.to_owned());
         self
     }
 
-    /// Only objects with these labels.
+    /// Selects only objects with these labels.
     pub fn labels(mut self, selector: &str) -> Self {
         self.label_selector = Some(selector.to_owned());
         self
     }
 
-    /// At most that many objects.
+    /// Limits the number of objects in the response.
     pub fn limit(mut self, limit: u32) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// The page after the one with that token.
+    /// Requests the page after the page with this token.
     pub fn continue_token(mut self, token: &str) -> Self {
         self.continue_token = Some(token.to_owned());
         self
     }
 
-    /// The page after this one, whose answer had that token.
+    /// The parameters for the next page; `token` is from the response.
     pub(crate) fn next(self, token: Option<String>) -> Option<Self> {
         let token = token.filter(|token| !token.is_empty());
         token.map(|token| self.continue_token(&token))
@@ -74,7 +74,7 @@ impl ListParams {
 pub struct PostParams {
     /// Whether the server only checks the request and stores nothing (`dryRun=All`).
     pub dry_run: bool,
-    /// The owner of the fields; the server takes the client's name otherwise.
+    /// The manager of the written fields; if absent, the server derives it from the client's name.
     pub field_manager: Option<String>,
 }
 
@@ -98,14 +98,14 @@ fn add_write(query: &mut Query, dry_run: bool, field_manager: Option<&str>) {
 pub struct PatchParams {
     /// Whether the server only checks the request and stores nothing (`dryRun=All`).
     pub dry_run: bool,
-    /// Server-side apply takes fields over from their owners.
+    /// Whether server-side apply takes over fields that other managers own.
     pub force: bool,
-    /// The owner of the fields.
+    /// The manager of the written fields.
     pub field_manager: Option<String>,
 }
 
 impl PatchParams {
-    /// Server-side apply as that manager.
+    /// Parameters for server-side apply by the given manager.
     pub fn apply(manager: &str) -> Self {
         Self {
             field_manager: Some(manager.to_owned()),
@@ -113,7 +113,7 @@ impl PatchParams {
         }
     }
 
-    /// Takes fields over from their owners.
+    /// Takes over fields that other managers own.
     pub fn force(mut self) -> Self {
         self.force = true;
         self
@@ -127,7 +127,7 @@ impl PatchParams {
     }
 }
 
-/// A change of an object.
+/// A patch of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Patch<T> {
     /// Server-side apply.
@@ -141,7 +141,7 @@ pub enum Patch<T> {
 }
 
 impl<T: Serialize> Patch<T> {
-    /// The media type, and the text.
+    /// The media type and the text of the patch.
     pub(crate) fn encode(&self) -> Result<(&'static str, Vec<u8>)> {
         let (content_type, patch) = match self {
             Self::Apply(patch) => ("application/apply-patch+yaml", patch),
@@ -158,13 +158,13 @@ impl<T: Serialize> Patch<T> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeleteParams {
-    /// Grace in seconds; the object's own if absent.
+    /// Grace period in seconds; the object's own grace period if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_period_seconds: Option<u32>,
     /// The treatment of dependents; the kind's default if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub propagation_policy: Option<PropagationPolicy>,
-    /// The state in which the object is deleted.
+    /// The required state of the object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preconditions: Option<Preconditions>,
 }
@@ -175,7 +175,7 @@ impl DeleteParams {
         Self::propagating(PropagationPolicy::Background)
     }
 
-    /// Deletes the dependents first; until then the object has a finalizer.
+    /// Deletes the dependents first. The object keeps a finalizer until then.
     pub fn foreground() -> Self {
         Self::propagating(PropagationPolicy::Foreground)
     }
@@ -192,13 +192,13 @@ impl DeleteParams {
         }
     }
 
-    /// Deletes with a grace period in seconds.
+    /// Sets the grace period in seconds.
     pub fn grace_period(mut self, seconds: u32) -> Self {
         self.grace_period_seconds = Some(seconds);
         self
     }
 
-    /// Deletes the object only if it has this UID and resourceVersion; otherwise 409.
+    /// Deletes the object only if it has this UID and resourceVersion; otherwise the request fails with 409.
     pub fn preconditions(mut self, preconditions: Preconditions) -> Self {
         self.preconditions = Some(preconditions);
         self
@@ -220,11 +220,11 @@ pub struct Preconditions {
 /// The treatment of a deleted object's dependents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum PropagationPolicy {
-    /// They stay.
+    /// The dependents stay.
     Orphan,
-    /// They are deleted later.
+    /// The dependents are deleted later.
     Background,
-    /// They are deleted first.
+    /// The dependents are deleted first.
     Foreground,
 }
 

@@ -1,4 +1,4 @@
-//! Requests without their kind: method, path, query and bytes.
+//! Requests independent of the kind: method, path, query and bytes.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -8,33 +8,33 @@ use url::form_urlencoded::Serializer;
 use crate::error::{Error, Result};
 
 pub(crate) const JSON: &str = "application/json";
-/// The metadata of an object.
+/// Media type for the metadata of an object.
 pub(crate) const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
-/// The metadata of a list's objects.
+/// Media type for the metadata of the objects in a list.
 pub(crate) const METADATA_LIST: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 
-/// Whole objects for caches, without the fields that only servers use. Servers that do not know the
-/// parameter ignore it.
+/// Media type for objects without the fields that only servers use; for caches. Servers that do not know the parameter
+/// ignore it.
 pub(crate) const CACHED: &str = "application/json;omit=managedFields";
-/// The metadata of objects for caches.
+/// Media type for the metadata of an object; for caches.
 pub(crate) const CACHED_METADATA: &str =
     "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1;omit=managedFields";
-/// The metadata of a list's objects for caches.
+/// Media type for the metadata of the objects in a list; for caches.
 pub(crate) const CACHED_METADATA_LIST: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1;omit=managedFields";
 
-/// The pairs of a query.
+/// The parameters of a query.
 pub(crate) type Query = Serializer<'static, String>;
 
-/// A path with the query that `add` writes.
+/// A path with the query parameters that `add` adds.
 pub(crate) fn uri(path: &str, add: impl FnOnce(&mut Query)) -> String {
     let mut query = Serializer::for_suffix(format!("{path}?"), path.len() + 1);
     add(&mut query);
     query.finish()
 }
 
-/// The path of an object in its collection, and of its subresource.
+/// The path of an object in its collection, or of a subresource of the object.
 pub(crate) fn object_path(collection: &str, name: &str, subresource: &str) -> Result<String> {
     match (name, subresource) {
         ("", _) => Err(Error::NoName),
@@ -43,13 +43,13 @@ pub(crate) fn object_path(collection: &str, name: &str, subresource: &str) -> Re
     }
 }
 
-/// A GET request for a path with its query.
+/// A GET request for a path with a query.
 pub(crate) fn get(uri: String) -> Result<Request<Bytes>> {
     let request = Request::get(uri).body(Bytes::new());
     request.map_err(Error::Request)
 }
 
-/// A GET request with an `Accept` header: for a part of the object, or another form.
+/// A GET request with an `Accept` header, for a part or another form of the object.
 pub(crate) fn get_as(uri: String, accept: Option<&str>) -> Result<Request<Bytes>> {
     let Some(accept) = accept else {
         return get(uri);
@@ -59,14 +59,14 @@ pub(crate) fn get_as(uri: String, accept: Option<&str>) -> Result<Request<Bytes>
     request.map_err(Error::Request)
 }
 
-/// A request that sends JSON: POST, PUT or DELETE.
+/// A request with a JSON body: POST, PUT or DELETE.
 pub(crate) fn write(method: Method, uri: String, body: Vec<u8>) -> Result<Request<Bytes>> {
     let request = Request::builder().method(method).uri(uri);
     let request = request.header(CONTENT_TYPE, JSON).body(body.into());
     request.map_err(Error::Request)
 }
 
-/// A PATCH request with the patch's media type.
+/// A PATCH request with the media type of the patch.
 pub(crate) fn patch(
     uri: String,
     content_type: &str,

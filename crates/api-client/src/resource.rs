@@ -1,4 +1,4 @@
-//! Kinds of objects: those of `k8s_openapi`, those known at run time only, and metadata alone.
+//! Kinds of objects: kinds of `k8s_openapi`, kinds that are known only at run time, and metadata alone.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,14 +25,14 @@ impl<K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Obj
 pub trait Resource {
     /// The description of the kind, for types that do not contain it.
     type DynamicType: Send + Sync + 'static;
-    /// Namespaced, or not.
+    /// The scope of the kind: namespaced or cluster.
     type Scope;
-    /// Whether requests ask for the metadata only.
+    /// Whether requests ask only for the metadata.
     const METADATA_ONLY: bool = false;
 
     /// Kind.
     fn kind(of: &Self::DynamicType) -> Cow<'_, str>;
-    /// Group and version, as objects have them.
+    /// Group and version in the form of `apiVersion`.
     fn api_version(of: &Self::DynamicType) -> Cow<'_, str>;
     /// The plural in paths.
     fn plural(of: &Self::DynamicType) -> Cow<'_, str>;
@@ -41,7 +41,7 @@ pub trait Resource {
     /// The metadata of an object.
     fn meta_mut(&mut self) -> &mut ObjectMeta;
 
-    /// A reference to an owner.
+    /// An owner reference to this object.
     fn owner_ref(&self, of: &Self::DynamicType) -> Option<OwnerReference> {
         let meta = self.meta();
         Some(OwnerReference {
@@ -53,7 +53,7 @@ pub trait Resource {
         })
     }
 
-    /// A reference to an owner that controls.
+    /// An owner reference to this object as the controller.
     fn controller_owner_ref(&self, of: &Self::DynamicType) -> Option<OwnerReference> {
         Some(OwnerReference {
             controller: Some(true),
@@ -90,9 +90,9 @@ where
     }
 }
 
-/// Short ways to parts of the metadata.
+/// Shortcuts to parts of the metadata.
 pub trait ResourceExt: Resource {
-    /// The name, or the beginning of one that the server makes; empty without both.
+    /// The name, or else `generateName`; empty without both.
     fn name_any(&self) -> String {
         let meta = self.meta();
         let name = meta.name.as_ref().or(meta.generate_name.as_ref());
@@ -139,7 +139,7 @@ static NONE: BTreeMap<String, String> = BTreeMap::new();
 
 impl<K: Resource> ResourceExt for K {}
 
-/// A kind that is known at run time only.
+/// A kind that is known only at run time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiResource {
     /// Group; empty for the core group.
@@ -153,7 +153,7 @@ pub struct ApiResource {
 }
 
 impl ApiResource {
-    /// The kind of these names.
+    /// The kind with these names.
     pub fn new(group: &str, version: &str, kind: &str, plural: &str) -> Self {
         Self {
             group: group.to_owned(),
@@ -163,7 +163,7 @@ impl ApiResource {
         }
     }
 
-    /// Group and version, as objects have them.
+    /// Group and version in the form of `apiVersion`.
     pub fn api_version(&self) -> String {
         match self.group.as_str() {
             "" => self.version.clone(),
@@ -171,7 +171,7 @@ impl ApiResource {
         }
     }
 
-    /// The path of its objects: all of them, or those of a namespace.
+    /// The path of the kind's objects, in all namespaces or in one namespace.
     pub fn collection(&self, namespace: Option<&str>) -> String {
         collection(&self.api_version(), &self.plural, namespace)
     }
@@ -190,7 +190,7 @@ pub(crate) fn collection(api_version: &str, plural: &str, namespace: Option<&str
     }
 }
 
-/// The type that an object names in its own JSON.
+/// The type of an object in its JSON text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TypeMeta {
@@ -200,14 +200,14 @@ pub struct TypeMeta {
     pub kind: String,
 }
 
-/// An object of a kind that is known at run time only.
+/// An object of a kind that is known only at run time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DynamicObject {
-    /// Its type, if the JSON text has one; objects of a list may have none.
+    /// The type of the object, if its JSON text has one. Objects in a list may have none.
     pub types: Option<TypeMeta>,
     /// Its metadata.
     pub metadata: ObjectMeta,
-    /// Everything else: an object of JSON.
+    /// All other members, as a JSON object.
     pub data: Value,
 }
 
@@ -330,7 +330,7 @@ impl<'de, K> Deserialize<'de> for PartialObjectMeta<K> {
     }
 }
 
-/// The same for all kinds, so that it is decoded by one function.
+/// A type for all kinds, so that one function decodes it.
 #[derive(Deserialize)]
 struct MetadataOnly {
     #[serde(default)]

@@ -10,14 +10,14 @@ use tower::{Service, ServiceExt};
 
 /// An error of any type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-/// The body of a request, as a `tower` service gets it.
+/// The body of a request to a `tower` service.
 pub type Body = Full<Bytes>;
-/// The body of an answer: it may arrive in parts.
+/// The body of a response, which may arrive in parts.
 pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// The transport of requests to an API server. URIs have a path and a query, no host.
+/// The transport of requests to an API server. URIs have a path and a query, but no host.
 pub trait Transport: Send + Sync + 'static {
-    /// Sends a request. The answer may be a refusal; errors are those of the transport.
+    /// Sends a request. The response may be a refusal; an error is an error of the transport.
     fn send(
         &self,
         request: Request<Bytes>,

@@ -1,16 +1,16 @@
-//! The answer to a write, for writers that do not read the object back.
+//! The response to a write, for callers that do not need the stored object.
 
 use serde::Deserialize;
 
-/// The written object by its name, uid and version. The rest of the answer is skipped, not decoded.
+/// The name, uid and version of a written object. The rest of the response is skipped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Written {
-    /// The name, also of an object whose name was generated.
+    /// The name; for a generated name, too.
     pub name: Option<String>,
     /// The UID that the server gave the object.
     pub uid: Option<String>,
-    /// The version after the write; the former version if nothing changed.
+    /// The version after the write; the previous version if nothing changed.
     pub resource_version: Option<String>,
 }
 

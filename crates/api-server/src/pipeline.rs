@@ -48,7 +48,8 @@ pub(crate) fn run(
     let answer = async move {
         let response = respond(server, request, caller).await;
         let response = response.map(|body| work::watched_body(body_watched, body));
-        // HTTP/2 takes a body for an error of the protocol, and drops the whole answer.
+        // The response to HEAD must have no body: HTTP/2 treats a body as a protocol error and drops the whole
+        // response.
         if bare {
             response.map(|_| boxed(Segments::new(Vec::new())))
         } else {
@@ -92,7 +93,7 @@ async fn respond(
     let limit = (!long).then_some(server.limits.request_timeout);
     let mut panicked = None;
     let outcome = {
-        // Pinned here: a future that is moved into another one has a place in the state of both.
+        // Pinned here: a future that moves into another future takes space in the state of both.
         let work = pin!(answer(&server, asking, body, caller, &mut kept));
         contained(work, limit, &mut panicked).await
     };
@@ -102,7 +103,7 @@ async fn respond(
         let panic = panic.as_str();
         tracing::error!(method, path, user, panic, "a request panicked");
     }
-    // The rest is sending: what waits for the client is counted by itself, and takes no seats from others.
+    // The rest is sending. Bytes that wait for the client are counted separately, and must not occupy a seat.
     kept.seat = None;
     let mut unread = work::announced();
     let mut is_whole = true;

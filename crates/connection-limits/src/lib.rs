@@ -1,12 +1,12 @@
-//! Connection limits of a listener: the number of connections of each address, and the order in which they are
-//! closed when there is no room for more.
+//! Connection limits of a listener: the number of connections of each address, and the order in which connections are
+//! closed when a limit is reached.
 //!
-//! Connections without valid credentials are closed first: those in a TLS handshake, then the oldest one of
-//! the address with the most such connections. A connection that has sent valid credentials is never closed.
+//! Connections without valid credentials are closed first: connections in a TLS handshake, then the oldest connection
+//! of the address with the most such connections. A connection that has sent valid credentials is never closed.
 //!
-//! Nodes have a share of their own: their connections, known by the client certificate, count for the node and not for
-//! the address, which may be that of a load balancer or be shared with pods. While an address has no place left, further
-//! connections of it may still make their handshake and prove to be a node's.
+//! Nodes have a separate share. A node is identified by its client certificate. Its connections count for the node and
+//! not for the address, which may belong to a load balancer or be shared with pods. When an address has reached its
+//! limit, further connections from it may complete the TLS handshake, and stay if they belong to a node.
 
 mod shares;
 
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use shares::{Share, ShareBounds, Shares};
 use tokio_util::sync::CancellationToken;
 
-/// How far a connection has got: 0 in its TLS handshake, then one of the constants below.
+/// The progress of a connection: 0 during the TLS handshake, then one of the constants below.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionStage(Arc<AtomicU8>);
 
@@ -35,7 +35,8 @@ impl ConnectionStage {
     }
 
     fn reaches(&self, stage: u8) {
-        // Each request says it again. It is written only once, because all requests of the connection read it.
+        // Each request reports the stage again. It is written only once, because all requests of the connection read
+        // it.
         if self.now() < stage {
             self.0.fetch_max(stage, Ordering::Relaxed);
         }
@@ -51,9 +52,9 @@ struct TrackedConnection {
     address: IpAddr,
     stage: ConnectionStage,
     close: CancellationToken,
-    /// It is beyond the limit of its address, and only a node's may stay.
+    /// The connection is beyond the limit of its address. It may stay only if it belongs to a node.
     is_reserved: bool,
-    /// The name of the node whose certificate it has.
+    /// The node in the client certificate of the connection.
     node: Option<String>,
 }
 
@@ -69,7 +70,7 @@ pub struct Connections(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// By the order of arrival.
+    /// The connections in the order of their arrival.
     connections: BTreeMap<u64, TrackedConnection>,
     next: u64,
 }
@@ -77,18 +78,19 @@ struct State {
 /// The maximum numbers of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// Of all addresses together.
+    /// The limit for all addresses together.
     pub all: usize,
-    /// Of each address.
+    /// The limit for each address.
     pub per_address: usize,
-    /// Of each node, beside those of its address.
+    /// The limit for each node, in addition to the limit of its address.
     pub per_node: usize,
-    /// Handshakes of each address beyond the other limits, which may prove to be a node's. With 0 there are none.
+    /// The handshakes of each address beyond the other limits, for connections that may belong to a node; 0 allows
+    /// none.
     pub handshakes: usize,
 }
 
 impl ConnectionLimits {
-    /// Limits without a share for nodes.
+    /// Limits for a listener without connections of nodes.
     pub const fn without_nodes(all: usize, per_address: usize) -> Self {
         Self {
             all,
@@ -99,24 +101,25 @@ impl ConnectionLimits {
     }
 }
 
-/// A connection's place; released on drop.
+/// A connection's permit, which is released on drop.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     connections: Arc<Connections>,
     id: u64,
     stage: ConnectionStage,
     replaces_another: bool,
-    /// Only a node may keep it.
+    /// The connection may stay only if it belongs to a node.
     is_reserved: bool,
-    /// The number of connections that a node may have.
+    /// The limit of connections for each node.
     per_node: usize,
 }
 
 impl Connections {
-    /// Takes a place for a connection from an address; `close` ends the connection. If the address has too
-    /// many, the new connection replaces one of the address without valid credentials, or is admitted for its
-    /// handshake only, or refused (`None`) where nodes have no share. If the server has too many, it replaces one of any address without valid credentials, or is
-    /// admitted beyond the limit.
+    /// Registers a connection from an address; `close` ends the connection. If the address is at its limit, the new
+    /// connection replaces a connection of the address without valid credentials. If there is no such connection, the
+    /// new connection is admitted for its handshake only, or is refused (`None`) where nodes have no share. If the
+    /// listener is at its limit, the new connection replaces a connection of any address without valid credentials, or
+    /// is admitted beyond the limit.
     pub fn enter(
         self: &Arc<Self>,
         address: IpAddr,
@@ -172,7 +175,7 @@ impl Connections {
 }
 
 impl State {
-    /// The number of those that `among` holds for, without those of nodes.
+    /// The number of connections that match `among` and do not belong to a node.
     fn count(&self, among: impl Fn(&TrackedConnection) -> bool) -> usize {
         let connections = self.connections.values();
         connections
@@ -180,7 +183,8 @@ impl State {
             .count()
     }
 
-    /// Ends the first to go of those that `among` holds for.
+    /// Closes one of the connections that match `among`, in the order of the module's documentation. Returns `false` if
+    /// no connection may be closed.
     fn evict(&mut self, among: impl Fn(&TrackedConnection) -> bool) -> bool {
         let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
         for connection in self.connections.values() {
@@ -205,8 +209,8 @@ impl State {
 }
 
 impl ConnectionSlot {
-    /// Records that the TLS handshake is over, with the name of the node whose certificate was shown. Returns whether the
-    /// connection may stay.
+    /// Records the end of the TLS handshake, and the node in the client certificate. Returns whether the connection may
+    /// stay.
     pub fn shook_hands(&self, node: Option<&str>) -> bool {
         self.stage.reaches(UNAUTHENTICATED);
         let Some(node) = node else {
@@ -224,7 +228,7 @@ impl ConnectionSlot {
         true
     }
 
-    /// Whether another connection was closed for this one.
+    /// Whether another connection was closed in favour of this one.
     pub fn replaces_another(&self) -> bool {
         self.replaces_another
     }
@@ -328,7 +332,7 @@ mod tests {
         assert!(!third.0.shook_hands(Some("a")), "the node has its share");
         let other = enter(&connections, ONE);
         assert!(other.0.shook_hands(Some("b")));
-        // Those of nodes take no places of others, and are not closed for others.
+        // Connections of nodes do not use the limits of other connections, and are not closed for them.
         drop((others, third));
         let others: Vec<_> = (0..3).map(|_| enter(&connections, ONE).0).collect();
         others.iter().for_each(is_known);

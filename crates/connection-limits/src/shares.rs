@@ -1,36 +1,36 @@
-//! Shares: a bounded amount of something for each sender and for all together, so that one sender leaves room for the
-//! others.
+//! Shares of a bounded resource. Each sender and all senders together have a bound, so that one sender cannot use up
+//! the resource.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The bounds of shares.
+/// The bounds of the shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShareBounds {
-    /// The most of one sender.
+    /// The maximum amount of one sender.
     pub per_sender_max: usize,
-    /// The most of all senders together, without what is guaranteed. A sender never has more than what it leaves for all
-    /// others.
+    /// The maximum amount of all senders together; guaranteed amounts may exceed it. A sender never has more than the
+    /// amount that it leaves for all other senders.
     pub in_all_max: usize,
-    /// Each sender may have so much, whatever the others have.
+    /// The amount that each sender may have regardless of the other senders.
     pub guaranteed: usize,
 }
 
-/// The amounts that senders have taken.
+/// The amounts in use, by sender.
 #[derive(Clone, Debug)]
 pub struct Shares<K: Ord> {
     bounds: ShareBounds,
     taken: Arc<Mutex<Taken<K>>>,
 }
 
-/// Senders with nothing have no entry.
+/// A sender without an amount has no entry.
 #[derive(Debug)]
 struct Taken<K> {
     by_sender: BTreeMap<K, usize>,
     in_all: usize,
 }
 
-/// An amount of a sender, which is given back when it is dropped.
+/// An amount of a sender, which is returned on drop.
 #[derive(Debug)]
 pub struct Share<K: Ord> {
     shares: Shares<K>,
@@ -39,7 +39,7 @@ pub struct Share<K: Ord> {
 }
 
 impl<K: Ord + Clone> Shares<K> {
-    /// At most `max` for each sender.
+    /// Shares of at most `max` for each sender.
     pub fn new(max: usize) -> Self {
         Self::within(ShareBounds {
             per_sender_max: max,
@@ -57,7 +57,7 @@ impl<K: Ord + Clone> Shares<K> {
         Self { bounds, taken }
     }
 
-    /// A share of a sender with nothing in it yet.
+    /// An empty share of a sender.
     pub fn of(&self, sender: K) -> Share<K> {
         Share {
             shares: self.clone(),
@@ -66,7 +66,7 @@ impl<K: Ord + Clone> Shares<K> {
         }
     }
 
-    /// Takes one; `None` if the sender has all of its share.
+    /// Takes one unit; `None` if the sender has reached its bound.
     pub fn take(&self, sender: K) -> Option<Share<K>> {
         let mut share = self.of(sender);
         share.grow(1).then_some(share)
@@ -74,7 +74,7 @@ impl<K: Ord + Clone> Shares<K> {
 }
 
 impl<K: Ord> Shares<K> {
-    /// Whether nobody has anything.
+    /// Whether no sender has an amount.
     pub fn is_empty(&self) -> bool {
         self.lock().by_sender.is_empty()
     }
@@ -85,7 +85,7 @@ impl<K: Ord> Shares<K> {
 }
 
 impl ShareBounds {
-    /// Whether a sender may have `own` while the others have `others`.
+    /// Whether a sender may have the amount `own` while the other senders have `others` together.
     fn allow(self, own: usize, others: usize) -> bool {
         let left_for_others = self.in_all_max.saturating_sub(others.saturating_add(own));
         own <= self.guaranteed || own <= self.per_sender_max.min(left_for_others)
@@ -93,14 +93,14 @@ impl ShareBounds {
 }
 
 impl<K: Ord + Clone> Share<K> {
-    /// Takes more; false if that would go beyond a bound, and nothing is taken then.
+    /// Adds an amount to the share. Returns `false` and adds nothing if the sum would exceed a bound.
     #[must_use]
     pub fn grow(&mut self, more: usize) -> bool {
         let bounds = self.shares.bounds;
         self.grow_if(more, |own, others| bounds.allow(own, others))
     }
 
-    /// Takes more without regard to the bounds. It leaves less for others.
+    /// Adds an amount to the share even beyond the bounds. The remaining amount for other senders becomes smaller.
     pub fn grow_regardless(&mut self, more: usize) {
         self.grow_if(more, |_, _| true);
     }
@@ -174,7 +174,7 @@ mod tests {
         let (_second, of_second) = most("second");
         let (_third, of_third) = most("third");
         assert_eq!((of_first, of_second, of_third), (40, 30, 15));
-        // Each sender has its guaranteed amount in the end.
+        // In the end, each sender has its guaranteed amount.
         let further: Vec<_> = ["a", "b", "c", "d", "e", "f"].map(&most).into();
         let amounts: Vec<usize> = further.iter().map(|(_, steps)| *steps).collect();
         assert_eq!(amounts, [7, 4, 2, 1, 1, 1]);

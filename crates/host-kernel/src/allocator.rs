@@ -1,8 +1,8 @@
-//! The allocator of this program: that of the C library, and mimalloc on the threads of a server that are busy.
+//! The allocators of this program: the allocator of the C library, and mimalloc on the busy threads of a server.
 //!
-//! With mimalloc, a write of an object takes a quarter less processor time: threads that free each other's memory do not
-//! wait for locks. But each of its threads has pages of its own for each size of a block, so other threads, and shims and
-//! commands, keep the allocator of the C library. A block goes back to the allocator that made it.
+//! With mimalloc, a write of an object takes a quarter less processor time, because threads that free each other's
+//! memory do not wait for locks. But each mimalloc thread has separate pages for each block size, so other threads,
+//! shims and commands keep the allocator of the C library. A block is always freed by the allocator that allocated it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -12,60 +12,60 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libmimalloc_sys as mimalloc;
 
-/// The address space of mimalloc's first arena. It takes more from the kernel where this does not suffice.
+/// The address space of mimalloc's first arena. If the arena is full, mimalloc takes more from the kernel.
 const ARENA_BYTES: usize = 1 << 30;
 
 /// `mi_option_purge_delay` of mimalloc.h: the time after which freed pages go back to the kernel, in milliseconds.
 const PURGE_DELAY: libc::c_int = 15;
 const PURGE_DELAY_MILLISECONDS: libc::c_long = 100;
 
-/// The largest alignment that mimalloc gives any block without being asked.
+/// The largest alignment that every block of mimalloc has without a request for it.
 const ALIGN_OF_ANY: usize = size_of::<usize>();
 
-/// Freed memory at the end of an arena of the C library that is kept for the next request: the largest usual answer, a
-/// list of 5,000 pods.
+/// Freed memory at the end of an arena of the C library that is not returned to the kernel. It is as large as the
+/// largest usual response, a list of 5,000 pods.
 #[cfg(target_env = "gnu")]
 const KEPT_BYTES: libc::c_int = 16 << 20;
 
-/// The size from which a block of the C library has pages of its own, which go back to the kernel when it is freed.
+/// The size from which a block of the C library has separate pages, which return to the kernel when the block is freed.
 #[cfg(target_env = "gnu")]
 const OWN_PAGES_BYTES: libc::c_int = 1 << 20;
 
-/// The address of the arena, or 0: there is none.
+/// The address of the arena; 0 if there is no arena.
 static ARENA: AtomicUsize = AtomicUsize::new(0);
 
 /// The number of calls of [`give_back`].
 static GIVEN_BACK: AtomicUsize = AtomicUsize::new(0);
 
 unsafe extern "C" {
-    /// Prepares mimalloc, as its constructor would at the start of each process. `.cargo/config.toml` leaves the constructor
-    /// out: a shim would have nine pages more. It may be called after the constructor, too.
+    /// Prepares mimalloc, as its constructor would at the start of each process. `.cargo/config.toml` omits the
+    /// constructor, because a shim would have nine more pages. The call is also allowed after the constructor.
     fn _mi_auto_process_init();
 }
 
 thread_local! {
     /// Whether this thread allocates with mimalloc.
     static IS_BUSY: Cell<bool> = const { Cell::new(false) };
-    /// The last of these calls for which this thread has let go of its freed pages.
+    /// The number of the last call of [`give_back`] after which this thread has released its freed pages.
     static SEEN: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The allocator. A program names it by `#[global_allocator]`.
+/// The allocator, which a program selects by `#[global_allocator]`.
 #[derive(Debug)]
 pub struct Allocator;
 
-/// Prepares both allocators for a server. To be called once, before a second thread is started.
+/// Prepares both allocators for a server. It must be called once, before a second thread is started.
 ///
 /// # Errors
-/// The kernel refuses mimalloc's address space. All threads then keep the allocator of the C library.
+/// The kernel refuses the address space of mimalloc. All threads then keep the allocator of the C library.
 pub fn prepare_server() -> io::Result<()> {
     prepare_c_library();
     prepare_mimalloc()
 }
 
-/// To be called by each thread that runs tasks, before it parks. Changes it to mimalloc, in a server that is prepared for
-/// it. After a call of [`give_back`], the thread also lets go of its pages without blocks: only the thread that has a page
-/// sees that other threads have freed all of it.
+/// Must be called by each thread that runs tasks, before it parks. In a prepared server, the thread changes to
+/// mimalloc. After a call of [`give_back`], the thread also releases its pages without blocks: only the thread that
+/// owns a page detects that other threads have freed all of its blocks.
 pub fn before_park() {
     if ARENA.load(Ordering::Relaxed) == 0 {
         return;
@@ -135,8 +135,8 @@ fn prepare_mimalloc() -> io::Result<()> {
     Ok(())
 }
 
-/// Returns freed memory to the kernel. Takes a few milliseconds per 100 MiB; other threads that
-/// allocate in the meantime may wait. The next call returns the pages that threads let go of [before they park](before_park).
+/// Returns freed memory to the kernel. It takes a few milliseconds per 100 MiB, and other threads that allocate at the
+/// same time may wait. The next call returns the pages that threads have released [before they park](before_park).
 pub fn give_back() {
     if ARENA.load(Ordering::Relaxed) != 0 {
         GIVEN_BACK.fetch_add(1, Ordering::Relaxed);
@@ -153,7 +153,7 @@ pub fn give_back() {
     }
 }
 
-/// Whether a block is mimalloc's.
+/// Whether mimalloc has allocated the block.
 fn is_of_mimalloc(block: *mut u8) -> bool {
     let arena = ARENA.load(Ordering::Relaxed);
     if arena == 0 {

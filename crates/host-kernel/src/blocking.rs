@@ -1,4 +1,4 @@
-//! Work that waits for the disk, from async code.
+//! Blocking work in async code.
 
 use std::io;
 
@@ -6,9 +6,9 @@ use process_telemetry::polls::uncounted;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinError;
 
-/// Runs short blocking or long computing work synchronously. The runtime continues without this thread: the API, leases
-/// and probes run on the same threads. A runtime with one thread (tests) has no other to continue with. The work does not
-/// count towards the current poll.
+/// Runs short blocking or long computing work on the current thread. The runtime continues on other threads with the
+/// API, Leases and probes. A runtime with one thread (tests) has no other thread and waits. The work does not count
+/// towards the current poll.
 pub fn block_in_place<R>(work: impl FnOnce() -> R) -> R {
     let timed = || uncounted(work);
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
@@ -17,7 +17,7 @@ pub fn block_in_place<R>(work: impl FnOnce() -> R) -> R {
     }
 }
 
-/// The work panicked, or the runtime ended first.
+/// The work panicked, or the runtime ended before the work.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted: {0}")]
 pub struct Interrupted(#[source] pub JoinError);
@@ -37,13 +37,13 @@ impl From<Interrupted> for io::Error {
 /// Runs blocking work on a separate thread.
 ///
 /// # Errors
-/// Those of the work; the work was interrupted.
+/// The errors of the work, or the interruption of the work.
 pub async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<Interrupted> + Send + 'static,
 {
-    // In a box, tasks of all work with one type of result are of one type, which is compiled once.
+    // Boxed, so that all tasks with one type of result have one type, which is compiled once.
     let work: Box<dyn FnOnce() -> Result<T, E> + Send> = Box::new(work);
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,

@@ -1,7 +1,7 @@
-//! System calls of btrfs beyond plain files: subvolumes, snapshots, limits, a new size.
+//! System calls of btrfs for subvolumes, snapshots, quotas and a new size.
 //!
-//! The calls and their structures are those of `linux/btrfs.h`. The crates that wrap them generate
-//! their bindings with a C library when they are built, so these few are written out here.
+//! The calls and their structures are defined in `linux/btrfs.h`. Existing crates generate their bindings with a C
+//! library at build time, so the few necessary calls are declared here.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -110,7 +110,7 @@ struct SubvolumeInfo {
     generation: u64,
     flags: u64,
     uuid: [u8; 16],
-    // Other identities, transactions and times.
+    // Other identities, transactions and times, which are unused.
     rest: [u64; 24],
 }
 
@@ -122,7 +122,7 @@ struct FileSystemInfo {
     rest: [u8; 992],
 }
 
-/// The calls themselves.
+/// The ioctl calls.
 mod call {
     use super::*;
 
@@ -160,7 +160,7 @@ pub fn is_subvolume(path: &Path) -> io::Result<bool> {
     Ok(metadata.is_dir() && metadata.ino() == SUBVOLUME_INODE && is_btrfs(path)?)
 }
 
-/// Makes an empty subvolume.
+/// Creates an empty subvolume.
 ///
 /// # Errors
 /// Errors of the kernel, `AlreadyExists` among them.
@@ -178,7 +178,7 @@ pub fn create_subvolume(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a snapshot of the subvolume `source` at `path`, on the same file system.
+/// Creates a snapshot of the subvolume `source` at `path`, on the same file system.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -200,7 +200,7 @@ pub fn snapshot(source: &Path, path: &Path, read_only: bool) -> io::Result<()> {
 /// Removes a subvolume with its contents, except for nested subvolumes.
 ///
 /// # Errors
-/// Errors of the kernel: `DirectoryNotEmpty` when there are subvolumes in it.
+/// Errors of the kernel: `DirectoryNotEmpty` if the subvolume contains subvolumes.
 pub fn delete_subvolume(path: &Path) -> io::Result<()> {
     let (parent, name) = split(path)?;
     let arguments = VolumeArguments {
@@ -212,7 +212,7 @@ pub fn delete_subvolume(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The number of the subvolume that the path is in.
+/// The id of the subvolume that contains the path.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -228,7 +228,7 @@ pub fn subvolume_id(path: &Path) -> io::Result<u64> {
     Ok(found.tree)
 }
 
-/// The identity of a subvolume. A stream of one that was not received itself has this identity.
+/// The UUID of a subvolume. A stream of a subvolume that was not itself received has this UUID.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -249,7 +249,7 @@ pub fn subvolume_uuid(path: &Path) -> io::Result<[u8; 16]> {
     Ok(found.uuid)
 }
 
-/// Whether other subvolumes are in the subvolume.
+/// Whether the subvolume contains other subvolumes.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -268,14 +268,15 @@ pub fn has_subvolumes(path: &Path) -> io::Result<bool> {
     // SAFETY: `found` is valid and writable for the length of the call.
     match unsafe { call::root_references(file.as_raw_fd(), &mut found) } {
         Ok(_) => Ok(found.count > 0),
-        // More than there is room for.
+        // The subvolume contains more subvolumes than the buffer can hold.
         Err(nix::errno::Errno::EOVERFLOW) => Ok(true),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Writes a read-only snapshot as a stream of protocol version 1: all of it, or the difference to `base`,
-/// another read-only snapshot of the same subvolume. Blocks until the reader has read all of it.
+/// Writes a read-only snapshot as a stream of protocol version 1. The stream contains the whole snapshot, or the
+/// difference to `base`, another read-only snapshot of the same subvolume. Blocks until the reader has read the whole
+/// stream.
 ///
 /// # Errors Errors of the kernel: `BrokenPipe` when the reader has closed its end.
 pub fn send(snapshot: &Path, base: Option<&Path>, to: impl AsFd) -> io::Result<()> {
@@ -294,14 +295,14 @@ pub fn send(snapshot: &Path, base: Option<&Path>, to: impl AsFd) -> io::Result<(
     Ok(())
 }
 
-/// Limits the bytes that the subvolume references.
+/// Limits the number of bytes that the subvolume references.
 ///
 /// # Errors
-/// Errors of the kernel: `ENOTCONN` where quotas are off.
+/// Errors of the kernel: `ENOTCONN` if quotas are disabled.
 pub fn limit(subvolume: &Path, bytes: u64) -> io::Result<()> {
     let file = File::open(subvolume)?;
     let mut limit = GroupLimit {
-        // The subvolume's own.
+        // Zero selects the quota group of the subvolume itself.
         group: 0,
         flags: LIMIT_REFERENCED,
         max_referenced: bytes,
@@ -329,7 +330,7 @@ pub fn enable_quota(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Restarts the count of each subvolume. A count that is in progress continues.
+/// Restarts the usage count of each subvolume (a quota rescan). A rescan in progress continues.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -347,7 +348,7 @@ pub fn count_anew(root: &Path) -> io::Result<()> {
     }
 }
 
-/// Waits for the end of a count that is in progress. Until then, the kernel says that all counts are wrong.
+/// Waits for the end of a quota rescan. Until then, the kernel marks all counts as inconsistent.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -358,10 +359,10 @@ pub fn wait_for_count(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the count of a deleted subvolume.
+/// Removes the quota group of a deleted subvolume.
 ///
 /// # Errors
-/// Errors of the kernel: `EBUSY` while it is still being cleaned up.
+/// Errors of the kernel: `EBUSY` while the kernel is still cleaning up the subvolume.
 pub fn forget_count(root: &Path, subvolume: u64) -> io::Result<()> {
     let file = File::open(root)?;
     let forget = GroupCreate {
@@ -388,7 +389,7 @@ pub fn fill_device(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes everything to the device.
+/// Writes all cached data to the device.
 ///
 /// # Errors
 /// Errors of the kernel and of the device.
@@ -399,7 +400,7 @@ pub fn sync(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The kernel's directory with the counts of the file system's subvolumes.
+/// The directory in sysfs with the usage counts of the file system's subvolumes.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -432,7 +433,7 @@ fn uuid_text(uuid: &[u8; 16]) -> String {
     parts.join("-")
 }
 
-/// The directory above, opened, and the last name of a path.
+/// Opens the parent directory of a path, and returns it with the last name.
 fn split(path: &Path) -> io::Result<(File, &OsStr)> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     let parent = path.parent().ok_or_else(invalid)?;
@@ -440,7 +441,7 @@ fn split(path: &Path) -> io::Result<(File, &OsStr)> {
     Ok((File::open(parent)?, name))
 }
 
-/// A name as the kernel wants it, ending with zeros.
+/// A name in the form of the kernel: padded with zeros.
 fn filled<const N: usize>(name: &OsStr) -> io::Result<[u8; N]> {
     let bytes = name.as_bytes();
     if bytes.len() > NAME_MAX {

@@ -1,11 +1,11 @@
-//! Files on file systems that copy on write, such as btrfs.
+//! Files on file systems with copy-on-write, such as btrfs.
 
 use std::fs::File;
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
-/// Turns copying off for a new, empty file, so that a write to blocks that it has needs no space. Other file systems refuse
-/// the flag, and need none.
+/// Disables copy-on-write for a new, empty file, so that a write to allocated blocks needs no further space. Other file
+/// systems refuse the flag, and do not need it.
 pub fn disable(file: &File) {
     if let Ok(flags) = ioctl_getflags(file) {
         ioctl_setflags(file, flags | IFlags::NOCOW).ok();

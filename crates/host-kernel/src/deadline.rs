@@ -1,12 +1,13 @@
-//! The deadline page of a node: the time until which pods that may fail over may run.
+//! The deadline page of a node: the time at which pods that may fail over must stop.
 //!
-//! The page is a small file. The agent writes it, and the shims of such pods map it. Its first eight bytes are a reading
-//! of `CLOCK_BOOTTIME` in nanoseconds; zero is long ago. The next eight are a check of it, since a write to a file may be
-//! seen in part. Readings of that clock have a meaning until the next boot only, so the file's name should have the boot's
-//! id.
+//! The page is a small file. The agent writes it, and the shims of such pods map it into memory. Its first eight bytes
+//! are a reading of `CLOCK_BOOTTIME` in nanoseconds; zero is far in the past. The next eight bytes are a checksum,
+//! because a reader may see a write partially. The readings of the clock are valid until the next boot only, so the
+//! name of the file should contain the boot id.
 //!
-//! The agent does not map it. For a write to a mapped page, the kernel waits for the file's disk and holds the memory of the
-//! whole process meanwhile (before Linux 6.4), and it ends the process if the disk has failed or is full.
+//! The agent does not map the page. On a write to a mapped page, the kernel waits for the disk of the file and holds
+//! the lock on the memory of the whole process meanwhile (before Linux 6.4). It also kills the process if the disk has
+//! failed or is full.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -22,26 +23,26 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::copy_on_write;
 
-/// Size of the file: its blocks exist, so that a later write needs no space.
+/// Size of the file. All its blocks are allocated, so a later write needs no space.
 const PAGE_BYTES: usize = 4096;
-/// Reads of a page whose check is wrong, and the time between two of them. A write is over after a moment, unless its
-/// thread is interrupted; the page of an older agent has no check.
+/// Maximum number of reads of a page with a wrong checksum, and the time between two reads. A write usually ends after
+/// a moment, unless its thread is interrupted. The page of an older agent has no checksum.
 const READS_MAX: u32 = 50;
 const READ_RETRY: Duration = Duration::from_millis(1);
-/// An odd number: each deadline has a check of its own.
+/// An odd number, so that different deadlines have different checksums.
 const CHECK: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The node's deadline page, for its agent.
+/// The deadline page of a node, as its agent uses it.
 #[derive(Debug)]
 pub struct DeadlineFile {
     file: File,
 }
 
 impl DeadlineFile {
-    /// Opens the page; a new page has a deadline in the past.
+    /// Opens the page. A new page has a deadline in the past.
     ///
     /// # Errors
-    /// The file cannot be made.
+    /// The file cannot be created.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
@@ -57,8 +58,8 @@ impl DeadlineFile {
         Ok(Self { file })
     }
 
-    /// Sets the deadline, as a reading of [`now`]; all processes with the page see it. Waits for a disk that does not
-    /// answer.
+    /// Sets the deadline, a reading of [`now`], which all processes with the page see. Blocks while the disk does not
+    /// respond.
     ///
     /// # Errors
     /// The disk has failed, or is full.
@@ -73,7 +74,7 @@ fn check(nanos: u64) -> u64 {
     nanos.wrapping_mul(CHECK)
 }
 
-/// The node's deadline page, mapped into this process until it is dropped.
+/// The deadline page of a node, mapped into this process until the value is dropped.
 #[derive(Debug)]
 pub struct DeadlinePage {
     page: NonNull<libc::c_void>,
@@ -85,10 +86,10 @@ unsafe impl Send for DeadlinePage {}
 unsafe impl Sync for DeadlinePage {}
 
 impl DeadlinePage {
-    /// Opens an existing page, and keeps it in memory.
+    /// Maps an existing page, and locks it in memory.
     ///
     /// # Errors
-    /// There is no such page, or it cannot be mapped.
+    /// The page does not exist, or cannot be mapped.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         if file.metadata()?.len() < PAGE_BYTES as u64 {
@@ -114,7 +115,7 @@ impl DeadlinePage {
         Ok(Self { page })
     }
 
-    /// The deadline and its check.
+    /// The deadline and its checksum.
     fn words(&self) -> [u64; 2] {
         // SAFETY: the page is mapped and aligned, and nobody uses these bytes in another way in this process.
         let words = unsafe { self.page.cast::<[AtomicU64; 2]>().as_ref() };
@@ -142,7 +143,7 @@ impl Drop for DeadlinePage {
     }
 }
 
-/// The reading of the clock of deadlines.
+/// A reading of the clock of deadlines.
 pub fn now() -> Duration {
     let read = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(read.tv_sec).unwrap_or_default();
@@ -153,7 +154,7 @@ pub fn now() -> Duration {
 mod tests {
     use super::*;
 
-    /// A new page, as its agent and as a shim has it.
+    /// A new page, as its agent and a shim use it.
     fn page() -> (DeadlineFile, DeadlinePage) {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("page");

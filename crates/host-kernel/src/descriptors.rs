@@ -1,7 +1,7 @@
 //! Inherited file descriptors, which this process did not open itself.
 //!
-//! The parent process may have left files open: a shell, a service manager, a build. A container
-//! must not inherit them.
+//! The parent process may have left files open: a shell, a service manager, a build. A container must not inherit such
+//! descriptors.
 
 use std::io;
 use std::os::fd::{AsFd, RawFd};
@@ -9,22 +9,22 @@ use std::os::fd::{AsFd, RawFd};
 use nix::errno::Errno;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-/// First descriptor that is no standard stream.
+/// The first descriptor that is not a standard stream.
 const FIRST: libc::c_uint = 3;
 
-/// Sets close-on-exec on every descriptor except the standard streams. They stay open in this process: its
-/// command line may name one (`up -f /dev/fd/63`).
+/// Sets close-on-exec on every descriptor except the standard streams. The descriptors stay open in this process,
+/// because its command line may name one of them (`up -f /dev/fd/63`).
 ///
 /// # Errors
-/// The kernel does not know the call (Linux before 5.11).
+/// The kernel does not support the call (Linux before 5.11).
 pub fn keep_from_children() -> io::Result<()> {
     close_range(libc::CLOSE_RANGE_CLOEXEC)
 }
 
-/// Puts an open file in the place of a standard stream of this process.
+/// Replaces a standard stream of this process by an open file.
 ///
 /// # Errors
-/// It is no standard stream.
+/// The stream is not a standard stream.
 pub fn replace_stream(stream: RawFd, file: impl AsFd) -> io::Result<()> {
     match stream {
         libc::STDIN_FILENO => dup2_stdin(file)?,
@@ -35,7 +35,7 @@ pub fn replace_stream(stream: RawFd, file: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Closes every descriptor but the standard streams.
+/// Closes every descriptor except the standard streams.
 ///
 /// # Safety
 /// No part of this process owns any other descriptor.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::tree::{self, Handle, Mounts, TreeEntry, Visitor};
 
-/// Unit of the size that the kernel says a file has on disk.
+/// Unit of the kernel for the size of a file on disk.
 const BLOCK_BYTES: u64 = 512;
 
 /// Disk space that files occupy.
@@ -41,7 +41,7 @@ impl DiskSpace {
 /// The measured usage of a volume, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VolumeUsage {
-    /// The bytes that its files occupy.
+    /// The bytes that the files of the volume occupy.
     pub used: u64,
     /// The capacity of the volume; `None` if it has no limit.
     pub limit: Option<u64>,
@@ -61,8 +61,8 @@ pub fn below(root: &Path) -> io::Result<u64> {
     Ok(content(&Handle::at(root)?)?.bytes)
 }
 
-/// Links are not followed, a file with several names counts once, and other file systems do not
-/// count.
+/// The disk usage of the content of a directory. Links are not followed, a file with several names counts once, and
+/// other file systems do not count.
 fn content(root: &Handle) -> io::Result<DiskSpace> {
     let mut counter = Counter {
         device: root.stat().st_dev,
@@ -95,7 +95,7 @@ impl Visitor for Counter {
         Ok(())
     }
 
-    /// The sum so far is used.
+    /// The sum up to here is used.
     fn lost(&mut self) -> io::Result<()> {
         Ok(())
     }

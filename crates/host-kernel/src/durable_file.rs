@@ -1,31 +1,30 @@
-//! Replacement of whole files: a reader sees the former content or the new one, never a part of it.
+//! Replacement of whole files: a reader sees either the former content or the new content, never a part.
 //!
-//! The new content is written to a file beside the old one, `.NAME.new`, which then takes its name
-//! (rename(2)). The caller chooses the effect of a power loss, see [`Durability`]. A killed writer
-//! leaves at most the `.NAME.new` file; the next replacement removes it. Two writers of one file
-//! need a lock of their own, or [`replace_beside_others`].
+//! The new content is written to `.NAME.new` in the same directory, which is then renamed to the file (rename(2)). The
+//! caller chooses what survives a power loss, see [`Durability`]. A killed writer leaves at most the file `.NAME.new`,
+//! which the next replacement removes. Two writers of one file need a lock of their own, or [`replace_beside_others`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// The durability when a replacement returns.
+/// The state that is durable when a replacement returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// No guarantee: for state that is useless after a reboot.
+    /// No guarantee; for data that is useless after a reboot.
     PageCache,
-    /// The content, if the name is: after a loss of power the file is whole, the former or the new one.
+    /// The content: after a power loss the file is complete, with the former or the new content.
     Content,
-    /// The content and the name (fsync(2) of the directory): after a loss of power the file is the new one.
+    /// The content and the name (fsync(2) of the directory): after a power loss the file has the new content.
     Name,
 }
 
-/// Replaces a file, or makes it, with these permissions (such as 0o600).
+/// Replaces or creates a file with the given permissions (such as 0o600).
 ///
 /// # Errors
-/// The error of the file system. The former file is then untouched, unless only the last step
-/// failed: the sync of the directory.
+/// The error of the file system. The former file is then unchanged, unless only the last step failed, which is the sync
+/// of the directory.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
     replace_with(path, mode, durability, |file| file.write_all(bytes))
 }
@@ -43,8 +42,8 @@ pub fn replace_with(
     replace_through(&beside(path, "")?, path, mode, durability, write)
 }
 
-/// Replaces a file while other processes may replace it too: the new content is written to
-/// `.NAME.PID.new`, and the last replacement wins. A killed writer leaves that file.
+/// Replaces a file that other processes may replace at the same time. The new content is written to `.NAME.PID.new`,
+/// and the last replacement wins. A killed writer leaves this file.
 ///
 /// # Errors
 /// The error of the file system or of `write`; see [`replace`].
@@ -86,7 +85,7 @@ fn fill<T, E: From<io::Error>>(
     durability: Durability,
     write: impl FnOnce(&mut File) -> Result<T, E>,
 ) -> Result<T, E> {
-    // A new file: a link or a leftover with other permissions is never written through.
+    // `create_new` never writes through a link or a leftover file with other permissions.
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -94,7 +93,7 @@ fn fill<T, E: From<io::Error>>(
         .open(path)?;
     let written = write(&mut file)?;
     if mode != 0o600 {
-        // Not left to the umask.
+        // Set explicitly, because the umask may have removed permissions.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
     }
     if durability != Durability::PageCache {
@@ -103,10 +102,10 @@ fn fill<T, E: From<io::Error>>(
     Ok(written)
 }
 
-/// Reads a file of keys, which is never a link: the file that is read is the one that [`replace`] wrote.
+/// Reads a file with keys. A link is refused, so the file is one that [`replace`] wrote.
 ///
 /// # Errors
-/// The error of the file system, `InvalidData` for bytes that are no text.
+/// The error of the file system; `InvalidData` for bytes that are not UTF-8.
 pub fn read(path: &Path) -> io::Result<String> {
     let mut options = OpenOptions::new();
     let file = options.read(true).custom_flags(no_link()).open(path);
@@ -120,7 +119,7 @@ pub fn read(path: &Path) -> io::Result<String> {
     }
 }
 
-/// The flag with which open(2) does not follow a link at the end of the path, for
+/// The flag with which open(2) refuses a link as the last part of the path, for
 /// [`custom_flags`](std::os::unix::fs::OpenOptionsExt::custom_flags).
 pub fn no_link() -> i32 {
     rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()

@@ -1,9 +1,9 @@
-//! Locks by key: users of one key share one lock. A lock exists for as long as it is in use.
+//! Locks by key: all users of a key share one lock, which exists as long as it is in use.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A map from keys to locks: mutexes, semaphores, whatever makes users of one key wait.
+/// A map from keys to locks. `L` is any type that makes users of one key wait, such as a mutex or a semaphore.
 #[derive(Debug)]
 pub struct KeyedLocks<L>(Mutex<BTreeMap<String, Arc<L>>>);
 
@@ -14,7 +14,7 @@ impl<L> Default for KeyedLocks<L> {
 }
 
 impl<L> KeyedLocks<L> {
-    /// The lock of a key, made if nobody uses it: an unused lock is equal to a new one.
+    /// The lock of a key. It is created if nobody uses it, because an unused lock is equal to a new one.
     pub fn get_or(&self, key: &str, new: impl FnOnce() -> L) -> Arc<L> {
         let mut locks = self.in_use();
         let lock = locks.entry(key.to_owned());

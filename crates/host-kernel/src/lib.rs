@@ -1,9 +1,9 @@
-//! Calls to the kernel of this machine that are safe to use: descriptors and walks ([`tree`]), mounts and their table, the
-//! file systems and devices of volumes, whole files that survive a loss of power ([`durable_file`]), the deadline of a
-//! node, the allocators of a server.
+//! Safe wrappers of calls to the kernel of this machine: descriptors and walks ([`tree`]), mounts and the mount table,
+//! the file systems and devices of volumes, replacement of whole files ([`durable_file`]), the deadline of a node, and
+//! the allocators of a server.
 //!
-//! Work that waits for a disk is done by one of three functions: [`block_in_place`] for short work, [`blocking`] for long
-//! work, and [`call_with_timeout`] where a server on another machine may never answer.
+//! Three functions do blocking work: [`block_in_place`] for short work, [`blocking`] for long work, and
+//! [`call_with_timeout`] for calls that wait for another machine, which may never respond.
 
 pub mod allocator;
 mod blocking;

@@ -1,8 +1,8 @@
-//! Loop devices: files of the host as block devices.
+//! Loop devices, which present files of the host as block devices.
 //!
-//! The kernel detaches a device automatically when it is no longer open or mounted: nothing is left
-//! behind, however its user ends. A device for other processes, which open and close it, is
-//! [kept](LoopDevice::kept_over) until it is detached.
+//! The kernel detaches a device automatically when it is no longer open or mounted, so a killed user leaves nothing
+//! behind. A device for other processes, which open and close it, is [kept](LoopDevice::kept_over) until it is
+//! detached.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -18,7 +18,7 @@ const LOOP_CONFIGURE: u16 = 0x4c0a;
 const LOOP_CTL_GET_FREE: u16 = 0x4c82;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 
-/// Maximum number of attempts when another process takes the free device first.
+/// Maximum number of attempts, because another process may take the free device first.
 const ATTEMPTS: u32 = 64;
 
 /// `struct loop_info64` of `linux/loop.h`.
@@ -69,7 +69,7 @@ struct LoopConfig {
     reserved: [u64; 8],
 }
 
-/// The calls themselves.
+/// The ioctl calls.
 mod call {
     use super::*;
 
@@ -81,7 +81,7 @@ mod call {
     nix::ioctl_none_bad!(set_capacity, LOOP_SET_CAPACITY);
 }
 
-/// A loop device. It is open as long as this value exists.
+/// A loop device, which stays open as long as this value exists.
 #[derive(Debug)]
 pub struct LoopDevice {
     path: PathBuf,
@@ -89,8 +89,8 @@ pub struct LoopDevice {
 }
 
 impl LoopDevice {
-    /// The device over `backing`: the attached one, or a new one. Two devices over one file would
-    /// each have their own cache of its contents.
+    /// The device for the file `backing`: the attached device, or a new one. Two devices for one file would each cache
+    /// its content separately.
     ///
     /// # Errors
     /// The file cannot be opened, or no device is available.
@@ -101,18 +101,17 @@ impl LoopDevice {
         }
     }
 
-    /// The device over `backing`, as [`over`](Self::over), that stays until it is
-    /// [detached](Self::detach).
+    /// The device for the file `backing`, which stays until it is [detached](Self::detach); see [`over`](Self::over).
     ///
     /// # Errors
-    /// As of `over`.
+    /// The errors of `over`.
     pub fn kept_over(backing: &Path) -> io::Result<Self> {
         let Some(device) = Self::find(backing)? else {
             return Self::attach(backing, 0);
         };
         let mut info = device.status()?;
         if info.flags & LO_FLAGS_AUTOCLEAR != 0 {
-            // It was detached while open, and would be removed with its last user.
+            // The device was detached while open, so the kernel would remove it after its last use.
             info.flags &= !LO_FLAGS_AUTOCLEAR;
             // SAFETY: `info` is a valid loop_info64 for the length of the call.
             unsafe { call::set_status(device.file.as_raw_fd(), &info) }?;
@@ -120,10 +119,10 @@ impl LoopDevice {
         Ok(device)
     }
 
-    /// Detaches the device: at once, or when it is closed. Its data is on disk then.
+    /// Detaches the device: at once, or when it is closed. All its data is on disk before.
     ///
     /// # Errors
-    /// Errors of the kernel, and of the disk: then it stays.
+    /// Errors of the kernel or of the disk. The device then stays attached.
     pub fn detach(self) -> io::Result<()> {
         // The kernel drops the cached data of a device that is being removed.
         self.file.sync_all()?;
@@ -139,7 +138,7 @@ impl LoopDevice {
         Ok(info)
     }
 
-    /// Detaches the device over a file, if there is one.
+    /// Detaches the device of a file, if there is one.
     ///
     /// # Errors
     /// Errors of the kernel.
@@ -152,7 +151,7 @@ impl LoopDevice {
         }
     }
 
-    /// The device that is attached to `backing`, if there is one.
+    /// The device that is attached to `backing`; `None` if there is none.
     ///
     /// # Errors
     /// The file or the list of devices cannot be read.
@@ -166,11 +165,11 @@ impl LoopDevice {
                 continue;
             }
             let path = Path::new("/dev").join(name);
-            // A device that is being removed is skipped.
+            // A device that the kernel is removing cannot be opened, and is skipped.
             let Ok(file) = open(&path) else { continue };
             let device = Self { path, file };
             let known = device.status();
-            // The kernel stores the device number in its own encoding, which `stat` returns here.
+            // The kernel stores the device number in its own encoding, and `stat` returns the same encoding here.
             if known.is_ok_and(|info| info.inode == wanted.ino() && info.device == wanted.dev()) {
                 return Ok(Some(device));
             }
@@ -205,12 +204,12 @@ impl LoopDevice {
         Err(io::Error::from(io::ErrorKind::ResourceBusy))
     }
 
-    /// Its path, for instance `/dev/loop0`.
+    /// The path of the device, for instance `/dev/loop0`.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Adopts a new size of the file.
+    /// Adopts a new size of the backing file.
     ///
     /// # Errors
     /// Errors of the kernel.
@@ -236,7 +235,7 @@ mod tests {
         file.set_len(1 << 20).unwrap();
         assert!(LoopDevice::find(&backing).unwrap().is_none());
         let path = LoopDevice::kept_over(&backing).unwrap().path().to_owned();
-        // No process has it open now.
+        // No process has the device open now.
         let found = LoopDevice::find(&backing).unwrap().unwrap();
         assert_eq!(found.path(), path);
         file.set_len(2 << 20).unwrap();
@@ -245,7 +244,7 @@ mod tests {
             .join(path.file_name().unwrap())
             .join("size");
         assert_eq!(std::fs::read_to_string(sectors).unwrap().trim(), "4096");
-        // Detached while it is open, and wanted again before it is closed.
+        // The device is detached while it is open, and requested again before it is closed.
         let reader = open(&path).unwrap();
         found.detach().unwrap();
         let again = LoopDevice::kept_over(&backing).unwrap();

@@ -1,16 +1,16 @@
-//! The options of a volume's mount, before the kernel or `mount` gets them (mount(8), nfs(5)): those that
-//! concern something else than the mount of the volume are refused. Pure.
+//! The options of a volume's mount, checked before the kernel or `mount` gets them (mount(8), nfs(5)). An option is
+//! refused if it concerns anything except the mount of the volume. Pure.
 
-/// The most bytes of an option: a key, and a value, of fsconfig(2) have 256 with their end.
+/// Maximum length of an option: keys and values of fsconfig(2) have at most 256 bytes, including the final zero.
 const OPTION_BYTES_MAX: usize = 255;
 
-/// The most bytes of all options with the commas between: mount(2) takes a page.
+/// Maximum length of all options, including commas: mount(2) accepts one page.
 const ALL_BYTES_MAX: usize = 4095;
 
-/// The characters of a long option that an error shows.
+/// Maximum number of characters of a long option in an error.
 const SHOWN_CHARS_MAX: usize = 40;
 
-/// The options that are refused, whatever their value.
+/// The options that are refused with any value.
 const REFUSED: &[&str] = &[
     // Another operation than a new mount.
     "bind",
@@ -51,10 +51,10 @@ const REFUSED: &[&str] = &[
     "uhelper",
 ];
 
-/// The beginnings of options of programs (mount(8), systemd.mount(5)), which act beside the mount.
+/// The prefixes of options that programs interpret (mount(8), systemd.mount(5)), with effects outside of the mount.
 const REFUSED_PREFIXES: &[&str] = &["x-", "X-", "verity."];
 
-/// An option that is refused.
+/// The reason why an option is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionRefusal {
     /// An option that concerns more than the mount of the volume.
@@ -63,7 +63,7 @@ pub enum OptionRefusal {
     /// An option with a line break or another control character.
     #[error("mount option \"{0}\" has a control character")]
     Control(String),
-    /// A quote that would hide the comma before the next option.
+    /// A quote without an end, which would hide the comma before the next option.
     #[error("mount option \"{0}\" has a quote without an end")]
     Quote(String),
     /// An option that is too long for the kernel.
@@ -112,7 +112,7 @@ fn check_one(option: &str) -> Result<(), OptionRefusal> {
     }
 }
 
-/// Splits options at commas outside of quotes, which labels of SELinux have.
+/// Splits options at commas outside of quotes; SELinux labels contain quotes.
 pub fn split(options: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     options
@@ -144,7 +144,7 @@ mod tests {
             &["nfsvers=4.1, hard", "timeo=600"],
             &["context=\"u:r:t:s0:c1,bind\""],
             &["data=ordered", "discard", "subvol=a b"],
-            // Keys that only begin like refused ones.
+            // Keys that have a refused key as a prefix.
             &["binder", "moved=1", "devices", "xattr"],
             &[&longest],
             &many,

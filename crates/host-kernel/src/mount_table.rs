@@ -5,31 +5,31 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// One line of `mountinfo`, with the fields that are used.
+/// One line of `mountinfo`, reduced to the fields in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountPoint {
     /// The root of the mount within its file system.
     pub root: PathBuf,
-    /// The path at which it is mounted.
+    /// The mount point.
     pub path: PathBuf,
     /// Type of the file system, such as `overlay`.
     pub file_system: String,
     /// Options of the file system, such as overlay's layers.
     pub super_options: String,
-    /// Whether mounts below it propagate to other namespaces.
+    /// The propagation of mounts to and from other namespaces.
     pub propagation: MountPropagation,
 }
 
-/// Whether mounts made elsewhere appear here, and those made here elsewhere.
+/// The propagation of mounts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MountPropagation {
-    /// Whether it has peers, which receive its mounts.
+    /// Whether the mount has peers, which receive the mounts that are created below it.
     pub shared: bool,
-    /// Whether it has a master, from which it receives mounts.
+    /// Whether the mount has a master, from which it receives mounts.
     pub slave: bool,
 }
 
-/// Parses `/proc/<pid>/mountinfo`; lines that are not understood are left out.
+/// Parses `/proc/<pid>/mountinfo`. Invalid lines are skipped.
 pub fn parse(table: &[u8]) -> Vec<MountPoint> {
     table
         .split(|byte| *byte == b'\n')
@@ -41,7 +41,7 @@ fn parse_line(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|byte| *byte == b' ');
     let root = fields.nth(3)?;
     let path = fields.next()?;
-    // Options, then optional fields, which end with a lone dash.
+    // Options follow, then optional fields up to a single dash.
     let mut rest = fields.skip(1);
     let mut propagation = MountPropagation::default();
     for field in rest.by_ref().take_while(|field| *field != b"-") {
@@ -59,7 +59,7 @@ fn parse_line(line: &[u8]) -> Option<MountPoint> {
     })
 }
 
-/// The kernel writes space, tab, line feed and backslash as three octal digits.
+/// Decodes a path. The kernel writes space, tab, line feed and backslash as three octal digits.
 fn unescape(text: &[u8]) -> PathBuf {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -82,7 +82,7 @@ fn unescape(text: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(out))
 }
 
-/// Reads this process's mounts, in the order of mounting.
+/// Reads the mounts of this process, in the order of mounting.
 ///
 /// # Errors
 /// `/proc` cannot be read.
@@ -90,11 +90,10 @@ pub fn read() -> io::Result<Vec<MountPoint>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
-/// Mount points at or below a directory, outer before inner. Several mounts at one place are as many
+/// The mount points at or below a directory, outer mounts first. Several mounts at one mount point are separate
 /// entries.
 pub fn at_or_below(table: &[MountPoint], directory: &Path) -> Vec<PathBuf> {
-    // A mount point in a removed directory has the suffix `//deleted`; the kernel removes it with
-    // its last user.
+    // A mount point in a deleted directory has the suffix `//deleted`. The kernel removes the mount after its last use.
     let inside = |path: &&PathBuf| path.starts_with(directory) && !path.as_os_str().is_empty();
     let mut found: Vec<PathBuf> = table
         .iter()

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 /// `MOUNT_ATTR_RDONLY` of `linux/mount.h`.
 pub const READ_ONLY: u64 = 0x1;
-/// `MOUNT_ATTR_NOSUID`: programs do not get the rights of their owner.
+/// `MOUNT_ATTR_NOSUID`: set-user-ID bits of programs have no effect.
 pub const NO_SETUID: u64 = 0x2;
 /// `MOUNT_ATTR_NODEV`.
 pub const NO_DEVICES: u64 = 0x4;
@@ -13,7 +13,7 @@ pub const NO_DEVICES: u64 = 0x4;
 pub const NO_EXECUTION: u64 = 0x8;
 /// `MOUNT_ATTR_STRICTATIME`.
 pub const STRICT_ACCESS_TIME: u64 = 0x20;
-/// `MOUNT_ATTR_IDMAP`: the ids of a user namespace.
+/// `MOUNT_ATTR_IDMAP`: ids are mapped by a user namespace.
 pub const IDS_MAPPED: u64 = 0x0010_0000;
 
 /// `struct mount_attr` of `linux/mount.h`.
@@ -24,13 +24,13 @@ pub struct Attributes {
     pub set: u64,
     /// Attributes to clear.
     pub clear: u64,
-    /// `MS_SHARED`, `MS_SLAVE` or `MS_PRIVATE`; 0 leaves it as it is.
+    /// `MS_SHARED`, `MS_SLAVE` or `MS_PRIVATE`; 0 keeps the propagation.
     pub propagation: u64,
     /// Descriptor of the user namespace whose ids are mapped.
     pub user_namespace: u64,
 }
 
-/// Changes the attributes of a mount, with `AT_RECURSIVE` of all below it.
+/// Changes the attributes of a mount; with `AT_RECURSIVE` also those of all mounts below it.
 ///
 /// # Errors
 /// The kernel refuses the change.

@@ -1,8 +1,8 @@
-//! Project quotas: limits on the sum of all files of a project, on xfs, ext4 and other file systems
-//! that support them.
+//! Project quotas, which limit the total size of a project's files, on xfs, ext4 and other file systems with project
+//! quotas.
 //!
-//! Files in a directory of a project inherit the project. The calls and their structures are those
-//! of `linux/fs.h` and `linux/dqblk_xfs.h`, which work on every file system with such quotas.
+//! Files in a directory of a project inherit the project. The calls and their structures are defined in `linux/fs.h`
+//! and `linux/dqblk_xfs.h`, and work on every file system with project quotas.
 
 use std::ffi::c_void;
 use std::fs::{File, OpenOptions};
@@ -27,10 +27,10 @@ const RECORD_VERSION: i8 = 1;
 const RECORD_OF_PROJECT: i8 = 2;
 /// `FS_DQ_BHARD`.
 const FIELD_LIMIT: u16 = 1 << 3;
-/// Amounts are in units of this.
+/// Unit of the amounts.
 const UNIT: u64 = 512;
 
-/// `Q_X…` of the kernel, for projects.
+/// The `Q_X…` command of the kernel, for projects.
 const fn command(number: u32) -> u32 {
     ((('X' as u32) << 8) + number) << 8 | PROJECTS
 }
@@ -81,7 +81,7 @@ struct State {
     rest: [u32; 6],
 }
 
-/// The calls on files.
+/// The ioctl calls.
 mod call {
     use super::Attributes;
 
@@ -92,16 +92,15 @@ mod call {
 /// The usage of a project.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// The size of its files in bytes.
+    /// The size of the project's files in bytes.
     pub used: u64,
-    /// Its limit in bytes; `None` without a limit.
+    /// The limit of the project in bytes; `None` if it has no limit.
     pub limit: Option<u64>,
-    /// The number of its files, directories included.
+    /// The number of the project's files, including directories.
     pub files: u64,
 }
 
-/// Whether the file system of the path enforces project limits: it supports them, and was mounted
-/// with them.
+/// Whether the file system of the path enforces project quotas: it supports them, and was mounted with them.
 ///
 /// # Errors
 /// The path cannot be opened.
@@ -112,8 +111,7 @@ pub fn are_enforced(path: &Path) -> io::Result<bool> {
     Ok(asked.is_ok() && state.flags & STATE_ENFORCED != 0)
 }
 
-/// The project of a directory or regular file; `None` without projects, and for the default
-/// project.
+/// The project of a directory or regular file; `None` for the default project, and if the file system has no projects.
 ///
 /// # Errors
 /// The path cannot be opened.
@@ -139,7 +137,7 @@ pub fn assign(directory: &Path, project: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Limits a project on the file system of a path; `None` removes the limit.
+/// Sets the limit of a project on the file system of a path; `None` removes the limit.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -149,14 +147,14 @@ pub fn limit(path: &Path, project: u32, bytes: Option<u64>) -> io::Result<()> {
         flags: RECORD_OF_PROJECT,
         fields: FIELD_LIMIT,
         id: project,
-        // `None` is zero for the kernel, which is not a useful limit.
+        // The kernel interprets zero as no limit, so the smallest limit is one unit.
         blocks_max: bytes.map_or(0, |bytes| (bytes / UNIT).max(1)),
         ..Record::default()
     };
     control(&File::open(path)?, SET_LIMIT, project, &mut record)
 }
 
-/// The file system's count of a project; `None` if it has none.
+/// The usage of a project; `None` if the file system has no record of it.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -169,14 +167,14 @@ pub fn count(path: &Path, project: u32) -> io::Result<Option<Count>> {
             limit: Some(record.blocks_max.saturating_mul(UNIT)).filter(|limit| *limit > 0),
             files: record.inodes,
         })),
-        // There is no record of it yet.
+        // The kernel has no record of the project yet.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Some(Count::default())),
         Err(error) if has_none(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Whether an error means that the file system has no projects, or does not count them.
+/// Whether an error means that the file system does not support projects, or does not count their usage.
 pub fn has_none(error: &io::Error) -> bool {
     let number = error.raw_os_error();
     number.is_some_and(|number| {
@@ -238,7 +236,7 @@ mod tests {
 
     #[test]
     fn what_is_in_no_project_says_so() {
-        // Memory has no projects at all, or everything is in the first.
+        // A file system in memory has no projects, or all its files are in the default project.
         let memory = Path::new("/dev/shm");
         assert_eq!(project(memory).unwrap(), None);
         assert!(!are_enforced(memory).unwrap());

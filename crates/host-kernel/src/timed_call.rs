@@ -1,4 +1,4 @@
-//! System calls that the kernel may block for as long as a server on another machine does not answer.
+//! System calls that may block while a server on another machine does not respond.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,23 +10,23 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// The calls that the kernel holds, by their keys.
+/// The keys of the calls that have not returned yet.
 static HELD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// The reason why a call has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum TimedCallError {
-    /// The call has not returned in time, or an earlier call with the same key has not returned.
+    /// The call has not returned within the limit, or an earlier call with the same key has not returned.
     #[error("the kernel waits for a server that does not answer")]
     TimedOut,
-    /// No thread can be had, or the call panicked.
+    /// No thread can be started, or the call panicked.
     #[error("the call cannot be made: {0}")]
     Failed(io::Error),
 }
 
-/// Runs a call on a thread of its own, and waits for it no longer than `limit`: neither the threads of the
-/// runtime nor the end of the process wait for a server. There is at most one call per key. A result that
-/// comes after the limit is dropped with its resources.
+/// Runs a call on a separate thread, and waits for it at most `limit`. So neither the threads of the runtime nor the
+/// end of the process wait for a server. There is at most one call per key. A result that arrives after the limit is
+/// dropped with its resources.
 ///
 /// # Errors
 /// See [`TimedCallError`].
@@ -37,7 +37,7 @@ pub fn call_with_timeout_blocking<T: Send + 'static>(
 ) -> Result<T, TimedCallError> {
     let (tell, told) = mpsc::sync_channel(1);
     start(key, work, move |result| {
-        // Nobody is left to tell after the limit.
+        // After the limit, nobody receives the result.
         tell.send(result).ok();
     })?;
     told.recv_timeout(limit).map_err(|error| match error {
@@ -46,7 +46,7 @@ pub fn call_with_timeout_blocking<T: Send + 'static>(
     })
 }
 
-/// Runs a blocking call with a time limit, for async code.
+/// Runs a blocking call with a time limit in async code.
 ///
 /// # Errors
 /// See [`TimedCallError`].
@@ -84,13 +84,13 @@ fn start<T: Send + 'static>(
     thread.spawn(held).map(drop).map_err(TimedCallError::Failed)
 }
 
-/// The right to make the call of a key.
+/// The permit for the call of a key.
 struct Turn(String);
 
 impl Turn {
     fn take(key: String) -> Option<Turn> {
         let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        // Made only if it is taken: the end of a turn takes the lock, too.
+        // Created only if the key is free, because dropping a permit takes the lock as well.
         held.insert(key.clone()).then(|| Turn(key))
     }
 }
@@ -121,7 +121,7 @@ mod tests {
         assert!(matches!(left, Err(TimedCallError::TimedOut)));
         assert!(matches!(quick(), Err(TimedCallError::TimedOut)));
         open.send(()).unwrap();
-        // The sender that the call returned goes with it.
+        // The sender in the result of the call is dropped with the result.
         assert_eq!(dropped.recv(), Err(mpsc::RecvError));
         assert_eq!(quick().unwrap(), 1);
     }

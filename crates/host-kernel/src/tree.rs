@@ -1,10 +1,10 @@
-//! Walks of directory trees that containers can write to.
+//! Walks of directory trees that containers can modify.
 //!
-//! A container can replace directories and links at any moment, so a path that was checked may lead elsewhere
-//! a moment later. A walk here never uses a path: each directory is opened by its name in the open directory
-//! above it, without following a link, and each entry is changed through its own descriptor. Trees may be of
-//! any depth: a walk keeps a bounded number of descriptors, and finds the way back up through `..`, which it
-//! compares with the directory it came from.
+//! A container can replace directories and links at any moment, so a path may lead elsewhere directly after a check.
+//! Therefore a walk never uses a path. It opens each directory by its name in the open parent directory, without
+//! following a link, and changes each entry through a descriptor of the entry. Trees may have any depth: a walk keeps a
+//! bounded number of descriptors open. It returns to closed directories through `..`, and compares the result with the
+//! directory it came from.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -16,13 +16,13 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-/// Number of levels at the top, and at the bottom, that stay open.
+/// Number of levels that stay open at the top, and at the bottom.
 const LEVELS_OPEN: usize = 32;
 
-/// The mode of directories that are not for users of the host.
+/// The mode of directories that users of the host must not access.
 const PRIVATE_MODE: u32 = 0o700;
 
-/// The treatment of other file systems mounted in the tree.
+/// The treatment of mount points in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mounts {
     /// The walk descends into mounts.
@@ -39,25 +39,25 @@ pub struct TreeEntry<'a> {
 }
 
 impl TreeEntry<'_> {
-    /// The attributes of the entry at its visit.
+    /// The attributes of the entry at the time of the visit.
     pub fn stat(&self) -> &Stat {
         &self.stat
     }
 
-    /// Whether it was a directory.
+    /// Whether the entry was a directory at the time of the visit.
     pub fn is_dir(&self) -> bool {
         FileType::from_raw_mode(self.stat.st_mode) == FileType::Directory
     }
 
-    /// Its name in the directory.
+    /// The name of the entry in its directory.
     pub fn name(&self) -> &CStr {
         self.name
     }
 
-    /// A handle of the entry. The handle of a link is of the link itself.
+    /// A handle of the entry. For a link, it is a handle of the link itself.
     ///
     /// # Errors
-    /// The entry is gone.
+    /// The entry no longer exists.
     pub fn handle(&self) -> io::Result<Handle> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Handle::of(rustix::fs::openat(
@@ -69,7 +69,7 @@ impl TreeEntry<'_> {
     }
 }
 
-/// A file, directory or link, independent of its name.
+/// A handle of a file, directory or link, independent of its name.
 #[derive(Debug)]
 pub struct Handle {
     fd: OwnedFd,
@@ -80,7 +80,7 @@ impl Handle {
     /// A handle of the target of a path on the node.
     ///
     /// # Errors
-    /// There is none.
+    /// The target does not exist.
     pub fn at(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         Self::of(rustix::fs::open(path, flags, Mode::empty())?)
@@ -91,20 +91,20 @@ impl Handle {
         Ok(Self { fd, stat })
     }
 
-    /// Its attributes, read from the open file.
+    /// The attributes, read from the open file.
     pub fn stat(&self) -> &Stat {
         &self.stat
     }
 
-    /// Its type, from the file mode.
+    /// The file type, from the mode.
     pub fn file_type(&self) -> FileType {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 
-    /// Opens it to be read.
+    /// Opens the file for reading.
     ///
     /// # Errors
-    /// It is neither a regular file nor a directory: opening a device would have side effects.
+    /// The entry is neither a regular file nor a directory. Opening a device could have side effects.
     pub fn open(&self) -> io::Result<File> {
         match self.file_type() {
             FileType::RegularFile | FileType::Directory => File::open(self.itself()),
@@ -118,13 +118,12 @@ impl Handle {
     /// The target of a link.
     ///
     /// # Errors
-    /// It is not a link.
+    /// The entry is not a link.
     pub fn link_target(&self) -> io::Result<CString> {
         Ok(rustix::fs::readlinkat(&self.fd, c"", Vec::new())?)
     }
 
-    /// The descriptor's name in /proc, which leads to the file itself, whatever happens to its
-    /// names.
+    /// The path of the descriptor in /proc, which leads to the file itself, even if the file is renamed.
     fn itself(&self) -> String {
         format!("/proc/self/fd/{}", self.fd.as_raw_fd())
     }
@@ -144,41 +143,40 @@ impl Handle {
         )?)
     }
 
-    /// Sets its permission bits; a link has none.
+    /// Sets the permission bits. A link has none.
     ///
     /// # Errors
     /// Errors of the kernel.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
-        // The call that takes a descriptor without a name (fchmodat2) is younger than the kernels in
-        // use.
+        // The call that accepts a descriptor without a name (fchmodat2) is newer than the supported kernels.
         Ok(rustix::fs::chmod(self.itself(), Mode::from_raw_mode(mode))?)
     }
 }
 
 /// The actions of a walk.
 pub trait Visitor {
-    /// Visits an entry; a directory before its contents.
+    /// Visits an entry. A directory is visited before its contents.
     ///
     /// # Errors
-    /// Ends the walk, except for [`io::ErrorKind::NotFound`]: the entry is gone then.
+    /// An error ends the walk, except for [`io::ErrorKind::NotFound`], which means that the entry no longer exists.
     fn entry(&mut self, entry: &TreeEntry<'_>) -> io::Result<()>;
 
-    /// Enters a directory with that name in the previous one.
+    /// Enters a directory with this name in the previous directory.
     fn entered(&mut self, _name: &CStr) {}
 
-    /// Leaves a directory with that name in `parent`.
+    /// Leaves a directory with this name in `parent`.
     ///
     /// # Errors
-    /// End the walk.
+    /// An error ends the walk.
     fn left(&mut self, _parent: BorrowedFd<'_>, _name: &CStr) -> io::Result<()> {
         Ok(())
     }
 
-    /// The way back from a deep directory is lost, because it was moved: siblings of its parents
-    /// are not visited.
+    /// Reports that the walk could not return from a deep directory, because the directory was moved. The siblings of
+    /// its parents are not visited.
     ///
     /// # Errors
-    /// End the walk.
+    /// An error ends the walk.
     fn lost(&mut self) -> io::Result<()> {
         Err(io::Error::new(
             io::ErrorKind::ResourceBusy,
@@ -187,17 +185,17 @@ pub trait Visitor {
     }
 }
 
-/// An open directory on the way from the root.
+/// An open directory on the path from the root.
 struct Level {
     fd: Option<OwnedFd>,
     id: (u64, u64),
-    /// Its name in the directory above.
+    /// The name of the directory in its parent.
     name: CString,
-    /// Subdirectories that are still to be entered.
+    /// The subdirectories that were not entered yet.
     dirs: Vec<CString>,
 }
 
-/// Visits all that is below a directory; the directory itself is the caller's.
+/// Visits everything below a directory, but not the directory itself.
 ///
 /// # Errors
 /// The root is not a directory, or the visitor fails. Entries that are removed during the walk, or
@@ -227,7 +225,7 @@ pub fn walk(root: &Handle, mounts: Mounts, visitor: &mut dyn Visitor) -> io::Res
     Ok(())
 }
 
-/// Returns to the parent of the last directory, or the next one above that is still open.
+/// Returns to the parent of the last directory, or to the nearest ancestor that is still open.
 fn ascend(levels: &mut Vec<Level>, visitor: &mut dyn Visitor) -> io::Result<()> {
     let Some(done) = levels.pop() else {
         return Ok(());
@@ -248,7 +246,7 @@ fn ascend(levels: &mut Vec<Level>, visitor: &mut dyn Visitor) -> io::Result<()> 
     Ok(())
 }
 
-/// The directory above, if it still is the one it was.
+/// Opens the parent directory; `None` if it is not the expected directory any more.
 fn reopen(fd: &OwnedFd, id: (u64, u64)) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let found = rustix::fs::openat(fd, c"..", flags, Mode::empty()).ok()?;
@@ -260,7 +258,7 @@ fn id_of(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
 
-/// Opens a directory by its name; `None` when there is none any more.
+/// Opens a directory by its name; `None` if the directory no longer exists.
 fn open_dir(dir: &OwnedFd, name: &CStr, mounts: Mounts) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
@@ -302,11 +300,11 @@ fn read(fd: OwnedFd, name: CString, visitor: &mut dyn Visitor) -> io::Result<Lev
     Ok(Level { fd, id, name, dirs })
 }
 
-/// Removes a file, link or directory with its contents. Links are removed, not followed, and mounts
-/// in it stay, with their parents.
+/// Removes a file, a link, or a directory with its contents. Links are removed and not followed. Mounts in the
+/// directory stay, and so do their parents.
 ///
 /// # Errors
-/// [`io::ErrorKind::NotFound`] if there is nothing, or the kernel's error; a part may then be
+/// [`io::ErrorKind::NotFound`] if the entry does not exist, or the kernel's error. After an error, a part may be
 /// removed.
 pub fn remove(path: &Path) -> io::Result<()> {
     struct Remover;
@@ -338,8 +336,8 @@ pub fn remove(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR)?)
 }
 
-/// Creates a directory without access for other users, with missing parents, or restricts an
-/// existing one: they could read pods' data there, and run setuid programs of pods.
+/// Creates a directory with its missing parents, without access for other users. An existing directory is restricted in
+/// the same way. Other users could otherwise read the data of pods, and run setuid programs of pods.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -348,14 +346,14 @@ pub fn make_private(path: &Path) -> io::Result<()> {
         .recursive(true)
         .mode(PRIVATE_MODE)
         .create(path)?;
-    // One of an earlier version was open.
+    // Directories of an earlier version were accessible.
     fs::set_permissions(path, Permissions::from_mode(PRIVATE_MODE))
 }
 
-/// Opens a regular file to read; links are not followed, and the call never blocks.
+/// Opens a regular file for reading. Links are not followed, and the call never blocks.
 ///
 /// # Errors
-/// There is none, or it is of another type.
+/// The file does not exist, or has another type.
 pub fn open_file(path: &Path) -> io::Result<File> {
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -377,7 +375,7 @@ mod tests {
 
     use super::*;
 
-    /// A temporary directory, removed at the end.
+    /// A temporary directory, which is removed on drop.
     struct Place(PathBuf);
 
     impl Place {
@@ -394,7 +392,7 @@ mod tests {
         }
     }
 
-    /// Counts the entries, and gives them to a group.
+    /// A visitor that counts the entries, and sets their group.
     struct Giver(usize);
 
     impl Visitor for Giver {

@@ -1,5 +1,5 @@
-//! The watchdog of the machine: a device that resets the machine when nothing has been written to it for its
-//! timeout (the kernel's `Documentation/watchdog/watchdog-api.rst`).
+//! The watchdog of the machine: a device that resets the machine if nothing is written to it within its timeout (the
+//! kernel's `Documentation/watchdog/watchdog-api.rst`).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -7,26 +7,26 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
-/// The byte that lets the device stop when it is closed (magic close).
+/// The byte that allows the device to stop when it is closed (magic close).
 const STOP: &[u8] = b"V";
 
-/// The calls on the device (`linux/watchdog.h`).
+/// The ioctl calls (`linux/watchdog.h`).
 mod call {
     nix::ioctl_readwrite!(set_timeout, b'W', 6, nix::libc::c_int);
 }
 
-/// An open watchdog, which is running. It keeps running if this is dropped without [`Watchdog::stop`].
+/// An open, running watchdog. It keeps running if the value is dropped without [`Watchdog::stop`].
 #[derive(Debug)]
 pub struct Watchdog {
     device: File,
 }
 
 impl Watchdog {
-    /// Opens the device and sets its timeout, a number of whole seconds.
+    /// Opens the device and sets its timeout in whole seconds.
     ///
     /// # Errors
-    /// The device does not exist, another program has it, it is no watchdog, or it does not support
-    /// so short a timeout. In the last case it is stopped again.
+    /// The device does not exist, another program uses it, it is not a watchdog, or it does not support such a short
+    /// timeout. In the last case the device is stopped again.
     pub fn open(path: &Path, timeout: Duration) -> io::Result<Self> {
         let device = OpenOptions::new().write(true).open(path)?;
         let watchdog = Self { device };
@@ -61,7 +61,7 @@ impl Watchdog {
         self.device.write_all(b"\0")
     }
 
-    /// Stops the watchdog. A kernel that allows no stop (`nowayout`) resets the machine after the timeout.
+    /// Stops the watchdog. If the kernel does not allow a stop (`nowayout`), it resets the machine after the timeout.
     ///
     /// # Errors
     /// Errors of the device.

@@ -1,4 +1,4 @@
-//! The body of an answer.
+//! The body of a response.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,29 +13,29 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::multiplexed::StreamPlace;
 
-/// Why a body was not read to its end.
+/// The reason why a body was not read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The body is longer than the caller accepts.
     #[error("length limit exceeded")]
     TooLong,
-    /// The server sent nothing for that time.
+    /// The server sent nothing for this time.
     #[error("nothing was sent for {} seconds", .0.as_secs())]
     Silent(Duration),
-    /// The connection ended, or the answer is malformed.
+    /// The connection ended, or the response is malformed.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
 }
 
-/// The body of an answer, as it arrives. Its connection ends with it, unless a pool keeps it.
+/// The body of a response, read as it arrives. The connection ends with the body, unless a pool keeps the connection.
 #[derive(Debug)]
 pub struct Body {
     incoming: Incoming,
     silence_limit: Option<Duration>,
-    /// The end of the wait for the next frame. It outlives a read that is cancelled.
+    /// The timer for the next frame. It survives a read that is cancelled.
     silence: Option<Pin<Box<Sleep>>>,
     _connection: Option<AbortOnDropHandle<()>>,
-    /// The place among the requests of a shared connection.
+    /// The permit for a stream of a shared connection.
     _place: Option<StreamPlace>,
 }
 
@@ -69,18 +69,18 @@ impl Body {
         self
     }
 
-    /// Removes the limit of silence, for a watch or a log that is followed.
+    /// Removes the limit on silence; for a watch, or for a log that is followed.
     pub fn without_silence_limit(mut self) -> Self {
         self.silence_limit = None;
         self
     }
 
-    /// The length that the server promised.
+    /// The length in the `Content-Length` header.
     pub fn content_length(&self) -> Option<u64> {
         http_body::Body::size_hint(&self.incoming).exact()
     }
 
-    /// The next bytes; `None` at the end. A cancelled call loses nothing.
+    /// The next bytes; `None` at the end. A cancelled call loses no bytes.
     ///
     /// # Errors
     /// See [`BodyError`].
@@ -88,14 +88,14 @@ impl Body {
         loop {
             match self.frame().await.transpose()?.map(Frame::into_data) {
                 Some(Ok(bytes)) => return Ok(Some(bytes)),
-                // A frame without data holds trailers.
+                // A frame without data contains trailers.
                 Some(Err(_)) => {}
                 None => return Ok(None),
             }
         }
     }
 
-    /// The whole body, if it has at most `limit` bytes.
+    /// The whole body. Fails if the body is longer than `limit` bytes.
     ///
     /// # Errors
     /// See [`BodyError`].
@@ -110,7 +110,7 @@ impl Body {
         Ok(whole.freeze())
     }
 
-    /// The first `limit` bytes, or those that came before an error.
+    /// The first `limit` bytes, or the bytes that arrived before an error.
     pub async fn beginning(mut self, limit: usize) -> Vec<u8> {
         let mut kept = Vec::new();
         while kept.len() < limit

@@ -1,4 +1,4 @@
-//! Connections of a pool: to the server, or through a proxy of the environment.
+//! Connections of a pool: directly to the server, or through a proxy.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,10 +23,10 @@ use tower::{Service, ServiceExt};
 use crate::settings::{Allows, Settings};
 use crate::{BoxError, socket, tls};
 
-/// The name of HTTP/2 in the handshake of TLS.
+/// The protocol name of HTTP/2 in the TLS handshake (ALPN).
 const HTTP2: &[u8] = b"h2";
 
-/// The look-up of names, with the addresses left out that are not allowed.
+/// A name resolver that leaves out addresses that are not allowed.
 #[derive(Clone)]
 struct Resolver(Allows);
 
@@ -58,7 +58,7 @@ impl Service<Name> for Resolver {
 struct Direct {
     tcp: HttpConnector<Resolver>,
     tls: Arc<ClientConfig>,
-    /// The name in the server's certificate, if it is not that of the URI.
+    /// The server name in the certificate, if it differs from the host of the URI.
     server_name: Option<Arc<str>>,
 }
 
@@ -100,7 +100,7 @@ impl Service<Uri> for Direct {
     }
 }
 
-/// Connects to the server of a URI, through the proxy that the settings name for it.
+/// Connects to the server of a URI, through a proxy if the settings name one for the URI.
 #[derive(Clone)]
 pub struct Connector {
     direct: Direct,
@@ -128,7 +128,7 @@ impl Connector {
         }
     }
 
-    /// Offers HTTP/2 to servers.
+    /// Offers HTTP/2 to servers in the TLS handshake.
     pub fn with_http2(mut self) -> Self {
         let mut tls = ClientConfig::clone(&self.direct.tls);
         tls.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
@@ -145,7 +145,7 @@ impl Connector {
             ..self.direct.clone()
         };
         if !to_proxy.tls.alpn_protocols.is_empty() {
-            // Proxies are asked by HTTP/1.1.
+            // Requests to proxies use HTTP/1.1.
             let mut tls = ClientConfig::clone(&to_proxy.tls);
             tls.alpn_protocols.clear();
             to_proxy.tls = Arc::new(tls);
@@ -183,7 +183,7 @@ impl Connector {
     }
 }
 
-/// The URI of a proxy, with the port of SOCKS (RFC 1928) if it names none.
+/// The URI of a proxy. The default port of SOCKS (RFC 1928) is added if the URI of a SOCKS proxy has no port.
 fn with_socks_port(proxy: &Uri) -> Result<Uri, http::Error> {
     if proxy.port().is_some() {
         return Ok(proxy.clone());
@@ -219,7 +219,7 @@ fn is_https(uri: &Uri) -> bool {
     uri.scheme() == Some(&Scheme::HTTPS)
 }
 
-/// A connection of TCP or TLS.
+/// A TCP or TLS connection.
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
@@ -227,9 +227,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
 /// A connection of the pool.
 pub struct Stream {
     io: TokioIo<Box<dyn Io>>,
-    /// Requests name the whole URL, since a proxy reads them.
+    /// Whether requests must contain the whole URL, because a proxy reads them.
     is_proxied: bool,
-    /// The server speaks HTTP/2 on it.
+    /// Whether the server has chosen HTTP/2.
     is_http2: bool,
 }
 

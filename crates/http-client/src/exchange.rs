@@ -1,4 +1,4 @@
-//! One request over a connection of its own.
+//! One request over a separate connection.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::body::Body;
 use crate::{BoxError, socket};
 
-/// Bytes of an answer that wait for their reader. The head of an answer fits in.
+/// Maximum number of buffered bytes of a response. The head of a response must fit into the buffer.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// Why there is no connection.
+/// The reason why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The kernel or the look-up of the name says so.
+    /// The error of the kernel or of the name resolution.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// There was no answer within the limit.
+    /// No address has accepted the connection within the limit.
     #[error("deadline has elapsed")]
     TimedOut,
 }
 
-/// Connects to the first address that answers, within the limit.
+/// Connects within the time limit to the first address that accepts the connection.
 ///
 /// # Errors
 /// See [`ConnectError`].
@@ -40,11 +40,11 @@ pub async fn connect(
     Ok(stream)
 }
 
-/// Sends one request over a connection. The connection ends with the body of the answer, or when this
-/// call is cancelled; one that switches protocols stays open for both sides.
+/// Sends one request over a connection. The connection ends with the body of the response, or when this call is
+/// cancelled. After a switch of protocols, the connection stays open for both sides.
 ///
 /// # Errors
-/// The connection ended, or the answer is malformed.
+/// The connection ended, or the response is malformed.
 pub async fn exchange<S, B>(stream: S, request: Request<B>) -> Result<Response<Body>, hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -57,7 +57,7 @@ where
         .handshake(TokioIo::new(stream))
         .await?;
     let connection = tokio::spawn(async move {
-        // An error of the connection is an error of the request or of the body, too.
+        // An error of the connection is also reported as an error of the request or of the body.
         drop(connection.with_upgrades().await);
     });
     let connection = AbortOnDropHandle::new(connection);

@@ -1,8 +1,8 @@
-//! Outgoing HTTP/1.1 and HTTP/2 with time limits, limits of bodies, and stated trust.
+//! An HTTP/1.1 and HTTP/2 client with time limits, limits on bodies, and explicit trust.
 //!
-//! [`connect`], [`tls::handshake`] and [`exchange`] are the steps of one request over a connection of
-//! its own. [`Pool`] keeps connections open, shares them between requests where the server has HTTP/2, goes through proxies, and follows the redirects that the
-//! caller allows. [`tls`] makes the TLS settings of both.
+//! [`connect`], [`tls::handshake`] and [`exchange`] are the steps of one request over a separate connection. [`Pool`]
+//! keeps connections open, shares them between requests if the server supports HTTP/2, uses proxies, and follows the
+//! redirects that the caller allows. [`tls`] creates the TLS settings of both.
 
 mod body;
 mod connector;

@@ -1,8 +1,8 @@
-//! HTTP/2 to servers that have it: many requests share a connection, and a further one is opened when the
-//! server takes no more requests on those that are open.
+//! HTTP/2 connections: many requests share a connection. A further connection is opened when the server accepts no more
+//! requests on the open connections.
 //!
-//! A connection whose server says nothing is asked, and ends without an answer, so that all watches on it end within
-//! 15 seconds of the server's last word.
+//! A silent connection is probed with a ping, and is closed if there is no response. All watches on the connection end
+//! within 15 seconds of the last byte from the server.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -25,27 +25,27 @@ use crate::body::Body;
 use crate::connector::Connector;
 use crate::pool::{Error, RequestBody};
 
-/// A connection that says nothing is asked after this time.
+/// Time without data after which a connection is probed.
 const SILENCE: Duration = Duration::from_secs(5);
-/// It ends without an answer after this time.
+/// Time without a response to the probe after which the connection is closed.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// Most connections with one server. Further requests wait on those that are open.
+/// Maximum number of connections with one server. Further requests wait on open connections.
 const CONNECTIONS_MAX: usize = 32;
-/// The time after which a connection without requests is closed, if there is another one.
+/// Time after which a connection without requests is closed, if there is another connection.
 const IDLE_LIMIT: Duration = Duration::from_secs(90);
-/// A server without HTTP/2 is asked for it again after this time.
+/// Time after which HTTP/2 is offered again to a server that does not support it.
 const ASK_AGAIN: Duration = Duration::from_secs(600);
-/// Bytes that wait for their reader, of an answer and of a connection: the unread answers of a full connection leave
-/// room for the others.
+/// Maximum number of bytes that wait for their reader, for each response and for each connection. Unread responses
+/// cannot use up the window of the connection, so the other responses still arrive.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// See [`STREAM_WINDOW_BYTES`].
 const CONNECTION_WINDOW_BYTES: u32 = 128 * STREAM_WINDOW_BYTES;
-/// Requests of a connection that the server has not yet bounded.
+/// Maximum number of requests on a connection before the server has sent its limit.
 const STREAMS_FIRST_MAX: usize = 100;
-/// Attempts to find a connection that takes the request: the server may close one at any time.
+/// Attempts to find a connection that accepts the request, because the server may close a connection at any time.
 const ATTEMPTS_MAX: usize = 3;
 
-/// Why a connection was not made. It is shared by all requests that waited for it.
+/// The reason why a connection could not be opened, shared by all requests that waited for it.
 #[derive(Clone, Debug)]
 pub struct ConnectFailed(Arc<dyn StdError + Send + Sync>);
 
@@ -61,24 +61,24 @@ impl StdError for ConnectFailed {
     }
 }
 
-/// A connection, or `None` with a server without HTTP/2.
+/// A connection; `None` if the server does not support HTTP/2.
 type Connected<B> = Result<Option<Arc<Connection<B>>>, ConnectFailed>;
 
-/// A connection in the making.
+/// A connection that is being opened.
 type Connecting<B> = Shared<BoxFuture<'static, Connected<B>>>;
 
-/// The connections with servers that have HTTP/2.
+/// The connections with servers that support HTTP/2.
 pub(crate) struct Multiplexed<B> {
     connector: Connector,
-    /// By scheme and authority.
+    /// The connections of each server, by scheme and authority.
     routes: Mutex<BTreeMap<String, Route<B>>>,
 }
 
-/// The connections with a server.
+/// The connections with one server.
 struct Route<B> {
     open: Vec<Arc<Connection<B>>>,
     connecting: Option<Connecting<B>>,
-    /// The server has no HTTP/2.
+    /// The time until which the server counts as one without HTTP/2.
     plain_until: Option<Instant>,
 }
 
@@ -98,18 +98,18 @@ struct Connection<B> {
     load: Arc<Load>,
 }
 
-/// The requests of a connection.
+/// The load of a connection.
 #[derive(Debug)]
 struct Load {
     requests: AtomicUsize,
-    /// Most requests at once, as the server says.
+    /// The server's limit on concurrent requests.
     max: AtomicUsize,
-    /// A request was given up without an answer: the server may be gone.
+    /// Whether a request was cancelled before its response: the server may have vanished.
     is_doubted: AtomicBool,
     idle_since: Mutex<Instant>,
 }
 
-/// The place of a request among those of its connection; released on drop.
+/// The permit for one request on a connection, released on drop.
 #[derive(Debug)]
 pub(crate) struct StreamPlace {
     load: Arc<Load>,
@@ -168,7 +168,7 @@ impl Load {
 }
 
 impl<B> Route<B> {
-    /// Removes connections that have ended or are not used any more.
+    /// Removes connections that have ended, and connections that have been unused for long.
     fn tidy(&mut self, now: Instant) {
         self.open.retain(|one| !one.sender.is_closed());
         let mut position = 0;
@@ -178,8 +178,8 @@ impl<B> Route<B> {
         });
     }
 
-    /// The place of a request on an open connection: on the first one with room, so that later ones become idle; or on
-    /// the one with the fewest requests if there may be no more connections.
+    /// The permit for a request on an open connection. The first connection with capacity is used, so that later
+    /// connections become idle. If no more connections may be opened, the connection with the fewest requests is used.
     fn place(&self) -> Option<(SendRequest<B>, StreamPlace)> {
         let with_room = self.open.iter().find(|one| one.load.has_room());
         let fewest = || {
@@ -192,11 +192,11 @@ impl<B> Route<B> {
     }
 }
 
-/// The way of a request.
+/// The connection for a request.
 enum Way<B> {
     Here(SendRequest<B>, StreamPlace),
     Connecting(Connecting<B>),
-    /// The server has no HTTP/2.
+    /// The server does not support HTTP/2.
     Plain,
 }
 
@@ -208,7 +208,7 @@ impl<B: RequestBody> Multiplexed<B> {
         }
     }
 
-    /// Sends a request; returns it if the server has no HTTP/2.
+    /// Sends a request. Returns the request unsent if the server does not support HTTP/2.
     pub(crate) async fn request(
         &self,
         mut request: Request<B>,
@@ -225,7 +225,7 @@ impl<B: RequestBody> Multiplexed<B> {
                     return Ok(Ok(response.map(|incoming| Body::of_stream(incoming, place))));
                 }
                 Err(mut failed) => match failed.take_message() {
-                    // It was not sent: the connection has just ended.
+                    // The request was not sent, because the connection has just ended.
                     Some(unsent) if attempts < ATTEMPTS_MAX => request = unsent,
                     _ => return Err(Error::Exchange(failed.into_error())),
                 },
@@ -233,7 +233,7 @@ impl<B: RequestBody> Multiplexed<B> {
         }
     }
 
-    /// A place on a connection with the server of a URI; `None` if the server has no HTTP/2.
+    /// A permit on a connection with the server of a URI; `None` if the server does not support HTTP/2.
     async fn place(&self, uri: &Uri) -> Result<Option<(SendRequest<B>, StreamPlace)>, Error> {
         let key = key(uri);
         loop {
@@ -259,13 +259,13 @@ impl<B: RequestBody> Multiplexed<B> {
         if let Some((sender, place)) = route.place() {
             return Way::Here(sender, place);
         }
-        // All requests that waited for it were given up.
+        // The failed attempt is still here if all requests that waited for it were cancelled.
         route
             .connecting
             .take_if(|it| matches!(it.peek(), Some(Err(_))));
         let connecting = route.connecting.get_or_insert_with(|| {
             let connecting = connect(self.connector.clone(), uri.clone());
-            // In a task of its own: the request that began it may be given up.
+            // A separate task, because the request that starts it may be cancelled.
             let task = tokio::spawn(connecting);
             let connected = task.map(|done| match done {
                 Ok(done) => done,
@@ -276,7 +276,7 @@ impl<B: RequestBody> Multiplexed<B> {
         Way::Connecting(connecting.clone())
     }
 
-    /// Notes a new connection. The first of the requests that waited for it does so.
+    /// Stores a new connection. The first of the requests that waited for the connection does this.
     fn joined(
         &self,
         key: &str,
@@ -323,7 +323,7 @@ async fn connect<B: RequestBody>(connector: Connector, uri: Uri) -> Connected<B>
             told.max.store(max, Ordering::Relaxed);
             polled
         });
-        // An error of the connection is an error of its requests and bodies, too.
+        // An error of the connection is also reported as an error of its requests and bodies.
         drop(running.await);
     });
     Ok(Some(Arc::new(Connection { sender, load })))

@@ -1,4 +1,4 @@
-//! A client that keeps connections open.
+//! A client that reuses connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,31 +22,31 @@ use crate::settings::{Proxies, Settings};
 /// The time after which an unused connection is closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(90);
 
-/// Why there is no answer.
+/// The reason why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The URL cannot be sent to a server.
     #[error("the URL is malformed")]
     Url,
-    /// There is no connection, or it ended before the answer.
+    /// There is no connection, or it ended before the response.
     #[error(transparent)]
     Connection(#[from] legacy::Error),
     /// There is no shared connection.
     #[error(transparent)]
     Connect(#[from] ConnectFailed),
-    /// A shared connection ended before the answer.
+    /// A shared connection ended before the response.
     #[error(transparent)]
     Exchange(hyper::Error),
-    /// The server sent nothing for that time.
+    /// The server sent nothing for this time.
     #[error("nothing was sent for {} seconds", .0.as_secs())]
     Silent(Duration),
-    /// The server redirects, and the caller does not follow.
+    /// The server sent a redirect that the caller does not follow.
     #[error("{0}")]
     Redirect(String),
 }
 
 impl Error {
-    /// Whether no connection was made: the name has no address, nobody listens, or TLS failed.
+    /// Whether the connection could not be opened: the name has no address, the port is closed, or TLS failed.
     pub fn is_connect(&self) -> bool {
         match self {
             Self::Connection(error) => error.is_connect(),
@@ -56,7 +56,7 @@ impl Error {
     }
 }
 
-/// The body of a request over a connection that is kept open.
+/// The body of a request over a reused connection.
 pub trait RequestBody:
     http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static
 {
@@ -67,7 +67,7 @@ impl<B> RequestBody for B where
 {
 }
 
-/// A client that keeps connections open; clones share them. `B` is the body of its requests.
+/// A client that reuses connections; clones share them. `B` is the type of request bodies.
 pub struct Pool<B = Empty<Bytes>> {
     client: Client<Connector, B>,
     multiplexed: Option<Arc<Multiplexed<B>>>,
@@ -87,7 +87,7 @@ impl<B> Clone for Pool<B> {
 }
 
 impl<B: RequestBody> Pool<B> {
-    /// A client that has no connection yet.
+    /// A client without connections.
     pub fn new(settings: Settings) -> Self {
         let proxies = Arc::new(match &settings.proxies {
             Proxies::None => Matcher::builder().build(),
@@ -111,7 +111,7 @@ impl<B: RequestBody> Pool<B> {
         }
     }
 
-    /// Sends a request to the server of its URI. Redirects are answers.
+    /// Sends a request to the server of its URI. A redirect is returned as the response.
     ///
     /// # Errors
     /// See [`Error`].
@@ -126,7 +126,7 @@ impl<B: RequestBody> Pool<B> {
 
     async fn send_once(&self, mut request: Request<B>) -> Result<Response<Body>, Error> {
         let is_https = request.uri().scheme_str() == Some("https");
-        // An upgrade takes a connection of HTTP/1.1 for itself.
+        // An upgrade needs an exclusive HTTP/1.1 connection.
         let is_shared = is_https && !request.headers().contains_key(UPGRADE);
         if let Some(multiplexed) = self.multiplexed.as_ref().filter(|_| is_shared) {
             match multiplexed.request(request).await? {
@@ -138,8 +138,8 @@ impl<B: RequestBody> Pool<B> {
         Ok(response.map(Body::of_pool))
     }
 
-    /// The credentials that a proxy reads in the request itself. Those of a tunnel are sent when it is
-    /// opened.
+    /// The proxy credentials for an `http` request, which contains them itself. The credentials for a tunnel are sent
+    /// when the tunnel is opened.
     fn proxy_credentials(&self, uri: &Uri) -> Option<HeaderValue> {
         if uri.scheme_str() != Some("http") {
             return None;
@@ -149,8 +149,8 @@ impl<B: RequestBody> Pool<B> {
 }
 
 impl Pool {
-    /// Sends a GET request and follows redirects. `follows` decides about each redirect from its URL
-    /// and the number of those before it. Credentials are not sent to another origin.
+    /// Sends a GET request and follows redirects. `follows` decides about each redirect from its URL and the number of
+    /// earlier redirects. Credentials are not sent to another origin.
     ///
     /// # Errors
     /// See [`Error`].

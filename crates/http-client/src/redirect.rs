@@ -1,10 +1,10 @@
-//! Redirects of answers (RFC 9110, section 15.4).
+//! Redirects (RFC 9110, section 15.4).
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, LOCATION, PROXY_AUTHORIZATION};
 use http::{HeaderValue, StatusCode};
 use url::{ParseError, Url};
 
-/// The location that an answer redirects to, as the server wrote it.
+/// The location of a redirect, as the server wrote it; `None` if the response is not a redirect.
 pub fn location(status: StatusCode, headers: &HeaderMap) -> Option<String> {
     if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
@@ -14,7 +14,7 @@ pub fn location(status: StatusCode, headers: &HeaderMap) -> Option<String> {
     Some(location).filter(|location| !location.is_empty())
 }
 
-/// The URL of a location that was found at `from` (RFC 3986, section 5.2), without a fragment.
+/// The absolute URL of a location in a response from `from` (RFC 3986, section 5.2), without a fragment.
 ///
 /// # Errors
 /// The location is malformed.
@@ -24,7 +24,7 @@ pub fn target(from: &Url, location: &str) -> Result<Url, ParseError> {
     Ok(to)
 }
 
-/// The `Referer` of the request that follows a redirect; none from https to http.
+/// The `Referer` of the request that follows a redirect; `None` from https to http.
 pub fn referer(from: &Url, to: &Url) -> Option<HeaderValue> {
     if from.scheme() == "https" && to.scheme() != "https" {
         return None;
@@ -32,17 +32,17 @@ pub fn referer(from: &Url, to: &Url) -> Option<HeaderValue> {
     HeaderValue::from_str(shown(from).as_str()).ok()
 }
 
-/// A URL without credentials and fragment.
+/// A URL without its credentials and its fragment.
 pub(crate) fn shown(url: &Url) -> Url {
     let mut shown = url.clone();
-    // Both fail only for URLs without a host, which have no credentials.
+    // Both calls fail only for URLs without a host, which have no credentials.
     let _without_name = shown.set_username("");
     let _without_password = shown.set_password(None);
     shown.set_fragment(None);
     shown
 }
 
-/// Removes credentials from the headers, if a redirect leads to another scheme, host or port.
+/// Removes credentials from the headers if a redirect changes the scheme, host or port.
 pub(crate) fn remove_credentials(headers: &mut HeaderMap, from: &Url, to: &Url) {
     if from.origin() == to.origin() {
         return;

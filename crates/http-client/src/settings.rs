@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Uri;
 use rustls::ClientConfig;
 
-/// Decides whether the address of a name may be connected to.
+/// Decides from a host name and one of its addresses whether a connection to the address is allowed.
 pub type Allows = Arc<dyn Fn(&str, IpAddr) -> bool + Send + Sync>;
 
 /// The proxies that requests go through.
@@ -15,28 +15,31 @@ pub type Allows = Arc<dyn Fn(&str, IpAddr) -> bool + Send + Sync>;
 pub enum Proxies {
     /// No proxy.
     None,
-    /// This one: `http://`, `https://`, `socks5://` or `socks5h://`. The proxy of SOCKS resolves names.
+    /// The proxy with this URL: `http://`, `https://`, `socks5://` or `socks5h://`. A SOCKS proxy resolves the names of
+    /// servers.
     Through(Uri),
-    /// Those of the variables `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, as of curl.
+    /// The proxies in the environment variables `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, as curl reads
+    /// them.
     Environment,
 }
 
 /// The settings of a [`crate::Pool`].
 #[derive(Clone)]
 pub struct Settings {
-    /// The longest time until a connection stands, TLS and proxies included.
+    /// The longest time for the setup of a connection, including TLS and proxies.
     pub connect_limit: Duration,
-    /// The longest time in which a server may send nothing.
+    /// The longest time without a byte from the server.
     pub silence_limit: Duration,
-    /// The servers that are trusted; see [`crate::tls`].
+    /// The trusted servers; see [`crate::tls`].
     pub tls: Arc<ClientConfig>,
-    /// The name in the certificates of servers, if it is not that of their URL.
+    /// The server name in certificates, if it differs from the host of the URL.
     pub server_name: Option<String>,
-    /// Whether requests to a server that has HTTP/2 share connections. A server that has vanished is noticed then.
+    /// Whether requests to a server share HTTP/2 connections if the server supports HTTP/2. A shared connection also
+    /// detects a server that has vanished.
     pub http2: bool,
     /// The proxies that requests go through.
     pub proxies: Proxies,
-    /// Decides whether an address that a name resolves to may be connected to; names of proxies
-    /// included. The caller checks URLs that have an address in place of a name.
+    /// Decides whether a connection to a resolved address is allowed, for servers and for proxies. It is not called for
+    /// URLs with an address in place of a name: the caller checks these.
     pub allows: Allows,
 }

@@ -1,5 +1,5 @@
-//! Sockets that notice a peer that has vanished without a word: a machine without power, a cut link, a forgotten
-//! translation of addresses.
+//! Detection of peers that have vanished without closing the connection, because of a power failure, a cut link, or a
+//! forgotten address translation (NAT).
 
 use std::io;
 use std::os::fd::AsFd;
@@ -11,15 +11,15 @@ use nix::sys::socket::sockopt::{
     KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval, TcpUserTimeout,
 };
 
-/// A connection is broken when its peer has acknowledged nothing for this time.
+/// Time without an acknowledgement from the peer after which a connection is broken.
 pub const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// An idle connection asks its peer after this time, and again at this interval.
+/// Time after which an idle connection is probed, and the interval of further probes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-/// Probes without an answer before the end.
+/// Number of probes without a response after which the connection is broken.
 const PROBES: u32 = 2;
 
-/// Lets a connection end when its peer has been silent for [`SILENCE_MAX`]: for peers that always read. The kernel takes a
-/// peer that does not read for that time for one that has vanished.
+/// Ends the connection when its peer has been silent for [`SILENCE_MAX`]. Only for peers that always read: the kernel
+/// treats a peer that does not read for this time like a peer that has vanished.
 ///
 /// # Errors
 /// The kernel refuses an option.
@@ -29,8 +29,7 @@ pub fn end_when_silent(stream: &impl AsFd) -> io::Result<()> {
     end_when_idle(stream)
 }
 
-/// Lets a connection on which nothing is sent end when its peer is not there any more. A peer that reads later is waited
-/// for.
+/// Ends an idle connection when its peer has vanished. A peer that exists but does not read is waited for.
 ///
 /// # Errors
 /// The kernel refuses an option.
@@ -43,7 +42,7 @@ pub fn end_when_idle(stream: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// As [`end_when_silent`], for the connections that a connector makes.
+/// Does the same as [`end_when_silent`] for all connections of a connector.
 pub(crate) fn ending_when_silent<R>(connector: &mut HttpConnector<R>) {
     connector.set_tcp_user_timeout(Some(SILENCE_MAX));
     connector.set_keepalive(Some(PROBE_INTERVAL));

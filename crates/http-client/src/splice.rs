@@ -1,4 +1,4 @@
-//! Two connections that become one: each end gets what the other one sends.
+//! Forwarding between two connections: each peer receives the bytes that the other peer sends.
 
 use std::time::Duration;
 
@@ -6,16 +6,17 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// The size of the buffers, one for each direction.
+/// Size of the buffer of each direction.
 const COPY_BYTES: usize = 16 * 1024;
 
-/// An end that nobody reads any more closes its connection within this time after the other one, or it is closed here.
+/// Time for a peer that no longer reads to close its connection after the other peer has closed. Afterwards the
+/// connection is closed here.
 const CLOSING_MAX: Duration = Duration::from_secs(60);
 
-/// Carries the bytes of two connections until both have ended.
+/// Forwards the bytes of two connections until both have ended.
 ///
-/// An end never overtakes the data before it: a connection that takes no more bytes may have sent some, so the direction
-/// to it is read on and thrown away, and the other one goes on to its own end.
+/// The end of a direction never overtakes its data. A peer that no longer accepts bytes may still have sent some. So
+/// the direction to this peer is read and discarded, while the opposite direction continues to its own end.
 pub async fn splice<A, B>(one: A, other: B)
 where
     A: AsyncRead + AsyncWrite,
@@ -30,7 +31,7 @@ where
     );
 }
 
-/// Carries one direction, and says when it has `ended`.
+/// Forwards one direction, and cancels `ended` at its end.
 async fn carry<R: AsyncRead, W: AsyncWrite>(
     mut from: ReadHalf<R>,
     mut to: WriteHalf<W>,
@@ -58,7 +59,7 @@ async fn carry<R: AsyncRead, W: AsyncWrite>(
     }
 }
 
-/// Ends a direction. Its reader may have left before.
+/// Ends a direction. Its reader may have closed the connection before.
 async fn shut<W: AsyncWrite>(to: &mut WriteHalf<W>) {
     drop(to.shutdown().await);
 }
@@ -69,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    /// Enough for several buffers.
+    /// More data than several buffers hold.
     const MUCH: usize = 10 * COPY_BYTES;
 
     fn spliced() -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<()>) {
@@ -89,7 +90,7 @@ mod tests {
     async fn a_client_that_leaves_at_once_has_sent_all_whatever_the_other_end_says() {
         let (mut client, backend, splicing) = spliced();
         let (mut reader, mut writer) = tokio::io::split(backend);
-        // The other end says something all the time, and nobody takes it.
+        // The other peer sends data all the time, and nobody reads it.
         let saying =
             tokio::spawn(async move { while writer.write_all(&[1; 512]).await.is_ok() {} });
         let reading = tokio::spawn(async move {
@@ -121,7 +122,7 @@ mod tests {
     async fn an_end_without_a_reader_is_not_kept_for_ever() {
         let (client, mut backend, splicing) = spliced();
         drop(client);
-        // It says one thing that nobody takes, and never ends.
+        // The peer sends data that nobody reads, and never ends.
         backend.write_all(b"?").await.expect("written");
         splicing.await.expect("no panic");
     }

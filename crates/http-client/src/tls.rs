@@ -1,5 +1,5 @@
-//! TLS settings of clients: trust in given roots, in those of the machine, or in any server; and the
-//! client's own certificate.
+//! TLS settings of clients: trust in given roots, in the roots of the machine, or in any server; and the client
+//! certificate.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -19,34 +19,34 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Why certificates or a key are refused.
+/// The reason why certificates or a key are refused.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// The PEM text is malformed, or has no key.
+    /// The PEM text is malformed, or contains no key.
     #[error(transparent)]
     Pem(#[from] pem::Error),
     /// A certificate is malformed.
     #[error(transparent)]
     Certificate(#[from] Error),
-    /// The PEM text of certificates has none.
+    /// The PEM text contains no certificate.
     #[error("no certificate found")]
     NoCertificate,
-    /// The PEM text of a key has none.
+    /// The PEM text contains no key.
     #[error("no private key found")]
     NoKey,
 }
 
-/// The certificates of authorities that are trusted.
+/// The trusted certificate authorities.
 #[derive(Clone, Debug)]
 pub struct Roots(RootCertStore);
 
 impl Roots {
-    /// No trusted authority: every server certificate is refused.
+    /// No trusted authority, so every server certificate is refused.
     pub fn none() -> Self {
         Self(RootCertStore::empty())
     }
 
-    /// The certificates that this machine trusts. Those that cannot be read are left out.
+    /// The authorities that the machine trusts. Unreadable certificates are left out.
     pub async fn of_machine() -> Self {
         let load = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs);
         let mut roots = RootCertStore::empty();
@@ -56,7 +56,7 @@ impl Roots {
         Self(roots)
     }
 
-    /// Adds all certificates of a PEM text.
+    /// Adds all certificates in a PEM text.
     ///
     /// # Errors
     /// See [`BundleError`].
@@ -73,7 +73,7 @@ impl Roots {
     }
 }
 
-/// The certificates of a PEM text, of which there is at least one.
+/// The certificates in a PEM text, at least one.
 ///
 /// # Errors
 /// See [`BundleError`].
@@ -85,7 +85,7 @@ pub fn chain_of_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, BundleEr
     }
 }
 
-/// The key of a PEM text.
+/// The private key in a PEM text.
 ///
 /// # Errors
 /// See [`BundleError`].
@@ -99,7 +99,7 @@ pub fn key_of_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, BundleError> {
 /// The servers that a client accepts.
 #[derive(Clone, Debug)]
 pub enum Trust {
-    /// Those whose certificate leads to one of the roots.
+    /// Servers whose certificate chain ends at one of the roots.
     Roots(Roots),
     /// Any server. Certificates are not verified.
     AnyServer,
@@ -113,12 +113,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// A certificate with its chain, and its key.
+    /// An identity of a certificate chain and its key.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
         Self { chain, key }
     }
 
-    /// Reads the certificates and the key from PEM texts.
+    /// An identity whose certificates and key are read from PEM texts.
     ///
     /// # Errors
     /// See [`BundleError`].
@@ -127,10 +127,10 @@ impl Identity {
     }
 }
 
-/// Settings of a client that trusts servers as given, and that shows its certificate if it has one.
+/// The TLS settings of a client with the given trust and, if given, with a client certificate.
 ///
 /// # Errors
-/// The key is malformed, or is not that of the certificate.
+/// The key is malformed, or does not belong to the certificate.
 pub fn client(trust: Trust, identity: Option<Identity>) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -147,37 +147,37 @@ pub fn client(trust: Trust, identity: Option<Identity>) -> Result<Arc<ClientConf
     }))
 }
 
-/// Settings that accept servers whose certificate leads to one of the roots.
+/// TLS settings that accept servers whose certificate chain ends at one of the roots.
 ///
 /// # Errors
-/// The cryptography in use has no protocol version, which does not happen.
+/// The crypto provider supports no protocol version, which does not happen.
 pub fn trusting(roots: Roots) -> Result<Arc<ClientConfig>, Error> {
     client(Trust::Roots(roots), None)
 }
 
-/// Settings that accept any server. Certificates are not verified.
+/// TLS settings that accept any server. Certificates are not verified.
 ///
 /// # Errors
-/// As of [`trusting`].
+/// The errors of [`trusting`].
 pub fn insecure() -> Result<Arc<ClientConfig>, Error> {
     client(Trust::AnyServer, None)
 }
 
-/// Why there is no TLS connection.
+/// The reason why there is no TLS connection.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The server's name is neither a host name nor an address.
     #[error(transparent)]
     Name(#[from] InvalidDnsNameError),
-    /// The server answers, but not in TLS.
+    /// The server responds, but not in TLS.
     #[error(transparent)]
     NotTls(io::Error),
-    /// The connection ended, or the certificate is not accepted.
+    /// The connection ended, or the certificate was refused.
     #[error(transparent)]
     Failed(io::Error),
 }
 
-/// Speaks TLS over a connection with the server of that name.
+/// Starts TLS over a connection with the named server.
 ///
 /// # Errors
 /// See [`TlsError`].
@@ -202,11 +202,11 @@ where
     })
 }
 
-/// TLS over a connection that blocks.
+/// TLS over a blocking connection.
 pub type BlockingStream<S> = StreamOwned<ClientConnection, S>;
 
-/// As [`handshake`], over a connection that blocks. The first write or read waits for the server's
-/// part, and has its errors.
+/// Starts TLS over a blocking connection; see [`handshake`]. The handshake happens during the first write or read,
+/// which returns its errors.
 ///
 /// # Errors
 /// See [`TlsError`].
@@ -221,7 +221,7 @@ pub fn over_blocking<S: Read + Write>(
     Ok(StreamOwned::new(connection, stream))
 }
 
-/// A verifier that accepts every certificate. The server has to own its key.
+/// A verifier that accepts every certificate. The server must still prove that it has the certificate's key.
 #[derive(Debug)]
 struct AnyServer(Arc<CryptoProvider>);
 

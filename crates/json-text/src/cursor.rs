@@ -1,9 +1,9 @@
-//! A place in JSON text.
+//! A read position in JSON text.
 
 use crate::SyntaxError;
 use crate::string::{StringSlice, end_of_string};
 
-/// A place in JSON text, between two tokens.
+/// A read position in JSON text, between two tokens.
 ///
 /// ```
 /// use json_text::Cursor;
@@ -33,7 +33,7 @@ pub struct Cursor<'t> {
 }
 
 impl<'t> Cursor<'t> {
-    /// The start of a text.
+    /// A position at the start of a text.
     #[inline]
     pub fn new(text: &'t [u8]) -> Self {
         Self { text, at: 0 }
@@ -45,7 +45,7 @@ impl<'t> Cursor<'t> {
         self.at
     }
 
-    /// Goes to the next token, and returns its first byte.
+    /// Skips white space to the next token, and returns the first byte of the token.
     ///
     /// # Errors
     /// If the text ends.
@@ -69,7 +69,7 @@ impl<'t> Cursor<'t> {
         Ok(())
     }
 
-    /// Enters an object: its members are next.
+    /// Enters an object, whose members follow.
     ///
     /// # Errors
     /// If the next value is no object.
@@ -79,7 +79,7 @@ impl<'t> Cursor<'t> {
         Ok(Sequence::until(b'}'))
     }
 
-    /// Enters an array: its elements are next.
+    /// Enters an array, whose elements follow.
     ///
     /// # Errors
     /// If the next value is no array.
@@ -89,7 +89,7 @@ impl<'t> Cursor<'t> {
         Ok(Sequence::until(b']'))
     }
 
-    /// Reads the key of a member: its value is next.
+    /// Reads the key of a member, whose value follows.
     ///
     /// # Errors
     /// If no key is next.
@@ -100,8 +100,8 @@ impl<'t> Cursor<'t> {
         Ok(key)
     }
 
-    /// Reads the key of a member if it is this one, in its plain form: without escapes, and with the colon
-    /// behind it. A caller that expects the key need not look for its end.
+    /// Reads the key of a member if it equals the given key in its plain form, which has no escapes and a colon
+    /// directly behind it. A caller that expects the key saves the search for its end.
     #[inline]
     pub fn take_key(&mut self, name: &str) -> bool {
         let end = self.at + name.len() + 3;
@@ -114,8 +114,8 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// Goes behind the next value if its text is this one, which is that of an object or an array: no other
-    /// value begins with the whole text of such a one. `false` for an empty text.
+    /// Skips the next value if its text equals the given text of an object or an array. No other value begins with the
+    /// whole text of an object or an array. Returns `false` for an empty text.
     #[inline]
     pub fn take_nested(&mut self, text: &[u8]) -> bool {
         let rest = self.text.get(self.at..).unwrap_or_default();
@@ -126,13 +126,13 @@ impl<'t> Cursor<'t> {
         is_next
     }
 
-    /// Goes to an index in front of a token.
+    /// Moves to the given index, which must be in front of a token.
     #[inline]
     pub(crate) fn go_to(&mut self, at: usize) {
         self.at = at;
     }
 
-    /// The text from an index to this place.
+    /// The text from the given index to the position.
     #[inline]
     pub fn since(&self, start: usize) -> &'t [u8] {
         self.text.get(start..self.at).unwrap_or_default()
@@ -150,7 +150,7 @@ impl<'t> Cursor<'t> {
         Ok(StringSlice::new(&self.text[start..self.at], start, end))
     }
 
-    /// Goes behind the string whose first quote has been read; whether it has escapes.
+    /// Skips the rest of a string whose first quote has been read. Returns whether the string has escapes.
     #[inline]
     fn end_of_string(&mut self) -> Result<bool, SyntaxError> {
         let (end, escaped) =
@@ -159,7 +159,7 @@ impl<'t> Cursor<'t> {
         Ok(escaped)
     }
 
-    /// Reads a number. Its digits are not checked.
+    /// Reads a number without a check of its digits.
     ///
     /// # Errors
     /// If no number is next.
@@ -174,10 +174,10 @@ impl<'t> Cursor<'t> {
         std::str::from_utf8(number).map_err(|_| SyntaxError::Unexpected(start))
     }
 
-    /// Reads a truth value.
+    /// Reads `true` or `false`.
     ///
     /// # Errors
-    /// If none is next.
+    /// If neither is next.
     #[inline]
     pub fn bool(&mut self) -> Result<bool, SyntaxError> {
         match self.peek()? {
@@ -186,7 +186,7 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// Reads a null.
+    /// Reads `null`.
     ///
     /// # Errors
     /// If none is next.
@@ -204,10 +204,10 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// Goes behind the next value, whatever it is, and returns its text.
+    /// Skips the next value, and returns its text.
     ///
     /// # Errors
-    /// If no value is next, or the text ends before it does.
+    /// If no value is next, or the text ends within the value.
     #[inline]
     pub fn skip(&mut self) -> Result<&'t [u8], SyntaxError> {
         let first = self.peek()?;
@@ -223,7 +223,7 @@ impl<'t> Cursor<'t> {
         Ok(&self.text[start..self.at])
     }
 
-    /// Goes behind a number or a word that begins here.
+    /// Skips a number or a word that begins at the position.
     #[inline]
     fn scalar(&mut self) -> Result<&'t [u8], SyntaxError> {
         let ends = |byte: &u8| {
@@ -235,7 +235,7 @@ impl<'t> Cursor<'t> {
         let start = self.at;
         let rest = &self.text[start..];
         let length = rest.iter().position(ends).unwrap_or(rest.len());
-        // An empty value would be found without an end.
+        // An empty value would not advance the cursor, so a caller could loop for ever.
         if length == 0 {
             return Err(SyntaxError::Unexpected(start));
         }
@@ -243,7 +243,7 @@ impl<'t> Cursor<'t> {
         Ok(&rest[..length])
     }
 
-    /// Goes behind an object or an array.
+    /// Skips an object or an array.
     fn skip_nested(&mut self) -> Result<(), SyntaxError> {
         let mut depth = 0_isize;
         loop {
@@ -252,13 +252,13 @@ impl<'t> Cursor<'t> {
             if byte == b'"' {
                 let end = end_of_string(self.text, self.at);
                 (self.at, _) = end.ok_or(SyntaxError::End(self.text.len()))?;
-                // Most members of a set of fields.
+                // A shortcut for the form that most members of a set of fields have.
                 if self.text.get(self.at..self.at + 4) == Some(b":{},") {
                     self.at += 4;
                 }
                 continue;
             }
-            // Brackets are hard to predict, so they are counted without a branch.
+            // The processor predicts branches on brackets badly, so the depth is computed without a branch.
             depth += isize::from(NESTING[usize::from(byte)]);
             if depth == 0 {
                 return Ok(());
@@ -267,7 +267,7 @@ impl<'t> Cursor<'t> {
     }
 }
 
-/// The change of the depth by each byte outside of strings.
+/// The change of the nesting depth for each byte outside of strings.
 static NESTING: [i8; 256] = {
     let mut table = [0; 256];
     table[b'{' as usize] = 1;
@@ -277,8 +277,8 @@ static NESTING: [i8; 256] = {
     table
 };
 
-/// The members of an object or the elements of an array, one after the other. Each value must be read or
-/// skipped before the next one.
+/// Iterates over the members of an object or the elements of an array. The caller must read or skip each value before
+/// the next one.
 #[derive(Clone, Copy, Debug)]
 pub struct Sequence {
     close: u8,
@@ -292,7 +292,7 @@ impl Sequence {
         Self { close, first }
     }
 
-    /// Goes to the next member or element; `false` behind the last one.
+    /// Moves to the next member or element. Returns `false` after the last one.
     ///
     /// # Errors
     /// If neither a comma nor the end is next.
@@ -314,7 +314,7 @@ impl Sequence {
         Ok(true)
     }
 
-    /// Reads the next key of an object, whose value is next then; `None` behind the last member.
+    /// Reads the next key of an object, whose value follows. Returns `None` after the last member.
     ///
     /// # Errors
     /// If neither a member nor the end is next.

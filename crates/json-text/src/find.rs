@@ -1,23 +1,23 @@
-//! The value at a path of names.
+//! Search for the value at a path of member names.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::{Cursor, SyntaxError};
 
-/// The places of a member of an object.
+/// The position of a member in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// The start of the object.
+    /// The index at which the object with the member starts.
     pub within: usize,
-    /// The member with its key and one of the commas beside it: the text without it is an object, too.
+    /// The member with its key and one adjacent comma. The text without this range is still an object.
     pub whole: Range<usize>,
     /// The bytes of the value.
     pub value: Range<usize>,
 }
 
-/// The text of the value at a path of names from the outermost object; `None` if there is none. The first
-/// one of several members with the same name counts.
+/// The text of the value at a path of member names, starting at the outermost object; `None` if there is no such value.
+/// If several members have the same name, the first one counts.
 ///
 /// # Errors
 /// If the text in front of the value is not JSON.
@@ -27,14 +27,14 @@ pub fn find<'t>(text: &'t [u8], path: &[&str]) -> Result<Option<&'t [u8]>, Synta
         return Ok(None);
     }
     let value = cursor.skip()?;
-    // A number that ends with the text may be cut.
+    // A number at the end of the text may be truncated.
     if !path.is_empty() {
         cursor.peek()?;
     }
     Ok(Some(value))
 }
 
-/// The index at which the value at a path of names begins; `None` if there is none.
+/// The index at which the value at a path of member names begins; `None` if there is no such value.
 ///
 /// # Errors
 /// If the text in front of the value is not JSON.
@@ -47,7 +47,7 @@ pub fn find_start(text: &[u8], path: &[&str]) -> Result<Option<usize>, SyntaxErr
     Ok(Some(cursor.offset()))
 }
 
-/// The string at a path of names; `None` if there is no value, or no string.
+/// The string at a path of member names; `None` if there is no such value, or if it is not a string.
 ///
 /// # Errors
 /// If the text in front of the value is not JSON, or the string is invalid.
@@ -59,7 +59,7 @@ pub fn find_string<'t>(text: &'t [u8], path: &[&str]) -> Result<Option<Cow<'t, s
     cursor.string()?.decode().map(Some)
 }
 
-/// The places of the last member of a path; `None` if there is none, or the path is empty.
+/// The position of the last member of a path; `None` if there is no such member, or if the path is empty.
 ///
 /// # Errors
 /// If the text in front of the member's end is not JSON.
@@ -73,7 +73,7 @@ pub fn find_member(text: &[u8], path: &[&str]) -> Result<Option<Member>, SyntaxE
     }
     let within = cursor.offset();
     let mut members = cursor.object()?;
-    // The place behind the member before.
+    // The end of the previous member.
     let mut before = None;
     while members.next(&mut cursor)? {
         cursor.peek()?;
@@ -101,7 +101,7 @@ pub fn find_member(text: &[u8], path: &[&str]) -> Result<Option<Member>, SyntaxE
     Ok(None)
 }
 
-/// Goes to the value at a path; whether there is one.
+/// Moves to the value at a path. Returns whether the value exists.
 #[inline]
 fn go_to(cursor: &mut Cursor<'_>, path: &[&str]) -> Result<bool, SyntaxError> {
     for name in path {

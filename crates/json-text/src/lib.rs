@@ -1,13 +1,12 @@
-//! Reading of JSON text in place, without a tree of its values, and trees of texts.
+//! Reading of JSON text without a tree of its values, and fast construction of trees.
 //!
-//! [`Cursor`] goes through the text, one token after the other; [`find`] and [`find_string`] look for the
-//! value at a path of names. Nothing is copied except strings with escapes. [`write_string`] writes one.
-//! [`tree`] makes the tree of a text in one walk, and [`partial_tree`] one of its parts.
+//! [`Cursor`] reads a text token by token; [`find`] and [`find_string`] search for the value at a path of member names.
+//! Only strings with escapes are copied. [`write_string`] writes a string. [`tree`] builds the tree of a text in one
+//! pass, and [`partial_tree`] the tree of one of its parts.
 //!
-//! The text comes from a writer of JSON, so a value that is skipped is followed to its end and not checked.
-//! Other text gives an error or some value, and never a panic or a reading without an end. No text is too
-//! deep, for a value is skipped without recursion. A text that is cut is an error as soon as its end is
-//! reached.
+//! The text is expected to come from a JSON writer, so a skipped value is not validated. An invalid text results in an
+//! error or in some value, but never in a panic or an endless loop. Nesting is unlimited, because values are skipped
+//! without recursion. A truncated text is an error when its end is reached.
 
 mod cursor;
 mod find;
@@ -26,13 +25,13 @@ pub use write::{plain_length, write_string};
 /// The text is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SyntaxError {
-    /// The text ends before the value does.
+    /// The text ends within a value.
     #[error("unexpected end of the JSON text at byte {0}")]
     End(usize),
-    /// The text has a byte that cannot be there.
+    /// The text has a byte that is not allowed at its position.
     #[error("unexpected byte in the JSON text at byte {0}")]
     Unexpected(usize),
-    /// A string has an escape that JSON does not have, or is not UTF-8.
+    /// A string has an invalid escape, or is not UTF-8.
     #[error("invalid string in the JSON text at byte {0}")]
     String(usize),
 }

@@ -1,4 +1,4 @@
-//! Strings of JSON: their end, and their text without escapes.
+//! Strings of JSON: the search for their end, and their text without escapes.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ pub struct StringSlice<'t> {
 }
 
 impl<'t> StringSlice<'t> {
-    /// The string with its quotes, which begins at that index of the text.
+    /// The string that begins at the given index of the text; `quoted` includes the quotes.
     #[inline]
     pub(crate) fn new(quoted: &'t [u8], at: usize, escaped: bool) -> Self {
         Self {
@@ -35,7 +35,7 @@ impl<'t> StringSlice<'t> {
         &self.quoted[1..self.quoted.len() - 1]
     }
 
-    /// Whether this is the string.
+    /// Whether the string equals the given text.
     #[inline]
     pub fn is(&self, text: &str) -> bool {
         match self.escaped {
@@ -56,10 +56,10 @@ impl<'t> StringSlice<'t> {
         }
     }
 
-    /// The string without escapes, in a text that is known to be UTF-8: that of the cursor.
+    /// The string without escapes. The caller knows that the text, which must be the text of the cursor, is UTF-8.
     ///
     /// # Errors
-    /// If an escape is not one of JSON, or the text is another one.
+    /// If an escape is invalid, or the text is not the text of the cursor.
     #[inline]
     pub fn decode_in(&self, text: &'t str) -> Result<Cow<'t, str>, SyntaxError> {
         if self.escaped {
@@ -76,7 +76,7 @@ fn utf8(bytes: &[u8], at: usize) -> Result<&str, SyntaxError> {
     std::str::from_utf8(bytes).map_err(|error| SyntaxError::String(at + error.valid_up_to()))
 }
 
-/// The bytes without escapes; they begin at that index of the text.
+/// Decodes the escapes of the bytes, which begin at the given index of the text.
 fn unescape(raw: &[u8], at: usize) -> Result<String, SyntaxError> {
     let mut out = String::with_capacity(raw.len());
     let mut done = 0;
@@ -91,7 +91,7 @@ fn unescape(raw: &[u8], at: usize) -> Result<String, SyntaxError> {
     Ok(out)
 }
 
-/// The character of the escape at the front, and the length of the escape.
+/// The character of the escape at the start of the text, and the length of the escape.
 fn escape(text: &[u8]) -> Option<(char, usize)> {
     let char = match text.get(1)? {
         byte @ (b'"' | b'\\' | b'/') => char::from(*byte),
@@ -105,7 +105,7 @@ fn escape(text: &[u8]) -> Option<(char, usize)> {
             if let Some(char) = char::from_u32(u32::from(first)) {
                 return Some((char, 6));
             }
-            // Characters outside of the basic plane are pairs of surrogates.
+            // A character outside of the basic plane is encoded as a surrogate pair.
             let pair = [first, code_unit(&text[6..])?];
             let char = char::decode_utf16(pair).next()?.ok()?;
             return Some((char, 12));
@@ -115,7 +115,7 @@ fn escape(text: &[u8]) -> Option<(char, usize)> {
     Some((char, 2))
 }
 
-/// The UTF-16 code unit of the escape at the front, such as `\u00e9`.
+/// The UTF-16 code unit of the escape at the start of the text, such as `\u00e9`.
 fn code_unit(text: &[u8]) -> Option<u16> {
     let digits = text.strip_prefix(b"\\u")?.first_chunk::<4>()?;
     digits.iter().try_fold(0, |unit, digit| {
@@ -124,19 +124,18 @@ fn code_unit(text: &[u8]) -> Option<u16> {
     })
 }
 
-/// Most strings end within so many words of eight bytes.
+/// The number of words (of eight bytes) within which most strings end.
 const FIRST_WORDS: usize = 2;
 
-/// Longer strings are searched by the processor's wide instructions, whose start takes the time of some
+/// The number of words after which the search uses wide instructions. Their start takes as long as the test of several
 /// words.
 const NEAR_WORDS: usize = 8;
 
 pub(crate) const ONES: u64 = 0x0101_0101_0101_0101;
 pub(crate) const HIGHS: u64 = 0x8080_8080_8080_8080;
 
-/// The index behind the closing quote of a string, and whether there are escapes in front of it. The string
-/// begins at the index, without its first quote. It is searched by eight bytes at a time: most strings are
-/// short.
+/// The index after the closing quote of a string, and whether the string has escapes. `start` is the index after the
+/// opening quote. Eight bytes are tested at a time, because most strings are short.
 #[inline]
 pub(crate) fn end_of_string(text: &[u8], start: usize) -> Option<(usize, bool)> {
     let mut at = start;
@@ -159,7 +158,7 @@ fn ends_or_escapes(word: [u8; 8]) -> u64 {
     marks(word, b'"') | marks(word, b'\\')
 }
 
-/// The same, for a string of which the beginning has been searched.
+/// Continues the search for the end of a string after its first words.
 #[inline(never)]
 fn end_of_further_string(text: &[u8], start: usize) -> Option<(usize, bool)> {
     let (words, rest) = text.get(start..)?.as_chunks::<8>();
@@ -186,8 +185,8 @@ fn end_at(text: &[u8], at: usize) -> Option<(usize, bool)> {
     }
 }
 
-/// The index behind the closing quote. Texts in texts have an escape in most words, so all escapes of a
-/// word are seen at once.
+/// The index after the closing quote of a string with many escapes, such as a text within a text. All escapes of a word
+/// are processed together.
 #[inline(never)]
 fn end_of_escaped_string(text: &[u8], mut at: usize) -> Option<usize> {
     while let Some(word) = text.get(at..).and_then(|rest| rest.first_chunk()) {
@@ -195,8 +194,8 @@ fn end_of_escaped_string(text: &[u8], mut at: usize) -> Option<usize> {
         let slashes = exact_marks(word, b'\\');
         let behind = slashes << 8;
         if slashes & behind != 0 {
-            // A backslash may be escaped itself: the bytes in front of the first one have no quote, or
-            // the string ends there.
+            // A backslash may be escaped itself. The bytes in front of the first backslash contain no quote, or the
+            // string ends at that quote.
             let first = lowest(slashes);
             let quotes = exact_marks(word, b'"');
             if quotes != 0 && lowest(quotes) < first {
@@ -209,7 +208,7 @@ fn end_of_escaped_string(text: &[u8], mut at: usize) -> Option<usize> {
         if quotes != 0 {
             return Some(at + lowest(quotes) + 1);
         }
-        // An escape may continue in the next word.
+        // An escape may end in the next word.
         at += 8 + usize::from(slashes >> 63 != 0);
     }
     loop {
@@ -221,15 +220,15 @@ fn end_of_escaped_string(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Marks the bytes of a word that equal a byte by their high bits. The lowest mark is exact; marks above it
-/// may not be.
+/// Sets the high bit of each byte of the word that equals the given byte. Only the lowest mark is exact; marks above it
+/// may be wrong.
 #[inline]
 pub(crate) fn marks(word: u64, byte: u8) -> u64 {
     let other = word ^ (ONES * u64::from(byte));
     other.wrapping_sub(ONES) & !other & HIGHS
 }
 
-/// The same with all marks exact.
+/// Sets the high bit of exactly those bytes of the word that equal the given byte.
 #[inline]
 fn exact_marks(word: u64, byte: u8) -> u64 {
     let other = word ^ (ONES * u64::from(byte));
@@ -285,7 +284,7 @@ mod tests {
         assert!(!name(r#""\spec""#));
     }
 
-    /// The plainest search, for comparison.
+    /// A simple search for comparison.
     fn plain_end(text: &[u8]) -> Option<(usize, bool)> {
         let (mut at, mut escaped) = (0, false);
         loop {

@@ -1,5 +1,5 @@
-//! Trees of JSON text, read in one walk. Each map has one list of entries: a map that grows with its entries is
-//! allocated several times.
+//! Trees of JSON text, built in one pass. The entries of each map are collected in one list, because a map that grows
+//! entry by entry is allocated several times.
 
 use std::ops::Range;
 
@@ -7,12 +7,12 @@ use serde_json::{Number, Value};
 
 use crate::{Cursor, SyntaxError};
 
-/// A field that is read.
+/// A field to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldRead {
     /// The field's name in JSON.
     pub name: &'static str,
-    /// The fields below it that are read, those of each element if it is a list; empty for the whole field.
+    /// The fields to read below this field, or below each element of a list; empty for the whole field.
     pub below: &'static [FieldRead],
 }
 
@@ -29,18 +29,18 @@ pub fn tree(text: &str) -> Result<Value, SyntaxError> {
 pub struct PartialTree {
     /// The tree.
     pub tree: Value,
-    /// The places of the members of which only some fields were read, by name.
+    /// For each member that was read in part, its name and its range in the text.
     pub places: Vec<(&'static str, Range<usize>)>,
-    /// The place of the value that was left out.
+    /// The range of the omitted value in the text.
     pub left_out: Option<Range<usize>>,
 }
 
-/// Reads a part of an object: the outermost members that `reads` names have only the fields that are named
-/// there, and the value at the path `without` is left out. A caller that knows the place of that value says it: the value
-/// is not read then.
+/// Reads a part of an object. The top-level members in `reads` get only the fields that are listed there, and the value
+/// at the path `without` is omitted. A caller that knows the range of the omitted value passes it, so that the value is
+/// not even scanned.
 ///
 /// # Errors
-/// As of [`tree`]. The other fields may be nested to any depth, and their text is not checked.
+/// The errors of [`tree`]. Omitted fields may be nested to any depth, and are not validated.
 pub fn partial_tree(
     text: &str,
     reads: &'static [FieldRead],
@@ -70,28 +70,28 @@ pub fn partial_tree(
     }
 }
 
-/// The depth that `serde_json` reads, too.
+/// The nesting limit of `serde_json`.
 const DEPTH_MAX: usize = 127;
 
-/// The parts of a value that its tree is to have.
+/// The parts of a value that the tree contains.
 #[derive(Clone, Copy)]
 struct Wanted {
     members: Members,
-    /// The path to the value that is left out; empty for none.
+    /// The path to the omitted value; empty if no value is omitted.
     without: &'static [&'static str],
 }
 
-/// The members of a map that its tree is to have.
+/// The members of a map that the tree contains.
 #[derive(Clone, Copy)]
 enum Members {
     All,
-    /// All, but some fields only of those that are named.
+    /// All members; the listed members only with some of their fields.
     Parts(&'static [FieldRead]),
     Only(&'static [FieldRead]),
 }
 
 impl Wanted {
-    /// The wanted parts of a member; `None` if it is not wanted itself.
+    /// The parts to read of the member with this name; `None` if the member is omitted.
     fn of(self, name: &str) -> Option<Self> {
         let without = match self.without.split_first() {
             Some((first, rest)) if *first == name => match rest {
@@ -113,7 +113,7 @@ impl Wanted {
         Some(Self { members, without })
     }
 
-    /// The member, if it is a part of which some fields are wanted.
+    /// The name of the member, if only some of its fields are read.
     fn part(self, name: &str) -> Option<&'static str> {
         let Members::Parts(reads) = self.members else {
             return None;
@@ -126,10 +126,10 @@ impl Wanted {
 struct Reader<'t> {
     text: &'t str,
     cursor: Cursor<'t>,
-    /// The entries of the maps that are not complete, each behind those of the map around it.
+    /// The entries of the incomplete maps. The entries of an inner map follow those of the outer map.
     open: Vec<(String, Value)>,
     places: Vec<(&'static str, Range<usize>)>,
-    /// The place of the value to leave out, if the caller knows it.
+    /// The range of the omitted value, if the caller has passed it.
     known: Option<Range<usize>>,
     left_out: Option<Range<usize>>,
 }
@@ -154,7 +154,7 @@ impl<'t> Reader<'t> {
 
     fn number(&mut self) -> Result<Number, SyntaxError> {
         let text = self.cursor.number()?;
-        // Nearly all numbers are small and whole.
+        // The usual case: a small whole number.
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         if digits && (text.len() == 1 || (text.len() < 19 && !text.starts_with('0'))) {
             let add = |number: u64, digit: u8| number * 10 + u64::from(digit - b'0');
@@ -257,7 +257,7 @@ mod tests {
             assert_eq!(found.tree.to_string(), expected);
             let place = found.left_out.clone();
             assert_eq!(&text[place.clone().unwrap()], list);
-            // A place that the caller knows is not read.
+            // A value in a range that the caller passes is not read.
             assert_eq!(partial_tree(&text, &[], &["m", "f"], place), Ok(found));
             let elsewhere = Some(0..text.len());
             let again = partial_tree(&text, &[], &["m", "f"], elsewhere).unwrap();

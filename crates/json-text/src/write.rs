@@ -14,7 +14,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Appends the content of a string that has escapes, apart from the others, which are most.
+/// Appends the content of a string that needs escapes. Most strings need none, so this function is not inlined.
 #[inline(never)]
 fn write_escaped(out: &mut Vec<u8>, text: &[u8]) {
     let mut rest = text;
@@ -29,12 +29,13 @@ fn write_escaped(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// The number of bytes of a text in front of the first one that needs an escape in a string of JSON.
+/// The length of the longest prefix of `text` in which no byte needs an escape in a JSON string.
 pub fn plain_length(text: &str) -> usize {
     plain_bytes(text.as_bytes())
 }
 
-/// The same, for bytes. They are looked at by eight at a time: most strings are short.
+/// The length of the longest prefix in which no byte needs an escape. Eight bytes are tested at a time, because most
+/// strings are short.
 #[inline]
 fn plain_bytes(text: &[u8]) -> usize {
     let (words, rest) = text.as_chunks::<8>();
@@ -54,7 +55,7 @@ fn is_escaped(byte: u8) -> bool {
     byte < b' ' || byte == b'"' || byte == b'\\'
 }
 
-/// Marks the control characters of a word by their high bits. The lowest mark is exact.
+/// Sets the high bit of each byte of the word that is a control character. Only the lowest mark is exact.
 #[inline]
 fn below_space(word: u64) -> u64 {
     word.wrapping_sub(ONES * u64::from(b' ')) & !word & HIGHS

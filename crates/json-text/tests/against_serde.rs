@@ -1,4 +1,4 @@
-//! The cursor and the search beside a decoded tree of `serde_json`.
+//! Comparison of the cursor and of the search with a tree that `serde_json` decodes.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 mod tree;
 use tree::tree;
 
-/// The deepest nesting that `serde_json` reads.
+/// The nesting limit of `serde_json`.
 const DEPTH_MAX: usize = 127;
 
-/// Forms of a text that mean the same: white space between tokens, and escapes that need not be there.
+/// Writes equivalent forms of a value: with white space between tokens, and with escapes that are not necessary.
 struct Writer {
     out: String,
     choices: Vec<u8>,
@@ -117,7 +117,7 @@ fn value() -> impl Strategy<Value = Value> {
                 .prop_map(|members| Value::Object(members.into_iter().collect())),
         ]
     });
-    // Some are as deep as can be.
+    // Some values have the maximum depth.
     (inner, prop_oneof![4 => Just(0), 1 => 0..DEPTH_MAX - 6]).prop_map(|(inner, depth)| {
         (0..depth).fold(inner, |value, level| match level % 2 {
             0 => Value::from(vec![value]),
@@ -129,7 +129,7 @@ fn value() -> impl Strategy<Value = Value> {
 fn written() -> impl Strategy<Value = (Value, String)> {
     (value(), prop::collection::vec(any::<u8>(), 0..64)).prop_map(|(value, choices)| {
         let text = Writer::text(&value, choices);
-        // Numbers are compared as they are read back.
+        // Numbers are compared after a round trip through text.
         let value = serde_json::from_str(&text).unwrap();
         (value, text)
     })
@@ -185,7 +185,7 @@ proptest! {
         }
     }
 
-    /// A text that is cut has no tree, and no other values than the whole text.
+    /// A truncated text has no tree, and its values equal those of the whole text.
     #[test]
     fn a_cut_text_is_an_error((value, text) in written(), path in path(), cut in any::<prop::sample::Index>()) {
         prop_assume!(value.is_object() || value.is_array() || value.is_string());

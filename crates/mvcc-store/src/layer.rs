@@ -1,4 +1,4 @@
-//! A store over another one: the frame of stores that change some calls and pass on the others.
+//! A store on top of another store: the frame of stores that change some calls and forward the others.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
     WatchStream, published::OwnerOf,
 };
 
-/// A [`Store`] over another one. Each call goes to the inner store, unless the layer has its own.
+/// A [`Store`] on top of another store. Each call is forwarded to the inner store, unless the layer overrides it.
 pub trait StoreLayer: Send + Sync + 'static {
     /// The inner store.
     fn inner(&self) -> &dyn Store;

@@ -28,21 +28,22 @@ use published::OwnerOf;
 /// readers never see revisions go backwards. A watch delivers every revision from its start, in
 /// order, once. A range at a revision contains exactly the writes up to it.
 pub trait Store: Send + Sync + 'static {
-    /// The revision that reads see (1 for a fresh store). It includes every write through this
-    /// store that has returned; a store that several servers share may have newer ones.
+    /// The revision that reads see (1 for a fresh store). It includes every write through this store that has returned.
+    /// A store that several servers share may already have newer revisions.
     fn current_revision(&self) -> Revision;
 
-    /// The revision of the newest write of all servers, once reads of this one include it.
+    /// Waits until reads through this server include the newest write of all servers. Returns the revision of that
+    /// write.
     ///
     /// *Errors.* `Unavailable` if the other servers of a shared store do not answer.
     fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>>;
 
     /// Waits until reads include a revision that a client knows, perhaps from another server.
     ///
-    /// *Errors.* `Future` if it does not exist, or does not come within three seconds.
+    /// *Errors.* `Future` if the revision does not exist, or does not arrive within three seconds.
     fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// The reason why writes are refused, if they are.
+    /// The reason why writes are refused; `None` if they are accepted.
     fn failure(&self) -> Option<StoreError>;
 
     /// The number of stored bytes, and the reason why new keys are refused, if they are.
@@ -50,13 +51,13 @@ pub trait Store: Send + Sync + 'static {
         StoreUsage::default()
     }
 
-    /// Counts the stored bytes by owner from now on: `owner_of` says which part of a key names it.
+    /// Starts to count the stored bytes by owner; `owner_of` returns the part of a key that names its owner.
     fn count_by_owner(&self, owner_of: OwnerOf);
 
     /// The bytes of live keys and values of an owner, with their overhead; zero if owners are not counted.
     fn bytes_of_owner(&self, owner: &[u8]) -> u64;
 
-    /// The owner with the most bytes, and these.
+    /// The owner with the most bytes, and the number of these bytes.
     fn largest_owner(&self) -> Option<(Arc<[u8]>, u64)>;
 
     /// Applies all operations atomically under one new revision if every comparison holds,

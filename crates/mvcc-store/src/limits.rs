@@ -1,28 +1,28 @@
-//! The bounds of a [`Store`](crate::Store), whatever its engine.
+//! The limits of every [`Store`](crate::Store), regardless of its engine.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{Compare, Operation, StoreError, Txn, Value};
 
-/// Longest key. The embedded engine's journal stores key lengths in 16 bits; API keys are far shorter.
+/// Longest key. The embedded engine's journal stores key lengths in 16 bits; keys of the API are far shorter.
 pub const KEY_BYTES_MAX: usize = 16 * 1024;
 
-/// Most operations in one transaction: etcd's `--max-txn-ops` (128), of which the engine over etcd keeps
+/// Maximum number of operations in one transaction: etcd's `--max-txn-ops` (128), of which the engine over etcd needs
 /// one for itself.
 pub const OPERATIONS_PER_TXN_MAX: usize = 127;
 
-/// Most comparisons in one transaction: the engine over etcd may need two for each, and two for itself.
+/// Maximum number of comparisons in one transaction. The engine over etcd may need two for each, and two for itself.
 pub const COMPARISONS_PER_TXN_MAX: usize = 63;
 
 /// Bytes of keys and values in one transaction that every engine accepts: etcd's
 /// `--max-request-bytes` (1.5 MiB) without the space for the frame of the message.
 pub const TXN_BYTES_MAX: usize = 1_500_000;
 
-/// Longest time to live of a lease; keeps deadlines far from the end of the clock.
+/// Longest time to live of a lease. It keeps deadlines far from the end of the clock.
 pub const LEASE_TTL_MAX: Duration = Duration::from_secs(400 * 86_400);
 
-/// Checks the rules that depend neither on the state nor on the engine: the length of keys, the
-/// number of operations, and each key written once.
+/// Checks the rules that depend neither on the state nor on the engine: the length of keys, the number of operations,
+/// and that each key is written once.
 ///
 /// *Errors.* `TooLarge` or `Invalid`.
 pub fn check(txn: &Txn) -> Result<(), StoreError> {
@@ -99,14 +99,14 @@ impl Compare {
 /// Bounds that the owner of a store may choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Retention time of history for watches and reads at older revisions.
+    /// Time for which history is kept for watches and for reads at older revisions.
     pub history_window: Duration,
-    /// Maximum memory of the history, whatever its age.
+    /// Maximum memory of the history, regardless of its age.
     pub history_bytes_max: usize,
-    /// Maximum number of commits waiting for one watcher. Beyond it the watcher has only its place in the history, and
-    /// is cut off if the history no longer has it.
+    /// Maximum number of commits in the buffer of one watcher. Above it, the buffer is dropped and the watcher reads
+    /// from the history; it is cut off if the history no longer has the commits.
     pub watcher_commits_max: usize,
-    /// Maximum number of bytes waiting for one watcher, in the same way.
+    /// Maximum number of bytes in the buffer of one watcher; the same rule applies above it.
     pub watcher_bytes_max: usize,
     /// Maximum number of bytes of live keys and values (all in memory); above it no new keys are
     /// stored.

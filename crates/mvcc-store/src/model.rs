@@ -10,16 +10,16 @@ use futures::stream::BoxStream;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 
-/// The id of a lease; never used twice in a store.
+/// The id of a lease. A store never uses an id twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub u64);
 
-/// A key with its value as of some revision.
+/// A key with its value at some revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
     /// The key's bytes.
     pub key: Arc<[u8]>,
-    /// The value's bytes, with the revision filled in.
+    /// The value's bytes; they include the revision of a stamped value.
     pub value: Bytes,
     /// Revision of the write that created the key.
     pub create_revision: Revision,
@@ -27,12 +27,12 @@ pub struct KeyValue {
     pub mod_revision: Revision,
     /// The lease of the key, if any.
     pub lease: Option<LeaseId>,
-    /// The bytes of the value that its writer has named as omittable.
+    /// The range of the value that its writer has marked as omittable.
     pub omittable: Omittable,
 }
 
-/// The place of bytes in a value that many readers leave out, as the writer of the value has named it: they need not
-/// search for it. The store hands it on and does not read it. It is not on disk, so a value that was read from there
+/// A range of a value that many readers omit. The writer of the value marks it, so that the readers need not search for
+/// it. The store passes the range on and does not use it. It is not stored on disk, so a value that was read from disk
 /// has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Omittable {
@@ -41,10 +41,10 @@ pub struct Omittable {
 }
 
 impl Omittable {
-    /// No known place.
+    /// No known range.
     pub const UNKNOWN: Self = Self { start: 0, end: 0 };
 
-    /// The bytes of that range; unknown if it is empty, or beyond 4 GiB.
+    /// The given range; unknown if it is empty, or extends beyond 4 GiB.
     pub fn at(range: ops::Range<usize>) -> Self {
         let ends = (u32::try_from(range.start), u32::try_from(range.end));
         match ends {
@@ -59,7 +59,7 @@ impl Omittable {
         (!range.is_empty()).then_some(range)
     }
 
-    /// The place of the same bytes when so many bytes in front of them have become so many others.
+    /// The range after an edit in front of it, which replaced `before` bytes by `after` bytes.
     pub fn moved(self, before: usize, after: usize) -> Self {
         let moved = |at: usize| (at + after).saturating_sub(before);
         let range = self
@@ -72,16 +72,16 @@ impl Omittable {
 /// A value to write, which may contain the revision of the write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// Stored as it is.
+    /// The bytes are stored unchanged.
     Plain(Bytes),
-    /// Stored as `before`, then the commit's revision in decimal, then `after`: a document contains
+    /// The stored value is `before`, then the commit's revision in decimal, then `after`. A document can thus contain
     /// its own revision without a second encoding.
     Stamped {
         /// Bytes in front of the revision.
         before: Bytes,
         /// Bytes after the revision.
         after: Bytes,
-        /// The omittable bytes of `after`.
+        /// The omittable range of `after`.
         omittable: Omittable,
     },
 }
@@ -121,14 +121,14 @@ pub enum Operation {
 pub struct Txn {
     /// Comparisons; if one does not hold, nothing is written.
     pub compare: Vec<Compare>,
-    /// Applied together. A key may appear once.
+    /// The writes, which are applied together. Each key may appear once.
     pub operations: Vec<Operation>,
 }
 
 /// The result of one operation of a committed transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperationResult {
-    /// The key as it now stands.
+    /// The key after the write.
     Put(KeyValue),
     /// The key as it was before the deletion, if it existed.
     Delete(Option<KeyValue>),
@@ -144,8 +144,8 @@ pub enum TxnResult {
         /// One result per operation, in order.
         results: Vec<OperationResult>,
     },
-    /// A comparison failed; nothing was written. Contains the present state of every compared key,
-    /// in the order of the comparisons.
+    /// A comparison failed, so nothing was written. Contains the current state of every compared key, in the order of
+    /// the comparisons.
     Refused {
         /// The revision of the comparisons.
         revision: Revision,
@@ -161,9 +161,9 @@ pub struct Range {
     pub start: Vec<u8>,
     /// End of the range, exclusive; `None` reads just the key `start`.
     pub end: Option<Vec<u8>>,
-    /// The revision to read at; `None` reads the newest.
+    /// The revision at which the range is read; `None` for the newest.
     pub revision: Option<Revision>,
-    /// Maximum number of keys; `None` reads all.
+    /// Maximum number of keys; `None` for all.
     pub limit: Option<usize>,
 }
 
@@ -174,7 +174,7 @@ pub struct RangeResult {
     pub revision: Revision,
     /// The pairs in the order of their keys, at most `limit`.
     pub items: Vec<KeyValue>,
-    /// The number of keys in the whole range, whatever the limit.
+    /// The number of keys in the whole range, regardless of the limit.
     pub count: usize,
 }
 
@@ -216,9 +216,9 @@ pub struct StoreUsage {
     pub live_bytes: u64,
     /// Bytes of recent changes that are kept for watches and reads at older revisions.
     pub history_bytes: u64,
-    /// The quota on them; zero if unknown.
+    /// The quota on the live bytes; zero if unknown.
     pub live_bytes_max: u64,
-    /// The reason why new keys are refused, if they are.
+    /// The reason why new keys are refused; `None` if they are accepted.
     pub full: Option<StoreError>,
 }
 
@@ -228,7 +228,7 @@ pub type WatchStream = BoxStream<'static, Result<WatchEvents, StoreError>>;
 /// The error of a read or write of the store.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The revision asked for has been compacted away.
+    /// The requested revision has been compacted.
     #[error("revision {} has been compacted; the oldest kept is {}", .asked.0, .oldest.0)]
     Compacted {
         /// The requested revision.
@@ -236,7 +236,7 @@ pub enum StoreError {
         /// The oldest revision that can still be read.
         oldest: Revision,
     },
-    /// The revision asked for does not exist yet.
+    /// The requested revision does not exist yet.
     #[error("revision {} is in the future; the newest is {}", .asked.0, .newest.0)]
     Future {
         /// The requested revision.
@@ -247,23 +247,22 @@ pub enum StoreError {
     /// The watcher was too slow and was cut off.
     #[error("the watcher fell too far behind and was cut off")]
     WatcherTooSlow,
-    /// No lease of that id.
+    /// The lease does not exist.
     #[error("lease {0:?} not found")]
     LeaseNotFound(LeaseId),
-    /// The request breaks a rule of the interface (for instance one key twice in a transaction).
+    /// The request breaks a rule of the interface (for instance, it writes one key twice).
     #[error("invalid request: {0}")]
     Invalid(String),
     /// The request is beyond the limits of the store.
     #[error("request too large for the store: {0}")]
     TooLarge(String),
-    /// The store does not answer. Nothing was written.
+    /// The store does not respond. Nothing was written.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
-    /// The store has other data than this server has read: only a restart of the server helps. Nothing was
-    /// written.
+    /// The store has other data than this server has read, so the server must be restarted. Nothing was written.
     #[error("the store does not answer: {0}")]
     Replaced(String),
-    /// The store did not answer, and it cannot be found out whether the write was carried out.
+    /// The store did not respond, and it is impossible to find out whether the write was executed.
     #[error("the store did not say whether the write was carried out: {0}")]
     OutcomeUnknown(String),
     /// Another process holds the data directory.
@@ -280,8 +279,8 @@ pub enum StoreError {
     /// The data on disk is damaged beyond a torn tail.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
-    /// The disk is full. The writes are not visible; if they turn out to be on the disk, they
-    /// appear when the store resumes.
+    /// The disk is full. The writes are not visible. If they are on the disk nevertheless, they become visible when the
+    /// store resumes.
     #[error("no room on the disk of the store: {0}")]
     Full(String),
     /// The quota is used up. Existing keys can be deleted, and changed if they do not grow.
@@ -292,7 +291,7 @@ pub enum StoreError {
         /// The quota.
         max: u64,
     },
-    /// The disk failed, or the engine did; the write may or may not be durable.
+    /// The disk or the engine failed. The write may or may not be durable.
     #[error("storage failed: {0}")]
     Io(String),
     /// The store is shutting down.
@@ -301,13 +300,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// There is no room for the write, on the disk or in the quota. The store works, and accepts
-    /// deletions.
+    /// Whether there is no space for the write, on the disk or in the quota. The store works, and accepts deletions.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full(_) | Self::Quota { .. })
     }
 
-    /// The store does not answer now, and may answer later without a restart of the server.
+    /// Whether the store does not respond now, but may respond later without a restart of the server.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }

@@ -4,28 +4,28 @@ use std::time::Duration;
 
 /// The length of a node's lease: whole seconds, from [`LeaseLength::MIN`] to [`LeaseLength::MAX`].
 ///
-/// A renewal is sent every quarter of it, and three in a row may fail. Pods that end with the lease are
-/// asked to stop a quarter of it before its end.
+/// A renewal is sent every quarter of the length, and three consecutive renewals may fail. Pods that end with the Lease
+/// are asked to stop a quarter of the length before the end of the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LeaseLength(u32);
 
 impl LeaseLength {
-    /// The shortest length: a stalled disk or a busy machine must not end pods.
+    /// The shortest length: a stalled disk or a busy machine must not stop pods.
     pub const MIN: Self = Self(12);
-    /// The node is fenced 47.5 s after its last renewal: 2.5 s are left of the 50 s within which a pod runs
-    /// elsewhere.
+    /// The node is fenced 47.5 s after its last renewal, which leaves 2.5 s of the 50 s within which the pod must run
+    /// on another node.
     pub const DEFAULT: Self = Self(38);
-    /// The length of kubelet (`nodeLeaseDurationSeconds`).
+    /// The Lease duration of kubelet (`nodeLeaseDurationSeconds`).
     pub const MAX: Self = Self(40);
 
-    /// A length in seconds, if it is in the range.
+    /// A length of the given seconds; `None` if it is out of range.
     pub fn from_seconds(seconds: u32) -> Option<Self> {
         let length = Self(seconds);
         (Self::MIN..=Self::MAX).contains(&length).then_some(length)
     }
 
-    /// This length, or a longer one while pods run that are asked to stop earlier, by these times before the
-    /// end of the lease: a node that renews its lease must not ask them.
+    /// This length, or a longer one if running pods are asked to stop earlier. `warnings` are the times between these
+    /// requests and the end of the Lease. A node that renews its Lease must not reach such a time.
     pub fn covering(self, warnings: impl IntoIterator<Item = Duration>) -> Self {
         let earliest = warnings.into_iter().max().unwrap_or_default();
         let seconds = earliest.saturating_mul(4).as_secs_f64().ceil() as u32;
@@ -47,12 +47,12 @@ impl LeaseLength {
         self.duration() / 4
     }
 
-    /// The time between the request to stop and the end of the lease.
+    /// The time between the request to stop a pod and the end of the Lease.
     pub fn warning(self) -> Duration {
         self.duration() / 4
     }
 
-    /// The longest wait for the answer to a renewal.
+    /// The longest wait for the response to a renewal.
     pub fn renewal_timeout(self) -> Duration {
         self.duration() * 3 / 8
     }
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(fenced, Duration::from_millis(47_500));
     }
 
-    /// A pod that was started with a longer lease is not asked to stop by a healthy node with a shorter one.
+    /// A healthy node with a shorter Lease does not stop a pod that was started with a longer Lease.
     #[test]
     fn a_renewal_comes_before_the_warning_of_a_former_length() {
         assert_eq!(LeaseLength::MIN.covering([]), LeaseLength::MIN);

@@ -1,10 +1,10 @@
-//! The renewals of a node's lease, and the deadline that follows from them.
+//! The renewals of a node's Lease, and the deadline that follows from each renewal.
 //!
-//! Renewals are guarded by resourceVersion and epoch, so that one that is on its way when the control
-//! plane fences the node is refused. An acknowledged renewal moves the deadline of pods that end with the
-//! lease: it counts from the time at which the renewal was sent. There is no further renewal until the
-//! deadline is written. The node agent and the nodes of the simulation renew their leases by this code;
-//! [`LeasedMachine`] is the difference between them.
+//! Each renewal is guarded by the resourceVersion and the epoch. If the control plane fences the node while a renewal
+//! is in transit, the renewal is refused. An acknowledged renewal moves the deadline of the pods that end with the
+//! Lease; the deadline counts from the time at which the renewal was sent. The next renewal is not sent before the
+//! deadline is written. The node agent and the simulated nodes share this code; [`LeasedMachine`] is the difference
+//! between them.
 
 mod length;
 #[cfg(test)]
@@ -26,31 +26,31 @@ use serde_json::{Value, json};
 
 pub use length::LeaseLength;
 
-/// The machine of a node: its clock, its running pods, and the epoch and deadline that outlive the agent.
+/// The machine of a node: its clock, its running pods, and the epoch and deadline that survive a restart of the agent.
 pub trait LeasedMachine: Send {
-    /// A reading of the clock by which deadlines count. The clock continues while the machine is suspended.
+    /// A reading of the clock of deadlines. The clock continues while the machine is suspended.
     type Instant: Copy + Send + Add<Duration, Output = Self::Instant>;
-    /// Exclusion of starts: no pod that ends with the lease starts while a value exists.
+    /// A guard against starts: while a value exists, no pod that ends with the Lease starts.
     type Closed: Send;
     /// A failed operation of the machine or of the API.
     type Error: From<api_client::Error> + Send;
 
-    /// The clock.
+    /// Reads the clock.
     fn now(&self) -> Self::Instant;
 
     /// The epoch in which this machine runs pods.
     fn epoch(&self) -> i32;
 
-    /// Waits for starts of pods in progress, and holds further ones back.
+    /// Waits for the starts of pods in progress, and delays further starts.
     fn close(&self) -> impl Future<Output = Self::Closed> + Send;
 
-    /// Ends all pods that end with the lease.
+    /// Stops all pods that end with the Lease.
     fn end_pods(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Stores a new epoch durably.
     fn store_epoch(&mut self, epoch: i32) -> Result<(), Self::Error>;
 
-    /// Moves the deadline at which pods that end with the lease are killed.
+    /// Moves the deadline, at which the pods that end with the Lease are killed.
     fn set_deadline(&mut self, deadline: Self::Instant) -> Result<(), Self::Error>;
 }
 
@@ -60,14 +60,14 @@ pub struct LeaseKeeper<M: LeasedMachine> {
     node: String,
     length: LeaseLength,
     machine: M,
-    /// The lease's resourceVersion after the last write of this agent.
+    /// The resourceVersion of the Lease after the last write of this agent.
     version: Option<String>,
-    /// The deadline of an acknowledged renewal, until it is written.
+    /// The deadline of an acknowledged renewal that is not written yet.
     unwritten: Option<M::Instant>,
 }
 
 impl<M: LeasedMachine> LeaseKeeper<M> {
-    /// The keeper of the lease of the node with that name.
+    /// The keeper of the Lease of the given node.
     pub fn new(client: Client, node: String, length: LeaseLength, machine: M) -> Self {
         Self {
             client,
@@ -79,18 +79,18 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         }
     }
 
-    /// Renews the lease, or makes it; `uid` is that of the Node object. A renewal whose future is dropped
-    /// may have been stored: the next one reads the lease.
+    /// Renews or creates the Lease; `uid` is the UID of the Node object. If the future is dropped, the renewal may
+    /// still be stored, so the next renewal reads the Lease.
     ///
     /// # Errors
-    /// The API server refused it or cannot be reached, the pods of an earlier epoch could not be ended, or a deadline
-    /// could not be written.
+    /// The API server refused the renewal or is unreachable, the pods of an earlier epoch could not be stopped, or a
+    /// deadline could not be written.
     pub async fn renew(&mut self, uid: Option<&str>, now: Timestamp) -> Result<(), M::Error> {
         self.write_deadline()?;
         let sent = self.machine.now();
         if let Some(version) = self.version.take() {
             match self.write(uid, &version, self.machine.epoch(), now).await {
-                // Another write came first, perhaps an own one whose answer was lost.
+                // Another write was first, perhaps a write of this agent whose response was lost.
                 Err(error) if is_outrun(&error) => {}
                 written => return self.renewed(written?, sent),
             }
@@ -122,9 +122,9 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         }
     }
 
-    /// Begins a new epoch after the node was fenced: first the pods of earlier epochs end, and none can
-    /// start; then the lease is taken, or made if it is gone; then the pods that were bound before are
-    /// given up, since the control plane may still be deleting them.
+    /// Begins a new epoch after the node was fenced. First the pods of earlier epochs are stopped, and no pod can
+    /// start. Then the Lease is taken over, or created if it was deleted. Then the pods that were bound before are
+    /// given up, because the control plane may still be deleting them.
     async fn come_back(
         &mut self,
         uid: Option<&str>,
@@ -165,8 +165,8 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         self.write_deadline()
     }
 
-    /// Writes the deadline of the last renewal. A node that cannot do it does not renew its lease: its pods end at the
-    /// former deadline, and may fail over then.
+    /// Writes the deadline of the last renewal. A node that cannot write it does not renew its Lease: the pods of the
+    /// node are killed at the former deadline, and may fail over afterwards.
     fn write_deadline(&mut self) -> Result<(), M::Error> {
         if let Some(deadline) = self.unwritten {
             self.machine.set_deadline(deadline)?;
@@ -179,7 +179,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         Api::namespaced(self.client.clone(), NODE_LEASES)
     }
 
-    /// Writes the lease over a version. A Node object that was made again owns it, too.
+    /// Writes the Lease over the given version. A recreated Node object owns the Lease, too.
     async fn write(
         &self,
         uid: Option<&str>,

@@ -5,7 +5,7 @@ use http::{Method, Request, Response};
 
 use super::*;
 
-/// The machine's writes of the deadline, and the requests of its agent.
+/// The writes of the deadline by the machine, and the requests of its agent.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Record>>);
 
@@ -70,7 +70,7 @@ impl LeasedMachine for Seen {
     }
 }
 
-/// The lease of a node whose disk has failed is not renewed, so that its pods fail over.
+/// The Lease of a node whose disk has failed is not renewed, so the pods fail over.
 #[tokio::test]
 async fn a_node_that_cannot_write_its_deadline_does_not_renew() {
     let seen = Seen::default();
@@ -92,6 +92,6 @@ async fn a_node_that_cannot_write_its_deadline_does_not_renew() {
     });
     keeper.renew(None, now).await.unwrap();
     assert_eq!(requests(), [Method::PATCH]);
-    // That of the renewal before comes first.
+    // The deadline of the previous renewal is first.
     assert_eq!(seen.with(|record| record.deadlines.len()), 2);
 }

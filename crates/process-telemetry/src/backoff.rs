@@ -1,5 +1,5 @@
-//! Exponential back-off: the delay before the next attempt doubles with each failure in a row, up to a maximum.
-//! A part of each delay is random, so that clients which failed together do not come back together.
+//! Exponential backoff: the delay before the next attempt doubles with each consecutive failure, up to a maximum. A
+//! part of each delay is random, so that clients that failed together do not retry together.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A back-off without failures. The first delay is `first`; no delay is longer than `max`.
+    /// A backoff without failures. The first delay is `first`; no delay is longer than `max`.
     pub const fn new(first: Duration, max: Duration) -> Self {
         Self {
             first,
@@ -26,19 +26,19 @@ impl Backoff {
         self.fail_at(rand::random())
     }
 
-    /// As [`Backoff::fail`], with the random part as a share of 1.
+    /// Counts a failure as [`Backoff::fail`] does; `share` (0 to 1) replaces the random number.
     pub fn fail_at(&mut self, share: f64) -> Duration {
         self.failures = self.failures.saturating_add(1);
         spread(delay(self.first, self.max, self.failures), share)
     }
 
-    /// Counts a success: the next delay is the first one again.
+    /// Counts a success: the next delay is the first delay again.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
-/// The delay after this number of failures in a row; zero after none.
+/// The delay after the given number of consecutive failures; zero if there is no failure.
 pub fn delay(first: Duration, max: Duration, failures: u32) -> Duration {
     let Some(doublings) = failures.checked_sub(1) else {
         return Duration::ZERO;
@@ -47,12 +47,12 @@ pub fn delay(first: Duration, max: Duration, failures: u32) -> Duration {
     first.saturating_mul(factor).min(max)
 }
 
-/// A delay between half of this one and all of it.
+/// A random delay between half of the given delay and all of it.
 pub fn jittered(delay: Duration) -> Duration {
     spread(delay, rand::random())
 }
 
-/// Half of a delay, and this share (0 to 1) of the other half.
+/// Half of the delay, plus the given share (0 to 1) of the other half.
 fn spread(delay: Duration, share: f64) -> Duration {
     let half = delay / 2;
     half + half.mul_f64(share.clamp(0.0, 1.0))

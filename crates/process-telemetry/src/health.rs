@@ -1,7 +1,8 @@
-//! The health of long-running components: watches, and the work of controllers.
+//! The health of long-running components: of watches, and of the work of controllers.
 //!
-//! Each of them counts its failures in a row. After [`FAILURES_MAX`] it fails: that is logged
-//! once for each cause, so that all watches of a program without a server are one line; it is shown by [`Health::failing`] for `/readyz`, and counted by [`Health::write`] for `/metrics`.
+//! Each watch and each controller counts its consecutive failures. After [`FAILURES_MAX`] failures it counts as
+//! failing. The failure is logged once for each cause, so that all watches of a program without a server produce one
+//! line. [`Health::failing`] reports it for `/readyz`, and [`Health::write`] for `/metrics`.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Display};
@@ -37,8 +38,8 @@ impl Kind {
         }
     }
 
-    /// The time after which a failure is forgotten. A silent watch may have resumed, because its
-    /// objects may be quiet; a failed watch is retried soon, so a longer silence means that it
+    /// The time after which a failure is forgotten; `None` if only a success ends it. A watch without events may have
+    /// resumed, because its objects may not change. A failed watch is retried soon, so a longer silence means that it
     /// works. A failed controller recovers only with a success.
     fn forgets_after(self) -> Option<Duration> {
         match self {
@@ -52,7 +53,7 @@ impl Kind {
 #[derive(Clone, Default)]
 pub struct Health {
     known: Arc<Mutex<Vec<Weak<State>>>>,
-    /// The receiver of slow polls, if they are measured.
+    /// The recorder of slow polls, if polls are measured.
     slow_polls: Option<Arc<SlowPolls>>,
 }
 
@@ -63,7 +64,7 @@ impl Debug for Health {
 }
 
 impl Health {
-    /// An empty record of health; slow polls of its components are recorded, if there is a record.
+    /// An empty record of health. If `slow_polls` is given, slow polls of the components are recorded there.
     pub fn watched_by(slow_polls: impl Into<Option<Arc<SlowPolls>>>) -> Self {
         Self {
             slow_polls: slow_polls.into(),
@@ -80,7 +81,7 @@ impl Health {
         }
     }
 
-    /// The names of the failing ones, with their number of failures.
+    /// The names of the failing watches or controllers, each with its number of failures.
     pub fn failing(&self, kind: Kind) -> Vec<String> {
         let mut failing: Vec<String> = self
             .in_a_row()
@@ -103,7 +104,7 @@ impl Health {
         }
     }
 
-    /// Of several with the same name (watches of single objects) the worst counts.
+    /// The consecutive failures by name. Watches of single objects share a name; the highest number counts.
     fn in_a_row(&self) -> BTreeMap<(Kind, &'static str, String), u32> {
         let now = Instant::now();
         let mut all = BTreeMap::new();
@@ -115,7 +116,7 @@ impl Health {
         all
     }
 
-    /// Whether another one of the kind fails for the same cause.
+    /// Whether another watch or controller of the kind fails for the same cause.
     fn fails_too(&self, than: &Arc<State>, why: &str, now: Instant) -> bool {
         let known: Vec<Arc<State>> = self.known().iter().filter_map(Weak::upgrade).collect();
         let mut others = known
@@ -132,7 +133,7 @@ impl Health {
     }
 }
 
-/// A component of the program for its tasks: the token that ends them, and the record of their failures.
+/// A component of the program, as its tasks see it: the token that ends them, and the record of their failures.
 #[derive(Clone, Debug)]
 pub struct Component {
     name: &'static str,
@@ -141,7 +142,7 @@ pub struct Component {
     pub shutdown: CancellationToken,
 }
 
-/// A component without health.
+/// A component whose health is not recorded.
 impl From<CancellationToken> for Component {
     fn from(shutdown: CancellationToken) -> Self {
         Health::default().component("", shutdown)
@@ -154,7 +155,7 @@ impl Component {
         self.health.component(self.name, shutdown)
     }
 
-    /// Runs a task of the component; its slow polls are recorded if enabled.
+    /// Runs a task of the component; slow polls of the task are recorded if enabled.
     pub fn watched<W: Future>(
         &self,
         what: &str,
@@ -165,7 +166,7 @@ impl Component {
         async move { polls::watched(slow_polls, &what, work).await }
     }
 
-    /// Counts the failures of one more watch or controller, as long as the returned value exists.
+    /// Counts the failures of one more watch or controller until the returned value is dropped.
     pub fn follow(&self, kind: Kind, what: impl Into<String>) -> FailureStreak {
         let state = Arc::new(State {
             kind,
@@ -199,7 +200,7 @@ impl State {
     }
 }
 
-/// Failures without a success between them.
+/// A series of consecutive failures.
 #[derive(Default)]
 struct Row {
     count: u32,
@@ -227,7 +228,7 @@ pub struct FailureStreak {
 }
 
 impl FailureStreak {
-    /// Runs a piece of the work; its slow polls are recorded if enabled.
+    /// Runs a part of the work; its slow polls are recorded if enabled.
     pub async fn watched<T>(&self, work: impl Future<Output = T>) -> T {
         let State {
             component, what, ..
@@ -250,7 +251,7 @@ impl FailureStreak {
         }
     }
 
-    /// Records a failure with its error; a series of failures is reported.
+    /// Records a failure with its error. A long series of failures is reported.
     pub fn failed(&self, why: &dyn Display) {
         let State {
             kind,

@@ -1,5 +1,5 @@
-//! Telemetry of the process, and the pauses of its retries: [`health`] of long-running components, the text of all metrics
-//! ([`prometheus`]), [`polls`] of tasks that take too long, counts of [`refusals`] at bounds, and [`backoff`] with jitter.
+//! Telemetry of the process: [`health`] of long-running components, the text of all metrics ([`prometheus`]), [`polls`]
+//! that take too long, and counts of [`refusals`] at limits. Also the delays between retries: [`backoff`] with jitter.
 
 pub mod backoff;
 pub mod health;

@@ -1,4 +1,4 @@
-//! The bounds of health, each with its reason.
+//! The limits of health, each with its reason.
 
 use std::time::Duration;
 

@@ -1,12 +1,12 @@
-//! Finds long work on the threads of the async runtime. These threads also answer requests, renew leases and
-//! run probes, so long work belongs on other threads, or is done in portions.
+//! Detection of long work on the threads of the async runtime. These threads also respond to requests, renew Leases and
+//! run probes. Long work belongs on other threads, or must be split into portions.
 //!
-//! Tests fail if there is any ([`SlowPolls::new`]). A server logs it with `MAINSTAY_LOG=warn,process_telemetry::polls=debug`
-//! ([`SlowPolls::logged`]).
+//! Tests fail if there is long work ([`SlowPolls::new`]). A server logs long work with
+//! `MAINSTAY_LOG=warn,process_telemetry::polls=debug` ([`SlowPolls::logged`]).
 //!
-//! In tests, a poll is measured by its processor time, relative to the machine's speed at that moment: other
-//! processes slow the machine down. Time that the host of a virtual machine took from it does not
-//! count: the clock of a thread includes a part of it.
+//! In tests, the measure of a poll is its processor time relative to the current speed of the machine, because other
+//! processes slow the machine down. The clock of a thread includes a part of the time that the host of a virtual
+//! machine has taken away (steal time); such time does not count.
 
 use std::cell::Cell;
 use std::fmt;
@@ -20,37 +20,36 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::coop;
 
-/// Steps of the work by which the pace is measured.
+/// Steps of the reference work that measures the speed of the machine.
 const PACE_STEPS: u64 = 2000;
-/// So often they are done in a row; the slowest counts.
+/// Consecutive runs of the reference work; the slowest run counts.
 const PACE_TIMES: usize = 5;
-/// The time of the reference work, unoptimised and at rest, on the machine on which the bounds were
-/// chosen.
+/// The time of the reference work, without optimisation, on the idle machine on which the limits were chosen.
 const PACE: Duration = Duration::from_micros(220);
-/// The stolen time at the start of a poll is at most that old.
+/// The longest time for which a reading of the steal time is reused at the start of a poll.
 const STOLEN_AGE_MAX: Duration = Duration::from_millis(50);
-/// The kernel shows times to programs in these ticks, whatever its own are.
+/// The unit in which the kernel reports times to programs, whatever its internal tick is.
 const TICKS_PER_SECOND: u64 = 100;
-/// A poll that takes longer than this is logged.
+/// The shortest poll that is logged.
 const LOGGED_FROM: Duration = Duration::from_millis(2);
 
 thread_local! {
-    /// The processor time of this thread that does not count.
+    /// The processor time of this thread that does not count towards polls.
     static BESIDE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    /// The stolen time that was read last, and when.
+    /// The last reading of the steal time, and its time.
     static STOLEN: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
 }
 
-/// Records or logs polls that take too much processor time. A test with a recorded poll has found work that
-/// belongs on another thread.
+/// Records or logs polls that take too much processor time. A poll that a test has recorded contains work that belongs
+/// on another thread.
 pub struct SlowPolls {
     longest: Duration,
-    /// The recorded ones; `None` if they are logged.
+    /// The recorded polls; `None` if polls are logged.
     found: Option<Mutex<Vec<String>>>,
 }
 
 impl SlowPolls {
-    /// A record of the polls that take longer than this, on a machine of normal speed.
+    /// A record of the polls that take longer than `longest` on a machine of normal speed.
     pub fn new(longest: Duration) -> Arc<Self> {
         Arc::new(Self {
             longest,
@@ -58,7 +57,7 @@ impl SlowPolls {
         })
     }
 
-    /// A log of long polls, if their level of the log is on. Nothing is measured otherwise.
+    /// A log of long polls; `None` if the log level is off, so that nothing is measured.
     pub fn logged() -> Option<Arc<Self>> {
         tracing::enabled!(tracing::Level::DEBUG).then(|| {
             Arc::new(Self {
@@ -68,14 +67,14 @@ impl SlowPolls {
         })
     }
 
-    /// The slow polls: the task's name, and the time.
+    /// The recorded polls: the name of the task, and the time.
     pub fn found(&self) -> Vec<String> {
         let found = self.found.as_ref().map(Mutex::lock);
         let found = found.map(|found| found.unwrap_or_else(PoisonError::into_inner).clone());
         found.unwrap_or_default()
     }
 
-    /// Runs one poll, and records it if it takes too long.
+    /// Runs one poll, and records the poll if it takes too long.
     pub fn watch<R>(&self, what: &str, poll: impl FnOnce() -> R) -> R {
         let started = self.start_poll();
         let done = poll();
@@ -111,12 +110,12 @@ impl SlowPolls {
     }
 }
 
-/// The clocks at the start of a poll.
+/// The readings of the clocks at the start of a poll.
 struct PollStart {
-    /// `None` where polls are logged: the time that counts is the processor's.
+    /// `None` if polls are logged: then only the processor time counts.
     stolen: Option<Duration>,
     processor_time: Duration,
-    /// [`BESIDE`] at that time.
+    /// The value of [`BESIDE`] at that time.
     beside: Duration,
 }
 
@@ -126,7 +125,7 @@ impl fmt::Debug for SlowPolls {
     }
 }
 
-/// Runs a task, and measures its polls if enabled.
+/// Runs a task, and measures its polls if measurement is enabled.
 pub async fn watched<T>(
     slow_polls: Option<Arc<SlowPolls>>,
     what: &str,
@@ -139,17 +138,17 @@ pub async fn watched<T>(
     poll_fn(|cx| polls.watch(what, || work.as_mut().poll(cx))).await
 }
 
-/// Counts work of a task. The runtime grants a task 128 units in each poll, of which each received change also takes
-/// one; when they are used up, the other tasks go first. The portions are counted and not timed, so that a
-/// simulated world is the same for each run of its seed.
+/// Counts work of a task. The runtime grants a task 128 units in each poll; each received change takes one unit, too.
+/// After the last unit, other tasks run first. The portions are counted and not timed, so that a simulated world
+/// behaves the same in each run of its seed.
 pub async fn spend(units: usize) {
     for _ in 0..units {
         coop::consume_budget().await;
     }
 }
 
-/// Counts work of a task that cannot wait: it lets the others go first where it next awaits [`spend`], a change, or
-/// an input.
+/// Counts work of a task that cannot wait here. Other tasks run when the task next awaits [`spend`], a change, or an
+/// input.
 pub fn note_spent(units: usize) {
     let context = &mut Context::from_waker(Waker::noop());
     for _ in 0..units {
@@ -160,21 +159,21 @@ pub fn note_spent(units: usize) {
     }
 }
 
-/// Runs work that blocks no other task: it does not count towards the current poll.
+/// Runs work that blocks no other task, so it does not count towards the current poll.
 pub fn uncounted<R>(work: impl FnOnce() -> R) -> R {
     let (before, inner) = (processor_time(), BESIDE.get());
     let done = work();
-    // Nested uncounted work is included already.
+    // The difference already includes nested uncounted work, so `inner` is the value from before the work.
     BESIDE.set(inner + processor_time().saturating_sub(before));
     done
 }
 
-/// The maximum time of a poll at that speed.
+/// The maximum time of a poll at the given speed of the machine.
 fn allowed(longest: Duration, pace: Duration) -> Duration {
     longest.mul_f64(pace.div_duration_f64(PACE).max(1.0))
 }
 
-/// The present time of the reference work.
+/// The current time of the reference work.
 fn pace_now() -> Duration {
     let once = |_| {
         let before = processor_time();
@@ -186,7 +185,7 @@ fn pace_now() -> Duration {
     (0..PACE_TIMES).map(once).max().unwrap_or_default()
 }
 
-/// The stolen time, at most [`STOLEN_AGE_MAX`] ago.
+/// The steal time; the reading is at most [`STOLEN_AGE_MAX`] old.
 fn stolen_lately() -> Duration {
     let now = Instant::now();
     match STOLEN.get() {
@@ -199,7 +198,7 @@ fn stolen_lately() -> Duration {
     }
 }
 
-/// The time that the host has taken from all processors of this virtual machine; 0 on others.
+/// The steal time: the time that the host has taken from all processors of this virtual machine; 0 on other machines.
 fn stolen() -> Duration {
     let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     stolen_in(&text).unwrap_or_default()
@@ -214,7 +213,7 @@ fn stolen_in(text: &str) -> Option<Duration> {
     ))
 }
 
-/// The processor time of this thread. `getrusage` would lag behind by up to a tick of the scheduler.
+/// The processor time of this thread. `getrusage` can be late by a tick of the kernel's scheduler.
 pub fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
 
-/// The content type of a page.
+/// The content type of a page of metrics.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A metric: its name, its type and its help text.
@@ -37,15 +37,15 @@ impl Metric {
 /// A label: its name and its value.
 pub type Label<'a> = (&'a str, &'a str);
 
-/// The samples of a page. Those of one metric stand together, in the order in which they were added;
-/// metrics are sorted by name.
+/// The samples of a page. The samples of one metric are adjacent, in the order in which they were added; metrics are
+/// sorted by name.
 #[derive(Debug, Default)]
 pub struct Page {
     metrics: BTreeMap<&'static str, (Metric, String)>,
 }
 
 impl Page {
-    /// Names a metric, which may have no samples.
+    /// Adds a metric to the page, which may have no samples.
     pub fn describe(&mut self, metric: Metric) {
         self.samples(metric);
     }
@@ -55,7 +55,7 @@ impl Page {
         write_sample(self.samples(metric), metric.name, "", labels, value);
     }
 
-    /// Adds a sample that was taken at a time, in milliseconds since the epoch.
+    /// Adds a sample with the time of its measurement, in milliseconds since the epoch.
     pub fn add_at(&mut self, metric: Metric, labels: &[Label<'_>], value: impl Display, time: i64) {
         self.add(metric, labels, format_args!("{value} {time}"));
     }
@@ -141,17 +141,18 @@ impl Display for Escaped<'_> {
     }
 }
 
-/// The number of values up to each of some bounds.
+/// The number of values in each bucket, and their sum.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     bounds: &'static [f64],
-    /// The number of values between a bound and the one before it; the last number counts those above all bounds.
+    /// The number of values in each bucket, between a bound and the bound before; the last number counts the values
+    /// above all bounds.
     counts: Vec<u64>,
     sum: f64,
 }
 
 impl Histogram {
-    /// An empty histogram. Bounds are in ascending order.
+    /// An empty histogram. The bounds must be in ascending order.
     pub fn new(bounds: &'static [f64]) -> Self {
         Self {
             bounds,
@@ -160,12 +161,12 @@ impl Histogram {
         }
     }
 
-    /// Counts a value in its bucket and in the sum.
+    /// Adds a value to its bucket and to the sum.
     pub fn observe(&mut self, value: f64) {
         self.observe_times(value, 1);
     }
 
-    /// Counts a value this many times.
+    /// Adds a value the given number of times.
     pub fn observe_times(&mut self, value: f64, times: u64) {
         let index = self.bounds.partition_point(|bound| *bound < value);
         if let Some(count) = self.counts.get_mut(index) {
@@ -180,7 +181,7 @@ impl Histogram {
     }
 }
 
-/// A bound as Go writes it: small bounds as 1e-08.
+/// A bound in the format of Go, which writes small bounds as 1e-08.
 struct Bound(f64);
 
 impl Display for Bound {

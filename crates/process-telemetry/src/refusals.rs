@@ -1,4 +1,4 @@
-//! Counts of the refusals at the bounds of `docs/contributing/budgets.md`.
+//! Counts of refusals at the limits in `docs/contributing/budgets.md`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +9,7 @@ const REFUSALS: Metric = Metric::counter(
     "What was refused, closed, dropped or made to wait because its sender was over a bound.",
 );
 
-/// A bound whose refusals are counted.
+/// A limit whose refusals are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Budget {
     /// Connections to the API server.
@@ -18,7 +18,7 @@ pub enum Budget {
     KubeletConnections,
     /// Connections to the DNS server.
     DnsConnections,
-    /// Questions that wait for another DNS server.
+    /// Queries that wait for another DNS server.
     DnsQuestions,
     /// Connections to the health check of a Service.
     HealthCheckConnections,
@@ -30,21 +30,21 @@ pub enum Budget {
     PodSessions,
     /// Tunnels of a node.
     Tunnels,
-    /// Connections to a node of another machine.
+    /// Connections to a node on another machine.
     NodeConnections,
-    /// Answers of other DNS servers that are kept.
+    /// Cached responses of other DNS servers.
     DnsAnswers,
-    /// ConfigMaps and Secrets that the node follows for a pod.
+    /// ConfigMaps and Secrets that the node watches for a pod.
     WatchedObjects,
-    /// Events of an object, and events that wait.
+    /// Events of an object, and waiting events.
     Events,
-    /// Pulls of images at once.
+    /// Concurrent pulls of images.
     ImagePulls,
-    /// Choices of a node for a claim that its provisioner takes back.
+    /// Choices of a node for a claim that the provisioner of the claim has rejected.
     NodeChoices,
 }
 
-/// All bounds, in the order of their counts.
+/// All limits, in the order of their counters.
 pub const BUDGETS: [Budget; 15] = [
     Budget::ApiConnections,
     Budget::KubeletConnections,
@@ -93,12 +93,12 @@ pub fn count(budget: Budget) {
     COUNTS[budget as usize].fetch_add(1, Ordering::Relaxed);
 }
 
-/// The count of a bound since the start of the process.
+/// The number of refusals at a limit since the start of the process.
 pub fn counted(budget: Budget) -> u64 {
     COUNTS[budget as usize].load(Ordering::Relaxed)
 }
 
-/// Adds the counts to a page. They are those of the process.
+/// Adds the counts of the process to a page.
 pub fn write(page: &mut Page) {
     for budget in BUDGETS {
         page.add(REFUSALS, &[("budget", budget.name())], counted(budget));

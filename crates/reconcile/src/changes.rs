@@ -1,8 +1,8 @@
-//! A subscription to a cache: the changes, coalesced by key.
+//! A subscription to a cache: a stream of changes, merged by key.
 //!
-//! A slow subscriber neither blocks the cache nor is cut off: its waiting changes are merged, so
-//! that at most two per key wait (a deletion, then the creation of the next object of that name).
-//! It may therefore miss intermediate states, but never the last one.
+//! A slow subscriber does not block the cache and is not disconnected: changes that wait for it are merged. At most two
+//! changes per key wait: a deletion, then the creation of the next object with that name. A subscriber may miss
+//! intermediate states, but never the last state.
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
@@ -18,20 +18,20 @@ use tokio::task::coop;
 
 use crate::Key;
 
-/// An object in a cache, without its type: only the cache's interface knows the type.
+/// An object in a cache without its static type, which only the interface of the cache knows.
 pub(crate) type Stored = dyn Any + Send + Sync;
 
-/// An object as it is stored.
+/// Converts an object to its stored form.
 pub(crate) fn stored<K: Send + Sync + 'static>(object: K) -> Arc<Stored> {
     Arc::new(object)
 }
 
-/// A stored object with its type. A cache has objects of one type only.
+/// Converts a stored object to its type. All objects of one cache have the same type.
 pub(crate) fn typed<K: Send + Sync + 'static>(object: Arc<Stored>) -> Option<Arc<K>> {
     object.downcast().ok()
 }
 
-/// Stored objects with their type.
+/// Converts stored objects to their type.
 pub(crate) fn all_typed<K: Send + Sync + 'static>(objects: Vec<Arc<Stored>>) -> Vec<Arc<K>> {
     objects.into_iter().filter_map(typed).collect()
 }
@@ -39,10 +39,10 @@ pub(crate) fn all_typed<K: Send + Sync + 'static>(objects: Vec<Arc<Stored>>) -> 
 /// The change of an object that a subscriber of a cache receives.
 #[derive(Debug)]
 pub enum ObjectChange<K: ?Sized> {
-    /// It was created or changed, or it exists at the time of the subscription; with the state that this
-    /// subscriber received last.
+    /// The object was created or changed, or it exists at the time of the subscription. The second state is the last
+    /// state that this subscriber received.
     Applied(Arc<K>, Option<Arc<K>>),
-    /// It is deleted; its last known state.
+    /// The object was deleted; the last known state.
     Deleted(Arc<K>),
 }
 
@@ -56,7 +56,7 @@ impl<K: ?Sized> Clone for ObjectChange<K> {
 }
 
 impl<K: ?Sized> ObjectChange<K> {
-    /// The object's last known state.
+    /// The last known state of the object.
     pub fn object(&self) -> &Arc<K> {
         match self {
             Self::Applied(object, _) | Self::Deleted(object) => object,
@@ -64,7 +64,7 @@ impl<K: ?Sized> ObjectChange<K> {
     }
 }
 
-/// The number of waiting changes whose room an empty mailbox keeps.
+/// The capacity that an empty mailbox keeps, in changes.
 const KEPT_ENTRIES_MAX: usize = 32;
 
 /// A key with its hash, which is computed once for the mailboxes of all subscribers.
@@ -80,7 +80,7 @@ impl Hash for HashedKey {
     }
 }
 
-/// The hash that a key has.
+/// A hasher that returns the hash that is stored in the key.
 #[derive(Default)]
 struct KnownHash(u64);
 
@@ -102,7 +102,7 @@ impl Hasher for KnownHash {
 
 type ByKey<T> = HashMap<HashedKey, T, BuildHasherDefault<KnownHash>>;
 
-/// Changes that wait for a subscriber.
+/// The changes that wait for a subscriber.
 pub(crate) struct Mailbox<K: ?Sized> {
     state: Mutex<State<K>>,
     waker: AtomicWaker,
@@ -136,7 +136,7 @@ impl<K: ?Sized> Mailbox<K> {
     pub(crate) fn push(&self, key: &HashedKey, change: ObjectChange<K>) {
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            // Most mailboxes are empty: nothing waits for the key.
+            // The usual case: no change waits for the key.
             let waiting = match state.pending.is_empty() {
                 true => None,
                 false => state.pending.remove(key),
@@ -163,11 +163,11 @@ impl<K: ?Sized> Mailbox<K> {
         self.waker.wake();
     }
 
-    /// The next change, or whether more can come.
+    /// The next change. If there is none: whether more changes can arrive.
     fn take(&self) -> Result<ObjectChange<K>, bool> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(key) = state.order.pop_front() else {
-            // A burst's room is given back.
+            // Releases the memory of a burst.
             if state.pending.capacity() > KEPT_ENTRIES_MAX {
                 state.pending = ByKey::default();
                 state.order = VecDeque::new();
@@ -203,7 +203,7 @@ impl ObjectChange<Stored> {
     }
 }
 
-/// Merges a change with those that wait for the same key.
+/// Merges a change with the changes that wait for the same key.
 fn merge<K: ?Sized>(waiting: Option<Pending<K>>, change: ObjectChange<K>) -> Option<Pending<K>> {
     let waiting = waiting.unwrap_or(Pending {
         deleted: None,
@@ -218,7 +218,7 @@ fn merge<K: ?Sized>(waiting: Option<Pending<K>>, change: ObjectChange<K>) -> Opt
             deleted: waiting.deleted,
             applied: Some((object, previous)),
         }),
-        // The subscriber never got it: only a former object's deletion is reported.
+        // The subscriber never received the waiting object, so only the deletion of the former object is reported.
         (ObjectChange::Deleted(_), Some((_, None))) => waiting.deleted.map(|deleted| Pending {
             deleted: Some(deleted),
             applied: None,
@@ -230,7 +230,7 @@ fn merge<K: ?Sized>(waiting: Option<Pending<K>>, change: ObjectChange<K>) -> Opt
     }
 }
 
-/// The receiving end of a subscription: a stream that ends when the cache does.
+/// The receiver of a subscription: a stream that ends when the cache ends.
 pub struct Changes<K> {
     mailbox: Arc<Mailbox<Stored>>,
     kind: PhantomData<fn() -> K>,
@@ -244,7 +244,7 @@ impl<K: Send + Sync + 'static> Changes<K> {
         }
     }
 
-    /// A change that waits, if there is one. For readers that need all that the cache has shown.
+    /// A waiting change, if there is one. It serves readers that must process all changes of the cache first.
     pub fn ready(&mut self) -> Option<ObjectChange<K>> {
         self.mailbox.take().ok()?.typed()
     }

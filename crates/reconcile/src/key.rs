@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use api_client::Resource;
 
-/// Namespace and name of an object; the namespace is empty for cluster-scoped kinds. Clones share
-/// the texts.
+/// Namespace and name of an object; the namespace is empty for cluster-scoped kinds. Clones share the strings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Key {
     /// Namespace, empty for cluster-scoped kinds.
@@ -17,7 +16,8 @@ pub struct Key {
 }
 
 impl Ord for Key {
-    /// By namespace, then by name. A namespace that both keys share is not compared.
+    /// Compares the namespaces, then the names. Two keys that share the memory of their namespace need no comparison of
+    /// it.
     fn cmp(&self, other: &Self) -> Ordering {
         let namespaces = match Arc::ptr_eq(&self.namespace, &other.namespace) {
             true => Ordering::Equal,
@@ -53,7 +53,7 @@ impl Key {
     }
 }
 
-/// The identity of an object and of its state; fields may be empty.
+/// The identity of an object and of its state. Each field may be empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity<'o> {
     /// Namespace; empty for cluster-scoped kinds.

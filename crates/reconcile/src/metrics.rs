@@ -11,12 +11,12 @@ use tokio::time::Instant;
 
 use crate::queue::{Queue, Work};
 
-/// Bounds of the times of queues, in seconds; client-go's.
+/// Histogram bounds of queue times, in seconds; as client-go.
 const SECONDS: [f64; 12] = [
     1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3,
 ];
 
-/// The counters of a queue; they outlive the queue.
+/// The counters of a queue name. A new queue of the same name continues them.
 #[derive(Debug)]
 pub(crate) struct Counts {
     pub adds: u64,
@@ -36,14 +36,14 @@ impl Default for Counts {
     }
 }
 
-/// The load of a queue at a moment.
+/// The load of a queue at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Load {
     /// Keys that wait to be worked on.
     pub depth: usize,
     /// The sum of the running times of the work in progress.
     pub unfinished: Duration,
-    /// The longest of these times.
+    /// The longest running time of the work in progress.
     pub longest: Duration,
 }
 
@@ -74,7 +74,7 @@ impl QueueMetrics {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An empty queue of that name; its counters continue from an earlier queue of the name.
+    /// A new, empty queue with the given name. Its counters continue those of an earlier queue with the name.
     pub fn queue<T: Work>(&self, name: &'static str, component: &Component) -> Queue<T> {
         let mut queues = self.queues();
         let counts = queues.get(name).map(|known| known.counts.clone());
@@ -90,7 +90,7 @@ impl QueueMetrics {
         queue
     }
 
-    /// Writes the metrics, with client-go's names.
+    /// Writes the metrics under client-go's names.
     pub fn write(&self, page: &mut Page) {
         for metric in [DEPTH, ADDS, WAITED, WORKED, UNFINISHED, LONGEST, RETRIES] {
             page.describe(metric);
@@ -163,7 +163,7 @@ mod tests {
         has("workqueue_longest_running_processor_seconds{name=\"job\"} 3");
         has("workqueue_queue_duration_seconds_bucket{name=\"job\",le=\"1\"} 1");
         has("workqueue_queue_duration_seconds_sum{name=\"job\"} 2.5");
-        // Added again while in progress: it waits.
+        // A key that is added again while in progress waits.
         queue.add("a");
         has("workqueue_depth{name=\"job\"} 1");
         drop((first, second));
@@ -176,7 +176,7 @@ mod tests {
         // A delayed key does not wait for a worker.
         has("workqueue_depth{name=\"job\"} 1");
 
-        // Another queue of the name continues the counters.
+        // Another queue of the same name continues the counters.
         drop(queue);
         has("workqueue_depth{name=\"job\"} 0");
         metrics.queue("job", &component).add("e");

@@ -1,4 +1,4 @@
-//! The cache of all pods: the most numerous kind, with the most readers.
+//! The cache of all pods, the most numerous kind with the most readers.
 
 use api_client::{Api, Client, Event};
 use futures::Stream;
@@ -9,7 +9,7 @@ use resource_kinds::pod_view::{PodView, Sharing};
 use crate::{Cache, Identity, Key, WatchConfig};
 
 impl Cache<PodView> {
-    /// Views of all pods; ends with its component.
+    /// A cache of the views of all pods, which ends with its component.
     pub fn of_pods(client: &Client, component: &Component) -> Self {
         let mut sharing = Sharing::default();
         let all: Api<Pod> = Api::all(client.clone());
@@ -23,14 +23,14 @@ impl Cache<PodView> {
         )
     }
 
-    /// Views from a stream of events; ends with the stream.
+    /// A cache of views from a stream of events, which ends with the stream.
     pub fn of_pod_events(events: impl Stream<Item = Event<PodView>> + Send + 'static) -> Self {
         Self::fed(identity, events)
     }
 }
 
 impl Key {
-    /// The key of a pod, which shares its texts.
+    /// The key of a pod; it shares the strings of the view.
     pub fn of_pod(pod: &PodView) -> Self {
         Self::new(pod.namespace.clone(), pod.name.clone())
     }

@@ -1,4 +1,4 @@
-//! Tests that count the work of a task in one poll: other tasks go first after a bounded number of steps.
+//! Tests that count the work of a task in one poll: other tasks run after a bounded number of steps.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Cache, Queue, ReconcileResult, WatchConfig, limits, run_workers};
 
-/// The most steps of so many units in one poll, for which the runtime grants 128: the last step begins with the last
-/// unit, or finds that none is left.
+/// The highest number of steps in one poll, if a step takes `units` of the 128 units that the runtime grants. The last
+/// step begins with the last unit, or detects that no unit is left.
 const fn granted(units: usize) -> usize {
     128 / units + 1
 }
 
-/// The most steps of a task between two turns of another one, which ends after all steps.
+/// The highest number of steps of a task between two runs of another task.
 async fn most_in_one_poll(steps: impl Fn() -> usize, all: usize) -> usize {
     let (mut done, mut most) = (0, 0);
     while done < all {
@@ -64,7 +64,7 @@ async fn a_subscriber_receives_a_bounded_number_of_changes_in_one_poll() {
     reader.await.unwrap();
 }
 
-/// A reader that needs the present state is not held up by the bound.
+/// The bound does not delay a reader that needs the current state.
 #[tokio::test]
 async fn all_that_waits_can_be_read_at_once() {
     let (events, receiver) = futures::channel::mpsc::unbounded();
@@ -103,7 +103,7 @@ async fn a_page_of_a_list_is_decoded_in_portions() {
     assert!(most <= granted(limits::OBJECT_UNITS), "{most}");
 }
 
-/// Objects that a new list does not have are removed in portions, too.
+/// The removal of objects that are not in a new list also happens in portions.
 #[tokio::test]
 async fn the_end_of_a_list_is_handled_in_portions() {
     let (events, receiver) = futures::channel::mpsc::unbounded();
@@ -120,7 +120,7 @@ async fn the_end_of_a_list_is_handled_in_portions() {
     }
     send(Event::InitDone);
     let most = most_in_one_poll(|| 1000 - cache.len(), 900).await;
-    // The second portion begins with the units that the first one has left.
+    // The second portion begins with the units that the first portion has left.
     assert!(most <= 2 * limits::SWEEP_OBJECTS, "{most}");
     assert!(cache.wait_synced().await);
     let mut left: Vec<usize> = cache

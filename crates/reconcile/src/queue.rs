@@ -1,8 +1,8 @@
 //! A work queue of keys.
 //!
-//! A key that is added while it waits is not added twice; one that is added while it is in progress
-//! waits until that is done, so a key has one worker at a time. A failed key returns after a delay
-//! that doubles with each failure.
+//! A key that waits is not added a second time. A key that is added while in progress waits until the work on it is
+//! done, so only one worker handles a key at a time. A failed key is retried after a delay that doubles with each
+//! failure.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Debug;
@@ -28,11 +28,11 @@ use tokio_util::sync::CancellationToken;
 use crate::limits;
 use crate::metrics::{Counts, Load, Loaded};
 
-/// A key of a queue.
+/// The requirements on the keys of a queue.
 pub trait Work: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static {}
 impl<T: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static> Work for T {}
 
-/// A handle on a queue; clones share it.
+/// A handle on a queue; clones share the queue.
 pub struct Queue<T: Work> {
     shared: Arc<Shared<T>>,
 }
@@ -62,7 +62,7 @@ struct State<T> {
     ready: VecDeque<T>,
     /// The keys in `ready`, and the keys added while in progress; with the time of their addition.
     wanted: HashMap<T, Instant>,
-    /// Since when it is being worked on.
+    /// The keys in progress, each with the start of the work on it.
     working: HashMap<T, Instant>,
     delayed: BTreeMap<(Instant, u64), T>,
     delayed_at: HashMap<T, (Instant, u64)>,
@@ -70,14 +70,14 @@ struct State<T> {
     failures: HashMap<T, u32>,
 }
 
-/// A key in progress; dropping the lease ends the work on it.
+/// A key in progress. Dropping the lease ends the work on the key.
 pub struct Lease<T: Work> {
     queue: Queue<T>,
     key: T,
 }
 
 impl<T: Work> Lease<T> {
-    /// The key to work on.
+    /// The key in progress.
     pub fn key(&self) -> &T {
         &self.key
     }
@@ -92,7 +92,7 @@ impl<T: Work> Drop for Lease<T> {
 /// The next action for a key after a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReconcileResult {
-    /// None until it is added again.
+    /// No action until the key is added again.
     Done,
     /// Queue the key again after this time at the latest.
     RequeueAfter(Duration),
@@ -110,12 +110,12 @@ impl<T: Work> Queue<T> {
         Self::counted(Arc::default(), None)
     }
 
-    /// An empty queue whose health is reported under that name, without metrics.
+    /// An empty queue without metrics. Its health is reported under the given name.
     pub fn of(component: &Component, name: &'static str) -> Self {
         Self::counted(Arc::default(), Some(component.follow(Kind::Work, name)))
     }
 
-    /// An empty queue that counts there.
+    /// An empty queue with the given counters.
     pub(crate) fn counted(counts: Arc<Mutex<Counts>>, streak: Option<FailureStreak>) -> Self {
         let state = State {
             ready: VecDeque::new(),
@@ -152,7 +152,7 @@ impl<T: Work> Queue<T> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues the key, unless it waits already.
+    /// Queues the key unless it already waits.
     pub fn add(&self, key: T) {
         if self.state().add(key, Instant::now()) {
             self.counts().adds += 1;
@@ -160,7 +160,7 @@ impl<T: Work> Queue<T> {
         self.shared.changed.notify_one();
     }
 
-    /// Queues the key after a delay. The shortest delay of a key counts.
+    /// Queues the key after a delay. If the key already has a delay, the shorter delay applies.
     pub fn add_after(&self, key: T, delay: Duration) {
         self.counts().retries += 1;
         if delay.is_zero() {
@@ -182,8 +182,8 @@ impl<T: Work> Queue<T> {
         self.shared.changed.notify_one();
     }
 
-    /// Queues a failed key. A failure that only concerns its object (a refusal) is reported by
-    /// events of the object and does not affect the controller's health.
+    /// Queues a failed key. A failure that only concerns the object (a refusal) is reported in events of the object,
+    /// and does not affect the controller's health.
     fn fail(&self, key: T, why: &str, of_the_object: bool) {
         let failures = self.failures(&key) + 1;
         if failures == FAILURES_MAX && !of_the_object {
@@ -202,12 +202,12 @@ impl<T: Work> Queue<T> {
         self.state().failures.remove(key);
     }
 
-    /// The number of failures of the key since it was last forgotten.
+    /// The number of failures of the key since the last call of [`forget`](Self::forget).
     pub fn failures(&self, key: &T) -> u32 {
         self.state().failures.get(key).copied().unwrap_or_default()
     }
 
-    /// The number of keys that wait, delayed ones included.
+    /// The number of waiting keys, including delayed keys.
     pub fn len(&self) -> usize {
         let state = self.state();
         state.ready.len() + state.delayed.len()
@@ -218,7 +218,7 @@ impl<T: Work> Queue<T> {
         self.len() == 0
     }
 
-    /// Runs a task of the queue's owner; its slow polls are recorded if enabled.
+    /// Runs a task of the queue's owner; slow polls of the task are recorded if enabled.
     pub(crate) async fn watched<R>(&self, task: impl Future<Output = R>) -> R {
         match &self.shared.streak {
             Some(streak) => streak.watched(task).await,
@@ -226,7 +226,7 @@ impl<T: Work> Queue<T> {
         }
     }
 
-    /// The next key to work on; waits for one. Cancel-safe.
+    /// Waits for the next key. Cancel-safe.
     pub async fn next(&self) -> Lease<T> {
         loop {
             let now = Instant::now();
@@ -243,7 +243,7 @@ impl<T: Work> Queue<T> {
             }
             if let Some((key, waited)) = taken {
                 self.counts().waited.observe(waited.as_secs_f64());
-                // Only one waiter is woken per change: it wakes the next one.
+                // A change wakes only one waiter, which therefore wakes the next waiter.
                 if more {
                     self.shared.changed.notify_one();
                 }
@@ -281,7 +281,7 @@ impl<T: Work> Queue<T> {
 }
 
 impl<T: Work> State<T> {
-    /// `false` when it waits already.
+    /// Returns `false` if the key already waits.
     fn add(&mut self, key: T, now: Instant) -> bool {
         if let Some(at) = self.delayed_at.remove(&key) {
             self.delayed.remove(&at);
@@ -308,7 +308,7 @@ impl<T: Work> State<T> {
         self.delayed_at.insert(key, (at, self.sequence));
     }
 
-    /// The number of released keys.
+    /// Releases the keys whose delay is over. Returns their number.
     fn release_due(&mut self, now: Instant) -> u64 {
         let mut released = 0;
         while let Some(entry) = self.delayed.first_entry() {
@@ -322,7 +322,7 @@ impl<T: Work> State<T> {
         released
     }
 
-    /// The next key, and how long it has waited.
+    /// The next key, and the time for which it has waited.
     fn take(&mut self, now: Instant) -> Option<(T, Duration)> {
         let key = self.ready.pop_front()?;
         let since = self.wanted.remove(&key).unwrap_or(now);
@@ -344,14 +344,14 @@ impl<T: Work> Loaded for Shared<T> {
     }
 }
 
-/// One attempt at a key. Its type is that of no controller: what runs attempts, and the tasks of the
-/// async runtime, are compiled once for a type of keys, in place of once for each controller.
+/// One attempt at a key. The type depends on no controller, so the code that runs attempts is compiled once for each
+/// type of keys and not once for each controller.
 type Attempt<T> = dyn Fn(T) -> BoxFuture<'static, Result<ReconcileResult, Failure>> + Send + Sync;
 
 /// The failure of an attempt.
 struct Failure {
     why: String,
-    /// Whether the failure only concerns the object of the key.
+    /// Whether the failure concerns only the object of the key.
     of_the_object: bool,
 }
 
@@ -373,8 +373,8 @@ where
     })
 }
 
-/// Processes the queue's keys with `workers` tasks until `shutdown` is cancelled, then waits for
-/// those in progress. A failure, or a panic, queues the key again after its delay.
+/// Processes the keys of the queue with `workers` tasks until `shutdown` is cancelled, then waits for the keys in
+/// progress. After a failure or a panic, the key is queued again with a delay.
 pub async fn run_workers<T, F, Fut, E>(
     queue: Queue<T>,
     workers: usize,
@@ -513,7 +513,7 @@ mod tests {
                     // Once before anything is awaited, once after.
                     0 => panic!("at once"),
                     1 => {
-                        // Added while it is worked on, it waits for this attempt to end.
+                        // A key that is added while in progress waits for the end of this attempt.
                         queue.add(key);
                         tokio::task::yield_now().await;
                         panic!("later");

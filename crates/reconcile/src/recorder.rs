@@ -1,7 +1,7 @@
-//! Writes `core/v1` Events, in the background: a caller never waits, and events beyond the queue's
-//! bound are dropped and counted. The first event after a quiet time is written at once, and later
-//! ones are collected for a window, so that they share commits of the store. Warnings that the
-//! server cannot store, because its disk is full or it does not respond, are written later.
+//! Writes `core/v1` Events in the background. A caller never waits; events beyond the bound of the queue are dropped
+//! and counted. The first event after a quiet time is written at once. Later events are collected for a window, so that
+//! they share commits of the store. A warning that the server cannot store, because its disk is full or it does not
+//! respond, is written later.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl EventType {
 pub struct Source {
     /// Name of the component, for instance `statefulset-controller`.
     pub component: String,
-    /// Node it runs on, for components that belong to one.
+    /// The node of the component, if the component belongs to one node.
     pub host: Option<String>,
 }
 
@@ -75,7 +75,7 @@ struct Report {
     at: Timestamp,
 }
 
-/// The reference to an object of a kind that is known at compile time.
+/// A reference to an object whose kind is known at compile time.
 pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
     let meta = object.meta();
     ObjectReference {
@@ -90,7 +90,7 @@ pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
 }
 
 impl Recorder {
-    /// Starts the background task; it ends with `shutdown`.
+    /// Starts the background task, which ends with `shutdown`.
     pub fn spawn(client: Client, source: impl Into<Source>, shutdown: CancellationToken) -> Self {
         let (sender, receiver) = mpsc::channel(limits::EVENTS_QUEUED_MAX);
         let writer = Writer {
@@ -159,16 +159,16 @@ struct Writer {
     client: Client,
     source: Source,
     memory: Memory,
-    /// Warnings that the server could not store.
+    /// The warnings that the server could not store.
     postponed: VecDeque<EventWrite>,
 }
 
-/// The write for a report.
+/// The write of one report.
 struct EventWrite {
     report: Report,
     topic: SimilarEvents,
     message: String,
-    /// The name of an event whose count it raises, and the new count; `None` for a new event.
+    /// The name and the new count of an existing event; `None` for a new event.
     known: Option<(String, i32)>,
 }
 
@@ -203,8 +203,8 @@ impl Writer {
         }
     }
 
-    /// Writes the events of the reports: those about different topics at once, so that they share commits of the
-    /// store; those of one topic in order.
+    /// Writes the events of the reports. Events of different topics are written concurrently, so that they share
+    /// commits of the store; events of one topic are written in order.
     async fn write_all(&mut self, reports: Vec<Report>) {
         let mut writes: Vec<EventWrite> = Vec::new();
         for report in reports {
@@ -239,7 +239,7 @@ impl Writer {
         }
     }
 
-    /// Creates an event or raises its count. Returns the name of a new event.
+    /// Creates an event or increases its count. Returns the name of a new event.
     fn attempt<'a>(
         &'a self,
         write: &'a EventWrite,
@@ -271,7 +271,7 @@ impl Writer {
             Ok(Some(name)) => self.memory.remember(topic, message, name),
             Err(error) => {
                 if known.take().is_some() {
-                    // The event that was counted is gone.
+                    // The event with the count was deleted.
                     self.memory.forget(topic, message);
                 }
                 let is_warning = write.report.event_type == EventType::Warning;
@@ -282,7 +282,7 @@ impl Writer {
         }
     }
 
-    /// Postpones a warning, once however often it occurs, with its first time.
+    /// Postpones a warning. Repetitions of a warning are postponed as one event with the first time.
     fn postpone(&mut self, new: EventWrite) {
         let same = |known: &EventWrite| known.topic == new.topic && known.message == new.message;
         if self.postponed.iter().any(same) {
@@ -294,7 +294,7 @@ impl Writer {
         self.postponed.push_back(new);
     }
 
-    /// Writes postponed warnings, the oldest first, as far as the server stores them now.
+    /// Writes postponed warnings, the oldest first, until the server fails to store one.
     async fn write_postponed(&mut self) {
         while let Some(write) = self.postponed.pop_front() {
             let written = self.attempt(&write).await;
@@ -312,7 +312,7 @@ impl Writer {
         Api::namespaced(self.client.clone(), &namespace(report))
     }
 
-    /// Creates an event; returns its name.
+    /// Creates an event. Returns its name.
     async fn create(&self, report: &Report, message: &str) -> api_client::Result<String> {
         let event = self.event(report, message.to_owned());
         let name = event.metadata.name.clone().unwrap_or_default();
@@ -325,7 +325,7 @@ impl Writer {
         written.map(|()| name)
     }
 
-    /// Raises the count of an event; `false` when it is not there any more.
+    /// Increases the count of an event. Returns `false` if the event was deleted.
     async fn repeat(&self, report: &Report, name: &str, count: i32, message: &str) -> bool {
         let at = Time(report.at);
         let patch = json!({ "count": count, "lastTimestamp": at, "message": message });
@@ -348,7 +348,7 @@ impl Writer {
         let at = Time(Timestamp::from_second(report.at.as_second()).unwrap_or(report.at));
         Event {
             metadata: ObjectMeta {
-                // As client-go names them: unique because of the time.
+                // The form of client-go's names: the time makes the name unique.
                 name: Some(format!("{object_name}.{:x}", report.at.as_nanosecond())),
                 namespace: Some(namespace(report)),
                 ..ObjectMeta::default()
@@ -371,7 +371,7 @@ impl Writer {
     }
 }
 
-/// Events about cluster-scoped objects live in `default`.
+/// The namespace of the event: `default` for cluster-scoped objects.
 fn namespace(report: &Report) -> String {
     let own = report
         .object
@@ -398,7 +398,7 @@ fn topic(report: &Report) -> SimilarEvents {
     }
 }
 
-/// Tries a few times while the server is out of reach; an answer is final.
+/// Makes several attempts while the server is unreachable. A response of the server is final.
 async fn attempts<F, Fut>(write: F) -> api_client::Result<()>
 where
     F: Fn() -> Fut,
@@ -430,7 +430,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that stores events' reasons, unless its disk is full.
+    /// A server that stores the reasons of events unless its disk is full.
     #[derive(Clone, Default)]
     struct Server {
         full: Arc<std::sync::atomic::AtomicBool>,
@@ -502,7 +502,7 @@ mod tests {
         end.cancel();
     }
 
-    /// Events in quick succession are written together, so that they share commits of the store.
+    /// Events in quick succession are written together and share commits of the store.
     #[tokio::test(start_paused = true)]
     async fn events_within_a_window_are_written_at_its_end() {
         let server = Server::default();

@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::{Cache, Changes, Index, Key, ObjectChange};
 
-/// The changed Services, or those with changed slices; at first all of them.
+/// The changed Services, including Services with changed EndpointSlices. Initially all Services count as changed.
 pub struct ServiceChanges {
     services: Cache<Service>,
     slices: Index<EndpointSlice>,
@@ -17,19 +17,19 @@ pub struct ServiceChanges {
     changed: BTreeSet<Key>,
 }
 
-/// The present state of a Service.
+/// The current state of a Service.
 #[derive(Clone, Debug)]
 pub struct ServiceState {
     /// Namespace and name of the Service.
     pub key: Key,
-    /// The Service, unless it is deleted or not created yet.
+    /// The Service; `None` if it is deleted or not created yet.
     pub service: Option<Arc<Service>>,
-    /// Its EndpointSlices; they may exist before the Service and after it.
+    /// The EndpointSlices of the Service. They may exist before the Service and after it.
     pub slices: Vec<Arc<EndpointSlice>>,
 }
 
 impl ServiceChanges {
-    /// Follows the changes of Services and of their EndpointSlices.
+    /// Subscribes to Services and to their EndpointSlices.
     pub fn new(services: Cache<Service>, slices: &Cache<EndpointSlice>) -> Self {
         Self {
             of_services: services.subscribe(),
@@ -40,7 +40,7 @@ impl ServiceChanges {
         }
     }
 
-    /// Waits for a change; for ever when the caches have ended.
+    /// Waits for a change. Never returns after the caches have ended.
     pub async fn wait(&mut self) {
         tokio::select! {
             Some(change) = self.of_services.next() => self.note_service(&change),
@@ -49,14 +49,14 @@ impl ServiceChanges {
         }
     }
 
-    /// Counts all Services as changed.
+    /// Marks all Services as changed.
     pub fn note_all(&mut self) {
         let all = self.services.list();
         self.changed
             .extend(all.iter().map(|service| Key::of(service.as_ref())));
     }
 
-    /// The Services changed since the last call, sorted by namespace and name.
+    /// Removes the changed Services from the set and returns their state, sorted by namespace and name.
     pub fn take(&mut self) -> Vec<ServiceState> {
         while let Some(change) = self.of_services.ready() {
             self.note_service(&change);
@@ -78,7 +78,7 @@ impl ServiceChanges {
         self.changed.insert(Key::of(change.object().as_ref()));
     }
 
-    /// A slice may pass from one Service to another.
+    /// Both Services are marked, because a slice may move from one Service to another.
     fn note_slice(&mut self, change: &ObjectChange<EndpointSlice>) {
         self.changed.extend(service_of(change.object()));
         if let ObjectChange::Applied(_, Some(before)) = change {

@@ -1,5 +1,4 @@
-//! One cache of each kind for several components of a process, so that an object is watched, decoded and
-//! stored once.
+//! One cache per kind for several components of a process, so that each object is watched, decoded and stored once.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -12,12 +11,12 @@ use resource_kinds::pod_view::PodView;
 
 use crate::{Cache, Object};
 
-/// The caches of some components of a process; clones share them.
+/// The caches of several components of a process; clones share them.
 #[derive(Clone)]
 pub struct SharedCaches {
     client: Client,
     component: Component,
-    /// By the type of the objects.
+    /// The started caches, by the type of their objects.
     started: Arc<Mutex<HashMap<TypeId, Box<dyn Any + Send>>>>,
 }
 
@@ -28,8 +27,7 @@ impl Debug for SharedCaches {
 }
 
 impl SharedCaches {
-    /// Caches that list and watch as the client's user, and end with their component. A
-    /// cache starts when it is first asked for.
+    /// Caches that list and watch with the client's user, and end with the component. A cache starts at its first use.
     pub fn new(client: Client, component: Component) -> Self {
         Self {
             client,

@@ -1,8 +1,8 @@
-//! The similarity of events for merging repeats, and the number of events that an object may have.
+//! Aggregation of similar events, and the limit on the events of an object.
 //!
-//! Three rules, in this order: many different messages of one reason within some minutes are
-//! combined into one event; the same event again increases a count; an object beyond its rate for a
-//! reason gets no more events of it for a while. Pure: time is an argument.
+//! Three rules apply, in this order. Many different messages of one reason within some minutes are combined into one
+//! event. A repetition of an event increases its count. An object above its rate for a reason gets no more events of
+//! this reason for a while. Pure: the time is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use process_telemetry::refusals::{self, Budget};
 
 use crate::limits;
 
-/// The properties that similar events share: all but the message.
+/// The properties that similar events share: everything except the message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SimilarEvents {
-    /// UID (or name) of the object, with its field path.
+    /// UID (or name) of the object, together with its field path.
     pub object: String,
     pub event_type: &'static str,
     pub reason: String,
@@ -27,7 +27,7 @@ pub(crate) struct SimilarEvents {
 pub(crate) enum EventVerdict {
     /// A new event.
     Create { message: String },
-    /// A repetition of an event that was written under this name.
+    /// A repetition of the event with this name.
     Repeat {
         name: String,
         count: i32,
@@ -37,7 +37,7 @@ pub(crate) enum EventVerdict {
     Silence,
 }
 
-/// The topics of an hour, which is as long as an event is stored, and at most
+/// The topics of the last hour, the time for which an event is stored. The memory holds at most
 /// [`limits::EVENTS_REMEMBERED_MAX`] messages.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
@@ -53,8 +53,8 @@ pub(crate) struct Memory {
 struct Topic {
     last_use: u64,
     used_at: Timestamp,
-    /// client-go has one budget for all reasons. Here objects have more events, and repeated
-    /// waiting messages must not suppress others.
+    /// client-go has one budget for all reasons. Here objects have more events, and repeated messages about waiting
+    /// must not suppress other events.
     tokens: f64,
     messages: Vec<Message>,
 }
@@ -113,14 +113,14 @@ impl Memory {
         }
     }
 
-    /// Remembers under which name an event was written.
+    /// Remembers the name under which an event was written.
     pub(crate) fn remember(&mut self, topic: &SimilarEvents, message: &str, name: String) {
         if let Some(message) = self.message(topic, message) {
             message.written = Some(Written { name, count: 1 });
         }
     }
 
-    /// Forgets an event that is not there any more.
+    /// Forgets an event that was deleted.
     pub(crate) fn forget(&mut self, topic: &SimilarEvents, message: &str) {
         if let Some(message) = self.message(topic, message) {
             message.written = None;
@@ -131,7 +131,7 @@ impl Memory {
         self.topics.get_mut(topic)?.message(key(message))
     }
 
-    /// The topic, which is the most recently used one from now on.
+    /// The topic, which becomes the most recently used topic.
     fn used(&mut self, topic: &SimilarEvents, now: Timestamp) -> &mut Topic {
         self.uses += 1;
         let known = self.topics.get(topic).map(|topic| topic.last_use);
@@ -144,7 +144,7 @@ impl Memory {
         topic
     }
 
-    /// The events of a topic that was not used for an hour are not stored any more.
+    /// Forgets topics that were not used for an hour, because their events are no longer stored.
     fn forget_topics_before(&mut self, now: Timestamp) {
         while let Some(oldest) = self.by_use.first_entry() {
             let topic = self.topics.get(oldest.get());
@@ -185,7 +185,7 @@ impl Topic {
             .find(|message| message.text == text)
     }
 
-    /// Whether as many other messages as may be events of their own were seen lately.
+    /// Whether the topic already has the maximum number of other recent messages with separate events.
     fn is_one_of_many(&self, text: &str, now: Timestamp) -> bool {
         let is_recent = |message: &Message| elapsed(message.at, now) < limits::EVENT_SIMILAR_WINDOW;
         let own = || {
@@ -198,8 +198,8 @@ impl Topic {
             && recent.nth(limits::EVENT_SIMILAR_MAX - 1).is_some()
     }
 
-    /// The message, which was seen now. A topic keeps as many as may be events of their own and the combined one: the
-    /// one that was seen the longest ago is dropped.
+    /// The entry of the message, updated to now. A topic keeps one entry per separate event and one for the combined
+    /// event; the least recently used entry is dropped.
     fn seen(&mut self, text: &str, now: Timestamp) -> &mut Message {
         let position = self
             .messages
@@ -240,7 +240,7 @@ impl Topic {
     }
 }
 
-/// The text by which the memory knows a message: all combined ones are the same.
+/// The text by which the memory identifies a message. All combined messages have the same text.
 fn key(message: &str) -> &str {
     match message.starts_with(COMBINED) {
         true => COMBINED,
@@ -325,7 +325,7 @@ mod tests {
         assert_ne!(memory.judge(&topic(), "m", at(302)), EventVerdict::Silence);
     }
 
-    /// The number of the topic, so that each has an object of its own.
+    /// A topic with its own object for each number.
     fn numbered(number: usize) -> SimilarEvents {
         SimilarEvents {
             object: format!("uid-{number}"),

@@ -1,8 +1,8 @@
-//! The pods without a node: the order of attempts, and the time of the next attempt after a
-//! failure. Time is an argument.
+//! The pods without a node: the order of attempts, and the time of the next attempt after a failure. The time is an
+//! argument.
 //!
-//! Thousands of pods may wait, and every change of the cluster is processed here: only a change that concerns
-//! all pods visits all of them.
+//! Thousands of pods may wait, and every change of the cluster is processed here. Only a change that concerns all pods
+//! visits all of them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,14 +15,14 @@ use reconcile::Key;
 use crate::limits;
 use crate::metrics;
 
-/// The order of pods: higher priority first, then older.
+/// The order of pods: higher priority first, then the older pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct QueueOrder {
     pub priority: i32,
     pub created: Option<Timestamp>,
 }
 
-/// The changes, besides free room, that may help a pod.
+/// The changes that may help a pod, in addition to free capacity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RetryTriggers {
     /// Changes of claims, volumes and their classes.
@@ -55,13 +55,13 @@ struct Pending {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// To be scheduled.
+    /// The pod is to be scheduled.
     Ready,
-    /// Attempted at that time without success; waits for a change.
+    /// The pod was attempted at that time without success, and waits for a change.
     Parked(Instant),
-    /// To be scheduled at that time.
+    /// The pod is to be scheduled at that time.
     Delayed(Instant),
-    /// Attempted at that time; waits until the pod itself changes.
+    /// The pod was attempted at that time, and waits until the pod itself changes.
     Held(Instant),
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct Backlog {
     order: Order,
 }
 
-/// The pods by the event that they wait for.
+/// The pods by the event for which they wait.
 ///
 /// Invariant: each pod is in `ready` or in `due`.
 #[derive(Debug, Default)]
@@ -182,7 +182,7 @@ impl Backlog {
         }
     }
 
-    /// The next pod to be scheduled; it waits until [`wake`](Self::wake) or a delay brings it back.
+    /// The next pod to schedule. It waits until [`wake`](Self::wake) or its delay makes it ready again.
     pub fn next(&mut self, now: Instant) -> Option<Key> {
         while self.order.due.first().is_some_and(|(due, _)| *due <= now) {
             let due = self.order.due.pop_first();
@@ -199,7 +199,7 @@ impl Backlog {
         Some(key)
     }
 
-    /// Makes the pods ready that a change concerns.
+    /// Makes the pods that a change concerns ready.
     pub fn wake(&mut self, concern: AffectedPods<'_>) {
         for key in self.order.concerned(concern) {
             self.change(&key, |pending| {
@@ -213,7 +213,7 @@ impl Backlog {
         }
     }
 
-    /// Retries a pod after a back-off, because the writes of its decision failed.
+    /// Retries a pod after a backoff, because the writes of its decision failed.
     pub fn retry(&mut self, key: &Key, now: Instant) {
         self.change(key, |pending| {
             let delay = back_off(pending.attempts).max(limits::BACK_OFF_MIN);
@@ -221,7 +221,7 @@ impl Backlog {
         });
     }
 
-    /// Lets a pod wait until the pod itself changes.
+    /// Parks a pod until the pod itself changes.
     pub fn hold(&mut self, key: &Key, now: Instant) {
         self.change(key, |pending| pending.state = State::Held(now));
     }
@@ -247,20 +247,20 @@ impl Backlog {
         self.order.counts
     }
 
-    /// The number of attempts, and the start of the wait.
+    /// The number of attempts, and the time since which the pod waits.
     pub fn history(&self, key: &Key) -> Option<(u32, Instant)> {
         let pending = self.pods.get(key)?;
         Some((pending.attempts, pending.since))
     }
 
-    /// Whether the pod has no node and is known.
+    /// Whether the pod is in the backlog.
     pub fn contains(&self, key: &Key) -> bool {
         self.pods.contains_key(key)
     }
 }
 
 impl Pending {
-    /// The time at which it is scheduled next; `None` for now.
+    /// The time of the next attempt; `None` if the pod is ready now.
     fn due(&self) -> Option<Instant> {
         match self.state {
             State::Ready => None,
@@ -357,7 +357,7 @@ mod tests {
             ..counts
         };
         assert_eq!(backlog.metrics(), counts);
-        // A pod that changes waits since it came.
+        // A changed pod waits since its arrival.
         let later = now + limits::BACK_OFF_MIN;
         backlog.add(key("a"), rank(0, 1), RetryTriggers::default(), later);
         assert_eq!(backlog.history(&key("a")), Some((0, now)));

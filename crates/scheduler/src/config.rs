@@ -7,11 +7,11 @@ use crate::metrics::Metrics;
 /// The settings of the scheduler.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Pods that ask for a scheduler of this name are scheduled; it also signs the events.
+    /// The scheduler schedules the pods with this `spec.schedulerName`. The name is also the source of its events.
     pub scheduler_name: String,
-    /// The metrics that the scheduler counts in.
+    /// The metrics that the scheduler updates.
     pub metrics: Metrics,
-    /// Caches that other parts of the process read as well; without them the scheduler has its own.
+    /// Caches that the scheduler shares with other parts of the process; `None` gives it separate caches.
     pub caches: Option<SharedCaches>,
 }
 

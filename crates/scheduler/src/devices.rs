@@ -1,4 +1,4 @@
-//! Devices for claims: the writes, and the expected claims until the caches show them.
+//! Devices for claims: the writes, and the expected claims until the caches show the writes.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::resource::ALLOCATED;
 use serde_json::json;
 
-/// Allocates devices to a claim and reserves it for the pod, if the claim is unchanged.
+/// Allocates devices to a claim and reserves the claim for the pod, if the claim is unchanged.
 pub(crate) async fn allocate(
     client: &Client,
     pod: &PodView,
@@ -77,7 +77,7 @@ fn add_user(claim: &mut ResourceClaim, pod: &PodView) {
     }
 }
 
-/// A claim after the write: with its allocation, if any, and reserved for the pod.
+/// The claim after the write: with its allocation, if any, and with the reservation for the pod.
 pub(crate) fn overlay(
     claim: &mut Arc<ResourceClaim>,
     pod: &PodView,

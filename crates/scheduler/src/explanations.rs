@@ -1,6 +1,6 @@
-//! Explanations: the reasons why pods have no node, until the caches show them.
+//! The reasons why pods have no node, kept until the caches show them.
 //!
-//! A pod has one write at a time: of two concurrent writes, the older reason could be the last.
+//! A pod has one write at a time: of two concurrent writes, the older reason could be stored last.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use reconcile::Key;
 #[derive(Clone, Debug)]
 struct Explanation {
     obstacle: PlacementFailure,
-    /// Whether a write is in progress, of this reason or of an earlier one.
+    /// Whether a write of this or of an earlier reason is in progress.
     in_progress: bool,
 }
 
@@ -32,12 +32,12 @@ impl Explanations {
         self.by_pod.insert(key, own);
     }
 
-    /// Forgets the reason: the pod is gone, or there is a node for it.
+    /// Forgets the reason, because the pod is deleted or has a node.
     pub fn drop(&mut self, key: &Key) {
         self.by_pod.remove(key);
     }
 
-    /// The reason to be compared with the pod; `None` during a write.
+    /// The reason to compare with the cached pod; `None` during a write.
     pub fn next(&self, key: &Key) -> Option<&PlacementFailure> {
         let own = self.by_pod.get(key).filter(|own| !own.in_progress)?;
         Some(&own.obstacle)

@@ -1,7 +1,6 @@
-//! Gives every pod a node: observes through watch caches, asks `placement` and writes its decision.
-//! Decisions are made one after the other, each with the results of the earlier ones; writes run
-//! concurrently. For a pod without a feasible node, pods of lower priority are preempted where that
-//! helps.
+//! Chooses a node for every pod: the scheduler observes through watch caches, calls `placement` for a decision, and
+//! writes the decision. Decisions are sequential, and each includes the results of the earlier ones; writes are
+//! concurrent. For a pod without a feasible node, pods of lower priority are preempted if that helps.
 
 mod backlog;
 mod config;
@@ -24,14 +23,14 @@ pub use metrics::Metrics;
 /// Schedules pods until its component is shut down.
 ///
 /// # Errors
-/// A watch cache stopped earlier.
+/// A watch cache stopped before the shutdown.
 pub async fn run(
     client: Client,
     config: Config,
     component: impl Into<Component>,
 ) -> Result<(), Error> {
     let component = component.into();
-    // An own token, so that all tasks end with this function.
+    // A child token, so that all tasks end with this function.
     let own = component.shutdown.child_token();
     let _end = own.clone().drop_guard();
     let component = component.with_shutdown(own);

@@ -1,4 +1,4 @@
-//! The metrics of the scheduler, for `/metrics`, with kube-scheduler's names and bounds.
+//! The metrics of the scheduler for `/metrics`, with the names and bounds of kube-scheduler.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,7 +63,7 @@ struct Counts {
     profile: String,
     pending: Pending,
     attempts: BTreeMap<Attempt, (u64, Histogram)>,
-    /// By the number of attempts, in words.
+    /// The histograms by the number of attempts, as text.
     pods: BTreeMap<String, Histogram>,
     pod_attempts: Histogram,
     preemptions: u64,
@@ -108,7 +108,7 @@ impl Metrics {
         times.observe(took.as_secs_f64());
     }
 
-    /// Records that a pod got its node after this number of attempts, and this time after it was first seen.
+    /// Records that a pod got a node after this number of attempts, and the time since the arrival of the pod.
     pub(crate) fn placed(&self, attempts: u32, after: Duration) {
         let mut counts = self.counts();
         counts.pod_attempts.observe(attempts.into());

@@ -1,4 +1,4 @@
-//! Nominations: pods for which other pods were preempted, until the caches show the result.
+//! Nominations: pods for which other pods were preempted, kept until the caches show the result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ pub(crate) struct Nomination {
     pub written: NominationWrites,
 }
 
-/// The progress of the writes.
+/// The progress of the writes of a preemption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NominationWrites {
-    /// In progress.
+    /// The writes are in progress.
     NotYet,
-    /// All are done; the nomination of the pod has this revision.
+    /// All writes are finished; the write of the nomination has this revision.
     At(u64),
 }
 
-/// The nodes that pods are nominated for, by pod.
+/// The nominated nodes, by pod.
 #[derive(Debug, Default)]
 pub(crate) struct Nominations {
     by_pod: BTreeMap<Key, Nomination>,
@@ -65,7 +65,7 @@ impl Nominations {
 }
 
 impl Nomination {
-    /// Whether the pod was seen before it was nominated.
+    /// Whether the observed pod is older than the write of the nomination.
     fn is_news_to(&self, seen: &PodView) -> bool {
         self.pod.uid == seen.uid
             && match (self.written, seen.resource_version.parse::<u64>()) {
@@ -74,8 +74,8 @@ impl Nomination {
             }
     }
 
-    /// Whether a decision about the pod must wait, because its preemption is not visible yet.
-    /// `current` finds a pod in the cache.
+    /// Whether a decision about the pod must wait, because the result of its preemption is not visible yet. `current`
+    /// finds a pod in the cache.
     pub fn is_under_way(
         &self,
         seen: &PodView,
@@ -85,7 +85,7 @@ impl Nomination {
         self.is_news_to(seen) || self.victims.iter().any(stays)
     }
 
-    /// Whether all victims are gone.
+    /// Whether all victims are deleted.
     pub fn is_free(&self, current: impl Fn(&PodView) -> Option<Arc<PodView>>) -> bool {
         self.written != NominationWrites::NotYet
             && !self.victims.iter().any(|one| current(one).is_some())
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(nominations.node_of(&key, &pod("another", "4")), None);
         nominations.get_mut(&key).expect("it is kept").written = NominationWrites::At(5);
         assert_eq!(nominations.node_of(&key, &old), Some("n"));
-        // It was seen, and withdrawn since.
+        // The nomination was observed, and withdrawn afterwards.
         assert_eq!(nominations.node_of(&key, &pod("p", "6")), None);
     }
 

@@ -1,6 +1,6 @@
-//! The nodes on which the volume of a claim could not be made. Their provisioner has taken the choice of the node back,
-//! for example because its disk is full. Such a node is left out for a while: it would be chosen again and again.
-//! A new leader begins with none. Time is an argument.
+//! The nodes on which provisioners could not create the volume of a claim. The provisioner rejects such a choice of a
+//! node, for example because the disk of the node is full. The node is excluded for a while; otherwise the scheduler
+//! would choose it again and again. A new leader starts without such nodes. The time is an argument.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,17 +18,18 @@ use crate::reservations::ReservedClaim;
 /// Namespace and name of a claim.
 type ClaimName = (String, String);
 
-/// The nodes that have refused, each until a time.
+/// The excluded nodes, each with the time at which the exclusion ends.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     by_claim: BTreeMap<ClaimName, BTreeMap<String, Instant>>,
-    /// The choices that this scheduler has written and not seen yet, each with its revision. A cache shows the last state
-    /// of a claim: a choice that is taken back at once may be in none of its changes.
+    /// The choices that this scheduler has written and not yet observed, each with its revision. A cache shows only the
+    /// last state of a claim, so a choice that is rejected at once may never be visible.
     written: BTreeMap<ClaimName, (String, u64)>,
 }
 
 impl Refusals {
-    /// Notes a node that was chosen for the claim, and is not any more although the claim has no volume.
+    /// Records the rejection of a node: the node was chosen for the claim, is no longer chosen, and the claim has no
+    /// volume.
     pub fn observe(&mut self, change: &ObjectChange<PersistentVolumeClaim>, now: Instant) {
         let claim = change.object();
         let key = name_of(claim);
@@ -45,7 +46,7 @@ impl Refusals {
                     self.wrote(new, node, revision, now);
                 }
             }
-            // It has a volume, or is another one.
+            // The claim has a volume, or is another claim of the same name.
             ObjectChange::Applied(..) | ObjectChange::Deleted(_) => {
                 self.by_claim.remove(&key);
                 self.written.remove(&key);
@@ -53,7 +54,7 @@ impl Refusals {
         }
     }
 
-    /// Notes the choices of the node among steps that were written for a pod of the namespace.
+    /// Records the choices of the node among the steps that were written for a pod of the namespace.
     pub fn chose(
         &mut self,
         namespace: &str,
@@ -70,8 +71,8 @@ impl Refusals {
         }
     }
 
-    /// Notes a choice that was written with that revision. The claim is as it was last seen: a later state without the choice
-    /// is one in which it was taken back.
+    /// Records a choice that was written with the given revision. `claim` is the last observed state; if it is newer
+    /// than the choice and does not contain it, the choice was rejected.
     fn wrote(&mut self, claim: &PersistentVolumeClaim, node: String, revision: u64, now: Instant) {
         let key = name_of(claim);
         match revision_of(claim).cmp(&Some(revision)) {
@@ -92,7 +93,7 @@ impl Refusals {
         refusals::count(Budget::NodeChoices);
     }
 
-    /// Ends the refusals whose time is over; the namespaces of their claims.
+    /// Ends the exclusions whose time is over. Returns the namespaces of their claims.
     pub fn expire(&mut self, now: Instant) -> BTreeSet<String> {
         let mut namespaces = BTreeSet::new();
         self.by_claim.retain(|(namespace, _), nodes| {
@@ -106,7 +107,7 @@ impl Refusals {
         namespaces
     }
 
-    /// The time at which the next one ends.
+    /// The time at which the next exclusion ends.
     pub fn next_end(&self) -> Option<Instant> {
         self.by_claim
             .values()
@@ -115,7 +116,7 @@ impl Refusals {
             .copied()
     }
 
-    /// The nodes that are left out, by claim.
+    /// The excluded nodes, by claim.
     pub fn nodes(&self) -> BTreeMap<ClaimName, BTreeSet<String>> {
         let by_claim = self.by_claim.iter();
         by_claim
@@ -195,7 +196,7 @@ mod tests {
         let ended = refusals.expire(now + REFUSED_FOR);
         assert_eq!(ended, BTreeSet::from(["default".to_owned()]));
         assert_eq!(refusals.next_end(), Some(later + REFUSED_FOR));
-        // It has got its volume, or another claim has its name.
+        // The claim has a volume now, or another claim has its name.
         for new in [("u", Some("n2"), Some("pv")), ("v", None, None)] {
             let mut refusals = Refusals::default();
             let changes = [("u", None, None), new];
@@ -221,20 +222,20 @@ mod tests {
         let nodes = |refusals: &Refusals| -> Vec<String> {
             refusals.nodes().into_values().flatten().collect()
         };
-        // Of the choice with revision 5 the cache shows nothing: the claim goes from 4 to 6.
+        // The cache never shows the choice with revision 5: the claim changes from 4 to 6.
         let mut refusals = Refusals::default();
         refusals.wrote(&at(4, None), "n1".to_owned(), 5, now);
         assert_eq!(nodes(&refusals), [""; 0]);
         let change = ObjectChange::Applied(at(6, None), Some(at(4, None)));
         refusals.observe(&change, now);
         assert_eq!(nodes(&refusals), ["n1"]);
-        // The answer to the write comes after that.
+        // The response to the write arrives afterwards.
         let mut refusals = Refusals::default();
         refusals.observe(&change, now);
         assert_eq!(nodes(&refusals), [""; 0]);
         refusals.wrote(&at(6, None), "n1".to_owned(), 5, now);
         assert_eq!(nodes(&refusals), ["n1"]);
-        // A choice that stands is none, nor is an earlier state.
+        // A choice that is still valid is no rejection, and neither is an earlier state.
         let mut refusals = Refusals::default();
         refusals.wrote(&at(4, None), "n1".to_owned(), 6, now);
         let earlier = ObjectChange::Applied(at(5, None), Some(at(4, None)));

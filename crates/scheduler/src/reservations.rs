@@ -1,5 +1,5 @@
-//! Reservations: decisions that the caches do not show yet. They are added to the view, so that the
-//! next decision counts them.
+//! Reservations: decisions that the caches do not show yet. They are added to the view, so that the next decision
+//! includes them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use crate::devices;
 /// The progress of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReservationStage {
-    /// The writes of its steps are in progress.
+    /// The writes of the steps are in progress.
     Preparing,
-    /// Its volumes are being bound, since this time.
+    /// The volumes of the pod are being bound, since this time.
     Waiting(Instant),
     /// The pod is being bound.
     Binding,
@@ -43,8 +43,8 @@ impl ReservedClaim {
         }
     }
 
-    /// Whether an object of that revision is older than the write. A newer object is right, even if
-    /// another writer has undone the step.
+    /// Whether the observed object is older than the write. A newer object is valid, even if another writer has undone
+    /// the step.
     fn is_news_to(&self, seen: Option<&String>) -> bool {
         let seen = seen.and_then(|seen| seen.parse::<u64>().ok());
         match (self.revision, seen) {
@@ -65,8 +65,8 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// The claim of these steps for which this node was chosen before: its provisioner could not make the volume
-    /// there, and has taken the choice back.
+    /// The claim of these steps for which this node was already chosen and rejected, because the provisioner could not
+    /// create the volume there.
     pub fn withdrawn<'a>(&self, steps: &'a [ClaimStep]) -> Option<&'a str> {
         let is_waiting = matches!(self.stage, ReservationStage::Waiting(_));
         let was_taken = |step: &ClaimStep| self.steps.iter().any(|taken| taken.step == *step);
@@ -77,7 +77,7 @@ impl Reservation {
     }
 }
 
-/// The placements that are decided and not yet seen in the caches, by pod.
+/// The decided placements that the caches do not show yet, by pod.
 #[derive(Debug, Default)]
 pub(crate) struct Reservations {
     by_pod: BTreeMap<Key, Reservation>,
@@ -106,7 +106,7 @@ impl Reservations {
         others.map(|(_, reservation)| reservation)
     }
 
-    /// Adds the changes of objects that the caches do not show yet to the view.
+    /// Adds the expected changes, which the caches do not show yet, to the view.
     pub fn overlay(&self, view: &mut ClusterView) -> Overlay {
         let mut overlay = Overlay::default();
         for (key, reservation) in &self.by_pod {
@@ -118,7 +118,7 @@ impl Reservations {
     }
 }
 
-/// The former states of objects that reservations change in a view.
+/// The original states of the objects that reservations have changed in a view.
 #[derive(Debug, Default)]
 #[must_use = "the view keeps the changes until they are undone"]
 pub(crate) struct Overlay {
@@ -128,7 +128,7 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    /// Restores the objects of the view.
+    /// Restores the original objects of the view.
     pub fn undo(self, view: &mut ClusterView) {
         view.claims.extend(self.claims);
         view.volumes.extend(self.volumes);

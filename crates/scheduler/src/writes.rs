@@ -1,5 +1,4 @@
-//! The scheduler's writes. Each names the UID of its object, so that a late or repeated write has
-//! no effect.
+//! The writes of the scheduler. Each write names the UID of its object, so that a late or repeated write has no effect.
 
 use std::sync::Arc;
 
@@ -46,7 +45,7 @@ pub(crate) struct ObservedCaches<'a> {
     pub device_claims: &'a Cache<ResourceClaim>,
 }
 
-/// Performs the steps that bind the pod's claims on the node; returns the revision of each write.
+/// Executes the steps that bind the pod's claims to volumes on the node. Returns the revision of each write.
 pub(crate) async fn prepare(
     client: Client,
     pod: &PodView,
@@ -137,7 +136,7 @@ async fn select_node(
     Ok(written.metadata)
 }
 
-/// The condition with the reason why the pod has no node; `None` if the pod has this condition already.
+/// The condition with the reason why the pod has no node; `None` if the pod already has the condition.
 pub(crate) fn condition(
     pod: &PodView,
     obstacle: &PlacementFailure,
@@ -164,7 +163,7 @@ pub(crate) fn condition(
     })
 }
 
-/// The change of a pod's nomination.
+/// The change of the pod's nomination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Nominated {
     /// The nomination is unchanged.
@@ -175,7 +174,7 @@ pub(crate) enum Nominated {
     Nowhere,
 }
 
-/// Writes the reason why the pod has no node, and its nomination; returns the revision of the write.
+/// Writes the reason why the pod has no node, and its nomination. Returns the revision of the write.
 pub(crate) async fn explain(
     client: &Client,
     pod: &PodView,
@@ -188,7 +187,8 @@ pub(crate) async fn explain(
     Ok(revision.and_then(|revision| revision.parse().ok()))
 }
 
-/// As [`explain`], for a pod that has not changed. *Errors.* A conflict if it has: it may have a node by now.
+/// As [`explain`], but only if the pod is unchanged. *Errors.* A conflict if the pod has changed: it may have a node by
+/// now.
 pub(crate) async fn explain_unless_changed(
     client: &Client,
     pod: &PodView,
@@ -230,8 +230,8 @@ async fn patch_status(
         .await
 }
 
-/// Nominates the pod, clears the nominations of the displaced pods, and deletes the victims;
-/// returns the pod's resourceVersion and the deleted pods.
+/// Nominates the pod, clears the nominations of the displaced pods, and deletes the victims. Returns the pod's
+/// resourceVersion and the deleted pods.
 pub(crate) async fn preempt(
     client: &Client,
     pod: &PodView,
@@ -253,7 +253,7 @@ pub(crate) async fn preempt(
     Ok((revision, deleted))
 }
 
-/// Sets the victim's `DisruptionTarget` condition, then deletes it; `false` if it was gone.
+/// Sets the `DisruptionTarget` condition of the victim, and deletes it. Returns `false` if the victim did not exist.
 async fn preempt_pod(client: &Client, victim: &PodView, pod: &PodView) -> api_client::Result<bool> {
     let scheduler = pod.spec.scheduler_name.as_deref().unwrap_or_default();
     let condition = PodCondition {

@@ -1,8 +1,8 @@
 //! Clients that write, read and watch through several servers, and compare the answers with what the store did.
 //!
-//! Writers own their objects: each write is guarded by the resourceVersion that the writer knows, so that after an
-//! acknowledged write nothing older can come. Readers list; watchers list once and follow. All of them move between
-//! servers at any time.
+//! Each writer owns its objects. A write has the resourceVersion of the writer's last read or write as its
+//! precondition, so the store never goes back to a state before an acknowledged write. Readers list; watchers list once
+//! and then watch. All of them move between servers at any time.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,7 +29,7 @@ use crate::user::NAMESPACE;
 
 /// The label of the written objects.
 const LABEL: &str = "audited";
-/// Longest time until watches have caught up when all is well.
+/// The longest time until watches deliver the newest change in a healthy cluster.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// A change that the store made.
@@ -52,7 +52,7 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Notes a commit.
+    /// Records a commit of the store.
     pub fn see(&self, change: &WatchEvents) {
         if let WatchEvents::Events(events) = change {
             self.changes().extend(events.iter().filter_map(audited));
@@ -104,7 +104,7 @@ impl Audit {
         clients
     }
 
-    /// Ends the clients: watches must have seen everything.
+    /// Stops the clients. Fails if a watch has not delivered all changes.
     pub async fn end(&self, mut clients: JoinSet<()>) {
         self.is_over.store(true, Ordering::Relaxed);
         while clients.join_next().await.is_some() {}
@@ -135,7 +135,8 @@ impl Audit {
         }
     }
 
-    /// Lists: the answer is the state at its revision, and has every write acknowledged before.
+    /// Lists. The result must equal the state at its revision, and contain all writes that were acknowledged before the
+    /// request.
     async fn read(self, client: Moving) {
         while !self.is_over() && !trace::is_broken() {
             sleep(millis(500, 15_000)).await;
@@ -166,7 +167,7 @@ impl Audit {
         Ok(revision)
     }
 
-    /// Watches, over moves and broken connections: each change comes once and in order.
+    /// Watches across moves and broken connections. Each change must arrive once and in order.
     async fn watch(self, client: Moving) {
         let mut seen = None;
         let mut over_since = None;
@@ -277,7 +278,7 @@ impl Moving {
     }
 }
 
-/// The object of a writer as of its last acknowledged write or read.
+/// The object of a writer after its last acknowledged write or read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stored {
     /// It was not created yet.
@@ -289,17 +290,18 @@ enum Stored {
     Deleted,
 }
 
-/// The object of a writer.
+/// A writer and its current object.
 struct Own {
     audit: Audit,
     client: Moving,
     number: u64,
-    /// A name is never used again.
+    /// The number of deleted objects of the writer. It is a part of the name, so a name is never used again.
     generation: u64,
-    /// The outcome of a creation is unknown: it may still come, so that a deletion would not be the last word.
+    /// The outcome of a creation is unknown. The server may store the object later, so a deletion now may come before
+    /// the creation.
     may_be_created: bool,
     stored: Stored,
-    /// The states that writes with an unknown outcome may have made since.
+    /// The states that the store may have because of writes with an unknown outcome.
     maybe: Vec<Option<String>>,
 }
 
@@ -325,7 +327,7 @@ impl Own {
         }
     }
 
-    /// Creates the object, or replaces the state of that revision.
+    /// Creates the object, or replaces its state at the given revision.
     async fn put(&mut self, over: Option<u64>) -> Result<()> {
         let text = format!("{}", self.audit.last_text.fetch_add(1, Ordering::Relaxed));
         let object = json!({
@@ -373,7 +375,7 @@ impl Own {
         }
     }
 
-    /// Only an earlier write of this writer whose outcome is unknown explains a conflict.
+    /// A conflict is correct only if an earlier write of the same writer has an unknown outcome.
     fn failed(&mut self, error: &api_client::Error, tried: Option<String>) -> anyhow::Error {
         let is_refused = matches!(
             refusal(error),
@@ -397,7 +399,8 @@ impl Own {
         self.maybe.clear();
     }
 
-    /// A read finds the last acknowledged state, or one that an unknown write made.
+    /// Reads the object. The result must be the last acknowledged state, or the state of a write with an unknown
+    /// outcome.
     async fn look(&mut self) -> Result<()> {
         let found = self.client.api().get_opt(&self.name()).await?;
         let found =
@@ -416,7 +419,7 @@ impl Own {
             ));
         }
         if same {
-            // What is unknown may still come: it is found by the next write, or by the next read.
+            // A write with an unknown outcome may be stored later: the next write or the next read detects it.
             return Ok(());
         }
         let stored = match found {

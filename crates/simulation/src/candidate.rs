@@ -24,35 +24,35 @@ use crate::link::{Address, Conditions, Incarnation, Link};
 use crate::process::Process;
 use crate::{system, trace};
 
-/// The time between two looks at the clock, for the mutation that does not read it when it needs it.
+/// The interval of clock reads in the mutation that caches the clock.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// The differences between servers.
 #[derive(Clone, Copy)]
 pub struct Traits {
-    /// The name.
+    /// The name of the server.
     pub name: &'static str,
-    /// The clock of its leads.
+    /// The clock that limits its leadership.
     pub clock: Clock,
-    /// The member of etcd that it tries first.
+    /// The etcd member to which it connects first.
     pub member: usize,
-    /// For a mutation: a mistake of its store.
+    /// For a mutation: a defect of its store.
     pub flaw: Option<StoreFlaw>,
-    /// For a mutation: controllers and scheduler reach the API also after a lead.
+    /// For a mutation: the controllers and the scheduler can use the API even after their leadership has ended.
     pub is_unguarded: bool,
 }
 
-/// A server, which may run.
+/// A server, running or stopped.
 pub struct Candidate {
     traits: Traits,
     etcd: Arc<Cluster>,
     leads: Leads,
-    /// Its way to the store.
+    /// Its connection to the store.
     pub link: Arc<StoreLink>,
-    /// Its address for clients.
+    /// The address at which clients reach it.
     pub address: Address,
     process: Process,
-    /// Held while it starts, and until it has stopped in order.
+    /// Lock that keeps a start and an orderly stop of the server from running at the same time.
     turn: tokio::sync::Mutex<()>,
     starts: AtomicU64,
     running: Mutex<Option<Running>>,
@@ -60,7 +60,7 @@ pub struct Candidate {
 
 /// The tasks of a running server.
 struct Running {
-    /// Cancelled when its process has ended.
+    /// Cancelled when the process of the server has ended.
     dead: CancellationToken,
     looking: Option<AbortHandle>,
     election: JoinHandle<()>,
@@ -68,7 +68,7 @@ struct Running {
 }
 
 impl Candidate {
-    /// A server that does not run yet.
+    /// A server that is not running yet.
     pub fn new(traits: Traits, etcd: Arc<Cluster>, leads: Leads) -> Self {
         Self {
             traits,
@@ -87,7 +87,7 @@ impl Candidate {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts it, if it does not run. Without the store it ends again.
+    /// Starts the server unless it runs. If the store is unreachable, the server stops again.
     pub async fn start(&self) {
         let _turn = self.turn.lock().await;
         if self.running().is_some() {
@@ -147,7 +147,7 @@ impl Candidate {
         });
     }
 
-    /// Starts a task that stands still with the process.
+    /// Spawns a task that is suspended whenever the process is suspended.
     fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -156,7 +156,7 @@ impl Candidate {
         tokio::spawn(async move { process.run(work).await })
     }
 
-    /// Stops its process for a while, wherever it is in its work.
+    /// Suspends the process for a while, at any point of its work.
     pub async fn pause(&self, time: Duration) {
         trace!("server {} stands still", self.traits.name);
         self.process.set_still(true);
@@ -167,7 +167,7 @@ impl Candidate {
         self.process.set_still(false);
     }
 
-    /// Ends it at any point of its work.
+    /// Kills the process at any point of its work.
     pub fn crash(&self) {
         self.process.set_still(false);
         if let Some(running) = self.running().take() {
@@ -177,7 +177,7 @@ impl Candidate {
         }
     }
 
-    /// Stops it in order: it gives the Lease back.
+    /// Stops the server in order: the server releases its Lease.
     pub async fn stop(&self) {
         let _turn = self.turn.lock().await;
         let running = self.running().take();
@@ -205,7 +205,7 @@ impl Candidate {
     }
 }
 
-/// The newest lead of each server, of which at most one may hold.
+/// The newest term of each server. At most one of them may hold at a time.
 #[derive(Clone, Default)]
 pub struct Leads(Arc<Mutex<BTreeMap<String, Arc<Term>>>>);
 
@@ -221,14 +221,14 @@ impl Leads {
         }
     }
 
-    /// The lead of a server that was killed is over.
+    /// Ends the terms of a server that was stopped or killed.
     fn end(&self, name: &str) {
         let mut leads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         leads.retain(|identity, _| !identity.starts_with(name));
     }
 }
 
-/// A clock of a server.
+/// The correct clock of a server.
 pub fn uptime() -> ClockReading {
     SignedDuration::try_from(system::uptime()).unwrap_or(SignedDuration::MAX)
 }
@@ -237,12 +237,12 @@ thread_local! {
     static SEEN: Cell<ClockReading> = const { Cell::new(ClockReading::ZERO) };
 }
 
-/// A clock that a task of the process reads for all: it stands still with the process.
+/// A cached clock reading, which one task of the process updates. It does not advance while the process is suspended.
 pub fn seen() -> ClockReading {
     SEEN.get()
 }
 
-/// Reads the clock now, and from time to time.
+/// Updates the cached clock reading at an interval.
 async fn look_at_clock() {
     loop {
         SEEN.set(uptime());
@@ -250,17 +250,17 @@ async fn look_at_clock() {
     }
 }
 
-/// A clock that is fast by a fourth, which is allowed.
+/// A clock that runs faster by a fourth, which the design tolerates.
 pub fn fast() -> ClockReading {
     uptime() * 5 / 4
 }
 
-/// A clock that is too fast for leases of 14 seconds and leads of 9.
+/// A clock that runs twice as fast: too fast for Leases of 14 seconds and terms of 9 seconds.
 pub fn too_fast() -> ClockReading {
     uptime() * 2
 }
 
-/// Controllers and scheduler of one lead, which end with this value.
+/// The controllers and the scheduler of one term. They stop when this value is dropped.
 struct Deciders(Vec<Instance>);
 
 impl Deciders {

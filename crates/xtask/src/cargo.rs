@@ -8,33 +8,33 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Settings of programs in Go: kubectl, helm, etcd, the registry. Most of them live for less than a
-/// second; without collections of garbage they take a fifth less processor time. The second one is the
-/// heap from which they collect all the same.
+/// Settings of programs in Go: kubectl, helm, etcd, the registry. Most of them run for less than a second, and need a
+/// fifth less processor time without garbage collection. `GOMEMLIMIT` is the size of memory at which collection starts
+/// nevertheless.
 const GO_SETTINGS: [(&str, &str); 2] = [("GOGC", "off"), ("GOMEMLIMIT", "128MiB")];
 
 /// The packages whose release programs the end-to-end tests start.
 pub const PROGRAMS: [&str; 3] = ["mainstay", "csi-test-driver", "simulation"];
 
-/// Runs cargo and fails if it does.
+/// Runs cargo. Fails if cargo fails.
 pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     run_to_end(command(root), arguments)
 }
 
-/// Runs the cargo of [`for_tests`] and fails if it does.
+/// Runs cargo as [`for_tests`] sets it up. Fails if cargo fails.
 pub fn run_for_tests(root: &Path, arguments: &[&str]) -> Result<()> {
     run_to_end(for_tests(root)?, arguments)
 }
 
-/// The cargo of [`for_tests`] with a low priority: beside tests that wait for most of their time, it uses what they leave
-/// of the processors.
+/// The command of [`for_tests`] with a low priority. It runs concurrently with tests that mostly wait, and uses the
+/// processor time that the tests leave.
 pub fn for_tests_beside_others(root: &Path) -> Result<Command> {
     let mut nice = Command::new("nice");
     nice.args(["-n", "10"]).arg(program());
     with_compiler_of_tests(in_clean_environment(nice, root))
 }
 
-/// Runs a cargo and fails if it does.
+/// Runs a cargo command. Fails if the command fails.
 pub fn run_to_end(mut command: Command, arguments: &[&str]) -> Result<()> {
     let status = command.args(arguments).status().context("start cargo")?;
     if !status.success() {
@@ -43,7 +43,7 @@ pub fn run_to_end(mut command: Command, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The lines of a program's end that its error repeats.
+/// The number of output lines that the error of a failed program repeats.
 const LAST_LINES: usize = 60;
 
 /// Runs a cargo, and fails if it does, with the last lines of its output in the error: whatever runs beside it, its end

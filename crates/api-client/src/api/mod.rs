@@ -1,4 +1,4 @@
-//! Requests for objects of one kind.
+//! Requests for the objects of one kind.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -23,7 +23,7 @@ use crate::resource::{DynamicResourceScope, PartialObjectMeta, Resource, collect
 use crate::watch::{Config, Watcher};
 use crate::written::{Written, WrittenAnswer};
 
-/// The objects of a kind: all of them, or those of a namespace.
+/// The objects of a kind, in all namespaces or in one namespace.
 pub struct Api<K> {
     objects: Objects,
     kind: PhantomData<fn() -> K>,
@@ -46,12 +46,12 @@ impl<K> fmt::Debug for Api<K> {
 
 /// Constructors.
 impl<K: Resource> Api<K> {
-    /// All objects of a kind that is known at run time only.
+    /// All objects of a kind that is known only at run time.
     pub fn all_with(client: Client, kind: &K::DynamicType) -> Self {
         Self::of(client, kind, None)
     }
 
-    /// The objects of a namespace, of a kind that is known at run time only.
+    /// The objects in a namespace, of a kind that is known only at run time.
     pub fn namespaced_with(client: Client, namespace: &str, kind: &K::DynamicType) -> Self
     where
         K: Resource<Scope = DynamicResourceScope>,
@@ -59,7 +59,7 @@ impl<K: Resource> Api<K> {
         Self::of(client, kind, Some(namespace))
     }
 
-    /// The objects of the client's namespace, of a kind that is known at run time only.
+    /// The objects in the client's default namespace, of a kind that is known only at run time.
     pub fn default_namespaced_with(client: Client, kind: &K::DynamicType) -> Self
     where
         K: Resource<Scope = DynamicResourceScope>,
@@ -68,7 +68,7 @@ impl<K: Resource> Api<K> {
         Self::of(client, kind, Some(&namespace))
     }
 
-    /// The objects of all namespaces, or those of the cluster scope.
+    /// The objects in all namespaces, or the cluster-scoped objects.
     pub fn all(client: Client) -> Self
     where
         K::DynamicType: Default,
@@ -85,7 +85,7 @@ impl<K: Resource> Api<K> {
         Self::of(client, &K::DynamicType::default(), Some(namespace))
     }
 
-    /// The objects of the client's namespace.
+    /// The objects in the client's default namespace.
     pub fn default_namespaced(client: Client) -> Self
     where
         K: Resource<Scope = NamespaceResourceScope>,
@@ -114,7 +114,7 @@ impl<K> Api<K> {
         &self.objects.path
     }
 
-    /// The list and watch of these objects.
+    /// A list and watch of these objects.
     pub fn watcher(&self, config: Config) -> Watcher {
         let Objects {
             client,
@@ -124,12 +124,12 @@ impl<K> Api<K> {
         Watcher::new(client, path, metadata_only, config)
     }
 
-    /// Deletes an object, or begins to.
+    /// Deletes an object, or starts its graceful deletion.
     pub async fn delete(&self, name: &str, params: &DeleteParams) -> Result<()> {
         self.objects.delete(name, params).await
     }
 
-    /// Deletes the selected objects: one page if `page` has a limit. Returns the next page.
+    /// Deletes the selected objects; only one page of them if `page` has a limit. Returns the next page.
     pub async fn delete_page(
         &self,
         params: &DeleteParams,
@@ -139,7 +139,7 @@ impl<K> Api<K> {
         Ok(page.next(Page::read(&deleted)?.metadata.continue_))
     }
 
-    /// Reads a subresource, which may have a type of its own.
+    /// Reads a subresource, which may have a different type.
     pub async fn get_subresource<T: DeserializeOwned>(
         &self,
         subresource: &str,
@@ -148,7 +148,7 @@ impl<K> Api<K> {
         decode(&self.objects.get_subresource(subresource, name).await?)
     }
 
-    /// Replaces a subresource, which may have a type of its own.
+    /// Replaces a subresource, which may have a different type.
     pub async fn replace_subresource<T: Serialize + DeserializeOwned>(
         &self,
         subresource: &str,
@@ -165,7 +165,7 @@ impl<K> Api<K> {
         )
     }
 
-    /// Writes to a subresource, which may have a type of its own, as may the answer.
+    /// Creates a subresource. Its type and the type of the response may differ from the type of the objects.
     pub async fn create_subresource<T: DeserializeOwned>(
         &self,
         subresource: &str,
@@ -182,23 +182,23 @@ impl<K> Api<K> {
 }
 
 impl<K: DeserializeOwned> Api<K> {
-    /// Reads one object by name; an error with code 404 if there is none.
+    /// Reads an object by name. The error has the code 404 if the object does not exist.
     pub async fn get(&self, name: &str) -> Result<K> {
         decode(&self.objects.get(name, self.objects.metadata_only).await?)
     }
 
-    /// Reads an object; `None` if there is none.
+    /// Reads an object; `None` if it does not exist.
     pub async fn get_opt(&self, name: &str) -> Result<Option<K>> {
         found(self.get(name).await)
     }
 
-    /// Reads the metadata of an object; `None` if there is none.
+    /// Reads the metadata of an object; `None` if it does not exist.
     pub async fn get_metadata_opt(&self, name: &str) -> Result<Option<PartialObjectMeta<K>>> {
         let read = self.objects.get(name, true).await;
         found(read.and_then(|bytes| decode(&bytes)))
     }
 
-    /// Lists the selected objects: one page if `params` has a limit.
+    /// Lists the selected objects; only one page of them if `params` has a limit.
     pub async fn list(&self, params: &ListParams) -> Result<ObjectList<K>> {
         let metadata_only = self.objects.metadata_only;
         ObjectList::decode(&self.objects.list(params, metadata_only).await?)
@@ -224,7 +224,7 @@ impl<K: DeserializeOwned> Api<K> {
         ObjectList::decode(&self.objects.list(params, true).await?)
     }
 
-    /// Creates an object (POST) and returns it as stored.
+    /// Creates an object (POST) and returns the stored object.
     pub async fn create(&self, params: &PostParams, object: &K) -> Result<K>
     where
         K: Serialize,
@@ -232,7 +232,7 @@ impl<K: DeserializeOwned> Api<K> {
         decode(&self.objects.create(params, encode(object)?).await?)
     }
 
-    /// Creates an object; only its name, uid and version are read from the answer.
+    /// Creates an object. Only its name, uid and version are decoded from the response.
     pub async fn create_written(&self, params: &PostParams, object: &K) -> Result<Written>
     where
         K: Serialize,
@@ -240,7 +240,7 @@ impl<K: DeserializeOwned> Api<K> {
         written(&self.objects.create(params, encode(object)?).await?)
     }
 
-    /// Replaces an object; only its name, uid and version are read from the answer.
+    /// Replaces an object. Only its name, uid and version are decoded from the response.
     pub async fn replace_written(
         &self,
         name: &str,
@@ -254,7 +254,7 @@ impl<K: DeserializeOwned> Api<K> {
         written(&self.objects.replace("", name, params, body).await?)
     }
 
-    /// Changes an object; only its name, uid and version are read from the answer.
+    /// Patches an object. Only its name, uid and version are decoded from the response.
     pub async fn patch_written<P: Serialize>(
         &self,
         name: &str,
@@ -265,7 +265,7 @@ impl<K: DeserializeOwned> Api<K> {
         written(&self.objects.patch("", name, params, patch).await?)
     }
 
-    /// Replaces an object (PUT); its resourceVersion must be the stored one, if it has one.
+    /// Replaces an object (PUT). If the object has a resourceVersion, it must equal the stored one.
     pub async fn replace(&self, name: &str, params: &PostParams, object: &K) -> Result<K>
     where
         K: Serialize,
@@ -282,7 +282,7 @@ impl<K: DeserializeOwned> Api<K> {
             .await
     }
 
-    /// Changes an object (PATCH) and returns it as stored.
+    /// Patches an object (PATCH) and returns the stored object.
     pub async fn patch<P: Serialize>(
         &self,
         name: &str,
@@ -292,7 +292,7 @@ impl<K: DeserializeOwned> Api<K> {
         self.patch_subresource("", name, params, patch).await
     }
 
-    /// Changes the status of an object.
+    /// Patches the status of an object.
     pub async fn patch_status<P: Serialize>(
         &self,
         name: &str,
@@ -302,7 +302,7 @@ impl<K: DeserializeOwned> Api<K> {
         self.patch_subresource("status", name, params, patch).await
     }
 
-    /// Changes a subresource that has the type of the objects.
+    /// Patches a subresource that has the type of the objects.
     pub async fn patch_subresource<P: Serialize>(
         &self,
         subresource: &str,
@@ -331,18 +331,18 @@ fn found<T>(read: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Parameters of a container's log.
+/// Parameters of a request for a container's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogParams {
     /// The container; `None` if the pod has only one.
     pub container: Option<String>,
     /// Whether the stream continues while the container writes.
     pub follow: bool,
-    /// The largest number of bytes that are returned.
+    /// The maximum number of bytes in the response.
     pub limit_bytes: Option<i64>,
-    /// Whether the log is that of the container's previous instance.
+    /// Whether the log of the previous container is read, from before its last restart.
     pub previous: bool,
-    /// The number of lines at the end that are returned; `None` for all.
+    /// The number of last lines in the response; `None` for all lines.
     pub tail_lines: Option<i64>,
 }
 
@@ -385,7 +385,7 @@ impl Api<Pod> {
     }
 }
 
-/// The part of requests that does not depend on the kind.
+/// The part of the requests that does not depend on the type of the objects.
 #[derive(Clone)]
 struct Objects {
     client: Client,

@@ -12,7 +12,7 @@ use crate::transport::Body;
 
 type Seen = Arc<Mutex<Vec<String>>>;
 
-/// A server that notes requests; there is no `absent`.
+/// A server that records requests. Its object `absent` does not exist.
 fn server() -> (Client, Seen) {
     let seen = Seen::default();
     let notes = seen.clone();

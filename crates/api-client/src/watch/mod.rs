@@ -1,7 +1,7 @@
-//! List and watch: all objects, then every change, without an end.
+//! List and watch: all objects first, then every change, without an end.
 //!
-//! [`Next::after`] decides; [`Watcher`] sends the requests. Neither knows the kind: objects are JSON,
-//! without `managedFields` from servers that can leave them out.
+//! [`Next::after`] decides on the next request; [`Watcher`] sends it. Neither of them knows the kind: objects are JSON,
+//! without `managedFields` if the server can omit them.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -21,10 +21,10 @@ use crate::list::{Page, malformed, syntax};
 use crate::params::ListParams;
 use crate::request::{self, CACHED, CACHED_METADATA, CACHED_METADATA_LIST, uri};
 
-/// The longest time after which the server ends a watch. A part of it is random, so that the watches of many
-/// clients which began together do not end together.
+/// The longest duration of a watch, after which the server ends it. A part of the duration is random, so that watches
+/// that many clients started together do not end together.
 const WATCH_SECONDS: u64 = 290;
-/// The longest silence of a watch. Its end by the server comes first, unless the connection is dead.
+/// The longest silence of a watch. The server ends the watch before, unless the connection is broken.
 const SILENCE_MAX: Duration = Duration::from_secs(WATCH_SECONDS + 5);
 
 /// The selection of the watched objects.
@@ -34,21 +34,21 @@ pub struct Config {
 }
 
 impl Config {
-    /// Only objects with these fields.
+    /// Selects only objects with these fields.
     pub fn fields(self, selector: &str) -> Self {
         Self {
             selection: self.selection.fields(selector),
         }
     }
 
-    /// Only objects with these labels.
+    /// Selects only objects with these labels.
     pub fn labels(self, selector: &str) -> Self {
         Self {
             selection: self.selection.labels(selector),
         }
     }
 
-    /// Objects per page of a list.
+    /// Sets the number of objects per page of a list.
     pub fn page_size(self, objects: u32) -> Self {
         Self {
             selection: self.selection.limit(objects),
@@ -59,7 +59,7 @@ impl Config {
 /// One step of a list and watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event<K> {
-    /// A list begins; each object that it does not name is gone.
+    /// A list begins. Objects that are not in the list have been deleted.
     Init,
     /// An object of the list.
     InitApply(K),
@@ -67,7 +67,7 @@ pub enum Event<K> {
     InitDone,
     /// An object was created or changed.
     Apply(K),
-    /// An object was deleted; this was its last state.
+    /// An object was deleted; its last state.
     Delete(K),
 }
 
@@ -84,22 +84,22 @@ impl<K> Event<K> {
     }
 }
 
-/// A list or a watch that failed. The watcher continues.
+/// A failed list or watch. The watcher continues afterwards.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The objects cannot be listed.
     #[error("list the objects: {0}")]
     List(#[source] crate::Error),
-    /// No watch begins.
+    /// The watch could not be started.
     #[error("begin the watch: {0}")]
     Start(#[source] crate::Error),
-    /// The server ends the watch with a refusal.
+    /// The server ended the watch with a refusal.
     #[error("the API server ends the watch: {0}")]
     Refused(Box<Status>),
-    /// The watch broke off, or has an object that cannot be decoded.
+    /// The watch was cut off, or contains an object that cannot be decoded.
     #[error("read the watch: {0}")]
     Read(#[source] crate::Error),
-    /// The server does not say versions.
+    /// The response has no resourceVersion.
     #[error("the API server names no resourceVersion to watch from")]
     NoVersion,
 }
@@ -109,36 +109,36 @@ pub enum Error {
 enum Next {
     /// List from the first page.
     List,
-    /// List the page at that token.
+    /// List the page with this token.
     Page(String),
-    /// Watch from that version.
+    /// Start a watch from this version.
     Watch(String),
-    /// Read the watch, which has reached that version.
+    /// Read from the watch, which has reached this version.
     Read(String),
 }
 
 /// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
-    /// A page, with the list's version and the token of the next page; both may be empty.
+    /// A page, with the version of the list and the token of the next page. Both may be empty.
     Page { version: String, next: String },
-    /// The server does not list.
+    /// The list failed.
     NotListed,
-    /// A watch begins.
+    /// The watch has started.
     Started,
-    /// No watch begins; the code of a refusal.
+    /// The watch was not started; the code of the refusal, if there is one.
     NotStarted(Option<u16>),
-    /// An object, or a bookmark, of that version.
+    /// An object or a bookmark with this version.
     Reached(String),
-    /// The watch is over; the code if the server refuses to continue.
+    /// The watch has ended; the code of the refusal, if there is one.
     Over(Option<u16>),
 }
 
-/// The code for a version that the server does not remember.
+/// The code of a refusal if the version has been compacted.
 const GONE: u16 = 410;
 
 impl Next {
-    /// Decides the request after an answer.
+    /// Decides on the request after an answer.
     fn after(self, answer: Answer) -> Self {
         match (self, answer) {
             (Self::List | Self::Page(_), Answer::Page { next, .. }) if !next.is_empty() => {
@@ -158,19 +158,18 @@ impl Next {
     }
 }
 
-/// The list and watch of the objects at a path. Objects are the text that the server sent.
+/// The list and watch of the objects at a path. Objects are the JSON texts from the server.
 pub struct Watcher {
     client: Client,
     path: Arc<str>,
     metadata_only: bool,
     selection: ListParams,
     next: Next,
-    /// Events of a page that are not taken yet.
+    /// Events of a page that the caller has not received yet.
     ready: VecDeque<Event<Bytes>>,
-    /// The watch that is read.
+    /// The current watch.
     stream: Option<ResponseLines>,
-    /// Rings when the watch has been silent for too long. Each part of the answer puts it off, which is cheaper than a new
-    /// one.
+    /// The timer for the silence of the watch. Each part of the response resets it, which is cheaper than a new timer.
     silence: Option<Pin<Box<Sleep>>>,
 }
 
@@ -193,9 +192,9 @@ impl Watcher {
         &self.path
     }
 
-    /// The next event. After an error the caller waits before it asks again.
+    /// The next event. After an error, the caller should wait before the next call.
     ///
-    /// If the future is dropped, nothing is lost.
+    /// If the future is dropped, no event is lost.
     pub async fn next(&mut self) -> Result<Event<Bytes>, Error> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -214,8 +213,8 @@ impl Watcher {
         }
     }
 
-    /// Says that the object of the last event cannot be decoded. A list starts again; a watch continues
-    /// behind the object.
+    /// Reports that the object of the last event cannot be decoded. A list starts again; a watch continues after the
+    /// object.
     pub fn undecodable(&mut self, error: serde_json::Error) -> Error {
         let error = crate::Error::Json(error);
         if matches!(self.next, Next::Read(_)) {
@@ -311,7 +310,7 @@ impl Watcher {
         request::get_as(uri, Some(accept))
     }
 
-    /// Reads the watch: `None` without an event for the caller.
+    /// Reads from the watch. Returns `None` if there is no event for the caller.
     async fn read(&mut self) -> Result<Option<Event<Bytes>>, Error> {
         let arrived = self.stream.as_mut().and_then(ResponseLines::take_line);
         let line = match &mut self.stream {
@@ -329,7 +328,7 @@ impl Watcher {
             }
             None => Ok(None),
         };
-        // A silent watch is resumed as one that has ended.
+        // A silent watch is resumed in the same way as a watch that has ended.
         let is_over = self.stream.as_ref().is_none_or(ResponseLines::is_over);
         let message = match line {
             Ok(Some(line)) if line.is_empty() => return Ok(None),
@@ -362,14 +361,14 @@ impl Watcher {
 
 /// A message of a watch.
 enum Message {
-    /// A version, with the change of an object or as a bookmark.
+    /// A version, with the change of an object or, for a bookmark, without a change.
     Event(String, Option<Event<Bytes>>),
-    /// The server does not continue.
+    /// The server refuses to continue.
     Refusal(Status),
 }
 
 impl Message {
-    /// Reads a line; `whole` if its end has arrived.
+    /// Reads a line. `whole` states whether the end of the line has arrived.
     fn read(line: &Bytes, whole: bool) -> crate::Result<Self> {
         let kind = find_string(line, &["type"]).map_err(syntax)?;
         let object = match object_at_end(line).filter(|_| whole) {
@@ -391,8 +390,8 @@ impl Message {
     }
 }
 
-/// The object of a message in the form that API servers write, in which it is the last member: it ends with
-/// the message, so nobody need look for its end.
+/// The object of a message that has the member `object` last, as API servers write it. The object ends with the
+/// message, so there is no need to search for its end.
 fn object_at_end(line: &[u8]) -> Option<&[u8]> {
     let mut cursor = Cursor::new(line);
     cursor.object().ok()?;

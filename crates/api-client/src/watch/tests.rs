@@ -45,7 +45,7 @@ fn each_answer_leads_to_one_request() {
     }
 }
 
-/// The answer to one request.
+/// The response to one request.
 enum Said {
     Refuse(u16),
     Json(Value),
@@ -53,7 +53,7 @@ enum Said {
     Lines(Vec<Value>, bool),
 }
 
-/// A server that answers requests in turn, and notes their queries; after the last it is silent.
+/// A server that responds to requests in turn, and records their queries. After the last response it is silent.
 fn watcher(answers: Vec<Said>) -> (Watcher, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let notes = asked.clone();
@@ -167,7 +167,7 @@ async fn pages_come_before_changes_and_a_watch_resumes_where_it_ended() {
     );
 }
 
-/// A query without the life of its watch, a part of which is random.
+/// A query without the duration of its watch, a part of which is random.
 fn without_time(query: &str) -> String {
     let field = "timeoutSeconds=";
     let Some((before, after)) = query.split_once(field) else {
@@ -260,8 +260,8 @@ async fn a_server_without_versions_is_an_error() {
     assert_eq!(events, "no version [ ] no version [ ] broken");
 }
 
-/// The object ends with the message. A message of an answer that broke off is read to its end, so that its
-/// beginning is not taken for the object.
+/// The object ends with the message. A message that was cut off is read to its end, so that the start of an object is
+/// not mistaken for the whole object.
 #[test]
 fn the_object_of_a_message_is_found_in_any_form_but_not_in_a_part() {
     let object = r#"{"metadata":{"name":"}{","resourceVersion":"7"},"spec":{}}"#;

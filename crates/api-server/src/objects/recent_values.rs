@@ -1,11 +1,11 @@
-//! Values made of the newest versions of objects, which several watches need.
+//! A small cache of values that are computed from the newest versions of objects, and that several watches need.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The number of values that are kept.
+/// The number of slots of the cache.
 pub(crate) const PLACES: usize = 128;
 
-/// One value in each place: a newer one replaces it.
+/// A cache with one value in each slot; a new value replaces the old value of its slot.
 pub(crate) struct RecentValues<K, V> {
     places: [Mutex<Option<(K, V)>>; PLACES],
 }
@@ -19,15 +19,15 @@ impl<K, V> Default for RecentValues<K, V> {
 }
 
 impl<K, V: Clone> RecentValues<K, V> {
-    /// The value of a place, if its key is the wanted one. Places are counted from the revision of an object, so that
-    /// the next versions have other ones; a number beyond the last place begins again at the first.
+    /// The value in a slot, if its key matches; `None` otherwise. Callers derive `place` from the revision of an
+    /// object, so consecutive revisions use different slots. The slot is `place` modulo [`PLACES`].
     pub(crate) fn get(&self, place: u64, is_wanted: impl FnOnce(&K) -> bool) -> Option<V> {
         let kept = self.place(place);
         let (key, value) = kept.as_ref()?;
         is_wanted(key).then(|| value.clone())
     }
 
-    /// Keeps a value in its place.
+    /// Stores a value in its slot.
     pub(crate) fn put(&self, place: u64, key: K, value: V) {
         *self.place(place) = Some((key, value));
     }

@@ -1,7 +1,7 @@
-//! Mounts of NFS exports, by the kernel alone: no `mount.nfs` is needed.
+//! Mounts of NFS exports through the kernel alone, without `mount.nfs`.
 //!
-//! The file system is made by `fsopen` and stays attached nowhere until its server has answered, so an
-//! abandoned attempt leaves no mount, also after the end of this process.
+//! The file system is created by `fsopen`, and is attached to a path only after its server has responded. So an
+//! abandoned attempt leaves no mount, even after the end of this process.
 
 mod options;
 
@@ -23,22 +23,22 @@ pub use options::{Export, MountPlan, OptionError, Parameter, Version, plan};
 
 use options::{Next, try_next};
 
-/// Until the port of a server answers.
+/// Longest wait for a connection to the port of a server.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// The error of a mount of NFS.
+/// The error of an NFS mount.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
-    /// The options.
+    /// An option is refused.
     #[error(transparent)]
     Options(#[from] OptionError),
-    /// The kernel has no NFS.
+    /// The kernel does not support NFS.
     #[error(
         "the kernel of this node has no file system \"nfs\": its module \"nfs\" is missing or cannot be \
          loaded"
     )]
     NoModule,
-    /// The server's name.
+    /// The name of the server cannot be resolved.
     #[error("the node cannot resolve the server {server:?}: {source}")]
     Name {
         /// The name.
@@ -46,7 +46,7 @@ pub enum MountError {
         /// The resolver's error.
         source: io::Error,
     },
-    /// The server's port does not answer.
+    /// The port of the server does not respond.
     #[error("the server of {export} does not answer on port {port}: {source}")]
     Away {
         /// The export.
@@ -56,7 +56,7 @@ pub enum MountError {
         /// The error of the connection.
         source: io::Error,
     },
-    /// The kernel or the server refused.
+    /// The kernel or the server refused the mount.
     #[error("mount {export} by NFS {version}: {why}")]
     Refused {
         /// The export.
@@ -76,12 +76,12 @@ pub enum MountError {
     },
 }
 
-/// A mounted export that is attached nowhere. It is unmounted when the value is dropped.
+/// A mounted export that is not attached to a path yet. Dropping the value unmounts it.
 #[derive(Debug)]
 pub struct Detached(OwnedFd);
 
 impl Detached {
-    /// Mounts an export. The kernel may block the call while the server does not answer: see
+    /// Mounts an export. The kernel may block the call while the server does not respond; see
     /// [`call_with_timeout`](crate::call_with_timeout).
     ///
     /// # Errors
@@ -96,10 +96,10 @@ impl Detached {
         mount(export, &plan).map(Detached)
     }
 
-    /// Attaches it to a directory.
+    /// Attaches the mount to a directory.
     ///
     /// # Errors
-    /// The directory cannot be mounted on.
+    /// The directory cannot be a mount point.
     pub fn attach(self, target: &Path) -> Result<(), MountError> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(&self.0, "", CWD, target, flags).map_err(|error| MountError::Here {
@@ -114,7 +114,7 @@ impl Detached {
     }
 }
 
-/// A value of fsconfig(2) has 256 bytes with its end.
+/// Maximum length of a value of fsconfig(2): 256 bytes, including the final zero.
 const SOURCE_BYTES_MAX: usize = 255;
 
 fn check_length(export: &Export) -> Result<(), MountError> {
@@ -133,7 +133,7 @@ fn check_length(export: &Export) -> Result<(), MountError> {
 }
 
 fn mount(export: &Export, plan: &MountPlan) -> Result<OwnedFd, MountError> {
-    // Before the server is asked for anything: the node may be unable to use it.
+    // Checked before any request to the server, because the kernel of the node may not support NFS.
     drop(open()?);
     let address = answering(export, plan.port)?;
     let mut versions = plan.versions.iter().copied().peekable();
@@ -166,7 +166,7 @@ fn open() -> Result<OwnedFd, MountError> {
     })
 }
 
-/// The first address of the server that answers.
+/// The first address of the server that accepts a connection.
 fn answering(export: &Export, port: Option<u16>) -> Result<IpAddr, MountError> {
     let server = export.server.trim_matches(['[', ']']);
     let found = (server, port.unwrap_or_default()).to_socket_addrs();
@@ -191,10 +191,10 @@ fn answering(export: &Export, port: Option<u16>) -> Result<IpAddr, MountError> {
     })
 }
 
-/// A refusal of the kernel.
+/// A refusal by the kernel.
 struct Refused {
     error: Errno,
-    /// The kernel's words.
+    /// The messages of the kernel.
     said: String,
 }
 
@@ -246,12 +246,13 @@ fn make(
     })
 }
 
-/// The kernel's messages about a file system that was to be made, each with a letter for its severity.
+/// The messages of the kernel about the creation of a file system; a letter at the start of each message is its
+/// severity.
 fn said(context: OwnedFd) -> String {
     let mut context = File::from(context);
     let mut lines = Vec::new();
     let mut buffer = [0; 512];
-    // One message with each read; an error after the last.
+    // Each read returns one message; an error follows the last message.
     while let Ok(length @ 1..) = context.read(&mut buffer) {
         let line = String::from_utf8_lossy(&buffer[..length]).trim().to_owned();
         let line = line.split_once(' ').map_or(line.as_str(), |(_, text)| text);
@@ -279,7 +280,7 @@ mod tests {
         );
     }
 
-    /// As root; on a kernel with NFS it is the server that is missing.
+    /// As root, on a kernel with NFS, the error is that the server is missing.
     #[test]
     fn a_kernel_without_nfs_and_a_server_that_is_away_are_named() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,8 +1,8 @@
-//! The parameters of an NFS mount, as the kernel takes them: a pure function of the mount options.
+//! The parameters of an NFS mount in the form of the kernel: a pure function of the mount options.
 //!
-//! The kernel's own parser (`fs/nfs/fs_context.c`) judges the values. The work of `mount` and `mount.nfs`
-//! (nfs(5)) before it is done here: the options of mounts are separated from those of the file system,
-//! and versions are tried in order.
+//! The parser of the kernel (`fs/nfs/fs_context.c`) checks the values. This module does the part that `mount` and
+//! `mount.nfs` (nfs(5)) do before: it separates the options of the mount from the options of the file system, and tries
+//! versions in order.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ pub struct Export {
 }
 
 impl fmt::Display for Export {
-    /// As mounts name it: an IPv6 address in brackets.
+    /// Writes the export in the form of mount tables, with an IPv6 address in brackets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { server, path } = self;
         match server.contains(':') && !server.starts_with('[') {
@@ -57,7 +57,7 @@ enum Wanted {
     Exactly(Version),
 }
 
-/// One parameter; without a value it is a flag.
+/// One parameter. A parameter without a value is a flag.
 pub type Parameter = (String, Option<String>);
 
 /// The parameters of `fsconfig` and `fsmount` for a mount of NFS.
@@ -69,17 +69,17 @@ pub struct MountPlan {
     pub parameters: Vec<Parameter>,
     /// Attributes of the mount, such as read-only.
     pub attributes: MountAttrFlags,
-    /// The port that must answer before the kernel is asked; `None` over UDP or RDMA.
+    /// The port that must accept a connection before the kernel is called; `None` over UDP or RDMA.
     pub port: Option<u16>,
 }
 
-/// An option that is refused before the call of the kernel.
+/// The reason why an option is refused before the call of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// An option that is refused for every file system.
     #[error(transparent)]
     Refused(#[from] OptionRefusal),
-    /// A version that the kernel does not have.
+    /// The kernel does not support the version.
     #[error("mount option \"{0}\" names no version of NFS that is served: 3, 4, 4.0, 4.1, 4.2")]
     Version(String),
     /// An invalid port.
@@ -90,20 +90,20 @@ pub enum OptionError {
     Export(String, &'static str),
 }
 
-/// Options of fstab and of `mount.nfs` itself; the agent's own retries take the place of those.
+/// Options of fstab and of `mount.nfs` itself. The agent's own retries replace the retries of `mount.nfs`.
 const NOT_THE_KERNELS: &[&str] = &[
     "", "_netdev", "auto", "bg", "defaults", "fg", "group", "noauto", "nofail", "nouser", "owner",
     "retry", "rw", "user", "users",
 ];
 
-/// The port of NFS, and of the portmapper that knows the ports of version 3.
+/// The port of NFS, and the port of the portmapper, which knows the ports of version 3.
 const NFS_PORT: u16 = 2049;
 const PORTMAPPER: u16 = 111;
 
 /// Plans the mount of an export.
 ///
 /// # Errors
-/// An option that is not for a volume.
+/// An option that is not allowed for a volume.
 pub fn plan(
     export: &Export,
     options: &[String],
@@ -185,7 +185,7 @@ pub fn plan(
 }
 
 impl MountPlan {
-    /// The parameters for one version and address of the server, in the order of the calls of the kernel.
+    /// The parameters for one version and one address of the server, in the order of the kernel calls.
     pub fn parameters(&self, version: Version, address: IpAddr) -> Vec<Parameter> {
         let own = [
             ("vers".to_owned(), Some(version.to_string())),
@@ -220,7 +220,7 @@ fn parse_version(version: &str, option: &str) -> Result<Wanted, OptionError> {
     })
 }
 
-/// The attribute of a mount behind an option, and whether it is set (mount(8)).
+/// The mount attribute that an option changes, and whether the option sets it (mount(8)).
 fn attribute(option: &str) -> Option<(MountAttrFlags, bool)> {
     Some(match option {
         "nosuid" => (MountAttrFlags::MOUNT_ATTR_NOSUID, true),
@@ -243,9 +243,9 @@ pub fn try_next(version: Version, error: rustix::io::Errno) -> Option<Next> {
     use rustix::io::Errno;
     match (version, error) {
         (Version::Three, _) => None,
-        // The server or the kernel lacks the version, said more or less clearly.
+        // The server or the kernel does not support the version; the errors differ.
         (_, Errno::PROTONOSUPPORT | Errno::INVAL | Errno::ACCESS) => Some(Next::Lower),
-        // Old servers export no root of version 4, or refuse the version.
+        // Old servers do not export a root of version 4, or refuse the version.
         (_, Errno::NOENT | Errno::PERM) => Some(Next::Three),
         _ => None,
     }
@@ -254,7 +254,7 @@ pub fn try_next(version: Version, error: rustix::io::Errno) -> Option<Next> {
 /// The next version to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// The one below.
+    /// The next lower version.
     Lower,
     /// Version 3, if it is allowed.
     Three,

@@ -1,5 +1,4 @@
-//! A reader of whole values, for the comparison with `serde_json`. The fuzz targets include this file
-//! too.
+//! A reader of whole values for the comparison with `serde_json`. The fuzz targets include this file as well.
 
 use json_text::{Cursor, SyntaxError};
 use serde_json::{Map, Value};

@@ -1,25 +1,25 @@
-//! The pods that have something in the kernel, by the directories that their shims go by.
+//! The pods that may still have processes, mounts or networks in the kernel: each has a directory below `sandboxes`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use data_directory::further_nodes;
 
-/// Names that are listed at most.
+/// The number of names in a list of pods; further pods are only counted.
 const LISTED_MAX: usize = 8;
 
-/// A pod with a sandbox, alive or not.
+/// A pod with a sandbox directory, whether or not its processes run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LeftPod {
-    /// `name`, or `namespace/name` outside of `default`; the uid of a pod that is not known.
+    /// `name`, or `namespace/name` outside of `default`; the uid if the pod has no directory below `pods`.
     pub name: String,
-    /// UID of the pod, which its sandbox's directory is named after.
+    /// UID of the pod, which is the name of its sandbox directory.
     pub uid: String,
-    /// Its directory below `pods`, where that is known.
+    /// The pod's directory below `pods`; `None` if it does not exist.
     pub directory: Option<PathBuf>,
 }
 
-/// The pods of a running server, or those that a killed server has left, in order of name.
+/// The pods of a running server, or the leftover pods of a killed server, sorted by name.
 pub fn pods(data: &Path) -> Vec<LeftPod> {
     let known: Vec<PathBuf> = fs::read_dir(data.join("pods"))
         .into_iter()
@@ -36,7 +36,7 @@ pub fn pods(data: &Path) -> Vec<LeftPod> {
     left
 }
 
-/// The pods that are left of all nodes with data below this directory.
+/// The leftover pods of all nodes that keep their data below this directory.
 pub fn on_all_nodes(data: &Path) -> Vec<LeftPod> {
     let further = further_nodes(data);
     let mut left: Vec<LeftPod> = further.iter().flat_map(|node| pods(node)).collect();
@@ -79,7 +79,7 @@ pub fn counted(pods: usize) -> String {
     }
 }
 
-/// The names, of many only the first.
+/// The first names, and the number of further pods.
 pub fn listed(pods: &[LeftPod]) -> String {
     let names: Vec<&str> = pods
         .iter()

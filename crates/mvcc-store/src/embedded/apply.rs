@@ -1,8 +1,7 @@
 //! The effect of a transaction on the live keys. Pure: no disk, no clock, no waiting.
 //!
-//! The commit thread applies the transactions of a group one after the other to one [`GroupDraft`];
-//! each sees the writes of the ones before it. Nothing of a draft is visible outside until all of
-//! it is on disk.
+//! The commit thread applies the transactions of a group one after the other to one [`GroupDraft`]. Each transaction
+//! sees the writes of the transactions before it. Readers see no part of a draft before the whole draft is on disk.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +23,7 @@ use crate::{
     published::{Commit, KeyChange, LiveKeys, NewestKeys, pair_bytes},
 };
 
-/// The changes that a group makes on disk, one per key or lease; later ones replace earlier ones.
+/// The changes of a group on disk: the last change of each key and lease.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
     /// Records to put, or `None` to remove.
@@ -156,7 +155,7 @@ impl GroupDraft {
         Ok(())
     }
 
-    /// A transaction that changed nothing gets no revision.
+    /// Assigns the revision. A transaction without changes gets none.
     fn finish(&mut self, revision: Revision, changes: Vec<KeyChange>) {
         if !changes.is_empty() {
             self.revision = revision;

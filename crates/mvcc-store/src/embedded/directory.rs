@@ -25,11 +25,11 @@ use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use super::limits::{BALLAST_BYTES, BALLAST_FREE_BYTES_MIN, WORKING_BYTES_MIN};
 use crate::{Revision, StoreError};
 
-/// The format that this program writes, and the newest that it reads.
+/// The format that this program writes, which is also the newest format that it reads.
 const FORMAT_VERSION: u32 = 1;
 const FORMAT_PREFIX: &str = "mainstay-store ";
 
-/// Maximum time to wait for the lock of a process that is just ending.
+/// Maximum wait for the lock of a process that is about to exit.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -38,13 +38,13 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Directory {
     data: PathBuf,
     ballast: PathBuf,
-    /// The file of the durable revision, once it was written.
+    /// The file of the durable revision; `None` before its first write.
     durable: Option<File>,
     lock: File,
 }
 
 impl Directory {
-    /// Locks the directory, making it if needed. `create` fills a new, empty engine directory.
+    /// Locks the directory, which is created if it does not exist. `create` fills a new, empty engine directory.
     pub(crate) fn open(
         dir: &Path,
         create: impl FnOnce(&Path) -> Result<(), StoreError>,
@@ -78,7 +78,7 @@ impl Directory {
         self.data.join("torn-tail")
     }
 
-    /// Free bytes on the disk. A file system that does not report them counts as not full.
+    /// Free bytes on the disk. A file system that does not report them counts as never full.
     pub(crate) fn free_bytes(&self) -> u64 {
         fstatvfs(&self.lock).map_or(u64::MAX, |found| found.f_bavail * found.f_frsize)
     }
@@ -95,7 +95,7 @@ impl Directory {
         }
     }
 
-    /// Creates the ballast file if there is none and the disk has plenty of space.
+    /// Creates the ballast file if it does not exist and the disk has plenty of space.
     pub(crate) fn keep_ballast(&self) {
         let is_there = self.ballast.try_exists().unwrap_or(true);
         if is_there || self.free_bytes() < BALLAST_FREE_BYTES_MIN + BALLAST_BYTES {
@@ -106,14 +106,14 @@ impl Directory {
             Ok(())
         });
         if let Err(error) = laid {
-            // A file system without preallocation gets no ballast.
+            // A file system without preallocation has no ballast.
             tracing::debug!(%error, "no reserve for a full disk");
         }
     }
 
-    /// Records a durable revision, before any response. Not synced: the record survives the process
-    /// at once, and a power loss some seconds later. It has a fixed length and overwrites the
-    /// previous one, so that it needs no space.
+    /// Records a durable revision before the responses of its group. The record is not synced: it survives the process
+    /// at once, and a power loss after some seconds. It has a fixed length and overwrites the previous record, so it
+    /// needs no space.
     pub(crate) fn note_durable(&mut self, revision: Revision) {
         let open = || {
             let mut options = File::options();
@@ -137,8 +137,8 @@ impl Directory {
     }
 }
 
-/// Takes the lock. A recently killed process may still hold it through a child between `fork` and
-/// `exec`: the call waits up to [`LOCK_PATIENCE`].
+/// Takes the lock. A child of a recently killed process may still hold the lock between `fork` and `exec`, so the call
+/// waits up to [`LOCK_PATIENCE`].
 fn lock(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
     let opened = File::options()
@@ -162,8 +162,7 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Creates the data directory under another name first, so that a crash leaves nothing that looks
-/// like a store.
+/// Creates the data directory under a temporary name first, so that a crash leaves nothing that looks like a store.
 fn create_data(
     dir: &Path,
     data: &Path,
@@ -225,7 +224,7 @@ fn damaged_format(path: &Path) -> StoreError {
     ))
 }
 
-/// Objects include secrets, so other users have no access.
+/// Creates a directory without access for other users, because objects include secrets.
 fn make_dir(path: &Path) -> Result<(), StoreError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| failed("create", path, &error))

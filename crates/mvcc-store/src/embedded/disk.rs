@@ -1,6 +1,6 @@
 //! The engine on disk: one fjall keyspace, one synced batch per group of transactions.
 //!
-//! The first byte of a key is its type: `k` a live key, `l` a lease, `m` the revision counter. All
+//! The first byte of a key is its type: `k` for a live key, `l` for a lease, `m` for the revision counter. All types
 //! are in one keyspace, so that a journal can be deleted after one flush.
 
 use std::{
@@ -35,7 +35,7 @@ const TAG_KEY: u8 = b'k';
 const TAG_LEASE: u8 = b'l';
 const COUNTERS: &[u8] = b"m/counters";
 
-/// The numbers that must never go backwards.
+/// The counters that must never decrease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counters {
     /// The revision of the newest commit.
@@ -55,26 +55,26 @@ impl Default for Counters {
 
 /// The durable storage of a group of transactions.
 pub(crate) trait GroupStorage: Send {
-    /// Writes everything atomically and returns once it survives a power loss.
+    /// Writes everything atomically. Returns when the write survives a power loss.
     ///
-    /// *Errors.* After one, the state of this write is unknown, and no other may follow it before a
+    /// *Errors.* After an error the state of this write is unknown. No other write may follow before a
     /// [`reopen`](Self::reopen).
     fn write(&mut self, writes: &Writes, counters: Counters) -> Result<(), StoreError>;
 
-    /// Opens the storage again after a write on a full disk, and returns the durable state.
+    /// Opens the storage again after a write to a full disk, and returns the durable state.
     ///
     /// *Errors.* `Full` while the disk is still full, and the errors of opening.
     fn reopen(&mut self) -> Result<Loaded, StoreError>;
 
-    /// Free bytes on the disk; the maximum without a disk.
+    /// Free bytes on the disk; the maximum for storage without a disk.
     fn free_bytes(&self) -> u64 {
         u64::MAX
     }
 
-    /// Creates the ballast file for a full disk, if there is plenty of space.
+    /// Creates the ballast file, a reserve for a full disk, if there is plenty of space.
     fn keep_ballast(&mut self) {}
 
-    /// Records outside of the data that this revision is durable.
+    /// Records outside of the engine's data that the revision is durable.
     fn note_durable(&mut self, _revision: Revision) {}
 }
 
@@ -109,19 +109,19 @@ pub(crate) struct Disk {
 struct Engine {
     keyspace: Keyspace,
     database: Database,
-    /// Size of the write buffer at which it goes to a table.
+    /// The size above which the write buffer is written to a table.
     memtable_bytes: u64,
-    /// The thread that exchanges a full write buffer.
+    /// The thread that replaces a full write buffer.
     exchange: Option<JoinHandle<Result<bool, fjall::Error>>>,
 }
 
 impl Engine {
-    /// Makes a table of a full write buffer. A merge writes most tables again, so a buffer in proportion to all tables
-    /// keeps the cost of a write independent of the size of the store.
+    /// Writes a full write buffer to a table. A merge rewrites most tables, so a buffer in proportion to the size of
+    /// all tables keeps the cost of a write independent of the size of the store.
     ///
-    /// The exchange frees former buffers, which takes milliseconds, so it has a thread of its own.
+    /// The replacement of the buffer frees former buffers, which takes milliseconds, so it has a separate thread.
     ///
-    /// *Errors.* Those of the last exchange.
+    /// The error of the previous replacement.
     fn flush_if_full(&mut self) -> Result<(), fjall::Error> {
         if let Some(ended) = self.exchange.take_if(|thread| thread.is_finished()) {
             ended.join().map_err(|_| fjall::Error::Poisoned)??;
@@ -132,7 +132,7 @@ impl Engine {
         {
             let keyspace = self.keyspace.clone();
             let thread = std::thread::Builder::new().name("store-flush".to_owned());
-            // Without a thread, a later write tries again.
+            // If no thread can be started, a later write tries again.
             self.exchange = thread.spawn(move || keyspace.rotate_memtable()).ok();
         }
         Ok(())
@@ -140,7 +140,7 @@ impl Engine {
 }
 
 impl Drop for Engine {
-    /// The engine is closed when nothing uses it any more.
+    /// Closes the engine after its last use.
     fn drop(&mut self) {
         if let Some(thread) = self.exchange.take() {
             let _ = thread.join();
@@ -148,7 +148,7 @@ impl Drop for Engine {
     }
 }
 
-/// The size of a write buffer beside tables of this size.
+/// The size of a write buffer for tables of the given total size.
 fn memtable_bytes(tables: u64) -> u64 {
     (tables / TABLES_PER_MEMTABLE).clamp(MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_MAX)
 }
@@ -176,7 +176,7 @@ fn verify(directory: &Directory) -> Result<(), StoreError> {
 
 fn open_and_read(directory: &Directory) -> Result<(Engine, Loaded), StoreError> {
     let engine = directory.engine();
-    // The engine asserts some of its invariants while it reads damaged files.
+    // The engine panics on some damaged files, because it asserts some of its invariants while reading.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let opened = open_engine(&engine)?;
         let loaded = load(&opened.keyspace)?;
@@ -235,7 +235,7 @@ impl GroupStorage for Disk {
             fjall::Error::Io(cause) if is_full(cause) => {
                 StoreError::Full(format!("write to the journal: {cause}"))
             }
-            // One of its threads failed before; a full disk is the likely cause.
+            // One of the engine's threads has failed before; a full disk is the likely cause.
             fjall::Error::Poisoned if self.free_bytes() < WORKING_BYTES_MIN => {
                 StoreError::Full("the engine has stopped".to_owned())
             }
@@ -287,13 +287,13 @@ fn open_engine(path: &Path) -> Result<Engine, StoreError> {
         .cache_size(BLOCK_CACHE_BYTES)
         .max_cached_files(Some(OPEN_FILES_MAX))
         .max_journaling_size(64 * 1024 * 1024)
-        // Of several threads, one takes no merges: it puts the request back into the queue and takes it again, without
-        // a pause, until the other one has done the merge before.
+        // With several threads, one of them does not merge: it puts the request back into the queue and takes it again,
+        // without a pause, until the other thread has finished the merge before.
         .worker_threads(1)
         .open()
         .map_err(|error| open_error(path, error))?;
-    // Tables are only read from end to end when the store opens: filters and pinned indexes would
-    // be useless, and early merges would be wasted work.
+    // Tables are only read from start to end when the store opens. Filters and pinned indexes would be useless, and
+    // early merges would be wasted work.
     let keyspace = database
         .keyspace(KEYSPACE, || {
             KeyspaceCreateOptions::default()
@@ -368,7 +368,7 @@ fn decode_counters(value: &[u8]) -> Option<Counters> {
     })
 }
 
-/// Distinguishes an unreadable disk from damaged data.
+/// Converts an error of opening: an unreadable disk differs from damaged data.
 fn open_error(path: &Path, error: fjall::Error) -> StoreError {
     let path = path.display();
     let io = match &error {

@@ -1,4 +1,4 @@
-//! Filling a new store with the keys of another one, as a backup holds them.
+//! Import of keys from a backup of another store into a new store.
 
 use std::{path::Path, sync::Arc};
 
@@ -12,13 +12,13 @@ use crate::{KeyValue, Revision, StoreError, Value};
 /// Bytes of values per write.
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// Creates a store in an empty directory with these keys and their revisions. The store's own
-/// revision is `revision`: no key may be newer, and no watch may start earlier.
+/// Creates a store in an empty directory with these keys and their revisions. The revision of the store is `revision`:
+/// no key may be newer, and no watch may start before it.
 ///
-/// Leases are not imported: their keys must be left out.
+/// Leases are not imported, so the caller must leave out keys with a lease.
 ///
-/// *Errors.* `Invalid` for a directory with keys, for a key newer than `revision`, and for a key
-/// with a lease; and the errors of opening. Keys written so far stay.
+/// *Errors.* `Invalid` for a directory with keys, for a key newer than `revision`, and for a key with a lease; and the
+/// errors of opening. Keys that were written before the error stay.
 pub fn import(
     dir: &Path,
     revision: Revision,

@@ -1,12 +1,12 @@
-//! Checks the engine's journals before the engine reads them.
+//! Checks of the engine's journals before the engine reads them.
 //!
-//! The engine stops reading a journal at the first invalid entry and drops the rest, wherever that
-//! is, and it refuses to open when the last batch fails its checksum. Neither is right here: a
-//! flipped bit in the middle must not lose the acknowledged writes behind it, and a batch that
-//! power loss tore must not stop the start. This module tells the two apart. Batches are synced one
-//! after the other, so only the newest can be torn: bad bytes with a valid batch behind them are
-//! damage, and so are bad bytes at the end if the newest valid batch is older than the recorded
-//! acknowledged revision. Other bad bytes at the end were never acknowledged and are cut off.
+//! The engine stops reading a journal at the first invalid entry and drops the rest, wherever the entry is, and it
+//! refuses to open when the last batch fails its checksum. Neither is right here: a flipped bit in the middle must not
+//! lose the acknowledged writes after it, and a batch that a power loss tore must not prevent the start. This module
+//! distinguishes the two cases. Batches are synced one after the other, so only the newest batch can be torn. Invalid
+//! bytes with a valid batch after them are damage. Invalid bytes at the end are damage, too, if the newest valid batch
+//! is older than the recorded acknowledged revision. Other invalid bytes at the end were never acknowledged, and are
+//! cut off.
 //!
 //! The layout (fjall 3, little-endian): a batch is a start (tag 1, u32 items, u64 sequence
 //! number), items (tag 2, u8 kind, u8 compression, u64 keyspace, u16 key length, u32 length, u32
@@ -86,8 +86,8 @@ fn fails_its_checksum(path: &Path, at: u64) -> StoreError {
     damaged(path, &format!("fails its checksum at byte {at}"))
 }
 
-/// Writes the newest journal over itself and syncs it. After a failed sync, data read from it may
-/// not be on the disk, and later syncs do not report that.
+/// Rewrites the newest journal with its own content and syncs it. After a failed sync, data that is read from the page
+/// cache may not be on the disk, and later syncs do not report that.
 pub(crate) fn write_again(engine: &Path) -> Result<(), StoreError> {
     let Some(path) = journals(engine)?.pop() else {
         return Ok(());
@@ -111,7 +111,7 @@ pub(crate) fn write_again(engine: &Path) -> Result<(), StoreError> {
     rewritten.map_err(|error| failed("write again", &path, &error))
 }
 
-/// The journals in the engine's directory, the newest last.
+/// The journals in the engine's directory, sorted by age; the newest is last.
 fn journals(engine: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut journals = Vec::new();
     for entry in fs::read_dir(engine).map_err(|error| failed("list", engine, &error))? {
@@ -130,13 +130,13 @@ fn journals(engine: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(journals.into_iter().map(|(_, path)| path).collect())
 }
 
-/// The contents of a journal.
+/// The content of a journal.
 struct Whole {
     /// The length of the valid batches at its start, in bytes.
     good: u64,
-    /// The bytes behind them.
+    /// The bytes after the valid batches.
     tail: Vec<u8>,
-    /// The newest revision in the batches.
+    /// The newest revision in the valid batches.
     revision: Option<Revision>,
 }
 
@@ -174,7 +174,7 @@ fn cut_off(path: &Path, whole: &Whole, torn_tail: &Path) -> Result<(), StoreErro
         "cutting off a write that was never completed"
     );
     if let Err(error) = fs::write(torn_tail, &whole.tail) {
-        // A full disk has no space for it.
+        // A full disk has no space for the torn tail.
         tracing::warn!(%error, "the torn write could not be put aside");
     }
     let cut = |error: io::Error| failed("cut the torn tail off", path, &error);
@@ -184,8 +184,8 @@ fn cut_off(path: &Path, whole: &Whole, torn_tail: &Path) -> Result<(), StoreErro
         .map_err(cut)
 }
 
-/// Reads from `from` up to the last non-zero byte. Files are preallocated, so most of that is a
-/// hole, which is skipped.
+/// Reads from `from` up to the last non-zero byte. Files are preallocated, so most of this range is a hole, which is
+/// skipped.
 fn read_tail(file: &mut File, from: u64) -> io::Result<Vec<u8>> {
     let mut tail = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
@@ -208,14 +208,14 @@ fn read_tail(file: &mut File, from: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Whether a whole, valid batch begins anywhere in the bytes.
+/// Whether a complete, valid batch begins at any of the bytes.
 fn holds_batch(bytes: &[u8]) -> bool {
     bytes
         .iter()
         .enumerate()
         .filter(|(_, byte)| **byte == TAG_START)
         .any(|(at, _)| {
-            // Reading from memory fails only by ending early, which `read_batch` reports as none.
+            // A read from memory fails only at its end, and `read_batch` then reports no batch.
             matches!(read_batch(&mut &bytes[at..], &[]), Ok(Some(_)))
         })
 }
@@ -224,11 +224,11 @@ fn holds_batch(bytes: &[u8]) -> bool {
 struct Batch {
     number: u64,
     len: u64,
-    /// Its revision, if it contains one.
+    /// The revision of the batch; `None` if the batch does not contain the counters.
     revision: Option<Revision>,
 }
 
-/// Reads one batch, or returns `None` if there is no valid one here.
+/// Reads one batch. Returns `None` if no valid batch begins here.
 fn read_batch(reader: &mut impl Read, counters: &[u8]) -> io::Result<Option<Batch>> {
     match try_read_batch(reader, counters) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
@@ -265,7 +265,7 @@ fn try_read_batch(reader: &mut impl Read, counters: &[u8]) -> io::Result<Option<
     }))
 }
 
-/// The revision of an item that writes the key of the counters. Values this small are not
+/// The revision in an item that writes the key of the counters; `None` for other items. Such small values are not
 /// compressed.
 fn revision_in(item: &[u8], counters: &[u8]) -> Option<Revision> {
     let (head, rest) = item.split_first_chunk::<21>()?;
@@ -277,7 +277,7 @@ fn revision_in(item: &[u8], counters: &[u8]) -> Option<Revision> {
     Some(Revision(u64::from_le_bytes(*revision)))
 }
 
-/// Reads one item or clear into the buffer, as it is on disk.
+/// Reads one item or clear into the buffer, in its form on disk.
 fn read_item(reader: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<bool> {
     buffer.clear();
     match read_array::<1>(reader)? {
@@ -299,7 +299,7 @@ fn read_item(reader: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<bool> {
     }
 }
 
-/// Reads that many more bytes, without allocating them before they arrive.
+/// Reads `len` more bytes. Memory is allocated only for bytes that have arrived.
 fn read_more(reader: &mut impl Read, buffer: &mut Vec<u8>, len: u64) -> io::Result<()> {
     if reader.by_ref().take(len).read_to_end(buffer)? as u64 == len {
         Ok(())

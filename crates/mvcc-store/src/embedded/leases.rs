@@ -1,8 +1,7 @@
 //! Leases: their keys and their expiry.
 //!
-//! Only the commit thread touches this table. A lease's time to live is on disk, its deadline is
-//! not: after a restart every lease starts again with its full time, as in etcd, so that no lease
-//! expires because the store was down.
+//! Only the commit thread uses this table. The time to live of a lease is on disk, but its deadline is not. As in etcd,
+//! every lease starts again with its full time after a restart, so no lease expires because the store was down.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +25,7 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    /// Adds a lease that runs out `ttl` after `now`.
+    /// Adds a lease that expires `ttl` after `now`.
     pub(crate) fn insert(&mut self, lease: LeaseId, ttl: Duration, now: Instant) {
         let deadline = now + ttl;
         self.deadlines.insert((deadline, lease));
@@ -52,7 +51,7 @@ impl Leases {
         Ok(())
     }
 
-    /// Removes the lease and returns the keys that lived under it.
+    /// Removes the lease and returns its keys.
     pub(crate) fn remove(&mut self, lease: LeaseId) -> Option<BTreeSet<Arc<[u8]>>> {
         let entry = self.leases.remove(&lease)?;
         self.deadlines.remove(&(entry.deadline, lease));
@@ -64,7 +63,7 @@ impl Leases {
         self.leases.contains_key(&lease)
     }
 
-    /// Moves a key from one lease, or none, to another.
+    /// Moves a key from one lease to another; `None` stands for no lease.
     pub(crate) fn attach(&mut self, key: &Arc<[u8]>, from: Option<LeaseId>, to: Option<LeaseId>) {
         if from == to {
             return;
@@ -77,7 +76,7 @@ impl Leases {
         }
     }
 
-    /// The leases that have run out, in the order of their deadlines.
+    /// The expired leases, in the order of their deadlines.
     pub(crate) fn expired(&self, now: Instant) -> Vec<LeaseId> {
         self.deadlines
             .iter()

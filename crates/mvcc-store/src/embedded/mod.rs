@@ -1,10 +1,9 @@
-//! The engine inside this process.
+//! The storage engine inside this process.
 //!
-//! All live objects are in memory in an ordered persistent map, so that a range is a snapshot
-//! that blocks nobody. One thread commits (`commit`): it decides transactions in order (`apply`,
-//! pure), makes a group of them durable with one sync (`disk`), and hands them to readers and
-//! watchers ([`published`](crate::published)), who never touch the disk. `directory` (lock, version stamp) and
-//! `journal` (damage or torn tail) guard the data on disk.
+//! All live objects are in memory in an ordered persistent map, so a range is read from a snapshot that blocks nobody.
+//! One thread commits (`commit`). It decides transactions in order (`apply`, pure), makes a group of them durable with
+//! one sync (`disk`), and publishes them to readers and watchers ([`published`](crate::published)), which never use the
+//! disk. `directory` (lock, version stamp) and `journal` (damage or torn tail) protect the data on disk.
 
 mod apply;
 mod commit;
@@ -48,7 +47,7 @@ use crate::{
 /// The options for opening a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbeddedOptions {
-    /// The store's own directory; made if it does not exist.
+    /// The directory of the store, which is created if it does not exist.
     pub dir: PathBuf,
     /// Bounds on memory and time.
     pub limits: Limits,
@@ -77,29 +76,29 @@ pub struct EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Opens the store in a directory, and makes it if there is none. Blocks while it reads.
+    /// Opens the store in a directory, or creates it. Blocks while it reads.
     ///
-    /// *Errors.* `InUse` if another process has it open, `NewerFormat` if a newer version of this
-    /// program wrote it, `Damaged` if the data fails its checks, `Io` if the disk fails.
+    /// *Errors.* `InUse` if another process has the store open, `NewerFormat` if a newer version of this program wrote
+    /// it, `Damaged` if the data fails its checks, `Io` if the disk fails.
     pub fn open(options: EmbeddedOptions) -> Result<Arc<Self>, StoreError> {
         let (mut disk, loaded) = Disk::open(&options.dir)?;
         disk.note_durable(loaded.counters.revision);
         Self::start(Box::new(disk), loaded, &options.limits)
     }
 
-    /// A store that keeps everything in memory and nothing on disk.
+    /// A store in memory without a disk.
     pub fn in_memory() -> Arc<Self> {
         Self::in_memory_with(&Limits::default())
     }
 
-    /// An in-memory store with other limits than the default ones.
+    /// An in-memory store with the given limits.
     ///
-    /// *Panics* if the system has no thread left.
+    /// *Panics* if no thread can be started.
     pub fn in_memory_with(limits: &Limits) -> Arc<Self> {
         Self::start(Box::new(Memory), Loaded::default(), limits).expect("a thread can be started")
     }
 
-    /// An in-memory store without a thread: only the stepper commits.
+    /// An in-memory store without a commit thread: only the stepper commits.
     pub fn in_memory_stepped(limits: &Limits) -> (Arc<Self>, Stepper) {
         let (shared, committer) = Self::prepare(Box::new(Memory), Loaded::default(), limits);
         let store = Self {
@@ -153,7 +152,7 @@ impl EmbeddedStore {
         (shared, committer)
     }
 
-    /// Completes submitted requests, ends all watches and releases the directory. Later writes get
+    /// Completes submitted requests, ends all watches and releases the directory. Later writes fail with
     /// [`StoreError::Closed`]; reads still work. Blocks for at most a few syncs.
     pub fn close(&self) {
         self.shared.queue.close();
@@ -163,13 +162,12 @@ impl EmbeddedStore {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(thread) = thread {
-            // A panic of that thread has already aborted the process.
+            // The join cannot fail: a panic of the commit thread aborts the process.
             drop(thread.join());
         }
     }
 
-    /// The number of disk syncs since the store was opened. Transactions that waited together share
-    /// one.
+    /// The number of disk syncs since the store was opened. Transactions of one group share a sync.
     pub fn syncs_total(&self) -> u64 {
         self.shared.syncs.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Requests on their way to the commit thread.
+//! The queue of requests to the commit thread.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +14,7 @@ use super::limits::{
 };
 use crate::{LeaseId, StoreError, Txn, TxnResult};
 
-/// The receiver of a response. If it was dropped, the response is dropped too.
+/// The sender of a response. If the receiver was dropped, the response is dropped, too.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// A request to the commit thread.
@@ -25,29 +25,29 @@ pub(crate) enum Request {
     Revoke(LeaseId, Reply<()>),
 }
 
-/// The result of taking from the queue.
+/// The result of a read of the queue.
 pub(crate) enum QueuedWork {
-    /// Requests, oldest first; never empty.
+    /// The waiting requests, oldest first; never empty.
     Group(Vec<Request>),
-    /// Nothing until the deadline.
+    /// No request arrived before the deadline.
     Idle,
     /// The queue is closed and empty.
     Closed,
 }
 
-/// The wait for more requests after the first one of a group.
+/// The wait for more requests after the first request of a group.
 ///
-/// The requests of a group, and those that came before its answers, are of different writers. Each of them probably writes
-/// again soon after its answer, so the next group waits for them: fewer syncs, at no cost for a lone writer. Of few
-/// writers, one half prepares its requests while those of the other half are synced, so a group waits for as many as
-/// the last one had.
+/// The requests of a group, and the requests that arrived before its responses, are from different writers. Each of
+/// these writers probably writes again soon after its response, so the next group waits for them. This saves syncs and
+/// costs a lone writer nothing. With few writers, one half prepares its requests while the requests of the other half
+/// are synced, so a group waits for as many requests as the last group had.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gathering {
     /// The number of requests that ends the wait.
     requests: usize,
     /// The longest wait.
     time_max: Duration,
-    /// The longest wait for one more request: then the others do not write any more.
+    /// The longest wait for one more request. After it, the other writers have probably stopped.
     pause_max: Duration,
 }
 
@@ -59,7 +59,7 @@ impl Gathering {
         pause_max: Duration::ZERO,
     };
 
-    /// The wait after a group of so many requests, when as many as `waiting` came before its answers.
+    /// The wait after a group of `group` requests, if `waiting` requests arrived before its responses.
     pub(crate) fn after(group: usize, waiting: usize) -> Self {
         let writers = group + waiting;
         Self {
@@ -78,20 +78,21 @@ impl Gathering {
 pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
-    /// One permit per free place.
+    /// One permit per free slot.
     room: Semaphore,
 }
 
 #[derive(Default)]
 struct Waiting {
     requests: VecDeque<Request>,
-    /// The number of requests at which the receiver is woken, which is a system call; `None` while it is awake.
+    /// The number of requests at which the receiver is woken, which costs a system call; `None` while the receiver is
+    /// awake.
     wakes_at: Option<usize>,
     closed: bool,
 }
 
 impl Queue {
-    /// An empty queue with room for `QUEUED_REQUESTS_MAX` requests.
+    /// An empty queue with a capacity of `QUEUED_REQUESTS_MAX` requests.
     pub(crate) fn new() -> Self {
         Self {
             waiting: Mutex::default(),
@@ -100,7 +101,7 @@ impl Queue {
         }
     }
 
-    /// Waits for room and appends a request.
+    /// Waits for a free slot and appends a request.
     pub(crate) async fn submit(&self, request: Request) -> Result<(), StoreError> {
         let place = self.room.acquire().await.map_err(|_| StoreError::Closed)?;
         let mut waiting = self.lock();
@@ -118,8 +119,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Blocks until there is something to do, the deadline has passed, or the queue is closed. After a first request,
-    /// waits for more as `gathering` says.
+    /// Blocks until a request arrives, the deadline has passed, or the queue is closed. After the first request, it
+    /// waits for more requests as `gathering` requires.
     pub(crate) fn take(&self, deadline: Option<Instant>, gathering: Gathering) -> QueuedWork {
         let waiting = self.wait_for(1, deadline, self.lock());
         match (waiting.requests.is_empty(), waiting.closed) {
@@ -153,7 +154,7 @@ impl Queue {
         }
     }
 
-    /// Waits for a number of requests, until the deadline or the end of the queue.
+    /// Waits for the given number of requests, until the deadline, or until the queue is closed.
     fn wait_for<'a>(
         &'a self,
         requests: usize,
@@ -181,12 +182,12 @@ impl Queue {
         waiting
     }
 
-    /// The number of requests that wait.
+    /// The number of waiting requests.
     pub(crate) fn len(&self) -> usize {
         self.lock().requests.len()
     }
 
-    /// Refuses new requests; those already in the queue are still served.
+    /// Refuses new requests. Requests in the queue are still served.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.room.close();
@@ -214,7 +215,8 @@ mod tests {
         queue.submit(request).await.unwrap();
     }
 
-    /// Takes a group in a thread of its own, and waits until that thread sleeps and has to be woken at so many requests.
+    /// Takes a group in another thread, and waits until that thread sleeps and is to be woken at the given number of
+    /// requests.
     fn take_beside(queue: &Arc<Queue>, gathering: Gathering) -> thread::JoinHandle<usize> {
         let taker = Arc::clone(queue);
         let taking = thread::spawn(move || match taker.take(None, gathering) {
@@ -254,7 +256,7 @@ mod tests {
         assert!(matches!(taken, QueuedWork::Group(requests) if requests.len() == 1));
     }
 
-    /// Of many writers each is waited for, of few writers as many as in the last group.
+    /// With many writers, a group waits for each of them; with few writers, for as many requests as the last group had.
     #[test]
     fn the_last_group_and_the_requests_behind_it_tell_the_number_of_writers() {
         assert_eq!(Gathering::after(1, 0).requests, 1);

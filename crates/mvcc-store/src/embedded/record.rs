@@ -1,8 +1,8 @@
-//! The layout of a key-value pair on disk, and the stamp of a value's revision.
+//! The layout of a key-value pair on disk, and the revision that is stamped into a value.
 //!
-//! A record is a header of three little-endian integers (create revision, mod revision, lease or
-//! zero) and the value. The value in memory is a slice of the record, so that a new object exists
-//! once in the process although the engine's write buffer holds it too.
+//! A record is a header of three little-endian integers (create revision, mod revision, lease or zero) and the value.
+//! The value in memory is a slice of the record, so a new object exists only once in the process although the engine's
+//! write buffer contains it, too.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{KeyValue, LeaseId, Omittable, Revision, Value};
 
-/// Bytes in front of the value.
+/// Length of the header.
 const HEADER_BYTES: usize = 24;
 
 /// A pair together with its encoded record.
@@ -21,7 +21,7 @@ pub(crate) struct EncodedPair {
     pub(crate) record: Bytes,
 }
 
-/// Builds the pair that a put makes at `revision`.
+/// Builds the pair of a put at `revision`.
 pub(crate) fn record(
     key: Arc<[u8]>,
     value: &Value,
@@ -63,14 +63,14 @@ pub(crate) fn record(
     EncodedPair { pair, record }
 }
 
-/// Decodes a record as read from disk; `None` if it is too short to be one.
+/// Decodes a record from the disk; `None` if it is shorter than a header.
 pub(crate) fn decode(key: &[u8], record: &[u8]) -> Option<KeyValue> {
     let (create, rest) = split_u64(record)?;
     let (modified, rest) = split_u64(rest)?;
     let (lease, value) = split_u64(rest)?;
     Some(KeyValue {
         key: Arc::from(key),
-        // A copy: the record is a slice of a whole block of the engine, which would stay alive.
+        // Copied, because the record is a slice of a whole block of the engine, which would stay in memory.
         value: Bytes::copy_from_slice(value),
         create_revision: Revision(create),
         mod_revision: Revision(modified),

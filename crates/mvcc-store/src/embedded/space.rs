@@ -1,8 +1,8 @@
-//! The room for a transaction: on the disk, and under the quota on stored objects, all of which are
-//! in memory.
+//! The check of the space for a transaction: on the disk, and under the quota on stored objects, all of which are in
+//! memory.
 //!
-//! New keys are refused first. Changes, and keys with a lease (events), may use a part more, so
-//! that the problems of a full store can be reported and solved; deletions are always allowed.
+//! New keys are refused first. Changes, and keys with a lease (events), may exceed the quota by a fraction, so that the
+//! problems of a full store can be reported and solved. Deletions are always allowed.
 
 use super::limits::FREE_BYTES_MIN;
 use crate::StoreError;
@@ -12,17 +12,17 @@ const CHANGES_BEYOND: u64 = 16;
 /// Keys with a lease may exceed the quota by this fraction.
 const LEASED_BEYOND: u64 = 32;
 
-/// The store counts as full without space for the largest object that clients may create, or for this part of
-/// a small quota.
+/// The store counts as full without space for the largest object that clients may create, or for this fraction of a
+/// small quota.
 const OBJECT_BYTES: u64 = 1536 * 1024;
 const OBJECT_PART: u64 = 8;
 
 /// The space requirement of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SpaceNeed {
-    /// The transaction increases no value.
+    /// The transaction enlarges no value.
     Nothing,
-    /// The transaction increases an existing value.
+    /// The transaction enlarges an existing value.
     Change,
     /// The transaction adds keys, all of them with a lease.
     Leased,
@@ -35,13 +35,13 @@ pub(crate) enum SpaceNeed {
 pub(crate) struct Space {
     /// Free bytes on the disk.
     pub(crate) free_bytes: u64,
-    /// The quota: most bytes of live keys and values.
+    /// The quota: the maximum number of bytes of live keys and values.
     pub(crate) live_bytes_max: u64,
 }
 
 impl Space {
-    /// The reason why new keys are refused at this number of live bytes, if they are: there is no space for a
-    /// large object. A small one may still fit.
+    /// The reason why new keys are refused at this number of live bytes, if they are: there is no space for a large
+    /// object. A small object may still fit.
     pub(crate) fn full(&self, live_bytes: u64) -> Option<StoreError> {
         let another = (self.live_bytes_max / OBJECT_PART).min(OBJECT_BYTES);
         match self.check(SpaceNeed::New, live_bytes.saturating_add(another)) {

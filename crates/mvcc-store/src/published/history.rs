@@ -1,4 +1,4 @@
-//! The window of recent commits that feeds watches and reads at older revisions.
+//! The window of recent commits, which serves watches and reads at older revisions.
 
 use std::{
     collections::VecDeque,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::{Event, EventKind, KeyValue, Limits, Revision, StoreError};
 
-/// Overhead of a change in the history beside the bytes of keys and former values.
+/// Memory of a change in the history, in addition to the bytes of keys and former values.
 const COMMIT_OVERHEAD_BYTES: usize = 256;
 
 /// The change of one key in a commit.
@@ -23,7 +23,7 @@ pub struct KeyChange {
 }
 
 impl KeyChange {
-    /// The change as a watch event.
+    /// Converts the change to a watch event.
     pub(super) fn event(&self, revision: Revision) -> Event {
         Event {
             key: Arc::clone(&self.key),
@@ -40,19 +40,19 @@ impl KeyChange {
 /// All changes of one revision.
 #[derive(Debug)]
 pub struct Commit {
-    /// The revision that the commit made.
+    /// The revision of the commit.
     pub revision: Revision,
     pub(super) at: Instant,
-    /// The changes; each key once.
+    /// The changes; each key appears once.
     pub changes: Vec<KeyChange>,
-    /// Memory that only the history keeps alive, roughly: the former values.
+    /// Approximate memory that only the history keeps alive: the former values.
     pub(super) bytes: usize,
-    /// Memory that a slow watcher may keep alive: the new values too.
+    /// Approximate memory that a slow watcher may keep alive; it includes the new values.
     pub(super) bytes_watched: usize,
 }
 
 impl Commit {
-    /// Gathers the changes of a revision.
+    /// Collects the changes of a revision.
     pub(crate) fn new(revision: Revision, at: Instant, changes: Vec<KeyChange>) -> Self {
         let len = |pair: &Option<Arc<KeyValue>>| pair.as_ref().map_or(0, |pair| pair.value.len());
         let keys: usize = changes.iter().map(|change| change.key.len()).sum();
@@ -90,7 +90,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// An empty history: the state at `floor` is known and nothing before it.
+    /// An empty history, in which the state at `floor` is known, but no state before it.
     pub(super) fn new(floor: Revision, limits: &Limits) -> Self {
         Self {
             commits: VecDeque::new(),
@@ -112,7 +112,7 @@ impl History {
         self.commits.push_back(commit);
     }
 
-    /// Drops commits beyond the age or size limit.
+    /// Drops commits beyond the limits of age or size.
     pub(super) fn trim(&mut self, now: Instant) {
         while let Some(oldest) = self.commits.front() {
             let expired = now.saturating_duration_since(oldest.at) > self.window;
@@ -126,7 +126,7 @@ impl History {
         }
     }
 
-    /// Drops everything up to and including `revision`.
+    /// Drops the history up to and including `revision`.
     pub(super) fn compact(&mut self, revision: Revision) {
         while self
             .commits
@@ -145,7 +145,7 @@ impl History {
         }
     }
 
-    /// The commits after `revision`, newest last, to compute the state at `revision`.
+    /// The commits after `revision`, newest last. They serve to compute the state at `revision`.
     pub(super) fn after(
         &self,
         revision: Revision,
@@ -162,7 +162,7 @@ impl History {
         Ok(self.commits.range(start..))
     }
 
-    /// The commits from `revision` on, newest last, for a watch.
+    /// The commits since `revision` (inclusive), newest last, for a watch.
     pub(super) fn from(
         &self,
         revision: Revision,

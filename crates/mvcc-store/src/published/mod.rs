@@ -1,7 +1,7 @@
-//! The state that readers and watchers see: the live keys, their revision, the recent history, and
-//! the watchers themselves. All of it is in memory, whatever the engine.
+//! The state that readers and watchers see: the live keys, their revision, the recent history, and the watchers
+//! themselves. All of it is in memory, regardless of the engine.
 //!
-//! An engine is the only writer. The embedded engine publishes the transactions that its disk has
+//! An engine is the only writer. The embedded engine publishes the transactions that are on its disk
 //! ([`Published::publish`]); the engine over etcd publishes the events of etcd's watch ([`Published::apply`]).
 
 mod history;
@@ -29,10 +29,10 @@ use self::{
 };
 use crate::{KeyValue, Limits, Range, RangeResult, Revision, StoreError, WatchStream};
 
-/// The live keys. Cloning it is a snapshot: constant time, shared memory.
+/// The live keys. A clone is a snapshot: it takes constant time and shares memory.
 pub type LiveKeys = OrdMap<Arc<[u8]>, Arc<KeyValue>>;
 
-/// Approximate memory overhead of a live pair beside the bytes of its key and value.
+/// Approximate memory overhead of a live pair, in addition to the bytes of its key and value.
 const PAIR_OVERHEAD_BYTES: u64 = 256;
 
 /// The memory of a pair in bytes.
@@ -62,7 +62,7 @@ pub struct NewestKeys {
 }
 
 impl Published {
-    /// The state right after opening. Earlier history is unknown, except in a new store.
+    /// The state directly after opening. Earlier history is unknown, except in a new store.
     pub fn new(live: LiveKeys, revision: Revision, limits: &Limits) -> Self {
         Self {
             state: Arc::new(RwLock::new(PublishedState::new(
@@ -103,7 +103,7 @@ impl Published {
         (state.live_bytes, state.history.bytes())
     }
 
-    /// Counts the bytes of the live pairs by owner from now on.
+    /// Starts to count the bytes of the live pairs by owner.
     pub fn count_by_owner(&self, owner_of: OwnerOf) {
         let mut state = self.write();
         state.owned = OwnedBytes::count(Some(owner_of), &state.live);
@@ -119,8 +119,8 @@ impl Published {
         self.read().owned.largest()
     }
 
-    /// Reads a range as [`Store::range`](crate::Store::range) does. The state is taken at the call,
-    /// the range is read when the future is polled.
+    /// Reads a range as [`Store::range`](crate::Store::range) does. The snapshot is taken at the call, and read when
+    /// the future is polled.
     pub fn range(
         &self,
         range: Range,
@@ -133,7 +133,7 @@ impl Published {
     ///
     /// *Errors.* `Compacted` or `Future`.
     pub fn watch(&self, prefix: &[u8], from: Revision) -> Result<WatchStream, StoreError> {
-        // Held while reading the history, so that no commit falls between replay and stream.
+        // Locked while the history is read, so that no commit is lost between the replay and the stream.
         let mut hub = watch::lock(&self.hub);
         let state = self.read();
         if from.0 > state.revision.0 + 1 {
@@ -153,7 +153,7 @@ impl Published {
         Ok(hub.register(shared, prefix, replay, revision).boxed())
     }
 
-    /// Forgets history up to and including `revision`.
+    /// Drops the history up to and including `revision`.
     ///
     /// *Errors.* `Future`.
     pub fn compact(&self, revision: Revision) -> Result<(), StoreError> {
@@ -168,7 +168,7 @@ impl Published {
         Ok(())
     }
 
-    /// Publishes the state after these commits. Returns whether anybody watches.
+    /// Publishes the state after these commits. Returns whether there are watchers.
     pub fn publish(&self, newest: NewestKeys, commits: &[Arc<Commit>], now: Instant) -> bool {
         let mut hub = watch::lock(&self.hub);
         {
@@ -189,8 +189,8 @@ impl Published {
         !hub.is_empty()
     }
 
-    /// Publishes one revision that changes these keys: to a pair, or to nothing. A key that stays
-    /// absent does not count. Without changes, only the revision moves on.
+    /// Publishes one revision that sets or deletes the given keys. A deletion of an absent key is no change. Without
+    /// changes, only the revision advances.
     pub fn apply(
         &self,
         revision: Revision,
@@ -201,7 +201,7 @@ impl Published {
         let mut changes = Vec::with_capacity(changed.len());
         for (key, pair) in changed {
             let previous = newest.live.get(&key).cloned();
-            // One copy of a key lives as long as the key does.
+            // The key of the former pair is reused, so that only one copy of a key exists.
             let key = previous.as_ref().map_or(key, |pair| Arc::clone(&pair.key));
             let current = pair.map(|pair| {
                 let key = Arc::clone(&key);
@@ -233,7 +233,7 @@ impl Published {
         commit
     }
 
-    /// Replaces everything: the history in between is unknown, so all watchers are cut off.
+    /// Replaces the whole state. The history in between is unknown, so all watchers are cut off.
     pub fn replace(&self, live: LiveKeys, revision: Revision) {
         let mut hub = watch::lock(&self.hub);
         let mut state = self.write();
@@ -244,7 +244,7 @@ impl Published {
         hub.cut();
     }
 
-    /// Sends a progress mark to every watcher that is behind only because nothing affected it.
+    /// Sends a progress mark to every watcher that is behind only because no commit concerned it.
     pub fn mark_progress(&self) {
         let mut hub = watch::lock(&self.hub);
         hub.mark_progress(self.revision());

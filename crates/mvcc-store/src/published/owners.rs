@@ -1,18 +1,18 @@
-//! The bytes of live pairs by owner. The program that uses the store says which part of a key is its owner.
+//! The bytes of live pairs by owner. The user of the store defines which part of a key is the owner.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{LiveKeys, history::Commit, pair_bytes};
 use crate::KeyValue;
 
-/// The owner that a key names, if it has one.
+/// Returns the owner of a key; `None` if the key has no owner.
 pub type OwnerOf = fn(&[u8]) -> Option<&[u8]>;
 
-/// The bytes of the live pairs of each owner. Empty until the owners are known.
+/// The bytes of the live pairs of each owner. Empty until counting starts.
 #[derive(Debug, Default)]
 pub(super) struct OwnedBytes {
     owner_of: Option<OwnerOf>,
-    /// Owners without a pair are not in it.
+    /// Owners without a pair have no entry.
     bytes: BTreeMap<Arc<[u8]>, u64>,
 }
 
@@ -30,7 +30,7 @@ impl OwnedBytes {
         counted
     }
 
-    /// Counts the changes of a commit.
+    /// Applies the changes of a commit to the counts.
     pub(super) fn apply(&mut self, commit: &Commit) {
         for change in &commit.changes {
             self.change(change.previous.as_deref(), change.current.as_deref());

@@ -24,7 +24,7 @@ pub(super) struct PublishedState {
 }
 
 impl PublishedState {
-    /// The state right after opening. Earlier history is unknown, except in a new store.
+    /// The state directly after opening. Earlier history is unknown, except in a new store.
     pub(super) fn new(
         live: LiveKeys,
         revision: Revision,
@@ -49,7 +49,7 @@ impl PublishedState {
         }
     }
 
-    /// The data for answering a range, taken under the lock; constant time for the newest revision.
+    /// The data for reading a range, taken under the lock. It takes constant time for the newest revision.
     pub(super) fn snapshot(&self, revision: Option<Revision>) -> Result<Snapshot, StoreError> {
         let revision = match revision {
             None => self.revision,
@@ -74,21 +74,20 @@ impl PublishedState {
     }
 }
 
-/// The state at one revision, detached from the store.
+/// The state at one revision, independent of the store.
 pub(super) struct Snapshot {
     live: LiveKeys,
     revision: Revision,
-    /// Commits after `revision`, still to be undone.
+    /// The commits after `revision`, which must be undone.
     newer: Vec<Arc<Commit>>,
 }
 
-/// Pairs that are read in one poll: 5,000 took 5 ms on a busy machine. A count copies nothing, and is
-/// not cut.
+/// Number of pairs that are read in one poll: 5,000 pairs took 5 ms on a busy machine. A count copies nothing, and is
+/// not split.
 const PAIRS_IN_A_POLL: usize = 1000;
 
 impl Snapshot {
-    /// Reads a range at its revision, in the order of keys. Other tasks go first after
-    /// [`PAIRS_IN_A_POLL`].
+    /// Reads a range at its revision, in the order of keys. Other tasks run after each [`PAIRS_IN_A_POLL`] pairs.
     pub(super) async fn range(mut self, range: &Range) -> RangeResult {
         self.rewind(range);
         let limit = range.limit.unwrap_or(usize::MAX);
@@ -126,7 +125,7 @@ impl Snapshot {
         }
     }
 
-    /// Undoes the newer commits within the range, newest first.
+    /// Undoes the newer commits within the range, starting with the newest.
     fn rewind(&mut self, range: &Range) {
         for commit in std::mem::take(&mut self.newer).iter().rev() {
             for change in commit
@@ -164,7 +163,7 @@ mod tests {
     use super::*;
     use crate::Omittable;
 
-    /// Answers of other requests do not wait for a long list: a read of many pairs is cut in parts.
+    /// A read of many pairs is split, so that other requests do not wait for a long list.
     #[test]
     fn a_bounded_number_of_pairs_is_read_in_one_poll() {
         let pair = |number: usize| {

@@ -1,9 +1,9 @@
 //! The watchers, and the bounded buffer between the commit thread and each watcher.
 //!
-//! The commit thread only passes a reference to the commit to the affected watchers; the watcher's
-//! own task filters and copies the events. A watcher whose buffer is full loses it at once and keeps
-//! only its place in the history, so that a client that does not read keeps no old commits in memory.
-//! It goes on from there, and is cut off if the history no longer has what it missed.
+//! The commit thread only passes a reference to the commit to the affected watchers; the task of each watcher filters
+//! and copies the events. A watcher with a full buffer loses the buffer at once and keeps only its position in the
+//! history, so that a client that does not read keeps no old commits in memory. The watcher continues from the history,
+//! and is cut off if the history no longer has the missed commits.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -17,10 +17,10 @@ use futures::{Stream, task::AtomicWaker};
 use super::{history::Commit, state::PublishedState};
 use crate::{Limits, Revision, StoreError, WatchEvents};
 
-/// An empty buffer keeps capacity for at most this many items.
+/// Capacity that an empty buffer keeps, in items.
 const IDLE_ITEMS_MAX: usize = 16;
 
-/// Commits of the history that a watcher looks at in one go, while commits wait for it.
+/// Number of commits in the history that a watcher processes in one step while new commits wait.
 const CATCH_UP_COMMITS: usize = 1000;
 
 enum Item {
@@ -31,7 +31,7 @@ enum Item {
 }
 
 impl Item {
-    /// The first revision that the watcher does not have before this item.
+    /// The first revision that the watcher has not received before this item.
     fn first_missing(&self) -> Revision {
         match self {
             Self::Replay(commit) | Self::Commit(commit) => commit.revision,
@@ -40,7 +40,7 @@ impl Item {
     }
 }
 
-/// The reason for the end of the stream.
+/// The reason why a stream has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     /// The watcher was slower than the history.
@@ -49,28 +49,28 @@ enum End {
     Closed,
 }
 
-/// The items that wait for a watcher.
+/// The buffer of a watcher.
 #[derive(Default)]
 struct Waiting {
     items: VecDeque<Item>,
     /// The number and size of the items after the replay.
     commits: usize,
     bytes: usize,
-    /// The buffer was full: after the items, the watcher reads the history from this revision on.
+    /// The first revision to read from the history after the items; set when the buffer was full.
     behind: Option<Revision>,
     end: Option<End>,
 }
 
-/// The next thing for a watcher.
+/// The next step of a watcher.
 enum Next {
     Item(Item),
-    /// The history from this revision on.
+    /// Read the history from this revision on.
     History(Revision),
     End(End),
     Nothing,
 }
 
-/// The shared state of both ends of a watcher's buffer.
+/// The state that both ends of a watcher's buffer share.
 #[derive(Default)]
 struct Buffer {
     waiting: Mutex<Waiting>,
@@ -82,7 +82,7 @@ impl Buffer {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the stream; an earlier reason stays.
+    /// Ends the stream. If the stream has ended already, the earlier reason stays.
     fn end(&self, why: End) {
         let mut waiting = self.lock();
         if waiting.end.is_none() {
@@ -100,7 +100,7 @@ impl Buffer {
 struct Watcher {
     prefix: Arc<[u8]>,
     buffer: Arc<Buffer>,
-    /// Everything up to this revision was delivered, or was marked as not affecting this watcher.
+    /// The revision up to which all changes were delivered or do not concern this watcher.
     marked: Revision,
 }
 
@@ -110,21 +110,21 @@ struct Watcher {
 pub(super) struct WatchHub {
     watchers: BTreeMap<u64, Watcher>,
     by_prefix: HashMap<Arc<[u8]>, BTreeSet<u64>>,
-    /// The number of watched prefixes of each length, so that the watchers of a key are found by
-    /// looking up a few of its own prefixes.
+    /// The number of watched prefixes of each length. The watchers of a key are found by a lookup of a few prefixes of
+    /// the key.
     prefix_lengths: BTreeMap<usize, usize>,
     next_id: u64,
     commits_max: usize,
     bytes_max: usize,
 }
 
-/// A hub that watchers and the commit thread share.
+/// The hub, which watchers and the commit thread share.
 pub(super) type SharedHub = Arc<Mutex<WatchHub>>;
 
-/// A state that watchers and the commit thread share.
+/// The state, which watchers and the commit thread share.
 pub(super) type SharedState = Arc<RwLock<PublishedState>>;
 
-/// Locks the hub. Its methods do not panic half-way, so a poisoned lock can still be used.
+/// Locks the hub. Its methods do not panic in the middle of a change, so a poisoned lock is still usable.
 pub(super) fn lock(hub: &Mutex<WatchHub>) -> MutexGuard<'_, WatchHub> {
     hub.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -142,7 +142,7 @@ impl WatchHub {
         }
     }
 
-    /// Registers a watcher that first gets `replay` and then everything after `revision`.
+    /// Registers a watcher that first gets `replay`, and then everything after `revision`.
     pub(super) fn register(
         &mut self,
         (shared, state): (&SharedHub, &SharedState),
@@ -230,7 +230,7 @@ impl WatchHub {
         ids
     }
 
-    /// Sends a progress mark to every watcher that is behind only because nothing affected it.
+    /// Sends a progress mark to every watcher that is behind only because no commit concerned it.
     pub(super) fn mark_progress(&mut self, revision: Revision) {
         for watcher in self
             .watchers
@@ -246,7 +246,7 @@ impl WatchHub {
         self.watchers.is_empty()
     }
 
-    /// Cuts all watchers off: they missed changes.
+    /// Cuts off all watchers, because they missed changes.
     pub(super) fn cut(&mut self) {
         for watcher in self.watchers.values() {
             watcher.buffer.end(End::Cut);
@@ -263,7 +263,7 @@ impl WatchHub {
 }
 
 impl Watcher {
-    /// Adds a commit, or empties a full buffer.
+    /// Adds a commit, or drops a full buffer.
     fn offer(&mut self, commit: &Arc<Commit>, commits_max: usize, bytes_max: usize) {
         self.marked = commit.revision;
         let mut waiting = self.buffer.lock();
@@ -285,7 +285,7 @@ impl Watcher {
         self.buffer.waker.wake();
     }
 
-    /// Adds a progress mark; of consecutive marks only the last is kept.
+    /// Adds a progress mark. Of consecutive marks, only the last one is kept.
     fn mark(&mut self, revision: Revision) {
         self.marked = revision;
         let mut waiting = self.buffer.lock();
@@ -307,7 +307,7 @@ impl Drop for Watcher {
     }
 }
 
-/// The receiving end: a stream of events. Dropping it ends the watch.
+/// The receiver of a watch: a stream of events. Dropping it ends the watch.
 pub(super) struct Watch {
     id: u64,
     hub: Weak<Mutex<WatchHub>>,
@@ -339,19 +339,19 @@ impl Watch {
             waiting.commits -= 1;
         }
         if waiting.items.is_empty() && waiting.items.capacity() > IDLE_ITEMS_MAX {
-            // After a burst: most watchers are idle most of the time.
+            // Releases the memory of a burst, because most watchers are idle most of the time.
             waiting.items = VecDeque::new();
         }
         Next::Item(item)
     }
 
-    /// Takes the next commits from the history, or ends the watch if they are no longer there.
+    /// Reads the next commits from the history, or ends the watch if the history no longer has them.
     fn catch_up(&self, from: Revision) {
         let (Some(hub), Some(state)) = (self.hub.upgrade(), self.state.upgrade()) else {
             self.buffer.lock().behind = None;
             return self.buffer.end(End::Closed);
         };
-        // Held while reading the history, so that no commit falls between it and the stream.
+        // Locked while the history is read, so that no commit is lost between the history and the stream.
         let mut hub = lock(&hub);
         let state = state.read().unwrap_or_else(PoisonError::into_inner);
         let Ok(commits) = state.history.from(from) else {
@@ -377,7 +377,7 @@ impl Watch {
         }
     }
 
-    /// The next item, or the reason for the end; `None` if nothing is there yet.
+    /// The next item, or the reason for the end; `None` if there is neither yet.
     fn next(&self) -> Option<Result<Item, End>> {
         loop {
             match self.take() {
@@ -401,7 +401,7 @@ impl Stream for Watch {
             Some(taken) => taken,
             None => {
                 self.buffer.waker.register(context.waker());
-                // An item may have arrived in between.
+                // An item may have arrived in the meantime.
                 match self.next() {
                     Some(taken) => taken,
                     None => return Poll::Pending,

@@ -1,8 +1,8 @@
 //! Attached volumes: the node reports the volumes in use, and waits for volumes that are not attached yet.
 //!
-//! The order keeps a volume from being detached under a pod: first the node's status names the volume
-//! as in use, then the node reads that it is attached. The controller removes a volume from
-//! `volumesAttached` over the version of the Node in which it was not in use, and detaches afterwards.
+//! The order keeps a volume from being detached while a pod uses it. First the node reports the volume as in use in its
+//! status; then it reads that the volume is attached. The controller removes a volume from `volumesAttached` with the
+//! resourceVersion of a Node that did not use the volume, and detaches it afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -18,14 +18,14 @@ use tokio::time::Instant;
 use super::request::Identity;
 use crate::api::objects::in_time;
 
-/// Longest wait in one attempt to mount.
+/// The longest wait in one attempt to mount.
 const WAIT: Duration = Duration::from_secs(30);
-/// The pause after the first read, which is doubled after each, and the longest one: kubelet's.
+/// The delay after the first read, and the longest delay; the delay doubles after each read. The values are those of
+/// kubelet.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The attached volumes in use, by their unique names: those with a record on disk, and those for
-/// which a pod waits.
+/// The attached volumes in use, by their unique names: volumes with a record on disk, and volumes that a pod waits for.
 #[derive(Debug)]
 pub struct VolumesInUse {
     names: watch::Sender<BTreeSet<String>>,
@@ -39,7 +39,7 @@ struct State {
     expected: BTreeMap<String, usize>,
 }
 
-/// A pod waits for a volume, until this is dropped.
+/// A pod's wait for a volume, which ends when the value is dropped.
 pub struct AwaitedAttachment<'a> {
     all: &'a VolumesInUse,
     name: String,
@@ -57,7 +57,7 @@ impl Drop for AwaitedAttachment<'_> {
 }
 
 impl VolumesInUse {
-    /// The volumes that a former agent used.
+    /// The set with the volumes that a former agent has recorded on disk.
     pub fn new(recorded: BTreeSet<String>) -> Self {
         Self {
             names: watch::Sender::new(recorded.clone()),
@@ -83,27 +83,27 @@ impl VolumesInUse {
         AwaitedAttachment { all: self, name }
     }
 
-    /// Records that a volume has a record on disk.
+    /// Adds a volume that has a record on disk.
     pub fn record(&self, name: String) {
         self.change(|state| {
             state.recorded.insert(name);
         });
     }
 
-    /// Records that a volume has no record on disk any more.
+    /// Removes a volume whose record on disk was deleted.
     pub fn forget(&self, name: &str) {
         self.change(|state| {
             state.recorded.remove(name);
         });
     }
 
-    /// The volumes, with its later changes.
+    /// A receiver of the names of all volumes in use; it is notified of each change.
     pub fn changes(&self) -> watch::Receiver<BTreeSet<String>> {
         self.names.subscribe()
     }
 }
 
-/// Whether the Node says both: the volume is in use, and attached.
+/// Whether the status of the Node names the volume both as in use and as attached.
 fn is_ready(status: &NodeStatus, name: &str) -> bool {
     let in_use = status.volumes_in_use.iter().flatten();
     let mut attached = status.volumes_attached.iter().flatten();

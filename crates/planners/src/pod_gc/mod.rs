@@ -1,9 +1,9 @@
 //! Deletion of pods that no node will finish: their node is gone, they never had one, or too many
 //! pods have ended.
 //!
-//! **Guarantees**: a pod of a node without a Node object is deleted only after the node's lease was taken
-//! ([`missing`]), and the API server itself confirms that there is no Node (the executor asks); or when a
-//! person has tainted the node as out of service.
+//! **Guarantees**: a pod of a node without a Node object is deleted only after the node's Lease was fenced
+//! ([`missing`]) and the API server has confirmed to the executor that there is no Node. A terminating pod of an
+//! existing node is deleted only if a person has set the out-of-service taint on the node.
 
 pub mod missing;
 
@@ -27,8 +27,8 @@ pub struct Observed {
     pub pods: Vec<Arc<PodView>>,
     /// The Node objects.
     pub nodes: Vec<Arc<Node>>,
-    /// The nodes without a Node object, with the lease of each, which was read after the pods. A node
-    /// whose lease could not be read is not among them.
+    /// The nodes without a Node object, each with its Lease. The Leases were read after the pods. A node whose Lease
+    /// could not be read is not in the map.
     pub missing: BTreeMap<String, OrphanLease>,
 }
 
@@ -48,7 +48,7 @@ pub struct Removal {
 /// The reason why a pod is removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RemovalCause {
-    /// Its node is missing; to be confirmed by the API server.
+    /// The pod's node has no Node object; the executor confirms this with the API server before the deletion.
     NodeGone {
         /// Name of the node.
         node: String,
@@ -57,7 +57,7 @@ pub enum RemovalCause {
     OutOfService,
     /// It is being deleted and was never scheduled.
     NeverScheduled,
-    /// It has ended, and too many pods have.
+    /// The pod has ended, and the number of ended pods is above [`ENDED_MAX`].
     TooManyEnded,
 }
 
@@ -66,11 +66,11 @@ pub enum RemovalCause {
 pub struct PodGcPlan {
     /// Pods to remove, in order.
     pub remove: Vec<Removal>,
-    /// Leases of nodes without a Node object to take.
+    /// The Leases to take over; their nodes have no Node object.
     pub take: Vec<LeaseTakeover>,
-    /// Leases of nodes without a Node object to delete.
+    /// The Leases to delete; their nodes have no Node object.
     pub release: Vec<Release>,
-    /// The time until there is more to do about a node without a Node object.
+    /// The time until the next step for a node without a Node object.
     pub wake_after: Option<SignedDuration>,
 }
 
@@ -89,7 +89,7 @@ pub fn plan(observed: &Observed) -> PodGcPlan {
             None if deleting => Some(RemovalCause::NeverScheduled),
             None => None,
             Some(name) => match nodes.get(name) {
-                // Decided below, together with its other pods.
+                // The pods of such a node are planned together, below.
                 None if observed.missing.contains_key(name) => continue,
                 None => None,
                 Some(node) => {
@@ -117,8 +117,7 @@ pub fn plan(observed: &Observed) -> PodGcPlan {
     plan
 }
 
-/// A node counts as out of service only if it is also not Ready: on a Ready one a pod may still
-/// run.
+/// Whether a node has the out-of-service taint and is not Ready: a pod may still run on a Ready node.
 fn out_of_service(node: &Node) -> bool {
     node_conditions::is_out_of_service(node) && !node_conditions::is_ready(node)
 }

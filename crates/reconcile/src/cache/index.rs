@@ -1,4 +1,5 @@
-//! The contents of an index: the places of objects by their terms, without the type of the objects.
+//! The contents of an index: for each term, the slots of the objects that have it. The code does not know the type of
+//! the objects.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -11,11 +12,11 @@ use super::objects::ObjectPlace;
 type TermsOf = dyn Fn(&Stored) -> Vec<String> + Send + Sync;
 type Unchanged = dyn Fn(&Stored, &Stored) -> bool + Send + Sync;
 
-/// The terms under which an index finds an object.
+/// The terms under which an index lists an object.
 pub(super) struct IndexTerms {
     pub of: Box<TermsOf>,
-    /// Whether two states of an object have the same terms, without the cost of the terms; `false`
-    /// if only the terms can tell.
+    /// Compares two states of an object without computing their terms. `true` if the terms are certainly equal; `false`
+    /// if only the terms can decide.
     pub unchanged: Box<Unchanged>,
 }
 
@@ -24,8 +25,8 @@ pub(super) struct IndexState {
     entries: HashMap<String, Keys>,
 }
 
-/// The objects with one term, never empty. Many terms have one object, such as the name of a pod in
-/// a label; it needs no map.
+/// The objects with one term; never empty. Many terms belong to one object only, such as the name of a pod in a label,
+/// and need no map.
 enum Keys {
     One(Key, ObjectPlace),
     Many(BTreeMap<Key, ObjectPlace>),
@@ -44,7 +45,7 @@ impl Keys {
         }
     }
 
-    /// Removes a key; returns whether none is left.
+    /// Removes a key. Returns whether the set is empty afterwards.
     fn remove(&mut self, key: &Key) -> bool {
         match self {
             Self::One(only, _) => only == key,
@@ -81,7 +82,7 @@ impl IndexState {
         }
     }
 
-    /// The objects with that term, sorted by key.
+    /// The slots of the objects with the given term, sorted by key.
     pub fn places(&self, term: &str) -> impl Iterator<Item = ObjectPlace> {
         self.found(term).map(|(_, place)| place)
     }
@@ -95,8 +96,7 @@ impl IndexState {
         self.entries.get(term).into_iter().flat_map(Keys::iter)
     }
 
-    /// The objects with a term of one of the sets: of the set that has the fewest objects. Sorted
-    /// by key.
+    /// The objects that have any term of a set. The set with the fewest objects is used. Sorted by key.
     pub fn places_of_smallest(&self, sets: &[Vec<String>]) -> impl Iterator<Item = ObjectPlace> {
         let size = |terms: &&Vec<String>| -> usize {
             let counts = terms.iter().map(|term| self.count(term));
@@ -121,7 +121,7 @@ impl IndexState {
         self.take(key, (self.terms.of)(object));
     }
 
-    /// Updates the terms of an object. Most changes of an object change none of them.
+    /// Updates the terms of an object. Most changes of an object do not change its terms.
     pub fn replace(&mut self, key: &Key, place: ObjectPlace, old: &Stored, new: &Stored) {
         if (self.terms.unchanged)(old, new) {
             return;

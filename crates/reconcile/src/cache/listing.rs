@@ -1,22 +1,22 @@
-//! A list that a cache takes object by object.
+//! A list that a cache receives object by object.
 
 use super::objects::ObjectPlace;
 use crate::Key;
 
-/// The progress of a list. Until its end the cache loses no object, so each object keeps its place.
+/// The progress of a list. The cache removes no object before the list is complete, so each object keeps its slot.
 #[derive(Default)]
 pub(super) struct Listing {
-    /// Whether the list has the object at each place.
+    /// For each slot, whether the list contains its object.
     listed: Vec<bool>,
-    /// The highest resourceVersion of its objects.
+    /// The highest resourceVersion of the listed objects.
     pub version: u64,
-    /// The key from which on the cache is searched for objects that the complete list does not have; `None` while the list
-    /// is not complete, and after the search.
+    /// The key at which the search for deleted objects continues. A deleted object is in the cache but not in the
+    /// complete list. `None` while the list is not complete, and after the search.
     pub rest: Option<Key>,
 }
 
 impl Listing {
-    /// Takes an object of the list.
+    /// Adds an object of the list.
     pub fn add(&mut self, place: ObjectPlace, version: Option<u64>) {
         let number = place.number();
         if self.listed.len() <= number {
@@ -28,12 +28,12 @@ impl Listing {
         self.version = self.version.max(version.unwrap_or_default());
     }
 
-    /// The list is complete.
+    /// Marks the list as complete.
     pub fn end(&mut self) {
         self.rest = Some(Key::cluster(""));
     }
 
-    /// Whether the list has the object at that place.
+    /// Whether the list contains the object in the given slot.
     pub fn has(&self, place: ObjectPlace) -> bool {
         self.listed.get(place.number()) == Some(&true)
     }

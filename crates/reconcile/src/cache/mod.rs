@@ -1,10 +1,9 @@
-//! A shared, always current copy of the objects of one kind.
+//! A shared copy of all objects of one kind, which a watch keeps up to date.
 //!
-//! One list and watch feeds it; after an interruption it resumes, or lists again if the server's
-//! history was compacted (`410 Gone`), and reports the differences to subscribers. Objects are
-//! shared (`Arc`) and come without `managedFields`, which no reader uses and which the server keeps
-//! when they are not sent; of numerous kinds a smaller view can be stored instead
-//! ([`Cache::spawn_as`]).
+//! One list and watch feeds the cache. After an interruption the watch resumes; if the server's history was compacted
+//! (`410 Gone`), the cache lists again and reports the differences to subscribers. Objects are shared (`Arc`) and have
+//! no `managedFields`: no reader uses them, and the server keeps them when a client does not send them. For numerous
+//! kinds, the cache can store a smaller view instead ([`Cache::spawn_as`]).
 
 mod index;
 mod listing;
@@ -40,8 +39,8 @@ use listing::Listing;
 pub use pods_by_label::{PodsByLabel, label_term};
 use store::{Progress, Store};
 
-/// A handle on a cache; clones share it. Only this type knows the type of the objects: the code that stores,
-/// finds and delivers them is compiled once for all kinds.
+/// A handle on a cache; clones share the cache. Only this type knows the type of the objects. The code that stores,
+/// finds and delivers objects is compiled once for all kinds.
 pub struct Cache<K> {
     store: Arc<Store>,
     kind: PhantomData<fn() -> K>,
@@ -56,8 +55,8 @@ impl<K> Clone for Cache<K> {
     }
 }
 
-/// Finds objects by something other than their name, for instance pods by their owner's uid.
-/// Always as current as the cache it belongs to.
+/// Finds objects by something other than their name, for instance pods by their owner's uid. The index is always as
+/// current as its cache.
 pub struct Index<K> {
     store: Arc<Store>,
     number: usize,
@@ -75,7 +74,7 @@ impl<K> Clone for Index<K> {
 }
 
 impl<K: Object> Cache<K> {
-    /// Starts to list and watch; ends with its component.
+    /// Starts a list and watch, which end with the component.
     ///
     /// `Api<PartialObjectMeta<K>>` gives a cache of metadata only.
     pub fn spawn(api: Api<K>, config: Config, component: impl Into<Component>) -> Self {
@@ -88,7 +87,7 @@ impl<K: Object> Cache<K> {
         )
     }
 
-    /// As [`spawn`](Cache::spawn), of all objects of the kind.
+    /// Starts a cache of all objects of the kind; see [`spawn`](Cache::spawn).
     pub fn spawn_all(client: &Client, component: &Component) -> Self
     where
         K::DynamicType: Default,
@@ -97,27 +96,25 @@ impl<K: Object> Cache<K> {
         Self::spawn(Api::all(client.clone()), config, component.clone())
     }
 
-    /// A cache fed from a stream of events, as a watcher gives them; ends with the stream.
+    /// A cache that receives its events from a stream, such as a watcher's, and ends with the stream.
     pub fn from_events(events: impl Stream<Item = Event<K>> + Send + 'static) -> Self {
         Self::fed(|object| Identity::of(object), events)
     }
 }
 
-/// Drops unused fields and the spare capacity of decoded lists: the object may be stored for
-/// months.
+/// Drops unused fields and the spare capacity of decoded lists, because the cache may store the object for months.
 fn as_it_is<K: Object>(mut object: K) -> K {
     object.meta_mut().managed_fields = None;
     object.clone()
 }
 
-/// The kind in a path such as `/api/v1/namespaces/default/pods`. The namespace is left out of data
-/// that everyone can see.
+/// The kind in a path such as `/api/v1/namespaces/default/pods`. The namespace is omitted, because everyone can see the
+/// data that contains the result.
 fn plural(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }
 
-/// Whether an error is a failure of the watch. A kind that is not served (any more) is not a
-/// failure.
+/// Whether an error is a failure of the watch. The error of a kind that is not served (any more) is not a failure.
 fn is_of_the_watch(error: &WatchError) -> bool {
     let (WatchError::List(cause) | WatchError::Start(cause)) = error else {
         return true;
@@ -125,17 +122,17 @@ fn is_of_the_watch(error: &WatchError) -> bool {
     refusal(cause) != WriteRefusal::NotFound
 }
 
-/// The receiver of a watch's events. It decodes objects, so that the watch itself knows no kind.
+/// The receiver of a watch's events. The receiver decodes the objects, so the watch itself knows no kind.
 trait Sink: Send {
-    /// Takes an event.
+    /// Processes an event.
     fn take(&mut self, event: Event<Bytes>) -> serde_json::Result<()>;
-    /// Continues the end of a list, as [`Store::sweep`].
+    /// Continues the end of a list; see [`Store::sweep`].
     fn sweep(&mut self) -> usize;
-    /// The watch has ended.
+    /// Records that the watch has ended.
     fn stop(&self);
 }
 
-/// Stores the result of `decode` for an object's text.
+/// Stores the result of `decode` for the text of each object.
 struct Feed<F> {
     store: Arc<Store>,
     listing: Listing,
@@ -147,7 +144,7 @@ where
     F: FnMut(&[u8]) -> serde_json::Result<Arc<Stored>> + Send,
 {
     fn take(&mut self, event: Event<Bytes>) -> serde_json::Result<()> {
-        // The last state of an object is the one of the event before.
+        // The last state of a deleted object is the state of the event before.
         if let Event::Delete(text) = &event
             && let Some(key) = key_of(text)
         {
@@ -168,7 +165,7 @@ where
     }
 }
 
-/// The key of an object that is not decoded.
+/// The key of an object, read from its text without decoding the object.
 fn key_of(object: &[u8]) -> Option<Key> {
     let text = |name| {
         let found = find_string(object, &["metadata", name]);
@@ -178,7 +175,7 @@ fn key_of(object: &[u8]) -> Option<Key> {
     Some(Key::new(namespace, name))
 }
 
-/// Takes events until their stream ends.
+/// Processes events until their stream ends.
 async fn take_all(store: Arc<Store>, mut events: BoxStream<'static, Event<Arc<Stored>>>) {
     let mut listing = Listing::default();
     while let Some(event) = events.next().await {
@@ -189,7 +186,7 @@ async fn take_all(store: Arc<Store>, mut events: BoxStream<'static, Event<Arc<St
     store.stop();
 }
 
-/// Ends a list in portions, between which other tasks go first.
+/// Ends a list in portions. Other tasks run between two portions.
 async fn sweep_all(mut sweep: impl FnMut() -> usize) {
     loop {
         match sweep() {
@@ -199,7 +196,7 @@ async fn sweep_all(mut sweep: impl FnMut() -> usize) {
     }
 }
 
-/// The bytes of an event's object.
+/// The length of an event's object in bytes.
 fn bytes_of(event: &Event<Bytes>) -> usize {
     match event {
         Event::InitApply(text) | Event::Apply(text) | Event::Delete(text) => text.len(),
@@ -207,7 +204,7 @@ fn bytes_of(event: &Event<Bytes>) -> usize {
     }
 }
 
-/// Takes an event; for a long object, the runtime continues without this thread.
+/// Processes an event. For a long object, the runtime continues on other threads.
 fn take_event(sink: &mut dyn Sink, event: Event<Bytes>) -> serde_json::Result<()> {
     match bytes_of(&event) > limits::DECODED_BYTES_MAX {
         true => block_in_place(|| sink.take(event)),
@@ -215,7 +212,7 @@ fn take_event(sink: &mut dyn Sink, event: Event<Bytes>) -> serde_json::Result<()
     }
 }
 
-/// Follows a watch until the shutdown.
+/// Runs a watch until the shutdown.
 async fn follow(
     watcher: Watcher,
     sink: Box<dyn Sink>,
@@ -239,7 +236,7 @@ async fn take_until(
             () = &mut stopped => break,
             next = watcher.next() => next,
         };
-        // A list that only begins is no sign of health.
+        // The begin of a list is no sign of health.
         let begins = matches!(next, Ok(Event::Init));
         let units = next.as_ref().map_or(0, |event| {
             limits::OBJECT_UNITS.max(bytes_of(event) / limits::DECODED_BYTES_PER_UNIT)
@@ -273,8 +270,8 @@ async fn take_until(
 }
 
 impl<K: Send + Sync + 'static> Cache<K> {
-    /// Like [`spawn`](Cache::spawn), for readers that need little of numerous objects: the result
-    /// of `read` for an object's JSON text is stored, with the key from `identity`.
+    /// Starts a cache of reduced objects, for readers that need few fields of numerous objects. The cache stores the
+    /// result of `read` for an object's JSON text, under the key from `identity`.
     pub fn spawn_as<W: Resource>(
         api: Api<W>,
         config: Config,
@@ -294,7 +291,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
         cache
     }
 
-    /// A cache fed from a stream of events; ends with the stream.
+    /// A cache that receives its events from a stream, and ends with the stream.
     pub(crate) fn fed(
         identity: fn(&K) -> Identity<'_>,
         events: impl Stream<Item = Event<K>> + Send + 'static,
@@ -315,12 +312,12 @@ impl<K: Send + Sync + 'static> Cache<K> {
         }
     }
 
-    /// The object of that name (namespace empty for cluster-scoped kinds).
+    /// The object with the given name; the namespace is empty for cluster-scoped kinds.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         self.get_key(&Key::new(namespace, name))
     }
 
-    /// The object of that key.
+    /// The object with the given key.
     pub fn get_key(&self, key: &Key) -> Option<Arc<K>> {
         self.store.get(key).and_then(typed)
     }
@@ -340,12 +337,12 @@ impl<K: Send + Sync + 'static> Cache<K> {
         self.store.len()
     }
 
-    /// Whether there is no object.
+    /// Whether the cache has no object.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Waits until the first list is complete. `false` when the cache stopped before that.
+    /// Waits until the first list is complete. Returns `false` if the cache stops before that.
     pub async fn wait_synced(&self) -> bool {
         self.store.wait_synced().await
     }
@@ -355,22 +352,22 @@ impl<K: Send + Sync + 'static> Cache<K> {
         self.store.progress() == Progress::Synced
     }
 
-    /// Whether it has ended: its contents no longer change.
+    /// Whether the cache has ended, so that its contents no longer change.
     pub fn is_stopped(&self) -> bool {
         self.store.progress() == Progress::Stopped
     }
 
-    /// Whether it shows a write that got this resourceVersion, or what came after it: the written object may be
-    /// gone already.
+    /// Whether the cache includes the write with this resourceVersion. The written object may already be deleted or
+    /// replaced in the cache.
     pub fn has_reached(&self, resource_version: &str) -> bool {
         self.store.has_reached(resource_version)
     }
 
-    /// Waits until the condition holds. It is judged now and after each event, and must depend on
-    /// this cache only. `false` when the cache stopped before that.
+    /// Waits until the condition holds. It is evaluated now and after each event, and must depend on this cache only.
+    /// Returns `false` if the cache stops before that.
     pub async fn wait_until(&self, holds: impl Fn() -> bool) -> bool {
         loop {
-            // Made before the look, so that no change after it is missed.
+            // Created before the evaluation, so that no later change is missed.
             let changed = self.store.changed();
             let stopped = self.is_stopped();
             if holds() {
@@ -383,23 +380,23 @@ impl<K: Send + Sync + 'static> Cache<K> {
         }
     }
 
-    /// A stream of the present objects, as [`ObjectChange::Applied`] without a previous state, and of every
-    /// later change. Dropping the stream ends the subscription.
+    /// A stream of the current objects, as [`ObjectChange::Applied`] without a previous state, and of every later
+    /// change. Dropping the stream ends the subscription.
     pub fn subscribe(&self) -> Changes<K> {
         Changes::new(self.store.subscribe(None))
     }
 
-    /// As [`subscribe`](Cache::subscribe), of the objects for which `wanted` holds: others do not wake the subscriber. It
-    /// must depend on fields that an object has from its creation on and keeps.
+    /// A subscription to the objects for which `wanted` holds; see [`subscribe`](Cache::subscribe). Other objects do
+    /// not wake the subscriber. `wanted` must depend only on fields that never change after the creation of an object.
     pub fn subscribe_to(&self, wanted: impl Fn(&K) -> bool + Send + Sync + 'static) -> Changes<K> {
         self.subscribe_to_changes(move |old, new| {
             old.is_some_and(&wanted) || new.is_some_and(&wanted)
         })
     }
 
-    /// As [`subscribe`](Cache::subscribe), of the changes for which `wanted` holds: others do not wake the
-    /// subscriber. It gets the states of the object before and after the change. The state that comes with a
-    /// change can be older than that in the cache, if the changes in between were not wanted.
+    /// A subscription to the changes for which `wanted` holds; see [`subscribe`](Cache::subscribe). Other changes do
+    /// not wake the subscriber. `wanted` gets the states of the object before and after the change. The previous state
+    /// in a change can be older than the last state of the cache, if `wanted` did not hold for the changes in between.
     pub fn subscribe_to_changes(
         &self,
         wanted: impl Fn(Option<&K>, Option<&K>) -> bool + Send + Sync + 'static,
@@ -412,13 +409,13 @@ impl<K: Send + Sync + 'static> Cache<K> {
         Changes::new(self.store.subscribe(Some(Box::new(wanted))))
     }
 
-    /// Adds an index: objects are found by each of their `terms`.
+    /// Adds an index that finds an object by each of its `terms`.
     pub fn index(&self, terms: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) -> Index<K> {
         self.index_unless(|_, _| false, terms)
     }
 
-    /// Adds an index for which a cheap comparison often shows that two states of an object have the
-    /// same terms: these are not computed then.
+    /// Adds an index with a cheap comparison of two states of an object. If the comparison shows that the terms are
+    /// equal, the terms are not computed.
     pub fn index_unless(
         &self,
         unchanged: fn(&K, &K) -> bool,
@@ -442,18 +439,17 @@ impl<K: Send + Sync + 'static> Cache<K> {
 }
 
 impl<K: Send + Sync + 'static> Index<K> {
-    /// The objects with that term, sorted by namespace and name.
+    /// The objects with the given term, sorted by namespace and name.
     pub fn get(&self, term: &str) -> Vec<Arc<K>> {
         all_typed(self.store.find(self.number, term))
     }
 
-    /// Whether an object has that term. It is cheaper than [`get`](Index::get), for terms that few objects have.
+    /// Whether any object has the given term. Cheaper than [`get`](Index::get).
     pub fn has(&self, term: &str) -> bool {
         self.store.has(self.number, term)
     }
 
-    /// The objects with a term of one of the sets: of the set that has the fewest objects. Sorted by
-    /// namespace and name.
+    /// The objects that have any term of a set. The set with the fewest objects is used. Sorted by namespace and name.
     fn of_smallest(&self, sets: &[Vec<String>]) -> Vec<Arc<K>> {
         all_typed(self.store.find_smallest(self.number, sets))
     }

@@ -1,4 +1,4 @@
-//! The objects of a cache by their keys, each at a place that indexes can name.
+//! The objects of a cache by their keys. Each object has a slot, by which indexes refer to it.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -7,13 +7,13 @@ use std::sync::Arc;
 use crate::Key;
 use crate::changes::Stored;
 
-/// The place of an object: the same for all states of it, so that an index finds the newest one
-/// without a search. After the removal of the object another one may get it.
+/// The slot of an object. All states of the object have the same slot, so an index finds the newest state without a
+/// search. After the removal of the object, another object may get the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ObjectPlace(usize);
 
 impl ObjectPlace {
-    /// Its number: below the number of places, which is the highest number of objects so far.
+    /// The number of the slot. It is less than the number of slots, which is the highest number of objects so far.
     pub fn number(self) -> usize {
         self.0
     }
@@ -31,7 +31,7 @@ impl Objects {
         self.at(*self.places.get(key)?)
     }
 
-    /// The object at a place.
+    /// The object in a slot.
     pub fn at(&self, place: ObjectPlace) -> Option<&Arc<Stored>> {
         self.kept.get(place.0)?.as_ref()
     }
@@ -45,7 +45,7 @@ impl Objects {
         self.found(self.places.iter())
     }
 
-    /// The objects from that key on, sorted.
+    /// The objects from the given key on, sorted by key.
     pub fn from(&self, key: Key) -> impl Iterator<Item = (&Key, ObjectPlace, &Arc<Stored>)> {
         self.found(self.places.range(key..))
     }
@@ -57,7 +57,7 @@ impl Objects {
         places.filter_map(|(key, place)| Some((key, *place, self.at(*place)?)))
     }
 
-    /// Stores the state of an object; returns its place and the previous state.
+    /// Stores the state of an object. Returns the object's slot and the previous state.
     pub fn insert(&mut self, key: &Key, object: Arc<Stored>) -> (ObjectPlace, Option<Arc<Stored>>) {
         let entry = match self.places.entry(key.clone()) {
             Entry::Occupied(known) => {
@@ -112,7 +112,7 @@ mod tests {
         let sorted: Vec<&Key> = objects.iter().map(|(key, ..)| key).collect();
         assert_eq!(sorted, [&a, &b]);
         assert_eq!(objects.from(b.clone()).count(), 1);
-        // The place of a removed object is used again.
+        // The slot of a removed object is reused.
         assert_eq!(number(objects.remove(&b).as_ref()), Some(2));
         assert_eq!(number(objects.at(place)), None);
         assert_eq!(objects.insert(&c, stored(4)).0, place);

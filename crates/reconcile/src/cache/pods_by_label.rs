@@ -1,4 +1,4 @@
-//! The pods that a label selector selects, without a walk over the other pods of the namespace.
+//! The pods that match a label selector, found without a walk over the other pods of the namespace.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use super::{Cache, Index};
 
 /// An index of pods by the values of their labels; clones share it.
 ///
-/// The cost of a selection is that of the rarest label that it requires. A selector that requires
-/// no value, such as `!canary`, is compared with each pod of the namespace.
+/// The cost of a selection is the number of pods with the rarest label that the selector requires. A selector without a
+/// required value, such as `!canary`, is compared with each pod of the namespace.
 #[derive(Clone)]
 pub struct PodsByLabel {
     pods: Cache<PodView>,
@@ -33,7 +33,7 @@ impl PodsByLabel {
         }
     }
 
-    /// The pods of the namespace that the selector selects, sorted by name.
+    /// The pods of the namespace that match the selector, sorted by name.
     pub fn selected(&self, namespace: &str, selector: &LabelSelector) -> Vec<Arc<PodView>> {
         let requirements = selector.requirements().iter();
         let sets = requirements.filter_map(|requirement| match &requirement.condition {
@@ -53,8 +53,8 @@ impl PodsByLabel {
         found
     }
 
-    /// The pods of the namespace with all of these labels, sorted by name; none if there are no
-    /// labels, as with the selector of a Service.
+    /// The pods of the namespace with all of these labels, sorted by name. Without labels the result is empty, as for
+    /// the selector of a Service.
     pub fn labelled(
         &self,
         namespace: &str,

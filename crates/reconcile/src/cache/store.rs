@@ -41,12 +41,12 @@ pub(super) enum Progress {
     Stopped,
 }
 
-/// The changes that concern a subscriber, by the states of the object before and after the change.
+/// Decides from the states of an object before and after a change whether the change concerns a subscriber.
 pub(super) type WantedChanges = dyn Fn(Option<&Stored>, Option<&Stored>) -> bool + Send + Sync;
 
 struct Subscriber {
     mailbox: Weak<Mailbox<Stored>>,
-    /// `None` for all.
+    /// `None` if all changes concern the subscriber.
     wanted: Option<Box<WantedChanges>>,
 }
 
@@ -64,13 +64,13 @@ impl Subscriber {
 
 struct State {
     objects: Objects,
-    /// The highest resourceVersion of an event, or of an object of a complete list.
+    /// The highest resourceVersion of all events and of all objects of complete lists.
     version: u64,
     subscribers: Vec<Subscriber>,
     /// The hash of keys in the mailboxes of subscribers.
     hashes: RandomState,
     indexes: Vec<IndexState>,
-    /// The namespace of the last object: most keys share it with their neighbours.
+    /// The namespace of the last object. The next key shares its memory if it has the same namespace, as most keys do.
     namespace: Arc<str>,
     stopped: bool,
 }
@@ -119,7 +119,7 @@ impl Store {
         self.read().objects.len()
     }
 
-    /// Waits until the first list is complete. `false` when the cache stopped before that.
+    /// Waits until the first list is complete. Returns `false` if the cache stops before that.
     pub(super) async fn wait_synced(&self) -> bool {
         let mut progress = self.progress.subscribe();
         let reached = progress
@@ -169,22 +169,21 @@ impl Store {
         state.indexes.len() - 1
     }
 
-    /// The objects with that term of an index, sorted by namespace and name.
+    /// The objects with the given term of an index, sorted by namespace and name.
     pub(super) fn find(&self, index: usize, term: &str) -> Vec<Arc<Stored>> {
         let state = self.read();
         let index = state.indexes.get(index);
         state.objects_of(index.into_iter().flat_map(|index| index.places(term)))
     }
 
-    /// Whether an object has that term of an index.
+    /// Whether any object has the given term of an index.
     pub(super) fn has(&self, index: usize, term: &str) -> bool {
         let state = self.read();
         let index = state.indexes.get(index);
         index.is_some_and(|index| index.has(term))
     }
 
-    /// The objects with a term of one of the sets: of the set that has the fewest objects. Sorted by
-    /// namespace and name.
+    /// The objects that have any term of a set. The set with the fewest objects is used. Sorted by namespace and name.
     pub(super) fn find_smallest(&self, index: usize, sets: &[Vec<String>]) -> Vec<Arc<Stored>> {
         let state = self.read();
         let index = state.indexes.get(index);
@@ -192,7 +191,7 @@ impl Store {
         state.objects_of(places.into_iter().flatten())
     }
 
-    /// Whether the objects are as new as a write that got this resourceVersion.
+    /// Whether the store includes the write with this resourceVersion.
     pub(super) fn has_reached(&self, resource_version: &str) -> bool {
         number(resource_version).is_some_and(|version| version <= self.read().version)
     }
@@ -205,7 +204,7 @@ impl Store {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an event. At the end of a list, [`Store::sweep`] has work to do before the next event.
+    /// Processes an event. After the end of a list, [`Store::sweep`] must finish before the next event.
     pub(super) fn take_event(&self, event: Event<Arc<Stored>>, listing: &mut Listing) {
         match event {
             Event::Init => *listing = Listing::default(),
@@ -229,8 +228,8 @@ impl Store {
         self.changed.notify_waiters();
     }
 
-    /// Continues to remove the objects that a complete list does not have, and returns the units of the work; 0 if nothing is
-    /// left to do. With tens of thousands of objects, all at once would keep the thread for a long time.
+    /// Removes the next portion of objects that are not in the complete list. Returns the units of work; 0 if nothing
+    /// is left to do. With tens of thousands of objects, one step would block the thread for a long time.
     pub(super) fn sweep(&self, listing: &mut Listing) -> usize {
         let Some(from) = listing.rest.take() else {
             return 0;
@@ -258,7 +257,7 @@ impl Store {
         limits::SWEEP_UNITS + gone.len()
     }
 
-    /// Handles the deletion of an object of which only the key is known.
+    /// Processes the deletion of an object by its key.
     pub(super) fn take_deleted(&self, key: &Key) {
         self.write().remove(key, None, &*self.identify);
         self.changed.notify_waiters();
@@ -278,12 +277,12 @@ impl Store {
     }
 }
 
-/// A resourceVersion, which is a decimal number (KEP-5504).
+/// The number of a resourceVersion, which is decimal (KEP-5504).
 fn number(resource_version: &str) -> Option<u64> {
     resource_version.parse().ok()
 }
 
-/// The objects that a task reads, which count as its work: a decision about many takes long.
+/// The objects that a task reads, counted as work of the task: a decision about many objects takes long.
 fn taken(objects: impl Iterator<Item = Arc<Stored>>) -> Vec<Arc<Stored>> {
     let objects: Vec<Arc<Stored>> = objects.collect();
     note_spent(objects.len() / limits::READ_OBJECTS_PER_UNIT);
@@ -299,7 +298,7 @@ impl State {
         self.version = self.version.max(version.unwrap_or_default());
     }
 
-    /// The keys of the next portion that the list does not have, and the first key after the portion.
+    /// The cached keys of the next portion that are not in the list, and the first key after the portion.
     fn not_listed(&self, listing: &Listing, from: Key) -> (Vec<Key>, Option<Key>) {
         let mut objects = self.objects.from(from);
         let portion = objects.by_ref().take(limits::SWEEP_OBJECTS);
@@ -308,7 +307,7 @@ impl State {
         (gone, objects.next().map(|(key, ..)| key.clone()))
     }
 
-    /// Takes the state of an object, and returns its place.
+    /// Stores the state of an object. Returns its slot.
     fn apply(&mut self, object: Arc<Stored>, identify: &dyn Identify) -> ObjectPlace {
         let new = identify.identity(object.as_ref());
         if *self.namespace != *new.namespace {
@@ -329,7 +328,7 @@ impl State {
                 index.insert(&key, place, object.as_ref());
             }
         }
-        // Another object under the same name: the end of the first was not seen.
+        // A new object has the same name: the cache missed the deletion of the old object.
         if let Some(old) = previous.take_if(|old| identify.identity(old.as_ref()).uid != new.uid) {
             self.tell(&key, ObjectChange::Deleted(old));
         }
@@ -337,7 +336,7 @@ impl State {
         place
     }
 
-    /// Removes the object of that key; `last` is its final state, if the event has it.
+    /// Removes the object with the given key; `last` is its final state, if the event contains it.
     fn remove(&mut self, key: &Key, last: Option<Arc<Stored>>, identify: &dyn Identify) {
         let Some(old) = self.objects.remove(key) else {
             return;
@@ -352,7 +351,7 @@ impl State {
     }
 
     fn tell(&mut self, key: &Key, change: ObjectChange<Stored>) {
-        // Few changes concern a subscriber.
+        // The hash is computed only if needed: few changes concern a subscriber.
         let hashed = LazyCell::new(|| hashed(key, &self.hashes));
         self.subscribers
             .retain(|subscriber| match subscriber.mailbox.upgrade() {

@@ -11,8 +11,8 @@ use super::feeds::CacheChange;
 use super::{Engine, is_running};
 use crate::reservations::Reservation;
 
-/// The cluster by the changes that the caches have delivered. It is updated change by change: a decision does
-/// not process objects that have not changed since the last one.
+/// The state of the cluster from the changes that the caches have delivered. Each change updates it, so a decision does
+/// not process unchanged objects again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ClusterState {
     /// The view without nominated pods.
@@ -21,7 +21,7 @@ pub(super) struct ClusterState {
     unplaced: BTreeMap<Key, Arc<PodView>>,
     /// The pods without a node that have a nominated node.
     nominated: BTreeSet<Key>,
-    /// The pods that are in the view because a node is reserved for them, by uid, each with that node.
+    /// The pods that are in the view because of a reservation; by uid, each with its reserved node.
     reserved: BTreeMap<Text, String>,
 }
 
@@ -31,7 +31,7 @@ impl ClusterState {
         self.view.nodes.len()
     }
 
-    /// Replaces the nodes on which volumes of claims could not be made lately.
+    /// Replaces the nodes on which provisioners have recently failed to create volumes of claims.
     pub fn refused(&mut self, nodes: BTreeMap<(String, String), BTreeSet<String>>) {
         self.view.refusals = nodes;
     }
@@ -86,8 +86,8 @@ impl ClusterState {
         self.view.pods.remove(&pod.uid);
     }
 
-    /// Puts pods on the nodes that are reserved for them, unless the caches show them on a node; pods without a
-    /// reservation go. Most reservations last for many decisions, and cost each of them little.
+    /// Adds each pod with a reservation to its reserved node, unless the caches show the pod on a node. Removes pods
+    /// whose reservation has ended. Most reservations last for many decisions, and cost each of them little.
     fn reserve<'r>(&mut self, reservations: impl Iterator<Item = &'r Reservation>) {
         let mut former = std::mem::take(&mut self.reserved);
         for Reservation { pod, node, .. } in reservations {
@@ -109,7 +109,7 @@ impl ClusterState {
 }
 
 impl Engine {
-    /// Decides about a pod. `reserved` is the node that an earlier decision reserved for it.
+    /// Decides about a pod. `reserved` is the node that an earlier decision has reserved for the pod.
     pub(super) fn decide(
         &mut self,
         key: &Key,
@@ -127,7 +127,7 @@ impl Engine {
         decision
     }
 
-    /// The nominated pods, as if they were on their nodes.
+    /// The nominated pods, as if they were on their nominated nodes.
     fn nominated_pods(&self) -> Vec<Arc<PodView>> {
         let known = self.world.nominated.iter();
         let keys: BTreeSet<&Key> = known.chain(self.nominations.keys()).collect();
@@ -152,7 +152,7 @@ fn keep<Q: Ord, K: Object, V: From<Arc<K>>>(
     };
 }
 
-/// The same for objects that are sorted by namespace and name.
+/// Applies a change to a list that is sorted by namespace and name.
 fn keep_sorted<K: Object>(objects: &mut Vec<Arc<K>>, change: &ObjectChange<K>) {
     let wanted = namespace_and_name(&**change.object());
     let at = objects.binary_search_by_key(&wanted, |object| namespace_and_name(&**object));
@@ -255,7 +255,7 @@ mod tests {
     }
 
     proptest! {
-        /// A view that follows all changes is the view of the last state.
+        /// A view that follows all changes equals a view of the last state.
         #[test]
         fn a_view_that_follows_is_a_view_made_anew(steps in prop::collection::vec(step(), 0..60)) {
             let mut world = ClusterState::default();

@@ -32,7 +32,7 @@ impl Engine {
         self.write_explanation(key);
     }
 
-    /// Tells why the volumes were not bound on the node that was chosen for the pod: it is placed anew.
+    /// Reports the reason why the volumes were not bound on the chosen node. The pod is scheduled again.
     pub(super) fn explain_unbound_volumes(&mut self, key: &Key, pod: &PodView, why: &str) {
         let message = format!("running PreBind plugin \"VolumeBinding\": binding volumes: {why}");
         self.warn(pod, &message);
@@ -45,8 +45,8 @@ impl Engine {
         self.write_explanation(key.clone());
     }
 
-    /// Writes the reason why the pod has no node, if the cache shows the pod without it. The end of a
-    /// write that is in progress, or the pod's next change, is the next occasion.
+    /// Writes the reason why the pod has no node, if the cached pod does not have the reason yet. If a write is in
+    /// progress, the next attempt is at the end of that write, or at the pod's next change.
     pub(super) fn write_explanation(&mut self, key: Key) {
         let Some(obstacle) = self.explanations.next(&key) else {
             return;
@@ -76,8 +76,8 @@ impl Engine {
         });
     }
 
-    /// Continues after the write of a reason. If the pod has not changed in the cache, its change is
-    /// still to come, or the write failed for another reason than a conflict.
+    /// Continues after the write of a reason. If the cached pod has not changed, its change will still arrive, or the
+    /// write failed for another reason than a conflict.
     pub(super) fn explained(&mut self, key: Key, pod: &PodView) {
         self.explanations.set_in_progress(&key, false);
         let current = self.caches.pods.get_key(&key);

@@ -1,4 +1,4 @@
-//! The changes of all caches, in one stream.
+//! The changes of all caches in one stream.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -107,7 +107,7 @@ impl CacheSubscriptions {
         poll_fn(|context| self.poll(context)).await
     }
 
-    /// A change that waits, if there is one; also if the task has done enough for one poll.
+    /// A waiting change, if there is one, even if the task has used up its units of work for this poll.
     pub fn ready(&mut self) -> Option<CacheChange> {
         unconstrained(self.next()).now_or_never()?.ok()
     }

@@ -1,4 +1,4 @@
-//! The scheduler's one loop: changes in, decisions out.
+//! The main loop of the scheduler: it receives changes and makes decisions.
 
 mod cluster_view;
 mod explaining;
@@ -55,11 +55,11 @@ struct Caches {
     device_classes: Cache<DeviceClass>,
 }
 
-/// A write that has ended.
+/// A finished write.
 struct FinishedWrite {
     key: Key,
     pod: Arc<PodView>,
-    /// The start of the decision.
+    /// The time at which the decision began.
     begun: Instant,
     outcome: WriteOutcome,
 }
@@ -67,11 +67,11 @@ struct FinishedWrite {
 enum WriteOutcome {
     Bound {
         node: String,
-        /// The number of attempts, and the start of the wait.
+        /// The number of attempts, and the time since which the pod waits.
         history: Option<(u32, Instant)>,
     },
     Prepared(Vec<ReservedClaim>),
-    /// The reason why the pod has no node was written, or not.
+    /// The result of the write of the reason why the pod has no node.
     Explained(api_client::Result<()>),
     Preempted {
         node: String,
@@ -212,7 +212,7 @@ impl Engine {
             }
             CacheChange::Capacity(change) => self.capacity_changed(&change),
             CacheChange::CsiNode(change) => self.csi_node_changed(&change),
-            // An attachment that comes leaves less, not more.
+            // A new attachment leaves less capacity, so it helps no pod.
             CacheChange::Attachment(ObjectChange::Deleted(_)) => {
                 self.backlog.wake(AffectedPods::Claims)
             }
@@ -226,7 +226,7 @@ impl Engine {
         }
     }
 
-    /// Decides about the pods that are ready, as long as there is room for writes.
+    /// Decides about the ready pods while further writes are allowed.
     async fn schedule_ready(&mut self, feeds: &mut CacheSubscriptions) {
         for namespace in self.refusals.expire(Instant::now()) {
             self.world.refused(self.refusals.nodes());
@@ -235,7 +235,7 @@ impl Engine {
         while self.has_room()
             && let Some(key) = self.backlog.next(Instant::now())
         {
-            // All that the caches have shown: a reservation ends when they show its result.
+            // All delivered changes are processed first, because a reservation ends when the caches show its result.
             while let Some(change) = feeds.ready() {
                 self.changed(change);
                 spend(1).await;
@@ -332,7 +332,7 @@ impl Engine {
     ) {
         let kept = kept.filter(|kept| kept.node == node);
         if steps.is_empty() {
-            // All writes are done; the reservation stays until the caches show them.
+            // All writes are finished. The reservation stays until the caches show them.
             let waiting = ReservationStage::Waiting(Instant::now());
             let kept = kept.unwrap_or(Reservation {
                 pod,
@@ -424,7 +424,7 @@ impl Engine {
                     kept.stage = ReservationStage::Waiting(Instant::now());
                     kept.steps = steps;
                 }
-                // The change that it waits for may have come already.
+                // The change for which the pod waits may have arrived already.
                 self.backlog.wake(AffectedPods::Pod(&key));
             }
             WriteOutcome::Failed(error) => {
@@ -434,7 +434,7 @@ impl Engine {
                     self.reservations.drop(&key);
                 }
                 self.not_preempted(&key, &pod);
-                // This also holds for a deleted pod: the cache will remove it.
+                // A deleted pod is retried as well: the cache will remove it from the backlog.
                 self.backlog.retry(&key, Instant::now());
             }
         }
@@ -516,7 +516,7 @@ impl Engine {
         self.backlog.wake(AffectedPods::All);
     }
 
-    /// Drivers and their limits are in the specification.
+    /// Compares only the specifications, which contain the drivers and their limits.
     fn csi_node_changed(&mut self, change: &ObjectChange<CSINode>) {
         let is_same = |new: &CSINode, old: &CSINode| new.spec == old.spec;
         match change {
@@ -556,12 +556,12 @@ fn same(a: &PodView, b: &PodView) -> bool {
     a.uid == b.uid
 }
 
-/// Takes up room on a node.
+/// Whether the pod uses capacity of a node.
 fn is_running(pod: &PodView) -> bool {
     pod.node.is_some() && !pod.has_ended()
 }
 
-/// Whether the change can alter where the pod may go.
+/// Whether the change of the pod can change its feasible nodes.
 fn matters(old: &PodView, new: &PodView) -> bool {
     old.spec != new.spec
         || old.claims != new.claims
@@ -571,7 +571,7 @@ fn matters(old: &PodView, new: &PodView) -> bool {
         || !same(old, new)
 }
 
-/// Whether a place that was being made for the pod is not for it any more.
+/// Whether the pod is no longer nominated for its former nominated node, and is not bound to it either.
 fn leaves(old: &PodView, new: &PodView) -> bool {
     let place = new.nominated.as_ref().or(new.node.as_ref());
     old.nominated.is_some() && old.nominated.as_ref() != place

@@ -1,4 +1,4 @@
-//! Preemption: writes the decision, and remembers it until the caches show it.
+//! Preemption: writes the decision, and keeps it until the caches show it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -85,7 +85,7 @@ impl Engine {
         });
     }
 
-    /// Whether the victim only has a reservation: then it is not deleted, but placed again.
+    /// Whether the victim has only a reservation. Such a victim is not deleted, but scheduled again.
     fn gives_way(&mut self, victim: &PodView, now: Instant) -> bool {
         let key = Key::of_pod(victim);
         let kept = self.reservations.get(&key);
@@ -123,7 +123,7 @@ impl Engine {
         self.wake_free(key);
     }
 
-    /// Retries a pod once all its victims are gone.
+    /// Retries a pod after all its victims are deleted.
     pub(super) fn wake_free(&mut self, key: &Key) {
         let nomination = self.nominations.get(key);
         if nomination.is_some_and(|own| own.is_free(|pod| self.current(pod))) {
@@ -131,7 +131,7 @@ impl Engine {
         }
     }
 
-    /// Handles a preemption of which not all victims could be deleted.
+    /// Handles a preemption in which some victims could not be deleted.
     pub(super) fn not_preempted(&mut self, key: &Key, pod: &PodView) {
         let nomination = self.nominations.get(key);
         if nomination.is_some_and(|own| same(&own.pod, pod)) {

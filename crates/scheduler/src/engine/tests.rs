@@ -34,7 +34,7 @@ fn listed(path: &str) -> Vec<Value> {
     }
 }
 
-/// Many pods that wait for a node are placed in portions: other tasks of the process go first in between.
+/// Many pods without a node are scheduled in portions, and other tasks of the process run in between.
 #[tokio::test]
 async fn one_poll_compares_a_bounded_number_of_pods_with_nodes() {
     let bindings = Arc::new(AtomicUsize::new(0));

@@ -1,8 +1,7 @@
 //! Sets of fields as `fieldsV1` writes them: an object per step, `.` for a member that also has
 //! members below it.
-//!
-//! A stored set stays text as long as a write does not change it: its overlap with another set is
-//! found in the text.
+//! A stored set stays text as long as a write does not change it: the overlap with another set is computed from the
+//! text.
 
 use std::borrow::Cow;
 
@@ -24,7 +23,7 @@ impl<'a> FieldSet<'a> {
         write_object(out, self, false);
     }
 
-    /// Reads the JSON text of `fieldsV1`. Steps of a kind that is not known are left out.
+    /// Reads the JSON text of `fieldsV1`. Path elements of an unknown kind are left out.
     ///
     /// # Errors
     /// *Errors.* A message if the text is not a set of fields.
@@ -33,15 +32,14 @@ impl<'a> FieldSet<'a> {
         Ok(decode(&mut cursor, DEPTH_MAX)?.0)
     }
 
-    /// Whether any of these fields is in an encoded set. A text that is no set has none.
+    /// Whether an encoded set contains any of these fields. A text that is not a set contains no field.
     pub(crate) fn overlaps(&self, fields: &str) -> bool {
         let mut cursor = Cursor::new(fields.as_bytes());
         self.is_named_in(fields) && self.overlaps_at(false, &mut cursor).unwrap_or_default()
     }
 
-    /// Whether the names on the way to any of these fields are somewhere in the text of a set. Most managers
-    /// own nothing that a write changes, and a name is found, or not, in a tenth of the time that the set takes
-    /// to read.
+    /// Whether the text of a set contains the names of the path to any of these fields. Most managers own no field that
+    /// a write changes, and a search for the names takes a tenth of the time for reading the set.
     fn is_named_in(&self, fields: &str) -> bool {
         self.nodes().iter().any(|node| match &node.step {
             PathElement::Field(name) if has_one_spelling(name) => {
@@ -51,8 +49,8 @@ impl<'a> FieldSet<'a> {
         })
     }
 
-    /// Whether any of these fields, or else the step to them if it is wanted, is in the set that is
-    /// next. Its end is reached if not.
+    /// Whether the set at the cursor contains any of these fields; with `step`, also whether it has the step itself as
+    /// a member. If the result is false, the cursor is at the end of the set.
     fn overlaps_at(&self, step: bool, fields: &mut Cursor<'_>) -> Result<bool, SyntaxError> {
         if fields.peek()? != b'{' {
             fields.skip()?;
@@ -76,15 +74,15 @@ impl<'a> FieldSet<'a> {
         Ok(step && is_empty)
     }
 
-    /// Whether all of these fields are in an encoded set. A text that is no set has none, and one
-    /// whose steps are not sorted may be taken for one that lacks some.
+    /// Whether an encoded set contains all of these fields. A text that is not a set contains no field. For a set whose
+    /// steps are not sorted, the result may be false although the set contains the fields.
     pub(crate) fn is_within(&self, fields: &str) -> bool {
         self.is_within_at(false, &mut Cursor::new(fields.as_bytes()))
             .unwrap_or_default()
     }
 
-    /// Whether all of these fields, and the step to them if it is wanted, are in the set that is
-    /// next. Its end is reached if so.
+    /// Whether the set at the cursor contains all of these fields; with `step`, also the step itself as a member. If
+    /// the result is true, the cursor is at the end of the set.
     fn is_within_at(&self, step: bool, fields: &mut Cursor<'_>) -> Result<bool, SyntaxError> {
         if fields.peek()? != b'{' {
             fields.skip()?;
@@ -110,22 +108,22 @@ impl<'a> FieldSet<'a> {
         Ok(wanted.is_empty() && (!step || is_member || is_empty))
     }
 
-    /// An encoded set with these fields added, of which most stays text; `None` if it is no set as
-    /// [`to_fields_v1`](Self::to_fields_v1) writes it.
+    /// An encoded set with these fields added; most of the text is copied. `None` if the text is not a set in the form
+    /// of [`to_fields_v1`](Self::to_fields_v1).
     pub(crate) fn merged_into(&self, fields: &str) -> Option<String> {
         let mut edit = Edit::of(fields);
         edit.add_to_object(self, Step::Start)?;
         Some(edit.out)
     }
 
-    /// An encoded set without these fields, of which most stays text; `None` if it is no set.
+    /// An encoded set without these fields; most of the text is copied. `None` if the text is not a set.
     pub(crate) fn removed_from(&self, fields: &str) -> Option<String> {
         let mut edit = Edit::of(fields);
         edit.remove_from_object(self, Step::Start)?;
         Some(edit.out)
     }
 
-    /// The node of a key of `fieldsV1`.
+    /// The node of this set for a key of `fieldsV1`.
     fn node_of(&self, key: &StringSlice<'_>) -> Option<&Node<'a>> {
         if self.is_empty() {
             return None;
@@ -135,22 +133,22 @@ impl<'a> FieldSet<'a> {
     }
 }
 
-/// The key of a set that says that the step to it is a member.
+/// The key in an object of `fieldsV1` that makes the step to the object a member of the set.
 const MEMBER: &str = ".";
 
-/// The way to an object of `fieldsV1`.
+/// The step to an object of `fieldsV1`, and what an edit does to its membership.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// There is none: it is the whole set.
+    /// No step: the object is the whole set.
     Start,
-    /// A step that is a member of the set if it was one.
+    /// The step stays a member of the set if it was a member.
     Kept,
-    /// A step that becomes a member, or is one no longer.
+    /// The edit adds the step to the members, or removes it from them.
     Changed,
 }
 
 impl Step {
-    /// The step to a node of fields that are added or removed.
+    /// The step to a node of the fields that are added or removed.
     fn to(node: &Node<'_>) -> Self {
         match node.member {
             true => Self::Changed,
@@ -159,10 +157,10 @@ impl Step {
     }
 }
 
-/// A change of an encoded set.
+/// An edit of an encoded set.
 struct Edit<'a> {
     text: &'a str,
-    /// The place behind all that is written.
+    /// The read position. All text before it is already written to `out`.
     fields: Cursor<'a>,
     out: String,
 }
@@ -176,8 +174,8 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// Enters the object that is next: its entries but for the mark of a member, whether there are any,
-    /// and whether the step to it is a member.
+    /// Enters the object at the cursor. Returns its entries without the key [`MEMBER`], whether there are any entries,
+    /// and whether the step to the object is a member.
     fn enter(&mut self) -> Option<(Sequence, bool, bool)> {
         let mut entries = self.fields.object().ok()?;
         let mut more = entries.next(&mut self.fields).ok()?;
@@ -198,7 +196,7 @@ impl<'a> Edit<'a> {
         })
     }
 
-    /// Writes the object that is next without these fields. Returns whether anything is left.
+    /// Copies the object at the cursor without these fields. Returns whether the copy has any member.
     fn remove_from_object(&mut self, set: &FieldSet<'_>, step: Step) -> Option<bool> {
         let (mut entries, mut more, was_member) = self.enter()?;
         let is_member = was_member && step == Step::Kept;
@@ -237,7 +235,7 @@ impl<'a> Edit<'a> {
         Some(is_member || !is_empty)
     }
 
-    /// Writes the object that is next, with these fields.
+    /// Copies the object at the cursor and adds these fields.
     fn add_to_object(&mut self, set: &FieldSet<'_>, step: Step) -> Option<()> {
         let (mut entries, mut more, was_member) = self.enter()?;
         let mut wanted = set.nodes();
@@ -252,7 +250,7 @@ impl<'a> Edit<'a> {
             let key_start = self.fields.offset();
             let key = self.fields.key().ok()?;
             if wanted.is_empty() && step == Step::Start {
-                // All behind it stays, to the end of the text.
+                // All fields are added: the rest of the text is copied to its end.
                 self.separate(start);
                 self.out.push_str(self.text.get(key_start..)?);
                 return Some(());
@@ -264,7 +262,7 @@ impl<'a> Edit<'a> {
                 continue;
             }
             let found = Self::step(&key)?;
-            // A set that is not sorted, or has a step twice.
+            // The set is not sorted, or has a step twice.
             if last.as_ref().is_some_and(|last| *last >= found) {
                 return None;
             }
@@ -293,14 +291,14 @@ impl<'a> Edit<'a> {
         Some(())
     }
 
-    /// Writes a comma behind the entries of an object.
+    /// Writes a comma if the object has an entry already.
     fn separate(&mut self, start: usize) {
         if self.out.len() > start {
             self.out.push(',');
         }
     }
 
-    /// Writes an entry that was read from its start on.
+    /// Copies an entry that begins at the offset `entry` and ends at the cursor.
     fn keep(&mut self, start: usize, entry: usize) -> Option<()> {
         self.separate(start);
         self.out
@@ -317,16 +315,16 @@ impl<'a> Edit<'a> {
     }
 }
 
-/// Whether every encoder of JSON writes a name as it is.
+/// Whether all JSON encoders write a name in the same way, without escapes.
 fn has_one_spelling(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     name.bytes().all(is_plain)
 }
 
-/// Whether a key of `fieldsV1` is this step.
+/// Whether a key of `fieldsV1` encodes this step.
 fn leads_to(key: &StringSlice<'_>, step: &PathElement<'_>) -> bool {
     match step {
-        // The usual one, which needs no decoding.
+        // The usual case: the key needs no decoding.
         PathElement::Field(name) if !key.is_escaped() => {
             key.raw().strip_prefix(b"f:") == Some(name.as_bytes())
         }
@@ -342,7 +340,7 @@ fn leads_to(key: &StringSlice<'_>, step: &PathElement<'_>) -> bool {
     }
 }
 
-/// Writes the set below a step that may be a member itself.
+/// Writes the object of a set. It has the key [`MEMBER`] if the step to it is a member and the set is not empty.
 fn write_object(out: &mut String, set: &FieldSet<'_>, member: bool) {
     out.push('{');
     if member && !set.is_empty() {
@@ -362,7 +360,7 @@ fn write_object(out: &mut String, set: &FieldSet<'_>, member: bool) {
 /// The depth that `serde_json` reads, too.
 const DEPTH_MAX: usize = 127;
 
-/// The set below a step, which is next, and whether the step itself is a member.
+/// Reads the set at the cursor. Returns the set below a step, and whether the step itself is a member.
 fn decode<'a>(fields: &mut Cursor<'a>, depth_left: usize) -> Result<(FieldSet<'a>, bool), String> {
     let said = |error: SyntaxError| error.to_string();
     match fields.peek().map_err(said)? {

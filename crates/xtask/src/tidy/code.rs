@@ -21,7 +21,7 @@ pub fn masked(text: &str) -> String {
     String::from_utf8_lossy(&code).into_owned()
 }
 
-/// The places of the items that are built for tests alone, with their attributes. The code is masked.
+/// The byte ranges of the items that are compiled only for tests, with their attributes. `code` is masked.
 pub fn test_items(code: &str) -> Vec<Range<usize>> {
     let bytes = code.as_bytes();
     let mut found: Vec<Range<usize>> = Vec::new();
@@ -41,7 +41,7 @@ pub fn test_items(code: &str) -> Vec<Range<usize>> {
     }
 }
 
-/// The text with blanks in these places.
+/// The text with blanks in the given byte ranges.
 pub fn without(text: &str, places: &[Range<usize>]) -> String {
     let mut bytes = text.as_bytes().to_vec();
     for place in places {
@@ -64,7 +64,8 @@ pub fn modules(code: &str) -> Vec<&str> {
     names.collect()
 }
 
-/// The bodies of the modules inside the code, with their places. Modules inside these are parts of them.
+/// The bodies of the inline modules, each with its offset. A module inside another module is a part of that module's
+/// body.
 pub fn inner_modules(code: &str) -> Vec<(usize, &str)> {
     let mut found: Vec<(usize, &str)> = Vec::new();
     for (at, word) in code.match_indices("mod ") {
@@ -81,7 +82,7 @@ pub fn inner_modules(code: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// Whether the condition of an attribute holds in tests alone.
+/// Whether the condition of an attribute is true only in tests.
 fn is_for_tests(condition: &str) -> bool {
     let all = condition.strip_prefix("all(").unwrap_or_default();
     condition == "test" || all.split([',', ')']).any(|part| part.trim() == "test")
@@ -103,7 +104,7 @@ fn word_end(bytes: &[u8], at: usize) -> usize {
     at + length.count()
 }
 
-/// The end of the comment or literal that begins here.
+/// The end of the comment or literal that begins at `at`; `None` if neither begins there.
 fn hidden(bytes: &[u8], at: usize) -> Option<usize> {
     let rest = bytes.get(at..)?;
     match rest {
@@ -114,7 +115,7 @@ fn hidden(bytes: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// The length of a comment in the form of C, which may have others inside.
+/// The length of a block comment, which may contain further block comments.
 fn comment_length(rest: &[u8]) -> usize {
     let (mut depth, mut at) = (0u32, 0);
     while let Some([one, two]) = rest.get(at..at + 2) {
@@ -134,7 +135,7 @@ fn comment_length(rest: &[u8]) -> usize {
     rest.len()
 }
 
-/// The length of a literal of one character; a lifetime is none.
+/// The length of a character literal such as `'a'`; `None` for a lifetime such as `'a`.
 fn character_length(rest: &[u8]) -> Option<usize> {
     let escaped = rest.get(1) == Some(&b'\\');
     let first = if escaped { 3 } else { 2 };
@@ -144,7 +145,7 @@ fn character_length(rest: &[u8]) -> Option<usize> {
     (escaped || is_one).then_some(end + 1)
 }
 
-/// The length of a literal of text or of bytes.
+/// The length of a literal of a string or of bytes.
 fn text_length(rest: &[u8]) -> Option<usize> {
     let prefixes: [&[u8]; 6] = [b"br", b"cr", b"b", b"c", b"r", b""];
     let starts = |prefix: &&&[u8]| {

@@ -1,11 +1,10 @@
 //! The commit thread: the only writer.
 //!
-//! It takes the waiting requests, applies them in order to a draft, writes the draft durably with
-//! one sync, publishes it to readers and watchers, and only then answers. While one group syncs,
-//! the next one gathers; if there were several writers, it waits for more of them, at most 2 ms.
-//! After a failed write nothing more is written, because the state of the disk is unknown until
-//! the store is opened again. After a full disk the thread itself opens it again once there is
-//! space.
+//! The thread takes the waiting requests, applies them in order to a draft, writes the draft durably with one sync,
+//! publishes it to readers and watchers, and sends the responses last. During the sync of a group, the requests of the
+//! next group arrive. If there were several writers, the thread waits for more requests, at most 2 ms. After a failed
+//! write the thread writes nothing more, because the state of the disk is unknown until the store is opened again.
+//! After a write to a full disk, the thread itself opens the store again when there is space.
 
 use std::{
     sync::{
@@ -32,7 +31,7 @@ use crate::{
 /// The state that the commit thread shares with readers and writers.
 pub(crate) struct Shared {
     pub(crate) queue: Queue,
-    /// Changed only after the disk has the change.
+    /// The published state, which changes only after the change is on disk.
     pub(crate) published: Published,
     /// The number of written and synced groups.
     pub(crate) syncs: AtomicU64,
@@ -53,7 +52,7 @@ impl Shared {
     }
 }
 
-/// A response that is held back until the group is durable.
+/// A response that is delayed until the group is durable.
 enum Answer {
     Txn(Reply<TxnResult>, Result<TxnResult, StoreError>),
     Lease(Reply<LeaseId>, LeaseId),
@@ -61,7 +60,7 @@ enum Answer {
 }
 
 impl Answer {
-    /// Sends the response, or the failure in its place. The requester may be gone; its commit stays
+    /// Sends the response, or the failure instead of it. The requester may have stopped waiting; the commit stays
     /// valid.
     fn send(self, failure: Option<&StoreError>) {
         match (self, failure.cloned()) {
@@ -94,14 +93,14 @@ pub(crate) struct Committer {
 /// A failed write.
 struct Failure {
     error: StoreError,
-    /// The draft, which may or may not have been written.
+    /// The draft; the failed write may or may not have stored it.
     draft: GroupDraft,
-    /// The time of the next attempt; `None` after an error that makes the disk untrustworthy.
+    /// The time of the next attempt; `None` after an error after which the disk cannot be trusted.
     retry_due: Option<Instant>,
 }
 
-/// A panic here is a broken invariant, and the state may be half-changed. It must not be served or
-/// written: data before uptime.
+/// Aborts the process on a panic. A panic here is a broken invariant, and the state may be half-changed; it must not be
+/// served or written. Data is more important than uptime.
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
@@ -154,7 +153,7 @@ impl Committer {
         self.shared.published.close();
     }
 
-    /// Commits requests and performs due work. `false` if the queue is closed and empty.
+    /// Commits requests and performs due work. Returns `false` if the queue is closed and empty.
     fn step(&mut self, work: QueuedWork) -> bool {
         match work {
             QueuedWork::Group(requests) => self.commit(requests),
@@ -174,7 +173,8 @@ impl Committer {
             answers.push(self.prepare(request, &mut draft, &room));
         }
         self.make_durable(draft);
-        // The writers of both still wait for their answers.
+        // The writers of this group and of the queued requests still wait for their responses, so they are different
+        // writers.
         self.gathering = Gathering::after(answers.len(), self.shared.queue.len());
         let failure = self.failure.as_ref().map(|failure| &failure.error);
         for answer in answers {
@@ -218,7 +218,7 @@ impl Committer {
             return;
         }
         self.shared.syncs.fetch_add(1, Ordering::Relaxed);
-        // Before any response: an acknowledged write is never cut off as if it were torn.
+        // Recorded before any response, so that an acknowledged write is never cut off as a torn write.
         self.disk.note_durable(draft.revision);
         if !draft.commits.is_empty() {
             self.publish(draft);
@@ -247,7 +247,7 @@ impl Committer {
         *failure.unwrap_or_else(PoisonError::into_inner) = error;
     }
 
-    /// Resumes after a full disk that has space again.
+    /// Resumes when a disk that was full has space again.
     fn go_on(&mut self, now: Instant) {
         let due = |failure: &Failure| failure.retry_due.is_some_and(|due| due <= now);
         let Some(mut failure) = self.failure.take_if(|failure| due(failure)) else {
@@ -344,7 +344,7 @@ impl Committer {
             None => (self.leases.next_deadline(), None),
             Some(failure) => (None, failure.retry_due),
         };
-        // A commit trims as well; in between, trimming once a second is often enough.
+        // Each commit trims the history as well; between commits, once a second is often enough.
         let soon = Instant::now() + Duration::from_secs(1);
         let trim = self.shared.published.next_expiry();
         let trim = trim.map(|expiry| expiry.max(soon));
@@ -355,8 +355,8 @@ impl Committer {
     }
 }
 
-/// Commits in place of the store's own thread, only when called: for a simulation, which controls
-/// the order of events.
+/// Commits instead of the store's own thread, and only when called. It serves a simulation, which controls the order of
+/// events.
 pub struct Stepper(Committer);
 
 impl Stepper {
@@ -372,7 +372,7 @@ impl Stepper {
         self.0.step(work);
     }
 
-    /// The time of the next due work without a request.
+    /// The time of the next due work that needs no request.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.0.next_deadline()
     }

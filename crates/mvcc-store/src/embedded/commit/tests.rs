@@ -4,7 +4,7 @@ use super::*;
 use crate::embedded::{EmbeddedStore, Limits, apply::Writes, disk::Loaded};
 use crate::{Operation, Range, Store, Txn, Value};
 
-/// A disk that fails after some writes.
+/// A disk whose writes fail after a given number.
 struct FailsAfter {
     left: usize,
     written: Arc<AtomicUsize>,
@@ -25,7 +25,7 @@ impl GroupStorage for FailsAfter {
     }
 
     fn note_durable(&mut self, revision: Revision) {
-        // The one write that succeeded.
+        // The only write that succeeded.
         assert_eq!(revision, Revision(2), "is in doubt");
     }
 }
@@ -62,7 +62,7 @@ async fn after_a_failed_write_nothing_is_acknowledged_or_even_tried() {
         Err(StoreError::Io(_))
     ));
     assert_eq!(written.load(Ordering::SeqCst), 2);
-    // The durable state before it can still be read, and nothing else.
+    // The durable state from before the failure is still readable, and nothing else.
     let all = Range {
         start: vec![],
         end: Some(vec![0xff]),
@@ -72,11 +72,11 @@ async fn after_a_failed_write_nothing_is_acknowledged_or_even_tried() {
     assert_eq!((read.revision, read.count), (Revision(2), 1));
 }
 
-/// A disk with room for one write, until it is opened again.
+/// A disk with space for one write, until the store is opened again.
 struct FullOnce {
     room: usize,
     durable: Loaded,
-    /// Whether the failed write reached the disk.
+    /// Whether the failed write was stored on the disk.
     kept: bool,
 }
 
@@ -112,7 +112,7 @@ fn full_once(kept: bool) -> Arc<EmbeddedStore> {
     EmbeddedStore::start(Box::new(disk), Loaded::default(), &Limits::default()).unwrap()
 }
 
-/// Waits until the store takes writes again.
+/// Waits until the store accepts writes again.
 async fn wait_for_room(store: &EmbeddedStore) {
     while store.failure().is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -162,7 +162,7 @@ async fn a_lease_that_was_not_written_is_not_there() {
     assert_ne!(first, third);
 }
 
-/// A disk with little room left.
+/// A disk with little free space.
 struct Scarce;
 
 impl GroupStorage for Scarce {
@@ -243,7 +243,7 @@ async fn what_waits_during_a_sync_shares_the_next_one_and_is_not_seen_before() {
     );
     open_gate.send(()).unwrap();
     first.await.unwrap().unwrap();
-    // Generous: however the tasks were scheduled, few groups must do.
+    // The limit is generous: under any scheduling of the tasks, few groups must be enough.
     for _ in 0..51 {
         open_gate.send(()).unwrap();
     }

@@ -11,13 +11,13 @@ use crate::well_known::annotations::PROVISIONED_BY;
 
 /// The built-in provisioner's own name.
 pub const NFS_PROVISIONER: &str = "mainstay.dev/nfs";
-/// The name in the external provisioner's manifests; its chart puts other words in front.
+/// The provisioner name in the external provisioner's manifests; its chart puts a prefix in front.
 const SUBDIR_PROVISIONER: &str = "nfs-subdir-external-provisioner";
-/// The name in manifests of the external provisioner's predecessor.
+/// The provisioner name in the manifests of the external provisioner's predecessor.
 const FORMER_PROVISIONER: &str = "fuseim.pri/ifs";
-/// In front of the name of a directory that is kept after its claim.
+/// The prefix of the name of a directory that is kept after the deletion of its claim.
 const ARCHIVED: &str = "archived-";
-/// The bytes of a name in a directory (`NAME_MAX` of Linux, and of NFS servers there).
+/// The longest name of a directory, in bytes (`NAME_MAX` of Linux, and of NFS servers there).
 const NAME_MAX: usize = 255;
 
 /// The treatment of a directory whose claim is deleted.
@@ -44,7 +44,7 @@ pub struct NfsClass {
     pub on_delete: OnDelete,
 }
 
-/// Whether the provisioner of a class is one that makes directories of an NFS export.
+/// Whether a provisioner is one of those that create directories of an NFS export.
 pub fn is_nfs_provisioner(name: &str) -> bool {
     name == NFS_PROVISIONER
         || name == FORMER_PROVISIONER
@@ -89,8 +89,8 @@ impl NfsClass {
 
     /// The directory of a claim's volume below the export.
     ///
-    /// Without a pattern, names of the claim and its namespace are cut where they are too long. The name of the
-    /// volume stays, so no two directories have one name.
+    /// Without a pattern, the names of the claim and of its namespace are shortened to fit. The name of the volume is
+    /// never shortened, so no two directories have the same name.
     ///
     /// # Errors
     /// A pattern that leads out of the export, to the export itself, or to a name that is too long.
@@ -134,7 +134,7 @@ impl NfsClass {
         joined.to_string_lossy().into_owned()
     }
 
-    /// The directory of a volume below the export; `None` if it is elsewhere.
+    /// The directory of a volume, relative to the export; `None` if the volume is not in the export.
     pub fn directory_of(&self, volume: &PersistentVolume) -> Option<PathBuf> {
         let source = volume.spec.as_ref()?.nfs.as_ref()?;
         let rest = Path::new(&source.path).strip_prefix(&self.path).ok()?;
@@ -142,7 +142,7 @@ impl NfsClass {
     }
 }
 
-/// Whether a volume was made by a provisioner of NFS directories.
+/// Whether a provisioner of NFS directories created a volume.
 pub fn is_nfs_directory(volume: &PersistentVolume) -> bool {
     let annotations = volume.metadata.annotations.as_ref();
     let maker = annotations.and_then(|all| all.get(PROVISIONED_BY));
@@ -151,8 +151,8 @@ pub fn is_nfs_directory(volume: &PersistentVolume) -> bool {
         && spec.is_some_and(|spec| spec.nfs.is_some())
 }
 
-/// The name of a directory that is kept after its claim, with that of the volume if another directory has it.
-/// A name that is too long is cut.
+/// The new name of a directory that is kept after the deletion of its claim. The name ends with the volume's name if
+/// another directory has the name already. A name that is too long is shortened.
 pub fn archived(directory: &Path, volume: Option<&str>) -> PathBuf {
     let name = directory.file_name().unwrap_or_default().to_string_lossy();
     let end = volume.map_or_else(String::new, |volume| format!("-{volume}"));
@@ -160,7 +160,7 @@ pub fn archived(directory: &Path, volume: Option<&str>) -> PathBuf {
     PathBuf::from(format!("{ARCHIVED}{}{end}", cut(&name, room)))
 }
 
-/// The first bytes of a text, without half a character.
+/// The longest prefix of at most `bytes` bytes that ends between two characters.
 fn cut(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }
@@ -182,8 +182,8 @@ fn on_delete(on_delete: Option<&String>, archive: Option<&String>) -> Result<OnD
     }
 }
 
-/// Fills `${.PVC.name}`, `${.PVC.namespace}`, `${.PVC.labels.KEY}` and `${.PVC.annotations.KEY}`; what is
-/// not there is empty.
+/// Replaces `${.PVC.name}`, `${.PVC.namespace}`, `${.PVC.labels.KEY}` and `${.PVC.annotations.KEY}`. A missing value is
+/// replaced by an empty text.
 fn fill(pattern: &str, claim: &PersistentVolumeClaim) -> String {
     let metadata = &claim.metadata;
     let value = |field: &str| -> Option<&String> {
@@ -207,7 +207,7 @@ fn fill(pattern: &str, claim: &PersistentVolumeClaim) -> String {
     filled + rest
 }
 
-/// The path without empty parts, if it stays below and is not the place itself.
+/// The normalised path relative to the export; `None` if the path leaves the export or is the export itself.
 fn below(path: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();
     for part in path.components() {
