@@ -30,7 +30,6 @@ pub trait Resource {
     /// Whether requests ask only for the metadata.
     const METADATA_ONLY: bool = false;
 
-    /// Kind.
     fn kind(of: &Self::DynamicType) -> Cow<'_, str>;
     /// Group and version in the form of `apiVersion`.
     fn api_version(of: &Self::DynamicType) -> Cow<'_, str>;
@@ -99,37 +98,30 @@ pub trait ResourceExt: Resource {
         name.cloned().unwrap_or_default()
     }
 
-    /// The namespace.
     fn namespace(&self) -> Option<String> {
         self.meta().namespace.clone()
     }
 
-    /// The UID.
     fn uid(&self) -> Option<String> {
         self.meta().uid.clone()
     }
 
-    /// The resource version.
     fn resource_version(&self) -> Option<String> {
         self.meta().resource_version.clone()
     }
 
-    /// The labels.
     fn labels(&self) -> &BTreeMap<String, String> {
         self.meta().labels.as_ref().unwrap_or(&NONE)
     }
 
-    /// The annotations.
     fn annotations(&self) -> &BTreeMap<String, String> {
         self.meta().annotations.as_ref().unwrap_or(&NONE)
     }
 
-    /// The owners.
     fn owner_references(&self) -> &[OwnerReference] {
         self.meta().owner_references.as_deref().unwrap_or_default()
     }
 
-    /// The finalizers.
     fn finalizers(&self) -> &[String] {
         self.meta().finalizers.as_deref().unwrap_or_default()
     }
@@ -205,7 +197,6 @@ pub struct TypeMeta {
 pub struct DynamicObject {
     /// The type of the object, if its JSON text has one. Objects in a list may have none.
     pub types: Option<TypeMeta>,
-    /// Its metadata.
     pub metadata: ObjectMeta,
     /// All other members, as a JSON object.
     pub data: Value,
@@ -289,7 +280,6 @@ impl<'de> Visitor<'de> for DynamicVisitor {
 /// The metadata of an object of kind `K`.
 #[derive(Clone, Debug)]
 pub struct PartialObjectMeta<K> {
-    /// The metadata.
     pub metadata: ObjectMeta,
     kind: PhantomData<fn() -> K>,
 }

@@ -26,9 +26,14 @@ pub(crate) struct Time {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command<'a> {
     /// The stream has all of a snapshot.
-    Subvolume { snapshot: Uuid },
+    Subvolume {
+        snapshot: Uuid,
+    },
     /// The stream has the difference to the snapshot `base`.
-    Snapshot { snapshot: Uuid, base: Uuid },
+    Snapshot {
+        snapshot: Uuid,
+        base: Uuid,
+    },
     /// A new empty file.
     MakeFile(StreamPath<'a>),
     /// A new directory.
@@ -37,7 +42,6 @@ pub(crate) enum Command<'a> {
     MakeDevice(StreamPath<'a>),
     /// A named pipe.
     MakePipe(StreamPath<'a>),
-    /// A socket.
     MakeSocket(StreamPath<'a>),
     /// A symbolic link with any target.
     MakeLink {
@@ -85,9 +89,15 @@ pub(crate) enum Command<'a> {
         from_offset: u64,
     },
     /// Gives a file a size.
-    Truncate { path: StreamPath<'a>, size: u64 },
+    Truncate {
+        path: StreamPath<'a>,
+        size: u64,
+    },
     /// Sets the permission bits.
-    SetMode { path: StreamPath<'a>, mode: u32 },
+    SetMode {
+        path: StreamPath<'a>,
+        mode: u32,
+    },
     /// Sets user and group.
     SetOwner {
         path: StreamPath<'a>,

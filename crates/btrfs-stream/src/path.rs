@@ -5,7 +5,6 @@ use std::os::unix::ffi::OsStrExt;
 
 /// `PATH_MAX`, with the zero at its end.
 const LENGTH_MAX: usize = 4096;
-/// `NAME_MAX`.
 const NAME_MAX: usize = 255;
 
 /// A path without `.`, `..`, empty names and zeros; the empty path is the root.

@@ -38,7 +38,6 @@ pub enum StreamError {
     /// An attribute is missing, given twice, or malformed.
     #[error("attribute {number} of command {command} in the stream is wrong")]
     Attribute {
-        /// The command.
         command: u16,
         /// The attribute.
         number: u16,

@@ -41,7 +41,6 @@ impl Identity {
         })
     }
 
-    /// The certificate as PEM.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }

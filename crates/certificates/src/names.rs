@@ -22,7 +22,6 @@ const SERVICE_NAMES: [&str; 4] = [
 pub enum SubjectAltName {
     /// A name.
     Dns(String),
-    /// An address.
     Address(IpAddr),
 }
 

@@ -15,7 +15,6 @@ use crate::terminal::{self, Size};
 
 /// The format of a command's answer.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "`--help` would show the comments")]
 pub enum OutputFormat {
     Text,
     Json,

@@ -17,7 +17,6 @@ pub enum RuntimeError {
     Invalid {
         /// The field or argument.
         what: String,
-        /// The reason.
         reason: String,
     },
     /// A live sandbox of that id exists with another specification.
@@ -43,16 +42,10 @@ pub enum RuntimeError {
     },
     /// No such container in the sandbox.
     #[error("no container {container} in sandbox {sandbox}")]
-    NoSuchContainer {
-        /// The sandbox.
-        sandbox: String,
-        /// The container.
-        container: String,
-    },
+    NoSuchContainer { sandbox: String, container: String },
     /// The container is not in the state that the call needs.
     #[error("container {container} is {state}")]
     WrongState {
-        /// The container.
         container: String,
         /// Its state: `created`, `running`, `exited`.
         state: String,

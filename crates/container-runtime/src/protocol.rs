@@ -175,10 +175,8 @@ pub enum Failure {
     Invalid {
         /// The field.
         what: String,
-        /// The reason.
         reason: String,
     },
-    /// No such container.
     NoSuchContainer,
     /// The container is in another state than the call needs.
     WrongState(String),

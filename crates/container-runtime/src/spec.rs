@@ -204,7 +204,6 @@ pub enum Propagation {
     /// No propagation (`None`).
     #[default]
     Private,
-    /// `HostToContainer`.
     HostToContainer,
     /// `Bidirectional`; privileged containers only, the caller checks.
     Bidirectional,
@@ -488,7 +487,6 @@ pub enum SandboxEvent {
     Exited {
         /// Container id.
         container: String,
-        /// The exit.
         exit: Exit,
     },
     /// The kernel killed a process of the container because memory ran out.

@@ -82,7 +82,6 @@ pub struct Config {
 
 /// Caches that more than one controller reads.
 #[derive(Clone)]
-#[expect(missing_docs, reason = "each is named for its kind")]
 pub struct Caches {
     pub definitions: Cache<CustomResourceDefinition>,
     pub stateful_sets: Cache<StatefulSet>,

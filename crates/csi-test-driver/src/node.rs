@@ -24,7 +24,6 @@ const INTERNAL: u32 = 13;
 /// The nature of a driver.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Its name.
     pub name: String,
     /// Its name of the node.
     pub node_id: String,
@@ -70,11 +69,9 @@ pub enum Failure {
 pub struct Call {
     /// The method, without its service.
     pub method: String,
-    /// The volume.
     pub volume: String,
     /// The staging or target path.
     pub path: String,
-    /// The secrets.
     pub secrets: BTreeMap<String, String>,
     /// The volume's attributes.
     pub context: BTreeMap<String, String>,
@@ -86,7 +83,6 @@ pub struct Call {
     pub size: u64,
 }
 
-/// The driver.
 pub struct NodeDriver {
     settings: Settings,
     calls: Mutex<Vec<Call>>,

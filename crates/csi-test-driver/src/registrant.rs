@@ -9,11 +9,9 @@ use crate::server::{Answer, TestDriver, listen};
 /// The answer of a registrar to the node's question.
 #[derive(Clone, Debug)]
 pub enum Registrant {
-    /// A plugin.
     Plugin {
         /// The kind of plugin; `CSIPlugin` for drivers.
         kind: String,
-        /// Its name.
         name: String,
         /// Its socket.
         endpoint: String,

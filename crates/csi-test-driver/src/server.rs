@@ -55,7 +55,6 @@ impl TestDriver {
         listen_for_bytes(socket, move |path, message| driver.answer(path, message))
     }
 
-    /// Its socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }

@@ -21,7 +21,6 @@ pub enum CsiError {
     /// There is no driver at the socket.
     #[error("connect to {}: {source}", socket.display())]
     Unreachable {
-        /// The socket.
         socket: PathBuf,
         /// The system's error.
         source: std::io::Error,
@@ -29,7 +28,6 @@ pub enum CsiError {
     /// The driver refused, failed, or did not answer.
     #[error("{method}: {source}")]
     Call {
-        /// The method.
         method: &'static str,
         /// The failure.
         source: RpcError,
@@ -37,7 +35,6 @@ pub enum CsiError {
     /// The answer is malformed.
     #[error("{method}: malformed answer: {source}")]
     Malformed {
-        /// The method.
         method: &'static str,
         /// The reason.
         source: WireError,
@@ -45,7 +42,6 @@ pub enum CsiError {
     /// The answer is against the specification.
     #[error("{method}: {reason}")]
     Invalid {
-        /// The method.
         method: &'static str,
         /// The broken rule.
         reason: String,

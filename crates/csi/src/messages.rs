@@ -11,7 +11,6 @@ use crate::wire::{entry, put_map, put_text, text};
 
 /// The use of a volume by several nodes and pods. The numbers are the specification's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum AccessMode {
     SingleNodeWriter = 1,
     MultiNodeReaderOnly = 3,

@@ -16,7 +16,6 @@ use crate::cel_library::environment;
 
 /// The type of one operation of a patch.
 const PATCH: &str = "JSONPatch";
-/// Its fields.
 const PATCH_FIELDS: [&str; 4] = ["op", "path", "from", "value"];
 /// The type of an object as a whole.
 const OBJECT: &str = "Object";

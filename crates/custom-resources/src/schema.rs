@@ -141,7 +141,6 @@ pub struct Schema {
 /// The schema of fields without a name in `properties`.
 #[derive(Clone, Debug)]
 pub enum AdditionalProperties {
-    /// Anything.
     Anything,
     /// Values of this schema.
     Like(Box<Schema>),
@@ -149,7 +148,6 @@ pub enum AdditionalProperties {
 
 /// The rules of JSON schema on a value.
 #[derive(Clone, Debug, Default)]
-#[expect(missing_docs, reason = "the words of JSON schema")]
 pub struct Limits {
     pub format: Option<String>,
     pub pattern: Option<Pattern>,

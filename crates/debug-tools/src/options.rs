@@ -51,7 +51,6 @@ pub const fn with_values(flags: &'static str, valued: &'static str) -> ToolOptio
 #[derive(Debug, Default)]
 pub struct Options {
     found: Vec<(char, String)>,
-    /// The operands.
     pub operands: Vec<String>,
 }
 

@@ -5,9 +5,7 @@
 pub enum TargetKind {
     /// A component of the control plane.
     Component,
-    /// A node.
     Node,
-    /// A namespace.
     Namespace,
     /// A CustomResourceDefinition.
     Definition,
@@ -15,23 +13,15 @@ pub enum TargetKind {
     ApiService,
     /// A CertificateSigningRequest.
     SigningRequest,
-    /// A StorageClass.
     StorageClass,
     /// A PersistentVolume.
     Volume,
-    /// A CronJob.
     CronJob,
-    /// A Deployment.
     Deployment,
-    /// A StatefulSet.
     StatefulSet,
-    /// A DaemonSet.
     DaemonSet,
-    /// A Job.
     Job,
-    /// A ReplicaSet.
     ReplicaSet,
-    /// A ReplicationController.
     ReplicationController,
     /// A pod, also one that its owner has yet to create.
     Pod,
@@ -39,9 +29,7 @@ pub enum TargetKind {
     Claim,
     /// A VolumeSnapshot.
     Snapshot,
-    /// A Service.
     Service,
-    /// An Ingress.
     Ingress,
     /// A HorizontalPodAutoscaler.
     Autoscaler,

@@ -86,23 +86,15 @@ pub struct ObservedNamespace {
     pub cluster: Arc<ObservedCluster>,
     /// The StatefulSets.
     pub sets: Vec<Arc<StatefulSet>>,
-    /// The Deployments.
     pub deployments: Vec<Arc<Deployment>>,
-    /// The ReplicaSets.
     pub replica_sets: Vec<Arc<ReplicaSet>>,
-    /// The ReplicationControllers.
     pub replication_controllers: Vec<Arc<ReplicationController>>,
-    /// The DaemonSets.
     pub daemon_sets: Vec<Arc<DaemonSet>>,
-    /// The Jobs.
     pub jobs: Vec<Arc<Job>>,
-    /// The CronJobs.
     pub cron_jobs: Vec<Arc<CronJob>>,
-    /// The Services.
     pub services: Vec<Arc<Service>>,
     /// The EndpointSlices of the Services.
     pub slices: Vec<Arc<EndpointSlice>>,
-    /// The Ingresses.
     pub ingresses: Vec<Arc<Ingress>>,
     /// The HorizontalPodAutoscalers.
     pub autoscalers: Vec<Arc<HorizontalPodAutoscaler>>,
@@ -118,7 +110,6 @@ pub struct ObservedNamespace {
     pub revisions: Vec<Arc<ControllerRevision>>,
     /// The PersistentVolumeClaims.
     pub claims: Vec<Arc<PersistentVolumeClaim>>,
-    /// The events.
     pub events: Vec<Arc<Event>>,
 }
 

@@ -38,7 +38,6 @@ pub enum Data {
     Srv {
         /// Share among the servers of this answer.
         weight: u16,
-        /// The port.
         port: u16,
         /// The server's name.
         target: String,

@@ -58,7 +58,6 @@ pub enum Error {
     /// An address cannot be listened on: it is not of this machine, or another server has it.
     #[error("listen for DNS on {address} ({transport})")]
     Listen {
-        /// The address.
         address: SocketAddr,
         /// `udp` or `tcp`.
         transport: &'static str,

@@ -67,16 +67,13 @@ impl Blob {
 pub struct Image {
     config: Blob,
     layer: Blob,
-    /// The manifest.
     pub manifest: Blob,
 }
 
 /// How a container of the image starts.
 #[derive(Clone, Debug, Default)]
 pub struct Settings<'a> {
-    /// `ENTRYPOINT`.
     pub entrypoint: &'a [&'a str],
-    /// `CMD`.
     pub cmd: &'a [&'a str],
     /// `ENV`, beside `PATH`: `NAME=value`.
     pub env: &'a [&'a str],

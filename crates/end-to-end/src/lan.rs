@@ -135,9 +135,7 @@ fn share(percent: u32) -> u32 {
 /// A machine on the link.
 #[derive(Clone, Copy)]
 pub struct Machine<'a> {
-    /// Its network.
     pub network: &'a Network,
-    /// Its address.
     pub address: &'a str,
 }
 
@@ -207,7 +205,6 @@ fn run<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str>) {
 pub struct Role {
     /// The network of its machine.
     pub network: Network,
-    /// Its address.
     pub address: String,
     name: String,
     directory: PathBuf,
@@ -246,7 +243,6 @@ impl Role {
         self.environment.push(variable);
     }
 
-    /// Its machine.
     pub fn machine(&self) -> Machine<'_> {
         Machine {
             network: &self.network,

@@ -71,7 +71,6 @@ spec:
     command: [sh, -c, 'trap : TERM; until [ -e /tmp/end ]; do echo talk; sleep 1; done; echo end']
 ";
 
-/// The verb.
 #[derive(Clone, Copy, Debug)]
 enum Verb {
     Logs,

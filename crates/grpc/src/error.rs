@@ -7,7 +7,6 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Code(pub u32);
 
-#[allow(missing_docs)]
 impl Code {
     pub const CANCELLED: Self = Self(1);
     pub const UNKNOWN: Self = Self(2);
@@ -48,7 +47,6 @@ pub enum RpcError {
     /// The server refused or failed.
     #[error("{message} (code {})", .code.0)]
     Status {
-        /// The code.
         code: Code,
         /// The server's words.
         message: String,

@@ -20,7 +20,6 @@ pub struct MountPoint {
     pub propagation: MountPropagation,
 }
 
-/// The propagation of mounts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MountPropagation {
     /// Whether the mount has peers, which receive the mounts that are created below it.

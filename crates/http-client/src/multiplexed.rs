@@ -92,7 +92,6 @@ impl<B> Default for Route<B> {
     }
 }
 
-/// A connection.
 struct Connection<B> {
     sender: SendRequest<B>,
     load: Arc<Load>,

@@ -9,7 +9,6 @@ pub enum Credentials {
     Basic {
         /// Name.
         username: String,
-        /// Password.
         password: String,
     },
     /// A token.

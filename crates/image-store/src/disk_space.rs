@@ -34,9 +34,7 @@ pub struct KeepFree {
 /// The resource of a file system that is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissingSpace {
-    /// Bytes.
     Bytes,
-    /// Files.
     Files,
 }
 

@@ -59,7 +59,6 @@ pub enum StoreError {
     Io {
         /// The failed operation.
         action: &'static str,
-        /// The path.
         path: PathBuf,
         /// The error.
         #[source]

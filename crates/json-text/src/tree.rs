@@ -7,7 +7,6 @@ use serde_json::{Number, Value};
 
 use crate::{Cursor, SyntaxError};
 
-/// A field to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldRead {
     /// The field's name in JSON.
@@ -27,7 +26,6 @@ pub fn tree(text: &str) -> Result<Value, SyntaxError> {
 /// A part of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PartialTree {
-    /// The tree.
     pub tree: Value,
     /// For each member that was read in part, its name and its range in the text.
     pub places: Vec<(&'static str, Range<usize>)>,

@@ -14,7 +14,6 @@ use crate::settings::{Credentials, Pem, Settings, bearer, proxies_to, secret};
 /// Why a kubeconfig cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectError {
-    /// No context is current.
     #[error("the kubeconfig has no current context")]
     NoCurrentContext,
     /// A context, cluster or user is not there.

@@ -82,9 +82,7 @@ pub(crate) fn proxies_to(server: &Uri) -> Proxies {
 /// PEM text, or its file.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Pem {
-    /// The text.
     Text(Vec<u8>),
-    /// The file.
     File(PathBuf),
 }
 

@@ -49,7 +49,6 @@ impl BenchNamespace {
         })
     }
 
-    /// Its objects.
     pub fn objects(&self) -> BenchObjects {
         BenchObjects::of(&self.namespace, self.subject)
     }

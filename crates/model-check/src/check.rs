@@ -32,7 +32,6 @@ pub struct Report {
 /// A broken rule.
 #[derive(Clone, Debug)]
 pub struct Violation {
-    /// The rule.
     pub rule: &'static str,
     /// A way to break it, as a story; with one thread a shortest one.
     pub story: String,

@@ -67,7 +67,6 @@ pub struct ElectionState {
     starts: u8,
 }
 
-/// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ElectionStep {
     /// Time passes; a clock may count two ticks.

@@ -14,7 +14,6 @@ pub enum Progress {
     Start {
         /// The pod.
         ordinal: usize,
-        /// The node.
         node: u8,
     },
     /// A pod becomes Ready.

@@ -17,13 +17,9 @@ use crate::world::{Begin, Edit, Fault, World};
 /// A kind of object with its own watch, which may be behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watch {
-    /// The set.
     Set,
-    /// Pods.
     Pods,
-    /// Claims.
     Claims,
-    /// Revisions.
     Revisions,
 }
 
@@ -38,7 +34,6 @@ pub enum ControllerRole {
     Former,
 }
 
-/// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelStep {
     /// The watch of a kind stops delivering changes.
@@ -75,7 +70,6 @@ pub enum ModelStep {
 
 /// The world of a StatefulSet, with the planner that runs in the product.
 pub struct StatefulSetModel {
-    /// The world.
     pub world: World,
     /// All plans so far.
     pub plans: Plans,

@@ -13,7 +13,6 @@ use crate::state::{
 /// The reply to a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// Done.
     Done,
     /// Something has the name.
     AlreadyExists,

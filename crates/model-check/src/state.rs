@@ -23,19 +23,15 @@ pub type Id = u8;
 /// The kind of an [`Id`]'s object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A set.
     Set,
     /// A state of a set.
     SetVersion,
     /// A specification of a set.
     Generation,
-    /// A pod.
     Pod,
-    /// A claim.
     Claim,
     /// A state of a claim.
     ClaimVersion,
-    /// A revision.
     Revision,
 }
 
@@ -114,10 +110,8 @@ pub enum ClaimFate {
     Goes,
 }
 
-/// The set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Set {
-    /// UID.
     pub uid: Id,
     /// State.
     pub version: Id,
@@ -125,7 +119,6 @@ pub struct Set {
     pub generation: Id,
     /// The specification.
     pub spec: Spec,
-    /// The status.
     pub status: Option<Status>,
     /// Whether it is being deleted, and how.
     pub deleting: Option<Deletion>,
@@ -156,15 +149,12 @@ pub enum Health {
 /// A pod; its ordinal is its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pod {
-    /// UID.
     pub uid: Id,
     /// The set that owns it.
     pub owner: Option<Id>,
     /// The template that it was made from.
     pub revision: u8,
-    /// Phase.
     pub phase: Phase,
-    /// Health.
     pub health: Health,
     /// Whether it is being deleted.
     pub terminating: bool,
@@ -175,11 +165,9 @@ pub struct Pod {
 /// A claim; its ordinal is its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Claim {
-    /// UID.
     pub uid: Id,
     /// State.
     pub version: Id,
-    /// Owners.
     pub owners: Owners,
     /// Whether it is being deleted.
     pub terminating: bool,
@@ -188,7 +176,6 @@ pub struct Claim {
 /// The owners of a claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Owners {
-    /// A set.
     pub set: Option<Id>,
     /// A pod of the claim's ordinal.
     pub pod: Option<Id>,
@@ -197,18 +184,15 @@ pub struct Owners {
 /// A revision; its template is its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Revision {
-    /// UID.
     pub uid: Id,
     /// The set that owns it.
     pub owner: Option<Id>,
-    /// Number.
     pub number: u8,
 }
 
 /// The objects that the API server has, or that a controller has last seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Objects {
-    /// The set.
     pub set: Option<Set>,
     /// Pods by ordinal.
     pub pods: [Option<Pod>; ORDINALS],
@@ -219,25 +203,51 @@ pub struct Objects {
 }
 
 /// A write on its way, with its preconditions.
-#[expect(missing_docs, reason = "the fields are those of the planner's actions")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// Reads the set.
-    ConfirmSet { set: Id },
+    ConfirmSet {
+        set: Id,
+    },
     /// Takes over a revision.
-    AdoptRevision { template: u8, uid: Id, set: Id },
+    AdoptRevision {
+        template: u8,
+        uid: Id,
+        set: Id,
+    },
     /// Takes over a pod.
-    AdoptPod { ordinal: u8, uid: Id, set: Id },
+    AdoptPod {
+        ordinal: u8,
+        uid: Id,
+        set: Id,
+    },
     /// Lets go of a pod.
-    ReleasePod { ordinal: u8, uid: Id },
+    ReleasePod {
+        ordinal: u8,
+        uid: Id,
+    },
     /// Keeps a template.
-    CreateRevision { template: u8, number: u8, set: Id },
+    CreateRevision {
+        template: u8,
+        number: u8,
+        set: Id,
+    },
     /// Gives a revision a new number.
-    RenumberRevision { template: u8, uid: Id, number: u8 },
+    RenumberRevision {
+        template: u8,
+        uid: Id,
+        number: u8,
+    },
     /// Forgets a template.
-    DeleteRevision { template: u8, uid: Id },
+    DeleteRevision {
+        template: u8,
+        uid: Id,
+    },
     /// Makes a claim.
-    CreateClaim { ordinal: u8, set: Option<Id> },
+    CreateClaim {
+        ordinal: u8,
+        set: Option<Id>,
+    },
     /// Replaces the owners of a claim.
     SetClaimOwners {
         ordinal: u8,
@@ -246,11 +256,20 @@ pub enum Op {
         owners: Owners,
     },
     /// Makes a pod.
-    CreatePod { ordinal: u8, revision: u8, set: Id },
-    /// Labels a pod.
-    LabelPod { ordinal: u8, uid: Id },
+    CreatePod {
+        ordinal: u8,
+        revision: u8,
+        set: Id,
+    },
+    LabelPod {
+        ordinal: u8,
+        uid: Id,
+    },
     /// Deletes a pod.
-    DeletePod { ordinal: u8, uid: Id },
+    DeletePod {
+        ordinal: u8,
+        uid: Id,
+    },
     /// Writes the status.
     WriteStatus {
         set: Id,

@@ -9,7 +9,6 @@ pub enum Strategy {
     RollingUpdate,
     /// `RollingUpdate` without it (statefulset.md 5.10).
     RollingUpdateWithoutBlock,
-    /// `OnDelete`.
     OnDelete,
 }
 
@@ -76,7 +75,6 @@ pub enum Begin {
     Settled,
 }
 
-/// A world.
 #[derive(Clone, Debug)]
 pub struct World {
     /// Name, as on the command line.
@@ -85,9 +83,7 @@ pub struct World {
     pub about: &'static str,
     /// Whether `OrderedReady`.
     pub ordered: bool,
-    /// Strategy.
     pub strategy: Strategy,
-    /// `maxUnavailable`.
     pub max_unavailable: Option<i32>,
     /// `minReadySeconds`, in ticks of the world's clock.
     pub min_ready: u8,
@@ -107,7 +103,6 @@ pub struct World {
     pub spec: Spec,
     /// The users' edits.
     pub edits: Vec<Edit>,
-    /// The faults.
     pub faults: &'static [Fault],
     /// Their maximum number.
     pub budget: Budget,

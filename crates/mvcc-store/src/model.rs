@@ -102,18 +102,13 @@ pub enum Compare {
 pub enum Operation {
     /// Creates or replaces a key.
     Put {
-        /// The key.
         key: Vec<u8>,
-        /// The value.
         value: Value,
         /// Lease to attach, if any.
         lease: Option<LeaseId>,
     },
     /// Removes a key; removing an absent key does nothing.
-    Delete {
-        /// The key.
-        key: Vec<u8>,
-    },
+    Delete { key: Vec<u8> },
 }
 
 /// Comparisons and the writes that they guard.

@@ -121,7 +121,6 @@ pub struct MoveStep {
     pub id: String,
     /// The query parameters of the request, by name.
     pub step: String,
-    /// Its parameters.
     pub parameters: Vec<(String, String)>,
     /// The body of the request.
     pub body: Bytes,

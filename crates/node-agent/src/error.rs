@@ -21,7 +21,6 @@ pub enum Error {
     /// The node object cannot be written.
     #[error("register node {node}")]
     Register {
-        /// The node.
         node: String,
         /// The cause.
         #[source]
@@ -35,7 +34,6 @@ pub enum KubeletApiError {
     /// The address cannot be listened on.
     #[error("listen on {address}")]
     Listen {
-        /// The address.
         address: std::net::SocketAddr,
         /// The cause.
         #[source]

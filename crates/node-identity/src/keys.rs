@@ -37,7 +37,6 @@ impl CertificateSubject {
 /// A certificate and its key, PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The certificate, in PEM.
     pub certificate_pem: String,
     /// The private key, in PEM.
     pub key_pem: String,

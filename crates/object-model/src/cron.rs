@@ -10,7 +10,6 @@ const YEARS_MAX: i16 = 40;
 
 /// The error of an invalid schedule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the texts say it")]
 pub enum CronError {
     #[error("empty spec string")]
     Empty,

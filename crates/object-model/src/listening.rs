@@ -7,9 +7,7 @@ use std::net::Ipv4Addr;
 /// A transport with listening sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Transport {
-    /// TCP.
     Tcp,
-    /// UDP.
     Udp,
 }
 

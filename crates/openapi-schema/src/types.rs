@@ -12,7 +12,6 @@ pub enum Shape {
     Scalar,
     /// An object with known fields.
     Object,
-    /// A list.
     List,
     /// A map from arbitrary keys.
     Map,

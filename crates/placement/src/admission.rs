@@ -16,13 +16,11 @@ use crate::resources::{Allocatable, FreeResources, requests};
 pub enum AdmissionFailure {
     /// There is not enough of a resource. Amounts of `cpu` are in thousandths.
     Resource {
-        /// Its name.
         name: String,
         /// The pod's request.
         requested: i64,
         /// The requests of the node's pods.
         used: i64,
-        /// The capacity.
         capacity: i64,
     },
     /// The pod does not want a node with such labels.

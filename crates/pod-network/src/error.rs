@@ -56,10 +56,7 @@ pub enum Error {
     },
     /// A uid that cannot name a file was given.
     #[error("pod uid {uid:?} has characters other than letters, digits, '-', '_' and '.'")]
-    InvalidUid {
-        /// The uid.
-        uid: String,
-    },
+    InvalidUid { uid: String },
     /// No range could be chosen.
     #[error(transparent)]
     NoFreeRange(#[from] NoFreeRange),
@@ -76,10 +73,7 @@ pub enum Error {
     },
     /// The range is too small to hold the node's address and a pod.
     #[error("range {range} is too small: at least 8 addresses are needed")]
-    RangeTooSmall {
-        /// The range.
-        range: object_model::cidr::Cidr,
-    },
+    RangeTooSmall { range: object_model::cidr::Cidr },
     /// The filters of a pod's connections were not made in time.
     #[error("the network policies of the pod were not in force within {seconds} s")]
     NotGuarded {

@@ -30,8 +30,5 @@ impl Default for Config {
 pub enum Error {
     /// A watch cache stopped unexpectedly.
     #[error("the watch of {kind} stopped")]
-    WatchStopped {
-        /// The kind.
-        kind: &'static str,
-    },
+    WatchStopped { kind: &'static str },
 }

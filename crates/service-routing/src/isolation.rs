@@ -8,7 +8,6 @@ use crate::routes::ServiceName;
 /// the pods that it selects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TableOwner {
-    /// A Service.
     Service(ServiceName),
     /// A NetworkPolicy, by its UID.
     Policy(String),

@@ -12,11 +12,8 @@ use crate::balance::{Balance, ServiceSet};
 /// A transport protocol that Services can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
-    /// TCP.
     Tcp,
-    /// UDP.
     Udp,
-    /// SCTP.
     Sctp,
 }
 
@@ -100,7 +97,6 @@ pub struct Set {
 pub enum SetKind {
     /// Addresses of clients, which rules add; each is forgotten after this many seconds.
     Clients(u32),
-    /// Addresses.
     Addresses,
     /// Ports of addresses.
     Ports,

@@ -40,7 +40,6 @@ impl Server {
         }
     }
 
-    /// Starts it.
     pub async fn start(&self) {
         match start_server(self.store.clone()).await {
             Ok(server) => {
@@ -74,7 +73,6 @@ impl Server {
 pub enum Component {
     /// All controllers.
     Controllers,
-    /// The scheduler.
     Scheduler,
 }
 

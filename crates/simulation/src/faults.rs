@@ -44,7 +44,6 @@ impl Machine {
         }
     }
 
-    /// Its name.
     pub fn name(&self) -> String {
         self.settings.name.clone()
     }
@@ -106,7 +105,6 @@ fn provisioner() -> UserInfo {
     UserInfo::new(node::PROVISIONER, node::PROVISIONER_GROUPS)
 }
 
-/// The extent of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultExtent {
     /// Controllers see the real state, or are dead.

@@ -34,11 +34,9 @@ const DAWDLING: u64 = 50;
 /// A running server, and the tasks that end with it.
 #[derive(Clone)]
 pub struct Incarnation {
-    /// The server.
     pub server: Arc<ApiServer>,
     /// Cancelled when it crashes.
     pub down: CancellationToken,
-    /// Its process.
     pub process: Process,
 }
 
@@ -238,7 +236,6 @@ pub struct Link {
     name: Arc<str>,
     user: UserInfo,
     servers: Servers,
-    /// Its conditions.
     pub conditions: Arc<Conditions>,
     /// Cancelled when the client is dead: none of its requests reach the server any more.
     pub dead: CancellationToken,

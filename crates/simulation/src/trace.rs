@@ -52,7 +52,6 @@ pub fn begin(show: bool) {
     TRACE.set(Some(trace));
 }
 
-/// Ends it.
 pub fn end() -> Summary {
     TRACE.take().map_or_else(Summary::default, |trace| Summary {
         hash: trace.hash.digest(),

@@ -25,7 +25,6 @@ const GOOD_IMAGES: [&str; 3] = ["v1", "v2", "v3"];
 /// An image that cannot be pulled, and one whose containers never become ready.
 const BROKEN_IMAGES: [&str; 2] = ["bad", "sick"];
 
-/// The user.
 pub struct User {
     client: Client,
     checks: Checks,

@@ -23,7 +23,6 @@ const FLAG_FIN: u8 = 1;
 pub enum Header {
     /// Data of a stream, of which this many bytes follow.
     Data {
-        /// The stream.
         stream: u32,
         /// Whether it is the last of this direction.
         fin: bool,
@@ -55,14 +54,12 @@ pub enum Frame {
     },
     /// Confirms an opened stream.
     Reply {
-        /// The stream.
         stream: u32,
         /// Headers.
         block: Bytes,
     },
     /// Ends a stream in both directions.
     Reset {
-        /// The stream.
         stream: u32,
         /// The status: 1 protocol error, 3 refused, 5 cancelled.
         status: u32,
@@ -76,7 +73,6 @@ pub enum Frame {
     },
     /// Further headers of a stream.
     Headers {
-        /// The stream.
         stream: u32,
         /// Whether this direction ends.
         fin: bool,
@@ -85,11 +81,9 @@ pub enum Frame {
     },
     /// Data of a stream.
     Data {
-        /// The stream.
         stream: u32,
         /// Whether this direction ends.
         fin: bool,
-        /// The data.
         data: Bytes,
     },
     /// A frame without meaning here (settings, windows).

@@ -10,7 +10,6 @@ pub enum ProvisionerError {
     Directory {
         /// The failed operation.
         doing: &'static str,
-        /// The path.
         path: PathBuf,
         /// The cause.
         #[source]

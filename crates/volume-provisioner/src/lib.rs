@@ -58,7 +58,6 @@ const USAGE_INTERVAL: Duration = Duration::from_secs(30);
 /// The settings of the provisioner.
 #[derive(Clone, Debug)]
 pub struct ProvisionerConfig {
-    /// Name of this node.
     pub node_name: String,
     /// The storage of the volumes.
     pub storage: Storage,

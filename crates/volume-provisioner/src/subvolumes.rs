@@ -8,7 +8,6 @@ use host_kernel::{btrfs, tree};
 /// The initial contents of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum InitialContents {
-    /// Empty.
     Empty,
     /// A copy of another volume.
     OfVolume(String),

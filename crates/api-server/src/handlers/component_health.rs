@@ -33,9 +33,7 @@ const COLUMNS: Columns = Columns {
 /// A component outside of the server with a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {
-    /// The controllers.
     ControllerManager,
-    /// The scheduler.
     Scheduler,
 }
 

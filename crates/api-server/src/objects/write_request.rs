@@ -229,7 +229,6 @@ fn set_type(object: &mut Value, info: &KindInfo<'_>) -> Result<(), Status> {
 pub(crate) enum ObjectPart {
     /// A write of the object without its status.
     Whole,
-    /// The status.
     Status,
     /// The part that the kind allows for the named sub-resource (`resize`).
     Subresource,

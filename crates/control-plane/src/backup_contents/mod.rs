@@ -168,7 +168,6 @@ pub async fn take(
 pub enum Source {
     /// A running server, until the connection is closed.
     Server(BufReader<UnixStream>),
-    /// The files.
     Files(Box<Files>),
 }
 

@@ -170,7 +170,6 @@ fn format_of(format: Option<&str>, features: Option<&str>) -> Result<Format, Str
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Provisioning {
     None,
-    /// An image.
     Image,
     /// Something that images do not support.
     Unsupported(String),

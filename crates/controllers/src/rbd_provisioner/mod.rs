@@ -39,7 +39,6 @@ enum Error {
     /// The claim or its class asks for something that is not supported.
     #[error("{0}")]
     Unsupported(String),
-    /// The program.
     #[error(transparent)]
     Program(#[from] ProgramError),
     /// The API server.

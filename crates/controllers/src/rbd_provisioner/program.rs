@@ -31,7 +31,6 @@ pub(crate) enum ProgramError {
     /// The program `rbd` cannot be run.
     #[error("run rbd {command}")]
     Run {
-        /// The command.
         command: &'static str,
         /// The cause.
         #[source]
@@ -40,19 +39,14 @@ pub(crate) enum ProgramError {
     /// The cluster does not answer.
     #[error("rbd {command} {image}: no answer of the monitors {monitors} in {} s", CALL_MAX.as_secs())]
     Silent {
-        /// The command.
         command: &'static str,
-        /// The image.
         image: String,
-        /// The monitors.
         monitors: String,
     },
     /// The cluster refused.
     #[error("rbd {command} {image}: exit code {code}: {said}")]
     Refused {
-        /// The command.
         command: &'static str,
-        /// The image.
         image: String,
         /// The exit code.
         code: i32,
@@ -62,7 +56,6 @@ pub(crate) enum ProgramError {
     /// An image of that name is there, and is another one.
     #[error("the image {image} is there already, with {found} bytes and not with {wanted}")]
     OtherImage {
-        /// The image.
         image: String,
         /// The size of the existing image, in bytes.
         found: u64,

@@ -51,7 +51,6 @@ pub enum Death {
     Connection,
 }
 
-/// The driver.
 #[derive(Debug)]
 pub struct Driver {
     name: String,

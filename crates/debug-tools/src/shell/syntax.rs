@@ -18,7 +18,6 @@ pub struct ListItem {
 /// Pipelines with `&&` and `||` between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
-    /// The first.
     pub first: Pipeline,
     /// The others, each with the condition on the previous status.
     pub rest: Vec<(Join, Pipeline)>,
@@ -38,11 +37,9 @@ pub enum Join {
 pub struct Pipeline {
     /// Whether success and failure are exchanged (`!`).
     pub is_negated: bool,
-    /// The commands.
     pub commands: Vec<Command>,
 }
 
-/// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// A program, a builtin or a function with its arguments; or assignments alone.
@@ -62,12 +59,7 @@ pub enum Command {
         redirects: Vec<Redirect>,
     },
     /// `name() body`
-    Function {
-        /// The name.
-        name: String,
-        /// Its body.
-        body: Arc<Command>,
-    },
+    Function { name: String, body: Arc<Command> },
 }
 
 /// A command that has commands inside.
@@ -88,7 +80,6 @@ pub enum Compound {
     Loop {
         /// Whether it runs until the condition holds, not while it does.
         until: bool,
-        /// The condition.
         condition: Script,
         /// The commands.
         body: Script,
@@ -114,7 +105,6 @@ pub enum Compound {
 /// A redirection of a file descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
-    /// The descriptor.
     pub descriptor: u32,
     /// The kind of redirection.
     pub kind: RedirectKind,
@@ -147,7 +137,6 @@ pub type Word = Vec<Part>;
 pub enum Part {
     /// Literal text.
     Text {
-        /// The text.
         text: String,
         /// Whether its characters have no special meaning.
         is_quoted: bool,
@@ -182,7 +171,6 @@ pub enum Computed {
 /// The operation on the value of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParameterExpansion {
-    /// None.
     None,
     /// `${#name}`
     Length,
@@ -192,7 +180,6 @@ pub enum ParameterExpansion {
         action: DefaultAction,
         /// Whether an empty value is none (`:`).
         also_empty: bool,
-        /// The word.
         word: Word,
     },
     /// `${name#pattern}` and the like.
@@ -201,7 +188,6 @@ pub enum ParameterExpansion {
         at_end: bool,
         /// Whether as much as possible.
         longest: bool,
-        /// The pattern.
         pattern: Word,
     },
 }

@@ -18,7 +18,6 @@ const REDIRECTS_MAX: u32 = 10;
 const LINE_MAX: u64 = 64 << 10;
 const LINES_MAX: usize = 200;
 
-/// The request.
 #[derive(Clone, Debug)]
 struct Request {
     method: String,

@@ -14,10 +14,8 @@ use std::io::Write;
 
 use crate::report::ToolResult;
 
-/// A tool.
 #[derive(Clone, Copy)]
 pub struct Tool {
-    /// Its name.
     pub name: &'static str,
     /// Its arguments.
     pub usage: &'static str,

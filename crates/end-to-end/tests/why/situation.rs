@@ -36,7 +36,6 @@ pub struct Situation {
     pub asked: &'static str,
     /// Parts that the answer has to have.
     pub cause: &'static [&'static str],
-    /// The remedy.
     pub remedy: Remedy,
     /// The state after the remedy.
     pub end: End,
@@ -61,7 +60,6 @@ pub enum Remedy {
 pub enum End {
     /// Nothing waits.
     Fine,
-    /// It is gone.
     Gone,
     /// It was fine all along, and is without the note by now.
     Unnoted,

@@ -2,7 +2,6 @@
 
 /// A pod, or what makes pods; the texts are entries of flow mappings of YAML.
 pub struct Web {
-    /// Its kind.
     pub kind: Kind,
     /// How many pods it makes.
     pub replicas: u32,
@@ -12,7 +11,6 @@ pub struct Web {
     pub pod: &'static str,
     /// The image of the container `main`.
     pub image: &'static str,
-    /// The command.
     pub command: &'static str,
     /// Further fields.
     pub container: &'static str,
@@ -50,7 +48,6 @@ pub const DEPLOYMENT: Web = Web {
 };
 
 impl Web {
-    /// Its manifest.
     pub fn manifest(&self) -> String {
         let Self { image, command, .. } = self;
         let container = entries(

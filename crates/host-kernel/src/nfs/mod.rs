@@ -49,9 +49,7 @@ pub enum MountError {
     /// The port of the server does not respond.
     #[error("the server of {export} does not answer on port {port}: {source}")]
     Away {
-        /// The export.
         export: String,
-        /// The port.
         port: u16,
         /// The error of the connection.
         source: io::Error,
@@ -59,9 +57,7 @@ pub enum MountError {
     /// The kernel or the server refused the mount.
     #[error("mount {export} by NFS {version}: {why}")]
     Refused {
-        /// The export.
         export: String,
-        /// The version.
         version: Version,
         /// The error, with the messages of the kernel if there are any.
         why: String,

@@ -36,7 +36,6 @@ impl fmt::Display for Export {
 pub enum Version {
     /// 4 with a minor version.
     Four(u8),
-    /// 3.
     Three,
 }
 

@@ -29,7 +29,6 @@ use crate::stall_detector::{MinimumSpeed, PullProgress, StallDetector, TooSlow};
 const USER_AGENT_VALUE: HeaderValue =
     HeaderValue::from_static(concat!("mainstay/", env!("CARGO_PKG_VERSION")));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Timeout of a read.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The largest answer with a token, in bytes.

@@ -35,7 +35,6 @@ pub enum PullError {
         reference: String,
         /// The registry.
         host: String,
-        /// The reason.
         reason: String,
     },
     /// The address is one of the node itself, without a registry.

@@ -103,7 +103,6 @@ impl<K: Hash + Eq, V> OccupiedEntry<'_, K, V> {
 }
 
 impl<'a, K: Hash + Eq, V> VacantEntry<'a, K, V> {
-    /// The key.
     pub fn key(&self) -> &K {
         &self.key
     }

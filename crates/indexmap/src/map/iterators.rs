@@ -97,14 +97,12 @@ impl<K, V, S> IndexMap<K, V, S> {
         IterMut { entries }
     }
 
-    /// The keys.
     #[inline]
     pub fn keys(&self) -> Keys<'_, K, V> {
         let entries = self.core.entries.iter();
         Keys { entries }
     }
 
-    /// The values.
     #[inline]
     pub fn values(&self) -> Values<'_, K, V> {
         let entries = self.core.entries.iter();

@@ -49,7 +49,6 @@ const ACCOUNT_GROUPS: [&str; 2] = [
 ];
 /// The machine's file with name servers.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// The port of DNS.
 const DNS_PORT: u16 = 53;
 /// Most pods on the node, as Kubernetes has it.
 const PODS_MAX: u32 = 110;

@@ -73,7 +73,6 @@ pub struct NodeStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Disk {
-    /// Bytes in use.
     pub used_bytes: i64,
     /// Bytes that pods can still use.
     pub available_bytes: i64,

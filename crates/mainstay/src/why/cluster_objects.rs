@@ -43,7 +43,6 @@ pub enum NamespaceScope {
     All,
     /// All, or that of the context if the user may not read all.
     Readable,
-    /// One.
     One(String),
 }
 

@@ -45,7 +45,6 @@ impl World {
     /// All worlds.
     pub const ALL: [Self; 2] = [Self::LostNode, Self::DeletedNode];
 
-    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::LostNode => "fence",
@@ -108,7 +107,6 @@ pub enum Mistake {
     GoneLeaseIsProof,
 }
 
-/// The stored lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct StoredLease {
     /// The version of the last change, also of its deletion.
@@ -132,7 +130,6 @@ struct InFlight {
     stored: Option<Option<u8>>,
 }
 
-/// The node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Node {
     linked: bool,
@@ -190,7 +187,6 @@ pub struct FenceState {
     budget: Budget,
 }
 
-/// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FenceStep {
     /// Time passes; the node's clock may miss a tick, the observers' may count two.
@@ -214,7 +210,6 @@ pub enum FenceStep {
     Link,
     /// The agent is killed, or starts again.
     Agent,
-    /// The shim is killed.
     KillShim,
     /// The agent starts the pod's instance.
     Start,

@@ -39,9 +39,7 @@ pub(super) struct Unread {
 /// Kinds of objects whose changes are propagated to running pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ObjectKind {
-    /// A ConfigMap.
     ConfigMap,
-    /// A Secret.
     Secret,
 }
 

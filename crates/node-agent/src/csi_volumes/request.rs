@@ -320,7 +320,6 @@ impl CsiVolume {
 pub enum GroupUse {
     /// None: the files keep their group.
     None,
-    /// The driver.
     Driver(u32),
     /// The node, after the volume is published.
     Node(u32),

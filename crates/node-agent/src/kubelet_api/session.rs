@@ -60,7 +60,6 @@ pub struct SessionStreams {
 /// A message of the client of `exec` or `attach`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientMessage {
-    /// Input.
     Input(Bytes),
     /// The terminal's size.
     Size(TerminalSize),

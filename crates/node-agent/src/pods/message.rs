@@ -51,7 +51,6 @@ pub enum Message {
     Runtime {
         /// Number of the sandbox that it reports of.
         sandbox: u32,
-        /// The event.
         event: SandboxEvent,
     },
     /// The result of making the sandbox.
@@ -75,41 +74,32 @@ pub enum Message {
     StorageUsed(DiskUsage),
     /// The result of an image pull.
     Image {
-        /// The container.
         container: String,
         /// The name of the image.
         image: String,
-        /// The result.
         result: Result<(), ImageTrouble>,
     },
     /// The result of a container's start.
     Started {
-        /// The container.
         container: String,
-        /// The result.
         result: StartResult,
     },
     /// A `postStart` hook has ended.
     PostStart {
-        /// The container.
         container: String,
         /// The instance it belongs to.
         id: String,
-        /// The result.
         result: Result<HookOutcome, String>,
     },
     /// A `preStop` hook has ended.
     PreStop {
-        /// The container.
         container: String,
         /// The instance it belongs to.
         id: String,
-        /// The result.
         result: Result<HookOutcome, String>,
     },
     /// The result of a probe.
     Probe {
-        /// The container.
         container: String,
         /// The instance it belongs to.
         id: String,
@@ -120,13 +110,11 @@ pub enum Message {
     },
     /// The result of a change of a running container's limits.
     ResourcesUpdated {
-        /// The container.
         container: String,
         /// The runtime's id of the instance.
         id: String,
         /// The resources that the instance has now.
         resources: Box<ResourceRequirements>,
-        /// The result.
         result: Result<(), String>,
     },
     /// The result of a change of the pod's limits.
@@ -135,12 +123,10 @@ pub enum Message {
         sandbox: u32,
         /// The new resources of the pod.
         resources: Option<Box<ResourceRequirements>>,
-        /// The result.
         result: Result<(), String>,
     },
     /// The runtime did not take a signal for a container.
     SignalFailed {
-        /// The container.
         container: String,
         /// The error message.
         message: String,

@@ -13,10 +13,8 @@ use crate::api::objects::ApiObjects;
 /// The reason why a pod's volumes or devices are not ready.
 #[derive(Debug, thiserror::Error)]
 pub enum NotPrepared {
-    /// A volume.
     #[error(transparent)]
     Volume(#[from] VolumeError),
-    /// Devices.
     #[error("Failed to prepare dynamic resources: {0}")]
     Devices(String),
 }

@@ -25,7 +25,6 @@ pub enum Medium {
         /// Size in bytes, 0 for the kernel's own limit.
         bytes: i64,
     },
-    /// Huge pages.
     HugePages {
         /// Size of a page in bytes.
         page_bytes: i64,

@@ -71,7 +71,6 @@ pub struct Prepared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockVolume {
-    /// The device.
     Device,
     /// The image file behind a loop device.
     Image,

@@ -104,7 +104,6 @@ pub enum AttachDetachAction {
     Attach {
         /// Name of the VolumeAttachment.
         name: String,
-        /// The volume.
         volume: Volume,
     },
     /// Writes an attachment of a former leader, in the version that was observed. No step follows it: the
@@ -130,17 +129,10 @@ pub enum AttachDetachAction {
         version: String,
     },
     /// Tells the pods the driver's error.
-    Failed {
-        /// The volume.
-        volume: Volume,
-        /// The error.
-        error: String,
-    },
+    Failed { volume: Volume, error: String },
     /// Tells the pods that the volume is attached elsewhere.
     Refuse {
-        /// The volume.
         volume: Volume,
-        /// The nodes.
         nodes: BTreeSet<String>,
     },
 }

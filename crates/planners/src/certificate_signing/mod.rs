@@ -34,14 +34,12 @@ const AGAIN: SignedDuration = SignedDuration::from_mins(1);
 /// The next action for a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CertificateSigningAction {
-    /// Delete it.
     Delete,
     /// Approve it with this condition, if the requester may `create` one of these sub-resources of
     /// requests. The first right that the requester has decides.
     ApproveIf(Vec<(&'static str, Condition)>),
     /// Deny it with this condition.
     Deny(Condition),
-    /// Sign it.
     Sign {
         /// The approved request.
         request: Box<Request>,
@@ -56,7 +54,6 @@ pub enum CertificateSigningAction {
 
 /// A usage that these signers put into certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the API's own words")]
 pub enum Usage {
     ClientAuth,
     DigitalSignature,

@@ -27,7 +27,6 @@ const MISSED_MAX: usize = 100;
 /// The observed state of one CronJob.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The CronJob.
     pub cron_job: Arc<CronJob>,
     /// The jobs that it controls, and all existing jobs in its status's `active` list.
     pub jobs: Vec<Arc<Job>>,

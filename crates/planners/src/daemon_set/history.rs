@@ -22,27 +22,15 @@ pub enum RevisionAction {
     Create(Box<ControllerRevision>),
     /// Give a revision the newest number, because its template is current again.
     Renumber {
-        /// Name.
         name: String,
-        /// UID.
         uid: String,
         /// The new revision number.
         revision: i64,
     },
     /// Adopt a revision without an owner.
-    Adopt {
-        /// Name.
-        name: String,
-        /// UID.
-        uid: String,
-    },
+    Adopt { name: String, uid: String },
     /// Delete a revision.
-    Delete {
-        /// Name.
-        name: String,
-        /// UID.
-        uid: String,
-    },
+    Delete { name: String, uid: String },
 }
 
 /// The revision for new pods.

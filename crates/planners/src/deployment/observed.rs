@@ -17,7 +17,6 @@ use crate::pod_set::Owner;
 /// The observed state of one Deployment.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The Deployment.
     pub deployment: Arc<Deployment>,
     /// ReplicaSets of its namespace: at least those that it owns, those without an owner, and those
     /// whose names begin with the Deployment's name.

@@ -19,24 +19,13 @@ pub enum DeploymentAction {
     /// being deleted.
     ConfirmDeployment,
     /// Adopt a ReplicaSet without an owner.
-    AdoptSet {
-        /// Name.
-        name: String,
-        /// UID.
-        uid: String,
-    },
+    AdoptSet { name: String, uid: String },
     /// Release a ReplicaSet.
-    ReleaseSet {
-        /// Name.
-        name: String,
-        /// UID.
-        uid: String,
-    },
+    ReleaseSet { name: String, uid: String },
     /// Create the ReplicaSet of the current template.
     CreateSet(Box<ReplicaSet>),
     /// Scale a ReplicaSet, or change its annotations.
     UpdateSet {
-        /// Name.
         name: String,
         /// The observed resourceVersion.
         resource_version: String,
@@ -49,9 +38,7 @@ pub enum DeploymentAction {
     },
     /// Delete an old ReplicaSet.
     DeleteSet {
-        /// Name.
         name: String,
-        /// UID.
         uid: String,
         /// The observed resourceVersion.
         resource_version: String,

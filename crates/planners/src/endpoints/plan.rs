@@ -40,12 +40,7 @@ pub enum EndpointsWrite {
     /// Replace them; they contain the observed resourceVersion.
     Update(Box<Endpoints>),
     /// Delete them, because their Service was deleted.
-    Delete {
-        /// Name.
-        name: String,
-        /// UID.
-        uid: String,
-    },
+    Delete { name: String, uid: String },
 }
 
 /// The writes to the EndpointSlices and Endpoints of one Service.

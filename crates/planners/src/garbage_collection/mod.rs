@@ -95,7 +95,6 @@ pub enum CollectionDecision {
     Finish(&'static str),
     /// Remove these owner references.
     Strip(Vec<String>),
-    /// Delete it.
     Delete {
         /// The effect on its dependents.
         propagation: Propagation,

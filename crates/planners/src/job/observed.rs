@@ -14,7 +14,6 @@ use crate::pod_set::{self, Owner, PodState, Sorted};
 /// The observed state of one Job.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The Job.
     pub job: Arc<Job>,
     /// Pods of its namespace: at least those it owns, and those without an owner.
     pub pods: Vec<Arc<PodView>>,

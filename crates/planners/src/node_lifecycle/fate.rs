@@ -27,7 +27,6 @@ pub enum StayReason {
     HostPath,
     /// A claim whose volume lives on the node.
     Volume {
-        /// The claim.
         claim: String,
         /// The volume; `None` if it is unknown.
         volume: Option<String>,

@@ -69,10 +69,7 @@ pub enum FenceDecision {
     /// The lease may not have lapsed yet; look again after this time.
     Wait(SignedDuration),
     /// The lease is taken: it is written over the seen version, with this epoch and no holder.
-    Take {
-        /// The epoch.
-        epoch: i32,
-    },
+    Take { epoch: i32 },
     /// The node is fenced: its pods that may fail over are deleted by force.
     Delete,
 }

@@ -71,10 +71,7 @@ pub enum OrphanDecision {
     Wait(SignedDuration),
     /// The lease is taken: it is written over the seen version, with this epoch and no holder. Then its
     /// pods are removed.
-    Take {
-        /// The epoch.
-        epoch: i32,
-    },
+    Take { epoch: i32 },
 }
 
 /// Decides about a node without a Node object, whose lease this observer has seen unchanged, or absent, for

@@ -30,33 +30,16 @@ pub enum PodAction {
     /// deleted.
     ConfirmOwner,
     /// Adopt a pod without an owner.
-    Adopt {
-        /// Name.
-        name: String,
-        /// UID.
-        uid: String,
-    },
+    Adopt { name: String, uid: String },
     /// Release a pod.
-    Release {
-        /// Name.
-        name: String,
-        /// UID.
-        uid: String,
-    },
+    Release { name: String, uid: String },
     /// Create a pod.
     Create(Box<Pod>),
     /// Delete a pod, with its own grace period.
-    Delete {
-        /// Name.
-        name: String,
-        /// UID.
-        uid: String,
-    },
+    Delete { name: String, uid: String },
     /// Replace the finalizers of a pod.
     SetFinalizers {
-        /// Name.
         name: String,
-        /// UID.
         uid: String,
         /// The observed resourceVersion.
         resource_version: String,

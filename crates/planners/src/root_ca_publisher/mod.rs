@@ -23,7 +23,6 @@ const NOTE: &str = "Contains a CA bundle that can be used to verify the kube-api
 pub enum RootCaAction {
     /// Create the ConfigMap.
     Create(Box<ConfigMap>),
-    /// Replace its data.
     ReplaceData(BTreeMap<String, String>),
 }
 

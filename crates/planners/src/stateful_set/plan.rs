@@ -25,72 +25,52 @@ pub enum StatefulSetAction {
     ConfirmSet,
     /// Adopt a revision without an owner.
     AdoptRevision {
-        /// Name.
         name: String,
-        /// UID.
         uid: String,
     },
     /// Adopt a pod without an owner.
     AdoptPod {
-        /// Name.
         name: String,
-        /// UID.
         uid: String,
     },
-    /// Release a pod.
     ReleasePod {
-        /// Name.
         name: String,
-        /// UID.
         uid: String,
     },
     /// Create a revision for a template.
     CreateRevision(Box<ControllerRevision>),
     /// Give a revision the newest number, because its template is current again.
     RenumberRevision {
-        /// Name.
         name: String,
-        /// UID.
         uid: String,
         /// The new revision number.
         revision: i64,
     },
-    /// Delete a revision.
     DeleteRevision {
-        /// Name.
         name: String,
-        /// UID.
         uid: String,
     },
-    /// Create a claim.
     CreateClaim(Box<PersistentVolumeClaim>),
     /// Replace the owners of a claim.
     SetClaimOwners {
-        /// Name.
         name: String,
-        /// UID.
         uid: String,
         /// The observed resourceVersion.
         resource_version: String,
         /// The new owners.
         owners: Vec<OwnerReference>,
     },
-    /// Create a pod.
     CreatePod(Box<Pod>),
     /// Restore the labels of a pod.
     LabelPod {
-        /// Name.
         name: String,
-        /// UID.
         uid: String,
         /// The labels to set.
         labels: BTreeMap<String, String>,
     },
     /// Delete a pod, with its own grace period.
     DeletePod {
-        /// Name.
         name: String,
-        /// UID.
         uid: String,
     },
 }

@@ -39,9 +39,7 @@ pub enum Cause {
     PodNotReady {
         /// Name of the pod.
         pod: String,
-        /// The reason.
         reason: Reason,
-        /// The message.
         message: String,
     },
     /// The pod is Ready, but not for `minReadySeconds`.

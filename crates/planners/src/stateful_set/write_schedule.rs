@@ -21,9 +21,7 @@ const BATCH_MAX: usize = 500;
 /// A write of a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Write<'p> {
-    /// An action.
     Action(&'p StatefulSetAction),
-    /// The status.
     Status(&'p StatefulSetStatus),
 }
 
@@ -48,9 +46,7 @@ pub enum WritePosition {
         /// The index of the write.
         step: usize,
     },
-    /// The status.
     Status,
-    /// In the cleanup.
     Cleanup(usize),
 }
 

@@ -15,7 +15,6 @@ pub enum TokenPlan {
     Leave,
     /// No action before this time.
     Wait(Timestamp),
-    /// Delete it.
     Delete,
 }
 

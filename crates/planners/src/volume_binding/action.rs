@@ -32,7 +32,6 @@ pub enum BindingObject {
 
 /// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the API's own words")]
 pub enum NoteType {
     Normal,
     Warning,
@@ -56,7 +55,6 @@ pub struct BindingEvent {
 pub enum VolumeBindingAction {
     /// Reserve the volume for the claim: the first write of a binding.
     ReserveVolume {
-        /// The volume.
         volume: String,
         /// The claim with its UID.
         claim: Box<ObjectReference>,
@@ -65,9 +63,7 @@ pub enum VolumeBindingAction {
     },
     /// Set the volume's phase.
     SetVolumePhase {
-        /// The volume.
         volume: String,
-        /// The phase.
         phase: &'static str,
         /// Reason and message of the phase `Failed`.
         failure: Option<(&'static str, String)>,
@@ -76,14 +72,12 @@ pub enum VolumeBindingAction {
     },
     /// Name the volume in the claim and mark the binding as complete.
     BindClaim {
-        /// The volume.
         volume: String,
         /// Whether the controller chose the volume, not the user.
         by_controller: bool,
     },
     /// Set the claim's phase, access modes and capacity.
     SetClaimStatus {
-        /// The phase.
         phase: &'static str,
         /// Access modes of the bound volume.
         access_modes: Vec<String>,
@@ -100,18 +94,11 @@ pub enum VolumeBindingAction {
         conditions: Vec<Value>,
     },
     /// Give the claim the default class.
-    AssignClass {
-        /// The class.
-        class: String,
-    },
+    AssignClass { class: String },
     /// Ask a provisioner for a volume.
-    RequestVolume {
-        /// The provisioner.
-        provisioner: String,
-    },
+    RequestVolume { provisioner: String },
     /// End the reservation of a volume for a claim that is bound to another one.
     FreeVolume {
-        /// The volume.
         volume: String,
         /// Whether the user named the claim: then only the claim's UID is removed.
         by_user: bool,

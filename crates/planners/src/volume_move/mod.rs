@@ -31,7 +31,6 @@ pub enum MoveEnd {
 /// The state of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodePresence {
-    /// It is ready.
     Ready,
     /// It has an object, and is not ready.
     Silent,

@@ -15,7 +15,6 @@ use resource_kinds::pod_view::PodView;
 pub enum Protection {
     /// The finalizer stays as it is.
     Keep,
-    /// Add it.
     Add,
     /// Remove it: the object may be deleted.
     Remove,

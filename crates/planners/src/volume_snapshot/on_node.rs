@@ -45,9 +45,7 @@ pub enum ContentStep {
     Protect,
     /// Take a snapshot of a volume.
     Take {
-        /// The driver.
         driver: Driver,
-        /// The volume.
         volume: String,
         /// The handle for the snapshot.
         handle: Handle,
@@ -56,14 +54,12 @@ pub enum ContentStep {
     },
     /// Check that the content's snapshot exists.
     Find {
-        /// The driver.
         driver: Driver,
         /// The handle of the snapshot.
         handle: Handle,
     },
     /// Delete the snapshot, then remove the content's finalizer.
     Remove {
-        /// The driver.
         driver: Driver,
         /// The handle of the snapshot.
         handle: Handle,

@@ -38,7 +38,6 @@ pub enum SnapshotAction {
     SetFinalizers(Vec<String>),
     /// Give the snapshot a class.
     AssignClass(String),
-    /// Create a content.
     CreateContent(Box<VolumeSnapshotContent>),
     /// Write the snapshot's UID and class into a content that existed first.
     BindContent {

@@ -46,9 +46,7 @@ impl Sources {
 /// The objects that a container's environment references, by name, with the keys that it needs of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct References {
-    /// ConfigMaps.
     pub config_maps: BTreeMap<String, NeededKeys>,
-    /// Secrets.
     pub secrets: BTreeMap<String, NeededKeys>,
 }
 

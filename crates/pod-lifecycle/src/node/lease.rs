@@ -14,17 +14,11 @@ use resource_kinds::annotations::ENDS_WITH_LEASE;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseStep {
     /// The lease is the node's own: it is renewed.
-    Renew {
-        /// The epoch.
-        epoch: i32,
-    },
+    Renew { epoch: i32 },
     /// The node was fenced, another agent had the lease, or there is none: pods of an earlier epoch that
     /// may be replaced elsewhere must end before this epoch begins. It is never the served one, so that
     /// an agent that is interrupted returns again.
-    Return {
-        /// The epoch.
-        epoch: i32,
-    },
+    Return { epoch: i32 },
 }
 
 /// Whether a pod ends with the lease of its node.

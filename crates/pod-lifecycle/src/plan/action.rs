@@ -19,25 +19,17 @@ pub enum LifecycleAction {
     /// Remove the sandbox and its network.
     DestroySandbox,
     /// Find the container's image, and pull it if its policy says so.
-    EnsureImage {
-        /// The container.
-        container: String,
-    },
+    EnsureImage { container: String },
     /// Create and start the container.
     StartContainer {
-        /// The container.
         container: String,
         /// Number of the new instance.
         restart_count: u32,
     },
     /// Run the `postStart` hook.
-    RunPostStart {
-        /// The container.
-        container: String,
-    },
+    RunPostStart { container: String },
     /// Run one of the container's probes.
     Probe {
-        /// The container.
         container: String,
         /// The probe.
         kind: ProbeKind,
@@ -45,9 +37,7 @@ pub enum LifecycleAction {
     /// Start the container's termination: record it, emit an event, run the `preStop` hook if there
     /// is one.
     BeginStop {
-        /// The container.
         container: String,
-        /// The cause.
         cause: StopCause,
         /// The grace period in seconds.
         grace_seconds: i64,
@@ -57,25 +47,13 @@ pub enum LifecycleAction {
         pre_stop: bool,
     },
     /// Send the stop signal.
-    Terminate {
-        /// The container.
-        container: String,
-    },
+    Terminate { container: String },
     /// Kill the container.
-    Kill {
-        /// The container.
-        container: String,
-    },
+    Kill { container: String },
     /// Emit the event that restarts of the container are delayed.
-    AnnounceBackOff {
-        /// The container.
-        container: String,
-    },
+    AnnounceBackOff { container: String },
     /// Emit the event that pulls of the container's image are delayed.
-    AnnouncePullBackOff {
-        /// The container.
-        container: String,
-    },
+    AnnouncePullBackOff { container: String },
     /// Record, and emit an event, that the node stops running the pod.
     FailPod(PodFailure),
     /// Record that all containers are stopped and restarted.
@@ -100,10 +78,7 @@ pub enum LifecycleAction {
     /// Record, and emit an event, why a resize is pending; `None` when none is requested any more.
     PostponeResize(Option<PendingResize>),
     /// Apply the allocated limits to the running container.
-    UpdateResources {
-        /// The container.
-        container: String,
-    },
+    UpdateResources { container: String },
     /// Apply the allocated limits to the pod as a whole.
     UpdatePodResources,
     /// Record, and emit an event, that the resize is complete.

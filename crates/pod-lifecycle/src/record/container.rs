@@ -171,7 +171,6 @@ pub struct Stop {
 /// The cause of a termination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StopCause {
-    /// The pod ends.
     PodEnds,
     /// The node shuts down; the pod will return.
     NodeStops,

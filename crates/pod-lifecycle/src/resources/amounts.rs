@@ -16,7 +16,6 @@ use crate::spec::{Kind, containers};
 pub struct Amounts {
     /// CPU in thousandths of a processor.
     pub cpu_milli: i64,
-    /// Memory in bytes.
     pub memory_bytes: i64,
 }
 

@@ -35,7 +35,6 @@ pub fn definitions() -> Vec<Value> {
 
 /// A VolumeSnapshot: a request for a snapshot of a claim, or an imported one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the API's own fields")]
 pub struct VolumeSnapshot {
     #[serde(default)]
     pub metadata: ObjectMeta,
@@ -48,7 +47,6 @@ pub struct VolumeSnapshot {
 /// `spec` of a VolumeSnapshot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the API's own fields")]
 pub struct SnapshotSpec {
     #[serde(default)]
     pub source: SnapshotSource,
@@ -59,7 +57,6 @@ pub struct SnapshotSpec {
 /// The source of a snapshot: one of the two.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the API's own fields")]
 pub struct SnapshotSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim_name: Option<String>,
@@ -70,7 +67,6 @@ pub struct SnapshotSource {
 /// `status` of a VolumeSnapshot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the API's own fields")]
 pub struct SnapshotStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_volume_snapshot_content_name: Option<String>,
@@ -86,7 +82,6 @@ pub struct SnapshotStatus {
 
 /// The last error of a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the API's own fields")]
 pub struct SnapshotError {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
@@ -96,7 +91,6 @@ pub struct SnapshotError {
 
 /// A VolumeSnapshotContent: a snapshot in the storage.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the API's own fields")]
 pub struct VolumeSnapshotContent {
     #[serde(default)]
     pub metadata: ObjectMeta,
@@ -109,7 +103,6 @@ pub struct VolumeSnapshotContent {
 /// `spec` of a VolumeSnapshotContent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the API's own fields")]
 pub struct ContentSpec {
     #[serde(default)]
     pub deletion_policy: String,
@@ -128,7 +121,6 @@ pub struct ContentSpec {
 /// The source of a content: one of the two.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the API's own fields")]
 pub struct ContentSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_handle: Option<String>,
@@ -139,7 +131,6 @@ pub struct ContentSource {
 /// `status` of a VolumeSnapshotContent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the API's own fields")]
 pub struct ContentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_handle: Option<String>,
@@ -158,7 +149,6 @@ pub struct ContentStatus {
 /// A VolumeSnapshotClass: the driver and its deletion policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the API's own fields")]
 pub struct VolumeSnapshotClass {
     #[serde(default)]
     pub metadata: ObjectMeta,

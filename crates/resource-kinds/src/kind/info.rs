@@ -15,7 +15,6 @@ pub enum Scope {
 
 /// A verb of the API on a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "the API's own verbs")]
 pub enum Verb {
     Create,
     Delete,

@@ -69,7 +69,6 @@ pub mod stateful_set {
     pub const ALL_REPLICAS_AVAILABLE: &str = "AllReplicasAvailable";
     /// At least one wanted pod is not available.
     pub const REPLICAS_UNAVAILABLE: &str = "ReplicasUnavailable";
-    /// The rollout is complete.
     pub const ROLLOUT_COMPLETE: &str = "RolloutComplete";
     /// The rollout is complete, and the partition keeps some pods at the old revision.
     pub const PARTITION_COMPLETE: &str = "PartitionComplete";

@@ -55,7 +55,6 @@ struct Caches {
     device_classes: Cache<DeviceClass>,
 }
 
-/// A finished write.
 struct FinishedWrite {
     key: Key,
     pod: Arc<PodView>,

@@ -43,7 +43,6 @@ pub(super) struct PolicyRule {
 /// The other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
-    /// Pods.
     Pods {
         /// Their namespaces; `None` for that of the policy.
         namespaces: Option<LabelSelector>,
@@ -52,7 +51,6 @@ pub(super) enum Peer {
     },
     /// Addresses.
     Block {
-        /// The range.
         range: Cidr,
         /// The parts of it that do not count.
         except: Vec<Cidr>,

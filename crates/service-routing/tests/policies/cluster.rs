@@ -19,7 +19,6 @@ pub struct Cluster {
     pub pods: Vec<Value>,
     /// Names of the pods of this node.
     pub local: Vec<String>,
-    /// Policies.
     pub policies: Vec<Value>,
 }
 

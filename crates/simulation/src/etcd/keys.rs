@@ -79,7 +79,6 @@ struct Lease {
 /// The states of a key, each with the revision from which on it holds.
 type States = Vec<(u64, Option<Arc<Pair>>)>;
 
-/// The keys.
 #[derive(Default)]
 pub struct Keys {
     pub revision: u64,

@@ -39,7 +39,6 @@ const LEASES: Duration = Duration::from_secs(1);
 
 type Observe = dyn FnMut(&WatchEvents) + Send;
 
-/// The cluster.
 pub struct Cluster {
     keys: Mutex<Keys>,
     /// Gets every change when it is carried out.

@@ -39,7 +39,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// The user that creates volumes.
 pub const PROVISIONER: &str = "system:serviceaccount:kube-system:mainstay-provisioner";
-/// Its groups.
 pub const PROVISIONER_GROUPS: [&str; 3] = [
     "system:authenticated",
     "system:serviceaccounts",
@@ -57,7 +56,6 @@ pub struct Clients {
 /// The settings of a node.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Its name.
     pub name: String,
     /// The time for an instance to become ready, in milliseconds.
     pub startup_millis: (u64, u64),

@@ -11,11 +11,8 @@ use anyhow::{Context, Result, bail};
 use crate::cargo;
 use results::{Results, Values};
 
-/// A benchmark.
 struct Benchmark {
-    /// Its name.
     name: &'static str,
-    /// Its package.
     package: &'static str,
     /// Its target there.
     bench: &'static str,

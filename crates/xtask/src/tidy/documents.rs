@@ -85,7 +85,6 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
     targets.filter(|target| !target.contains("://"))
 }
 
-/// The linked pages.
 fn linked_pages(text: &str) -> impl Iterator<Item = &str> {
     links(text)
         .filter_map(|target| target.split('#').next())

@@ -49,7 +49,6 @@ pub struct Image {
     pub program: PathBuf,
     /// The archive with the file system that the machine starts from.
     pub start: PathBuf,
-    /// The disk.
     pub disk: PathBuf,
     /// The tests' scratch directory; it is on the virtual disk, since shared file systems lack
     /// required features.

@@ -59,7 +59,6 @@ impl FieldValues {
     };
 }
 
-/// A value.
 #[derive(Clone, Copy)]
 struct ValueNode<'t> {
     content: ValueContent<'t>,

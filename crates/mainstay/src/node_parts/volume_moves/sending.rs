@@ -26,7 +26,6 @@ pub(super) const ROOT: &str = "volume";
 pub(super) enum Source {
     /// The files in a detached directory.
     Files(PathBuf),
-    /// A snapshot.
     Snapshots(Snapshots),
 }
 

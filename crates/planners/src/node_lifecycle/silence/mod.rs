@@ -32,7 +32,6 @@ pub struct Carried {
 pub struct ObservedSilence {
     /// The seen lease ([`seen_lease`]).
     pub lease: String,
-    /// Its length.
     pub length: SignedDuration,
     /// The time for which it was unchanged.
     pub unchanged_for: SignedDuration,

@@ -31,7 +31,6 @@ pub enum Resource {
     Memory,
     /// Bytes of disk.
     EphemeralStorage,
-    /// Inodes.
     Inodes,
 }
 

@@ -8,9 +8,7 @@ use serde_json::Value;
 /// A kind of objects that pods name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReferencedKind {
-    /// Secrets.
     Secrets,
-    /// ConfigMaps.
     ConfigMaps,
 }
 

@@ -25,7 +25,6 @@ pub enum Reservation {
 
 /// The reason why a volume cannot be bound to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names of what differs")]
 pub enum VolumeMismatch {
     Deleting,
     Size,
