@@ -49,7 +49,7 @@ const ROUND: Sets = Sets {
 };
 /// So many that values which are kept until there are more of them are given up in each half.
 const ROUNDS: usize = 24;
-/// The most bytes that stay of a pod that was, twice what was counted: names in the records of the simulation.
+/// The most bytes that stay of a pod that was, in the program or in the records of the simulation: twice the counted number.
 const BYTES_OF_A_POD_THAT_WAS: usize = 120;
 
 fn live_bytes() -> usize {
