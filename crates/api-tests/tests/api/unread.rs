@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
-use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{self, AsyncRead, ReadBuf};
 use tokio::task::JoinSet;
 
 use crate::harness::{CONFIG_MAPS, config_map};
@@ -25,13 +25,13 @@ const MIB: usize = 1024 * 1024;
 const WINDOW: u32 = 0x7fff_ffff;
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// A stream that is not read any more once it is deaf.
-struct Deaf<S> {
-    stream: S,
+/// A reader that reads nothing any more once it is deaf.
+struct Deaf<R> {
+    reader: R,
     is_deaf: Arc<AtomicBool>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Deaf<S> {
+impl<R: AsyncRead + Unpin> AsyncRead for Deaf<R> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -39,26 +39,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Deaf<S> {
     ) -> Poll<io::Result<()>> {
         match self.is_deaf.load(Ordering::Relaxed) {
             true => Poll::Pending,
-            false => Pin::new(&mut self.stream).poll_read(context, buffer),
+            false => Pin::new(&mut self.reader).poll_read(context, buffer),
         }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Deaf<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -68,14 +50,15 @@ type Sender = http2::SendRequest<Empty<Bytes>>;
 async fn connect(served: &Served, user: &str, is_deaf: &Arc<AtomicBool>) -> Sender {
     let identity = served.authority.client(user, &[]).unwrap();
     let pems = Some((identity.certificate_pem(), identity.key_pem()));
-    let stream = Deaf {
-        stream: served.connect_with(pems, &["h2"]).await,
+    let (reader, writer) = io::split(served.connect_with(pems, &["h2"]).await);
+    let reader = Deaf {
+        reader,
         is_deaf: is_deaf.clone(),
     };
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(io::join(reader, writer)))
         .await
         .unwrap();
     tokio::spawn(connection);

@@ -1,7 +1,6 @@
 //! A node whose kubelet API is this test: the other end of tunnels.
 
 use std::convert::Infallible;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use node_identity::Identity;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{self, AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -76,15 +75,16 @@ impl HollowNode {
             tokio::spawn(answer(upgrade, acceptor, manner, connections));
             async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
         });
-        let stream = Deaf {
-            stream,
+        let (reader, writer) = io::split(stream);
+        let reader = Deaf {
+            reader,
             is_deaf: self.is_deaf.clone(),
         };
         let serving = http2::Builder::new(TokioExecutor::new())
             .max_concurrent_streams(None)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(io::join(reader, writer)), service);
         // It ends when the server has enough of it.
         tokio::spawn(serving);
     }
@@ -117,13 +117,13 @@ async fn answer(
     }
 }
 
-/// A stream of which nothing is read at some time.
-struct Deaf<S> {
-    stream: S,
+/// A reader that reads nothing any more once it is deaf.
+struct Deaf<R> {
+    reader: R,
     is_deaf: Arc<AtomicBool>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Deaf<S> {
+impl<R: AsyncRead + Unpin> AsyncRead for Deaf<R> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -131,25 +131,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Deaf<S> {
     ) -> Poll<io::Result<()>> {
         match self.is_deaf.load(Ordering::Relaxed) {
             true => Poll::Pending,
-            false => Pin::new(&mut self.stream).poll_read(context, buffer),
+            false => Pin::new(&mut self.reader).poll_read(context, buffer),
         }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Deaf<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
