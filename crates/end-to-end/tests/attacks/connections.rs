@@ -1,9 +1,13 @@
 //! Many connections, requests with large headers, and watches of nothing.
 
+use std::net::Ipv4Addr;
+
+use end_to_end::Instance;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
-use super::{Scene, Tenant};
+use super::Scene;
+use super::tenant::{Server, Tenant};
 
 /// As many watches as the server allows, of objects that never change.
 // findings-2 S39
@@ -25,23 +29,60 @@ fn idle_watches() {
 #[test]
 fn strangers() {
     let mut scene = Scene::with_tenants(0);
-    let Scene {
-        runtime, server, ..
-    } = &scene;
-    let mut held = Vec::new();
-    runtime.block_on(async {
-        for _ in 0..600 {
-            let mut stream = server.connect("h2").await;
-            // The preface of HTTP/2, and the head of a frame that does not come.
-            let _ = stream
-                .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\x3f\xff\x01\x04\0\0\0\x01")
-                .await;
-            held.push(stream);
-        }
-    });
+    // The preface of HTTP/2, and the head of a frame that does not come.
+    let begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\x3f\xff\x01\x04\0\0\0\x01";
+    let addresses = [Ipv4Addr::LOCALHOST];
+    let _held = scene.hold_connections(&scene.server, (&addresses, 600), "h2", begin);
     scene.wait_until_it_grows_no_more();
     scene.assert_withstood("connections of strangers");
     assert!(scene.refusals("api_connections") > 0);
+}
+
+/// The same at the kubelet API, from so many addresses that their shares are more than all of its connections.
+// findings-2 S40
+#[test]
+fn strangers_at_the_kubelet_api() {
+    let instance = Instance::start(&["--kubelet-port=0"]);
+    let kubectl = instance.kubectl();
+    let mut scene = Scene::on(instance, 0);
+    let node = kubectl.json(&["get", "node", &kubectl.node_name()]);
+    let status = &node["status"];
+    let address = status["addresses"][0]["address"].as_str().unwrap();
+    let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
+    let kubelet = scene
+        .server
+        .clone()
+        .at(address, port.unwrap().try_into().unwrap());
+    let addresses = [2, 3, 4].map(|last| Ipv4Addr::new(127, 0, 0, last));
+    let begin = [&b"GET /healthz HTTP/1.1\r\nx: "[..], &[b'x'; 8000]].concat();
+    let _held = scene.hold_connections(&kubelet, (&addresses, 600), "http/1.1", &begin);
+    scene.wait_until_it_grows_no_more();
+    scene.assert_withstood("connections of strangers to the kubelet API");
+    assert!(scene.refusals("kubelet_connections") > 0);
+}
+
+impl Scene {
+    /// Opens so many connections from each address, and sends the begin of a request on each.
+    fn hold_connections(
+        &self,
+        server: &Server,
+        (addresses, each): (&[Ipv4Addr], usize),
+        protocol: &str,
+        begin: &[u8],
+    ) -> Vec<impl Sized + use<>> {
+        self.runtime.block_on(async {
+            let mut held = Vec::new();
+            for address in addresses {
+                for _ in 0..each {
+                    let mut stream = server.connect_from((*address).into(), protocol).await;
+                    // The server may have closed it.
+                    stream.write_all(begin).await.ok();
+                    held.push(stream);
+                }
+            }
+            held
+        })
+    }
 }
 
 /// Requests with headers as large as the server takes them, each of them for a watch.

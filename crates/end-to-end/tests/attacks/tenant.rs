@@ -40,6 +40,8 @@ pub struct Tenant {
 #[derive(Clone)]
 pub struct Server {
     address: (String, u16),
+    /// The name in its certificate.
+    name: String,
     roots: Arc<RootCertStore>,
     identity: Option<Identity>,
 }
@@ -63,8 +65,18 @@ impl Server {
         let url = api.configuration().cluster_url;
         Self {
             address: (url.host().unwrap().to_owned(), url.port_u16().unwrap()),
+            name: "localhost".to_owned(),
             roots: Arc::new(roots),
             identity: None,
+        }
+    }
+
+    /// Another listener of the same cluster, whose certificate has its address.
+    pub fn at(self, host: &str, port: u16) -> Self {
+        Self {
+            address: (host.to_owned(), port),
+            name: host.to_owned(),
+            ..self
         }
     }
 
@@ -103,7 +115,7 @@ impl Server {
             None => tls.with_no_client_auth(),
         };
         tls.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        let name = ServerName::try_from("localhost").unwrap();
+        let name = ServerName::try_from(self.name.clone()).unwrap();
         let connector = TlsConnector::from(Arc::new(tls));
         connector.connect(name, stream).await.unwrap()
     }
