@@ -31,6 +31,7 @@ mod stop;
 mod store_copy;
 mod token;
 mod up;
+mod version;
 mod volume;
 mod why;
 
@@ -92,7 +93,7 @@ enum Command {
     /// Print the man page, or write the man pages of all commands
     Man(manual::ManArguments),
     /// Print the version of the program and of the served API
-    Version,
+    Version(version::VersionArguments),
     /// Print the completions of a word of the command line
     #[command(hide = true)]
     Complete(complete::CompleteArguments),
@@ -220,12 +221,8 @@ fn run(command: Command) -> Result<()> {
             }))
         }
         Command::Man(arguments) => manual::man(&arguments, CommandLine::command()),
-        Command::Version => {
-            console::output::say(&format!("mainstay {}", env!("CARGO_PKG_VERSION")));
-            if let Some(commit) = api_server::git_commit() {
-                console::output::say(&format!("commit {commit}"));
-            }
-            console::output::say(&format!("Kubernetes API {}", api_server::git_version()));
+        Command::Version(arguments) => {
+            version::version(&arguments);
             Ok(())
         }
     }

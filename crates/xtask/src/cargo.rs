@@ -13,25 +13,30 @@ use anyhow::{Context, Result, bail};
 /// nevertheless.
 const GO_SETTINGS: [(&str, &str); 2] = [("GOGC", "off"), ("GOMEMLIMIT", "128MiB")];
 
-/// The packages whose release programs the end-to-end tests start.
-pub const PROGRAMS: [&str; 3] = ["mainstay", "csi-test-driver", "simulation"];
-
 /// Runs cargo. Fails if cargo fails.
 pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     run_to_end(command(root), arguments)
 }
 
-/// Runs cargo as [`for_tests`] sets it up. Fails if cargo fails.
-pub fn run_for_tests(root: &Path, arguments: &[&str]) -> Result<()> {
-    run_to_end(for_tests(root)?, arguments)
-}
-
-/// The command of [`for_tests`] with a low priority. It runs concurrently with tests that mostly wait, and uses the
-/// processor time that the tests leave.
-pub fn for_tests_beside_others(root: &Path) -> Result<Command> {
+/// Cargo with a low priority. It runs concurrently with tests that mostly wait, and uses the processor time that the tests
+/// leave.
+pub fn with_low_priority(root: &Path) -> Command {
     let mut nice = Command::new("nice");
     nice.args(["-n", "10"]).arg(program());
-    with_compiler_of_tests(in_clean_environment(nice, root))
+    in_clean_environment(nice, root)
+}
+
+/// The standard output of a cargo command; the words of the command have one space between them.
+pub fn output(root: &Path, words: &str) -> Result<String> {
+    let output = command(root)
+        .args(words.split(' '))
+        .output()
+        .context("start cargo")?;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr);
+        bail!("cargo {words} ended with {}: {reason}", output.status);
+    }
+    String::from_utf8(output.stdout).context("read the output of cargo")
 }
 
 /// Runs a cargo command. Fails if the command fails.
@@ -77,23 +82,6 @@ pub fn run_to_end_with_last_lines(mut command: Command, arguments: &[&str]) -> R
         );
     }
     Ok(())
-}
-
-/// The cargo that builds and runs tests, with the option `--release` of its commands. It compiles the crates of the
-/// workspace by [`compiler`](crate::compiler), with clippy, whose warnings are errors: `cargo clippy` before it would
-/// examine all crates and their dependencies once more. The second variable is that of `cargo clippy`.
-///
-/// Cargo keeps these builds of the workspace's crates apart from those with rustc.
-pub fn for_tests(root: &Path) -> Result<Command> {
-    with_compiler_of_tests(command(root))
-}
-
-fn with_compiler_of_tests(mut command: Command) -> Result<Command> {
-    let this = std::env::current_exe().context("find the path of this program")?;
-    command
-        .env("RUSTC_WORKSPACE_WRAPPER", this)
-        .env("CLIPPY_ARGS", "--deny__CLIPPY_HACKERY__warnings");
-    Ok(command)
 }
 
 /// The cargo that runs this program, with a clean environment: the variables that it sets for the

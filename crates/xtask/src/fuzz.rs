@@ -24,12 +24,19 @@ pub fn run(root: &Path, wanted: &Fuzz) -> Result<()> {
     start(root, "debug/fuzzing", &wanted.arguments)
 }
 
-/// Runs all targets, each for so long, with the decoders as they are released: the build of the tests has the program.
+/// Runs all targets, each for so long: the build of the tests has the program.
 pub fn run_with_tests(root: &Path, seconds: u64) -> Result<()> {
-    let build = ["test", "--release", "--quiet", "--workspace", "--no-run"];
-    cargo::run_for_tests(root, &[&build[..], &["--test", "corpus"]].concat())?;
+    let build = [
+        "test",
+        "--quiet",
+        "--workspace",
+        "--no-run",
+        "--test",
+        "corpus",
+    ];
+    cargo::run(root, &build)?;
     let arguments = ["--seconds".to_owned(), seconds.to_string()];
-    start(root, "release/fuzzing", &arguments)
+    start(root, "debug/fuzzing", &arguments)
 }
 
 fn start(root: &Path, program: &str, arguments: &[String]) -> Result<()> {

@@ -7,9 +7,10 @@
 mod bench;
 mod busybox;
 mod cargo;
-mod compiler;
+mod deny;
 mod engines;
 mod fuzz;
+mod licences;
 mod model_check;
 mod setup;
 mod simulate;
@@ -19,7 +20,6 @@ mod test_programs;
 mod tidy;
 mod virtual_machine;
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -51,6 +51,10 @@ enum Chore {
     Setup,
     /// Writes the tables of published facts from their sources, or says what differs
     Tables(tables::Options),
+    /// Checks licences, sources and duplicates of all packages with cargo-deny
+    Deny(deny::Deny),
+    /// Writes the licences of all libraries in the program to the file that the program prints
+    Licences,
     /// Simulates the control plane with nodes, users and faults; each failing seed repeats exactly
     Simulate(simulate::Simulate),
     /// Explores every interleaving of small worlds with the StatefulSet planner
@@ -67,12 +71,7 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let result = match compiler::is_wanted(&arguments) {
-        true => compiler::become_compiler(&arguments),
-        false => run(Arguments::parse()),
-    };
-    match result {
+    match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -94,6 +93,8 @@ fn run(arguments: Arguments) -> Result<()> {
         Chore::Tidy => tidy::run(&root),
         Chore::Setup => setup::run(&root),
         Chore::Tables(options) => tables::run(&root, &options),
+        Chore::Deny(options) => deny::run(&root, &options),
+        Chore::Licences => licences::write(&root),
         Chore::Simulate(wanted) => simulate::run(&root, &wanted),
         Chore::ModelCheck(wanted) => model_check::run(&root, &wanted),
         Chore::Fuzz(wanted) => fuzz::run(&root, &wanted),

@@ -1,6 +1,5 @@
 //! The steps of `cargo xtask test`, in the order in which a failure is cheapest to find.
 
-use std::fs;
 use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -8,11 +7,14 @@ use std::process::Command;
 use std::thread::{self, available_parallelism};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
+use crate::deny::Deny;
 use crate::engines::{self, Choice};
 use crate::test_programs::TEST_PROGRAMS;
-use crate::{cargo, fuzz, setup, tables, tidy};
+use crate::{cargo, deny, fuzz, setup, tables, tidy};
+
+const OFFLINE: Deny = Deny { advisories: false };
 
 /// The time of each fuzz target in a run of all tests.
 const FUZZ_SECONDS: u64 = 1;
@@ -24,14 +26,17 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     if has_nextest(root) && !without_end_to_end {
         let mut steps = preparation(root);
         steps.push(Step::new("tidy", || tidy::run(root)));
+        steps.push(Step::new("deny", || deny::run(root, &OFFLINE)));
         side_by_side(steps)?;
         // The syncs of the tests would wait for what the build has left in memory.
         step("sync", || setup::quiet(&mut Command::new("sync")))?;
         return side_by_side(all_tests(root));
     }
     step("tidy", || tidy::run(root))?;
+    step("deny", || deny::run(root, &OFFLINE))?;
     if without_end_to_end {
-        step("lints and test build", || build_tests(root))?;
+        step("lints", || lint(root))?;
+        step("test build", || build_tests(root))?;
         step("tests", || run_plain_tests(root))?;
         step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))?;
         println!("xtask: the tests that need root and installed tools were left out, as asked");
@@ -94,52 +99,46 @@ fn preparation(root: &Path) -> Vec<Step<'_>> {
     ]
 }
 
-/// Builds all tests, and then the release programs.
+/// Lints everything, builds all tests, and then the release programs.
 fn build(root: &Path) -> Result<()> {
-    step("lints and test build", || build_tests(root))?;
+    step("lints", || lint(root))?;
+    step("test build", || build_tests(root))?;
     step("release build", || build_programs(root))
 }
 
-/// Builds and lints all tests, the benchmarks and the programs.
-fn build_tests(root: &Path) -> Result<()> {
-    let build = [
-        "test",
-        "--release",
+/// Warnings of clippy are errors.
+fn lint(root: &Path) -> Result<()> {
+    let lint = [
+        "clippy",
         "--workspace",
         "--all-targets",
-        "--no-run",
+        "--",
+        "--deny",
+        "warnings",
     ];
-    cargo::run_for_tests(root, &build)
+    cargo::run(root, &lint)
 }
 
-/// Builds the release programs that tests start, with the features that libraries have without the tests. These are the
-/// features of the build of the tests (`workspace-hack`), so nothing is compiled again.
+/// Builds all tests and the benchmarks, with the checks of a debug build.
+fn build_tests(root: &Path) -> Result<()> {
+    let build = ["test", "--workspace", "--all-targets", "--no-run"];
+    cargo::run(root, &build)
+}
+
+/// Builds the release programs that end-to-end tests start. Each is built alone, because the features of libraries are
+/// those of the selected packages together.
 fn build_programs(root: &Path) -> Result<()> {
-    let selection = cargo::PROGRAMS.iter().flat_map(|name| ["--package", name]);
-    let build: Vec<&str> = ["build", "--release", "--bins"]
-        .into_iter()
-        .chain(selection)
-        .collect();
-    cargo::run_for_tests(root, &build)?;
-    check_size(&setup::target(root).join("release/mainstay"))
-}
-
-/// The largest size of the release binary: a dependency that brings megabytes is noticed.
-const PROGRAM_BYTES_MAX: u64 = 45_000_000;
-
-fn check_size(program: &Path) -> Result<()> {
-    let metadata =
-        fs::metadata(program).with_context(|| format!("look at {}", program.display()))?;
-    judge_size(metadata.len())
-}
-
-fn judge_size(bytes: u64) -> Result<()> {
-    ensure!(
-        bytes <= PROGRAM_BYTES_MAX,
-        "the release binary has {bytes} bytes, and may have {PROGRAM_BYTES_MAX}: see docs/contributing/performance.md"
-    );
+    for package in RELEASE_PROGRAMS {
+        cargo::run(
+            root,
+            &["build", "--release", "--bins", "--package", package],
+        )?;
+    }
     Ok(())
 }
+
+/// The packages whose release programs the end-to-end tests start.
+const RELEASE_PROGRAMS: [&str; 3] = ["mainstay", "csi-test-driver", "load-generator"];
 
 /// Crates whose integration tests, like those of `end-to-end`, need root, the kernel's network and
 /// mounts, or installed tools.
@@ -174,7 +173,7 @@ fn all_tests(root: &Path) -> Vec<Step<'_>> {
         }),
         Step::new("tests that compute", || {
             let filter = ["--workspace", "--filterset", COMPUTING];
-            let nextest = cargo::for_tests_beside_others(root)?;
+            let nextest = cargo::with_low_priority(root);
             cargo::run_to_end(nextest, &[NEXTEST, &filter].concat())?;
             step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))
         }),
@@ -191,13 +190,13 @@ fn all_tests(root: &Path) -> Vec<Step<'_>> {
 
 /// Runs end-to-end tests with servers on etcd, `threads` of them at once if nextest is there.
 fn run_on_etcd(root: &Path, choice: Choice, threads: &str) -> Result<()> {
-    let mut command = cargo::for_tests(root)?;
+    let mut command = cargo::command(root);
     if has_nextest(root) {
         // The whole workspace, as in the run of all tests: the selection decides on the features of libraries.
         command.args(NEXTEST);
         command.args(["--workspace", threads, "--filterset", &choice.filter()]);
     } else {
-        command.args(["test", "--release", "--no-fail-fast"]);
+        command.args(["test", "--no-fail-fast"]);
         command.args(["--package", "end-to-end"]);
         command.args(["--test", "walks", "--", "--test-threads=1"]);
         command.args(choice.arguments());
@@ -223,10 +222,7 @@ fn run_plain_tests(root: &Path) -> Result<()> {
         .iter()
         .flat_map(|package| ["--package", package])
         .collect();
-    cargo::run_for_tests(
-        root,
-        &[&["test", "--release", "--lib"], units.as_slice()].concat(),
-    )
+    cargo::run(root, &[&["test", "--lib"], units.as_slice()].concat())
 }
 
 /// Nextest's expression for the tests that need neither root nor installed tools: of the crates of [`KERNEL`] only the
@@ -245,24 +241,24 @@ fn plain_tests() -> String {
 
 /// Runs a test that is a program of its own.
 fn run_test_program(root: &Path, test: &str) -> Result<()> {
-    let command = cargo::for_tests(root)?;
-    let arguments = ["test", "--release", "--workspace", "--test", test];
+    let command = cargo::command(root);
+    let arguments = ["test", "--workspace", "--test", test];
     cargo::run_to_end_with_last_lines(command, &arguments)
 }
 
 /// The start of each command of nextest.
-const NEXTEST: &[&str] = &["nextest", "run", "--release", "--no-fail-fast"];
+const NEXTEST: &[&str] = &["nextest", "run", "--no-fail-fast"];
 
 /// Runs the selected tests with nextest, which does not support tests with their own harness.
 fn run_with_nextest(root: &Path, selection: &[&str]) -> Result<()> {
-    cargo::run_for_tests(root, &[NEXTEST, selection].concat())
+    cargo::run(root, &[NEXTEST, selection].concat())
 }
 
 /// Runs the selected tests, programs among them, with cargo's own runner.
 fn run_serially(root: &Path, selection: &[&str]) -> Result<()> {
-    let test = ["test", "--release", "--no-fail-fast"];
+    let test = ["test", "--no-fail-fast"];
     let serial = ["--", "--test-threads=1"];
-    cargo::run_for_tests(root, &[&test, selection, &serial].concat())
+    cargo::run(root, &[&test, selection, &serial].concat())
 }
 
 /// Nextest's expression for everything but the tests that are programs of their own, and the test of the checkout's
@@ -300,13 +296,5 @@ mod tests {
         let groups = include_str!("../../../.config/nextest.toml");
         let group = format!("filter = '{COMPUTING}'\ntest-group = 'computing'");
         assert!(groups.contains(&group), "{groups}");
-    }
-
-    #[test]
-    fn a_binary_that_grew_fails() {
-        judge_size(PROGRAM_BYTES_MAX).unwrap();
-        let grown = judge_size(PROGRAM_BYTES_MAX + 1).unwrap_err().to_string();
-        let limit = format!("may have {PROGRAM_BYTES_MAX}");
-        assert!(grown.contains(&limit), "{grown}");
     }
 }

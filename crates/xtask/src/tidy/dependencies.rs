@@ -68,7 +68,6 @@ const LAYERS: &[(&str, u8)] = &[
     ("process-telemetry", 0),
     ("host-kernel", 1),
     ("schema-check", 0),
-    ("workspace-hack", 0),
     ("chrono-tz", 0),
     ("indexmap", 0),
     ("csi-test-driver", 3),

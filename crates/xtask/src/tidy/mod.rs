@@ -16,14 +16,12 @@ mod dependencies;
 mod documented_names;
 mod documents;
 mod exceptions;
-mod features;
 mod imports;
 mod layers;
 mod leaks;
 mod lengths;
 mod modules;
 mod names;
-mod packages;
 mod pages;
 mod repetitions;
 mod rows;
@@ -36,6 +34,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use crate::licences;
 use checkout::Finding;
 
 /// Checks the checkout at `root`.
@@ -65,8 +64,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(leaks::check(&files));
     findings.extend(walks::check(&files));
     findings.extend(decoders::check(&files));
-    findings.extend(packages::check(root)?);
-    findings.extend(features::check(root)?);
+    findings.extend(licences(root)?);
     findings.extend(pages::check(&files));
     findings.extend(repetitions::check(&files));
     findings.extend(rows::check(&files));
@@ -80,6 +78,14 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(documented_names::check(&files));
     findings.sort();
     Ok(findings)
+}
+
+fn licences(root: &Path) -> Result<Option<Finding>> {
+    let is_current = licences::is_current(root)?;
+    Ok((!is_current).then(|| Finding {
+        file: licences::FILE.to_owned(),
+        text: "is not the text of the present packages: cargo xtask licences".to_owned(),
+    }))
 }
 
 #[cfg(test)]

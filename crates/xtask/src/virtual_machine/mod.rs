@@ -135,11 +135,10 @@ pub fn run(root: &Path, wanted: &VirtualMachine) -> Result<()> {
 /// Builds the test programs, with the features that they have in a build of everything.
 fn build(root: &Path, chosen: &[&Program]) -> Result<BTreeMap<String, PathBuf>> {
     let targets: BTreeSet<&str> = chosen.iter().map(|row| row.target).collect();
-    let mut build = cargo::for_tests(root)?;
+    let mut build = cargo::command(root);
     build
         .args([
             "test",
-            "--release",
             "--no-run",
             "--message-format=json-render-diagnostics",
         ])

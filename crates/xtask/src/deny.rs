@@ -1,0 +1,57 @@
+//! `cargo xtask deny`: licences, sources and duplicates of all packages, by `cargo-deny` and `deny.toml`.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cargo, setup};
+
+/// Pinned, so that the checks of one commit are always the same.
+const VERSION: &str = "0.20.2";
+
+/// The checks that need no network. Those of `advisories` need a database that cargo-deny clones with git.
+const OFFLINE: [&str; 3] = ["bans", "licenses", "sources"];
+
+/// The arguments of the chore.
+#[derive(clap::Args)]
+pub struct Deny {
+    /// Also look for known vulnerabilities and for yanked and unmaintained packages, which needs the internet
+    #[arg(long)]
+    pub advisories: bool,
+}
+
+/// Installs cargo-deny beside the tools of the tests, and runs the checks.
+///
+/// # Errors
+/// cargo-deny cannot be installed, or finds something.
+pub fn run(root: &Path, options: &Deny) -> Result<()> {
+    let directory = setup::tools(root).join(format!("cargo-deny-{VERSION}"));
+    let program = directory.join("bin/cargo-deny");
+    if !program.is_file() {
+        let directory = directory.display().to_string();
+        let install = ["install", "--quiet", "--locked", "--root", &directory];
+        let package = ["cargo-deny", "--version", VERSION];
+        cargo::run(root, &[&install[..], &package].concat())?;
+    }
+    let mut checks = OFFLINE.to_vec();
+    if options.advisories {
+        checks.push("advisories");
+    }
+    let status = Command::new(&program)
+        .args([
+            "--log-level",
+            "warn",
+            "--locked",
+            "check",
+            "--hide-inclusion-graph",
+        ])
+        .args(checks)
+        .current_dir(root)
+        .status()
+        .with_context(|| format!("start {}", program.display()))?;
+    if !status.success() {
+        bail!("cargo-deny ended with {status}");
+    }
+    Ok(())
+}
