@@ -185,6 +185,10 @@ fn scripts_run() {
         ),
         ("exec 3>&1 >f; echo hidden; cat f >&3", "hidden\n"),
         (
+            "(exec sh -c 'exit 3'); echo $?; echo \"<$(exec echo in)>\"; true | exec cat; exec echo last; echo no",
+            "3\n<in>\nlast\n",
+        ),
+        (
             "touch a.log b.log .c.log; echo *.log; echo '*.log' *.none; echo ?.log",
             "a.log b.log\n*.log *.none\na.log b.log\n",
         ),

@@ -1,6 +1,5 @@
 //! The commands that a shell runs itself.
 
-use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::run::{Leave, Run, Shell};
@@ -167,19 +166,6 @@ impl Shell {
                 self.state.set("OLDPWD", &before.display().to_string());
             }
         }
-    }
-
-    /// `exec`: replaces the shell by the program. Without a program, the redirections stay.
-    fn replace(&mut self, arguments: &[String]) -> Run {
-        if arguments.is_empty() {
-            return Ok(());
-        }
-        let error = match self.program(arguments, &[]) {
-            Ok(mut program) => program.exec(),
-            Err(error) => error,
-        };
-        self.state.status = self.not_started(arguments, &error);
-        Err(Leave::Exit)
     }
 
     fn look_up(&mut self, name: &str, arguments: &[String]) -> Run {

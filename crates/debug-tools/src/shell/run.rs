@@ -22,6 +22,8 @@ pub struct Shell {
     interrupts: Interrupts,
     /// The nesting depth of functions and subshells.
     depth: u32,
+    /// Whether the shell is a copy, whose `exec` must not replace the process.
+    is_subshell: bool,
     /// Whether the status is tested (`if`, `&&`, `!`), so that a failure does not end the shell.
     is_tested: bool,
     background: Vec<JoinHandle<u8>>,
@@ -65,6 +67,7 @@ impl Shell {
             files: Files::of_process()?,
             interrupts,
             depth: 0,
+            is_subshell: false,
             is_tested: false,
             background: Vec::new(),
         })
@@ -77,6 +80,7 @@ impl Shell {
             files: self.files.clone(),
             interrupts: self.interrupts.clone(),
             depth: self.depth + 1,
+            is_subshell: true,
             is_tested: self.is_tested,
             background: Vec::new(),
         }
@@ -398,6 +402,28 @@ impl Shell {
             .stdout(self.files.for_program(1)?)
             .stderr(self.files.for_program(2)?);
         Ok(program)
+    }
+
+    /// `exec`: replaces the shell by the program; a subshell, which is no process, waits for it. Without a
+    /// program, the redirections stay.
+    pub fn replace(&mut self, arguments: &[String]) -> Run {
+        if arguments.is_empty() {
+            return Ok(());
+        }
+        self.state.status = match self.is_subshell {
+            true => match self.start(arguments, &[]) {
+                Ok(mut child) => child.wait().map_or(FAILED, status_of),
+                Err(status) => status,
+            },
+            false => {
+                let error = match self.program(arguments, &[]) {
+                    Ok(mut program) => program.exec(),
+                    Err(error) => error,
+                };
+                self.not_started(arguments, &error)
+            }
+        };
+        Err(Leave::Exit)
     }
 
     /// Starts a program, or says why not and returns the status.

@@ -6,7 +6,9 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use http_client::redirect;
 use http_client::tls::{self, BlockingStream, Roots};
+use url::{Position, Url};
 
 use super::network::{CONNECT_TIMEOUT, connect};
 use crate::options::{Options, ToolOptions, misuse};
@@ -34,16 +36,6 @@ enum Trust {
     File(String),
     /// Anyone's.
     Everybody,
-}
-
-/// A parsed URL.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Url {
-    is_secure: bool,
-    host: String,
-    port: u16,
-    path: String,
-    user: Option<String>,
 }
 
 /// The head of an answer.
@@ -246,73 +238,38 @@ fn request(options: &Options, headers: char, data: char, seconds: Option<u64>) -
     }
 }
 
-impl Url {
-    fn parse(text: &str) -> Result<Self> {
-        let (is_secure, rest) = match text.split_once("://") {
-            Some(("http", rest)) => (false, rest),
-            Some(("https", rest)) => (true, rest),
-            Some((scheme, _)) => bail!("there is no {scheme} here, only http and https"),
-            None => (false, text),
-        };
-        let rest = rest.split('#').next().unwrap_or(rest);
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
-        let (user, place) = match authority.rsplit_once('@') {
-            Some((user, place)) => (Some(user.to_owned()), place),
-            None => (None, authority),
-        };
-        let usual = if is_secure { 443 } else { 80 };
-        let (host, port) = match place.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => {
-                let port = port.parse().with_context(|| format!("the port {port:?}"))?;
-                (host, port)
-            }
-            _ => (place, usual),
-        };
-        if host.is_empty() || text.chars().any(char::is_whitespace) {
-            bail!("{text:?} is no address of a page");
-        }
-        let path = match path.starts_with('/') {
-            true => path.to_owned(),
-            false => format!("/{path}"),
-        };
-        Ok(Self {
-            is_secure,
-            host: host.to_owned(),
-            port,
-            path,
-            user,
-        })
+/// The URL of a page; one without a scheme is `http`.
+fn page(text: &str) -> Result<Url> {
+    if text.chars().any(char::is_whitespace) {
+        bail!("{text:?} is no address of a page");
     }
+    let whole = match text.contains("://") {
+        true => text.to_owned(),
+        false => format!("http://{text}"),
+    };
+    let url = Url::parse(&whole).with_context(|| format!("{text:?} is no address of a page"))?;
+    with_known_scheme(url)
+}
 
-    /// The address that a page at this one names.
-    fn beside(&self, location: &str) -> Result<Self> {
-        if location.contains("://") {
-            return Self::parse(location);
-        }
-        let mut url = self.clone();
-        url.path = match location.starts_with('/') {
-            true => location.to_owned(),
-            false => {
-                let directory = self.path.rsplit_once('/').map_or("", |(start, _)| start);
-                format!("{directory}/{location}")
-            }
-        };
-        Ok(url)
+fn with_known_scheme(url: Url) -> Result<Url> {
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        scheme => bail!("there is no {scheme} here, only http and https"),
     }
 }
 
 /// Sends the request and follows redirects.
 fn get(url: &str, mut request: Request, follows: bool) -> Result<(Head, Box<dyn Read>)> {
-    let mut url = Url::parse(url)?;
+    let mut url = page(url)?;
     for _ in 0..REDIRECTS_MAX {
         let (head, body) = ask(&url, &request)?;
         let location = head.value("location").filter(|_| follows);
         let Some(location) = location.filter(|_| (300..400).contains(&head.status)) else {
             return Ok((head, body));
         };
-        let next = url.beside(location)?;
-        if (&next.host, next.port) != (&url.host, url.port) {
+        let next = redirect::target(&url, location).with_context(|| location.to_owned())?;
+        let next = with_known_scheme(next)?;
+        if next.origin() != url.origin() {
             // They are for the host that was named.
             request.headers.clear();
         }
@@ -322,18 +279,23 @@ fn get(url: &str, mut request: Request, follows: bool) -> Result<(Head, Box<dyn 
 }
 
 fn ask(url: &Url, request: &Request) -> Result<(Head, Box<dyn Read>)> {
-    let stream = connect(&url.host, url.port, request.timeout)?;
-    stream.set_read_timeout(Some(request.timeout))?;
-    stream.set_write_timeout(Some(request.timeout))?;
-    let mut stream: Box<dyn Stream> = match url.is_secure {
-        true => Box::new(secured(url, &request.trust, stream)?),
-        false => Box::new(stream),
-    };
-    if url.user.is_some() {
+    if !url.username().is_empty() || url.password().is_some() {
         bail!("a name and a password in an address are not sent: use a header");
     }
+    let host = url.host_str().context("the address names no host")?;
+    let port = url
+        .port_or_known_default()
+        .context("the address names no port")?;
+    let stream = connect(host, port, request.timeout)?;
+    stream.set_read_timeout(Some(request.timeout))?;
+    stream.set_write_timeout(Some(request.timeout))?;
+    let mut stream: Box<dyn Stream> = match url.scheme() {
+        "https" => Box::new(secured(host, &request.trust, stream)?),
+        _ => Box::new(stream),
+    };
     // The response to HTTP/1.0 comes in one piece, and ends with the connection.
-    let mut text = format!("{} {} HTTP/1.0\r\n", request.method, url.path);
+    let path = &url[Position::BeforePath..Position::AfterQuery];
+    let mut text = format!("{} {path} HTTP/1.0\r\n", request.method);
     let is_given = |name: &str| {
         let mut given = request
             .headers
@@ -342,7 +304,7 @@ fn ask(url: &Url, request: &Request) -> Result<(Head, Box<dyn Read>)> {
         given.any(|other| other.eq_ignore_ascii_case(name))
     };
     if !is_given("host") {
-        text.push_str(&format!("Host: {}:{}\r\n", url.host, url.port));
+        text.push_str(&format!("Host: {host}:{port}\r\n"));
     }
     if !is_given("user-agent") {
         text.push_str("User-Agent: mainstay-debug\r\n");
@@ -354,7 +316,6 @@ fn ask(url: &Url, request: &Request) -> Result<(Head, Box<dyn Read>)> {
         text.push_str(&format!("Content-Length: {}\r\n", request.body.len()));
     }
     text.push_str("Connection: close\r\n\r\n");
-    let host = &url.host;
     stream
         .write_all(text.as_bytes())
         .and_then(|()| stream.write_all(&request.body))
@@ -417,7 +378,7 @@ impl Head {
     }
 }
 
-fn secured(url: &Url, trust: &Trust, stream: TcpStream) -> Result<BlockingStream<TcpStream>> {
+fn secured(host: &str, trust: &Trust, stream: TcpStream) -> Result<BlockingStream<TcpStream>> {
     let config = match trust {
         Trust::Everybody => tls::insecure()?,
         Trust::File(file) => {
@@ -428,7 +389,7 @@ fn secured(url: &Url, trust: &Trust, stream: TcpStream) -> Result<BlockingStream
             tls::trusting(roots.map_err(|error| anyhow::anyhow!("{file}: {error}"))?)?
         }
     };
-    tls::over_blocking(stream, &url.host, config).context("the name of the server")
+    tls::over_blocking(stream, host, config).context("the name of the server")
 }
 
 #[cfg(test)]
@@ -437,18 +398,24 @@ mod tests {
 
     #[test]
     fn addresses_are_taken_apart() {
-        let url = Url::parse("https://web-0.web:8443/a/b?c#d").unwrap();
-        assert!(url.is_secure);
-        assert_eq!((url.host.as_str(), url.port), ("web-0.web", 8443));
-        assert_eq!(url.path, "/a/b?c");
-        let plain = Url::parse("web").unwrap();
-        assert_eq!((plain.port, plain.path.as_str()), (80, "/"));
-        let six = Url::parse("http://[::1]:8080").unwrap();
-        assert_eq!((six.host.as_str(), six.port), ("[::1]", 8080));
-        assert_eq!(url.beside("x").unwrap().path, "/a/x");
-        assert_eq!(url.beside("http://other/").unwrap().host, "other");
+        let path = |url: &Url| url[Position::BeforePath..Position::AfterQuery].to_owned();
+        let url = page("https://web-0.web:8443/a/b?c#d").unwrap();
+        assert_eq!(url.scheme(), "https");
+        assert_eq!(
+            (url.host_str(), url.port()),
+            (Some("web-0.web"), Some(8443))
+        );
+        assert_eq!(path(&url), "/a/b?c");
+        let plain = page("web").unwrap();
+        assert_eq!(plain.port_or_known_default(), Some(80));
+        assert_eq!(path(&plain), "/");
+        let six = page("http://[::1]:8080").unwrap();
+        assert_eq!((six.host_str(), six.port()), (Some("[::1]"), Some(8080)));
+        let beside = |location: &str| redirect::target(&url, location).unwrap();
+        assert_eq!(path(&beside("x")), "/a/x");
+        assert_eq!(beside("http://other/").host_str(), Some("other"));
         for wrong in ["ftp://a", "http://", "http://a:x/", "http://a b/"] {
-            assert!(Url::parse(wrong).is_err(), "{wrong}");
+            assert!(page(wrong).is_err(), "{wrong}");
         }
     }
 
