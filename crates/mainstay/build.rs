@@ -1,9 +1,9 @@
-//! Links the program to a fixed place in memory, and names the commit that it is built from.
+//! Links the program to a fixed address in memory, and names the commit that it is built from.
 //!
-//! A program that may be loaded anywhere has three megabytes of tables (of functions, mostly) that are
-//! written again in each process, when it starts. There is a process for each container, which needs next
-//! to nothing else; at a fixed place the tables are the file's, and shared by all. Stacks, heaps and
-//! libraries are where chance puts them, as before.
+//! A position-independent program has tables of addresses, mostly of functions, that each process writes anew when it
+//! starts. There is a shim process for each pod, which needs nearly no other memory: 1.9 MiB of its own with a
+//! position-independent program, and 0.2 MiB at a fixed address (docs/benchmarks.md, "a shim, memory of its own").
+//! Stacks, heaps and shared libraries have random addresses in both cases.
 
 use std::path::Path;
 
@@ -17,11 +17,6 @@ fn main() {
     let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
     if target("OS") == "linux" && target("ENV") == "gnu" {
         println!("cargo:rustc-link-arg-bin=mainstay=-no-pie");
-        // Equal functions are linked once: generic code of different types is often the same. It is an
-        // option of lld, the compiler's own linker there.
-        if target("ARCH") == "x86_64" {
-            println!("cargo:rustc-link-arg-bin=mainstay=-Wl,--icf=all,-O2");
-        }
     }
 }
 

@@ -39,6 +39,7 @@ mod kubectl_get;
 mod kubectl_inventory;
 mod kubectl_streams;
 mod kubectl_write;
+mod libraries;
 mod linearizability;
 mod machine_pages;
 mod mariadb;

@@ -37,12 +37,6 @@ static ARENA: AtomicUsize = AtomicUsize::new(0);
 /// The number of calls of [`give_back`].
 static GIVEN_BACK: AtomicUsize = AtomicUsize::new(0);
 
-unsafe extern "C" {
-    /// Prepares mimalloc, as its constructor would at the start of each process. `.cargo/config.toml` omits the
-    /// constructor, because a shim would have nine more pages. The call is also allowed after the constructor.
-    fn _mi_auto_process_init();
-}
-
 thread_local! {
     /// Whether this thread allocates with mimalloc.
     static IS_BUSY: Cell<bool> = const { Cell::new(false) };
@@ -121,7 +115,6 @@ fn prepare_mimalloc() -> io::Result<()> {
     // SAFETY: the process has one thread. The mapping is that of above, which nothing else uses. `id` lives during the
     // call. Kernels without huge pages refuse the advice, which is as good.
     let is_managed = unsafe {
-        _mi_auto_process_init();
         libc::madvise(arena, ARENA_BYTES, libc::MADV_NOHUGEPAGE);
         mimalloc::mi_option_set(PURGE_DELAY, PURGE_DELAY_MILLISECONDS);
         mimalloc::mi_manage_os_memory_ex(arena, ARENA_BYTES, false, false, true, -1, false, &mut id)

@@ -64,6 +64,7 @@ const EMBEDDED_ONLY: &[(&str, &[&str])] = &[
             "disks",
             "endings::a_directory_that_was_moved_goes_on_and_one_without_its_store_does_not",
             "endings::what_is_left_is_ended_and_what_is_ours_deleted",
+            "libraries::records_of_libraries_are_in_the_log",
             "store_backup",
             "store_copy",
         ],
