@@ -10,6 +10,13 @@ use crate::{cargo, setup};
 /// Pinned, so that the checks of one commit are always the same.
 const VERSION: &str = "0.20.2";
 
+/// Settings of the build of cargo-deny, which takes longer than all of its checks.
+const SOON: [(&str, &str); 3] = [
+    ("CARGO_PROFILE_RELEASE_LTO", "off"),
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+];
+
 /// The checks that need no network. Those of `advisories` need a database that cargo-deny clones with git.
 const OFFLINE: [&str; 3] = ["bans", "licenses", "sources"];
 
@@ -32,7 +39,9 @@ pub fn run(root: &Path, options: &Deny) -> Result<()> {
         let directory = directory.display().to_string();
         let install = ["install", "--quiet", "--locked", "--root", &directory];
         let package = ["cargo-deny", "--version", VERSION];
-        cargo::run(root, &[&install[..], &package].concat())?;
+        let mut cargo = cargo::command(root);
+        cargo.envs(SOON);
+        cargo::run_to_end(cargo, &[&install[..], &package].concat())?;
     }
     let mut checks = OFFLINE.to_vec();
     if options.advisories {
