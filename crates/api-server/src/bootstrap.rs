@@ -1,4 +1,4 @@
-//! The default objects of every cluster, and the Service by which pods find this server.
+//! The default objects of every cluster, and the Service through which pods reach this server.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,10 +18,10 @@ use crate::objects::storage;
 use crate::objects::write_request::{EditedFields, ObjectPart, Validation, WriteRequest, accept};
 use crate::server::StartError;
 
-/// Number of objects to create concurrently, so that they share syncs of the disk.
+/// Number of objects to create concurrently, so that one sync of the disk stores several of them.
 const AT_ONCE: usize = 64;
 
-/// The inputs of a start.
+/// The inputs of the creation of default objects.
 pub(crate) struct Cluster {
     pub(crate) default_objects: Vec<Value>,
     pub(crate) service_ip: IpAddr,
@@ -36,7 +36,7 @@ pub(crate) fn this_server() -> UserInfo {
 /// Creates missing objects, and publishes the server's address.
 pub(crate) async fn run(writer: Writer<'_>, cluster: &Cluster) -> Result<(), StartError> {
     let user = this_server();
-    // Other objects need their namespace.
+    // Objects in a namespace can be created only after the namespace.
     let (first, rest): (Vec<&Value>, Vec<&Value>) = cluster
         .default_objects
         .iter()
@@ -47,9 +47,9 @@ pub(crate) async fn run(writer: Writer<'_>, cluster: &Cluster) -> Result<(), Sta
             .try_for_each_concurrent(AT_ONCE, |object| ensure(writer, &user, object))
             .await?;
     }
-    // The configuration may lack the default namespace.
+    // The configured default objects may not contain the namespace `default`.
     ensure(writer, &user, &service(cluster)).await?;
-    // A loopback address means another host for a pod.
+    // In a pod, a loopback address is the address of the pod itself.
     let reachable = |address: &&SocketAddr| !address.ip().is_loopback();
     let advertise: Vec<SocketAddr> = cluster
         .advertise
@@ -59,7 +59,7 @@ pub(crate) async fn run(writer: Writer<'_>, cluster: &Cluster) -> Result<(), Sta
         .collect();
     if !advertise.is_empty() {
         let (addresses, slice) = (endpoints(&advertise), endpoint_slice(&advertise));
-        // Together, so that they share a sync of the disk.
+        // Both writes run concurrently, so that one sync of the disk stores both.
         tokio::try_join!(put(writer, &user, &addresses), put(writer, &user, &slice))?;
     }
     Ok(())
@@ -69,13 +69,13 @@ fn autoupdate(object: &Value) -> &Value {
     &object["metadata"]["annotations"][RBAC_AUTOUPDATE]
 }
 
-/// Whether an object is completed from its default.
+/// Whether missing parts of the stored object are added from its default at each start.
 fn is_kept_up(default: &Value) -> bool {
     autoupdate(default) == "true"
 }
 
-/// Whether the stored text of an object has exactly the rules, subjects and labels of its default, so that nothing
-/// is missing: the usual case of a start, without a tree of the object.
+/// Whether the text of a stored object contains exactly the rules, subjects and labels of its default, so that
+/// nothing is missing. This is the usual case at a start; the object need not be decoded.
 fn has_text_of(stored: &[u8], default: &Value) -> bool {
     [&["rules"][..], &["subjects"], &["metadata", "labels"]]
         .into_iter()
@@ -87,8 +87,8 @@ fn has_text_of(stored: &[u8], default: &Value) -> bool {
         })
 }
 
-/// The additions to an existing default role or binding: rules, subjects and labels that the
-/// default has. Nothing is removed, and the object is unchanged if its annotation
+/// The existing default role or binding with the missing rules, subjects and labels of its default. Nothing is
+/// removed. The object is unchanged if its annotation
 /// `rbac.authorization.kubernetes.io/autoupdate` is `false`. `None` if nothing is missing.
 fn kept_up(there: &Value, default: &Value) -> Option<Value> {
     if !is_kept_up(default) || autoupdate(there) == "false" {
@@ -119,8 +119,8 @@ fn kept_up(there: &Value, default: &Value) -> Option<Value> {
     (kept != *there).then_some(kept)
 }
 
-/// Creates an object if it is not there, and keeps default roles and bindings up; objects of kinds that
-/// are not served are left out.
+/// Creates an object if it does not exist, and adds missing parts to default roles and bindings. Objects whose kind
+/// is not served are skipped.
 pub(crate) async fn ensure(
     writer: Writer<'_>,
     user: &UserInfo,
@@ -171,7 +171,7 @@ async fn put(writer: Writer<'_>, user: &UserInfo, object: &Value) -> Result<(), 
     let request = write_request(&resource, user, namespace, name);
     let mut change = |old: &Value| {
         let mut changed = accepted(&resource, object)?;
-        // Foreign labels and the like stay; only the fields here are updated.
+        // Labels and annotations of other writers stay; only the fields of `object` are updated.
         let labels = changed["metadata"]["labels"].take();
         changed["metadata"] = old["metadata"].clone();
         for (key, value) in labels.as_object().into_iter().flatten() {
@@ -275,7 +275,7 @@ fn endpoints(advertise: &[SocketAddr]) -> Value {
     })
 }
 
-/// A slice has one set of ports, so it names the addresses with the first one's port.
+/// The EndpointSlice of the server. A slice has one port for all addresses, so the port of the first address is used.
 fn endpoint_slice(advertise: &[SocketAddr]) -> Value {
     let port = advertise.first().map_or(6443, SocketAddr::port);
     let same = advertise

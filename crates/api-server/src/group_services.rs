@@ -1,5 +1,5 @@
-//! APIService objects of the served groups and versions (`kubectl get apiservices`): created and deleted
-//! with them.
+//! APIService objects of the served groups and versions (`kubectl get apiservices`), created and deleted together
+//! with the group versions.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ const PLURAL: &str = "apiservices";
 ///
 /// *Errors.* The errors of the writes; existing objects stay.
 pub(crate) async fn follow(writer: Writer<'_>) -> Result<(), Status> {
-    // One after the other: two would make the same object.
+    // The lock serialises concurrent calls, which would create the same object.
     let _turn = writer.objects.catalog.definitions.lock().await;
     let served = writer.objects.catalog.snapshot();
     let Some(resource) = served.registry.any_version(GROUP, PLURAL) else {

@@ -34,7 +34,7 @@ use crate::http::work::{self, ScheduledRequest};
 use crate::routing;
 use crate::server::ApiServer;
 
-/// Handles one request. Never fails: errors become a `Status`.
+/// Handles one request. Errors become a `Status`.
 pub(crate) fn run(
     server: Arc<ApiServer>,
     request: Request<BoxBody>,
@@ -93,7 +93,7 @@ async fn respond(
     let limit = (!long).then_some(server.limits.request_timeout);
     let mut panicked = None;
     let outcome = {
-        // Pinned here: a future that moves into another future takes space in the state of both.
+        // The future is pinned here: a future that is moved into another future needs space in the state of both.
         let work = pin!(answer(&server, asking, body, caller, &mut kept));
         contained(work, limit, &mut panicked).await
     };
@@ -103,7 +103,7 @@ async fn respond(
         let panic = panic.as_str();
         tracing::error!(method, path, user, panic, "a request panicked");
     }
-    // The rest is sending. Bytes that wait for the client are counted separately, and must not occupy a seat.
+    // Only sending is left. Bytes that wait for the client are counted separately, and must not occupy a seat.
     kept.seat = None;
     let mut unread = work::announced();
     let mut is_whole = true;
@@ -158,7 +158,7 @@ async fn respond(
     response.headers_mut().extend(flow);
     let code = response.status().as_u16();
     server.metrics.finished(&label, code, started.elapsed());
-    // A watch keeps its places for as long as its body lasts.
+    // A watch keeps its permits until its body ends.
     if kept.holds_nothing() {
         return response;
     }
@@ -170,9 +170,9 @@ async fn respond(
 struct Kept {
     /// The authenticated user; empty before authentication.
     user: String,
-    /// Its place among the arriving requests, or among the watches and streams.
+    /// Permit of an arriving request, or of a watch or stream.
     place: Option<OwnedSemaphorePermit>,
-    /// Its place among the watches and streams of its user.
+    /// Permit of the user for a watch or stream.
     share: Option<WatchPlace>,
     flow: Option<Arc<ActiveSchema>>,
     seat: Option<Seat>,
@@ -184,7 +184,6 @@ impl Kept {
         self.place.is_none() && self.share.is_none() && self.record.is_none()
     }
 
-    /// Records the response in the audit log.
     fn note(&mut self, code: u16, reply: Option<&Reply>) {
         let Some(record) = &mut self.record else {
             return;
@@ -197,8 +196,7 @@ impl Kept {
     }
 }
 
-/// Runs the work with a timeout, and turns a panic into a 500 of this request; the panic's text is
-/// returned for the log.
+/// Runs the work with a timeout. A panic becomes a 500 of this request; its text is returned for the log.
 async fn contained(
     work: Pin<&mut (dyn Future<Output = Result<ApiResponse, Status>> + Send)>,
     limit: Option<std::time::Duration>,
@@ -293,9 +291,10 @@ async fn answer(
     routing::route(server, call, body).await
 }
 
-/// Begins the count of the answer to a request from the network. Those without credentials are counted by address.
+/// Starts the count of response bytes for a request from the network. A request without credentials is counted by
+/// address.
 ///
-/// *Errors.* 429 if too many answers to the sender are unread; a connection without credentials is closed.
+/// *Errors.* 429 if the sender has too many unread bytes; a connection without credentials is closed.
 fn count_answer(server: &ApiServer, user: Option<&UserInfo>, parts: &Parts) -> Result<(), Status> {
     let Some(connection) = parts.extensions.get::<Connection>() else {
         return Ok(());
@@ -324,10 +323,10 @@ fn count_answer(server: &ApiServer, user: Option<&UserInfo>, parts: &Parts) -> R
     Ok(())
 }
 
-/// Takes a place among the requests in flight.
+/// Acquires a permit for a request.
 ///
-/// *Errors.* 429 when there is none. Parts of this process are not bounded here: each of them
-/// bounds itself, and none should starve because of clients outside.
+/// *Errors.* 429 if no permit is free. Components of this process are not limited here, because clients outside must
+/// not starve them; each component limits itself.
 fn admit(
     server: &ApiServer,
     caller: &Caller,
@@ -340,10 +339,10 @@ fn admit(
     server.flows.admit(long).map(Some)
 }
 
-/// Waits for the request's seats at its priority level. A limited request releases its place among the arriving
-/// ones first, so that waiting requests do not block others; an exempt request keeps it.
+/// Waits for the request's seats at its priority level. A limited request first releases its permit of arriving
+/// requests, so that waiting requests do not block arriving requests; an exempt request keeps the permit.
 ///
-/// *Errors.* 429 if there are no seats, or not in time.
+/// *Errors.* 429 if no seats are free in time.
 async fn take_turn(
     server: &ApiServer,
     user: &UserInfo,
@@ -351,7 +350,7 @@ async fn take_turn(
     kept: &mut Kept,
 ) -> Result<(), Status> {
     let long = info.is_long_running(query);
-    // Streams take no seat, as upstream.
+    // Streams need no seat, as upstream.
     if long && info.verb != "watch" {
         return Ok(());
     }
@@ -366,7 +365,7 @@ async fn take_turn(
     Ok(())
 }
 
-/// Whether to pretty-print: if `?pretty` is set, or the client is curl, wget or a browser.
+/// Whether JSON is indented: if `?pretty` is set, or the client is curl, wget or a browser.
 fn wants_pretty(query: &Query, parts: &Parts) -> bool {
     if let Some(asked) = query.get("pretty") {
         return matches!(asked, "1" | "t" | "T" | "true" | "TRUE" | "True");

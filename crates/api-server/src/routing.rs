@@ -38,7 +38,7 @@ pub(crate) fn is_public(path: &str) -> bool {
     is_health(path) || matches!(path, "/version" | "/version/")
 }
 
-/// Whether the request asks for the health of the server, which is never limited.
+/// Whether the request reads the health of the server. Such requests are never limited.
 pub(crate) fn is_health(path: &str) -> bool {
     let first = path
         .trim_start_matches('/')
@@ -48,7 +48,7 @@ pub(crate) fn is_health(path: &str) -> bool {
     matches!(first, "livez" | "readyz" | "healthz")
 }
 
-/// Answers a request that authentication and authorisation have let pass.
+/// Responds to an authenticated and authorised request.
 pub(crate) async fn route(
     server: &Arc<ApiServer>,
     call: Call,
@@ -63,7 +63,7 @@ pub(crate) async fn route(
     }
     let destination = Destination::find(&server.objects, &call.info).await?;
     if !call.info.subresource.is_empty() {
-        // None of the kinds that are computed has any.
+        // The computed kinds have no sub-resources.
         return match destination {
             Destination::Stored(resource) => stored(server, &resource, None, call, body).await,
             _ => Err(unknown_path()),
@@ -92,7 +92,7 @@ pub(crate) async fn route(
     answer.map(ApiResponse::Reply)
 }
 
-/// Handles a request for stored objects, or for a sub-resource if there is no verb.
+/// Handles a request for stored objects, or for a sub-resource if `verb` is `None`.
 async fn stored(
     server: &Arc<ApiServer>,
     resource: &Arc<Resource>,
@@ -163,7 +163,7 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
     }
 }
 
-/// The answer to `/`: where to look further.
+/// The response to `/`: the list of paths.
 fn root() -> Value {
     json!({"paths": [
         "/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics",

@@ -37,27 +37,28 @@ use crate::server::ApiServer;
 /// The error of serving a listener.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The server was made without TLS material.
+    /// The configuration of the server contained no TLS material.
     #[error("the API server has no certificate to listen with")]
     NoCertificate,
 }
 
 impl ApiServer {
-    /// Serves HTTPS on a listener until `shutdown`; may be called for several listeners. Returns
-    /// when the connections have ended, or some seconds after `shutdown`.
+    /// Serves HTTPS on a listener until `shutdown`; may be called for several listeners. Returns when the connections
+    /// have closed, or some seconds after `shutdown`.
     ///
-    /// *Errors.* The server was made without certificates.
+    /// *Errors.* The server has no certificate.
     pub fn serve(
         self: &Arc<Self>,
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> BoxFuture<'static, Result<(), ServeError>> {
-        // In a box, connections are compiled in this crate, for speed, and not in the caller's.
+        // The box causes this crate, and not the caller's crate, to compile the code of connections, with this
+        // crate's optimisation.
         serve(self.clone(), listener, shutdown).boxed()
     }
 }
 
-/// Accepts connections until `shutdown`, then lets those open finish for a short while.
+/// Accepts connections until `shutdown`, then gives open connections a short time to finish.
 async fn serve(
     server: Arc<ApiServer>,
     listener: TcpListener,
@@ -80,7 +81,8 @@ async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Mostly: out of file descriptors. Others may be closed in the meantime.
+                    // The usual cause is that the process has no free file descriptor. Other connections may close
+                    // meanwhile.
                     tracing::warn!(%error, "connection not accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
@@ -130,7 +132,8 @@ async fn connection(
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let peer = Peer(stream.peer_addr()?.ip());
-    // In boxes: the state of this function lives as long as the connection, and would have a place for each of them.
+    // The state of this function lives as long as the connection; the boxes keep the state of the handshake out of
+    // it.
     let handshake = Box::pin(async move {
         if speaks_plain_http(&stream).await? {
             return refuse_plain_http(stream).await.map(|()| None);
@@ -159,7 +162,7 @@ async fn connection(
         tracing::debug!(peer = %peer.0, node, "too many connections of one address or node");
         return Ok(());
     }
-    // While authenticated clients occupy all places, new connections wait, except those of nodes.
+    // While authenticated clients hold all permits, new connections wait, except for those of nodes.
     let _place = match node {
         Some(_) => None,
         None => Some(places.acquire_owned().await?),
@@ -196,21 +199,21 @@ async fn connection(
     }
 }
 
-/// Whether the client begins with a request instead of a handshake. The first byte of a handshake
-/// is no letter, and that of every method is.
+/// Whether the client sends a plain HTTP request instead of a TLS handshake. The first byte of a handshake is not a
+/// letter, and the first byte of every method is.
 async fn speaks_plain_http(stream: &TcpStream) -> std::io::Result<bool> {
     let mut first = [0; 1];
     let count = stream.peek(&mut first).await?;
     Ok(count == 1 && first[0].is_ascii_uppercase())
 }
 
-/// The response to plain HTTP, in the words of Go's server.
+/// The response to plain HTTP, with the text of Go's server.
 async fn refuse_plain_http(mut stream: TcpStream) -> std::io::Result<()> {
     let answer =
         b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
     stream.write_all(answer).await?;
     stream.shutdown().await?;
-    // Closing with something unread would take the answer back.
+    // If the server closed the socket with unread bytes, the kernel would discard the response.
     let mut rest = [0; 1024];
     let mut left = PLAIN_BYTES_MAX;
     while left > 0 {

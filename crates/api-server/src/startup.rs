@@ -1,4 +1,4 @@
-//! The start of a server: its reads and writes before the first response, and its background tasks.
+//! The start of a server: its reads and writes before the first request, and its background tasks.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,8 +22,8 @@ use crate::server::{ApiServer, StartError};
 use crate::store_space;
 
 impl ApiServer {
-    /// Creates a server, fills its index of roles and creates missing default objects. From then on
-    /// it accepts [`local`](Self::local) callers.
+    /// Creates a server, fills its index of roles and creates missing default objects. Then the server accepts
+    /// [`local`](Self::local) callers.
     ///
     /// *Errors.* Unusable certificates, a store that fails, default objects that are refused.
     pub fn new(mut config: Config) -> BoxFuture<'static, Result<Arc<Self>, StartError>> {
@@ -50,7 +50,7 @@ impl ApiServer {
             store_space::unless_full(&server, made)?;
             let made = bootstrap::run(server.writer(), &cluster).await;
             store_space::unless_full(&server, made)?;
-            // The roles are complete now. They are read while the rest starts.
+            // All default roles exist now. The index reads them while the other components start.
             let sources = Sources::of(&server.objects.catalog.snapshot().registry);
             let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
             let (for_roles, from) = (rbac.clone(), store.clone());
@@ -91,7 +91,6 @@ impl ApiServer {
         .boxed()
     }
 
-    /// Starts a background task of the server.
     fn start(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(watched(self.limits.slow_polls.clone(), what, task));
     }

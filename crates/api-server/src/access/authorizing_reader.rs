@@ -1,4 +1,4 @@
-//! Lookups of admission plug-ins on behalf of a user, with the rights of that user.
+//! Reads by admission plug-ins with the rights of the user who made the request.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -61,7 +61,7 @@ fn check(
         return Err(BootstrapTokenRefusal::Deleted);
     }
     let data: Data = serde_json::from_value(secret["data"].clone()).unwrap_or_default();
-    // The time of a comparison of digests says nothing about the texts.
+    // The comparison of digests takes the same time for all texts, so its duration tells an attacker nothing.
     let digest = |text: &str| Sha256::digest(text.as_bytes());
     if digest(tokens::text(&data, key::SECRET)) != digest(token.secret)
         || tokens::text(&data, key::ID) != token.id

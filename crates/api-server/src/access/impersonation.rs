@@ -15,7 +15,7 @@ const PREFIX: &str = "impersonate-";
 const EXTRA: &str = "impersonate-extra-";
 const GROUP: &str = "authentication.k8s.io";
 
-/// The contents of the headers.
+/// The requested user: the contents of the `Impersonate-` headers.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wanted {
     user: String,
@@ -24,10 +24,10 @@ struct Wanted {
     extra: BTreeMap<String, Vec<String>>,
 }
 
-/// Takes the place of the user that the headers name, if there are any.
+/// Replaces the user by the user in the headers, if the request has such headers.
 ///
-/// *Errors.* 403 if the real user may not; 400 for headers that name groups and the like, but no
-/// user.
+/// *Errors.* 403 if the real user may not impersonate; 400 for headers that contain groups or other attributes, but
+/// no user.
 pub(crate) fn impersonate(
     authorizer: &Authorizer,
     user: UserInfo,
@@ -42,7 +42,7 @@ pub(crate) fn impersonate(
     Ok(become_of(wanted))
 }
 
-/// Removes the headers, so that a backend of a proxied request does not use them.
+/// Removes the headers, so that the backend of a proxied request does not evaluate them again.
 pub(crate) fn without_headers(headers: &mut HeaderMap) {
     let names: Vec<HeaderName> = headers
         .keys()
@@ -54,7 +54,7 @@ pub(crate) fn without_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether there are any such headers.
+/// Whether the request has impersonation headers.
 pub(crate) fn is_asked(headers: &HeaderMap) -> bool {
     headers.keys().any(is_ours)
 }
@@ -91,7 +91,7 @@ fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Status> {
     Ok(given.then_some(wanted))
 }
 
-/// The permissions that it takes, in upstream's order.
+/// The permissions that the impersonation needs, in upstream's order.
 fn asked(wanted: &Wanted) -> Vec<RequestInfo> {
     let one = |group: &str, resource: &str, namespace: &str, name: &str| RequestInfo {
         is_resource: true,

@@ -21,11 +21,10 @@ use rustls::{
 /// Certificates and keys, each as PEM text.
 #[derive(Clone)]
 pub struct TlsMaterial {
-    /// The server's certificate, followed by intermediates.
+    /// The server's certificate, followed by the intermediate certificates.
     pub certificate_pem: String,
-    /// The private key of the server's certificate.
     pub key_pem: String,
-    /// Certificates of the authorities for clients' certificates.
+    /// The certificate authorities that sign client certificates.
     pub client_ca_pem: String,
 }
 
@@ -38,27 +37,25 @@ impl std::fmt::Debug for TlsMaterial {
 /// The error of setting up TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A PEM text has invalid contents.
+    /// A PEM text is invalid.
     #[error("read the {what} as PEM")]
     Pem {
-        /// The text.
+        /// The name of the invalid text.
         what: &'static str,
-        /// The cause.
         #[source]
         source: rustls::pki_types::pem::Error,
     },
-    /// A bundle of certificates or its key is malformed.
+    /// The certificates or the key cannot be parsed.
     #[error("read certificates as PEM")]
     Bundle(#[from] BundleError),
-    /// rustls refuses the material.
+    /// rustls refuses the certificate or the key.
     #[error("set up TLS")]
     Rustls(#[from] rustls::Error),
-    /// The client CA cannot be used.
     #[error("use the client CA")]
     ClientCa(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// The TLS state of the listener and the identity layer.
+/// The TLS settings of the listener, and the verifier of client certificates for the identity layer.
 pub(crate) struct Tls {
     pub(crate) config: Arc<ServerConfig>,
     pub(crate) clients: Arc<dyn ClientCertVerifier>,
@@ -101,7 +98,7 @@ impl Tls {
     }
 }
 
-/// The certificate that the server shows now.
+/// The certificate that the server presents to new connections.
 #[derive(Debug)]
 struct Shown(RwLock<Arc<CertifiedKey>>);
 
@@ -129,7 +126,7 @@ fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'sta
         .map_err(|source| TlsError::Pem { what, source })
 }
 
-/// Accepts any certificate in the handshake; proof of possession of its key is still required.
+/// Accepts any client certificate in the handshake. The client must still prove that it has the private key.
 #[derive(Debug)]
 struct AnyHeldCertificate {
     provider: Arc<CryptoProvider>,
@@ -151,7 +148,7 @@ impl ClientCertVerifier for AnyHeldCertificate {
         _: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        // Trust is decided by the identity layer, with `Tls::clients`.
+        // The identity layer verifies the signature of the certificate later, with `Tls::clients`.
         Ok(ClientCertVerified::assertion())
     }
 

@@ -1,5 +1,5 @@
-//! Bearer tokens: ServiceAccount tokens, with the account and objects that they are bound to, and
-//! bootstrap tokens.
+//! Bearer tokens: ServiceAccount tokens, with the account and the objects to which they are bound, and bootstrap
+//! tokens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use crate::objects::storage::Objects;
 
 /// The issuer of tokens (upstream's default).
 pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
-/// The claim with the bound account and objects.
+/// The claim that contains the bound account and objects.
 pub(crate) const CLAIM: &str = "kubernetes.io";
-/// A pod that is being deleted keeps its tokens for this long after its end (upstream's figure).
+/// The tokens of a pod in deletion stay valid for this time after the end of its grace period (upstream's value).
 const DELETION_LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 
 /// The signer and the audiences of this server.
@@ -49,8 +49,8 @@ impl Tokens {
         }
     }
 
-    /// Authenticates a token, with its account and bound objects. `audiences` are the requested
-    /// ones; none means this server's own, which are also those of bootstrap tokens.
+    /// Authenticates a token, with its account and bound objects. `audiences` are the requested audiences; if the
+    /// list is empty, this server's own audiences count. Bootstrap tokens are valid for this server's own audiences.
     pub(crate) async fn authenticate(
         &self,
         token: &str,
@@ -102,26 +102,26 @@ impl Tokens {
         })
     }
 
-    /// The key that signs, where there is one.
+    /// The signing key; `None` if the server issues no tokens.
     pub(crate) fn signer(&self) -> Option<&TokenSigner> {
         self.signer.as_deref()
     }
 
-    /// The audiences of tokens that do not name one.
+    /// The audiences of tokens whose request names no audience.
     pub(crate) fn audiences(&self) -> &[String] {
         &self.audiences
     }
 
-    /// The keys that check the tokens, as a JSON Web Key Set.
+    /// The public keys that verify the tokens, as a JSON Web Key Set.
     pub(crate) fn public_keys(&self) -> Option<Value> {
         self.signer.as_ref().map(|signer| signer.jwks())
     }
 }
 
-/// The user and the audiences of a token whose signature, time and bound object are valid.
+/// The user and the audiences of a token with a valid signature, lifetime and bound object.
 pub(crate) struct ValidToken {
     pub(crate) user: UserInfo,
-    /// The requested audiences that the token has.
+    /// The requested audiences that the token contains.
     pub(crate) audiences: Vec<String>,
 }
 
@@ -146,9 +146,9 @@ pub(crate) enum TokenRefusal {
     Store(Status),
 }
 
-/// The audiences that a token has.
+/// The requested audiences that the token contains.
 ///
-/// *Errors.* There is none.
+/// *Errors.* The token contains no requested audience.
 fn matching(wanted: &[String], has: impl Fn(&str) -> bool) -> Result<Vec<String>, TokenRefusal> {
     let matched: Vec<String> = wanted.iter().filter(|one| has(one)).cloned().collect();
     match matched.is_empty() {
@@ -157,7 +157,7 @@ fn matching(wanted: &[String], has: impl Fn(&str) -> bool) -> Result<Vec<String>
     }
 }
 
-/// Checks that a token's bound objects exist; returns facts about them.
+/// Checks that a token's bound objects exist; returns attributes of these objects for the user.
 async fn check_bound(
     objects: &Objects,
     claims: &Value,
@@ -178,8 +178,8 @@ async fn check_bound(
         if object.is_null() {
             continue;
         }
-        // The node of a pod is named in the token, but the token is not bound to it: it may be
-        // registered again.
+        // A pod's token contains the name and UID of the node, but is not bound to the node: the node may be deleted
+        // and registered again.
         if claim != "node" || bound["pod"].is_null() {
             let home = if claim == "node" { "" } else { namespace };
             must_live(objects, plural, home, object, what).await?;

@@ -7,10 +7,10 @@ use resource_kinds::configuration::{items, only, text};
 use resource_kinds::quota::limited::LimitedResource;
 use serde_json::Value;
 
-/// The only plug-in that has a configuration.
+/// The only plug-in that has a configuration here.
 const RESOURCE_QUOTA: &str = "ResourceQuota";
 
-/// The forms of the file, and of the configuration of ResourceQuota: `apiVersion` and `kind`.
+/// The supported `apiVersion` and `kind` of the file, and of the configuration of ResourceQuota.
 const FILE: [(&str, &str); 2] = [
     ("apiserver.config.k8s.io/v1", "AdmissionConfiguration"),
     ("apiserver.config.k8s.io/v1alpha1", "AdmissionConfiguration"),
@@ -24,20 +24,18 @@ const QUOTA: [(&str, &str); 3] = [
 /// The error of a configuration of admission plug-ins.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmissionConfigurationError {
-    /// It is not YAML.
+    /// The text is not YAML.
     #[error("the admission configuration does not parse: {0}")]
     Form(String),
     /// Values that are invalid or not supported, with their paths.
     #[error("the admission configuration is wrong: {0}")]
     Values(String),
-    /// The file of a plug-in cannot be read.
+    /// The configuration file of a plug-in cannot be read.
     #[error("read {path}, which {field} names")]
     Read {
-        /// The file.
         path: String,
-        /// The field with its name.
+        /// The path of the field that names the file.
         field: String,
-        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -46,7 +44,7 @@ pub enum AdmissionConfigurationError {
 /// The settings of admission plug-ins.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AdmissionConfiguration {
-    /// The amounts and scopes that nothing may use without a quota.
+    /// Resources and scopes that a namespace may use only if a quota covers them.
     pub limited_resources: Vec<LimitedResource>,
 }
 
@@ -87,7 +85,7 @@ impl AdmissionConfiguration {
             }
             is_configured = true;
             let path = text(plugin, "path", &at, &mut errors);
-            // As upstream, a configuration in the file itself comes first.
+            // As upstream, a configuration inside of the main file has precedence.
             if !plugin["configuration"].is_null() {
                 let at = at.child("configuration");
                 found.take_quota(&plugin["configuration"], &at, &mut errors);

@@ -1,4 +1,4 @@
-//! A new pod waits for the default ServiceAccount of a new namespace.
+//! A new pod waits until the default ServiceAccount of a new namespace exists.
 
 use resource_kinds::ObjectReader;
 use serde_json::Value;
@@ -10,9 +10,9 @@ use crate::objects::write_request::WriteRequest;
 
 const NAME: &str = "default";
 
-/// A controller creates the account of a new namespace moments later. A pod that comes in between
-/// waits for it, as in Kubernetes (the admission plug-in ServiceAccount), and admission refuses it
-/// after the wait; a pod with an account of its own is refused at once.
+/// A controller creates the default account of a new namespace some moments after the namespace. As the admission
+/// plug-in ServiceAccount of Kubernetes, a pod that is created in between waits for the account; admission refuses
+/// the pod after the wait. A pod with an explicit account is refused at once.
 pub(crate) async fn await_it(objects: &Objects, request: &WriteRequest<'_>, object: &Value) {
     let info = request.resource.info();
     let wanted = object["spec"]["serviceAccountName"].as_str();
@@ -25,13 +25,13 @@ pub(crate) async fn await_it(objects: &Objects, request: &WriteRequest<'_>, obje
         let account = reading_once(objects, known, |reads| {
             Ok(reads.get("", "serviceaccounts", request.namespace, NAME))
         });
-        // Read at each look: it may go in the meantime.
+        // Read at each check, because the namespace may be deleted in the meantime.
         let namespace = || {
             reading(objects, |reads| {
                 Ok(reads.get("", "namespaces", "", request.namespace))
             })
         };
-        // An unreadable object is admission's to refuse.
+        // If an object is unreadable, admission refuses the request.
         matches!(account, Ok(None)) && namespace().is_ok_and(|namespace| namespace.is_some())
     };
     let started = Instant::now();

@@ -32,7 +32,7 @@ impl Plugins {
     }
 }
 
-/// The cluster as a request's plug-ins see it.
+/// Read access to the cluster for the plug-ins of one request.
 fn reader<'s>(
     plugins: &'s Plugins,
     write_request: &'s WriteRequest<'_>,
@@ -86,7 +86,7 @@ pub(crate) fn advise(
         }
         Ok(texts)
     });
-    // Advice that cannot be given is no reason to refuse.
+    // If the warnings cannot be computed, the write is still valid.
     write_request.warn(told.unwrap_or_default());
 }
 

@@ -1,4 +1,4 @@
-//! Discovery documents, aggregated and in the older form (kubectl.md 0.2, 0.3).
+//! Discovery documents: aggregated, and in the older form (kubectl.md 0.2, 0.3).
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -24,27 +24,26 @@ use crate::http::negotiate;
 use crate::http::refusals::unknown_path;
 use crate::http::reply::{JSON, Reply};
 
-/// The documents made so far.
+/// The discovery documents that were built since the last change of the served kinds.
 #[derive(Default)]
 pub(crate) struct Discovery {
     made: Mutex<BTreeMap<(String, &'static str), Document>>,
 }
 
-/// A document and its tag.
+/// A document and its `ETag`.
 #[derive(Clone)]
 struct Document {
     body: Bytes,
     etag: String,
 }
 
-/// The form of a document.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Aggregated(&'static str),
     Legacy,
 }
 
-/// Answers `/api`, `/apis`, `/api/v1`, `/apis/<group>` and `/apis/<group>/<version>`.
+/// Responds to `/api`, `/apis`, `/api/v1`, `/apis/<group>` and `/apis/<group>/<version>`.
 pub(crate) fn answer(served: &Snapshot, path: &str, parts: &Parts) -> Result<Reply, Status> {
     let path = path.trim_end_matches('/');
     let accept = parts
@@ -115,7 +114,7 @@ fn form(accept: &str) -> Form {
     Form::Legacy
 }
 
-/// The kinds that have paths of their own, by group and version.
+/// The kinds with their own paths, ordered by group and version.
 fn kinds(registry: &Registry) -> Vec<KindInfo<'_>> {
     let stored = registry.infos().filter(|info| !info.verbs.is_empty());
     stored.chain(virtual_resources::infos().copied()).collect()
@@ -151,7 +150,7 @@ fn document(kinds: &[KindInfo<'_>], path: &str, form: Form) -> Option<Value> {
     }
 }
 
-/// Groups in the order of their kinds, core first.
+/// The groups in the order of their kinds; the core group is first.
 fn groups<'a>(kinds: &[KindInfo<'a>]) -> Vec<&'a str> {
     let mut groups: Vec<&'a str> = Vec::new();
     for info in kinds {
@@ -162,7 +161,7 @@ fn groups<'a>(kinds: &[KindInfo<'a>]) -> Vec<&'a str> {
     groups
 }
 
-/// The preferred version first: clients use it unless they ask for another.
+/// The versions of a group. The preferred version is first, because clients use the first version by default.
 fn versions<'a>(kinds: &[KindInfo<'a>], group: &str) -> Vec<&'a str> {
     let mut versions: Vec<&'a str> = Vec::new();
     for info in kinds.iter().filter(|info| info.group == group) {
@@ -324,7 +323,6 @@ fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
     names
 }
 
-/// The name of a verb in the API.
 pub(crate) fn verb_name(verb: Verb) -> &'static str {
     match verb {
         Verb::Create => "create",

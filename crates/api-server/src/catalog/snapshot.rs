@@ -1,5 +1,5 @@
-//! A snapshot of the served API: the built-in kinds, the custom kinds of CustomResourceDefinitions,
-//! and the documents about them.
+//! A snapshot of the served API: the built-in kinds, the custom kinds of CustomResourceDefinitions, and the documents
+//! about both.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::catalog::discovery::Discovery;
 use crate::catalog::openapi::OpenApi;
 use crate::catalog::registry::Registry;
 
-/// An immutable state of the catalog. Each change of a definition creates another.
+/// An immutable state of the catalog. Each change of a definition creates a new snapshot.
 pub(crate) struct Snapshot {
     pub(crate) registry: Registry,
     /// The custom kinds, for discovery and OpenAPI documents.
     pub(crate) custom: Vec<DefinedVersion>,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
-    /// The definitions that it is made of, and when each was written.
+    /// The keys of the definitions in the snapshot, each with the revision of its last write.
     pub(crate) known: Vec<(Arc<[u8]>, Revision)>,
 }
 

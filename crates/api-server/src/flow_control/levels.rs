@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use crate::objects::metadata;
 
-/// The seats that one request may take at any level (upstream's figure).
+/// The maximum number of seats of one request at any level (upstream's value).
 pub(super) const WIDTH_MAX: usize = 10;
-/// The percentage of a level's seats that one of its requests may take (upstream's figure).
+/// The maximum percentage of a level's seats for one request (upstream's value).
 const WIDTH_PERCENT_MAX: usize = 15;
 
 /// A PriorityLevelConfiguration with its shares, from which its seats are computed.
@@ -23,38 +23,37 @@ pub(crate) struct PriorityLevel {
     pub(crate) limit: Limit,
 }
 
-/// The limit of a level.
 #[derive(Clone, Debug)]
 pub(crate) enum Limit {
     Exempt,
     Limited {
-        /// Percentage of the nominal seats; `None` for no limit.
+        /// Percentage of the nominal seats that the level may borrow; `None` for no limit.
         borrowing_percent: Option<u64>,
-        /// Without queues, requests are rejected.
+        /// `None` for a level that rejects requests instead of queueing them.
         queues: Option<Queues>,
     },
 }
 
-/// The queues of a level.
+/// The queues of a priority level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Queues {
     pub(crate) count: u32,
-    /// The queues that one flow may use.
+    /// The number of queues that one flow may use.
     pub(crate) hand: u32,
-    /// Requests that may wait in one queue.
+    /// Maximum number of requests that wait in one queue.
     pub(crate) length: usize,
 }
 
-/// The seats of a level.
+/// The seats of a priority level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SeatLimits {
-    /// The seats that the level has of its own (`nominalConcurrencyLimit`).
+    /// The nominal seats of the level (`nominalConcurrencyLimit`).
     pub(crate) own: usize,
-    /// The nominal seats that other levels may use while they are free.
+    /// The nominal seats that other levels may borrow while the seats are free.
     pub(crate) lendable: usize,
-    /// The seats that it may borrow.
+    /// Maximum number of seats that the level may borrow.
     pub(crate) borrowable: usize,
-    /// The seats that one request may take.
+    /// Maximum number of seats of one request.
     pub(crate) width_max: usize,
     pub(crate) queues: Option<Queues>,
 }
@@ -138,7 +137,8 @@ pub(crate) fn bounds(levels: &[PriorityLevel], total: usize) -> BTreeMap<Arc<str
         .collect()
 }
 
-/// The widest request of a level. With queues, each flow of a hand can have a request of that width.
+/// The maximum number of seats of one request. In a level with queues, all flows of a hand can run a request of this
+/// width at once.
 fn width_max(own: usize, queues: Option<Queues>) -> usize {
     let Some(queues) = queues else {
         return WIDTH_MAX;

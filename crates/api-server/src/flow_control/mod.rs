@@ -1,11 +1,9 @@
-//! Flow control of requests from the network: API Priority and Fairness, and the shares of each user.
-//!
-//! A FlowSchema selects the flow and the priority level of a request; the level limits the requests that run and
-//! that wait. Five decisions are pure: the matching schema (`schemas.rs`), the seats of each level
-//! (`levels.rs`), the seats of a request (`width.rs`), the next request that gets its seats (`seats.rs`), and
-//! the advice to refused ones (`retry.rs`). The configuration in force (`flows.rs`) follows the store
-//! (`config_sync.rs`). Watches and bodies, which levels do not limit, are limited by user (`shares.rs`).
-//!
+//! Flow control of requests from the network: API Priority and Fairness, and limits for each user.
+//! A FlowSchema selects the flow and the priority level of a request; the level limits the requests that run and that
+//! wait. Five decisions are pure: the matching schema (`schemas.rs`), the seats of each level (`levels.rs`), the
+//! seats of a request (`width.rs`), the next request that gets seats (`seats.rs`), and the `Retry-After` of refused
+//! requests (`retry.rs`). The configuration in force (`flows.rs`) follows the store (`config_sync.rs`). Priority
+//! levels do not limit watches and bodies; these are limited by user (`shares.rs`).
 //! Requests of this process are not limited; `system:masters` is exempt.
 
 pub(crate) mod config_sync;
@@ -45,20 +43,20 @@ use crate::http::work::BodyAllowance;
 
 type Waiters = Mutex<Seats<oneshot::Sender<()>>>;
 
-/// The configuration in force, and the seats that requests have.
+/// The configuration in force, and the seats of the running requests.
 pub(crate) struct FlowControl {
     limits: Arc<Limits>,
     current: RwLock<Arc<ActiveSchemas>>,
-    /// Held while the objects are read, so that older objects never replace newer ones.
+    /// Lock for reads of the stored objects, so that an older read never replaces a newer result.
     turn: Mutex<()>,
     seats: Arc<Waiters>,
-    /// The stored objects of each resource, counted from time to time.
+    /// The number of stored objects of each resource, counted at intervals.
     counts: RwLock<Counts>,
     refusals: Mutex<BTreeMap<Arc<str>, Refusals>>,
     begun: Instant,
-    /// A random key: clients cannot choose names that share the queues of another flow.
+    /// A hasher with a random key, so that a client cannot choose names whose flow shares the queues of another flow.
     hasher: RandomState,
-    /// Places of requests whose sender is not known yet, and of all watches and streams.
+    /// Permits of requests before authentication, and of all watches and streams.
     arriving: Arc<Semaphore>,
     long_running: Arc<Semaphore>,
     shares: SenderShares,
@@ -84,10 +82,10 @@ impl FlowControl {
         }
     }
 
-    /// Takes a place for an arriving request. A watch or stream (`long`) keeps the place; another request
-    /// releases it when its priority level is known.
+    /// Acquires a permit for an arriving request. A watch or stream (`long`) holds the permit to its end; another
+    /// request releases the permit when its priority level is known.
     ///
-    /// *Errors.* 429 when there is none.
+    /// *Errors.* 429 if no permit is free.
     pub(crate) fn admit(&self, long: bool) -> Result<OwnedSemaphorePermit, Status> {
         let places = if long {
             &self.long_running
@@ -98,19 +96,20 @@ impl FlowControl {
         place.map_err(|_| too_many(1))
     }
 
-    /// Takes a place among the watches and streams of a user. A user has no more places than are left for all others.
+    /// Acquires a permit of the user for a watch or stream. One user holds no more permits than are free for all other
+    /// users.
     ///
-    /// *Errors.* 429 when the user has too many.
+    /// *Errors.* 429 if the user has too many watches and streams.
     pub(crate) fn admit_long_running(&self, user: &UserInfo) -> Result<WatchPlace, Status> {
         self.shares.watch_of(user)
     }
 
-    /// Whether the bounds on senders are none of a user's.
+    /// Whether the limits on users do not apply to this user.
     pub(crate) fn is_exempt(user: &UserInfo) -> bool {
         shares::is_exempt(user)
     }
 
-    /// The share that pays for the request bodies of a user; `None` for users without bounds.
+    /// The quota that the user's request bodies count against; `None` for users without limits.
     pub(crate) fn bodies_of(&self, user: &UserInfo) -> Option<Box<dyn BodyAllowance>> {
         self.shares.bodies_of(user)
     }
@@ -136,7 +135,7 @@ impl FlowControl {
             self.limits.requests_in_flight_max,
             Some(&before),
         );
-        // The seats come first: a new flow needs its level.
+        // The seats are configured first, because a new flow needs its level.
         tell(lock(&self.seats).configure(&bounds));
         let mut refusals = self.refusals();
         refusals.retain(|level, _| bounds.contains_key(level));
@@ -185,7 +184,7 @@ impl FlowControl {
         };
         match entered {
             SeatDecision::Seated => Ok(self.seated(flow, Held::Seats, width)),
-            // The level was deleted in this moment.
+            // The level was deleted a moment ago.
             SeatDecision::NoLevel => Ok(self.seated(flow, Held::Nothing, width)),
             SeatDecision::NoSeat => refused(&flow.counts.no_seat),
             SeatDecision::QueuesFull => refused(&flow.counts.queue_full),
@@ -218,7 +217,7 @@ impl FlowControl {
         }
     }
 
-    /// 429 for a request of a level.
+    /// 429 for a request at this level.
     fn refuse(&self, level: &Arc<str>) -> Status {
         let mut refusals = self.refusals();
         let of_level = refusals.entry(level.clone()).or_default();
@@ -246,7 +245,7 @@ impl FlowControl {
     }
 }
 
-/// A request's seats or its place in a queue, released on drop.
+/// The seats of a request, or its ticket in a queue; released on drop.
 pub(crate) struct Seat {
     seats: Arc<Waiters>,
     flow: Arc<ActiveSchema>,
@@ -258,14 +257,14 @@ enum Held {
     /// The request needs no seat.
     Nothing,
     Seats,
-    /// The request waits.
+    /// The ticket of a waiting request.
     Ticket(u64),
-    /// Everything is released.
+    /// The seats and the ticket are released.
     Over,
 }
 
 impl Seat {
-    /// The waiting request has got a seat.
+    /// Records that the waiting request got its seats.
     fn begins(&mut self) {
         let counts = &self.flow.counts;
         counts.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -274,7 +273,7 @@ impl Seat {
         self.held = Held::Seats;
     }
 
-    /// The request has waited too long.
+    /// Removes the request from its queue after its maximum wait.
     fn gives_up(&mut self) {
         let count = &self.flow.counts.timed_out;
         count.fetch_add(1, Ordering::Relaxed);
@@ -299,7 +298,7 @@ impl Seat {
                 one_less(&counts.waiting);
                 let mut seats = lock(&self.seats);
                 let started = seats.withdraw(level, ticket);
-                // The request may have got its seats in this moment.
+                // The request may have got its seats a moment ago; then the seats are released.
                 started.unwrap_or_else(|| seats.leave(level, self.width))
             }
         };
@@ -317,7 +316,7 @@ impl Drop for Seat {
     }
 }
 
-/// Notifies requests that got a seat. A request that was dropped meanwhile releases its seat on drop.
+/// Notifies the requests that got their seats. A request that was dropped meanwhile releases its seats on drop.
 fn tell(started: Vec<oneshot::Sender<()>>) {
     for waiter in started {
         let _gone = waiter.send(());
@@ -328,7 +327,7 @@ fn lock(seats: &Waiters) -> MutexGuard<'_, Seats<oneshot::Sender<()>>> {
     seats.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// 429, with the advice to come back after this many seconds.
+/// 429 with `Retry-After` in seconds.
 fn too_many(seconds: u64) -> Status {
     let text = "Too many requests, please try again later.";
     let mut status = Status::new(StatusReason::TooManyRequests, text);

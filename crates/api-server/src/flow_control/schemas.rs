@@ -12,12 +12,12 @@ use crate::objects::metadata;
 
 const ACCOUNT: &str = "system:serviceaccount:";
 
-/// The part of a FlowSchema that requests depend on.
+/// The part of a FlowSchema that matching uses.
 #[derive(Clone, Debug)]
 pub(crate) struct Schema {
     pub(crate) name: String,
     pub(crate) uid: String,
-    /// The name of its priority level.
+    /// The name of the priority level.
     pub(crate) level: String,
     precedence: i64,
     by: Option<Distinguisher>,
@@ -95,7 +95,7 @@ struct PathRule {
     paths: Words,
 }
 
-/// A list of words; a lone `*` matches every word.
+/// A list of names; the single name `*` matches every name.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Words(Vec<String>);
 

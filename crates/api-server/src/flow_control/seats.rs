@@ -1,33 +1,32 @@
-//! Seats and queues of all priority levels: a pure state machine. The caller notifies the waiters.
-//!
-//! A request takes as many seats as it is wide (`width.rs`). A wide request at the head of the next queue
-//! holds up its level until there is room for it, so that narrow requests cannot starve the wide one.
+//! Seats and queues of all priority levels: a pure state machine. The caller notifies the waiting requests.
+//! The width of a request (`width.rs`) is its number of seats. A wide request at the head of the next queue stops its
+//! level until enough seats are free, so that narrow requests cannot starve the wide request.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::levels::{Queues, SeatLimits};
 
-/// The seats of the server. `W` notifies a request that waits.
+/// The seats of the server. `W` is the handle that notifies a waiting request.
 pub(crate) struct Seats<W> {
     levels: BTreeMap<Arc<str>, Seating<W>>,
     tickets: u64,
 }
 
-/// The seats of a level.
+/// The seats and queues of a level.
 struct Seating<W> {
     bounds: SeatLimits,
-    /// Whether the level was deleted; its requests still finish.
+    /// Whether the level was deleted. Its requests still finish.
     gone: bool,
     taken: usize,
     waiting: usize,
-    /// The queues that are not empty.
+    /// The nonempty queues.
     queues: BTreeMap<u32, VecDeque<Waiting<W>>>,
-    /// The queue whose turn it is; it stays while its first request waits for room.
+    /// The queue that is served next. The number does not change while the first request of the queue waits for
+    /// seats.
     turn: u32,
 }
 
-/// A request that waits.
 struct Waiting<W> {
     ticket: u64,
     width: usize,
@@ -42,7 +41,7 @@ pub(crate) enum SeatDecision {
     Waiting(u64),
     /// The level has no queues, and all seats are occupied.
     NoSeat,
-    /// The queues of the flow are full.
+    /// All queues of the flow are full.
     QueuesFull,
     /// No priority level of this name exists.
     NoLevel,
@@ -62,12 +61,11 @@ impl<W> Seating<W> {
         self.taken == 0 && self.waiting == 0
     }
 
-    /// The request whose turn it is.
+    /// The request that is served next.
     fn first(&self) -> Option<&Waiting<W>> {
         self.queues.get(&self.turn)?.front()
     }
 
-    /// Adds a request to a queue.
     fn push(&mut self, queue: u32, waiting: Waiting<W>) {
         if self.waiting == 0 {
             self.turn = queue;
@@ -76,7 +74,7 @@ impl<W> Seating<W> {
         self.waiting += 1;
     }
 
-    /// Takes the request whose turn it is; the queues are served round-robin.
+    /// Removes and returns the request that is served next; the queues are served round-robin.
     fn next(&mut self) -> Option<Waiting<W>> {
         let turn = self.turn;
         let next = self.remove(turn, 0);
@@ -84,7 +82,7 @@ impl<W> Seating<W> {
         next
     }
 
-    /// Takes a request out of a queue.
+    /// Removes the request at this offset of a queue.
     fn remove(&mut self, queue: u32, at: usize) -> Option<Waiting<W>> {
         let waiting = self.queues.get_mut(&queue)?;
         let removed = waiting.remove(at)?;
@@ -98,15 +96,15 @@ impl<W> Seating<W> {
         Some(removed)
     }
 
-    /// It is the turn of the next queue from that one on.
+    /// The next queue from `from` on is served next.
     fn pass(&mut self, from: u32) {
         let next = self.queues.range(from..).next();
         let next = next.or_else(|| self.queues.first_key_value());
         self.turn = next.map_or(from, |(queue, _)| *queue);
     }
 
-    /// Whether a request of that width may start. One that is wider than its level starts when the level is
-    /// empty, as upstream.
+    /// Whether a request of this width may start. As upstream, a request that is wider than its level starts when the
+    /// level has no running request.
     fn has_room(&self, width: usize, spare: usize) -> bool {
         let SeatLimits {
             own, borrowable, ..
@@ -117,7 +115,7 @@ impl<W> Seating<W> {
         after <= own || fits || (self.taken == 0 && has_any)
     }
 
-    /// The seats of other levels that a request of that width takes.
+    /// The number of seats that a request of this width borrows from other levels.
     fn borrows(&self, width: usize) -> usize {
         let own = self.bounds.own;
         let borrowed = |taken: usize| taken.saturating_sub(own);
@@ -126,7 +124,7 @@ impl<W> Seating<W> {
 }
 
 impl<W> Seats<W> {
-    /// Replaces the levels; returns the requests that may start now.
+    /// Replaces the levels; returns the waiting requests that may start now.
     pub(crate) fn configure(&mut self, bounds: &BTreeMap<Arc<str>, SeatLimits>) -> Vec<W> {
         for (name, level) in &mut self.levels {
             level.gone = !bounds.contains_key(name);
@@ -148,7 +146,7 @@ impl<W> Seats<W> {
         self.start()
     }
 
-    /// Admits a request of that width; `flow` is the hash of its flow.
+    /// Admits a request of this width; `flow` is the hash of its flow.
     pub(crate) fn enter(
         &mut self,
         name: &str,
@@ -185,8 +183,8 @@ impl<W> Seats<W> {
         SeatDecision::Waiting(self.tickets)
     }
 
-    /// Removes a request from its queue; returns the requests that may start now. `None` if the request has
-    /// its seats already.
+    /// Removes a waiting request from its queue; returns the requests that may start now. `None` if the request has
+    /// got its seats already.
     pub(crate) fn withdraw(&mut self, name: &str, ticket: u64) -> Option<Vec<W>> {
         let Some(level) = self.levels.get_mut(name) else {
             return Some(Vec::new());
@@ -200,7 +198,7 @@ impl<W> Seats<W> {
         Some(self.start())
     }
 
-    /// Releases the seats of a request of this width; returns the requests that may start now.
+    /// Releases the seats of a request of this width; returns the waiting requests that may start now.
     pub(crate) fn leave(&mut self, name: &str, width: usize) -> Vec<W> {
         if let Some(level) = self.levels.get_mut(name) {
             level.taken = level.taken.saturating_sub(width);
@@ -222,7 +220,7 @@ impl<W> Seats<W> {
         }
     }
 
-    /// The seats that may be borrowed now: unused lendable seats, minus borrowed ones.
+    /// The seats that levels may borrow now: unused lendable seats, minus borrowed seats.
     fn spare(&self) -> usize {
         let mut lent = 0;
         let mut borrowed = 0;
@@ -234,7 +232,7 @@ impl<W> Seats<W> {
         lent.saturating_sub(borrowed)
     }
 
-    /// Gives free seats to waiting requests: one per level in each round.
+    /// Assigns free seats to waiting requests: one request per level in each round.
     fn start(&mut self) -> Vec<W> {
         let mut started = Vec::new();
         loop {
@@ -262,14 +260,14 @@ impl<W> Seats<W> {
     }
 }
 
-/// The queues that a flow may use: distinct ones, dealt by the hash.
+/// The queues that a flow may use: distinct numbers, chosen by the hash.
 fn hand(mut hash: u64, queues: Queues) -> Vec<u32> {
     let mut dealt: Vec<u32> = Vec::with_capacity(queues.hand as usize);
     for left in (queues.count - queues.hand + 1..=queues.count).rev() {
         let left = u64::from(left);
         let mut card = u32::try_from(hash % left).unwrap_or_default();
         hash /= left;
-        // The card counts the queues that are not dealt yet; `dealt` is sorted.
+        // `card` is an index among the numbers that are not chosen yet; `dealt` is sorted.
         let mut at = 0;
         while at < dealt.len() && dealt[at] <= card {
             card += 1;
@@ -321,7 +319,7 @@ mod tests {
         seats.enter(name, 1, || flow, || flow)
     }
 
-    /// A request that takes three seats.
+    /// Enters a request with three seats.
     fn enter_wide(seats: &mut Seats<u64>, name: &str, flow: u64) -> SeatDecision {
         seats.enter(name, 3, || flow, || flow)
     }
@@ -371,7 +369,7 @@ mod tests {
             enter(&mut seats, "a", 0),
             SeatDecision::Waiting(_)
         ));
-        // The lender keeps its nominal seats; used seats are not lent.
+        // The level whose seats are borrowed keeps its nominal seats; seats in use are not lent.
         for _ in 0..4 {
             assert_eq!(enter(&mut seats, "b", 0), SeatDecision::Seated);
         }
@@ -410,7 +408,7 @@ mod tests {
             enter(&mut seats, "a", 2),
             SeatDecision::Waiting(_)
         ));
-        // It gives up; the narrow requests behind it start as there is room.
+        // The wide request is withdrawn; the narrow requests behind it start.
         assert_eq!(seats.withdraw("a", ticket), Some(vec![1]));
         assert_eq!(seats.leave("a", 3), [2]);
         assert_eq!(enter(&mut seats, "a", 3), SeatDecision::Seated);
@@ -516,7 +514,7 @@ mod tests {
         /// findings C16: no request waits while it has a free seat, and all seats are released.
         #[test]
         fn nobody_waits_who_could_run(steps in proptest::collection::vec(step(), 0..60)) {
-            // The widths of the expected seated and waiting requests of each level.
+            // The widths of the requests that are expected to run and to wait, for each level.
             let mut seated: [BTreeMap<u64, usize>; 3] = Default::default();
             let mut waiting: [BTreeMap<u64, usize>; 3] = Default::default();
             let mut next = 0;

@@ -1,10 +1,10 @@
-//! Bytes of answers that wait for their readers: counted by sender and by connection, and bounded.
-//!
-//! A sender costs this process memory by requests whose answers it does not read. An answer counts from the moment at
-//! which its size is known, before it is made, until the connection has written it: its frames own their part of the
-//! count. A sender with too much of its own gets 429. If all senders together have too much, the connection that holds
-//! most of the sender that holds most is closed, so that one sender's unread answers are never in the way of
-//! another's. Bodies of unknown length (watches, logs) wait, and produce nothing meanwhile.
+//! Response bytes that clients have not read yet: counted by sender and by connection, and limited.
+//! A sender can occupy memory of this process with requests whose responses it does not read. A response counts from
+//! the moment at which its size is known, before it is built, until the connection has written it: each frame owns
+//! its part of the count. A sender with too many unread bytes gets 429. If all senders together have too many, the
+//! server closes the largest connection of the sender with the most unread bytes, so that the unread responses of one
+//! sender never block the responses of another sender. Bodies of unknown length (watches, logs) wait, and produce
+//! nothing meanwhile.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -37,26 +37,26 @@ const CLOSED: Metric = Metric::counter(
     "Connections closed because their clients did not read the answers.",
 );
 
-/// The most bytes that may wait for readers.
+/// Limits on the unread bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UnreadBounds {
     pub(crate) all: usize,
     pub(crate) per_sender: usize,
 }
 
-/// The verdict on further bytes.
+/// Whether further bytes are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Room {
     Enough,
-    /// The sender itself has too many.
+    /// The sender has too many unread bytes.
     SenderFull,
-    /// All senders together have too many.
+    /// All senders together have too many unread bytes.
     ServerFull,
 }
 
 impl UnreadBounds {
-    /// Whether a sender that holds `own` of `all` bytes may have `more`. One answer larger than the share of a sender
-    /// counts as large as the share.
+    /// Decides whether a sender with `own` of all `all` unread bytes may have `more`. A single response that is
+    /// larger than the limit of a sender counts as large as the limit.
     fn room(self, own: usize, all: usize, more: usize) -> Room {
         if own.saturating_add(self.counted(more)) > self.per_sender {
             Room::SenderFull
@@ -72,12 +72,12 @@ impl UnreadBounds {
     }
 }
 
-/// All bytes that wait for readers.
+/// The unread bytes of all senders.
 #[derive(Debug)]
 pub(crate) struct UnreadAnswers {
     bounds: UnreadBounds,
     state: Mutex<State>,
-    /// Requests that were refused for them, and connections that were closed.
+    /// The number of refused requests, and the number of closed connections.
     refused: AtomicU64,
     closed: AtomicU64,
 }
@@ -85,7 +85,6 @@ pub(crate) struct UnreadAnswers {
 #[derive(Debug, Default)]
 struct State {
     all: usize,
-    /// Senders with unread bytes.
     senders: BTreeMap<Arc<str>, BySender>,
 }
 
@@ -98,12 +97,12 @@ struct BySender {
 #[derive(Debug)]
 struct ByConnection {
     held: usize,
-    /// The time since which something is unread.
+    /// The time since which the connection has unread bytes.
     since: Instant,
     close: CancellationToken,
 }
 
-/// The connection of a request, as far as its unread bytes go.
+/// The connection of a request, by which its unread bytes are counted.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
     id: u64,
@@ -111,7 +110,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// A new connection; `close` ends it.
+    /// Cancelling `close` closes the connection.
     pub(crate) fn new(close: CancellationToken) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -119,17 +118,17 @@ impl Reader {
     }
 }
 
-/// The account of a sender at one of its connections.
+/// The unread bytes of a sender on one connection are counted here.
 #[derive(Clone, Debug)]
 pub(crate) struct UnreadAccount {
     answers: Arc<UnreadAnswers>,
     sender: Arc<str>,
     reader: Reader,
-    /// Whether nothing is refused; the bytes count nevertheless.
+    /// Whether no request of the sender is refused. The bytes are counted nevertheless.
     is_exempt: bool,
 }
 
-/// Counted bytes; no longer counted when dropped.
+/// Counted bytes; subtracted from the count on drop.
 #[derive(Debug)]
 pub(crate) struct UnreadBytes {
     account: UnreadAccount,
@@ -161,7 +160,6 @@ impl UnreadAnswers {
         }
     }
 
-    /// Adds the figures to the metrics.
     pub(crate) fn write_metrics(&self, page: &mut Page) {
         let (bytes, refused, closed) = self.figures();
         page.add(BYTES, &[], bytes);
@@ -169,7 +167,7 @@ impl UnreadAnswers {
         page.add(CLOSED, &[], closed);
     }
 
-    /// The bytes that wait, the requests refused, and the connections closed for them.
+    /// The unread bytes, the number of refused requests, and the number of connections that were closed.
     fn figures(&self) -> (usize, u64, u64) {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         (self.lock().all, count(&self.refused), count(&self.closed))
@@ -208,7 +206,7 @@ impl State {
         let Some(connection) = sender.connections.get_mut(&account.reader.id) else {
             return;
         };
-        // A connection that was closed for its unread bytes counts none of those that it had.
+        // A connection that was closed for its unread bytes no longer counts the bytes that it had.
         let bytes = bytes.min(connection.held);
         connection.held -= bytes;
         sender.held -= bytes;
@@ -221,8 +219,8 @@ impl State {
         }
     }
 
-    /// The connection to close in favour of a sender: the largest one of those that had something unread for a while, of
-    /// the sender that holds most, and more than this one.
+    /// The connection to close so that the sender `newcomer` gets its response: of the sender with the most unread
+    /// bytes, if these are more than the newcomer's, the largest connection that has had unread bytes for some time.
     fn victim(&self, newcomer: &str, now: Instant) -> Option<(Arc<str>, u64)> {
         let own = self.of(newcomer);
         let (name, sender) = self.senders.iter().max_by_key(|(_, sender)| sender.held)?;
@@ -235,7 +233,7 @@ impl State {
         Some((name.clone(), *id))
     }
 
-    /// Closes the connection of [`Self::victim`], and returns whether there was one.
+    /// Closes the connection of [`Self::victim`]; returns whether a connection was closed.
     fn evict(&mut self, newcomer: &str, now: Instant) -> bool {
         let Some((name, id)) = self.victim(newcomer, now) else {
             return false;
@@ -258,7 +256,7 @@ impl State {
 }
 
 impl UnreadAccount {
-    /// Counts bytes of an answer that will be made.
+    /// Counts the bytes of a response that will be built.
     ///
     /// *Errors.* 429 if the sender has too many unread bytes.
     pub(crate) fn take(&self, bytes: usize) -> Result<UnreadBytes, Status> {
@@ -276,7 +274,7 @@ impl UnreadAccount {
         Err(status)
     }
 
-    /// Counts bytes that are there already.
+    /// Counts the bytes of a response that exists already.
     fn take_anyway(&self, bytes: usize) -> UnreadBytes {
         let bytes = self.answers.bounds.counted(bytes);
         self.answers.lock().add(self, bytes, Instant::now());
@@ -284,7 +282,8 @@ impl UnreadAccount {
         UnreadBytes { account, bytes }
     }
 
-    /// Whether the sender may have that many more; makes room for it if others are in the way.
+    /// Whether the sender may have that many more bytes. If only other senders prevent that, closes their
+    /// connections.
     fn room_for(&self, bytes: usize) -> bool {
         let UnreadAnswers { bounds, closed, .. } = &*self.answers;
         let mut state = self.answers.lock();
@@ -306,7 +305,7 @@ impl UnreadBytes {
     ///
     /// *Errors.* As of [`UnreadAccount::take`].
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Status> {
-        // One answer larger than the share counts as large as the share.
+        // A single response that is larger than the limit counts as large as the limit.
         let left = self.account.answers.bounds.per_sender;
         let left = left.saturating_sub(self.bytes);
         let mut more = self.account.take(more.min(left))?;
@@ -314,7 +313,7 @@ impl UnreadBytes {
         Ok(())
     }
 
-    /// Corrects the count of an answer whose length is known now.
+    /// Corrects the count of a response whose length is known now.
     pub(crate) fn settle(&mut self, bytes: usize) {
         match bytes.checked_sub(self.bytes) {
             Some(more) => {
@@ -325,7 +324,7 @@ impl UnreadBytes {
         }
     }
 
-    /// A part of the count, or all of it if it is smaller.
+    /// Splits off a part of the count; all of it if the count is smaller.
     fn part(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
@@ -333,7 +332,7 @@ impl UnreadBytes {
         Self { account, bytes }
     }
 
-    /// The count of a frame, out of this one as far as that goes.
+    /// The count of a frame, split off from this count as far as possible.
     fn of_frame(&mut self, bytes: usize) -> Self {
         let mut frame = self.part(bytes);
         frame.settle(bytes);
@@ -352,7 +351,7 @@ impl Drop for UnreadBytes {
     }
 }
 
-/// Data of a frame, counted until the connection drops them.
+/// The data of a frame, counted until the connection drops the data.
 struct CountedFrame {
     data: Bytes,
     _count: UnreadBytes,
@@ -364,17 +363,17 @@ impl AsRef<[u8]> for CountedFrame {
     }
 }
 
-/// A body whose frames are counted, and which produces none while its sender has too many unread bytes.
+/// A body whose frames are counted. It produces no frame while its sender has too many unread bytes.
 pub(crate) struct CountedBody {
     body: BoxBody,
     count: UnreadBytes,
-    /// Whether all of it was counted before.
+    /// Whether all bytes were counted before.
     is_whole: bool,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl CountedBody {
-    /// A body that is there already, and is counted.
+    /// A body that is complete and counted.
     pub(crate) fn whole(body: BoxBody, count: UnreadBytes) -> Self {
         Self {
             body,
@@ -384,7 +383,7 @@ impl CountedBody {
         }
     }
 
-    /// A body of unknown length, with the count of what it keeps.
+    /// A body of unknown length, with the count of its buffered bytes.
     pub(crate) fn open_ended(body: BoxBody, mut count: UnreadBytes) -> Self {
         count.settle(count.bytes.saturating_sub(UNREAD_REQUEST_BYTES));
         Self {
@@ -469,7 +468,7 @@ mod tests {
         let second = again.take(20).unwrap();
         assert!(account(&answers, "other").0.take(40).is_ok());
         drop(first);
-        // An answer larger than the share is given when nothing else is unread.
+        // A response that is larger than the limit is allowed if the sender has no other unread bytes.
         assert_eq!(one.take(1000).unwrap_err().code, 429);
         drop(second);
         let mut large = one.take(10).unwrap();
@@ -496,7 +495,7 @@ mod tests {
         assert!(large_closes.is_cancelled());
         assert!(!small_closes.is_cancelled() && !other_closes.is_cancelled());
         assert_eq!(answers.figures().0, 20 + 40 + 35);
-        // The sender that holds most cannot push out others.
+        // The sender with the most unread bytes cannot cause the connections of other senders to be closed.
         assert!(other.take(15).is_err());
         drop((of_other, of_new));
         assert_eq!(answers.figures().0, 20);

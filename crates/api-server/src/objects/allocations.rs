@@ -1,5 +1,6 @@
-//! Allocations (addresses and ports of Services): made and released in the transaction of their holder.
-//! An allocation with an object of its own (IPAddress) creates and deletes that object too.
+//! Allocations (addresses and ports of Services): created and released in the transaction of the object that owns
+//! them. For an allocation with an object of its own (IPAddress), the transaction also creates or deletes that
+//! object.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::catalog::registry::{Resource, end_of};
 use crate::objects::metadata;
 use crate::objects::storage::{self, Objects, allocation_key, encode};
 
-/// Adds an allocation to a transaction; the transaction fails if another object holds it.
+/// Adds an allocation to a transaction. The transaction fails if another object owns the allocation.
 pub(crate) fn allocate(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation, holder: &[u8]) {
     let key = allocation_key(&allocation.key);
     txn.compare.push(Compare::Absent(key.clone()));
@@ -45,12 +46,11 @@ pub(crate) fn release(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation)
     }
 }
 
-/// Adds the missing allocations of stored objects that are older than the configuration. An allocation of
-/// another object is not changed.
+/// Adds the missing allocations of stored objects that are older than the configuration. An allocation of another
+/// object is not changed.
+/// An object that cannot be decoded is skipped, so that it does not prevent the start.
 ///
-/// An object that cannot be decoded keeps nobody from the start.
-///
-/// *Errors.* A store that fails.
+/// *Errors.* The store fails.
 pub(crate) async fn complete(objects: &Objects) -> Result<(), Status> {
     let catalog = objects.catalog.snapshot();
     let resources = catalog.registry.resources();
@@ -90,7 +90,7 @@ pub(crate) async fn complete(objects: &Objects) -> Result<(), Status> {
     Ok(())
 }
 
-/// The object that shows an allocation, where its kind is served.
+/// The object of an allocation (IPAddress); `None` if its kind is not served.
 fn shown(catalog: &Catalog, allocation: &Allocation) -> Option<(Arc<Resource>, Value)> {
     let object = allocation.object.as_ref()?;
     let resource = catalog.snapshot().registry.of(object)?;

@@ -1,4 +1,4 @@
-//! CustomResourceDefinitions: the catalog follows the stored ones.
+//! CustomResourceDefinitions: the catalog follows the stored definitions.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use serde_json::Value;
 use crate::catalog::registry::{Resource, end_of};
 use crate::objects::storage::{self, Objects};
 
-/// The kind of a path, also if its definition was stored just now: a watcher may see a definition
-/// before the request that stored it has its response.
+/// The kind at a path. A definition that was stored a moment ago is read, too, because a watcher may observe a
+/// definition before the request that stored it gets its response.
 ///
-/// *Errors.* A store that fails.
+/// *Errors.* The store fails.
 pub(crate) async fn find_kind(
     objects: &Objects,
     group: &str,
@@ -36,12 +36,12 @@ pub(crate) async fn find_kind(
     Ok(served.registry.find(group, version, plural))
 }
 
-/// Updates the catalog from the stored definitions. The kinds of a definition are served before a client sees
+/// Updates the catalog from the stored definitions, so that the kinds of a definition are served before a client sees
 /// the change.
 ///
 /// *Errors.* The store fails; the catalog stays.
 pub(crate) async fn follow(objects: &Objects) -> Result<(), Status> {
-    // One after the other, so that an older reading never replaces a newer one.
+    // Updates run one after the other, so that an older read never replaces a newer result.
     let _turn = objects.catalog.definitions.lock().await;
     let served = objects.catalog.snapshot();
     let Some(resource) = served.registry.any_version(GROUP, PLURAL) else {
@@ -58,7 +58,6 @@ pub(crate) async fn follow(objects: &Objects) -> Result<(), Status> {
     Ok(())
 }
 
-/// The definitions as they are stored.
 async fn stored(objects: &Objects, resource: &Resource) -> Result<Vec<KeyValue>, Status> {
     let start = resource.prefix("");
     let range = Range {

@@ -1,17 +1,16 @@
-//! The share of a namespace in the store: no namespace takes the room of all others.
-//!
-//! A namespace may hold a sixth of the quota, and never more than three quarters of the room that all other objects
-//! leave. So the namespaces together never take the last of it, and each has some room however much others hold. Stored
-//! objects are in the memory of the server, so a sixth of the quota is also the most that a namespace adds to it. A
-//! sixteenth of the quota is for objects outside of namespaces and for the namespaces of the system. A namespace over its
-//! share still gets deletions, writes that grow nothing, and, up to a further sixteenth of the quota, Events, Leases and
-//! small changes. The status of a built-in kind, which nodes and controllers write, has yet another sixteenth, unless it
-//! is large. The status of a custom resource counts as any other part: its writer may be a user. All namespaces together
-//! leave a half of the system's sixteenth with their small writes, and a quarter of it with every write, whatever the
-//! namespaces of the system hold of it.
-//!
-//! The store counts the bytes, so they are right after a restart. A write reserves its bytes before it is committed, so
-//! writes at the same time do not pass the share together. At the end of a write its bytes count twice for a moment.
+//! The share of a namespace in the store, so that no namespace uses all free space.
+//! A namespace may hold a sixth of the quota, and never more than three quarters of the space that all other objects
+//! leave. So the namespaces together never use all of the space, and a new namespace always has some space. Stored
+//! objects are in the memory of the server, so a sixth of the quota is also the maximum memory of a namespace. A
+//! sixteenth of the quota is reserved for objects outside of namespaces and for the namespaces of the system. A
+//! namespace above its share still gets deletions, writes that grow nothing, and, up to a further sixteenth of the
+//! quota, Events, Leases and small changes. The status of a built-in kind, which nodes and controllers write, has one
+//! more sixteenth, unless the status is large. The status of a custom resource counts as any other part, because its
+//! writer may be a user. The small writes of all namespaces together leave a half of the system's sixteenth free, and
+//! all their writes leave a quarter free, however much the namespaces of the system hold.
+//! The store counts the bytes, so the counts are correct after a restart. A write reserves its bytes before it is
+//! committed, so concurrent writes cannot exceed the share together. At the end of a write its bytes count twice for
+//! a moment.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,31 +24,32 @@ use crate::catalog::registry::Resource;
 /// The namespaces whose objects the cluster itself needs.
 const OF_THE_SYSTEM: [&str; 3] = ["kube-system", "kube-node-lease", "kube-public"];
 
-/// The part of the quota that a namespace may hold.
+/// A namespace may hold this fraction of the quota (1/6).
 const OF_A_NAMESPACE: u64 = 6;
 
-/// The part of the quota that namespaces leave to the system; and the parts by which they may exceed their shares
-/// with small writes, and with these and the status of built-in kinds.
+/// The fraction of the quota (1/16) that namespaces leave to the system. Small writes may exceed the share by this
+/// fraction; small writes and writes of the status of built-in kinds together, by two such fractions.
 const RESERVE: u64 = 16;
 const SMALL_BEYOND: u64 = 16;
 const STATUS_BEYOND: u64 = 8;
 
-/// The parts of the quota that small writes beyond the shares, and those of status, leave to the system in all.
+/// The fraction of the quota (1/32) that small writes above the shares leave to the system; writes of a status leave
+/// half of this.
 const SMALL_LEAVES: u64 = 32;
 const STATUS_LEAVES: u64 = 64;
 
-/// The growth of a small change, in bytes; and that of a status which may use its reserve.
+/// Maximum growth of a small change, in bytes; also of a status write that may use the reserve.
 const SMALL_GROWTH: u64 = 4096;
 const STATUS_GROWTH: u64 = 64 << 10;
 
-/// The kinds of which new objects count as small writes.
+/// The kinds whose new objects count as small writes.
 const SMALL_KINDS: [(&str, &str); 3] = [
     ("", "events"),
     ("events.k8s.io", "events"),
     ("coordination.k8s.io", "leases"),
 ];
 
-/// The room beyond the share that a write may use.
+/// The space above the share that a write may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reserve {
     None,
@@ -57,11 +57,11 @@ enum Reserve {
     Status,
 }
 
-/// The bytes of writes that are not committed yet, by namespace.
+/// The bytes of uncommitted writes, by namespace.
 #[derive(Debug, Default)]
 pub(crate) struct PendingBytes(Mutex<BTreeMap<String, u64>>);
 
-/// The bytes of one write, until it is dropped.
+/// The reserved bytes of one write; released on drop.
 #[derive(Debug)]
 pub(crate) struct Reservation<'p> {
     pending: &'p PendingBytes,
@@ -87,7 +87,7 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// A write of an object: the object, its bytes before and after, and the part that the request is about.
+/// A write of an object: the object, its bytes before and after, and the sub-resource of the request.
 pub(crate) struct Growth<'a> {
     pub(crate) resource: &'a Resource,
     pub(crate) namespace: &'a str,
@@ -118,27 +118,27 @@ impl Growth<'_> {
     }
 }
 
-/// Bytes in the store.
+/// The used bytes in the store, from which the share is computed.
 #[derive(Clone, Copy, Debug)]
 struct Room {
     quota: u64,
-    /// Of all objects.
+    /// Bytes of all objects.
     stored: u64,
-    /// Of the namespace.
+    /// Bytes of the namespace.
     own: u64,
-    /// Of the namespaces of the system.
+    /// Bytes of the namespaces of the system.
     system: u64,
 }
 
 impl Room {
-    /// The most bytes of the namespace, as long as the others hold theirs.
+    /// The maximum bytes of the namespace, while other namespaces keep theirs.
     fn share(self) -> u64 {
         let others = self.stored.saturating_sub(self.own);
         let left = (self.quota - self.quota / RESERVE).saturating_sub(others);
         (left / 4 * 3).min(self.quota / OF_A_NAMESPACE)
     }
 
-    /// The share, if the namespace may not grow by so many bytes.
+    /// `None` if the namespace may grow by this many bytes; otherwise its share.
     fn exceeded(self, growth: u64, reserve: Reserve) -> Option<u64> {
         let share = self.share();
         let own = self.own.saturating_add(growth);
@@ -157,9 +157,10 @@ impl Room {
     }
 }
 
-/// Checks that the namespace of an object has room for its new state, and keeps that room until the result is dropped.
+/// Checks that the share of the object's namespace suffices for the new state, and reserves the bytes until the
+/// result is dropped.
 ///
-/// *Errors.* 403, whose cause has the bytes of the namespace and its share.
+/// *Errors.* 403, whose cause contains the bytes of the namespace and its share.
 pub(crate) fn reserve<'p>(
     pending: &'p PendingBytes,
     store: &dyn Store,
@@ -212,8 +213,8 @@ pub(crate) fn reserve<'p>(
     }))
 }
 
-/// The namespace that a key of the store names: keys are `/registry/PLURAL/[NAMESPACE/]NAME`, or have the API group in
-/// front of the plural. Groups have a dot, except for some whose kinds are all in namespaces.
+/// The namespace in a storage key. Keys are `/registry/PLURAL/[NAMESPACE/]NAME`, or contain the API group in front of
+/// the plural. A group contains a dot, except for some groups whose kinds are all namespaced.
 pub(crate) fn namespace_of(key: &[u8]) -> Option<&[u8]> {
     let rest = key.strip_prefix(b"/registry/")?;
     let mut parts = rest.split(|byte| *byte == b'/');
@@ -250,7 +251,7 @@ mod tests {
             assert_eq!(found, wanted, "{}", String::from_utf8_lossy(&key));
         }
         assert!(namespaced > 20, "{namespaced}");
-        // A definition's group has a dot.
+        // The group of a CustomResourceDefinition always contains a dot.
         for (key, namespace) in [
             ("/registry/example.com/widgets/n/w", Some(&b"n"[..])),
             ("/registry/example.com/widgets/w", None),
@@ -260,7 +261,7 @@ mod tests {
         }
     }
 
-    /// findings-2 S44: however many namespaces take their share, one more has room.
+    /// findings-2 S44: if any number of namespaces use their full shares, a further namespace still has space.
     #[test]
     fn namespaces_that_take_all_they_can_leave_room_for_another() {
         let quota = 1 << 30;
@@ -281,7 +282,7 @@ mod tests {
                 }
             }
             assert!(low > 0, "{stored}");
-            // It does not depend on the bytes that it has already.
+            // The share does not depend on the bytes that the namespace holds already.
             assert_eq!(own(0).share(), low);
             assert_eq!(own(low).exceeded(1, Reserve::Small), None);
             assert_eq!(own(low).exceeded(quota / 16 + 1, Reserve::Small), Some(low));
@@ -291,7 +292,7 @@ mod tests {
         assert!(stored < quota - quota / RESERVE, "{stored}");
     }
 
-    /// findings-2 S44: however many namespaces use what they have beyond their shares, the system has room.
+    /// findings-2 S44: if any number of namespaces use all space above their shares, the system still has space.
     #[test]
     fn writes_beyond_the_shares_leave_room_for_the_system() {
         let quota: u64 = 1 << 30;

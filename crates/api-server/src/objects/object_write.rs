@@ -1,5 +1,4 @@
-//! The transaction of a create or an update: the object, its allocations, and the quotas of its
-//! namespace.
+//! The transaction of a create or an update: the object, its allocations, and the quotas of its namespace.
 
 use mvcc_store::{Compare, KeyValue, Operation as Write, Txn, Value as Stored};
 use object_model::Status;
@@ -12,20 +11,20 @@ use crate::objects::namespace_share::{self, Growth, Reservation};
 use crate::objects::quota::{self, QuotaChange};
 use crate::objects::storage::{Managers, Objects, Parts, PutResult, encode_within};
 
-/// The new state of an object, to be stored in place of the old one.
+/// The new state of an object, which replaces the old state.
 pub(crate) struct ObjectWrite<'a> {
     pub(crate) resource: &'a Resource,
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
-    /// The part of the object that the request is about, for instance `status`.
+    /// The part of the object that the request changes, for instance `status`.
     pub(crate) subresource: &'a str,
-    /// The object that is replaced, stored and decoded; `None` for a new one.
+    /// The replaced object, stored and decoded; `None` for a new object.
     pub(crate) old: Option<(&'a KeyValue, &'a Value)>,
     pub(crate) new: &'a Value,
     pub(crate) managers: &'a Managers,
-    /// The parts of both objects that are not in their trees, and that do not change.
+    /// The parts of both objects that are not in their trees. These parts do not change.
     pub(crate) parts: &'a Parts,
-    /// The allocations that the object gains, and those that it releases.
+    /// The allocations that the object gains, and the allocations that it releases.
     pub(crate) allocated: &'a [Allocation],
     pub(crate) released: &'a [Allocation],
 }
@@ -33,12 +32,11 @@ pub(crate) struct ObjectWrite<'a> {
 /// The result of an [`ObjectWrite`].
 pub(crate) enum WriteResult {
     Stored(KeyValue),
-    /// Nothing was written: the old object has changed, an allocation is taken, or else a quota has
-    /// changed.
+    /// Nothing was written: the old object has changed, another object owns an allocation, or a quota has changed.
     Refused {
-        /// Whether an object of this name exists.
+        /// Whether an object with this name exists.
         exists: bool,
-        /// The first gained allocation that another object holds.
+        /// The first gained allocation that another object owns.
         taken: Option<Allocation>,
     },
 }
@@ -57,7 +55,7 @@ impl ObjectWrite<'_> {
     /// *Errors.* 413 for a large object, 403 if a quota or the namespace's share of the store does not
     /// allow the change, or a failure of the store.
     pub(crate) async fn store(&self, objects: &Objects) -> Result<WriteResult, Status> {
-        // Until it is in the store, which counts it.
+        // The reservation lasts until the object is in the store, which counts its bytes then.
         let (txn, _room) = self.transaction(objects).await?;
         let present = match objects.put(txn).await? {
             PutResult::Stored(stored) => {
@@ -75,7 +73,8 @@ impl ObjectWrite<'_> {
         })
     }
 
-    /// The comparisons are the object's, one for each gained allocation, and those of the quotas.
+    /// The comparisons are, in this order: one for the object, one for each gained allocation, and those of the
+    /// quotas.
     async fn transaction<'o>(
         &self,
         objects: &'o Objects,

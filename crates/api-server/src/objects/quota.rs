@@ -1,11 +1,9 @@
-//! ResourceQuotas: a write that changes the usage of a quota updates the quota's status in the same
-//! transaction. So concurrent writes never exceed a quota.
-//!
-//! A quota that is created or changed during other writes is counted again once it is stored. Its
-//! transaction changes the guard of its namespace, which every other write there compares: later
-//! writes therefore see the quota, and earlier ones are in the count. Quotas are also counted again
-//! periodically: objects that expire (events) are not deducted when they go, and a wrong count is
-//! corrected.
+//! ResourceQuotas: a write that changes the usage of a quota updates the quota's status in its transaction, so
+//! concurrent writes never exceed a quota.
+//! The usage of a quota is recounted after the quota is created or changed, because other writes run meanwhile. The
+//! transaction of the quota also changes the guard key of its namespace. Every other write in the namespace compares
+//! the guard: a later write therefore reads the quota, and an earlier write is part of the recount. Quotas are also
+//! recounted periodically, because objects that expire (events) are not subtracted, and to correct a wrong count.
 
 use std::sync::Weak;
 
@@ -28,14 +26,13 @@ pub(crate) struct QuotaChange<'a> {
     pub(crate) name: &'a str,
     pub(crate) old: Option<&'a Value>,
     pub(crate) new: Option<&'a Value>,
-    /// The parts of both that are not in their trees.
+    /// The parts of both objects that are not in their trees.
     pub(crate) parts: &'a Parts,
 }
 
-/// Adds the effect of a change on its namespace's quotas to the transaction. The comparisons come
-/// last.
+/// Adds the effect of a change on the quotas of its namespace to the transaction. These comparisons are the last.
 ///
-/// *Errors.* 403 in upstream's words if a quota does not allow the change.
+/// *Errors.* 403 with upstream's text if a quota does not allow the change.
 pub(crate) async fn charge(
     objects: &Objects,
     change: QuotaChange<'_>,
@@ -97,9 +94,8 @@ fn guard_key(namespace: &str) -> Vec<u8> {
     format!("/quota-guards/{namespace}").into_bytes()
 }
 
-/// Makes the transaction fail if a quota is created or changed before its commit. (The guard is
-/// read before the quotas are.) Returns whether there is a guard: without one, the namespace never had a
-/// quota.
+/// Makes the transaction fail if a quota is created or changed before its commit. For this, the guard is read before
+/// the quotas. Returns whether the guard exists: without a guard, the namespace never had a quota.
 async fn guard(objects: &Objects, namespace: &str, txn: &mut Txn) -> Result<bool, Status> {
     let key = guard_key(namespace);
     let range = Range {
@@ -115,7 +111,7 @@ async fn guard(objects: &Objects, namespace: &str, txn: &mut Txn) -> Result<bool
     Ok(is_guarded)
 }
 
-/// Makes the guard of a namespace whose quota was stored by a version without guards.
+/// Creates the guard of a namespace whose quota was stored by a version of the program without guards.
 async fn make_guard(objects: &Objects, namespace: &str) -> Result<(), Status> {
     let key = guard_key(namespace);
     let txn = Txn {
@@ -145,9 +141,10 @@ fn is_quota(resource: &Resource) -> bool {
     (resource.info().group, resource.info().plural) == rules::QUOTAS
 }
 
-/// Recounts the usage of a new or changed quota, until no write came in between; returns the quota.
+/// Recounts the usage of a new or changed quota until no concurrent write has changed it meanwhile; returns the
+/// quota.
 ///
-/// *Errors.* A store that fails.
+/// *Errors.* The store fails.
 pub(crate) async fn settle(
     objects: &Objects,
     resource: &Resource,
@@ -167,12 +164,12 @@ pub(crate) async fn settle(
         }
         work::let_others_go_first().await;
     }
-    // There is another count soon.
+    // The next periodic recount follows soon.
     Ok(stored)
 }
 
-/// Counts the usage of a quota at one revision; `None` if the quota has changed in the meantime.
-/// All relevant writes change it.
+/// Counts the usage of a quota at one revision; `None` if the quota has changed meanwhile. Every write that affects
+/// the usage changes the quota.
 async fn recount(
     objects: &Objects,
     resource: &Resource,
@@ -213,7 +210,7 @@ async fn recount(
     objects.replace(resource, stored, &counted, whole).await
 }
 
-/// Recounts all quotas, now and at intervals, until the server is dropped.
+/// Recounts all quotas, at the start and at intervals, until the server is dropped.
 pub(crate) async fn keep_right(objects: Weak<Objects>) {
     loop {
         {

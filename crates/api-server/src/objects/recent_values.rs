@@ -2,7 +2,6 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The number of slots of the cache.
 pub(crate) const PLACES: usize = 128;
 
 /// A cache with one value in each slot; a new value replaces the old value of its slot.
@@ -19,8 +18,8 @@ impl<K, V> Default for RecentValues<K, V> {
 }
 
 impl<K, V: Clone> RecentValues<K, V> {
-    /// The value in a slot, if its key matches; `None` otherwise. Callers derive `place` from the revision of an
-    /// object, so consecutive revisions use different slots. The slot is `place` modulo [`PLACES`].
+    /// The value in a slot; `None` if its key does not match. Callers derive `place` from the revision of an object,
+    /// so consecutive revisions use different slots. The slot is `place` modulo [`PLACES`].
     pub(crate) fn get(&self, place: u64, is_wanted: impl FnOnce(&K) -> bool) -> Option<V> {
         let kept = self.place(place);
         let (key, value) = kept.as_ref()?;

@@ -1,5 +1,5 @@
-//! Changes of stored objects before a server starts, without validation: for addresses and paths after
-//! the data directory has moved.
+//! Changes of stored objects before a server starts, without validation: for addresses and paths after the data
+//! directory was moved.
 
 use mvcc_store::{Compare, Operation, Range, Store, StoreError, Txn};
 use serde_json::Value;
@@ -15,17 +15,16 @@ const ROOT: &[u8] = b"/registry/";
 pub enum Rewrite {
     /// No change.
     Keep,
-    /// It is stored in its new form, under its new name.
+    /// The object is stored in its new form, under its new name.
     Store,
     /// The object is removed.
     Remove,
 }
 
-/// Passes every stored object to `change`, and stores the result. Each object is changed
-/// separately: an interrupted run can be repeated. Returns the number of changed objects.
+/// Calls `change` for every stored object, and stores the result. Each object is changed in its own transaction, so
+/// an interrupted run can be repeated. Returns the number of changed objects.
 ///
-/// # Errors
-/// The errors of the store.
+/// # Errors The errors of the store.
 pub async fn rewrite(
     store: &dyn Store,
     mut change: impl FnMut(&mut Value) -> Rewrite,
@@ -37,7 +36,7 @@ pub async fn rewrite(
     };
     let mut changed = 0;
     for item in store.range(range).await?.items {
-        // Beside objects there are keys that only keep names from being used twice.
+        // The store also contains keys that are no objects: they reserve names.
         let Ok(mut object) = serde_json::from_slice::<Value>(&item.value) else {
             continue;
         };
@@ -75,7 +74,7 @@ pub async fn rewrite(
     Ok(changed)
 }
 
-/// The key with another last part.
+/// The key with another last segment.
 fn renamed(key: &[u8], name: &str) -> Vec<u8> {
     let end = key.iter().rposition(|byte| *byte == b'/');
     let mut key = key[..end.map_or(0, |end| end + 1)].to_vec();

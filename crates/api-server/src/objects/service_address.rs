@@ -1,4 +1,4 @@
-//! The addresses behind Services, for requests to a Service.
+//! The endpoint addresses of Services, for requests to a Service.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,9 +11,9 @@ use crate::catalog::registry::Resource;
 use crate::objects::storage::Objects;
 use crate::objects::storage::{self, reading};
 
-/// One of the ready addresses of a Service's port.
+/// One of the ready endpoint addresses of a Service's port.
 ///
-/// *Errors.* 404 if there is no such Service, 503 if it has no ready endpoint.
+/// *Errors.* 404 if the Service does not exist, 503 if it has no ready endpoint.
 pub(crate) async fn service_address(
     objects: &Objects,
     namespace: &str,
@@ -25,8 +25,7 @@ pub(crate) async fn service_address(
     of_service(objects, &resource, (namespace, name), &port.to_string()).await
 }
 
-/// One of the ready addresses of the service, at random. The port is a number or a name; an empty text
-/// is the first port.
+/// A random ready endpoint address of the Service. `port` is a number or a name; an empty text is the first port.
 ///
 /// *Errors.* As [`service_address`].
 pub(crate) async fn of_service(
@@ -59,7 +58,7 @@ pub(crate) async fn of_service(
     address(&ip, port)
 }
 
-/// The addresses and ports of a service that are ready.
+/// The ready endpoint addresses of a Service, each with its port.
 fn ready(slices: &[Value], service: &str, port_name: &Value) -> Vec<(String, u64)> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut found = Vec::new();
@@ -88,7 +87,7 @@ fn ready(slices: &[Value], service: &str, port_name: &Value) -> Vec<(String, u64
     found
 }
 
-/// An address that may be proxied to; addresses of this machine are refused.
+/// An address that requests may be proxied to; addresses of this machine are refused.
 pub(crate) fn address(ip: &str, port: u64) -> Result<SocketAddr, Status> {
     let ip: Option<IpAddr> = ip.parse().ok();
     let refused = || Status::bad_request("address not allowed");

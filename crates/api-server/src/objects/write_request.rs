@@ -17,7 +17,7 @@ use crate::objects::field_managers;
 use crate::objects::metadata;
 use crate::objects::storage::ReadObjects;
 
-/// The treatment of unknown or duplicate fields (kubectl.md 0.8).
+/// The treatment of unknown and duplicate fields (kubectl.md 0.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Validation {
     Strict,
@@ -75,7 +75,7 @@ impl WriteOptions {
     }
 }
 
-/// Whether it is a dry run; records invalid values.
+/// Whether the write is a dry run; records invalid values.
 pub(crate) fn dry_run<'v>(
     values: impl Iterator<Item = &'v str>,
     errors: &mut Vec<FieldError>,
@@ -91,21 +91,21 @@ pub(crate) fn dry_run<'v>(
     dry
 }
 
-/// A write that was made, or would have been (dry run).
+/// A write that was performed, or simulated (dry run).
 pub(crate) struct CompletedWrite {
-    /// The new state of the object, or its last state before the deletion.
+    /// The new state of the object; after a deletion, the last state.
     pub(crate) stored: KeyValue,
-    /// Whether the object is deleted now.
+    /// Whether the object no longer exists.
     pub(crate) gone: bool,
 }
 
 impl CompletedWrite {
-    /// An object that is not stored.
+    /// The result for an object that is not stored.
     pub(crate) fn dry(resource: &Resource, object: &Value, before: Option<&KeyValue>) -> Self {
         let revision = before.map_or(Revision(0), |before| before.mod_revision);
         let value = match before {
             Some(_) => crate::objects::storage::encode_at(&resource.info(), object, revision),
-            // As upstream, an object of a dry-run creation has no resource version.
+            // As upstream, the object of a dry-run create has no resource version.
             None => Bytes::from(object.to_string()),
         };
         let stored = KeyValue {
@@ -123,8 +123,8 @@ impl CompletedWrite {
     }
 }
 
-/// Fills in or checks `apiVersion` and `kind`, finds unknown and repeated fields, and gives the
-/// object its kind's form. Returns warnings.
+/// Sets or checks `apiVersion` and `kind`, finds unknown and duplicate fields, and converts the object to its kind's
+/// form. Returns warnings.
 ///
 /// *Errors.* 400 with the texts of kubectl.md 0.8.
 pub(crate) fn accept(
@@ -155,8 +155,8 @@ pub(crate) fn accept(
     Ok((object, warnings))
 }
 
-/// Removes the managed fields from an object, so that they are not decoded twice: they are parsed
-/// where they are needed. Malformed ones stay, and the decoder refuses them.
+/// Removes the managed fields from an object, so that they are not decoded twice: field tracking parses them.
+/// Malformed managed fields stay, and the decoder refuses them.
 fn detach_managers(object: &mut Value) -> Option<Value> {
     let metadata = object.get_mut("metadata")?.as_object_mut()?;
     let right = |entry: &Value| {
@@ -174,7 +174,7 @@ fn detach_managers(object: &mut Value) -> Option<Value> {
     metadata.shift_remove("managedFields")
 }
 
-/// The findings of strict validation in an object.
+/// The unknown and duplicate fields of an object, as texts.
 pub(crate) fn complaints(
     resource: &Resource,
     object: &Value,
@@ -199,7 +199,7 @@ pub(crate) fn cannot_be_handled(info: &KindInfo<'_>, why: &str) -> Status {
     ))
 }
 
-/// Checks `apiVersion` and `kind` against the path's, and fills them in where they are missing.
+/// Checks `apiVersion` and `kind` against the kind at the path; sets them if they are missing.
 fn set_type(object: &mut Value, info: &KindInfo<'_>) -> Result<(), Status> {
     let api_version = info.api_version();
     let found = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
@@ -227,26 +227,25 @@ fn set_type(object: &mut Value, info: &KindInfo<'_>) -> Result<(), Status> {
 /// The part of an object that a write may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ObjectPart {
-    /// A write of the object without its status.
+    /// The object without its status.
     Whole,
     Status,
-    /// The part that the kind allows for the named sub-resource (`resize`).
+    /// The part that the kind allows for the sub-resource (`resize`).
     Subresource,
-    /// The change is made by the handler itself (`binding`, `finalize`, `eviction`): webhooks and
-    /// policies, the kind's validation and field managers are left out. The handler reads and sets only
-    /// these fields of the named parts, and removes none; without names, it may read and change all of
-    /// the object.
+    /// The handler itself makes the change (`binding`, `finalize`, `eviction`): webhooks and policies, the kind's
+    /// validation and field managers are skipped. The handler reads and sets only these fields of the listed parts,
+    /// and removes none; with an empty list, it may read and change all of the object.
     Trusted(&'static [FieldRead]),
 }
 
-/// The fields of the stored object that the change of a write reads and edits.
+/// The fields of the stored object that a write reads and edits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EditedFields {
-    /// Any, the managed fields among them (a JSON patch).
+    /// All fields, including the managed fields (a JSON patch).
     Any,
-    /// A write of one [`ObjectPart`].
+    /// The fields of one [`ObjectPart`].
     Part,
-    /// Those of the metadata, without the managed fields (a patch of labels, a finalizer).
+    /// The fields of the metadata, without the managed fields (a patch of labels, a finalizer).
     Metadata,
 }
 
@@ -258,20 +257,20 @@ pub(crate) struct WriteRequest<'a> {
     pub(crate) name: &'a str,
     pub(crate) subresource: &'a str,
     pub(crate) user: &'a crate::http::user::UserInfo,
-    /// The address that the request comes from; `None` for a part of the own process.
+    /// The address of the client; `None` for a component of this process.
     pub(crate) source: Option<IpAddr>,
     pub(crate) dry_run: bool,
-    /// The field manager that the write is by.
+    /// The name of the field manager.
     pub(crate) manager: &'a str,
     /// Whether the object comes from a server-side apply, which updates its managers itself.
     pub(crate) applied: bool,
     /// The fields that the change reads and edits.
     pub(crate) extent: EditedFields,
-    /// Whether webhooks and policies have been called for the request that this is a part of.
+    /// Whether webhooks and policies were called already, for the request that this write belongs to.
     pub(crate) asked: bool,
-    /// The receiver of warnings; `None` for the server's own writes.
+    /// Collects warnings; `None` for the server's own writes.
     pub(crate) warnings: Option<&'a Warnings>,
-    /// The objects that its admission has read before; `None` if it reads them anew.
+    /// The objects that the admission of this request has read before; `None` if every read goes to the store.
     pub(crate) known: Option<&'a ReadObjects>,
 }
 
@@ -298,7 +297,6 @@ impl<'a> WriteRequest<'a> {
         }
     }
 
-    /// Adds warnings for the client.
     pub(crate) fn warn(&self, texts: impl IntoIterator<Item = String>) {
         if let Some(warnings) = self.warnings {
             warnings.add(texts);

@@ -1,5 +1,5 @@
-//! Claims may ask for administrative access to devices only in namespaces with the label for it. (In
-//! Kubernetes the kinds' storage refuses them.)
+//! Claims may request administrative access to devices only in namespaces with the label for such access. (In
+//! Kubernetes the registry of the kinds refuses such claims.)
 
 use object_model::{FieldError, FieldPath, Status};
 use serde_json::Value;
@@ -28,13 +28,13 @@ impl Admission for DeviceAdminAccess {
             ("resourceclaims", "") => asked(&object["spec"], "spec"),
             ("resourceclaimtemplates", "") => asked(&object["spec"]["spec"], "spec.spec"),
             ("resourceclaims", "status") => {
-                // An allocated claim stays; a second check would refuse what was allowed.
+                // The access of an allocated claim stays; a second check would refuse access that was allowed before.
                 let before = request.old.and_then(granted).is_some();
                 granted(object).filter(|_| !before)
             }
             _ => None,
         };
-        // The spec of a claim is immutable, so that only a new one asks.
+        // The spec of a claim is immutable, so only a new claim can request access.
         let new = request.operation == Operation::Create || request.subresource == "status";
         let Some(field) = asked.filter(|_| new) else {
             return Ok(());
@@ -62,7 +62,7 @@ fn first(list: &Value, wanted: impl Fn(&Value) -> bool) -> Option<usize> {
     list.as_array()?.iter().position(wanted)
 }
 
-/// The field of a claim's spec that asks for it.
+/// The field of a claim's spec that requests administrative access.
 fn asked(spec: &Value, path: &str) -> Option<FieldPath> {
     let wanted = |request: &Value| request["exactly"]["adminAccess"] == true;
     let index = first(&spec["devices"]["requests"], wanted)?;
@@ -70,7 +70,7 @@ fn asked(spec: &Value, path: &str) -> Option<FieldPath> {
     Some(at.index(index).child("adminAccess"))
 }
 
-/// The field of a claim's status that gives it.
+/// The field of a claim's status that grants administrative access.
 fn granted(claim: &Value) -> Option<FieldPath> {
     let results = &claim["status"]["allocation"]["devices"]["results"];
     let index = first(results, |result| result["adminAccess"] == true)?;

@@ -1,5 +1,5 @@
-//! The admission plug-in LimitRanger: defaults and limits of containers, pods and claims by the
-//! LimitRanges of their namespace.
+//! The admission plug-in LimitRanger: applies the defaults and limits of the namespace's LimitRanges to containers,
+//! pods and claims.
 
 use object_model::Status;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::json::parts;
 use crate::quota::Amounts;
 use crate::quota::pod::{RequestsOrLimits, amounts, together};
 
-/// The annotation with the defaults that were set.
+/// The annotation that describes the defaults that were set.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 pub(super) struct LimitRanger;
@@ -73,7 +73,7 @@ impl Admission for LimitRanger {
     }
 }
 
-/// Whether an object of the core group is created or changed as a whole.
+/// Whether an object of the core group is created or updated, except through a sub-resource.
 fn writes(request: &AdmissionRequest<'_>, plural: &str) -> bool {
     let changes = request.operation == Operation::Update
         && (request.group, request.plural, request.subresource) == ("", plural, "");
@@ -84,7 +84,7 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Sets defaults of containers; returns their description.
+/// Sets defaults of containers; returns a description of the defaults.
 fn fill<'i>(object: &mut Value, items: impl Iterator<Item = &'i Value>) -> Vec<String> {
     let mut said = Vec::new();
     let Some(spec) = object.get_mut("spec") else {
@@ -130,7 +130,6 @@ fn annotate(object: &mut Value, filled: &[String]) {
     }
 }
 
-/// The requests and limits of a container, a pod or a claim.
 struct Given {
     requests: Amounts,
     limits: Amounts,
@@ -144,7 +143,7 @@ impl Given {
         }
     }
 
-    /// The sum of a pod's containers, by request.
+    /// The sum over a pod's containers, by resource.
     fn together(spec: &Value) -> Self {
         let of = |side| together(spec, &Value::Null, side);
         Self {
@@ -186,7 +185,7 @@ impl Given {
             };
             let [limit, asked, most] =
                 [limit, asked, most].map(|amount| i128::from(amount.milli_value()));
-            // As whole thousandths, so that no precision is lost.
+            // The comparison uses whole thousandths, so that no precision is lost.
             if limit * 1000 > asked * most {
                 let shown = limit * 1_000_000 / asked;
                 let (whole, part) = (shown / 1_000_000, shown % 1_000_000);
@@ -195,7 +194,7 @@ impl Given {
         }
     }
 
-    /// Claims only request.
+    /// A claim has requests only.
     fn check_claim(&self, item: &Value, errors: &mut Vec<String>) {
         let kind = "PersistentVolumeClaim";
         let requests = Self {
@@ -315,7 +314,7 @@ mod tests {
             refused.contains("per Container is 1, but limit is 2"),
             "{refused}"
         );
-        // A status reports existing amounts.
+        // A status reports amounts that exist already, so they are not limited.
         assert!(admit("pods/status", sized("2")).is_ok());
     }
 

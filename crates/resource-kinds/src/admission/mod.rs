@@ -1,5 +1,5 @@
-//! The built-in admission plug-ins: changes and refusals of a request that depend on other objects.
-//! Each is pure over the object and a [`ObjectReader`].
+//! The built-in admission plug-ins: changes and refusals of a request that depend on other objects. Each plug-in is a
+//! pure function of the object and an [`ObjectReader`].
 
 mod certificates;
 mod default_tolerations;

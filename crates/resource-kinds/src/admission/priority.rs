@@ -81,7 +81,8 @@ impl Admission for Priority {
     }
 }
 
-/// The class of pods that name none: the lowest of those marked so.
+/// The default PriorityClass, for pods without a class: the class with the lowest value of the classes that are
+/// marked as default.
 fn default_class(cluster: &dyn ObjectReader) -> Option<Arc<Value>> {
     let all = cluster.list(GROUP, "priorityclasses", "").into_iter();
     all.filter(|class| class["globalDefault"] == true)

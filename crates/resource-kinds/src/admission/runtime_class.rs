@@ -1,5 +1,5 @@
-//! A pod that names a RuntimeClass has the class's overhead, node selector and tolerations; no
-//! other pod has an overhead.
+//! A pod with a RuntimeClass has the overhead, node selector and tolerations of the class; another pod has no
+//! overhead.
 
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ fn overhead(spec: &mut Value, class: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether two lists name the same resources with equal amounts, however these are written.
+/// Whether two lists contain equal amounts of equal resources, whatever the notation of the amounts.
 fn same_amounts(left: &Value, right: &Value) -> bool {
     let count = |list: &Value| list.as_object().map_or(0, serde_json::Map::len);
     let amount = |value: &Value| Quantity::from_json(value).ok();
@@ -103,7 +103,7 @@ fn scheduling(spec: &mut Value, wanted: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Tolerations without those that another one covers; of equal ones the first stays.
+/// The tolerations without those that another toleration covers; of equal tolerations the first stays.
 fn merged(all: Vec<Value>) -> Vec<Value> {
     let mut kept: Vec<Value> = Vec::new();
     for (at, one) in all.iter().enumerate() {
@@ -117,7 +117,7 @@ fn merged(all: Vec<Value>) -> Vec<Value> {
     kept
 }
 
-/// Whether `wide` tolerates all that `narrow` does.
+/// Whether `wide` tolerates every taint that `narrow` tolerates.
 fn includes(wide: &Value, narrow: &Value) -> bool {
     if wide == narrow {
         return true;

@@ -8,10 +8,10 @@ use super::reader::ObjectReader;
 use crate::json::parts;
 use crate::well_known::labels;
 
-/// The labels that a pod takes over from its node.
+/// The labels that are copied from a node to its pods.
 const COPIED: [&str; 2] = [labels::ZONE, labels::REGION];
 
-/// Copies the labels of the place of a node to a pod that is bound to it, over existing ones.
+/// Copies the topology labels of a node to a pod that is bound to the node; replaces existing labels.
 pub fn copy_topology_labels(pod: &mut Value, node: &Value) {
     for label in COPIED {
         let Some(value) = node["metadata"]["labels"][label].as_str() else {
@@ -31,7 +31,7 @@ pub fn copy_topology_labels(pod: &mut Value, node: &Value) {
     }
 }
 
-/// Of pods that are created on a node. Others get the labels when they are bound.
+/// Adds the labels to pods that are created with a node. Other pods get the labels when they are bound.
 pub(super) struct PodTopologyLabels;
 
 impl Admission for PodTopologyLabels {

@@ -1,11 +1,10 @@
-//! Kinds that exist only in requests and replies, and are never stored: reviews, and the bodies of
-//! sub-resources.
+//! Kinds that exist only in requests and responses, and are never stored: reviews, and the bodies of sub-resources.
 
 use serde_json::Value;
 
 use crate::json::decode;
 
-/// The kinds of such objects, with their `apiVersion`.
+/// The `apiVersion` and the kinds.
 const BODIES: &[(&str, &str)] = &[
     ("v1", "Binding"),
     ("policy/v1", "Eviction"),
@@ -27,11 +26,10 @@ pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str)> {
     BODIES.iter().copied()
 }
 
-/// Decodes such an object: types are checked, unknown fields removed. `apiVersion` and `kind` are
-/// set.
+/// Decodes the body: types are checked, unknown fields are removed, `apiVersion` and `kind` are set.
 ///
 /// # Errors
-/// *Errors.* The mismatch, as upstream's decoder reports it; another kind than the expected one.
+/// *Errors.* The mismatch, with the text of upstream's decoder; a kind that differs from the expected kind.
 pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
     let known = BODIES.iter().find(|(_, known)| *known == kind);
     let Some((api_version, _)) = known else {
@@ -47,7 +45,7 @@ pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
     }
     map.insert("apiVersion".to_owned(), (*api_version).into());
     map.insert("kind".to_owned(), kind.into());
-    // An object without a name has no metadata.
+    // An object without a name needs no metadata.
     if map.get("metadata").is_none_or(Value::is_null) {
         map.insert("metadata".to_owned(), Value::Object(serde_json::Map::new()));
     }
@@ -89,7 +87,7 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "Binding", "metadata": {}, "target": {"name": "n"}})
         );
     }
-    /// Clients may send each body in protobuf. They send the options of a connection in the query.
+    /// Clients may send each body in protobuf. The options of a connection are in the query instead.
     #[test]
     fn every_body_of_a_sub_resource_is_decoded_and_has_its_types() {
         let all = crate::all(&crate::ClusterConfig::default());

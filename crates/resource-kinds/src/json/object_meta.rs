@@ -1,20 +1,18 @@
-//! The metadata of objects whose other fields have no published type: custom resources, and objects
-//! within them.
+//! The metadata of objects whose other fields have no published type: custom resources, and embedded objects.
 
 use serde_json::{Map, Value};
 
 use super::api_types::{ApiTypes, Structure};
 use super::decode;
 
-/// The published type.
+/// The published type of the metadata.
 const OBJECT_META: &str = "meta/v1.ObjectMeta";
-/// Lists and maps of which one element may be wrong.
+/// Lists and maps from which a single invalid element can be removed.
 const COLLECTIONS: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
 
 /// Checks metadata against the published type, and removes unknown fields.
 ///
-/// # Errors
-/// The mismatch, as upstream's decoder reports it.
+/// # Errors The mismatch, with the text of upstream's decoder.
 pub fn decode_object_meta(metadata: &mut Value) -> Result<(), String> {
     let types = ApiTypes::published();
     let Some(structure) = types.structure(OBJECT_META) else {
@@ -23,8 +21,8 @@ pub fn decode_object_meta(metadata: &mut Value) -> Result<(), String> {
     decode::decode_metadata(types, structure, metadata)
 }
 
-/// The paths of the fields that [`decode_object_meta`] removes because no metadata has them, for instance
-/// `ownerReferences[0].nme`, in the order of their names.
+/// The paths of the unknown fields that [`decode_object_meta`] removes, for instance
+/// `ownerReferences[0].nme`, sorted by name.
 pub fn unknown_object_meta_fields(metadata: &Value) -> Vec<String> {
     let types = ApiTypes::published();
     let mut found = Vec::new();
@@ -58,10 +56,9 @@ fn unknown(
     }
 }
 
-/// Removes those parts of stored metadata that do not have their published type, as kube-apiserver does when
-/// it reads: of a list or a map, only the wrong elements. Returns the names of the changed fields.
-///
-/// An earlier version stored the metadata of custom resources as they were sent.
+/// Removes the parts of stored metadata that do not have their published type, as kube-apiserver does at a read; from
+/// a list or a map, only the invalid elements. Returns the names of the changed fields.
+/// An earlier version stored the metadata of custom resources without a check.
 pub fn repair_object_meta(metadata: &mut Value) -> Vec<String> {
     let types = ApiTypes::published();
     let Some(structure) = types.structure(OBJECT_META) else {
@@ -106,7 +103,7 @@ pub fn repair_object_meta(metadata: &mut Value) -> Vec<String> {
     changed
 }
 
-/// Whether metadata of this one field would be decoded.
+/// Whether metadata with this single field can be decoded.
 fn fits(types: &ApiTypes, structure: &Structure, name: &str, value: &Value) -> bool {
     let alone = Map::from_iter([(name.to_owned(), value.clone())]);
     decode::decode_metadata(types, structure, &mut Value::Object(alone)).is_ok()

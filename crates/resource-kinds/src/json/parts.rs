@@ -55,7 +55,7 @@ pub(crate) fn restore_all_but(object: &mut Value, old: &Value, kept: &[&str]) {
     *object = Value::Object(restored);
 }
 
-/// The map at `key`, made if it is not there; `None` if the value is no map.
+/// The map at `key`; created if missing. `None` if the value is not a map.
 pub(crate) fn entry<'a>(value: &'a mut Value, key: &str) -> Option<&'a mut Value> {
     let map = value.as_object_mut()?;
     let child = map
@@ -64,7 +64,7 @@ pub(crate) fn entry<'a>(value: &'a mut Value, key: &str) -> Option<&'a mut Value
     child.is_object().then_some(child)
 }
 
-/// Gives `key` a value if it has none.
+/// Sets `key` if it has no value.
 pub(crate) fn fill(value: &mut Value, key: &str, default: impl Into<Value>) {
     if member(value, key).is_null()
         && let Some(map) = value.as_object_mut()
@@ -73,14 +73,14 @@ pub(crate) fn fill(value: &mut Value, key: &str, default: impl Into<Value>) {
     }
 }
 
-/// Sets `key`, where the value is a map.
+/// Sets `key`, if the value is a map.
 pub(crate) fn set(value: &mut Value, key: &str, new: impl Into<Value>) {
     if let Some(map) = value.as_object_mut() {
         map.insert(key.to_owned(), new.into());
     }
 }
 
-/// Appends an element to the list at `key`, which is made if there is none.
+/// Appends an element to the list at `key`; the list is created if missing.
 pub(crate) fn push(value: &mut Value, key: &str, element: Value) {
     match value.get_mut(key) {
         Some(Value::Array(list)) => list.push(element),
@@ -88,7 +88,7 @@ pub(crate) fn push(value: &mut Value, key: &str, element: Value) {
     }
 }
 
-/// The elements of the list at `key`, for changing them.
+/// The elements of the list at `key`, mutable.
 pub(crate) fn each<'a>(
     value: &'a mut Value,
     key: &str,

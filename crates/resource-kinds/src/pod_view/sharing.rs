@@ -1,4 +1,4 @@
-//! Makes views of pods that share equal parts.
+//! Creates views of pods that share equal parts.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,14 +13,15 @@ use super::spec::SharedSpec;
 use super::text::{Label, OwnerText, PodText};
 use super::{Controller, Deletion, Labels, PodView, Said, Text, spec, status};
 
-/// Number of stored values that starts a sweep of unused ones.
+/// Number of stored values at which unused values are removed for the first time.
 const SWEEP_AT_MIN: usize = 256;
-/// Number of controllers with stored specifications, which are much larger, that starts a sweep.
+/// Number of controllers with stored specifications at which unused specifications are removed for the first time.
+/// Specifications are much larger than other values.
 const SPECS_SWEEP_AT_MIN: usize = 32;
-/// Maximum number of specifications of one controller to compare a new pod with.
+/// Maximum number of specifications of one controller that a new pod is compared with.
 const SPECS_MAX: usize = 8;
 
-/// The shared parts of views. A cache makes all its views with the same one.
+/// The shared parts of views. A cache creates all its views with one `Sharing`.
 #[derive(Debug, Default)]
 pub struct Sharing {
     texts: Pool<str>,
@@ -29,7 +30,7 @@ pub struct Sharing {
     specs: Specs,
 }
 
-/// The specifications of pods, by the uid of the controller.
+/// The specifications of pods, by the UID of the controller.
 #[derive(Debug)]
 struct Specs {
     of_controllers: BTreeMap<Text, Vec<KnownSpec>>,
@@ -46,7 +47,8 @@ impl Default for Specs {
 }
 
 impl Specs {
-    /// Those of one controller. A new one may remove unused ones of others.
+    /// The specifications of one controller. For a new controller, unused specifications of other controllers may be
+    /// removed.
     fn of_controller(&mut self, uid: Text) -> &mut Vec<KnownSpec> {
         let all = &mut self.of_controllers;
         if all.len() >= self.sweep_at && !all.contains_key(&uid) {
@@ -60,8 +62,8 @@ impl Specs {
     }
 }
 
-/// The specification of some pods, with the text that it was decoded from. A pod with the same text has the
-/// same one, and need not be decoded.
+/// The specification of some pods, with the text from which it was decoded. A pod with an equal text has this
+/// specification, which need not be decoded again.
 #[derive(Debug)]
 struct KnownSpec {
     text: Box<[u8]>,
@@ -78,14 +80,13 @@ impl Sharing {
     /// The view of a decoded pod.
     pub fn pod(&mut self, pod: &Pod) -> PodView {
         let text = serde_json::to_vec(pod);
-        // Text that was encoded here is a pod.
+        // The text was encoded from a pod, so it can be decoded.
         text.and_then(|text| self.read(&text)).unwrap_or_default()
     }
 
     /// The view of a pod, from the JSON text of the pod.
     ///
-    /// # Errors
-    /// If the text is no pod.
+    /// # Errors The text is not a pod.
     pub fn read(&mut self, pod: &[u8]) -> serde_json::Result<PodView> {
         let pod = PodText::read(pod).map_err(Error::custom)?;
         let meta = pod.metadata;
@@ -125,7 +126,7 @@ impl Sharing {
         self.texts.share(text)
     }
 
-    /// A text that may be the pod's name.
+    /// A shared text; `name` is reused if it is equal.
     pub(super) fn text_or(&mut self, text: &str, name: &Text) -> Text {
         if *text == **name {
             name.clone()
@@ -138,7 +139,7 @@ impl Sharing {
         self.said.share(said)
     }
 
-    /// The specification of that text.
+    /// The specification with this text.
     pub(super) fn spec(
         &mut self,
         controller: Option<&Controller>,
@@ -151,7 +152,7 @@ impl Sharing {
         }
         let spec: SharedSpec = object_decoders::from_slice(&text)?;
         let spec = PodSpec::from(spec);
-        // Another order of the members makes no other specification.
+        // Members in another order give an equal specification.
         if let Some(found) = known.iter_mut().find(|known| *known.spec == spec) {
             found.text = text.into();
             return Ok(found.spec.clone());
@@ -185,7 +186,7 @@ impl Sharing {
     }
 }
 
-/// A time; `None` if it is absent.
+/// A time; `None` if the text is empty.
 fn time(text: &str) -> serde_json::Result<Option<Timestamp>> {
     if text.is_empty() {
         return Ok(None);
@@ -193,7 +194,7 @@ fn time(text: &str) -> serde_json::Result<Option<Timestamp>> {
     text.parse().map(Some).map_err(Error::custom)
 }
 
-/// Equal values, each stored once, and removed when unused.
+/// Equal values, each stored once; removed when they are unused.
 #[derive(Debug)]
 struct Pool<T: ?Sized> {
     values: BTreeSet<Arc<T>>,

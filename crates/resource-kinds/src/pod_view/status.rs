@@ -96,8 +96,8 @@ fn held_by_container(
     held(asked, allocated, status.resources.as_ref())
 }
 
-/// The held resources of a container or pod during a resize: the larger of the allocated and the
-/// applied ones.
+/// The resources of a container or pod that count during a resize: the larger of the allocated and the applied
+/// amounts.
 fn held(
     asked: Option<&ResourceRequirements>,
     allocated: Option<&BTreeMap<String, Amount>>,

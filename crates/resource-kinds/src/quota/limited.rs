@@ -1,5 +1,5 @@
-//! Amounts and scopes that nothing may use without a quota for them: `limitedResources` in the
-//! configuration of the admission plug-in ResourceQuota.
+//! Resources and scopes that a namespace may use only if a quota covers them: `limitedResources` in the configuration
+//! of the admission plug-in ResourceQuota.
 
 use std::collections::BTreeSet;
 
@@ -9,20 +9,20 @@ use serde_json::Value;
 use super::{Amounts, attributes_classes, concerns, fits, fits_claim, list, of, scopes};
 use crate::configuration::{items, only, text, texts};
 
-/// A resource of which a part is limited.
+/// One element of `limitedResources`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LimitedResource {
     group: String,
     plural: String,
-    /// Parts of the names of limited amounts.
+    /// A resource is limited if its name contains one of these texts.
     amounts: Vec<String>,
-    /// Terms of a scope selector that limited objects match.
+    /// Terms of a scope selector. Objects that match are limited.
     scopes: Vec<Value>,
 }
 
 impl LimitedResource {
-    /// Reads an element of `limitedResources`. Records unknown fields, wrong types and values that
-    /// would never limit anything.
+    /// Reads an element of `limitedResources`. Records unknown fields, wrong types and values that would never limit
+    /// anything.
     pub fn read(value: &Value, at: &FieldPath, errors: &mut Vec<FieldError>) -> Self {
         let known = ["apiGroup", "resource", "matchContains", "matchScopes"];
         only(value, &known, at, errors);
@@ -48,9 +48,10 @@ impl LimitedResource {
     }
 }
 
-/// Whether quotas are there for all that is limited and that an object uses, or uses more of than before.
+/// Checks that quotas cover all limited resources and scopes that an object uses, or of which it uses more than
+/// before.
 ///
-/// *Errors.* Upstream's message, with the amounts or the scopes that no quota is there for.
+/// *Errors.* Upstream's message, with the amounts or the scopes that no quota covers.
 pub fn check_cover<'q>(
     limited: &[LimitedResource],
     quotas: impl Iterator<Item = &'q Value> + Clone,
@@ -91,7 +92,7 @@ pub fn check_cover<'q>(
     let covered: BTreeSet<&str> = quotas
         .flat_map(|quota| scopes_for(quota, (group, plural), new))
         .collect();
-    // As upstream, the scopes of every limited resource count for every object that has scopes.
+    // As upstream, the scopes of every limited resource apply to every object that has scopes.
     let uncovered: Vec<String> = limited
         .iter()
         .flat_map(|one| &one.scopes)
@@ -126,7 +127,7 @@ fn is_matched(term: &Value, kind: (&str, &str), object: &Value) -> bool {
     }
 }
 
-/// The scopes of a quota that an object is in.
+/// The scopes of a quota that match an object.
 fn scopes_for<'q>(quota: &'q Value, kind: (&str, &str), object: &Value) -> Vec<&'q str> {
     let is_in = |scope: &Value| {
         let term = serde_json::json!({"scopeName": scope, "operator": "Exists"});
@@ -142,7 +143,7 @@ fn scopes_for<'q>(quota: &'q Value, kind: (&str, &str), object: &Value) -> Vec<&
         .collect()
 }
 
-/// A term as upstream's messages have it: `{PriorityClass In [a b]}`.
+/// A term in the format of upstream's messages: `{PriorityClass In [a b]}`.
 fn shown(term: &Value) -> String {
     let values = list(&term["values"]).iter().filter_map(Value::as_str);
     let values: Vec<&str> = values.collect();
@@ -210,7 +211,7 @@ mod tests {
         let mut named = quota(json!({"pods": "5"}), Value::Null);
         named["spec"]["scopes"] = json!(["CrossNamespacePodAffinity"]);
         assert_eq!(check(&[named], &reaching()), Ok(()));
-        // A change that uses no more, and a deletion, need no quota.
+        // An update without a higher usage, and a deletion, need no quota.
         let (old, mut new) = (reaching(), reaching());
         new["status"] = json!({"phase": "Failed"});
         assert_eq!(

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Amounts, add as sum_up, list, one};
 use crate::well_known::reasons::pod_condition;
 
-/// Adds the usage of a pod, under the names of quotas.
+/// Adds the usage of a pod, under the resource names of quotas.
 pub(super) fn add(pod: &Value, used: &mut Amounts) {
     sum_up(used, "pods", &one());
     for (name, amount) in with_overhead(pod, RequestsOrLimits::Requests) {
@@ -22,7 +22,7 @@ pub(super) fn add(pod: &Value, used: &mut Amounts) {
     }
 }
 
-/// Whether requests or limits of containers are counted.
+/// Whether requests or limits are counted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestsOrLimits {
     Requests,
@@ -41,7 +41,7 @@ impl RequestsOrLimits {
 fn with_overhead(pod: &Value, side: RequestsOrLimits) -> Amounts {
     let mut total = together(&pod["spec"], &pod["status"], side);
     for (name, amount) in amounts(&pod["spec"]["overhead"]) {
-        // To limits it is added where there are any.
+        // The overhead is added to limits only if the pod has limits.
         if side == RequestsOrLimits::Requests
             || total.get(&name).is_some_and(|limit| !limit.is_zero())
         {
@@ -51,8 +51,7 @@ fn with_overhead(pod: &Value, side: RequestsOrLimits) -> Amounts {
     total
 }
 
-/// The maximum that a pod's containers need at the same time; by the specification alone if the
-/// status is null.
+/// The maximum amounts that a pod's containers use at once. If the status is null, only the specification counts.
 pub(crate) fn together(spec: &Value, status: &Value, side: RequestsOrLimits) -> Amounts {
     let resizing = Resizing::of(status);
     let asked = |holder: &Value| amounts(&holder["resources"][side.field()]);
@@ -80,7 +79,7 @@ pub(crate) fn together(spec: &Value, status: &Value, side: RequestsOrLimits) -> 
     let containers = list(&spec["containers"]).iter();
     let running = containers.fold(beside, |all, container| sum(all, &held(container)));
     raise(&mut peak, running);
-    // Pod-level resources override the sum.
+    // Pod-level resources replace the sum over the containers.
     let of_pod = asked(spec);
     let names: Vec<String> = of_pod.keys().cloned().collect();
     let mut of_pod = resizing.larger(of_pod, status, side);
@@ -93,7 +92,7 @@ pub(crate) fn together(spec: &Value, status: &Value, side: RequestsOrLimits) -> 
 /// The progress of a resize in place.
 #[derive(Clone, Copy)]
 enum Resizing {
-    /// The resize may be possible, or is done: the larger value counts.
+    /// The resize may be possible, or is complete: the larger value counts.
     Possible,
     /// The resize is infeasible: the requested amount does not count.
     Infeasible,
@@ -109,8 +108,7 @@ impl Resizing {
         }
     }
 
-    /// The larger of the requested and the applied amounts; a status without applied amounts does
-    /// not count.
+    /// The larger of the requested and the applied amounts; a status without applied amounts is ignored.
     fn larger(self, asked: Amounts, status: &Value, side: RequestsOrLimits) -> Amounts {
         if !status["resources"].is_object() {
             return asked;
@@ -127,7 +125,7 @@ impl Resizing {
     }
 }
 
-/// The amounts of a list, by resource; unreadable ones are left out.
+/// The amounts of a list, by resource; amounts that cannot be parsed are skipped.
 pub(crate) fn amounts(given: &Value) -> Amounts {
     let given = given.as_object().into_iter().flatten();
     given
@@ -193,10 +191,10 @@ mod tests {
             })
         };
         let cases = [
-            // Down: the applied amount counts.
+            // Decrease: the applied amount counts.
             (("1", "1", "3", ""), ("3", "3")),
             (("1", "3", "2", ""), ("3", "2")),
-            // Up: the requested amount counts at once, also while it is deferred.
+            // Increase: the requested amount counts at once, also while the resize is deferred.
             (("4", "1", "1", "Deferred"), ("4", "4")),
             // An infeasible request does not count.
             (("4", "2", "1", "Infeasible"), ("2", "1")),
@@ -206,7 +204,7 @@ mod tests {
             assert_eq!(used(&pod, "requests.cpu"), requests, "{pod}");
             assert_eq!(used(&pod, "limits.cpu"), limits, "{pod}");
         }
-        // A status without applied amounts.
+        // The status contains no applied amounts.
         let mut pod = resized("1", "3", "3", "");
         pod["status"]["containerStatuses"][0]["resources"] = Value::Null;
         assert_eq!(used(&pod, "requests.cpu"), "1");

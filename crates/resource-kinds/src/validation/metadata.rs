@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::validation::field::{Field, Rules};
 use crate::validation::text_set::TextSet;
 
-/// The validation errors of the metadata of a new object. `name_errors` judges a name of its kind.
+/// The validation errors of the metadata of a new object. `name_errors` validates a name of its kind.
 pub(crate) fn validate(
     is_namespaced: bool,
     name_errors: &dyn Fn(&str) -> Vec<String>,
@@ -19,7 +19,7 @@ pub(crate) fn validate(
     let name = metadata.get("name");
     let prefix = metadata.get("generateName");
     if !prefix.text().is_empty() {
-        // A generated name ends in a letter, so a dash at the end of its prefix is valid.
+        // A generated name ends with a letter, so a dash at the end of its prefix is valid.
         let sample = match prefix.text().strip_suffix('-') {
             Some(start) if !start.is_empty() => format!("{start}a"),
             _ => prefix.text().to_owned(),
@@ -44,7 +44,7 @@ pub(crate) fn validate(
     errors
 }
 
-/// The validation errors of those parts of the metadata that an update may change.
+/// The validation errors of the parts of the metadata that an update may change.
 pub(crate) fn validate_update(object: &Value) -> Vec<FieldError> {
     validate_free_parts(&Field::of(object, "metadata"))
 }

@@ -1,4 +1,4 @@
-//! Rules for mainstay's own annotations.
+//! Validation of the annotations of mainstay (`mainstay.dev/…`).
 
 use object_model::{FieldError, FieldPath};
 use serde_json::Value;
@@ -9,18 +9,18 @@ use crate::well_known::annotations::{
     PROGRESS_DEADLINE_SECONDS, SCALE_DOWN, STUCK_ROLLOUT,
 };
 
-/// An annotation of mainstay's own.
+/// An annotation of mainstay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnAnnotation {
-    /// Its key, `mainstay.dev/…`.
+    /// The key, `mainstay.dev/…`.
     pub name: &'static str,
     /// The kinds that may have it.
     pub kinds: &'static [&'static str],
     /// The values that validation accepts.
     pub values: Values,
-    /// The value that an object without the annotation has.
+    /// The value that applies to an object without the annotation.
     pub default: &'static str,
-    /// Its purpose, in a line.
+    /// The purpose, in one line.
     pub purpose: &'static str,
 }
 
@@ -31,14 +31,12 @@ pub enum Values {
     Words(&'static [&'static str]),
     /// A whole number in decimal digits.
     Number {
-        /// The minimum.
         min: i64,
-        /// The maximum.
         max: i64,
     },
 }
 
-/// All annotations of mainstay's own, by name. `docs/annotations.md` shows them.
+/// All annotations of mainstay, sorted by name. `docs/annotations.md` lists them.
 pub const OWN: &[OwnAnnotation] = &[
     OwnAnnotation {
         name: LOST_VOLUME,
@@ -107,8 +105,8 @@ pub const OWN: &[OwnAnnotation] = &[
     },
 ];
 
-/// The errors of mainstay's own annotations, on an object and in its templates. Values that are stored
-/// already are accepted.
+/// The errors of mainstay's annotations, on an object and in its templates. Values that are stored already are
+/// accepted.
 pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let before = |at: &Field<'_, '_>, key: &str| {
         let same_place = old.and_then(|old| old.pointer(&pointer(&at.path())));
@@ -144,7 +142,7 @@ pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldErr
     errors
 }
 
-/// `a.b[0].c` as `/a/b/0/c`.
+/// Converts `a.b[0].c` to `/a/b/0/c`.
 fn pointer(path: &FieldPath) -> String {
     let slashes = path.to_string().replace(['.', '['], "/").replace(']', "");
     format!("/{slashes}")
@@ -175,7 +173,7 @@ fn wrong(kind: &str, key: &str, value: &Field<'_, '_>) -> Option<FieldError> {
     }
 }
 
-/// Why an annotation may not stand there, and which may.
+/// The error for an annotation that the kind does not support; it lists the supported annotations.
 fn unknown(kind: &str, why: &str) -> String {
     let allowed: Vec<String> = OWN
         .iter()
@@ -334,7 +332,7 @@ mod tests {
         }
     }
 
-    /// The table is the same for readers and for the server.
+    /// The table in the document equals the table of the server.
     #[test]
     fn the_document_shows_all_of_them() {
         let document = include_str!("../../../../docs/annotations.md");

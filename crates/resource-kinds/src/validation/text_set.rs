@@ -1,8 +1,8 @@
-//! The texts of a list so far, for rules that each of them is there once.
+//! A set of texts, for rules that each text of a list must be unique.
 
 use std::collections::BTreeSet;
 
-/// A set of texts. Those of most lists are few, and are searched without a tree.
+/// A short list is searched without a tree.
 #[derive(Default)]
 pub(crate) struct TextSet<'a> {
     few: Vec<&'a str>,
@@ -13,7 +13,7 @@ pub(crate) struct TextSet<'a> {
 const SEARCHED_MAX: usize = 16;
 
 impl<'a> TextSet<'a> {
-    /// Adds a text. Returns whether it is new.
+    /// Adds a text; returns whether it is new.
     pub(crate) fn insert(&mut self, text: &'a str) -> bool {
         if let Some(many) = &mut self.many {
             return many.insert(text);

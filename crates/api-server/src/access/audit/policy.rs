@@ -9,21 +9,20 @@ use crate::http::user::UserInfo;
 /// The error of an audit policy file.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// It is no YAML of the wanted form; unknown fields are errors.
+    /// The text is not YAML of the expected form. Unknown fields are errors.
     #[error("the audit policy does not parse: {0}")]
     Form(String),
-    /// It is of another kind or version.
+    /// The file is of another kind or version.
     #[error("the audit policy is a {found}, not a Policy of audit.k8s.io/v1")]
     Kind {
-        /// Its `kind` and `apiVersion`.
+        /// The `kind` and the `apiVersion` of the file.
         found: String,
     },
-    /// A value that makes no sense.
+    /// An invalid value.
     #[error("the audit policy is wrong at {field}: {why}")]
     Value {
-        /// The place.
+        /// The path of the field.
         field: String,
-        /// The cause.
         why: String,
     },
 }
@@ -92,7 +91,7 @@ pub(super) struct Policy {
     omit_managed_fields: bool,
 }
 
-/// Applies to a request that fits all that it names.
+/// A rule applies to a request that matches all conditions of the rule.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rule {
@@ -174,7 +173,7 @@ impl Policy {
         Ok(policy)
     }
 
-    /// The verdict of the first matching rule; without one nothing is recorded.
+    /// The audit level and stages of the first matching rule. If no rule matches, nothing is recorded.
     pub(super) fn verdict(&self, user: &UserInfo, info: &RequestInfo) -> AuditVerdict {
         let rule = self.rules.iter().find(|rule| rule.fits(user, info));
         let level = rule.map_or(AuditLevel::None, |rule| rule.level);

@@ -1,9 +1,7 @@
-//! The node authoriser: restricts the rights of the role `system:node` to the node itself and its
-//! pods.
-//!
+//! The node authoriser: restricts the rights of the role `system:node` to the node itself and its pods.
 //! The table is that of Kubernetes' node authoriser
-//! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>). It is exhaustive: a node has
-//! no access to a kind outside of it, whatever roles say.
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>). The table is exhaustive: a node has no access
+//! to a kind outside of the table, even if a role grants access.
 
 use object_model::{NodeName, Status};
 use resource_kinds::NodeAccount;
@@ -19,16 +17,16 @@ use crate::http::user::UserInfo;
 use crate::objects::storage::Objects;
 use crate::objects::storage::reading;
 
-/// The node that a user speaks for.
+/// The node name in a user name `system:node:<name>`; `None` for a user that is not a node.
 pub(crate) fn node_of(user: &UserInfo) -> Option<&str> {
     NodeName::of_identity(&user.name, &user.groups).map(NodeName::as_str)
 }
 
-/// The further condition for a request in the table.
+/// The further condition for a request that is in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Needs {
     Nothing,
-    /// The object that is named belongs to the node, or a pod of the node needs it.
+    /// The named object must belong to the node, or a pod of the node must need the object.
     Relation(Object),
 }
 
@@ -46,12 +44,13 @@ enum Object {
     ResourceSlice,
 }
 
-/// Whether a node asks for its tunnel. The path names no node: the tunnel is that of the user.
+/// Whether a node opens its tunnel. The path contains no node name: the tunnel belongs to the node that the user name
+/// states.
 pub(super) fn opens_tunnel(asked: &AuthorizationAttributes<'_>) -> bool {
     asked.path == Some(node_tunnel::PATH) && asked.verb == "get"
 }
 
-/// Checks a request that the node's role allows. *Errors:* the reason of the refusal.
+/// Checks a request that the role `system:node` allows. *Errors:* the reason of the refusal.
 pub(super) fn permits(
     objects: &Objects,
     node: &str,
@@ -79,9 +78,9 @@ pub(super) fn permits(
     }
 }
 
-/// The table of nodes' requests.
+/// The table of the requests that nodes may make.
 ///
-/// *Errors.* Why it does not have the request.
+/// *Errors.* The reason why the request is not in the table.
 fn table(node: &str, asked: &AuthorizationAttributes<'_>) -> Result<Needs, String> {
     let (verb, part) = (asked.verb, asked.subresource);
     let reads = matches!(verb, "get" | "list" | "watch");
@@ -118,7 +117,7 @@ fn table(node: &str, asked: &AuthorizationAttributes<'_>) -> Result<Needs, Strin
                     _ => Ok(Needs::Relation(Object::Pod)),
                 }
             }
-            // The admission plug-in NodeRestriction checks which pods.
+            // The admission plug-in NodeRestriction checks the pods.
             ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
                 Ok(Needs::Nothing)
             }
@@ -147,7 +146,7 @@ fn table(node: &str, asked: &AuthorizationAttributes<'_>) -> Result<Needs, Strin
                     "can only access leases in the {NODE_LEASES:?} system namespace"
                 ));
             }
-            // Only admission knows the name of a new object.
+            // The authoriser does not know the name of a new object. Admission checks the name.
             if asked.name == node || verb == "create" {
                 return Ok(Needs::Nothing);
             }
@@ -168,7 +167,7 @@ fn table(node: &str, asked: &AuthorizationAttributes<'_>) -> Result<Needs, Strin
         (resource::GROUP, "resourceclaims") => got(asked, Object::ResourceClaim),
         (resource::GROUP, "resourceslices") => match verb {
             _ if !part.is_empty() => refuse("cannot authorize ResourceSlice subresources"),
-            // Only admission knows its contents.
+            // The authoriser does not know the contents of a new object. Admission checks the contents.
             "create" => Ok(Needs::Nothing),
             "get" | "update" | "patch" | "delete" => Ok(Needs::Relation(Object::ResourceSlice)),
             "watch" | "list" | "deletecollection" => {
@@ -186,7 +185,7 @@ fn table(node: &str, asked: &AuthorizationAttributes<'_>) -> Result<Needs, Strin
                  create, update, patch, delete, deletecollection",
             ),
         },
-        // The same for all nodes, as their role says.
+        // All nodes have equal rights to these groups; the role `system:node` grants the rights.
         ("authentication.k8s.io" | "authorization.k8s.io", _)
         | ("", "services" | "endpoints" | "events")
         | ("certificates.k8s.io", "certificatesigningrequests")
@@ -200,12 +199,12 @@ fn refuse(why: &str) -> Result<Needs, String> {
     Err(why.to_owned())
 }
 
-/// Verbs for a node's own objects.
+/// The verbs that a node may use for its own Node, Lease and similar objects.
 fn own_verb(verb: &str) -> bool {
     matches!(verb, "get" | "create" | "update" | "patch" | "delete")
 }
 
-/// A node gets single objects of the type.
+/// The node may only get single objects of the type.
 fn got(asked: &AuthorizationAttributes<'_>, object: Object) -> Result<Needs, String> {
     match (asked.verb, asked.subresource) {
         ("get", "") => Ok(Needs::Relation(object)),
@@ -214,7 +213,7 @@ fn got(asked: &AuthorizationAttributes<'_>, object: Object) -> Result<Needs, Str
     }
 }
 
-/// A node gets single objects of the type, and watches them.
+/// The node may get single objects of the type, and watch them by name.
 fn named(asked: &AuthorizationAttributes<'_>, object: Object) -> Result<Needs, String> {
     if !matches!(asked.verb, "get" | "list" | "watch") {
         return refuse("can only read resources of this type");
@@ -228,7 +227,7 @@ fn named(asked: &AuthorizationAttributes<'_>, object: Object) -> Result<Needs, S
     Ok(Needs::Relation(object))
 }
 
-/// Whether the requested object is the node's, or needed by one of its pods.
+/// Whether the requested object belongs to the node, or one of the node's pods needs the object.
 ///
 /// *Errors.* 500 for objects that cannot be read.
 fn is_related(
@@ -246,12 +245,12 @@ fn is_related(
         };
         let refers = |kind| {
             let names = |pod: &Value| pod_references::names(&pod["spec"], kind).contains(name);
-            // A node can create mirror pods, and must not gain access by them.
+            // A node can create mirror pods. A mirror pod must not give the node access to further objects.
             has_pod(namespace, &[node, name], &|pod| {
                 !is_mirror(pod) && names(pod)
             })
         };
-        // The name of a generic ephemeral volume's claim is nowhere in the pod.
+        // The pod does not contain the name of the claim of a generic ephemeral volume, so the name is computed.
         let claims = |namespace: &str, name: &str| {
             has_pod(namespace, &[node], &|pod| {
                 !is_mirror(pod) && pod_references::claims(pod).any(|claim| claim == name)
@@ -299,8 +298,8 @@ fn is_related(
     })
 }
 
-/// Whether a volume names the Secret for its node: a driver's for calls of the node, one of Ceph for the
-/// key of its user.
+/// Whether a volume refers to the Secret for use on the node: a Secret for the node calls of a CSI driver, or the
+/// Secret with the key of the Ceph user.
 fn gives(spec: &Value, namespace: &str, name: &str) -> bool {
     let of_driver = [
         "nodeStageSecretRef",

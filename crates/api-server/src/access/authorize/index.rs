@@ -1,4 +1,4 @@
-//! Index of roles and bindings, for the question whether a request is allowed.
+//! Index of roles and bindings. The index decides whether a request is allowed.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::http::user::UserInfo;
 struct Role {
     rules: Vec<Rule>,
     labels: BTreeMap<String, String>,
-    /// The selectors of cluster roles whose rules it aggregates.
+    /// Label selectors of the ClusterRoles whose rules this ClusterRole aggregates.
     aggregates: Vec<LabelSelector>,
 }
 
@@ -57,7 +57,7 @@ struct Subject {
     namespace: String,
 }
 
-/// All roles and bindings; the empty namespace holds cluster-wide ones.
+/// All roles and bindings. The key of cluster-wide objects is the empty namespace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
     roles: BTreeMap<(String, String), Role>,
@@ -86,7 +86,7 @@ impl Index {
         }
     }
 
-    /// Whether some role of the user covers the request.
+    /// Whether a role of the user covers the request.
     pub(super) fn allows(&self, user: &UserInfo, asked: &AuthorizationAttributes<'_>) -> bool {
         let mut found = false;
         self.each_rule(user, asked.namespace, &mut |rule| {
@@ -118,7 +118,7 @@ impl Index {
         all
     }
 
-    /// Calls `visit` for the user's rules until it returns true.
+    /// Calls `visit` for each rule of the user until `visit` returns true.
     fn each_rule(
         &self,
         user: &UserInfo,
@@ -161,7 +161,7 @@ impl Index {
         visit: &mut dyn FnMut(&Rule) -> bool,
     ) -> bool {
         let home = if kind == "Role" { namespace } else { "" };
-        // A Role needs a namespace to be looked up in; a binding of the cluster has none.
+        // A Role is looked up by namespace; a ClusterRoleBinding has no namespace.
         if kind == "Role" && home.is_empty() {
             return false;
         }
@@ -192,8 +192,8 @@ impl Index {
 fn is_subject(user: &UserInfo, subject: &Subject, place: &str) -> bool {
     match subject.kind.as_str() {
         "User" => subject.name == user.name,
-        // The rights of nodes are further restricted by the name of the node. A member without one has
-        // none of them.
+        // The node authoriser further restricts the rights of a node by the node's name. A group member whose user
+        // name contains no node name gets none of the rights.
         "Group" if subject.name == NODES => node_of(user).is_some(),
         "Group" => user.groups.contains(&subject.name),
         "ServiceAccount" => {

@@ -38,9 +38,9 @@ pub(crate) struct AuthorizationAttributes<'a> {
     pub(crate) subresource: &'a str,
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
-    /// The path, if it is not about a resource.
+    /// The path of a request that is not for a resource; otherwise `None`.
     pub(crate) path: Option<&'a str>,
-    /// The field selector, of questions about collections.
+    /// The field selector of a request for a collection.
     pub(crate) fields: Option<&'a FieldSelector>,
 }
 
@@ -78,14 +78,14 @@ impl Rule {
         ]
     }
 
-    /// The rules of a role; none if they cannot be parsed.
+    /// The rules of a role; empty if they cannot be parsed.
     pub(crate) fn list_of(role: &serde_json::Value) -> Vec<Self> {
         let rules = Option::<Vec<Self>>::deserialize(&role["rules"]);
         rules.ok().flatten().unwrap_or_default()
     }
 
-    /// Splits the rule into rules of one verb on one resource of one group, each with one name or with any
-    /// name, or on one URL.
+    /// Splits the rule into minimal rules: one verb on one resource of one group, with one name or with any name; or
+    /// one verb on one URL.
     pub(crate) fn singles(&self) -> impl Iterator<Item = Self> {
         let one = |text: &str| vec![text.to_owned()];
         let names: Vec<Vec<String>> = match self.resource_names.is_empty() {
@@ -123,7 +123,7 @@ impl Rule {
         all.collect::<Vec<_>>().into_iter()
     }
 
-    /// Whether this rule allows everything that a rule from [`singles`](Self::singles) allows.
+    /// Whether this rule allows everything that `single` allows. `single` is a rule from [`singles`](Self::singles).
     pub(crate) fn includes(&self, single: &Self) -> bool {
         let all = |own: &[String], others: &[String]| others.iter().all(|other| has(own, other));
         let names = match single.resource_names.is_empty() {
@@ -150,7 +150,6 @@ impl Rule {
             && names
     }
 
-    /// Whether the rule covers the request.
     pub(crate) fn covers(&self, asked: &AuthorizationAttributes<'_>) -> bool {
         if !has(&self.verbs, asked.verb) {
             return false;

@@ -22,17 +22,17 @@ use crate::objects::storage::Objects;
 
 /// The address of a webhook.
 struct Place {
-    /// The name that its certificate must have.
+    /// The host name that the webhook's certificate must contain.
     host: String,
     port: u16,
     path: String,
-    /// The address to connect to, if it differs from the name's.
+    /// The address to connect to, if the host name must not be resolved.
     address: Option<SocketAddr>,
 }
 
 /// Calls a webhook; returns its JSON response.
 ///
-/// *Errors.* A message.
+/// *Errors.* The reason of the failure as text.
 pub(super) async fn ask(
     objects: &Objects,
     webhook: &Webhook,
@@ -81,8 +81,8 @@ async fn place(objects: &Objects, webhook: &Webhook) -> Result<Place, String> {
     }
 }
 
-/// The addresses of a host. An address of this machine or `localhost` in the webhook's URL is used;
-/// a name that resolves to this machine is refused.
+/// The addresses of a host. A URL with a loopback address or `localhost` is allowed; another host name that resolves
+/// to an address of this machine is refused.
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let found = tokio::net::lookup_host((host, port)).await;
     let found = found.map_err(|error| format!("{host}: {error}"))?;
@@ -131,7 +131,7 @@ async fn exchange(place: &Place, webhook: &Webhook, review: &Value) -> Result<Va
     answers::body(&body)
 }
 
-/// The settings that trust the authorities of the bundle, or of the machine if there is no bundle.
+/// TLS settings that trust the authorities of the `caBundle`; without a bundle, the authorities of this machine.
 async fn trust(bundle: &str) -> Result<Arc<ClientConfig>, String> {
     let roots = match bundle {
         "" => Roots::of_machine().await,

@@ -28,7 +28,7 @@ pub(super) enum MutationStep<'a> {
 }
 
 impl MutationStep<'_> {
-    /// Whether it is reinvoked after other changes of the object (`reinvocationPolicy`).
+    /// Whether the step is called again after other changes of the object (`reinvocationPolicy`).
     pub(super) fn asked_again(&self) -> bool {
         match self {
             Self::Policy(policy) => policy.asked_again(),
@@ -44,7 +44,7 @@ pub(super) struct AdmissionReviewer<'a> {
     operation: &'static str,
     old: &'a Value,
     namespace: Arc<Value>,
-    /// The resource, and the other versions of the same objects.
+    /// The resource, and the other versions of the resource.
     versions: Vec<Arc<Resource>>,
 }
 
@@ -75,7 +75,7 @@ impl<'a> AdmissionReviewer<'a> {
         })
     }
 
-    /// Runs the mutating ones in order; returns the index of the last one that changed the object.
+    /// Runs the mutating steps in order; returns the index of the last step that changed the object.
     pub(super) async fn change<'s>(
         &mut self,
         steps: impl Iterator<Item = MutationStep<'s>>,
@@ -107,13 +107,14 @@ impl<'a> AdmissionReviewer<'a> {
         Ok(())
     }
 
-    /// Sets the object's kind, for a sub-resource with a kind of its own.
+    /// Sets `apiVersion` and `kind` of an object of a sub-resource that has its own kind.
     pub(super) fn name_kind(&self, object: &mut Value) {
         let kind = self.kind(self.write_request.resource);
         name_kind(object, kind);
     }
 
-    /// Whether the object is of the resource's kind, and not of a sub-resource's own.
+    /// Whether the request is about an object of the resource's kind, and not about an object of a sub-resource's
+    /// kind.
     fn is_whole(&self) -> bool {
         self.own_kind().is_none()
     }
@@ -165,7 +166,7 @@ impl<'a> AdmissionReviewer<'a> {
         }
     }
 
-    /// The resource at a place among the versions.
+    /// The resource in the version with this index.
     fn resource(&self, place: usize) -> &Resource {
         let other = place.checked_sub(1).and_then(|at| self.versions.get(at));
         other.map_or(self.write_request.resource, |other| other.as_ref())
@@ -206,7 +207,7 @@ impl<'a> AdmissionReviewer<'a> {
             "CREATE" => "CreateOptions",
             "UPDATE" => "UpdateOptions",
             "DELETE" => "DeleteOptions",
-            // A connection has none but its object.
+            // A connection has options as its object, but no old object.
             _ => return Value::Null,
         };
         let write_request = self.write_request;
@@ -220,7 +221,7 @@ impl<'a> AdmissionReviewer<'a> {
         options
     }
 
-    /// The object as the version at a place has it.
+    /// The object, converted to the version with this index.
     fn seen(&self, place: usize, object: &Value) -> Result<Value, String> {
         if place == 0 || !object.is_object() || !self.is_whole() {
             return Ok(object.clone());
@@ -228,7 +229,8 @@ impl<'a> AdmissionReviewer<'a> {
         self.resource(place).kind.decode(object.clone())
     }
 
-    /// Takes over the changed object, in the version at an index; returns whether it differs.
+    /// Stores a mutated object, which is in the version with this index, as the new object; returns whether the
+    /// object changed.
     ///
     /// *Errors.* The error of the conversion.
     fn take(&self, place: usize, made: Value, object: &mut Value) -> Result<bool, String> {
@@ -236,7 +238,7 @@ impl<'a> AdmissionReviewer<'a> {
         if !made.is_object() {
             return Err("it is no object any longer".to_owned());
         }
-        // Its kind stays, whatever the change.
+        // A mutation cannot change the kind.
         name_kind(&mut made, self.kind(self.resource(place)));
         if self.is_whole() {
             made = self.write_request.resource.kind.decode(made)?;
@@ -308,15 +310,14 @@ impl<'a> AdmissionReviewer<'a> {
         Ok(taken.unwrap_or(false))
     }
 
-    /// The object, in the version at an index, after a policy's mutation; `None` if it is
-    /// unchanged.
+    /// The object, in the version with this index, after a policy's mutation; `None` if the object is unchanged.
     fn patched(&self, place: usize, object: &Value, patch: Patch) -> Result<Option<Value>, String> {
         let resource = self.resource(place);
         let kind = self.kind(resource);
         let mut made = match patch {
             Patch::Json(patch) => match json_patch(object.clone(), &patch) {
                 Ok(made) => made,
-                // The patch says itself when it is not for the object.
+                // A failed `test` operation means that the patch does not apply to this object.
                 Err(PatchError::TestFailed(_)) => return Ok(None),
                 Err(error) => return Err(format!("JSON Patch: {error}")),
             },
@@ -344,8 +345,8 @@ impl<'a> AdmissionReviewer<'a> {
         Ok(Some(made))
     }
 
-    /// The response of a webhook: the index of its version, and a patch. `None` if it does not
-    /// match, or failed with `failurePolicy: Ignore`.
+    /// Calls a webhook; returns the index of its version, and its response. `None` if the webhook does not match, or
+    /// failed with `failurePolicy: Ignore`.
     async fn answer(
         &mut self,
         webhook: &Webhook,
@@ -406,7 +407,7 @@ impl<'a> AdmissionReviewer<'a> {
     }
 }
 
-/// Group and plural of a kind that is served, by its version and name.
+/// Group and plural of a served kind, by API version and kind name.
 fn plural_of(served: &Snapshot) -> impl Fn(&str, &str) -> Option<(String, String)> + '_ {
     |version, kind| {
         let found = served.registry.of_kind(version, kind)?;
@@ -415,7 +416,7 @@ fn plural_of(served: &Snapshot) -> impl Fn(&str, &str) -> Option<(String, String
     }
 }
 
-/// Says in an object which kind it is.
+/// Sets `apiVersion` and `kind` of an object.
 fn name_kind(object: &mut Value, kind: ObjectKind<'_>) {
     let ObjectKind {
         group,
@@ -432,7 +433,7 @@ fn name_kind(object: &mut Value, kind: ObjectKind<'_>) {
     }
 }
 
-/// A webhook that must answer did not, or not in a way that can be understood.
+/// The error for a webhook with `failurePolicy: Fail` that did not respond, or gave an invalid response.
 fn failed(webhook: &Webhook, why: &str) -> Status {
     Status::internal(format!("failed calling webhook {:?}: {why}", webhook.name))
 }

@@ -1,4 +1,4 @@
-//! Replies with objects of virtual resources, which have table columns of their own.
+//! Responses with objects of virtual resources, which have their own table columns.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -19,7 +19,7 @@ pub(crate) struct Columns {
     pub(crate) cells: fn(&Value) -> Vec<Value>,
 }
 
-/// Answers with one object that is computed, not stored.
+/// Responds with one computed object.
 pub(crate) fn virtual_object(
     call: &Call,
     info: &KindInfo<'_>,
@@ -41,7 +41,7 @@ pub(crate) fn virtual_object(
     }
 }
 
-/// Answers with a list of objects that are computed, not stored.
+/// Responds with a list of computed objects.
 pub(crate) async fn virtual_list(
     call: &Call,
     info: &KindInfo<'_>,

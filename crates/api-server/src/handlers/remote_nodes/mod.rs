@@ -1,8 +1,7 @@
-//! Nodes on other machines: their own API (the kubelet's paths) over TLS, at the address and port of
-//! the Node object, or through the tunnel that the node has opened.
-//!
-//! Both sides present a certificate of the cluster's authority. The node's certificate must be valid for the
-//! address and must name the node, because an address in a Node object proves no identity.
+//! Connections to nodes on other machines: their API (the kubelet's paths) over TLS, at the address and port of the
+//! Node object, or through the tunnel that the node has opened.
+//! Both sides present a certificate of the cluster's authority. The node's certificate must be valid for the address
+//! and must contain the node name, because an address in a Node object proves no identity.
 
 mod place;
 mod tunnels;
@@ -38,24 +37,24 @@ pub(crate) use tunnels::{Tunnels, accept};
 pub use ways::NodeConnection;
 use ways::{Attempt, LastDirectDial, attempts};
 
-/// The types of addresses of a node, the preferred first (kubeadm's order).
+/// The types of node addresses, the preferred type first (kubeadm's order).
 const ADDRESS_TYPES: [&str; 3] = ["InternalIP", "ExternalIP", "Hostname"];
-/// The port of a node's own API, unless its object says another one.
+/// The port of a node's API, unless the Node object contains another port.
 const KUBELET_PORT: u16 = 10250;
 
-/// A connection to a node that has shown its certificate.
+/// A connection to a node whose certificate is verified.
 type Connected = Either<TlsStream<TcpStream>, TlsStream<NodeStream>>;
 
-/// The result of a connection to a node of another machine.
+/// The result of a connection test to a node of another machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeReach {
     /// The address and port in the Node object.
     pub place: String,
-    /// The way by which the node was reached, or the errors of all ways.
+    /// The connection that reached the node, or the errors of all attempts.
     pub way: Result<NodeConnection, String>,
 }
 
-/// The nodes of this process, and those of other machines.
+/// The nodes of this process, and the nodes of other machines.
 pub(crate) struct Nodes {
     own: Arc<dyn NodeConnector>,
     objects: Arc<Objects>,
@@ -68,12 +67,12 @@ pub(crate) struct Nodes {
 struct Remote {
     tunnels: Arc<Tunnels>,
     places: Places,
-    /// By node.
+    /// The last direct connection attempt, by node name.
     last: Mutex<BTreeMap<String, LastDirectDial>>,
     connections: Counts,
 }
 
-/// The attempts to connect.
+/// Counters of the attempts to connect.
 #[derive(Default)]
 struct Counts {
     direct: Count,
@@ -105,7 +104,8 @@ impl Nodes {
         }
     }
 
-    /// Sets the client certificate for connections to nodes, and the authority that must have signed theirs.
+    /// Sets the client certificate for connections to nodes, and the authority that must have signed the nodes'
+    /// certificates.
     pub(crate) fn show(
         &self,
         certificate_pem: &str,
@@ -125,7 +125,8 @@ impl Nodes {
         &self.remote.tunnels
     }
 
-    /// A node of another machine, if this server has a certificate for it.
+    /// A node of another machine; `None` if this server has no certificate for connections to nodes, or the node has
+    /// no API on the network.
     fn destination(&self, node_name: &str) -> Option<Destination> {
         let client = self.client.read().unwrap_or_else(PoisonError::into_inner);
         let client = client.clone()?;
@@ -143,7 +144,7 @@ impl Nodes {
         })
     }
 
-    /// Connects to a node of another machine, and ends the connection.
+    /// Tests the connection to a node of another machine: connects, then closes the connection.
     pub(crate) async fn reach(&self, node_name: &str) -> Option<NodeReach> {
         if self.own.connect(node_name).is_some() {
             return None;
@@ -159,7 +160,6 @@ impl Nodes {
         })
     }
 
-    /// Writes the metrics.
     pub(crate) fn write_metrics(&self, page: &mut Page) {
         page.add(TUNNELS, &[], self.remote.tunnels.nodes());
         page.describe(CONNECTIONS);
@@ -199,14 +199,14 @@ impl fmt::Display for NodeApiAddress {
     }
 }
 
-/// A node of another machine, and the certificate that is shown to it.
+/// A node of another machine, and the certificate that the server presents.
 struct Destination {
     name: String,
     place: NodeApiAddress,
     client: Arc<ClientConfig>,
 }
 
-/// The place of a node's API. Its display form is a `Host` header.
+/// The host and port of a node's API. The display form is a `Host` header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct NodeApiAddress {
     host: String,
@@ -214,7 +214,7 @@ struct NodeApiAddress {
 }
 
 impl NodeApiAddress {
-    /// The place in a Node object; `None` if the node does not serve its API on the network.
+    /// The address in a Node object; `None` if the node does not serve its API on the network.
     fn of(node: &Value) -> Option<Self> {
         Some(Self {
             port: written_port(node)?,
@@ -229,12 +229,11 @@ fn written_port(node: &Value) -> Option<u16> {
     u16::try_from(port).ok().filter(|port| *port > 0)
 }
 
-/// The port of a node's own API.
 pub(crate) fn kubelet_port(node: &Value) -> u16 {
     written_port(node).unwrap_or(KUBELET_PORT)
 }
 
-/// The address in a Node object at which servers reach the node; it may be a name.
+/// The address in a Node object at which servers connect to the node; the address may be a host name.
 pub(crate) fn preferred_address(node: &Value) -> Option<&str> {
     let addresses = node["status"]["addresses"].as_array()?;
     let of_type = |kind: &&str| addresses.iter().find(|one| one["type"] == **kind);
@@ -243,7 +242,7 @@ pub(crate) fn preferred_address(node: &Value) -> Option<&str> {
 }
 
 impl Remote {
-    /// Sends a request over a connection of its own.
+    /// Sends a request over a new connection.
     async fn ask(
         &self,
         to: &Destination,
@@ -258,9 +257,9 @@ impl Remote {
         forwarding::send(stream, request).await
     }
 
-    /// Connects to the node. A tunnel that opens in the meantime is used, too.
+    /// Connects to the node. A tunnel that opens during the attempts is used, too.
     ///
-    /// *Errors.* The reason of each way.
+    /// *Errors.* The reason of each failed attempt.
     async fn connect(&self, to: &Destination) -> Result<(NodeConnection, Connected), BoxError> {
         if let Some(tunnel) = self.tunnels.of(&to.name) {
             return self.try_ways(to, Some(tunnel)).await;
@@ -271,7 +270,7 @@ impl Remote {
         }
     }
 
-    /// Connects by the first way that leads to the node.
+    /// Makes the attempts in order; returns the first connection.
     async fn try_ways(
         &self,
         to: &Destination,
@@ -302,7 +301,8 @@ impl Remote {
                     return Ok((way, stream));
                 }
                 (Ok(stream), NodeConnection::Tunnel) => {
-                    // A node that neither way leads to may be starting: that says nothing of its address.
+                    // A node that neither attempt reaches may be starting. Its address is not recorded as unreachable
+                    // then.
                     if let Some(at) = failed_direct {
                         self.note_direct(to, at, false);
                     }
@@ -361,8 +361,8 @@ impl Destination {
             .await
     }
 
-    /// Shows the certificate of this server, and checks that the other end is the node. The way to it
-    /// proves nothing.
+    /// Performs the TLS handshake with this server's certificate, and verifies that the peer is the node: neither an
+    /// address nor a tunnel proves the identity.
     async fn identified<S>(&self, stream: S) -> Result<TlsStream<S>, BoxError>
     where
         S: AsyncRead + AsyncWrite + Unpin,

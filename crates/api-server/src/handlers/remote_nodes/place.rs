@@ -1,4 +1,4 @@
-//! The places for connections to nodes: a node that does not end its answers has some of them, and leaves room for others.
+//! Limits on connections to nodes: a node that does not finish its responses holds only its share of the connections.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,10 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::http::limits::NODE_CONNECTIONS;
 
-/// The places of all nodes, by name.
+/// The connections of all nodes, by node name.
 pub(super) struct Places(Shares<String>);
 
-/// A node has all connections that it may have.
+/// The node has as many connections as it may have.
 #[derive(Debug, thiserror::Error)]
 #[error("this server has too many connections to it")]
 pub(super) struct TooManyConnections;
@@ -25,9 +25,9 @@ impl Default for Places {
 }
 
 impl Places {
-    /// A place for a connection to a node.
+    /// A permit for a connection to a node.
     ///
-    /// *Errors.* The node has all of its places.
+    /// *Errors.* The node has as many connections as it may have.
     pub(super) fn take(&self, node: &str) -> Result<Share<String>, TooManyConnections> {
         let place = self.0.take(node.to_owned());
         if place.is_none() {
@@ -37,7 +37,7 @@ impl Places {
     }
 }
 
-/// A connection, which has its place until it ends.
+/// A connection that holds its permit until it closes.
 pub(super) struct Placed<S> {
     pub(super) stream: S,
     pub(super) _place: Share<String>,

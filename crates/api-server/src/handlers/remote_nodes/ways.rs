@@ -1,7 +1,7 @@
-//! The route to a node's API: over the network, or through the tunnel that the node has opened. Pure.
-//!
-//! The network comes first. A node that it did not reach is asked through its tunnel at once, until the
-//! next trial of the network. Without a tunnel the network is the only way.
+//! The choice of the connection to a node's API: directly over the network, or through the tunnel that the node has
+//! opened. Pure.
+//! The direct connection is tried first. After it fails, requests use the tunnel at once, until the next direct
+//! attempt is due. Without a tunnel only the direct connection is tried.
 
 use std::time::Duration;
 
@@ -12,7 +12,6 @@ use crate::http::limits::{
     DIRECT_AGAIN, PROXY_CONNECT_TIMEOUT, SHORT_CONNECT_TIMEOUT, TUNNEL_CONNECT_TIMEOUT,
 };
 
-/// The connection to a node: direct, or through its tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodeConnection {
     /// The address in the Node object.
@@ -21,7 +20,7 @@ pub enum NodeConnection {
     Tunnel,
 }
 
-/// The last trial of the address in a Node object.
+/// The last direct connection attempt to the address in a Node object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LastDirectDial {
     pub(super) place: NodeApiAddress,
@@ -29,14 +28,14 @@ pub(super) struct LastDirectDial {
     pub(super) has_reached: bool,
 }
 
-/// A trial of a way, and its time limit.
+/// A connection attempt and its time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     pub(super) way: NodeConnection,
     pub(super) limit: Duration,
 }
 
-/// The attempts to reach a node at a place, in order; the first connection is used.
+/// The connection attempts for a node, in order; the first connection is used.
 pub(super) fn attempts(
     place: &NodeApiAddress,
     last: Option<&LastDirectDial>,
@@ -87,7 +86,7 @@ mod tests {
         found.iter().map(|attempt| attempt.way).collect()
     }
 
-    /// docs/many-machines.md: a tunnel where nodes cannot be reached; the server picks.
+    /// docs/many-machines.md: the server chooses a tunnel for nodes that cannot be reached directly.
     #[test]
     fn the_network_comes_first_unless_it_has_just_failed() {
         use NodeConnection::{Direct, Tunnel};
@@ -119,7 +118,7 @@ mod tests {
         assert_eq!(found[0].way, NodeConnection::Direct);
     }
 
-    /// A second way shortens the wait for the first one; the only way has all the time.
+    /// A second attempt shortens the time limit of the first attempt; a single attempt has the whole time.
     #[test]
     fn the_last_way_has_the_longest_time() {
         let now = Instant::now();

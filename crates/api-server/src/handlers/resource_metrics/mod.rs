@@ -1,9 +1,7 @@
-//! `metrics.k8s.io`: the resource usage of nodes and pods (kubectl.md 6.1), read from the nodes at
-//! each request. It is not stored.
-//!
-//! A node answers `/stats/summary` with its newest numbers, rates included. Pods without metrics
-//! yet, and those on a node that does not respond, are missing in lists and not found by name, as
-//! with metrics-server.
+//! `metrics.k8s.io`: the resource usage of nodes and pods (kubectl.md 6.1), read from the nodes at each request. The
+//! objects are not stored.
+//! A node responds to `/stats/summary` with its newest values, rates included. As with metrics-server, lists skip
+//! pods without metrics and pods on a node that does not respond, and a get of such a pod is 404.
 
 mod node_summary;
 
@@ -33,9 +31,9 @@ use crate::http::reply::Reply;
 use crate::objects::storage;
 use crate::objects::storage::Objects;
 
-/// Answers a get or a list.
+/// Responds to a get or a list.
 ///
-/// *Errors.* 404 for a missing object and for one without metrics.
+/// *Errors.* 404 for an object that does not exist or has no metrics.
 pub(crate) async fn answer(
     (objects, nodes): (&Objects, &dyn NodeConnector),
     info: &KindInfo<'_>,
@@ -68,7 +66,7 @@ pub(crate) async fn answer(
     }
 }
 
-/// The full name in messages: pods with their namespace, as metrics-server.
+/// The name in error messages: pods with their namespace, as metrics-server.
 fn full_name(call: &Call) -> String {
     match call.info.namespace.as_str() {
         "" => call.info.name.clone(),
@@ -84,7 +82,7 @@ async fn named(objects: &Objects, resource: &Resource, call: &Call) -> Result<Va
     }
 }
 
-/// The nodes or pods that match the selectors. Field selectors cover the metadata only.
+/// The nodes or pods that match the selectors. Field selectors support fields of the metadata only.
 async fn selected(
     objects: &Objects,
     resource: &Resource,
@@ -111,7 +109,7 @@ async fn selected(
         .collect()
 }
 
-/// The metrics of the objects that have any.
+/// The metrics of the objects; objects without metrics are skipped.
 async fn measured(
     connector: &dyn NodeConnector,
     info: &KindInfo<'_>,
@@ -155,7 +153,6 @@ async fn measured(
     metrics.collect()
 }
 
-/// A node's summary of itself and its pods.
 async fn summary(connector: &dyn NodeConnector, node: &str) -> Result<Summary, String> {
     let service = connector.connect(node).ok_or("it cannot be reached")?;
     let mut request = Request::new(empty_body());

@@ -1,4 +1,4 @@
-//! Reviews of access and identity: they are answered, never stored.
+//! Reviews of access and identity: the response contains the result, nothing is stored.
 
 mod identity;
 mod rights;
@@ -14,7 +14,7 @@ use crate::http::call::Call;
 use crate::http::decode;
 use crate::http::reply::Reply;
 
-/// Answers a review such as SubjectAccessReview or TokenReview: sets its status, stores nothing.
+/// Responds to a review such as SubjectAccessReview or TokenReview with the status set.
 pub(crate) async fn answer(
     access: &Access,
     info: &KindInfo<'_>,
@@ -37,7 +37,7 @@ pub(crate) async fn answer(
     output::outcome(&call, &review)
 }
 
-/// A list of texts, empty if it is missing.
+/// A list of texts; empty if the field is missing.
 fn texts(value: &Value) -> Vec<String> {
     let list = value.as_array().into_iter().flatten();
     list.filter_map(|text| text.as_str().map(str::to_owned))

@@ -31,7 +31,7 @@ const fn field(name: &'static str) -> FieldRead {
     FieldRead { name, below: &[] }
 }
 
-/// Answers a POST of a Binding.
+/// Responds to a POST of a Binding.
 pub(super) async fn answer(
     writer: Writer<'_>,
     resource: &Resource,
@@ -53,7 +53,7 @@ pub(super) async fn answer(
     created(call)
 }
 
-/// The node of a binding; `None` if there is none of that name.
+/// The node of a binding; `None` if the node does not exist.
 async fn node(writer: Writer<'_>, binding: &Value) -> Result<Option<Arc<Value>>, Status> {
     let Some(nodes) = writer.objects.catalog.any_version("", "nodes") else {
         return Ok(None);
@@ -95,7 +95,7 @@ fn check(binding: &Value, name: &str) -> Result<(), Status> {
     }
 }
 
-/// The object with its node, and the condition that says so.
+/// The pod with its node, and with the condition `PodScheduled`.
 fn assigned(
     resource: &Resource,
     name: &str,
@@ -144,7 +144,7 @@ fn assigned(
         copy_topology_labels(&mut object, node);
     }
     if let Some(status) = object["status"].as_object_mut() {
-        // The pod has a node: the nomination is obsolete.
+        // The pod has a node now, so the nomination is obsolete.
         status.remove("nominatedNodeName");
     }
     if !object["status"]["conditions"].is_array() {

@@ -1,8 +1,6 @@
-//! `eviction`: deletes a pod if its PodDisruptionBudget allows it (kubectl.md 6.3).
-//!
-//! The budget's numbers are those of its controller's last write. An eviction decrements
-//! `disruptionsAllowed` in the same write that checks it, so that two evictions never use the same
-//! one.
+//! `eviction`: deletes a pod if its PodDisruptionBudget allows the deletion (kubectl.md 6.3).
+//! The numbers of the budget come from the last write of the disruption controller. An eviction checks and decrements
+//! `disruptionsAllowed` in one write, so that two evictions never use one allowed disruption.
 
 use jiff::Timestamp;
 use object_model::{Cause, LabelSelector, Status, StatusDetails, StatusReason};
@@ -29,7 +27,7 @@ use crate::objects::write_request::{WriteOptions, WriteRequest};
 const GROUP: &str = "policy";
 const BUDGETS: &str = "poddisruptionbudgets";
 
-/// Answers a POST of an Eviction.
+/// Responds to a POST of an Eviction.
 pub(super) async fn answer(
     writer: Writer<'_>,
     resource: &Resource,
@@ -63,9 +61,9 @@ fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status
     DeleteOptions::of_value(&eviction["deleteOptions"], &Query::default())
 }
 
-/// Deletes the pod if its budget allows it.
+/// Deletes the pod if its budget allows the deletion.
 ///
-/// *Errors.* 429 if it is not allowed, and the errors of a deletion.
+/// *Errors.* 429 if the budget does not allow the deletion, and the errors of a deletion.
 async fn evict(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
@@ -83,7 +81,7 @@ async fn evict(
             && let Some(budget) = budget_of(writer, request.namespace, &pod)?
         {
             if is_broken(&pod, &budget) {
-                // The budget does not count it, as long as it is unchanged.
+                // The budget does not count the pod, as long as the pod is unchanged.
                 guard = Some(metadata::text(&pod, "resourceVersion").to_owned());
             } else {
                 take_disruption(writer, request, &budget).await?;
@@ -163,15 +161,15 @@ fn marked(pod: &Value, now: Timestamp) -> Value {
     pod
 }
 
-/// Whether the eviction needs no budget: the pod has ended, has not started, or is being deleted.
+/// Whether the eviction needs no budget: the pod has finished, has not started, or is being deleted.
 fn is_over(pod: &Value) -> bool {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     matches!(phase, "Succeeded" | "Failed" | "Pending") || metadata::is_deleting(pod)
 }
 
-/// The budget that the pod is in, if there is one.
+/// The budget that selects the pod; `None` if no budget selects the pod.
 ///
-/// *Errors.* 500 if there are several (as upstream).
+/// *Errors.* 500 if several budgets select the pod (as upstream).
 fn budget_of(writer: Writer<'_>, namespace: &str, pod: &Value) -> Result<Option<Value>, Status> {
     let mut budgets = reading(writer.objects, |reads| {
         Ok(reads.all(GROUP, BUDGETS, namespace))
@@ -207,7 +205,7 @@ fn is_broken(pod: &Value, budget: &Value) -> bool {
         || (number("desiredHealthy") > 0 && number("currentHealthy") >= number("desiredHealthy"))
 }
 
-/// Takes one of the disruptions that the budget still allows.
+/// Decrements the allowed disruptions of the budget.
 async fn take_disruption(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
@@ -229,9 +227,9 @@ async fn take_disruption(
     }
 }
 
-/// The budget with one allowed disruption less, and the pod in `disruptedPods`.
+/// The budget with one allowed disruption less, and with the pod in `disruptedPods`.
 ///
-/// *Errors.* 429 with upstream's cause when there is none left.
+/// *Errors.* 429 with upstream's cause if no disruption is allowed.
 fn taken(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
     let name = metadata::text(budget, "name");
     let number = |field: &str| budget["status"][field].as_i64().unwrap_or(0);

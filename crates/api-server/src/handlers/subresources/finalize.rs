@@ -16,7 +16,7 @@ use crate::objects::metadata;
 use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::{WriteOptions, WriteRequest, accept};
 
-/// Answers a PUT that replaces an object's finalizers.
+/// Responds to a PUT that replaces an object's `spec.finalizers`.
 pub(super) async fn answer(
     writer: Writer<'_>,
     resource: &Resource,

@@ -1,4 +1,3 @@
-//! Subresources of objects.
 
 mod binding;
 mod eviction;
@@ -30,9 +29,9 @@ use crate::http::refusals::{not_allowed, unknown_path};
 use crate::http::reply::Reply;
 use crate::objects::write_request::ObjectPart;
 
-/// Answers a request for a sub-resource.
+/// Responds to a request for a sub-resource.
 ///
-/// *Errors.* 404 if the kind has none of that name, 405 if it does not allow the verb.
+/// *Errors.* 404 if the kind has no sub-resource of that name, 405 if the sub-resource does not allow the verb.
 pub(crate) async fn answer(
     writer: Writer<'_>,
     nodes: &dyn NodeConnector,
@@ -51,7 +50,7 @@ pub(crate) async fn answer(
     let verb = destination::verb_of(&call.parts.method, &call.info);
     let verb = verb.filter(|verb| known.verbs.contains(verb));
     let verb = verb.ok_or_else(not_allowed)?;
-    // Before anything is written, as for whole objects.
+    // An unacceptable `Accept` header is refused before anything is written, as for whole objects.
     Representation::of(&call.parts.headers, || true)?;
     let reply = match name.as_str() {
         "status" => part(writer, resource, verb, &call, body, ObjectPart::Status).await,
@@ -77,7 +76,7 @@ async fn stored(writer: Writer<'_>, resource: &Resource, call: &Call) -> Result<
     found.await
 }
 
-/// Answers an action that was performed.
+/// The response for an action that has no object as its result.
 fn created(call: &Call) -> Result<Reply, Status> {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
@@ -85,7 +84,7 @@ fn created(call: &Call) -> Result<Reply, Status> {
     output::outcome(call, &status)
 }
 
-/// Answers a request for a part of an object that is shown, and sent, as the whole object.
+/// Responds to a request for a sub-resource whose requests and responses contain the whole object (`status`).
 async fn part(
     writer: Writer<'_>,
     resource: &Resource,

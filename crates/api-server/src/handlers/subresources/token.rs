@@ -19,11 +19,11 @@ use crate::objects::metadata;
 use crate::objects::storage;
 use crate::objects::write_request::{Validation, WriteOptions, WriteRequest};
 
-/// Minimum, maximum and default lifetime of a token.
+/// Minimum lifetime of a token, in seconds.
 const SECONDS_MIN: i64 = 600;
 const SECONDS_MAX: i64 = 1 << 32;
 const SECONDS_DEFAULT: i64 = 3600;
-/// Answers a POST of a TokenRequest.
+/// Responds to a POST of a TokenRequest.
 pub(super) async fn answer(
     writer: Writer<'_>,
     resource: &Resource,

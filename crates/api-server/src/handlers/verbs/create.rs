@@ -29,7 +29,7 @@ use crate::objects::storage::{Managers, Objects, Parts, ReadObjects, reading};
 use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::{CompletedWrite, WriteOptions, WriteRequest, accept};
 
-/// Answers a POST to a collection.
+/// Responds to a POST to a collection.
 pub(crate) async fn answer(
     writer: Writer<'_>,
     resource: &Resource,
@@ -52,7 +52,7 @@ pub(crate) async fn answer(
     output::written(call, resource, &written, StatusCode::CREATED)
 }
 
-/// Creates an object in its kind's form; generates its name if requested.
+/// Creates an object of this kind; generates its name if requested.
 pub(crate) async fn create(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
@@ -66,7 +66,7 @@ pub(crate) async fn create(
     let resource = request.resource;
     default_account::await_it(writer.objects, request, &object).await;
     resource.kind.default(&mut object);
-    // The present fields are the user's; fields that the server adds later have no manager.
+    // The fields that are present now belong to the user. Fields that the server adds later have no manager.
     let managers = match writer.keeps_managers_apart(request) {
         true => Managers::Apart(None),
         false => Managers::Within,
@@ -94,10 +94,10 @@ pub(crate) async fn create(
     }
 }
 
-/// A generated name that no object has. Two requests that choose one name at the same time are too
-/// rare for a second attempt.
+/// A generated name that no object has. A second attempt after a conflict is not made, because two requests rarely
+/// choose one name at one time.
 ///
-/// *Errors.* 409 if every try finds an object.
+/// *Errors.* 409 if an object exists with each generated name.
 async fn free_name(
     objects: &Objects,
     request: &WriteRequest<'_>,
@@ -144,7 +144,7 @@ async fn create_named(
         work::expect(usize::MAX).await;
     }
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        // Only an allocation that another writer took leads to a second attempt.
+        // A second attempt is only made after another writer has taken an allocation; other objects need no copy.
         let draft = kind.allocating().has_allocations().then(|| object.clone());
         reading(writer.objects, |reads| {
             kind.allocating().allocate(&mut object, None, reads)
@@ -173,8 +173,8 @@ async fn create_named(
             }
             Outcome::Dry => return Ok(CompletedWrite::dry(resource, &object, None)),
             Outcome::Exists => return Err(resource.already_exists(&name)),
-            // Another writer took the chosen value: choose again. A value that the user asked for
-            // is not replaced.
+            // Another writer has taken the chosen value, so a new value is chosen. A value that the user requested is
+            // never replaced.
             Outcome::Taken(taken) if asked.contains(&taken) => {
                 return Err(resource.invalid(&name, &[refused(&object, &taken)]));
             }
@@ -219,7 +219,7 @@ async fn dry_create(
     Ok(taken.map_or(Outcome::Dry, |taken| Outcome::Taken(taken.clone())))
 }
 
-/// Stores a new object; retried if only a quota has changed in between.
+/// Stores a new object; retries if only a quota has changed meanwhile.
 async fn store(
     objects: &Objects,
     request: &WriteRequest<'_>,
@@ -259,7 +259,7 @@ fn new_object<'a>(
     }
 }
 
-/// The error for an allocation that another object holds.
+/// The error for an allocation that another object owns.
 pub(crate) fn refused(object: &Value, taken: &Allocation) -> FieldError {
     let field = FieldPath::root(&taken.refusal.field);
     let value = at_path(object, &taken.refusal.field).clone();

@@ -19,7 +19,7 @@ use crate::http::work;
 use crate::objects::storage;
 use crate::objects::storage::Objects;
 
-/// Answers a GET of a collection.
+/// Responds to a GET of a collection.
 pub(crate) async fn answer(
     objects: &Objects,
     resource: &Resource,
@@ -35,7 +35,8 @@ pub(crate) async fn answer(
         &page,
     )
     .await?;
-    // YAML is written from a tree of all objects, which are there as text, too.
+    // YAML is written from a tree of all objects, so the memory contains each object twice: as stored text and as a
+    // tree.
     let copies = match OutputFormat::of(call, resource)?.form {
         Representation::Yaml => 3,
         _ => 1,
@@ -47,7 +48,7 @@ pub(crate) async fn answer(
     output::list(call, resource, &items, &meta).await
 }
 
-/// The page of a collection, and its revision.
+/// The requested page of a collection, and the revision of the list.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     limit: Option<usize>,
@@ -59,17 +60,16 @@ pub(crate) struct Page {
 /// The continue token; opaque to clients.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Token {
-    /// Version of its format.
+    /// The version of the token format.
     v: String,
-    /// Revision of the first page; [`NEWEST`] for a list that continues at the newest state.
+    /// The revision of the first page; [`NEWEST`] for a list that continues at the newest state.
     rv: i64,
-    /// The key after the last sent one, relative to all objects of the kind.
+    /// The key after the last listed key, relative to all objects of the kind.
     start: String,
 }
 
-/// The only version of tokens.
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
-/// In place of a revision: the newest.
+/// Replaces a revision in a token: the list continues at the newest state.
 const NEWEST: i64 = -1;
 
 impl Page {
@@ -173,7 +173,7 @@ fn check_match(
 
 /// A resource version as a number.
 ///
-/// *Errors.* 400 for an invalid one.
+/// *Errors.* 400 for an invalid version.
 pub(crate) fn parse_version(text: &str) -> Result<Revision, Status> {
     text.parse().map(Revision).map_err(|_| {
         let field = FieldPath::root("resourceVersion");
@@ -182,9 +182,9 @@ pub(crate) fn parse_version(text: &str) -> Result<Revision, Status> {
     })
 }
 
-/// Checks that the data is not older than the client requires.
+/// Checks that the store is not older than the client requires.
 ///
-/// *Errors.* 400 for an invalid version, 504 for a future one.
+/// *Errors.* 400 for an invalid version, 504 for a future version.
 pub(crate) fn check_not_newer(query: &Query, newest: Revision) -> Result<(), Status> {
     match query.get("resourceVersion").map(parse_version) {
         Some(Err(status)) => Err(status),
@@ -225,7 +225,7 @@ pub(crate) async fn read(
     let base = resource.prefix("");
     if let Some(from) = &page.start {
         let from = [base.as_slice(), from.as_bytes()].concat();
-        // A token of another namespace must not lead out of this one.
+        // The token of another namespace must not give access to objects outside of this namespace.
         let inside = from >= start && end.as_ref().is_none_or(|end| from <= *end);
         if !inside {
             return Err(Status::bad_request("continue key is not valid"));
@@ -237,7 +237,7 @@ pub(crate) async fn read(
     let wanted = page.limit.unwrap_or(usize::MAX);
     loop {
         let left = wanted - items.len();
-        // Reading one by one would count the rest of the collection each time.
+        // Each read also counts the rest of the collection, so a filtered page reads several objects at once.
         let limit = page.limit.map(|_| match selection.is_everything() {
             true => left,
             false => left.max(LIST_CHUNK_MIN),
@@ -287,7 +287,7 @@ pub(crate) async fn read(
     }
 }
 
-/// 410 for a compacted version. A continued list gets a token to continue at the present state.
+/// 410 for a compacted version. A continued list gets a token that continues at the newest state.
 fn expired(error: &StoreError, page: &Page) -> Status {
     if !matches!(error, StoreError::Compacted { .. }) {
         return storage::refusal(error);

@@ -1,4 +1,4 @@
-//! The API's verbs on whole objects, one file each.
+//! The API's verbs on whole objects; each verb has its own file.
 
 pub(crate) mod apply;
 mod collection;
@@ -38,11 +38,12 @@ pub(crate) async fn answer(
     call: Call,
     body: BoxBody,
 ) -> Result<Reply, Status> {
-    // Before anything is written: a reply that cannot be given is refused like any bad request.
+    // An unacceptable `Accept` header is refused before anything is written.
     if verb != Verb::Watch {
         OutputFormat::of(&call, resource)?;
     }
-    // A box for each verb: a request allocates and copies the state of its own verb, and not that of the largest.
+    // A separate box for each verb: a request allocates and moves only the state of its own verb, and not the state
+    // of the largest verb.
     match verb {
         Verb::Get => get(writer.objects, resource, &call).await,
         Verb::List => list::answer(writer.objects, resource, &call).boxed().await,
@@ -89,7 +90,7 @@ pub(crate) async fn read(
     decode::body(&call.parts.headers, &bytes, resource.info().kind)
 }
 
-/// The namespace of a request, empty for kinds that have none.
+/// The namespace of a request; empty for cluster-wide kinds.
 pub(crate) fn namespace<'c>(resource: &Resource, call: &'c Call) -> &'c str {
     if resource.namespaced() {
         &call.info.namespace

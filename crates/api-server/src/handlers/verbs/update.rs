@@ -30,14 +30,14 @@ use crate::objects::write_request::{
     cannot_be_handled,
 };
 
-/// The text of a 409 for an object that has changed in between.
+/// The text of a 409 for an object that has changed since the client read it.
 pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to \
      the latest version and try again";
 
-/// Computes the new object from the stored one; called again after each conflict.
+/// Computes the new object from the stored object; called again after each conflict.
 pub(crate) type ObjectEdit<'c> = dyn FnMut(&Value) -> Result<Value, Status> + Send + 'c;
 
-/// Answers a PUT request.
+/// Responds to a PUT request.
 pub(crate) async fn answer(
     writer: Writer<'_>,
     resource: &Resource,
@@ -50,14 +50,14 @@ pub(crate) async fn answer(
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let (object, found) = accept(resource, decoded, options.validation)?;
     call.warnings.add(found);
-    // Before it is looked for: 404 of the one name would be no answer to the other.
+    // The names are compared before the object is read: otherwise a 404 could concern the other name.
     metadata::must_name(&object, &call.info.name)?;
     let check =
         |object: &Value, old: Option<&Value>| writer.check_escalation(call, resource, object, old);
     let request = WriteRequest::of(call, resource, options);
     let kind = &resource.kind;
     let versioned = !matches!(metadata::text(&object, "resourceVersion"), "" | "0");
-    // Few writes need a second attempt, which decodes the body again.
+    // The body is decoded again for a second attempt, which few writes need.
     let mut object = Some(object);
     let mut take = || match object.take() {
         Some(object) => Ok(object),
@@ -90,12 +90,12 @@ pub(crate) async fn answer(
     output::written(call, resource, &written, code)
 }
 
-/// 422 for a PUT that does not say which version it is for.
+/// 422 for a PUT without a resource version, for a kind that requires one.
 fn unversioned(resource: &Resource, name: &str) -> Status {
     let info = resource.info();
     let field = FieldPath::root("metadata").child("resourceVersion");
     let error = FieldError::invalid(&field, 0, "must be specified for an update");
-    // Upstream names the resource where other refusals name the kind.
+    // Upstream's message contains the resource; messages of other refusals contain the kind.
     Status::invalid(info.group, info.plural, name, &[error])
 }
 
@@ -155,14 +155,14 @@ pub(crate) async fn update(
     Err(resource.conflict(request.name, MODIFIED))
 }
 
-/// A changed object that may be written.
+/// A changed object that passed all checks and can be written.
 struct Draft {
     object: Value,
     managers: Managers,
-    /// The allocations that it gains, and those that it releases.
+    /// The allocations that the object gains, and the allocations that it releases.
     allocated: Vec<Allocation>,
     released: Vec<Allocation>,
-    /// The allocations that the user asked for.
+    /// The allocations that the user requested.
     asked: Vec<Allocation>,
 }
 
@@ -176,7 +176,7 @@ async fn prepare(
     let resource = request.resource;
     let (kind, sub) = (&resource.kind, request.subresource);
     metadata::prepare_update(resource, &mut object, old)?;
-    // Defaults of parts that are not in the tree would be for nothing.
+    // Parts that are not in the tree do not change, so they need no defaults.
     let default = |object: &mut Value| {
         if parts.is_empty() {
             kind.default(object);
@@ -191,8 +191,8 @@ async fn prepare(
             let rules = kind.subresource_update();
             rules.prepare_subresource_update(sub, &mut object, old);
         }
-        // Other fully validated objects have their kind's form; this one must be converted, unless
-        // its handler kept the form of the few fields that it has.
+        // Other objects have the form of their kind after validation. This object must be converted, unless its
+        // handler kept the form of the few fields in the tree.
         ObjectPart::Trusted(_) if !parts.is_empty() => {}
         ObjectPart::Trusted(_) => {
             let decoded = kind.decode(object);
@@ -207,8 +207,8 @@ async fn prepare(
         (Some(old), managers.clone()),
     );
     let (update, before) = (Operation::Update, Some(old));
-    // A webhook or policy for the request has the object decoded as a whole. One that comes into
-    // force since then is later than the request, and would see an incomplete object.
+    // A webhook or policy for the request needs the object decoded as a whole. A webhook or policy that becomes
+    // active after the check does not apply to this request, because it would get an incomplete object.
     let is_whole = matches!(managers, Managers::Within);
     let outside = !matches!(part, ObjectPart::Trusted(_)) && is_whole;
     if outside {
@@ -287,7 +287,7 @@ async fn prepare(
     })
 }
 
-/// Writes a draft over the stored object; `None` if that has changed in between.
+/// Writes the draft; `None` if the stored object has changed meanwhile.
 async fn write(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
@@ -349,7 +349,7 @@ async fn write(
     }
 }
 
-/// Whether a deleted object has no finalizers any more.
+/// Whether an object in deletion has no finalizers left.
 fn may_go(resource: &Resource, object: &Value) -> bool {
     let finalizers = metadata::finalizers(object).len();
     metadata::is_deleting(object)
@@ -361,7 +361,7 @@ fn may_go(resource: &Resource, object: &Value) -> bool {
         )
 }
 
-/// Whether an object with this deletion grace period and number of finalizers can be removed now.
+/// Whether an object in deletion with this grace period and number of finalizers can be removed now.
 pub(super) fn is_free(
     resource: &Resource,
     object: &Value,
@@ -371,8 +371,8 @@ pub(super) fn is_free(
     grace_seconds == 0 && finalizers == 0 && !is_held_by_spec(resource, object)
 }
 
-/// Whether the object waits for its `finalize` sub-resource: kinds with one (namespaces) have a
-/// second list of finalizers, in the spec, that only it changes.
+/// Whether the object waits for its `finalize` sub-resource: namespaces have a second list of finalizers in the spec,
+/// which only that sub-resource changes.
 pub(crate) fn is_held_by_spec(resource: &Resource, object: &Value) -> bool {
     resource.subresource("finalize").is_some()
         && object["spec"]["finalizers"]

@@ -41,18 +41,18 @@ use crate::objects::storage;
 use crate::objects::storage::Objects;
 use crate::objects::watch_event_cache::EventForm;
 
-/// The start of a watch.
+/// The start position of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Beginning {
-    /// All existing objects, as `ADDED`; then a bookmark, if requested.
+    /// All existing objects as `ADDED` events; then a bookmark, if requested.
     Everything { marked: bool },
-    /// Changes after that revision.
+    /// Changes after this revision.
     After(Revision),
     /// Changes after the start of the watch.
     Now,
 }
 
-/// Answers a watch with a stream of events.
+/// Responds to a watch with a stream of events.
 pub(crate) async fn answer(
     objects: &Arc<Objects>,
     metrics: &Arc<Metrics>,
@@ -155,15 +155,15 @@ fn beginning(query: &Query, newest: Revision) -> Result<Beginning, Status> {
     }
 }
 
-/// An item for the client.
+/// An item that is ready to be sent.
 enum Ready {
-    /// An object that was there at the beginning. It is the store's own copy until it is sent.
+    /// An object that existed at the start. The bytes are shared with the store until they are sent.
     Added(KeyValue),
     Line(Bytes),
 }
 
 impl Ready {
-    /// Its size in bytes; for an object, before it is a line.
+    /// Size in bytes; for an object, the size before it is written as an event.
     fn len(&self) -> usize {
         match self {
             Self::Added(item) => item.value.len(),
@@ -172,22 +172,22 @@ impl Ready {
     }
 }
 
-/// A watch in progress. The connection polls it, so a client that does not read holds only its
-/// place in the store's history, and is cut off there when it falls too far behind.
+/// A running watch. The connection polls the watch, so the watch of a client that does not read holds only its
+/// position in the store's history. The store ends the watch when this position is too old.
 struct Watcher {
     objects: Arc<Objects>,
     metrics: Arc<Metrics>,
-    /// The time for its client to read the last part.
+    /// The time that the client has to read the last bytes.
     grace: Duration,
     resource: Arc<Resource>,
     selection: Selection,
     view: OutputFormat,
-    /// The one key that is watched, if it is only one.
+    /// The watched key, if the watch can match only one key.
     exact: Option<Vec<u8>>,
     bookmarks: bool,
-    /// Whether the next table must have its column definitions.
+    /// Whether the next table must contain its column definitions.
     headings: bool,
-    /// The revision up to which all changes were processed, and the revision that the client knows.
+    /// The revision up to which all changes were processed, and the revision that was sent to the client.
     seen: Revision,
     told: Revision,
     ready: VecDeque<Ready>,
@@ -197,8 +197,8 @@ struct Watcher {
     /// Closes the connection if the watch lasts much longer than its timeout.
     closing: Option<AbortOnDropHandle<()>>,
     deadline: Instant,
-    /// Rings at the deadline, and before it at the times for bookmarks. It stays registered with the runtime while
-    /// events come.
+    /// Fires at the deadline, and before it at the times for bookmarks. The timer stays registered with the runtime
+    /// while events arrive.
     alarm: Pin<Box<Sleep>>,
     ended: bool,
 }
@@ -251,8 +251,8 @@ impl Watcher {
             .watch(start, Revision(after.0.saturating_add(1)))
         {
             Ok(changes) => self.changes = Some(changes),
-            // The client gets the error as an event. It names the client's version, not the first
-            // revision requested from the store.
+            // The client gets the error as an event. The error contains the client's version, not the first revision
+            // that was requested from the store.
             Err(StoreError::Compacted { oldest, .. }) => self.end_with(&StoreError::Compacted {
                 asked: after,
                 oldest,
@@ -262,7 +262,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// The next bytes to send; `None` ends the watch.
+    /// The next bytes to send; `None` after the last bytes.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if !self.ready.is_empty() {
@@ -298,7 +298,8 @@ impl Watcher {
         }
     }
 
-    /// Takes the changes that are there already, up to the size of a batch: a burst is sent at once.
+    /// Receives the changes that are available already, up to the size of a batch, so that a burst of changes is sent
+    /// in one write.
     fn take_waiting(&mut self) {
         let mut bytes = 0;
         let mut counted = 0;
@@ -314,8 +315,8 @@ impl Watcher {
         }
     }
 
-    /// Waits, up to a limit, until the client has received the data: a connection with unread data
-    /// does not end by itself.
+    /// Waits, up to a limit, until the client has received all data, because a connection with unread data does not
+    /// close by itself.
     async fn taken(&mut self) {
         if let Some(connection) = self.connection.clone() {
             let latest = Instant::now() + self.grace;
@@ -324,7 +325,7 @@ impl Watcher {
         }
     }
 
-    /// As many ready items as fit well into one write.
+    /// As many items as fit into one write.
     fn batch(&mut self) -> Bytes {
         let mut batch = BytesMut::new();
         while let Some(ready) = self.ready.pop_front() {
@@ -350,7 +351,7 @@ impl Watcher {
         batch.freeze()
     }
 
-    /// Sends a bookmark if the client wants them and needs one.
+    /// Sends a bookmark if the client has requested bookmarks and the newest revision was not sent yet.
     fn tell(&mut self) {
         if self.bookmarks && self.told < self.seen {
             self.push_bookmark(false);
@@ -375,7 +376,8 @@ impl Watcher {
         }
     }
 
-    /// An object that starts to match is added, one that stops is deleted.
+    /// Adds the event for a change. An object that starts to match is `ADDED`, an object that stops matching is
+    /// `DELETED`.
     fn show(&mut self, event: &Event) -> Result<(), Status> {
         if self
             .exact
@@ -400,7 +402,7 @@ impl Watcher {
             (true, true, Some(item), _) => self.push("MODIFIED", item),
             (false, true, Some(item), _) => self.push("ADDED", item),
             (true, false, _, Some(previous)) => {
-                // Its last state, with the revision of the deletion.
+                // The last state of the object, with the revision of the deletion.
                 let last = storage::at_revision(previous, event.revision);
                 self.push("DELETED", &last)
             }

@@ -1,9 +1,7 @@
-//! Kubernetes' protobuf format, which Go clients use: four magic bytes, then a `runtime.Unknown` with the
-//! kind and the object.
-//!
-//! One table describes the messages (`resource_kinds::api_types`) for both directions, so there is no code
-//! per kind. Decoding produces the JSON that the same client would have sent; encoding reads the stored
-//! JSON text.
+//! Kubernetes' protobuf format, which Go clients use: four magic bytes, then a `runtime.Unknown` with the kind and
+//! the object.
+//! One table describes the messages (`resource_kinds::api_types`) for both directions, so no kind needs its own code.
+//! Decoding produces the JSON that the client would have sent; encoding reads the stored JSON text.
 
 mod messages;
 mod read;
@@ -18,7 +16,7 @@ pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 const MAGIC: &[u8] = b"k8s\0";
 
-/// The zero of Go's `time.Time`, in seconds of Unix time: no time at all.
+/// Go's zero `time.Time` in Unix seconds. It means that no time is set.
 const NO_TIME: i64 = -62_135_596_800;
 
 #[cfg(test)]
@@ -33,7 +31,7 @@ mod tests {
     /// Kinds that Go clients read and write in JSON.
     const JSON_ONLY: [&str; 2] = ["apiextensions.k8s.io", "snapshot.storage.k8s.io"];
 
-    /// The names of a message's fields, those of embedded messages among them.
+    /// Collects the field names of a message, including those of its embedded messages.
     fn names<'t>(types: &'t ApiTypes, message: &str, into: &mut BTreeMap<&'t str, &'t str>) {
         for field in types.fields(message) {
             if field.json.is_empty() {
@@ -44,7 +42,7 @@ mod tests {
         }
     }
 
-    /// Paths of fields that the schema has and the types has not.
+    /// The paths of fields that the schema contains and the message table does not.
     fn lacking(
         types: &ApiTypes,
         message: &str,
@@ -91,11 +89,11 @@ mod tests {
         assert!(seen.len() > 250, "{}", seen.len());
     }
 
-    /// A kind that is no longer served must leave the table too: a message is a kind, or the type of
-    /// a field.
+    /// If a kind is no longer served, its messages must be removed from the table: each message is a kind or the type
+    /// of a field.
     #[test]
     fn every_message_belongs_to_a_kind_that_is_served() {
-        /// Forms of other objects, and answers without a body of their own.
+        /// Messages that wrap other objects, or are responses of their own.
         const FORMS: [&str; 2] = ["meta/v1.PartialObjectMetadata", "meta/v1.Status"];
         let types = ApiTypes::published();
         let kinds = resource_kinds::all(&resource_kinds::ClusterConfig::default());

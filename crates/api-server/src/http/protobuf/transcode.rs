@@ -1,10 +1,9 @@
-//! From JSON text to protobuf without a tree.
-//!
-//! One walk over the text notes the values of each message at the places of their fields, with their encoded
-//! sizes; a second walk over the notes writes them in the order of the fields. Texts stay where they are
-//! until then. The memory of the notes serves the next object. Objects of a list have their fields in the
-//! same order, so a name is compared with the one that came there last before it is looked up; and a field
-//! that has the text of the last object's is not read again ([`Repeats`]).
+//! Encoder from JSON text to protobuf without a tree.
+//! The first pass over the text records the values of each message, with their encoded sizes, at the nodes of their
+//! fields; the second pass over these records writes the values in the order of the fields. Texts are not copied
+//! before the second pass. The memory of the records is reused for the next object. Objects of a list have their
+//! fields in equal order, so a name is first compared with the name that followed in the previous object, and only
+//! then looked up. A field with the text of the previous object is not parsed again ([`Repeats`]).
 
 use std::borrow::Cow;
 
@@ -20,10 +19,10 @@ use super::messages::{Field, Message, MessagePart, Messages, PartSet, ValueKind}
 use super::repeats::Repeats;
 use object_model::protobuf::{Writer, bytes_size};
 
-/// The tag of the only field of a `Quantity`, of raw JSON, or of a list in a message.
+/// The tag of the only field of a `Quantity`, of raw JSON, or of a list inside of a message.
 const WRAPPED: u32 = ValueKind::Text.tag(1);
 
-/// Transcodes objects, one after the other.
+/// Encodes objects one after the other.
 pub(super) struct Transcoder<'t> {
     messages: &'static Messages,
     cursor: Cursor<'t>,
@@ -32,7 +31,7 @@ pub(super) struct Transcoder<'t> {
     ready: Writer,
     /// The parts of the object that was read last.
     present: PartSet,
-    /// The part that came last behind each part, by the slots of the messages.
+    /// The part that followed each part last, by the slots of the messages.
     followers: Vec<u8>,
     repeats: Repeats<'t>,
 }
@@ -40,15 +39,15 @@ pub(super) struct Transcoder<'t> {
 /// The values of a field.
 #[derive(Clone, Copy)]
 struct FieldValues {
-    /// The index of the first one.
+    /// The index of the first value.
     first: usize,
-    /// Their encoded size. Messages and entries of maps have a place of their own for their length.
+    /// The encoded size. Messages and map entries have a separate node for their length.
     size: usize,
-    /// The index among the fields whose encoding is kept when they are written.
+    /// The index of the field in [`Repeats`], if its encoding is stored after it is written.
     missed: usize,
 }
 
-/// No node.
+/// The index for "no node".
 const NONE: usize = usize::MAX;
 
 impl FieldValues {
@@ -62,45 +61,46 @@ impl FieldValues {
 #[derive(Clone, Copy)]
 struct ValueNode<'t> {
     content: ValueContent<'t>,
-    /// The next value of the same list or map; the value of a key.
+    /// The next value of the list or map; for a key, its value.
     next: usize,
 }
 
 /// The form of a value until it is written.
 #[derive(Clone, Copy)]
 enum ValueContent<'t> {
-    /// A whole field, encoded already.
+    /// A whole field that is already encoded.
     Ready {
         start: usize,
         end: usize,
     },
-    /// The same with the encoding of an earlier object.
+    /// A whole field with the encoding of an earlier object.
     Repeated {
         start: usize,
         end: usize,
     },
     Text(&'t [u8]),
-    /// A message with this text as its only field.
+    /// A message whose only field is this text.
     Wrapped(&'t [u8]),
-    /// A message: its index, its own place, in front of those of its parts, and the parts that it has.
+    /// A message: its index, its own node, which is in front of the nodes of its parts, and the parts that it
+    /// contains.
     Message {
         index: usize,
         place: usize,
         present: PartSet,
     },
-    /// An entry of a map, with its own place.
+    /// A map entry with its own node.
     Entry {
         place: usize,
     },
 }
 
 impl<'t> Transcoder<'t> {
-    /// A transcoder for single objects: no encodings are kept.
+    /// An encoder for single objects; no encodings are stored.
     pub(super) fn new(messages: &'static Messages) -> Self {
         Self::with(messages, Repeats::default())
     }
 
-    /// A transcoder for the objects of a list: encodings of equal fields are kept and reused.
+    /// An encoder for the objects of a list; the encodings of equal fields are stored and reused.
     pub(super) fn of_list(messages: &'static Messages) -> Self {
         Self::with(messages, Repeats::new(messages.slots))
     }
@@ -118,9 +118,9 @@ impl<'t> Transcoder<'t> {
         }
     }
 
-    /// Reads an object as the message of that index; its encoded length.
+    /// Reads an object as the message with this index; returns the encoded length.
     ///
-    /// *Errors.* If the text is not JSON.
+    /// *Errors.* The text is not JSON.
     pub(super) fn read(&mut self, index: usize, json: &'t [u8]) -> Result<usize, SyntaxError> {
         self.nodes.clear();
         self.places.clear();
@@ -132,13 +132,12 @@ impl<'t> Transcoder<'t> {
         Ok(self.places[own].size)
     }
 
-    /// Writes the object that was read last.
     pub(super) fn write(&mut self, index: usize, out: &mut Writer) {
         let message = self.messages.get(index);
         self.write_parts(message, self.present, 1, out);
     }
 
-    /// Reads an object; the index of its own place, and the parts that it has.
+    /// Reads an object; returns the index of its node, and the parts that it contains.
     fn message(&mut self, index: usize) -> Result<(usize, PartSet), SyntaxError> {
         let message = self.messages.get(index);
         let own = self.places.len();
@@ -155,7 +154,7 @@ impl<'t> Transcoder<'t> {
             slot = message.slot + 1 + part;
             let values = self.field(field, slot)?;
             let place = &mut self.places[own + 1 + part];
-            // The last one of several members with the same name counts.
+            // If several members have one name, the last member counts.
             size = size + values.size - place.size;
             *place = values;
             present.insert(part);
@@ -167,7 +166,7 @@ impl<'t> Transcoder<'t> {
         Ok((own, present))
     }
 
-    /// Reads the name of a member behind the part of a slot; `None` for a name that the message has not.
+    /// Reads the name of a member that follows the part of a slot; `None` for a name that is not in the message.
     #[inline]
     fn name<'m>(
         &mut self,
@@ -180,7 +179,7 @@ impl<'t> Transcoder<'t> {
         {
             return Ok(Some((expected, field)));
         }
-        // Names of fields have no escapes.
+        // The field names of messages contain no escapes.
         let found = message.named(self.cursor.key()?.raw());
         if let Some(part) = found.and_then(|(part, _)| u8::try_from(part).ok()) {
             self.followers[slot] = part;
@@ -188,7 +187,7 @@ impl<'t> Transcoder<'t> {
         Ok(found)
     }
 
-    /// The encoded size of parts of a message; embedded messages get their length.
+    /// The encoded size of parts of a message. Stores the lengths of embedded messages.
     fn measure(&mut self, message: &Message, mut parts: PartSet, places: usize) -> usize {
         let mut size = 0;
         while let Some(part) = parts.take_first() {
@@ -203,7 +202,7 @@ impl<'t> Transcoder<'t> {
         size
     }
 
-    /// Reads the value of a field, unless it has the text of an earlier one.
+    /// Reads the value of a field, unless the text equals the text in an earlier object.
     fn field(&mut self, field: &Field, slot: usize) -> Result<FieldValues, SyntaxError> {
         let occurrence = match self.cursor.peek()? {
             b'{' | b'[' => self.repeats.occurrence(slot),
@@ -245,7 +244,7 @@ impl<'t> Transcoder<'t> {
             }
             (Shape::List, b'[') => return self.list(field),
             (Shape::Map, b'{') => return self.map(field),
-            // Stored objects have the form of their kind.
+            // Other values cannot occur, because stored objects have the form of their kind.
             _ => {}
         }
         self.cursor.skip()?;
@@ -296,7 +295,7 @@ impl<'t> Transcoder<'t> {
         self.nodes.len() - 1
     }
 
-    /// Appends a value to those of a place.
+    /// Appends a value to the values of a node.
     fn append(
         &mut self,
         place: &mut FieldValues,
@@ -313,7 +312,7 @@ impl<'t> Transcoder<'t> {
         place.size += size;
     }
 
-    /// Reads a value, and its encoded size with the tag; `None` if there is nothing to write.
+    /// Reads a value; returns it with its encoded size, including the tag. `None` if nothing is to be written.
     fn value(
         &mut self,
         kind: ValueKind,
@@ -385,7 +384,7 @@ impl<'t> Transcoder<'t> {
         Ok(Some((ValueContent::Ready { start, end }, end - start)))
     }
 
-    /// Reads a text; anything else counts as an empty one.
+    /// Reads a text; any other value counts as an empty text.
     fn string(&mut self, tag: u32) -> Result<(ValueContent<'t>, usize), SyntaxError> {
         if self.cursor.peek()? != b'"' {
             self.cursor.skip()?;
@@ -395,7 +394,7 @@ impl<'t> Transcoder<'t> {
         self.text(text, tag)
     }
 
-    /// A text, and its encoded size.
+    /// A text and its encoded size.
     fn text(
         &mut self,
         text: StringSlice<'t>,
@@ -411,7 +410,7 @@ impl<'t> Transcoder<'t> {
         Ok((ValueContent::Ready { start, end }, end - start))
     }
 
-    /// A text, for reading it; anything else counts as an empty one.
+    /// Reads a text that is parsed further; any other value counts as an empty text.
     fn any_text(&mut self) -> Result<Cow<'t, str>, SyntaxError> {
         if self.cursor.peek()? == b'"' {
             return self.cursor.string()?.decode();
@@ -524,13 +523,13 @@ impl<'t> Transcoder<'t> {
     }
 }
 
-/// A text in a message of its own, and its encoded size.
+/// A text inside of its own message, and the encoded size.
 fn wrapped(tag: u32, text: &[u8]) -> (ValueContent<'_>, usize) {
     let size = bytes_size(tag, bytes_size(WRAPPED, text.len()));
     (ValueContent::Wrapped(text), size)
 }
 
-/// A whole number, also one that is written with a point; zero for anything else.
+/// A whole number, which may be written with a decimal point; zero for any other text.
 fn int(text: &[u8]) -> i64 {
     let whole = std::str::from_utf8(text)
         .ok()
@@ -541,7 +540,7 @@ fn int(text: &[u8]) -> i64 {
 }
 
 fn double(text: &[u8]) -> Option<f64> {
-    // Rust reads names of numbers, too.
+    // The parser of Rust also accepts names such as `inf`.
     let starts = text
         .first()
         .is_some_and(|byte| matches!(byte, b'-' | b'0'..=b'9'));
@@ -549,7 +548,7 @@ fn double(text: &[u8]) -> Option<f64> {
     text.parse().ok()
 }
 
-/// Seconds and nanoseconds; nothing for an absent time.
+/// Writes seconds and nanoseconds; writes nothing for an absent time.
 fn time(text: &str, out: &mut Writer) {
     if let Some(at) = timestamp(text) {
         out.varint(ValueKind::Int.tag(1), at.as_second().cast_unsigned());
@@ -562,7 +561,7 @@ fn timestamp(text: &str) -> Option<Timestamp> {
     second(text.as_bytes()).or_else(|| text.parse().ok())
 }
 
-/// A time in the usual form, `2026-01-02T03:04:05Z`, which needs no general parser.
+/// Parses a time in the usual form `2026-01-02T03:04:05Z` without the general parser.
 fn second(text: &[u8]) -> Option<Timestamp> {
     let text: &[u8; 20] = text.try_into().ok()?;
     let fixed = [text[4], text[7], text[10], text[13], text[16], text[19]];

@@ -9,14 +9,14 @@ use ring::rand::{SecureRandom, SystemRandom};
 /// The prefix of every encrypted value; no JSON object begins with it.
 pub(super) const SEALED: &[u8] = b"k8s:enc:";
 
-/// An encryption key and the prefix of the values that it encrypts.
+/// An encryption key and the prefix of the values that are encrypted with it.
 pub(super) struct Key {
     /// The prefix of values encrypted with this key.
     mark: Vec<u8>,
     key: LessSafeKey,
 }
 
-/// Does not show the key.
+/// The output must not contain the key.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({})", String::from_utf8_lossy(&self.mark))
@@ -24,7 +24,7 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
-    /// A key of 16 or 32 bytes.
+    /// `None` unless the key has 16 or 32 bytes.
     pub(super) fn new(name: &str, bytes: &[u8]) -> Option<Self> {
         let algorithm = match bytes.len() {
             16 => &AES_128_GCM,
@@ -38,8 +38,8 @@ impl Key {
         })
     }
 
-    /// Encrypts a value for one storage key: under another storage key it cannot be decrypted. `None` if the
-    /// system has no random numbers.
+    /// Encrypts a value for one storage key; with another storage key the value cannot be decrypted. `None` if the
+    /// system provides no random numbers.
     pub(super) fn seal(&self, place: &[u8], text: &[u8]) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).ok()?;
@@ -56,7 +56,7 @@ impl Key {
         Some(out)
     }
 
-    /// Decrypts a value that this key has encrypted for this storage key.
+    /// Decrypts a value that was encrypted with this key for this storage key.
     pub(super) fn open(&self, place: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let rest = sealed.strip_prefix(self.mark.as_slice())?;
         let (nonce, rest) = rest.split_at_checked(NONCE_LEN)?;
@@ -71,7 +71,7 @@ impl Key {
         Some(text)
     }
 
-    /// Whether the prefix of a value names this key.
+    /// Whether the prefix of a value contains the name of this key.
     pub(super) fn is_named_by(&self, sealed: &[u8]) -> bool {
         sealed.starts_with(&self.mark)
     }

@@ -1,8 +1,6 @@
-//! Encryption at rest: a store that encrypts the chosen resources at a write and decrypts them at a
-//! read, over another store.
-//!
-//! An encrypted value does not contain its own revision, which is unknown at that time; it is
-//! inserted at decryption. Other values pass unchanged.
+//! Encryption at rest: a store over another store. Writes encrypt the chosen resources, and reads decrypt them.
+//! The encrypted text of an object does not contain its resource version, because the revision is unknown before the
+//! write; the version is inserted at decryption. Other values are not changed.
 
 mod cipher;
 mod config;
@@ -23,24 +21,22 @@ use cipher::{Key, SEALED};
 
 pub use config::{ConfigError, EncryptionConfig};
 
-/// The error of opening a store with a configuration.
+/// The error of opening a store with encryption.
 #[derive(Debug, thiserror::Error)]
 pub enum EncryptionError {
-    /// The store itself failed.
     #[error("read what is stored")]
     Store(#[source] StoreError),
     /// A value is encrypted with a key that is missing or different.
     #[error("{place} cannot be opened: {why}")]
     Sealed {
-        /// The key in the store, which names the object.
+        /// The storage key, which contains the name of the object.
         place: String,
-        /// The cause.
         why: String,
     },
 }
 
-/// Adds encryption to a store, if it is configured. All stored objects are decrypted as a check,
-/// and rewritten if the configuration wants another form: encrypted with the first key, or plain.
+/// Adds encryption to a store, if it is configured. All stored objects are decrypted as a check. Objects that are not
+/// in the configured form (encrypted with the first key, or plain) are rewritten.
 ///
 /// *Errors.* Encrypted objects that no key decrypts, or encrypted objects without a configuration.
 pub async fn over(
@@ -62,7 +58,7 @@ pub async fn over(
     Ok(Arc::new(sealed))
 }
 
-/// Decrypts all encrypted values; returns those that are not stored in the configured form.
+/// Decrypts all encrypted values; returns the values that are not in the configured form.
 async fn check(store: &dyn Store, ring: &Keyring) -> Result<Vec<KeyValue>, EncryptionError> {
     let start = b"/registry/".to_vec();
     let end = Some(end_of(&start));
@@ -86,14 +82,14 @@ async fn check(store: &dyn Store, ring: &Keyring) -> Result<Vec<KeyValue>, Encry
     Ok(stale)
 }
 
-/// All keys with their resources.
+/// All keys, with the resources that they encrypt.
 #[derive(Debug, Default)]
 struct Keyring {
     entries: Vec<config::ResourceProviders>,
 }
 
 impl Keyring {
-    /// The key for new values under a storage key; `None` for plain ones.
+    /// The key for new values of a storage key; `None` for plain text.
     fn writer(&self, place: &[u8]) -> Option<&Key> {
         let entry = self.entries.iter().find(|entry| {
             let mut prefixes = entry.prefixes.iter();
@@ -127,7 +123,6 @@ impl Keyring {
         Ok(Operation::Put { key, value, lease })
     }
 
-    /// The decrypted item.
     fn open(&self, item: KeyValue) -> Result<KeyValue, String> {
         if !item.value.starts_with(SEALED) {
             return Ok(item);
@@ -176,13 +171,13 @@ impl Keyring {
     }
 }
 
-/// The name of the key that a value says it is sealed with.
+/// The key name in the prefix of an encrypted value.
 fn name_of(sealed: &[u8]) -> String {
     let mut parts = sealed.splitn(6, |byte| *byte == b':').skip(4);
     String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned()
 }
 
-/// A store that seals and opens.
+/// A store that encrypts and decrypts.
 struct Encrypted {
     inner: Arc<dyn Store>,
     ring: Arc<Keyring>,

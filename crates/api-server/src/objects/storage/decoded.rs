@@ -1,4 +1,4 @@
-//! Decoded objects that many requests read: namespaces, accounts, classes.
+//! Cache of decoded objects that many requests read: namespaces, accounts, classes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,18 +8,17 @@ use serde_json::Value;
 
 use crate::http::limits::{DECODED_BYTES_MAX, DECODED_OBJECT_BYTES_MAX};
 
-/// Small objects by key, each with the revision that it was decoded at.
-///
-/// There are two generations of the same size: when the younger one is full, it becomes the older
-/// one. An object that is read stays in the younger one, so many objects that are read once do not
-/// displace those that every request reads.
+/// Small objects by key, each with its revision.
+/// The cache has two generations of equal maximum size. When the younger generation is full, it becomes the older
+/// generation. An object that is read moves to the younger generation, so many objects that are read once do not
+/// displace objects that every request reads.
 #[derive(Default)]
 pub(super) struct DecodedObjects(Mutex<Generations>);
 
 #[derive(Default)]
 struct Generations {
     young: HashMap<Arc<[u8]>, Entry>,
-    /// The stored size of the objects of the younger generation.
+    /// The stored size of the objects in the younger generation.
     young_bytes: usize,
     old: HashMap<Arc<[u8]>, Entry>,
 }
@@ -30,7 +29,7 @@ struct Entry {
 }
 
 impl DecodedObjects {
-    /// The decoded form of a stored object; decoded by `decode` at the first read of a revision.
+    /// The decoded form of a stored object; `decode` is called at the first read of a revision.
     pub(super) fn get<E>(
         &self,
         stored: &KeyValue,
@@ -43,7 +42,7 @@ impl DecodedObjects {
             return Ok(object);
         }
         let object = Arc::new(decode()?);
-        // Dropped after the lock is released.
+        // The displaced objects are dropped after the lock is released.
         let _displaced = self.generations(|all| all.insert(stored, object.clone()));
         Ok(object)
     }
@@ -106,7 +105,7 @@ mod tests {
         }
     }
 
-    /// Whether a read decodes.
+    /// Whether a read calls the decoder.
     fn decodes(objects: &DecodedObjects, stored: &KeyValue) -> bool {
         let mut decoded = false;
         let object = objects.get(stored, || {

@@ -13,15 +13,15 @@ use super::Objects;
 use crate::catalog::registry::{Resource, end_of};
 use crate::http::work::block_in_place;
 
-/// The key of an allocation; its prefix is part of the format of stores.
+/// The key of an allocation. The prefix is part of the storage format.
 pub(crate) fn allocation_key(key: &str) -> Vec<u8> {
     format!("/exclusive/{key}").into_bytes()
 }
 
-/// Lets `decide` read the store at its newest state.
+/// Calls `decide` with a reader of the newest state.
 ///
-/// *Errors.* The error of `decide`. If an object could not be read or decoded, 500 in any case: an
-/// unreadable object is not absent, so the decision is invalid.
+/// *Errors.* The error of `decide`; 500 if an object could not be read or decoded, whatever `decide` returns: an
+/// unreadable object is not an absent object, so the decision is invalid.
 pub(crate) fn reading<T>(
     objects: &Objects,
     decide: impl FnOnce(&SyncReads<'_>) -> Result<T, Status>,
@@ -29,7 +29,7 @@ pub(crate) fn reading<T>(
     reading_once(objects, &ReadObjects::default(), decide)
 }
 
-/// As [`reading`]; an object that was read before is not read again.
+/// As [`reading`], but an object is read only once per request.
 ///
 /// *Errors.* As of [`reading`].
 pub(crate) fn reading_once<T>(
@@ -49,8 +49,8 @@ pub(crate) fn reading_once<T>(
     }
 }
 
-/// The first objects that the admission of a request has read, by their keys: several of its rules read the namespace
-/// and the account of a pod.
+/// The first objects that the admission of a request has read, by their keys. Several admission rules read the
+/// namespace and the account of a pod.
 #[derive(Default)]
 pub(crate) struct ReadObjects(Mutex<Vec<ReadObject>>);
 
@@ -58,7 +58,7 @@ pub(crate) struct ReadObjects(Mutex<Vec<ReadObject>>);
 type ReadObject = (Arc<[u8]>, Arc<Value>);
 
 impl ReadObjects {
-    /// As many as most requests read more than once.
+    /// The number of objects that most requests read more than once.
     const MAX: usize = 4;
 
     fn with<T>(&self, look: impl FnOnce(&mut Vec<ReadObject>) -> T) -> T {
@@ -83,13 +83,12 @@ impl ReadObjects {
 }
 
 /// Synchronous reads of the store; only [`reading_once`] creates it.
-///
-/// The embedded store answers from memory at once, unless it reads a thousand objects; else the calling
-/// thread waits, while the runtime moves its other tasks elsewhere.
+/// The embedded store responds from memory at once, unless more than a thousand objects are read. Otherwise the
+/// calling thread blocks, and the runtime moves its other tasks to other threads.
 pub(crate) struct SyncReads<'s> {
     objects: &'s Objects,
     known: &'s ReadObjects,
-    /// The first read that failed.
+    /// The error of the first read that failed.
     failed: OnceLock<Status>,
 }
 
@@ -104,14 +103,14 @@ impl SyncReads<'_> {
         found.map_or_else(|status| self.note(status), |found| found.items)
     }
 
-    /// Notes that a decision cannot be made.
+    /// Records that a decision cannot be made.
     fn note<T: Default>(&self, status: Status) -> T {
         // Only the first failure is reported.
         let _ = self.failed.set(status);
         T::default()
     }
 
-    /// A decoded object; none, and a note, if it is unreadable.
+    /// A decoded object; `None`, and a recorded error, if the object is unreadable.
     fn readable<T>(&self, item: &KeyValue, decoded: Result<T, Status>) -> Option<T> {
         match decoded {
             Ok(object) => Some(object),
@@ -136,7 +135,7 @@ impl SyncReads<'_> {
         })
     }
 
-    /// The objects of a namespace whose stored form contains all these words; other objects are not decoded.
+    /// The objects of a namespace whose stored form contains all these words. Other objects are not decoded.
     pub(crate) fn list_with(
         &self,
         group: &str,
@@ -183,7 +182,7 @@ impl ObjectReader for SyncReads<'_> {
         };
         let found = self.range(range).pop()?;
         let object = self.shared(&resource, &found)?;
-        // A key of several kinds has an object in several forms.
+        // If several kinds use one key, the decoded form depends on the kind, so the object is not cached.
         if resource.is_shown_as_stored() {
             self.known.add(found.key, &object);
         }

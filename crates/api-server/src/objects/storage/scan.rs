@@ -1,4 +1,4 @@
-//! Parts of an encoded object, found in its bytes without a decoded tree.
+//! Finds parts of an encoded object in its bytes, without decoding.
 
 use std::fmt::Display;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use object_model::Status;
 const METADATA: &str = "metadata";
 /// The path of the managed fields.
 pub(super) const MANAGED_FIELDS: [&str; 2] = [METADATA, "managedFields"];
-/// The text in front of their list, which follows another member in each encoded object.
+/// The text in front of the list. In each encoded object the list follows another member.
 const BEFORE_MANAGED_FIELDS: &[u8] = b",\"managedFields\":";
 
 /// The metadata of an object, as JSON.
@@ -19,8 +19,8 @@ pub(crate) fn metadata(encoded: &[u8]) -> Option<&[u8]> {
     find(encoded, &[METADATA]).unwrap_or_default()
 }
 
-/// The place of the managed fields in an object, with the comma in front of them, if the writer of the object has
-/// named it.
+/// The byte range of the managed fields in an object, with the comma in front of them; `None` if the writer of the
+/// object recorded no range.
 fn named(encoded: &[u8], omittable: Omittable) -> Option<Range<usize>> {
     let is_theirs = |place: &Range<usize>| {
         let text = encoded.get(place.clone());
@@ -29,14 +29,15 @@ fn named(encoded: &[u8], omittable: Omittable) -> Option<Range<usize>> {
     omittable.range().filter(is_theirs)
 }
 
-/// The place of the list of managed fields in a stored object, if the writer of the object has named it.
+/// The byte range of the list of managed fields in a stored object; `None` if the writer of the object recorded no
+/// range.
 pub(super) fn managed_fields_named(stored: &KeyValue) -> Option<Range<usize>> {
     let place = named(&stored.value, stored.omittable)?;
     Some(place.start + BEFORE_MANAGED_FIELDS.len()..place.end)
 }
 
-/// The metadata of a stored object without its managed fields, as JSON: the text in front of these, and that
-/// behind them.
+/// The metadata of a stored object without its managed fields, as JSON: the text in front of the managed fields, and
+/// the text behind them.
 pub(crate) fn metadata_without_managed_fields(stored: &KeyValue) -> [&[u8]; 2] {
     let encoded = &stored.value;
     let found = match named(encoded, stored.omittable) {
@@ -53,7 +54,7 @@ pub(crate) fn metadata_without_managed_fields(stored: &KeyValue) -> [&[u8]; 2] {
         return [metadata(encoded).unwrap_or(b"{}"), b""];
     };
     let end = match encoded.get(whole.end) {
-        // The store has them as the last member: nobody need look for the end of the metadata.
+        // The managed fields are the last member, so the end of the metadata follows directly.
         Some(b'}') => whole.end + 1,
         _ => within + metadata(encoded).map_or(0, <[u8]>::len),
     };
@@ -156,7 +157,7 @@ mod tests {
             assert_eq!(text[place], managed.to_string().into_bytes());
             assert_eq!(managed_fields_named(&unknown), None);
         }
-        // A place of other bytes is not believed.
+        // A recorded range that does not contain the managed fields is ignored.
         let text = Bytes::from(name("}}"));
         for place in [1..5, text.len() - 1..text.len() + 9] {
             assert_eq!(without_managed_fields(&text, Omittable::at(place)), text);

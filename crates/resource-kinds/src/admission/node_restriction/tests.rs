@@ -1,4 +1,4 @@
-//! The plug-in's whole table: the writes of a node, and the messages of refusals.
+//! Tests of the plug-in: the writes of a node, and the messages of refusals.
 
 use serde_json::json;
 
@@ -42,7 +42,7 @@ fn why(request: &AdmissionRequest<'_>, object: &Value) -> String {
     outcome.map_or_else(|status| status.message, |()| String::new())
 }
 
-/// Changes one field, by its pointer.
+/// The object with another value at a JSON pointer.
 fn with(object: &Value, pointer: &str, value: Value) -> Value {
     let mut changed = object.clone();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -50,7 +50,8 @@ fn with(object: &Value, pointer: &str, value: Value) -> Value {
     changed
 }
 
-/// Checks that each is refused with words that contain those given; none means allowed.
+/// Checks that each request is refused with a message that contains the given text; an empty text means that the
+/// request is allowed.
 fn check_all(request: &AdmissionRequest<'_>, cases: &[(&str, Value)]) {
     for (expected, object) in cases {
         let why = why(request, object);
@@ -251,7 +252,7 @@ fn a_node_keeps_to_its_own_node_and_does_not_steer_pods() {
     for (old, host, expected) in [
         ("n1", "n2", modify),
         ("n2", "n1", ""),
-        // An administrator's choice stays.
+        // A label that an administrator has set may stay.
         ("n2", "n2", ""),
     ] {
         let old = called(old);

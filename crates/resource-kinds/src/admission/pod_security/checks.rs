@@ -1,5 +1,4 @@
-//! The single rules of the Pod Security Standards (as of Kubernetes 1.36), each with the words of
-//! the original.
+//! The single rules of the Pod Security Standards (as of Kubernetes 1.36), each with Kubernetes' message.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +12,7 @@ use super::words::{
 
 type Check = fn(&Value) -> Option<Violation>;
 
-/// In the order of the message.
+/// The rules are in the order of their messages.
 const BASELINE: &[Check] = &[
     app_armor,
     capabilities_baseline,
@@ -29,7 +28,7 @@ const BASELINE: &[Check] = &[
     host_process,
 ];
 
-/// Some of the baseline's rules have stricter ones in their place.
+/// Some rules of the level `restricted` replace rules of the level `baseline`.
 const RESTRICTED: &[Check] = &[
     app_armor,
     host_namespaces,
@@ -119,7 +118,7 @@ const DEFAULT_CAPABILITIES: &[&str] = &[
     "SYS_CHROOT",
 ];
 
-/// Containers that add capabilities beyond those allowed, in words; `None` if there are none.
+/// The message about containers that add capabilities which are not allowed; `None` if there are no such containers.
 fn added_capabilities(pod: &Value, allowed: &[&str]) -> Option<String> {
     let mut all: BTreeSet<&str> = BTreeSet::new();
     let names = bad(pod, |container| {

@@ -32,7 +32,7 @@ const WARN: Mode = Mode {
 };
 
 const LATEST: &str = "latest";
-/// The largest number of existing pods that are checked when a namespace becomes stricter.
+/// Maximum number of existing pods that are checked when the level of a namespace becomes stricter.
 const PODS_MAX: usize = 3000;
 
 /// A level of the Pod Security Standards.
@@ -47,11 +47,11 @@ enum Level {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Standard {
     level: Level,
-    /// The latest version, if absent.
+    /// `None` means the latest version.
     version: Option<String>,
 }
 
-/// The labels of a namespace.
+/// The levels in the labels of a namespace.
 #[derive(Debug)]
 struct Policy {
     enforce: Standard,
@@ -78,7 +78,7 @@ impl Standard {
             None | Some("privileged") => Level::Privileged,
             Some("baseline") => Level::Baseline,
             Some("restricted") => Level::Restricted,
-            // An invalid value enforces the strictest level, and produces no warnings.
+            // An invalid value enforces the strictest level, and causes no warnings.
             Some(_) if mode.level == ENFORCE.level => Level::Restricted,
             Some(_) => Level::Privileged,
         };
@@ -97,7 +97,7 @@ impl Standard {
         }
     }
 
-    /// The violations of a pod, to follow `violates` or `would violate`.
+    /// The text about the violations of a pod that follows `violates` or `would violate` in messages.
     fn complaint(&self, pod: &Value) -> Option<String> {
         let all: Vec<String> = self
             .violations(pod)
@@ -138,7 +138,7 @@ impl Policy {
         let fine = errors.is_empty();
         Standard::read(labels, AUDIT, &mut errors);
         let mut warn = Standard::read(labels, WARN, &mut errors);
-        // An enforcing namespace also warns about templates whose pods it would refuse.
+        // An enforcing namespace also warns about a pod template whose pods it would refuse.
         let silent = !labels.contains_key(WARN.level);
         if silent && fine && enforce.level > warn.level {
             warn.level = enforce.level;
@@ -233,7 +233,7 @@ fn images(pod: &Value) -> Vec<(&Value, &Value)> {
         .collect()
 }
 
-/// The pods that something makes.
+/// The pod template of a workload.
 fn template<'o>(request: &AdmissionRequest<'_>, object: &'o Value) -> Option<&'o Value> {
     if !request.subresource.is_empty() || request.operation == Operation::Delete {
         return None;
@@ -249,7 +249,7 @@ fn template<'o>(request: &AdmissionRequest<'_>, object: &'o Value) -> Option<&'o
     found.is_object().then_some(found)
 }
 
-/// Labels that cannot be read are refused, unless they were there before.
+/// Refuses labels that cannot be parsed, unless the stored namespace has them already.
 fn check_labels(request: &AdmissionRequest<'_>, object: &Value) -> Result<(), Status> {
     let errors = Policy::of(object).errors;
     let before = request.old.map(|old| Policy::of(old).errors);

@@ -29,7 +29,7 @@ pub(super) fn text<'v>(value: &'v Value, field: &str) -> &'v str {
     value[field].as_str().unwrap_or_default()
 }
 
-/// All containers, in the order in which messages list them.
+/// All containers, in the order of the messages.
 pub(super) fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     ["initContainers", "containers", "ephemeralContainers"]
         .into_iter()
@@ -60,7 +60,7 @@ pub(super) fn told(names: &[&str]) -> String {
     format!("{word} {}", quoted(names))
 }
 
-/// `pod and container "a"`; empty if none sets it.
+/// `pod and container "a"`; empty if neither the pod nor a container sets the value.
 pub(super) fn setters(pod: bool, names: &[&str]) -> String {
     let mut all = Vec::new();
     if pod {
@@ -72,7 +72,7 @@ pub(super) fn setters(pod: bool, names: &[&str]) -> String {
     all.join(" and ")
 }
 
-/// The setters of a forbidden value in the security context, and the values.
+/// The pod and the containers that set a forbidden value in their security context, and the values.
 pub(super) fn bad_values<'p>(
     pod: &'p Value,
     field: &str,

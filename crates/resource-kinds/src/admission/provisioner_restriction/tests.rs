@@ -1,4 +1,4 @@
-//! The plug-in's table: each write of a provisioner, and the messages of refusals.
+//! Tests of the plug-in: each write of a provisioner, and the messages of refusals.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::super::testing::{Objects, request};
 use super::*;
 
-/// A cluster as the provisioner of `n1` asks it; without a node as the one of the server's process.
+/// A cluster, and the node in the token of the provisioner; without a node, the provisioner of the server's process.
 struct Asked(Objects, Option<&'static str>);
 
 impl ObjectReader for Asked {
@@ -27,7 +27,7 @@ impl ObjectReader for Asked {
     }
 }
 
-/// A volume of a claim, as the provisioner of a node makes it.
+/// The volume of a claim, as the provisioner of a node creates it.
 fn volume(claim: &str, node: &str) -> Value {
     json!({
         "metadata": {
@@ -45,7 +45,7 @@ fn volume(claim: &str, node: &str) -> Value {
     })
 }
 
-/// A claim that the scheduler has sent to a node; without a node one that waits.
+/// A claim that the scheduler has assigned to a node; without a node, the claim waits.
 fn claim(name: &str, class: &str, node: Option<&str>, bound_to: &str) -> Value {
     let mut claim = json!({
         "metadata": {"name": name, "namespace": "d", "uid": name,
@@ -106,7 +106,7 @@ fn asks(
     }
 }
 
-/// Changes one field, by its pointer.
+/// The object with another value at a JSON pointer.
 fn with(object: &Value, pointer: &str, value: Value) -> Value {
     let mut changed = object.clone();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -114,7 +114,8 @@ fn with(object: &Value, pointer: &str, value: Value) -> Value {
     changed
 }
 
-/// Checks that each is refused with words that contain those given; none means allowed.
+/// Checks that each request is refused with a message that contains the given text; an empty text means that the
+/// request is allowed.
 fn check_all(request: &AdmissionRequest<'_>, cases: &[(&str, Value)]) {
     for (expected, object) in cases {
         let why = why_from(Some("n1"), request, object);
@@ -309,7 +310,7 @@ fn the_status_of_a_claim_follows_a_volume_of_the_node() {
     }
 }
 
-/// Before its volume is bound, a claim for a directory of an NFS export gets conditions only.
+/// Before its volume is bound, the provisioner may only write conditions of a claim for a directory of an NFS export.
 #[test]
 fn a_claim_for_a_directory_gets_conditions() {
     for (class, selected, expected) in [
@@ -433,7 +434,7 @@ fn the_provisioner_of_the_servers_process_and_other_users_are_not_restricted() {
     assert_eq!(why_from(Some("n1"), &other, &object), "");
 }
 
-/// A directory of an NFS export for a claim of a class.
+/// A directory of an NFS export, for a claim of a class.
 fn directory(claim: &str, class: &str, path: &str) -> Value {
     json!({
         "metadata": {"name": format!("pvc-{claim}"), "finalizers": [REMOVAL_FINALIZER],

@@ -13,12 +13,10 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, workload};
 
-/// The binding of a policy: its scope, its parameters, and the actions of a validating one.
+/// The binding of a policy: its scope, its parameters, and the actions of a validating policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyBinding {
-    /// MutatingAdmissionPolicyBinding.
     Mutating,
-    /// ValidatingAdmissionPolicyBinding.
     Validating,
 }
 

@@ -13,12 +13,10 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
-/// A list of admission webhooks: mutating or validating ones.
+/// A list of mutating or validating admission webhooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebhookConfiguration {
-    /// MutatingWebhookConfiguration.
     Mutating,
-    /// ValidatingWebhookConfiguration.
     Validating,
 }
 
@@ -140,7 +138,7 @@ fn check(hook: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// A name of at least three parts.
+/// Checks that the name has at least three parts.
 fn qualified(name: &str) -> Vec<String> {
     let errors = names::dns_subdomain(name);
     if errors.is_empty() && name.split('.').count() < 3 {

@@ -11,8 +11,8 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::well_known::labels::API_SERVICE_AUTOMANAGED;
 
-/// apiregistration.k8s.io/v1 APIService: one version of one group. All of them are local: the
-/// server does not proxy to extension servers.
+/// apiregistration.k8s.io/v1 APIService: one version of one group. All services are local: the server does not proxy
+/// to extension API servers.
 #[derive(Debug)]
 pub struct APIService;
 
@@ -36,7 +36,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::AGE,
 ];
 
-/// The object for a group and version that this server serves itself.
+/// The object for a group and version that this server itself serves.
 pub fn local_service(group: &str, version: &str) -> Value {
     let name = format!("{version}.{group}");
     let (first, next) = if group.is_empty() {
@@ -72,7 +72,7 @@ impl Kind for APIService {
     }
 
     fn name_errors(&self, name: &str) -> Vec<String> {
-        // The core group's is `v1.`.
+        // The name for the core group is `v1.`.
         names::path_segment(name)
     }
 

@@ -9,7 +9,6 @@ use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 
-/// apps/v1 ControllerRevision.
 #[derive(Debug)]
 pub struct ControllerRevision;
 
@@ -34,7 +33,7 @@ impl Kind for ControllerRevision {
         INFO
     }
 
-    /// A revision's number is written even if it is zero.
+    /// No defaults: the revision number is written even if it is zero.
     fn default(&self, _object: &mut Value) {}
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
@@ -70,7 +69,7 @@ impl Printer for ControllerRevision {
     }
 }
 
-/// `statefulset.apps/web`
+/// For example `statefulset.apps/web`.
 fn shown(owner: &Field<'_, '_>) -> String {
     let kind = owner.get("kind").text().to_lowercase();
     let name = owner.get("name").text();

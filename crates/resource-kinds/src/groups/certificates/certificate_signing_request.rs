@@ -16,7 +16,6 @@ use crate::kind::{
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 
-/// certificates.k8s.io/v1 CertificateSigningRequest.
 #[derive(Debug)]
 pub struct CertificateSigningRequest;
 
@@ -52,7 +51,7 @@ const COLUMNS: &[Column<'static>] = &[
     ),
 ];
 
-/// Minimum requested validity, in seconds.
+/// Minimum requested lifetime, in seconds.
 const LIFE_MIN: i64 = 600;
 
 /// The usages of a certificate.
@@ -82,7 +81,7 @@ const USAGES: &[&str] = &[
     "timestamping",
 ];
 
-/// Conditions that are never removed and are always true.
+/// Conditions that cannot be removed, and whose status is always `True`.
 const LASTING: &[&str] = &[condition::APPROVED, condition::DENIED, condition::FAILED];
 
 impl Kind for CertificateSigningRequest {
@@ -92,7 +91,7 @@ impl Kind for CertificateSigningRequest {
 
     fn default(&self, _object: &mut Value) {}
 
-    /// Admission sets the requester.
+    /// Admission sets the requester, so the fields in the request are removed.
     fn prepare_create(&self, object: &mut Value) {
         parts::remove(object, "status");
         if let Some(spec) = parts::entry(object, "spec") {
@@ -214,7 +213,7 @@ impl Selectable for CertificateSigningRequest {
     }
 }
 
-/// `Approved,Issued`
+/// For example `Approved,Issued`.
 fn state(object: &Value) -> String {
     let status = Field::of(object, "status");
     let words = [
@@ -238,7 +237,7 @@ fn has(status: &Field<'_, '_>, kind: &str) -> bool {
     conditions.items().any(|one| one.get("type").text() == kind)
 }
 
-/// A condition without a transition time gets its update time.
+/// A condition without a transition time gets its update time as transition time.
 fn date_conditions(object: &mut Value) {
     let Some(status) = object.get_mut("status") else {
         return;

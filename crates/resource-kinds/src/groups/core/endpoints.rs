@@ -11,7 +11,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::addresses::{check_endpoint_ip, check_port_and_protocol};
 use crate::validation::field::{Field, Rules};
 
-/// core/v1 Endpoints.
 #[derive(Debug)]
 pub struct Endpoints;
 
@@ -36,7 +35,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::AGE,
 ];
 
-/// Maximum number of endpoints in a row.
+/// Maximum number of endpoints in a table row.
 const SHOWN: usize = 3;
 
 impl Kind for Endpoints {

@@ -12,7 +12,6 @@ use crate::validation::claim;
 use crate::validation::field::Field;
 use crate::well_known::annotations::{PVC_PROTECTION, STORAGE_CLASS};
 
-/// core/v1 PersistentVolumeClaim.
 #[derive(Debug)]
 pub struct PersistentVolumeClaim;
 
@@ -111,12 +110,12 @@ impl Printer for PersistentVolumeClaim {
     }
 }
 
-/// A change of attributes that was never made may be taken back; others cannot be undone, as drivers do not
-/// keep the attributes from before.
+/// A change of attributes that was not applied yet may be withdrawn. Another change cannot be undone, because drivers
+/// do not store the previous attributes.
 const KEEPS_ATTRIBUTES: &str =
     "update to nil is forbidden when status.currentVolumeAttributesClassName is not nil";
 
-/// `dataSource` is the old name of `dataSourceRef`; a claim carries both where both can say it.
+/// `dataSource` is the old name of `dataSourceRef`; a claim has both if both can express the source.
 fn both_data_sources(claim: &mut Value) {
     let Some(spec) = parts::entry(claim, "spec") else {
         return;
@@ -130,7 +129,7 @@ fn both_data_sources(claim: &mut Value) {
     }
 }
 
-/// The class of a claim or volume: from the field, or from the old annotation.
+/// The class of a claim or volume, from the field or from the old annotation.
 pub(super) fn class_of(object: &Value) -> String {
     let beta = object["metadata"]["annotations"][STORAGE_CLASS].as_str();
     let class = beta.or_else(|| object["spec"]["storageClassName"].as_str());
@@ -141,8 +140,8 @@ fn storage_request(object: &Value) -> Quantity {
     Quantity::from_json(&object["spec"]["resources"]["requests"]["storage"]).unwrap_or_default()
 }
 
-/// `statefulset.md` 11.12: a bound claim may ask for more (or, after a failed growth, for less),
-/// the binder may fill in the volume, the class may be filled in once.
+/// `statefulset.md` 11.12: a bound claim may request more (or, after a failed expansion, less); the binder may set
+/// the volume name; the class may be set once.
 fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut comparable = object["spec"].clone();

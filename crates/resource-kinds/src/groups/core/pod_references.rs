@@ -1,11 +1,11 @@
-//! The Secrets, ConfigMaps and claims that a pod names, in any of its fields.
+//! The Secrets, ConfigMaps and claims to which any field of a pod refers.
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Volume;
 use serde_json::Value;
 
-/// A kind of objects that pods name.
+/// A kind of objects to which pods refer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReferencedKind {
     Secrets,
@@ -13,7 +13,7 @@ pub enum ReferencedKind {
 }
 
 impl ReferencedKind {
-    /// The fields of that name refer to such an object, and the fields therein that name it.
+    /// The fields with this key refer to such an object; returns the fields inside of them that contain its name.
     fn fields(self, key: &str) -> &'static [&'static str] {
         match (self, key) {
             (
@@ -31,14 +31,14 @@ impl ReferencedKind {
     }
 }
 
-/// The names in a pod's spec: of all its containers, its volumes and its pull secrets.
+/// The names in a pod's spec: in all containers, volumes and image pull secrets.
 pub fn names(spec: &Value, kind: ReferencedKind) -> BTreeSet<&str> {
     let mut found = BTreeSet::new();
     collect(spec, kind, &mut found);
     found
 }
 
-/// The names of the claims that a pod uses, ephemeral ones included.
+/// The names of the claims that a pod uses, including claims of ephemeral volumes.
 pub fn claims(pod: &Value) -> impl Iterator<Item = String> {
     let own = pod["metadata"]["name"].as_str().unwrap_or_default();
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
@@ -54,8 +54,8 @@ pub fn claims(pod: &Value) -> impl Iterator<Item = String> {
     })
 }
 
-/// The claim of a volume of the pod with this name, referenced or ephemeral, and whether the pod mounts it
-/// read-only.
+/// The claim of a volume in the pod with this name, and whether the pod mounts the claim read-only. The claim can be
+/// referenced or ephemeral.
 pub fn claim_of(pod: &str, volume: &Volume) -> Option<(String, bool)> {
     if let Some(source) = &volume.persistent_volume_claim {
         return Some((source.claim_name.clone(), source.read_only == Some(true)));
@@ -64,7 +64,8 @@ pub fn claim_of(pod: &str, volume: &Volume) -> Option<(String, bool)> {
     Some((format!("{pod}-{}", volume.name), false))
 }
 
-/// The names of the ResourceClaims that a pod uses; those created for it are in its status.
+/// The names of the ResourceClaims that a pod uses. The names of claims that were created for the pod are in its
+/// status.
 pub fn resource_claims(pod: &Value) -> BTreeSet<&str> {
     let named = pod["spec"]["resourceClaims"].as_array();
     let made = pod["status"]["resourceClaimStatuses"].as_array();

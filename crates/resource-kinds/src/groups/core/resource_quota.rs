@@ -11,7 +11,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::quota::scopes;
 use crate::validation::field::{Field, Rules};
 
-/// core/v1 ResourceQuota.
 #[derive(Debug)]
 pub struct ResourceQuota;
 
@@ -121,7 +120,8 @@ mod tests {
             "containers": [{"name": "c", "image": "i"}]}})
     }
 
-    /// findings-2 S46: no pod of a namespace keeps those of others away if its quota says so.
+    /// findings-2 S46: with a quota on this scope, no pod of a namespace can prevent the scheduling of pods of other
+    /// namespaces.
     #[test]
     fn a_quota_counts_pods_with_an_affinity_to_other_namespaces() {
         let by_scopes = json!({"hard": {"pods": "0"}, "scopes": [CROSS_NAMESPACE]});
@@ -158,7 +158,7 @@ mod tests {
             let plain = json!({"spec": {"containers": []}});
             assert_eq!(charge(&quota, PODS, None, Some(&plain)), Ok(None));
         }
-        // Kubernetes decodes and fills in a pod before its quota is charged.
+        // Kubernetes decodes a pod and sets its defaults before it charges the quota.
         let term = with("namespaceSelector", json!({}));
         let pod = affine("podAntiAffinity", term, false);
         let mut pod = Pod.decode(pod).unwrap();
@@ -234,7 +234,7 @@ mod tests {
                 "{spec}: {found:?}"
             );
         }
-        // An amount of another program may have any scope.
+        // A resource that is unknown to quotas may have any scope.
         let own = json!({"hard": {"count/widgets.example.com": "1"}, "scopes": ["BestEffort"]});
         assert_eq!(errors(own), [""; 0]);
     }

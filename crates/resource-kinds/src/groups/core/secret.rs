@@ -13,7 +13,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::well_known::limits;
 
-/// core/v1 Secret.
 #[derive(Debug)]
 pub struct Secret;
 

@@ -14,14 +14,13 @@ use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 use crate::well_known::{labels, limits};
 
-/// Namespace and name of the Service that a slice belongs to, if it belongs to one.
+/// Namespace and name of the Service of a slice; `None` if the slice belongs to no Service.
 pub fn service_of(slice: &api::EndpointSlice) -> Option<(&str, &str)> {
     let name = slice.metadata.labels.as_ref()?.get(labels::SERVICE_NAME)?;
     let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
     Some((namespace, name))
 }
 
-/// discovery.k8s.io/v1 EndpointSlice.
 #[derive(Debug)]
 pub struct EndpointSlice;
 
@@ -48,7 +47,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::AGE,
 ];
 
-/// Maximum number of ports or endpoints in a row.
+/// Maximum number of ports or endpoints in a table row.
 const SHOWN: usize = 3;
 
 impl Kind for EndpointSlice {
@@ -56,7 +55,7 @@ impl Kind for EndpointSlice {
         INFO
     }
 
-    /// A list of endpoints is written even if it is empty.
+    /// An empty list of endpoints is written, too.
     fn decode(&self, object: Value) -> Result<Value, String> {
         let mut slice = self.info().decode(object)?;
         parts::fill(&mut slice, "endpoints", json!([]));

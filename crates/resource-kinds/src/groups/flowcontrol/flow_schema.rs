@@ -13,7 +13,6 @@ use crate::kind::{Kind, KindInfo, StatusUpdate, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 
-/// flowcontrol.apiserver.k8s.io/v1 FlowSchema.
 #[derive(Debug)]
 pub struct FlowSchema;
 
@@ -68,7 +67,7 @@ const VERBS: &[&str] = &[
     "watch",
 ];
 
-/// The schemas with a fixed spec.
+/// The mandatory schemas, whose specs are fixed.
 static FIXED: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let mut all = mandatory();
     all.retain(|object| object["kind"] == INFO.kind);
@@ -118,7 +117,7 @@ impl Printer for FlowSchema {
         ]
     }
 
-    /// Rows are in the order in which requests are matched.
+    /// Rows are in the order in which schemas are matched.
     fn row_rank(&self, object: &Value) -> i64 {
         object["spec"]["matchingPrecedence"]
             .as_i64()
@@ -242,7 +241,7 @@ fn has_wildcard(list: &Field<'_, '_>) -> bool {
     list.items().any(|item| item.text() == "*")
 }
 
-/// A wildcard must be the only item.
+/// Checks that a wildcard, if present, is the only item.
 fn check_wildcard(list: &Field<'_, '_>, what: &str, errors: &mut Vec<FieldError>) {
     if list.len() > 1 && has_wildcard(list) {
         let text = format!("if '*' is present, must not specify other {what}");
@@ -304,7 +303,7 @@ fn check_path_rule(rule: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The error of a path.
+/// The error for a path; `None` if the path is valid.
 fn path_refusal(path: &str) -> Option<&'static str> {
     let stars = path.matches('*').count();
     match path {

@@ -19,18 +19,18 @@ pub const SCHEMAS: &str = "flowschemas";
 /// The resource of PriorityLevelConfigurations.
 pub const LEVELS: &str = "prioritylevelconfigurations";
 
-/// The name of the schema and of the level without limits.
+/// The name of the FlowSchema and of the priority level without limits.
 pub const EXEMPT: &str = "exempt";
-/// The name of the schema and of the level for requests that match no other schema.
+/// The name of the FlowSchema, and of its priority level, for requests that match no other schema.
 pub const CATCH_ALL: &str = "catch-all";
 
-/// The condition of a FlowSchema: whether its level is missing.
+/// The condition of a FlowSchema: whether its priority level does not exist.
 pub const DANGLING: &str = "Dangling";
 
 /// The default of `matchingPrecedence`.
 const PRECEDENCE_DEFAULT: i64 = 1000;
 
-/// Condition types must be unique.
+/// Checks that condition types are unique.
 fn check_conditions(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut seen: Vec<&str> = Vec::new();

@@ -13,7 +13,6 @@ use crate::kind::{Kind, KindInfo, StatusUpdate, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
 
-/// flowcontrol.apiserver.k8s.io/v1 PriorityLevelConfiguration.
 #[derive(Debug)]
 pub struct PriorityLevelConfiguration;
 
@@ -52,10 +51,10 @@ const QUEUES_DEFAULT: i64 = 64;
 const HAND_DEFAULT: i64 = 8;
 const LENGTH_DEFAULT: i64 = 50;
 const QUEUES_MAX: i64 = 10_000_000;
-/// A hand is dealt from a hash of this many bits.
+/// The queues of a hand are chosen from a hash of this many bits.
 const HASH_BITS: i64 = 60;
 
-/// The levels with a fixed spec.
+/// The mandatory levels, whose specs are fixed.
 static FIXED: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let mut all = mandatory();
     all.retain(|object| object["kind"] == INFO.kind);
@@ -169,7 +168,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// The error of a mandatory level's spec. The shares of the exempt one may be changed.
+/// The error for the spec of a mandatory level. The shares of the level `exempt` may be changed.
 fn fixed_refusal(name: &str, spec: &Value, fixed: &Value) -> Option<String> {
     let mut wanted = fixed.clone();
     if name != EXEMPT {
@@ -251,7 +250,7 @@ fn check_queuing(queuing: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// About how many bits of a hash are used up to deal a hand.
+/// The approximate number of hash bits that the choice of a hand needs.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

@@ -10,7 +10,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::advice;
 use crate::validation::field::{Field, Rules};
 
-/// networking.k8s.io/v1 IngressClass.
 #[derive(Debug)]
 pub struct IngressClass;
 
@@ -79,7 +78,7 @@ impl Printer for IngressClass {
     }
 }
 
-/// Longest name of a controller.
+/// Maximum length of a controller's name.
 const CONTROLLER_CHARS_MAX: usize = 250;
 
 fn validate(object: &Value) -> Vec<FieldError> {

@@ -12,7 +12,7 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::well_known::labels::{IP_FAMILY, IP_MANAGED_BY};
 
-/// networking.k8s.io/v1 IPAddress: one address and its owner.
+/// networking.k8s.io/v1 IPAddress: one address and the object that uses it.
 #[derive(Debug)]
 pub struct IPAddress;
 
@@ -90,7 +90,7 @@ impl Selectable for IPAddress {
     }
 }
 
-/// The object for an address that an object of the core group has.
+/// The IPAddress for the address of an object of the core group.
 pub(crate) fn address_of(address: &str, resource: &str, owner: &Value) -> Value {
     let metadata = &owner["metadata"];
     json!({
@@ -105,7 +105,7 @@ pub(crate) fn address_of(address: &str, resource: &str, owner: &Value) -> Value 
     })
 }
 
-/// `services/default/kubernetes`
+/// For example `services/default/kubernetes`.
 fn parent(parent: &Value) -> String {
     let text = |field: &str| parent[field].as_str().unwrap_or_default();
     if !parent.is_object() {

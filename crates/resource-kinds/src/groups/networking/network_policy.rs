@@ -13,7 +13,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::{addresses, metadata, workload};
 
-/// networking.k8s.io/v1 NetworkPolicy.
 #[derive(Debug)]
 pub struct NetworkPolicy;
 
@@ -125,7 +124,7 @@ fn check_peer(peer: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A port is a number, with the end of a range or without, or a name.
+/// Checks a port: a number, optionally with the end of a range, or a name.
 fn check_port(port: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_one_of(&port.get("protocol"), addresses::PROTOCOLS);
     let (first, last) = (port.get("port"), port.get("endPort"));
@@ -180,7 +179,7 @@ fn check_block(block: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A range of addresses of either family, by the bits of an address at the top of a number.
+/// An address range of either family. The bits of the address are the most significant bits of the number.
 struct Block {
     is_v4: bool,
     address: u128,

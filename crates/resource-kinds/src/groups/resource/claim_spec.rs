@@ -10,7 +10,7 @@ use super::lists::{by_name, itself, list, set};
 use crate::json::parts;
 use crate::validation::field::{Field, Rules};
 
-/// Maximum number of requests of a claim, and of devices of a claim.
+/// Maximum number of requests, and of devices, of a claim.
 pub(super) const REQUESTS_MAX: usize = 32;
 /// Maximum number of entries of `config`.
 pub(super) const CONFIG_MAX: usize = 32;
@@ -19,13 +19,13 @@ const SELECTORS_MAX: usize = 32;
 const ALTERNATIVES_MAX: usize = 8;
 const TOLERATIONS_MAX: usize = 16;
 const EXPRESSION_BYTES_MAX: usize = 10 * 1024;
-/// Maximum size of the configuration for a driver in bytes.
+/// Maximum size of the configuration for a driver, in bytes.
 pub(super) const PARAMETERS_BYTES_MAX: usize = 10 * 1024;
 
 const NO_SUCH_REQUEST: &str = "must be the name of a request in the claim or the name of a request \
                                and a subrequest separated by '/'";
 
-/// The requests of a claim, each with its alternatives.
+/// The requests of a claim, each with its subrequests.
 pub(super) type Requests = BTreeMap<String, BTreeSet<String>>;
 
 /// The names of the requests in the `devices` of a claim.
@@ -130,7 +130,7 @@ fn exact(request: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     list(&tolerations, TOLERATIONS_MAX, &toleration, errors);
 }
 
-/// Checks the selectors of devices. Admission checks whether the expressions parse.
+/// Checks the selectors of devices. Admission checks whether the expressions can be parsed.
 pub(super) fn selectors(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let selector = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| {
         let (cel, expression) = (at.get("cel"), at.get_path("cel.expression"));
@@ -208,7 +208,7 @@ pub(super) fn configuration(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     raw(&parameters, PARAMETERS_BYTES_MAX, errors);
 }
 
-/// Checks data of a driver: an object of a bounded size.
+/// Checks data of a driver: an object of limited size.
 pub(super) fn raw(at: &Field<'_, '_>, max: usize, errors: &mut Vec<FieldError>) {
     if !at.is_set() {
         errors.push(at.required(""));

@@ -24,7 +24,7 @@ const INTERFACE_BYTES_MAX: usize = 256;
 const HARDWARE_ADDRESS_BYTES_MAX: usize = 128;
 const TOLERATIONS_MAX: usize = 16;
 
-/// The identity of a device, or of a share of one.
+/// The identity of a device, or of a share of a device.
 fn device_key(device: &Value) -> [String; 4] {
     ["driver", "pool", "device", "shareID"]
         .map(|field| device[field].as_str().unwrap_or_default().to_owned())
@@ -109,7 +109,7 @@ fn new_allocation(allocation: &Field<'_, '_>, known: &Requests, errors: &mut Vec
         request_names(&at.get("requests"), known, errors);
         configuration(at, errors);
     };
-    // Configuration of the class, and of the claim.
+    // The list contains the configuration of the class and of the claim.
     list(&devices.get("config"), 2 * CONFIG_MAX, &config, errors);
     let nodes = allocation.get("nodeSelector");
     if nodes.is_set() {
@@ -129,7 +129,7 @@ fn result(at: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Checks the conditions of a device before a pod is bound.
+/// Checks the conditions of a device that must be true before a pod is bound.
 pub(super) fn binding_conditions(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let good = at.get("bindingConditions");
     let bad = at.get("bindingFailureConditions");

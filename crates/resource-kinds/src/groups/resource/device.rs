@@ -15,7 +15,7 @@ const CONSUMPTIONS_MAX: usize = 2;
 const COUNTERS_MAX: usize = 32;
 const OPTIONS_MAX: usize = 10;
 
-/// Checks a device; `own_nodes` if each device of the slice names its nodes.
+/// Checks a device. `own_nodes` is whether each device of the slice has its own node selection.
 pub(super) fn validate(device: &Field<'_, '_>, own_nodes: bool, errors: &mut Vec<FieldError>) {
     errors.check_text(&device.get("name"), names::dns_label);
     let (attributes, capacity) = (device.get("attributes"), device.get("capacity"));
@@ -58,7 +58,7 @@ pub(super) fn validate(device: &Field<'_, '_>, own_nodes: bool, errors: &mut Vec
     binding_conditions(device, errors);
 }
 
-/// Checks counters that devices of a pool share.
+/// Checks a set of counters that devices of a pool share.
 pub(super) fn counter_set(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_required_text(&at.get("name"), names::dns_label);
     counters(&at.get("counters"), errors);
@@ -147,7 +147,7 @@ fn amount(at: &Field<'_, '_>) -> Option<Quantity> {
     Quantity::from_json(at.value).ok()
 }
 
-/// Checks how much of a shared device a claim may ask for.
+/// Checks the amounts of a shared device that a claim may request.
 fn request_policy(policy: &Field<'_, '_>, capacity: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (values, range) = (policy.get("validValues"), policy.get("validRange"));
     let default = policy.get("default");

@@ -42,7 +42,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::AGE,
 ];
 
-/// Maximum number of devices of a slice, and of one whose devices have taints or shared counters.
+/// Maximum number of devices of a slice, and of a slice whose devices have taints or shared counters.
 const DEVICES_MAX: usize = 128;
 const ADVANCED_DEVICES_MAX: usize = 64;
 const COUNTER_SETS_MAX: usize = 8;
@@ -54,7 +54,7 @@ impl Kind for ResourceSlice {
 
     fn decode(&self, object: Value) -> Result<Value, String> {
         let mut slice = self.info().decode(object)?;
-        // Fields of features that are off in this version, as upstream leaves them out.
+        // As upstream, fields of features that are disabled in this version are removed.
         if let Some(spec) = slice.get_mut("spec") {
             for device in parts::each(spec, "devices") {
                 parts::remove(device, "nodeAllocatableResourceMappings");
@@ -175,7 +175,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     errors
 }
 
-/// Checks on which nodes the devices are.
+/// Checks the fields that select the nodes of the devices.
 fn nodes(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let mut given = Vec::new();
     let (name, selector) = (spec.get("nodeName"), spec.get("nodeSelector"));

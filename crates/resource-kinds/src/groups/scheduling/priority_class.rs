@@ -10,7 +10,6 @@ use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 
-/// scheduling.k8s.io/v1 PriorityClass.
 #[derive(Debug)]
 pub struct PriorityClass;
 
@@ -78,12 +77,12 @@ impl Printer for PriorityClass {
     }
 }
 
-/// The classes that every cluster has, with their priorities.
+/// The built-in classes with their priorities.
 pub(crate) const SYSTEM: &[(&str, i64)] = &[
     ("system-cluster-critical", 2_000_000_000),
     ("system-node-critical", 2_000_001_000),
 ];
-/// The highest priority that a user may give.
+/// The highest priority of a class that a user may create.
 const USER_MAX: i64 = 1_000_000_000;
 
 fn validate(object: &Value) -> Vec<FieldError> {

@@ -1,27 +1,25 @@
-//! The position of a value, for messages.
+//! The path of a value, for error messages.
 
 use serde_json::Value;
 
 use crate::json::api_types::Structure;
 
-/// The path of a value, from the inside out. Its text is only built for a message. An element of a list or a
-/// map has the place of its field, as in Go's messages.
+/// The path of a value, from the inner field to the outer field. The text is only built for an error message. As in
+/// Go's messages, an element of a list or a map has the path of its field.
 pub(super) enum FieldChain<'a> {
     /// The object itself.
     Root,
     /// A field of a structure.
     Field {
-        /// The place of the structure.
+        /// The path of the structure.
         of: &'a FieldChain<'a>,
-        /// The type of the structure.
         structure: &'a Structure,
-        /// The name of the field.
         name: &'a str,
     },
 }
 
 impl FieldChain<'_> {
-    /// The message about a value of another type than the wanted one.
+    /// The message about a value that does not have the expected type.
     pub(super) fn mismatch(&self, given: &Value, wanted: &str) -> String {
         let given = json_type(given);
         match self {
@@ -41,7 +39,7 @@ impl FieldChain<'_> {
         }
     }
 
-    /// The names of the fields, from the inside out.
+    /// The names of the fields, from the inner field to the outer field.
     fn names(&self) -> Vec<&str> {
         let mut names = Vec::new();
         let mut place = self;

@@ -1,7 +1,7 @@
-//! Decoding of a client's JSON into an object of its kind, in one walk over the tree by the table of
-//! types: types are checked, unknown fields removed, quantities and times made canonical, and empty
-//! values (null, empty lists, zero values that upstream omits) removed, so that equal objects have equal
-//! bytes. The fields of a structure are in the order of their names, after `apiVersion` and `kind`.
+//! Decoding of a client's JSON into an object of its kind, in one pass over the tree, by the table of types. Types
+//! are checked, unknown fields are removed, quantities and times become canonical, and empty values (null, empty
+//! lists, zero values that upstream omits) are removed, so that equal objects have equal bytes. The fields of a
+//! structure are sorted by name, after `apiVersion` and `kind`.
 
 use k8s_openapi::ByteString;
 use object_model::Quantity;
@@ -21,8 +21,7 @@ mod round_trip;
 
 /// Checks `object` against the type of the named kind.
 ///
-/// # Errors
-/// The mismatch, as upstream's decoder reports it.
+/// # Errors The mismatch, with the text of upstream's decoder.
 pub(crate) fn decode(api_version: &str, kind: &str, mut object: Value) -> Result<Value, String> {
     let types = ApiTypes::published();
     let structure = types
@@ -32,10 +31,9 @@ pub(crate) fn decode(api_version: &str, kind: &str, mut object: Value) -> Result
     Ok(object)
 }
 
-/// Checks the metadata of an object of any kind; `structure` is their type.
+/// Checks the metadata of an object of any kind; `structure` is the type of the metadata.
 ///
-/// # Errors
-/// As [`decode`].
+/// # Errors As [`decode`].
 pub(crate) fn decode_metadata(
     types: &ApiTypes,
     structure: &Structure,
@@ -80,8 +78,8 @@ fn check_structure(
     complete(types, structure, map)
 }
 
-/// Checks a field. Returns whether it stays: null is as good as absent, and some fields are left out when
-/// they are empty.
+/// Checks a field. Returns whether the field stays: null counts as absent, and some fields are removed if they are
+/// empty.
 fn check_field(
     types: &ApiTypes,
     field: &Field,
@@ -110,17 +108,17 @@ fn check_field(
     Ok(!is_left_out(field, value))
 }
 
-/// In a list or a map of texts, null is the empty text: `data: {key: }`.
+/// In a list or a map of texts, null becomes the empty text: `data: {key: }`.
 fn null_is_no_text(field: &Field, element: &mut Value) {
     if field.value == ValueType::String && element.is_null() {
         *element = Value::String(String::new());
     }
 }
 
-/// A list, as Go names its type.
+/// Go's name for the type of a list.
 const LIST: &str = "[]interface {}";
 
-/// Checks one value of a field, and writes it in its canonical form.
+/// Checks one value of a field, and converts it to its canonical form.
 fn check_value(
     types: &ApiTypes,
     field: &Field,
@@ -190,7 +188,7 @@ fn check_texts(value: &Value, place: &FieldChain<'_>) -> Result<(), String> {
     }
 }
 
-/// Amounts of resources, which are maps, are whole thousandths.
+/// Amounts of resources are in maps, and are rounded up to whole thousandths.
 fn canonical_quantity(value: &mut Value, shape: Shape) -> Result<(), String> {
     let quantity = Quantity::from_json(value).map_err(|error| error.to_string())?;
     let kept = match shape {
@@ -201,7 +199,7 @@ fn canonical_quantity(value: &mut Value, shape: Shape) -> Result<(), String> {
     Ok(())
 }
 
-/// Base64 that decodes is canonical. Null in a map stands for no bytes.
+/// Valid base64 is canonical. In a map, null becomes empty bytes.
 fn canonical_bytes(value: &mut Value) -> Result<(), String> {
     ByteString::deserialize(&*value).map_err(|error| error.to_string())?;
     if value.is_null() {
@@ -210,8 +208,8 @@ fn canonical_bytes(value: &mut Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks a field that the structure has not. An object's `apiVersion` and `kind` are those of its type,
-/// and are written by [`complete`]; unknown fields go.
+/// Checks a field that is not in the structure. `apiVersion` and `kind` of an object must be those of its type, and
+/// [`complete`] writes them; unknown fields are removed.
 fn check_type_meta(
     structure: &Structure,
     name: &str,
@@ -237,7 +235,7 @@ fn check_type_meta(
     }
 }
 
-/// Adds the fields that every object of the type has, and sorts the fields.
+/// Adds the fields that every object of the type contains, and sorts the fields.
 fn complete(
     types: &ApiTypes,
     structure: &Structure,
@@ -259,11 +257,12 @@ fn complete(
     Ok(())
 }
 
-/// The time of a field that every object has and that a client has left out, such as that of a condition. Upstream
-/// writes null; this is the same time to its clients, and clients with strict types can read it.
+/// The value of a time that every object contains but a client has omitted, for example the time of a condition.
+/// Upstream writes null. Clients of upstream read both values as Go's zero time, and clients with strict types can
+/// parse this value.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
 
-/// The value of a field that is absent; `None` for any JSON, which has no empty value.
+/// The value of an absent field; `None` for raw JSON, which has no empty value.
 fn empty(types: &ApiTypes, field: &Field) -> Result<Option<Value>, String> {
     Ok(Some(match (field.shape, field.value) {
         (Shape::List, _) | (Shape::One, ValueType::Items) => Value::Array(Vec::new()),
@@ -290,8 +289,8 @@ fn empty(types: &ApiTypes, field: &Field) -> Result<Option<Value>, String> {
     }))
 }
 
-/// Whether upstream's encoder leaves the field out with this value. A structure is never empty, and any
-/// JSON is a structure to Go.
+/// Whether upstream's encoder omits the field if it has this value. A structure is never empty, and raw JSON counts
+/// as a structure in Go.
 fn is_left_out(field: &Field, value: &Value) -> bool {
     let is_empty = match value {
         _ if field.value == ValueType::Raw && field.shape == Shape::One => false,
@@ -305,7 +304,7 @@ fn is_left_out(field: &Field, value: &Value) -> bool {
     is_empty && field.omitted_when_empty && !field.pointer
 }
 
-/// Most clients send the fields in order.
+/// The check comes first because most clients send sorted fields.
 fn sort(map: &mut Map<String, Value>) {
     if !map.keys().is_sorted() {
         map.sort_keys();
@@ -318,7 +317,7 @@ mod tests {
 
     use super::*;
 
-    /// findings C1: clients with strict types refuse a status without them.
+    /// findings C1: clients with strict types refuse a status without these fields.
     #[test]
     fn required_fields_stay_when_they_are_empty() {
         let status = json!({
@@ -335,7 +334,7 @@ mod tests {
         assert_eq!(decoded["status"], json!({"containerStatuses": [required]}));
     }
 
-    /// findings-2 K11, C30: as Go decodes them.
+    /// findings-2 K11, C30: as Go's decoder.
     #[test]
     fn null_among_texts_is_empty_and_a_missing_time_is_the_first() {
         let object = json!({"data": {"a": null, "b": "c"}, "metadata": {"labels": {"l": null},
@@ -425,7 +424,7 @@ mod tests {
         );
     }
 
-    /// findings A16: fields of the same name differ by the type that they belong to.
+    /// findings A16: fields with equal names can differ by the type that contains them.
     #[test]
     fn a_rule_for_a_field_depends_on_its_type() {
         let spec = json!({"spec": {"storageClassName": ""}});
@@ -439,7 +438,7 @@ mod tests {
         assert!(map.get("binaryData").is_none());
     }
 
-    /// The places in Go's messages leave out keys of maps and indices.
+    /// Paths in Go's messages contain neither keys of maps nor indices.
     #[test]
     fn places_are_those_of_upstream() {
         for (object, wanted) in [
@@ -468,7 +467,7 @@ mod tests {
         }
     }
 
-    /// The order of the client is not kept, so equal objects have equal bytes.
+    /// The order of the fields in the request is not stored, so equal objects have equal bytes.
     #[test]
     fn fields_are_in_order_after_those_of_the_kind() {
         let object = json!({"spec": {"volumeClaimTemplates": [{"spec": {}, "metadata": {}}],
@@ -481,7 +480,7 @@ mod tests {
         );
     }
 
-    /// JSON of a form that only its author knows stays as it is.
+    /// JSON without a published type is not changed.
     #[test]
     fn raw_json_stays() {
         let data = json!({"b": null, "a": {"c": "", "b": []}});

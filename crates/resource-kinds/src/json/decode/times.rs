@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::json::api_types::ValueType;
 
-/// Writes a time in universal time: in whole seconds, or in microseconds.
+/// Converts a time to UTC, in whole seconds or in microseconds.
 pub(super) fn canonical(value: &mut Value, kind: ValueType) -> Result<(), String> {
     let Value::String(text) = value else {
         return Ok(());
@@ -24,8 +24,8 @@ pub(super) fn canonical(value: &mut Value, kind: ValueType) -> Result<(), String
     Ok(())
 }
 
-/// Whether a text is surely a valid time in its canonical form, as nearly all are: a day that every
-/// month has.
+/// Whether a text is certainly a valid time in canonical form, as most times are. Only days that every month has are
+/// recognised.
 fn is_canonical(text: &str) -> bool {
     let &[
         y1,

@@ -1,4 +1,4 @@
-//! Validation of the devices that a pod claims (`resourceClaims`): only the names, because drivers of devices
+//! Validation of the devices that a pod claims (`resourceClaims`). Only the names are checked, because device drivers
 //! are not supported.
 
 use std::collections::BTreeSet;
@@ -39,7 +39,7 @@ pub(super) fn of_pod(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Checks the claims of the pod that a container uses: each once, as a whole or by request.
+/// Checks the claims of the pod that a container uses: each claim once, as a whole or by request.
 pub(super) fn of_container(
     list: &Field<'_, '_>,
     spec: &Field<'_, '_>,

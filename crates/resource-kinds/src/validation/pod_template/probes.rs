@@ -60,7 +60,7 @@ pub(super) fn forbid(container: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     );
 }
 
-/// A hook sleeps no longer than the pod has time to end.
+/// Checks that a hook does not sleep longer than the pod's grace period.
 fn sleep(action: &Field<'_, '_>, spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let grace = spec.get("terminationGracePeriodSeconds").int();
     let seconds = action.get("seconds").int().unwrap_or_default();

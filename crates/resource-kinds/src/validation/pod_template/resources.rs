@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::json::parts;
 use crate::validation::field::{Field, NEGATIVE};
 
-/// The resources of a container, beside huge pages.
+/// The resources of a container, without huge pages.
 const OF_CONTAINERS: &[&str] = &["cpu", "ephemeral-storage", "memory"];
-/// The pod-level resources, beside huge pages.
+/// The pod-level resources, without huge pages.
 const OF_PODS: &[&str] = &["cpu", "memory"];
-/// Resources that there are, but that quotas and claims count only.
+/// Valid resource names that only quotas and claims use.
 const OTHERS: &[&str] = &[
     "limits.cpu",
     "limits.ephemeral-storage",
@@ -37,12 +37,12 @@ fn amount(at: &Field<'_, '_>) -> Quantity {
     Quantity::from_json(at.value).unwrap_or_default()
 }
 
-/// Whether the name is of the system itself, and not of a device.
+/// Whether the name belongs to Kubernetes itself, and not to a device.
 fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-/// Whether the name is that of an extended resource, which is counted in whole numbers.
+/// Whether the name is an extended resource, which is counted in whole numbers.
 pub(crate) fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
@@ -97,7 +97,7 @@ fn name_for_pod(name: &str, at: &Field<'_, '_>) -> Vec<FieldError> {
 
 type NameCheck = fn(&str, &Field<'_, '_>) -> Vec<FieldError>;
 
-/// The validation errors of a list of amounts by resource, in which containers may be.
+/// The validation errors of a list of amounts by resource, as in the resources of containers.
 pub(crate) fn amounts(list: &Field<'_, '_>) -> Vec<FieldError> {
     checked(list, name_for_container)
 }
@@ -177,7 +177,7 @@ fn requirements(resources: &Field<'_, '_>, check_name: NameCheck) -> Vec<FieldEr
     errors
 }
 
-/// The errors of pod-level resources (KEP-2837): they bound those of its containers.
+/// The errors of pod-level resources (KEP-2837): they are upper bounds of the containers' resources.
 pub(super) fn of_pod(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let resources = spec.get("resources");
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
@@ -229,8 +229,8 @@ pub(super) fn of_pod(spec: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// The amount of a resource that a pod's containers need at the same time: all main containers and
-/// sidecars, or an init container with the sidecars before it (`statefulset.md` 12.3).
+/// The amount of a resource that a pod's containers use at once: all main containers and sidecars, or an init
+/// container with the sidecars before it (`statefulset.md` 12.3).
 fn needed(spec: &Field<'_, '_>, list: &str, name: &str) -> Quantity {
     let of =
         |container: &Field<'_, '_>| amount(&container.get("resources").get(list).get_key(name));
@@ -262,7 +262,7 @@ pub(crate) fn default_requests(spec: &mut Value) {
     requests_of_pod(spec);
 }
 
-/// A missing request is set to the limit.
+/// Sets a missing request to the limit.
 fn requests_from_limits(resources: &mut Value) {
     let Some(limits) = resources["limits"].as_object().cloned() else {
         return;
@@ -274,8 +274,8 @@ fn requests_from_limits(resources: &mut Value) {
     }
 }
 
-/// Missing pod-level requests, if the pod has limits of its own: the sum of its containers'
-/// requests, or else the limit (KEP-2837).
+/// Sets missing pod-level requests, if the pod has pod-level limits: to the sum of its containers' requests, or else
+/// to the limit (KEP-2837).
 fn requests_of_pod(spec: &mut Value) {
     let limits = spec["resources"]["limits"].as_object();
     let Some(limits) = limits.filter(|limits| !limits.is_empty()).cloned() else {
@@ -305,7 +305,7 @@ fn requests_of_pod(spec: &mut Value) {
     }
 }
 
-/// The QoS class of a pod (`statefulset.md` 12.16): by its pod-level resources, if it has any.
+/// The QoS class of a pod (`statefulset.md` 12.16). It depends on the pod-level resources, if the pod has any.
 pub(crate) fn qos_class(spec: &Value) -> &'static str {
     let spec = Field::root(spec);
     let own = ["resources.requests", "resources.limits"].map(|list| spec.get_path(list));

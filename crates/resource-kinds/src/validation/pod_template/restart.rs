@@ -1,4 +1,4 @@
-//! Validation of restarts: a container's restart policy, its rules, and its resize policy.
+//! Validation of restarts: a container's restart policy, its restart rules, and its resize policy.
 
 use object_model::FieldError;
 
@@ -46,14 +46,14 @@ fn at_most(list: &Field<'_, '_>, max: usize, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A missing value is as invalid as an unknown one.
+/// Checks that the value is allowed; a missing value is invalid, too.
 fn among(at: &Field<'_, '_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
     if !allowed.contains(&at.text()) {
         errors.push(FieldError::not_supported(&at.path(), at.text(), allowed));
     }
 }
 
-/// Validates the resize policies of a container in a pod with the given restart policy.
+/// Validates the resize policies of a container in a pod with this restart policy.
 pub(super) fn on_resize(container: &Field<'_, '_>, pod_policy: &str, errors: &mut Vec<FieldError>) {
     let list = container.get("resizePolicy");
     let mut seen = TextSet::default();

@@ -102,7 +102,7 @@ pub(crate) fn node_selector(selector: &Field<'_, '_>, errors: &mut Vec<FieldErro
     }
 }
 
-/// Only required terms must be satisfiable; a preference may name labels that no node has.
+/// Only required terms must be satisfiable; a preference may select labels that no node has.
 fn label_values(term: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for expression in term.get("matchExpressions").items() {
         for value in expression.get("values").items() {
@@ -236,7 +236,7 @@ mod tests {
             "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
                 {"weight": 0, "podAffinityTerm": {}}]}}});
         let errors = check(spec);
-        // An empty key is missing, and is no key either, in two ways.
+        // An empty key causes two errors: it is missing, and it is not a valid key.
         assert_eq!(errors.len(), 5, "{errors:#?}");
         assert!(errors[0].ends_with("must be specified when `operator` is 'In' or 'NotIn'"));
         assert!(errors[1].ends_with("must be in the range 1-100"));

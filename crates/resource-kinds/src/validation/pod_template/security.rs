@@ -7,8 +7,8 @@ use crate::validation::field::{Field, Rules};
 use crate::validation::text_set::TextSet;
 use crate::validation::volume_sources;
 
-/// Maximum user or group id, as in Kubernetes (`IsValidUserID`): for the kernel 2^32 - 1 means
-/// "unchanged", and some programs read the upper half as negative numbers.
+/// Maximum user or group id, as in Kubernetes (`IsValidUserID`): for the kernel 2^32 - 1 means "unchanged", and some
+/// programs read values of the upper half as negative numbers.
 const ID_MAX: i64 = 0x7fff_ffff;
 
 fn id(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
@@ -17,10 +17,10 @@ fn id(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The ways in which profiles are chosen, of seccomp and AppArmor alike.
+/// The types of seccomp and AppArmor profiles.
 const PROFILES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
 
-/// A profile that the kernel filters by: one of the node's own has a name, others have none.
+/// A seccomp or AppArmor profile: a profile of the type `Localhost` has a name, profiles of other types have no name.
 fn profile(at: &Field<'_, '_>, field: &str, what: &str, errors: &mut Vec<FieldError>) {
     if !at.is_set() {
         return;
@@ -46,7 +46,7 @@ fn profile(at: &Field<'_, '_>, field: &str, what: &str, errors: &mut Vec<FieldEr
     }
 }
 
-/// The longest path that the kernel takes, without its end.
+/// The maximum length of a path in the kernel, without its final NUL byte.
 const PATH_BYTES_MAX: usize = 4095;
 
 fn profiles(context: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
@@ -93,7 +93,8 @@ pub(super) fn validate_pod(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     profiles(&context, errors);
 }
 
-/// Kernel parameters are named once, and are of a namespace that is the pod's own.
+/// Checks that each kernel parameter occurs once, and belongs to a namespace that the pod does not share with the
+/// host.
 fn sysctls(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let mut seen = TextSet::default();
     for sysctl in spec.get_path("securityContext.sysctls").items() {
@@ -350,7 +351,7 @@ mod tests {
 
     #[test]
     fn ids_and_policies_are_known() {
-        // findings S1: for the kernel 4294967295 means "unchanged", which was root.
+        // findings S1: for the kernel 4294967295 means "unchanged", so the process stayed root.
         let range = "must be between 0 and 2147483647, inclusive";
         for wrong in [-1, 2_147_483_648, 4_294_967_295, 4_294_967_296_i64] {
             for field in ["fsGroup", "runAsUser", "runAsGroup"] {

@@ -86,7 +86,7 @@ pub(super) fn validate(signal: &Field<'_, '_>, spec: &Field<'_, '_>, errors: &mu
             errors.push(signal.forbidden(detail));
             return;
         }
-        // The system is wrong already.
+        // The operating system itself is invalid and reported elsewhere.
         _ => return,
     };
     if !known.contains(&signal.text()) {

@@ -13,7 +13,7 @@ use crate::validation::volume_sources;
 pub(super) enum VolumeType {
     /// A claim, which can be a block device.
     Claim,
-    /// Files, for all other types.
+    /// All other types, which contain files.
     Files,
 }
 
@@ -62,8 +62,8 @@ pub(super) fn validate<'a>(
     good
 }
 
-/// Validates the volumes of a pod, but not those of a template: names derived from the pod's, and
-/// fields that may be set later.
+/// Validates the volumes of a pod that cannot be validated in a template: names that are derived from the pod's name,
+/// and fields that may be set later.
 pub(super) fn of_pod(pod: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (own, spec) = (pod.get_path("metadata.name"), pod.get("spec"));
     let claim_of = |volume: &Field<'_, '_>| format!("{}-{}", own.text(), volume.get("name").text());
@@ -154,7 +154,7 @@ fn propagation(at: &Field<'_, '_>, privileged: bool, errors: &mut Vec<FieldError
     }
 }
 
-/// Recursive read-only mounts require a read-only mount without propagation.
+/// Checks that a recursive read-only mount is read-only and has no propagation.
 fn read_only_below(mount: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let at = mount.get("recursiveReadOnly");
     errors.check_one_of_if_set(&at, &["Disabled", "Enabled", "IfPossible"]);
@@ -170,7 +170,7 @@ fn read_only_below(mount: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Validates the block devices of a container, with its mounts.
+/// Validates the block devices of a container together with its mounts.
 fn devices(
     container: &Field<'_, '_>,
     volumes: &Volumes<'_>,

@@ -1,4 +1,4 @@
-//! Warnings for accepted but doubtful fields.
+//! Warnings about valid but questionable fields.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::container_lists;
 use crate::validation::field::Field;
 use crate::validation::text_set::TextSet;
 
-/// Deprecated node labels, with the version and the replacement.
+/// Deprecated node labels, with the version of the deprecation and the replacement.
 const OLD_NODE_LABELS: &[(&str, &str, &str)] = &[
     ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
     ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
@@ -29,7 +29,7 @@ const OLD_NODE_LABELS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Advice on the spec of a pod.
+/// Warnings about the spec of a pod.
 pub(crate) fn warnings(spec: &Field<'_, '_>) -> Vec<String> {
     let mut all = Vec::new();
     for (key, at) in spec.get("nodeSelector").entries() {
@@ -103,7 +103,7 @@ fn ports(container: &Field<'_, '_>, all: &mut Vec<String>) {
     }
 }
 
-/// Warnings about byte amounts that are not whole numbers, in the `resources` of the given field.
+/// Warnings about amounts in bytes that are not whole numbers, in the `resources` of this field.
 pub(crate) fn fractions(holder: &Field<'_, '_>) -> Vec<String> {
     let mut all = Vec::new();
     for list in ["limits", "requests"] {

@@ -15,11 +15,10 @@ use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 
-/// autoscaling/v2 HorizontalPodAutoscaler.
 #[derive(Debug)]
 pub struct HorizontalPodAutoscaler;
 
-/// Default target of CPU utilization, in percent.
+/// Default target of CPU utilisation, in percent.
 const CPU_SHARE: i64 = 80;
 
 const INFO: KindInfo<'static> = KindInfo {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::validation::field::Field;
 
-/// Metrics that are shown; of others only how many there are.
+/// Maximum number of metrics in the cell; for the other metrics the cell contains only their number.
 const SHOWN_MAX: usize = 2;
 
 /// The cell `TARGETS`, for instance `cpu: 12%/80%`.

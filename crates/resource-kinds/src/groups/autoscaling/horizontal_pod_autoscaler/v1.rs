@@ -1,5 +1,5 @@
-//! autoscaling/v1 HorizontalPodAutoscaler: the same stored objects as autoscaling/v2. Version 1
-//! only has CPU utilization; annotations hold the rest, as in Kubernetes.
+//! autoscaling/v1 HorizontalPodAutoscaler: another form of the stored objects of autoscaling/v2. Version 1 only has
+//! CPU utilisation; annotations contain the other fields, as in Kubernetes.
 
 use jiff::Timestamp;
 use object_model::FieldError;
@@ -10,7 +10,6 @@ use crate::json::parts;
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer};
 
-/// autoscaling/v1 HorizontalPodAutoscaler.
 #[derive(Debug)]
 pub struct HorizontalPodAutoscalerV1;
 
@@ -30,7 +29,7 @@ const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 const ANNOTATIONS: [&str; 4] = [METRICS, CURRENT_METRICS, BEHAVIOR, CONDITIONS];
 
-/// The names of a metric's parts in both versions: its field, and the parts in version 1 and 2.
+/// The names of the parts of a metric: its field, and the parts in version 1 and in version 2.
 type Names = (&'static str, &'static [(&'static str, &'static str)]);
 
 const SPEC: &[Names] = &[
@@ -127,7 +126,7 @@ const STATUS: &[Names] = &[
     ),
 ];
 
-/// Converts an autoscaler to version 2.
+/// Converts an autoscaler from version 1 to version 2.
 pub(super) fn to_v2(mut scaler: Value) -> Value {
     if scaler["apiVersion"] != INFO.api_version() {
         return scaler;
@@ -173,7 +172,7 @@ pub(super) fn to_v2(mut scaler: Value) -> Value {
     scaler
 }
 
-/// The same autoscaler in version 1.
+/// Converts an autoscaler from version 2 to version 1.
 fn to_v1(mut scaler: Value) -> Value {
     if scaler["apiVersion"] != V2.api_version() {
         return scaler;
@@ -218,7 +217,7 @@ fn to_v1(mut scaler: Value) -> Value {
     scaler
 }
 
-/// The share of processor time that a metric is about.
+/// The CPU utilisation of a metric.
 fn cpu_share<'m>(metric: &'m Value, part: &str) -> &'m Value {
     let resource = &metric["resource"];
     match resource["name"] == "cpu" {
@@ -227,7 +226,7 @@ fn cpu_share<'m>(metric: &'m Value, part: &str) -> &'m Value {
     }
 }
 
-/// Removes the annotations for fields that version 1 lacks.
+/// Removes the annotations with the fields that version 1 lacks, and returns their contents.
 fn take_annotations(scaler: &mut Value) -> Map<String, Value> {
     let mut kept = Map::new();
     let Some(metadata) = scaler.get_mut("metadata") else {
@@ -314,7 +313,7 @@ impl Kind for HorizontalPodAutoscalerV1 {
 
     fn decode(&self, object: Value) -> Result<Value, String> {
         let mut scaler = self.info().decode(to_v1(object))?;
-        // Other than in version 2 it is always there.
+        // In contrast to version 2, the field is always present.
         if let Some(status) = scaler.get_mut("status") {
             parts::fill(status, "currentReplicas", 0);
         }

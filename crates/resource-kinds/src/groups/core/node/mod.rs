@@ -15,15 +15,13 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::well_known::labels;
 
-/// core/v1 Node.
 #[derive(Debug)]
 pub struct Node {
     ranges: Option<PodRanges>,
 }
 
 impl Node {
-    /// A kind whose new objects get a range of `ranges` for their pods. Without `ranges`, the creator of a
-    /// Node sets its range.
+    /// With `ranges`, each new Node gets a pod range. Without `ranges`, the creator of a Node sets its range.
     pub fn new(ranges: Option<PodRanges>) -> Self {
         Self { ranges }
     }
@@ -69,7 +67,7 @@ impl Kind for Node {
         pod_range::same_ranges(object);
     }
 
-    /// A node is made by its agent, which knows its status from the start.
+    /// The agent of the node creates the Node with its status, so the status is not removed.
     fn prepare_create(&self, _object: &mut Value) {}
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {

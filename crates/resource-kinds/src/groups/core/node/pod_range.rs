@@ -1,4 +1,4 @@
-//! The range of a node's pods: chosen by the cluster, or requested by the creator of the Node.
+//! The pod range of a node: chosen by the cluster, or requested by the creator of the Node.
 
 use std::net::IpAddr;
 
@@ -11,14 +11,14 @@ use crate::kind::{Allocation, AllocationLookup, AllocationRefusal, PodRanges};
 use crate::validation::field::Field;
 
 const TAKEN: &str = "provided range is already allocated";
-/// Ranges of nodes that one Node holds at most. A larger range is older than the configuration.
+/// Maximum number of cluster ranges that one Node reserves. A larger range is older than the configuration.
 const HELD_MAX: usize = 64;
 
 fn key(range: Cidr) -> String {
     format!("pod-range/{range}")
 }
 
-/// `podCIDR` and the first of `podCIDRs` are equal; `podCIDR` decides, as in upstream's conversion.
+/// Makes `podCIDR` and the first of `podCIDRs` equal; `podCIDR` has precedence, as in upstream's conversion.
 pub(super) fn same_ranges(object: &mut Value) {
     let Some(spec) = object.get_mut("spec") else {
         return;
@@ -35,9 +35,9 @@ pub(super) fn same_ranges(object: &mut Value) {
     }
 }
 
-/// Chooses the lowest free range for a new Node without one. If none is free, the Node has none. The
-/// transaction that stores the Node checks whether a requested range is free, because it finds an existing
-/// Node first.
+/// Chooses the lowest free range for a new Node without a range. If no range is free, the Node has none. The
+/// transaction that stores the Node checks whether a requested range is free, because an existing Node of this name
+/// must be detected first.
 pub(super) fn allocate(
     ranges: PodRanges,
     object: &mut Value,
@@ -70,7 +70,7 @@ pub(super) fn allocate(
     Ok(())
 }
 
-/// The error of a range that is not one of the cluster's.
+/// The error for a range that is not a node range of the cluster.
 fn misplaced(ranges: PodRanges, given: &Field<'_, '_>) -> Option<FieldError> {
     let range = given.text().parse::<Cidr>();
     (!range.is_ok_and(|range| ranges.has(range))).then(|| {
@@ -82,7 +82,7 @@ fn misplaced(ranges: PodRanges, given: &Field<'_, '_>) -> Option<FieldError> {
     })
 }
 
-/// The ranges that a Node holds.
+/// The cluster ranges that a Node reserves.
 pub(super) fn allocations(ranges: PodRanges, object: &Value) -> Vec<Allocation> {
     let given = Field::of(object, "spec.podCIDR");
     let Ok(range) = given.text().parse::<Cidr>() else {
@@ -124,7 +124,7 @@ pub(super) fn validate(spec: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// Whether a range has IPv4 addresses; `None` for a text that is no range.
+/// Whether a range is IPv4; `None` for a text that is not a range.
 fn family(text: &str) -> Option<bool> {
     let (address, prefix) = text.split_once('/')?;
     let address: IpAddr = address.parse().ok()?;
@@ -245,7 +245,7 @@ mod tests {
         assert!(update(json!({"podCIDR": "10.9.2.0/24"})).is_err());
     }
 
-    /// A range of another size holds the cluster's ranges that it shares addresses with.
+    /// A range of another size reserves all cluster ranges with which it overlaps.
     #[test]
     fn nodes_of_before_keep_their_ranges() {
         let old = node(json!({"podCIDR": "10.244.2.0/23"}));

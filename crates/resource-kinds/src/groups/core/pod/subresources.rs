@@ -12,7 +12,7 @@ use crate::validation::field::Field;
 use crate::validation::pod_template;
 use crate::well_known::annotations::MIRROR_POD;
 
-/// Fields of the metadata that neither sub-resource touches.
+/// Fields of the metadata that neither sub-resource may change.
 const METADATA: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
 
 /// Fields of a container that `resize` may change.
@@ -57,7 +57,7 @@ pub(super) fn validate(name: &str, object: &Value, old: &Value) -> Vec<FieldErro
         "resize" => resize,
         _ => return Vec::new(),
     };
-    // Static pods are defined by the node's files.
+    // The files of the node define its static pods.
     if old
         .get_path("metadata.annotations")
         .get_key(MIRROR_POD)
@@ -143,7 +143,7 @@ fn resize(new: &Field<'_, '_>, old: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// Resources of the pod as a whole may come and become others; none may go away (KEP-5419).
+/// Resources of the whole pod may be added and changed, but not removed (KEP-5419).
 fn of_pod(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if old.is_set() && !new.is_set() {
         errors.push(new.forbidden("pod-level resources cannot be removed"));
@@ -361,7 +361,7 @@ mod tests {
             .1,
             ["spec.resources: Forbidden: only cpu and memory resources are mutable at pod-level"]
         );
-        // They hold all that the containers ask for, also after a change.
+        // The resources of the pod must cover the requests of its containers, also after a change.
         let (_, errors) = resized(json!({"requests": {"cpu": "500m", "hugepages-2Mi": "2Mi"},
             "limits": {"cpu": "4", "hugepages-2Mi": "2Mi"}}));
         assert_eq!(

@@ -71,7 +71,7 @@ pub(super) fn row(object: &Value, now: Timestamp) -> Vec<Cell> {
     ]
 }
 
-/// Finished pods are marked, so that clients can leave them out.
+/// Finished pods are marked, so that clients can filter them.
 pub(super) fn conditions(object: &Value) -> Vec<(&'static str, &'static str, String, String)> {
     let condition = |reason: &str, message: &str| {
         vec![("Completed", "True", reason.to_owned(), message.to_owned())]
@@ -154,8 +154,8 @@ fn summary(object: &Value) -> Summary {
     summary
 }
 
-/// Counts the init containers up to the first that is neither done nor a started sidecar; returns
-/// whether there is one. `sidecars` counts the restarts that matter later.
+/// Counts the init containers up to the first that is neither complete nor a started sidecar; returns whether such a
+/// container exists. `sidecars` counts the restarts of sidecars, which are used later.
 fn count_init_containers(object: &Value, summary: &mut Summary, sidecars: &mut Summary) -> bool {
     let root = Field::root(object);
     let specs = root.get_path("spec.initContainers");

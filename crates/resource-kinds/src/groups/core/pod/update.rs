@@ -20,7 +20,7 @@ pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
     let (pod, old_pod) = (Field::root(object), Field::root(old));
     let (new_spec, old_spec) = (pod.get("spec"), old_pod.get("spec"));
     let is_same = new_spec.value == old_spec.value;
-    // Most updates of pods change the metadata, which the rest of a pod does not depend on.
+    // Most updates of pods change only the metadata, and the validation of the spec does not depend on the metadata.
     let rules: fn(&Field<'_, '_>) -> Vec<FieldError> = match is_same {
         true => pod_template::validate_annotations,
         false => pod_template::validate_pod,
@@ -56,7 +56,7 @@ pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// Removes the errors that existed before.
+/// Removes the errors that the stored object has already.
 pub(super) fn drop_known(errors: &mut Vec<FieldError>, before: &[FieldError]) {
     errors.retain(|error| !before.contains(error));
 }
@@ -111,7 +111,7 @@ fn gates(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>)
     }
 }
 
-/// A gated pod's node selector may only be extended.
+/// The node selector of a pod with scheduling gates may only be extended.
 fn node_selector(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (new, old) = (new.get("nodeSelector"), old.get("nodeSelector"));
     let mut before = old.entries();
@@ -121,8 +121,8 @@ fn node_selector(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<Fiel
     }
 }
 
-/// As [`node_selector`]: each term may get more to match; there are no more terms, which would
-/// let the pod onto more nodes.
+/// As [`node_selector`]: expressions may be added to each term, but no term may be added, because a new term would
+/// allow the pod on more nodes.
 fn node_affinity(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let [new, old] = [new, old].map(|spec| spec.get_path(REQUIRED_TERMS));
     if old.is_empty() {
@@ -151,7 +151,7 @@ fn node_affinity(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<Fiel
     }
 }
 
-/// The new spec with all that may change put back.
+/// The new spec, with the old values of all fields that may change.
 fn like_before(new: &Value, old: &Value, gated: bool) -> Value {
     let mut spec = new.clone();
     for field in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
@@ -221,8 +221,8 @@ mod tests {
         errors.iter().map(ToString::to_string).collect()
     }
 
-    /// The errors of a change of a pod's annotations, which are those of pods without the fields that
-    /// are not read.
+    /// The errors of a change of a pod's annotations. The errors must be equal for pods without the fields that the
+    /// rules do not read.
     fn annotated(spec: Value, before: Value, annotations: Value) -> Vec<String> {
         let pod = |annotations: Value| json!({"metadata": {"annotations": annotations}, "spec": spec, "status": {"phase": "x"}});
         let (mut new, mut old) = (pod(annotations), pod(before));
@@ -243,7 +243,7 @@ mod tests {
         let wanted = format!("{at}: Invalid value: \"x\": must be a 32bit integer");
         assert_eq!(annotated(spec.clone(), cost("5"), cost("x")), [wanted]);
         assert_eq!(annotated(spec.clone(), cost("x"), cost("x")), [""; 0]);
-        // Errors that the spec has already are not those of this change.
+        // Existing errors of the spec are not reported for this change.
         assert_eq!(annotated(json!({}), json!({}), cost("5")), [""; 0]);
         for (name, spec, count) in [
             (MIRROR_POD, json!({"nodeName": "n"}), 1),
@@ -421,7 +421,7 @@ mod tests {
                  spec.nodeSelector are allowed (no mutations or deletions)"
             ]
         );
-        // Without a gate, it cannot change.
+        // Without a scheduling gate, the field cannot change.
         assert_eq!(
             check(|spec| spec["nodeSelector"] = json!({"a": "b"})).len(),
             1

@@ -19,7 +19,7 @@ const NODE_PORT_RANGE: &str = "provided port is not in the valid range. The rang
 pub(super) const PORT_TAKEN: &str = "provided port is already allocated";
 const ADDRESS_TAKEN: &str = "provided IP is already allocated";
 
-/// Whether Services of this type have an address of their own.
+/// Whether Services of this type have a cluster IP.
 pub(super) fn has_address(object: &Value) -> bool {
     matches!(
         object["spec"]["type"].as_str(),
@@ -44,8 +44,8 @@ pub(super) fn port_key(protocol: &str, port: i64) -> String {
     format!("node-port/{protocol}/{port}")
 }
 
-/// `clusterIP` and the first of `clusterIPs` are equal; setting (or on an update, changing) one of
-/// them changes both.
+/// Makes `clusterIP` and the first of `clusterIPs` equal. If one of them is set (or, on an update, changed), the
+/// other follows.
 pub(super) fn same_addresses(object: &mut Value, old: Option<&Value>) {
     let Some(spec) = object.get_mut("spec") else {
         return;
@@ -68,8 +68,8 @@ pub(super) fn same_addresses(object: &mut Value, old: Option<&Value>) {
     }
 }
 
-/// Removes fields of the old type, unless the user has changed them: most were set by default, so
-/// users would not know to remove them.
+/// Removes fields that the new type does not have, unless the user has changed them in this update. Most of these
+/// fields were set by default, so a user would not know that they must be removed.
 pub(super) fn drop_with_type(object: &mut Value, old: &Value) {
     let balanced = |object: &Value| object["spec"]["type"] == "LoadBalancer";
     let mut gone = Vec::new();
@@ -92,7 +92,7 @@ pub(super) fn drop_with_type(object: &mut Value, old: &Value) {
     }
 }
 
-/// Whether clients outside of the cluster can reach the Service, so that an external traffic policy applies.
+/// Whether clients outside of the cluster can reach the Service, so that `externalTrafficPolicy` applies.
 pub(super) fn is_reached_from_outside(spec: &Value) -> bool {
     match spec["type"].as_str() {
         Some("NodePort" | "LoadBalancer") => true,
@@ -101,7 +101,7 @@ pub(super) fn is_reached_from_outside(spec: &Value) -> bool {
     }
 }
 
-/// An update without allocated values keeps them.
+/// An update without allocated values keeps the stored values.
 pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
     let keeps_address = has_address(object) && has_address(old);
     let keeps_ports = has_node_ports(object) && has_node_ports(old);
@@ -125,8 +125,7 @@ pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
     }
 }
 
-/// Ports are distinguished by name, as upstream does: a port may get another number and keep its
-/// node port.
+/// Ports are identified by name, as upstream does: a port may get another number and keep its node port.
 fn keep_ports(spec: &mut Value, old: &Value) {
     let numbers = |spec: &Value| -> BTreeMap<String, i64> {
         let ports = Field::of(spec, "ports");
@@ -152,7 +151,7 @@ fn keep_ports(spec: &mut Value, old: &Value) {
     }
 }
 
-/// Allocates the values that the user did not set; releases those that the type no longer has.
+/// Allocates the values that the user did not set; releases the values that the new type does not have.
 pub(super) fn allocate(
     range: ServiceRange,
     object: &mut Value,
@@ -197,7 +196,7 @@ fn allocate_address(
     let selectorless_headless =
         spec["clusterIP"] == "None" && Field::of(spec, "selector").is_empty();
     if selectorless_headless && spec["ipFamilyPolicy"].is_null() && spec["ipFamilies"].is_null() {
-        // The families of endpoints without a selector are unknown; upstream uses both.
+        // The IP families of endpoints without a selector are unknown; upstream sets both families.
         parts::set(spec, "ipFamilyPolicy", "RequireDualStack");
         parts::set(spec, "ipFamilies", json!(["IPv4", "IPv6"]));
     }
@@ -222,7 +221,7 @@ fn allocate_address(
     Ok(())
 }
 
-/// The error of a requested address.
+/// The error for a requested address.
 fn explicit(range: ServiceRange, asked: &str, taken: &dyn AllocationLookup) -> Option<FieldError> {
     let path = FieldPath::root("spec").child("clusterIPs");
     let refuse = |why: &str| {
@@ -243,7 +242,7 @@ fn explicit(range: ServiceRange, asked: &str, taken: &dyn AllocationLookup) -> O
     }
 }
 
-/// A number that differs between objects and is constant for one: allocation starts there, so that
+/// A number that differs between objects and is constant for one object. Allocation starts at this number, so that
 /// recently released addresses are not reused at once.
 pub(super) fn seed(object: &Value) -> u32 {
     let metadata = &object["metadata"];
@@ -308,7 +307,7 @@ fn allocate_ports(
     Ok(())
 }
 
-/// The error of a requested node port.
+/// The error for a requested node port.
 pub(super) fn explicit_port(
     at: &FieldPath,
     protocol: &str,
@@ -330,7 +329,7 @@ pub(super) fn choose_port(seed: i64, free: impl Fn(&i64) -> bool) -> Option<i64>
     all.find(free)
 }
 
-/// Node ports that were the old type's go, unless the user has changed them.
+/// Removes node ports that the new type does not have, unless the user has changed them.
 fn release_ports(object: &mut Value, old: &Value) {
     let keys = node_port_keys(old);
     let Some(spec) = object.get_mut("spec") else {
@@ -356,7 +355,7 @@ pub(super) fn node_port_keys(object: &Value) -> BTreeSet<String> {
         .collect()
 }
 
-/// The address and the node ports that a Service holds.
+/// The address and the node ports of a Service.
 pub(super) fn allocations(object: &Value) -> Vec<Allocation> {
     let mut all = Vec::new();
     for address in Field::of(object, "spec.clusterIPs").items() {

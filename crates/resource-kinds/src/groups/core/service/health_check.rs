@@ -1,4 +1,5 @@
-//! `healthCheckNodePort`: the port on which nodes report to external load balancers whether they have endpoints.
+//! `healthCheckNodePort`: the port on which nodes report to external load balancers whether they have local
+//! endpoints.
 
 use object_model::{FieldError, FieldPath, Status};
 use serde_json::Value;
@@ -13,7 +14,7 @@ pub(super) fn is_served(spec: &Value) -> bool {
     spec["type"] == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local"
 }
 
-/// Allocates the health check node port, which differs from the Service's node ports.
+/// Allocates the health check node port. It must differ from the Service's node ports.
 pub(super) fn allocate(
     object: &mut Value,
     old: Option<&Value>,
@@ -46,7 +47,7 @@ pub(super) fn allocate(
     Ok(())
 }
 
-/// The port, which no other Service may have.
+/// The health check node port, which must be unique in the cluster.
 pub(super) fn allocation(object: &Value) -> Option<Allocation> {
     let check = Field::of(object, "spec.healthCheckNodePort");
     let port = check.int().filter(|port| *port != 0)?;

@@ -17,15 +17,13 @@ use crate::kind::{
 };
 use crate::printing::{Cell, Column, Printer};
 
-/// core/v1 Service.
 #[derive(Debug)]
 pub struct Service {
-    /// The range of its address.
+    /// The range of cluster IPs.
     range: ServiceRange,
 }
 
 impl Service {
-    /// Services with addresses from the given range.
     pub fn new(range: ServiceRange) -> Self {
         Self { range }
     }

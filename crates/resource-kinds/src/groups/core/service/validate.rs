@@ -12,10 +12,10 @@ use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-/// Longest time, in seconds, that a client stays with one pod: a day.
+/// Maximum session affinity timeout, in seconds: a day.
 const AFFINITY_SECONDS_MAX: i64 = 86_400;
 
-/// The preferences between endpoints
+/// The supported values of `trafficDistribution`
 /// (<https://kubernetes.io/docs/reference/networking/virtual-ips/#traffic-distribution>).
 const TRAFFIC_DISTRIBUTIONS: &[&str] = &["PreferClose", "PreferSameNode", "PreferSameZone"];
 
@@ -199,7 +199,7 @@ fn policies(spec: &Field<'_, '_>, kind: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The immutable fields: an allocated address, the health check node port, and the class of a load balancer.
+/// Checks the immutable fields: an allocated address, the health check node port, and the class of a load balancer.
 pub(super) fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let check = Field::of(object, "spec.healthCheckNodePort");
