@@ -8,22 +8,22 @@ use crate::binding::{BoundPolicy, ParameterSource};
 use crate::expressions::{Condition, MatchResult, Variables, compile, conditions, met, names};
 use crate::request::{Request, ResourceAndKind};
 
-/// All policies and where they hold.
+/// All validating policies with their bindings.
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
     bound: Vec<BoundPolicy<Rules>>,
 }
 
-/// The objects of a request, as another version has them.
+/// The objects of a request in another version.
 #[derive(Clone, Debug)]
 pub struct AdmissionObjects {
-    /// The new object; null in a deletion.
+    /// The new object; null for a deletion.
     pub object: Value,
-    /// The old object; null in a creation.
+    /// The old object; null for a creation.
     pub old: Value,
 }
 
-/// The objects of a request in the version of one of its subjects.
+/// Returns the objects of a request in the version of the subject with this index.
 pub type AsVersion<'a> = dyn Fn(usize) -> Result<AdmissionObjects, String> + 'a;
 
 /// The expressions of a policy.
@@ -45,7 +45,7 @@ struct Validation {
 /// The result of all policies for a request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PolicyJudgement {
-    /// The refusal, if there is one.
+    /// The refusal; `None` if the request is allowed.
     pub denied: Option<Status>,
     /// Warnings for the client, sent as `Warning` headers.
     pub warnings: Vec<String>,
@@ -53,7 +53,7 @@ pub struct PolicyJudgement {
     pub audited: Vec<String>,
 }
 
-/// Something that a policy does not allow, or could not judge.
+/// A violation of a policy, or a failed evaluation.
 struct Complaint {
     message: String,
     /// The reason of the refusal; `None` for an evaluation error.
@@ -61,20 +61,19 @@ struct Complaint {
 }
 
 impl Policies {
-    /// The policies that are bound somewhere.
+    /// The policies with their bindings; a policy without a binding is not in the list.
     pub fn new(policies: &[Value], bindings: &[Value]) -> Self {
         Self {
             bound: BoundPolicy::all(policies, bindings, Rules::read),
         }
     }
 
-    /// Whether no policy applies to any request.
     pub fn is_empty(&self) -> bool {
         self.bound.is_empty()
     }
 
-    /// Evaluates the policies for a request with its subjects: the first is its own, the others are
-    /// the same objects in other versions.
+    /// Evaluates the policies for a request. The first subject is the resource of the request; the other subjects are
+    /// its other versions.
     pub fn judge(
         &self,
         request: &Request<'_>,
@@ -121,7 +120,7 @@ impl Rules {
         })
     }
 
-    /// All that is wrong, with one object of settings or none.
+    /// All violations with one parameter object, or without parameters.
     fn broken(&self, mut values: Values) -> Vec<Complaint> {
         self.variables.add_to(&mut values);
         let validations = self.validations.iter();
@@ -157,7 +156,7 @@ impl Validation {
 }
 
 impl Complaint {
-    /// Something that went wrong while judging.
+    /// A failed evaluation.
     fn failure(message: String) -> Self {
         Self {
             message,
@@ -249,7 +248,7 @@ impl BoundPolicy<Rules> {
     }
 }
 
-/// The reason of a refusal, as a rule names it.
+/// The reason of a refusal from the field `reason` of a validation.
 fn reason(word: &Value) -> StatusReason {
     match word.as_str() {
         Some("Unauthorized") => StatusReason::Unauthorized,
@@ -259,7 +258,6 @@ fn reason(word: &Value) -> StatusReason {
     }
 }
 
-/// The refusal.
 fn denied(request: &Request<'_>, text: String, reason: StatusReason) -> Status {
     let target = &request.subject.target;
     let mut status = Status::forbidden(target.group, target.plural, request.name, &text);

@@ -9,16 +9,13 @@ use crate::webhook::Webhook;
 /// The response of a webhook.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WebhookVerdict {
-    /// The request may continue.
     Allowed {
-        /// A JSON patch in base64, if the object is changed.
+        /// A JSON patch in base64; `None` if the object is unchanged.
         patch: Option<String>,
-        /// The response for the client.
+        /// Warnings for the client.
         warnings: Vec<String>,
     },
-    /// The request is refused.
     Denied {
-        /// The response for the client.
         status: Status,
         /// Warnings for the client.
         warnings: Vec<String>,
@@ -88,7 +85,7 @@ pub fn verdict(webhook: &Webhook, uid: &str, review: &Value) -> Result<WebhookVe
     })
 }
 
-/// The refusal, in the webhook's words if it has any.
+/// The refusal, with the webhook's message if the response contains one.
 fn denied(name: &str, result: &Value) -> Status {
     let text = |field: &str| result[field].as_str().unwrap_or_default();
     let by = format!("admission webhook {name:?} denied the request");
@@ -167,7 +164,7 @@ mod tests {
             let told = said(&review).unwrap_err();
             assert!(told.contains(why), "{told}");
         }
-        // The older form does not name the question.
+        // The older form contains no UID of the request.
         let older = answer("v1beta1", json!({"allowed": true, "patch": "W10="}));
         assert!(verdict(&hook("v1beta1"), "u", &older).is_ok());
     }

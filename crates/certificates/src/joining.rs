@@ -1,5 +1,5 @@
-//! The text with which a machine joins a cluster: a bootstrap token and the hash of the certificate
-//! authority's public key.
+//! The text that a machine needs to join a cluster: a bootstrap token and the hash of the certificate authority's
+//! public key.
 
 use std::fmt;
 
@@ -10,16 +10,17 @@ use x509_parser::parse_x509_certificate;
 
 use crate::CertificateError;
 
-/// The letters of tokens.
+/// The characters of tokens.
 const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
 /// A random text of lower-case letters and digits.
 ///
-/// *Errors.* `Random` if the system gives no random numbers.
+/// *Errors.* `Random` if the system provides no random numbers.
 pub fn random_text(length: usize) -> Result<String, CertificateError> {
     let random = SystemRandom::new();
     let mut text = String::with_capacity(length);
-    // The largest multiple of the number of letters: a larger byte would make some letters likelier.
+    // The largest multiple of the number of letters. Larger bytes are skipped, because they would make some letters
+    // more likely.
     let limit = 256 - 256 % LETTERS.len();
     while text.len() < length {
         let mut bytes = [0; 32];

@@ -1,7 +1,6 @@
-//! Certificates for others' keys: approved requests (PKCS#10).
-//!
-//! The approved contents are passed in as they were read at approval. Only the key is taken from
-//! the request, and the certificate is compared with the approved contents before it is returned.
+//! Certificates for the keys of other programs: approved requests (PKCS#10).
+//! The caller passes the contents as parsed at the approval. Only the key comes from the request, and the certificate
+//! is compared with the approved contents before it is returned.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,14 +19,13 @@ use x509_parser::prelude::{FromDer as _, GeneralName};
 use crate::authority::distinguished_name;
 use crate::{Authority, CertificateError, ClientSubject, Identity, inspect};
 
-/// Maximum validity of a signed certificate in seconds: a year, as kube-controller-manager's
-/// default.
+/// Maximum validity of a signed certificate in seconds: a year, the default of kube-controller-manager.
 pub const LIFE_MAX: i64 = 365 * 24 * 3600;
 
 /// An approved CertificateSigningRequest, ready to be signed.
 #[derive(Clone, Debug)]
 pub struct ApprovedRequest<'a> {
-    /// The request, in DER. Its signature proves that the requester has the key.
+    /// The request in DER. Its signature proves that the requester has the private key.
     pub der: &'a [u8],
     /// The subject of the certificate.
     pub subject: ClientSubject,
@@ -48,20 +46,16 @@ pub struct ApprovedRequest<'a> {
 /// A usage of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Usage {
-    /// Signing data.
     DigitalSignature,
-    /// Encrypting other keys.
     KeyEncipherment,
-    /// Authenticating a client.
     ClientAuth,
-    /// Authenticating a server.
     ServerAuth,
 }
 
 impl Authority {
-    /// The server certificate of a node at an address, with a new key: as a node gets it that asks for one.
+    /// A server certificate with a new key for a node at an address, as a node would get it after a request.
     ///
-    /// *Errors.* `Generate` if no key can be made.
+    /// *Errors.* `Generate` if no key can be created.
     pub fn node_server(
         &self,
         node_name: &str,
@@ -87,11 +81,11 @@ impl Authority {
 
     /// Signs a request: the certificate (PEM) contains the approved contents and nothing else.
     ///
-    /// *Errors.* `Request` if it is not a request, `Generate` if its signature is wrong or its key
-    /// is of an unsupported kind, `TooManyGroups` for more than two organizations, `Differs` if the
-    /// certificate would differ from the approved contents.
+    /// *Errors.* `Request` if the bytes are not a request, `Generate` if the signature is wrong or the type of the
+    /// key is not supported, `TooManyGroups` for more than two organizations, `Differs` if the certificate would
+    /// differ from the approved contents.
     pub fn sign(&self, approved: &ApprovedRequest<'_>) -> Result<String, CertificateError> {
-        // Verifies the signature: the requester has the key.
+        // This call verifies the signature, which proves that the requester has the private key.
         let der = CertificateSigningRequestDer::from(approved.der);
         let mut asked = CertificateSigningRequestParams::from_der(&der)?;
         let now = OffsetDateTime::now_utc();
@@ -199,7 +193,7 @@ impl ApprovedRequest<'_> {
     }
 }
 
-/// The subject, if it only has one common name and organizations.
+/// The subject; `None` if it has other attributes than one common name and organizations.
 fn subject(certificate: &X509Certificate<'_>) -> Option<ClientSubject> {
     let all = certificate.subject();
     let text =
@@ -216,12 +210,12 @@ fn subject(certificate: &X509Certificate<'_>) -> Option<ClientSubject> {
     }
 }
 
-/// The usages, if all of them are supported here.
+/// The usages; `None` if some of them are not supported here.
 fn usages(certificate: &X509Certificate<'_>) -> Option<BTreeSet<Usage>> {
     let mut usages = BTreeSet::new();
     if let Some(usage) = certificate.key_usage().ok()? {
         let mut rest = usage.value.flags;
-        // Bits of the extension (RFC 5280, 4.2.1.3), the first the lowest.
+        // Bits of the extension (RFC 5280, 4.2.1.3), starting with the lowest bit.
         for (bit, usage) in [(0, Usage::DigitalSignature), (2, Usage::KeyEncipherment)] {
             if rest & (1 << bit) != 0 {
                 usages.insert(usage);
@@ -257,7 +251,7 @@ mod tests {
 
     use super::*;
 
-    /// A request for `jane` of two groups that asks for a CA certificate.
+    /// A request for `jane` in two groups that requests a CA certificate.
     fn request() -> Vec<u8> {
         let mut params = CertificateParams::new(vec!["jane.example.com".to_owned()]).unwrap();
         params.distinguished_name = distinguished_name(&jane()).unwrap();
@@ -384,7 +378,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(dir.path()).unwrap();
         assert!(authority.sign(&approved(b"x")).is_err());
-        // The signature covers other data.
+        // The signature belongs to other data.
         let mut forged = request();
         *forged.last_mut().unwrap() ^= 1;
         assert!(authority.sign(&approved(&forged)).is_err());

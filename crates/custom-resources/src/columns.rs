@@ -1,4 +1,4 @@
-//! The table of a custom kind: the columns that its definition names.
+//! The table of a custom kind: the columns in its definition.
 
 use jiff::Timestamp;
 use object_model::duration;
@@ -20,11 +20,11 @@ const AGE: Column<'static> = Column {
 #[derive(Debug)]
 pub(crate) struct Columns {
     named: Vec<Named>,
-    /// Whether the age is shown, as for a definition that names no columns.
+    /// Whether the table has an age column, as for a definition without columns.
     age: bool,
 }
 
-/// A column that the definition names.
+/// A column from the definition.
 #[derive(Debug)]
 struct Named {
     name: String,
@@ -64,7 +64,7 @@ impl Columns {
 }
 
 impl Named {
-    /// The column; `None` if its path cannot be read.
+    /// `None` if the path of the column cannot be parsed.
     fn of(column: &Value) -> Option<Self> {
         Some(Self {
             name: text(&column["name"]),
@@ -87,7 +87,7 @@ impl Named {
     }
 }
 
-/// A cell of the column's type; a value of another type is not shown.
+/// A cell of the column's type; empty for a value of another type.
 fn cell(found: &[&Value], kind: &str, now: Timestamp) -> Cell {
     let Some(value) = found.first() else {
         return Value::Null;

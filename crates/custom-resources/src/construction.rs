@@ -1,8 +1,7 @@
-//! Object construction in CEL: `Object{spec: Object.spec{replicas: 3}}`, a part of a new object,
-//! and `JSONPatch{op: 'remove', path: '/spec/x'}`.
-//!
-//! Types are not declared anywhere: each name that is `Object`, or begins with it, is one. That an
-//! object's parts have the names of the places where they stand is checked when it is made JSON.
+//! Object construction in CEL: `Object{spec: Object.spec{replicas: 3}}` for a part of a new object, and
+//! `JSONPatch{op: 'remove', path: '/spec/x'}`.
+//! Types are not declared: each name that is `Object`, or starts with `Object.`, is a type. The conversion to JSON
+//! checks that the type name of each part fits its path in the object.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,13 +16,12 @@ use crate::cel_library::environment;
 /// The type of one operation of a patch.
 const PATCH: &str = "JSONPatch";
 const PATCH_FIELDS: [&str; 4] = ["op", "path", "from", "value"];
-/// The type of an object as a whole.
+/// The type of a whole object.
 const OBJECT: &str = "Object";
 
-/// An environment in which values of the named types can be constructed.
+/// An environment in which values of these types can be constructed.
 ///
-/// # Errors
-/// The first name that is no such type.
+/// # Errors The first name that is not such a type.
 pub(crate) fn environment_with(names: &BTreeSet<String>) -> Result<Env, String> {
     let mut environment = environment();
     for name in names {
@@ -43,7 +41,7 @@ pub(crate) fn environment_with(names: &BTreeSet<String>) -> Result<Env, String> 
     Ok(environment)
 }
 
-/// A key as a part of a path in a patch.
+/// A map key as a segment of a path in a patch.
 fn escape_key(key: &CelString<'_>) -> CelString<'static> {
     key.inner().replace('~', "~0").replace('/', "~1").into()
 }
@@ -67,7 +65,7 @@ impl StructType for Constructed {
                 let text = format!("undefined field '{field}'");
                 return Err(ExecutionError::function_error(name, text));
             }
-            // `?field: …` may have no value.
+            // An optional field `?field: …` may have no value.
             match value.downcast_ref::<CelOptional<'_>>() {
                 None => made.add_field_value(field, value),
                 Some(optional) => {
@@ -82,7 +80,7 @@ impl StructType for Constructed {
     }
 }
 
-/// An `Object{…}` as JSON.
+/// Converts an `Object{…}` to JSON.
 ///
 /// # Errors
 /// *Errors.* The value is not an object, a part has the type of another field, or has no JSON form.
@@ -93,10 +91,9 @@ pub(crate) fn object(value: &Cel) -> Result<Value, String> {
     }
 }
 
-/// A list of `JSONPatch{…}` as JSON.
+/// Converts a list of `JSONPatch{…}` to JSON.
 ///
-/// # Errors
-/// As [`object`].
+/// # Errors As [`object`].
 pub(crate) fn patch(value: &Cel) -> Result<Value, String> {
     let Cel::List(list) = value else {
         let found = shown(value);
@@ -104,7 +101,7 @@ pub(crate) fn patch(value: &Cel) -> Result<Value, String> {
     };
     let operations = list.iter().map(|operation| match operation {
         Cel::Struct(made) if made.name() == PATCH => fields(made, |field, value| {
-            // The value has a constructed type, or none.
+            // The value has a constructed type, or is a plain value.
             let path = match value {
                 Cel::Struct(part) => part.name().to_owned(),
                 _ => field.to_owned(),
@@ -141,7 +138,7 @@ fn text(error: ExecutionError) -> String {
     error.to_string()
 }
 
-/// A value as JSON; `path` is the type that an object here must have.
+/// Converts a value to JSON; `path` is the type name that an object must have here.
 fn json(value: &Cel, path: &str) -> Result<Value, String> {
     match value {
         Cel::Null => Ok(Value::Null),

@@ -27,7 +27,7 @@ pub struct CustomKind {
     schema: Schema,
     columns: Columns,
     scale: Option<ScalePaths>,
-    /// The fields that can be selected, as selectors name them, and where they are.
+    /// The selectable fields: their names in selectors, and their paths.
     selectable: Vec<String>,
     selected: Vec<JsonPath>,
     deprecation: Option<String>,
@@ -42,21 +42,19 @@ struct ScalePaths {
 
 /// A version of a definition.
 pub struct DefinedVersion {
-    /// The kind of its objects.
     pub kind: Arc<dyn Kind>,
-    /// `openAPIV3Schema` of its objects, as the definition has it.
+    /// `openAPIV3Schema` of the version, unchanged.
     pub schema: Value,
 }
 
-/// The versions of a definition that are served; none until its names are accepted.
-///
-/// A definition that is being deleted has its storage version served, too: its objects are listed and deleted
-/// through it.
+/// The versions of a definition that are served; empty until its names are accepted.
+/// If a definition is being deleted, its storage version is served in any case, because its objects are listed and
+/// deleted through that version.
 pub fn served_versions(definition: &Value) -> Vec<DefinedVersion> {
     versions_where(definition, |version| is_served(definition, version))
 }
 
-/// The versions of a definition that are described, but not served (any longer).
+/// The versions of a definition that are described, but not served.
 pub fn withdrawn_versions(definition: &Value) -> Vec<DefinedVersion> {
     versions_where(definition, |version| !is_served(definition, version))
 }
@@ -67,7 +65,7 @@ fn is_served(definition: &Value, version: &Value) -> bool {
 
 fn versions_where(definition: &Value, which: impl Fn(&Value) -> bool) -> Vec<DefinedVersion> {
     let holds = |name: &str| condition(definition, name) == Some("True");
-    // Names that others have taken since do not keep the objects from being deleted.
+    // Another definition may have taken over the names; this must not prevent the deletion of the objects.
     let ends = is_terminating(definition) && holds("Established");
     if !holds("NamesAccepted") && !ends {
         return Vec::new();
@@ -206,7 +204,7 @@ impl Printer for CustomKind {
     }
 }
 
-/// Restores everything but the status and the managed fields.
+/// Restores everything except the status and the managed fields.
 fn restore_all_but_status(object: &mut Value, old: &Value) {
     let status = object.get_mut("status").map(Value::take);
     let managed = object["metadata"].get_mut("managedFields").map(Value::take);
@@ -231,7 +229,7 @@ fn replace(object: &mut Value, name: &str, value: Option<Value>) {
 }
 
 impl StatusUpdate for CustomKind {
-    /// Of the metadata, the update may change the managed fields alone.
+    /// The update may change only the status and the managed fields.
     fn prepare_status_update(&self, object: &mut Value, old: &Value) {
         restore_all_but_status(object, old);
     }

@@ -62,7 +62,7 @@ impl Kind for Definition {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        // Schemas are stored as they were sent: defaults of the API's types do not apply to them.
+        // Schemas are stored unchanged: the defaults of the API's types do not apply to them.
         serde_json::from_value::<api::CustomResourceDefinition>(with_required(&object))
             .map_err(|error| format!("json: cannot unmarshal CustomResourceDefinition: {error}"))?;
         let Value::Object(map) = object else {
@@ -107,7 +107,7 @@ impl Kind for Definition {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        // Stored versions are set at creation; the controller writes the rest.
+        // The creation sets `storedVersions`; the controller writes the rest of the status.
         let stored = storage_version(object).unwrap_or_default();
         object["status"] = json!({"storedVersions": [stored]});
     }
@@ -195,7 +195,7 @@ fn fill(value: &mut Value, name: &str, default: &str) {
     }
 }
 
-/// Adds empty required fields, so that the validation reports them and not the decoder.
+/// Adds empty required fields, so that the validation, and not the decoder, reports them.
 fn with_required(object: &Value) -> Value {
     let mut object = object.clone();
     let Some(map) = object.as_object_mut() else {
@@ -237,7 +237,6 @@ fn with_required(object: &Value) -> Value {
     object
 }
 
-/// The versions of a definition.
 pub(crate) fn versions(object: &Value) -> &[Value] {
     object["spec"]["versions"]
         .as_array()
@@ -251,12 +250,11 @@ fn storage_version(object: &Value) -> Option<Value> {
     stored.map(|version| version["name"].clone())
 }
 
-/// Whether the definition is being deleted.
 pub(crate) fn is_terminating(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
 }
 
-/// The status of a condition.
+/// The status of the condition of this type.
 pub(crate) fn condition<'o>(object: &'o Value, kind: &str) -> Option<&'o str> {
     let conditions = object["status"]["conditions"].as_array()?;
     conditions

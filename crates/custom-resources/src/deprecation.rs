@@ -5,11 +5,11 @@ use serde_json::Value;
 use crate::definition::versions;
 use crate::version_order::rank;
 
-/// Bytes of the text that a definition may give.
+/// Maximum length of the warning text in a definition, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// The deprecation warning of a version: the definition's text, or one that names the best served
-/// version that is newer and not deprecated. `None` for a version that is not deprecated.
+/// The deprecation warning of a version: the definition's text, or a text with the best served version that is newer
+/// and not deprecated. `None` for a version that is not deprecated.
 pub(crate) fn warning(definition: &Value, version: &Value) -> Option<String> {
     if version["deprecated"] != true {
         return None;
@@ -31,7 +31,7 @@ pub(crate) fn warning(definition: &Value, version: &Value) -> Option<String> {
     Some(format!("{group}/{own} {kind} is deprecated{instead}"))
 }
 
-/// The errors of a version's deprecation warning, in Kubernetes' words.
+/// The errors of a version's deprecation warning, with Kubernetes' texts.
 pub(crate) fn complaints(version: &Value) -> Vec<String> {
     let Some(text) = version["deprecationWarning"].as_str() else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! Compiled expressions in the Common Expression Language, and their evaluation.
+//! Compiled CEL expressions, and their evaluation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,23 +16,23 @@ use crate::cel_meter::{self, Meter, OBJECT_UNITS_MAX, metered};
 use crate::cel_values::{size, typed};
 use crate::construction;
 
-/// The error of an expression that makes too much work.
+/// The error of an expression that exceeds its budget.
 pub(crate) const OUT_OF_BUDGET: &str =
     "operation cancelled: actual cost limit exceeded: running out of cost budget";
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
 
-/// An expression, ready to be evaluated.
+/// A compiled expression.
 #[derive(Clone)]
 pub struct Expression {
-    /// The syntax tree, with the counts of its cost.
+    /// The metered syntax tree.
     tree: Arc<IdedExpr>,
     /// The number of nodes outside of its loops.
     nodes: u64,
     environment: Arc<Env>,
-    /// Whether it uses the former value (`oldSelf`).
+    /// Whether the expression uses the previous value (`oldSelf`).
     pub(crate) compares: bool,
-    /// The texts that it looks values up by: `a['key']`.
+    /// The literal keys in the expression: `a['key']`.
     keys: Arc<BTreeSet<String>>,
 }
 
@@ -51,10 +51,9 @@ impl Expression {
         Self::compile_about(source, &["self", "oldSelf"])
     }
 
-    /// Compiles an expression that is about the named values.
+    /// Compiles an expression with these variables.
     ///
-    /// # Errors
-    /// A message with the position of the syntax error.
+    /// # Errors A message with the position of the syntax error.
     pub fn compile_about(source: &str, names: &[&str]) -> Result<Self, String> {
         let (expression, made) = Self::read(source, names)?;
         match made.first() {
@@ -63,11 +62,10 @@ impl Expression {
         }
     }
 
-    /// Compiles an expression that is about the named values, and may make objects and patches of
-    /// them: `Object{spec: Object.spec{replicas: 1}}`, `[JSONPatch{op: 'remove', path: '/a'}]`.
+    /// Compiles an expression with these variables that may construct objects and patches: `Object{spec:
+    /// Object.spec{replicas: 1}}`, `[JSONPatch{op: 'remove', path: '/a'}]`.
     ///
-    /// # Errors
-    /// A message with the position of the syntax error.
+    /// # Errors A message with the position of the syntax error.
     pub fn compile_making(source: &str, names: &[&str]) -> Result<Self, String> {
         let names = [names, &["jsonpatch"]].concat();
         let (expression, made) = Self::read(source, &names)?;
@@ -77,7 +75,7 @@ impl Expression {
         })
     }
 
-    /// An expression, and the names of the types of which it makes values.
+    /// A parsed expression, and the names of the types that it constructs.
     fn read(source: &str, names: &[&str]) -> Result<(Self, BTreeSet<String>), String> {
         cel_bounds::check(source)?;
         let program = ENVIRONMENT
@@ -107,16 +105,14 @@ impl Expression {
         Ok((expression, made))
     }
 
-    /// The texts that it looks values up by: `a['key']`.
+    /// The literal keys in the expression: `a['key']`.
     pub(crate) fn keys_looked_up(&self) -> &BTreeSet<String> {
         &self.keys
     }
 
-    /// Evaluates the expression for some variables.
+    /// Evaluates the expression with these variables.
     ///
-    /// # Errors
-    /// A text: a function that failed, a field that is not there, or more work than one expression, or all
-    /// about these values, may make.
+    /// # Errors A function failed, a field does not exist, or the budget of the expression or of all expressions about these values is exhausted.
     pub fn say(&self, values: &Values) -> Result<EvaluationResult, String> {
         let meter = Arc::new(Meter::new(values.units.load(Ordering::Relaxed)));
         let mut context = context(&self.environment, &meter);
@@ -128,8 +124,8 @@ impl Expression {
         said.map(EvaluationResult)
     }
 
-    /// Evaluates the expression with the variables of a context, which [`context`] has made with the same meter;
-    /// `size` is the number of their values.
+    /// Evaluates the expression with the variables of a context that [`context`] created with this meter;
+    /// `size` is the number of values of these variables.
     pub(crate) fn evaluate_in(
         &self,
         context: &Context<'_, '_>,
@@ -153,12 +149,12 @@ pub(crate) fn context(environment: &Arc<Env>, meter: &Arc<Meter>) -> Context<'st
     context
 }
 
-/// The context of the rules of definitions.
+/// The context of the validation rules of definitions.
 pub(crate) fn rules_context(meter: &Arc<Meter>) -> Context<'static, 'static> {
     context(&ENVIRONMENT, meter)
 }
 
-/// The values that expressions are about, by name, and the work that all of them may still make.
+/// The variables of expressions by name, and the remaining budget of all expressions about these variables.
 #[derive(Clone, Debug)]
 pub struct Values {
     all: BTreeMap<String, Cel>,
@@ -177,19 +173,19 @@ impl Default for Values {
 }
 
 impl Values {
-    /// Adds a variable; a null value is declared too.
+    /// Adds a variable. A null value declares the variable, too.
     pub fn add(&mut self, name: &str, value: &Value) {
         self.nodes += size(value) as u64;
         self.all.insert(name.to_owned(), typed(value, None));
     }
 
-    /// Adds a value of the language and the number of values below it.
+    /// Adds a CEL value, and the number of values inside of it.
     pub(crate) fn add_value(&mut self, name: &str, value: Cel, nodes: u64) {
         self.nodes += nodes;
         self.all.insert(name.to_owned(), value);
     }
 
-    /// Adds an expression's result, as an entry of the map of that name.
+    /// Adds the result of an expression as an entry of the map with this name.
     pub fn add_entry(&mut self, name: &str, key: &str, said: &EvaluationResult) {
         let mut entries = match self.all.remove(name) {
             Some(Cel::Map(map)) => Arc::unwrap_or_clone(map.map),
@@ -208,7 +204,7 @@ impl Values {
 pub struct EvaluationResult(Cel);
 
 impl EvaluationResult {
-    /// Yes or no, if it is either.
+    /// The boolean; `None` if the result has another type.
     pub fn as_bool(&self) -> Option<bool> {
         match self.0 {
             Cel::Bool(said) => Some(said),
@@ -216,24 +212,22 @@ impl EvaluationResult {
         }
     }
 
-    /// The object that it makes, as JSON.
+    /// The constructed object, as JSON.
     ///
     /// # Errors
-    /// *Errors.* The result is not an object, a part has the type of another field, or has no JSON
-    /// form.
+    /// *Errors.* The result is not an object, a part has the type of another field, or has no JSON form.
     pub fn to_object(&self) -> Result<Value, String> {
         construction::object(&self.0)
     }
 
-    /// The JSON patch that it makes.
+    /// The constructed JSON patch.
     ///
-    /// # Errors
-    /// As [`to_object`](Self::to_object).
+    /// # Errors As [`to_object`](Self::to_object).
     pub fn to_patch(&self) -> Result<Value, String> {
         construction::patch(&self.0)
     }
 
-    /// The text, if it is one.
+    /// The text; `None` if the result has another type.
     pub fn as_text(&self) -> Option<&str> {
         match &self.0 {
             Cel::String(text) => Some(text),
@@ -242,7 +236,7 @@ impl EvaluationResult {
     }
 }
 
-/// The namespaces of types and libraries that all expressions may use.
+/// The namespaces of types and libraries that every expression may use.
 const LIBRARIES: [&str; 18] = [
     "base64",
     "bool",
@@ -267,11 +261,11 @@ const LIBRARIES: [&str; 18] = [
 /// The properties of an expression's syntax tree.
 #[derive(Default)]
 struct Shape {
-    /// Names that its loops give to elements.
+    /// The variable names of its loops.
     bound: Vec<String>,
-    /// The types of which it makes values.
+    /// The types of which the expression constructs values.
     made: BTreeSet<String>,
-    /// Texts by which it looks something up.
+    /// The literal keys of lookups.
     keys: BTreeSet<String>,
 }
 

@@ -2,28 +2,28 @@
 
 use serde_json::Value;
 
-/// Longest path, in bytes.
+/// Maximum length of a path, in bytes.
 const BYTES_MAX: usize = 4096;
-/// Maximum number of steps: objects are not deeper, and a deeper object made by [`JsonPath::set`]
-/// could overflow the stack of code that walks it.
+/// Maximum number of steps. Objects are not deeper, and a deeper object from [`JsonPath::set`] could overflow the
+/// stack of recursive code.
 const STEPS_MAX: usize = 64;
 
-/// A path from an object to values in it.
+/// A path from an object to values inside of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonPath(Vec<Step>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Field(String),
-    /// From the end if negative.
+    /// Counted from the end if negative.
     Index(i64),
     All,
-    /// Elements in which the value at the path is that text.
+    /// The elements in which the value at the path is this text.
     Where(JsonPath, String),
 }
 
 impl JsonPath {
-    /// Parses a path; `None` if it is none of the supported form, or longer than objects are deep.
+    /// Parses a path; `None` for an unsupported form, or for a path that is too long.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > BYTES_MAX {
             return None;
@@ -48,7 +48,7 @@ impl JsonPath {
             .then_some(Self(steps))
     }
 
-    /// Whether it consists of field names only.
+    /// Whether the path consists of field names only.
     pub fn is_plain(&self) -> bool {
         self.0.iter().all(|step| matches!(step, Step::Field(_)))
     }
@@ -67,7 +67,7 @@ impl JsonPath {
         self.all(value).into_iter().next()
     }
 
-    /// Sets the value at a plain path, and creates missing objects; false if a parent is no object.
+    /// Sets the value at a plain path, and creates missing objects; returns false if a parent is not an object.
     pub fn set(&self, value: &mut Value, new: Value) -> bool {
         let mut place = value;
         for step in &self.0 {
@@ -123,7 +123,7 @@ impl Step {
     }
 }
 
-/// A name up to the next dot or bracket; a backslash escapes the next character.
+/// A field name up to the next dot or bracket; a backslash escapes the next character.
 fn field(text: &str) -> Option<(Step, &str)> {
     let mut name = String::new();
     let mut chars = text.char_indices();
@@ -146,7 +146,7 @@ fn field(text: &str) -> Option<(Step, &str)> {
     (!name.is_empty()).then(|| (step, text.get(end..).unwrap_or_default()))
 }
 
-/// A step in brackets, after the opening one.
+/// A step in brackets; `text` starts after the opening bracket.
 fn bracket(text: &str) -> Option<(Step, &str)> {
     if let Some(inner) = text.strip_prefix("?(") {
         let (condition, after) = inner.split_once(")]")?;

@@ -1,5 +1,5 @@
-//! Rules of custom kinds (`x-kubernetes-validations`), judged at each place of an object that has
-//! them.
+//! Validation rules of custom kinds (`x-kubernetes-validations`), evaluated for each value of an object that has
+//! rules.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::cel_values::{size, typed};
 use crate::expression::rules_context;
 use crate::schema::{ListType, Schema, Validation};
 
-/// All rules that an object breaks; `old` is the object before an update.
+/// The errors of all rules that an object violates; `old` is the object before an update.
 pub fn broken_rules(object: &Value, old: Option<&Value>, schema: &Schema) -> Vec<FieldError> {
     broken_within(OBJECT_UNITS_MAX, object, old, schema)
 }
@@ -42,12 +42,13 @@ fn broken_within(
     judge.errors
 }
 
-/// The state before an update of a value of an object.
+/// The state of a value before an update.
 #[derive(Clone, Copy)]
 struct Before<'v> {
-    /// The value, if it can be told which one it was.
+    /// The old value; `None` if it cannot be determined, for example for an element of a list without keys.
     value: Option<&'v Value>,
-    /// Whether it is the same: this value, or else the nearest around it that can be told.
+    /// Whether the value is unchanged. If its old value cannot be determined, whether the closest outer value with a
+    /// known old value is unchanged.
     is_same: bool,
 }
 
@@ -59,10 +60,11 @@ impl<'v> Before<'v> {
         }
     }
 
-    /// The state of a value below this one.
+    /// The state of a value inside of this value.
     fn below(self, old: Option<&'v Value>, now: &Value) -> Self {
         match old {
-            // Below an unchanged value nothing has changed: elements of lists without keys are not told apart.
+            // Inside of an unchanged value nothing has changed. The old values of the elements of lists without keys
+            // cannot be determined.
             _ if self.is_same => Self {
                 value: old,
                 is_same: true,
@@ -76,11 +78,11 @@ impl<'v> Before<'v> {
     }
 }
 
-/// A place that has rules: its value, and the same as expressions see it, now and before.
+/// A value with rules: as JSON and as a CEL value, now and before the update.
 struct Place<'v> {
     value: &'v Value,
     path: &'v FieldPath,
-    /// The number of values.
+    /// The number of values inside of it.
     size: u64,
     variables: Context<'v, 'static>,
 }
@@ -88,7 +90,7 @@ struct Place<'v> {
 struct Judge<'c> {
     context: &'c Context<'static, 'static>,
     meter: &'c Meter,
-    /// Whether the budget of the object is used up.
+    /// Whether the budget of the object is exhausted.
     ended: bool,
     errors: Vec<FieldError>,
 }
@@ -98,8 +100,8 @@ impl Judge<'_> {
         if !schema.has_rules || (value.is_null() && schema.nullable) || self.ended {
             return;
         }
-        // Transition rules apply to unchanged values too; other rules are not evaluated again
-        // (as kube-apiserver, `CRDValidationRatcheting`).
+        // Transition rules are also evaluated for unchanged values; other rules are not evaluated again (as
+        // kube-apiserver, `CRDValidationRatcheting`).
         let applies = |validation: &&Validation| match validation.compiled() {
             Some(rule) if rule.compares => before.value.is_some(),
             _ => !before.is_same,
@@ -234,7 +236,7 @@ impl<'v> Place<'v> {
     }
 }
 
-/// The old element of a list element, by its key.
+/// The old element with the key of a list element.
 pub(crate) fn counterpart<'o>(
     item: &Value,
     old: &'o Value,
@@ -367,7 +369,7 @@ mod tests {
         }
     }
 
-    // findings-2 E4: as upstream, a null is a value of a field that may be null.
+    // findings-2 E4: as upstream, null is a value of a nullable field.
     #[test]
     fn a_null_of_a_nullable_field_is_there() {
         let fields = json!({"a": {"type": "string", "nullable": true}, "b": {"type": "string", "nullable": true}});

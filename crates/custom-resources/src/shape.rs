@@ -7,20 +7,20 @@ use crate::schema::Schema;
 /// Fields that every object of the API has.
 const OBJECT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
-/// Removes fields that the schema does not know; returns their paths (`spec.ports[0].nme`).
+/// Removes fields that are not in the schema; returns their paths (`spec.ports[0].nme`).
 pub fn prune(object: &mut Value, schema: &Schema) -> Vec<String> {
     let mut dropped = Vec::new();
     prune_value(object, schema, Kept::ObjectFields, "", &mut dropped);
     dropped
 }
 
-/// The fields that are kept beside those that a schema knows.
+/// The fields, besides those in a schema, that are preserved.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kept {
     None,
-    /// Those of every object of the API.
+    /// The fields of every API object.
     ObjectFields,
-    /// All: the value is an element of a list whose unknown fields are kept.
+    /// All fields: the value is an element of a list whose unknown fields are preserved.
     All,
 }
 
@@ -85,8 +85,8 @@ fn prune_map(
     });
 }
 
-/// Removes fields that are null where null is no value: clients send them for fields without a value. Those
-/// with a default get it by [`default`]; elements of lists stay.
+/// Removes null fields if null is not a valid value, because clients send null for fields without a value.
+/// [`default`] sets the defaults of such fields; elements of lists stay.
 pub fn drop_nulls(value: &mut Value, schema: &Schema) {
     match value {
         Value::Object(map) => map.retain(|name, value| {
@@ -108,7 +108,7 @@ pub fn drop_nulls(value: &mut Value, schema: &Schema) {
     }
 }
 
-/// Fills in the defaults. A null where null is no value counts as missing.
+/// Sets the defaults. A null field counts as missing if null is not a valid value.
 pub fn default(value: &mut Value, schema: &Schema) {
     drop_nulls(value, schema);
     fill(value, schema);
@@ -250,7 +250,7 @@ mod tests {
         let wanted = json!({"spec": {"mode": null, "size": 3, "limits": {"cpu": {"max": 9}},
             "parts": [{"name": "x"}, {"name": "b"}]}});
         assert_eq!(object, wanted);
-        // A missing parent is not created for its children's defaults.
+        // A missing parent is not created for the defaults of its fields.
         let mut empty = json!({});
         default(&mut empty, &schema());
         assert_eq!(empty, json!({}));

@@ -13,12 +13,10 @@ use crate::schema::{ListType, Schema, Type};
 /// Maximum number of reported errors.
 const ERRORS_MAX: usize = 100;
 
-/// The validation errors of an object, rules in the Common Expression Language aside.
-///
-/// Parts that are unchanged since before an update (`old`) are not validated again: a stricter
-/// definition does not block other changes of its objects. As kube-apiserver
-/// (`CRDValidationRatcheting`): fields are compared by name, the elements of a list by key; other
-/// lists only as a whole.
+/// The validation errors of an object, without those of CEL rules.
+/// Parts that an update (`old`) does not change are not validated again, so that a stricter definition does not block
+/// other changes of its objects. As kube-apiserver (`CRDValidationRatcheting`): fields are compared by name, elements
+/// of keyed lists by key, and other lists as a whole.
 pub fn validate(object: &Value, old: Option<&Value>, schema: &Schema) -> Vec<FieldError> {
     let mut errors = Vec::new();
     check(object, old, schema, &FieldPath::default(), &mut errors);
@@ -81,7 +79,7 @@ fn wrong_type(value: &Value, schema: &Schema, path: &FieldPath) -> FieldError {
     type_error(path, wanted, type_of(value))
 }
 
-/// The message has the offending type, or the text that is not of a format.
+/// The error contains the invalid type, or the text that does not have the format.
 fn type_error(path: &FieldPath, wanted: &str, found: &str) -> FieldError {
     FieldError {
         kind: FieldErrorType::TypeInvalid,
@@ -230,7 +228,7 @@ fn has_duplicates(items: &[Value]) -> bool {
     items.iter().any(|item| !seen.insert(item.to_string()))
 }
 
-/// The elements of sets and of keyed lists are distinguished by their keys.
+/// Checks that the keys of the elements of sets and keyed lists are unique.
 fn check_keys(
     items: &[Value],
     list_type: &ListType,
@@ -318,7 +316,7 @@ fn check_enum(value: &Value, schema: &Schema, path: &FieldPath, errors: &mut Vec
     errors.push(FieldError::not_supported(path, value.clone(), &shown));
 }
 
-/// 1 and 1.0 are the same number.
+/// 1 and 1.0 are equal numbers.
 fn same(one: &Value, other: &Value) -> bool {
     match (one.as_f64(), other.as_f64()) {
         (Some(one), Some(other)) => one.total_cmp(&other).is_eq(),
@@ -435,8 +433,7 @@ mod tests {
             errors(&|new| new["spec"]["name"] = json!("longer")),
             ["spec.name"]
         );
-        // Elements with a key are compared by it, whatever their position; a changed element is
-        // validated.
+        // Elements are compared by key, whatever their position; a changed element is validated.
         let turned = json!([{"id": "y", "name": "other"}, {"id": "x", "name": "long"}]);
         let found = errors(&|new| new["spec"]["parts"] = turned.clone());
         assert_eq!(found, ["spec.parts[0].name"]);

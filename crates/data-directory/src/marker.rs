@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 
 /// The name of the marker file in the data directory.
 pub const FILE: &str = "instance";
-/// The format that is written, and the newest that is read.
+/// The format version that is written, and the newest version that can be read.
 const FORMAT: u32 = 1;
 
-/// The program that the directory belongs to.
+/// The program to which the directory belongs.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -23,12 +23,12 @@ pub enum Role {
     Up,
     /// `mainstay server`: a cluster with nodes on other machines.
     Server,
-    /// `mainstay node`: a node of a server's cluster. It has no store.
+    /// `mainstay node`: a node of a server's cluster. The directory contains no store.
     Node,
 }
 
 impl Role {
-    /// The command that has the role.
+    /// The command of the role.
     pub fn command(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -37,13 +37,13 @@ impl Role {
         }
     }
 
-    /// Whether a directory of this role can take on another one: a cluster with one node can get more.
+    /// Whether a directory of this role may get the role `other`: a cluster with one node can get more nodes.
     fn becomes(self, other: Self) -> bool {
         self == other || (self, other) == (Self::Up, Self::Server)
     }
 }
 
-/// The place of the objects of a cluster.
+/// The location of the objects of a cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Engine {
@@ -60,26 +60,26 @@ impl Engine {
     }
 }
 
-/// The contents of the file.
+/// The content of the marker file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Marker {
     format: u32,
-    /// A UUID; the store has it too.
+    /// A UUID, which the record in the store contains, too.
     pub instance: String,
-    /// Six hexadecimal digits in everything that the instance has in the kernel.
+    /// Six hexadecimal digits that are part of every name of the instance in the kernel.
     pub kernel_name: String,
-    /// Whether a cluster was started, so that there has to be a store, or joined.
+    /// Whether a cluster was started or joined, so that a store must exist.
     pub cluster: bool,
     /// The program of the last start.
     #[serde(default)]
     pub role: Role,
-    /// The place of the objects.
+    /// The location of the objects.
     #[serde(default, skip_serializing_if = "Engine::is_embedded")]
     pub engine: Engine,
-    /// The path of the directory at the last start; volumes name it.
+    /// The path of the directory at the last start; volumes contain it.
     pub path: PathBuf,
-    /// The name of the host at the last start; nodes and volumes name it.
+    /// The name of the host at the last start; nodes and volumes contain it.
     pub host: String,
 }
 
@@ -88,15 +88,15 @@ pub struct Marker {
 pub enum MarkerError {
     /// The file cannot be read.
     Io(io::Error),
-    /// A newer program has written it.
+    /// A newer version of the program wrote the file.
     Newer,
     /// The file is not a marker.
     Damaged,
 }
 
 impl Marker {
-    /// A marker for a directory without one. Before there were markers the kernel name was computed
-    /// from the path; it still is, so that the pods of such an instance are found.
+    /// A marker for a directory without a marker. Before markers existed, the kernel name was computed from the path;
+    /// it still is, so that the pods of such an instance are recognised.
     pub fn new(data: &Path, host: &str, taken: &BTreeSet<String>) -> Self {
         Self {
             format: FORMAT,
@@ -110,7 +110,7 @@ impl Marker {
         }
     }
 
-    /// Reads the marker of a directory, if there is one.
+    /// Reads the marker of a directory; `None` if it does not exist.
     pub fn read(data: &Path) -> Result<Option<Self>, MarkerError> {
         let bytes = match fs::read(data.join(FILE)) {
             Ok(bytes) => bytes,
@@ -132,16 +132,15 @@ impl Marker {
             _ => return Err(MarkerError::Damaged),
         }
         let marker: Self = serde_json::from_slice(bytes).map_err(|_| MarkerError::Damaged)?;
-        // It becomes part of names in the kernel.
+        // The kernel name becomes a part of other names, so it must be safe.
         let digits = marker.kernel_name.bytes();
         let is_name = digits.len() == 6 && digits.clone().all(|digit| digit.is_ascii_hexdigit());
         is_name.then_some(marker).ok_or(MarkerError::Damaged)
     }
 
-    /// Refuses a program that cannot use the data.
+    /// Refuses a role that cannot use the data.
     ///
-    /// # Errors
-    /// The role of the data, and its command.
+    /// # Errors The role of the data, and its command.
     pub fn check_role(&self, data: &Path, role: Role) -> Result<()> {
         if !self.cluster || self.role.becomes(role) {
             return Ok(());
@@ -165,7 +164,7 @@ impl Marker {
     }
 }
 
-/// Six hexadecimal digits computed from the path, unique on the machine.
+/// Six hexadecimal digits that are computed from the path, and unique on the machine.
 pub fn kernel_name(data: &Path, taken: &BTreeSet<String>) -> String {
     let name = |attempt: u32| {
         let mut digest = Sha256::new();
@@ -224,7 +223,7 @@ mod tests {
             refused.contains("/d belongs to `mainstay node`"),
             "{refused}"
         );
-        // Markers of earlier versions have no role.
+        // Markers of earlier versions contain no role.
         let mut text = serde_json::to_value(&marker).unwrap();
         text.as_object_mut().unwrap().remove("role");
         let earlier = Marker::parse(text.to_string().as_bytes()).unwrap();

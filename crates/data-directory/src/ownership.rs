@@ -1,10 +1,9 @@
-//! The check that nobody but the user of this process can replace what is in a data directory: keys are read
-//! from it and written to it.
-//!
-//! The directory belongs to this user, and neither its group nor others may write it, as PostgreSQL and etcd ask.
-//! The directories above it may belong to other users, such as a home directory; but not everybody may replace
-//! their entries. Links above it count as in the kernel (`fs.protected_symlinks`). In the directory, only parts
-//! with much data may be links, to another disk.
+//! The check that no other user can replace the contents of a data directory, because keys are read from it and
+//! written to it.
+//! The directory must belong to this user, and neither its group nor other users may write it, as PostgreSQL and etcd
+//! require. The directories above it may belong to other users, for example a home directory, but must not be
+//! writable for all users. Symbolic links above it are checked as in the kernel (`fs.protected_symlinks`). Inside of
+//! the directory, only parts with much data may be symbolic links to another disk.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -18,15 +17,15 @@ use anyhow::{Context, Result, bail};
 use crate::MARKER_FILE;
 use crate::parts::DirectoryPart;
 
-/// Most links on the way to a directory, as in the kernel.
+/// Maximum number of symbolic links on the path of a directory, as in the kernel.
 const LINKS_MAX: usize = 40;
 
-/// Bits of a mode that let the group or others write.
+/// Bits of a mode that allow writes by the group or other users.
 const OTHERS_WRITE: u32 = 0o022;
 const EVERYBODY_WRITES: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
-/// Parts that may be links to another disk: they have data, and no keys.
+/// Parts that may be symbolic links to another disk: they contain data, and no keys.
 const MAY_BE_LINKS: [&str; 8] = [
     "store",
     "volumes",
@@ -38,10 +37,10 @@ const MAY_BE_LINKS: [&str; 8] = [
     "registries.yaml",
 ];
 
-/// Parts with keys, whose entries are checked too.
+/// Parts with keys, whose entries are checked, too.
 const WITH_KEYS: [&str; 2] = ["certificates", "node"];
 
-/// The user that the files must belong to.
+/// The user to which the files must belong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Own(u32);
 
@@ -50,16 +49,15 @@ impl Own {
         found.uid() == self.0
     }
 
-    /// Whether a link may be followed: it is this user's, root's, or of the owner of its directory.
+    /// Whether a symbolic link may be followed: it belongs to this user, to root, or to the owner of its directory.
     fn follows(self, link: u32, directory: u32) -> bool {
         link == self.0 || link == 0 || link == directory
     }
 }
 
-/// Checks the directory, or, where it does not exist, the way to it.
+/// Checks the directory; if it does not exist, the existing part of its path.
 ///
-/// # Errors
-/// Somebody else could replace its contents; each message names the remedy.
+/// # Errors Another user could replace the contents; each message contains the remedy.
 pub(crate) fn check(data: &Path) -> Result<()> {
     check_as(data, Own(rustix::process::geteuid().as_raw()))
 }
@@ -109,7 +107,7 @@ fn inspect(path: &Path) -> Result<Option<Metadata>> {
     }
 }
 
-/// Requires a file or directory of this user alone, and no link.
+/// Requires a file or directory that belongs to this user alone, and is not a symbolic link.
 fn require_own(path: &Path, found: &Metadata, own: Own) -> Result<()> {
     let shown = path.display();
     if found.is_symlink() {
@@ -136,7 +134,8 @@ fn require_own(path: &Path, found: &Metadata, own: Own) -> Result<()> {
     Ok(())
 }
 
-/// The real path of a directory; `None` if it does not exist. The links and directories on the way are checked.
+/// The real path of a directory; `None` if it does not exist. The symbolic links and directories on the path are
+/// checked.
 fn resolve(absolute: &Path, own: Own) -> Result<Option<PathBuf>> {
     let names = |path: &Path| -> Vec<OsString> {
         let parts = path.components().filter_map(|part| match part {
@@ -238,11 +237,11 @@ mod tests {
             assert!(error.contains("chmod go-w"), "{error}");
         }
         set_mode(&data, 0o700);
-        // Another user's.
+        // The directory belongs to another user.
         let error = check_as(&data, Own(own(&data).0 + 1)).unwrap_err();
         let error = error.to_string();
         assert!(error.contains("belongs to the user with the id"), "{error}");
-        // Everybody may put another directory in its place.
+        // Every user may replace the directory.
         set_mode(around.path(), 0o777);
         assert!(refused(&data).contains("every user may replace"));
         assert!(refused(&around.path().join("new")).contains("every user may replace"));
@@ -289,7 +288,7 @@ mod tests {
         set_mode(&key, 0o622);
         assert!(refused(&data).contains("may be written by other users"));
         set_mode(&key, 0o644);
-        // Much data may be on another disk, and foreign entries are nobody's concern.
+        // Parts with much data may be on another disk, and entries of other programs are ignored.
         symlink(&elsewhere, data.join("volumes")).unwrap();
         symlink(&elsewhere, data.join("mine")).unwrap();
         check_as(&data, own(&data)).unwrap();

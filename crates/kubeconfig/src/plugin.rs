@@ -1,4 +1,4 @@
-//! Plug-ins of `client.authentication.k8s.io`: the question to the program, and its answer.
+//! Plug-ins of `client.authentication.k8s.io`: the input of the program, and the parser of its output.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use crate::file::{Cluster, EnvironmentVariable, Exec, InteractiveMode};
 use crate::settings::{Pem, Settings};
 
-/// The versions of questions and answers; their fields are the same.
+/// The versions of inputs and outputs. Their fields are equal.
 const VERSIONS: [&str; 2] = [
     "client.authentication.k8s.io/v1",
     "client.authentication.k8s.io/v1beta1",
 ];
 
-/// The extension of a cluster that has the configuration of plug-ins.
+/// The cluster extension that contains the configuration of plug-ins.
 const EXTENSION: &str = "client.authentication.k8s.io/exec";
 
 /// A program that returns credentials.
@@ -56,7 +56,7 @@ impl ClusterInfo {
     }
 }
 
-/// A JSON object without the fields that are null.
+/// A JSON object without its null fields.
 fn without_nulls(mut object: Value) -> Value {
     if let Some(fields) = object.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
@@ -125,7 +125,7 @@ impl Plugin {
         })
     }
 
-    /// The text of the environment variable `KUBERNETES_EXEC_INFO`.
+    /// The input of the program: the text of the environment variable `KUBERNETES_EXEC_INFO`.
     pub fn question(&self, authority: Option<&[u8]>, is_interactive: bool) -> String {
         let cluster = self.cluster.as_ref().map(|cluster| {
             let mut fields = cluster.fields.clone();
@@ -143,7 +143,7 @@ impl Plugin {
         .to_string()
     }
 
-    /// The credentials in a program's output.
+    /// The credentials in the output of the program.
     pub fn answer(&self, output: &[u8]) -> Result<PluginCredentials, String> {
         let read: ExecCredential = serde_json::from_slice(output)
             .map_err(|error| format!("its output is not an ExecCredential: {error}"))?;

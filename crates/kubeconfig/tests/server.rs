@@ -1,4 +1,4 @@
-//! Requests to servers, with the credentials of kubeconfigs.
+//! Requests to servers with the credentials from kubeconfigs.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -32,8 +32,7 @@ type Answer = Response<UnsyncBoxBody<Bytes, std::convert::Infallible>>;
 
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// A server, and the paths and chosen headers of the requests that it has read. It ends with the
-/// test's runtime.
+/// A server, and the paths and chosen headers of the requests that it has read. It stops with the test's runtime.
 struct Server {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
@@ -58,7 +57,7 @@ impl Server {
                         async { Ok::<_, std::convert::Infallible>(answer) }
                     });
                     let http = hyper::server::conn::http1::Builder::new();
-                    // A client may go away.
+                    // A client may close the connection.
                     match tls {
                         Some(tls) => {
                             let stream = TokioIo::new(tls.accept(stream).await.ok()?);
@@ -97,7 +96,7 @@ fn status(code: StatusCode) -> Answer {
     answer
 }
 
-/// The transport of a kubeconfig with this server, user and text in the cluster.
+/// The transport of a kubeconfig with this server, user and cluster settings.
 async fn transport(
     server: &str,
     cluster: &str,
@@ -206,7 +205,7 @@ async fn a_file_of_a_token_is_read_again() {
     assert!(matches!(error, TransportError::Token), "{error}");
 }
 
-/// A program that returns the tokens `1`, `2`, … of that validity.
+/// A program that returns the tokens `1`, `2`, …; each expires at `end`.
 fn plugin(folder: &Path, end: &str) -> String {
     let script = format!(
         "#!/bin/sh -e\ncd \"$1\"\necho x >> runs\necho \"$KUBERNETES_EXEC_INFO\" > question\n\
@@ -271,7 +270,7 @@ async fn a_plug_in_runs_again_when_its_credentials_end() {
     assert_eq!(server.seen(), [""; 0]);
 }
 
-/// Watches are silent while nothing changes; a list is not.
+/// A watch sends nothing while nothing changes; a list must respond within the limit.
 #[tokio::test]
 async fn watches_outlast_the_limit_of_silence() {
     let server = Server::new(None, |_| {
@@ -284,7 +283,7 @@ async fn watches_outlast_the_limit_of_silence() {
     })
     .await;
     let url = format!("http://{}", server.address);
-    // Longer than a busy machine is silent.
+    // Longer than the pauses of a busy machine.
     let silence = Duration::from_secs(3);
     let transport = transport(&url, "", "", silence).await.unwrap();
     let read = async |path| {

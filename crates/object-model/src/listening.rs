@@ -1,10 +1,10 @@
-//! Ports of a machine on which its own programs listen, and which no pod or Service may take.
+//! Ports on which programs of a machine listen. No pod or Service may use them.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv4Addr;
 
-/// A transport with listening sockets.
+/// A transport protocol with listening sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Transport {
     Tcp,
@@ -12,7 +12,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// The transport of a port's `protocol`; `None` for SCTP and unknown ones.
+    /// The transport of a port's `protocol`; `None` for SCTP and unknown protocols.
     pub fn of(protocol: &str) -> Option<Self> {
         match protocol {
             "" | "TCP" => Some(Self::Tcp),
@@ -34,16 +34,13 @@ impl fmt::Display for Transport {
 /// The address and port of a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListeningAddress {
-    /// TCP or UDP.
     pub transport: Transport,
-    /// The address; all of the machine's when there is none.
+    /// `None` means all addresses of the machine.
     pub address: Option<Ipv4Addr>,
-    /// The port number.
     pub port: u16,
 }
 
-/// All listening sockets of a machine: of this process, of other instances, and of all other
-/// processes.
+/// All listening sockets of a machine: of this process, of other instances, and of all other processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listening {
     places: BTreeSet<ListeningAddress>,
@@ -55,12 +52,12 @@ impl Listening {
         self.places.iter().copied()
     }
 
-    /// Whether a program has this port of this address of the machine.
+    /// Whether a program listens on this port at this address of the machine.
     pub fn holds(&self, transport: Transport, address: Ipv4Addr, port: u16) -> bool {
         self.holds_everywhere(transport, port) || self.has(transport, Some(address), port)
     }
 
-    /// Whether a program has this port of all addresses of the machine.
+    /// Whether a program listens on this port at all addresses of the machine.
     pub fn holds_everywhere(&self, transport: Transport, port: u16) -> bool {
         self.has(transport, None, port)
     }

@@ -17,7 +17,7 @@ pub enum Shape {
     Map,
 }
 
-/// A type at one place of the schema graph.
+/// A type in the schema graph.
 #[derive(Clone, Copy, Debug)]
 pub struct TypeRef<'s> {
     graph: &'s Graph,
@@ -82,7 +82,7 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// All fields of an object, by name; none for other shapes.
+    /// All fields of an object, sorted by name; empty for other shapes.
     pub fn fields(&self) -> impl Iterator<Item = FieldRef<'s>> + use<'s> {
         let graph = self.graph;
         let fields: &'s [Field] = match self.place {
@@ -103,12 +103,12 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// Whether the type is that of a custom kind, described by its own definition.
+    /// Whether the type belongs to a custom kind, and comes from its definition.
     pub fn is_custom(&self) -> bool {
         self.graph.is_custom()
     }
 
-    /// Whether objects of this type have one owner as a whole (`x-kubernetes-map-type`).
+    /// Whether objects of this type have a single owner (`x-kubernetes-map-type`).
     pub fn map_type(&self) -> Option<MapType> {
         match self.place {
             Place::Definition(definition) => self.graph.facts(definition.facts).map_type,
@@ -125,12 +125,11 @@ pub struct FieldRef<'s> {
 }
 
 impl<'s> FieldRef<'s> {
-    /// The field's name in JSON.
+    /// The JSON name.
     pub fn name(&self) -> &'s str {
         self.graph.text(self.field.name)
     }
 
-    /// The type of the field's value.
     pub fn type_ref(&self) -> TypeRef<'s> {
         TypeRef::of_node(self.graph, self.field.node)
     }
@@ -145,17 +144,17 @@ impl<'s> FieldRef<'s> {
         self.strategy("replace")
     }
 
-    /// Whether a patch made by a client names the keys to keep (`$retainKeys`).
+    /// Whether a strategic merge patch from a client contains the list of keys to retain (`$retainKeys`).
     pub fn retains_keys(&self) -> bool {
         self.strategy("retainKeys")
     }
 
-    /// The field by which a strategic merge patch knows the elements of the list.
+    /// The field by which a strategic merge patch identifies the elements of the list.
     pub fn merge_key(&self) -> Option<&'static str> {
         Some(self.facts().patch_merge_key).filter(|key| !key.is_empty())
     }
 
-    /// `x-kubernetes-list-type`, where published.
+    /// `x-kubernetes-list-type`, if published.
     pub fn list_type(&self) -> Option<ListType> {
         self.facts().list_type
     }
@@ -168,22 +167,22 @@ impl<'s> FieldRef<'s> {
             .filter(|key| !key.is_empty())
     }
 
-    /// `x-kubernetes-map-type` of the field or else of its type.
+    /// `x-kubernetes-map-type` of the field, or of its type.
     pub fn map_type(&self) -> Option<MapType> {
         self.facts().map_type.or_else(|| self.type_ref().map_type())
     }
 
-    /// Whether every object of the type must have the field.
+    /// Whether every object of the type must contain the field.
     pub fn is_required(&self) -> bool {
         self.field.required
     }
 
-    /// Whether the field holds a structure that is there, though empty, in every object.
+    /// Whether the field contains a structure that every object has, even if it is empty.
     pub fn is_always_there(&self) -> bool {
         self.facts().default == "{}"
     }
 
-    /// The default of the field in a list's key (`TCP` for `protocol`).
+    /// The default of a key field of a list (`TCP` for `protocol`).
     pub fn key_default(&self) -> Option<&'s str> {
         Some(&*self.facts().default).filter(|default| !matches!(*default, "" | "{}"))
     }

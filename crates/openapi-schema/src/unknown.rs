@@ -1,4 +1,4 @@
-//! Strict decoding: the fields of an object that its type does not have.
+//! Strict decoding: the fields of an object that its type does not contain.
 
 use serde_json::Value;
 
@@ -8,8 +8,8 @@ use crate::value_path::ValuePath;
 /// Maximum number of reported fields, as in kube-apiserver.
 const REPORTED_MAX: usize = 100;
 
-/// Collects the paths of fields of `value` that `definition` does not have. Values of a wrong
-/// type are passed over: decoding reports those.
+/// Collects the paths of fields of `value` that are not in `definition`. Values of a wrong type are ignored, because
+/// decoding reports them.
 pub(crate) fn unknown_fields(graph: &Graph, definition: &Definition, value: &Value) -> Vec<String> {
     let mut search = Search {
         graph,

@@ -131,7 +131,7 @@ fn v3(group_version: &str) -> Value {
     serde_json::from_slice(&bytes).unwrap()
 }
 
-/// kubectl.md 0.9: kubectl looks for the parameter before it relies on the server's checks.
+/// kubectl.md 0.9: kubectl uses the server's field validation only if the document contains the parameter.
 #[test]
 fn patch_operations_offer_field_validation() {
     let document = v3("apps/v1");
@@ -182,7 +182,7 @@ fn definitions_carry_merge_facts_and_kinds() {
     assert_eq!(exec["x-kubernetes-action"], "connect");
 }
 
-/// Every reference in a document leads somewhere in it.
+/// Each reference in a document has a target in the document.
 #[test]
 fn documents_are_closed() {
     fn references(value: &Value, found: &mut Vec<String>) {
@@ -250,7 +250,7 @@ fn v2_document_has_the_old_forms() {
     );
 }
 
-/// A kind that is served without a schema would not be validated, patched or explained.
+/// A kind without a schema could not be validated, patched or explained.
 #[test]
 fn every_served_kind_has_a_schema_and_a_document() {
     let schema = Schema::published();
@@ -401,7 +401,7 @@ mod custom {
             .field("free")
             .unwrap();
         assert_eq!(free.type_ref().shape(), Shape::Any);
-        // The metadata is that of all objects.
+        // The type of the metadata is that of all objects.
         let metadata = root.field("metadata").unwrap().type_ref();
         assert!(metadata.field("ownerReferences").is_some());
         let object = json!({"metadata": {"name": "a", "nme": "b"}, "spec": {"free": {"x": 1},
@@ -424,7 +424,7 @@ mod custom {
         let crew = spec.field("crew").unwrap();
         assert_eq!(crew.list_type(), Some(ListType::Map));
         let member = crew.type_ref().element().unwrap();
-        // Server-side apply leaves open all that is within.
+        // In server-side apply, all fields inside of an open part are allowed.
         assert!(member.field("junk").is_some());
         let engine = spec.field("engine").unwrap().type_ref();
         assert_eq!(engine.field("junk").unwrap().type_ref().shape(), Shape::Any);
@@ -479,7 +479,7 @@ mod custom {
         assert_eq!(boat["x-kubernetes-group-version-kind"][0]["kind"], "Boat");
         assert_eq!(boat["properties"]["spec"]["required"], json!(["name"]));
         assert!(v3["components"]["schemas"]["org.example.v1.BoatList"].is_object());
-        // findings C5, C23: what `kubectl explain` says of them, also of objects inside.
+        // findings C5, C23: the descriptions for `kubectl explain`, also of embedded objects.
         let engine = &boat["properties"]["spec"]["properties"]["engine"];
         for properties in [&boat["properties"], &engine["properties"]] {
             for (field, start) in [

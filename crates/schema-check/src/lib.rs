@@ -1,6 +1,6 @@
-//! Checks objects against an OpenAPI document that a server publishes (`/openapi/v2`, or one below
-//! `/openapi/v3`), as a client with strict types reads them: required fields exist, unknown fields
-//! do not, values have their type. For tests, whose harnesses check every object that they receive.
+//! Checks objects against an OpenAPI document that a server publishes (`/openapi/v2`, or a document below
+//! `/openapi/v3`), as a client with strict types: required fields must exist, unknown fields must not, and values
+//! must have their type. For tests, whose harnesses check every object that they receive.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use serde_json::{Map, Value};
 /// Maximum number of reported violations of one object.
 const REPORTED_MAX: usize = 20;
 
-/// The definitions of a document, and which of them describes which kind.
+/// The definitions of a document, and the definition of each kind.
 #[derive(Debug)]
 pub struct SchemaCheck {
     definitions: Map<String, Value>,
-    /// By `apiVersion` and `kind`.
+    /// The definition names by `apiVersion` and `kind`.
     kinds: BTreeMap<(String, String), String>,
 }
 
 impl SchemaCheck {
-    /// The check for a document. A kind that the document does not have is not checked.
+    /// Kinds that the document does not contain are not checked.
     pub fn new(mut document: Value) -> Self {
         let places = ["/definitions", "/components/schemas"];
         let mut found = places
@@ -44,8 +44,8 @@ impl SchemaCheck {
         Self { definitions, kinds }
     }
 
-    /// The violations of an object (or of a list with its items): a sentence with the path for
-    /// each. Empty for a kind that the document does not have.
+    /// The violations of an object (or of a list with its items): for each a sentence with the path. Empty for a kind
+    /// that the document does not contain.
     pub fn violations(&self, object: &Value) -> Vec<String> {
         let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
         let kind = (text("apiVersion"), text("kind"));
@@ -86,7 +86,7 @@ impl Walk<'_> {
             let name = reference.rsplit('/').next().unwrap_or_default();
             return self.definition(name, value);
         }
-        // In version 3 a reference with a description or a default is the only item of a list.
+        // In version 3, a reference with a description or a default is the only item of `allOf`.
         if let Some([only]) = schema["allOf"].as_array().map(Vec::as_slice) {
             return self.value(only, value);
         }
@@ -133,8 +133,8 @@ impl Walk<'_> {
         }
         let properties = schema["properties"].as_object();
         let rest = &schema["additionalProperties"];
-        // A type without fields (raw extensions, field sets), or one that keeps unknown fields,
-        // accepts any field.
+        // A type without fields (raw extensions, field sets), and a type that preserves unknown fields, accept any
+        // field.
         let free = properties.is_none() && !rest.is_object()
             || schema["x-kubernetes-preserve-unknown-fields"] == true;
         for (name, value) in fields {
@@ -213,7 +213,7 @@ mod tests {
         assert!(violations(unknown).is_empty());
     }
 
-    /// A document of version 3 has its definitions elsewhere, and references as single-item lists.
+    /// Documents of version 3 have another location of the definitions, and references as lists with one item.
     #[test]
     fn documents_of_both_versions_are_read() {
         let check = SchemaCheck::new(json!({"openapi": "3.0.0", "components": {"schemas": {

@@ -1,8 +1,7 @@
-//! The order of merged lists: elements of the patch have the patch's order, elements of the server
-//! alone keep their position among them as far as possible.
-//!
-//! Elements are looked up by an index of their identities, so that a merge takes a time
-//! proportional to the lists and not to their product.
+//! The order of merged lists: elements of the patch have the patch's order; elements that only the server has keep
+//! their position between them, as far as possible.
+//! Elements are looked up in an index of their identities, so the time of a merge is proportional to the lengths of
+//! the lists, and not to their product.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,9 +13,9 @@ use crate::PatchError;
 /// The identity of a list element.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Identity {
-    /// The whole value.
+    /// The whole value identifies the element.
     Value,
-    /// One field of it.
+    /// This field identifies the element.
     Field(&'static str),
 }
 
@@ -35,11 +34,11 @@ impl Identity {
     }
 }
 
-/// A value as the key of an index: two marks are equal exactly when the values are.
+/// A value as the key of an index: two keys are equal if and only if the values are equal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ValueKey<'v> {
     Text(Cow<'v, str>),
-    /// Anything else, as JSON with the fields of objects in order.
+    /// Any other value, as JSON with sorted fields.
     Other(String),
 }
 
@@ -90,7 +89,7 @@ fn print_sorted(value: &Value, out: &mut String) {
     }
 }
 
-/// The positions of list elements by identity; of several equal ones, the first.
+/// The positions of list elements by identity; of several equal elements, the first position.
 #[derive(Clone)]
 pub(crate) struct ElementPositions<'v> {
     identity: Identity,
@@ -98,7 +97,7 @@ pub(crate) struct ElementPositions<'v> {
 }
 
 impl<'v> ElementPositions<'v> {
-    /// Elements without an identity are in no place.
+    /// Elements without an identity are not indexed.
     pub fn of(list: impl IntoIterator<Item = &'v Value>, identity: Identity) -> Self {
         let mut places = BTreeMap::new();
         for (place, element) in list.into_iter().enumerate() {
@@ -109,13 +108,13 @@ impl<'v> ElementPositions<'v> {
         Self { identity, places }
     }
 
-    /// The place of the element with the same identity.
+    /// The position of the element with this identity.
     pub fn get(&self, element: &Value) -> Option<usize> {
         let is = self.identity.of(element).ok()?;
         self.places.get(&ValueKey::of(is)).copied()
     }
 
-    /// Notes an element that is appended.
+    /// Adds an element that is appended to the list.
     pub fn add(&mut self, element: &Value, place: usize) {
         if let Ok(is) = self.identity.of(element) {
             let mark = ValueKey::of(is).into_owned();
@@ -123,7 +122,7 @@ impl<'v> ElementPositions<'v> {
         }
     }
 
-    /// The places, however the elements change afterwards.
+    /// The positions, independent of later changes of the elements.
     pub fn into_owned(self) -> ElementPositions<'static> {
         let places = self.places.into_iter();
         ElementPositions {
@@ -133,12 +132,12 @@ impl<'v> ElementPositions<'v> {
     }
 }
 
-/// The marks of whole values.
+/// The keys of whole values.
 pub(crate) fn marks(list: &[Value]) -> BTreeSet<ValueKey<'_>> {
     list.iter().map(ValueKey::of).collect()
 }
 
-/// Whether the lists hold maps (rather than scalars); all elements must be of one type.
+/// Whether the lists contain maps (rather than scalars); all elements must have one type.
 pub(crate) fn holds_maps(original: &[Value], patch: &[Value]) -> Result<bool, PatchError> {
     let mut all = original.iter().chain(patch);
     let Some(first) = all.next() else {
@@ -171,8 +170,8 @@ pub(crate) fn union(original: &[Value], patch: &[Value]) -> Vec<Value> {
     interleave(sorted(named, &wanted), server_only, &live)
 }
 
-/// Orders `merged`: elements in `wanted` have its order; the others keep their order and come
-/// before the first element of `wanted` that followed them in `live`.
+/// Orders `merged`: elements in `wanted` get the order of `wanted`; other elements keep their order, and precede the
+/// first element of `wanted` that followed them in `live`.
 pub(crate) fn arrange(
     merged: Vec<Value>,
     wanted: &ElementPositions<'_>,
@@ -193,8 +192,8 @@ fn sorted(mut list: Vec<Value>, order: &ElementPositions<'_>) -> Vec<Value> {
     list
 }
 
-/// Merges two ordered lists without a common element, by their places in the live list where
-/// both have one.
+/// Merges two ordered lists without common elements. Elements of both lists that have a position in the live list are
+/// compared by this position.
 fn interleave(
     named: Vec<Value>,
     server_only: Vec<Value>,

@@ -59,8 +59,8 @@ impl<'s> Strategy<'s> {
         }
     }
 
-    /// Whether the contents are of unknown type: then `$patch` and the like are data, not
-    /// directives (a ControllerRevision contains a patch).
+    /// Whether the type of the contents is unknown. Then `$patch` and similar keys are data, not directives (a
+    /// ControllerRevision contains a patch).
     fn is_opaque(&self) -> bool {
         self.value.is_some_and(|value| value.shape() == Shape::Any)
     }
@@ -89,7 +89,7 @@ fn is_directive(key: &str) -> bool {
         || key.starts_with(SET_ELEMENT_ORDER)
 }
 
-/// Merges `patch` into `original`, both objects of `object_type`.
+/// Merges `patch` into `original`. Both are objects of `object_type`.
 fn merge_map(
     mut original: Object,
     mut patch: Object,
@@ -140,7 +140,7 @@ fn merge_map(
     set_element_orders(original, &orders, &live, object_type)
 }
 
-/// A copy of a patch that orders lists, whose elements the merge moves; nothing of another one.
+/// A copy of a patch that sets the order of lists, because the merge moves its elements; empty for any other patch.
 fn with_orders(patch: &Object) -> Object {
     let mut keys = patch.keys();
     match keys.any(|key| key.starts_with(SET_ELEMENT_ORDER)) {
@@ -155,8 +155,7 @@ fn merged_plainly(mut old: Value, new: Value) -> Value {
     old
 }
 
-/// `$retainKeys`: removes keys that the list does not name; keys that the patch sets must be in the
-/// list.
+/// `$retainKeys`: removes keys that are not in its list; keys that the patch sets must be in the list.
 fn retain_keys(original: &mut Object, patch: &Object) -> Result<(), PatchError> {
     let Some(retained) = patch.get(RETAIN_KEYS) else {
         return Ok(());
@@ -175,7 +174,7 @@ fn retain_keys(original: &mut Object, patch: &Object) -> Result<(), PatchError> 
     Ok(())
 }
 
-/// `$deleteFromPrimitiveList/field`: these scalars leave the list.
+/// `$deleteFromPrimitiveList/field`: removes these scalars from the list.
 fn delete_from_lists(original: &mut Object, patch: &Object) -> Result<(), PatchError> {
     for (key, value) in patch {
         let Some(field) = key.strip_prefix(DELETE_FROM_LIST) else {
@@ -193,7 +192,7 @@ fn delete_from_lists(original: &mut Object, patch: &Object) -> Result<(), PatchE
     Ok(())
 }
 
-/// The places of the elements in the lists that the patch orders, before it.
+/// The positions of the elements in the lists that the patch orders, before the merge.
 fn ordered_lists<'p>(
     original: &Object,
     patch: &'p Object,
@@ -302,7 +301,7 @@ fn merge_element(
     Ok(())
 }
 
-/// `$setElementOrder/field`: the elements of the list get the order in which the patch's author read them;
+/// `$setElementOrder/field`: the elements of the list get the order in which the author of the patch read them;
 /// elements that only the server has keep their positions between them.
 fn set_element_orders(
     mut merged: Object,
@@ -330,7 +329,7 @@ fn set_element_orders(
     Ok(merged)
 }
 
-/// The patch's own list must be a sub-sequence of the order that it asks for.
+/// Checks that the patch's list is a sub-sequence of the order that the patch sets.
 fn check_order(
     list: Option<&Value>,
     wanted: &[Value],
@@ -358,8 +357,7 @@ fn check_order(
     Ok(())
 }
 
-/// A value that replaces another one: nulls and directives inside it have no effect and are
-/// removed.
+/// A value that replaces another value: nulls and directives inside of it have no effect and are removed.
 fn resolved(value: Value, strategy: &Strategy<'_>) -> Result<Value, PatchError> {
     match value {
         opaque if strategy.is_opaque() => Ok(opaque),
@@ -374,7 +372,7 @@ fn resolved(value: Value, strategy: &Strategy<'_>) -> Result<Value, PatchError> 
     }
 }
 
-/// Whether a list element is there only for its directive.
+/// Whether a list element consists only of its directive.
 fn is_marker(element: &Value) -> bool {
     element.get(DIRECTIVE).is_some()
 }

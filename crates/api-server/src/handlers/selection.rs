@@ -1,4 +1,3 @@
-
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;

@@ -1,4 +1,3 @@
-
 pub(crate) mod allocations;
 pub(crate) mod definitions;
 pub mod encryption;

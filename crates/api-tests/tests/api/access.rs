@@ -1,4 +1,4 @@
-//! Rights of users.
+//! The rights of users.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::harness::{Api, CONFIG_MAPS, PODS, config_map};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
-/// Asks until the index of roles has caught up.
+/// Repeats the request until the index of roles is up to date.
 async fn wait_for(api: &Api, path: &str, code: u16) {
     for _ in 0..6000 {
         if api.get(path).await.0 == code {
@@ -76,7 +76,7 @@ async fn nothing_is_allowed_that_no_role_allows() {
         let (code, status) = bob.send(method, path, Value::Null).await;
         assert_eq!((code, &status["message"]), (403, &json!(message)), "{path}");
     }
-    // What everybody who is somebody may: discovery.
+    // Every authenticated user may read these documents.
     for path in ["/api", "/apis", "/api/v1", "/version", "/livez"] {
         assert_eq!(bob.raw("GET", path, &[], "").await.code, 200, "{path}");
     }
@@ -215,7 +215,7 @@ async fn somebody_allowed_may_act_as_another() {
             &json!({"example.com/team": ["blue", "green"]})
         )
     );
-    // Each of them has to be allowed.
+    // Each of these requests must be allowed.
     let roles = "/apis/rbac.authorization.k8s.io/v1";
     let role = json!({"metadata": {"name": "act"}, "rules": [
         {"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"]}]});
@@ -302,7 +302,7 @@ async fn tokens_live_and_die_with_their_account() {
     );
 }
 
-/// findings-2 C39: in each of the reviews, of fields and of labels.
+/// findings-2 C39: a selector in a review has either a text or requirements, for fields and for labels.
 #[tokio::test]
 async fn a_review_selects_in_one_way() {
     let api = Api::new().await;

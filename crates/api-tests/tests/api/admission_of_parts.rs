@@ -1,5 +1,5 @@
-//! Webhooks and policies are asked about connections, and about what is sent to sub-resources with
-//! objects of their own, in upstream's words (kubectl.md 10.5).
+//! Webhooks and policies are called for connections, and for sub-resources with their own kind, with upstream's texts
+//! (kubectl.md 10.5).
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::hook::{Hook, MUTATING, VALIDATING, make, patch};
 
 const ACCOUNT: &str = "/api/v1/namespaces/default/serviceaccounts/default";
 
-/// A server with a pod `p`, on a node unless it is to be bound.
+/// A server with a pod `p`. The pod has a node unless the test binds it.
 async fn with_pod(bound: bool) -> Api {
     let api = Api::new().await;
     api.with_account().await;
@@ -20,7 +20,7 @@ async fn with_pod(bound: bool) -> Api {
     api
 }
 
-/// A webhook's configuration for an operation on resources of the core group.
+/// A webhook configuration for an operation on resources of the core group.
 fn about(hook: &Hook, kind: &str, operation: &str, resources: Value) -> Value {
     let rules = json!({"rules": [{"operations": [operation], "apiGroups": [""],
         "apiVersions": ["v1"], "resources": resources}]});
@@ -101,7 +101,7 @@ async fn who_connects_to_a_pod_is_told_of_with_the_options() {
             (&wanted, &json!("CONNECT"))
         );
     }
-    // A log is read, not connected to.
+    // A log request is a read, not a connection.
     api.raw("GET", &format!("{PODS}/p/log"), &[], "").await;
     assert_eq!(hook.asked(), Vec::<Value>::new());
     let dry = exec("command=ls&dryRun=All");

@@ -1,4 +1,4 @@
-//! Annotations of mainstay's own: what is not known is refused, whatever the kind and the way.
+//! Annotations of mainstay: an unknown annotation is refused, for every kind and every way of writing.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The audit log: who asked what, and what became of it.
+//! The audit log: users, requests and results.
 
 use std::path::{Path, PathBuf};
 

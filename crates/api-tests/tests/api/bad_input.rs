@@ -1,4 +1,4 @@
-//! Requests that make no sense: each gets its `Status`, and nothing changes.
+//! Invalid requests: each gets its `Status`, and nothing changes.
 
 use mvcc_store::Store;
 use serde_json::json;
@@ -7,8 +7,8 @@ use crate::harness::{Api, CONFIG_MAPS, config_map};
 
 const JSON: &str = "application/json";
 
-/// One request per line: method, path, content type (`json`, `yaml`, `merge` … or in full), body;
-/// then the code and a part of the message. `MAPS` and `SETS` stand for collections in `default`.
+/// One request per line: method, path, content type (`json`, `yaml`, `merge` … or the full name), body; then the code
+/// and a part of the message. `MAPS` and `SETS` are collections in `default`.
 const CASES: &str = r#"
 POST | MAPS | json | | 400 | empty
 POST | MAPS | json | {"a": | 400 | json parse error

@@ -1,4 +1,4 @@
-//! Replies in protobuf (kubectl.md 0.11).
+//! Responses in protobuf (kubectl.md 0.11).
 
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ async fn lists_metadata_and_results_have_that_form_too() {
         .raw("DELETE", &format!("{CONFIG_MAPS}/m1"), &headers, "")
         .await;
     assert!(holds(&gone.bytes, "Success"));
-    // A refusal is JSON, as its content type says.
+    // An error is JSON, as its content type states.
     let absent = api
         .raw("GET", &format!("{CONFIG_MAPS}/m1"), &headers, "")
         .await;

@@ -76,7 +76,7 @@ async fn a_token_is_good_as_long_as_its_secret_says_so() {
         review(&api, TOKEN, Value::Null).await["authenticated"],
         true
     );
-    // Only Secrets of the type and in the namespace count.
+    // A Secret counts only with this type and in this namespace.
     api.send("DELETE", &at, Value::Null).await;
     let mut opaque = secret();
     opaque["type"] = json!("Opaque");

@@ -1,4 +1,4 @@
-//! A client library that others wrote, over the server as a service of this process.
+//! A client library of another project, over the server as a service of this process.
 
 use api_server::UserInfo;
 use futures::TryStreamExt;

@@ -1,4 +1,4 @@
-//! `componentstatuses`: whether the parts of the control plane are well.
+//! `componentstatuses`: the health of the control plane's components.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use crate::harness::Api;
 
 const PATH: &str = "/api/v1/componentstatuses";
 
-/// Two parts that say of themselves whether they run.
+/// A server with two components that report whether they run.
 async fn with_parts() -> (Api, Arc<AtomicBool>) {
     let store = EmbeddedStore::in_memory();
     let api = Api::over(store, Limits::default(), None).await;
@@ -72,7 +72,7 @@ async fn each_part_is_listed_with_how_it_is() {
     assert_eq!(headings, ["Name", "Status", "Message", "Error"]);
 }
 
-/// A part that has not said a word does not run.
+/// A component without a report is unhealthy.
 #[tokio::test]
 async fn parts_that_are_not_there_are_not_well() {
     let api = Api::new().await;
@@ -120,7 +120,7 @@ async fn selectors_choose_and_nothing_is_written() {
     assert_eq!(nobody.get(PATH).await.0, 403);
 }
 
-/// As the document that Kubernetes 1.36 publishes: get and list, not namespaced.
+/// As in the published document of Kubernetes 1.36: get and list, not namespaced.
 #[tokio::test]
 async fn it_is_discovered_and_described() {
     let (api, _) = with_parts().await;

@@ -1,4 +1,4 @@
-//! Custom resources whose metadata, nulls or rules would harm others.
+//! Custom resources with metadata, nulls or rules that could harm other users.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitio
 pub const POIS: &str = "/apis/example.org/v1/namespaces/default/pois";
 const APPLY: [(&str, &str); 1] = [("content-type", "application/apply-patch+yaml")];
 
-/// A server with the kind `Poi`, whose names the test accepts in place of the controller.
+/// A server with the kind `Poi`. The test accepts its names instead of the controller.
 async fn with_pois() -> Api {
     let api = Api::new().await;
     define_pois(&api).await;
@@ -174,7 +174,7 @@ async fn unknown_metadata_of_an_embedded_object_are_named_on_every_way() {
             assert_eq!(has_text, value == "Strict", "{verb} {path}: {message}");
         }
     }
-    // Server-side apply refuses fields without a type, as of other kinds.
+    // Server-side apply refuses fields without a type, as for other kinds.
     let config = poi("b", json!({}), template.clone());
     let to = format!("{POIS}/b?fieldManager=m&fieldValidation=Ignore");
     let applied = api.raw("PATCH", &to, &APPLY, config.to_string()).await;
@@ -202,7 +202,7 @@ async fn stored_metadata_of_other_types_harm_nobody() {
         text.replace(r#""annotations":{"b":"c"}"#, r#""annotations":"b""#)
     })
     .await;
-    // It no longer has the label.
+    // The object no longer has the label.
     assert_eq!(events.short().await, "DELETED wrong");
     let by_label = api.get(&format!("{POIS}?labelSelector=a")).await;
     assert_eq!(by_label.0, 200);
@@ -313,8 +313,7 @@ async fn the_elements_of_a_list_that_keeps_unknown_fields_are_stored_whole() {
     assert_eq!(api.get(&format!("{POIS}/a")).await.1["spec"], spec);
 }
 
-/// That the evaluation does not run on the threads of the runtime is checked when the server is dropped.
-// findings-2 C25
+/// findings-2 C25: dropping the server checks that no evaluation ran on the threads of the runtime.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rule_that_computes_for_long_is_stopped_beside_the_threads_that_answer() {
     let api = with_pois().await;

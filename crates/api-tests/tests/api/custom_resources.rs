@@ -1,5 +1,5 @@
-//! CustomResourceDefinitions and the kinds that they bring (kubectl.md 10.5). The controller that
-//! accepts names is played by the test.
+//! CustomResourceDefinitions and their kinds (kubectl.md 10.5). The test plays the role of the controller that
+//! accepts names.
 
 use mvcc_store::{Operation, Range, Store, Txn};
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ async fn defaults_that_come_later_are_read_from_what_is_there() {
     assert_eq!(read["metadata"], before["metadata"]);
     let (_, list) = api.get(BOATS).await;
     assert_eq!(list["items"][0]["spec"]["sails"], 3);
-    // What is written is written with them.
+    // The written object contains `apiVersion` and `kind`.
     let label = json!({"metadata": {"labels": {"a": "b"}}});
     assert_eq!(
         api.patch(&format!("{BOATS}/a"), "merge", label).await.1["spec"]["sails"],
@@ -127,7 +127,7 @@ async fn objects_of_the_new_kind_live_like_others() {
         (&list["kind"], list["items"].as_array().unwrap().len()),
         (&json!("BoatList"), 1)
     );
-    // The other version is the same object under another name.
+    // The other version contains an equal object under another `apiVersion`.
     let beta = "/apis/example.org/v1beta1/namespaces/default/boats/a";
     let (code, other) = api.get(beta).await;
     assert_eq!(
@@ -210,7 +210,7 @@ async fn a_kind_is_served_as_soon_as_its_definition_is_stored() {
     let stored = stored.unwrap();
     let api = Api::new().await;
     assert_eq!(api.get(BOATS).await.0, 404);
-    // As by a request that has not come to its end.
+    // The write is that of a request that has not finished.
     let put = Operation::Put {
         key: stored.key.to_vec(),
         value: mvcc_store::Value::Plain(stored.value),
@@ -287,7 +287,7 @@ async fn a_changed_definition_counts_from_then_on() {
     );
     let beta = "/apis/example.org/v1beta1/namespaces/default/boats";
     assert_eq!(api.get(beta).await.0, 404);
-    // What is being deleted waits for its objects.
+    // A definition in deletion waits for the deletion of its objects.
     let (code, dying) = api.send("DELETE", &path, Value::Null).await;
     assert_eq!(code, 200);
     assert_eq!(
@@ -343,7 +343,7 @@ async fn who_applied_in_another_version_still_owns_and_drops_what_it_said() {
             &json!("Apply failed with 1 conflict: conflict with \"one\": .spec.crew")
         )
     );
-    // The same manager in the other version, also when the former is no longer served.
+    // The manager writes in the other version, also when the previous version is no longer served.
     let (_, mut definition) = api.get(&format!("{DEFINITIONS}/boats.example.org")).await;
     definition["spec"]["versions"][1]["served"] = json!(false);
     let path = format!("{DEFINITIONS}/boats.example.org");
@@ -355,7 +355,7 @@ async fn who_applied_in_another_version_still_owns_and_drops_what_it_said() {
     assert_eq!(versions, ["example.org/v1"]);
 }
 
-/// A version that its definition calls deprecated, with every answer.
+/// Every response of a version that its definition declares deprecated contains a warning.
 #[tokio::test]
 async fn a_deprecated_version_says_what_to_use_instead() {
     let api = with_boats().await;

@@ -91,7 +91,7 @@ async fn finalizers_hold_an_object_until_they_are_gone() {
     let (code, held) = api.send("DELETE", &path, Value::Null).await;
     assert_eq!(code, 200);
     assert!(held["metadata"]["deletionTimestamp"].is_string());
-    // Again changes nothing.
+    // A repeated deletion changes nothing.
     let (_, again) = api.send("DELETE", &path, Value::Null).await;
     assert_eq!(again, held);
     let more = json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}});

@@ -73,7 +73,7 @@ async fn what_is_asked_for_is_filled_in_and_stays() {
         .create(CLASSES, class("device.driver == 'dra.example.com'"))
         .await;
     assert_eq!(class["metadata"]["generation"], 1);
-    // What is empty in configuration is the driver's business.
+    // The content of the configuration belongs to the driver, so empty values stay.
     assert_eq!(
         class["spec"]["config"][0]["opaque"]["parameters"],
         json!({"mode": ""})
@@ -163,7 +163,7 @@ async fn an_allocation_is_written_to_the_status_and_stays() {
     let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let table = api.raw("GET", CLAIMS, &table, "").await.json();
     assert_eq!(table["rows"][0]["cells"][1], "allocated,reserved");
-    // Two that add themselves at the same time are both there: entries are merged by their uid.
+    // If two pods reserve the claim at the same time, both entries stay: entries are merged by UID.
     let second = json!({"status": {"reservedFor": [{"resource": "pods", "name": "q",
         "uid": "v"}]}});
     let (code, claim) = api.patch(&status, "strategic", second).await;
@@ -234,7 +234,7 @@ async fn a_node_offers_its_own_devices() {
     assert_eq!(code, 200);
 }
 
-/// findings C16: clients written in Go read and send these kinds in protobuf.
+/// findings C16: Go clients read and send these kinds in protobuf.
 #[tokio::test]
 async fn devices_and_claims_come_back_from_protobuf() {
     let api = Api::new().await;

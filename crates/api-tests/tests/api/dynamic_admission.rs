@@ -1,4 +1,4 @@
-//! Webhooks and policies: who else has a say in what is written (kubectl.md 10.5).
+//! Webhooks and policies that check and change writes (kubectl.md 10.5).
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ fn map(name: &str, data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
 }
 
-/// The whole answer to the creation of a ConfigMap.
+/// The whole response to the creation of a ConfigMap.
 async fn post(api: &Api, object: Value) -> Answer {
     let headers = [("content-type", "application/json")];
     api.raw("POST", MAPS, &headers, object.to_string()).await
@@ -73,7 +73,7 @@ async fn a_webhook_is_told_of_a_write_and_may_refuse_it() {
     assert_eq!(last["operation"], "DELETE");
     assert_eq!(last["oldObject"]["data"]["x"], "y");
     assert_eq!(last["object"], Value::Null);
-    // A dry run is one for the webhook too; other kinds are not its business.
+    // The webhook sees that the request is a dry run; the webhook is not called for other kinds.
     let dry = format!("{MAPS}?dryRun=All");
     assert_eq!(api.send("POST", &dry, map("c", json!({}))).await.0, 201);
     assert_eq!(hook.asked()[0]["dryRun"], true);
@@ -81,7 +81,7 @@ async fn a_webhook_is_told_of_a_write_and_may_refuse_it() {
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     assert_eq!(api.send("POST", accounts, account).await.0, 201);
     assert_eq!(hook.asked(), [Value::Null; 0]);
-    // It has no say in its own end.
+    // A webhook is not called for changes of its own configuration.
     let configuration = format!("{GROUP}/{VALIDATING}/look");
     assert_eq!(api.send("DELETE", &configuration, Value::Null).await.0, 200);
     assert_eq!(api.send("DELETE", &one, Value::Null).await.0, 200);
@@ -116,7 +116,7 @@ async fn webhooks_may_change_what_is_written_and_see_what_others_changed() {
     assert_eq!(asked.len(), 2, "once more, after the second");
     assert_eq!(asked[1]["object"]["data"]["seen"], "first");
     assert_eq!(second.asked().len(), 1);
-    // A patch that makes no object of its kind is the webhook's mistake.
+    // A patch whose result is not an object of the kind is an error of the webhook.
     let wrong =
         Hook::start(|_| patch(json!([{"op": "add", "path": "/data", "value": "text"}]))).await;
     make(
@@ -134,8 +134,8 @@ async fn webhooks_may_change_what_is_written_and_see_what_others_changed() {
     );
 }
 
-/// The defaults of a pod are not all computed again after admission, so a webhook that is asked again has its change
-/// completed at once.
+/// Not all defaults of a pod are computed again after admission, so a change by a webhook that is called again gets
+/// its defaults at once.
 #[tokio::test]
 async fn a_container_of_a_webhook_has_its_defaults_whenever_it_is_added() {
     let api = Api::new().await;
@@ -189,7 +189,7 @@ async fn who_does_not_answer_counts_as_its_policy_says() {
     let ignored = json!({"failurePolicy": "Ignore"});
     make(&api, VALIDATING, hook.configuration(kind, "a", ignored)).await;
     assert_eq!(api.send("POST", MAPS, map("a", json!({}))).await.0, 201);
-    // Nobody listens there, and nobody could be believed.
+    // No server listens at this address, and its certificate could not be verified.
     let nobody = json!({"clientConfig": {"url": "https://127.0.0.1:1/"}});
     make(&api, VALIDATING, hook.configuration(kind, "b", nobody)).await;
     let (code, refused) = api.send("POST", MAPS, map("b", json!({}))).await;
@@ -200,7 +200,7 @@ async fn who_does_not_answer_counts_as_its_policy_says() {
         refused["message"].as_str().unwrap().starts_with(why),
         "{refused}"
     );
-    // A service that is not there is no answer either.
+    // A Service that does not exist is a failed call, too.
     let path = format!("{GROUP}/{VALIDATING}/b");
     let service = json!({"clientConfig": {"service": {"namespace": "default", "name": "none"}}});
     let service = hook.configuration(kind, "b", service);
@@ -220,7 +220,7 @@ async fn who_does_not_answer_counts_as_its_policy_says() {
     );
 }
 
-/// The object with the version of the stored one.
+/// The object with the resource version of the stored object.
 async fn with_version(api: &Api, path: &str, mut object: Value) -> Value {
     let (_, stored) = api.get(path).await;
     object["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"].clone();
@@ -342,7 +342,7 @@ async fn a_policy_holds_where_it_is_bound() {
         api.send("POST", system, map("b", many.clone())).await.0,
         201
     );
-    // An expression that fails is no yes.
+    // An expression that fails does not count as true.
     let (code, refused) = api
         .send(
             "POST",
@@ -356,7 +356,7 @@ async fn a_policy_holds_where_it_is_bound() {
         refused.to_string().contains("expression resulted in error"),
         "{refused}"
     );
-    // From now on it is only said.
+    // From now on, the violation only causes a warning.
     let path = format!("{GROUP}/{BINDINGS}/here");
     let warn = json!({"spec": {"validationActions": ["Warn"]}});
     assert_eq!(api.patch(&path, "merge", warn).await.0, 200);
@@ -393,7 +393,7 @@ async fn a_policy_may_have_settings() {
     assert_eq!(api.send("POST", MAPS, map("free", json!({}))).await.0, 201);
 }
 
-/// kubectl.md 10.5: what is served is listed as upstream lists it; nobody else serves.
+/// kubectl.md 10.5: the served groups are listed as upstream lists them; no other server is registered.
 #[tokio::test]
 async fn groups_that_are_served_have_their_objects() {
     let api = Api::new().await;
@@ -499,8 +499,8 @@ async fn who_asks_for_another_version_gets_it_in_its_words() {
     assert!(refused.to_string().contains("not sixty"), "{refused}");
 }
 
-/// As kube-apiserver, which fills these fields in after mutating admission (KEP-3633; the QoS class of a pod with
-/// the defaults of a LimitRange).
+/// As kube-apiserver, which sets these fields after mutating admission (KEP-3633; the QoS class of a pod with the
+/// defaults of a LimitRange).
 #[tokio::test]
 async fn fields_that_depend_on_admission_are_those_of_the_admitted_pod() {
     let api = Api::new().await;

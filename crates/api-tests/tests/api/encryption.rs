@@ -1,4 +1,4 @@
-//! Secrets that are encrypted where they are stored.
+//! Secrets that are encrypted in the store.
 
 use std::sync::Arc;
 
@@ -115,7 +115,7 @@ async fn keys_are_exchanged_one_start_after_the_other() {
         assert!(on_disk.starts_with(begins), "{providers:?}: {on_disk}");
         let (_, read) = api.get(&format!("{SECRETS}/a")).await;
         assert_eq!(read["data"]["word"], "aHVzaA==");
-        // The object is good for another change.
+        // The object can be changed again.
         let note = json!({"metadata": {"annotations": {"turn": begins}}});
         assert_eq!(
             api.patch(&format!("{SECRETS}/a"), "merge", note).await.0,

@@ -1,4 +1,4 @@
-//! Nobody gets more than they were given: roles, bindings, signers, other people's names.
+//! No user gets more rights than granted: roles, bindings, signers, impersonation.
 
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ fn binding(name: &str, kind: &str, role: &str) -> Value {
     })
 }
 
-/// A user of the cluster's own with those rules, in force.
+/// A user with these rules in the whole cluster; the rules are in force.
 async fn with_rules(api: &Api, name: &str, mut rules: Value) -> Api {
     let user = api.as_user(name, &[]);
     let seen = rule("", "endpoints", &["list"]);
@@ -72,13 +72,13 @@ async fn a_role_that_gathers_others_needs_everything() {
             .0,
         403
     );
-    // PUT creates roles as well.
+    // A PUT also creates roles.
     let absent = format!("{RBAC}/clusterroles/eve2");
     assert_eq!(eve.send("PUT", &absent, created).await.0, 403);
     let (_, mut whole) = eve.get(&path).await;
     whole["aggregationRule"] = all.clone();
     assert_eq!(eve.send("PUT", &path, whole).await.0, 403);
-    // Nor may it be taken away or changed where it is, but for what grants nothing.
+    // The aggregation rule may be neither removed nor changed; only fields that grant nothing may be changed.
     let mut gathers = role("gathers", json!([]));
     gathers["aggregationRule"] = all;
     api.create(&format!("{RBAC}/clusterroles"), gathers).await;
@@ -89,7 +89,7 @@ async fn a_role_that_gathers_others_needs_everything() {
     assert_eq!(eve.patch(&gathers, "merge", harmless).await.0, 200);
     let label = json!({"metadata": {"labels": {"a": "b"}}});
     assert_eq!(eve.patch(&gathers, "merge", label).await.0, 403);
-    // Who may everything, or may escalate, does it.
+    // A user who may do everything, or may escalate, may write the role.
     let everything = json!([
         {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
         {"nonResourceURLs": ["*"], "verbs": ["*"]},
@@ -120,18 +120,18 @@ async fn a_role_that_there_is_not_is_not_bound() {
         let by_put = eve.send("PUT", &path, binding("early", kind, "later"));
         assert_eq!(by_put.await.0, 404);
     }
-    // A role elsewhere is not the one that is meant.
+    // A role in another namespace is not the role in the binding.
     let roles = format!("{RBAC}/namespaces/kube-system/roles");
     api.create(&roles, role("later", json!([]))).await;
     let (code, _) = eve
         .send("POST", &bindings, binding("early", "Role", "later"))
         .await;
     assert_eq!(code, 404);
-    // One that is there the moment before is.
+    // A role that was created a moment before is accepted.
     let roles = format!("{RBAC}/namespaces/default/roles");
     api.create(&roles, role("later", json!([]))).await;
     eve.create(&bindings, binding("now", "Role", "later")).await;
-    // Who may bind it may do so early.
+    // A user with the verb `bind` may create the binding before the role.
     let early = json!({"apiGroups": [GROUP], "resources": ["clusterroles"], "verbs": ["bind"],
         "resourceNames": ["future"]});
     let own = rule(GROUP, "rolebindings", &["create"]);
@@ -266,7 +266,7 @@ async fn reading_a_nodes_api_runs_nothing() {
         seen.iter().any(|asked| asked.contains("/exec/")),
         "{seen:?}"
     );
-    // Of pods the same holds already: a WebSocket is a GET.
+    // The rule for pods already needs more than `get`, because a WebSocket is a GET.
     let reads = json!([rule("", "pods/exec", &["get"])]);
     let looker = with_rules(&api, "looker", reads).await;
     let exec = format!("{PODS}/p/exec?command=id");

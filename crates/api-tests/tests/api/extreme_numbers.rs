@@ -1,4 +1,4 @@
-//! Numbers at the ends of their range, wherever a client may give one: they are refused or taken, and
+//! Numbers at the limits of their range, in every field that clients may set: each is refused or accepted, and
 //! nothing panics.
 
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ const NUMBERS: [i64; 8] = [
     -1,
 ];
 
-/// findings S32: parameters of requests.
+/// findings S32: query parameters.
 #[tokio::test]
 async fn parameters_at_the_ends_of_their_range_are_no_failure() {
     let api = Api::new().await;
@@ -66,14 +66,14 @@ async fn parameters_at_the_ends_of_their_range_are_no_failure() {
                 format!("{CONFIG_MAPS}?dryRun=All&limit={number}&timeoutSeconds={number}"),
             ),
         ] {
-            // The status is enough: a watch goes on.
+            // Only the status code is read, because a watch does not end.
             let answer = api.respond(method, &path, &[], "").await;
             assert_ne!(answer.status().as_u16(), 500, "{method} {path}");
         }
     }
 }
 
-/// Every place of a number in an object.
+/// The path of every number in an object.
 fn numbers(object: &Value, path: &str, found: &mut Vec<String>) {
     match object {
         Value::Number(_) => found.push(path.to_owned()),
@@ -127,7 +127,7 @@ fn full_pod_spec() -> Value {
 
 fn template() -> Value {
     let mut spec = full_pod_spec();
-    // Only pods of jobs may have one.
+    // Only pods of jobs may set this field.
     spec["activeDeadlineSeconds"] = Value::Null;
     json!({"metadata": {"labels": {"app": "a"}}, "spec": spec})
 }
@@ -141,7 +141,7 @@ fn job_spec() -> Value {
         "template": template})
 }
 
-/// Where objects are created, and one with every number that clients send.
+/// The path of a collection, and an object with every number that clients send.
 fn objects() -> Vec<(&'static str, Value)> {
     let selector = json!({"matchLabels": {"app": "a"}});
     let mut set = stateful_set("s")["spec"].clone();
@@ -249,7 +249,7 @@ fn flat_objects() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// findings S32: fields of objects, when they are created and when they are shown.
+/// findings S32: fields of objects, at their creation and in tables.
 #[tokio::test]
 async fn fields_at_the_ends_of_their_range_are_no_failure() {
     let api = Api::new().await;

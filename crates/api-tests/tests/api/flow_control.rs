@@ -1,4 +1,4 @@
-//! Flow schemas and priority levels: the default objects, and their effect on requests.
+//! FlowSchemas and priority levels: the default objects, and their effect on requests.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     panic!("never: {what}");
 }
 
-/// A level that does not borrow.
+/// A level that does not borrow seats.
 fn level(name: &str, shares: i64, response: Value) -> Value {
     json!({"metadata": {"name": name}, "spec": {"type": "Limited", "limited": {
         "nominalConcurrencyShares": shares, "borrowingLimitPercent": 0,
@@ -64,7 +64,7 @@ fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
     answer.lines().find_map(|line| line.strip_prefix(&start))
 }
 
-/// Whether a line of `/metrics` is there.
+/// Whether `/metrics` contains a line.
 async fn tells(api: &Api, line: &str) -> bool {
     let text = api.raw("GET", "/metrics", &[], "").await.text();
     text.lines().any(|found| found == line)
@@ -77,7 +77,7 @@ async fn a_fresh_cluster_has_the_default_flows() {
     let list = api.raw("GET", SCHEMAS, &TABLE, "").await.json();
     let rows = list["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 11);
-    // In matching order, as `kubectl get` shows them.
+    // In matching order, as in the output of `kubectl get`.
     let order: Vec<(i64, &str)> = rows
         .iter()
         .map(|row| {
@@ -113,7 +113,7 @@ async fn a_fresh_cluster_has_the_default_flows() {
     );
 }
 
-/// findings C16: each answer names the schema and the level by uid.
+/// findings C16: the headers of each response contain the UIDs of the schema and the level.
 #[tokio::test]
 async fn answers_name_the_flow_of_their_request() {
     let served = Served::new(Limits::default()).await;
@@ -126,7 +126,7 @@ async fn answers_name_the_flow_of_their_request() {
         (&ann, "global-default", "global-default"),
         (&served.admin(), "exempt", "exempt"),
     ] {
-        // findings-2 C35: the version is public, and a request of somebody known has a flow all the same.
+        // findings-2 C35: the version is public, but the request of an authenticated user still has a flow.
         for path in ["/api", "/version"] {
             let answer = ask(&served, who, path, "").await;
             assert!(answer.starts_with("http/1.1 200"), "{answer}");
@@ -144,7 +144,7 @@ async fn answers_name_the_flow_of_their_request() {
     assert!(unknown.starts_with("http/1.1 200"), "{unknown}");
 }
 
-/// findings C16: a level without seats that rejects, for one user and nobody else.
+/// findings C16: a level without seats that rejects the requests of one user only.
 #[tokio::test]
 async fn a_schema_turns_a_user_away() {
     let served = Served::new(Limits::default()).await;
@@ -162,7 +162,7 @@ async fn a_schema_turns_a_user_away() {
         .api
         .create(SCHEMAS, schema("greedy", "none", "greedy"))
         .await;
-    // The schema is in force when its write is answered.
+    // The schema is in force when the response to its write arrives.
     let answer = ask(&served, &greedy, "/api", "").await;
     assert!(answer.starts_with("http/1.1 429"), "{answer}");
     assert_eq!(header(&answer, "retry-after"), Some("1"));
@@ -251,7 +251,7 @@ async fn a_schema_that_went_past_the_server_is_out_of_force() {
     .await;
 }
 
-/// findings C16: a waiting request is answered later, and does not block others.
+/// findings C16: a waiting request gets its response later, and does not block other requests.
 #[tokio::test]
 async fn a_request_waits_for_its_turn() {
     // Each level has one seat.
@@ -310,7 +310,7 @@ async fn a_request_waits_for_its_turn() {
     .await;
 }
 
-/// findings C16: of a watch only the beginning takes a seat.
+/// findings C16: only the start of a watch needs a seat.
 #[tokio::test]
 async fn watches_keep_no_seat() {
     let served = Served::new(Limits {
@@ -336,7 +336,7 @@ async fn watches_keep_no_seat() {
     let watcher = client(&served, "watcher");
     let watch = get("/api/v1/pods?watch=1", "");
     let mut open = Vec::new();
-    // The role is known a moment after it was written.
+    // The role becomes effective a moment after its write.
     until("two watches are open", async || {
         let mut stream = served.connect(Some(&watcher)).await;
         stream.write_all(watch.as_bytes()).await.unwrap();
@@ -351,7 +351,7 @@ async fn watches_keep_no_seat() {
     .await;
 }
 
-/// findings C16: a list of many objects takes all seats of its level; a get beside it waits.
+/// findings C16: a list of many objects needs all seats of its level; a concurrent get waits.
 #[tokio::test]
 async fn a_long_list_takes_more_seats() {
     let store = EmbeddedStore::in_memory();
@@ -365,7 +365,7 @@ async fn a_long_list_takes_more_seats() {
         }
     }
     let served = Served::over(store, Limits::default()).await;
-    // Two of 400 seats.
+    // The level has two of 400 seats.
     served
         .api
         .create(LEVELS, level("few", 1, json!({"type": "Reject"})))
@@ -391,7 +391,7 @@ async fn a_long_list_takes_more_seats() {
     assert_eq!(seats("/api/v1/configmaps?limit=150").await, second + 2);
 }
 
-/// findings C16: mandatory objects cannot be changed, and come back when they are deleted.
+/// findings C16: mandatory objects cannot be changed, and are created again after a deletion.
 #[tokio::test]
 async fn mandatory_objects_are_put_right() {
     let api = Api::new().await;
@@ -424,7 +424,7 @@ async fn mandatory_objects_are_put_right() {
     }
 }
 
-/// findings C16: a schema says whether its level is there.
+/// findings C16: the condition of a schema states whether its level exists.
 #[tokio::test]
 async fn a_schema_without_a_level_dangles() {
     let api = Api::new().await;
@@ -442,6 +442,6 @@ async fn a_schema_without_a_level_dangles() {
     api.create(LEVELS, level("later", 1, json!({"type": "Reject"})))
         .await;
     until("it is whole", async || says("False", "Found").await).await;
-    // The generation counts changes of the spec alone.
+    // The generation counts changes of the spec only.
     assert_eq!(api.get(&path).await.1["metadata"]["generation"], 1);
 }

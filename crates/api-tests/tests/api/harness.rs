@@ -1,4 +1,4 @@
-//! A server in this process and short ways to ask it.
+//! A server in this process, and helpers for requests to it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl Answer {
             .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.bytes)))
     }
 
-    /// The texts of its `Warning` headers.
+    /// The texts of the `Warning` headers.
     pub fn warnings(&self) -> Vec<&str> {
         let all = self.headers.get_all("warning").iter();
         all.map(|value| value.to_str().unwrap()).collect()
@@ -44,7 +44,7 @@ impl Answer {
     }
 }
 
-/// A node that says what it was asked.
+/// A node that responds with the request that it got.
 #[derive(Default)]
 pub struct EchoNode {
     pub seen: Mutex<Vec<String>>,
@@ -89,7 +89,7 @@ impl NodeConnector for SharedNode {
 
 struct SharedNode(Arc<EchoNode>);
 
-/// Takes over the connection and sends back what comes.
+/// Upgrades the connection and sends back all received bytes.
 fn echo(request: Request<BoxBody>) -> Response<BoxBody> {
     let headers = request.headers().clone();
     tokio::spawn(async move {
@@ -116,10 +116,10 @@ pub struct Api {
     slow_polls: Arc<SlowPolls>,
 }
 
-/// No poll of a request takes longer than this on the runtime's threads, unoptimised.
+/// Maximum duration of a request's poll on the runtime's threads, without optimisation.
 const POLL_MAX: Duration = Duration::from_millis(50);
 
-/// findings S13: a test fails in which something slow was done where all answers are given.
+/// findings S13: the test fails if a slow poll ran on the threads that serve all requests.
 impl Drop for Api {
     fn drop(&mut self) {
         let found = self.slow_polls.found();
@@ -138,7 +138,7 @@ impl Api {
         Self::through(store.clone(), store, limits, tls).await
     }
 
-    /// Over a store that the server sees as another.
+    /// A server over a store in which the test can change the server's view.
     pub async fn through(
         store: Arc<EmbeddedStore>,
         seen: Arc<dyn Store>,
@@ -153,7 +153,7 @@ impl Api {
         Self::configured(store, config).await
     }
 
-    /// With kinds that know of another cluster.
+    /// With the kinds for another cluster configuration.
     pub async fn of_cluster(store: Arc<EmbeddedStore>, cluster: &ClusterConfig) -> Self {
         let config = Config {
             kinds: resource_kinds::all(cluster),
@@ -253,7 +253,7 @@ impl Api {
         }
     }
 
-    /// findings C1: nothing leaves the server that its own published schema refuses.
+    /// findings C1: no response violates the schema that the server publishes.
     async fn check(&self, object: &Value, asked: &str) {
         published::check(&self.admin(), object, asked).await;
     }
@@ -291,14 +291,14 @@ impl Api {
         (answer.code, answer.json())
     }
 
-    /// Creates an object that must be accepted.
+    /// Creates an object; the test fails if the server refuses it.
     pub async fn create(&self, path: &str, body: Value) -> Value {
         let (code, value) = self.send("POST", path, body).await;
         assert_eq!(code, 201, "{value}");
         value
     }
 
-    /// Replaces the stored text of the one object whose key ends like that, behind the server's back.
+    /// Replaces the stored text of the only object whose key ends with `end`, without a request.
     pub async fn rewrite_stored(&self, end: &str, change: impl Fn(&str) -> String) {
         let all = Range {
             start: b"/registry/".to_vec(),
@@ -323,7 +323,7 @@ impl Api {
         self.store.txn(txn).await.unwrap();
     }
 
-    /// Makes pods possible in the default namespace.
+    /// Creates the default ServiceAccount, so that pods can be created in the default namespace.
     pub async fn with_account(&self) {
         self.create(
             "/api/v1/namespaces/default/serviceaccounts",
@@ -364,7 +364,7 @@ pub fn stateful_set(name: &str) -> Value {
     })
 }
 
-/// A watch under way: events as they come.
+/// The events of a running watch.
 pub struct Events {
     admin: LocalService,
     path: String,
@@ -394,7 +394,7 @@ impl Events {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
                 let event: Value = serde_json::from_slice(&line).unwrap();
-                // A bookmark has nothing but its version.
+                // A bookmark contains only its version.
                 if event["type"] != "BOOKMARK" {
                     published::check(&self.admin, &event["object"], &self.path).await;
                 }

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::Api;
 
-/// findings C7: tools read the commit and the version of Go, and name single checks as in Kubernetes.
+/// findings C7: tools read the commit and the Go version, and request single checks by their Kubernetes names.
 #[tokio::test]
 async fn the_version_has_all_fields_and_checks_have_their_usual_names() {
     let api = Api::new().await;
@@ -36,7 +36,7 @@ async fn the_version_has_all_fields_and_checks_have_their_usual_names() {
     }
 }
 
-/// findings A3: what fails in other parts makes the server not ready, by name; it stays alive.
+/// findings A3: a failing component makes the server not ready, with the component's name; the server stays alive.
 #[tokio::test]
 async fn a_component_that_fails_is_named() {
     let api = Api::new().await;

@@ -1,4 +1,4 @@
-//! A webhook that runs in this process: it does what the test says and keeps what it was asked.
+//! A webhook in this process: the test sets its responses and reads the requests that it got.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ pub const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 
 type Rule = dyn Fn(&Value) -> Value + Send + Sync;
 
-/// A webhook, and what it was asked.
+/// A webhook, and the requests that it got.
 pub struct Hook {
     address: SocketAddr,
     bundle: String,
@@ -34,7 +34,7 @@ impl Drop for Hook {
 }
 
 impl Hook {
-    /// A webhook that answers as `rule` says, with the members of a response.
+    /// A webhook whose responses contain the members that `rule` returns.
     pub async fn start(rule: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(directory.path()).unwrap();
@@ -84,7 +84,7 @@ impl Hook {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
 
-    /// A configuration that asks it about ConfigMaps.
+    /// A configuration that calls the webhook for ConfigMaps.
     pub fn configuration(&self, kind: &str, name: &str, more: Value) -> Value {
         let mut hook = json!({"name": format!("{name}.example.com"), "sideEffects": "None",
             "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,
@@ -117,13 +117,13 @@ async fn answer(
     Ok(Response::new(Full::new(Bytes::from(answer.to_string()))))
 }
 
-/// An answer that changes the object.
+/// A response that changes the object.
 pub fn patch(operations: Value) -> Value {
     json!({"allowed": true, "patchType": "JSONPatch",
         "patch": STANDARD.encode(operations.to_string())})
 }
 
-/// Creates a webhook's configuration, a policy or a binding.
+/// Creates a webhook configuration, a policy or a binding.
 pub async fn make(api: &Api, plural: &str, object: Value) {
     let (code, answer) = api.send("POST", &format!("{GROUP}/{plural}"), object).await;
     assert_eq!(code, 201, "{answer}");

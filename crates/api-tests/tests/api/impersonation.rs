@@ -1,4 +1,4 @@
-//! Acting as somebody else (`kubectl --as`), and what that shows of oneself (kubectl.md 6.4).
+//! Impersonation (`kubectl --as`), and SelfSubjectReview (kubectl.md 6.4).
 
 use serde_json::{Value, json};
 
@@ -56,7 +56,7 @@ async fn each_part_of_another_identity_needs_its_own_permission() {
     }
     let seen = bob.raw("POST", WHO, &as_ann, "{}").await.json();
     assert_eq!(seen["status"]["userInfo"]["username"], "ann");
-    // The request is ann's now: it is she who may not.
+    // The request has ann's identity now, so the error contains ann's name.
     assert!(
         message(&bob, &as_ann)
             .await

@@ -1,4 +1,4 @@
-//! Pod Security levels of a namespace, by its labels.
+//! The Pod Security levels in the labels of a namespace.
 
 use serde_json::json;
 
@@ -69,7 +69,7 @@ async fn a_namespace_refuses_or_warns_of_pods_beyond_its_level() {
          container \"c\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \
          \"Localhost\")"
     );
-    // What was there may still be changed as long as it runs the same.
+    // An existing pod may still be changed, as long as its containers do not change.
     let note = json!({"metadata": {"labels": {"x": "y"}}});
     assert_eq!(api.patch(&format!("{PODS}/a"), "merge", note).await.0, 200);
 }

@@ -31,7 +31,7 @@ async fn a_list_shows_one_moment_page_by_page() {
     assert_eq!(first["kind"], "ConfigMapList");
     assert_eq!(names(&first), ["m0", "m1"]);
     assert_eq!(first["metadata"]["remainingItemCount"], 3);
-    // What happens in between is not seen by the pages that follow.
+    // Pages that follow do not contain changes that were made after the first page.
     api.create(CONFIG_MAPS, config_map("m11")).await;
     api.send("DELETE", &format!("{CONFIG_MAPS}/m3"), Value::Null)
         .await;

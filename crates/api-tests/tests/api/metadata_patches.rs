@@ -1,11 +1,11 @@
-//! Patches of the metadata alone, which leave the other parts of a pod as text.
+//! Patches of the metadata only, which keep the other parts of a pod as text.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Api, PODS, pod};
 use crate::hook::make;
 
-/// A server with a pod `p` that runs.
+/// A server with a running pod `p`.
 async fn with_running_pod() -> (Api, String, Value) {
     let api = Api::new().await;
     api.with_account().await;
@@ -138,7 +138,7 @@ async fn the_rules_of_a_pod_hold_for_its_metadata() {
     let (code, dry) = api.patch(&dry, "merge", label).await;
     assert_eq!((code, &dry["spec"]), (200, &before["spec"]));
     assert_eq!(api.get(&path).await.1, before);
-    // Managed fields are edited as before.
+    // The managed fields can be edited as in other patches.
     let reset = json!([{"op": "replace", "path": "/metadata/managedFields", "value": [{}]}]);
     let (code, reset) = api.patch(&path, "json", reset).await;
     assert_eq!((code, &reset["spec"]), (200, &before["spec"]), "{reset}");

@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Api, PODS, pod};
 
-/// A server that listens.
+/// A server with a listener.
 pub struct Served {
-    /// Where the authority keeps its keys.
+    /// The directory of the authority's keys.
     pub dir: tempfile::TempDir,
     pub authority: Authority,
     address: std::net::SocketAddr,
@@ -70,7 +70,7 @@ impl Served {
         self.connect_with(pems, &[]).await
     }
 
-    /// Connects with a certificate and its key as PEM, and speaks one of these protocols.
+    /// Connects with a certificate and its key as PEM, and negotiates one of these protocols.
     pub async fn connect_with(
         &self,
         identity: Option<(&str, &str)>,
@@ -107,18 +107,18 @@ impl Served {
             .unwrap()
     }
 
-    /// Sends text and returns all that comes back until the server closes.
+    /// Sends text and returns all received bytes until the server closes the connection.
     pub async fn talk(&self, identity: Option<&Identity>, text: &str) -> String {
         let stream = self.connect(identity).await;
         Self::talk_over(stream, text.as_bytes()).await
     }
 
-    /// Sends a request over a connection that is there.
+    /// Sends a request over an existing connection.
     pub async fn talk_over(mut stream: TlsStream<TcpStream>, bytes: &[u8]) -> String {
         stream.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
         let reading = stream.read_to_end(&mut answer);
-        // An unclean end of TLS is no concern of these tests.
+        // A TLS connection that was closed without a close message is accepted here.
         let _end = tokio::time::timeout(Duration::from_secs(240), reading)
             .await
             .unwrap();
@@ -227,7 +227,7 @@ async fn tokens_are_accepted_and_wrong_ones_are_not() {
 #[tokio::test]
 async fn slow_and_cut_off_requests_end() {
     let limits = Limits {
-        // Longer than a busy machine takes for a whole request.
+        // Longer than the duration of a whole request on a busy machine.
         body_timeout: Duration::from_secs(3),
         header_timeout: Duration::from_secs(3),
         ..Limits::default()
@@ -240,7 +240,7 @@ async fn slow_and_cut_off_requests_end() {
         .await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(answer.contains("did not arrive within"));
-    // A head that never ends: the connection is closed, with or without a 408.
+    // A request head that never ends: the connection is closed, with or without a 408.
     let answer = served
         .talk(Some(&served.admin()), "GET /api HTTP/1.1\r\nHost: x\r\n")
         .await;
@@ -248,7 +248,7 @@ async fn slow_and_cut_off_requests_end() {
         answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
         "{answer}"
     );
-    // Cut off in the middle: the server goes on.
+    // A connection is cut in the middle of a request; the server continues.
     let mut cut = served.connect(Some(&served.admin())).await;
     cut.write_all(head.as_bytes()).await.unwrap();
     drop(cut);
@@ -338,7 +338,7 @@ async fn one_client_does_not_take_all_places() {
     let (greedy, modest) = (greedy.unwrap(), modest.unwrap());
     let long = get("/api/v1/pods?watch=1", "");
     let mut start = [0; 12];
-    // The roles are known a moment after they were written.
+    // The roles become effective a moment after their write.
     let _first = loop {
         let mut first = served.connect(Some(&greedy)).await;
         first.write_all(long.as_bytes()).await.unwrap();
@@ -357,7 +357,7 @@ async fn one_client_does_not_take_all_places() {
 
 #[tokio::test]
 async fn who_forgets_tls_is_told_so() {
-    // As Go's server, in its words.
+    // The text is that of Go's server.
     let served = Served::new(Limits::default()).await;
     let mut plain = TcpStream::connect(served.address).await.unwrap();
     let request = get("/api", "");
@@ -402,7 +402,7 @@ async fn a_node_takes_over_the_connection_of_a_command() {
         stream.read_exact(&mut back).await.unwrap();
         assert_eq!(&back, word);
     }
-    // One who may only read pods may not run commands in them.
+    // A user who may only read pods may not run commands in them.
     let roles = "/apis/rbac.authorization.k8s.io/v1";
     let rules =
         serde_json::json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods/exec"]}]);
@@ -438,7 +438,7 @@ async fn a_node_takes_over_the_connection_of_a_command() {
 
 #[tokio::test]
 async fn shutdown_ends_watches_and_returns() {
-    // Whoever waited for the end of the grace would wait for longer than here.
+    // The grace period is longer than the test.
     let limits = Limits {
         shutdown_grace: Duration::from_secs(3600),
         ..Limits::default()
@@ -456,7 +456,7 @@ async fn shutdown_ends_watches_and_returns() {
     done.await.expect("it returns").unwrap().unwrap();
 }
 
-/// findings S24: connections that have shown no credentials make room for one that has.
+/// findings S24: connections without valid credentials are closed in favour of a connection with valid credentials.
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_do_not_keep_the_places_of_others() {
     let limits = Limits {
@@ -474,7 +474,7 @@ async fn strangers_do_not_keep_the_places_of_others() {
     let request = get("/version", "");
     let answer = served.talk(Some(&admin), &request).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    // Four who are known have all places: theirs are not taken.
+    // Four authenticated connections hold all permits and are not closed.
     let mut known = Vec::new();
     for _ in 0..4 {
         let mut stream = served.connect(Some(&admin)).await;
@@ -487,10 +487,10 @@ async fn strangers_do_not_keep_the_places_of_others() {
     }
     let mut refused = served.connect(Some(&admin)).await;
     let mut rest = Vec::new();
-    // Closed, with or without a reset.
+    // The connection is closed, with or without a reset.
     let _end = refused.read_to_end(&mut rest).await;
     assert!(rest.is_empty());
-    // findings-2 S39: nodes have places of their own.
+    // findings-2 S39: connections of nodes have separate permits.
     let node = served.authority.client("system:node:n", &["system:nodes"]);
     let answer = served.talk(Some(&node.unwrap()), &request).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

@@ -1,7 +1,6 @@
-//! Every field that a node may write about itself, against the table in `docs/security.md` ("Fields that a node
-//! writes"), which says of each one what follows it and why that is harmless.
-//!
-//! Writes are dry runs. The published schema says which fields there are, so that a new one is missed here.
+//! Every field that a node may write about itself, compared with the table in `docs/security.md` ("Fields that a node
+//! writes"), which contains the effect of each field and the reason why it is harmless.
+//! Writes are dry runs. The list of fields comes from the published schema, so a new field fails the test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +22,7 @@ const SLICE: &str = "/apis/resource.k8s.io/v1/resourceslices/own";
 /// Kind, field, whether a node may write it, path, and a merge patch that changes the field.
 type Row = (&'static str, &'static str, bool, &'static str, &'static str);
 
-/// The metadata that is not fixed, or kept by the server.
+/// The metadata fields that clients can change.
 const METADATA: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
 
 #[rustfmt::skip]
@@ -122,7 +121,7 @@ const FIELDS: &[Row] = &[
     ("ResourceSlice", "spec.sharedCounters", true, SLICE, r#"{"spec":{"sharedCounters":[],"pool":{"generation":2}}}"#),
 ];
 
-/// The objects of the node `n1`, as the administrator made them.
+/// The objects of the node `n1`, as the administrator created them.
 async fn world(api: &Api) {
     let named = json!({"metadata": {"name": "n1"}});
     api.create(
@@ -159,7 +158,7 @@ fn of_page() -> BTreeMap<(String, String), bool> {
     for line in section.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         let kind = cells[1].trim_matches('`');
-        // Every second part is in backticks.
+        // Every second part of the text is in backticks.
         for field in cells[2].split('`').skip(1).step_by(2) {
             let may = !cells[3].starts_with("refused");
             let before = rows.insert((kind.to_owned(), field.to_owned()), may);

@@ -1,4 +1,4 @@
-//! Everything that is not an object: health, version, discovery, OpenAPI, metrics.
+//! All paths without objects: health, version, discovery, OpenAPI, metrics.
 
 use serde_json::json;
 
@@ -167,7 +167,7 @@ async fn metrics_count_requests() {
 
 #[tokio::test]
 async fn metrics_count_no_words_of_a_clients_choice() {
-    // kubectl.md 0.1: also those who are turned away are counted, and must not fill the memory.
+    // kubectl.md 0.1: refused requests are counted, too, and must not fill the memory.
     let api = Api::new().await;
     api.get("/api/v1/namespaces/default/madeup").await;
     api.get("/api/v1/namespaces/default/pods/x/madeup").await;
@@ -189,7 +189,7 @@ async fn a_head_is_answered_without_a_body() {
 
 #[tokio::test]
 async fn kubectl_can_tell_that_a_kind_is_unknown() {
-    // kubectl.md 10.6: it asks for the custom kinds first; it looks into details unasked.
+    // kubectl.md 10.6: the client reads the custom kinds first; it reads the details of an error without a check.
     let api = Api::new().await;
     let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
     let (code, list) = api.get(path).await;
@@ -232,7 +232,7 @@ async fn a_fresh_cluster_has_its_namespaces_and_knows_itself() {
         api.get(slices).await.1["endpoints"][0]["addresses"],
         json!(["10.244.0.1"])
     );
-    // A second server over the same store finds all in place and writes nothing.
+    // A second server over the store finds all default objects and writes nothing.
     let before = mvcc_store::Store::current_revision(api.store.as_ref());
     let again = Api::over(api.store.clone(), api_server::Limits::default(), None).await;
     assert_eq!(

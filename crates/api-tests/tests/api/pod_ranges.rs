@@ -1,4 +1,4 @@
-//! Ranges of nodes for their pods.
+//! The pod ranges of nodes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ async fn a_range_of_another_node_is_refused() {
         "Node \"b\" is invalid: spec.podCIDR: Invalid value: \"10.244.0.0/24\": provided range is \
          already allocated"
     );
-    // An agent that creates its Node again must learn that it is there.
+    // An agent that creates its Node again must get the error that the Node exists.
     let (code, status) = api.send("POST", NODES, node("a", &asked)).await;
     assert_eq!((code, &status["reason"]), (409, &json!("AlreadyExists")));
     let elsewhere = json!({"podCIDR": "10.9.0.0/24"});

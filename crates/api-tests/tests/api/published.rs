@@ -1,5 +1,5 @@
-//! The server's answers match its OpenAPI documents: every object that a test sees is validated
-//! against the document of its group version (findings C1).
+//! The server's responses match its OpenAPI documents: every object that a test receives is validated against the
+//! document of its group version (findings C1).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -13,14 +13,13 @@ use schema_check::SchemaCheck;
 use serde_json::Value;
 use tower::ServiceExt;
 
-/// Checks for group versions of built-in kinds, which never change; nothing for those without a
+/// Checks for the group versions of built-in kinds, which never change; `None` for a group version without a
 /// document.
 static BUILT_IN: Mutex<BTreeMap<String, Option<Arc<SchemaCheck>>>> = Mutex::new(BTreeMap::new());
 
-/// Checks an object or a list, as it was sent.
+/// Checks an object or a list, as the server sent it.
 ///
-/// # Panics
-/// Where it is not of the published form.
+/// # Panics The object does not match the published schema.
 pub async fn check(admin: &LocalService, object: &Value, asked: &str) {
     let (Some(version), Some(_)) = (object["apiVersion"].as_str(), object["kind"].as_str()) else {
         return;
@@ -37,7 +36,7 @@ pub async fn check(admin: &LocalService, object: &Value, asked: &str) {
     );
 }
 
-/// The check for a group version of built-in kinds, from what the server's document is made by.
+/// The check for a group version of built-in kinds, from the generator of the server's document.
 fn built_in(version: &str) -> Option<Arc<SchemaCheck>> {
     let mut known = BUILT_IN.lock().unwrap();
     if let Some(known) = known.get(version) {
@@ -52,7 +51,7 @@ fn built_in(version: &str) -> Option<Arc<SchemaCheck>> {
     check
 }
 
-/// The check for a group version of custom kinds, as the server has them now.
+/// The check for a group version of custom kinds, from the present document of the server.
 async fn of_custom_kinds(admin: &LocalService, version: &str) -> Option<Arc<SchemaCheck>> {
     let request = Request::get(format!("/openapi/v3/apis/{version}"));
     let request = request.body(Full::default()).unwrap();

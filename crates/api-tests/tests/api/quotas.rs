@@ -43,7 +43,7 @@ async fn what_there_is_counts_and_what_is_too_much_is_refused() {
     );
     let dry = format!("{CONFIG_MAPS}?dryRun=All");
     assert_eq!(api.send("POST", &dry, config_map("c")).await.0, 403);
-    // A change of what is there takes nothing more.
+    // An update of an existing object does not increase the usage.
     let note = json!({"data": {"b": "2"}});
     assert_eq!(
         api.patch(&format!("{CONFIG_MAPS}/a"), "merge", note)
@@ -74,7 +74,7 @@ async fn what_there_is_counts_and_what_is_too_much_is_refused() {
         changed["status"],
         json!({"hard": {"configmaps": "3", "pods": "1"}, "used": {"configmaps": "2", "pods": "1"}})
     );
-    // Elsewhere it says nothing.
+    // The quota does not apply to another namespace.
     let elsewhere = "/api/v1/namespaces/kube-public/configmaps";
     for name in ["a", "b", "c", "d"] {
         api.create(elsewhere, config_map(name)).await;
@@ -88,7 +88,7 @@ async fn a_quota_of_quotas_counts_itself() {
     let made = api.create(QUOTAS, quota(hard.clone())).await;
     let one = json!({"resourcequotas": "1", "count/resourcequotas": "1"});
     assert_eq!(made["status"]["used"], one);
-    // Once more counted, still once there.
+    // The object is counted again, but still only once.
     let label = json!({"spec": {"hard": {"resourcequotas": "3"}}});
     api.patch(&format!("{QUOTAS}/q"), "merge", label).await;
     assert_eq!(used(&api).await, one);
@@ -190,12 +190,12 @@ async fn a_pod_that_shrinks_is_charged_until_its_node_has_shrunk_it() {
     assert_eq!(api.patch(&status, "merge", has("200m")).await.0, 200);
     assert_eq!(used(&api).await, json!({"requests.cpu": "200m"}));
     api.create(PODS, sized("q", "800m")).await;
-    // What a node says it has given counts, whatever the quota says.
+    // The amount that a node reports as allocated counts, whatever the quota allows.
     assert_eq!(api.patch(&status, "merge", has("300m")).await.0, 200);
     assert_eq!(used(&api).await, json!({"requests.cpu": "1100m"}));
 }
 
-/// findings R19: a quota that is made while objects are made counts each of them.
+/// findings R19: a quota that is created during concurrent writes counts each object.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_quota_that_comes_while_others_write_counts_exactly() {
     for _ in 0..10 {
@@ -217,7 +217,7 @@ async fn a_quota_that_comes_while_others_write_counts_exactly() {
         tokio::task::yield_now().await;
         let hard = json!({"count/secrets": "9", "configmaps": "1000"});
         api.create(QUOTAS, quota(hard)).await;
-        // Of which more is counted from now on.
+        // From now on the quota counts more.
         let more = json!({"spec": {"hard": {"count/configmaps": "1000"}}});
         let (code, changed) = api.patch(&format!("{QUOTAS}/q"), "merge", more).await;
         assert_eq!(code, 200, "{changed}");
@@ -230,7 +230,7 @@ async fn a_quota_that_comes_while_others_write_counts_exactly() {
     }
 }
 
-/// findings R19: a count that is wrong is put right, by a change and by the next start.
+/// findings R19: a wrong count is corrected by a change of the quota and by the next start.
 #[tokio::test]
 async fn a_quota_that_counts_wrong_heals() {
     let api = Api::new().await;
@@ -240,7 +240,7 @@ async fn a_quota_that_counts_wrong_heals() {
     let path = format!("{QUOTAS}/q/status");
     let (_, answer) = api.patch(&path, "merge", wrong).await;
     assert_eq!(answer["status"]["used"]["configmaps"], "1");
-    // Objects behind the server's back, as one that ran out would be.
+    // Objects are deleted without a request, like objects that expire.
     let range = mvcc_store::Range {
         start: b"/registry/configmaps/default/a".to_vec(),
         ..mvcc_store::Range::default()
@@ -305,7 +305,7 @@ plugins:
             )
         )
     );
-    // A quota of another scope does not help.
+    // A quota with another scope does not count.
     let quota = |name: &str, scopes: Value| json!({"metadata": {"name": name}, "spec": {"hard": {"pods": "1"}, "scopes": scopes}});
     api.create(QUOTAS, quota("other", json!(["Terminating"])))
         .await;
@@ -323,7 +323,7 @@ plugins:
         code == 403 && text.contains("exceeded quota: room"),
         "{text}"
     );
-    // Writes that use no more are none of its business.
+    // The quota does not apply to writes that do not increase the usage.
     let path = format!("{QUOTAS}/room");
     assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
     let label = json!({"metadata": {"labels": {"a": "b"}}});

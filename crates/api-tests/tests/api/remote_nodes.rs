@@ -1,4 +1,4 @@
-//! Nodes on other machines, which the server dials.
+//! Nodes on other machines, to which the server connects.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::harness::{Api, PODS, pod};
 
-/// A server certificate for 127.0.0.1, as the signer `kubernetes.io/kubelet-serving` makes it.
+/// A server certificate for 127.0.0.1, as the signer `kubernetes.io/kubelet-serving` creates it.
 pub fn serving(authority: &Authority, user: &str) -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let request = CertificateParams::default()
@@ -39,8 +39,7 @@ pub fn serving(authority: &Authority, user: &str) -> (String, String) {
     (authority.sign(&approved).unwrap(), key.serialize_pem())
 }
 
-/// A node that answers with the user and the first line of what it is asked, and echoes after an
-/// upgrade.
+/// A node that responds with the user and the first line of the request, and echoes all bytes after an upgrade.
 pub async fn kubelet(authority: &Authority, certificate: &str, key: &str) -> u16 {
     let ca = CertificateDer::from_pem_slice(authority.ca_pem().as_bytes()).unwrap();
     let mut roots = RootCertStore::empty();
@@ -62,7 +61,7 @@ pub async fn kubelet(authority: &Authority, certificate: &str, key: &str) -> u16
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            // A client that does not like the certificate hangs up.
+            // A client that refuses the certificate closes the connection.
             let Ok(mut stream) = acceptor.accept(stream).await else {
                 continue;
             };
@@ -126,7 +125,7 @@ async fn a_node_on_another_machine_is_dialled() {
     let (certificate, key) = serving(&authority, "system:node:far");
     let port = kubelet(&authority, &certificate, &key).await;
     put_node(&api, "far", port).await;
-    // Nothing is dialled without a certificate to show.
+    // Without a client certificate the server does not connect to nodes.
     let log = format!("{PODS}/on-far/log?tailLines=2");
     assert_eq!(api.raw("GET", &log, &[], "").await.code, 503);
     let own = authority
@@ -169,7 +168,7 @@ async fn the_port_of_a_node_proxy_is_asked_where_it_may_be() {
         (code, &status["message"]),
         (400, &json!("address not allowed"))
     );
-    // The port in the object is that of the node's own API, which this server cannot reach.
+    // The port in the object is the port of the node's own API, which this server cannot reach.
     let (code, status) = dialled("far:4321").await;
     assert_eq!(
         (code, &status["message"]),
@@ -198,10 +197,10 @@ async fn the_port_of_a_node_proxy_is_asked_where_it_may_be() {
     assert!(!head.contains("authorization"), "{head}");
 }
 
-/// An address of this machine that other machines could use; none on a machine without a network.
+/// An address of this machine that other machines could use; `None` on a machine without a network.
 fn own_address() -> Option<IpAddr> {
     let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).ok()?;
-    // Nothing is sent.
+    // The call sends no packet.
     socket.connect(("192.0.2.1", 9)).ok()?;
     let own = socket.local_addr().ok()?.ip();
     (!own.is_loopback() && !own.is_unspecified()).then_some(own)
@@ -217,7 +216,7 @@ async fn a_node_that_is_somebody_else_gets_nothing() {
         .client("kube-apiserver-kubelet-client", &[])
         .unwrap();
     show(&api, &authority, &own);
-    // Another node, and the API server itself.
+    // The certificate of another node, and of the API server itself.
     let (certificate, key) = serving(&authority, "system:node:near");
     let port = kubelet(&authority, &certificate, &key).await;
     put_node(&api, "far", port).await;
@@ -226,7 +225,7 @@ async fn a_node_that_is_somebody_else_gets_nothing() {
         .unwrap();
     let port = kubelet(&authority, server.certificate_pem(), server.key_pem()).await;
     put_node(&api, "odd", port).await;
-    // A stranger's certificate.
+    // A certificate from an unknown authority.
     let other = tempfile::tempdir().unwrap();
     let other = Authority::open_or_create(other.path()).unwrap();
     let (certificate, key) = serving(&other, "system:node:alien");

@@ -1,4 +1,4 @@
-//! `metrics.k8s.io`, with a node that says what it uses.
+//! `metrics.k8s.io`, with a node that reports its usage.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ const NODES: &str = "/apis/metrics.k8s.io/v1beta1/nodes";
 const ALL: &str = "/apis/metrics.k8s.io/v1beta1/pods";
 const OURS: &str = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods";
 
-/// Two nodes, of which one answers; a pod with figures, one without, one on the other node.
+/// Two nodes, of which one responds; a pod with metrics, a pod without, and a pod on the other node.
 async fn with_figures() -> Api {
     let api = Api::new().await;
     api.with_account().await;

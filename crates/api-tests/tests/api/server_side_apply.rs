@@ -55,7 +55,7 @@ async fn applying_creates_then_changes_then_does_nothing() {
     assert_eq!((code, &same), (200, &changed));
     let (_, read) = api.get(MAP).await;
     assert_eq!(read, changed);
-    // YAML is what the content type says.
+    // The content type is YAML.
     let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\ndata:\n  a: \"3\"\n";
     let headers = [(
         "content-type",
@@ -276,7 +276,7 @@ async fn every_write_notes_who_changed_what() {
     let container = &fields["f:spec"]["f:containers"]["k:{\"name\":\"c\"}"];
     assert_eq!(container["f:image"], json!({}));
     assert_eq!(container["f:resources"], json!({}));
-    // What admission and the server add is nobody's.
+    // Fields that admission and the server add have no manager.
     assert_eq!(fields["f:spec"].get("f:tolerations"), None);
     assert_eq!(fields.get("f:status"), None);
     assert_eq!(fields.get("f:metadata"), None);
@@ -299,16 +299,16 @@ async fn every_write_notes_who_changed_what() {
         owner(&labelled, "kubectl-label Update")["f:metadata"]["f:labels"]["f:a"],
         json!({})
     );
-    // The one who sends back what it has read takes nothing.
+    // A client that sends back an unchanged object becomes the owner of nothing.
     let (_, read) = api.get(&path).await;
     let (_, put) = api.send("PUT", &path, read.clone()).await;
     assert_eq!(put, read);
-    // A binding has no managers.
+    // A binding changes no managers.
     let target = json!({"metadata": {"name": "p"}, "target": {"name": "n1"}});
     api.create(&format!("{path}/binding"), target).await;
     let (_, bound) = api.get(&path).await;
     assert_eq!(owners(&bound), owners(&read));
-    // Only metadata: with the managers, too.
+    // A response with metadata only contains the managers, too.
     let partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
     let answer = api.raw("GET", &path, &[("accept", partial)], "").await;
     assert_eq!(owners(&answer.json()), owners(&bound));
@@ -329,7 +329,7 @@ async fn a_status_is_applied_through_its_own_path() {
     let mine = owner(&applied, "me Apply status");
     assert_eq!(mine.get("f:spec"), None);
     assert_eq!(mine["f:status"]["f:replicas"], json!({}));
-    // And not through the object's.
+    // A Scale cannot be applied through the path of its object.
     config["spec"] = json!({"replicas": 1});
     config["status"] = json!({"replicas": 7});
     let (code, applied) = apply(&api, SET, "", config).await;
@@ -406,7 +406,7 @@ async fn clients_may_edit_and_reset_the_managers() {
         let patch = json!({"metadata": {"managedFields": reset}});
         let (_, object) = api.patch(MAP, "merge", patch).await;
         assert_eq!(owners(&object), []);
-        // Nobody is noted until the next apply.
+        // No manager is recorded until the next apply.
         let change = json!({"data": {"b": "1"}});
         let (_, object) = api.patch(MAP, "merge", change).await;
         assert_eq!(owners(&object), []);
@@ -417,7 +417,7 @@ async fn clients_may_edit_and_reset_the_managers() {
     let lost = json!({"metadata": {"managedFields": null}});
     let (_, object) = api.patch(MAP, "merge", lost).await;
     assert_eq!(owners(&object).len(), 2);
-    // What is no list of managers at all is refused.
+    // A value that is not a list of managers is refused.
     let wrong = json!({"metadata": {"managedFields": [1]}});
     assert_eq!(api.patch(MAP, "merge", wrong).await.0, 422);
 }
@@ -463,7 +463,7 @@ async fn creating_by_applying_needs_the_right_to_create() {
     let mut seen = (0, Value::Null);
     for _ in 0..3000 {
         seen = apply(&user, MAP, "", config.clone()).await;
-        // The binding takes a moment to be seen.
+        // The binding becomes effective after a moment.
         if seen.1["message"]
             .as_str()
             .is_some_and(|text| text.contains("cannot create"))

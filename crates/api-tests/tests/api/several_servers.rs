@@ -1,5 +1,5 @@
-//! Several servers over one store, of which one is behind: its reads are of an earlier state until it
-//! waits for a newer one.
+//! Several servers over one store. One server is behind: its reads return an earlier state until it waits for a newer
+//! state.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,13 +14,13 @@ use tokio::sync::watch;
 
 use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
 
-/// A server's copy of the store, which follows only when it is asked to.
+/// A server's copy of the store, which is updated only on request.
 struct Copy {
     cluster: Arc<EmbeddedStore>,
     seen: watch::Sender<Revision>,
-    /// How often the other servers were asked for the newest revision.
+    /// The number of requests to the other servers for the newest revision.
     asked: AtomicUsize,
-    /// The answer of the other servers, if it is an error.
+    /// The error that the other servers return; `None` if they respond.
     failure: Mutex<Option<StoreError>>,
 }
 
@@ -83,7 +83,7 @@ impl StoreLayer for Copy {
     }
 }
 
-/// A server that is up to date, one that is behind, and the copy of the latter.
+/// A server that is up to date, a server that is behind, and the copy of the latter.
 async fn two() -> (Api, Api, Arc<Copy>) {
     let cluster = EmbeddedStore::in_memory();
     let ahead = Api::over(cluster.clone(), Limits::default(), None).await;
@@ -104,8 +104,8 @@ fn names(list: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// A server that has lost most members of its store is not ready, and need not be restarted; a server
-/// whose store was replaced has to be.
+/// A server that has lost most members of its store is not ready, but a restart does not help; a server whose store
+/// was replaced must be restarted.
 #[tokio::test]
 async fn a_store_that_does_not_answer_is_no_reason_to_restart() {
     let (_, server, copy) = two().await;
@@ -131,7 +131,7 @@ async fn a_store_that_does_not_answer_is_no_reason_to_restart() {
     assert_eq!(codes(None).await, [200; 5]);
 }
 
-/// A read without a resource version is of the most recent state, and one with "0" of any
+/// A read without a resource version returns the newest state, and a read with "0" returns any state
 /// (<https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list>).
 #[tokio::test]
 async fn reads_see_what_other_servers_have_written() {
@@ -154,7 +154,7 @@ async fn reads_see_what_other_servers_have_written() {
     for name in ["a", "b", "c"] {
         assert_eq!(events.short().await, format!("ADDED {name}"));
     }
-    // The second page is of the first one's version, also at a server that has not seen it yet.
+    // The second page has the version of the first page, also from a server that has not reached this version yet.
     let (_, page) = ahead.get(&format!("{CONFIG_MAPS}?limit=2")).await;
     ahead.create(CONFIG_MAPS, config_map("d")).await;
     let (_, page2) = ahead.get(&format!("{CONFIG_MAPS}?limit=2")).await;
@@ -166,7 +166,7 @@ async fn reads_see_what_other_servers_have_written() {
     assert_eq!(names(&behind.get(&rest(&page)).await.1), ["c"]);
 }
 
-/// A resource version of another server is waited for, and refused only if it does not exist.
+/// A server waits for the resource version of another server, and refuses a version only if it does not exist.
 #[tokio::test]
 async fn a_version_of_another_server_is_waited_for() {
     let (ahead, behind, copy) = two().await;
@@ -198,8 +198,8 @@ async fn a_version_of_another_server_is_waited_for() {
     );
 }
 
-/// A write and its admission decide on the most recent state: the namespace, the version and the quota
-/// may be of another server.
+/// A write and its admission decide on the newest state: another server may have written the namespace, the object
+/// and the quota.
 #[tokio::test]
 async fn writes_decide_on_what_other_servers_have_written() {
     let (ahead, behind, _copy) = two().await;

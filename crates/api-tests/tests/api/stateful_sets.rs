@@ -1,5 +1,4 @@
-//! The API of StatefulSets: every refusal with its code, field and text, the warnings, and the
-//! mutable fields.
+//! The API of StatefulSets: every error with its code, field and text, the warnings, and the mutable fields.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +13,7 @@ const IMMUTABLE: &str = "updates to statefulset spec for fields other than 'repl
     'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', \
     'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
 
-/// Lays one JSON value over another; null removes.
+/// Merges one JSON value into another; null removes.
 fn overlay(base: &mut Value, patch: &Value) {
     match (base, patch) {
         (Value::Object(map), Value::Object(changes)) => {
@@ -67,7 +66,7 @@ fn assert_refused(code: u16, status: &Value, wanted: &[&str], what: &str) {
     assert_eq!(status["details"]["group"], "apps", "{what}");
 }
 
-/// Every refusal of a new set, each for itself.
+/// Every error of a new set, each in a separate request.
 #[tokio::test]
 async fn a_new_set_that_is_wrong_is_refused_with_the_field_and_the_reason() {
     let api = Api::new().await;
@@ -111,7 +110,7 @@ async fn a_new_set_that_is_wrong_is_refused_with_the_field_and_the_reason() {
             "Invalid|spec.podManagementPolicy|Invalid value: \"Random\": must be 'OrderedReady' or \
              'Parallel'".to_owned(),
         ]),
-        // statefulset.md 6.9, 5.23: no strategy but these two
+        // statefulset.md 6.9, 5.23: only two strategies exist
         ("strategy", json!({"updateStrategy": {"type": "Recreate"}}), vec![
             "Invalid|spec.updateStrategy|Invalid value: {\"type\":\"Recreate\"}: must be \
              'RollingUpdate' or 'OnDelete'".to_owned(),
@@ -186,7 +185,7 @@ async fn a_new_set_that_is_wrong_is_refused_with_the_field_and_the_reason() {
     assert_eq!(list["items"], json!([]), "nothing of it is stored");
 }
 
-/// statefulset.md 6.7 to 6.9, T24: all causes in one reply.
+/// statefulset.md 6.7 to 6.9, T24: one response contains all causes.
 #[tokio::test]
 async fn everything_that_is_wrong_is_said_in_one_reply() {
     let api = Api::new().await;
@@ -223,7 +222,7 @@ async fn names_are_labels() {
     api.create(SETS, stateful_set(&"a".repeat(63))).await;
 }
 
-/// statefulset.md 6.5, 2.8, 3.24, T23: what may be changed, and what is refused how.
+/// statefulset.md 6.5, 2.8, 3.24, T23: the mutable fields, and the errors for other fields.
 #[tokio::test]
 async fn identity_cannot_be_changed_and_the_rest_can() {
     let api = Api::new().await;
@@ -263,19 +262,19 @@ async fn identity_cannot_be_changed_and_the_rest_can() {
         json!({"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}),
         json!({"template": {"metadata": {"labels": {"more": "x"}}}}),
     ] {
-        // statefulset.md T19: each change of the wish counts.
+        // statefulset.md T19: each change of the spec increments the generation.
         let (code, changed) = api.patch(&path, "merge", json!({"spec": accepted})).await;
         generation += 1;
         assert_eq!(code, 200, "{accepted}: {changed}");
         assert_eq!(changed["metadata"]["generation"], generation, "{accepted}");
     }
-    // statefulset.md T20: a note about the set does not.
+    // statefulset.md T20: a change of an annotation does not.
     let note = json!({"metadata": {"annotations": {"a": "b"}}});
     let (_, noted) = api.patch(&path, "merge", note).await;
     assert_eq!(noted["metadata"]["generation"], generation);
 }
 
-/// statefulset.md 3.40 to 3.42: differs from 1.36, which drops the field; nothing is filled in.
+/// statefulset.md 3.40 to 3.42: differs from 1.36, which drops the field; no default is set.
 #[tokio::test]
 async fn max_unavailable_is_kept_and_not_filled_in() {
     let api = Api::new().await;
@@ -295,7 +294,7 @@ async fn max_unavailable_is_kept_and_not_filled_in() {
     }
 }
 
-/// statefulset.md 5.10, 6.1, 6.13, 6.15, T15: what is left out, and what stays so.
+/// statefulset.md 5.10, 6.1, 6.13, 6.15, T15: the defaults, and the fields that stay absent.
 #[tokio::test]
 async fn defaults_are_filled_in_and_nothing_else() {
     let api = Api::new().await;
@@ -331,7 +330,7 @@ async fn defaults_are_filled_in_and_nothing_else() {
     );
 }
 
-/// statefulset.md 6.14, 4.11: advice on what is accepted.
+/// statefulset.md 6.14, 4.11: warnings about accepted fields.
 #[tokio::test]
 async fn advice_comes_as_warnings() {
     let api = Api::new().await;
@@ -357,7 +356,7 @@ async fn advice_comes_as_warnings() {
     );
 }
 
-/// statefulset.md 6.12, 6.6: what was stored under laxer rules can still be changed otherwise.
+/// statefulset.md 6.12, 6.6: an object that earlier rules allowed can still be changed in other fields.
 #[tokio::test]
 async fn what_is_stored_is_left_alone() {
     let api = Api::new().await;
@@ -407,7 +406,7 @@ async fn what_is_stored_is_left_alone() {
     assert!(causes(&status)[0].starts_with("Invalid|spec.template.spec.containers[0].name|"));
 }
 
-/// statefulset.md 5.17, 4.8: the counters of a status add up.
+/// statefulset.md 5.17, 4.8: the counts of a status must be consistent.
 #[tokio::test]
 async fn a_status_that_does_not_add_up_is_refused() {
     let api = Api::new().await;
@@ -439,7 +438,7 @@ async fn a_status_that_does_not_add_up_is_refused() {
     }
 }
 
-/// statefulset.md 4.13: what a revision holds stays; its number may change.
+/// statefulset.md 4.13: the data of a revision is immutable; its number may change.
 #[tokio::test]
 async fn the_data_of_a_revision_stay() {
     let api = Api::new().await;
@@ -460,7 +459,7 @@ async fn the_data_of_a_revision_stay() {
     assert_eq!((code, &changed["revision"]), (200, &json!(7)));
 }
 
-/// statefulset.md 6.2, 6.4: gone at once, unless something else is asked for.
+/// statefulset.md 6.2, 6.4: a set is deleted at once, unless the request asks for another policy.
 #[tokio::test]
 async fn a_deleted_set_is_gone_at_once() {
     let api = Api::new().await;

@@ -1,7 +1,6 @@
-//! The reach of a stolen node: requests by the certificate of a node `n1` and by the tokens that it gets
-//! with it. The table stands in words in `docs/security.md`.
-//!
-//! Writes are dry runs: authorisation and admission decide about them, and nothing is written.
+//! The reach of a stolen node: requests with the certificate of a node `n1`, and with the tokens that the node can
+//! get. `docs/security.md` contains the table in words.
+//! Writes are dry runs: authorisation and admission decide, and nothing is stored.
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use resource_kinds::NodeAccount;
@@ -19,7 +18,7 @@ const NODES: &str = "/api/v1/nodes";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
-/// A pod that uses objects of its own name.
+/// A pod that uses objects with its own name.
 fn pod(name: &str, node: &str) -> Value {
     json!({
         "metadata": {"name": name},
@@ -60,7 +59,7 @@ fn volume(claim: &Value, node: &str) -> Value {
     })
 }
 
-/// A request for a certificate of a subject.
+/// A CertificateSigningRequest for a subject.
 fn request(name: &str, organization: &str, signer: &str) -> Value {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -74,15 +73,15 @@ fn request(name: &str, organization: &str, signer: &str) -> Value {
         "usages": ["digital signature", "client auth"]}})
 }
 
-/// The names that the server gave.
+/// The names and UIDs that the server generated.
 struct Names {
-    /// Uids of the Nodes `n1` and `n2`.
+    /// UIDs of the Nodes `n1` and `n2`.
     nodes: [String; 2],
-    /// Uids of the pods `own` and `theirs`.
+    /// UIDs of the pods `own` and `theirs`.
     pods: [String; 2],
     /// The bound volumes of both nodes.
     volumes: [String; 2],
-    /// The unbound claims that the scheduler has sent to the two nodes.
+    /// The unbound claims that the scheduler has assigned to the two nodes.
     claims: [Value; 2],
 }
 
@@ -126,14 +125,14 @@ fn token_request(kind: &str, name: &str, uid: &str) -> Value {
         {"apiVersion": "v1", "kind": kind, "name": name, "uid": uid}}})
 }
 
-/// A token of an account of nodes, asked for by the node `n1`.
+/// A token of a node account, requested by the node `n1`.
 async fn token(node: &Api, account: NodeAccount, uid: &str) -> String {
     let path = format!("{SYSTEM}/{}/token", account.name());
     let answer = node.create(&path, token_request("Node", "n1", uid)).await;
     answer["status"]["token"].as_str().unwrap().to_owned()
 }
 
-/// The user that a token is, if it is good.
+/// The user of a token; an error if the token is invalid.
 async fn reviewed(api: &Api, token: &str) -> Result<UserInfo, String> {
     let review = json!({"spec": {"token": token}});
     let status = api.create(REVIEWS, review).await["status"].clone();
@@ -153,8 +152,8 @@ fn as_node(api: &Api) -> Api {
     api.as_user("system:node:n1", &["system:nodes", "system:authenticated"])
 }
 
-/// A request, and who may make it: `n` the node's certificate, `p`, `d` and `v` the tokens of the proxy,
-/// the DNS server and the provisioner.
+/// A request, and the credentials that allow it: `n` the node's certificate, `p`, `d` and `v` the tokens of the
+/// proxy, the DNS server and the provisioner.
 type Row = (&'static str, String, Value, &'static str);
 
 fn reads(names: &Names) -> Vec<Row> {
@@ -175,7 +174,7 @@ fn reads(names: &Names) -> Vec<Row> {
             "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1".to_owned(),
             "npd",
         ),
-        // Policies and answers of DNS need all pods; these have no Secrets in them.
+        // Network policies and DNS records need all pods; these pods contain no Secrets.
         (
             "/api/v1/pods?fieldSelector=spec.nodeName%3Dn2".to_owned(),
             "pd",
@@ -320,7 +319,7 @@ fn credentials(names: &Names) -> Vec<Row> {
             request("system:node:n2", "system:nodes", node_client),
             "",
         ),
-        // Nobody approves it, and a node cannot.
+        // The request is never approved, and a node cannot approve it.
         (
             "POST",
             CSRS.to_owned(),
@@ -467,7 +466,7 @@ async fn a_stolen_certificate_reaches_what_the_table_says() {
                 _ => user.send(method, &asked, body.clone()).await,
             };
             match code {
-                // An object of that name is there: nothing else is in the way.
+                // An object with this name exists, so nothing else has refused the request.
                 200 | 201 | 409 => may.push(*letter),
                 403 => {}
                 _ => answers.push(format!("{letter}: {code} {}", answer["message"])),
@@ -503,7 +502,7 @@ async fn a_member_of_the_group_that_is_no_node_has_no_right_of_nodes() {
         }
         let made = json!({"metadata": {"name": "n3"}});
         assert_eq!(user.send("POST", NODES, made).await.0, 403, "{name}");
-        // The rights of its other groups are its own.
+        // The user keeps the rights of its other groups.
         let (code, answer) = user.send("GET", "/version", Value::Null).await;
         assert_eq!(code, 200, "{name}: {answer}");
         let review = json!({"spec": {"namespace": "default"}});

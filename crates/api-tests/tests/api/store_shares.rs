@@ -1,4 +1,5 @@
-//! The shares of namespaces in the store: one that sends without end is refused, and nobody else notices.
+//! The shares of namespaces in the store: a namespace that writes without end is refused, and other namespaces are
+//! not affected.
 
 use mvcc_store::Store;
 use mvcc_store::embedded::{EmbeddedStore, Limits as StoreLimits};
@@ -20,7 +21,7 @@ fn map(name: &str, bytes: usize) -> Value {
     json!({"metadata": {"name": name}, "data": {"a": "x".repeat(bytes)}})
 }
 
-/// Creates objects until one is refused; their number, and the answer.
+/// Creates objects until one is refused; returns their number, and the response.
 async fn fill(api: &Api, namespace: &str, bytes: usize) -> (usize, Value) {
     for made in 0.. {
         let name = format!("m{bytes}-{made}");
@@ -69,7 +70,7 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
     let message = refused["message"].as_str().unwrap();
     let said = format!("namespace \"greedy\" holds {own} bytes of the store and may hold ");
     assert!(message.contains(&said), "{message}");
-    // Small objects do not fill it either, nor do existing ones that grow, nor a dry run.
+    // Small objects, growing objects and dry runs do not exceed the share either.
     fill(&api, "greedy", 50_000).await;
     let (_, refused) = fill(&api, "greedy", 2_000).await;
     assert_eq!(refused["code"], 403);
@@ -80,7 +81,8 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
     assert_eq!(api.send("POST", &dry, map("dry", LARGE)).await.0, 403);
     assert!(store.occupancy().live_bytes < QUOTA - QUOTA / 8);
     assert!(store.occupancy().full.is_none());
-    // What controllers and nodes write there goes on: status, leases, events, small changes, deletions.
+    // Writes by controllers and nodes in the namespace still succeed: status, Leases, Events, small changes,
+    // deletions.
     let status = json!({"status": {"phase": "Bound", "capacity": {"storage": "1"}}});
     let (code, answer) = api
         .patch(&format!("{claims}/c/status"), "merge", status)
@@ -96,7 +98,7 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
     api.create("/api/v1/namespaces/greedy/events", event).await;
     let labelled = json!({"metadata": {"labels": {"a": "b"}}});
     assert_eq!(api.patch(&first, "merge", labelled).await.0, 200);
-    // So do other namespaces, the system's, and objects outside of namespaces.
+    // Writes in other namespaces, in the system's namespaces, and of cluster-wide objects still succeed.
     for namespace in ["modest", "kube-system"] {
         api.create(&maps(namespace), map("one", LARGE)).await;
         api.create(&leases(namespace), lease.clone()).await;
@@ -109,7 +111,7 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
         store.bytes_of_owner(b"greedy")
     );
     assert!(metrics.contains(&line), "{line}");
-    // The shares are those of before after a start, and deletions make room.
+    // After a start the shares are unchanged, and deletions free space.
     let again = Api::over(store.clone(), Limits::default(), None).await;
     let post = async |name: &str| {
         let path = maps("greedy");
@@ -123,12 +125,12 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
     assert_eq!(post("after").await, 201);
 }
 
-/// findings-2 S44: the small writes of many namespaces, each over its share, leave room as well.
+/// findings-2 S44: the small writes of many namespaces above their shares leave space, too.
 #[tokio::test]
 async fn small_writes_of_many_namespaces_do_not_take_the_room_of_the_system() {
     const SMALL_QUOTA: u64 = 4 << 20;
     const NAMESPACES: u64 = 24;
-    /// More than the Namespace itself has, which is no object of a namespace.
+    /// An upper bound on the size of a Namespace object, which belongs to no namespace.
     const NAMESPACE_BYTES: u64 = 1024;
     let store = EmbeddedStore::in_memory_with(&StoreLimits {
         live_bytes_max: SMALL_QUOTA,
@@ -158,7 +160,7 @@ async fn small_writes_of_many_namespaces_do_not_take_the_room_of_the_system() {
         let reason = &refused["details"]["causes"][0]["reason"];
         assert_eq!(reason, "NamespaceStoreShare", "{refused}");
     }
-    // A half of a sixteenth, of which the namespaces of the system hold a part.
+    // Half of the system's sixteenth, of which the system's namespaces use a part.
     let system = ["kube-system", "kube-node-lease", "kube-public"];
     let system: u64 = system
         .map(|name| store.bytes_of_owner(name.as_bytes()))
@@ -173,7 +175,7 @@ async fn small_writes_of_many_namespaces_do_not_take_the_room_of_the_system() {
     api.create(&maps("kube-system"), map("one", 50_000)).await;
 }
 
-/// findings-2 S44: many namespaces of one sender leave room as well, and no answer is an internal error.
+/// findings-2 S44: many namespaces of one sender leave space, too, and no response is an internal error.
 #[tokio::test]
 async fn many_namespaces_do_not_take_the_room_of_the_system() {
     let store = EmbeddedStore::in_memory_with(&StoreLimits {
@@ -191,7 +193,7 @@ async fn many_namespaces_do_not_take_the_room_of_the_system() {
         }
     }
     api.create(&maps("kube-system"), map("one", 500_000)).await;
-    // The system itself may fill the store, which then says so.
+    // The system itself may fill the store; then the store is reported as full.
     for bytes in [LARGE, 50_000, 2_000, 10] {
         let (_, refused) = fill(&api, "kube-system", bytes).await;
         assert_eq!(
@@ -227,13 +229,14 @@ async fn writes_at_the_same_time_do_not_pass_the_share_together() {
     let share = QUOTA / 6;
     let own = store.bytes_of_owner(b"greedy");
     assert!(own > share / 2 && own <= share, "{own} of {share}");
-    // Nothing stays reserved.
+    // No reservation remains.
     assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
     let (made, _) = fill(&api, "greedy", LARGE).await;
     assert!(made as u64 * LARGE as u64 > share / 10 * 9, "{made}");
 }
 
-/// findings-2 S44: the status of a custom resource is no way around the share, and built-in kinds keep theirs.
+/// findings-2 S44: the status of a custom resource cannot exceed the share, and the status of built-in kinds keeps
+/// its reserve.
 #[tokio::test]
 async fn writes_of_status_have_a_bound_too() {
     let store = EmbeddedStore::in_memory_with(&StoreLimits {
@@ -265,7 +268,7 @@ async fn writes_of_status_have_a_bound_too() {
     assert_eq!(last, 403);
     let share = QUOTA / 6;
     assert!(store.bytes_of_owner(b"greedy") <= share);
-    // Small ones go on for a while.
+    // Small writes still succeed for some time.
     assert_eq!(grow(format!("{pois}/p63"), 3000).await.0, 200);
     fill(&api, "greedy", 50_000).await;
     fill(&api, "greedy", 2_000).await;
@@ -289,7 +292,7 @@ async fn writes_of_status_have_a_bound_too() {
         let (code, answer) = api.patch(&path, "merge", bound("1")).await;
         assert_eq!(code, 200, "{answer}");
     }
-    // A large one is no status of a reasonable size.
+    // A status of this size is too large for the reserve.
     let conditions = json!({"status": {"conditions": [{"type": "Resizing", "status": "True",
         "message": "x".repeat(100_000)}]}});
     let path = format!("{claims}/c0/status");

@@ -40,7 +40,7 @@ async fn scale_is_a_view_of_the_set() {
     );
     sent["spec"]["replicas"] = json!(2);
     assert_eq!(api.send("PUT", &path, sent.clone()).await.0, 200);
-    // The version of before: somebody else scaled in between.
+    // The old resource version: another client has scaled meanwhile.
     assert_eq!(api.send("PUT", &path, sent).await.0, 409);
     assert_eq!(api.send("POST", &path, json!({})).await.0, 405);
 }
@@ -73,7 +73,7 @@ async fn a_pod_is_bound_once() {
     );
 }
 
-/// findings-2 C41: over the labels that it has, as upstream.
+/// findings-2 C41: existing labels are replaced, as upstream.
 #[tokio::test]
 async fn a_bound_pod_has_the_zone_and_the_region_of_its_node() {
     let api = Api::new().await;
@@ -101,7 +101,7 @@ async fn a_bound_pod_has_the_zone_and_the_region_of_its_node() {
     let own = json!({"a": "b", zone: "mine"});
     assert_eq!(bound("p2", "n2").await, own);
     assert_eq!(bound("p3", "unknown").await, own);
-    // Created on its node.
+    // The pod is created with its node.
     let mut direct = pod("p4");
     direct["spec"]["nodeName"] = json!("n1");
     let made = api.create(PODS, direct).await;
@@ -177,11 +177,12 @@ async fn requests_are_passed_on_to_what_listens() {
     assert_eq!(answer.code, 301);
     assert_eq!(answer.headers["location"], format!("{node}/?a=b"));
     assert_eq!(api.get("/api/v1/nodes/none/proxy/x").await.0, 404);
-    // findings-2 C33: another port of the node is another program, which is asked without the way to the node's API.
+    // findings-2 C33: another port of the node belongs to another program, which is not reached through the
+    // connection to the node's API.
     let answer = api.raw("GET", "/api/v1/nodes/n1:10250/proxy/pods", &[], "");
     assert_eq!(answer.await.text(), "GET /pods");
     for (name, code, message) in [
-        // Without an address there is nothing to ask.
+        // A node without an address cannot be reached.
         ("n1:9100", 400, "address not allowed"),
         ("n1:x", 400, "invalid port \"x\""),
         ("n1:70000", 400, "invalid port \"70000\""),
@@ -192,7 +193,7 @@ async fn requests_are_passed_on_to_what_listens() {
         assert_eq!(got, (code, &json!(message)), "{name}");
     }
 
-    // Pods and services: nothing that is not theirs is reached.
+    // Pods and Services: only their own addresses can be reached.
     let (_, mut object) = api.send("POST", PODS, pod("p")).await;
     object["status"]["podIP"] = json!("127.0.0.1");
     object["status"]["podIPs"] = json!([{"ip": "127.0.0.1"}]);
@@ -244,7 +245,7 @@ async fn a_scale_of_none_leaves_the_number_out() {
     );
 }
 
-/// The status, a binding and a deletion: the other parts of a pod travel as text.
+/// A write of the status, a binding and a deletion keep the other parts of a pod as text.
 #[tokio::test]
 async fn a_part_that_is_not_written_stays_as_it_is() {
     // statefulset.md 12.7

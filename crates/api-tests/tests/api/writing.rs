@@ -140,7 +140,7 @@ async fn an_update_that_changes_nothing_writes_nothing() {
         .patch(&path, "merge", json!({"metadata": {"labels": {}}}))
         .await;
     assert_eq!(same, made);
-    // statefulset.md 6.2: the generation counts wishes, not labels and not status.
+    // statefulset.md 6.2: the generation counts changes of the spec, not of labels or status.
     let (_, labelled) = api
         .patch(&path, "merge", json!({"metadata": {"labels": {"a": "b"}}}))
         .await;

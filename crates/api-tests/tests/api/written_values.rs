@@ -1,10 +1,10 @@
-//! Values of writes that upstream takes, fills in or refuses.
+//! Values in writes that upstream accepts, completes or refuses.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, config_map};
 
-/// findings-2 K11: `data: {b: }`, as Kubernetes takes it, in each way to write.
+/// findings-2 K11: `data: {b: }` is accepted as in Kubernetes, for each way of writing.
 #[tokio::test]
 async fn an_empty_value_is_an_empty_text() {
     let api = Api::new().await;
@@ -38,7 +38,7 @@ async fn an_empty_value_is_an_empty_text() {
     }
 }
 
-/// findings-2 E9: of each verb, by the query and by the body of a deletion.
+/// findings-2 E9: for each verb, in the query and in the body of a deletion.
 #[tokio::test]
 async fn an_empty_dry_run_is_refused() {
     let api = Api::new().await;
@@ -82,7 +82,7 @@ async fn an_empty_dry_run_is_refused() {
     assert_eq!(api.get(&format!("{CONFIG_MAPS}/b")).await.0, 404);
 }
 
-/// findings-2 C30: as upstream takes it; each such object stays readable.
+/// findings-2 C30: as upstream; each such object stays readable.
 #[tokio::test]
 async fn a_condition_may_leave_out_its_time() {
     let api = Api::new().await;
@@ -155,7 +155,7 @@ async fn the_class_of_a_load_balancer_stays() {
         assert_eq!(code, 422);
         assert!(said(&refused).contains(&text), "{refused}");
     }
-    // With another type, it goes with the old one.
+    // If the type changes, the class is removed with the old type.
     let patch = json!({"spec": {"type": "ClusterIP"}});
     let (code, changed) = api.patch(&format!("{path}/a"), "merge", patch).await;
     assert_eq!(

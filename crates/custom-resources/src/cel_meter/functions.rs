@@ -1,4 +1,4 @@
-//! The functions that changed syntax trees call. No expression can name them.
+//! The functions that the metered syntax trees call. Their names cannot occur in an expression.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -11,17 +11,17 @@ use regex::{Regex, RegexBuilder};
 
 use super::{Function, KEEP, LOOK, Meter, TENTHS, text, weight};
 
-/// A value that is copied and kept.
+/// Wraps a value that is copied and stored.
 pub(super) const KEPT: &str = "#kept";
-/// A value that a function looks at as a whole.
+/// Wraps a value that a function reads as a whole.
 pub(super) const SEEN: &str = "#seen";
-/// A value of which only the size is asked.
+/// Wraps a value of which only the size is read.
 pub(super) const MEASURED: &str = "#measured";
-/// The values of a loop, and the cost of one step that is paid for at its beginning.
+/// Wraps the values of a loop, and charges the cost of one step at the start of the loop.
 pub(super) const RANGE: &str = "#range";
-/// A step of a loop.
+/// Charges one step of a loop.
 pub(super) const STEP: &str = "#step";
-/// A key or an index.
+/// Wraps a key or an index.
 pub(super) const KEY: &str = "#key";
 pub(super) const EQUAL: &str = "#equal";
 pub(super) const DIFFERENT: &str = "#different";
@@ -31,13 +31,13 @@ const MATCHES: &str = "#matches";
 const FIND: &str = "#find";
 const FIND_ALL: &str = "#findAll";
 
-/// The price of a call in tenths of a unit, by its target and arguments.
+/// The cost of a call in tenths of a unit, from its target and arguments.
 type Price = fn(&[CowVal<'_, '_>]) -> u64;
 
-/// The price of one value.
+/// The cost of one value, in tenths of a unit.
 type PriceOfValue = fn(&dyn Val) -> u64;
 
-/// Functions whose cost is more than that of a look at their values, or whose results are larger.
+/// Functions that cost more than one read of their values, or whose results are larger.
 static PRICED: [(&str, Price); 12] = [
     ("@sortByAssociatedKeys", sorted),
     ("distinct", distinct),
@@ -53,12 +53,12 @@ static PRICED: [(&str, Price); 12] = [
     ("split", split),
 ];
 
-/// Most arguments of such a function, with its target.
+/// Maximum number of arguments of such a function, including its target.
 const ARGS_MAX: usize = 4;
-/// The names of its arguments.
+/// The parameter names of such a function.
 const ARGS: [&str; ARGS_MAX] = ["#0", "#1", "#2", "#3"];
 
-/// The function that is called in place of another one, with its target as the first argument.
+/// The function that replaces a call; its first argument is the target of the call.
 pub(super) fn replacement(call: &CallExpr, is_namespace: bool) -> Option<String> {
     let is_literal = |arg: &IdedExpr| matches!(arg.expr, Expr::Literal(_));
     let own = match call.func_name.as_str() {
@@ -126,7 +126,7 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
         KEY,
         Box::new(move |call| {
             let key = only(&mut call.args)?;
-            // The interpreter's error would have a copy of the list.
+            // The interpreter's error would contain a copy of the list.
             let is_fraction = |key: &CelDouble| key.inner().fract() != 0.0;
             if key.downcast_ref::<CelDouble>().is_some_and(is_fraction) {
                 return Err(ExecutionError::function_error(
@@ -229,7 +229,7 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
     }
 }
 
-/// The calls of the priced functions themselves, by the number of their arguments.
+/// The original calls of the priced functions, by name and number of arguments.
 static CALLS: LazyLock<BTreeMap<(&'static str, usize), IdedExpr>> = LazyLock::new(|| {
     let named = |name: &str| IdedExpr {
         id: 0,
@@ -304,7 +304,7 @@ fn measured(value: &dyn Val) -> u64 {
     text(value).map_or(0, |text| text.len() as u64)
 }
 
-/// The number of the values of a loop, and the cost of their copies: of a map only the keys are copied.
+/// The number of values of a loop, and the cost of their copies. For a map only the keys are copied.
 fn ranged(range: &dyn Val) -> (u64, u64) {
     if let Some(map) = range.downcast_ref::<CelMap<'_>>() {
         let keys = map.inner().keys();
@@ -316,7 +316,7 @@ fn ranged(range: &dyn Val) -> (u64, u64) {
     (length.unwrap_or_default(), seen(range))
 }
 
-/// The cost of a comparison: values of different sizes differ at once.
+/// The cost of a comparison. Values of different sizes cost nothing, because they are unequal without a comparison.
 fn compared(one: &dyn Val, other: &dyn Val) -> u64 {
     let size = |value: &dyn Val| value.as_sizer().map(|sizer| *sizer.size().inner());
     match (text(one), text(other)) {
@@ -356,7 +356,7 @@ fn searched(args: &[CowVal<'_, '_>]) -> u64 {
         return copied(args);
     };
     let (text, part) = (text.len() as u64, part.len() as u64);
-    // Both are taken apart into characters, and are compared at each place.
+    // Both texts are split into characters, and are compared at each position.
     (text + part).saturating_add(text.saturating_mul(part) / 8)
 }
 
@@ -369,7 +369,7 @@ fn counted(args: &[CowVal<'_, '_>]) -> u64 {
     args.first().map_or(0, number).saturating_mul(KEEP)
 }
 
-/// The number of places of a part in a text.
+/// The number of positions at which a part may start in a text.
 fn places(text: &str, part: &str) -> u64 {
     match part {
         "" => text.len() as u64 + 1,
@@ -397,7 +397,7 @@ struct Patterns(Mutex<BTreeMap<String, (Regex, u64)>>);
 
 impl Patterns {
     const MAX: usize = 64;
-    /// Bytes of a compiled pattern, the price of its compilation, and the price of a byte of text at least.
+    /// Maximum bytes of a compiled pattern, the cost of its compilation, and the minimum cost of a byte of text.
     const TIERS: [(usize, u64, u64); 4] = [
         (8 << 10, 20 * TENTHS, 1),
         (64 << 10, 200 * TENTHS, 16),
@@ -405,7 +405,7 @@ impl Patterns {
         (10 << 20, 40_000 * TENTHS, 2_048),
     ];
 
-    /// A pattern, paid for with its use on a text.
+    /// The compiled pattern; charges the compilation and the use on a text.
     fn get(&self, source: &str, text: &str, meter: &Meter) -> Result<Regex, ExecutionError> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (regex, least) = match known.get(source) {

@@ -1,4 +1,4 @@
-//! The change of a syntax tree, by which its evaluation counts its cost.
+//! The change of a syntax tree that makes its evaluation count its cost.
 
 use cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, operators,
@@ -6,7 +6,7 @@ use cel::common::ast::{
 
 use super::functions;
 
-/// Namespaces of functions: `math.abs(x)` has no value `math`.
+/// Namespaces of functions: in `math.abs(x)`, `math` is not a value.
 const NAMESPACES: [&str; 6] = [
     "base64",
     "jsonpatch",
@@ -16,8 +16,7 @@ const NAMESPACES: [&str; 6] = [
     "strings",
 ];
 
-/// The tree of an expression with the counts of its cost, and the number of nodes that each evaluation passes
-/// once.
+/// The metered tree of an expression, and the number of nodes that each evaluation visits once.
 pub(crate) fn metered(expression: &IdedExpr) -> (IdedExpr, u64) {
     let mut expression = expression.clone();
     let nodes = Rewriter::default().visit(&mut expression);
@@ -26,12 +25,12 @@ pub(crate) fn metered(expression: &IdedExpr) -> (IdedExpr, u64) {
 
 #[derive(Default)]
 struct Rewriter {
-    /// The names that the loops around a place give to their elements.
+    /// The variable names of the loops around the present node.
     bound: Vec<String>,
 }
 
 impl Rewriter {
-    /// Changes a tree. Returns the number of its nodes, without those within its loops.
+    /// Changes a tree. Returns the number of its nodes, without the nodes inside of its loops.
     fn visit(&mut self, expression: &mut IdedExpr) -> u64 {
         match &mut expression.expr {
             Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => 1,
@@ -59,14 +58,14 @@ impl Rewriter {
         }
     }
 
-    /// A value that is copied into another one.
+    /// Wraps a value that is copied into another value.
     fn kept(&mut self, value: &mut IdedExpr) -> u64 {
         let nodes = self.visit(value);
         wrap(value, functions::KEPT);
         nodes
     }
 
-    /// A value that a function or an operator looks at.
+    /// Wraps a value that a function or an operator reads.
     fn seen(&mut self, value: &mut IdedExpr) -> u64 {
         let nodes = self.visit(value);
         wrap(value, functions::SEEN);
@@ -103,7 +102,8 @@ impl Rewriter {
         self.bound.truncate(names);
         let is_empty = matches!(&all.iter_range.expr, Expr::List(list) if list.elements.is_empty());
         if !is_empty {
-            // A loop that appends runs to its end, and is paid for at its beginning; others count each step.
+            // A loop that appends always runs to its end, so all steps are charged at its start; another loop charges
+            // each step.
             let before = if appends { within } else { 0 };
             call_with(&mut all.iter_range, functions::RANGE, before);
             if !appends {
@@ -113,7 +113,7 @@ impl Rewriter {
         1 + outside + initial + result
     }
 
-    /// The step of a loop that appends, whose form the interpreter knows.
+    /// Changes the step of a loop that appends; the interpreter requires this form of the step.
     fn appended(&mut self, all: &mut ComprehensionExpr) -> u64 {
         let Expr::Call(step) = &mut all.loop_step.expr else {
             return 1;
@@ -193,8 +193,8 @@ impl Rewriter {
     }
 }
 
-/// Whether a loop is in the form of `map` and `filter`: the interpreter runs it to its end, without a look at
-/// its condition, and without copies of the list that it makes.
+/// Whether a loop has the form of `map` and `filter`: the interpreter runs such a loop to its end without an
+/// evaluation of its condition, and does not copy the list that it builds.
 fn appends(all: &ComprehensionExpr) -> bool {
     let is_list = |expression: &IdedExpr| matches!(expression.expr, Expr::List(_));
     let is_result = |expression: &IdedExpr| matches!(&expression.expr, Expr::Ident(name) if *name == all.accu_var);
@@ -221,7 +221,7 @@ fn is_literal(expression: &IdedExpr) -> bool {
     }
 }
 
-/// Whether a value by which something is looked up is a literal of a usual type.
+/// Whether a key is a literal of a usual type.
 fn is_plain_key(expression: &IdedExpr) -> bool {
     match &expression.expr {
         Expr::Literal(literal) => !matches!(literal, LiteralValue::Double(_)),
@@ -229,7 +229,7 @@ fn is_plain_key(expression: &IdedExpr) -> bool {
     }
 }
 
-/// Whether the value is no text, list or map, whatever the values of variables.
+/// Whether the value is neither text nor list nor map, whatever the values of variables are.
 fn is_scalar(expression: &IdedExpr) -> bool {
     match &expression.expr {
         Expr::Literal(_) => true,
@@ -251,7 +251,7 @@ fn is_scalar(expression: &IdedExpr) -> bool {
     }
 }
 
-/// Puts a function around a value, unless it cannot cost anything.
+/// Wraps a value in a call of a function, unless the value costs nothing.
 fn wrap(expression: &mut IdedExpr, function: &str) {
     if !is_scalar(expression) {
         replace(expression, function, |inner| vec![inner]);
@@ -263,8 +263,8 @@ fn call_with(expression: &mut IdedExpr, function: &str, number: u64) {
     replace(expression, function, |inner| vec![inner, number]);
 }
 
-/// Adds the count of a step to the condition of a loop. An error there ends the loop; one in the step itself
-/// would be kept until its end.
+/// Adds the count of a step to the condition of a loop. An error in the condition ends the loop; an error in the step
+/// itself would be stored until the end of the loop.
 fn stop_when_spent(condition: &mut IdedExpr, nodes: u64) {
     let id = condition.id;
     let of = |func_name: &str, args: Vec<IdedExpr>| IdedExpr {

@@ -30,10 +30,7 @@ pub enum Values {
     /// One of these words.
     Words(&'static [&'static str]),
     /// A whole number in decimal digits.
-    Number {
-        min: i64,
-        max: i64,
-    },
+    Number { min: i64, max: i64 },
 }
 
 /// All annotations of mainstay, sorted by name. `docs/annotations.md` lists them.

@@ -8,8 +8,8 @@ use super::form::MergeForm;
 use super::items;
 use super::path::PathElement;
 
-/// The errors of an applied value, in upstream's words: `.spec.x: field not declared in schema`.
-/// Scalars are checked by the kind's decoder.
+/// The errors of an applied value, with upstream's texts: `.spec.x: field not declared in schema`. The kind's decoder
+/// checks scalars.
 pub(super) fn problems(form: MergeForm<'_>, value: &Value) -> Vec<String> {
     let mut found = Vec::new();
     walk(form, value, "", &mut found);

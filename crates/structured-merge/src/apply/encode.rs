@@ -1,7 +1,6 @@
-//! Sets of fields as `fieldsV1` writes them: an object per step, `.` for a member that also has
-//! members below it.
-//! A stored set stays text as long as a write does not change it: the overlap with another set is computed from the
-//! text.
+//! Sets of fields in the format `fieldsV1`: an object per step; the key `.` marks a member with further members below
+//! it. A stored set stays text as long as a write does not change it: the overlap with another set is computed from
+//! the text.
 
 use std::borrow::Cow;
 
@@ -23,7 +22,7 @@ impl<'a> FieldSet<'a> {
         write_object(out, self, false);
     }
 
-    /// Reads the JSON text of `fieldsV1`. Path elements of an unknown kind are left out.
+    /// Reads the JSON text of `fieldsV1`. Path elements of an unknown kind are skipped.
     ///
     /// # Errors
     /// *Errors.* A message if the text is not a set of fields.
@@ -38,8 +37,8 @@ impl<'a> FieldSet<'a> {
         self.is_named_in(fields) && self.overlaps_at(false, &mut cursor).unwrap_or_default()
     }
 
-    /// Whether the text of a set contains the names of the path to any of these fields. Most managers own no field that
-    /// a write changes, and a search for the names takes a tenth of the time for reading the set.
+    /// Whether the text of a set contains the names on the path to any of these fields. Most managers own no field
+    /// that a write changes, and a search for the names takes a tenth of the time for parsing the set.
     fn is_named_in(&self, fields: &str) -> bool {
         self.nodes().iter().any(|node| match &node.step {
             PathElement::Field(name) if has_one_spelling(name) => {
@@ -133,10 +132,10 @@ impl<'a> FieldSet<'a> {
     }
 }
 
-/// The key in an object of `fieldsV1` that makes the step to the object a member of the set.
+/// The key in an object of `fieldsV1` that marks the step to the object as a member of the set.
 const MEMBER: &str = ".";
 
-/// The step to an object of `fieldsV1`, and what an edit does to its membership.
+/// The step to an object of `fieldsV1`, and the effect of an edit on its membership.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// No step: the object is the whole set.
@@ -250,7 +249,7 @@ impl<'a> Edit<'a> {
             let key_start = self.fields.offset();
             let key = self.fields.key().ok()?;
             if wanted.is_empty() && step == Step::Start {
-                // All fields are added: the rest of the text is copied to its end.
+                // All fields are added, so the rest of the text is copied.
                 self.separate(start);
                 self.out.push_str(self.text.get(key_start..)?);
                 return Some(());
@@ -262,7 +261,7 @@ impl<'a> Edit<'a> {
                 continue;
             }
             let found = Self::step(&key)?;
-            // The set is not sorted, or has a step twice.
+            // The set is not sorted, or contains a step twice.
             if last.as_ref().is_some_and(|last| *last >= found) {
                 return None;
             }
@@ -291,7 +290,7 @@ impl<'a> Edit<'a> {
         Some(())
     }
 
-    /// Writes a comma if the object has an entry already.
+    /// Writes a comma if the object already has an entry.
     fn separate(&mut self, start: usize) {
         if self.out.len() > start {
             self.out.push(',');
@@ -315,7 +314,7 @@ impl<'a> Edit<'a> {
     }
 }
 
-/// Whether all JSON encoders write a name in the same way, without escapes.
+/// Whether all JSON encoders write a name identically, without escapes.
 fn has_one_spelling(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     name.bytes().all(is_plain)
@@ -331,7 +330,7 @@ fn leads_to(key: &StringSlice<'_>, step: &PathElement<'_>) -> bool {
         _ => {
             let mut written = String::with_capacity(64);
             path::push_key(&mut written, step);
-            // Nearly always the text that this crate writes: no decoding either.
+            // Nearly always the text was written by this crate, and needs no decoding.
             let is_step =
                 |key: &str| path::decode(key).is_ok_and(|found| found.as_ref() == Some(step));
             written.get(1..written.len() - 1).map(str::as_bytes) == Some(key.raw())
@@ -340,7 +339,7 @@ fn leads_to(key: &StringSlice<'_>, step: &PathElement<'_>) -> bool {
     }
 }
 
-/// Writes the object of a set. It has the key [`MEMBER`] if the step to it is a member and the set is not empty.
+/// Writes the object of a set. It contains the key [`MEMBER`] if the step to it is a member and the set is not empty.
 fn write_object(out: &mut String, set: &FieldSet<'_>, member: bool) {
     out.push('{');
     if member && !set.is_empty() {
@@ -357,7 +356,7 @@ fn write_object(out: &mut String, set: &FieldSet<'_>, member: bool) {
     out.push('}');
 }
 
-/// The depth that `serde_json` reads, too.
+/// The maximum depth, as in `serde_json`.
 const DEPTH_MAX: usize = 127;
 
 /// Reads the set at the cursor. Returns the set below a step, and whether the step itself is a member.
@@ -411,7 +410,7 @@ mod tests {
 
     use super::*;
 
-    /// A set of few steps, so that two of them have common ones.
+    /// A set of few possible steps, so that two sets have common steps.
     fn fields() -> impl Strategy<Value = String> {
         let key = prop_oneof![
             Just("."),

@@ -1,4 +1,4 @@
-//! The merge of a policy's apply configuration: as an apply, but without ownership.
+//! The merge of a policy's apply configuration: as a server-side apply, but without ownership.
 
 use openapi_schema::TypeRef;
 use serde_json::Value;
@@ -8,8 +8,8 @@ use super::form::MergeForm;
 use super::merge::merge;
 use super::path::PathElement;
 
-/// Merges `config` into `object`. Atomic lists and maps may not be part of it: naming some of their
-/// entries would remove the others.
+/// Merges `config` into `object`. The configuration must not contain atomic lists and maps, because the entries that
+/// it lacks would be removed.
 ///
 /// # Errors
 /// *Errors.* A part of the configuration does not match the object's type, or is atomic.
@@ -33,7 +33,7 @@ pub fn overlay(object: &Value, config: &Value, object_type: TypeRef<'_>) -> Resu
     Ok(merge(form, Some(object), Some(config)).unwrap_or_default())
 }
 
-/// The paths of lists and maps that are one value.
+/// Finds the paths of atomic lists and maps.
 fn find_wholes(form: MergeForm<'_>, value: &Value, path: String, found: &mut Vec<String>) {
     match (form, value) {
         (MergeForm::Struct(_) | MergeForm::Map(_) | MergeForm::Open, Value::Object(object)) => {

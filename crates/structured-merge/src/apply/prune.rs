@@ -14,11 +14,9 @@ use super::server_side::ApplyRequest;
 use super::set::{FieldSet, Node};
 
 impl<'a> ApplyRequest<'a> {
-    /// Removes the fields that the manager applied before and no longer applies, unless another
-    /// manager owns them.
-    ///
-    /// It said so in the version of that time. Where that is not there any longer, or the object
-    /// cannot be brought into it, all stays.
+    /// Removes the fields that the manager applied before and no longer applies, unless another manager owns them.
+    /// The previous fields are in the version of that time. If the version no longer exists, or the object cannot be
+    /// converted to it, nothing is removed.
     pub(super) fn prune(
         &self,
         merged: Value,
@@ -51,9 +49,9 @@ impl<'a> ApplyRequest<'a> {
         let last = with_named_fields(last, form).into_owned();
         let before = self.object_type.convert(merged, now, then)?;
         let pruned = remove(form, &before, &last);
-        // Restores fields that another manager owns, though their parent was removed …
+        // Restores fields that another manager owns, although their parent was removed …
         let pruned = self.with_what_is_owned(&before, pruned, then, owned(own, now, others))?;
-        // … and fields without an owner: they were never this manager's to remove.
+        // … and fields without an owner, which this manager never owned.
         let gone = present(form, &before).difference(&present(form, &pruned));
         let gone = gone.intersection(&last);
         if gone.is_empty() {
@@ -65,7 +63,7 @@ impl<'a> ApplyRequest<'a> {
             .map(Cow::into_owned)
     }
 
-    /// The pruned object with the removed fields that another manager owns, each in the version in
+    /// The pruned object with the removed fields that another manager owns. Each field is restored in the version in
     /// which it is owned.
     fn with_what_is_owned(
         &self,
@@ -74,7 +72,7 @@ impl<'a> ApplyRequest<'a> {
         then: &str,
         mut owned: BTreeMap<String, FieldSet<'static>>,
     ) -> Option<Value> {
-        // The present version comes first: others may need its restored fields.
+        // The present version is first, because the other versions may need its restored fields.
         let first = owned.remove_entry(then);
         for (version, kept) in first.into_iter().chain(owned) {
             let Some(form) = self.object_type.form_in(&version, self.writer.api_version) else {
@@ -94,12 +92,12 @@ impl<'a> ApplyRequest<'a> {
     }
 }
 
-/// The fields that an object has.
+/// The fields that an object contains.
 fn present(form: MergeForm<'_>, object: &Value) -> FieldSet<'static> {
     with_named_fields(&fields_of(form, object).0, form).into_owned()
 }
 
-/// The owned fields by version, with those of the present apply, and the object's identity.
+/// The owned fields by version, including the present apply and the object's identity.
 fn owned(
     own: &FieldSet<'_>,
     now: &str,
@@ -118,7 +116,7 @@ fn owned(
     owned
 }
 
-/// The object's metadata: no manager may remove it as a whole.
+/// The metadata of the object, which no manager may remove as a whole.
 fn identity() -> FieldSet<'static> {
     FieldSet::of(vec![Node {
         step: PathElement::Field("metadata".into()),

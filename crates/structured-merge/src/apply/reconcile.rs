@@ -1,6 +1,6 @@
-//! Managed fields from before a list or map became atomic: managers of its entries own it as a
-//! whole from then on. (If an atomic value becomes granular, its entries are owned by their next
-//! writers, as upstream.) Only the types of custom kinds change like this while objects exist.
+//! Managed fields from a time before a list or map became atomic: a manager of its entries becomes an owner of the
+//! whole value. (If an atomic value becomes granular, the next writers of its entries own them, as upstream.) Only
+//! the types of custom kinds change in this way while objects exist.
 
 use super::form::MergeForm;
 use super::managers::Managers;

@@ -1,4 +1,4 @@
-//! Applying a configuration.
+//! Applies a configuration.
 
 use serde_json::{Map, Value};
 
@@ -16,15 +16,15 @@ use super::track::{note, set_managed, strip, take_managed};
 use super::versions::{ObjectType, OtherVersions, VersionChanges};
 use super::{OwnableFields, Writer};
 
-/// The manager of the fields from before the first apply.
+/// The manager that owns the fields from the time before the first apply.
 const BEFORE: &str = "before-first-apply";
 
-/// Merges `config` into `live` (`None` if there is no such object yet), and returns the object
-/// with its managed fields.
+/// Merges `config` into `live` (`None` if the object does not exist yet), and returns the object with its managed
+/// fields.
 ///
 /// # Errors
-/// *Errors.* `Malformed` if the configuration does not match the object's type; `Conflicts` if it
-/// changes fields of other managers, unless with `force`.
+/// *Errors.* `Malformed` if the configuration does not match the object's type; `Conflicts` if it changes fields of
+/// other managers, unless `force` is set.
 pub fn apply<'t>(
     live: Option<&Value>,
     config: &Value,
@@ -108,7 +108,7 @@ pub(super) struct ApplyRequest<'a> {
     reach: OwnableFields<'a>,
 }
 
-/// The other managers' fields that would change.
+/// The fields of other managers that would change.
 struct Refused<'a>(Vec<(Manager<'a>, FieldSet<'static>)>);
 
 impl Refused<'_> {
@@ -158,8 +158,8 @@ impl<'a> ApplyRequest<'a> {
         Ok((merged, managers.encode()))
     }
 
-    /// Applies by force if all conflicts are about fields that the same user applied with
-    /// client-side apply and that are unchanged since.
+    /// Applies by force if all conflicts concern fields that the user applied with client-side apply and that are
+    /// unchanged since.
     fn take_over(
         &self,
         managers: Managers<'a>,
@@ -182,7 +182,7 @@ impl<'a> ApplyRequest<'a> {
     }
 }
 
-/// Takes the changed fields from their managers, if force is allowed.
+/// Removes the changed fields from their managers, if force is allowed.
 fn contest<'a>(
     managers: &mut Managers<'a>,
     changes: Changes<'_>,

@@ -1,5 +1,5 @@
-//! Managers who wrote an object in other versions than the present one. Their fields are stored in
-//! their version, so the objects are converted to it, and not the fields.
+//! Managers that wrote an object in other versions than the present version. Their fields are stored in their own
+//! version, so the objects, and not the fields, are converted.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,12 +12,12 @@ use super::compare::compare;
 use super::form::MergeForm;
 use super::set::FieldSet;
 
-/// The other versions that the objects of a kind may have.
+/// The other versions of a kind.
 pub trait Versions {
     /// The type of the objects in a version; `None` if the version does not exist (any longer).
     fn type_in(&self, api_version: &str) -> Option<TypeRef<'_>>;
 
-    /// An object, converted from its version to another one; `None` if that is impossible.
+    /// Converts an object to another version; `None` if the conversion is impossible.
     fn convert(&self, object: &Value, api_version: &str) -> Option<Value>;
 }
 
@@ -29,7 +29,7 @@ pub struct ObjectType<'s> {
 }
 
 impl<'s> From<TypeRef<'s>> for ObjectType<'s> {
-    /// Of a kind with one version alone.
+    /// The type of a kind that has only one version.
     fn from(own: TypeRef<'s>) -> Self {
         Self { own, others: None }
     }
@@ -42,8 +42,7 @@ impl<'s> ObjectType<'s> {
         Self { own, others }
     }
 
-    /// The merge behaviour of the objects in a version, where `written` is the version of the
-    /// write.
+    /// The merge form of the objects in a version; `written` is the version of the write.
     pub(super) fn form_in(&self, api_version: &str, written: &str) -> Option<MergeForm<'s>> {
         if api_version == written {
             return Some(MergeForm::of_type(self.own));
@@ -51,7 +50,7 @@ impl<'s> ObjectType<'s> {
         self.others?.type_in(api_version).map(MergeForm::of_type)
     }
 
-    /// An object that is in the version `from` in another.
+    /// Converts an object from the version `from` to another version.
     pub(super) fn convert<'v>(
         &self,
         object: &'v Value,
@@ -65,7 +64,7 @@ impl<'s> ObjectType<'s> {
     }
 }
 
-/// The changes of a write in other versions.
+/// The changes of a write, in other versions.
 pub(super) struct OtherVersions<'a> {
     pub object_type: ObjectType<'a>,
     /// The version of the write, and the fields that its writer can own.
@@ -76,11 +75,11 @@ pub(super) struct OtherVersions<'a> {
     known: BTreeMap<String, VersionChanges>,
 }
 
-/// The changes of a write in one other version.
+/// The changes of a write, in one other version.
 pub(super) enum VersionChanges {
     /// The changed fields, and the removed fields.
     Changes(FieldSet<'static>, FieldSet<'static>),
-    /// The changed fields cannot be determined in that version.
+    /// The changed fields cannot be determined in this version.
     Unknown,
     /// The version no longer exists: its managers are removed.
     Gone,
@@ -118,7 +117,7 @@ impl<'a> OtherVersions<'a> {
             return VersionChanges::Gone;
         };
         let convert = |object: &'a Value| match object.as_object() {
-            // There was no object.
+            // The object did not exist.
             Some(fields) if fields.is_empty() => Some(Cow::Borrowed(object)),
             _ => self.object_type.convert(object, self.written, api_version),
         };

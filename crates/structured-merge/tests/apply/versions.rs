@@ -1,5 +1,5 @@
-//! Managers of other versions (kubectl.md 0.7): HorizontalPodAutoscalers, whose versions have
-//! different names for the same field.
+//! Managers of other versions (kubectl.md 0.7): HorizontalPodAutoscalers, whose versions have different names for one
+//! field.
 
 use openapi_schema::{Schema, TypeRef};
 use resource_kinds::Kind;
@@ -69,7 +69,7 @@ fn second(percent: u32) -> Value {
 #[test]
 fn a_conflict_is_found_in_the_words_of_the_owner() {
     let object = applied(None, "one", &first(json!(50)), false).expect("a new one");
-    // The same, said in the other version.
+    // An equal value in the other version.
     let object = applied(Some(&object), "two", &second(50), false).expect("no conflict");
     let refused = applied(Some(&object), "two", &second(80), false);
     assert_eq!(

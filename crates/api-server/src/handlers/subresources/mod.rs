@@ -1,4 +1,3 @@
-
 mod binding;
 mod eviction;
 mod finalize;

@@ -1,8 +1,7 @@
-//! The authorised request is the served request: each form of path, with each method, for kinds of both
-//! scopes, for users who each have one rule, against a plain model of Kubernetes' rules.
-//!
-//! The model starts from the parts of a request, not from its path, so it shares nothing with the
-//! server. Its rules are those of "API server request attributes"
+//! The authorised request is the served request. The test sends each form of path with each method, for kinds of both
+//! scopes, as users with one rule each, and compares the results with a simple model of Kubernetes' rules.
+//! The model starts from the parts of a request, not from its path, so it shares nothing with the server. Its rules
+//! are those of "API server request attributes"
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/authorization/>) and of RBAC.
 
 mod model;
@@ -17,7 +16,7 @@ use crate::harness::Api;
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
-/// Gives a user what it has.
+/// Creates the roles and bindings of a user.
 async fn introduce(api: &Api, user: &User) {
     let User { name, rule, .. } = user;
     let rules = json!([{"verbs": rule.verbs, "apiGroups": rule.groups,
@@ -68,7 +67,7 @@ const REVIEWS: &[&str] = &[
 
 const USERS: &[User] = &[
     user("root", None, (ANY, ANY, ANY, &[])),
-    // findings S4: everything in a namespace is nothing of the cluster.
+    // findings S4: the right to everything in a namespace gives no right to cluster-wide objects.
     user("lead", Some(TEAM), (ANY, ANY, ANY, &[])),
     User {
         how: How::BoundHere,
@@ -83,7 +82,7 @@ const USERS: &[User] = &[
         Some(TEAM),
         (ANY, &[""], &["namespaces"], &[]),
     ),
-    // findings S9: one name is not all names.
+    // findings S9: the right to one name is not the right to all names.
     user("one-secret", Some(TEAM), (ANY, &[""], &["secrets"], &["a"])),
     user(
         "one-node",
@@ -132,7 +131,8 @@ fn asks(kind: &Kind) -> Vec<Ask<'_>> {
     for old_watch in [false, true] {
         for namespace in [None, Some(TEAM)] {
             for name in names {
-                // Behind a Namespace comes the name of a kind in it, unless it is a part.
+                // Below a Namespace, the next segment is the name of a kind in the namespace, unless it is a
+                // sub-resource.
                 let is_kind = kind.plural == "namespaces" && namespace.is_none();
                 let mut parts = parts.clone();
                 parts.retain(|part| match part {
@@ -202,8 +202,8 @@ async fn what_is_authorised_is_what_is_served() {
     for user in USERS {
         introduce(&api, user).await;
     }
-    // The index has one order for each kind: roles and bindings that are made last show that all others
-    // are in it.
+    // The index applies the changes of each kind in order: if the last role and the last binding are effective, all
+    // earlier ones are, too.
     for (home, kind, roles, bindings) in [
         (
             RBAC.to_owned(),
@@ -248,7 +248,7 @@ async fn what_is_authorised_is_what_is_served() {
         }
     }
     assert_eq!(wrong, [""; 0]);
-    // The table has all of it.
+    // Each outcome occurs often in the table.
     let often = counts.values().filter(|count| **count > 100).count();
     assert_eq!(often, 4, "{counts:?}");
 }

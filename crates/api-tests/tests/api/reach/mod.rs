@@ -1,8 +1,7 @@
-//! The table of reach, `docs/contributing/reach.md`: every served field that somebody may write, with its effect outside
-//! of its own object.
-//!
-//! The table is the data of these tests. A field that the served OpenAPI documents have and the table does not is an
-//! error, so a new field cannot be served before somebody has written down what it can move.
+//! The table of reach, `docs/contributing/reach.md`: every served field that a client may write, with its effect
+//! outside of its own object.
+//! The table is the data of these tests. A field that is in the served OpenAPI documents and not in the table is an
+//! error, so a new field cannot be served before its effect is documented.
 
 mod fields;
 mod page;
@@ -84,7 +83,7 @@ async fn every_served_field_has_a_row() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A field with an effect names what stops its writers, and tests that exist.
+/// The row of a field with an effect contains the limits for its writers, and tests that exist.
 #[test]
 fn every_effect_has_a_limit_and_a_test() {
     let page = page();
@@ -113,7 +112,7 @@ fn missing(row: &Row) -> impl Iterator<Item = &String> {
     })
 }
 
-/// The writers of a kind are those of the default roles.
+/// The writers of a kind in the table are those of the default roles.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_default_roles_allow_the_writers_of_the_table() {
     let api = Api::new().await;
@@ -152,7 +151,7 @@ async fn the_default_roles_allow_the_writers_of_the_table() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The rules of a default role, with those of the roles that are aggregated into it.
+/// The rules of a default role, including the roles that are aggregated into it.
 async fn rules(api: &Api, role: &str) -> Vec<Value> {
     let (_, list) = api
         .get("/apis/rbac.authorization.k8s.io/v1/clusterroles")

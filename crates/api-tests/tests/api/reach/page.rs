@@ -1,4 +1,4 @@
-//! The page as data.
+//! The page, parsed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,12 +20,12 @@ pub struct Page {
 /// A kind and its fields.
 #[derive(Default)]
 pub struct Section {
-    /// The default roles whose users may write it.
+    /// The default roles whose users may write the kind.
     pub writers: BTreeSet<String>,
     rows: Vec<Row>,
 }
 
-/// A row of a table: fields, their effect, what stops their writers, and the tests of that.
+/// A row of a table: fields, their effect, the limits for their writers, and the tests of these limits.
 pub struct Row {
     pub text: String,
     patterns: Vec<Pattern>,
@@ -34,14 +34,14 @@ pub struct Row {
     pub tests: Vec<String>,
 }
 
-/// A field, or all fields below one or several, with their number.
+/// A field, or all fields below one or several fields, with their number.
 enum Pattern {
     Field(String),
     Below { starts: Vec<String>, number: usize },
 }
 
 impl Page {
-    /// Reads the page. Its form is described at its top.
+    /// Parses the page. The top of the page describes the format.
     pub fn read(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap();
         let mut page = Self::default();
@@ -94,7 +94,7 @@ impl Page {
         }
     }
 
-    /// All rows with the place that they are in.
+    /// All rows, each with its section.
     pub fn rows(&self) -> impl Iterator<Item = (&str, &Row)> {
         let of_kinds = self.sections.iter();
         let of_kinds =
@@ -159,7 +159,7 @@ impl Pattern {
         }
     }
 
-    /// The number of fields that it must cover.
+    /// The number of fields that the pattern must cover.
     fn number(&self) -> usize {
         match self {
             Self::Field(_) => 1,
@@ -175,7 +175,7 @@ impl Pattern {
     }
 }
 
-/// The cells of a row of a table, without its head.
+/// The cells of a table row; `None` for the head of a table.
 fn cells(line: &str) -> Option<Vec<&str>> {
     let inner = line.strip_prefix("| ")?.strip_suffix(" |")?;
     let cells: Vec<&str> = inner.split(" | ").map(str::trim).collect();
@@ -205,7 +205,7 @@ fn patterns(cell: &str) -> Vec<Pattern> {
     found.collect()
 }
 
-/// A path with each choice of `{a,b}` in turn. `{}` is the mark of a map.
+/// A path with each alternative of `{a,b}`. `{}` marks a map.
 fn expanded(text: &str) -> Vec<String> {
     let without_marks = text.replace("{}", "##");
     let choice = without_marks.find('{').and_then(|start| {

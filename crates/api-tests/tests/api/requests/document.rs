@@ -1,4 +1,4 @@
-//! The table as a page for people.
+//! The table as a page of the documentation.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -20,14 +20,14 @@ A reply may have more fields than shown. `*` is any value, `…` any text, `null
 earlier reply.
 ";
 
-/// Something that rules are taken from.
+/// A document from which rules are taken.
 #[derive(Deserialize)]
 struct Source {
     title: String,
     url: String,
 }
 
-/// Fails if the page in `docs` does not show the chapters; or puts that right, when asked to.
+/// Fails if the page in `docs` differs from the chapters; if requested, rewrites the page instead.
 pub fn compare(chapters: &[Chapter]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/requests.md");
     let page = page(chapters);

@@ -1,8 +1,8 @@
-//! The comparison of a reply with the fields that a row names.
+//! The comparison of a response with the fields of a row.
 
 use serde_json::Value;
 
-/// Notes where `found` differs from what is `wanted`; `place` is where both stand.
+/// Records the differences between `found` and `wanted`; `place` is the path of both.
 pub fn fits(wanted: &Value, found: &Value, place: &str, wrong: &mut Vec<String>) {
     match (wanted, found) {
         (Value::Object(wanted), _) => {
@@ -29,7 +29,7 @@ pub fn fits(wanted: &Value, found: &Value, place: &str, wrong: &mut Vec<String>)
     }
 }
 
-/// Whether a text is the one wanted, in which `…` stands for any text and `*` alone for all.
+/// Whether a text matches the expected text, in which `…` matches any text, and `*` alone matches every text.
 pub fn fits_text(wanted: &str, found: &str) -> bool {
     if wanted == "*" {
         return true;

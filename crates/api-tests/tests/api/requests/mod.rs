@@ -1,13 +1,11 @@
-//! The protocol as a table: raw requests, the replies that the documentation of Kubernetes promises,
-//! and where it does so. The rows are in the YAML files beside this one; `docs/requests.md` is made
-//! of them.
-//!
-//! A chapter has a server of its own, on which its rows are asked in order. A row has the request
-//! (`ask`, `as` another user, `accept` and `type` for the two headers of that purpose, `with` others,
-//! and as a body `json`, `text_sent`, or so much `padding`), and the reply: its `code`, of its `head`
-//! what is given, and of its body what is given as `reply`, `events` or `text`. Objects may have more
-//! fields than are given, lists are as long as given; `null` stands for what is not there, `*` for
-//! anything that is, `…` for any text. `keep` remembers values of a reply as `$name` for later rows.
+//! The protocol as a table: raw requests, the responses that the documentation of Kubernetes promises, and the source
+//! of each promise. The rows are in the YAML files of this directory; `docs/requests.md` is generated from them.
+//! Each chapter has its own server, to which its rows are sent in order. A row contains the request (`ask`, `as`
+//! another user, `accept` and `type` for these two headers, `with` for other headers, and as a body `json`,
+//! `text_sent`, or `padding` bytes), and the response: its `code`, the expected headers in `head`, and the expected
+//! body as `reply`, `events` or `text`. Objects may have more fields than expected; lists must have the expected
+//! length. `null` means an absent value, `*` any value, `…` any text. `keep` stores values of a response as `$name`
+//! for later rows.
 
 mod document;
 mod fits;
@@ -41,7 +39,7 @@ const NAMES: [(&str, &str); 6] = [
 #[serde(deny_unknown_fields)]
 struct Chapter {
     title: String,
-    /// Requests that come before: method, path, JSON.
+    /// Requests that are sent before the rows: method, path, JSON.
     #[serde(default)]
     given: Vec<String>,
     rows: Vec<Row>,
@@ -65,11 +63,11 @@ impl TryFrom<Value> for Row {
     }
 }
 
-/// An action on a server between two requests.
+/// An action on the server between two requests.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Deed {
-    /// The store forgets all history.
+    /// The store compacts its whole history.
     Compact,
 }
 
@@ -105,7 +103,7 @@ fn chapters() -> Vec<Chapter> {
     FILES.into_iter().flat_map(read).collect()
 }
 
-/// Values that rows refer to by name.
+/// Stored values to which rows refer by name.
 struct Kept(BTreeMap<String, String>);
 
 impl Kept {
@@ -117,7 +115,7 @@ impl Kept {
         Self(all)
     }
 
-    /// The text with values in place of their names; `$schema` and the like stay.
+    /// The text with the values instead of their names; unknown names such as `$schema` stay.
     fn fill(&self, text: &str) -> String {
         let mut filled = text.to_owned();
         for (name, value) in self.0.iter().rev() {
@@ -138,7 +136,7 @@ impl Kept {
         }
     }
 
-    /// Keeps a header (`head etag`) or a field (`metadata.continue`; slashes are parts of names).
+    /// Stores a header (`head etag`) or a field (`metadata.continue`; slashes are parts of names).
     fn keep(&mut self, name: &str, place: &str, answer: &Answer) -> Result<(), String> {
         let value = match place.strip_prefix("head ") {
             Some(header) => answer
@@ -188,7 +186,7 @@ impl Ask {
         api.raw(method, &kept.fill(path), &headers, body).await
     }
 
-    /// The difference of the response.
+    /// The differences of the response.
     fn check(&self, answer: &Answer, kept: &Kept) -> Vec<String> {
         let mut wrong = Vec::new();
         if answer.code != self.code {
@@ -242,7 +240,7 @@ impl Ask {
     }
 }
 
-/// Asks all rows of a chapter; returns what is wrong.
+/// Sends the requests of all rows of a chapter; returns the differences.
 async fn run(chapter: &Chapter) -> Vec<String> {
     let api = Api::new().await;
     api.with_account().await;
