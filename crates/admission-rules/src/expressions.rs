@@ -28,7 +28,8 @@ pub(crate) struct Variables(Vec<(String, Expression)>);
 impl Variables {
     /// Compiles the variables of a policy.
     ///
-    /// # Errors The first variable that does not compile.
+    /// # Errors
+    /// The first variable that does not compile.
     pub fn read(list: &Value, names: &[&str]) -> Result<Self, String> {
         let list = list.as_array().into_iter().flatten();
         let variables = list.map(|one| {
@@ -59,7 +60,8 @@ pub(crate) enum MatchResult {
 
 /// Compiles the conditions of a webhook or policy.
 ///
-/// # Errors The first condition that does not compile. (Stored conditions always compile.)
+/// # Errors
+/// The first condition that does not compile. (Stored conditions always compile.)
 pub(crate) fn conditions(list: &Value, params: bool) -> Result<Vec<Condition>, String> {
     let list = list.as_array().into_iter().flatten();
     list.map(|condition| {

@@ -64,7 +64,8 @@ fn resource_matches(resource: &str, target: &TargetResource<'_>) -> bool {
 
 /// Whether the selectors of a webhook or policy match the request.
 ///
-/// # Errors A selector cannot be parsed.
+/// # Errors
+/// A selector cannot be parsed.
 pub(crate) fn selected(part: &Value, request: &Request<'_>) -> Result<bool, String> {
     let chooses = |selector: &Value, object: &Value| -> Result<bool, String> {
         if selector.as_object().is_none_or(serde_json::Map::is_empty) {

@@ -116,7 +116,7 @@ impl MutatingPolicy {
     /// parameter objects: a single null if the policy has no parameters. `None` if the policy does not apply.
     ///
     /// # Errors
-    /// *Errors.* The refusal, if the match failed to evaluate and `failurePolicy` is `Fail`.
+    /// The refusal, if the match failed to evaluate and `failurePolicy` is `Fail`.
     pub fn wants(
         &self,
         request: &Request<'_>,
@@ -135,7 +135,8 @@ impl MutatingPolicy {
 
     /// Whether the match conditions are true with these parameters.
     ///
-    /// # Errors As of [`wants`](Self::wants).
+    /// # Errors
+    /// As of [`wants`](Self::wants).
     pub fn applies(&self, request: &Request<'_>, settings: &Value) -> Result<bool, Status> {
         let Ok(rules) = &self.0.rules else {
             return Ok(false);
@@ -154,7 +155,7 @@ impl MutatingPolicy {
     /// Evaluates one mutation for a request's object.
     ///
     /// # Errors
-    /// *Errors.* The evaluation error.
+    /// The evaluation error.
     pub fn change(
         &self,
         number: usize,
@@ -180,7 +181,8 @@ impl MutatingPolicy {
 
     /// The value; `None` if its evaluation failed and `failurePolicy` is `Ignore`.
     ///
-    /// # Errors The refusal, if the evaluation failed and `failurePolicy` is `Fail`.
+    /// # Errors
+    /// The refusal, if the evaluation failed and `failurePolicy` is `Fail`.
     pub fn unless_it_may_fail<T>(
         &self,
         about: &RefusedObject<'_>,

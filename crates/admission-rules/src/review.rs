@@ -37,7 +37,7 @@ pub fn review(webhook: &Webhook, request: &Request<'_>) -> Value {
 /// The verdict in the AdmissionReview that a webhook returned.
 ///
 /// # Errors
-/// *Errors.* The response is malformed, has another UID, or a patch of another type.
+/// The response is malformed, has another UID, or a patch of another type.
 pub fn verdict(webhook: &Webhook, uid: &str, review: &Value) -> Result<WebhookVerdict, String> {
     let version = format!("admission.k8s.io/{}", webhook.version);
     let response = &review["response"];

@@ -113,7 +113,7 @@ impl Webhook {
     /// are its other versions. `None` if the webhook does not match.
     ///
     /// # Errors
-    /// *Errors.* The evaluation error of a match condition, with `failurePolicy: Fail`.
+    /// The evaluation error of a match condition, with `failurePolicy: Fail`.
     pub fn wants(
         &self,
         request: &Request<'_>,

@@ -88,8 +88,8 @@ fn has_text_of(stored: &[u8], default: &Value) -> bool {
 }
 
 /// The existing default role or binding with the missing rules, subjects and labels of its default. Nothing is
-/// removed. The object is unchanged if its annotation
-/// `rbac.authorization.kubernetes.io/autoupdate` is `false`. `None` if nothing is missing.
+/// removed. The object is unchanged if its annotation `rbac.authorization.kubernetes.io/autoupdate` is `false`.
+/// `None` if nothing is missing.
 fn kept_up(there: &Value, default: &Value) -> Option<Value> {
     if !is_kept_up(default) || autoupdate(there) == "false" {
         return None;

@@ -19,6 +19,7 @@ use crate::pipeline;
 use crate::server::ApiServer;
 
 /// Calls an [`ApiServer`] in this process as one fixed user.
+///
 /// Requests go through the authorisation, admission and validation of requests from the network.
 #[derive(Clone)]
 pub struct LocalService {

@@ -1,4 +1,5 @@
 //! The certificate authority of the data directory, and the key that signs service account tokens.
+//!
 //! [`Authority`] creates missing certificates at the first start and renews expiring certificates: the CA, the
 //! server's certificate, clients' certificates. [`TokenSigner`] signs and verifies tokens. [`ClientSubject`] parses
 //! the user in a client certificate. rustls, and not this crate, verifies certificates. All keys of certificates are

@@ -1,4 +1,5 @@
 //! Certificates for the keys of other programs: approved requests (PKCS#10).
+//!
 //! The caller passes the contents as parsed at the approval. Only the key comes from the request, and the certificate
 //! is compared with the approved contents before it is returned.
 

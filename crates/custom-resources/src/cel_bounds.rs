@@ -14,7 +14,7 @@ const UNREADABLE_TEXT: &str =
 /// Checks the size of an expression.
 ///
 /// # Errors
-/// *Errors.* A message with the exceeded limit.
+/// A message with the exceeded limit.
 pub(crate) fn check(source: &str) -> Result<(), String> {
     if source.len() > BYTES_MAX {
         return Err(format!("the expression is longer than {BYTES_MAX} bytes"));

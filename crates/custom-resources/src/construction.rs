@@ -1,5 +1,6 @@
 //! Object construction in CEL: `Object{spec: Object.spec{replicas: 3}}` for a part of a new object, and
 //! `JSONPatch{op: 'remove', path: '/spec/x'}`.
+//!
 //! Types are not declared: each name that is `Object`, or starts with `Object.`, is a type. The conversion to JSON
 //! checks that the type name of each part fits its path in the object.
 
@@ -21,7 +22,8 @@ const OBJECT: &str = "Object";
 
 /// An environment in which values of these types can be constructed.
 ///
-/// # Errors The first name that is not such a type.
+/// # Errors
+/// The first name that is not such a type.
 pub(crate) fn environment_with(names: &BTreeSet<String>) -> Result<Env, String> {
     let mut environment = environment();
     for name in names {
@@ -83,7 +85,7 @@ impl StructType for Constructed {
 /// Converts an `Object{…}` to JSON.
 ///
 /// # Errors
-/// *Errors.* The value is not an object, a part has the type of another field, or has no JSON form.
+/// The value is not an object, a part has the type of another field, or has no JSON form.
 pub(crate) fn object(value: &Cel) -> Result<Value, String> {
     match value {
         Cel::Struct(made) if made.name() == OBJECT => json(value, OBJECT),
@@ -93,7 +95,8 @@ pub(crate) fn object(value: &Cel) -> Result<Value, String> {
 
 /// Converts a list of `JSONPatch{…}` to JSON.
 ///
-/// # Errors As [`object`].
+/// # Errors
+/// As [`object`].
 pub(crate) fn patch(value: &Cel) -> Result<Value, String> {
     let Cel::List(list) = value else {
         let found = shown(value);

@@ -48,6 +48,7 @@ pub struct DefinedVersion {
 }
 
 /// The versions of a definition that are served; empty until its names are accepted.
+///
 /// If a definition is being deleted, its storage version is served in any case, because its objects are listed and
 /// deleted through that version.
 pub fn served_versions(definition: &Value) -> Vec<DefinedVersion> {

@@ -34,7 +34,8 @@ impl DeviceSelector {
 
     /// Whether the expression selects a driver's device, which has the form of a ResourceSlice device.
     ///
-    /// # Errors An attribute does not exist, or the result is not a boolean.
+    /// # Errors
+    /// An attribute does not exist, or the result is not a boolean.
     pub fn selects(&self, driver: &str, device: &Value) -> Result<bool, String> {
         let attributes = self.by_domain(driver, &device["attributes"], attribute);
         let capacity = self.by_domain(driver, &device["capacity"], |entry| {

@@ -53,7 +53,8 @@ impl Expression {
 
     /// Compiles an expression with these variables.
     ///
-    /// # Errors A message with the position of the syntax error.
+    /// # Errors
+    /// A message with the position of the syntax error.
     pub fn compile_about(source: &str, names: &[&str]) -> Result<Self, String> {
         let (expression, made) = Self::read(source, names)?;
         match made.first() {
@@ -65,7 +66,8 @@ impl Expression {
     /// Compiles an expression with these variables that may construct objects and patches: `Object{spec:
     /// Object.spec{replicas: 1}}`, `[JSONPatch{op: 'remove', path: '/a'}]`.
     ///
-    /// # Errors A message with the position of the syntax error.
+    /// # Errors
+    /// A message with the position of the syntax error.
     pub fn compile_making(source: &str, names: &[&str]) -> Result<Self, String> {
         let names = [names, &["jsonpatch"]].concat();
         let (expression, made) = Self::read(source, &names)?;
@@ -112,7 +114,9 @@ impl Expression {
 
     /// Evaluates the expression with these variables.
     ///
-    /// # Errors A function failed, a field does not exist, or the budget of the expression or of all expressions about these values is exhausted.
+    /// # Errors
+    /// A function failed, a field does not exist, or the budget of the expression or of all expressions about these
+    /// values is exhausted.
     pub fn say(&self, values: &Values) -> Result<EvaluationResult, String> {
         let meter = Arc::new(Meter::new(values.units.load(Ordering::Relaxed)));
         let mut context = context(&self.environment, &meter);
@@ -124,8 +128,8 @@ impl Expression {
         said.map(EvaluationResult)
     }
 
-    /// Evaluates the expression with the variables of a context that [`context`] created with this meter;
-    /// `size` is the number of values of these variables.
+    /// Evaluates the expression with the variables of a context that [`context`] created with this meter; `size` is
+    /// the number of values of these variables.
     pub(crate) fn evaluate_in(
         &self,
         context: &Context<'_, '_>,
@@ -215,14 +219,15 @@ impl EvaluationResult {
     /// The constructed object, as JSON.
     ///
     /// # Errors
-    /// *Errors.* The result is not an object, a part has the type of another field, or has no JSON form.
+    /// The result is not an object, a part has the type of another field, or has no JSON form.
     pub fn to_object(&self) -> Result<Value, String> {
         construction::object(&self.0)
     }
 
     /// The constructed JSON patch.
     ///
-    /// # Errors As [`to_object`](Self::to_object).
+    /// # Errors
+    /// As [`to_object`](Self::to_object).
     pub fn to_patch(&self) -> Result<Value, String> {
         construction::patch(&self.0)
     }

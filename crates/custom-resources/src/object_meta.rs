@@ -9,7 +9,8 @@ use crate::schema::Schema;
 
 /// Checks these fields, and removes unknown fields of the metadata.
 ///
-/// # Errors The first mismatch, with the path of an embedded object.
+/// # Errors
+/// The first mismatch, with the path of an embedded object.
 pub(crate) fn decode(object: &mut Value, schema: &Schema) -> Result<(), String> {
     if let Some(metadata) = object.get_mut("metadata").filter(|value| !value.is_null()) {
         decode_object_meta(metadata)?;

@@ -14,6 +14,7 @@ use crate::schema::{ListType, Schema, Type};
 const ERRORS_MAX: usize = 100;
 
 /// The validation errors of an object, without those of CEL rules.
+///
 /// Parts that an update (`old`) does not change are not validated again, so that a stricter definition does not block
 /// other changes of its objects. As kube-apiserver (`CRDValidationRatcheting`): fields are compared by name, elements
 /// of keyed lists by key, and other lists as a whole.

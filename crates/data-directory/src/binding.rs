@@ -14,7 +14,9 @@ pub const KEY: &[u8] = b"/mainstay/instance";
 /// Checks that the store belongs to the instance of the marker; records the instance if the store contains no record.
 /// A lost marker is restored from the record, and a new server of an etcd gets the instance of the record.
 ///
-/// # Errors The store belongs to another instance, an etcd has lost the record, or the store cannot be read or written. On a full disk the record is written at a later start.
+/// # Errors
+/// The store belongs to another instance, an etcd has lost the record, or the store cannot be read or written. On a
+/// full disk the record is written at a later start.
 pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
     let own = claim.marker.instance.clone();
     let is_in_etcd = claim.marker.engine == Engine::Etcd;

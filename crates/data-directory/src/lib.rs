@@ -1,4 +1,5 @@
 //! The data directory of an instance: its marker, its parts, and the check that it is complete.
+//!
 //! A marker file at the root contains the instance's id, and the store contains the id, too. Therefore a directory
 //! without a marker is never deleted, a missing store (a disk that is not mounted) is never silently replaced by an
 //! empty store, and a directory that was moved keeps its names in the kernel.
@@ -34,7 +35,8 @@ pub const NAMESPACES: &str = "namespaces";
 /// Creates the data directory. Other users may enter it, but cannot read its parts, which contain pods' Secrets, logs
 /// and files of other users. Containers reach their files through mounts.
 ///
-/// # Errors Another user could replace the keys in the directory; errors of the disk.
+/// # Errors
+/// Another user could replace the keys in the directory; errors of the disk.
 pub fn make(path: &Path) -> Result<()> {
     ownership::check(path)?;
     fs::DirBuilder::new()
@@ -49,7 +51,8 @@ pub fn make(path: &Path) -> Result<()> {
 
 /// Creates a directory in a data directory with access for its owner only.
 ///
-/// # Errors Errors of the disk.
+/// # Errors
+/// Errors of the disk.
 pub fn make_private(path: &Path) -> Result<()> {
     let mut directory = fs::DirBuilder::new();
     directory.recursive(true).mode(0o700);
@@ -167,7 +170,9 @@ fn is_filled(path: &Path) -> io::Result<bool> {
 /// The marker for a start on the directory: the existing marker, updated to its location, or a new marker. Nothing is
 /// written yet.
 ///
-/// # Errors The directory belongs to another role, its objects are in another engine, the store is missing, or the marker cannot be read.
+/// # Errors
+/// The directory belongs to another role, its objects are in another engine, the store is missing, or the marker
+/// cannot be read.
 pub fn claim(
     data: &Path,
     host: &str,
@@ -223,7 +228,8 @@ pub struct Claim {
 impl Claim {
     /// Writes the marker of an instance with a cluster, with its present location.
     ///
-    /// # Errors Errors of the disk.
+    /// # Errors
+    /// Errors of the disk.
     pub fn settle(&mut self, data: &Path, host: &str) -> Result<()> {
         self.marker.cluster = true;
         self.marker.path = data.to_owned();

@@ -140,7 +140,8 @@ impl Marker {
 
     /// Refuses a role that cannot use the data.
     ///
-    /// # Errors The role of the data, and its command.
+    /// # Errors
+    /// The role of the data, and its command.
     pub fn check_role(&self, data: &Path, role: Role) -> Result<()> {
         if !self.cluster || self.role.becomes(role) {
             return Ok(());

@@ -1,5 +1,6 @@
 //! The check that no other user can replace the contents of a data directory, because keys are read from it and
 //! written to it.
+//!
 //! The directory must belong to this user, and neither its group nor other users may write it, as PostgreSQL and etcd
 //! require. The directories above it may belong to other users, for example a home directory, but must not be
 //! writable for all users. Symbolic links above it are checked as in the kernel (`fs.protected_symlinks`). Inside of
@@ -57,7 +58,8 @@ impl Own {
 
 /// Checks the directory; if it does not exist, the existing part of its path.
 ///
-/// # Errors Another user could replace the contents; each message contains the remedy.
+/// # Errors
+/// Another user could replace the contents; each message contains the remedy.
 pub(crate) fn check(data: &Path) -> Result<()> {
     check_as(data, Own(rustix::process::geteuid().as_raw()))
 }

@@ -1,4 +1,5 @@
 //! Kubeconfig files, with kubectl's rules, and the connection to the server in them.
+//!
 //! [`Kubeconfig`] is the content of one file, or of several merged files; [`read`] reads files.
 //! [`Kubeconfig::select`] returns the [`Settings`] of a context. Both are pure, except for [`read`]. A [`Transport`]
 //! sends requests to the server with the user's credentials: a client certificate, a token, a password, or the

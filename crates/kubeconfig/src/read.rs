@@ -24,7 +24,8 @@ pub enum ReadError {
 
 /// Reads one file. An empty file is an empty kubeconfig.
 ///
-/// # Errors See [`ReadError`].
+/// # Errors
+/// See [`ReadError`].
 pub fn file(path: &Path) -> Result<Kubeconfig, ReadError> {
     let of_file = |source| ReadError::File {
         path: path.to_owned(),
@@ -44,7 +45,8 @@ pub fn file(path: &Path) -> Result<Kubeconfig, ReadError> {
 
 /// Reads and merges several files. Missing files are skipped, but at least one must exist.
 ///
-/// # Errors See [`ReadError`].
+/// # Errors
+/// See [`ReadError`].
 pub fn files(paths: &[PathBuf]) -> Result<Kubeconfig, ReadError> {
     let mut merged = None;
     let mut missing = None;

@@ -38,7 +38,8 @@ pub enum SelectError {
 impl Kubeconfig {
     /// The settings of the context with this name; without a name, of the current context.
     ///
-    /// # Errors See [`SelectError`].
+    /// # Errors
+    /// See [`SelectError`].
     pub fn select(&self, context: Option<&str>) -> Result<Settings, SelectError> {
         let name = context.or(self.current_context.as_deref());
         let name = name.filter(|name| !name.is_empty());

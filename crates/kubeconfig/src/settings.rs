@@ -88,7 +88,8 @@ pub enum Pem {
 impl Pem {
     /// Returns the PEM text.
     ///
-    /// # Errors The file cannot be read.
+    /// # Errors
+    /// The file cannot be read.
     pub fn read(&self) -> io::Result<Vec<u8>> {
         match self {
             Self::Text(text) => Ok(text.clone()),

@@ -235,7 +235,8 @@ fn malformed(what: &'static str) -> impl Fn(BundleError) -> TransportError {
 impl<B: RequestBody> Transport<B> {
     /// Reads certificates and keys. Connections are established at requests.
     ///
-    /// # Errors See [`TransportError`].
+    /// # Errors
+    /// See [`TransportError`].
     pub async fn new(settings: Settings, limits: Limits) -> Result<Self, TransportError> {
         let connector = Connector::new(&settings, limits).await?;
         let access = match settings.credentials {

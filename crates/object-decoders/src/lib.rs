@@ -1,4 +1,5 @@
 //! Decoders of API objects that several crates use.
+//!
 //! The compiler generates a generic function in the crate that uses it with a type, unless a dependency contains it
 //! already. Because this crate contains these decoders, the program contains each of them once, and not once per
 //! crate that uses it.
@@ -21,7 +22,8 @@ use serde_json::Result;
 
 /// Decodes an object, or a part of an object, from JSON.
 ///
-/// # Errors The text is not JSON, or not such an object.
+/// # Errors
+/// The text is not JSON, or not such an object.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
     serde_json::from_slice(text)
 }

@@ -81,7 +81,7 @@ impl Schedule {
     /// Parses five fields, a name such as `@daily`, or `@every 1h30m`.
     ///
     /// # Errors
-    /// *Errors.* The schedule is invalid.
+    /// The schedule is invalid.
     pub fn parse(text: &str) -> Result<Self, CronError> {
         if text.is_empty() {
             return Err(CronError::Empty);
@@ -115,6 +115,7 @@ impl Schedule {
     }
 
     /// The first time after `after`; `None` if there is none in this century.
+    ///
     /// A time that a clock change skips does not occur; a time that a clock change repeats occurs twice.
     pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         match &self.0 {

@@ -58,7 +58,7 @@ pub fn special(address: IpAddr) -> Option<SpecialAddress> {
 /// The address in its canonical form, if a connection to it on behalf of a user is allowed.
 ///
 /// # Errors
-/// *Errors.* The reason why the address is special.
+/// The reason why the address is special.
 pub fn dialled(address: IpAddr) -> Result<IpAddr, SpecialAddress> {
     match special(address) {
         None => Ok(address.to_canonical()),

@@ -6,6 +6,7 @@ use std::fmt::{self, Write as _};
 use serde_json::Value;
 
 /// A path such as `spec.template.spec.containers[0].name`.
+///
 /// The validation of custom objects creates a path for every field that it checks and prints few of them. A path of
 /// usual length is therefore stored inline, without an allocation.
 #[derive(Clone, Default)]

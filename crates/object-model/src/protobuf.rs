@@ -47,7 +47,8 @@ pub enum Wire<'a> {
 impl<'a> Wire<'a> {
     /// The bytes.
     ///
-    /// # Errors The content has another wire type.
+    /// # Errors
+    /// The content has another wire type.
     pub fn bytes(self) -> Result<&'a [u8], WireError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
@@ -57,7 +58,8 @@ impl<'a> Wire<'a> {
 
     /// The number.
     ///
-    /// # Errors The content has another wire type.
+    /// # Errors
+    /// The content has another wire type.
     pub fn varint(self) -> Result<u64, WireError> {
         match self {
             Self::Varint(value) => Ok(value),
@@ -67,7 +69,8 @@ impl<'a> Wire<'a> {
 
     /// The floating-point number.
     ///
-    /// # Errors The content has another wire type.
+    /// # Errors
+    /// The content has another wire type.
     pub fn double(self) -> Result<f64, WireError> {
         match self {
             Self::Fixed64(bits) => Ok(f64::from_bits(bits)),
@@ -103,7 +106,8 @@ impl<'a> Reader<'a> {
 
     /// The next field's number and content; `None` at the end.
     ///
-    /// # Errors The bytes are not a message.
+    /// # Errors
+    /// The bytes are not a message.
     pub fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>, WireError> {
         if self.is_empty() {
             return Ok(None);
@@ -146,7 +150,8 @@ impl<'a> Reader<'a> {
 
 /// Calls `take` with the number and content of each field of a message.
 ///
-/// # Errors The bytes are not a message, or the error of `take`.
+/// # Errors
+/// The bytes are not a message, or the error of `take`.
 pub fn fields<'a>(
     message: &'a [u8],
     mut take: impl FnMut(u32, Wire<'a>) -> Result<(), WireError>,

@@ -1,4 +1,5 @@
 //! Quantities of a resource, such as `500m`, `1.5Gi` or `1e3`, stored exactly.
+//!
 //! A quantity is a whole number of billionths (upstream's limit of precision), and the family of suffixes of its
 //! text; the formatted text is upstream's canonical form.
 
@@ -73,7 +74,8 @@ impl Quantity {
 
     /// Parses a quantity from JSON: a string or a number.
     ///
-    /// # Errors As [`FromStr`]; other JSON types have the wrong form.
+    /// # Errors
+    /// As [`FromStr`]; other JSON types have the wrong form.
     pub fn from_json(value: &Value) -> Result<Self, QuantityError> {
         match value {
             Value::String(text) => text.parse(),

@@ -26,7 +26,8 @@ pub fn put(out: &mut impl Extend<u8>, mut value: u64) {
 
 /// Removes the number at the front of the bytes and returns it.
 ///
-/// # Errors The bytes do not start with a number.
+/// # Errors
+/// The bytes do not start with a number.
 pub fn take(bytes: &mut &[u8]) -> Result<u64, VarintError> {
     let mut value = 0;
     for place in 0..BYTES_MAX {

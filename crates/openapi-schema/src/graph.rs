@@ -1,4 +1,5 @@
 //! The types as a compact graph: field names, shapes and merge facts, without descriptions.
+//!
 //! Types refer to one another by index. The published types are constants from the build script: they are in the
 //! program's file, and nothing is computed at the start. The graph of a custom kind contains only its own types;
 //! their indices follow the indices of the published types.

@@ -1,5 +1,6 @@
 //! Writes messages in the protobuf wire format, each from a JSON value and a table of the message's fields. Only the
 //! features that the documents need: no groups, no packed numbers.
+//!
 //! As in proto3, a field with its type's zero value (`false`, `0`, `""`) is not written; an empty message is written.
 //! Members of a JSON object that are not in the table are skipped.
 

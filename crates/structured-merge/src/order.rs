@@ -1,5 +1,6 @@
 //! The order of merged lists: elements of the patch have the patch's order; elements that only the server has keep
 //! their position between them, as far as possible.
+//!
 //! Elements are looked up in an index of their identities, so the time of a merge is proportional to the lengths of
 //! the lists, and not to their product.
 

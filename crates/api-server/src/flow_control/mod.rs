@@ -1,9 +1,11 @@
 //! Flow control of requests from the network: API Priority and Fairness, and limits for each user.
+//!
 //! A FlowSchema selects the flow and the priority level of a request; the level limits the requests that run and that
 //! wait. Five decisions are pure: the matching schema (`schemas.rs`), the seats of each level (`levels.rs`), the
 //! seats of a request (`width.rs`), the next request that gets seats (`seats.rs`), and the `Retry-After` of refused
 //! requests (`retry.rs`). The configuration in force (`flows.rs`) follows the store (`config_sync.rs`). Priority
 //! levels do not limit watches and bodies; these are limited by user (`shares.rs`).
+//!
 //! Requests of this process are not limited; `system:masters` is exempt.
 
 pub(crate) mod config_sync;
@@ -96,8 +98,8 @@ impl FlowControl {
         place.map_err(|_| too_many(1))
     }
 
-    /// Acquires a permit of the user for a watch or stream. One user holds no more permits than are free for all other
-    /// users.
+    /// Acquires a permit of the user for a watch or stream. One user holds no more permits than are free for all
+    /// other users.
     ///
     /// *Errors.* 429 if the user has too many watches and streams.
     pub(crate) fn admit_long_running(&self, user: &UserInfo) -> Result<WatchPlace, Status> {

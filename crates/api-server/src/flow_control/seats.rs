@@ -1,4 +1,5 @@
 //! Seats and queues of all priority levels: a pure state machine. The caller notifies the waiting requests.
+//!
 //! The width of a request (`width.rs`) is its number of seats. A wide request at the head of the next queue stops its
 //! level until enough seats are free, so that narrow requests cannot starve the wide request.
 

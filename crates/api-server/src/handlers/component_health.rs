@@ -1,5 +1,6 @@
 //! `componentstatuses`: the health of the control plane's components, checked at each request (`kubectl get cs`). The
 //! objects are not stored.
+//!
 //! The names are Kubernetes' names: `etcd-0` is the store.
 
 use std::collections::BTreeMap;

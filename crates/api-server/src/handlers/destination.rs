@@ -1,4 +1,5 @@
 //! The destination of a resource request: the kind at its path, and the verbs of the path.
+//!
 //! The form of the path is compared with the scope of the kind here, for all kinds, so that authorisation and handler
 //! see the same resource: a path with a namespace is 404 for a cluster-wide kind, and a path without a namespace is
 //! 404 for an object of a namespaced kind.

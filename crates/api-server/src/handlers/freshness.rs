@@ -1,4 +1,5 @@
 //! When several servers share a store: the state of the store that a request must read.
+//!
 //! A read without a resource version returns the newest state; a read with a resource version returns a state that is
 //! at least as new (<https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>). A write and
 //! its admission decide on the newest state, too, because another server may have written the objects that they

@@ -1,5 +1,6 @@
 //! The state of a connection for long responses: whether the listener is stopping, and whether the client reads; and
 //! a handle that closes the connection.
+//!
 //! The server polls a response's body only if the connection can accept data. The body of a client that reads nothing
 //! is never polled, and therefore cannot end by itself.
 

@@ -25,8 +25,7 @@ pub struct Limits {
     /// Maximum number of concurrent watches and streams from the network.
     pub long_running_max: usize,
     /// Maximum number of concurrent watches and streams of one user, so that no client starves the other clients. The
-    /// limit does not apply to
-    /// `system:masters`.
+    /// limit does not apply to `system:masters`.
     pub long_running_per_user_max: usize,
     /// Maximum cost of the concurrent request bodies of one user, in bytes. A byte of YAML counts eight times,
     /// because YAML takes longer to parse. Above the limit users other than `system:masters` get

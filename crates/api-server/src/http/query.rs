@@ -37,8 +37,7 @@ impl Query {
         self.0.contains_key(name)
     }
 
-    /// A boolean as upstream: an empty value, and any value except `0` and
-    /// `false`, is true.
+    /// A boolean as upstream: an empty value, and any value except `0` and `false`, is true.
     pub(crate) fn flag(&self, name: &str) -> bool {
         match self.0.get(name).and_then(|values| values.first()) {
             None => false,

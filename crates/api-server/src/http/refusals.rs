@@ -3,6 +3,7 @@
 use object_model::{Status, StatusDetails, StatusReason};
 
 /// 404 for a path that is not served.
+///
 /// The Status has empty details: some kubectl commands read the details without a check, to distinguish this 404 from
 /// the 404 of an object, and crash if they are absent.
 pub(crate) fn unknown_path() -> Status {

@@ -1,4 +1,5 @@
 //! The parsed request: resource, verb and scope from its method, path and query, by upstream's rules.
+//!
 //! No other code parses these: authorisation, admission, audit, metrics and routing all use the [`RequestInfo`].
 //! [`destination`](crate::handlers::destination) adds the kind at the path, and checks whether the form of the path
 //! fits the scope of the kind.

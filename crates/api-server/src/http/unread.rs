@@ -1,4 +1,5 @@
 //! Response bytes that clients have not read yet: counted by sender and by connection, and limited.
+//!
 //! A sender can occupy memory of this process with requests whose responses it does not read. A response counts from
 //! the moment at which its size is known, before it is built, until the connection has written it: each frame owns
 //! its part of the count. A sender with too many unread bytes gets 429. If all senders together have too many, the

@@ -1,5 +1,6 @@
 //! The threads on which a request is processed: short work runs on the threads of the async runtime, long work on
 //! separate threads, so that the large object of one client does not delay the responses to other clients.
+//!
 //! A request starts as a small request. Code that learns that the request is large (from its body, the stored object,
 //! or the list to send) calls [`expect`]. From the next poll on, the whole request runs on a thread outside of the
 //! runtime's pool, and only a few such polls run at once. A runtime with one thread (tests, the simulation) has no

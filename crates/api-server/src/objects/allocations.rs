@@ -48,6 +48,7 @@ pub(crate) fn release(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation)
 
 /// Adds the missing allocations of stored objects that are older than the configuration. An allocation of another
 /// object is not changed.
+///
 /// An object that cannot be decoded is skipped, so that it does not prevent the start.
 ///
 /// *Errors.* The store fails.

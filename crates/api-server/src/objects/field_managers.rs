@@ -30,8 +30,8 @@ pub(crate) fn name_of(call: &Call) -> &str {
     name.get(..MANAGER_NAME_BYTES_MAX).unwrap_or(name)
 }
 
-/// The errors of the query parameters about the field manager. `applies` is true for a server-side apply, and
-/// `None` if the write is not a patch.
+/// The errors of the query parameters about the field manager. `applies` is true for a server-side apply, and `None`
+/// if the write is not a patch.
 pub(crate) fn errors(query: &Query, applies: Option<bool>) -> Vec<FieldError> {
     let field = FieldPath::root("fieldManager");
     let name = query.get("fieldManager").unwrap_or_default();

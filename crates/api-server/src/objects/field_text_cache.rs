@@ -1,5 +1,6 @@
 //! Cache of the texts that field selectors read from the newest objects: all watches with a field selector share the
 //! cache.
+//!
 //! Each node watches the pods with its name in `spec.nodeName`, so each event of a pod is evaluated once for each
 //! node.
 

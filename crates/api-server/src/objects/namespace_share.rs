@@ -1,4 +1,5 @@
 //! The share of a namespace in the store, so that no namespace uses all free space.
+//!
 //! A namespace may hold a sixth of the quota, and never more than three quarters of the space that all other objects
 //! leave. So the namespaces together never use all of the space, and a new namespace always has some space. Stored
 //! objects are in the memory of the server, so a sixth of the quota is also the maximum memory of a namespace. A
@@ -8,6 +9,7 @@
 //! more sixteenth, unless the status is large. The status of a custom resource counts as any other part, because its
 //! writer may be a user. The small writes of all namespaces together leave a half of the system's sixteenth free, and
 //! all their writes leave a quarter free, however much the namespaces of the system hold.
+//!
 //! The store counts the bytes, so the counts are correct after a restart. A write reserves its bytes before it is
 //! committed, so concurrent writes cannot exceed the share together. At the end of a write its bytes count twice for
 //! a moment.

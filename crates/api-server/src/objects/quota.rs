@@ -1,5 +1,6 @@
 //! ResourceQuotas: a write that changes the usage of a quota updates the quota's status in its transaction, so
 //! concurrent writes never exceed a quota.
+//!
 //! The usage of a quota is recounted after the quota is created or changed, because other writes run meanwhile. The
 //! transaction of the quota also changes the guard key of its namespace. Every other write in the namespace compares
 //! the guard: a later write therefore reads the quota, and an earlier write is part of the recount. Quotas are also

@@ -24,7 +24,8 @@ pub enum Rewrite {
 /// Calls `change` for every stored object, and stores the result. Each object is changed in its own transaction, so
 /// an interrupted run can be repeated. Returns the number of changed objects.
 ///
-/// # Errors The errors of the store.
+/// # Errors
+/// The errors of the store.
 pub async fn rewrite(
     store: &dyn Store,
     mut change: impl FnMut(&mut Value) -> Rewrite,

@@ -1,4 +1,5 @@
 //! The API groups that Kubernetes 1.36 publishes, and whether they are served.
+//!
 //! The table comes from the paths of the published OpenAPI document of 1.36.
 
 use std::collections::BTreeSet;

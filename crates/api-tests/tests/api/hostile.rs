@@ -1,5 +1,5 @@
-//! Malicious or broken clients, over real sockets. Each gets its
-//! `Status`, the server stays available, and its memory stays within limits.
+//! Malicious or broken clients, over real sockets. Each gets its `Status`, the server stays available, and its memory
+//! stays within limits.
 
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

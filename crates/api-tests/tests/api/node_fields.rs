@@ -1,5 +1,6 @@
 //! Every field that a node may write about itself, compared with the table in `docs/security.md` ("Fields that a node
 //! writes"), which contains the effect of each field and the reason why it is harmless.
+//!
 //! Writes are dry runs. The list of fields comes from the published schema, so a new field fails the test.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,5 @@
 //! The rights of a node, for each kind and verb, compared with a simple model of Kubernetes' table.
+//!
 //! The table is in "Using Node Authorization" (<https://kubernetes.io/docs/reference/access-authn-authz/node/>); the
 //! model decides for each request whether the node `n1` may make it. Each request is sent as an access review, so
 //! nothing is written.

@@ -19,7 +19,8 @@ static BUILT_IN: Mutex<BTreeMap<String, Option<Arc<SchemaCheck>>>> = Mutex::new(
 
 /// Checks an object or a list, as the server sent it.
 ///
-/// # Panics The object does not match the published schema.
+/// # Panics
+/// The object does not match the published schema.
 pub async fn check(admin: &LocalService, object: &Value, asked: &str) {
     let (Some(version), Some(_)) = (object["apiVersion"].as_str(), object["kind"].as_str()) else {
         return;

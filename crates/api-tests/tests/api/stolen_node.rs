@@ -1,5 +1,6 @@
 //! The reach of a stolen node: requests with the certificate of a node `n1`, and with the tokens that the node can
 //! get. `docs/security.md` contains the table in words.
+//!
 //! Writes are dry runs: authorisation and admission decide, and nothing is stored.
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};

@@ -1,5 +1,6 @@
 //! The certificate authority and the key of ServiceAccount tokens that several servers of one cluster share. They are
 //! in the store, encrypted with the server token.
+//!
 //! [`SharedKeys`] is the content. [`ServerToken`] encrypts it, and decides whether a server may use it.
 
 mod seal;
@@ -131,7 +132,8 @@ pub enum SharedError {
 impl ServerToken {
     /// Decrypts the stored keys for a server whose directory contains `own`.
     ///
-    /// # Errors The token is wrong, or the directory belongs to another cluster.
+    /// # Errors
+    /// The token is wrong, or the directory belongs to another cluster.
     pub fn open_for(
         &self,
         stored: &[u8],

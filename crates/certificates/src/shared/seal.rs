@@ -72,7 +72,8 @@ impl ServerToken {
 
     /// The token in a file; white space around it is ignored.
     ///
-    /// # Errors The token is too short, or the text has several lines.
+    /// # Errors
+    /// The token is too short, or the text has several lines.
     pub fn parse(text: &str) -> Result<Self, SealError> {
         let text = text.trim();
         if text.chars().count() < LENGTH_MIN || text.contains(char::is_control) {
@@ -88,7 +89,8 @@ impl ServerToken {
 
     /// Encrypts keys.
     ///
-    /// # Errors The system provides no random numbers.
+    /// # Errors
+    /// The system provides no random numbers.
     pub fn seal(&self, keys: &SharedKeys) -> Result<Vec<u8>, SealError> {
         let mut salt = [0; SALT_BYTES];
         let mut nonce = [0; NONCE_LEN];

@@ -1,4 +1,5 @@
 //! The cost of an evaluation, counted during the evaluation.
+//!
 //! The interpreter has no hook, so the syntax tree of an expression is changed before the evaluation ([`metered`]):
 //! each loop counts its steps, and each call counts the sizes of its values. A unit is one node of the tree, ten
 //! bytes of text, or five values that are read, because a unit of kube-apiserver is about one step. An operator such
@@ -48,7 +49,8 @@ impl Meter {
     /// Gives the next expression its budget, and charges the cost of its start: its nodes and the values of its
     /// variables.
     ///
-    /// # Errors The budget is exhausted.
+    /// # Errors
+    /// The budget is exhausted.
     pub(crate) fn begin(&self, nodes: u64, values: u64) -> Result<(), ExecutionError> {
         self.rule.store(RULE_UNITS_MAX * TENTHS, Ordering::Relaxed);
         self.charge(nodes * TENTHS + values * LOOK)

@@ -23,7 +23,8 @@ pub struct FieldSelector {
 impl FieldSelector {
     /// Parses a query string such as `metadata.name=web,status.phase!=Failed`.
     ///
-    /// # Errors A term without an operator, or an invalid escape.
+    /// # Errors
+    /// A term without an operator, or an invalid escape.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut terms = Vec::new();
         for term in split_unescaped(text) {

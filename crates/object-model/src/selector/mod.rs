@@ -106,7 +106,8 @@ impl LabelSelector {
 
     /// Parses the JSON of a `metav1.LabelSelector`: null matches nothing, `{}` matches everything.
     ///
-    /// # Errors An operator other than `In`, `NotIn`, `Exists` and `DoesNotExist`.
+    /// # Errors
+    /// An operator other than `In`, `NotIn`, `Exists` and `DoesNotExist`.
     pub fn from_json(selector: &Value) -> Result<Self, SelectorError> {
         if selector.is_null() {
             return Ok(Self::nothing());
@@ -149,7 +150,7 @@ impl LabelSelector {
     /// Parses a query string such as `app=web,tier in (a,b),!canary`.
     ///
     /// # Errors
-    /// *Errors.* The text cannot be parsed, or a key or value is invalid for a label.
+    /// The text cannot be parsed, or a key or value is invalid for a label.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         parse::selector(text).map(Self::all_of)
     }

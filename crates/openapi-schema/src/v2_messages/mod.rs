@@ -1,6 +1,7 @@
 //! OpenAPI v2 in protobuf: the messages of `openapi.v2` (gnostic's `OpenAPIv2.proto`), in which kubectl reads the
 //! older document. The module contains the tables of field numbers, and the few messages whose form differs from the
 //! JSON form.
+//!
 //! Security, tags, headers, examples and XML are absent, because the documents do not contain them.
 
 use serde_json::Value;

@@ -16,8 +16,7 @@ enum Read {
     Many(&'static str),
 }
 
-/// The fields of the served document, by message and number. The numbers are those in
-/// `OpenAPIv2.proto`.
+/// The fields of the served document, by message and number. The numbers are those in `OpenAPIv2.proto`.
 fn field(message: &str, number: u64) -> (&'static str, Read) {
     use Read::{Flag, Many, One, Text, Texts};
     match (message, number) {

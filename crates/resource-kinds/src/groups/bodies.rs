@@ -29,7 +29,7 @@ pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str)> {
 /// Decodes the body: types are checked, unknown fields are removed, `apiVersion` and `kind` are set.
 ///
 /// # Errors
-/// *Errors.* The mismatch, with the text of upstream's decoder; a kind that differs from the expected kind.
+/// The mismatch, with the text of upstream's decoder; a kind that differs from the expected kind.
 pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
     let known = BODIES.iter().find(|(_, known)| *known == kind);
     let Some((api_version, _)) = known else {

@@ -12,7 +12,8 @@ const COLLECTIONS: [&str; 4] = ["labels", "annotations", "finalizers", "ownerRef
 
 /// Checks metadata against the published type, and removes unknown fields.
 ///
-/// # Errors The mismatch, with the text of upstream's decoder.
+/// # Errors
+/// The mismatch, with the text of upstream's decoder.
 pub fn decode_object_meta(metadata: &mut Value) -> Result<(), String> {
     let types = ApiTypes::published();
     let Some(structure) = types.structure(OBJECT_META) else {
@@ -21,8 +22,8 @@ pub fn decode_object_meta(metadata: &mut Value) -> Result<(), String> {
     decode::decode_metadata(types, structure, metadata)
 }
 
-/// The paths of the unknown fields that [`decode_object_meta`] removes, for instance
-/// `ownerReferences[0].nme`, sorted by name.
+/// The paths of the unknown fields that [`decode_object_meta`] removes, for instance `ownerReferences[0].nme`, sorted
+/// by name.
 pub fn unknown_object_meta_fields(metadata: &Value) -> Vec<String> {
     let types = ApiTypes::published();
     let mut found = Vec::new();
@@ -58,6 +59,7 @@ fn unknown(
 
 /// Removes the parts of stored metadata that do not have their published type, as kube-apiserver does at a read; from
 /// a list or a map, only the invalid elements. Returns the names of the changed fields.
+///
 /// An earlier version stored the metadata of custom resources without a check.
 pub fn repair_object_meta(metadata: &mut Value) -> Vec<String> {
     let types = ApiTypes::published();

@@ -28,6 +28,7 @@ pub use updates::{StatusUpdate, SubresourceUpdate};
 
 /// A kind of API objects: properties, decoding, defaults, validation. All methods, and those of the other traits of a
 /// kind, are pure, and must not panic on any input.
+///
 /// The pipeline calls, on create: [`decode`](Self::decode), [`default`](Self::default),
 /// [`prepare_create`](Self::prepare_create), admission, [`complete_create`](Self::complete_create),
 /// [`allocate`](Allocating::allocate) and [`validate_create`](Self::validate_create), which no kind overrides. On
@@ -37,8 +38,8 @@ pub trait Kind: Printer {
     /// The fixed properties.
     fn info(&self) -> KindInfo<'_>;
 
-    /// Checks types and removes unknown fields. The error is a text such as
-    /// `json: cannot unmarshal string into Go struct field StatefulSetSpec.spec.replicas of type int32`.
+    /// Checks types and removes unknown fields. The error is a text such as `json: cannot unmarshal string into Go
+    /// struct field StatefulSetSpec.spec.replicas of type int32`.
     fn decode(&self, object: Value) -> Result<Value, String> {
         self.info().decode(object)
     }

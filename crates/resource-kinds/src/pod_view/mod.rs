@@ -1,4 +1,5 @@
 //! A reduced pod for components that watch all pods: the controllers and the scheduler.
+//!
 //! A decoded pod takes several times the memory of its text. Most of this memory is for fields that only its node
 //! reads, and most of the other fields are equal in all pods of a template. A view contains the fields for decisions:
 //! the pod's own fields are stored together, and equal specifications are shared ([`Sharing`]). A view is read-only;
@@ -36,6 +37,7 @@ pub const ANNOTATIONS: [&str; 5] = [
 pub type Text = Arc<str>;
 
 /// The parts of a pod that components hold in memory for all pods.
+///
 /// The fields that every plan reads are first, so that reading thousands of pods touches little memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[repr(C)]

@@ -86,7 +86,8 @@ impl Sharing {
 
     /// The view of a pod, from the JSON text of the pod.
     ///
-    /// # Errors The text is not a pod.
+    /// # Errors
+    /// The text is not a pod.
     pub fn read(&mut self, pod: &[u8]) -> serde_json::Result<PodView> {
         let pod = PodText::read(pod).map_err(Error::custom)?;
         let meta = pod.metadata;

@@ -1,4 +1,5 @@
 //! The fields of a new object, written as `fieldsV1` in one pass over the object, without building a set.
+//!
 //! The result equals the comparison with an empty object ([`compare`](super::compare::compare)); the rules of that
 //! module for absent values also apply here.
 

@@ -25,7 +25,7 @@ impl<'a> FieldSet<'a> {
     /// Reads the JSON text of `fieldsV1`. Path elements of an unknown kind are skipped.
     ///
     /// # Errors
-    /// *Errors.* A message if the text is not a set of fields.
+    /// A message if the text is not a set of fields.
     pub fn from_fields_v1(text: &'a str) -> Result<Self, String> {
         let mut cursor = Cursor::new(text.as_bytes());
         Ok(decode(&mut cursor, DEPTH_MAX)?.0)

@@ -9,7 +9,8 @@ use super::path::{PathElement, PathValue};
 
 /// The step to an element of a list of this form.
 ///
-/// # Errors Upstream's text if the element cannot be distinguished from other elements.
+/// # Errors
+/// Upstream's text if the element cannot be distinguished from other elements.
 pub(super) fn step<'v>(
     list: &MergeForm<'v>,
     element: &'v Value,

@@ -1,4 +1,5 @@
 //! The merge of lists whose elements have a key or are unique values.
+//!
 //! Elements of both lists have the order of the applied list, elements of only the live list keep their positions
 //! between them, and new elements follow their predecessor in the applied list.
 

@@ -1,8 +1,9 @@
 //! Server-side apply: the ownership of fields, and the merge of an applied configuration.
-//! Every manager (a name, an operation, a sub-resource) has a set of fields in
-//! `metadata.managedFields`. [`apply`] merges a configuration by the published schema, reports conflicts with other
-//! managers, and removes fields that its manager no longer applies and no other manager owns. [`track`] records the
-//! changes of all other writes. Pure: the time and the other versions of the kind are arguments.
+//!
+//! Every manager (a name, an operation, a sub-resource) has a set of fields in `metadata.managedFields`. [`apply`]
+//! merges a configuration by the published schema, reports conflicts with other managers, and removes fields that its
+//! manager no longer applies and no other manager owns. [`track`] records the changes of all other writes. Pure: the
+//! time and the other versions of the kind are arguments.
 
 mod added;
 mod check;

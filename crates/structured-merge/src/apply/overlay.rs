@@ -12,7 +12,7 @@ use super::path::PathElement;
 /// it lacks would be removed.
 ///
 /// # Errors
-/// *Errors.* A part of the configuration does not match the object's type, or is atomic.
+/// A part of the configuration does not match the object's type, or is atomic.
 pub fn overlay(object: &Value, config: &Value, object_type: TypeRef<'_>) -> Result<Value, String> {
     let form = MergeForm::of_type(object_type);
     let found = problems(form, config);

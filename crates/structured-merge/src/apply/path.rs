@@ -281,7 +281,7 @@ fn push_letter(out: &mut String, letter: char) {
 /// Reads a key of `fieldsV1`; `None` for an unknown kind of step, which is skipped, as upstream does.
 ///
 /// # Errors
-/// *Errors.* A message if the key is not a step.
+/// A message if the key is not a step.
 pub(crate) fn decode(key: &str) -> Result<Option<PathElement<'_>>, String> {
     let (kind, rest) = match key.as_bytes() {
         [kind, b':', ..] => (*kind, &key[2..]),

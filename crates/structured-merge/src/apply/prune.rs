@@ -15,6 +15,7 @@ use super::set::{FieldSet, Node};
 
 impl<'a> ApplyRequest<'a> {
     /// Removes the fields that the manager applied before and no longer applies, unless another manager owns them.
+    ///
     /// The previous fields are in the version of that time. If the version no longer exists, or the object cannot be
     /// converted to it, nothing is removed.
     pub(super) fn prune(

@@ -23,8 +23,8 @@ const BEFORE: &str = "before-first-apply";
 /// fields.
 ///
 /// # Errors
-/// *Errors.* `Malformed` if the configuration does not match the object's type; `Conflicts` if it changes fields of
-/// other managers, unless `force` is set.
+/// `Malformed` if the configuration does not match the object's type; `Conflicts` if it changes fields of other
+/// managers, unless `force` is set.
 pub fn apply<'t>(
     live: Option<&Value>,
     config: &Value,

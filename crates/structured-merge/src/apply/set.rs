@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use super::path::PathElement;
 
 /// A set of fields of one object.
+///
 /// The ownership of a field does not include the fields below it: a set with `.metadata.labels` and
 /// `.metadata.labels.a` has two members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

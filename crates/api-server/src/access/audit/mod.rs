@@ -1,4 +1,5 @@
 //! Audit log: one line of JSON per event, with the user, the request and its outcome.
+//!
 //! The response to a request is sent after its events are written. The policy sets the level of detail. An event of
 //! the level `Metadata` has no part of a body, and no header except `User-Agent`.
 

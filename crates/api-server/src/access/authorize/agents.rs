@@ -1,4 +1,5 @@
 //! The node authoriser: restricts the rights of the role `system:node` to the node itself and its pods.
+//!
 //! The table is that of Kubernetes' node authoriser
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>). The table is exhaustive: a node has no access
 //! to a kind outside of the table, even if a role grants access.

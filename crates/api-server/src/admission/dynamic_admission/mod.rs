@@ -1,5 +1,6 @@
 //! Dynamic admission: mutating and validating webhooks and policies. `admission-rules` decides their matching and
 //! their verdicts.
+//!
 //! Webhooks and policies do not apply to writes of webhook and policy configurations, so that an administrator can
 //! always correct an error in a configuration. They also do not apply to the server's own writes at its start.
 

@@ -1,5 +1,6 @@
 //! Connections to nodes on other machines: their API (the kubelet's paths) over TLS, at the address and port of the
 //! Node object, or through the tunnel that the node has opened.
+//!
 //! Both sides present a certificate of the cluster's authority. The node's certificate must be valid for the address
 //! and must contain the node name, because an address in a Node object proves no identity.
 

@@ -1,4 +1,5 @@
 //! The tunnels that nodes have opened to this server.
+//!
 //! A node can open a tunnel for itself only: the certificate of the request contains the node name. The tunnel grants
 //! no rights; both peers verify their certificates inside of the tunnel as over the network.
 

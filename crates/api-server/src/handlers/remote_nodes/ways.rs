@@ -1,5 +1,6 @@
 //! The choice of the connection to a node's API: directly over the network, or through the tunnel that the node has
 //! opened. Pure.
+//!
 //! The direct connection is tried first. After it fails, requests use the tunnel at once, until the next direct
 //! attempt is due. Without a tunnel only the direct connection is tried.
 

@@ -1,5 +1,6 @@
 //! `metrics.k8s.io`: the resource usage of nodes and pods (kubectl.md 6.1), read from the nodes at each request. The
 //! objects are not stored.
+//!
 //! A node responds to `/stats/summary` with its newest values, rates included. As with metrics-server, lists skip
 //! pods without metrics and pods on a node that does not respond, and a get of such a pod is 404.
 

@@ -1,4 +1,5 @@
 //! `eviction`: deletes a pod if its PodDisruptionBudget allows the deletion (kubectl.md 6.3).
+//!
 //! The numbers of the budget come from the last write of the disruption controller. An eviction checks and decrements
 //! `disruptionsAllowed` in one write, so that two evictions never use one allowed disruption.
 

@@ -129,8 +129,8 @@ impl DeleteOptions {
         Ok(())
     }
 
-    /// Reads preconditions for the deletion of one object from the query. (For a collection,
-    /// `resourceVersion` is the version of the list.)
+    /// Reads preconditions for the deletion of one object from the query. (For a collection, `resourceVersion` is the
+    /// version of the list.)
     fn add_preconditions(&mut self, query: &Query) {
         for name in ["uid", "resourceVersion"] {
             if let Some(wanted) = query.get(name) {
@@ -442,8 +442,8 @@ impl Mark {
     }
 }
 
-/// The finalizers, with the garbage collector's finalizers that the propagation policy needs. `None` without a policy,
-/// if the object has a finalizer of the collector already, or its kind does not orphan dependents by default.
+/// The finalizers, with the garbage collector's finalizers that the propagation policy needs. `None` without a
+/// policy, if the object has a finalizer of the collector already, or its kind does not orphan dependents by default.
 fn dependents(resource: &Resource, object: &Value, options: &DeleteOptions) -> Option<Vec<String>> {
     let before = metadata::finalizers(object);
     let is_marked = || {

@@ -1,5 +1,6 @@
 //! Kubernetes' protobuf format, which Go clients use: four magic bytes, then a `runtime.Unknown` with the kind and
 //! the object.
+//!
 //! One table describes the messages (`resource_kinds::api_types`) for both directions, so no kind needs its own code.
 //! Decoding produces the JSON that the client would have sent; encoding reads the stored JSON text.
 

@@ -1,4 +1,5 @@
 //! Encoder from JSON text to protobuf without a tree.
+//!
 //! The first pass over the text records the values of each message, with their encoded sizes, at the nodes of their
 //! fields; the second pass over these records writes the values in the order of the fields. Texts are not copied
 //! before the second pass. The memory of the records is reused for the next object. Objects of a list have their

@@ -1,4 +1,5 @@
 //! Encryption at rest: a store over another store. Writes encrypt the chosen resources, and reads decrypt them.
+//!
 //! The encrypted text of an object does not contain its resource version, because the revision is unknown before the
 //! write; the version is inserted at decryption. Other values are not changed.
 

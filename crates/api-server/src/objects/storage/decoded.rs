@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::http::limits::{DECODED_BYTES_MAX, DECODED_OBJECT_BYTES_MAX};
 
 /// Small objects by key, each with its revision.
+///
 /// The cache has two generations of equal maximum size. When the younger generation is full, it becomes the older
 /// generation. An object that is read moves to the younger generation, so many objects that are read once do not
 /// displace objects that every request reads.

@@ -1,4 +1,5 @@
 //! Encoding of objects for the store, with their resource version.
+//!
 //! The revision is not known before the store commits, so an object is encoded in two halves with a gap for the
 //! revision. The bytes in front of the gap contain only fixed texts and strings with escaped quotes, so the first
 //! `"resourceVersion":"` of the bytes is always the gap, and the version can be replaced later without decoding.

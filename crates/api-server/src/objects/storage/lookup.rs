@@ -83,6 +83,7 @@ impl ReadObjects {
 }
 
 /// Synchronous reads of the store; only [`reading_once`] creates it.
+///
 /// The embedded store responds from memory at once, unless more than a thousand objects are read. Otherwise the
 /// calling thread blocks, and the runtime moves its other tasks to other threads.
 pub(crate) struct SyncReads<'s> {

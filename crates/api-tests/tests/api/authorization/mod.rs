@@ -1,5 +1,6 @@
 //! The authorised request is the served request. The test sends each form of path with each method, for kinds of both
 //! scopes, as users with one rule each, and compares the results with a simple model of Kubernetes' rules.
+//!
 //! The model starts from the parts of a request, not from its path, so it shares nothing with the server. Its rules
 //! are those of "API server request attributes"
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/authorization/>) and of RBAC.

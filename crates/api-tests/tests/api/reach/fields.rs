@@ -1,4 +1,5 @@
 //! The fields of the served kinds, from the OpenAPI documents.
+//!
 //! A field is written as a path: `spec.ports[].nodePort` for a field of a list's entries, `spec.selector{}` for the
 //! values of a map.
 

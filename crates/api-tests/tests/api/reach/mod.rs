@@ -1,5 +1,6 @@
 //! The table of reach, `docs/contributing/reach.md`: every served field that a client may write, with its effect
 //! outside of its own object.
+//!
 //! The table is the data of these tests. A field that is in the served OpenAPI documents and not in the table is an
 //! error, so a new field cannot be served before its effect is documented.
 

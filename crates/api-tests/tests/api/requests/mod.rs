@@ -1,5 +1,6 @@
 //! The protocol as a table: raw requests, the responses that the documentation of Kubernetes promises, and the source
 //! of each promise. The rows are in the YAML files of this directory; `docs/requests.md` is generated from them.
+//!
 //! Each chapter has its own server, to which its rows are sent in order. A row contains the request (`ask`, `as`
 //! another user, `accept` and `type` for these two headers, `with` for other headers, and as a body `json`,
 //! `text_sent`, or `padding` bytes), and the response: its `code`, the expected headers in `head`, and the expected

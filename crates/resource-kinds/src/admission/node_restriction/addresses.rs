@@ -1,5 +1,6 @@
 //! Addresses that a node writes into its status. API servers connect to them, other nodes send packets of pods to
 //! them, and load balancers report them, so each address must belong to one machine.
+//!
 //! The source address of a node's connection proves little: behind a NAT or a load balancer, the source is another
 //! machine's address. Therefore a node gets an address only if nobody else in the cluster has it. If somebody has it,
 //! the source decides: a node on the machine of an API server may have the server's address, and a machine that has

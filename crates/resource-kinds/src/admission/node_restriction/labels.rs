@@ -21,6 +21,7 @@ const OWN: [&str; 10] = [
 ];
 
 /// The labels that differ between two versions of a Node and that the node must not write, in order.
+///
 /// The host name label must equal the name of the node, because local volumes and node selectors use the label.
 pub(super) fn forbidden<'n>(name: &str, new: &'n Value, old: &'n Value) -> Vec<&'n str> {
     let value = |node: &'n Value, key: &str| &node["metadata"]["labels"][key];

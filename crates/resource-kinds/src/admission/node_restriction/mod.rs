@@ -1,5 +1,6 @@
 //! A node may write only its own objects: its Node, its Lease, its CSINode, the pods that are bound to it, and tokens
 //! and certificates for itself and these pods.
+//!
 //! The rules are those of Kubernetes' admission plug-in NodeRestriction
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction>).
 

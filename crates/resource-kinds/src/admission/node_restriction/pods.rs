@@ -1,4 +1,5 @@
 //! Pods on which a node reports, and which a node deletes and evicts.
+//!
 //! A node may not create pods. In Kubernetes a node creates mirrors of its static pods, in any namespace and with any
 //! labels, so a compromised node can become an endpoint of every Service. The nodes of this program have no static
 //! pods.

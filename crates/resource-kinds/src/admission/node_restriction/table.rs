@@ -1,4 +1,5 @@
 //! Test of every write of a node against a simple model: operation, kind, and owner of the object.
+//!
 //! In this test only the owner of the object can be wrong; `tests.rs` tests other refusals.
 
 use serde_json::{Value, json};

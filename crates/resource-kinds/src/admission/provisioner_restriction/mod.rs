@@ -1,5 +1,6 @@
 //! The provisioner of a node may write only volumes and snapshots of this node, and only those fields of claims that
 //! a provisioner sets.
+//!
 //! The rules apply to the ServiceAccount `mainstay-provisioner` with a token that is bound to a node, which the nodes
 //! of other machines use (KEP-4193). A volume of another node, or a volume for a claim that the scheduler has not
 //! assigned to this node, could cause pods with their Secrets to be scheduled to this node.

@@ -61,7 +61,7 @@ impl Request {
     /// Parses a request (PEM). The signer verifies the signature of the request.
     ///
     /// # Errors
-    /// *Errors.* The text is not a request.
+    /// The text is not a request.
     pub fn parse(pem: &[u8]) -> Result<Self, RequestError> {
         let der = contents(pem).ok_or(RequestError::NotPem)?;
         let parsed = X509CertificationRequest::from_der(&der);
@@ -111,6 +111,7 @@ impl Request {
 
 /// The bytes of the only block of a PEM text; `None` if the text contains anything else except white space around the
 /// block.
+///
 /// Kubernetes uses the first block that it finds. This function is stricter on purpose, because an administrator or
 /// another program reads the whole text.
 fn contents(pem: &[u8]) -> Option<Vec<u8>> {

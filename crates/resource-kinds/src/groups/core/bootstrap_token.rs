@@ -1,5 +1,6 @@
 //! Bootstrap tokens: Secrets of the type `bootstrap.kubernetes.io/token` in `kube-system`, with which new nodes
 //! authenticate until they have a certificate.
+//!
 //! The API server accepts any contents of such a Secret, as Kubernetes does; a Secret with invalid contents is not a
 //! token.
 

@@ -56,7 +56,8 @@ impl NfsClass {
     /// The class, if the built-in provisioner serves it. An external provisioner serves a class without `server` and
     /// `path` (or `share`, the name that the CSI driver for NFS uses), because it has these settings itself.
     ///
-    /// # Errors An invalid parameter; a message for users.
+    /// # Errors
+    /// An invalid parameter; a message for users.
     pub fn of(class: &StorageClass) -> Option<Result<NfsClass, String>> {
         if !is_nfs_provisioner(&class.provisioner) {
             return None;
@@ -87,10 +88,12 @@ impl NfsClass {
     }
 
     /// The directory of a claim's volume, relative to the export.
+    ///
     /// Without a pattern, the names of the claim and of its namespace are shortened to fit. The name of the volume is
     /// never shortened, so two directories never have equal names.
     ///
-    /// # Errors A pattern that leads out of the export, to the export itself, or to a name that is too long.
+    /// # Errors
+    /// A pattern that leads out of the export, to the export itself, or to a name that is too long.
     pub fn directory(
         &self,
         claim: &PersistentVolumeClaim,

@@ -21,7 +21,8 @@ pub fn is_word(word: &str) -> bool {
 
 /// The key in a Secret: the entry `key`, or the only entry.
 ///
-/// # Errors The Secret contains no key, or an invalid key.
+/// # Errors
+/// The Secret contains no key, or an invalid key.
 pub fn key_of(data: &BTreeMap<String, ByteString>) -> Result<String, &'static str> {
     let only = || data.values().next().filter(|_| data.len() == 1);
     let found = data.get("key").or_else(only);

@@ -1,4 +1,5 @@
 //! The record of a local volume's move to another node, which is an annotation of the PersistentVolume.
+//!
 //! The record contains the progress of the move; each write replaces the previous record under the volume's
 //! resourceVersion. The write of [`MoveStage::Placed`] changes the volume's node affinity and path together with the
 //! record (KEP-5381 makes the affinity mutable; here only this write may change it).

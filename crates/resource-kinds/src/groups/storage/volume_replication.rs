@@ -1,8 +1,10 @@
 //! The record of a replicated volume, which is an annotation of the PersistentVolume, and the parameters of its
 //! class.
+//!
 //! Each promotion, and each replacement of the replica, increments the epoch; nodes refuse the steps of an earlier
 //! epoch. Each write replaces the record under the volume's resourceVersion. The write of
 //! [`ReplicationStage::Promoted`] changes the volume's node affinity and path together with the record.
+//!
 //! Only one node can be promoted: [`VolumeReplication::replica`]. A node that will replace the replica is the
 //! [`VolumeReplication::successor`] until it has a complete copy.
 

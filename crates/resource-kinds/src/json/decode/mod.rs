@@ -21,7 +21,8 @@ mod round_trip;
 
 /// Checks `object` against the type of the named kind.
 ///
-/// # Errors The mismatch, with the text of upstream's decoder.
+/// # Errors
+/// The mismatch, with the text of upstream's decoder.
 pub(crate) fn decode(api_version: &str, kind: &str, mut object: Value) -> Result<Value, String> {
     let types = ApiTypes::published();
     let structure = types
@@ -33,7 +34,8 @@ pub(crate) fn decode(api_version: &str, kind: &str, mut object: Value) -> Result
 
 /// Checks the metadata of an object of any kind; `structure` is the type of the metadata.
 ///
-/// # Errors As [`decode`].
+/// # Errors
+/// As [`decode`].
 pub(crate) fn decode_metadata(
     types: &ApiTypes,
     structure: &Structure,

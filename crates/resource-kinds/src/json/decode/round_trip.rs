@@ -11,7 +11,8 @@ use crate::json::api_types::{ApiTypes, Field, Shape};
 
 /// Checks `object` against the type `T`.
 ///
-/// # Errors The mismatch, with the text of upstream's decoder.
+/// # Errors
+/// The mismatch, with the text of upstream's decoder.
 pub(super) fn decode<T: DeserializeOwned + Serialize + Resource>(
     mut object: Value,
 ) -> Result<Value, String> {
