@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn times_follow_the_fields() {
         let utc = TimeZone::UTC;
-        for (text, wanted) in [
+        for (text, expected) in [
             ("*/15 * * * *", "2026-01-01T00:15:00Z"),
             ("0 3 * * *", "2026-01-01T03:00:00Z"),
             ("30 8-10/2 * * MON", "2026-01-05T08:30:00Z"),
@@ -319,7 +319,7 @@ mod tests {
             ("@every 1h30m", "2026-01-01T01:30:10Z"),
         ] {
             let next = times(text, &utc, "2026-01-01T00:00:10.5Z", 1);
-            assert_eq!(next, [wanted], "{text}");
+            assert_eq!(next, [expected], "{text}");
         }
         assert_eq!(
             Schedule::parse("0 0 30 2 *")
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        for (text, wanted) in [
+        for (text, expected) in [
             ("", "empty spec string"),
             ("* * * *", "expected exactly 5 fields, found 4: [* * * *]"),
             ("@now", "unrecognized descriptor: @now"),
@@ -368,7 +368,7 @@ mod tests {
             ("* * * * 7", "end of range (7) above maximum (6): 7"),
             ("@every 5", "failed to parse duration @every 5"),
         ] {
-            assert_eq!(Schedule::parse(text).unwrap_err().to_string(), wanted);
+            assert_eq!(Schedule::parse(text).unwrap_err().to_string(), expected);
         }
     }
 }

@@ -43,13 +43,13 @@ pub struct ListeningAddress {
 /// All listening sockets of a machine: of this process, of other instances, and of all other processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listening {
-    places: BTreeSet<ListeningAddress>,
+    sockets: BTreeSet<ListeningAddress>,
 }
 
 impl Listening {
     /// The listening sockets, sorted and without duplicates.
     pub fn places(&self) -> impl Iterator<Item = ListeningAddress> + '_ {
-        self.places.iter().copied()
+        self.sockets.iter().copied()
     }
 
     /// Whether a program listens on this port at this address of the machine.
@@ -63,7 +63,7 @@ impl Listening {
     }
 
     fn has(&self, transport: Transport, address: Option<Ipv4Addr>, port: u16) -> bool {
-        self.places.contains(&ListeningAddress {
+        self.sockets.contains(&ListeningAddress {
             transport,
             address,
             port,
@@ -72,9 +72,9 @@ impl Listening {
 }
 
 impl FromIterator<ListeningAddress> for Listening {
-    fn from_iter<T: IntoIterator<Item = ListeningAddress>>(places: T) -> Self {
+    fn from_iter<T: IntoIterator<Item = ListeningAddress>>(addresses: T) -> Self {
         Self {
-            places: places.into_iter().collect(),
+            sockets: addresses.into_iter().collect(),
         }
     }
 }
@@ -85,13 +85,13 @@ mod tests {
 
     #[test]
     fn a_socket_on_all_addresses_holds_its_port_on_each() {
-        let place = |address, port| ListeningAddress {
+        let socket = |address, port| ListeningAddress {
             transport: Transport::Tcp,
             address,
             port,
         };
         let local = Ipv4Addr::LOCALHOST;
-        let listening: Listening = [place(None, 22), place(Some(local), 6443)]
+        let listening: Listening = [socket(None, 22), socket(Some(local), 6443)]
             .into_iter()
             .collect();
         let other = Ipv4Addr::new(192, 0, 2, 1);

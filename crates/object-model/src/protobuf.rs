@@ -79,13 +79,16 @@ impl<'a> Wire<'a> {
     }
 
     fn unexpected(self, expected: &'static str) -> WireError {
-        let found = match self {
+        let wire_type = match self {
             Self::Varint(_) => "a number",
             Self::Fixed64(_) => "eight bytes",
             Self::Fixed32 => "four bytes",
             Self::Bytes(_) => "bytes",
         };
-        WireError::Unexpected { expected, found }
+        WireError::Unexpected {
+            expected,
+            found: wire_type,
+        }
     }
 }
 
@@ -142,9 +145,9 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(cut)?;
+        let (content, rest) = self.0.split_at_checked(length).ok_or_else(cut)?;
         self.0 = rest;
-        Ok(taken)
+        Ok(content)
     }
 }
 

@@ -223,13 +223,13 @@ fn digits(text: &str) -> Result<Digits, QuantityError> {
         exponent: 0,
         inexact: false,
     };
-    let mut kept = 0;
+    let mut count = 0;
     let all = whole.bytes().map(|d| (d, false));
     for (digit, is_fraction) in all.chain(fraction.bytes().map(|d| (d, true))) {
         let digit = i128::from(digit - b'0');
-        if kept < DIGITS_MAX {
+        if count < DIGITS_MAX {
             result.mantissa = result.mantissa * 10 + digit;
-            kept += usize::from(result.mantissa != 0);
+            count += usize::from(result.mantissa != 0);
             result.exponent -= i32::from(is_fraction);
         } else {
             result.inexact |= digit != 0;
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn prints_upstreams_canonical_form() {
-        for (given, wanted) in [
+        for (text, expected) in [
             ("0", "0"),
             ("0Gi", "0"),
             ("1", "1"),
@@ -430,7 +430,7 @@ mod tests {
             ("1127.5429496729667296672966Gi", "1210690023420191499805n"),
             ("1210690023420191499733n", "1210690023420191499733n"),
         ] {
-            assert_eq!(canonical(given), wanted, "{given}");
+            assert_eq!(canonical(text), expected, "{text}");
         }
     }
 

@@ -30,10 +30,10 @@ pub fn put(out: &mut impl Extend<u8>, mut value: u64) {
 /// The bytes do not start with a number.
 pub fn take(bytes: &mut &[u8]) -> Result<u64, VarintError> {
     let mut value = 0;
-    for place in 0..BYTES_MAX {
+    for index in 0..BYTES_MAX {
         let (first, rest) = bytes.split_first().ok_or(VarintError::Cut)?;
         *bytes = rest;
-        value |= u64::from(first & 0x7f) << (7 * place);
+        value |= u64::from(first & 0x7f) << (7 * index);
         if first & 0x80 == 0 {
             return Ok(value);
         }

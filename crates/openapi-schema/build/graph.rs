@@ -162,8 +162,8 @@ impl Writer<'_> {
 
 /// The index of a literal in its table; a new literal is added.
 fn place(table: &mut Vec<String>, literal: String) -> usize {
-    let known = table.iter().position(|known| *known == literal);
-    known.unwrap_or_else(|| {
+    let index = table.iter().position(|existing| *existing == literal);
+    index.unwrap_or_else(|| {
         table.push(literal);
         table.len() - 1
     })

@@ -41,9 +41,9 @@ fn main() -> Result<()> {
 
 /// Group, version and kind of each known kind, and the name of its definition.
 fn kinds() -> Vec<([&'static str; 3], String)> {
-    let of_types = kinds::all().into_iter().map(|known| {
-        let name = [known.group, known.version, known.kind];
-        (name, known.definition.into_owned())
+    let of_types = kinds::all().into_iter().map(|entry| {
+        let name = [entry.group, entry.version, entry.kind];
+        (name, entry.definition.into_owned())
     });
     let of_metrics = resource_metrics::KINDS.map(|kind| {
         let name = [resource_metrics::GROUP, resource_metrics::VERSION, kind];

@@ -26,7 +26,7 @@ pub(crate) fn rows() -> BTreeMap<(&'static str, &'static str), Row> {
             .split('\t')
             .map(|cell| if cell == "-" { "" } else { cell });
         let mut next = || columns.next().unwrap_or_default();
-        let place = (next(), next());
+        let key = (next(), next());
         let row = Row {
             list_type: next(),
             list_map_keys: next(),
@@ -35,7 +35,7 @@ pub(crate) fn rows() -> BTreeMap<(&'static str, &'static str), Row> {
             patch_merge_key: next(),
             default: "",
         };
-        rows.insert(place, row);
+        rows.insert(key, row);
     }
     for line in DEFAULTS.lines().filter(|line| !line.starts_with('#')) {
         let mut columns = line.split('\t');

@@ -224,7 +224,7 @@ pub(crate) fn for_v2(schema: &Value) -> Value {
     let free = map.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true))
         || map.get("nullable") == Some(&Value::Bool(true))
         || map.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true));
-    let mut kept = Map::new();
+    let mut fields = Map::new();
     for (name, value) in map {
         let value = match (name.as_str(), value) {
             (name, _) if UNKNOWN.contains(&name) => continue,
@@ -239,7 +239,7 @@ pub(crate) fn for_v2(schema: &Value) -> Value {
             ("items" | "additionalProperties", below) => for_v2(below),
             (_, other) => other.clone(),
         };
-        kept.insert(name.clone(), value);
+        fields.insert(name.clone(), value);
     }
-    Value::Object(kept)
+    Value::Object(fields)
 }

@@ -57,14 +57,14 @@ mod tests {
         });
         let others = resource_kinds::bodies::kinds().chain(ELSEWHERE);
         let others = others.map(|(version, kind)| (version.to_owned(), kind.to_owned()));
-        let known: BTreeSet<(String, String)> = stored.chain(others).collect();
+        let supported: BTreeSet<(String, String)> = stored.chain(others).collect();
         let graph = Graph::PUBLISHED;
         let listed = graph.kinds().map(|([group, version, kind], _)| {
             let version = [group, version].join("/");
             let version = version.trim_start_matches('/');
             (version.to_owned(), kind.to_owned())
         });
-        assert_eq!(listed.collect::<BTreeSet<_>>(), known);
+        assert_eq!(listed.collect::<BTreeSet<_>>(), supported);
     }
 
     /// findings C16: clients with strict types depend on the required fields. A field is required only if its type
@@ -86,8 +86,8 @@ mod tests {
                 );
             }
             if !name.starts_with(OWN_TYPES) {
-                let wanted = published.get(name.as_str()).cloned().unwrap_or_default();
-                assert_eq!(fields, wanted, "{name}");
+                let expected = published.get(name.as_str()).cloned().unwrap_or_default();
+                assert_eq!(fields, expected, "{name}");
                 compared += usize::from(!fields.is_empty());
             }
         }
@@ -105,18 +105,21 @@ mod tests {
     fn each_definition_has_its_place_in_the_graph() {
         let graph = Graph::PUBLISHED;
         for (name, definition) in definitions() {
-            let place = graph.definition_named(&name).unwrap();
-            assert_eq!(graph.text(place.name), name);
+            let node = graph.definition_named(&name).unwrap();
+            assert_eq!(graph.text(node.name), name);
             let properties = definition["properties"].as_object();
             let fields = properties.into_iter().flat_map(Map::keys);
             for field in fields {
-                let found = graph.field(place, field).unwrap();
-                assert_eq!(graph.text(found.name), field);
+                let graph_field = graph.field(node, field).unwrap();
+                assert_eq!(graph.text(graph_field.name), field);
             }
         }
         for ([group, version, kind], definition) in graph.kinds() {
-            let found = graph.kind(group, version, kind).unwrap();
-            assert_eq!(graph.text(found.name), graph.text(definition.name));
+            let kind_definition = graph.kind(group, version, kind).unwrap();
+            assert_eq!(
+                graph.text(kind_definition.name),
+                graph.text(definition.name)
+            );
         }
     }
 }

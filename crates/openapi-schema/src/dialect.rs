@@ -37,13 +37,13 @@ impl Dialect {
             return special;
         }
         let mut published = self.schema(source);
-        let known = graph.definition_named(name);
-        let (Some(object), Some(known)) = (published.as_object_mut(), known) else {
+        let facts_source = graph.definition_named(name);
+        let (Some(object), Some(facts_source)) = (published.as_object_mut(), facts_source) else {
             return published;
         };
         if let Some(Value::Object(properties)) = object.get_mut("properties") {
             for (field, schema) in properties {
-                if let Some(field) = graph.field(known, field) {
+                if let Some(field) = graph.field(facts_source, field) {
                     annotate(schema, graph.facts(field.facts));
                 }
             }
@@ -59,7 +59,7 @@ impl Dialect {
                 Value::Array(kinds),
             );
         }
-        annotate(&mut published, graph.facts(known.facts));
+        annotate(&mut published, graph.facts(facts_source.facts));
         published
     }
 

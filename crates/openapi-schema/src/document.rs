@@ -213,11 +213,11 @@ impl<'a> Source<'a> {
     fn operation(&self, dialect: Dialect, operation: &Operation<'_>) -> Value {
         let mut query: Vec<Value> = parameters(operation)
             .into_iter()
-            .map(|known| {
+            .map(|described| {
                 let mut parameter = json!({
-                    "name": known.name, "in": "query", "description": known.description,
+                    "name": described.name, "in": "query", "description": described.description,
                 });
-                set_type(dialect, &mut parameter, known.kind);
+                set_type(dialect, &mut parameter, described.kind);
                 parameter
             })
             .collect();
@@ -278,7 +278,7 @@ impl<'a> Source<'a> {
             KubernetesAction::Delete => &[("200", "OK"), ("202", "Accepted")],
             _ => &[("200", "OK")],
         };
-        let schema = match self.answer(operation) {
+        let schema = match self.response_definition(operation) {
             Some(name) => dialect.reference(&name),
             None => json!({"type": "string"}),
         };
@@ -317,7 +317,7 @@ impl<'a> Source<'a> {
     }
 
     /// The definition of an operation's response body; `None` for plain text.
-    fn answer(&self, operation: &Operation<'_>) -> Option<String> {
+    fn response_definition(&self, operation: &Operation<'_>) -> Option<String> {
         let kind = self.names.get(&operation.gvk)?;
         match operation.action {
             KubernetesAction::Connect | KubernetesAction::Pass(_) => None,
@@ -345,32 +345,32 @@ impl<'a> Source<'a> {
         kinds: &[KindInfo<'_>],
         mut take: impl FnMut(&str, &Value),
     ) {
-        let mut wanted = BTreeSet::new();
+        let mut names = BTreeSet::new();
         let mut lists = BTreeMap::new();
         for operation in kinds
             .iter()
             .flat_map(paths)
             .flat_map(|path| path.operations)
         {
-            for name in [self.body(&operation), self.answer(&operation)]
+            for name in [self.body(&operation), self.response_definition(&operation)]
                 .into_iter()
                 .flatten()
             {
                 if operation.action == KubernetesAction::List {
                     lists.insert(name, operation.clone());
                 } else {
-                    self.collect(&name, &mut wanted);
+                    self.collect(&name, &mut names);
                 }
             }
         }
         for operation in lists.values() {
             if let Some(kind) = self.names.get(&operation.gvk) {
-                self.collect(kind, &mut wanted);
+                self.collect(kind, &mut names);
             }
-            self.collect(&format!("{META}ListMeta"), &mut wanted);
+            self.collect(&format!("{META}ListMeta"), &mut names);
         }
         let mut all: BTreeMap<&str, Option<&Operation<'_>>> =
-            wanted.iter().map(|name| (name.as_str(), None)).collect();
+            names.iter().map(|name| (name.as_str(), None)).collect();
         all.extend(
             lists
                 .iter()
@@ -434,28 +434,28 @@ impl<'a> Source<'a> {
     }
 
     /// Adds the definition with this name, and all definitions to which it refers.
-    fn collect(&self, name: &str, wanted: &mut BTreeSet<String>) {
-        if !wanted.insert(name.to_owned()) {
+    fn collect(&self, name: &str, names: &mut BTreeSet<String>) {
+        if !names.insert(name.to_owned()) {
             return;
         }
         if let Some(source) = self.definitions.get(name) {
-            self.collect_references(source, wanted);
+            self.collect_references(source, names);
         }
     }
 
-    fn collect_references(&self, schema: &Value, wanted: &mut BTreeSet<String>) {
+    fn collect_references(&self, schema: &Value, names: &mut BTreeSet<String>) {
         if let Some(name) = reference(schema) {
-            self.collect(name, wanted);
+            self.collect(name, names);
         }
         match schema {
             Value::Object(members) => {
                 members
                     .values()
-                    .for_each(|member| self.collect_references(member, wanted));
+                    .for_each(|member| self.collect_references(member, names));
             }
             Value::Array(all) => all
                 .iter()
-                .for_each(|one| self.collect_references(one, wanted)),
+                .for_each(|one| self.collect_references(one, names)),
             _ => {}
         }
     }

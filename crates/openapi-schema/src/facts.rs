@@ -49,11 +49,11 @@ mod tests {
     fn every_fact_is_about_a_field_that_exists() {
         let graph = Graph::PUBLISHED;
         for (definition, field) in rows().into_keys() {
-            let Some(known) = graph.definition_named(definition) else {
+            let Some(object_type) = graph.definition_named(definition) else {
                 continue; // The kind is not served.
             };
             assert!(
-                field.is_empty() || graph.field(known, field).is_some(),
+                field.is_empty() || graph.field(object_type, field).is_some(),
                 "{definition} {field}"
             );
         }

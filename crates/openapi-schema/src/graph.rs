@@ -133,15 +133,16 @@ impl Graph {
 
     /// The definition of a kind.
     pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Definition> {
-        let wanted = [group, version, kind];
+        let requested = [group, version, kind];
         // The lengths of the names distinguish nearly all kinds.
-        let has_lengths = |known: &&Kind| {
-            let mut words = known.name.iter().zip(wanted);
+        let has_lengths = |candidate: &&Kind| {
+            let mut words = candidate.name.iter().zip(requested);
             words.all(|(name, word)| name.length as usize == word.len())
         };
         let mut same_lengths = self.kinds.iter().filter(has_lengths);
-        let found = same_lengths.find(|known| known.name.map(|word| self.text(word)) == wanted);
-        self.definition(found?.definition)
+        let matching =
+            same_lengths.find(|candidate| candidate.name.map(|word| self.text(word)) == requested);
+        self.definition(matching?.definition)
     }
 
     /// Group, version and kind of all kinds, each with its definition.
@@ -158,9 +159,9 @@ impl Graph {
 
     /// The index of a published definition; `None` if no definition has the name.
     pub fn published_index(&self, name: &str) -> Option<u32> {
-        let found = published::DEFINITIONS
+        let index = published::DEFINITIONS
             .binary_search_by(|definition| self.text(definition.name).cmp(name));
-        u32::try_from(found.ok()?).ok()
+        u32::try_from(index.ok()?).ok()
     }
 
     /// The definition that is published under `name`, for instance `io.k8s.api.core.v1.Pod`.
@@ -186,16 +187,16 @@ impl Graph {
             let mut same_length = fields.iter().filter(has_length);
             same_length.find(|field| self.text(field.name) == name)
         } else {
-            let found = fields.binary_search_by(|field| self.text(field.name).cmp(name));
-            found.ok().map(|index| &fields[index])
+            let position = fields.binary_search_by(|field| self.text(field.name).cmp(name));
+            position.ok().map(|index| &fields[index])
         };
         named.or_else(|| definition.open.then_some(&OTHER))
     }
 
     /// The type of a list's elements or of a map's values.
     pub fn element(&self, index: u32) -> Node {
-        let found = one(&published::NODES, &self.nodes, index);
-        found.copied().unwrap_or(Node::Any)
+        let node = one(&published::NODES, &self.nodes, index);
+        node.copied().unwrap_or(Node::Any)
     }
 
     pub fn facts(&self, index: u32) -> &Facts {
@@ -252,20 +253,20 @@ impl Graph {
     }
 }
 
-fn one<'g, T>(published: &'static [T], own: &'g [T], index: u32) -> Option<&'g T> {
+fn one<'g, T>(published: &'static [T], custom: &'g [T], index: u32) -> Option<&'g T> {
     let index = index as usize;
     match index.checked_sub(published.len()) {
         None => published.get(index),
-        Some(index) => own.get(index),
+        Some(index) => custom.get(index),
     }
 }
 
-fn add<T>(published: &'static [T], own: &mut Vec<T>, new: T) -> u32 {
-    own.push(new);
-    index(published.len() + own.len() - 1)
+fn add<T>(published: &'static [T], custom: &mut Vec<T>, new: T) -> u32 {
+    custom.push(new);
+    index(published.len() + custom.len() - 1)
 }
 
 /// The index of a table entry. The largest number is never valid, because no table has that many entries.
-fn index(place: usize) -> u32 {
-    u32::try_from(place).unwrap_or(u32::MAX)
+fn index(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
 }

@@ -43,7 +43,12 @@ pub(crate) fn parameters(operation: &Operation<'_>) -> Vec<Parameter> {
         .chain(stream)
         .chain(plain);
     names
-        .filter_map(|name| PARAMETERS.iter().find(|known| known.name == *name).copied())
+        .filter_map(|name| {
+            PARAMETERS
+                .iter()
+                .find(|parameter| parameter.name == *name)
+                .copied()
+        })
         .collect()
 }
 

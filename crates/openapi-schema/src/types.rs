@@ -21,11 +21,11 @@ pub enum Shape {
 #[derive(Clone, Copy, Debug)]
 pub struct TypeRef<'s> {
     graph: &'s Graph,
-    place: Place<'s>,
+    target: Target<'s>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Place<'s> {
+enum Target<'s> {
     Definition(&'s Definition),
     Node(Node),
 }
@@ -34,68 +34,71 @@ impl<'s> TypeRef<'s> {
     pub(crate) fn of_definition(graph: &'s Graph, definition: &'s Definition) -> Self {
         Self {
             graph,
-            place: Place::Definition(definition),
+            target: Target::Definition(definition),
         }
     }
 
     fn of_node(graph: &'s Graph, node: Node) -> Self {
-        let place = match node {
+        let location = match node {
             Node::Definition(index) => match graph.definition(index) {
-                Some(definition) => Place::Definition(definition),
-                None => Place::Node(node),
+                Some(definition) => Target::Definition(definition),
+                None => Target::Node(node),
             },
-            _ => Place::Node(node),
+            _ => Target::Node(node),
         };
-        Self { graph, place }
+        Self {
+            graph,
+            target: location,
+        }
     }
 
     /// The kind of the value.
     pub fn shape(&self) -> Shape {
-        match self.place {
-            Place::Definition(_) => Shape::Object,
-            Place::Node(Node::Any | Node::Definition(_)) => Shape::Any,
-            Place::Node(Node::Scalar) => Shape::Scalar,
-            Place::Node(Node::List(_)) => Shape::List,
-            Place::Node(Node::Map(_)) => Shape::Map,
+        match self.target {
+            Target::Definition(_) => Shape::Object,
+            Target::Node(Node::Any | Node::Definition(_)) => Shape::Any,
+            Target::Node(Node::Scalar) => Shape::Scalar,
+            Target::Node(Node::List(_)) => Shape::List,
+            Target::Node(Node::Map(_)) => Shape::Map,
         }
     }
 
     /// The name of an object's definition, for instance `io.k8s.api.core.v1.PodSpec`.
     pub fn definition_name(&self) -> Option<&'s str> {
-        match self.place {
-            Place::Definition(definition) => Some(self.graph.text(definition.name)),
-            Place::Node(_) => None,
+        match self.target {
+            Target::Definition(definition) => Some(self.graph.text(definition.name)),
+            Target::Node(_) => None,
         }
     }
 
     /// The named field of an object; `None` for other shapes and unknown fields.
     pub fn field(&self, name: &str) -> Option<FieldRef<'s>> {
-        match self.place {
-            Place::Definition(definition) => {
+        match self.target {
+            Target::Definition(definition) => {
                 let field = self.graph.field(definition, name)?;
                 Some(FieldRef {
                     graph: self.graph,
                     field,
                 })
             }
-            Place::Node(_) => None,
+            Target::Node(_) => None,
         }
     }
 
     /// All fields of an object, sorted by name; empty for other shapes.
     pub fn fields(&self) -> impl Iterator<Item = FieldRef<'s>> + use<'s> {
         let graph = self.graph;
-        let fields: &'s [Field] = match self.place {
-            Place::Definition(definition) => graph.fields(definition),
-            Place::Node(_) => &[],
+        let fields: &'s [Field] = match self.target {
+            Target::Definition(definition) => graph.fields(definition),
+            Target::Node(_) => &[],
         };
         fields.iter().map(move |field| FieldRef { graph, field })
     }
 
     /// The type of a list's elements or of a map's values.
     pub fn element(&self) -> Option<TypeRef<'s>> {
-        match self.place {
-            Place::Node(Node::List(element) | Node::Map(element)) => {
+        match self.target {
+            Target::Node(Node::List(element) | Node::Map(element)) => {
                 let element = self.graph.element(element);
                 Some(Self::of_node(self.graph, element))
             }
@@ -110,9 +113,9 @@ impl<'s> TypeRef<'s> {
 
     /// Whether objects of this type have a single owner (`x-kubernetes-map-type`).
     pub fn map_type(&self) -> Option<MapType> {
-        match self.place {
-            Place::Definition(definition) => self.graph.facts(definition.facts).map_type,
-            Place::Node(_) => None,
+        match self.target {
+            Target::Definition(definition) => self.graph.facts(definition.facts).map_type,
+            Target::Node(_) => None,
         }
     }
 }

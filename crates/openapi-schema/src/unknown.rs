@@ -13,15 +13,15 @@ const REPORTED_MAX: usize = 100;
 pub(crate) fn unknown_fields(graph: &Graph, definition: &Definition, value: &Value) -> Vec<String> {
     let mut search = Search {
         graph,
-        found: Vec::new(),
+        paths: Vec::new(),
     };
     search.object(definition, value, &ValuePath::Root);
-    search.found
+    search.paths
 }
 
 struct Search<'a> {
     graph: &'a Graph,
-    found: Vec<String>,
+    paths: Vec<String>,
 }
 
 impl Search<'_> {
@@ -31,7 +31,7 @@ impl Search<'_> {
             let path = ValuePath::Field(path, name);
             match self.graph.field(definition, name) {
                 Some(field) => self.value(field.node, value, &path),
-                None if self.found.len() < REPORTED_MAX => self.found.push(path.to_string()),
+                None if self.paths.len() < REPORTED_MAX => self.paths.push(path.to_string()),
                 None => {}
             }
         }

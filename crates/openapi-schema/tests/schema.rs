@@ -53,7 +53,7 @@ fn unknown(group: &str, kind: &str, object: Value) -> Vec<String> {
 
 #[test]
 fn unknown_fields_are_named_by_path() {
-    let found = unknown(
+    let paths = unknown(
         "apps",
         "StatefulSet",
         json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "foo": 1,
@@ -65,7 +65,7 @@ fn unknown_fields_are_named_by_path() {
                     "resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}]}}}}),
     );
     assert_eq!(
-        found,
+        paths,
         [
             "foo",
             "metadata.lables",
@@ -185,17 +185,17 @@ fn definitions_carry_merge_facts_and_kinds() {
 /// Each reference in a document has a target in the document.
 #[test]
 fn documents_are_closed() {
-    fn references(value: &Value, found: &mut Vec<String>) {
+    fn references(value: &Value, targets: &mut Vec<String>) {
         match value {
             Value::Object(members) => {
                 if let Some(Value::String(target)) = members.get("$ref") {
-                    found.push(target.clone());
+                    targets.push(target.clone());
                 }
                 members
                     .values()
-                    .for_each(|member| references(member, found));
+                    .for_each(|member| references(member, targets));
             }
-            Value::Array(all) => all.iter().for_each(|one| references(one, found)),
+            Value::Array(all) => all.iter().for_each(|one| references(one, targets)),
             _ => {}
         }
     }
@@ -205,10 +205,10 @@ fn documents_are_closed() {
         v3("apps/v1"),
         serde_json::from_slice(&v2).unwrap(),
     ] {
-        let mut found = Vec::new();
-        references(&document, &mut found);
-        assert!(found.len() > 100, "{}", found.len());
-        for target in found {
+        let mut targets = Vec::new();
+        references(&document, &mut targets);
+        assert!(targets.len() > 100, "{}", targets.len());
+        for target in targets {
             let pointer = target.trim_start_matches('#');
             assert!(document.pointer(pointer).is_some(), "{target}");
         }
@@ -269,8 +269,8 @@ fn every_served_kind_has_a_schema_and_a_document() {
         );
         let bodies = info.subresources.iter().map(|part| info.body(part));
         for (group, version, body) in bodies.filter(|(.., body)| !body.ends_with("Options")) {
-            let found = schema.lookup(group, version, body);
-            assert!(found.is_some(), "{body} of {kind}");
+            let object_type = schema.lookup(group, version, body);
+            assert!(object_type.is_some(), "{body} of {kind}");
         }
         let document = schema
             .openapi_v3_document(&info.api_version(), &served, &[])

@@ -20,12 +20,10 @@ pub struct SchemaCheck {
 impl SchemaCheck {
     /// Kinds that the document does not contain are not checked.
     pub fn new(mut document: Value) -> Self {
-        let places = ["/definitions", "/components/schemas"];
-        let mut found = places
-            .iter()
-            .filter(|place| document.pointer(place).is_some());
-        let found = found.next().and_then(|place| document.pointer_mut(place));
-        let definitions = match found.map(Value::take) {
+        let paths = ["/definitions", "/components/schemas"];
+        let mut existing = paths.iter().filter(|path| document.pointer(path).is_some());
+        let existing = existing.next().and_then(|path| document.pointer_mut(path));
+        let definitions = match existing.map(Value::take) {
             Some(Value::Object(definitions)) => definitions,
             _ => Map::new(),
         };
@@ -52,25 +50,25 @@ impl SchemaCheck {
         let mut walk = Walk {
             check: self,
             path: kind.1.clone(),
-            found: Vec::new(),
+            violations: Vec::new(),
         };
         if let Some(definition) = self.kinds.get(&kind) {
             walk.definition(definition, object);
         }
-        walk.found
+        walk.violations
     }
 }
 
 struct Walk<'a> {
     check: &'a SchemaCheck,
     path: String,
-    found: Vec<String>,
+    violations: Vec<String>,
 }
 
 impl Walk<'_> {
     fn report(&mut self, what: &str) {
-        if self.found.len() < REPORTED_MAX {
-            self.found.push(format!("{}: {what}", self.path));
+        if self.violations.len() < REPORTED_MAX {
+            self.violations.push(format!("{}: {what}", self.path));
         }
     }
 
@@ -106,9 +104,9 @@ impl Walk<'_> {
             _ => return,
         };
         if !fits {
-            let wanted = schema["format"].as_str().or(schema["type"].as_str());
-            let wanted = wanted.unwrap_or_default();
-            self.report(&format!("{value} is not of the type {wanted}"));
+            let expected = schema["format"].as_str().or(schema["type"].as_str());
+            let expected = expected.unwrap_or_default();
+            self.report(&format!("{value} is not of the type {expected}"));
         }
     }
 
@@ -138,8 +136,8 @@ impl Walk<'_> {
         let free = properties.is_none() && !rest.is_object()
             || schema["x-kubernetes-preserve-unknown-fields"] == true;
         for (name, value) in fields {
-            let known = properties.and_then(|properties| properties.get(name));
-            let schema = known.or_else(|| rest.is_object().then_some(rest));
+            let property = properties.and_then(|properties| properties.get(name));
+            let schema = property.or_else(|| rest.is_object().then_some(rest));
             self.below(&format!(".{name}"), |walk| match schema {
                 Some(schema) => walk.value(schema, value),
                 None if free => {}
@@ -229,9 +227,9 @@ mod tests {
             "Spec": {"type": "object", "properties": {"replicas": {"type": "integer"}}},
         }}}));
         let set = json!({"apiVersion": "v1", "kind": "Set", "spec": {"replicas": "x"}});
-        let found = check.violations(&set);
+        let violations = check.violations(&set);
         assert_eq!(
-            found,
+            violations,
             ["Set.spec.replicas: \"x\" is not of the type integer"]
         );
     }

@@ -94,7 +94,7 @@ enum Misfit {
 fn apply_one(document: &mut Value, operation: Value) -> Result<(), Misfit> {
     if operation["op"] == "move" {
         let from = operation["from"].as_str().unwrap_or_default();
-        let value = taken(document, from)
+        let value = removed_value(document, from)
             .ok_or_else(|| Misfit::Other(format!(", at {from:?}: path is invalid")))?;
         let path = operation["path"]
             .as_str()
@@ -139,13 +139,13 @@ fn with_value(mut operation: Value) -> Value {
 
 /// Removes the value at a path from the document and returns it; `None` if the path does not exist. (The library
 /// would copy the value of a `move`.)
-fn taken(document: &mut Value, path: &str) -> Option<Value> {
+fn removed_value(document: &mut Value, path: &str) -> Option<Value> {
     let (parent, last) = path.rsplit_once('/')?;
     match document.pointer_mut(parent)? {
         Value::Object(fields) => fields.remove(&unescaped(last)),
         Value::Array(list) => {
-            let place = place(last).filter(|place| *place < list.len())?;
-            Some(list.remove(place))
+            let index = list_index(last).filter(|index| *index < list.len())?;
+            Some(list.remove(index))
         }
         _ => None,
     }
@@ -161,8 +161,8 @@ fn put(document: &mut Value, path: &str, value: Value) -> Option<()> {
         Value::Object(fields) => drop(fields.insert(unescaped(last), value)),
         Value::Array(list) if last == "-" => list.push(value),
         Value::Array(list) => {
-            let place = place(last).filter(|place| *place <= list.len())?;
-            list.insert(place, value);
+            let index = list_index(last).filter(|index| *index <= list.len())?;
+            list.insert(index, value);
         }
         _ => return None,
     }
@@ -174,20 +174,20 @@ fn unescaped(word: &str) -> String {
 }
 
 /// A list index in the notation of RFC 6901.
-fn place(word: &str) -> Option<usize> {
-    let place: usize = word.parse().ok()?;
-    (place.to_string() == word).then_some(place)
+fn list_index(word: &str) -> Option<usize> {
+    let index: usize = word.parse().ok()?;
+    (index.to_string() == word).then_some(index)
 }
 
 /// The path with all list indices counted from the start. Indices from the end (`-1` is the last) are supported as in
 /// the library that Kubernetes uses. `adds` is whether the last segment is an insert position, of which a list has
 /// one more than elements.
 fn from_the_start(document: &Value, path: &str, adds: bool) -> String {
-    let mut place = Some(document);
+    let mut node = Some(document);
     let mut words: Vec<String> = path.split('/').map(str::to_owned).collect();
     let last = words.len() - 1;
     for (at, word) in words.iter_mut().enumerate().skip(1) {
-        if let Some(Value::Array(list)) = place {
+        if let Some(Value::Array(list)) = node {
             let length = list.len() + usize::from(adds && at == last);
             let back = word
                 .strip_prefix('-')
@@ -195,7 +195,7 @@ fn from_the_start(document: &Value, path: &str, adds: bool) -> String {
             let back = back.filter(|back| (1..=length).contains(back));
             *word = back.map_or_else(|| word.clone(), |back: usize| (length - back).to_string());
         }
-        place = place.and_then(|place| place.pointer(&format!("/{word}")));
+        node = node.and_then(|node| node.pointer(&format!("/{word}")));
     }
     words.join("/")
 }

@@ -204,8 +204,8 @@ fn ordered_lists<'p>(
     fields
         .filter_map(|field| {
             let list = original.get(field)?.as_array()?;
-            let places = ElementPositions::of(list, identity_in(object_type, field));
-            Some((field, places.into_owned()))
+            let positions = ElementPositions::of(list, identity_in(object_type, field));
+            Some((field, positions.into_owned()))
         })
         .collect()
 }
@@ -234,12 +234,12 @@ fn merge_list(
     let identity = Identity::Field(key);
     let live = ElementPositions::of(&original, identity).into_owned();
     let mut merged = original;
-    let mut kept = Vec::new();
+    let mut retained = Vec::new();
     let mut leaving = BTreeSet::new();
     let mut replace = false;
     for element in patch {
         match element.get(DIRECTIVE) {
-            None => kept.push(element),
+            None => retained.push(element),
             Some(directive) => match directive.as_str() {
                 Some("delete") => {
                     leaving.insert(ValueKey::of(identity.of(&element)?).into_owned());
@@ -254,7 +254,7 @@ fn merge_list(
         }
     }
     if replace {
-        return kept
+        return retained
             .into_iter()
             .map(|element| resolved_element(element, strategy))
             .collect();
@@ -265,26 +265,26 @@ fn merge_list(
             is.is_none_or(|is| !leaving.contains(&is))
         });
     }
-    let mut places = match leaving.is_empty() {
+    let mut positions = match leaving.is_empty() {
         true => live.clone(),
         false => ElementPositions::of(&merged, identity).into_owned(),
     };
-    let wanted = ElementPositions::of(&kept, identity).into_owned();
-    for element in kept {
+    let requested = ElementPositions::of(&retained, identity).into_owned();
+    for element in retained {
         identity.of(&element)?;
-        merge_element(&mut merged, &mut places, element, strategy)?;
+        merge_element(&mut merged, &mut positions, element, strategy)?;
     }
-    order::arrange(merged, &wanted, &live)
+    order::arrange(merged, &requested, &live)
 }
 
 fn merge_element(
     merged: &mut Vec<Value>,
-    places: &mut ElementPositions<'_>,
+    positions: &mut ElementPositions<'_>,
     element: Value,
     strategy: &Strategy<'_>,
 ) -> Result<(), PatchError> {
-    let found = places.get(&element);
-    match (found.and_then(|place| merged.get_mut(place)), element) {
+    let position = positions.get(&element);
+    match (position.and_then(|index| merged.get_mut(index)), element) {
         (Some(present), Value::Object(patch)) => {
             let old = match present.take() {
                 Value::Object(old) => old,
@@ -294,7 +294,7 @@ fn merge_element(
         }
         (_, element) => {
             let element = resolved_element(element, strategy)?;
-            places.add(&element, merged.len());
+            positions.add(&element, merged.len());
             merged.push(element);
         }
     }
@@ -313,17 +313,17 @@ fn set_element_orders(
         let Some(field) = key.strip_prefix(SET_ELEMENT_ORDER) else {
             continue;
         };
-        let Value::Array(wanted) = value else {
+        let Value::Array(requested) = value else {
             let text = "invalid patch format of setElementOrder list".to_owned();
             return Err(PatchError::Malformed(text));
         };
         let identity = identity_in(object_type, field);
-        check_order(patch.get(field), wanted, identity)?;
+        check_order(patch.get(field), requested, identity)?;
         if let Some(Value::Array(list)) = merged.get_mut(field) {
-            let wanted = ElementPositions::of(wanted, identity);
+            let requested = ElementPositions::of(requested, identity);
             let nothing = ElementPositions::of([], identity);
             let live = live.get(field).unwrap_or(&nothing);
-            *list = order::arrange(std::mem::take(list), &wanted, live)?;
+            *list = order::arrange(std::mem::take(list), &requested, live)?;
         }
     }
     Ok(merged)
@@ -332,7 +332,7 @@ fn set_element_orders(
 /// Checks that the patch's list is a sub-sequence of the order that the patch sets.
 fn check_order(
     list: Option<&Value>,
-    wanted: &[Value],
+    order: &[Value],
     identity: Identity,
 ) -> Result<(), PatchError> {
     let list = match list {
@@ -340,17 +340,17 @@ fn check_order(
         Some(Value::Array(list)) => list,
         Some(other) => return Err(PatchError::wrong_type("list", other)),
     };
-    let mut rest = wanted.iter();
+    let mut rest = order.iter();
     for element in list
         .iter()
         .filter(|element| element.get(DIRECTIVE).is_none())
     {
         let is = identity.of(element)?;
-        if !rest.any(|wanted| identity.of(wanted).is_ok_and(|other| other == is)) {
+        if !rest.any(|element| identity.of(element).is_ok_and(|other| other == is)) {
             return Err(PatchError::Malformed(format!(
                 "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
                 printed(&Value::Array(list.clone())),
-                printed(&Value::Array(wanted.to_vec())),
+                printed(&Value::Array(order.to_vec())),
             )));
         }
     }

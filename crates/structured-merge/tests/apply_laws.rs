@@ -79,17 +79,17 @@ fn container(name: &'static str) -> impl Strategy<Value = Value> {
 
 /// The first element of each key.
 fn distinct(list: Vec<Value>, key: &[&str]) -> Vec<Value> {
-    let mut found: Vec<Value> = Vec::new();
+    let mut elements: Vec<Value> = Vec::new();
     for element in list {
         let same = |other: &Value| {
             key.iter()
                 .all(|field| other.get(field) == element.get(field))
         };
-        if !found.iter().any(same) {
-            found.push(element);
+        if !elements.iter().any(same) {
+            elements.push(element);
         }
     }
-    found
+    elements
 }
 
 fn any_json() -> impl Strategy<Value = Value> {

@@ -73,7 +73,7 @@ fn a_value_that_is_left_out_is_null() {
     let after = |op: &str, path: &str| {
         json_patch(document(), &json!([{"op": op, "path": path}])).map_err(|e| e.status().code)
     };
-    for (op, path, place) in [
+    for (op, path, resolved) in [
         ("add", "/a", "/a"),
         ("add", "/new", "/new"),
         ("add", "/l/-", "/l/2"),
@@ -82,7 +82,7 @@ fn a_value_that_is_left_out_is_null() {
         ("replace", "/l/1", "/l/1"),
     ] {
         let after = after(op, path).unwrap();
-        assert_eq!(after.pointer(place), Some(&json!(null)), "{op} {path}");
+        assert_eq!(after.pointer(resolved), Some(&json!(null)), "{op} {path}");
     }
     for path in ["/b", "/new"] {
         assert_eq!(after("test", path), Ok(document()), "{path}");

@@ -12,8 +12,8 @@ fn type_of(group: &str, kind: &str) -> TypeRef<'static> {
 
 #[track_caller]
 fn check(kind: TypeRef<'static>, before: Value, patch: Value, after: Value) {
-    let found = strategic_merge_patch(before, patch, kind).expect("the patch applies");
-    assert_eq!(found, after);
+    let patched = strategic_merge_patch(before, patch, kind).expect("the patch applies");
+    assert_eq!(patched, after);
 }
 
 fn pod() -> TypeRef<'static> {

@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn query_strings_select_labels() {
         let labels = json!({"app": "web", "tier": "a", "n": "5"});
-        for (text, wanted) in [
+        for (text, expected) in [
             ("", true),
             ("app=web", true),
             ("app==web,tier=b", false),
@@ -247,7 +247,7 @@ mod tests {
         ] {
             assert_eq!(
                 LabelSelector::parse(text).unwrap().matches(&labels),
-                wanted,
+                expected,
                 "{text}"
             );
         }

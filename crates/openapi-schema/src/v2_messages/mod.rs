@@ -254,8 +254,8 @@ fn parameter(value: &Value) -> Message {
     if value.get("$ref").is_some() {
         return wrapped(2, &Message::of(&JSON_REFERENCE, value));
     }
-    let place = value.get("in").and_then(Value::as_str);
-    let parameter = match place.unwrap_or_default() {
+    let location = value.get("in").and_then(Value::as_str);
+    let parameter = match location.unwrap_or_default() {
         "body" => wrapped(1, &Message::of(&BODY_PARAMETER, value)),
         other => {
             let (number, shape) = match other {

@@ -182,15 +182,15 @@ mod tests {
     }
 
     fn is_same(group: &str, kind: &str, object: &Value) -> Option<String> {
-        let known = Schema::published().lookup(group, "v1", kind).unwrap();
-        let form = MergeForm::of_type(known);
+        let object_type = Schema::published().lookup(group, "v1", kind).unwrap();
+        let form = MergeForm::of_type(object_type);
         for reach in [
             OwnableFields::Everything,
             OwnableFields::AllBut(&["status"]),
             OwnableFields::Only(&["metadata", "status"]),
         ] {
-            let found = fields_v1(form, object, reach);
-            assert_eq!(found, compared(form, object, reach), "{object}");
+            let text = fields_v1(form, object, reach);
+            assert_eq!(text, compared(form, object, reach), "{object}");
         }
         fields_v1(form, object, OwnableFields::Everything)
     }

@@ -34,9 +34,9 @@ impl<'a> Changes<'a> {
         self.removed.is_empty() && self.modified.is_empty() && self.added.is_empty()
     }
 
-    pub fn retain_top(&mut self, keep: impl Fn(&str) -> bool) {
+    pub fn retain_top(&mut self, predicate: impl Fn(&str) -> bool) {
         for set in [&mut self.removed, &mut self.modified, &mut self.added] {
-            set.retain_top(&keep);
+            set.retain_top(&predicate);
         }
     }
 }
@@ -137,13 +137,13 @@ fn entries<'a>(form: MergeForm<'a>, old: Side<'a>, new: Side<'a>) -> Option<Chan
     for (name, value) in before {
         let (entry, field) = form.entry(name);
         let after = after.get(name).or_else(|| value_in(new, field));
-        let found = changes(entry, Some(value), after);
-        collected.add(|| PathElement::Field(name.into()), found);
+        let difference = changes(entry, Some(value), after);
+        collected.add(|| PathElement::Field(name.into()), difference);
     }
     for (name, value) in after.iter().filter(|(name, _)| !before.contains_key(*name)) {
         let (entry, field) = form.entry(name);
-        let found = changes(entry, value_in(old, field), Some(value));
-        collected.add(|| PathElement::Field(name.into()), found);
+        let difference = changes(entry, value_in(old, field), Some(value));
+        collected.add(|| PathElement::Field(name.into()), difference);
     }
     Some(collected.finish())
 }
@@ -212,8 +212,8 @@ fn lists<'a>(form: MergeForm<'a>, old: Side<'a>, new: Side<'a>) -> Option<Change
     }
     let mut collected = Collected::default();
     for (step, (before, after)) in elements {
-        let found = same_key(form.element(), &before, &after);
-        collected.add(|| step, found);
+        let difference = same_key(form.element(), &before, &after);
+        collected.add(|| step, difference);
     }
     Some(collected.finish())
 }

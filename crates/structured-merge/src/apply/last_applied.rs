@@ -57,12 +57,12 @@ pub(super) fn refresh(merged: &mut Value, config: &Value) {
         return;
     }
     let mut applied = config.clone();
-    if let Some(own) = applied
+    if let Some(annotations) = applied
         .pointer_mut("/metadata/annotations")
         .and_then(Value::as_object_mut)
     {
-        own.shift_remove(ANNOTATION);
-        if own.is_empty()
+        annotations.shift_remove(ANNOTATION);
+        if annotations.is_empty()
             && let Some(metadata) = applied.get_mut("metadata").and_then(Value::as_object_mut)
         {
             metadata.shift_remove("annotations");

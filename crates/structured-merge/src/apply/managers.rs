@@ -139,8 +139,8 @@ impl<'a> ManagerFields<'a> {
             }
             Fields::Decoded(_) => {}
         }
-        let own = self.fields.decoded();
-        *own = own.difference(fields);
+        let decoded = self.fields.decoded();
+        *decoded = decoded.difference(fields);
     }
 
     /// Adds fields to the fields that the manager owns.
@@ -155,8 +155,8 @@ impl<'a> ManagerFields<'a> {
             }
             Fields::Decoded(_) => {}
         }
-        let own = self.fields.decoded();
-        *own = own.union(&fields);
+        let decoded = self.fields.decoded();
+        *decoded = decoded.union(&fields);
     }
 
     fn is_empty(&self) -> bool {

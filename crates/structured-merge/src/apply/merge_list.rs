@@ -24,7 +24,7 @@ pub(super) fn merge(
     }
     let lists = Lists {
         form,
-        wanted: applied.iter().cloned().collect(),
+        desired: applied.iter().cloned().collect(),
         present: unique(&live),
     };
     Some(Value::Array(lists.merge(&live, &applied)))
@@ -45,20 +45,20 @@ fn elements<'v>(form: MergeForm<'v>, value: Option<&'v Value>) -> Option<Vec<Ele
 
 /// The elements by step. Duplicates are replaced, not merged; their value here is `None`.
 fn unique<'v>(list: &[Element<'v>]) -> BTreeMap<PathElement<'v>, Option<&'v Value>> {
-    let mut found = BTreeMap::new();
+    let mut elements = BTreeMap::new();
     for (step, element) in list {
-        found
+        elements
             .entry(step.clone())
             .and_modify(|value| *value = None)
             .or_insert(Some(*element));
     }
-    found
+    elements
 }
 
 struct Lists<'v, 's> {
     form: MergeForm<'s>,
     /// The applied elements.
-    wanted: BTreeMap<PathElement<'v>, &'v Value>,
+    desired: BTreeMap<PathElement<'v>, &'v Value>,
     /// The live elements.
     present: BTreeMap<PathElement<'v>, Option<&'v Value>>,
 }
@@ -74,8 +74,8 @@ impl<'v> Lists<'v, '_> {
         let mut merged = Vec::with_capacity(live.len() + applied.len());
         let mut done: BTreeSet<&PathElement<'v>> = BTreeSet::new();
         while let Some(((step, element), rest)) = live.split_first() {
-            let wanted = self.wanted.contains_key(step);
-            if !wanted {
+            let is_applied = self.desired.contains_key(step);
+            if !is_applied {
                 merged.extend(merge_values(self.form.element(), Some(element), None));
                 live = rest;
                 continue;
@@ -107,6 +107,6 @@ impl<'v> Lists<'v, '_> {
     /// An applied element, merged with the live element that has the same key.
     fn applied(&self, step: &PathElement<'v>) -> Option<Value> {
         let live = self.present.get(step).copied().flatten();
-        merge_values(self.form.element(), live, self.wanted.get(step).copied())
+        merge_values(self.form.element(), live, self.desired.get(step).copied())
     }
 }

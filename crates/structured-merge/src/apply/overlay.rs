@@ -15,11 +15,11 @@ use super::path::PathElement;
 /// A part of the configuration does not match the object's type, or is atomic.
 pub fn overlay(object: &Value, config: &Value, object_type: TypeRef<'_>) -> Result<Value, String> {
     let form = MergeForm::of_type(object_type);
-    let found = problems(form, config);
-    if !found.is_empty() {
-        let found = found.join(", ");
+    let errors = problems(form, config);
+    if !errors.is_empty() {
+        let errors = errors.join(", ");
         return Err(format!(
-            "failed to convert patch object to typed object: {found}"
+            "failed to convert patch object to typed object: {errors}"
         ));
     }
     let mut wholes = Vec::new();
@@ -34,20 +34,20 @@ pub fn overlay(object: &Value, config: &Value, object_type: TypeRef<'_>) -> Resu
 }
 
 /// Finds the paths of atomic lists and maps.
-fn find_wholes(form: MergeForm<'_>, value: &Value, path: String, found: &mut Vec<String>) {
+fn find_wholes(form: MergeForm<'_>, value: &Value, path: String, paths: &mut Vec<String>) {
     match (form, value) {
         (MergeForm::Struct(_) | MergeForm::Map(_) | MergeForm::Open, Value::Object(object)) => {
             for (name, value) in object {
                 let step = PathElement::Field(name.into());
-                find_wholes(form.entry(name).0, value, format!("{path}{step}"), found);
+                find_wholes(form.entry(name).0, value, format!("{path}{step}"), paths);
             }
         }
         (MergeForm::Set | MergeForm::Keyed(_), Value::Array(list)) => {
             for (index, element) in list.iter().enumerate() {
-                find_wholes(form.element(), element, format!("{path}[{index}]"), found);
+                find_wholes(form.element(), element, format!("{path}[{index}]"), paths);
             }
         }
-        (MergeForm::Leaf, Value::Array(_) | Value::Object(_)) => found.push(path),
+        (MergeForm::Leaf, Value::Array(_) | Value::Object(_)) => paths.push(path),
         _ => {}
     }
 }

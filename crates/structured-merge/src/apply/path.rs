@@ -338,10 +338,10 @@ mod tests {
             let fields: Vec<_> = fields.map(|(name, value)| (name.into(), value)).collect();
             assert_eq!(fields.iter().all(is_plain), is_plain_key);
             let step = PathElement::Key(fields);
-            let (mut key, mut wanted) = (String::new(), String::new());
+            let (mut key, mut expected) = (String::new(), String::new());
             push_key(&mut key, &step);
-            push_text(&mut wanted, &encode(&step));
-            assert_eq!(key, wanted);
+            push_text(&mut expected, &encode(&step));
+            assert_eq!(key, expected);
         }
     }
 }

@@ -119,19 +119,19 @@ impl<'a> FieldSet<'a> {
         })
     }
 
-    /// Retains only the top-level fields for which `keep` returns true, with all fields below them.
-    pub(crate) fn retain_top(&mut self, keep: impl Fn(&str) -> bool) {
+    /// Retains only the top-level fields for which `predicate` returns true, with all fields below them.
+    pub(crate) fn retain_top(&mut self, predicate: impl Fn(&str) -> bool) {
         self.nodes.retain(|node| match &node.step {
-            PathElement::Field(name) => keep(name),
+            PathElement::Field(name) => predicate(name),
             _ => true,
         });
     }
 
-    /// Removes the members for which `keep` returns false; members below them stay.
-    pub(crate) fn retain_members(&mut self, keep: impl Fn(&str) -> bool) {
+    /// Removes the members for which `predicate` returns false; members below them stay.
+    pub(crate) fn retain_members(&mut self, predicate: impl Fn(&str) -> bool) {
         for node in &mut self.nodes {
             if let PathElement::Field(name) = &node.step {
-                node.member &= keep(name);
+                node.member &= predicate(name);
             }
         }
         self.nodes
@@ -150,8 +150,8 @@ impl<'a> FieldSet<'a> {
     }
 
     pub(crate) fn node(&self, step: &PathElement<'_>) -> Option<&Node<'a>> {
-        let found = self.nodes.binary_search_by(|node| node.step.cmp(step));
-        found.ok().map(|index| &self.nodes[index])
+        let position = self.nodes.binary_search_by(|node| node.step.cmp(step));
+        position.ok().map(|index| &self.nodes[index])
     }
 
     /// The paths of all members as text; at each level, the members of that level are first.

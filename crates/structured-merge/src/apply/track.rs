@@ -46,12 +46,12 @@ pub fn track_apart<'t>(
 ) -> Option<String> {
     let object_type = object_type.into();
     let stored = stored.unwrap_or("null");
-    let sent = edited(&take_managed(object), stored, writer);
-    let mut managers = known(stored, sent.as_ref())?;
+    let sent = edited(&remove_managed(object), stored, writer);
+    let mut managers = managers_before(stored, sent.as_ref())?;
     if live.is_some() && managers.is_empty() {
         return None;
     }
-    let form = MergeForm::of_type(object_type.own);
+    let form = MergeForm::of_type(object_type.base_type);
     if live.is_none() && managers.is_empty() {
         let fields = added::fields_v1(form, object, reach)?;
         let entry = ManagerFields::encoded(&fields, writer.api_version, writer.now);
@@ -95,7 +95,7 @@ fn edited(sent: &Value, stored: &str, writer: &Writer<'_>) -> Option<Edit> {
 }
 
 /// The managers before the write: those in the request, if valid; otherwise those of the live object.
-fn known<'a>(stored: &'a str, sent: Option<&'a Edit>) -> Option<Managers<'a>> {
+fn managers_before<'a>(stored: &'a str, sent: Option<&'a Edit>) -> Option<Managers<'a>> {
     let sent = match sent {
         Some(Edit::Reset) => return Some(Managers::default()),
         Some(Edit::List(list)) => Managers::decode(list),
@@ -124,7 +124,7 @@ pub(super) fn note<'a>(
                     entry.lose(removed);
                 }
                 VersionChanges::Unknown => {}
-                VersionChanges::Gone => return false,
+                VersionChanges::Removed => return false,
             }
             return true;
         }
@@ -134,15 +134,15 @@ pub(super) fn note<'a>(
         entry.lose(&removed);
         true
     });
-    let own = strip(set);
-    if !own.is_empty() {
+    let owned = strip(set);
+    if !owned.is_empty() {
         match managers.0.get_mut(&writer_id) {
             Some(entry) => {
-                entry.gain(own);
+                entry.gain(owned);
                 entry.time = Some(writer.now.into());
             }
             None => {
-                let entry = ManagerFields::new(own, writer.api_version, writer.now);
+                let entry = ManagerFields::new(owned, writer.api_version, writer.now);
                 managers.0.insert(writer_id, entry);
             }
         }
@@ -176,7 +176,7 @@ pub(super) fn strip(mut set: FieldSet<'_>) -> FieldSet<'_> {
 }
 
 /// Removes the managed fields from an object, and returns them.
-pub(super) fn take_managed(object: &mut Value) -> Value {
+pub(super) fn remove_managed(object: &mut Value) -> Value {
     let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
     metadata
         .and_then(|metadata| metadata.shift_remove("managedFields"))

@@ -24,28 +24,34 @@ pub trait Versions {
 /// The type of an object in the version of the write, and its other versions.
 #[derive(Clone, Copy)]
 pub struct ObjectType<'s> {
-    pub(super) own: TypeRef<'s>,
+    pub(super) base_type: TypeRef<'s>,
     others: Option<&'s dyn Versions>,
 }
 
 impl<'s> From<TypeRef<'s>> for ObjectType<'s> {
     /// The type of a kind that has only one version.
-    fn from(own: TypeRef<'s>) -> Self {
-        Self { own, others: None }
+    fn from(object_type: TypeRef<'s>) -> Self {
+        Self {
+            base_type: object_type,
+            others: None,
+        }
     }
 }
 
 impl<'s> ObjectType<'s> {
     /// The type of a kind with several versions.
-    pub fn with_others(own: TypeRef<'s>, others: &'s dyn Versions) -> Self {
+    pub fn with_others(object_type: TypeRef<'s>, others: &'s dyn Versions) -> Self {
         let others = Some(others);
-        Self { own, others }
+        Self {
+            base_type: object_type,
+            others,
+        }
     }
 
     /// The merge form of the objects in a version; `written` is the version of the write.
     pub(super) fn form_in(&self, api_version: &str, written: &str) -> Option<MergeForm<'s>> {
         if api_version == written {
-            return Some(MergeForm::of_type(self.own));
+            return Some(MergeForm::of_type(self.base_type));
         }
         self.others?.type_in(api_version).map(MergeForm::of_type)
     }
@@ -72,7 +78,7 @@ pub(super) struct OtherVersions<'a> {
     pub reach: OwnableFields<'a>,
     pub old: &'a Value,
     pub new: &'a Value,
-    known: BTreeMap<String, VersionChanges>,
+    by_version: BTreeMap<String, VersionChanges>,
 }
 
 /// The changes of a write, in one other version.
@@ -82,7 +88,7 @@ pub(super) enum VersionChanges {
     /// The changed fields cannot be determined in this version.
     Unknown,
     /// The version no longer exists: its managers are removed.
-    Gone,
+    Removed,
 }
 
 impl<'a> OtherVersions<'a> {
@@ -98,23 +104,23 @@ impl<'a> OtherVersions<'a> {
             reach,
             old,
             new,
-            known: BTreeMap::new(),
+            by_version: BTreeMap::new(),
         }
     }
 
     pub fn of(&mut self, api_version: &str) -> &VersionChanges {
-        if !self.known.contains_key(api_version) {
+        if !self.by_version.contains_key(api_version) {
             let view = self.look(api_version);
-            self.known.insert(api_version.to_owned(), view);
+            self.by_version.insert(api_version.to_owned(), view);
         }
-        self.known
+        self.by_version
             .get(api_version)
             .unwrap_or(&VersionChanges::Unknown)
     }
 
     fn look(&self, api_version: &str) -> VersionChanges {
         let Some(form) = self.object_type.form_in(api_version, self.written) else {
-            return VersionChanges::Gone;
+            return VersionChanges::Removed;
         };
         let convert = |object: &'a Value| match object.as_object() {
             // The object did not exist.

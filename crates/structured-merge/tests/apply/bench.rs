@@ -113,7 +113,7 @@ pub fn config_map(data: Value) -> Value {
 
 pub fn conflicts(outcome: Result<Value, ApplyError>) -> Vec<(String, String)> {
     match outcome {
-        Err(ApplyError::Conflicts(found)) => found
+        Err(ApplyError::Conflicts(conflicts)) => conflicts
             .into_iter()
             .map(|conflict| (conflict.manager, conflict.field))
             .collect(),

@@ -79,8 +79,8 @@ fn an_elements_fields_go_one_by_one() {
         json!([{"name": "c", "workingDir": "/x", "tty": true}])
     );
     // A manager that only changed a field inside of the element does not own the element.
-    let gone = pods.apply(Some(&object), "one", &none);
-    assert_eq!(gone["spec"]["containers"], Value::Null);
+    let removed = pods.apply(Some(&object), "one", &none);
+    assert_eq!(removed["spec"]["containers"], Value::Null);
 }
 
 #[test]

@@ -123,8 +123,8 @@ fn an_update_takes_from_those_of_other_versions_what_it_changes() {
         .expect("a scaler");
     let mut changed = live.clone();
     changed["spec"]["metrics"] = second(70)["spec"]["metrics"].clone();
-    let own = type_in("autoscaling/v2").expect("a type");
-    let object_type = ObjectType::with_others(own, &Scalers);
+    let hpa_type = type_in("autoscaling/v2").expect("a type");
+    let object_type = ObjectType::with_others(hpa_type, &Scalers);
     let editor = writer("editor", "autoscaling/v2", T0);
     track(
         Some(&live),
