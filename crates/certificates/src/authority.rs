@@ -163,21 +163,21 @@ impl Authority {
     fn open_or_issue(
         &self,
         name: &str,
-        wanted: &CertificatePurpose<'_>,
+        purpose: &CertificatePurpose<'_>,
         now: OffsetDateTime,
     ) -> Result<Identity, CertificateError> {
         let certificate = self.dir.join(format!("{name}.crt"));
         let key = self.dir.join(format!("{name}.key"));
         if let (Some(certificate), Some(key)) = (files::read(&certificate)?, files::read(&key)?)
             && let Some(identity) = Identity::from_pem(certificate, key)
-            && self.usable(&identity, wanted, now)
+            && self.usable(&identity, purpose, now)
         {
             return Ok(identity);
         }
-        let identity = self.issue(wanted, now)?;
-        let kept = files::write(&key, identity.key_pem())
+        let identity = self.issue(purpose, now)?;
+        let result = files::write(&key, identity.key_pem())
             .and_then(|()| files::write(&certificate, identity.certificate_pem()));
-        match kept {
+        match result {
             // The certificate is used from memory, and is created again at the next start.
             Err(error) if error.is_full() => Ok(identity),
             other => other.map(|()| identity),
@@ -187,16 +187,16 @@ impl Authority {
     fn usable(
         &self,
         identity: &Identity,
-        wanted: &CertificatePurpose<'_>,
+        purpose: &CertificatePurpose<'_>,
         now: OffsetDateTime,
     ) -> bool {
         let authority_key = self.issuer.key().public_key_raw();
-        inspect::usable(&identity.certificate_der(), wanted, authority_key, now)
+        inspect::usable(&identity.certificate_der(), purpose, authority_key, now)
     }
 
     fn issue(
         &self,
-        wanted: &CertificatePurpose<'_>,
+        purpose: &CertificatePurpose<'_>,
         now: OffsetDateTime,
     ) -> Result<Identity, CertificateError> {
         let mut params = CertificateParams::default();
@@ -204,7 +204,7 @@ impl Authority {
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        match wanted {
+        match purpose {
             CertificatePurpose::Server(names) => {
                 params.distinguished_name = common_name("mainstay API server");
                 params.subject_alt_names = alt_names(names)?;

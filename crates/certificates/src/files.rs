@@ -8,8 +8,8 @@ use crate::CertificateError;
 
 /// Creates the directory if it does not exist.
 pub(crate) fn make_dir(dir: &Path) -> Result<(), CertificateError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|source| failed("create", dir, source))
+    let result = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    result.map_err(|source| failed("create", dir, source))
 }
 
 /// Reads a file; `None` if it does not exist.

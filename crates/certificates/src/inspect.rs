@@ -25,14 +25,14 @@ pub(crate) enum CertificatePurpose<'a> {
 /// renewal.
 pub(crate) fn usable(
     certificate: &[u8],
-    wanted: &CertificatePurpose<'_>,
+    purpose: &CertificatePurpose<'_>,
     authority_key: &[u8],
     now: OffsetDateTime,
 ) -> bool {
     let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
         return false;
     };
-    let says_what_is_wanted = match wanted {
+    let fits_purpose = match purpose {
         // Additional addresses are accepted, because most of them were addresses of the host, and the key is
         // unchanged.
         CertificatePurpose::Server(names) => {
@@ -42,7 +42,7 @@ pub(crate) fn usable(
             ClientSubject::of(certificate).as_ref() == Ok(*subject)
         }
     };
-    says_what_is_wanted && signed_by(&parsed, authority_key) && fresh(&parsed, now)
+    fits_purpose && signed_by(&parsed, authority_key) && fresh(&parsed, now)
 }
 
 /// Whether the certificate has a valid signature of this key (an uncompressed P-256 point).
@@ -152,10 +152,10 @@ mod tests {
         assert!(!usable_at(now + Duration::days(21)));
         assert!(!usable_at(now - Duration::days(1)));
         let stranger = KeyPair::generate().unwrap();
-        let wanted = CertificatePurpose::Server(&names);
+        let purpose = CertificatePurpose::Server(&names);
         assert!(!usable(
             certificate.der(),
-            &wanted,
+            &purpose,
             stranger.public_key_raw(),
             now
         ));

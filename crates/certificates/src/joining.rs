@@ -29,8 +29,8 @@ pub fn random_text(length: usize) -> Result<String, CertificateError> {
         let good = bytes.iter().map(|byte| usize::from(*byte));
         let letters = good.filter(|number| *number < limit);
         let letters = letters.filter_map(|number| LETTERS.get(number % LETTERS.len()));
-        let room = length - text.len();
-        text.extend(letters.take(room).map(|letter| char::from(*letter)));
+        let missing = length - text.len();
+        text.extend(letters.take(missing).map(|letter| char::from(*letter)));
     }
     Ok(text)
 }
@@ -90,12 +90,12 @@ mod tests {
 
     #[test]
     fn a_random_text_has_its_length_and_letters() {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut letters = std::collections::BTreeSet::new();
         for length in [0, 6, 16, 100] {
             let text = random_text(length).unwrap();
             assert_eq!(text.len(), length);
             assert!(text.bytes().all(|letter| LETTERS.contains(&letter)));
-            assert!(seen.insert(text));
+            assert!(letters.insert(text));
         }
         assert_ne!(random_text(16).unwrap(), random_text(16).unwrap());
     }

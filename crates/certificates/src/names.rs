@@ -79,10 +79,10 @@ impl SubjectAltNames {
         }
         names.addresses.insert(Ipv4Addr::LOCALHOST.into());
         names.addresses.insert(Ipv6Addr::LOCALHOST.into());
-        let given = addresses
+        let usable = addresses
             .into_iter()
             .filter(|address| !address.is_unspecified());
-        names.addresses.extend(given);
+        names.addresses.extend(usable);
         names
     }
 

@@ -88,7 +88,7 @@ impl Authority {
     pub fn sign(&self, approved: &ApprovedRequest<'_>) -> Result<String, CertificateError> {
         // This call verifies the signature, which proves that the requester has the private key.
         let der = CertificateSigningRequestDer::from(approved.der);
-        let mut asked = CertificateSigningRequestParams::from_der(&der)?;
+        let mut params = CertificateSigningRequestParams::from_der(&der)?;
         let now = OffsetDateTime::now_utc();
         let mut granted = CertificateParams::default();
         granted.distinguished_name = distinguished_name(&approved.subject)?;
@@ -115,8 +115,8 @@ impl Authority {
                 }
             }
         }
-        asked.params = granted;
-        let signed = asked.signed_by(self.issuer())?;
+        params.params = granted;
+        let signed = params.signed_by(self.issuer())?;
         approved.check(signed.der())?;
         Ok(signed.pem())
     }
@@ -140,22 +140,22 @@ impl ApprovedRequest<'_> {
     /// *Errors.* `Differs` with the first difference, `Request` if it cannot be parsed.
     fn check(&self, certificate: &[u8]) -> Result<(), CertificateError> {
         let unreadable = CertificateError::Request;
-        let Ok((_, found)) = parse_x509_certificate(certificate) else {
+        let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
             return Err(unreadable);
         };
-        let Ok((_, asked)) = X509CertificationRequest::from_der(self.der) else {
+        let Ok((_, request)) = X509CertificationRequest::from_der(self.der) else {
             return Err(unreadable);
         };
-        let asked = asked.certification_request_info;
+        let request = request.certification_request_info;
         for (what, is_same) in [
-            ("subject", subject(&found).as_ref() == Some(&self.subject)),
-            ("alternative names", self.has_names(&found)),
+            ("subject", subject(&parsed).as_ref() == Some(&self.subject)),
+            ("alternative names", self.has_names(&parsed)),
             (
                 "usages",
-                usages(&found) == Some(self.usages.iter().copied().collect()),
+                usages(&parsed) == Some(self.usages.iter().copied().collect()),
             ),
-            ("key", found.public_key().raw == asked.subject_pki.raw),
-            ("kind", !found.is_ca()),
+            ("key", parsed.public_key().raw == request.subject_pki.raw),
+            ("kind", !parsed.is_ca()),
         ] {
             if !is_same {
                 return Err(CertificateError::Differs(what));
@@ -329,7 +329,7 @@ mod tests {
         };
         let signed = contents(&authority.sign(&right).unwrap());
         right.check(&signed).unwrap();
-        let found = |wrong: ApprovedRequest<'_>| match wrong.check(&signed) {
+        let difference = |wrong: ApprovedRequest<'_>| match wrong.check(&signed) {
             Err(CertificateError::Differs(what)) => what,
             other => panic!("{other:?}"),
         };
@@ -337,18 +337,18 @@ mod tests {
         subject.organizations.pop();
         let wrong = |change: fn(ApprovedRequest<'_>) -> ApprovedRequest<'_>| change(right.clone());
         assert_eq!(
-            found(ApprovedRequest {
+            difference(ApprovedRequest {
                 subject,
                 ..right.clone()
             }),
             "subject"
         );
         assert_eq!(
-            found(wrong(|it| ApprovedRequest { dns: &[], ..it })),
+            difference(wrong(|it| ApprovedRequest { dns: &[], ..it })),
             "alternative names"
         );
         assert_eq!(
-            found(wrong(|it| ApprovedRequest {
+            difference(wrong(|it| ApprovedRequest {
                 addresses: &[],
                 ..it
             })),
@@ -356,14 +356,14 @@ mod tests {
         );
         let usages = vec![Usage::DigitalSignature];
         assert_eq!(
-            found(ApprovedRequest {
+            difference(ApprovedRequest {
                 usages,
                 ..right.clone()
             }),
             "usages"
         );
         assert_eq!(
-            found(ApprovedRequest {
+            difference(ApprovedRequest {
                 der: &other,
                 ..right.clone()
             }),

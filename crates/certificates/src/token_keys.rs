@@ -211,12 +211,12 @@ mod tests {
     fn the_public_key_has_the_form_that_other_programs_write() {
         let pem = generate_pem().unwrap();
         let other = rsa::PrivateKey::from_pkcs8_pem(&pem).unwrap();
-        let own = key(&pem).unwrap();
+        let token_key = key(&pem).unwrap();
         let public = other.to_public_key().to_public_key_pem(LineEnding::LF);
-        assert_eq!(own.public_pem(), public.unwrap());
+        assert_eq!(token_key.public_pem(), public.unwrap());
         // The format of older versions of `openssl genrsa`, and of kubeadm's `sa.key`.
         let older = other.to_pkcs1_pem(LineEnding::LF).unwrap();
-        assert_eq!(key(&older).unwrap().id, own.id);
+        assert_eq!(key(&older).unwrap().id, token_key.id);
         let p256 = rcgen::KeyPair::generate().unwrap();
         let public = p256.public_key_pem().replace('\r', "");
         assert_eq!(key(&p256.serialize_pem()).unwrap().public_pem(), public);

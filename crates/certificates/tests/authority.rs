@@ -106,12 +106,12 @@ fn server_and_client_know_each_other_by_any_of_the_names() {
         "kubernetes.default.svc",
         "kubernetes.default.svc.cluster.local",
     ] {
-        let seen = handshake(&authority, &authority, &server, &client, name).unwrap();
+        let presented = handshake(&authority, &authority, &server, &client, name).unwrap();
         let expected = ClientSubject {
             common_name: "mainstay-admin".to_owned(),
             organizations: vec!["system:masters".to_owned(), "others".to_owned()],
         };
-        assert_eq!(ClientSubject::of(&seen), Ok(expected), "{name}");
+        assert_eq!(ClientSubject::of(&presented), Ok(expected), "{name}");
     }
     assert!(handshake(&authority, &authority, &server, &client, "example.org").is_err());
     assert!(matches!(

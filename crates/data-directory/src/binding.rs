@@ -18,19 +18,20 @@ pub const KEY: &[u8] = b"/mainstay/instance";
 /// The store belongs to another instance, an etcd has lost the record, or the store cannot be read or written. On a
 /// full disk the record is written at a later start.
 pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
-    let own = claim.marker.instance.clone();
+    let instance = claim.marker.instance.clone();
     let is_in_etcd = claim.marker.engine == Engine::Etcd;
     if is_in_etcd && claim.marker.cluster {
-        let found = store_record::read(store, KEY).await;
-        if found.context("read the store's instance")?.is_none() {
+        let record = store_record::read(store, KEY).await;
+        if record.context("read the store's instance")?.is_none() {
             bail!(
-                "etcd has no objects of the cluster {own} of this data directory: is it another etcd, \
+                "etcd has no objects of the cluster {instance} of this data directory: is it another etcd, \
                  or another --etcd-prefix? Restore the etcd, or begin a new cluster with an empty \
                  --data-dir"
             );
         }
     }
-    let noted = match store_record::read_or_write(store, KEY, &Bytes::from(own.clone())).await {
+    let noted = match store_record::read_or_write(store, KEY, &Bytes::from(instance.clone())).await
+    {
         Ok(noted) => String::from_utf8_lossy(&noted).into_owned(),
         Err(StoreError::Full(why)) => {
             warn(&format!("mainstay: the store is not marked yet: {why}"));
@@ -38,7 +39,7 @@ pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
         }
         Err(error) => return Err(error).context("record the store's instance"),
     };
-    if noted == own {
+    if noted == instance {
         return Ok(());
     }
     if claim.is_new {
@@ -47,11 +48,11 @@ pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
     }
     match is_in_etcd {
         true => bail!(
-            "etcd has the cluster {noted}, the data directory belongs to {own}: choose another \
-             --data-dir, or name the etcd (or the --etcd-prefix) of {own}"
+            "etcd has the cluster {noted}, the data directory belongs to {instance}: choose another \
+             --data-dir, or name the etcd (or the --etcd-prefix) of {instance}"
         ),
         false => bail!(
-            "the store belongs to instance {noted}, the directory to instance {own}: is the wrong \
+            "the store belongs to instance {noted}, the directory to instance {instance}: is the wrong \
              disk mounted?"
         ),
     }

@@ -56,9 +56,10 @@ pub fn make(path: &Path) -> Result<()> {
 pub fn make_private(path: &Path) -> Result<()> {
     let mut directory = fs::DirBuilder::new();
     directory.recursive(true).mode(0o700);
-    let made = directory.create(path);
+    let result = directory.create(path);
     // An earlier version created it with access for other users.
-    made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
+    result
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
         .with_context(|| format!("make {}", path.display()))
 }
 
@@ -67,7 +68,7 @@ pub fn make_private(path: &Path) -> Result<()> {
 fn close_parts(data: &Path) -> io::Result<()> {
     for part in &DirectoryPart::ALL {
         let path = data.join(part.name);
-        let is_directory = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
+        let is_directory = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
         if is_directory {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
         }
@@ -77,14 +78,14 @@ fn close_parts(data: &Path) -> io::Result<()> {
 
 /// The state of a data directory before any change.
 #[derive(Debug)]
-struct Found {
+struct DirectoryState {
     marker: Option<Marker>,
     has_store: bool,
     /// Nonempty parts that only a cluster creates.
     traces: Vec<&'static str>,
 }
 
-impl Found {
+impl DirectoryState {
     fn read(data: &Path) -> Result<Self> {
         let marker = match Marker::read(data) {
             Ok(marker) => marker,
@@ -179,12 +180,12 @@ pub fn claim(
     (role, engine): (Role, Engine),
     instances: &Path,
 ) -> Result<Claim> {
-    let found = Found::read(data)?;
-    if let Some(marker) = &found.marker {
+    let state = DirectoryState::read(data)?;
+    if let Some(marker) = &state.marker {
         marker.check_role(data, role)?;
     }
-    found.check_engine(data, engine)?;
-    if let Some(why) = found.vanished(engine) {
+    state.check_engine(data, engine)?;
+    if let Some(why) = state.vanished(engine) {
         bail!(
             "the store of the cluster in {data} is missing: {store} does not exist (found: {why}). \
              Is a disk not mounted? Put the store back, or restore a backup into another directory \
@@ -195,8 +196,8 @@ pub fn claim(
         );
     }
     let others = names_of_others(data, instances);
-    let is_new = found.marker.is_none();
-    let mut marker = match found.marker {
+    let is_new = state.marker.is_none();
+    let mut marker = match state.marker {
         Some(marker) => marker,
         None => Marker::new(data, host, &others),
     };
@@ -266,12 +267,12 @@ pub fn directories(list: &str) -> Vec<PathBuf> {
 /// The data directories of the further nodes of `up --nodes`, in order.
 pub fn further_nodes(data: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(data.join(FURTHER_NODES)).into_iter().flatten();
-    let mut found: Vec<PathBuf> = entries
+    let mut paths: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .collect();
-    found.retain(|path| path.is_dir());
-    found.sort_unstable();
-    found
+    paths.retain(|path| path.is_dir());
+    paths.sort_unstable();
+    paths
 }
 
 /// Whether the error means that a disk is full.
@@ -347,8 +348,8 @@ mod tests {
             "certificates/ca.key",
             "pool/x",
         ] {
-            let found = directory(&[part]);
-            let error = claimed(found.path()).unwrap_err().to_string();
+            let state = directory(&[part]);
+            let error = claimed(state.path()).unwrap_err().to_string();
             let (name, _) = part.split_once('/').unwrap();
             assert!(error.contains(&format!("found: {name}")), "{error}");
             assert!(error.contains("not mounted"), "{error}");
@@ -372,11 +373,11 @@ mod tests {
                 Path::new("/nonexistent"),
             )
         };
-        let own = directory(&["store"]);
-        fs::write(own.path().join("store/data"), "").unwrap();
-        let refused = with(own.path(), Engine::Etcd).unwrap_err().to_string();
+        let local = directory(&["store"]);
+        fs::write(local.path().join("store/data"), "").unwrap();
+        let refused = with(local.path(), Engine::Etcd).unwrap_err().to_string();
         assert!(refused.contains("a store of its own"), "{refused}");
-        with(own.path(), Engine::Embedded).unwrap();
+        with(local.path(), Engine::Embedded).unwrap();
         // A server with an etcd needs no files, and an administrator may have added certificates.
         let of_etcd = directory(&["certificates"]);
         fs::write(of_etcd.path().join("certificates/ca.pem"), "").unwrap();
@@ -397,9 +398,9 @@ mod tests {
 
     #[test]
     fn what_no_cluster_leaves_is_no_trace() {
-        let found = directory(&["images/layers", "seccomp/x", "volumes", "pods/lost+found"]);
-        fs::write(found.path().join("registries.yaml"), "").unwrap();
-        let claim = claimed(found.path()).unwrap();
+        let state = directory(&["images/layers", "seccomp/x", "volumes", "pods/lost+found"]);
+        fs::write(state.path().join("registries.yaml"), "").unwrap();
+        let claim = claimed(state.path()).unwrap();
         assert!(claim.is_new);
     }
 

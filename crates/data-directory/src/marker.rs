@@ -38,7 +38,7 @@ impl Role {
     }
 
     /// Whether a directory of this role may get the role `other`: a cluster with one node can get more nodes.
-    fn becomes(self, other: Self) -> bool {
+    fn can_become(self, other: Self) -> bool {
         self == other || (self, other) == (Self::Up, Self::Server)
     }
 }
@@ -97,11 +97,11 @@ pub enum MarkerError {
 impl Marker {
     /// A marker for a directory without a marker. Before markers existed, the kernel name was computed from the path;
     /// it still is, so that the pods of such an instance are recognised.
-    pub fn new(data: &Path, host: &str, taken: &BTreeSet<String>) -> Self {
+    pub fn new(data: &Path, host: &str, used: &BTreeSet<String>) -> Self {
         Self {
             format: FORMAT,
             instance: uuid::Uuid::new_v4().to_string(),
-            kernel_name: kernel_name(data, taken),
+            kernel_name: kernel_name(data, used),
             cluster: false,
             role: Role::Up,
             engine: Engine::Embedded,
@@ -143,14 +143,14 @@ impl Marker {
     /// # Errors
     /// The role of the data, and its command.
     pub fn check_role(&self, data: &Path, role: Role) -> Result<()> {
-        if !self.cluster || self.role.becomes(role) {
+        if !self.cluster || self.role.can_become(role) {
             return Ok(());
         }
         bail!(
-            "{data} belongs to `mainstay {own}`, and `mainstay {other}` cannot use it: start \
-             `mainstay {own}`, or choose another --data-dir",
+            "{data} belongs to `mainstay {role}`, and `mainstay {other}` cannot use it: start \
+             `mainstay {role}`, or choose another --data-dir",
             data = data.display(),
-            own = self.role.command(),
+            role = self.role.command(),
             other = role.command(),
         )
     }
@@ -166,7 +166,7 @@ impl Marker {
 }
 
 /// Six hexadecimal digits that are computed from the path, and unique on the machine.
-pub fn kernel_name(data: &Path, taken: &BTreeSet<String>) -> String {
+pub fn kernel_name(data: &Path, used: &BTreeSet<String>) -> String {
     let name = |attempt: u32| {
         let mut digest = Sha256::new();
         digest.update(data.as_os_str().as_encoded_bytes());
@@ -179,7 +179,7 @@ pub fn kernel_name(data: &Path, taken: &BTreeSet<String>) -> String {
     };
     let mut names = (0..).map(name);
     names
-        .find(|name| !taken.contains(name))
+        .find(|name| !used.contains(name))
         .unwrap_or_else(|| name(0))
 }
 
@@ -193,9 +193,9 @@ mod tests {
         // `printf %s /var/lib/mainstay | sha256sum | cut -c1-6`, as in version 0.1.0.
         assert_eq!(name("/var/lib/mainstay").len(), 6);
         assert_ne!(name("/var/lib/mainstay"), name("/srv/mainstay"));
-        let taken = BTreeSet::from([name("/srv/mainstay")]);
+        let used = BTreeSet::from([name("/srv/mainstay")]);
         assert_ne!(
-            kernel_name(Path::new("/srv/mainstay"), &taken),
+            kernel_name(Path::new("/srv/mainstay"), &used),
             name("/srv/mainstay")
         );
     }

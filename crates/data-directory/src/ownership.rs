@@ -43,11 +43,11 @@ const WITH_KEYS: [&str; 2] = ["certificates", "node"];
 
 /// The user to which the files must belong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Own(u32);
+struct Owner(u32);
 
-impl Own {
-    fn is(self, found: &Metadata) -> bool {
-        found.uid() == self.0
+impl Owner {
+    fn is(self, metadata: &Metadata) -> bool {
+        metadata.uid() == self.0
     }
 
     /// Whether a symbolic link may be followed: it belongs to this user, to root, or to the owner of its directory.
@@ -61,39 +61,42 @@ impl Own {
 /// # Errors
 /// Another user could replace the contents; each message contains the remedy.
 pub(crate) fn check(data: &Path) -> Result<()> {
-    check_as(data, Own(rustix::process::geteuid().as_raw()))
+    check_as(data, Owner(rustix::process::geteuid().as_raw()))
 }
 
-fn check_as(data: &Path, own: Own) -> Result<()> {
+fn check_as(data: &Path, user: Owner) -> Result<()> {
     let absolute = std::path::absolute(data).with_context(|| format!("use {}", data.display()))?;
-    let Some(real) = resolve(&absolute, own)? else {
+    let Some(real) = resolve(&absolute, user)? else {
         return Ok(());
     };
-    let found =
+    let metadata =
         fs::symlink_metadata(&real).with_context(|| format!("inspect {}", real.display()))?;
-    if !found.is_dir() {
+    if !metadata.is_dir() {
         bail!("{} is not a directory", real.display());
     }
-    require_own(&real, &found, own)?;
+    require_owned(&real, &metadata, user)?;
     let parts = DirectoryPart::ALL.iter().map(|part| part.name);
     for name in parts.chain([MARKER_FILE]) {
         let path = real.join(name);
-        let Some(found) = inspect(&path)? else {
+        let Some(metadata) = inspect(&path)? else {
             continue;
         };
-        if found.is_symlink() && MAY_BE_LINKS.contains(&name) && own.follows(found.uid(), own.0) {
+        if metadata.is_symlink()
+            && MAY_BE_LINKS.contains(&name)
+            && user.follows(metadata.uid(), user.0)
+        {
             continue;
         }
-        require_own(&path, &found, own)?;
-        if WITH_KEYS.contains(&name) && found.is_dir() {
+        require_owned(&path, &metadata, user)?;
+        if WITH_KEYS.contains(&name) && metadata.is_dir() {
             let entries =
                 fs::read_dir(&path).with_context(|| format!("read {}", path.display()))?;
             for entry in entries {
                 let path = entry
                     .with_context(|| format!("read {}", path.display()))?
                     .path();
-                if let Some(found) = inspect(&path)? {
-                    require_own(&path, &found, own)?;
+                if let Some(metadata) = inspect(&path)? {
+                    require_owned(&path, &metadata, user)?;
                 }
             }
         }
@@ -103,34 +106,34 @@ fn check_as(data: &Path, own: Own) -> Result<()> {
 
 fn inspect(path: &Path) -> Result<Option<Metadata>> {
     match fs::symlink_metadata(path) {
-        Ok(found) => Ok(Some(found)),
+        Ok(metadata) => Ok(Some(metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("inspect {}", path.display())),
     }
 }
 
 /// Requires a file or directory that belongs to this user alone, and is not a symbolic link.
-fn require_own(path: &Path, found: &Metadata, own: Own) -> Result<()> {
-    let shown = path.display();
-    if found.is_symlink() {
+fn require_owned(path: &Path, metadata: &Metadata, user: Owner) -> Result<()> {
+    let printed = path.display();
+    if metadata.is_symlink() {
         bail!(
-            "{shown} is a symbolic link: keys are neither read nor written through links. Move the file or \
+            "{printed} is a symbolic link: keys are neither read nor written through links. Move the file or \
              directory itself to this place"
         );
     }
-    if !own.is(found) {
+    if !user.is(metadata) {
         bail!(
-            "{shown} belongs to the user with the id {}, who could replace the keys of the cluster: make it \
-             your own (`chown {} {shown}`) after a look at its contents, or choose another --data-dir",
-            found.uid(),
-            own.0
+            "{printed} belongs to the user with the id {}, who could replace the keys of the cluster: make it \
+             your own (`chown {} {printed}`) after a look at its contents, or choose another --data-dir",
+            metadata.uid(),
+            user.0
         );
     }
-    let mode = found.permissions().mode() & 0o7777;
-    if mode & OTHERS_WRITE != 0 && !found.file_type().is_socket() {
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & OTHERS_WRITE != 0 && !metadata.file_type().is_socket() {
         bail!(
-            "{shown} may be written by other users (mode {mode:04o}), who could replace the keys of the \
-             cluster: `chmod go-w {shown}` after a look at its contents"
+            "{printed} may be written by other users (mode {mode:04o}), who could replace the keys of the \
+             cluster: `chmod go-w {printed}` after a look at its contents"
         );
     }
     Ok(())
@@ -138,7 +141,7 @@ fn require_own(path: &Path, found: &Metadata, own: Own) -> Result<()> {
 
 /// The real path of a directory; `None` if it does not exist. The symbolic links and directories on the path are
 /// checked.
-fn resolve(absolute: &Path, own: Own) -> Result<Option<PathBuf>> {
+fn resolve(absolute: &Path, user: Owner) -> Result<Option<PathBuf>> {
     let names = |path: &Path| -> Vec<OsString> {
         let parts = path.components().filter_map(|part| match part {
             Component::Normal(name) => Some(name.to_owned()),
@@ -170,19 +173,19 @@ fn resolve(absolute: &Path, own: Own) -> Result<Option<PathBuf>> {
             continue;
         }
         let next = at.join(&name);
-        let Some(found) = inspect(&next)? else {
+        let Some(metadata) = inspect(&next)? else {
             return Ok(None);
         };
-        if !found.is_symlink() {
+        if !metadata.is_symlink() {
             at = next;
             continue;
         }
-        if !own.follows(found.uid(), above.uid()) {
+        if !user.follows(metadata.uid(), above.uid()) {
             bail!(
                 "{} is a symbolic link of the user with the id {}, who could replace the keys of the cluster: \
                  choose another --data-dir",
                 next.display(),
-                found.uid()
+                metadata.uid()
             );
         }
         links += 1;
@@ -209,8 +212,8 @@ mod tests {
 
     use super::*;
 
-    fn own(directory: &Path) -> Own {
-        Own(fs::metadata(directory).unwrap().uid())
+    fn own(directory: &Path) -> Owner {
+        Owner(fs::metadata(directory).unwrap().uid())
     }
 
     fn set_mode(path: &Path, mode: u32) {
@@ -240,7 +243,7 @@ mod tests {
         }
         set_mode(&data, 0o700);
         // The directory belongs to another user.
-        let error = check_as(&data, Own(own(&data).0 + 1)).unwrap_err();
+        let error = check_as(&data, Owner(own(&data).0 + 1)).unwrap_err();
         let error = error.to_string();
         assert!(error.contains("belongs to the user with the id"), "{error}");
         // Every user may replace the directory.
@@ -299,7 +302,7 @@ mod tests {
     // findings-2 S42
     #[test]
     fn links_above_the_directory_are_followed_as_the_kernel_does() {
-        let own_id = Own(1000);
+        let own_id = Owner(1000);
         for (link, directory, follows) in [
             (1000, 0, true),
             (0, 5, true),

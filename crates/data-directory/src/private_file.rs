@@ -33,8 +33,8 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 fn is_private(path: &Path) -> bool {
-    let found = fs::symlink_metadata(path);
-    found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o077 == 0)
+    let metadata = fs::symlink_metadata(path);
+    metadata.is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o077 == 0)
 }
 
 #[cfg(test)]

@@ -60,12 +60,12 @@ fn file(data: &Path) -> PathBuf {
 /// Records that this process serves the data directory. An existing file is overwritten in place, so that no free
 /// space is needed on a full disk.
 pub fn note(data: &Path) -> Result<()> {
-    let own = i32::try_from(std::process::id())
+    let this_process = i32::try_from(std::process::id())
         .ok()
         .and_then(Identity::of);
-    let own = own.context("read the start time of this process")?;
+    let this_process = this_process.context("read the start time of this process")?;
     let path = file(data);
-    let text = format!("{} {}\n", own.pid, own.started);
+    let text = format!("{} {}\n", this_process.pid, this_process.started);
     let length = text.len() as u64;
     let file = File::options()
         .create(true)
@@ -92,10 +92,10 @@ pub fn serving(data: &Path) -> Option<Identity> {
 
 /// The message about a server that already runs.
 pub fn runs_already(data: &Path, server: Identity) -> String {
-    let shown = data.display();
+    let path = data.display();
     format!(
-        "mainstay already runs on {shown} (process {}): `kubectl --kubeconfig {} apply -f FILE` \
-         applies to it, `mainstay down --data-dir {shown}` stops it; a second one needs a --data-dir of \
+        "mainstay already runs on {path} (process {}): `kubectl --kubeconfig {} apply -f FILE` \
+         applies to it, `mainstay down --data-dir {path}` stops it; a second one needs a --data-dir of \
          its own",
         server.pid,
         data.join("kubeconfig").display()
@@ -142,7 +142,7 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
         standard_input.write_all(input.as_bytes()).ok();
     }
     let started = Instant::now();
-    let mut is_told = false;
+    let mut is_reported = false;
     loop {
         if let Some(lines) = first_lines(&path, 1 + objects) {
             for line in &lines {
@@ -169,8 +169,8 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
                 path.display()
             );
         }
-        if waited > SLOW_START && !is_told {
-            is_told = true;
+        if waited > SLOW_START && !is_reported {
+            is_reported = true;
             say(&format!(
                 "The server is still starting; its log is {}.",
                 path.display()
@@ -244,15 +244,15 @@ mod tests {
     fn this_process_is_found_and_a_later_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         note(directory.path()).unwrap();
-        let own = serving(directory.path()).unwrap();
-        assert_eq!(own.pid, i32::try_from(std::process::id()).unwrap());
+        let identity = serving(directory.path()).unwrap();
+        assert_eq!(identity.pid, i32::try_from(std::process::id()).unwrap());
         // The file is a copy: no process holds the lock of its store.
         fs::create_dir(directory.path().join("store")).unwrap();
         let lock = File::create(directory.path().join("store/lock")).unwrap();
         assert_eq!(serving(directory.path()), None);
         lock.lock().unwrap();
-        assert_eq!(serving(directory.path()), Some(own));
-        let later = format!("{} {}\n", own.pid, own.started + 1);
+        assert_eq!(serving(directory.path()), Some(identity));
+        let later = format!("{} {}\n", identity.pid, identity.started + 1);
         fs::write(file(directory.path()), later).unwrap();
         assert_eq!(serving(directory.path()), None);
     }

@@ -11,8 +11,8 @@ pub async fn read(store: &dyn Store, key: &[u8]) -> Result<Option<Bytes>, StoreE
         start: key.to_vec(),
         ..Range::default()
     };
-    let found = store.range(range).await?.items.into_iter().next();
-    Ok(found.map(|pair| pair.value))
+    let item = store.range(range).await?.items.into_iter().next();
+    Ok(item.map(|pair| pair.value))
 }
 
 /// Reads the record; writes `value` if it does not exist. If several servers start at one time, only one of them
@@ -23,8 +23,8 @@ pub async fn read_or_write(
     value: &Bytes,
 ) -> Result<Bytes, StoreError> {
     loop {
-        if let Some(found) = read(store, key).await? {
-            return Ok(found);
+        if let Some(record) = read(store, key).await? {
+            return Ok(record);
         }
         let write = Txn {
             compare: vec![Compare::Absent(key.to_vec())],

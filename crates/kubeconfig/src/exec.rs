@@ -30,7 +30,7 @@ pub enum ExecError {
     Failed { command: String, status: ExitStatus },
     /// The program's output is malformed.
     #[error("the plug-in {command:?}: {reason}")]
-    Answer {
+    Output {
         command: String,
         /// The error in the output.
         reason: String,
@@ -56,7 +56,7 @@ pub(crate) async fn run(plugin: &Plugin) -> Result<PluginCredentials, ExecError>
         .envs(variables)
         .env(
             "KUBERNETES_EXEC_INFO",
-            plugin.question(authority.as_deref(), is_interactive),
+            plugin.input(authority.as_deref(), is_interactive),
         )
         .stdin(match is_interactive {
             true => Stdio::inherit(),
@@ -74,8 +74,8 @@ pub(crate) async fn run(plugin: &Plugin) -> Result<PluginCredentials, ExecError>
         let status = output.status;
         return Err(ExecError::Failed { command, status });
     }
-    let answer = plugin.answer(&output.stdout);
-    answer.map_err(|reason| ExecError::Answer { command, reason })
+    let credentials = plugin.parse_output(&output.stdout);
+    credentials.map_err(|reason| ExecError::Output { command, reason })
 }
 
 /// Whether a program gets the standard input; `None` if it needs a terminal that does not exist.

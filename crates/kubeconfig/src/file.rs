@@ -267,10 +267,10 @@ current-context: c
         assert!(exec.provide_cluster_info && exec.args.is_empty());
         assert_eq!(exec.env[0].value, "b");
         assert_eq!(read.contexts[0].context.namespace.as_deref(), Some("shop"));
-        let shown = format!("{user:?} {exec:?}");
+        let printed = format!("{user:?} {exec:?}");
         assert!(
-            !shown.contains("secret") && !shown.contains("\"b\""),
-            "{shown}"
+            !printed.contains("secret") && !printed.contains("\"b\""),
+            "{printed}"
         );
     }
 

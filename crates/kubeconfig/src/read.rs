@@ -101,7 +101,7 @@ mod tests {
         fs::write(b, "users: 3").unwrap();
         let error = files(&paths).unwrap_err();
         assert!(matches!(&error, ReadError::Content { path, .. } if path == b));
-        let place = format!("parse {}: line 1, column 8: ", b.display());
-        assert!(error.to_string().starts_with(&place), "{error}");
+        let prefix = format!("parse {}: line 1, column 8: ", b.display());
+        assert!(error.to_string().starts_with(&prefix), "{error}");
     }
 }

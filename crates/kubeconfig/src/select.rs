@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn servers_are_urls() {
-        let url = |cluster: &str| select(cluster, "").map(|found| found.server.to_string());
+        let url = |cluster: &str| select(cluster, "").map(|settings| settings.server.to_string());
         assert_eq!(url("server: 'https://h/k/c/'").unwrap(), "https://h/k/c");
         assert_eq!(
             url("server: h, insecure-skip-tls-verify: true").unwrap(),
@@ -350,8 +350,11 @@ mod tests {
         for near in ["localhost:1", "127.1.2.3", "[::1]:6443"] {
             assert_eq!(of(&format!("server: 'https://{near}'")), Proxies::None);
         }
-        let given = of(&format!("{NEAR}, proxy-url: 'socks5://p:1'"));
-        assert_eq!(given, Proxies::Through(Uri::from_static("socks5://p:1")));
+        let configured = of(&format!("{NEAR}, proxy-url: 'socks5://p:1'"));
+        assert_eq!(
+            configured,
+            Proxies::Through(Uri::from_static("socks5://p:1"))
+        );
         let other = refused(&format!("{NEAR}, proxy-url: 'ftp://p'"), "");
         assert!(
             other.contains("not an http, https or socks5 URL"),

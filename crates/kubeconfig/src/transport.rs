@@ -186,9 +186,9 @@ impl Connector {
     /// Connections with the given client certificate, or with the client certificate in the kubeconfig.
     fn pool<B: RequestBody>(
         &self,
-        given: Option<(Vec<u8>, Vec<u8>)>,
+        certificate_and_key: Option<(Vec<u8>, Vec<u8>)>,
     ) -> Result<Pool<B>, TransportError> {
-        let identity = given.as_ref().or(self.identity.as_ref());
+        let identity = certificate_and_key.as_ref().or(self.identity.as_ref());
         let identity = identity.map(|(certificate, key)| Identity::of_pem(certificate, key));
         let identity = identity.transpose();
         let identity = identity.map_err(malformed("client certificate"))?;
@@ -206,18 +206,18 @@ impl Connector {
     /// Connections with the credentials from a program.
     fn session<B: RequestBody>(
         &self,
-        answer: PluginCredentials,
+        credentials: PluginCredentials,
     ) -> Result<Session<B>, TransportError> {
-        let authorization = match &answer.token {
+        let authorization = match &credentials.token {
             Some(token) => Some(bearer(token).ok_or(TransportError::Token)?),
             None => None,
         };
-        let identity = answer.identity;
+        let identity = credentials.identity;
         let identity = identity.map(|(certificate, key)| (certificate.into(), key.into()));
         Ok(Session {
             pool: self.pool(identity)?,
             authorization,
-            expires: answer.expires,
+            expires: credentials.expires,
         })
     }
 }

@@ -41,20 +41,20 @@ struct Server {
 impl Server {
     async fn new(
         tls: Option<TlsAcceptor>,
-        answer: impl Fn(&Request<Incoming>) -> Answer + Clone + Send + Sync + 'static,
+        respond: impl Fn(&Request<Incoming>) -> Answer + Clone + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let all = seen.clone();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let all = requests.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (all, answer, tls) = (all.clone(), answer.clone(), tls.clone());
+                let (all, respond, tls) = (all.clone(), respond.clone(), tls.clone());
                 tokio::spawn(async move {
                     let service = service_fn(|request: Request<Incoming>| {
                         all.lock().unwrap().push(shown(&request));
-                        let answer = answer(&request);
-                        async { Ok::<_, std::convert::Infallible>(answer) }
+                        let response = respond(&request);
+                        async { Ok::<_, std::convert::Infallible>(response) }
                     });
                     let http = hyper::server::conn::http1::Builder::new();
                     // A client may close the connection.
@@ -71,7 +71,10 @@ impl Server {
                 });
             }
         });
-        Self { address, seen }
+        Self {
+            address,
+            seen: requests,
+        }
     }
 
     fn seen(&self) -> Vec<String> {
@@ -91,9 +94,9 @@ fn shown(request: &Request<Incoming>) -> String {
 }
 
 fn status(code: StatusCode) -> Answer {
-    let mut answer = Response::new(Empty::new().boxed_unsync());
-    *answer.status_mut() = code;
-    answer
+    let mut response = Response::new(Empty::new().boxed_unsync());
+    *response.status_mut() = code;
+    response
 }
 
 /// The transport of a kubeconfig with this server, user and cluster settings.
@@ -155,13 +158,15 @@ async fn a_client_certificate_is_shown_to_a_server_of_the_authority() {
     ] {
         fs::write(folder.path().join(name), text).unwrap();
     }
-    let place = folder.path().display();
-    let user = format!("client-certificate: {place}/c.pem, client-key: {place}/k.pem, as: jane");
-    let trust = format!("certificate-authority: {place}/ca.pem");
+    let folder_path = folder.path().display();
+    let user = format!(
+        "client-certificate: {folder_path}/c.pem, client-key: {folder_path}/k.pem, as: jane"
+    );
+    let trust = format!("certificate-authority: {folder_path}/ca.pem");
     let named = format!("{trust}, tls-server-name: kubernetes");
     let trusting = transport(&url, &named, &user, PATIENCE).await.unwrap();
-    let answer = get(&trusting, "/api?a=b").await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
+    let response = get(&trusting, "/api?a=b").await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(server.seen(), ["/prefix/api?a=b jane"]);
 
     let any = "insecure-skip-tls-verify: true";
@@ -173,13 +178,14 @@ async fn a_client_certificate_is_shown_to_a_server_of_the_authority() {
         let error = get(&refused, "/api").await.unwrap_err();
         assert!(matches!(error, TransportError::Http(_)), "{error}");
     }
-    let swapped = format!("client-certificate: {place}/c.pem, client-key: {place}/ca.pem");
+    let swapped =
+        format!("client-certificate: {folder_path}/c.pem, client-key: {folder_path}/ca.pem");
     let error = transport(&url, &named, &swapped, PATIENCE)
         .await
         .err()
         .unwrap();
     assert!(matches!(error, TransportError::Malformed { .. }), "{error}");
-    let absent = format!("certificate-authority: {place}/none");
+    let absent = format!("certificate-authority: {folder_path}/none");
     let error = transport(&url, &absent, "", PATIENCE).await.err().unwrap();
     assert!(matches!(error, TransportError::Pem { .. }), "{error}");
     assert_eq!(server.seen(), [""; 0]);

@@ -54,12 +54,12 @@ impl SharedKeys {
     /// The keys in an authority's directory; `None` if one of the files is missing.
     pub fn read(dir: &Path) -> Result<Option<Self>, CertificateError> {
         let file = |name| files::read(&dir.join(name));
-        let found = (
+        let files = (
             file(CA_CERTIFICATE)?,
             file(CA_KEY)?,
             file(SERVICE_ACCOUNT_KEY)?,
         );
-        let (Some(ca_certificate), Some(ca_key), Some(service_account_key)) = found else {
+        let (Some(ca_certificate), Some(ca_key), Some(service_account_key)) = files else {
             return Ok(None);
         };
         Ok(Some(Self {
@@ -130,18 +130,18 @@ pub enum SharedError {
 }
 
 impl ServerToken {
-    /// Decrypts the stored keys for a server whose directory contains `own`.
+    /// Decrypts the stored keys for a server whose directory contains `local`.
     ///
     /// # Errors
     /// The token is wrong, or the directory belongs to another cluster.
     pub fn open_for(
         &self,
         stored: &[u8],
-        own: Option<&SharedKeys>,
+        local: Option<&SharedKeys>,
     ) -> Result<SharedKeys, SharedError> {
         let keys = self.open(stored)?;
-        match own {
-            Some(own) if *own != keys => Err(SharedError::OtherCluster),
+        match local {
+            Some(local) if *local != keys => Err(SharedError::OtherCluster),
             _ => Ok(keys),
         }
     }

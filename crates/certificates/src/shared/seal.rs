@@ -173,8 +173,10 @@ mod tests {
         let other = ServerToken::generate().unwrap();
         assert_eq!(other.open(&sealed), Err(SealError::WrongToken));
         assert_ne!(token.seal(&keys).unwrap(), sealed, "another salt");
-        let shown = String::from_utf8(sealed).unwrap();
-        assert!(!shown.contains("PRIVATE") && !format!("{token:?}{keys:?}").contains(token.text()));
+        let printed = String::from_utf8(sealed).unwrap();
+        assert!(
+            !printed.contains("PRIVATE") && !format!("{token:?}{keys:?}").contains(token.text())
+        );
     }
 
     #[test]
