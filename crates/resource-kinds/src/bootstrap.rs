@@ -129,7 +129,7 @@ mod tests {
         let kinds = all(&ClusterConfig::default());
         let objects = default_objects();
         assert!(objects.len() > 100);
-        let mut seen = BTreeSet::new();
+        let mut keys = BTreeSet::new();
         for object in objects {
             let kind = kinds
                 .iter()
@@ -145,19 +145,19 @@ mod tests {
             assert_eq!(errors, [], "{object}");
             let namespaced = accepted["metadata"]["namespace"].is_string();
             assert_eq!(namespaced, kind.info().scope == Scope::Namespaced);
-            let place = (
+            let key = (
                 object["kind"].to_string(),
                 object["metadata"]["namespace"].to_string(),
                 object["metadata"]["name"].to_string(),
             );
-            assert!(seen.insert(place), "{object} is there twice");
+            assert!(keys.insert(key), "{object} is there twice");
         }
     }
 
     #[test]
     fn strangers_see_health_and_version_only() {
         let objects = default_objects();
-        let given: Vec<&Value> = objects
+        let granted: Vec<&Value> = objects
             .iter()
             .filter(|object| {
                 let subjects = object["subjects"].as_array().into_iter().flatten();
@@ -166,14 +166,14 @@ mod tests {
             })
             .map(|object| &object["roleRef"]["name"])
             .collect();
-        assert_eq!(given, ["system:public-info-viewer"]);
+        assert_eq!(granted, ["system:public-info-viewer"]);
     }
 
-    fn has(list: &Value, wanted: &str) -> bool {
+    fn has(list: &Value, word: &str) -> bool {
         let texts = list.as_array().into_iter().flatten();
         texts
             .filter_map(Value::as_str)
-            .any(|text| text == wanted || text == "*")
+            .any(|text| text == word || text == "*")
     }
 
     /// Whether a user or group has a right in the whole cluster.
@@ -404,10 +404,10 @@ mainstay-dns | list watch | pods
             "system:aggregate-to-admin",
         ];
         for name in roles {
-            let mut found = objects.iter().filter(|object| {
+            let mut roles = objects.iter().filter(|object| {
                 object["kind"] == "ClusterRole" && object["metadata"]["name"] == name
             });
-            let rules = found.next().unwrap()["rules"].as_array().unwrap();
+            let rules = roles.next().unwrap()["rules"].as_array().unwrap();
             for resource in ["endpoints", "endpointslices"] {
                 let writes = |rule: &Value| {
                     has(&rule["resources"], resource)

@@ -4,12 +4,15 @@ use object_model::{FieldError, FieldPath};
 use serde_json::Value;
 
 /// Records unknown fields, and a value that is not an object.
-pub fn only(value: &Value, known: &[&str], at: &FieldPath, errors: &mut Vec<FieldError>) {
+pub fn only(value: &Value, supported: &[&str], at: &FieldPath, errors: &mut Vec<FieldError>) {
     let Some(fields) = value.as_object() else {
         errors.push(FieldError::invalid(at, value.clone(), "must be an object"));
         return;
     };
-    for name in fields.keys().filter(|name| !known.contains(&name.as_str())) {
+    for name in fields
+        .keys()
+        .filter(|name| !supported.contains(&name.as_str()))
+    {
         errors.push(FieldError::forbidden(&at.child(name), "unknown field"));
     }
 }

@@ -21,13 +21,13 @@ fn kinds() -> Vec<std::sync::Arc<dyn Kind>> {
 
 #[test]
 fn names_are_unique() {
-    let mut seen = BTreeSet::new();
+    let mut names = BTreeSet::new();
     let mut short: BTreeMap<&str, &str> = BTreeMap::new();
     let kinds = kinds();
     for kind in &kinds {
         let info = kind.info();
         assert!(
-            seen.insert((info.group, info.version, info.plural)),
+            names.insert((info.group, info.version, info.plural)),
             "{info:?}"
         );
         assert_eq!(info.list_kind, format!("{}List", info.kind));
@@ -422,10 +422,10 @@ proptest! {
 
     /// No input of a client, decoded or not, causes a kind to panic.
     #[test]
-    fn no_kind_panics(given in any_json(), old in any_json()) {
+    fn no_kind_panics(object in any_json(), old in any_json()) {
         for kind in kinds() {
-            let decoded = kind.decode(given.clone()).ok();
-            for mut object in decoded.into_iter().chain([given.clone()]) {
+            let decoded = kind.decode(object.clone()).ok();
+            for mut object in decoded.into_iter().chain([object.clone()]) {
                 kind.default(&mut object);
                 kind.prepare_create(&mut object);
                 let _ = kind.allocating().allocate(&mut object, None, &Nothing);

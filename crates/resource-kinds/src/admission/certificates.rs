@@ -142,8 +142,8 @@ impl Admission for CertificateSubjectRestriction {
             return Ok(());
         }
         // Validation reports an invalid request later.
-        let asked = Request::of(&spec["request"]).unwrap_or_default();
-        let organizations = asked.organizations;
+        let parsed = Request::of(&spec["request"]).unwrap_or_default();
+        let organizations = parsed.organizations;
         if organizations.iter().any(|group| group == MASTERS) {
             let why = format!(
                 "use of {} signer with {MASTERS} group is not allowed",

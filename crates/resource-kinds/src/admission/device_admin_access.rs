@@ -24,9 +24,11 @@ impl Admission for DeviceAdminAccess {
         if request.group != GROUP || request.operation == Operation::Delete {
             return Ok(());
         }
-        let asked = match (request.plural, request.subresource) {
-            ("resourceclaims", "") => asked(&object["spec"], "spec"),
-            ("resourceclaimtemplates", "") => asked(&object["spec"]["spec"], "spec.spec"),
+        let requested = match (request.plural, request.subresource) {
+            ("resourceclaims", "") => requested_access(&object["spec"], "spec"),
+            ("resourceclaimtemplates", "") => {
+                requested_access(&object["spec"]["spec"], "spec.spec")
+            }
             ("resourceclaims", "status") => {
                 // The access of an allocated claim stays; a second check would refuse access that was allowed before.
                 let before = request.old.and_then(granted).is_some();
@@ -36,7 +38,7 @@ impl Admission for DeviceAdminAccess {
         };
         // The spec of a claim is immutable, so only a new claim can request access.
         let new = request.operation == Operation::Create || request.subresource == "status";
-        let Some(field) = asked.filter(|_| new) else {
+        let Some(field) = requested.filter(|_| new) else {
             return Ok(());
         };
         let namespace = cluster.get("", "namespaces", "", request.namespace);
@@ -58,14 +60,14 @@ impl Admission for DeviceAdminAccess {
     }
 }
 
-fn first(list: &Value, wanted: impl Fn(&Value) -> bool) -> Option<usize> {
-    list.as_array()?.iter().position(wanted)
+fn first(list: &Value, is_match: impl Fn(&Value) -> bool) -> Option<usize> {
+    list.as_array()?.iter().position(is_match)
 }
 
 /// The field of a claim's spec that requests administrative access.
-fn asked(spec: &Value, path: &str) -> Option<FieldPath> {
-    let wanted = |request: &Value| request["exactly"]["adminAccess"] == true;
-    let index = first(&spec["devices"]["requests"], wanted)?;
+fn requested_access(spec: &Value, path: &str) -> Option<FieldPath> {
+    let is_requested = |request: &Value| request["exactly"]["adminAccess"] == true;
+    let index = first(&spec["devices"]["requests"], is_requested)?;
     let at = FieldPath::root(path).child("devices").child("requests");
     Some(at.index(index).child("adminAccess"))
 }

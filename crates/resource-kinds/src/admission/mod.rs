@@ -92,8 +92,8 @@ mod tests {
     /// `statefulset.md` 12.15
     #[test]
     fn an_admitted_pod_has_all_defaults() {
-        let own = json!({"limits": {"memory": "2Gi"}});
-        let container = json!({"name": "a", "image": "i", "resources": own,
+        let limits = json!({"limits": {"memory": "2Gi"}});
+        let container = json!({"name": "a", "image": "i", "resources": limits,
             "ports": [{"containerPort": 80}], "livenessProbe": {"httpGet": {"port": 80}}});
         for more in [
             json!({}),

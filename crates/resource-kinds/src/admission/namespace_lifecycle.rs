@@ -38,11 +38,11 @@ impl Admission for NamespaceLifecycle {
         if namespace.is_empty() || is_question || request.operation == Operation::Delete {
             return Ok(());
         }
-        let Some(found) = cluster.get("", "namespaces", "", namespace) else {
+        let Some(existing) = cluster.get("", "namespaces", "", namespace) else {
             return Err(Status::not_found("", "namespaces", namespace));
         };
-        let terminating = found["metadata"]["deletionTimestamp"].is_string()
-            || found["status"]["phase"] == "Terminating";
+        let terminating = existing["metadata"]["deletionTimestamp"].is_string()
+            || existing["status"]["phase"] == "Terminating";
         if request.operation == Operation::Create && terminating {
             return Err(terminated(request, object));
         }

@@ -25,8 +25,11 @@ impl Admission for OrdinalServices {
         if !of_sets || request.operation == Operation::Delete {
             return Ok(());
         }
-        let asked = |set: &Value| set["metadata"]["annotations"][ORDINAL_NODE_PORT].clone();
-        let (new, old) = (asked(object), request.old.map(asked).unwrap_or_default());
+        let node_port = |set: &Value| set["metadata"]["annotations"][ORDINAL_NODE_PORT].clone();
+        let (new, old) = (
+            node_port(object),
+            request.old.map(node_port).unwrap_or_default(),
+        );
         let right = ResourceAttributes {
             verb: "create",
             resource: "services",

@@ -94,9 +94,9 @@ fn take(value: &mut Value, field: &[&str]) {
 
 /// The refusal of a request: a Status with code 403.
 pub(super) fn forbidden(request: &AdmissionRequest<'_>, object: &Value, why: &str) -> Status {
-    let given = object["metadata"]["name"].as_str().unwrap_or_default();
+    let object_name = object["metadata"]["name"].as_str().unwrap_or_default();
     let name = if request.name.is_empty() {
-        given
+        object_name
     } else {
         request.name
     };

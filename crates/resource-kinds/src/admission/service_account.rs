@@ -33,10 +33,15 @@ impl Admission for ServiceAccount {
             return Ok(());
         }
         let suffix = suffix(object, request.namespace);
-        let given = object["spec"]["serviceAccountName"]
+        let account_name = object["spec"]["serviceAccountName"]
             .as_str()
             .unwrap_or_default();
-        let name = if given.is_empty() { "default" } else { given }.to_owned();
+        let name = if account_name.is_empty() {
+            "default"
+        } else {
+            account_name
+        }
+        .to_owned();
         let Some(account) = cluster.get("", "serviceaccounts", request.namespace, &name) else {
             let namespace = request.namespace;
             let why = format!(
@@ -50,8 +55,8 @@ impl Admission for ServiceAccount {
         };
         parts::set(spec, "serviceAccountName", name.clone());
         parts::set(spec, "serviceAccount", name);
-        let own = spec["automountServiceAccountToken"].as_bool();
-        if own.or(account["automountServiceAccountToken"].as_bool()) != Some(false) {
+        let pod_setting = spec["automountServiceAccountToken"].as_bool();
+        if pod_setting.or(account["automountServiceAccountToken"].as_bool()) != Some(false) {
             mount_token(spec, &suffix);
         }
         let secrets = &account["imagePullSecrets"];

@@ -21,10 +21,10 @@ pub fn copy_topology_labels(pod: &mut Value, node: &Value) {
             if !metadata["labels"].is_object() {
                 parts::set(metadata, "labels", json!({}));
             }
-            if let Some(own) = parts::entry(metadata, "labels") {
-                parts::set(own, label, value);
-                if let Value::Object(own) = own {
-                    own.sort_keys();
+            if let Some(existing) = parts::entry(metadata, "labels") {
+                parts::set(existing, label, value);
+                if let Value::Object(existing) = existing {
+                    existing.sort_keys();
                 }
             }
         }
@@ -76,9 +76,9 @@ mod tests {
         };
         let pod = |node: &str| json!({"metadata": {"labels": {"a": "b", labels::ZONE: "mine"}}, "spec": {"nodeName": node}});
         assert_eq!(admit(pod("n")), json!({"a": "b", labels::ZONE: "z"}));
-        let own = json!({"a": "b", labels::ZONE: "mine"});
-        assert_eq!(admit(pod("")), own);
-        assert_eq!(admit(pod("gone")), own);
+        let existing = json!({"a": "b", labels::ZONE: "mine"});
+        assert_eq!(admit(pod("")), existing);
+        assert_eq!(admit(pod("gone")), existing);
         let bare = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}});
         assert_eq!(admit(bare), json!({labels::ZONE: "z"}));
     }

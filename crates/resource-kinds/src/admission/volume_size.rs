@@ -79,8 +79,8 @@ fn class_of(claim: &Value, cluster: &dyn ObjectReader) -> Option<String> {
 }
 
 fn warning(class: &str, cluster: &dyn ObjectReader) -> Option<String> {
-    let found = cluster.get("storage.k8s.io", "storageclasses", "", class)?;
-    let provisioner = found["provisioner"].as_str()?;
+    let object = cluster.get("storage.k8s.io", "storageclasses", "", class)?;
+    let provisioner = object["provisioner"].as_str()?;
     if is_nfs_provisioner(provisioner) {
         return Some(format!(
             "the StorageClass {class:?} makes directories of an NFS export: a volume can hold more \

@@ -31,8 +31,8 @@ pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str)> {
 /// # Errors
 /// The mismatch, with the text of upstream's decoder; a kind that differs from the expected kind.
 pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
-    let known = BODIES.iter().find(|(_, known)| *known == kind);
-    let Some((api_version, _)) = known else {
+    let body = BODIES.iter().find(|(_, name)| *name == kind);
+    let Some((api_version, _)) = body else {
         return Err(format!("no kind {kind:?} is registered"));
     };
     let Some(map) = object.as_object_mut() else {
@@ -40,8 +40,8 @@ pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
     };
     match map.get("kind") {
         None | Some(Value::Null) => {}
-        Some(Value::String(given)) if given.is_empty() || given == kind => {}
-        Some(given) => return Err(format!("it is of kind {given}")),
+        Some(Value::String(sent)) if sent.is_empty() || sent == kind => {}
+        Some(sent) => return Err(format!("it is of kind {sent}")),
     }
     map.insert("apiVersion".to_owned(), (*api_version).into());
     map.insert("kind".to_owned(), kind.into());
@@ -107,7 +107,10 @@ mod tests {
             }
             let api_version = format!("{group}/{version}");
             let api_version = api_version.trim_start_matches('/');
-            assert!(kinds().any(|known| known == (api_version, kind)), "{kind}");
+            assert!(
+                kinds().any(|listed| listed == (api_version, kind)),
+                "{kind}"
+            );
             let types = ApiTypes::published();
             assert!(types.of_kind(api_version, kind).is_some(), "{kind}");
             bodies += 1;

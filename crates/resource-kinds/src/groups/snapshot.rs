@@ -213,11 +213,11 @@ mod tests {
             .into_iter()
             .map(|definition| definition["spec"]["names"]["kind"].clone())
             .collect();
-        let wanted = [
+        let expected = [
             "VolumeSnapshot",
             "VolumeSnapshotClass",
             "VolumeSnapshotContent",
         ];
-        assert_eq!(names, wanted);
+        assert_eq!(names, expected);
     }
 }

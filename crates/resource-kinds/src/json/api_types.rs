@@ -108,16 +108,16 @@ impl Structure {
 
     /// The field with this JSON name; embedded types are searched, too.
     pub fn named(&self, json: &str) -> Option<&Field> {
-        let place = self.named.binary_search_by(|field| field.json.cmp(json));
-        place.ok().and_then(|place| self.named.get(place))
+        let index = self.named.binary_search_by(|field| field.json.cmp(json));
+        index.ok().and_then(|index| self.named.get(index))
     }
 
     /// The field with this protobuf number.
     pub fn numbered(&self, number: u32) -> Option<&Field> {
-        let place = self
+        let index = self
             .fields
             .binary_search_by(|field| field.number.cmp(&number));
-        place.ok().and_then(|place| self.fields.get(place))
+        index.ok().and_then(|index| self.fields.get(index))
     }
 }
 
@@ -164,17 +164,17 @@ impl ApiTypes {
         let mut types = Self {
             structures: structures.collect(),
         };
-        for place in 0..types.structures.len() {
-            let mut named = types.flattened(place);
+        for index in 0..types.structures.len() {
+            let mut named = types.flattened(index);
             named.sort_unstable_by_key(|field| field.json);
-            types.structures[place].named = named;
+            types.structures[index].named = named;
         }
         types
     }
 
     /// The fields of a structure. The fields of an embedded type replace the embedded field.
-    fn flattened(&self, place: usize) -> Vec<Field> {
-        let fields = self.structures[place].fields.iter();
+    fn flattened(&self, index: usize) -> Vec<Field> {
+        let fields = self.structures[index].fields.iter();
         let fields = fields.map(|field| match field.value {
             ValueType::Structure(embedded) if field.json.is_empty() => self.flattened(embedded),
             _ => vec![field.clone()],
@@ -189,8 +189,8 @@ impl ApiTypes {
             "" => "core",
             first => first,
         };
-        let own = self.structure(&[package, "/", version, ".", kind].concat());
-        own.or_else(|| self.structure(&["meta/v1.", kind].concat()))
+        let structure_of = self.structure(&[package, "/", version, ".", kind].concat());
+        structure_of.or_else(|| self.structure(&["meta/v1.", kind].concat()))
     }
 
     /// The names of all types.
@@ -200,16 +200,16 @@ impl ApiTypes {
 
     /// The structure with this name.
     pub fn structure(&self, name: &str) -> Option<&Structure> {
-        let place = self
+        let index = self
             .structures
             .binary_search_by(|structure| structure.name.cmp(name));
-        place.ok().and_then(|place| self.structures.get(place))
+        index.ok().and_then(|index| self.structures.get(index))
     }
 
     /// The structure of a field's values; `None` for a scalar.
     pub fn of_value(&self, value: ValueType) -> Option<&Structure> {
         match value {
-            ValueType::Structure(place) => self.structures.get(place),
+            ValueType::Structure(index) => self.structures.get(index),
             _ => None,
         }
     }

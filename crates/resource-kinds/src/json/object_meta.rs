@@ -26,12 +26,12 @@ pub fn decode_object_meta(metadata: &mut Value) -> Result<(), String> {
 /// by name.
 pub fn unknown_object_meta_fields(metadata: &Value) -> Vec<String> {
     let types = ApiTypes::published();
-    let mut found = Vec::new();
+    let mut paths = Vec::new();
     if let Some(structure) = types.structure(OBJECT_META) {
-        unknown(types, structure, metadata, "", &mut found);
+        unknown(types, structure, metadata, "", &mut paths);
     }
-    found.sort_unstable();
-    found
+    paths.sort_unstable();
+    paths
 }
 
 fn unknown(
@@ -39,20 +39,20 @@ fn unknown(
     structure: &Structure,
     value: &Value,
     prefix: &str,
-    found: &mut Vec<String>,
+    paths: &mut Vec<String>,
 ) {
     for (name, value) in value.as_object().into_iter().flatten() {
         let Some(field) = structure.named(name) else {
-            found.push(format!("{prefix}{name}"));
+            paths.push(format!("{prefix}{name}"));
             continue;
         };
         let Some(structure) = types.of_value(field.value) else {
             continue;
         };
-        unknown(types, structure, value, &format!("{prefix}{name}."), found);
+        unknown(types, structure, value, &format!("{prefix}{name}."), paths);
         for (index, element) in value.as_array().into_iter().flatten().enumerate() {
             let prefix = format!("{prefix}{name}[{index}].");
-            unknown(types, structure, element, &prefix, found);
+            unknown(types, structure, element, &prefix, paths);
         }
     }
 }
@@ -179,9 +179,9 @@ mod tests {
             changed,
             ["annotations", "finalizers", "labels", "ownerReferences"]
         );
-        let wanted = json!({"name": "a", "labels": {"b": "c"}, "finalizers": ["a/b"],
+        let expected = json!({"name": "a", "labels": {"b": "c"}, "finalizers": ["a/b"],
             "generation": 3});
-        assert_eq!(metadata, wanted);
+        assert_eq!(metadata, expected);
         assert_eq!(repair_object_meta(&mut metadata), [""; 0]);
     }
 }

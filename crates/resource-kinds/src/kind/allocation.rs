@@ -38,7 +38,7 @@ pub trait Allocating: Send + Sync {
         &self,
         _object: &mut Value,
         _old: Option<&Value>,
-        _taken: &dyn AllocationLookup,
+        _allocated: &dyn AllocationLookup,
     ) -> Result<(), Status> {
         Ok(())
     }

@@ -6,9 +6,9 @@ use super::FieldRead;
 
 /// The default methods are those of most kinds.
 pub trait Deletion: Send + Sync {
-    /// The grace period in seconds; `_asked` is the period in the request. 0 removes the object at once. Only pods
+    /// The grace period in seconds; `_requested` is the period in the request. 0 removes the object at once. Only pods
     /// that run on a node have a grace period.
-    fn grace_seconds(&self, _object: &Value, _asked: Option<i64>) -> i64 {
+    fn grace_seconds(&self, _object: &Value, _requested: Option<i64>) -> i64 {
         0
     }
 

@@ -77,7 +77,7 @@ impl<'a> Words<'a> {
     }
 
     pub fn contains(self, word: &str) -> bool {
-        self.iter().any(|known| known == word)
+        self.iter().any(|item| item == word)
     }
 }
 

@@ -141,8 +141,8 @@ mod tests {
     fn ranges_of_other_sizes_overlap_some() {
         let ranges = ranges("10.244.0.0/22", 24);
         let overlapping = |text: &str| {
-            let found = ranges.overlapping(cidr(text));
-            found.map(|range| range.to_string()).collect::<Vec<_>>()
+            let overlaps = ranges.overlapping(cidr(text));
+            overlaps.map(|range| range.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(overlapping("10.244.1.128/25"), ["10.244.1.0/24"]);
         assert_eq!(

@@ -151,14 +151,14 @@ pub enum Phase {
 /// A condition of a pod; equal texts of many pods are stored once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    said: Arc<Said>,
+    condition_texts: Arc<ConditionTexts>,
     /// `lastTransitionTime`.
     pub since: Option<Timestamp>,
 }
 
 /// The texts of a condition, which are equal for most pods.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Said {
+struct ConditionTexts {
     kind: Text,
     status: Text,
     reason: Option<Text>,
@@ -267,8 +267,8 @@ impl From<&Pod> for PodView {
 impl Labels {
     pub fn get(&self, key: &str) -> Option<&str> {
         // Pods have few labels, and the comparison of texts compares lengths first.
-        let found = self.0.iter().find(|(name, _)| **name == *key);
-        found.map(|(_, value)| &**value)
+        let entry = self.0.iter().find(|(name, _)| **name == *key);
+        entry.map(|(_, value)| &**value)
     }
 
     /// Keys and values, sorted by key.
@@ -280,26 +280,26 @@ impl Labels {
 impl Condition {
     /// A condition without reason and message.
     pub fn new(kind: &str, status: &str, since: Option<Timestamp>) -> Self {
-        let said = Said {
+        let text = ConditionTexts {
             kind: kind.into(),
             status: status.into(),
             reason: None,
             message: None,
         };
         Self {
-            said: Arc::new(said),
+            condition_texts: Arc::new(text),
             since,
         }
     }
 
     /// For instance `Ready`.
     pub fn kind(&self) -> &str {
-        &self.said.kind
+        &self.condition_texts.kind
     }
 
     /// `True`, `False` or `Unknown`.
     pub fn status(&self) -> &str {
-        &self.said.status
+        &self.condition_texts.status
     }
 
     /// Whether its status is `True`.
@@ -309,11 +309,11 @@ impl Condition {
 
     /// A single word.
     pub fn reason(&self) -> Option<&str> {
-        self.said.reason.as_deref()
+        self.condition_texts.reason.as_deref()
     }
 
     pub fn message(&self) -> Option<&str> {
-        self.said.message.as_deref()
+        self.condition_texts.message.as_deref()
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::Error;
 
 use super::spec::SharedSpec;
 use super::text::{Label, OwnerText, PodText};
-use super::{Controller, Deletion, Labels, PodView, Said, Text, spec, status};
+use super::{ConditionTexts, Controller, Deletion, Labels, PodView, Text, spec, status};
 
 /// Number of stored values at which unused values are removed for the first time.
 const SWEEP_AT_MIN: usize = 256;
@@ -26,14 +26,14 @@ const SPECS_MAX: usize = 8;
 pub struct Sharing {
     texts: Pool<str>,
     controllers: Pool<Controller>,
-    said: Pool<Said>,
+    condition_texts: Pool<ConditionTexts>,
     specs: Specs,
 }
 
 /// The specifications of pods, by the UID of the controller.
 #[derive(Debug)]
 struct Specs {
-    of_controllers: BTreeMap<Text, Vec<KnownSpec>>,
+    of_controllers: BTreeMap<Text, Vec<StoredSpec>>,
     sweep_at: usize,
 }
 
@@ -49,12 +49,12 @@ impl Default for Specs {
 impl Specs {
     /// The specifications of one controller. For a new controller, unused specifications of other controllers may be
     /// removed.
-    fn of_controller(&mut self, uid: Text) -> &mut Vec<KnownSpec> {
+    fn of_controller(&mut self, uid: Text) -> &mut Vec<StoredSpec> {
         let all = &mut self.of_controllers;
         if all.len() >= self.sweep_at && !all.contains_key(&uid) {
-            all.retain(|_, known| {
-                known.retain(KnownSpec::is_used);
-                !known.is_empty()
+            all.retain(|_, list| {
+                list.retain(StoredSpec::is_used);
+                !list.is_empty()
             });
             self.sweep_at = SPECS_SWEEP_AT_MIN.max(2 * all.len());
         }
@@ -65,12 +65,12 @@ impl Specs {
 /// The specification of some pods, with the text from which it was decoded. A pod with an equal text has this
 /// specification, which need not be decoded again.
 #[derive(Debug)]
-struct KnownSpec {
+struct StoredSpec {
     text: Box<[u8]>,
     spec: Arc<PodSpec>,
 }
 
-impl KnownSpec {
+impl StoredSpec {
     fn is_used(&self) -> bool {
         Arc::strong_count(&self.spec) > 1
     }
@@ -113,12 +113,12 @@ impl Sharing {
             name,
             ..PodView::default()
         };
-        if let Some(own) = pod.spec {
-            spec::fill(&mut view, self, own)?;
+        if let Some(text) = pod.spec {
+            spec::fill(&mut view, self, text)?;
         }
-        if let Some(own) = pod.status {
-            let own: Option<PodStatus> = object_decoders::from_slice(own)?;
-            status::fill(&mut view, self, own.unwrap_or_default());
+        if let Some(text) = pod.status {
+            let typed: Option<PodStatus> = object_decoders::from_slice(text)?;
+            status::fill(&mut view, self, typed.unwrap_or_default());
         }
         Ok(view)
     }
@@ -136,8 +136,8 @@ impl Sharing {
         }
     }
 
-    pub(super) fn said(&mut self, said: Said) -> Arc<Said> {
-        self.said.share(said)
+    pub(super) fn condition_texts(&mut self, texts: ConditionTexts) -> Arc<ConditionTexts> {
+        self.condition_texts.share(texts)
     }
 
     /// The specification with this text.
@@ -147,23 +147,23 @@ impl Sharing {
         text: Vec<u8>,
     ) -> serde_json::Result<Arc<PodSpec>> {
         let uid = controller.map_or_else(Text::default, |controller| controller.uid.clone());
-        let known = self.specs.of_controller(uid);
-        if let Some(found) = known.iter().find(|known| *known.text == *text) {
-            return Ok(found.spec.clone());
+        let specs = self.specs.of_controller(uid);
+        if let Some(existing) = specs.iter().find(|candidate| *candidate.text == *text) {
+            return Ok(existing.spec.clone());
         }
         let spec: SharedSpec = object_decoders::from_slice(&text)?;
         let spec = PodSpec::from(spec);
         // Members in another order give an equal specification.
-        if let Some(found) = known.iter_mut().find(|known| *known.spec == spec) {
-            found.text = text.into();
-            return Ok(found.spec.clone());
+        if let Some(existing) = specs.iter_mut().find(|candidate| *candidate.spec == spec) {
+            existing.text = text.into();
+            return Ok(existing.spec.clone());
         }
-        known.retain(KnownSpec::is_used);
-        if known.len() >= SPECS_MAX {
-            known.remove(0);
+        specs.retain(StoredSpec::is_used);
+        if specs.len() >= SPECS_MAX {
+            specs.remove(0);
         }
         let spec = Arc::new(spec);
-        known.push(KnownSpec {
+        specs.push(StoredSpec {
             text: text.into(),
             spec: spec.clone(),
         });
@@ -213,8 +213,8 @@ impl<T: ?Sized + Ord> Default for Pool<T> {
 
 impl<T: ?Sized + Ord> Pool<T> {
     fn share(&mut self, value: impl Borrow<T> + Into<Arc<T>>) -> Arc<T> {
-        if let Some(known) = self.values.get(value.borrow()) {
-            return known.clone();
+        if let Some(existing) = self.values.get(value.borrow()) {
+            return existing.clone();
         }
         if self.values.len() >= self.sweep_at {
             self.values.retain(|value| Arc::strong_count(value) > 1);
@@ -317,8 +317,8 @@ mod tests {
             let controller = |view: &PodView| view.controller.clone().expect("a controller");
             assert!(Arc::ptr_eq(&controller(view), &controller(&views[0])));
             assert!(Arc::ptr_eq(
-                &view.conditions[0].said,
-                &views[0].conditions[0].said
+                &view.conditions[0].condition_texts,
+                &views[0].conditions[0].condition_texts
             ));
             assert!(Arc::ptr_eq(
                 view.hostname.as_ref().expect("a name"),
@@ -379,7 +379,7 @@ mod tests {
     #[test]
     fn what_nobody_has_is_forgotten() {
         let mut sharing = Sharing::default();
-        let kept = sharing.pod(&pod(0, Value::Null));
+        let view = sharing.pod(&pod(0, Value::Null));
         for number in 0..4 * SWEEP_AT_MIN {
             let change = json!({
                 "/metadata/labels/app": format!("app-{number}"),
@@ -392,7 +392,7 @@ mod tests {
         assert!(sharing.controllers.values.len() <= 2 * SWEEP_AT_MIN);
         assert!(sharing.specs.of_controllers.len() <= 2 * SPECS_SWEEP_AT_MIN);
         assert!(Arc::ptr_eq(
-            &kept.spec,
+            &view.spec,
             &sharing.pod(&pod(2, Value::Null)).spec
         ));
     }

@@ -95,8 +95,8 @@ fn metadata<'t>(cursor: &mut Cursor<'t>) -> Result<MetadataText<'t>, SyntaxError
             b"generation" => metadata.generation = number(cursor)?,
             b"labels" => metadata.labels = strings_by_key(cursor, |_| true)?,
             b"annotations" => {
-                let is_seen = |key: &str| super::ANNOTATIONS.contains(&key);
-                metadata.annotations = strings_by_key(cursor, is_seen)?;
+                let is_decisive = |key: &str| super::ANNOTATIONS.contains(&key);
+                metadata.annotations = strings_by_key(cursor, is_decisive)?;
             }
             b"ownerReferences" => metadata.controller = controller(cursor)?,
             b"finalizers" => {
@@ -118,7 +118,7 @@ fn metadata<'t>(cursor: &mut Cursor<'t>) -> Result<MetadataText<'t>, SyntaxError
 
 /// The owner reference with `controller: true`.
 fn controller<'t>(cursor: &mut Cursor<'t>) -> Result<Option<OwnerText<'t>>, SyntaxError> {
-    let mut found = None;
+    let mut controlling = None;
     let mut all = array(cursor)?;
     while let Some(owners) = &mut all
         && owners.next(cursor)?
@@ -135,9 +135,9 @@ fn controller<'t>(cursor: &mut Cursor<'t>) -> Result<Option<OwnerText<'t>>, Synt
                 _ => drop(cursor.skip()?),
             }
         }
-        found = found.or(Some(owner).filter(|owner| owner.controller));
+        controlling = controlling.or(Some(owner).filter(|owner| owner.controller));
     }
-    Ok(found)
+    Ok(controlling)
 }
 
 fn spec<'t>(cursor: &mut Cursor<'t>) -> Result<Option<SpecText<'t>>, SyntaxError> {
@@ -361,7 +361,7 @@ fn number(cursor: &mut Cursor<'_>) -> Result<Option<i64>, SyntaxError> {
 /// The members of an object of strings that match, sorted by key.
 fn strings_by_key<'t>(
     cursor: &mut Cursor<'t>,
-    is_wanted: impl Fn(&str) -> bool,
+    is_match: impl Fn(&str) -> bool,
 ) -> Result<Vec<Label<'t>>, SyntaxError> {
     let mut all = Vec::new();
     let Some(mut members) = object(cursor)? else {
@@ -369,7 +369,7 @@ fn strings_by_key<'t>(
     };
     while let Some(key) = members.next_key(cursor)? {
         let key = key.decode()?;
-        match is_wanted(&key) {
+        match is_match(&key) {
             true => all.push((key, string(cursor)?)),
             false => drop(cursor.skip()?),
         }

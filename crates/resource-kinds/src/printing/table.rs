@@ -81,13 +81,13 @@ pub(crate) fn access_modes(modes: &Value) -> String {
         ("ReadWriteMany", "RWX"),
         ("ReadWriteOncePod", "RWOP"),
     ];
-    let given = |mode: &str| {
+    let has_mode = |mode: &str| {
         let list = modes.as_array().map_or(&[][..], Vec::as_slice);
         list.iter().any(|m| m.as_str() == Some(mode))
     };
     let short: Vec<&str> = order
         .iter()
-        .filter(|(mode, _)| given(mode))
+        .filter(|(mode, _)| has_mode(mode))
         .map(|(_, short)| *short)
         .collect();
     short.join(",")

@@ -24,8 +24,8 @@ impl LimitedResource {
     /// Reads an element of `limitedResources`. Records unknown fields, wrong types and values that would never limit
     /// anything.
     pub fn read(value: &Value, at: &FieldPath, errors: &mut Vec<FieldError>) -> Self {
-        let known = ["apiGroup", "resource", "matchContains", "matchScopes"];
-        only(value, &known, at, errors);
+        let supported = ["apiGroup", "resource", "matchContains", "matchScopes"];
+        only(value, &supported, at, errors);
         let plural = text(value, "resource", at, errors);
         if plural.is_empty() {
             errors.push(FieldError::required(&at.child("resource"), ""));
@@ -66,10 +66,10 @@ pub fn check_cover<'q>(
     if !is_more(&usage, old.map(|old| of(group, plural, old)).as_ref()) {
         return Ok(());
     }
-    let own = limited
+    let relevant = limited
         .iter()
         .filter(|one| (one.group.as_str(), one.plural.as_str()) == (group, plural));
-    let parts: Vec<&String> = own.flat_map(|one| &one.amounts).collect();
+    let parts: Vec<&String> = relevant.flat_map(|one| &one.amounts).collect();
     let is_limited = |name: &str| parts.iter().any(|part| name.contains(part.as_str()));
     let mut uncovered: BTreeSet<&str> = usage
         .iter()
@@ -97,7 +97,7 @@ pub fn check_cover<'q>(
         .iter()
         .flat_map(|one| &one.scopes)
         .filter(|term| is_matched(term, (group, plural), new) && !covered.contains(scope_of(term)))
-        .map(shown)
+        .map(printed)
         .collect();
     if uncovered.is_empty() {
         return Ok(());
@@ -144,7 +144,7 @@ fn scopes_for<'q>(quota: &'q Value, kind: (&str, &str), object: &Value) -> Vec<&
 }
 
 /// A term in the format of upstream's messages: `{PriorityClass In [a b]}`.
-fn shown(term: &Value) -> String {
+fn printed(term: &Value) -> String {
     let values = list(&term["values"]).iter().filter_map(Value::as_str);
     let values: Vec<&str> = values.collect();
     let operator = term["operator"].as_str().unwrap_or_default();
@@ -274,7 +274,7 @@ mod tests {
     // findings-2 S46
     #[test]
     fn a_limit_that_would_never_apply_is_refused() {
-        for (value, wanted) in [
+        for (value, expected) in [
             (json!({}), "a[0].resource: Required value"),
             (json!([]), "a[0]: Invalid value: []: must be an object"),
             (
@@ -308,7 +308,7 @@ mod tests {
             let errors = read(value.clone()).unwrap_err();
             let starts = errors
                 .first()
-                .is_some_and(|error| error.starts_with(wanted));
+                .is_some_and(|error| error.starts_with(expected));
             assert!(starts, "{value}: {errors:?}");
         }
     }

@@ -107,17 +107,17 @@ fn claim(object: &Value, used: &mut Amounts) {
     let spec = &object["spec"];
     let storage = |amounts: &Value| Quantity::from_json(&amounts["storage"]).unwrap_or_default();
     // A larger size that the driver already provides counts, even if the claim no longer requests it.
-    let asked = storage(&spec["resources"]["requests"]);
-    let asked = asked.max(storage(&object["status"]["allocatedResources"]));
+    let requested = storage(&spec["resources"]["requests"]);
+    let requested = requested.max(storage(&object["status"]["allocatedResources"]));
     add(used, "persistentvolumeclaims", &one());
-    add(used, "requests.storage", &asked);
+    add(used, "requests.storage", &requested);
     if let Some(class) = spec["storageClassName"]
         .as_str()
         .filter(|class| !class.is_empty())
     {
         let prefix = format!("{class}.storageclass.storage.k8s.io");
         add(used, &format!("{prefix}/persistentvolumeclaims"), &one());
-        add(used, &format!("{prefix}/requests.storage"), &asked);
+        add(used, &format!("{prefix}/requests.storage"), &requested);
     }
 }
 
@@ -246,10 +246,10 @@ pub fn count<'o>(
             add(&mut used, &name, &amount);
         }
     }
-    json!({"hard": quota["spec"]["hard"], "used": shown(&used)})
+    json!({"hard": quota["spec"]["hard"], "used": printed(&used)})
 }
 
-fn shown(amounts: &Amounts) -> Value {
+fn printed(amounts: &Amounts) -> Value {
     let amounts = amounts.iter();
     amounts
         .map(|(name, amount)| (name.clone(), json!(amount.to_string())))
@@ -275,7 +275,7 @@ pub fn charge(
     }
     let (before, after) = (used_of(quota, kind, old), used_of(quota, kind, new));
     // A status update reports amounts that exist already: they count, but cannot be refused.
-    let asked = old.is_none_or(|old| new.is_some_and(|new| old["spec"] != new["spec"]));
+    let is_requested = old.is_none_or(|old| new.is_some_and(|new| old["spec"] != new["spec"]));
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let amount = |amounts: &Amounts, name: &str| amounts.get(name).copied().unwrap_or_default();
     let status = |part: &str, name: &str| {
@@ -290,7 +290,7 @@ pub fn charge(
         }
         let used = status("used", resource).plus(&more);
         let hard = Quantity::from_json(&quota["spec"]["hard"][resource]).unwrap_or_default();
-        if asked && !more.is_negative() && used > hard {
+        if is_requested && !more.is_negative() && used > hard {
             exceeded.note(resource, &more, &status("used", resource), &hard);
         }
         // The usage is never negative, whatever was counted before.
@@ -520,8 +520,8 @@ mod tests {
         ] {
             scoped["spec"]["scopeSelector"] = json!({"matchExpressions": [
                 {"scopeName": "VolumeAttributesClass", "operator": operator, "values": values}]});
-            let found = [&plain, &gold, &leaving].map(|one| refused(&scoped, one));
-            assert_eq!(found, expected, "{operator}");
+            let errors = [&plain, &gold, &leaving].map(|one| refused(&scoped, one));
+            assert_eq!(errors, expected, "{operator}");
         }
     }
 
@@ -536,8 +536,8 @@ mod tests {
         let now = quota(json!({"cpu": "1"}), json!({"cpu": "1"}));
         let grown = charge(&now, PODS, Some(&with("1", "1")), Some(&with("1", "2")));
         assert_eq!(grown.unwrap().unwrap()["status"]["used"]["cpu"], "2");
-        let asked = charge(&now, PODS, Some(&with("1", "1")), Some(&with("2", "1")));
-        assert!(asked.unwrap_err().starts_with("exceeded quota"));
+        let changed = charge(&now, PODS, Some(&with("1", "1")), Some(&with("2", "1")));
+        assert!(changed.unwrap_err().starts_with("exceeded quota"));
     }
 
     #[test]

@@ -54,12 +54,12 @@ fn with_overhead(pod: &Value, side: RequestsOrLimits) -> Amounts {
 /// The maximum amounts that a pod's containers use at once. If the status is null, only the specification counts.
 pub(crate) fn together(spec: &Value, status: &Value, side: RequestsOrLimits) -> Amounts {
     let resizing = Resizing::of(status);
-    let asked = |holder: &Value| amounts(&holder["resources"][side.field()]);
-    let held = |container: &Value| {
+    let requested = |holder: &Value| amounts(&holder["resources"][side.field()]);
+    let allocated = |container: &Value| {
         let lists = ["containerStatuses", "initContainerStatuses"];
         let mut all = lists.into_iter().flat_map(|field| list(&status[field]));
         let of_it = all.find(|one| one["name"] == container["name"]);
-        resizing.larger(asked(container), of_it.unwrap_or(&Value::Null), side)
+        resizing.larger(requested(container), of_it.unwrap_or(&Value::Null), side)
     };
     let sum = |mut left: Amounts, right: &Amounts| {
         for (name, amount) in right {
@@ -67,20 +67,20 @@ pub(crate) fn together(spec: &Value, status: &Value, side: RequestsOrLimits) -> 
         }
         left
     };
-    let mut beside = Amounts::new();
+    let mut concurrent = Amounts::new();
     let mut peak = Amounts::new();
     for container in list(&spec["initContainers"]) {
         if container["restartPolicy"] == "Always" {
-            beside = sum(beside, &held(container));
+            concurrent = sum(concurrent, &allocated(container));
         } else {
-            raise(&mut peak, sum(beside.clone(), &asked(container)));
+            raise(&mut peak, sum(concurrent.clone(), &requested(container)));
         }
     }
     let containers = list(&spec["containers"]).iter();
-    let running = containers.fold(beside, |all, container| sum(all, &held(container)));
+    let running = containers.fold(concurrent, |all, container| sum(all, &allocated(container)));
     raise(&mut peak, running);
     // Pod-level resources replace the sum over the containers.
-    let of_pod = asked(spec);
+    let of_pod = requested(spec);
     let names: Vec<String> = of_pod.keys().cloned().collect();
     let mut of_pod = resizing.larger(of_pod, status, side);
     for name in names {
@@ -109,12 +109,12 @@ impl Resizing {
     }
 
     /// The larger of the requested and the applied amounts; a status without applied amounts is ignored.
-    fn larger(self, asked: Amounts, status: &Value, side: RequestsOrLimits) -> Amounts {
+    fn larger(self, requested: Amounts, status: &Value, side: RequestsOrLimits) -> Amounts {
         if !status["resources"].is_object() {
-            return asked;
+            return requested;
         }
         let mut larger = match self {
-            Self::Possible => asked,
+            Self::Possible => requested,
             Self::Infeasible => Amounts::new(),
         };
         raise(&mut larger, amounts(&status["resources"][side.field()]));
@@ -126,9 +126,9 @@ impl Resizing {
 }
 
 /// The amounts of a list, by resource; amounts that cannot be parsed are skipped.
-pub(crate) fn amounts(given: &Value) -> Amounts {
-    let given = given.as_object().into_iter().flatten();
-    given
+pub(crate) fn amounts(list: &Value) -> Amounts {
+    let entries = list.as_object().into_iter().flatten();
+    entries
         .filter_map(|(name, amount)| Some((name.clone(), Quantity::from_json(amount).ok()?)))
         .collect()
 }
@@ -178,10 +178,10 @@ mod tests {
     /// kubectl.md 6.7
     #[test]
     fn while_resources_change_the_larger_count() {
-        let resized = |asked: &str, allocated: &str, actual: &str, why: &str| {
+        let resized = |requested: &str, allocated: &str, actual: &str, why: &str| {
             json!({
                 "spec": {"containers": [{"name": "c", "resources":
-                    {"requests": {"cpu": asked}, "limits": {"cpu": asked}}}]},
+                    {"requests": {"cpu": requested}, "limits": {"cpu": requested}}}]},
                 "status": {
                     "containerStatuses": [{"name": "c",
                         "allocatedResources": {"cpu": allocated},
@@ -199,8 +199,8 @@ mod tests {
             // An infeasible request does not count.
             (("4", "2", "1", "Infeasible"), ("2", "1")),
         ];
-        for ((asked, allocated, actual, why), (requests, limits)) in cases {
-            let pod = resized(asked, allocated, actual, why);
+        for ((requested, allocated, actual, why), (requests, limits)) in cases {
+            let pod = resized(requested, allocated, actual, why);
             assert_eq!(used(&pod, "requests.cpu"), requests, "{pod}");
             assert_eq!(used(&pod, "limits.cpu"), limits, "{pod}");
         }

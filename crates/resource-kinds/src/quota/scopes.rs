@@ -145,7 +145,7 @@ fn is_standard(scope: &str) -> bool {
 
 /// The limited amounts to which a scope does not apply.
 fn misfits<'h>(scope: &str, hard: &[&'h str]) -> Vec<&'h str> {
-    let is_known = |name: &str| {
+    let is_supported = |name: &str| {
         COMPUTE.contains(&name) || OF_CLAIMS.contains(&name) || STANDARD.contains(&name)
     };
     let fits = |name: &str| match scope {
@@ -155,8 +155,8 @@ fn misfits<'h>(scope: &str, hard: &[&'h str]) -> Vec<&'h str> {
         // An unsupported scope is reported separately.
         _ => true,
     };
-    let known = hard.iter().copied().filter(|name| is_known(name));
-    known.filter(|name| !fits(name)).collect()
+    let supported = hard.iter().copied().filter(|name| is_supported(name));
+    supported.filter(|name| !fits(name)).collect()
 }
 
 fn conflicts(named: &[&str], at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {

@@ -55,8 +55,8 @@ pub(crate) fn validate_spec(spec: &Field<'_, '_>) -> Vec<FieldError> {
     errors.extend(metadata::label_selector(&spec.get("selector")));
     // As upstream, the path does not contain `requests`.
     let resources = spec.get("resources");
-    let place = resources.get_key("storage");
-    let amount = place.with(spec.get_path("resources.requests.storage").value);
+    let storage = resources.get_key("storage");
+    let amount = storage.with(spec.get_path("resources.requests.storage").value);
     if amount.is_set() {
         let quantity = Quantity::from_json(amount.value).unwrap_or_default();
         if quantity.is_zero() || quantity.is_negative() {

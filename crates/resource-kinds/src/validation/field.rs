@@ -8,14 +8,14 @@ use serde_json::{Map, Value};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'a, 'p> {
     pub(crate) value: &'a Value,
-    place: Place<'p>,
+    chain: PathChain<'p>,
 }
 
 /// The path of a field, from the inner field to the outer field. Most fields are valid, so the text is only built for
 /// an error.
 #[derive(Clone, Copy, Debug)]
-struct Place<'p> {
-    of: Option<&'p Place<'p>>,
+struct PathChain<'p> {
+    of: Option<&'p PathChain<'p>>,
     step: Step<'p>,
 }
 
@@ -30,9 +30,9 @@ enum Step<'p> {
     Index(usize),
 }
 
-impl Place<'_> {
+impl PathChain<'_> {
     fn path(&self) -> FieldPath {
-        let of = self.of.map_or_else(FieldPath::default, Place::path);
+        let of = self.of.map_or_else(FieldPath::default, PathChain::path);
         match self.step {
             Step::Whole => of,
             Step::Names(names) => of.child(names),
@@ -47,7 +47,7 @@ impl<'a, 'p> Field<'a, 'p> {
     pub(crate) fn root(value: &'a Value) -> Self {
         Self {
             value,
-            place: Place {
+            chain: PathChain {
                 of: None,
                 step: Step::Whole,
             },
@@ -58,7 +58,7 @@ impl<'a, 'p> Field<'a, 'p> {
     pub(crate) fn of(object: &'a Value, names: &'p str) -> Self {
         Self {
             value: descend(object, names),
-            place: Place {
+            chain: PathChain {
                 of: None,
                 step: Step::Names(names),
             },
@@ -69,13 +69,13 @@ impl<'a, 'p> Field<'a, 'p> {
     pub(crate) fn with<'b>(&self, value: &'b Value) -> Field<'b, 'p> {
         Field {
             value,
-            place: self.place,
+            chain: self.chain,
         }
     }
 
     /// The path, for an error message.
     pub(crate) fn path(&self) -> FieldPath {
-        self.place.path()
+        self.chain.path()
     }
 
     pub(crate) fn get<'s>(&'s self, name: &'s str) -> Field<'a, 's> {
@@ -96,8 +96,8 @@ impl<'a, 'p> Field<'a, 'p> {
     fn within<'s>(&'s self, step: Step<'s>, value: &'a Value) -> Field<'a, 's> {
         Field {
             value,
-            place: Place {
-                of: Some(&self.place),
+            chain: PathChain {
+                of: Some(&self.chain),
                 step,
             },
         }

@@ -161,11 +161,11 @@ pub(crate) fn label_selector(selector: &Field<'_, '_>) -> Vec<FieldError> {
 
 /// The duplicates in a list, by one of their fields.
 pub(crate) fn duplicates(list: &Field<'_, '_>, field: &str) -> Vec<FieldError> {
-    let mut seen = TextSet::default();
+    let mut values = TextSet::default();
     let mut errors = Vec::new();
     for item in list.items() {
         let at = item.get_path(field);
-        if !at.text().is_empty() && !seen.insert(at.text()) {
+        if !at.text().is_empty() && !values.insert(at.text()) {
             errors.push(at.duplicate());
         }
     }

@@ -106,8 +106,8 @@ pub const OWN: &[OwnAnnotation] = &[
 /// accepted.
 pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let before = |at: &Field<'_, '_>, key: &str| {
-        let same_place = old.and_then(|old| old.pointer(&pointer(&at.path())));
-        same_place
+        let at_same_path = old.and_then(|old| old.pointer(&pointer(&at.path())));
+        at_same_path
             .is_some_and(|map| map.get(key) == Some(at.value.get(key).unwrap_or(&Value::Null)))
     };
     let mut errors = Vec::new();
@@ -146,18 +146,21 @@ fn pointer(path: &FieldPath) -> String {
 }
 
 fn wrong(kind: &str, key: &str, value: &Field<'_, '_>) -> Option<FieldError> {
-    let Some(known) = OWN.iter().find(|own| own.name == key) else {
+    let Some(annotation) = OWN.iter().find(|definition| definition.name == key) else {
         return Some(FieldError::invalid(
             &value.path(),
             key,
             unknown(kind, "no such annotation"),
         ));
     };
-    if !known.kinds.contains(&kind) {
-        let detail = unknown(kind, &format!("it is for a {}", known.kinds.join(" or a ")));
+    if !annotation.kinds.contains(&kind) {
+        let detail = unknown(
+            kind,
+            &format!("it is for a {}", annotation.kinds.join(" or a ")),
+        );
         return Some(FieldError::invalid(&value.path(), key, detail));
     }
-    match known.values {
+    match annotation.values {
         Values::Words(words) if words.contains(&value.text()) => None,
         Values::Words(words) => Some(value.not_supported(words)),
         Values::Number { min, max } => {
@@ -174,8 +177,8 @@ fn wrong(kind: &str, key: &str, value: &Field<'_, '_>) -> Option<FieldError> {
 fn unknown(kind: &str, why: &str) -> String {
     let allowed: Vec<String> = OWN
         .iter()
-        .filter(|own| own.kinds.contains(&kind))
-        .map(|own| format!("{} ({})", own.name, own.values))
+        .filter(|annotation| annotation.kinds.contains(&kind))
+        .map(|annotation| format!("{} ({})", annotation.name, annotation.values))
         .collect();
     if allowed.is_empty() {
         format!("{why}; a {kind} may have none that begins with {OWN_PREFIX}")
@@ -214,27 +217,45 @@ mod tests {
 
     #[test]
     fn every_annotation_has_values_that_are_taken_and_others_that_are_not() {
-        for own in OWN {
-            let (good, bad) = match own.values {
+        for annotation in OWN {
+            let (good, bad) = match annotation.values {
                 Values::Words(words) => (words.to_vec(), ["", "replace", "Replace ", "1"]),
                 Values::Number { min, max } => {
-                    let (low, high) = (on_a_set(own.name, &min.to_string()), max.to_string());
-                    assert!(low.is_empty(), "{}", own.name);
-                    assert!(on_a_set(own.name, &high).is_empty(), "{}", own.name);
+                    let (low, high) =
+                        (on_a_set(annotation.name, &min.to_string()), max.to_string());
+                    assert!(low.is_empty(), "{}", annotation.name);
+                    assert!(
+                        on_a_set(annotation.name, &high).is_empty(),
+                        "{}",
+                        annotation.name
+                    );
                     (vec!["600"], ["", "0", "+1", "10s"])
                 }
             };
-            assert!(own.kinds == ["StatefulSet"], "{}", own.name);
-            let is_taken = || on_a_set(own.name, own.default).is_empty();
-            assert!(own.default == "none" || is_taken(), "{}", own.name);
+            assert!(annotation.kinds == ["StatefulSet"], "{}", annotation.name);
+            let is_accepted = || on_a_set(annotation.name, annotation.default).is_empty();
+            assert!(
+                annotation.default == "none" || is_accepted(),
+                "{}",
+                annotation.name
+            );
             for value in good {
-                assert!(on_a_set(own.name, value).is_empty(), "{} {value}", own.name);
+                assert!(
+                    on_a_set(annotation.name, value).is_empty(),
+                    "{} {value}",
+                    annotation.name
+                );
             }
             for value in bad {
-                assert_eq!(on_a_set(own.name, value).len(), 1, "{} {value}", own.name);
+                assert_eq!(
+                    on_a_set(annotation.name, value).len(),
+                    1,
+                    "{} {value}",
+                    annotation.name
+                );
             }
         }
-        assert!(OWN.is_sorted_by_key(|own| own.name));
+        assert!(OWN.is_sorted_by_key(|annotation| annotation.name));
     }
 
     #[test]
@@ -335,14 +356,15 @@ mod tests {
         let document = include_str!("../../../../docs/annotations.md");
         let rows: Vec<String> = OWN
             .iter()
-            .map(|own| {
-                let kinds = own.kinds.join(", ");
-                let values = own.values.to_string().replace(" or ", "`, `");
-                let (name, default, purpose) = (own.name, own.default, own.purpose);
+            .map(|annotation| {
+                let kinds = annotation.kinds.join(", ");
+                let values = annotation.values.to_string().replace(" or ", "`, `");
+                let (name, default, purpose) =
+                    (annotation.name, annotation.default, annotation.purpose);
                 format!("| `{name}` | {kinds} | `{values}` | `{default}` | {purpose} |")
             })
             .collect();
-        let shown: Vec<&str> = document.lines().filter(|l| l.starts_with("| `")).collect();
-        assert_eq!(shown, rows);
+        let lines: Vec<&str> = document.lines().filter(|l| l.starts_with("| `")).collect();
+        assert_eq!(lines, rows);
     }
 }

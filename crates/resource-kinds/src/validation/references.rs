@@ -55,8 +55,8 @@ pub(crate) fn field_reference(at: &Field<'_, '_>, allowed: &[&str], errors: &mut
         .strip_suffix("']")
         .and_then(|text| text.split_once("['"));
     let Some((map, key)) = keyed else {
-        let known = ENV_FIELDS.contains(&path.text()) || OTHER_FIELDS.contains(&path.text());
-        if !known {
+        let is_supported = ENV_FIELDS.contains(&path.text()) || OTHER_FIELDS.contains(&path.text());
+        if !is_supported {
             errors.push(unknown_field(&path, "not supported"));
         } else if !allowed.contains(&path.text()) {
             errors.push(path.not_supported(allowed));

@@ -43,13 +43,19 @@ mod tests {
     #[test]
     fn each_text_is_new_once_however_many_there_are() {
         let texts: Vec<String> = (0..3 * SEARCHED_MAX).map(|n| n.to_string()).collect();
-        let mut seen = TextSet::default();
+        let mut texts_so_far = TextSet::default();
         for (count, text) in texts.iter().enumerate() {
-            assert!(!seen.contains(text) && seen.insert(text), "{text}");
-            for (place, other) in texts.iter().enumerate() {
-                assert_eq!(seen.contains(other), place <= count);
+            assert!(
+                !texts_so_far.contains(text) && texts_so_far.insert(text),
+                "{text}"
+            );
+            for (index, other) in texts.iter().enumerate() {
+                assert_eq!(texts_so_far.contains(other), index <= count);
             }
-            assert!(!seen.insert(text) && !seen.insert("0"), "{text}");
+            assert!(
+                !texts_so_far.insert(text) && !texts_so_far.insert("0"),
+                "{text}"
+            );
         }
     }
 }

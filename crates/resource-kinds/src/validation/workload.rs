@@ -170,9 +170,9 @@ pub(crate) fn check_template_for(
     let template = spec.get("template");
     let restart = template.get_path("spec.restartPolicy");
     if whole {
-        let found = pod_template::validate_template(&template, claims).into_iter();
+        let template_errors = pod_template::validate_template(&template, claims).into_iter();
         // An invalid restart policy is reported below, with the values that the kind allows.
-        errors.extend(found.filter(|error| error.field != restart.path()));
+        errors.extend(template_errors.filter(|error| error.field != restart.path()));
     }
     if !restart_policies.contains(&restart.text()) {
         errors.push(restart.not_supported(restart_policies));

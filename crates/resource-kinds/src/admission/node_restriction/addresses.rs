@@ -79,10 +79,10 @@ fn owner(write: &Write<'_>, address: IpAddr) -> Option<String> {
     let source = write.cluster.source().map(|source| source.to_canonical());
     // Components in the server's process have no source address; other programs on its machine may have a loopback
     // address.
-    let is_beside_server = source.is_none_or(|source| source.is_loopback());
+    let is_on_server = source.is_none_or(|source| source.is_loopback());
     match special(address) {
         // The only node of a machine without a network reports a loopback address.
-        Some(SpecialAddress::Loopback) if is_beside_server => return None,
+        Some(SpecialAddress::Loopback) if is_on_server => return None,
         Some(special) => return Some(format!("no host's ({special})")),
         None => {}
     }
@@ -94,7 +94,7 @@ fn owner(write: &Write<'_>, address: IpAddr) -> Option<String> {
     });
     // The only node of a machine without a network reports its own address towards its pods.
     let is_own = |node: &Value| node["metadata"]["name"] == write.node;
-    if pods.is_some_and(|node| !(is_beside_server && is_own(node))) {
+    if pods.is_some_and(|node| !(is_on_server && is_own(node))) {
         return Some("in a range of pods".to_owned());
     }
     let services = write.cluster.list("networking.k8s.io", "servicecidrs", "");
@@ -114,7 +114,7 @@ fn owner(write: &Write<'_>, address: IpAddr) -> Option<String> {
         let name = other["metadata"]["name"].as_str().unwrap_or_default();
         return Some(format!("the address of node {name:?}"));
     }
-    (is_server(write, address) && !is_source && !is_beside_server)
+    (is_server(write, address) && !is_source && !is_on_server)
         .then(|| "the address of a server".to_owned())
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::well_known::labels::HOSTNAME;
 
 /// The labels under Kubernetes' domains that a node may set.
-const OWN: [&str; 10] = [
+const ALLOWED: [&str; 10] = [
     "beta.kubernetes.io/arch",
     "beta.kubernetes.io/instance-type",
     "beta.kubernetes.io/os",
@@ -53,7 +53,7 @@ fn is_own(key: &str) -> bool {
     }
     let of_kubernetes = within("kubernetes.io") || within("k8s.io");
     !of_kubernetes
-        || OWN.contains(&key)
+        || ALLOWED.contains(&key)
         || within("kubelet.kubernetes.io")
         || within("node.kubernetes.io")
 }

@@ -240,12 +240,12 @@ fn certificate(write: &Write<'_>) -> RestrictionResult {
     if write.request.operation != Operation::Create || !of_nodes {
         return Ok(());
     }
-    let asked = Request::of(&spec["request"]);
-    let asked =
-        asked.map_err(|error| RestrictionRefusal::from(format!("unable to parse csr: {error}")))?;
-    let wanted = write.request.user;
-    require(asked.common_name == wanted, || {
-        format!("can only create a node CSR with CN={wanted}")
+    let request = Request::of(&spec["request"]);
+    let request = request
+        .map_err(|error| RestrictionRefusal::from(format!("unable to parse csr: {error}")))?;
+    let user = write.request.user;
+    require(request.common_name == user, || {
+        format!("can only create a node CSR with CN={user}")
     })
 }
 
@@ -256,6 +256,6 @@ fn found(
     namespace: &str,
     name: &str,
 ) -> Result<Arc<Value>, RestrictionRefusal> {
-    let found = write.cluster.get("", plural, namespace, name);
-    found.ok_or_else(|| RestrictionRefusal::Missing(Status::not_found("", plural, name)))
+    let object = write.cluster.get("", plural, namespace, name);
+    object.ok_or_else(|| RestrictionRefusal::Missing(Status::not_found("", plural, name)))
 }

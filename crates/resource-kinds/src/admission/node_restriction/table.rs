@@ -84,8 +84,8 @@ fn is_admitted(
     let objects = ["n1", "n2"]
         .into_iter()
         .fold(Objects::default(), |objects, node| {
-            let own = json!({"metadata": {"name": node, "uid": node}});
-            objects.with("nodes", own)
+            let own_node = json!({"metadata": {"name": node, "uid": node}});
+            objects.with("nodes", own_node)
         })
         .with("pods", old.clone());
     let write = AdmissionRequest {
@@ -110,9 +110,9 @@ fn a_node_writes_what_the_table_says() {
                 // A claim has no node; the authoriser decides which claims a node may write.
                 let by_authoriser = resource == "persistentvolumeclaims"
                     || (resource == "resourceslices" && operation == Update);
-                let own = node == "n1" || by_authoriser;
+                let is_owner = node == "n1" || by_authoriser;
                 let expected = match may {
-                    May::Own(operations) => own && operations.contains(&operation),
+                    May::Own(operations) => is_owner && operations.contains(&operation),
                     May::Unknown => true,
                 };
                 let at = (group, resource, part, namespace);

@@ -70,8 +70,8 @@ fn of_pod(write: &Write<'_>) -> RestrictionResult {
 }
 
 fn audience(write: &Write<'_>, pod: &Value) -> RestrictionResult {
-    let asked = write.object["spec"]["audiences"].as_array();
-    let audience = match asked.map_or(&[][..], Vec::as_slice) {
+    let requested = write.object["spec"]["audiences"].as_array();
+    let audience = match requested.map_or(&[][..], Vec::as_slice) {
         [] => "",
         [one] => one.as_str().unwrap_or_default(),
         _ => return refuse("node may only request 0 or 1 audiences"),
@@ -116,9 +116,9 @@ fn is_of_driver(write: &Write<'_>, pod: &Value, audience: &str) -> bool {
         let group = "storage.k8s.io";
         let driver = write.cluster.get(group, "csidrivers", "", &driver);
         driver.is_some_and(|driver| {
-            let asked = driver["spec"]["tokenRequests"].as_array();
-            let mut asked = asked.into_iter().flatten();
-            asked.any(|request| request["audience"].as_str().unwrap_or_default() == audience)
+            let requested = driver["spec"]["tokenRequests"].as_array();
+            let mut requested = requested.into_iter().flatten();
+            requested.any(|request| request["audience"].as_str().unwrap_or_default() == audience)
         })
     })
 }

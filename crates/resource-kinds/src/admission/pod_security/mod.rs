@@ -69,9 +69,9 @@ impl Standard {
             }
             Some(value)
         };
-        let known = |text: &str| matches!(text, "privileged" | "baseline" | "restricted");
+        let is_level = |text: &str| matches!(text, "privileged" | "baseline" | "restricted");
         let why = "must be one of privileged, baseline, restricted";
-        let level = label(mode.level, why, &known);
+        let level = label(mode.level, why, &is_level);
         let why = "must be \"latest\" or \"v1.x\"";
         let version = label(mode.version, why, &is_version);
         let level = match level {
@@ -238,7 +238,7 @@ fn template<'o>(request: &AdmissionRequest<'_>, object: &'o Value) -> Option<&'o
     if !request.subresource.is_empty() || request.operation == Operation::Delete {
         return None;
     }
-    let found = match (request.group, request.plural) {
+    let pod = match (request.group, request.plural) {
         ("apps", "deployments" | "statefulsets" | "daemonsets" | "replicasets")
         | ("", "replicationcontrollers")
         | ("batch", "jobs") => &object["spec"]["template"],
@@ -246,7 +246,7 @@ fn template<'o>(request: &AdmissionRequest<'_>, object: &'o Value) -> Option<&'o
         ("", "podtemplates") => &object["template"],
         _ => return None,
     };
-    found.is_object().then_some(found)
+    pod.is_object().then_some(pod)
 }
 
 /// Refuses labels that cannot be parsed, unless the stored namespace has them already.
@@ -275,36 +275,36 @@ fn existing(
     }
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let pods = cluster.list("", "pods", name);
-    let mut found: Vec<(String, String, usize)> = Vec::new();
+    let mut violations: Vec<(String, String, usize)> = Vec::new();
     for pod in pods.iter().take(PODS_MAX) {
         let reasons: Vec<&str> = new.violations(pod).iter().map(|one| one.reason).collect();
         if reasons.is_empty() {
             continue;
         }
         let reasons = reasons.join(", ");
-        match found.iter_mut().find(|(_, same, _)| *same == reasons) {
+        match violations.iter_mut().find(|(_, same, _)| *same == reasons) {
             Some((_, _, count)) => *count += 1,
             None => {
                 let first = pod["metadata"]["name"].as_str().unwrap_or_default();
-                found.push((first.to_owned(), reasons, 1));
+                violations.push((first.to_owned(), reasons, 1));
             }
         }
     }
-    let mut said = Vec::new();
+    let mut warnings = Vec::new();
     if pods.len() > PODS_MAX {
-        said.push(format!(
+        warnings.push(format!(
             "new PodSecurity enforce level only checked against the first {PODS_MAX} of {} \
              existing pods",
             pods.len()
         ));
     }
-    if !found.is_empty() {
+    if !violations.is_empty() {
         let level = json!(new.to_string());
-        said.push(format!(
+        warnings.push(format!(
             "existing pods in namespace \"{name}\" violate the new PodSecurity enforce level {level}"
         ));
     }
-    let mut pods: Vec<String> = found
+    let mut pods: Vec<String> = violations
         .into_iter()
         .map(|(first, reasons, count)| match count {
             1 => format!("{first}: {reasons}"),
@@ -313,8 +313,8 @@ fn existing(
         })
         .collect();
     pods.sort_unstable();
-    said.extend(pods);
-    said
+    warnings.extend(pods);
+    warnings
 }
 
 #[cfg(test)]

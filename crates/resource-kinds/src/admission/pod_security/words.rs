@@ -38,8 +38,8 @@ pub(super) fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
 
 /// The names of the containers for which `is_bad` is true.
 pub(super) fn bad<'p>(pod: &'p Value, mut is_bad: impl FnMut(&'p Value) -> bool) -> Vec<&'p str> {
-    let found = containers(pod).filter(|container| is_bad(container));
-    found.map(|container| text(container, "name")).collect()
+    let names = containers(pod).filter(|container| is_bad(container));
+    names.map(|container| text(container, "name")).collect()
 }
 
 pub(super) fn quoted<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
@@ -55,7 +55,7 @@ pub(super) fn one_or_many(count: usize, one: &'static str, many: &'static str) -
 }
 
 /// `container "a"`, `containers "a", "b"`.
-pub(super) fn told(names: &[&str]) -> String {
+pub(super) fn container_list(names: &[&str]) -> String {
     let word = one_or_many(names.len(), "container", "containers");
     format!("{word} {}", quoted(names))
 }
@@ -67,7 +67,7 @@ pub(super) fn setters(pod: bool, names: &[&str]) -> String {
         all.push("pod".to_owned());
     }
     if !names.is_empty() {
-        all.push(told(names));
+        all.push(container_list(names));
     }
     all.join(" and ")
 }
@@ -79,15 +79,15 @@ pub(super) fn bad_values<'p>(
     is_bad: impl Fn(&Value) -> bool,
 ) -> (String, BTreeSet<&'p str>) {
     let mut values = BTreeSet::new();
-    let mut look = |holder: &'p Value| {
+    let mut collect = |holder: &'p Value| {
         let value = &holder["securityContext"][field];
-        let found = !value.is_null() && is_bad(value);
-        if found {
+        let is_offender = !value.is_null() && is_bad(value);
+        if is_offender {
             values.insert(value.as_str().unwrap_or_else(|| text(value, "type")));
         }
-        found
+        is_offender
     };
-    let by_pod = look(&pod["spec"]);
-    let by_containers = bad(pod, &mut look);
+    let by_pod = collect(&pod["spec"]);
+    let by_containers = bad(pod, &mut collect);
     (setters(by_pod, &by_containers), values)
 }

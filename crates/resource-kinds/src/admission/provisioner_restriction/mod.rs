@@ -120,15 +120,15 @@ fn only(write: &Write<'_>, fields: &[&[&str]]) -> Decision {
     })
 }
 
-/// Requires that no finalizer except `own` is added or removed.
-fn only_finalizer(write: &Write<'_>, own: &str) -> Decision {
+/// Requires that no finalizer except `finalizer` is added or removed.
+fn only_finalizer(write: &Write<'_>, finalizer: &str) -> Decision {
     let others = |object: &Value| {
         let all = object["metadata"]["finalizers"].as_array();
-        let others = all.into_iter().flatten().filter(|name| **name != own);
+        let others = all.into_iter().flatten().filter(|name| **name != finalizer);
         others.cloned().collect::<Vec<_>>()
     };
     require(others(write.object) == others(write.old), || {
-        format!("the provisioner may add and remove no other finalizer than {own}")
+        format!("the provisioner may add and remove no other finalizer than {finalizer}")
     })
 }
 
@@ -209,10 +209,10 @@ fn is_directory_of_class(write: &Write<'_>) -> bool {
     };
     let name = write.object["spec"]["storageClassName"].as_str();
     let class = name.and_then(|name| {
-        let found = write
+        let class = write
             .cluster
             .get("storage.k8s.io", "storageclasses", "", name)?;
-        serde_json::from_value(Value::clone(&found)).ok()
+        serde_json::from_value(Value::clone(&class)).ok()
     });
     let class = class.and_then(|class| NfsClass::of(&class)?.ok());
     is_nfs_directory(&volume) && class.is_some_and(|class| class.directory_of(&volume).is_some())
@@ -269,8 +269,8 @@ fn volume_status(write: &Write<'_>) -> Decision {
     own_volume(write, write.old)?;
     only(write, &[&["status"]])?;
     let phase = &write.object["status"]["phase"];
-    let is_kept = *phase == write.old["status"]["phase"];
-    require(is_kept || phase == "Failed", || {
+    let is_unchanged = *phase == write.old["status"]["phase"];
+    require(is_unchanged || phase == "Failed", || {
         "the provisioner may set no other phase than Failed".to_owned()
     })
 }
@@ -317,10 +317,12 @@ fn claim_status(write: &Write<'_>) -> Decision {
 fn content(write: &Write<'_>, part: &str) -> Decision {
     let driver = write.old["spec"]["driver"].as_str();
     let is_ours = driver.and_then(Driver::of_provisioner).is_some();
-    let is_here = match place(write, write.old) {
-        Place::On(node) => node == write.node,
+    let is_here = match location(write, write.old) {
+        Location::On(node) => node == write.node,
         // Any node may remove the finalizer of a content that never had data.
-        Place::Nowhere => part.is_empty() && !write.old["metadata"]["deletionTimestamp"].is_null(),
+        Location::Nowhere => {
+            part.is_empty() && !write.old["metadata"]["deletionTimestamp"].is_null()
+        }
     };
     require(is_ours && is_here, || {
         format!("the snapshot is not on node {:?}", write.node)
@@ -341,26 +343,26 @@ fn content(write: &Write<'_>, part: &str) -> Decision {
 }
 
 /// The location of a snapshot.
-enum Place {
+enum Location {
     On(String),
     Nowhere,
 }
 
 /// The location of a snapshot, from its handle or from the volume that is its source.
-fn place(write: &Write<'_>, content: &Value) -> Place {
+fn location(write: &Write<'_>, content: &Value) -> Location {
     let source = &content["spec"]["source"];
     let handles = [
         &content["status"]["snapshotHandle"],
         &source["snapshotHandle"],
     ];
     if let Some(handle) = handles.into_iter().find_map(Value::as_str) {
-        return Place::On(node_of_handle(handle).to_owned());
+        return Location::On(node_of_handle(handle).to_owned());
     }
     let name = source["volumeHandle"].as_str().unwrap_or_default();
     match write.cluster.get("", "persistentvolumes", "", name) {
-        Some(volume) if is_volume_of(&volume, write.node) => Place::On(write.node.to_owned()),
-        Some(_) => Place::On(String::new()),
-        None => Place::Nowhere,
+        Some(volume) if is_volume_of(&volume, write.node) => Location::On(write.node.to_owned()),
+        Some(_) => Location::On(String::new()),
+        None => Location::Nowhere,
     }
 }
 

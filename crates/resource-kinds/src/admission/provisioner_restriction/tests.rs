@@ -236,12 +236,12 @@ fn a_volume_of_the_node_grows_fails_and_goes() {
         check_all(&delete, &[(expected, Value::Null)]);
     }
     for part in ["", "status"] {
-        let taken = AdmissionRequest {
+        let of_other = AdmissionRequest {
             old: Some(&theirs),
             ..write(part)
         };
         check_all(
-            &taken,
+            &of_other,
             &[(FORM, volume("there", "n1")), (FORM, theirs.clone())],
         );
     }
@@ -324,8 +324,8 @@ fn a_claim_for_a_directory_gets_conditions() {
             old: Some(&old),
             ..asks(Operation::Update, "persistentvolumeclaims", "status")
         };
-        let told = with(&old, "/status", json!({"conditions": []}));
-        check_all(&write, &[(expected, told)]);
+        let with_conditions = with(&old, "/status", json!({"conditions": []}));
+        check_all(&write, &[(expected, with_conditions)]);
         if expected.is_empty() {
             let grown = with(&old, "/status", json!({"capacity": {"storage": "9Gi"}}));
             check_all(&write, &[("other fields than status.conditions", grown)]);
@@ -364,12 +364,12 @@ fn the_snapshots_of_the_node_are_its_own() {
             old: Some(&old),
             ..asks(Operation::Update, "volumesnapshotcontents", part)
         };
-        let held = with(
+        let with_finalizer = with(
             &old,
             "/metadata/finalizers",
             json!(["a/b", CONTENT_PROTECTION]),
         );
-        check_all(&write(""), &[(finalizers, held)]);
+        check_all(&write(""), &[(finalizers, with_finalizer)]);
         let ready = json!({"readyToUse": true, "snapshotHandle": "n1/s"});
         check_all(&write("status"), &[(status, with(&old, "/status", ready))]);
         if status.is_empty() {
@@ -469,8 +469,8 @@ fn directories_of_an_export_are_made_for_its_class_and_removed_when_they_are_lef
         let outcome = ProvisionerRestriction.admit(&request, &mut object.clone(), &cluster);
         outcome.is_ok()
     };
-    let made = directory("shared", "nfs", "/srv/d-shared");
-    assert!(may(Operation::Create, None, &made));
+    let directory_volume = directory("shared", "nfs", "/srv/d-shared");
+    assert!(may(Operation::Create, None, &directory_volume));
     for (class, path) in [
         ("nfs", "/etc"),
         ("nfs", "/srv/../etc"),
@@ -479,7 +479,7 @@ fn directories_of_an_export_are_made_for_its_class_and_removed_when_they_are_lef
         let volume = directory("shared", class, path);
         assert!(!may(Operation::Create, None, &volume), "{class} {path}");
     }
-    let phase = |phase: &str| with(&made, "/status", json!({"phase": phase}));
+    let phase = |phase: &str| with(&directory_volume, "/status", json!({"phase": phase}));
     for (now, expected) in [("Bound", false), ("Released", true), ("Failed", true)] {
         let volume = phase(now);
         assert_eq!(

@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told() {
         let patch = |more: Value| json!({"mutations": [more]});
-        for (more, wanted) in [
+        for (more, expected) in [
             (json!({"mutations": []}), "at least one item"),
             (json!({"reinvocationPolicy": "Often"}), "Unsupported value"),
             (json!({"matchConstraints": {}}), "resourceRules: Required"),
@@ -191,7 +191,7 @@ mod tests {
             let errors = MutatingAdmissionPolicy.validate_update(&object, &object);
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
             assert!(
-                errors.iter().any(|error| error.contains(wanted)),
+                errors.iter().any(|error| error.contains(expected)),
                 "{more}: {errors:?}"
             );
         }

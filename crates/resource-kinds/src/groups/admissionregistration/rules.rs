@@ -55,13 +55,13 @@ fn check_rule(rule: &Field<'_, '_>) -> Vec<FieldError> {
     }
     check_resources(&rule.get("resources"), &mut errors);
     errors.check_one_of_if_set(&rule.get("scope"), &["*", "Cluster", "Namespaced"]);
-    let mut seen = Vec::new();
+    let mut operations = Vec::new();
     for name in rule.get("resourceNames").items() {
         errors.check_text(&name, names::path_segment);
-        if seen.contains(&name.text()) {
+        if operations.contains(&name.text()) {
             errors.push(name.duplicate());
         }
-        seen.push(name.text());
+        operations.push(name.text());
     }
     errors
 }

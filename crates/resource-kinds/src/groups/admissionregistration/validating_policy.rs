@@ -137,7 +137,7 @@ fn check_validations(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
     for validation in validations.items() {
         check_expression(&validation.get("expression"), errors);
-        let (message, made) = (
+        let (message, expression) = (
             validation.get("message"),
             validation.get("messageExpression"),
         );
@@ -149,8 +149,8 @@ fn check_validations(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
             let text = "message must be specified if expression contains line breaks";
             errors.push(message.required(text));
         }
-        if made.is_set() && made.text().trim().is_empty() {
-            errors.push(made.invalid("must be non-empty if specified"));
+        if expression.is_set() && expression.text().trim().is_empty() {
+            errors.push(expression.invalid("must be non-empty if specified"));
         }
         let reasons = [
             "Forbidden",
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told() {
-        for (more, wanted) in [
+        for (more, expected) in [
             (json!({"validations": []}), "at least one item"),
             (json!({"matchConstraints": {}}), "resourceRules: Required"),
             (
@@ -248,7 +248,7 @@ mod tests {
             let errors = ValidatingAdmissionPolicy.validate_update(&object, &object);
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
             assert!(
-                errors.iter().any(|error| error.contains(wanted)),
+                errors.iter().any(|error| error.contains(expected)),
                 "{more}: {errors:?}"
             );
         }

@@ -228,7 +228,7 @@ mod tests {
             {"namespace": "d", "name": "s"}}}));
         assert_eq!(WebhookConfiguration::Mutating.validate_create(&object), []);
         let hook = &object["webhooks"][0];
-        for (field, wanted) in [
+        for (field, expected) in [
             ("/failurePolicy", json!("Fail")),
             ("/matchPolicy", json!("Equivalent")),
             ("/namespaceSelector", json!({})),
@@ -237,13 +237,13 @@ mod tests {
             ("/rules/0/scope", json!("*")),
             ("/clientConfig/service/port", json!(443)),
         ] {
-            assert_eq!(hook.pointer(field), Some(&wanted), "{field}");
+            assert_eq!(hook.pointer(field), Some(&expected), "{field}");
         }
     }
 
     #[test]
     fn what_is_wrong_is_told() {
-        for (hook, wanted) in [
+        for (hook, expected) in [
             (json!({"name": "a.b"}), "at least three segments"),
             (
                 json!({"sideEffects": "Some"}),
@@ -292,7 +292,7 @@ mod tests {
             let errors = WebhookConfiguration::Validating.validate_update(&object, &object);
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
             assert!(
-                errors.iter().any(|error| error.contains(wanted)),
+                errors.iter().any(|error| error.contains(expected)),
                 "{hook}: {errors:?}"
             );
         }

@@ -92,7 +92,7 @@ impl Printer for APIService {
             .into_iter()
             .flatten();
         let mut available = conditions.filter(|condition| condition["type"] == "Available");
-        let shown = available.next().map_or("Unknown".to_owned(), |condition| {
+        let status = available.next().map_or("Unknown".to_owned(), |condition| {
             let text = |field: &str| condition[field].as_str().unwrap_or_default();
             match text("status") {
                 "True" => "True".to_owned(),
@@ -102,7 +102,7 @@ impl Printer for APIService {
         vec![
             table::name(object),
             json!("Local"),
-            json!(shown),
+            json!(status),
             table::age(object, now),
         ]
     }
@@ -113,9 +113,9 @@ fn validate(object: &Value) -> Vec<FieldError> {
     let (name, group) = (root.get_path("metadata.name"), root.get_path("spec.group"));
     let version = root.get_path("spec.version");
     let mut errors = Vec::new();
-    let wanted = format!("{}.{}", version.text(), group.text());
-    if name.text() != wanted {
-        let text = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
+    let expected = format!("{}.{}", version.text(), group.text());
+    if name.text() != expected {
+        let text = format!("must be `spec.version+\".\"+spec.group`: {expected:?}");
         errors.push(name.invalid(text));
     }
     errors.check_text_if_set(&group, names::dns_subdomain);

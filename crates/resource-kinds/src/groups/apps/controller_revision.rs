@@ -58,11 +58,11 @@ impl Printer for ControllerRevision {
         let controller = owners
             .items()
             .find(|owner| owner.get("controller").is_true());
-        let shown = controller.map_or_else(|| "<none>".to_owned(), |owner| shown(&owner));
+        let owner_text = controller.map_or_else(|| "<none>".to_owned(), |owner| owner_text(&owner));
         let revision = object["revision"].as_i64().unwrap_or_default();
         vec![
             table::name(object),
-            json!(shown),
+            json!(owner_text),
             json!(revision),
             table::age(object, now),
         ]
@@ -70,7 +70,7 @@ impl Printer for ControllerRevision {
 }
 
 /// For example `statefulset.apps/web`.
-fn shown(owner: &Field<'_, '_>) -> String {
+fn owner_text(owner: &Field<'_, '_>) -> String {
     let kind = owner.get("kind").text().to_lowercase();
     let name = owner.get("name").text();
     match owner.get("apiVersion").text().split_once('/') {

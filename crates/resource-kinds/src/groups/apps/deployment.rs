@@ -119,10 +119,10 @@ impl Printer for Deployment {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         let [names, images] = workload::containers(&Field::of(object, "spec.template"));
-        let wanted = workload::count(object, "spec", "replicas");
+        let desired = workload::count(object, "spec", "replicas");
         vec![
             table::name(object),
-            json!(format!("{}/{wanted}", ready(object))),
+            json!(format!("{}/{desired}", ready(object))),
             json!(workload::count(object, "status", "updatedReplicas")),
             json!(workload::count(object, "status", "availableReplicas")),
             table::age(object, now),

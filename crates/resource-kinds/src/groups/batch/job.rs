@@ -240,7 +240,7 @@ fn state(object: &Value) -> &'static str {
 fn completions(object: &Value) -> String {
     let done = workload::count(object, "status", "succeeded");
     match object["spec"]["completions"].as_i64() {
-        Some(wanted) => format!("{done}/{wanted}"),
+        Some(desired) => format!("{done}/{desired}"),
         None => match workload::count(object, "spec", "parallelism") {
             parallel if parallel > 1 => format!("{done}/1 of {parallel}"),
             _ => format!("{done}/1"),

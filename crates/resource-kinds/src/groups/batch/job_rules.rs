@@ -284,11 +284,11 @@ fn failure_rule(spec: &Field<'_, '_>, rule: &Field<'_, '_>, errors: &mut Vec<Fie
         }
         let name = codes.get("containerName");
         let lists = ["template.spec.containers", "template.spec.initContainers"];
-        let known = lists.map(|list| spec.get_path(list)).iter().any(|list| {
+        let exists = lists.map(|list| spec.get_path(list)).iter().any(|list| {
             let mut all = list.items();
             all.any(|container| container.get("name").text() == name.text())
         });
-        if name.is_set() && !known {
+        if name.is_set() && !exists {
             let detail = "must be one of the container or initContainer names in the pod template";
             errors.push(name.invalid(detail));
         }
@@ -310,18 +310,18 @@ fn generated(object: &Value, errors: &mut Vec<FieldError>) {
     if uid.is_empty() {
         errors.push(uid.required(""));
     }
-    for (key, wanted) in [
+    for (key, expected) in [
         (LEGACY_CONTROLLER_UID, &uid),
         (CONTROLLER_UID, &uid),
         (LEGACY_JOB_NAME, &name),
         (JOB_NAME, &name),
     ] {
         let labels = metadata.get("labels");
-        let given = labels.value[key].as_str().unwrap_or_default();
-        if given != wanted.text() {
+        let value = labels.value[key].as_str().unwrap_or_default();
+        if value != expected.text() {
             let path = labels.path().key(key);
-            let detail = format!("must be '{}'", wanted.text());
-            errors.push(FieldError::invalid(&path, given, detail));
+            let detail = format!("must be '{}'", expected.text());
+            errors.push(FieldError::invalid(&path, value, detail));
         }
     }
 }

@@ -199,8 +199,8 @@ impl SubresourceUpdate for CertificateSigningRequest {
 impl Selectable for CertificateSigningRequest {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let field = field.strip_prefix("spec.")?;
-        let known = field == "signerName";
-        known.then(|| {
+        let is_supported = field == "signerName";
+        is_supported.then(|| {
             object["spec"][field]
                 .as_str()
                 .unwrap_or_default()
@@ -222,13 +222,13 @@ fn state(object: &Value) -> String {
         (has(&status, condition::FAILED), "Failed"),
         (!status.get("certificate").is_empty(), "Issued"),
     ];
-    let known: Vec<&str> = words
+    let states: Vec<&str> = words
         .into_iter()
         .filter_map(|(is, word)| is.then_some(word))
         .collect();
-    match known.contains(&"Approved") || known.contains(&"Denied") {
-        true => known.join(","),
-        false => [&["Pending"][..], &known].concat().join(","),
+    match states.contains(&"Approved") || states.contains(&"Denied") {
+        true => states.join(","),
+        false => [&["Pending"][..], &states].concat().join(","),
     }
 }
 
@@ -260,11 +260,11 @@ fn validate_spec(spec: &Field<'_, '_>) -> Vec<FieldError> {
     if usages.is_empty() {
         errors.push(usages.required("usages is required"));
     }
-    let mut seen = BTreeSet::new();
+    let mut unique = BTreeSet::new();
     for usage in usages.items() {
         if !USAGES.contains(&usage.text()) {
             errors.push(usage.not_supported(USAGES));
-        } else if !seen.insert(usage.text()) {
+        } else if !unique.insert(usage.text()) {
             errors.push(usage.duplicate());
         }
     }
@@ -309,12 +309,12 @@ fn check_signer(errors: &mut Vec<FieldError>, name: &Field<'_, '_>) {
 fn validate_conditions(status: &Field<'_, '_>, before: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let conditions = status.get("conditions");
-    let mut seen = BTreeSet::new();
+    let mut types = BTreeSet::new();
     for one in conditions.items() {
         let (kind, state) = (one.get("type"), one.get("status"));
         if kind.is_empty() {
             errors.push(kind.required(""));
-        } else if !seen.insert(kind.text()) {
+        } else if !types.insert(kind.text()) {
             errors.push(kind.duplicate());
         }
         let allowed: &[&str] = if LASTING.contains(&kind.text()) {
@@ -323,8 +323,8 @@ fn validate_conditions(status: &Field<'_, '_>, before: &Field<'_, '_>) -> Vec<Fi
             &["False", "True", "Unknown"]
         };
         errors.check_one_of(&state, allowed);
-        if kind.text() == condition::DENIED && seen.contains(condition::APPROVED)
-            || kind.text() == condition::APPROVED && seen.contains(condition::DENIED)
+        if kind.text() == condition::DENIED && types.contains(condition::APPROVED)
+            || kind.text() == condition::APPROVED && types.contains(condition::DENIED)
         {
             let text = "Approved and Denied conditions are mutually exclusive";
             errors.push(kind.invalid(text));

@@ -71,8 +71,8 @@ impl Request {
         }
         let subject = &parsed.certification_request_info.subject;
         let mut request = Self::default();
-        for (place, name) in subject.iter_common_name().enumerate() {
-            if place > 0 {
+        for (index, name) in subject.iter_common_name().enumerate() {
+            if index > 0 {
                 return Err(RequestError::SeveralCommonNames);
             }
             request.common_name = text(name)?;
@@ -122,8 +122,9 @@ fn contents(pem: &[u8]) -> Option<Vec<u8>> {
     let lines = lines.strip_suffix("\r\n").or(lines.strip_suffix('\n'))?;
     // Only letters, digits, + and / are allowed: a second block, a header or another line ending is an error.
     let letters = lines.replace("\r\n", "\n").replace('\n', "");
-    let known = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '/' | '=');
-    if letters.is_empty() || !letters.chars().all(known) {
+    let is_base64 =
+        |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '/' | '=');
+    if letters.is_empty() || !letters.chars().all(is_base64) {
         return None;
     }
     let decoded = ByteString::deserialize(&Value::String(letters)).ok()?;

@@ -57,8 +57,8 @@ pub fn is_id(text: &str) -> bool {
 }
 
 fn is_text(text: &str, length: usize) -> bool {
-    let known = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
-    text.len() == length && text.bytes().all(known)
+    let is_allowed = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    text.len() == length && text.bytes().all(is_allowed)
 }
 
 /// The name of a token's Secret.
@@ -135,9 +135,9 @@ fn is_group(group: &str) -> bool {
     let Some(rest) = group.strip_prefix("system:bootstrappers:") else {
         return false;
     };
-    let known = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
-    let inner = |letter: u8| known(letter) || matches!(letter, b':' | b'-');
-    rest.len() <= 256 && rest.bytes().all(inner) && rest.bytes().last().is_some_and(known)
+    let is_allowed = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    let inner = |letter: u8| is_allowed(letter) || matches!(letter, b':' | b'-');
+    rest.len() <= 256 && rest.bytes().all(inner) && rest.bytes().last().is_some_and(is_allowed)
 }
 
 #[cfg(test)]

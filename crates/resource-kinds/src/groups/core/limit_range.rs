@@ -113,11 +113,11 @@ fn order(item: &Field<'_, '_>, less: &str, more: &str, errors: &mut Vec<FieldErr
             continue;
         };
         if low_amount > high_amount {
-            let shown = |name: &str| match name {
+            let printed = |name: &str| match name {
                 "defaultRequest" => "default request".to_owned(),
                 other => other.to_owned(),
             };
-            let (low_name, high_name) = (shown(less), shown(more));
+            let (low_name, high_name) = (printed(less), printed(more));
             let detail = format!(
                 "{low_name} value {low_amount} is greater than {high_name} value {high_amount}"
             );

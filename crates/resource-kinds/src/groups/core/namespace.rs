@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_name_has_no_dots() {
         let errors = Namespace.validate_create(&json!({"metadata": {"name": "a.b"}}));
-        let wanted = "metadata.name: Invalid value: \"a.b\": must not contain dots";
-        assert_eq!(errors[0].to_string(), wanted);
+        let expected = "metadata.name: Invalid value: \"a.b\": must not contain dots";
+        assert_eq!(errors[0].to_string(), expected);
     }
 }

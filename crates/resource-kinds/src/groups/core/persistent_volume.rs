@@ -309,9 +309,9 @@ mod tests {
         let mut object = volume();
         object["spec"]["claimRef"] = json!({"name": "c", "namespace": "d"});
         let row = PersistentVolume.row(&object, Timestamp::UNIX_EPOCH);
-        let wanted = [
+        let expected = [
             "v", "1Gi", "RWO", "Retain", "Pending", "d/c", "", "<unset>", "",
         ];
-        assert_eq!(row[..9], wanted.map(|text| json!(text)));
+        assert_eq!(row[..9], expected.map(|text| json!(text)));
     }
 }

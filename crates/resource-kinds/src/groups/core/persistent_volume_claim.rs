@@ -146,14 +146,14 @@ fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut comparable = object["spec"].clone();
     let allow = |comparable: &mut Value, path: &[&str]| {
-        let place = path
+        let target = path
             .iter()
             .try_fold(comparable, |value, name| value.get_mut(*name));
         let before = path
             .iter()
             .try_fold(&old["spec"], |value, name| value.get(*name));
-        if let (Some(place), Some(before)) = (place, before) {
-            *place = before.clone();
+        if let (Some(target), Some(before)) = (target, before) {
+            *target = before.clone();
         }
     };
     let unbound = old["spec"]["volumeName"]
@@ -186,8 +186,8 @@ fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
         errors.push(attributes.forbidden(KEEPS_ATTRIBUTES));
     }
     let capacity = Quantity::from_json(&old["status"]["capacity"]["storage"]).unwrap_or_default();
-    let (asked, asked_before) = (storage_request(object), storage_request(old));
-    if asked < asked_before && asked <= capacity {
+    let (requested, requested_before) = (storage_request(object), storage_request(old));
+    if requested < requested_before && requested <= capacity {
         let path = spec.get_path("resources.requests.storage").path();
         errors.push(FieldError::forbidden(
             &path,
@@ -288,9 +288,9 @@ mod tests {
         let mut classed = claim("1Gi");
         classed["spec"]["storageClassName"] = json!("local");
         assert!(check(&classed, &claim("1Gi")).is_empty());
-        let mut given = claim("1Gi");
-        given["spec"]["volumeName"] = json!("v");
-        assert!(check(&given, &claim("1Gi")).is_empty());
+        let mut changed = claim("1Gi");
+        changed["spec"]["volumeName"] = json!("v");
+        assert!(check(&changed, &claim("1Gi")).is_empty());
     }
 
     #[test]

@@ -33,24 +33,24 @@ impl ReferencedKind {
 
 /// The names in a pod's spec: in all containers, volumes and image pull secrets.
 pub fn names(spec: &Value, kind: ReferencedKind) -> BTreeSet<&str> {
-    let mut found = BTreeSet::new();
-    collect(spec, kind, &mut found);
-    found
+    let mut collected = BTreeSet::new();
+    collect(spec, kind, &mut collected);
+    collected
 }
 
 /// The names of the claims that a pod uses, including claims of ephemeral volumes.
 pub fn claims(pod: &Value) -> impl Iterator<Item = String> {
-    let own = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default();
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
     volumes.filter_map(move |volume| {
         let named = volume["persistentVolumeClaim"]["claimName"].as_str();
-        let made = || {
+        let ephemeral = || {
             let name = volume["name"].as_str()?;
             volume["ephemeral"]
                 .is_object()
-                .then(|| format!("{own}-{name}"))
+                .then(|| format!("{pod_name}-{name}"))
         };
-        named.map(str::to_owned).or_else(made)
+        named.map(str::to_owned).or_else(ephemeral)
     })
 }
 
@@ -68,27 +68,27 @@ pub fn claim_of(pod: &str, volume: &Volume) -> Option<(String, bool)> {
 /// status.
 pub fn resource_claims(pod: &Value) -> BTreeSet<&str> {
     let named = pod["spec"]["resourceClaims"].as_array();
-    let made = pod["status"]["resourceClaimStatuses"].as_array();
-    let all = named.into_iter().chain(made).flatten();
-    let mut found: BTreeSet<&str> = all
+    let statuses = pod["status"]["resourceClaimStatuses"].as_array();
+    let all = named.into_iter().chain(statuses).flatten();
+    let mut names: BTreeSet<&str> = all
         .filter_map(|claim| claim["resourceClaimName"].as_str())
         .collect();
     let extended = &pod["status"]["extendedResourceClaimStatus"]["resourceClaimName"];
-    found.extend(extended.as_str());
-    found
+    names.extend(extended.as_str());
+    names
 }
 
-fn collect<'v>(value: &'v Value, kind: ReferencedKind, found: &mut BTreeSet<&'v str>) {
+fn collect<'v>(value: &'v Value, kind: ReferencedKind, names: &mut BTreeSet<&'v str>) {
     match value {
-        Value::Array(list) => list.iter().for_each(|item| collect(item, kind, found)),
+        Value::Array(list) => list.iter().for_each(|item| collect(item, kind, names)),
         Value::Object(map) => {
             for (key, value) in map {
                 let fields = kind.fields(key);
                 let several = value.as_array().map_or(&[][..], Vec::as_slice);
                 for object in several.iter().chain([value]) {
-                    found.extend(fields.iter().filter_map(|field| object[*field].as_str()));
+                    names.extend(fields.iter().filter_map(|field| object[*field].as_str()));
                 }
-                collect(value, kind, found);
+                collect(value, kind, names);
             }
         }
         _ => {}

@@ -66,7 +66,7 @@ impl Printer for ResourceQuota {
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         let used = |limits: bool| {
             let hard = Field::of(object, "status.hard");
-            let shown: Vec<String> = hard
+            let amounts: Vec<String> = hard
                 .entries()
                 .filter(|(name, _)| name.starts_with("limits.") == limits)
                 .map(|(name, amount)| {
@@ -74,7 +74,7 @@ impl Printer for ResourceQuota {
                     format!("{name}: {used}/{}", amount.text())
                 })
                 .collect();
-            json!(shown.join(", "))
+            json!(amounts.join(", "))
         };
         vec![
             table::name(object),
@@ -228,14 +228,15 @@ mod tests {
                 "unsupported scope",
             ),
         ] {
-            let found = errors(spec.clone());
+            let actual = errors(spec.clone());
             assert!(
-                matches!(found.as_slice(), [one] if one.starts_with(path) && one.contains(detail)),
-                "{spec}: {found:?}"
+                matches!(actual.as_slice(), [one] if one.starts_with(path) && one.contains(detail)),
+                "{spec}: {actual:?}"
             );
         }
         // A resource that is unknown to quotas may have any scope.
-        let own = json!({"hard": {"count/widgets.example.com": "1"}, "scopes": ["BestEffort"]});
-        assert_eq!(errors(own), [""; 0]);
+        let unknown_amount =
+            json!({"hard": {"count/widgets.example.com": "1"}, "scopes": ["BestEffort"]});
+        assert_eq!(errors(unknown_amount), [""; 0]);
     }
 }

@@ -38,16 +38,16 @@ pub enum VolumeMismatch {
 pub fn requested_class(claim: &PersistentVolumeClaim) -> Option<&str> {
     let annotations = claim.metadata.annotations.as_ref();
     let annotated = annotations.and_then(|all| all.get(STORAGE_CLASS));
-    let asked = || claim.spec.as_ref()?.storage_class_name.as_ref();
-    annotated.or_else(asked).map(String::as_str)
+    let class_field = || claim.spec.as_ref()?.storage_class_name.as_ref();
+    annotated.or_else(class_field).map(String::as_str)
 }
 
 /// The volume's class; empty if the volume has no class.
 pub fn volume_class(volume: &PersistentVolume) -> &str {
     let annotations = volume.metadata.annotations.as_ref();
     let annotated = annotations.and_then(|all| all.get(STORAGE_CLASS));
-    let own = || volume.spec.as_ref()?.storage_class_name.as_ref();
-    annotated.or_else(own).map_or("", String::as_str)
+    let class_field = || volume.spec.as_ref()?.storage_class_name.as_ref();
+    annotated.or_else(class_field).map_or("", String::as_str)
 }
 
 /// The only node on which a volume can be used, by its host name label; `None` unless every term of the volume's

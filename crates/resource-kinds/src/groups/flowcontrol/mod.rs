@@ -33,13 +33,13 @@ const PRECEDENCE_DEFAULT: i64 = 1000;
 /// Checks that condition types are unique.
 fn check_conditions(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let mut seen: Vec<&str> = Vec::new();
+    let mut types: Vec<&str> = Vec::new();
     for condition in Field::of(object, "status.conditions").items() {
         let kind = condition.get("type");
-        if seen.contains(&kind.text()) {
+        if types.contains(&kind.text()) {
             errors.push(kind.duplicate());
         }
-        seen.push(kind.text());
+        types.push(kind.text());
         if kind.is_empty() {
             errors.push(kind.required("must not be empty"));
         }

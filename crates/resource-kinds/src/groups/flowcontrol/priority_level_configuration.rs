@@ -113,7 +113,11 @@ impl Printer for PriorityLevelConfiguration {
         let spec = &object["spec"];
         let limited = &spec["limited"];
         let queuing = &limited["limitResponse"]["queuing"];
-        let number = |value: &Value| value.as_i64().map_or(json!("<none>"), |found| json!(found));
+        let number = |value: &Value| {
+            value
+                .as_i64()
+                .map_or(json!("<none>"), |number_value| json!(number_value))
+        };
         vec![
             table::name(object),
             table::text_or(&spec["type"], ""),
@@ -170,13 +174,13 @@ fn validate(object: &Value) -> Vec<FieldError> {
 
 /// The error for the spec of a mandatory level. The shares of the level `exempt` may be changed.
 fn fixed_refusal(name: &str, spec: &Value, fixed: &Value) -> Option<String> {
-    let mut wanted = fixed.clone();
+    let mut expected = fixed.clone();
     if name != EXEMPT {
-        let same = *spec == wanted;
+        let same = *spec == expected;
         return (!same).then(|| format!("spec of '{name}' must equal the fixed value"));
     }
-    parts::restore(&mut wanted, spec, "exempt");
-    let same = *spec == wanted;
+    parts::restore(&mut expected, spec, "exempt");
+    let same = *spec == expected;
     (!same).then(|| {
         format!("spec of '{name}' except the 'spec.exempt' field must equal the fixed value")
     })
@@ -385,17 +389,17 @@ mod tests {
         let shares = json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 7}});
         assert_eq!(refusals(EXEMPT, shares), [""; 0]);
         let reject = json!({"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}});
-        let found = refusals("catch-all", reject.clone());
+        let error = refusals("catch-all", reject.clone());
         assert!(
-            found[0].ends_with("spec of 'catch-all' must equal the fixed value"),
-            "{found:?}"
+            error[0].ends_with("spec of 'catch-all' must equal the fixed value"),
+            "{error:?}"
         );
-        let found = refusals(EXEMPT, reject);
+        let error = refusals(EXEMPT, reject);
         assert!(
-            found[1].ends_with(
+            error[1].ends_with(
                 "spec of 'exempt' except the 'spec.exempt' field must equal the fixed value"
             ),
-            "{found:?}"
+            "{error:?}"
         );
     }
 

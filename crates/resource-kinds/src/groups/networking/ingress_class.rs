@@ -64,7 +64,7 @@ impl Printer for IngressClass {
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         let parameters = &object["spec"]["parameters"];
         let text = |field: &str| parameters[field].as_str().unwrap_or_default();
-        let shown = match (text("apiGroup"), parameters.is_object()) {
+        let reference = match (text("apiGroup"), parameters.is_object()) {
             (_, false) => "<none>".to_owned(),
             ("", true) => format!("{}/{}", text("kind"), text("name")),
             (group, true) => format!("{}.{group}/{}", text("kind"), text("name")),
@@ -72,7 +72,7 @@ impl Printer for IngressClass {
         vec![
             table::name(object),
             table::text_or(&object["spec"]["controller"], ""),
-            json!(shown),
+            json!(reference),
             table::age(object, now),
         ]
     }

@@ -84,9 +84,9 @@ impl Printer for IPAddress {
 impl Selectable for IPAddress {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let part = field.strip_prefix("spec.parentRef.")?;
-        let known = ["group", "resource", "namespace", "name"].contains(&part);
+        let is_supported = ["group", "resource", "namespace", "name"].contains(&part);
         let text = object["spec"]["parentRef"][part].as_str();
-        known.then(|| text.unwrap_or_default().to_owned())
+        is_supported.then(|| text.unwrap_or_default().to_owned())
     }
 }
 
@@ -115,13 +115,13 @@ fn parent(parent: &Value) -> String {
         "" => text("resource").to_owned(),
         group => format!("{}.{group}", text("resource")),
     };
-    let mut shown = kind.to_lowercase();
+    let mut printed = kind.to_lowercase();
     for word in [text("namespace"), text("name")] {
         if !word.is_empty() {
-            shown = format!("{shown}/{word}");
+            printed = format!("{printed}/{word}");
         }
     }
-    shown
+    printed
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {

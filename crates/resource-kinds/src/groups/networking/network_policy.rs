@@ -269,12 +269,12 @@ mod tests {
                 "port: Invalid value: \"80\": must contain at least one letter (a-z)",
             ),
         ] {
-            let seen = errors(&json!({"ports": [port]}));
+            let message = errors(&json!({"ports": [port]}));
             let expected = match expected {
                 "" => String::new(),
                 expected => format!("spec.egress[0].ports[0].{expected}"),
             };
-            assert_eq!(seen, expected, "{port}");
+            assert_eq!(message, expected, "{port}");
         }
     }
 
@@ -293,16 +293,16 @@ mod tests {
             ("10.0.0.0/8", "everything", invalid),
         ] {
             let block = json!({"cidr": range, "except": [except]});
-            let seen = errors(&json!({"to": [{"ipBlock": block}]}));
+            let message = errors(&json!({"to": [{"ipBlock": block}]}));
             let expected = match expected {
                 "" => String::new(),
                 expected => format!(
                     "spec.egress[0].to[0].ipBlock.except[0]: Invalid value: \"{except}\": {expected}"
                 ),
             };
-            assert_eq!(seen, expected, "{range} {except}");
+            assert_eq!(message, expected, "{range} {except}");
         }
-        let seen = errors(&json!({"to": [{"ipBlock": {"cidr": "10.0.0.0"}}]}));
-        assert!(seen.ends_with(invalid), "{seen}");
+        let message = errors(&json!({"to": [{"ipBlock": {"cidr": "10.0.0.0"}}]}));
+        assert!(message.ends_with(invalid), "{message}");
     }
 }

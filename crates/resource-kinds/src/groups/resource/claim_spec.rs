@@ -63,7 +63,7 @@ fn default_request(request: &mut Value) {
 /// The validation errors of the spec of a claim.
 pub(super) fn validate(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let devices = spec.get("devices");
-    let known = requests(devices.value);
+    let names = requests(devices.value);
     set(
         &devices.get("requests"),
         REQUESTS_MAX,
@@ -72,7 +72,7 @@ pub(super) fn validate(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         errors,
     );
     let constraint =
-        |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| constraint(at, &known, errors);
+        |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| constraint(at, &names, errors);
     list(
         &devices.get("constraints"),
         CONSTRAINTS_MAX,
@@ -80,7 +80,7 @@ pub(super) fn validate(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         errors,
     );
     let config = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| {
-        request_names(&at.get("requests"), &known, errors);
+        request_names(&at.get("requests"), &names, errors);
         configuration(at, errors);
     };
     list(&devices.get("config"), CONFIG_MAX, &config, errors);
@@ -148,8 +148,8 @@ pub(super) fn selectors(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     list(at, SELECTORS_MAX, &selector, errors);
 }
 
-fn constraint(constraint: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
-    request_names(&constraint.get("requests"), known, errors);
+fn constraint(constraint: &Field<'_, '_>, names: &Requests, errors: &mut Vec<FieldError>) {
+    request_names(&constraint.get("requests"), names, errors);
     let same = constraint.get("matchAttribute");
     let distinct = constraint.get("distinctAttribute");
     match (same.is_set(), distinct.is_set()) {
@@ -168,13 +168,17 @@ fn constraint(constraint: &Field<'_, '_>, known: &Requests, errors: &mut Vec<Fie
 }
 
 /// Checks a list of names of requests.
-pub(super) fn request_names(at: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
-    let name = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| request_name(at, known, errors);
+pub(super) fn request_names(at: &Field<'_, '_>, names: &Requests, errors: &mut Vec<FieldError>) {
+    let name = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| request_name(at, names, errors);
     set(at, REQUESTS_MAX, &itself, &name, errors);
 }
 
 /// Checks the name of a request, or of one of its subrequests.
-pub(super) fn request_name(at: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
+pub(super) fn request_name(
+    at: &Field<'_, '_>,
+    request_set: &Requests,
+    errors: &mut Vec<FieldError>,
+) {
     let parts: Vec<&str> = at.text().split('/').collect();
     if parts.len() > 2 {
         errors.push(at.invalid(NO_SUCH_REQUEST));
@@ -184,14 +188,14 @@ pub(super) fn request_name(at: &Field<'_, '_>, known: &Requests, errors: &mut Ve
         let clauses = names::dns_label(part).into_iter();
         errors.extend(clauses.map(|clause| FieldError::invalid(&at.path(), *part, clause)));
     }
-    let found = match parts.as_slice() {
-        [request] => known.contains_key(*request),
-        [request, alternative] => known
+    let exists = match parts.as_slice() {
+        [request] => request_set.contains_key(*request),
+        [request, alternative] => request_set
             .get(*request)
             .is_some_and(|alternatives| alternatives.contains(*alternative)),
         _ => false,
     };
-    if !found {
+    if !exists {
         errors.push(at.invalid(NO_SUCH_REQUEST));
     }
 }
@@ -327,7 +331,7 @@ mod tests {
             "constraints": [{"requests": ["a", "a/b", "a/x"], "matchAttribute": "numa"}, {}],
             "config": [{"requests": ["y"], "opaque": {"driver": "d", "parameters": []}}, {}]});
         let errors = check(claim);
-        let wanted = [
+        let expected = [
             "devices.constraints[0].requests[2]: Invalid value: \"a/x\": must be the name of a",
             "devices.constraints[0].matchAttribute: Invalid value: \"numa\": a fully qualified",
             "devices.constraints[1]: Required value: exactly one of",
@@ -335,9 +339,9 @@ mod tests {
             "devices.config[0].opaque.parameters: Invalid value: \"<value omitted>\": must be a",
             "devices.config[1].opaque: Required value",
         ];
-        assert_eq!(errors.len(), wanted.len(), "{errors:#?}");
-        for (error, wanted) in errors.iter().zip(wanted) {
-            assert!(error.starts_with(wanted), "{error}");
+        assert_eq!(errors.len(), expected.len(), "{errors:#?}");
+        for (error, expected) in errors.iter().zip(expected) {
+            assert!(error.starts_with(expected), "{error}");
         }
     }
 }

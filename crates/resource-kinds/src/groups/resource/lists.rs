@@ -29,10 +29,10 @@ pub(super) fn set(
     if at.len() > max {
         return;
     }
-    let mut seen = BTreeSet::new();
+    let mut keys = BTreeSet::new();
     for item in at.items() {
         let key = key(&item);
-        if !seen.insert(key.clone()) {
+        if !keys.insert(key.clone()) {
             errors.push(FieldError::duplicate(&item.path(), key));
         }
     }

@@ -139,14 +139,14 @@ mod tests {
             ),
             (json!({}), true, "deleted"),
         ];
-        for (status, going, wanted) in cases {
+        for (status, going, expected) in cases {
             let mut claim = claim();
             claim["status"] = status;
             if going {
                 claim["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
             }
             let row = ResourceClaim.row(&claim, Timestamp::UNIX_EPOCH);
-            assert_eq!(row[1], wanted);
+            assert_eq!(row[1], expected);
         }
     }
 }

@@ -89,13 +89,13 @@ fn validate(object: &Value) -> Vec<FieldError> {
     let root = Field::root(object);
     let (name, value) = (root.get_path("metadata.name"), root.get("value"));
     let mut errors = Vec::new();
-    let known = SYSTEM
+    let is_system = SYSTEM
         .iter()
         .any(|(system, priority)| *system == name.text() && Some(*priority) == value.int());
-    if !known && name.text().starts_with("system-") {
+    if !is_system && name.text().starts_with("system-") {
         let detail = "priority class names with 'system-' prefix are reserved for system use only";
         errors.push(name.forbidden(detail));
-    } else if !known && value.int() > Some(USER_MAX) {
+    } else if !is_system && value.int() > Some(USER_MAX) {
         let detail = format!("maximum allowed value of a user defined priority is {USER_MAX}");
         errors.push(value.forbidden(detail));
     }

@@ -101,22 +101,22 @@ impl NfsClass {
     ) -> Result<PathBuf, String> {
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
         let name = claim.metadata.name.as_deref().unwrap_or_default();
-        let asked = self
+        let filled = self
             .path_pattern
             .as_deref()
             .map(|pattern| fill(pattern, claim));
-        let text = match asked.filter(|text| !text.is_empty()) {
+        let text = match filled.filter(|text| !text.is_empty()) {
             Some(text) => text,
             None => {
                 let end = format!("-{volume}");
-                let room = NAME_MAX.saturating_sub(ARCHIVED.len() + end.len());
-                cut(&format!("{namespace}-{name}"), room).to_owned() + &end
+                let free = NAME_MAX.saturating_sub(ARCHIVED.len() + end.len());
+                cut(&format!("{namespace}-{name}"), free).to_owned() + &end
             }
         };
-        let made = below(Path::new(&text)).ok_or_else(|| {
+        let path = below(Path::new(&text)).ok_or_else(|| {
             format!("the pathPattern of the class makes {text:?}, which is no directory below the export")
         })?;
-        match made
+        match path
             .iter()
             .map(OsStr::len)
             .find(|length| *length > NAME_MAX)
@@ -124,7 +124,7 @@ impl NfsClass {
             Some(length) => Err(format!(
                 "the pathPattern of the class makes a name of {length} bytes, and a directory's has at most {NAME_MAX}"
             )),
-            None => Ok(made),
+            None => Ok(path),
         }
     }
 
@@ -156,8 +156,8 @@ pub fn is_nfs_directory(volume: &PersistentVolume) -> bool {
 pub fn archived(directory: &Path, volume: Option<&str>) -> PathBuf {
     let name = directory.file_name().unwrap_or_default().to_string_lossy();
     let end = volume.map_or_else(String::new, |volume| format!("-{volume}"));
-    let room = NAME_MAX.saturating_sub(ARCHIVED.len() + end.len());
-    PathBuf::from(format!("{ARCHIVED}{}{end}", cut(&name, room)))
+    let free = NAME_MAX.saturating_sub(ARCHIVED.len() + end.len());
+    PathBuf::from(format!("{ARCHIVED}{}{end}", cut(&name, free)))
 }
 
 /// The longest prefix of at most `bytes` bytes that ends between two characters.
@@ -257,8 +257,11 @@ mod tests {
             "cluster.local/nfs-subdir-external-provisioner",
             "fuseim.pri/ifs",
         ] {
-            let found = class(name, export.clone()).unwrap().unwrap();
-            assert_eq!((found.server.as_str(), found.path.as_str()), ("s", "/srv"));
+            let nfs_class = class(name, export.clone()).unwrap().unwrap();
+            assert_eq!(
+                (nfs_class.server.as_str(), nfs_class.path.as_str()),
+                ("s", "/srv")
+            );
         }
         assert_eq!(class("nfs.csi.k8s.io", export), None);
         assert!(
@@ -319,26 +322,26 @@ mod tests {
         let mut claim = claim();
         claim.metadata.namespace = Some("n".repeat(63));
         claim.metadata.name = Some("c".repeat(253));
-        let made = served(&[]).directory(&claim, volume).unwrap();
-        let shown = made.display().to_string();
-        assert_eq!(shown.len(), 246);
+        let path = served(&[]).directory(&claim, volume).unwrap();
+        let text = path.display().to_string();
+        assert_eq!(text.len(), 246);
         assert!(
-            shown.starts_with(&format!("{}-ccc", "n".repeat(63))),
-            "{shown}"
+            text.starts_with(&format!("{}-ccc", "n".repeat(63))),
+            "{text}"
         );
-        assert!(shown.ends_with(&format!("c-{volume}")), "{shown}");
+        assert!(text.ends_with(&format!("c-{volume}")), "{text}");
         assert_eq!(
-            archived(&made, None),
-            Path::new(&format!("archived-{shown}"))
+            archived(&path, None),
+            Path::new(&format!("archived-{text}"))
         );
-        let again = archived(&made, Some(volume)).display().to_string();
+        let again = archived(&path, Some(volume)).display().to_string();
         assert_eq!(again.len(), 255);
         assert!(again.ends_with(&format!("-{volume}")), "{again}");
         // A name from a pattern is archived, too, and is cut between two characters. A name that leaves no space for
         // the suffix is refused.
         let long = "ä".repeat(127);
-        let kept = archived(Path::new(&long), None).display().to_string();
-        assert_eq!(kept, format!("archived-{}", "ä".repeat(123)));
+        let archive_name = archived(Path::new(&long), None).display().to_string();
+        assert_eq!(archive_name, format!("archived-{}", "ä".repeat(123)));
         let by_pattern = served(&[(
             "pathPattern",
             "${.PVC.namespace}/${.PVC.name}.of.${.PVC.name}",
@@ -357,9 +360,9 @@ mod tests {
             .unwrap()
         };
         let path = class.path_of(Path::new("shop-data-pvc-1"));
-        let made = volume("s", &path);
-        assert!(is_nfs_directory(&made));
-        assert_eq!(class.directory_of(&made), Some("shop-data-pvc-1".into()));
+        let created = volume("s", &path);
+        assert!(is_nfs_directory(&created));
+        assert_eq!(class.directory_of(&created), Some("shop-data-pvc-1".into()));
         for (server, path) in [
             ("s", "/srv"),
             ("s", "/srv2/a"),

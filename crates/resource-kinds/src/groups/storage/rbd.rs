@@ -25,9 +25,9 @@ pub fn is_word(word: &str) -> bool {
 /// The Secret contains no key, or an invalid key.
 pub fn key_of(data: &BTreeMap<String, ByteString>) -> Result<String, &'static str> {
     let only = || data.values().next().filter(|_| data.len() == 1);
-    let found = data.get("key").or_else(only);
-    let found = found.ok_or("it has no entry \"key\"")?;
-    let text = String::from_utf8_lossy(&found.0);
+    let value = data.get("key").or_else(only);
+    let value = value.ok_or("it has no entry \"key\"")?;
+    let text = String::from_utf8_lossy(&value.0);
     let key = text.trim();
     match is_word(key) {
         true => Ok(key.to_owned()),

@@ -136,8 +136,8 @@ mod tests {
     fn the_default_class_is_marked() {
         assert_eq!(StorageClass.validate_create(&class()), []);
         let row = StorageClass.row(&class(), Timestamp::UNIX_EPOCH);
-        let wanted = ["fast (default)", "a/b", "Delete", "Immediate"];
-        assert_eq!(row[..4], wanted.map(|text| json!(text)));
+        let expected = ["fast (default)", "a/b", "Delete", "Immediate"];
+        assert_eq!(row[..4], expected.map(|text| json!(text)));
     }
 
     #[test]

@@ -95,13 +95,13 @@ mod tests {
         assert_eq!(VolumeAttributesClass.validate_create(&class), []);
         let mut other = class.clone();
         other["parameters"] = json!({});
-        let told = |errors: Vec<FieldError>| errors[0].to_string();
+        let message = |errors: Vec<FieldError>| errors[0].to_string();
         assert_eq!(
-            told(VolumeAttributesClass.validate_create(&other)),
+            message(VolumeAttributesClass.validate_create(&other)),
             "parameters: Required value: must contain at least one key/value pair"
         );
         assert_eq!(
-            told(VolumeAttributesClass.validate_update(&other, &class)),
+            message(VolumeAttributesClass.validate_update(&other, &class)),
             "parameters: Forbidden: updates to parameters are forbidden."
         );
     }

@@ -250,13 +250,13 @@ pub(crate) fn is_placed_by(volume: &Value, old: &Value) -> bool {
             .path
             .as_deref()
             .is_some_and(|path| path.starts_with('/'));
-    let mut wanted = old["spec"].clone();
-    wanted["nodeAffinity"] = affinity_to(&new.to);
-    wanted["local"]["path"] = json!(new.path);
+    let mut expected = old["spec"].clone();
+    expected["nodeAffinity"] = affinity_to(&new.to);
+    expected["local"]["path"] = json!(new.path);
     is_step
         && old["spec"]["local"].is_object()
         && old["spec"]["nodeAffinity"] == affinity_to(&new.from)
-        && volume["spec"] == wanted
+        && volume["spec"] == expected
 }
 
 #[cfg(test)]

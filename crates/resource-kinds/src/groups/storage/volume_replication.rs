@@ -158,10 +158,10 @@ impl VolumeReplication {
     /// The nodes besides the primary that may have data of the volume.
     pub fn others(&self) -> BTreeSet<&str> {
         let named = self.replica.iter().chain(&self.successor);
-        let kept = self.diverged.iter().map(|one| &one.node);
+        let snapshots = self.diverged.iter().map(|one| &one.node);
         named
             .chain(&self.former)
-            .chain(kept)
+            .chain(snapshots)
             .map(String::as_str)
             .filter(|node| *node != self.primary)
             .collect()
@@ -347,15 +347,15 @@ pub(crate) fn is_promoted_by(volume: &Value, old: &Value) -> bool {
         return false;
     };
     let path = volume["spec"]["local"]["path"].as_str();
-    let mut wanted = old["spec"].clone();
-    wanted["nodeAffinity"] = affinity_to(&new.primary);
-    wanted["local"]["path"] = json!(path);
+    let mut expected = old["spec"].clone();
+    expected["nodeAffinity"] = affinity_to(&new.primary);
+    expected["local"]["path"] = json!(path);
     (before.stage, new.stage) == (ReplicationStage::Promoting, ReplicationStage::Promoted)
         && check(volume, old).is_ok()
         && path.is_some_and(|path| path.starts_with('/'))
         && old["spec"]["local"].is_object()
         && old["spec"]["nodeAffinity"] == affinity_to(&before.primary)
-        && volume["spec"] == wanted
+        && volume["spec"] == expected
 }
 
 #[cfg(test)]
@@ -385,7 +385,7 @@ mod tests {
     #[test]
     fn a_class_says_how_often_its_volumes_are_copied() {
         let cow = "mainstay.dev/local-cow";
-        for (parameters, wanted) in [
+        for (parameters, expected) in [
             (json!({}), Ok(None)),
             (json!({"replicas": "0"}), Ok(None)),
             (json!({"replicas": "1"}), Ok(Some((10, 600)))),
@@ -410,9 +410,9 @@ mod tests {
             (json!({"replicationIntervalSeconds": "soon"}), Err(())),
             (json!({"replicas": "2"}), Err(())),
         ] {
-            let found = parameters_of_class(&class(cow, parameters.clone()));
-            let found = found.map(|found| found.map(|all| (all.interval, all.replacement)));
-            assert_eq!(found.map_err(drop), wanted, "{parameters}");
+            let parsed = parameters_of_class(&class(cow, parameters.clone()));
+            let parsed = parsed.map(|parsed| parsed.map(|all| (all.interval, all.replacement)));
+            assert_eq!(parsed.map_err(drop), expected, "{parameters}");
         }
         let other = class("mainstay.dev/local", json!({"replicas": "1"}));
         assert_eq!(parameters_of_class(&other), Ok(None));
@@ -438,25 +438,28 @@ mod tests {
             ..promoting.clone()
         };
         let old = volume(Some(&before), "one", "/a");
-        let held = volume(Some(&promoting), "one", "/a");
+        let replicated = volume(Some(&promoting), "one", "/a");
         let new = volume(Some(&promoted), "two", "/b");
-        assert_eq!(check(&held, &old), Ok(()));
-        assert!(is_promoted_by(&new, &held));
+        assert_eq!(check(&replicated, &old), Ok(()));
+        assert!(is_promoted_by(&new, &replicated));
         // A promotion needs the stage in between, must go to the replica's node, and needs the record.
         assert!(check(&new, &old).is_err() && !is_promoted_by(&new, &old));
         assert!(!is_promoted_by(
             &volume(Some(&promoted), "three", "/b"),
-            &held
+            &replicated
         ));
-        assert!(!is_promoted_by(&volume(None, "two", "/b"), &held));
+        assert!(!is_promoted_by(&volume(None, "two", "/b"), &replicated));
         assert!(check(&volume(None, "one", "/a"), &old).is_err());
         // The epoch never decreases.
-        assert!(check(&old, &held).is_err());
+        assert!(check(&old, &replicated).is_err());
         let again = VolumeReplication {
             stage: ReplicationStage::Replicating,
             ..promoting
         };
-        assert_eq!(check(&volume(Some(&again), "one", "/a"), &held), Ok(()));
+        assert_eq!(
+            check(&volume(Some(&again), "one", "/a"), &replicated),
+            Ok(())
+        );
     }
 
     #[test]
@@ -472,9 +475,9 @@ mod tests {
         let after = before.replaced(Some("three"));
         assert_eq!((after.epoch, &*after.former), (2, &["two".to_owned()][..]));
         assert_eq!(checked(&after), Ok(()));
-        let given_up = before.replaced(Some("two"));
-        assert_eq!(given_up.former, ["three"]);
-        assert_eq!(checked(&given_up), Ok(()));
+        let abandoned = before.replaced(Some("two"));
+        assert_eq!(abandoned.former, ["three"]);
+        assert_eq!(checked(&abandoned), Ok(()));
         for wrong in [
             VolumeReplication {
                 epoch: 1,

@@ -107,13 +107,13 @@ fn every_kind_is_compared() {
 #[test]
 fn the_walk_gives_what_the_round_trip_gives() {
     let types = ApiTypes::published();
-    let (mut seen, mut forms) = (BTreeSet::new(), BTreeSet::new());
+    let (mut visited, mut forms) = (BTreeSet::new(), BTreeSet::new());
     let (mut compared, mut wrong) = (0, Vec::new());
     for (version, kind, old) in cases() {
         let root = types.of_kind(version, kind).unwrap();
         let mut samples = Samples {
             types,
-            seen: &mut seen,
+            visited: &mut visited,
             forms: &mut forms,
             objects: Vec::new(),
         };
@@ -189,7 +189,7 @@ fn form(field: &Field) -> String {
 struct Samples<'t> {
     types: &'t ApiTypes,
     /// The types that were visited, in this kind or in another kind.
-    seen: &'t mut BTreeSet<&'static str>,
+    visited: &'t mut BTreeSet<&'static str>,
     /// The forms of fields that were visited.
     forms: &'t mut BTreeSet<Option<String>>,
     objects: Vec<Value>,
@@ -198,14 +198,14 @@ struct Samples<'t> {
 impl<'t> Samples<'t> {
     /// Collects objects that contain a structure of this type; `wrap` puts the structure into an object.
     fn collect(&mut self, structure: &'t Structure, wrap: &dyn Fn(Value) -> Value) {
-        if !self.seen.insert(structure.name) {
+        if !self.visited.insert(structure.name) {
             return;
         }
         self.objects.push(wrap(self.whole(structure, 3)));
         self.objects.extend(odd_values().into_iter().map(wrap));
         let whole = self.whole(structure, 1);
-        let known = structure.by_name().iter().map(|field| field.json);
-        for name in known.chain(["apiVersion", "kind", "unknown"]) {
+        let names = structure.by_name().iter().map(|field| field.json);
+        for name in names.chain(["apiVersion", "kind", "unknown"]) {
             let field = structure.named(name);
             let mut values = odd_values();
             // Fields of one form use one code path, so most values are only tested with the first such field.
@@ -217,7 +217,7 @@ impl<'t> Samples<'t> {
                 // Raw JSON keeps its empty values in this decoder; the typed form removed them.
                 values.retain(|value| value.is_null() || value.is_object());
             }
-            let places: &[fn(Value) -> Value] = match field {
+            let wraps: &[fn(Value) -> Value] = match field {
                 Some(field) if field.shape == Shape::One => &[|value| value],
                 _ => &[
                     |value| value,
@@ -226,9 +226,9 @@ impl<'t> Samples<'t> {
                 ],
             };
             for value in values {
-                for place in places {
+                for wrap_value in wraps {
                     let mut map = Map::new();
-                    map.insert(name.to_owned(), place(value.clone()));
+                    map.insert(name.to_owned(), wrap_value(value.clone()));
                     self.objects.push(wrap(Value::Object(map)));
                 }
             }

@@ -20,11 +20,11 @@ pub(super) enum FieldChain<'a> {
 
 impl FieldChain<'_> {
     /// The message about a value that does not have the expected type.
-    pub(super) fn mismatch(&self, given: &Value, wanted: &str) -> String {
-        let given = json_type(given);
+    pub(super) fn mismatch(&self, value: &Value, expected: &str) -> String {
+        let actual_type = json_type(value);
         match self {
             Self::Root => {
-                format!("json: cannot unmarshal {given} into Go value of type {wanted}")
+                format!("json: cannot unmarshal {actual_type} into Go value of type {expected}")
             }
             Self::Field { structure, .. } => {
                 let structure = structure.short_name();
@@ -32,8 +32,8 @@ impl FieldChain<'_> {
                 names.reverse();
                 let path = names.join(".");
                 format!(
-                    "json: cannot unmarshal {given} into Go struct field {structure}.{path} of \
-                     type {wanted}"
+                    "json: cannot unmarshal {actual_type} into Go struct field {structure}.{path} of \
+                     type {expected}"
                 )
             }
         }
@@ -42,10 +42,10 @@ impl FieldChain<'_> {
     /// The names of the fields, from the inner field to the outer field.
     fn names(&self) -> Vec<&str> {
         let mut names = Vec::new();
-        let mut place = self;
-        while let Self::Field { of, name, .. } = place {
+        let mut link = self;
+        while let Self::Field { of, name, .. } = link {
             names.push(*name);
-            place = of;
+            link = of;
         }
         names
     }

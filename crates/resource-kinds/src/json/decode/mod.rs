@@ -41,28 +41,28 @@ pub(crate) fn decode_metadata(
     structure: &Structure,
     metadata: &mut Value,
 ) -> Result<(), String> {
-    let place = FieldChain::Field {
+    let path = FieldChain::Field {
         of: &FieldChain::Root,
         structure,
         name: "metadata",
     };
-    check_structure(types, structure, metadata, &place)
+    check_structure(types, structure, metadata, &path)
 }
 
 fn check_structure(
     types: &ApiTypes,
     structure: &Structure,
     value: &mut Value,
-    place: &FieldChain<'_>,
+    path: &FieldChain<'_>,
 ) -> Result<(), String> {
     let Value::Object(map) = value else {
-        let wanted = format!("v1.{}", structure.short_name());
-        return Err(place.mismatch(value, &wanted));
+        let expected = format!("v1.{}", structure.short_name());
+        return Err(path.mismatch(value, &expected));
     };
     let mut outcome = Ok(());
     map.retain(|name, value| {
         let within = FieldChain::Field {
-            of: place,
+            of: path,
             structure,
             name,
         };
@@ -86,26 +86,26 @@ fn check_field(
     types: &ApiTypes,
     field: &Field,
     value: &mut Value,
-    place: &FieldChain<'_>,
+    path: &FieldChain<'_>,
 ) -> Result<bool, String> {
     match (field.shape, &mut *value) {
         (_, Value::Null) => return Ok(false),
-        (Shape::One, value) => check_value(types, field, value, place)?,
+        (Shape::One, value) => check_value(types, field, value, path)?,
         (Shape::List, Value::Array(list)) => {
             for element in list {
                 null_is_no_text(field, element);
-                check_value(types, field, element, place)?;
+                check_value(types, field, element, path)?;
             }
         }
         (Shape::Map, Value::Object(map)) => {
             for element in map.values_mut() {
                 null_is_no_text(field, element);
-                check_value(types, field, element, place)?;
+                check_value(types, field, element, path)?;
             }
             sort(map);
         }
-        (Shape::List, other) => return Err(place.mismatch(other, LIST)),
-        (Shape::Map, other) => return Err(place.mismatch(other, "map[string]interface {}")),
+        (Shape::List, other) => return Err(path.mismatch(other, LIST)),
+        (Shape::Map, other) => return Err(path.mismatch(other, "map[string]interface {}")),
     }
     Ok(!is_left_out(field, value))
 }
@@ -125,14 +125,14 @@ fn check_value(
     types: &ApiTypes,
     field: &Field,
     value: &mut Value,
-    place: &FieldChain<'_>,
+    path: &FieldChain<'_>,
 ) -> Result<(), String> {
-    let wanted = match field.value {
+    let expected = match field.value {
         ValueType::Structure(_) => {
             let Some(structure) = types.of_value(field.value) else {
                 return Ok(());
             };
-            return check_structure(types, structure, value, place);
+            return check_structure(types, structure, value, path);
         }
         ValueType::Raw => return Ok(()),
         ValueType::Quantity if value.is_string() || value.is_number() => {
@@ -142,7 +142,7 @@ fn check_value(
             return times::canonical(value, field.value);
         }
         ValueType::Bytes if value.is_string() || value.is_null() => return canonical_bytes(value),
-        ValueType::Items => return check_texts(value, place),
+        ValueType::Items => return check_texts(value, path),
         ValueType::Double => {
             if let Some(number) = value.as_f64() {
                 *value = number.into();
@@ -171,7 +171,7 @@ fn check_value(
         ValueType::Time => "v1.Time",
         ValueType::MicroTime => "v1.MicroTime",
     };
-    Err(place.mismatch(value, wanted))
+    Err(path.mismatch(value, expected))
 }
 
 fn is_int32(value: &Value) -> bool {
@@ -180,12 +180,12 @@ fn is_int32(value: &Value) -> bool {
         .is_some_and(|number| i32::try_from(number).is_ok())
 }
 
-fn check_texts(value: &Value, place: &FieldChain<'_>) -> Result<(), String> {
+fn check_texts(value: &Value, path: &FieldChain<'_>) -> Result<(), String> {
     let Value::Array(list) = value else {
-        return Err(place.mismatch(value, LIST));
+        return Err(path.mismatch(value, LIST));
     };
     match list.iter().find(|text| !text.is_string()) {
-        Some(other) => Err(place.mismatch(other, "string")),
+        Some(other) => Err(path.mismatch(other, "string")),
         None => Ok(()),
     }
 }
@@ -193,11 +193,11 @@ fn check_texts(value: &Value, place: &FieldChain<'_>) -> Result<(), String> {
 /// Amounts of resources are in maps, and are rounded up to whole thousandths.
 fn canonical_quantity(value: &mut Value, shape: Shape) -> Result<(), String> {
     let quantity = Quantity::from_json(value).map_err(|error| error.to_string())?;
-    let kept = match shape {
+    let canonical = match shape {
         Shape::Map => quantity.round_up_to_milli(),
         Shape::One | Shape::List => quantity,
     };
-    *value = Value::String(kept.to_string());
+    *value = Value::String(canonical.to_string());
     Ok(())
 }
 
@@ -216,24 +216,24 @@ fn check_type_meta(
     structure: &Structure,
     name: &str,
     value: &Value,
-    place: &FieldChain<'_>,
+    path: &FieldChain<'_>,
 ) -> Result<bool, String> {
-    let wanted = match (structure.type_meta, name) {
+    let expected = match (structure.type_meta, name) {
         (TypeMeta::Version(version), "apiVersion") => version,
         (TypeMeta::Version(_), "kind") => structure.short_name(),
         (TypeMeta::AnyVersion, "apiVersion" | "kind") => {
             return match value {
                 Value::Null => Ok(false),
                 Value::String(_) => Ok(true),
-                other => Err(place.mismatch(other, "string")),
+                other => Err(path.mismatch(other, "string")),
             };
         }
         _ => return Ok(false),
     };
     match value {
-        Value::String(given) if given == wanted => Ok(false),
-        Value::String(_) => Err(place.mismatch(value, &format!("v1.{wanted}"))),
-        other => Err(place.mismatch(other, "string")),
+        Value::String(sent) if sent == expected => Ok(false),
+        Value::String(_) => Err(path.mismatch(value, &format!("v1.{expected}"))),
+        other => Err(path.mismatch(other, "string")),
     }
 }
 
@@ -373,8 +373,9 @@ mod tests {
         let object = json!({"spec": {"containers": [{"name": "a", "resources": {
             "limits": {"cpu": 1.5, "memory": "1024Mi"}, "requests": {"cpu": 1}}}]}});
         let resources = &decode("v1", "Pod", object).unwrap()["spec"]["containers"][0]["resources"];
-        let wanted = json!({"limits": {"cpu": "1500m", "memory": "1Gi"}, "requests": {"cpu": "1"}});
-        assert_eq!(resources, &wanted);
+        let expected =
+            json!({"limits": {"cpu": "1500m", "memory": "1Gi"}, "requests": {"cpu": "1"}});
+        assert_eq!(resources, &expected);
         let object = json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "1GiB"}}}]}});
         assert!(
             decode("v1", "Pod", object)
@@ -443,7 +444,7 @@ mod tests {
     /// Paths in Go's messages contain neither keys of maps nor indices.
     #[test]
     fn places_are_those_of_upstream() {
-        for (object, wanted) in [
+        for (object, expected) in [
             (
                 json!({"metadata": {"labels": {"a": 5}}}),
                 "number into Go struct field ObjectMeta.metadata.labels of type string",
@@ -464,8 +465,8 @@ mod tests {
             ),
             (json!([]), "array into Go value of type v1.Pod"),
         ] {
-            let wanted = format!("json: cannot unmarshal {wanted}");
-            assert_eq!(decode("v1", "Pod", object), Err(wanted));
+            let expected = format!("json: cannot unmarshal {expected}");
+            assert_eq!(decode("v1", "Pod", object), Err(expected));
         }
     }
 

@@ -57,11 +57,11 @@ fn canonical_quantity(value: &mut Value, shape: Shape) -> Result<(), String> {
     // The type check refuses a value that is not a scalar, and knows the path.
     if value.is_string() || value.is_number() {
         let quantity = Quantity::from_json(value).map_err(|error| error.to_string())?;
-        let kept = match shape {
+        let canonical = match shape {
             Shape::Map => quantity.round_up_to_milli(),
             Shape::One | Shape::List => quantity,
         };
-        *value = Value::String(kept.to_string());
+        *value = Value::String(canonical.to_string());
     }
     Ok(())
 }
@@ -106,18 +106,18 @@ fn is_empty(field: &Field, value: &Value) -> bool {
 
 /// Finds the field that cannot be decoded; returns upstream's message. Runs only if decoding fails.
 fn explain<T: DeserializeOwned>(object: &Value, error: &str) -> String {
-    let Some(wanted) = expected(error) else {
+    let Some(expected_type) = expected(error) else {
         return error.to_owned();
     };
-    let found = narrow::<T>(object);
-    let given = json_type(&found.value);
-    let names: Vec<&str> = found.path.iter().filter_map(Step::name).collect();
-    let structure = structure_name::<T>(&found).unwrap_or_default();
+    let culprit = narrow::<T>(object);
+    let actual = json_type(&culprit.value);
+    let names: Vec<&str> = culprit.path.iter().filter_map(Step::name).collect();
+    let structure = structure_name::<T>(&culprit).unwrap_or_default();
     if names.is_empty() || structure.is_empty() {
-        return format!("json: cannot unmarshal {given} into Go value of type {wanted}");
+        return format!("json: cannot unmarshal {actual} into Go value of type {expected_type}");
     }
-    let place = format!("{structure}.{}", names.join("."));
-    format!("json: cannot unmarshal {given} into Go struct field {place} of type {wanted}")
+    let path = format!("{structure}.{}", names.join("."));
+    format!("json: cannot unmarshal {actual} into Go struct field {path} of type {expected_type}")
 }
 
 /// One step into a value.
@@ -137,21 +137,21 @@ impl Step {
 }
 
 /// The smallest part that cannot be decoded, and its path.
-struct Found {
+struct Culprit {
     value: Value,
     path: Vec<Step>,
 }
 
 /// Finds the position of the first error. Each step removes the siblings of the path, and bisection finds the next
 /// step, so that a large object needs few attempts.
-fn narrow<T: DeserializeOwned>(object: &Value) -> Found {
-    let mut found = Found {
+fn narrow<T: DeserializeOwned>(object: &Value) -> Culprit {
+    let mut culprit = Culprit {
         value: object.clone(),
         path: Vec::new(),
     };
     loop {
-        let fails = |part: Value| T::deserialize(&wrap(&found.path, part)).is_err();
-        let next = match &found.value {
+        let fails = |part: Value| T::deserialize(&wrap(&culprit.path, part)).is_err();
+        let next = match &culprit.value {
             Value::Object(map) => {
                 let entries: Vec<(String, Value)> = map
                     .iter()
@@ -172,10 +172,10 @@ fn narrow<T: DeserializeOwned>(object: &Value) -> Found {
             _ => None,
         };
         let Some((step, value)) = next else {
-            return found;
+            return culprit;
         };
-        found.path.push(step);
-        found.value = value;
+        culprit.path.push(step);
+        culprit.value = value;
     }
 }
 
@@ -206,9 +206,9 @@ fn wrap(path: &[Step], part: Value) -> Value {
 }
 
 /// The name of the structure with the error: the structure that the decoder expects at this path.
-fn structure_name<T: DeserializeOwned>(found: &Found) -> Option<String> {
-    let last_field = found.path.iter().rposition(|step| step.name().is_some())?;
-    let probe = wrap(&found.path[..last_field], Value::Bool(true));
+fn structure_name<T: DeserializeOwned>(part: &Culprit) -> Option<String> {
+    let last_field = part.path.iter().rposition(|step| step.name().is_some())?;
+    let probe = wrap(&part.path[..last_field], Value::Bool(true));
     let error = T::deserialize(&probe).err()?.to_string();
     let (_, name) = error.rsplit_once("expected ")?;
     Some(name.trim_start_matches("struct ").to_owned())
@@ -216,8 +216,8 @@ fn structure_name<T: DeserializeOwned>(found: &Found) -> Option<String> {
 
 /// The Go type in an error message of the decoder.
 fn expected(error: &str) -> Option<String> {
-    let (_, wanted) = error.rsplit_once("expected ")?;
-    Some(match wanted {
+    let (_, expected) = error.rsplit_once("expected ")?;
+    Some(match expected {
         "i32" => "int32".to_owned(),
         "i64" => "int64".to_owned(),
         "a string" | "string" => "string".to_owned(),

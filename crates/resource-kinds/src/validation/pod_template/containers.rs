@@ -14,14 +14,14 @@ const MESSAGE_POLICIES: &[&str] = &["File", "FallbackToLogsOnError"];
 
 /// Validates all containers of a spec. `volumes` are the volumes that can be mounted.
 pub(super) fn validate(spec: &Field<'_, '_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
-    let mut seen = TextSet::default();
+    let mut names = TextSet::default();
     let list = spec.get("containers");
     if list.is_empty() {
         errors.push(list.required(""));
     }
     for container in list.items() {
         common(&container, spec, volumes, errors);
-        differs(&container, &mut seen, errors);
+        differs(&container, &mut names, errors);
         probes::validate(&container, spec, errors);
         restart::validate(&container, errors);
     }
@@ -29,7 +29,7 @@ pub(super) fn validate(spec: &Field<'_, '_>, volumes: &Volumes<'_>, errors: &mut
     for container in spec.get("initContainers").items() {
         common(&container, spec, volumes, errors);
         restart::validate(&container, errors);
-        differs(&container, &mut seen, errors);
+        differs(&container, &mut names, errors);
         // Init containers run one after the other, so each of them may use all ports.
         ports::differ(std::iter::once(container), errors);
         if is_sidecar(container.value) {
@@ -42,15 +42,15 @@ pub(super) fn validate(spec: &Field<'_, '_>, volumes: &Volumes<'_>, errors: &mut
     }
     for container in spec.get("ephemeralContainers").items() {
         common(&container, spec, volumes, errors);
-        differs(&container, &mut seen, errors);
+        differs(&container, &mut names, errors);
         ephemeral::validate(&container, spec, errors);
     }
 }
 
 /// Checks that the name is unique among the containers of all lists.
-fn differs<'a>(container: &Field<'a, '_>, seen: &mut TextSet<'a>, errors: &mut Vec<FieldError>) {
+fn differs<'a>(container: &Field<'a, '_>, names: &mut TextSet<'a>, errors: &mut Vec<FieldError>) {
     let name = container.get("name");
-    if !name.is_empty() && !seen.insert(name.text()) {
+    if !name.is_empty() && !names.insert(name.text()) {
         errors.push(name.duplicate());
     }
 }

@@ -154,7 +154,7 @@ mod tests {
         });
         default_spec(&mut spec);
         default_pod(&mut spec);
-        let wanted = json!({
+        let expected = json!({
             "containers": [{
                 "name": "a", "image": "nginx:1.27",
                 "ports": [{"containerPort": 80, "protocol": "TCP"}],
@@ -185,10 +185,10 @@ mod tests {
             "schedulerName": "default-scheduler",
             "enableServiceLinks": true,
         });
-        assert_eq!(spec, wanted);
+        assert_eq!(spec, expected);
         default_spec(&mut spec);
         default_pod(&mut spec);
-        assert_eq!(spec, wanted, "defaults are idempotent");
+        assert_eq!(spec, expected, "defaults are idempotent");
     }
 
     #[test]

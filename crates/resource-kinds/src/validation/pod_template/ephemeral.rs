@@ -35,8 +35,8 @@ pub(super) fn validate(
     let target = container.get("targetContainerName");
     let others = ["containers", "initContainers"].map(|list| spec.get(list));
     let mut others = others.iter().flat_map(Field::items);
-    let known = others.any(|other| other.get("name").text() == target.text());
-    if !target.is_empty() && !known {
+    let exists = others.any(|other| other.get("name").text() == target.text());
+    if !target.is_empty() && !exists {
         errors.push(FieldError::not_found(&target.path(), target.text()));
     }
     for field in container.map().into_iter().flatten().map(|(key, _)| key) {

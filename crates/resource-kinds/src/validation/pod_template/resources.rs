@@ -58,12 +58,12 @@ fn allows_overcommit(name: &str) -> bool {
 fn well_known(name: &str, at: &Field<'_, '_>) -> Vec<FieldError> {
     let wrong = |clause| FieldError::invalid(&at.path(), name, clause);
     let mut errors: Vec<_> = names::qualified_name(name).into_iter().map(wrong).collect();
-    let known = name.contains('/')
+    let is_standard = name.contains('/')
         || name.starts_with(HUGE_PAGES)
         || name.starts_with("requests.hugepages-")
         || OF_CONTAINERS.contains(&name)
         || OTHERS.contains(&name);
-    if errors.is_empty() && !known {
+    if errors.is_empty() && !is_standard {
         errors.push(wrong(
             "must be a standard resource type or fully qualified".to_owned(),
         ));
@@ -74,8 +74,8 @@ fn well_known(name: &str, at: &Field<'_, '_>) -> Vec<FieldError> {
 fn name_for_container(name: &str, at: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = well_known(name, at);
     let detail = if !name.contains('/') {
-        let own = OF_CONTAINERS.contains(&name) || name.starts_with(HUGE_PAGES);
-        (!own).then_some("must be a standard resource for containers")
+        let is_allowed = OF_CONTAINERS.contains(&name) || name.starts_with(HUGE_PAGES);
+        (!is_allowed).then_some("must be a standard resource for containers")
     } else {
         let other = !is_native(name) && !is_extended(name);
         other.then_some("doesn't follow extended resource name standard")
@@ -150,10 +150,10 @@ fn requirements(resources: &Field<'_, '_>, check_name: NameCheck) -> Vec<FieldEr
             }
             continue;
         }
-        let (asked, limit) = (amount(&request), amount(&limit));
-        let relation = if !allows_overcommit(name) && asked != limit {
+        let (request_amount, limit) = (amount(&request), amount(&limit));
+        let relation = if !allows_overcommit(name) && request_amount != limit {
             "equal to"
-        } else if asked > limit {
+        } else if request_amount > limit {
             "less than or equal to"
         } else {
             continue;
@@ -161,17 +161,17 @@ fn requirements(resources: &Field<'_, '_>, check_name: NameCheck) -> Vec<FieldEr
         let detail = format!("must be {relation} {name} limit of {limit}");
         errors.push(FieldError::invalid(
             &requests.path(),
-            asked.to_string(),
+            request_amount.to_string(),
             detail,
         ));
     }
-    let given: Vec<&str> = [&limits, &requests]
+    let names: Vec<&str> = [&limits, &requests]
         .into_iter()
         .flat_map(Field::entries)
         .map(|(name, _)| name)
         .collect();
-    let computes = given.iter().any(|name| matches!(*name, "cpu" | "memory"));
-    if !computes && given.iter().any(|name| name.starts_with(HUGE_PAGES)) {
+    let computes = names.iter().any(|name| matches!(*name, "cpu" | "memory"));
+    if !computes && names.iter().any(|name| name.starts_with(HUGE_PAGES)) {
         errors.push(resources.forbidden("HugePages require cpu or memory"));
     }
     errors
@@ -197,16 +197,16 @@ pub(super) fn of_pod(spec: &Field<'_, '_>) -> Vec<FieldError> {
         ("requests", &requests, "requests"),
         ("limits", &limits, "limits"),
     ] {
-        for (name, own) in of_all.entries() {
+        for (name, pod_amount) in of_all.entries() {
             let total = needed(spec, list, name);
             let counts = list == "requests" || name.starts_with(HUGE_PAGES);
-            if counts && total > amount(&own) {
+            if counts && total > amount(&pod_amount) {
                 let detail = format!(
                     "must be greater than or equal to aggregate container {what} of {total}"
                 );
                 errors.push(FieldError::invalid(
-                    &own.path(),
-                    amount(&own).to_string(),
+                    &pod_amount.path(),
+                    amount(&pod_amount).to_string(),
                     detail,
                 ));
             }
@@ -287,8 +287,8 @@ fn requests_of_pod(spec: &mut Value) {
         let containers = lists.iter().flat_map(Field::items);
         let mut names: BTreeSet<String> = BTreeSet::new();
         for container in containers {
-            let asked = container.get_path("resources.requests");
-            names.extend(asked.entries().map(|(name, _)| name.to_owned()));
+            let container_request = container.get_path("resources.requests");
+            names.extend(container_request.entries().map(|(name, _)| name.to_owned()));
         }
         names.retain(|name| OF_PODS.contains(&name.as_str()) || name.starts_with(HUGE_PAGES));
         let amounts = names.into_iter().map(|name| {
@@ -308,13 +308,14 @@ fn requests_of_pod(spec: &mut Value) {
 /// The QoS class of a pod (`statefulset.md` 12.16). It depends on the pod-level resources, if the pod has any.
 pub(crate) fn qos_class(spec: &Value) -> &'static str {
     let spec = Field::root(spec);
-    let own = ["resources.requests", "resources.limits"].map(|list| spec.get_path(list));
+    let pod_level = ["resources.requests", "resources.limits"].map(|list| spec.get_path(list));
     let lists = ["containers", "initContainers"].map(|list| spec.get(list));
-    let holders: Vec<Field<'_, '_>> = if own.iter().any(|list| list.entries().next().is_some()) {
-        vec![spec]
-    } else {
-        lists.iter().flat_map(Field::items).collect()
-    };
+    let holders: Vec<Field<'_, '_>> =
+        if pod_level.iter().any(|list| list.entries().next().is_some()) {
+            vec![spec]
+        } else {
+            lists.iter().flat_map(Field::items).collect()
+        };
     let mut requests: BTreeMap<&str, Quantity> = BTreeMap::new();
     let mut limits: BTreeMap<&str, Quantity> = BTreeMap::new();
     let mut all_limited = true;
@@ -431,15 +432,15 @@ mod tests {
                 vec![": Forbidden: HugePages require cpu or memory"],
             ),
         ];
-        for (resources, wanted) in table {
-            let wanted: Vec<String> = wanted
+        for (resources, expected) in table {
+            let expected: Vec<String> = expected
                 .iter()
                 .map(|error| match error.strip_prefix(':') {
                     Some(rest) => format!("resources:{rest}"),
                     None => format!("resources.{error}"),
                 })
                 .collect();
-            assert_eq!(check(resources), wanted);
+            assert_eq!(check(resources), expected);
         }
     }
 
@@ -508,7 +509,7 @@ mod tests {
     #[test]
     fn the_class_of_a_pod_with_resources_of_its_own_follows_from_those() {
         let both = json!({"cpu": "1", "memory": "1Gi"});
-        let pod = |own: Value| json!({"resources": own, "containers": [{}]});
+        let pod = |resources: Value| json!({"resources": resources, "containers": [{}]});
         assert_eq!(
             qos_class(&pod(json!({"limits": both, "requests": both}))),
             "Guaranteed"

@@ -22,12 +22,12 @@ pub(super) fn gates(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for gate in spec.get("readinessGates").items() {
         errors.check_text(&gate.get("conditionType"), names::qualified_name);
     }
-    let mut seen = TextSet::default();
+    let mut unique = TextSet::default();
     for gate in spec.get("schedulingGates").items() {
         let name = gate.get("name").text();
         let clauses = names::qualified_name(name).into_iter();
         errors.extend(clauses.map(|clause| FieldError::invalid(&gate.path(), name, clause)));
-        if !seen.insert(name) {
+        if !unique.insert(name) {
             errors.push(FieldError::duplicate(&gate.path(), name));
         }
     }
@@ -273,10 +273,10 @@ mod tests {
             check(json!({"affinity": {"nodeAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}}))
         };
-        for (expression, wanted) in table {
+        for (expression, expected) in table {
             let errors = required(json!({"matchExpressions": [expression]}));
-            assert_eq!(errors.len(), wanted.len(), "{errors:#?}");
-            for (error, start) in errors.iter().zip(wanted) {
+            assert_eq!(errors.len(), expected.len(), "{errors:#?}");
+            for (error, start) in errors.iter().zip(expected) {
                 assert!(
                     error.starts_with(&format!("{at}.matchExpressions[0].{start}")),
                     "{error}"

@@ -36,7 +36,7 @@ fn profile(at: &Field<'_, '_>, field: &str, what: &str, errors: &mut Vec<FieldEr
             errors.push(name.required(&detail));
         }
         "Localhost" => {}
-        known if PROFILES.contains(&known) => {
+        profile_type if PROFILES.contains(&profile_type) => {
             if name.is_set() {
                 let detail = format!("can only be set when {what} type is Localhost");
                 errors.push(name.invalid(detail));
@@ -96,7 +96,7 @@ pub(super) fn validate_pod(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 /// Checks that each kernel parameter occurs once, and belongs to a namespace that the pod does not share with the
 /// host.
 fn sysctls(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
-    let mut seen = TextSet::default();
+    let mut unique = TextSet::default();
     for sysctl in spec.get_path("securityContext.sysctls").items() {
         let name = sysctl.get("name");
         if name.is_empty() {
@@ -109,7 +109,7 @@ fn sysctls(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
                 names::SUBDOMAIN_BYTES_MAX
             );
             errors.push(name.invalid(detail));
-        } else if !seen.insert(name.text()) {
+        } else if !unique.insert(name.text()) {
             errors.push(name.duplicate());
         }
         for (field, prefixes) in NAMESPACES {
@@ -211,8 +211,8 @@ mod tests {
         let mut errors = Vec::new();
         validate_container(&Field::root(&context), &mut errors);
         assert_eq!(errors.len(), 2);
-        let wanted = "runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive";
-        assert_eq!(errors[0].to_string(), wanted);
+        let expected = "runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive";
+        assert_eq!(errors[0].to_string(), expected);
         let spec = json!({"shareProcessNamespace": true, "hostPID": true});
         let mut errors = Vec::new();
         validate_pod(&Field::root(&spec), &mut errors);
@@ -292,14 +292,14 @@ mod tests {
                     )),
                 ),
             ];
-            for (profile, wanted) in table {
-                let wanted: Vec<String> = wanted
+            for (profile, expected) in table {
+                let expected: Vec<String> = expected
                     .iter()
                     .map(|error| format!("securityContext.{field}.{error}"))
                     .collect();
                 assert_eq!(
                     pod_errors(json!({"securityContext": {field: profile}})),
-                    wanted
+                    expected
                 );
             }
         }

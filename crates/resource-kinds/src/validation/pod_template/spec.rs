@@ -254,12 +254,12 @@ mod tests {
                 vec![format!("searches: Invalid value: {}: must not have more than 2048 characters \
                               (including spaces) in the search list", json!(domains))]),
         ];
-        for (config, wanted) in table {
-            let wanted: Vec<String> = wanted
+        for (config, expected) in table {
+            let expected: Vec<String> = expected
                 .iter()
                 .map(|error| format!("spec.dnsConfig.{error}"))
                 .collect();
-            assert_eq!(check(json!({"dnsConfig": config})), wanted);
+            assert_eq!(check(json!({"dnsConfig": config})), expected);
         }
         assert_eq!(
             check(json!({"dnsConfig": {"searches": vec!["a"; 33]}})).len(),
@@ -307,8 +307,8 @@ mod tests {
                  qualified",
             ),
         ];
-        for (spec, wanted) in table {
-            assert_eq!(check(spec)[0], format!("spec.{wanted}"));
+        for (spec, expected) in table {
+            assert_eq!(check(spec)[0], format!("spec.{expected}"));
         }
         // A negative value counts as 1, with a warning.
         assert_eq!(check(json!({"terminationGracePeriodSeconds": -1})), [""; 0]);

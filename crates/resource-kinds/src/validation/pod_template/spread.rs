@@ -31,11 +31,11 @@ pub(super) fn validate(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
             let (key, otherwise) = (of.get("topologyKey"), of.get("whenUnsatisfiable"));
             format!("{{{}, {}}}", key.text(), otherwise.text())
         };
-        let own = pair(&constraint);
+        let key = pair(&constraint);
         let mut later = constraints.items().skip(index + 1);
-        if later.any(|other| pair(&other) == own) {
+        if later.any(|other| pair(&other) == key) {
             let path = constraint.path().child("{topologyKey, whenUnsatisfiable}");
-            errors.push(FieldError::duplicate(&path, own));
+            errors.push(FieldError::duplicate(&path, key));
         }
         domains(&constraint.get("minDomains"), otherwise.text(), errors);
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
@@ -159,12 +159,12 @@ mod tests {
             // As in Kubernetes since 1.34: a template may have the key in both; a pod that has the label may not.
             (json!([with("matchLabelKeys", json!(["a"]))]), vec![]),
         ];
-        for (constraints, wanted) in table {
-            let wanted: Vec<String> = wanted
+        for (constraints, expected) in table {
+            let expected: Vec<String> = expected
                 .iter()
                 .map(|error| format!("topologySpreadConstraints[0].{error}"))
                 .collect();
-            assert_eq!(check(constraints), wanted);
+            assert_eq!(check(constraints), expected);
         }
     }
 

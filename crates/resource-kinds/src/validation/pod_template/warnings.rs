@@ -73,10 +73,10 @@ pub(crate) fn warnings(spec: &Field<'_, '_>) -> Vec<String> {
 }
 
 fn variables(container: &Field<'_, '_>, all: &mut Vec<String>) {
-    let mut seen = TextSet::default();
+    let mut names = TextSet::default();
     for variable in container.get("env").items() {
         let name = variable.get("name").text();
-        if !seen.insert(name) {
+        if !names.insert(name) {
             let path = &variable.path();
             all.push(format!(
                 "{path}: hides previous definition of \"{name}\", which may be dropped when using \
@@ -91,11 +91,11 @@ fn ports(container: &Field<'_, '_>, all: &mut Vec<String>) {
     if ports.len() < 2 {
         return;
     }
-    let mut seen = BTreeMap::new();
+    let mut ports_by_key = BTreeMap::new();
     for port in ports.items() {
         let key = (port.get("containerPort").int(), port.get("protocol").text());
         let host = (port.get("hostPort").int(), port.get("hostIP").text());
-        let first = *seen.entry((key, host)).or_insert(port);
+        let first = *ports_by_key.entry((key, host)).or_insert(port);
         if !std::ptr::eq(first.value, port.value) {
             let (path, first) = (port.path(), first.path());
             all.push(format!("{path}: duplicate port definition with {first}"));

@@ -104,16 +104,16 @@ pub(super) fn host_processes(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>)
     let mut of_host = 0;
     let lists = container_lists(spec);
     for container in lists.iter().flat_map(Field::items) {
-        let own = container.get_path(field);
-        if let (Some(pods), Some(own_value)) = (of_pod, own.value.as_bool())
+        let value = container.get_path(field);
+        if let (Some(pods), Some(own_value)) = (of_pod, value.value.as_bool())
             && pods != own_value
         {
             let detail = format!(
                 "pod hostProcess value must be identical if both are specified, was {pods}"
             );
-            errors.push(own.invalid(detail));
+            errors.push(value.invalid(detail));
         }
-        of_host += usize::from(own.value.as_bool().or(of_pod) == Some(true));
+        of_host += usize::from(value.value.as_bool().or(of_pod) == Some(true));
     }
     if of_host == 0 {
         return;

@@ -84,12 +84,12 @@ pub(super) fn projected(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     mode(&source.get("defaultMode"), errors);
     let mut paths = TextSet::default();
     for part in source.get("sources").items() {
-        let given: Vec<(&str, Field<'_, '_>)> = PARTS
+        let present: Vec<(&str, Field<'_, '_>)> = PARTS
             .iter()
             .map(|kind| (*kind, part.get(kind)))
             .filter(|(_, at)| at.is_set())
             .collect();
-        for (kind, at) in &given {
+        for (kind, at) in &present {
             match *kind {
                 "downwardAPI" => from_pod(at, errors),
                 "serviceAccountToken" => token(at, errors),
@@ -108,7 +108,7 @@ pub(super) fn projected(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
                 }
             });
         }
-        if given.len() > 1 {
+        if present.len() > 1 {
             let detail = "may not specify more than 1 volume type per source";
             errors.push(part.forbidden(detail));
         }
@@ -143,10 +143,10 @@ fn for_each_file<'a>(kind: &str, part: &Field<'a, '_>, mut take: impl FnMut(Fiel
 fn token(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let seconds = at.get("expirationSeconds");
     match seconds.int() {
-        Some(given) if given < 600 => {
+        Some(value) if value < 600 => {
             errors.push(seconds.invalid("may not specify a duration less than 10 minutes"));
         }
-        Some(given) if given > 1 << 32 => {
+        Some(value) if value > 1 << 32 => {
             errors.push(seconds.invalid("may not specify a duration larger than 2^32 seconds"));
         }
         _ => {}
@@ -205,8 +205,8 @@ mod tests {
                 vec!["sources[0].secret.name: Required value"],
             ),
         ];
-        for (sources, wanted) in table {
-            assert_eq!(check(json!({"sources": sources})), wanted);
+        for (sources, expected) in table {
+            assert_eq!(check(json!({"sources": sources})), expected);
         }
     }
 }

@@ -219,10 +219,10 @@ fn fibre_channel(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 fn iscsi(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for field in ["iqn", "initiatorName"] {
         let at = source.get(field);
-        let known = ["iqn", "eui", "naa"]
+        let has_prefix = ["iqn", "eui", "naa"]
             .iter()
             .any(|kind| at.text().starts_with(kind));
-        if !at.is_empty() && !known {
+        if !at.is_empty() && !has_prefix {
             errors.push(at.invalid("must be valid format starting with iqn, eui, or naa"));
         }
     }
@@ -328,8 +328,8 @@ mod tests {
         for (name, fields) in REQUIRED {
             let missing = check(name, json!({}));
             for field in *fields {
-                let wanted = format!("{field}: Required value");
-                assert!(missing.contains(&wanted), "{name}: {missing:?}");
+                let expected = format!("{field}: Required value");
+                assert!(missing.contains(&expected), "{name}: {missing:?}");
             }
         }
     }
@@ -412,8 +412,8 @@ mod tests {
                 ],
             ),
         ];
-        for (name, source, wanted) in table {
-            assert_eq!(check(name, source), wanted, "{name}");
+        for (name, source, expected) in table {
+            assert_eq!(check(name, source), expected, "{name}");
         }
     }
 }

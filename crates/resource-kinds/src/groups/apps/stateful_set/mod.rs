@@ -125,11 +125,11 @@ impl Printer for StatefulSet {
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         let number = |value: &Value| value.as_i64().unwrap_or_default();
         let ready = number(&object["status"]["readyReplicas"]);
-        let wanted = number(&object["spec"]["replicas"]);
+        let desired = number(&object["spec"]["replicas"]);
         let [names, images] = workload::containers(&Field::of(object, "spec.template"));
         vec![
             table::name(object),
-            json!(format!("{ready}/{wanted}")),
+            json!(format!("{ready}/{desired}")),
             table::age(object, now),
             names,
             images,
@@ -276,9 +276,9 @@ mod tests {
         );
         let mut object = web();
         object["spec"]["updateStrategy"] = json!({"rollingUpdate": {"maxUnavailable": 2}});
-        let wanted = json!({"type": "RollingUpdate",
+        let expected = json!({"type": "RollingUpdate",
             "rollingUpdate": {"maxUnavailable": 2, "partition": 0}});
-        assert_eq!(accept(object)["spec"]["updateStrategy"], wanted);
+        assert_eq!(accept(object)["spec"]["updateStrategy"], expected);
     }
 
     /// `statefulset.md` 6.3

@@ -228,8 +228,8 @@ mod tests {
     fn a_name_has_no_dots() {
         let mut object = set(|_| {});
         object["metadata"]["name"] = json!("a.b");
-        let wanted = "metadata.name: Invalid value: \"a.b\": must not contain dots";
-        assert_eq!(texts(&StatefulSet.validate_create(&object)), [wanted]);
+        let expected = "metadata.name: Invalid value: \"a.b\": must not contain dots";
+        assert_eq!(texts(&StatefulSet.validate_create(&object)), [expected]);
     }
 
     /// `statefulset.md` 6.7 to 6.9, T24: one response contains all causes.

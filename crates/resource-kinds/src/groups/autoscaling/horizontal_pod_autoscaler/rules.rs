@@ -57,8 +57,8 @@ fn check_metric(errors: &mut Vec<FieldError>, metric: &Field<'_, '_>) {
     if kind.is_empty() {
         errors.push(kind.required("must specify a metric source type"));
     }
-    let known = SOURCES.iter().find(|(name, _)| *name == kind.text());
-    let Some((_, expected)) = known else {
+    let supported = SOURCES.iter().find(|(name, _)| *name == kind.text());
+    let Some((_, expected)) = supported else {
         let names: Vec<&str> = SOURCES.iter().map(|(name, _)| *name).collect();
         errors.push(kind.not_supported(&names));
         return;

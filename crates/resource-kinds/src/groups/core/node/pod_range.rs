@@ -12,7 +12,7 @@ use crate::validation::field::Field;
 
 const TAKEN: &str = "provided range is already allocated";
 /// Maximum number of cluster ranges that one Node reserves. A larger range is older than the configuration.
-const HELD_MAX: usize = 64;
+const RANGES_MAX: usize = 64;
 
 fn key(range: Cidr) -> String {
     format!("pod-range/{range}")
@@ -42,16 +42,16 @@ pub(super) fn allocate(
     ranges: PodRanges,
     object: &mut Value,
     old: Option<&Value>,
-    taken: &dyn AllocationLookup,
+    allocated: &dyn AllocationLookup,
 ) -> Result<(), Status> {
-    let given = Field::of(object, "spec.podCIDR");
+    let range_field = Field::of(object, "spec.podCIDR");
     let before = old.map(|old| old["spec"]["podCIDR"].as_str().unwrap_or_default());
-    if !given.is_empty() {
+    if !range_field.is_empty() {
         let stays = before.is_some_and(|before| !before.is_empty());
         let errors: Vec<_> = if stays {
             Vec::new()
         } else {
-            misplaced(ranges, &given).into_iter().collect()
+            misplaced(ranges, &range_field).into_iter().collect()
         };
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         return match errors.as_slice() {
@@ -59,7 +59,7 @@ pub(super) fn allocate(
             errors => Err(Status::invalid("", "Node", name, errors)),
         };
     }
-    let free = |range: &Cidr| !taken.is_allocated(&key(*range));
+    let free = |range: &Cidr| !allocated.is_allocated(&key(*range));
     if before.is_none()
         && let Some(range) = ranges.nodes().find(free)
         && let Some(spec) = parts::entry(object, "spec")
@@ -71,10 +71,10 @@ pub(super) fn allocate(
 }
 
 /// The error for a range that is not a node range of the cluster.
-fn misplaced(ranges: PodRanges, given: &Field<'_, '_>) -> Option<FieldError> {
-    let range = given.text().parse::<Cidr>();
+fn misplaced(ranges: PodRanges, requested: &Field<'_, '_>) -> Option<FieldError> {
+    let range = requested.text().parse::<Cidr>();
     (!range.is_ok_and(|range| ranges.has(range))).then(|| {
-        given.invalid(format!(
+        requested.invalid(format!(
             "must be one of the /{} ranges of {}, from which nodes of this cluster get theirs",
             ranges.node_prefix(),
             ranges.cluster()
@@ -84,20 +84,21 @@ fn misplaced(ranges: PodRanges, given: &Field<'_, '_>) -> Option<FieldError> {
 
 /// The cluster ranges that a Node reserves.
 pub(super) fn allocations(ranges: PodRanges, object: &Value) -> Vec<Allocation> {
-    let given = Field::of(object, "spec.podCIDR");
-    let Ok(range) = given.text().parse::<Cidr>() else {
+    let range_field = Field::of(object, "spec.podCIDR");
+    let Ok(range) = range_field.text().parse::<Cidr>() else {
         return Vec::new();
     };
-    let held = ranges.overlapping(range).take(HELD_MAX);
-    held.map(|range| Allocation {
-        key: key(range),
-        refusal: AllocationRefusal {
-            field: "spec.podCIDR".to_owned(),
-            detail: TAKEN.to_owned(),
-        },
-        object: None,
-    })
-    .collect()
+    let overlapping = ranges.overlapping(range).take(RANGES_MAX);
+    overlapping
+        .map(|range| Allocation {
+            key: key(range),
+            refusal: AllocationRefusal {
+                field: "spec.podCIDR".to_owned(),
+                detail: TAKEN.to_owned(),
+            },
+            object: None,
+        })
+        .collect()
 }
 
 /// Checks the form of `podCIDRs`: at most one range of each family.
@@ -160,12 +161,12 @@ mod tests {
         object
     }
 
-    fn create(spec: Value, held: &[&str]) -> Result<Value, String> {
+    fn create(spec: Value, allocated: &[&str]) -> Result<Value, String> {
         let mut object = node(spec);
-        let held = held.iter().map(|range| format!("pod-range/{range}"));
+        let allocated = allocated.iter().map(|range| format!("pod-range/{range}"));
         let refused = |status: Status| status.message;
         kind()
-            .allocate(&mut object, None, &Held(held.collect()))
+            .allocate(&mut object, None, &Held(allocated.collect()))
             .map_err(refused)?;
         let errors = kind().validate_create(&object);
         match errors.first() {
@@ -175,8 +176,8 @@ mod tests {
     }
 
     fn keys(spec: &Value) -> Vec<String> {
-        let held = kind().allocations(&json!({"spec": spec}));
-        held.into_iter().map(|one| one.key).collect()
+        let keys = kind().allocations(&json!({"spec": spec}));
+        keys.into_iter().map(|one| one.key).collect()
     }
 
     #[test]

@@ -139,8 +139,8 @@ fn write_hunk(lines: &[Line<'_>], start: usize, end: usize, text: &mut String) {
     }
 }
 
-fn count(lines: &[Line<'_>], wanted: impl Fn(&Line<'_>) -> bool) -> usize {
-    lines.iter().filter(|line| wanted(line)).count()
+fn count(lines: &[Line<'_>], is_match: impl Fn(&Line<'_>) -> bool) -> usize {
+    lines.iter().filter(|line| is_match(line)).count()
 }
 
 /// Line numbers of a hunk header: start at 1, without the count if it is 1; for an empty range, the number of the

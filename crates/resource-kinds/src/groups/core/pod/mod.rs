@@ -304,16 +304,16 @@ impl Selectable for Pod {
 impl Deletion for Pod {
     /// `statefulset.md` 12.7. Only an explicit 0 removes a pod without its node's confirmation. A pod whose own grace
     /// period is 0 gets 1, because its successor could otherwise start while the pod still runs.
-    fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> i64 {
+    fn grace_seconds(&self, object: &Value, requested: Option<i64>) -> i64 {
         let root = Field::root(object);
         let finished = matches!(root.get_path("status.phase").text(), "Succeeded" | "Failed");
         if finished || root.get_path("spec.nodeName").is_empty() {
             return 0;
         }
-        let own = root.get_path("spec.terminationGracePeriodSeconds").int();
-        match asked {
+        let spec_seconds = root.get_path("spec.terminationGracePeriodSeconds").int();
+        match requested {
             Some(0) => 0,
-            asked => asked.or(own).unwrap_or_default().max(1),
+            requested => requested.or(spec_seconds).unwrap_or_default().max(1),
         }
     }
 
@@ -332,7 +332,7 @@ mod tests {
     fn grace_is_for_pods_that_run() {
         let mut pod = json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30},
             "status": {"phase": "Running"}});
-        let grace = |pod: &Value, asked: Option<i64>| {
+        let grace = |pod: &Value, requested: Option<i64>| {
             let mut read = json!({"spec": {"containers": []}, "status": {"podIP": "10.0.0.1"}});
             for part in ["spec", "status"] {
                 for (field, value) in pod[part].as_object().into_iter().flatten() {
@@ -340,9 +340,9 @@ mod tests {
                 }
             }
             keep(&mut read, READ_FOR_DELETION);
-            let seconds = Pod.grace_seconds(pod, asked);
+            let seconds = Pod.grace_seconds(pod, requested);
             assert_eq!(
-                Pod.grace_seconds(&read, asked),
+                Pod.grace_seconds(&read, requested),
                 seconds,
                 "of the fields that are read"
             );

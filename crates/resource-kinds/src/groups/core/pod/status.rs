@@ -118,9 +118,9 @@ fn restarts(container: &Field<'_, '_>, spec: &Field<'_, '_>, code: i64) -> bool 
     {
         return true;
     }
-    let own = container.get("restartPolicy");
-    let policy = if own.is_set() {
-        own
+    let container_policy = container.get("restartPolicy");
+    let policy = if container_policy.is_set() {
+        container_policy
     } else {
         spec.get("restartPolicy")
     };
@@ -139,10 +139,10 @@ fn addresses(
     errors: &mut Vec<FieldError>,
 ) {
     let list = status.get(field);
-    let known = before.get(field);
+    let existing = before.get(field);
     for item in list.items() {
         let address = item.get("ip");
-        if !known
+        if !existing
             .items()
             .any(|item| item.get("ip").text() == address.text())
         {
@@ -214,12 +214,12 @@ mod tests {
         for (policy, mut container, code, may) in table {
             container["name"] = json!("a");
             let spec = json!({"restartPolicy": policy, "containers": [container]});
-            let wanted = "status.containerStatuses[0].state: Forbidden: may not be transitioned to \
+            let expected = "status.containerStatuses[0].state: Forbidden: may not be transitioned to \
                           non-terminated state";
-            let wanted: &[&str] = if may { &[] } else { &[wanted] };
+            let expected: &[&str] = if may { &[] } else { &[expected] };
             assert_eq!(
                 check(&spec, running.clone(), ended(code)),
-                wanted,
+                expected,
                 "{spec} {code}"
             );
         }
@@ -278,14 +278,14 @@ mod tests {
                 on pods that are already bound to a node".to_owned())),
         ];
         let spec = json!({"nodeName": "n", "containers": []});
-        for (status, wanted) in table {
-            let wanted: Vec<String> = wanted
+        for (status, expected) in table {
+            let expected: Vec<String> = expected
                 .iter()
                 .map(|error| format!("status.{error}"))
                 .collect();
-            assert_eq!(check(&spec, status, json!({})), wanted);
+            assert_eq!(check(&spec, status, json!({})), expected);
         }
-        let kept = json!({"podIPs": [{"ip": "010.0.0.1"}]});
-        assert_eq!(check(&spec, kept.clone(), kept), [""; 0]);
+        let stored = json!({"podIPs": [{"ip": "010.0.0.1"}]});
+        assert_eq!(check(&spec, stored.clone(), stored), [""; 0]);
     }
 }

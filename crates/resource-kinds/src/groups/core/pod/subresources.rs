@@ -70,7 +70,7 @@ pub(super) fn validate(name: &str, object: &Value, old: &Value) -> Vec<FieldErro
         return vec![old.forbidden(detail)];
     }
     let mut errors = pod_template::validate_pod(&pod);
-    update::drop_known(&mut errors, &pod_template::validate_pod(&old));
+    update::drop_existing(&mut errors, &pod_template::validate_pod(&old));
     errors.extend(check(&pod.get("spec"), &old.get("spec")));
     errors
 }
@@ -262,14 +262,14 @@ mod tests {
     fn pods_of_a_nodes_files_stay_as_they_are() {
         let mut old = pod();
         old["metadata"]["annotations"] = json!({MIRROR_POD: "x"});
-        for (name, wanted) in [
+        for (name, expected) in [
             ("resize", ": Forbidden: static pods cannot be resized"),
             (
                 "ephemeralcontainers",
                 ": Forbidden: static pods do not support ephemeral containers",
             ),
         ] {
-            assert_eq!(change(name, &old, |_| {}).1, [wanted]);
+            assert_eq!(change(name, &old, |_| {}).1, [expected]);
         }
     }
 
@@ -375,14 +375,14 @@ mod tests {
 
     #[test]
     fn a_pod_gets_resources_of_its_own_within_its_class() {
-        let given = |resources: Value| {
+        let resized = |resources: Value| {
             let set = |pod: &mut Value| pod["spec"]["resources"] = resources.clone();
             change("resize", &pod(), set).1
         };
-        assert_eq!(given(json!({"limits": {"cpu": "3"}})), [""; 0]);
+        assert_eq!(resized(json!({"limits": {"cpu": "3"}})), [""; 0]);
         let both = json!({"cpu": "3", "memory": "1Gi"});
         assert_eq!(
-            given(json!({"requests": both, "limits": both})),
+            resized(json!({"requests": both, "limits": both})),
             [
                 "spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of \
                  resizing"

@@ -114,12 +114,12 @@ fn readiness_gates(object: &Value) -> String {
 fn summary(object: &Value) -> Summary {
     let root = Field::root(object);
     let phase = root.get_path("status.phase").text();
-    let given = root.get_path("status.reason").text();
+    let reason = root.get_path("status.reason").text();
     let mut summary = Summary {
-        reason: if given.is_empty() {
+        reason: if reason.is_empty() {
             phase.to_owned()
         } else {
-            given.to_owned()
+            reason.to_owned()
         },
         ready: 0,
         restarts: 0,
@@ -145,7 +145,7 @@ fn summary(object: &Value) -> Summary {
         count_containers(object, &mut summary);
     }
     if root.get_path("metadata.deletionTimestamp").is_set() {
-        if given == "NodeLost" {
+        if reason == "NodeLost" {
             "Unknown".clone_into(&mut summary.reason);
         } else if !matches!(phase, "Succeeded" | "Failed") {
             "Terminating".clone_into(&mut summary.reason);

@@ -27,7 +27,7 @@ pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
     };
     let mut errors = rules(&pod);
     if !errors.is_empty() {
-        drop_known(&mut errors, &rules(&old_pod));
+        drop_existing(&mut errors, &rules(&old_pod));
     }
     errors.extend(pod_template::validate_annotations_update(&pod, &old_pod));
     if is_same {
@@ -57,7 +57,7 @@ pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
 }
 
 /// Removes the errors that the stored object has already.
-pub(super) fn drop_known(errors: &mut Vec<FieldError>, before: &[FieldError]) {
+pub(super) fn drop_existing(errors: &mut Vec<FieldError>, before: &[FieldError]) {
     errors.retain(|error| !before.contains(error));
 }
 
@@ -138,11 +138,11 @@ fn node_affinity(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<Fiel
         let was_empty = lists.iter().all(|list| before.get(list).is_empty());
         let only_more = lists.iter().all(|list| {
             let (now, before) = (term.get(list), before.get(list));
-            let kept = now
+            let unchanged = now
                 .items()
                 .zip(before.items())
                 .all(|(a, b)| a.value == b.value);
-            kept && now.len() >= before.len() && (now.is_empty() || !was_empty)
+            unchanged && now.len() >= before.len() && (now.is_empty() || !was_empty)
         });
         if !only_more {
             let detail = "only additions are allowed (no mutations or deletions)";
@@ -240,8 +240,8 @@ mod tests {
         let cost = |cost: &str| json!({DELETION_COST: cost});
         let at = format!("metadata.annotations[{DELETION_COST}]");
         assert_eq!(annotated(spec.clone(), json!({}), cost("5")), [""; 0]);
-        let wanted = format!("{at}: Invalid value: \"x\": must be a 32bit integer");
-        assert_eq!(annotated(spec.clone(), cost("5"), cost("x")), [wanted]);
+        let expected = format!("{at}: Invalid value: \"x\": must be a 32bit integer");
+        assert_eq!(annotated(spec.clone(), cost("5"), cost("x")), [expected]);
         assert_eq!(annotated(spec.clone(), cost("x"), cost("x")), [""; 0]);
         // Existing errors of the spec are not reported for this change.
         assert_eq!(annotated(json!({}), json!({}), cost("5")), [""; 0]);
@@ -251,8 +251,8 @@ mod tests {
             (ENDS_WITH_LEASE, json!({"containers": [{}]}), 1),
             (ENDS_WITH_LEASE, json!({"hostPID": true}), 2),
         ] {
-            let found = annotated(spec, json!({}), json!({name: "true"}));
-            assert_eq!(found.len(), count, "{name}: {found:?}");
+            let errors = annotated(spec, json!({}), json!({name: "true"}));
+            assert_eq!(errors.len(), count, "{name}: {errors:?}");
         }
     }
 
@@ -315,10 +315,10 @@ mod tests {
             ),
             ("containers", json!([]), "containers: Required value"),
         ];
-        for (field, value, wanted) in table {
+        for (field, value, expected) in table {
             let refused = check(|spec| spec[field] = value.clone());
             assert!(
-                refused[0].starts_with(&format!("spec.{wanted}")),
+                refused[0].starts_with(&format!("spec.{expected}")),
                 "{refused:#?}"
             );
         }
@@ -334,7 +334,7 @@ mod tests {
         old["spec"]["activeDeadlineSeconds"] = json!(10);
         old["spec"]["terminationGracePeriodSeconds"] = json!(-5);
         let field = "spec.activeDeadlineSeconds: Invalid value";
-        for (value, wanted) in [
+        for (value, expected) in [
             (json!(9), vec![]),
             (
                 json!(11),
@@ -350,7 +350,7 @@ mod tests {
             ),
         ] {
             let refused = changed(&old, |spec| spec["activeDeadlineSeconds"] = value.clone());
-            assert_eq!(refused, wanted);
+            assert_eq!(refused, expected);
         }
         let grace = |seconds: i64| {
             changed(&old, |spec| {
@@ -403,7 +403,7 @@ mod tests {
             [""; 0]
         );
         let at = format!("spec.affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms");
-        for (terms, wanted) in [
+        for (terms, expected) in [
             (json!([term(&["b"])]), format!("{at}[0]: Invalid value: ")),
             (
                 json!([term(&["a"]), term(&["b"])]),
@@ -412,7 +412,7 @@ mod tests {
         ] {
             let refused = changed(&old, |spec| spec["affinity"] = affinity(terms.clone()));
             assert_eq!(refused.len(), 1, "{refused:#?}");
-            assert!(refused[0].starts_with(&wanted), "{refused:#?}");
+            assert!(refused[0].starts_with(&expected), "{refused:#?}");
         }
         assert_eq!(
             changed(&old, |spec| spec["nodeSelector"] = json!({"c": "d"})),

@@ -18,21 +18,21 @@ pub(super) fn is_served(spec: &Value) -> bool {
 pub(super) fn allocate(
     object: &mut Value,
     old: Option<&Value>,
-    taken: &dyn AllocationLookup,
+    allocated: &dyn AllocationLookup,
     errors: &mut Vec<FieldError>,
 ) -> Result<(), Status> {
     if !is_served(&object["spec"]) {
         return Ok(());
     }
     let seed = i64::from(seed(object));
-    let own = node_port_keys(object);
+    let node_ports = node_port_keys(object);
     let before = old.and_then(|old| old["spec"]["healthCheckNodePort"].as_i64());
     let Some(spec) = object.get_mut("spec") else {
         return Ok(());
     };
-    let is_allocated = |key: &String| own.contains(key) || taken.is_allocated(key);
-    let asked = spec["healthCheckNodePort"].as_i64();
-    if let Some(number) = asked.filter(|number| *number != 0) {
+    let is_allocated = |key: &String| node_ports.contains(key) || allocated.is_allocated(key);
+    let requested = spec["healthCheckNodePort"].as_i64();
+    if let Some(number) = requested.filter(|number| *number != 0) {
         if before != Some(number) {
             let at = FieldPath::root("spec").child("healthCheckNodePort");
             errors.extend(explicit_port(&at, "TCP", number, is_allocated));
@@ -40,10 +40,10 @@ pub(super) fn allocate(
         return Ok(());
     }
     let free = |number: &i64| !is_allocated(&port_key("TCP", *number));
-    let found = choose_port(seed, free).ok_or_else(|| {
+    let number = choose_port(seed, free).ok_or_else(|| {
         Status::internal("failed to allocate a HealthCheck NodePort: range is full")
     })?;
-    parts::set(spec, "healthCheckNodePort", found);
+    parts::set(spec, "healthCheckNodePort", number);
     Ok(())
 }
 
@@ -85,19 +85,21 @@ mod tests {
         assert!(
             allocate::allocations(&old)
                 .iter()
-                .any(|held| held.key == key)
+                .any(|allocation| allocation.key == key)
         );
         let update = |spec: Value| {
             let mut new = json!({"metadata": old["metadata"], "spec": spec});
             service().default(&mut new);
             service().prepare_update(&mut new, &old);
-            let taken = AllocatedKeys(
+            let allocated = AllocatedKeys(
                 allocate::allocations(&old)
                     .into_iter()
-                    .map(|held| held.key)
+                    .map(|allocation| allocation.key)
                     .collect(),
             );
-            service().allocate(&mut new, Some(&old), &taken).unwrap();
+            service()
+                .allocate(&mut new, Some(&old), &allocated)
+                .unwrap();
             new
         };
         assert_eq!(port_of(&update(spec("Local"))), Some(port), "it stays");
@@ -108,9 +110,9 @@ mod tests {
             None,
             "and goes with the policy"
         );
-        let mut asked = spec("Local");
-        asked["healthCheckNodePort"] = 30_001.into();
-        let refused = create(asked, &held(&["node-port/TCP/30001"])).unwrap_err();
+        let mut requested = spec("Local");
+        requested["healthCheckNodePort"] = 30_001.into();
+        let refused = create(requested, &held(&["node-port/TCP/30001"])).unwrap_err();
         assert!(
             refused.message.ends_with(
                 "spec.healthCheckNodePort: Invalid value: 30001: provided port is \

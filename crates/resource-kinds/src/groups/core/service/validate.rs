@@ -68,16 +68,16 @@ fn external_name(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 fn ports(spec: &Field<'_, '_>, headless: bool, errors: &mut Vec<FieldError>) {
     let list = spec.get("ports");
     let several = list.value.as_array().is_some_and(|ports| ports.len() > 1);
-    let mut seen_names = BTreeSet::new();
-    let mut seen_ports = BTreeSet::new();
-    let mut seen_node_ports = BTreeSet::new();
+    let mut unique_names = BTreeSet::new();
+    let mut unique_ports = BTreeSet::new();
+    let mut unique_node_ports = BTreeSet::new();
     for port in list.items() {
         let name = port.get("name");
         if name.is_empty() && several {
             errors.push(name.required(""));
         } else if !name.is_empty() {
             errors.check_text(&name, names::dns_label);
-            if !seen_names.insert(name.text()) {
+            if !unique_names.insert(name.text()) {
                 errors.push(name.duplicate());
             }
         }
@@ -94,7 +94,7 @@ fn ports(spec: &Field<'_, '_>, headless: bool, errors: &mut Vec<FieldError>) {
             let detail = "may not be used when `clusterIP` is 'None'";
             errors.push(port.get("nodePort").forbidden(detail));
         }
-        if !seen_ports.insert((number.int(), protocol.text())) {
+        if !unique_ports.insert((number.int(), protocol.text())) {
             let value = json!({"protocol": protocol.text(), "port": number.int()});
             errors.push(FieldError::duplicate(&port.path(), value));
         }
@@ -104,7 +104,7 @@ fn ports(spec: &Field<'_, '_>, headless: bool, errors: &mut Vec<FieldError>) {
             let detail = "may not be used when `type` is 'ClusterIP'";
             errors.push(node.forbidden(detail));
         }
-        if fixed && !seen_node_ports.insert((node.int(), protocol.text())) {
+        if fixed && !unique_node_ports.insert((node.int(), protocol.text())) {
             errors.push(node.duplicate());
         }
     }
@@ -340,9 +340,9 @@ mod tests {
 
     #[test]
     fn a_preference_between_endpoints_is_known() {
-        let spec = |wanted: &str| json!({"trafficDistribution": wanted, "ports": [{"port": 80}]});
-        for known in TRAFFIC_DISTRIBUTIONS {
-            assert!(check(spec(known)).is_empty(), "{known}");
+        let spec = |value: &str| json!({"trafficDistribution": value, "ports": [{"port": 80}]});
+        for value in TRAFFIC_DISTRIBUTIONS {
+            assert!(check(spec(value)).is_empty(), "{value}");
         }
         assert_eq!(
             check(spec("PreferLocal")),
