@@ -45,11 +45,11 @@ impl<R> BoundPolicy<R> {
         };
         let mut bound = Vec::new();
         for binding in bindings {
-            let wanted = &binding["spec"]["policyName"];
-            let found = policies
+            let policy_name = &binding["spec"]["policyName"];
+            let matching = policies
                 .iter()
-                .find(|one| one["metadata"]["name"] == *wanted);
-            let Some(policy) = found else { continue };
+                .find(|one| one["metadata"]["name"] == *policy_name);
+            let Some(policy) = matching else { continue };
             bound.push(Self {
                 policy: name(policy),
                 binding: name(binding),
@@ -62,7 +62,7 @@ impl<R> BoundPolicy<R> {
     }
 
     /// The index of the subject that the policy matches; `None` if the policy does not apply.
-    pub fn wants(
+    pub fn match_request(
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
@@ -96,7 +96,7 @@ impl<R> BoundPolicy<R> {
             none if none.is_empty() => request.namespace.to_owned(),
             namespace => namespace,
         };
-        let found: Vec<Value> = match text(&reference["name"]) {
+        let objects: Vec<Value> = match text(&reference["name"]) {
             name if !name.is_empty() => cluster
                 .objects
                 .get(&group, &plural, &namespace, &name)
@@ -111,12 +111,12 @@ impl<R> BoundPolicy<R> {
                 all.into_iter().map(Arc::unwrap_or_clone).collect()
             }
         };
-        if found.is_empty() && reference["parameterNotFoundAction"] != "Allow" {
+        if objects.is_empty() && reference["parameterNotFoundAction"] != "Allow" {
             return Err(
                 "no params found for policy binding with `Deny` parameterNotFoundAction".to_owned(),
             );
         }
-        Ok(found)
+        Ok(objects)
     }
 }
 

@@ -43,8 +43,8 @@ impl Variables {
     pub fn add_to(&self, values: &mut Values) {
         for (name, expression) in &self.0 {
             // A failed variable is absent, so a rule that uses it fails.
-            if let Ok(said) = expression.say(values) {
-                values.add_entry(VARIABLES, name, &said);
+            if let Ok(result) = expression.evaluate(values) {
+                values.add_entry(VARIABLES, name, &result);
             }
         }
     }
@@ -77,9 +77,9 @@ pub(crate) fn conditions(list: &Value, params: bool) -> Result<Vec<Condition>, S
 pub(crate) fn met(conditions: &[Condition], values: &Values) -> MatchResult {
     let mut unknown = None;
     for condition in conditions {
-        match condition.expression.say(values) {
-            Ok(said) if said.as_bool() == Some(true) => {}
-            Ok(said) if said.as_bool() == Some(false) => return MatchResult::No,
+        match condition.expression.evaluate(values) {
+            Ok(result) if result.as_bool() == Some(true) => {}
+            Ok(result) if result.as_bool() == Some(false) => return MatchResult::No,
             Ok(_) => unknown = Some(format!("{}: not true or false", condition.name)),
             Err(error) => unknown = Some(format!("{}: {error}", condition.name)),
         }
@@ -179,13 +179,8 @@ fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
 
 fn check(list: &Value, at: &FieldPath, field: &str, names: &[&str], errors: &mut Vec<FieldError>) {
     for (index, item) in items(list) {
-        let place = at.index(index).child(field);
-        check_one(
-            &item[field],
-            &place,
-            |source| compile(source, names),
-            errors,
-        );
+        let path = at.index(index).child(field);
+        check_one(&item[field], &path, |source| compile(source, names), errors);
     }
 }
 

@@ -29,8 +29,8 @@ pub(crate) fn texts(list: &Value) -> impl Iterator<Item = &str> {
         .filter_map(Value::as_str)
 }
 
-fn has(list: &Value, wanted: &str) -> bool {
-    texts(list).any(|text| text == "*" || text == wanted)
+fn has(list: &Value, item: &str) -> bool {
+    texts(list).any(|text| text == "*" || text == item)
 }
 
 /// Whether a rule matches an operation on a target. (Only rules of policies have `resourceNames`.)
@@ -153,7 +153,7 @@ mod tests {
             }
             rule
         };
-        for (rule, path, wanted) in [
+        for (rule, path, expected) in [
             (rule("deployments", json!({})), "deployments", true),
             (rule("deployments", json!({})), "deployments/scale", false),
             (rule("*", json!({})), "deployments/scale", false),
@@ -189,7 +189,7 @@ mod tests {
             let request = request(target, &nothing, &nothing);
             assert_eq!(
                 rule_matches(&rule, &target, &request),
-                wanted,
+                expected,
                 "{rule} {path}"
             );
         }

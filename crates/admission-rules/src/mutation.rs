@@ -100,7 +100,7 @@ impl Changes {
 
 impl MutatingPolicy {
     /// Whether the policy is evaluated again after other plug-ins have changed the object (`reinvocationPolicy`).
-    pub fn asked_again(&self) -> bool {
+    pub fn is_reinvoked(&self) -> bool {
         self.0.spec["reinvocationPolicy"] == "IfNeeded"
     }
 
@@ -117,26 +117,26 @@ impl MutatingPolicy {
     ///
     /// # Errors
     /// The refusal, if the match failed to evaluate and `failurePolicy` is `Fail`.
-    pub fn wants(
+    pub fn match_request(
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
         cluster: &ParameterSource<'_>,
     ) -> Result<Option<(usize, Vec<Value>)>, Status> {
-        let wanted = || -> Result<Option<(usize, Vec<Value>)>, String> {
-            let Some(place) = self.0.wants(request, subjects)? else {
+        let matched = || -> Result<Option<(usize, Vec<Value>)>, String> {
+            let Some(index) = self.0.match_request(request, subjects)? else {
                 return Ok(None);
             };
             self.0.rules.as_ref().map_err(Clone::clone)?;
-            Ok(Some((place, self.0.settings(request, cluster)?)))
+            Ok(Some((index, self.0.settings(request, cluster)?)))
         };
-        self.unless_it_may_fail(&RefusedObject::of(request), wanted())
+        self.unless_it_may_fail(&RefusedObject::of(request), matched())
     }
 
     /// Whether the match conditions are true with these parameters.
     ///
     /// # Errors
-    /// As of [`wants`](Self::wants).
+    /// As of [`match_request`](Self::wants).
     pub fn applies(&self, request: &Request<'_>, settings: &Value) -> Result<bool, Status> {
         let Ok(rules) = &self.0.rules else {
             return Ok(false);
@@ -169,12 +169,12 @@ impl MutatingPolicy {
         match rules.mutations.get(number) {
             None => Ok(None),
             Some(Mutation::Apply(expression)) => {
-                let made = expression.say(&values)?.to_object()?;
-                Ok(Some(Patch::Apply(made)))
+                let object = expression.evaluate(&values)?.to_object()?;
+                Ok(Some(Patch::Apply(object)))
             }
             Some(Mutation::Json(expression)) => {
-                let made = expression.say(&values)?.to_patch()?;
-                Ok(Some(Patch::Json(made)))
+                let patch = expression.evaluate(&values)?.to_patch()?;
+                Ok(Some(Patch::Json(patch)))
             }
         }
     }
@@ -186,10 +186,10 @@ impl MutatingPolicy {
     pub fn unless_it_may_fail<T>(
         &self,
         about: &RefusedObject<'_>,
-        found: Result<Option<T>, String>,
+        result: Result<Option<T>, String>,
     ) -> Result<Option<T>, Status> {
-        match found {
-            Ok(found) => Ok(found),
+        match result {
+            Ok(value) => Ok(value),
             Err(_) if self.0.may_fail() => Ok(None),
             Err(why) => Err(self.refusal(about, &why)),
         }
@@ -226,9 +226,9 @@ mod tests {
 
     impl ObjectReader for Settings {
         fn get(&self, _: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
-            let found = (plural, namespace, name) == ("configmaps", "d", "settings");
+            let is_settings = (plural, namespace, name) == ("configmaps", "d", "settings");
             let settings = json!({"metadata": {"name": "settings"}, "data": {"team": "red"}});
-            found.then(|| Arc::new(settings))
+            is_settings.then(|| Arc::new(settings))
         }
 
         fn list(&self, _: &str, _: &str, _: &str) -> Vec<Arc<Value>> {
@@ -292,7 +292,7 @@ mod tests {
         };
         let mut patches = Vec::new();
         for policy in policies.iter() {
-            let Some((_, all)) = policy.wants(&request, &[subject], &cluster)? else {
+            let Some((_, all)) = policy.match_request(&request, &[subject], &cluster)? else {
                 continue;
             };
             for settings in all {

@@ -38,7 +38,7 @@ struct Rules {
 struct Validation {
     expression: Expression,
     message: String,
-    made: Option<Expression>,
+    computed_message: Option<Expression>,
     reason: StatusReason,
 }
 
@@ -78,12 +78,12 @@ impl Policies {
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
-        seen_as: &AsVersion<'_>,
+        converted_to: &AsVersion<'_>,
         cluster: &ParameterSource<'_>,
     ) -> PolicyJudgement {
         let mut judgement = PolicyJudgement::default();
         for bound in &self.bound {
-            let complaints = bound.complaints(request, subjects, seen_as, cluster);
+            let complaints = bound.complaints(request, subjects, converted_to, cluster);
             for complaint in complaints {
                 bound.act(request, &complaint, &mut judgement);
             }
@@ -101,7 +101,7 @@ impl Rules {
         let validations = list("validations");
         let validations = validations.iter().map(|one| {
             let message = text(&one["message"]).trim().to_owned();
-            let made = &one["messageExpression"];
+            let message_expression = &one["messageExpression"];
             Ok(Validation {
                 expression: compile(&one["expression"], &all)?,
                 message: if message.is_empty() {
@@ -109,7 +109,10 @@ impl Rules {
                 } else {
                     message
                 },
-                made: made.is_string().then(|| compile(made, &all)).transpose()?,
+                computed_message: message_expression
+                    .is_string()
+                    .then(|| compile(message_expression, &all))
+                    .transpose()?,
                 reason: reason(&one["reason"]),
             })
         });
@@ -132,7 +135,11 @@ impl Rules {
 
 impl Validation {
     fn judge(&self, values: &Values) -> Option<Complaint> {
-        match self.expression.say(values).map(|said| said.as_bool()) {
+        match self
+            .expression
+            .evaluate(values)
+            .map(|result| result.as_bool())
+        {
             Ok(Some(true)) => None,
             Ok(Some(false)) => Some(self.complaint(values)),
             Ok(None) => Some(Complaint::failure(
@@ -145,11 +152,17 @@ impl Validation {
     }
 
     fn complaint(&self, values: &Values) -> Complaint {
-        let made = self.made.as_ref().and_then(|made| made.say(values).ok());
-        let made = made.as_ref().and_then(|said| said.as_text()).map(str::trim);
-        let made = made.filter(|text| !text.is_empty() && !text.contains('\n'));
+        let message = self
+            .computed_message
+            .as_ref()
+            .and_then(|expression| expression.evaluate(values).ok());
+        let message = message
+            .as_ref()
+            .and_then(|result| result.as_text())
+            .map(str::trim);
+        let message = message.filter(|text| !text.is_empty() && !text.contains('\n'));
         Complaint {
-            message: made.unwrap_or(&self.message).to_owned(),
+            message: message.unwrap_or(&self.message).to_owned(),
             reason: Some(self.reason),
         }
     }
@@ -170,11 +183,11 @@ impl BoundPolicy<Rules> {
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
-        seen_as: &AsVersion<'_>,
+        converted_to: &AsVersion<'_>,
         cluster: &ParameterSource<'_>,
     ) -> Vec<Complaint> {
-        let found = self.judged(request, subjects, seen_as, cluster);
-        let mut complaints = found.unwrap_or_else(|why| vec![Complaint::failure(why)]);
+        let result = self.judged(request, subjects, converted_to, cluster);
+        let mut complaints = result.unwrap_or_else(|why| vec![Complaint::failure(why)]);
         // Evaluation errors count only with `failurePolicy: Fail`.
         if self.may_fail() {
             complaints.retain(|complaint| complaint.reason.is_some());
@@ -186,24 +199,24 @@ impl BoundPolicy<Rules> {
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
-        seen_as: &AsVersion<'_>,
+        converted_to: &AsVersion<'_>,
         cluster: &ParameterSource<'_>,
     ) -> Result<Vec<Complaint>, String> {
-        let Some(place) = self.wants(request, subjects)? else {
+        let Some(index) = self.match_request(request, subjects)? else {
             return Ok(Vec::new());
         };
         let rules = self.rules.as_ref().map_err(Clone::clone)?;
-        let of_request = match subjects.get(place).filter(|_| place > 0) {
+        let of_request = match subjects.get(index).filter(|_| index > 0) {
             None => request.values(),
             Some(subject) => {
-                let AdmissionObjects { object, old } = seen_as(place)?;
-                let told = Request {
+                let AdmissionObjects { object, old } = converted_to(index)?;
+                let converted = Request {
                     subject: *subject,
                     object: &object,
                     old: &old,
                     ..request.clone()
                 };
-                told.values()
+                converted.values()
             }
         };
         let mut complaints = Vec::new();

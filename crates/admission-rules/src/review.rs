@@ -43,10 +43,10 @@ pub fn verdict(webhook: &Webhook, uid: &str, review: &Value) -> Result<WebhookVe
     let response = &review["response"];
     if webhook.version == "v1" {
         if review["kind"] != "AdmissionReview" || review["apiVersion"] != version.as_str() {
-            let found = (&review["apiVersion"], &review["kind"]);
+            let type_names = (&review["apiVersion"], &review["kind"]);
             return Err(format!(
                 "expected webhook response of {version}, Kind=AdmissionReview, got {}, Kind={}",
-                found.0, found.1
+                type_names.0, type_names.1
             ));
         }
         if response["uid"] != uid {
@@ -103,11 +103,11 @@ fn denied(name: &str, result: &Value) -> Status {
         ("TooManyRequests", StatusReason::TooManyRequests),
         ("InternalError", StatusReason::InternalError),
     ];
-    let known = reasons.iter().find(|(word, _)| *word == text("reason"));
+    let matching = reasons.iter().find(|(word, _)| *word == text("reason"));
     let code = result["code"]
         .as_u64()
         .and_then(|code| u16::try_from(code).ok());
-    let mut status = match (known, code) {
+    let mut status = match (matching, code) {
         (Some((_, reason)), _) => Status::new(*reason, message),
         (None, Some(403)) => Status::new(StatusReason::Forbidden, message),
         _ => Status::bad_request(message),
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_to_the_question() {
-        let said = |review: &Value| verdict(&hook("v1"), "u", review);
+        let decide = |review: &Value| verdict(&hook("v1"), "u", review);
         let fine = answer(
             "v1",
             json!({"uid": "u", "allowed": true, "warnings": ["w"]}),
@@ -145,7 +145,7 @@ mod tests {
             patch: None,
             warnings: vec!["w".to_owned()],
         };
-        assert_eq!(said(&fine), Ok(allowed));
+        assert_eq!(decide(&fine), Ok(allowed));
         for (review, why) in [
             (
                 answer("v1", json!({"uid": "x", "allowed": true})),
@@ -161,8 +161,8 @@ mod tests {
                 "patchType",
             ),
         ] {
-            let told = said(&review).unwrap_err();
-            assert!(told.contains(why), "{told}");
+            let error = decide(&review).unwrap_err();
+            assert!(error.contains(why), "{error}");
         }
         // The older form contains no UID of the request.
         let older = answer("v1beta1", json!({"allowed": true, "patch": "W10="}));
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_refusal_has_the_webhooks_words_and_never_a_code_of_success() {
-        let told = |status: Value| {
+        let refusal = |status: Value| {
             let response = json!({"uid": "u", "allowed": false, "status": status});
             match verdict(&hook("v1"), "u", &answer("v1", response)) {
                 Ok(WebhookVerdict::Denied { status, .. }) => (status.code, status.message),
@@ -197,7 +197,7 @@ mod tests {
                 format!("{by}: Forbidden"),
             ),
         ] {
-            assert_eq!(told(status), (code, message));
+            assert_eq!(refusal(status), (code, message));
         }
     }
 }

@@ -39,9 +39,9 @@ pub struct Webhook {
     /// `timeoutSeconds`: 1 to 30, 10 by default.
     pub timeout_seconds: u64,
     /// Whether a failed call refuses the request (`failurePolicy: Fail`).
-    pub must_answer: bool,
+    pub must_succeed: bool,
     /// Whether the webhook is called again after later webhooks have changed the object (`reinvocationPolicy`).
-    pub asked_again: bool,
+    pub is_reinvoked: bool,
     /// The version of the AdmissionReview: `v1` or `v1beta1`.
     pub version: &'static str,
     exact: bool,
@@ -96,8 +96,8 @@ impl Webhook {
             },
             ca_bundle: text(&client["caBundle"]),
             timeout_seconds: hook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30),
-            must_answer: hook["failurePolicy"] != "Ignore",
-            asked_again: hook["reinvocationPolicy"] == "IfNeeded",
+            must_succeed: hook["failurePolicy"] != "Ignore",
+            is_reinvoked: hook["reinvocationPolicy"] == "IfNeeded",
             version: if first == Some("v1beta1") {
                 "v1beta1"
             } else {
@@ -114,7 +114,7 @@ impl Webhook {
     ///
     /// # Errors
     /// The evaluation error of a match condition, with `failurePolicy: Fail`.
-    pub fn wants(
+    pub fn match_request(
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
@@ -132,7 +132,13 @@ impl Webhook {
         let Some(index) = subjects.iter().position(matches) else {
             return Ok(None);
         };
-        let failed = |why: String| if self.must_answer { Err(why) } else { Ok(None) };
+        let failed = |why: String| {
+            if self.must_succeed {
+                Err(why)
+            } else {
+                Ok(None)
+            }
+        };
         match selected(&self.source, request) {
             Ok(true) => {}
             Ok(false) => return Ok(None),

@@ -70,7 +70,7 @@ fn autoupdate(object: &Value) -> &Value {
 }
 
 /// Whether missing parts of the stored object are added from its default at each start.
-fn is_kept_up(default: &Value) -> bool {
+fn is_completed(default: &Value) -> bool {
     autoupdate(default) == "true"
 }
 
@@ -80,21 +80,21 @@ fn has_text_of(stored: &[u8], default: &Value) -> bool {
     [&["rules"][..], &["subjects"], &["metadata", "labels"]]
         .into_iter()
         .all(|path| {
-            let wanted = path.iter().try_fold(default, |value, name| value.get(name));
-            let wanted = wanted.map(Value::to_string);
+            let expected = path.iter().try_fold(default, |value, name| value.get(name));
+            let expected = expected.map(Value::to_string);
             let there = json_text::find(stored, path);
-            there == Ok(wanted.as_deref().map(str::as_bytes))
+            there == Ok(expected.as_deref().map(str::as_bytes))
         })
 }
 
 /// The existing default role or binding with the missing rules, subjects and labels of its default. Nothing is
 /// removed. The object is unchanged if its annotation `rbac.authorization.kubernetes.io/autoupdate` is `false`.
 /// `None` if nothing is missing.
-fn kept_up(there: &Value, default: &Value) -> Option<Value> {
-    if !is_kept_up(default) || autoupdate(there) == "false" {
+fn completed(there: &Value, default: &Value) -> Option<Value> {
+    if !is_completed(default) || autoupdate(there) == "false" {
         return None;
     }
-    let mut kept = there.clone();
+    let mut merged = there.clone();
     for field in ["rules", "subjects"] {
         let mut all = there[field].as_array().cloned().unwrap_or_default();
         for element in default[field].as_array().into_iter().flatten() {
@@ -103,7 +103,7 @@ fn kept_up(there: &Value, default: &Value) -> Option<Value> {
             }
         }
         if !all.is_empty() {
-            kept[field] = all.into();
+            merged[field] = all.into();
         }
     }
     for (key, value) in default["metadata"]["labels"]
@@ -111,12 +111,12 @@ fn kept_up(there: &Value, default: &Value) -> Option<Value> {
         .into_iter()
         .flatten()
     {
-        let labels = &mut kept["metadata"]["labels"];
+        let labels = &mut merged["metadata"]["labels"];
         if labels.get(key).is_none() {
             labels[key] = value.clone();
         }
     }
-    (kept != *there).then_some(kept)
+    (merged != *there).then_some(merged)
 }
 
 /// Creates an object if it does not exist, and adds missing parts to default roles and bindings. Objects whose kind
@@ -138,15 +138,15 @@ pub(crate) async fn ensure(
         .await
         .map_err(failed)?
     {
-        if !is_kept_up(object) || has_text_of(&stored.value, object) {
+        if !is_completed(object) || has_text_of(&stored.value, object) {
             return Ok(());
         }
         let there = storage::decode(&resource, &stored).map_err(failed)?;
-        if kept_up(&there, object).is_none() {
+        if completed(&there, object).is_none() {
             return Ok(());
         }
         let mut change =
-            |there: &Value| Ok(kept_up(there, object).unwrap_or_else(|| there.clone()));
+            |there: &Value| Ok(completed(there, object).unwrap_or_else(|| there.clone()));
         let done = update(writer, &request, ObjectPart::Whole, &mut change).await;
         return done.map(drop).map_err(failed);
     }
@@ -206,9 +206,9 @@ pub(crate) fn write_request<'a>(
         manager: "kube-apiserver",
         applied: false,
         extent: EditedFields::Part,
-        asked: false,
+        is_reviewed: false,
         warnings: None,
-        known: None,
+        cached: None,
     }
 }
 
@@ -316,14 +316,14 @@ mod tests {
     #[test]
     fn default_roles_get_what_they_lack_and_keep_what_they_have() {
         let default = role("true", &["get", "list"]);
-        let kept = kept_up(&role("true", &["list", "mine"]), &default);
-        assert_eq!(kept, Some(role("true", &["list", "mine", "get"])));
-        assert_eq!(kept_up(&kept.unwrap(), &default), None);
+        let merged = completed(&role("true", &["list", "mine"]), &default);
+        assert_eq!(merged, Some(role("true", &["list", "mine", "get"])));
+        assert_eq!(completed(&merged.unwrap(), &default), None);
         let mut empty = role("true", &[]);
         empty["rules"] = Value::Null;
-        assert_eq!(kept_up(&empty, &default), Some(default.clone()));
-        assert_eq!(kept_up(&role("false", &[]), &default), None);
-        assert_eq!(kept_up(&role("true", &[]), &role("", &["get"])), None);
+        assert_eq!(completed(&empty, &default), Some(default.clone()));
+        assert_eq!(completed(&role("false", &[]), &default), None);
+        assert_eq!(completed(&role("true", &[]), &role("", &["get"])), None);
     }
 
     #[test]
@@ -334,10 +334,10 @@ mod tests {
         let mut there = default.clone();
         there["metadata"]["uid"] = "1".into();
         assert!(has(&there));
-        for (place, other) in [("rules", json!([])), ("subjects", json!([{"name": "a"}]))] {
+        for (field, other) in [("rules", json!([])), ("subjects", json!([{"name": "a"}]))] {
             let mut changed = there.clone();
-            changed[place] = other;
-            assert!(!has(&changed), "{place}");
+            changed[field] = other;
+            assert!(!has(&changed), "{field}");
         }
         there["metadata"]["labels"]["a"] = "mine".into();
         assert!(!has(&there));
@@ -351,7 +351,7 @@ mod tests {
         default["metadata"]["labels"] = json!({"a": "b", "c": "d"});
         let mut there = role("true", &[]);
         there["metadata"]["labels"] = json!({"a": "mine"});
-        let kept = kept_up(&there, &default).unwrap();
-        assert_eq!(kept["metadata"]["labels"], json!({"a": "mine", "c": "d"}));
+        let merged = completed(&there, &default).unwrap();
+        assert_eq!(merged["metadata"]["labels"], json!({"a": "mine", "c": "d"}));
     }
 }

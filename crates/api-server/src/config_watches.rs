@@ -69,7 +69,7 @@ pub(crate) async fn run(server: Weak<ApiServer>, first: Following, streak: Failu
     streak.succeeded();
     loop {
         match follow(&server, begun.take(), &streak).await {
-            Ok(()) | Err(Ended::Gone) => return,
+            Ok(()) | Err(Ended::ShutDown) => return,
             Err(Ended::Failed(why)) => {
                 streak.failed(&why);
             }
@@ -81,7 +81,7 @@ pub(crate) async fn run(server: Weak<ApiServer>, first: Following, streak: Failu
 }
 
 enum Ended {
-    Gone,
+    ShutDown,
     /// The store ended the watch.
     Watch,
     Failed(String),
@@ -102,13 +102,13 @@ async fn follow(
             Ok(WatchEvents::Events(_)) => {}
             Err(_) => return Err(Ended::Watch),
         }
-        let server = server.upgrade().ok_or(Ended::Gone)?;
+        let server = server.upgrade().ok_or(Ended::ShutDown)?;
         put_in_force(&server, what)
             .await
             .map_err(|status| Ended::Failed(status.message))?;
         streak.succeeded();
     }
-    Err(Ended::Gone)
+    Err(Ended::ShutDown)
 }
 
 /// Starts another watch after one has ended.
@@ -116,9 +116,9 @@ async fn again(
     server: &Weak<ApiServer>,
     streak: &FailureStreak,
 ) -> Result<SelectAll<Changes>, Ended> {
-    let server = server.upgrade().ok_or(Ended::Gone)?;
+    let server = server.upgrade().ok_or(Ended::ShutDown)?;
     let changes = watch(&server).map_err(|error| match error {
-        StoreError::Closed => Ended::Gone,
+        StoreError::Closed => Ended::ShutDown,
         error => Ended::Failed(error.to_string()),
     })?;
     // Applies the objects that were written before the watch started.

@@ -13,7 +13,7 @@ use mvcc_store::embedded::EmbeddedStore;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::admission::dynamic_admission::{answers, call};
+use crate::admission::dynamic_admission::{call, responses};
 use crate::handlers::subresources::proxy;
 use crate::handlers::verbs::list::Page;
 use crate::http::decode;
@@ -73,11 +73,11 @@ pub fn request(target: &str, accept: &str) {
 
 /// Parses the response of a webhook, and returns the changed object; `None` if the request is refused or the response
 /// is invalid.
-pub fn webhook_answer(webhook: &Webhook, bytes: &[u8], object: Value) -> Option<Value> {
-    let review = answers::body(bytes).ok()?;
+pub fn webhook_response(webhook: &Webhook, bytes: &[u8], object: Value) -> Option<Value> {
+    let review = responses::body(bytes).ok()?;
     match verdict(webhook, "u", &review).ok()? {
         WebhookVerdict::Allowed { patch: None, .. } => Some(object),
-        WebhookVerdict::Allowed { patch, .. } => answers::patched(object, &patch?).ok(),
+        WebhookVerdict::Allowed { patch, .. } => responses::patched(object, &patch?).ok(),
         WebhookVerdict::Denied { .. } => None,
     }
 }
@@ -126,5 +126,5 @@ pub fn webhook_trust(bundle: &str) -> bool {
 
 /// The target and port of a proxy request.
 pub fn proxied(text: &str) -> Option<(String, String)> {
-    proxy::place(text)
+    proxy::name_and_port(text)
 }

@@ -72,11 +72,11 @@ where
         let agent = request.headers_mut().entry(USER_AGENT);
         agent.or_insert_with(|| self.agent.clone());
         let caller = Caller::Local(self.user.as_ref().clone());
-        let answer = pipeline::run(self.server.clone(), request.map(boxed), caller);
+        let handling = pipeline::run(self.server.clone(), request.map(boxed), caller);
         // A component may send hundreds of requests at once, which all run on the task of the component.
         async move {
             spend(LOCAL_REQUEST_UNITS).await;
-            Ok(answer.await)
+            Ok(handling.await)
         }
         .boxed()
     }

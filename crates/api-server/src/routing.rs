@@ -70,18 +70,18 @@ pub(crate) async fn route(
         };
     }
     let verb = destination.verb(&call.parts.method, &call.info)?;
-    let answer = match destination {
+    let handling = match destination {
         Destination::Review(review) => {
-            let answer = reviews::answer(&server.access, review, call, body);
-            answer.boxed().await
+            let handling = reviews::respond(&server.access, review, call, body);
+            handling.boxed().await
         }
         Destination::Metrics(kind) => {
-            resource_metrics::answer((&server.objects, &server.nodes), kind, verb, call)
+            resource_metrics::respond((&server.objects, &server.nodes), kind, verb, call)
                 .boxed()
                 .await
         }
         Destination::ComponentStatus(_) => {
-            component_health::answer((&server.components, &server.objects), verb, &call)
+            component_health::respond((&server.components, &server.objects), verb, &call)
                 .boxed()
                 .await
         }
@@ -89,7 +89,7 @@ pub(crate) async fn route(
             return stored(server, &resource, Some(verb), call, body).await;
         }
     };
-    answer.map(ApiResponse::Reply)
+    handling.map(ApiResponse::Reply)
 }
 
 /// Handles a request for stored objects, or for a sub-resource if `verb` is `None`.
@@ -106,30 +106,31 @@ async fn stored(
         && (info.group.as_str(), info.resource.as_str())
             == (custom_resources::GROUP, custom_resources::PLURAL);
     let bounds = writes && info.group == flowcontrol::GROUP;
-    let has_say = writes && info.group == admissionregistration::GROUP;
+    let changes_admission = writes && info.group == admissionregistration::GROUP;
     let deprecation = resource.kind.deprecation();
     call.warnings.add(deprecation.map(str::to_owned));
     freshness::reach(server.objects.store.as_ref(), &call).await?;
-    let answer = match verb {
-        Some(verb) => verbs::answer(server.writer(), &server.metrics, resource, verb, call, body)
+    let handling = match verb {
+        Some(verb) => verbs::respond(server.writer(), &server.metrics, resource, verb, call, body)
             .await
             .map(ApiResponse::Reply),
         None => {
-            let answer = subresources::answer(server.writer(), &server.nodes, resource, call, body);
-            answer.boxed().await
+            let handling =
+                subresources::respond(server.writer(), &server.nodes, resource, call, body);
+            handling.boxed().await
         }
     };
-    if defines && answer.is_ok() {
+    if defines && handling.is_ok() {
         definitions::follow(&server.objects).boxed().await?;
         group_services::follow(server.writer()).boxed().await?;
     }
-    if has_say && answer.is_ok() {
+    if changes_admission && handling.is_ok() {
         server.admission.follow_registrations();
     }
-    if bounds && answer.is_ok() {
+    if bounds && handling.is_ok() {
         config_sync::put_in_force(&server.flows, &server.objects)?;
     }
-    answer
+    handling
 }
 
 async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
@@ -145,7 +146,7 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
     match first {
         "livez" | "readyz" | "healthz" => {
             let rbac = &server.access.authorizer.rbac;
-            health::answer((&server.health, &server.objects, rbac), path, &call.query).await
+            health::respond((&server.health, &server.objects, rbac), path, &call.query).await
         }
         "version" if is_public(path) => Ok(Reply::json(&version::document())),
         "metrics" if path == "/metrics" => {
@@ -155,9 +156,9 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
             server.unread.write_metrics(&mut page);
             Ok(Reply::bytes(prometheus::CONTENT_TYPE, page.text()))
         }
-        "openid" | ".well-known" => oidc::answer(&server.access.tokens, path),
-        "openapi" => openapi::answer(&server.objects.catalog.snapshot(), path, &call.parts).await,
-        "api" | "apis" => discovery::answer(&server.objects.catalog.snapshot(), path, &call.parts),
+        "openid" | ".well-known" => oidc::respond(&server.access.tokens, path),
+        "openapi" => openapi::respond(&server.objects.catalog.snapshot(), path, &call.parts).await,
+        "api" | "apis" => discovery::respond(&server.objects.catalog.snapshot(), path, &call.parts),
         "" => Ok(Reply::json(&root())),
         _ => Err(unknown_path()),
     }

@@ -66,7 +66,7 @@ async fn serve(
 ) -> Result<(), ServeError> {
     let tls = server.tls.as_ref().ok_or(ServeError::NoCertificate)?;
     let acceptor = TlsAcceptor::from(tls.config.clone());
-    let places = Arc::new(Semaphore::new(server.limits.connections_max));
+    let permits = Arc::new(Semaphore::new(server.limits.connections_max));
     let connections = Arc::new(Connections::default());
     let max = ConnectionLimits {
         all: server.limits.connections_max,
@@ -96,12 +96,12 @@ async fn serve(
         }
         let Some(slot) = slot else { continue };
         let (server, acceptor, stop) = (server.clone(), acceptor.clone(), shutdown.child_token());
-        let places = places.clone();
+        let permits = permits.clone();
         let slow_polls = server.limits.slow_polls.clone();
         tracker.spawn(watched(slow_polls, "a connection", async move {
             let ended = tokio::select! {
                 () = close.cancelled() => Ok(()),
-                ended = connection(server, acceptor, stream, (stop, close.clone()), (&slot, places)) => ended,
+                ended = connection(server, acceptor, stream, (stop, close.clone()), (&slot, permits)) => ended,
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
@@ -128,7 +128,7 @@ async fn connection(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     (stop, close): (CancellationToken, CancellationToken),
-    (connection, places): (&ConnectionSlot, Arc<Semaphore>),
+    (connection, permits): (&ConnectionSlot, Arc<Semaphore>),
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let peer = Peer(stream.peer_addr()?.ip());
@@ -163,9 +163,9 @@ async fn connection(
         return Ok(());
     }
     // While authenticated clients hold all permits, new connections wait, except for those of nodes.
-    let _place = match node {
+    let _permit = match node {
         Some(_) => None,
-        None => Some(places.acquire_owned().await?),
+        None => Some(permits.acquire_owned().await?),
     };
     let h2 = session.alpn_protocol() == Some(b"h2");
     let unsent = UnsentData::default();
@@ -183,8 +183,8 @@ async fn connection(
             request.extensions_mut().insert(from.clone());
             request.extensions_mut().insert(peer);
             let caller = Caller::Network(certificate.clone());
-            let answer = pipeline::run(server.clone(), request.map(boxed), caller);
-            async move { Ok::<_, Infallible>(answer.await) }
+            let handling = pipeline::run(server.clone(), request.map(boxed), caller);
+            async move { Ok::<_, Infallible>(handling.await) }
         })
     };
     let stream = TokioIo::new(Observed::new(stream, unsent));
@@ -209,9 +209,9 @@ async fn speaks_plain_http(stream: &TcpStream) -> std::io::Result<bool> {
 
 /// The response to plain HTTP, with the text of Go's server.
 async fn refuse_plain_http(mut stream: TcpStream) -> std::io::Result<()> {
-    let answer =
+    let response =
         b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
-    stream.write_all(answer).await?;
+    stream.write_all(response).await?;
     stream.shutdown().await?;
     // If the server closed the socket with unread bytes, the kernel would discard the response.
     let mut rest = [0; 1024];

@@ -23,7 +23,7 @@ use crate::handlers::metrics::Metrics;
 use crate::handlers::remote_nodes::{NodeReach, Nodes};
 use crate::handlers::writer::Writer;
 use crate::http::limits::Limits;
-use crate::http::unread::{UnreadAnswers, UnreadBounds};
+use crate::http::unread::{UnreadBounds, UnreadResponses};
 use crate::http::work::LargeRequestSlots;
 use crate::objects::storage::Objects;
 
@@ -56,8 +56,8 @@ pub struct ApiServer {
     pub(crate) tls: Option<Tls>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) flows: FlowControl,
-    pub(crate) places: Arc<LargeRequestSlots>,
-    pub(crate) unread: Arc<UnreadAnswers>,
+    pub(crate) large_request_slots: Arc<LargeRequestSlots>,
+    pub(crate) unread: Arc<UnreadResponses>,
     /// The tasks of the server stop when the server is dropped.
     _background: DropGuard,
 }
@@ -99,8 +99,8 @@ impl ApiServer {
             metrics: Arc::default(),
             tls,
             flows: FlowControl::new(limits.clone()),
-            places: Arc::default(),
-            unread: Arc::new(UnreadAnswers::new(UnreadBounds {
+            large_request_slots: Arc::default(),
+            unread: Arc::new(UnreadResponses::new(UnreadBounds {
                 all: limits.unread_bytes_max,
                 per_sender: limits.unread_bytes_per_sender_max,
             })),

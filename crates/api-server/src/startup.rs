@@ -41,15 +41,15 @@ impl ApiServer {
                     what: "the kinds of the definitions".to_owned(),
                     source,
                 })?;
-            let made = allocations::complete(&server.objects)
+            let result = allocations::complete(&server.objects)
                 .await
                 .map_err(|source| StartError::DefaultObject {
                     what: "the allocations of stored objects".to_owned(),
                     source,
                 });
-            store_space::unless_full(&server, made)?;
-            let made = bootstrap::run(server.writer(), &cluster).await;
-            store_space::unless_full(&server, made)?;
+            store_space::unless_full(&server, result)?;
+            let result = bootstrap::run(server.writer(), &cluster).await;
+            store_space::unless_full(&server, result)?;
             // All default roles exist now. The index reads them while the other components start.
             let sources = Sources::of(&server.objects.catalog.snapshot().registry);
             let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
@@ -58,13 +58,13 @@ impl ApiServer {
                 let filled = authorize::fill(&for_roles, from.as_ref(), &sources).await;
                 filled.map(|filled| (sources, filled))
             });
-            let made = group_services::follow(server.writer())
+            let result = group_services::follow(server.writer())
                 .await
                 .map_err(|source| StartError::DefaultObject {
                     what: "the objects of the groups that are served".to_owned(),
                     source,
                 });
-            store_space::unless_full(&server, made)?;
+            store_space::unless_full(&server, result)?;
             config_sync::start(&server.flows, server.writer()).await;
             let following = config_watches::start(&server).await?;
             let filled = match filling.await {
@@ -84,7 +84,10 @@ impl ApiServer {
             server.add_metrics(move |page| health.write(page));
             server.start("flows", config_sync::run(Arc::downgrade(&server)));
             server.start("room", store_space::watch(Arc::downgrade(&server)));
-            server.start("quotas", quota::keep_right(Arc::downgrade(&server.objects)));
+            server.start(
+                "quotas",
+                quota::recount_periodically(Arc::downgrade(&server.objects)),
+            );
             server.health.bootstrapped.store(true, Ordering::Release);
             Ok(server)
         }

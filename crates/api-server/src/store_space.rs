@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::bootstrap::{this_server, write_request};
 use crate::handlers::verbs::create::create;
-use crate::http::limits::STORE_LOOK_INTERVAL;
+use crate::http::limits::STORE_CHECK_INTERVAL;
 use crate::objects::quota;
 use crate::objects::storage::reading;
 use crate::server::{ApiServer, StartError};
@@ -31,7 +31,7 @@ struct Shortage {
     first: Timestamp,
     last: Timestamp,
     /// The names of the nodes on which the Event is stored.
-    told: BTreeSet<String>,
+    notified: BTreeSet<String>,
 }
 
 /// Checks the store at intervals until the server is dropped.
@@ -56,14 +56,14 @@ pub(crate) async fn watch(server: Weak<ApiServer>) {
                 }
             }
             was_full = full.is_some();
-            if let Some(told) = &mut shortage
-                && told.tell(&server).await
+            if let Some(current) = &mut shortage
+                && current.notify_nodes(&server).await
                 && !was_full
             {
                 shortage = None;
             }
         }
-        tokio::time::sleep(STORE_LOOK_INTERVAL).await;
+        tokio::time::sleep(STORE_CHECK_INTERVAL).await;
     }
 }
 
@@ -74,12 +74,12 @@ impl Shortage {
             reason: why.to_string(),
             first: now,
             last: now,
-            told: BTreeSet::new(),
+            notified: BTreeSet::new(),
         }
     }
 
     /// Stores the Event on each node that does not have it yet; returns `false` if a write failed.
-    async fn tell(&mut self, server: &Arc<ApiServer>) -> bool {
+    async fn notify_nodes(&mut self, server: &Arc<ApiServer>) -> bool {
         let nodes = match reading(&server.objects, |reads| Ok(reads.all("", "nodes", ""))) {
             Ok(nodes) => nodes,
             Err(error) => {
@@ -91,11 +91,11 @@ impl Shortage {
             .iter()
             .filter_map(|node| node["metadata"]["name"].as_str());
         for name in names {
-            if self.told.contains(name) {
+            if self.notified.contains(name) {
                 continue;
             }
-            match self.tell_of(server, name).await {
-                Ok(()) => drop(self.told.insert(name.to_owned())),
+            match self.store_event(server, name).await {
+                Ok(()) => drop(self.notified.insert(name.to_owned())),
                 Err(error) => {
                     // The writes for other nodes would fail, too.
                     tracing::debug!(%error, "the event of a full store is not stored yet");
@@ -106,7 +106,7 @@ impl Shortage {
         true
     }
 
-    async fn tell_of(&self, server: &Arc<ApiServer>, node: &str) -> Result<(), Status> {
+    async fn store_event(&self, server: &Arc<ApiServer>, node: &str) -> Result<(), Status> {
         let Some(resource) = server.objects.catalog.any_version("", "events") else {
             return Ok(());
         };

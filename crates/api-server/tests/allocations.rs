@@ -212,8 +212,8 @@ async fn bytes_of_a_watch(client: &LocalService) -> usize {
         watches.push(open().await.unwrap());
     }
     let change = region.change();
-    let own = watches.capacity() * size_of_val(&watches[0]);
-    (change.bytes_allocated - change.bytes_deallocated - own) / REQUESTS
+    let list_bytes = watches.capacity() * size_of_val(&watches[0]);
+    (change.bytes_allocated - change.bytes_deallocated - list_bytes) / REQUESTS
 }
 
 /// The number of allocations from a request to the last byte of its response.

@@ -145,7 +145,7 @@ mod tests {
             ("n.starts(n, ", "", ""),
         ] {
             for times in [4, 6, 12, 13, 200, 100_000] {
-                let _said = judged(nested(open, inner, close, times));
+                let _result = judged(nested(open, inner, close, times));
             }
             assert!(judged(nested(open, inner, close, 200)).is_err(), "{open}");
         }
@@ -160,12 +160,12 @@ mod tests {
             (" in self.l", "1"),
         ] {
             for times in [10, 99, 199, 201, 5000] {
-                let _said = judged(format!("{first}{}", link.repeat(times)));
+                let _result = judged(format!("{first}{}", link.repeat(times)));
             }
         }
         for prefix in ["!", "-", "- "] {
             for times in [10, 100, 200, 5000] {
-                let _said = judged(format!("{}1", prefix.repeat(times)));
+                let _result = judged(format!("{}1", prefix.repeat(times)));
             }
         }
         assert_eq!(judged(format!("1{} == 91", " + 1".repeat(90))), Ok(()));

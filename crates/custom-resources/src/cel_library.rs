@@ -163,7 +163,7 @@ fn add_version_functions(context: &mut Context<'_, '_>) {
             Semver::parse(&text).is_some()
         }),
         context.add_function("semver", |text: Arc<String>| match Semver::parse(&text) {
-            Some(found) => Ok(version(found)),
+            Some(text) => Ok(version(text)),
             None => Err(failed("semver", format!("{text:?} is no version"))),
         }),
         context.add_function("major", move |This(one): This<Cel>| part(&one, 0)),
@@ -197,7 +197,7 @@ pub(crate) fn version(version: Semver) -> Cel {
 
 fn semver(value: &Cel) -> Option<&Semver> {
     match value {
-        Cel::Opaque(opaque) => opaque.downcast_ref::<Version>().map(|found| &found.0),
+        Cel::Opaque(opaque) => opaque.downcast_ref::<Version>().map(|parsed| &parsed.0),
         _ => None,
     }
 }
@@ -241,12 +241,12 @@ fn opaque(quantity: Quantity) -> Cel {
 
 /// A quantity or a whole number, which may be added to and compared with quantities.
 fn quantity(value: &Cel) -> Result<Quantity, ExecutionError> {
-    let found = match value {
+    let quantity = match value {
         Cel::Opaque(opaque) => opaque.downcast_ref::<Amount>().map(|amount| amount.0),
         Cel::Int(number) => parse(&number.to_string()),
         _ => None,
     };
-    found.ok_or_else(|| failed("quantity", "not a quantity".to_owned()))
+    quantity.ok_or_else(|| failed("quantity", "not a quantity".to_owned()))
 }
 
 fn sum(list: &[Cel]) -> Outcome {
@@ -263,13 +263,13 @@ fn sum(list: &[Cel]) -> Outcome {
     Ok(total)
 }
 
-fn extreme(name: &str, list: &[Cel], wanted: Ordering) -> Outcome {
+fn extreme(name: &str, list: &[Cel], ordering: Ordering) -> Outcome {
     let mut items = list.iter();
     let first = items.next();
     let mut best = first.ok_or_else(|| failed(name, format!("{name} called on empty list")))?;
     for item in items {
         match item.partial_cmp(best) {
-            Some(order) if order == wanted => best = item,
+            Some(order) if order == ordering => best = item,
             Some(_) => {}
             None => return Err(failed(name, "elements cannot be compared".to_owned())),
         }

@@ -192,8 +192,8 @@ mod tests {
             ("1a", None),
             ("ä", None),
         ];
-        for (name, wanted) in cases {
-            assert_eq!(escaped(name).as_deref(), wanted, "{name}");
+        for (name, expected) in cases {
+            assert_eq!(escaped(name).as_deref(), expected, "{name}");
         }
     }
 }

@@ -37,11 +37,11 @@ struct Named {
 
 impl Columns {
     pub(crate) fn of(version: &Value) -> Self {
-        let given = version["additionalPrinterColumns"].as_array();
-        let given = given.map_or(&[][..], Vec::as_slice);
+        let columns = version["additionalPrinterColumns"].as_array();
+        let columns = columns.map_or(&[][..], Vec::as_slice);
         Self {
-            named: given.iter().filter_map(Named::of).collect(),
-            age: given.is_empty(),
+            named: columns.iter().filter_map(Named::of).collect(),
+            age: columns.is_empty(),
         }
     }
 
@@ -88,8 +88,8 @@ impl Named {
 }
 
 /// A cell of the column's type; empty for a value of another type.
-fn cell(found: &[&Value], kind: &str, now: Timestamp) -> Cell {
-    let Some(value) = found.first() else {
+fn cell(values: &[&Value], kind: &str, now: Timestamp) -> Cell {
+    let Some(value) = values.first() else {
         return Value::Null;
     };
     match (kind, *value) {
@@ -103,7 +103,7 @@ fn cell(found: &[&Value], kind: &str, now: Timestamp) -> Cell {
                     .as_str()
                     .map_or_else(|| value.to_string(), str::to_owned)
             };
-            let all: Vec<String> = found.iter().map(|value| text(value)).collect();
+            let all: Vec<String> = values.iter().map(|value| text(value)).collect();
             json!(all.join(","))
         }
         _ => Value::Null,

@@ -61,7 +61,7 @@ impl StructType for Constructed {
         fields: BTreeMap<String, CowVal<'b, 'v>>,
     ) -> Result<Box<dyn Val + 'v>, ExecutionError> {
         let name = self.0.name();
-        let mut made = CelStruct::new(name.to_owned());
+        let mut object = CelStruct::new(name.to_owned());
         for (field, value) in fields {
             if name == PATCH && !PATCH_FIELDS.contains(&field.as_str()) {
                 let text = format!("undefined field '{field}'");
@@ -69,16 +69,16 @@ impl StructType for Constructed {
             }
             // An optional field `?field: …` may have no value.
             match value.downcast_ref::<CelOptional<'_>>() {
-                None => made.add_field_value(field, value),
+                None => object.add_field_value(field, value),
                 Some(optional) => {
                     if let Some(value) = optional.option() {
                         let value = CowVal::Owned(value.clone_as_boxed());
-                        made.add_field_value(field, value);
+                        object.add_field_value(field, value);
                     }
                 }
             }
         }
-        Ok(Box::new(made))
+        Ok(Box::new(object))
     }
 }
 
@@ -88,8 +88,8 @@ impl StructType for Constructed {
 /// The value is not an object, a part has the type of another field, or has no JSON form.
 pub(crate) fn object(value: &Cel) -> Result<Value, String> {
     match value {
-        Cel::Struct(made) if made.name() == OBJECT => json(value, OBJECT),
-        other => Err(format!("expected an Object, found {}", shown(other))),
+        Cel::Struct(object) if object.name() == OBJECT => json(value, OBJECT),
+        other => Err(format!("expected an Object, found {}", type_name_of(other))),
     }
 }
 
@@ -99,11 +99,11 @@ pub(crate) fn object(value: &Cel) -> Result<Value, String> {
 /// As [`object`].
 pub(crate) fn patch(value: &Cel) -> Result<Value, String> {
     let Cel::List(list) = value else {
-        let found = shown(value);
-        return Err(format!("expected a list of JSONPatch, found {found}"));
+        let type_name = type_name_of(value);
+        return Err(format!("expected a list of JSONPatch, found {type_name}"));
     };
     let operations = list.iter().map(|operation| match operation {
-        Cel::Struct(made) if made.name() == PATCH => fields(made, |field, value| {
+        Cel::Struct(operation) if operation.name() == PATCH => fields(operation, |field, value| {
             // The value has a constructed type, or is a plain value.
             let path = match value {
                 Cel::Struct(part) => part.name().to_owned(),
@@ -111,23 +111,26 @@ pub(crate) fn patch(value: &Cel) -> Result<Value, String> {
             };
             json(value, &path)
         }),
-        other => Err(format!("expected a JSONPatch, found {}", shown(other))),
+        other => Err(format!(
+            "expected a JSONPatch, found {}",
+            type_name_of(other)
+        )),
     });
     operations.collect()
 }
 
-fn shown(value: &Cel) -> String {
+fn type_name_of(value: &Cel) -> String {
     match value {
-        Cel::Struct(made) => made.name().to_owned(),
+        Cel::Struct(structure) => structure.name().to_owned(),
         other => other.type_of().to_string(),
     }
 }
 
 fn fields(
-    made: &CelStruct<'_>,
+    structure: &CelStruct<'_>,
     mut to_json: impl FnMut(&str, &Cel) -> Result<Value, String>,
 ) -> Result<Value, String> {
-    let fields = made.field_values().into_iter().map(|(name, value)| {
+    let fields = structure.field_values().into_iter().map(|(name, value)| {
         let value: Cel = value.as_ref().try_into().map_err(text)?;
         let value = to_json(&name, &value)?;
         Ok((name, value))
@@ -165,15 +168,17 @@ fn json(value: &Cel, path: &str) -> Result<Value, String> {
             let entries: Result<BTreeMap<String, Value>, String> = entries.collect();
             Ok(Value::Object(entries?.into_iter().collect()))
         }
-        Cel::Struct(made) => {
-            if made.name() != path {
+        Cel::Struct(structure) => {
+            if structure.name() != path {
                 return Err(format!(
                     "type mismatch: unexpected type name {:?}, expected {path:?}, which matches \
                      field name path from root Object type",
-                    made.name()
+                    structure.name()
                 ));
             }
-            fields(made, |field, value| json(value, &format!("{path}.{field}")))
+            fields(structure, |field, value| {
+                json(value, &format!("{path}.{field}"))
+            })
         }
         other => Err(format!("a {} has no form in JSON", other.type_of())),
     }
@@ -195,12 +200,12 @@ mod tests {
 
     fn made(source: &str) -> Result<serde_json::Value, String> {
         let expression = Expression::compile_making(source, &["object"])?;
-        expression.say(&values())?.to_object()
+        expression.evaluate(&values())?.to_object()
     }
 
     fn patched(source: &str) -> Result<serde_json::Value, String> {
         let expression = Expression::compile_making(source, &["object"])?;
-        expression.say(&values())?.to_patch()
+        expression.evaluate(&values())?.to_patch()
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct CustomKind {
 
 #[derive(Debug)]
 struct ScalePaths {
-    wanted: JsonPath,
+    desired: JsonPath,
     current: JsonPath,
     selector: Option<JsonPath>,
 }
@@ -98,8 +98,8 @@ impl CustomKind {
             columns: Columns::of(version),
             scale: path(&scale["specReplicasPath"])
                 .zip(path(&scale["statusReplicasPath"]))
-                .map(|(wanted, current)| ScalePaths {
-                    wanted,
+                .map(|(desired, current)| ScalePaths {
+                    desired,
                     current,
                     selector: path(&scale["labelSelectorPath"]),
                 }),
@@ -152,13 +152,13 @@ impl Kind for CustomKind {
 
     fn unknown_fields(&self, object: &Value) -> Option<Vec<String>> {
         let mut object = object.clone();
-        let mut found = object_meta::unknown(&object);
+        let mut unknown = object_meta::unknown(&object);
         let mut pruned = prune(&mut object, &self.schema);
         pruned.sort_unstable();
-        found.extend(pruned);
-        found.extend(object_meta::unknown_in_embedded(&mut object, &self.schema));
-        found.truncate(UNKNOWN_FIELDS_MAX);
-        Some(found)
+        unknown.extend(pruned);
+        unknown.extend(object_meta::unknown_in_embedded(&mut object, &self.schema));
+        unknown.truncate(UNKNOWN_FIELDS_MAX);
+        Some(unknown)
     }
 
     fn default(&self, object: &mut Value) {
@@ -242,9 +242,9 @@ impl StatusUpdate for CustomKind {
 
 impl Selectable for CustomKind {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
-        let place = self.selectable.iter().position(|name| name == field)?;
-        let found = self.selected.get(place)?.first(object);
-        Some(match found {
+        let index = self.selectable.iter().position(|name| name == field)?;
+        let value = self.selected.get(index)?.first(object);
+        Some(match value {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Null) | None => String::new(),
             Some(other) => other.to_string(),
@@ -272,7 +272,7 @@ impl Scalable for ScalePaths {
             status["selector"] = selector.into();
         }
         let meta = &object["metadata"];
-        let mut kept = Map::new();
+        let mut scale = Map::new();
         for name in [
             "name",
             "namespace",
@@ -281,33 +281,33 @@ impl Scalable for ScalePaths {
             "creationTimestamp",
         ] {
             if let Some(value) = meta.get(name) {
-                kept.insert(name.to_owned(), value.clone());
+                scale.insert(name.to_owned(), value.clone());
             }
         }
         json!({
             "kind": "Scale",
             "apiVersion": "autoscaling/v1",
-            "metadata": kept,
-            "spec": {"replicas": number(&self.wanted)},
+            "metadata": scale,
+            "spec": {"replicas": number(&self.desired)},
             "status": status,
         })
     }
 
     fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError> {
-        let wanted = &scale["spec"]["replicas"];
+        let desired = &scale["spec"]["replicas"];
         let at = FieldPath::root("spec").child("replicas");
-        match wanted.as_i64() {
-            None if wanted.is_null() => {
-                self.wanted.set(object, json!(0));
+        match desired.as_i64() {
+            None if desired.is_null() => {
+                self.desired.set(object, json!(0));
                 Vec::new()
             }
             Some(number) if number >= 0 => {
-                self.wanted.set(object, json!(number));
+                self.desired.set(object, json!(number));
                 Vec::new()
             }
             _ => vec![FieldError::invalid(
                 &at,
-                wanted.clone(),
+                desired.clone(),
                 "must be greater than or equal to 0",
             )],
         }
@@ -382,8 +382,8 @@ mod tests {
             "metadata": {"name": "a", "nme": "b", "ownerReferences": [{"no": 1}]}});
         let object = json!({"metadata": {"nme": "b", "Name": "c"}, "junk": 1, "status": {"x": 1},
             "spec": {"one": embedded, "many": [{}, embedded], "named": {"x": embedded}, "no": 1}});
-        let found = boat.unknown_fields(&object).unwrap();
-        let wanted = [
+        let unknown = boat.unknown_fields(&object).unwrap();
+        let expected = [
             "metadata.Name",
             "metadata.nme",
             "junk",
@@ -398,18 +398,18 @@ mod tests {
             "spec.one.metadata.nme",
             "spec.one.metadata.ownerReferences[0].no",
         ];
-        assert_eq!(found, wanted);
+        assert_eq!(unknown, expected);
         let decoded = boat.decode(object).unwrap();
         assert_eq!(boat.unknown_fields(&decoded), Some(Vec::new()));
         definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-preserve-unknown-fields"] =
             json!(true);
         let open = served_versions(&definition).remove(0).kind;
         let object = json!({"metadata": {"nme": "b"}, "junk": {"x": 1}, "spec": {"junk": 1}});
-        let found = open.unknown_fields(&object).unwrap();
-        assert_eq!(found, ["metadata.nme", "spec.junk"]);
+        let unknown = open.unknown_fields(&object).unwrap();
+        assert_eq!(unknown, ["metadata.nme", "spec.junk"]);
         let junk: Map<String, Value> = (0..1000).map(|n| (format!("j{n}"), n.into())).collect();
-        let found = boat.unknown_fields(&junk.into()).unwrap();
-        assert_eq!(found.len(), 100);
+        let unknown = boat.unknown_fields(&junk.into()).unwrap();
+        assert_eq!(unknown.len(), 100);
     }
 
     // findings-2 R27
@@ -438,10 +438,10 @@ mod tests {
             "annotations": {"a": "b"}, "managedFields": [{"manager": "new"}]},
             "spec": {"crew": 2}, "status": {"crew": 2}, "other": 1});
         kind.status_update().prepare_status_update(&mut new, &old);
-        let mut wanted = old.clone();
-        wanted["status"]["crew"] = json!(2);
-        wanted["metadata"]["managedFields"] = json!([{"manager": "new"}]);
-        assert_eq!(new, wanted);
+        let mut expected = old.clone();
+        expected["status"]["crew"] = json!(2);
+        expected["metadata"]["managedFields"] = json!([{"manager": "new"}]);
+        assert_eq!(new, expected);
         let mut none = json!({"metadata": {"name": "a"}});
         kind.status_update().prepare_status_update(&mut none, &old);
         assert!(none.get("status").is_none() && none["metadata"].get("managedFields").is_none());

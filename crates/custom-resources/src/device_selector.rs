@@ -50,9 +50,9 @@ impl DeviceSelector {
         ];
         let mut values = Values::default();
         values.add_value("device", map(entries), size(device));
-        let said = self.expression.say(&values)?;
-        let said = said.as_bool();
-        said.ok_or_else(|| "the expression says neither true nor false".to_owned())
+        let result = self.expression.evaluate(&values)?;
+        let result = result.as_bool();
+        result.ok_or_else(|| "the expression says neither true nor false".to_owned())
     }
 
     /// Attributes or capacities by domain; the domain of a name without a domain is the driver's name.

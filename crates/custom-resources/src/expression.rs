@@ -56,8 +56,8 @@ impl Expression {
     /// # Errors
     /// A message with the position of the syntax error.
     pub fn compile_about(source: &str, names: &[&str]) -> Result<Self, String> {
-        let (expression, made) = Self::read(source, names)?;
-        match made.first() {
+        let (expression, types) = Self::read(source, names)?;
+        match types.first() {
             None => Ok(expression),
             Some(name) => Err(format!("undeclared reference to '{name}'")),
         }
@@ -70,9 +70,9 @@ impl Expression {
     /// A message with the position of the syntax error.
     pub fn compile_making(source: &str, names: &[&str]) -> Result<Self, String> {
         let names = [names, &["jsonpatch"]].concat();
-        let (expression, made) = Self::read(source, &names)?;
+        let (expression, types) = Self::read(source, &names)?;
         Ok(Self {
-            environment: Arc::new(construction::environment_with(&made)?),
+            environment: Arc::new(construction::environment_with(&types)?),
             ..expression
         })
     }
@@ -86,16 +86,16 @@ impl Expression {
         let references = program.references();
         let mut shape = Shape::default();
         shape.visit(program.expression());
-        let known = |name: &str| {
+        let is_declared = |name: &str| {
             LIBRARIES.contains(&name)
                 || names.contains(&name)
                 || shape.bound.iter().any(|bound| bound == name)
         };
         let mut strangers = references.variables().into_iter();
-        if let Some(stranger) = strangers.find(|name| !known(name)) {
+        if let Some(stranger) = strangers.find(|name| !is_declared(name)) {
             return Err(format!("undeclared reference to '{stranger}'"));
         }
-        let made = std::mem::take(&mut shape.made);
+        let constructed = std::mem::take(&mut shape.constructed);
         let (tree, nodes) = metered(program.expression());
         let expression = Self {
             compares: references.has_variable("oldSelf"),
@@ -104,7 +104,7 @@ impl Expression {
             nodes,
             environment: ENVIRONMENT.clone(),
         };
-        Ok((expression, made))
+        Ok((expression, constructed))
     }
 
     /// The literal keys in the expression: `a['key']`.
@@ -117,15 +117,15 @@ impl Expression {
     /// # Errors
     /// A function failed, a field does not exist, or the budget of the expression or of all expressions about these
     /// values is exhausted.
-    pub fn say(&self, values: &Values) -> Result<EvaluationResult, String> {
+    pub fn evaluate(&self, values: &Values) -> Result<EvaluationResult, String> {
         let meter = Arc::new(Meter::new(values.units.load(Ordering::Relaxed)));
         let mut context = context(&self.environment, &meter);
         for (name, value) in &values.all {
             context.add_variable_from_value(name.as_str(), value.clone());
         }
-        let said = self.evaluate_in(&context, &meter, values.nodes);
+        let result = self.evaluate_in(&context, &meter, values.nodes);
         values.units.store(meter.units_left(), Ordering::Relaxed);
-        said.map(EvaluationResult)
+        result.map(EvaluationResult)
     }
 
     /// Evaluates the expression with the variables of a context that [`context`] created with this meter; `size` is
@@ -137,11 +137,11 @@ impl Expression {
         size: u64,
     ) -> Result<Cel, String> {
         let begun = meter.begin(self.nodes, size);
-        let said = begun.and_then(|()| Cel::resolve(&self.tree, context));
+        let result = begun.and_then(|()| Cel::resolve(&self.tree, context));
         if meter.is_spent() {
             return Err(OUT_OF_BUDGET.to_owned());
         }
-        said.map_err(|error| error.to_string())
+        result.map_err(|error| error.to_string())
     }
 }
 
@@ -190,12 +190,12 @@ impl Values {
     }
 
     /// Adds the result of an expression as an entry of the map with this name.
-    pub fn add_entry(&mut self, name: &str, key: &str, said: &EvaluationResult) {
+    pub fn add_entry(&mut self, name: &str, key: &str, result: &EvaluationResult) {
         let mut entries = match self.all.remove(name) {
             Some(Cel::Map(map)) => Arc::unwrap_or_clone(map.map),
             _ => Default::default(),
         };
-        entries.insert(Key::String(Arc::new(key.to_owned())), said.0.clone());
+        entries.insert(Key::String(Arc::new(key.to_owned())), result.0.clone());
         let map = Map {
             map: Arc::new(entries),
         };
@@ -211,7 +211,7 @@ impl EvaluationResult {
     /// The boolean; `None` if the result has another type.
     pub fn as_bool(&self) -> Option<bool> {
         match self.0 {
-            Cel::Bool(said) => Some(said),
+            Cel::Bool(value) => Some(value),
             _ => None,
         }
     }
@@ -269,7 +269,7 @@ struct Shape {
     /// The variable names of its loops.
     bound: Vec<String>,
     /// The types of which the expression constructs values.
-    made: BTreeSet<String>,
+    constructed: BTreeSet<String>,
     /// The literal keys of lookups.
     keys: BTreeSet<String>,
 }
@@ -301,7 +301,7 @@ impl Shape {
             Expr::List(list) => list.elements.iter().for_each(|part| self.visit(part)),
             Expr::Map(map) => map.entries.iter().for_each(|entry| self.visit_entry(entry)),
             Expr::Struct(all) => {
-                self.made.insert(all.type_name.clone());
+                self.constructed.insert(all.type_name.clone());
                 all.entries.iter().for_each(|entry| self.visit_entry(entry));
             }
             Expr::Select(select) => self.visit(&select.operand),
@@ -337,7 +337,7 @@ mod tests {
     fn expressions_may_be_about_other_values() {
         let says = |source: &str, values: &Values| {
             let names = ["object", "params", "variables"];
-            Expression::compile_about(source, &names)?.say(values)
+            Expression::compile_about(source, &names)?.evaluate(values)
         };
         let mut values = Values::default();
         values.add("object", &json!({"spec": {"replicas": 3}, "kind": "X"}));

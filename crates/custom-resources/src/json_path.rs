@@ -55,11 +55,14 @@ impl JsonPath {
 
     /// The values at the path.
     pub fn all<'v>(&self, value: &'v Value) -> Vec<&'v Value> {
-        let mut found = vec![value];
+        let mut values = vec![value];
         for step in &self.0 {
-            found = found.into_iter().flat_map(|value| step.of(value)).collect();
+            values = values
+                .into_iter()
+                .flat_map(|value| step.of(value))
+                .collect();
         }
-        found
+        values
     }
 
     /// The first value at the path.
@@ -69,20 +72,20 @@ impl JsonPath {
 
     /// Sets the value at a plain path, and creates missing objects; returns false if a parent is not an object.
     pub fn set(&self, value: &mut Value, new: Value) -> bool {
-        let mut place = value;
+        let mut target = value;
         for step in &self.0 {
             let Step::Field(name) = step else {
                 return false;
             };
-            if place.is_null() {
-                *place = Value::Object(serde_json::Map::new());
+            if target.is_null() {
+                *target = Value::Object(serde_json::Map::new());
             }
-            let Some(map) = place.as_object_mut() else {
+            let Some(map) = target.as_object_mut() else {
                 return false;
             };
-            place = map.entry(name.clone()).or_insert(Value::Null);
+            target = map.entry(name.clone()).or_insert(Value::Null);
         }
-        *place = new;
+        *target = new;
         true
     }
 }
@@ -93,14 +96,14 @@ impl Step {
             Self::Field(name) => value.get(name).into_iter().collect(),
             Self::Index(index) => {
                 let items = value.as_array().map_or(&[][..], Vec::as_slice);
-                let place = if *index < 0 {
+                let position = if *index < 0 {
                     i64::try_from(items.len()).unwrap_or_default() + index
                 } else {
                     *index
                 };
-                let place = usize::try_from(place).ok();
-                place
-                    .and_then(|place| items.get(place))
+                let index = usize::try_from(position).ok();
+                index
+                    .and_then(|index| items.get(index))
                     .into_iter()
                     .collect()
             }
@@ -109,12 +112,12 @@ impl Step {
                 Value::Object(map) => map.values().collect(),
                 _ => Vec::new(),
             },
-            Self::Where(path, wanted) => {
+            Self::Where(path, expected) => {
                 let items = value.as_array().map_or(&[][..], Vec::as_slice);
                 let fits = |item: &&Value| {
-                    path.first(item).is_some_and(|found| match found {
-                        Value::String(text) => text == wanted,
-                        other => other.to_string().as_str() == wanted,
+                    path.first(item).is_some_and(|value| match value {
+                        Value::String(text) => text == expected,
+                        other => other.to_string().as_str() == expected,
                     })
                 };
                 items.iter().filter(fits).collect()
@@ -150,10 +153,10 @@ fn field(text: &str) -> Option<(Step, &str)> {
 fn bracket(text: &str) -> Option<(Step, &str)> {
     if let Some(inner) = text.strip_prefix("?(") {
         let (condition, after) = inner.split_once(")]")?;
-        let (path, wanted) = condition.split_once("==")?;
+        let (path, expected) = condition.split_once("==")?;
         let path = JsonPath::parse(path.trim().strip_prefix('@')?)?;
-        let wanted = wanted.trim().trim_matches(['"', '\'']).to_owned();
-        return Some((Step::Where(path, wanted), after));
+        let expected = expected.trim().trim_matches(['"', '\'']).to_owned();
+        return Some((Step::Where(path, expected), after));
     }
     let (inner, after) = text.split_once(']')?;
     let inner = inner.trim();
@@ -195,10 +198,10 @@ mod tests {
             ("{.spec.list[?(@.v==1)].n}", json!(["x"])),
             (".spec.none.at.all", json!([])),
         ];
-        for (text, wanted) in cases {
+        for (text, expected) in cases {
             let path = JsonPath::parse(text).unwrap();
-            let found: Vec<Value> = path.all(&object).into_iter().cloned().collect();
-            assert_eq!(json!(found), wanted, "{text}");
+            let values: Vec<Value> = path.all(&object).into_iter().cloned().collect();
+            assert_eq!(json!(values), expected, "{text}");
         }
         for text in ["", "spec", ".spec[", ".spec[?(@.x)]", "."] {
             assert_eq!(JsonPath::parse(text), None, "{text}");

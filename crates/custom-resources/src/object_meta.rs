@@ -27,32 +27,32 @@ pub(crate) fn decode(object: &mut Value, schema: &Schema) -> Result<(), String> 
 
 /// The paths of the unknown fields of the object's own metadata.
 pub(crate) fn unknown(object: &Value) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut unknown = Vec::new();
     if let Some(map) = object.as_object() {
-        name_unknown(map, "", &mut found);
+        name_unknown(map, "", &mut unknown);
     }
-    found
+    unknown
 }
 
 /// The paths of the unknown fields in the metadata of embedded objects, sorted by name.
 pub(crate) fn unknown_in_embedded(object: &mut Value, schema: &Schema) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut unknown = Vec::new();
     let mut visitor = |map: &mut Map<String, Value>, path: &str| {
-        name_unknown(map, &format!("{path}."), &mut found);
+        name_unknown(map, &format!("{path}."), &mut unknown);
         Ok(())
     };
     // The visitor never fails.
     let _: Result<(), String> = visit(object, schema, &mut String::new(), &mut visitor);
-    found.sort_unstable();
-    found
+    unknown.sort_unstable();
+    unknown
 }
 
-fn name_unknown(object: &Map<String, Value>, prefix: &str, found: &mut Vec<String>) {
+fn name_unknown(object: &Map<String, Value>, prefix: &str, paths: &mut Vec<String>) {
     let Some(metadata) = object.get("metadata") else {
         return;
     };
     let unknown = unknown_object_meta_fields(metadata).into_iter();
-    found.extend(unknown.map(|path| format!("{prefix}metadata.{path}")));
+    paths.extend(unknown.map(|path| format!("{prefix}metadata.{path}")));
 }
 
 /// Removes the parts that [`decode`] would refuse from a stored object. Returns the names of the changed metadata
@@ -170,8 +170,8 @@ mod tests {
         );
         let object = json!({"one": {"kind": "A", "metadata": {"name": "a", "nme": "b"}, "spec": {"x": 1}},
             "free": {"metadata": {"labels": {"a": 1}}}});
-        let mut wanted = object.clone();
-        wanted["one"]["metadata"] = json!({"name": "a"});
-        assert_eq!(decoded(object), Ok(wanted));
+        let mut expected = object.clone();
+        expected["one"]["metadata"] = json!({"name": "a"});
+        assert_eq!(decoded(object), Ok(expected));
     }
 }

@@ -87,8 +87,8 @@ impl Validation {
     /// definitions starts without compiling all rules.
     pub fn compiled(&self) -> Option<&Expression> {
         let compile = || Expression::compile(&self.rule).ok();
-        let given = !self.rule.is_empty();
-        given.then(|| self.compiled.get_or_init(compile).as_ref())?
+        let has_rule = !self.rule.is_empty();
+        has_rule.then(|| self.compiled.get_or_init(compile).as_ref())?
     }
 
     /// The compiled `messageExpression`; `None` if it is absent or does not compile.
@@ -288,7 +288,7 @@ fn has_loops(schema: &Schema) -> bool {
         let source: String = source.split_whitespace().collect();
         COSTLY.iter().any(|word| source.contains(word))
     };
-    let mut own = schema.validations.iter().flat_map(|validation| {
+    let mut expressions = schema.validations.iter().flat_map(|validation| {
         [
             Some(validation.rule.as_str()),
             validation.message_expression.as_deref(),
@@ -296,7 +296,7 @@ fn has_loops(schema: &Schema) -> bool {
     });
     let named = schema.properties.values();
     let repeated = below(schema).skip(schema.properties.len());
-    own.any(|source| source.is_some_and(is_costly))
+    expressions.any(|source| source.is_some_and(is_costly))
         || named.into_iter().any(|below| below.has_loops)
         || repeated.into_iter().any(|below| below.has_rules)
 }
@@ -379,13 +379,13 @@ fn validations(map: &Map<String, Value>) -> Vec<Validation> {
     list.iter()
         .filter_map(Value::as_object)
         .map(|map| {
-            let given = |name: &str| text(map, name).filter(|text| !text.is_empty());
+            let nonempty = |name: &str| text(map, name).filter(|text| !text.is_empty());
             Validation {
-                rule: given("rule").unwrap_or_default(),
-                message: given("message"),
-                message_expression: given("messageExpression"),
-                reason: given("reason"),
-                field_path: given("fieldPath"),
+                rule: nonempty("rule").unwrap_or_default(),
+                message: nonempty("message"),
+                message_expression: nonempty("messageExpression"),
+                reason: nonempty("reason"),
+                field_path: nonempty("fieldPath"),
                 compiled: OnceLock::new(),
                 compiled_message: OnceLock::new(),
             }

@@ -173,8 +173,12 @@ fn check_list_type(map: &Map<String, Value>, path: &FieldPath, errors: &mut Vec<
         }
         if map.get("type").and_then(Value::as_str) != Some("array") {
             let detail = "must be array if x-kubernetes-list-type is specified";
-            let found = map.get("type").cloned().unwrap_or_default();
-            errors.push(FieldError::invalid(&path.child("type"), found, detail));
+            let actual_type = map.get("type").cloned().unwrap_or_default();
+            errors.push(FieldError::invalid(
+                &path.child("type"),
+                actual_type,
+                detail,
+            ));
         }
     }
     let keys = list(map, KEYS);
@@ -354,7 +358,7 @@ mod tests {
             "late": {"type": "object", "anyOf": [{"properties": {"x": {"type": "object"}}}]},
             "bad": {"type": "integer", "default": "x"},
             "rule": {"type": "object", "x-kubernetes-validations": [{"rule": "self +"}]}}});
-        let found = texts(schema);
+        let messages = texts(schema);
         let starts = [
             "schema.properties[untyped].type: Required value: must not be empty for specified object fields",
             "schema.properties[odd].type: Unsupported value: \"text\"",
@@ -364,9 +368,9 @@ mod tests {
             "schema.properties[bad].default: Invalid value: \"string\"",
             "schema.properties[rule].x-kubernetes-validations[0].rule: Invalid value: \"self +\": compilation failed",
         ];
-        assert_eq!(found.len(), starts.len(), "{found:#?}");
-        for (found, start) in found.iter().zip(starts) {
-            assert!(found.starts_with(start), "{found}");
+        assert_eq!(messages.len(), starts.len(), "{messages:#?}");
+        for (message, start) in messages.iter().zip(starts) {
+            assert!(message.starts_with(start), "{message}");
         }
     }
 }

@@ -43,8 +43,8 @@ fn make_and_drop(number: usize) {
     let version = served_versions(&definition(number)).remove(0);
     let schema = Schema::custom(&version.kind.info(), &version.schema);
     let info = version.kind.info();
-    let known = schema.lookup(info.group, info.version, info.kind).unwrap();
-    let crew = known.field("crew").unwrap();
+    let object_type = schema.lookup(info.group, info.version, info.kind).unwrap();
+    let crew = object_type.field("crew").unwrap();
     let rank = crew.type_ref().element().unwrap().field("rank").unwrap();
     let texts = [
         info.short_names.to_vec()[0],

@@ -40,11 +40,11 @@ pub(crate) async fn authenticate(
     let secrets = objects.catalog.any_version("", "secrets");
     let secrets = secrets.ok_or(BootstrapTokenRefusal::Unknown)?;
     let name = tokens::secret_name(token.id);
-    let found = objects.read(&secrets, tokens::NAMESPACE, &name).await;
-    let found = found
+    let stored = objects.read(&secrets, tokens::NAMESPACE, &name).await;
+    let stored = stored
         .map_err(BootstrapTokenRefusal::Store)?
         .ok_or(BootstrapTokenRefusal::Unknown)?;
-    let secret = storage::decode(&secrets, &found).map_err(BootstrapTokenRefusal::Store)?;
+    let secret = storage::decode(&secrets, &stored).map_err(BootstrapTokenRefusal::Store)?;
     check(&secret, token, now)
 }
 

@@ -16,7 +16,7 @@ pub(crate) const KEYS: &str = "/openid/v1/jwks";
 /// Responds with one of the two documents.
 ///
 /// *Errors.* 404 for other paths, and if the server issues no tokens.
-pub(crate) fn answer(tokens: &Tokens, path: &str) -> Result<Reply, Status> {
+pub(crate) fn respond(tokens: &Tokens, path: &str) -> Result<Reply, Status> {
     let keys = tokens.public_keys().ok_or_else(unknown_path)?;
     let (content_type, document) = match path {
         CONFIGURATION => {
@@ -39,7 +39,7 @@ pub(crate) fn answer(tokens: &Tokens, path: &str) -> Result<Reply, Status> {
         _ => return Err(unknown_path()),
     };
     // The documents change only when the key changes. The time is upstream's.
-    let keep = HeaderValue::from_static("public, max-age=3600");
+    let cache_control = HeaderValue::from_static("public, max-age=3600");
     let reply = Reply::bytes(content_type, document.to_string());
-    Ok(reply.with_header(CACHE_CONTROL, keep))
+    Ok(reply.with_header(CACHE_CONTROL, cache_control))
 }

@@ -59,7 +59,7 @@ pub enum TlsError {
 pub(crate) struct Tls {
     pub(crate) config: Arc<ServerConfig>,
     pub(crate) clients: Arc<dyn ClientCertVerifier>,
-    shown: Arc<Shown>,
+    current: Arc<CurrentCertificate>,
 }
 
 impl Tls {
@@ -73,39 +73,43 @@ impl Tls {
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                 .build()?;
         let identity = identity(&material.certificate_pem, &material.key_pem)?;
-        let shown = Arc::new(Shown(RwLock::new(identity)));
-        let lenient = AnyHeldCertificate {
+        let certificate = Arc::new(CurrentCertificate(RwLock::new(identity)));
+        let lenient = AnyCertificate {
             provider: provider.clone(),
             trusted: clients.clone(),
         };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(Arc::new(lenient))
-            .with_cert_resolver(shown.clone());
+            .with_cert_resolver(certificate.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self {
             config: Arc::new(config),
             clients,
-            shown,
+            current: certificate,
         })
     }
 
     /// Replaces the certificate for new connections.
     pub(crate) fn show(&self, certificate_pem: &str, key_pem: &str) -> Result<(), TlsError> {
         let identity = identity(certificate_pem, key_pem)?;
-        *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        *self
+            .current
+            .0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = identity;
         Ok(())
     }
 }
 
 /// The certificate that the server presents to new connections.
 #[derive(Debug)]
-struct Shown(RwLock<Arc<CertifiedKey>>);
+struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        Some(shown.clone())
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Some(current.clone())
     }
 }
 
@@ -128,12 +132,12 @@ fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'sta
 
 /// Accepts any client certificate in the handshake. The client must still prove that it has the private key.
 #[derive(Debug)]
-struct AnyHeldCertificate {
+struct AnyCertificate {
     provider: Arc<CryptoProvider>,
     trusted: Arc<dyn ClientCertVerifier>,
 }
 
-impl ClientCertVerifier for AnyHeldCertificate {
+impl ClientCertVerifier for AnyCertificate {
     fn client_auth_mandatory(&self) -> bool {
         false
     }

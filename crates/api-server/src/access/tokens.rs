@@ -56,13 +56,15 @@ impl Tokens {
         token: &str,
         audiences: &[String],
     ) -> Result<ValidToken, TokenRefusal> {
-        let wanted = if audiences.is_empty() {
+        let requested = if audiences.is_empty() {
             &self.audiences
         } else {
             audiences
         };
         if let Some(parts) = bootstrap_token::parse(token) {
-            let matched = matching(wanted, |one| self.audiences.iter().any(|own| own == one))?;
+            let matched = matching(requested, |one| {
+                self.audiences.iter().any(|local| local == one)
+            })?;
             let now = Timestamp::now();
             let user = bootstrap_tokens::authenticate(&self.objects, parts, now).await?;
             return Ok(ValidToken {
@@ -76,7 +78,7 @@ impl Tokens {
             return Err(TokenRefusal::Issuer);
         }
         let present = claims["aud"].as_array().map_or(&[][..], Vec::as_slice);
-        let matched = matching(wanted, |one| present.iter().any(|p| p == one))?;
+        let matched = matching(requested, |one| present.iter().any(|p| p == one))?;
         let bound = &claims[CLAIM];
         let namespace = bound["namespace"].as_str().ok_or(TokenRefusal::Claims)?;
         let account = &bound["serviceaccount"];
@@ -141,7 +143,7 @@ pub(crate) enum TokenRefusal {
     #[error("the token lacks claims")]
     Claims,
     #[error("the {0} that the token is bound to was deleted")]
-    Gone(&'static str),
+    Deleted(&'static str),
     #[error("read what the token is bound to: {0}")]
     Store(Status),
 }
@@ -149,8 +151,8 @@ pub(crate) enum TokenRefusal {
 /// The requested audiences that the token contains.
 ///
 /// *Errors.* The token contains no requested audience.
-fn matching(wanted: &[String], has: impl Fn(&str) -> bool) -> Result<Vec<String>, TokenRefusal> {
-    let matched: Vec<String> = wanted.iter().filter(|one| has(one)).cloned().collect();
+fn matching(requested: &[String], has: impl Fn(&str) -> bool) -> Result<Vec<String>, TokenRefusal> {
+    let matched: Vec<String> = requested.iter().filter(|one| has(one)).cloned().collect();
     match matched.is_empty() {
         true => Err(TokenRefusal::Audience),
         false => Ok(matched),
@@ -204,22 +206,22 @@ async fn must_live(
     let resource = objects
         .catalog
         .any_version("", plural)
-        .ok_or(TokenRefusal::Gone(what))?;
+        .ok_or(TokenRefusal::Deleted(what))?;
     let name = claim["name"].as_str().ok_or(TokenRefusal::Claims)?;
-    let found = objects
+    let stored_object = objects
         .read(&resource, namespace, name)
         .await
         .map_err(TokenRefusal::Store)?;
-    let stored = found.ok_or(TokenRefusal::Gone(what))?;
+    let stored = stored_object.ok_or(TokenRefusal::Deleted(what))?;
     let object = storage::decode(&resource, &stored).map_err(TokenRefusal::Store)?;
     if claim["uid"] != object["metadata"]["uid"] {
-        return Err(TokenRefusal::Gone(what));
+        return Err(TokenRefusal::Deleted(what));
     }
     let end: Option<Timestamp> = metadata::text(&object, "deletionTimestamp").parse().ok();
     let over = end
         .is_some_and(|end| end.saturating_add(DELETION_LEEWAY).unwrap_or(end) < Timestamp::now());
     if over {
-        Err(TokenRefusal::Gone(what))
+        Err(TokenRefusal::Deleted(what))
     } else {
         Ok(())
     }

@@ -4,7 +4,7 @@ use resource_kinds::ObjectReader;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::http::limits::{ACCOUNT_LOOK_INTERVAL, ACCOUNT_WAIT_MAX};
+use crate::http::limits::{ACCOUNT_CHECK_INTERVAL, ACCOUNT_WAIT_MAX};
 use crate::objects::storage::{Objects, ReadObjects, reading, reading_once};
 use crate::objects::write_request::WriteRequest;
 
@@ -15,14 +15,15 @@ const NAME: &str = "default";
 /// the pod after the wait. A pod with an explicit account is refused at once.
 pub(crate) async fn await_it(objects: &Objects, request: &WriteRequest<'_>, object: &Value) {
     let info = request.resource.info();
-    let wanted = object["spec"]["serviceAccountName"].as_str();
-    if (info.group, info.plural) != ("", "pods") || !matches!(wanted, None | Some("" | NAME)) {
+    let account_name = object["spec"]["serviceAccountName"].as_str();
+    if (info.group, info.plural) != ("", "pods") || !matches!(account_name, None | Some("" | NAME))
+    {
         return;
     }
     let anew = ReadObjects::default();
-    let known = request.known.unwrap_or(&anew);
+    let cached = request.cached.unwrap_or(&anew);
     let is_coming = || {
-        let account = reading_once(objects, known, |reads| {
+        let account = reading_once(objects, cached, |reads| {
             Ok(reads.get("", "serviceaccounts", request.namespace, NAME))
         });
         // Read at each check, because the namespace may be deleted in the meantime.
@@ -36,6 +37,6 @@ pub(crate) async fn await_it(objects: &Objects, request: &WriteRequest<'_>, obje
     };
     let started = Instant::now();
     while is_coming() && started.elapsed() < ACCOUNT_WAIT_MAX {
-        sleep(ACCOUNT_LOOK_INTERVAL).await;
+        sleep(ACCOUNT_CHECK_INTERVAL).await;
     }
 }

@@ -27,7 +27,7 @@ use crate::http::reply::{JSON, Reply};
 /// The discovery documents that were built since the last change of the served kinds.
 #[derive(Default)]
 pub(crate) struct Discovery {
-    made: Mutex<BTreeMap<(String, &'static str), Document>>,
+    documents: Mutex<BTreeMap<(String, &'static str), Document>>,
 }
 
 /// A document and its `ETag`.
@@ -44,7 +44,7 @@ enum Form {
 }
 
 /// Responds to `/api`, `/apis`, `/api/v1`, `/apis/<group>` and `/apis/<group>/<version>`.
-pub(crate) fn answer(served: &Snapshot, path: &str, parts: &Parts) -> Result<Reply, Status> {
+pub(crate) fn respond(served: &Snapshot, path: &str, parts: &Parts) -> Result<Reply, Status> {
     let path = path.trim_end_matches('/');
     let accept = parts
         .headers
@@ -58,24 +58,24 @@ pub(crate) fn answer(served: &Snapshot, path: &str, parts: &Parts) -> Result<Rep
         Form::Aggregated(version) => version,
         Form::Legacy => "",
     };
-    let mut made = served
+    let mut documents = served
         .discovery
-        .made
+        .documents
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let known = made.get(&(path.to_owned(), key)).cloned();
-    let Document { body, etag } = match known {
-        Some(known) => known,
+    let cached = documents.get(&(path.to_owned(), key)).cloned();
+    let Document { body, etag } = match cached {
+        Some(document) => document,
         None => {
             let value = document(&kinds(&served.registry), path, form).ok_or_else(unknown_path)?;
             let body = Bytes::from(value.to_string());
             let etag = etag(&body);
             let document = Document { body, etag };
-            made.insert((path.to_owned(), key), document.clone());
+            documents.insert((path.to_owned(), key), document.clone());
             document
         }
     };
-    drop(made);
+    drop(documents);
     let content_type = match form {
         Form::Aggregated(v) => {
             format!("{JSON};g=apidiscovery.k8s.io;v={v};as=APIGroupDiscoveryList")
@@ -84,11 +84,11 @@ pub(crate) fn answer(served: &Snapshot, path: &str, parts: &Parts) -> Result<Rep
     };
     let tag =
         HeaderValue::from_str(&etag).map_err(|e| Status::internal(format!("make an ETag: {e}")))?;
-    let seen = parts
+    let client_tag = parts
         .headers
         .get(IF_NONE_MATCH)
         .and_then(|value| value.to_str().ok());
-    let reply = if seen.is_some_and(|tags| tags.contains(&etag)) {
+    let reply = if client_tag.is_some_and(|tags| tags.contains(&etag)) {
         Reply::bytes("", Bytes::new()).with_code(StatusCode::NOT_MODIFIED)
     } else {
         Reply::bytes(&content_type, body)

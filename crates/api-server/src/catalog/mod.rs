@@ -48,10 +48,10 @@ impl Catalog {
         self.snapshot().registry.any_version(group, plural)
     }
 
-    /// Replaces the custom kinds by the kinds of these definitions. `known` contains the keys and revisions of the
+    /// Replaces the custom kinds by the kinds of these definitions. `revisions` contains the keys and revisions of the
     /// definitions.
-    pub(crate) fn replace(&self, definitions: &[Value], known: Vec<(Arc<[u8]>, Revision)>) {
-        let next = Arc::new(Snapshot::new(&self.kinds, definitions, known));
+    pub(crate) fn replace(&self, definitions: &[Value], revisions: Vec<(Arc<[u8]>, Revision)>) {
+        let next = Arc::new(Snapshot::new(&self.kinds, definitions, revisions));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
     }
 }

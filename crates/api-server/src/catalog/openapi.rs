@@ -67,7 +67,7 @@ struct Document {
 /// The documents that were built so far, by path and encoding.
 #[derive(Default)]
 pub(crate) struct OpenApi {
-    made: Mutex<BTreeMap<(String, Encoding), Arc<Document>>>,
+    documents: Mutex<BTreeMap<(String, Encoding), Arc<Document>>>,
     /// Lock for building a document: a concurrent request for the document waits and uses the result.
     making: tokio::sync::Mutex<()>,
 }
@@ -75,7 +75,7 @@ pub(crate) struct OpenApi {
 /// Responds to a path below `/openapi`.
 ///
 /// *Errors.* 404 for documents that do not exist, 406 if the client accepts no available form.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     served: &Arc<Snapshot>,
     path: &str,
     parts: &Parts,
@@ -98,8 +98,8 @@ pub(crate) async fn answer(
     let document = document(served, path, encoding)
         .await?
         .ok_or_else(unknown_path)?;
-    let asked = Query::parse(parts.uri.query().unwrap_or_default());
-    match asked.get("hash") {
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    match query.get("hash") {
         None => send(&document, parts),
         // The content of a URL with a hash never changes.
         Some(hash) if hash == document.hash => {
@@ -112,10 +112,10 @@ pub(crate) async fn answer(
 
 /// 301 to the present URL of the document.
 fn moved(path: &str, hash: &str) -> Result<Reply, Status> {
-    let place = HeaderValue::from_str(&format!("{path}?hash={hash}"))
+    let location = HeaderValue::from_str(&format!("{path}?hash={hash}"))
         .map_err(|e| Status::internal(format!("name a document: {e}")))?;
     let reply = Reply::bytes("", Bytes::new()).with_code(StatusCode::MOVED_PERMANENTLY);
-    Ok(reply.with_header(LOCATION, place))
+    Ok(reply.with_header(LOCATION, location))
 }
 
 fn send(document: &Document, parts: &Parts) -> Result<Reply, Status> {
@@ -150,34 +150,34 @@ async fn document(
     encoding: Encoding,
 ) -> Result<Option<Arc<Document>>, Status> {
     let key = (path.to_owned(), encoding);
-    let made = || {
-        let made = served
+    let cached = || {
+        let documents = served
             .openapi
-            .made
+            .documents
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        made.get(&key).cloned()
+        documents.get(&key).cloned()
     };
-    if let Some(document) = made() {
+    if let Some(document) = cached() {
         return Ok(Some(document));
     }
     let _turn = served.openapi.making.lock().await;
-    if let Some(document) = made() {
+    if let Some(document) = cached() {
         return Ok(Some(document));
     }
     // Building a document takes tens of milliseconds, so it runs on a thread that serves no other request.
-    let (worker, wanted) = (served.clone(), path.to_owned());
-    let task = tokio::task::spawn_blocking(move || make(&worker, &wanted, encoding));
+    let (worker, document_path) = (served.clone(), path.to_owned());
+    let task = tokio::task::spawn_blocking(move || make(&worker, &document_path, encoding));
     let document = task
         .await
         .map_err(|e| Status::internal(format!("make a document: {e}")))?;
     if let Some(document) = &document {
-        let mut made = served
+        let mut documents = served
             .openapi
-            .made
+            .documents
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        made.insert(key, document.clone());
+        documents.insert(key, document.clone());
     }
     Ok(document)
 }

@@ -52,8 +52,8 @@ impl Resource {
             let schema = Schema::published();
             schema.unknown_fields(info.group, info.version, info.kind, object)
         };
-        let own = self.kind.unknown_fields(object);
-        own.unwrap_or_else(published)
+        let from_kind = self.kind.unknown_fields(object);
+        from_kind.unwrap_or_else(published)
     }
 
     /// Whether the kind comes from a CustomResourceDefinition.
@@ -201,23 +201,23 @@ impl Registry {
     }
 
     /// The resource in another version, which need not be served.
-    pub(crate) fn in_version(&self, own: &Resource, api_version: &str) -> Option<&Resource> {
-        let known = self.resources().map(Arc::as_ref).chain(&self.withdrawn);
-        let mut same = known.filter(|other| other.info().storage == own.info().storage);
+    pub(crate) fn in_version(&self, resource: &Resource, api_version: &str) -> Option<&Resource> {
+        let candidates = self.resources().map(Arc::as_ref).chain(&self.withdrawn);
+        let mut same = candidates.filter(|other| other.info().storage == resource.info().storage);
         same.find(|other| other.info().api_version() == api_version)
     }
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         let mut resources = self.named(plural);
-        let found = resources.find(|resource| is_at(&resource.info(), group, version, plural));
-        found.cloned()
+        let matching = resources.find(|resource| is_at(&resource.info(), group, version, plural));
+        matching.cloned()
     }
 
     /// The resource in any of its served versions.
     pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
         let mut resources = self.named(plural);
-        let found = resources.find(|resource| resource.info().group == group);
-        found.cloned()
+        let matching = resources.find(|resource| resource.info().group == group);
+        matching.cloned()
     }
 
     fn named(&self, plural: &str) -> impl Iterator<Item = &Arc<Resource>> {
@@ -233,11 +233,11 @@ impl Registry {
     /// The resource of objects of a kind.
     pub(crate) fn of_kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
         let mut resources = self.resources();
-        let found = resources.find(|resource| {
+        let matching = resources.find(|resource| {
             let info = resource.info();
             info.kind == kind && info.api_version() == api_version
         });
-        found.cloned()
+        matching.cloned()
     }
 
     pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {

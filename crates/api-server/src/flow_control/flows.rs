@@ -110,13 +110,13 @@ impl ActiveSchemas {
     /// the schema `catch-all` is used then.
     pub(crate) fn of(&self, user: &UserInfo, info: &RequestInfo) -> Option<&Arc<ActiveSchema>> {
         let mut schemas = self.schemas.iter();
-        let found = schemas.find(|flow| flow.schema.matches(user, info));
+        let matching = schemas.find(|flow| flow.schema.matches(user, info));
         let caught = || {
             self.schemas
                 .iter()
                 .find(|flow| flow.schema.name == CATCH_ALL)
         };
-        found.or_else(caught)
+        matching.or_else(caught)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &ActiveSchema> {
@@ -184,21 +184,24 @@ mod tests {
         let (flows, bounds) = ActiveSchemas::new(&all, &[], 7, None);
         let names: Vec<&str> = flows.all().map(|flow| flow.schema.name.as_str()).collect();
         assert_eq!(names, ["exempt", "a", "catch-all"]);
-        assert_eq!(bounds["catch-all"].own, 7);
+        assert_eq!(bounds["catch-all"].nominal, 7);
         let master = UserInfo::new("m", ["system:masters"]);
         assert!(flows.of(&master, &asked("/x")).unwrap().is_exempt());
         let user = UserInfo::new("u", ["g"]);
-        let found = flows.of(&user, &asked("/x")).unwrap();
-        assert_eq!(found.schema.name, "a");
-        let headers: Vec<String> = found.headers().map(|(name, _)| name.to_string()).collect();
+        let matching = flows.of(&user, &asked("/x")).unwrap();
+        assert_eq!(matching.schema.name, "a");
+        let headers: Vec<String> = matching
+            .headers()
+            .map(|(name, _)| name.to_string())
+            .collect();
         assert_eq!(
             headers,
             [SCHEMA_HEADER.as_str()],
             "the level has no uid yet"
         );
         // The user is in no group of the schemas.
-        let found = flows.of(&user, &asked("/api/v1/pods")).unwrap();
-        assert_eq!(found.schema.name, "catch-all");
+        let matching = flows.of(&user, &asked("/api/v1/pods")).unwrap();
+        assert_eq!(matching.schema.name, "catch-all");
     }
 
     /// findings C16

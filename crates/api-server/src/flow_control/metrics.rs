@@ -88,7 +88,7 @@ impl FlowControl {
             }
         }
         page.describe(SEATS);
-        for (level, seats) in lock(&self.seats).own() {
+        for (level, seats) in lock(&self.seats).nominal() {
             page.add(SEATS, &[("priority_level", level)], seats);
         }
     }

@@ -34,7 +34,7 @@ pub(crate) use levels::PriorityLevel;
 use retry::Refusals;
 use seats::{SeatDecision, Seats};
 use shares::SenderShares;
-pub(crate) use shares::WatchPlace;
+pub(crate) use shares::WatchPermit;
 use width::Counts;
 
 use crate::http::limits::Limits;
@@ -50,7 +50,7 @@ pub(crate) struct FlowControl {
     limits: Arc<Limits>,
     current: RwLock<Arc<ActiveSchemas>>,
     /// Lock for reads of the stored objects, so that an older read never replaces a newer result.
-    turn: Mutex<()>,
+    reads_lock: Mutex<()>,
     seats: Arc<Waiters>,
     /// The number of stored objects of each resource, counted at intervals.
     counts: RwLock<Counts>,
@@ -71,7 +71,7 @@ impl FlowControl {
         seats.configure(&bounds);
         Self {
             current: RwLock::new(Arc::new(flows)),
-            turn: Mutex::default(),
+            reads_lock: Mutex::default(),
             seats: Arc::new(Mutex::new(seats)),
             counts: RwLock::default(),
             refusals: Mutex::default(),
@@ -89,20 +89,20 @@ impl FlowControl {
     ///
     /// *Errors.* 429 if no permit is free.
     pub(crate) fn admit(&self, long: bool) -> Result<OwnedSemaphorePermit, Status> {
-        let places = if long {
+        let permits = if long {
             &self.long_running
         } else {
             &self.arriving
         };
-        let place = places.clone().try_acquire_owned();
-        place.map_err(|_| too_many(1))
+        let permit = permits.clone().try_acquire_owned();
+        permit.map_err(|_| too_many(1))
     }
 
     /// Acquires a permit of the user for a watch or stream. One user holds no more permits than are free for all
     /// other users.
     ///
     /// *Errors.* 429 if the user has too many watches and streams.
-    pub(crate) fn admit_long_running(&self, user: &UserInfo) -> Result<WatchPlace, Status> {
+    pub(crate) fn admit_long_running(&self, user: &UserInfo) -> Result<WatchPermit, Status> {
         self.shares.watch_of(user)
     }
 
@@ -128,7 +128,10 @@ impl FlowControl {
         &self,
         read: impl FnOnce() -> Result<(Vec<Value>, Vec<Value>), Status>,
     ) -> Result<(), Status> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self
+            .reads_lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let (schemas, levels) = read()?;
         let before = self.current();
         let (flows, bounds) = ActiveSchemas::new(
@@ -138,7 +141,7 @@ impl FlowControl {
             Some(&before),
         );
         // The seats are configured first, because a new flow needs its level.
-        tell(lock(&self.seats).configure(&bounds));
+        notify(lock(&self.seats).configure(&bounds));
         let mut refusals = self.refusals();
         refusals.retain(|level, _| bounds.contains_key(level));
         drop(refusals);
@@ -162,7 +165,7 @@ impl FlowControl {
         (info, query): (&RequestInfo, &Query),
     ) -> Result<Seat, Status> {
         if flow.is_exempt() {
-            return Ok(self.seated(flow, Held::Nothing, 0));
+            return Ok(self.seated(flow, SeatState::Nothing, 0));
         }
         let width = {
             let counts = self.counts.read().unwrap_or_else(PoisonError::into_inner);
@@ -185,9 +188,9 @@ impl FlowControl {
             Err(self.refuse(&flow.level))
         };
         match entered {
-            SeatDecision::Seated => Ok(self.seated(flow, Held::Seats, width)),
+            SeatDecision::Seated => Ok(self.seated(flow, SeatState::Seats, width)),
             // The level was deleted a moment ago.
-            SeatDecision::NoLevel => Ok(self.seated(flow, Held::Nothing, width)),
+            SeatDecision::NoLevel => Ok(self.seated(flow, SeatState::Nothing, width)),
             SeatDecision::NoSeat => refused(&flow.counts.no_seat),
             SeatDecision::QueuesFull => refused(&flow.counts.queue_full),
             SeatDecision::Waiting(ticket) => {
@@ -196,22 +199,22 @@ impl FlowControl {
                     seats: self.seats.clone(),
                     flow,
                     width,
-                    held: Held::Ticket(ticket),
+                    state: SeatState::Ticket(ticket),
                 };
-                let told = async {
+                let is_granted = async {
                     match turn {
                         Some(turn) => turn.await.is_ok(),
                         None => false,
                     }
                 };
                 let patience = self.limits.request_timeout / 4;
-                match tokio::time::timeout(patience, told).await {
+                match tokio::time::timeout(patience, is_granted).await {
                     Ok(true) => {
                         seat.begins();
                         Ok(seat)
                     }
                     _ => {
-                        seat.gives_up();
+                        seat.time_out();
                         Err(self.refuse(&seat.flow.level))
                     }
                 }
@@ -230,14 +233,14 @@ impl FlowControl {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seated(&self, flow: Arc<ActiveSchema>, held: Held, width: usize) -> Seat {
+    fn seated(&self, flow: Arc<ActiveSchema>, state: SeatState, width: usize) -> Seat {
         flow.counts.dispatched.fetch_add(1, Ordering::Relaxed);
         flow.counts.executing.fetch_add(1, Ordering::Relaxed);
         Seat {
             seats: self.seats.clone(),
             flow,
             width,
-            held,
+            state,
         }
     }
 
@@ -252,10 +255,10 @@ pub(crate) struct Seat {
     seats: Arc<Waiters>,
     flow: Arc<ActiveSchema>,
     width: usize,
-    held: Held,
+    state: SeatState,
 }
 
-enum Held {
+enum SeatState {
     /// The request needs no seat.
     Nothing,
     Seats,
@@ -272,11 +275,11 @@ impl Seat {
         counts.waiting.fetch_sub(1, Ordering::Relaxed);
         counts.dispatched.fetch_add(1, Ordering::Relaxed);
         counts.executing.fetch_add(1, Ordering::Relaxed);
-        self.held = Held::Seats;
+        self.state = SeatState::Seats;
     }
 
     /// Removes the request from its queue after its maximum wait.
-    fn gives_up(&mut self) {
+    fn time_out(&mut self) {
         let count = &self.flow.counts.timed_out;
         count.fetch_add(1, Ordering::Relaxed);
         self.give_back();
@@ -286,17 +289,17 @@ impl Seat {
         let counts = &self.flow.counts;
         let one_less = |count: &AtomicUsize| count.fetch_sub(1, Ordering::Relaxed);
         let level = &*self.flow.level;
-        let started = match std::mem::replace(&mut self.held, Held::Over) {
-            Held::Over => return,
-            Held::Nothing => {
+        let started = match std::mem::replace(&mut self.state, SeatState::Over) {
+            SeatState::Over => return,
+            SeatState::Nothing => {
                 one_less(&counts.executing);
                 return;
             }
-            Held::Seats => {
+            SeatState::Seats => {
                 one_less(&counts.executing);
                 lock(&self.seats).leave(level, self.width)
             }
-            Held::Ticket(ticket) => {
+            SeatState::Ticket(ticket) => {
                 one_less(&counts.waiting);
                 let mut seats = lock(&self.seats);
                 let started = seats.withdraw(level, ticket);
@@ -304,13 +307,13 @@ impl Seat {
                 started.unwrap_or_else(|| seats.leave(level, self.width))
             }
         };
-        tell(started);
+        notify(started);
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if matches!(self.held, Held::Ticket(_)) {
+        if matches!(self.state, SeatState::Ticket(_)) {
             let count = &self.flow.counts.cancelled;
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -319,9 +322,9 @@ impl Drop for Seat {
 }
 
 /// Notifies the requests that got their seats. A request that was dropped meanwhile releases its seats on drop.
-fn tell(started: Vec<oneshot::Sender<()>>) {
+fn notify(started: Vec<oneshot::Sender<()>>) {
     for waiter in started {
-        let _gone = waiter.send(());
+        let _is_closed = waiter.send(());
     }
 }
 
@@ -404,7 +407,7 @@ mod tests {
             "apiserver_flowcontrol_nominal_limit_seats{priority_level=\"l\"} 1".to_owned(),
         ] {
             assert!(
-                metrics.lines().any(|found| found == line),
+                metrics.lines().any(|candidate| candidate == line),
                 "{line}\n{metrics}"
             );
         }
@@ -437,11 +440,11 @@ mod tests {
         assert!(seat(&control).await.is_ok());
         let metrics = metrics_of(&control);
         for reason in ["queue-full", "cancelled", "time-out"] {
-            let found = metrics.lines().any(|line| {
+            let is_listed = metrics.lines().any(|line| {
                 line.contains(&format!("priority_level=\"l\",reason=\"{reason}\""))
                     && !line.ends_with(" 0")
             });
-            assert!(found, "{reason}\n{metrics}");
+            assert!(is_listed, "{reason}\n{metrics}");
         }
         assert!(
             metrics.contains("current_inqueue_requests{flow_schema=\"s\",priority_level=\"l\"} 0")

@@ -25,7 +25,7 @@ pub(super) struct SenderShares {
 }
 
 /// The permit of a watch or stream; released on drop.
-pub(crate) struct WatchPlace(
+pub(crate) struct WatchPermit(
     #[expect(dead_code, reason = "held until it is dropped")] Share<String>,
 );
 
@@ -51,13 +51,13 @@ impl SenderShares {
     /// Acquires a permit for a watch or stream. Watches of a user without limits count, too.
     ///
     /// *Errors.* 429 if the sender has too many.
-    pub(super) fn watch_of(&self, user: &UserInfo) -> Result<WatchPlace, Status> {
+    pub(super) fn watch_of(&self, user: &UserInfo) -> Result<WatchPermit, Status> {
         let mut share = self.watches.of(user.sender().to_owned());
         match is_exempt(user) {
             true => share.grow_regardless(1),
-            false => take(&mut share, 1, Budget::LongRunningRequests)?,
+            false => charge(&mut share, 1, Budget::LongRunningRequests)?,
         }
-        Ok(WatchPlace(share))
+        Ok(WatchPermit(share))
     }
 
     /// The quota that the bodies of a request count against; `None` for a user without limits.
@@ -69,12 +69,12 @@ impl SenderShares {
 
 impl BodyAllowance for Bodies {
     fn pay(&mut self, cost: usize) -> Result<(), Status> {
-        take(&mut self.0, cost, Budget::RequestBodies)
+        charge(&mut self.0, cost, Budget::RequestBodies)
     }
 }
 
 /// *Errors.* 429 if a limit would be exceeded; nothing is counted then.
-fn take(share: &mut Share<String>, more: usize, budget: Budget) -> Result<(), Status> {
+fn charge(share: &mut Share<String>, more: usize, budget: Budget) -> Result<(), Status> {
     if share.grow(more) {
         return Ok(());
     }

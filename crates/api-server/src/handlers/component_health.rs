@@ -64,12 +64,12 @@ impl Components {
 /// Responds to a get or a list.
 ///
 /// *Errors.* 404 for an unknown component, 400 for selectors that do not parse.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     (components, objects): (&Components, &Objects),
     verb: Verb,
     call: &Call,
 ) -> Result<Reply, Status> {
-    let asked = &call.info;
+    let info = &call.info;
     call.warnings.add([DEPRECATION.to_owned()]);
     let mut all = statuses(components, objects).await;
     if verb == Verb::List {
@@ -79,10 +79,10 @@ pub(crate) async fn answer(
     }
     let one = all
         .iter()
-        .find(|status| status["metadata"]["name"] == *asked.name);
+        .find(|status| status["metadata"]["name"] == *info.name);
     match one {
         Some(one) => output::virtual_object(call, &INFO, one, &COLUMNS),
-        None => Err(Status::not_found(INFO.group, INFO.plural, &asked.name)),
+        None => Err(Status::not_found(INFO.group, INFO.plural, &info.name)),
     }
 }
 

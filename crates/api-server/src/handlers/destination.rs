@@ -33,8 +33,8 @@ impl Destination {
     /// *Errors.* 404 if the path has no kind, or the form of the path does not fit the scope of the kind; 400 for
     /// names that no object can have; 405 for verbs that the path does not have.
     pub(crate) async fn find(objects: &Objects, info: &RequestInfo) -> Result<Self, Status> {
-        let found = match virtual_resource(info) {
-            Some(found) => found,
+        let destination = match virtual_resource(info) {
+            Some(destination) => destination,
             None => {
                 let (group, version) = (&info.group, &info.version);
                 let resource =
@@ -43,12 +43,12 @@ impl Destination {
             }
         };
         check_names(info)?;
-        let kind = found.kind();
+        let kind = destination.kind();
         let offered = verbs_at(info, &kind);
         if offered.is_empty() {
             return Err(unknown_path());
         }
-        Ok(found)
+        Ok(destination)
     }
 
     fn kind(&self) -> KindInfo<'_> {
@@ -73,20 +73,20 @@ impl Destination {
 /// The verbs of a request's path; `None` if the path is not served.
 pub(crate) fn verbs(served: &Snapshot, info: &RequestInfo) -> Option<Vec<Verb>> {
     let (group, version, plural) = (&info.group, &info.version, &info.resource);
-    let found = match virtual_resource(info) {
-        Some(found) => found,
+    let destination = match virtual_resource(info) {
+        Some(destination) => destination,
         None => Destination::Stored(served.registry.find(group, version, plural)?),
     };
-    let offered = verbs_at(info, &found.kind());
+    let offered = verbs_at(info, &destination.kind());
     (!offered.is_empty()).then_some(offered)
 }
 
 fn virtual_resource(info: &RequestInfo) -> Option<Destination> {
-    let found = virtual_resources::find(&info.group, &info.version, &info.resource)?;
-    Some(match found.group {
-        AUTHENTICATION | AUTHORIZATION => Destination::Review(found),
-        METRICS => Destination::Metrics(found),
-        _ => Destination::ComponentStatus(found),
+    let virtual_kind = virtual_resources::find(&info.group, &info.version, &info.resource)?;
+    Some(match virtual_kind.group {
+        AUTHENTICATION | AUTHORIZATION => Destination::Review(virtual_kind),
+        METRICS => Destination::Metrics(virtual_kind),
+        _ => Destination::ComponentStatus(virtual_kind),
     })
 }
 

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::http::body::{BoxBody, BoxError, boxed};
 
 /// Headers that concern one connection only, and headers with credentials, which the backend must not see.
-const NOT_PASSED_ON: [&str; 7] = [
+const NOT_FORWARDED: [&str; 7] = [
     "authorization",
     "connection",
     "keep-alive",
@@ -59,7 +59,7 @@ pub(crate) fn clean(headers: &mut HeaderMap) {
     for name in names {
         headers.remove(name);
     }
-    for name in NOT_PASSED_ON {
+    for name in NOT_FORWARDED {
         headers.remove(name);
     }
 }

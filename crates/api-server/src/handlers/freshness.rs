@@ -1,4 +1,4 @@
-//! When several servers share a store: the state of the store that a request must read.
+//! The state of the store that a request must read if several servers share the store.
 //!
 //! A read without a resource version returns the newest state; a read with a resource version returns a state that is
 //! at least as new (<https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>). A write and

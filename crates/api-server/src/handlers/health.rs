@@ -45,7 +45,7 @@ pub(crate) struct Health {
 }
 
 /// Responds to a health path, with or without the name of a check.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     (health, objects, rbac): (&Health, &Objects, &Rbac),
     path: &str,
     query: &Query,
@@ -53,8 +53,8 @@ pub(crate) async fn answer(
     let mut words = path.trim_matches('/').splitn(2, '/');
     let endpoint = words.next().unwrap_or_default();
     // The check of the store also has the name that Kubernetes uses.
-    let own_name = |name: &str| if name == "etcd" { "store" } else { name }.to_owned();
-    let only = words.next().map(own_name);
+    let local_name = |name: &str| if name == "etcd" { "store" } else { name }.to_owned();
+    let only = words.next().map(local_name);
     let mut checks: Vec<&str> = CHECKS
         .iter()
         .filter(|(_, live)| *live || endpoint != "livez")
@@ -69,7 +69,7 @@ pub(crate) async fn answer(
     let excluded: Vec<String> = query
         .all("exclude")
         .iter()
-        .map(|name| own_name(name))
+        .map(|name| local_name(name))
         .collect();
     checks.retain(|name| !excluded.iter().any(|excluded| excluded == name));
     let mut lines = String::new();

@@ -48,14 +48,21 @@ impl Label {
     /// The label of a request.
     pub(crate) fn of(served: &Snapshot, info: &RequestInfo) -> Self {
         let (group, version, plural) = (&info.group, &info.version, &info.resource);
-        let found = served.registry.find(group, version, plural);
-        let known = found.is_some() || virtual_resources::find(group, version, plural).is_some();
-        let subresource = match (&found, info.subresource.as_str()) {
+        let existing = served.registry.find(group, version, plural);
+        let is_served =
+            existing.is_some() || virtual_resources::find(group, version, plural).is_some();
+        let subresource = match (&existing, info.subresource.as_str()) {
             (_, "") | (None, _) => "",
             (Some(resource), sub) if resource.subresource(sub).is_some() => sub,
             (Some(_), _) => "other",
         };
-        let part = |text: &String| if known { text.clone() } else { String::new() };
+        let part = |text: &String| {
+            if is_served {
+                text.clone()
+            } else {
+                String::new()
+            }
+        };
         Self {
             verb: verb(&info.verb, subresource),
             group: part(group),
@@ -63,7 +70,7 @@ impl Label {
             resource: part(plural),
             subresource: subresource.to_owned(),
             scope: match () {
-                () if !known => "",
+                () if !is_served => "",
                 () if info.named || info.verb == "create" => "resource",
                 () if info.namespace.is_empty() => "cluster",
                 () => "namespace",

@@ -28,10 +28,10 @@ impl Writer<'_> {
     ///
     /// *Errors.* 404.
     pub(crate) async fn stored(self, request: &WriteRequest<'_>) -> Result<KeyValue, Status> {
-        let found = self
+        let reading = self
             .objects
             .must_read(request.resource, request.namespace, request.name);
-        let stored = found.await?;
+        let stored = reading.await?;
         // The object is decoded next, and is usually the response.
         work::announce(stored.value.len())?;
         work::expect(stored.value.len()).await;

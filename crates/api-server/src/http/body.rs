@@ -48,9 +48,9 @@ impl Segments {
         let mut joined = BytesMut::with_capacity(FRAME_BYTES);
         joined.extend_from_slice(&first);
         while let Some(part) = self.parts.front_mut() {
-            let room = FRAME_BYTES - joined.len();
-            if part.len() > room {
-                joined.extend_from_slice(&part.split_to(room));
+            let free = FRAME_BYTES - joined.len();
+            if part.len() > free {
+                joined.extend_from_slice(&part.split_to(free));
                 break;
             }
             joined.extend_from_slice(part);
@@ -219,8 +219,8 @@ pub(crate) async fn read_up_to(mut body: BoxBody, max: usize) -> Bytes {
     let mut start = BytesMut::new();
     while let Some(Ok(frame)) = body.frame().await {
         if let Some(data) = frame.data_ref() {
-            let room = max - start.len();
-            start.extend_from_slice(&data[..data.len().min(room)]);
+            let free = max - start.len();
+            start.extend_from_slice(&data[..data.len().min(free)]);
         }
         if start.len() == max {
             break;
@@ -239,12 +239,15 @@ fn too_large(max: usize) -> Status {
 /// A body that owns a guard until the body ends or is dropped.
 pub(crate) struct GuardedBody<T> {
     body: BoxBody,
-    _held: T,
+    _guard: T,
 }
 
 impl<T> GuardedBody<T> {
-    pub(crate) fn new(body: BoxBody, held: T) -> Self {
-        Self { body, _held: held }
+    pub(crate) fn new(body: BoxBody, guard: T) -> Self {
+        Self {
+            body,
+            _guard: guard,
+        }
     }
 }
 

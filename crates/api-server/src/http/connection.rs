@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::http::unread::Reader;
 
 /// Interval of the checks whether a slow client has received the written data.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The connection of a request.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Records that a request had valid credentials.
-    pub(crate) fn is_known(&self) {
+    pub(crate) fn set_authenticated(&self) {
         self.stage.is_known();
     }
 
@@ -49,7 +49,7 @@ impl Connection {
         // The last data of the body is written after the body has reported its end.
         tokio::task::yield_now().await;
         while unsent.0.load(Ordering::Relaxed) {
-            sleep(LOOK_INTERVAL).await;
+            sleep(CHECK_INTERVAL).await;
         }
     }
 
@@ -91,7 +91,7 @@ impl<S> Observed<S> {
     }
 
     /// Pending if other tasks must run first.
-    fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
+    fn poll_yield(&mut self, cx: &Context<'_>) -> Poll<()> {
         if self.burst < BURST_BYTES {
             return Poll::Ready(());
         }
@@ -127,7 +127,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_turn(cx));
+        ready!(this.poll_yield(cx));
         this.unsent.0.store(true, Ordering::Relaxed);
         let result = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.written(result)
@@ -139,7 +139,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_turn(cx));
+        ready!(this.poll_yield(cx));
         this.unsent.0.store(true, Ordering::Relaxed);
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, parts);
         this.written(result)

@@ -123,7 +123,7 @@ pub(crate) const UNREAD_FRAME_BYTES: usize = 512;
 pub(crate) const UNREAD_GRACE: Duration = Duration::from_secs(1);
 
 /// Interval at which a body whose sender has too many unread bytes checks for remaining quota.
-pub(crate) const UNREAD_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const UNREAD_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Maximum number of open connections of one node. The connections of a node do not count for its IP address.
 pub(crate) const CONNECTIONS_PER_NODE_MAX: usize = 128;
@@ -219,7 +219,7 @@ pub(crate) const SHORT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const TUNNEL_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For a node that has a tunnel: the time after a failed direct connection until the next direct attempt.
-pub(crate) const DIRECT_AGAIN: Duration = Duration::from_secs(300);
+pub(crate) const DIRECT_RETRY_DELAY: Duration = Duration::from_secs(300);
 
 /// Maximum number of tunnels of one node to one server. A server may have several addresses.
 pub(crate) const TUNNELS_PER_NODE_MAX: usize = 4;
@@ -233,7 +233,7 @@ pub(crate) const NODE_CONNECTIONS: ShareBounds = ShareBounds {
 };
 
 /// Maximum size of a webhook response.
-pub(crate) const WEBHOOK_ANSWER_BYTES_MAX: usize = 8 << 20;
+pub(crate) const WEBHOOK_RESPONSE_BYTES_MAX: usize = 8 << 20;
 
 /// Timeout of the request for a node's summary. Without a response the node is skipped.
 pub(crate) const NODE_SUMMARY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -248,7 +248,7 @@ pub(crate) const NODE_SUMMARIES_AT_ONCE: usize = 16;
 pub(crate) const NODE_ERROR_BYTES_MAX: usize = 64 * 1024;
 
 /// Interval of the checks for free space in the store.
-pub(crate) const STORE_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const STORE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Interval of the recounts of quotas (upstream's).
 pub(crate) const QUOTA_RECOUNT_INTERVAL: Duration = Duration::from_secs(300);
@@ -258,4 +258,4 @@ pub(crate) const QUOTA_RECOUNT_INTERVAL: Duration = Duration::from_secs(300);
 pub(crate) const ACCOUNT_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Interval of the checks for the default ServiceAccount.
-pub(crate) const ACCOUNT_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+pub(crate) const ACCOUNT_CHECK_INTERVAL: Duration = Duration::from_millis(20);

@@ -22,8 +22,8 @@ impl<'a> AcceptClause<'a> {
 
     /// The client's weight in thousandths; an invalid weight counts as 1000.
     fn weight(&self) -> u16 {
-        let asked: Option<f32> = self.parameter("q").and_then(|text| text.parse().ok());
-        let weight = asked.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(1.0);
+        let parsed: Option<f32> = self.parameter("q").and_then(|text| text.parse().ok());
+        let weight = parsed.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(1.0);
         // The value is between 0 and 1000.
         (weight * 1000.0) as u16
     }
@@ -37,12 +37,12 @@ pub(crate) fn clauses(header: &str) -> impl Iterator<Item = AcceptClause<'_>> {
         let parameters = words.filter_map(|word| word.split_once('=')).collect();
         AcceptClause { media, parameters }
     });
-    let mut wanted: Vec<(u16, AcceptClause<'_>)> = clauses
+    let mut accepted: Vec<(u16, AcceptClause<'_>)> = clauses
         .map(|clause| (clause.weight(), clause))
         .filter(|(weight, _)| *weight > 0)
         .collect();
-    wanted.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
-    wanted.into_iter().map(|(_, clause)| clause)
+    accepted.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    accepted.into_iter().map(|(_, clause)| clause)
 }
 
 /// The format of a response with objects.

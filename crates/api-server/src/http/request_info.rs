@@ -259,11 +259,11 @@ mod tests {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             let i = RequestInfo::new(&method, path, &Query::parse(query));
             assert!(i.is_resource, "{uri}");
-            let seen = format!(
+            let actual = format!(
                 "{} {}/{} '{}' {}/{} '{}'",
                 i.verb, i.group, i.version, i.namespace, i.resource, i.subresource, i.name
             );
-            assert_eq!(seen, expected, "{uri}");
+            assert_eq!(actual, expected, "{uri}");
         }
         for path in [
             "/",

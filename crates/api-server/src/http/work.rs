@@ -40,7 +40,7 @@ struct Request {
     /// The quota of the sender, which the body is charged to.
     payer: Mutex<Option<Box<dyn BodyAllowance>>>,
     /// The counted bytes of the response.
-    answer: Mutex<Option<UnreadBytes>>,
+    response: Mutex<Option<UnreadBytes>>,
 }
 
 /// The quota that the bodies of a sender are charged to; the charge is released on drop.
@@ -106,14 +106,14 @@ pub(crate) fn sent_by(payer: Option<Box<dyn BodyAllowance>>) {
 /// Starts the count of the response bytes.
 pub(crate) fn answered_by(count: UnreadBytes) {
     // Work outside of a request has no response.
-    let _unknown = CURRENT.try_with(|request| *lock(&request.answer) = Some(count));
+    let _unknown = CURRENT.try_with(|request| *lock(&request.response) = Some(count));
 }
 
 /// Counts response bytes before they are built. Responses to components of this process are not counted.
 ///
 /// *Errors.* 429 if the sender has too many unread bytes.
 pub(crate) fn announce(bytes: usize) -> Result<(), Status> {
-    let announced = CURRENT.try_with(|request| match lock(&request.answer).as_mut() {
+    let announced = CURRENT.try_with(|request| match lock(&request.response).as_mut() {
         Some(count) => count.grow(bytes),
         None => Ok(()),
     });
@@ -122,8 +122,8 @@ pub(crate) fn announce(bytes: usize) -> Result<(), Status> {
 
 /// The counted bytes of the response so far.
 pub(crate) fn announced() -> Option<UnreadBytes> {
-    let taken = CURRENT.try_with(|request| lock(&request.answer).take());
-    taken.ok().flatten()
+    let count = CURRENT.try_with(|request| lock(&request.response).take());
+    count.ok().flatten()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -215,7 +215,7 @@ where
 pub(crate) struct ScheduledRequest<T> {
     work: BoxFuture<'static, T>,
     request: Arc<Request>,
-    places: PollSemaphore,
+    permits: PollSemaphore,
     slow_polls: Option<WatchedRequest>,
 }
 
@@ -223,7 +223,7 @@ impl<T> ScheduledRequest<T> {
     pub(crate) fn new(
         work: BoxFuture<'static, T>,
         cost: usize,
-        places: &LargeRequestSlots,
+        slots: &LargeRequestSlots,
         slow_polls: Option<WatchedRequest>,
     ) -> Self {
         let request = Request {
@@ -233,7 +233,7 @@ impl<T> ScheduledRequest<T> {
         Self {
             work,
             request: Arc::new(request),
-            places: PollSemaphore::new(places.0.clone()),
+            permits: PollSemaphore::new(slots.0.clone()),
             slow_polls,
         }
     }
@@ -259,8 +259,8 @@ impl<T> Future for ScheduledRequest<T> {
         let is_large = request.large.load(Ordering::Relaxed);
         // The permit is released after each poll, so that no permit is held while the request waits for the store or
         // a webhook.
-        let _place = match is_large && !request.exempt.load(Ordering::Relaxed) {
-            true => ready!(this.places.poll_acquire(cx)),
+        let _permit = match is_large && !request.exempt.load(Ordering::Relaxed) {
+            true => ready!(this.permits.poll_acquire(cx)),
             false => None,
         };
         let work = &mut this.work;
@@ -308,7 +308,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn long_polls_of_bodies_and_tasks_are_noted() {
         let polls = SlowPolls::new(LONGEST);
-        let is_noted = |what: &str| polls.found().iter().any(|found| found.starts_with(what));
+        let is_noted = |what: &str| polls.found().iter().any(|name| name.starts_with(what));
         let mut attempts = 0..ATTEMPTS;
         while !is_noted("a task: ") {
             attempts.next().expect("a task is noted");

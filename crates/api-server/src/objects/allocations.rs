@@ -25,7 +25,7 @@ pub(crate) fn allocate(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation
         value,
         lease: None,
     });
-    if let Some((resource, mut object)) = shown(catalog, allocation)
+    if let Some((resource, mut object)) = allocation_object(catalog, allocation)
         && metadata::prepare_create(&resource, "", &mut object, Timestamp::now()).is_ok()
     {
         txn.operations.push(Write::Put {
@@ -40,7 +40,7 @@ pub(crate) fn allocate(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation
 pub(crate) fn release(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation) {
     let key = allocation_key(&allocation.key);
     txn.operations.push(Write::Delete { key });
-    if let Some((resource, object)) = shown(catalog, allocation) {
+    if let Some((resource, object)) = allocation_object(catalog, allocation) {
         let key = resource.key("", metadata::text(&object, "name"));
         txn.operations.push(Write::Delete { key });
     }
@@ -92,7 +92,7 @@ pub(crate) async fn complete(objects: &Objects) -> Result<(), Status> {
 }
 
 /// The object of an allocation (IPAddress); `None` if its kind is not served.
-fn shown(catalog: &Catalog, allocation: &Allocation) -> Option<(Arc<Resource>, Value)> {
+fn allocation_object(catalog: &Catalog, allocation: &Allocation) -> Option<(Arc<Resource>, Value)> {
     let object = allocation.object.as_ref()?;
     let resource = catalog.snapshot().registry.of(object)?;
     Some((resource, object.clone()))

@@ -21,14 +21,14 @@ pub(crate) async fn find_kind(
     plural: &str,
 ) -> Result<Option<Arc<Resource>>, Status> {
     let served = objects.catalog.snapshot();
-    let found = served.registry.find(group, version, plural);
-    if found.is_some() {
-        return Ok(found);
+    let resource = served.registry.find(group, version, plural);
+    if resource.is_some() {
+        return Ok(resource);
     }
     let Some(definitions) = served.registry.any_version(GROUP, PLURAL) else {
         return Ok(None);
     };
-    if known(&stored(objects, &definitions).await?) == served.known {
+    if revisions_of(&stored(objects, &definitions).await?) == served.revisions {
         return Ok(None);
     }
     follow(objects).await?;
@@ -47,14 +47,16 @@ pub(crate) async fn follow(objects: &Objects) -> Result<(), Status> {
     let Some(resource) = served.registry.any_version(GROUP, PLURAL) else {
         return Ok(());
     };
-    let found = stored(objects, &resource).await?;
-    let known = known(&found);
-    if known == served.known {
+    let stored_definitions = stored(objects, &resource).await?;
+    let revisions = revisions_of(&stored_definitions);
+    if revisions == served.revisions {
         return Ok(());
     }
-    let definitions = found.iter().map(|item| storage::decode(&resource, item));
+    let definitions = stored_definitions
+        .iter()
+        .map(|item| storage::decode(&resource, item));
     let definitions: Result<Vec<Value>, Status> = definitions.collect();
-    objects.catalog.replace(&definitions?, known);
+    objects.catalog.replace(&definitions?, revisions);
     Ok(())
 }
 
@@ -65,12 +67,12 @@ async fn stored(objects: &Objects, resource: &Resource) -> Result<Vec<KeyValue>,
         start,
         ..Range::default()
     };
-    let found = objects.store.range(range).await;
-    let found = found.map_err(|error| Status::internal(error.to_string()))?;
-    Ok(found.items)
+    let listed = objects.store.range(range).await;
+    let listed = listed.map_err(|error| Status::internal(error.to_string()))?;
+    Ok(listed.items)
 }
 
-fn known(definitions: &[KeyValue]) -> Vec<(Arc<[u8]>, Revision)> {
+fn revisions_of(definitions: &[KeyValue]) -> Vec<(Arc<[u8]>, Revision)> {
     let one = |item: &KeyValue| (item.key.clone(), item.mod_revision);
     definitions.iter().map(one).collect()
 }

@@ -62,18 +62,18 @@ pub(crate) fn errors(query: &Query, applies: Option<bool>) -> Vec<FieldError> {
 /// The other versions of a resource.
 struct Others<'a> {
     registry: &'a Registry,
-    own: &'a Resource,
+    resource: &'a Resource,
 }
 
 impl Versions for Others<'_> {
     fn type_in(&self, api_version: &str) -> Option<TypeRef<'_>> {
-        let other = self.registry.in_version(self.own, api_version)?;
+        let other = self.registry.in_version(self.resource, api_version)?;
         let info = other.info();
         other.schema().lookup(info.group, info.version, info.kind)
     }
 
     fn convert(&self, object: &Value, api_version: &str) -> Option<Value> {
-        let other = self.registry.in_version(self.own, api_version)?;
+        let other = self.registry.in_version(self.resource, api_version)?;
         other.convert(object.clone()).ok()
     }
 }
@@ -93,26 +93,26 @@ pub(crate) fn track(
     }
     let info = request.resource.info();
     let schema = request.resource.schema();
-    let known = schema.lookup(info.group, info.version, info.kind);
-    match known {
-        Some(known) => {
+    let object_type = schema.lookup(info.group, info.version, info.kind);
+    match object_type {
+        Some(object_type) => {
             let (version, now) = (info.api_version(), now());
             let writer = writer(request, &version, &now);
             let served = catalog.snapshot();
             let others = Others {
                 registry: &served.registry,
-                own: request.resource,
+                resource: request.resource,
             };
-            let known = ObjectType::with_others(known, &others);
+            let object_type = ObjectType::with_others(object_type, &others);
             let reach = reach(request, part);
             match managers {
                 Managers::Within => {
-                    apply::track(old, object, known, &writer, reach);
+                    apply::track(old, object, object_type, &writer, reach);
                     Managers::Within
                 }
                 Managers::Apart(stored) => {
                     let before = (old, stored.as_ref().map(ManagedFields::text));
-                    let after = apply::track_apart(before, object, known, &writer, reach);
+                    let after = apply::track_apart(before, object, object_type, &writer, reach);
                     Managers::Apart(after.map(ManagedFields::from))
                 }
             }
@@ -140,7 +140,7 @@ pub(crate) fn merge(
 ) -> Result<Value, Status> {
     let info = request.resource.info();
     let schema = request.resource.schema();
-    let Some(known) = schema.lookup(info.group, info.version, info.kind) else {
+    let Some(object_type) = schema.lookup(info.group, info.version, info.kind) else {
         let text = format!(
             "no corresponding type for {}, Kind={}",
             info.api_version(),
@@ -154,10 +154,10 @@ pub(crate) fn merge(
     let served = catalog.snapshot();
     let others = Others {
         registry: &served.registry,
-        own: request.resource,
+        resource: request.resource,
     };
-    let known = ObjectType::with_others(known, &others);
-    apply::apply(old, config, known, &writer, reach, force).map_err(|error| error.status())
+    let object_type = ObjectType::with_others(object_type, &others);
+    apply::apply(old, config, object_type, &writer, reach, force).map_err(|error| error.status())
 }
 
 fn now() -> String {

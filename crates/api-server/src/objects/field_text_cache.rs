@@ -46,12 +46,12 @@ impl FieldTextCache {
         read: impl FnOnce() -> Result<Option<String>, E>,
     ) -> Result<Option<String>, E> {
         // Two fields of one object usually have paths of different length, so they use different slots.
-        let place = item.mod_revision.0.wrapping_add(path.len() as u64);
-        if let Some(text) = self.0.get(place, |known| known.is_of(item, path)) {
+        let slot = item.mod_revision.0.wrapping_add(path.len() as u64);
+        if let Some(text) = self.0.get(slot, |cached| cached.is_of(item, path)) {
             return Ok(text);
         }
         let text = read()?;
-        self.0.put(place, Field::of(item, path), text.clone());
+        self.0.put(slot, Field::of(item, path), text.clone());
         Ok(text)
     }
 }

@@ -77,7 +77,7 @@ pub(crate) fn prepare_create(
         let text = "resourceVersion should not be set on objects to be created";
         return Err(Status::bad_request(text));
     }
-    place(resource, namespace, metadata)?;
+    set_namespace(resource, namespace, metadata)?;
     for field in SERVER_OWNED {
         metadata.remove(field);
     }
@@ -113,16 +113,16 @@ const SERVER_OWNED: [&str; 7] = [
     "selfLink",
 ];
 
-fn place(
+fn set_namespace(
     resource: &Resource,
     namespace: &str,
     metadata: &mut Map<String, Value>,
 ) -> Result<(), Status> {
-    let given = metadata
+    let sent_namespace = metadata
         .get("namespace")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    if !given.is_empty() && given != namespace {
+    if !sent_namespace.is_empty() && sent_namespace != namespace {
         return Err(Status::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
@@ -149,12 +149,12 @@ pub(crate) fn generate_name(prefix: &str) -> String {
 ///
 /// *Errors.* 400 if the names differ.
 pub(crate) fn check_name(object: &Value, name: &str) -> Result<(), Status> {
-    let given = text(object, "name");
-    if given.is_empty() || given == name {
+    let object_name = text(object, "name");
+    if object_name.is_empty() || object_name == name {
         return Ok(());
     }
     Err(Status::bad_request(format!(
-        "the name of the object ({given}) does not match the name on the URL ({name})"
+        "the name of the object ({object_name}) does not match the name on the URL ({name})"
     )))
 }
 
@@ -180,16 +180,16 @@ pub(crate) fn prepare_update(
 ) -> Result<(), Status> {
     let name = text(old, "name");
     check_name(object, name)?;
-    let given_uid = text(object, "uid");
-    if !given_uid.is_empty() && given_uid != text(old, "uid") {
+    let sent_uid = text(object, "uid");
+    if !sent_uid.is_empty() && sent_uid != text(old, "uid") {
         let why = format!(
-            "Precondition failed: UID in precondition: {given_uid}, UID in object meta: {}",
+            "Precondition failed: UID in precondition: {sent_uid}, UID in object meta: {}",
             text(old, "uid")
         );
         return Err(resource.conflict(name, &why));
     }
     let metadata = of(object);
-    place(resource, text(old, "namespace"), metadata)?;
+    set_namespace(resource, text(old, "namespace"), metadata)?;
     metadata.insert("name".to_owned(), json!(name));
     for field in SERVER_OWNED.into_iter().chain(["generateName"]) {
         match old["metadata"].get(field) {
@@ -208,13 +208,15 @@ pub(crate) fn prepare_update(
 
 /// Restores all fields except the metadata. A part that did not change is not copied.
 pub(crate) fn restore_all_others(object: &mut Value, old: &Value) {
-    let mut given = object
+    let mut sent = object
         .as_object_mut()
         .map(std::mem::take)
         .unwrap_or_default();
     let before = old.as_object().into_iter().flatten();
-    let restored = before.map(|(name, value)| match given.swap_remove_entry(name) {
-        Some((name, found)) if name == "metadata" || found == *value => (name, found),
+    let restored = before.map(|(name, value)| match sent.swap_remove_entry(name) {
+        Some((name, sent_value)) if name == "metadata" || sent_value == *value => {
+            (name, sent_value)
+        }
         _ => (name.clone(), value.clone()),
     });
     *object = Value::Object(restored.collect());

@@ -24,10 +24,10 @@ use object_model::{Cause, Status};
 use crate::catalog::registry::Resource;
 
 /// The namespaces whose objects the cluster itself needs.
-const OF_THE_SYSTEM: [&str; 3] = ["kube-system", "kube-node-lease", "kube-public"];
+const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-node-lease", "kube-public"];
 
 /// A namespace may hold this fraction of the quota (1/6).
-const OF_A_NAMESPACE: u64 = 6;
+const NAMESPACE_FRACTION: u64 = 6;
 
 /// The fraction of the quota (1/16) that namespaces leave to the system. Small writes may exceed the share by this
 /// fraction; small writes and writes of the status of built-in kinds together, by two such fractions.
@@ -122,29 +122,29 @@ impl Growth<'_> {
 
 /// The used bytes in the store, from which the share is computed.
 #[derive(Clone, Copy, Debug)]
-struct Room {
+struct StoreUsage {
     quota: u64,
     /// Bytes of all objects.
     stored: u64,
     /// Bytes of the namespace.
-    own: u64,
+    used: u64,
     /// Bytes of the namespaces of the system.
     system: u64,
 }
 
-impl Room {
+impl StoreUsage {
     /// The maximum bytes of the namespace, while other namespaces keep theirs.
     fn share(self) -> u64 {
-        let others = self.stored.saturating_sub(self.own);
+        let others = self.stored.saturating_sub(self.used);
         let left = (self.quota - self.quota / RESERVE).saturating_sub(others);
-        (left / 4 * 3).min(self.quota / OF_A_NAMESPACE)
+        (left / 4 * 3).min(self.quota / NAMESPACE_FRACTION)
     }
 
     /// `None` if the namespace may grow by this many bytes; otherwise its share.
     fn exceeded(self, growth: u64, reserve: Reserve) -> Option<u64> {
         let share = self.share();
-        let own = self.own.saturating_add(growth);
-        if growth == 0 || own <= share {
+        let used = self.used.saturating_add(growth);
+        if growth == 0 || used <= share {
             return None;
         }
         let (beyond, leaves) = match reserve {
@@ -152,10 +152,10 @@ impl Room {
             Reserve::Small => (SMALL_BEYOND, SMALL_LEAVES),
             Reserve::Status => (STATUS_BEYOND, STATUS_LEAVES),
         };
-        let is_within = own <= share.saturating_add(self.quota / beyond);
+        let is_within = used <= share.saturating_add(self.quota / beyond);
         let others = self.stored.saturating_sub(self.system);
-        let leaves_room = others.saturating_add(growth) <= self.quota - self.quota / leaves;
-        (!is_within || !leaves_room).then_some(share)
+        let leaves_space = others.saturating_add(growth) <= self.quota - self.quota / leaves;
+        (!is_within || !leaves_space).then_some(share)
     }
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn reserve<'p>(
     growth: &Growth<'_>,
 ) -> Result<Option<Reservation<'p>>, Status> {
     let (namespace, name) = (growth.namespace, growth.name);
-    if !growth.resource.namespaced() || OF_THE_SYSTEM.contains(&namespace) {
+    if !growth.resource.namespaced() || SYSTEM_NAMESPACES.contains(&namespace) {
         return Ok(None);
     }
     let bytes = growth.bytes();
@@ -182,16 +182,16 @@ pub(crate) fn reserve<'p>(
         return Ok(None);
     }
     let own_pending = by_namespace.get(namespace).copied().unwrap_or_default();
-    let room = Room {
+    let space = StoreUsage {
         quota: usage.live_bytes_max,
         stored: usage.live_bytes + by_namespace.values().sum::<u64>(),
-        own: store.bytes_of_owner(namespace.as_bytes()) + own_pending,
-        system: OF_THE_SYSTEM
+        used: store.bytes_of_owner(namespace.as_bytes()) + own_pending,
+        system: SYSTEM_NAMESPACES
             .map(|name| store.bytes_of_owner(name.as_bytes()))
             .iter()
             .sum(),
     };
-    let Some(share) = room.exceeded(bytes, growth.reserve(bytes)) else {
+    let Some(share) = space.exceeded(bytes, growth.reserve(bytes)) else {
         *by_namespace.entry(namespace.to_owned()).or_default() += bytes;
         drop(by_namespace);
         return Ok(Some(Reservation {
@@ -205,7 +205,7 @@ pub(crate) fn reserve<'p>(
     let text = format!(
         "namespace {namespace:?} holds {} bytes of the store and may hold {share}: a sixth of the store's quota, \
          and no more than three quarters of the room that other objects leave; this write needs {bytes} more. Delete unneeded objects of the namespace",
-        room.own
+        space.used
     );
     let status = Status::forbidden(info.group, info.plural, name, &text);
     Err(status.with_cause(Cause {
@@ -246,11 +246,11 @@ mod tests {
                 continue;
             };
             let key = resource.key("a-namespace", "a.name");
-            let found = namespace_of(&key);
+            let parsed = namespace_of(&key);
             let is_namespaced = info.scope == Scope::Namespaced;
             namespaced += usize::from(is_namespaced);
-            let wanted = is_namespaced.then_some(&b"a-namespace"[..]);
-            assert_eq!(found, wanted, "{}", String::from_utf8_lossy(&key));
+            let expected = is_namespaced.then_some(&b"a-namespace"[..]);
+            assert_eq!(parsed, expected, "{}", String::from_utf8_lossy(&key));
         }
         assert!(namespaced > 20, "{namespaced}");
         // The group of a CustomResourceDefinition always contains a dot.
@@ -269,26 +269,29 @@ mod tests {
         let quota = 1 << 30;
         let mut stored = 0;
         for _ in 0..8 {
-            let own = |own| Room {
+            let space = |bytes| StoreUsage {
                 quota,
-                stored: stored + own,
-                own,
+                stored: stored + bytes,
+                used: bytes,
                 system: 0,
             };
             let (mut low, mut high) = (0, quota);
             while low < high {
                 let middle = u64::midpoint(low, high + 1);
-                match own(middle - 1).exceeded(1, Reserve::None) {
+                match space(middle - 1).exceeded(1, Reserve::None) {
                     None => low = middle,
                     Some(_) => high = middle - 1,
                 }
             }
             assert!(low > 0, "{stored}");
             // The share does not depend on the bytes that the namespace holds already.
-            assert_eq!(own(0).share(), low);
-            assert_eq!(own(low).exceeded(1, Reserve::Small), None);
-            assert_eq!(own(low).exceeded(quota / 16 + 1, Reserve::Small), Some(low));
-            assert_eq!(own(low).exceeded(0, Reserve::None), None);
+            assert_eq!(space(0).share(), low);
+            assert_eq!(space(low).exceeded(1, Reserve::Small), None);
+            assert_eq!(
+                space(low).exceeded(quota / 16 + 1, Reserve::Small),
+                Some(low)
+            );
+            assert_eq!(space(low).exceeded(0, Reserve::None), None);
             stored += low;
         }
         assert!(stored < quota - quota / RESERVE, "{stored}");
@@ -302,13 +305,13 @@ mod tests {
             let mut stored = 0;
             for _ in 0..64 {
                 let start = stored;
-                let room = |stored| Room {
+                let space = |stored| StoreUsage {
                     quota,
                     stored,
-                    own: stored - start,
+                    used: stored - start,
                     system: 0,
                 };
-                while room(stored).exceeded(4096, reserve).is_none() {
+                while space(stored).exceeded(4096, reserve).is_none() {
                     stored += 4096;
                 }
             }

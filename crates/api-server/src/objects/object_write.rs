@@ -37,7 +37,7 @@ pub(crate) enum WriteResult {
         /// Whether an object with this name exists.
         exists: bool,
         /// The first gained allocation that another object owns.
-        taken: Option<Allocation>,
+        conflict: Option<Allocation>,
     },
 }
 
@@ -46,7 +46,7 @@ impl ObjectWrite<'_> {
     ///
     /// *Errors.* 403 if a quota, or the namespace's share of the store, does not allow the change.
     pub(crate) async fn check_quota(&self, objects: &Objects) -> Result<(), Status> {
-        let _room = self.reserve(objects, &self.encoded()?)?;
+        let _reservation = self.reserve(objects, &self.encoded()?)?;
         quota::charge(objects, self.change(), &mut Txn::default()).await
     }
 
@@ -56,7 +56,7 @@ impl ObjectWrite<'_> {
     /// allow the change, or a failure of the store.
     pub(crate) async fn store(&self, objects: &Objects) -> Result<WriteResult, Status> {
         // The reservation lasts until the object is in the store, which counts its bytes then.
-        let (txn, _room) = self.transaction(objects).await?;
+        let (txn, _reservation) = self.transaction(objects).await?;
         let present = match objects.put(txn).await? {
             PutResult::Stored(stored) => {
                 let settled = quota::settle(objects, self.resource, stored).await?;
@@ -64,10 +64,10 @@ impl ObjectWrite<'_> {
             }
             PutResult::Refused(present) => present,
         };
-        let mut held = present.iter().skip(1).zip(self.allocated);
+        let mut owners = present.iter().skip(1).zip(self.allocated);
         Ok(WriteResult::Refused {
             exists: present.first().is_some_and(Option::is_some),
-            taken: held
+            conflict: owners
                 .find(|(holder, _)| holder.is_some())
                 .map(|(_, allocation)| allocation.clone()),
         })
@@ -96,7 +96,7 @@ impl ObjectWrite<'_> {
             }
         };
         let value = self.encoded()?;
-        let room = self.reserve(objects, &value)?;
+        let reservation = self.reserve(objects, &value)?;
         let mut txn = Txn {
             compare: vec![compare],
             operations: vec![Write::Put {
@@ -113,7 +113,7 @@ impl ObjectWrite<'_> {
         }
         quota::announce(self.resource, self.namespace, &mut txn);
         quota::charge(objects, self.change(), &mut txn).await?;
-        Ok((txn, room))
+        Ok((txn, reservation))
     }
 
     /// The bytes of the old object.

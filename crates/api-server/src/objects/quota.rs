@@ -58,7 +58,7 @@ pub(crate) async fn charge(
         end,
         ..Range::default()
     };
-    let own = change.resource.key(change.namespace, change.name);
+    let object_key = change.resource.key(change.namespace, change.name);
     let items = objects.read_range(range).await?.items;
     if items.is_empty() && objects.limited_resources.is_empty() {
         return Ok(());
@@ -67,7 +67,7 @@ pub(crate) async fn charge(
     let (old, new) = (whole(change.old)?, whole(change.new)?);
     let kind = (info.group, info.plural);
     let forbidden = |why: String| Status::forbidden(info.group, info.plural, change.name, &why);
-    let others = items.iter().filter(|item| *item.key != *own);
+    let others = items.iter().filter(|item| *item.key != *object_key);
     let all = others.map(|item| Ok((item, objects.shared(&quotas, item)?)));
     let all: Vec<_> = all.collect::<Result<_, Status>>()?;
     let present = all.iter().map(|(_, quota)| &**quota);
@@ -103,9 +103,9 @@ async fn guard(objects: &Objects, namespace: &str, txn: &mut Txn) -> Result<bool
         start: key.clone(),
         ..Range::default()
     };
-    let found = objects.read_range(range).await?.items.pop();
-    let is_guarded = found.is_some();
-    txn.compare.push(match found {
+    let guard_item = objects.read_range(range).await?.items.pop();
+    let is_guarded = guard_item.is_some();
+    txn.compare.push(match guard_item {
         Some(guard) => Compare::ModRevision(key, guard.mod_revision),
         None => Compare::Absent(key),
     });
@@ -119,8 +119,8 @@ async fn make_guard(objects: &Objects, namespace: &str) -> Result<(), Status> {
         compare: vec![Compare::Absent(key.clone())],
         operations: vec![put_guard(key)],
     };
-    let made = objects.store.txn(txn).await;
-    made.map(|_| ()).map_err(|error| storage::refusal(&error))
+    let result = objects.store.txn(txn).await;
+    result.map(|_| ()).map_err(|error| storage::refusal(&error))
 }
 
 fn put_guard(key: Vec<u8>) -> Write {
@@ -179,7 +179,7 @@ async fn recount(
     let quota = storage::decode(resource, stored)?;
     let (namespace, _) = resource.names(&stored.key);
     let revision = objects.store.current_revision();
-    let mut found = Vec::new();
+    let mut listed = Vec::new();
     for (group, plural) in rules::kinds(&quota) {
         let Some(kind) = objects.catalog.any_version(&group, &plural) else {
             continue;
@@ -195,10 +195,10 @@ async fn recount(
         work::expect(items.iter().map(|item| item.value.len()).sum()).await;
         for item in &items {
             let object = storage::decode(&kind, item)?;
-            found.push((group.clone(), plural.clone(), object));
+            listed.push((group.clone(), plural.clone(), object));
         }
     }
-    let all = found
+    let all = listed
         .iter()
         .map(|(group, plural, object)| (group.as_str(), plural.as_str(), object));
     let status = rules::count(&quota, all);
@@ -212,7 +212,7 @@ async fn recount(
 }
 
 /// Recounts all quotas, at the start and at intervals, until the server is dropped.
-pub(crate) async fn keep_right(objects: Weak<Objects>) {
+pub(crate) async fn recount_periodically(objects: Weak<Objects>) {
     loop {
         {
             let Some(objects) = objects.upgrade() else {
@@ -265,7 +265,7 @@ pub(crate) fn count(
         Ok((group, plural, objects))
     });
     let listed = listed.collect::<Result<Vec<_>, Status>>()?;
-    let found: Vec<(String, String, Value)> = listed
+    let counted: Vec<(String, String, Value)> = listed
         .into_iter()
         .flat_map(|(group, plural, mut objects)| {
             let is_itself = |other: &Value| other["metadata"]["name"] == object["metadata"]["name"];
@@ -276,7 +276,7 @@ pub(crate) fn count(
             objects.into_iter().map(named)
         })
         .collect();
-    let all = found
+    let all = counted
         .iter()
         .map(|(group, plural, object)| (group.as_str(), plural.as_str(), object));
     object["status"] = rules::count(object, all);

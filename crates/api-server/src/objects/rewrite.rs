@@ -122,16 +122,16 @@ mod tests {
             end: Some(end_of(ROOT)),
             ..Range::default()
         };
-        let found = store.range(range).await.unwrap().items;
-        let keys: Vec<_> = found
+        let items = store.range(range).await.unwrap().items;
+        let keys: Vec<_> = items
             .iter()
             .map(|item| item.key.escape_ascii().to_string())
             .collect();
         assert_eq!(keys, ["/registry/nodes/c", "/registry/nodes/z"]);
-        let renamed: Value = serde_json::from_slice(&found[1].value).unwrap();
+        let renamed: Value = serde_json::from_slice(&items[1].value).unwrap();
         assert_eq!(
             renamed["metadata"]["resourceVersion"],
-            found[1].mod_revision.0.to_string()
+            items[1].mod_revision.0.to_string()
         );
     }
 }

@@ -43,7 +43,7 @@ impl EventForm {
     }
 
     /// The slot. Consecutive events have different slots, and the four forms of an event have different slots.
-    fn place(&self) -> u64 {
+    fn slot(&self) -> u64 {
         let form =
             u64::from(self.form == Representation::Json) * 2 + u64::from(self.managed_fields);
         self.revision.0.wrapping_mul(4).wrapping_add(form)
@@ -61,13 +61,13 @@ impl WatchEventCache {
         event: EventForm,
         encode: impl FnOnce() -> Result<Bytes, Status>,
     ) -> Result<Bytes, Status> {
-        let place = event.place();
-        if let Some(line) = self.0.get(place, |known| *known == event) {
+        let slot = event.slot();
+        if let Some(line) = self.0.get(slot, |cached| *cached == event) {
             return Ok(line);
         }
         let line = encode()?;
         if line.len() <= EVENT_BYTES_MAX {
-            self.0.put(place, event, line.clone());
+            self.0.put(slot, event, line.clone());
         }
         Ok(line)
     }

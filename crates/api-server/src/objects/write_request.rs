@@ -96,7 +96,7 @@ pub(crate) struct CompletedWrite {
     /// The new state of the object; after a deletion, the last state.
     pub(crate) stored: KeyValue,
     /// Whether the object no longer exists.
-    pub(crate) gone: bool,
+    pub(crate) is_deleted: bool,
 }
 
 impl CompletedWrite {
@@ -118,7 +118,7 @@ impl CompletedWrite {
         };
         Self {
             stored,
-            gone: false,
+            is_deleted: false,
         }
     }
 }
@@ -137,12 +137,12 @@ pub(crate) fn accept(
     set_type(&mut object, &info)?;
     let mut warnings = Vec::new();
     if validation != Validation::Ignore {
-        let found = complaints(resource, &object, &decoded.duplicates);
-        if validation == Validation::Strict && !found.is_empty() {
-            let text = format!("strict decoding error: {}", found.join(", "));
+        let problems = complaints(resource, &object, &decoded.duplicates);
+        if validation == Validation::Strict && !problems.is_empty() {
+            let text = format!("strict decoding error: {}", problems.join(", "));
             return Err(cannot_be_handled(&info, &text));
         }
-        warnings = found;
+        warnings = problems;
     }
     let managers = detach_managers(&mut object);
     let mut object = resource
@@ -202,17 +202,17 @@ pub(crate) fn cannot_be_handled(info: &KindInfo<'_>, why: &str) -> Status {
 /// Checks `apiVersion` and `kind` against the kind at the path; sets them if they are missing.
 fn set_type(object: &mut Value, info: &KindInfo<'_>) -> Result<(), Status> {
     let api_version = info.api_version();
-    let found = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
-    let (found_version, found_kind) = (found("apiVersion"), found("kind"));
-    if !found_version.is_empty() && found_version != api_version {
+    let actual = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+    let (actual_version, actual_kind) = (actual("apiVersion"), actual("kind"));
+    if !actual_version.is_empty() && actual_version != api_version {
         return Err(Status::bad_request(format!(
-            "the API version in the data ({found_version}) does not match the expected API \
+            "the API version in the data ({actual_version}) does not match the expected API \
              version ({api_version})"
         )));
     }
-    if !found_kind.is_empty() && found_kind != info.kind {
+    if !actual_kind.is_empty() && actual_kind != info.kind {
         return Err(Status::bad_request(format!(
-            "{found_kind} in version {:?} cannot be handled as a {}: converting ({}.{found_kind}) \
+            "{actual_kind} in version {:?} cannot be handled as a {}: converting ({}.{actual_kind}) \
              to ({}): unknown conversion",
             info.version, info.kind, info.version, info.kind
         )));
@@ -267,11 +267,11 @@ pub(crate) struct WriteRequest<'a> {
     /// The fields that the change reads and edits.
     pub(crate) extent: EditedFields,
     /// Whether webhooks and policies were called already, for the request that this write belongs to.
-    pub(crate) asked: bool,
+    pub(crate) is_reviewed: bool,
     /// Collects warnings; `None` for the server's own writes.
     pub(crate) warnings: Option<&'a Warnings>,
     /// The objects that the admission of this request has read before; `None` if every read goes to the store.
-    pub(crate) known: Option<&'a ReadObjects>,
+    pub(crate) cached: Option<&'a ReadObjects>,
 }
 
 impl<'a> WriteRequest<'a> {
@@ -291,9 +291,9 @@ impl<'a> WriteRequest<'a> {
             manager: field_managers::name_of(call),
             applied: false,
             extent: EditedFields::Part,
-            asked: false,
+            is_reviewed: false,
             warnings: Some(&call.warnings),
-            known: None,
+            cached: None,
         }
     }
 

@@ -9,12 +9,12 @@ use cel::common::value::{CowVal, Val};
 use cel::{Context, ExecutionError, Value as Cel};
 use regex::{Regex, RegexBuilder};
 
-use super::{Function, KEEP, LOOK, Meter, TENTHS, text, weight};
+use super::{COPY_COST, Function, Meter, READ_COST, TENTHS, text, weight};
 
 /// Wraps a value that is copied and stored.
-pub(super) const KEPT: &str = "#kept";
+pub(super) const COPIED: &str = "#kept";
 /// Wraps a value that a function reads as a whole.
-pub(super) const SEEN: &str = "#seen";
+pub(super) const READ: &str = "#seen";
 /// Wraps a value of which only the size is read.
 pub(super) const MEASURED: &str = "#measured";
 /// Wraps the values of a loop, and charges the cost of one step at the start of the loop.
@@ -61,7 +61,7 @@ const ARGS: [&str; ARGS_MAX] = ["#0", "#1", "#2", "#3"];
 /// The function that replaces a call; its first argument is the target of the call.
 pub(super) fn replacement(call: &CallExpr, is_namespace: bool) -> Option<String> {
     let is_literal = |arg: &IdedExpr| matches!(arg.expr, Expr::Literal(_));
-    let own = match call.func_name.as_str() {
+    let new_name = match call.func_name.as_str() {
         operators::EQUALS if !call.args.iter().any(is_literal) => EQUAL,
         operators::NOT_EQUALS if !call.args.iter().any(is_literal) => DIFFERENT,
         operators::IN => WITHIN,
@@ -79,7 +79,7 @@ pub(super) fn replacement(call: &CallExpr, is_namespace: bool) -> Option<String>
             return is_own.then(|| format!("#{full}"));
         }
     };
-    Some(own.to_owned())
+    Some(new_name.to_owned())
 }
 
 /// Adds the functions to the context of an evaluation.
@@ -89,7 +89,8 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
         let added = context.add_function::<Function, Function>(name, function);
         debug_assert!(added.is_ok());
     };
-    let passed: [(&str, PriceOfValue); 3] = [(KEPT, kept), (SEEN, seen), (MEASURED, measured)];
+    let passed: [(&str, PriceOfValue); 3] =
+        [(COPIED, copy_cost), (READ, read_cost), (MEASURED, measured)];
     for (name, price) in passed {
         let meter = meter.clone();
         add(
@@ -137,7 +138,7 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
             Ok(key)
         }),
     );
-    for (name, wanted) in [(EQUAL, true), (DIFFERENT, false)] {
+    for (name, expected) in [(EQUAL, true), (DIFFERENT, false)] {
         let meter = meter_of();
         add(
             name,
@@ -145,7 +146,7 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
                 let [one, other] = both(&mut call.args)?;
                 meter.charge(compared(one.as_ref(), other.as_ref()))?;
                 Ok(CowVal::owned(CelBool::from(
-                    one.equals(other.as_ref()) == wanted,
+                    one.equals(other.as_ref()) == expected,
                 )))
             }),
         );
@@ -159,15 +160,15 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
                 Some(list) => list.inner().len() as u64,
                 None => 1,
             };
-            let each = weight(value.as_ref(), LOOK) + LOOK;
+            let each = weight(value.as_ref(), READ_COST) + READ_COST;
             meter.charge(length.saturating_mul(each))?;
             let within = container
                 .as_container()
                 .ok_or_else(|| unsuitable("@in", &[value.as_ref(), container.as_ref()]))?;
-            let found = within.contains(value.as_ref());
-            let found =
-                found.map_err(|_| unsuitable("@in", &[value.as_ref(), container.as_ref()]))?;
-            Ok(CowVal::owned(CelBool::from(found)))
+            let is_contained = within.contains(value.as_ref());
+            let is_contained = is_contained
+                .map_err(|_| unsuitable("@in", &[value.as_ref(), container.as_ref()]))?;
+            Ok(CowVal::owned(CelBool::from(is_contained)))
         }),
     );
     let meter = meter_of();
@@ -175,7 +176,7 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
         ADDED,
         Box::new(move |call| {
             let [one, other] = both(&mut call.args)?;
-            meter.charge(kept(one.as_ref()) + kept(other.as_ref()))?;
+            meter.charge(copy_cost(one.as_ref()) + copy_cost(other.as_ref()))?;
             let adder = one
                 .as_adder()
                 .ok_or_else(|| unsuitable("_+_", &[one.as_ref(), other.as_ref()]))?;
@@ -192,14 +193,16 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
                 Ok(match name {
                     MATCHES => CowVal::owned(CelBool::from(regex.is_match(&text))),
                     FIND => {
-                        let found = regex.find(&text).map(|found| found.as_str().to_owned());
-                        CowVal::owned(CelString::from(found.unwrap_or_default()))
+                        let text_match = regex
+                            .find(&text)
+                            .map(|text_match| text_match.as_str().to_owned());
+                        CowVal::owned(CelString::from(text_match.unwrap_or_default()))
                     }
                     _ => {
                         let mut all: Vec<Box<dyn Val>> = Vec::new();
-                        for found in regex.find_iter(&text) {
-                            meter.charge(KEEP)?;
-                            all.push(Box::new(CelString::from(found.as_str().to_owned())));
+                        for text_match in regex.find_iter(&text) {
+                            meter.charge(COPY_COST)?;
+                            all.push(Box::new(CelString::from(text_match.as_str().to_owned())));
                         }
                         CowVal::owned(CelList::from(all))
                     }
@@ -219,8 +222,8 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
                     ExecutionError::function_error(name, "wrong number of arguments")
                 })?;
                 let mut scope = call.ptx.new_inner_scope();
-                for (place, arg) in ARGS.iter().zip(args) {
-                    scope.add_variable_as_val(*place, arg.into_owned());
+                for (name, arg) in ARGS.iter().zip(args) {
+                    scope.add_variable_as_val(*name, arg.into_owned());
                 }
                 let value = Cel::resolve_val(original, &scope)?.into_owned();
                 Ok(CowVal::Owned(value))
@@ -237,7 +240,7 @@ static CALLS: LazyLock<BTreeMap<(&'static str, usize), IdedExpr>> = LazyLock::ne
     };
     let calls = PRICED.iter().flat_map(|(name, _)| {
         (1..=ARGS_MAX).map(move |count| {
-            let args = ARGS.iter().take(count).map(|place| named(place));
+            let args = ARGS.iter().take(count).map(|name| named(name));
             let (target, args): (IdedExpr, Vec<IdedExpr>) = match name.split_once('.') {
                 Some((namespace, _)) => (named(namespace), args.collect()),
                 None => (named(ARGS[0]), args.skip(1).collect()),
@@ -292,12 +295,12 @@ fn number(value: &CowVal<'_, '_>) -> u64 {
         .unwrap_or_default()
 }
 
-fn kept(value: &dyn Val) -> u64 {
-    weight(value, KEEP)
+fn copy_cost(value: &dyn Val) -> u64 {
+    weight(value, COPY_COST)
 }
 
-fn seen(value: &dyn Val) -> u64 {
-    weight(value, LOOK)
+fn read_cost(value: &dyn Val) -> u64 {
+    weight(value, READ_COST)
 }
 
 fn measured(value: &dyn Val) -> u64 {
@@ -308,12 +311,14 @@ fn measured(value: &dyn Val) -> u64 {
 fn ranged(range: &dyn Val) -> (u64, u64) {
     if let Some(map) = range.downcast_ref::<CelMap<'_>>() {
         let keys = map.inner().keys();
-        let copies = keys.map(|key| LOOK + weight(key.inner(), LOOK)).sum();
+        let copies = keys
+            .map(|key| READ_COST + weight(key.inner(), READ_COST))
+            .sum();
         return (map.inner().len() as u64, copies);
     }
     let length = range.as_sizer().map(|sizer| *sizer.size().inner());
     let length = length.and_then(|length| u64::try_from(length).ok());
-    (length.unwrap_or_default(), seen(range))
+    (length.unwrap_or_default(), read_cost(range))
 }
 
 /// The cost of a comparison. Values of different sizes cost nothing, because they are unequal without a comparison.
@@ -321,17 +326,17 @@ fn compared(one: &dyn Val, other: &dyn Val) -> u64 {
     let size = |value: &dyn Val| value.as_sizer().map(|sizer| *sizer.size().inner());
     match (text(one), text(other)) {
         (Some(one), Some(other)) => one.len().min(other.len()) as u64,
-        (None, None) if size(one) == size(other) => seen(one),
+        (None, None) if size(one) == size(other) => read_cost(one),
         _ => 0,
     }
 }
 
-fn at<'a>(args: &'a [CowVal<'_, '_>], place: usize) -> Option<&'a str> {
-    text(args.get(place)?.as_ref())
+fn at<'a>(args: &'a [CowVal<'_, '_>], index: usize) -> Option<&'a str> {
+    text(args.get(index)?.as_ref())
 }
 
 fn copied(args: &[CowVal<'_, '_>]) -> u64 {
-    args.iter().map(|arg| kept(arg.as_ref())).sum()
+    args.iter().map(|arg| copy_cost(arg.as_ref())).sum()
 }
 
 fn length(args: &[CowVal<'_, '_>]) -> u64 {
@@ -342,8 +347,8 @@ fn length(args: &[CowVal<'_, '_>]) -> u64 {
 }
 
 fn distinct(args: &[CowVal<'_, '_>]) -> u64 {
-    let looks: u64 = args.iter().map(|arg| seen(arg.as_ref())).sum();
-    copied(args).saturating_add(looks.saturating_mul(length(args)))
+    let reads: u64 = args.iter().map(|arg| read_cost(arg.as_ref())).sum();
+    copied(args).saturating_add(reads.saturating_mul(length(args)))
 }
 
 fn sorted(args: &[CowVal<'_, '_>]) -> u64 {
@@ -366,7 +371,7 @@ fn joined(args: &[CowVal<'_, '_>]) -> u64 {
 }
 
 fn counted(args: &[CowVal<'_, '_>]) -> u64 {
-    args.first().map_or(0, number).saturating_mul(KEEP)
+    args.first().map_or(0, number).saturating_mul(COPY_COST)
 }
 
 /// The number of positions at which a part may start in a text.
@@ -388,7 +393,7 @@ fn split(args: &[CowVal<'_, '_>]) -> u64 {
     let (Some(text), Some(part)) = (at(args, 0), at(args, 1)) else {
         return copied(args);
     };
-    copied(args).saturating_add((places(text, part) + 1).saturating_mul(KEEP))
+    copied(args).saturating_add((places(text, part) + 1).saturating_mul(COPY_COST))
 }
 
 /// The compiled patterns of an evaluation.
@@ -407,16 +412,16 @@ impl Patterns {
 
     /// The compiled pattern; charges the compilation and the use on a text.
     fn get(&self, source: &str, text: &str, meter: &Meter) -> Result<Regex, ExecutionError> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (regex, least) = match known.get(source) {
-            Some(found) => found.clone(),
+        let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (regex, least) = match compiled.get(source) {
+            Some(entry) => entry.clone(),
             None => {
-                let made = compile(source, meter)?;
-                if known.len() >= Self::MAX {
-                    known.clear();
+                let regex = compile(source, meter)?;
+                if compiled.len() >= Self::MAX {
+                    compiled.clear();
                 }
-                known.insert(source.to_owned(), made.clone());
-                made
+                compiled.insert(source.to_owned(), regex.clone());
+                regex
             }
         };
         let each = (source.len() as u64 / 4).max(least);

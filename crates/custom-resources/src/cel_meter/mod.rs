@@ -26,9 +26,9 @@ pub(crate) const OBJECT_UNITS_MAX: u64 = 10_000_000;
 /// Costs are counted in tenths of a unit.
 const TENTHS: u64 = 10;
 /// The cost of reading a value, in tenths.
-const LOOK: u64 = 2;
+const READ_COST: u64 = 2;
 /// The cost of a value that is copied and stored, in tenths.
-const KEEP: u64 = TENTHS;
+const COPY_COST: u64 = TENTHS;
 
 /// The remaining budgets of an evaluation, in tenths of a unit.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Meter {
     /// The budget is exhausted.
     pub(crate) fn begin(&self, nodes: u64, values: u64) -> Result<(), ExecutionError> {
         self.rule.store(RULE_UNITS_MAX * TENTHS, Ordering::Relaxed);
-        self.charge(nodes * TENTHS + values * LOOK)
+        self.charge(nodes * TENTHS + values * READ_COST)
     }
 
     /// Whether the budget of the present expression is exhausted.
@@ -130,8 +130,8 @@ fn weight(value: &dyn Val, each: u64) -> u64 {
             .option()
             .map_or(0, |value| each + weight(value, each));
     }
-    if let Some(made) = value.downcast_ref::<CelStruct<'_>>() {
-        let fields = made.field_values();
+    if let Some(structure) = value.downcast_ref::<CelStruct<'_>>() {
+        let fields = structure.field_values();
         let fields = fields.iter();
         return fields
             .map(|(_, value)| each + weight(value.as_ref(), each))

@@ -37,7 +37,7 @@ impl Rewriter {
             Expr::Select(select) => 1 + self.visit(&mut select.operand),
             Expr::List(list) => {
                 let elements = list.elements.iter_mut();
-                1 + elements.map(|element| self.kept(element)).sum::<u64>()
+                1 + elements.map(|element| self.copied(element)).sum::<u64>()
             }
             Expr::Map(map) => {
                 1 + map
@@ -59,23 +59,25 @@ impl Rewriter {
     }
 
     /// Wraps a value that is copied into another value.
-    fn kept(&mut self, value: &mut IdedExpr) -> u64 {
+    fn copied(&mut self, value: &mut IdedExpr) -> u64 {
         let nodes = self.visit(value);
-        wrap(value, functions::KEPT);
+        wrap(value, functions::COPIED);
         nodes
     }
 
     /// Wraps a value that a function or an operator reads.
-    fn seen(&mut self, value: &mut IdedExpr) -> u64 {
+    fn read(&mut self, value: &mut IdedExpr) -> u64 {
         let nodes = self.visit(value);
-        wrap(value, functions::SEEN);
+        wrap(value, functions::READ);
         nodes
     }
 
     fn entry(&mut self, entry: &mut IdedEntryExpr) -> u64 {
         match &mut entry.expr {
-            EntryExpr::StructField(field) => self.kept(&mut field.value),
-            EntryExpr::MapEntry(entry) => self.kept(&mut entry.key) + self.kept(&mut entry.value),
+            EntryExpr::StructField(field) => self.copied(&mut field.value),
+            EntryExpr::MapEntry(entry) => {
+                self.copied(&mut entry.key) + self.copied(&mut entry.value)
+            }
         }
     }
 
@@ -83,7 +85,7 @@ impl Rewriter {
         let outside = self.visit(&mut all.iter_range);
         let initial = match is_literal(&all.accu_init) {
             true => 1,
-            false => self.kept(&mut all.accu_init),
+            false => self.copied(&mut all.accu_init),
         };
         let names = self.bound.len();
         self.bound.push(all.iter_var.clone());
@@ -97,7 +99,7 @@ impl Rewriter {
         let within = 1 + step + self.visit(&mut all.loop_cond);
         let result = match &all.result.expr {
             Expr::Ident(name) if *name == all.accu_var && is_literal(&all.accu_init) => 1,
-            _ => self.kept(&mut all.result),
+            _ => self.copied(&mut all.result),
         };
         self.bound.truncate(names);
         let is_empty = matches!(&all.iter_range.expr, Expr::List(list) if list.elements.is_empty());
@@ -158,7 +160,7 @@ impl Rewriter {
                     replace(index, functions::KEY, |inner| vec![inner]);
                 }
                 if call.func_name != operators::INDEX {
-                    wrap(expression, functions::SEEN);
+                    wrap(expression, functions::READ);
                 }
                 return nodes;
             }
@@ -168,13 +170,13 @@ impl Rewriter {
             matches!(&target.expr, Expr::Ident(name)
                 if NAMESPACES.contains(&name.as_str()) && !self.bound.contains(name))
         });
-        if let Some(own) = functions::replacement(call, is_namespace) {
+        if let Some(new_name) = functions::replacement(call, is_namespace) {
             let target = call.target.take().filter(|_| !is_namespace);
             let mut args: Vec<IdedExpr> = target.map(|target| *target).into_iter().collect();
             args.append(&mut call.args);
             nodes += args.iter_mut().map(|arg| self.visit(arg)).sum::<u64>();
             call.args = args;
-            call.func_name = own;
+            call.func_name = new_name;
             return nodes;
         }
         if call.func_name == "size" {
@@ -185,9 +187,9 @@ impl Rewriter {
             }
             return nodes;
         }
-        nodes += call.args.iter_mut().map(|arg| self.seen(arg)).sum::<u64>();
+        nodes += call.args.iter_mut().map(|arg| self.read(arg)).sum::<u64>();
         if let Some(target) = call.target.as_deref_mut().filter(|_| !is_namespace) {
-            nodes += self.seen(target);
+            nodes += self.read(target);
         }
         nodes
     }

@@ -114,14 +114,14 @@ impl Log {
             .path
             .parent()
             .filter(|path| !path.as_os_str().is_empty());
-        let mut found = Vec::new();
+        let mut backups = Vec::new();
         for entry in fs::read_dir(folder.unwrap_or(Path::new(".")))? {
             let entry = entry?;
             if self.time(&entry.path()).is_some() {
-                found.push(entry.path());
+                backups.push(entry.path());
             }
         }
-        Ok(found)
+        Ok(backups)
     }
 }
 

@@ -79,7 +79,7 @@ impl Audit {
         let record = AuditRecord {
             audit: self.clone(),
             event: first(user, info, parts, verdict.level),
-            keeps: !long && (verdict.level >= AuditLevel::Request || info.verb == "create"),
+            records_body: !long && (verdict.level >= AuditLevel::Request || info.verb == "create"),
             verdict,
             long,
             headers: parts.headers.get(CONTENT_TYPE).cloned(),
@@ -137,8 +137,8 @@ fn first(user: &UserInfo, info: &RequestInfo, parts: &Parts, level: AuditLevel) 
             ("apiVersion", &info.version),
             ("subresource", &info.subresource),
         ];
-        let given = all.into_iter().filter(|(_, text)| !text.is_empty());
-        event["objectRef"] = given
+        let attributes = all.into_iter().filter(|(_, text)| !text.is_empty());
+        event["objectRef"] = attributes
             .map(|(key, text)| (key.to_owned(), json!(text)))
             .collect();
     }
@@ -152,7 +152,7 @@ pub(crate) struct AuditRecord {
     verdict: AuditVerdict,
     event: Value,
     /// Whether the request body is recorded.
-    keeps: bool,
+    records_body: bool,
     long: bool,
     headers: Option<HeaderValue>,
     body: Arc<Mutex<Vec<u8>>>,
@@ -161,11 +161,11 @@ pub(crate) struct AuditRecord {
 
 impl AuditRecord {
     /// Returns the request body; the bytes are copied to the record as they are read, if the policy records bodies.
-    pub(crate) fn keep(&self, body: BoxBody) -> BoxBody {
-        if !self.keeps {
+    pub(crate) fn record_body(&self, body: BoxBody) -> BoxBody {
+        if !self.records_body {
             return body;
         }
-        boxed(Kept {
+        boxed(RecordedBody {
             body,
             copy: self.body.clone(),
         })
@@ -181,10 +181,10 @@ impl AuditRecord {
         let whole = || body.map(<[Bytes]>::concat).unwrap_or_default();
         let mut status = json!({"metadata": {}, "code": code});
         if code >= 400 {
-            let said: Value = serde_json::from_slice(&whole()).unwrap_or_default();
+            let response: Value = serde_json::from_slice(&whole()).unwrap_or_default();
             for field in ["status", "message", "reason", "details"] {
-                if !said[field].is_null() {
-                    status[field] = said[field].clone();
+                if !response[field].is_null() {
+                    status[field] = response[field].clone();
                 }
             }
         }
@@ -193,7 +193,7 @@ impl AuditRecord {
         if code != 401 {
             self.event["annotations"] = json!({"authorization.k8s.io/decision": decision});
         }
-        if self.keeps {
+        if self.records_body {
             self.note_request();
         }
         if self.verdict.level == AuditLevel::RequestResponse && !self.long {
@@ -286,12 +286,12 @@ impl Drop for AuditRecord {
 }
 
 /// A body that is copied to the record while it is read.
-struct Kept {
+struct RecordedBody {
     body: BoxBody,
     copy: Arc<Mutex<Vec<u8>>>,
 }
 
-impl Body for Kept {
+impl Body for RecordedBody {
     type Data = Bytes;
     type Error = BoxError;
 

@@ -129,8 +129,8 @@ impl Policy {
         let policy: Self = serde_saphyr::from_str(text)
             .map_err(|error| PolicyError::Form(yaml_error::in_text(&error)))?;
         if policy.kind != "Policy" || policy.api_version != "audit.k8s.io/v1" {
-            let found = format!("{} of {}", policy.kind, policy.api_version);
-            return Err(PolicyError::Kind { found });
+            let type_name = format!("{} of {}", policy.kind, policy.api_version);
+            return Err(PolicyError::Kind { found: type_name });
         }
         let wrong = |field: String, why: &str| {
             let why = why.to_owned();
@@ -177,11 +177,11 @@ impl Policy {
     pub(super) fn verdict(&self, user: &UserInfo, info: &RequestInfo) -> AuditVerdict {
         let rule = self.rules.iter().find(|rule| rule.fits(user, info));
         let level = rule.map_or(AuditLevel::None, |rule| rule.level);
-        let own = rule.map_or(&[][..], |rule| &rule.omit_stages);
+        let omitted = rule.map_or(&[][..], |rule| &rule.omit_stages);
         let managers = rule.and_then(|rule| rule.omit_managed_fields);
         AuditVerdict {
             level,
-            omit: self.omit_stages.iter().chain(own).copied().collect(),
+            omit: self.omit_stages.iter().chain(omitted).copied().collect(),
             without_managers: managers.unwrap_or(self.omit_managed_fields),
         }
     }

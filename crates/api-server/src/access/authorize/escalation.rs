@@ -84,8 +84,8 @@ pub(crate) fn check(
         _ => return Ok(()),
     };
     let forbidden = |why: &str| Status::forbidden(GROUP, plural, name, why);
-    let held = authorizer.rbac.rules(user, namespace);
-    if let Some(rule) = missing(&held, &rules) {
+    let granted = authorizer.rbac.rules(user, namespace);
+    if let Some(rule) = missing(&granted, &rules) {
         let text = serde_json::to_string(rule).unwrap_or_default();
         let why = format!(
             "user {:?} (groups={:?}) is attempting to grant RBAC permissions not currently held: \
@@ -94,7 +94,7 @@ pub(crate) fn check(
         );
         return Err(forbidden(&why));
     }
-    if gathers && missing(&held, &Rule::everything()).is_some() {
+    if gathers && missing(&granted, &Rule::everything()).is_some() {
         // The rules of the aggregated roles may grow later.
         let why = "must have cluster-admin privileges to use the aggregationRule";
         return Err(forbidden(why));
@@ -121,10 +121,10 @@ fn grants_the_same(object: &Value, old: &Value) -> bool {
 }
 
 /// The first rule that a user's rules do not cover.
-fn missing<'r>(held: &[Rule], rules: &'r [Rule]) -> Option<&'r Rule> {
+fn missing<'r>(granted: &[Rule], rules: &'r [Rule]) -> Option<&'r Rule> {
     rules.iter().find(|rule| {
         let mut single = rule.singles();
-        !single.all(|single| held.iter().any(|held| held.includes(&single)))
+        !single.all(|single| granted.iter().any(|granted| granted.includes(&single)))
     })
 }
 
@@ -145,8 +145,9 @@ mod tests {
                 "resourceNames": names})
         };
         let urls = |verbs: &[&str], urls: &[&str]| json!({"nonResourceURLs": urls, "verbs": verbs});
-        let covered =
-            |held: Value, given: Value| missing(&rules(held), &rules(json!([given]))).is_none();
+        let covered = |granted: Value, requested: Value| {
+            missing(&rules(granted), &rules(json!([requested]))).is_none()
+        };
         // The two rules together cover the requested rights.
         let both = json!([pods(&["get"], &[]), pods(&["list"], &[])]);
         assert!(covered(both.clone(), pods(&["get", "list"], &["a"])));

@@ -87,13 +87,13 @@ impl Index {
     }
 
     /// Whether a role of the user covers the request.
-    pub(super) fn allows(&self, user: &UserInfo, asked: &AuthorizationAttributes<'_>) -> bool {
-        let mut found = false;
-        self.each_rule(user, asked.namespace, &mut |rule| {
-            found = rule.covers(asked);
-            found
+    pub(super) fn allows(&self, user: &UserInfo, attributes: &AuthorizationAttributes<'_>) -> bool {
+        let mut is_allowed = false;
+        self.each_rule(user, attributes.namespace, &mut |rule| {
+            is_allowed = rule.covers(attributes);
+            is_allowed
         });
-        found
+        is_allowed
     }
 
     /// All rules of the user in a namespace, cluster-wide ones included.
@@ -125,26 +125,30 @@ impl Index {
         namespace: &str,
         visit: &mut dyn FnMut(&Rule) -> bool,
     ) -> bool {
-        let mut places = vec![""];
+        let mut namespaces = vec![""];
         if !namespace.is_empty() {
-            places.push(namespace);
+            namespaces.push(namespace);
         }
-        for place in places {
+        for binding_namespace in namespaces {
             for binding in self
                 .bindings
-                .get(place)
+                .get(binding_namespace)
                 .into_iter()
                 .flat_map(BTreeMap::values)
             {
                 let subjects = binding.subjects.as_deref().unwrap_or_default();
                 if !subjects
                     .iter()
-                    .any(|subject| is_subject(user, subject, place))
+                    .any(|subject| is_subject(user, subject, binding_namespace))
                 {
                     continue;
                 }
                 let role = &binding.role_ref;
-                let home = if role.kind == "Role" { place } else { "" };
+                let home = if role.kind == "Role" {
+                    binding_namespace
+                } else {
+                    ""
+                };
                 if self.each_rule_of(&role.kind, home, &role.name, visit) {
                     return true;
                 }
@@ -189,7 +193,7 @@ impl Index {
     }
 }
 
-fn is_subject(user: &UserInfo, subject: &Subject, place: &str) -> bool {
+fn is_subject(user: &UserInfo, subject: &Subject, binding_namespace: &str) -> bool {
     match subject.kind.as_str() {
         "User" => subject.name == user.name,
         // The node authoriser further restricts the rights of a node by the node's name. A group member whose user
@@ -198,7 +202,7 @@ fn is_subject(user: &UserInfo, subject: &Subject, place: &str) -> bool {
         "Group" => user.groups.contains(&subject.name),
         "ServiceAccount" => {
             let namespace = if subject.namespace.is_empty() {
-                place
+                binding_namespace
             } else {
                 &subject.namespace
             };

@@ -48,11 +48,11 @@ impl Authorizer {
 }
 
 impl Rbac {
-    pub(crate) fn allows(&self, user: &UserInfo, asked: &AuthorizationAttributes<'_>) -> bool {
+    pub(crate) fn allows(&self, user: &UserInfo, attributes: &AuthorizationAttributes<'_>) -> bool {
         if user.groups.iter().any(|group| group == MASTERS) {
             return true;
         }
-        self.read(|index| index.allows(user, asked))
+        self.read(|index| index.allows(user, attributes))
     }
 
     /// All rules that a user has in a namespace.
@@ -97,18 +97,18 @@ impl Rbac {
 pub(crate) fn decide(
     authorizer: &Authorizer,
     user: &UserInfo,
-    asked: &AuthorizationAttributes<'_>,
+    attributes: &AuthorizationAttributes<'_>,
 ) -> Result<(), String> {
     let node = node_of(user);
     // The node authoriser of Kubernetes also allows this request without a role.
-    if node.is_some() && agents::opens_tunnel(asked) {
+    if node.is_some() && agents::opens_tunnel(attributes) {
         return Ok(());
     }
-    if !authorizer.rbac.allows(user, asked) {
+    if !authorizer.rbac.allows(user, attributes) {
         return Err(String::new());
     }
     match node {
-        Some(name) => agents::permits(&authorizer.objects, name, asked),
+        Some(name) => agents::permits(&authorizer.objects, name, attributes),
         None => Ok(()),
     }
 }
@@ -143,13 +143,13 @@ fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> Status {
     } else {
         format!("{}/{}", info.resource, info.subresource)
     };
-    let place = if info.namespace.is_empty() {
+    let scope = if info.namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {
         format!("in the namespace {:?}", info.namespace)
     };
     let why = format!(
-        "User {who:?} cannot {} resource {resource:?} in API group {:?} {place}{reason}",
+        "User {who:?} cannot {} resource {resource:?} in API group {:?} {scope}{reason}",
         info.verb, info.group
     );
     Status::forbidden(&info.group, &info.resource, &info.name, &why)

@@ -60,14 +60,14 @@ pub(crate) struct Sources(Vec<Source>);
 
 impl Sources {
     pub(crate) fn of(registry: &Registry) -> Self {
-        let found = SOURCES.iter().filter_map(|(plural, binding)| {
+        let sources = SOURCES.iter().filter_map(|(plural, binding)| {
             let resource = registry.any_version(GROUP, plural)?;
             Some(Source {
                 resource,
                 binding: *binding,
             })
         });
-        Self(found.collect())
+        Self(sources.collect())
     }
 }
 

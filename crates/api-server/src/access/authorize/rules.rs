@@ -125,7 +125,7 @@ impl Rule {
 
     /// Whether this rule allows everything that `single` allows. `single` is a rule from [`singles`](Self::singles).
     pub(crate) fn includes(&self, single: &Self) -> bool {
-        let all = |own: &[String], others: &[String]| others.iter().all(|other| has(own, other));
+        let all = |list: &[String], others: &[String]| others.iter().all(|other| has(list, other));
         let names = match single.resource_names.is_empty() {
             true => self.resource_names.is_empty(),
             false => {
@@ -150,39 +150,45 @@ impl Rule {
             && names
     }
 
-    pub(crate) fn covers(&self, asked: &AuthorizationAttributes<'_>) -> bool {
-        if !has(&self.verbs, asked.verb) {
+    pub(crate) fn covers(&self, attributes: &AuthorizationAttributes<'_>) -> bool {
+        if !has(&self.verbs, attributes.verb) {
             return false;
         }
-        match asked.path {
+        match attributes.path {
             Some(path) => self
                 .non_resource_urls
                 .iter()
                 .any(|url| url_covers(url, path)),
             None => {
-                has(&self.api_groups, asked.group)
-                    && self.resources.iter().any(|r| resource_covers(r, asked))
+                has(&self.api_groups, attributes.group)
+                    && self
+                        .resources
+                        .iter()
+                        .any(|r| resource_covers(r, attributes))
                     && (self.resource_names.is_empty()
-                        || self.resource_names.iter().any(|name| name == asked.name))
+                        || self
+                            .resource_names
+                            .iter()
+                            .any(|name| name == attributes.name))
             }
         }
     }
 }
 
-fn has(list: &[String], wanted: &str) -> bool {
-    list.iter().any(|entry| entry == "*" || entry == wanted)
+fn has(list: &[String], text: &str) -> bool {
+    list.iter().any(|entry| entry == "*" || entry == text)
 }
 
-fn resource_covers(rule: &str, asked: &AuthorizationAttributes<'_>) -> bool {
+fn resource_covers(rule: &str, attributes: &AuthorizationAttributes<'_>) -> bool {
     if rule == "*" {
         return true;
     }
     match rule.split_once('/') {
-        None => asked.subresource.is_empty() && rule == asked.resource,
+        None => attributes.subresource.is_empty() && rule == attributes.resource,
         Some((resource, subresource)) => {
-            !asked.subresource.is_empty()
-                && (resource == "*" || resource == asked.resource)
-                && subresource == asked.subresource
+            !attributes.subresource.is_empty()
+                && (resource == "*" || resource == attributes.resource)
+                && subresource == attributes.subresource
         }
     }
 }
@@ -215,7 +221,7 @@ mod tests {
             ("get", "apps", "statefulsets", "", false),
         ];
         for (verb, group, resource, subresource, expected) in cases {
-            let asked = AuthorizationAttributes {
+            let attributes = AuthorizationAttributes {
                 verb,
                 group,
                 resource,
@@ -224,13 +230,13 @@ mod tests {
                 name: "x",
                 ..AuthorizationAttributes::default()
             };
-            assert_eq!(rule.covers(&asked), expected, "{asked:?}");
+            assert_eq!(rule.covers(&attributes), expected, "{attributes:?}");
         }
         let named = Rule {
             resource_names: vec!["x".to_owned()],
             ..rule
         };
-        let mut asked = AuthorizationAttributes {
+        let mut attributes = AuthorizationAttributes {
             verb: "get",
             group: "",
             resource: "pods",
@@ -239,9 +245,9 @@ mod tests {
             name: "x",
             ..AuthorizationAttributes::default()
         };
-        assert!(named.covers(&asked));
-        asked.name = "";
-        assert!(!named.covers(&asked));
+        assert!(named.covers(&attributes));
+        attributes.name = "";
+        assert!(!named.covers(&attributes));
         let urls = Rule {
             verbs: vec!["get".to_owned()],
             non_resource_urls: vec!["/healthz".to_owned(), "/api/*".to_owned()],
@@ -253,8 +259,8 @@ mod tests {
             ("/api/v1", true),
             ("/api", false),
         ] {
-            asked.path = Some(path);
-            assert_eq!(urls.covers(&asked), expected, "{path}");
+            attributes.path = Some(path);
+            assert_eq!(urls.covers(&attributes), expected, "{path}");
         }
     }
 }

@@ -4,8 +4,8 @@
 //! Webhooks and policies do not apply to writes of webhook and policy configurations, so that an administrator can
 //! always correct an error in a configuration. They also do not apply to the server's own writes at its start.
 
-pub(crate) mod answers;
 pub(crate) mod call;
+pub(crate) mod responses;
 mod round;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -40,7 +40,7 @@ impl Registrations {
     ///
     /// *Errors.* 500 if the registrations could not be read.
     fn concern(&self, request: &WriteRequest<'_>) -> Result<bool, Status> {
-        if request.asked || request.resource.info().group == GROUP {
+        if request.is_reviewed || request.resource.info().group == GROUP {
             return Ok(false);
         }
         if let Some(status) = &self.unreadable {
@@ -147,13 +147,13 @@ pub(crate) async fn admit_and_change(
     let changed = object.clone();
     // The webhooks took time; other objects may have changed meanwhile, so the plug-ins read them again.
     let anew = &WriteRequest {
-        known: None,
+        cached: None,
         ..*request
     };
     admit(&admission.plugins, anew, operation, object, old)?;
     let until = if *object == changed { last } else { usize::MAX };
     let again = registrations.steps().take(until);
-    let again = again.filter(MutationStep::asked_again);
+    let again = again.filter(MutationStep::is_reinvoked);
     if round.change(again, object).await?.is_some() {
         request.resource.kind.default(object);
     }
@@ -196,7 +196,7 @@ pub(crate) async fn admit_part(
     request: &WriteRequest<'_>,
     object: &mut Value,
 ) -> Result<(), Status> {
-    ask_all(admission, request, "CREATE", object).await
+    admit_all(admission, request, "CREATE", object).await
 }
 
 /// Runs all admission for a connection to an object (`exec`, `attach`, `portforward`, `proxy`) with its
@@ -217,10 +217,10 @@ pub(crate) async fn connect(
         validation: Validation::Ignore,
     };
     let request = WriteRequest::of(call, resource, nothing);
-    ask_all(admission, &request, "CONNECT", options).await
+    admit_all(admission, &request, "CONNECT", options).await
 }
 
-async fn ask_all(
+async fn admit_all(
     admission: &Admission,
     request: &WriteRequest<'_>,
     operation: &'static str,
@@ -275,7 +275,7 @@ async fn change_all(
     };
     let again = registrations.steps().take(last);
     round
-        .change(again.filter(MutationStep::asked_again), object)
+        .change(again.filter(MutationStep::is_reinvoked), object)
         .await?;
     Ok(true)
 }

@@ -35,8 +35,8 @@ impl OutputFormat {
     /// Reads the `Accept` header and the parameter `includeObject`.
     pub(crate) fn of(call: &Call, resource: &Resource) -> Result<Self, Status> {
         let info = resource.info();
-        let known = || protobuf::is_known(&info.api_version(), info.kind);
-        let form = Representation::of(&call.parts.headers, known)?;
+        let has_protobuf = || protobuf::is_known(&info.api_version(), info.kind);
+        let form = Representation::of(&call.parts.headers, has_protobuf)?;
         Ok(Self {
             form,
             include: Include::parse(&call.query)?,
@@ -47,9 +47,9 @@ impl OutputFormat {
     /// Reads `Accept` and `includeObject` for the events of a watch.
     pub(crate) fn of_stream(call: &Call, resource: &Resource) -> Result<Self, Status> {
         let info = resource.info();
-        let known = || protobuf::is_known(&info.api_version(), info.kind);
+        let has_protobuf = || protobuf::is_known(&info.api_version(), info.kind);
         Ok(Self {
-            form: Representation::of_stream(&call.parts.headers, known)?,
+            form: Representation::of_stream(&call.parts.headers, has_protobuf)?,
             include: Include::parse(&call.query)?,
             managed_fields: wants_managed_fields(&call.parts.headers),
         })
@@ -157,7 +157,7 @@ pub(crate) fn written(
 
 /// Responds with an object that is not stored in this form (a Scale).
 pub(crate) fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Reply, Status> {
-    shown(
+    rendered(
         Representation::of(&call.parts.headers, || is_known(value))?,
         value,
         code,
@@ -167,7 +167,7 @@ pub(crate) fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Repl
 /// Responds with the result of a review or another request without a table form.
 pub(crate) fn outcome(call: &Call, value: &Value) -> Result<Reply, Status> {
     let form = Representation::of_outcome(&call.parts.headers, || is_known(value))?;
-    shown(form, value, StatusCode::CREATED)
+    rendered(form, value, StatusCode::CREATED)
 }
 
 fn is_known(value: &Value) -> bool {
@@ -175,7 +175,7 @@ fn is_known(value: &Value) -> bool {
     protobuf::is_known(text("apiVersion"), text("kind"))
 }
 
-fn shown(form: Representation, value: &Value, code: StatusCode) -> Result<Reply, Status> {
+fn rendered(form: Representation, value: &Value, code: StatusCode) -> Result<Reply, Status> {
     match form {
         Representation::Protobuf => Ok(Reply::bytes(PROTOBUF, encoded(value)?).with_code(code)),
         Representation::Yaml => Ok(Reply::bytes("application/yaml", yaml(value)?).with_code(code)),

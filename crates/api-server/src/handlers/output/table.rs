@@ -22,7 +22,7 @@ pub(crate) enum Include {
 
 impl Include {
     /// The part of the object in the row.
-    pub(super) fn shown(self, object: Value, version: &str) -> Value {
+    pub(super) fn part_of(self, object: Value, version: &str) -> Value {
         match self {
             Self::Nothing => Value::Null,
             Self::Metadata => partial(&object, version),
@@ -121,8 +121,8 @@ fn row(resource: &Resource, object: Value, style: TableStyle, now: Timestamp) ->
     if !conditions.is_empty() {
         row.insert("conditions".to_owned(), Value::Array(conditions));
     }
-    let shown = style.include.shown(object, style.version);
-    row.insert("object".to_owned(), shown);
+    let included = style.include.part_of(object, style.version);
+    row.insert("object".to_owned(), included);
     Value::Object(row)
 }
 

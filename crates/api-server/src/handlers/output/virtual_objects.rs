@@ -75,8 +75,8 @@ pub(crate) async fn virtual_list(
 }
 
 fn form(call: &Call, info: &KindInfo<'_>) -> Result<Representation, Status> {
-    let known = || protobuf::is_known(&info.api_version(), info.kind);
-    Representation::of(&call.parts.headers, known)
+    let has_protobuf = || protobuf::is_known(&info.api_version(), info.kind);
+    Representation::of(&call.parts.headers, has_protobuf)
 }
 
 fn table(
@@ -87,8 +87,8 @@ fn table(
 ) -> Result<Reply, Status> {
     let include = Include::parse(&call.query)?;
     let rows = objects.iter().map(|object| {
-        let shown = include.shown(object.clone(), version);
-        json!({"cells": (columns.cells)(object), "object": shown})
+        let included = include.part_of(object.clone(), version);
+        json!({"cells": (columns.cells)(object), "object": included})
     });
     let table = json!({
         "kind": "Table",

@@ -69,8 +69,8 @@ impl Tunnels {
     pub(super) fn of(&self, node: &str) -> Option<Tunnel> {
         let table = self.table();
         let mut open = table.get(node)?.iter().rev();
-        let found = open.find(|one| one.tunnel.is_open())?;
-        Some(found.tunnel.clone())
+        let newest = open.find(|one| one.tunnel.is_open())?;
+        Some(newest.tunnel.clone())
     }
 
     /// Waits until a node has an open tunnel.
@@ -129,13 +129,15 @@ pub(crate) fn accept(
         let text = "only a node opens a tunnel, with its client certificate";
         return Err(Status::new(StatusReason::Forbidden, text));
     };
-    let asked = call.parts.headers.get(UPGRADE);
-    if asked.is_none_or(|asked| asked != PROTOCOL) || call.parts.version != Version::HTTP_11 {
+    let requested_upgrade = call.parts.headers.get(UPGRADE);
+    if requested_upgrade.is_none_or(|value| value != PROTOCOL)
+        || call.parts.version != Version::HTTP_11
+    {
         let text = format!("the path needs HTTP/1.1 with an upgrade to {PROTOCOL:?}");
         return Err(Status::bad_request(text));
     }
-    let found = reading(objects, |reads| Ok(reads.get("", "nodes", "", &node)))?;
-    if found.is_none() {
+    let existing = reading(objects, |reads| Ok(reads.get("", "nodes", "", &node)))?;
+    if existing.is_none() {
         let text = format!("nodes {node:?} not found");
         return Err(Status::new(StatusReason::NotFound, text));
     }
@@ -209,8 +211,8 @@ mod tests {
         let (of_another, _end) = tunnel().await;
         let _entry = tunnels.enter("m", of_another);
         assert!(futures::poll!(awaited.as_mut()).is_pending());
-        let (its_own, _other_end) = tunnel().await;
-        let _own_entry = tunnels.enter("n", its_own);
+        let (first_tunnel, _other_end) = tunnel().await;
+        let _entry = tunnels.enter("n", first_tunnel);
         assert!(futures::poll!(awaited).is_ready());
     }
 }

@@ -35,7 +35,7 @@ use crate::objects::storage::Objects;
 /// Responds to a get or a list.
 ///
 /// *Errors.* 404 for an object that does not exist or has no metrics.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     (objects, nodes): (&Objects, &dyn NodeConnector),
     info: &KindInfo<'_>,
     verb: Verb,
@@ -48,16 +48,16 @@ pub(crate) async fn answer(
         .registry
         .find("", "v1", info.plural);
     let resource = resource.ok_or_else(unknown_path)?;
-    let asked = if is_list {
+    let requested = if is_list {
         selected(objects, &resource, &call).await?
     } else {
         vec![named(objects, &resource, &call).await?]
     };
-    let found = measured(nodes, info, &asked).await;
+    let metrics = measured(nodes, info, &requested).await;
     if is_list {
-        return output::virtual_list(&call, info, found, &node_summary::COLUMNS).await;
+        return output::virtual_list(&call, info, metrics, &node_summary::COLUMNS).await;
     }
-    match found.first() {
+    match metrics.first() {
         Some(one) => output::virtual_object(&call, info, one, &node_summary::COLUMNS),
         None => Err(Status::not_found(
             METRICS,
@@ -126,14 +126,14 @@ async fn measured(
     };
     let mut nodes: BTreeSet<String> = objects.iter().map(node_of).collect();
     nodes.remove("");
-    let asked = nodes.into_iter().map(|node| async move {
+    let requests = nodes.into_iter().map(|node| async move {
         let summary = summary(connector, &node).await;
         (node, summary)
     });
-    let answers = futures::stream::iter(asked).buffer_unordered(NODE_SUMMARIES_AT_ONCE);
-    let summaries: BTreeMap<String, Summary> = answers
-        .filter_map(|(node, answer)| async {
-            match answer {
+    let responses = futures::stream::iter(requests).buffer_unordered(NODE_SUMMARIES_AT_ONCE);
+    let summaries: BTreeMap<String, Summary> = responses
+        .filter_map(|(node, response)| async {
+            match response {
                 Ok(summary) => Some((node, summary)),
                 Err(error) => {
                     tracing::debug!(node, error, "no metrics of the node");
@@ -158,10 +158,10 @@ async fn summary(connector: &dyn NodeConnector, node: &str) -> Result<Summary, S
     let service = connector.connect(node).ok_or("it cannot be reached")?;
     let mut request = Request::new(empty_body());
     *request.uri_mut() = http::Uri::from_static("/stats/summary");
-    let answer: BoxFuture<'static, Result<Response<BoxBody>, BoxError>> =
+    let pending: BoxFuture<'static, Result<Response<BoxBody>, BoxError>> =
         Box::pin(service.oneshot(request));
     let read = async {
-        let response = answer.await.map_err(|error| error.to_string())?;
+        let response = pending.await.map_err(|error| error.to_string())?;
         if response.status() != StatusCode::OK {
             return Err(format!("it answers {}", response.status()));
         }

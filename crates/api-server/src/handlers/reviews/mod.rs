@@ -15,7 +15,7 @@ use crate::http::decode;
 use crate::http::reply::Reply;
 
 /// Responds to a review such as SubjectAccessReview or TokenReview with the status set.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     access: &Access,
     info: &KindInfo<'_>,
     call: Call,

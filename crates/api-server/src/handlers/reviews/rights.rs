@@ -67,7 +67,7 @@ fn decide(
     }
     let text = |field: &str| resource[field].as_str().unwrap_or_default();
     let fields = fields(&resource["fieldSelector"]);
-    let asked = if resource.is_object() {
+    let attributes = if resource.is_object() {
         AuthorizationAttributes {
             verb: text("verb"),
             group: text("group"),
@@ -85,7 +85,7 @@ fn decide(
             ..AuthorizationAttributes::default()
         }
     };
-    Ok(match authorize::decide(authorizer, user, &asked) {
+    Ok(match authorize::decide(authorizer, user, &attributes) {
         Ok(()) => json!({"allowed": true}),
         Err(reason) if reason.is_empty() => json!({"allowed": false}),
         Err(reason) => json!({"allowed": false, "reason": reason}),

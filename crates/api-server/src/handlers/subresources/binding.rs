@@ -32,7 +32,7 @@ const fn field(name: &'static str) -> FieldRead {
 }
 
 /// Responds to a POST of a Binding.
-pub(super) async fn answer(
+pub(super) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
@@ -82,10 +82,10 @@ fn check(binding: &Value, name: &str) -> Result<(), Status> {
     {
         errors.push(FieldError::required(&target.child("name"), ""));
     }
-    let given = metadata::text(binding, "name");
-    if !given.is_empty() && given != name {
+    let target_name = metadata::text(binding, "name");
+    if !target_name.is_empty() && target_name != name {
         return Err(Status::bad_request(format!(
-            "the name of the object ({given}) does not match the name on the URL ({name})"
+            "the name of the object ({target_name}) does not match the name on the URL ({name})"
         )));
     }
     if errors.is_empty() {
@@ -106,11 +106,11 @@ fn assigned(
     let refused =
         |why: String| Status::conflict(info.group, &format!("{}/binding", info.plural), name, &why);
     for field in ["uid", "resourceVersion"] {
-        let (wanted, found) = (metadata::text(binding, field), metadata::text(old, field));
-        if !wanted.is_empty() && wanted != found {
+        let (requested, existing) = (metadata::text(binding, field), metadata::text(old, field));
+        if !requested.is_empty() && requested != existing {
             return Err(refused(format!(
-                "Precondition failed: {field} in precondition: {wanted}, {field} in object meta: \
-                 {found}"
+                "Precondition failed: {field} in precondition: {requested}, {field} in object meta: \
+                 {existing}"
             )));
         }
     }

@@ -29,7 +29,7 @@ const GROUP: &str = "policy";
 const BUDGETS: &str = "poddisruptionbudgets";
 
 /// Responds to a POST of an Eviction.
-pub(super) async fn answer(
+pub(super) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
@@ -46,7 +46,7 @@ pub(super) async fn answer(
     let (options, _) = options(&eviction, name)?;
     let request = WriteRequest {
         subresource: "",
-        asked: true,
+        is_reviewed: true,
         ..request
     };
     evict(writer, &request, options).await?;
@@ -54,8 +54,8 @@ pub(super) async fn answer(
 }
 
 fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status> {
-    let given = metadata::text(eviction, "name");
-    if !given.is_empty() && given != name {
+    let requested_name = metadata::text(eviction, "name");
+    if !requested_name.is_empty() && requested_name != name {
         let text = "name in URL does not match name in Eviction object";
         return Err(Status::bad_request(text));
     }
@@ -85,16 +85,16 @@ async fn evict(
                 // The budget does not count the pod, as long as the pod is unchanged.
                 guard = Some(metadata::text(&pod, "resourceVersion").to_owned());
             } else {
-                take_disruption(writer, request, &budget).await?;
+                record_disruption(writer, request, &budget).await?;
             }
         }
-        let asked = options.preconditions.clone();
+        let requested = options.preconditions.clone();
         if let Some(version) = guard.clone() {
             let preconditions = options.preconditions.get_or_insert_default();
             preconditions.resource_version.get_or_insert(version);
         }
         let done = remove(writer, request, &options).await;
-        options.preconditions = asked;
+        options.preconditions = requested;
         match done {
             Err(status) if status.reason == StatusReason::Conflict && guard.is_some() => {
                 work::let_others_go_first().await;
@@ -117,7 +117,7 @@ async fn remove(
         let version = options
             .preconditions
             .as_ref()
-            .and_then(|wanted| wanted.resource_version.clone());
+            .and_then(|preconditions| preconditions.resource_version.clone());
         let mut mark = |pod: &Value| {
             let mut marked = marked(pod, Timestamp::now());
             if let Some(version) = &version {
@@ -207,14 +207,14 @@ fn is_broken(pod: &Value, budget: &Value) -> bool {
 }
 
 /// Decrements the allowed disruptions of the budget.
-async fn take_disruption(
+async fn record_disruption(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
     budget: &Value,
 ) -> Result<(), Status> {
     let resource = writer.objects.catalog.any_version(GROUP, BUDGETS);
     let resource = resource.ok_or_else(|| Status::internal("disruption budgets are not served"))?;
-    let mut change = |budget: &Value| taken(budget, request.name, Timestamp::now());
+    let mut change = |budget: &Value| with_disruption(budget, request.name, Timestamp::now());
     let request = WriteRequest {
         resource: &resource,
         name: metadata::text(budget, "name"),
@@ -231,7 +231,7 @@ async fn take_disruption(
 /// The budget with one allowed disruption less, and with the pod in `disruptedPods`.
 ///
 /// *Errors.* 429 with upstream's cause if no disruption is allowed.
-fn taken(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
+fn with_disruption(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
     let name = metadata::text(budget, "name");
     let number = |field: &str| budget["status"][field].as_i64().unwrap_or(0);
     let generation = budget["metadata"]["generation"].as_i64().unwrap_or(0);
@@ -297,10 +297,10 @@ mod tests {
     fn a_disruption_is_taken_once() {
         // kubectl.md 6.3
         let now = Timestamp::UNIX_EPOCH;
-        let one = taken(&budget(1, 2), "p", now).unwrap();
+        let one = with_disruption(&budget(1, 2), "p", now).unwrap();
         assert_eq!(one["status"]["disruptionsAllowed"], 0);
         assert_eq!(one["status"]["disruptedPods"]["p"], "1970-01-01T00:00:00Z");
-        let none = taken(&one, "q", now).unwrap_err();
+        let none = with_disruption(&one, "q", now).unwrap_err();
         assert_eq!(
             (none.code, none.reason),
             (429, StatusReason::TooManyRequests)
@@ -311,9 +311,12 @@ mod tests {
             details.causes[0].message,
             "The disruption budget b needs 2 healthy pods and has 2 currently"
         );
-        let stale = taken(&budget(1, 1), "p", now).unwrap_err();
+        let stale = with_disruption(&budget(1, 1), "p", now).unwrap_err();
         assert_eq!(stale.details.unwrap().retry_after_seconds, 10);
-        assert_eq!(taken(&budget(-1, 2), "p", now).unwrap_err().code, 403);
+        assert_eq!(
+            with_disruption(&budget(-1, 2), "p", now).unwrap_err().code,
+            403
+        );
     }
 
     #[test]

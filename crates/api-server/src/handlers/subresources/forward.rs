@@ -21,7 +21,7 @@ use crate::http::reply::Reply;
 use crate::objects::storage;
 
 /// Responds with the node's response.
-pub(super) async fn answer(
+pub(super) async fn respond(
     writer: Writer<'_>,
     nodes: &dyn NodeConnector,
     resource: &Resource,
@@ -133,7 +133,7 @@ fn options(query: &Query) -> Result<Value, Status> {
 /// The requested container; without a request, the only container of the pod.
 ///
 /// *Errors.* 400 with upstream's texts.
-fn container(pod: &Value, asked: Option<&str>) -> Result<String, Status> {
+fn container(pod: &Value, requested: Option<&str>) -> Result<String, Status> {
     let names = |field: &str| -> Vec<&str> {
         let list = pod["spec"][field].as_array();
         list.into_iter()
@@ -144,14 +144,14 @@ fn container(pod: &Value, asked: Option<&str>) -> Result<String, Status> {
     let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default();
     let (main, init) = (names("containers"), names("initContainers"));
     let ephemeral = names("ephemeralContainers");
-    if let Some(asked) = asked {
+    if let Some(requested) = requested {
         return if [&main, &init, &ephemeral]
             .iter()
-            .any(|list| list.contains(&asked))
+            .any(|list| list.contains(&requested))
         {
-            Ok(asked.to_owned())
+            Ok(requested.to_owned())
         } else {
-            let text = format!("container {asked} is not valid for pod {pod_name}");
+            let text = format!("container {requested} is not valid for pod {pod_name}");
             Err(Status::bad_request(text))
         };
     }

@@ -25,7 +25,7 @@ use crate::objects::storage;
 use crate::objects::storage::Objects;
 
 /// Responds with the backend's response.
-pub(super) async fn answer(
+pub(super) async fn respond(
     writer: Writer<'_>,
     nodes: &dyn NodeConnector,
     resource: &Resource,
@@ -33,14 +33,14 @@ pub(super) async fn answer(
     body: BoxBody,
 ) -> Result<ApiResponse, Status> {
     let path = call.info.rest.clone();
-    let asked = decode(&path, false);
-    let mut options = match asked.as_str() {
+    let target_path = decode(&path, false);
+    let mut options = match target_path.as_str() {
         "" => json!({}),
         path => json!({"path": path}),
     };
     dynamic_admission::connect(writer.admission, resource, &call, &mut options).await?;
     let path = match options["path"].as_str().unwrap_or_default() {
-        same if same == asked => path,
+        same if same == target_path => path,
         other => other.split('/').map(encode).collect::<Vec<_>>().join("/"),
     };
     pass_on((writer, nodes), resource, &path, call, body).await
@@ -142,7 +142,7 @@ struct Target {
 }
 
 /// The name and the port in the last segment of a path.
-pub(crate) fn place(text: &str) -> Option<(String, String)> {
+pub(crate) fn name_and_port(text: &str) -> Option<(String, String)> {
     let target = Target::parse(text).ok()?;
     Some((target.name, target.port))
 }

@@ -42,7 +42,7 @@ const SCALE: KindInfo<'static> = KindInfo {
 };
 
 /// Responds to a request for the scale of an object.
-pub(super) async fn answer(
+pub(super) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     verb: Verb,
@@ -88,9 +88,9 @@ async fn write(
         let mut object = old.clone();
         set_scale(resource, &mut object, &scale, &call.info.name)?;
         for field in ["resourceVersion", "uid"] {
-            let given = metadata::text(&scale, field);
-            if !given.is_empty() {
-                metadata::of(&mut object).insert(field.to_owned(), given.into());
+            let value = metadata::text(&scale, field);
+            if !value.is_empty() {
+                metadata::of(&mut object).insert(field.to_owned(), value.into());
             }
         }
         Ok(object)
@@ -117,7 +117,7 @@ async fn apply(
     };
     let force = call.query.flag("force");
     let scale = &config.value;
-    let wanted = configuration_of(resource, scale);
+    let configuration = configuration_of(resource, scale);
     let mut merge = |old: &Value| {
         // This call only reports the errors of the Scale itself.
         set_scale(resource, &mut old.clone(), scale, &call.info.name)?;
@@ -125,7 +125,7 @@ async fn apply(
             &writer.objects.catalog,
             &request,
             ObjectPart::Whole,
-            &wanted,
+            &configuration,
             Some(old),
             force,
         )
@@ -138,11 +138,11 @@ async fn apply(
 /// The fields of a Scale as an apply configuration of the scaled object: the identity and the replica count.
 fn configuration_of(resource: &Resource, scale: &Value) -> Value {
     let pick = |part: &str, fields: &[&str]| -> Map<String, Value> {
-        let found = fields.iter().filter_map(|field| {
+        let entries = fields.iter().filter_map(|field| {
             let value = scale[part].get(*field)?;
             Some(((*field).to_owned(), value.clone()))
         });
-        found.collect()
+        entries.collect()
     };
     let info = resource.info();
     json!({

@@ -78,7 +78,7 @@ impl Configuration {
 }
 
 /// Responds to a PATCH that is a server-side apply.
-pub(super) async fn answer(
+pub(super) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,

@@ -15,7 +15,7 @@ use crate::http::reply::Reply;
 use crate::objects::write_request::{Validation, WriteOptions, WriteRequest};
 
 /// Responds to a DELETE of a collection with the list of deleted objects.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,

@@ -133,13 +133,13 @@ impl DeleteOptions {
     /// version of the list.)
     fn add_preconditions(&mut self, query: &Query) {
         for name in ["uid", "resourceVersion"] {
-            if let Some(wanted) = query.get(name) {
+            if let Some(value) = query.get(name) {
                 let all = self.preconditions.get_or_insert_default();
                 let one = match name {
                     "uid" => &mut all.uid,
                     _ => &mut all.resource_version,
                 };
-                one.get_or_insert(wanted.to_owned());
+                one.get_or_insert(value.to_owned());
             }
         }
     }
@@ -188,8 +188,8 @@ impl DeleteOptions {
             ("gracePeriodSeconds", self.grace_period_seconds.is_some()),
             ("preconditions", self.preconditions.is_some()),
         ];
-        let given = others.into_iter().filter(|(_, given)| *given);
-        let errors = given.map(|(name, _)| {
+        let present = others.into_iter().filter(|(_, is_set)| *is_set);
+        let errors = present.map(|(name, _)| {
             let why = format!("cannot be set together with .{name}");
             FieldError::invalid(&field, true, why)
         });
@@ -227,7 +227,7 @@ impl DeleteOptions {
             return Ok(());
         };
         let name = metadata::text(object, "name");
-        for (wanted, label, field) in [
+        for (expected, label, field) in [
             (&preconditions.uid, "UID", "uid"),
             (
                 &preconditions.resource_version,
@@ -235,13 +235,13 @@ impl DeleteOptions {
                 "resourceVersion",
             ),
         ] {
-            let found = metadata::text(object, field);
-            if let Some(wanted) = wanted
-                && wanted != found
+            let actual = metadata::text(object, field);
+            if let Some(expected) = expected
+                && expected != actual
             {
                 let why = format!(
-                    "Precondition failed: {label} in precondition: {wanted}, \
-                     {label} in object meta: {found}"
+                    "Precondition failed: {label} in precondition: {expected}, \
+                     {label} in object meta: {actual}"
                 );
                 return Err(resource.conflict(name, &why));
             }
@@ -251,7 +251,7 @@ impl DeleteOptions {
 }
 
 /// Responds to a DELETE of one object.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
@@ -269,13 +269,13 @@ pub(crate) async fn answer(
     let request = WriteRequest::of(call, resource, write);
     options.warn(&request);
     let deleted = delete(writer, &request, &options).await?;
-    if deleted.gone && !RETURNED.contains(&(resource.info().group, resource.info().plural)) {
+    if deleted.is_deleted && !RETURNED.contains(&(resource.info().group, resource.info().plural)) {
         // The object is deleted already, so an unreadable UID must not make the response an error.
         let uid = json_text::find_string(&deleted.stored.value, &["metadata", "uid"]);
         let status = success(resource, request.name, uid.unwrap_or_default().as_deref());
         return output::value(call, &status, StatusCode::OK);
     }
-    let code = if deleted.gone {
+    let code = if deleted.is_deleted {
         StatusCode::OK
     } else {
         options.code_of_pending()
@@ -301,9 +301,9 @@ async fn delete_unreadable(
             validation: Validation::Ignore,
         },
     );
-    let place = (request.namespace, request.name);
+    let key = (request.namespace, request.name);
     let objects = writer.objects;
-    objects.remove_unreadable(resource, place, dry_run).await?;
+    objects.remove_unreadable(resource, key, dry_run).await?;
     let status = success(resource, request.name, None);
     output::value(call, &status, StatusCode::OK)
 }
@@ -349,13 +349,19 @@ pub(crate) async fn delete(
             dynamic_admission::validate(writer.admission, request, operation, nothing, old).await?;
         }
         let mark = Mark::of(resource, &object, options, Timestamp::now());
-        let gone = mark.lets_go(resource, &object);
-        if request.dry_run || (!gone && mark.is_empty()) {
-            return Ok(CompletedWrite { stored, gone });
+        let is_removed = mark.lets_go(resource, &object);
+        if request.dry_run || (!is_removed && mark.is_empty()) {
+            return Ok(CompletedWrite {
+                stored,
+                is_deleted: is_removed,
+            });
         }
-        let done = if gone {
+        let done = if is_removed {
             let revision = remove(writer.objects, resource, (&stored, &object, &parts)).await?;
-            revision.map(|_| CompletedWrite { stored, gone: true })
+            revision.map(|_| CompletedWrite {
+                stored,
+                is_deleted: true,
+            })
         } else {
             mark.apply(resource, &mut object);
             let objects = writer.objects;
@@ -364,7 +370,7 @@ pub(crate) async fn delete(
                 .await?;
             stored.map(|stored| CompletedWrite {
                 stored,
-                gone: false,
+                is_deleted: false,
             })
         };
         if let Some(written) = done {
@@ -388,20 +394,20 @@ impl Mark {
         let finalizers = dependents(resource, object, options);
         let finalizers = finalizers.filter(|list| *list != metadata::finalizers(object));
         let kind = resource.kind.deletion();
-        let asked = kind.grace_seconds(object, options.grace_period_seconds);
-        let asked = asked.max(0);
+        let requested_seconds = kind.grace_seconds(object, options.grace_period_seconds);
+        let requested_seconds = requested_seconds.max(0);
         let end = |from: Timestamp, seconds: i64| {
             from.saturating_add(SignedDuration::from_secs(seconds))
                 .unwrap_or(from)
         };
         let before = metadata::grace_seconds(object);
         let grace = if !metadata::is_deleting(object) {
-            Some((end(now, asked), asked))
-        } else if asked < before {
+            Some((end(now, requested_seconds), requested_seconds))
+        } else if requested_seconds < before {
             // A repeated deletion may only shorten the grace period.
             let since: Option<Timestamp> = metadata::text(object, "deletionTimestamp").parse().ok();
             let start = since.map_or(now, |until| end(until, -before));
-            Some((end(start, asked), asked))
+            Some((end(start, requested_seconds), requested_seconds))
         } else {
             None
         };
@@ -457,7 +463,7 @@ fn dependents(resource: &Resource, object: &Value, options: &DeleteOptions) -> O
         (None, None) if resource.kind.deletion().orphans_by_default() && !is_marked() => "Orphan",
         (None, None) => return None,
     };
-    let wanted = match policy {
+    let finalizer = match policy {
         "Orphan" => Some(ORPHAN),
         "Foreground" => Some(FOREGROUND),
         _ => None,
@@ -466,5 +472,5 @@ fn dependents(resource: &Resource, object: &Value, options: &DeleteOptions) -> O
         .iter()
         .copied()
         .filter(|name| ![ORPHAN, FOREGROUND].contains(name));
-    Some(others.chain(wanted).map(str::to_owned).collect())
+    Some(others.chain(finalizer).map(str::to_owned).collect())
 }

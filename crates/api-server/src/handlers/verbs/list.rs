@@ -20,7 +20,7 @@ use crate::objects::storage;
 use crate::objects::storage::Objects;
 
 /// Responds to a GET of a collection.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     objects: &Objects,
     resource: &Resource,
     call: &Call,
@@ -125,8 +125,8 @@ impl Token {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok();
         let token: Option<Self> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let good = |token: &Self| {
-            let known = token.v == TOKEN_VERSION && !token.start.is_empty();
-            known && (token.rv == NEWEST || token.rv > 0)
+            let is_valid = token.v == TOKEN_VERSION && !token.start.is_empty();
+            is_valid && (token.rv == NEWEST || token.rv > 0)
         };
         let token = token.filter(good);
         token.ok_or_else(|| Status::bad_request("continue key is not valid"))
@@ -234,9 +234,9 @@ pub(crate) async fn read(
     }
     let mut items: Vec<KeyValue> = Vec::new();
     let mut revision = page.revision;
-    let wanted = page.limit.unwrap_or(usize::MAX);
+    let page_size = page.limit.unwrap_or(usize::MAX);
     loop {
-        let left = wanted - items.len();
+        let left = page_size - items.len();
         // Each read also counts the rest of the collection, so a filtered page reads several objects at once.
         let limit = page.limit.map(|_| match selection.is_everything() {
             true => left,
@@ -256,12 +256,12 @@ pub(crate) async fn read(
         revision = Some(read.revision);
         work::expect(read.items.iter().map(|item| item.value.len()).sum()).await;
         let count = read.count;
-        let (mut seen, mut last) = (0, None);
+        let (mut visited, mut last) = (0, None);
         for item in read.items {
-            if items.len() >= wanted {
+            if items.len() >= page_size {
                 break;
             }
-            seen += 1;
+            visited += 1;
             last = Some(item.key.to_vec());
             let item = storage::readable(resource, &item);
             if selection.is_everything() || selection.matches(resource, &item)? {
@@ -273,15 +273,15 @@ pub(crate) async fn read(
             next: None,
             remaining: None,
         };
-        let Some(last) = last.filter(|_| count > seen) else {
+        let Some(last) = last.filter(|_| count > visited) else {
             return Ok((items, meta));
         };
         start = [last.as_slice(), b"\0"].concat();
-        if items.len() >= wanted {
+        if items.len() >= page_size {
             let rest = String::from_utf8_lossy(&start[base.len()..]).into_owned();
             let rv = i64::try_from(read.revision.0).unwrap_or(NEWEST);
             meta.next = Some(Token::new(rv, rest).text()?);
-            meta.remaining = selection.is_everything().then_some(count - seen);
+            meta.remaining = selection.is_everything().then_some(count - visited);
             return Ok((items, meta));
         }
     }

@@ -99,9 +99,11 @@ impl<'b> Patch<'b> {
             Form::Strategic => {
                 // kube-apiserver has these error texts for built-in kinds only.
                 let published = std::ptr::eq(schema, Schema::published());
-                let known = schema.lookup(info.group, info.version, info.kind);
-                match known.filter(|_| published) {
-                    Some(known) => strategic_merge_patch(old.clone(), self.take()?, known),
+                let object_type = schema.lookup(info.group, info.version, info.kind);
+                match object_type.filter(|_| published) {
+                    Some(object_type) => {
+                        strategic_merge_patch(old.clone(), self.take()?, object_type)
+                    }
                     None => return Err(unsupported(STRATEGIC, &[JSON_PATCH, MERGE_PATCH])),
                 }
             }
@@ -112,10 +114,10 @@ impl<'b> Patch<'b> {
     /// The fields that the patch reads and edits. A patch of the status may contain fields of other parts of the
     /// object, too.
     fn extent(&self, part: ObjectPart) -> EditedFields {
-        let names = |own: &[&str]| {
+        let names = |allowed: &[&str]| {
             let map = self.value.as_ref().and_then(Value::as_object);
             let mut names = map.into_iter().flat_map(|map| map.keys());
-            names.all(|name| own.contains(&name.as_str()))
+            names.all(|name| allowed.contains(&name.as_str()))
         };
         match (self.form, part) {
             (Form::Json, ObjectPart::Whole) if self.is_for_metadata() => EditedFields::Metadata,
@@ -169,11 +171,11 @@ impl<'b> Patch<'b> {
         if validation == Validation::Ignore {
             return Ok(Vec::new());
         }
-        let found = complaints(resource, patched, &self.duplicates);
-        if validation == Validation::Warn || found.is_empty() {
-            return Ok(found);
+        let problems = complaints(resource, patched, &self.duplicates);
+        if validation == Validation::Warn || problems.is_empty() {
+            return Ok(problems);
         }
-        let detail = format!("strict decoding error: {}", found.join(", "));
+        let detail = format!("strict decoding error: {}", problems.join(", "));
         let error = FieldError::invalid(&FieldPath::root("patch"), self.text(), detail);
         Err(Status::invalid("", "", "", &[error]))
     }
@@ -185,7 +187,7 @@ pub(crate) fn is_apply(call: &Call) -> bool {
 }
 
 /// Responds to a PATCH request, server-side apply included.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
@@ -193,7 +195,7 @@ pub(crate) async fn answer(
     part: ObjectPart,
 ) -> Result<Reply, Status> {
     if is_apply(call) {
-        return apply::answer(writer, resource, call, bytes, part).await;
+        return apply::respond(writer, resource, call, bytes, part).await;
     }
     let options = WriteOptions::parse_patch(&call.query, false)?;
     let mut patch = Patch::parse(call, bytes)?;
@@ -201,8 +203,8 @@ pub(crate) async fn answer(
     let extent = patch.extent(part);
     let mut change = |old: &Value| {
         let patched = patch.apply(schema, &info, old)?;
-        let found = patch.check(resource, &patched, options.validation)?;
-        call.warnings.add(found);
+        let warnings = patch.check(resource, &patched, options.validation)?;
+        call.warnings.add(warnings);
         let accepted = accept(resource, patched.into(), Validation::Ignore);
         let (object, _) = accepted.map_err(|status| patch.unfit(status))?;
         writer.check_escalation(call, resource, &object, Some(old))?;

@@ -38,7 +38,7 @@ pub(crate) const MODIFIED: &str = "the object has been modified; please apply yo
 pub(crate) type ObjectEdit<'c> = dyn FnMut(&Value) -> Result<Value, Status> + Send + 'c;
 
 /// Responds to a PUT request.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
@@ -48,8 +48,8 @@ pub(crate) async fn answer(
     let sent = || decode::body(&call.parts.headers, bytes, resource.info().kind);
     let decoded = sent()?;
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
-    let (object, found) = accept(resource, decoded, options.validation)?;
-    call.warnings.add(found);
+    let (object, warnings) = accept(resource, decoded, options.validation)?;
+    call.warnings.add(warnings);
     // The names are compared before the object is read: otherwise a 404 could concern the other name.
     metadata::must_name(&object, &call.info.name)?;
     let check =
@@ -140,7 +140,7 @@ pub(crate) async fn update(
         if metadata::same(&draft.object, &old) && draft.managers.same(&managers)? {
             return Ok(CompletedWrite {
                 stored,
-                gone: false,
+                is_deleted: false,
             });
         }
         let parts = match part {
@@ -163,7 +163,7 @@ struct Draft {
     allocated: Vec<Allocation>,
     released: Vec<Allocation>,
     /// The allocations that the user requested.
-    asked: Vec<Allocation>,
+    requested: Vec<Allocation>,
 }
 
 async fn prepare(
@@ -224,7 +224,7 @@ async fn prepare(
         )?;
     }
     default(&mut object);
-    let asked = kind.allocating().allocations(&object);
+    let requested = kind.allocating().allocations(&object);
     if kind.validates_long() {
         work::expect(usize::MAX).await;
     }
@@ -268,22 +268,22 @@ async fn prepare(
     }
     let before = kind.allocating().allocations(old);
     let after = kind.allocating().allocations(&object);
-    let held =
+    let contains =
         |list: &[Allocation], one: &Allocation| list.iter().any(|other| other.key == one.key);
     Ok(Draft {
         allocated: after
             .iter()
-            .filter(|one| !held(&before, one))
+            .filter(|one| !contains(&before, one))
             .cloned()
             .collect(),
         released: before
             .iter()
-            .filter(|one| !held(&after, one))
+            .filter(|one| !contains(&after, one))
             .cloned()
             .collect(),
         object,
         managers,
-        asked,
+        requested,
     })
 }
 
@@ -300,7 +300,7 @@ async fn write(
         managers,
         allocated,
         released,
-        asked,
+        requested,
     } = draft;
     let write = ObjectWrite {
         subresource: request.subresource,
@@ -323,8 +323,8 @@ async fn write(
         if let Some(managed) = managers.apart() {
             managed.restore(&mut object)?;
         }
-        let gone = remove(writer.objects, resource, (stored, old, parts)).await?;
-        return Ok(gone.map(|revision| {
+        let removed = remove(writer.objects, resource, (stored, old, parts)).await?;
+        return Ok(removed.map(|revision| {
             let value = storage::encode_at(&resource.info(), &object, revision);
             let stored = KeyValue {
                 value,
@@ -332,18 +332,22 @@ async fn write(
                 omittable: Omittable::UNKNOWN,
                 ..stored.clone()
             };
-            CompletedWrite { stored, gone: true }
+            CompletedWrite {
+                stored,
+                is_deleted: true,
+            }
         }));
     }
     match write.store(writer.objects).await? {
         WriteResult::Stored(stored) => Ok(Some(CompletedWrite {
             stored,
-            gone: false,
+            is_deleted: false,
         })),
         WriteResult::Refused {
-            taken: Some(taken), ..
-        } if asked.iter().any(|one| one.key == taken.key) => {
-            Err(resource.invalid(request.name, &[refused(&object, &taken)]))
+            conflict: Some(allocation),
+            ..
+        } if requested.iter().any(|one| one.key == allocation.key) => {
+            Err(resource.invalid(request.name, &[refused(&object, &allocation)]))
         }
         WriteResult::Refused { .. } => Ok(None),
     }

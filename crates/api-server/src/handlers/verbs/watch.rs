@@ -53,7 +53,7 @@ enum Beginning {
 }
 
 /// Responds to a watch with a stream of events.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     objects: &Arc<Objects>,
     metrics: &Arc<Metrics>,
     resource: &Arc<Resource>,
@@ -63,12 +63,12 @@ pub(crate) async fn answer(
     let view = OutputFormat::of_stream(call, resource)?;
     let newest = objects.store.current_revision();
     let beginning = beginning(&call.query, newest)?;
-    let asked = call
+    let requested = call
         .query
         .number("timeoutSeconds")?
-        .and_then(|asked| u64::try_from(asked).ok());
-    let seconds = match asked.filter(|asked| *asked > 0) {
-        Some(asked) => asked.min(WATCH_TIMEOUT_MAX_SECS),
+        .and_then(|value| u64::try_from(value).ok());
+    let seconds = match requested.filter(|value| *value > 0) {
+        Some(value) => value.min(WATCH_TIMEOUT_MAX_SECS),
         None => rand::rng().random_range(WATCH_TIMEOUT_MIN_SECS..2 * WATCH_TIMEOUT_MIN_SECS),
     };
     let now = Instant::now();
@@ -86,8 +86,8 @@ pub(crate) async fn answer(
         exact: end.is_none().then(|| start.clone()),
         bookmarks: call.query.flag("allowWatchBookmarks"),
         headings: true,
-        seen: newest,
-        told: newest,
+        processed: newest,
+        reported: newest,
         ready: VecDeque::new(),
         changes: None,
         closing: connection.map(|connection| connection.close_at(deadline + grace)),
@@ -188,8 +188,8 @@ struct Watcher {
     /// Whether the next table must contain its column definitions.
     headings: bool,
     /// The revision up to which all changes were processed, and the revision that was sent to the client.
-    seen: Revision,
-    told: Revision,
+    processed: Revision,
+    reported: Revision,
     ready: VecDeque<Ready>,
     changes: Option<WatchStream>,
     /// The client's connection; `None` for callers in this process.
@@ -228,7 +228,7 @@ impl Watcher {
                     ..Range::default()
                 };
                 let read = self.objects.read_range(range).await?;
-                self.seen = read.revision;
+                self.processed = read.revision;
                 work::announce(read.items.len() * UNREAD_ITEM_BYTES)?;
                 work::expect(read.items.iter().map(|item| item.value.len()).sum()).await;
                 for item in &read.items {
@@ -243,8 +243,8 @@ impl Watcher {
                 read.revision
             }
         };
-        self.seen = after;
-        self.told = after;
+        self.processed = after;
+        self.reported = after;
         match self
             .objects
             .store
@@ -269,7 +269,7 @@ impl Watcher {
                 return Some(self.batch());
             }
             if self.ended {
-                self.taken().await;
+                self.wait_until_received().await;
                 return None;
             }
             let changes = self.changes.as_mut()?;
@@ -285,14 +285,14 @@ impl Watcher {
                 () = stopped => return None,
                 change = changes.next() => {
                     self.take(change);
-                    self.take_waiting();
+                    self.accept_waiting();
                 }
                 () = &mut self.alarm => {
                     let now = Instant::now();
                     self.ended = now >= self.deadline;
                     let next = self.deadline.min(now + BOOKMARK_INTERVAL);
                     self.alarm.as_mut().reset(next);
-                    self.tell();
+                    self.queue_bookmark();
                 }
             }
         }
@@ -300,7 +300,7 @@ impl Watcher {
 
     /// Receives the changes that are available already, up to the size of a batch, so that a burst of changes is sent
     /// in one write.
-    fn take_waiting(&mut self) {
+    fn accept_waiting(&mut self) {
         let mut bytes = 0;
         let mut counted = 0;
         while !self.ended {
@@ -317,7 +317,7 @@ impl Watcher {
 
     /// Waits, up to a limit, until the client has received all data, because a connection with unread data does not
     /// close by itself.
-    async fn taken(&mut self) {
+    async fn wait_until_received(&mut self) {
         if let Some(connection) = self.connection.clone() {
             let latest = Instant::now() + self.grace;
             self.closing = Some(connection.close_at(latest));
@@ -352,8 +352,8 @@ impl Watcher {
     }
 
     /// Sends a bookmark if the client has requested bookmarks and the newest revision was not sent yet.
-    fn tell(&mut self) {
-        if self.bookmarks && self.told < self.seen {
+    fn queue_bookmark(&mut self) {
+        if self.bookmarks && self.reported < self.processed {
             self.push_bookmark(false);
         }
     }
@@ -362,10 +362,12 @@ impl Watcher {
         match change {
             None => self.ended = true,
             Some(Err(error)) => self.end_with(&error),
-            Some(Ok(WatchEvents::Progress(revision))) => self.seen = self.seen.max(revision),
+            Some(Ok(WatchEvents::Progress(revision))) => {
+                self.processed = self.processed.max(revision)
+            }
             Some(Ok(WatchEvents::Events(events))) => {
                 for event in &events {
-                    self.seen = self.seen.max(event.revision);
+                    self.processed = self.processed.max(event.revision);
                     if let Err(status) = self.show(event) {
                         self.push_error(&status);
                         self.ended = true;
@@ -421,14 +423,14 @@ impl Watcher {
             }
             None => self.line(kind, item)?,
         };
-        self.told = self.told.max(item.mod_revision);
+        self.reported = self.reported.max(item.mod_revision);
         self.ready.push_back(Ready::Line(line));
         Ok(())
     }
 
     fn line(&mut self, kind: &str, item: &KeyValue) -> Result<Bytes, Status> {
-        let made = || self.view.one(&self.resource, item, self.headings);
-        let object = work::at_once(item.value.len(), made)?;
+        let encode = || self.view.one(&self.resource, item, self.headings);
+        let object = work::at_once(item.value.len(), encode)?;
         self.headings = false;
         Ok(event(self.view.form, kind, &object))
     }
@@ -441,7 +443,7 @@ impl Watcher {
     fn push_bookmark(&mut self, initial: bool) {
         let info = self.resource.info();
         let mut metadata = json!({
-            "resourceVersion": self.seen.0.to_string(),
+            "resourceVersion": self.processed.0.to_string(),
             "creationTimestamp": Value::Null,
         });
         if initial {
@@ -451,7 +453,7 @@ impl Watcher {
             Representation::Table(version) => json!({
                 "kind": "Table",
                 "apiVersion": format!("meta.k8s.io/{version}"),
-                "metadata": {"resourceVersion": self.seen.0.to_string()},
+                "metadata": {"resourceVersion": self.processed.0.to_string()},
                 "columnDefinitions": [],
                 "rows": [{"cells": [], "object": {
                     "kind": "PartialObjectMetadata",
@@ -468,7 +470,7 @@ impl Watcher {
                 "kind": info.kind, "apiVersion": info.api_version(), "metadata": metadata,
             }),
         };
-        self.told = self.seen;
+        self.reported = self.processed;
         self.push_value("BOOKMARK", &object);
     }
 

@@ -72,17 +72,18 @@ pub(crate) fn part(headers: &HeaderMap, bytes: &[u8], kind: &str) -> Result<Deco
 ///
 /// *Errors.* 400 for another kind.
 pub(crate) fn typed(kind: &str, value: Value) -> Result<Value, Status> {
-    let found = value["kind"].as_str().filter(|found| !found.is_empty());
-    let found = found.unwrap_or(kind).to_owned();
-    bodies::decode(kind, value)
-        .map_err(|why| Status::bad_request(format!("{found} cannot be handled as a {kind}: {why}")))
+    let actual = value["kind"].as_str().filter(|text| !text.is_empty());
+    let actual = actual.unwrap_or(kind).to_owned();
+    bodies::decode(kind, value).map_err(|why| {
+        Status::bad_request(format!("{actual} cannot be handled as a {kind}: {why}"))
+    })
 }
 
 /// 415 with the list of supported types.
-pub(crate) fn unsupported(found: &str, accepted: &[&str]) -> Status {
+pub(crate) fn unsupported(actual: &str, accepted: &[&str]) -> Status {
     let text = format!(
         "the body of the request was in an unknown format - accepted media types include: {} \
-         (got {found})",
+         (got {actual})",
         accepted.join(", ")
     );
     Status::new(StatusReason::UnsupportedMediaType, text)

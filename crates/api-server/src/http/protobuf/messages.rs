@@ -81,9 +81,9 @@ impl PartSet {
     pub(super) fn take_first(&mut self) -> Option<usize> {
         let first = self.0.trailing_zeros() as usize;
         let rest = self.0 & self.0.wrapping_sub(1);
-        let taken = !self.is_empty();
+        let has_part = !self.is_empty();
         self.0 = rest;
-        taken.then_some(first)
+        has_part.then_some(first)
     }
 
     /// Removes and returns the parts before an index.
@@ -91,9 +91,9 @@ impl PartSet {
         let before = 1_u64
             .checked_shl(end as u32)
             .map_or(u64::MAX, |bit| bit - 1);
-        let taken = Self(self.0 & before);
+        let removed = Self(self.0 & before);
         self.0 &= !before;
-        taken
+        removed
     }
 }
 
@@ -236,7 +236,7 @@ struct Names {
     seed: u64,
     /// The number of unused bits of a hash.
     shift: u32,
-    places: Vec<(&'static str, usize)>,
+    slots: Vec<(&'static str, usize)>,
 }
 
 impl Names {
@@ -249,12 +249,8 @@ impl Names {
             let shift = u64::BITS - bits;
             let seeds = (1..TRIES).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
             let placed = |seed| Some((seed, Self::placed(names, seed, shift)?));
-            if let Some((seed, places)) = seeds.clone().find_map(placed) {
-                return Self {
-                    seed,
-                    shift,
-                    places,
-                };
+            if let Some((seed, slots)) = seeds.clone().find_map(placed) {
+                return Self { seed, shift, slots };
             }
             bits += 1;
         }
@@ -265,20 +261,20 @@ impl Names {
         seed: u64,
         shift: u32,
     ) -> Option<Vec<(&'static str, usize)>> {
-        let mut places = vec![("", 0); 1 << (u64::BITS - shift)];
+        let mut slots = vec![("", 0); 1 << (u64::BITS - shift)];
         for (name, part) in names {
-            let place = places.get_mut(hash(name.as_bytes(), seed, shift))?;
-            if !place.0.is_empty() {
+            let slot = slots.get_mut(hash(name.as_bytes(), seed, shift))?;
+            if !slot.0.is_empty() {
                 return None;
             }
-            *place = (name, *part);
+            *slot = (name, *part);
         }
-        Some(places)
+        Some(slots)
     }
 
     fn find(&self, name: &[u8]) -> Option<usize> {
-        let (found, part) = self.places.get(hash(name, self.seed, self.shift))?;
-        (found.as_bytes() == name && !name.is_empty()).then_some(*part)
+        let (candidate, part) = self.slots.get(hash(name, self.seed, self.shift))?;
+        (candidate.as_bytes() == name && !name.is_empty()).then_some(*part)
     }
 }
 

@@ -48,23 +48,23 @@ mod tests {
         types: &ApiTypes,
         message: &str,
         schema: TypeRef<'_>,
-        seen: &mut Seen,
+        visited: &mut Seen,
     ) -> Vec<String> {
-        if !types.is_structure(message) || !seen.insert(message.to_owned()) {
+        if !types.is_structure(message) || !visited.insert(message.to_owned()) {
             return Vec::new();
         }
-        let mut known = BTreeMap::new();
-        names(types, message, &mut known);
+        let mut field_names = BTreeMap::new();
+        names(types, message, &mut field_names);
         let fields = schema
             .fields()
             .filter(|field| !["apiVersion", "kind"].contains(&field.name()));
         fields
             .flat_map(|field| {
-                let Some(kind) = known.get(field.name()) else {
+                let Some(kind) = field_names.get(field.name()) else {
                     return vec![format!("{message}: {}", field.name())];
                 };
                 let inner = field.type_ref();
-                lacking(types, kind, inner.element().unwrap_or(inner), seen)
+                lacking(types, kind, inner.element().unwrap_or(inner), visited)
             })
             .collect()
     }
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn every_field_of_every_kind_has_its_number() {
         let types = ApiTypes::published();
-        let mut seen = Seen::new();
+        let mut visited = Seen::new();
         for kind in resource_kinds::all(&resource_kinds::ClusterConfig::default()) {
             let info = kind.info();
             if JSON_ONLY.contains(&info.group) {
@@ -84,10 +84,10 @@ mod tests {
                 .unwrap_or_else(|| panic!("{version} {}", info.kind))
                 .name;
             let schema = Schema::published().lookup(info.group, info.version, info.kind);
-            let lacking = lacking(types, message, schema.unwrap(), &mut seen);
+            let lacking = lacking(types, message, schema.unwrap(), &mut visited);
             assert!(lacking.is_empty(), "{lacking:#?}");
         }
-        assert!(seen.len() > 250, "{}", seen.len());
+        assert!(visited.len() > 250, "{}", visited.len());
     }
 
     /// If a kind is no longer served, its messages must be removed from the table: each message is a kind or the type

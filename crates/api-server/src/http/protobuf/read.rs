@@ -86,10 +86,10 @@ fn read_field(
     let name = || field.json.to_owned();
     match field.shape {
         Shape::One => {
-            let found = value(types, field.value, wire, depth)?;
+            let decoded = value(types, field.value, wire, depth)?;
             // Go clients send zero values of unset fields, except for pointer fields.
-            if field.pointer || !is_zero(&found) {
-                into.insert(name(), found);
+            if field.pointer || !is_zero(&decoded) {
+                into.insert(name(), decoded);
             }
         }
         Shape::List => {

@@ -5,7 +5,7 @@
 use json_text::Cursor;
 
 /// Maximum size of the stored encodings, in bytes.
-const KEPT_BYTES_MAX: usize = 256 * 1024;
+const STORED_BYTES_MAX: usize = 256 * 1024;
 
 /// Maximum number of occurrences of a field in one object that are distinguished, for example in several containers.
 const OCCURRENCES_MAX: usize = 8;
@@ -69,7 +69,7 @@ impl<'t> Repeats<'t> {
     pub(super) fn begin(&mut self) {
         self.object = self.object.wrapping_add(1);
         self.missed.clear();
-        if self.encodings.len() > KEPT_BYTES_MAX / 2 {
+        if self.encodings.len() > STORED_BYTES_MAX / 2 {
             self.encodings.clear();
             let repeats = self.fields.iter_mut().flat_map(|field| &mut field.repeats);
             repeats.for_each(|repeat| repeat.text = b"");
@@ -84,17 +84,17 @@ impl<'t> Repeats<'t> {
             self.fields.push(RepeatedField::default());
         }
         let field = usize::from(*number);
-        let known = self.fields.get_mut(field)?;
-        if known.object != self.object {
-            known.object = self.object;
-            known.count = 0;
+        let entry = self.fields.get_mut(field)?;
+        if entry.object != self.object {
+            entry.object = self.object;
+            entry.count = 0;
         }
-        let index = known.count;
-        known.count += 1;
-        if index == known.repeats.len() && index < OCCURRENCES_MAX {
-            known.repeats.push(Repeat::default());
+        let index = entry.count;
+        entry.count += 1;
+        if index == entry.repeats.len() && index < OCCURRENCES_MAX {
+            entry.repeats.push(Repeat::default());
         }
-        let repeat = known.repeats.get_mut(index)?;
+        let repeat = entry.repeats.get_mut(index)?;
         if repeat.rest > 0 {
             repeat.rest -= 1;
             return None;
@@ -137,7 +137,7 @@ impl<'t> Repeats<'t> {
         let end = start + encoding.len();
         let repeat = self.fields.get_mut(*field);
         let repeat = repeat.and_then(|field| field.repeats.get_mut(*index));
-        if let Some(repeat) = repeat.filter(|_| end <= KEPT_BYTES_MAX) {
+        if let Some(repeat) = repeat.filter(|_| end <= STORED_BYTES_MAX) {
             self.encodings.extend_from_slice(encoding);
             (repeat.text, repeat.start, repeat.end) = (text, start, end);
         }
@@ -172,11 +172,11 @@ mod tests {
     #[test]
     fn each_occurrence_of_a_field_has_its_own_text() {
         let mut repeats = Repeats::new(9);
-        for known in [Some(false), Some(true), Some(true)] {
+        for expected in [Some(false), Some(true), Some(true)] {
             repeats.begin();
             for (slot, text) in [(8, "{\"a\":1}"), (8, "{\"b\":1}"), (0, "[]")] {
-                let found = is_repeated(&mut repeats, slot, text.as_bytes());
-                assert_eq!(found, known, "{text}");
+                let repeated = is_repeated(&mut repeats, slot, text.as_bytes());
+                assert_eq!(repeated, expected, "{text}");
             }
         }
         assert_eq!(is_repeated(&mut Repeats::default(), 0, b"{}"), None);
@@ -189,9 +189,9 @@ mod tests {
         let mut looked = 0;
         for text in &texts {
             repeats.begin();
-            let found = is_repeated(&mut repeats, 0, text.as_bytes());
-            assert_ne!(found, Some(true));
-            looked += usize::from(found.is_some());
+            let repeated = is_repeated(&mut repeats, 0, text.as_bytes());
+            assert_ne!(repeated, Some(true));
+            looked += usize::from(repeated.is_some());
         }
         assert!((30..50).contains(&looked), "{looked}");
     }
@@ -206,7 +206,7 @@ mod tests {
             repeats.begin();
             for (slot, text) in large.iter().enumerate() {
                 is_repeated(&mut repeats, slot, text.as_bytes());
-                assert!(repeats.encodings.len() <= KEPT_BYTES_MAX);
+                assert!(repeats.encodings.len() <= STORED_BYTES_MAX);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Encoder from JSON text to protobuf without a tree.
 //!
-//! The first pass over the text records the values of each message, with their encoded sizes, at the nodes of their
-//! fields; the second pass over these records writes the values in the order of the fields. Texts are not copied
+//! The first pass over the text fills a record for each field of a message: its values and their encoded size; the
+//! second pass over the records writes the values in the order of the fields. Texts are not copied
 //! before the second pass. The memory of the records is reused for the next object. Objects of a list have their
 //! fields in equal order, so a name is first compared with the name that followed in the previous object, and only
 //! then looked up. A field with the text of the previous object is not parsed again ([`Repeats`]).
@@ -28,7 +28,7 @@ pub(super) struct Transcoder<'t> {
     messages: &'static Messages,
     cursor: Cursor<'t>,
     nodes: Vec<ValueNode<'t>>,
-    places: Vec<FieldValues>,
+    records: Vec<FieldValues>,
     ready: Writer,
     /// The parts of the object that was read last.
     present: PartSet,
@@ -42,7 +42,7 @@ pub(super) struct Transcoder<'t> {
 struct FieldValues {
     /// The index of the first value.
     first: usize,
-    /// The encoded size. Messages and map entries have a separate node for their length.
+    /// The encoded size. Messages and map entries have a separate record for their length.
     size: usize,
     /// The index of the field in [`Repeats`], if its encoding is stored after it is written.
     missed: usize,
@@ -82,16 +82,16 @@ enum ValueContent<'t> {
     Text(&'t [u8]),
     /// A message whose only field is this text.
     Wrapped(&'t [u8]),
-    /// A message: its index, its own node, which is in front of the nodes of its parts, and the parts that it
+    /// A message: its index, its own record, which is in front of the records of its parts, and the parts that it
     /// contains.
     Message {
         index: usize,
-        place: usize,
+        record: usize,
         present: PartSet,
     },
-    /// A map entry with its own node.
+    /// A map entry with its own record.
     Entry {
-        place: usize,
+        record: usize,
     },
 }
 
@@ -111,7 +111,7 @@ impl<'t> Transcoder<'t> {
             messages,
             cursor: Cursor::new(b""),
             nodes: Vec::new(),
-            places: Vec::new(),
+            records: Vec::new(),
             ready: Writer::default(),
             present: PartSet::default(),
             followers: vec![0; messages.slots],
@@ -124,13 +124,13 @@ impl<'t> Transcoder<'t> {
     /// *Errors.* The text is not JSON.
     pub(super) fn read(&mut self, index: usize, json: &'t [u8]) -> Result<usize, SyntaxError> {
         self.nodes.clear();
-        self.places.clear();
+        self.records.clear();
         self.ready.0.clear();
         self.repeats.begin();
         self.cursor = Cursor::new(json);
-        let (own, present) = self.message(index)?;
+        let (record, present) = self.message(index)?;
         self.present = present;
-        Ok(self.places[own].size)
+        Ok(self.records[record].size)
     }
 
     pub(super) fn write(&mut self, index: usize, out: &mut Writer) {
@@ -138,12 +138,12 @@ impl<'t> Transcoder<'t> {
         self.write_parts(message, self.present, 1, out);
     }
 
-    /// Reads an object; returns the index of its node, and the parts that it contains.
+    /// Reads an object; returns the index of its record, and the parts that it contains.
     fn message(&mut self, index: usize) -> Result<(usize, PartSet), SyntaxError> {
         let message = self.messages.get(index);
-        let own = self.places.len();
-        let end = own + 1 + message.parts.len();
-        self.places.resize(end, FieldValues::EMPTY);
+        let record = self.records.len();
+        let end = record + 1 + message.parts.len();
+        self.records.resize(end, FieldValues::EMPTY);
         let (mut present, mut size) = (message.embedded, 0);
         let mut slot = message.slot;
         let mut members = self.cursor.object()?;
@@ -154,17 +154,17 @@ impl<'t> Transcoder<'t> {
             };
             slot = message.slot + 1 + part;
             let values = self.field(field, slot)?;
-            let place = &mut self.places[own + 1 + part];
+            let field_values = &mut self.records[record + 1 + part];
             // If several members have one name, the last member counts.
-            size = size + values.size - place.size;
-            *place = values;
+            size = size + values.size - field_values.size;
+            *field_values = values;
             present.insert(part);
         }
         if !message.embedded.is_empty() {
-            size = self.measure(message, present, own + 1);
+            size = self.measure(message, present, record + 1);
         }
-        self.places[own].size = size;
-        Ok((own, present))
+        self.records[record].size = size;
+        Ok((record, present))
     }
 
     /// Reads the name of a member that follows the part of a slot; `None` for a name that is not in the message.
@@ -181,23 +181,23 @@ impl<'t> Transcoder<'t> {
             return Ok(Some((expected, field)));
         }
         // The field names of messages contain no escapes.
-        let found = message.named(self.cursor.key()?.raw());
-        if let Some(part) = found.and_then(|(part, _)| u8::try_from(part).ok()) {
+        let field = message.named(self.cursor.key()?.raw());
+        if let Some(part) = field.and_then(|(part, _)| u8::try_from(part).ok()) {
             self.followers[slot] = part;
         }
-        Ok(found)
+        Ok(field)
     }
 
     /// The encoded size of parts of a message. Stores the lengths of embedded messages.
-    fn measure(&mut self, message: &Message, mut parts: PartSet, places: usize) -> usize {
+    fn measure(&mut self, message: &Message, mut parts: PartSet, first_record: usize) -> usize {
         let mut size = 0;
         while let Some(part) = parts.take_first() {
             if let MessagePart::Embedded { tag, end } = message.parts[part] {
-                let length = self.measure(message, parts.take_before(end), places);
-                self.places[places + part].size = length;
+                let length = self.measure(message, parts.take_before(end), first_record);
+                self.records[first_record + part].size = length;
                 size += bytes_size(tag, length);
             } else {
-                size += self.places[places + part].size;
+                size += self.records[first_record + part].size;
             }
         }
         size
@@ -253,18 +253,18 @@ impl<'t> Transcoder<'t> {
     }
 
     fn list(&mut self, field: &Field) -> Result<FieldValues, SyntaxError> {
-        let (mut place, mut last) = (FieldValues::EMPTY, NONE);
+        let (mut values, mut last) = (FieldValues::EMPTY, NONE);
         let mut elements = self.cursor.array()?;
         while elements.next(&mut self.cursor)? {
             if let Some((content, size)) = self.value(field.kind, field.tag)? {
-                self.append(&mut place, &mut last, content, size);
+                self.append(&mut values, &mut last, content, size);
             }
         }
-        Ok(place)
+        Ok(values)
     }
 
     fn map(&mut self, field: &Field) -> Result<FieldValues, SyntaxError> {
-        let (mut place, mut last) = (FieldValues::EMPTY, NONE);
+        let (mut values, mut last) = (FieldValues::EMPTY, NONE);
         let mut entries = self.cursor.object()?;
         while let Some(key) = entries.next_key(&mut self.cursor)? {
             let (key, mut length) = self.text(key, ValueKind::Text.tag(1))?;
@@ -273,21 +273,16 @@ impl<'t> Transcoder<'t> {
                 self.nodes[key].next = self.node(value);
                 length += size;
             }
-            let own = self.places.len();
-            self.places.push(FieldValues {
+            let record = self.records.len();
+            self.records.push(FieldValues {
                 first: key,
                 size: length,
                 missed: NONE,
             });
             let size = bytes_size(field.tag, length);
-            self.append(
-                &mut place,
-                &mut last,
-                ValueContent::Entry { place: own },
-                size,
-            );
+            self.append(&mut values, &mut last, ValueContent::Entry { record }, size);
         }
-        Ok(place)
+        Ok(values)
     }
 
     fn node(&mut self, content: ValueContent<'t>) -> usize {
@@ -296,10 +291,10 @@ impl<'t> Transcoder<'t> {
         self.nodes.len() - 1
     }
 
-    /// Appends a value to the values of a node.
+    /// Appends a value to the values of a record.
     fn append(
         &mut self,
-        place: &mut FieldValues,
+        values: &mut FieldValues,
         last: &mut usize,
         content: ValueContent<'t>,
         size: usize,
@@ -307,10 +302,10 @@ impl<'t> Transcoder<'t> {
         let node = self.node(content);
         match self.nodes.get_mut(*last) {
             Some(last) => last.next = node,
-            None => place.first = node,
+            None => values.first = node,
         }
         *last = node;
-        place.size += size;
+        values.size += size;
     }
 
     /// Reads a value; returns it with its encoded size, including the tag. `None` if nothing is to be written.
@@ -326,11 +321,11 @@ impl<'t> Transcoder<'t> {
                     self.cursor.skip()?;
                     return Ok(None);
                 }
-                let (place, present) = self.message(index)?;
-                let size = bytes_size(tag, self.places[place].size);
+                let (record, present) = self.message(index)?;
+                let size = bytes_size(tag, self.records[record].size);
                 let content = ValueContent::Message {
                     index,
-                    place,
+                    record,
                     present,
                 };
                 return Ok(Some((content, size)));
@@ -456,25 +451,25 @@ impl<'t> Transcoder<'t> {
         &mut self,
         message: &Message,
         mut parts: PartSet,
-        places: usize,
+        first_record: usize,
         out: &mut Writer,
     ) {
         while let Some(part) = parts.take_first() {
-            let place = self.places[places + part];
+            let values = self.records[first_record + part];
             match &message.parts[part] {
                 MessagePart::Embedded { tag, end } => {
-                    out.head(*tag, place.size);
-                    self.write_parts(message, parts.take_before(*end), places, out);
+                    out.head(*tag, values.size);
+                    self.write_parts(message, parts.take_before(*end), first_record, out);
                 }
                 MessagePart::Field(field) => {
                     let start = out.0.len();
-                    let mut next = place.first;
+                    let mut next = values.first;
                     while let Some(node) = self.nodes.get(next).copied() {
                         self.write_value(node.content, field.kind, field.tag, out);
                         next = node.next;
                     }
-                    if place.missed != NONE {
-                        self.repeats.keep(place.missed, &out.0[start..]);
+                    if values.missed != NONE {
+                        self.repeats.keep(values.missed, &out.0[start..]);
                     }
                 }
             }
@@ -502,15 +497,15 @@ impl<'t> Transcoder<'t> {
             }
             ValueContent::Message {
                 index,
-                place,
+                record,
                 present,
             } => {
                 let message = self.messages.get(index);
-                out.head(tag, self.places[place].size);
-                self.write_parts(message, present, place + 1, out);
+                out.head(tag, self.records[record].size);
+                self.write_parts(message, present, record + 1, out);
             }
-            ValueContent::Entry { place } => {
-                let entry = self.places[place];
+            ValueContent::Entry { record } => {
+                let entry = self.records[record];
                 out.head(tag, entry.size);
                 let Some(key) = self.nodes.get(entry.first).copied() else {
                     return;

@@ -87,8 +87,8 @@ impl<'t> List<'t> {
     pub(crate) fn push(&mut self, json: &'t [u8]) -> Result<(), WriteError> {
         let length = self.transcoder.read(self.message, json)?;
         let size = bytes_size(SECOND, length);
-        let room = self.out.0.capacity() - self.out.0.len();
-        if room < size {
+        let free = self.out.0.capacity() - self.out.0.len();
+        if free < size {
             self.cut();
             self.out.0.reserve(size.max(PART_BYTES));
         }
@@ -288,15 +288,15 @@ mod tests {
 
     /// The content of each occurrence of the field with this number in a message.
     fn contents(message: &[u8], number: u32) -> Vec<Vec<u8>> {
-        let mut found = Vec::new();
+        let mut contents = Vec::new();
         let fields = object_model::protobuf::fields(message, |field, wire| {
             if field == number {
-                found.push(wire.bytes()?.to_vec());
+                contents.push(wire.bytes()?.to_vec());
             }
             Ok(())
         });
         fields.unwrap();
-        found
+        contents
     }
 
     proptest! {

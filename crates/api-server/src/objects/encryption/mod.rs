@@ -68,14 +68,15 @@ async fn check(store: &dyn Store, ring: &Keyring) -> Result<Vec<KeyValue>, Encry
         end,
         ..Range::default()
     };
-    let found = store.range(range).await.map_err(EncryptionError::Store)?;
+    let listed = store.range(range).await.map_err(EncryptionError::Store)?;
     let mut stale = Vec::new();
-    for item in found.items {
+    for item in listed.items {
         let fresh = ring.is_fresh(&item);
-        let place = String::from_utf8_lossy(&item.key).into_owned();
-        let item = ring
-            .open(item)
-            .map_err(|why| EncryptionError::Sealed { place, why })?;
+        let storage_key = String::from_utf8_lossy(&item.key).into_owned();
+        let item = ring.open(item).map_err(|why| EncryptionError::Sealed {
+            place: storage_key,
+            why,
+        })?;
         if !fresh {
             stale.push(item);
         }
@@ -91,10 +92,10 @@ struct Keyring {
 
 impl Keyring {
     /// The key for new values of a storage key; `None` for plain text.
-    fn writer(&self, place: &[u8]) -> Option<&Key> {
+    fn writer(&self, storage_key: &[u8]) -> Option<&Key> {
         let entry = self.entries.iter().find(|entry| {
             let mut prefixes = entry.prefixes.iter();
-            prefixes.any(|prefix| place.starts_with(prefix))
+            prefixes.any(|prefix| storage_key.starts_with(prefix))
         });
         entry?.providers.first()?.as_ref()
     }
@@ -149,9 +150,9 @@ impl Keyring {
         if !item.value.starts_with(SEALED) {
             return Ok(item);
         }
-        let place = String::from_utf8_lossy(&item.key).into_owned();
+        let storage_key = String::from_utf8_lossy(&item.key).into_owned();
         self.open(item)
-            .map_err(|why| StoreError::Damaged(format!("{place} cannot be opened: {why}")))
+            .map_err(|why| StoreError::Damaged(format!("{storage_key} cannot be opened: {why}")))
     }
 
     fn opened_event(&self, mut event: Event) -> Result<Event, StoreError> {
@@ -237,10 +238,10 @@ impl StoreLayer for Encrypted {
 
     fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
         async move {
-            let mut found = self.inner.range(range).await?;
-            let items = found.items.into_iter().map(|item| self.ring.opened(item));
-            found.items = items.collect::<Result<_, _>>()?;
-            Ok(found)
+            let mut listed = self.inner.range(range).await?;
+            let items = listed.items.into_iter().map(|item| self.ring.opened(item));
+            listed.items = items.collect::<Result<_, _>>()?;
+            Ok(listed)
         }
         .boxed()
     }

@@ -56,12 +56,12 @@ impl DecodedObjects {
 impl Generations {
     fn find(&mut self, stored: &KeyValue) -> Option<Arc<Value>> {
         let is_current = |entry: &&Entry| entry.revision == stored.mod_revision;
-        if let Some(found) = self.young.get(&stored.key) {
-            return Some(found).filter(is_current).map(|e| e.object.clone());
+        if let Some(entry) = self.young.get(&stored.key) {
+            return Some(entry).filter(is_current).map(|e| e.object.clone());
         }
-        let found = self.old.get(&stored.key).filter(is_current)?.object.clone();
-        self.insert(stored, found.clone());
-        Some(found)
+        let object = self.old.get(&stored.key).filter(is_current)?.object.clone();
+        self.insert(stored, object.clone());
+        Some(object)
     }
 
     /// Adds an object; returns the objects that it displaces.
@@ -143,7 +143,7 @@ mod tests {
             assert!(!decodes(&objects, &hot));
         }
         assert!(decodes(&objects, &cold));
-        let kept = objects.generations(|all| all.young.len() + all.old.len());
-        assert!(kept < fill);
+        let cached = objects.generations(|all| all.young.len() + all.old.len());
+        assert!(cached < fill);
     }
 }

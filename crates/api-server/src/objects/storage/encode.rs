@@ -234,8 +234,9 @@ fn halves(
     }
     let rest = object.as_object().unwrap_or(&empty).iter();
     let is_apart = |name: &str| parts.texts().iter().any(|(part, _)| *part == name);
-    let own = |name: &str| matches!(name, "kind" | "apiVersion" | "metadata") || is_apart(name);
-    for (name, value) in rest.filter(|(name, _)| !own(name)) {
+    let is_separate =
+        |name: &str| matches!(name, "kind" | "apiVersion" | "metadata") || is_apart(name);
+    for (name, value) in rest.filter(|(name, _)| !is_separate(name)) {
         after.push(b',');
         field(&mut after, name, value);
     }
@@ -393,9 +394,9 @@ mod tests {
             omittable: Omittable::at(start..start + text.len()),
         };
         let later = at_revision(&stored, Revision(12_345));
-        let place = later.omittable.range().unwrap();
+        let range = later.omittable.range().unwrap();
         assert_eq!(
-            (place.start, &later.value[place]),
+            (range.start, &later.value[range]),
             (start + 4, text.as_bytes())
         );
         assert_eq!(at_revision(&later, Revision(9)), stored);

@@ -34,12 +34,12 @@ pub(crate) fn reading<T>(
 /// *Errors.* As of [`reading`].
 pub(crate) fn reading_once<T>(
     objects: &Objects,
-    known: &ReadObjects,
+    cached: &ReadObjects,
     decide: impl FnOnce(&SyncReads<'_>) -> Result<T, Status>,
 ) -> Result<T, Status> {
     let reads = SyncReads {
         objects,
-        known,
+        cached,
         failed: OnceLock::new(),
     };
     let decided = decide(&reads);
@@ -61,22 +61,22 @@ impl ReadObjects {
     /// The number of objects that most requests read more than once.
     const MAX: usize = 4;
 
-    fn with<T>(&self, look: impl FnOnce(&mut Vec<ReadObject>) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, visit: impl FnOnce(&mut Vec<ReadObject>) -> T) -> T {
+        visit(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn get(&self, key: &[u8]) -> Option<Arc<Value>> {
-        self.with(|known| {
-            let mut known = known.iter();
-            let found = known.find(|(other, _)| **other == *key);
-            found.map(|(_, object)| object.clone())
+        self.with(|entries| {
+            let mut entries = entries.iter();
+            let entry = entries.find(|(other, _)| **other == *key);
+            entry.map(|(_, object)| object.clone())
         })
     }
 
     fn add(&self, key: Arc<[u8]>, object: &Arc<Value>) {
-        self.with(|known| {
-            if known.len() < Self::MAX {
-                known.push((key, object.clone()));
+        self.with(|entries| {
+            if entries.len() < Self::MAX {
+                entries.push((key, object.clone()));
             }
         });
     }
@@ -88,20 +88,20 @@ impl ReadObjects {
 /// calling thread blocks, and the runtime moves its other tasks to other threads.
 pub(crate) struct SyncReads<'s> {
     objects: &'s Objects,
-    known: &'s ReadObjects,
+    cached: &'s ReadObjects,
     /// The error of the first read that failed.
     failed: OnceLock<Status>,
 }
 
 impl SyncReads<'_> {
     fn range(&self, range: Range) -> Vec<KeyValue> {
-        let mut answer = self.objects.store.range(range);
-        let found = match (&mut answer).now_or_never() {
+        let mut reading = self.objects.store.range(range);
+        let result = match (&mut reading).now_or_never() {
             Some(ready) => ready,
-            None => block_in_place(|| Handle::current().block_on(answer)),
+            None => block_in_place(|| Handle::current().block_on(reading)),
         };
-        let found = found.map_err(|error| super::refusal(&error));
-        found.map_or_else(|status| self.note(status), |found| found.items)
+        let result = result.map_err(|error| super::refusal(&error));
+        result.map_or_else(|status| self.note(status), |result| result.items)
     }
 
     /// Records that a decision cannot be made.
@@ -174,18 +174,18 @@ impl ObjectReader for SyncReads<'_> {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let resource = self.objects.catalog.any_version(group, plural)?;
         let key = resource.key(namespace, name);
-        if let Some(known) = self.known.get(&key) {
-            return Some(known);
+        if let Some(cached) = self.cached.get(&key) {
+            return Some(cached);
         }
         let range = Range {
             start: key,
             ..Range::default()
         };
-        let found = self.range(range).pop()?;
-        let object = self.shared(&resource, &found)?;
+        let item = self.range(range).pop()?;
+        let object = self.shared(&resource, &item)?;
         // If several kinds use one key, the decoded form depends on the kind, so the object is not cached.
         if resource.is_shown_as_stored() {
-            self.known.add(found.key, &object);
+            self.cached.add(item.key, &object);
         }
         Some(object)
     }

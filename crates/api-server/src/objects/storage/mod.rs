@@ -86,8 +86,8 @@ impl Objects {
             start: resource.key(namespace, name),
             ..Range::default()
         };
-        let found = self.store.range(range).await.map_err(|e| refusal(&e))?;
-        Ok(found.items.into_iter().next())
+        let listed = self.store.range(range).await.map_err(|e| refusal(&e))?;
+        Ok(listed.items.into_iter().next())
     }
 
     /// Reads one object in its stored form.
@@ -99,8 +99,8 @@ impl Objects {
         namespace: &str,
         name: &str,
     ) -> Result<KeyValue, Status> {
-        let found = self.read(resource, namespace, name).await?;
-        found.ok_or_else(|| resource.not_found(name))
+        let stored = self.read(resource, namespace, name).await?;
+        stored.ok_or_else(|| resource.not_found(name))
     }
 
     /// The number of stored objects of a resource.
@@ -112,7 +112,7 @@ impl Objects {
             limit: Some(0),
             ..Range::default()
         };
-        self.read_range(range).await.map(|found| found.count)
+        self.read_range(range).await.map(|result| result.count)
     }
 
     /// The shared decoded form of a stored object; decoded once per revision.
@@ -213,11 +213,11 @@ fn decode_parts(
     reads: &'static [FieldRead],
 ) -> Result<(Value, Option<ManagedFields>, Parts), Status> {
     let text = utf8(&stored.value)?;
-    let is_shown = resource.is_shown_as_stored();
-    let reads = if is_shown { reads } else { &[] };
+    let has_client_form = resource.is_shown_as_stored();
+    let reads = if has_client_form { reads } else { &[] };
     let PartialTree {
         tree,
-        places,
+        places: ranges,
         left_out,
     } = partial_tree(
         text,
@@ -226,12 +226,12 @@ fn decode_parts(
         scan::managed_fields_named(stored),
     )
     .map_err(undecodable)?;
-    let managed = left_out.map(|place| ManagedFields::stored(stored.value.slice(place)));
+    let managed = left_out.map(|range| ManagedFields::stored(stored.value.slice(range)));
     let object = match reads {
         [] => present(resource, tree)?,
         _ => tree,
     };
-    let parts = Parts::stored(&stored.value, places);
+    let parts = Parts::stored(&stored.value, ranges);
     Ok((object, managed.transpose()?, parts))
 }
 
@@ -247,7 +247,7 @@ fn utf8(json: &[u8]) -> Result<&str, Status> {
 /// The bytes of an object for a client of this resource: the stored bytes, unless their form belongs to another kind,
 /// or defaults may be missing.
 pub(crate) fn bytes(resource: &Resource, stored: &KeyValue) -> Result<Bytes, Status> {
-    shown(resource, stored).map(|(bytes, _)| bytes)
+    converted(resource, stored).map(|(bytes, _)| bytes)
 }
 
 /// As [`bytes`], without the managed fields.
@@ -255,11 +255,11 @@ pub(crate) fn bytes_without_managed_fields(
     resource: &Resource,
     stored: &KeyValue,
 ) -> Result<Bytes, Status> {
-    let (bytes, omittable) = shown(resource, stored)?;
+    let (bytes, omittable) = converted(resource, stored)?;
     Ok(scan::without_managed_fields(&bytes, omittable))
 }
 
-fn shown(resource: &Resource, stored: &KeyValue) -> Result<(Bytes, Omittable), Status> {
+fn converted(resource: &Resource, stored: &KeyValue) -> Result<(Bytes, Omittable), Status> {
     let is_own = || is_of_type(&stored.value, &resource.info());
     if !resource.is_custom() && (!resource.shared || is_own()) {
         return Ok((stored.value.clone(), stored.omittable));
@@ -272,11 +272,17 @@ fn shown(resource: &Resource, stored: &KeyValue) -> Result<(Bytes, Omittable), S
 /// The response to a failure of the store.
 pub(crate) fn refusal(error: &StoreError) -> Status {
     match error {
-        StoreError::Compacted { asked, oldest } => Status::new(
+        StoreError::Compacted {
+            asked: requested,
+            oldest,
+        } => Status::new(
             StatusReason::Expired,
-            format!("too old resource version: {} ({})", asked.0, oldest.0),
+            format!("too old resource version: {} ({})", requested.0, oldest.0),
         ),
-        StoreError::Future { asked, newest } => too_large(*asked, *newest),
+        StoreError::Future {
+            asked: requested,
+            newest,
+        } => too_large(*requested, *newest),
         StoreError::WatcherTooSlow => Status::new(StatusReason::Expired, error.to_string()),
         StoreError::Closed => Status::new(StatusReason::ServiceUnavailable, error.to_string()),
         StoreError::TooLarge(_) => Status::new(
@@ -306,10 +312,10 @@ pub(crate) fn refusal(error: &StoreError) -> Status {
 }
 
 /// 504 for a resource version that does not exist yet, with the cause that clients check.
-pub(crate) fn too_large(asked: Revision, newest: Revision) -> Status {
+pub(crate) fn too_large(requested: Revision, newest: Revision) -> Status {
     let text = format!(
         "Too large resource version: {}, current: {}",
-        asked.0, newest.0
+        requested.0, newest.0
     );
     let mut status = Status::new(StatusReason::Timeout, format!("Timeout: {text}"));
     status.details = Some(Box::new(StatusDetails {

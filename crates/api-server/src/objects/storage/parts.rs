@@ -21,11 +21,11 @@ impl Parts {
     pub(crate) const NONE: &Self = &Self(Vec::new());
 
     /// The members of a stored object in these byte ranges.
-    pub(super) fn stored(encoded: &Bytes, places: Vec<(&'static str, Range<usize>)>) -> Self {
-        let parts = places.into_iter();
+    pub(super) fn stored(encoded: &Bytes, ranges: Vec<(&'static str, Range<usize>)>) -> Self {
+        let parts = ranges.into_iter();
         Self(
             parts
-                .map(|(name, place)| (name, encoded.slice(place)))
+                .map(|(name, range)| (name, encoded.slice(range)))
                 .collect(),
         )
     }
@@ -153,9 +153,9 @@ mod tests {
             let changed = parts.changed(&json!({"spec": old}), &new).unwrap();
             let mut object: Value = serde_json::from_slice(&stored).unwrap();
             object["spec"]["a"] = json!("\"1\"");
-            let mut found = json!({});
-            changed.restore(&mut found).unwrap();
-            assert_eq!(found["spec"], object["spec"], "{spec}");
+            let mut restored = json!({});
+            changed.restore(&mut restored).unwrap();
+            assert_eq!(restored["spec"], object["spec"], "{spec}");
         }
     }
 }

@@ -22,8 +22,8 @@ pub(crate) fn metadata(encoded: &[u8]) -> Option<&[u8]> {
 /// The byte range of the managed fields in an object, with the comma in front of them; `None` if the writer of the
 /// object recorded no range.
 fn named(encoded: &[u8], omittable: Omittable) -> Option<Range<usize>> {
-    let is_theirs = |place: &Range<usize>| {
-        let text = encoded.get(place.clone());
+    let is_theirs = |range: &Range<usize>| {
+        let text = encoded.get(range.clone());
         text.is_some_and(|text| text.starts_with(BEFORE_MANAGED_FIELDS))
     };
     omittable.range().filter(is_theirs)
@@ -32,25 +32,25 @@ fn named(encoded: &[u8], omittable: Omittable) -> Option<Range<usize>> {
 /// The byte range of the list of managed fields in a stored object; `None` if the writer of the object recorded no
 /// range.
 pub(super) fn managed_fields_named(stored: &KeyValue) -> Option<Range<usize>> {
-    let place = named(&stored.value, stored.omittable)?;
-    Some(place.start + BEFORE_MANAGED_FIELDS.len()..place.end)
+    let range = named(&stored.value, stored.omittable)?;
+    Some(range.start + BEFORE_MANAGED_FIELDS.len()..range.end)
 }
 
 /// The metadata of a stored object without its managed fields, as JSON: the text in front of the managed fields, and
 /// the text behind them.
 pub(crate) fn metadata_without_managed_fields(stored: &KeyValue) -> [&[u8]; 2] {
     let encoded = &stored.value;
-    let found = match named(encoded, stored.omittable) {
+    let omitted = match named(encoded, stored.omittable) {
         Some(whole) => {
             let within = find_start(encoded, &[METADATA]).unwrap_or_default();
             within.map(|within| (within, whole))
         }
         None => {
-            let found = find_member(encoded, &MANAGED_FIELDS).unwrap_or_default();
-            found.map(|Member { within, whole, .. }| (within, whole))
+            let range = find_member(encoded, &MANAGED_FIELDS).unwrap_or_default();
+            range.map(|Member { within, whole, .. }| (within, whole))
         }
     };
-    let Some((within, whole)) = found else {
+    let Some((within, whole)) = omitted else {
         return [metadata(encoded).unwrap_or(b"{}"), b""];
     };
     let end = match encoded.get(whole.end) {
@@ -65,8 +65,8 @@ pub(crate) fn metadata_without_managed_fields(stored: &KeyValue) -> [&[u8]; 2] {
 /// The object without `metadata.managedFields`.
 pub(super) fn without_managed_fields(encoded: &Bytes, omittable: Omittable) -> Bytes {
     let searched = || {
-        let found = find_member(encoded, &MANAGED_FIELDS).unwrap_or_default();
-        found.map(|member| member.whole)
+        let range = find_member(encoded, &MANAGED_FIELDS).unwrap_or_default();
+        range.map(|member| member.whole)
     };
     let Some(whole) = named(encoded, omittable).or_else(searched) else {
         return encoded.clone();
@@ -140,27 +140,27 @@ mod tests {
         ] {
             let text = Bytes::from(name(&format!("{list}{behind}")));
             let start = name("").len();
-            let known = Omittable::at(start..start + list.len());
-            assert_eq!(named(&text, known), known.range());
-            let cut = without_managed_fields(&text, known);
+            let recorded = Omittable::at(start..start + list.len());
+            assert_eq!(named(&text, recorded), recorded.range());
+            let cut = without_managed_fields(&text, recorded);
             assert_eq!(cut, name(behind));
             assert_eq!(cut, without_managed_fields(&text, Omittable::UNKNOWN));
-            let (known, unknown) = (
-                stored(text.clone(), known),
+            let (recorded, unknown) = (
+                stored(text.clone(), recorded),
                 stored(text.clone(), Omittable::UNKNOWN),
             );
             assert_eq!(
-                metadata_without_managed_fields(&known).concat(),
+                metadata_without_managed_fields(&recorded).concat(),
                 metadata_without_managed_fields(&unknown).concat()
             );
-            let place = managed_fields_named(&known).unwrap();
-            assert_eq!(text[place], managed.to_string().into_bytes());
+            let range = managed_fields_named(&recorded).unwrap();
+            assert_eq!(text[range], managed.to_string().into_bytes());
             assert_eq!(managed_fields_named(&unknown), None);
         }
         // A recorded range that does not contain the managed fields is ignored.
         let text = Bytes::from(name("}}"));
-        for place in [1..5, text.len() - 1..text.len() + 9] {
-            assert_eq!(without_managed_fields(&text, Omittable::at(place)), text);
+        for range in [1..5, text.len() - 1..text.len() + 9] {
+            assert_eq!(without_managed_fields(&text, Omittable::at(range)), text);
         }
     }
 }

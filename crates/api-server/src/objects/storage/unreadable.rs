@@ -122,8 +122,8 @@ impl Objects {
             ..Range::default()
         };
         let items = self.read_range(range).await?.items.into_iter();
-        let held = items.filter(|item| *item.value == *holder);
-        let releases = held.map(|item| Write::Delete {
+        let owned = items.filter(|item| *item.value == *holder);
+        let releases = owned.map(|item| Write::Delete {
             key: item.key.to_vec(),
         });
         Ok(releases.collect())
