@@ -71,9 +71,9 @@ async fn refuses(api: &Api, case: &str) {
         other => other,
     };
     let headers = [("content-type", content_type)];
-    let answer = api.raw(method, &path, &headers, body.to_owned()).await;
-    let status = answer.json();
-    assert_eq!(answer.code.to_string(), code, "{case}: {status}");
+    let response = api.raw(method, &path, &headers, body.to_owned()).await;
+    let status = response.json();
+    assert_eq!(response.code.to_string(), code, "{case}: {status}");
     assert_eq!(status["kind"], "Status", "{case}");
     assert_eq!(status["code"].to_string(), code, "{case}");
     let message = status["message"].as_str().unwrap();
@@ -118,9 +118,9 @@ async fn only_forms_that_exist_are_sent() {
     let html = [("accept", "text/html")];
     assert_eq!(api.raw("GET", CONFIG_MAPS, &html, "").await.code, 406);
     let yaml = [("accept", "application/yaml")];
-    let answer = api
+    let response = api
         .raw("GET", "/api/v1/namespaces/default", &yaml, "")
         .await;
-    assert_eq!(answer.headers["content-type"], "application/yaml");
-    assert!(answer.text().contains("kind: Namespace"));
+    assert_eq!(response.headers["content-type"], "application/yaml");
+    assert!(response.text().contains("kind: Namespace"));
 }

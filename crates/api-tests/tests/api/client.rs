@@ -55,8 +55,8 @@ async fn kube_creates_lists_watches_patches_and_deletes() {
             }
         }
     }
-    let gone = maps.delete("a", &DeleteParams::background()).await.unwrap();
-    assert!(gone.right().is_some_and(|status| status.is_success()));
+    let deleted = maps.delete("a", &DeleteParams::background()).await.unwrap();
+    assert!(deleted.right().is_some_and(|status| status.is_success()));
     let spaces: Objects<Namespace> = Objects::all(client);
     assert_eq!(
         spaces

@@ -59,15 +59,15 @@ async fn ask(served: &Served, who: &Identity, path: &str, headers: &str) -> Stri
         .to_lowercase()
 }
 
-fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+fn header<'a>(response: &'a str, name: &str) -> Option<&'a str> {
     let start = format!("{name}: ");
-    answer.lines().find_map(|line| line.strip_prefix(&start))
+    response.lines().find_map(|line| line.strip_prefix(&start))
 }
 
 /// Whether `/metrics` contains a line.
 async fn tells(api: &Api, line: &str) -> bool {
     let text = api.raw("GET", "/metrics", &[], "").await.text();
-    text.lines().any(|found| found == line)
+    text.lines().any(|candidate| candidate == line)
 }
 
 /// findings C16
@@ -90,8 +90,8 @@ async fn a_fresh_cluster_has_the_default_flows() {
     assert!(order.is_sorted(), "{order:?}");
     assert_eq!(order[0], (1, "exempt"));
     let row = |name: &str| {
-        let mut found = rows.iter().filter(|row| row["cells"][0] == name);
-        found.next().unwrap()["cells"].clone()
+        let mut matching = rows.iter().filter(|row| row["cells"][0] == name);
+        matching.next().unwrap()["cells"].clone()
     };
     let cells = row("service-accounts");
     assert_eq!(
@@ -128,18 +128,18 @@ async fn answers_name_the_flow_of_their_request() {
     ] {
         // findings-2 C35: the version is public, but the request of an authenticated user still has a flow.
         for path in ["/api", "/version"] {
-            let answer = ask(&served, who, path, "").await;
-            assert!(answer.starts_with("http/1.1 200"), "{answer}");
-            let found = header(&answer, "x-kubernetes-pf-flowschema-uid");
-            assert_eq!(found, Some(&*uid(SCHEMAS, schema).await), "{path}");
-            let found = header(&answer, "x-kubernetes-pf-prioritylevel-uid");
-            assert_eq!(found, Some(&*uid(LEVELS, level).await), "{path}");
+            let response = ask(&served, who, path, "").await;
+            assert!(response.starts_with("http/1.1 200"), "{response}");
+            let actual = header(&response, "x-kubernetes-pf-flowschema-uid");
+            assert_eq!(actual, Some(&*uid(SCHEMAS, schema).await), "{path}");
+            let actual = header(&response, "x-kubernetes-pf-prioritylevel-uid");
+            assert_eq!(actual, Some(&*uid(LEVELS, level).await), "{path}");
         }
     }
     let acting = "Impersonate-User: ann\r\n";
-    let answer = ask(&served, &served.admin(), "/version", acting).await;
-    let found = header(&answer, "x-kubernetes-pf-flowschema-uid");
-    assert_eq!(found, Some(&*uid(SCHEMAS, "global-default").await));
+    let response = ask(&served, &served.admin(), "/version", acting).await;
+    let actual = header(&response, "x-kubernetes-pf-flowschema-uid");
+    assert_eq!(actual, Some(&*uid(SCHEMAS, "global-default").await));
     let unknown = served.talk(None, &get("/version", "")).await.to_lowercase();
     assert!(unknown.starts_with("http/1.1 200"), "{unknown}");
 }
@@ -158,17 +158,17 @@ async fn a_schema_turns_a_user_away() {
         .api
         .create(LEVELS, level("none", 0, json!({"type": "Reject"})))
         .await;
-    let made = served
+    let created = served
         .api
         .create(SCHEMAS, schema("greedy", "none", "greedy"))
         .await;
     // The schema is in force when the response to its write arrives.
-    let answer = ask(&served, &greedy, "/api", "").await;
-    assert!(answer.starts_with("http/1.1 429"), "{answer}");
-    assert_eq!(header(&answer, "retry-after"), Some("1"));
-    let uid = header(&answer, "x-kubernetes-pf-flowschema-uid");
-    assert_eq!(uid, made["metadata"]["uid"].as_str());
-    assert!(answer.contains("too many requests, please try again later."));
+    let response = ask(&served, &greedy, "/api", "").await;
+    assert!(response.starts_with("http/1.1 429"), "{response}");
+    assert_eq!(header(&response, "retry-after"), Some("1"));
+    let uid = header(&response, "x-kubernetes-pf-flowschema-uid");
+    assert_eq!(uid, created["metadata"]["uid"].as_str());
+    assert!(response.contains("too many requests, please try again later."));
     assert!(
         ask(&served, &modest, "/api", "")
             .await
@@ -282,9 +282,9 @@ async fn a_request_waits_for_its_turn() {
         tells(&served.api, &executing(1)).await
     })
     .await;
-    let asked = get("/api", "");
+    let request = get("/api", "");
     let mut second = served.connect(Some(&slow)).await;
-    second.write_all(asked.as_bytes()).await.unwrap();
+    second.write_all(request.as_bytes()).await.unwrap();
     let waiting = format!("apiserver_flowcontrol_current_inqueue_requests{{{of}}} 1");
     until("the second waits", async || {
         tells(&served.api, &waiting).await
@@ -296,13 +296,13 @@ async fn a_request_waits_for_its_turn() {
         "the queue is full: {third}"
     );
     for other in [served.admin(), client(&served, "ann")] {
-        let answer = ask(&served, &other, "/api", "").await;
-        assert!(answer.starts_with("http/1.1 200"), "{answer}");
+        let response = ask(&served, &other, "/api", "").await;
+        assert!(response.starts_with("http/1.1 200"), "{response}");
     }
     first.write_all(b"{\"spec\":{}}").await.unwrap();
-    let mut answer = [0; 12];
-    second.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200");
+    let mut response = [0; 12];
+    second.read_exact(&mut response).await.unwrap();
+    assert_eq!(&response, b"HTTP/1.1 200");
     drop((first, second));
     until("all is given back", async || {
         tells(&served.api, &executing(0)).await
@@ -376,8 +376,8 @@ async fn a_long_list_takes_more_seats() {
         .await;
     let lister = client(&served, "lister");
     let seats = async |path: &str| {
-        let answer = ask(&served, &lister, path, "").await;
-        assert!(answer.starts_with("http/1.1 403"), "{answer}");
+        let response = ask(&served, &lister, path, "").await;
+        assert!(response.starts_with("http/1.1 403"), "{response}");
         let metrics = served.api.raw("GET", "/metrics", &[], "").await.text();
         let name = "apiserver_flowcontrol_work_estimated_seats_sum{flow_schema=\"lister\",";
         let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();

@@ -65,14 +65,14 @@ async fn the_groups_that_are_served_are_those_of_the_table() {
     let core = api.get("/api").await.1;
     let named = groups["groups"].as_array().unwrap().iter();
     let versions = named.flat_map(|group| group["versions"].as_array().unwrap());
-    let mut found: BTreeSet<String> = versions
+    let mut group_versions: BTreeSet<String> = versions
         .map(|version| version["groupVersion"].as_str().unwrap().to_owned())
         .collect();
     let core = core["versions"].as_array().unwrap();
-    found.extend(core.iter().filter_map(Value::as_str).map(str::to_owned));
-    found.retain(|group| !ADDED.contains(&group.as_str()));
+    group_versions.extend(core.iter().filter_map(Value::as_str).map(str::to_owned));
+    group_versions.retain(|group| !ADDED.contains(&group.as_str()));
     let expected: BTreeSet<String> = SERVED.iter().map(|group| (*group).to_owned()).collect();
-    assert_eq!(found, expected);
+    assert_eq!(group_versions, expected);
     for group in NOT_SERVED {
         assert_eq!(api.get(&format!("/apis/{group}")).await.0, 404, "{group}");
     }

@@ -59,21 +59,21 @@ impl NodeConnector for SharedNode {
         }
         let node = self.0.clone();
         let service = tower::service_fn(move |request: Request<BoxBody>| {
-            let asked = format!("{} {}", request.method(), request.uri());
-            node.seen.lock().unwrap().push(asked.clone());
+            let line = format!("{} {}", request.method(), request.uri());
+            node.seen.lock().unwrap().push(line.clone());
             let summary = node.summary.lock().unwrap().clone();
-            let summary = summary.filter(|_| asked.contains("/stats/summary"));
+            let summary = summary.filter(|_| line.contains("/stats/summary"));
             async move {
                 if request.headers().contains_key("upgrade") {
                     return Ok(echo(request));
                 }
-                let waiting = asked.contains("waiting");
+                let waiting = line.contains("waiting");
                 let text = if let Some(summary) = summary {
                     summary.to_string()
                 } else if waiting {
                     "container is waiting to start".to_owned()
                 } else {
-                    asked
+                    line
                 };
                 let body = Full::new(Bytes::from(text));
                 let mut response = Response::new(body.map_err(BoxError::from).boxed_unsync());
@@ -122,9 +122,9 @@ const POLL_MAX: Duration = Duration::from_millis(50);
 /// findings S13: the test fails if a slow poll ran on the threads that serve all requests.
 impl Drop for Api {
     fn drop(&mut self) {
-        let found = self.slow_polls.found();
-        if !found.is_empty() && !std::thread::panicking() {
-            panic!("slow on the runtime's threads: {found:?}");
+        let polls = self.slow_polls.found();
+        if !polls.is_empty() && !std::thread::panicking() {
+            panic!("slow on the runtime's threads: {polls:?}");
         }
     }
 }
@@ -141,14 +141,14 @@ impl Api {
     /// A server over a store in which the test can change the server's view.
     pub async fn through(
         store: Arc<EmbeddedStore>,
-        seen: Arc<dyn Store>,
+        view: Arc<dyn Store>,
         limits: Limits,
         tls: Option<TlsMaterial>,
     ) -> Self {
         let config = Config {
             tls,
             limits,
-            ..Config::in_process(seen)
+            ..Config::in_process(view)
         };
         Self::configured(store, config).await
     }
@@ -254,8 +254,8 @@ impl Api {
     }
 
     /// findings C1: no response violates the schema that the server publishes.
-    async fn check(&self, object: &Value, asked: &str) {
-        published::check(&self.admin(), object, asked).await;
+    async fn check(&self, object: &Value, request: &str) {
+        published::check(&self.admin(), object, request).await;
     }
 
     fn admin(&self) -> LocalService {
@@ -264,8 +264,8 @@ impl Api {
     }
 
     pub async fn get(&self, path: &str) -> (u16, Value) {
-        let answer = self.raw("GET", path, &[], "").await;
-        (answer.code, answer.json())
+        let response = self.raw("GET", path, &[], "").await;
+        (response.code, response.json())
     }
 
     pub async fn send(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
@@ -275,8 +275,8 @@ impl Api {
         } else {
             body.to_string()
         };
-        let answer = self.raw(method, path, &json, bytes).await;
-        (answer.code, answer.json())
+        let response = self.raw(method, path, &json, bytes).await;
+        (response.code, response.json())
     }
 
     pub async fn patch(&self, path: &str, kind: &str, body: Value) -> (u16, Value) {
@@ -287,8 +287,8 @@ impl Api {
             _ => "application/strategic-merge-patch+json",
         };
         let headers = [("content-type", content_type)];
-        let answer = self.raw("PATCH", path, &headers, body.to_string()).await;
-        (answer.code, answer.json())
+        let response = self.raw("PATCH", path, &headers, body.to_string()).await;
+        (response.code, response.json())
     }
 
     /// Creates an object; the test fails if the server refuses it.
@@ -305,8 +305,8 @@ impl Api {
             end: Some(b"/registry0".to_vec()),
             ..Range::default()
         };
-        let found = self.store.range(all).await.unwrap();
-        let mut items = found.items.iter();
+        let listed = self.store.range(all).await.unwrap();
+        let mut items = listed.items.iter();
         let item = items
             .find(|item| item.key.ends_with(end.as_bytes()))
             .unwrap();

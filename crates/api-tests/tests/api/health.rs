@@ -28,8 +28,12 @@ async fn the_version_has_all_fields_and_checks_have_their_usual_names() {
     for endpoint in ["healthz", "livez", "readyz"] {
         for check in ["ping", "log", "etcd"] {
             let path = format!("/{endpoint}/{check}");
-            let answer = api.raw("GET", &path, &[], "").await;
-            assert_eq!((answer.code, answer.text().as_str()), (200, "ok"), "{path}");
+            let response = api.raw("GET", &path, &[], "").await;
+            assert_eq!(
+                (response.code, response.text().as_str()),
+                (200, "ok"),
+                "{path}"
+            );
         }
         let unknown = format!("/{endpoint}/nothing");
         assert_eq!(api.raw("GET", &unknown, &[], "").await.code, 404);

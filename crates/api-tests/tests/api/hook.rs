@@ -23,7 +23,7 @@ type Rule = dyn Fn(&Value) -> Value + Send + Sync;
 pub struct Hook {
     address: SocketAddr,
     bundle: String,
-    asked: Arc<Mutex<Vec<Value>>>,
+    requests: Arc<Mutex<Vec<Value>>>,
     serving: tokio::task::JoinHandle<()>,
 }
 
@@ -55,17 +55,17 @@ impl Hook {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let (rule, kept): (Arc<Rule>, _) = (Arc::new(rule), asked.clone());
+        let requests: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let (rule, recorded): (Arc<Rule>, _) = (Arc::new(rule), requests.clone());
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, rule, kept) = (acceptor.clone(), rule.clone(), kept.clone());
+                let (acceptor, rule, recorded) = (acceptor.clone(), rule.clone(), recorded.clone());
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else {
                         return;
                     };
                     let service = hyper::service::service_fn(move |request| {
-                        answer(request, rule.clone(), kept.clone())
+                        answer(request, rule.clone(), recorded.clone())
                     });
                     let http = hyper::server::conn::http1::Builder::new();
                     drop(http.serve_connection(TokioIo::new(stream), service).await);
@@ -75,13 +75,13 @@ impl Hook {
         Self {
             address,
             bundle: STANDARD.encode(authority.ca_pem()),
-            asked,
+            requests,
             serving,
         }
     }
 
-    pub fn asked(&self) -> Vec<Value> {
-        std::mem::take(&mut *self.asked.lock().unwrap())
+    pub fn requests(&self) -> Vec<Value> {
+        std::mem::take(&mut *self.requests.lock().unwrap())
     }
 
     /// A configuration that calls the webhook for ConfigMaps.
@@ -103,7 +103,7 @@ impl Hook {
 async fn answer(
     request: Request<Incoming>,
     rule: Arc<Rule>,
-    kept: Arc<Mutex<Vec<Value>>>,
+    requests: Arc<Mutex<Vec<Value>>>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let body = request.into_body().collect().await?.to_bytes();
     let review: Value = serde_json::from_slice(&body).unwrap();
@@ -111,10 +111,12 @@ async fn answer(
     if response["uid"].is_null() {
         response["uid"] = review["request"]["uid"].clone();
     }
-    kept.lock().unwrap().push(review["request"].clone());
-    let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+    requests.lock().unwrap().push(review["request"].clone());
+    let response_body = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
         "response": response});
-    Ok(Response::new(Full::new(Bytes::from(answer.to_string()))))
+    Ok(Response::new(Full::new(Bytes::from(
+        response_body.to_string(),
+    ))))
 }
 
 /// A response that changes the object.
@@ -125,8 +127,8 @@ pub fn patch(operations: Value) -> Value {
 
 /// Creates a webhook configuration, a policy or a binding.
 pub async fn make(api: &Api, plural: &str, object: Value) {
-    let (code, answer) = api.send("POST", &format!("{GROUP}/{plural}"), object).await;
-    assert_eq!(code, 201, "{answer}");
+    let (code, response) = api.send("POST", &format!("{GROUP}/{plural}"), object).await;
+    assert_eq!(code, 201, "{response}");
 }
 
 pub const VALIDATING: &str = "validatingwebhookconfigurations";

@@ -39,16 +39,16 @@ fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// The status code of a response, whose body must be a `Status` with this code.
-fn code_of(answer: &str) -> u16 {
-    let (head, body) = answer
+fn code_of(response: &str) -> u16 {
+    let (head, body) = response
         .split_once("\r\n\r\n")
-        .unwrap_or_else(|| panic!("{answer}"));
+        .unwrap_or_else(|| panic!("{response}"));
     let code: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let status: Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"));
+    let status: Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {response}"));
     assert_eq!(
         (&status["kind"], &status["code"]),
         (&json!("Status"), &json!(code)),
-        "{answer}"
+        "{response}"
     );
     code
 }
@@ -131,8 +131,8 @@ async fn bombs_are_refused_and_leave_nothing_behind() {
     let before = resident();
     for (what, headers, body, code) in cases {
         let stream = served.connect(Some(&served.admin())).await;
-        let answer = Served::talk_over(stream, &post(CONFIG_MAPS, &headers, body)).await;
-        assert_eq!(code_of(&answer), code, "{what}: {answer}");
+        let response = Served::talk_over(stream, &post(CONFIG_MAPS, &headers, body)).await;
+        assert_eq!(code_of(&response), code, "{what}: {response}");
         let alive = served.talk(None, &get("/livez", "")).await;
         assert!(alive.starts_with("HTTP/1.1 200"), "{what}: {alive}");
     }
@@ -160,8 +160,8 @@ async fn bodies_without_a_length_are_bounded_too() {
             break;
         }
     }
-    let answer = Served::talk_over(stream, b"0\r\n\r\n").await;
-    assert_eq!(code_of(&answer), 413);
+    let response = Served::talk_over(stream, b"0\r\n\r\n").await;
+    assert_eq!(code_of(&response), 413);
 }
 
 #[tokio::test]
@@ -180,10 +180,10 @@ async fn paths_do_not_lead_out_of_their_place() {
         "/../../../../etc/passwd",
         "/openapi/v3/../../etc/passwd",
     ] {
-        let answer = served.talk(Some(&admin), &get(path, "")).await;
-        let code = code_of(&answer);
-        assert!(matches!(code, 400 | 404), "{path}: {answer}");
-        assert!(!answer.contains("root:"), "{path}: {answer}");
+        let response = served.talk(Some(&admin), &get(path, "")).await;
+        let code = code_of(&response);
+        assert!(matches!(code, 400 | 404), "{path}: {response}");
+        assert!(!response.contains("root:"), "{path}: {response}");
     }
 }
 
@@ -203,11 +203,11 @@ async fn tokens_that_are_forged_expired_or_revoked_are_nobodys() {
         .create(accounts, json!({"metadata": {"name": "robot"}}))
         .await;
     let uid = account["metadata"]["uid"].as_str().unwrap().to_owned();
-    let made = served
+    let created = served
         .api
         .create(&format!("{accounts}/robot/token"), json!({}))
         .await;
-    let good = made["status"]["token"].as_str().unwrap().to_owned();
+    let good = created["status"]["token"].as_str().unwrap().to_owned();
     let code = async |token: &str| {
         let header = format!("Authorization: Bearer {token}\r\n");
         code_of(&served.talk(None, &get("/api/v1/pods", &header)).await)
@@ -306,14 +306,18 @@ async fn certificates_that_are_expired_or_for_something_else_are_nobodys() {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         }),
     ];
-    let ask = async |(certificate, key): &(String, String)| {
+    let status_of = async |(certificate, key): &(String, String)| {
         let stream = served.connect_with(Some((certificate, key)), &[]).await;
         Served::talk_over(stream, get("/api/v1/pods", "").as_bytes()).await
     };
-    let answer = ask(&good).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let response = status_of(&good).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     for (index, identity) in bad.iter().enumerate() {
-        assert_eq!(code_of(&ask(identity).await), 401, "certificate {index}");
+        assert_eq!(
+            code_of(&status_of(identity).await),
+            401,
+            "certificate {index}"
+        );
     }
 }
 
@@ -409,8 +413,8 @@ async fn change_a_large_map(served: &Served, times: usize) {
             0 => ("POST", CONFIG_MAPS.to_owned()),
             _ => ("PUT", format!("{CONFIG_MAPS}/large")),
         };
-        let (code, answer) = served.api.send(method, &path, map.clone()).await;
-        assert!(code < 300, "{answer}");
+        let (code, response) = served.api.send(method, &path, map.clone()).await;
+        assert!(code < 300, "{response}");
     }
 }
 

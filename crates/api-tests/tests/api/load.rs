@@ -32,8 +32,8 @@ async fn large_patches_are_merged_beside_the_threads_that_answer() {
         .map(|number| (format!("l{number}"), json!("x")))
         .collect();
     let labelled = json!({"metadata": {"annotations": labels}});
-    let (code, answer) = api.patch(&path, "strategic", labelled).await;
-    assert_eq!(code, 200, "{answer:.300}");
+    let (code, response) = api.patch(&path, "strategic", labelled).await;
+    assert_eq!(code, 200, "{response:.300}");
     let refused = json!({"spec": pod(variables(6_000, "b"))["spec"]});
     let (code, _) = api.patch(&path, "strategic", refused).await;
     assert_eq!(code, 422, "a running pod's environment stays");
@@ -41,8 +41,8 @@ async fn large_patches_are_merged_beside_the_threads_that_answer() {
         let path = format!("{PODS}/q?fieldManager={manager}");
         let mut config = pod(variables(6_000, "a"));
         config["metadata"]["name"] = json!("q");
-        let (code, answer) = api.patch(&path, "apply", config).await;
-        assert!(code < 300, "{answer:.300}");
+        let (code, response) = api.patch(&path, "apply", config).await;
+        assert!(code < 300, "{response:.300}");
     }
 }
 
@@ -57,8 +57,8 @@ async fn applying_thousands_of_entries_costs_no_more_than_they_do() {
         "data": data});
     let path = format!("{CONFIG_MAPS}/a?fieldManager=m");
     for _ in 0..2 {
-        let (code, answer) = api.patch(&path, "apply", map.clone()).await;
-        assert!(code < 300, "{answer:.300}");
+        let (code, response) = api.patch(&path, "apply", map.clone()).await;
+        assert!(code < 300, "{response:.300}");
     }
     let ports: Vec<Value> = (1..10_000)
         .map(|port| json!({"name": format!("p{port}"), "port": port}))
@@ -67,8 +67,8 @@ async fn applying_thousands_of_entries_costs_no_more_than_they_do() {
         "spec": {"ports": ports}});
     let path = format!("{SERVICES}/s?fieldManager=m");
     for _ in 0..2 {
-        let (code, answer) = api.patch(&path, "apply", service.clone()).await;
-        assert!(code < 300, "{answer:.300}");
+        let (code, response) = api.patch(&path, "apply", service.clone()).await;
+        assert!(code < 300, "{response:.300}");
     }
 }
 
@@ -108,15 +108,15 @@ async fn bodies_count_into_the_share_of_their_sender() {
         )
     };
     let body = format!("{{\"spec\":{{}},\"x\":\"{}\"}}", "y".repeat(1000));
-    let ask = async |kind: &str| {
+    let send = async |kind: &str| {
         let text = post(kind, &body);
-        let answer = served.talk(Some(&user), &text).await;
-        answer[9..12].to_owned()
+        let response = served.talk(Some(&user), &text).await;
+        response[9..12].to_owned()
     };
-    assert_ne!(ask("application/json").await, "429");
+    assert_ne!(send("application/json").await, "429");
     // In YAML, the bytes count eight times.
-    assert_eq!(ask("application/yaml").await, "429");
-    assert_ne!(ask("application/json").await, "429", "it was given back");
+    assert_eq!(send("application/yaml").await, "429");
+    assert_ne!(send("application/json").await, "429", "it was given back");
     let text = post("application/yaml", &body);
     let admin = served.talk(Some(&served.admin()), &text).await;
     assert!(!admin.contains(" 429 "), "{admin}");
@@ -166,9 +166,9 @@ async fn an_object_grows_up_to_a_bound() {
     let mut refused = None;
     for manager in 0..30 {
         let path = format!("{CONFIG_MAPS}/a?fieldManager=m{manager}");
-        let (code, answer) = api.patch(&path, "apply", map.clone()).await;
+        let (code, response) = api.patch(&path, "apply", map.clone()).await;
         if code >= 300 {
-            refused = Some(answer);
+            refused = Some(response);
             break;
         }
     }
@@ -198,15 +198,15 @@ async fn a_full_store_says_so_and_lets_things_be_deleted() {
     api.create("/api/v1/nodes", json!({"metadata": {"name": "n1"}}))
         .await;
     assert_eq!(api.raw("GET", "/readyz", &[], "").await.code, 200);
-    let mut made = 0;
+    let mut count = 0;
     let refused = loop {
-        let mut map = config_map(&format!("m{made}"));
+        let mut map = config_map(&format!("m{count}"));
         map["data"]["a"] = json!("x".repeat(200_000));
-        let (code, answer) = api.send("POST", CONFIG_MAPS, map).await;
+        let (code, response) = api.send("POST", CONFIG_MAPS, map).await;
         if code != 201 {
-            break answer;
+            break response;
         }
-        made += 1;
+        count += 1;
     };
     assert_eq!(refused["code"], 507);
     let text = refused["message"].as_str().unwrap();
@@ -247,7 +247,7 @@ async fn a_full_store_says_so_and_lets_things_be_deleted() {
     assert_eq!(api.raw("GET", "/livez", &[], "").await.code, 200);
     let metrics = api.raw("GET", "/metrics", &[], "").await.text();
     assert!(metrics.contains(&format!("mainstay_store_quota_bytes {quota}\n")));
-    for number in 0..made {
+    for number in 0..count {
         let path = format!("{CONFIG_MAPS}/m{number}");
         assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
     }

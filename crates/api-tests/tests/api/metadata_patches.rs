@@ -9,9 +9,9 @@ use crate::hook::make;
 async fn with_running_pod() -> (Api, String, Value) {
     let api = Api::new().await;
     api.with_account().await;
-    let mut wanted = pod("p");
-    wanted["spec"]["nodeName"] = json!("n1");
-    api.create(PODS, wanted).await;
+    let mut desired = pod("p");
+    desired["spec"]["nodeName"] = json!("n1");
+    api.create(PODS, desired).await;
     let path = format!("{PODS}/p");
     let status = json!({"status": {"phase": "Running", "podIP": "10.0.0.1",
         "conditions": [{"type": "Ready", "status": "True"}]}});
@@ -30,7 +30,7 @@ async fn all_but_the_metadata_stays() {
     let (api, path, before) = with_running_pod().await;
     let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u"});
     let mut last = before["metadata"]["resourceVersion"].clone();
-    for (kind, patch, pointer, wanted) in [
+    for (kind, patch, pointer, expected) in [
         (
             "merge",
             json!({"metadata": {"labels": {"a": "1"}}}),
@@ -73,7 +73,7 @@ async fn all_but_the_metadata_stays() {
         let (code, patched) = api.patch(&path, kind, patch.clone()).await;
         assert_eq!(code, 200, "{patch} {patched}");
         let metadata = &patched["metadata"];
-        assert_eq!(metadata.pointer(pointer), Some(&wanted), "{patch}");
+        assert_eq!(metadata.pointer(pointer), Some(&expected), "{patch}");
         assert_eq!(metadata["generation"], before["metadata"]["generation"]);
         for part in ["spec", "status"] {
             assert_eq!(patched[part].to_string(), before[part].to_string());
@@ -123,8 +123,8 @@ async fn the_rules_of_a_pod_hold_for_its_metadata() {
             422,
         ),
     ] {
-        let (found, status) = api.patch(&path, kind, patch.clone()).await;
-        assert_eq!(found, code, "{patch} {status}");
+        let (actual, status) = api.patch(&path, kind, patch.clone()).await;
+        assert_eq!(actual, code, "{patch} {status}");
     }
     let strict = format!("{path}?fieldValidation=Strict");
     let unknown = json!({"metadata": {"other": 1}});

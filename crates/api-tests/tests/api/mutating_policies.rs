@@ -52,17 +52,17 @@ async fn a_policy_adds_what_it_wants_to_what_is_written() {
     let path = format!("{GROUP}/{POLICIES}/mesh");
     assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
     enforce(&api, mesh).await;
-    let made = api.create(PODS, pod("p")).await;
-    assert_eq!(made["metadata"]["labels"], json!({"mesh": "on"}));
-    let added = &made["spec"]["initContainers"][0];
+    let created = api.create(PODS, pod("p")).await;
+    assert_eq!(created["metadata"]["labels"], json!({"mesh": "on"}));
+    let added = &created["spec"]["initContainers"][0];
     // The object gets all defaults, as if the client had sent the change.
     assert_eq!(
         (&added["name"], &added["terminationMessagePolicy"]),
         (&json!("mesh"), &json!("File"))
     );
-    assert_eq!(made["spec"]["containers"][0]["name"], "c");
+    assert_eq!(created["spec"]["containers"][0]["name"], "c");
     // The fields that the policy added have no manager.
-    let fields = made["metadata"]["managedFields"].to_string();
+    let fields = created["metadata"]["managedFields"].to_string();
     assert!(!fields.contains("mesh"), "{fields}");
 }
 
@@ -138,7 +138,7 @@ async fn what_goes_wrong_refuses_unless_the_policy_says_otherwise() {
 async fn parts_that_do_not_belong_there_are_refused() {
     let api = Api::new().await;
     api.with_account().await;
-    for (expression, wanted) in [
+    for (expression, expected) in [
         (
             "Object{spec: Object.status{}}",
             "unexpected type name \"Object.status\"",
@@ -160,7 +160,7 @@ async fn parts_that_do_not_belong_there_are_refused() {
         let (code, refused) = api.send("POST", PODS, pod("p")).await;
         assert_eq!(code, 403, "{refused}");
         let message = refused["message"].as_str().unwrap();
-        assert!(message.contains(wanted), "{expression}: {message}");
+        assert!(message.contains(expected), "{expression}: {message}");
         for plural in [POLICIES, BINDINGS] {
             let path = format!("{GROUP}/{plural}/wrong");
             assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
@@ -195,16 +195,16 @@ async fn who_asks_for_it_sees_what_came_later() {
         ),
     )
     .await;
-    let made = api.create(MAPS, config_map("a")).await;
-    assert_eq!(made["metadata"]["labels"]["keys"], "2", "{made}");
+    let created = api.create(MAPS, config_map("a")).await;
+    assert_eq!(created["metadata"]["labels"]["keys"], "2", "{created}");
     let hook =
         Hook::start(|_| patch(json!([{"op": "add", "path": "/data/third", "value": "y"}]))).await;
     let kind = "MutatingWebhookConfiguration";
     make(&api, MUTATING, hook.configuration(kind, "third", json!({}))).await;
-    let made = api.create(MAPS, config_map("b")).await;
-    assert_eq!(made["metadata"]["labels"]["keys"], "3", "{made}");
+    let created = api.create(MAPS, config_map("b")).await;
+    assert_eq!(created["metadata"]["labels"]["keys"], "3", "{created}");
     // The webhook got the object with the changes of the policies.
-    assert_eq!(hook.asked()[0]["object"]["data"]["second"], "x");
+    assert_eq!(hook.requests()[0]["object"]["data"]["second"], "x");
 }
 
 #[tokio::test]
@@ -223,10 +223,13 @@ async fn objects_of_other_versions_are_changed_too() {
         "metadata": {"name": "a"}, "spec": {"maxReplicas": 5, "targetCPUUtilizationPercentage": 50,
             "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}}});
     let path = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
-    let made = api.create(path, scaler).await;
+    let created = api.create(path, scaler).await;
     assert_eq!(
-        (&made["apiVersion"], &made["spec"]["minReplicas"]),
+        (&created["apiVersion"], &created["spec"]["minReplicas"]),
         (&json!("autoscaling/v1"), &json!(2))
     );
-    assert_eq!(made["spec"]["targetCPUUtilizationPercentage"], 50, "{made}");
+    assert_eq!(
+        created["spec"]["targetCPUUtilizationPercentage"], 50,
+        "{created}"
+    );
 }

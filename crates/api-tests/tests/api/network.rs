@@ -116,13 +116,13 @@ impl Served {
     /// Sends a request over an existing connection.
     pub async fn talk_over(mut stream: TlsStream<TcpStream>, bytes: &[u8]) -> String {
         stream.write_all(bytes).await.unwrap();
-        let mut answer = Vec::new();
-        let reading = stream.read_to_end(&mut answer);
+        let mut response = Vec::new();
+        let reading = stream.read_to_end(&mut response);
         // A TLS connection that was closed without a close message is accepted here.
         let _end = tokio::time::timeout(Duration::from_secs(240), reading)
             .await
             .unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
+        String::from_utf8_lossy(&response).into_owned()
     }
 }
 
@@ -134,7 +134,7 @@ pub fn get(path: &str, headers: &str) -> String {
 async fn a_server_with_other_addresses_shows_another_certificate_and_keeps_its_connections() {
     let served = Served::new(Limits::default()).await;
     let before = served.connect(None).await;
-    let shown = |stream: &TlsStream<TcpStream>| {
+    let presented = |stream: &TlsStream<TcpStream>| {
         let chain = stream.get_ref().1.peer_certificates().unwrap();
         chain[0].to_vec()
     };
@@ -147,12 +147,12 @@ async fn a_server_with_other_addresses_shows_another_certificate_and_keeps_its_c
         .show_certificate(certificate, key)
         .unwrap();
     let after = served.connect(None).await;
-    assert_ne!(shown(&before), shown(&after));
-    let wanted = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
-    assert_eq!(shown(&after), wanted.to_vec());
+    assert_ne!(presented(&before), presented(&after));
+    let expected = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    assert_eq!(presented(&after), expected.to_vec());
     for stream in [before, after] {
-        let answer = Served::talk_over(stream, get("/livez", "").as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let response = Served::talk_over(stream, get("/livez", "").as_bytes()).await;
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     }
     let broken = served.api.server.show_certificate("nonsense", key);
     assert!(broken.is_err());
@@ -164,8 +164,8 @@ async fn only_those_who_are_known_get_beyond_health_and_version() {
     let served = Served::new(Limits::default()).await;
     let pods = get("/api/v1/pods", "");
     for path in ["/livez", "/readyz", "/healthz", "/version"] {
-        let answer = served.talk(None, &get(path, "")).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        let response = served.talk(None, &get(path, "")).await;
+        assert!(response.starts_with("HTTP/1.1 200"), "{path}: {response}");
     }
     for path in [
         "/api",
@@ -175,21 +175,21 @@ async fn only_those_who_are_known_get_beyond_health_and_version() {
         "/",
         "/api/v1/pods",
     ] {
-        let answer = served.talk(None, &get(path, "")).await;
-        assert!(answer.starts_with("HTTP/1.1 401"), "{path}: {answer}");
-        assert!(answer.contains("\"message\":\"Unauthorized\""));
+        let response = served.talk(None, &get(path, "")).await;
+        assert!(response.starts_with("HTTP/1.1 401"), "{path}: {response}");
+        assert!(response.contains("\"message\":\"Unauthorized\""));
     }
-    let answer = served.talk(Some(&served.admin()), &pods).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.contains("PodList"));
+    let response = served.talk(Some(&served.admin()), &pods).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(response.contains("PodList"));
     let nobody = served.authority.client("nobody", &[]).unwrap();
-    let answer = served.talk(Some(&nobody), &pods).await;
-    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    let response = served.talk(Some(&nobody), &pods).await;
+    assert!(response.starts_with("HTTP/1.1 403"), "{response}");
     let other_dir = tempfile::tempdir().unwrap();
     let other = Authority::open_or_create(other_dir.path()).unwrap();
     let forged = other.client("mainstay-admin", &["system:masters"]).unwrap();
-    let answer = served.talk(Some(&forged), &pods).await;
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let response = served.talk(Some(&forged), &pods).await;
+    assert!(response.starts_with("HTTP/1.1 401"), "{response}");
 }
 
 #[tokio::test]
@@ -200,20 +200,20 @@ async fn tokens_are_accepted_and_wrong_ones_are_not() {
         .api
         .create(accounts, serde_json::json!({"metadata": {"name": "robot"}}))
         .await;
-    let made = served
+    let created = served
         .api
         .create(&format!("{accounts}/robot/token"), serde_json::json!({}))
         .await;
-    let token = made["status"]["token"].as_str().unwrap();
+    let token = created["status"]["token"].as_str().unwrap();
     let with = |token: &str| {
         get(
             "/api/v1/pods",
             &format!("Authorization: Bearer {token}\r\n"),
         )
     };
-    let answer = served.talk(None, &with(token)).await;
-    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
-    assert!(answer.contains("system:serviceaccount:default:robot"));
+    let response = served.talk(None, &with(token)).await;
+    assert!(response.starts_with("HTTP/1.1 403"), "{response}");
+    assert!(response.contains("system:serviceaccount:default:robot"));
     assert!(
         served
             .talk(None, &with("x.y.z"))
@@ -235,18 +235,18 @@ async fn slow_and_cut_off_requests_end() {
     let served = Served::new(limits).await;
     let head = "POST /api/v1/namespaces HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
                 Content-Type: application/json\r\nContent-Length: 100\r\n\r\n";
-    let answer = served
+    let response = served
         .talk(Some(&served.admin()), &format!("{head}{{\"a\""))
         .await;
-    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert!(answer.contains("did not arrive within"));
+    assert!(response.starts_with("HTTP/1.1 408"), "{response}");
+    assert!(response.contains("did not arrive within"));
     // A request head that never ends: the connection is closed, with or without a 408.
-    let answer = served
+    let response = served
         .talk(Some(&served.admin()), "GET /api HTTP/1.1\r\nHost: x\r\n")
         .await;
     assert!(
-        answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
-        "{answer}"
+        response.is_empty() || response.starts_with("HTTP/1.1 408"),
+        "{response}"
     );
     // A connection is cut in the middle of a request; the server continues.
     let mut cut = served.connect(Some(&served.admin())).await;
@@ -259,10 +259,10 @@ async fn slow_and_cut_off_requests_end() {
             .starts_with("HTTP/1.1 200")
     );
     for nonsense in ["\0\x01\x02\r\n\r\n", "GET\r\n\r\n", "PRI * HTTP/9\r\n\r\n"] {
-        let answer = served.talk(None, nonsense).await;
+        let response = served.talk(None, nonsense).await;
         assert!(
-            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
-            "{answer}"
+            response.is_empty() || response.starts_with("HTTP/1.1 4"),
+            "{response}"
         );
     }
 }
@@ -362,10 +362,10 @@ async fn who_forgets_tls_is_told_so() {
     let mut plain = TcpStream::connect(served.address).await.unwrap();
     let request = get("/api", "");
     plain.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    plain.read_to_string(&mut answer).await.unwrap();
+    let mut response = String::new();
+    plain.read_to_string(&mut response).await.unwrap();
     assert_eq!(
-        answer,
+        response,
         "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
     );
 }
@@ -472,10 +472,10 @@ async fn strangers_do_not_keep_the_places_of_others() {
     }
     let admin = served.admin();
     let request = get("/version", "");
-    let answer = served.talk(Some(&admin), &request).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let response = served.talk(Some(&admin), &request).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     // Four authenticated connections hold all permits and are not closed.
-    let mut known = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..4 {
         let mut stream = served.connect(Some(&admin)).await;
         let request = "GET /api HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -483,7 +483,7 @@ async fn strangers_do_not_keep_the_places_of_others() {
         let mut first = [0; 12];
         stream.read_exact(&mut first).await.unwrap();
         assert_eq!(&first, b"HTTP/1.1 200");
-        known.push(stream);
+        connections.push(stream);
     }
     let mut refused = served.connect(Some(&admin)).await;
     let mut rest = Vec::new();
@@ -492,9 +492,9 @@ async fn strangers_do_not_keep_the_places_of_others() {
     assert!(rest.is_empty());
     // findings-2 S39: connections of nodes have separate permits.
     let node = served.authority.client("system:node:n", &["system:nodes"]);
-    let answer = served.talk(Some(&node.unwrap()), &request).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    for stream in &mut known {
+    let response = served.talk(Some(&node.unwrap()), &request).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    for stream in &mut connections {
         stream
             .write_all(get("/version", "").as_bytes())
             .await

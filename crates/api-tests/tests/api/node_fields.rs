@@ -179,15 +179,15 @@ async fn a_node_writes_the_fields_that_the_page_says() {
     let mut wrong = Vec::new();
     for (kind, field, may, path, patch) in FIELDS {
         let patch: Value = serde_json::from_str(patch).unwrap();
-        let asked = format!("{path}?dryRun=All");
-        let (code, answer) = node.patch(&asked, "merge", patch).await;
+        let url = format!("{path}?dryRun=All");
+        let (code, response) = node.patch(&url, "merge", patch).await;
         let allowed = match code {
             200 => true,
             403 | 422 => false,
-            _ => panic!("{kind} {field}: {code} {answer}"),
+            _ => panic!("{kind} {field}: {code} {response}"),
         };
         if allowed != *may {
-            wrong.push(format!("{kind} {field}: {code} {}", answer["message"]));
+            wrong.push(format!("{kind} {field}: {code} {}", response["message"]));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -321,13 +321,13 @@ async fn a_node_may_what_the_table_says_and_nothing_else() {
                 let name = name(resource, whose);
                 let attributes = json!({"verb": verb, "group": group, "resource": resource,
                     "subresource": part, "namespace": namespace, "name": name});
-                let found = allowed(&api, attributes).await;
+                let is_allowed = allowed(&api, attributes).await;
                 let mut expected = expected(*bound, resource, part, verb, whose);
                 // A token is created for one account.
                 expected &= !(*part == "token" && whose == Whose::All);
                 yes += usize::from(expected);
-                if found != expected {
-                    wrong.push(format!("{verb} {resource}/{part} {whose:?}: {found}"));
+                if is_allowed != expected {
+                    wrong.push(format!("{verb} {resource}/{part} {whose:?}: {is_allowed}"));
                 }
             }
         }

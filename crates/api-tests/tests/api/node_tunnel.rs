@@ -51,8 +51,8 @@ async fn head_of_answer(stream: &mut TlsStream<TcpStream>, request: &str) -> Str
 
 fn dial_nodes(served: &Served) {
     let user = "kube-apiserver-kubelet-client";
-    let own = served.authority.client(user, &[]).unwrap();
-    show(&served.api, &served.authority, &own);
+    let client_certificate = served.authority.client(user, &[]).unwrap();
+    show(&served.api, &served.authority, &client_certificate);
 }
 
 /// Requests a log of the node's pod until the response is as expected.
@@ -60,9 +60,9 @@ async fn wait_for_log(api: &Api, node: &str, code: u16, text: &str) {
     let path = format!("{PODS}/on-{node}/log");
     let mut last = String::new();
     for _ in 0..1200 {
-        let answer = api.raw("GET", &path, &[], "").await;
-        last = answer.text();
-        if answer.code == code && last.contains(text) {
+        let response = api.raw("GET", &path, &[], "").await;
+        last = response.text();
+        if response.code == code && last.contains(text) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -83,12 +83,12 @@ async fn a_node_that_is_not_reached_is_asked_through_its_tunnel() {
     dial_nodes(&served);
     put_node(api, "far", nobody().await).await;
     let log = format!("{PODS}/on-far/log");
-    let answer = api.raw("GET", &log, &[], "").await;
-    assert_eq!(answer.code, 503);
+    let response = api.raw("GET", &log, &[], "").await;
+    assert_eq!(response.code, 503);
     let no_tunnel = "the node has no tunnel to this server";
-    assert!(answer.text().contains(no_tunnel), "{}", answer.text());
+    assert!(response.text().contains(no_tunnel), "{}", response.text());
     let reach = api.server.reach_node("far").await.unwrap();
-    assert!(reach.way.unwrap_err().contains(no_tunnel));
+    assert!(reach.connection.unwrap_err().contains(no_tunnel));
     let port = serve_kubelet(&served.authority, "system:node:far").await;
     let first = open_tunnel(&served, "far", port).await;
     // The node gets the certificate of the server, as over the network.
@@ -108,7 +108,7 @@ async fn a_node_that_is_not_reached_is_asked_through_its_tunnel() {
     let count = metrics.split_once(through).unwrap().1.lines().next();
     assert!(count.unwrap().parse::<u64>().unwrap() >= 2, "{metrics}");
     let reach = api.server.reach_node("far").await.unwrap();
-    assert_eq!(reach.way, Ok(NodeConnection::Tunnel));
+    assert_eq!(reach.connection, Ok(NodeConnection::Tunnel));
     assert_eq!(api.server.reach_node("nobody").await, None);
     // A second tunnel opens, and the first closes: the node stays reachable.
     let second = open_tunnel(&served, "far", port).await;

@@ -21,9 +21,9 @@ async fn an_eviction_is_a_deletion_with_a_reason() {
     let api = with_pod().await;
     let (_, list) = api.get("/api/v1").await;
     let listed = list["resources"].as_array().unwrap().iter();
-    let found: Vec<&Value> = listed.filter(|r| r["name"] == "pods/eviction").collect();
+    let resources: Vec<&Value> = listed.filter(|r| r["name"] == "pods/eviction").collect();
     assert_eq!(
-        *found[0],
+        *resources[0],
         json!({"name": "pods/eviction", "singularName": "", "namespaced": true,
             "group": "policy", "version": "v1", "kind": "Eviction", "verbs": ["create"]})
     );
@@ -124,8 +124,8 @@ async fn ephemeral_containers_are_added_by_a_patch() {
         "/dev/termination-log"
     );
     assert_eq!(pod["metadata"]["generation"], 2);
-    let gone = json!({"spec": {"ephemeralContainers": null}});
-    let (code, status) = api.patch(&path, "merge", gone).await;
+    let removal = json!({"spec": {"ephemeralContainers": null}});
+    let (code, status) = api.patch(&path, "merge", removal).await;
     assert_eq!(code, 422);
     assert!(
         status["message"]

@@ -21,34 +21,34 @@ static BUILT_IN: Mutex<BTreeMap<String, Option<Arc<SchemaCheck>>>> = Mutex::new(
 ///
 /// # Panics
 /// The object does not match the published schema.
-pub async fn check(admin: &LocalService, object: &Value, asked: &str) {
+pub async fn check(admin: &LocalService, object: &Value, request: &str) {
     let (Some(version), Some(_)) = (object["apiVersion"].as_str(), object["kind"].as_str()) else {
         return;
     };
     let check = match built_in(version) {
         None if version.contains('.') => of_custom_kinds(admin, version).await,
-        known => known,
+        check => check,
     };
-    let found = check.map(|check| check.violations(object));
-    let found: BTreeSet<String> = found.into_iter().flatten().collect();
+    let violations = check.map(|check| check.violations(object));
+    let violations: BTreeSet<String> = violations.into_iter().flatten().collect();
     assert!(
-        found.is_empty(),
-        "not as published: {asked}: {found:#?}\n{object}"
+        violations.is_empty(),
+        "not as published: {request}: {violations:#?}\n{object}"
     );
 }
 
 /// The check for a group version of built-in kinds, from the generator of the server's document.
 fn built_in(version: &str) -> Option<Arc<SchemaCheck>> {
-    let mut known = BUILT_IN.lock().unwrap();
-    if let Some(known) = known.get(version) {
-        return known.clone();
+    let mut checks = BUILT_IN.lock().unwrap();
+    if let Some(check) = checks.get(version) {
+        return check.clone();
     }
     let kinds = resource_kinds::all(&ClusterConfig::default());
     let kinds: Vec<KindInfo<'_>> = kinds.iter().map(|kind| kind.info()).collect();
     let bytes = Schema::published().openapi_v3_document(version, &kinds, &[]);
     let document = bytes.map(|bytes| serde_json::from_slice(&bytes).unwrap());
     let check = document.map(|document| Arc::new(SchemaCheck::new(document)));
-    known.insert(version.to_owned(), check.clone());
+    checks.insert(version.to_owned(), check.clone());
     check
 }
 

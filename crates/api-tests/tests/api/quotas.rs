@@ -20,14 +20,14 @@ async fn what_there_is_counts_and_what_is_too_much_is_refused() {
     let api = Api::new().await;
     api.with_account().await;
     api.create(CONFIG_MAPS, config_map("a")).await;
-    let made = api
+    let created = api
         .create(
             QUOTAS,
             quota(json!({"configmaps": "2", "pods": "1", "count/secrets": "0"})),
         )
         .await;
     assert_eq!(
-        made["status"],
+        created["status"],
         json!({
             "hard": {"configmaps": "2", "pods": "1", "count/secrets": "0"},
             "used": {"configmaps": "1", "count/secrets": "0", "pods": "0"},
@@ -85,9 +85,9 @@ async fn what_there_is_counts_and_what_is_too_much_is_refused() {
 async fn a_quota_of_quotas_counts_itself() {
     let api = Api::new().await;
     let hard = json!({"resourcequotas": "2", "count/resourcequotas": "2"});
-    let made = api.create(QUOTAS, quota(hard.clone())).await;
+    let created = api.create(QUOTAS, quota(hard.clone())).await;
     let one = json!({"resourcequotas": "1", "count/resourcequotas": "1"});
-    assert_eq!(made["status"]["used"], one);
+    assert_eq!(created["status"]["used"], one);
     // The object is counted again, but still only once.
     let label = json!({"spec": {"hard": {"resourcequotas": "3"}}});
     api.patch(&format!("{QUOTAS}/q"), "merge", label).await;
@@ -123,14 +123,14 @@ async fn a_quota_is_never_exceeded_however_many_ask_at_once() {
         "{codes:?}"
     );
     assert_eq!(used(&api).await, json!({"configmaps": "7"}));
-    let gone = (0..40).map(|number| {
+    let deletions = (0..40).map(|number| {
         let api = &api;
         async move {
             let path = format!("{CONFIG_MAPS}/m{number}");
             api.send("DELETE", &path, Value::Null).await.0
         }
     });
-    let codes = futures::future::join_all(gone).await;
+    let codes = futures::future::join_all(deletions).await;
     assert_eq!(
         codes.iter().filter(|code| **code == 200).count(),
         7,
@@ -151,9 +151,9 @@ async fn pods_say_what_they_need_where_that_is_limited() {
         refused["message"],
         "pods \"p\" is forbidden: failed quota: q: must specify requests.cpu for: c"
     );
-    let mut said = pod("p");
-    said["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "300m"}});
-    api.create(PODS, said).await;
+    let mut with_resources = pod("p");
+    with_resources["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "300m"}});
+    api.create(PODS, with_resources).await;
     assert_eq!(used(&api).await, json!({"requests.cpu": "300m"}));
 }
 
@@ -238,19 +238,19 @@ async fn a_quota_that_counts_wrong_heals() {
     api.create(QUOTAS, quota(json!({"configmaps": "5"}))).await;
     let wrong = json!({"status": {"used": {"configmaps": "4"}}});
     let path = format!("{QUOTAS}/q/status");
-    let (_, answer) = api.patch(&path, "merge", wrong).await;
-    assert_eq!(answer["status"]["used"]["configmaps"], "1");
+    let (_, response) = api.patch(&path, "merge", wrong).await;
+    assert_eq!(response["status"]["used"]["configmaps"], "1");
     // Objects are deleted without a request, like objects that expire.
     let range = mvcc_store::Range {
         start: b"/registry/configmaps/default/a".to_vec(),
         ..mvcc_store::Range::default()
     };
     use mvcc_store::Store;
-    let found = api.store.range(range).await.unwrap().items;
+    let items = api.store.range(range).await.unwrap().items;
     let txn = mvcc_store::Txn {
         compare: vec![],
         operations: vec![mvcc_store::Operation::Delete {
-            key: found[0].key.to_vec(),
+            key: items[0].key.to_vec(),
         }],
     };
     api.store.txn(txn).await.unwrap();
@@ -339,6 +339,7 @@ plugins:
     api.create(claims, claim("silver")).await;
     let (code, status) = api.send("POST", claims, claim("gold")).await;
     let text = status["message"].as_str().unwrap();
-    let wanted = "insufficient quota to consume: gold.storageclass.storage.k8s.io/requests.storage";
-    assert!(code == 403 && text.ends_with(wanted), "{text}");
+    let message =
+        "insufficient quota to consume: gold.storageclass.storage.k8s.io/requests.storage";
+    assert!(code == 403 && text.ends_with(message), "{text}");
 }

@@ -17,20 +17,20 @@ use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
 /// A server's copy of the store, which is updated only on request.
 struct Copy {
     cluster: Arc<EmbeddedStore>,
-    seen: watch::Sender<Revision>,
+    observed: watch::Sender<Revision>,
     /// The number of requests to the other servers for the newest revision.
-    asked: AtomicUsize,
+    requests: AtomicUsize,
     /// The error that the other servers return; `None` if they respond.
     failure: Mutex<Option<StoreError>>,
 }
 
 impl Copy {
     fn catch_up(&self) {
-        self.seen.send_replace(self.cluster.current_revision());
+        self.observed.send_replace(self.cluster.current_revision());
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 }
 
@@ -40,11 +40,11 @@ impl StoreLayer for Copy {
     }
 
     fn current_revision(&self) -> Revision {
-        *self.seen.borrow()
+        *self.observed.borrow()
     }
 
     fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.requests.fetch_add(1, Ordering::SeqCst);
         if let Some(failure) = StoreLayer::failure(self) {
             return async { Err(failure) }.boxed();
         }
@@ -56,9 +56,9 @@ impl StoreLayer for Copy {
         if revision > self.cluster.current_revision() {
             return self.cluster.reached(revision);
         }
-        let mut seen = self.seen.subscribe();
+        let mut observed = self.observed.subscribe();
         async move {
-            let reached = seen.wait_for(|seen| *seen >= revision).await;
+            let reached = observed.wait_for(|value| *value >= revision).await;
             reached.map(drop).map_err(|_| StoreError::Closed)
         }
         .boxed()
@@ -78,7 +78,7 @@ impl StoreLayer for Copy {
     }
 
     fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
-        let revision = Some(range.revision.unwrap_or(*self.seen.borrow()));
+        let revision = Some(range.revision.unwrap_or(*self.observed.borrow()));
         self.cluster.range(Range { revision, ..range })
     }
 }
@@ -88,9 +88,9 @@ async fn two() -> (Api, Api, Arc<Copy>) {
     let cluster = EmbeddedStore::in_memory();
     let ahead = Api::over(cluster.clone(), Limits::default(), None).await;
     let copy = Arc::new(Copy {
-        seen: watch::Sender::new(cluster.current_revision()),
+        observed: watch::Sender::new(cluster.current_revision()),
         cluster: cluster.clone(),
-        asked: AtomicUsize::new(0),
+        requests: AtomicUsize::new(0),
         failure: Mutex::default(),
     });
     let behind = Api::through(cluster, copy.clone(), Limits::default(), None).await;
@@ -138,13 +138,13 @@ async fn reads_see_what_other_servers_have_written() {
     let (ahead, behind, copy) = two().await;
     ahead.create(CONFIG_MAPS, config_map("a")).await;
     let one = format!("{CONFIG_MAPS}/a");
-    let before = copy.asked();
+    let before = copy.requests();
     assert_eq!(behind.get(&format!("{one}?resourceVersion=0")).await.0, 404);
     let (_, any) = behind
         .get(&format!("{CONFIG_MAPS}?resourceVersion=0"))
         .await;
     assert_eq!(names(&any), [""; 0]);
-    assert_eq!(copy.asked(), before, "no other server is asked");
+    assert_eq!(copy.requests(), before, "no other server is asked");
     assert_eq!(behind.get(&one).await.0, 200);
     ahead.create(CONFIG_MAPS, config_map("b")).await;
     let (_, list) = behind.get(CONFIG_MAPS).await;
@@ -170,8 +170,8 @@ async fn reads_see_what_other_servers_have_written() {
 #[tokio::test]
 async fn a_version_of_another_server_is_waited_for() {
     let (ahead, behind, copy) = two().await;
-    let made = ahead.create(CONFIG_MAPS, config_map("a")).await;
-    let version = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let created = ahead.create(CONFIG_MAPS, config_map("a")).await;
+    let version = created["metadata"]["resourceVersion"].as_str().unwrap();
     let at = format!("resourceVersion={version}");
     let one = format!("{CONFIG_MAPS}/a?{at}");
     let exact = format!("{CONFIG_MAPS}?{at}&resourceVersionMatch=Exact");
@@ -221,8 +221,8 @@ async fn writes_decide_on_what_other_servers_have_written() {
     let (code, refused) = behind.send("POST", maps, config_map("b")).await;
     assert_eq!(code, 403, "{refused}");
     ahead.create(CONFIG_MAPS, config_map("c")).await;
-    let gone = format!("{CONFIG_MAPS}/c");
-    assert_eq!(behind.send("DELETE", &gone, Value::Null).await.0, 200);
+    let path = format!("{CONFIG_MAPS}/c");
+    assert_eq!(behind.send("DELETE", &path, Value::Null).await.0, 200);
     ahead.create(CONFIG_MAPS, config_map("d")).await;
     let all = behind.send("DELETE", CONFIG_MAPS, Value::Null).await.1;
     assert_eq!(names(&all), ["d"]);

@@ -37,20 +37,20 @@ fn changed(spec: &Value) -> Value {
 
 /// `Reason|field|message` of each cause.
 fn causes(status: &Value) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut all = Vec::new();
     for cause in status["details"]["causes"].as_array().into_iter().flatten() {
         let text = |field: &str| cause[field].as_str().unwrap_or_default();
         let reason = text("reason").trim_start_matches("FieldValue");
-        found.push(format!("{reason}|{}|{}", text("field"), text("message")));
+        all.push(format!("{reason}|{}|{}", text("field"), text("message")));
     }
-    found
+    all
 }
 
-fn assert_refused(code: u16, status: &Value, wanted: &[&str], what: &str) {
+fn assert_refused(code: u16, status: &Value, expected: &[&str], what: &str) {
     assert_eq!(code, 422, "{what}: {status}");
-    assert_eq!(causes(status), wanted, "{what}");
+    assert_eq!(causes(status), expected, "{what}");
     let mut list: Vec<String> = Vec::new();
-    for cause in wanted {
+    for cause in expected {
         let mut parts = cause.splitn(3, '|').skip(1);
         let (field, message) = (parts.next().unwrap(), parts.next().unwrap());
         list.push(format!("{field}: {message}"));
@@ -176,10 +176,10 @@ async fn a_new_set_that_is_wrong_is_refused_with_the_field_and_the_reason() {
             "Duplicate|spec.volumeClaimTemplates[1].metadata.name|Duplicate value: \"a\"".to_owned(),
         ]),
     ];
-    for (what, change, wanted) in cases {
+    for (what, change, expected) in cases {
         let (code, status) = api.send("POST", SETS, changed(&change)).await;
-        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
-        assert_refused(code, &status, &wanted, what);
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        assert_refused(code, &status, &expected, what);
     }
     let (_, list) = api.get(SETS).await;
     assert_eq!(list["items"], json!([]), "nothing of it is stored");
@@ -194,7 +194,7 @@ async fn everything_that_is_wrong_is_said_in_one_reply() {
         "updateStrategy": {"type": "OnDelete", "rollingUpdate": {"partition": 0}},
     });
     let (code, status) = api.send("POST", SETS, changed(&wrong)).await;
-    let wanted = [
+    let expected = [
         "Invalid|spec.updateStrategy.rollingUpdate|Invalid value: {\"partition\":0}: only allowed \
          for updateStrategy 'RollingUpdate'",
         "Invalid|spec.template.metadata.labels|Invalid value: {\"app\":\"x\"}: `selector` does not \
@@ -202,7 +202,7 @@ async fn everything_that_is_wrong_is_said_in_one_reply() {
         "NotSupported|spec.template.spec.restartPolicy|Unsupported value: \"Never\": supported \
          values: \"Always\"",
     ];
-    assert_refused(code, &status, &wanted, "all at once");
+    assert_refused(code, &status, &expected, "all at once");
 }
 
 /// statefulset.md 6.6: no dots and at most 63 letters; 53 to 63 are accepted.
@@ -211,8 +211,8 @@ async fn names_are_labels() {
     let api = Api::new().await;
     let (code, status) = api.send("POST", SETS, stateful_set("a.b")).await;
     let dots = ["Invalid|metadata.name|Invalid value: \"a.b\": must not contain dots"];
-    let wanted: Vec<String> = causes(&status);
-    assert_eq!((code, wanted[0].as_str()), (422, dots[0]));
+    let expected: Vec<String> = causes(&status);
+    assert_eq!((code, expected[0].as_str()), (422, dots[0]));
     let long = "a".repeat(64);
     let (code, status) = api.send("POST", SETS, stateful_set(&long)).await;
     assert_eq!(code, 422);
@@ -248,9 +248,9 @@ async fn identity_cannot_be_changed_and_the_rest_can() {
     // statefulset.md 5.7
     let labels = json!({"spec": {"template": {"metadata": {"labels": {"app": "x"}}}}});
     let (code, status) = api.patch(&path, "merge", labels).await;
-    let wanted = "Invalid|spec.template.metadata.labels|Invalid value: {\"app\":\"x\"}: `selector` \
+    let expected = "Invalid|spec.template.metadata.labels|Invalid value: {\"app\":\"x\"}: `selector` \
         does not match template `labels`";
-    assert_refused(code, &status, &[wanted], "labels of the template");
+    assert_refused(code, &status, &[expected], "labels of the template");
     let mut generation = 1;
     for accepted in [
         json!({"replicas": 5}),
@@ -279,8 +279,8 @@ async fn identity_cannot_be_changed_and_the_rest_can() {
 async fn max_unavailable_is_kept_and_not_filled_in() {
     let api = Api::new().await;
     let rolling = |set: &Value| set["spec"]["updateStrategy"]["rollingUpdate"].clone();
-    let made = api.create(SETS, stateful_set("web")).await;
-    assert_eq!(rolling(&made), json!({"partition": 0}));
+    let created = api.create(SETS, stateful_set("web")).await;
+    assert_eq!(rolling(&created), json!({"partition": 0}));
     let path = format!("{SETS}/web");
     for value in [json!(2), json!("50%")] {
         let change = json!({"spec": {"updateStrategy": {"rollingUpdate":
@@ -303,8 +303,8 @@ async fn defaults_are_filled_in_and_nothing_else() {
         {"name": "unused"}, "spec": {"accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": "1Gi"}}}}]}),
     );
-    let made = api.create(SETS, set).await;
-    let spec = &made["spec"];
+    let created = api.create(SETS, set).await;
+    let spec = &created["spec"];
     assert_eq!(spec["serviceName"], "");
     assert_eq!(spec["replicas"], 1);
     assert_eq!(spec["podManagementPolicy"], "OrderedReady");
@@ -339,12 +339,12 @@ async fn advice_comes_as_warnings() {
         "volumeClaimTemplates": [{"metadata": {"name": "www"}, "spec": {
             "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1500m"}}}}]});
     let json = [("content-type", "application/json")];
-    let made = api
+    let created = api
         .raw("POST", SETS, &json, changed(&wish).to_string())
         .await;
-    assert_eq!(made.code, 201, "{}", made.text());
+    assert_eq!(created.code, 201, "{}", created.text());
     assert_eq!(
-        made.warnings(),
+        created.warnings(),
         [
             "299 - \"spec.template.spec.nodeSelector[beta.kubernetes.io/os]: deprecated since \
              v1.14; use \\\"kubernetes.io/os\\\" instead\"",
@@ -432,9 +432,9 @@ async fn a_status_that_does_not_add_up_is_refused() {
         let (code, status) = api
             .patch(&path, "merge", json!({"status": {field: value}}))
             .await;
-        let wanted = format!("Invalid|status.{field}|Invalid value: {value}: {text}");
+        let expected = format!("Invalid|status.{field}|Invalid value: {value}: {text}");
         assert_eq!(code, 422, "{field}");
-        assert!(causes(&status).contains(&wanted), "{field}: {status}");
+        assert!(causes(&status).contains(&expected), "{field}: {status}");
     }
 }
 

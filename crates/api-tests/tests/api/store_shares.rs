@@ -23,13 +23,13 @@ fn map(name: &str, bytes: usize) -> Value {
 
 /// Creates objects until one is refused; returns their number, and the response.
 async fn fill(api: &Api, namespace: &str, bytes: usize) -> (usize, Value) {
-    for made in 0.. {
-        let name = format!("m{bytes}-{made}");
-        let (code, answer) = api.send("POST", &maps(namespace), map(&name, bytes)).await;
+    for count in 0.. {
+        let name = format!("m{bytes}-{count}");
+        let (code, response) = api.send("POST", &maps(namespace), map(&name, bytes)).await;
         if code != 201 {
-            return (made, answer);
+            return (count, response);
         }
-        assert!(made < 10_000);
+        assert!(count < 10_000);
     }
     unreachable!("a bound")
 }
@@ -54,8 +54,8 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
     let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": "1"}}}});
     api.create(claims, claim).await;
-    let (made, refused) = fill(&api, "greedy", LARGE).await;
-    assert!(made > 8, "{made}");
+    let (count, refused) = fill(&api, "greedy", LARGE).await;
+    assert!(count > 8, "{count}");
     assert_eq!(
         (&refused["code"], &refused["reason"]),
         (&json!(403), &json!("Forbidden")),
@@ -66,10 +66,10 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
         (&cause["reason"], &cause["field"]),
         (&json!("NamespaceStoreShare"), &json!("metadata.namespace"))
     );
-    let own = store.bytes_of_owner(b"greedy");
+    let bytes = store.bytes_of_owner(b"greedy");
     let message = refused["message"].as_str().unwrap();
-    let said = format!("namespace \"greedy\" holds {own} bytes of the store and may hold ");
-    assert!(message.contains(&said), "{message}");
+    let text = format!("namespace \"greedy\" holds {bytes} bytes of the store and may hold ");
+    assert!(message.contains(&text), "{message}");
     // Small objects, growing objects and dry runs do not exceed the share either.
     fill(&api, "greedy", 50_000).await;
     let (_, refused) = fill(&api, "greedy", 2_000).await;
@@ -84,10 +84,10 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
     // Writes by controllers and nodes in the namespace still succeed: status, Leases, Events, small changes,
     // deletions.
     let status = json!({"status": {"phase": "Bound", "capacity": {"storage": "1"}}});
-    let (code, answer) = api
+    let (code, response) = api
         .patch(&format!("{claims}/c/status"), "merge", status)
         .await;
-    assert_eq!(code, 200, "{answer}");
+    assert_eq!(code, 200, "{response}");
     let renewed = json!({"spec": {"holderIdentity": "another"}});
     let path = format!("{}/l", leases("greedy"));
     assert_eq!(api.patch(&path, "merge", renewed).await.0, 200);
@@ -219,20 +219,20 @@ async fn writes_at_the_same_time_do_not_pass_the_share_together() {
         let object = map(&format!("m{number}"), LARGE);
         api.send("POST", &path, object)
     });
-    let answers = futures::future::join_all(writes).await;
-    let codes: Vec<u16> = answers.iter().map(|(code, _)| *code).collect();
+    let responses = futures::future::join_all(writes).await;
+    let codes: Vec<u16> = responses.iter().map(|(code, _)| *code).collect();
     assert!(
         codes.iter().all(|code| [201, 403].contains(code)),
         "{codes:?}"
     );
     assert!(codes.contains(&201) && codes.contains(&403), "{codes:?}");
     let share = QUOTA / 6;
-    let own = store.bytes_of_owner(b"greedy");
-    assert!(own > share / 2 && own <= share, "{own} of {share}");
+    let bytes = store.bytes_of_owner(b"greedy");
+    assert!(bytes > share / 2 && bytes <= share, "{bytes} of {share}");
     // No reservation remains.
     assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
-    let (made, _) = fill(&api, "greedy", LARGE).await;
-    assert!(made as u64 * LARGE as u64 > share / 10 * 9, "{made}");
+    let (count, _) = fill(&api, "greedy", LARGE).await;
+    assert!(count as u64 * LARGE as u64 > share / 10 * 9, "{count}");
 }
 
 /// findings-2 S44: the status of a custom resource cannot exceed the share, and the status of built-in kinds keeps
@@ -278,9 +278,9 @@ async fn writes_of_status_have_a_bound_too() {
         let event = json!({"metadata": {"name": format!("e{number}")}, "reason": "R",
             "message": "x".repeat(1000), "type": "Normal",
             "involvedObject": {"kind": "ConfigMap", "namespace": "greedy", "name": "m"}});
-        let (code, answer) = api.send("POST", &path, event).await;
+        let (code, response) = api.send("POST", &path, event).await;
         if code != 201 {
-            refused = Some(answer);
+            refused = Some(response);
             break;
         }
     }
@@ -289,16 +289,16 @@ async fn writes_of_status_have_a_bound_too() {
         |storage: &str| json!({"status": {"phase": "Bound", "capacity": {"storage": storage}}});
     for number in 0..64 {
         let path = format!("{claims}/c{number}/status");
-        let (code, answer) = api.patch(&path, "merge", bound("1")).await;
-        assert_eq!(code, 200, "{answer}");
+        let (code, response) = api.patch(&path, "merge", bound("1")).await;
+        assert_eq!(code, 200, "{response}");
     }
     // A status of this size is too large for the reserve.
     let conditions = json!({"status": {"conditions": [{"type": "Resizing", "status": "True",
         "message": "x".repeat(100_000)}]}});
     let path = format!("{claims}/c0/status");
-    let (code, answer) = api.patch(&path, "merge", conditions).await;
+    let (code, response) = api.patch(&path, "merge", conditions).await;
     assert_eq!(
-        (code, &answer["details"]["causes"][0]["reason"]),
+        (code, &response["details"]["causes"][0]["reason"]),
         (403, &json!("NamespaceStoreShare"))
     );
 }

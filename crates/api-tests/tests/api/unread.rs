@@ -74,7 +74,7 @@ fn request((path, accept): (&str, &str)) -> Request<Empty<Bytes>> {
 async fn ask_and_read_nothing(
     served: &Served,
     (user, connections): (&str, usize),
-    asked: (&str, &str),
+    target: (&str, &str),
     open: &mut JoinSet<()>,
 ) {
     for _ in 0..connections {
@@ -82,10 +82,10 @@ async fn ask_and_read_nothing(
         let mut sender = connect(served, user, &is_deaf).await;
         is_deaf.store(true, Ordering::Relaxed);
         for _ in 0..100 {
-            let answer = sender.send_request(request(asked));
+            let response = sender.send_request(request(target));
             open.spawn(async move {
                 // The stream stays open until the test ends it.
-                let _answer = answer.await;
+                let _response = response.await;
                 std::future::pending::<()>().await;
             });
         }
@@ -149,16 +149,16 @@ async fn served(users: &[&str]) -> Served {
 }
 
 /// The status code of a response that is read.
-async fn code(served: &Served, user: &str, asked: (&str, &str)) -> u16 {
+async fn code(served: &Served, user: &str, target: (&str, &str)) -> u16 {
     let listening = Arc::default();
     let mut sender = connect(served, user, &listening).await;
-    let answer = async {
-        let answer = sender.send_request(request(asked)).await.unwrap();
-        let code = answer.status().as_u16();
-        answer.into_body().collect().await.unwrap();
+    let response = async {
+        let response = sender.send_request(request(target)).await.unwrap();
+        let code = response.status().as_u16();
+        response.into_body().collect().await.unwrap();
         code
     };
-    tokio::time::timeout(PATIENCE, answer)
+    tokio::time::timeout(PATIENCE, response)
         .await
         .expect("an answer")
 }
@@ -177,7 +177,7 @@ async fn answers_that_nobody_reads_are_bounded_whatever_they_are() {
     let whole = format!("{CONFIG_MAPS}?includeObject=Object");
     let pretty = format!("{CONFIG_MAPS}?pretty=true");
     let bound = Limits::default().unread_bytes_per_sender_max;
-    for asked in [
+    for target in [
         (watch.as_str(), JSON),
         (watch.as_str(), PROTOBUF),
         (one.as_str(), JSON),
@@ -194,36 +194,36 @@ async fn answers_that_nobody_reads_are_bounded_whatever_they_are() {
         ("/metrics", "text/plain"),
     ] {
         // Documents are built once, at the first request, for all requests that wait.
-        if !asked.0.starts_with("/openapi") {
-            let path = asked.0.replace("watch=true", "");
-            let code = code(&served, "modest", (&path, asked.1)).await;
-            assert_eq!(code, 200, "{asked:?}");
+        if !target.0.starts_with("/openapi") {
+            let path = target.0.replace("watch=true", "");
+            let code = code(&served, "modest", (&path, target.1)).await;
+            assert_eq!(code, 200, "{target:?}");
         }
         let before = resident();
         let begun = metric(&served, "apiserver_request_total").await;
         let mut open = JoinSet::new();
-        ask_and_read_nothing(&served, ("greedy", 3), asked, &mut open).await;
+        ask_and_read_nothing(&served, ("greedy", 3), target, &mut open).await;
         answered(&served, begun + 300).await;
         let unread = metric(&served, "mainstay_unread_answer_bytes").await;
         let grown = resident().saturating_sub(before) / MIB;
-        println!("{asked:?}: {} MiB unread, {grown} MiB more", unread / MIB);
+        println!("{target:?}: {} MiB unread, {grown} MiB more", unread / MIB);
         // Streams that checked the limit at the same moment may exceed it by one event each.
-        assert!(unread <= bound + 8 * MIB, "{asked:?}: {unread} bytes wait");
+        assert!(unread <= bound + 8 * MIB, "{target:?}: {unread} bytes wait");
         // Other tests in this process use memory, too.
-        assert!(grown < 400, "{asked:?}: {grown} MiB more");
+        assert!(grown < 400, "{target:?}: {grown} MiB more");
         // Another user's request gets its response.
         assert_eq!(
             code(&served, "modest", (CONFIG_MAPS, JSON)).await,
             200,
-            "{asked:?}"
+            "{target:?}"
         );
         drop(open);
-        let gone = async {
+        let drained = async {
             while metric(&served, "mainstay_unread_answer_bytes").await > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, gone)
+        tokio::time::timeout(PATIENCE, drained)
             .await
             .expect("nothing is left of the connections");
     }

@@ -96,10 +96,10 @@ async fn bodies_of_sub_resources_have_the_types_of_their_kind() {
         bound["object"]["metadata"]["annotations"],
         json!({"a": "b"})
     );
-    let (code, answer) = api
+    let (code, response) = api
         .send("POST", token, Value::Object(Default::default()))
         .await;
-    assert_eq!(code, 201, "{answer}");
+    assert_eq!(code, 201, "{response}");
 }
 
 fn unsafe_options() -> Value {
@@ -134,10 +134,10 @@ async fn an_unreadable_object_is_named_and_can_be_deleted_on_purpose() {
         let text = status["message"].as_str().unwrap();
         assert!(text.contains("the object is decodable"), "{text}");
         spoil(&api, &key).await;
-        for asked in [list, &path, &format!("{list}?labelSelector=a")] {
-            let (code, status) = api.get(asked).await;
-            assert_eq!(code, 500, "{asked}: {status}");
-            assert_eq!(status["reason"], "StorageReadError", "{asked}");
+        for target in [list, &path, &format!("{list}?labelSelector=a")] {
+            let (code, status) = api.get(target).await;
+            assert_eq!(code, 500, "{target}: {status}");
+            assert_eq!(status["reason"], "StorageReadError", "{target}");
             let text = status["message"].as_str().unwrap();
             assert!(text.contains(&key), "{text}");
             assert_eq!(status["details"]["causes"][0]["field"], key.as_str());
@@ -193,8 +193,9 @@ async fn the_deletion_of_an_unreadable_object_needs_a_right_and_nothing_besides(
         let (code, status) = api.send("DELETE", &path, options).await;
         assert_eq!(code, 422, "{status}");
         let text = status["message"].as_str().unwrap();
-        let wanted = format!("{UNSAFE}: Invalid value: true: cannot be set together with .{field}");
-        assert!(text.contains(&wanted), "{text}");
+        let expected =
+            format!("{UNSAFE}: Invalid value: true: cannot be set together with .{field}");
+        assert!(text.contains(&expected), "{text}");
     }
     let (code, status) = api.send("DELETE", CONFIG_MAPS, unsafe_options()).await;
     assert_eq!(code, 422, "{status}");
@@ -214,18 +215,18 @@ async fn the_deletion_of_an_unreadable_object_needs_a_right_and_nothing_besides(
     api.create(&format!("{roles}/rolebindings"), binding).await;
     let jane = api.as_user("jane", &["system:authenticated"]);
     // A watch updates the roles, so the new role becomes effective after a moment.
-    let answer = async |wanted: u16| {
+    let delete_returns = async |expected: u16| {
         for _ in 0..100 {
             let (code, status) = jane.send("DELETE", &path, unsafe_options()).await;
             let text = status["message"].as_str().unwrap_or_default().to_owned();
-            if code == wanted && !text.contains("cannot delete resource") {
+            if code == expected && !text.contains("cannot delete resource") {
                 return text;
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
-        panic!("no answer {wanted}");
+        panic!("no answer {expected}");
     };
-    let text = answer(403).await;
+    let text = delete_returns(403).await;
     assert!(text.contains("unsafe-delete-ignore-read-errors"), "{text}");
     let rules = rule(json!(["delete", "unsafe-delete-ignore-read-errors"]));
     let patch = json!({"rules": rules});
@@ -235,6 +236,6 @@ async fn the_deletion_of_an_unreadable_object_needs_a_right_and_nothing_besides(
             .0,
         200
     );
-    answer(200).await;
+    delete_returns(200).await;
     assert_eq!(api.get(&path).await.0, 404);
 }

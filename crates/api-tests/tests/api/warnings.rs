@@ -73,12 +73,12 @@ async fn advice_comes_with_what_passed_validation() {
     let mut set = stateful_set("web");
     set["spec"]["revisionHistoryLimit"] = json!(-1);
     let advice = "spec.revisionHistoryLimit: a negative value";
-    let made = send(&api, "POST", SETS, set.clone()).await;
-    assert_eq!(made.code, 201);
-    assert_eq!(made.warnings().len(), 1);
-    assert!(made.warnings()[0].contains(advice));
+    let created = send(&api, "POST", SETS, set.clone()).await;
+    assert_eq!(created.code, 201);
+    assert_eq!(created.warnings().len(), 1);
+    assert!(created.warnings()[0].contains(advice));
     let again = send(&api, "POST", SETS, set.clone()).await;
-    assert_eq!((again.code, again.warnings()), (409, made.warnings()));
+    assert_eq!((again.code, again.warnings()), (409, created.warnings()));
 
     set["spec"]["replicas"] = json!(-1);
     let refused = send(&api, "POST", SETS, set.clone()).await;
@@ -111,13 +111,16 @@ async fn levels_warn_of_what_others_refuse() {
     let level = |mode: &str| json!({"metadata": {"labels": {format!("pod-security.kubernetes.io/{mode}"): "restricted"}}});
     let (code, _) = api.patch(NAMESPACE, "merge", level("warn")).await;
     assert_eq!(code, 200);
-    for (name, wanted) in [("yes", 201), ("no", 400)] {
-        let answer = send(&api, "POST", PODS, pod(name)).await;
-        assert_eq!(answer.code, wanted, "{}", answer.text());
-        let said = answer.warnings();
-        assert_eq!(said.len(), 2, "{said:?}");
-        assert!(said[0].contains("would violate PodSecurity"), "{said:?}");
-        assert_eq!(said[1], r#"299 - "looked at""#);
+    for (name, expected) in [("yes", 201), ("no", 400)] {
+        let response = send(&api, "POST", PODS, pod(name)).await;
+        assert_eq!(response.code, expected, "{}", response.text());
+        let warnings = response.warnings();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(
+            warnings[0].contains("would violate PodSecurity"),
+            "{warnings:?}"
+        );
+        assert_eq!(warnings[1], r#"299 - "looked at""#);
     }
     // The refusal of a webhook contains the webhook's own warnings, and the earlier warnings.
     let mut map = config_map("no");
@@ -149,13 +152,16 @@ async fn clients_of_a_deprecated_kind_are_told_so() {
                       EndpointSlice\"";
     let endpoints = "/api/v1/namespaces/default/endpoints";
     let absent = format!("{endpoints}/absent");
-    for (method, path, wanted) in [
+    for (method, path, expected) in [
         ("GET", endpoints, 200),
         ("GET", absent.as_str(), 404),
         ("DELETE", absent.as_str(), 404),
     ] {
-        let answer = send(&api, method, path, Value::Null).await;
-        assert_eq!((answer.code, answer.warnings()), (wanted, vec![deprecated]));
+        let response = send(&api, method, path, Value::Null).await;
+        assert_eq!(
+            (response.code, response.warnings()),
+            (expected, vec![deprecated])
+        );
     }
 }
 
@@ -164,17 +170,17 @@ async fn clients_of_a_deprecated_kind_are_told_so() {
 async fn deletions_of_jobs_that_are_not_there_are_advised_on() {
     let api = Api::new().await;
     let jobs = "/apis/batch/v1/namespaces/default/jobs";
-    for (path, wanted) in [(format!("{jobs}/x"), 404), (jobs.to_owned(), 200)] {
-        let answer = send(&api, "DELETE", &path, Value::Null).await;
-        assert_eq!(answer.code, wanted, "{}", answer.text());
-        let said = answer.warnings();
-        assert_eq!(said.len(), 1);
+    for (path, expected) in [(format!("{jobs}/x"), 404), (jobs.to_owned(), 200)] {
+        let response = send(&api, "DELETE", &path, Value::Null).await;
+        assert_eq!(response.code, expected, "{}", response.text());
+        let warnings = response.warnings();
+        assert_eq!(warnings.len(), 1);
         assert!(
-            said[0].contains("child pods are preserved by default"),
-            "{said:?}"
+            warnings[0].contains("child pods are preserved by default"),
+            "{warnings:?}"
         );
         let path = format!("{path}?propagationPolicy=Background");
-        let answer = send(&api, "DELETE", &path, Value::Null).await;
-        assert!(answer.headers.get("warning").is_none());
+        let response = send(&api, "DELETE", &path, Value::Null).await;
+        assert!(response.headers.get("warning").is_none());
     }
 }

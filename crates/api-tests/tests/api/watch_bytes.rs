@@ -25,8 +25,8 @@ const BOUNDS: [(&str, usize); 5] = [
 async fn an_event_has_no_more_bytes_than_it_had() {
     let api = Api::new().await;
     api.with_account().await;
-    let made = api.create(PODS, pod("p")).await;
-    let version = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let created = api.create(PODS, pod("p")).await;
+    let version = created["metadata"]["resourceVersion"].as_str().unwrap();
     let path = format!("{PODS}?watch=true&resourceVersion={version}");
     let label = json!({"metadata": {"labels": {"a": "b"}}});
     assert_eq!(api.patch(&format!("{PODS}/p"), "merge", label).await.0, 200);

@@ -13,8 +13,8 @@ use crate::harness::{Api, CONFIG_MAPS, Events, config_map, pod};
 async fn changes_arrive_in_order_from_a_version_on() {
     // kubectl.md 0.12
     let api = Api::new().await;
-    let made = api.create(CONFIG_MAPS, config_map("a")).await;
-    let version = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let created = api.create(CONFIG_MAPS, config_map("a")).await;
+    let version = created["metadata"]["resourceVersion"].as_str().unwrap();
     let path = format!("{CONFIG_MAPS}?watch=true&resourceVersion={version}");
     let mut events = Events::open(&api, &path).await;
     api.create(CONFIG_MAPS, config_map("b")).await;
@@ -197,8 +197,8 @@ async fn a_client_may_do_without_managed_fields() {
     let path = format!("{CONFIG_MAPS}?watch=1");
     let mut events = Events::open_with(&api, &path, &accept).await;
     let mut whole = Events::open_with(&api, &path, &[]).await;
-    let made = api.create(CONFIG_MAPS, config_map("a")).await;
-    let mut expected = made.clone();
+    let created = api.create(CONFIG_MAPS, config_map("a")).await;
+    let mut expected = created.clone();
     let metadata = expected["metadata"].as_object_mut().unwrap();
     assert!(metadata.shift_remove("managedFields").is_some());
     assert_eq!(events.next().await.unwrap()["object"], expected);
@@ -210,11 +210,11 @@ async fn a_client_may_do_without_managed_fields() {
     let metadata = api.raw("GET", &one, &[("accept", partial)], "").await;
     assert_eq!(metadata.json()["metadata"], expected["metadata"]);
     // The server still stores the managed fields.
-    assert_eq!(api.get(&one).await.1, made);
+    assert_eq!(api.get(&one).await.1, created);
     let label = json!({"metadata": {"labels": {"a": "b"}}});
     assert_eq!(api.patch(&one, "merge", label).await.0, 200);
     api.send("DELETE", &one, Value::Null).await;
-    assert_eq!(whole.next().await.unwrap()["object"], made);
+    assert_eq!(whole.next().await.unwrap()["object"], created);
     for kind in ["MODIFIED", "DELETED"] {
         let mut event = whole.next().await.unwrap();
         assert_eq!(event["type"], kind);
@@ -252,10 +252,10 @@ async fn pods_are_selected_by_texts_and_by_other_values_at_once() {
                 selector.replace('=', "%3D")
             ))
             .await;
-        let found = list["items"].as_array().unwrap().iter();
-        let found: Vec<&str> = found
+        let items = list["items"].as_array().unwrap().iter();
+        let pods: Vec<&str> = items
             .map(|pod| pod["metadata"]["name"].as_str().unwrap())
             .collect();
-        assert_eq!(found, names, "{selector}");
+        assert_eq!(pods, names, "{selector}");
     }
 }

@@ -169,16 +169,18 @@ fn asks(kind: &Kind) -> Vec<Ask<'_>> {
     all
 }
 
-async fn outcome(api: &Api, ask: &Ask<'_>) -> Outcome {
-    let headers = match ask.method {
+async fn outcome(api: &Api, request: &Ask<'_>) -> Outcome {
+    let headers = match request.method {
         "PATCH" => [("content-type", "application/merge-patch+json")],
         _ => [("content-type", "application/json")],
     };
-    let response = api.respond(ask.method, &ask.path(), &headers, "{}").await;
+    let response = api
+        .respond(request.method, &request.path(), &headers, "{}")
+        .await;
     match response.status().as_u16() {
         403 => Outcome::Forbidden,
         405 => Outcome::NoMethod,
-        404 if ask.method == "HEAD" => Outcome::NoPath,
+        404 if request.method == "HEAD" => Outcome::NoPath,
         404 => {
             let body = response.into_body().collect().await.unwrap().to_bytes();
             let status: Value = serde_json::from_slice(&body).unwrap();
@@ -226,9 +228,9 @@ async fn what_is_authorised_is_what_is_served() {
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "last"},
             "subjects": [{"kind": "User", "name": bindings, "apiGroup": "rbac.authorization.k8s.io"}]});
         api.create(&format!("{home}/{bindings}"), last).await;
-        let seen = api.as_user(bindings, &[]);
+        let reader = api.as_user(bindings, &[]);
         let secrets = format!("/api/v1/namespaces/{TEAM}/secrets");
-        while seen.get(&secrets).await.0 != 200 {
+        while reader.get(&secrets).await.0 != 200 {
             tokio::task::yield_now().await;
         }
     }
@@ -236,13 +238,13 @@ async fn what_is_authorised_is_what_is_served() {
     let mut counts: BTreeMap<Outcome, usize> = BTreeMap::new();
     for user in USERS {
         let api = api.as_user(user.name, &[]);
-        for ask in KINDS.iter().flat_map(asks) {
-            let (expected, found) = (ask.expected(user), outcome(&api, &ask).await);
+        for request in KINDS.iter().flat_map(asks) {
+            let (expected, actual) = (request.expected(user), outcome(&api, &request).await);
             *counts.entry(expected).or_default() += 1;
-            if expected != found {
-                let (method, path) = (ask.method, ask.path());
+            if expected != actual {
+                let (method, path) = (request.method, request.path());
                 wrong.push(format!(
-                    "{}: {method} {path}: {found:?}, not {expected:?}",
+                    "{}: {method} {path}: {actual:?}, not {expected:?}",
                     user.name
                 ));
             }

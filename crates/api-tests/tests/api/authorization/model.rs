@@ -207,15 +207,15 @@ impl Ask<'_> {
     }
 
     pub fn expected(&self, user: &User) -> Outcome {
-        let asked = self.attributes();
+        let attributes = self.attributes();
         let outcome = match self.offered().as_slice() {
             [] => Outcome::NoPath,
             _ if self.method == "HEAD" => Outcome::NoMethod,
             _ if self.old_watch && self.method != "GET" => Outcome::NoMethod,
-            offered if offered.contains(&asked.verb) => Outcome::Served,
+            offered if offered.contains(&attributes.verb) => Outcome::Served,
             _ => Outcome::NoMethod,
         };
-        match user.may(&asked) {
+        match user.may(&attributes) {
             true => outcome,
             false => Outcome::Forbidden,
         }
@@ -231,9 +231,9 @@ impl Ask<'_> {
         if !fits {
             return Vec::new();
         }
-        if let Some(wanted) = self.part {
+        if let Some(subresource) = self.part {
             let mut parts = self.kind.parts.iter();
-            let part = parts.find(|(name, _)| *name == wanted && !self.old_watch);
+            let part = parts.find(|(name, _)| *name == subresource && !self.old_watch);
             return part.map_or_else(Vec::new, |(_, verbs)| verbs.to_vec());
         }
         let here: &[&str] = match (self.old_watch, self.name, self.namespace) {
@@ -277,7 +277,7 @@ pub struct Rule {
 }
 
 impl User {
-    pub fn may(&self, asked: &Attributes<'_>) -> bool {
+    pub fn may(&self, attributes: &Attributes<'_>) -> bool {
         let Rule {
             verbs,
             groups,
@@ -285,20 +285,20 @@ impl User {
             names,
         } = &self.rule;
         let has = |list: &[&str], one: &str| list.contains(&"*") || list.contains(&one);
-        let resource = match asked.part {
-            "" => asked.resource.clone(),
-            part => format!("{}/{part}", asked.resource),
+        let resource = match attributes.part {
+            "" => attributes.resource.clone(),
+            part => format!("{}/{part}", attributes.resource),
         };
-        let of_any = format!("*/{}", asked.part);
-        let of_any = !asked.part.is_empty() && resources.contains(&of_any.as_str());
+        let of_any = format!("*/{}", attributes.part);
+        let of_any = !attributes.part.is_empty() && resources.contains(&of_any.as_str());
         self.how != How::Missing
             && self
                 .namespace
-                .is_none_or(|namespace| namespace == asked.namespace)
-            && has(verbs, asked.verb)
-            && has(groups, asked.group)
+                .is_none_or(|namespace| namespace == attributes.namespace)
+            && has(verbs, attributes.verb)
+            && has(groups, attributes.group)
             && (has(resources, &resource) || of_any)
-            && (names.is_empty() || names.contains(&asked.name))
+            && (names.is_empty() || names.contains(&attributes.name))
     }
 }
 

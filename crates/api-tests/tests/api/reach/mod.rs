@@ -89,15 +89,15 @@ async fn every_served_field_has_a_row() {
 fn every_effect_has_a_limit_and_a_test() {
     let page = page();
     let mut wrong = Vec::new();
-    for (place, row) in page.rows() {
+    for (section, row) in page.rows() {
         if row.has_reach() && (row.stops.is_empty() || row.tests.is_empty()) {
-            wrong.push(format!("{place}: {} has no limit or no test", row.text));
+            wrong.push(format!("{section}: {} has no limit or no test", row.text));
         }
         let is_proven = !row.stops.is_empty() || !row.tests.is_empty();
         if is_proven && !row.has_reach() {
-            wrong.push(format!("{place}: {} has no reach to stop", row.text));
+            wrong.push(format!("{section}: {} has no reach to stop", row.text));
         }
-        wrong.extend(missing(row).map(|test| format!("{place}: {test} does not exist")));
+        wrong.extend(missing(row).map(|test| format!("{section}: {test} does not exist")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -105,11 +105,11 @@ fn every_effect_has_a_limit_and_a_test() {
 /// The tests of a row that do not exist.
 fn missing(row: &Row) -> impl Iterator<Item = &String> {
     row.tests.iter().filter(|test| {
-        let found = test.split_once("::").is_some_and(|(file, name)| {
+        let exists = test.split_once("::").is_some_and(|(file, name)| {
             let text = std::fs::read_to_string(root().join(file)).unwrap_or_default();
             text.contains(&format!("fn {name}("))
         });
-        !found
+        !exists
     })
 }
 
@@ -166,11 +166,11 @@ async fn rules(api: &Api, role: &str) -> Vec<Value> {
 }
 
 fn allows_a_write(rules: &[Value], group: &str, resource: &str) -> bool {
-    let has = |rule: &Value, field: &str, wanted: &[&str]| {
+    let has = |rule: &Value, field: &str, values_allowed: &[&str]| {
         let values = rule[field].as_array().into_iter().flatten();
         values
             .filter_map(Value::as_str)
-            .any(|one| one == "*" || wanted.contains(&one))
+            .any(|one| one == "*" || values_allowed.contains(&one))
     };
     rules.iter().any(|rule| {
         has(rule, "apiGroups", &[group])

@@ -110,24 +110,24 @@ impl Section {
     /// The differences between the rows and the served fields.
     pub fn differences(&self, served: &BTreeSet<String>) -> impl Iterator<Item = String> {
         let patterns = || self.rows.iter().flat_map(|row| &row.patterns);
-        let mut found = Vec::new();
+        let mut differences = Vec::new();
         for field in served {
             match patterns().filter(|pattern| pattern.covers(field)).count() {
                 1 => {}
-                0 => found.push(format!("{field} has no row")),
-                _ => found.push(format!("{field} has several rows")),
+                0 => differences.push(format!("{field} has no row")),
+                _ => differences.push(format!("{field} has several rows")),
             }
         }
         for pattern in patterns() {
             let number = served.iter().filter(|field| pattern.covers(field)).count();
             let (expected, name) = (pattern.number(), pattern.name());
             if expected != number {
-                found.push(format!(
+                differences.push(format!(
                     "{name}: {number} fields are served, {expected} expected"
                 ));
             }
         }
-        found.into_iter()
+        differences.into_iter()
     }
 }
 
@@ -192,7 +192,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 fn patterns(cell: &str) -> Vec<Pattern> {
     let parts: Vec<&str> = cell.split('`').collect();
     let texts = parts.iter().enumerate().skip(1).step_by(2);
-    let found = texts.flat_map(|(index, text)| {
+    let all = texts.flat_map(|(index, text)| {
         let after = parts.get(index + 1).copied().unwrap_or_default();
         let number = after.trim_start().strip_prefix('(');
         let number = number.and_then(|rest| rest.split(')').next()?.parse().ok());
@@ -202,7 +202,7 @@ fn patterns(cell: &str) -> Vec<Pattern> {
             _ => expanded(text).into_iter().map(Pattern::Field).collect(),
         }
     });
-    found.collect()
+    all.collect()
 }
 
 /// A path with each alternative of `{a,b}`. `{}` marks a map.

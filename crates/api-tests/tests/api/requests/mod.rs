@@ -138,29 +138,29 @@ impl Kept {
     }
 
     /// Stores a header (`head etag`) or a field (`metadata.continue`; slashes are parts of names).
-    fn keep(&mut self, name: &str, place: &str, answer: &Answer) -> Result<(), String> {
-        let value = match place.strip_prefix("head ") {
-            Some(header) => answer
+    fn keep(&mut self, name: &str, field_path: &str, response: &Answer) -> Result<(), String> {
+        let value = match field_path.strip_prefix("head ") {
+            Some(header) => response
                 .headers
                 .get(header)
                 .and_then(|v| v.to_str().ok())
                 .map(str::to_owned),
             None => {
-                let body: Value = serde_json::from_slice(&answer.bytes).unwrap_or_default();
-                let found = place
+                let body: Value = serde_json::from_slice(&response.bytes).unwrap_or_default();
+                let stored_value = field_path
                     .split('.')
                     .try_fold(&body, |value, field| value.get(field));
-                found.and_then(Value::as_str).map(str::to_owned)
+                stored_value.and_then(Value::as_str).map(str::to_owned)
             }
         };
-        let value = value.ok_or_else(|| format!("there is no {place} to keep"))?;
+        let value = value.ok_or_else(|| format!("there is no {field_path} to keep"))?;
         self.0.insert(name.to_owned(), value);
         Ok(())
     }
 }
 
 impl Ask {
-    async fn answered(&self, api: &Api, kept: &Kept) -> Answer {
+    async fn answered(&self, api: &Api, stored_values: &Kept) -> Answer {
         let (method, path) = self.ask.split_once(' ').unwrap();
         let named = [
             ("accept", &self.accept),
@@ -172,68 +172,69 @@ impl Ask {
         let others: Vec<(&str, String)> = self
             .with
             .iter()
-            .map(|(name, value)| (name.as_str(), kept.fill(value)))
+            .map(|(name, value)| (name.as_str(), stored_values.fill(value)))
             .collect();
         let others = others.iter().map(|(name, value)| (*name, value.as_str()));
         let headers: Vec<(&str, &str)> = named.chain(others).collect();
         let body = match (&self.json, &self.text_sent, self.padding) {
-            (Some(json), _, _) => kept.fill_all(json).to_string(),
+            (Some(json), _, _) => stored_values.fill_all(json).to_string(),
             (None, Some(text), _) => text.clone(),
             (None, None, padding) => " ".repeat(padding.unwrap_or(0)),
         };
         let user = self.user.as_deref();
         let other = user.map(|name| api.as_user(name, &["system:authenticated"]));
         let api = other.as_ref().unwrap_or(api);
-        api.raw(method, &kept.fill(path), &headers, body).await
+        api.raw(method, &stored_values.fill(path), &headers, body)
+            .await
     }
 
     /// The differences of the response.
-    fn check(&self, answer: &Answer, kept: &Kept) -> Vec<String> {
+    fn check(&self, response: &Answer, stored_values: &Kept) -> Vec<String> {
         let mut wrong = Vec::new();
-        if answer.code != self.code {
-            wrong.push(format!("code {} instead of {}", answer.code, self.code));
+        if response.code != self.code {
+            wrong.push(format!("code {} instead of {}", response.code, self.code));
         }
-        for (name, wanted) in &self.head {
-            let found: Vec<&str> = answer
+        for (name, expected) in &self.head {
+            let actual: Vec<&str> = response
                 .headers
                 .get_all(name)
                 .iter()
                 .filter_map(|v| v.to_str().ok())
                 .collect();
-            let fits = match wanted {
-                None => found.is_empty(),
-                Some(wanted) => found
+            let fits = match expected {
+                None => actual.is_empty(),
+                Some(expected) => actual
                     .iter()
-                    .any(|found| fits_text(&kept.fill(wanted), found)),
+                    .any(|value| fits_text(&stored_values.fill(expected), value)),
             };
             if !fits {
-                wrong.push(format!("header {name} is {found:?}"));
+                wrong.push(format!("header {name} is {actual:?}"));
             }
         }
-        let body: Value = serde_json::from_slice(&answer.bytes).unwrap_or_default();
-        fits(&kept.fill_all(&self.reply), &body, "", &mut wrong);
-        if self.code >= 400 && !answer.bytes.is_empty() && self.text.is_none() {
+        let body: Value = serde_json::from_slice(&response.bytes).unwrap_or_default();
+        fits(&stored_values.fill_all(&self.reply), &body, "", &mut wrong);
+        if self.code >= 400 && !response.bytes.is_empty() && self.text.is_none() {
             let status = serde_json::json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": "*", "code": self.code,
             });
             fits(&status, &body, "", &mut wrong);
         }
-        if let Some(wanted) = &self.events {
-            let text = answer.text();
+        if let Some(expected) = &self.events {
+            let text = response.text();
             let events: Vec<Value> = text
                 .lines()
                 .map(|line| serde_json::from_str(line).unwrap_or_default())
                 .collect();
             fits(
-                &kept.fill_all(&wanted.clone().into()),
+                &stored_values.fill_all(&expected.clone().into()),
                 &events.into(),
                 "",
                 &mut wrong,
             );
         }
-        if let Some(wanted) = &self.text
-            && !fits_text(wanted, &answer.text())
+        if let Some(expected) = &self.text
+            && !fits_text(expected, &response.text())
         {
             wrong.push("another text".to_owned());
         }
@@ -245,40 +246,40 @@ impl Ask {
 async fn run(chapter: &Chapter) -> Vec<String> {
     let api = Api::new().await;
     api.with_account().await;
-    let mut kept = Kept::new();
+    let mut stored_values = Kept::new();
     let mut wrong = Vec::new();
-    for given in &chapter.given {
-        let words: Vec<&str> = given.splitn(3, ' ').collect();
+    for setup in &chapter.given {
+        let words: Vec<&str> = setup.splitn(3, ' ').collect();
         let [method, path, json] = words[..] else {
-            panic!("no request: {given}");
+            panic!("no request: {setup}");
         };
-        let answer = api
-            .raw(method, &kept.fill(path), &[], json.to_owned())
+        let response = api
+            .raw(method, &stored_values.fill(path), &[], json.to_owned())
             .await;
-        assert!(answer.code < 300, "{given}: {}", answer.text());
+        assert!(response.code < 300, "{setup}: {}", response.text());
     }
     for row in &chapter.rows {
         match row {
             Row::Do(Deed::Compact) => {
                 let current = api.store.current_revision();
                 let secret = serde_json::json!({"metadata": {"generateName": "x-"}});
-                api.create(&kept.fill("$secrets"), secret).await;
+                api.create(&stored_values.fill("$secrets"), secret).await;
                 api.store.compact(current).await.unwrap();
             }
-            Row::Ask(ask) => {
-                let answer = ask.answered(&api, &kept).await;
-                let mut found = ask.check(&answer, &kept);
-                for (name, place) in &ask.keep {
-                    found.extend(kept.keep(name, place, &answer).err());
+            Row::Ask(request) => {
+                let response = request.answered(&api, &stored_values).await;
+                let mut differences = request.check(&response, &stored_values);
+                for (name, field_path) in &request.keep {
+                    differences.extend(stored_values.keep(name, field_path, &response).err());
                 }
-                if !found.is_empty() {
-                    let text: String = answer.text().chars().take(600).collect();
+                if !differences.is_empty() {
+                    let text: String = response.text().chars().take(600).collect();
                     wrong.push(format!(
                         "{}: {} ({}):\n  {}\n  {text}",
                         chapter.title,
-                        ask.ask,
-                        ask.says,
-                        found.join("\n  "),
+                        request.ask,
+                        request.says,
+                        differences.join("\n  "),
                     ));
                 }
             }
