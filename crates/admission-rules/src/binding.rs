@@ -1,4 +1,4 @@
-//! Bindings of policies of either kind: the requests that a policy applies to, and its settings.
+//! Bindings of policies of either kind: the requests to which a policy applies, and its parameters.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::matching::{rule_matches, selected};
 use crate::request::{Request, ResourceAndKind};
 
-/// Group and plural of a kind that is served, by its version (`apps/v1`) and name.
+/// Returns group and plural of a served kind, from its version (`apps/v1`) and name.
 pub type PluralOf<'a> = dyn Fn(&str, &str) -> Option<(String, String)> + 'a;
 
-/// The cluster as policies see it: the source of their parameters.
+/// Read access for policies, to load their parameters.
 #[derive(Clone, Copy)]
 pub struct ParameterSource<'a> {
     /// Reads any object of the cluster: parameter objects and namespaces.
@@ -20,7 +20,7 @@ pub struct ParameterSource<'a> {
     pub plural_of: &'a PluralOf<'a>,
 }
 
-/// A policy, and one place where it holds.
+/// A policy with one of its bindings.
 #[derive(Clone, Debug)]
 pub(crate) struct BoundPolicy<R> {
     pub policy: String,
@@ -28,12 +28,12 @@ pub(crate) struct BoundPolicy<R> {
     /// `spec` of the policy and `spec` of its binding, in this order.
     pub spec: Value,
     pub bound: Value,
-    /// The policy's rules, or the error of compiling them.
+    /// The compiled rules of the policy, or the error of the compilation.
     pub rules: Result<R, String>,
 }
 
 impl<R> BoundPolicy<R> {
-    /// The policies that are bound somewhere.
+    /// The policies with their bindings; a policy without a binding is not in the list.
     pub fn all(
         policies: &[Value],
         bindings: &[Value],
@@ -45,11 +45,11 @@ impl<R> BoundPolicy<R> {
         };
         let mut bound = Vec::new();
         for binding in bindings {
-            let wanted = &binding["spec"]["policyName"];
-            let found = policies
+            let policy_name = &binding["spec"]["policyName"];
+            let matching = policies
                 .iter()
-                .find(|one| one["metadata"]["name"] == *wanted);
-            let Some(policy) = found else { continue };
+                .find(|one| one["metadata"]["name"] == *policy_name);
+            let Some(policy) = matching else { continue };
             bound.push(Self {
                 policy: name(policy),
                 binding: name(binding),
@@ -61,8 +61,8 @@ impl<R> BoundPolicy<R> {
         bound
     }
 
-    /// The subject of the request that the policy matches; `None` if the policy does not apply.
-    pub fn wants(
+    /// The index of the subject that the policy matches; `None` if the policy does not apply.
+    pub fn match_request(
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
@@ -72,12 +72,12 @@ impl<R> BoundPolicy<R> {
         Ok(of_policy.filter(|_| of_binding.is_some()))
     }
 
-    /// Whether a failed evaluation lets the request pass: `failurePolicy: Ignore`.
+    /// Whether the request passes if the evaluation fails: `failurePolicy: Ignore`.
     pub fn may_fail(&self) -> bool {
         self.spec["failurePolicy"] == "Ignore"
     }
 
-    /// The policy's parameter objects; one null if the policy has no `paramKind`.
+    /// The policy's parameter objects; a single null if the policy has no `paramKind`.
     pub fn settings(
         &self,
         request: &Request<'_>,
@@ -96,7 +96,7 @@ impl<R> BoundPolicy<R> {
             none if none.is_empty() => request.namespace.to_owned(),
             namespace => namespace,
         };
-        let found: Vec<Value> = match text(&reference["name"]) {
+        let objects: Vec<Value> = match text(&reference["name"]) {
             name if !name.is_empty() => cluster
                 .objects
                 .get(&group, &plural, &namespace, &name)
@@ -111,17 +111,16 @@ impl<R> BoundPolicy<R> {
                 all.into_iter().map(Arc::unwrap_or_clone).collect()
             }
         };
-        if found.is_empty() && reference["parameterNotFoundAction"] != "Allow" {
+        if objects.is_empty() && reference["parameterNotFoundAction"] != "Allow" {
             return Err(
                 "no params found for policy binding with `Deny` parameterNotFoundAction".to_owned(),
             );
         }
-        Ok(found)
+        Ok(objects)
     }
 }
 
-/// The first of the subjects that matches; an empty list of rules matches all of them where that is
-/// allowed.
+/// The first subject that matches. An empty list of rules matches every subject if that is allowed.
 fn holds(
     part: &Value,
     request: &Request<'_>,

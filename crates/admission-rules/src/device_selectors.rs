@@ -1,4 +1,4 @@
-//! The plug-in that refuses classes and claims of devices with expressions that cannot be read.
+//! The plug-in that refuses DeviceClasses and claims with expressions that do not compile.
 
 use custom_resources::DeviceSelector;
 use object_model::{FieldError, FieldPath, Status};
@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use crate::expressions::refuse;
 
-/// The admission plug-in that refuses device selectors in CEL that do not compile.
 #[derive(Debug)]
 pub struct DeviceSelectors;
 
@@ -28,7 +27,7 @@ impl Admission for DeviceSelectors {
         if request.group != GROUP || !writes || !request.subresource.is_empty() {
             return Ok(());
         }
-        // A stored expression was valid once.
+        // A stored expression was valid when it was created.
         if request.old.is_some_and(|old| old["spec"] == object["spec"]) {
             return Ok(());
         }
@@ -36,7 +35,7 @@ impl Admission for DeviceSelectors {
     }
 }
 
-/// All expressions of an object that cannot be read.
+/// The errors of all expressions of an object that do not compile.
 fn unreadable(plural: &str, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let (spec, at) = (&object["spec"], FieldPath::root("spec"));

@@ -1,4 +1,4 @@
-//! Expressions in webhooks and policies: compiled at creation, so that invalid ones are refused.
+//! Expressions in webhooks and policies. They are compiled at the creation, so that invalid expressions are refused.
 
 use custom_resources::{Expression, Values};
 use object_model::{FieldError, FieldPath, Status};
@@ -11,10 +11,10 @@ use serde_json::Value;
 const ABOUT: [&str; 4] = ["object", "oldObject", "request", "namespaceObject"];
 /// The variable of policies with parameters.
 const PARAMS: &str = "params";
-/// The variable with the policy's computed variables.
+/// The variable that contains the policy's computed variables.
 const VARIABLES: &str = "variables";
 
-/// A match condition: a CEL expression with the name that messages show.
+/// A match condition: a CEL expression, and its name for messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Condition {
     pub(crate) name: String,
@@ -26,10 +26,10 @@ pub(crate) struct Condition {
 pub(crate) struct Variables(Vec<(String, Expression)>);
 
 impl Variables {
-    /// Reads the variables of a policy.
+    /// Compiles the variables of a policy.
     ///
     /// # Errors
-    /// The first that cannot be read.
+    /// The first variable that does not compile.
     pub fn read(list: &Value, names: &[&str]) -> Result<Self, String> {
         let list = list.as_array().into_iter().flatten();
         let variables = list.map(|one| {
@@ -39,12 +39,12 @@ impl Variables {
         variables.collect::<Result<_, String>>().map(Self)
     }
 
-    /// Works them out, one after the other.
+    /// Evaluates the variables in order, and adds their values.
     pub fn add_to(&self, values: &mut Values) {
         for (name, expression) in &self.0 {
-            // A failed variable is absent: a rule that uses it fails.
-            if let Ok(said) = expression.say(values) {
-                values.add_entry(VARIABLES, name, &said);
+            // A failed variable is absent, so a rule that uses it fails.
+            if let Ok(result) = expression.evaluate(values) {
+                values.add_entry(VARIABLES, name, &result);
             }
         }
     }
@@ -54,14 +54,14 @@ impl Variables {
 pub(crate) enum MatchResult {
     Yes,
     No,
-    /// A condition failed to evaluate, while no other was false.
+    /// The evaluation of a condition failed, and no other condition is false.
     Unknown(String),
 }
 
-/// Reads the conditions of a webhook or policy.
+/// Compiles the conditions of a webhook or policy.
 ///
 /// # Errors
-/// The first that cannot be read. (None is stored that could not be.)
+/// The first condition that does not compile. (Stored conditions always compile.)
 pub(crate) fn conditions(list: &Value, params: bool) -> Result<Vec<Condition>, String> {
     let list = list.as_array().into_iter().flatten();
     list.map(|condition| {
@@ -73,13 +73,13 @@ pub(crate) fn conditions(list: &Value, params: bool) -> Result<Vec<Condition>, S
     .collect()
 }
 
-/// Whether all conditions are true; an error counts only if no condition is false.
+/// Whether all conditions are true. An error counts only if no condition is false.
 pub(crate) fn met(conditions: &[Condition], values: &Values) -> MatchResult {
     let mut unknown = None;
     for condition in conditions {
-        match condition.expression.say(values) {
-            Ok(said) if said.as_bool() == Some(true) => {}
-            Ok(said) if said.as_bool() == Some(false) => return MatchResult::No,
+        match condition.expression.evaluate(values) {
+            Ok(result) if result.as_bool() == Some(true) => {}
+            Ok(result) if result.as_bool() == Some(false) => return MatchResult::No,
             Ok(_) => unknown = Some(format!("{}: not true or false", condition.name)),
             Err(error) => unknown = Some(format!("{}: {error}", condition.name)),
         }
@@ -98,12 +98,12 @@ pub(crate) fn compile(source: &Value, names: &[&str]) -> Result<Expression, Stri
     Expression::compile_about(source.as_str().unwrap_or_default(), names)
 }
 
-/// Reads an expression that may make objects and patches.
+/// Compiles an expression that may construct objects and patches.
 pub(crate) fn making(source: &Value, names: &[&str]) -> Result<Expression, String> {
     Expression::compile_making(source.as_str().unwrap_or_default(), names)
 }
 
-/// Refuses an object with errors.
+/// Refuses an object if there are errors.
 pub(crate) fn refuse(group: &str, object: &Value, errors: &[FieldError]) -> Result<(), Status> {
     if errors.is_empty() {
         return Ok(());
@@ -113,7 +113,7 @@ pub(crate) fn refuse(group: &str, object: &Value, errors: &[FieldError]) -> Resu
     Err(Status::invalid(group, kind, name, errors))
 }
 
-/// The plug-in that refuses webhooks and policies with expressions that cannot be read.
+/// The plug-in that refuses webhooks and policies with expressions that do not compile.
 #[derive(Debug)]
 pub struct Expressions;
 
@@ -136,7 +136,7 @@ impl Admission for Expressions {
     }
 }
 
-/// All expressions of an object that cannot be read.
+/// The errors of all expressions of an object that do not compile.
 fn unreadable(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let root = FieldPath::default();
@@ -179,17 +179,12 @@ fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
 
 fn check(list: &Value, at: &FieldPath, field: &str, names: &[&str], errors: &mut Vec<FieldError>) {
     for (index, item) in items(list) {
-        let place = at.index(index).child(field);
-        check_one(
-            &item[field],
-            &place,
-            |source| compile(source, names),
-            errors,
-        );
+        let path = at.index(index).child(field);
+        check_one(&item[field], &path, |source| compile(source, names), errors);
     }
 }
 
-/// Records the errors of an expression. A missing one is the kind's to report.
+/// Records the errors of an expression. The kind's validation reports a missing expression.
 fn check_one(
     source: &Value,
     field: &FieldPath,

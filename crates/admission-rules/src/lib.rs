@@ -1,6 +1,5 @@
-//! Webhooks and admission policies: their match rules, the requests to webhooks, and the evaluation
-//! of the answers and of policies. Pure: calling a webhook, and changing the object, is the API
-//! server's.
+//! Webhooks and admission policies: their match rules, the requests to webhooks, and the evaluation of the responses
+//! and of policies. Pure: the API server calls webhooks, and changes the object.
 
 mod binding;
 mod device_selectors;

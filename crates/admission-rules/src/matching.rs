@@ -1,4 +1,4 @@
-//! Match rules: the requests that webhooks and policies apply to.
+//! Match rules: the requests to which webhooks and policies apply.
 
 use object_model::LabelSelector;
 use resource_kinds::Scope;
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::request::Request;
 
-/// The written object, by its path.
+/// The resource of a write, from its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetResource<'a> {
     /// API group, empty for core.
@@ -17,7 +17,7 @@ pub struct TargetResource<'a> {
     pub plural: &'a str,
     /// Sub-resource, empty for the object itself.
     pub subresource: &'a str,
-    /// The scope of such objects.
+    /// The scope of the resource.
     pub scope: Scope,
 }
 
@@ -29,11 +29,11 @@ pub(crate) fn texts(list: &Value) -> impl Iterator<Item = &str> {
         .filter_map(Value::as_str)
 }
 
-fn has(list: &Value, wanted: &str) -> bool {
-    texts(list).any(|text| text == "*" || text == wanted)
+fn has(list: &Value, item: &str) -> bool {
+    texts(list).any(|text| text == "*" || text == item)
 }
 
-/// Whether a rule matches an operation on a target. (`resourceNames` are those of policies.)
+/// Whether a rule matches an operation on a target. (Only rules of policies have `resourceNames`.)
 pub(crate) fn rule_matches(
     rule: &Value,
     target: &TargetResource<'_>,
@@ -56,16 +56,16 @@ pub(crate) fn rule_matches(
         && resources.any(|resource| resource_matches(resource, target))
 }
 
-/// `pods`, `pods/log`, `pods/*`, `*`, `*/scale`, `*/*`.
+/// Examples of resources in rules: `pods`, `pods/log`, `pods/*`, `*`, `*/scale`, `*/*`.
 fn resource_matches(resource: &str, target: &TargetResource<'_>) -> bool {
     let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
     (resource == "*" || resource == target.plural) && (sub == "*" || sub == target.subresource)
 }
 
-/// Whether the selectors of a webhook or policy choose the request.
+/// Whether the selectors of a webhook or policy match the request.
 ///
 /// # Errors
-/// A selector that cannot be read.
+/// A selector cannot be parsed.
 pub(crate) fn selected(part: &Value, request: &Request<'_>) -> Result<bool, String> {
     let chooses = |selector: &Value, object: &Value| -> Result<bool, String> {
         if selector.as_object().is_none_or(serde_json::Map::is_empty) {
@@ -74,7 +74,7 @@ pub(crate) fn selected(part: &Value, request: &Request<'_>) -> Result<bool, Stri
         let selector = LabelSelector::from_json(selector).map_err(|error| error.to_string())?;
         Ok(selector.matches_object(object))
     };
-    // Objects of the cluster have no namespace to be chosen by; a namespace is chosen by itself.
+    // Cluster-wide objects have no namespace that could be selected; a Namespace is selected by its own labels.
     let target = &request.subject.target;
     let is_namespace =
         target.group.is_empty() && target.plural == "namespaces" && target.subresource.is_empty();
@@ -153,7 +153,7 @@ mod tests {
             }
             rule
         };
-        for (rule, path, wanted) in [
+        for (rule, path, expected) in [
             (rule("deployments", json!({})), "deployments", true),
             (rule("deployments", json!({})), "deployments/scale", false),
             (rule("*", json!({})), "deployments/scale", false),
@@ -189,7 +189,7 @@ mod tests {
             let request = request(target, &nothing, &nothing);
             assert_eq!(
                 rule_matches(&rule, &target, &request),
-                wanted,
+                expected,
                 "{rule} {path}"
             );
         }

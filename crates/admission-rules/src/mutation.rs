@@ -15,7 +15,7 @@ pub struct MutatingPolicies {
     bound: Vec<MutatingPolicy>,
 }
 
-/// A policy, and one place where it holds.
+/// A policy with one of its bindings.
 #[derive(Clone, Debug)]
 pub struct MutatingPolicy(BoundPolicy<Changes>);
 
@@ -33,7 +33,7 @@ enum Mutation {
     Json(Expression),
 }
 
-/// The change that one mutation of a policy makes.
+/// The result of one mutation of a policy.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Patch {
     /// An apply configuration to merge into the object.
@@ -42,12 +42,11 @@ pub enum Patch {
     Json(Value),
 }
 
-/// The object of a refusal.
+/// The object in the message of a refusal.
 #[derive(Clone, Copy, Debug)]
 pub struct RefusedObject<'a> {
-    /// The path of the refused request.
+    /// The resource of the refused request.
     pub target: TargetResource<'a>,
-    /// The name of the object.
     pub name: &'a str,
 }
 
@@ -61,8 +60,7 @@ impl<'a> RefusedObject<'a> {
 }
 
 impl MutatingPolicies {
-    /// The policies that are bound somewhere, in the order of their names and then of their
-    /// bindings'.
+    /// The policies with their bindings, sorted by the names of the policies, then by the names of the bindings.
     pub fn new(policies: &[Value], bindings: &[Value]) -> Self {
         let mut bound = BoundPolicy::all(policies, bindings, Changes::read);
         bound.sort_unstable_by(|one, two| {
@@ -73,12 +71,11 @@ impl MutatingPolicies {
         }
     }
 
-    /// Whether no policy applies to any request.
     pub fn is_empty(&self) -> bool {
         self.bound.is_empty()
     }
 
-    /// The policies in the order in which they are applied.
+    /// The policies in their order of execution.
     pub fn iter(&self) -> impl Iterator<Item = &MutatingPolicy> {
         self.bound.iter()
     }
@@ -102,13 +99,12 @@ impl Changes {
 }
 
 impl MutatingPolicy {
-    /// Whether it is evaluated again after other plugins have changed the object
-    /// (`reinvocationPolicy`).
-    pub fn asked_again(&self) -> bool {
+    /// Whether the policy is evaluated again after other plug-ins have changed the object (`reinvocationPolicy`).
+    pub fn is_reinvoked(&self) -> bool {
         self.0.spec["reinvocationPolicy"] == "IfNeeded"
     }
 
-    /// The number of its mutations.
+    /// The number of mutations.
     pub fn changes(&self) -> usize {
         self.0
             .rules
@@ -116,31 +112,31 @@ impl MutatingPolicy {
             .map_or(0, |rules| rules.mutations.len())
     }
 
-    /// The subject of the request that the policy matches (the first subject is the request's own),
-    /// and the settings: one null if the policy has none. `None` if the policy does not apply.
+    /// The index of the subject that the policy matches (index 0 is the resource of the request itself), and the
+    /// parameter objects: a single null if the policy has no parameters. `None` if the policy does not apply.
     ///
     /// # Errors
-    /// *Errors.* The refusal, if the match failed to evaluate and `failurePolicy` is `Fail`.
-    pub fn wants(
+    /// The refusal, if the match failed to evaluate and `failurePolicy` is `Fail`.
+    pub fn match_request(
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
         cluster: &ParameterSource<'_>,
     ) -> Result<Option<(usize, Vec<Value>)>, Status> {
-        let wanted = || -> Result<Option<(usize, Vec<Value>)>, String> {
-            let Some(place) = self.0.wants(request, subjects)? else {
+        let matched = || -> Result<Option<(usize, Vec<Value>)>, String> {
+            let Some(index) = self.0.match_request(request, subjects)? else {
                 return Ok(None);
             };
             self.0.rules.as_ref().map_err(Clone::clone)?;
-            Ok(Some((place, self.0.settings(request, cluster)?)))
+            Ok(Some((index, self.0.settings(request, cluster)?)))
         };
-        self.unless_it_may_fail(&RefusedObject::of(request), wanted())
+        self.unless_it_may_fail(&RefusedObject::of(request), matched())
     }
 
-    /// Whether its conditions hold with some settings.
+    /// Whether the match conditions are true with these parameters.
     ///
     /// # Errors
-    /// As of [`wants`](Self::wants).
+    /// As of [`match_request`](Self::wants).
     pub fn applies(&self, request: &Request<'_>, settings: &Value) -> Result<bool, Status> {
         let Ok(rules) = &self.0.rules else {
             return Ok(false);
@@ -156,10 +152,10 @@ impl MutatingPolicy {
         Ok(applies.is_some())
     }
 
-    /// One of its mutations of a request's object.
+    /// Evaluates one mutation for a request's object.
     ///
     /// # Errors
-    /// *Errors.* The evaluation error.
+    /// The evaluation error.
     pub fn change(
         &self,
         number: usize,
@@ -173,12 +169,12 @@ impl MutatingPolicy {
         match rules.mutations.get(number) {
             None => Ok(None),
             Some(Mutation::Apply(expression)) => {
-                let made = expression.say(&values)?.to_object()?;
-                Ok(Some(Patch::Apply(made)))
+                let object = expression.evaluate(&values)?.to_object()?;
+                Ok(Some(Patch::Apply(object)))
             }
             Some(Mutation::Json(expression)) => {
-                let made = expression.say(&values)?.to_patch()?;
-                Ok(Some(Patch::Json(made)))
+                let patch = expression.evaluate(&values)?.to_patch()?;
+                Ok(Some(Patch::Json(patch)))
             }
         }
     }
@@ -186,14 +182,14 @@ impl MutatingPolicy {
     /// The value; `None` if its evaluation failed and `failurePolicy` is `Ignore`.
     ///
     /// # Errors
-    /// The refusal, where it must not.
+    /// The refusal, if the evaluation failed and `failurePolicy` is `Fail`.
     pub fn unless_it_may_fail<T>(
         &self,
         about: &RefusedObject<'_>,
-        found: Result<Option<T>, String>,
+        result: Result<Option<T>, String>,
     ) -> Result<Option<T>, Status> {
-        match found {
-            Ok(found) => Ok(found),
+        match result {
+            Ok(value) => Ok(value),
             Err(_) if self.0.may_fail() => Ok(None),
             Err(why) => Err(self.refusal(about, &why)),
         }
@@ -225,14 +221,14 @@ mod tests {
     use super::*;
     use crate::request::ObjectKind;
 
-    /// A cluster with one object of settings.
+    /// A cluster with one parameter object.
     struct Settings;
 
     impl ObjectReader for Settings {
         fn get(&self, _: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
-            let found = (plural, namespace, name) == ("configmaps", "d", "settings");
+            let is_settings = (plural, namespace, name) == ("configmaps", "d", "settings");
             let settings = json!({"metadata": {"name": "settings"}, "data": {"team": "red"}});
-            found.then(|| Arc::new(settings))
+            is_settings.then(|| Arc::new(settings))
         }
 
         fn list(&self, _: &str, _: &str, _: &str) -> Vec<Arc<Value>> {
@@ -296,7 +292,7 @@ mod tests {
         };
         let mut patches = Vec::new();
         for policy in policies.iter() {
-            let Some((_, all)) = policy.wants(&request, &[subject], &cluster)? else {
+            let Some((_, all)) = policy.match_request(&request, &[subject], &cluster)? else {
                 continue;
             };
             for settings in all {

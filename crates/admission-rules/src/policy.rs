@@ -8,22 +8,22 @@ use crate::binding::{BoundPolicy, ParameterSource};
 use crate::expressions::{Condition, MatchResult, Variables, compile, conditions, met, names};
 use crate::request::{Request, ResourceAndKind};
 
-/// All policies and where they hold.
+/// All validating policies with their bindings.
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
     bound: Vec<BoundPolicy<Rules>>,
 }
 
-/// The objects of a request, as another version has them.
+/// The objects of a request in another version.
 #[derive(Clone, Debug)]
 pub struct AdmissionObjects {
-    /// The new object; null in a deletion.
+    /// The new object; null for a deletion.
     pub object: Value,
-    /// The old object; null in a creation.
+    /// The old object; null for a creation.
     pub old: Value,
 }
 
-/// The objects of a request in the version of one of its subjects.
+/// Returns the objects of a request in the version of the subject with this index.
 pub type AsVersion<'a> = dyn Fn(usize) -> Result<AdmissionObjects, String> + 'a;
 
 /// The expressions of a policy.
@@ -38,14 +38,14 @@ struct Rules {
 struct Validation {
     expression: Expression,
     message: String,
-    made: Option<Expression>,
+    computed_message: Option<Expression>,
     reason: StatusReason,
 }
 
 /// The result of all policies for a request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PolicyJudgement {
-    /// The refusal, if there is one.
+    /// The refusal; `None` if the request is allowed.
     pub denied: Option<Status>,
     /// Warnings for the client, sent as `Warning` headers.
     pub warnings: Vec<String>,
@@ -53,7 +53,7 @@ pub struct PolicyJudgement {
     pub audited: Vec<String>,
 }
 
-/// Something that a policy does not allow, or could not judge.
+/// A violation of a policy, or a failed evaluation.
 struct Complaint {
     message: String,
     /// The reason of the refusal; `None` for an evaluation error.
@@ -61,30 +61,29 @@ struct Complaint {
 }
 
 impl Policies {
-    /// The policies that are bound somewhere.
+    /// The policies with their bindings; a policy without a binding is not in the list.
     pub fn new(policies: &[Value], bindings: &[Value]) -> Self {
         Self {
             bound: BoundPolicy::all(policies, bindings, Rules::read),
         }
     }
 
-    /// Whether no policy applies to any request.
     pub fn is_empty(&self) -> bool {
         self.bound.is_empty()
     }
 
-    /// Evaluates the policies for a request with its subjects: the first is its own, the others are
-    /// the same objects in other versions.
+    /// Evaluates the policies for a request. The first subject is the resource of the request; the other subjects are
+    /// its other versions.
     pub fn judge(
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
-        seen_as: &AsVersion<'_>,
+        converted_to: &AsVersion<'_>,
         cluster: &ParameterSource<'_>,
     ) -> PolicyJudgement {
         let mut judgement = PolicyJudgement::default();
         for bound in &self.bound {
-            let complaints = bound.complaints(request, subjects, seen_as, cluster);
+            let complaints = bound.complaints(request, subjects, converted_to, cluster);
             for complaint in complaints {
                 bound.act(request, &complaint, &mut judgement);
             }
@@ -102,7 +101,7 @@ impl Rules {
         let validations = list("validations");
         let validations = validations.iter().map(|one| {
             let message = text(&one["message"]).trim().to_owned();
-            let made = &one["messageExpression"];
+            let message_expression = &one["messageExpression"];
             Ok(Validation {
                 expression: compile(&one["expression"], &all)?,
                 message: if message.is_empty() {
@@ -110,7 +109,10 @@ impl Rules {
                 } else {
                     message
                 },
-                made: made.is_string().then(|| compile(made, &all)).transpose()?,
+                computed_message: message_expression
+                    .is_string()
+                    .then(|| compile(message_expression, &all))
+                    .transpose()?,
                 reason: reason(&one["reason"]),
             })
         });
@@ -121,7 +123,7 @@ impl Rules {
         })
     }
 
-    /// All that is wrong, with one object of settings or none.
+    /// All violations with one parameter object, or without parameters.
     fn broken(&self, mut values: Values) -> Vec<Complaint> {
         self.variables.add_to(&mut values);
         let validations = self.validations.iter();
@@ -133,7 +135,11 @@ impl Rules {
 
 impl Validation {
     fn judge(&self, values: &Values) -> Option<Complaint> {
-        match self.expression.say(values).map(|said| said.as_bool()) {
+        match self
+            .expression
+            .evaluate(values)
+            .map(|result| result.as_bool())
+        {
             Ok(Some(true)) => None,
             Ok(Some(false)) => Some(self.complaint(values)),
             Ok(None) => Some(Complaint::failure(
@@ -146,18 +152,24 @@ impl Validation {
     }
 
     fn complaint(&self, values: &Values) -> Complaint {
-        let made = self.made.as_ref().and_then(|made| made.say(values).ok());
-        let made = made.as_ref().and_then(|said| said.as_text()).map(str::trim);
-        let made = made.filter(|text| !text.is_empty() && !text.contains('\n'));
+        let message = self
+            .computed_message
+            .as_ref()
+            .and_then(|expression| expression.evaluate(values).ok());
+        let message = message
+            .as_ref()
+            .and_then(|result| result.as_text())
+            .map(str::trim);
+        let message = message.filter(|text| !text.is_empty() && !text.contains('\n'));
         Complaint {
-            message: made.unwrap_or(&self.message).to_owned(),
+            message: message.unwrap_or(&self.message).to_owned(),
             reason: Some(self.reason),
         }
     }
 }
 
 impl Complaint {
-    /// Something that went wrong while judging.
+    /// A failed evaluation.
     fn failure(message: String) -> Self {
         Self {
             message,
@@ -171,11 +183,11 @@ impl BoundPolicy<Rules> {
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
-        seen_as: &AsVersion<'_>,
+        converted_to: &AsVersion<'_>,
         cluster: &ParameterSource<'_>,
     ) -> Vec<Complaint> {
-        let found = self.judged(request, subjects, seen_as, cluster);
-        let mut complaints = found.unwrap_or_else(|why| vec![Complaint::failure(why)]);
+        let result = self.judged(request, subjects, converted_to, cluster);
+        let mut complaints = result.unwrap_or_else(|why| vec![Complaint::failure(why)]);
         // Evaluation errors count only with `failurePolicy: Fail`.
         if self.may_fail() {
             complaints.retain(|complaint| complaint.reason.is_some());
@@ -187,24 +199,24 @@ impl BoundPolicy<Rules> {
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
-        seen_as: &AsVersion<'_>,
+        converted_to: &AsVersion<'_>,
         cluster: &ParameterSource<'_>,
     ) -> Result<Vec<Complaint>, String> {
-        let Some(place) = self.wants(request, subjects)? else {
+        let Some(index) = self.match_request(request, subjects)? else {
             return Ok(Vec::new());
         };
         let rules = self.rules.as_ref().map_err(Clone::clone)?;
-        let of_request = match subjects.get(place).filter(|_| place > 0) {
+        let of_request = match subjects.get(index).filter(|_| index > 0) {
             None => request.values(),
             Some(subject) => {
-                let AdmissionObjects { object, old } = seen_as(place)?;
-                let told = Request {
+                let AdmissionObjects { object, old } = converted_to(index)?;
+                let converted = Request {
                     subject: *subject,
                     object: &object,
                     old: &old,
                     ..request.clone()
                 };
-                told.values()
+                converted.values()
             }
         };
         let mut complaints = Vec::new();
@@ -249,7 +261,7 @@ impl BoundPolicy<Rules> {
     }
 }
 
-/// The reason of a refusal, as a rule names it.
+/// The reason of a refusal from the field `reason` of a validation.
 fn reason(word: &Value) -> StatusReason {
     match word.as_str() {
         Some("Unauthorized") => StatusReason::Unauthorized,
@@ -259,7 +271,6 @@ fn reason(word: &Value) -> StatusReason {
     }
 }
 
-/// The refusal.
 fn denied(request: &Request<'_>, text: String, reason: StatusReason) -> Status {
     let target = &request.subject.target;
     let mut status = Status::forbidden(target.group, target.plural, request.name, &text);

@@ -19,38 +19,38 @@ pub struct ObjectKind<'a> {
 /// The resource of a request, and the kind of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResourceAndKind<'a> {
-    /// The path of the written object.
+    /// The resource of the write.
     pub target: TargetResource<'a>,
-    /// The kind; a sub-resource may have a kind of its own.
+    /// The kind of the object. A sub-resource may have its own kind.
     pub kind: ObjectKind<'a>,
 }
 
-/// A request, in the form that webhooks and policies get.
+/// A request, in the form for webhooks and policies.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// The UID of the request.
     pub uid: &'a str,
     /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
     pub operation: &'static str,
-    /// The subject in the version of the webhook or policy.
+    /// The resource and kind in the version of the webhook or policy.
     pub subject: ResourceAndKind<'a>,
-    /// The subject as the client sent it.
+    /// The resource and kind in the version of the client's request.
     pub requested: ResourceAndKind<'a>,
     /// Namespace, empty for cluster scope.
     pub namespace: &'a str,
-    /// Name; empty where it is still to be generated.
+    /// Name; empty if the name is generated later.
     pub name: &'a str,
     /// The user as `userInfo` of an AdmissionReview: `username`, `uid`, `groups`, `extra`.
     pub user: Value,
-    /// The new object; null in a deletion.
+    /// The new object; null for a deletion.
     pub object: &'a Value,
-    /// The old object; null in a creation.
+    /// The old object; null for a creation.
     pub old: &'a Value,
-    /// Whether nothing is stored (`dryRun=All`).
+    /// Whether the request is a dry run (`dryRun=All`).
     pub dry_run: bool,
-    /// `CreateOptions` and the like; null of `CONNECT`.
+    /// `CreateOptions` or another kind of options; null for `CONNECT`.
     pub options: Value,
-    /// The namespace's object; null for cluster scope.
+    /// The Namespace object; null for cluster scope.
     pub namespace_object: &'a Value,
 }
 

@@ -9,16 +9,13 @@ use crate::webhook::Webhook;
 /// The response of a webhook.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WebhookVerdict {
-    /// The request may continue.
     Allowed {
-        /// A JSON patch in base64, if the object is changed.
+        /// A JSON patch in base64; `None` if the object is unchanged.
         patch: Option<String>,
-        /// The response for the client.
+        /// Warnings for the client.
         warnings: Vec<String>,
     },
-    /// The request is refused.
     Denied {
-        /// The response for the client.
         status: Status,
         /// Warnings for the client.
         warnings: Vec<String>,
@@ -40,16 +37,16 @@ pub fn review(webhook: &Webhook, request: &Request<'_>) -> Value {
 /// The verdict in the AdmissionReview that a webhook returned.
 ///
 /// # Errors
-/// *Errors.* The response is malformed, has another UID, or a patch of another type.
+/// The response is malformed, has another UID, or a patch of another type.
 pub fn verdict(webhook: &Webhook, uid: &str, review: &Value) -> Result<WebhookVerdict, String> {
     let version = format!("admission.k8s.io/{}", webhook.version);
     let response = &review["response"];
     if webhook.version == "v1" {
         if review["kind"] != "AdmissionReview" || review["apiVersion"] != version.as_str() {
-            let found = (&review["apiVersion"], &review["kind"]);
+            let type_names = (&review["apiVersion"], &review["kind"]);
             return Err(format!(
                 "expected webhook response of {version}, Kind=AdmissionReview, got {}, Kind={}",
-                found.0, found.1
+                type_names.0, type_names.1
             ));
         }
         if response["uid"] != uid {
@@ -88,7 +85,7 @@ pub fn verdict(webhook: &Webhook, uid: &str, review: &Value) -> Result<WebhookVe
     })
 }
 
-/// The refusal, in the webhook's words if it has any.
+/// The refusal, with the webhook's message if the response contains one.
 fn denied(name: &str, result: &Value) -> Status {
     let text = |field: &str| result[field].as_str().unwrap_or_default();
     let by = format!("admission webhook {name:?} denied the request");
@@ -106,11 +103,11 @@ fn denied(name: &str, result: &Value) -> Status {
         ("TooManyRequests", StatusReason::TooManyRequests),
         ("InternalError", StatusReason::InternalError),
     ];
-    let known = reasons.iter().find(|(word, _)| *word == text("reason"));
+    let matching = reasons.iter().find(|(word, _)| *word == text("reason"));
     let code = result["code"]
         .as_u64()
         .and_then(|code| u16::try_from(code).ok());
-    let mut status = match (known, code) {
+    let mut status = match (matching, code) {
         (Some((_, reason)), _) => Status::new(*reason, message),
         (None, Some(403)) => Status::new(StatusReason::Forbidden, message),
         _ => Status::bad_request(message),
@@ -139,7 +136,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_to_the_question() {
-        let said = |review: &Value| verdict(&hook("v1"), "u", review);
+        let decide = |review: &Value| verdict(&hook("v1"), "u", review);
         let fine = answer(
             "v1",
             json!({"uid": "u", "allowed": true, "warnings": ["w"]}),
@@ -148,7 +145,7 @@ mod tests {
             patch: None,
             warnings: vec!["w".to_owned()],
         };
-        assert_eq!(said(&fine), Ok(allowed));
+        assert_eq!(decide(&fine), Ok(allowed));
         for (review, why) in [
             (
                 answer("v1", json!({"uid": "x", "allowed": true})),
@@ -164,17 +161,17 @@ mod tests {
                 "patchType",
             ),
         ] {
-            let told = said(&review).unwrap_err();
-            assert!(told.contains(why), "{told}");
+            let error = decide(&review).unwrap_err();
+            assert!(error.contains(why), "{error}");
         }
-        // The older form does not name the question.
+        // The older form contains no UID of the request.
         let older = answer("v1beta1", json!({"allowed": true, "patch": "W10="}));
         assert!(verdict(&hook("v1beta1"), "u", &older).is_ok());
     }
 
     #[test]
     fn a_refusal_has_the_webhooks_words_and_never_a_code_of_success() {
-        let told = |status: Value| {
+        let refusal = |status: Value| {
             let response = json!({"uid": "u", "allowed": false, "status": status});
             match verdict(&hook("v1"), "u", &answer("v1", response)) {
                 Ok(WebhookVerdict::Denied { status, .. }) => (status.code, status.message),
@@ -200,7 +197,7 @@ mod tests {
                 format!("{by}: Forbidden"),
             ),
         ] {
-            assert_eq!(told(status), (code, message));
+            assert_eq!(refusal(status), (code, message));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Webhooks as their configurations describe them.
+//! Webhooks from their configurations.
 
 use serde_json::Value;
 
@@ -27,30 +27,30 @@ pub enum Client {
 /// One webhook of a ValidatingWebhookConfiguration or MutatingWebhookConfiguration.
 #[derive(Clone, Debug)]
 pub struct Webhook {
-    /// Its name in the configuration, for instance `policy.example.com`.
+    /// The name in the configuration, for instance `policy.example.com`.
     pub name: String,
-    /// The name of the configuration that has it.
+    /// The name of the configuration that contains the webhook.
     pub configuration: String,
-    /// The URL or the Service that is called (`clientConfig`).
+    /// The URL or the Service (`clientConfig`).
     pub client: Client,
-    /// The CA certificates for its server certificate, in PEM and base64; if empty, the machine's
-    /// trusted ones.
+    /// The CA certificates that sign the webhook's server certificate, in PEM and base64; if empty, the certificates
+    /// that the machine trusts.
     pub ca_bundle: String,
     /// `timeoutSeconds`: 1 to 30, 10 by default.
     pub timeout_seconds: u64,
-    /// Whether an error of the call refuses the request (`failurePolicy: Fail`).
-    pub must_answer: bool,
-    /// Whether it is called again after later ones have changed the object (`reinvocationPolicy`).
-    pub asked_again: bool,
-    /// The form of the question: `v1` or `v1beta1`.
+    /// Whether a failed call refuses the request (`failurePolicy: Fail`).
+    pub must_succeed: bool,
+    /// Whether the webhook is called again after later webhooks have changed the object (`reinvocationPolicy`).
+    pub is_reinvoked: bool,
+    /// The version of the AdmissionReview: `v1` or `v1beta1`.
     pub version: &'static str,
     exact: bool,
     source: Value,
     conditions: Result<Vec<Condition>, String>,
 }
 
-/// The webhooks of the configurations, in the order of calls: by the name of the configuration,
-/// then as listed.
+/// The webhooks of the configurations in the order of calls: by the name of the configuration, then in the order of
+/// the list.
 pub fn webhooks(configurations: &[Value]) -> Vec<Webhook> {
     let name = |configuration: &Value| {
         let name = configuration["metadata"]["name"].as_str();
@@ -96,8 +96,8 @@ impl Webhook {
             },
             ca_bundle: text(&client["caBundle"]),
             timeout_seconds: hook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30),
-            must_answer: hook["failurePolicy"] != "Ignore",
-            asked_again: hook["reinvocationPolicy"] == "IfNeeded",
+            must_succeed: hook["failurePolicy"] != "Ignore",
+            is_reinvoked: hook["reinvocationPolicy"] == "IfNeeded",
             version: if first == Some("v1beta1") {
                 "v1beta1"
             } else {
@@ -109,12 +109,12 @@ impl Webhook {
         }
     }
 
-    /// The subject to send to the webhook: the first is the request's own, the others are the same
-    /// objects in other versions. `None` if it does not match.
+    /// The index of the subject to send to the webhook. Index 0 is the resource of the request; the other subjects
+    /// are its other versions. `None` if the webhook does not match.
     ///
     /// # Errors
-    /// *Errors.* The evaluation error of a match condition, with `failurePolicy: Fail`.
-    pub fn wants(
+    /// The evaluation error of a match condition, with `failurePolicy: Fail`.
+    pub fn match_request(
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
@@ -132,7 +132,13 @@ impl Webhook {
         let Some(index) = subjects.iter().position(matches) else {
             return Ok(None);
         };
-        let failed = |why: String| if self.must_answer { Err(why) } else { Ok(None) };
+        let failed = |why: String| {
+            if self.must_succeed {
+                Err(why)
+            } else {
+                Ok(None)
+            }
+        };
         match selected(&self.source, request) {
             Ok(true) => {}
             Ok(false) => return Ok(None),

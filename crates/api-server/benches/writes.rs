@@ -1,10 +1,10 @@
-//! The cost of a write in the server itself: decode, admit, validate, track managed fields, encode.
+//! Benchmark of writes in the server: decode, admit, validate, track managed fields, encode.
 //!
-//! `cargo bench -p api-server --bench writes`. The whole pipeline in this process, over a store in
-//! memory: no socket, no TLS, no disk. Prints medians of one client's requests.
+//! `cargo bench -p api-server --bench writes`. The whole pipeline runs in this process over a store in memory,
+//! without socket, TLS and disk. The program prints the median duration of one client's requests.
 //!
-//! `ROUNDS=300 valgrind --tool=callgrind --dump-before='writes::report' PROGRAM` counts the instructions of each
-//! sort of request in a file of its own.
+//! `ROUNDS=300 valgrind --tool=callgrind --dump-before='writes::report' PROGRAM` counts the instructions of each sort
+//! of request in a separate file.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
-/// Requests of each sort, unless the variable `ROUNDS` names another number.
+/// Requests of each sort, unless the variable `ROUNDS` sets another number.
 const ROUNDS: usize = 3000;
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const MERGE: &str = "application/merge-patch+json";

@@ -1,4 +1,4 @@
-//! The default objects of every cluster, and the Service by which pods find this server.
+//! The default objects of every cluster, and the Service through which pods reach this server.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,10 +18,10 @@ use crate::objects::storage;
 use crate::objects::write_request::{EditedFields, ObjectPart, Validation, WriteRequest, accept};
 use crate::server::StartError;
 
-/// Number of objects to create concurrently, so that they share syncs of the disk.
+/// Number of objects to create concurrently, so that one sync of the disk stores several of them.
 const AT_ONCE: usize = 64;
 
-/// The inputs of a start.
+/// The inputs of the creation of default objects.
 pub(crate) struct Cluster {
     pub(crate) default_objects: Vec<Value>,
     pub(crate) service_ip: IpAddr,
@@ -36,7 +36,7 @@ pub(crate) fn this_server() -> UserInfo {
 /// Creates missing objects, and publishes the server's address.
 pub(crate) async fn run(writer: Writer<'_>, cluster: &Cluster) -> Result<(), StartError> {
     let user = this_server();
-    // Other objects need their namespace.
+    // Objects in a namespace can be created only after the namespace.
     let (first, rest): (Vec<&Value>, Vec<&Value>) = cluster
         .default_objects
         .iter()
@@ -47,9 +47,9 @@ pub(crate) async fn run(writer: Writer<'_>, cluster: &Cluster) -> Result<(), Sta
             .try_for_each_concurrent(AT_ONCE, |object| ensure(writer, &user, object))
             .await?;
     }
-    // The configuration may lack the default namespace.
+    // The configured default objects may not contain the namespace `default`.
     ensure(writer, &user, &service(cluster)).await?;
-    // A loopback address means another host for a pod.
+    // In a pod, a loopback address is the address of the pod itself.
     let reachable = |address: &&SocketAddr| !address.ip().is_loopback();
     let advertise: Vec<SocketAddr> = cluster
         .advertise
@@ -59,7 +59,7 @@ pub(crate) async fn run(writer: Writer<'_>, cluster: &Cluster) -> Result<(), Sta
         .collect();
     if !advertise.is_empty() {
         let (addresses, slice) = (endpoints(&advertise), endpoint_slice(&advertise));
-        // Together, so that they share a sync of the disk.
+        // Both writes run concurrently, so that one sync of the disk stores both.
         tokio::try_join!(put(writer, &user, &addresses), put(writer, &user, &slice))?;
     }
     Ok(())
@@ -69,32 +69,32 @@ fn autoupdate(object: &Value) -> &Value {
     &object["metadata"]["annotations"][RBAC_AUTOUPDATE]
 }
 
-/// Whether an object is completed from its default.
-fn is_kept_up(default: &Value) -> bool {
+/// Whether missing parts of the stored object are added from its default at each start.
+fn is_completed(default: &Value) -> bool {
     autoupdate(default) == "true"
 }
 
-/// Whether the stored text of an object has exactly the rules, subjects and labels of its default, so that nothing
-/// is missing: the usual case of a start, without a tree of the object.
+/// Whether the text of a stored object contains exactly the rules, subjects and labels of its default, so that
+/// nothing is missing. This is the usual case at a start; the object need not be decoded.
 fn has_text_of(stored: &[u8], default: &Value) -> bool {
     [&["rules"][..], &["subjects"], &["metadata", "labels"]]
         .into_iter()
         .all(|path| {
-            let wanted = path.iter().try_fold(default, |value, name| value.get(name));
-            let wanted = wanted.map(Value::to_string);
+            let expected = path.iter().try_fold(default, |value, name| value.get(name));
+            let expected = expected.map(Value::to_string);
             let there = json_text::find(stored, path);
-            there == Ok(wanted.as_deref().map(str::as_bytes))
+            there == Ok(expected.as_deref().map(str::as_bytes))
         })
 }
 
-/// The additions to an existing default role or binding: rules, subjects and labels that the
-/// default has. Nothing is removed, and the object is unchanged if its annotation
-/// `rbac.authorization.kubernetes.io/autoupdate` is `false`. `None` if nothing is missing.
-fn kept_up(there: &Value, default: &Value) -> Option<Value> {
-    if !is_kept_up(default) || autoupdate(there) == "false" {
+/// The existing default role or binding with the missing rules, subjects and labels of its default. Nothing is
+/// removed. The object is unchanged if its annotation `rbac.authorization.kubernetes.io/autoupdate` is `false`.
+/// `None` if nothing is missing.
+fn completed(there: &Value, default: &Value) -> Option<Value> {
+    if !is_completed(default) || autoupdate(there) == "false" {
         return None;
     }
-    let mut kept = there.clone();
+    let mut merged = there.clone();
     for field in ["rules", "subjects"] {
         let mut all = there[field].as_array().cloned().unwrap_or_default();
         for element in default[field].as_array().into_iter().flatten() {
@@ -103,7 +103,7 @@ fn kept_up(there: &Value, default: &Value) -> Option<Value> {
             }
         }
         if !all.is_empty() {
-            kept[field] = all.into();
+            merged[field] = all.into();
         }
     }
     for (key, value) in default["metadata"]["labels"]
@@ -111,16 +111,16 @@ fn kept_up(there: &Value, default: &Value) -> Option<Value> {
         .into_iter()
         .flatten()
     {
-        let labels = &mut kept["metadata"]["labels"];
+        let labels = &mut merged["metadata"]["labels"];
         if labels.get(key).is_none() {
             labels[key] = value.clone();
         }
     }
-    (kept != *there).then_some(kept)
+    (merged != *there).then_some(merged)
 }
 
-/// Creates an object if it is not there, and keeps default roles and bindings up; objects of kinds that
-/// are not served are left out.
+/// Creates an object if it does not exist, and adds missing parts to default roles and bindings. Objects whose kind
+/// is not served are skipped.
 pub(crate) async fn ensure(
     writer: Writer<'_>,
     user: &UserInfo,
@@ -138,15 +138,15 @@ pub(crate) async fn ensure(
         .await
         .map_err(failed)?
     {
-        if !is_kept_up(object) || has_text_of(&stored.value, object) {
+        if !is_completed(object) || has_text_of(&stored.value, object) {
             return Ok(());
         }
         let there = storage::decode(&resource, &stored).map_err(failed)?;
-        if kept_up(&there, object).is_none() {
+        if completed(&there, object).is_none() {
             return Ok(());
         }
         let mut change =
-            |there: &Value| Ok(kept_up(there, object).unwrap_or_else(|| there.clone()));
+            |there: &Value| Ok(completed(there, object).unwrap_or_else(|| there.clone()));
         let done = update(writer, &request, ObjectPart::Whole, &mut change).await;
         return done.map(drop).map_err(failed);
     }
@@ -171,7 +171,7 @@ async fn put(writer: Writer<'_>, user: &UserInfo, object: &Value) -> Result<(), 
     let request = write_request(&resource, user, namespace, name);
     let mut change = |old: &Value| {
         let mut changed = accepted(&resource, object)?;
-        // Foreign labels and the like stay; only the fields here are updated.
+        // Labels and annotations of other writers stay; only the fields of `object` are updated.
         let labels = changed["metadata"]["labels"].take();
         changed["metadata"] = old["metadata"].clone();
         for (key, value) in labels.as_object().into_iter().flatten() {
@@ -206,9 +206,9 @@ pub(crate) fn write_request<'a>(
         manager: "kube-apiserver",
         applied: false,
         extent: EditedFields::Part,
-        asked: false,
+        is_reviewed: false,
         warnings: None,
-        known: None,
+        cached: None,
     }
 }
 
@@ -275,7 +275,7 @@ fn endpoints(advertise: &[SocketAddr]) -> Value {
     })
 }
 
-/// A slice has one set of ports, so it names the addresses with the first one's port.
+/// The EndpointSlice of the server. A slice has one port for all addresses, so the port of the first address is used.
 fn endpoint_slice(advertise: &[SocketAddr]) -> Value {
     let port = advertise.first().map_or(6443, SocketAddr::port);
     let same = advertise
@@ -316,14 +316,14 @@ mod tests {
     #[test]
     fn default_roles_get_what_they_lack_and_keep_what_they_have() {
         let default = role("true", &["get", "list"]);
-        let kept = kept_up(&role("true", &["list", "mine"]), &default);
-        assert_eq!(kept, Some(role("true", &["list", "mine", "get"])));
-        assert_eq!(kept_up(&kept.unwrap(), &default), None);
+        let merged = completed(&role("true", &["list", "mine"]), &default);
+        assert_eq!(merged, Some(role("true", &["list", "mine", "get"])));
+        assert_eq!(completed(&merged.unwrap(), &default), None);
         let mut empty = role("true", &[]);
         empty["rules"] = Value::Null;
-        assert_eq!(kept_up(&empty, &default), Some(default.clone()));
-        assert_eq!(kept_up(&role("false", &[]), &default), None);
-        assert_eq!(kept_up(&role("true", &[]), &role("", &["get"])), None);
+        assert_eq!(completed(&empty, &default), Some(default.clone()));
+        assert_eq!(completed(&role("false", &[]), &default), None);
+        assert_eq!(completed(&role("true", &[]), &role("", &["get"])), None);
     }
 
     #[test]
@@ -334,10 +334,10 @@ mod tests {
         let mut there = default.clone();
         there["metadata"]["uid"] = "1".into();
         assert!(has(&there));
-        for (place, other) in [("rules", json!([])), ("subjects", json!([{"name": "a"}]))] {
+        for (field, other) in [("rules", json!([])), ("subjects", json!([{"name": "a"}]))] {
             let mut changed = there.clone();
-            changed[place] = other;
-            assert!(!has(&changed), "{place}");
+            changed[field] = other;
+            assert!(!has(&changed), "{field}");
         }
         there["metadata"]["labels"]["a"] = "mine".into();
         assert!(!has(&there));
@@ -351,7 +351,7 @@ mod tests {
         default["metadata"]["labels"] = json!({"a": "b", "c": "d"});
         let mut there = role("true", &[]);
         there["metadata"]["labels"] = json!({"a": "mine"});
-        let kept = kept_up(&there, &default).unwrap();
-        assert_eq!(kept["metadata"]["labels"], json!({"a": "mine", "c": "d"}));
+        let merged = completed(&there, &default).unwrap();
+        assert_eq!(merged["metadata"]["labels"], json!({"a": "mine", "c": "d"}));
     }
 }

@@ -1,5 +1,3 @@
-//! The settings of a server.
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,40 +11,37 @@ use crate::admission::configuration::AdmissionConfiguration;
 use crate::handlers::nodes::{NoNodes, NodeConnector};
 use crate::http::limits::Limits;
 
-/// The settings of an [`ApiServer`](crate::ApiServer).
 pub struct Config {
-    /// The store of the objects.
     pub store: Arc<dyn Store>,
-    /// The kinds that are served; mostly `resource_kinds::all()`.
+    /// The kinds that are served; usually `resource_kinds::all()`.
     pub kinds: Vec<Arc<dyn Kind>>,
-    /// Admission plug-ins, in order; mostly `resource_kinds::admission::plugins()`.
+    /// Admission plug-ins, in order; usually `resource_kinds::admission::plugins()`.
     pub admission: Vec<Box<dyn Admission>>,
-    /// The settings of admission plug-ins.
     pub admission_configuration: AdmissionConfiguration,
-    /// Objects that are created at start when they are missing; mostly
+    /// Objects that are created at the start if they do not exist; usually
     /// `resource_kinds::bootstrap::default_objects()`.
     pub default_objects: Vec<Value>,
-    /// The server's certificate, and the authorities of clients' certificates. Without it the
-    /// server only accepts [`local`](crate::ApiServer::local) callers.
+    /// The server's certificate, and the authorities of client certificates. Without this material the server only
+    /// accepts [`local`](crate::ApiServer::local) callers.
     pub tls: Option<TlsMaterial>,
-    /// Signs and checks ServiceAccount tokens; without it there are none.
+    /// Signs and verifies ServiceAccount tokens; `None` disables such tokens.
     pub tokens: Option<Arc<certificates::TokenSigner>>,
-    /// Audiences of tokens that do not name one; also the issuer's name for this server.
+    /// The audiences of tokens whose request names no audience; also the names by which tokens address this server.
     pub token_audiences: Vec<String>,
-    /// The address of the `kubernetes` Service, the first of the service range.
+    /// The address of the Service `kubernetes`: the first address of the service range.
     pub service_ip: std::net::IpAddr,
-    /// The server's addresses for pods: the endpoints of the `kubernetes` Service, set at each
-    /// start. Loopback addresses are left out.
+    /// The server's addresses for pods: the endpoints of the Service `kubernetes`, set at each start. Loopback
+    /// addresses are skipped.
     pub advertise: Vec<SocketAddr>,
-    /// The way to the nodes, for `log`, `exec`, `attach` and `portforward`.
+    /// The connections to nodes, for `log`, `exec`, `attach` and `portforward`.
     pub nodes: Arc<dyn NodeConnector>,
-    /// Limits of the size and duration of requests.
+    /// Limits on the size and the duration of requests.
     pub limits: Limits,
 }
 
 impl Config {
-    /// All kinds, plug-ins and default objects over a store, for callers in this process: without
-    /// TLS, tokens and connections to nodes.
+    /// A configuration with all kinds, plug-ins and default objects for callers in this process: without TLS, tokens
+    /// and connections to nodes.
     pub fn in_process(store: Arc<dyn Store>) -> Self {
         let cluster = ClusterConfig::default();
         Self {

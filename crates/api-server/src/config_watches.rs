@@ -1,5 +1,6 @@
-//! Watches of definitions, webhooks, policies and flows, so that stored ones take effect, also those that
-//! another server has written. A request that writes one also applies it before its response (`routing.rs`).
+//! Watches of CustomResourceDefinitions, webhooks, policies and FlowSchemas. The watches apply stored objects,
+//! including those of another server. A request that writes such an object also applies it before its response
+//! (`routing.rs`).
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -17,9 +18,8 @@ use crate::group_services;
 use crate::objects::definitions;
 use crate::server::{ApiServer, StartError};
 
-/// First delay before a failed watch or update is retried; it doubles with each further failure.
+/// Delay before the first retry of a failed watch or update; the delay doubles with each further failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// The longest delay.
 const PAUSE_MAX: Duration = Duration::from_millis(12_800);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +43,10 @@ impl What {
 
 type Changes = BoxStream<'static, (What, Result<WatchEvents, StoreError>)>;
 
-/// A watch whose earlier writes are in force.
+/// A watch; the writes before its start are in force.
 pub(crate) struct Following(SelectAll<Changes>);
 
-/// Begins a watch, and activates objects that were written before.
+/// Starts a watch, and applies the objects that were written before.
 ///
 /// *Errors.* An object that cannot be read.
 pub(crate) async fn start(server: &Arc<ApiServer>) -> Result<Following, StartError> {
@@ -62,29 +62,27 @@ pub(crate) async fn start(server: &Arc<ApiServer>) -> Result<Following, StartErr
     Ok(following)
 }
 
-/// Follows the store for as long as there is the server.
+/// Follows the store for as long as the server exists.
 pub(crate) async fn run(server: Weak<ApiServer>, first: Following, streak: FailureStreak) {
     let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     let mut begun = Some(first);
     streak.succeeded();
     loop {
         match follow(&server, begun.take(), &streak).await {
-            Ok(()) | Err(Ended::Gone) => return,
+            Ok(()) | Err(Ended::ShutDown) => return,
             Err(Ended::Failed(why)) => {
                 streak.failed(&why);
             }
-            // It went well until then.
+            // The watch was successful until now, so the next failure starts with the smallest delay.
             Err(Ended::Watch) => backoff.reset(),
         }
         tokio::time::sleep(backoff.fail()).await;
     }
 }
 
-/// The reason for the end of a watch.
 enum Ended {
-    /// The server or the store has shut down.
-    Gone,
-    /// The watch was cut off.
+    ShutDown,
+    /// The store ended the watch.
     Watch,
     Failed(String),
 }
@@ -104,26 +102,26 @@ async fn follow(
             Ok(WatchEvents::Events(_)) => {}
             Err(_) => return Err(Ended::Watch),
         }
-        let server = server.upgrade().ok_or(Ended::Gone)?;
+        let server = server.upgrade().ok_or(Ended::ShutDown)?;
         put_in_force(&server, what)
             .await
             .map_err(|status| Ended::Failed(status.message))?;
         streak.succeeded();
     }
-    Err(Ended::Gone)
+    Err(Ended::ShutDown)
 }
 
-/// Begins another watch after one that ended.
+/// Starts another watch after one has ended.
 async fn again(
     server: &Weak<ApiServer>,
     streak: &FailureStreak,
 ) -> Result<SelectAll<Changes>, Ended> {
-    let server = server.upgrade().ok_or(Ended::Gone)?;
+    let server = server.upgrade().ok_or(Ended::ShutDown)?;
     let changes = watch(&server).map_err(|error| match error {
-        StoreError::Closed => Ended::Gone,
+        StoreError::Closed => Ended::ShutDown,
         error => Ended::Failed(error.to_string()),
     })?;
-    // Objects that were written before the watch began.
+    // Applies the objects that were written before the watch started.
     for what in ALL {
         put_in_force(&server, what)
             .await

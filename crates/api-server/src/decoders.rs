@@ -1,4 +1,4 @@
-//! The decoders of requests, for the fuzzer. Nothing else uses this module.
+//! The decoders of requests, exported for the fuzzer only.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use mvcc_store::embedded::EmbeddedStore;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::admission::dynamic_admission::{answers, call};
+use crate::admission::dynamic_admission::{call, responses};
 use crate::handlers::subresources::proxy;
 use crate::handlers::verbs::list::Page;
 use crate::http::decode;
@@ -39,12 +39,12 @@ pub fn protobuf(bytes: &[u8]) -> Option<Value> {
     Some(protobuf::read(bytes).ok()?.value)
 }
 
-/// An object in protobuf, if its kind has that form.
+/// An object in protobuf; `None` if its kind has no such form.
 pub fn to_protobuf(object: &Value) -> Option<Vec<u8>> {
     protobuf::object(object)
 }
 
-/// A list with an object twice, in protobuf, if its kind has that form.
+/// A list that contains an object twice, in protobuf; `None` if the kind has no such form.
 pub fn twice_to_protobuf(object: &Value) -> Option<Vec<u8>> {
     let (version, kind) = (object["apiVersion"].as_str()?, object["kind"].as_str()?);
     let text = object.to_string();
@@ -71,13 +71,13 @@ pub fn request(target: &str, accept: &str) {
     }
 }
 
-/// Parses the response of a webhook, and returns the changed object; `None` if the request is
-/// refused or the response is invalid.
-pub fn webhook_answer(webhook: &Webhook, bytes: &[u8], object: Value) -> Option<Value> {
-    let review = answers::body(bytes).ok()?;
+/// Parses the response of a webhook, and returns the changed object; `None` if the request is refused or the response
+/// is invalid.
+pub fn webhook_response(webhook: &Webhook, bytes: &[u8], object: Value) -> Option<Value> {
+    let review = responses::body(bytes).ok()?;
     match verdict(webhook, "u", &review).ok()? {
         WebhookVerdict::Allowed { patch: None, .. } => Some(object),
-        WebhookVerdict::Allowed { patch, .. } => answers::patched(object, &patch?).ok(),
+        WebhookVerdict::Allowed { patch, .. } => responses::patched(object, &patch?).ok(),
         WebhookVerdict::Denied { .. } => None,
     }
 }
@@ -86,7 +86,7 @@ pub fn webhook_answer(webhook: &Webhook, bytes: &[u8], object: Value) -> Option<
 pub struct Server(LocalService);
 
 impl Server {
-    /// Starts one; `None` where that fails.
+    /// `None` if the start fails.
     pub async fn start() -> Option<Self> {
         let server = ApiServer::new(Config {
             tokens: Some(Arc::new(TokenSigner::ephemeral().ok()?)),
@@ -98,7 +98,7 @@ impl Server {
         Some(Self(server.local(user)))
     }
 
-    /// Sends a request; the status of the answer, once it has been read to its end.
+    /// Sends a request; returns the status code after the response body is read to its end.
     pub async fn ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> u16 {
         let request = Request::builder()
             .method(method)
@@ -119,12 +119,12 @@ impl Server {
     }
 }
 
-/// Whether a `caBundle` of a webhook configuration contains usable trust anchors.
+/// Whether the `caBundle` of a webhook configuration contains usable trust anchors.
 pub fn webhook_trust(bundle: &str) -> bool {
     call::authorities(bundle).is_ok()
 }
 
 /// The target and port of a proxy request.
 pub fn proxied(text: &str) -> Option<(String, String)> {
-    proxy::place(text)
+    proxy::name_and_port(text)
 }

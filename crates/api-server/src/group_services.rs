@@ -1,5 +1,5 @@
-//! APIService objects of the served groups and versions (`kubectl get apiservices`): created and deleted
-//! with them.
+//! APIService objects of the served groups and versions (`kubectl get apiservices`), created and deleted together
+//! with the group versions.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ const PLURAL: &str = "apiservices";
 ///
 /// *Errors.* The errors of the writes; existing objects stay.
 pub(crate) async fn follow(writer: Writer<'_>) -> Result<(), Status> {
-    // One after the other: two would make the same object.
+    // The lock serialises concurrent calls, which would create the same object.
     let _turn = writer.objects.catalog.definitions.lock().await;
     let served = writer.objects.catalog.snapshot();
     let Some(resource) = served.registry.any_version(GROUP, PLURAL) else {
@@ -34,17 +34,17 @@ pub(crate) async fn follow(writer: Writer<'_>) -> Result<(), Status> {
         .resources()
         .map(|resource| (resource.info().group, resource.info().version))
         .collect();
-    let wanted: Vec<Value> = versions
+    let desired: Vec<Value> = versions
         .into_iter()
         .map(|(group, version)| local_service(group, version))
         .collect();
-    let found = reading(writer.objects, |reads| Ok(reads.all(GROUP, PLURAL, "")))?;
+    let existing = reading(writer.objects, |reads| Ok(reads.all(GROUP, PLURAL, "")))?;
     let is_there = |list: &[Value], object: &Value| {
         let name = metadata::text(object, "name");
         list.iter()
             .any(|other| metadata::text(other, "name") == name)
     };
-    for object in wanted.iter().filter(|object| !is_there(&found, object)) {
+    for object in desired.iter().filter(|object| !is_there(&existing, object)) {
         match ensure(writer, &user, object).await {
             Err(StartError::DefaultObject { source, .. }) => return Err(source),
             Err(error) => return Err(Status::internal(error.to_string())),
@@ -52,8 +52,8 @@ pub(crate) async fn follow(writer: Writer<'_>) -> Result<(), Status> {
         }
     }
     let ours = |object: &&Value| object["metadata"]["labels"][API_SERVICE_AUTOMANAGED] == "true";
-    for object in found.iter().filter(ours) {
-        if is_there(&wanted, object) {
+    for object in existing.iter().filter(ours) {
+        if is_there(&desired, object) {
             continue;
         }
         let request = write_request(&resource, &user, "", metadata::text(object, "name"));

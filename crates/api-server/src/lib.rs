@@ -1,18 +1,18 @@
 //! The Kubernetes API over an [`mvcc_store::Store`]: one generic pipeline for the requests of all kinds.
 //!
-//! The rules of a kind are in `resource-kinds`; no file here is about one kind, except
+//! The rules of a kind are in `resource-kinds`; no file here is about a single kind, except
 //! `catalog/virtual_resources.rs` with the kinds that are never stored.
 //!
-//! The folders are layers; a module imports those of its own layer and of the layers below (checked by
-//! `cargo xtask tidy`):
+//! The folders are layers; a module imports from its own layer and from the layers below (checked by `cargo xtask
+//! tidy`):
 //!
-//! 1. `http`: requests and replies, without knowledge of a cluster,
+//! 1. `http`: requests and responses, without knowledge of a cluster,
 //! 2. `catalog`: the served resources, discovery and OpenAPI,
 //! 3. `objects`: reads and writes of stored objects,
 //! 4. `access`: authentication, authorisation, auditing,
 //! 5. `admission`: plug-ins, webhooks and policies,
 //! 6. `handlers`: verbs, subresources, reviews, health and metrics,
-//! 7. `flow_control`: flows, priority levels and the queues of requests; and the files beside the folders: the
+//! 7. `flow_control`: flows, priority levels and the queues of requests; and the files next to the folders: the
 //!    server, its start, the pipeline and the routing of requests.
 //!
 //! Read `pipeline.rs` first, then `handlers/verbs/create.rs`.

@@ -20,8 +20,7 @@ use crate::server::ApiServer;
 
 /// Calls an [`ApiServer`] in this process as one fixed user.
 ///
-/// It is the transport of a client: requests go through the same authorisation, admission and
-/// validation as those from the network.
+/// Requests go through the authorisation, admission and validation of requests from the network.
 #[derive(Clone)]
 pub struct LocalService {
     server: Arc<ApiServer>,
@@ -30,7 +29,7 @@ pub struct LocalService {
 }
 
 impl ApiServer {
-    /// The server as a service of this process, for one user.
+    /// The server as a service for callers in this process, as this user.
     pub fn local(self: &Arc<Self>, user: UserInfo) -> LocalService {
         LocalService::new(self.clone(), user)
     }
@@ -47,8 +46,7 @@ impl LocalService {
     }
 }
 
-/// The short name of a component in managed fields: `kube-scheduler` for `system:kube-scheduler`,
-/// and `kubelet` for a node.
+/// The name of a component in managed fields: `kube-scheduler` for `system:kube-scheduler`, and `kubelet` for a node.
 fn agent(user: &str) -> &str {
     match user.strip_prefix("system:") {
         Some(part) if part.starts_with("node:") => "kubelet",
@@ -74,11 +72,11 @@ where
         let agent = request.headers_mut().entry(USER_AGENT);
         agent.or_insert_with(|| self.agent.clone());
         let caller = Caller::Local(self.user.as_ref().clone());
-        let answer = pipeline::run(self.server.clone(), request.map(boxed), caller);
-        // A part may send hundreds of requests at once, which run on its own task.
+        let handling = pipeline::run(self.server.clone(), request.map(boxed), caller);
+        // A component may send hundreds of requests at once, which all run on the task of the component.
         async move {
             spend(LOCAL_REQUEST_UNITS).await;
-            Ok(answer.await)
+            Ok(handling.await)
         }
         .boxed()
     }

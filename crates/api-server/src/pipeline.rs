@@ -17,7 +17,7 @@ use crate::access::audit::AuditRecord;
 use crate::access::authorize::authorize;
 use crate::access::identity::{Caller, Credentials, authenticate, unauthorized};
 use crate::access::impersonation::{self, impersonate};
-use crate::flow_control::{ActiveSchema, FlowControl, Seat, WatchPlace};
+use crate::flow_control::{ActiveSchema, FlowControl, Seat, WatchPermit};
 use crate::handlers::allow_header;
 use crate::handlers::metrics::Label;
 use crate::http::body::{BoxBody, GuardedBody, Segments, boxed};
@@ -34,7 +34,7 @@ use crate::http::work::{self, ScheduledRequest};
 use crate::routing;
 use crate::server::ApiServer;
 
-/// Handles one request. Never fails: errors become a `Status`.
+/// Handles one request. Errors become a `Status`.
 pub(crate) fn run(
     server: Arc<ApiServer>,
     request: Request<BoxBody>,
@@ -44,8 +44,8 @@ pub(crate) fn run(
     let cost = work::cost_of(request.headers());
     let watched = server.limits.slow_polls.clone();
     let watched = watched.map(|polls| (polls, format!("{} {}", request.method(), request.uri())));
-    let (places, body_watched) = (server.places.clone(), watched.clone());
-    let answer = async move {
+    let (slots, body_watched) = (server.large_request_slots.clone(), watched.clone());
+    let responding = async move {
         let response = respond(server, request, caller).await;
         let response = response.map(|body| work::watched_body(body_watched, body));
         // The response to HEAD must have no body: HTTP/2 treats a body as a protocol error and drops the whole
@@ -56,7 +56,7 @@ pub(crate) fn run(
             response
         }
     };
-    ScheduledRequest::new(answer.boxed(), cost, &places, watched).boxed()
+    ScheduledRequest::new(responding.boxed(), cost, &slots, watched).boxed()
 }
 
 async fn respond(
@@ -71,15 +71,15 @@ async fn respond(
     let gzip = wants_gzip(&parts);
     let pretty = wants_pretty(&query, &parts);
     let info = Arc::new(info);
-    let asked = (parts.method.clone(), info.clone());
+    let attributes = (parts.method.clone(), info.clone());
     let label = Label::of(&server.objects.catalog.snapshot(), &info);
     let _in_flight = server.metrics.begun(&label);
     let long = info.is_long_running(&query);
 
-    let mut kept = match admit(&server, &caller, &info, long) {
-        Ok(place) => Kept {
-            place,
-            ..Kept::default()
+    let mut resources = match admit(&server, &caller, &info, long) {
+        Ok(permit) => RequestResources {
+            permit,
+            ..RequestResources::default()
         },
         Err(status) => {
             server
@@ -93,28 +93,28 @@ async fn respond(
     let limit = (!long).then_some(server.limits.request_timeout);
     let mut panicked = None;
     let outcome = {
-        // Pinned here: a future that moves into another future takes space in the state of both.
-        let work = pin!(answer(&server, asking, body, caller, &mut kept));
+        // The future is pinned here: a future that is moved into another future needs space in the state of both.
+        let work = pin!(handle(&server, asking, body, caller, &mut resources));
         contained(work, limit, &mut panicked).await
     };
     if let Some(panic) = panicked {
-        let (method, info) = (asked.0.as_str(), &asked.1);
-        let (path, user) = (info.path.as_str(), kept.user.as_str());
+        let (method, info) = (attributes.0.as_str(), &attributes.1);
+        let (path, user) = (info.path.as_str(), resources.user.as_str());
         let panic = panic.as_str();
         tracing::error!(method, path, user, panic, "a request panicked");
     }
-    // The rest is sending. Bytes that wait for the client are counted separately, and must not occupy a seat.
-    kept.seat = None;
+    // Only sending is left. Bytes that wait for the client are counted separately, and must not occupy a seat.
+    resources.seat = None;
     let mut unread = work::announced();
     let mut is_whole = true;
     let mut response = match outcome {
         Ok(ApiResponse::Raw(response)) => {
-            kept.note(response.status().as_u16(), None);
+            resources.note(response.status().as_u16(), None);
             is_whole = false;
             response
         }
         Ok(ApiResponse::Reply(reply)) => {
-            kept.note(reply.code.as_u16(), Some(&reply));
+            resources.note(reply.code.as_u16(), Some(&reply));
             work::expect(reply.len()).await;
             let reply = if pretty { reply.indented() } else { reply };
             let reply = if gzip {
@@ -131,12 +131,12 @@ async fn respond(
         Err(status) => {
             let more = allow_header::header(
                 &server.objects.catalog.snapshot(),
-                (&asked.0, &asked.1),
+                (&attributes.0, &attributes.1),
                 &status,
             );
             let mut reply = Reply::status(&status);
             reply.headers.extend(more);
-            kept.note(reply.code.as_u16(), Some(&reply));
+            resources.note(reply.code.as_u16(), Some(&reply));
             let reply = if pretty { reply.indented() } else { reply };
             if let Some(unread) = &mut unread {
                 unread.settle(reply.len() + UNREAD_FRAME_BYTES);
@@ -151,40 +151,39 @@ async fn respond(
         };
         response = response.map(|body| boxed(counted(body, unread)));
     }
-    let id = kept.record.as_ref().and_then(AuditRecord::header);
+    let id = resources.record.as_ref().and_then(AuditRecord::header);
     response.headers_mut().extend(id);
     response.headers_mut().extend(warnings.headers());
-    let flow = kept.flow.iter().flat_map(|flow| flow.headers());
+    let flow = resources.flow.iter().flat_map(|flow| flow.headers());
     response.headers_mut().extend(flow);
     let code = response.status().as_u16();
     server.metrics.finished(&label, code, started.elapsed());
-    // A watch keeps its places for as long as its body lasts.
-    if kept.holds_nothing() {
+    // A watch keeps its permits until its body ends.
+    if resources.is_empty() {
         return response;
     }
-    response.map(|body| boxed(GuardedBody::new(body, kept)))
+    response.map(|body| boxed(GuardedBody::new(body, resources)))
 }
 
 /// The resources of a request, held until its response ends.
 #[derive(Default)]
-struct Kept {
+struct RequestResources {
     /// The authenticated user; empty before authentication.
     user: String,
-    /// Its place among the arriving requests, or among the watches and streams.
-    place: Option<OwnedSemaphorePermit>,
-    /// Its place among the watches and streams of its user.
-    share: Option<WatchPlace>,
+    /// Permit of an arriving request, or of a watch or stream.
+    permit: Option<OwnedSemaphorePermit>,
+    /// Permit of the user for a watch or stream.
+    share: Option<WatchPermit>,
     flow: Option<Arc<ActiveSchema>>,
     seat: Option<Seat>,
     record: Option<AuditRecord>,
 }
 
-impl Kept {
-    fn holds_nothing(&self) -> bool {
-        self.place.is_none() && self.share.is_none() && self.record.is_none()
+impl RequestResources {
+    fn is_empty(&self) -> bool {
+        self.permit.is_none() && self.share.is_none() && self.record.is_none()
     }
 
-    /// Records the response in the audit log.
     fn note(&mut self, code: u16, reply: Option<&Reply>) {
         let Some(record) = &mut self.record else {
             return;
@@ -197,8 +196,7 @@ impl Kept {
     }
 }
 
-/// Runs the work with a timeout, and turns a panic into a 500 of this request; the panic's text is
-/// returned for the log.
+/// Runs the work with a timeout. A panic becomes a 500 of this request; its text is returned for the log.
 async fn contained(
     work: Pin<&mut (dyn Future<Output = Result<ApiResponse, Status>> + Send)>,
     limit: Option<std::time::Duration>,
@@ -225,35 +223,35 @@ async fn contained(
     })
 }
 
-async fn answer(
+async fn handle(
     server: &Arc<ApiServer>,
     (info, query, mut parts, warnings): (Arc<RequestInfo>, Query, Parts, Arc<Warnings>),
     body: BoxBody,
     caller: Caller,
-    kept: &mut Kept,
+    resources: &mut RequestResources,
 ) -> Result<ApiResponse, Status> {
     let local = matches!(caller, Caller::Local(_));
     let credentials = Credentials::of(caller, &parts.headers)?;
-    let known = authenticate(&server.access.tokens, credentials).await;
-    count_answer(server, known.as_ref().ok(), &parts)?;
+    let identity = authenticate(&server.access.tokens, credentials).await;
+    count_response(server, identity.as_ref().ok(), &parts)?;
     if let Some(audit) = server.access.audit.get() {
         let nobody = UserInfo::default();
         let (who, long) = (
-            known.as_ref().unwrap_or(&nobody),
+            identity.as_ref().unwrap_or(&nobody),
             info.is_long_running(&query),
         );
-        kept.record = audit.begin(who, &info, &parts, long);
+        resources.record = audit.begin(who, &info, &parts, long);
     }
-    let body = match &kept.record {
-        Some(record) => record.keep(body),
+    let body = match &resources.record {
+        Some(record) => record.record_body(body),
         None => body,
     };
-    let mut user = known?;
-    kept.user.clone_from(&user.name);
+    let mut user = identity?;
+    resources.user.clone_from(&user.name);
     if let Some(connection) = parts.extensions.get::<Connection>()
         && !user.is_anonymous()
     {
-        connection.is_known();
+        connection.set_authenticated();
     }
     if user.is_anonymous() {
         // Anonymous users may only read the health and the version.
@@ -264,19 +262,19 @@ async fn answer(
         let mut payer = None;
         if !local {
             if info.is_long_running(&query) {
-                kept.share = Some(server.flows.admit_long_running(&user)?);
+                resources.share = Some(server.flows.admit_long_running(&user)?);
             }
             payer = server.flows.bodies_of(&user);
         }
         work::sent_by(payer);
-        let acts = impersonation::is_asked(&parts.headers);
+        let acts = impersonation::is_requested(&parts.headers);
         user = impersonate(&server.access.authorizer, user, &parts.headers)?;
-        if let Some(record) = kept.record.as_mut().filter(|_| acts) {
+        if let Some(record) = resources.record.as_mut().filter(|_| acts) {
             record.acts_as(&user);
         }
         impersonation::without_headers(&mut parts.headers);
         if !local {
-            take_turn(server, &user, (&info, &query), kept).await?;
+            wait_for_seats(server, &user, (&info, &query), resources).await?;
         }
         if !routing::is_public(&info.path) {
             authorize(&server.access.authorizer, &user, &info)?;
@@ -293,10 +291,15 @@ async fn answer(
     routing::route(server, call, body).await
 }
 
-/// Begins the count of the answer to a request from the network. Those without credentials are counted by address.
+/// Starts the count of response bytes for a request from the network. A request without credentials is counted by
+/// address.
 ///
-/// *Errors.* 429 if too many answers to the sender are unread; a connection without credentials is closed.
-fn count_answer(server: &ApiServer, user: Option<&UserInfo>, parts: &Parts) -> Result<(), Status> {
+/// *Errors.* 429 if the sender has too many unread bytes; a connection without credentials is closed.
+fn count_response(
+    server: &ApiServer,
+    user: Option<&UserInfo>,
+    parts: &Parts,
+) -> Result<(), Status> {
     let Some(connection) = parts.extensions.get::<Connection>() else {
         return Ok(());
     };
@@ -324,10 +327,10 @@ fn count_answer(server: &ApiServer, user: Option<&UserInfo>, parts: &Parts) -> R
     Ok(())
 }
 
-/// Takes a place among the requests in flight.
+/// Acquires a permit for a request.
 ///
-/// *Errors.* 429 when there is none. Parts of this process are not bounded here: each of them
-/// bounds itself, and none should starve because of clients outside.
+/// *Errors.* 429 if no permit is free. Components of this process are not limited here, because clients outside must
+/// not starve them; each component limits itself.
 fn admit(
     server: &ApiServer,
     caller: &Caller,
@@ -340,36 +343,36 @@ fn admit(
     server.flows.admit(long).map(Some)
 }
 
-/// Waits for the request's seats at its priority level. A limited request releases its place among the arriving
-/// ones first, so that waiting requests do not block others; an exempt request keeps it.
+/// Waits for the request's seats at its priority level. A limited request first releases its permit of arriving
+/// requests, so that waiting requests do not block arriving requests; an exempt request keeps the permit.
 ///
-/// *Errors.* 429 if there are no seats, or not in time.
-async fn take_turn(
+/// *Errors.* 429 if no seats are free in time.
+async fn wait_for_seats(
     server: &ApiServer,
     user: &UserInfo,
     (info, query): (&RequestInfo, &Query),
-    kept: &mut Kept,
+    resources: &mut RequestResources,
 ) -> Result<(), Status> {
     let long = info.is_long_running(query);
-    // Streams take no seat, as upstream.
+    // Streams need no seat, as upstream.
     if long && info.verb != "watch" {
         return Ok(());
     }
     let Some(flow) = server.flows.of(user, info) else {
         return Ok(());
     };
-    kept.flow = Some(flow.clone());
+    resources.flow = Some(flow.clone());
     if !long && !flow.is_exempt() {
-        kept.place = None;
+        resources.permit = None;
     }
-    kept.seat = Some(server.flows.seat(flow, user, (info, query)).await?);
+    resources.seat = Some(server.flows.seat(flow, user, (info, query)).await?);
     Ok(())
 }
 
-/// Whether to pretty-print: if `?pretty` is set, or the client is curl, wget or a browser.
+/// Whether JSON is indented: if `?pretty` is set, or the client is curl, wget or a browser.
 fn wants_pretty(query: &Query, parts: &Parts) -> bool {
-    if let Some(asked) = query.get("pretty") {
-        return matches!(asked, "1" | "t" | "T" | "true" | "TRUE" | "True");
+    if let Some(value) = query.get("pretty") {
+        return matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True");
     }
     let agent = parts.headers.get(USER_AGENT);
     let agent = agent.and_then(|value| value.to_str().ok()).unwrap_or("");

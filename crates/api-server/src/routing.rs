@@ -38,7 +38,7 @@ pub(crate) fn is_public(path: &str) -> bool {
     is_health(path) || matches!(path, "/version" | "/version/")
 }
 
-/// Whether the request asks for the health of the server, which is never limited.
+/// Whether the request reads the health of the server. Such requests are never limited.
 pub(crate) fn is_health(path: &str) -> bool {
     let first = path
         .trim_start_matches('/')
@@ -48,7 +48,7 @@ pub(crate) fn is_health(path: &str) -> bool {
     matches!(first, "livez" | "readyz" | "healthz")
 }
 
-/// Answers a request that authentication and authorisation have let pass.
+/// Responds to an authenticated and authorised request.
 pub(crate) async fn route(
     server: &Arc<ApiServer>,
     call: Call,
@@ -63,25 +63,25 @@ pub(crate) async fn route(
     }
     let destination = Destination::find(&server.objects, &call.info).await?;
     if !call.info.subresource.is_empty() {
-        // None of the kinds that are computed has any.
+        // The computed kinds have no sub-resources.
         return match destination {
             Destination::Stored(resource) => stored(server, &resource, None, call, body).await,
             _ => Err(unknown_path()),
         };
     }
     let verb = destination.verb(&call.parts.method, &call.info)?;
-    let answer = match destination {
+    let handling = match destination {
         Destination::Review(review) => {
-            let answer = reviews::answer(&server.access, review, call, body);
-            answer.boxed().await
+            let handling = reviews::respond(&server.access, review, call, body);
+            handling.boxed().await
         }
         Destination::Metrics(kind) => {
-            resource_metrics::answer((&server.objects, &server.nodes), kind, verb, call)
+            resource_metrics::respond((&server.objects, &server.nodes), kind, verb, call)
                 .boxed()
                 .await
         }
         Destination::ComponentStatus(_) => {
-            component_health::answer((&server.components, &server.objects), verb, &call)
+            component_health::respond((&server.components, &server.objects), verb, &call)
                 .boxed()
                 .await
         }
@@ -89,10 +89,10 @@ pub(crate) async fn route(
             return stored(server, &resource, Some(verb), call, body).await;
         }
     };
-    answer.map(ApiResponse::Reply)
+    handling.map(ApiResponse::Reply)
 }
 
-/// Handles a request for stored objects, or for a sub-resource if there is no verb.
+/// Handles a request for stored objects, or for a sub-resource if `verb` is `None`.
 async fn stored(
     server: &Arc<ApiServer>,
     resource: &Arc<Resource>,
@@ -106,30 +106,31 @@ async fn stored(
         && (info.group.as_str(), info.resource.as_str())
             == (custom_resources::GROUP, custom_resources::PLURAL);
     let bounds = writes && info.group == flowcontrol::GROUP;
-    let has_say = writes && info.group == admissionregistration::GROUP;
+    let changes_admission = writes && info.group == admissionregistration::GROUP;
     let deprecation = resource.kind.deprecation();
     call.warnings.add(deprecation.map(str::to_owned));
     freshness::reach(server.objects.store.as_ref(), &call).await?;
-    let answer = match verb {
-        Some(verb) => verbs::answer(server.writer(), &server.metrics, resource, verb, call, body)
+    let handling = match verb {
+        Some(verb) => verbs::respond(server.writer(), &server.metrics, resource, verb, call, body)
             .await
             .map(ApiResponse::Reply),
         None => {
-            let answer = subresources::answer(server.writer(), &server.nodes, resource, call, body);
-            answer.boxed().await
+            let handling =
+                subresources::respond(server.writer(), &server.nodes, resource, call, body);
+            handling.boxed().await
         }
     };
-    if defines && answer.is_ok() {
+    if defines && handling.is_ok() {
         definitions::follow(&server.objects).boxed().await?;
         group_services::follow(server.writer()).boxed().await?;
     }
-    if has_say && answer.is_ok() {
+    if changes_admission && handling.is_ok() {
         server.admission.follow_registrations();
     }
-    if bounds && answer.is_ok() {
+    if bounds && handling.is_ok() {
         config_sync::put_in_force(&server.flows, &server.objects)?;
     }
-    answer
+    handling
 }
 
 async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
@@ -145,7 +146,7 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
     match first {
         "livez" | "readyz" | "healthz" => {
             let rbac = &server.access.authorizer.rbac;
-            health::answer((&server.health, &server.objects, rbac), path, &call.query).await
+            health::respond((&server.health, &server.objects, rbac), path, &call.query).await
         }
         "version" if is_public(path) => Ok(Reply::json(&version::document())),
         "metrics" if path == "/metrics" => {
@@ -155,15 +156,15 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
             server.unread.write_metrics(&mut page);
             Ok(Reply::bytes(prometheus::CONTENT_TYPE, page.text()))
         }
-        "openid" | ".well-known" => oidc::answer(&server.access.tokens, path),
-        "openapi" => openapi::answer(&server.objects.catalog.snapshot(), path, &call.parts).await,
-        "api" | "apis" => discovery::answer(&server.objects.catalog.snapshot(), path, &call.parts),
+        "openid" | ".well-known" => oidc::respond(&server.access.tokens, path),
+        "openapi" => openapi::respond(&server.objects.catalog.snapshot(), path, &call.parts).await,
+        "api" | "apis" => discovery::respond(&server.objects.catalog.snapshot(), path, &call.parts),
         "" => Ok(Reply::json(&root())),
         _ => Err(unknown_path()),
     }
 }
 
-/// The answer to `/`: where to look further.
+/// The response to `/`: the list of paths.
 fn root() -> Value {
     json!({"paths": [
         "/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics",

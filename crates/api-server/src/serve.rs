@@ -37,27 +37,28 @@ use crate::server::ApiServer;
 /// The error of serving a listener.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The server was made without TLS material.
+    /// The configuration of the server contained no TLS material.
     #[error("the API server has no certificate to listen with")]
     NoCertificate,
 }
 
 impl ApiServer {
-    /// Serves HTTPS on a listener until `shutdown`; may be called for several listeners. Returns
-    /// when the connections have ended, or some seconds after `shutdown`.
+    /// Serves HTTPS on a listener until `shutdown`; may be called for several listeners. Returns when the connections
+    /// have closed, or some seconds after `shutdown`.
     ///
-    /// *Errors.* The server was made without certificates.
+    /// *Errors.* The server has no certificate.
     pub fn serve(
         self: &Arc<Self>,
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> BoxFuture<'static, Result<(), ServeError>> {
-        // In a box, connections are compiled in this crate, for speed, and not in the caller's.
+        // The box causes this crate, and not the caller's crate, to compile the code of connections, with this
+        // crate's optimisation.
         serve(self.clone(), listener, shutdown).boxed()
     }
 }
 
-/// Accepts connections until `shutdown`, then lets those open finish for a short while.
+/// Accepts connections until `shutdown`, then gives open connections a short time to finish.
 async fn serve(
     server: Arc<ApiServer>,
     listener: TcpListener,
@@ -65,7 +66,7 @@ async fn serve(
 ) -> Result<(), ServeError> {
     let tls = server.tls.as_ref().ok_or(ServeError::NoCertificate)?;
     let acceptor = TlsAcceptor::from(tls.config.clone());
-    let places = Arc::new(Semaphore::new(server.limits.connections_max));
+    let permits = Arc::new(Semaphore::new(server.limits.connections_max));
     let connections = Arc::new(Connections::default());
     let max = ConnectionLimits {
         all: server.limits.connections_max,
@@ -80,7 +81,8 @@ async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Mostly: out of file descriptors. Others may be closed in the meantime.
+                    // The usual cause is that the process has no free file descriptor. Other connections may close
+                    // meanwhile.
                     tracing::warn!(%error, "connection not accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
@@ -94,12 +96,12 @@ async fn serve(
         }
         let Some(slot) = slot else { continue };
         let (server, acceptor, stop) = (server.clone(), acceptor.clone(), shutdown.child_token());
-        let places = places.clone();
+        let permits = permits.clone();
         let slow_polls = server.limits.slow_polls.clone();
         tracker.spawn(watched(slow_polls, "a connection", async move {
             let ended = tokio::select! {
                 () = close.cancelled() => Ok(()),
-                ended = connection(server, acceptor, stream, (stop, close.clone()), (&slot, places)) => ended,
+                ended = connection(server, acceptor, stream, (stop, close.clone()), (&slot, permits)) => ended,
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
@@ -126,11 +128,12 @@ async fn connection(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     (stop, close): (CancellationToken, CancellationToken),
-    (connection, places): (&ConnectionSlot, Arc<Semaphore>),
+    (connection, permits): (&ConnectionSlot, Arc<Semaphore>),
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let peer = Peer(stream.peer_addr()?.ip());
-    // In boxes: the state of this function lives as long as the connection, and would have a place for each of them.
+    // The state of this function lives as long as the connection; the boxes keep the state of the handshake out of
+    // it.
     let handshake = Box::pin(async move {
         if speaks_plain_http(&stream).await? {
             return refuse_plain_http(stream).await.map(|()| None);
@@ -159,10 +162,10 @@ async fn connection(
         tracing::debug!(peer = %peer.0, node, "too many connections of one address or node");
         return Ok(());
     }
-    // While authenticated clients occupy all places, new connections wait, except those of nodes.
-    let _place = match node {
+    // While authenticated clients hold all permits, new connections wait, except for those of nodes.
+    let _permit = match node {
         Some(_) => None,
-        None => Some(places.acquire_owned().await?),
+        None => Some(permits.acquire_owned().await?),
     };
     let h2 = session.alpn_protocol() == Some(b"h2");
     let unsent = UnsentData::default();
@@ -180,8 +183,8 @@ async fn connection(
             request.extensions_mut().insert(from.clone());
             request.extensions_mut().insert(peer);
             let caller = Caller::Network(certificate.clone());
-            let answer = pipeline::run(server.clone(), request.map(boxed), caller);
-            async move { Ok::<_, Infallible>(answer.await) }
+            let handling = pipeline::run(server.clone(), request.map(boxed), caller);
+            async move { Ok::<_, Infallible>(handling.await) }
         })
     };
     let stream = TokioIo::new(Observed::new(stream, unsent));
@@ -196,21 +199,21 @@ async fn connection(
     }
 }
 
-/// Whether the client begins with a request instead of a handshake. The first byte of a handshake
-/// is no letter, and that of every method is.
+/// Whether the client sends a plain HTTP request instead of a TLS handshake. The first byte of a handshake is not a
+/// letter, and the first byte of every method is.
 async fn speaks_plain_http(stream: &TcpStream) -> std::io::Result<bool> {
     let mut first = [0; 1];
     let count = stream.peek(&mut first).await?;
     Ok(count == 1 && first[0].is_ascii_uppercase())
 }
 
-/// The response to plain HTTP, in the words of Go's server.
+/// The response to plain HTTP, with the text of Go's server.
 async fn refuse_plain_http(mut stream: TcpStream) -> std::io::Result<()> {
-    let answer =
+    let response =
         b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
-    stream.write_all(answer).await?;
+    stream.write_all(response).await?;
     stream.shutdown().await?;
-    // Closing with something unread would take the answer back.
+    // If the server closed the socket with unread bytes, the kernel would discard the response.
     let mut rest = [0; 1024];
     let mut left = PLAIN_BYTES_MAX;
     while left > 0 {

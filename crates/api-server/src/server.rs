@@ -1,4 +1,4 @@
-//! The API server: the parts that requests share.
+//! The API server: the state that requests share.
 
 use std::sync::{Arc, OnceLock};
 
@@ -23,25 +23,22 @@ use crate::handlers::metrics::Metrics;
 use crate::handlers::remote_nodes::{NodeReach, Nodes};
 use crate::handlers::writer::Writer;
 use crate::http::limits::Limits;
-use crate::http::unread::{UnreadAnswers, UnreadBounds};
+use crate::http::unread::{UnreadBounds, UnreadResponses};
 use crate::http::work::LargeRequestSlots;
 use crate::objects::storage::Objects;
 
 /// The error of a server that cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The certificates cannot be used.
     #[error("set up TLS for the API server")]
     Tls(#[from] TlsError),
-    /// The store cannot be read.
     #[error("read the store at start")]
     Store(#[from] StoreError),
-    /// An object that every cluster has could not be created.
+    /// A default object could not be created.
     #[error("create {what}")]
     DefaultObject {
         /// Kind and name.
         what: String,
-        /// The refusal.
         #[source]
         source: Status,
     },
@@ -59,14 +56,14 @@ pub struct ApiServer {
     pub(crate) tls: Option<Tls>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) flows: FlowControl,
-    pub(crate) places: Arc<LargeRequestSlots>,
-    pub(crate) unread: Arc<UnreadAnswers>,
-    /// Ends the tasks of the server with it.
+    pub(crate) large_request_slots: Arc<LargeRequestSlots>,
+    pub(crate) unread: Arc<UnreadResponses>,
+    /// The tasks of the server stop when the server is dropped.
     _background: DropGuard,
 }
 
 impl ApiServer {
-    /// Builds the server; nothing is read yet, and no task runs.
+    /// Builds the server. Nothing is read yet, and no task runs.
     ///
     /// *Errors.* Unusable certificates.
     pub(crate) fn assemble(config: Config, background: DropGuard) -> Result<Self, StartError> {
@@ -102,8 +99,8 @@ impl ApiServer {
             metrics: Arc::default(),
             tls,
             flows: FlowControl::new(limits.clone()),
-            places: Arc::default(),
-            unread: Arc::new(UnreadAnswers::new(UnreadBounds {
+            large_request_slots: Arc::default(),
+            unread: Arc::new(UnreadResponses::new(UnreadBounds {
                 all: limits.unread_bytes_max,
                 per_sender: limits.unread_bytes_per_sender_max,
             })),
@@ -112,8 +109,8 @@ impl ApiServer {
         })
     }
 
-    /// Replaces the server's certificate for new connections. Open connections stay; a server
-    /// without TLS is unchanged.
+    /// Replaces the server's certificate for new connections. Open connections stay; a server without TLS is
+    /// unchanged.
     ///
     /// *Errors.* The certificate or its key cannot be used.
     pub fn show_certificate(&self, certificate_pem: &str, key_pem: &str) -> Result<(), StartError> {
@@ -136,7 +133,7 @@ impl ApiServer {
         Ok(self.nodes.show(certificate_pem, key_pem, ca_pem)?)
     }
 
-    /// Connects to a node of another machine; `None` for a node of this process, and for one that does
+    /// Tests the connection to a node of another machine; `None` for a node of this process, and for a node that does
     /// not serve its API on the network.
     pub async fn reach_node(&self, name: &str) -> Option<NodeReach> {
         self.nodes.reach(name).await
@@ -147,14 +144,14 @@ impl ApiServer {
         self.access.audit.get_or_init(|| Arc::new(audit));
     }
 
-    /// The health of the program's parts. `/readyz` lists failing ones, and `/metrics` has the
+    /// The health of the program's components. `/readyz` lists failing components, and `/metrics` contains the
     /// counts.
     pub fn health(&self) -> &process_telemetry::Health {
         &self.health.components
     }
 
-    /// Adds a component to `componentstatuses`: `runs` is called at each request and returns whether the
-    /// component runs. A component that was not added is shown as not running.
+    /// Adds a component to `componentstatuses`. `runs` is called at each request and returns whether the component
+    /// runs. A component that was not added is reported as unhealthy.
     pub fn watch_component(
         &self,
         component: Component,
@@ -163,12 +160,11 @@ impl ApiServer {
         self.components.add(component, runs);
     }
 
-    /// Shows metrics of another part of the program at `/metrics`, beside the server's own.
+    /// Adds the metrics of another component of the program to `/metrics`.
     pub fn add_metrics(&self, source: impl Fn(&mut Page) + Send + Sync + 'static) {
         self.metrics.add(source);
     }
 
-    /// The parts for a write.
     pub(crate) fn writer(&self) -> Writer<'_> {
         Writer {
             objects: &self.objects,

@@ -1,4 +1,4 @@
-//! The start of a server: its reads and writes before the first response, and its background tasks.
+//! The start of a server: its reads and writes before the first request, and its background tasks.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,8 +22,8 @@ use crate::server::{ApiServer, StartError};
 use crate::store_space;
 
 impl ApiServer {
-    /// Creates a server, fills its index of roles and creates missing default objects. From then on
-    /// it accepts [`local`](Self::local) callers.
+    /// Creates a server, fills its index of roles and creates missing default objects. Then the server accepts
+    /// [`local`](Self::local) callers.
     ///
     /// *Errors.* Unusable certificates, a store that fails, default objects that are refused.
     pub fn new(mut config: Config) -> BoxFuture<'static, Result<Arc<Self>, StartError>> {
@@ -41,16 +41,16 @@ impl ApiServer {
                     what: "the kinds of the definitions".to_owned(),
                     source,
                 })?;
-            let made = allocations::complete(&server.objects)
+            let result = allocations::complete(&server.objects)
                 .await
                 .map_err(|source| StartError::DefaultObject {
                     what: "the allocations of stored objects".to_owned(),
                     source,
                 });
-            store_space::unless_full(&server, made)?;
-            let made = bootstrap::run(server.writer(), &cluster).await;
-            store_space::unless_full(&server, made)?;
-            // The roles are complete now. They are read while the rest starts.
+            store_space::unless_full(&server, result)?;
+            let result = bootstrap::run(server.writer(), &cluster).await;
+            store_space::unless_full(&server, result)?;
+            // All default roles exist now. The index reads them while the other components start.
             let sources = Sources::of(&server.objects.catalog.snapshot().registry);
             let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
             let (for_roles, from) = (rbac.clone(), store.clone());
@@ -58,13 +58,13 @@ impl ApiServer {
                 let filled = authorize::fill(&for_roles, from.as_ref(), &sources).await;
                 filled.map(|filled| (sources, filled))
             });
-            let made = group_services::follow(server.writer())
+            let result = group_services::follow(server.writer())
                 .await
                 .map_err(|source| StartError::DefaultObject {
                     what: "the objects of the groups that are served".to_owned(),
                     source,
                 });
-            store_space::unless_full(&server, made)?;
+            store_space::unless_full(&server, result)?;
             config_sync::start(&server.flows, server.writer()).await;
             let following = config_watches::start(&server).await?;
             let filled = match filling.await {
@@ -84,14 +84,16 @@ impl ApiServer {
             server.add_metrics(move |page| health.write(page));
             server.start("flows", config_sync::run(Arc::downgrade(&server)));
             server.start("room", store_space::watch(Arc::downgrade(&server)));
-            server.start("quotas", quota::keep_right(Arc::downgrade(&server.objects)));
+            server.start(
+                "quotas",
+                quota::recount_periodically(Arc::downgrade(&server.objects)),
+            );
             server.health.bootstrapped.store(true, Ordering::Release);
             Ok(server)
         }
         .boxed()
     }
 
-    /// Starts a background task of the server.
     fn start(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(watched(self.limits.slow_polls.clone(), what, task));
     }

@@ -1,6 +1,6 @@
-//! Warnings of a full store: in the log, and as an event on each node. The store in the data directory accepts events even
-//! when it is full. A full etcd accepts none; the event is then stored when there is room again, with the times of the
-//! problem. `/readyz/store-room` and the metrics show a full store, too.
+//! Warnings about a full store: in the log, and as an Event on each node. The store in the data directory accepts
+//! Events even when it is full. A full etcd accepts none; the Event is then stored after the store has space again,
+//! with the times of the problem. `/readyz/store-room` and the metrics report a full store, too.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -12,25 +12,26 @@ use serde_json::json;
 
 use crate::bootstrap::{this_server, write_request};
 use crate::handlers::verbs::create::create;
-use crate::http::limits::STORE_LOOK_INTERVAL;
+use crate::http::limits::STORE_CHECK_INTERVAL;
 use crate::objects::quota;
 use crate::objects::storage::reading;
 use crate::server::{ApiServer, StartError};
 
 const REASON: &str = "StoreFull";
 
-/// Servers find the store full within the interval of their looks, seconds after each other.
+/// Several servers detect the full store within their check interval, at times that differ by seconds. They must
+/// create one Event.
 const EVENT_WINDOW_SECONDS: i64 = 600;
-/// So much of a node's name is in the name of its event, which has at most 253 characters.
+/// Maximum length of the node name in the name of its Event, which has at most 253 characters.
 const NODE_NAME_LENGTH: usize = 200;
 
-/// A time in which the store is full, or was until now.
+/// A period in which the store is or was full.
 struct Shortage {
     reason: String,
     first: Timestamp,
     last: Timestamp,
-    /// The names of the nodes that have the event.
-    told: BTreeSet<String>,
+    /// The names of the nodes on which the Event is stored.
+    notified: BTreeSet<String>,
 }
 
 /// Checks the store at intervals until the server is dropped.
@@ -49,20 +50,20 @@ pub(crate) async fn watch(server: Weak<ApiServer>) {
                 shortage.get_or_insert_with(|| Shortage::begin(why)).last = Timestamp::now();
             } else if was_full {
                 tracing::info!("the store has room again");
-                // Deletions from a full etcd are not deducted.
+                // etcd does not subtract deletions that are made while it is full, so the quotas are recounted.
                 if let Err(error) = quota::recount_all(&server.objects).await {
                     tracing::warn!(%error, "quotas could not be counted");
                 }
             }
             was_full = full.is_some();
-            if let Some(told) = &mut shortage
-                && told.tell(&server).await
+            if let Some(current) = &mut shortage
+                && current.notify_nodes(&server).await
                 && !was_full
             {
                 shortage = None;
             }
         }
-        tokio::time::sleep(STORE_LOOK_INTERVAL).await;
+        tokio::time::sleep(STORE_CHECK_INTERVAL).await;
     }
 }
 
@@ -73,12 +74,12 @@ impl Shortage {
             reason: why.to_string(),
             first: now,
             last: now,
-            told: BTreeSet::new(),
+            notified: BTreeSet::new(),
         }
     }
 
-    /// Stores the event on each node that does not have it; `false` if one could not be stored.
-    async fn tell(&mut self, server: &Arc<ApiServer>) -> bool {
+    /// Stores the Event on each node that does not have it yet; returns `false` if a write failed.
+    async fn notify_nodes(&mut self, server: &Arc<ApiServer>) -> bool {
         let nodes = match reading(&server.objects, |reads| Ok(reads.all("", "nodes", ""))) {
             Ok(nodes) => nodes,
             Err(error) => {
@@ -90,13 +91,13 @@ impl Shortage {
             .iter()
             .filter_map(|node| node["metadata"]["name"].as_str());
         for name in names {
-            if self.told.contains(name) {
+            if self.notified.contains(name) {
                 continue;
             }
-            match self.tell_of(server, name).await {
-                Ok(()) => drop(self.told.insert(name.to_owned())),
+            match self.store_event(server, name).await {
+                Ok(()) => drop(self.notified.insert(name.to_owned())),
                 Err(error) => {
-                    // The other ones would be refused, too.
+                    // The writes for other nodes would fail, too.
                     tracing::debug!(%error, "the event of a full store is not stored yet");
                     return false;
                 }
@@ -105,7 +106,7 @@ impl Shortage {
         true
     }
 
-    async fn tell_of(&self, server: &Arc<ApiServer>, node: &str) -> Result<(), Status> {
+    async fn store_event(&self, server: &Arc<ApiServer>, node: &str) -> Result<(), Status> {
         let Some(resource) = server.objects.catalog.any_version("", "events") else {
             return Ok(());
         };
@@ -117,7 +118,8 @@ impl Shortage {
                 "apiVersion": "v1",
                 "kind": "Node",
                 "name": node,
-                // As node agents do, so that events are found by the node's name.
+                // The UID of the node in an Event is the node name, as for Events of kubelets: clients search by this
+                // value.
                 "uid": node,
             },
             "type": "Warning",
@@ -137,7 +139,7 @@ impl Shortage {
     }
 }
 
-/// The name of a node's event: the same of all servers that find the store full within some minutes.
+/// The name of a node's Event: equal for all servers that detect the full store within some minutes.
 fn event_name(node: &str, first: Timestamp) -> String {
     let node = node.get(..NODE_NAME_LENGTH).unwrap_or(node);
     let node = node.trim_end_matches(['-', '.']);
@@ -145,7 +147,7 @@ fn event_name(node: &str, first: Timestamp) -> String {
     format!("{node}.store-full-{window:x}")
 }
 
-/// The result of a step of the start. A full store must not prevent the start, or nothing in it
+/// The result of a step of the start. The start continues with a full store, because otherwise nothing in the store
 /// could be deleted.
 pub(crate) fn unless_full(
     server: &ApiServer,

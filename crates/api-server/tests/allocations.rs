@@ -1,6 +1,6 @@
-//! The allocations of a request: a bound for each, so that a copy of an object or a second decoding
-//! does not come back unseen. A program of its own, because its allocator counts those of the whole
-//! process. `REQUESTS=CreatePod,LabelPod` sends these alone, for a profiler.
+//! The number of allocations of a request: a bound for each sort of request, so that a new copy of an object or a
+//! second decoding is noticed. The test is its own program, because its allocator counts the allocations of the whole
+//! process. `REQUESTS=CreatePod,LabelPod` sends only these requests, for a profiler.
 
 #![expect(
     clippy::unwrap_used,
@@ -23,12 +23,12 @@ use tower::ServiceExt;
 #[global_allocator]
 static MEMORY: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Requests of each sort; the median counts, so that a background task or the growth of a map in
-/// some of them does not.
+/// Requests of each sort. The median counts, so that a background task or the growth of a map during some requests
+/// has no effect.
 const REQUESTS: usize = 101;
 
-/// The most allocations of one request, with a few to spare. A number is lowered when the code
-/// needs less, and raised only with a reason.
+/// Maximum number of allocations of one request, with a small margin. Lower the number if the code needs less; raise
+/// it only for a documented reason.
 const BOUNDS: [(Sent, usize); 11] = [
     (Sent::CreatePod, 347),
     (Sent::PatchStatus, 300),
@@ -43,17 +43,17 @@ const BOUNDS: [(Sent, usize); 11] = [
     (Sent::DeleteConfigMap, 121),
 ];
 
-/// A value of a JSON tree is small: its maps have no hash table (`crates/indexmap`).
+/// A value of a JSON tree must stay small: its maps have no hash table (`crates/indexmap`).
 const _: () = assert!(size_of::<Value>() == 32);
 
-/// The most bytes of a watch.
+/// Maximum number of bytes that a watch holds.
 const WATCH_BYTES: usize = 1750;
 
-/// Pods of a list: so many that what does not grow with them does not count.
+/// Pods of a list: so many that constant allocations do not matter.
 const LISTED: usize = 1000;
 
-/// The most bytes that a list allocates, in per cent of its body. It is one pass over the stored bytes: each is copied
-/// once, and nothing is decoded (a decoded pod has four times its stored size).
+/// Maximum number of bytes that a list allocates, in per cent of its body. The list is built in one pass over the
+/// stored bytes: each byte is copied once, and nothing is decoded (a decoded pod has four times its stored size).
 const LISTS: [(&str, usize); 2] = [
     ("application/json", 120),
     ("application/vnd.kubernetes.protobuf", 142),
@@ -160,7 +160,7 @@ async fn a_request_allocates_no_more_than_it_did() {
     }
     create_pods(&client, "l", LISTED).await;
     for (accept, bound) in LISTS {
-        // The first one makes the tables of the form.
+        // The first request also builds the tables of the form.
         bytes_of_a_list(&client, accept).await;
         let [bytes, body] = bytes_of_a_list(&client, accept).await;
         let percent = 100 * bytes / body;
@@ -184,7 +184,8 @@ async fn create_pods(client: &LocalService, prefix: &str, count: usize) {
     }
 }
 
-/// The bytes that a list of all pods allocates, and those of its body, which is dropped as it comes.
+/// The number of bytes that a list of all pods allocates, and the length of its body. The body is dropped while it
+/// arrives.
 async fn bytes_of_a_list(client: &LocalService, accept: &str) -> [usize; 2] {
     let list = Request::get("/api/v1/pods").header("accept", accept);
     let list = list.body(Full::default()).unwrap();
@@ -198,7 +199,7 @@ async fn bytes_of_a_list(client: &LocalService, accept: &str) -> [usize; 2] {
     [region.change().bytes_allocated, length]
 }
 
-/// The bytes that a quiet watch holds in the server, beside those of its connection.
+/// The number of bytes that an idle watch holds in the server, without the bytes of its connection.
 async fn bytes_of_a_watch(client: &LocalService) -> usize {
     let open = || {
         let watch = Request::get("/api/v1/namespaces/default/secrets?watch=true");
@@ -211,11 +212,11 @@ async fn bytes_of_a_watch(client: &LocalService) -> usize {
         watches.push(open().await.unwrap());
     }
     let change = region.change();
-    let own = watches.capacity() * size_of_val(&watches[0]);
-    (change.bytes_allocated - change.bytes_deallocated - own) / REQUESTS
+    let list_bytes = watches.capacity() * size_of_val(&watches[0]);
+    (change.bytes_allocated - change.bytes_deallocated - list_bytes) / REQUESTS
 }
 
-/// The number of allocations from a request to the last byte of its answer.
+/// The number of allocations from a request to the last byte of its response.
 async fn allocations(client: &LocalService, request: Request<Full<Bytes>>) -> usize {
     let about = format!("{} {}", request.method(), request.uri());
     let region = Region::new(MEMORY);
@@ -261,12 +262,12 @@ fn pod(prefix: &str, n: usize) -> Value {
     })
 }
 
-/// The choice of a node.
+/// A Binding of a pod to a node.
 fn binding() -> Value {
     json!({"target": {"kind": "Node", "name": "n-1"}})
 }
 
-/// The status of a pod that runs.
+/// The status of a running pod.
 fn status() -> Value {
     let at = "2026-01-01T00:00:00Z";
     let kinds = ["Initialized", "Ready", "ContainersReady", "PodScheduled"];

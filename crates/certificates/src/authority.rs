@@ -19,23 +19,23 @@ use crate::{
     tokens,
 };
 
-/// Clients carry the CA certificate around in their kubeconfigs, so it must outlive them.
+/// The CA certificate is copied into clients' kubeconfigs, so it must be valid longer than they are used.
 const CA_LIFE: Duration = Duration::days(3650);
 
-/// Certificates are renewed when less than a third of this time is left, at a start and while the
-/// server runs.
+/// Lifetime of other certificates. They are renewed when less than a third is left, at a start and while the server
+/// runs.
 const LEAF_LIFE: Duration = Duration::days(365);
 
-/// The file of the keys of service account tokens.
+/// The file with the keys that sign service account tokens.
 const TOKEN_KEY: &str = "service-accounts.key";
 
-/// The object identifier of an organization name, spelled out.
+/// The object identifier of an organization name.
 const ORGANIZATION_OID: [u64; 4] = [2, 5, 4, 10];
 
 /// A certificate authority with its files.
 ///
 /// ```text
-/// ca.crt ca.key            the authority; everything else is made again when it is missing
+/// ca.crt ca.key            the authority; missing other files are created again
 /// server.crt server.key    the API server's
 /// client-<name>.crt .key   the clients'
 /// service-accounts.key     signs service account tokens
@@ -54,10 +54,9 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Opens the authority in a directory, and makes it if there is none.
+    /// Opens the authority in a directory; creates it if it does not exist.
     ///
-    /// *Errors.* `Damaged` if there is a CA that cannot be used; it is never replaced, because
-    /// every client trusts the old one.
+    /// *Errors.* `Damaged` if the existing CA cannot be used. It is never replaced, because every client trusts it.
     pub fn open_or_create(dir: &Path) -> Result<Self, CertificateError> {
         files::make_dir(dir)?;
         let key = open_or_create_key(&dir.join("ca.key"), &dir.join("ca.crt"))?;
@@ -91,13 +90,13 @@ impl Authority {
         })
     }
 
-    /// The CA certificate as PEM: clients verify the server by it, and the server its clients.
+    /// The CA certificate as PEM: clients verify the server with it, and the server verifies its clients.
     pub fn ca_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// The API server's certificate for these names: the one on disk, or a new one if the names
-    /// have changed or it runs out.
+    /// The API server's certificate for these names: the stored certificate, or a new certificate if the names have
+    /// changed or the stored one is due for renewal.
     pub fn server(&self, names: &SubjectAltNames) -> Result<Identity, CertificateError> {
         self.server_at(names, SystemTime::now())
     }
@@ -111,7 +110,8 @@ impl Authority {
         self.open_or_issue("server", &CertificatePurpose::Server(names), now.into())
     }
 
-    /// A client's certificate: the one on disk, or a new one if the subject differs or it expires.
+    /// A client's certificate: the stored certificate, or a new certificate if the subject differs or the stored one
+    /// is due for renewal.
     ///
     /// *Errors.* `TooManyGroups` for more than two organizations.
     pub fn client(
@@ -137,13 +137,13 @@ impl Authority {
         self.open_or_issue(&file, &CertificatePurpose::Client(&subject), now.into())
     }
 
-    /// The end of the CA certificate, and with it of all certificates that it signed. It is never
-    /// renewed, because every client trusts this one.
+    /// The end of validity of the CA certificate, and of all certificates that it signed. The CA certificate is never
+    /// renewed, because every client trusts it.
     pub fn ends(&self) -> SystemTime {
         self.ends
     }
 
-    /// The name and the key that sign certificates.
+    /// The issuer name and the key that sign certificates.
     pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.issuer
     }
@@ -153,8 +153,8 @@ impl Authority {
         TokenSigner::open_or_create(&self.dir.join(TOKEN_KEY))
     }
 
-    /// Makes the key that signs service account tokens of a new cluster in the authority's directory, which takes longer
-    /// than the rest: the caller does it beside that.
+    /// Creates the key that signs the service account tokens of a new cluster in the authority's directory. This
+    /// takes longer than the other steps of a start, so the caller runs it concurrently with them.
     pub fn prepare_token_key(dir: &Path) -> Result<(), CertificateError> {
         files::make_dir(dir)?;
         tokens::prepare(&dir.join(TOKEN_KEY))
@@ -163,22 +163,22 @@ impl Authority {
     fn open_or_issue(
         &self,
         name: &str,
-        wanted: &CertificatePurpose<'_>,
+        purpose: &CertificatePurpose<'_>,
         now: OffsetDateTime,
     ) -> Result<Identity, CertificateError> {
         let certificate = self.dir.join(format!("{name}.crt"));
         let key = self.dir.join(format!("{name}.key"));
         if let (Some(certificate), Some(key)) = (files::read(&certificate)?, files::read(&key)?)
             && let Some(identity) = Identity::from_pem(certificate, key)
-            && self.usable(&identity, wanted, now)
+            && self.usable(&identity, purpose, now)
         {
             return Ok(identity);
         }
-        let identity = self.issue(wanted, now)?;
-        let kept = files::write(&key, identity.key_pem())
+        let identity = self.issue(purpose, now)?;
+        let result = files::write(&key, identity.key_pem())
             .and_then(|()| files::write(&certificate, identity.certificate_pem()));
-        match kept {
-            // It works in memory, and is created again at the next start.
+        match result {
+            // The certificate is used from memory, and is created again at the next start.
             Err(error) if error.is_full() => Ok(identity),
             other => other.map(|()| identity),
         }
@@ -187,16 +187,16 @@ impl Authority {
     fn usable(
         &self,
         identity: &Identity,
-        wanted: &CertificatePurpose<'_>,
+        purpose: &CertificatePurpose<'_>,
         now: OffsetDateTime,
     ) -> bool {
         let authority_key = self.issuer.key().public_key_raw();
-        inspect::usable(&identity.certificate_der(), wanted, authority_key, now)
+        inspect::usable(&identity.certificate_der(), purpose, authority_key, now)
     }
 
     fn issue(
         &self,
-        wanted: &CertificatePurpose<'_>,
+        purpose: &CertificatePurpose<'_>,
         now: OffsetDateTime,
     ) -> Result<Identity, CertificateError> {
         let mut params = CertificateParams::default();
@@ -204,7 +204,7 @@ impl Authority {
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        match wanted {
+        match purpose {
             CertificatePurpose::Server(names) => {
                 params.distinguished_name = common_name("mainstay API server");
                 params.subject_alt_names = alt_names(names)?;
@@ -221,7 +221,7 @@ impl Authority {
     }
 }
 
-/// A lost certificate can be made again from its key, a lost key cannot.
+/// A lost certificate can be created again from its key; a lost key cannot.
 fn open_or_create_key(path: &Path, certificate: &Path) -> Result<KeyPair, CertificateError> {
     let damaged = |what| CertificateError::Damaged {
         path: path.to_owned(),
@@ -246,7 +246,7 @@ pub(crate) fn self_signed(
 ) -> Result<Certificate, CertificateError> {
     let mut params = CertificateParams::default();
     (params.not_before, params.not_after) = inspect::validity(now, CA_LIFE);
-    // Each authority has a unique name, so that a client that trusts several finds the right one.
+    // Each authority has a unique name, so that a client that trusts several authorities finds the matching one.
     let mut number = [0; 4];
     SystemRandom::new()
         .fill(&mut number)
@@ -264,7 +264,7 @@ fn common_name(name: &str) -> DistinguishedName {
     names
 }
 
-/// rcgen keeps one entry per type; a second organization is added by its object identifier.
+/// rcgen stores one entry per type, so the second organization is added by its object identifier.
 pub(crate) fn distinguished_name(
     subject: &ClientSubject,
 ) -> Result<DistinguishedName, CertificateError> {
@@ -296,8 +296,8 @@ fn alt_names(names: &SubjectAltNames) -> Result<Vec<SanType>, CertificateError> 
     dns.chain(addresses).collect()
 }
 
-/// Letters that are safe in a file name. Two clients with the same name would only replace each
-/// other's file, because a certificate is compared with the wanted one before its use.
+/// Replaces characters that are unsafe in a file name. Two clients with equal file names would only replace each
+/// other's file, because a stored certificate is compared with the requested certificate before its use.
 fn file_name(common_name: &str) -> String {
     let safe = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
     common_name

@@ -6,24 +6,24 @@ use host_kernel::durable_file::{self, Durability};
 
 use crate::CertificateError;
 
-/// Makes the directory, if needed.
+/// Creates the directory if it does not exist.
 pub(crate) fn make_dir(dir: &Path) -> Result<(), CertificateError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|source| failed("create", dir, source))
+    let result = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    result.map_err(|source| failed("create", dir, source))
 }
 
-/// Reads a file; `None` if there is none.
+/// Reads a file; `None` if it does not exist.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, CertificateError> {
     match durable_file::read(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        // Not text is as good as not PEM; the caller finds out.
+        // The caller treats a file that is not text as invalid PEM.
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Some(String::new())),
         Err(source) => Err(failed("read", path, source)),
     }
 }
 
-/// Replaces a file of mode 0600; after a crash the name has the old or the new content.
+/// Replaces a file of mode 0600. After a crash the file has the old or the new content.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), CertificateError> {
     durable_file::replace(path, text.as_bytes(), 0o600, Durability::Name)
         .map_err(|source| failed("write", path, source))

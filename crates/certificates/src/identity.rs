@@ -1,5 +1,3 @@
-//! A certificate with its private key.
-
 use std::fmt;
 use std::time::SystemTime;
 
@@ -16,7 +14,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Takes a certificate that has just been made.
+    /// A new certificate with its key.
     pub(crate) fn new(certificate: &rcgen::Certificate, key: &KeyPair) -> Self {
         Self {
             certificate_pem: certificate.pem(),
@@ -26,8 +24,7 @@ impl Identity {
         }
     }
 
-    /// Reads a certificate and its key; `None` if they are not PEM, or the key does not belong to
-    /// the certificate.
+    /// A certificate and its key; `None` if the texts are not PEM, or the key does not belong to the certificate.
     pub(crate) fn from_pem(certificate_pem: String, key_pem: String) -> Option<Self> {
         let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
         let key = KeyPair::from_pem(&key_pem).ok()?;
@@ -50,24 +47,24 @@ impl Identity {
         &self.key_pem
     }
 
-    /// The end of the certificate; `None` if it cannot be parsed.
+    /// The end of validity; `None` if the certificate cannot be parsed.
     pub fn ends(&self) -> Option<SystemTime> {
         let (_, parsed) = x509_parser::parse_x509_certificate(&self.certificate_der).ok()?;
         Some(crate::inspect::ends(&parsed))
     }
 
-    /// The certificate as rustls takes it.
+    /// The certificate in the type of rustls.
     pub fn certificate_der(&self) -> CertificateDer<'static> {
         CertificateDer::from(self.certificate_der.clone())
     }
 
-    /// The private key as rustls takes it.
+    /// The private key in the type of rustls.
     pub fn key_der(&self) -> PrivateKeyDer<'static> {
         PrivatePkcs8KeyDer::from(self.key_der.clone()).into()
     }
 }
 
-/// Does not show the private key.
+/// The output must not contain the private key.
 impl fmt::Debug for Identity {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter

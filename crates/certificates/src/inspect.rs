@@ -9,31 +9,32 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName, parse_x
 
 use crate::{ClientSubject, SubjectAltNames};
 
-/// A certificate is renewed when less than one part in this many of its life is left.
+/// A certificate is renewed when less than this fraction (1/3) of its lifetime is left.
 const RENEWAL_PART: i32 = 3;
 
-/// A certificate is valid from this time before its creation, for peers whose clocks are behind.
+/// The validity starts this long before the creation, for peers whose clocks are slow.
 pub(crate) const BACKDATED: Duration = Duration::hours(1);
 
-/// The names or the subject that a certificate must have to be used further.
+/// The names or the subject that a stored certificate must have.
 pub(crate) enum CertificatePurpose<'a> {
     Server(&'a SubjectAltNames),
     Client(&'a ClientSubject),
 }
 
-/// Whether the certificate (DER) has the purpose, was signed by the authority with this public key,
-/// and is not due for renewal.
+/// Whether the certificate (DER) has the purpose, is signed by the authority with this public key, and is not due for
+/// renewal.
 pub(crate) fn usable(
     certificate: &[u8],
-    wanted: &CertificatePurpose<'_>,
+    purpose: &CertificatePurpose<'_>,
     authority_key: &[u8],
     now: OffsetDateTime,
 ) -> bool {
     let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
         return false;
     };
-    let says_what_is_wanted = match wanted {
-        // Additional addresses are harmless: most were the host's, and the key is the same.
+    let fits_purpose = match purpose {
+        // Additional addresses are accepted, because most of them were addresses of the host, and the key is
+        // unchanged.
         CertificatePurpose::Server(names) => {
             alt_names(&parsed).is_some_and(|has| has.covers(names))
         }
@@ -41,10 +42,10 @@ pub(crate) fn usable(
             ClientSubject::of(certificate).as_ref() == Ok(*subject)
         }
     };
-    says_what_is_wanted && signed_by(&parsed, authority_key) && fresh(&parsed, now)
+    fits_purpose && signed_by(&parsed, authority_key) && fresh(&parsed, now)
 }
 
-/// Whether the certificate carries a good signature by this key (an uncompressed P-256 point).
+/// Whether the certificate has a valid signature of this key (an uncompressed P-256 point).
 pub(crate) fn signed_by(certificate: &X509Certificate<'_>, key: &[u8]) -> bool {
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key)
         .verify(
@@ -64,17 +65,17 @@ fn fresh(certificate: &X509Certificate<'_>, now: OffsetDateTime) -> bool {
     start <= now.unix_timestamp() && now.unix_timestamp() < renewal
 }
 
-/// The end of a certificate.
+/// The end of validity of a certificate.
 pub(crate) fn ends(certificate: &X509Certificate<'_>) -> SystemTime {
     certificate.validity().not_after.to_datetime().into()
 }
 
-/// The end of the first certificate in a PEM text; `None` if it cannot be parsed.
+/// The end of validity of the first certificate in a PEM text; `None` if it cannot be parsed.
 pub fn end_of_pem(pem: &str) -> Option<SystemTime> {
     validity_of_pem(pem).map(|(_, end)| end)
 }
 
-/// The first and the last second of the first certificate in a PEM text; `None` if it cannot be parsed.
+/// The first and the last second of validity of the first certificate in a PEM text; `None` if it cannot be parsed.
 pub fn validity_of_pem(pem: &str) -> Option<(SystemTime, SystemTime)> {
     let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
     let (_, parsed) = parse_x509_certificate(&certificate).ok()?;
@@ -82,7 +83,7 @@ pub fn validity_of_pem(pem: &str) -> Option<(SystemTime, SystemTime)> {
     Some((begin, ends(&parsed)))
 }
 
-/// The alternative names; `None` if they cannot be read or have other forms.
+/// The alternative names; `None` if they cannot be parsed or have other types.
 fn alt_names(certificate: &X509Certificate<'_>) -> Option<SubjectAltNames> {
     let extension = certificate.subject_alternative_name().ok()??;
     let mut names = SubjectAltNames {
@@ -111,7 +112,7 @@ pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// The first and the last moment of validity of a certificate that is made now.
+/// The first and the last moment of validity of a certificate that is created now.
 pub(crate) fn validity(now: OffsetDateTime, life: Duration) -> (OffsetDateTime, OffsetDateTime) {
     (now - BACKDATED, now + life)
 }
@@ -151,10 +152,10 @@ mod tests {
         assert!(!usable_at(now + Duration::days(21)));
         assert!(!usable_at(now - Duration::days(1)));
         let stranger = KeyPair::generate().unwrap();
-        let wanted = CertificatePurpose::Server(&names);
+        let purpose = CertificatePurpose::Server(&names);
         assert!(!usable(
             certificate.der(),
-            &wanted,
+            &purpose,
             stranger.public_key_raw(),
             now
         ));

@@ -1,5 +1,5 @@
-//! The text with which a machine joins a cluster: a bootstrap token and the hash of the certificate
-//! authority's public key.
+//! The text that a machine needs to join a cluster: a bootstrap token and the hash of the certificate authority's
+//! public key.
 
 use std::fmt;
 
@@ -10,16 +10,17 @@ use x509_parser::parse_x509_certificate;
 
 use crate::CertificateError;
 
-/// The letters of tokens.
+/// The characters of tokens.
 const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
 /// A random text of lower-case letters and digits.
 ///
-/// *Errors.* `Random` if the system gives no random numbers.
+/// *Errors.* `Random` if the system provides no random numbers.
 pub fn random_text(length: usize) -> Result<String, CertificateError> {
     let random = SystemRandom::new();
     let mut text = String::with_capacity(length);
-    // The largest multiple of the number of letters: a larger byte would make some letters likelier.
+    // The largest multiple of the number of letters. Larger bytes are skipped, because they would make some letters
+    // more likely.
     let limit = 256 - 256 % LETTERS.len();
     while text.len() < length {
         let mut bytes = [0; 32];
@@ -28,8 +29,8 @@ pub fn random_text(length: usize) -> Result<String, CertificateError> {
         let good = bytes.iter().map(|byte| usize::from(*byte));
         let letters = good.filter(|number| *number < limit);
         let letters = letters.filter_map(|number| LETTERS.get(number % LETTERS.len()));
-        let room = length - text.len();
-        text.extend(letters.take(room).map(|letter| char::from(*letter)));
+        let missing = length - text.len();
+        text.extend(letters.take(missing).map(|letter| char::from(*letter)));
     }
     Ok(text)
 }
@@ -89,12 +90,12 @@ mod tests {
 
     #[test]
     fn a_random_text_has_its_length_and_letters() {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut letters = std::collections::BTreeSet::new();
         for length in [0, 6, 16, 100] {
             let text = random_text(length).unwrap();
             assert_eq!(text.len(), length);
             assert!(text.bytes().all(|letter| LETTERS.contains(&letter)));
-            assert!(seen.insert(text));
+            assert!(letters.insert(text));
         }
         assert_ne!(random_text(16).unwrap(), random_text(16).unwrap());
     }

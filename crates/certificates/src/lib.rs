@@ -1,9 +1,9 @@
-//! The data directory's own certificate authority, and the key that signs service account tokens.
+//! The certificate authority of the data directory, and the key that signs service account tokens.
 //!
-//! [`Authority`] creates missing certificates at the first start and renews expiring ones: the CA,
-//! the server's certificate, clients' certificates. [`TokenSigner`] signs and verifies tokens.
-//! [`ClientSubject`] reads the user of a client certificate. rustls verifies certificates, not this
-//! crate. All keys are ECDSA P-256.
+//! [`Authority`] creates missing certificates at the first start and renews expiring certificates: the CA, the
+//! server's certificate, clients' certificates. [`TokenSigner`] signs and verifies tokens. [`ClientSubject`] parses
+//! the user in a client certificate. rustls, and not this crate, verifies certificates. All keys of certificates are
+//! ECDSA P-256.
 
 mod authority;
 mod files;
@@ -32,26 +32,19 @@ pub use tokens::{TokenError, TokenSigner};
 /// The error of creating or reading certificates and keys.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// A file could not be read or written.
+    /// A file cannot be read or written.
     #[error("{action} {path}", path = .path.display())]
     Io {
         /// The failed operation.
         action: &'static str,
-        /// To which file.
         path: PathBuf,
-        /// The error.
         #[source]
         source: std::io::Error,
     },
-    /// A file that cannot be replaced without breaking trust has invalid contents.
+    /// A file that cannot be replaced without a loss of trust has invalid contents.
     #[error("{path} {what}; restore it from a backup", path = .path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// The error.
-        what: &'static str,
-    },
-    /// A key or a certificate could not be made.
+    Damaged { path: PathBuf, what: &'static str },
+    /// A key or a certificate cannot be created.
     #[error("make a certificate")]
     Generate(#[from] rcgen::Error),
     /// The input is not a certificate request.
@@ -60,16 +53,16 @@ pub enum CertificateError {
     /// The new certificate differs from the approved request, so it is not returned.
     #[error("the certificate differs from what was approved in its {0}")]
     Differs(&'static str),
-    /// More groups than a certificate made here can carry.
+    /// A certificate from this crate cannot contain this many groups.
     #[error("a client certificate can name at most 2 groups, not {0}")]
     TooManyGroups(usize),
-    /// The system gave no random numbers.
+    /// The system provides no random numbers.
     #[error("get random numbers from the system")]
     Random,
 }
 
 impl CertificateError {
-    /// Whether there is no room on the disk.
+    /// Whether the disk is full.
     pub fn is_full(&self) -> bool {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {

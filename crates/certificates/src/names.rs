@@ -1,4 +1,4 @@
-//! The names and addresses that the server's certificate is valid for.
+//! The names and addresses for which the server's certificate is valid.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,6 @@ const SERVICE_NAMES: [&str; 4] = [
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum SubjectAltName {
-    /// A name.
     Dns(String),
     Address(IpAddr),
 }
@@ -61,8 +60,8 @@ pub struct SubjectAltNames {
 }
 
 impl SubjectAltNames {
-    /// The names of every API server, besides the host's own name and the given addresses: those of
-    /// the host, the first Service address, the node's address in the pod network.
+    /// The names of every API server, the host's own name, and the given addresses: those of the host, the first
+    /// Service address, the node's address in the pod network.
     pub fn api_server(host_name: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let mut names = Self::default();
         names.dns.extend(SERVICE_NAMES.map(str::to_owned));
@@ -72,7 +71,7 @@ impl SubjectAltNames {
             Ok(address) => {
                 names.addresses.insert(address);
             }
-            // A name with letters outside of DNS cannot be requested anyway.
+            // Clients cannot request a name with characters that DNS does not allow, so it is skipped.
             Err(_) if is_dns_name(&host_name) => {
                 names.dns.insert(host_name);
             }
@@ -80,10 +79,10 @@ impl SubjectAltNames {
         }
         names.addresses.insert(Ipv4Addr::LOCALHOST.into());
         names.addresses.insert(Ipv6Addr::LOCALHOST.into());
-        let given = addresses
+        let usable = addresses
             .into_iter()
             .filter(|address| !address.is_unspecified());
-        names.addresses.extend(given);
+        names.addresses.extend(usable);
         names
     }
 
@@ -95,7 +94,7 @@ impl SubjectAltNames {
         };
     }
 
-    /// Whether these are the names of the others, with all their addresses.
+    /// Whether these names equal the names of `others`, and include all their addresses.
     pub(crate) fn covers(&self, others: &Self) -> bool {
         self.dns == others.dns && self.addresses.is_superset(&others.addresses)
     }

@@ -1,7 +1,7 @@
-//! Certificates for others' keys: approved requests (PKCS#10).
+//! Certificates for the keys of other programs: approved requests (PKCS#10).
 //!
-//! The approved contents are passed in as they were read at approval. Only the key is taken from
-//! the request, and the certificate is compared with the approved contents before it is returned.
+//! The caller passes the contents as parsed at the approval. Only the key comes from the request, and the certificate
+//! is compared with the approved contents before it is returned.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,14 +20,13 @@ use x509_parser::prelude::{FromDer as _, GeneralName};
 use crate::authority::distinguished_name;
 use crate::{Authority, CertificateError, ClientSubject, Identity, inspect};
 
-/// Maximum validity of a signed certificate in seconds: a year, as kube-controller-manager's
-/// default.
+/// Maximum validity of a signed certificate in seconds: a year, the default of kube-controller-manager.
 pub const LIFE_MAX: i64 = 365 * 24 * 3600;
 
 /// An approved CertificateSigningRequest, ready to be signed.
 #[derive(Clone, Debug)]
 pub struct ApprovedRequest<'a> {
-    /// The request, in DER. Its signature proves that the requester has the key.
+    /// The request in DER. Its signature proves that the requester has the private key.
     pub der: &'a [u8],
     /// The subject of the certificate.
     pub subject: ClientSubject,
@@ -48,20 +47,16 @@ pub struct ApprovedRequest<'a> {
 /// A usage of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Usage {
-    /// Signing data.
     DigitalSignature,
-    /// Encrypting other keys.
     KeyEncipherment,
-    /// Authenticating a client.
     ClientAuth,
-    /// Authenticating a server.
     ServerAuth,
 }
 
 impl Authority {
-    /// The server certificate of a node at an address, with a new key: as a node gets it that asks for one.
+    /// A server certificate with a new key for a node at an address, as a node would get it after a request.
     ///
-    /// *Errors.* `Generate` if no key can be made.
+    /// *Errors.* `Generate` if no key can be created.
     pub fn node_server(
         &self,
         node_name: &str,
@@ -87,13 +82,13 @@ impl Authority {
 
     /// Signs a request: the certificate (PEM) contains the approved contents and nothing else.
     ///
-    /// *Errors.* `Request` if it is not a request, `Generate` if its signature is wrong or its key
-    /// is of an unsupported kind, `TooManyGroups` for more than two organizations, `Differs` if the
-    /// certificate would differ from the approved contents.
+    /// *Errors.* `Request` if the bytes are not a request, `Generate` if the signature is wrong or the type of the
+    /// key is not supported, `TooManyGroups` for more than two organizations, `Differs` if the certificate would
+    /// differ from the approved contents.
     pub fn sign(&self, approved: &ApprovedRequest<'_>) -> Result<String, CertificateError> {
-        // Verifies the signature: the requester has the key.
+        // This call verifies the signature, which proves that the requester has the private key.
         let der = CertificateSigningRequestDer::from(approved.der);
-        let mut asked = CertificateSigningRequestParams::from_der(&der)?;
+        let mut params = CertificateSigningRequestParams::from_der(&der)?;
         let now = OffsetDateTime::now_utc();
         let mut granted = CertificateParams::default();
         granted.distinguished_name = distinguished_name(&approved.subject)?;
@@ -120,8 +115,8 @@ impl Authority {
                 }
             }
         }
-        asked.params = granted;
-        let signed = asked.signed_by(self.issuer())?;
+        params.params = granted;
+        let signed = params.signed_by(self.issuer())?;
         approved.check(signed.der())?;
         Ok(signed.pem())
     }
@@ -145,22 +140,22 @@ impl ApprovedRequest<'_> {
     /// *Errors.* `Differs` with the first difference, `Request` if it cannot be parsed.
     fn check(&self, certificate: &[u8]) -> Result<(), CertificateError> {
         let unreadable = CertificateError::Request;
-        let Ok((_, found)) = parse_x509_certificate(certificate) else {
+        let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
             return Err(unreadable);
         };
-        let Ok((_, asked)) = X509CertificationRequest::from_der(self.der) else {
+        let Ok((_, request)) = X509CertificationRequest::from_der(self.der) else {
             return Err(unreadable);
         };
-        let asked = asked.certification_request_info;
+        let request = request.certification_request_info;
         for (what, is_same) in [
-            ("subject", subject(&found).as_ref() == Some(&self.subject)),
-            ("alternative names", self.has_names(&found)),
+            ("subject", subject(&parsed).as_ref() == Some(&self.subject)),
+            ("alternative names", self.has_names(&parsed)),
             (
                 "usages",
-                usages(&found) == Some(self.usages.iter().copied().collect()),
+                usages(&parsed) == Some(self.usages.iter().copied().collect()),
             ),
-            ("key", found.public_key().raw == asked.subject_pki.raw),
-            ("kind", !found.is_ca()),
+            ("key", parsed.public_key().raw == request.subject_pki.raw),
+            ("kind", !parsed.is_ca()),
         ] {
             if !is_same {
                 return Err(CertificateError::Differs(what));
@@ -199,7 +194,7 @@ impl ApprovedRequest<'_> {
     }
 }
 
-/// The subject, if it only has one common name and organizations.
+/// The subject; `None` if it has other attributes than one common name and organizations.
 fn subject(certificate: &X509Certificate<'_>) -> Option<ClientSubject> {
     let all = certificate.subject();
     let text =
@@ -216,12 +211,12 @@ fn subject(certificate: &X509Certificate<'_>) -> Option<ClientSubject> {
     }
 }
 
-/// The usages, if all of them are supported here.
+/// The usages; `None` if some of them are not supported here.
 fn usages(certificate: &X509Certificate<'_>) -> Option<BTreeSet<Usage>> {
     let mut usages = BTreeSet::new();
     if let Some(usage) = certificate.key_usage().ok()? {
         let mut rest = usage.value.flags;
-        // Bits of the extension (RFC 5280, 4.2.1.3), the first the lowest.
+        // Bits of the extension (RFC 5280, 4.2.1.3), starting with the lowest bit.
         for (bit, usage) in [(0, Usage::DigitalSignature), (2, Usage::KeyEncipherment)] {
             if rest & (1 << bit) != 0 {
                 usages.insert(usage);
@@ -257,7 +252,7 @@ mod tests {
 
     use super::*;
 
-    /// A request for `jane` of two groups that asks for a CA certificate.
+    /// A request for `jane` in two groups that requests a CA certificate.
     fn request() -> Vec<u8> {
         let mut params = CertificateParams::new(vec!["jane.example.com".to_owned()]).unwrap();
         params.distinguished_name = distinguished_name(&jane()).unwrap();
@@ -334,7 +329,7 @@ mod tests {
         };
         let signed = contents(&authority.sign(&right).unwrap());
         right.check(&signed).unwrap();
-        let found = |wrong: ApprovedRequest<'_>| match wrong.check(&signed) {
+        let difference = |wrong: ApprovedRequest<'_>| match wrong.check(&signed) {
             Err(CertificateError::Differs(what)) => what,
             other => panic!("{other:?}"),
         };
@@ -342,18 +337,18 @@ mod tests {
         subject.organizations.pop();
         let wrong = |change: fn(ApprovedRequest<'_>) -> ApprovedRequest<'_>| change(right.clone());
         assert_eq!(
-            found(ApprovedRequest {
+            difference(ApprovedRequest {
                 subject,
                 ..right.clone()
             }),
             "subject"
         );
         assert_eq!(
-            found(wrong(|it| ApprovedRequest { dns: &[], ..it })),
+            difference(wrong(|it| ApprovedRequest { dns: &[], ..it })),
             "alternative names"
         );
         assert_eq!(
-            found(wrong(|it| ApprovedRequest {
+            difference(wrong(|it| ApprovedRequest {
                 addresses: &[],
                 ..it
             })),
@@ -361,14 +356,14 @@ mod tests {
         );
         let usages = vec![Usage::DigitalSignature];
         assert_eq!(
-            found(ApprovedRequest {
+            difference(ApprovedRequest {
                 usages,
                 ..right.clone()
             }),
             "usages"
         );
         assert_eq!(
-            found(ApprovedRequest {
+            difference(ApprovedRequest {
                 der: &other,
                 ..right.clone()
             }),
@@ -384,7 +379,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(dir.path()).unwrap();
         assert!(authority.sign(&approved(b"x")).is_err());
-        // The signature covers other data.
+        // The signature belongs to other data.
         let mut forged = request();
         *forged.last_mut().unwrap() ^= 1;
         assert!(authority.sign(&approved(&forged)).is_err());

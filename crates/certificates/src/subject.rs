@@ -1,5 +1,3 @@
-//! The subject of a client certificate: user and groups.
-
 use x509_parser::parse_x509_certificate;
 
 /// The subject of a client certificate: Kubernetes' user name and groups.
@@ -7,11 +5,11 @@ use x509_parser::parse_x509_certificate;
 pub struct ClientSubject {
     /// The common name: the user.
     pub common_name: String,
-    /// The organizations in their order: the groups.
+    /// The organizations, in their order: the groups.
     pub organizations: Vec<String>,
 }
 
-/// The error of reading a subject.
+/// The error of parsing a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {
     /// The bytes are not a certificate.
@@ -20,13 +18,13 @@ pub enum SubjectError {
     /// The subject has no common name.
     #[error("the certificate has no common name")]
     NoCommonName,
-    /// The subject has several common names: readers would differ about the user.
+    /// The subject contains several common names, so programs would differ about the user.
     #[error("the certificate has several common names")]
     SeveralCommonNames,
 }
 
 impl ClientSubject {
-    /// Reads the subject of a certificate (DER). Does not verify its signature.
+    /// Parses the subject of a certificate (DER). The signature is not verified.
     pub fn of(certificate: &[u8]) -> Result<Self, SubjectError> {
         let (_, parsed) =
             parse_x509_certificate(certificate).map_err(|_| SubjectError::Malformed)?;
@@ -66,7 +64,7 @@ mod tests {
         let of = |names: &[&str]| {
             let mut params = rcgen::CertificateParams::default();
             params.distinguished_name = rcgen::DistinguishedName::new();
-            // rcgen keeps one name of each kind: the same attribute, by its number.
+            // rcgen stores one name of each type, so the second common name is added by its object identifier.
             let kinds = [DnType::CommonName, DnType::CustomDnType(vec![2, 5, 4, 3])];
             for (kind, name) in kinds.into_iter().zip(names) {
                 params.distinguished_name.push(kind, *name);

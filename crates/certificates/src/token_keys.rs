@@ -1,4 +1,4 @@
-//! One key of service account tokens: RSA for RS256, or P-256 for ES256.
+//! A key of service account tokens: RSA for RS256, or P-256 for ES256.
 
 use base64::{
     Engine as _,
@@ -20,10 +20,10 @@ use serde_json::{Value, json};
 
 use crate::CertificateError;
 
-/// The size of new keys, as those of kubeadm.
+/// The size of new keys, as in kubeadm.
 const RSA_BITS: usize = 2048;
 
-/// The bytes before the point in the DER form of a P-256 public key (RFC 5480).
+/// The bytes in front of the point in the DER form of a P-256 public key (RFC 5480).
 const P256_PREFIX: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
@@ -34,7 +34,7 @@ const RSA_ALGORITHM: [u8; 15] = [
     0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
 ];
 
-/// A key with its name.
+/// A key with its key id.
 pub(crate) struct TokenKey {
     pair: Pair,
     /// The `kid`: as upstream, a digest of the public key in DER.
@@ -46,9 +46,9 @@ enum Pair {
     P256(Box<EcdsaKeyPair>),
 }
 
-/// A new key for RS256 in PEM.
+/// A new key for RS256, in PEM.
 pub(crate) fn generate_pem() -> Result<String, CertificateError> {
-    // Only the key is made by this crate; `ring`, which signs, makes none.
+    // The crate `rsa` only creates the key; `ring`, which signs, cannot create RSA keys.
     let key = rsa::PrivateKey::new(&mut SysRng, RSA_BITS).map_err(|_| CertificateError::Random)?;
     let pem = key.to_pkcs8_pem(LineEnding::LF);
     Ok(pem.map_err(|_| CertificateError::Random)?.to_string())
@@ -78,7 +78,7 @@ impl TokenKey {
         Some(Self { pair, id })
     }
 
-    /// The name of its algorithm in tokens.
+    /// The name of the algorithm in token headers.
     pub fn algorithm(&self) -> &'static str {
         match &self.pair {
             Pair::Rsa(_) => "RS256",
@@ -99,7 +99,7 @@ impl TokenKey {
         }
     }
 
-    /// Whether the signature of a text is one of this key.
+    /// Whether the signature of a text was made with this key.
     pub fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
         let verified = match &self.pair {
             Pair::Rsa(pair) => {
@@ -141,7 +141,7 @@ impl TokenKey {
             }
             Pair::P256(pair) => {
                 let point = pair.public_key().as_ref();
-                // An uncompressed point: 4, then both coordinates.
+                // An uncompressed point: the byte 4, then both coordinates.
                 let (x, y) = point[1..].split_at(32);
                 json!({
                     "use": "sig",
@@ -163,7 +163,7 @@ impl Pair {
         match self {
             Self::P256(pair) => [&P256_PREFIX[..], pair.public_key().as_ref()].concat(),
             Self::Rsa(pair) => {
-                // A bit string begins with the number of bits that its last byte lacks.
+                // A bit string starts with the number of unused bits in its last byte.
                 let bits = [&[0], pair.public().as_ref()].concat();
                 let key = der_value(0x03, &bits);
                 der_value(0x30, &[&RSA_ALGORITHM[..], &key].concat())
@@ -183,7 +183,7 @@ fn der_value(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut value = vec![tag];
     match u8::try_from(content.len()) {
         Ok(short) if short < 0x80 => value.push(short),
-        // At most eight digits.
+        // The length has at most eight bytes.
         _ => {
             value.push(0x80 | digits.len() as u8);
             value.extend(digits);
@@ -211,12 +211,12 @@ mod tests {
     fn the_public_key_has_the_form_that_other_programs_write() {
         let pem = generate_pem().unwrap();
         let other = rsa::PrivateKey::from_pkcs8_pem(&pem).unwrap();
-        let own = key(&pem).unwrap();
+        let token_key = key(&pem).unwrap();
         let public = other.to_public_key().to_public_key_pem(LineEnding::LF);
-        assert_eq!(own.public_pem(), public.unwrap());
-        // As `openssl genrsa` of older versions, and the `sa.key` of kubeadm.
+        assert_eq!(token_key.public_pem(), public.unwrap());
+        // The format of older versions of `openssl genrsa`, and of kubeadm's `sa.key`.
         let older = other.to_pkcs1_pem(LineEnding::LF).unwrap();
-        assert_eq!(key(&older).unwrap().id, own.id);
+        assert_eq!(key(&older).unwrap().id, token_key.id);
         let p256 = rcgen::KeyPair::generate().unwrap();
         let public = p256.public_key_pem().replace('\r', "");
         assert_eq!(key(&p256.serialize_pem()).unwrap().public_pem(), public);

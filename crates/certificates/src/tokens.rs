@@ -1,4 +1,4 @@
-//! Signing and checking service account tokens: JSON Web Tokens with RS256 or ES256 (RFC 7515, 7518).
+//! Signing and verification of service account tokens: JSON Web Tokens with RS256 or ES256 (RFC 7515, 7518).
 
 use std::{
     fmt,
@@ -16,22 +16,22 @@ use crate::{
     token_keys::{TokenKey, generate_pem},
 };
 
-/// Tolerated difference between the clocks of a token's signer and its verifier, as upstream.
+/// Allowed difference between the clocks of a token's signer and its verifier (upstream's value).
 const LEEWAY: Duration = Duration::from_secs(60);
 
-/// Longest token that is checked; real ones have about a kilobyte.
+/// Maximum length of a token; real tokens have about a kilobyte.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// The reason why a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It is not a JSON Web Token, or its claims are invalid.
+    /// The text is not a JSON Web Token, or its claims are invalid.
     #[error("malformed token")]
     Malformed,
-    /// It was signed with another key or another algorithm.
+    /// The token was signed with another key or another algorithm.
     #[error("token is signed by an unknown key")]
     UnknownKey,
-    /// The signature does not fit.
+    /// The signature is wrong.
     #[error("token signature is invalid")]
     BadSignature,
     /// The token has expired (`exp`).
@@ -42,7 +42,7 @@ pub enum TokenError {
     NotYetValid,
 }
 
-/// The keys of tokens: the first one signs, all verify.
+/// The keys of tokens. The first key signs, all keys verify.
 pub struct TokenSigner {
     first: TokenKey,
     others: Vec<TokenKey>,
@@ -50,11 +50,11 @@ pub struct TokenSigner {
 }
 
 impl TokenSigner {
-    /// Opens the keys in a file, and makes one if there is no file. The first key signs; further ones verify the tokens
-    /// that were signed before it was put there.
+    /// Opens the keys in a file; creates a file with one key if it does not exist. The first key signs; further keys
+    /// verify tokens that were signed before a new first key was added.
     ///
-    /// *Errors.* `Damaged` if the file holds no keys or one that cannot sign; it is never replaced, because that
-    /// would void every token.
+    /// *Errors.* `Damaged` if the file contains no keys or a key that cannot sign. The file is never replaced,
+    /// because that would invalidate every token.
     pub fn open_or_create(path: &Path) -> Result<Self, CertificateError> {
         prepare(path)?;
         let pem = files::read(path)?.unwrap_or_default();
@@ -64,7 +64,7 @@ impl TokenSigner {
         })
     }
 
-    /// A signer with a new key that is not stored, for tests. It has a key for ES256, which is made in no time.
+    /// A signer with a new key that is not stored, for tests. The key is for ES256, because creating it is fast.
     pub fn ephemeral() -> Result<Self, CertificateError> {
         let key = rcgen::KeyPair::generate()?.serialize_pem();
         Self::from_pem(&key).ok_or(CertificateError::Random)
@@ -90,7 +90,7 @@ impl TokenSigner {
 
     /// Signs claims and returns the token.
     ///
-    /// *Panics* if the system has no random numbers.
+    /// *Panics* if the system provides no random numbers.
     pub fn sign(&self, claims: &Value) -> String {
         let header = json!({ "alg": self.first.algorithm(), "kid": self.first.id });
         let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
@@ -104,13 +104,13 @@ impl TokenSigner {
         token
     }
 
-    /// Verifies signature, expiry and start of validity now, and returns the claims. The caller
-    /// checks issuer, audience and bound objects.
+    /// Verifies the signature and the validity period at the present time, and returns the claims. The caller checks
+    /// issuer, audience and bound objects.
     pub fn verify(&self, token: &str) -> Result<Value, TokenError> {
         self.verify_at(token, SystemTime::now())
     }
 
-    /// Checks a token as of another time.
+    /// Verifies a token at another time.
     pub fn verify_at(&self, token: &str, now: SystemTime) -> Result<Value, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Malformed);
@@ -118,7 +118,7 @@ impl TokenSigner {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
         let header = decode_json(header)?;
-        // Each key has one algorithm; a token with another one is refused.
+        // Each key has one algorithm; a token with another algorithm is refused.
         let fits = |key: &&TokenKey| header["alg"] == key.algorithm() && header["kid"] == *key.id;
         let key = self.keys().find(fits).ok_or(TokenError::UnknownKey)?;
         if !key.verifies(signed.as_bytes(), &decode(signature)?) {
@@ -134,7 +134,7 @@ impl TokenSigner {
         &self.first.id
     }
 
-    /// The public key in PEM, which verifies the new tokens.
+    /// The public key in PEM that verifies new tokens.
     pub fn public_key_pem(&self) -> String {
         self.first.public_pem()
     }
@@ -146,8 +146,8 @@ impl TokenSigner {
     }
 }
 
-/// Makes the file of the keys, with one for RS256, if there is none. It takes a tenth of a second, and seldom a whole
-/// one.
+/// Creates the file of the keys with one RS256 key, if it does not exist. This usually takes a tenth of a second, and
+/// rarely a second.
 pub(crate) fn prepare(path: &Path) -> Result<(), CertificateError> {
     match files::read(path)? {
         Some(_) => Ok(()),
@@ -155,7 +155,7 @@ pub(crate) fn prepare(path: &Path) -> Result<(), CertificateError> {
     }
 }
 
-/// Does not show the private key.
+/// The output must not contain the private key.
 impl fmt::Debug for TokenSigner {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -194,7 +194,7 @@ fn check_times(claims: &Value, now: SystemTime) -> Result<(), TokenError> {
     Ok(())
 }
 
-/// A time in seconds; `None` if the claim is absent.
+/// A time claim in seconds; `None` if the claim is absent.
 fn time_claim(claims: &Value, name: &str) -> Result<Option<u64>, TokenError> {
     match claims.get(name) {
         None => Ok(None),
@@ -245,7 +245,7 @@ mod tests {
         let former = TokenSigner::open_or_create(&path).unwrap();
         assert_eq!(algorithms(&former), ["EC ES256"]);
         let token = former.sign(&json!({ "sub": "x" }));
-        // An administrator has put another key before it.
+        // An administrator has added another key in front.
         std::fs::write(&path, format!("{}{old}", generate_pem().unwrap())).unwrap();
         let changed = TokenSigner::open_or_create(&path).unwrap();
         assert_eq!(algorithms(&changed), ["RSA RS256", "EC ES256"]);
@@ -255,8 +255,7 @@ mod tests {
         assert_eq!(former.verify(&token), Err(TokenError::UnknownKey));
     }
 
-    /// The signature is checked by another implementation, with the key as clients read it.
-    // findings-2 C37
+    /// findings-2 C37: another implementation verifies the signature, with the key in the form for clients.
     #[test]
     fn a_token_is_verified_by_the_published_key() {
         use ring::signature::{
@@ -312,7 +311,7 @@ mod tests {
             signer.verify(&token).unwrap();
             for at in 0..token.len() {
                 let mut changed = token.clone().into_bytes();
-                // The lowest bits of a part's last letter may be padding; the highest never are.
+                // The lowest bits of a part's last letter may be padding; the highest bits never are.
                 changed[at] = if changed[at] == b'A' { b'w' } else { b'A' };
                 let changed = String::from_utf8(changed).unwrap();
                 assert!(signer.verify(&changed).is_err(), "letter {at}");
@@ -342,7 +341,7 @@ mod tests {
         for nonsense in ["", ".", "..", "a.b.c", "e30.e30.", "W10.W10.W10"] {
             assert!(signer.verify(nonsense).is_err(), "{nonsense}");
         }
-        // The public key is no secret of another algorithm.
+        // The public key must not be usable as the secret of another algorithm.
         let [rsa, _] = signers();
         for alg in ["HS256", "ES256", "PS256"] {
             let header = part(json!({ "alg": alg, "kid": rsa.key_id() }));

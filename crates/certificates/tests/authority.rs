@@ -1,4 +1,4 @@
-//! The authority as its users see it: files on disk, and handshakes by rustls.
+//! The authority from outside: files on disk, and handshakes by rustls.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -34,8 +34,7 @@ fn roots(authority: &Authority) -> Arc<RootCertStore> {
     Arc::new(roots)
 }
 
-/// One handshake in memory with client certificates demanded; returns the client's certificate
-/// as the server saw it.
+/// One handshake in memory in which the server requires a client certificate; returns the client's certificate.
 fn handshake(
     trusted_by_client: &Authority,
     trusted_by_server: &Authority,
@@ -107,12 +106,12 @@ fn server_and_client_know_each_other_by_any_of_the_names() {
         "kubernetes.default.svc",
         "kubernetes.default.svc.cluster.local",
     ] {
-        let seen = handshake(&authority, &authority, &server, &client, name).unwrap();
+        let presented = handshake(&authority, &authority, &server, &client, name).unwrap();
         let expected = ClientSubject {
             common_name: "mainstay-admin".to_owned(),
             organizations: vec!["system:masters".to_owned(), "others".to_owned()],
         };
-        assert_eq!(ClientSubject::of(&seen), Ok(expected), "{name}");
+        assert_eq!(ClientSubject::of(&presented), Ok(expected), "{name}");
     }
     assert!(handshake(&authority, &authority, &server, &client, "example.org").is_err());
     assert!(matches!(
@@ -136,7 +135,7 @@ fn strangers_and_certificates_for_another_use_are_refused() {
     assert!(handshake(&authority, &authority, &client, &client, "localhost").is_err());
 }
 
-/// With one name for authority and leaf, OpenSSL takes the leaf for a self-signed certificate.
+/// If the authority and the leaf had one name, OpenSSL would treat the leaf as self-signed.
 #[test]
 fn every_certificate_has_a_name_of_its_own() {
     let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -198,7 +197,7 @@ fn everything_is_kept_until_it_must_change() {
     let renewed = again.server(&more).unwrap();
     assert_ne!(renewed, server);
     assert_eq!(again.server(&more).unwrap(), renewed);
-    // A name is added, and taken out again.
+    // A name is added, and removed again.
     let mut named = more.clone();
     named.add(&"api.example.org".parse().unwrap());
     let with_name = again.server(&named).unwrap();
@@ -279,7 +278,7 @@ fn what_cannot_be_replaced_is_never_replaced() {
         Err(CertificateError::Damaged { .. })
     ));
 
-    // A certificate of a client is not worth stopping for.
+    // A damaged client certificate must not stop the start.
     fs::write(dir.join("client-a.crt"), "garbage").unwrap();
     assert_ne!(authority.client("a", &[]).unwrap(), client);
 }

@@ -323,7 +323,10 @@ impl Server {
         NodeReach::of(move |node| {
             let api = api.upgrade();
             async move {
-                let api_server::NodeReach { place, way } = api?.reach_node(&node).await?;
+                let api_server::NodeReach {
+                    address: place,
+                    connection: way,
+                } = api?.reach_node(&node).await?;
                 Some(match way {
                     Ok(NodeConnection::Direct) => KubeletPath::AtAddress(place),
                     Ok(NodeConnection::Tunnel) => KubeletPath::ThroughTunnel(place),

@@ -2,11 +2,10 @@
 //! evaluated and dropped, and a stack overflow ends the whole process: an expression that is too
 //! deep is refused before it is parsed.
 
-/// Longest expression, in bytes.
 const BYTES_MAX: usize = 16 * 1024;
 /// Maximum nesting of brackets.
 const DEPTH_MAX: usize = 12;
-/// Maximum number of operators, selections and calls: each may be a nesting level (`a + a + a`).
+/// Maximum number of operators, selections and calls, because each can be a nesting level (`a + a + a`).
 const OPERATORS_MAX: usize = 200;
 
 const UNREADABLE_TEXT: &str =
@@ -15,7 +14,7 @@ const UNREADABLE_TEXT: &str =
 /// Checks the size of an expression.
 ///
 /// # Errors
-/// *Errors.* A message with the exceeded limit.
+/// A message with the exceeded limit.
 pub(crate) fn check(source: &str) -> Result<(), String> {
     if source.len() > BYTES_MAX {
         return Err(format!("the expression is longer than {BYTES_MAX} bytes"));
@@ -54,8 +53,8 @@ pub(crate) fn check(source: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The text after a string literal; `None` where the parser would not accept it. The parser
-/// continues after an invalid literal and would parse the rest of its text as an expression.
+/// The text after a string literal; `None` if the parser would not accept the literal. The parser continues after an
+/// invalid literal and would parse the rest of the literal as an expression.
 fn after_text(source: &str, quote: char, raw: bool) -> Option<&str> {
     let long: String = std::iter::repeat_n(quote, 3).collect();
     let is_long = source.starts_with(&long);
@@ -105,8 +104,8 @@ mod tests {
     use crate::{Expression, Schema, broken_rules};
     use serde_json::json;
 
-    /// Of the server's threads each has 2 MiB. A build without optimisation takes some five times as
-    /// much for the same.
+    /// Each thread of the server has a stack of 2 MiB. A build without optimisation needs about five times the stack
+    /// for an expression.
     const STACK_BYTES: usize = if cfg!(debug_assertions) { 16 } else { 2 } << 20;
 
     /// Evaluates an expression on a thread with the stack size of the server's threads.
@@ -146,7 +145,7 @@ mod tests {
             ("n.starts(n, ", "", ""),
         ] {
             for times in [4, 6, 12, 13, 200, 100_000] {
-                let _said = judged(nested(open, inner, close, times));
+                let _result = judged(nested(open, inner, close, times));
             }
             assert!(judged(nested(open, inner, close, 200)).is_err(), "{open}");
         }
@@ -161,12 +160,12 @@ mod tests {
             (" in self.l", "1"),
         ] {
             for times in [10, 99, 199, 201, 5000] {
-                let _said = judged(format!("{first}{}", link.repeat(times)));
+                let _result = judged(format!("{first}{}", link.repeat(times)));
             }
         }
         for prefix in ["!", "-", "- "] {
             for times in [10, 100, 200, 5000] {
-                let _said = judged(format!("{}1", prefix.repeat(times)));
+                let _result = judged(format!("{}1", prefix.repeat(times)));
             }
         }
         assert_eq!(judged(format!("1{} == 91", " + 1".repeat(90))), Ok(()));
@@ -184,7 +183,7 @@ mod tests {
         assert!(check(&"x".repeat(20_000)).is_err());
     }
 
-    /// The parser continues in the middle of an invalid literal: text for this check would be
+    /// The parser continues in the middle of an invalid literal, so text that this check treats as a literal would be
     /// brackets for the parser.
     #[test]
     fn texts_that_the_reader_would_not_take_are_refused() {

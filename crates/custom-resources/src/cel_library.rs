@@ -1,5 +1,5 @@
-//! The CEL libraries of Kubernetes beyond the language's own functions ("Common Expression Language
-//! in Kubernetes", "CEL libraries").
+//! The CEL libraries of Kubernetes in addition to the language's own functions ("Common Expression Language in
+//! Kubernetes", "CEL libraries").
 
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,10 +17,10 @@ use crate::format;
 
 type Outcome = Result<Cel, ExecutionError>;
 
-/// The language with its extensions.
+/// The environment with the language and its extensions.
 pub(crate) fn environment() -> Env {
     let mut env = Env::stdlib();
-    // Declared once each in a new environment, so no name is declared twice.
+    // The environment is new, and each name is declared once, so no name is declared twice.
     let extensions = [
         cel::extensions::strings,
         cel::extensions::lists,
@@ -36,8 +36,8 @@ pub(crate) fn environment() -> Env {
     env
 }
 
-/// `cel.bind(name, value, expression)`: evaluates the expression with the name bound to the value.
-/// It is a loop over an empty list, with the value as its initial accumulator.
+/// `cel.bind(name, value, expression)`: evaluates the expression with the name bound to the value. The implementation
+/// is a loop over an empty list with the value as its initial accumulator.
 fn bind(
     maker: &mut MacroExprHelper<'_>,
     target: &mut Option<IdedExpr>,
@@ -163,7 +163,7 @@ fn add_version_functions(context: &mut Context<'_, '_>) {
             Semver::parse(&text).is_some()
         }),
         context.add_function("semver", |text: Arc<String>| match Semver::parse(&text) {
-            Some(found) => Ok(version(found)),
+            Some(text) => Ok(version(text)),
             None => Err(failed("semver", format!("{text:?} is no version"))),
         }),
         context.add_function("major", move |This(one): This<Cel>| part(&one, 0)),
@@ -181,7 +181,7 @@ fn order(one: &Cel, other: &Cel) -> Result<Ordering, ExecutionError> {
     }
 }
 
-/// A version as a value of the language.
+/// A version as a CEL value.
 #[derive(Debug, PartialEq, Eq)]
 struct Version(Semver);
 
@@ -197,12 +197,12 @@ pub(crate) fn version(version: Semver) -> Cel {
 
 fn semver(value: &Cel) -> Option<&Semver> {
     match value {
-        Cel::Opaque(opaque) => opaque.downcast_ref::<Version>().map(|found| &found.0),
+        Cel::Opaque(opaque) => opaque.downcast_ref::<Version>().map(|parsed| &parsed.0),
         _ => None,
     }
 }
 
-/// The quantity that a text says, as a value of the language.
+/// The quantity in a text, as a CEL value; `None` if the text is not a quantity.
 pub(crate) fn amount(text: &str) -> Option<Cel> {
     parse(text).map(opaque)
 }
@@ -211,7 +211,7 @@ fn failed(function: &str, message: String) -> ExecutionError {
     ExecutionError::function_error(function, message)
 }
 
-/// A quantity as a value of the language.
+/// A quantity as a CEL value.
 #[derive(Debug, PartialEq, Eq)]
 struct Amount(Quantity);
 
@@ -221,7 +221,7 @@ impl Opaque for Amount {
     }
 }
 
-/// An address as a value of the language.
+/// An IP address as a CEL value.
 #[derive(Debug, PartialEq, Eq)]
 struct Address(IpAddr);
 
@@ -239,14 +239,14 @@ fn opaque(quantity: Quantity) -> Cel {
     Cel::Opaque(Arc::new(Amount(quantity)))
 }
 
-/// Whole numbers count as quantities where one is added or compared.
+/// A quantity or a whole number, which may be added to and compared with quantities.
 fn quantity(value: &Cel) -> Result<Quantity, ExecutionError> {
-    let found = match value {
+    let quantity = match value {
         Cel::Opaque(opaque) => opaque.downcast_ref::<Amount>().map(|amount| amount.0),
         Cel::Int(number) => parse(&number.to_string()),
         _ => None,
     };
-    found.ok_or_else(|| failed("quantity", "not a quantity".to_owned()))
+    quantity.ok_or_else(|| failed("quantity", "not a quantity".to_owned()))
 }
 
 fn sum(list: &[Cel]) -> Outcome {
@@ -263,13 +263,13 @@ fn sum(list: &[Cel]) -> Outcome {
     Ok(total)
 }
 
-fn extreme(name: &str, list: &[Cel], wanted: Ordering) -> Outcome {
+fn extreme(name: &str, list: &[Cel], ordering: Ordering) -> Outcome {
     let mut items = list.iter();
     let first = items.next();
     let mut best = first.ok_or_else(|| failed(name, format!("{name} called on empty list")))?;
     for item in items {
         match item.partial_cmp(best) {
-            Some(order) if order == wanted => best = item,
+            Some(order) if order == ordering => best = item,
             Some(_) => {}
             None => return Err(failed(name, "elements cannot be compared".to_owned())),
         }

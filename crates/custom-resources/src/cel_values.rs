@@ -1,4 +1,4 @@
-//! Values of an object in the Common Expression Language, typed by the schema.
+//! Values of an object in CEL, typed by the schema.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::schema::{Schema, Type};
 
-/// The value at a place of an object.
+/// The CEL value of a part of an object.
 pub(crate) fn typed(value: &Value, schema: Option<&Schema>) -> Cel {
     match value {
         Value::Null => Cel::Null,
@@ -60,7 +60,7 @@ fn cel_duration(text: &str) -> Option<Cel> {
     nanoseconds(text).map(|nanos| Cel::Duration(chrono::Duration::nanoseconds(nanos)))
 }
 
-/// A duration in the form `1h15m30.5s`.
+/// The nanoseconds of a duration such as `1h15m30.5s`.
 fn nanoseconds(text: &str) -> Option<i64> {
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1.0, rest),
@@ -92,7 +92,7 @@ fn nanoseconds(text: &str) -> Option<i64> {
         .filter(|_| !text.is_empty())
 }
 
-/// Fields that the schema names are read under escaped names, keys of maps as they are.
+/// Fields in the schema have escaped names in expressions; keys of maps have their own names.
 fn typed_map(map: &Map<String, Value>, schema: Option<&Schema>) -> Cel {
     let entries = map.iter().filter_map(|(name, value)| {
         let named = schema.is_some_and(|schema| schema.properties.contains_key(name));
@@ -109,7 +109,7 @@ fn typed_map(map: &Map<String, Value>, schema: Option<&Schema>) -> Cel {
     })
 }
 
-/// Words that expressions cannot have as names.
+/// Reserved words, which cannot be names in expressions.
 const RESERVED: [&str; 22] = [
     "true",
     "false",
@@ -135,7 +135,7 @@ const RESERVED: [&str; 22] = [
     "__proto__",
 ];
 
-/// The name by which an expression reads a field; `None` if it cannot be read.
+/// The name of a field in expressions; `None` if expressions cannot read the field.
 pub(crate) fn escaped(name: &str) -> Option<String> {
     if RESERVED.contains(&name) {
         return Some(format!("__{name}__"));
@@ -192,8 +192,8 @@ mod tests {
             ("1a", None),
             ("ä", None),
         ];
-        for (name, wanted) in cases {
-            assert_eq!(escaped(name).as_deref(), wanted, "{name}");
+        for (name, expected) in cases {
+            assert_eq!(escaped(name).as_deref(), expected, "{name}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The table of a custom kind: the columns that its definition names.
+//! The table of a custom kind: the columns in its definition.
 
 use jiff::Timestamp;
 use object_model::duration;
@@ -20,11 +20,11 @@ const AGE: Column<'static> = Column {
 #[derive(Debug)]
 pub(crate) struct Columns {
     named: Vec<Named>,
-    /// Whether the age is shown, as for a definition that names no columns.
+    /// Whether the table has an age column, as for a definition without columns.
     age: bool,
 }
 
-/// A column that the definition names.
+/// A column from the definition.
 #[derive(Debug)]
 struct Named {
     name: String,
@@ -37,11 +37,11 @@ struct Named {
 
 impl Columns {
     pub(crate) fn of(version: &Value) -> Self {
-        let given = version["additionalPrinterColumns"].as_array();
-        let given = given.map_or(&[][..], Vec::as_slice);
+        let columns = version["additionalPrinterColumns"].as_array();
+        let columns = columns.map_or(&[][..], Vec::as_slice);
         Self {
-            named: given.iter().filter_map(Named::of).collect(),
-            age: given.is_empty(),
+            named: columns.iter().filter_map(Named::of).collect(),
+            age: columns.is_empty(),
         }
     }
 
@@ -64,7 +64,7 @@ impl Columns {
 }
 
 impl Named {
-    /// The column; `None` if its path cannot be read.
+    /// `None` if the path of the column cannot be parsed.
     fn of(column: &Value) -> Option<Self> {
         Some(Self {
             name: text(&column["name"]),
@@ -87,9 +87,9 @@ impl Named {
     }
 }
 
-/// A cell of the column's type; a value of another type is not shown.
-fn cell(found: &[&Value], kind: &str, now: Timestamp) -> Cell {
-    let Some(value) = found.first() else {
+/// A cell of the column's type; empty for a value of another type.
+fn cell(values: &[&Value], kind: &str, now: Timestamp) -> Cell {
+    let Some(value) = values.first() else {
         return Value::Null;
     };
     match (kind, *value) {
@@ -103,7 +103,7 @@ fn cell(found: &[&Value], kind: &str, now: Timestamp) -> Cell {
                     .as_str()
                     .map_or_else(|| value.to_string(), str::to_owned)
             };
-            let all: Vec<String> = found.iter().map(|value| text(value)).collect();
+            let all: Vec<String> = values.iter().map(|value| text(value)).collect();
             json!(all.join(","))
         }
         _ => Value::Null,

@@ -1,8 +1,8 @@
-//! Object construction in CEL: `Object{spec: Object.spec{replicas: 3}}`, a part of a new object,
-//! and `JSONPatch{op: 'remove', path: '/spec/x'}`.
+//! Object construction in CEL: `Object{spec: Object.spec{replicas: 3}}` for a part of a new object, and
+//! `JSONPatch{op: 'remove', path: '/spec/x'}`.
 //!
-//! Types are not declared anywhere: each name that is `Object`, or begins with it, is one. That an
-//! object's parts have the names of the places where they stand is checked when it is made JSON.
+//! Types are not declared: each name that is `Object`, or starts with `Object.`, is a type. The conversion to JSON
+//! checks that the type name of each part fits its path in the object.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,13 +17,13 @@ use crate::cel_library::environment;
 /// The type of one operation of a patch.
 const PATCH: &str = "JSONPatch";
 const PATCH_FIELDS: [&str; 4] = ["op", "path", "from", "value"];
-/// The type of an object as a whole.
+/// The type of a whole object.
 const OBJECT: &str = "Object";
 
-/// An environment in which values of the named types can be constructed.
+/// An environment in which values of these types can be constructed.
 ///
 /// # Errors
-/// The first name that is no such type.
+/// The first name that is not such a type.
 pub(crate) fn environment_with(names: &BTreeSet<String>) -> Result<Env, String> {
     let mut environment = environment();
     for name in names {
@@ -43,7 +43,7 @@ pub(crate) fn environment_with(names: &BTreeSet<String>) -> Result<Env, String> 
     Ok(environment)
 }
 
-/// A key as a part of a path in a patch.
+/// A map key as a segment of a path in a patch.
 fn escape_key(key: &CelString<'_>) -> CelString<'static> {
     key.inner().replace('~', "~0").replace('/', "~1").into()
 }
@@ -61,73 +61,76 @@ impl StructType for Constructed {
         fields: BTreeMap<String, CowVal<'b, 'v>>,
     ) -> Result<Box<dyn Val + 'v>, ExecutionError> {
         let name = self.0.name();
-        let mut made = CelStruct::new(name.to_owned());
+        let mut object = CelStruct::new(name.to_owned());
         for (field, value) in fields {
             if name == PATCH && !PATCH_FIELDS.contains(&field.as_str()) {
                 let text = format!("undefined field '{field}'");
                 return Err(ExecutionError::function_error(name, text));
             }
-            // `?field: …` may have no value.
+            // An optional field `?field: …` may have no value.
             match value.downcast_ref::<CelOptional<'_>>() {
-                None => made.add_field_value(field, value),
+                None => object.add_field_value(field, value),
                 Some(optional) => {
                     if let Some(value) = optional.option() {
                         let value = CowVal::Owned(value.clone_as_boxed());
-                        made.add_field_value(field, value);
+                        object.add_field_value(field, value);
                     }
                 }
             }
         }
-        Ok(Box::new(made))
+        Ok(Box::new(object))
     }
 }
 
-/// An `Object{…}` as JSON.
+/// Converts an `Object{…}` to JSON.
 ///
 /// # Errors
-/// *Errors.* The value is not an object, a part has the type of another field, or has no JSON form.
+/// The value is not an object, a part has the type of another field, or has no JSON form.
 pub(crate) fn object(value: &Cel) -> Result<Value, String> {
     match value {
-        Cel::Struct(made) if made.name() == OBJECT => json(value, OBJECT),
-        other => Err(format!("expected an Object, found {}", shown(other))),
+        Cel::Struct(object) if object.name() == OBJECT => json(value, OBJECT),
+        other => Err(format!("expected an Object, found {}", type_name_of(other))),
     }
 }
 
-/// A list of `JSONPatch{…}` as JSON.
+/// Converts a list of `JSONPatch{…}` to JSON.
 ///
 /// # Errors
 /// As [`object`].
 pub(crate) fn patch(value: &Cel) -> Result<Value, String> {
     let Cel::List(list) = value else {
-        let found = shown(value);
-        return Err(format!("expected a list of JSONPatch, found {found}"));
+        let type_name = type_name_of(value);
+        return Err(format!("expected a list of JSONPatch, found {type_name}"));
     };
     let operations = list.iter().map(|operation| match operation {
-        Cel::Struct(made) if made.name() == PATCH => fields(made, |field, value| {
-            // The value has a constructed type, or none.
+        Cel::Struct(operation) if operation.name() == PATCH => fields(operation, |field, value| {
+            // The value has a constructed type, or is a plain value.
             let path = match value {
                 Cel::Struct(part) => part.name().to_owned(),
                 _ => field.to_owned(),
             };
             json(value, &path)
         }),
-        other => Err(format!("expected a JSONPatch, found {}", shown(other))),
+        other => Err(format!(
+            "expected a JSONPatch, found {}",
+            type_name_of(other)
+        )),
     });
     operations.collect()
 }
 
-fn shown(value: &Cel) -> String {
+fn type_name_of(value: &Cel) -> String {
     match value {
-        Cel::Struct(made) => made.name().to_owned(),
+        Cel::Struct(structure) => structure.name().to_owned(),
         other => other.type_of().to_string(),
     }
 }
 
 fn fields(
-    made: &CelStruct<'_>,
+    structure: &CelStruct<'_>,
     mut to_json: impl FnMut(&str, &Cel) -> Result<Value, String>,
 ) -> Result<Value, String> {
-    let fields = made.field_values().into_iter().map(|(name, value)| {
+    let fields = structure.field_values().into_iter().map(|(name, value)| {
         let value: Cel = value.as_ref().try_into().map_err(text)?;
         let value = to_json(&name, &value)?;
         Ok((name, value))
@@ -141,7 +144,7 @@ fn text(error: ExecutionError) -> String {
     error.to_string()
 }
 
-/// A value as JSON; `path` is the type that an object here must have.
+/// Converts a value to JSON; `path` is the type name that an object must have here.
 fn json(value: &Cel, path: &str) -> Result<Value, String> {
     match value {
         Cel::Null => Ok(Value::Null),
@@ -165,15 +168,17 @@ fn json(value: &Cel, path: &str) -> Result<Value, String> {
             let entries: Result<BTreeMap<String, Value>, String> = entries.collect();
             Ok(Value::Object(entries?.into_iter().collect()))
         }
-        Cel::Struct(made) => {
-            if made.name() != path {
+        Cel::Struct(structure) => {
+            if structure.name() != path {
                 return Err(format!(
                     "type mismatch: unexpected type name {:?}, expected {path:?}, which matches \
                      field name path from root Object type",
-                    made.name()
+                    structure.name()
                 ));
             }
-            fields(made, |field, value| json(value, &format!("{path}.{field}")))
+            fields(structure, |field, value| {
+                json(value, &format!("{path}.{field}"))
+            })
         }
         other => Err(format!("a {} has no form in JSON", other.type_of())),
     }
@@ -195,12 +200,12 @@ mod tests {
 
     fn made(source: &str) -> Result<serde_json::Value, String> {
         let expression = Expression::compile_making(source, &["object"])?;
-        expression.say(&values())?.to_object()
+        expression.evaluate(&values())?.to_object()
     }
 
     fn patched(source: &str) -> Result<serde_json::Value, String> {
         let expression = Expression::compile_making(source, &["object"])?;
-        expression.say(&values())?.to_patch()
+        expression.evaluate(&values())?.to_patch()
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct CustomKind {
     schema: Schema,
     columns: Columns,
     scale: Option<ScalePaths>,
-    /// The fields that can be selected, as selectors name them, and where they are.
+    /// The selectable fields: their names in selectors, and their paths.
     selectable: Vec<String>,
     selected: Vec<JsonPath>,
     deprecation: Option<String>,
@@ -35,28 +35,27 @@ pub struct CustomKind {
 
 #[derive(Debug)]
 struct ScalePaths {
-    wanted: JsonPath,
+    desired: JsonPath,
     current: JsonPath,
     selector: Option<JsonPath>,
 }
 
 /// A version of a definition.
 pub struct DefinedVersion {
-    /// The kind of its objects.
     pub kind: Arc<dyn Kind>,
-    /// `openAPIV3Schema` of its objects, as the definition has it.
+    /// `openAPIV3Schema` of the version, unchanged.
     pub schema: Value,
 }
 
-/// The versions of a definition that are served; none until its names are accepted.
+/// The versions of a definition that are served; empty until its names are accepted.
 ///
-/// A definition that is being deleted has its storage version served, too: its objects are listed and deleted
-/// through it.
+/// If a definition is being deleted, its storage version is served in any case, because its objects are listed and
+/// deleted through that version.
 pub fn served_versions(definition: &Value) -> Vec<DefinedVersion> {
     versions_where(definition, |version| is_served(definition, version))
 }
 
-/// The versions of a definition that are described, but not served (any longer).
+/// The versions of a definition that are described, but not served.
 pub fn withdrawn_versions(definition: &Value) -> Vec<DefinedVersion> {
     versions_where(definition, |version| !is_served(definition, version))
 }
@@ -67,7 +66,7 @@ fn is_served(definition: &Value, version: &Value) -> bool {
 
 fn versions_where(definition: &Value, which: impl Fn(&Value) -> bool) -> Vec<DefinedVersion> {
     let holds = |name: &str| condition(definition, name) == Some("True");
-    // Names that others have taken since do not keep the objects from being deleted.
+    // Another definition may have taken over the names; this must not prevent the deletion of the objects.
     let ends = is_terminating(definition) && holds("Established");
     if !holds("NamesAccepted") && !ends {
         return Vec::new();
@@ -99,8 +98,8 @@ impl CustomKind {
             columns: Columns::of(version),
             scale: path(&scale["specReplicasPath"])
                 .zip(path(&scale["statusReplicasPath"]))
-                .map(|(wanted, current)| ScalePaths {
-                    wanted,
+                .map(|(desired, current)| ScalePaths {
+                    desired,
                     current,
                     selector: path(&scale["labelSelectorPath"]),
                 }),
@@ -153,13 +152,13 @@ impl Kind for CustomKind {
 
     fn unknown_fields(&self, object: &Value) -> Option<Vec<String>> {
         let mut object = object.clone();
-        let mut found = object_meta::unknown(&object);
+        let mut unknown = object_meta::unknown(&object);
         let mut pruned = prune(&mut object, &self.schema);
         pruned.sort_unstable();
-        found.extend(pruned);
-        found.extend(object_meta::unknown_in_embedded(&mut object, &self.schema));
-        found.truncate(UNKNOWN_FIELDS_MAX);
-        Some(found)
+        unknown.extend(pruned);
+        unknown.extend(object_meta::unknown_in_embedded(&mut object, &self.schema));
+        unknown.truncate(UNKNOWN_FIELDS_MAX);
+        Some(unknown)
     }
 
     fn default(&self, object: &mut Value) {
@@ -206,7 +205,7 @@ impl Printer for CustomKind {
     }
 }
 
-/// Restores everything but the status and the managed fields.
+/// Restores everything except the status and the managed fields.
 fn restore_all_but_status(object: &mut Value, old: &Value) {
     let status = object.get_mut("status").map(Value::take);
     let managed = object["metadata"].get_mut("managedFields").map(Value::take);
@@ -231,7 +230,7 @@ fn replace(object: &mut Value, name: &str, value: Option<Value>) {
 }
 
 impl StatusUpdate for CustomKind {
-    /// Of the metadata, the update may change the managed fields alone.
+    /// The update may change only the status and the managed fields.
     fn prepare_status_update(&self, object: &mut Value, old: &Value) {
         restore_all_but_status(object, old);
     }
@@ -243,9 +242,9 @@ impl StatusUpdate for CustomKind {
 
 impl Selectable for CustomKind {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
-        let place = self.selectable.iter().position(|name| name == field)?;
-        let found = self.selected.get(place)?.first(object);
-        Some(match found {
+        let index = self.selectable.iter().position(|name| name == field)?;
+        let value = self.selected.get(index)?.first(object);
+        Some(match value {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Null) | None => String::new(),
             Some(other) => other.to_string(),
@@ -273,7 +272,7 @@ impl Scalable for ScalePaths {
             status["selector"] = selector.into();
         }
         let meta = &object["metadata"];
-        let mut kept = Map::new();
+        let mut scale = Map::new();
         for name in [
             "name",
             "namespace",
@@ -282,33 +281,33 @@ impl Scalable for ScalePaths {
             "creationTimestamp",
         ] {
             if let Some(value) = meta.get(name) {
-                kept.insert(name.to_owned(), value.clone());
+                scale.insert(name.to_owned(), value.clone());
             }
         }
         json!({
             "kind": "Scale",
             "apiVersion": "autoscaling/v1",
-            "metadata": kept,
-            "spec": {"replicas": number(&self.wanted)},
+            "metadata": scale,
+            "spec": {"replicas": number(&self.desired)},
             "status": status,
         })
     }
 
     fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError> {
-        let wanted = &scale["spec"]["replicas"];
+        let desired = &scale["spec"]["replicas"];
         let at = FieldPath::root("spec").child("replicas");
-        match wanted.as_i64() {
-            None if wanted.is_null() => {
-                self.wanted.set(object, json!(0));
+        match desired.as_i64() {
+            None if desired.is_null() => {
+                self.desired.set(object, json!(0));
                 Vec::new()
             }
             Some(number) if number >= 0 => {
-                self.wanted.set(object, json!(number));
+                self.desired.set(object, json!(number));
                 Vec::new()
             }
             _ => vec![FieldError::invalid(
                 &at,
-                wanted.clone(),
+                desired.clone(),
                 "must be greater than or equal to 0",
             )],
         }
@@ -383,8 +382,8 @@ mod tests {
             "metadata": {"name": "a", "nme": "b", "ownerReferences": [{"no": 1}]}});
         let object = json!({"metadata": {"nme": "b", "Name": "c"}, "junk": 1, "status": {"x": 1},
             "spec": {"one": embedded, "many": [{}, embedded], "named": {"x": embedded}, "no": 1}});
-        let found = boat.unknown_fields(&object).unwrap();
-        let wanted = [
+        let unknown = boat.unknown_fields(&object).unwrap();
+        let expected = [
             "metadata.Name",
             "metadata.nme",
             "junk",
@@ -399,18 +398,18 @@ mod tests {
             "spec.one.metadata.nme",
             "spec.one.metadata.ownerReferences[0].no",
         ];
-        assert_eq!(found, wanted);
+        assert_eq!(unknown, expected);
         let decoded = boat.decode(object).unwrap();
         assert_eq!(boat.unknown_fields(&decoded), Some(Vec::new()));
         definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-preserve-unknown-fields"] =
             json!(true);
         let open = served_versions(&definition).remove(0).kind;
         let object = json!({"metadata": {"nme": "b"}, "junk": {"x": 1}, "spec": {"junk": 1}});
-        let found = open.unknown_fields(&object).unwrap();
-        assert_eq!(found, ["metadata.nme", "spec.junk"]);
+        let unknown = open.unknown_fields(&object).unwrap();
+        assert_eq!(unknown, ["metadata.nme", "spec.junk"]);
         let junk: Map<String, Value> = (0..1000).map(|n| (format!("j{n}"), n.into())).collect();
-        let found = boat.unknown_fields(&junk.into()).unwrap();
-        assert_eq!(found.len(), 100);
+        let unknown = boat.unknown_fields(&junk.into()).unwrap();
+        assert_eq!(unknown.len(), 100);
     }
 
     // findings-2 R27
@@ -439,10 +438,10 @@ mod tests {
             "annotations": {"a": "b"}, "managedFields": [{"manager": "new"}]},
             "spec": {"crew": 2}, "status": {"crew": 2}, "other": 1});
         kind.status_update().prepare_status_update(&mut new, &old);
-        let mut wanted = old.clone();
-        wanted["status"]["crew"] = json!(2);
-        wanted["metadata"]["managedFields"] = json!([{"manager": "new"}]);
-        assert_eq!(new, wanted);
+        let mut expected = old.clone();
+        expected["status"]["crew"] = json!(2);
+        expected["metadata"]["managedFields"] = json!([{"manager": "new"}]);
+        assert_eq!(new, expected);
         let mut none = json!({"metadata": {"name": "a"}});
         kind.status_update().prepare_status_update(&mut none, &old);
         assert!(none.get("status").is_none() && none["metadata"].get("managedFields").is_none());

@@ -62,7 +62,7 @@ impl Kind for Definition {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        // Schemas are stored as they were sent: defaults of the API's types do not apply to them.
+        // Schemas are stored unchanged: the defaults of the API's types do not apply to them.
         serde_json::from_value::<api::CustomResourceDefinition>(with_required(&object))
             .map_err(|error| format!("json: cannot unmarshal CustomResourceDefinition: {error}"))?;
         let Value::Object(map) = object else {
@@ -71,11 +71,11 @@ impl Kind for Definition {
                     .to_owned(),
             );
         };
-        let known = ["apiVersion", "kind", "metadata", "spec", "status"];
-        let kept = map
+        let supported = ["apiVersion", "kind", "metadata", "spec", "status"];
+        let fields = map
             .into_iter()
-            .filter(|(name, value)| known.contains(&name.as_str()) && !value.is_null());
-        Ok(Value::Object(kept.collect()))
+            .filter(|(name, value)| supported.contains(&name.as_str()) && !value.is_null());
+        Ok(Value::Object(fields.collect()))
     }
 
     fn default(&self, object: &mut Value) {
@@ -107,7 +107,7 @@ impl Kind for Definition {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        // Stored versions are set at creation; the controller writes the rest.
+        // The creation sets `storedVersions`; the controller writes the rest of the status.
         let stored = storage_version(object).unwrap_or_default();
         object["status"] = json!({"storedVersions": [stored]});
     }
@@ -133,7 +133,7 @@ impl Kind for Definition {
         let mut errors = self.validate_content(object);
         let spec = FieldPath::root("spec");
         let established = condition(old, "Established") == Some("True");
-        let mut keep = |names: &[&str]| {
+        let mut retain = |names: &[&str]| {
             let mut at = spec.clone();
             let (mut new, mut former) = (&object["spec"], &old["spec"]);
             for name in names {
@@ -144,11 +144,11 @@ impl Kind for Definition {
                 errors.push(FieldError::invalid(&at, new.clone(), "field is immutable"));
             }
         };
-        keep(&["group"]);
-        keep(&["names", "plural"]);
+        retain(&["group"]);
+        retain(&["names", "plural"]);
         if established {
-            keep(&["scope"]);
-            keep(&["names", "kind"]);
+            retain(&["scope"]);
+            retain(&["names", "kind"]);
         }
         let present: BTreeSet<&str> = versions(object)
             .iter()
@@ -195,7 +195,7 @@ fn fill(value: &mut Value, name: &str, default: &str) {
     }
 }
 
-/// Adds empty required fields, so that the validation reports them and not the decoder.
+/// Adds empty required fields, so that the validation, and not the decoder, reports them.
 fn with_required(object: &Value) -> Value {
     let mut object = object.clone();
     let Some(map) = object.as_object_mut() else {
@@ -237,7 +237,6 @@ fn with_required(object: &Value) -> Value {
     object
 }
 
-/// The versions of a definition.
 pub(crate) fn versions(object: &Value) -> &[Value] {
     object["spec"]["versions"]
         .as_array()
@@ -251,12 +250,11 @@ fn storage_version(object: &Value) -> Option<Value> {
     stored.map(|version| version["name"].clone())
 }
 
-/// Whether the definition is being deleted.
 pub(crate) fn is_terminating(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
 }
 
-/// The status of a condition.
+/// The status of the condition of this type.
 pub(crate) fn condition<'o>(object: &'o Value, kind: &str) -> Option<&'o str> {
     let conditions = object["status"]["conditions"].as_array()?;
     conditions
@@ -366,14 +364,14 @@ fn validate_versions(object: &Value, at: &FieldPath, errors: &mut Vec<FieldError
         errors.push(FieldError::required(at, "must have at least one version"));
         return;
     }
-    let mut seen = BTreeSet::new();
+    let mut unique_names = BTreeSet::new();
     for (index, version) in versions.iter().enumerate() {
         let at = at.index(index);
         let name = version["name"].as_str().unwrap_or_default();
         for clause in names::dns_1035_label(name) {
             errors.push(FieldError::invalid(&at.child("name"), name, clause));
         }
-        if !seen.insert(name) {
+        if !unique_names.insert(name) {
             errors.push(FieldError::duplicate(&at.child("name"), name));
         }
         for complaint in deprecation::complaints(version) {
@@ -382,11 +380,11 @@ fn validate_versions(object: &Value, at: &FieldPath, errors: &mut Vec<FieldError
             errors.push(FieldError::invalid(&at, text, complaint));
         }
         let schema = &version["schema"]["openAPIV3Schema"];
-        let place = at.child("schema").child("openAPIV3Schema");
+        let path = at.child("schema").child("openAPIV3Schema");
         if schema.is_object() {
-            errors.extend(structural::check(schema, &place));
+            errors.extend(structural::check(schema, &path));
         } else {
-            errors.push(FieldError::required(&place, "schemas are required"));
+            errors.push(FieldError::required(&path, "schemas are required"));
         }
         validate_parts(version, &at, errors);
     }
@@ -509,7 +507,7 @@ mod tests {
         new["spec"]["names"]["kind"] = json!("Ship");
         new["spec"]["versions"][0]["name"] = json!("v2");
         let errors = Definition.validate_update(&new, &old);
-        let found: Vec<String> = errors.iter().map(|error| error.field.to_string()).collect();
-        assert_eq!(found, ["spec.names.kind", "status.storedVersions[0]"]);
+        let fields: Vec<String> = errors.iter().map(|error| error.field.to_string()).collect();
+        assert_eq!(fields, ["spec.names.kind", "status.storedVersions[0]"]);
     }
 }

@@ -5,11 +5,11 @@ use serde_json::Value;
 use crate::definition::versions;
 use crate::version_order::rank;
 
-/// Bytes of the text that a definition may give.
+/// Maximum length of the warning text in a definition, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// The deprecation warning of a version: the definition's text, or one that names the best served
-/// version that is newer and not deprecated. `None` for a version that is not deprecated.
+/// The deprecation warning of a version: the definition's text, or a text with the best served version that is newer
+/// and not deprecated. `None` for a version that is not deprecated.
 pub(crate) fn warning(definition: &Value, version: &Value) -> Option<String> {
     if version["deprecated"] != true {
         return None;
@@ -20,18 +20,20 @@ pub(crate) fn warning(definition: &Value, version: &Value) -> Option<String> {
     let spec = &definition["spec"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (group, kind) = (text(&spec["group"]), text(&spec["names"]["kind"]));
-    let own = text(&version["name"]);
+    let version_name = text(&version["name"]);
     let others = versions(definition).iter();
     let others = others.filter(|other| other["served"] == true && other["deprecated"] != true);
     let names = others.filter_map(|other| other["name"].as_str());
-    let better = names.filter(|name| rank(name) > rank(&own));
+    let better = names.filter(|name| rank(name) > rank(&version_name));
     let instead = better.max_by_key(|name| rank(name));
     let instead = instead.map(|name| format!("; use {group}/{name} {kind}"));
     let instead = instead.unwrap_or_default();
-    Some(format!("{group}/{own} {kind} is deprecated{instead}"))
+    Some(format!(
+        "{group}/{version_name} {kind} is deprecated{instead}"
+    ))
 }
 
-/// The errors of a version's deprecation warning, in Kubernetes' words.
+/// The errors of a version's deprecation warning, with Kubernetes' texts.
 pub(crate) fn complaints(version: &Value) -> Vec<String> {
     let Some(text) = version["deprecationWarning"].as_str() else {
         return Vec::new();
@@ -82,9 +84,9 @@ mod tests {
         let others = json!([old, version("v1beta2"), version("v1"), version("v2alpha1")]);
         let instead = "g.io/v1beta1 Cup is deprecated; use g.io/v1 Cup";
         assert_eq!(told(others).as_deref(), Some(instead));
-        let mut own = old;
-        own["deprecationWarning"] = json!("use saucers");
-        assert_eq!(told(json!([own])).as_deref(), Some("use saucers"));
+        let mut deprecated = old;
+        deprecated["deprecationWarning"] = json!("use saucers");
+        assert_eq!(told(json!([deprecated])).as_deref(), Some("use saucers"));
     }
 
     #[test]

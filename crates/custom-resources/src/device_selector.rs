@@ -11,11 +11,10 @@ use serde_json::Value;
 use crate::cel_library::{amount, version};
 use crate::expression::{Expression, Values};
 
-/// A CEL expression that selects devices.
 #[derive(Clone, Debug)]
 pub struct DeviceSelector {
     expression: Expression,
-    /// Domains that it accesses: a domain that a device lacks is empty.
+    /// The attribute domains that the expression accesses. A domain that a device lacks is an empty map.
     domains: BTreeSet<String>,
 }
 
@@ -33,10 +32,10 @@ impl DeviceSelector {
         })
     }
 
-    /// Whether it selects a driver's device, in the form of a ResourceSlice.
+    /// Whether the expression selects a driver's device, which has the form of a ResourceSlice device.
     ///
     /// # Errors
-    /// A text: an attribute that the device does not have, or an answer that is not yes or no.
+    /// An attribute does not exist, or the result is not a boolean.
     pub fn selects(&self, driver: &str, device: &Value) -> Result<bool, String> {
         let attributes = self.by_domain(driver, &device["attributes"], attribute);
         let capacity = self.by_domain(driver, &device["capacity"], |entry| {
@@ -51,12 +50,12 @@ impl DeviceSelector {
         ];
         let mut values = Values::default();
         values.add_value("device", map(entries), size(device));
-        let said = self.expression.say(&values)?;
-        let said = said.as_bool();
-        said.ok_or_else(|| "the expression says neither true nor false".to_owned())
+        let result = self.expression.evaluate(&values)?;
+        let result = result.as_bool();
+        result.ok_or_else(|| "the expression says neither true nor false".to_owned())
     }
 
-    /// Attributes or capacities by domain; a name without a domain has the driver's.
+    /// Attributes or capacities by domain; the domain of a name without a domain is the driver's name.
     fn by_domain(
         &self,
         driver: &str,

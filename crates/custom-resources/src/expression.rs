@@ -1,4 +1,4 @@
-//! Compiled expressions in the Common Expression Language, and their evaluation.
+//! Compiled CEL expressions, and their evaluation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,23 +16,23 @@ use crate::cel_meter::{self, Meter, OBJECT_UNITS_MAX, metered};
 use crate::cel_values::{size, typed};
 use crate::construction;
 
-/// The error of an expression that makes too much work.
+/// The error of an expression that exceeds its budget.
 pub(crate) const OUT_OF_BUDGET: &str =
     "operation cancelled: actual cost limit exceeded: running out of cost budget";
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
 
-/// An expression, ready to be evaluated.
+/// A compiled expression.
 #[derive(Clone)]
 pub struct Expression {
-    /// The syntax tree, with the counts of its cost.
+    /// The metered syntax tree.
     tree: Arc<IdedExpr>,
     /// The number of nodes outside of its loops.
     nodes: u64,
     environment: Arc<Env>,
-    /// Whether it uses the former value (`oldSelf`).
+    /// Whether the expression uses the previous value (`oldSelf`).
     pub(crate) compares: bool,
-    /// The texts that it looks values up by: `a['key']`.
+    /// The literal keys in the expression: `a['key']`.
     keys: Arc<BTreeSet<String>>,
 }
 
@@ -51,33 +51,33 @@ impl Expression {
         Self::compile_about(source, &["self", "oldSelf"])
     }
 
-    /// Compiles an expression that is about the named values.
+    /// Compiles an expression with these variables.
     ///
     /// # Errors
     /// A message with the position of the syntax error.
     pub fn compile_about(source: &str, names: &[&str]) -> Result<Self, String> {
-        let (expression, made) = Self::read(source, names)?;
-        match made.first() {
+        let (expression, types) = Self::read(source, names)?;
+        match types.first() {
             None => Ok(expression),
             Some(name) => Err(format!("undeclared reference to '{name}'")),
         }
     }
 
-    /// Compiles an expression that is about the named values, and may make objects and patches of
-    /// them: `Object{spec: Object.spec{replicas: 1}}`, `[JSONPatch{op: 'remove', path: '/a'}]`.
+    /// Compiles an expression with these variables that may construct objects and patches: `Object{spec:
+    /// Object.spec{replicas: 1}}`, `[JSONPatch{op: 'remove', path: '/a'}]`.
     ///
     /// # Errors
     /// A message with the position of the syntax error.
     pub fn compile_making(source: &str, names: &[&str]) -> Result<Self, String> {
         let names = [names, &["jsonpatch"]].concat();
-        let (expression, made) = Self::read(source, &names)?;
+        let (expression, types) = Self::read(source, &names)?;
         Ok(Self {
-            environment: Arc::new(construction::environment_with(&made)?),
+            environment: Arc::new(construction::environment_with(&types)?),
             ..expression
         })
     }
 
-    /// An expression, and the names of the types of which it makes values.
+    /// A parsed expression, and the names of the types that it constructs.
     fn read(source: &str, names: &[&str]) -> Result<(Self, BTreeSet<String>), String> {
         cel_bounds::check(source)?;
         let program = ENVIRONMENT
@@ -86,16 +86,16 @@ impl Expression {
         let references = program.references();
         let mut shape = Shape::default();
         shape.visit(program.expression());
-        let known = |name: &str| {
+        let is_declared = |name: &str| {
             LIBRARIES.contains(&name)
                 || names.contains(&name)
                 || shape.bound.iter().any(|bound| bound == name)
         };
         let mut strangers = references.variables().into_iter();
-        if let Some(stranger) = strangers.find(|name| !known(name)) {
+        if let Some(stranger) = strangers.find(|name| !is_declared(name)) {
             return Err(format!("undeclared reference to '{stranger}'"));
         }
-        let made = std::mem::take(&mut shape.made);
+        let constructed = std::mem::take(&mut shape.constructed);
         let (tree, nodes) = metered(program.expression());
         let expression = Self {
             compares: references.has_variable("oldSelf"),
@@ -104,32 +104,32 @@ impl Expression {
             nodes,
             environment: ENVIRONMENT.clone(),
         };
-        Ok((expression, made))
+        Ok((expression, constructed))
     }
 
-    /// The texts that it looks values up by: `a['key']`.
+    /// The literal keys in the expression: `a['key']`.
     pub(crate) fn keys_looked_up(&self) -> &BTreeSet<String> {
         &self.keys
     }
 
-    /// Evaluates the expression for some variables.
+    /// Evaluates the expression with these variables.
     ///
     /// # Errors
-    /// A text: a function that failed, a field that is not there, or more work than one expression, or all
-    /// about these values, may make.
-    pub fn say(&self, values: &Values) -> Result<EvaluationResult, String> {
+    /// A function failed, a field does not exist, or the budget of the expression or of all expressions about these
+    /// values is exhausted.
+    pub fn evaluate(&self, values: &Values) -> Result<EvaluationResult, String> {
         let meter = Arc::new(Meter::new(values.units.load(Ordering::Relaxed)));
         let mut context = context(&self.environment, &meter);
         for (name, value) in &values.all {
             context.add_variable_from_value(name.as_str(), value.clone());
         }
-        let said = self.evaluate_in(&context, &meter, values.nodes);
+        let result = self.evaluate_in(&context, &meter, values.nodes);
         values.units.store(meter.units_left(), Ordering::Relaxed);
-        said.map(EvaluationResult)
+        result.map(EvaluationResult)
     }
 
-    /// Evaluates the expression with the variables of a context, which [`context`] has made with the same meter;
-    /// `size` is the number of their values.
+    /// Evaluates the expression with the variables of a context that [`context`] created with this meter; `size` is
+    /// the number of values of these variables.
     pub(crate) fn evaluate_in(
         &self,
         context: &Context<'_, '_>,
@@ -137,11 +137,11 @@ impl Expression {
         size: u64,
     ) -> Result<Cel, String> {
         let begun = meter.begin(self.nodes, size);
-        let said = begun.and_then(|()| Cel::resolve(&self.tree, context));
+        let result = begun.and_then(|()| Cel::resolve(&self.tree, context));
         if meter.is_spent() {
             return Err(OUT_OF_BUDGET.to_owned());
         }
-        said.map_err(|error| error.to_string())
+        result.map_err(|error| error.to_string())
     }
 }
 
@@ -153,12 +153,12 @@ pub(crate) fn context(environment: &Arc<Env>, meter: &Arc<Meter>) -> Context<'st
     context
 }
 
-/// The context of the rules of definitions.
+/// The context of the validation rules of definitions.
 pub(crate) fn rules_context(meter: &Arc<Meter>) -> Context<'static, 'static> {
     context(&ENVIRONMENT, meter)
 }
 
-/// The values that expressions are about, by name, and the work that all of them may still make.
+/// The variables of expressions by name, and the remaining budget of all expressions about these variables.
 #[derive(Clone, Debug)]
 pub struct Values {
     all: BTreeMap<String, Cel>,
@@ -177,25 +177,25 @@ impl Default for Values {
 }
 
 impl Values {
-    /// Adds a variable; a null value is declared too.
+    /// Adds a variable. A null value declares the variable, too.
     pub fn add(&mut self, name: &str, value: &Value) {
         self.nodes += size(value) as u64;
         self.all.insert(name.to_owned(), typed(value, None));
     }
 
-    /// Adds a value of the language and the number of values below it.
+    /// Adds a CEL value, and the number of values inside of it.
     pub(crate) fn add_value(&mut self, name: &str, value: Cel, nodes: u64) {
         self.nodes += nodes;
         self.all.insert(name.to_owned(), value);
     }
 
-    /// Adds an expression's result, as an entry of the map of that name.
-    pub fn add_entry(&mut self, name: &str, key: &str, said: &EvaluationResult) {
+    /// Adds the result of an expression as an entry of the map with this name.
+    pub fn add_entry(&mut self, name: &str, key: &str, result: &EvaluationResult) {
         let mut entries = match self.all.remove(name) {
             Some(Cel::Map(map)) => Arc::unwrap_or_clone(map.map),
             _ => Default::default(),
         };
-        entries.insert(Key::String(Arc::new(key.to_owned())), said.0.clone());
+        entries.insert(Key::String(Arc::new(key.to_owned())), result.0.clone());
         let map = Map {
             map: Arc::new(entries),
         };
@@ -208,24 +208,23 @@ impl Values {
 pub struct EvaluationResult(Cel);
 
 impl EvaluationResult {
-    /// Yes or no, if it is either.
+    /// The boolean; `None` if the result has another type.
     pub fn as_bool(&self) -> Option<bool> {
         match self.0 {
-            Cel::Bool(said) => Some(said),
+            Cel::Bool(value) => Some(value),
             _ => None,
         }
     }
 
-    /// The object that it makes, as JSON.
+    /// The constructed object, as JSON.
     ///
     /// # Errors
-    /// *Errors.* The result is not an object, a part has the type of another field, or has no JSON
-    /// form.
+    /// The result is not an object, a part has the type of another field, or has no JSON form.
     pub fn to_object(&self) -> Result<Value, String> {
         construction::object(&self.0)
     }
 
-    /// The JSON patch that it makes.
+    /// The constructed JSON patch.
     ///
     /// # Errors
     /// As [`to_object`](Self::to_object).
@@ -233,7 +232,7 @@ impl EvaluationResult {
         construction::patch(&self.0)
     }
 
-    /// The text, if it is one.
+    /// The text; `None` if the result has another type.
     pub fn as_text(&self) -> Option<&str> {
         match &self.0 {
             Cel::String(text) => Some(text),
@@ -242,7 +241,7 @@ impl EvaluationResult {
     }
 }
 
-/// The namespaces of types and libraries that all expressions may use.
+/// The namespaces of types and libraries that every expression may use.
 const LIBRARIES: [&str; 18] = [
     "base64",
     "bool",
@@ -267,11 +266,11 @@ const LIBRARIES: [&str; 18] = [
 /// The properties of an expression's syntax tree.
 #[derive(Default)]
 struct Shape {
-    /// Names that its loops give to elements.
+    /// The variable names of its loops.
     bound: Vec<String>,
-    /// The types of which it makes values.
-    made: BTreeSet<String>,
-    /// Texts by which it looks something up.
+    /// The types of which the expression constructs values.
+    constructed: BTreeSet<String>,
+    /// The literal keys of lookups.
     keys: BTreeSet<String>,
 }
 
@@ -302,7 +301,7 @@ impl Shape {
             Expr::List(list) => list.elements.iter().for_each(|part| self.visit(part)),
             Expr::Map(map) => map.entries.iter().for_each(|entry| self.visit_entry(entry)),
             Expr::Struct(all) => {
-                self.made.insert(all.type_name.clone());
+                self.constructed.insert(all.type_name.clone());
                 all.entries.iter().for_each(|entry| self.visit_entry(entry));
             }
             Expr::Select(select) => self.visit(&select.operand),
@@ -338,7 +337,7 @@ mod tests {
     fn expressions_may_be_about_other_values() {
         let says = |source: &str, values: &Values| {
             let names = ["object", "params", "variables"];
-            Expression::compile_about(source, &names)?.say(values)
+            Expression::compile_about(source, &names)?.evaluate(values)
         };
         let mut values = Values::default();
         values.add("object", &json!({"spec": {"replicas": 3}, "kind": "X"}));

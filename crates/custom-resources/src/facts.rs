@@ -6,8 +6,7 @@ use serde_json::Value;
 
 use crate::definition::is_terminating;
 
-/// The properties of one version of a definition. It owns its strings, which are freed with the
-/// kind.
+/// The properties of one version of a definition. The struct owns its strings, which are dropped with the kind.
 #[derive(Debug)]
 pub(crate) struct Facts {
     group: String,

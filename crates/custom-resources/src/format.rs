@@ -1,8 +1,8 @@
-//! The string formats that are checked; other formats have no effect.
+//! The string formats that are validated; other formats have no effect.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Whether a text is of a format; true for formats that are not known.
+/// Whether a text has a format; true for an unknown format.
 pub(crate) fn matches(format: &str, text: &str) -> bool {
     match format {
         "date-time" => is_date_time(text),
@@ -21,7 +21,7 @@ pub(crate) fn matches(format: &str, text: &str) -> bool {
     }
 }
 
-/// RFC 3339, which wants a zone.
+/// RFC 3339, which requires a time zone.
 fn is_date_time(text: &str) -> bool {
     let zoned = text.ends_with(['Z', 'z'])
         || text

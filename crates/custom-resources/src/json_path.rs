@@ -2,28 +2,28 @@
 
 use serde_json::Value;
 
-/// Longest path, in bytes.
+/// Maximum length of a path, in bytes.
 const BYTES_MAX: usize = 4096;
-/// Maximum number of steps: objects are not deeper, and a deeper object made by [`JsonPath::set`]
-/// could overflow the stack of code that walks it.
+/// Maximum number of steps. Objects are not deeper, and a deeper object from [`JsonPath::set`] could overflow the
+/// stack of recursive code.
 const STEPS_MAX: usize = 64;
 
-/// A path from an object to values in it.
+/// A path from an object to values inside of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonPath(Vec<Step>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Field(String),
-    /// From the end if negative.
+    /// Counted from the end if negative.
     Index(i64),
     All,
-    /// Elements in which the value at the path is that text.
+    /// The elements in which the value at the path is this text.
     Where(JsonPath, String),
 }
 
 impl JsonPath {
-    /// Parses a path; `None` if it is none of the supported form, or longer than objects are deep.
+    /// Parses a path; `None` for an unsupported form, or for a path that is too long.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > BYTES_MAX {
             return None;
@@ -48,18 +48,21 @@ impl JsonPath {
             .then_some(Self(steps))
     }
 
-    /// Whether it consists of field names only.
+    /// Whether the path consists of field names only.
     pub fn is_plain(&self) -> bool {
         self.0.iter().all(|step| matches!(step, Step::Field(_)))
     }
 
     /// The values at the path.
     pub fn all<'v>(&self, value: &'v Value) -> Vec<&'v Value> {
-        let mut found = vec![value];
+        let mut values = vec![value];
         for step in &self.0 {
-            found = found.into_iter().flat_map(|value| step.of(value)).collect();
+            values = values
+                .into_iter()
+                .flat_map(|value| step.of(value))
+                .collect();
         }
-        found
+        values
     }
 
     /// The first value at the path.
@@ -67,22 +70,22 @@ impl JsonPath {
         self.all(value).into_iter().next()
     }
 
-    /// Sets the value at a plain path, and creates missing objects; false if a parent is no object.
+    /// Sets the value at a plain path, and creates missing objects; returns false if a parent is not an object.
     pub fn set(&self, value: &mut Value, new: Value) -> bool {
-        let mut place = value;
+        let mut target = value;
         for step in &self.0 {
             let Step::Field(name) = step else {
                 return false;
             };
-            if place.is_null() {
-                *place = Value::Object(serde_json::Map::new());
+            if target.is_null() {
+                *target = Value::Object(serde_json::Map::new());
             }
-            let Some(map) = place.as_object_mut() else {
+            let Some(map) = target.as_object_mut() else {
                 return false;
             };
-            place = map.entry(name.clone()).or_insert(Value::Null);
+            target = map.entry(name.clone()).or_insert(Value::Null);
         }
-        *place = new;
+        *target = new;
         true
     }
 }
@@ -93,14 +96,14 @@ impl Step {
             Self::Field(name) => value.get(name).into_iter().collect(),
             Self::Index(index) => {
                 let items = value.as_array().map_or(&[][..], Vec::as_slice);
-                let place = if *index < 0 {
+                let position = if *index < 0 {
                     i64::try_from(items.len()).unwrap_or_default() + index
                 } else {
                     *index
                 };
-                let place = usize::try_from(place).ok();
-                place
-                    .and_then(|place| items.get(place))
+                let index = usize::try_from(position).ok();
+                index
+                    .and_then(|index| items.get(index))
                     .into_iter()
                     .collect()
             }
@@ -109,12 +112,12 @@ impl Step {
                 Value::Object(map) => map.values().collect(),
                 _ => Vec::new(),
             },
-            Self::Where(path, wanted) => {
+            Self::Where(path, expected) => {
                 let items = value.as_array().map_or(&[][..], Vec::as_slice);
                 let fits = |item: &&Value| {
-                    path.first(item).is_some_and(|found| match found {
-                        Value::String(text) => text == wanted,
-                        other => other.to_string().as_str() == wanted,
+                    path.first(item).is_some_and(|value| match value {
+                        Value::String(text) => text == expected,
+                        other => other.to_string().as_str() == expected,
                     })
                 };
                 items.iter().filter(fits).collect()
@@ -123,7 +126,7 @@ impl Step {
     }
 }
 
-/// A name up to the next dot or bracket; a backslash escapes the next character.
+/// A field name up to the next dot or bracket; a backslash escapes the next character.
 fn field(text: &str) -> Option<(Step, &str)> {
     let mut name = String::new();
     let mut chars = text.char_indices();
@@ -146,14 +149,14 @@ fn field(text: &str) -> Option<(Step, &str)> {
     (!name.is_empty()).then(|| (step, text.get(end..).unwrap_or_default()))
 }
 
-/// A step in brackets, after the opening one.
+/// A step in brackets; `text` starts after the opening bracket.
 fn bracket(text: &str) -> Option<(Step, &str)> {
     if let Some(inner) = text.strip_prefix("?(") {
         let (condition, after) = inner.split_once(")]")?;
-        let (path, wanted) = condition.split_once("==")?;
+        let (path, expected) = condition.split_once("==")?;
         let path = JsonPath::parse(path.trim().strip_prefix('@')?)?;
-        let wanted = wanted.trim().trim_matches(['"', '\'']).to_owned();
-        return Some((Step::Where(path, wanted), after));
+        let expected = expected.trim().trim_matches(['"', '\'']).to_owned();
+        return Some((Step::Where(path, expected), after));
     }
     let (inner, after) = text.split_once(']')?;
     let inner = inner.trim();
@@ -195,10 +198,10 @@ mod tests {
             ("{.spec.list[?(@.v==1)].n}", json!(["x"])),
             (".spec.none.at.all", json!([])),
         ];
-        for (text, wanted) in cases {
+        for (text, expected) in cases {
             let path = JsonPath::parse(text).unwrap();
-            let found: Vec<Value> = path.all(&object).into_iter().cloned().collect();
-            assert_eq!(json!(found), wanted, "{text}");
+            let values: Vec<Value> = path.all(&object).into_iter().cloned().collect();
+            assert_eq!(json!(values), expected, "{text}");
         }
         for text in ["", "spec", ".spec[", ".spec[?(@.x)]", "."] {
             assert_eq!(JsonPath::parse(text), None, "{text}");

@@ -1,5 +1,5 @@
-//! Types of the fields that every object of the API has (`apiVersion`, `kind`, `metadata`), in a custom
-//! resource and in the objects within it (`x-kubernetes-embedded-resource`).
+//! Types of the fields that every object of the API has (`apiVersion`, `kind`, `metadata`), in a custom resource and
+//! in its embedded objects (`x-kubernetes-embedded-resource`).
 
 use resource_kinds::annotations::MALFORMED_METADATA;
 use resource_kinds::{decode_object_meta, repair_object_meta, unknown_object_meta_fields};
@@ -14,7 +14,7 @@ use crate::schema::Schema;
 pub(crate) fn decode(object: &mut Value, schema: &Schema) -> Result<(), String> {
     if let Some(metadata) = object.get_mut("metadata").filter(|value| !value.is_null()) {
         decode_object_meta(metadata)?;
-        // The server shows it where it read other metadata than these.
+        // A read adds this annotation if the stored metadata was malformed; the annotation is never stored.
         if let Some(annotations) = metadata
             .get_mut("annotations")
             .and_then(Value::as_object_mut)
@@ -27,36 +27,36 @@ pub(crate) fn decode(object: &mut Value, schema: &Schema) -> Result<(), String> 
 
 /// The paths of the unknown fields of the object's own metadata.
 pub(crate) fn unknown(object: &Value) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut unknown = Vec::new();
     if let Some(map) = object.as_object() {
-        name_unknown(map, "", &mut found);
+        name_unknown(map, "", &mut unknown);
     }
-    found
+    unknown
 }
 
-/// The paths of the unknown fields of the metadata of embedded objects, in the order of their names.
+/// The paths of the unknown fields in the metadata of embedded objects, sorted by name.
 pub(crate) fn unknown_in_embedded(object: &mut Value, schema: &Schema) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut unknown = Vec::new();
     let mut visitor = |map: &mut Map<String, Value>, path: &str| {
-        name_unknown(map, &format!("{path}."), &mut found);
+        name_unknown(map, &format!("{path}."), &mut unknown);
         Ok(())
     };
-    // The visitor has no error.
+    // The visitor never fails.
     let _: Result<(), String> = visit(object, schema, &mut String::new(), &mut visitor);
-    found.sort_unstable();
-    found
+    unknown.sort_unstable();
+    unknown
 }
 
-fn name_unknown(object: &Map<String, Value>, prefix: &str, found: &mut Vec<String>) {
+fn name_unknown(object: &Map<String, Value>, prefix: &str, paths: &mut Vec<String>) {
     let Some(metadata) = object.get("metadata") else {
         return;
     };
     let unknown = unknown_object_meta_fields(metadata).into_iter();
-    found.extend(unknown.map(|path| format!("{prefix}metadata.{path}")));
+    paths.extend(unknown.map(|path| format!("{prefix}metadata.{path}")));
 }
 
-/// Removes what [`decode`] would refuse from a stored object. Returns the names of the changed fields of its
-/// metadata.
+/// Removes the parts that [`decode`] would refuse from a stored object. Returns the names of the changed metadata
+/// fields.
 pub(crate) fn repair(object: &mut Value) -> Vec<String> {
     match object.get_mut("metadata") {
         Some(metadata) => repair_object_meta(metadata),
@@ -64,12 +64,12 @@ pub(crate) fn repair(object: &mut Value) -> Vec<String> {
     }
 }
 
-/// Something that is done with an embedded object, of which it gets the path.
+/// A function that is called with each embedded object and its path.
 type Visitor<'v> = dyn FnMut(&mut Map<String, Value>, &str) -> Result<(), String> + 'v;
 
-/// Visits the embedded objects below a value.
+/// Visits the embedded objects inside of a value.
 ///
-/// *Errors.* The first of the visitor.
+/// *Errors.* The first error of the visitor.
 fn visit(
     value: &mut Value,
     schema: &Schema,
@@ -170,8 +170,8 @@ mod tests {
         );
         let object = json!({"one": {"kind": "A", "metadata": {"name": "a", "nme": "b"}, "spec": {"x": 1}},
             "free": {"metadata": {"labels": {"a": 1}}}});
-        let mut wanted = object.clone();
-        wanted["one"]["metadata"] = json!({"name": "a"});
-        assert_eq!(decoded(object), Ok(wanted));
+        let mut expected = object.clone();
+        expected["one"]["metadata"] = json!({"name": "a"});
+        assert_eq!(decoded(object), Ok(expected));
     }
 }

@@ -1,5 +1,5 @@
-//! Rules of custom kinds (`x-kubernetes-validations`), judged at each place of an object that has
-//! them.
+//! Validation rules of custom kinds (`x-kubernetes-validations`), evaluated for each value of an object that has
+//! rules.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::cel_values::{size, typed};
 use crate::expression::rules_context;
 use crate::schema::{ListType, Schema, Validation};
 
-/// All rules that an object breaks; `old` is the object before an update.
+/// The errors of all rules that an object violates; `old` is the object before an update.
 pub fn broken_rules(object: &Value, old: Option<&Value>, schema: &Schema) -> Vec<FieldError> {
     broken_within(OBJECT_UNITS_MAX, object, old, schema)
 }
@@ -42,12 +42,13 @@ fn broken_within(
     judge.errors
 }
 
-/// The state before an update of a value of an object.
+/// The state of a value before an update.
 #[derive(Clone, Copy)]
 struct Before<'v> {
-    /// The value, if it can be told which one it was.
+    /// The old value; `None` if it cannot be determined, for example for an element of a list without keys.
     value: Option<&'v Value>,
-    /// Whether it is the same: this value, or else the nearest around it that can be told.
+    /// Whether the value is unchanged. If its old value cannot be determined, whether the closest outer value with a
+    /// known old value is unchanged.
     is_same: bool,
 }
 
@@ -59,10 +60,11 @@ impl<'v> Before<'v> {
         }
     }
 
-    /// The state of a value below this one.
+    /// The state of a value inside of this value.
     fn below(self, old: Option<&'v Value>, now: &Value) -> Self {
         match old {
-            // Below an unchanged value nothing has changed: elements of lists without keys are not told apart.
+            // Inside of an unchanged value nothing has changed. The old values of the elements of lists without keys
+            // cannot be determined.
             _ if self.is_same => Self {
                 value: old,
                 is_same: true,
@@ -76,11 +78,11 @@ impl<'v> Before<'v> {
     }
 }
 
-/// A place that has rules: its value, and the same as expressions see it, now and before.
-struct Place<'v> {
+/// A value with rules: as JSON and as a CEL value, now and before the update.
+struct RuleSite<'v> {
     value: &'v Value,
     path: &'v FieldPath,
-    /// The number of values.
+    /// The number of values inside of it.
     size: u64,
     variables: Context<'v, 'static>,
 }
@@ -88,7 +90,7 @@ struct Place<'v> {
 struct Judge<'c> {
     context: &'c Context<'static, 'static>,
     meter: &'c Meter,
-    /// Whether the budget of the object is used up.
+    /// Whether the budget of the object is exhausted.
     ended: bool,
     errors: Vec<FieldError>,
 }
@@ -98,8 +100,8 @@ impl Judge<'_> {
         if !schema.has_rules || (value.is_null() && schema.nullable) || self.ended {
             return;
         }
-        // Transition rules apply to unchanged values too; other rules are not evaluated again
-        // (as kube-apiserver, `CRDValidationRatcheting`).
+        // Transition rules are also evaluated for unchanged values; other rules are not evaluated again (as
+        // kube-apiserver, `CRDValidationRatcheting`).
         let applies = |validation: &&Validation| match validation.compiled() {
             Some(rule) if rule.compares => before.value.is_some(),
             _ => !before.is_same,
@@ -107,9 +109,9 @@ impl Judge<'_> {
         let mut rules = schema.validations.iter().filter(applies).peekable();
         if rules.peek().is_some() {
             let context = self.context;
-            let place = Place::new(context, (value, before.value), schema, path);
+            let location = RuleSite::new(context, (value, before.value), schema, path);
             for rule in rules {
-                self.judge(&place, rule);
+                self.judge(&location, rule);
             }
         }
         match value {
@@ -135,54 +137,54 @@ impl Judge<'_> {
         }
     }
 
-    fn judge(&mut self, place: &Place<'_>, validation: &Validation) {
+    fn judge(&mut self, location: &RuleSite<'_>, validation: &Validation) {
         if self.ended {
             return;
         }
         let Some(rule) = validation.compiled() else {
             let text = format!("rule cannot be compiled: {}", validation.rule.trim());
-            self.refuse(place.path, place.value, None, text);
+            self.refuse(location.path, location.value, None, text);
             return;
         };
-        let said = rule.evaluate_in(&place.variables, self.meter, place.size);
+        let result = rule.evaluate_in(&location.variables, self.meter, location.size);
         self.ended = self.meter.is_object_spent();
         if self.ended {
             let text = "validation failed due to running out of cost budget, no further \
                         validation rules will be run";
-            self.refuse(place.path, place.value, None, text.to_owned());
+            self.refuse(location.path, location.value, None, text.to_owned());
             return;
         }
-        match said {
+        match result {
             Ok(Cel::Bool(true)) => {}
             Ok(Cel::Bool(false)) => {
-                let text = self.message(place, validation);
+                let text = self.message(location, validation);
                 let field = match &validation.field_path {
                     Some(below) => below
                         .trim_start_matches('.')
                         .split('.')
-                        .fold(place.path.clone(), |path, name| path.child(name)),
-                    None => place.path.clone(),
+                        .fold(location.path.clone(), |path, name| path.child(name)),
+                    None => location.path.clone(),
                 };
-                self.refuse(&field, place.value, validation.reason.as_deref(), text);
+                self.refuse(&field, location.value, validation.reason.as_deref(), text);
             }
             Ok(_) => {
                 let text = format!("rule {:?} does not give true or false", validation.rule);
-                self.refuse(place.path, place.value, None, text);
+                self.refuse(location.path, location.value, None, text);
             }
             Err(error) => {
                 let text = format!("{error} evaluating rule: {}", title(validation));
-                self.refuse(place.path, place.value, None, text);
+                self.refuse(location.path, location.value, None, text);
             }
         }
     }
 
     /// The message of a violated rule.
-    fn message(&self, place: &Place<'_>, validation: &Validation) -> String {
-        let made = validation.compiled_message().and_then(|expression| {
-            let made = expression.evaluate_in(&place.variables, self.meter, place.size);
-            made.ok()
+    fn message(&self, location: &RuleSite<'_>, validation: &Validation) -> String {
+        let message = validation.compiled_message().and_then(|expression| {
+            let result = expression.evaluate_in(&location.variables, self.meter, location.size);
+            result.ok()
         });
-        if let Some(Cel::String(text)) = made
+        if let Some(Cel::String(text)) = message
             && !text.trim().is_empty()
             && !text.contains('\n')
         {
@@ -193,7 +195,7 @@ impl Judge<'_> {
     }
 
     fn refuse(&mut self, path: &FieldPath, value: &Value, reason: Option<&str>, text: String) {
-        let shown = match value {
+        let printed = match value {
             Value::Object(_) | Value::Array(_) => None,
             scalar => Some(scalar.clone()),
         };
@@ -207,13 +209,13 @@ impl Judge<'_> {
         self.errors.push(FieldError {
             kind,
             field: path.clone(),
-            value: shown.filter(|_| tells_value),
+            value: printed.filter(|_| tells_value),
             detail: text,
         });
     }
 }
 
-impl<'v> Place<'v> {
+impl<'v> RuleSite<'v> {
     fn new(
         context: &'v Context<'static, 'static>,
         (value, old): (&'v Value, Option<&Value>),
@@ -234,7 +236,7 @@ impl<'v> Place<'v> {
     }
 }
 
-/// The old element of a list element, by its key.
+/// The old element with the key of a list element.
 pub(crate) fn counterpart<'o>(
     item: &Value,
     old: &'o Value,
@@ -301,10 +303,13 @@ mod tests {
             json!({"min": {"type": "integer"}}),
         );
         let old = json!({"spec": {"min": -1}});
-        let found = texts(schema.clone(), old.clone(), Some(old.clone()));
-        assert_eq!(found, ["spec: Invalid value: failed rule: oldSelf.min > 5"]);
-        let found = texts(schema, json!({"spec": {"min": -2}}), Some(old));
-        assert_eq!(found.len(), 3, "{found:?}");
+        let messages = texts(schema.clone(), old.clone(), Some(old.clone()));
+        assert_eq!(
+            messages,
+            ["spec: Invalid value: failed rule: oldSelf.min > 5"]
+        );
+        let messages = texts(schema, json!({"spec": {"min": -2}}), Some(old));
+        assert_eq!(messages.len(), 3, "{messages:?}");
     }
 
     #[test]
@@ -314,8 +319,8 @@ mod tests {
                     "reason": "FieldValueForbidden", "fieldPath": ".max"}]),
             json!({"max": {"type": "integer"}}),
         );
-        let found = texts(schema, json!({"spec": {"max": 12}}), None);
-        assert_eq!(found, ["spec.max: Forbidden: max is 12"]);
+        let messages = texts(schema, json!({"spec": {"max": 12}}), None);
+        assert_eq!(messages, ["spec.max: Forbidden: max is 12"]);
     }
 
     #[test]
@@ -367,7 +372,7 @@ mod tests {
         }
     }
 
-    // findings-2 E4: as upstream, a null is a value of a field that may be null.
+    // findings-2 E4: as upstream, null is a value of a nullable field.
     #[test]
     fn a_null_of_a_nullable_field_is_there() {
         let fields = json!({"a": {"type": "string", "nullable": true}, "b": {"type": "string", "nullable": true}});
@@ -385,11 +390,11 @@ mod tests {
     #[test]
     fn a_failure_in_a_rule_is_a_refusal() {
         let schema = spec(json!([{"rule": "self.missing > 1"}]), json!({}));
-        let found = texts(schema, json!({"spec": {}}), None);
-        assert_eq!(found.len(), 1);
+        let messages = texts(schema, json!({"spec": {}}), None);
+        assert_eq!(messages.len(), 1);
         assert!(
-            found[0].contains("evaluating rule: self.missing > 1"),
-            "{found:?}"
+            messages[0].contains("evaluating rule: self.missing > 1"),
+            "{messages:?}"
         );
     }
 
@@ -429,9 +434,9 @@ mod tests {
              c.replace('y', c).size() > 0)))",
             "self.all(a, self.all(b, string(a + b).matches('(' + string(b) + '[a-z]{500}){9}') == false))",
         ] {
-            let found = texts(numbers(rule), list.clone(), None);
-            assert_eq!(found.len(), 1, "{rule}: {found:?}");
-            assert!(found[0].contains("cost budget"), "{rule}: {found:?}");
+            let messages = texts(numbers(rule), list.clone(), None);
+            assert_eq!(messages.len(), 1, "{rule}: {messages:?}");
+            assert!(messages[0].contains("cost budget"), "{rule}: {messages:?}");
         }
     }
 
@@ -441,9 +446,9 @@ mod tests {
         let rule = json!({"rule": "self.all(a, self.all(b, a == b))"});
         let schema = Schema::parse(&numbers(json!(vec![rule; 40])));
         let list = json!(vec![1; 100]);
-        let found = broken_within(500_000, &list, None, &schema);
-        assert_eq!(found.len(), 1, "{found:?}");
-        let text = &found[0].detail;
+        let errors = broken_within(500_000, &list, None, &schema);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let text = &errors[0].detail;
         assert!(text.contains("no further validation rules"), "{text}");
     }
 
@@ -464,8 +469,8 @@ mod tests {
             {"rule": "self.all(math, math.name != '') && math.abs(-1) == 1"},
         ]});
         let list = (0..64).map(|number| json!({"name": format!("n{number}"), "ports": [1, 2]}));
-        let found = texts(schema, list.collect(), None);
-        assert_eq!(found, [""; 0]);
+        let messages = texts(schema, list.collect(), None);
+        assert_eq!(messages, [""; 0]);
     }
 
     // findings-2 E3
@@ -477,11 +482,11 @@ mod tests {
                 "items": {"type": "string", "x-kubernetes-validations": [{"rule": "self != 'bad'"}]}}}});
             let old = json!({"names": ["good", "bad"], "size": 1});
             let mut new = json!({"names": ["good", "bad"], "size": 2});
-            let found = texts(schema.clone(), new.clone(), Some(old.clone()));
-            assert_eq!(found, [""; 0], "{list_type}");
+            let messages = texts(schema.clone(), new.clone(), Some(old.clone()));
+            assert_eq!(messages, [""; 0], "{list_type}");
             new["names"] = json!(["bad"]);
-            let found = texts(schema, new, Some(old));
-            assert_eq!(found.len(), 1, "{list_type}: {found:?}");
+            let messages = texts(schema, new, Some(old));
+            assert_eq!(messages.len(), 1, "{list_type}: {messages:?}");
         }
     }
 }

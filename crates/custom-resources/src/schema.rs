@@ -1,5 +1,5 @@
-//! The parsed structural schema of a custom resource: the structure of an object and the rules for
-//! its values (apiextensions.k8s.io/v1, "Specifying a structural schema").
+//! The parsed structural schema of a custom resource: the structure of an object and the rules for its values
+//! (apiextensions.k8s.io/v1, "Specifying a structural schema").
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -27,7 +27,7 @@ pub enum Type {
 }
 
 impl Type {
-    /// The type of that name.
+    /// The type with this name; `None` for an unknown name.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "object" => Self::Object,
@@ -40,7 +40,7 @@ impl Type {
         })
     }
 
-    /// Its name in schemas and messages.
+    /// The name in schemas and messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Object => "object",
@@ -53,7 +53,7 @@ impl Type {
     }
 }
 
-/// The list type of a list (`x-kubernetes-list-type`).
+/// `x-kubernetes-list-type`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ListType {
     /// The list is one value.
@@ -65,33 +65,33 @@ pub enum ListType {
     Map(Vec<String>),
 }
 
-/// A rule in the Common Expression Language (`x-kubernetes-validations`).
+/// A validation rule in CEL (`x-kubernetes-validations`).
 #[derive(Clone, Debug, Default)]
 pub struct Validation {
-    /// The expression; must be true.
+    /// The expression, which must be true.
     pub rule: String,
     /// The message of a violation.
     pub message: Option<String>,
-    /// An expression that makes the message.
+    /// An expression that computes the message.
     pub message_expression: Option<String>,
     /// `reason` of the error, for instance `FieldValueInvalid`.
     pub reason: Option<String>,
-    /// The field below the schema's place that the error is put on.
+    /// The path, relative to the value with the rule, that the error is reported for.
     pub field_path: Option<String>,
     compiled: OnceLock<Option<Expression>>,
     compiled_message: OnceLock<Option<Expression>>,
 }
 
 impl Validation {
-    /// The rule, ready to be judged; `None` if it cannot be compiled. The first call compiles it: a server
-    /// with many definitions starts without the rules of all.
+    /// The compiled rule; `None` if it does not compile. The first call compiles it, so that a server with many
+    /// definitions starts without compiling all rules.
     pub fn compiled(&self) -> Option<&Expression> {
         let compile = || Expression::compile(&self.rule).ok();
-        let given = !self.rule.is_empty();
-        given.then(|| self.compiled.get_or_init(compile).as_ref())?
+        let has_rule = !self.rule.is_empty();
+        has_rule.then(|| self.compiled.get_or_init(compile).as_ref())?
     }
 
-    /// The compiled `messageExpression`; `None` if there is none or it does not compile.
+    /// The compiled `messageExpression`; `None` if it is absent or does not compile.
     pub fn compiled_message(&self) -> Option<&Expression> {
         let source = self.message_expression.as_deref()?;
         let compile = || Expression::compile(source).ok();
@@ -99,7 +99,7 @@ impl Validation {
     }
 }
 
-/// A schema at one place of the tree.
+/// The schema of one value.
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
     /// The type; `None` if it is unspecified.
@@ -108,13 +108,13 @@ pub struct Schema {
     pub nullable: bool,
     /// Whether both numbers and texts are allowed.
     pub int_or_string: bool,
-    /// Whether unknown fields are kept.
+    /// Whether unknown fields are preserved.
     pub preserve_unknown: bool,
-    /// Whether the value is an object of the API itself, with metadata.
+    /// Whether the value is a whole API object with metadata.
     pub embedded: bool,
     /// The schemas of the known fields (`properties`).
     pub properties: BTreeMap<String, Schema>,
-    /// The schema of further fields; `None` if there is none.
+    /// The schema of other fields; `None` if no other fields are allowed.
     pub additional: Option<AdditionalProperties>,
     /// The schema of a list's elements (`items`).
     pub items: Option<Box<Schema>>,
@@ -122,31 +122,31 @@ pub struct Schema {
     pub default: Option<Value>,
     /// `x-kubernetes-list-type`: atomic, set or map.
     pub list_type: ListType,
-    /// Whether a map has one owner as a whole (`x-kubernetes-map-type: atomic`).
+    /// Whether a map is a single value for ownership (`x-kubernetes-map-type: atomic`).
     pub atomic_map: bool,
     /// Limits of the value, such as `maximum`, `maxLength` and `pattern`.
     pub limits: Limits,
-    /// Rules in the Common Expression Language.
+    /// Validation rules in CEL.
     pub validations: Vec<Validation>,
-    /// Whether there are such rules here or below.
+    /// Whether this schema, or a schema inside of it, has such rules.
     pub has_rules: bool,
-    /// Whether the rules here or below may be evaluated many times, or may have loops.
+    /// Whether the rules of this schema, or of schemas inside of it, may be evaluated many times or may contain
+    /// loops.
     pub has_loops: bool,
-    /// Whether there are embedded objects here or below.
+    /// Whether this schema, or a schema inside of it, is an embedded object.
     pub has_embedded: bool,
     /// The description for `kubectl explain`.
     pub description: Option<String>,
 }
 
-/// The schema of fields without a name in `properties`.
+/// The schema of fields that are not in `properties`.
 #[derive(Clone, Debug)]
 pub enum AdditionalProperties {
     Anything,
-    /// Values of this schema.
     Like(Box<Schema>),
 }
 
-/// The rules of JSON schema on a value.
+/// The limits of JSON schema for a value.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
     pub format: Option<String>,
@@ -174,13 +174,12 @@ pub struct Limits {
 /// A regular expression and its source.
 #[derive(Clone, Debug)]
 pub struct Pattern {
-    /// The text of the regular expression.
     pub source: String,
     regex: OnceLock<Option<Regex>>,
 }
 
 impl Pattern {
-    /// The compiled pattern; `None` if it uses unsupported syntax: it then matches everything. The first call
+    /// The compiled pattern; `None` if its syntax is not supported: it then matches every text. The first call
     /// compiles it.
     pub fn regex(&self) -> Option<&Regex> {
         let compile = || Regex::new(&self.source).ok();
@@ -192,13 +191,13 @@ impl Pattern {
 const DEPTH_MAX: usize = 64;
 
 impl Schema {
-    /// Parses the `openAPIV3Schema` of a definition. Malformed parts are left out; the definition's
-    /// validation has refused them.
+    /// Parses the `openAPIV3Schema` of a definition. Malformed parts are ignored, because the validation of the
+    /// definition refuses them.
     pub fn parse(value: &Value) -> Self {
         parse(value, DEPTH_MAX)
     }
 
-    /// The schema of a field, named or not.
+    /// The schema of a field, from `properties` or `additionalProperties`.
     pub fn field(&self, name: &str) -> Option<&Schema> {
         self.properties.get(name).or(match &self.additional {
             Some(AdditionalProperties::Like(schema)) => Some(schema),
@@ -206,7 +205,7 @@ impl Schema {
         })
     }
 
-    /// Whether a field of that name is kept.
+    /// Whether a field with this name is preserved.
     pub fn keeps(&self, name: &str) -> bool {
         self.preserve_unknown || self.additional.is_some() || self.properties.contains_key(name)
     }
@@ -261,7 +260,8 @@ fn parse(value: &Value, depth: usize) -> Schema {
     schema
 }
 
-/// Words of expressions whose cost is not bounded by their length: loops, and functions on texts and lists.
+/// Words in expressions whose cost is not limited by the length of the expression: loops, and functions on texts and
+/// lists.
 const COSTLY: [&str; 17] = [
     "all(",
     "exists(",
@@ -284,11 +284,11 @@ const COSTLY: [&str; 17] = [
 
 fn has_loops(schema: &Schema) -> bool {
     let is_costly = |source: &str| {
-        // Space may be in front of a bracket.
+        // White space may precede a bracket.
         let source: String = source.split_whitespace().collect();
         COSTLY.iter().any(|word| source.contains(word))
     };
-    let mut own = schema.validations.iter().flat_map(|validation| {
+    let mut expressions = schema.validations.iter().flat_map(|validation| {
         [
             Some(validation.rule.as_str()),
             validation.message_expression.as_deref(),
@@ -296,12 +296,12 @@ fn has_loops(schema: &Schema) -> bool {
     });
     let named = schema.properties.values();
     let repeated = below(schema).skip(schema.properties.len());
-    own.any(|source| source.is_some_and(is_costly))
+    expressions.any(|source| source.is_some_and(is_costly))
         || named.into_iter().any(|below| below.has_loops)
         || repeated.into_iter().any(|below| below.has_rules)
 }
 
-/// The schemas of the values below a schema, those of named fields first.
+/// The schemas of the values inside of a schema; the schemas of `properties` are first.
 fn below(schema: &Schema) -> impl Iterator<Item = &Schema> {
     let additional = match &schema.additional {
         Some(AdditionalProperties::Like(below)) => Some(below.as_ref()),
@@ -379,13 +379,13 @@ fn validations(map: &Map<String, Value>) -> Vec<Validation> {
     list.iter()
         .filter_map(Value::as_object)
         .map(|map| {
-            let given = |name: &str| text(map, name).filter(|text| !text.is_empty());
+            let nonempty = |name: &str| text(map, name).filter(|text| !text.is_empty());
             Validation {
-                rule: given("rule").unwrap_or_default(),
-                message: given("message"),
-                message_expression: given("messageExpression"),
-                reason: given("reason"),
-                field_path: given("fieldPath"),
+                rule: nonempty("rule").unwrap_or_default(),
+                message: nonempty("message"),
+                message_expression: nonempty("messageExpression"),
+                reason: nonempty("reason"),
+                field_path: nonempty("fieldPath"),
                 compiled: OnceLock::new(),
                 compiled_message: OnceLock::new(),
             }

@@ -7,48 +7,54 @@ use crate::schema::Schema;
 /// Fields that every object of the API has.
 const OBJECT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
-/// Removes fields that the schema does not know; returns their paths (`spec.ports[0].nme`).
+/// Removes fields that are not in the schema; returns their paths (`spec.ports[0].nme`).
 pub fn prune(object: &mut Value, schema: &Schema) -> Vec<String> {
     let mut dropped = Vec::new();
-    prune_value(object, schema, Kept::ObjectFields, "", &mut dropped);
+    prune_value(object, schema, Preserved::ObjectFields, "", &mut dropped);
     dropped
 }
 
-/// The fields that are kept beside those that a schema knows.
+/// The fields, besides those in a schema, that are preserved.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kept {
+enum Preserved {
     None,
-    /// Those of every object of the API.
+    /// The fields of every API object.
     ObjectFields,
-    /// All: the value is an element of a list whose unknown fields are kept.
+    /// All fields: the value is an element of a list whose unknown fields are preserved.
     All,
 }
 
 fn prune_value(
     value: &mut Value,
     schema: &Schema,
-    kept: Kept,
+    preserved: Preserved,
     path: &str,
     dropped: &mut Vec<String>,
 ) {
     match value {
         Value::Object(map) => {
-            let kept = match kept {
-                Kept::None if schema.embedded => Kept::ObjectFields,
-                kept => kept,
+            let preserved = match preserved {
+                Preserved::None if schema.embedded => Preserved::ObjectFields,
+                preserved => preserved,
             };
-            prune_map(map, schema, kept, path, dropped);
+            prune_map(map, schema, preserved, path, dropped);
         }
         Value::Array(items) => {
-            let kept = match schema.preserve_unknown || kept == Kept::All {
-                true => Kept::All,
-                false => Kept::None,
+            let preserved = match schema.preserve_unknown || preserved == Preserved::All {
+                true => Preserved::All,
+                false => Preserved::None,
             };
             let Some(schema) = &schema.items else {
                 return;
             };
             for (index, item) in items.iter_mut().enumerate() {
-                prune_value(item, schema, kept, &format!("{path}[{index}]"), dropped);
+                prune_value(
+                    item,
+                    schema,
+                    preserved,
+                    &format!("{path}[{index}]"),
+                    dropped,
+                );
             }
         }
         _ => {}
@@ -58,11 +64,11 @@ fn prune_value(
 fn prune_map(
     map: &mut Map<String, Value>,
     schema: &Schema,
-    kept: Kept,
+    preserved: Preserved,
     path: &str,
     dropped: &mut Vec<String>,
 ) {
-    let is_object = kept == Kept::ObjectFields || schema.embedded;
+    let is_object = preserved == Preserved::ObjectFields || schema.embedded;
     let at = |name: &str| {
         if path.is_empty() {
             name.to_owned()
@@ -74,19 +80,19 @@ fn prune_map(
         if is_object && OBJECT_FIELDS.contains(&name.as_str()) {
             return true;
         }
-        if kept != Kept::All && !schema.keeps(name) {
+        if preserved != Preserved::All && !schema.keeps(name) {
             dropped.push(at(name));
             return false;
         }
         if let Some(schema) = schema.field(name) {
-            prune_value(value, schema, Kept::None, &at(name), dropped);
+            prune_value(value, schema, Preserved::None, &at(name), dropped);
         }
         true
     });
 }
 
-/// Removes fields that are null where null is no value: clients send them for fields without a value. Those
-/// with a default get it by [`default`]; elements of lists stay.
+/// Removes null fields if null is not a valid value, because clients send null for fields without a value.
+/// [`default`] sets the defaults of such fields; elements of lists stay.
 pub fn drop_nulls(value: &mut Value, schema: &Schema) {
     match value {
         Value::Object(map) => map.retain(|name, value| {
@@ -108,7 +114,7 @@ pub fn drop_nulls(value: &mut Value, schema: &Schema) {
     }
 }
 
-/// Fills in the defaults. A null where null is no value counts as missing.
+/// Sets the defaults. A null field counts as missing if null is not a valid value.
 pub fn default(value: &mut Value, schema: &Schema) {
     drop_nulls(value, schema);
     fill(value, schema);
@@ -188,7 +194,7 @@ mod tests {
                      "limits": {"cpu": {"max": 1, "mx": 2}}, "parts": [{"name": "a", "nme": "b"}],
                      "template": {"kind": "Pod", "metadata": {}, "spec": {}}}});
         let dropped = prune(&mut object, &schema());
-        let wanted = [
+        let expected = [
             "junk",
             "spec.free.known.no",
             "spec.limits.cpu.mx",
@@ -198,7 +204,7 @@ mod tests {
         ];
         let mut dropped: Vec<&str> = dropped.iter().map(String::as_str).collect();
         dropped.sort_unstable();
-        assert_eq!(dropped, wanted);
+        assert_eq!(dropped, expected);
         assert_eq!(object["spec"]["free"], json!({"any": 1, "known": {}}));
         assert_eq!(
             object["spec"]["template"],
@@ -219,9 +225,9 @@ mod tests {
         let mut object = json!({"pipelines": [{"id": "main", "known": {"a": "b", "no": 1}}],
             "nested": [[{"id": 1}]]});
         assert_eq!(prune(&mut object, &schema), ["pipelines[0].known.no"]);
-        let wanted =
+        let expected =
             json!({"pipelines": [{"id": "main", "known": {"a": "b"}}], "nested": [[{"id": 1}]]});
-        assert_eq!(object, wanted);
+        assert_eq!(object, expected);
     }
 
     // findings-2 E4
@@ -247,10 +253,10 @@ mod tests {
         let mut object = json!({"spec": {"mode": null, "size": null, "limits": {"cpu": {}},
             "parts": [{}, {"name": "b"}]}});
         default(&mut object, &schema());
-        let wanted = json!({"spec": {"mode": null, "size": 3, "limits": {"cpu": {"max": 9}},
+        let expected = json!({"spec": {"mode": null, "size": 3, "limits": {"cpu": {"max": 9}},
             "parts": [{"name": "x"}, {"name": "b"}]}});
-        assert_eq!(object, wanted);
-        // A missing parent is not created for its children's defaults.
+        assert_eq!(object, expected);
+        // A missing parent is not created for the defaults of its fields.
         let mut empty = json!({});
         default(&mut empty, &schema());
         assert_eq!(empty, json!({}));

@@ -173,8 +173,12 @@ fn check_list_type(map: &Map<String, Value>, path: &FieldPath, errors: &mut Vec<
         }
         if map.get("type").and_then(Value::as_str) != Some("array") {
             let detail = "must be array if x-kubernetes-list-type is specified";
-            let found = map.get("type").cloned().unwrap_or_default();
-            errors.push(FieldError::invalid(&path.child("type"), found, detail));
+            let actual_type = map.get("type").cloned().unwrap_or_default();
+            errors.push(FieldError::invalid(
+                &path.child("type"),
+                actual_type,
+                detail,
+            ));
         }
     }
     let keys = list(map, KEYS);
@@ -244,9 +248,9 @@ fn check_rules(map: &Map<String, Value>, path: &FieldPath, errors: &mut Vec<Fiel
     }
 }
 
-/// A default must be valid by the schema.
+/// Checks that a default is valid for its schema.
 fn check_default(schema: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
-    // A null is no default, as upstream.
+    // As upstream, null means that there is no default.
     let Some(default) = schema.get("default").filter(|value| !value.is_null()) else {
         return;
     };
@@ -271,14 +275,14 @@ fn check_default(schema: &Value, path: &FieldPath, errors: &mut Vec<FieldError>)
     }
 }
 
-/// Within combinations values are only restricted.
+/// Checks a schema inside of a combination (`allOf` and similar), which may only restrict values.
 fn check_combined(schema: &Value, path: &FieldPath, depth: usize, errors: &mut Vec<FieldError>) {
     let Some(map) = schema.as_object().filter(|_| depth > 0) else {
         return;
     };
     for name in STRUCTURE {
         let Some(value) = map.get(name) else { continue };
-        // The one way in which an int-or-string may be written out.
+        // The only allowed way to write out the types of an int-or-string.
         let spelled = name == "type" && (value == "integer" || value == "string");
         if !spelled {
             let detail = "must be empty to be structural";
@@ -326,8 +330,8 @@ mod tests {
         errors.iter().map(ToString::to_string).collect()
     }
 
-    /// A type beside `x-kubernetes-int-or-string` is taken and has no effect: the published definition of
-    /// VolumeSnapshot has one.
+    /// A type next to `x-kubernetes-int-or-string` is accepted and has no effect: the published definition of
+    /// VolumeSnapshot contains such a type.
     #[test]
     fn a_structural_schema_is_taken() {
         let schema = json!({"type": "object", "properties": {
@@ -354,7 +358,7 @@ mod tests {
             "late": {"type": "object", "anyOf": [{"properties": {"x": {"type": "object"}}}]},
             "bad": {"type": "integer", "default": "x"},
             "rule": {"type": "object", "x-kubernetes-validations": [{"rule": "self +"}]}}});
-        let found = texts(schema);
+        let messages = texts(schema);
         let starts = [
             "schema.properties[untyped].type: Required value: must not be empty for specified object fields",
             "schema.properties[odd].type: Unsupported value: \"text\"",
@@ -364,9 +368,9 @@ mod tests {
             "schema.properties[bad].default: Invalid value: \"string\"",
             "schema.properties[rule].x-kubernetes-validations[0].rule: Invalid value: \"self +\": compilation failed",
         ];
-        assert_eq!(found.len(), starts.len(), "{found:#?}");
-        for (found, start) in found.iter().zip(starts) {
-            assert!(found.starts_with(start), "{found}");
+        assert_eq!(messages.len(), starts.len(), "{messages:#?}");
+        for (message, start) in messages.iter().zip(starts) {
+            assert!(message.starts_with(start), "{message}");
         }
     }
 }

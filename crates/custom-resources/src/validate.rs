@@ -13,12 +13,11 @@ use crate::schema::{ListType, Schema, Type};
 /// Maximum number of reported errors.
 const ERRORS_MAX: usize = 100;
 
-/// The validation errors of an object, rules in the Common Expression Language aside.
+/// The validation errors of an object, without those of CEL rules.
 ///
-/// Parts that are unchanged since before an update (`old`) are not validated again: a stricter
-/// definition does not block other changes of its objects. As kube-apiserver
-/// (`CRDValidationRatcheting`): fields are compared by name, the elements of a list by key; other
-/// lists only as a whole.
+/// Parts that an update (`old`) does not change are not validated again, so that a stricter definition does not block
+/// other changes of its objects. As kube-apiserver (`CRDValidationRatcheting`): fields are compared by name, elements
+/// of keyed lists by key, and other lists as a whole.
 pub fn validate(object: &Value, old: Option<&Value>, schema: &Schema) -> Vec<FieldError> {
     let mut errors = Vec::new();
     check(object, old, schema, &FieldPath::default(), &mut errors);
@@ -73,21 +72,21 @@ fn is_whole(value: &Value) -> bool {
 }
 
 fn wrong_type(value: &Value, schema: &Schema, path: &FieldPath) -> FieldError {
-    let wanted = if schema.int_or_string {
+    let expected = if schema.int_or_string {
         "integer,string"
     } else {
         schema.kind.map_or("", Type::name)
     };
-    type_error(path, wanted, type_of(value))
+    type_error(path, expected, type_of(value))
 }
 
-/// The message has the offending type, or the text that is not of a format.
-fn type_error(path: &FieldPath, wanted: &str, found: &str) -> FieldError {
+/// The error contains the invalid type, or the text that does not have the format.
+fn type_error(path: &FieldPath, expected: &str, actual: &str) -> FieldError {
     FieldError {
         kind: FieldErrorType::TypeInvalid,
         field: path.clone(),
-        value: Some(found.into()),
-        detail: format!("{} must be of type {wanted}: {found:?}", place(path)),
+        value: Some(actual.into()),
+        detail: format!("{} must be of type {expected}: {actual:?}", place(path)),
     }
 }
 
@@ -226,18 +225,18 @@ fn too_many(path: &FieldPath, count: u64, max: u64) -> FieldError {
 }
 
 fn has_duplicates(items: &[Value]) -> bool {
-    let mut seen = BTreeSet::new();
-    items.iter().any(|item| !seen.insert(item.to_string()))
+    let mut unique = BTreeSet::new();
+    items.iter().any(|item| !unique.insert(item.to_string()))
 }
 
-/// The elements of sets and of keyed lists are distinguished by their keys.
+/// Checks that the keys of the elements of sets and keyed lists are unique.
 fn check_keys(
     items: &[Value],
     list_type: &ListType,
     path: &FieldPath,
     errors: &mut Vec<FieldError>,
 ) {
-    let mut seen = BTreeSet::new();
+    let mut unique = BTreeSet::new();
     for (index, item) in items.iter().enumerate() {
         let key = match list_type {
             ListType::Atomic => return,
@@ -247,7 +246,7 @@ fn check_keys(
                 Value::Object(keys.iter().filter_map(part).collect())
             }
         };
-        if !seen.insert(key.to_string()) {
+        if !unique.insert(key.to_string()) {
             errors.push(FieldError::duplicate(&path.index(index), key));
         }
     }
@@ -310,15 +309,15 @@ fn check_enum(value: &Value, schema: &Schema, path: &FieldPath, errors: &mut Vec
     if allowed.iter().any(|one| same(one, value)) {
         return;
     }
-    let shown: Vec<String> = allowed
+    let printed: Vec<String> = allowed
         .iter()
         .map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned))
         .collect();
-    let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
-    errors.push(FieldError::not_supported(path, value.clone(), &shown));
+    let printed: Vec<&str> = printed.iter().map(String::as_str).collect();
+    errors.push(FieldError::not_supported(path, value.clone(), &printed));
 }
 
-/// 1 and 1.0 are the same number.
+/// 1 and 1.0 are equal numbers.
 fn same(one: &Value, other: &Value) -> bool {
     match (one.as_f64(), other.as_f64()) {
         (Some(one), Some(other)) => one.total_cmp(&other).is_eq(),
@@ -334,9 +333,9 @@ fn check_combinations(
 ) {
     let limits = &schema.limits;
     let fits = |schema: &Schema| {
-        let mut found = Vec::new();
-        check(value, None, schema, path, &mut found);
-        found.is_empty()
+        let mut matching = Vec::new();
+        check(value, None, schema, path, &mut matching);
+        matching.is_empty()
     };
     let mut refuse = |detail: String| {
         let text = format!("{:?} {detail}", path.to_string());
@@ -351,8 +350,8 @@ fn check_combinations(
             0 => {
                 refuse("must validate one and only one schema (oneOf). Found none valid".to_owned())
             }
-            found => refuse(format!(
-                "must validate one and only one schema (oneOf). Found {found} valid alternatives"
+            count => refuse(format!(
+                "must validate one and only one schema (oneOf). Found {count} valid alternatives"
             )),
         }
     }
@@ -435,15 +434,14 @@ mod tests {
             errors(&|new| new["spec"]["name"] = json!("longer")),
             ["spec.name"]
         );
-        // Elements with a key are compared by it, whatever their position; a changed element is
-        // validated.
+        // Elements are compared by key, whatever their position; a changed element is validated.
         let turned = json!([{"id": "y", "name": "other"}, {"id": "x", "name": "long"}]);
-        let found = errors(&|new| new["spec"]["parts"] = turned.clone());
-        assert_eq!(found, ["spec.parts[0].name"]);
+        let messages = errors(&|new| new["spec"]["parts"] = turned.clone());
+        assert_eq!(messages, ["spec.parts[0].name"]);
         let longer = json!(["long", "b"]);
-        let found = errors(&|new| new["spec"]["names"] = longer.clone());
+        let messages = errors(&|new| new["spec"]["names"] = longer.clone());
         assert_eq!(
-            found,
+            messages,
             ["spec.names[0]"],
             "without keys there is only the whole list"
         );
@@ -519,9 +517,9 @@ mod tests {
             "anyOf": [{"minimum": 10}, {"maximum": 1}],
             "oneOf": [{"minimum": 0}, {"maximum": 5}],
             "not": {"enum": [4]}, "allOf": [{"maximum": 100}]}}));
-        let found = texts(schema.clone(), json!({"spec": {"x": 4}}));
+        let messages = texts(schema.clone(), json!({"spec": {"x": 4}}));
         assert_eq!(
-            found,
+            messages,
             [
                 r#"spec.x: Invalid value: 4: "spec.x" must validate at least one schema (anyOf)"#,
                 r#"spec.x: Invalid value: 4: "spec.x" must validate one and only one schema (oneOf). Found 2 valid alternatives"#,

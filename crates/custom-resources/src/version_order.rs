@@ -10,14 +10,14 @@ enum Stability {
     Stable,
 }
 
-/// The rank of a version in a group, the best one greatest: stable before unstable, newer before
-/// older, then other names alphabetically (the documentation of CustomResourceDefinitions, "Version
-/// priority").
+/// The rank of a version in a group; the preferred version has the greatest rank. Stable versions are before unstable
+/// versions, newer before older, then other names alphabetically (the documentation of CustomResourceDefinitions,
+/// "Version priority").
 pub fn rank(name: &str) -> Rank<'_> {
     Rank(parts(name), Reverse(name))
 }
 
-/// The sort key of a version, as [`rank`] returns it.
+/// The sort key of a version, from [`rank`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank<'a>(Option<(Stability, u64, u64)>, Reverse<&'a str>);
 
@@ -38,7 +38,7 @@ fn parts(name: &str) -> Option<(Stability, u64, u64)> {
     }
 }
 
-/// The number at the start of a text, and the rest.
+/// The number at the start of a text, and the rest of the text.
 fn number(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit());
     let (digits, rest) = text.split_at(end.unwrap_or(text.len()));
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn versions_have_an_order() {
-        // As the documentation of CustomResourceDefinitions lists them.
+        // The order in the documentation of CustomResourceDefinitions.
         let order = [
             "v10",
             "v2",

@@ -1,5 +1,5 @@
-//! The memory that definitions leave behind. It is measured for the whole process: one test, alone in its
-//! program.
+//! The memory that definitions leave after their deletion. The memory of the whole process is measured, so this test
+//! must be alone in its program.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -9,12 +9,12 @@ use openapi_schema::Schema;
 use serde_json::{Value, json};
 
 const DEFINITIONS: usize = 4000;
-/// Of a text of a definition.
+/// Bytes of a text in a definition.
 const TEXT_BYTES: usize = 4000;
-/// A single text of each definition is twice as much.
+/// A single leaked text of each definition would need twice as many bytes.
 const GROWTH_MAX: usize = 8 * 1024 * 1024;
 
-/// A definition that no other is like, in any of its texts.
+/// A definition whose texts differ from those of every other definition.
 fn definition(number: usize) -> Value {
     let long = |word: &str| format!("{word}{number}{}", "x".repeat(TEXT_BYTES));
     json!({
@@ -38,13 +38,13 @@ fn definition(number: usize) -> Value {
     })
 }
 
-/// Makes a definition's kind, uses what it says, and drops it.
+/// Creates the kind of a definition, uses its texts, and drops it.
 fn make_and_drop(number: usize) {
     let version = served_versions(&definition(number)).remove(0);
     let schema = Schema::custom(&version.kind.info(), &version.schema);
     let info = version.kind.info();
-    let known = schema.lookup(info.group, info.version, info.kind).unwrap();
-    let crew = known.field("crew").unwrap();
+    let object_type = schema.lookup(info.group, info.version, info.kind).unwrap();
+    let crew = object_type.field("crew").unwrap();
     let rank = crew.type_ref().element().unwrap().field("rank").unwrap();
     let texts = [
         info.short_names.to_vec()[0],
@@ -59,7 +59,7 @@ fn make_and_drop(number: usize) {
     assert_eq!(row.len(), 2);
 }
 
-/// Resident memory of this process.
+/// Resident memory of this process, in bytes.
 fn resident_bytes() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
@@ -67,7 +67,7 @@ fn resident_bytes() -> usize {
     kib.parse::<usize>().unwrap() * 1024
 }
 
-/// findings A5: whoever may make definitions can make and delete them again and again.
+/// findings A5: a user who may create definitions can create and delete them repeatedly.
 #[test]
 fn definitions_that_are_gone_keep_nothing() {
     for number in 0..100 {

@@ -1,4 +1,4 @@
-//! The store's record of its instance.
+//! The record of the instance in the store.
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -8,29 +8,30 @@ use mvcc_store::{Store, StoreError};
 use super::{Claim, Engine};
 use crate::store_record;
 
-/// The key of the record: beside the objects, which are below `/registry/`.
+/// The key of the record. It is outside of `/registry/`, which contains the objects.
 pub const KEY: &[u8] = b"/mainstay/instance";
 
-/// Checks that the store belongs to the marked instance, and records the instance if the store has
-/// none. A lost marker is restored from the record, and a new server of an etcd takes its instance.
+/// Checks that the store belongs to the instance of the marker; records the instance if the store contains no record.
+/// A lost marker is restored from the record, and a new server of an etcd gets the instance of the record.
 ///
 /// # Errors
-/// The store belongs to another instance, an etcd has lost this one, or it cannot be read or written. On a
+/// The store belongs to another instance, an etcd has lost the record, or the store cannot be read or written. On a
 /// full disk the record is written at a later start.
 pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
-    let own = claim.marker.instance.clone();
+    let instance = claim.marker.instance.clone();
     let is_in_etcd = claim.marker.engine == Engine::Etcd;
     if is_in_etcd && claim.marker.cluster {
-        let found = store_record::read(store, KEY).await;
-        if found.context("read the store's instance")?.is_none() {
+        let record = store_record::read(store, KEY).await;
+        if record.context("read the store's instance")?.is_none() {
             bail!(
-                "etcd has no objects of the cluster {own} of this data directory: is it another etcd, \
+                "etcd has no objects of the cluster {instance} of this data directory: is it another etcd, \
                  or another --etcd-prefix? Restore the etcd, or begin a new cluster with an empty \
                  --data-dir"
             );
         }
     }
-    let noted = match store_record::read_or_write(store, KEY, &Bytes::from(own.clone())).await {
+    let noted = match store_record::read_or_write(store, KEY, &Bytes::from(instance.clone())).await
+    {
         Ok(noted) => String::from_utf8_lossy(&noted).into_owned(),
         Err(StoreError::Full(why)) => {
             warn(&format!("mainstay: the store is not marked yet: {why}"));
@@ -38,7 +39,7 @@ pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
         }
         Err(error) => return Err(error).context("record the store's instance"),
     };
-    if noted == own {
+    if noted == instance {
         return Ok(());
     }
     if claim.is_new {
@@ -47,11 +48,11 @@ pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
     }
     match is_in_etcd {
         true => bail!(
-            "etcd has the cluster {noted}, the data directory belongs to {own}: choose another \
-             --data-dir, or name the etcd (or the --etcd-prefix) of {own}"
+            "etcd has the cluster {noted}, the data directory belongs to {instance}: choose another \
+             --data-dir, or name the etcd (or the --etcd-prefix) of {instance}"
         ),
         false => bail!(
-            "the store belongs to instance {noted}, the directory to instance {own}: is the wrong \
+            "the store belongs to instance {noted}, the directory to instance {instance}: is the wrong \
              disk mounted?"
         ),
     }
@@ -77,7 +78,7 @@ mod tests {
         (directory, claim.unwrap())
     }
 
-    /// Findings R5: the store of another disk is not used for this directory.
+    /// Findings R5: a directory with the store of another instance is refused.
     #[tokio::test]
     async fn a_store_belongs_to_one_instance() {
         let store = EmbeddedStore::in_memory();
@@ -93,7 +94,7 @@ mod tests {
         bind(store.as_ref(), &mut second).await.unwrap();
         assert_eq!(second.marker.instance, first.marker.instance);
     }
-    /// An etcd that has lost the cluster, or has another one, is not started again in silence.
+    /// An etcd that has lost the cluster, or contains another cluster, causes an error.
     #[tokio::test]
     async fn an_etcd_has_the_cluster_of_its_servers() {
         let store = EmbeddedStore::in_memory();

@@ -1,8 +1,8 @@
 //! The data directory of an instance: its marker, its parts, and the check that it is complete.
 //!
-//! A marker file at the root holds the instance's id, which the store holds too. So a directory that
-//! is no instance's is never deleted, a store that has vanished (a disk that is not mounted) is never
-//! replaced by an empty one in silence, and a directory that was moved keeps its names in the kernel.
+//! A marker file at the root contains the instance's id, and the store contains the id, too. Therefore a directory
+//! without a marker is never deleted, a missing store (a disk that is not mounted) is never silently replaced by an
+//! empty store, and a directory that was moved keeps its names in the kernel.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -32,11 +32,11 @@ pub const FURTHER_NODES: &str = "nodes";
 /// The part with the network namespaces of further nodes.
 pub const NAMESPACES: &str = "namespaces";
 
-/// Creates the data directory. Other users may pass through it, but cannot read its parts: these
-/// hold pods' Secrets, logs and files of other users. Containers reach their files through mounts.
+/// Creates the data directory. Other users may enter it, but cannot read its parts, which contain pods' Secrets, logs
+/// and files of other users. Containers reach their files through mounts.
 ///
 /// # Errors
-/// Somebody else could replace the keys in it; of the disk.
+/// Another user could replace the keys in the directory; errors of the disk.
 pub fn make(path: &Path) -> Result<()> {
     ownership::check(path)?;
     fs::DirBuilder::new()
@@ -45,29 +45,30 @@ pub fn make(path: &Path) -> Result<()> {
         .create(path)
         .and_then(|()| close_parts(path))
         .with_context(|| format!("make the data directory {}", path.display()))?;
-    // Another user may have been faster where everybody makes directories.
+    // If all users may create directories in the parent, another user may have created it first.
     ownership::check(path)
 }
 
-/// Makes a directory in a data directory, for its owner alone.
+/// Creates a directory in a data directory with access for its owner only.
 ///
 /// # Errors
-/// Of the disk.
+/// Errors of the disk.
 pub fn make_private(path: &Path) -> Result<()> {
     let mut directory = fs::DirBuilder::new();
     directory.recursive(true).mode(0o700);
-    let made = directory.create(path);
-    // An earlier version left it open.
-    made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
+    let result = directory.create(path);
+    // An earlier version created it with access for other users.
+    result
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
         .with_context(|| format!("make {}", path.display()))
 }
 
-/// Restricts the parts, which earlier versions left open, to their owner. Other entries of the
+/// Restricts the parts to their owner, because earlier versions gave access to other users. Other entries of the
 /// directory are not changed.
 fn close_parts(data: &Path) -> io::Result<()> {
     for part in &DirectoryPart::ALL {
         let path = data.join(part.name);
-        let is_directory = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
+        let is_directory = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
         if is_directory {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
         }
@@ -77,14 +78,14 @@ fn close_parts(data: &Path) -> io::Result<()> {
 
 /// The state of a data directory before any change.
 #[derive(Debug)]
-struct Found {
+struct DirectoryState {
     marker: Option<Marker>,
     has_store: bool,
-    /// Parts that only a cluster leaves, with something in them.
+    /// Nonempty parts that only a cluster creates.
     traces: Vec<&'static str>,
 }
 
-impl Found {
+impl DirectoryState {
     fn read(data: &Path) -> Result<Self> {
         let marker = match Marker::read(data) {
             Ok(marker) => marker,
@@ -104,7 +105,7 @@ impl Found {
         })
     }
 
-    /// Refuses the engine if the objects of the cluster are in the other one.
+    /// Refuses the engine if the objects of the cluster are in the other engine.
     fn check_engine(&self, data: &Path, engine: Engine) -> Result<()> {
         let data = data.display();
         let marked = self.marker.as_ref().filter(|marker| marker.cluster);
@@ -159,7 +160,7 @@ fn is_filled(path: &Path) -> io::Result<bool> {
         other => other?,
     };
     for entry in entries {
-        // A disk that is mounted there has this directory when it is new.
+        // A new file system that is mounted there contains this directory.
         if entry?.file_name() != "lost+found" {
             return Ok(true);
         }
@@ -167,11 +168,11 @@ fn is_filled(path: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The marker for a start on the directory: the existing one, updated to its location, or a new one.
-/// Nothing is written yet.
+/// The marker for a start on the directory: the existing marker, updated to its location, or a new marker. Nothing is
+/// written yet.
 ///
 /// # Errors
-/// The directory belongs to another role, its objects are elsewhere, the store has vanished, or the marker
+/// The directory belongs to another role, its objects are in another engine, the store is missing, or the marker
 /// cannot be read.
 pub fn claim(
     data: &Path,
@@ -179,12 +180,12 @@ pub fn claim(
     (role, engine): (Role, Engine),
     instances: &Path,
 ) -> Result<Claim> {
-    let found = Found::read(data)?;
-    if let Some(marker) = &found.marker {
+    let state = DirectoryState::read(data)?;
+    if let Some(marker) = &state.marker {
         marker.check_role(data, role)?;
     }
-    found.check_engine(data, engine)?;
-    if let Some(why) = found.vanished(engine) {
+    state.check_engine(data, engine)?;
+    if let Some(why) = state.vanished(engine) {
         bail!(
             "the store of the cluster in {data} is missing: {store} does not exist (found: {why}). \
              Is a disk not mounted? Put the store back, or restore a backup into another directory \
@@ -195,8 +196,8 @@ pub fn claim(
         );
     }
     let others = names_of_others(data, instances);
-    let is_new = found.marker.is_none();
-    let mut marker = match found.marker {
+    let is_new = state.marker.is_none();
+    let mut marker = match state.marker {
         Some(marker) => marker,
         None => Marker::new(data, host, &others),
     };
@@ -204,7 +205,7 @@ pub fn claim(
     marker.engine = engine;
     let before = (marker.path.clone(), marker.host.clone());
     if marker.path != data && is_copy(&marker) {
-        // Both may run at the same time.
+        // The original and the copy may run at the same time, so the copy needs other names in the kernel.
         marker.kernel_name = kernel_name(data, &others);
     }
     Ok(Claim {
@@ -219,17 +220,17 @@ pub fn claim(
 pub struct Claim {
     /// The existing or the new marker.
     pub marker: Marker,
-    /// Whether there was no marker.
+    /// Whether the directory had no marker.
     pub is_new: bool,
-    /// The former path and host of the data, if known.
+    /// The previous path and host of the data; empty if unknown.
     pub before: (PathBuf, String),
 }
 
 impl Claim {
-    /// Writes the marker of an instance that has a cluster, where it is now.
+    /// Writes the marker of an instance with a cluster, with its present location.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Errors of the disk.
     pub fn settle(&mut self, data: &Path, host: &str) -> Result<()> {
         self.marker.cluster = true;
         self.marker.path = data.to_owned();
@@ -238,13 +239,13 @@ impl Claim {
     }
 }
 
-/// Whether the directory that the marker names is still there and has the same marker.
+/// Whether the directory at the path in the marker still exists and has an equal marker.
 fn is_copy(marker: &Marker) -> bool {
     let original = Marker::read(&marker.path).ok().flatten();
     original.is_some_and(|original| original.instance == marker.instance)
 }
 
-/// The names in the kernel that the machine's other instances have.
+/// The kernel names of the machine's other instances.
 fn names_of_others(data: &Path, instances: &Path) -> BTreeSet<String> {
     let list = fs::read_to_string(instances).unwrap_or_default();
     let directories = directories(&list).into_iter().filter(|path| path != data);
@@ -256,7 +257,8 @@ fn names_of_others(data: &Path, instances: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// The data directories in the machine's list of instances, which names a file in each.
+/// The data directories in the machine's list of instances. Each line of the list is a path of a file in a data
+/// directory.
 pub fn directories(list: &str) -> Vec<PathBuf> {
     let of = |line: &str| Some(Path::new(line).parent()?.parent()?.to_owned());
     list.lines().filter_map(of).collect()
@@ -265,15 +267,15 @@ pub fn directories(list: &str) -> Vec<PathBuf> {
 /// The data directories of the further nodes of `up --nodes`, in order.
 pub fn further_nodes(data: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(data.join(FURTHER_NODES)).into_iter().flatten();
-    let mut found: Vec<PathBuf> = entries
+    let mut paths: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .collect();
-    found.retain(|path| path.is_dir());
-    found.sort_unstable();
-    found
+    paths.retain(|path| path.is_dir());
+    paths.sort_unstable();
+    paths
 }
 
-/// Whether the error says that a disk is full.
+/// Whether the error means that a disk is full.
 pub fn is_full(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
@@ -316,7 +318,7 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o7777, 0o700);
-        // Foreign entries are not changed.
+        // Entries of other programs are not changed.
         fs::create_dir(data.join("mine")).unwrap();
         fs::set_permissions(data.join("mine"), fs::Permissions::from_mode(0o755)).unwrap();
         make(&data).unwrap();
@@ -337,7 +339,7 @@ mod tests {
         assert_eq!(mode(&nodes), 0o700);
     }
 
-    /// Findings R5: any remains of a cluster show that there was a store.
+    /// Findings R5: any remains of a cluster prove that a store existed.
     #[test]
     fn a_store_that_has_vanished_is_not_replaced() {
         for part in [
@@ -346,8 +348,8 @@ mod tests {
             "certificates/ca.key",
             "pool/x",
         ] {
-            let found = directory(&[part]);
-            let error = claimed(found.path()).unwrap_err().to_string();
+            let state = directory(&[part]);
+            let error = claimed(state.path()).unwrap_err().to_string();
             let (name, _) = part.split_once('/').unwrap();
             assert!(error.contains(&format!("found: {name}")), "{error}");
             assert!(error.contains("not mounted"), "{error}");
@@ -360,7 +362,7 @@ mod tests {
         assert!(error.contains("the file instance"), "{error}");
     }
 
-    /// The objects of a cluster are in one place: the other engine would begin an empty cluster.
+    /// The objects of a cluster are in one engine; with the other engine an empty cluster would start.
     #[test]
     fn a_cluster_stays_with_its_engine() {
         let with = |data: &Path, engine| {
@@ -371,12 +373,12 @@ mod tests {
                 Path::new("/nonexistent"),
             )
         };
-        let own = directory(&["store"]);
-        fs::write(own.path().join("store/data"), "").unwrap();
-        let refused = with(own.path(), Engine::Etcd).unwrap_err().to_string();
+        let local = directory(&["store"]);
+        fs::write(local.path().join("store/data"), "").unwrap();
+        let refused = with(local.path(), Engine::Etcd).unwrap_err().to_string();
         assert!(refused.contains("a store of its own"), "{refused}");
-        with(own.path(), Engine::Embedded).unwrap();
-        // A server of an etcd needs nothing, and certificates may have been put there.
+        with(local.path(), Engine::Embedded).unwrap();
+        // A server with an etcd needs no files, and an administrator may have added certificates.
         let of_etcd = directory(&["certificates"]);
         fs::write(of_etcd.path().join("certificates/ca.pem"), "").unwrap();
         let mut claimed = with(of_etcd.path(), Engine::Etcd).unwrap();
@@ -384,7 +386,7 @@ mod tests {
         with(of_etcd.path(), Engine::Etcd).unwrap();
         let refused = with(of_etcd.path(), Engine::Embedded).unwrap_err();
         assert!(refused.to_string().contains("are in etcd"), "{refused}");
-        // A cluster whose store has vanished does not continue in etcd.
+        // A cluster whose store is missing cannot continue with etcd.
         let vanished = directory(&["store"]);
         fs::write(vanished.path().join("store/data"), "").unwrap();
         let mut claimed = with(vanished.path(), Engine::Embedded).unwrap();
@@ -396,14 +398,14 @@ mod tests {
 
     #[test]
     fn what_no_cluster_leaves_is_no_trace() {
-        let found = directory(&["images/layers", "seccomp/x", "volumes", "pods/lost+found"]);
-        fs::write(found.path().join("registries.yaml"), "").unwrap();
-        let claim = claimed(found.path()).unwrap();
+        let state = directory(&["images/layers", "seccomp/x", "volumes", "pods/lost+found"]);
+        fs::write(state.path().join("registries.yaml"), "").unwrap();
+        let claim = claimed(state.path()).unwrap();
         assert!(claim.is_new);
     }
 
-    /// Findings R17: a moved directory keeps its kernel name, so that the remains of a killed
-    /// process are its own; a copy gets another.
+    /// Findings R17: a moved directory keeps its kernel name, so that the remains of a killed process belong to it; a
+    /// copy gets another kernel name.
     #[test]
     fn a_moved_directory_keeps_its_names_and_a_copy_does_not() {
         let around = tempfile::tempdir().unwrap();

@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 
 /// The name of the marker file in the data directory.
 pub const FILE: &str = "instance";
-/// The format that is written, and the newest that is read.
+/// The format version that is written, and the newest version that can be read.
 const FORMAT: u32 = 1;
 
-/// The program that the directory belongs to.
+/// The program to which the directory belongs.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -23,12 +23,12 @@ pub enum Role {
     Up,
     /// `mainstay server`: a cluster with nodes on other machines.
     Server,
-    /// `mainstay node`: a node of a server's cluster. It has no store.
+    /// `mainstay node`: a node of a server's cluster. The directory contains no store.
     Node,
 }
 
 impl Role {
-    /// The command that has the role.
+    /// The command of the role.
     pub fn command(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -37,13 +37,13 @@ impl Role {
         }
     }
 
-    /// Whether a directory of this role can take on another one: a cluster with one node can get more.
-    fn becomes(self, other: Self) -> bool {
+    /// Whether a directory of this role may get the role `other`: a cluster with one node can get more nodes.
+    fn can_become(self, other: Self) -> bool {
         self == other || (self, other) == (Self::Up, Self::Server)
     }
 }
 
-/// The place of the objects of a cluster.
+/// The location of the objects of a cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Engine {
@@ -60,26 +60,26 @@ impl Engine {
     }
 }
 
-/// The contents of the file.
+/// The content of the marker file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Marker {
     format: u32,
-    /// A UUID; the store has it too.
+    /// A UUID, which the record in the store contains, too.
     pub instance: String,
-    /// Six hexadecimal digits in everything that the instance has in the kernel.
+    /// Six hexadecimal digits that are part of every name of the instance in the kernel.
     pub kernel_name: String,
-    /// Whether a cluster was started, so that there has to be a store, or joined.
+    /// Whether a cluster was started or joined, so that a store must exist.
     pub cluster: bool,
     /// The program of the last start.
     #[serde(default)]
     pub role: Role,
-    /// The place of the objects.
+    /// The location of the objects.
     #[serde(default, skip_serializing_if = "Engine::is_embedded")]
     pub engine: Engine,
-    /// The path of the directory at the last start; volumes name it.
+    /// The path of the directory at the last start; volumes contain it.
     pub path: PathBuf,
-    /// The name of the host at the last start; nodes and volumes name it.
+    /// The name of the host at the last start; nodes and volumes contain it.
     pub host: String,
 }
 
@@ -88,20 +88,20 @@ pub struct Marker {
 pub enum MarkerError {
     /// The file cannot be read.
     Io(io::Error),
-    /// A newer program has written it.
+    /// A newer version of the program wrote the file.
     Newer,
     /// The file is not a marker.
     Damaged,
 }
 
 impl Marker {
-    /// A marker for a directory without one. Before there were markers the kernel name was computed
-    /// from the path; it still is, so that the pods of such an instance are found.
-    pub fn new(data: &Path, host: &str, taken: &BTreeSet<String>) -> Self {
+    /// A marker for a directory without a marker. Before markers existed, the kernel name was computed from the path;
+    /// it still is, so that the pods of such an instance are recognised.
+    pub fn new(data: &Path, host: &str, used: &BTreeSet<String>) -> Self {
         Self {
             format: FORMAT,
             instance: uuid::Uuid::new_v4().to_string(),
-            kernel_name: kernel_name(data, taken),
+            kernel_name: kernel_name(data, used),
             cluster: false,
             role: Role::Up,
             engine: Engine::Embedded,
@@ -110,7 +110,7 @@ impl Marker {
         }
     }
 
-    /// Reads the marker of a directory, if there is one.
+    /// Reads the marker of a directory; `None` if it does not exist.
     pub fn read(data: &Path) -> Result<Option<Self>, MarkerError> {
         let bytes = match fs::read(data.join(FILE)) {
             Ok(bytes) => bytes,
@@ -132,25 +132,25 @@ impl Marker {
             _ => return Err(MarkerError::Damaged),
         }
         let marker: Self = serde_json::from_slice(bytes).map_err(|_| MarkerError::Damaged)?;
-        // It becomes part of names in the kernel.
+        // The kernel name becomes a part of other names, so it must be safe.
         let digits = marker.kernel_name.bytes();
         let is_name = digits.len() == 6 && digits.clone().all(|digit| digit.is_ascii_hexdigit());
         is_name.then_some(marker).ok_or(MarkerError::Damaged)
     }
 
-    /// Refuses a program that cannot use the data.
+    /// Refuses a role that cannot use the data.
     ///
     /// # Errors
     /// The role of the data, and its command.
     pub fn check_role(&self, data: &Path, role: Role) -> Result<()> {
-        if !self.cluster || self.role.becomes(role) {
+        if !self.cluster || self.role.can_become(role) {
             return Ok(());
         }
         bail!(
-            "{data} belongs to `mainstay {own}`, and `mainstay {other}` cannot use it: start \
-             `mainstay {own}`, or choose another --data-dir",
+            "{data} belongs to `mainstay {role}`, and `mainstay {other}` cannot use it: start \
+             `mainstay {role}`, or choose another --data-dir",
             data = data.display(),
-            own = self.role.command(),
+            role = self.role.command(),
             other = role.command(),
         )
     }
@@ -165,8 +165,8 @@ impl Marker {
     }
 }
 
-/// Six hexadecimal digits computed from the path, unique on the machine.
-pub fn kernel_name(data: &Path, taken: &BTreeSet<String>) -> String {
+/// Six hexadecimal digits that are computed from the path, and unique on the machine.
+pub fn kernel_name(data: &Path, used: &BTreeSet<String>) -> String {
     let name = |attempt: u32| {
         let mut digest = Sha256::new();
         digest.update(data.as_os_str().as_encoded_bytes());
@@ -179,7 +179,7 @@ pub fn kernel_name(data: &Path, taken: &BTreeSet<String>) -> String {
     };
     let mut names = (0..).map(name);
     names
-        .find(|name| !taken.contains(name))
+        .find(|name| !used.contains(name))
         .unwrap_or_else(|| name(0))
 }
 
@@ -193,9 +193,9 @@ mod tests {
         // `printf %s /var/lib/mainstay | sha256sum | cut -c1-6`, as in version 0.1.0.
         assert_eq!(name("/var/lib/mainstay").len(), 6);
         assert_ne!(name("/var/lib/mainstay"), name("/srv/mainstay"));
-        let taken = BTreeSet::from([name("/srv/mainstay")]);
+        let used = BTreeSet::from([name("/srv/mainstay")]);
         assert_ne!(
-            kernel_name(Path::new("/srv/mainstay"), &taken),
+            kernel_name(Path::new("/srv/mainstay"), &used),
             name("/srv/mainstay")
         );
     }
@@ -224,7 +224,7 @@ mod tests {
             refused.contains("/d belongs to `mainstay node`"),
             "{refused}"
         );
-        // Markers of earlier versions have no role.
+        // Markers of earlier versions contain no role.
         let mut text = serde_json::to_value(&marker).unwrap();
         text.as_object_mut().unwrap().remove("role");
         let earlier = Marker::parse(text.to_string().as_bytes()).unwrap();

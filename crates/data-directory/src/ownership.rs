@@ -1,10 +1,10 @@
-//! The check that nobody but the user of this process can replace what is in a data directory: keys are read
-//! from it and written to it.
+//! The check that no other user can replace the contents of a data directory, because keys are read from it and
+//! written to it.
 //!
-//! The directory belongs to this user, and neither its group nor others may write it, as PostgreSQL and etcd ask.
-//! The directories above it may belong to other users, such as a home directory; but not everybody may replace
-//! their entries. Links above it count as in the kernel (`fs.protected_symlinks`). In the directory, only parts
-//! with much data may be links, to another disk.
+//! The directory must belong to this user, and neither its group nor other users may write it, as PostgreSQL and etcd
+//! require. The directories above it may belong to other users, for example a home directory, but must not be
+//! writable for all users. Symbolic links above it are checked as in the kernel (`fs.protected_symlinks`). Inside of
+//! the directory, only parts with much data may be symbolic links to another disk.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -18,15 +18,15 @@ use anyhow::{Context, Result, bail};
 use crate::MARKER_FILE;
 use crate::parts::DirectoryPart;
 
-/// Most links on the way to a directory, as in the kernel.
+/// Maximum number of symbolic links on the path of a directory, as in the kernel.
 const LINKS_MAX: usize = 40;
 
-/// Bits of a mode that let the group or others write.
+/// Bits of a mode that allow writes by the group or other users.
 const OTHERS_WRITE: u32 = 0o022;
 const EVERYBODY_WRITES: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
-/// Parts that may be links to another disk: they have data, and no keys.
+/// Parts that may be symbolic links to another disk: they contain data, and no keys.
 const MAY_BE_LINKS: [&str; 8] = [
     "store",
     "volumes",
@@ -38,62 +38,65 @@ const MAY_BE_LINKS: [&str; 8] = [
     "registries.yaml",
 ];
 
-/// Parts with keys, whose entries are checked too.
+/// Parts with keys, whose entries are checked, too.
 const WITH_KEYS: [&str; 2] = ["certificates", "node"];
 
-/// The user that the files must belong to.
+/// The user to which the files must belong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Own(u32);
+struct Owner(u32);
 
-impl Own {
-    fn is(self, found: &Metadata) -> bool {
-        found.uid() == self.0
+impl Owner {
+    fn is(self, metadata: &Metadata) -> bool {
+        metadata.uid() == self.0
     }
 
-    /// Whether a link may be followed: it is this user's, root's, or of the owner of its directory.
+    /// Whether a symbolic link may be followed: it belongs to this user, to root, or to the owner of its directory.
     fn follows(self, link: u32, directory: u32) -> bool {
         link == self.0 || link == 0 || link == directory
     }
 }
 
-/// Checks the directory, or, where it does not exist, the way to it.
+/// Checks the directory; if it does not exist, the existing part of its path.
 ///
 /// # Errors
-/// Somebody else could replace its contents; each message names the remedy.
+/// Another user could replace the contents; each message contains the remedy.
 pub(crate) fn check(data: &Path) -> Result<()> {
-    check_as(data, Own(rustix::process::geteuid().as_raw()))
+    check_as(data, Owner(rustix::process::geteuid().as_raw()))
 }
 
-fn check_as(data: &Path, own: Own) -> Result<()> {
+fn check_as(data: &Path, user: Owner) -> Result<()> {
     let absolute = std::path::absolute(data).with_context(|| format!("use {}", data.display()))?;
-    let Some(real) = resolve(&absolute, own)? else {
+    let Some(real) = resolve(&absolute, user)? else {
         return Ok(());
     };
-    let found =
+    let metadata =
         fs::symlink_metadata(&real).with_context(|| format!("inspect {}", real.display()))?;
-    if !found.is_dir() {
+    if !metadata.is_dir() {
         bail!("{} is not a directory", real.display());
     }
-    require_own(&real, &found, own)?;
+    require_owned(&real, &metadata, user)?;
     let parts = DirectoryPart::ALL.iter().map(|part| part.name);
     for name in parts.chain([MARKER_FILE]) {
         let path = real.join(name);
-        let Some(found) = inspect(&path)? else {
+        let Some(metadata) = inspect(&path)? else {
             continue;
         };
-        if found.is_symlink() && MAY_BE_LINKS.contains(&name) && own.follows(found.uid(), own.0) {
+        if metadata.is_symlink()
+            && MAY_BE_LINKS.contains(&name)
+            && user.follows(metadata.uid(), user.0)
+        {
             continue;
         }
-        require_own(&path, &found, own)?;
-        if WITH_KEYS.contains(&name) && found.is_dir() {
+        require_owned(&path, &metadata, user)?;
+        if WITH_KEYS.contains(&name) && metadata.is_dir() {
             let entries =
                 fs::read_dir(&path).with_context(|| format!("read {}", path.display()))?;
             for entry in entries {
                 let path = entry
                     .with_context(|| format!("read {}", path.display()))?
                     .path();
-                if let Some(found) = inspect(&path)? {
-                    require_own(&path, &found, own)?;
+                if let Some(metadata) = inspect(&path)? {
+                    require_owned(&path, &metadata, user)?;
                 }
             }
         }
@@ -103,41 +106,42 @@ fn check_as(data: &Path, own: Own) -> Result<()> {
 
 fn inspect(path: &Path) -> Result<Option<Metadata>> {
     match fs::symlink_metadata(path) {
-        Ok(found) => Ok(Some(found)),
+        Ok(metadata) => Ok(Some(metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("inspect {}", path.display())),
     }
 }
 
-/// Requires a file or directory of this user alone, and no link.
-fn require_own(path: &Path, found: &Metadata, own: Own) -> Result<()> {
-    let shown = path.display();
-    if found.is_symlink() {
+/// Requires a file or directory that belongs to this user alone, and is not a symbolic link.
+fn require_owned(path: &Path, metadata: &Metadata, user: Owner) -> Result<()> {
+    let printed = path.display();
+    if metadata.is_symlink() {
         bail!(
-            "{shown} is a symbolic link: keys are neither read nor written through links. Move the file or \
+            "{printed} is a symbolic link: keys are neither read nor written through links. Move the file or \
              directory itself to this place"
         );
     }
-    if !own.is(found) {
+    if !user.is(metadata) {
         bail!(
-            "{shown} belongs to the user with the id {}, who could replace the keys of the cluster: make it \
-             your own (`chown {} {shown}`) after a look at its contents, or choose another --data-dir",
-            found.uid(),
-            own.0
+            "{printed} belongs to the user with the id {}, who could replace the keys of the cluster: make it \
+             your own (`chown {} {printed}`) after a look at its contents, or choose another --data-dir",
+            metadata.uid(),
+            user.0
         );
     }
-    let mode = found.permissions().mode() & 0o7777;
-    if mode & OTHERS_WRITE != 0 && !found.file_type().is_socket() {
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & OTHERS_WRITE != 0 && !metadata.file_type().is_socket() {
         bail!(
-            "{shown} may be written by other users (mode {mode:04o}), who could replace the keys of the \
-             cluster: `chmod go-w {shown}` after a look at its contents"
+            "{printed} may be written by other users (mode {mode:04o}), who could replace the keys of the \
+             cluster: `chmod go-w {printed}` after a look at its contents"
         );
     }
     Ok(())
 }
 
-/// The real path of a directory; `None` if it does not exist. The links and directories on the way are checked.
-fn resolve(absolute: &Path, own: Own) -> Result<Option<PathBuf>> {
+/// The real path of a directory; `None` if it does not exist. The symbolic links and directories on the path are
+/// checked.
+fn resolve(absolute: &Path, user: Owner) -> Result<Option<PathBuf>> {
     let names = |path: &Path| -> Vec<OsString> {
         let parts = path.components().filter_map(|part| match part {
             Component::Normal(name) => Some(name.to_owned()),
@@ -169,19 +173,19 @@ fn resolve(absolute: &Path, own: Own) -> Result<Option<PathBuf>> {
             continue;
         }
         let next = at.join(&name);
-        let Some(found) = inspect(&next)? else {
+        let Some(metadata) = inspect(&next)? else {
             return Ok(None);
         };
-        if !found.is_symlink() {
+        if !metadata.is_symlink() {
             at = next;
             continue;
         }
-        if !own.follows(found.uid(), above.uid()) {
+        if !user.follows(metadata.uid(), above.uid()) {
             bail!(
                 "{} is a symbolic link of the user with the id {}, who could replace the keys of the cluster: \
                  choose another --data-dir",
                 next.display(),
-                found.uid()
+                metadata.uid()
             );
         }
         links += 1;
@@ -208,8 +212,8 @@ mod tests {
 
     use super::*;
 
-    fn own(directory: &Path) -> Own {
-        Own(fs::metadata(directory).unwrap().uid())
+    fn own(directory: &Path) -> Owner {
+        Owner(fs::metadata(directory).unwrap().uid())
     }
 
     fn set_mode(path: &Path, mode: u32) {
@@ -238,11 +242,11 @@ mod tests {
             assert!(error.contains("chmod go-w"), "{error}");
         }
         set_mode(&data, 0o700);
-        // Another user's.
-        let error = check_as(&data, Own(own(&data).0 + 1)).unwrap_err();
+        // The directory belongs to another user.
+        let error = check_as(&data, Owner(own(&data).0 + 1)).unwrap_err();
         let error = error.to_string();
         assert!(error.contains("belongs to the user with the id"), "{error}");
-        // Everybody may put another directory in its place.
+        // Every user may replace the directory.
         set_mode(around.path(), 0o777);
         assert!(refused(&data).contains("every user may replace"));
         assert!(refused(&around.path().join("new")).contains("every user may replace"));
@@ -289,7 +293,7 @@ mod tests {
         set_mode(&key, 0o622);
         assert!(refused(&data).contains("may be written by other users"));
         set_mode(&key, 0o644);
-        // Much data may be on another disk, and foreign entries are nobody's concern.
+        // Parts with much data may be on another disk, and entries of other programs are ignored.
         symlink(&elsewhere, data.join("volumes")).unwrap();
         symlink(&elsewhere, data.join("mine")).unwrap();
         check_as(&data, own(&data)).unwrap();
@@ -298,7 +302,7 @@ mod tests {
     // findings-2 S42
     #[test]
     fn links_above_the_directory_are_followed_as_the_kernel_does() {
-        let own_id = Own(1000);
+        let own_id = Owner(1000);
         for (link, directory, follows) in [
             (1000, 0, true),
             (0, 5, true),

@@ -1,23 +1,23 @@
-//! The entries of a data directory, by name. Entries without a name here are foreign: each new
-//! entry must be added here.
+//! The entries of a data directory, by name. Entries without a name here belong to other programs, so each new entry
+//! must be added here.
 
 /// A file or directory at the root of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirectoryPart {
-    /// The file's or directory's name.
+    /// The file name or directory name.
     pub name: &'static str,
-    /// The cluster or the instance, which decides when it is deleted.
+    /// The owner, which decides when the part is deleted.
     pub of: PartOwner,
-    /// Whether it shows, when there is something in it, that there was a cluster.
+    /// Whether the nonempty part proves that a cluster existed.
     pub is_trace: bool,
 }
 
-/// The owner of a file or directory: it decides when the part is deleted.
+/// The owner of a file or directory, which decides when the part is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartOwner {
-    /// The cluster: its objects, and their data. Deleted by `down --volumes`.
+    /// The cluster: its objects, and their data. `down --volumes` deletes the part.
     Cluster,
-    /// The instance: images, the server token, and files that the user has written. Deleted by `down --all`.
+    /// The instance: images, the server token, and files of the user. `down --all` deletes the part.
     Instance,
 }
 
@@ -44,8 +44,8 @@ const fn of_instance(name: &'static str) -> DirectoryPart {
 }
 
 impl DirectoryPart {
-    /// All parts, in the order of deletion: the store comes first, so that after an interrupted
-    /// deletion there are no objects whose data are gone.
+    /// All parts in the order of deletion. The store is first, so that an interrupted deletion never leaves objects
+    /// without their data.
     pub const ALL: [Self; 34] = [
         of_cluster("store"),
         of_cluster("store.unfinished"),
@@ -76,7 +76,7 @@ impl DirectoryPart {
         of_instance("images"),
         of_instance("seccomp"),
         of_instance("registries.yaml"),
-        // The keys in an etcd and in the files of `mainstay store backup` are encrypted under it.
+        // The token encrypts the keys in an etcd and in the files of `mainstay store backup`.
         of_instance("server-token"),
         of_instance(".server-token.new"),
         of_instance("restored"),

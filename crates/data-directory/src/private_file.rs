@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use host_kernel::durable_file::{self, Durability};
 
-/// Replaces a file atomically, readable by its owner alone.
+/// Replaces a file atomically; only its owner can read it.
 pub fn write(path: &Path, text: &str) -> Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
@@ -16,7 +16,7 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
     }
     let written = durable_file::replace(path, text.as_bytes(), 0o600, Durability::Content);
     if let Err(error) = written {
-        // On a full disk an overwrite in place may succeed.
+        // On a full disk, overwriting the file in place may succeed.
         let in_place = || {
             let mut options = fs::OpenOptions::new();
             options.write(true).custom_flags(durable_file::no_link());
@@ -33,8 +33,8 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 fn is_private(path: &Path) -> bool {
-    let found = fs::symlink_metadata(path);
-    found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o077 == 0)
+    let metadata = fs::symlink_metadata(path);
+    metadata.is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o077 == 0)
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! The server process of a data directory: its identity, its start in the background, its end from
-//! outside.
+//! The server process of a data directory: its identity, its start in the background, its stop by another process.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -13,21 +12,18 @@ use anyhow::{Context, Result, bail};
 use console::output::say;
 use host_kernel::durable_file;
 
-/// Maximum time for a server in the background to become ready: longer than the recovery of a large
-/// store on a busy disk.
+/// Maximum time until a background server is ready: longer than the recovery of a large store on a busy disk.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
-/// Time after which a message says that the start is slow.
+/// Time after which a message reports a slow start.
 const SLOW_START: Duration = Duration::from_secs(10);
-/// The files that a process of a data directory locks: the store of a server, or the membership of a
-/// node.
+/// The files that a process of a data directory locks: the store of a server, or the membership of a node.
 const LOCKS: [&str; 2] = ["store/lock", "node/lock"];
-/// The marker in the line of an object that could not be applied.
+/// The marker in the log line about an object that could not be applied.
 pub const NOT_APPLIED: &str = " not applied: ";
 
-/// A process, distinguished from a later one with the same number by its start time.
+/// A process. The start time distinguishes it from a later process with an equal id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The process id.
     pub pid: i32,
     started: u64,
 }
@@ -35,15 +31,15 @@ pub struct Identity {
 impl Identity {
     fn of(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name in parentheses may hold anything; the fields after it are numbers (proc(5)).
+        // The name in parentheses may contain any character; the fields after it are numbers (proc(5)).
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-        // A zombie has ended, whenever its parent waits for it.
+        // A zombie has exited, although its parent has not waited for it yet.
         let has_ended = matches!(fields.next()?, "Z" | "X");
         let started = fields.nth(18)?.parse().ok()?;
         (!has_ended).then_some(Self { pid, started })
     }
 
-    /// Whether the process still runs: same process id, same start time.
+    /// Whether the process still runs: the process id and the start time are equal.
     pub fn is_alive(self) -> bool {
         Self::of(self.pid) == Some(self)
     }
@@ -61,15 +57,15 @@ fn file(data: &Path) -> PathBuf {
     data.join("process")
 }
 
-/// Notes that this process serves the data directory. Written in place, so that it needs no room on a
-/// full disk where it was noted before.
+/// Records that this process serves the data directory. An existing file is overwritten in place, so that no free
+/// space is needed on a full disk.
 pub fn note(data: &Path) -> Result<()> {
-    let own = i32::try_from(std::process::id())
+    let this_process = i32::try_from(std::process::id())
         .ok()
         .and_then(Identity::of);
-    let own = own.context("read the start time of this process")?;
+    let this_process = this_process.context("read the start time of this process")?;
     let path = file(data);
-    let text = format!("{} {}\n", own.pid, own.started);
+    let text = format!("{} {}\n", this_process.pid, this_process.started);
     let length = text.len() as u64;
     let file = File::options()
         .create(true)
@@ -84,8 +80,8 @@ pub fn note(data: &Path) -> Result<()> {
     .with_context(|| format!("write {}", path.display()))
 }
 
-/// The server process of the data directory, if there is one. The file with its id may be a copy
-/// from another directory: the server of a directory holds the lock of its store.
+/// The server process of the data directory; `None` if no server runs. The file with its id may be a copy from
+/// another directory, so the lock of the store is checked, too: a running server holds it.
 pub fn serving(data: &Path) -> Option<Identity> {
     let text = fs::read_to_string(file(data)).ok()?;
     let identity = Identity::parse(&text).filter(|identity| identity.is_alive())?;
@@ -94,21 +90,21 @@ pub fn serving(data: &Path) -> Option<Identity> {
     (!is_free).then_some(identity)
 }
 
-/// The message about a server that runs already.
+/// The message about a server that already runs.
 pub fn runs_already(data: &Path, server: Identity) -> String {
-    let shown = data.display();
+    let path = data.display();
     format!(
-        "mainstay already runs on {shown} (process {}): `kubectl --kubeconfig {} apply -f FILE` \
-         applies to it, `mainstay down --data-dir {shown}` stops it; a second one needs a --data-dir of \
+        "mainstay already runs on {path} (process {}): `kubectl --kubeconfig {} apply -f FILE` \
+         applies to it, `mainstay down --data-dir {path}` stops it; a second one needs a --data-dir of \
          its own",
         server.pid,
         data.join("kubeconfig").display()
     )
 }
 
-/// Starts this program in the background, without `--detach`, and waits until it is ready and has
-/// applied that number of objects, some perhaps from `input`, its standard input. Its output goes
-/// to `log` in the data directory.
+/// Starts this program in the background, without `--detach`, and waits until it is ready and has applied `objects`
+/// objects. `input` is its standard input, from which some of the objects may come. Its output goes to `log` in the
+/// data directory.
 pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
     if let Some(server) = serving(data) {
         bail!(runs_already(data, server));
@@ -142,11 +138,11 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
         .spawn()
         .context("start in the background")?;
     if let Some(mut standard_input) = child.stdin.take() {
-        // A process that ends before it has read everything reports the reason in its log.
+        // A process that exits before it has read all of its input reports the reason in its log.
         standard_input.write_all(input.as_bytes()).ok();
     }
     let started = Instant::now();
-    let mut is_told = false;
+    let mut is_reported = false;
     loop {
         if let Some(lines) = first_lines(&path, 1 + objects) {
             for line in &lines {
@@ -173,8 +169,8 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
                 path.display()
             );
         }
-        if waited > SLOW_START && !is_told {
-            is_told = true;
+        if waited > SLOW_START && !is_reported {
+            is_reported = true;
             say(&format!(
                 "The server is still starting; its log is {}.",
                 path.display()
@@ -184,11 +180,11 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
     }
 }
 
-/// The flag of a server in the background.
+/// The flag of a background server.
 pub const IN_BACKGROUND: &str = "--in-background";
 
-/// The line about the ready server, and one for each applied object; `None` while some are missing.
-/// Warnings and messages may stand between them.
+/// The line about the ready server, and one line for each applied object; `None` while lines are missing. Warnings
+/// and other messages may be between them.
 fn first_lines(log: &Path, count: usize) -> Option<Vec<String>> {
     let lines = BufReader::new(File::open(log).ok()?).lines();
     let is_outcome = |line: &String| {
@@ -226,7 +222,7 @@ mod tests {
         fs::write(&log, text).unwrap();
         assert_eq!(first_lines(&log, 2).unwrap(), [ready, service]);
         assert_eq!(first_lines(&log, 3), None);
-        // Findings R8: an object that is refused is an outcome too.
+        // Findings R8: a refused object is a result, too.
         let refused = format!("statefulset.apps/db{NOT_APPLIED}replicas must not be negative");
         fs::write(&log, format!("{ready}\n{service}\n{refused}\n")).unwrap();
         assert_eq!(first_lines(&log, 3).unwrap(), [ready, service, &refused]);
@@ -248,15 +244,15 @@ mod tests {
     fn this_process_is_found_and_a_later_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         note(directory.path()).unwrap();
-        let own = serving(directory.path()).unwrap();
-        assert_eq!(own.pid, i32::try_from(std::process::id()).unwrap());
+        let identity = serving(directory.path()).unwrap();
+        assert_eq!(identity.pid, i32::try_from(std::process::id()).unwrap());
         // The file is a copy: no process holds the lock of its store.
         fs::create_dir(directory.path().join("store")).unwrap();
         let lock = File::create(directory.path().join("store/lock")).unwrap();
         assert_eq!(serving(directory.path()), None);
         lock.lock().unwrap();
-        assert_eq!(serving(directory.path()), Some(own));
-        let later = format!("{} {}\n", own.pid, own.started + 1);
+        assert_eq!(serving(directory.path()), Some(identity));
+        let later = format!("{} {}\n", identity.pid, identity.started + 1);
         fs::write(file(directory.path()), later).unwrap();
         assert_eq!(serving(directory.path()), None);
     }

@@ -1,31 +1,30 @@
-//! A record of the store that the first server writes once: the instance, and the settings that all
-//! servers of a shared store have in common. Records are beside the objects, which are below
-//! `/registry/`.
+//! A record in the store that the first server writes once: the instance, and the settings that all servers of a
+//! shared store have in common. Records are outside of `/registry/`, which contains the objects.
 
 use bytes::Bytes;
 use mvcc_store::{Compare, Operation, Range, Store, StoreError, Txn, TxnResult, Value};
 
-/// Reads the record as the newest write of all servers left it.
+/// Reads the newest state of the record.
 pub async fn read(store: &dyn Store, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
     store.newest().await?;
     let range = Range {
         start: key.to_vec(),
         ..Range::default()
     };
-    let found = store.range(range).await?.items.into_iter().next();
-    Ok(found.map(|pair| pair.value))
+    let item = store.range(range).await?.items.into_iter().next();
+    Ok(item.map(|pair| pair.value))
 }
 
-/// The record, which is `value` if there was none. Of several servers that begin at the same time, one
-/// writes it.
+/// Reads the record; writes `value` if it does not exist. If several servers start at one time, only one of them
+/// writes the record.
 pub async fn read_or_write(
     store: &dyn Store,
     key: &[u8],
     value: &Bytes,
 ) -> Result<Bytes, StoreError> {
     loop {
-        if let Some(found) = read(store, key).await? {
-            return Ok(found);
+        if let Some(record) = read(store, key).await? {
+            return Ok(record);
         }
         let write = Txn {
             compare: vec![Compare::Absent(key.to_vec())],

@@ -1,4 +1,4 @@
-//! Runs plug-ins.
+//! Runs credential plug-ins.
 
 use std::io::{self, IsTerminal};
 use std::process::{ExitStatus, Stdio};
@@ -8,7 +8,7 @@ use tokio::process::Command;
 use crate::file::InteractiveMode;
 use crate::plugin::{Plugin, PluginCredentials};
 
-/// Why a plug-in returned no credentials.
+/// The reason why a plug-in returned no credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
     /// The certificate authority of the cluster cannot be read.
@@ -17,35 +17,27 @@ pub enum ExecError {
     /// The program reads the standard input, which is not a terminal.
     #[error("the plug-in {0:?} needs a terminal")]
     NoTerminal(String),
-    /// The program cannot be run.
+    /// The program cannot be started.
     #[error("run the plug-in {command:?}: {error}{}", hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default())]
     Start {
-        /// The program.
         command: String,
-        /// Why.
         error: io::Error,
-        /// The kubeconfig's hint about its installation.
+        /// The hint in the kubeconfig about the installation of the program.
         hint: Option<String>,
     },
     /// The program failed.
     #[error("the plug-in {command:?} failed: {status}")]
-    Failed {
-        /// The program.
-        command: String,
-        /// Its exit status.
-        status: ExitStatus,
-    },
+    Failed { command: String, status: ExitStatus },
     /// The program's output is malformed.
     #[error("the plug-in {command:?}: {reason}")]
-    Answer {
-        /// The program.
+    Output {
         command: String,
-        /// Why.
+        /// The error in the output.
         reason: String,
     },
 }
 
-/// Runs a plug-in for its credentials. Its messages go to the standard error.
+/// Runs a plug-in and returns its credentials. Its messages go to the standard error.
 pub(crate) async fn run(plugin: &Plugin) -> Result<PluginCredentials, ExecError> {
     let command = plugin.command.clone();
     let input = reads_input(plugin.interactive_mode, io::stdin().is_terminal());
@@ -64,7 +56,7 @@ pub(crate) async fn run(plugin: &Plugin) -> Result<PluginCredentials, ExecError>
         .envs(variables)
         .env(
             "KUBERNETES_EXEC_INFO",
-            plugin.question(authority.as_deref(), is_interactive),
+            plugin.input(authority.as_deref(), is_interactive),
         )
         .stdin(match is_interactive {
             true => Stdio::inherit(),
@@ -82,11 +74,11 @@ pub(crate) async fn run(plugin: &Plugin) -> Result<PluginCredentials, ExecError>
         let status = output.status;
         return Err(ExecError::Failed { command, status });
     }
-    let answer = plugin.answer(&output.stdout);
-    answer.map_err(|reason| ExecError::Answer { command, reason })
+    let credentials = plugin.parse_output(&output.stdout);
+    credentials.map_err(|reason| ExecError::Output { command, reason })
 }
 
-/// Whether a program gets the standard input; `None` if it needs one that is not there.
+/// Whether a program gets the standard input; `None` if it needs a terminal that does not exist.
 fn reads_input(mode: InteractiveMode, is_terminal: bool) -> Option<bool> {
     match (mode, is_terminal) {
         (InteractiveMode::Never, _) => Some(false),

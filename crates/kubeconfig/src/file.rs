@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// The content of a kubeconfig. Fields that clients do not use are left out.
+/// The content of a kubeconfig. Fields that clients do not use are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Kubeconfig {
@@ -25,7 +25,7 @@ pub struct Kubeconfig {
 /// A cluster and its name.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct NamedCluster {
-    /// The name that contexts refer to.
+    /// The name by which contexts refer to the cluster.
     pub name: String,
     /// The cluster's URL and trust.
     #[serde(default, deserialize_with = "nullable")]
@@ -35,7 +35,7 @@ pub struct NamedCluster {
 /// A user and its name.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct NamedUser {
-    /// The name that contexts refer to.
+    /// The name by which contexts refer to the user.
     pub name: String,
     /// The user's credentials.
     #[serde(default, deserialize_with = "nullable")]
@@ -45,7 +45,7 @@ pub struct NamedUser {
 /// A context and its name.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct NamedContext {
-    /// The name that `current-context` refers to.
+    /// The name for `current-context`.
     pub name: String,
     /// The cluster, user and namespace of the context.
     #[serde(default, deserialize_with = "nullable")]
@@ -58,27 +58,26 @@ pub struct NamedContext {
 pub struct Cluster {
     /// `https://host:port`, with a path if the server has one.
     pub server: Option<String>,
-    /// The name in the server's certificate, if it is not that of the URL.
+    /// The name in the server's certificate, if it differs from the host of the URL.
     pub tls_server_name: Option<String>,
-    /// Whether certificates are not verified.
+    /// Whether server certificates are not verified.
     pub insecure_skip_tls_verify: Option<bool>,
-    /// The file of the certificate authority, PEM.
+    /// The path of the certificate authority, PEM.
     pub certificate_authority: Option<String>,
     /// The certificate authority, PEM in base64.
     pub certificate_authority_data: Option<String>,
-    /// The proxy that requests go through.
+    /// The proxy for the requests.
     pub proxy_url: Option<String>,
-    /// Whether responses are not to be compressed.
+    /// Whether the client requests uncompressed responses.
     pub disable_compression: Option<bool>,
-    /// Data that other programs keep in the file.
+    /// Data of other programs.
     #[serde(deserialize_with = "nullable")]
     pub extensions: Vec<Extension>,
 }
 
-/// Named data that another program keeps in the file.
+/// Named data of another program.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Extension {
-    /// The name of the program's data.
     pub name: String,
     /// The data in the program's own form.
     #[serde(default)]
@@ -93,7 +92,7 @@ pub struct Context {
     pub cluster: Option<String>,
     /// The name of the user.
     pub user: Option<String>,
-    /// The namespace of requests that name none.
+    /// The default namespace of requests.
     pub namespace: Option<String>,
 }
 
@@ -101,41 +100,41 @@ pub struct Context {
 #[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct User {
-    /// The file of the client certificate, PEM.
+    /// The path of the client certificate, PEM.
     pub client_certificate: Option<String>,
     /// The client certificate, PEM in base64.
     pub client_certificate_data: Option<String>,
-    /// The file of its key, PEM.
+    /// The path of the private key, PEM.
     pub client_key: Option<String>,
-    /// Its key, PEM in base64.
+    /// The private key, PEM in base64.
     pub client_key_data: Option<String>,
     /// A bearer token, sent with each request.
     pub token: Option<String>,
-    /// The file of a bearer token.
+    /// The path of a file with a bearer token.
     #[serde(rename = "tokenFile")]
     pub token_file: Option<String>,
-    /// The name of HTTP's basic authentication.
+    /// The user name for HTTP basic authentication.
     pub username: Option<String>,
-    /// The password of HTTP's basic authentication.
+    /// The password for HTTP basic authentication.
     pub password: Option<String>,
     /// The program that returns credentials.
     pub exec: Option<Exec>,
-    /// A removed way of authentication; `exec` has taken its place.
+    /// A removed authentication method, which `exec` replaces.
     pub auth_provider: Option<Value>,
-    /// The name of the user to act as.
+    /// The name of the impersonated user.
     #[serde(rename = "as")]
     pub as_name: Option<String>,
-    /// The UID of the user to act as.
+    /// The UID of the impersonated user.
     pub as_uid: Option<String>,
-    /// The groups of the user to act as.
+    /// The groups of the impersonated user.
     #[serde(deserialize_with = "nullable")]
     pub as_groups: Vec<String>,
-    /// The extra attributes of the user to act as.
+    /// The extra attributes of the impersonated user.
     #[serde(deserialize_with = "nullable")]
     pub as_user_extra: BTreeMap<String, Vec<String>>,
 }
 
-/// Without the credentials.
+/// The output must not contain the credentials.
 impl std::fmt::Debug for User {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("User").finish_non_exhaustive()
@@ -148,17 +147,16 @@ impl std::fmt::Debug for User {
 pub struct Exec {
     /// `client.authentication.k8s.io/v1` or `…/v1beta1`.
     pub api_version: Option<String>,
-    /// The program's path or name.
+    /// The path or the name of the program.
     pub command: Option<String>,
-    /// The program's arguments.
     #[serde(deserialize_with = "nullable")]
     pub args: Vec<String>,
-    /// Environment variables besides those of this process.
+    /// Environment variables in addition to those of this process.
     #[serde(deserialize_with = "nullable")]
     pub env: Vec<EnvironmentVariable>,
-    /// The message for a user without the program.
+    /// The message for a user who has not installed the program.
     pub install_hint: Option<String>,
-    /// Whether the program gets the cluster (`provideClusterInfo`).
+    /// Whether the program gets the cluster as input (`provideClusterInfo`).
     #[serde(deserialize_with = "nullable")]
     pub provide_cluster_info: bool,
     /// Whether the program reads the standard input.
@@ -168,14 +166,12 @@ pub struct Exec {
 /// An environment variable of a program.
 #[derive(Clone, Default, PartialEq, Deserialize)]
 pub struct EnvironmentVariable {
-    /// Name of the variable.
     pub name: String,
-    /// Value of the variable.
     #[serde(default, deserialize_with = "nullable")]
     pub value: String,
 }
 
-/// Without the value, which may be a secret.
+/// The output must not contain the value, which may be a secret.
 impl std::fmt::Debug for EnvironmentVariable {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&self.name)
@@ -187,13 +183,13 @@ impl std::fmt::Debug for EnvironmentVariable {
 pub enum InteractiveMode {
     /// The program does not read standard input.
     Never,
-    /// It does if that is a terminal.
+    /// The program reads the standard input if it is a terminal.
     IfAvailable,
-    /// The program needs standard input.
+    /// The program requires the standard input.
     Always,
 }
 
-/// A value, or its default in place of `null`, which Kubernetes' own programs write for empty lists.
+/// Decodes a value, or the default for `null`. Kubernetes' own programs write `null` for empty lists.
 fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -271,14 +267,14 @@ current-context: c
         assert!(exec.provide_cluster_info && exec.args.is_empty());
         assert_eq!(exec.env[0].value, "b");
         assert_eq!(read.contexts[0].context.namespace.as_deref(), Some("shop"));
-        let shown = format!("{user:?} {exec:?}");
+        let printed = format!("{user:?} {exec:?}");
         assert!(
-            !shown.contains("secret") && !shown.contains("\"b\""),
-            "{shown}"
+            !printed.contains("secret") && !printed.contains("\"b\""),
+            "{printed}"
         );
     }
 
-    /// `kubectl config view` without a file.
+    /// The output of `kubectl config view` without a file.
     #[test]
     fn lists_may_be_null() {
         let text =

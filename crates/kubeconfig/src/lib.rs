@@ -1,9 +1,9 @@
-//! Kubeconfig files, with kubectl's rules, and the connection to the server that they name.
+//! Kubeconfig files, with kubectl's rules, and the connection to the server in them.
 //!
-//! [`Kubeconfig`] has the content of one file or of several merged ones; [`read`] does the reading.
-//! [`Kubeconfig::select`] makes the [`Settings`] of a context. Both are pure apart from [`read`]. A
-//! [`Transport`] sends requests to the server with the user's credentials: a client certificate, a
-//! token, a password, or the credentials that a plug-in of `client.authentication.k8s.io` returns.
+//! [`Kubeconfig`] is the content of one file, or of several merged files; [`read`] reads files.
+//! [`Kubeconfig::select`] returns the [`Settings`] of a context. Both are pure, except for [`read`]. A [`Transport`]
+//! sends requests to the server with the user's credentials: a client certificate, a token, a password, or the
+//! credentials from a plug-in of `client.authentication.k8s.io`.
 
 mod exec;
 mod file;

@@ -5,8 +5,8 @@ use std::path::Path;
 use crate::file::Kubeconfig;
 
 impl Kubeconfig {
-    /// Makes paths absolute that are relative to the directory of the file. A command is a path if it
-    /// has a slash; others are looked up in `$PATH`.
+    /// Makes relative paths absolute; they are relative to the directory of the file. A command is a path if it
+    /// contains a slash; other commands are searched in `$PATH`.
     #[must_use]
     pub fn with_paths_from(mut self, directory: &Path) -> Self {
         for named in &mut self.clusters {
@@ -26,8 +26,8 @@ impl Kubeconfig {
         self
     }
 
-    /// Adds the entries of another file. The first file to name a cluster, a user, a context or the current
-    /// context wins, with all of its fields.
+    /// Adds the entries of another file. If both files contain a cluster, user, context or current context of one
+    /// name, this file's entry is used with all of its fields.
     #[must_use]
     pub fn merged_with(mut self, next: Self) -> Self {
         add(&mut self.clusters, next.clusters, |one| &one.name);

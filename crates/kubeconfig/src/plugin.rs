@@ -1,4 +1,4 @@
-//! Plug-ins of `client.authentication.k8s.io`: the question to the program, and its answer.
+//! Plug-ins of `client.authentication.k8s.io`: the input of the program, and the parser of its output.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use crate::file::{Cluster, EnvironmentVariable, Exec, InteractiveMode};
 use crate::settings::{Pem, Settings};
 
-/// The versions of questions and answers; their fields are the same.
+/// The versions of inputs and outputs. Their fields are equal.
 const VERSIONS: [&str; 2] = [
     "client.authentication.k8s.io/v1",
     "client.authentication.k8s.io/v1beta1",
 ];
 
-/// The extension of a cluster that has the configuration of plug-ins.
+/// The cluster extension that contains the configuration of plug-ins.
 const EXTENSION: &str = "client.authentication.k8s.io/exec";
 
 /// A program that returns credentials.
@@ -56,7 +56,7 @@ impl ClusterInfo {
     }
 }
 
-/// A JSON object without the fields that are null.
+/// A JSON object without its null fields.
 fn without_nulls(mut object: Value) -> Value {
     if let Some(fields) = object.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
@@ -97,12 +97,12 @@ impl Plugin {
         if command.is_empty() {
             return Err("exec names no command".into());
         }
-        let asked = exec.api_version.as_deref().unwrap_or_default();
+        let api_version = exec.api_version.as_deref().unwrap_or_default();
         let mut versions = VERSIONS.into_iter();
-        let version = versions.find(|version| *version == asked);
+        let version = versions.find(|version| *version == api_version);
         let version = version.ok_or_else(|| {
             format!(
-                "exec: the apiVersion {asked:?} is not one of {}",
+                "exec: the apiVersion {api_version:?} is not one of {}",
                 VERSIONS.join(", ")
             )
         })?;
@@ -125,8 +125,8 @@ impl Plugin {
         })
     }
 
-    /// The text of the environment variable `KUBERNETES_EXEC_INFO`.
-    pub fn question(&self, authority: Option<&[u8]>, is_interactive: bool) -> String {
+    /// The input of the program: the text of the environment variable `KUBERNETES_EXEC_INFO`.
+    pub fn input(&self, authority: Option<&[u8]>, is_interactive: bool) -> String {
         let cluster = self.cluster.as_ref().map(|cluster| {
             let mut fields = cluster.fields.clone();
             if let Some(pem) = authority {
@@ -143,8 +143,8 @@ impl Plugin {
         .to_string()
     }
 
-    /// The credentials in a program's output.
-    pub fn answer(&self, output: &[u8]) -> Result<PluginCredentials, String> {
+    /// The credentials in the output of the program.
+    pub fn parse_output(&self, output: &[u8]) -> Result<PluginCredentials, String> {
         let read: ExecCredential = serde_json::from_slice(output)
             .map_err(|error| format!("its output is not an ExecCredential: {error}"))?;
         let kind = read.kind.unwrap_or_default();
@@ -219,43 +219,43 @@ mod tests {
     #[test]
     fn the_question_says_what_the_plug_in_may_know() {
         let mut plugin = plugin("v1");
-        let asked: Value = serde_json::from_str(&plugin.question(None, true)).unwrap();
+        let input: Value = serde_json::from_str(&plugin.input(None, true)).unwrap();
         let expected = json!({"apiVersion": "client.authentication.k8s.io/v1",
             "kind": "ExecCredential", "spec": {"interactive": true}});
-        assert_eq!(asked, expected);
+        assert_eq!(input, expected);
         plugin.cluster = Some(ClusterInfo {
             authority: None,
             fields: json!({"server": "https://h", "config": {"a": 1}}),
         });
-        let asked: Value = serde_json::from_str(&plugin.question(Some(b"ca"), false)).unwrap();
+        let input: Value = serde_json::from_str(&plugin.input(Some(b"ca"), false)).unwrap();
         let cluster = json!({"server": "https://h", "config": {"a": 1},
             "certificate-authority-data": "Y2E="});
         let spec = json!({"cluster": cluster, "interactive": false});
-        assert_eq!(asked["spec"], spec);
+        assert_eq!(input["spec"], spec);
     }
 
     #[test]
     fn answers_have_a_token_or_a_certificate() {
-        let answer = |status: Value| {
+        let response = |status: Value| {
             let text = json!({"kind": "ExecCredential", "status": status,
                 "apiVersion": "client.authentication.k8s.io/v1beta1"});
-            plugin("v1beta1").answer(text.to_string().as_bytes())
+            plugin("v1beta1").parse_output(text.to_string().as_bytes())
         };
-        let token = answer(json!({"token": "t", "expirationTimestamp": "2026-01-01T00:00:00Z"}));
+        let token = response(json!({"token": "t", "expirationTimestamp": "2026-01-01T00:00:00Z"}));
         let token = token.ok().unwrap();
         assert_eq!(token.token.as_deref(), Some("t"));
         assert_eq!(token.expires, Some("2026-01-01T00:00:00Z".parse().unwrap()));
         let both =
-            answer(json!({"clientCertificateData": "c", "clientKeyData": "k", "token": null}));
+            response(json!({"clientCertificateData": "c", "clientKeyData": "k", "token": null}));
         assert_eq!(both.ok().unwrap().identity, Some(("c".into(), "k".into())));
-        let error = |status| answer(status).err().unwrap();
+        let error = |status| response(status).err().unwrap();
         assert!(error(json!({"clientKeyData": "k"})).contains("one of"));
         assert!(error(json!({"token": ""})).contains("neither"));
         assert!(error(Value::Null).contains("no status"));
         let of_v1 =
             br#"{"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1"}"#;
-        let error = plugin("v1beta1").answer(of_v1).err().unwrap();
+        let error = plugin("v1beta1").parse_output(of_v1).err().unwrap();
         assert!(error.contains("version"), "{error}");
-        assert!(plugin("v1").answer(b"hello").is_err());
+        assert!(plugin("v1").parse_output(b"hello").is_err());
     }
 }

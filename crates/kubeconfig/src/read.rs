@@ -1,5 +1,3 @@
-//! The reading of kubeconfig files.
-
 use std::env;
 use std::fs;
 use std::io;
@@ -9,28 +7,22 @@ use object_model::yaml_error;
 
 use crate::file::Kubeconfig;
 
-/// Why a kubeconfig was not read.
+/// The reason why a kubeconfig was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file cannot be read.
     #[error("read {}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
     /// The file is not a kubeconfig.
     #[error("parse {}: {reason}", path.display())]
     Content {
-        /// The file.
         path: PathBuf,
         /// The error with its line and column.
         reason: String,
     },
 }
 
-/// Reads one file. An empty file is a kubeconfig without content.
+/// Reads one file. An empty file is an empty kubeconfig.
 ///
 /// # Errors
 /// See [`ReadError`].
@@ -51,7 +43,7 @@ pub fn file(path: &Path) -> Result<Kubeconfig, ReadError> {
     Ok(read.with_paths_from(absolute.parent().unwrap_or(Path::new("/"))))
 }
 
-/// Reads and merges several files. Missing ones are left out, but one has to be there.
+/// Reads and merges several files. Missing files are skipped, but at least one must exist.
 ///
 /// # Errors
 /// See [`ReadError`].
@@ -78,7 +70,7 @@ pub fn files(paths: &[PathBuf]) -> Result<Kubeconfig, ReadError> {
     }
 }
 
-/// The files that `$KUBECONFIG` names; none if it is unset or empty.
+/// The files in `$KUBECONFIG`; empty if the variable is unset or empty.
 pub fn environment() -> Vec<PathBuf> {
     let value = env::var_os("KUBECONFIG").unwrap_or_default();
     let paths = env::split_paths(&value);
@@ -109,7 +101,7 @@ mod tests {
         fs::write(b, "users: 3").unwrap();
         let error = files(&paths).unwrap_err();
         assert!(matches!(&error, ReadError::Content { path, .. } if path == b));
-        let place = format!("parse {}: line 1, column 8: ", b.display());
-        assert!(error.to_string().starts_with(&place), "{error}");
+        let prefix = format!("parse {}: line 1, column 8: ", b.display());
+        assert!(error.to_string().starts_with(&prefix), "{error}");
     }
 }

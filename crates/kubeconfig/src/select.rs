@@ -11,12 +11,12 @@ use crate::file::{Cluster, Kubeconfig, User};
 use crate::plugin::{ClusterInfo, Plugin};
 use crate::settings::{Credentials, Pem, Settings, bearer, proxies_to, secret};
 
-/// Why a kubeconfig cannot be used.
+/// The reason why a kubeconfig cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectError {
     #[error("the kubeconfig has no current context")]
     NoCurrentContext,
-    /// A context, cluster or user is not there.
+    /// A context, cluster or user does not exist.
     #[error("the kubeconfig has no {kind} {name:?}")]
     Missing {
         /// `context`, `cluster` or `user`.
@@ -29,15 +29,14 @@ pub enum SelectError {
     Invalid {
         /// `context`, `cluster` or `user`.
         kind: &'static str,
-        /// The name that is missing in the file.
+        /// The name of the context, cluster or user.
         name: String,
-        /// Why.
         reason: String,
     },
 }
 
 impl Kubeconfig {
-    /// The settings of the context of that name, or of the current one.
+    /// The settings of the context with this name; without a name, of the current context.
     ///
     /// # Errors
     /// See [`SelectError`].
@@ -63,7 +62,7 @@ impl Kubeconfig {
         let cluster = &cluster
             .ok_or_else(|| missing("cluster", cluster_name))?
             .cluster;
-        // A context without a user is for servers that know nobody.
+        // A context without a user is for servers without authentication.
         let user_name = set(&context.user).unwrap_or_default();
         let nobody = User::default();
         let user = match user_name {
@@ -82,12 +81,12 @@ impl Kubeconfig {
     }
 }
 
-/// A field, if it has a value. An empty one has none.
+/// The value of a field; `None` if it is absent or empty.
 fn set(field: &Option<String>) -> Option<&str> {
     field.as_deref().filter(|value| !value.is_empty())
 }
 
-/// Text in base64, or a file. The text counts.
+/// PEM text from base64, or from a file. The base64 text has precedence.
 fn pem(data: &Option<String>, file: &Option<String>, field: &str) -> Result<Option<Pem>, String> {
     let Some(data) = set(data) else {
         return Ok(set(file).map(|path| Pem::File(PathBuf::from(path))));
@@ -131,7 +130,7 @@ fn of_cluster(cluster: &Cluster, user: &User) -> Result<Settings, String> {
     })
 }
 
-/// The URL of a server; one without a scheme is https if there are settings of TLS.
+/// The URL of a server. A URL without a scheme is https if there are TLS settings.
 fn server(text: &str, has_tls: bool) -> Result<Uri, String> {
     let text = match (text.contains("://"), has_tls) {
         (true, _) => text.to_owned(),
@@ -215,7 +214,7 @@ fn credentials(settings: &Settings, cluster: &Cluster, user: &User) -> Result<Cr
     Ok(Credentials::Plugin(Box::new(Plugin::new(exec, info)?)))
 }
 
-/// The headers that ask the server to treat the user as another one.
+/// The headers that request impersonation.
 fn impersonation(user: &User) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     let Some(name) = set(&user.as_name) else {
@@ -244,8 +243,7 @@ fn impersonation(user: &User) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-/// A key as part of a header's name: other bytes than those of a token (RFC 9110, section 5.6.2) are
-/// escaped.
+/// A key as a part of a header name: bytes that are not allowed in a token (RFC 9110, section 5.6.2) are escaped.
 fn escaped(key: &str) -> String {
     let mut text = String::new();
     for byte in key.bytes() {
@@ -262,7 +260,7 @@ fn escaped(key: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The settings of a cluster and a user, as inline YAML.
+    /// The settings of a cluster and a user in YAML flow style.
     fn select(cluster: &str, user: &str) -> Result<Settings, SelectError> {
         let text = format!(
             "{{clusters: [{{name: c, cluster: {{{cluster}}}}}], users: [{{name: u, user: {{{user}}}}}],
@@ -314,7 +312,7 @@ mod tests {
 
     #[test]
     fn servers_are_urls() {
-        let url = |cluster: &str| select(cluster, "").map(|found| found.server.to_string());
+        let url = |cluster: &str| select(cluster, "").map(|settings| settings.server.to_string());
         assert_eq!(url("server: 'https://h/k/c/'").unwrap(), "https://h/k/c");
         assert_eq!(
             url("server: h, insecure-skip-tls-verify: true").unwrap(),
@@ -352,8 +350,11 @@ mod tests {
         for near in ["localhost:1", "127.1.2.3", "[::1]:6443"] {
             assert_eq!(of(&format!("server: 'https://{near}'")), Proxies::None);
         }
-        let given = of(&format!("{NEAR}, proxy-url: 'socks5://p:1'"));
-        assert_eq!(given, Proxies::Through(Uri::from_static("socks5://p:1")));
+        let configured = of(&format!("{NEAR}, proxy-url: 'socks5://p:1'"));
+        assert_eq!(
+            configured,
+            Proxies::Through(Uri::from_static("socks5://p:1"))
+        );
         let other = refused(&format!("{NEAR}, proxy-url: 'ftp://p'"), "");
         assert!(
             other.contains("not an http, https or socks5 URL"),

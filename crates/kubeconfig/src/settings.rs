@@ -13,26 +13,25 @@ use crate::plugin::Plugin;
 /// The server, with the trust, credentials and proxy for it.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The URL of the server.
     pub server: Uri,
     /// The namespace of the context.
     pub namespace: Option<String>,
     /// The user's client certificate and its key.
     pub identity: Option<(Pem, Pem)>,
-    /// The certificate authority; none for those that the machine trusts.
+    /// `None` means the authorities that the machine trusts.
     pub(crate) authority: Option<Pem>,
-    /// Whether certificates are not verified.
+    /// Whether server certificates are not verified.
     pub(crate) is_insecure: bool,
-    /// The name in the server's certificate, if it is not that of the URL.
+    /// The name in the server's certificate, if it differs from the host of the URL.
     pub(crate) server_name: Option<String>,
     pub(crate) proxies: Proxies,
     pub(crate) credentials: Credentials,
-    /// The headers of each request.
+    /// The headers of every request.
     pub(crate) headers: HeaderMap,
 }
 
 impl Settings {
-    /// The settings of a server whose certificate authority is known, without credentials.
+    /// The settings for a server with a known certificate authority, without credentials.
     pub fn of_server(server: Uri, authority_pem: &str) -> Self {
         Self {
             proxies: proxies_to(&server),
@@ -69,7 +68,7 @@ fn text(pem: &str) -> Pem {
     Pem::Text(pem.as_bytes().to_vec())
 }
 
-/// The proxies to a server. Those of the environment are not for this machine, as in Go.
+/// The proxies for a server. As in Go, proxies from environment variables are not used for this machine.
 pub(crate) fn proxies_to(server: &Uri) -> Proxies {
     let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
     let address: Option<IpAddr> = host.parse().ok();
@@ -79,7 +78,7 @@ pub(crate) fn proxies_to(server: &Uri) -> Proxies {
     }
 }
 
-/// PEM text, or its file.
+/// PEM text, or the path of its file.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Pem {
     Text(Vec<u8>),
@@ -87,7 +86,7 @@ pub enum Pem {
 }
 
 impl Pem {
-    /// The text.
+    /// Returns the PEM text.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -99,7 +98,7 @@ impl Pem {
     }
 }
 
-/// Without the text, which may be a key.
+/// The output must not contain the text, which may be a private key.
 impl std::fmt::Debug for Pem {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -109,23 +108,23 @@ impl std::fmt::Debug for Pem {
     }
 }
 
-/// The way to the header `Authorization`.
+/// The source of the header `Authorization`.
 #[derive(Clone, Debug)]
 pub(crate) enum Credentials {
     /// The user has no bearer token.
     None,
-    /// The token is in the file.
+    /// The header is known from the kubeconfig.
     Header(HeaderValue),
-    /// A file has the token. The token of the kubeconfig counts while the file cannot be read.
+    /// The token is in a file. The token of the kubeconfig is used while the file cannot be read.
     TokenFile {
         path: PathBuf,
         otherwise: Option<HeaderValue>,
     },
-    /// A program returns it.
+    /// A program returns the credentials.
     Plugin(Box<Plugin>),
 }
 
-/// The header of a bearer token; none if the token cannot be sent.
+/// The header of a bearer token; `None` if the token cannot be sent in a header.
 pub(crate) fn bearer(token: &str) -> Option<HeaderValue> {
     let token = token.trim();
     let header = HeaderValue::from_str(&format!("Bearer {token}")).ok();

@@ -20,16 +20,16 @@ use crate::exec::{self, ExecError};
 use crate::plugin::{Plugin, PluginCredentials};
 use crate::settings::{Credentials, Pem, Settings, bearer};
 
-/// The time limits of connections and answers.
+/// Time limits for connections and responses.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The longest time until a connection stands.
+    /// Maximum time until a connection is established.
     pub connect: Duration,
-    /// The longest time in which the server may send nothing, apart from watches and followed logs.
+    /// Maximum time in which the server sends nothing. It does not apply to watches and followed logs.
     pub silence: Duration,
 }
 
-/// Why a request was not sent, or not answered.
+/// The reason why a request was not sent, or got no response.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// A certificate or a key cannot be read.
@@ -37,15 +37,13 @@ pub enum TransportError {
     Pem {
         /// The file or the field with the PEM text.
         pem: Pem,
-        /// Why.
         source: io::Error,
     },
     /// A certificate or a key is malformed.
     #[error("the {what}")]
     Malformed {
-        /// The certificate or the key.
+        /// The name of the certificate or key.
         what: &'static str,
-        /// Why.
         source: BundleError,
     },
     /// The client certificate cannot be used.
@@ -53,13 +51,8 @@ pub enum TransportError {
     Tls(#[from] tls::Error),
     /// The file of the token cannot be read.
     #[error("read the token in {}", path.display())]
-    TokenFile {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The token cannot be sent.
+    TokenFile { path: PathBuf, source: io::Error },
+    /// The token cannot be sent in a header.
     #[error("the token is empty, or cannot be sent in a header")]
     Token,
     /// The plug-in returned no credentials.
@@ -68,19 +61,19 @@ pub enum TransportError {
     /// The path of the request is malformed.
     #[error(transparent)]
     Path(#[from] InvalidUriParts),
-    /// The server did not answer.
+    /// The server did not respond.
     #[error(transparent)]
     Http(#[from] http_client::Error),
 }
 
 impl TransportError {
-    /// Whether no connection was made, so that the server did not get the request.
+    /// Whether no connection was established, so that the server did not get the request.
     pub fn is_connect(&self) -> bool {
         matches!(self, Self::Http(error) if error.is_connect())
     }
 }
 
-/// The connection to a server; clones share it. The URIs of requests are paths.
+/// The connections to a server; clones share them. The URIs of requests are paths.
 pub struct Transport<B> {
     server: Uri,
     shared: Arc<Shared<B>>,
@@ -93,7 +86,7 @@ impl<B> Clone for Transport<B> {
 }
 
 impl<B> Transport<B> {
-    /// A transport to another server, with the same credentials, trust and connections.
+    /// A transport to another server with this transport's credentials, trust and connections.
     #[must_use]
     pub fn at(&self, server: Uri) -> Self {
         let shared = self.shared.clone();
@@ -106,28 +99,28 @@ struct Shared<B> {
     access: Access<B>,
 }
 
-/// The way to a connection with credentials.
+/// The source of connections with credentials.
 enum Access<B> {
     /// All requests use the same credentials.
     Fixed(Session<B>),
-    /// The token of the file at the time of the request.
+    /// The token is read from its file at each request.
     TokenFile {
         pool: Pool<B>,
         path: PathBuf,
         otherwise: Option<HeaderValue>,
     },
-    /// Those of a program.
+    /// A program returns the credentials.
     Plugin(Box<Renewed<B>>),
 }
 
-/// The credentials that a program returned, until they expire or the server refuses them.
+/// The credentials from a program, until they expire or the server refuses them.
 struct Renewed<B> {
     plugin: Plugin,
     connector: Connector,
     current: Mutex<Option<Session<B>>>,
 }
 
-/// Connections, and the credentials of requests over them.
+/// Connections, and the credentials for requests over them.
 struct Session<B> {
     pool: Pool<B>,
     authorization: Option<HeaderValue>,
@@ -160,7 +153,7 @@ struct Connector {
     server_name: Option<String>,
     proxies: Proxies,
     limits: Limits,
-    /// The client certificate of the kubeconfig, and its key.
+    /// The client certificate in the kubeconfig, and its private key.
     identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -190,12 +183,12 @@ impl Connector {
         })
     }
 
-    /// Connections with the given client certificate, or with that of the kubeconfig.
+    /// Connections with the given client certificate, or with the client certificate in the kubeconfig.
     fn pool<B: RequestBody>(
         &self,
-        given: Option<(Vec<u8>, Vec<u8>)>,
+        certificate_and_key: Option<(Vec<u8>, Vec<u8>)>,
     ) -> Result<Pool<B>, TransportError> {
-        let identity = given.as_ref().or(self.identity.as_ref());
+        let identity = certificate_and_key.as_ref().or(self.identity.as_ref());
         let identity = identity.map(|(certificate, key)| Identity::of_pem(certificate, key));
         let identity = identity.transpose();
         let identity = identity.map_err(malformed("client certificate"))?;
@@ -210,21 +203,21 @@ impl Connector {
         }))
     }
 
-    /// Connections with the credentials that a program returned.
+    /// Connections with the credentials from a program.
     fn session<B: RequestBody>(
         &self,
-        answer: PluginCredentials,
+        credentials: PluginCredentials,
     ) -> Result<Session<B>, TransportError> {
-        let authorization = match &answer.token {
+        let authorization = match &credentials.token {
             Some(token) => Some(bearer(token).ok_or(TransportError::Token)?),
             None => None,
         };
-        let identity = answer.identity;
+        let identity = credentials.identity;
         let identity = identity.map(|(certificate, key)| (certificate.into(), key.into()));
         Ok(Session {
             pool: self.pool(identity)?,
             authorization,
-            expires: answer.expires,
+            expires: credentials.expires,
         })
     }
 }
@@ -240,7 +233,7 @@ fn malformed(what: &'static str) -> impl Fn(BundleError) -> TransportError {
 }
 
 impl<B: RequestBody> Transport<B> {
-    /// Reads certificates and keys. Connections are made for requests.
+    /// Reads certificates and keys. Connections are established at requests.
     ///
     /// # Errors
     /// See [`TransportError`].
@@ -315,7 +308,7 @@ impl<B: RequestBody> Access<B> {
         }
     }
 
-    /// Forgets credentials that the server refused.
+    /// Drops credentials that the server refused.
     async fn forget(&self, refused: &Session<B>) {
         if let Self::Plugin(renewed) = self {
             renewed.forget(refused).await;
@@ -324,7 +317,7 @@ impl<B: RequestBody> Access<B> {
 }
 
 impl<B: RequestBody> Renewed<B> {
-    /// Requests wait for the one that runs the program.
+    /// While one request runs the program, other requests wait for its result.
     async fn session(&self) -> Result<Session<B>, TransportError> {
         let mut current = self.current.lock().await;
         match &*current {
@@ -336,7 +329,7 @@ impl<B: RequestBody> Renewed<B> {
         }
     }
 
-    /// The next request runs the program again, unless another one has done so already.
+    /// The next request runs the program again, unless another request has done so already.
     async fn forget(&self, refused: &Session<B>) {
         let mut current = self.current.lock().await;
         let is_same = |session: &Session<B>| {
@@ -352,7 +345,7 @@ fn is_valid(expires: Option<Timestamp>, now: Timestamp) -> bool {
     expires.is_none_or(|end| now < end)
 }
 
-/// The URI of a path on the server, whose URL may have a path itself.
+/// The URI of a path on the server. The server's URL may itself contain a path.
 fn target(server: &Uri, request: &Uri) -> Result<Uri, InvalidUriParts> {
     let prefix = server.path().trim_end_matches('/');
     let path = request.path_and_query().map_or("/", |path| path.as_str());
@@ -364,7 +357,7 @@ fn target(server: &Uri, request: &Uri) -> Result<Uri, InvalidUriParts> {
     Uri::from_parts(parts)
 }
 
-/// Whether the answer continues until one side ends it: a watch, or a log that is followed.
+/// Whether the response continues until one side closes it: a watch, or a followed log.
 fn is_stream(uri: &Uri) -> bool {
     let mut fields = uri.query().unwrap_or_default().split('&');
     fields.any(|field| matches!(field, "watch=true" | "watch=1" | "follow=true" | "follow=1"))

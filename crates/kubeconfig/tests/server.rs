@@ -1,4 +1,4 @@
-//! Requests to servers, with the credentials of kubeconfigs.
+//! Requests to servers with the credentials from kubeconfigs.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -32,8 +32,7 @@ type Answer = Response<UnsyncBoxBody<Bytes, std::convert::Infallible>>;
 
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// A server, and the paths and chosen headers of the requests that it has read. It ends with the
-/// test's runtime.
+/// A server, and the paths and chosen headers of the requests that it has read. It stops with the test's runtime.
 struct Server {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
@@ -42,23 +41,23 @@ struct Server {
 impl Server {
     async fn new(
         tls: Option<TlsAcceptor>,
-        answer: impl Fn(&Request<Incoming>) -> Answer + Clone + Send + Sync + 'static,
+        respond: impl Fn(&Request<Incoming>) -> Answer + Clone + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let all = seen.clone();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let all = requests.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (all, answer, tls) = (all.clone(), answer.clone(), tls.clone());
+                let (all, respond, tls) = (all.clone(), respond.clone(), tls.clone());
                 tokio::spawn(async move {
                     let service = service_fn(|request: Request<Incoming>| {
                         all.lock().unwrap().push(shown(&request));
-                        let answer = answer(&request);
-                        async { Ok::<_, std::convert::Infallible>(answer) }
+                        let response = respond(&request);
+                        async { Ok::<_, std::convert::Infallible>(response) }
                     });
                     let http = hyper::server::conn::http1::Builder::new();
-                    // A client may go away.
+                    // A client may close the connection.
                     match tls {
                         Some(tls) => {
                             let stream = TokioIo::new(tls.accept(stream).await.ok()?);
@@ -72,7 +71,10 @@ impl Server {
                 });
             }
         });
-        Self { address, seen }
+        Self {
+            address,
+            seen: requests,
+        }
     }
 
     fn seen(&self) -> Vec<String> {
@@ -92,12 +94,12 @@ fn shown(request: &Request<Incoming>) -> String {
 }
 
 fn status(code: StatusCode) -> Answer {
-    let mut answer = Response::new(Empty::new().boxed_unsync());
-    *answer.status_mut() = code;
-    answer
+    let mut response = Response::new(Empty::new().boxed_unsync());
+    *response.status_mut() = code;
+    response
 }
 
-/// The transport of a kubeconfig with this server, user and text in the cluster.
+/// The transport of a kubeconfig with this server, user and cluster settings.
 async fn transport(
     server: &str,
     cluster: &str,
@@ -156,13 +158,15 @@ async fn a_client_certificate_is_shown_to_a_server_of_the_authority() {
     ] {
         fs::write(folder.path().join(name), text).unwrap();
     }
-    let place = folder.path().display();
-    let user = format!("client-certificate: {place}/c.pem, client-key: {place}/k.pem, as: jane");
-    let trust = format!("certificate-authority: {place}/ca.pem");
+    let folder_path = folder.path().display();
+    let user = format!(
+        "client-certificate: {folder_path}/c.pem, client-key: {folder_path}/k.pem, as: jane"
+    );
+    let trust = format!("certificate-authority: {folder_path}/ca.pem");
     let named = format!("{trust}, tls-server-name: kubernetes");
     let trusting = transport(&url, &named, &user, PATIENCE).await.unwrap();
-    let answer = get(&trusting, "/api?a=b").await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
+    let response = get(&trusting, "/api?a=b").await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(server.seen(), ["/prefix/api?a=b jane"]);
 
     let any = "insecure-skip-tls-verify: true";
@@ -174,13 +178,14 @@ async fn a_client_certificate_is_shown_to_a_server_of_the_authority() {
         let error = get(&refused, "/api").await.unwrap_err();
         assert!(matches!(error, TransportError::Http(_)), "{error}");
     }
-    let swapped = format!("client-certificate: {place}/c.pem, client-key: {place}/ca.pem");
+    let swapped =
+        format!("client-certificate: {folder_path}/c.pem, client-key: {folder_path}/ca.pem");
     let error = transport(&url, &named, &swapped, PATIENCE)
         .await
         .err()
         .unwrap();
     assert!(matches!(error, TransportError::Malformed { .. }), "{error}");
-    let absent = format!("certificate-authority: {place}/none");
+    let absent = format!("certificate-authority: {folder_path}/none");
     let error = transport(&url, &absent, "", PATIENCE).await.err().unwrap();
     assert!(matches!(error, TransportError::Pem { .. }), "{error}");
     assert_eq!(server.seen(), [""; 0]);
@@ -206,7 +211,7 @@ async fn a_file_of_a_token_is_read_again() {
     assert!(matches!(error, TransportError::Token), "{error}");
 }
 
-/// A program that returns the tokens `1`, `2`, … of that validity.
+/// A program that returns the tokens `1`, `2`, …; each expires at `end`.
 fn plugin(folder: &Path, end: &str) -> String {
     let script = format!(
         "#!/bin/sh -e\ncd \"$1\"\necho x >> runs\necho \"$KUBERNETES_EXEC_INFO\" > question\n\
@@ -271,7 +276,7 @@ async fn a_plug_in_runs_again_when_its_credentials_end() {
     assert_eq!(server.seen(), [""; 0]);
 }
 
-/// Watches are silent while nothing changes; a list is not.
+/// A watch sends nothing while nothing changes; a list must respond within the limit.
 #[tokio::test]
 async fn watches_outlast_the_limit_of_silence() {
     let server = Server::new(None, |_| {
@@ -284,7 +289,7 @@ async fn watches_outlast_the_limit_of_silence() {
     })
     .await;
     let url = format!("http://{}", server.address);
-    // Longer than a busy machine is silent.
+    // Longer than the pauses of a busy machine.
     let silence = Duration::from_secs(3);
     let transport = transport(&url, "", "", silence).await.unwrap();
     let read = async |path| {

@@ -1,7 +1,8 @@
-//! Decoders of API objects that several crates read.
+//! Decoders of API objects that several crates use.
 //!
-//! A generic function is compiled by the crate that uses it with a type, unless a crate below has it already. With
-//! this crate below them, the program has each of these decoders once, and not once for each reader.
+//! The compiler generates a generic function in the crate that uses it with a type, unless a dependency contains it
+//! already. Because this crate contains these decoders, the program contains each of them once, and not once per
+//! crate that uses it.
 
 use std::any::Any;
 
@@ -19,7 +20,7 @@ use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass, VolumeAtta
 use serde::de::DeserializeOwned;
 use serde_json::Result;
 
-/// Decodes an object, or a part of one, from JSON.
+/// Decodes an object, or a part of an object, from JSON.
 ///
 /// # Errors
 /// The text is not JSON, or not such an object.

@@ -19,59 +19,56 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Cidr(Ipv4Net);
 
-/// The text is not an IPv4 network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not an IPv4 range such as 10.244.0.0/24")]
 pub struct CidrError {
-    /// The text that does not parse.
     pub text: String,
 }
 
 impl Cidr {
-    /// Returns the network of `address` with `prefix` leading bits; host bits are cleared and a
-    /// prefix past 32 counts as 32.
+    /// The network of `address` with `prefix` leading bits. Host bits are cleared, and a prefix above 32 counts as
+    /// 32.
     pub fn new(address: Ipv4Addr, prefix: u8) -> Cidr {
         Cidr(Ipv4Net::new_assert(address, prefix.min(32)).trunc())
     }
 
-    /// Returns the first address of the range.
+    /// The first address of the range.
     pub fn network(&self) -> Ipv4Addr {
         self.0.network()
     }
 
-    /// Returns the number of leading bits.
+    /// The number of leading bits.
     pub fn prefix(&self) -> u8 {
         self.0.prefix_len()
     }
 
-    /// Returns how many addresses the range has, network and broadcast addresses included.
+    /// The number of addresses, including network and broadcast addresses.
     pub fn size(&self) -> u64 {
         1 << (self.0.max_prefix_len() - self.0.prefix_len())
     }
 
-    /// Returns the last address of the range.
+    /// The last address of the range.
     pub fn last(&self) -> Ipv4Addr {
         self.0.broadcast()
     }
 
-    /// Returns the address at `index`, or `None` past the end.
+    /// The address at `index`; `None` beyond the end.
     pub fn nth(&self, index: u32) -> Option<Ipv4Addr> {
         let address = u32::checked_add(self.network().to_bits(), index)?;
         let address = Ipv4Addr::from_bits(address);
         self.contains(address).then_some(address)
     }
 
-    /// Whether the address is in the range.
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         self.0.contains(&address)
     }
 
-    /// Says whether the two ranges share an address.
+    /// Whether the two ranges have a common address.
     pub fn overlaps(&self, other: &Cidr) -> bool {
         self.0.contains(&other.0) || other.0.contains(&self.0)
     }
 
-    /// Returns the next range of equal size, or `None` at the end of the address space.
+    /// The next range of equal size; `None` at the end of the address space.
     pub fn next(&self) -> Option<Cidr> {
         let network = u32::checked_add(self.last().to_bits(), 1)?;
         Some(Cidr::new(Ipv4Addr::from_bits(network), self.prefix()))

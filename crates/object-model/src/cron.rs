@@ -1,14 +1,12 @@
-//! Schedules in the five fields of cron, as CronJobs write them.
+//! Schedules with the five fields of cron, as in CronJobs.
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 
-/// Maximum distance of the next time: the 29th of February on a given weekday returns within this
-/// time.
+/// Maximum distance to the next time: a 29th of February on a given weekday recurs within this time.
 const YEARS_MAX: i16 = 40;
 
-/// The error of an invalid schedule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CronError {
     #[error("empty spec string")]
@@ -45,7 +43,7 @@ enum Form {
     Every(SignedDuration),
 }
 
-/// One bit for each value that fits.
+/// One bit for each value that matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Fields {
     minutes: u64,
@@ -53,7 +51,7 @@ struct Fields {
     days: u64,
     months: u64,
     weekdays: u64,
-    /// Whether days and weekdays both have to fit, which they do unless both are restricted.
+    /// Whether both the day and the weekday must match. This is the case unless both fields are restricted.
     both_days: bool,
 }
 
@@ -80,10 +78,10 @@ const fn bounds(min: u32, max: u32, names: &'static [&'static str]) -> Bounds {
 }
 
 impl Schedule {
-    /// Reads five fields, a name such as `@daily`, or `@every 1h30m`.
+    /// Parses five fields, a name such as `@daily`, or `@every 1h30m`.
     ///
     /// # Errors
-    /// *Errors.* The error of an invalid schedule.
+    /// The schedule is invalid.
     pub fn parse(text: &str) -> Result<Self, CronError> {
         if text.is_empty() {
             return Err(CronError::Empty);
@@ -116,9 +114,9 @@ impl Schedule {
         }))))
     }
 
-    /// The first time after `after`; none if there is none in this century.
+    /// The first time after `after`; `None` if there is none in this century.
     ///
-    /// A time that a clock change skips does not occur; one that it repeats occurs twice.
+    /// A time that a clock change skips does not occur; a time that a clock change repeats occurs twice.
     pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         match &self.0 {
             Form::Every(period) => {
@@ -171,7 +169,7 @@ fn has(bits: u64, value: i8) -> bool {
     u32::try_from(value).is_ok_and(|value| bits & (1 << value) != 0)
 }
 
-/// The first instant of a day, which is later than `at` whatever the clock changes.
+/// The first instant of a day. It is later than `at`, whatever the clock changes are.
 fn start_of(day: Date, at: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
     let start = day.to_datetime(Time::midnight());
     let moment = zone.to_ambiguous_timestamp(start).compatible().ok()?;
@@ -206,7 +204,7 @@ fn every(text: &str) -> Result<Schedule, CronError> {
     if !digits.is_empty() || rest.is_empty() {
         return Err(bad());
     }
-    // As upstream: never faster than once a second.
+    // As upstream: at most once per second.
     let period = SignedDuration::from_secs(total.max(1));
     Ok(Schedule(Form::Every(period)))
 }
@@ -237,7 +235,7 @@ fn range(text: &str, bounds: &Bounds) -> Result<u64, CronError> {
     let step = match step {
         None => 1,
         Some(step) => {
-            // `5/15` begins at 5 and continues to the end.
+            // `5/15` starts at 5 and continues to the end of the range.
             if !ends.contains('-') {
                 to = bounds.max;
             }
@@ -309,7 +307,7 @@ mod tests {
     #[test]
     fn times_follow_the_fields() {
         let utc = TimeZone::UTC;
-        for (text, wanted) in [
+        for (text, expected) in [
             ("*/15 * * * *", "2026-01-01T00:15:00Z"),
             ("0 3 * * *", "2026-01-01T03:00:00Z"),
             ("30 8-10/2 * * MON", "2026-01-05T08:30:00Z"),
@@ -321,7 +319,7 @@ mod tests {
             ("@every 1h30m", "2026-01-01T01:30:10Z"),
         ] {
             let next = times(text, &utc, "2026-01-01T00:00:10.5Z", 1);
-            assert_eq!(next, [wanted], "{text}");
+            assert_eq!(next, [expected], "{text}");
         }
         assert_eq!(
             Schedule::parse("0 0 30 2 *")
@@ -350,7 +348,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        for (text, wanted) in [
+        for (text, expected) in [
             ("", "empty spec string"),
             ("* * * *", "expected exactly 5 fields, found 4: [* * * *]"),
             ("@now", "unrecognized descriptor: @now"),
@@ -370,7 +368,7 @@ mod tests {
             ("* * * * 7", "end of range (7) above maximum (6): 7"),
             ("@every 5", "failed to parse duration @every 5"),
         ] {
-            assert_eq!(Schedule::parse(text).unwrap_err().to_string(), wanted);
+            assert_eq!(Schedule::parse(text).unwrap_err().to_string(), expected);
         }
     }
 }

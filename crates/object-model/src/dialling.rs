@@ -1,19 +1,19 @@
-//! Addresses that are not dialled on behalf of a user: they lead to the dialling machine itself, or
-//! to a service of the local network (metadata of clouds), and not to another host.
+//! Addresses to which the program does not connect on behalf of a user. They lead to this machine itself, or to a
+//! service of the local network (metadata of clouds), and not to another host.
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// The reason why an address belongs to no remote host.
+/// The reason why an address does not belong to a remote host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpecialAddress {
-    /// `0.0.0.0` or `::`, which mean the machine itself.
+    /// `0.0.0.0` or `::`, which mean this machine.
     Unspecified,
-    /// The machine itself.
+    /// This machine.
     Loopback,
-    /// A link-local address, such as those of clouds' metadata servers.
+    /// A link-local address, for example of a cloud's metadata server.
     LinkLocal,
-    /// A group's.
+    /// The address of a multicast group.
     Multicast,
     /// The address of all hosts of a link (broadcast).
     Broadcast,
@@ -31,15 +31,15 @@ impl fmt::Display for SpecialAddress {
     }
 }
 
-/// The reason why an address is special; `None` for an address of a host. An IPv4 address in IPv6
-/// form (`::ffff:127.0.0.1`) is treated as IPv4.
+/// The reason why an address is special; `None` for the address of a host. An IPv4 address in IPv6 form
+/// (`::ffff:127.0.0.1`) is treated as IPv4.
 pub fn special(address: IpAddr) -> Option<SpecialAddress> {
     let address = address.to_canonical();
     let (link_local, broadcast) = match address {
         IpAddr::V4(v4) => (v4.is_link_local(), v4.is_broadcast()),
         IpAddr::V6(v6) => (v6.is_unicast_link_local(), false),
     };
-    // The kernel takes all of 0.0.0.0/8 for the machine's own network.
+    // For the kernel, all of 0.0.0.0/8 is the machine's own network.
     let this_network = matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 0);
     [
         (
@@ -55,10 +55,10 @@ pub fn special(address: IpAddr) -> Option<SpecialAddress> {
     .find_map(|(holds, special)| holds.then_some(special))
 }
 
-/// Returns the address in its canonical form if it may be dialled on behalf of a user.
+/// The address in its canonical form, if a connection to it on behalf of a user is allowed.
 ///
 /// # Errors
-/// *Errors.* The reason why it is special.
+/// The reason why the address is special.
 pub fn dialled(address: IpAddr) -> Result<IpAddr, SpecialAddress> {
     match special(address) {
         None => Ok(address.to_canonical()),

@@ -1,8 +1,8 @@
-//! Ages as kubectl prints them, and durations as Go does.
+//! Ages in kubectl's format, and durations in Go's format.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// The span between two moments in kubectl's short form (`kubectl.md` 1.10).
+/// A duration in kubectl's short format (`kubectl.md` 1.10).
 pub fn human(seconds: i64) -> String {
     const MINUTE: i64 = 60;
     const HOUR: i64 = 60 * MINUTE;
@@ -39,7 +39,7 @@ pub fn age(then: Option<&str>, now: Timestamp) -> String {
     }
 }
 
-/// A duration in Go's form: `1m15.06s`. Below zero is zero.
+/// A duration in Go's format: `1m15.06s`. A negative duration counts as zero.
 pub fn go(duration: SignedDuration) -> String {
     let seconds = duration.as_secs().max(0);
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);

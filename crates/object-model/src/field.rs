@@ -7,12 +7,12 @@ use serde_json::Value;
 
 /// A path such as `spec.template.spec.containers[0].name`.
 ///
-/// The validation of custom objects makes a path for every field that it checks and shows few of
-/// them, so a path of usual length is kept in place: making one costs no allocation.
+/// The validation of custom objects creates a path for every field that it checks and prints few of them. A path of
+/// usual length is therefore stored inline, without an allocation.
 #[derive(Clone, Default)]
 pub struct FieldPath(Text);
 
-/// The longest path in bytes that is kept in place.
+/// Maximum length in bytes of a path that is stored inline.
 const SHORT_BYTES_MAX: usize = 110;
 
 #[derive(Clone)]
@@ -25,14 +25,12 @@ enum Text {
 }
 
 impl FieldPath {
-    /// A path that starts at the named field.
     pub fn root(name: &str) -> Self {
         let mut path = Self::default();
         path.0.push(name);
         path
     }
 
-    /// The named field below this one.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
         let mut path = self.clone();
@@ -43,7 +41,6 @@ impl FieldPath {
         path
     }
 
-    /// The list element at `index`.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
         let mut path = self.clone();
@@ -52,7 +49,6 @@ impl FieldPath {
         path
     }
 
-    /// The map entry named `key`.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
         let mut path = self.clone();
@@ -70,7 +66,7 @@ impl FieldPath {
 impl Text {
     fn as_str(&self) -> &str {
         match self {
-            // Whole texts were pushed, so the bytes are UTF-8.
+            // Only whole texts were appended, so the bytes are UTF-8.
             Self::Short { length, bytes } => {
                 std::str::from_utf8(&bytes[..usize::from(*length)]).unwrap_or_default()
             }
@@ -151,18 +147,18 @@ impl fmt::Display for FieldPath {
     }
 }
 
-/// The type of an error; it becomes the cause's `reason`.
+/// The type of an error, which is the `reason` of the cause in a Status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldErrorType {
-    /// A value that must be given is missing.
+    /// A required value is missing.
     Required,
-    /// The value is malformed or breaks a rule.
+    /// The value is malformed or violates a rule.
     Invalid,
-    /// The value is not one of the allowed ones.
+    /// The value is not one of the allowed values.
     NotSupported,
     /// The field may not be set (or changed) here.
     Forbidden,
-    /// The value appears twice where it must be unique.
+    /// The value occurs twice, but must be unique.
     Duplicate,
     /// The value is too long.
     TooLong,
@@ -179,18 +175,17 @@ pub enum FieldErrorType {
 /// A validation error of one field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FieldError {
-    /// The type of the error.
     pub kind: FieldErrorType,
     /// The path of the field, for instance `spec.replicas`.
     pub field: FieldPath,
-    /// The offending value, where showing it helps.
+    /// The invalid value, if it helps the user.
     pub value: Option<Value>,
     /// The error as a clause without a full stop.
     pub detail: String,
 }
 
 impl FieldError {
-    /// The error of a field that must have a value (`FieldValueRequired`).
+    /// The error of a missing value (`FieldValueRequired`).
     pub fn required(field: &FieldPath, detail: impl Into<String>) -> Self {
         Self::new(FieldErrorType::Required, field, None, detail)
     }
@@ -205,36 +200,36 @@ impl FieldError {
         Self::new(FieldErrorType::Forbidden, field, None, detail)
     }
 
-    /// A value that appears twice.
+    /// The error of a value that occurs twice.
     pub fn duplicate(field: &FieldPath, value: impl Into<Value>) -> Self {
         Self::new(FieldErrorType::Duplicate, field, Some(value.into()), "")
     }
 
-    /// A name of something that does not exist.
+    /// The error of a name that does not exist.
     pub fn not_found(field: &FieldPath, value: impl Into<Value>) -> Self {
         Self::new(FieldErrorType::NotFound, field, Some(value.into()), "")
     }
 
-    /// A value that is too long; `max` in bytes.
+    /// The error of a value that is too long; `max` in bytes.
     pub fn too_long(field: &FieldPath, max: usize) -> Self {
         let detail = format!("may not be more than {max} bytes");
         Self::new(FieldErrorType::TooLong, field, None, detail)
     }
 
-    /// A list of more than `max` elements.
+    /// The error of a list with more than `max` elements.
     pub fn too_many(field: &FieldPath, count: usize, max: usize) -> Self {
         let detail = format!("must have at most {max} items");
         Self::new(FieldErrorType::TooMany, field, Some(count.into()), detail)
     }
 
-    /// A value outside the list of allowed ones, which are shown in the order of the alphabet.
+    /// The error of a value that is not allowed. The allowed values are listed alphabetically.
     pub fn not_supported(field: &FieldPath, value: impl Into<Value>, allowed: &[&str]) -> Self {
         let mut sorted: Vec<&str> = allowed.to_vec();
         sorted.sort_unstable();
         Self::not_among(field, value, &sorted)
     }
 
-    /// A value outside the list of allowed ones, which are shown in their own order.
+    /// The error of a value that is not allowed. The allowed values are listed in their given order.
     pub fn not_among(field: &FieldPath, value: impl Into<Value>, allowed: &[&str]) -> Self {
         let quoted: Vec<String> = allowed.iter().map(|v| format!("{v:?}")).collect();
         let detail = format!("supported values: {}", quoted.join(", "));

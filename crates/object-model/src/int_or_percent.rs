@@ -1,5 +1,4 @@
-//! A number that is given as an integer or as a percentage of a total (`IntOrString` in
-//! Kubernetes).
+//! A number in the form of an integer or a percentage of a total (`IntOrString` in Kubernetes).
 
 use std::fmt;
 
@@ -8,14 +7,13 @@ use serde_json::Value;
 /// An absolute number or a percentage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntOrPercent {
-    /// An integer.
     Int(i32),
-    /// Hundredths of a total.
+    /// Percent of a total.
     Percent(u32),
 }
 
 impl IntOrPercent {
-    /// Parses a JSON number, or a string such as `25%`; `None` for anything else.
+    /// Parses a JSON number, or a string such as `25%`; `None` for any other value.
     pub fn from_json(value: &Value) -> Option<Self> {
         match value {
             Value::Number(number) => i32::try_from(number.as_i64()?).ok().map(Self::Int),
@@ -32,7 +30,7 @@ impl IntOrPercent {
         }
     }
 
-    /// The resulting number, out of `total`.
+    /// The resulting number; `total` is 100 %.
     pub fn of(self, total: i32, round_up: bool) -> i32 {
         match self {
             Self::Int(value) => value,

@@ -1,5 +1,5 @@
-//! The vocabulary that every other crate speaks: errors as `Status`, field paths, selectors,
-//! quantities, names, errors of YAML documents. Pure: no I/O, no clock, no randomness.
+//! The vocabulary of all other crates: errors as `Status`, field paths, selectors, quantities, names, errors of YAML
+//! documents. Pure: no I/O, no clock, no randomness.
 
 pub mod cidr;
 pub mod cron;

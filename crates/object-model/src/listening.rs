@@ -1,10 +1,10 @@
-//! Ports of a machine on which its own programs listen, and which no pod or Service may take.
+//! Ports on which programs of a machine listen. No pod or Service may use them.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv4Addr;
 
-/// A transport with listening sockets.
+/// A transport protocol with listening sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Transport {
     Tcp,
@@ -12,7 +12,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// The transport of a port's `protocol`; `None` for SCTP and unknown ones.
+    /// The transport of a port's `protocol`; `None` for SCTP and unknown protocols.
     pub fn of(protocol: &str) -> Option<Self> {
         match protocol {
             "" | "TCP" => Some(Self::Tcp),
@@ -34,39 +34,36 @@ impl fmt::Display for Transport {
 /// The address and port of a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListeningAddress {
-    /// TCP or UDP.
     pub transport: Transport,
-    /// The address; all of the machine's when there is none.
+    /// `None` means all addresses of the machine.
     pub address: Option<Ipv4Addr>,
-    /// The port number.
     pub port: u16,
 }
 
-/// All listening sockets of a machine: of this process, of other instances, and of all other
-/// processes.
+/// All listening sockets of a machine: of this process, of other instances, and of all other processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listening {
-    places: BTreeSet<ListeningAddress>,
+    sockets: BTreeSet<ListeningAddress>,
 }
 
 impl Listening {
     /// The listening sockets, sorted and without duplicates.
     pub fn places(&self) -> impl Iterator<Item = ListeningAddress> + '_ {
-        self.places.iter().copied()
+        self.sockets.iter().copied()
     }
 
-    /// Whether a program has this port of this address of the machine.
+    /// Whether a program listens on this port at this address of the machine.
     pub fn holds(&self, transport: Transport, address: Ipv4Addr, port: u16) -> bool {
         self.holds_everywhere(transport, port) || self.has(transport, Some(address), port)
     }
 
-    /// Whether a program has this port of all addresses of the machine.
+    /// Whether a program listens on this port at all addresses of the machine.
     pub fn holds_everywhere(&self, transport: Transport, port: u16) -> bool {
         self.has(transport, None, port)
     }
 
     fn has(&self, transport: Transport, address: Option<Ipv4Addr>, port: u16) -> bool {
-        self.places.contains(&ListeningAddress {
+        self.sockets.contains(&ListeningAddress {
             transport,
             address,
             port,
@@ -75,9 +72,9 @@ impl Listening {
 }
 
 impl FromIterator<ListeningAddress> for Listening {
-    fn from_iter<T: IntoIterator<Item = ListeningAddress>>(places: T) -> Self {
+    fn from_iter<T: IntoIterator<Item = ListeningAddress>>(addresses: T) -> Self {
         Self {
-            places: places.into_iter().collect(),
+            sockets: addresses.into_iter().collect(),
         }
     }
 }
@@ -88,13 +85,13 @@ mod tests {
 
     #[test]
     fn a_socket_on_all_addresses_holds_its_port_on_each() {
-        let place = |address, port| ListeningAddress {
+        let socket = |address, port| ListeningAddress {
             transport: Transport::Tcp,
             address,
             port,
         };
         let local = Ipv4Addr::LOCALHOST;
-        let listening: Listening = [place(None, 22), place(Some(local), 6443)]
+        let listening: Listening = [socket(None, 22), socket(Some(local), 6443)]
             .into_iter()
             .collect();
         let other = Ipv4Addr::new(192, 0, 2, 1);

@@ -1,5 +1,5 @@
-//! Valid names, label keys and values, and the texts of refusals. Each check returns all that is
-//! wrong, each as a clause; an empty list means that the text is valid.
+//! Valid names, label keys and values, and the texts of errors. Each check returns all errors as clauses; an empty
+//! list means that the text is valid.
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
@@ -9,24 +9,24 @@ const LABEL_1035: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
 const QUALIFIED: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const LABEL_VALUE: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
 
-/// Most bytes of a DNS label, a label value, the name part of a label key.
+/// Maximum length in bytes of a DNS label, a label value, and the name part of a label key.
 pub const LABEL_BYTES_MAX: usize = 63;
-/// Most bytes of a DNS subdomain.
+/// Maximum length of a DNS subdomain in bytes.
 pub const SUBDOMAIN_BYTES_MAX: usize = 253;
 /// Maximum size of all annotations of one object together, in bytes.
 pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 
-/// The clause for a text of more than `max` bytes.
+/// The error of a text of more than `max` bytes.
 pub fn too_long(max: usize) -> String {
     format!("must be no more than {max} bytes")
 }
 
-/// The clause for a number outside of a range.
+/// The error of a number outside of a range.
 pub fn outside_range(min: i64, max: i64) -> String {
     format!("must be between {min} and {max}, inclusive")
 }
 
-/// A clause that ends with examples and the expression that was to match.
+/// An error that ends with examples and the regular expression that the text must match.
 pub fn mismatch(rule: &str, expression: &str, examples: &[&str]) -> String {
     if examples.is_empty() {
         return format!("{rule} (regex used for validation is '{expression}')");
@@ -63,7 +63,7 @@ fn has_qualified_form(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// A lower-case RFC 1123 label: names of namespaces, containers, ports.
+/// The errors of a lower-case RFC 1123 label: names of namespaces, containers, ports.
 pub fn dns_label(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if text.len() > LABEL_BYTES_MAX {
@@ -81,7 +81,7 @@ pub fn dns_label(text: &str) -> Vec<String> {
     errors
 }
 
-/// A lower-case RFC 1123 subdomain: names of most objects.
+/// The errors of a lower-case RFC 1123 subdomain: names of most objects.
 pub fn dns_subdomain(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if text.len() > SUBDOMAIN_BYTES_MAX {
@@ -95,7 +95,7 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
     errors
 }
 
-/// A domain to search in: a subdomain in which parts may begin with an underscore, or have some.
+/// The errors of a DNS search domain: a subdomain whose parts may contain underscores.
 pub fn search_domain(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if text.len() > SUBDOMAIN_BYTES_MAX {
@@ -114,7 +114,7 @@ pub fn search_domain(text: &str) -> Vec<String> {
     errors
 }
 
-/// An RFC 1035 label: names of Services.
+/// The errors of an RFC 1035 label: names of Services.
 pub fn dns_1035_label(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if text.len() > LABEL_BYTES_MAX {
@@ -129,7 +129,7 @@ pub fn dns_1035_label(text: &str) -> Vec<String> {
     errors
 }
 
-/// A label key, annotation key or resource name, with or without a prefix.
+/// The errors of a label key, annotation key or resource name, with or without a prefix.
 pub fn qualified_name(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
     let rule = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end \
@@ -182,7 +182,7 @@ pub fn label_value(text: &str) -> Vec<String> {
     errors
 }
 
-/// A key of a ConfigMap or Secret.
+/// The errors of a key of a ConfigMap or Secret.
 pub fn config_key(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if text.len() > SUBDOMAIN_BYTES_MAX {
@@ -203,7 +203,7 @@ pub fn config_key(text: &str) -> Vec<String> {
     errors
 }
 
-/// The name of an environment variable.
+/// The errors of the name of an environment variable.
 pub fn env_var_name(text: &str) -> Vec<String> {
     if text.is_empty() {
         return vec!["environment variable name must be non-empty".to_owned()];
@@ -217,7 +217,7 @@ pub fn env_var_name(text: &str) -> Vec<String> {
     vec![rule.to_owned()]
 }
 
-/// The name of a port of a container.
+/// The errors of the name of a container's port.
 pub fn port_name(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if text.len() > 15 {
@@ -259,7 +259,7 @@ pub fn http_header_name(text: &str) -> Vec<String> {
     vec![mismatch(rule, "[-A-Za-z0-9]+", &["X-Header-Name"])]
 }
 
-/// A text that can be one segment of a path: names of roles and bindings.
+/// The errors of a text that must be a single segment of a path: names of roles and bindings.
 pub fn path_segment(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if text == "." || text == ".." {

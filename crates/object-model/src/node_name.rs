@@ -1,4 +1,4 @@
-//! The identity of a node: one reader for the signer, the approver, the authoriser and admission.
+//! The identity of a node. The signer, the approver, the authoriser and admission all use this parser.
 
 use std::fmt;
 
@@ -9,28 +9,28 @@ pub const NODES: &str = "system:nodes";
 
 const USER: &str = "system:node:";
 
-/// The name of a node: a valid name of a Node object.
+/// The name of a node, which is a valid name of a Node object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName<'a>(&'a str);
 
 impl<'a> NodeName<'a> {
-    /// Reads a name; `None` if no Node can have it.
+    /// `None` if no Node object can have the name.
     pub fn parse(name: &'a str) -> Option<Self> {
         dns_subdomain(name).is_empty().then_some(Self(name))
     }
 
-    /// The node that a user name stands for, whatever the groups of the user.
+    /// The node in a user name, whatever the groups of the user are.
     pub fn of_user(user: &'a str) -> Option<Self> {
         Self::parse(user.strip_prefix(USER)?)
     }
 
-    /// The node that a user is: one with the name of a node, in the group of nodes.
+    /// The node of a user: the user must have a node's user name, and be in the group of nodes.
     pub fn of_identity(user: &'a str, groups: &[impl AsRef<str>]) -> Option<Self> {
         let is_member = groups.iter().any(|group| group.as_ref() == NODES);
         Self::of_user(user).filter(|_| is_member)
     }
 
-    /// Whether a user name claims to be a node's, even one of no valid name.
+    /// Whether a user name has the form of a node's user name, even with an invalid node name.
     pub fn is_claimed_by(user: &str) -> bool {
         user.starts_with(USER)
     }
@@ -40,7 +40,7 @@ impl<'a> NodeName<'a> {
         self.0
     }
 
-    /// The name of the node's user.
+    /// The user name of the node.
     pub fn user(self) -> String {
         format!("{USER}{}", self.0)
     }

@@ -8,13 +8,13 @@ pub enum WireError {
     /// A number is malformed, or the message ends too early.
     #[error(transparent)]
     Varint(#[from] VarintError),
-    /// The number of a field has more than 32 bits.
+    /// A field number has more than 32 bits.
     #[error("a field number too large")]
     FieldNumber,
-    /// A type of the wire format that is not in use.
+    /// A wire type that Kubernetes and etcd do not use.
     #[error("unknown wire type {0}")]
     WireType(u64),
-    /// Another type than the field has.
+    /// The wire type differs from the field's type.
     #[error("expected {expected}, found {found}")]
     Unexpected {
         /// The type of the field.
@@ -24,7 +24,7 @@ pub enum WireError {
     },
 }
 
-/// For decoders whose error is a text.
+/// Some decoders return their errors as text.
 impl From<WireError> for String {
     fn from(error: WireError) -> Self {
         error.to_string()
@@ -38,7 +38,7 @@ pub enum Wire<'a> {
     Varint(u64),
     /// A number of eight bytes.
     Fixed64(u64),
-    /// A number of four bytes, which no message in use has.
+    /// A number of four bytes. No message here contains such a number.
     Fixed32,
     /// Bytes, a text or a message.
     Bytes(&'a [u8]),
@@ -48,7 +48,7 @@ impl<'a> Wire<'a> {
     /// The bytes.
     ///
     /// # Errors
-    /// It is something else.
+    /// The content has another wire type.
     pub fn bytes(self) -> Result<&'a [u8], WireError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
@@ -59,7 +59,7 @@ impl<'a> Wire<'a> {
     /// The number.
     ///
     /// # Errors
-    /// It is something else.
+    /// The content has another wire type.
     pub fn varint(self) -> Result<u64, WireError> {
         match self {
             Self::Varint(value) => Ok(value),
@@ -70,7 +70,7 @@ impl<'a> Wire<'a> {
     /// The floating-point number.
     ///
     /// # Errors
-    /// It is something else.
+    /// The content has another wire type.
     pub fn double(self) -> Result<f64, WireError> {
         match self {
             Self::Fixed64(bits) => Ok(f64::from_bits(bits)),
@@ -79,13 +79,16 @@ impl<'a> Wire<'a> {
     }
 
     fn unexpected(self, expected: &'static str) -> WireError {
-        let found = match self {
+        let wire_type = match self {
             Self::Varint(_) => "a number",
             Self::Fixed64(_) => "eight bytes",
             Self::Fixed32 => "four bytes",
             Self::Bytes(_) => "bytes",
         };
-        WireError::Unexpected { expected, found }
+        WireError::Unexpected {
+            expected,
+            found: wire_type,
+        }
     }
 }
 
@@ -94,7 +97,7 @@ impl<'a> Wire<'a> {
 pub struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// A reader at the start of an encoded message.
+    /// `bytes` is an encoded message.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -107,7 +110,7 @@ impl<'a> Reader<'a> {
     /// The next field's number and content; `None` at the end.
     ///
     /// # Errors
-    /// The bytes are no message.
+    /// The bytes are not a message.
     pub fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>, WireError> {
         if self.is_empty() {
             return Ok(None);
@@ -142,16 +145,16 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(cut)?;
+        let (content, rest) = self.0.split_at_checked(length).ok_or_else(cut)?;
         self.0 = rest;
-        Ok(taken)
+        Ok(content)
     }
 }
 
-/// Reads the fields of a message: each with its number and content.
+/// Calls `take` with the number and content of each field of a message.
 ///
 /// # Errors
-/// The bytes are no message, or the error of `take`.
+/// The bytes are not a message, or the error of `take`.
 pub fn fields<'a>(
     message: &'a [u8],
     mut take: impl FnMut(u32, Wire<'a>) -> Result<(), WireError>,
@@ -177,12 +180,12 @@ pub const fn bytes(field: u32) -> u32 {
     field << 3 | 2
 }
 
-/// Writes fields one after the other. A tag has a field's number and its wire type.
+/// Writes fields one after the other. A tag consists of a field number and a wire type.
 #[derive(Debug, Default)]
 pub struct Writer(pub Vec<u8>);
 
 impl Writer {
-    /// The head of a field of bytes: its tag, and the length of the bytes that follow.
+    /// Writes the head of a field of bytes: its tag, and the length of the bytes that follow.
     #[inline]
     pub fn head(&mut self, tag: u32, length: usize) {
         self.raw(u64::from(tag));
@@ -196,8 +199,7 @@ impl Writer {
         self.0.extend_from_slice(content);
     }
 
-    /// Writes a message that is mostly short: one byte is reserved for its length, which is known
-    /// afterwards.
+    /// Writes a message that is usually short: one byte is reserved for its length, which is known afterwards.
     pub fn message(&mut self, tag: u32, write: impl FnOnce(&mut Self)) {
         self.raw(u64::from(tag));
         let at = self.0.len();
@@ -214,14 +216,14 @@ impl Writer {
         }
     }
 
-    /// A field with a number.
+    /// Writes a field with a number.
     #[inline]
     pub fn varint(&mut self, tag: u32, value: u64) {
         self.raw(u64::from(tag));
         self.raw(value);
     }
 
-    /// A field with a floating-point number.
+    /// Writes a field with a floating-point number.
     pub fn double(&mut self, tag: u32, value: f64) {
         self.raw(u64::from(tag));
         self.0.extend_from_slice(&value.to_le_bytes());
@@ -237,14 +239,14 @@ impl Writer {
     }
 }
 
-/// The size of a number.
+/// The encoded size of a number, in bytes.
 #[inline]
 pub fn varint_size(value: u64) -> usize {
-    // Seven bits in a byte; zero takes one, too.
+    // A byte contains seven bits; zero needs one byte, too.
     (value | 1).ilog2() as usize / 7 + 1
 }
 
-/// The size of a field of that many bytes.
+/// The encoded size of a field with this many bytes.
 #[inline]
 pub fn bytes_size(tag: u32, length: usize) -> usize {
     varint_size(u64::from(tag)) + varint_size(length as u64) + length

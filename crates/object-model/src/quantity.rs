@@ -1,7 +1,7 @@
 //! Quantities of a resource, such as `500m`, `1.5Gi` or `1e3`, stored exactly.
 //!
-//! A quantity is a whole number of billionths (upstream's limit of precision) together with the
-//! family of suffixes that it was written with; its text is upstream's canonical form.
+//! A quantity is a whole number of billionths (upstream's limit of precision), and the family of suffixes of its
+//! text; the formatted text is upstream's canonical form.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,28 +11,27 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 const NANOS: i128 = 1_000_000_000;
-/// Upstream caps parsed values at the largest 64-bit integer.
+/// As upstream, parsed values are limited to the largest 64-bit integer.
 const NANOS_MAX: i128 = i64::MAX as i128 * NANOS;
-/// Maximum number of digits: those of the cap in billionths, and one more.
+/// Maximum number of digits: those of the maximum in billionths, and one more.
 const DIGITS_MAX: usize = 29;
-/// Bits by which a number of that many digits can be moved within 128 bits.
+/// Number of bits by which a number with this many digits can be shifted within 128 bits.
 const SHIFT_MAX: u32 = 30;
 
-/// The error of an invalid quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
-    /// The text as a whole has the wrong form.
+    /// The whole text has the wrong form.
     #[error(
         "quantities must match the regular expression \
          '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
     )]
     Format,
-    /// The number is fine, the suffix is not.
+    /// The number is valid, the suffix is not.
     #[error("unable to parse quantity's suffix")]
     Suffix,
 }
 
-/// The family of suffixes a quantity was written in.
+/// The family of suffixes in the text of a quantity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// `n`, `u`, `m`, none, `k`, `M`, `G`, `T`, `P`, `E`.
@@ -40,11 +39,11 @@ pub enum Format {
     Decimal,
     /// `Ki`, `Mi`, `Gi`, `Ti`, `Pi`, `Ei`.
     Binary,
-    /// `e3` and the like.
+    /// An exponent such as `e3`.
     Exponent,
 }
 
-/// An exact amount. Compares by amount alone: `1024Mi == 1Gi`.
+/// An exact amount. The comparison ignores the format: `1024Mi == 1Gi`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quantity {
     nanos: i128,
@@ -52,7 +51,7 @@ pub struct Quantity {
 }
 
 impl Quantity {
-    /// A whole number, printed in the given family.
+    /// A whole number, formatted with this family of suffixes.
     pub fn new(value: i64, format: Format) -> Self {
         Self {
             nanos: i128::from(value) * NANOS,
@@ -73,7 +72,7 @@ impl Quantity {
         Self::new(bytes, Format::Binary)
     }
 
-    /// Reads a quantity from JSON, where it may be a string or a bare number.
+    /// Parses a quantity from JSON: a string or a number.
     ///
     /// # Errors
     /// As [`FromStr`]; other JSON types have the wrong form.
@@ -85,7 +84,7 @@ impl Quantity {
         }
     }
 
-    /// The amount rounded up to whole thousandths, the finest that resource lists keep.
+    /// The amount rounded up to whole thousandths, the precision of resource lists.
     #[must_use]
     pub fn round_up_to_milli(&self) -> Self {
         let unit = NANOS / 1000;
@@ -120,7 +119,7 @@ impl Quantity {
         self.nanos < 0
     }
 
-    /// The sum, in this quantity's family (the other's if this one is zero).
+    /// The sum, in this quantity's family of suffixes (the other's if this quantity is zero).
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         let format = if self.is_zero() {
@@ -134,7 +133,7 @@ impl Quantity {
         }
     }
 
-    /// The difference, in this quantity's family (the other's if this one is zero).
+    /// The difference, in this quantity's family of suffixes (the other's if this quantity is zero).
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
         self.plus(&Self {
@@ -149,7 +148,7 @@ impl Quantity {
     }
 }
 
-/// `value / unit`, away from zero when it does not divide evenly.
+/// `value / unit`, rounded away from zero.
 fn round_away(value: i128, unit: i128) -> i128 {
     let quotient = value / unit;
     if value % unit == 0 {
@@ -179,11 +178,11 @@ impl Ord for Quantity {
     }
 }
 
-/// The digits of a number with its power of ten.
+/// The digits of a number, and its power of ten.
 struct Digits {
     mantissa: i128,
     exponent: i32,
-    /// Whether non-zero digits were dropped at the end.
+    /// Whether non-zero digits at the end were dropped.
     inexact: bool,
 }
 
@@ -224,13 +223,13 @@ fn digits(text: &str) -> Result<Digits, QuantityError> {
         exponent: 0,
         inexact: false,
     };
-    let mut kept = 0;
+    let mut count = 0;
     let all = whole.bytes().map(|d| (d, false));
     for (digit, is_fraction) in all.chain(fraction.bytes().map(|d| (d, true))) {
         let digit = i128::from(digit - b'0');
-        if kept < DIGITS_MAX {
+        if count < DIGITS_MAX {
             result.mantissa = result.mantissa * 10 + digit;
-            kept += usize::from(result.mantissa != 0);
+            count += usize::from(result.mantissa != 0);
             result.exponent -= i32::from(is_fraction);
         } else {
             result.inexact |= digit != 0;
@@ -291,7 +290,7 @@ fn whole_power_of_ten(power: u32) -> Option<i128> {
     POWERS_OF_TEN.get(power as usize).copied()
 }
 
-/// The amount in billionths: rounded up, capped.
+/// The amount in billionths: rounded up, limited to the maximum.
 fn nanos(digits: &Digits, power_of_ten: i32, power_of_two: u32) -> i128 {
     let power = digits
         .exponent
@@ -311,7 +310,7 @@ fn nanos(digits: &Digits, power_of_ten: i32, power_of_two: u32) -> i128 {
     }
 }
 
-/// The mantissa, times two to the one power, by ten to the other, rounded up; `None` beyond 128 bits.
+/// The mantissa times 2^`power_of_two`, divided by 10^`power_of_ten`, rounded up; `None` if it exceeds 128 bits.
 fn divided(digits: &Digits, mut power_of_ten: u32, mut power_of_two: u32) -> Option<i128> {
     let (mut mantissa, mut inexact) = (digits.mantissa, digits.inexact);
     while power_of_ten as usize > DIGITS_MAX && mantissa != 0 {
@@ -397,7 +396,7 @@ mod tests {
 
     #[test]
     fn prints_upstreams_canonical_form() {
-        for (given, wanted) in [
+        for (text, expected) in [
             ("0", "0"),
             ("0Gi", "0"),
             ("1", "1"),
@@ -431,7 +430,7 @@ mod tests {
             ("1127.5429496729667296672966Gi", "1210690023420191499805n"),
             ("1210690023420191499733n", "1210690023420191499733n"),
         ] {
-            assert_eq!(canonical(given), wanted, "{given}");
+            assert_eq!(canonical(text), expected, "{text}");
         }
     }
 

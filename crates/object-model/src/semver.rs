@@ -1,12 +1,12 @@
-//! Versions in the sense of semver.org 2.0.0, compared by their precedence.
+//! Versions according to semver.org 2.0.0, compared by precedence.
 
 use std::cmp::Ordering;
 
-/// A version. The build metadata after `+` is not stored, because it does not count in comparisons.
+/// A version. The build metadata after `+` is not stored, because comparisons ignore it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Semver {
     numbers: [u64; 3],
-    /// Pre-release identifiers after `-`; a version without them is later than one with them.
+    /// Pre-release identifiers after `-`. A version without identifiers is later than a version with identifiers.
     pre: Vec<Word>,
 }
 
@@ -18,7 +18,7 @@ enum Word {
 }
 
 impl Semver {
-    /// The version that a text says, if it is one.
+    /// Parses a version; `None` if the text is not a version.
     pub fn parse(text: &str) -> Option<Self> {
         let (rest, build) = match text.split_once('+') {
             Some((rest, build)) => (rest, Some(build)),
@@ -53,7 +53,7 @@ fn is_digits(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// A number without needless zeroes.
+/// A number without leading zeroes.
 fn number(part: &str) -> Option<u64> {
     let short = part == "0" || !part.starts_with('0');
     (is_digits(part) && short).then(|| part.parse().ok())?
@@ -106,7 +106,7 @@ mod tests {
         }
     }
 
-    /// findings C16: the order is the one of the specification's own example.
+    /// findings C16: the order of the example in the specification.
     #[test]
     fn versions_have_an_order() {
         let order = [

@@ -1,10 +1,10 @@
-//! Kubernetes' `Status`: how every refusal reaches a client.
+//! Kubernetes' `Status`: the form of every error for a client.
 
 use serde::{Deserialize, Serialize};
 
 use crate::field::FieldError;
 
-/// Machine-readable cause of a refusal (`metav1.StatusReason`).
+/// Machine-readable reason of an error (`metav1.StatusReason`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StatusReason {
     /// 400
@@ -19,9 +19,9 @@ pub enum StatusReason {
     MethodNotAllowed,
     /// 406
     NotAcceptable,
-    /// 409: something of that name exists.
+    /// 409: an object with this name exists.
     AlreadyExists,
-    /// 409: the object has changed, or a precondition does not hold.
+    /// 409: the object has changed, or a precondition is not met.
     Conflict,
     /// 410: the resource version is too old.
     Expired,
@@ -44,9 +44,9 @@ pub enum StatusReason {
     ServiceUnavailable,
     /// 504
     Timeout,
-    /// 507: the store has no room for the write.
+    /// 507: the store has no space for the write.
     InsufficientStorage,
-    /// 500 with retry, 504 from servers that gave up
+    /// 500 with retry; 504 from a server that timed out.
     ServerTimeout,
 }
 
@@ -74,10 +74,10 @@ impl StatusReason {
     }
 }
 
-/// One of several things that were wrong.
+/// One of several causes of an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
-    /// Kind of the cause, for instance `FieldValueInvalid`.
+    /// For instance `FieldValueInvalid`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// The error as a message for users.
@@ -107,7 +107,7 @@ pub struct StatusDetails {
     /// The single causes, for instance one for each invalid field.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<Cause>,
-    /// After how many seconds the client may try again.
+    /// Seconds after which the client may try again.
     #[serde(skip_serializing_if = "is_zero")]
     pub retry_after_seconds: u32,
 }
@@ -116,24 +116,24 @@ fn is_zero(value: &u32) -> bool {
     *value == 0
 }
 
-/// A refusal, as the client will see it.
+/// An error in the form for clients.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Status {
     /// The reason for programs, for instance `NotFound`.
     pub reason: StatusReason,
-    /// HTTP status code; the reason's own unless set otherwise.
+    /// HTTP status code; the code of the reason, unless set otherwise.
     pub code: u16,
     /// The message for users.
     pub message: String,
-    /// The object in question; boxed because most results are not errors.
+    /// The object of the error; boxed because most results are not errors.
     pub details: Option<Box<StatusDetails>>,
-    /// The token to continue an expired list (`metadata.continue`).
+    /// The token that continues an expired list (`metadata.continue`).
     pub next: Option<String>,
 }
 
 impl Status {
-    /// A refusal with no details.
+    /// An error without details.
     pub fn new(reason: StatusReason, message: impl Into<String>) -> Self {
         Self {
             reason,
@@ -144,12 +144,12 @@ impl Status {
         }
     }
 
-    /// 400 with the given text.
+    /// 400.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusReason::BadRequest, message)
     }
 
-    /// 500 with the given text.
+    /// 500.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(
             StatusReason::InternalError,
@@ -233,14 +233,14 @@ impl Status {
         }
     }
 
-    /// The refusal with another cause in its details.
+    /// The error with one more cause in its details.
     #[must_use]
     pub fn with_cause(mut self, cause: Cause) -> Self {
         self.details.get_or_insert_default().causes.push(cause);
         self
     }
 
-    /// The JSON for the wire.
+    /// The JSON form of the response.
     pub fn to_json(&self) -> serde_json::Value {
         let mut value = serde_json::json!({
             "kind": "Status",

@@ -1,5 +1,5 @@
-//! Variable-length integers of protocol buffers: seven bits in a byte, the lowest first; the top bit says
-//! that more bytes follow.
+//! Variable-length integers of protobuf: seven bits per byte, the lowest bits first; the top bit means that more
+//! bytes follow.
 
 /// A number of 64 bits takes at most ten bytes.
 const BYTES_MAX: usize = 10;
@@ -7,7 +7,7 @@ const BYTES_MAX: usize = 10;
 /// The bytes do not start with a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VarintError {
-    /// The bytes end before the number does.
+    /// The bytes end inside of the number.
     #[error("unexpected end of the message")]
     Cut,
     /// The number has more than ten bytes.
@@ -24,16 +24,16 @@ pub fn put(out: &mut impl Extend<u8>, mut value: u64) {
     out.extend([value.to_le_bytes()[0]]);
 }
 
-/// Takes the number at the front of the bytes.
+/// Removes the number at the front of the bytes and returns it.
 ///
 /// # Errors
-/// If the bytes do not start with a number.
+/// The bytes do not start with a number.
 pub fn take(bytes: &mut &[u8]) -> Result<u64, VarintError> {
     let mut value = 0;
-    for place in 0..BYTES_MAX {
+    for index in 0..BYTES_MAX {
         let (first, rest) = bytes.split_first().ok_or(VarintError::Cut)?;
         *bytes = rest;
-        value |= u64::from(first & 0x7f) << (7 * place);
+        value |= u64::from(first & 0x7f) << (7 * index);
         if first & 0x80 == 0 {
             return Ok(value);
         }

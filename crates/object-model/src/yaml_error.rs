@@ -1,5 +1,5 @@
-//! Errors of the YAML parser in one line, with line and column. The parser's own text quotes the line in a
-//! block of several lines, and names every file `<input>`.
+//! Errors of the YAML parser in one line, with line and column. The parser's own text quotes the line in several
+//! lines, and names every file `<input>`.
 
 use std::fmt::Display;
 
@@ -14,7 +14,7 @@ pub fn in_file(file: &dyn Display, error: &Error) -> String {
     }
 }
 
-/// The error as `line LINE, column COLUMN: MESSAGE`, where the caller names the file.
+/// The error as `line LINE, column COLUMN: MESSAGE`, for callers that add the file name.
 pub fn in_text(error: &Error) -> String {
     let text = message(error);
     match error.location() {

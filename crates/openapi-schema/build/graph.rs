@@ -1,4 +1,4 @@
-//! Writes the graph of the definitions as constants of `src/graph.rs`, which explains them.
+//! Writes the graph of the definitions as constants for `src/graph.rs`, which documents them.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::REFERENCE_PREFIX;
 use crate::published_facts::{self, Row};
 
-/// The source of the constants. `definitions` are sorted by name; `kinds` are group, version and kind with the
+/// The source text of the constants. `definitions` are sorted by name; `kinds` are group, version and kind, with the
 /// name of the definition.
 pub(crate) fn source(
     definitions: &Map<String, Value>,
@@ -24,7 +24,7 @@ pub(crate) fn source(
         definitions: Vec::new(),
         kinds: Vec::new(),
     };
-    // The first are those of a field without any.
+    // Index 0 contains the facts of a field without facts.
     writer.facts("", "");
     for (name, schema) in definitions {
         writer.definition(name, schema);
@@ -36,7 +36,7 @@ pub(crate) fn source(
     writer.finish()
 }
 
-/// The tables, each line a literal.
+/// The tables; each line is a literal.
 struct Writer<'a> {
     source: &'a Map<String, Value>,
     index: BTreeMap<&'a str, usize>,
@@ -98,7 +98,7 @@ impl Writer<'_> {
         format!("Node::{form}({})", place(&mut self.nodes, element))
     }
 
-    /// A reference to a definition, or the type that it stands for, if it has no fields.
+    /// A reference to a definition; for a definition without fields, the type of its values.
     fn named(&mut self, name: &str) -> String {
         let (Some(schema), Some(index)) = (self.source.get(name), self.index.get(name)) else {
             return "Node::Any".to_owned();
@@ -135,7 +135,7 @@ impl Writer<'_> {
         place(&mut self.facts, literal)
     }
 
-    /// A part of the common text of all names.
+    /// A range in the common text of all names.
     fn text(&mut self, name: &str) -> String {
         let start = self.texts.find(name).unwrap_or_else(|| {
             self.texts.push_str(name);
@@ -160,10 +160,10 @@ impl Writer<'_> {
     }
 }
 
-/// The index of a literal in its table, to which it is added if it is new.
+/// The index of a literal in its table; a new literal is added.
 fn place(table: &mut Vec<String>, literal: String) -> usize {
-    let known = table.iter().position(|known| *known == literal);
-    known.unwrap_or_else(|| {
+    let index = table.iter().position(|existing| *existing == literal);
+    index.unwrap_or_else(|| {
         table.push(literal);
         table.len() - 1
     })

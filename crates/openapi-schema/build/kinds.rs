@@ -1,5 +1,4 @@
-//! The kinds whose schemas are known, one line each. Tests compare the list with the served kinds in both
-//! directions.
+//! The kinds with known schemas, one per line. Tests compare the list with the served kinds in both directions.
 
 use std::borrow::Cow;
 
@@ -17,7 +16,6 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiext
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-/// A kind and the type that describes it.
 pub(crate) struct Kind {
     pub group: &'static str,
     pub version: &'static str,

@@ -1,6 +1,5 @@
-//! Reads the schemas of the published types, once for all programs: their graph becomes constants
-//! (`published.rs`), and their definitions, with all descriptions, a compressed document
-//! (`definitions.json.deflate`).
+//! Reads the schemas of the published types at build time: their graph becomes constants (`published.rs`), and their
+//! definitions, with all descriptions, a compressed document (`definitions.json.deflate`).
 
 mod graph;
 mod kinds;
@@ -21,7 +20,7 @@ use serde_json::{Map, Value};
 /// The prefix of references between definitions.
 const REFERENCE_PREFIX: &str = "#/components/schemas/";
 
-/// The type of any JSON value, which the Rust types call an object.
+/// The type of any JSON value. The Rust types describe it as an object.
 const ANY_JSON: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON";
 
 fn main() -> Result<()> {
@@ -42,9 +41,9 @@ fn main() -> Result<()> {
 
 /// Group, version and kind of each known kind, and the name of its definition.
 fn kinds() -> Vec<([&'static str; 3], String)> {
-    let of_types = kinds::all().into_iter().map(|known| {
-        let name = [known.group, known.version, known.kind];
-        (name, known.definition.into_owned())
+    let of_types = kinds::all().into_iter().map(|entry| {
+        let name = [entry.group, entry.version, entry.kind];
+        (name, entry.definition.into_owned())
     });
     let of_metrics = resource_metrics::KINDS.map(|kind| {
         let name = [resource_metrics::GROUP, resource_metrics::VERSION, kind];
@@ -53,7 +52,7 @@ fn kinds() -> Vec<([&'static str; 3], String)> {
     of_types.chain(of_metrics).collect()
 }
 
-/// The definitions of all kinds, and of all types that they are made of, sorted by name.
+/// The definitions of all kinds and of all types inside of them, sorted by name.
 fn definitions() -> Map<String, Value> {
     let settings = SchemaSettings::openapi3().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
@@ -73,8 +72,7 @@ fn definitions() -> Map<String, Value> {
     definitions
 }
 
-/// Makes the definitions require the fields that the published document requires, whatever the Rust types
-/// say.
+/// Sets the required fields of the definitions to those of the published document, because the Rust types differ.
 fn correct(definitions: &mut Map<String, Value>) {
     let required = published_facts::required();
     for (name, definition) in definitions.iter_mut() {

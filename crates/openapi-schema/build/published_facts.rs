@@ -1,5 +1,5 @@
-//! Published facts that the Rust types do not have: how lists and maps merge, which fields are required,
-//! and defaults. They are tables (`data/*.tsv`) that `cargo xtask tables` writes; this reads them.
+//! Published facts that the Rust types do not contain: how lists and maps merge, which fields are required, and
+//! defaults. `cargo xtask tables` writes them as tables (`data/*.tsv`); this module reads the tables.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ const TABLE: &str = include_str!("../data/merge_facts.tsv");
 const REQUIRED: &str = include_str!("../data/required.tsv");
 const DEFAULTS: &str = include_str!("../data/defaults.tsv");
 
-/// The facts about one field (or about a type as a whole), as published; empty for none.
+/// The published facts about one field (or about a whole type); empty if a fact is absent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Row {
     pub list_type: &'static str,
@@ -18,7 +18,7 @@ pub(crate) struct Row {
     pub default: &'static str,
 }
 
-/// All facts, by definition and field; the field's name is empty for the type itself.
+/// All facts, by definition and field. The field name is empty for the type itself.
 pub(crate) fn rows() -> BTreeMap<(&'static str, &'static str), Row> {
     let mut rows = BTreeMap::new();
     for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
@@ -26,7 +26,7 @@ pub(crate) fn rows() -> BTreeMap<(&'static str, &'static str), Row> {
             .split('\t')
             .map(|cell| if cell == "-" { "" } else { cell });
         let mut next = || columns.next().unwrap_or_default();
-        let place = (next(), next());
+        let key = (next(), next());
         let row = Row {
             list_type: next(),
             list_map_keys: next(),
@@ -35,7 +35,7 @@ pub(crate) fn rows() -> BTreeMap<(&'static str, &'static str), Row> {
             patch_merge_key: next(),
             default: "",
         };
-        rows.insert(place, row);
+        rows.insert(key, row);
     }
     for line in DEFAULTS.lines().filter(|line| !line.starts_with('#')) {
         let mut columns = line.split('\t');
@@ -46,7 +46,7 @@ pub(crate) fn rows() -> BTreeMap<(&'static str, &'static str), Row> {
     rows
 }
 
-/// The required fields of the published definitions. A definition without a row requires nothing.
+/// The required fields of the published definitions. A definition without a row has no required fields.
 pub(crate) fn required() -> BTreeMap<&'static str, Vec<&'static str>> {
     let rows = REQUIRED.lines().filter(|line| !line.starts_with('#'));
     rows.filter_map(|row| row.split_once('\t'))

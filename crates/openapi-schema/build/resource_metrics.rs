@@ -1,5 +1,5 @@
-//! The types of `metrics.k8s.io`, which `k8s-openapi` does not have: metrics-server's, under the
-//! names that it publishes. They are answers only, never stored.
+//! The types of `metrics.k8s.io`, which `k8s-openapi` does not contain: the types of metrics-server under their
+//! published names. They occur only in responses, and are never stored.
 
 use serde_json::{Map, Value, json};
 
@@ -44,7 +44,7 @@ pub(crate) fn add(definitions: &mut Map<String, Value>) {
     );
 }
 
-/// A type with the common fields of nodes' and pods' metrics, and one more.
+/// A type with the common fields of the metrics of nodes and pods, and one more field.
 fn measured(description: &str, (name, field): (&str, Value)) -> Value {
     let metadata = reference("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
     let time = reference("io.k8s.apimachinery.pkg.apis.meta.v1.Time");

@@ -22,7 +22,7 @@ const METADATA_DESCRIPTION: &str = "Standard object's metadata. More info: \
 const OF_EVERY_OBJECT: [&str; 3] = ["apiVersion", "kind", "metadata"];
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
-/// A custom kind, for documents.
+/// A custom kind, for the OpenAPI documents.
 #[derive(Clone, Copy, Debug)]
 pub struct CustomKind<'a> {
     /// The group, version and names of the kind.
@@ -32,7 +32,7 @@ pub struct CustomKind<'a> {
 }
 
 impl CustomKind<'_> {
-    /// `org.example.v1.Boat`: the reversed group, as upstream names it.
+    /// For example `org.example.v1.Boat`: the reversed group, as upstream.
     pub(crate) fn definition_name(&self) -> String {
         let mut words: Vec<&str> = self.info.group.split('.').rev().collect();
         words.extend([self.info.version, self.info.kind]);
@@ -56,7 +56,7 @@ impl CustomKind<'_> {
     }
 }
 
-/// Adds the common fields to an object, and to embedded ones.
+/// Adds the common fields to an object and to embedded objects.
 fn add_identity(schema: &mut Map<String, Value>) {
     embed(schema);
     let properties = schema.entry("properties").or_insert_with(|| json!({}));
@@ -77,7 +77,7 @@ fn add_identity(schema: &mut Map<String, Value>) {
     }
 }
 
-/// Looks for embedded objects below a schema.
+/// Adds the common fields to embedded objects inside of a schema.
 fn embed(schema: &mut Map<String, Value>) {
     let mut visit = |below: &mut Value| {
         let Some(below) = below.as_object_mut() else {
@@ -99,7 +99,7 @@ fn embed(schema: &mut Map<String, Value>) {
     }
 }
 
-/// The graph of one custom kind: its own types, and the published one of the metadata.
+/// The graph of one custom kind: its own types, and the published type of the metadata.
 pub(crate) fn graph(info: &KindInfo<'_>, schema: &Value) -> Graph {
     let mut maker = Maker {
         graph: Graph::without_kinds(),
@@ -119,7 +119,7 @@ struct Maker {
 }
 
 impl Maker {
-    /// Adds the definition of an object with known fields; `open` if it may have others.
+    /// Adds the definition of an object with known fields. `open` is whether it may have other fields.
     fn object(&mut self, schema: &Value, whole: bool, open: bool) -> u32 {
         let embedded = schema["x-kubernetes-embedded-resource"] == true;
         let properties = schema["properties"].as_object();
@@ -153,8 +153,8 @@ impl Maker {
         self.graph.add_definition(fields, open, facts)
     }
 
-    /// The type of a value, which is `open` within a value that is. An embedded object has typed metadata
-    /// in any case.
+    /// The type of a value. `open` is whether an outer value is open. An embedded object has typed metadata in any
+    /// case.
     fn node(&mut self, schema: &Value, open: bool) -> Node {
         let open = open || keeps_unknown(schema);
         if schema["x-kubernetes-int-or-string"] == true {
@@ -215,7 +215,7 @@ fn facts(schema: &Value) -> Facts {
     }
 }
 
-/// Parts that OpenAPI 2.0 cannot express are left out: it then allows anything there.
+/// Removes parts that OpenAPI 2.0 cannot express; any value is allowed there.
 pub(crate) fn for_v2(schema: &Value) -> Value {
     const UNKNOWN: [&str; 6] = ["nullable", "oneOf", "anyOf", "allOf", "not", "default"];
     let Value::Object(map) = schema else {
@@ -224,7 +224,7 @@ pub(crate) fn for_v2(schema: &Value) -> Value {
     let free = map.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true))
         || map.get("nullable") == Some(&Value::Bool(true))
         || map.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true));
-    let mut kept = Map::new();
+    let mut fields = Map::new();
     for (name, value) in map {
         let value = match (name.as_str(), value) {
             (name, _) if UNKNOWN.contains(&name) => continue,
@@ -239,7 +239,7 @@ pub(crate) fn for_v2(schema: &Value) -> Value {
             ("items" | "additionalProperties", below) => for_v2(below),
             (_, other) => other.clone(),
         };
-        kept.insert(name.clone(), value);
+        fields.insert(name.clone(), value);
     }
-    Value::Object(kept)
+    Value::Object(fields)
 }

@@ -1,4 +1,4 @@
-//! The published definitions with their descriptions, as the build script packed them.
+//! The published definitions with their descriptions, from the build script.
 
 use std::io::Read;
 
@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 /// The prefix of references between definitions.
 pub(crate) const REFERENCE_PREFIX: &str = "#/components/schemas/";
 
-/// The definitions of all kinds, and of all types that they are made of. A few megabytes: held
-/// only while something is built out of them.
+/// The definitions of all kinds and of all types inside of them. They need a few megabytes, and are dropped after
+/// each use.
 pub(crate) fn definitions() -> Map<String, Value> {
     const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/definitions.json.deflate"));
     let mut unpacked = Vec::new();
@@ -32,13 +32,13 @@ mod tests {
     use crate::graph::Graph;
     use crate::published_facts::required;
 
-    /// The prefix of types that the published document does not have.
+    /// The prefix of types that are not in the published document.
     const OWN_TYPES: &str = "io.k8s.metrics.";
 
-    /// The type of any JSON value, which the Rust types call an object.
+    /// The type of any JSON value. The Rust types describe it as an object.
     const ANY_JSON: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON";
 
-    /// Kinds that the server answers itself, without stored objects, and definitions of other kinds.
+    /// Kinds of computed objects, and kinds whose definitions are in another place.
     const ELSEWHERE: [(&str, &str); 4] = [
         ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
         ("v1", "ComponentStatus"),
@@ -46,8 +46,8 @@ mod tests {
         ("metrics.k8s.io/v1beta1", "PodMetrics"),
     ];
 
-    /// A kind that is no longer served must leave this list too. That every served kind has a schema
-    /// is a test of the crate.
+    /// If a kind is no longer served, it must be removed from this list. Another test checks that every served kind
+    /// has a schema.
     #[test]
     fn every_schema_is_of_a_kind_that_is_served() {
         let kinds = resource_kinds::all(&resource_kinds::ClusterConfig::default());
@@ -57,18 +57,18 @@ mod tests {
         });
         let others = resource_kinds::bodies::kinds().chain(ELSEWHERE);
         let others = others.map(|(version, kind)| (version.to_owned(), kind.to_owned()));
-        let known: BTreeSet<(String, String)> = stored.chain(others).collect();
+        let supported: BTreeSet<(String, String)> = stored.chain(others).collect();
         let graph = Graph::PUBLISHED;
         let listed = graph.kinds().map(|([group, version, kind], _)| {
             let version = [group, version].join("/");
             let version = version.trim_start_matches('/');
             (version.to_owned(), kind.to_owned())
         });
-        assert_eq!(listed.collect::<BTreeSet<_>>(), known);
+        assert_eq!(listed.collect::<BTreeSet<_>>(), supported);
     }
 
-    /// findings C16: clients with strict types rely on the required fields. A field is required only if its
-    /// type has it.
+    /// findings C16: clients with strict types depend on the required fields. A field is required only if its type
+    /// contains it.
     #[test]
     fn required_fields_are_those_of_the_published_document() {
         let published = required();
@@ -86,8 +86,8 @@ mod tests {
                 );
             }
             if !name.starts_with(OWN_TYPES) {
-                let wanted = published.get(name.as_str()).cloned().unwrap_or_default();
-                assert_eq!(fields, wanted, "{name}");
+                let expected = published.get(name.as_str()).cloned().unwrap_or_default();
+                assert_eq!(fields, expected, "{name}");
                 compared += usize::from(!fields.is_empty());
             }
         }
@@ -100,23 +100,26 @@ mod tests {
         );
     }
 
-    /// Searches in the tables rely on their order.
+    /// The search in the tables needs sorted rows.
     #[test]
     fn each_definition_has_its_place_in_the_graph() {
         let graph = Graph::PUBLISHED;
         for (name, definition) in definitions() {
-            let place = graph.definition_named(&name).unwrap();
-            assert_eq!(graph.text(place.name), name);
+            let node = graph.definition_named(&name).unwrap();
+            assert_eq!(graph.text(node.name), name);
             let properties = definition["properties"].as_object();
             let fields = properties.into_iter().flat_map(Map::keys);
             for field in fields {
-                let found = graph.field(place, field).unwrap();
-                assert_eq!(graph.text(found.name), field);
+                let graph_field = graph.field(node, field).unwrap();
+                assert_eq!(graph.text(graph_field.name), field);
             }
         }
         for ([group, version, kind], definition) in graph.kinds() {
-            let found = graph.kind(group, version, kind).unwrap();
-            assert_eq!(graph.text(found.name), graph.text(definition.name));
+            let kind_definition = graph.kind(group, version, kind).unwrap();
+            assert_eq!(
+                graph.text(kind_definition.name),
+                graph.text(definition.name)
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The two forms of an OpenAPI document: where definitions are, how they refer to one another,
-//! and how the few special types are written.
+//! The two forms of an OpenAPI document: the location of the definitions, the references between definitions, and the
+//! few special types.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use crate::definitions::reference;
 use crate::facts::{Facts, ListType, MapType};
 use crate::graph::Graph;
 
-/// The type of whole numbers or texts; other types of numbers or texts are quantities.
+/// The type of values that are whole numbers or texts; other types with numbers or texts are quantities.
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 
 /// The version of OpenAPI: Swagger 2.0 or OpenAPI 3.0.
@@ -31,19 +31,19 @@ impl Dialect {
         json!({"$ref": format!("{}{name}", self.prefix())})
     }
 
-    /// A definition as published: with its merge facts and kinds, which `graph` has.
+    /// A definition in its published form, with the merge facts and kinds from `graph`.
     pub fn definition(self, name: &str, source: &Value, graph: &Graph) -> Value {
         if let Some(special) = self.special(name, source) {
             return special;
         }
         let mut published = self.schema(source);
-        let known = graph.definition_named(name);
-        let (Some(object), Some(known)) = (published.as_object_mut(), known) else {
+        let facts_source = graph.definition_named(name);
+        let (Some(object), Some(facts_source)) = (published.as_object_mut(), facts_source) else {
             return published;
         };
         if let Some(Value::Object(properties)) = object.get_mut("properties") {
             for (field, schema) in properties {
-                if let Some(field) = graph.field(known, field) {
+                if let Some(field) = graph.field(facts_source, field) {
                     annotate(schema, graph.facts(field.facts));
                 }
             }
@@ -59,15 +59,15 @@ impl Dialect {
                 Value::Array(kinds),
             );
         }
-        annotate(&mut published, graph.facts(known.facts));
+        annotate(&mut published, graph.facts(facts_source.facts));
         published
     }
 
-    /// The definition of a custom kind: its facts stand in it already.
+    /// The definition of a custom kind, which contains its facts already.
     pub fn custom_definition(self, source: &Value) -> Value {
         const KINDS: &str = "x-kubernetes-group-version-kind";
         match self {
-            // Clients take properties for all that there are.
+            // Clients treat `properties` as the complete list of fields.
             Self::V2 if source["x-kubernetes-preserve-unknown-fields"] == true => {
                 json!({"type": "object", KINDS: source[KINDS]})
             }
@@ -76,7 +76,7 @@ impl Dialect {
         }
     }
 
-    /// Quantities and the like: strings or numbers.
+    /// The definition of a type such as a quantity: a string or a number.
     fn special(self, name: &str, source: &Value) -> Option<Value> {
         source.get("x-kubernetes-int-or-string")?;
         let description = source.get("description").cloned().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The OpenAPI documents. They are written straight into bytes, path by path and definition by
-//! definition, so that no tree of a whole document is ever held.
+//! The OpenAPI documents. They are written directly into bytes, path by path and definition by definition, so that no
+//! tree of a whole document is in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
@@ -22,8 +22,7 @@ const PATCH_TYPES: [&str; 4] = [
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 ];
-/// The types for kinds without published merge keys. The strategic type is absent, because clients
-/// would send it.
+/// The patch types of kinds without published merge keys. The strategic type is absent, because clients would use it.
 const CUSTOM_PATCH_TYPES: [&str; 3] = [
     "application/apply-patch+yaml",
     "application/json-patch+json",
@@ -31,8 +30,8 @@ const CUSTOM_PATCH_TYPES: [&str; 3] = [
 ];
 const BODY_TYPES: [&str; 2] = ["application/json", "application/yaml"];
 
-/// `{paths: {"apis/apps/v1": {serverRelativeURL: …?hash=…}}}`; the hash is of the document, so that
-/// clients may cache it until it changes.
+/// `{paths: {"apis/apps/v1": {serverRelativeURL: …?hash=…}}}`. The hash is that of the document, so that clients may
+/// cache the document until it changes.
 pub(crate) fn v3_index(kinds: &[KindInfo<'_>], custom: &[CustomKind<'_>]) -> Vec<u8> {
     let source = Source::with(custom);
     let group_versions: BTreeSet<(&str, &str)> = kinds
@@ -52,14 +51,14 @@ pub(crate) fn v3_index(kinds: &[KindInfo<'_>], custom: &[CustomKind<'_>]) -> Vec
     json!({"paths": paths}).to_string().into_bytes()
 }
 
-/// The entry of a document in the index, with its hash.
+/// The hash of a document in the index.
 pub fn v3_hash(document: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     hasher.write(document);
     format!("{:016X}", hasher.finish())
 }
 
-/// The document of one group version; `None` if no kind is served in it.
+/// The document of one group version; `None` if the group version is not served.
 pub(crate) fn v3_document(
     group_version: &str,
     kinds: &[KindInfo<'_>],
@@ -77,16 +76,16 @@ pub(crate) fn v2_document(kinds: &[KindInfo<'_>], custom: &[CustomKind<'_>]) -> 
     Source::with(custom).v2(kinds)
 }
 
-/// The document of version 2 in protocol buffers.
+/// The document of version 2 in protobuf.
 pub(crate) fn v2_protobuf(kinds: &[KindInfo<'_>], custom: &[CustomKind<'_>]) -> Vec<u8> {
     Source::with(custom).v2_protobuf(kinds)
 }
 
-/// The parts of documents; a few megabytes, dropped after use.
+/// The parts of documents. They need a few megabytes and are dropped after use.
 struct Source<'a> {
     definitions: Map<String, Value>,
     names: BTreeMap<Gvk<'a>, String>,
-    /// The names of definitions that came with custom kinds.
+    /// The names of the definitions of custom kinds.
     custom: BTreeSet<String>,
     graph: &'static Graph,
 }
@@ -214,11 +213,11 @@ impl<'a> Source<'a> {
     fn operation(&self, dialect: Dialect, operation: &Operation<'_>) -> Value {
         let mut query: Vec<Value> = parameters(operation)
             .into_iter()
-            .map(|known| {
+            .map(|described| {
                 let mut parameter = json!({
-                    "name": known.name, "in": "query", "description": known.description,
+                    "name": described.name, "in": "query", "description": described.description,
                 });
-                set_type(dialect, &mut parameter, known.kind);
+                set_type(dialect, &mut parameter, described.kind);
                 parameter
             })
             .collect();
@@ -260,7 +259,7 @@ impl<'a> Source<'a> {
         written
     }
 
-    /// The forms of patches: strategic ones are for the server's own kinds.
+    /// The content types of patches. Strategic merge patches are for built-in kinds only.
     fn patch_types(&self, gvk: &Gvk<'_>) -> &'static [&'static str] {
         let name = self.names.get(gvk);
         if name.is_some_and(|name| self.custom.contains(name)) {
@@ -279,7 +278,7 @@ impl<'a> Source<'a> {
             KubernetesAction::Delete => &[("200", "OK"), ("202", "Accepted")],
             _ => &[("200", "OK")],
         };
-        let schema = match self.answer(operation) {
+        let schema = match self.response_definition(operation) {
             Some(name) => dialect.reference(&name),
             None => json!({"type": "string"}),
         };
@@ -298,7 +297,7 @@ impl<'a> Source<'a> {
         responses.into()
     }
 
-    /// The definition that an operation's body has.
+    /// The definition of an operation's request body.
     fn body(&self, operation: &Operation<'_>) -> Option<String> {
         match operation.action {
             KubernetesAction::Create | KubernetesAction::Replace => {
@@ -317,8 +316,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The definition that an operation answers with; `None` for plain text.
-    fn answer(&self, operation: &Operation<'_>) -> Option<String> {
+    /// The definition of an operation's response body; `None` for plain text.
+    fn response_definition(&self, operation: &Operation<'_>) -> Option<String> {
         let kind = self.names.get(&operation.gvk)?;
         match operation.action {
             KubernetesAction::Connect | KubernetesAction::Pass(_) => None,
@@ -346,32 +345,32 @@ impl<'a> Source<'a> {
         kinds: &[KindInfo<'_>],
         mut take: impl FnMut(&str, &Value),
     ) {
-        let mut wanted = BTreeSet::new();
+        let mut names = BTreeSet::new();
         let mut lists = BTreeMap::new();
         for operation in kinds
             .iter()
             .flat_map(paths)
             .flat_map(|path| path.operations)
         {
-            for name in [self.body(&operation), self.answer(&operation)]
+            for name in [self.body(&operation), self.response_definition(&operation)]
                 .into_iter()
                 .flatten()
             {
                 if operation.action == KubernetesAction::List {
                     lists.insert(name, operation.clone());
                 } else {
-                    self.collect(&name, &mut wanted);
+                    self.collect(&name, &mut names);
                 }
             }
         }
         for operation in lists.values() {
             if let Some(kind) = self.names.get(&operation.gvk) {
-                self.collect(kind, &mut wanted);
+                self.collect(kind, &mut names);
             }
-            self.collect(&format!("{META}ListMeta"), &mut wanted);
+            self.collect(&format!("{META}ListMeta"), &mut names);
         }
         let mut all: BTreeMap<&str, Option<&Operation<'_>>> =
-            wanted.iter().map(|name| (name.as_str(), None)).collect();
+            names.iter().map(|name| (name.as_str(), None)).collect();
         all.extend(
             lists
                 .iter()
@@ -434,35 +433,35 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// Adds the named definition and all that it is made of.
-    fn collect(&self, name: &str, wanted: &mut BTreeSet<String>) {
-        if !wanted.insert(name.to_owned()) {
+    /// Adds the definition with this name, and all definitions to which it refers.
+    fn collect(&self, name: &str, names: &mut BTreeSet<String>) {
+        if !names.insert(name.to_owned()) {
             return;
         }
         if let Some(source) = self.definitions.get(name) {
-            self.collect_references(source, wanted);
+            self.collect_references(source, names);
         }
     }
 
-    fn collect_references(&self, schema: &Value, wanted: &mut BTreeSet<String>) {
+    fn collect_references(&self, schema: &Value, names: &mut BTreeSet<String>) {
         if let Some(name) = reference(schema) {
-            self.collect(name, wanted);
+            self.collect(name, names);
         }
         match schema {
             Value::Object(members) => {
                 members
                     .values()
-                    .for_each(|member| self.collect_references(member, wanted));
+                    .for_each(|member| self.collect_references(member, names));
             }
             Value::Array(all) => all
                 .iter()
-                .for_each(|one| self.collect_references(one, wanted)),
+                .for_each(|one| self.collect_references(one, names)),
             _ => {}
         }
     }
 }
 
-/// One event of a watch.
+/// The definition of a watch event.
 const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
 
 fn list_definition(kind_definition: &str, list_kind: &str) -> String {

@@ -10,11 +10,11 @@ pub enum ListType {
     Atomic,
     /// Scalar elements are unique.
     Set,
-    /// Each element is known by its map keys.
+    /// Elements are identified by their map keys.
     Map,
 }
 
-/// `x-kubernetes-map-type`: whether the entries of a map have owners of their own.
+/// `x-kubernetes-map-type`: whether the entries of a map have separate owners.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MapType {
     /// Each entry is merged separately.
@@ -24,18 +24,18 @@ pub enum MapType {
     Atomic,
 }
 
-/// The facts about one field (or about a type as a whole). Those of custom kinds own their strings.
+/// The facts about one field (or about a whole type). Facts of custom kinds own their strings.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub list_type: Option<ListType>,
-    /// `x-kubernetes-list-map-keys`, comma-separated; empty for none.
+    /// `x-kubernetes-list-map-keys`, separated by commas; empty if absent.
     pub list_map_keys: Cow<'static, str>,
     pub map_type: Option<MapType>,
-    /// As published: `merge`, `merge,retainKeys`, `retainKeys`, `replace`; empty for none.
+    /// As published: `merge`, `merge,retainKeys`, `retainKeys`, `replace`; empty if absent.
     pub patch_strategy: &'static str,
-    /// `x-kubernetes-patch-merge-key`; empty for none.
+    /// `x-kubernetes-patch-merge-key`; empty if absent.
     pub patch_merge_key: &'static str,
-    /// `{}` for a structure that is always present, or the default of a list's key; else empty.
+    /// `{}` for a structure that is always present, or the default of a key field of a list; otherwise empty.
     pub default: Cow<'static, str>,
 }
 
@@ -44,16 +44,16 @@ mod tests {
     use crate::graph::Graph;
     use crate::published_facts::rows;
 
-    /// findings A16: a row that names a field that its type does not have is out of date.
+    /// findings A16: a row about a field that its type does not contain is out of date.
     #[test]
     fn every_fact_is_about_a_field_that_exists() {
         let graph = Graph::PUBLISHED;
         for (definition, field) in rows().into_keys() {
-            let Some(known) = graph.definition_named(definition) else {
-                continue; // a kind that is not served
+            let Some(object_type) = graph.definition_named(definition) else {
+                continue; // The kind is not served.
             };
             assert!(
-                field.is_empty() || graph.field(known, field).is_some(),
+                field.is_empty() || graph.field(object_type, field).is_some(),
                 "{definition} {field}"
             );
         }

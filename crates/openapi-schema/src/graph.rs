@@ -1,8 +1,8 @@
-//! The types as a compact graph: field names, shapes and merge facts, no descriptions.
+//! The types as a compact graph: field names, shapes and merge facts, without descriptions.
 //!
-//! Types refer to one another by index. The published types are constants, which the build script writes:
-//! they are in the program's file, and nothing is done for them at the start. A custom kind's graph holds
-//! its own types only; their indices follow those of the published ones.
+//! Types refer to one another by index. The published types are constants from the build script: they are in the
+//! program's file, and nothing is computed at the start. The graph of a custom kind contains only its own types;
+//! their indices follow the indices of the published types.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ mod published {
     include!(concat!(env!("OUT_DIR"), "/published.rs"));
 }
 
-/// A part of the common text of all names.
+/// A range in the common text of all names.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Text {
     start: u32,
@@ -27,15 +27,15 @@ pub(crate) struct Text {
 /// The type of a value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Node {
-    /// Anything at all: raw extensions, field sets, JSON.
+    /// Any value: raw extensions, field sets, JSON.
     Any,
-    /// A string, number, boolean, quantity, time or the like.
+    /// A string, number, boolean, quantity, time or similar value.
     Scalar,
-    /// The definition with that index.
+    /// The definition with this index.
     Definition(u32),
-    /// A list of elements; their type has that index.
+    /// A list. The number is the index of the type of its elements.
     List(u32),
-    /// A map from any string to values; their type has that index.
+    /// A map with any keys. The number is the index of the type of its values.
     Map(u32),
 }
 
@@ -44,13 +44,13 @@ pub(crate) enum Node {
 pub(crate) struct Field {
     pub name: Text,
     pub node: Node,
-    /// Whether every object of the type must have it.
+    /// Whether every object of the type must contain the field.
     pub required: bool,
-    /// The index of its facts.
+    /// The index of the facts.
     pub facts: u32,
 }
 
-/// Definitions up to this number of fields are searched from the first field.
+/// A definition with at most this number of fields is searched from its first field on.
 const SEARCHED_FIELDS_MAX: usize = 48;
 
 /// A field of any name and type.
@@ -64,10 +64,10 @@ static OTHER: Field = Field {
     facts: NO_FACTS,
 };
 
-/// The index of the facts about a field without any.
+/// The index of the facts of a field without facts.
 pub(crate) const NO_FACTS: u32 = 0;
 
-/// An object type with fields; types without structure (times, quantities) have none.
+/// An object type with fields. Types without structure (times, quantities) have no definition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Definition {
     pub name: Text,
@@ -75,9 +75,9 @@ pub(crate) struct Definition {
     first: u32,
     /// The number of fields.
     count: u32,
-    /// Whether there may be fields of any other name.
+    /// Whether fields with other names are allowed.
     open: bool,
-    /// The index of its facts.
+    /// The index of the facts.
     pub facts: u32,
 }
 
@@ -89,7 +89,7 @@ struct Kind {
     definition: u32,
 }
 
-/// All types, and where each kind's type is.
+/// All types, and the type of each kind.
 #[derive(Debug)]
 pub(crate) struct Graph {
     /// Sorted by name.
@@ -102,16 +102,15 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// The graph of all known kinds.
     pub const PUBLISHED: Self = Self::of(&published::KINDS);
 
-    /// The graph of all known kinds, kept once.
+    /// The graph of all known kinds.
     pub fn published() -> &'static Self {
         static GRAPH: Graph = Graph::PUBLISHED;
         &GRAPH
     }
 
-    /// Whether the graph is that of a custom kind.
+    /// Whether the graph belongs to a custom kind.
     pub fn is_custom(&self) -> bool {
         matches!(self.kinds, Cow::Owned(_))
     }
@@ -127,22 +126,23 @@ impl Graph {
         }
     }
 
-    /// A graph of types that no kind has yet.
+    /// A graph of types, until [`add_kind`](Self::add_kind) is called.
     pub fn without_kinds() -> Self {
         Self::of(&[])
     }
 
     /// The definition of a kind.
     pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Definition> {
-        let wanted = [group, version, kind];
-        // Nearly all others differ in the length of a name already.
-        let has_lengths = |known: &&Kind| {
-            let mut words = known.name.iter().zip(wanted);
+        let requested = [group, version, kind];
+        // The lengths of the names distinguish nearly all kinds.
+        let has_lengths = |candidate: &&Kind| {
+            let mut words = candidate.name.iter().zip(requested);
             words.all(|(name, word)| name.length as usize == word.len())
         };
         let mut same_lengths = self.kinds.iter().filter(has_lengths);
-        let found = same_lengths.find(|known| known.name.map(|word| self.text(word)) == wanted);
-        self.definition(found?.definition)
+        let matching =
+            same_lengths.find(|candidate| candidate.name.map(|word| self.text(word)) == requested);
+        self.definition(matching?.definition)
     }
 
     /// Group, version and kind of all kinds, each with its definition.
@@ -157,11 +157,11 @@ impl Graph {
         one(&published::DEFINITIONS, &self.definitions, index)
     }
 
-    /// The index of a published definition.
+    /// The index of a published definition; `None` if no definition has the name.
     pub fn published_index(&self, name: &str) -> Option<u32> {
-        let found = published::DEFINITIONS
+        let index = published::DEFINITIONS
             .binary_search_by(|definition| self.text(definition.name).cmp(name));
-        u32::try_from(found.ok()?).ok()
+        u32::try_from(index.ok()?).ok()
     }
 
     /// The definition that is published under `name`, for instance `io.k8s.api.core.v1.Pod`.
@@ -169,7 +169,7 @@ impl Graph {
         self.definition(self.published_index(name)?)
     }
 
-    /// The named fields of a definition, by name.
+    /// The named fields of a definition, sorted by name.
     pub fn fields(&self, definition: &Definition) -> &[Field] {
         let (first, count) = (definition.first as usize, definition.count as usize);
         let (table, first) = match first.checked_sub(published::FIELDS.len()) {
@@ -181,22 +181,22 @@ impl Graph {
 
     pub fn field(&self, definition: &Definition, name: &str) -> Option<&Field> {
         let fields = self.fields(definition);
-        // Of few fields, almost all differ in the length of their names already.
+        // In a short list of fields, the lengths distinguish nearly all names.
         let named = if fields.len() <= SEARCHED_FIELDS_MAX {
             let has_length = |field: &&Field| field.name.length as usize == name.len();
             let mut same_length = fields.iter().filter(has_length);
             same_length.find(|field| self.text(field.name) == name)
         } else {
-            let found = fields.binary_search_by(|field| self.text(field.name).cmp(name));
-            found.ok().map(|index| &fields[index])
+            let position = fields.binary_search_by(|field| self.text(field.name).cmp(name));
+            position.ok().map(|index| &fields[index])
         };
         named.or_else(|| definition.open.then_some(&OTHER))
     }
 
     /// The type of a list's elements or of a map's values.
     pub fn element(&self, index: u32) -> Node {
-        let found = one(&published::NODES, &self.nodes, index);
-        found.copied().unwrap_or(Node::Any)
+        let node = one(&published::NODES, &self.nodes, index);
+        node.copied().unwrap_or(Node::Any)
     }
 
     pub fn facts(&self, index: u32) -> &Facts {
@@ -212,7 +212,7 @@ impl Graph {
         texts.get(start..start + length).unwrap_or_default()
     }
 
-    /// Says which type the only kind has.
+    /// Adds the only kind, and its type.
     pub fn add_kind(&mut self, name: [&str; 3], definition: u32) {
         let name = name.map(|word| self.add_text(word));
         self.kinds = Cow::Owned(vec![Kind { name, definition }]);
@@ -238,7 +238,7 @@ impl Graph {
         add(&published::NODES, &mut self.nodes, element)
     }
 
-    /// Adds a definition without a name; `open` if there may be fields of any other name.
+    /// Adds a definition without a name. `open` is whether fields with other names are allowed.
     pub fn add_definition(&mut self, mut fields: Vec<Field>, open: bool, facts: u32) -> u32 {
         fields.sort_unstable_by(|one, other| self.text(one.name).cmp(self.text(other.name)));
         let definition = Definition {
@@ -253,20 +253,20 @@ impl Graph {
     }
 }
 
-fn one<'g, T>(published: &'static [T], own: &'g [T], index: u32) -> Option<&'g T> {
+fn one<'g, T>(published: &'static [T], custom: &'g [T], index: u32) -> Option<&'g T> {
     let index = index as usize;
     match index.checked_sub(published.len()) {
         None => published.get(index),
-        Some(index) => own.get(index),
+        Some(index) => custom.get(index),
     }
 }
 
-fn add<T>(published: &'static [T], own: &mut Vec<T>, new: T) -> u32 {
-    own.push(new);
-    index(published.len() + own.len() - 1)
+fn add<T>(published: &'static [T], custom: &mut Vec<T>, new: T) -> u32 {
+    custom.push(new);
+    index(published.len() + custom.len() - 1)
 }
 
-/// An index of a table. The largest number is no valid index: no definition has that many entries.
-fn index(place: usize) -> u32 {
-    u32::try_from(place).unwrap_or(u32::MAX)
+/// The index of a table entry. The largest number is never valid, because no table has that many entries.
+fn index(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
 }

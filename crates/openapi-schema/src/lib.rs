@@ -1,6 +1,6 @@
-//! The schema of the API's types: the fields of an object, the merge of its lists, and the OpenAPI
-//! documents that clients read. The build script derives both from the types of `k8s-openapi` and from a
-//! table of the published merge facts. Pure: no I/O, no clock.
+//! The schema of the API's types: the fields of an object, the merge of its lists, and the OpenAPI documents for
+//! clients. The build script derives both from the types of `k8s-openapi` and from a table of the published merge
+//! facts. Pure: no I/O, no clock.
 //!
 //! The compact graph is a constant of the program; documents are generated on request.
 
@@ -41,7 +41,6 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// The schema of the served Kubernetes version.
     pub fn published() -> &'static Self {
         static PUBLISHED: Schema = Schema {
             graph: Graph::PUBLISHED,
@@ -56,9 +55,9 @@ impl Schema {
         }
     }
 
-    /// The paths of fields that objects of the kind do not have, in the order of the document,
-    /// for instance `spec.template.spec.containers[0].foo`. Empty for an unknown kind. Custom kinds name
-    /// more: they also remove unknown fields of known parts within an open one.
+    /// The paths of unknown fields of an object, in the order of the document, for instance
+    /// `spec.template.spec.containers[0].foo`. Empty for an unknown kind. For custom kinds the result contains more
+    /// paths: they also remove unknown fields of known parts inside of an open part.
     pub fn unknown_fields(
         &self,
         group: &str,
@@ -78,15 +77,15 @@ impl Schema {
         Some(TypeRef::of_definition(&self.graph, definition))
     }
 
-    /// `/openapi/v3`: where the document of each group version is; `kinds` are all that are
-    /// served, those among them that are `custom` included, here and below. Costs as much as all the
-    /// documents (some ten milliseconds): keep the bytes.
+    /// `/openapi/v3`: the location of the document of each group version. `kinds` are all served kinds, including
+    /// those in `custom`, here and below. The call is as expensive as all documents (some ten milliseconds), so cache
+    /// the result.
     pub fn openapi_v3_index(&self, kinds: &[KindInfo<'_>], custom: &[CustomKind<'_>]) -> Vec<u8> {
         document::v3_index(kinds, custom)
     }
 
-    /// `/openapi/v3/api/v1`, `/openapi/v3/apis/apps/v1`: the document of one group version
-    /// (`v1`, `apps/v1`) in JSON; `None` if nothing is served in it.
+    /// `/openapi/v3/api/v1`, `/openapi/v3/apis/apps/v1`: the document of one group version (`v1`, `apps/v1`) in JSON;
+    /// `None` if the group version is not served.
     pub fn openapi_v3_document(
         &self,
         group_version: &str,
@@ -104,7 +103,7 @@ impl Schema {
     ) -> Vec<u8> {
         document::v2_document(kinds, custom)
     }
-    /// `/openapi/v2`: the same document as protocol buffers (the message `openapi.v2.Document`).
+    /// `/openapi/v2`: the document in protobuf (the message `openapi.v2.Document`).
     pub fn openapi_v2_protobuf(
         &self,
         kinds: &[KindInfo<'_>],

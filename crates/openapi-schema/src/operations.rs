@@ -13,17 +13,17 @@ pub(crate) enum KubernetesAction {
     Replace,
     Patch,
     Delete,
-    /// A stream such as `exec`: bytes both ways.
+    /// A stream such as `exec`, in both directions.
     Connect,
-    /// Requests by one method that are passed on (`proxy`).
+    /// Requests with one method that are forwarded (`proxy`).
     Pass(ProxyMethod),
-    /// Changes of one object, by the deprecated path.
+    /// Changes of one object, at the deprecated path.
     Watch,
-    /// Changes of a collection, by the older path.
+    /// Changes of a collection, at the deprecated path.
     WatchList,
 }
 
-/// A method by which requests are passed on: in lower case, and as the ids of operations have it.
+/// The method of forwarded requests: in lower case, and in the form for operation ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProxyMethod {
     method: &'static str,
@@ -47,7 +47,7 @@ impl ProxyMethod {
 }
 
 impl KubernetesAction {
-    /// The operation in `x-kubernetes-action`.
+    /// The value of `x-kubernetes-action`.
     pub fn name(self) -> &'static str {
         match self {
             Self::List => "list",
@@ -63,7 +63,7 @@ impl KubernetesAction {
         }
     }
 
-    /// The HTTP method, lower case.
+    /// In lower case.
     pub fn method(self) -> &'static str {
         match self {
             Self::List | Self::Get | Self::Connect | Self::Watch | Self::WatchList => "get",
@@ -90,7 +90,7 @@ impl KubernetesAction {
         }
     }
 
-    /// Names of the query parameters, besides `pretty`.
+    /// The names of the query parameters, without `pretty`.
     pub fn query_parameters(self) -> &'static [&'static str] {
         const SELECTION: &[&str] = &[
             "allowWatchBookmarks",
@@ -147,10 +147,10 @@ pub(crate) struct Gvk<'a> {
 pub(crate) struct Operation<'a> {
     pub action: KubernetesAction,
     pub id: String,
-    /// The kind that is sent and received.
+    /// The kind of the request and response bodies.
     pub gvk: Gvk<'a>,
     pub list_kind: &'a str,
-    /// The last path segment of a sub-resource, empty for the object itself.
+    /// The last path segment of a sub-resource; empty for the object itself.
     pub subresource: &'static str,
 }
 
@@ -158,11 +158,11 @@ pub(crate) struct Operation<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Path<'a> {
     pub path: String,
-    /// Whether it has the parameter `{namespace}`.
+    /// Whether the path has the parameter `{namespace}`.
     pub in_namespace: bool,
-    /// Whether it has the parameter `{name}`.
+    /// Whether the path has the parameter `{name}`.
     pub named: bool,
-    /// Whether it has `{path}`: the rest is for the backend.
+    /// Whether the path has the parameter `{path}`, which is the path for the backend.
     pub onwards: bool,
     pub operations: Vec<Operation<'a>>,
 }
@@ -191,7 +191,7 @@ pub(crate) fn paths<'a>(info: &KindInfo<'a>) -> Vec<Path<'a>> {
                 ""
             };
             let id = match action {
-                // The method follows the group there.
+                // In these ids the method follows the group.
                 KubernetesAction::Connect | KubernetesAction::Pass(_) => {
                     let method = action.id_verb().trim_start_matches("connect");
                     format!("connect{title}{method}{subject}")

@@ -1,4 +1,4 @@
-//! The query parameters that operations take, by name, with their meaning in one sentence.
+//! The query parameters of operations, by name, each with a description of one sentence.
 
 use crate::operations::{KubernetesAction, Operation};
 
@@ -11,7 +11,7 @@ pub(crate) struct Parameter {
     pub description: &'static str,
 }
 
-/// The query parameters of an operation, `pretty` last.
+/// The query parameters of an operation; `pretty` is the last.
 pub(crate) fn parameters(operation: &Operation<'_>) -> Vec<Parameter> {
     let stream: &[&str] = match operation.subresource {
         "exec" => &["command", "container", "stderr", "stdin", "stdout", "tty"],
@@ -43,7 +43,12 @@ pub(crate) fn parameters(operation: &Operation<'_>) -> Vec<Parameter> {
         .chain(stream)
         .chain(plain);
     names
-        .filter_map(|name| PARAMETERS.iter().find(|known| known.name == *name).copied())
+        .filter_map(|name| {
+            PARAMETERS
+                .iter()
+                .find(|parameter| parameter.name == *name)
+                .copied()
+        })
         .collect()
 }
 

@@ -1,8 +1,8 @@
-//! Writes messages of the protocol buffers wire format, each from a JSON value and a table of the
-//! message's fields. Only the features for documents: no groups, no packed numbers.
+//! Writes messages in the protobuf wire format, each from a JSON value and a table of the message's fields. Only the
+//! features that the documents need: no groups, no packed numbers.
 //!
-//! As in proto3, a field with its type's zero value (`false`, `0`, `""`) is left out; an empty
-//! message is written. Members of a JSON object that are not in the table are left out.
+//! As in proto3, a field with its type's zero value (`false`, `0`, `""`) is not written; an empty message is written.
+//! Members of a JSON object that are not in the table are skipped.
 
 use object_model::varint;
 use serde_json::{Map, Value};
@@ -18,11 +18,11 @@ enum WireType {
 /// The fields of a message, in the order of their numbers.
 pub(crate) struct Shape {
     pub fields: &'static [Field],
-    /// The number of the repeated field that takes all members named `x-…`.
+    /// The number of the repeated field for all members whose name starts with `x-`.
     pub extensions: Option<u32>,
 }
 
-/// A field of a message, with its JSON member.
+/// A field of a message, and its JSON member.
 pub(crate) struct Field {
     pub member: &'static str,
     pub number: u32,
@@ -41,7 +41,7 @@ pub(crate) enum FieldType {
     Anys,
     Message(&'static Shape),
     Messages(&'static Shape),
-    /// A message that is not a plain image of the JSON value.
+    /// A message whose form differs from the JSON value.
     Made(fn(&Value) -> Message),
     EachMade(fn(&Value) -> Message),
 }
@@ -72,12 +72,12 @@ impl Message {
         self.0
     }
 
-    /// A message within this one.
+    /// Adds a message as a field of this message.
     pub fn message(&mut self, number: u32, inner: &Self) {
         self.bytes(number, &inner.0);
     }
 
-    /// One pair of a map, which is a list of messages `{name = 1, value = 2}`.
+    /// Adds one entry of a map, which is a list of messages `{name = 1, value = 2}`.
     pub fn pair(&mut self, number: u32, name: &str, value: &Self) {
         let mut pair = Self::default();
         pair.text(1, name);
@@ -91,7 +91,7 @@ impl Message {
         }
     }
 
-    /// A flag that is one of several alternatives: it is written even if it is `false`.
+    /// Adds a flag that is one of several alternatives; it is written even if it is `false`.
     pub fn chosen_flag(&mut self, number: u32, flag: bool) {
         self.tag(number, WireType::Varint);
         self.varint(flag.into());
@@ -135,7 +135,7 @@ impl Message {
     fn integer(&mut self, number: u32, value: i64) {
         if value != 0 {
             self.tag(number, WireType::Varint);
-            // A negative number is written as its two's complement.
+            // A negative number is written in two's complement.
             self.varint(value.cast_unsigned());
         }
     }
@@ -162,7 +162,7 @@ impl Message {
     }
 }
 
-/// `Any {yaml = 2}`: JSON is YAML, too.
+/// `Any {yaml = 2}`: JSON is valid YAML.
 fn any(value: &Value) -> Message {
     let mut message = Message::default();
     message.text(2, &format!("{value}\n"));

@@ -17,15 +17,15 @@ pub enum Shape {
     Map,
 }
 
-/// A type at one place of the schema graph.
+/// A type in the schema graph.
 #[derive(Clone, Copy, Debug)]
 pub struct TypeRef<'s> {
     graph: &'s Graph,
-    place: Place<'s>,
+    target: Target<'s>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Place<'s> {
+enum Target<'s> {
     Definition(&'s Definition),
     Node(Node),
 }
@@ -34,68 +34,71 @@ impl<'s> TypeRef<'s> {
     pub(crate) fn of_definition(graph: &'s Graph, definition: &'s Definition) -> Self {
         Self {
             graph,
-            place: Place::Definition(definition),
+            target: Target::Definition(definition),
         }
     }
 
     fn of_node(graph: &'s Graph, node: Node) -> Self {
-        let place = match node {
+        let location = match node {
             Node::Definition(index) => match graph.definition(index) {
-                Some(definition) => Place::Definition(definition),
-                None => Place::Node(node),
+                Some(definition) => Target::Definition(definition),
+                None => Target::Node(node),
             },
-            _ => Place::Node(node),
+            _ => Target::Node(node),
         };
-        Self { graph, place }
+        Self {
+            graph,
+            target: location,
+        }
     }
 
     /// The kind of the value.
     pub fn shape(&self) -> Shape {
-        match self.place {
-            Place::Definition(_) => Shape::Object,
-            Place::Node(Node::Any | Node::Definition(_)) => Shape::Any,
-            Place::Node(Node::Scalar) => Shape::Scalar,
-            Place::Node(Node::List(_)) => Shape::List,
-            Place::Node(Node::Map(_)) => Shape::Map,
+        match self.target {
+            Target::Definition(_) => Shape::Object,
+            Target::Node(Node::Any | Node::Definition(_)) => Shape::Any,
+            Target::Node(Node::Scalar) => Shape::Scalar,
+            Target::Node(Node::List(_)) => Shape::List,
+            Target::Node(Node::Map(_)) => Shape::Map,
         }
     }
 
     /// The name of an object's definition, for instance `io.k8s.api.core.v1.PodSpec`.
     pub fn definition_name(&self) -> Option<&'s str> {
-        match self.place {
-            Place::Definition(definition) => Some(self.graph.text(definition.name)),
-            Place::Node(_) => None,
+        match self.target {
+            Target::Definition(definition) => Some(self.graph.text(definition.name)),
+            Target::Node(_) => None,
         }
     }
 
     /// The named field of an object; `None` for other shapes and unknown fields.
     pub fn field(&self, name: &str) -> Option<FieldRef<'s>> {
-        match self.place {
-            Place::Definition(definition) => {
+        match self.target {
+            Target::Definition(definition) => {
                 let field = self.graph.field(definition, name)?;
                 Some(FieldRef {
                     graph: self.graph,
                     field,
                 })
             }
-            Place::Node(_) => None,
+            Target::Node(_) => None,
         }
     }
 
-    /// All fields of an object, by name; none for other shapes.
+    /// All fields of an object, sorted by name; empty for other shapes.
     pub fn fields(&self) -> impl Iterator<Item = FieldRef<'s>> + use<'s> {
         let graph = self.graph;
-        let fields: &'s [Field] = match self.place {
-            Place::Definition(definition) => graph.fields(definition),
-            Place::Node(_) => &[],
+        let fields: &'s [Field] = match self.target {
+            Target::Definition(definition) => graph.fields(definition),
+            Target::Node(_) => &[],
         };
         fields.iter().map(move |field| FieldRef { graph, field })
     }
 
     /// The type of a list's elements or of a map's values.
     pub fn element(&self) -> Option<TypeRef<'s>> {
-        match self.place {
-            Place::Node(Node::List(element) | Node::Map(element)) => {
+        match self.target {
+            Target::Node(Node::List(element) | Node::Map(element)) => {
                 let element = self.graph.element(element);
                 Some(Self::of_node(self.graph, element))
             }
@@ -103,16 +106,16 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// Whether the type is that of a custom kind, described by its own definition.
+    /// Whether the type belongs to a custom kind, and comes from its definition.
     pub fn is_custom(&self) -> bool {
         self.graph.is_custom()
     }
 
-    /// Whether objects of this type have one owner as a whole (`x-kubernetes-map-type`).
+    /// Whether objects of this type have a single owner (`x-kubernetes-map-type`).
     pub fn map_type(&self) -> Option<MapType> {
-        match self.place {
-            Place::Definition(definition) => self.graph.facts(definition.facts).map_type,
-            Place::Node(_) => None,
+        match self.target {
+            Target::Definition(definition) => self.graph.facts(definition.facts).map_type,
+            Target::Node(_) => None,
         }
     }
 }
@@ -125,12 +128,11 @@ pub struct FieldRef<'s> {
 }
 
 impl<'s> FieldRef<'s> {
-    /// The field's name in JSON.
+    /// The JSON name.
     pub fn name(&self) -> &'s str {
         self.graph.text(self.field.name)
     }
 
-    /// The type of the field's value.
     pub fn type_ref(&self) -> TypeRef<'s> {
         TypeRef::of_node(self.graph, self.field.node)
     }
@@ -145,17 +147,17 @@ impl<'s> FieldRef<'s> {
         self.strategy("replace")
     }
 
-    /// Whether a patch made by a client names the keys to keep (`$retainKeys`).
+    /// Whether a strategic merge patch from a client contains the list of keys to retain (`$retainKeys`).
     pub fn retains_keys(&self) -> bool {
         self.strategy("retainKeys")
     }
 
-    /// The field by which a strategic merge patch knows the elements of the list.
+    /// The field by which a strategic merge patch identifies the elements of the list.
     pub fn merge_key(&self) -> Option<&'static str> {
         Some(self.facts().patch_merge_key).filter(|key| !key.is_empty())
     }
 
-    /// `x-kubernetes-list-type`, where published.
+    /// `x-kubernetes-list-type`, if published.
     pub fn list_type(&self) -> Option<ListType> {
         self.facts().list_type
     }
@@ -168,22 +170,22 @@ impl<'s> FieldRef<'s> {
             .filter(|key| !key.is_empty())
     }
 
-    /// `x-kubernetes-map-type` of the field or else of its type.
+    /// `x-kubernetes-map-type` of the field, or of its type.
     pub fn map_type(&self) -> Option<MapType> {
         self.facts().map_type.or_else(|| self.type_ref().map_type())
     }
 
-    /// Whether every object of the type must have the field.
+    /// Whether every object of the type must contain the field.
     pub fn is_required(&self) -> bool {
         self.field.required
     }
 
-    /// Whether the field holds a structure that is there, though empty, in every object.
+    /// Whether the field contains a structure that every object has, even if it is empty.
     pub fn is_always_there(&self) -> bool {
         self.facts().default == "{}"
     }
 
-    /// The default of the field in a list's key (`TCP` for `protocol`).
+    /// The default of a key field of a list (`TCP` for `protocol`).
     pub fn key_default(&self) -> Option<&'s str> {
         Some(&*self.facts().default).filter(|default| !matches!(*default, "" | "{}"))
     }

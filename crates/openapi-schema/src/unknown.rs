@@ -1,4 +1,4 @@
-//! Strict decoding: the fields of an object that its type does not have.
+//! Strict decoding: the fields of an object that its type does not contain.
 
 use serde_json::Value;
 
@@ -8,20 +8,20 @@ use crate::value_path::ValuePath;
 /// Maximum number of reported fields, as in kube-apiserver.
 const REPORTED_MAX: usize = 100;
 
-/// Collects the paths of fields of `value` that `definition` does not have. Values of a wrong
-/// type are passed over: decoding reports those.
+/// Collects the paths of fields of `value` that are not in `definition`. Values of a wrong type are ignored, because
+/// decoding reports them.
 pub(crate) fn unknown_fields(graph: &Graph, definition: &Definition, value: &Value) -> Vec<String> {
     let mut search = Search {
         graph,
-        found: Vec::new(),
+        paths: Vec::new(),
     };
     search.object(definition, value, &ValuePath::Root);
-    search.found
+    search.paths
 }
 
 struct Search<'a> {
     graph: &'a Graph,
-    found: Vec<String>,
+    paths: Vec<String>,
 }
 
 impl Search<'_> {
@@ -31,7 +31,7 @@ impl Search<'_> {
             let path = ValuePath::Field(path, name);
             match self.graph.field(definition, name) {
                 Some(field) => self.value(field.node, value, &path),
-                None if self.found.len() < REPORTED_MAX => self.found.push(path.to_string()),
+                None if self.paths.len() < REPORTED_MAX => self.paths.push(path.to_string()),
                 None => {}
             }
         }

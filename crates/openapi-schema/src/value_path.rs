@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-/// The path of a value: a chain from the value to the root of its object, so that a path costs nothing until it is
-/// written, as in `spec.containers[0].name`.
+/// The path of a value: a chain from the value to the root of its object. The path costs nothing until it is
+/// formatted, as in `spec.containers[0].name`.
 #[derive(Clone, Copy, Debug)]
 pub enum ValuePath<'p> {
-    /// The object itself.
     Root,
     /// A field of an object, or a key of a map.
     Field(&'p ValuePath<'p>, &'p str),

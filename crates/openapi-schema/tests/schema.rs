@@ -53,7 +53,7 @@ fn unknown(group: &str, kind: &str, object: Value) -> Vec<String> {
 
 #[test]
 fn unknown_fields_are_named_by_path() {
-    let found = unknown(
+    let paths = unknown(
         "apps",
         "StatefulSet",
         json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "foo": 1,
@@ -65,7 +65,7 @@ fn unknown_fields_are_named_by_path() {
                     "resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}]}}}}),
     );
     assert_eq!(
-        found,
+        paths,
         [
             "foo",
             "metadata.lables",
@@ -131,7 +131,7 @@ fn v3(group_version: &str) -> Value {
     serde_json::from_slice(&bytes).unwrap()
 }
 
-/// kubectl.md 0.9: kubectl looks for the parameter before it relies on the server's checks.
+/// kubectl.md 0.9: kubectl uses the server's field validation only if the document contains the parameter.
 #[test]
 fn patch_operations_offer_field_validation() {
     let document = v3("apps/v1");
@@ -182,20 +182,20 @@ fn definitions_carry_merge_facts_and_kinds() {
     assert_eq!(exec["x-kubernetes-action"], "connect");
 }
 
-/// Every reference in a document leads somewhere in it.
+/// Each reference in a document has a target in the document.
 #[test]
 fn documents_are_closed() {
-    fn references(value: &Value, found: &mut Vec<String>) {
+    fn references(value: &Value, targets: &mut Vec<String>) {
         match value {
             Value::Object(members) => {
                 if let Some(Value::String(target)) = members.get("$ref") {
-                    found.push(target.clone());
+                    targets.push(target.clone());
                 }
                 members
                     .values()
-                    .for_each(|member| references(member, found));
+                    .for_each(|member| references(member, targets));
             }
-            Value::Array(all) => all.iter().for_each(|one| references(one, found)),
+            Value::Array(all) => all.iter().for_each(|one| references(one, targets)),
             _ => {}
         }
     }
@@ -205,10 +205,10 @@ fn documents_are_closed() {
         v3("apps/v1"),
         serde_json::from_slice(&v2).unwrap(),
     ] {
-        let mut found = Vec::new();
-        references(&document, &mut found);
-        assert!(found.len() > 100, "{}", found.len());
-        for target in found {
+        let mut targets = Vec::new();
+        references(&document, &mut targets);
+        assert!(targets.len() > 100, "{}", targets.len());
+        for target in targets {
             let pointer = target.trim_start_matches('#');
             assert!(document.pointer(pointer).is_some(), "{target}");
         }
@@ -250,7 +250,7 @@ fn v2_document_has_the_old_forms() {
     );
 }
 
-/// A kind that is served without a schema would not be validated, patched or explained.
+/// A kind without a schema could not be validated, patched or explained.
 #[test]
 fn every_served_kind_has_a_schema_and_a_document() {
     let schema = Schema::published();
@@ -269,8 +269,8 @@ fn every_served_kind_has_a_schema_and_a_document() {
         );
         let bodies = info.subresources.iter().map(|part| info.body(part));
         for (group, version, body) in bodies.filter(|(.., body)| !body.ends_with("Options")) {
-            let found = schema.lookup(group, version, body);
-            assert!(found.is_some(), "{body} of {kind}");
+            let object_type = schema.lookup(group, version, body);
+            assert!(object_type.is_some(), "{body} of {kind}");
         }
         let document = schema
             .openapi_v3_document(&info.api_version(), &served, &[])
@@ -401,7 +401,7 @@ mod custom {
             .field("free")
             .unwrap();
         assert_eq!(free.type_ref().shape(), Shape::Any);
-        // The metadata is that of all objects.
+        // The type of the metadata is that of all objects.
         let metadata = root.field("metadata").unwrap().type_ref();
         assert!(metadata.field("ownerReferences").is_some());
         let object = json!({"metadata": {"name": "a", "nme": "b"}, "spec": {"free": {"x": 1},
@@ -424,7 +424,7 @@ mod custom {
         let crew = spec.field("crew").unwrap();
         assert_eq!(crew.list_type(), Some(ListType::Map));
         let member = crew.type_ref().element().unwrap();
-        // Server-side apply leaves open all that is within.
+        // In server-side apply, all fields inside of an open part are allowed.
         assert!(member.field("junk").is_some());
         let engine = spec.field("engine").unwrap().type_ref();
         assert_eq!(engine.field("junk").unwrap().type_ref().shape(), Shape::Any);
@@ -479,7 +479,7 @@ mod custom {
         assert_eq!(boat["x-kubernetes-group-version-kind"][0]["kind"], "Boat");
         assert_eq!(boat["properties"]["spec"]["required"], json!(["name"]));
         assert!(v3["components"]["schemas"]["org.example.v1.BoatList"].is_object());
-        // findings C5, C23: what `kubectl explain` says of them, also of objects inside.
+        // findings C5, C23: the descriptions for `kubectl explain`, also of embedded objects.
         let engine = &boat["properties"]["spec"]["properties"]["engine"];
         for properties in [&boat["properties"], &engine["properties"]] {
             for (field, start) in [

@@ -16,9 +16,8 @@ use crate::well_known::labels::RBAC_DEFAULTS;
 use crate::well_known::namespaces::{KUBE_SYSTEM, NODE_LEASES};
 use crate::well_known::node_accounts::NodeAccount;
 
-/// Default roles and bindings of the API, those of kubeadm for new nodes (`kubeadm:`), and those of
-/// this program's own parts (`mainstay:`): each with kind, name, namespace, labels, rules and
-/// subjects.
+/// Default roles and bindings of the API, of kubeadm for new nodes (`kubeadm:`), and of this program's components
+/// (`mainstay:`): each with kind, name, namespace, labels, rules and subjects.
 const RBAC: &str = include_str!("../data/default-rbac.json");
 
 const NAMESPACES: &[&str] = &["default", NODE_LEASES, "kube-public", KUBE_SYSTEM];
@@ -31,7 +30,7 @@ pub const COW_CLASS: &str = "local-cow";
 /// The class of volumes with a replica on another node.
 pub const REPLICATED_CLASS: &str = "local-replicated";
 
-/// The objects that a fresh cluster starts with, namespaces first.
+/// The objects of a new cluster, namespaces first.
 pub fn default_objects() -> Vec<Value> {
     let mut all: Vec<Value> = NAMESPACES.iter().map(|name| namespace(name)).collect();
     all.extend(NodeAccount::ALL.map(account));
@@ -130,7 +129,7 @@ mod tests {
         let kinds = all(&ClusterConfig::default());
         let objects = default_objects();
         assert!(objects.len() > 100);
-        let mut seen = BTreeSet::new();
+        let mut keys = BTreeSet::new();
         for object in objects {
             let kind = kinds
                 .iter()
@@ -146,19 +145,19 @@ mod tests {
             assert_eq!(errors, [], "{object}");
             let namespaced = accepted["metadata"]["namespace"].is_string();
             assert_eq!(namespaced, kind.info().scope == Scope::Namespaced);
-            let place = (
+            let key = (
                 object["kind"].to_string(),
                 object["metadata"]["namespace"].to_string(),
                 object["metadata"]["name"].to_string(),
             );
-            assert!(seen.insert(place), "{object} is there twice");
+            assert!(keys.insert(key), "{object} is there twice");
         }
     }
 
     #[test]
     fn strangers_see_health_and_version_only() {
         let objects = default_objects();
-        let given: Vec<&Value> = objects
+        let granted: Vec<&Value> = objects
             .iter()
             .filter(|object| {
                 let subjects = object["subjects"].as_array().into_iter().flatten();
@@ -167,17 +166,17 @@ mod tests {
             })
             .map(|object| &object["roleRef"]["name"])
             .collect();
-        assert_eq!(given, ["system:public-info-viewer"]);
+        assert_eq!(granted, ["system:public-info-viewer"]);
     }
 
-    fn has(list: &Value, wanted: &str) -> bool {
+    fn has(list: &Value, word: &str) -> bool {
         let texts = list.as_array().into_iter().flatten();
         texts
             .filter_map(Value::as_str)
-            .any(|text| text == wanted || text == "*")
+            .any(|text| text == word || text == "*")
     }
 
-    /// Whether a user or group may do something in the whole cluster.
+    /// Whether a user or group has a right in the whole cluster.
     fn may(objects: &[Value], who: &str, verb: &str, group: &str, resource: &str) -> bool {
         let bound = |binding: &&Value| {
             let subjects = binding["subjects"].as_array().into_iter().flatten();
@@ -199,8 +198,8 @@ mod tests {
         })
     }
 
-    /// The rights that the program's parts need: a controller or another user, verbs, and a resource as
-    /// kubectl names it. Tidy checks that no controller is missing here.
+    /// The rights that the program's components need: a controller or another user, verbs, and a resource as kubectl
+    /// writes it. `cargo xtask tidy` checks that each controller has a row.
     const WORK: &str = "\
 controller attachdetach | create delete list patch watch | volumeattachments.storage.k8s.io
 controller attachdetach | list watch | csidrivers.storage.k8s.io
@@ -405,10 +404,10 @@ mainstay-dns | list watch | pods
             "system:aggregate-to-admin",
         ];
         for name in roles {
-            let mut found = objects.iter().filter(|object| {
+            let mut roles = objects.iter().filter(|object| {
                 object["kind"] == "ClusterRole" && object["metadata"]["name"] == name
             });
-            let rules = found.next().unwrap()["rules"].as_array().unwrap();
+            let rules = roles.next().unwrap()["rules"].as_array().unwrap();
             for resource in ["endpoints", "endpointslices"] {
                 let writes = |rule: &Value| {
                     has(&rule["resources"], resource)
@@ -421,7 +420,7 @@ mainstay-dns | list watch | pods
         }
     }
 
-    /// Each part of the program works with the rights of its own role only.
+    /// Each component of the program needs only the rights of its own role.
     #[test]
     fn the_programs_own_parts_may_do_their_work() {
         let objects = default_objects();

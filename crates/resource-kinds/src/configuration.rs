@@ -1,21 +1,23 @@
-//! Reading of configuration files as trees: errors have the paths of their fields, and unknown fields are
-//! errors.
+//! Reads configuration files as trees. Errors contain the paths of their fields, and unknown fields are errors.
 
 use object_model::{FieldError, FieldPath};
 use serde_json::Value;
 
-/// Records fields of other names, and a value that is no object.
-pub fn only(value: &Value, known: &[&str], at: &FieldPath, errors: &mut Vec<FieldError>) {
+/// Records unknown fields, and a value that is not an object.
+pub fn only(value: &Value, supported: &[&str], at: &FieldPath, errors: &mut Vec<FieldError>) {
     let Some(fields) = value.as_object() else {
         errors.push(FieldError::invalid(at, value.clone(), "must be an object"));
         return;
     };
-    for name in fields.keys().filter(|name| !known.contains(&name.as_str())) {
+    for name in fields
+        .keys()
+        .filter(|name| !supported.contains(&name.as_str()))
+    {
         errors.push(FieldError::forbidden(&at.child(name), "unknown field"));
     }
 }
 
-/// The text in a field; empty if there is none. Records other types.
+/// The text in a field; empty if the field is absent. Records a value of another type.
 pub fn text(value: &Value, name: &str, at: &FieldPath, errors: &mut Vec<FieldError>) -> String {
     match &value[name] {
         Value::Null => String::new(),
@@ -31,7 +33,7 @@ pub fn text(value: &Value, name: &str, at: &FieldPath, errors: &mut Vec<FieldErr
     }
 }
 
-/// The list in a field; empty if there is none. Records other types.
+/// The list in a field; empty if the field is absent. Records a value of another type.
 pub fn items<'v>(
     value: &'v Value,
     name: &str,
@@ -51,7 +53,7 @@ pub fn items<'v>(
     }
 }
 
-/// The texts in a field; none if there is none. Records other types.
+/// The texts in a field; empty if the field is absent. Records values of another type.
 pub fn texts(
     value: &Value,
     name: &str,

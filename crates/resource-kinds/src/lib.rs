@@ -1,5 +1,5 @@
-//! The kinds of API objects: names, defaults, validation, table columns. One trait, one folder per
-//! API group, one file per kind, one plain list ([`all`]). Pure: no I/O, no clock.
+//! The kinds of API objects: names, defaults, validation, table columns. The crate has one trait, one folder per API
+//! group, one file per kind, and one list ([`all`]). Pure: no I/O, no clock.
 
 pub mod admission;
 pub mod bootstrap;

@@ -1,4 +1,4 @@
-//! Rules for every kind.
+//! Tests that apply to every kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,13 +21,13 @@ fn kinds() -> Vec<std::sync::Arc<dyn Kind>> {
 
 #[test]
 fn names_are_unique() {
-    let mut seen = BTreeSet::new();
+    let mut names = BTreeSet::new();
     let mut short: BTreeMap<&str, &str> = BTreeMap::new();
     let kinds = kinds();
     for kind in &kinds {
         let info = kind.info();
         assert!(
-            seen.insert((info.group, info.version, info.plural)),
+            names.insert((info.group, info.version, info.plural)),
             "{info:?}"
         );
         assert_eq!(info.list_kind, format!("{}List", info.kind));
@@ -73,7 +73,7 @@ fn fields_that_can_be_selected_have_a_value() {
     }
 }
 
-/// One ordinary object of each kind.
+/// A typical object of each kind.
 fn samples() -> BTreeMap<&'static str, Value> {
     let claim = json!({"accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": "1024Mi"}}});
@@ -296,8 +296,7 @@ fn samples() -> BTreeMap<&'static str, Value> {
     ])
 }
 
-/// A client that reads an object and sends it back has changed nothing: no new version, no
-/// generation, no refusal.
+/// If a client reads an object and sends it back, nothing changes: no new version, no new generation, no error.
 #[test]
 fn an_object_sent_back_is_the_same_object() {
     let samples = samples();
@@ -352,7 +351,7 @@ fn an_object_sent_back_is_the_same_object() {
     }
 }
 
-/// Names that mean something somewhere, so that random objects reach deep.
+/// Names of real fields, so that random objects reach deep code.
 const NAMES: &[&str] = &[
     "metadata",
     "spec",
@@ -421,12 +420,12 @@ fn any_json() -> impl Strategy<Value = Value> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Nothing that a client can send makes a kind panic, decoded or not.
+    /// No input of a client, decoded or not, causes a kind to panic.
     #[test]
-    fn no_kind_panics(given in any_json(), old in any_json()) {
+    fn no_kind_panics(object in any_json(), old in any_json()) {
         for kind in kinds() {
-            let decoded = kind.decode(given.clone()).ok();
-            for mut object in decoded.into_iter().chain([given.clone()]) {
+            let decoded = kind.decode(object.clone()).ok();
+            for mut object in decoded.into_iter().chain([object.clone()]) {
                 kind.default(&mut object);
                 kind.prepare_create(&mut object);
                 let _ = kind.allocating().allocate(&mut object, None, &Nothing);

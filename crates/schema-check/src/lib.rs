@@ -1,6 +1,6 @@
-//! Checks objects against an OpenAPI document that a server publishes (`/openapi/v2`, or one below
-//! `/openapi/v3`), as a client with strict types reads them: required fields exist, unknown fields
-//! do not, values have their type. For tests, whose harnesses check every object that they receive.
+//! Checks objects against an OpenAPI document that a server publishes (`/openapi/v2`, or a document below
+//! `/openapi/v3`), as a client with strict types: required fields must exist, unknown fields must not, and values
+//! must have their type. For tests, whose harnesses check every object that they receive.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +9,21 @@ use serde_json::{Map, Value};
 /// Maximum number of reported violations of one object.
 const REPORTED_MAX: usize = 20;
 
-/// The definitions of a document, and which of them describes which kind.
+/// The definitions of a document, and the definition of each kind.
 #[derive(Debug)]
 pub struct SchemaCheck {
     definitions: Map<String, Value>,
-    /// By `apiVersion` and `kind`.
+    /// The definition names by `apiVersion` and `kind`.
     kinds: BTreeMap<(String, String), String>,
 }
 
 impl SchemaCheck {
-    /// The check for a document. A kind that the document does not have is not checked.
+    /// Kinds that the document does not contain are not checked.
     pub fn new(mut document: Value) -> Self {
-        let places = ["/definitions", "/components/schemas"];
-        let mut found = places
-            .iter()
-            .filter(|place| document.pointer(place).is_some());
-        let found = found.next().and_then(|place| document.pointer_mut(place));
-        let definitions = match found.map(Value::take) {
+        let paths = ["/definitions", "/components/schemas"];
+        let mut existing = paths.iter().filter(|path| document.pointer(path).is_some());
+        let existing = existing.next().and_then(|path| document.pointer_mut(path));
+        let definitions = match existing.map(Value::take) {
             Some(Value::Object(definitions)) => definitions,
             _ => Map::new(),
         };
@@ -44,33 +42,33 @@ impl SchemaCheck {
         Self { definitions, kinds }
     }
 
-    /// The violations of an object (or of a list with its items): a sentence with the path for
-    /// each. Empty for a kind that the document does not have.
+    /// The violations of an object (or of a list with its items): for each a sentence with the path. Empty for a kind
+    /// that the document does not contain.
     pub fn violations(&self, object: &Value) -> Vec<String> {
         let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
         let kind = (text("apiVersion"), text("kind"));
         let mut walk = Walk {
             check: self,
             path: kind.1.clone(),
-            found: Vec::new(),
+            violations: Vec::new(),
         };
         if let Some(definition) = self.kinds.get(&kind) {
             walk.definition(definition, object);
         }
-        walk.found
+        walk.violations
     }
 }
 
 struct Walk<'a> {
     check: &'a SchemaCheck,
     path: String,
-    found: Vec<String>,
+    violations: Vec<String>,
 }
 
 impl Walk<'_> {
     fn report(&mut self, what: &str) {
-        if self.found.len() < REPORTED_MAX {
-            self.found.push(format!("{}: {what}", self.path));
+        if self.violations.len() < REPORTED_MAX {
+            self.violations.push(format!("{}: {what}", self.path));
         }
     }
 
@@ -86,7 +84,7 @@ impl Walk<'_> {
             let name = reference.rsplit('/').next().unwrap_or_default();
             return self.definition(name, value);
         }
-        // In version 3 a reference with a description or a default is the only item of a list.
+        // In version 3, a reference with a description or a default is the only item of `allOf`.
         if let Some([only]) = schema["allOf"].as_array().map(Vec::as_slice) {
             return self.value(only, value);
         }
@@ -106,9 +104,9 @@ impl Walk<'_> {
             _ => return,
         };
         if !fits {
-            let wanted = schema["format"].as_str().or(schema["type"].as_str());
-            let wanted = wanted.unwrap_or_default();
-            self.report(&format!("{value} is not of the type {wanted}"));
+            let expected = schema["format"].as_str().or(schema["type"].as_str());
+            let expected = expected.unwrap_or_default();
+            self.report(&format!("{value} is not of the type {expected}"));
         }
     }
 
@@ -133,13 +131,13 @@ impl Walk<'_> {
         }
         let properties = schema["properties"].as_object();
         let rest = &schema["additionalProperties"];
-        // A type without fields (raw extensions, field sets), or one that keeps unknown fields,
-        // accepts any field.
+        // A type without fields (raw extensions, field sets), and a type that preserves unknown fields, accept any
+        // field.
         let free = properties.is_none() && !rest.is_object()
             || schema["x-kubernetes-preserve-unknown-fields"] == true;
         for (name, value) in fields {
-            let known = properties.and_then(|properties| properties.get(name));
-            let schema = known.or_else(|| rest.is_object().then_some(rest));
+            let property = properties.and_then(|properties| properties.get(name));
+            let schema = property.or_else(|| rest.is_object().then_some(rest));
             self.below(&format!(".{name}"), |walk| match schema {
                 Some(schema) => walk.value(schema, value),
                 None if free => {}
@@ -213,7 +211,7 @@ mod tests {
         assert!(violations(unknown).is_empty());
     }
 
-    /// A document of version 3 has its definitions elsewhere, and references as single-item lists.
+    /// Documents of version 3 have another location of the definitions, and references as lists with one item.
     #[test]
     fn documents_of_both_versions_are_read() {
         let check = SchemaCheck::new(json!({"openapi": "3.0.0", "components": {"schemas": {
@@ -229,9 +227,9 @@ mod tests {
             "Spec": {"type": "object", "properties": {"replicas": {"type": "integer"}}},
         }}}));
         let set = json!({"apiVersion": "v1", "kind": "Set", "spec": {"replicas": "x"}});
-        let found = check.violations(&set);
+        let violations = check.violations(&set);
         assert_eq!(
-            found,
+            violations,
             ["Set.spec.replicas: \"x\" is not of the type integer"]
         );
     }

@@ -6,15 +6,15 @@ use serde_json::Value;
 /// The error of a patch. The messages are those of apimachinery's `mergepatch`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatchError {
-    /// The patch is not of the form that its content type asks for.
+    /// The patch does not have the form of its content type.
     #[error("{0}")]
     Malformed(String),
     /// A JSON patch has more operations than allowed.
     #[error("The allowed maximum operations in a JSON patch is {max}, got {count}")]
     TooManyOperations {
-        /// Its number of operations.
+        /// The number of operations.
         count: usize,
-        /// The maximum.
+        /// The maximum number.
         max: usize,
     },
     /// A JSON patch is well-formed but does not fit the document.
@@ -26,17 +26,17 @@ pub enum PatchError {
     /// A list element lacks its merge key.
     #[error("map: {map} does not contain declared merge key: {key}")]
     NoMergeKey {
-        /// The element.
+        /// The list element, as text.
         map: String,
         /// The missing field.
         key: String,
     },
-    /// `$patch` has a value that is not allowed there.
+    /// `$patch` has a value that is not allowed.
     #[error("unknown patch type: {directive} in map: {map}")]
     UnknownDirective {
-        /// The value.
+        /// The value of `$patch`.
         directive: String,
-        /// The map that holds it.
+        /// The map that contains it, as text.
         map: String,
     },
     /// A list of lists cannot be merged.
@@ -86,7 +86,7 @@ impl PatchError {
         }
     }
 
-    /// A value of the wrong type; `expected` in words such as `list` or `map`.
+    /// A value of the wrong type; `expected` is a word such as `list` or `map`.
     pub(crate) fn wrong_type(expected: &str, actual: &Value) -> Self {
         Self::Malformed(format!(
             "expected a {expected}, but received a {}",
@@ -95,8 +95,7 @@ impl PatchError {
     }
 }
 
-/// Prints a value as Go's `%v` does: `map[name:a ports:[1 2]]`, for clients that know Kubernetes'
-/// messages.
+/// Formats a value as Go's `%v`: `map[name:a ports:[1 2]]`, so that clients see Kubernetes' messages.
 pub(crate) fn printed(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),

@@ -1,4 +1,4 @@
-//! JSON patch and merge patch, with bounds on their cost.
+//! JSON patch and merge patch, with limits on their cost.
 
 use json_patch::{PatchErrorKind, PatchOperation};
 use serde_json::{Map, Value};
@@ -6,21 +6,21 @@ use serde_json::{Map, Value};
 use crate::PatchError;
 use crate::error::type_name;
 
-/// Maximum number of operations of a JSON patch (the API server's own bound).
+/// Maximum number of operations of a JSON patch (the limit of kube-apiserver).
 const OPERATIONS_MAX: usize = 10_000;
-/// Maximum number of bytes that the `copy` operations of one patch may add: repeated copies double
-/// a document.
+/// Maximum number of bytes that the `copy` operations of one patch may add, because repeated copies double a
+/// document.
 const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// Maximum number of list elements that one patch may shift: an insertion at the front of a list
-/// shifts all of it. This takes a tenth of a second, and is a hundred times the need of the largest
-/// patch of a short list.
+/// Maximum number of list elements that one patch may shift: an insertion at the front of a list shifts the whole
+/// list. Shifting the maximum takes a tenth of a second, and is a hundred times the need of the largest patch of a
+/// short list.
 const SHIFTED_ELEMENTS_MAX: usize = 32 << 20;
 
-/// Applies a JSON patch (RFC 6902): all of it or nothing.
+/// Applies a JSON patch (RFC 6902): all of its operations or nothing.
 ///
 /// # Errors
-/// `Malformed` if the patch is not a list of objects; `TooManyOperations`; `DoesNotApply` if an
-/// operation is invalid, a path is missing, or copies exceed their bound; `TestFailed`.
+/// `Malformed` if the patch is not a list of objects; `TooManyOperations`; `DoesNotApply` if an operation is invalid,
+/// a path is missing, or copies exceed their limit; `TestFailed`.
 pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
     let Some(operations) = patch.as_array() else {
         let text = format!(
@@ -68,13 +68,13 @@ pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
     Ok(document)
 }
 
-/// The operation with its places in lists counted from the start.
+/// The operation, with its list indices counted from the start of the list.
 fn placed(document: &Value, operation: &Value) -> Value {
     let mut operation = operation.clone();
     let adds = matches!(operation["op"].as_str(), Some("add" | "copy"));
     let moves = operation["op"] == "move";
     for (field, adds) in [("from", false), ("path", adds)] {
-        // The target of a move is resolved after the removal of its source.
+        // The target of a `move` is resolved after its source was removed.
         if let Some(path) = operation[field].as_str()
             && !(moves && field == "path")
         {
@@ -84,9 +84,9 @@ fn placed(document: &Value, operation: &Value) -> Value {
     operation
 }
 
-/// The reason why an operation does not apply: the message after its number.
+/// The reason why an operation does not apply: the part of the message after the operation's number.
 enum Misfit {
-    /// It is a test, which fails.
+    /// The operation is a test that fails.
     Test(String),
     Other(String),
 }
@@ -94,7 +94,7 @@ enum Misfit {
 fn apply_one(document: &mut Value, operation: Value) -> Result<(), Misfit> {
     if operation["op"] == "move" {
         let from = operation["from"].as_str().unwrap_or_default();
-        let value = taken(document, from)
+        let value = removed_value(document, from)
             .ok_or_else(|| Misfit::Other(format!(", at {from:?}: path is invalid")))?;
         let path = operation["path"]
             .as_str()
@@ -127,7 +127,7 @@ fn apply_one(document: &mut Value, operation: Value) -> Result<(), Misfit> {
     })
 }
 
-/// The operation with a value: one that is left out is null, as in the library that Kubernetes uses.
+/// The operation with its value; an absent value is null, as in the library that Kubernetes uses.
 fn with_value(mut operation: Value) -> Value {
     if matches!(operation["op"].as_str(), Some("add" | "replace" | "test"))
         && let Value::Object(fields) = &mut operation
@@ -137,21 +137,21 @@ fn with_value(mut operation: Value) -> Value {
     operation
 }
 
-/// Removes the value at a path from the document; `None` if there is none. (The library would copy
-/// the value of a move.)
-fn taken(document: &mut Value, path: &str) -> Option<Value> {
+/// Removes the value at a path from the document and returns it; `None` if the path does not exist. (The library
+/// would copy the value of a `move`.)
+fn removed_value(document: &mut Value, path: &str) -> Option<Value> {
     let (parent, last) = path.rsplit_once('/')?;
     match document.pointer_mut(parent)? {
         Value::Object(fields) => fields.remove(&unescaped(last)),
         Value::Array(list) => {
-            let place = place(last).filter(|place| *place < list.len())?;
-            Some(list.remove(place))
+            let index = list_index(last).filter(|index| *index < list.len())?;
+            Some(list.remove(index))
         }
         _ => None,
     }
 }
 
-/// Puts a value at a path; `None` if there is no such place.
+/// Puts a value at a path; `None` if the parent of the path does not exist.
 fn put(document: &mut Value, path: &str, value: Value) -> Option<()> {
     let Some((parent, last)) = path.rsplit_once('/') else {
         *document = Some(value).filter(|_| path.is_empty())?;
@@ -161,8 +161,8 @@ fn put(document: &mut Value, path: &str, value: Value) -> Option<()> {
         Value::Object(fields) => drop(fields.insert(unescaped(last), value)),
         Value::Array(list) if last == "-" => list.push(value),
         Value::Array(list) => {
-            let place = place(last).filter(|place| *place <= list.len())?;
-            list.insert(place, value);
+            let index = list_index(last).filter(|index| *index <= list.len())?;
+            list.insert(index, value);
         }
         _ => return None,
     }
@@ -173,21 +173,21 @@ fn unescaped(word: &str) -> String {
     word.replace("~1", "/").replace("~0", "~")
 }
 
-/// A place in a list as RFC 6901 writes it.
-fn place(word: &str) -> Option<usize> {
-    let place: usize = word.parse().ok()?;
-    (place.to_string() == word).then_some(place)
+/// A list index in the notation of RFC 6901.
+fn list_index(word: &str) -> Option<usize> {
+    let index: usize = word.parse().ok()?;
+    (index.to_string() == word).then_some(index)
 }
 
-/// The path with places in lists that are counted from the end (`-1` is the last) counted from the
-/// start, as the library that Kubernetes uses takes them. `adds` says that the last word is a place
-/// to add at: there is one more of these.
+/// The path with all list indices counted from the start. Indices from the end (`-1` is the last) are supported as in
+/// the library that Kubernetes uses. `adds` is whether the last segment is an insert position, of which a list has
+/// one more than elements.
 fn from_the_start(document: &Value, path: &str, adds: bool) -> String {
-    let mut place = Some(document);
+    let mut node = Some(document);
     let mut words: Vec<String> = path.split('/').map(str::to_owned).collect();
     let last = words.len() - 1;
     for (at, word) in words.iter_mut().enumerate().skip(1) {
-        if let Some(Value::Array(list)) = place {
+        if let Some(Value::Array(list)) = node {
             let length = list.len() + usize::from(adds && at == last);
             let back = word
                 .strip_prefix('-')
@@ -195,14 +195,14 @@ fn from_the_start(document: &Value, path: &str, adds: bool) -> String {
             let back = back.filter(|back| (1..=length).contains(back));
             *word = back.map_or_else(|| word.clone(), |back: usize| (length - back).to_string());
         }
-        place = place.and_then(|place| place.pointer(&format!("/{word}")));
+        node = node.and_then(|node| node.pointer(&format!("/{word}")));
     }
     words.join("/")
 }
 
-/// Whether the path is that of a field that its object does not have. The API server lets a test for
-/// null pass there, and clients ask so whether they are the first to write a list of finalizers. It
-/// also lets such a field be replaced: the sidecars of CSI drivers write annotations and status so.
+/// Whether the path leads to an absent field of an existing object. kube-apiserver accepts a test for null there;
+/// clients use such a test to be the first writer of a list of finalizers. It also accepts a replacement there; the
+/// sidecars of CSI drivers write annotations and status this way.
 fn is_absent(document: &Value, path: &str) -> bool {
     let Some((parent, field)) = path.rsplit_once('/') else {
         return false;
@@ -249,7 +249,7 @@ pub fn merge_patch(document: Value, patch: Value) -> Result<Value, PatchError> {
     Ok(document)
 }
 
-/// Merges by RFC 7396, with the values of the patch, and not copies.
+/// Merges by RFC 7396. The values of the patch are moved, not copied.
 pub(crate) fn merge(document: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {
         *document = patch;

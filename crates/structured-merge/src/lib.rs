@@ -1,6 +1,5 @@
-//! Changes of a document by a patch: JSON patch (RFC 6902), merge patch (RFC 7396), Kubernetes'
-//! strategic merge patch; and server-side apply. Pure: a document and a patch in, a document or a
-//! refusal out.
+//! Changes of a document by a patch: JSON patch (RFC 6902), merge patch (RFC 7396), Kubernetes' strategic merge
+//! patch; and server-side apply. Pure: the input is a document and a patch, the output is a document or an error.
 
 pub mod apply;
 mod error;

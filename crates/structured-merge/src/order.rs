@@ -1,8 +1,8 @@
-//! The order of merged lists: elements of the patch have the patch's order, elements of the server
-//! alone keep their position among them as far as possible.
+//! The order of merged lists: elements of the patch have the patch's order; elements that only the server has keep
+//! their position between them, as far as possible.
 //!
-//! Elements are looked up by an index of their identities, so that a merge takes a time
-//! proportional to the lists and not to their product.
+//! Elements are looked up in an index of their identities, so the time of a merge is proportional to the lengths of
+//! the lists, and not to their product.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,9 +14,9 @@ use crate::PatchError;
 /// The identity of a list element.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Identity {
-    /// The whole value.
+    /// The whole value identifies the element.
     Value,
-    /// One field of it.
+    /// This field identifies the element.
     Field(&'static str),
 }
 
@@ -35,11 +35,11 @@ impl Identity {
     }
 }
 
-/// A value as the key of an index: two marks are equal exactly when the values are.
+/// A value as the key of an index: two keys are equal if and only if the values are equal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ValueKey<'v> {
     Text(Cow<'v, str>),
-    /// Anything else, as JSON with the fields of objects in order.
+    /// Any other value, as JSON with sorted fields.
     Other(String),
 }
 
@@ -90,55 +90,60 @@ fn print_sorted(value: &Value, out: &mut String) {
     }
 }
 
-/// The positions of list elements by identity; of several equal ones, the first.
+/// The positions of list elements by identity; of several equal elements, the first position.
 #[derive(Clone)]
 pub(crate) struct ElementPositions<'v> {
     identity: Identity,
-    places: BTreeMap<ValueKey<'v>, usize>,
+    positions: BTreeMap<ValueKey<'v>, usize>,
 }
 
 impl<'v> ElementPositions<'v> {
-    /// Elements without an identity are in no place.
+    /// Elements without an identity are not indexed.
     pub fn of(list: impl IntoIterator<Item = &'v Value>, identity: Identity) -> Self {
-        let mut places = BTreeMap::new();
-        for (place, element) in list.into_iter().enumerate() {
+        let mut positions = BTreeMap::new();
+        for (position, element) in list.into_iter().enumerate() {
             if let Ok(is) = identity.of(element) {
-                places.entry(ValueKey::of(is)).or_insert(place);
+                positions.entry(ValueKey::of(is)).or_insert(position);
             }
         }
-        Self { identity, places }
-    }
-
-    /// The place of the element with the same identity.
-    pub fn get(&self, element: &Value) -> Option<usize> {
-        let is = self.identity.of(element).ok()?;
-        self.places.get(&ValueKey::of(is)).copied()
-    }
-
-    /// Notes an element that is appended.
-    pub fn add(&mut self, element: &Value, place: usize) {
-        if let Ok(is) = self.identity.of(element) {
-            let mark = ValueKey::of(is).into_owned();
-            self.places.entry(mark).or_insert(place);
+        Self {
+            identity,
+            positions,
         }
     }
 
-    /// The places, however the elements change afterwards.
+    /// The position of the element with this identity.
+    pub fn get(&self, element: &Value) -> Option<usize> {
+        let is = self.identity.of(element).ok()?;
+        self.positions.get(&ValueKey::of(is)).copied()
+    }
+
+    /// Adds an element that is appended to the list.
+    pub fn add(&mut self, element: &Value, position: usize) {
+        if let Ok(is) = self.identity.of(element) {
+            let mark = ValueKey::of(is).into_owned();
+            self.positions.entry(mark).or_insert(position);
+        }
+    }
+
+    /// The positions, independent of later changes of the elements.
     pub fn into_owned(self) -> ElementPositions<'static> {
-        let places = self.places.into_iter();
+        let positions = self.positions.into_iter();
         ElementPositions {
             identity: self.identity,
-            places: places.map(|(mark, at)| (mark.into_owned(), at)).collect(),
+            positions: positions
+                .map(|(mark, at)| (mark.into_owned(), at))
+                .collect(),
         }
     }
 }
 
-/// The marks of whole values.
+/// The keys of whole values.
 pub(crate) fn marks(list: &[Value]) -> BTreeSet<ValueKey<'_>> {
     list.iter().map(ValueKey::of).collect()
 }
 
-/// Whether the lists hold maps (rather than scalars); all elements must be of one type.
+/// Whether the lists contain maps (rather than scalars); all elements must have one type.
 pub(crate) fn holds_maps(original: &[Value], patch: &[Value]) -> Result<bool, PatchError> {
     let mut all = original.iter().chain(patch);
     let Some(first) = all.next() else {
@@ -157,25 +162,25 @@ pub(crate) fn holds_maps(original: &[Value], patch: &[Value]) -> Result<bool, Pa
 
 /// The union of two lists of scalars, ordered.
 pub(crate) fn union(original: &[Value], patch: &[Value]) -> Vec<Value> {
-    let mut seen = BTreeSet::new();
+    let mut unique = BTreeSet::new();
     let all = original.iter().chain(patch);
     let all: Vec<Value> = all
-        .filter(|element| seen.insert(ValueKey::of(element)))
+        .filter(|element| unique.insert(ValueKey::of(element)))
         .cloned()
         .collect();
-    let wanted = ElementPositions::of(patch, Identity::Value);
+    let requested = ElementPositions::of(patch, Identity::Value);
     let (named, server_only) = all
         .into_iter()
-        .partition(|element| wanted.get(element).is_some());
+        .partition(|element| requested.get(element).is_some());
     let live = ElementPositions::of(original, Identity::Value);
-    interleave(sorted(named, &wanted), server_only, &live)
+    interleave(sorted(named, &requested), server_only, &live)
 }
 
-/// Orders `merged`: elements in `wanted` have its order; the others keep their order and come
-/// before the first element of `wanted` that followed them in `live`.
+/// Orders `merged`: elements in `order` get the order of `order`; other elements keep their order, and precede the
+/// first element of `order` that followed them in `live`.
 pub(crate) fn arrange(
     merged: Vec<Value>,
-    wanted: &ElementPositions<'_>,
+    order: &ElementPositions<'_>,
     live: &ElementPositions<'_>,
 ) -> Result<Vec<Value>, PatchError> {
     for element in &merged {
@@ -183,9 +188,9 @@ pub(crate) fn arrange(
     }
     let (named, server_only) = merged
         .into_iter()
-        .partition(|element| wanted.get(element).is_some());
+        .partition(|element| order.get(element).is_some());
     let server_only = sorted(server_only, live);
-    Ok(interleave(sorted(named, wanted), server_only, live))
+    Ok(interleave(sorted(named, order), server_only, live))
 }
 
 fn sorted(mut list: Vec<Value>, order: &ElementPositions<'_>) -> Vec<Value> {
@@ -193,8 +198,8 @@ fn sorted(mut list: Vec<Value>, order: &ElementPositions<'_>) -> Vec<Value> {
     list
 }
 
-/// Merges two ordered lists without a common element, by their places in the live list where
-/// both have one.
+/// Merges two ordered lists without common elements. Elements of both lists that have a position in the live list are
+/// compared by this position.
 fn interleave(
     named: Vec<Value>,
     server_only: Vec<Value>,
@@ -204,7 +209,8 @@ fn interleave(
     let mut left = server_only.into_iter().peekable();
     for right in named {
         if let Some(limit) = live.get(&right) {
-            let precedes = |element: &Value| live.get(element).is_some_and(|place| place < limit);
+            let precedes =
+                |element: &Value| live.get(element).is_some_and(|position| position < limit);
             while let Some(element) = left.next_if(precedes) {
                 all.push(element);
             }

@@ -59,8 +59,8 @@ impl<'s> Strategy<'s> {
         }
     }
 
-    /// Whether the contents are of unknown type: then `$patch` and the like are data, not
-    /// directives (a ControllerRevision contains a patch).
+    /// Whether the type of the contents is unknown. Then `$patch` and similar keys are data, not directives (a
+    /// ControllerRevision contains a patch).
     fn is_opaque(&self) -> bool {
         self.value.is_some_and(|value| value.shape() == Shape::Any)
     }
@@ -89,7 +89,7 @@ fn is_directive(key: &str) -> bool {
         || key.starts_with(SET_ELEMENT_ORDER)
 }
 
-/// Merges `patch` into `original`, both objects of `object_type`.
+/// Merges `patch` into `original`. Both are objects of `object_type`.
 fn merge_map(
     mut original: Object,
     mut patch: Object,
@@ -140,7 +140,7 @@ fn merge_map(
     set_element_orders(original, &orders, &live, object_type)
 }
 
-/// A copy of a patch that orders lists, whose elements the merge moves; nothing of another one.
+/// A copy of a patch that sets the order of lists, because the merge moves its elements; empty for any other patch.
 fn with_orders(patch: &Object) -> Object {
     let mut keys = patch.keys();
     match keys.any(|key| key.starts_with(SET_ELEMENT_ORDER)) {
@@ -155,8 +155,7 @@ fn merged_plainly(mut old: Value, new: Value) -> Value {
     old
 }
 
-/// `$retainKeys`: removes keys that the list does not name; keys that the patch sets must be in the
-/// list.
+/// `$retainKeys`: removes keys that are not in its list; keys that the patch sets must be in the list.
 fn retain_keys(original: &mut Object, patch: &Object) -> Result<(), PatchError> {
     let Some(retained) = patch.get(RETAIN_KEYS) else {
         return Ok(());
@@ -175,7 +174,7 @@ fn retain_keys(original: &mut Object, patch: &Object) -> Result<(), PatchError> 
     Ok(())
 }
 
-/// `$deleteFromPrimitiveList/field`: these scalars leave the list.
+/// `$deleteFromPrimitiveList/field`: removes these scalars from the list.
 fn delete_from_lists(original: &mut Object, patch: &Object) -> Result<(), PatchError> {
     for (key, value) in patch {
         let Some(field) = key.strip_prefix(DELETE_FROM_LIST) else {
@@ -193,7 +192,7 @@ fn delete_from_lists(original: &mut Object, patch: &Object) -> Result<(), PatchE
     Ok(())
 }
 
-/// The places of the elements in the lists that the patch orders, before it.
+/// The positions of the elements in the lists that the patch orders, before the merge.
 fn ordered_lists<'p>(
     original: &Object,
     patch: &'p Object,
@@ -205,8 +204,8 @@ fn ordered_lists<'p>(
     fields
         .filter_map(|field| {
             let list = original.get(field)?.as_array()?;
-            let places = ElementPositions::of(list, identity_in(object_type, field));
-            Some((field, places.into_owned()))
+            let positions = ElementPositions::of(list, identity_in(object_type, field));
+            Some((field, positions.into_owned()))
         })
         .collect()
 }
@@ -235,12 +234,12 @@ fn merge_list(
     let identity = Identity::Field(key);
     let live = ElementPositions::of(&original, identity).into_owned();
     let mut merged = original;
-    let mut kept = Vec::new();
+    let mut retained = Vec::new();
     let mut leaving = BTreeSet::new();
     let mut replace = false;
     for element in patch {
         match element.get(DIRECTIVE) {
-            None => kept.push(element),
+            None => retained.push(element),
             Some(directive) => match directive.as_str() {
                 Some("delete") => {
                     leaving.insert(ValueKey::of(identity.of(&element)?).into_owned());
@@ -255,7 +254,7 @@ fn merge_list(
         }
     }
     if replace {
-        return kept
+        return retained
             .into_iter()
             .map(|element| resolved_element(element, strategy))
             .collect();
@@ -266,26 +265,26 @@ fn merge_list(
             is.is_none_or(|is| !leaving.contains(&is))
         });
     }
-    let mut places = match leaving.is_empty() {
+    let mut positions = match leaving.is_empty() {
         true => live.clone(),
         false => ElementPositions::of(&merged, identity).into_owned(),
     };
-    let wanted = ElementPositions::of(&kept, identity).into_owned();
-    for element in kept {
+    let requested = ElementPositions::of(&retained, identity).into_owned();
+    for element in retained {
         identity.of(&element)?;
-        merge_element(&mut merged, &mut places, element, strategy)?;
+        merge_element(&mut merged, &mut positions, element, strategy)?;
     }
-    order::arrange(merged, &wanted, &live)
+    order::arrange(merged, &requested, &live)
 }
 
 fn merge_element(
     merged: &mut Vec<Value>,
-    places: &mut ElementPositions<'_>,
+    positions: &mut ElementPositions<'_>,
     element: Value,
     strategy: &Strategy<'_>,
 ) -> Result<(), PatchError> {
-    let found = places.get(&element);
-    match (found.and_then(|place| merged.get_mut(place)), element) {
+    let position = positions.get(&element);
+    match (position.and_then(|index| merged.get_mut(index)), element) {
         (Some(present), Value::Object(patch)) => {
             let old = match present.take() {
                 Value::Object(old) => old,
@@ -295,14 +294,14 @@ fn merge_element(
         }
         (_, element) => {
             let element = resolved_element(element, strategy)?;
-            places.add(&element, merged.len());
+            positions.add(&element, merged.len());
             merged.push(element);
         }
     }
     Ok(())
 }
 
-/// `$setElementOrder/field`: the elements of the list get the order in which the patch's author read them;
+/// `$setElementOrder/field`: the elements of the list get the order in which the author of the patch read them;
 /// elements that only the server has keep their positions between them.
 fn set_element_orders(
     mut merged: Object,
@@ -314,26 +313,26 @@ fn set_element_orders(
         let Some(field) = key.strip_prefix(SET_ELEMENT_ORDER) else {
             continue;
         };
-        let Value::Array(wanted) = value else {
+        let Value::Array(requested) = value else {
             let text = "invalid patch format of setElementOrder list".to_owned();
             return Err(PatchError::Malformed(text));
         };
         let identity = identity_in(object_type, field);
-        check_order(patch.get(field), wanted, identity)?;
+        check_order(patch.get(field), requested, identity)?;
         if let Some(Value::Array(list)) = merged.get_mut(field) {
-            let wanted = ElementPositions::of(wanted, identity);
+            let requested = ElementPositions::of(requested, identity);
             let nothing = ElementPositions::of([], identity);
             let live = live.get(field).unwrap_or(&nothing);
-            *list = order::arrange(std::mem::take(list), &wanted, live)?;
+            *list = order::arrange(std::mem::take(list), &requested, live)?;
         }
     }
     Ok(merged)
 }
 
-/// The patch's own list must be a sub-sequence of the order that it asks for.
+/// Checks that the patch's list is a sub-sequence of the order that the patch sets.
 fn check_order(
     list: Option<&Value>,
-    wanted: &[Value],
+    order: &[Value],
     identity: Identity,
 ) -> Result<(), PatchError> {
     let list = match list {
@@ -341,25 +340,24 @@ fn check_order(
         Some(Value::Array(list)) => list,
         Some(other) => return Err(PatchError::wrong_type("list", other)),
     };
-    let mut rest = wanted.iter();
+    let mut rest = order.iter();
     for element in list
         .iter()
         .filter(|element| element.get(DIRECTIVE).is_none())
     {
         let is = identity.of(element)?;
-        if !rest.any(|wanted| identity.of(wanted).is_ok_and(|other| other == is)) {
+        if !rest.any(|element| identity.of(element).is_ok_and(|other| other == is)) {
             return Err(PatchError::Malformed(format!(
                 "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
                 printed(&Value::Array(list.clone())),
-                printed(&Value::Array(wanted.to_vec())),
+                printed(&Value::Array(order.to_vec())),
             )));
         }
     }
     Ok(())
 }
 
-/// A value that replaces another one: nulls and directives inside it have no effect and are
-/// removed.
+/// A value that replaces another value: nulls and directives inside of it have no effect and are removed.
 fn resolved(value: Value, strategy: &Strategy<'_>) -> Result<Value, PatchError> {
     match value {
         opaque if strategy.is_opaque() => Ok(opaque),
@@ -374,7 +372,7 @@ fn resolved(value: Value, strategy: &Strategy<'_>) -> Result<Value, PatchError> 
     }
 }
 
-/// Whether a list element is there only for its directive.
+/// Whether a list element consists only of its directive.
 fn is_marker(element: &Value) -> bool {
     element.get(DIRECTIVE).is_some()
 }

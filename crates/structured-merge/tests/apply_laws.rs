@@ -1,4 +1,4 @@
-//! Laws of server-side apply that hold for every object and configuration.
+//! Properties of server-side apply that hold for every object and configuration.
 
 use openapi_schema::{Schema, TypeRef};
 use proptest::prelude::*;
@@ -30,7 +30,7 @@ fn peaceful(live: Option<&Value>, manager: &str, config: &Value) -> Value {
     apply(live, config, pod(), &writer(manager), reach, false).expect("no conflicts")
 }
 
-/// Containers with env and ports, labels and finalizers, all with names of that pattern.
+/// Containers with env and ports, labels and finalizers, whose names match this pattern.
 fn pods(name: &'static str) -> impl Strategy<Value = Value> {
     let containers = prop::collection::vec(container(name), 0..3);
     let labels = prop::collection::btree_map(name, "[01]", 0..3);
@@ -79,17 +79,17 @@ fn container(name: &'static str) -> impl Strategy<Value = Value> {
 
 /// The first element of each key.
 fn distinct(list: Vec<Value>, key: &[&str]) -> Vec<Value> {
-    let mut found: Vec<Value> = Vec::new();
+    let mut elements: Vec<Value> = Vec::new();
     for element in list {
         let same = |other: &Value| {
             key.iter()
                 .all(|field| other.get(field) == element.get(field))
         };
-        if !found.iter().any(same) {
-            found.push(element);
+        if !elements.iter().any(same) {
+            elements.push(element);
         }
     }
-    found
+    elements
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -149,7 +149,7 @@ fn content(object: &Value) -> Value {
     object
 }
 
-/// The lists of an object in sorted order, so that only their contents count.
+/// The object with sorted lists, so that only their contents are compared.
 fn unordered(value: &Value) -> Value {
     match value {
         Value::Array(list) => {
@@ -217,7 +217,7 @@ proptest! {
         let mut edited = b;
         edited["metadata"]["managedFields"] = live["metadata"]["managedFields"].clone();
         track(Some(&live), &mut edited, pod(), &writer("editor"), OwnableFields::Everything);
-        // A first apply of the present state causes no conflict, and owns all of it.
+        // A first apply of the present state causes no conflict, and owns all fields.
         let mine = content(&edited);
         let object = peaceful(Some(&edited), "two", &mine);
         prop_assert_eq!(content(&object), mine);

@@ -1,4 +1,4 @@
-//! JSON patch and merge patch: refusals and bounds (kubectl.md 2.7).
+//! JSON patch and merge patch: errors and limits (kubectl.md 2.7).
 
 use serde_json::{Value, json};
 use structured_merge::{PatchError, json_patch, merge_patch};
@@ -37,7 +37,7 @@ fn failed_test_is_422_with_the_generic_text_and_the_cause() {
 
 #[test]
 fn a_field_that_is_not_there_is_null_to_a_test() {
-    // kubectl.md 2.7; so a client adds the first finalizer.
+    // kubectl.md 2.7: a client adds the first finalizer in this way.
     let patch = json!([
         {"op": "test", "path": "/metadata/finalizers", "value": null},
         {"op": "add", "path": "/metadata/finalizers", "value": ["a/b"]},
@@ -54,8 +54,7 @@ fn a_field_that_is_not_there_is_null_to_a_test() {
 
 #[test]
 fn a_field_that_is_not_there_may_be_replaced() {
-    // As the library that Kubernetes uses has it; external-snapshotter writes annotations and status
-    // so.
+    // As in the library that Kubernetes uses; external-snapshotter writes annotations and status in this way.
     let replace = |path: &str| json!([{"op": "replace", "path": path, "value": {"a/b": "c"}}]);
     let after = json_patch(json!({"metadata": {}}), &replace("/metadata/annotations")).unwrap();
     assert_eq!(after, json!({"metadata": {"annotations": {"a/b": "c"}}}));
@@ -67,14 +66,14 @@ fn a_field_that_is_not_there_may_be_replaced() {
     }
 }
 
-/// findings-2 C29, E10: as the library that Kubernetes uses has it, which was read.
+/// findings-2 C29, E10: as in the source of the library that Kubernetes uses.
 #[test]
 fn a_value_that_is_left_out_is_null() {
     let document = || json!({"a": 1, "b": null, "l": [1, 2]});
     let after = |op: &str, path: &str| {
         json_patch(document(), &json!([{"op": op, "path": path}])).map_err(|e| e.status().code)
     };
-    for (op, path, place) in [
+    for (op, path, resolved) in [
         ("add", "/a", "/a"),
         ("add", "/new", "/new"),
         ("add", "/l/-", "/l/2"),
@@ -83,7 +82,7 @@ fn a_value_that_is_left_out_is_null() {
         ("replace", "/l/1", "/l/1"),
     ] {
         let after = after(op, path).unwrap();
-        assert_eq!(after.pointer(place), Some(&json!(null)), "{op} {path}");
+        assert_eq!(after.pointer(resolved), Some(&json!(null)), "{op} {path}");
     }
     for path in ["/b", "/new"] {
         assert_eq!(after("test", path), Ok(document()), "{path}");
@@ -105,7 +104,7 @@ fn a_value_that_is_left_out_is_null() {
 
 #[test]
 fn places_in_lists_may_be_counted_from_the_end() {
-    // kubectl.md 2.7; as the library that Kubernetes uses takes them, and `-` as RFC 6902 has it.
+    // kubectl.md 2.7: negative indices as in the library that Kubernetes uses, and `-` as in RFC 6902.
     let after = |operation: Value| {
         let list = json!({"l": ["a", "b", "c"]});
         json_patch(list, &json!([operation])).map(|after| after["l"].clone())
@@ -205,7 +204,7 @@ fn doubling_by_copies_is_stopped() {
     }
     let error = json_patch(json!({}), &Value::Array(operations)).unwrap_err();
     assert!(matches!(error, PatchError::DoesNotApply(_)), "{error}");
-    // The target may be at the end of a list.
+    // The target may be the end of a list.
     let copy = json!({"op": "copy", "from": "/l/-1", "path": "/l/-1/-"});
     let list = json!({"l": [["x".repeat(1024)]]});
     let error = json_patch(list, &Value::Array(vec![copy; 14])).unwrap_err();

@@ -1,5 +1,5 @@
-//! Patches and configurations of many elements. With a merge that looks every element up by going
-//! through the list, each of these takes minutes, and is ended as hanging.
+//! Patches and configurations with many elements. A merge that searches the list for every element would take minutes
+//! here, and the test would time out.
 
 use openapi_schema::{Schema, TypeRef};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use structured_merge::apply::{OwnableFields, Writer, apply};
 use structured_merge::{json_patch, merge_patch, strategic_merge_patch};
 
 const COUNT: usize = 30_000;
-/// Of an apply, which costs more for each entry.
+/// Number of entries in an apply, which costs more per entry.
 const APPLIED: usize = 10_000;
 
 fn type_of(group: &str, kind: &str) -> TypeRef<'static> {
@@ -49,8 +49,7 @@ fn lists_of_many_keys_merge_in_one_pass() {
     assert!(env_of(&left).is_empty());
 }
 
-/// findings S13: the same holds for lists of scalars, requested orders, and objects that lose many
-/// fields.
+/// findings S13: lists of scalars, requested orders, and objects that lose many fields are merged in one pass, too.
 #[test]
 fn many_scalars_and_many_nulls_merge_in_one_pass() {
     let names: Vec<String> = (0..COUNT).map(|number| format!("f{number}")).collect();
@@ -76,8 +75,8 @@ fn many_scalars_and_many_nulls_merge_in_one_pass() {
     assert_eq!(merged["metadata"]["finalizers"], json!(["new", "f0"]));
 }
 
-/// findings S13: a JSON patch moves values instead of copying them, and may not move the elements
-/// of a large list aside too often.
+/// findings S13: a JSON patch moves values instead of copying them, and may not shift the elements of a large list
+/// too often.
 #[test]
 fn a_json_patch_does_not_cost_more_than_it_says() {
     let large = vec!["x"; 200_000];
@@ -97,7 +96,7 @@ fn a_json_patch_does_not_cost_more_than_it_says() {
     assert!(merge_patch(Value::Object(nulls.clone()), Value::Object(nulls)).is_ok());
 }
 
-/// findings S13: the same by server-side apply, over and over.
+/// findings S13: repeated server-side apply of many entries.
 #[test]
 fn applying_many_entries_takes_a_time_proportional_to_them() {
     let kind = type_of("", "Pod");
@@ -127,7 +126,7 @@ fn applying_many_entries_takes_a_time_proportional_to_them() {
     }
     let live = live.expect("applied");
     assert_eq!(env_of(&live).len(), APPLIED);
-    // Removed again.
+    // All entries are removed again.
     let writer = Writer {
         manager: "two",
         api_version: "v1",

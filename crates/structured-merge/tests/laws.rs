@@ -1,4 +1,4 @@
-//! Laws that hold for every document and patch.
+//! Properties that hold for every document and patch.
 
 use openapi_schema::{Schema, TypeRef};
 use proptest::prelude::*;
@@ -32,7 +32,7 @@ fn any_object() -> impl Strategy<Value = Value> {
         .prop_map(|map| Value::Object(map.into_iter().collect::<Map<_, _>>()))
 }
 
-/// A part of a pod: some containers with env, ports and finalizers, all by small names.
+/// A part of a pod: some containers with env, ports and finalizers, with short names.
 fn pod_like() -> impl Strategy<Value = Value> {
     let env = prop::collection::btree_map("[A-C]", "[xy]", 0..3).prop_map(|env| {
         env.into_iter()
@@ -109,7 +109,7 @@ proptest! {
         prop_assert_eq!(merge_patch(once.clone(), patch).unwrap(), once);
     }
 
-    /// RFC 7396 §1: without nulls in the way, the patch's members are in the result.
+    /// RFC 7396 §1: without nulls, the result contains the members of the patch.
     #[test]
     fn merge_patch_onto_nothing_is_the_patch(patch in any_object()) {
         prop_assume!(!has_null(&patch));

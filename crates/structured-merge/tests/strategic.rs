@@ -12,8 +12,8 @@ fn type_of(group: &str, kind: &str) -> TypeRef<'static> {
 
 #[track_caller]
 fn check(kind: TypeRef<'static>, before: Value, patch: Value, after: Value) {
-    let found = strategic_merge_patch(before, patch, kind).expect("the patch applies");
-    assert_eq!(found, after);
+    let patched = strategic_merge_patch(before, patch, kind).expect("the patch applies");
+    assert_eq!(patched, after);
 }
 
 fn pod() -> TypeRef<'static> {
@@ -93,7 +93,7 @@ fn retain_keys_must_name_what_the_patch_sets() {
     assert_eq!(error.status().code, 400);
 }
 
-/// kubectl.md 9.4: undo sends the whole template with `$patch: replace`.
+/// kubectl.md 9.4: `kubectl rollout undo` sends the whole template with `$patch: replace`.
 #[test]
 fn rollout_undo_replaces_the_template() {
     check(
@@ -243,7 +243,7 @@ fn owner_references_merge_by_uid_and_conditions_by_type() {
     );
 }
 
-/// A ControllerRevision's data is a patch itself: its directives are not carried out.
+/// The data of a ControllerRevision is itself a patch: its directives are data.
 #[test]
 fn what_is_opaque_is_kept_as_it_is() {
     let data = json!({"spec": {"template": {"$patch": "replace", "spec": {"x": null}}}});

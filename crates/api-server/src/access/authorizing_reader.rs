@@ -1,4 +1,4 @@
-//! Lookups of admission plug-ins on behalf of a user, with the rights of that user.
+//! Reads by admission plug-ins with the rights of the user who made the request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -46,15 +46,15 @@ impl ObjectReader for AuthorizingReader<'_> {
         self.source
     }
 
-    fn allows(&self, asked: &ResourceAttributes<'_>) -> bool {
-        let asked = AuthorizationAttributes {
-            verb: asked.verb,
-            group: asked.group,
-            resource: asked.resource,
-            namespace: asked.namespace,
-            name: asked.name,
+    fn allows(&self, attributes: &ResourceAttributes<'_>) -> bool {
+        let attributes = AuthorizationAttributes {
+            verb: attributes.verb,
+            group: attributes.group,
+            resource: attributes.resource,
+            namespace: attributes.namespace,
+            name: attributes.name,
             ..AuthorizationAttributes::default()
         };
-        authorize::decide(self.authorizer, self.user, &asked).is_ok()
+        authorize::decide(self.authorizer, self.user, &attributes).is_ok()
     }
 }

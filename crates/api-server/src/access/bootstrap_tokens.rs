@@ -40,11 +40,11 @@ pub(crate) async fn authenticate(
     let secrets = objects.catalog.any_version("", "secrets");
     let secrets = secrets.ok_or(BootstrapTokenRefusal::Unknown)?;
     let name = tokens::secret_name(token.id);
-    let found = objects.read(&secrets, tokens::NAMESPACE, &name).await;
-    let found = found
+    let stored = objects.read(&secrets, tokens::NAMESPACE, &name).await;
+    let stored = stored
         .map_err(BootstrapTokenRefusal::Store)?
         .ok_or(BootstrapTokenRefusal::Unknown)?;
-    let secret = storage::decode(&secrets, &found).map_err(BootstrapTokenRefusal::Store)?;
+    let secret = storage::decode(&secrets, &stored).map_err(BootstrapTokenRefusal::Store)?;
     check(&secret, token, now)
 }
 
@@ -61,7 +61,7 @@ fn check(
         return Err(BootstrapTokenRefusal::Deleted);
     }
     let data: Data = serde_json::from_value(secret["data"].clone()).unwrap_or_default();
-    // The time of a comparison of digests says nothing about the texts.
+    // The comparison of digests takes the same time for all texts, so its duration tells an attacker nothing.
     let digest = |text: &str| Sha256::digest(text.as_bytes());
     if digest(tokens::text(&data, key::SECRET)) != digest(token.secret)
         || tokens::text(&data, key::ID) != token.id

@@ -15,7 +15,7 @@ use crate::http::user::UserInfo;
 pub(crate) enum Caller {
     /// A part of this process, whose name is trusted.
     Local(UserInfo),
-    /// A network connection, with the subject of its client certificate.
+    /// The requester is a component of this process. Its user name is trusted.
     Network(Certificate),
 }
 
@@ -54,9 +54,9 @@ pub(crate) enum Credentials {
 }
 
 impl Credentials {
-    /// Finds a request's credentials; a certificate counts before a token.
+    /// Extracts the credentials of a request. A certificate has precedence over a token.
     ///
-    /// *Errors.* 401 for an untrusted certificate, and for headers of other schemes.
+    /// *Errors.* 401 for an untrusted certificate, and for an `Authorization` header of another scheme.
     pub(crate) fn of(caller: Caller, headers: &HeaderMap) -> Result<Self, Status> {
         let certificate = match caller {
             Caller::Local(user) | Caller::Network(Certificate::Of(user)) => {
@@ -92,7 +92,7 @@ pub(crate) async fn authenticate(
     }
 }
 
-/// The bearer token, if there is an `Authorization` header at all.
+/// The bearer token; `None` if the request has no `Authorization` header.
 fn bearer(headers: &HeaderMap) -> Result<Option<String>, Status> {
     let Some(header) = headers.get(AUTHORIZATION) else {
         return Ok(None);
@@ -106,12 +106,12 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, Status> {
     }
 }
 
-/// 401 `Unauthorized`; as upstream, the message does not say why.
+/// 401 `Unauthorized`. As upstream, the message contains no reason.
 pub(crate) fn unauthorized() -> Status {
     Status::new(StatusReason::Unauthorized, "Unauthorized")
 }
 
-/// The groups that every account of a namespace is in.
+/// The groups of all service accounts of a namespace.
 pub(crate) fn service_account_groups(namespace: &str) -> Vec<String> {
     vec![
         "system:serviceaccounts".to_owned(),

@@ -15,34 +15,34 @@ const PREFIX: &str = "impersonate-";
 const EXTRA: &str = "impersonate-extra-";
 const GROUP: &str = "authentication.k8s.io";
 
-/// The contents of the headers.
+/// The requested user: the contents of the `Impersonate-` headers.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Wanted {
+struct RequestedUser {
     user: String,
     uid: String,
     groups: Vec<String>,
     extra: BTreeMap<String, Vec<String>>,
 }
 
-/// Takes the place of the user that the headers name, if there are any.
+/// Replaces the user by the user in the headers, if the request has such headers.
 ///
-/// *Errors.* 403 if the real user may not; 400 for headers that name groups and the like, but no
-/// user.
+/// *Errors.* 403 if the real user may not impersonate; 400 for headers that contain groups or other attributes, but
+/// no user.
 pub(crate) fn impersonate(
     authorizer: &Authorizer,
     user: UserInfo,
     headers: &HeaderMap,
 ) -> Result<UserInfo, Status> {
-    let Some(wanted) = wanted(headers)? else {
+    let Some(requested) = requested_user(headers)? else {
         return Ok(user);
     };
-    for asked in asked(&wanted) {
-        authorize(authorizer, &user, &asked)?;
+    for permission in permissions(&requested) {
+        authorize(authorizer, &user, &permission)?;
     }
-    Ok(become_of(wanted))
+    Ok(user_of(requested))
 }
 
-/// Removes the headers, so that a backend of a proxied request does not use them.
+/// Removes the headers, so that the backend of a proxied request does not evaluate them again.
 pub(crate) fn without_headers(headers: &mut HeaderMap) {
     let names: Vec<HeaderName> = headers
         .keys()
@@ -54,8 +54,8 @@ pub(crate) fn without_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether there are any such headers.
-pub(crate) fn is_asked(headers: &HeaderMap) -> bool {
+/// Whether the request has impersonation headers.
+pub(crate) fn is_requested(headers: &HeaderMap) -> bool {
     headers.keys().any(is_ours)
 }
 
@@ -63,36 +63,36 @@ fn is_ours(name: &HeaderName) -> bool {
     name.as_str().starts_with(PREFIX)
 }
 
-fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Status> {
-    let mut wanted = Wanted::default();
-    let mut given = false;
+fn requested_user(headers: &HeaderMap) -> Result<Option<RequestedUser>, Status> {
+    let mut requested = RequestedUser::default();
+    let mut has_headers = false;
     for (name, value) in headers.iter().filter(|(name, _)| is_ours(name)) {
-        given = true;
+        has_headers = true;
         let value = value
             .to_str()
             .map_err(|_| Status::bad_request(format!("header {name} is not text")))?
             .to_owned();
         match name.as_str() {
-            "impersonate-user" => wanted.user = value,
-            "impersonate-uid" => wanted.uid = value,
-            "impersonate-group" => wanted.groups.push(value),
+            "impersonate-user" => requested.user = value,
+            "impersonate-uid" => requested.uid = value,
+            "impersonate-group" => requested.groups.push(value),
             other => {
                 if let Some(key) = other.strip_prefix(EXTRA) {
                     let key = decode(key, false);
-                    wanted.extra.entry(key).or_default().push(value);
+                    requested.extra.entry(key).or_default().push(value);
                 }
             }
         }
     }
-    if given && wanted.user.is_empty() {
+    if has_headers && requested.user.is_empty() {
         let text = "requested impersonation without impersonating a user";
         return Err(Status::bad_request(text));
     }
-    Ok(given.then_some(wanted))
+    Ok(has_headers.then_some(requested))
 }
 
-/// The permissions that it takes, in upstream's order.
-fn asked(wanted: &Wanted) -> Vec<RequestInfo> {
+/// The permissions that the impersonation needs, in upstream's order.
+fn permissions(requested: &RequestedUser) -> Vec<RequestInfo> {
     let one = |group: &str, resource: &str, namespace: &str, name: &str| RequestInfo {
         is_resource: true,
         verb: "impersonate".to_owned(),
@@ -102,24 +102,24 @@ fn asked(wanted: &Wanted) -> Vec<RequestInfo> {
         name: name.to_owned(),
         ..RequestInfo::default()
     };
-    let mut all = vec![match account(&wanted.user) {
+    let mut all = vec![match account(&requested.user) {
         Some((namespace, name)) => one("", "serviceaccounts", namespace, name),
-        None => one("", "users", "", &wanted.user),
+        None => one("", "users", "", &requested.user),
     }];
     all.extend(
-        wanted
+        requested
             .groups
             .iter()
             .map(|group| one("", "groups", "", group)),
     );
-    for (key, values) in &wanted.extra {
+    for (key, values) in &requested.extra {
         all.extend(values.iter().map(|value| RequestInfo {
             subresource: key.clone(),
             ..one(GROUP, "userextras", "", value)
         }));
     }
-    if !wanted.uid.is_empty() {
-        all.push(one(GROUP, "uids", "", &wanted.uid));
+    if !requested.uid.is_empty() {
+        all.push(one(GROUP, "uids", "", &requested.uid));
     }
     all
 }
@@ -131,15 +131,15 @@ fn account(user: &str) -> Option<(&str, &str)> {
     fine.then_some((namespace, name))
 }
 
-fn become_of(wanted: Wanted) -> UserInfo {
-    let mut groups = wanted.groups;
-    if let Some((namespace, _)) = account(&wanted.user)
+fn user_of(requested: RequestedUser) -> UserInfo {
+    let mut groups = requested.groups;
+    if let Some((namespace, _)) = account(&requested.user)
         && groups.is_empty()
     {
         groups = service_account_groups(namespace);
     }
     let has = |groups: &[String], one: &str| groups.iter().any(|group| group == one);
-    if wanted.user == ANONYMOUS {
+    if requested.user == ANONYMOUS {
         if !has(&groups, UNAUTHENTICATED) {
             groups.push(UNAUTHENTICATED.to_owned());
         }
@@ -147,10 +147,10 @@ fn become_of(wanted: Wanted) -> UserInfo {
         groups.push(AUTHENTICATED.to_owned());
     }
     UserInfo {
-        name: wanted.user,
-        uid: wanted.uid,
+        name: requested.user,
+        uid: requested.uid,
         groups,
-        extra: wanted.extra,
+        extra: requested.extra,
     }
 }
 
@@ -168,25 +168,31 @@ mod tests {
 
     #[test]
     fn headers_name_user_groups_uid_and_extras() {
-        assert_eq!(wanted(&headers(&[("accept", "*/*")])).unwrap(), None);
-        let mut given = headers(&[
+        assert_eq!(
+            requested_user(&headers(&[("accept", "*/*")])).unwrap(),
+            None
+        );
+        let mut request_headers = headers(&[
             ("impersonate-user", "ann"),
             ("impersonate-uid", "7"),
             ("impersonate-extra-acme.com%2fproject", "x"),
         ]);
         for group in ["a", "b"] {
-            given.append("impersonate-group", http::HeaderValue::from_static(group));
+            request_headers.append("impersonate-group", http::HeaderValue::from_static(group));
         }
-        let found = wanted(&given).unwrap().unwrap();
-        assert_eq!((found.user.as_str(), found.uid.as_str()), ("ann", "7"));
-        assert_eq!(found.groups, ["a", "b"]);
-        assert_eq!(found.extra["acme.com/project"], ["x"]);
-        let asked: Vec<String> = asked(&found)
+        let requested = requested_user(&request_headers).unwrap().unwrap();
+        assert_eq!(
+            (requested.user.as_str(), requested.uid.as_str()),
+            ("ann", "7")
+        );
+        assert_eq!(requested.groups, ["a", "b"]);
+        assert_eq!(requested.extra["acme.com/project"], ["x"]);
+        let permissions: Vec<String> = permissions(&requested)
             .into_iter()
             .map(|a| format!("{}/{}/{}/{}", a.group, a.resource, a.subresource, a.name))
             .collect();
         assert_eq!(
-            asked,
+            permissions,
             [
                 "/users//ann",
                 "/groups//a",
@@ -200,22 +206,25 @@ mod tests {
             "impersonate-group",
             "impersonate-extra-a",
         ] {
-            assert_eq!(wanted(&headers(&[(alone, "x")])).unwrap_err().code, 400);
+            assert_eq!(
+                requested_user(&headers(&[(alone, "x")])).unwrap_err().code,
+                400
+            );
         }
-        without_headers(&mut given);
-        assert!(given.is_empty());
+        without_headers(&mut request_headers);
+        assert!(request_headers.is_empty());
     }
 
     #[test]
     fn groups_are_completed() {
         let user = |name: &str, groups: &[&str]| {
             let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-            let wanted = Wanted {
+            let requested = RequestedUser {
                 user: name.to_owned(),
                 groups,
-                ..Wanted::default()
+                ..RequestedUser::default()
             };
-            become_of(wanted).groups
+            user_of(requested).groups
         };
         assert_eq!(user("ann", &[]), ["system:authenticated"]);
         assert_eq!(user("system:anonymous", &[]), ["system:unauthenticated"]);

@@ -13,10 +13,10 @@ use crate::http::reply::{JSON, Reply};
 pub(crate) const CONFIGURATION: &str = "/.well-known/openid-configuration";
 pub(crate) const KEYS: &str = "/openid/v1/jwks";
 
-/// Answers one of the two pages.
+/// Responds with one of the two documents.
 ///
-/// *Errors.* 404 for other paths, and where the server issues no tokens.
-pub(crate) fn answer(tokens: &Tokens, path: &str) -> Result<Reply, Status> {
+/// *Errors.* 404 for other paths, and if the server issues no tokens.
+pub(crate) fn respond(tokens: &Tokens, path: &str) -> Result<Reply, Status> {
     let keys = tokens.public_keys().ok_or_else(unknown_path)?;
     let (content_type, document) = match path {
         CONFIGURATION => {
@@ -38,8 +38,8 @@ pub(crate) fn answer(tokens: &Tokens, path: &str) -> Result<Reply, Status> {
         KEYS => ("application/jwk-set+json", keys),
         _ => return Err(unknown_path()),
     };
-    // They change with the key alone (the time is upstream's).
-    let keep = HeaderValue::from_static("public, max-age=3600");
+    // The documents change only when the key changes. The time is upstream's.
+    let cache_control = HeaderValue::from_static("public, max-age=3600");
     let reply = Reply::bytes(content_type, document.to_string());
-    Ok(reply.with_header(CACHE_CONTROL, keep))
+    Ok(reply.with_header(CACHE_CONTROL, cache_control))
 }

@@ -21,11 +21,10 @@ use rustls::{
 /// Certificates and keys, each as PEM text.
 #[derive(Clone)]
 pub struct TlsMaterial {
-    /// The server's certificate, followed by intermediates.
+    /// The server's certificate, followed by the intermediate certificates.
     pub certificate_pem: String,
-    /// The private key of the server's certificate.
     pub key_pem: String,
-    /// Certificates of the authorities for clients' certificates.
+    /// The certificate authorities that sign client certificates.
     pub client_ca_pem: String,
 }
 
@@ -38,31 +37,29 @@ impl std::fmt::Debug for TlsMaterial {
 /// The error of setting up TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A PEM text has invalid contents.
+    /// A PEM text is invalid.
     #[error("read the {what} as PEM")]
     Pem {
-        /// The text.
+        /// The name of the invalid text.
         what: &'static str,
-        /// The cause.
         #[source]
         source: rustls::pki_types::pem::Error,
     },
-    /// A bundle of certificates or its key is malformed.
+    /// The certificates or the key cannot be parsed.
     #[error("read certificates as PEM")]
     Bundle(#[from] BundleError),
-    /// rustls refuses the material.
+    /// rustls refuses the certificate or the key.
     #[error("set up TLS")]
     Rustls(#[from] rustls::Error),
-    /// The client CA cannot be used.
     #[error("use the client CA")]
     ClientCa(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// The TLS state of the listener and the identity layer.
+/// The TLS settings of the listener, and the verifier of client certificates for the identity layer.
 pub(crate) struct Tls {
     pub(crate) config: Arc<ServerConfig>,
     pub(crate) clients: Arc<dyn ClientCertVerifier>,
-    shown: Arc<Shown>,
+    current: Arc<CurrentCertificate>,
 }
 
 impl Tls {
@@ -76,39 +73,43 @@ impl Tls {
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                 .build()?;
         let identity = identity(&material.certificate_pem, &material.key_pem)?;
-        let shown = Arc::new(Shown(RwLock::new(identity)));
-        let lenient = AnyHeldCertificate {
+        let certificate = Arc::new(CurrentCertificate(RwLock::new(identity)));
+        let lenient = AnyCertificate {
             provider: provider.clone(),
             trusted: clients.clone(),
         };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(Arc::new(lenient))
-            .with_cert_resolver(shown.clone());
+            .with_cert_resolver(certificate.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self {
             config: Arc::new(config),
             clients,
-            shown,
+            current: certificate,
         })
     }
 
     /// Replaces the certificate for new connections.
     pub(crate) fn show(&self, certificate_pem: &str, key_pem: &str) -> Result<(), TlsError> {
         let identity = identity(certificate_pem, key_pem)?;
-        *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        *self
+            .current
+            .0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = identity;
         Ok(())
     }
 }
 
-/// The certificate that the server shows now.
+/// The certificate that the server presents to new connections.
 #[derive(Debug)]
-struct Shown(RwLock<Arc<CertifiedKey>>);
+struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        Some(shown.clone())
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Some(current.clone())
     }
 }
 
@@ -129,14 +130,14 @@ fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'sta
         .map_err(|source| TlsError::Pem { what, source })
 }
 
-/// Accepts any certificate in the handshake; proof of possession of its key is still required.
+/// Accepts any client certificate in the handshake. The client must still prove that it has the private key.
 #[derive(Debug)]
-struct AnyHeldCertificate {
+struct AnyCertificate {
     provider: Arc<CryptoProvider>,
     trusted: Arc<dyn ClientCertVerifier>,
 }
 
-impl ClientCertVerifier for AnyHeldCertificate {
+impl ClientCertVerifier for AnyCertificate {
     fn client_auth_mandatory(&self) -> bool {
         false
     }
@@ -151,7 +152,7 @@ impl ClientCertVerifier for AnyHeldCertificate {
         _: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        // Trust is decided by the identity layer, with `Tls::clients`.
+        // The identity layer verifies the signature of the certificate later, with `Tls::clients`.
         Ok(ClientCertVerified::assertion())
     }
 

@@ -1,5 +1,5 @@
-//! Bearer tokens: ServiceAccount tokens, with the account and objects that they are bound to, and
-//! bootstrap tokens.
+//! Bearer tokens: ServiceAccount tokens, with the account and the objects to which they are bound, and bootstrap
+//! tokens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use crate::objects::storage::Objects;
 
 /// The issuer of tokens (upstream's default).
 pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
-/// The claim with the bound account and objects.
+/// The claim that contains the bound account and objects.
 pub(crate) const CLAIM: &str = "kubernetes.io";
-/// A pod that is being deleted keeps its tokens for this long after its end (upstream's figure).
+/// The tokens of a pod in deletion stay valid for this time after the end of its grace period (upstream's value).
 const DELETION_LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 
 /// The signer and the audiences of this server.
@@ -49,20 +49,22 @@ impl Tokens {
         }
     }
 
-    /// Authenticates a token, with its account and bound objects. `audiences` are the requested
-    /// ones; none means this server's own, which are also those of bootstrap tokens.
+    /// Authenticates a token, with its account and bound objects. `audiences` are the requested audiences; if the
+    /// list is empty, this server's own audiences count. Bootstrap tokens are valid for this server's own audiences.
     pub(crate) async fn authenticate(
         &self,
         token: &str,
         audiences: &[String],
     ) -> Result<ValidToken, TokenRefusal> {
-        let wanted = if audiences.is_empty() {
+        let requested = if audiences.is_empty() {
             &self.audiences
         } else {
             audiences
         };
         if let Some(parts) = bootstrap_token::parse(token) {
-            let matched = matching(wanted, |one| self.audiences.iter().any(|own| own == one))?;
+            let matched = matching(requested, |one| {
+                self.audiences.iter().any(|local| local == one)
+            })?;
             let now = Timestamp::now();
             let user = bootstrap_tokens::authenticate(&self.objects, parts, now).await?;
             return Ok(ValidToken {
@@ -76,7 +78,7 @@ impl Tokens {
             return Err(TokenRefusal::Issuer);
         }
         let present = claims["aud"].as_array().map_or(&[][..], Vec::as_slice);
-        let matched = matching(wanted, |one| present.iter().any(|p| p == one))?;
+        let matched = matching(requested, |one| present.iter().any(|p| p == one))?;
         let bound = &claims[CLAIM];
         let namespace = bound["namespace"].as_str().ok_or(TokenRefusal::Claims)?;
         let account = &bound["serviceaccount"];
@@ -102,26 +104,26 @@ impl Tokens {
         })
     }
 
-    /// The key that signs, where there is one.
+    /// The signing key; `None` if the server issues no tokens.
     pub(crate) fn signer(&self) -> Option<&TokenSigner> {
         self.signer.as_deref()
     }
 
-    /// The audiences of tokens that do not name one.
+    /// The audiences of tokens whose request names no audience.
     pub(crate) fn audiences(&self) -> &[String] {
         &self.audiences
     }
 
-    /// The keys that check the tokens, as a JSON Web Key Set.
+    /// The public keys that verify the tokens, as a JSON Web Key Set.
     pub(crate) fn public_keys(&self) -> Option<Value> {
         self.signer.as_ref().map(|signer| signer.jwks())
     }
 }
 
-/// The user and the audiences of a token whose signature, time and bound object are valid.
+/// The user and the audiences of a token with a valid signature, lifetime and bound object.
 pub(crate) struct ValidToken {
     pub(crate) user: UserInfo,
-    /// The requested audiences that the token has.
+    /// The requested audiences that the token contains.
     pub(crate) audiences: Vec<String>,
 }
 
@@ -141,23 +143,23 @@ pub(crate) enum TokenRefusal {
     #[error("the token lacks claims")]
     Claims,
     #[error("the {0} that the token is bound to was deleted")]
-    Gone(&'static str),
+    Deleted(&'static str),
     #[error("read what the token is bound to: {0}")]
     Store(Status),
 }
 
-/// The audiences that a token has.
+/// The requested audiences that the token contains.
 ///
-/// *Errors.* There is none.
-fn matching(wanted: &[String], has: impl Fn(&str) -> bool) -> Result<Vec<String>, TokenRefusal> {
-    let matched: Vec<String> = wanted.iter().filter(|one| has(one)).cloned().collect();
+/// *Errors.* The token contains no requested audience.
+fn matching(requested: &[String], has: impl Fn(&str) -> bool) -> Result<Vec<String>, TokenRefusal> {
+    let matched: Vec<String> = requested.iter().filter(|one| has(one)).cloned().collect();
     match matched.is_empty() {
         true => Err(TokenRefusal::Audience),
         false => Ok(matched),
     }
 }
 
-/// Checks that a token's bound objects exist; returns facts about them.
+/// Checks that a token's bound objects exist; returns attributes of these objects for the user.
 async fn check_bound(
     objects: &Objects,
     claims: &Value,
@@ -178,8 +180,8 @@ async fn check_bound(
         if object.is_null() {
             continue;
         }
-        // The node of a pod is named in the token, but the token is not bound to it: it may be
-        // registered again.
+        // A pod's token contains the name and UID of the node, but is not bound to the node: the node may be deleted
+        // and registered again.
         if claim != "node" || bound["pod"].is_null() {
             let home = if claim == "node" { "" } else { namespace };
             must_live(objects, plural, home, object, what).await?;
@@ -204,22 +206,22 @@ async fn must_live(
     let resource = objects
         .catalog
         .any_version("", plural)
-        .ok_or(TokenRefusal::Gone(what))?;
+        .ok_or(TokenRefusal::Deleted(what))?;
     let name = claim["name"].as_str().ok_or(TokenRefusal::Claims)?;
-    let found = objects
+    let stored_object = objects
         .read(&resource, namespace, name)
         .await
         .map_err(TokenRefusal::Store)?;
-    let stored = found.ok_or(TokenRefusal::Gone(what))?;
+    let stored = stored_object.ok_or(TokenRefusal::Deleted(what))?;
     let object = storage::decode(&resource, &stored).map_err(TokenRefusal::Store)?;
     if claim["uid"] != object["metadata"]["uid"] {
-        return Err(TokenRefusal::Gone(what));
+        return Err(TokenRefusal::Deleted(what));
     }
     let end: Option<Timestamp> = metadata::text(&object, "deletionTimestamp").parse().ok();
     let over = end
         .is_some_and(|end| end.saturating_add(DELETION_LEEWAY).unwrap_or(end) < Timestamp::now());
     if over {
-        Err(TokenRefusal::Gone(what))
+        Err(TokenRefusal::Deleted(what))
     } else {
         Ok(())
     }

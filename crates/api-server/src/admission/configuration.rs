@@ -7,10 +7,10 @@ use resource_kinds::configuration::{items, only, text};
 use resource_kinds::quota::limited::LimitedResource;
 use serde_json::Value;
 
-/// The only plug-in that has a configuration.
+/// The only plug-in that has a configuration here.
 const RESOURCE_QUOTA: &str = "ResourceQuota";
 
-/// The forms of the file, and of the configuration of ResourceQuota: `apiVersion` and `kind`.
+/// The supported `apiVersion` and `kind` of the file, and of the configuration of ResourceQuota.
 const FILE: [(&str, &str); 2] = [
     ("apiserver.config.k8s.io/v1", "AdmissionConfiguration"),
     ("apiserver.config.k8s.io/v1alpha1", "AdmissionConfiguration"),
@@ -24,20 +24,18 @@ const QUOTA: [(&str, &str); 3] = [
 /// The error of a configuration of admission plug-ins.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmissionConfigurationError {
-    /// It is not YAML.
+    /// The text is not YAML.
     #[error("the admission configuration does not parse: {0}")]
     Form(String),
     /// Values that are invalid or not supported, with their paths.
     #[error("the admission configuration is wrong: {0}")]
     Values(String),
-    /// The file of a plug-in cannot be read.
+    /// The configuration file of a plug-in cannot be read.
     #[error("read {path}, which {field} names")]
     Read {
-        /// The file.
         path: String,
-        /// The field with its name.
+        /// The path of the field that names the file.
         field: String,
-        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -46,7 +44,7 @@ pub enum AdmissionConfigurationError {
 /// The settings of admission plug-ins.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AdmissionConfiguration {
-    /// The amounts and scopes that nothing may use without a quota.
+    /// Resources and scopes that a namespace may use only if a quota covers them.
     pub limited_resources: Vec<LimitedResource>,
 }
 
@@ -68,7 +66,7 @@ impl AdmissionConfiguration {
             &mut errors,
         );
         check_type(&file, &FILE, &root, &mut errors);
-        let mut found = Self::default();
+        let mut configuration = Self::default();
         let mut is_configured = false;
         for (index, plugin) in items(&file, "plugins", &root, &mut errors)
             .iter()
@@ -87,10 +85,10 @@ impl AdmissionConfiguration {
             }
             is_configured = true;
             let path = text(plugin, "path", &at, &mut errors);
-            // As upstream, a configuration in the file itself comes first.
+            // As upstream, a configuration inside of the main file has precedence.
             if !plugin["configuration"].is_null() {
                 let at = at.child("configuration");
-                found.take_quota(&plugin["configuration"], &at, &mut errors);
+                configuration.take_quota(&plugin["configuration"], &at, &mut errors);
             } else if !path.is_empty() {
                 let field = at.child("path").to_string();
                 let yaml = read(&path).map_err(|source| AdmissionConfigurationError::Read {
@@ -99,12 +97,12 @@ impl AdmissionConfiguration {
                     source,
                 })?;
                 let mut inside = Vec::new();
-                found.take_quota(&tree(&yaml)?, &root, &mut inside);
+                configuration.take_quota(&tree(&yaml)?, &root, &mut inside);
                 settle(&inside, &format!("{path}: "))?;
             }
         }
         settle(&errors, "")?;
-        Ok(found)
+        Ok(configuration)
     }
 
     fn take_quota(&mut self, value: &Value, at: &FieldPath, errors: &mut Vec<FieldError>) {
@@ -131,28 +129,33 @@ fn tree(yaml: &str) -> Result<Value, AdmissionConfigurationError> {
     })
 }
 
-fn check_type(value: &Value, known: &[(&str, &str)], at: &FieldPath, errors: &mut Vec<FieldError>) {
-    let given = (
+fn check_type(
+    value: &Value,
+    supported: &[(&str, &str)],
+    at: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
+    let type_names = (
         text(value, "apiVersion", at, errors),
         text(value, "kind", at, errors),
     );
-    if known.contains(&(&given.0, &given.1)) {
+    if supported.contains(&(&type_names.0, &type_names.1)) {
         return;
     }
-    let Some((version, kind)) = known.first() else {
+    let Some((version, kind)) = supported.first() else {
         return;
     };
     let why = format!("must be {kind} of {version}");
-    errors.push(FieldError::invalid(&at.child("kind"), given.1, why));
+    errors.push(FieldError::invalid(&at.child("kind"), type_names.1, why));
 }
 
-fn settle(errors: &[FieldError], place: &str) -> Result<(), AdmissionConfigurationError> {
+fn settle(errors: &[FieldError], path: &str) -> Result<(), AdmissionConfigurationError> {
     if errors.is_empty() {
         return Ok(());
     }
     let all: Vec<String> = errors
         .iter()
-        .map(|error| format!("{place}{error}"))
+        .map(|error| format!("{path}{error}"))
         .collect();
     Err(AdmissionConfigurationError::Values(all.join("; ")))
 }
@@ -180,10 +183,10 @@ mod tests {
     #[test]
     fn a_configuration_is_within_the_file_or_in_one_of_its_own() {
         assert_eq!(parse(HEAD, ""), Ok(0));
-        let own = format!("{HEAD}plugins:\n- name: ResourceQuota\n  path: quota.yaml\n");
-        assert_eq!(parse(&own, QUOTA), Ok(1));
+        let with_file = format!("{HEAD}plugins:\n- name: ResourceQuota\n  path: quota.yaml\n");
+        assert_eq!(parse(&with_file, QUOTA), Ok(1));
         let within = format!(
-            "{own}  configuration:\n    {}\n",
+            "{with_file}  configuration:\n    {}\n",
             QUOTA.trim_end().replace('\n', "\n    ")
         );
         assert_eq!(parse(&within, "{"), Ok(1));
@@ -193,15 +196,15 @@ mod tests {
                 "resourcequota.admission.k8s.io/v1beta1",
             )
             .replace("ResourceQuotaConfiguration", "Configuration");
-        assert_eq!(parse(&own, &older), Ok(1));
+        assert_eq!(parse(&with_file, &older), Ok(1));
     }
 
     // findings-2 S46
     #[test]
     fn a_wrong_configuration_is_refused_with_the_place() {
         let plugin = |rest: &str| format!("{HEAD}plugins:\n- {rest}\n");
-        let own = plugin("{name: ResourceQuota, path: quota.yaml}");
-        for (text, file, wanted) in [
+        let with_file = plugin("{name: ResourceQuota, path: quota.yaml}");
+        for (text, file, expected) in [
             ("a: [", "", "does not parse: line 1"),
             ("[]", "", "must be an object"),
             (
@@ -222,7 +225,7 @@ mod tests {
                  \"ResourceQuota\"",
             ),
             (
-                &format!("{own}- {{name: ResourceQuota}}\n"),
+                &format!("{with_file}- {{name: ResourceQuota}}\n"),
                 QUOTA,
                 "wrong: plugins[1].name: Duplicate value: \"ResourceQuota\"",
             ),
@@ -237,14 +240,14 @@ mod tests {
                 "wrong: plugins[0].configuration.kind: ",
             ),
             (
-                &own,
+                &with_file,
                 &QUOTA.replace("- resource: pods", "- resources: pods"),
                 "wrong: quota.yaml: limitedResources[0].resources: Forbidden: unknown field; \
                  quota.yaml: limitedResources[0].resource: Required value",
             ),
         ] {
             let error = parse(text, file).unwrap_err();
-            assert!(error.contains(wanted), "{text}: {error}");
+            assert!(error.contains(expected), "{text}: {error}");
         }
     }
 }

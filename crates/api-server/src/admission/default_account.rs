@@ -1,41 +1,42 @@
-//! A new pod waits for the default ServiceAccount of a new namespace.
+//! A new pod waits until the default ServiceAccount of a new namespace exists.
 
 use resource_kinds::ObjectReader;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::http::limits::{ACCOUNT_LOOK_INTERVAL, ACCOUNT_WAIT_MAX};
+use crate::http::limits::{ACCOUNT_CHECK_INTERVAL, ACCOUNT_WAIT_MAX};
 use crate::objects::storage::{Objects, ReadObjects, reading, reading_once};
 use crate::objects::write_request::WriteRequest;
 
 const NAME: &str = "default";
 
-/// A controller creates the account of a new namespace moments later. A pod that comes in between
-/// waits for it, as in Kubernetes (the admission plug-in ServiceAccount), and admission refuses it
-/// after the wait; a pod with an account of its own is refused at once.
+/// A controller creates the default account of a new namespace some moments after the namespace. As the admission
+/// plug-in ServiceAccount of Kubernetes, a pod that is created in between waits for the account; admission refuses
+/// the pod after the wait. A pod with an explicit account is refused at once.
 pub(crate) async fn await_it(objects: &Objects, request: &WriteRequest<'_>, object: &Value) {
     let info = request.resource.info();
-    let wanted = object["spec"]["serviceAccountName"].as_str();
-    if (info.group, info.plural) != ("", "pods") || !matches!(wanted, None | Some("" | NAME)) {
+    let account_name = object["spec"]["serviceAccountName"].as_str();
+    if (info.group, info.plural) != ("", "pods") || !matches!(account_name, None | Some("" | NAME))
+    {
         return;
     }
     let anew = ReadObjects::default();
-    let known = request.known.unwrap_or(&anew);
+    let cached = request.cached.unwrap_or(&anew);
     let is_coming = || {
-        let account = reading_once(objects, known, |reads| {
+        let account = reading_once(objects, cached, |reads| {
             Ok(reads.get("", "serviceaccounts", request.namespace, NAME))
         });
-        // Read at each look: it may go in the meantime.
+        // Read at each check, because the namespace may be deleted in the meantime.
         let namespace = || {
             reading(objects, |reads| {
                 Ok(reads.get("", "namespaces", "", request.namespace))
             })
         };
-        // An unreadable object is admission's to refuse.
+        // If an object is unreadable, admission refuses the request.
         matches!(account, Ok(None)) && namespace().is_ok_and(|namespace| namespace.is_some())
     };
     let started = Instant::now();
     while is_coming() && started.elapsed() < ACCOUNT_WAIT_MAX {
-        sleep(ACCOUNT_LOOK_INTERVAL).await;
+        sleep(ACCOUNT_CHECK_INTERVAL).await;
     }
 }

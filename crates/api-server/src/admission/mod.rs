@@ -1,4 +1,4 @@
-//! Admission: plug-ins, webhooks and policies that see an object before it is stored.
+//! Admission: plug-ins, webhooks and policies that check or change an object before it is stored.
 
 pub(crate) mod configuration;
 pub(crate) mod default_account;

@@ -32,7 +32,7 @@ impl Plugins {
     }
 }
 
-/// The cluster as a request's plug-ins see it.
+/// Read access to the cluster for the plug-ins of one request.
 fn reader<'s>(
     plugins: &'s Plugins,
     write_request: &'s WriteRequest<'_>,
@@ -56,8 +56,8 @@ pub(crate) fn admit(
 ) -> Result<(), Status> {
     let request = asked(write_request, operation, old);
     let anew = ReadObjects::default();
-    let known = write_request.known.unwrap_or(&anew);
-    reading_once(&plugins.objects, known, |reads| {
+    let cached = write_request.cached.unwrap_or(&anew);
+    reading_once(&plugins.objects, cached, |reads| {
         let cluster = reader(plugins, write_request, reads);
         let mut all = plugins.list.iter();
         all.try_for_each(|plugin| plugin.admit(&request, object, &cluster))
@@ -77,8 +77,8 @@ pub(crate) fn advise(
     }
     let request = asked(write_request, operation, old);
     let anew = ReadObjects::default();
-    let known = write_request.known.unwrap_or(&anew);
-    let told = reading_once(&plugins.objects, known, |reads| {
+    let cached = write_request.cached.unwrap_or(&anew);
+    let warnings = reading_once(&plugins.objects, cached, |reads| {
         let cluster = reader(plugins, write_request, reads);
         let mut texts = Vec::new();
         for plugin in &plugins.list {
@@ -86,8 +86,8 @@ pub(crate) fn advise(
         }
         Ok(texts)
     });
-    // Advice that cannot be given is no reason to refuse.
-    write_request.warn(told.unwrap_or_default());
+    // If the warnings cannot be computed, the write is still valid.
+    write_request.warn(warnings.unwrap_or_default());
 }
 
 fn asked<'a>(

@@ -1,4 +1,4 @@
-//! Discovery documents, aggregated and in the older form (kubectl.md 0.2, 0.3).
+//! Discovery documents: aggregated, and in the older form (kubectl.md 0.2, 0.3).
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -24,28 +24,27 @@ use crate::http::negotiate;
 use crate::http::refusals::unknown_path;
 use crate::http::reply::{JSON, Reply};
 
-/// The documents made so far.
+/// The discovery documents that were built since the last change of the served kinds.
 #[derive(Default)]
 pub(crate) struct Discovery {
-    made: Mutex<BTreeMap<(String, &'static str), Document>>,
+    documents: Mutex<BTreeMap<(String, &'static str), Document>>,
 }
 
-/// A document and its tag.
+/// A document and its `ETag`.
 #[derive(Clone)]
 struct Document {
     body: Bytes,
     etag: String,
 }
 
-/// The form of a document.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Aggregated(&'static str),
     Legacy,
 }
 
-/// Answers `/api`, `/apis`, `/api/v1`, `/apis/<group>` and `/apis/<group>/<version>`.
-pub(crate) fn answer(served: &Snapshot, path: &str, parts: &Parts) -> Result<Reply, Status> {
+/// Responds to `/api`, `/apis`, `/api/v1`, `/apis/<group>` and `/apis/<group>/<version>`.
+pub(crate) fn respond(served: &Snapshot, path: &str, parts: &Parts) -> Result<Reply, Status> {
     let path = path.trim_end_matches('/');
     let accept = parts
         .headers
@@ -59,24 +58,24 @@ pub(crate) fn answer(served: &Snapshot, path: &str, parts: &Parts) -> Result<Rep
         Form::Aggregated(version) => version,
         Form::Legacy => "",
     };
-    let mut made = served
+    let mut documents = served
         .discovery
-        .made
+        .documents
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let known = made.get(&(path.to_owned(), key)).cloned();
-    let Document { body, etag } = match known {
-        Some(known) => known,
+    let cached = documents.get(&(path.to_owned(), key)).cloned();
+    let Document { body, etag } = match cached {
+        Some(document) => document,
         None => {
             let value = document(&kinds(&served.registry), path, form).ok_or_else(unknown_path)?;
             let body = Bytes::from(value.to_string());
             let etag = etag(&body);
             let document = Document { body, etag };
-            made.insert((path.to_owned(), key), document.clone());
+            documents.insert((path.to_owned(), key), document.clone());
             document
         }
     };
-    drop(made);
+    drop(documents);
     let content_type = match form {
         Form::Aggregated(v) => {
             format!("{JSON};g=apidiscovery.k8s.io;v={v};as=APIGroupDiscoveryList")
@@ -85,11 +84,11 @@ pub(crate) fn answer(served: &Snapshot, path: &str, parts: &Parts) -> Result<Rep
     };
     let tag =
         HeaderValue::from_str(&etag).map_err(|e| Status::internal(format!("make an ETag: {e}")))?;
-    let seen = parts
+    let client_tag = parts
         .headers
         .get(IF_NONE_MATCH)
         .and_then(|value| value.to_str().ok());
-    let reply = if seen.is_some_and(|tags| tags.contains(&etag)) {
+    let reply = if client_tag.is_some_and(|tags| tags.contains(&etag)) {
         Reply::bytes("", Bytes::new()).with_code(StatusCode::NOT_MODIFIED)
     } else {
         Reply::bytes(&content_type, body)
@@ -115,7 +114,7 @@ fn form(accept: &str) -> Form {
     Form::Legacy
 }
 
-/// The kinds that have paths of their own, by group and version.
+/// The kinds with their own paths, ordered by group and version.
 fn kinds(registry: &Registry) -> Vec<KindInfo<'_>> {
     let stored = registry.infos().filter(|info| !info.verbs.is_empty());
     stored.chain(virtual_resources::infos().copied()).collect()
@@ -151,7 +150,7 @@ fn document(kinds: &[KindInfo<'_>], path: &str, form: Form) -> Option<Value> {
     }
 }
 
-/// Groups in the order of their kinds, core first.
+/// The groups in the order of their kinds; the core group is first.
 fn groups<'a>(kinds: &[KindInfo<'a>]) -> Vec<&'a str> {
     let mut groups: Vec<&'a str> = Vec::new();
     for info in kinds {
@@ -162,7 +161,7 @@ fn groups<'a>(kinds: &[KindInfo<'a>]) -> Vec<&'a str> {
     groups
 }
 
-/// The preferred version first: clients use it unless they ask for another.
+/// The versions of a group. The preferred version is first, because clients use the first version by default.
 fn versions<'a>(kinds: &[KindInfo<'a>], group: &str) -> Vec<&'a str> {
     let mut versions: Vec<&'a str> = Vec::new();
     for info in kinds.iter().filter(|info| info.group == group) {
@@ -324,7 +323,6 @@ fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
     names
 }
 
-/// The name of a verb in the API.
 pub(crate) fn verb_name(verb: Verb) -> &'static str {
     match verb {
         Verb::Create => "create",

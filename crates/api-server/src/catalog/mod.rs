@@ -22,12 +22,12 @@ pub(crate) struct Catalog {
     /// The built-in kinds.
     kinds: Vec<Arc<dyn Kind>>,
     current: RwLock<Arc<Snapshot>>,
-    /// Held while the definitions of custom kinds are read.
+    /// Lock for reads of the CustomResourceDefinitions, so that an older read never replaces a newer result.
     pub(crate) definitions: Mutex<()>,
 }
 
 impl Catalog {
-    /// A catalog of the built-in kinds, before any CustomResourceDefinition is read.
+    /// Serves the built-in kinds only, until CustomResourceDefinitions are read.
     pub(crate) fn new(kinds: Vec<Arc<dyn Kind>>) -> Self {
         let first = Snapshot::new(&kinds, &[], Vec::new());
         Self {
@@ -37,21 +37,21 @@ impl Catalog {
         }
     }
 
-    /// The kinds that are served now; later changes are not seen in it.
+    /// The kinds that are served now. Later changes do not affect the snapshot.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         let current = self.current.read();
         current.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The resource in any served version.
+    /// The resource in any of its served versions.
     pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
         self.snapshot().registry.any_version(group, plural)
     }
 
-    /// Serves the built-in kinds and those of these definitions; `known` are the keys
-    /// and revisions of the definitions.
-    pub(crate) fn replace(&self, definitions: &[Value], known: Vec<(Arc<[u8]>, Revision)>) {
-        let next = Arc::new(Snapshot::new(&self.kinds, definitions, known));
+    /// Replaces the custom kinds by the kinds of these definitions. `revisions` contains the keys and revisions of the
+    /// definitions.
+    pub(crate) fn replace(&self, definitions: &[Value], revisions: Vec<(Arc<[u8]>, Revision)>) {
+        let next = Arc::new(Snapshot::new(&self.kinds, definitions, revisions));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
     }
 }

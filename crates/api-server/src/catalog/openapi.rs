@@ -1,5 +1,5 @@
-//! OpenAPI documents (`/openapi/v2` and `/openapi/v3`): built at the first request, cached in
-//! compressed form. Version 2 has a protobuf form too, the only one that kubectl reads.
+//! OpenAPI documents (`/openapi/v2` and `/openapi/v3`): built at the first request, and cached in compressed form.
+//! Version 2 also has a protobuf form, which is the only form that kubectl reads.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ use crate::http::reply::{JSON, Reply, compress};
 use crate::http::work;
 
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-/// The former name, which is no valid media type; clients still ask for it.
+/// The former name of the protobuf form. The name is not a valid media type, but clients still request it.
 const PROTOBUF_FORMER: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// The encoding of a document.
@@ -34,7 +34,8 @@ enum Encoding {
 }
 
 impl Encoding {
-    /// The first one of an `Accept` header that the path has; `None` if there is none.
+    /// The first encoding of an `Accept` header in which the path has a document; `None` if there is no such
+    /// encoding.
     fn accepted(path: &str, accept: Option<&str>) -> Option<Self> {
         let accept = accept.filter(|list| !list.trim().is_empty());
         clauses(accept.unwrap_or(JSON)).find_map(|clause| match clause.media {
@@ -52,29 +53,29 @@ impl Encoding {
     }
 }
 
-/// A document, compressed, with its tag.
+/// A compressed document and its `ETag`.
 struct Document {
     encoding: Encoding,
     gzip: Bytes,
-    /// Its length before compression.
+    /// The length in bytes before compression.
     length: u64,
     etag: String,
-    /// The hash in the index.
+    /// The hash in the URL of the document, from the index `/openapi/v3`.
     hash: String,
 }
 
-/// The documents made so far, by path and encoding.
+/// The documents that were built so far, by path and encoding.
 #[derive(Default)]
 pub(crate) struct OpenApi {
-    made: Mutex<BTreeMap<(String, Encoding), Arc<Document>>>,
-    /// Held while a document is made: requests for it wait, in place of making it, too.
+    documents: Mutex<BTreeMap<(String, Encoding), Arc<Document>>>,
+    /// Lock for building a document: a concurrent request for the document waits and uses the result.
     making: tokio::sync::Mutex<()>,
 }
 
-/// Answers a path below `/openapi`.
+/// Responds to a path below `/openapi`.
 ///
-/// *Errors.* 404 for documents that do not exist, 406 for a client that accepts none of the available forms.
-pub(crate) async fn answer(
+/// *Errors.* 404 for documents that do not exist, 406 if the client accepts no available form.
+pub(crate) async fn respond(
     served: &Arc<Snapshot>,
     path: &str,
     parts: &Parts,
@@ -92,15 +93,15 @@ pub(crate) async fn answer(
         };
         Status::new(StatusReason::NotAcceptable, text)
     })?;
-    // Most of them are made of megabytes.
+    // Most documents have megabytes before compression.
     work::expect(usize::MAX).await;
     let document = document(served, path, encoding)
         .await?
         .ok_or_else(unknown_path)?;
-    let asked = Query::parse(parts.uri.query().unwrap_or_default());
-    match asked.get("hash") {
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    match query.get("hash") {
         None => send(&document, parts),
-        // A URL with a hash never changes its contents.
+        // The content of a URL with a hash never changes.
         Some(hash) if hash == document.hash => {
             let for_good = HeaderValue::from_static("public, immutable, max-age=31536000");
             Ok(send(&document, parts)?.with_header(CACHE_CONTROL, for_good))
@@ -109,12 +110,12 @@ pub(crate) async fn answer(
     }
 }
 
-/// 301 to where the document is now.
+/// 301 to the present URL of the document.
 fn moved(path: &str, hash: &str) -> Result<Reply, Status> {
-    let place = HeaderValue::from_str(&format!("{path}?hash={hash}"))
+    let location = HeaderValue::from_str(&format!("{path}?hash={hash}"))
         .map_err(|e| Status::internal(format!("name a document: {e}")))?;
     let reply = Reply::bytes("", Bytes::new()).with_code(StatusCode::MOVED_PERMANENTLY);
-    Ok(reply.with_header(LOCATION, place))
+    Ok(reply.with_header(LOCATION, location))
 }
 
 fn send(document: &Document, parts: &Parts) -> Result<Reply, Status> {
@@ -149,34 +150,34 @@ async fn document(
     encoding: Encoding,
 ) -> Result<Option<Arc<Document>>, Status> {
     let key = (path.to_owned(), encoding);
-    let made = || {
-        let made = served
+    let cached = || {
+        let documents = served
             .openapi
-            .made
+            .documents
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        made.get(&key).cloned()
+        documents.get(&key).cloned()
     };
-    if let Some(document) = made() {
+    if let Some(document) = cached() {
         return Ok(Some(document));
     }
     let _turn = served.openapi.making.lock().await;
-    if let Some(document) = made() {
+    if let Some(document) = cached() {
         return Ok(Some(document));
     }
-    // Some tens of milliseconds of work: not on a thread that serves others.
-    let (worker, wanted) = (served.clone(), path.to_owned());
-    let task = tokio::task::spawn_blocking(move || make(&worker, &wanted, encoding));
+    // Building a document takes tens of milliseconds, so it runs on a thread that serves no other request.
+    let (worker, document_path) = (served.clone(), path.to_owned());
+    let task = tokio::task::spawn_blocking(move || make(&worker, &document_path, encoding));
     let document = task
         .await
         .map_err(|e| Status::internal(format!("make a document: {e}")))?;
     if let Some(document) = &document {
-        let mut made = served
+        let mut documents = served
             .openapi
-            .made
+            .documents
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        made.insert(key, document.clone());
+        documents.insert(key, document.clone());
     }
     Ok(document)
 }

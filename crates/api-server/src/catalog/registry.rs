@@ -1,4 +1,4 @@
-//! The served resources by group, version and plural name, and the keys of their objects.
+//! The served resources by group, version and plural name, and the store keys of their objects.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,14 +8,15 @@ use openapi_schema::Schema;
 use resource_kinds::{Kind, KindInfo, Scope, Subresource};
 use serde_json::Value;
 
-/// A kind as a part of the API.
+/// A kind in one version, as a resource of the API.
 pub(crate) struct Resource {
     pub(crate) kind: Arc<dyn Kind>,
-    /// Whether another kind shares its storage, so that a stored object may have that kind's form.
+    /// Whether another kind has its objects under the same keys, so that a stored object may have the form of that
+    /// kind.
     pub(crate) shared: bool,
-    /// The schema of a custom kind.
+    /// The schema of a custom kind; `None` for a built-in kind.
     custom: Option<Schema>,
-    /// The prefix of the keys of all objects.
+    /// The prefix of the store keys of all objects.
     prefix: Vec<u8>,
     is_namespaced: bool,
 }
@@ -36,7 +37,7 @@ impl Resource {
         self.kind.info()
     }
 
-    /// The schema in which the kind is described.
+    /// The schema that contains the kind.
     pub(crate) fn schema(&self) -> &Schema {
         match &self.custom {
             Some(schema) => schema,
@@ -44,36 +45,37 @@ impl Resource {
         }
     }
 
-    /// The paths of the fields of an object that its kind does not have.
+    /// The paths of fields of an object that are not in the schema of its kind.
     pub(crate) fn unknown_fields(&self, object: &Value) -> Vec<String> {
         let info = self.info();
         let published = || {
             let schema = Schema::published();
             schema.unknown_fields(info.group, info.version, info.kind, object)
         };
-        let own = self.kind.unknown_fields(object);
-        own.unwrap_or_else(published)
+        let from_kind = self.kind.unknown_fields(object);
+        from_kind.unwrap_or_else(published)
     }
 
-    /// Whether a definition made the kind.
+    /// Whether the kind comes from a CustomResourceDefinition.
     pub(crate) fn is_custom(&self) -> bool {
         self.custom.is_some()
     }
 
-    /// Whether every stored object has the form that its clients get: no other kind shares the
-    /// storage, and no definition adds defaults.
+    /// Whether every stored object has the form that clients get: no other kind uses the same keys, and no definition
+    /// adds defaults.
     pub(crate) fn is_shown_as_stored(&self) -> bool {
         !self.shared && !self.is_custom()
     }
 
-    /// Converts an object of another version of the kind to this version.
+    /// Converts an object from another version of the kind to this version.
     ///
-    /// *Errors.* The first part that does not fit.
+    /// *Errors.* The first field that does not fit.
     pub(crate) fn convert(&self, mut object: Value) -> Result<Value, String> {
         if !self.is_custom() {
             return self.kind.decode(object);
         }
-        // Only the name is changed: fields unknown in one version may exist in others.
+        // The conversion changes only `apiVersion`. Fields are not removed, because a field that is unknown in one
+        // version may exist in another version.
         if let Some(map) = object.as_object_mut() {
             map.insert("apiVersion".to_owned(), self.info().api_version().into());
         }
@@ -106,7 +108,7 @@ impl Resource {
         self.key(namespace, "")
     }
 
-    /// Namespace and name out of a key.
+    /// Namespace and name from a key.
     pub(crate) fn names<'k>(&self, key: &'k [u8]) -> (&'k str, &'k str) {
         let rest = key.get(self.prefix.len()..).unwrap_or_default();
         let rest = std::str::from_utf8(rest).unwrap_or_default();
@@ -143,28 +145,28 @@ pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
             return end;
         }
     }
-    // A prefix of 0xff bytes only has no end; keys here are never like that.
+    // A prefix of only 0xff bytes has no end. Keys never have such a prefix.
     vec![u8::MAX]
 }
 
-/// Whether the objects of a kind are at a path.
+/// Whether a kind has this group, version and plural.
 pub(crate) fn is_at(info: &KindInfo<'_>, group: &str, version: &str, plural: &str) -> bool {
     (info.group, info.version, info.plural) == (group, version, plural)
 }
 
-/// All resources that are served.
 pub(crate) struct Registry {
     resources: Vec<Arc<Resource>>,
     /// The indices of the resources with a plural name.
     by_plural: HashMap<String, Vec<usize>>,
-    /// Versions of custom kinds that are described, but not served.
+    /// Versions of custom kinds that a definition describes but does not serve.
     withdrawn: Vec<Resource>,
-    /// In the order in which the kinds were given.
+    /// The built-in kinds, in the order of the configuration.
     kinds: Vec<Arc<dyn Kind>>,
 }
 
 impl Registry {
-    /// The kinds, custom ones with their schemas; and the versions that are not served.
+    /// Builds the registry from the built-in kinds, the custom kinds with their schemas, and the versions that are
+    /// not served.
     pub(crate) fn new(
         kinds: Vec<(Arc<dyn Kind>, Option<Schema>)>,
         withdrawn: Vec<(Arc<dyn Kind>, Option<Schema>)>,
@@ -198,24 +200,24 @@ impl Registry {
         }
     }
 
-    /// Another version of a resource's objects, whether it is served or not.
-    pub(crate) fn in_version(&self, own: &Resource, api_version: &str) -> Option<&Resource> {
-        let known = self.resources().map(Arc::as_ref).chain(&self.withdrawn);
-        let mut same = known.filter(|other| other.info().storage == own.info().storage);
+    /// The resource in another version, which need not be served.
+    pub(crate) fn in_version(&self, resource: &Resource, api_version: &str) -> Option<&Resource> {
+        let candidates = self.resources().map(Arc::as_ref).chain(&self.withdrawn);
+        let mut same = candidates.filter(|other| other.info().storage == resource.info().storage);
         same.find(|other| other.info().api_version() == api_version)
     }
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         let mut resources = self.named(plural);
-        let found = resources.find(|resource| is_at(&resource.info(), group, version, plural));
-        found.cloned()
+        let matching = resources.find(|resource| is_at(&resource.info(), group, version, plural));
+        matching.cloned()
     }
 
-    /// The resource in any served version.
+    /// The resource in any of its served versions.
     pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
         let mut resources = self.named(plural);
-        let found = resources.find(|resource| resource.info().group == group);
-        found.cloned()
+        let matching = resources.find(|resource| resource.info().group == group);
+        matching.cloned()
     }
 
     fn named(&self, plural: &str) -> impl Iterator<Item = &Arc<Resource>> {
@@ -231,18 +233,18 @@ impl Registry {
     /// The resource of objects of a kind.
     pub(crate) fn of_kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
         let mut resources = self.resources();
-        let found = resources.find(|resource| {
+        let matching = resources.find(|resource| {
             let info = resource.info();
             info.kind == kind && info.api_version() == api_version
         });
-        found.cloned()
+        matching.cloned()
     }
 
     pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.resources.iter()
     }
 
-    /// Information about all kinds, including those that exist only in requests and replies.
+    /// Information about all kinds, including kinds that exist only in requests and responses.
     pub(crate) fn infos(&self) -> impl Iterator<Item = KindInfo<'_>> {
         self.kinds.iter().map(|kind| kind.info())
     }

@@ -1,5 +1,5 @@
-//! A snapshot of the served API: the built-in kinds, the custom kinds of CustomResourceDefinitions,
-//! and the documents about them.
+//! A snapshot of the served API: the built-in kinds, the custom kinds of CustomResourceDefinitions, and the documents
+//! about both.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use crate::catalog::discovery::Discovery;
 use crate::catalog::openapi::OpenApi;
 use crate::catalog::registry::Registry;
 
-/// An immutable state of the catalog. Each change of a definition creates another.
+/// An immutable state of the catalog. Each change of a definition creates a new snapshot.
 pub(crate) struct Snapshot {
     pub(crate) registry: Registry,
     /// The custom kinds, for discovery and OpenAPI documents.
     pub(crate) custom: Vec<DefinedVersion>,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
-    /// The definitions that it is made of, and when each was written.
-    pub(crate) known: Vec<(Arc<[u8]>, Revision)>,
+    /// The keys of the definitions in the snapshot, each with the revision of its last write.
+    pub(crate) revisions: Vec<(Arc<[u8]>, Revision)>,
 }
 
 impl Snapshot {
@@ -29,10 +29,10 @@ impl Snapshot {
     pub(crate) fn new(
         kinds: &[Arc<dyn Kind>],
         definitions: &[Value],
-        known: Vec<(Arc<[u8]>, Revision)>,
+        revisions: Vec<(Arc<[u8]>, Revision)>,
     ) -> Self {
-        let own = kinds.iter().map(|kind| (kind.clone(), None));
-        let mut all: Vec<(Arc<dyn Kind>, Option<Schema>)> = own.collect();
+        let built_in = kinds.iter().map(|kind| (kind.clone(), None));
+        let mut all: Vec<(Arc<dyn Kind>, Option<Schema>)> = built_in.collect();
         let mut custom = Vec::new();
         for version in definitions.iter().flat_map(served_versions) {
             let schema = Schema::custom(&version.kind.info(), &version.schema);
@@ -49,7 +49,7 @@ impl Snapshot {
             custom,
             discovery: Discovery::default(),
             openapi: OpenApi::default(),
-            known,
+            revisions,
         }
     }
 }
@@ -83,8 +83,8 @@ mod tests {
         for number in 0..2000 {
             let served = Snapshot::new(&[], &[definition(number)], Vec::new());
             let boat = format!("boat{number}");
-            let found = served.registry.find("example.org", "v1", &boat);
-            kinds.push(Arc::downgrade(&found.unwrap().kind));
+            let resource = served.registry.find("example.org", "v1", &boat);
+            kinds.push(Arc::downgrade(&resource.unwrap().kind));
         }
         assert!(kinds.iter().all(|kind| kind.strong_count() == 0));
     }

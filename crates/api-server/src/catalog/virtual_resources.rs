@@ -1,4 +1,4 @@
-//! Virtual resources: their objects are made when a client asks, and never stored.
+//! Virtual resources: their objects are computed at each request, and never stored.
 
 use resource_kinds::{KindInfo, Scope, Verb, Words, WriteRules};
 
@@ -31,7 +31,7 @@ const fn review(
     }
 }
 
-/// Reviews: a client posts one and gets the answer in its status.
+/// Reviews: a client posts a review and gets the result in its status.
 pub(crate) const REVIEWS: &[KindInfo<'static>] = &[
     review(
         AUTHENTICATION,

@@ -1,5 +1,5 @@
-//! Maintenance of flow control: the active configuration follows the store, the default objects are
-//! corrected, and the condition `Dangling` of each schema is written.
+//! Maintenance of flow control: applies the stored configuration, corrects the default objects, and writes the
+//! condition `Dangling` of each FlowSchema.
 
 use std::collections::BTreeMap;
 use std::sync::Weak;
@@ -24,21 +24,21 @@ use crate::server::{ApiServer, StartError};
 
 /// The interval between checks of the default objects (upstream's value).
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Objects that are written at once, so that they share syncs of the disk.
+/// Objects that are written concurrently, so that one sync of the disk stores several of them.
 const AT_ONCE: usize = 64;
 
 /// The field managers of default specs and of conditions.
 const PRODUCER: &str = "api-priority-and-fairness-config-producer-v1";
 const CONSUMER: &str = "api-priority-and-fairness-config-consumer-v1";
 
-/// Reads the stored objects and puts them in force.
+/// Reads the stored objects and applies them.
 ///
 /// *Errors.* An object that cannot be read; the old configuration stays.
 pub(crate) fn put_in_force(flows: &FlowControl, objects: &Objects) -> Result<(), Status> {
     flows.replace(|| stored(objects))
 }
 
-/// The schemas and the levels.
+/// The stored FlowSchemas and the stored PriorityLevelConfigurations.
 fn stored(objects: &Objects) -> Result<(Vec<Value>, Vec<Value>), Status> {
     reading(objects, |reads| {
         let list = |plural: &str| reads.all(GROUP, plural, "");
@@ -48,21 +48,21 @@ fn stored(objects: &Objects) -> Result<(Vec<Value>, Vec<Value>), Status> {
 
 /// Creates the default objects and counts the stored ones at the start.
 pub(crate) async fn start(flows: &FlowControl, writer: Writer<'_>) {
-    keep(writer, true, AT_ONCE).await;
+    maintain(writer, true, AT_ONCE).await;
     count(flows, writer.objects).await;
 }
 
-/// Puts a change in force, and corrects the mandatory objects.
+/// Applies a change, and corrects the mandatory objects.
 ///
 /// *Errors.* An object that cannot be read.
 pub(crate) async fn follow(flows: &FlowControl, writer: Writer<'_>) -> Result<(), Status> {
     put_in_force(flows, writer.objects)?;
     yield_now().await;
-    keep(writer, false, 1).await;
+    maintain(writer, false, 1).await;
     Ok(())
 }
 
-/// Counts the stored objects, and corrects all default objects, at intervals for the life of the server.
+/// Counts the stored objects, and corrects all default objects, at intervals until the server is dropped.
 pub(crate) async fn run(server: Weak<ApiServer>) {
     loop {
         tokio::time::sleep(INTERVAL).await;
@@ -70,12 +70,12 @@ pub(crate) async fn run(server: Weak<ApiServer>) {
             return;
         };
         count(&server.flows, &server.objects).await;
-        keep(server.writer(), true, 1).await;
+        maintain(server.writer(), true, 1).await;
     }
 }
 
-/// Counts the stored objects of each resource, by which the seats of lists are estimated. One that cannot be
-/// counted has a narrow list.
+/// Counts the stored objects of each resource. The seats of a list are estimated from the count; a resource that
+/// cannot be counted gets one seat.
 async fn count(flows: &FlowControl, objects: &Objects) {
     let mut counts = BTreeMap::new();
     for resource in objects.catalog.snapshot().registry.resources() {
@@ -89,20 +89,20 @@ async fn count(flows: &FlowControl, objects: &Objects) {
     flows.count(counts);
 }
 
-/// Corrects the mandatory objects, the suggested ones if requested, and the conditions of all schemas. A
-/// failed write is repeated at the next call. `at_once` schemas are written at a time.
-async fn keep(writer: Writer<'_>, suggested: bool, at_once: usize) {
-    let kept = keep_objects(writer, suggested).await;
-    let told = match kept {
-        Ok(()) => tell_schemas(writer, at_once).await,
+/// Corrects the mandatory objects, the conditions of all schemas and, if requested, the suggested objects. A failed
+/// write is repeated at the next call. `at_once` schemas are written concurrently.
+async fn maintain(writer: Writer<'_>, suggested: bool, at_once: usize) {
+    let outcome = maintain_objects(writer, suggested).await;
+    let schemas_outcome = match outcome {
+        Ok(()) => write_conditions(writer, at_once).await,
         failed => failed,
     };
-    if let Err(error) = told {
+    if let Err(error) = schemas_outcome {
         tracing::warn!(%error, "default flow schemas or priority levels could not be corrected");
     }
 }
 
-async fn keep_objects(writer: Writer<'_>, suggested: bool) -> Result<(), Status> {
+async fn maintain_objects(writer: Writer<'_>, suggested: bool) -> Result<(), Status> {
     let (schemas, levels) = stored(writer.objects)?;
     let there: Vec<Value> = schemas.into_iter().chain(levels).collect();
     let mut defaults: Vec<(Value, bool)> = Vec::new();
@@ -119,7 +119,7 @@ async fn keep_objects(writer: Writer<'_>, suggested: bool) -> Result<(), Status>
         );
     }
     for (default, mandatory) in &defaults {
-        // A write to memory does not pause by itself.
+        // A write to a store in memory never waits, so other tasks get the thread here.
         yield_now().await;
         let same = |object: &&Value| {
             object["kind"] == default["kind"]
@@ -154,15 +154,15 @@ async fn change(writer: Writer<'_>, default: &Value, mandatory: bool) -> Result<
     done.map(drop)
 }
 
-/// The corrected form of a stored default object; `None` if it is correct. A suggested object that
-/// a user has changed keeps its spec, unless its annotation says otherwise, and is marked.
+/// The corrected form of a stored default object; `None` if the object is correct. A suggested object that a user has
+/// changed keeps its spec, unless its annotation allows a correction, and the annotation records the user's change.
 fn put_right(there: &Value, default: &Value, mandatory: bool) -> Option<Value> {
     let annotation = &there["metadata"]["annotations"][AUTOUPDATE];
-    let said = annotation.as_str().and_then(parse_bool);
+    let autoupdate = annotation.as_str().and_then(parse_bool);
     let unchanged = there["metadata"]["generation"] == 1;
-    let automatic = mandatory || said.unwrap_or(unchanged);
+    let automatic = mandatory || autoupdate.unwrap_or(unchanged);
     let mut right = there.clone();
-    if said != Some(automatic) {
+    if autoupdate != Some(automatic) {
         right["metadata"]["annotations"][AUTOUPDATE] = json!(automatic.to_string());
     }
     if automatic {
@@ -185,7 +185,7 @@ fn parse_bool(text: &str) -> Option<bool> {
 }
 
 /// Writes the condition `Dangling` of each schema.
-async fn tell_schemas(writer: Writer<'_>, at_once: usize) -> Result<(), Status> {
+async fn write_conditions(writer: Writer<'_>, at_once: usize) -> Result<(), Status> {
     let (schemas, levels) = stored(writer.objects)?;
     let levels: Vec<String> = levels
         .iter()
@@ -196,7 +196,7 @@ async fn tell_schemas(writer: Writer<'_>, at_once: usize) -> Result<(), Status> 
     let mut wrong = schemas;
     wrong.retain(|schema| with_condition(schema, &levels, &now).is_some());
     let tasks = wrong.iter();
-    let tasks = tasks.map(|schema| tell_schema(writer, schema, &levels, &now).boxed());
+    let tasks = tasks.map(|schema| write_condition(writer, schema, &levels, &now).boxed());
     let tasks: Vec<BoxFuture<'_, Result<(), Status>>> = tasks.collect();
     let done: Vec<Result<(), Status>> = stream::iter(tasks)
         .buffer_unordered(at_once)
@@ -205,7 +205,7 @@ async fn tell_schemas(writer: Writer<'_>, at_once: usize) -> Result<(), Status> 
     done.into_iter().collect()
 }
 
-async fn tell_schema(
+async fn write_condition(
     writer: Writer<'_>,
     schema: &Value,
     levels: &[String],
@@ -230,14 +230,14 @@ async fn tell_schema(
     }
 }
 
-/// The schema with the right condition `Dangling`; `None` if it has it.
+/// The schema with the correct condition `Dangling`; `None` if the condition is correct already.
 fn with_condition(schema: &Value, levels: &[String], now: &Value) -> Option<Value> {
     let level = schema["spec"]["priorityLevelConfiguration"]["name"].as_str();
     let level = level.unwrap_or_default();
-    let found = levels.iter().any(|other| other == level);
+    let exists = levels.iter().any(|other| other == level);
     let about =
         format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?}");
-    let (status, reason, message) = if found {
+    let (status, reason, message) = if exists {
         ("False", "Found", format!("{about} and it exists"))
     } else {
         (
@@ -280,9 +280,9 @@ mod tests {
         let is = |object: &Value| {
             object["kind"] == "PriorityLevelConfiguration" && object["metadata"]["name"] == name
         };
-        let mut found = all.find(is).unwrap();
-        found["metadata"]["generation"] = json!(1);
-        found
+        let mut existing = all.find(is).unwrap();
+        existing["metadata"]["generation"] = json!(1);
+        existing
     }
 
     /// findings C16: a suggested object that a user has changed keeps its spec.
@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(right["spec"], default["spec"]);
         changed["metadata"]["annotations"][AUTOUPDATE] = json!("false");
         assert_eq!(put_right(&changed, &default, false), None);
-        // Without the annotation, a changed spec is the user's.
+        // Without the annotation, a changed spec is not corrected.
         changed["metadata"]["annotations"] = Value::Null;
         changed["metadata"]["generation"] = json!(2);
         let marked = put_right(&changed, &default, false).unwrap();
@@ -335,8 +335,8 @@ mod tests {
                  PriorityLevelConfiguration object named \"l\" but there is no such object"}])
         );
         assert_eq!(with_condition(&dangling, &[], &now), None);
-        let found = with_condition(&dangling, &["l".to_owned()], &now).unwrap();
-        let condition = &found["status"]["conditions"][0];
+        let updated = with_condition(&dangling, &["l".to_owned()], &now).unwrap();
+        let condition = &updated["status"]["conditions"][0];
         assert_eq!(
             (&condition["status"], &condition["lastTransitionTime"]),
             (&json!("False"), &now)

@@ -16,23 +16,22 @@ use crate::http::user::UserInfo;
 const SCHEMA_HEADER: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 const LEVEL_HEADER: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
-/// The schemas in matching order.
 pub(crate) struct ActiveSchemas {
     schemas: Vec<Arc<ActiveSchema>>,
 }
 
-/// A schema together with its level.
+/// A schema together with its priority level.
 pub(crate) struct ActiveSchema {
     pub(super) schema: Schema,
     pub(super) level: Arc<str>,
     is_exempt: bool,
-    /// The seats that one of its requests may take.
+    /// The maximum number of seats of one of its requests.
     pub(super) width_max: usize,
     headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) counts: Arc<Counts>,
 }
 
-/// Counters of the requests of a schema at a level.
+/// Counters of the requests of a schema at a priority level.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) waiting: AtomicUsize,
@@ -42,12 +41,12 @@ pub(super) struct Counts {
     pub(super) no_seat: AtomicU64,
     pub(super) timed_out: AtomicU64,
     pub(super) cancelled: AtomicU64,
-    /// Requests by the seats that they take, from one on.
+    /// Requests by their number of seats; index 0 is for one seat.
     pub(super) widths: [AtomicU64; WIDTH_MAX],
 }
 
 impl Counts {
-    /// Counts a request of that width.
+    /// Counts a request with this number of seats.
     pub(super) fn is_wide(&self, width: usize) {
         let count = width.checked_sub(1).and_then(|at| self.widths.get(at));
         if let Some(count) = count {
@@ -57,20 +56,20 @@ impl Counts {
 }
 
 impl ActiveSchema {
-    /// Whether its requests are not limited.
+    /// Whether the requests of the schema are not limited.
     pub(crate) fn is_exempt(&self) -> bool {
         self.is_exempt
     }
 
-    /// The headers of the answer: uids, because names are not public.
+    /// The response headers. They contain UIDs, because the names of the objects are not public.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + '_ {
         self.headers.iter().cloned()
     }
 }
 
 impl ActiveSchemas {
-    /// The configuration from the stored objects. Missing or invalid mandatory objects have their
-    /// fixed values. The counters of `before` are kept.
+    /// The configuration from the stored objects. Missing or invalid mandatory objects get their fixed values. The
+    /// counters of `before` are retained.
     pub(crate) fn new(
         schemas: &[Value],
         levels: &[Value],
@@ -107,17 +106,17 @@ impl ActiveSchemas {
         (flows, bounds)
     }
 
-    /// The first schema that matches a request. A request of a user without known groups may match none;
-    /// it gets the schema `catch-all`.
+    /// The first schema that matches a request. The request of a user without the usual groups may match no schema;
+    /// the schema `catch-all` is used then.
     pub(crate) fn of(&self, user: &UserInfo, info: &RequestInfo) -> Option<&Arc<ActiveSchema>> {
         let mut schemas = self.schemas.iter();
-        let found = schemas.find(|flow| flow.schema.matches(user, info));
+        let matching = schemas.find(|flow| flow.schema.matches(user, info));
         let caught = || {
             self.schemas
                 .iter()
                 .find(|flow| flow.schema.name == CATCH_ALL)
         };
-        found.or_else(caught)
+        matching.or_else(caught)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &ActiveSchema> {
@@ -185,21 +184,24 @@ mod tests {
         let (flows, bounds) = ActiveSchemas::new(&all, &[], 7, None);
         let names: Vec<&str> = flows.all().map(|flow| flow.schema.name.as_str()).collect();
         assert_eq!(names, ["exempt", "a", "catch-all"]);
-        assert_eq!(bounds["catch-all"].own, 7);
+        assert_eq!(bounds["catch-all"].nominal, 7);
         let master = UserInfo::new("m", ["system:masters"]);
         assert!(flows.of(&master, &asked("/x")).unwrap().is_exempt());
         let user = UserInfo::new("u", ["g"]);
-        let found = flows.of(&user, &asked("/x")).unwrap();
-        assert_eq!(found.schema.name, "a");
-        let headers: Vec<String> = found.headers().map(|(name, _)| name.to_string()).collect();
+        let matching = flows.of(&user, &asked("/x")).unwrap();
+        assert_eq!(matching.schema.name, "a");
+        let headers: Vec<String> = matching
+            .headers()
+            .map(|(name, _)| name.to_string())
+            .collect();
         assert_eq!(
             headers,
             [SCHEMA_HEADER.as_str()],
             "the level has no uid yet"
         );
-        // The user is in none of the known groups.
-        let found = flows.of(&user, &asked("/api/v1/pods")).unwrap();
-        assert_eq!(found.schema.name, "catch-all");
+        // The user is in no group of the schemas.
+        let matching = flows.of(&user, &asked("/api/v1/pods")).unwrap();
+        assert_eq!(matching.schema.name, "catch-all");
     }
 
     /// findings C16

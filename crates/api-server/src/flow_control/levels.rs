@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use crate::objects::metadata;
 
-/// The seats that one request may take at any level (upstream's figure).
+/// The maximum number of seats of one request at any level (upstream's value).
 pub(super) const WIDTH_MAX: usize = 10;
-/// The percentage of a level's seats that one of its requests may take (upstream's figure).
+/// The maximum percentage of a level's seats for one request (upstream's value).
 const WIDTH_PERCENT_MAX: usize = 15;
 
 /// A PriorityLevelConfiguration with its shares, from which its seats are computed.
@@ -23,38 +23,37 @@ pub(crate) struct PriorityLevel {
     pub(crate) limit: Limit,
 }
 
-/// The limit of a level.
 #[derive(Clone, Debug)]
 pub(crate) enum Limit {
     Exempt,
     Limited {
-        /// Percentage of the nominal seats; `None` for no limit.
+        /// Percentage of the nominal seats that the level may borrow; `None` for no limit.
         borrowing_percent: Option<u64>,
-        /// Without queues, requests are rejected.
+        /// `None` for a level that rejects requests instead of queueing them.
         queues: Option<Queues>,
     },
 }
 
-/// The queues of a level.
+/// The queues of a priority level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Queues {
     pub(crate) count: u32,
-    /// The queues that one flow may use.
+    /// The number of queues that one flow may use.
     pub(crate) hand: u32,
-    /// Requests that may wait in one queue.
+    /// Maximum number of requests that wait in one queue.
     pub(crate) length: usize,
 }
 
-/// The seats of a level.
+/// The seats of a priority level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SeatLimits {
-    /// The seats that the level has of its own (`nominalConcurrencyLimit`).
-    pub(crate) own: usize,
-    /// The nominal seats that other levels may use while they are free.
+    /// The nominal seats of the level (`nominalConcurrencyLimit`).
+    pub(crate) nominal: usize,
+    /// The nominal seats that other levels may borrow while the seats are free.
     pub(crate) lendable: usize,
-    /// The seats that it may borrow.
+    /// Maximum number of seats that the level may borrow.
     pub(crate) borrowable: usize,
-    /// The seats that one request may take.
+    /// Maximum number of seats of one request.
     pub(crate) width_max: usize,
     pub(crate) queues: Option<Queues>,
 }
@@ -113,10 +112,10 @@ pub(crate) fn bounds(levels: &[PriorityLevel], total: usize) -> BTreeMap<Arc<str
     let sum: u64 = levels.iter().map(|level| level.shares).sum();
     let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let of = |level: &PriorityLevel| {
-        let own = (total as u64)
+        let nominal = (total as u64)
             .saturating_mul(level.shares)
             .div_ceil(sum.max(1));
-        let percent = |percent: u64| (own.saturating_mul(percent) + 50) / 100;
+        let percent = |percent: u64| (nominal.saturating_mul(percent) + 50) / 100;
         let (borrowable, queues) = match level.limit {
             Limit::Exempt => (0, None),
             Limit::Limited {
@@ -125,8 +124,8 @@ pub(crate) fn bounds(levels: &[PriorityLevel], total: usize) -> BTreeMap<Arc<str
             } => (borrowing_percent.map_or(total as u64, percent), queues),
         };
         SeatLimits {
-            width_max: width_max(size(own), queues),
-            own: size(own),
+            width_max: width_max(size(nominal), queues),
+            nominal: size(nominal),
             lendable: size(percent(level.lendable_percent)),
             borrowable: size(borrowable),
             queues,
@@ -138,13 +137,14 @@ pub(crate) fn bounds(levels: &[PriorityLevel], total: usize) -> BTreeMap<Arc<str
         .collect()
 }
 
-/// The widest request of a level. With queues, each flow of a hand can have a request of that width.
-fn width_max(own: usize, queues: Option<Queues>) -> usize {
+/// The maximum number of seats of one request. In a level with queues, all flows of a hand can run a request of this
+/// width at once.
+fn width_max(nominal: usize, queues: Option<Queues>) -> usize {
     let Some(queues) = queues else {
         return WIDTH_MAX;
     };
-    let part = own.saturating_mul(WIDTH_PERCENT_MAX).div_ceil(100);
-    let each = own / queues.hand as usize;
+    let part = nominal.saturating_mul(WIDTH_PERCENT_MAX).div_ceil(100);
+    let each = nominal / queues.hand as usize;
     part.min(each).clamp(1, WIDTH_MAX)
 }
 
@@ -166,7 +166,7 @@ mod tests {
         let bounds = bounds(&levels, 600);
         let of = |name: &str| {
             let bounds = bounds[name];
-            (bounds.own, bounds.lendable, bounds.borrowable)
+            (bounds.nominal, bounds.lendable, bounds.borrowable)
         };
         assert_eq!(of("exempt"), (0, 0, 0));
         assert_eq!(of("catch-all"), (13, 0, 600));
@@ -191,7 +191,7 @@ mod tests {
             "queuing": {"queues": 2, "handSize": 3, "queueLengthLimit": 1}}}});
         assert!(level("a", queue).is_none());
         let none = [level("exempt", json!({"type": "Exempt"})).unwrap()];
-        assert_eq!(bounds(&none, 10)["exempt"].own, 0);
+        assert_eq!(bounds(&none, 10)["exempt"].nominal, 0);
     }
 
     /// findings C16
@@ -201,6 +201,6 @@ mod tests {
             "borrowingLimitPercent": 50, "limitResponse": {"type": "Reject"}}});
         let level = PriorityLevel::read(&json!({"metadata": {"name": "a"}, "spec": spec})).unwrap();
         let bounds = bounds(&[level], 10);
-        assert_eq!((bounds["a"].own, bounds["a"].borrowable), (10, 5));
+        assert_eq!((bounds["a"].nominal, bounds["a"].borrowable), (10, 5));
     }
 }

@@ -41,7 +41,7 @@ const WIDTHS: Metric = Metric::histogram(
     "apiserver_flowcontrol_work_estimated_seats",
     "Requests by the seats that they take.",
 );
-/// The bounds of [`WIDTHS`], as upstream.
+/// The bounds of [`WIDTHS`] (upstream's values).
 const WIDTH_BOUNDS: [f64; 4] = [1.0, 2.0, 4.0, 10.0];
 const SEATS: Metric = Metric::gauge(
     "apiserver_flowcontrol_nominal_limit_seats",
@@ -64,7 +64,6 @@ const REASONS: [(&str, Count); 4] = [
 ];
 
 impl FlowControl {
-    /// Writes the metrics.
     pub(crate) fn write_metrics(&self, page: &mut Page) {
         for (metric, _) in COUNTS {
             page.describe(metric);
@@ -89,7 +88,7 @@ impl FlowControl {
             }
         }
         page.describe(SEATS);
-        for (level, seats) in lock(&self.seats).own() {
+        for (level, seats) in lock(&self.seats).nominal() {
             page.add(SEATS, &[("priority_level", level)], seats);
         }
     }

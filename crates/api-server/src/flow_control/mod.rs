@@ -1,10 +1,10 @@
-//! Flow control of requests from the network: API Priority and Fairness, and the shares of each user.
+//! Flow control of requests from the network: API Priority and Fairness, and limits for each user.
 //!
-//! A FlowSchema selects the flow and the priority level of a request; the level limits the requests that run and
-//! that wait. Five decisions are pure: the matching schema (`schemas.rs`), the seats of each level
-//! (`levels.rs`), the seats of a request (`width.rs`), the next request that gets its seats (`seats.rs`), and
-//! the advice to refused ones (`retry.rs`). The configuration in force (`flows.rs`) follows the store
-//! (`config_sync.rs`). Watches and bodies, which levels do not limit, are limited by user (`shares.rs`).
+//! A FlowSchema selects the flow and the priority level of a request; the level limits the requests that run and that
+//! wait. Five decisions are pure: the matching schema (`schemas.rs`), the seats of each level (`levels.rs`), the
+//! seats of a request (`width.rs`), the next request that gets seats (`seats.rs`), and the `Retry-After` of refused
+//! requests (`retry.rs`). The configuration in force (`flows.rs`) follows the store (`config_sync.rs`). Priority
+//! levels do not limit watches and bodies; these are limited by user (`shares.rs`).
 //!
 //! Requests of this process are not limited; `system:masters` is exempt.
 
@@ -34,7 +34,7 @@ pub(crate) use levels::PriorityLevel;
 use retry::Refusals;
 use seats::{SeatDecision, Seats};
 use shares::SenderShares;
-pub(crate) use shares::WatchPlace;
+pub(crate) use shares::WatchPermit;
 use width::Counts;
 
 use crate::http::limits::Limits;
@@ -45,20 +45,20 @@ use crate::http::work::BodyAllowance;
 
 type Waiters = Mutex<Seats<oneshot::Sender<()>>>;
 
-/// The configuration in force, and the seats that requests have.
+/// The configuration in force, and the seats of the running requests.
 pub(crate) struct FlowControl {
     limits: Arc<Limits>,
     current: RwLock<Arc<ActiveSchemas>>,
-    /// Held while the objects are read, so that older objects never replace newer ones.
-    turn: Mutex<()>,
+    /// Lock for reads of the stored objects, so that an older read never replaces a newer result.
+    reads_lock: Mutex<()>,
     seats: Arc<Waiters>,
-    /// The stored objects of each resource, counted from time to time.
+    /// The number of stored objects of each resource, counted at intervals.
     counts: RwLock<Counts>,
     refusals: Mutex<BTreeMap<Arc<str>, Refusals>>,
     begun: Instant,
-    /// A random key: clients cannot choose names that share the queues of another flow.
+    /// A hasher with a random key, so that a client cannot choose names whose flow shares the queues of another flow.
     hasher: RandomState,
-    /// Places of requests whose sender is not known yet, and of all watches and streams.
+    /// Permits of requests before authentication, and of all watches and streams.
     arriving: Arc<Semaphore>,
     long_running: Arc<Semaphore>,
     shares: SenderShares,
@@ -71,7 +71,7 @@ impl FlowControl {
         seats.configure(&bounds);
         Self {
             current: RwLock::new(Arc::new(flows)),
-            turn: Mutex::default(),
+            reads_lock: Mutex::default(),
             seats: Arc::new(Mutex::new(seats)),
             counts: RwLock::default(),
             refusals: Mutex::default(),
@@ -84,33 +84,34 @@ impl FlowControl {
         }
     }
 
-    /// Takes a place for an arriving request. A watch or stream (`long`) keeps the place; another request
-    /// releases it when its priority level is known.
+    /// Acquires a permit for an arriving request. A watch or stream (`long`) holds the permit to its end; another
+    /// request releases the permit when its priority level is known.
     ///
-    /// *Errors.* 429 when there is none.
+    /// *Errors.* 429 if no permit is free.
     pub(crate) fn admit(&self, long: bool) -> Result<OwnedSemaphorePermit, Status> {
-        let places = if long {
+        let permits = if long {
             &self.long_running
         } else {
             &self.arriving
         };
-        let place = places.clone().try_acquire_owned();
-        place.map_err(|_| too_many(1))
+        let permit = permits.clone().try_acquire_owned();
+        permit.map_err(|_| too_many(1))
     }
 
-    /// Takes a place among the watches and streams of a user. A user has no more places than are left for all others.
+    /// Acquires a permit of the user for a watch or stream. One user holds no more permits than are free for all
+    /// other users.
     ///
-    /// *Errors.* 429 when the user has too many.
-    pub(crate) fn admit_long_running(&self, user: &UserInfo) -> Result<WatchPlace, Status> {
+    /// *Errors.* 429 if the user has too many watches and streams.
+    pub(crate) fn admit_long_running(&self, user: &UserInfo) -> Result<WatchPermit, Status> {
         self.shares.watch_of(user)
     }
 
-    /// Whether the bounds on senders are none of a user's.
+    /// Whether the limits on users do not apply to this user.
     pub(crate) fn is_exempt(user: &UserInfo) -> bool {
         shares::is_exempt(user)
     }
 
-    /// The share that pays for the request bodies of a user; `None` for users without bounds.
+    /// The quota that the user's request bodies count against; `None` for users without limits.
     pub(crate) fn bodies_of(&self, user: &UserInfo) -> Option<Box<dyn BodyAllowance>> {
         self.shares.bodies_of(user)
     }
@@ -127,7 +128,10 @@ impl FlowControl {
         &self,
         read: impl FnOnce() -> Result<(Vec<Value>, Vec<Value>), Status>,
     ) -> Result<(), Status> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self
+            .reads_lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let (schemas, levels) = read()?;
         let before = self.current();
         let (flows, bounds) = ActiveSchemas::new(
@@ -136,8 +140,8 @@ impl FlowControl {
             self.limits.requests_in_flight_max,
             Some(&before),
         );
-        // The seats come first: a new flow needs its level.
-        tell(lock(&self.seats).configure(&bounds));
+        // The seats are configured first, because a new flow needs its level.
+        notify(lock(&self.seats).configure(&bounds));
         let mut refusals = self.refusals();
         refusals.retain(|level, _| bounds.contains_key(level));
         drop(refusals);
@@ -161,7 +165,7 @@ impl FlowControl {
         (info, query): (&RequestInfo, &Query),
     ) -> Result<Seat, Status> {
         if flow.is_exempt() {
-            return Ok(self.seated(flow, Held::Nothing, 0));
+            return Ok(self.seated(flow, SeatState::Nothing, 0));
         }
         let width = {
             let counts = self.counts.read().unwrap_or_else(PoisonError::into_inner);
@@ -184,9 +188,9 @@ impl FlowControl {
             Err(self.refuse(&flow.level))
         };
         match entered {
-            SeatDecision::Seated => Ok(self.seated(flow, Held::Seats, width)),
-            // The level was deleted in this moment.
-            SeatDecision::NoLevel => Ok(self.seated(flow, Held::Nothing, width)),
+            SeatDecision::Seated => Ok(self.seated(flow, SeatState::Seats, width)),
+            // The level was deleted a moment ago.
+            SeatDecision::NoLevel => Ok(self.seated(flow, SeatState::Nothing, width)),
             SeatDecision::NoSeat => refused(&flow.counts.no_seat),
             SeatDecision::QueuesFull => refused(&flow.counts.queue_full),
             SeatDecision::Waiting(ticket) => {
@@ -195,22 +199,22 @@ impl FlowControl {
                     seats: self.seats.clone(),
                     flow,
                     width,
-                    held: Held::Ticket(ticket),
+                    state: SeatState::Ticket(ticket),
                 };
-                let told = async {
+                let is_granted = async {
                     match turn {
                         Some(turn) => turn.await.is_ok(),
                         None => false,
                     }
                 };
                 let patience = self.limits.request_timeout / 4;
-                match tokio::time::timeout(patience, told).await {
+                match tokio::time::timeout(patience, is_granted).await {
                     Ok(true) => {
                         seat.begins();
                         Ok(seat)
                     }
                     _ => {
-                        seat.gives_up();
+                        seat.time_out();
                         Err(self.refuse(&seat.flow.level))
                     }
                 }
@@ -218,7 +222,7 @@ impl FlowControl {
         }
     }
 
-    /// 429 for a request of a level.
+    /// 429 for a request at this level.
     fn refuse(&self, level: &Arc<str>) -> Status {
         let mut refusals = self.refusals();
         let of_level = refusals.entry(level.clone()).or_default();
@@ -229,14 +233,14 @@ impl FlowControl {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seated(&self, flow: Arc<ActiveSchema>, held: Held, width: usize) -> Seat {
+    fn seated(&self, flow: Arc<ActiveSchema>, state: SeatState, width: usize) -> Seat {
         flow.counts.dispatched.fetch_add(1, Ordering::Relaxed);
         flow.counts.executing.fetch_add(1, Ordering::Relaxed);
         Seat {
             seats: self.seats.clone(),
             flow,
             width,
-            held,
+            state,
         }
     }
 
@@ -246,36 +250,36 @@ impl FlowControl {
     }
 }
 
-/// A request's seats or its place in a queue, released on drop.
+/// The seats of a request, or its ticket in a queue; released on drop.
 pub(crate) struct Seat {
     seats: Arc<Waiters>,
     flow: Arc<ActiveSchema>,
     width: usize,
-    held: Held,
+    state: SeatState,
 }
 
-enum Held {
+enum SeatState {
     /// The request needs no seat.
     Nothing,
     Seats,
-    /// The request waits.
+    /// The ticket of a waiting request.
     Ticket(u64),
-    /// Everything is released.
+    /// The seats and the ticket are released.
     Over,
 }
 
 impl Seat {
-    /// The waiting request has got a seat.
+    /// Records that the waiting request got its seats.
     fn begins(&mut self) {
         let counts = &self.flow.counts;
         counts.waiting.fetch_sub(1, Ordering::Relaxed);
         counts.dispatched.fetch_add(1, Ordering::Relaxed);
         counts.executing.fetch_add(1, Ordering::Relaxed);
-        self.held = Held::Seats;
+        self.state = SeatState::Seats;
     }
 
-    /// The request has waited too long.
-    fn gives_up(&mut self) {
+    /// Removes the request from its queue after its maximum wait.
+    fn time_out(&mut self) {
         let count = &self.flow.counts.timed_out;
         count.fetch_add(1, Ordering::Relaxed);
         self.give_back();
@@ -285,31 +289,31 @@ impl Seat {
         let counts = &self.flow.counts;
         let one_less = |count: &AtomicUsize| count.fetch_sub(1, Ordering::Relaxed);
         let level = &*self.flow.level;
-        let started = match std::mem::replace(&mut self.held, Held::Over) {
-            Held::Over => return,
-            Held::Nothing => {
+        let started = match std::mem::replace(&mut self.state, SeatState::Over) {
+            SeatState::Over => return,
+            SeatState::Nothing => {
                 one_less(&counts.executing);
                 return;
             }
-            Held::Seats => {
+            SeatState::Seats => {
                 one_less(&counts.executing);
                 lock(&self.seats).leave(level, self.width)
             }
-            Held::Ticket(ticket) => {
+            SeatState::Ticket(ticket) => {
                 one_less(&counts.waiting);
                 let mut seats = lock(&self.seats);
                 let started = seats.withdraw(level, ticket);
-                // The request may have got its seats in this moment.
+                // The request may have got its seats a moment ago; then the seats are released.
                 started.unwrap_or_else(|| seats.leave(level, self.width))
             }
         };
-        tell(started);
+        notify(started);
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if matches!(self.held, Held::Ticket(_)) {
+        if matches!(self.state, SeatState::Ticket(_)) {
             let count = &self.flow.counts.cancelled;
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -317,10 +321,10 @@ impl Drop for Seat {
     }
 }
 
-/// Notifies requests that got a seat. A request that was dropped meanwhile releases its seat on drop.
-fn tell(started: Vec<oneshot::Sender<()>>) {
+/// Notifies the requests that got their seats. A request that was dropped meanwhile releases its seats on drop.
+fn notify(started: Vec<oneshot::Sender<()>>) {
     for waiter in started {
-        let _gone = waiter.send(());
+        let _is_closed = waiter.send(());
     }
 }
 
@@ -328,7 +332,7 @@ fn lock(seats: &Waiters) -> MutexGuard<'_, Seats<oneshot::Sender<()>>> {
     seats.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// 429, with the advice to come back after this many seconds.
+/// 429 with `Retry-After` in seconds.
 fn too_many(seconds: u64) -> Status {
     let text = "Too many requests, please try again later.";
     let mut status = Status::new(StatusReason::TooManyRequests, text);
@@ -403,7 +407,7 @@ mod tests {
             "apiserver_flowcontrol_nominal_limit_seats{priority_level=\"l\"} 1".to_owned(),
         ] {
             assert!(
-                metrics.lines().any(|found| found == line),
+                metrics.lines().any(|candidate| candidate == line),
                 "{line}\n{metrics}"
             );
         }
@@ -436,11 +440,11 @@ mod tests {
         assert!(seat(&control).await.is_ok());
         let metrics = metrics_of(&control);
         for reason in ["queue-full", "cancelled", "time-out"] {
-            let found = metrics.lines().any(|line| {
+            let is_listed = metrics.lines().any(|line| {
                 line.contains(&format!("priority_level=\"l\",reason=\"{reason}\""))
                     && !line.ends_with(" 0")
             });
-            assert!(found, "{reason}\n{metrics}");
+            assert!(is_listed, "{reason}\n{metrics}");
         }
         assert!(
             metrics.contains("current_inqueue_requests{flow_schema=\"s\",priority_level=\"l\"} 0")

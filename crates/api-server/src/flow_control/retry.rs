@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-/// The longest advice, in seconds.
+/// The maximum `Retry-After`, in seconds.
 const SECONDS_MAX: u64 = 32;
-/// Number of refusals in a second from which the advised delay is doubled.
+/// Number of refusals in a second from which the delay is doubled.
 const REFUSALS_PER_SECOND: u64 = 3;
 
 /// The recent refusals of a level.
@@ -28,7 +28,7 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Counts a refusal in the second `now`; returns the seconds after which the client may come back.
+    /// Counts a refusal in the second `now`; returns the `Retry-After` in seconds.
     pub(super) fn count(&mut self, now: u64) -> u64 {
         match self.seconds.back_mut() {
             Some((second, count)) if *second >= now => *count += 1,
@@ -40,7 +40,8 @@ impl Refusals {
         self.advice
     }
 
-    /// Doubles the advice after many refusals in the time that it covers, and takes one second off after few.
+    /// Doubles the delay after many refusals within the delay, and reduces the delay by one second after few
+    /// refusals.
     fn change_advice(&mut self, now: u64) {
         let since = |second: u64| now.saturating_sub(second);
         self.seconds
@@ -85,7 +86,7 @@ mod tests {
         }
         assert_eq!(refusals.count(300), SECONDS_MAX);
         assert!(refusals.seconds.len() <= 34, "{refusals:?}");
-        // It comes down by one second with each second that has a refusal.
+        // The delay is reduced by one second for each second that has a refusal.
         let mut last = SECONDS_MAX;
         for second in 400..431 {
             let advice = refusals.count(second);

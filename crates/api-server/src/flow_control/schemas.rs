@@ -12,12 +12,12 @@ use crate::objects::metadata;
 
 const ACCOUNT: &str = "system:serviceaccount:";
 
-/// The part of a FlowSchema that requests depend on.
+/// The part of a FlowSchema that matching uses.
 #[derive(Clone, Debug)]
 pub(crate) struct Schema {
     pub(crate) name: String,
     pub(crate) uid: String,
-    /// The name of its priority level.
+    /// The name of the priority level.
     pub(crate) level: String,
     precedence: i64,
     by: Option<Distinguisher>,
@@ -95,7 +95,7 @@ struct PathRule {
     paths: Words,
 }
 
-/// A list of words; a lone `*` matches every word.
+/// A list of names; the single name `*` matches every name.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Words(Vec<String>);
 
@@ -171,8 +171,8 @@ impl Subject {
             Self::Group { group } => group.name == "*" || user.groups.contains(&group.name),
             Self::ServiceAccount { account } => {
                 let rest = user.name.strip_prefix(ACCOUNT);
-                let found = rest.and_then(|rest| rest.split_once(':'));
-                found.is_some_and(|(namespace, name)| {
+                let parts = rest.and_then(|rest| rest.split_once(':'));
+                parts.is_some_and(|(namespace, name)| {
                     namespace == account.namespace && (account.name == "*" || account.name == name)
                 })
             }
@@ -222,8 +222,8 @@ mod tests {
     use super::*;
     use crate::http::query::Query;
 
-    fn info(asked: &str) -> RequestInfo {
-        let (method, uri) = asked.split_once(' ').unwrap();
+    fn info(request: &str) -> RequestInfo {
+        let (method, uri) = request.split_once(' ').unwrap();
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         RequestInfo::new(&method, path, &Query::parse(query))
@@ -250,7 +250,7 @@ mod tests {
         let manager = "system:kube-controller-manager";
         let in_kube_system = "system:serviceaccount:kube-system:x";
         // User, groups, request; then schema, level and distinguisher.
-        for (user, groups, asked, schema, level, flow) in [
+        for (user, groups, request, schema, level, flow) in [
             (
                 "admin",
                 &masters[..],
@@ -349,16 +349,20 @@ mod tests {
             ),
         ] {
             let user = UserInfo::new(user, groups.iter().copied());
-            let info = info(asked);
-            let found = schemas
+            let info = info(request);
+            let matching = schemas
                 .iter()
                 .find(|one| one.matches(&user, &info))
                 .unwrap();
-            let distinguisher = found.distinguisher(&user, &info);
+            let distinguisher = matching.distinguisher(&user, &info);
             assert_eq!(
-                (found.name.as_str(), found.level.as_str(), distinguisher),
+                (
+                    matching.name.as_str(),
+                    matching.level.as_str(),
+                    distinguisher
+                ),
                 (schema, level, flow),
-                "{asked}"
+                "{request}"
             );
         }
     }
@@ -409,13 +413,13 @@ mod tests {
         let everybody = json!([{"kind": "User", "user": {"name": "*"}}]);
         let rule = json!({"verbs": ["get", "list"], "apiGroups": ["", "apps"],
             "resources": ["pods", "pods/log"], "namespaces": ["a"]});
-        let matches = |changes: Value, asked: &str| {
+        let matches = |changes: Value, request: &str| {
             let mut rule = rule.clone();
             for (key, value) in changes.as_object().unwrap() {
                 rule[key] = value.clone();
             }
             let schema = schema(json!({"subjects": everybody, "resourceRules": [rule]}));
-            schema.matches(&UserInfo::new("u", [""; 0]), &info(asked))
+            schema.matches(&UserInfo::new("u", [""; 0]), &info(request))
         };
         let none = json!({});
         let pods = "/api/v1/namespaces/a/pods";
@@ -443,14 +447,14 @@ mod tests {
     /// findings C16: a path matches the paths below it.
     #[test]
     fn path_rules_match_what_is_below() {
-        let matches = |one: &str, asked: &str| {
+        let matches = |one: &str, request: &str| {
             let schema = schema(json!({
                 "subjects": [{"kind": "User", "user": {"name": "*"}}],
                 "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": [one]}],
             }));
-            schema.matches(&UserInfo::new("u", [""; 0]), &info(asked))
+            schema.matches(&UserInfo::new("u", [""; 0]), &info(request))
         };
-        for (one, asked, expected) in [
+        for (one, request, expected) in [
             ("*", "GET /a", true),
             ("*", "POST /a", false),
             ("/a", "GET /a", true),
@@ -460,7 +464,7 @@ mod tests {
             ("/a/*", "GET /a", false),
             ("/a/*", "GET /api/v1/pods", false),
         ] {
-            assert_eq!(matches(one, asked), expected, "{one} {asked}");
+            assert_eq!(matches(one, request), expected, "{one} {request}");
         }
     }
 

@@ -1,33 +1,33 @@
-//! Seats and queues of all priority levels: a pure state machine. The caller notifies the waiters.
+//! Seats and queues of all priority levels: a pure state machine. The caller notifies the waiting requests.
 //!
-//! A request takes as many seats as it is wide (`width.rs`). A wide request at the head of the next queue
-//! holds up its level until there is room for it, so that narrow requests cannot starve the wide one.
+//! The width of a request (`width.rs`) is its number of seats. A wide request at the head of the next queue stops its
+//! level until enough seats are free, so that narrow requests cannot starve the wide request.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::levels::{Queues, SeatLimits};
 
-/// The seats of the server. `W` notifies a request that waits.
+/// The seats of the server. `W` is the handle that notifies a waiting request.
 pub(crate) struct Seats<W> {
     levels: BTreeMap<Arc<str>, Seating<W>>,
     tickets: u64,
 }
 
-/// The seats of a level.
+/// The seats and queues of a level.
 struct Seating<W> {
     bounds: SeatLimits,
-    /// Whether the level was deleted; its requests still finish.
-    gone: bool,
-    taken: usize,
+    /// Whether the level was deleted. Its requests still finish.
+    is_deleted: bool,
+    used: usize,
     waiting: usize,
-    /// The queues that are not empty.
+    /// The nonempty queues.
     queues: BTreeMap<u32, VecDeque<Waiting<W>>>,
-    /// The queue whose turn it is; it stays while its first request waits for room.
-    turn: u32,
+    /// The queue that is served next. The number does not change while the first request of the queue waits for
+    /// seats.
+    next_queue: u32,
 }
 
-/// A request that waits.
 struct Waiting<W> {
     ticket: u64,
     width: usize,
@@ -42,7 +42,7 @@ pub(crate) enum SeatDecision {
     Waiting(u64),
     /// The level has no queues, and all seats are occupied.
     NoSeat,
-    /// The queues of the flow are full.
+    /// All queues of the flow are full.
     QueuesFull,
     /// No priority level of this name exists.
     NoLevel,
@@ -59,96 +59,97 @@ impl<W> Default for Seats<W> {
 
 impl<W> Seating<W> {
     fn is_idle(&self) -> bool {
-        self.taken == 0 && self.waiting == 0
+        self.used == 0 && self.waiting == 0
     }
 
-    /// The request whose turn it is.
+    /// The request that is served next.
     fn first(&self) -> Option<&Waiting<W>> {
-        self.queues.get(&self.turn)?.front()
+        self.queues.get(&self.next_queue)?.front()
     }
 
-    /// Adds a request to a queue.
     fn push(&mut self, queue: u32, waiting: Waiting<W>) {
         if self.waiting == 0 {
-            self.turn = queue;
+            self.next_queue = queue;
         }
         self.queues.entry(queue).or_default().push_back(waiting);
         self.waiting += 1;
     }
 
-    /// Takes the request whose turn it is; the queues are served round-robin.
+    /// Removes and returns the request that is served next; the queues are served round-robin.
     fn next(&mut self) -> Option<Waiting<W>> {
-        let turn = self.turn;
+        let turn = self.next_queue;
         let next = self.remove(turn, 0);
         self.pass(turn + 1);
         next
     }
 
-    /// Takes a request out of a queue.
+    /// Removes the request at this offset of a queue.
     fn remove(&mut self, queue: u32, at: usize) -> Option<Waiting<W>> {
         let waiting = self.queues.get_mut(&queue)?;
         let removed = waiting.remove(at)?;
         self.waiting -= 1;
         if waiting.is_empty() {
             self.queues.remove(&queue);
-            if queue == self.turn {
+            if queue == self.next_queue {
                 self.pass(queue);
             }
         }
         Some(removed)
     }
 
-    /// It is the turn of the next queue from that one on.
+    /// The next queue from `from` on is served next.
     fn pass(&mut self, from: u32) {
         let next = self.queues.range(from..).next();
         let next = next.or_else(|| self.queues.first_key_value());
-        self.turn = next.map_or(from, |(queue, _)| *queue);
+        self.next_queue = next.map_or(from, |(queue, _)| *queue);
     }
 
-    /// Whether a request of that width may start. One that is wider than its level starts when the level is
-    /// empty, as upstream.
-    fn has_room(&self, width: usize, spare: usize) -> bool {
+    /// Whether a request of this width may start. As upstream, a request that is wider than its level starts when the
+    /// level has no running request.
+    fn can_start(&self, width: usize, spare: usize) -> bool {
         let SeatLimits {
-            own, borrowable, ..
+            nominal,
+            borrowable,
+            ..
         } = self.bounds;
-        let after = self.taken.saturating_add(width);
-        let fits = self.borrows(width) <= spare && after <= own.saturating_add(borrowable);
-        let has_any = own > 0 || spare.min(borrowable) > 0;
-        after <= own || fits || (self.taken == 0 && has_any)
+        let after = self.used.saturating_add(width);
+        let fits = self.borrows(width) <= spare && after <= nominal.saturating_add(borrowable);
+        let has_any = nominal > 0 || spare.min(borrowable) > 0;
+        after <= nominal || fits || (self.used == 0 && has_any)
     }
 
-    /// The seats of other levels that a request of that width takes.
+    /// The number of seats that a request of this width borrows from other levels.
     fn borrows(&self, width: usize) -> usize {
-        let own = self.bounds.own;
-        let borrowed = |taken: usize| taken.saturating_sub(own);
-        borrowed(self.taken.saturating_add(width)) - borrowed(self.taken)
+        let nominal = self.bounds.nominal;
+        let borrowed = |used: usize| used.saturating_sub(nominal);
+        borrowed(self.used.saturating_add(width)) - borrowed(self.used)
     }
 }
 
 impl<W> Seats<W> {
-    /// Replaces the levels; returns the requests that may start now.
+    /// Replaces the levels; returns the waiting requests that may start now.
     pub(crate) fn configure(&mut self, bounds: &BTreeMap<Arc<str>, SeatLimits>) -> Vec<W> {
         for (name, level) in &mut self.levels {
-            level.gone = !bounds.contains_key(name);
+            level.is_deleted = !bounds.contains_key(name);
         }
         self.levels
-            .retain(|_, level| !level.gone || !level.is_idle());
+            .retain(|_, level| !level.is_deleted || !level.is_idle());
         for (name, bounds) in bounds {
             let level = self.levels.entry(name.clone());
             let level = level.or_insert_with(|| Seating {
                 bounds: *bounds,
-                gone: false,
-                taken: 0,
+                is_deleted: false,
+                used: 0,
                 waiting: 0,
                 queues: BTreeMap::new(),
-                turn: 0,
+                next_queue: 0,
             });
             level.bounds = *bounds;
         }
         self.start()
     }
 
-    /// Admits a request of that width; `flow` is the hash of its flow.
+    /// Admits a request of this width; `flow` is the hash of its flow.
     pub(crate) fn enter(
         &mut self,
         name: &str,
@@ -160,8 +161,8 @@ impl<W> Seats<W> {
         let Some(level) = self.levels.get_mut(name) else {
             return SeatDecision::NoLevel;
         };
-        if level.waiting == 0 && level.has_room(width, spare) {
-            level.taken += width;
+        if level.waiting == 0 && level.can_start(width, spare) {
+            level.used += width;
             return SeatDecision::Seated;
         }
         let Some(queues) = level.bounds.queues else {
@@ -185,8 +186,8 @@ impl<W> Seats<W> {
         SeatDecision::Waiting(self.tickets)
     }
 
-    /// Removes a request from its queue; returns the requests that may start now. `None` if the request has
-    /// its seats already.
+    /// Removes a waiting request from its queue; returns the requests that may start now. `None` if the request has
+    /// got its seats already.
     pub(crate) fn withdraw(&mut self, name: &str, ticket: u64) -> Option<Vec<W>> {
         let Some(level) = self.levels.get_mut(name) else {
             return Some(Vec::new());
@@ -196,45 +197,49 @@ impl<W> Seats<W> {
             Some((*queue, at))
         })?;
         level.remove(queue, at);
-        self.forget_if_gone(name);
+        self.remove_if_deleted(name);
         Some(self.start())
     }
 
-    /// Releases the seats of a request of this width; returns the requests that may start now.
+    /// Releases the seats of a request of this width; returns the waiting requests that may start now.
     pub(crate) fn leave(&mut self, name: &str, width: usize) -> Vec<W> {
         if let Some(level) = self.levels.get_mut(name) {
-            level.taken = level.taken.saturating_sub(width);
+            level.used = level.used.saturating_sub(width);
         }
-        self.forget_if_gone(name);
+        self.remove_if_deleted(name);
         self.start()
     }
 
     /// The nominal seats of each level.
-    pub(crate) fn own(&self) -> impl Iterator<Item = (&str, usize)> {
-        let there = self.levels.iter().filter(|(_, level)| !level.gone);
-        there.map(|(name, level)| (&**name, level.bounds.own))
+    pub(crate) fn nominal(&self) -> impl Iterator<Item = (&str, usize)> {
+        let there = self.levels.iter().filter(|(_, level)| !level.is_deleted);
+        there.map(|(name, level)| (&**name, level.bounds.nominal))
     }
 
-    fn forget_if_gone(&mut self, name: &str) {
-        let over = |level: &Seating<W>| level.gone && level.is_idle();
+    fn remove_if_deleted(&mut self, name: &str) {
+        let over = |level: &Seating<W>| level.is_deleted && level.is_idle();
         if self.levels.get(name).is_some_and(over) {
             self.levels.remove(name);
         }
     }
 
-    /// The seats that may be borrowed now: unused lendable seats, minus borrowed ones.
+    /// The seats that levels may borrow now: unused lendable seats, minus borrowed seats.
     fn spare(&self) -> usize {
         let mut lent = 0;
         let mut borrowed = 0;
         for level in self.levels.values() {
-            let free = level.bounds.own.saturating_sub(level.taken);
-            lent += free.min(if level.gone { 0 } else { level.bounds.lendable });
-            borrowed += level.taken.saturating_sub(level.bounds.own);
+            let free = level.bounds.nominal.saturating_sub(level.used);
+            lent += free.min(if level.is_deleted {
+                0
+            } else {
+                level.bounds.lendable
+            });
+            borrowed += level.used.saturating_sub(level.bounds.nominal);
         }
         lent.saturating_sub(borrowed)
     }
 
-    /// Gives free seats to waiting requests: one per level in each round.
+    /// Assigns free seats to waiting requests: one request per level in each round.
     fn start(&mut self) -> Vec<W> {
         let mut started = Vec::new();
         loop {
@@ -244,14 +249,14 @@ impl<W> Seats<W> {
                 let Some(width) = level.first().map(|first| first.width) else {
                     continue;
                 };
-                if !level.has_room(width, spare) {
+                if !level.can_start(width, spare) {
                     continue;
                 }
                 let borrows = level.borrows(width);
                 let Some(next) = level.next() else {
                     continue;
                 };
-                level.taken += width;
+                level.used += width;
                 spare = spare.saturating_sub(borrows);
                 started.push(next.waiter);
             }
@@ -262,14 +267,14 @@ impl<W> Seats<W> {
     }
 }
 
-/// The queues that a flow may use: distinct ones, dealt by the hash.
+/// The queues that a flow may use: distinct numbers, chosen by the hash.
 fn hand(mut hash: u64, queues: Queues) -> Vec<u32> {
     let mut dealt: Vec<u32> = Vec::with_capacity(queues.hand as usize);
     for left in (queues.count - queues.hand + 1..=queues.count).rev() {
         let left = u64::from(left);
         let mut card = u32::try_from(hash % left).unwrap_or_default();
         hash /= left;
-        // The card counts the queues that are not dealt yet; `dealt` is sorted.
+        // `card` is an index among the numbers that are not chosen yet; `dealt` is sorted.
         let mut at = 0;
         while at < dealt.len() && dealt[at] <= card {
             card += 1;
@@ -294,9 +299,9 @@ mod tests {
         length: 2,
     };
 
-    fn bounds(own: usize, lendable: usize, borrowable: usize) -> SeatLimits {
+    fn bounds(nominal: usize, lendable: usize, borrowable: usize) -> SeatLimits {
         SeatLimits {
-            own,
+            nominal,
             lendable,
             borrowable,
             width_max: 3,
@@ -321,7 +326,7 @@ mod tests {
         seats.enter(name, 1, || flow, || flow)
     }
 
-    /// A request that takes three seats.
+    /// Enters a request with three seats.
     fn enter_wide(seats: &mut Seats<u64>, name: &str, flow: u64) -> SeatDecision {
         seats.enter(name, 3, || flow, || flow)
     }
@@ -371,7 +376,7 @@ mod tests {
             enter(&mut seats, "a", 0),
             SeatDecision::Waiting(_)
         ));
-        // The lender keeps its nominal seats; used seats are not lent.
+        // The level whose seats are borrowed keeps its nominal seats; seats in use are not lent.
         for _ in 0..4 {
             assert_eq!(enter(&mut seats, "b", 0), SeatDecision::Seated);
         }
@@ -410,7 +415,7 @@ mod tests {
             enter(&mut seats, "a", 2),
             SeatDecision::Waiting(_)
         ));
-        // It gives up; the narrow requests behind it start as there is room.
+        // The wide request is withdrawn; the narrow requests behind it start.
         assert_eq!(seats.withdraw("a", ticket), Some(vec![1]));
         assert_eq!(seats.leave("a", 3), [2]);
         assert_eq!(enter(&mut seats, "a", 3), SeatDecision::Seated);
@@ -464,7 +469,7 @@ mod tests {
             SeatDecision::Waiting(_)
         ));
         assert!(seats.configure(&BTreeMap::new()).is_empty());
-        assert_eq!(seats.own().count(), 0);
+        assert_eq!(seats.nominal().count(), 0);
         assert_eq!(seats.leave("a", 1), [2]);
         assert!(seats.leave("a", 1).is_empty());
         assert!(seats.levels.is_empty());
@@ -478,15 +483,15 @@ mod tests {
             hand: 4,
             length: 1,
         };
-        let mut seen = BTreeSet::new();
+        let mut used = BTreeSet::new();
         for hash in (0..1000_u64).map(|number| number.wrapping_mul(0x9E37_79B9_7F4A_7C15)) {
             let hand = hand(hash, queues);
             let different: BTreeSet<u32> = hand.iter().copied().collect();
             assert_eq!(different.len(), 4, "{hand:?}");
             assert!(hand.iter().all(|queue| *queue < 16));
-            seen.extend(different);
+            used.extend(different);
         }
-        assert_eq!(seen.len(), 16);
+        assert_eq!(used.len(), 16);
         let whole = Queues { hand: 16, ..queues };
         assert_eq!(hand(u64::MAX, whole), (0..16).collect::<Vec<_>>());
     }
@@ -516,7 +521,7 @@ mod tests {
         /// findings C16: no request waits while it has a free seat, and all seats are released.
         #[test]
         fn nobody_waits_who_could_run(steps in proptest::collection::vec(step(), 0..60)) {
-            // The widths of the expected seated and waiting requests of each level.
+            // The widths of the requests that are expected to run and to wait, for each level.
             let mut seated: [BTreeMap<u64, usize>; 3] = Default::default();
             let mut waiting: [BTreeMap<u64, usize>; 3] = Default::default();
             let mut next = 0;
@@ -561,7 +566,7 @@ mod tests {
                     Step::Configure(figures) => {
                         let levels = figures.iter().enumerate();
                         let levels: Vec<(&str, SeatLimits)> = levels
-                            .map(|(at, (own, lent, most))| (NAMES[at], bounds(*own, *lent, *most)))
+                            .map(|(at, (nominal, lent, most))| (NAMES[at], bounds(*nominal, *lent, *most)))
                             .collect();
                         let started = seats.configure(&all(&levels));
                         sit(started, &mut seated, &mut waiting);
@@ -570,11 +575,11 @@ mod tests {
                 let spare = seats.spare();
                 for (name, level) in &seats.levels {
                     let at = NAMES.iter().position(|other| *other == &**name).unwrap();
-                    prop_assert_eq!(level.taken, seated[at].values().sum::<usize>());
+                    prop_assert_eq!(level.used, seated[at].values().sum::<usize>());
                     prop_assert_eq!(level.waiting, waiting[at].len());
                     let first = level.first().map(|first| first.width);
                     prop_assert_eq!(first.is_some(), level.waiting > 0);
-                    prop_assert!(first.is_none_or(|width| !level.has_room(width, spare)));
+                    prop_assert!(first.is_none_or(|width| !level.can_start(width, spare)));
                 }
             }
             while let Some(level) = (0..3).find(|level| !seated[*level].is_empty()) {
@@ -582,7 +587,7 @@ mod tests {
                 let started = seats.leave(NAMES[level], width);
                 sit(started, &mut seated, &mut waiting);
             }
-            prop_assert!(seats.levels.values().all(|level| level.taken == 0));
+            prop_assert!(seats.levels.values().all(|level| level.used == 0));
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The shares of each sender, which is a user, or all accounts of a namespace: the watches and streams at once, and the
-//! cost of request bodies. Priority levels do not limit them: a watch holds its seat only until it has started, and the
-//! time to read a body depends on the client.
+//! Limits of each sender, which is a user, or all accounts of a namespace: the concurrent watches and streams, and
+//! the cost of request bodies. Priority levels do not limit these: a watch releases its seat after it has started,
+//! and the time to read a body depends on the client.
 
 use connection_limits::{Share, ShareBounds, Shares};
 use object_model::Status;
@@ -11,26 +11,25 @@ use crate::http::limits::Limits;
 use crate::http::user::UserInfo;
 use crate::http::work::BodyAllowance;
 
-/// Those who run the cluster must be able to do so whatever else happens.
+/// Members of this group have no limits, because administrators must always be able to work.
 const EXEMPT: &str = "system:masters";
 
-/// Whether a user has no bounds.
+/// Whether a user has no limits.
 pub(super) fn is_exempt(user: &UserInfo) -> bool {
     user.groups.iter().any(|group| group == EXEMPT)
 }
 
-/// The shares of all senders.
 pub(super) struct SenderShares {
     watches: Shares<String>,
     bodies: Shares<String>,
 }
 
-/// A place of a watch or stream, which is free again when it is dropped.
-pub(crate) struct WatchPlace(
+/// The permit of a watch or stream; released on drop.
+pub(crate) struct WatchPermit(
     #[expect(dead_code, reason = "held until it is dropped")] Share<String>,
 );
 
-/// The cost of the bodies of a sender's request.
+/// The cost of the bodies of one request, which counts against the quota of the sender.
 struct Bodies(Share<String>);
 
 impl SenderShares {
@@ -49,19 +48,19 @@ impl SenderShares {
         }
     }
 
-    /// Takes a place for a watch or stream. Those of a user without bounds count, too.
+    /// Acquires a permit for a watch or stream. Watches of a user without limits count, too.
     ///
-    /// *Errors.* 429 when the sender has too many.
-    pub(super) fn watch_of(&self, user: &UserInfo) -> Result<WatchPlace, Status> {
+    /// *Errors.* 429 if the sender has too many.
+    pub(super) fn watch_of(&self, user: &UserInfo) -> Result<WatchPermit, Status> {
         let mut share = self.watches.of(user.sender().to_owned());
         match is_exempt(user) {
             true => share.grow_regardless(1),
-            false => take(&mut share, 1, Budget::LongRunningRequests)?,
+            false => charge(&mut share, 1, Budget::LongRunningRequests)?,
         }
-        Ok(WatchPlace(share))
+        Ok(WatchPermit(share))
     }
 
-    /// The share that pays for the bodies of a request; `None` for a user without bounds.
+    /// The quota that the bodies of a request count against; `None` for a user without limits.
     pub(super) fn bodies_of(&self, user: &UserInfo) -> Option<Box<dyn BodyAllowance>> {
         let share = || Bodies(self.bodies.of(user.sender().to_owned()));
         (!is_exempt(user)).then(|| Box::new(share()) as _)
@@ -70,12 +69,12 @@ impl SenderShares {
 
 impl BodyAllowance for Bodies {
     fn pay(&mut self, cost: usize) -> Result<(), Status> {
-        take(&mut self.0, cost, Budget::RequestBodies)
+        charge(&mut self.0, cost, Budget::RequestBodies)
     }
 }
 
-/// *Errors.* 429 when it goes beyond a bound; nothing is taken then.
-fn take(share: &mut Share<String>, more: usize, budget: Budget) -> Result<(), Status> {
+/// *Errors.* 429 if a limit would be exceeded; nothing is counted then.
+fn charge(share: &mut Share<String>, more: usize, budget: Budget) -> Result<(), Status> {
     if share.grow(more) {
         return Ok(());
     }
@@ -124,7 +123,7 @@ mod tests {
         let mut modest = shares.bodies_of(&user("modest")).unwrap();
         modest.pay(limits.body_bytes_guaranteed).unwrap();
         assert_eq!(modest.pay(limits.body_bytes_max).unwrap_err().code, 429);
-        // Those who run the cluster are not counted.
+        // Requests of administrators are not counted.
         assert!(
             shares
                 .bodies_of(&UserInfo::new("admin", ["system:masters"]))

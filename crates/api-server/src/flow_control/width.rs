@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use crate::http::query::Query;
 use crate::http::request_info::RequestInfo;
 
-/// Objects that a list goes through for each of its seats (upstream's figure).
+/// Number of objects that a list reads per seat (upstream's value).
 const OBJECTS_PER_SEAT: usize = 100;
 
 /// The number of stored objects of each resource: group and plural.
 pub(crate) type Counts = BTreeMap<(String, String), usize>;
 
-/// The seats of a request: one, and for a list one for each hundred objects, up to the bound of its level.
+/// The seats of a request: one; for a list, one per hundred objects, up to the maximum of its level.
 pub(super) fn of(info: &RequestInfo, query: &Query, counts: &Counts, max: usize) -> usize {
     let lists = match info.verb.as_str() {
         "list" => true,
         "watch" => query.flag("sendInitialEvents"),
         _ => false,
     };
-    // A list of one named object is read like the object itself.
+    // A list of one object by name reads one object only.
     if !lists || !info.name.is_empty() {
         return 1;
     }
@@ -57,15 +57,15 @@ mod tests {
         assert_eq!(get("/api/v1/secrets", ""), 10, "the bound of the level");
         assert_eq!(get("/api/v1/nothing", ""), 1);
         assert_eq!(get("/apis/apps/v1/pods", ""), 1, "another group");
-        // A page, except where all objects are read for it.
+        // A page counts its `limit`, unless the request must read all objects.
         assert_eq!(get("/api/v1/secrets", "limit=300"), 3);
         assert_eq!(get("/api/v1/secrets", "limit=0"), 10);
         assert_eq!(get("/api/v1/pods", "limit=100&labelSelector=a%3Db"), 5);
         assert_eq!(get("/api/v1/pods", "fieldSelector=metadata.name%3Da"), 1);
-        // Watches, where they begin with a list.
+        // A watch that starts with a list counts as a list; another watch has one seat.
         assert_eq!(get("/api/v1/pods", "watch=1"), 1);
         assert_eq!(get("/api/v1/pods", "watch=1&sendInitialEvents=true"), 5);
-        // Others.
+        // Other requests have one seat.
         assert_eq!(get("/api/v1/namespaces/a/pods/b", ""), 1);
         assert_eq!(width(&Method::POST, "/api/v1/namespaces/a/pods", ""), 1);
         assert_eq!(get("/metrics", ""), 1);

@@ -12,8 +12,7 @@ use crate::handlers::destination;
 use crate::handlers::verbs::patch;
 use crate::http::request_info::RequestInfo;
 
-/// The methods that a path has, for 405 (RFC 9110, 15.5.6); the forms of a patch, for 415 (RFC 5789,
-/// 2.2).
+/// The methods of a path, for 405 (RFC 9110, 15.5.6); the patch formats, for 415 (RFC 5789, 2.2).
 pub(crate) fn header(
     served: &Snapshot,
     (method, info): (&Method, &RequestInfo),

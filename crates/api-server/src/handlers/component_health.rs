@@ -1,7 +1,7 @@
-//! `componentstatuses`: the health of the control plane's components, checked at each request
-//! (`kubectl get cs`). It is not stored.
+//! `componentstatuses`: the health of the control plane's components, checked at each request (`kubectl get cs`). The
+//! objects are not stored.
 //!
-//! The names are the well-known ones: `etcd-0` is the store.
+//! The names are Kubernetes' names: `etcd-0` is the store.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -44,8 +44,8 @@ type Check = Box<dyn Fn() -> bool + Send + Sync>;
 pub(crate) struct Components(Mutex<BTreeMap<Component, Check>>);
 
 impl Components {
-    /// Adds a component: `runs` is called at each request and returns whether it runs. A component that was
-    /// not added is shown as not running.
+    /// Adds a component. `runs` is called at each request and returns whether the component runs. A component that
+    /// was not added is reported as unhealthy.
     pub(crate) fn add(
         &self,
         component: Component,
@@ -61,15 +61,15 @@ impl Components {
     }
 }
 
-/// Answers a get or a list.
+/// Responds to a get or a list.
 ///
 /// *Errors.* 404 for an unknown component, 400 for selectors that do not parse.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     (components, objects): (&Components, &Objects),
     verb: Verb,
     call: &Call,
 ) -> Result<Reply, Status> {
-    let asked = &call.info;
+    let info = &call.info;
     call.warnings.add([DEPRECATION.to_owned()]);
     let mut all = statuses(components, objects).await;
     if verb == Verb::List {
@@ -79,10 +79,10 @@ pub(crate) async fn answer(
     }
     let one = all
         .iter()
-        .find(|status| status["metadata"]["name"] == *asked.name);
+        .find(|status| status["metadata"]["name"] == *info.name);
     match one {
         Some(one) => output::virtual_object(call, &INFO, one, &COLUMNS),
-        None => Err(Status::not_found(INFO.group, INFO.plural, &asked.name)),
+        None => Err(Status::not_found(INFO.group, INFO.plural, &info.name)),
     }
 }
 

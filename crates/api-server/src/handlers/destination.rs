@@ -1,8 +1,8 @@
 //! The destination of a resource request: the kind at its path, and the verbs of the path.
 //!
-//! The path's form and the kind's scope are compared here, for all kinds alike, so that the served
-//! resource is the authorised one: cluster-wide kinds are not found below a namespace, nor
-//! namespaced kinds outside of one.
+//! The form of the path is compared with the scope of the kind here, for all kinds, so that authorisation and handler
+//! see the same resource: a path with a namespace is 404 for a cluster-wide kind, and a path without a namespace is
+//! 404 for an object of a namespaced kind.
 
 use std::sync::Arc;
 
@@ -18,25 +18,23 @@ use crate::http::request_info::{RequestInfo, is_segment};
 use crate::objects::definitions;
 use crate::objects::storage::Objects;
 
-/// The kind of a request, by its handler.
+/// The kind of a request, by the handler that serves it.
 pub(crate) enum Destination {
-    /// A review, which is answered and not stored.
+    /// A review. The handler computes the result; nothing is stored.
     Review(&'static KindInfo<'static>),
-    /// The resource usage of nodes or pods.
     Metrics(&'static KindInfo<'static>),
     ComponentStatus(&'static KindInfo<'static>),
-    /// Stored objects.
     Stored(Arc<Resource>),
 }
 
 impl Destination {
     /// The kind at a request's path.
     ///
-    /// *Errors.* 404 where there is none, and where the path's form is not the kind's; 400 for names
-    /// that no object can have; 405 for verbs that the path does not have.
+    /// *Errors.* 404 if the path has no kind, or the form of the path does not fit the scope of the kind; 400 for
+    /// names that no object can have; 405 for verbs that the path does not have.
     pub(crate) async fn find(objects: &Objects, info: &RequestInfo) -> Result<Self, Status> {
-        let found = match virtual_resource(info) {
-            Some(found) => found,
+        let destination = match virtual_resource(info) {
+            Some(destination) => destination,
             None => {
                 let (group, version) = (&info.group, &info.version);
                 let resource =
@@ -45,12 +43,12 @@ impl Destination {
             }
         };
         check_names(info)?;
-        let kind = found.kind();
+        let kind = destination.kind();
         let offered = verbs_at(info, &kind);
         if offered.is_empty() {
             return Err(unknown_path());
         }
-        Ok(found)
+        Ok(destination)
     }
 
     fn kind(&self) -> KindInfo<'_> {
@@ -72,23 +70,23 @@ impl Destination {
     }
 }
 
-/// The verbs of a request's path; `None` if nothing is served there.
+/// The verbs of a request's path; `None` if the path is not served.
 pub(crate) fn verbs(served: &Snapshot, info: &RequestInfo) -> Option<Vec<Verb>> {
     let (group, version, plural) = (&info.group, &info.version, &info.resource);
-    let found = match virtual_resource(info) {
-        Some(found) => found,
+    let destination = match virtual_resource(info) {
+        Some(destination) => destination,
         None => Destination::Stored(served.registry.find(group, version, plural)?),
     };
-    let offered = verbs_at(info, &found.kind());
+    let offered = verbs_at(info, &destination.kind());
     (!offered.is_empty()).then_some(offered)
 }
 
 fn virtual_resource(info: &RequestInfo) -> Option<Destination> {
-    let found = virtual_resources::find(&info.group, &info.version, &info.resource)?;
-    Some(match found.group {
-        AUTHENTICATION | AUTHORIZATION => Destination::Review(found),
-        METRICS => Destination::Metrics(found),
-        _ => Destination::ComponentStatus(found),
+    let virtual_kind = virtual_resources::find(&info.group, &info.version, &info.resource)?;
+    Some(match virtual_kind.group {
+        AUTHENTICATION | AUTHORIZATION => Destination::Review(virtual_kind),
+        METRICS => Destination::Metrics(virtual_kind),
+        _ => Destination::ComponentStatus(virtual_kind),
     })
 }
 
@@ -102,7 +100,7 @@ fn check_names(info: &RequestInfo) -> Result<(), Status> {
     Ok(())
 }
 
-/// The verbs of a request's path for a kind; none if nothing is served there.
+/// The verbs of a request's path for a kind; empty if the path is not served.
 fn verbs_at(info: &RequestInfo, kind: &KindInfo<'_>) -> Vec<Verb> {
     let goes_on = info.subresource != "proxy" && !info.rest.trim_matches('/').is_empty();
     if info.has_gap || goes_on || !is_at_its_scope(info, kind) {
@@ -127,18 +125,18 @@ fn verbs_at(info: &RequestInfo, kind: &KindInfo<'_>) -> Vec<Verb> {
     kind.verbs.iter().copied().filter(here).collect()
 }
 
-/// Whether the path has a namespace just where the kind needs one.
+/// Whether the path contains a namespace if and only if the kind needs one.
 fn is_at_its_scope(info: &RequestInfo, kind: &KindInfo<'_>) -> bool {
     match kind.scope {
-        // Lists and watches of all namespaces have none.
+        // The path of a list or watch of all namespaces contains no namespace.
         Scope::Namespaced => info.in_namespace || !info.named && info.namespace.is_empty(),
-        // A Namespace is in itself: `/namespaces/a` is read as being in `a`.
+        // The namespace of a Namespace object is its own name: `/namespaces/a` is parsed as namespace `a`.
         Scope::Cluster if (kind.group, kind.plural) == ("", "namespaces") => !info.in_namespace,
         Scope::Cluster => info.namespace.is_empty(),
     }
 }
 
-/// The verb of a request for objects; `None` for methods that objects do not have.
+/// The verb of a request for objects; `None` for a method that objects do not have.
 pub(crate) fn verb_of(method: &Method, info: &RequestInfo) -> Option<Verb> {
     if method == Method::HEAD || info.watch_path && method != Method::GET {
         return None;

@@ -1,5 +1,4 @@
-//! A request that is forwarded over another connection, and the tunnel between both connections after an
-//! upgrade.
+//! A request that is forwarded over another connection, and the tunnel between both connections after an upgrade.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
@@ -8,8 +7,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http::body::{BoxBody, BoxError, boxed};
 
-/// Headers of one connection only, and those that the backend must not see.
-const NOT_PASSED_ON: [&str; 7] = [
+/// Headers that concern one connection only, and headers with credentials, which the backend must not see.
+const NOT_FORWARDED: [&str; 7] = [
     "authorization",
     "connection",
     "keep-alive",
@@ -19,7 +18,7 @@ const NOT_PASSED_ON: [&str; 7] = [
     "transfer-encoding",
 ];
 
-/// Sends a request over a connection; an upgraded one is tunnelled.
+/// Sends a request over a connection. After an upgrade, the bytes of both connections are copied in both directions.
 pub(crate) async fn send<S>(
     stream: S,
     mut request: Request<BoxBody>,
@@ -50,7 +49,6 @@ where
     Ok(response.map(boxed))
 }
 
-/// Removes the headers that are not passed on.
 pub(crate) fn clean(headers: &mut HeaderMap) {
     let impersonation = |name: &HeaderName| name.as_str().starts_with("impersonate-");
     let names: Vec<HeaderName> = headers
@@ -61,7 +59,7 @@ pub(crate) fn clean(headers: &mut HeaderMap) {
     for name in names {
         headers.remove(name);
     }
-    for name in NOT_PASSED_ON {
+    for name in NOT_FORWARDED {
         headers.remove(name);
     }
 }

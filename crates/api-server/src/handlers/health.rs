@@ -16,18 +16,18 @@ use crate::objects::storage::Objects;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// The reason in answers to everybody.
+/// The reason for clients that may not see the details.
 const WITHHELD: &str = "reason withheld";
 
 /// Longest wait for the newest revision of the store.
 const NEWEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A health check, and whether `/livez` depends on it.
+/// The health checks, and whether `/livez` depends on each of them.
 const CHECKS: [(&str, bool); 8] = [
     ("ping", true),
-    // Log lines are written synchronously: nothing can be stuck.
+    // Log lines are written synchronously, so this check always succeeds.
     ("log", true),
-    // A store that does not answer is no reason to restart the server.
+    // A restart of the server does not repair a store that does not respond.
     ("store", true),
     ("rbac-index", false),
     ("default-objects", false),
@@ -36,26 +36,25 @@ const CHECKS: [(&str, bool); 8] = [
     ("controllers", false),
 ];
 
-/// The health of the server.
 #[derive(Default)]
 pub(crate) struct Health {
-    /// The health of the program's parts.
+    /// The health of the components of the program.
     pub(crate) components: process_telemetry::Health,
-    /// Whether the default objects have been made.
+    /// Whether the default objects have been created.
     pub(crate) bootstrapped: AtomicBool,
 }
 
 /// Responds to a health path, with or without the name of a check.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     (health, objects, rbac): (&Health, &Objects, &Rbac),
     path: &str,
     query: &Query,
 ) -> Result<Reply, Status> {
     let mut words = path.trim_matches('/').splitn(2, '/');
     let endpoint = words.next().unwrap_or_default();
-    // The store answers to the name that it has in Kubernetes, too.
-    let own_name = |name: &str| if name == "etcd" { "store" } else { name }.to_owned();
-    let only = words.next().map(own_name);
+    // The check of the store also has the name that Kubernetes uses.
+    let local_name = |name: &str| if name == "etcd" { "store" } else { name }.to_owned();
+    let only = words.next().map(local_name);
     let mut checks: Vec<&str> = CHECKS
         .iter()
         .filter(|(_, live)| *live || endpoint != "livez")
@@ -70,7 +69,7 @@ pub(crate) async fn answer(
     let excluded: Vec<String> = query
         .all("exclude")
         .iter()
-        .map(|name| own_name(name))
+        .map(|name| local_name(name))
         .collect();
     checks.retain(|name| !excluded.iter().any(|excluded| excluded == name));
     let mut lines = String::new();
@@ -107,7 +106,7 @@ pub(crate) async fn answer(
     Ok(Reply::bytes(TEXT, "ok"))
 }
 
-/// The reason why the store does not work, or does not know its newest state.
+/// The reason why the store does not work, or cannot return its newest state.
 pub(crate) async fn store_failure(objects: &Objects) -> Option<StoreError> {
     match own_failure(objects).await {
         None => newest_failure(objects).await,
@@ -115,8 +114,8 @@ pub(crate) async fn store_failure(objects: &Objects) -> Option<StoreError> {
     }
 }
 
-/// The reason why the store does not work, as far as this server knows without the other members. A full
-/// store works: it waits for space (`store-room`).
+/// The reason why the store does not work, as far as this server can tell without other members of a cluster. A full
+/// store works: it waits for free space (`store-room`).
 async fn own_failure(objects: &Objects) -> Option<StoreError> {
     let range = Range {
         start: b"/health".to_vec(),
@@ -127,7 +126,7 @@ async fn own_failure(objects: &Objects) -> Option<StoreError> {
     failure.filter(|why| !why.is_full())
 }
 
-/// The reason why the newest state cannot be read: a store of several members needs most of them.
+/// The reason why the newest state cannot be read: a store of several members needs a majority of them.
 async fn newest_failure(objects: &Objects) -> Option<StoreError> {
     match tokio::time::timeout(NEWEST_TIMEOUT, objects.store.newest()).await {
         Ok(newest) => newest.err(),
@@ -138,7 +137,7 @@ async fn newest_failure(objects: &Objects) -> Option<StoreError> {
     }
 }
 
-/// The failing parts of the program. Everyone may read it.
+/// The names of the failing components. Every user may read the names.
 fn named(health: &Health, kind: Kind) -> Option<String> {
     let failing = health.components.failing(kind);
     (!failing.is_empty()).then(|| failing.join("; "))

@@ -14,25 +14,25 @@ use crate::catalog::virtual_resources;
 use crate::http::request_info::RequestInfo;
 use crate::objects::storage::Objects;
 
-/// Upper bounds of the duration histogram, in seconds (upstream's).
+/// Upper bounds of the duration histogram, in seconds (upstream's values).
 const BUCKETS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
     10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
 ];
 
-/// Most different (label, code) that are distinguished.
+/// Maximum number of distinct pairs of label and code.
 const SERIES_MAX: usize = 2000;
 
-/// Most different labels that are timed.
+/// Maximum number of distinct labels with a duration histogram.
 const TIMED_MAX: usize = 500;
 
-/// Clock ticks per second of `/proc/self/stat`; 100 on every Linux this runs on.
+/// Clock ticks per second in `/proc/self/stat`: 100 on every supported Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Size of a memory page, in bytes.
 const PAGE_BYTES: u64 = 4096;
 
-/// The labels of a request. Their values are of a bounded set, and not arbitrary input of clients, because
+/// The labels of a request. Their values come from a bounded set and never from arbitrary input of clients, because
 /// refused requests are counted too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Label {
@@ -48,14 +48,21 @@ impl Label {
     /// The label of a request.
     pub(crate) fn of(served: &Snapshot, info: &RequestInfo) -> Self {
         let (group, version, plural) = (&info.group, &info.version, &info.resource);
-        let found = served.registry.find(group, version, plural);
-        let known = found.is_some() || virtual_resources::find(group, version, plural).is_some();
-        let subresource = match (&found, info.subresource.as_str()) {
+        let existing = served.registry.find(group, version, plural);
+        let is_served =
+            existing.is_some() || virtual_resources::find(group, version, plural).is_some();
+        let subresource = match (&existing, info.subresource.as_str()) {
             (_, "") | (None, _) => "",
             (Some(resource), sub) if resource.subresource(sub).is_some() => sub,
             (Some(_), _) => "other",
         };
-        let part = |text: &String| if known { text.clone() } else { String::new() };
+        let part = |text: &String| {
+            if is_served {
+                text.clone()
+            } else {
+                String::new()
+            }
+        };
         Self {
             verb: verb(&info.verb, subresource),
             group: part(group),
@@ -63,7 +70,7 @@ impl Label {
             resource: part(plural),
             subresource: subresource.to_owned(),
             scope: match () {
-                () if !known => "",
+                () if !is_served => "",
                 () if info.named || info.verb == "create" => "resource",
                 () if info.namespace.is_empty() => "cluster",
                 () => "namespace",
@@ -71,7 +78,7 @@ impl Label {
         }
     }
 
-    /// The labels of its metrics.
+    /// The metric labels.
     fn labels(&self) -> [(&'static str, &str); 7] {
         [
             ("component", "apiserver"),
@@ -84,13 +91,12 @@ impl Label {
         ]
     }
 
-    /// Whether the request is long-running.
     fn is_long(&self) -> bool {
         matches!(self.verb, "WATCH" | "CONNECT")
     }
 }
 
-/// The word of dashboards for a verb.
+/// The value of the label `verb`, which existing dashboards use.
 fn verb(verb: &str, subresource: &str) -> &'static str {
     if matches!(
         subresource,
@@ -111,31 +117,31 @@ fn verb(verb: &str, subresource: &str) -> &'static str {
     }
 }
 
-/// The requests of a label.
+/// The counters of the requests with one label.
 #[derive(Default)]
 struct Requests {
-    /// Their number by code.
+    /// The number of requests by status code.
     codes: BTreeMap<u16, u64>,
-    /// `None` for those that are not timed.
+    /// `None` for requests whose duration is not measured.
     durations: Option<Histogram>,
 }
 
 #[derive(Default)]
 struct Series {
     requests: HashMap<Label, Requests>,
-    /// The number of different (label, code).
+    /// The number of distinct pairs of label and code.
     codes: usize,
-    /// The number of labels that are timed.
+    /// The number of labels with a duration histogram.
     timed: usize,
 }
 
-/// A part of the program that writes metrics.
+/// A function that writes the metrics of another component.
 type Source = Box<dyn Fn(&mut Page) + Send + Sync>;
 
 /// The counters and histograms of `/metrics`.
 pub(crate) struct Metrics {
     series: Mutex<Series>,
-    /// Other components of the program with metrics.
+    /// Other components of the program that write metrics.
     sources: Mutex<Vec<Source>>,
     pub(crate) watches: AtomicUsize,
     reading: Arc<AtomicUsize>,
@@ -156,7 +162,7 @@ impl Default for Metrics {
     }
 }
 
-/// A request in progress, counted until this is dropped.
+/// A running request; counted until this value is dropped.
 pub(crate) struct InFlight(Arc<AtomicUsize>);
 
 impl Drop for InFlight {
@@ -166,7 +172,7 @@ impl Drop for InFlight {
 }
 
 impl Metrics {
-    /// Counts a request as in progress; long-running ones are counted separately.
+    /// Counts a request as running; long-running requests are counted separately.
     pub(crate) fn begun(&self, label: &Label) -> Option<InFlight> {
         if label.is_long() {
             return None;
@@ -177,7 +183,7 @@ impl Metrics {
         Some(InFlight(count.clone()))
     }
 
-    /// Counts a request that has been answered.
+    /// Counts a request whose response is complete.
     pub(crate) fn finished(&self, label: &Label, code: u16, took: Duration) {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let series = &mut *series;
@@ -205,7 +211,7 @@ impl Metrics {
         }
     }
 
-    /// Shows metrics of another part of the program beside the server's own.
+    /// Adds the metrics of another component to `/metrics`.
     pub(crate) fn add(&self, source: impl Fn(&mut Page) + Send + Sync + 'static) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         sources.push(Box::new(source));
@@ -269,7 +275,7 @@ const START: Metric = Metric::gauge(
     "Start of the server since the epoch.",
 );
 
-/// The answer to `/metrics`.
+/// The response to `/metrics`.
 pub(crate) fn page(metrics: &Metrics, objects: &Objects) -> Page {
     let mut page = Page::default();
     metrics.write_requests(&mut page);
@@ -305,7 +311,7 @@ pub(crate) fn page(metrics: &Metrics, objects: &Objects) -> Page {
     page
 }
 
-/// The number of objects of each kind; left out if the store does not answer from memory.
+/// The number of objects of each kind. A kind is skipped if the store does not know the number at once.
 fn count_objects(objects: &Objects) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for resource in objects.catalog.snapshot().registry.resources() {
@@ -323,7 +329,7 @@ fn count_objects(objects: &Objects) -> BTreeMap<String, usize> {
 
 fn write_process(started: Instant, page: &mut Page) {
     if let Ok(stat) = std::fs::read_to_string("/proc/self/stat") {
-        // Fields are counted from the end of the command, which may contain anything.
+        // The fields are counted after the command name, which may contain any character.
         let fields: Vec<&str> = stat
             .rsplit_once(") ")
             .map_or("", |(_, rest)| rest)

@@ -10,13 +10,12 @@ use crate::http::body::{BoxBody, BoxError};
 /// that the node can answer 101 and upgrade the connection to a tunnel.
 pub type NodeService = BoxCloneSyncService<Request<BoxBody>, Response<BoxBody>, BoxError>;
 
-/// Finds the service of a node.
 pub trait NodeConnector: Send + Sync {
-    /// The service of the named node, if it can be reached now.
+    /// The service of the named node; `None` if the node cannot be reached now.
     fn connect(&self, node_name: &str) -> Option<NodeService>;
 }
 
-/// A connector for a cluster without nodes that could be reached.
+/// A connector for a cluster without reachable nodes.
 pub(crate) struct NoNodes;
 
 impl NodeConnector for NoNodes {
@@ -25,7 +24,7 @@ impl NodeConnector for NoNodes {
     }
 }
 
-/// An empty body, for requests to nodes that carry none.
+/// An empty body, for requests to nodes.
 pub(crate) fn empty_body() -> BoxBody {
     crate::http::body::boxed(http_body_util::Empty::<Bytes>::new())
 }

@@ -1,5 +1,3 @@
-//! Label and field selectors of a list, watch or deletion.
-
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -20,24 +18,25 @@ pub(crate) struct Selection {
     deep: Deep,
 }
 
-/// The fields that only the object itself has, if the selection includes any.
+/// Selected fields that are not part of the metadata.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Deep {
     Nothing,
-    /// Texts, which are read from the encoded object.
+    /// Text fields, which are read from the encoded object.
     Texts,
     /// Values that the kind derives from the decoded object.
     Object,
 }
 
-/// The text of a field that a stored object has at this path.
+/// The text of the field at this path of a stored object.
 fn text_at(stored: &KeyValue, field: &str) -> Result<Option<String>, SyntaxError> {
     let path: Vec<&str> = field.split('.').collect();
     let text = json_text::find_string(&stored.value, &path)?;
     Ok(text.map(Cow::into_owned))
 }
 
-/// Kinds of Kubernetes that have no fields of their own to select by share one text.
+/// The error text for a field that is not selectable. Upstream uses one text for the built-in kinds that have no
+/// selectable fields of their own.
 fn not_selectable(resource: &Resource, field: &str) -> String {
     let info = resource.info();
     if (info.group, info.kind) == ("batch", "Job") {
@@ -52,11 +51,11 @@ fn not_selectable(resource: &Resource, field: &str) -> String {
 }
 
 impl Selection {
-    /// Parses `labelSelector` and `fieldSelector`. A name in the path, as in deprecated watch URLs,
-    /// is the only selected one.
+    /// Parses `labelSelector` and `fieldSelector`. A name in the path, as in deprecated watch URLs, selects only that
+    /// name.
     ///
-    /// *Errors.* 400 for an invalid selector, for unsupported fields, and for a selector that
-    /// excludes the path's name.
+    /// *Errors.* 400 for an invalid selector, for unsupported fields, and for a selector that excludes the path's
+    /// name.
     pub(crate) fn of(call: &Call, resource: &Resource) -> Result<Self, Status> {
         let query = &call.query;
         let labels = match query.get("labelSelector") {
@@ -102,22 +101,23 @@ impl Selection {
         self.labels.is_everything() && self.fields.is_everything()
     }
 
-    /// The one name that can match, if there is only one.
+    /// The only name that can match; `None` if several names can match.
     pub(crate) fn only_name(&self) -> Option<&str> {
         self.fields.exact("metadata.name")
     }
 
-    /// The one namespace that can match, if there is only one.
+    /// The only namespace that can match; `None` if several namespaces can match.
     pub(crate) fn only_namespace(&self) -> Option<&str> {
         self.fields.exact("metadata.namespace")
     }
 
-    /// Whether a stored object is selected. Decodes no more of it than needed.
+    /// Whether a stored object is selected. Decodes no more of the object than needed.
     pub(crate) fn matches(&self, resource: &Resource, stored: &KeyValue) -> Result<bool, Status> {
         self.matches_with(resource, stored, |field| text_at(stored, field))
     }
 
-    /// As [`matches`](Self::matches), for an event that other watches judge, too.
+    /// As [`matches`](Self::matches), for the object of an event; other watches evaluate the event, too, so field
+    /// texts are cached.
     pub(crate) fn matches_in_event(
         &self,
         resource: &Resource,

@@ -1,4 +1,4 @@
-//! The parts that a write needs: the stored objects, access control and admission.
+//! The parts of the server that a write needs: the stored objects, access control and admission.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::http::work;
 use crate::objects::storage::{self, Managers, Objects, Parts};
 use crate::objects::write_request::{EditedFields, WriteRequest};
 
-/// The parts of the server that writes go through.
+/// The parts of the server that a write needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Writer<'a> {
     pub(crate) objects: &'a Arc<Objects>,
@@ -24,24 +24,24 @@ pub(crate) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// The object that a request changes, as stored.
+    /// The stored object that a request changes.
     ///
     /// *Errors.* 404.
     pub(crate) async fn stored(self, request: &WriteRequest<'_>) -> Result<KeyValue, Status> {
-        let found = self
+        let reading = self
             .objects
             .must_read(request.resource, request.namespace, request.name);
-        let stored = found.await?;
-        // It is decoded next, and mostly the answer.
+        let stored = reading.await?;
+        // The object is decoded next, and is usually the response.
         work::announce(stored.value.len())?;
         work::expect(stored.value.len()).await;
         Ok(stored)
     }
 
-    /// The tree of a stored object and its managed fields, for a write of it. `reads` are the parts of which
-    /// the write reads only some fields; these parts may be kept as text outside the tree.
+    /// The tree of a stored object and its managed fields, for a write of the object. `reads` are the parts of which
+    /// the write reads only some fields; such parts may stay text outside of the tree.
     ///
-    /// *Errors.* 500 if it cannot be decoded.
+    /// *Errors.* 500 if the object cannot be decoded.
     pub(crate) fn decoded(
         self,
         request: &WriteRequest<'_>,
@@ -57,11 +57,11 @@ impl Writer<'_> {
         Ok((object, Managers::Within, Parts::default()))
     }
 
-    /// Whether only field tracking reads the managed fields in this write, so that they may be kept as text
-    /// outside the tree.
+    /// Whether only field tracking reads the managed fields in this write, so that they may stay text outside of the
+    /// tree.
     pub(crate) fn keeps_managers_apart(self, request: &WriteRequest<'_>) -> bool {
         let read = request.applied || request.extent == EditedFields::Any || request.dry_run;
-        // An error is reported where they are asked.
+        // An error of the registrations is reported later, when admission calls them.
         !read && !dynamic_admission::concerns(self.admission, request).unwrap_or(true)
     }
 

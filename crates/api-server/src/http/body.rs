@@ -1,4 +1,4 @@
-//! Bodies of requests and replies, and reading a request body under limits.
+//! Bodies of requests and responses, and limits on reading a request body.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -16,16 +16,15 @@ use object_model::{Status, StatusReason};
 use crate::http::limits::{DISCARD_FACTOR, DISCARD_TIME, FRAME_BYTES, Limits};
 use crate::http::work;
 
-/// The error of a body: of the connection, or of the source of a stream.
+/// An error of the connection, or of the source of a stream.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body of any origin.
 pub type BoxBody = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
 
-/// The body of a reply.
 pub type ResponseBody = BoxBody;
 
-/// A body of parts that are sent one after the other, small ones together. A reply is never copied as a whole.
+/// A body of parts that are sent in order; small parts are sent together. The whole response is never copied.
 pub(crate) struct Segments {
     parts: VecDeque<Bytes>,
     left: u64,
@@ -49,9 +48,9 @@ impl Segments {
         let mut joined = BytesMut::with_capacity(FRAME_BYTES);
         joined.extend_from_slice(&first);
         while let Some(part) = self.parts.front_mut() {
-            let room = FRAME_BYTES - joined.len();
-            if part.len() > room {
-                joined.extend_from_slice(&part.split_to(room));
+            let free = FRAME_BYTES - joined.len();
+            if part.len() > free {
+                joined.extend_from_slice(&part.split_to(free));
                 break;
             }
             joined.extend_from_slice(part);
@@ -85,17 +84,17 @@ impl Body for Segments {
     }
 }
 
-/// A body that is unpacked while it is sent.
+/// A body that is decompressed while it is sent.
 pub(crate) struct Unpacked {
     decoder: GzDecoder<Reader<Bytes>>,
     left: u64,
 }
 
 impl Unpacked {
-    /// The memory of a body that is sent: the state of the decoder, and a frame.
+    /// The memory of a body during sending: the state of the decoder, and one frame.
     pub(crate) const STATE_BYTES: usize = 2 * FRAME_BYTES;
 
-    /// The content of a gzip member, with its length.
+    /// `gzip` is one gzip member, `length` the length of its content.
     pub(crate) fn new(gzip: Bytes, length: u64) -> Self {
         let decoder = GzDecoder::new(gzip.reader());
         Self {
@@ -144,8 +143,8 @@ where
 
 /// Reads a whole request body.
 ///
-/// *Errors.* 413 past the size limit, 408 when it is too slow, 400 when it ends early, 429 when the
-/// concurrent bodies of the sender cost too much.
+/// *Errors.* 413 above the size limit, 408 after the timeout, 400 if the body ends early, 429 if the concurrent
+/// bodies of the sender cost too much.
 pub(crate) async fn read(mut body: BoxBody, limits: &Limits) -> Result<Bytes, Status> {
     let max = limits.body_bytes_max;
     let whole = tokio::time::timeout(limits.body_timeout, collect(&mut body, max)).await;
@@ -156,7 +155,7 @@ pub(crate) async fn read(mut body: BoxBody, limits: &Limits) -> Result<Bytes, St
         }
         Ok(Err(status)) => {
             if status.reason == StatusReason::RequestEntityTooLarge {
-                // Many clients only look for an answer once they have sent everything.
+                // Many clients read the response only after they have sent the whole body.
                 let rest = discard(body, max.saturating_mul(DISCARD_FACTOR));
                 let _in_time = tokio::time::timeout(DISCARD_TIME, rest).await;
             }
@@ -204,7 +203,7 @@ async fn collect(body: &mut BoxBody, max: usize) -> Result<Bytes, Status> {
     Ok(first.unwrap_or_else(|| more.freeze()))
 }
 
-/// Reads on without keeping anything, up to a bound.
+/// Reads and discards further bytes, up to a limit.
 async fn discard(mut body: BoxBody, max: usize) {
     let mut total = 0;
     while let Some(Ok(frame)) = body.frame().await {
@@ -215,13 +214,13 @@ async fn discard(mut body: BoxBody, max: usize) {
     }
 }
 
-/// The start of a body, for messages; unreadable parts are left out.
+/// The start of a body, for error messages; unreadable parts are skipped.
 pub(crate) async fn read_up_to(mut body: BoxBody, max: usize) -> Bytes {
     let mut start = BytesMut::new();
     while let Some(Ok(frame)) = body.frame().await {
         if let Some(data) = frame.data_ref() {
-            let room = max - start.len();
-            start.extend_from_slice(&data[..data.len().min(room)]);
+            let free = max - start.len();
+            start.extend_from_slice(&data[..data.len().min(free)]);
         }
         if start.len() == max {
             break;
@@ -237,15 +236,18 @@ fn too_large(max: usize) -> Status {
     )
 }
 
-/// A body that holds something until it ends or is dropped.
+/// A body that owns a guard until the body ends or is dropped.
 pub(crate) struct GuardedBody<T> {
     body: BoxBody,
-    _held: T,
+    _guard: T,
 }
 
 impl<T> GuardedBody<T> {
-    pub(crate) fn new(body: BoxBody, held: T) -> Self {
-        Self { body, _held: held }
+    pub(crate) fn new(body: BoxBody, guard: T) -> Self {
+        Self {
+            body,
+            _guard: guard,
+        }
     }
 }
 

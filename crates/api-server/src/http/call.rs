@@ -1,4 +1,4 @@
-//! An HTTP request after authentication and authorisation, and the answer to it.
+//! An HTTP request after authentication and authorisation, and its response.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,24 +14,23 @@ use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
 use crate::http::warnings::Warnings;
 
-/// A request that has passed authentication and authorisation.
 pub(crate) struct Call {
     pub(crate) info: Arc<RequestInfo>,
     pub(crate) query: Query,
     pub(crate) user: UserInfo,
     pub(crate) parts: Parts,
-    /// Bounds on the body and on the time that a watch takes to end.
+    /// Limits on the body, and on the time that a watch has to end.
     pub(crate) limits: Arc<Limits>,
-    /// The warnings for the client.
+    /// The warnings in the response.
     pub(crate) warnings: Arc<Warnings>,
 }
 
-/// The address of the other end of a connection.
+/// The address of the client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
 impl Call {
-    /// The address that the request comes from; `None` for a part of the own process.
+    /// The address of the client; `None` for a component of this process.
     pub(crate) fn source(&self) -> Option<IpAddr> {
         self.parts
             .extensions
@@ -43,7 +42,7 @@ impl Call {
 /// The response to a request.
 pub(crate) enum ApiResponse {
     Reply(Reply),
-    /// A backend's response, forwarded unchanged (a node's).
+    /// The unchanged response of a backend (for example a node).
     Raw(Response<BoxBody>),
 }
 

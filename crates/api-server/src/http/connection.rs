@@ -1,8 +1,8 @@
-//! The state of a connection for long responses: whether the listener is closing, whether the client reads;
-//! and a handle that ends the connection.
+//! The state of a connection for long responses: whether the listener is stopping, and whether the client reads; and
+//! a handle that closes the connection.
 //!
-//! The server polls a response's body only when there is space for its data. The body of a client
-//! that reads nothing is never polled, and therefore cannot end by itself.
+//! The server polls a response's body only if the connection can accept data. The body of a client that reads nothing
+//! is never polled, and therefore cannot end by itself.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,18 +20,18 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::http::unread::Reader;
 
 /// Interval of the checks whether a slow client has received the written data.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The connection of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
-    /// Cancelled when the listener is closing.
+    /// Cancelled when the listener starts to stop.
     pub(crate) stopping: CancellationToken,
-    /// Cancelled to end the connection at once.
+    /// Cancel this token to close the connection at once.
     pub(crate) close: CancellationToken,
-    /// For a connection with one response at a time: whether a part of it is still unsent. (With
-    /// several, the unsent part may be another's; clients that receive nothing do not answer pings
-    /// either.)
+    /// Whether a part of the response is still unsent, for a connection with one response at a time. `None` for a
+    /// connection with several responses: the unsent part may belong to another response, and a client that receives
+    /// nothing does not respond to pings either.
     pub(crate) unsent: Option<UnsentData>,
     pub(crate) stage: ConnectionStage,
     pub(crate) reader: Reader,
@@ -39,21 +39,21 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Records that a request had valid credentials.
-    pub(crate) fn is_known(&self) {
+    pub(crate) fn set_authenticated(&self) {
         self.stage.is_known();
     }
 
     /// Waits until the client has received all written data.
     pub(crate) async fn flushed(&self) {
         let Some(unsent) = &self.unsent else { return };
-        // The body's latest data is written after the body reports that no more is ready.
+        // The last data of the body is written after the body has reported its end.
         tokio::task::yield_now().await;
         while unsent.0.load(Ordering::Relaxed) {
-            sleep(LOOK_INTERVAL).await;
+            sleep(CHECK_INTERVAL).await;
         }
     }
 
-    /// Ends the connection at the given time, unless the returned handle is dropped before.
+    /// Closes the connection at the given time, unless the returned handle is dropped before.
     pub(crate) fn close_at(&self, at: Instant) -> AbortOnDropHandle<()> {
         let close = self.close.clone();
         AbortOnDropHandle::new(tokio::spawn(async move {
@@ -68,16 +68,16 @@ impl Connection {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UnsentData(Arc<AtomicBool>);
 
-/// Bytes that a connection writes before other tasks get the thread. They take about 0.1 ms: a list of 5,000 pods has
-/// 18 MiB, and the socket of a fast reader takes megabytes at once.
+/// Bytes that a connection writes before other tasks may use the thread. Writing them takes about 0.1 ms. A list of
+/// 5,000 pods has 18 MiB, and the socket of a fast reader accepts megabytes at once.
 const BURST_BYTES: usize = 32 * 1024;
 
-/// A stream that reports whether written data is unsent, and that shares the thread with other connections.
+/// A stream that reports whether written data is unsent, and that yields the thread to other connections.
 #[derive(Debug)]
 pub(crate) struct Observed<S> {
     stream: S,
     unsent: UnsentData,
-    /// Bytes written since the thread was last given to other tasks.
+    /// Bytes that were written since the last yield to other tasks.
     burst: usize,
 }
 
@@ -90,8 +90,8 @@ impl<S> Observed<S> {
         }
     }
 
-    /// Ready unless it is the turn of other tasks.
-    fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
+    /// Pending if other tasks must run first.
+    fn poll_yield(&mut self, cx: &Context<'_>) -> Poll<()> {
         if self.burst < BURST_BYTES {
             return Poll::Ready(());
         }
@@ -127,7 +127,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_turn(cx));
+        ready!(this.poll_yield(cx));
         this.unsent.0.store(true, Ordering::Relaxed);
         let result = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.written(result)
@@ -139,7 +139,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_turn(cx));
+        ready!(this.poll_yield(cx));
         this.unsent.0.store(true, Ordering::Relaxed);
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, parts);
         this.written(result)
@@ -185,7 +185,7 @@ mod tests {
     async fn what_is_not_read_has_not_gone_out() {
         let unsent = UnsentData::default();
         let (ours, mut theirs) = tokio::io::duplex(16);
-        // As TLS does, the buffer accepts more than was sent.
+        // As a TLS stream, the buffer accepts more bytes than it sends.
         let mut ours = Observed::new(BufWriter::new(ours), unsent.clone());
         let connection = connection(&unsent);
         connection.flushed().await;
@@ -202,7 +202,7 @@ mod tests {
         read.await.unwrap();
     }
 
-    /// The socket takes everything at once, so the write itself would never wait.
+    /// The socket accepts all bytes at once, so the write itself never waits.
     #[tokio::test]
     async fn other_tasks_run_while_a_long_answer_is_written() {
         let bursts = 5;

@@ -6,52 +6,50 @@ use std::time::Duration;
 use connection_limits::ShareBounds;
 use process_telemetry::SlowPolls;
 
-/// Bounds on connections and requests. The defaults suit one machine.
+/// The defaults suit one machine.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Largest request body, in bytes; as etcd's limit on objects with some room, like upstream.
+    /// Maximum size of a request body, in bytes. As upstream: etcd's limit on objects and some more.
     pub body_bytes_max: usize,
-    /// A body must have arrived within this time.
+    /// The maximum time until a body has arrived.
     pub body_timeout: Duration,
-    /// The head of a request must have arrived within this time.
+    /// The maximum time until the head of a request has arrived.
     pub header_timeout: Duration,
-    /// A TLS handshake must be over within this time.
+    /// The maximum duration of a TLS handshake.
     pub handshake_timeout: Duration,
-    /// A request that is neither a watch nor a stream must be answered within this time.
+    /// The maximum time until the response to a request that is neither a watch nor a stream.
     pub request_timeout: Duration,
-    /// Maximum number of concurrent network requests, without watches and streams: the seats of all priority
-    /// levels together.
+    /// Maximum number of concurrent network requests, without watches and streams: the seats of all priority levels
+    /// together.
     pub requests_in_flight_max: usize,
     /// Maximum number of concurrent watches and streams from the network.
     pub long_running_max: usize,
-    /// Maximum number of concurrent watches and streams of one user, so that no client starves the others;
-    /// `system:masters` is not bounded by it.
+    /// Maximum number of concurrent watches and streams of one user, so that no client starves the other clients. The
+    /// limit does not apply to `system:masters`.
     pub long_running_per_user_max: usize,
-    /// Maximum cost of the concurrent request bodies of one user, in bytes; a byte of YAML, which
-    /// takes longer to parse, counts eight times. Beyond it users other than `system:masters` get
+    /// Maximum cost of the concurrent request bodies of one user, in bytes. A byte of YAML counts eight times,
+    /// because YAML takes longer to parse. Above the limit users other than `system:masters` get
     /// 429.
     pub body_bytes_per_user_max: usize,
     /// Maximum cost of the concurrent request bodies of all users. Bodies of `system:masters` do not count.
     pub body_bytes_in_all_max: usize,
-    /// The cost of concurrent request bodies that each user may have whatever the others have.
+    /// The cost of concurrent request bodies that each user may have, whatever the bodies of other users cost.
     pub body_bytes_guaranteed: usize,
-    /// Maximum number of open connections. Beyond it connections without valid credentials are
-    /// closed.
+    /// Maximum number of open connections. Above the limit, connections without valid credentials are closed.
     pub connections_max: usize,
-    /// Maximum number of open connections of one address, without those of nodes.
+    /// Maximum number of open connections of one IP address. Connections of nodes do not count.
     pub connections_per_address_max: usize,
-    /// Most bytes of answers that wait for their readers, of all senders. Beyond it a connection of the sender with
-    /// most of them is closed.
+    /// Maximum number of response bytes that clients have not read yet, of all senders. Above the limit, a connection
+    /// of the sender with the most unread bytes is closed.
     pub unread_bytes_max: usize,
-    /// Most bytes of answers that wait for their readers, of one sender: a user, all accounts of a namespace, or an
-    /// address. Beyond it the sender gets 429.
+    /// Maximum number of response bytes of one sender that are not read yet. A sender is a user, all accounts of a
+    /// namespace, or an address. Above the limit, the sender gets 429.
     pub unread_bytes_per_sender_max: usize,
-    /// After the end of a watch its client has this time to read the rest; then the connection is
-    /// closed.
+    /// The time that a client has to read the last data after the end of a watch; then the connection is closed.
     pub watch_end_grace: Duration,
-    /// After the start of a shutdown open connections have this time to finish.
+    /// The time that open connections have to finish after the start of a shutdown.
     pub shutdown_grace: Duration,
-    /// The recorder of slow polls, if they are measured.
+    /// The recorder of slow polls; `None` if polls are not measured.
     pub slow_polls: Option<Arc<SlowPolls>>,
 }
 
@@ -80,181 +78,184 @@ impl Default for Limits {
     }
 }
 
-/// Units of work ([`process_telemetry::polls::spend`]) of a request by a part of this process: one poll of its task
-/// begins 8 of them.
+/// Units of work ([`process_telemetry::polls::spend`]) of a request by a component of this process: one poll of a
+/// task starts 8 such requests.
 pub(crate) const LOCAL_REQUEST_UNITS: usize = 16;
 
-/// The stored size of the largest object that is kept decoded for the requests that read it.
+/// Maximum stored size of an object that is cached in decoded form.
 pub(crate) const DECODED_OBJECT_BYTES_MAX: usize = 16 * 1024;
 
-/// The stored size of all objects of one generation that are kept decoded; a decoded object takes
-/// about five times its stored size.
+/// Maximum stored size of all objects of one generation that are cached in decoded form. A decoded object needs about
+/// five times its stored size.
 pub(crate) const DECODED_BYTES_MAX: usize = 256 * 1024;
 
-/// Maximum size of a stored object in bytes, as etcd's limit on a request. Managed fields make
-/// objects larger than clients' requests.
+/// Maximum size of a stored object in bytes, as etcd's limit on a request. Managed fields make objects larger than
+/// clients' requests.
 pub(crate) const OBJECT_BYTES_MAX: usize = 1536 * 1024;
 
-/// A body above the limit is read and discarded up to this multiple of the limit and for at most
-/// [`DISCARD_TIME`], so that the client reads the refusal.
+/// A body above the limit is read and discarded up to this multiple of the limit and for at most [`DISCARD_TIME`], so
+/// that the client reads the refusal.
 pub(crate) const DISCARD_FACTOR: usize = 16;
-/// The longest time for which the rest of a refused body is read; see [`DISCARD_FACTOR`].
+/// The maximum time for which the rest of a refused body is read; see [`DISCARD_FACTOR`].
 pub(crate) const DISCARD_TIME: Duration = Duration::from_secs(5);
 
-/// Replies from this size on are compressed when the client asks for it (upstream's figure).
+/// Responses from this size on are compressed if the client requests compression (upstream's value).
 pub(crate) const GZIP_BYTES_MIN: usize = 128 * 1024;
 
-/// Maximum number of bytes that are read of a refused request without TLS.
+/// Maximum number of bytes that are read from a refused request without TLS.
 pub(crate) const PLAIN_BYTES_MAX: usize = 64 * 1024;
 
-/// The level of compression: the lowest one that makes a list of 5,000 pods (11 MB) no larger than zlib's
-/// default level, which is also Go's, makes it. It takes 29 ms and 0.41 MB; the second level takes 10 ms and 0.57 MB.
+/// The compression level. It is the lowest level at which a list of 5,000 pods (11 MB) is no larger than at zlib's
+/// and Go's default level. The list takes 29 ms and has 0.41 MB; at the second level it takes 10 ms and has 0.57 MB.
 pub(crate) const COMPRESSION_LEVEL: u32 = 7;
 
-/// The count of a request's answer before its size is known: that of a small object, with its headers.
+/// The counted bytes of a response before its size is known: the size of a small object with its headers.
 pub(crate) const UNREAD_REQUEST_BYTES: usize = 4 * 1024;
 
-/// The memory for each object that waits for a place in an answer, besides its bytes, which the store has.
+/// The memory for each object that waits to be sent in a response. The object's bytes are not included, because the
+/// store shares them.
 pub(crate) const UNREAD_ITEM_BYTES: usize = 128;
 
-/// The memory for a frame of an answer, besides its bytes.
+/// The memory for a frame of a response, without the frame's bytes.
 pub(crate) const UNREAD_FRAME_BYTES: usize = 512;
 
-/// A connection is not closed for its unread answers before this time.
+/// A connection is not closed for unread responses before this time.
 pub(crate) const UNREAD_GRACE: Duration = Duration::from_secs(1);
 
-/// A body whose sender has too many unread bytes looks for room at this interval.
-pub(crate) const UNREAD_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval at which a body whose sender has too many unread bytes checks for remaining quota.
+pub(crate) const UNREAD_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Maximum number of open connections of one node, which do not count for its address.
+/// Maximum number of open connections of one node. The connections of a node do not count for its IP address.
 pub(crate) const CONNECTIONS_PER_NODE_MAX: usize = 128;
 
-/// Maximum number of connections of an address beyond its limit that may prove to be a node's.
+/// Maximum number of connections of an IP address above its limit that may still present a node's certificate.
 pub(crate) const RESERVED_HANDSHAKES_MAX: usize = 64;
 
-/// Most requests of a connection at once (upstream's figure). A client with more opens another connection.
+/// Maximum number of concurrent requests of a connection (upstream's value). A client with more requests opens
+/// another connection.
 pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 100;
 
-/// Bytes of a stream that are given to the connection before its client has room for them.
+/// Bytes of a stream that the connection buffers before its client accepts them.
 pub(crate) const UNSENT_STREAM_BYTES: usize = 64 * 1024;
 
-/// Bytes of request bodies that wait for their handlers, of a stream and of a connection.
+/// Flow-control window of a stream: bytes of a request body that wait for their handler.
 pub(crate) const BODY_WINDOW_BYTES: u32 = 256 * 1024;
-/// See [`BODY_WINDOW_BYTES`].
+/// Flow-control window of a connection: bytes of all its request bodies that wait for their handlers.
 pub(crate) const BODIES_WINDOW_BYTES: u32 = 512 * 1024;
 
-/// Small parts of a body are sent together up to this size: each part is a record of TLS and a call of the
-/// kernel. A multiple of the largest frame of HTTP/2 that clients usually take.
+/// Small parts of a body are sent together up to this size, because each part is a TLS record and a system call. A
+/// multiple of the largest HTTP/2 frame that clients usually accept.
 pub(crate) const FRAME_BYTES: usize = 64 * 1024;
 
 /// Maximum number of retries of a write without a resource version after a conflict. Objects that
 /// every write changes (quotas) conflict often.
 pub(crate) const WRITE_ATTEMPTS_MAX: usize = 200;
 
-/// Maximum number of deleted pods that a disruption budget records until they are gone (upstream's figure).
+/// Maximum number of deleted pods that a disruption budget records until they no longer exist (upstream's value).
 pub(crate) const DISRUPTED_PODS_MAX: usize = 2000;
 
 /// Maximum number of generated names to try (as upstream).
 pub(crate) const NAME_ATTEMPTS_MAX: usize = 8;
 
-/// Longest prefix of a generated name: five characters are added, and 63 is the label limit.
+/// Maximum length of the prefix of a generated name: five characters are added, and a label value has at most 63.
 pub(crate) const GENERATE_NAME_PREFIX_MAX: usize = 58;
 
-/// Longest name of a field manager, in bytes (upstream's bound).
+/// Maximum length of a field manager's name, in bytes (upstream's limit).
 pub(crate) const MANAGER_NAME_BYTES_MAX: usize = 128;
 
-/// Deepest nesting of a request body; far beyond any real object, far below the stack's end.
+/// Maximum nesting depth of a request body: far more than any real object, and far less than the stack allows.
 pub(crate) const DEPTH_MAX: usize = 100;
 
-/// Most values in a request body or patch.
+/// Maximum number of values in a request body or patch.
 pub(crate) const NODES_MAX: usize = 250_000;
 
-/// Most values in a body of YAML, of which each takes about ten microseconds to read. The largest
-/// published definitions have some twenty thousand.
+/// Maximum number of values in a YAML body. Reading a value takes about ten microseconds. The largest published
+/// CustomResourceDefinitions have some twenty thousand values.
 pub(crate) const YAML_NODES_MAX: usize = 50_000;
 
 /// The cost of parsing a byte of YAML, relative to JSON.
 pub(crate) const YAML_COST: usize = 8;
 
-/// Requests that process more bytes than this run outside the threads of the async runtime: reading, checking
-/// and writing that much takes about a millisecond.
+/// A request that processes more bytes runs outside of the threads of the async runtime: reading, checking and
+/// writing that much takes about a millisecond.
 pub(crate) const LIGHT_BYTES_MAX: usize = 16 * 1024;
 
-/// A large reply is encoded and compressed in slices of this many bytes; other large requests run between the
+/// A large response is encoded and compressed in slices of this many bytes; other large requests run between the
 /// slices. A slice takes a few milliseconds.
 pub(crate) const WORK_SLICE_BYTES: usize = 1024 * 1024;
 
-/// Lifetime of an event (upstream's default).
+/// Lifetime of an Event (upstream's default).
 pub(crate) const EVENT_TTL: Duration = Duration::from_secs(3600);
 
-/// Events written within this time share one lease.
+/// Events that are written within this time share one lease.
 pub(crate) const LEASE_SHARED_FOR: Duration = Duration::from_secs(60);
 
 /// Interval of the bookmarks of a watch without changes.
 pub(crate) const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Events of a watch are sent together up to this size.
+/// The events of a watch are sent together up to this size.
 pub(crate) const WATCH_BATCH_BYTES: usize = 32 * 1024;
 
-/// Shortest time that a watch without `timeoutSeconds` lasts; up to twice as long, at random,
-/// so that clients do not all come back at once.
+/// Minimum duration of a watch without `timeoutSeconds`. The actual duration is random, up to twice as long, so that
+/// clients do not all reconnect at one time.
 pub(crate) const WATCH_TIMEOUT_MIN_SECS: u64 = 1800;
 
-/// Longest time that a watch may ask for: a year, which any clock can add.
+/// Maximum `timeoutSeconds` of a watch: a year, so that the deadline never overflows.
 pub(crate) const WATCH_TIMEOUT_MAX_SECS: u64 = 365 * 24 * 3600;
 
-/// Number of objects that are read at once for a page that contains only some of them.
+/// Number of objects that are read at once for a page that filters them.
 pub(crate) const LIST_CHUNK_MIN: usize = 500;
 
-/// Most objects that one deletion of a collection removes at the same time.
+/// Maximum number of concurrent deletions in the deletion of a collection.
 pub(crate) const DELETE_COLLECTION_WORKERS: usize = 8;
 
-/// Maximum time to connect for a proxied request.
+/// Connect timeout of a proxied request.
 pub(crate) const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Maximum time to connect to the address of a node that has a tunnel; after it the tunnel is used.
+/// Connect timeout for the address of a node that has a tunnel; then the tunnel is used.
 pub(crate) const SHORT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Maximum time to connect to a node through its tunnel.
+/// Connect timeout for a connection through the tunnel of a node.
 pub(crate) const TUNNEL_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The address of a node that was not reached is tried again after this time, if the node has a tunnel.
-pub(crate) const DIRECT_AGAIN: Duration = Duration::from_secs(300);
+/// For a node that has a tunnel: the time after a failed direct connection until the next direct attempt.
+pub(crate) const DIRECT_RETRY_DELAY: Duration = Duration::from_secs(300);
 
-/// Most tunnels of one node to one server, which may have several addresses.
+/// Maximum number of tunnels of one node to one server. A server may have several addresses.
 pub(crate) const TUNNELS_PER_NODE_MAX: usize = 4;
 
-/// Most connections to the nodes of other machines. Each has some dozen kilobytes, and a node decides how long they last.
+/// Maximum number of connections to the nodes of other machines. Each connection needs some dozen kilobytes, and the
+/// node decides how long it lasts.
 pub(crate) const NODE_CONNECTIONS: ShareBounds = ShareBounds {
     per_sender_max: 1024,
     in_all_max: 3072,
     guaranteed: 16,
 };
 
-/// Longest answer of a webhook.
-pub(crate) const WEBHOOK_ANSWER_BYTES_MAX: usize = 8 << 20;
+/// Maximum size of a webhook response.
+pub(crate) const WEBHOOK_RESPONSE_BYTES_MAX: usize = 8 << 20;
 
-/// Timeout of a node's summary; without a response the node is left out.
+/// Timeout of the request for a node's summary. Without a response the node is skipped.
 pub(crate) const NODE_SUMMARY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Maximum size of a node's summary; ten times the size for some hundred pods.
+/// Maximum size of a node's summary: ten times the size for some hundred pods.
 pub(crate) const NODE_SUMMARY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Maximum number of nodes to ask concurrently.
+/// Maximum number of nodes that are requested concurrently.
 pub(crate) const NODE_SUMMARIES_AT_ONCE: usize = 16;
 
-/// Largest answer of a node that is read into an error message.
+/// Maximum size of a node's response that is read for an error message.
 pub(crate) const NODE_ERROR_BYTES_MAX: usize = 64 * 1024;
 
-/// Interval of the checks of free space in the store.
-pub(crate) const STORE_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Interval of the checks for free space in the store.
+pub(crate) const STORE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Interval of the recounts of quotas (upstream's).
 pub(crate) const QUOTA_RECOUNT_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Maximum time that a pod waits for the default ServiceAccount of a new namespace. Kubernetes waits a
-/// second, which a busy disk can take for the one write of the controller.
+/// Maximum time that a pod waits for the default ServiceAccount of a new namespace. Kubernetes waits one second; on a
+/// busy disk the write of the controller alone can take that long.
 pub(crate) const ACCOUNT_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Interval of the checks for that account.
-pub(crate) const ACCOUNT_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// Interval of the checks for the default ServiceAccount.
+pub(crate) const ACCOUNT_CHECK_INTERVAL: Duration = Duration::from_millis(20);

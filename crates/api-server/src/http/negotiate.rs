@@ -1,4 +1,4 @@
-//! Content negotiation: the format of the reply, and the content type of the request.
+//! Content negotiation: the format of the response, and the content type of the request.
 
 use http::HeaderMap;
 use http::header::ACCEPT;
@@ -20,17 +20,16 @@ impl<'a> AcceptClause<'a> {
             .map(|(_, value)| *value)
     }
 
-    /// The client's weight in thousandths; an invalid one counts as 1000.
+    /// The client's weight in thousandths; an invalid weight counts as 1000.
     fn weight(&self) -> u16 {
-        let asked: Option<f32> = self.parameter("q").and_then(|text| text.parse().ok());
-        let weight = asked.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(1.0);
-        // Between 0 and 1000.
+        let parsed: Option<f32> = self.parameter("q").and_then(|text| text.parse().ok());
+        let weight = parsed.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(1.0);
+        // The value is between 0 and 1000.
         (weight * 1000.0) as u16
     }
 }
 
-/// The clauses of an `Accept` header by descending weight (RFC 9110, 12.4.2); those of weight 0 are
-/// left out.
+/// The clauses of an `Accept` header by descending weight (RFC 9110, 12.4.2). Clauses of weight 0 are skipped.
 pub(crate) fn clauses(header: &str) -> impl Iterator<Item = AcceptClause<'_>> {
     let clauses = header.split(',').map(|clause| {
         let mut words = clause.split(';').map(str::trim);
@@ -38,15 +37,15 @@ pub(crate) fn clauses(header: &str) -> impl Iterator<Item = AcceptClause<'_>> {
         let parameters = words.filter_map(|word| word.split_once('=')).collect();
         AcceptClause { media, parameters }
     });
-    let mut wanted: Vec<(u16, AcceptClause<'_>)> = clauses
+    let mut accepted: Vec<(u16, AcceptClause<'_>)> = clauses
         .map(|clause| (clause.weight(), clause))
         .filter(|(weight, _)| *weight > 0)
         .collect();
-    wanted.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
-    wanted.into_iter().map(|(_, clause)| clause)
+    accepted.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    accepted.into_iter().map(|(_, clause)| clause)
 }
 
-/// The form of an answer that holds objects.
+/// The format of a response with objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Representation {
     Json,
@@ -61,10 +60,10 @@ pub(crate) enum Representation {
 }
 
 impl Representation {
-    /// Chooses the available form with the highest weight in the `Accept` header; `protobuf` is whether
-    /// the kind has that form, and is asked if the client wants it.
+    /// Chooses the available form with the highest weight in the `Accept` header. `protobuf` returns whether the kind
+    /// has a protobuf form; it is called only if the client accepts protobuf.
     ///
-    /// *Errors.* 406 when there is none.
+    /// *Errors.* 406 if the client accepts no available form.
     pub(crate) fn of(headers: &HeaderMap, protobuf: impl Fn() -> bool) -> Result<Self, Status> {
         let exists = |form: &Self| *form != Self::Protobuf || protobuf();
         let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
@@ -87,7 +86,7 @@ impl Representation {
         Self::choose(headers, exists, accepted)
     }
 
-    /// Chooses likewise for the events of a watch, of which there is no form in YAML.
+    /// Chooses the form for the events of a watch. Events have no YAML form.
     ///
     /// *Errors.* As of [`of`](Self::of).
     pub(crate) fn of_stream(
@@ -145,7 +144,6 @@ impl Representation {
         }
     }
 
-    /// The content type of the answer.
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Yaml => "application/yaml",
@@ -154,7 +152,6 @@ impl Representation {
         }
     }
 
-    /// The content type of a watch's events.
     pub(crate) fn stream_type(self) -> &'static str {
         match self {
             Self::Protobuf | Self::PartialProtobuf(_) => {
@@ -165,16 +162,15 @@ impl Representation {
     }
 }
 
-/// Whether the client wants `metadata.managedFields`. A client that asks for
-/// `application/json;omit=managedFields` gets objects without them, and lists and watches of half
-/// the size.
+/// Whether the client wants `metadata.managedFields`. For a client that requests
+/// `application/json;omit=managedFields`, objects have no managed fields, and lists and watches have half the size.
 pub(crate) fn wants_managed_fields(headers: &HeaderMap) -> bool {
     let header = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     let omits = |clause: AcceptClause<'_>| clause.parameter("omit") == Some("managedFields");
     !clauses(header.unwrap_or_default()).any(omits)
 }
 
-/// The content type of a request, without parameters; JSON if none is given.
+/// The content type of a request, without parameters; JSON if the header is absent.
 pub(crate) fn content_type(headers: &HeaderMap) -> String {
     let header = headers
         .get(http::header::CONTENT_TYPE)
@@ -239,7 +235,7 @@ mod tests {
                 "{accept}"
             );
         }
-        // kubectl.md 0.11: of kinds without that form, clients get the next one.
+        // kubectl.md 0.11: for kinds without a protobuf form, clients get the next accepted form.
         let mut headers = HeaderMap::new();
         let both = "application/vnd.kubernetes.protobuf,application/json";
         headers.insert(ACCEPT, HeaderValue::from_static(both));

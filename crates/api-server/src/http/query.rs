@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use object_model::Status;
 
-/// The parameters of a request, decoded; a name may come several times.
+/// The decoded parameters of a request; a name may occur several times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Query(BTreeMap<String, Vec<String>>);
 
@@ -20,7 +20,7 @@ impl Query {
         Self(all)
     }
 
-    /// The first value of that name; an empty one counts as absent.
+    /// The first value of that name; an empty value counts as absent.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0
             .get(name)?
@@ -29,7 +29,6 @@ impl Query {
             .filter(|value| !value.is_empty())
     }
 
-    /// All values of that name.
     pub(crate) fn all(&self, name: &str) -> &[String] {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
@@ -38,8 +37,7 @@ impl Query {
         self.0.contains_key(name)
     }
 
-    /// A boolean as upstream reads one: present without a value, or anything but `0` and
-    /// `false`, is true.
+    /// A boolean as upstream: an empty value, and any value except `0` and `false`, is true.
     pub(crate) fn flag(&self, name: &str) -> bool {
         match self.0.get(name).and_then(|values| values.first()) {
             None => false,
@@ -47,7 +45,9 @@ impl Query {
         }
     }
 
-    /// The value of a parameter as a whole number; 400 if it is none.
+    /// The value of a parameter as a whole number.
+    ///
+    /// *Errors.* 400 for an invalid number.
     pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, Status> {
         self.get(name)
             .map(|text| {
@@ -59,7 +59,7 @@ impl Query {
     }
 }
 
-/// Undoes percent-encoding; `plus` also turns `+` into a space, as in forms.
+/// Decodes percent-encoding; with `plus`, `+` also becomes a space, as in forms.
 pub(crate) fn decode(text: &str, plus: bool) -> String {
     let bytes = text.as_bytes();
     if !bytes.iter().any(|byte| matches!(byte, b'%' | b'+')) {

@@ -1,11 +1,11 @@
-//! Refusals of requests that concern no resource: unknown paths and methods that a path does not have.
+//! Refusals of requests without a resource: unknown paths, and methods that a path does not support.
 
 use object_model::{Status, StatusDetails, StatusReason};
 
-/// 404 for a path where nothing is served.
+/// 404 for a path that is not served.
 ///
-/// It has details, though empty ones: some kubectl commands read them without a check, to
-/// distinguish this from the 404 of an object, and crash without them.
+/// The Status has empty details: some kubectl commands read the details without a check, to distinguish this 404 from
+/// the 404 of an object, and crash if they are absent.
 pub(crate) fn unknown_path() -> Status {
     let text = "the server could not find the requested resource";
     let mut status = Status::new(StatusReason::NotFound, text);

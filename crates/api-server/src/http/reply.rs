@@ -1,4 +1,4 @@
-//! Replies: encoded bodies with their content type and headers.
+//! Responses with their encoded body, content type and headers.
 
 use std::io::Write;
 
@@ -18,13 +18,13 @@ pub(crate) const JSON: &str = "application/json";
 
 /// The body of a response.
 pub(crate) enum Payload {
-    /// Parts in order, all known.
+    /// The complete body in parts.
     Segments(Vec<Bytes>),
     /// A body that is still being produced.
     Stream(BoxBody),
 }
 
-/// A reply before it is turned into HTTP.
+/// A response before it is converted to HTTP.
 pub(crate) struct Reply {
     pub(crate) code: StatusCode,
     pub(crate) content_type: String,
@@ -76,13 +76,13 @@ impl Reply {
         reply
     }
 
-    /// The known length of a body in bytes.
+    /// The length in bytes of a complete body; 0 for a stream.
     pub(crate) fn len(&self) -> usize {
         let parts = self.segments_of().unwrap_or_default();
         parts.iter().map(Bytes::len).sum()
     }
 
-    /// The parts of a body that is known.
+    /// The parts of a complete body; `None` for a stream.
     pub(crate) fn segments_of(&self) -> Option<&[Bytes]> {
         match &self.payload {
             Payload::Segments(parts) => Some(parts),
@@ -100,7 +100,7 @@ impl Reply {
         self
     }
 
-    /// Formats a JSON body on many lines.
+    /// Reformats a JSON body with line breaks and indentation.
     pub(crate) fn indented(mut self) -> Self {
         let encoded = self
             .headers
@@ -114,14 +114,13 @@ impl Reply {
         };
         let text = parts.concat();
         if let Ok(value) = serde_json::from_slice::<Value>(&text) {
-            // The alternate form is the one with indentation.
+            // The alternate format of a JSON value has indentation.
             self.payload = Payload::Segments(vec![format!("{value:#}\n").into()]);
         }
         self
     }
 
-    /// Compresses the body if it is large and not encoded yet. Other requests get their turn between its
-    /// slices.
+    /// Compresses the body if it is large and not encoded yet. Other requests can run between its slices.
     pub(crate) async fn compressed(mut self) -> Self {
         let encoded = self
             .headers
@@ -148,7 +147,6 @@ impl Reply {
             .with_header(VARY, HeaderValue::from_static("Accept-Encoding"))
     }
 
-    /// Turns the reply into HTTP.
     pub(crate) fn into_response(self) -> Response<BoxBody> {
         let headers = self.headers;
         let body = match self.payload {
@@ -166,14 +164,14 @@ impl Reply {
         {
             map.insert(CONTENT_TYPE, value);
         }
-        // Objects change at any time: no intermediary may cache them (as upstream).
+        // Objects can change at any time, so intermediaries must not cache them (as upstream).
         map.entry(http::header::CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("no-cache, private"));
         response
     }
 }
 
-/// One gzip member in progress.
+/// One gzip member that is being written.
 struct Gzip(GzEncoder<Vec<u8>>);
 
 impl Default for Gzip {
@@ -208,8 +206,8 @@ pub(crate) fn compress(bytes: &[u8]) -> Bytes {
 mod tests {
     use super::*;
 
-    /// The bytes of the list below that zlib 1.2.13 makes of it at level 6, its default, with those of
-    /// gzip's header and trailer.
+    /// The size of the list below after zlib 1.2.13 at its default level 6, with gzip's header and trailer instead of
+    /// zlib's.
     const OF_ZLIB: usize = 413_551 - 6 + 18;
 
     #[test]
@@ -220,8 +218,7 @@ mod tests {
         assert!(gzip <= OF_ZLIB, "{gzip} bytes, zlib {OF_ZLIB}");
     }
 
-    /// A list of 5,000 pods as the store has them, of one template: names, uids, times, addresses and
-    /// token volumes differ.
+    /// A list of 5,000 stored pods from one template: names, UIDs, times, addresses and token volumes differ.
     fn pods() -> String {
         let mut state = 1_u64;
         let mut random = || {
@@ -251,6 +248,6 @@ mod tests {
         list
     }
 
-    /// A pod as the store has it.
+    /// A stored pod.
     const TEMPLATE: &str = include_str!("../../tests/listed_pod.json");
 }

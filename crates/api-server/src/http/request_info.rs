@@ -1,9 +1,8 @@
-//! The parsed request: resource, verb and scope from its method, path and query, by upstream's
-//! rules.
+//! The parsed request: resource, verb and scope from its method, path and query, by upstream's rules.
 //!
-//! This is the only place that reads them: authorisation, admission, audit, metrics and routing all go
-//! by the [`RequestInfo`] made here. Which kind is at the path, and whether the path suits its scope,
-//! is added by [`destination`](crate::handlers::destination).
+//! No other code parses these: authorisation, admission, audit, metrics and routing all use the [`RequestInfo`].
+//! [`destination`](crate::handlers::destination) adds the kind at the path, and checks whether the form of the path
+//! fits the scope of the kind.
 
 use std::borrow::Cow;
 
@@ -12,41 +11,39 @@ use object_model::FieldSelector;
 
 use crate::http::query::{Query, decode};
 
-/// The attributes of a request for authorisation and routing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequestInfo {
-    /// Whether the request is for a resource.
     pub(crate) is_resource: bool,
-    /// The path as sent, still percent-encoded, without the query.
+    /// The path as the client sent it, percent-encoded, without the query.
     pub(crate) path: String,
     /// The API's verb, or the method in lower case for other requests.
     pub(crate) verb: String,
     pub(crate) group: String,
     pub(crate) version: String,
-    /// The namespace of the path. As upstream, that of a Namespace object is itself.
+    /// The namespace in the path. As upstream, the namespace of a Namespace object is its own name.
     pub(crate) namespace: String,
     pub(crate) resource: String,
     pub(crate) subresource: String,
-    /// The name, from the path or from a field selector that allows no other.
+    /// The name in the path, or the only name that the field selector allows.
     pub(crate) name: String,
-    /// The rest of the path after the sub-resource, as sent, with its slash.
+    /// The rest of the path after the sub-resource, as the client sent it, with its leading slash.
     pub(crate) rest: String,
     /// Whether `name` comes from the path (not from a field selector).
     pub(crate) named: bool,
-    /// Whether the path leads through a namespace to the resource.
+    /// Whether the path contains a namespace.
     pub(crate) in_namespace: bool,
-    /// Whether the path is of the old form that makes every method a watch (`/api/v1/watch/…`).
+    /// Whether the path has the deprecated form in which every method is a watch (`/api/v1/watch/…`).
     pub(crate) watch_path: bool,
-    /// Whether a segment is empty, so that nothing is served at the path.
+    /// Whether a segment is empty. Such a path is never served.
     pub(crate) has_gap: bool,
-    /// The field selector of requests for collections; selects everything if it does not parse.
+    /// The field selector of a request for a collection; if it does not parse, it selects everything.
     pub(crate) fields: FieldSelector,
 }
 
 /// A segment of a path.
 struct Segment<'p> {
     text: Cow<'p, str>,
-    /// The index in the path behind this segment.
+    /// The offset in the path behind this segment.
     end: usize,
 }
 
@@ -119,7 +116,7 @@ impl RequestInfo {
             "delete" => self.verb = "deletecollection".to_owned(),
             _ => {}
         }
-        // A list of one named object may be allowed where a list of all is not.
+        // A user may have the right to list one named object, without the right to list all objects.
         if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection")
             && let Some(name) = self.fields.exact("metadata.name")
             && is_segment(name)
@@ -128,7 +125,7 @@ impl RequestInfo {
         }
     }
 
-    /// Replaces the verb, for an update that creates a missing object.
+    /// The request with another verb, for an update that creates a missing object.
     pub(crate) fn with_verb(&self, verb: &str) -> Self {
         Self {
             verb: verb.to_owned(),
@@ -168,10 +165,10 @@ fn segments(path: &str) -> Vec<Segment<'_>> {
     segments
 }
 
-/// The number of segments for which there is room: a path to an object has up to eight.
+/// Capacity of the list of segments: the path of an object has at most eight.
 const SEGMENTS_LIKELY: usize = 8;
 
-/// Whether a text can be a segment of a path, and so a name.
+/// Whether a text can be a segment of a path, and therefore a name.
 pub(crate) fn is_segment(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '%'])
 }
@@ -262,11 +259,11 @@ mod tests {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             let i = RequestInfo::new(&method, path, &Query::parse(query));
             assert!(i.is_resource, "{uri}");
-            let seen = format!(
+            let actual = format!(
                 "{} {}/{} '{}' {}/{} '{}'",
                 i.verb, i.group, i.version, i.namespace, i.resource, i.subresource, i.name
             );
-            assert_eq!(seen, expected, "{uri}");
+            assert_eq!(actual, expected, "{uri}");
         }
         for path in [
             "/",

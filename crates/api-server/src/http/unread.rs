@@ -1,10 +1,11 @@
-//! Bytes of answers that wait for their readers: counted by sender and by connection, and bounded.
+//! Response bytes that clients have not read yet: counted by sender and by connection, and limited.
 //!
-//! A sender costs this process memory by requests whose answers it does not read. An answer counts from the moment at
-//! which its size is known, before it is made, until the connection has written it: its frames own their part of the
-//! count. A sender with too much of its own gets 429. If all senders together have too much, the connection that holds
-//! most of the sender that holds most is closed, so that one sender's unread answers are never in the way of
-//! another's. Bodies of unknown length (watches, logs) wait, and produce nothing meanwhile.
+//! A sender can occupy memory of this process with requests whose responses it does not read. A response counts from
+//! the moment at which its size is known, before it is built, until the connection has written it: each frame owns
+//! its part of the count. A sender with too many unread bytes gets 429. If all senders together have too many, the
+//! server closes the largest connection of the sender with the most unread bytes, so that the unread responses of one
+//! sender never block the responses of another sender. Bodies of unknown length (watches, logs) wait, and produce
+//! nothing meanwhile.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::body::{BoxBody, BoxError};
 use crate::http::limits::{
-    UNREAD_FRAME_BYTES, UNREAD_GRACE, UNREAD_LOOK_INTERVAL, UNREAD_REQUEST_BYTES,
+    UNREAD_CHECK_INTERVAL, UNREAD_FRAME_BYTES, UNREAD_GRACE, UNREAD_REQUEST_BYTES,
 };
 
 const BYTES: Metric = Metric::gauge(
@@ -37,33 +38,33 @@ const CLOSED: Metric = Metric::counter(
     "Connections closed because their clients did not read the answers.",
 );
 
-/// The most bytes that may wait for readers.
+/// Limits on the unread bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UnreadBounds {
     pub(crate) all: usize,
     pub(crate) per_sender: usize,
 }
 
-/// The verdict on further bytes.
+/// Whether further bytes are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
+enum Allowance {
     Enough,
-    /// The sender itself has too many.
+    /// The sender has too many unread bytes.
     SenderFull,
-    /// All senders together have too many.
+    /// All senders together have too many unread bytes.
     ServerFull,
 }
 
 impl UnreadBounds {
-    /// Whether a sender that holds `own` of `all` bytes may have `more`. One answer larger than the share of a sender
-    /// counts as large as the share.
-    fn room(self, own: usize, all: usize, more: usize) -> Room {
-        if own.saturating_add(self.counted(more)) > self.per_sender {
-            Room::SenderFull
+    /// Decides whether a sender with `sender_bytes` of all `all` unread bytes may have `more`. A single response that is
+    /// larger than the limit of a sender counts as large as the limit.
+    fn decide(self, sender_bytes: usize, all: usize, more: usize) -> Allowance {
+        if sender_bytes.saturating_add(self.counted(more)) > self.per_sender {
+            Allowance::SenderFull
         } else if all.saturating_add(self.counted(more)) > self.all {
-            Room::ServerFull
+            Allowance::ServerFull
         } else {
-            Room::Enough
+            Allowance::Enough
         }
     }
 
@@ -72,12 +73,12 @@ impl UnreadBounds {
     }
 }
 
-/// All bytes that wait for readers.
+/// The unread bytes of all senders.
 #[derive(Debug)]
-pub(crate) struct UnreadAnswers {
+pub(crate) struct UnreadResponses {
     bounds: UnreadBounds,
     state: Mutex<State>,
-    /// Requests that were refused for them, and connections that were closed.
+    /// The number of refused requests, and the number of closed connections.
     refused: AtomicU64,
     closed: AtomicU64,
 }
@@ -85,25 +86,24 @@ pub(crate) struct UnreadAnswers {
 #[derive(Debug, Default)]
 struct State {
     all: usize,
-    /// Senders with unread bytes.
     senders: BTreeMap<Arc<str>, BySender>,
 }
 
 #[derive(Debug, Default)]
 struct BySender {
-    held: usize,
+    unread_bytes: usize,
     connections: BTreeMap<u64, ByConnection>,
 }
 
 #[derive(Debug)]
 struct ByConnection {
-    held: usize,
-    /// The time since which something is unread.
+    unread_bytes: usize,
+    /// The time since which the connection has unread bytes.
     since: Instant,
     close: CancellationToken,
 }
 
-/// The connection of a request, as far as its unread bytes go.
+/// The connection of a request, by which its unread bytes are counted.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
     id: u64,
@@ -111,7 +111,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// A new connection; `close` ends it.
+    /// Cancelling `close` closes the connection.
     pub(crate) fn new(close: CancellationToken) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -119,24 +119,24 @@ impl Reader {
     }
 }
 
-/// The account of a sender at one of its connections.
+/// The unread bytes of a sender on one connection are counted here.
 #[derive(Clone, Debug)]
 pub(crate) struct UnreadAccount {
-    answers: Arc<UnreadAnswers>,
+    unread: Arc<UnreadResponses>,
     sender: Arc<str>,
     reader: Reader,
-    /// Whether nothing is refused; the bytes count nevertheless.
+    /// Whether no request of the sender is refused. The bytes are counted nevertheless.
     is_exempt: bool,
 }
 
-/// Counted bytes; no longer counted when dropped.
+/// Counted bytes; subtracted from the count on drop.
 #[derive(Debug)]
 pub(crate) struct UnreadBytes {
     account: UnreadAccount,
     bytes: usize,
 }
 
-impl UnreadAnswers {
+impl UnreadResponses {
     pub(crate) fn new(bounds: UnreadBounds) -> Self {
         Self {
             bounds,
@@ -154,14 +154,13 @@ impl UnreadAnswers {
         is_exempt: bool,
     ) -> UnreadAccount {
         UnreadAccount {
-            answers: self.clone(),
+            unread: self.clone(),
             sender: sender.into(),
             reader: reader.clone(),
             is_exempt,
         }
     }
 
-    /// Adds the figures to the metrics.
     pub(crate) fn write_metrics(&self, page: &mut Page) {
         let (bytes, refused, closed) = self.figures();
         page.add(BYTES, &[], bytes);
@@ -169,7 +168,7 @@ impl UnreadAnswers {
         page.add(CLOSED, &[], closed);
     }
 
-    /// The bytes that wait, the requests refused, and the connections closed for them.
+    /// The unread bytes, the number of refused requests, and the number of connections that were closed.
     fn figures(&self) -> (usize, u64, u64) {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         (self.lock().all, count(&self.refused), count(&self.closed))
@@ -182,7 +181,9 @@ impl UnreadAnswers {
 
 impl State {
     fn of(&self, sender: &str) -> usize {
-        self.senders.get(sender).map_or(0, |sender| sender.held)
+        self.senders
+            .get(sender)
+            .map_or(0, |sender| sender.unread_bytes)
     }
 
     fn add(&mut self, account: &UnreadAccount, bytes: usize, now: Instant) {
@@ -192,12 +193,12 @@ impl State {
         let sender = self.senders.entry(account.sender.clone()).or_default();
         let connections = sender.connections.entry(account.reader.id);
         let connection = connections.or_insert_with(|| ByConnection {
-            held: 0,
+            unread_bytes: 0,
             since: now,
             close: account.reader.close.clone(),
         });
-        connection.held += bytes;
-        sender.held += bytes;
+        connection.unread_bytes += bytes;
+        sender.unread_bytes += bytes;
         self.all += bytes;
     }
 
@@ -208,34 +209,37 @@ impl State {
         let Some(connection) = sender.connections.get_mut(&account.reader.id) else {
             return;
         };
-        // A connection that was closed for its unread bytes counts none of those that it had.
-        let bytes = bytes.min(connection.held);
-        connection.held -= bytes;
-        sender.held -= bytes;
+        // A connection that was closed for its unread bytes no longer counts the bytes that it had.
+        let bytes = bytes.min(connection.unread_bytes);
+        connection.unread_bytes -= bytes;
+        sender.unread_bytes -= bytes;
         self.all -= bytes;
-        if connection.held == 0 {
+        if connection.unread_bytes == 0 {
             sender.connections.remove(&account.reader.id);
         }
-        if sender.held == 0 {
+        if sender.unread_bytes == 0 {
             self.senders.remove(&account.sender);
         }
     }
 
-    /// The connection to close in favour of a sender: the largest one of those that had something unread for a while, of
-    /// the sender that holds most, and more than this one.
+    /// The connection to close so that the sender `newcomer` gets its response: of the sender with the most unread
+    /// bytes, if these are more than the newcomer's, the largest connection that has had unread bytes for some time.
     fn victim(&self, newcomer: &str, now: Instant) -> Option<(Arc<str>, u64)> {
-        let own = self.of(newcomer);
-        let (name, sender) = self.senders.iter().max_by_key(|(_, sender)| sender.held)?;
-        if sender.held <= own {
+        let newcomer_bytes = self.of(newcomer);
+        let (name, sender) = self
+            .senders
+            .iter()
+            .max_by_key(|(_, sender)| sender.unread_bytes)?;
+        if sender.unread_bytes <= newcomer_bytes {
             return None;
         }
         let is_old = |connection: &ByConnection| now - connection.since >= UNREAD_GRACE;
         let candidates = sender.connections.iter().filter(|(_, one)| is_old(one));
-        let (id, _) = candidates.max_by_key(|(_, connection)| connection.held)?;
+        let (id, _) = candidates.max_by_key(|(_, connection)| connection.unread_bytes)?;
         Some((name.clone(), *id))
     }
 
-    /// Closes the connection of [`Self::victim`], and returns whether there was one.
+    /// Closes the connection of [`Self::victim`]; returns whether a connection was closed.
     fn evict(&mut self, newcomer: &str, now: Instant) -> bool {
         let Some((name, id)) = self.victim(newcomer, now) else {
             return false;
@@ -244,13 +248,13 @@ impl State {
             return false;
         };
         if let Some(connection) = sender.connections.remove(&id) {
-            sender.held -= connection.held;
-            self.all -= connection.held;
+            sender.unread_bytes -= connection.unread_bytes;
+            self.all -= connection.unread_bytes;
             connection.close.cancel();
-            let bytes = connection.held;
+            let bytes = connection.unread_bytes;
             tracing::info!(sender = %name, bytes, "a connection is closed: its client does not read the answers");
         }
-        if sender.held == 0 {
+        if sender.unread_bytes == 0 {
             self.senders.remove(&name);
         }
         true
@@ -258,14 +262,14 @@ impl State {
 }
 
 impl UnreadAccount {
-    /// Counts bytes of an answer that will be made.
+    /// Counts the bytes of a response that will be built.
     ///
     /// *Errors.* 429 if the sender has too many unread bytes.
     pub(crate) fn take(&self, bytes: usize) -> Result<UnreadBytes, Status> {
-        if self.room_for(bytes) {
-            return Ok(self.take_anyway(bytes));
+        if self.has_capacity_for(bytes) {
+            return Ok(self.count_existing(bytes));
         }
-        self.answers.refused.fetch_add(1, Ordering::Relaxed);
+        self.unread.refused.fetch_add(1, Ordering::Relaxed);
         let text =
             "Too many answers to this client are not read, please read them and try again later.";
         let mut status = Status::new(StatusReason::TooManyRequests, text);
@@ -276,26 +280,27 @@ impl UnreadAccount {
         Err(status)
     }
 
-    /// Counts bytes that are there already.
-    fn take_anyway(&self, bytes: usize) -> UnreadBytes {
-        let bytes = self.answers.bounds.counted(bytes);
-        self.answers.lock().add(self, bytes, Instant::now());
+    /// Counts the bytes of a response that exists already.
+    fn count_existing(&self, bytes: usize) -> UnreadBytes {
+        let bytes = self.unread.bounds.counted(bytes);
+        self.unread.lock().add(self, bytes, Instant::now());
         let account = self.clone();
         UnreadBytes { account, bytes }
     }
 
-    /// Whether the sender may have that many more; makes room for it if others are in the way.
-    fn room_for(&self, bytes: usize) -> bool {
-        let UnreadAnswers { bounds, closed, .. } = &*self.answers;
-        let mut state = self.answers.lock();
+    /// Whether the sender may have that many more bytes. If only other senders prevent that, closes their
+    /// connections.
+    fn has_capacity_for(&self, bytes: usize) -> bool {
+        let UnreadResponses { bounds, closed, .. } = &*self.unread;
+        let mut state = self.unread.lock();
         let now = Instant::now();
         loop {
-            match bounds.room(state.of(&self.sender), state.all, bytes) {
+            match bounds.decide(state.of(&self.sender), state.all, bytes) {
                 _ if self.is_exempt => return true,
-                Room::Enough => return true,
-                Room::SenderFull => return false,
-                Room::ServerFull if !state.evict(&self.sender, now) => return false,
-                Room::ServerFull => closed.fetch_add(1, Ordering::Relaxed),
+                Allowance::Enough => return true,
+                Allowance::SenderFull => return false,
+                Allowance::ServerFull if !state.evict(&self.sender, now) => return false,
+                Allowance::ServerFull => closed.fetch_add(1, Ordering::Relaxed),
             };
         }
     }
@@ -306,26 +311,26 @@ impl UnreadBytes {
     ///
     /// *Errors.* As of [`UnreadAccount::take`].
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Status> {
-        // One answer larger than the share counts as large as the share.
-        let left = self.account.answers.bounds.per_sender;
+        // A single response that is larger than the limit counts as large as the limit.
+        let left = self.account.unread.bounds.per_sender;
         let left = left.saturating_sub(self.bytes);
         let mut more = self.account.take(more.min(left))?;
         self.bytes += std::mem::take(&mut more.bytes);
         Ok(())
     }
 
-    /// Corrects the count of an answer whose length is known now.
+    /// Corrects the count of a response whose length is known now.
     pub(crate) fn settle(&mut self, bytes: usize) {
         match bytes.checked_sub(self.bytes) {
             Some(more) => {
-                let mut more = self.account.take_anyway(more);
+                let mut more = self.account.count_existing(more);
                 self.bytes += std::mem::take(&mut more.bytes);
             }
             None => drop(self.part(self.bytes - bytes)),
         }
     }
 
-    /// A part of the count, or all of it if it is smaller.
+    /// Splits off a part of the count; all of it if the count is smaller.
     fn part(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
@@ -333,7 +338,7 @@ impl UnreadBytes {
         Self { account, bytes }
     }
 
-    /// The count of a frame, out of this one as far as that goes.
+    /// The count of a frame, split off from this count as far as possible.
     fn of_frame(&mut self, bytes: usize) -> Self {
         let mut frame = self.part(bytes);
         frame.settle(bytes);
@@ -344,15 +349,12 @@ impl UnreadBytes {
 impl Drop for UnreadBytes {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.account
-                .answers
-                .lock()
-                .remove(&self.account, self.bytes);
+            self.account.unread.lock().remove(&self.account, self.bytes);
         }
     }
 }
 
-/// Data of a frame, counted until the connection drops them.
+/// The data of a frame, counted until the connection drops the data.
 struct CountedFrame {
     data: Bytes,
     _count: UnreadBytes,
@@ -364,17 +366,17 @@ impl AsRef<[u8]> for CountedFrame {
     }
 }
 
-/// A body whose frames are counted, and which produces none while its sender has too many unread bytes.
+/// A body whose frames are counted. It produces no frame while its sender has too many unread bytes.
 pub(crate) struct CountedBody {
     body: BoxBody,
     count: UnreadBytes,
-    /// Whether all of it was counted before.
+    /// Whether all bytes were counted before.
     is_whole: bool,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl CountedBody {
-    /// A body that is there already, and is counted.
+    /// A body that is complete and counted.
     pub(crate) fn whole(body: BoxBody, count: UnreadBytes) -> Self {
         Self {
             body,
@@ -384,7 +386,7 @@ impl CountedBody {
         }
     }
 
-    /// A body of unknown length, with the count of what it keeps.
+    /// A body of unknown length, with the count of its buffered bytes.
     pub(crate) fn open_ended(body: BoxBody, mut count: UnreadBytes) -> Self {
         count.settle(count.bytes.saturating_sub(UNREAD_REQUEST_BYTES));
         Self {
@@ -410,10 +412,10 @@ impl Body for CountedBody {
                 ready!(pause.as_mut().poll(cx));
                 this.pause = None;
             }
-            if this.is_whole || this.count.account.room_for(1) {
+            if this.is_whole || this.count.account.has_capacity_for(1) {
                 break;
             }
-            this.pause = Some(Box::pin(sleep(UNREAD_LOOK_INTERVAL)));
+            this.pause = Some(Box::pin(sleep(UNREAD_CHECK_INTERVAL)));
         }
         let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(cx)).transpose()? else {
             return Poll::Ready(None);
@@ -452,54 +454,54 @@ mod tests {
         per_sender: 60,
     };
 
-    fn account(answers: &Arc<UnreadAnswers>, sender: &str) -> (UnreadAccount, CancellationToken) {
+    fn account(unread: &Arc<UnreadResponses>, sender: &str) -> (UnreadAccount, CancellationToken) {
         let close = CancellationToken::new();
-        let account = answers.account(sender, &Reader::new(close.clone()), false);
+        let account = unread.account(sender, &Reader::new(close.clone()), false);
         (account, close)
     }
 
     /// findings-2 S38
     #[tokio::test(start_paused = true)]
     async fn a_sender_has_its_share_and_is_refused_beyond_it() {
-        let answers = Arc::new(UnreadAnswers::new(BOUNDS));
-        let (one, _) = account(&answers, "one");
-        let (again, _) = account(&answers, "one");
+        let unread = Arc::new(UnreadResponses::new(BOUNDS));
+        let (one, _) = account(&unread, "one");
+        let (again, _) = account(&unread, "one");
         let first = one.take(40).unwrap();
         assert_eq!(again.take(21).unwrap_err().code, 429);
         let second = again.take(20).unwrap();
-        assert!(account(&answers, "other").0.take(40).is_ok());
+        assert!(account(&unread, "other").0.take(40).is_ok());
         drop(first);
-        // An answer larger than the share is given when nothing else is unread.
+        // A response that is larger than the limit is allowed if the sender has no other unread bytes.
         assert_eq!(one.take(1000).unwrap_err().code, 429);
         drop(second);
         let mut large = one.take(10).unwrap();
         large.grow(1000).unwrap();
-        assert_eq!(answers.figures().0, 60);
+        assert_eq!(unread.figures().0, 60);
         drop(large);
-        assert_eq!(answers.figures(), (0, 2, 0));
-        assert!(answers.lock().senders.is_empty());
+        assert_eq!(unread.figures(), (0, 2, 0));
+        assert!(unread.lock().senders.is_empty());
     }
 
     /// findings-2 S38: the unread answers of one sender are never in the way of another's.
     #[tokio::test(start_paused = true)]
     async fn room_is_made_by_the_sender_that_holds_most() {
-        let answers = Arc::new(UnreadAnswers::new(BOUNDS));
-        let (large, large_closes) = account(&answers, "greedy");
-        let (small, small_closes) = account(&answers, "greedy");
-        let (other, other_closes) = account(&answers, "other");
-        let _held = (large.take(35).unwrap(), small.take(20).unwrap());
+        let unread = Arc::new(UnreadResponses::new(BOUNDS));
+        let (large, large_closes) = account(&unread, "greedy");
+        let (small, small_closes) = account(&unread, "greedy");
+        let (other, other_closes) = account(&unread, "other");
+        let _unread = (large.take(35).unwrap(), small.take(20).unwrap());
         let of_other = other.take(40).unwrap();
-        let (new, _) = account(&answers, "new");
+        let (new, _) = account(&unread, "new");
         assert!(new.take(50).is_err(), "they have had no time to read");
         tokio::time::advance(UNREAD_GRACE).await;
         let of_new = new.take(35).unwrap();
         assert!(large_closes.is_cancelled());
         assert!(!small_closes.is_cancelled() && !other_closes.is_cancelled());
-        assert_eq!(answers.figures().0, 20 + 40 + 35);
-        // The sender that holds most cannot push out others.
+        assert_eq!(unread.figures().0, 20 + 40 + 35);
+        // The sender with the most unread bytes cannot cause the connections of other senders to be closed.
         assert!(other.take(15).is_err());
         drop((of_other, of_new));
-        assert_eq!(answers.figures().0, 20);
+        assert_eq!(unread.figures().0, 20);
     }
 
     /// findings-2 S38: frames count until the connection drops them, and a body without room makes none.
@@ -509,11 +511,11 @@ mod tests {
             all: 4 * UNREAD_FRAME_BYTES,
             per_sender: 2 * UNREAD_FRAME_BYTES,
         };
-        let answers = Arc::new(UnreadAnswers::new(bounds));
-        let (one, _) = account(&answers, "one");
+        let unread = Arc::new(UnreadResponses::new(bounds));
+        let (one, _) = account(&unread, "one");
         let body = |text: &'static str| {
             let body = boxed(Full::new(Bytes::from_static(text.as_bytes())));
-            CountedBody::open_ended(body, one.take_anyway(0))
+            CountedBody::open_ended(body, one.count_existing(0))
         };
         let first = body("first").frame().await.unwrap().unwrap();
         let second = body("second").frame().await.unwrap().unwrap();
@@ -525,6 +527,6 @@ mod tests {
         let frame = third.frame().await.unwrap().unwrap();
         assert_eq!(frame.data_ref().unwrap(), "third");
         drop((first, frame));
-        assert_eq!(answers.figures().0, 0);
+        assert_eq!(unread.figures().0, 0);
     }
 }

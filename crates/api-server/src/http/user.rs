@@ -4,21 +4,19 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// A user of the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserInfo {
-    /// Name, for instance `system:kube-scheduler`.
+    /// For instance `system:kube-scheduler`.
     pub name: String,
-    /// UID of the user, if there is one.
+    /// Empty if the user has no UID.
     pub uid: String,
-    /// Groups, for instance `system:masters`.
+    /// For instance `system:masters`.
     pub groups: Vec<String>,
-    /// Further facts, for instance the pod that a token is bound to.
+    /// Further attributes, for instance the pod to which a token is bound.
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl UserInfo {
-    /// A user by name and groups.
     pub fn new<G: Into<String>>(
         name: impl Into<String>,
         groups: impl IntoIterator<Item = G>,
@@ -39,8 +37,8 @@ impl UserInfo {
         self.name == ANONYMOUS
     }
 
-    /// The sender that bounds count the user as: a namespace with all its accounts, which its administrators make at
-    /// will, or the user itself.
+    /// The name under which limits count the user: a namespace with all its service accounts, because its
+    /// administrators can create any number of accounts; or the user itself.
     pub(crate) fn sender(&self) -> &str {
         let account = self.name.strip_prefix(SERVICE_ACCOUNT);
         match account.and_then(|account| account.find(':')) {
@@ -70,7 +68,7 @@ impl UserInfo {
     }
 }
 
-/// The names of service accounts begin with it; their namespace follows.
+/// The prefix of the user names of service accounts; the namespace follows.
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 pub(crate) const ANONYMOUS: &str = "system:anonymous";
 pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";

@@ -9,26 +9,26 @@ const MINOR: &str = "36";
 
 static COMMIT: OnceLock<&'static str> = OnceLock::new();
 
-/// Names the commit that the program was built from. The first name counts.
+/// Sets the commit from which the program was built. Later calls have no effect.
 pub fn set_git_commit(commit: &'static str) {
     if !commit.is_empty() {
-        // A second name would be that of the same program.
+        // A second call has the commit of the present program as well, so it may be ignored.
         COMMIT.set(commit).ok();
     }
 }
 
-/// The commit that the program was built from, if it is known.
+/// The commit from which the program was built; `None` if it is unknown.
 pub fn git_commit() -> Option<&'static str> {
     COMMIT.get().copied()
 }
 
-/// `v1.36.0+mainstay.0.1.0`: the API's version and the program's, so that kubectl's rule about
-/// skew holds.
+/// `v1.36.0+mainstay.0.1.0`: the version of the API and of the program. kubectl checks its version skew against the
+/// first part.
 pub fn git_version() -> String {
     format!("v1.{MINOR}.0+mainstay.{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// The answer to `/version` (kubectl.md 0.4).
+/// The response to `/version` (kubectl.md 0.4).
 pub(crate) fn document() -> Value {
     json!({
         "major": "1",
@@ -38,7 +38,7 @@ pub(crate) fn document() -> Value {
         "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "35",
         "gitVersion": git_version(),
-        // Clients expect non-empty strings; no part is written in Go.
+        // Clients expect non-empty strings. The program contains no Go code.
         "gitCommit": git_commit().unwrap_or("unknown"),
         "gitTreeState": "archive",
         "buildDate": "1970-01-01T00:00:00Z",

@@ -1,16 +1,15 @@
-//! The `Warning` headers of an answer (kubectl.md 0.6).
+//! The `Warning` headers of a response (kubectl.md 0.6).
 
 use std::sync::{Mutex, PoisonError};
 
 use http::header::{HeaderName, HeaderValue, WARNING};
 
-/// Characters of all texts together; with more than these each of them is cut.
+/// Maximum number of characters of all texts together. Above the limit each text is shortened.
 const CHARACTERS_MAX: usize = 4096;
-/// Characters of a text that is cut.
+/// Maximum number of characters of a shortened text.
 const CUT_CHARACTERS: usize = 256;
 
-/// The warnings of one request, from any handler. They are also sent with refusals. Each text
-/// occurs once.
+/// The warnings of one request, from any handler. A refusal contains the warnings, too. Each text occurs once.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings(Mutex<Vec<String>>);
 
@@ -18,7 +17,7 @@ impl Warnings {
     pub(crate) fn add(&self, texts: impl IntoIterator<Item = String>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for text in texts {
-            // Beyond this one would never be sent.
+            // Further warnings would never be sent.
             let is_full =
                 cut(&all).map(|text| text.chars().count()).sum::<usize>() >= CHARACTERS_MAX;
             if is_full {
@@ -53,7 +52,7 @@ fn cut(texts: &[String]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The value of a `Warning` header, quoted as RFC 7234 wants it.
+/// The value of a `Warning` header, quoted as RFC 7234 requires.
 fn value(text: &str) -> String {
     let mut value = String::from("299 - \"");
     for c in text.chars() {

@@ -1,10 +1,10 @@
-//! The place where a request is processed: short work on the threads of the async runtime, long work beside
-//! them, so that the large object of one client does not delay the replies to others.
+//! The threads on which a request is processed: short work runs on the threads of the async runtime, long work on
+//! separate threads, so that the large object of one client does not delay the responses to other clients.
 //!
-//! A request starts as a small one. Code that finds that it is large (its body, the stored object,
-//! the list to send) calls [`expect`]; from the next poll on the whole request runs on a thread
-//! outside of the runtime's pool, and only a few such polls run at once. A runtime with one thread
-//! (tests, the simulation) has no other thread: there the work runs in place.
+//! A request starts as a small request. Code that learns that the request is large (from its body, the stored object,
+//! or the list to send) calls [`expect`]. From the next poll on, the whole request runs on a thread outside of the
+//! runtime's pool, and only a few such polls run at once. A runtime with one thread (tests, the simulation) has no
+//! other thread; there the work runs on that thread.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -28,26 +28,26 @@ use crate::http::body::{BoxBody, BoxError, boxed};
 use crate::http::limits::{LIGHT_BYTES_MAX, YAML_COST};
 use crate::http::unread::UnreadBytes;
 
-/// A request in progress.
+/// The scheduling state of a request.
 #[derive(Default)]
 struct Request {
     /// Whether it runs outside of the runtime's threads.
     large: AtomicBool,
-    /// Whether it is exempt from the bound on large requests: it is from `system:masters`.
+    /// Whether the limit on large requests does not apply, because the user is in `system:masters`.
     exempt: AtomicBool,
-    /// The cost of a byte of its body.
+    /// The cost of one byte of the body.
     cost: AtomicUsize,
-    /// The sender's share, which its body is paid from.
+    /// The quota of the sender, which the body is charged to.
     payer: Mutex<Option<Box<dyn BodyAllowance>>>,
-    /// The count of its answer.
-    answer: Mutex<Option<UnreadBytes>>,
+    /// The counted bytes of the response.
+    response: Mutex<Option<UnreadBytes>>,
 }
 
-/// The share that the bodies of a sender are paid from; given back when dropped.
+/// The quota that the bodies of a sender are charged to; the charge is released on drop.
 pub(crate) trait BodyAllowance: Send {
-    /// Pays for some bytes.
+    /// Charges a cost.
     ///
-    /// *Errors.* 429 when the share is used up.
+    /// *Errors.* 429 if the quota is exhausted.
     fn pay(&mut self, cost: usize) -> Result<(), Status>;
 }
 
@@ -55,13 +55,13 @@ tokio::task_local! {
     static CURRENT: Arc<Request>;
 }
 
-/// Ends this poll, so that other requests run: between slices of long work, and before a write is retried
-/// after a conflict. Retries that never wait would hold the thread, and block the writes that they wait for.
+/// Ends this poll, so that other requests run: between slices of long work, and before the retry of a write after a
+/// conflict. Retries that never wait would occupy the thread, and block the writes that they wait for.
 pub(crate) async fn let_others_go_first() {
     tokio::task::yield_now().await;
 }
 
-/// Announces work on that many bytes. It must be awaited before the work begins.
+/// Announces work on this many bytes. Await the call before the work begins.
 pub(crate) async fn expect(bytes: usize) {
     if bytes <= LIGHT_BYTES_MAX {
         return;
@@ -72,17 +72,16 @@ pub(crate) async fn expect(bytes: usize) {
     }
 }
 
-/// Announces the size of the body that the client sends. A short text in YAML can be long to read, because
-/// its aliases expand.
+/// Announces the size of the request body. A short YAML text can take long to read, because its aliases expand.
 pub(crate) async fn expect_body(bytes: usize) {
     let cost = CURRENT.try_with(|request| request.cost.load(Ordering::Relaxed));
     let is_plain = cost.unwrap_or(1) <= 1;
     expect(if is_plain { bytes } else { usize::MAX }).await;
 }
 
-/// Counts bytes of the request's body into the sender's share.
+/// Charges bytes of the request's body to the sender's quota.
 ///
-/// *Errors.* 429 when the share is used up.
+/// *Errors.* 429 if the quota is exhausted.
 pub(crate) fn charge(bytes: usize) -> Result<(), Status> {
     let charged = CURRENT.try_with(|request| {
         let cost = request.cost.load(Ordering::Relaxed).max(1);
@@ -91,11 +90,11 @@ pub(crate) fn charge(bytes: usize) -> Result<(), Status> {
             None => Ok(()),
         }
     });
-    // Work outside of a user's request is not charged.
+    // Work outside of a request is not charged.
     charged.unwrap_or(Ok(()))
 }
 
-/// Sets the share that pays for the request's body; `None` for a sender without bounds.
+/// Sets the quota that the request's body is charged to; `None` for a sender without limits.
 pub(crate) fn sent_by(payer: Option<Box<dyn BodyAllowance>>) {
     // Work outside of a request is not charged.
     let _unknown = CURRENT.try_with(|request| {
@@ -104,35 +103,35 @@ pub(crate) fn sent_by(payer: Option<Box<dyn BodyAllowance>>) {
     });
 }
 
-/// Begins the count of the request's answer.
+/// Starts the count of the response bytes.
 pub(crate) fn answered_by(count: UnreadBytes) {
-    // Work outside of a request has no answer.
-    let _unknown = CURRENT.try_with(|request| *lock(&request.answer) = Some(count));
+    // Work outside of a request has no response.
+    let _unknown = CURRENT.try_with(|request| *lock(&request.response) = Some(count));
 }
 
-/// Counts bytes of the answer before they are made. Answers to parts of this process are not counted.
+/// Counts response bytes before they are built. Responses to components of this process are not counted.
 ///
-/// *Errors.* 429 if too many answers to the sender are unread.
+/// *Errors.* 429 if the sender has too many unread bytes.
 pub(crate) fn announce(bytes: usize) -> Result<(), Status> {
-    let announced = CURRENT.try_with(|request| match lock(&request.answer).as_mut() {
+    let announced = CURRENT.try_with(|request| match lock(&request.response).as_mut() {
         Some(count) => count.grow(bytes),
         None => Ok(()),
     });
     announced.unwrap_or(Ok(()))
 }
 
-/// The count of the answer so far.
+/// The counted bytes of the response so far.
 pub(crate) fn announced() -> Option<UnreadBytes> {
-    let taken = CURRENT.try_with(|request| lock(&request.answer).take());
-    taken.ok().flatten()
+    let count = CURRENT.try_with(|request| lock(&request.response).take());
+    count.ok().flatten()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs work on that many bytes synchronously: outside of the runtime's threads if they are many.
-/// For code that cannot await.
+/// Runs work on this many bytes synchronously, for code that cannot await. Much work runs outside of the runtime's
+/// threads.
 pub(crate) fn at_once<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
     if bytes <= LIGHT_BYTES_MAX {
         work()
@@ -141,11 +140,11 @@ pub(crate) fn at_once<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Places of large requests that may compute at once.
+/// The permits of large requests that may run at once.
 pub(crate) struct LargeRequestSlots(Arc<Semaphore>);
 
 impl Default for LargeRequestSlots {
-    /// One processor less than there are, so that one is left for answers.
+    /// One processor stays free for small requests and for sending.
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self(Arc::new(Semaphore::new(
@@ -184,7 +183,7 @@ impl Body for WatchedBody {
     }
 }
 
-/// The polls of a request, measured; with the name of the request.
+/// The recorder of slow polls, and the name of the request.
 pub(crate) type WatchedRequest = (Arc<SlowPolls>, String);
 
 /// The body of a response, measured if enabled.
@@ -212,11 +211,11 @@ where
     }
 }
 
-/// The work on one request, on the chosen threads.
+/// The work on one request, on the threads that fit its size.
 pub(crate) struct ScheduledRequest<T> {
     work: BoxFuture<'static, T>,
     request: Arc<Request>,
-    places: PollSemaphore,
+    permits: PollSemaphore,
     slow_polls: Option<WatchedRequest>,
 }
 
@@ -224,7 +223,7 @@ impl<T> ScheduledRequest<T> {
     pub(crate) fn new(
         work: BoxFuture<'static, T>,
         cost: usize,
-        places: &LargeRequestSlots,
+        slots: &LargeRequestSlots,
         slow_polls: Option<WatchedRequest>,
     ) -> Self {
         let request = Request {
@@ -234,7 +233,7 @@ impl<T> ScheduledRequest<T> {
         Self {
             work,
             request: Arc::new(request),
-            places: PollSemaphore::new(places.0.clone()),
+            permits: PollSemaphore::new(slots.0.clone()),
             slow_polls,
         }
     }
@@ -258,10 +257,10 @@ impl<T> Future for ScheduledRequest<T> {
         let this = self.get_mut();
         let request = this.request.clone();
         let is_large = request.large.load(Ordering::Relaxed);
-        // The permit is returned after the poll, so that none is held while waiting for the store
-        // or a webhook.
-        let _place = match is_large && !request.exempt.load(Ordering::Relaxed) {
-            true => ready!(this.places.poll_acquire(cx)),
+        // The permit is released after each poll, so that no permit is held while the request waits for the store or
+        // a webhook.
+        let _permit = match is_large && !request.exempt.load(Ordering::Relaxed) {
+            true => ready!(this.permits.poll_acquire(cx)),
             false => None,
         };
         let work = &mut this.work;
@@ -284,10 +283,11 @@ mod tests {
 
     const LONGEST: Duration = Duration::from_millis(2);
 
-    /// A poll is not noted if the host took the processors away for as long, so it is tried again, so many times.
+    /// A poll is not recorded if the host took the processors away for about as long as the poll took. The test is
+    /// repeated up to this number.
     const ATTEMPTS: usize = 100;
 
-    /// Works for longer than that, on a machine that is slow now, too.
+    /// Computes for longer than the limit, also on a slow machine.
     fn burn() {
         let start = polls::processor_time();
         while polls::processor_time() - start < LONGEST * 50 {
@@ -303,12 +303,12 @@ mod tests {
         ScheduledRequest::new(work.boxed(), 1, &LargeRequestSlots::default(), watched)
     }
 
-    /// findings A9: polls of bodies and of background tasks are measured too.
+    /// findings A9, findings-2 R40: polls of bodies and of background tasks are measured too.
     // findings-2 R40
     #[tokio::test(flavor = "multi_thread")]
     async fn long_polls_of_bodies_and_tasks_are_noted() {
         let polls = SlowPolls::new(LONGEST);
-        let is_noted = |what: &str| polls.found().iter().any(|found| found.starts_with(what));
+        let is_noted = |what: &str| polls.found().iter().any(|name| name.starts_with(what));
         let mut attempts = 0..ATTEMPTS;
         while !is_noted("a task: ") {
             attempts.next().expect("a task is noted");
@@ -334,7 +334,7 @@ mod tests {
         }
     }
 
-    /// findings S13: long work on the runtime's threads is noticed, and only there.
+    /// findings S13: long polls on the runtime's threads are recorded; announced long work is not.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_poll_that_takes_long_is_noted_unless_it_was_announced() {
         let polls = SlowPolls::new(LONGEST);

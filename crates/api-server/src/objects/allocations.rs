@@ -1,5 +1,6 @@
-//! Allocations (addresses and ports of Services): made and released in the transaction of their holder.
-//! An allocation with an object of its own (IPAddress) creates and deletes that object too.
+//! Allocations (addresses and ports of Services): created and released in the transaction of the object that owns
+//! them. For an allocation with an object of its own (IPAddress), the transaction also creates or deletes that
+//! object.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::catalog::registry::{Resource, end_of};
 use crate::objects::metadata;
 use crate::objects::storage::{self, Objects, allocation_key, encode};
 
-/// Adds an allocation to a transaction; the transaction fails if another object holds it.
+/// Adds an allocation to a transaction. The transaction fails if another object owns the allocation.
 pub(crate) fn allocate(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation, holder: &[u8]) {
     let key = allocation_key(&allocation.key);
     txn.compare.push(Compare::Absent(key.clone()));
@@ -24,7 +25,7 @@ pub(crate) fn allocate(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation
         value,
         lease: None,
     });
-    if let Some((resource, mut object)) = shown(catalog, allocation)
+    if let Some((resource, mut object)) = allocation_object(catalog, allocation)
         && metadata::prepare_create(&resource, "", &mut object, Timestamp::now()).is_ok()
     {
         txn.operations.push(Write::Put {
@@ -39,18 +40,18 @@ pub(crate) fn allocate(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation
 pub(crate) fn release(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation) {
     let key = allocation_key(&allocation.key);
     txn.operations.push(Write::Delete { key });
-    if let Some((resource, object)) = shown(catalog, allocation) {
+    if let Some((resource, object)) = allocation_object(catalog, allocation) {
         let key = resource.key("", metadata::text(&object, "name"));
         txn.operations.push(Write::Delete { key });
     }
 }
 
-/// Adds the missing allocations of stored objects that are older than the configuration. An allocation of
-/// another object is not changed.
+/// Adds the missing allocations of stored objects that are older than the configuration. An allocation of another
+/// object is not changed.
 ///
-/// An object that cannot be decoded keeps nobody from the start.
+/// An object that cannot be decoded is skipped, so that it does not prevent the start.
 ///
-/// *Errors.* A store that fails.
+/// *Errors.* The store fails.
 pub(crate) async fn complete(objects: &Objects) -> Result<(), Status> {
     let catalog = objects.catalog.snapshot();
     let resources = catalog.registry.resources();
@@ -90,8 +91,8 @@ pub(crate) async fn complete(objects: &Objects) -> Result<(), Status> {
     Ok(())
 }
 
-/// The object that shows an allocation, where its kind is served.
-fn shown(catalog: &Catalog, allocation: &Allocation) -> Option<(Arc<Resource>, Value)> {
+/// The object of an allocation (IPAddress); `None` if its kind is not served.
+fn allocation_object(catalog: &Catalog, allocation: &Allocation) -> Option<(Arc<Resource>, Value)> {
     let object = allocation.object.as_ref()?;
     let resource = catalog.snapshot().registry.of(object)?;
     Some((resource, object.clone()))

@@ -1,4 +1,4 @@
-//! CustomResourceDefinitions: the catalog follows the stored ones.
+//! CustomResourceDefinitions: the catalog follows the stored definitions.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use serde_json::Value;
 use crate::catalog::registry::{Resource, end_of};
 use crate::objects::storage::{self, Objects};
 
-/// The kind of a path, also if its definition was stored just now: a watcher may see a definition
-/// before the request that stored it has its response.
+/// The kind at a path. A definition that was stored a moment ago is read, too, because a watcher may observe a
+/// definition before the request that stored it gets its response.
 ///
-/// *Errors.* A store that fails.
+/// *Errors.* The store fails.
 pub(crate) async fn find_kind(
     objects: &Objects,
     group: &str,
@@ -21,14 +21,14 @@ pub(crate) async fn find_kind(
     plural: &str,
 ) -> Result<Option<Arc<Resource>>, Status> {
     let served = objects.catalog.snapshot();
-    let found = served.registry.find(group, version, plural);
-    if found.is_some() {
-        return Ok(found);
+    let resource = served.registry.find(group, version, plural);
+    if resource.is_some() {
+        return Ok(resource);
     }
     let Some(definitions) = served.registry.any_version(GROUP, PLURAL) else {
         return Ok(None);
     };
-    if known(&stored(objects, &definitions).await?) == served.known {
+    if revisions_of(&stored(objects, &definitions).await?) == served.revisions {
         return Ok(None);
     }
     follow(objects).await?;
@@ -36,29 +36,30 @@ pub(crate) async fn find_kind(
     Ok(served.registry.find(group, version, plural))
 }
 
-/// Updates the catalog from the stored definitions. The kinds of a definition are served before a client sees
+/// Updates the catalog from the stored definitions, so that the kinds of a definition are served before a client sees
 /// the change.
 ///
 /// *Errors.* The store fails; the catalog stays.
 pub(crate) async fn follow(objects: &Objects) -> Result<(), Status> {
-    // One after the other, so that an older reading never replaces a newer one.
+    // Updates run one after the other, so that an older read never replaces a newer result.
     let _turn = objects.catalog.definitions.lock().await;
     let served = objects.catalog.snapshot();
     let Some(resource) = served.registry.any_version(GROUP, PLURAL) else {
         return Ok(());
     };
-    let found = stored(objects, &resource).await?;
-    let known = known(&found);
-    if known == served.known {
+    let stored_definitions = stored(objects, &resource).await?;
+    let revisions = revisions_of(&stored_definitions);
+    if revisions == served.revisions {
         return Ok(());
     }
-    let definitions = found.iter().map(|item| storage::decode(&resource, item));
+    let definitions = stored_definitions
+        .iter()
+        .map(|item| storage::decode(&resource, item));
     let definitions: Result<Vec<Value>, Status> = definitions.collect();
-    objects.catalog.replace(&definitions?, known);
+    objects.catalog.replace(&definitions?, revisions);
     Ok(())
 }
 
-/// The definitions as they are stored.
 async fn stored(objects: &Objects, resource: &Resource) -> Result<Vec<KeyValue>, Status> {
     let start = resource.prefix("");
     let range = Range {
@@ -66,12 +67,12 @@ async fn stored(objects: &Objects, resource: &Resource) -> Result<Vec<KeyValue>,
         start,
         ..Range::default()
     };
-    let found = objects.store.range(range).await;
-    let found = found.map_err(|error| Status::internal(error.to_string()))?;
-    Ok(found.items)
+    let listed = objects.store.range(range).await;
+    let listed = listed.map_err(|error| Status::internal(error.to_string()))?;
+    Ok(listed.items)
 }
 
-fn known(definitions: &[KeyValue]) -> Vec<(Arc<[u8]>, Revision)> {
+fn revisions_of(definitions: &[KeyValue]) -> Vec<(Arc<[u8]>, Revision)> {
     let one = |item: &KeyValue| (item.key.clone(), item.mod_revision);
     definitions.iter().map(one).collect()
 }

@@ -17,8 +17,7 @@ use crate::objects::storage::{ManagedFields, Managers};
 use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::WriteRequest;
 
-/// The manager that a request names, or else its client's name: the part of its user agent before
-/// the first slash.
+/// The field manager in the request, or the name of the client: the part of its user agent before the first slash.
 pub(crate) fn name_of(call: &Call) -> &str {
     if let Some(name) = call.query.get("fieldManager") {
         return name;
@@ -27,12 +26,12 @@ pub(crate) fn name_of(call: &Call) -> &str {
     let agent = agent.and_then(|value| value.to_str().ok());
     let name = agent.unwrap_or_default().split('/').next();
     let name = name.unwrap_or_default();
-    // A header is ASCII here, so that this never cuts a character in two.
+    // A header contains only ASCII here, so the cut is never inside of a character.
     name.get(..MANAGER_NAME_BYTES_MAX).unwrap_or(name)
 }
 
-/// The errors of a write's parameters about its manager; `applies` is true for a server-side apply,
-/// `None` if it is not a patch.
+/// The errors of the query parameters about the field manager. `applies` is true for a server-side apply, and `None`
+/// if the write is not a patch.
 pub(crate) fn errors(query: &Query, applies: Option<bool>) -> Vec<FieldError> {
     let field = FieldPath::root("fieldManager");
     let name = query.get("fieldManager").unwrap_or_default();
@@ -60,27 +59,27 @@ pub(crate) fn errors(query: &Query, applies: Option<bool>) -> Vec<FieldError> {
     errors
 }
 
-/// The other versions of a resource's objects.
+/// The other versions of a resource.
 struct Others<'a> {
     registry: &'a Registry,
-    own: &'a Resource,
+    resource: &'a Resource,
 }
 
 impl Versions for Others<'_> {
     fn type_in(&self, api_version: &str) -> Option<TypeRef<'_>> {
-        let other = self.registry.in_version(self.own, api_version)?;
+        let other = self.registry.in_version(self.resource, api_version)?;
         let info = other.info();
         other.schema().lookup(info.group, info.version, info.kind)
     }
 
     fn convert(&self, object: &Value, api_version: &str) -> Option<Value> {
-        let other = self.registry.in_version(self.own, api_version)?;
+        let other = self.registry.in_version(self.resource, api_version)?;
         other.convert(object.clone()).ok()
     }
 }
 
-/// Records the changes since `old` (`None` for a new object) by manager: in the object, or in its
-/// managers if they are apart. `managers` are those of `old`; those of the object are returned.
+/// Records the changes since `old` (`None` for a new object) by manager. `managers` are the managers of `old`;
+/// returns the managers of the object. They are in the tree or apart, as before.
 pub(crate) fn track(
     catalog: &Catalog,
     request: &WriteRequest<'_>,
@@ -88,32 +87,32 @@ pub(crate) fn track(
     object: &mut Value,
     (old, managers): (Option<&Value>, Managers),
 ) -> Managers {
-    // An applied object has its owners already.
+    // The merge of an applied object has recorded its owners already.
     if request.applied || matches!(part, ObjectPart::Trusted(_)) {
         return managers;
     }
     let info = request.resource.info();
     let schema = request.resource.schema();
-    let known = schema.lookup(info.group, info.version, info.kind);
-    match known {
-        Some(known) => {
+    let object_type = schema.lookup(info.group, info.version, info.kind);
+    match object_type {
+        Some(object_type) => {
             let (version, now) = (info.api_version(), now());
             let writer = writer(request, &version, &now);
             let served = catalog.snapshot();
             let others = Others {
                 registry: &served.registry,
-                own: request.resource,
+                resource: request.resource,
             };
-            let known = ObjectType::with_others(known, &others);
+            let object_type = ObjectType::with_others(object_type, &others);
             let reach = reach(request, part);
             match managers {
                 Managers::Within => {
-                    apply::track(old, object, known, &writer, reach);
+                    apply::track(old, object, object_type, &writer, reach);
                     Managers::Within
                 }
                 Managers::Apart(stored) => {
                     let before = (old, stored.as_ref().map(ManagedFields::text));
-                    let after = apply::track_apart(before, object, known, &writer, reach);
+                    let after = apply::track_apart(before, object, object_type, &writer, reach);
                     Managers::Apart(after.map(ManagedFields::from))
                 }
             }
@@ -128,9 +127,9 @@ pub(crate) fn track(
     }
 }
 
-/// Merges an applied configuration into `old` (`None` if there is no such object).
+/// Merges an applied configuration into `old` (`None` if the object does not exist).
 ///
-/// *Errors.* 400 if it is not of the object's type, 409 with the conflicts.
+/// *Errors.* 400 if the configuration does not fit the object's type, 409 with the conflicts.
 pub(crate) fn merge(
     catalog: &Catalog,
     request: &WriteRequest<'_>,
@@ -141,7 +140,7 @@ pub(crate) fn merge(
 ) -> Result<Value, Status> {
     let info = request.resource.info();
     let schema = request.resource.schema();
-    let Some(known) = schema.lookup(info.group, info.version, info.kind) else {
+    let Some(object_type) = schema.lookup(info.group, info.version, info.kind) else {
         let text = format!(
             "no corresponding type for {}, Kind={}",
             info.api_version(),
@@ -155,10 +154,10 @@ pub(crate) fn merge(
     let served = catalog.snapshot();
     let others = Others {
         registry: &served.registry,
-        own: request.resource,
+        resource: request.resource,
     };
-    let known = ObjectType::with_others(known, &others);
-    apply::apply(old, config, known, &writer, reach, force).map_err(|error| error.status())
+    let object_type = ObjectType::with_others(object_type, &others);
+    apply::apply(old, config, object_type, &writer, reach, force).map_err(|error| error.status())
 }
 
 fn now() -> String {
@@ -177,7 +176,7 @@ fn writer<'a>(request: &WriteRequest<'a>, version: &'a str, now: &'a str) -> Wri
     }
 }
 
-/// A write does not own fields that it cannot change: the status, or everything else.
+/// A write does not own fields that it cannot change: the status, or everything except the status.
 fn reach(request: &WriteRequest<'_>, part: ObjectPart) -> OwnableFields<'static> {
     match part {
         ObjectPart::Status => OwnableFields::Only(&["metadata", "status"]),

@@ -1,6 +1,8 @@
-//! The texts that field selectors have read from the newest objects: all watches that select by a field share them.
+//! Cache of the texts that field selectors read from the newest objects: all watches with a field selector share the
+//! cache.
 //!
-//! Each node watches the pods with its name in `spec.nodeName`, so each event of a pod is judged once for each node.
+//! Each node watches the pods with its name in `spec.nodeName`, so each event of a pod is evaluated once for each
+//! node.
 
 use std::sync::Arc;
 
@@ -8,7 +10,7 @@ use mvcc_store::{KeyValue, Revision};
 
 use crate::objects::recent_values::RecentValues;
 
-/// A field of a version of an object.
+/// The field of one version of an object.
 struct Field {
     key: Arc<[u8]>,
     revision: Revision,
@@ -34,22 +36,22 @@ impl Field {
 pub(crate) struct FieldTextCache(RecentValues<Field, Option<String>>);
 
 impl FieldTextCache {
-    /// The text of a field. It is read if no other watch has asked for it lately.
+    /// The text of a field. The field is read only if it is not cached.
     ///
-    /// *Errors.* Those of `read`; they are not kept.
+    /// *Errors.* The errors of `read`; errors are not cached.
     pub(crate) fn text<E>(
         &self,
         item: &KeyValue,
         path: &str,
         read: impl FnOnce() -> Result<Option<String>, E>,
     ) -> Result<Option<String>, E> {
-        // Two fields of one object have mostly different lengths, so different places.
-        let place = item.mod_revision.0.wrapping_add(path.len() as u64);
-        if let Some(text) = self.0.get(place, |known| known.is_of(item, path)) {
+        // Two fields of one object usually have paths of different length, so they use different slots.
+        let slot = item.mod_revision.0.wrapping_add(path.len() as u64);
+        if let Some(text) = self.0.get(slot, |cached| cached.is_of(item, path)) {
             return Ok(text);
         }
         let text = read()?;
-        self.0.put(place, Field::of(item, path), text.clone());
+        self.0.put(slot, Field::of(item, path), text.clone());
         Ok(text)
     }
 }
@@ -88,10 +90,11 @@ mod tests {
             Some("n1")
         );
         assert_eq!(text(&first, "spec.nodeName", None).as_deref(), Some("n1"));
-        // That an object has no such field is kept, too.
+        // The absence of a field is cached, too.
         assert_eq!(text(&first, "status.phase", None), None);
         assert_eq!(text(&first, "status.phase", Some("Running")), None);
-        // Another field of the same length, another object of the same transaction, the next version.
+        // The cache must distinguish another field of equal length, another object of the transaction, and the next
+        // version.
         assert_eq!(
             text(&first, "spec.hostName", Some("h")).as_deref(),
             Some("h")

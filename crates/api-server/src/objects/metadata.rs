@@ -9,10 +9,10 @@ use structured_merge::apply::same_but_for_times;
 use crate::catalog::registry::Resource;
 use crate::http::limits::GENERATE_NAME_PREFIX_MAX;
 
-/// Letters of generated names: no vowels and no look-alikes, so that they form no words.
+/// Letters of generated names: without vowels, so that they form no words, and without characters that look alike.
 const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// The metadata of an object, made if it is missing.
+/// The metadata of an object; created if missing.
 pub(crate) fn of(object: &mut Value) -> &mut Map<String, Value> {
     if !object.is_object() {
         *object = json!({});
@@ -22,17 +22,16 @@ pub(crate) fn of(object: &mut Value) -> &mut Map<String, Value> {
     }
     match &mut object["metadata"] {
         Value::Object(map) => map,
-        // Made an object just above.
+        // The lines above replaced any other value by an object.
         _ => unreachable!("metadata is an object"),
     }
 }
 
-/// A text of the metadata, empty if it is missing.
+/// A text field of the metadata; empty if missing.
 pub(crate) fn text<'o>(object: &'o Value, field: &str) -> &'o str {
     object["metadata"][field].as_str().unwrap_or_default()
 }
 
-/// Names of the metadata's list of finalizers.
 pub(crate) fn finalizers(object: &Value) -> Vec<&str> {
     let list = object["metadata"]["finalizers"].as_array();
     list.into_iter()
@@ -46,7 +45,7 @@ pub(crate) fn is_deleting(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
 }
 
-/// The grace period of an object that is being deleted; 0 for others.
+/// The grace period of an object in deletion; 0 for other objects.
 pub(crate) fn grace_seconds(object: &Value) -> i64 {
     object["metadata"]["deletionGracePeriodSeconds"]
         .as_i64()
@@ -55,14 +54,14 @@ pub(crate) fn grace_seconds(object: &Value) -> i64 {
 
 /// A time as the API writes it.
 pub(crate) fn time(at: Timestamp) -> Value {
-    // A timestamp shows no fraction if it has none; a format would be parsed for each time.
+    // A `Timestamp` prints no fraction if it has whole seconds. A format string would be parsed at each call.
     let seconds = Timestamp::from_second(at.as_second());
     Value::String(seconds.unwrap_or(at).to_string())
 }
 
-/// Sets the fields of a new object that the server decides; the name may still be missing.
+/// Sets the fields of a new object that the server decides. A generated name is added later.
 ///
-/// *Errors.* 400 if it names another namespace than the path, or has a resource version.
+/// *Errors.* 400 if the namespace differs from the path, or the object has a resource version.
 pub(crate) fn prepare_create(
     resource: &Resource,
     namespace: &str,
@@ -78,7 +77,7 @@ pub(crate) fn prepare_create(
         let text = "resourceVersion should not be set on objects to be created";
         return Err(Status::bad_request(text));
     }
-    place(resource, namespace, metadata)?;
+    set_namespace(resource, namespace, metadata)?;
     for field in SERVER_OWNED {
         metadata.remove(field);
     }
@@ -103,7 +102,7 @@ pub(crate) fn prepare_create(
     Ok(())
 }
 
-/// Fields that clients cannot set. (The managed fields they may edit.)
+/// Fields that clients cannot set. Clients may edit the managed fields, so these are not in the list.
 const SERVER_OWNED: [&str; 7] = [
     "uid",
     "resourceVersion",
@@ -114,16 +113,16 @@ const SERVER_OWNED: [&str; 7] = [
     "selfLink",
 ];
 
-fn place(
+fn set_namespace(
     resource: &Resource,
     namespace: &str,
     metadata: &mut Map<String, Value>,
 ) -> Result<(), Status> {
-    let given = metadata
+    let sent_namespace = metadata
         .get("namespace")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    if !given.is_empty() && given != namespace {
+    if !sent_namespace.is_empty() && sent_namespace != namespace {
         return Err(Status::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
@@ -136,7 +135,7 @@ fn place(
     Ok(())
 }
 
-/// A name made of a prefix and five random letters.
+/// The prefix and five random letters.
 pub(crate) fn generate_name(prefix: &str) -> String {
     let mut name: String = prefix.chars().take(GENERATE_NAME_PREFIX_MAX).collect();
     let mut random = rand::rng();
@@ -146,20 +145,20 @@ pub(crate) fn generate_name(prefix: &str) -> String {
     name
 }
 
-/// Checks that an object with a name has the name in the URL.
+/// Checks that the name of an object, if set, is the name in the URL.
 ///
-/// *Errors.* 400 if not.
+/// *Errors.* 400 if the names differ.
 pub(crate) fn check_name(object: &Value, name: &str) -> Result<(), Status> {
-    let given = text(object, "name");
-    if given.is_empty() || given == name {
+    let object_name = text(object, "name");
+    if object_name.is_empty() || object_name == name {
         return Ok(());
     }
     Err(Status::bad_request(format!(
-        "the name of the object ({given}) does not match the name on the URL ({name})"
+        "the name of the object ({object_name}) does not match the name on the URL ({name})"
     )))
 }
 
-/// Checks that an object has a name, and that it is the name in the URL.
+/// Checks that the name of an object is set, and is the name in the URL.
 ///
 /// *Errors.* 400 if not.
 pub(crate) fn must_name(object: &Value, name: &str) -> Result<(), Status> {
@@ -171,9 +170,9 @@ pub(crate) fn must_name(object: &Value, name: &str) -> Result<(), Status> {
     check_name(object, name)
 }
 
-/// Restores the fields that the server manages, and checks immutable ones.
+/// Restores the fields that the server manages, and checks immutable fields.
 ///
-/// *Errors.* 400 for another name or namespace, 409 for another identity.
+/// *Errors.* 400 for another name or namespace, 409 for another UID.
 pub(crate) fn prepare_update(
     resource: &Resource,
     object: &mut Value,
@@ -181,16 +180,16 @@ pub(crate) fn prepare_update(
 ) -> Result<(), Status> {
     let name = text(old, "name");
     check_name(object, name)?;
-    let given_uid = text(object, "uid");
-    if !given_uid.is_empty() && given_uid != text(old, "uid") {
+    let sent_uid = text(object, "uid");
+    if !sent_uid.is_empty() && sent_uid != text(old, "uid") {
         let why = format!(
-            "Precondition failed: UID in precondition: {given_uid}, UID in object meta: {}",
+            "Precondition failed: UID in precondition: {sent_uid}, UID in object meta: {}",
             text(old, "uid")
         );
         return Err(resource.conflict(name, &why));
     }
     let metadata = of(object);
-    place(resource, text(old, "namespace"), metadata)?;
+    set_namespace(resource, text(old, "namespace"), metadata)?;
     metadata.insert("name".to_owned(), json!(name));
     for field in SERVER_OWNED.into_iter().chain(["generateName"]) {
         match old["metadata"].get(field) {
@@ -207,21 +206,23 @@ pub(crate) fn prepare_update(
     Ok(())
 }
 
-/// Restores all but the metadata. A part that did not change is not copied.
+/// Restores all fields except the metadata. A part that did not change is not copied.
 pub(crate) fn restore_all_others(object: &mut Value, old: &Value) {
-    let mut given = object
+    let mut sent = object
         .as_object_mut()
         .map(std::mem::take)
         .unwrap_or_default();
     let before = old.as_object().into_iter().flatten();
-    let restored = before.map(|(name, value)| match given.swap_remove_entry(name) {
-        Some((name, found)) if name == "metadata" || found == *value => (name, found),
+    let restored = before.map(|(name, value)| match sent.swap_remove_entry(name) {
+        Some((name, sent_value)) if name == "metadata" || sent_value == *value => {
+            (name, sent_value)
+        }
         _ => (name.clone(), value.clone()),
     });
     *object = Value::Object(restored.collect());
 }
 
-/// The errors of a change of the metadata, beyond the kind's own checks.
+/// The errors of a change of the metadata, in addition to the kind's validation.
 pub(crate) fn validate_update(object: &Value, old: &Value) -> Vec<FieldError> {
     if !is_deleting(old) {
         return Vec::new();
@@ -246,7 +247,7 @@ pub(crate) fn validate_update(object: &Value, old: &Value) -> Vec<FieldError> {
     )]
 }
 
-/// Counts the change if anything besides metadata and status differs.
+/// Increments the generation if anything besides metadata and status differs.
 pub(crate) fn count_generation(object: &mut Value, old: &Value) {
     let ignored = |name: &str| matches!(name, "metadata" | "status" | "kind" | "apiVersion");
     let empty = Map::new();
@@ -261,15 +262,14 @@ pub(crate) fn count_generation(object: &mut Value, old: &Value) {
     }
 }
 
-/// Adds one to the generation, if the object has one.
+/// Increments the generation, if the object has a generation.
 pub(crate) fn bump_generation(object: &mut Value) {
     if let Some(generation) = object["metadata"]["generation"].as_i64() {
         object["metadata"]["generation"] = json!(generation + 1);
     }
 }
 
-/// Whether two objects are equal apart from their resource versions and the times of their
-/// managers.
+/// Whether two objects are equal except for their resource versions and the times of their managers.
 pub(crate) fn same(one: &Value, other: &Value) -> bool {
     let metadata_is_same = {
         let (one, other) = (&one["metadata"], &other["metadata"]);
@@ -281,7 +281,7 @@ pub(crate) fn same(one: &Value, other: &Value) -> bool {
     metadata_is_same && same_entries(one, other, |name, _| name != "metadata")
 }
 
-/// Whether two maps have equal entries, of those that count.
+/// Whether two maps have equal entries; `counts` selects the entries to compare.
 fn same_entries(one: &Value, other: &Value, counts: impl Fn(&str, &Value) -> bool) -> bool {
     let empty = Map::new();
     let one = one.as_object().unwrap_or(&empty);

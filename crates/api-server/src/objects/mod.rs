@@ -1,5 +1,3 @@
-//! Stored objects: reading and writing them, their metadata, quotas and allocations.
-
 pub(crate) mod allocations;
 pub(crate) mod definitions;
 pub mod encryption;

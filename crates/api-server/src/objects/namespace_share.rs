@@ -1,17 +1,18 @@
-//! The share of a namespace in the store: no namespace takes the room of all others.
+//! The share of a namespace in the store, so that no namespace uses all free space.
 //!
-//! A namespace may hold a sixth of the quota, and never more than three quarters of the room that all other objects
-//! leave. So the namespaces together never take the last of it, and each has some room however much others hold. Stored
-//! objects are in the memory of the server, so a sixth of the quota is also the most that a namespace adds to it. A
-//! sixteenth of the quota is for objects outside of namespaces and for the namespaces of the system. A namespace over its
-//! share still gets deletions, writes that grow nothing, and, up to a further sixteenth of the quota, Events, Leases and
-//! small changes. The status of a built-in kind, which nodes and controllers write, has yet another sixteenth, unless it
-//! is large. The status of a custom resource counts as any other part: its writer may be a user. All namespaces together
-//! leave a half of the system's sixteenth with their small writes, and a quarter of it with every write, whatever the
-//! namespaces of the system hold of it.
+//! A namespace may hold a sixth of the quota, and never more than three quarters of the space that all other objects
+//! leave. So the namespaces together never use all of the space, and a new namespace always has some space. Stored
+//! objects are in the memory of the server, so a sixth of the quota is also the maximum memory of a namespace. A
+//! sixteenth of the quota is reserved for objects outside of namespaces and for the namespaces of the system. A
+//! namespace above its share still gets deletions, writes that grow nothing, and, up to a further sixteenth of the
+//! quota, Events, Leases and small changes. The status of a built-in kind, which nodes and controllers write, has one
+//! more sixteenth, unless the status is large. The status of a custom resource counts as any other part, because its
+//! writer may be a user. The small writes of all namespaces together leave a half of the system's sixteenth free, and
+//! all their writes leave a quarter free, however much the namespaces of the system hold.
 //!
-//! The store counts the bytes, so they are right after a restart. A write reserves its bytes before it is committed, so
-//! writes at the same time do not pass the share together. At the end of a write its bytes count twice for a moment.
+//! The store counts the bytes, so the counts are correct after a restart. A write reserves its bytes before it is
+//! committed, so concurrent writes cannot exceed the share together. At the end of a write its bytes count twice for
+//! a moment.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,33 +24,34 @@ use object_model::{Cause, Status};
 use crate::catalog::registry::Resource;
 
 /// The namespaces whose objects the cluster itself needs.
-const OF_THE_SYSTEM: [&str; 3] = ["kube-system", "kube-node-lease", "kube-public"];
+const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-node-lease", "kube-public"];
 
-/// The part of the quota that a namespace may hold.
-const OF_A_NAMESPACE: u64 = 6;
+/// A namespace may hold this fraction of the quota (1/6).
+const NAMESPACE_FRACTION: u64 = 6;
 
-/// The part of the quota that namespaces leave to the system; and the parts by which they may exceed their shares
-/// with small writes, and with these and the status of built-in kinds.
+/// The fraction of the quota (1/16) that namespaces leave to the system. Small writes may exceed the share by this
+/// fraction; small writes and writes of the status of built-in kinds together, by two such fractions.
 const RESERVE: u64 = 16;
 const SMALL_BEYOND: u64 = 16;
 const STATUS_BEYOND: u64 = 8;
 
-/// The parts of the quota that small writes beyond the shares, and those of status, leave to the system in all.
+/// The fraction of the quota (1/32) that small writes above the shares leave to the system; writes of a status leave
+/// half of this.
 const SMALL_LEAVES: u64 = 32;
 const STATUS_LEAVES: u64 = 64;
 
-/// The growth of a small change, in bytes; and that of a status which may use its reserve.
+/// Maximum growth of a small change, in bytes; also of a status write that may use the reserve.
 const SMALL_GROWTH: u64 = 4096;
 const STATUS_GROWTH: u64 = 64 << 10;
 
-/// The kinds of which new objects count as small writes.
+/// The kinds whose new objects count as small writes.
 const SMALL_KINDS: [(&str, &str); 3] = [
     ("", "events"),
     ("events.k8s.io", "events"),
     ("coordination.k8s.io", "leases"),
 ];
 
-/// The room beyond the share that a write may use.
+/// The space above the share that a write may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reserve {
     None,
@@ -57,11 +59,11 @@ enum Reserve {
     Status,
 }
 
-/// The bytes of writes that are not committed yet, by namespace.
+/// The bytes of uncommitted writes, by namespace.
 #[derive(Debug, Default)]
 pub(crate) struct PendingBytes(Mutex<BTreeMap<String, u64>>);
 
-/// The bytes of one write, until it is dropped.
+/// The reserved bytes of one write; released on drop.
 #[derive(Debug)]
 pub(crate) struct Reservation<'p> {
     pending: &'p PendingBytes,
@@ -87,7 +89,7 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// A write of an object: the object, its bytes before and after, and the part that the request is about.
+/// A write of an object: the object, its bytes before and after, and the sub-resource of the request.
 pub(crate) struct Growth<'a> {
     pub(crate) resource: &'a Resource,
     pub(crate) namespace: &'a str,
@@ -118,31 +120,31 @@ impl Growth<'_> {
     }
 }
 
-/// Bytes in the store.
+/// The used bytes in the store, from which the share is computed.
 #[derive(Clone, Copy, Debug)]
-struct Room {
+struct StoreUsage {
     quota: u64,
-    /// Of all objects.
+    /// Bytes of all objects.
     stored: u64,
-    /// Of the namespace.
-    own: u64,
-    /// Of the namespaces of the system.
+    /// Bytes of the namespace.
+    used: u64,
+    /// Bytes of the namespaces of the system.
     system: u64,
 }
 
-impl Room {
-    /// The most bytes of the namespace, as long as the others hold theirs.
+impl StoreUsage {
+    /// The maximum bytes of the namespace, while other namespaces keep theirs.
     fn share(self) -> u64 {
-        let others = self.stored.saturating_sub(self.own);
+        let others = self.stored.saturating_sub(self.used);
         let left = (self.quota - self.quota / RESERVE).saturating_sub(others);
-        (left / 4 * 3).min(self.quota / OF_A_NAMESPACE)
+        (left / 4 * 3).min(self.quota / NAMESPACE_FRACTION)
     }
 
-    /// The share, if the namespace may not grow by so many bytes.
+    /// `None` if the namespace may grow by this many bytes; otherwise its share.
     fn exceeded(self, growth: u64, reserve: Reserve) -> Option<u64> {
         let share = self.share();
-        let own = self.own.saturating_add(growth);
-        if growth == 0 || own <= share {
+        let used = self.used.saturating_add(growth);
+        if growth == 0 || used <= share {
             return None;
         }
         let (beyond, leaves) = match reserve {
@@ -150,23 +152,24 @@ impl Room {
             Reserve::Small => (SMALL_BEYOND, SMALL_LEAVES),
             Reserve::Status => (STATUS_BEYOND, STATUS_LEAVES),
         };
-        let is_within = own <= share.saturating_add(self.quota / beyond);
+        let is_within = used <= share.saturating_add(self.quota / beyond);
         let others = self.stored.saturating_sub(self.system);
-        let leaves_room = others.saturating_add(growth) <= self.quota - self.quota / leaves;
-        (!is_within || !leaves_room).then_some(share)
+        let leaves_space = others.saturating_add(growth) <= self.quota - self.quota / leaves;
+        (!is_within || !leaves_space).then_some(share)
     }
 }
 
-/// Checks that the namespace of an object has room for its new state, and keeps that room until the result is dropped.
+/// Checks that the share of the object's namespace suffices for the new state, and reserves the bytes until the
+/// result is dropped.
 ///
-/// *Errors.* 403, whose cause has the bytes of the namespace and its share.
+/// *Errors.* 403, whose cause contains the bytes of the namespace and its share.
 pub(crate) fn reserve<'p>(
     pending: &'p PendingBytes,
     store: &dyn Store,
     growth: &Growth<'_>,
 ) -> Result<Option<Reservation<'p>>, Status> {
     let (namespace, name) = (growth.namespace, growth.name);
-    if !growth.resource.namespaced() || OF_THE_SYSTEM.contains(&namespace) {
+    if !growth.resource.namespaced() || SYSTEM_NAMESPACES.contains(&namespace) {
         return Ok(None);
     }
     let bytes = growth.bytes();
@@ -179,16 +182,16 @@ pub(crate) fn reserve<'p>(
         return Ok(None);
     }
     let own_pending = by_namespace.get(namespace).copied().unwrap_or_default();
-    let room = Room {
+    let space = StoreUsage {
         quota: usage.live_bytes_max,
         stored: usage.live_bytes + by_namespace.values().sum::<u64>(),
-        own: store.bytes_of_owner(namespace.as_bytes()) + own_pending,
-        system: OF_THE_SYSTEM
+        used: store.bytes_of_owner(namespace.as_bytes()) + own_pending,
+        system: SYSTEM_NAMESPACES
             .map(|name| store.bytes_of_owner(name.as_bytes()))
             .iter()
             .sum(),
     };
-    let Some(share) = room.exceeded(bytes, growth.reserve(bytes)) else {
+    let Some(share) = space.exceeded(bytes, growth.reserve(bytes)) else {
         *by_namespace.entry(namespace.to_owned()).or_default() += bytes;
         drop(by_namespace);
         return Ok(Some(Reservation {
@@ -202,7 +205,7 @@ pub(crate) fn reserve<'p>(
     let text = format!(
         "namespace {namespace:?} holds {} bytes of the store and may hold {share}: a sixth of the store's quota, \
          and no more than three quarters of the room that other objects leave; this write needs {bytes} more. Delete unneeded objects of the namespace",
-        room.own
+        space.used
     );
     let status = Status::forbidden(info.group, info.plural, name, &text);
     Err(status.with_cause(Cause {
@@ -212,8 +215,8 @@ pub(crate) fn reserve<'p>(
     }))
 }
 
-/// The namespace that a key of the store names: keys are `/registry/PLURAL/[NAMESPACE/]NAME`, or have the API group in
-/// front of the plural. Groups have a dot, except for some whose kinds are all in namespaces.
+/// The namespace in a storage key. Keys are `/registry/PLURAL/[NAMESPACE/]NAME`, or contain the API group in front of
+/// the plural. A group contains a dot, except for some groups whose kinds are all namespaced.
 pub(crate) fn namespace_of(key: &[u8]) -> Option<&[u8]> {
     let rest = key.strip_prefix(b"/registry/")?;
     let mut parts = rest.split(|byte| *byte == b'/');
@@ -243,14 +246,14 @@ mod tests {
                 continue;
             };
             let key = resource.key("a-namespace", "a.name");
-            let found = namespace_of(&key);
+            let parsed = namespace_of(&key);
             let is_namespaced = info.scope == Scope::Namespaced;
             namespaced += usize::from(is_namespaced);
-            let wanted = is_namespaced.then_some(&b"a-namespace"[..]);
-            assert_eq!(found, wanted, "{}", String::from_utf8_lossy(&key));
+            let expected = is_namespaced.then_some(&b"a-namespace"[..]);
+            assert_eq!(parsed, expected, "{}", String::from_utf8_lossy(&key));
         }
         assert!(namespaced > 20, "{namespaced}");
-        // A definition's group has a dot.
+        // The group of a CustomResourceDefinition always contains a dot.
         for (key, namespace) in [
             ("/registry/example.com/widgets/n/w", Some(&b"n"[..])),
             ("/registry/example.com/widgets/w", None),
@@ -260,38 +263,41 @@ mod tests {
         }
     }
 
-    /// findings-2 S44: however many namespaces take their share, one more has room.
+    /// findings-2 S44: if any number of namespaces use their full shares, a further namespace still has space.
     #[test]
     fn namespaces_that_take_all_they_can_leave_room_for_another() {
         let quota = 1 << 30;
         let mut stored = 0;
         for _ in 0..8 {
-            let own = |own| Room {
+            let space = |bytes| StoreUsage {
                 quota,
-                stored: stored + own,
-                own,
+                stored: stored + bytes,
+                used: bytes,
                 system: 0,
             };
             let (mut low, mut high) = (0, quota);
             while low < high {
                 let middle = u64::midpoint(low, high + 1);
-                match own(middle - 1).exceeded(1, Reserve::None) {
+                match space(middle - 1).exceeded(1, Reserve::None) {
                     None => low = middle,
                     Some(_) => high = middle - 1,
                 }
             }
             assert!(low > 0, "{stored}");
-            // It does not depend on the bytes that it has already.
-            assert_eq!(own(0).share(), low);
-            assert_eq!(own(low).exceeded(1, Reserve::Small), None);
-            assert_eq!(own(low).exceeded(quota / 16 + 1, Reserve::Small), Some(low));
-            assert_eq!(own(low).exceeded(0, Reserve::None), None);
+            // The share does not depend on the bytes that the namespace holds already.
+            assert_eq!(space(0).share(), low);
+            assert_eq!(space(low).exceeded(1, Reserve::Small), None);
+            assert_eq!(
+                space(low).exceeded(quota / 16 + 1, Reserve::Small),
+                Some(low)
+            );
+            assert_eq!(space(low).exceeded(0, Reserve::None), None);
             stored += low;
         }
         assert!(stored < quota - quota / RESERVE, "{stored}");
     }
 
-    /// findings-2 S44: however many namespaces use what they have beyond their shares, the system has room.
+    /// findings-2 S44: if any number of namespaces use all space above their shares, the system still has space.
     #[test]
     fn writes_beyond_the_shares_leave_room_for_the_system() {
         let quota: u64 = 1 << 30;
@@ -299,13 +305,13 @@ mod tests {
             let mut stored = 0;
             for _ in 0..64 {
                 let start = stored;
-                let room = |stored| Room {
+                let space = |stored| StoreUsage {
                     quota,
                     stored,
-                    own: stored - start,
+                    used: stored - start,
                     system: 0,
                 };
-                while room(stored).exceeded(4096, reserve).is_none() {
+                while space(stored).exceeded(4096, reserve).is_none() {
                     stored += 4096;
                 }
             }

@@ -1,5 +1,4 @@
-//! The transaction of a create or an update: the object, its allocations, and the quotas of its
-//! namespace.
+//! The transaction of a create or an update: the object, its allocations, and the quotas of its namespace.
 
 use mvcc_store::{Compare, KeyValue, Operation as Write, Txn, Value as Stored};
 use object_model::Status;
@@ -12,20 +11,20 @@ use crate::objects::namespace_share::{self, Growth, Reservation};
 use crate::objects::quota::{self, QuotaChange};
 use crate::objects::storage::{Managers, Objects, Parts, PutResult, encode_within};
 
-/// The new state of an object, to be stored in place of the old one.
+/// The new state of an object, which replaces the old state.
 pub(crate) struct ObjectWrite<'a> {
     pub(crate) resource: &'a Resource,
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
-    /// The part of the object that the request is about, for instance `status`.
+    /// The part of the object that the request changes, for instance `status`.
     pub(crate) subresource: &'a str,
-    /// The object that is replaced, stored and decoded; `None` for a new one.
+    /// The replaced object, stored and decoded; `None` for a new object.
     pub(crate) old: Option<(&'a KeyValue, &'a Value)>,
     pub(crate) new: &'a Value,
     pub(crate) managers: &'a Managers,
-    /// The parts of both objects that are not in their trees, and that do not change.
+    /// The parts of both objects that are not in their trees. These parts do not change.
     pub(crate) parts: &'a Parts,
-    /// The allocations that the object gains, and those that it releases.
+    /// The allocations that the object gains, and the allocations that it releases.
     pub(crate) allocated: &'a [Allocation],
     pub(crate) released: &'a [Allocation],
 }
@@ -33,13 +32,12 @@ pub(crate) struct ObjectWrite<'a> {
 /// The result of an [`ObjectWrite`].
 pub(crate) enum WriteResult {
     Stored(KeyValue),
-    /// Nothing was written: the old object has changed, an allocation is taken, or else a quota has
-    /// changed.
+    /// Nothing was written: the old object has changed, another object owns an allocation, or a quota has changed.
     Refused {
-        /// Whether an object of this name exists.
+        /// Whether an object with this name exists.
         exists: bool,
-        /// The first gained allocation that another object holds.
-        taken: Option<Allocation>,
+        /// The first gained allocation that another object owns.
+        conflict: Option<Allocation>,
     },
 }
 
@@ -48,7 +46,7 @@ impl ObjectWrite<'_> {
     ///
     /// *Errors.* 403 if a quota, or the namespace's share of the store, does not allow the change.
     pub(crate) async fn check_quota(&self, objects: &Objects) -> Result<(), Status> {
-        let _room = self.reserve(objects, &self.encoded()?)?;
+        let _reservation = self.reserve(objects, &self.encoded()?)?;
         quota::charge(objects, self.change(), &mut Txn::default()).await
     }
 
@@ -57,8 +55,8 @@ impl ObjectWrite<'_> {
     /// *Errors.* 413 for a large object, 403 if a quota or the namespace's share of the store does not
     /// allow the change, or a failure of the store.
     pub(crate) async fn store(&self, objects: &Objects) -> Result<WriteResult, Status> {
-        // Until it is in the store, which counts it.
-        let (txn, _room) = self.transaction(objects).await?;
+        // The reservation lasts until the object is in the store, which counts its bytes then.
+        let (txn, _reservation) = self.transaction(objects).await?;
         let present = match objects.put(txn).await? {
             PutResult::Stored(stored) => {
                 let settled = quota::settle(objects, self.resource, stored).await?;
@@ -66,16 +64,17 @@ impl ObjectWrite<'_> {
             }
             PutResult::Refused(present) => present,
         };
-        let mut held = present.iter().skip(1).zip(self.allocated);
+        let mut owners = present.iter().skip(1).zip(self.allocated);
         Ok(WriteResult::Refused {
             exists: present.first().is_some_and(Option::is_some),
-            taken: held
+            conflict: owners
                 .find(|(holder, _)| holder.is_some())
                 .map(|(_, allocation)| allocation.clone()),
         })
     }
 
-    /// The comparisons are the object's, one for each gained allocation, and those of the quotas.
+    /// The comparisons are, in this order: one for the object, one for each gained allocation, and those of the
+    /// quotas.
     async fn transaction<'o>(
         &self,
         objects: &'o Objects,
@@ -97,7 +96,7 @@ impl ObjectWrite<'_> {
             }
         };
         let value = self.encoded()?;
-        let room = self.reserve(objects, &value)?;
+        let reservation = self.reserve(objects, &value)?;
         let mut txn = Txn {
             compare: vec![compare],
             operations: vec![Write::Put {
@@ -114,7 +113,7 @@ impl ObjectWrite<'_> {
         }
         quota::announce(self.resource, self.namespace, &mut txn);
         quota::charge(objects, self.change(), &mut txn).await?;
-        Ok((txn, room))
+        Ok((txn, reservation))
     }
 
     /// The bytes of the old object.

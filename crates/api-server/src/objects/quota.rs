@@ -1,11 +1,10 @@
-//! ResourceQuotas: a write that changes the usage of a quota updates the quota's status in the same
-//! transaction. So concurrent writes never exceed a quota.
+//! ResourceQuotas: a write that changes the usage of a quota updates the quota's status in its transaction, so
+//! concurrent writes never exceed a quota.
 //!
-//! A quota that is created or changed during other writes is counted again once it is stored. Its
-//! transaction changes the guard of its namespace, which every other write there compares: later
-//! writes therefore see the quota, and earlier ones are in the count. Quotas are also counted again
-//! periodically: objects that expire (events) are not deducted when they go, and a wrong count is
-//! corrected.
+//! The usage of a quota is recounted after the quota is created or changed, because other writes run meanwhile. The
+//! transaction of the quota also changes the guard key of its namespace. Every other write in the namespace compares
+//! the guard: a later write therefore reads the quota, and an earlier write is part of the recount. Quotas are also
+//! recounted periodically, because objects that expire (events) are not subtracted, and to correct a wrong count.
 
 use std::sync::Weak;
 
@@ -28,14 +27,13 @@ pub(crate) struct QuotaChange<'a> {
     pub(crate) name: &'a str,
     pub(crate) old: Option<&'a Value>,
     pub(crate) new: Option<&'a Value>,
-    /// The parts of both that are not in their trees.
+    /// The parts of both objects that are not in their trees.
     pub(crate) parts: &'a Parts,
 }
 
-/// Adds the effect of a change on its namespace's quotas to the transaction. The comparisons come
-/// last.
+/// Adds the effect of a change on the quotas of its namespace to the transaction. These comparisons are the last.
 ///
-/// *Errors.* 403 in upstream's words if a quota does not allow the change.
+/// *Errors.* 403 with upstream's text if a quota does not allow the change.
 pub(crate) async fn charge(
     objects: &Objects,
     change: QuotaChange<'_>,
@@ -60,7 +58,7 @@ pub(crate) async fn charge(
         end,
         ..Range::default()
     };
-    let own = change.resource.key(change.namespace, change.name);
+    let object_key = change.resource.key(change.namespace, change.name);
     let items = objects.read_range(range).await?.items;
     if items.is_empty() && objects.limited_resources.is_empty() {
         return Ok(());
@@ -69,7 +67,7 @@ pub(crate) async fn charge(
     let (old, new) = (whole(change.old)?, whole(change.new)?);
     let kind = (info.group, info.plural);
     let forbidden = |why: String| Status::forbidden(info.group, info.plural, change.name, &why);
-    let others = items.iter().filter(|item| *item.key != *own);
+    let others = items.iter().filter(|item| *item.key != *object_key);
     let all = others.map(|item| Ok((item, objects.shared(&quotas, item)?)));
     let all: Vec<_> = all.collect::<Result<_, Status>>()?;
     let present = all.iter().map(|(_, quota)| &**quota);
@@ -97,33 +95,32 @@ fn guard_key(namespace: &str) -> Vec<u8> {
     format!("/quota-guards/{namespace}").into_bytes()
 }
 
-/// Makes the transaction fail if a quota is created or changed before its commit. (The guard is
-/// read before the quotas are.) Returns whether there is a guard: without one, the namespace never had a
-/// quota.
+/// Makes the transaction fail if a quota is created or changed before its commit. For this, the guard is read before
+/// the quotas. Returns whether the guard exists: without a guard, the namespace never had a quota.
 async fn guard(objects: &Objects, namespace: &str, txn: &mut Txn) -> Result<bool, Status> {
     let key = guard_key(namespace);
     let range = Range {
         start: key.clone(),
         ..Range::default()
     };
-    let found = objects.read_range(range).await?.items.pop();
-    let is_guarded = found.is_some();
-    txn.compare.push(match found {
+    let guard_item = objects.read_range(range).await?.items.pop();
+    let is_guarded = guard_item.is_some();
+    txn.compare.push(match guard_item {
         Some(guard) => Compare::ModRevision(key, guard.mod_revision),
         None => Compare::Absent(key),
     });
     Ok(is_guarded)
 }
 
-/// Makes the guard of a namespace whose quota was stored by a version without guards.
+/// Creates the guard of a namespace whose quota was stored by a version of the program without guards.
 async fn make_guard(objects: &Objects, namespace: &str) -> Result<(), Status> {
     let key = guard_key(namespace);
     let txn = Txn {
         compare: vec![Compare::Absent(key.clone())],
         operations: vec![put_guard(key)],
     };
-    let made = objects.store.txn(txn).await;
-    made.map(|_| ()).map_err(|error| storage::refusal(&error))
+    let result = objects.store.txn(txn).await;
+    result.map(|_| ()).map_err(|error| storage::refusal(&error))
 }
 
 fn put_guard(key: Vec<u8>) -> Write {
@@ -145,9 +142,10 @@ fn is_quota(resource: &Resource) -> bool {
     (resource.info().group, resource.info().plural) == rules::QUOTAS
 }
 
-/// Recounts the usage of a new or changed quota, until no write came in between; returns the quota.
+/// Recounts the usage of a new or changed quota until no concurrent write has changed it meanwhile; returns the
+/// quota.
 ///
-/// *Errors.* A store that fails.
+/// *Errors.* The store fails.
 pub(crate) async fn settle(
     objects: &Objects,
     resource: &Resource,
@@ -167,12 +165,12 @@ pub(crate) async fn settle(
         }
         work::let_others_go_first().await;
     }
-    // There is another count soon.
+    // The next periodic recount follows soon.
     Ok(stored)
 }
 
-/// Counts the usage of a quota at one revision; `None` if the quota has changed in the meantime.
-/// All relevant writes change it.
+/// Counts the usage of a quota at one revision; `None` if the quota has changed meanwhile. Every write that affects
+/// the usage changes the quota.
 async fn recount(
     objects: &Objects,
     resource: &Resource,
@@ -181,7 +179,7 @@ async fn recount(
     let quota = storage::decode(resource, stored)?;
     let (namespace, _) = resource.names(&stored.key);
     let revision = objects.store.current_revision();
-    let mut found = Vec::new();
+    let mut listed = Vec::new();
     for (group, plural) in rules::kinds(&quota) {
         let Some(kind) = objects.catalog.any_version(&group, &plural) else {
             continue;
@@ -197,10 +195,10 @@ async fn recount(
         work::expect(items.iter().map(|item| item.value.len()).sum()).await;
         for item in &items {
             let object = storage::decode(&kind, item)?;
-            found.push((group.clone(), plural.clone(), object));
+            listed.push((group.clone(), plural.clone(), object));
         }
     }
-    let all = found
+    let all = listed
         .iter()
         .map(|(group, plural, object)| (group.as_str(), plural.as_str(), object));
     let status = rules::count(&quota, all);
@@ -213,8 +211,8 @@ async fn recount(
     objects.replace(resource, stored, &counted, whole).await
 }
 
-/// Recounts all quotas, now and at intervals, until the server is dropped.
-pub(crate) async fn keep_right(objects: Weak<Objects>) {
+/// Recounts all quotas, at the start and at intervals, until the server is dropped.
+pub(crate) async fn recount_periodically(objects: Weak<Objects>) {
     loop {
         {
             let Some(objects) = objects.upgrade() else {
@@ -267,7 +265,7 @@ pub(crate) fn count(
         Ok((group, plural, objects))
     });
     let listed = listed.collect::<Result<Vec<_>, Status>>()?;
-    let found: Vec<(String, String, Value)> = listed
+    let counted: Vec<(String, String, Value)> = listed
         .into_iter()
         .flat_map(|(group, plural, mut objects)| {
             let is_itself = |other: &Value| other["metadata"]["name"] == object["metadata"]["name"];
@@ -278,7 +276,7 @@ pub(crate) fn count(
             objects.into_iter().map(named)
         })
         .collect();
-    let all = found
+    let all = counted
         .iter()
         .map(|(group, plural, object)| (group.as_str(), plural.as_str(), object));
     object["status"] = rules::count(object, all);

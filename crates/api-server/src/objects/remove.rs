@@ -10,8 +10,8 @@ use crate::objects::quota::{self, QuotaChange};
 use crate::objects::storage;
 use crate::objects::storage::{Objects, Parts};
 
-/// Removes an object if it is still as given, stored and decoded, with the parts that are not in its
-/// tree; returns the revision of the removal.
+/// Removes an object, with its stored and decoded form and the parts that are not in its tree, if the store still
+/// contains this version; returns the revision of the removal.
 pub(crate) async fn remove(
     objects: &Objects,
     resource: &Resource,
@@ -40,7 +40,8 @@ pub(crate) async fn remove(
     let mut txn = deletion();
     quota::charge(objects, change, &mut txn).await?;
     let done = match objects.store.txn(txn).await {
-        // A full etcd carries out only what deletes. The quotas are counted again when it has room.
+        // An etcd without free space accepts only transactions that delete. The quotas are recounted when it has
+        // space again.
         Err(error) if error.is_full() => objects.store.txn(deletion()).await,
         done => done,
     };

@@ -1,5 +1,5 @@
-//! Changes of stored objects before a server starts, without validation: for addresses and paths after
-//! the data directory has moved.
+//! Changes of stored objects before a server starts, without validation: for addresses and paths after the data
+//! directory was moved.
 
 use mvcc_store::{Compare, Operation, Range, Store, StoreError, Txn};
 use serde_json::Value;
@@ -15,14 +15,14 @@ const ROOT: &[u8] = b"/registry/";
 pub enum Rewrite {
     /// No change.
     Keep,
-    /// It is stored in its new form, under its new name.
+    /// The object is stored in its new form, under its new name.
     Store,
     /// The object is removed.
     Remove,
 }
 
-/// Passes every stored object to `change`, and stores the result. Each object is changed
-/// separately: an interrupted run can be repeated. Returns the number of changed objects.
+/// Calls `change` for every stored object, and stores the result. Each object is changed in its own transaction, so
+/// an interrupted run can be repeated. Returns the number of changed objects.
 ///
 /// # Errors
 /// The errors of the store.
@@ -37,7 +37,7 @@ pub async fn rewrite(
     };
     let mut changed = 0;
     for item in store.range(range).await?.items {
-        // Beside objects there are keys that only keep names from being used twice.
+        // The store also contains keys that are no objects: they reserve names.
         let Ok(mut object) = serde_json::from_slice::<Value>(&item.value) else {
             continue;
         };
@@ -75,7 +75,7 @@ pub async fn rewrite(
     Ok(changed)
 }
 
-/// The key with another last part.
+/// The key with another last segment.
 fn renamed(key: &[u8], name: &str) -> Vec<u8> {
     let end = key.iter().rposition(|byte| *byte == b'/');
     let mut key = key[..end.map_or(0, |end| end + 1)].to_vec();
@@ -122,16 +122,16 @@ mod tests {
             end: Some(end_of(ROOT)),
             ..Range::default()
         };
-        let found = store.range(range).await.unwrap().items;
-        let keys: Vec<_> = found
+        let items = store.range(range).await.unwrap().items;
+        let keys: Vec<_> = items
             .iter()
             .map(|item| item.key.escape_ascii().to_string())
             .collect();
         assert_eq!(keys, ["/registry/nodes/c", "/registry/nodes/z"]);
-        let renamed: Value = serde_json::from_slice(&found[1].value).unwrap();
+        let renamed: Value = serde_json::from_slice(&items[1].value).unwrap();
         assert_eq!(
             renamed["metadata"]["resourceVersion"],
-            found[1].mod_revision.0.to_string()
+            items[1].mod_revision.0.to_string()
         );
     }
 }

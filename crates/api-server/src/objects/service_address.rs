@@ -1,4 +1,4 @@
-//! The addresses behind Services, for requests to a Service.
+//! The endpoint addresses of Services, for requests to a Service.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,22 +11,21 @@ use crate::catalog::registry::Resource;
 use crate::objects::storage::Objects;
 use crate::objects::storage::{self, reading};
 
-/// One of the ready addresses of a Service's port.
+/// One of the ready endpoint addresses of a Service's port.
 ///
-/// *Errors.* 404 if there is no such Service, 503 if it has no ready endpoint.
+/// *Errors.* 404 if the Service does not exist, 503 if it has no ready endpoint.
 pub(crate) async fn service_address(
     objects: &Objects,
     namespace: &str,
     name: &str,
     port: u16,
 ) -> Result<SocketAddr, Status> {
-    let found = objects.catalog.any_version("", "services");
-    let resource = found.ok_or_else(|| Status::internal("Services are not served"))?;
+    let services = objects.catalog.any_version("", "services");
+    let resource = services.ok_or_else(|| Status::internal("Services are not served"))?;
     of_service(objects, &resource, (namespace, name), &port.to_string()).await
 }
 
-/// One of the ready addresses of the service, at random. The port is a number or a name; an empty text
-/// is the first port.
+/// A random ready endpoint address of the Service. `port` is a number or a name; an empty text is the first port.
 ///
 /// *Errors.* As [`service_address`].
 pub(crate) async fn of_service(
@@ -38,11 +37,11 @@ pub(crate) async fn of_service(
     let stored = objects.must_read(resource, namespace, name).await?;
     let service = storage::decode(resource, &stored)?;
     let ports = service["spec"]["ports"].as_array();
-    let wanted = ports.into_iter().flatten().find(|one| {
+    let service_port = ports.into_iter().flatten().find(|one| {
         port.is_empty() || one["name"] == port || one["port"].as_u64() == port.parse().ok()
     });
     let unavailable = |text: String| Status::new(StatusReason::ServiceUnavailable, text);
-    let wanted = wanted.ok_or_else(|| {
+    let service_port = service_port.ok_or_else(|| {
         unavailable(format!(
             "no service port {port:?} found for service {name:?}"
         ))
@@ -50,19 +49,19 @@ pub(crate) async fn of_service(
     let slices = reading(objects, |reads| {
         Ok(reads.all("discovery.k8s.io", "endpointslices", namespace))
     })?;
-    let mut found = ready(&slices, name, &wanted["name"]);
-    if found.is_empty() {
+    let mut addresses = ready(&slices, name, &service_port["name"]);
+    if addresses.is_empty() {
         let text = format!("no endpoints available for service {name:?}");
         return Err(unavailable(text));
     }
-    let (ip, port) = found.swap_remove(rand::rng().random_range(0..found.len()));
+    let (ip, port) = addresses.swap_remove(rand::rng().random_range(0..addresses.len()));
     address(&ip, port)
 }
 
-/// The addresses and ports of a service that are ready.
+/// The ready endpoint addresses of a Service, each with its port.
 fn ready(slices: &[Value], service: &str, port_name: &Value) -> Vec<(String, u64)> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let mut found = Vec::new();
+    let mut addresses = Vec::new();
     for slice in slices {
         if slice["metadata"]["labels"]["kubernetes.io/service-name"] != service {
             continue;
@@ -81,14 +80,14 @@ fn ready(slices: &[Value], service: &str, port_name: &Value) -> Vec<(String, u64
             if endpoint["conditions"]["ready"] != false
                 && let Some(ip) = endpoint["addresses"][0].as_str()
             {
-                found.push((ip.to_owned(), port));
+                addresses.push((ip.to_owned(), port));
             }
         }
     }
-    found
+    addresses
 }
 
-/// An address that may be proxied to; addresses of this machine are refused.
+/// An address that requests may be proxied to; addresses of this machine are refused.
 pub(crate) fn address(ip: &str, port: u64) -> Result<SocketAddr, Status> {
     let ip: Option<IpAddr> = ip.parse().ok();
     let refused = || Status::bad_request("address not allowed");
@@ -133,8 +132,8 @@ mod tests {
             ],
         });
         let slices = [slice];
-        let found = ready(&slices, "s", &json!("http"));
-        assert_eq!(found, [("10.0.0.2".to_owned(), 8080)]);
+        let addresses = ready(&slices, "s", &json!("http"));
+        assert_eq!(addresses, [("10.0.0.2".to_owned(), 8080)]);
         assert!(ready(&slices, "other", &json!("http")).is_empty());
         assert!(ready(&slices, "s", &Value::Null).is_empty());
     }

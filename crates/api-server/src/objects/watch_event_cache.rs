@@ -1,4 +1,4 @@
-//! The newest watch events in encoded form: all watchers that want the same form of an event share the bytes.
+//! The newest watch events in encoded form. All watches with one form of an event share the bytes.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::catalog::registry::Resource;
 use crate::http::negotiate::Representation;
 use crate::objects::recent_values::RecentValues;
 
-/// The length above which an event is not kept.
+/// Maximum length of a cached event, in bytes.
 const EVENT_BYTES_MAX: usize = 64 << 10;
 
 /// An event in one form.
@@ -25,7 +25,7 @@ pub(crate) struct EventForm {
 }
 
 impl EventForm {
-    /// The form of an event, if its bytes depend on the stored object alone.
+    /// The form of an event; `None` if the bytes depend on more than the stored object.
     pub(crate) fn of(
         resource: &Resource,
         item: &KeyValue,
@@ -42,32 +42,32 @@ impl EventForm {
         })
     }
 
-    /// Its place. The next events have other places, and so have the four forms of this one.
-    fn place(&self) -> u64 {
+    /// The slot. Consecutive events have different slots, and the four forms of an event have different slots.
+    fn slot(&self) -> u64 {
         let form =
             u64::from(self.form == Representation::Json) * 2 + u64::from(self.managed_fields);
         self.revision.0.wrapping_mul(4).wrapping_add(form)
     }
 }
 
-/// The encoded forms of the newest events, shared by the watches that send them.
+/// Cache of the encoded forms of the newest events, shared by the watches that send them.
 #[derive(Default)]
 pub(crate) struct WatchEventCache(RecentValues<EventForm, Bytes>);
 
 impl WatchEventCache {
-    /// The bytes of an event. They are encoded if no other watcher has sent it lately.
+    /// The bytes of an event. They are encoded if they are not cached.
     pub(crate) fn line(
         &self,
         event: EventForm,
         encode: impl FnOnce() -> Result<Bytes, Status>,
     ) -> Result<Bytes, Status> {
-        let place = event.place();
-        if let Some(line) = self.0.get(place, |known| *known == event) {
+        let slot = event.slot();
+        if let Some(line) = self.0.get(slot, |cached| *cached == event) {
             return Ok(line);
         }
         let line = encode()?;
         if line.len() <= EVENT_BYTES_MAX {
-            self.0.put(place, event, line.clone());
+            self.0.put(slot, event, line.clone());
         }
         Ok(line)
     }
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(sent(event(1, "ADDED", false), "c"), "c");
         assert_eq!(sent(event(1, "ADDED", false), "d"), "c");
         assert_eq!(sent(event(1, "ADDED", true), "e"), "a");
-        // A selection may show the same change as another event.
+        // A watch with a selector may report the change as another type of event.
         assert_eq!(sent(event(1, "MODIFIED", true), "f"), "f");
         for revision in 2..200 {
             assert_eq!(sent(event(revision, "ADDED", true), "g"), "g");

@@ -17,7 +17,7 @@ use crate::objects::field_managers;
 use crate::objects::metadata;
 use crate::objects::storage::ReadObjects;
 
-/// The treatment of unknown or duplicate fields (kubectl.md 0.8).
+/// The treatment of unknown and duplicate fields (kubectl.md 0.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Validation {
     Strict,
@@ -75,7 +75,7 @@ impl WriteOptions {
     }
 }
 
-/// Whether it is a dry run; records invalid values.
+/// Whether the write is a dry run; records invalid values.
 pub(crate) fn dry_run<'v>(
     values: impl Iterator<Item = &'v str>,
     errors: &mut Vec<FieldError>,
@@ -91,21 +91,21 @@ pub(crate) fn dry_run<'v>(
     dry
 }
 
-/// A write that was made, or would have been (dry run).
+/// A write that was performed, or simulated (dry run).
 pub(crate) struct CompletedWrite {
-    /// The new state of the object, or its last state before the deletion.
+    /// The new state of the object; after a deletion, the last state.
     pub(crate) stored: KeyValue,
-    /// Whether the object is deleted now.
-    pub(crate) gone: bool,
+    /// Whether the object no longer exists.
+    pub(crate) is_deleted: bool,
 }
 
 impl CompletedWrite {
-    /// An object that is not stored.
+    /// The result for an object that is not stored.
     pub(crate) fn dry(resource: &Resource, object: &Value, before: Option<&KeyValue>) -> Self {
         let revision = before.map_or(Revision(0), |before| before.mod_revision);
         let value = match before {
             Some(_) => crate::objects::storage::encode_at(&resource.info(), object, revision),
-            // As upstream, an object of a dry-run creation has no resource version.
+            // As upstream, the object of a dry-run create has no resource version.
             None => Bytes::from(object.to_string()),
         };
         let stored = KeyValue {
@@ -118,13 +118,13 @@ impl CompletedWrite {
         };
         Self {
             stored,
-            gone: false,
+            is_deleted: false,
         }
     }
 }
 
-/// Fills in or checks `apiVersion` and `kind`, finds unknown and repeated fields, and gives the
-/// object its kind's form. Returns warnings.
+/// Sets or checks `apiVersion` and `kind`, finds unknown and duplicate fields, and converts the object to its kind's
+/// form. Returns warnings.
 ///
 /// *Errors.* 400 with the texts of kubectl.md 0.8.
 pub(crate) fn accept(
@@ -137,12 +137,12 @@ pub(crate) fn accept(
     set_type(&mut object, &info)?;
     let mut warnings = Vec::new();
     if validation != Validation::Ignore {
-        let found = complaints(resource, &object, &decoded.duplicates);
-        if validation == Validation::Strict && !found.is_empty() {
-            let text = format!("strict decoding error: {}", found.join(", "));
+        let problems = complaints(resource, &object, &decoded.duplicates);
+        if validation == Validation::Strict && !problems.is_empty() {
+            let text = format!("strict decoding error: {}", problems.join(", "));
             return Err(cannot_be_handled(&info, &text));
         }
-        warnings = found;
+        warnings = problems;
     }
     let managers = detach_managers(&mut object);
     let mut object = resource
@@ -155,8 +155,8 @@ pub(crate) fn accept(
     Ok((object, warnings))
 }
 
-/// Removes the managed fields from an object, so that they are not decoded twice: they are parsed
-/// where they are needed. Malformed ones stay, and the decoder refuses them.
+/// Removes the managed fields from an object, so that they are not decoded twice: field tracking parses them.
+/// Malformed managed fields stay, and the decoder refuses them.
 fn detach_managers(object: &mut Value) -> Option<Value> {
     let metadata = object.get_mut("metadata")?.as_object_mut()?;
     let right = |entry: &Value| {
@@ -174,7 +174,7 @@ fn detach_managers(object: &mut Value) -> Option<Value> {
     metadata.shift_remove("managedFields")
 }
 
-/// The findings of strict validation in an object.
+/// The unknown and duplicate fields of an object, as texts.
 pub(crate) fn complaints(
     resource: &Resource,
     object: &Value,
@@ -199,20 +199,20 @@ pub(crate) fn cannot_be_handled(info: &KindInfo<'_>, why: &str) -> Status {
     ))
 }
 
-/// Checks `apiVersion` and `kind` against the path's, and fills them in where they are missing.
+/// Checks `apiVersion` and `kind` against the kind at the path; sets them if they are missing.
 fn set_type(object: &mut Value, info: &KindInfo<'_>) -> Result<(), Status> {
     let api_version = info.api_version();
-    let found = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
-    let (found_version, found_kind) = (found("apiVersion"), found("kind"));
-    if !found_version.is_empty() && found_version != api_version {
+    let actual = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+    let (actual_version, actual_kind) = (actual("apiVersion"), actual("kind"));
+    if !actual_version.is_empty() && actual_version != api_version {
         return Err(Status::bad_request(format!(
-            "the API version in the data ({found_version}) does not match the expected API \
+            "the API version in the data ({actual_version}) does not match the expected API \
              version ({api_version})"
         )));
     }
-    if !found_kind.is_empty() && found_kind != info.kind {
+    if !actual_kind.is_empty() && actual_kind != info.kind {
         return Err(Status::bad_request(format!(
-            "{found_kind} in version {:?} cannot be handled as a {}: converting ({}.{found_kind}) \
+            "{actual_kind} in version {:?} cannot be handled as a {}: converting ({}.{actual_kind}) \
              to ({}): unknown conversion",
             info.version, info.kind, info.version, info.kind
         )));
@@ -227,26 +227,25 @@ fn set_type(object: &mut Value, info: &KindInfo<'_>) -> Result<(), Status> {
 /// The part of an object that a write may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ObjectPart {
-    /// A write of the object without its status.
+    /// The object without its status.
     Whole,
     Status,
-    /// The part that the kind allows for the named sub-resource (`resize`).
+    /// The part that the kind allows for the sub-resource (`resize`).
     Subresource,
-    /// The change is made by the handler itself (`binding`, `finalize`, `eviction`): webhooks and
-    /// policies, the kind's validation and field managers are left out. The handler reads and sets only
-    /// these fields of the named parts, and removes none; without names, it may read and change all of
-    /// the object.
+    /// The handler itself makes the change (`binding`, `finalize`, `eviction`): webhooks and policies, the kind's
+    /// validation and field managers are skipped. The handler reads and sets only these fields of the listed parts,
+    /// and removes none; with an empty list, it may read and change all of the object.
     Trusted(&'static [FieldRead]),
 }
 
-/// The fields of the stored object that the change of a write reads and edits.
+/// The fields of the stored object that a write reads and edits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EditedFields {
-    /// Any, the managed fields among them (a JSON patch).
+    /// All fields, including the managed fields (a JSON patch).
     Any,
-    /// A write of one [`ObjectPart`].
+    /// The fields of one [`ObjectPart`].
     Part,
-    /// Those of the metadata, without the managed fields (a patch of labels, a finalizer).
+    /// The fields of the metadata, without the managed fields (a patch of labels, a finalizer).
     Metadata,
 }
 
@@ -258,21 +257,21 @@ pub(crate) struct WriteRequest<'a> {
     pub(crate) name: &'a str,
     pub(crate) subresource: &'a str,
     pub(crate) user: &'a crate::http::user::UserInfo,
-    /// The address that the request comes from; `None` for a part of the own process.
+    /// The address of the client; `None` for a component of this process.
     pub(crate) source: Option<IpAddr>,
     pub(crate) dry_run: bool,
-    /// The field manager that the write is by.
+    /// The name of the field manager.
     pub(crate) manager: &'a str,
     /// Whether the object comes from a server-side apply, which updates its managers itself.
     pub(crate) applied: bool,
     /// The fields that the change reads and edits.
     pub(crate) extent: EditedFields,
-    /// Whether webhooks and policies have been called for the request that this is a part of.
-    pub(crate) asked: bool,
-    /// The receiver of warnings; `None` for the server's own writes.
+    /// Whether webhooks and policies were called already, for the request that this write belongs to.
+    pub(crate) is_reviewed: bool,
+    /// Collects warnings; `None` for the server's own writes.
     pub(crate) warnings: Option<&'a Warnings>,
-    /// The objects that its admission has read before; `None` if it reads them anew.
-    pub(crate) known: Option<&'a ReadObjects>,
+    /// The objects that the admission of this request has read before; `None` if every read goes to the store.
+    pub(crate) cached: Option<&'a ReadObjects>,
 }
 
 impl<'a> WriteRequest<'a> {
@@ -292,13 +291,12 @@ impl<'a> WriteRequest<'a> {
             manager: field_managers::name_of(call),
             applied: false,
             extent: EditedFields::Part,
-            asked: false,
+            is_reviewed: false,
             warnings: Some(&call.warnings),
-            known: None,
+            cached: None,
         }
     }
 
-    /// Adds warnings for the client.
     pub(crate) fn warn(&self, texts: impl IntoIterator<Item = String>) {
         if let Some(warnings) = self.warnings {
             warnings.add(texts);

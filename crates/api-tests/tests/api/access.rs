@@ -1,4 +1,4 @@
-//! Rights of users.
+//! The rights of users.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::harness::{Api, CONFIG_MAPS, PODS, config_map};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
-/// Asks until the index of roles has caught up.
+/// Repeats the request until the index of roles is up to date.
 async fn wait_for(api: &Api, path: &str, code: u16) {
     for _ in 0..6000 {
         if api.get(path).await.0 == code {
@@ -76,7 +76,7 @@ async fn nothing_is_allowed_that_no_role_allows() {
         let (code, status) = bob.send(method, path, Value::Null).await;
         assert_eq!((code, &status["message"]), (403, &json!(message)), "{path}");
     }
-    // What everybody who is somebody may: discovery.
+    // Every authenticated user may read these documents.
     for path in ["/api", "/apis", "/api/v1", "/version", "/livez"] {
         assert_eq!(bob.raw("GET", path, &[], "").await.code, 200, "{path}");
     }
@@ -139,18 +139,21 @@ async fn reviews_answer_what_somebody_may_do() {
     // kubectl.md 6.4
     let api = Api::new().await;
     let bob = api.as_user("bob", &[]);
-    let own = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-    let ask = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "pods"}}});
-    let (code, answer) = bob.send("POST", own, ask.clone()).await;
-    assert_eq!((code, &answer["status"]["allowed"]), (201, &json!(false)));
+    let self_reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let review = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "pods"}}});
+    let (code, response) = bob.send("POST", self_reviews, review.clone()).await;
+    assert_eq!((code, &response["status"]["allowed"]), (201, &json!(false)));
     assert_eq!(
-        api.send("POST", own, ask).await.1["status"]["allowed"],
+        api.send("POST", self_reviews, review).await.1["status"]["allowed"],
         true
     );
     let of = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-    let ask = json!({"spec": {"user": "x", "groups": ["system:masters"],
+    let review = json!({"spec": {"user": "x", "groups": ["system:masters"],
         "nonResourceAttributes": {"verb": "get", "path": "/x"}}});
-    assert_eq!(api.send("POST", of, ask).await.1["status"]["allowed"], true);
+    assert_eq!(
+        api.send("POST", of, review).await.1["status"]["allowed"],
+        true
+    );
     assert_eq!(
         api.send("POST", of, json!({"spec": {"user": "x"}})).await.0,
         422
@@ -186,9 +189,9 @@ async fn somebody_allowed_may_act_as_another() {
     let api = Api::new().await;
     let headers = [("impersonate-user", "bob"), ("impersonate-group", "devs")];
     let who = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
-    let answer = api.raw("POST", who, &headers, "{}").await;
+    let response = api.raw("POST", who, &headers, "{}").await;
     assert_eq!(
-        answer.json()["status"]["userInfo"]["groups"],
+        response.json()["status"]["userInfo"]["groups"],
         json!(["devs", "system:authenticated"])
     );
     assert_eq!(api.raw("GET", PODS, &headers, "").await.code, 403);
@@ -206,8 +209,8 @@ async fn somebody_allowed_may_act_as_another() {
         ("impersonate-extra-example.com%2Fteam", "blue"),
         ("impersonate-extra-example.com%2Fteam", "green"),
     ];
-    let answer = api.raw("POST", who, &whole, "{}").await;
-    let info = &answer.json()["status"]["userInfo"];
+    let response = api.raw("POST", who, &whole, "{}").await;
+    let info = &response.json()["status"]["userInfo"];
     assert_eq!(
         (&info["uid"], &info["extra"]),
         (
@@ -215,7 +218,7 @@ async fn somebody_allowed_may_act_as_another() {
             &json!({"example.com/team": ["blue", "green"]})
         )
     );
-    // Each of them has to be allowed.
+    // Each of these requests must be allowed.
     let roles = "/apis/rbac.authorization.k8s.io/v1";
     let role = json!({"metadata": {"name": "act"}, "rules": [
         {"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"]}]});
@@ -245,18 +248,18 @@ async fn tokens_live_and_die_with_their_account() {
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     api.create(accounts, json!({"metadata": {"name": "robot"}}))
         .await;
-    let ask = |spec: Value| {
+    let request_token = |spec: Value| {
         api.send(
             "POST",
             "/api/v1/namespaces/default/serviceaccounts/robot/token",
             json!({"spec": spec}),
         )
     };
-    let (code, answer) = ask(json!({})).await;
-    assert_eq!(code, 201, "{answer}");
-    let token = answer["status"]["token"].as_str().unwrap().to_owned();
-    assert_eq!(answer["spec"]["expirationSeconds"], 3600);
-    let (code, status) = ask(json!({"expirationSeconds": 60})).await;
+    let (code, response) = request_token(json!({})).await;
+    assert_eq!(code, 201, "{response}");
+    let token = response["status"]["token"].as_str().unwrap().to_owned();
+    assert_eq!(response["spec"]["expirationSeconds"], 3600);
+    let (code, status) = request_token(json!({"expirationSeconds": 60})).await;
     assert_eq!(code, 422);
     assert!(
         status["message"]
@@ -295,14 +298,14 @@ async fn tokens_live_and_die_with_their_account() {
         .await;
     api.create(accounts, json!({"metadata": {"name": "robot"}}))
         .await;
-    let gone = review(&token, Value::Null).await;
+    let deleted = review(&token, Value::Null).await;
     assert_eq!(
-        gone["error"],
+        deleted["error"],
         "the service account that the token is bound to was deleted"
     );
 }
 
-/// findings-2 C39: in each of the reviews, of fields and of labels.
+/// findings-2 C39: a selector in a review has either a text or requirements, for fields and for labels.
 #[tokio::test]
 async fn a_review_selects_in_one_way() {
     let api = Api::new().await;
@@ -311,26 +314,27 @@ async fn a_review_selects_in_one_way() {
     let requirements = json!([{"key": "a", "operator": "In", "values": ["b"]}]);
     for plural in ["selfsubjectaccessreviews", "subjectaccessreviews"] {
         for name in ["fieldSelector", "labelSelector"] {
-            let ask = async |selector: Value| {
+            let review = async |selector: Value| {
                 let spec = json!({"user": "ann", "resourceAttributes":
                     {"verb": "list", "resource": "pods", name: selector}});
-                let (code, answer) = api
+                let (code, response) = api
                     .send("POST", &reviews(plural), json!({"spec": spec}))
                     .await;
                 (
                     code,
-                    answer["message"].as_str().unwrap_or_default().to_owned(),
+                    response["message"].as_str().unwrap_or_default().to_owned(),
                 )
             };
-            assert_eq!(ask(json!({"rawSelector": raw})).await.0, 201);
-            assert_eq!(ask(json!({"requirements": requirements})).await.0, 201);
-            let (code, both) = ask(json!({"rawSelector": raw, "requirements": requirements})).await;
+            assert_eq!(review(json!({"rawSelector": raw})).await.0, 201);
+            assert_eq!(review(json!({"requirements": requirements})).await.0, 201);
+            let (code, both) =
+                review(json!({"rawSelector": raw, "requirements": requirements})).await;
             let path = format!("spec.resourceAttributes.{name}");
             let text = format!(
                 "{path}.rawSelector: Invalid value: \"a=b\": may not specified at the same time as requirements"
             );
             assert!(code == 422 && both.contains(&text), "{both}");
-            let (code, none) = ask(json!({})).await;
+            let (code, none) = review(json!({})).await;
             let text = format!("{path}.requirements: Required value: when ");
             assert!(code == 422 && none.contains(&text), "{none}");
         }

@@ -1,5 +1,5 @@
-//! Webhooks and policies are asked about connections, and about what is sent to sub-resources with
-//! objects of their own, in upstream's words (kubectl.md 10.5).
+//! Webhooks and policies are called for connections, and for sub-resources with their own kind, with upstream's texts
+//! (kubectl.md 10.5).
 
 use serde_json::{Value, json};
 
@@ -8,19 +8,19 @@ use crate::hook::{Hook, MUTATING, VALIDATING, make, patch};
 
 const ACCOUNT: &str = "/api/v1/namespaces/default/serviceaccounts/default";
 
-/// A server with a pod `p`, on a node unless it is to be bound.
+/// A server with a pod `p`. The pod has a node unless the test binds it.
 async fn with_pod(bound: bool) -> Api {
     let api = Api::new().await;
     api.with_account().await;
-    let mut wanted = pod("p");
+    let mut desired = pod("p");
     if bound {
-        wanted["spec"]["nodeName"] = json!("n1");
+        desired["spec"]["nodeName"] = json!("n1");
     }
-    api.create(PODS, wanted).await;
+    api.create(PODS, desired).await;
     api
 }
 
-/// A webhook's configuration for an operation on resources of the core group.
+/// A webhook configuration for an operation on resources of the core group.
 fn about(hook: &Hook, kind: &str, operation: &str, resources: Value) -> Value {
     let rules = json!({"rules": [{"operations": [operation], "apiGroups": [""],
         "apiVersions": ["v1"], "resources": resources}]});
@@ -44,8 +44,8 @@ async fn who_connects_to_a_pod_is_told_of_with_the_options() {
     let (code, refused) = api.send("POST", &shell, Value::Null).await;
     assert_eq!(code, 400, "{refused}");
     assert!(refused.to_string().contains("denied the request"));
-    let asked = hook.asked().remove(0);
-    for (pointer, wanted) in [
+    let admission_request = hook.requests().remove(0);
+    for (pointer, expected) in [
         ("/operation", json!("CONNECT")),
         (
             "/kind",
@@ -66,13 +66,17 @@ async fn who_connects_to_a_pod_is_told_of_with_the_options() {
                 "container": "c", "command": ["sh", "-c", "id"]}),
         ),
     ] {
-        assert_eq!(asked.pointer(pointer), Some(&wanted), "{pointer}");
+        assert_eq!(
+            admission_request.pointer(pointer),
+            Some(&expected),
+            "{pointer}"
+        );
     }
     assert!(api.node.seen.lock().unwrap().is_empty());
 
-    let answer = api.raw("POST", &exec("command=ls"), &[], "").await;
-    assert_eq!(answer.text(), "POST /exec/default/p/c?command=ls");
-    assert_eq!(answer.headers["warning"], "299 - \"seen\"");
+    let response = api.raw("POST", &exec("command=ls"), &[], "").await;
+    assert_eq!(response.text(), "POST /exec/default/p/c?command=ls");
+    assert_eq!(response.headers["warning"], "299 - \"seen\"");
     for (path, kind, object) in [
         (
             format!("{PODS}/p/attach?stdin=true"),
@@ -90,20 +94,23 @@ async fn who_connects_to_a_pod_is_told_of_with_the_options() {
             json!({"path": "/a b"}),
         ),
     ] {
-        hook.asked();
+        hook.requests();
         api.raw("POST", &path, &[], "").await;
-        let asked = hook.asked().remove(0);
-        let mut wanted = object;
-        wanted["apiVersion"] = json!("v1");
-        wanted["kind"] = json!(kind);
+        let admission_request = hook.requests().remove(0);
+        let mut expected = object;
+        expected["apiVersion"] = json!("v1");
+        expected["kind"] = json!(kind);
         assert_eq!(
-            (&asked["object"], &asked["operation"]),
-            (&wanted, &json!("CONNECT"))
+            (
+                &admission_request["object"],
+                &admission_request["operation"]
+            ),
+            (&expected, &json!("CONNECT"))
         );
     }
-    // A log is read, not connected to.
+    // A log request is a read, not a connection.
     api.raw("GET", &format!("{PODS}/p/log"), &[], "").await;
-    assert_eq!(hook.asked(), Vec::<Value>::new());
+    assert_eq!(hook.requests(), Vec::<Value>::new());
     let dry = exec("command=ls&dryRun=All");
     let (code, refused) = api.send("POST", &dry, Value::Null).await;
     assert_eq!(
@@ -126,9 +133,9 @@ async fn options_of_a_connection_may_be_changed() {
     let configuration = about(&hook, kind, "CONNECT", json!(["pods/exec"]));
     make(&api, MUTATING, configuration).await;
     let exec = format!("{PODS}/p/exec?command=rm&command=x&stdin=true");
-    let answer = api.raw("POST", &exec, &[], "").await;
+    let response = api.raw("POST", &exec, &[], "").await;
     assert_eq!(
-        answer.text(),
+        response.text(),
         "POST /exec/default/p/c?command=safe&command=x"
     );
 }
@@ -140,7 +147,7 @@ async fn services_and_nodes_are_proxied_to_if_all_agree() {
     let kind = "ValidatingWebhookConfiguration";
     let resources = json!(["services/proxy", "nodes/proxy"]);
     make(&api, VALIDATING, about(&hook, kind, "CONNECT", resources)).await;
-    for (path, kind, place) in [
+    for (path, kind, option_path) in [
         ("/api/v1/nodes/n1/proxy/pods", "NodeProxyOptions", "/pods"),
         (
             "/api/v1/namespaces/default/services/s:80/proxy/",
@@ -149,9 +156,9 @@ async fn services_and_nodes_are_proxied_to_if_all_agree() {
         ),
     ] {
         assert_eq!(api.get(path).await.0, 400, "{path}");
-        let asked = hook.asked().remove(0);
-        assert_eq!(asked["kind"]["kind"], kind);
-        assert_eq!(asked["object"]["path"], place);
+        let admission_request = hook.requests().remove(0);
+        assert_eq!(admission_request["kind"]["kind"], kind);
+        assert_eq!(admission_request["object"]["path"], option_path);
     }
 }
 
@@ -171,20 +178,20 @@ async fn a_binding_is_asked_about_as_the_object_that_it_is() {
             .0
     };
     assert_eq!(bind("bad").await, 400);
-    let asked = hook.asked().remove(0);
+    let admission_request = hook.requests().remove(0);
     assert_eq!(
-        asked["kind"],
+        admission_request["kind"],
         json!({"group": "", "version": "v1", "kind": "Binding"})
     );
     assert_eq!(
         (
-            &asked["subResource"],
-            &asked["name"],
-            &asked["object"]["kind"]
+            &admission_request["subResource"],
+            &admission_request["name"],
+            &admission_request["object"]["kind"]
         ),
         (&json!("binding"), &json!("p"), &json!("Binding"))
     );
-    assert_eq!(asked["options"]["kind"], "CreateOptions");
+    assert_eq!(admission_request["options"]["kind"], "CreateOptions");
     let (_, unbound) = api.get(&format!("{PODS}/p")).await;
     assert_eq!(unbound["spec"]["nodeName"], Value::Null);
     assert_eq!(bind("good").await, 201);
@@ -209,16 +216,19 @@ async fn an_eviction_is_asked_about_and_the_deletion_is_not() {
             .0
     };
     assert_eq!(evict(0).await, 400);
-    let asked = hook.asked();
-    assert_eq!(asked.len(), 1);
+    let admission_requests = hook.requests();
+    assert_eq!(admission_requests.len(), 1);
     let eviction = json!({"group": "policy", "version": "v1", "kind": "Eviction"});
     assert_eq!(
-        (&asked[0]["operation"], &asked[0]["kind"]),
+        (
+            &admission_requests[0]["operation"],
+            &admission_requests[0]["kind"]
+        ),
         (&json!("CREATE"), &eviction)
     );
     assert_eq!(evict(5).await, 201);
-    let asked = hook.asked();
-    assert_eq!(asked.len(), 1, "{asked:?}");
+    let admission_requests = hook.requests();
+    assert_eq!(admission_requests.len(), 1, "{admission_requests:?}");
     let (_, going) = api.get(&format!("{PODS}/p")).await;
     assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 5);
 }

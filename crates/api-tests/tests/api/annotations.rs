@@ -1,4 +1,4 @@
-//! Annotations of mainstay's own: what is not known is refused, whatever the kind and the way.
+//! Annotations of mainstay: an unknown annotation is refused, for every kind and every way of writing.
 
 use serde_json::{Value, json};
 
@@ -85,9 +85,9 @@ async fn every_way_to_write_one_is_held_to_them() {
             "message": "Invalid value: \"mainstay.dev/stuck-rollout\": it is for a StatefulSet; a \
                 Pod may have none that begins with mainstay.dev/"})
     );
-    let gone = json!({"metadata": {"annotations": {"mainstay.dev/stuck-rollout": null}}});
+    let removal = json!({"metadata": {"annotations": {"mainstay.dev/stuck-rollout": null}}});
     assert_eq!(
-        api.patch(&format!("{SETS}/web"), "merge", gone).await.0,
+        api.patch(&format!("{SETS}/web"), "merge", removal).await.0,
         200
     );
 }

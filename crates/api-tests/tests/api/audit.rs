@@ -1,4 +1,4 @@
-//! The audit log: who asked what, and what became of it.
+//! The audit log: users, requests and results.
 
 use std::path::{Path, PathBuf};
 
@@ -58,7 +58,7 @@ async fn each_request_is_noted_as_its_rule_says() {
     api.create(SECRETS, secret).await;
     api.get(&format!("{SECRETS}/s")).await;
     api.raw("GET", "/healthz", &[], "").await;
-    let answer = api
+    let response = api
         .raw(
             "POST",
             CONFIG_MAPS,
@@ -71,8 +71,8 @@ async fn each_request_is_noted_as_its_rule_says() {
         .await;
     let bob = [("impersonate-user", "bob")];
     api.raw("GET", &format!("{CONFIG_MAPS}/a"), &bob, "").await;
-    let seen = events(&path);
-    let short: Vec<String> = seen
+    let events_read = events(&path);
+    let short: Vec<String> = events_read
         .iter()
         .map(|event| {
             let of = &event["objectRef"];
@@ -97,27 +97,28 @@ async fn each_request_is_noted_as_its_rule_says() {
         ]
     );
     assert!(
-        seen.iter()
+        events_read
+            .iter()
             .all(|event| event["stage"] == "ResponseComplete")
     );
-    for event in &seen[..2] {
+    for event in &events_read[..2] {
         let text = event.to_string();
         assert!(!text.contains("hush") && !text.contains("aHVzaA"), "{text}");
         assert!(event["requestObject"].is_null() && event["responseObject"].is_null());
     }
-    let made = &seen[2];
-    assert_eq!(made["requestObject"], config_map("a"));
-    assert_eq!(made["responseObject"]["data"], json!({"a": "1"}));
-    assert!(made["responseObject"]["metadata"]["uid"].is_string());
-    assert!(made["responseObject"]["metadata"]["managedFields"].is_null());
-    assert_eq!(made["userAgent"], "me/1");
-    assert_eq!(made["user"]["username"], "admin");
+    let record = &events_read[2];
+    assert_eq!(record["requestObject"], config_map("a"));
+    assert_eq!(record["responseObject"]["data"], json!({"a": "1"}));
+    assert!(record["responseObject"]["metadata"]["uid"].is_string());
+    assert!(record["responseObject"]["metadata"]["managedFields"].is_null());
+    assert_eq!(record["userAgent"], "me/1");
+    assert_eq!(record["user"]["username"], "admin");
     assert_eq!(
-        made["auditID"],
-        answer.headers["audit-id"].to_str().unwrap()
+        record["auditID"],
+        response.headers["audit-id"].to_str().unwrap()
     );
-    assert_eq!(seen[3]["requestObject"], note);
-    let refused = &seen[4];
+    assert_eq!(events_read[3]["requestObject"], note);
+    let refused = &events_read[4];
     assert_eq!(refused["impersonatedUser"]["username"], "bob");
     assert_eq!(
         refused["annotations"]["authorization.k8s.io/decision"],
@@ -129,7 +130,7 @@ async fn each_request_is_noted_as_its_rule_says() {
             .unwrap()
             .contains("cannot get")
     );
-    for event in &seen {
+    for event in &events_read {
         let times = ["requestReceivedTimestamp", "stageTimestamp"];
         let [start, end] = times.map(|key| event[key].as_str().unwrap().parse::<jiff::Timestamp>());
         assert!(start.unwrap() <= end.unwrap());

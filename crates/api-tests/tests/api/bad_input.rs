@@ -1,4 +1,4 @@
-//! Requests that make no sense: each gets its `Status`, and nothing changes.
+//! Invalid requests: each gets its `Status`, and nothing changes.
 
 use mvcc_store::Store;
 use serde_json::json;
@@ -7,8 +7,8 @@ use crate::harness::{Api, CONFIG_MAPS, config_map};
 
 const JSON: &str = "application/json";
 
-/// One request per line: method, path, content type (`json`, `yaml`, `merge` … or in full), body;
-/// then the code and a part of the message. `MAPS` and `SETS` stand for collections in `default`.
+/// One request per line: method, path, content type (`json`, `yaml`, `merge` … or the full name), body; then the code
+/// and a part of the message. `MAPS` and `SETS` are collections in `default`.
 const CASES: &str = r#"
 POST | MAPS | json | | 400 | empty
 POST | MAPS | json | {"a": | 400 | json parse error
@@ -71,9 +71,9 @@ async fn refuses(api: &Api, case: &str) {
         other => other,
     };
     let headers = [("content-type", content_type)];
-    let answer = api.raw(method, &path, &headers, body.to_owned()).await;
-    let status = answer.json();
-    assert_eq!(answer.code.to_string(), code, "{case}: {status}");
+    let response = api.raw(method, &path, &headers, body.to_owned()).await;
+    let status = response.json();
+    assert_eq!(response.code.to_string(), code, "{case}: {status}");
     assert_eq!(status["kind"], "Status", "{case}");
     assert_eq!(status["code"].to_string(), code, "{case}");
     let message = status["message"].as_str().unwrap();
@@ -118,9 +118,9 @@ async fn only_forms_that_exist_are_sent() {
     let html = [("accept", "text/html")];
     assert_eq!(api.raw("GET", CONFIG_MAPS, &html, "").await.code, 406);
     let yaml = [("accept", "application/yaml")];
-    let answer = api
+    let response = api
         .raw("GET", "/api/v1/namespaces/default", &yaml, "")
         .await;
-    assert_eq!(answer.headers["content-type"], "application/yaml");
-    assert!(answer.text().contains("kind: Namespace"));
+    assert_eq!(response.headers["content-type"], "application/yaml");
+    assert!(response.text().contains("kind: Namespace"));
 }

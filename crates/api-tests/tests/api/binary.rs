@@ -1,4 +1,4 @@
-//! Replies in protobuf (kubectl.md 0.11).
+//! Responses in protobuf (kubectl.md 0.11).
 
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -8,9 +8,9 @@ use crate::harness::{Answer, Api, CONFIG_MAPS, PODS, config_map, pod};
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 async fn get(api: &Api, path: &str, accept: &str) -> Answer {
-    let answer = api.raw("GET", path, &[("accept", accept)], "").await;
-    assert_eq!(answer.code, 200, "{path}");
-    answer
+    let response = api.raw("GET", path, &[("accept", accept)], "").await;
+    assert_eq!(response.code, 200, "{path}");
+    response
 }
 
 fn holds(bytes: &[u8], part: &str) -> bool {
@@ -26,17 +26,17 @@ async fn what_is_answered_can_be_sent_back() {
     api.create(PODS, pod("p")).await;
     api.create(CONFIG_MAPS, config_map("m")).await;
     for path in [format!("{PODS}/p"), format!("{CONFIG_MAPS}/m")] {
-        let answer = get(
+        let response = get(
             &api,
             &path,
             "application/vnd.kubernetes.protobuf,application/json",
         )
         .await;
-        assert_eq!(answer.headers["content-type"], PROTOBUF);
-        assert!(answer.bytes.starts_with(b"k8s\0"));
+        assert_eq!(response.headers["content-type"], PROTOBUF);
+        assert!(response.bytes.starts_with(b"k8s\0"));
         let (_, before) = api.get(&path).await;
         let headers = [("content-type", PROTOBUF), ("accept", "application/json")];
-        let after = api.raw("PUT", &path, &headers, answer.bytes).await;
+        let after = api.raw("PUT", &path, &headers, response.bytes).await;
         assert_eq!(after.code, 200, "{}", after.text());
         assert_eq!(
             after.json()["metadata"]["resourceVersion"],
@@ -60,11 +60,11 @@ async fn lists_metadata_and_results_have_that_form_too() {
     assert_eq!(list.headers["content-type"], PROTOBUF);
     assert!(holds(&list.bytes, "PartialObjectMetadataList") && holds(&list.bytes, "m2"));
     let headers = [("accept", PROTOBUF)];
-    let gone = api
+    let deleted = api
         .raw("DELETE", &format!("{CONFIG_MAPS}/m1"), &headers, "")
         .await;
-    assert!(holds(&gone.bytes, "Success"));
-    // A refusal is JSON, as its content type says.
+    assert!(holds(&deleted.bytes, "Success"));
+    // An error is JSON, as its content type states.
     let absent = api
         .raw("GET", &format!("{CONFIG_MAPS}/m1"), &headers, "")
         .await;
@@ -114,7 +114,7 @@ async fn a_patch_is_answered_in_the_form_that_was_asked_for() {
         ("accept", "application/vnd.kubernetes.protobuf, */*"),
     ];
     let path = format!("{CONFIG_MAPS}/m");
-    let answer = api
+    let response = api
         .raw(
             "PATCH",
             &path,
@@ -122,6 +122,6 @@ async fn a_patch_is_answered_in_the_form_that_was_asked_for() {
             json!({"data": {"a": Value::Null}}).to_string(),
         )
         .await;
-    assert_eq!(answer.code, 200);
-    assert!(answer.bytes.starts_with(b"k8s\0"));
+    assert_eq!(response.code, 200);
+    assert!(response.bytes.starts_with(b"k8s\0"));
 }

@@ -76,7 +76,7 @@ async fn a_token_is_good_as_long_as_its_secret_says_so() {
         review(&api, TOKEN, Value::Null).await["authenticated"],
         true
     );
-    // Only Secrets of the type and in the namespace count.
+    // A Secret counts only with this type and in this namespace.
     api.send("DELETE", &at, Value::Null).await;
     let mut opaque = secret();
     opaque["type"] = json!("Opaque");
@@ -94,7 +94,7 @@ async fn a_new_node_may_ask_for_its_certificate_and_nothing_else() {
     let api = Api::new().await;
     let groups = ["system:bootstrappers", NODES, "system:authenticated"];
     let node = api.as_user("system:bootstrap:abcdef", &groups);
-    let own = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let self_reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     let csrs = "certificatesigningrequests";
     for (verb, group, resource, part, allowed) in [
         ("create", "certificates.k8s.io", csrs, "", true),
@@ -122,10 +122,10 @@ async fn a_new_node_may_ask_for_its_certificate_and_nothing_else() {
         ("list", "", "pods", "", false),
         ("get", "", "secrets", "", false),
     ] {
-        let ask = json!({"spec": {"resourceAttributes": {
+        let review = json!({"spec": {"resourceAttributes": {
             "verb": verb, "group": group, "resource": resource, "subresource": part}}});
-        let (_, answer) = node.send("POST", own, ask).await;
-        let found = &answer["status"]["allowed"];
-        assert_eq!(*found, allowed, "{verb} {resource}/{part}");
+        let (_, response) = node.send("POST", self_reviews, review).await;
+        let is_allowed = &response["status"]["allowed"];
+        assert_eq!(*is_allowed, allowed, "{verb} {resource}/{part}");
     }
 }

@@ -1,4 +1,4 @@
-//! A client library that others wrote, over the server as a service of this process.
+//! A client library of another project, over the server as a service of this process.
 
 use api_server::UserInfo;
 use futures::TryStreamExt;
@@ -55,8 +55,8 @@ async fn kube_creates_lists_watches_patches_and_deletes() {
             }
         }
     }
-    let gone = maps.delete("a", &DeleteParams::background()).await.unwrap();
-    assert!(gone.right().is_some_and(|status| status.is_success()));
+    let deleted = maps.delete("a", &DeleteParams::background()).await.unwrap();
+    assert!(deleted.right().is_some_and(|status| status.is_success()));
     let spaces: Objects<Namespace> = Objects::all(client);
     assert_eq!(
         spaces

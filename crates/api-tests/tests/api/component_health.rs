@@ -1,4 +1,4 @@
-//! `componentstatuses`: whether the parts of the control plane are well.
+//! `componentstatuses`: the health of the control plane's components.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,16 +11,16 @@ use crate::harness::Api;
 
 const PATH: &str = "/api/v1/componentstatuses";
 
-/// Two parts that say of themselves whether they run.
+/// A server with two components that report whether they run.
 async fn with_parts() -> (Api, Arc<AtomicBool>) {
     let store = EmbeddedStore::in_memory();
     let api = Api::over(store, Limits::default(), None).await;
     let runs = Arc::new(AtomicBool::new(true));
-    let told = runs.clone();
+    let flag = runs.clone();
     api.server
         .watch_component(Component::ControllerManager, || true);
     api.server
-        .watch_component(Component::Scheduler, move || told.load(Ordering::Acquire));
+        .watch_component(Component::Scheduler, move || flag.load(Ordering::Acquire));
     (api, runs)
 }
 
@@ -31,12 +31,12 @@ fn healthy(status: &str, field: &str, text: &str) -> Value {
 #[tokio::test]
 async fn each_part_is_listed_with_how_it_is() {
     let (api, runs) = with_parts().await;
-    let answer = api.raw("GET", PATH, &[], "").await;
+    let response = api.raw("GET", PATH, &[], "").await;
     assert_eq!(
-        answer.headers["warning"],
+        response.headers["warning"],
         "299 - \"v1 ComponentStatus is deprecated in v1.19+\""
     );
-    let list = answer.json();
+    let list = response.json();
     assert_eq!(
         (&list["kind"], &list["apiVersion"]),
         (&json!("ComponentStatusList"), &json!("v1"))
@@ -72,7 +72,7 @@ async fn each_part_is_listed_with_how_it_is() {
     assert_eq!(headings, ["Name", "Status", "Message", "Error"]);
 }
 
-/// A part that has not said a word does not run.
+/// A component without a report is unhealthy.
 #[tokio::test]
 async fn parts_that_are_not_there_are_not_well() {
     let api = Api::new().await;
@@ -120,15 +120,15 @@ async fn selectors_choose_and_nothing_is_written() {
     assert_eq!(nobody.get(PATH).await.0, 403);
 }
 
-/// As the document that Kubernetes 1.36 publishes: get and list, not namespaced.
+/// As in the published document of Kubernetes 1.36: get and list, not namespaced.
 #[tokio::test]
 async fn it_is_discovered_and_described() {
     let (api, _) = with_parts().await;
     let (_, list) = api.get("/api/v1").await;
     let mut resources = list["resources"].as_array().unwrap().iter();
-    let found = resources.find(|resource| resource["name"] == "componentstatuses");
+    let matching = resources.find(|resource| resource["name"] == "componentstatuses");
     assert_eq!(
-        found.unwrap(),
+        matching.unwrap(),
         &json!({"name": "componentstatuses", "singularName": "componentstatus",
             "namespaced": false, "kind": "ComponentStatus", "verbs": ["get", "list"],
             "shortNames": ["cs"]})
@@ -153,9 +153,9 @@ async fn it_is_discovered_and_described() {
     let conditions = &schema["properties"]["conditions"];
     assert_eq!(conditions["x-kubernetes-patch-merge-key"], "type");
     let protobuf = [("accept", "application/vnd.kubernetes.protobuf")];
-    let answer = api.raw("GET", PATH, &protobuf, "").await;
+    let response = api.raw("GET", PATH, &protobuf, "").await;
     assert_eq!(
-        (answer.code, &answer.bytes[..4]),
+        (response.code, &response.bytes[..4]),
         (200, b"k8s\0".as_slice())
     );
 }

@@ -1,4 +1,4 @@
-//! Custom resources whose metadata, nulls or rules would harm others.
+//! Custom resources with metadata, nulls or rules that could harm other users.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitio
 pub const POIS: &str = "/apis/example.org/v1/namespaces/default/pois";
 const APPLY: [(&str, &str); 1] = [("content-type", "application/apply-patch+yaml")];
 
-/// A server with the kind `Poi`, whose names the test accepts in place of the controller.
+/// A server with the kind `Poi`. The test accepts its names instead of the controller.
 async fn with_pois() -> Api {
     let api = Api::new().await;
     define_pois(&api).await;
@@ -52,8 +52,10 @@ pub async fn define_pois(api: &Api) {
 fn poi(name: &str, metadata: Value, spec: Value) -> Value {
     let mut object = json!({"apiVersion": "example.org/v1", "kind": "Poi",
         "metadata": {"name": name}, "spec": spec});
-    if let (Some(own), Some(more)) = (object["metadata"].as_object_mut(), metadata.as_object()) {
-        own.extend(more.clone());
+    if let (Some(own_metadata), Some(more)) =
+        (object["metadata"].as_object_mut(), metadata.as_object())
+    {
+        own_metadata.extend(more.clone());
     }
     object
 }
@@ -93,8 +95,8 @@ async fn metadata_of_other_types_are_refused_on_every_way() {
         assert_eq!(api.send("PUT", &status, put).await.0, 400, "{wrong}");
         let patch = json!({"metadata": wrong});
         for target in [&path, &status] {
-            let (code, answer) = api.patch(target, "merge", patch.clone()).await;
-            assert!((400..500).contains(&code), "{answer}");
+            let (code, response) = api.patch(target, "merge", patch.clone()).await;
+            assert!((400..500).contains(&code), "{response}");
         }
         let operations: Vec<Value> = wrong
             .as_object()
@@ -104,8 +106,8 @@ async fn metadata_of_other_types_are_refused_on_every_way() {
                 json!({"op": "add", "path": format!("/metadata/{name}"), "value": value})
             })
             .collect();
-        let (code, answer) = api.patch(&path, "json", json!(operations)).await;
-        assert!((400..500).contains(&code), "{answer}");
+        let (code, response) = api.patch(&path, "json", json!(operations)).await;
+        assert!((400..500).contains(&code), "{response}");
     }
     let template = json!({"template": {"apiVersion": "v1", "kind": "Pod",
         "metadata": {"labels": {"a": 1}}}});
@@ -122,10 +124,10 @@ async fn the_metadata_of_an_embedded_object_have_no_unknown_fields() {
     let api = with_pois().await;
     let template = json!({"template": {"apiVersion": "v1", "kind": "Pod", "free": {"x": 1},
         "metadata": {"name": "a", "nme": "b", "labels": null}}});
-    let made = api.create(POIS, poi("a", json!({}), template)).await;
-    let wanted = json!({"apiVersion": "v1", "kind": "Pod", "free": {"x": 1},
+    let created = api.create(POIS, poi("a", json!({}), template)).await;
+    let expected = json!({"apiVersion": "v1", "kind": "Pod", "free": {"x": 1},
         "metadata": {"name": "a"}});
-    assert_eq!(made["spec"]["template"], wanted);
+    assert_eq!(created["spec"]["template"], expected);
 }
 
 // findings-2 C34
@@ -149,13 +151,13 @@ async fn unknown_metadata_of_an_embedded_object_are_named_on_every_way() {
     let merge = json!({"metadata": {"Name": "c"}, "spec": template});
     let operations = json!([{"op": "add", "path": "/metadata/Name", "value": "c"},
         {"op": "add", "path": "/spec/template", "value": template["template"]}]);
-    let ways = [
+    let writes = [
         ("POST", POIS, "application/json", object("b")),
         ("PUT", &path, "application/json", put),
         ("PATCH", &path, "application/merge-patch+json", merge),
         ("PATCH", &path, "application/json-patch+json", operations),
     ];
-    for (verb, path, form, body) in ways {
+    for (verb, path, form, body) in writes {
         for (value, code, warnings) in [
             ("Strict", if verb == "PATCH" { 422 } else { 400 }, &[][..]),
             ("Warn", 200, &warned[..]),
@@ -163,25 +165,29 @@ async fn unknown_metadata_of_an_embedded_object_are_named_on_every_way() {
         ] {
             let path = format!("{path}?dryRun=All&fieldValidation={value}");
             let headers = [("content-type", form)];
-            let answer = api.raw(verb, &path, &headers, body.to_string()).await;
-            let ok = if answer.code == 201 { 200 } else { answer.code };
-            assert_eq!(ok, code, "{verb} {path}: {}", answer.text());
-            assert_eq!(answer.warnings(), warnings, "{verb} {path}");
-            let message = answer.json()["message"].clone();
+            let response = api.raw(verb, &path, &headers, body.to_string()).await;
+            let ok = if response.code == 201 {
+                200
+            } else {
+                response.code
+            };
+            assert_eq!(ok, code, "{verb} {path}: {}", response.text());
+            assert_eq!(response.warnings(), warnings, "{verb} {path}");
+            let message = response.json()["message"].clone();
             let has_text = message
                 .as_str()
                 .is_some_and(|message| message.contains(text));
             assert_eq!(has_text, value == "Strict", "{verb} {path}: {message}");
         }
     }
-    // Server-side apply refuses fields without a type, as of other kinds.
+    // Server-side apply refuses fields without a type, as for other kinds.
     let config = poi("b", json!({}), template.clone());
     let to = format!("{POIS}/b?fieldManager=m&fieldValidation=Ignore");
     let applied = api.raw("PATCH", &to, &APPLY, config.to_string()).await;
     let message = applied.json()["message"].clone();
     assert_eq!(applied.code, 400, "{message}");
-    let wanted = ".spec.template.metadata.nme: field not declared in schema";
-    assert!(message.as_str().unwrap().contains(wanted), "{message}");
+    let expected = ".spec.template.metadata.nme: field not declared in schema";
+    assert!(message.as_str().unwrap().contains(expected), "{message}");
 }
 
 // findings-2 E2
@@ -202,7 +208,7 @@ async fn stored_metadata_of_other_types_harm_nobody() {
         text.replace(r#""annotations":{"b":"c"}"#, r#""annotations":"b""#)
     })
     .await;
-    // It no longer has the label.
+    // The object no longer has the label.
     assert_eq!(events.short().await, "DELETED wrong");
     let by_label = api.get(&format!("{POIS}?labelSelector=a")).await;
     assert_eq!(by_label.0, 200);
@@ -216,14 +222,14 @@ async fn stored_metadata_of_other_types_harm_nobody() {
         let list = api.raw("GET", POIS, &[("accept", accept)], "").await;
         assert_eq!(list.code, 200, "{accept}: {}", list.text());
     }
-    let mut shown = api.get(&format!("{POIS}/wrong")).await.1;
-    let metadata = &shown["metadata"];
+    let mut object = api.get(&format!("{POIS}/wrong")).await.1;
+    let metadata = &object["metadata"];
     assert_eq!(metadata["labels"], json!({"z": "y"}));
     assert_eq!(metadata["finalizers"], json!(["a/b"]));
     let wrong = metadata["annotations"]["mainstay.dev/malformed-metadata"].clone();
     assert_eq!(wrong, "labels, annotations");
-    shown["metadata"]["finalizers"] = json!([]);
-    let (code, written) = api.send("PUT", &format!("{POIS}/wrong"), shown).await;
+    object["metadata"]["finalizers"] = json!([]);
+    let (code, written) = api.send("PUT", &format!("{POIS}/wrong"), object).await;
     assert_eq!(code, 200, "{written}");
     assert!(
         written["metadata"].get("annotations").is_none(),
@@ -240,7 +246,7 @@ async fn stored_metadata_of_other_types_harm_nobody() {
 async fn the_status_sub_resource_writes_the_status_alone() {
     let api = with_pois().await;
     let metadata = json!({"labels": {"a": "b"}, "finalizers": ["a/b"]});
-    let made = api.create(POIS, poi("a", metadata, json!({}))).await;
+    let created = api.create(POIS, poi("a", metadata, json!({}))).await;
     let path = format!("{POIS}/a/status");
     let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "none", "uid": "u"}]);
     let patch = json!({"status": {"phase": "Ready"}, "metadata": {"labels": {"a": "c"},
@@ -249,7 +255,7 @@ async fn the_status_sub_resource_writes_the_status_alone() {
         assert_eq!(object["status"]["phase"], phase);
         for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
             assert_eq!(
-                object["metadata"][field], made["metadata"][field],
+                object["metadata"][field], created["metadata"][field],
                 "{field}"
             );
         }
@@ -293,8 +299,8 @@ async fn the_status_sub_resource_writes_the_status_alone() {
 async fn a_null_of_a_client_is_a_missing_field() {
     let api = with_pois().await;
     let spec = json!({"list": null});
-    let made = api.create(POIS, poi("a", json!({}), spec)).await;
-    assert_eq!(made["spec"], json!({}));
+    let created = api.create(POIS, poi("a", json!({}), spec)).await;
+    assert_eq!(created["spec"], json!({}));
     let mut object = api.get(&format!("{POIS}/a")).await.1;
     object["status"] = json!({"conditions": null, "phase": "Ready"});
     let (code, written) = api.send("PUT", &format!("{POIS}/a/status"), object).await;
@@ -308,13 +314,12 @@ async fn the_elements_of_a_list_that_keeps_unknown_fields_are_stored_whole() {
     let api = with_pois().await;
     let spec = json!({"pipelines": [{"id": "main"}]});
     let strict = format!("{POIS}?fieldValidation=Strict");
-    let made = api.create(&strict, poi("a", json!({}), spec.clone())).await;
-    assert_eq!(made["spec"], spec);
+    let created = api.create(&strict, poi("a", json!({}), spec.clone())).await;
+    assert_eq!(created["spec"], spec);
     assert_eq!(api.get(&format!("{POIS}/a")).await.1["spec"], spec);
 }
 
-/// That the evaluation does not run on the threads of the runtime is checked when the server is dropped.
-// findings-2 C25
+/// findings-2 C25: dropping the server checks that no evaluation ran on the threads of the runtime.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rule_that_computes_for_long_is_stopped_beside_the_threads_that_answer() {
     let api = with_pois().await;
@@ -331,8 +336,8 @@ async fn a_rule_that_computes_for_long_is_stopped_beside_the_threads_that_answer
             api.create(CONFIG_MAPS, config_map(&name)).await;
         }
     };
-    let (answers, ()) = futures::future::join(attacks, others).await;
-    for (code, status) in answers {
+    let (responses, ()) = futures::future::join(attacks, others).await;
+    for (code, status) in responses {
         assert_eq!(code, 422, "{status}");
         let text = status["message"].as_str().unwrap();
         assert!(text.contains("cost"), "{text}");

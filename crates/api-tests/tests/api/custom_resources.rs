@@ -1,5 +1,5 @@
-//! CustomResourceDefinitions and the kinds that they bring (kubectl.md 10.5). The controller that
-//! accepts names is played by the test.
+//! CustomResourceDefinitions and their kinds (kubectl.md 10.5). The test plays the role of the controller that
+//! accepts names.
 
 use mvcc_store::{Operation, Range, Store, Txn};
 use serde_json::{Value, json};
@@ -41,15 +41,15 @@ async fn accept(api: &Api) {
         {"type": "NamesAccepted", "status": "True", "lastTransitionTime": at},
         {"type": "Established", "status": "True", "lastTransitionTime": at}]);
     object["status"]["acceptedNames"] = object["spec"]["names"].clone();
-    let (code, answer) = api.send("PUT", &path, object).await;
-    assert_eq!(code, 200, "{answer}");
+    let (code, response) = api.send("PUT", &path, object).await;
+    assert_eq!(code, 200, "{response}");
 }
 
 async fn with_boats() -> Api {
     let api = Api::new().await;
-    let (code, answer) = api.send("POST", DEFINITIONS, definition()).await;
-    assert_eq!(code, 201, "{answer}");
-    assert_eq!(answer["spec"]["names"]["listKind"], "BoatList");
+    let (code, response) = api.send("POST", DEFINITIONS, definition()).await;
+    assert_eq!(code, 201, "{response}");
+    assert_eq!(response["spec"]["names"]["listKind"], "BoatList");
     assert_eq!(
         api.get(BOATS).await.0,
         404,
@@ -78,7 +78,7 @@ async fn defaults_that_come_later_are_read_from_what_is_there() {
     assert_eq!(read["metadata"], before["metadata"]);
     let (_, list) = api.get(BOATS).await;
     assert_eq!(list["items"][0]["spec"]["sails"], 3);
-    // What is written is written with them.
+    // The written object contains `apiVersion` and `kind`.
     let label = json!({"metadata": {"labels": {"a": "b"}}});
     assert_eq!(
         api.patch(&format!("{BOATS}/a"), "merge", label).await.1["spec"]["sails"],
@@ -95,12 +95,12 @@ async fn defaults_that_come_later_are_read_from_what_is_there() {
 #[tokio::test]
 async fn objects_of_the_new_kind_live_like_others() {
     let api = with_boats().await;
-    let (code, made) = api
+    let (code, created) = api
         .send("POST", BOATS, boat("a", json!({"sails": 3})))
         .await;
-    assert_eq!(code, 201, "{made}");
-    assert_eq!(made["spec"], json!({"crew": 2}), "defaulted and pruned");
-    assert_eq!(made["metadata"]["generation"], 1);
+    assert_eq!(code, 201, "{created}");
+    assert_eq!(created["spec"], json!({"crew": 2}), "defaulted and pruned");
+    assert_eq!(created["metadata"]["generation"], 1);
     let (code, refused) = api
         .send("POST", BOATS, boat("b", json!({"crew": 10})))
         .await;
@@ -127,14 +127,14 @@ async fn objects_of_the_new_kind_live_like_others() {
         (&list["kind"], list["items"].as_array().unwrap().len()),
         (&json!("BoatList"), 1)
     );
-    // The other version is the same object under another name.
+    // The other version contains an equal object under another `apiVersion`.
     let beta = "/apis/example.org/v1beta1/namespaces/default/boats/a";
     let (code, other) = api.get(beta).await;
     assert_eq!(
         (code, &other["apiVersion"]),
         (200, &json!("example.org/v1beta1"))
     );
-    assert_eq!(other["metadata"]["uid"], made["metadata"]["uid"]);
+    assert_eq!(other["metadata"]["uid"], created["metadata"]["uid"]);
     let (code, _) = api.send("DELETE", &format!("{BOATS}/a"), Value::Null).await;
     assert_eq!(code, 200);
 }
@@ -144,10 +144,10 @@ async fn its_parts_are_served() {
     let api = with_boats().await;
     api.send("POST", BOATS, boat("a", json!({"crew": 3}))).await;
     let scale = format!("{BOATS}/a/scale");
-    let (code, mut found) = api.get(&scale).await;
-    assert_eq!((code, &found["spec"]["replicas"]), (200, &json!(3)));
-    found["spec"]["replicas"] = json!(5);
-    assert_eq!(api.send("PUT", &scale, found).await.0, 200);
+    let (code, mut scale_object) = api.get(&scale).await;
+    assert_eq!((code, &scale_object["spec"]["replicas"]), (200, &json!(3)));
+    scale_object["spec"]["replicas"] = json!(5);
+    assert_eq!(api.send("PUT", &scale, scale_object).await.0, 200);
     let (_, mut object) = api.get(&format!("{BOATS}/a")).await;
     assert_eq!(object["spec"]["crew"], 5);
     assert_eq!(object["metadata"]["generation"], 2);
@@ -204,13 +204,13 @@ async fn a_kind_is_served_as_soon_as_its_definition_is_stored() {
         end: Some(b"/registry0".to_vec()),
         ..Range::default()
     };
-    let found = with_boats().await.store.range(all).await.unwrap();
-    let mut items = found.items.into_iter();
+    let listed = with_boats().await.store.range(all).await.unwrap();
+    let mut items = listed.items.into_iter();
     let stored = items.find(|item| item.key.ends_with(b"/boats.example.org"));
     let stored = stored.unwrap();
     let api = Api::new().await;
     assert_eq!(api.get(BOATS).await.0, 404);
-    // As by a request that has not come to its end.
+    // The write is that of a request that has not finished.
     let put = Operation::Put {
         key: stored.key.to_vec(),
         value: mvcc_store::Value::Plain(stored.value),
@@ -233,8 +233,8 @@ async fn the_best_version_is_preferred_whatever_the_definition_has_first() {
     early["name"] = json!("v1alpha1");
     early["storage"] = json!(false);
     boats["spec"]["versions"] = json!([early, best]);
-    let made = api.send("POST", DEFINITIONS, boats).await;
-    assert_eq!(made.0, 201, "{made:?}");
+    let created = api.send("POST", DEFINITIONS, boats).await;
+    assert_eq!(created.0, 201, "{created:?}");
     accept(&api).await;
     let group = api.get("/apis/example.org").await.1;
     let order: Vec<_> = group["versions"].as_array().unwrap().iter().collect();
@@ -277,8 +277,8 @@ async fn a_changed_definition_counts_from_then_on() {
     object["spec"]["versions"][1]["served"] = json!(false);
     let crew = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/crew/maximum";
     *object.pointer_mut(crew).unwrap() = json!(20);
-    let (code, answer) = api.send("PUT", &path, object).await;
-    assert_eq!(code, 200, "{answer}");
+    let (code, response) = api.send("PUT", &path, object).await;
+    assert_eq!(code, 200, "{response}");
     assert_eq!(
         api.send("POST", BOATS, boat("a", json!({"crew": 15})))
             .await
@@ -287,7 +287,7 @@ async fn a_changed_definition_counts_from_then_on() {
     );
     let beta = "/apis/example.org/v1beta1/namespaces/default/boats";
     assert_eq!(api.get(beta).await.0, 404);
-    // What is being deleted waits for its objects.
+    // A definition in deletion waits for the deletion of its objects.
     let (code, dying) = api.send("DELETE", &path, Value::Null).await;
     assert_eq!(code, 200);
     assert_eq!(
@@ -343,7 +343,7 @@ async fn who_applied_in_another_version_still_owns_and_drops_what_it_said() {
             &json!("Apply failed with 1 conflict: conflict with \"one\": .spec.crew")
         )
     );
-    // The same manager in the other version, also when the former is no longer served.
+    // The manager writes in the other version, also when the previous version is no longer served.
     let (_, mut definition) = api.get(&format!("{DEFINITIONS}/boats.example.org")).await;
     definition["spec"]["versions"][1]["served"] = json!(false);
     let path = format!("{DEFINITIONS}/boats.example.org");
@@ -355,7 +355,7 @@ async fn who_applied_in_another_version_still_owns_and_drops_what_it_said() {
     assert_eq!(versions, ["example.org/v1"]);
 }
 
-/// A version that its definition calls deprecated, with every answer.
+/// Every response of a version that its definition declares deprecated contains a warning.
 #[tokio::test]
 async fn a_deprecated_version_says_what_to_use_instead() {
     let api = with_boats().await;
@@ -363,17 +363,17 @@ async fn a_deprecated_version_says_what_to_use_instead() {
     let deprecate = json!([{"op": "add", "path": "/spec/versions/1/deprecated", "value": true}]);
     assert_eq!(api.patch(&path, "json", deprecate).await.0, 200);
     let old = BOATS.replace("/v1/", "/v1beta1/");
-    let told = "299 - \"example.org/v1beta1 Boat is deprecated; use example.org/v1 Boat\"";
-    let answer = api.raw("GET", &old, &[], "").await;
+    let warning = "299 - \"example.org/v1beta1 Boat is deprecated; use example.org/v1 Boat\"";
+    let response = api.raw("GET", &old, &[], "").await;
     assert_eq!(
-        (answer.code, &answer.headers["warning"]),
-        (200, &told.parse().unwrap())
+        (response.code, &response.headers["warning"]),
+        (200, &warning.parse().unwrap())
     );
-    let answer = api.raw("GET", &format!("{old}/absent"), &[], "").await;
+    let response = api.raw("GET", &format!("{old}/absent"), &[], "").await;
     assert_eq!(
-        (answer.code, &answer.headers["warning"]),
-        (404, &told.parse().unwrap())
+        (response.code, &response.headers["warning"]),
+        (404, &warning.parse().unwrap())
     );
-    let answer = api.raw("GET", BOATS, &[], "").await;
-    assert!(answer.headers.get("warning").is_none());
+    let response = api.raw("GET", BOATS, &[], "").await;
+    assert!(response.headers.get("warning").is_none());
 }

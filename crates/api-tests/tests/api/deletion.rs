@@ -8,14 +8,14 @@ use crate::harness::{Api, CONFIG_MAPS, PODS, SETS, config_map, pod, stateful_set
 async fn a_deletion_names_what_is_gone() {
     // kubectl.md 9.6
     let api = Api::new().await;
-    let made = api.create(SETS, stateful_set("web")).await;
+    let created = api.create(SETS, stateful_set("web")).await;
     let path = format!("{SETS}/web");
     let (code, status) = api.send("DELETE", &path, Value::Null).await;
     assert_eq!(code, 200);
     assert_eq!(status["kind"], "Status");
     assert_eq!(status["status"], "Success");
     let details = json!({
-        "name": "web", "kind": "statefulsets", "uid": made["metadata"]["uid"], "group": "apps",
+        "name": "web", "kind": "statefulsets", "uid": created["metadata"]["uid"], "group": "apps",
     });
     assert_eq!(status["details"], details);
     let (code, status) = api.send("DELETE", &path, Value::Null).await;
@@ -43,14 +43,14 @@ async fn older_kinds_leave_their_pods_behind_unless_told_otherwise() {
             api.create(path, object).await;
         }
         let left = format!("{path}/left");
-        let answer = api.raw("DELETE", &left, &[], "").await;
-        assert_eq!(answer.code, 200, "{}", answer.text());
-        assert_eq!(answer.headers.contains_key("warning"), is_warned);
+        let response = api.raw("DELETE", &left, &[], "").await;
+        assert_eq!(response.code, 200, "{}", response.text());
+        assert_eq!(response.headers.contains_key("warning"), is_warned);
         let (_, object) = api.get(&left).await;
         assert_eq!(object["metadata"]["finalizers"], json!(["orphan"]));
-        let taken = format!("{path}/taken?propagationPolicy=Background");
-        let answer = api.raw("DELETE", &taken, &[], "").await;
-        assert!(!answer.headers.contains_key("warning"));
+        let background = format!("{path}/taken?propagationPolicy=Background");
+        let response = api.raw("DELETE", &background, &[], "").await;
+        assert!(!response.headers.contains_key("warning"));
         assert_eq!(api.get(&format!("{path}/taken")).await.0, 404);
     }
 }
@@ -59,7 +59,7 @@ async fn older_kinds_leave_their_pods_behind_unless_told_otherwise() {
 async fn preconditions_must_hold() {
     // kubectl.md 2.11
     let api = Api::new().await;
-    let made = api.create(CONFIG_MAPS, config_map("a")).await;
+    let created = api.create(CONFIG_MAPS, config_map("a")).await;
     let path = format!("{CONFIG_MAPS}/a");
     for wrong in [json!({"uid": "other"}), json!({"resourceVersion": "1"})] {
         let (code, status) = api
@@ -74,8 +74,8 @@ async fn preconditions_must_hold() {
         );
     }
     let right = json!({"preconditions": {
-        "uid": made["metadata"]["uid"],
-        "resourceVersion": made["metadata"]["resourceVersion"],
+        "uid": created["metadata"]["uid"],
+        "resourceVersion": created["metadata"]["resourceVersion"],
     }});
     assert_eq!(api.send("DELETE", &path, right).await.0, 200);
     assert_eq!(api.get(&path).await.0, 404);
@@ -88,12 +88,12 @@ async fn finalizers_hold_an_object_until_they_are_gone() {
     map["metadata"]["finalizers"] = json!(["example.com/hold"]);
     api.create(CONFIG_MAPS, map).await;
     let path = format!("{CONFIG_MAPS}/a");
-    let (code, held) = api.send("DELETE", &path, Value::Null).await;
+    let (code, pending) = api.send("DELETE", &path, Value::Null).await;
     assert_eq!(code, 200);
-    assert!(held["metadata"]["deletionTimestamp"].is_string());
-    // Again changes nothing.
+    assert!(pending["metadata"]["deletionTimestamp"].is_string());
+    // A repeated deletion changes nothing.
     let (_, again) = api.send("DELETE", &path, Value::Null).await;
-    assert_eq!(again, held);
+    assert_eq!(again, pending);
     let more = json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}});
     let (code, status) = api.patch(&path, "merge", more).await;
     assert_eq!(code, 422);
@@ -128,11 +128,15 @@ async fn propagation_becomes_a_finalizer() {
     for (i, (options, finalizer)) in cases.into_iter().enumerate() {
         let path = format!("{SETS}/web{i}");
         api.create(SETS, stateful_set(&format!("web{i}"))).await;
-        let (code, answer) = api.send("DELETE", &path, options.clone()).await;
+        let (code, response) = api.send("DELETE", &path, options.clone()).await;
         assert_eq!(code, 200, "{options}");
         match finalizer {
             Some(name) => {
-                assert_eq!(answer["metadata"]["finalizers"], json!([name]), "{options}");
+                assert_eq!(
+                    response["metadata"]["finalizers"],
+                    json!([name]),
+                    "{options}"
+                );
                 assert_eq!(api.get(&path).await.0, 200);
             }
             None => assert_eq!(api.get(&path).await.0, 404, "{options}"),
@@ -144,7 +148,7 @@ async fn propagation_becomes_a_finalizer() {
         api.send("DELETE", &format!("{SETS}/both"), both).await.0,
         422
     );
-    let (_, held) = api
+    let (_, pending) = api
         .send(
             "DELETE",
             &format!("{SETS}/both?propagationPolicy=Foreground"),
@@ -152,7 +156,7 @@ async fn propagation_becomes_a_finalizer() {
         )
         .await;
     assert_eq!(
-        held["metadata"]["finalizers"],
+        pending["metadata"]["finalizers"],
         json!(["foregroundDeletion"])
     );
 }
@@ -204,8 +208,8 @@ async fn a_pod_without_a_node_goes_at_once() {
     let api = Api::new().await;
     api.with_account().await;
     api.create(PODS, pod("p")).await;
-    let (_, gone) = api.send("DELETE", &format!("{PODS}/p"), Value::Null).await;
-    assert_eq!(gone["metadata"]["name"], "p");
+    let (_, deleted) = api.send("DELETE", &format!("{PODS}/p"), Value::Null).await;
+    assert_eq!(deleted["metadata"]["name"], "p");
     assert_eq!(api.get(&format!("{PODS}/p")).await.0, 404);
 }
 
@@ -269,19 +273,19 @@ async fn some_kinds_answer_a_deletion_with_the_object() {
     api.with_account().await;
     api.create(PODS, pod("gone")).await;
     let now = json!({"gracePeriodSeconds": 0});
-    let (code, answer) = api.send("DELETE", &format!("{PODS}/gone"), now).await;
-    assert_eq!((code, &answer["kind"]), (200, &json!("Pod")));
-    assert_eq!(answer["metadata"]["name"], "gone");
+    let (code, response) = api.send("DELETE", &format!("{PODS}/gone"), now).await;
+    assert_eq!((code, &response["kind"]), (200, &json!("Pod")));
+    assert_eq!(response["metadata"]["name"], "gone");
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a"}});
     api.create(accounts, account).await;
-    let (code, answer) = api
+    let (code, response) = api
         .send("DELETE", &format!("{accounts}/a"), Value::Null)
         .await;
-    assert_eq!((code, &answer["kind"]), (200, &json!("ServiceAccount")));
+    assert_eq!((code, &response["kind"]), (200, &json!("ServiceAccount")));
     api.create(CONFIG_MAPS, config_map("a")).await;
-    let (_, answer) = api
+    let (_, response) = api
         .send("DELETE", &format!("{CONFIG_MAPS}/a"), Value::Null)
         .await;
-    assert_eq!(answer["kind"], "Status");
+    assert_eq!(response["kind"], "Status");
 }

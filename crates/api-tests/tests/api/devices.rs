@@ -73,18 +73,18 @@ async fn what_is_asked_for_is_filled_in_and_stays() {
         .create(CLASSES, class("device.driver == 'dra.example.com'"))
         .await;
     assert_eq!(class["metadata"]["generation"], 1);
-    // What is empty in configuration is the driver's business.
+    // The content of the configuration belongs to the driver, so empty values stay.
     assert_eq!(
         class["spec"]["config"][0]["opaque"]["parameters"],
         json!({"mode": ""})
     );
-    let made = api.create(CLAIMS, claim("c")).await;
-    let request = &made["spec"]["devices"]["requests"][0]["exactly"];
+    let created = api.create(CLAIMS, claim("c")).await;
+    let request = &created["spec"]["devices"]["requests"][0]["exactly"];
     assert_eq!(
         (&request["allocationMode"], &request["count"]),
         (&json!("ExactCount"), &json!(1))
     );
-    let mut other = made.clone();
+    let mut other = created.clone();
     other["spec"]["devices"]["requests"][0]["exactly"]["count"] = json!(2);
     let (code, refused) = api.send("PUT", &format!("{CLAIMS}/c"), other).await;
     assert_eq!(code, 422);
@@ -123,7 +123,7 @@ async fn slices_are_selected_and_shown_in_a_table() {
         assert_eq!(device["attributes"]["model"], json!({"string": ""}));
         assert_eq!(slice["metadata"]["generation"], 1);
     }
-    for (selector, wanted) in [
+    for (selector, expected) in [
         ("spec.nodeName%3Dn2", vec!["b"]),
         ("spec.driver%3Ddra.example.com", vec!["a", "b"]),
         ("spec.driver%3Dother", vec![]),
@@ -134,7 +134,7 @@ async fn slices_are_selected_and_shown_in_a_table() {
         let names: Vec<&str> = items
             .map(|item| item["metadata"]["name"].as_str().unwrap())
             .collect();
-        assert_eq!(names, wanted);
+        assert_eq!(names, expected);
     }
     let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let table = api.raw("GET", SLICES, &table, "").await.json();
@@ -151,8 +151,8 @@ async fn an_allocation_is_written_to_the_status_and_stays() {
     let api = Api::new().await;
     let mut new = claim("c");
     new["status"] = json!({"allocation": allocation()});
-    let made = api.create(CLAIMS, new).await;
-    assert_eq!(made["status"]["allocation"], Value::Null);
+    let created = api.create(CLAIMS, new).await;
+    assert_eq!(created["status"]["allocation"], Value::Null);
     let status = format!("{CLAIMS}/c/status");
     let user = json!({"resource": "pods", "name": "p", "uid": "u"});
     let early = json!({"status": {"reservedFor": [user]}});
@@ -163,7 +163,7 @@ async fn an_allocation_is_written_to_the_status_and_stays() {
     let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let table = api.raw("GET", CLAIMS, &table, "").await.json();
     assert_eq!(table["rows"][0]["cells"][1], "allocated,reserved");
-    // Two that add themselves at the same time are both there: entries are merged by their uid.
+    // If two pods reserve the claim at the same time, both entries stay: entries are merged by UID.
     let second = json!({"status": {"reservedFor": [{"resource": "pods", "name": "q",
         "uid": "v"}]}});
     let (code, claim) = api.patch(&status, "strategic", second).await;
@@ -183,9 +183,9 @@ async fn an_allocation_is_written_to_the_status_and_stays() {
 #[tokio::test]
 async fn administrative_access_is_for_labelled_namespaces() {
     let api = Api::new().await;
-    let mut wanted = claim("c");
-    wanted["spec"]["devices"]["requests"][0]["exactly"]["adminAccess"] = json!(true);
-    let (code, refused) = api.send("POST", CLAIMS, wanted.clone()).await;
+    let mut desired = claim("c");
+    desired["spec"]["devices"]["requests"][0]["exactly"]["adminAccess"] = json!(true);
+    let (code, refused) = api.send("POST", CLAIMS, desired.clone()).await;
     assert_eq!(code, 422);
     let message = refused["message"].as_str().unwrap();
     assert!(
@@ -200,7 +200,7 @@ async fn administrative_access_is_for_labelled_namespaces() {
         .patch("/api/v1/namespaces/default", "merge", label)
         .await;
     assert_eq!(code, 200);
-    api.create(CLAIMS, wanted).await;
+    api.create(CLAIMS, desired).await;
 }
 
 /// findings C16
@@ -234,7 +234,7 @@ async fn a_node_offers_its_own_devices() {
     assert_eq!(code, 200);
 }
 
-/// findings C16: clients written in Go read and send these kinds in protobuf.
+/// findings C16: Go clients read and send these kinds in protobuf.
 #[tokio::test]
 async fn devices_and_claims_come_back_from_protobuf() {
     let api = Api::new().await;
@@ -252,11 +252,11 @@ async fn devices_and_claims_come_back_from_protobuf() {
         format!("{CLAIMS}/c"),
         format!("{TEMPLATES}/t"),
     ] {
-        let answer = api.raw("GET", &path, &[("accept", PROTOBUF)], "").await;
-        assert_eq!(answer.headers["content-type"], PROTOBUF);
+        let response = api.raw("GET", &path, &[("accept", PROTOBUF)], "").await;
+        assert_eq!(response.headers["content-type"], PROTOBUF);
         let (_, before) = api.get(&path).await;
         let headers = [("content-type", PROTOBUF), ("accept", "application/json")];
-        let after = api.raw("PUT", &path, &headers, answer.bytes).await;
+        let after = api.raw("PUT", &path, &headers, response.bytes).await;
         assert_eq!(after.code, 200, "{}", after.text());
         assert_eq!(after.json()["spec"], before["spec"]);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Webhooks and policies: who else has a say in what is written (kubectl.md 10.5).
+//! Webhooks and policies that check and change writes (kubectl.md 10.5).
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ fn map(name: &str, data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
 }
 
-/// The whole answer to the creation of a ConfigMap.
+/// The whole response to the creation of a ConfigMap.
 async fn post(api: &Api, object: Value) -> Answer {
     let headers = [("content-type", "application/json")];
     api.raw("POST", MAPS, &headers, object.to_string()).await
@@ -35,12 +35,12 @@ async fn a_webhook_is_told_of_a_write_and_may_refuse_it() {
     )
     .await;
 
-    let made = post(&api, map("a", json!({"x": "y"}))).await;
-    assert_eq!(made.code, 201, "{}", made.text());
-    assert_eq!(made.headers["warning"], "299 - \"looked at\"");
-    let asked = hook.asked();
-    assert_eq!(asked.len(), 1);
-    for (pointer, wanted) in [
+    let created = post(&api, map("a", json!({"x": "y"}))).await;
+    assert_eq!(created.code, 201, "{}", created.text());
+    assert_eq!(created.headers["warning"], "299 - \"looked at\"");
+    let reviews_sent = hook.requests();
+    assert_eq!(reviews_sent.len(), 1);
+    for (pointer, expected) in [
         ("/operation", json!("CREATE")),
         (
             "/kind",
@@ -57,9 +57,13 @@ async fn a_webhook_is_told_of_a_write_and_may_refuse_it() {
         ("/object/data/x", json!("y")),
         ("/options/kind", json!("CreateOptions")),
     ] {
-        assert_eq!(asked[0].pointer(pointer), Some(&wanted), "{pointer}");
+        assert_eq!(
+            reviews_sent[0].pointer(pointer),
+            Some(&expected),
+            "{pointer}"
+        );
     }
-    assert!(asked[0]["userInfo"]["username"].is_string());
+    assert!(reviews_sent[0]["userInfo"]["username"].is_string());
 
     let (code, refused) = api.send("POST", MAPS, map("b", json!({"bad": "1"}))).await;
     assert_eq!(code, 403);
@@ -69,19 +73,19 @@ async fn a_webhook_is_told_of_a_write_and_may_refuse_it() {
     let merge = json!({"data": {"bad": "1"}});
     assert_eq!(api.patch(&one, "merge", merge).await.0, 403);
     assert_eq!(api.send("DELETE", &one, Value::Null).await.0, 403);
-    let last = hook.asked().pop().unwrap();
+    let last = hook.requests().pop().unwrap();
     assert_eq!(last["operation"], "DELETE");
     assert_eq!(last["oldObject"]["data"]["x"], "y");
     assert_eq!(last["object"], Value::Null);
-    // A dry run is one for the webhook too; other kinds are not its business.
+    // The webhook sees that the request is a dry run; the webhook is not called for other kinds.
     let dry = format!("{MAPS}?dryRun=All");
     assert_eq!(api.send("POST", &dry, map("c", json!({}))).await.0, 201);
-    assert_eq!(hook.asked()[0]["dryRun"], true);
+    assert_eq!(hook.requests()[0]["dryRun"], true);
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "s"}});
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     assert_eq!(api.send("POST", accounts, account).await.0, 201);
-    assert_eq!(hook.asked(), [Value::Null; 0]);
-    // It has no say in its own end.
+    assert_eq!(hook.requests(), [Value::Null; 0]);
+    // A webhook is not called for changes of its own configuration.
     let configuration = format!("{GROUP}/{VALIDATING}/look");
     assert_eq!(api.send("DELETE", &configuration, Value::Null).await.0, 200);
     assert_eq!(api.send("DELETE", &one, Value::Null).await.0, 200);
@@ -108,15 +112,15 @@ async fn webhooks_may_change_what_is_written_and_see_what_others_changed() {
         second.configuration(kind, "b-second", json!({})),
     )
     .await;
-    let (code, made) = api.send("POST", MAPS, map("a", json!({"x": "y"}))).await;
-    assert_eq!(code, 201, "{made}");
-    assert_eq!(made["metadata"]["labels"], json!({"by": "first"}));
-    assert_eq!(made["data"], json!({"x": "y", "seen": "first"}));
-    let asked = first.asked();
-    assert_eq!(asked.len(), 2, "once more, after the second");
-    assert_eq!(asked[1]["object"]["data"]["seen"], "first");
-    assert_eq!(second.asked().len(), 1);
-    // A patch that makes no object of its kind is the webhook's mistake.
+    let (code, created) = api.send("POST", MAPS, map("a", json!({"x": "y"}))).await;
+    assert_eq!(code, 201, "{created}");
+    assert_eq!(created["metadata"]["labels"], json!({"by": "first"}));
+    assert_eq!(created["data"], json!({"x": "y", "seen": "first"}));
+    let admission_requests = first.requests();
+    assert_eq!(admission_requests.len(), 2, "once more, after the second");
+    assert_eq!(admission_requests[1]["object"]["data"]["seen"], "first");
+    assert_eq!(second.requests().len(), 1);
+    // A patch whose result is not an object of the kind is an error of the webhook.
     let wrong =
         Hook::start(|_| patch(json!([{"op": "add", "path": "/data", "value": "text"}]))).await;
     make(
@@ -134,8 +138,8 @@ async fn webhooks_may_change_what_is_written_and_see_what_others_changed() {
     );
 }
 
-/// The defaults of a pod are not all computed again after admission, so a webhook that is asked again has its change
-/// completed at once.
+/// Not all defaults of a pod are computed again after admission, so a change by a webhook that is called again gets
+/// its defaults at once.
 #[tokio::test]
 async fn a_container_of_a_webhook_has_its_defaults_whenever_it_is_added() {
     let api = Api::new().await;
@@ -167,10 +171,10 @@ async fn a_container_of_a_webhook_has_its_defaults_whenever_it_is_added() {
     make(&api, MUTATING, first.configuration(kind, "a-first", again)).await;
     let once = of_pods("Never");
     make(&api, MUTATING, second.configuration(kind, "b-second", once)).await;
-    let (code, made) = api.send("POST", PODS, pod("a")).await;
-    assert_eq!(code, 201, "{made}");
-    for (place, name) in [(1, "second"), (2, "third")] {
-        let container = &made["spec"]["containers"][place];
+    let (code, created) = api.send("POST", PODS, pod("a")).await;
+    assert_eq!(code, 201, "{created}");
+    for (index, name) in [(1, "second"), (2, "third")] {
+        let container = &created["spec"]["containers"][index];
         assert_eq!(container["name"], name);
         assert_eq!(container["imagePullPolicy"], "IfNotPresent", "{name}");
         assert_eq!(container["terminationMessagePolicy"], "File", "{name}");
@@ -189,7 +193,7 @@ async fn who_does_not_answer_counts_as_its_policy_says() {
     let ignored = json!({"failurePolicy": "Ignore"});
     make(&api, VALIDATING, hook.configuration(kind, "a", ignored)).await;
     assert_eq!(api.send("POST", MAPS, map("a", json!({}))).await.0, 201);
-    // Nobody listens there, and nobody could be believed.
+    // No server listens at this address, and its certificate could not be verified.
     let nobody = json!({"clientConfig": {"url": "https://127.0.0.1:1/"}});
     make(&api, VALIDATING, hook.configuration(kind, "b", nobody)).await;
     let (code, refused) = api.send("POST", MAPS, map("b", json!({}))).await;
@@ -200,7 +204,7 @@ async fn who_does_not_answer_counts_as_its_policy_says() {
         refused["message"].as_str().unwrap().starts_with(why),
         "{refused}"
     );
-    // A service that is not there is no answer either.
+    // A Service that does not exist is a failed call, too.
     let path = format!("{GROUP}/{VALIDATING}/b");
     let service = json!({"clientConfig": {"service": {"namespace": "default", "name": "none"}}});
     let service = hook.configuration(kind, "b", service);
@@ -220,7 +224,7 @@ async fn who_does_not_answer_counts_as_its_policy_says() {
     );
 }
 
-/// The object with the version of the stored one.
+/// The object with the resource version of the stored object.
 async fn with_version(api: &Api, path: &str, mut object: Value) -> Value {
     let (_, stored) = api.get(path).await;
     object["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"].clone();
@@ -251,9 +255,9 @@ async fn selectors_and_conditions_say_when_a_webhook_is_asked() {
         (system, with_label("c", json!({})), 0),
         (MAPS, with_label("d", json!({})), 1),
     ] {
-        let (code, answer) = api.send("POST", path, object).await;
-        assert_eq!(code, 201, "{answer}");
-        assert_eq!(hook.asked().len(), times, "{answer}");
+        let (code, response) = api.send("POST", path, object).await;
+        assert_eq!(code, 201, "{response}");
+        assert_eq!(hook.requests().len(), times, "{response}");
     }
     let bad = json!({"matchConditions": [{"name": "a", "expression": "object."}]});
     let bad = hook.configuration(kind, "bad", bad);
@@ -285,11 +289,11 @@ async fn scales_are_shown_as_scales() {
     assert_eq!(code, 400, "{refused}");
     let why = "admission webhook \"few.example.com\" denied the request without explanation";
     assert_eq!(refused["message"], why);
-    let asked = hook.asked();
+    let admission_requests = hook.requests();
     let scale = json!({"group": "autoscaling", "version": "v1", "kind": "Scale"});
-    assert_eq!(asked[0]["kind"], scale);
-    assert_eq!(asked[0]["subResource"], "scale");
-    assert_eq!(asked[0]["oldObject"]["spec"]["replicas"], 1);
+    assert_eq!(admission_requests[0]["kind"], scale);
+    assert_eq!(admission_requests[0]["subResource"], "scale");
+    assert_eq!(admission_requests[0]["oldObject"]["spec"]["replicas"], 1);
 }
 
 fn policy(more: Value) -> Value {
@@ -342,7 +346,7 @@ async fn a_policy_holds_where_it_is_bound() {
         api.send("POST", system, map("b", many.clone())).await.0,
         201
     );
-    // An expression that fails is no yes.
+    // An expression that fails does not count as true.
     let (code, refused) = api
         .send(
             "POST",
@@ -356,16 +360,16 @@ async fn a_policy_holds_where_it_is_bound() {
         refused.to_string().contains("expression resulted in error"),
         "{refused}"
     );
-    // From now on it is only said.
+    // From now on, the violation only causes a warning.
     let path = format!("{GROUP}/{BINDINGS}/here");
     let warn = json!({"spec": {"validationActions": ["Warn"]}});
     assert_eq!(api.patch(&path, "merge", warn).await.0, 200);
-    let made = post(&api, map("d", many)).await;
-    assert_eq!(made.code, 201);
-    let said = made.headers["warning"].to_str().unwrap();
+    let created = post(&api, map("d", many)).await;
+    assert_eq!(created.code, 201);
+    let warning = created.headers["warning"].to_str().unwrap();
     assert!(
-        said.contains("Validation failed for ValidatingAdmissionPolicy 'few'"),
-        "{said}"
+        warning.contains("Validation failed for ValidatingAdmissionPolicy 'few'"),
+        "{warning}"
     );
 }
 
@@ -393,7 +397,7 @@ async fn a_policy_may_have_settings() {
     assert_eq!(api.send("POST", MAPS, map("free", json!({}))).await.0, 201);
 }
 
-/// kubectl.md 10.5: what is served is listed as upstream lists it; nobody else serves.
+/// kubectl.md 10.5: the served groups are listed as upstream lists them; no other server is registered.
 #[tokio::test]
 async fn groups_that_are_served_have_their_objects() {
     let api = Api::new().await;
@@ -402,8 +406,8 @@ async fn groups_that_are_served_have_their_objects() {
     let items = listed["items"].as_array().unwrap();
     let find = |name: &str| items.iter().find(|item| item["metadata"]["name"] == name);
     for name in ["v1.", "v1.apps", "v1.apiregistration.k8s.io"] {
-        let found = find(name).unwrap_or_else(|| panic!("{name} is not in {listed}"));
-        let condition = &found["status"]["conditions"][0];
+        let entry = find(name).unwrap_or_else(|| panic!("{name} is not in {listed}"));
+        let condition = &entry["status"]["conditions"][0];
         assert_eq!(
             (&condition["type"], &condition["status"]),
             (&json!("Available"), &json!("True"))
@@ -434,8 +438,8 @@ async fn each_webhook_of_a_configuration_has_owners_of_its_own() {
     let path = |manager: &str| format!("{GROUP}/{VALIDATING}/c?fieldManager={manager}");
     for name in ["one", "two"] {
         let config = configuration(json!([hook(name)]));
-        let (code, answer) = api.patch(&path(name), "apply", config).await;
-        assert!(code < 300, "{answer}");
+        let (code, response) = api.patch(&path(name), "apply", config).await;
+        assert!(code < 300, "{response}");
     }
     let merge = json!({"webhooks": [{"name": "two.example.com", "timeoutSeconds": 3}]});
     let (_, merged) = api.patch(&path("three"), "strategic", merge).await;
@@ -479,19 +483,19 @@ async fn who_asks_for_another_version_gets_it_in_its_words() {
                 "target": {"type": "Utilization", "averageUtilization": share}}}]}})
     };
     let path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
-    let (code, made) = api.send("POST", path, scaler(50)).await;
-    assert_eq!(code, 201, "{made}");
+    let (code, created) = api.send("POST", path, scaler(50)).await;
+    assert_eq!(code, 201, "{created}");
     assert_eq!(
-        (&made["apiVersion"], &made["spec"]["maxReplicas"]),
+        (&created["apiVersion"], &created["spec"]["maxReplicas"]),
         (&json!("autoscaling/v2"), &json!(4))
     );
-    let metric = &made["spec"]["metrics"][0]["resource"];
+    let metric = &created["spec"]["metrics"][0]["resource"];
     assert_eq!(metric["target"]["averageUtilization"], 60);
-    let asked = hook.asked().remove(0);
+    let admission_request = hook.requests().remove(0);
     for (field, version) in [("kind", "v1"), ("requestKind", "v2")] {
-        assert_eq!(asked[field]["version"], version, "{field}");
+        assert_eq!(admission_request[field]["version"], version, "{field}");
     }
-    assert_eq!(asked["object"]["apiVersion"], "autoscaling/v1");
+    assert_eq!(admission_request["object"]["apiVersion"], "autoscaling/v1");
     let mut other = scaler(70);
     other["metadata"]["name"] = json!("b");
     let (code, refused) = api.send("POST", path, other).await;
@@ -499,8 +503,8 @@ async fn who_asks_for_another_version_gets_it_in_its_words() {
     assert!(refused.to_string().contains("not sixty"), "{refused}");
 }
 
-/// As kube-apiserver, which fills these fields in after mutating admission (KEP-3633; the QoS class of a pod with
-/// the defaults of a LimitRange).
+/// As kube-apiserver, which sets these fields after mutating admission (KEP-3633; the QoS class of a pod with the
+/// defaults of a LimitRange).
 #[tokio::test]
 async fn fields_that_depend_on_admission_are_those_of_the_admitted_pod() {
     let api = Api::new().await;
@@ -522,11 +526,11 @@ async fn fields_that_depend_on_admission_are_those_of_the_admitted_pod() {
     let mut one = pod("one");
     one["spec"]["affinity"] = json!({"podAntiAffinity":
         {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
-    let made = api.create(PODS, one).await;
-    assert_eq!(made["metadata"]["labels"], json!({"version": "2"}));
+    let created = api.create(PODS, one).await;
+    assert_eq!(created["metadata"]["labels"], json!({"version": "2"}));
     let selector = "/spec/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution/0\
                     /labelSelector/matchExpressions";
     let expected = json!([{"key": "version", "operator": "In", "values": ["2"]}]);
-    assert_eq!(made.pointer(selector), Some(&expected), "{made}");
-    assert_eq!(made["status"]["qosClass"], "Burstable", "{made}");
+    assert_eq!(created.pointer(selector), Some(&expected), "{created}");
+    assert_eq!(created["status"]["qosClass"], "Burstable", "{created}");
 }

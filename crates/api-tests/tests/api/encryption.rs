@@ -1,4 +1,4 @@
-//! Secrets that are encrypted where they are stored.
+//! Secrets that are encrypted in the store.
 
 use std::sync::Arc;
 
@@ -32,8 +32,8 @@ fn plain() -> String {
 }
 
 async fn start(store: &Arc<EmbeddedStore>, config: Option<EncryptionConfig>) -> Api {
-    let seen = encryption::over(store.clone(), config).await.unwrap();
-    Api::through(store.clone(), seen, Limits::default(), None).await
+    let encrypted = encryption::over(store.clone(), config).await.unwrap();
+    Api::through(store.clone(), encrypted, Limits::default(), None).await
 }
 
 fn secret(name: &str) -> Value {
@@ -46,15 +46,15 @@ async fn stored(api: &Api, key: &str) -> String {
         start: key.as_bytes().to_vec(),
         ..Range::default()
     };
-    let found = api.store.range(range).await.unwrap();
-    String::from_utf8_lossy(&found.items[0].value).into_owned()
+    let listed = api.store.range(range).await.unwrap();
+    String::from_utf8_lossy(&listed.items[0].value).into_owned()
 }
 
 #[tokio::test]
 async fn what_is_chosen_is_encrypted_and_nobody_notices() {
     let store = EmbeddedStore::in_memory();
     let api = start(&store, Some(config(&[keys(&[OLD])]))).await;
-    let made = api.create(SECRETS, secret("a")).await;
+    let created = api.create(SECRETS, secret("a")).await;
     api.create(CONFIG_MAPS, config_map("a")).await;
     let on_disk = stored(&api, "/registry/secrets/default/a").await;
     assert!(on_disk.starts_with("k8s:enc:aesgcm:v1:old:"), "{on_disk}");
@@ -66,8 +66,8 @@ async fn what_is_chosen_is_encrypted_and_nobody_notices() {
     );
 
     let path = format!("{SECRETS}/a");
-    assert_eq!(api.get(&path).await, (200, made.clone()));
-    let version = made["metadata"]["resourceVersion"].as_str().unwrap();
+    assert_eq!(api.get(&path).await, (200, created.clone()));
+    let version = created["metadata"]["resourceVersion"].as_str().unwrap();
     let mut events = Events::open(
         &api,
         &format!("{SECRETS}?watch=1&resourceVersion={version}"),
@@ -78,7 +78,7 @@ async fn what_is_chosen_is_encrypted_and_nobody_notices() {
     assert_eq!(code, 200);
     assert_ne!(
         changed["metadata"]["resourceVersion"],
-        made["metadata"]["resourceVersion"]
+        created["metadata"]["resourceVersion"]
     );
     let event = events.next().await.unwrap();
     assert_eq!(
@@ -89,9 +89,9 @@ async fn what_is_chosen_is_encrypted_and_nobody_notices() {
     assert_eq!(list["items"][0]["data"]["word"], "aHVzaA==");
     assert_eq!(api.send("POST", SECRETS, secret("a")).await.0, 409);
     assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
-    let gone = events.next().await.unwrap();
+    let event = events.next().await.unwrap();
     assert_eq!(
-        (&gone["type"], &gone["object"]["data"]["word"]),
+        (&event["type"], &event["object"]["data"]["word"]),
         (&json!("DELETED"), &json!("aHVzaA=="))
     );
 }
@@ -101,8 +101,8 @@ async fn keys_are_exchanged_one_start_after_the_other() {
     let store = EmbeddedStore::in_memory();
     let api = start(&store, None).await;
     api.create(SECRETS, secret("a")).await;
-    let place = "/registry/secrets/default/a";
-    assert!(stored(&api, place).await.contains("aHVzaA=="));
+    let key = "/registry/secrets/default/a";
+    assert!(stored(&api, key).await.contains("aHVzaA=="));
     let turns: [(&[String], &str); 4] = [
         (&[keys(&[OLD]), plain()], "k8s:enc:aesgcm:v1:old:"),
         (&[keys(&[NEW, OLD])], "k8s:enc:aesgcm:v1:new:"),
@@ -111,11 +111,11 @@ async fn keys_are_exchanged_one_start_after_the_other() {
     ];
     for (providers, begins) in turns {
         let api = start(&store, Some(config(providers))).await;
-        let on_disk = stored(&api, place).await;
+        let on_disk = stored(&api, key).await;
         assert!(on_disk.starts_with(begins), "{providers:?}: {on_disk}");
         let (_, read) = api.get(&format!("{SECRETS}/a")).await;
         assert_eq!(read["data"]["word"], "aHVzaA==");
-        // The object is good for another change.
+        // The object can be changed again.
         let note = json!({"metadata": {"annotations": {"turn": begins}}});
         assert_eq!(
             api.patch(&format!("{SECRETS}/a"), "merge", note).await.0,

@@ -1,4 +1,4 @@
-//! Nobody gets more than they were given: roles, bindings, signers, other people's names.
+//! No user gets more rights than granted: roles, bindings, signers, impersonation.
 
 use serde_json::{Value, json};
 
@@ -23,11 +23,11 @@ fn binding(name: &str, kind: &str, role: &str) -> Value {
     })
 }
 
-/// A user of the cluster's own with those rules, in force.
+/// A user with these rules in the whole cluster; the rules are in force.
 async fn with_rules(api: &Api, name: &str, mut rules: Value) -> Api {
     let user = api.as_user(name, &[]);
-    let seen = rule("", "endpoints", &["list"]);
-    rules.as_array_mut().unwrap().push(seen);
+    let reads = rule("", "endpoints", &["list"]);
+    rules.as_array_mut().unwrap().push(reads);
     api.create(&format!("{RBAC}/clusterroles"), role(name, rules))
         .await;
     let bound = binding(name, "ClusterRole", name);
@@ -47,8 +47,8 @@ fn message(status: &Value) -> &str {
 async fn a_role_that_gathers_others_needs_everything() {
     // findings S7
     let api = Api::new().await;
-    let own = rule(GROUP, "clusterroles", &["create", "get", "patch", "update"]);
-    let eve = with_rules(&api, "eve", json!([own])).await;
+    let rights = rule(GROUP, "clusterroles", &["create", "get", "patch", "update"]);
+    let eve = with_rules(&api, "eve", json!([rights])).await;
     let all = json!({"clusterRoleSelectors": [{"matchExpressions": [
         {"key": "kubernetes.io/bootstrapping", "operator": "Exists"}]}]});
     let path = format!("{RBAC}/clusterroles/eve");
@@ -72,13 +72,13 @@ async fn a_role_that_gathers_others_needs_everything() {
             .0,
         403
     );
-    // PUT creates roles as well.
+    // A PUT also creates roles.
     let absent = format!("{RBAC}/clusterroles/eve2");
     assert_eq!(eve.send("PUT", &absent, created).await.0, 403);
     let (_, mut whole) = eve.get(&path).await;
     whole["aggregationRule"] = all.clone();
     assert_eq!(eve.send("PUT", &path, whole).await.0, 403);
-    // Nor may it be taken away or changed where it is, but for what grants nothing.
+    // The aggregation rule may be neither removed nor changed; only fields that grant nothing may be changed.
     let mut gathers = role("gathers", json!([]));
     gathers["aggregationRule"] = all;
     api.create(&format!("{RBAC}/clusterroles"), gathers).await;
@@ -89,7 +89,7 @@ async fn a_role_that_gathers_others_needs_everything() {
     assert_eq!(eve.patch(&gathers, "merge", harmless).await.0, 200);
     let label = json!({"metadata": {"labels": {"a": "b"}}});
     assert_eq!(eve.patch(&gathers, "merge", label).await.0, 403);
-    // Who may everything, or may escalate, does it.
+    // A user who may do everything, or may escalate, may write the role.
     let everything = json!([
         {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
         {"nonResourceURLs": ["*"], "verbs": ["*"]},
@@ -106,8 +106,8 @@ async fn a_role_that_gathers_others_needs_everything() {
 async fn a_role_that_there_is_not_is_not_bound() {
     // findings S8
     let api = Api::new().await;
-    let own = rule(GROUP, "rolebindings", &["create", "get", "update", "patch"]);
-    let eve = with_rules(&api, "eve", json!([own])).await;
+    let rights = rule(GROUP, "rolebindings", &["create", "get", "update", "patch"]);
+    let eve = with_rules(&api, "eve", json!([rights])).await;
     let bindings = format!("{RBAC}/namespaces/default/rolebindings");
     for (kind, plural) in [("Role", "roles"), ("ClusterRole", "clusterroles")] {
         let (code, status) = eve
@@ -120,22 +120,22 @@ async fn a_role_that_there_is_not_is_not_bound() {
         let by_put = eve.send("PUT", &path, binding("early", kind, "later"));
         assert_eq!(by_put.await.0, 404);
     }
-    // A role elsewhere is not the one that is meant.
+    // A role in another namespace is not the role in the binding.
     let roles = format!("{RBAC}/namespaces/kube-system/roles");
     api.create(&roles, role("later", json!([]))).await;
     let (code, _) = eve
         .send("POST", &bindings, binding("early", "Role", "later"))
         .await;
     assert_eq!(code, 404);
-    // One that is there the moment before is.
+    // A role that was created a moment before is accepted.
     let roles = format!("{RBAC}/namespaces/default/roles");
     api.create(&roles, role("later", json!([]))).await;
     eve.create(&bindings, binding("now", "Role", "later")).await;
-    // Who may bind it may do so early.
+    // A user with the verb `bind` may create the binding before the role.
     let early = json!({"apiGroups": [GROUP], "resources": ["clusterroles"], "verbs": ["bind"],
         "resourceNames": ["future"]});
-    let own = rule(GROUP, "rolebindings", &["create"]);
-    let ann = with_rules(&api, "ann", json!([own, early])).await;
+    let rights = rule(GROUP, "rolebindings", &["create"]);
+    let ann = with_rules(&api, "ann", json!([rights, early])).await;
     ann.create(&bindings, binding("ann", "ClusterRole", "future"))
         .await;
     let other = binding("ann2", "ClusterRole", "other");
@@ -174,15 +174,15 @@ async fn special_verbs_are_for_what_they_name() {
     let roles = format!("{RBAC}/namespaces/default/roles");
     let secrets = json!([rule("", "secrets", &["get"])]);
     for (name, code) in [("mine", 201), ("other", 403)] {
-        let (found, status) = eve.send("POST", &roles, role(name, secrets.clone())).await;
-        assert_eq!(found, code, "escalate {name}: {status}");
+        let (actual, status) = eve.send("POST", &roles, role(name, secrets.clone())).await;
+        assert_eq!(actual, code, "escalate {name}: {status}");
     }
     let bindings = format!("{RBAC}/namespaces/default/rolebindings");
     for (name, code) in [("view", 201), ("edit", 403)] {
-        let (found, status) = eve
+        let (actual, status) = eve
             .send("POST", &bindings, binding(name, "ClusterRole", name))
             .await;
-        assert_eq!(found, code, "bind {name}: {status}");
+        assert_eq!(actual, code, "bind {name}: {status}");
     }
     let who = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     for (user, group, code) in [
@@ -191,8 +191,8 @@ async fn special_verbs_are_for_what_they_name() {
         ("bob", "system:masters", 403),
     ] {
         let headers = [("impersonate-user", user), ("impersonate-group", group)];
-        let answer = eve.raw("POST", who, &headers, "{}").await;
-        assert_eq!(answer.code, code, "{user} {group} {}", answer.text());
+        let response = eve.raw("POST", who, &headers, "{}").await;
+        assert_eq!(response.code, code, "{user} {group} {}", response.text());
     }
     let pem = include_str!("../../../resource-kinds/src/groups/certificates/testdata/jane.csr");
     let pem = k8s_openapi::ByteString(pem.as_bytes().to_vec());
@@ -203,9 +203,9 @@ async fn special_verbs_are_for_what_they_name() {
         ("example.org/a", 403, 403),
     ] {
         let name = signer.replace('/', "-");
-        let asked = json!({"metadata": {"name": name}, "spec": {"request": pem,
+        let csr = json!({"metadata": {"name": name}, "spec": {"request": pem,
             "signerName": signer, "usages": ["client auth"]}});
-        let mut stored = api.create(requests, asked).await;
+        let mut stored = api.create(requests, csr).await;
         stored["status"] = json!({"conditions": [{"type": "Approved", "status": "True",
             "reason": "Test"}]});
         let path = format!("{requests}/{name}/approval");
@@ -256,17 +256,17 @@ async fn reading_a_nodes_api_runs_nothing() {
         ("/%65xec/default/p/c", &[], 403),
     ] {
         let path = format!("{proxy}{path}");
-        let answer = reader.respond("GET", &path, headers, "").await;
-        assert_eq!(answer.status(), code, "{path}");
-        let answer = runner.respond("GET", &path, headers, "").await;
-        assert_ne!(answer.status(), 403, "{path}");
+        let response = reader.respond("GET", &path, headers, "").await;
+        assert_eq!(response.status(), code, "{path}");
+        let response = runner.respond("GET", &path, headers, "").await;
+        assert_ne!(response.status(), 403, "{path}");
     }
-    let seen = api.node.seen.lock().unwrap().clone();
+    let requests = api.node.seen.lock().unwrap().clone();
     assert!(
-        seen.iter().any(|asked| asked.contains("/exec/")),
-        "{seen:?}"
+        requests.iter().any(|request| request.contains("/exec/")),
+        "{requests:?}"
     );
-    // Of pods the same holds already: a WebSocket is a GET.
+    // The rule for pods already needs more than `get`, because a WebSocket is a GET.
     let reads = json!([rule("", "pods/exec", &["get"])]);
     let looker = with_rules(&api, "looker", reads).await;
     let exec = format!("{PODS}/p/exec?command=id");

@@ -1,4 +1,4 @@
-//! Numbers at the ends of their range, wherever a client may give one: they are refused or taken, and
+//! Numbers at the limits of their range, in every field that clients may set: each is refused or accepted, and
 //! nothing panics.
 
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ const NUMBERS: [i64; 8] = [
     -1,
 ];
 
-/// findings S32: parameters of requests.
+/// findings S32: query parameters.
 #[tokio::test]
 async fn parameters_at_the_ends_of_their_range_are_no_failure() {
     let api = Api::new().await;
@@ -66,25 +66,25 @@ async fn parameters_at_the_ends_of_their_range_are_no_failure() {
                 format!("{CONFIG_MAPS}?dryRun=All&limit={number}&timeoutSeconds={number}"),
             ),
         ] {
-            // The status is enough: a watch goes on.
-            let answer = api.respond(method, &path, &[], "").await;
-            assert_ne!(answer.status().as_u16(), 500, "{method} {path}");
+            // Only the status code is read, because a watch does not end.
+            let response = api.respond(method, &path, &[], "").await;
+            assert_ne!(response.status().as_u16(), 500, "{method} {path}");
         }
     }
 }
 
-/// Every place of a number in an object.
-fn numbers(object: &Value, path: &str, found: &mut Vec<String>) {
+/// The path of every number in an object.
+fn numbers(object: &Value, path: &str, paths: &mut Vec<String>) {
     match object {
-        Value::Number(_) => found.push(path.to_owned()),
+        Value::Number(_) => paths.push(path.to_owned()),
         Value::Object(fields) => {
             for (name, value) in fields {
-                numbers(value, &format!("{path}/{name}"), found);
+                numbers(value, &format!("{path}/{name}"), paths);
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                numbers(item, &format!("{path}/{index}"), found);
+                numbers(item, &format!("{path}/{index}"), paths);
             }
         }
         _ => {}
@@ -127,7 +127,7 @@ fn full_pod_spec() -> Value {
 
 fn template() -> Value {
     let mut spec = full_pod_spec();
-    // Only pods of jobs may have one.
+    // Only pods of jobs may set this field.
     spec["activeDeadlineSeconds"] = Value::Null;
     json!({"metadata": {"labels": {"app": "a"}}, "spec": spec})
 }
@@ -141,7 +141,7 @@ fn job_spec() -> Value {
         "template": template})
 }
 
-/// Where objects are created, and one with every number that clients send.
+/// The path of a collection, and an object with every number that clients send.
 fn objects() -> Vec<(&'static str, Value)> {
     let selector = json!({"matchLabels": {"app": "a"}});
     let mut set = stateful_set("s")["spec"].clone();
@@ -249,40 +249,40 @@ fn flat_objects() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// findings S32: fields of objects, when they are created and when they are shown.
+/// findings S32: fields of objects, at their creation and in tables.
 #[tokio::test]
 async fn fields_at_the_ends_of_their_range_are_no_failure() {
     let api = Api::new().await;
     api.with_account().await;
     let in_spec = objects().into_iter();
     let in_spec = in_spec.map(|(path, spec)| (path, json!({"spec": spec})));
-    let (mut tried, mut taken) = (0, 0);
+    let (mut tried, mut accepted) = (0, 0);
     for (path, sample) in in_spec.chain(flat_objects()) {
-        let mut places = Vec::new();
-        numbers(&sample, "", &mut places);
-        assert!(!places.is_empty(), "{path}");
-        for place in places {
+        let mut paths = Vec::new();
+        numbers(&sample, "", &mut paths);
+        assert!(!paths.is_empty(), "{path}");
+        for pointer in paths {
             for number in NUMBERS {
                 let mut object = sample.clone();
                 object["metadata"] = json!({"generateName": "x-"});
-                *object.pointer_mut(&place).unwrap() = json!(number);
-                let (code, answer) = api.send("POST", path, object).await;
-                assert_ne!(code, 500, "{path} {place} {number}: {answer}");
+                *object.pointer_mut(&pointer).unwrap() = json!(number);
+                let (code, response) = api.send("POST", path, object).await;
+                assert_ne!(code, 500, "{path} {pointer} {number}: {response}");
                 tried += 1;
                 if code != 201 {
                     continue;
                 }
-                taken += 1;
-                let name = answer["metadata"]["name"].as_str().unwrap();
+                accepted += 1;
+                let name = response["metadata"]["name"].as_str().unwrap();
                 let one = format!("{path}/{name}");
                 let table = api.raw("GET", &one, &TABLE, "").await;
-                assert_eq!(table.code, 200, "{place} {number}: {}", table.text());
-                let (code, answer) = api.send("DELETE", &one, Value::Null).await;
-                assert!(code < 300, "{place} {number}: {answer}");
+                assert_eq!(table.code, 200, "{pointer} {number}: {}", table.text());
+                let (code, response) = api.send("DELETE", &one, Value::Null).await;
+                assert!(code < 300, "{pointer} {number}: {response}");
             }
         }
     }
-    assert!(tried > 500 && taken > 200, "{taken} of {tried} taken");
+    assert!(tried > 500 && accepted > 200, "{accepted} of {tried} taken");
 }
 
 /// findings S32: bodies of sub-resources and of deletions.
@@ -315,13 +315,13 @@ async fn bodies_at_the_ends_of_their_range_are_no_failure() {
             ("DELETE", format!("{PODS}/p"), options.clone()),
             ("DELETE", PODS.to_owned(), options.clone()),
         ] {
-            let (code, answer) = api.send(method, &path, body).await;
-            assert_ne!(code, 500, "{method} {path} {number}: {answer}");
+            let (code, response) = api.send(method, &path, body).await;
+            assert_ne!(code, 500, "{method} {path} {number}: {response}");
         }
         let patch = json!({"status": {"observedGeneration": number, "replicas": number,
             "collisionCount": number}});
-        let (code, answer) = api.patch(&format!("{sets}/s/status"), "merge", patch).await;
-        assert_ne!(code, 500, "status {number}: {answer}");
+        let (code, response) = api.patch(&format!("{sets}/s/status"), "merge", patch).await;
+        assert_ne!(code, 500, "status {number}: {response}");
         let table = api.raw("GET", sets, &TABLE, "").await;
         assert_eq!(table.code, 200, "{number}: {}", table.text());
     }

@@ -1,4 +1,4 @@
-//! Flow schemas and priority levels: the default objects, and their effect on requests.
+//! FlowSchemas and priority levels: the default objects, and their effect on requests.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     panic!("never: {what}");
 }
 
-/// A level that does not borrow.
+/// A level that does not borrow seats.
 fn level(name: &str, shares: i64, response: Value) -> Value {
     json!({"metadata": {"name": name}, "spec": {"type": "Limited", "limited": {
         "nominalConcurrencyShares": shares, "borrowingLimitPercent": 0,
@@ -59,15 +59,15 @@ async fn ask(served: &Served, who: &Identity, path: &str, headers: &str) -> Stri
         .to_lowercase()
 }
 
-fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+fn header<'a>(response: &'a str, name: &str) -> Option<&'a str> {
     let start = format!("{name}: ");
-    answer.lines().find_map(|line| line.strip_prefix(&start))
+    response.lines().find_map(|line| line.strip_prefix(&start))
 }
 
-/// Whether a line of `/metrics` is there.
+/// Whether `/metrics` contains a line.
 async fn tells(api: &Api, line: &str) -> bool {
     let text = api.raw("GET", "/metrics", &[], "").await.text();
-    text.lines().any(|found| found == line)
+    text.lines().any(|candidate| candidate == line)
 }
 
 /// findings C16
@@ -77,7 +77,7 @@ async fn a_fresh_cluster_has_the_default_flows() {
     let list = api.raw("GET", SCHEMAS, &TABLE, "").await.json();
     let rows = list["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 11);
-    // In matching order, as `kubectl get` shows them.
+    // In matching order, as in the output of `kubectl get`.
     let order: Vec<(i64, &str)> = rows
         .iter()
         .map(|row| {
@@ -90,8 +90,8 @@ async fn a_fresh_cluster_has_the_default_flows() {
     assert!(order.is_sorted(), "{order:?}");
     assert_eq!(order[0], (1, "exempt"));
     let row = |name: &str| {
-        let mut found = rows.iter().filter(|row| row["cells"][0] == name);
-        found.next().unwrap()["cells"].clone()
+        let mut matching = rows.iter().filter(|row| row["cells"][0] == name);
+        matching.next().unwrap()["cells"].clone()
     };
     let cells = row("service-accounts");
     assert_eq!(
@@ -113,7 +113,7 @@ async fn a_fresh_cluster_has_the_default_flows() {
     );
 }
 
-/// findings C16: each answer names the schema and the level by uid.
+/// findings C16: the headers of each response contain the UIDs of the schema and the level.
 #[tokio::test]
 async fn answers_name_the_flow_of_their_request() {
     let served = Served::new(Limits::default()).await;
@@ -126,25 +126,25 @@ async fn answers_name_the_flow_of_their_request() {
         (&ann, "global-default", "global-default"),
         (&served.admin(), "exempt", "exempt"),
     ] {
-        // findings-2 C35: the version is public, and a request of somebody known has a flow all the same.
+        // findings-2 C35: the version is public, but the request of an authenticated user still has a flow.
         for path in ["/api", "/version"] {
-            let answer = ask(&served, who, path, "").await;
-            assert!(answer.starts_with("http/1.1 200"), "{answer}");
-            let found = header(&answer, "x-kubernetes-pf-flowschema-uid");
-            assert_eq!(found, Some(&*uid(SCHEMAS, schema).await), "{path}");
-            let found = header(&answer, "x-kubernetes-pf-prioritylevel-uid");
-            assert_eq!(found, Some(&*uid(LEVELS, level).await), "{path}");
+            let response = ask(&served, who, path, "").await;
+            assert!(response.starts_with("http/1.1 200"), "{response}");
+            let actual = header(&response, "x-kubernetes-pf-flowschema-uid");
+            assert_eq!(actual, Some(&*uid(SCHEMAS, schema).await), "{path}");
+            let actual = header(&response, "x-kubernetes-pf-prioritylevel-uid");
+            assert_eq!(actual, Some(&*uid(LEVELS, level).await), "{path}");
         }
     }
     let acting = "Impersonate-User: ann\r\n";
-    let answer = ask(&served, &served.admin(), "/version", acting).await;
-    let found = header(&answer, "x-kubernetes-pf-flowschema-uid");
-    assert_eq!(found, Some(&*uid(SCHEMAS, "global-default").await));
+    let response = ask(&served, &served.admin(), "/version", acting).await;
+    let actual = header(&response, "x-kubernetes-pf-flowschema-uid");
+    assert_eq!(actual, Some(&*uid(SCHEMAS, "global-default").await));
     let unknown = served.talk(None, &get("/version", "")).await.to_lowercase();
     assert!(unknown.starts_with("http/1.1 200"), "{unknown}");
 }
 
-/// findings C16: a level without seats that rejects, for one user and nobody else.
+/// findings C16: a level without seats that rejects the requests of one user only.
 #[tokio::test]
 async fn a_schema_turns_a_user_away() {
     let served = Served::new(Limits::default()).await;
@@ -158,17 +158,17 @@ async fn a_schema_turns_a_user_away() {
         .api
         .create(LEVELS, level("none", 0, json!({"type": "Reject"})))
         .await;
-    let made = served
+    let created = served
         .api
         .create(SCHEMAS, schema("greedy", "none", "greedy"))
         .await;
-    // The schema is in force when its write is answered.
-    let answer = ask(&served, &greedy, "/api", "").await;
-    assert!(answer.starts_with("http/1.1 429"), "{answer}");
-    assert_eq!(header(&answer, "retry-after"), Some("1"));
-    let uid = header(&answer, "x-kubernetes-pf-flowschema-uid");
-    assert_eq!(uid, made["metadata"]["uid"].as_str());
-    assert!(answer.contains("too many requests, please try again later."));
+    // The schema is in force when the response to its write arrives.
+    let response = ask(&served, &greedy, "/api", "").await;
+    assert!(response.starts_with("http/1.1 429"), "{response}");
+    assert_eq!(header(&response, "retry-after"), Some("1"));
+    let uid = header(&response, "x-kubernetes-pf-flowschema-uid");
+    assert_eq!(uid, created["metadata"]["uid"].as_str());
+    assert!(response.contains("too many requests, please try again later."));
     assert!(
         ask(&served, &modest, "/api", "")
             .await
@@ -251,7 +251,7 @@ async fn a_schema_that_went_past_the_server_is_out_of_force() {
     .await;
 }
 
-/// findings C16: a waiting request is answered later, and does not block others.
+/// findings C16: a waiting request gets its response later, and does not block other requests.
 #[tokio::test]
 async fn a_request_waits_for_its_turn() {
     // Each level has one seat.
@@ -282,9 +282,9 @@ async fn a_request_waits_for_its_turn() {
         tells(&served.api, &executing(1)).await
     })
     .await;
-    let asked = get("/api", "");
+    let request = get("/api", "");
     let mut second = served.connect(Some(&slow)).await;
-    second.write_all(asked.as_bytes()).await.unwrap();
+    second.write_all(request.as_bytes()).await.unwrap();
     let waiting = format!("apiserver_flowcontrol_current_inqueue_requests{{{of}}} 1");
     until("the second waits", async || {
         tells(&served.api, &waiting).await
@@ -296,13 +296,13 @@ async fn a_request_waits_for_its_turn() {
         "the queue is full: {third}"
     );
     for other in [served.admin(), client(&served, "ann")] {
-        let answer = ask(&served, &other, "/api", "").await;
-        assert!(answer.starts_with("http/1.1 200"), "{answer}");
+        let response = ask(&served, &other, "/api", "").await;
+        assert!(response.starts_with("http/1.1 200"), "{response}");
     }
     first.write_all(b"{\"spec\":{}}").await.unwrap();
-    let mut answer = [0; 12];
-    second.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200");
+    let mut response = [0; 12];
+    second.read_exact(&mut response).await.unwrap();
+    assert_eq!(&response, b"HTTP/1.1 200");
     drop((first, second));
     until("all is given back", async || {
         tells(&served.api, &executing(0)).await
@@ -310,7 +310,7 @@ async fn a_request_waits_for_its_turn() {
     .await;
 }
 
-/// findings C16: of a watch only the beginning takes a seat.
+/// findings C16: only the start of a watch needs a seat.
 #[tokio::test]
 async fn watches_keep_no_seat() {
     let served = Served::new(Limits {
@@ -336,7 +336,7 @@ async fn watches_keep_no_seat() {
     let watcher = client(&served, "watcher");
     let watch = get("/api/v1/pods?watch=1", "");
     let mut open = Vec::new();
-    // The role is known a moment after it was written.
+    // The role becomes effective a moment after its write.
     until("two watches are open", async || {
         let mut stream = served.connect(Some(&watcher)).await;
         stream.write_all(watch.as_bytes()).await.unwrap();
@@ -351,7 +351,7 @@ async fn watches_keep_no_seat() {
     .await;
 }
 
-/// findings C16: a list of many objects takes all seats of its level; a get beside it waits.
+/// findings C16: a list of many objects needs all seats of its level; a concurrent get waits.
 #[tokio::test]
 async fn a_long_list_takes_more_seats() {
     let store = EmbeddedStore::in_memory();
@@ -365,7 +365,7 @@ async fn a_long_list_takes_more_seats() {
         }
     }
     let served = Served::over(store, Limits::default()).await;
-    // Two of 400 seats.
+    // The level has two of 400 seats.
     served
         .api
         .create(LEVELS, level("few", 1, json!({"type": "Reject"})))
@@ -376,8 +376,8 @@ async fn a_long_list_takes_more_seats() {
         .await;
     let lister = client(&served, "lister");
     let seats = async |path: &str| {
-        let answer = ask(&served, &lister, path, "").await;
-        assert!(answer.starts_with("http/1.1 403"), "{answer}");
+        let response = ask(&served, &lister, path, "").await;
+        assert!(response.starts_with("http/1.1 403"), "{response}");
         let metrics = served.api.raw("GET", "/metrics", &[], "").await.text();
         let name = "apiserver_flowcontrol_work_estimated_seats_sum{flow_schema=\"lister\",";
         let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
@@ -391,7 +391,7 @@ async fn a_long_list_takes_more_seats() {
     assert_eq!(seats("/api/v1/configmaps?limit=150").await, second + 2);
 }
 
-/// findings C16: mandatory objects cannot be changed, and come back when they are deleted.
+/// findings C16: mandatory objects cannot be changed, and are created again after a deletion.
 #[tokio::test]
 async fn mandatory_objects_are_put_right() {
     let api = Api::new().await;
@@ -424,7 +424,7 @@ async fn mandatory_objects_are_put_right() {
     }
 }
 
-/// findings C16: a schema says whether its level is there.
+/// findings C16: the condition of a schema states whether its level exists.
 #[tokio::test]
 async fn a_schema_without_a_level_dangles() {
     let api = Api::new().await;
@@ -442,6 +442,6 @@ async fn a_schema_without_a_level_dangles() {
     api.create(LEVELS, level("later", 1, json!({"type": "Reject"})))
         .await;
     until("it is whole", async || says("False", "Found").await).await;
-    // The generation counts changes of the spec alone.
+    // The generation counts changes of the spec only.
     assert_eq!(api.get(&path).await.1["metadata"]["generation"], 1);
 }

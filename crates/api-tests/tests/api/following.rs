@@ -1,4 +1,4 @@
-//! Stored configuration is active, for every writer and every end of the request.
+//! Stored configuration is in force, whoever wrote it and however the request ended.
 
 use mvcc_store::{KeyValue, Operation, Range, Store, Txn};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ async fn stored(api: &Api, end: &str) -> KeyValue {
     all.remove(0)
 }
 
-/// Writes past the server, as a request does of which nobody waits for the end.
+/// Writes directly to the store, as a request whose client did not wait for the response.
 async fn write(api: &Api, operation: Operation) {
     let txn = Txn {
         compare: vec![],
@@ -76,7 +76,7 @@ async fn a_webhook_is_in_force_however_it_came_to_be_stored() {
     .await;
 }
 
-/// findings A1: so do the definitions of kinds.
+/// findings A1: the definitions of kinds follow the store, too.
 #[tokio::test]
 async fn a_definition_is_served_however_it_came_to_be_stored() {
     let api = Api::new().await;
@@ -87,7 +87,7 @@ async fn a_definition_is_served_however_it_came_to_be_stored() {
             "schema": {"openAPIV3Schema": {"type": "object"}}}],
     }});
     api.create(DEFINITIONS, definition).await;
-    // As a controller does.
+    // The controller would accept the names in this way.
     let accepted = json!({"status": {"conditions": [
         {"type": "NamesAccepted", "status": "True"}, {"type": "Established", "status": "True"}]}});
     let path = format!("{DEFINITIONS}/things.example.com/status");

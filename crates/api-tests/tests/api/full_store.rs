@@ -1,4 +1,4 @@
-//! A full etcd, which carries out only what deletes: what can be deleted then, and what is told afterwards.
+//! A full etcd, which executes only deletions: the possible deletions, and the reports afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,11 +16,11 @@ use crate::harness::{Api, CONFIG_MAPS, config_map};
 const QUOTA: &str = "/api/v1/namespaces/default/resourcequotas/q";
 const EVENTS: &str = "/api/v1/namespaces/default/events?fieldSelector=reason=StoreFull";
 
-/// A store that can be as an etcd with the alarm NOSPACE.
+/// A store that can behave like an etcd with the alarm NOSPACE.
 struct MayBeFull {
     store: Arc<EmbeddedStore>,
     is_full: AtomicBool,
-    /// The number of events that were refused.
+    /// The number of refused events.
     refused_events: AtomicUsize,
 }
 
@@ -60,7 +60,7 @@ impl StoreLayer for MayBeFull {
     }
 }
 
-/// Waits until a look at the store has had its effect.
+/// Waits until the next check of the store has had its effect.
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..6_000 {
         if holds().await {
@@ -74,12 +74,12 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 #[tokio::test]
 async fn a_full_etcd_can_be_emptied_and_tells_of_it_afterwards() {
     let store = EmbeddedStore::in_memory();
-    let seen = Arc::new(MayBeFull {
+    let faulty = Arc::new(MayBeFull {
         store: store.clone(),
         is_full: AtomicBool::new(false),
         refused_events: AtomicUsize::new(0),
     });
-    let api = Api::through(store, seen.clone(), Limits::default(), None).await;
+    let api = Api::through(store, faulty.clone(), Limits::default(), None).await;
     api.create("/api/v1/nodes", json!({"metadata": {"name": "n1"}}))
         .await;
     let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "3"}}});
@@ -88,24 +88,24 @@ async fn a_full_etcd_can_be_emptied_and_tells_of_it_afterwards() {
     for name in ["a", "b"] {
         api.create(CONFIG_MAPS, config_map(name)).await;
     }
-    seen.is_full.store(true, Ordering::SeqCst);
+    faulty.is_full.store(true, Ordering::SeqCst);
     let (code, refused) = api.send("POST", CONFIG_MAPS, config_map("c")).await;
     assert_eq!(code, 507, "{refused}");
     let message = refused["message"].as_str().unwrap();
     assert!(message.contains("database space exceeded"), "{message}");
-    // The deletion would also change the status of the quota, which is no deletion.
+    // The deletion would also change the status of the quota, and that write is not a deletion.
     let path = format!("{CONFIG_MAPS}/a");
     assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
     assert_eq!(api.get(&path).await.0, 404);
-    let room = api.raw("GET", "/readyz/store-room", &[], "").await;
-    assert_eq!(room.code, 500);
+    let response = api.raw("GET", "/readyz/store-room", &[], "").await;
+    assert_eq!(response.code, 500);
     until("the look at the full store", async || {
-        seen.refused_events.load(Ordering::SeqCst) > 0
+        faulty.refused_events.load(Ordering::SeqCst) > 0
     })
     .await;
     assert_eq!(api.get(EVENTS).await.1["items"], json!([]));
 
-    seen.is_full.store(false, Ordering::SeqCst);
+    faulty.is_full.store(false, Ordering::SeqCst);
     until("the event", async || {
         api.get(EVENTS).await.1["items"] != json!([])
     })

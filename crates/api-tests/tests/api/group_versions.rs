@@ -1,6 +1,6 @@
-//! The API groups that Kubernetes 1.36 publishes, and which of them are served.
+//! The API groups that Kubernetes 1.36 publishes, and whether they are served.
 //!
-//! The table is made from the paths of the published OpenAPI document of 1.36.
+//! The table comes from the paths of the published OpenAPI document of 1.36.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::harness::{Api, CONFIG_MAPS, config_map};
 
-/// Groups with versions that are served.
+/// Group versions that are served.
 const SERVED: &[&str] = &[
     "v1",
     "admissionregistration.k8s.io/v1",
@@ -34,9 +34,9 @@ const SERVED: &[&str] = &[
     "storage.k8s.io/v1",
 ];
 
-/// Those that are not, each with its reason in `docs/differences.md`, "Not served".
+/// Group versions that are not served, each with its reason in `docs/differences.md`, "Not served".
 const NOT_SERVED: &[&str] = &[
-    // Alpha and beta versions, which Kubernetes turns off unless it is told otherwise.
+    // Alpha and beta versions, which Kubernetes disables by default.
     "admissionregistration.k8s.io/v1alpha1",
     "admissionregistration.k8s.io/v1beta1",
     "certificates.k8s.io/v1alpha1",
@@ -53,8 +53,8 @@ const NOT_SERVED: &[&str] = &[
     "storagemigration.k8s.io/v1beta1",
 ];
 
-/// Additions of this program: metrics of pods, which an extension serves elsewhere, and snapshots,
-/// which are custom kinds elsewhere.
+/// Additions of this program: metrics of pods, which an extension server provides elsewhere, and snapshots, which are
+/// custom kinds elsewhere.
 const ADDED: &[&str] = &["metrics.k8s.io/v1beta1", "snapshot.storage.k8s.io/v1"];
 
 /// findings C16
@@ -65,14 +65,14 @@ async fn the_groups_that_are_served_are_those_of_the_table() {
     let core = api.get("/api").await.1;
     let named = groups["groups"].as_array().unwrap().iter();
     let versions = named.flat_map(|group| group["versions"].as_array().unwrap());
-    let mut found: BTreeSet<String> = versions
+    let mut group_versions: BTreeSet<String> = versions
         .map(|version| version["groupVersion"].as_str().unwrap().to_owned())
         .collect();
     let core = core["versions"].as_array().unwrap();
-    found.extend(core.iter().filter_map(Value::as_str).map(str::to_owned));
-    found.retain(|group| !ADDED.contains(&group.as_str()));
+    group_versions.extend(core.iter().filter_map(Value::as_str).map(str::to_owned));
+    group_versions.retain(|group| !ADDED.contains(&group.as_str()));
     let expected: BTreeSet<String> = SERVED.iter().map(|group| (*group).to_owned()).collect();
-    assert_eq!(found, expected);
+    assert_eq!(group_versions, expected);
     for group in NOT_SERVED {
         assert_eq!(api.get(&format!("/apis/{group}")).await.0, 404, "{group}");
     }
@@ -91,6 +91,6 @@ async fn a_selector_of_shards_selects_nothing() {
     let (code, list) = api.get(&path).await;
     assert_eq!(code, 200);
     assert_eq!(list["items"].as_array().unwrap().len(), 4);
-    // Whoever asked for a part knows by this that it is the whole.
+    // A client that requested a shard detects by this that the list is complete.
     assert!(list["metadata"]["shardInfo"].is_null());
 }

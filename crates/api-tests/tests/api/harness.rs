@@ -1,4 +1,4 @@
-//! A server in this process and short ways to ask it.
+//! A server in this process, and helpers for requests to it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl Answer {
             .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.bytes)))
     }
 
-    /// The texts of its `Warning` headers.
+    /// The texts of the `Warning` headers.
     pub fn warnings(&self) -> Vec<&str> {
         let all = self.headers.get_all("warning").iter();
         all.map(|value| value.to_str().unwrap()).collect()
@@ -44,7 +44,7 @@ impl Answer {
     }
 }
 
-/// A node that says what it was asked.
+/// A node that responds with the request that it got.
 #[derive(Default)]
 pub struct EchoNode {
     pub seen: Mutex<Vec<String>>,
@@ -59,21 +59,21 @@ impl NodeConnector for SharedNode {
         }
         let node = self.0.clone();
         let service = tower::service_fn(move |request: Request<BoxBody>| {
-            let asked = format!("{} {}", request.method(), request.uri());
-            node.seen.lock().unwrap().push(asked.clone());
+            let line = format!("{} {}", request.method(), request.uri());
+            node.seen.lock().unwrap().push(line.clone());
             let summary = node.summary.lock().unwrap().clone();
-            let summary = summary.filter(|_| asked.contains("/stats/summary"));
+            let summary = summary.filter(|_| line.contains("/stats/summary"));
             async move {
                 if request.headers().contains_key("upgrade") {
                     return Ok(echo(request));
                 }
-                let waiting = asked.contains("waiting");
+                let waiting = line.contains("waiting");
                 let text = if let Some(summary) = summary {
                     summary.to_string()
                 } else if waiting {
                     "container is waiting to start".to_owned()
                 } else {
-                    asked
+                    line
                 };
                 let body = Full::new(Bytes::from(text));
                 let mut response = Response::new(body.map_err(BoxError::from).boxed_unsync());
@@ -89,7 +89,7 @@ impl NodeConnector for SharedNode {
 
 struct SharedNode(Arc<EchoNode>);
 
-/// Takes over the connection and sends back what comes.
+/// Upgrades the connection and sends back all received bytes.
 fn echo(request: Request<BoxBody>) -> Response<BoxBody> {
     let headers = request.headers().clone();
     tokio::spawn(async move {
@@ -116,15 +116,15 @@ pub struct Api {
     slow_polls: Arc<SlowPolls>,
 }
 
-/// No poll of a request takes longer than this on the runtime's threads, unoptimised.
+/// Maximum duration of a request's poll on the runtime's threads, without optimisation.
 const POLL_MAX: Duration = Duration::from_millis(50);
 
-/// findings S13: a test fails in which something slow was done where all answers are given.
+/// findings S13: the test fails if a slow poll ran on the threads that serve all requests.
 impl Drop for Api {
     fn drop(&mut self) {
-        let found = self.slow_polls.found();
-        if !found.is_empty() && !std::thread::panicking() {
-            panic!("slow on the runtime's threads: {found:?}");
+        let polls = self.slow_polls.found();
+        if !polls.is_empty() && !std::thread::panicking() {
+            panic!("slow on the runtime's threads: {polls:?}");
         }
     }
 }
@@ -138,22 +138,22 @@ impl Api {
         Self::through(store.clone(), store, limits, tls).await
     }
 
-    /// Over a store that the server sees as another.
+    /// A server over a store in which the test can change the server's view.
     pub async fn through(
         store: Arc<EmbeddedStore>,
-        seen: Arc<dyn Store>,
+        view: Arc<dyn Store>,
         limits: Limits,
         tls: Option<TlsMaterial>,
     ) -> Self {
         let config = Config {
             tls,
             limits,
-            ..Config::in_process(seen)
+            ..Config::in_process(view)
         };
         Self::configured(store, config).await
     }
 
-    /// With kinds that know of another cluster.
+    /// With the kinds for another cluster configuration.
     pub async fn of_cluster(store: Arc<EmbeddedStore>, cluster: &ClusterConfig) -> Self {
         let config = Config {
             kinds: resource_kinds::all(cluster),
@@ -253,9 +253,9 @@ impl Api {
         }
     }
 
-    /// findings C1: nothing leaves the server that its own published schema refuses.
-    async fn check(&self, object: &Value, asked: &str) {
-        published::check(&self.admin(), object, asked).await;
+    /// findings C1: no response violates the schema that the server publishes.
+    async fn check(&self, object: &Value, request: &str) {
+        published::check(&self.admin(), object, request).await;
     }
 
     fn admin(&self) -> LocalService {
@@ -264,8 +264,8 @@ impl Api {
     }
 
     pub async fn get(&self, path: &str) -> (u16, Value) {
-        let answer = self.raw("GET", path, &[], "").await;
-        (answer.code, answer.json())
+        let response = self.raw("GET", path, &[], "").await;
+        (response.code, response.json())
     }
 
     pub async fn send(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
@@ -275,8 +275,8 @@ impl Api {
         } else {
             body.to_string()
         };
-        let answer = self.raw(method, path, &json, bytes).await;
-        (answer.code, answer.json())
+        let response = self.raw(method, path, &json, bytes).await;
+        (response.code, response.json())
     }
 
     pub async fn patch(&self, path: &str, kind: &str, body: Value) -> (u16, Value) {
@@ -287,26 +287,26 @@ impl Api {
             _ => "application/strategic-merge-patch+json",
         };
         let headers = [("content-type", content_type)];
-        let answer = self.raw("PATCH", path, &headers, body.to_string()).await;
-        (answer.code, answer.json())
+        let response = self.raw("PATCH", path, &headers, body.to_string()).await;
+        (response.code, response.json())
     }
 
-    /// Creates an object that must be accepted.
+    /// Creates an object; the test fails if the server refuses it.
     pub async fn create(&self, path: &str, body: Value) -> Value {
         let (code, value) = self.send("POST", path, body).await;
         assert_eq!(code, 201, "{value}");
         value
     }
 
-    /// Replaces the stored text of the one object whose key ends like that, behind the server's back.
+    /// Replaces the stored text of the only object whose key ends with `end`, without a request.
     pub async fn rewrite_stored(&self, end: &str, change: impl Fn(&str) -> String) {
         let all = Range {
             start: b"/registry/".to_vec(),
             end: Some(b"/registry0".to_vec()),
             ..Range::default()
         };
-        let found = self.store.range(all).await.unwrap();
-        let mut items = found.items.iter();
+        let listed = self.store.range(all).await.unwrap();
+        let mut items = listed.items.iter();
         let item = items
             .find(|item| item.key.ends_with(end.as_bytes()))
             .unwrap();
@@ -323,7 +323,7 @@ impl Api {
         self.store.txn(txn).await.unwrap();
     }
 
-    /// Makes pods possible in the default namespace.
+    /// Creates the default ServiceAccount, so that pods can be created in the default namespace.
     pub async fn with_account(&self) {
         self.create(
             "/api/v1/namespaces/default/serviceaccounts",
@@ -364,7 +364,7 @@ pub fn stateful_set(name: &str) -> Value {
     })
 }
 
-/// A watch under way: events as they come.
+/// The events of a running watch.
 pub struct Events {
     admin: LocalService,
     path: String,
@@ -394,7 +394,7 @@ impl Events {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
                 let event: Value = serde_json::from_slice(&line).unwrap();
-                // A bookmark has nothing but its version.
+                // A bookmark contains only its version.
                 if event["type"] != "BOOKMARK" {
                     published::check(&self.admin, &event["object"], &self.path).await;
                 }

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::Api;
 
-/// findings C7: tools read the commit and the version of Go, and name single checks as in Kubernetes.
+/// findings C7: tools read the commit and the Go version, and request single checks by their Kubernetes names.
 #[tokio::test]
 async fn the_version_has_all_fields_and_checks_have_their_usual_names() {
     let api = Api::new().await;
@@ -28,15 +28,19 @@ async fn the_version_has_all_fields_and_checks_have_their_usual_names() {
     for endpoint in ["healthz", "livez", "readyz"] {
         for check in ["ping", "log", "etcd"] {
             let path = format!("/{endpoint}/{check}");
-            let answer = api.raw("GET", &path, &[], "").await;
-            assert_eq!((answer.code, answer.text().as_str()), (200, "ok"), "{path}");
+            let response = api.raw("GET", &path, &[], "").await;
+            assert_eq!(
+                (response.code, response.text().as_str()),
+                (200, "ok"),
+                "{path}"
+            );
         }
         let unknown = format!("/{endpoint}/nothing");
         assert_eq!(api.raw("GET", &unknown, &[], "").await.code, 404);
     }
 }
 
-/// findings A3: what fails in other parts makes the server not ready, by name; it stays alive.
+/// findings A3: a failing component makes the server not ready, with the component's name; the server stays alive.
 #[tokio::test]
 async fn a_component_that_fails_is_named() {
     let api = Api::new().await;

@@ -1,4 +1,4 @@
-//! A webhook that runs in this process: it does what the test says and keeps what it was asked.
+//! A webhook in this process: the test sets its responses and reads the requests that it got.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -19,11 +19,11 @@ pub const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 
 type Rule = dyn Fn(&Value) -> Value + Send + Sync;
 
-/// A webhook, and what it was asked.
+/// A webhook, and the requests that it got.
 pub struct Hook {
     address: SocketAddr,
     bundle: String,
-    asked: Arc<Mutex<Vec<Value>>>,
+    requests: Arc<Mutex<Vec<Value>>>,
     serving: tokio::task::JoinHandle<()>,
 }
 
@@ -34,7 +34,7 @@ impl Drop for Hook {
 }
 
 impl Hook {
-    /// A webhook that answers as `rule` says, with the members of a response.
+    /// A webhook whose responses contain the members that `rule` returns.
     pub async fn start(rule: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(directory.path()).unwrap();
@@ -55,17 +55,17 @@ impl Hook {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let (rule, kept): (Arc<Rule>, _) = (Arc::new(rule), asked.clone());
+        let requests: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let (rule, recorded): (Arc<Rule>, _) = (Arc::new(rule), requests.clone());
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, rule, kept) = (acceptor.clone(), rule.clone(), kept.clone());
+                let (acceptor, rule, recorded) = (acceptor.clone(), rule.clone(), recorded.clone());
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else {
                         return;
                     };
                     let service = hyper::service::service_fn(move |request| {
-                        answer(request, rule.clone(), kept.clone())
+                        answer(request, rule.clone(), recorded.clone())
                     });
                     let http = hyper::server::conn::http1::Builder::new();
                     drop(http.serve_connection(TokioIo::new(stream), service).await);
@@ -75,16 +75,16 @@ impl Hook {
         Self {
             address,
             bundle: STANDARD.encode(authority.ca_pem()),
-            asked,
+            requests,
             serving,
         }
     }
 
-    pub fn asked(&self) -> Vec<Value> {
-        std::mem::take(&mut *self.asked.lock().unwrap())
+    pub fn requests(&self) -> Vec<Value> {
+        std::mem::take(&mut *self.requests.lock().unwrap())
     }
 
-    /// A configuration that asks it about ConfigMaps.
+    /// A configuration that calls the webhook for ConfigMaps.
     pub fn configuration(&self, kind: &str, name: &str, more: Value) -> Value {
         let mut hook = json!({"name": format!("{name}.example.com"), "sideEffects": "None",
             "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,
@@ -103,7 +103,7 @@ impl Hook {
 async fn answer(
     request: Request<Incoming>,
     rule: Arc<Rule>,
-    kept: Arc<Mutex<Vec<Value>>>,
+    requests: Arc<Mutex<Vec<Value>>>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let body = request.into_body().collect().await?.to_bytes();
     let review: Value = serde_json::from_slice(&body).unwrap();
@@ -111,22 +111,24 @@ async fn answer(
     if response["uid"].is_null() {
         response["uid"] = review["request"]["uid"].clone();
     }
-    kept.lock().unwrap().push(review["request"].clone());
-    let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+    requests.lock().unwrap().push(review["request"].clone());
+    let response_body = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
         "response": response});
-    Ok(Response::new(Full::new(Bytes::from(answer.to_string()))))
+    Ok(Response::new(Full::new(Bytes::from(
+        response_body.to_string(),
+    ))))
 }
 
-/// An answer that changes the object.
+/// A response that changes the object.
 pub fn patch(operations: Value) -> Value {
     json!({"allowed": true, "patchType": "JSONPatch",
         "patch": STANDARD.encode(operations.to_string())})
 }
 
-/// Creates a webhook's configuration, a policy or a binding.
+/// Creates a webhook configuration, a policy or a binding.
 pub async fn make(api: &Api, plural: &str, object: Value) {
-    let (code, answer) = api.send("POST", &format!("{GROUP}/{plural}"), object).await;
-    assert_eq!(code, 201, "{answer}");
+    let (code, response) = api.send("POST", &format!("{GROUP}/{plural}"), object).await;
+    assert_eq!(code, 201, "{response}");
 }
 
 pub const VALIDATING: &str = "validatingwebhookconfigurations";

@@ -1,5 +1,5 @@
-//! Clients that mean harm, or are broken in a way that would do some: over real sockets. Each gets its
-//! `Status`, the server stays up, and its memory within bounds.
+//! Malicious or broken clients, over real sockets. Each gets its `Status`, the server stays available, and its memory
+//! stays within limits.
 
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -38,17 +38,17 @@ fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// The code of an answer, which must be a `Status` of that code.
-fn code_of(answer: &str) -> u16 {
-    let (head, body) = answer
+/// The status code of a response, whose body must be a `Status` with this code.
+fn code_of(response: &str) -> u16 {
+    let (head, body) = response
         .split_once("\r\n\r\n")
-        .unwrap_or_else(|| panic!("{answer}"));
+        .unwrap_or_else(|| panic!("{response}"));
     let code: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let status: Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"));
+    let status: Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {response}"));
     assert_eq!(
         (&status["kind"], &status["code"]),
         (&json!("Status"), &json!(code)),
-        "{answer}"
+        "{response}"
     );
     code
 }
@@ -80,7 +80,7 @@ async fn bombs_are_refused_and_leave_nothing_behind() {
     let packed = format!("{}Content-Encoding: gzip\r\n", kind(JSON));
     let protobuf = "application/vnd.kubernetes.protobuf";
     let mut endless = b"k8s\0".to_vec();
-    // A field that says it were four thousand million bytes long.
+    // A field with a stated length of four thousand million bytes.
     endless.extend([0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f]);
     let deep = "[".repeat(1_000_000);
     let deep_yaml = "[".repeat(100_000);
@@ -131,8 +131,8 @@ async fn bombs_are_refused_and_leave_nothing_behind() {
     let before = resident();
     for (what, headers, body, code) in cases {
         let stream = served.connect(Some(&served.admin())).await;
-        let answer = Served::talk_over(stream, &post(CONFIG_MAPS, &headers, body)).await;
-        assert_eq!(code_of(&answer), code, "{what}: {answer}");
+        let response = Served::talk_over(stream, &post(CONFIG_MAPS, &headers, body)).await;
+        assert_eq!(code_of(&response), code, "{what}: {response}");
         let alive = served.talk(None, &get("/livez", "")).await;
         assert!(alive.starts_with("HTTP/1.1 200"), "{what}: {alive}");
     }
@@ -154,14 +154,14 @@ async fn bodies_without_a_length_are_bounded_too() {
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = format!("4000\r\n{}\r\n", " ".repeat(0x4000));
-    // It may well close in the middle of this.
+    // The server may close the connection during these writes.
     for _ in 0..8 {
         if stream.write_all(chunk.as_bytes()).await.is_err() {
             break;
         }
     }
-    let answer = Served::talk_over(stream, b"0\r\n\r\n").await;
-    assert_eq!(code_of(&answer), 413);
+    let response = Served::talk_over(stream, b"0\r\n\r\n").await;
+    assert_eq!(code_of(&response), 413);
 }
 
 #[tokio::test]
@@ -180,10 +180,10 @@ async fn paths_do_not_lead_out_of_their_place() {
         "/../../../../etc/passwd",
         "/openapi/v3/../../etc/passwd",
     ] {
-        let answer = served.talk(Some(&admin), &get(path, "")).await;
-        let code = code_of(&answer);
-        assert!(matches!(code, 400 | 404), "{path}: {answer}");
-        assert!(!answer.contains("root:"), "{path}: {answer}");
+        let response = served.talk(Some(&admin), &get(path, "")).await;
+        let code = code_of(&response);
+        assert!(matches!(code, 400 | 404), "{path}: {response}");
+        assert!(!response.contains("root:"), "{path}: {response}");
     }
 }
 
@@ -203,16 +203,16 @@ async fn tokens_that_are_forged_expired_or_revoked_are_nobodys() {
         .create(accounts, json!({"metadata": {"name": "robot"}}))
         .await;
     let uid = account["metadata"]["uid"].as_str().unwrap().to_owned();
-    let made = served
+    let created = served
         .api
         .create(&format!("{accounts}/robot/token"), json!({}))
         .await;
-    let good = made["status"]["token"].as_str().unwrap().to_owned();
+    let good = created["status"]["token"].as_str().unwrap().to_owned();
     let code = async |token: &str| {
         let header = format!("Authorization: Bearer {token}\r\n");
         code_of(&served.talk(None, &get("/api/v1/pods", &header)).await)
     };
-    // Known, but may not list pods.
+    // The client is authenticated, but may not list pods.
     assert_eq!(code(&good).await, 403);
 
     let issuer = "https://kubernetes.default.svc.cluster.local";
@@ -263,7 +263,7 @@ async fn tokens_that_are_forged_expired_or_revoked_are_nobodys() {
     for token in &forged {
         assert_eq!(code(token).await, 401, "{token:.60}");
     }
-    // Revoked: the account is gone.
+    // The token is revoked, because its account was deleted.
     served
         .api
         .send("DELETE", &format!("{accounts}/robot"), json!({}))
@@ -271,7 +271,7 @@ async fn tokens_that_are_forged_expired_or_revoked_are_nobodys() {
     assert_eq!(code(&good).await, 401);
 }
 
-/// A certificate by the authority whose keys are in the directory, with its key.
+/// A certificate with its key, from the authority whose keys are in the directory.
 fn issued(served: &Served, change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
     let ca_key = std::fs::read_to_string(served.dir.path().join("ca.key")).unwrap();
     let ca = CertificateDer::from_pem_slice(served.authority.ca_pem().as_bytes()).unwrap();
@@ -306,14 +306,18 @@ async fn certificates_that_are_expired_or_for_something_else_are_nobodys() {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         }),
     ];
-    let ask = async |(certificate, key): &(String, String)| {
+    let status_of = async |(certificate, key): &(String, String)| {
         let stream = served.connect_with(Some((certificate, key)), &[]).await;
         Served::talk_over(stream, get("/api/v1/pods", "").as_bytes()).await
     };
-    let answer = ask(&good).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let response = status_of(&good).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     for (index, identity) in bad.iter().enumerate() {
-        assert_eq!(code_of(&ask(identity).await), 401, "certificate {index}");
+        assert_eq!(
+            code_of(&status_of(identity).await),
+            401,
+            "certificate {index}"
+        );
     }
 }
 
@@ -368,17 +372,17 @@ async fn a_watch_that_is_not_read_is_cut_off_and_holds_up_nobody() {
     slow.write_all(get(&format!("{CONFIG_MAPS}?watch=1"), "").as_bytes())
         .await
         .unwrap();
-    // One byte, and then no more for long.
+    // One byte, and then no byte for a long time.
     slow.read_u8().await.unwrap();
     let before = resident();
-    // 32 MiB in all: more than the socket, the buffers and the history can hold.
+    // 32 MiB in total: more than the socket, the buffers and the history can hold.
     change_a_large_map(&served, 64).await;
     let grown = resident().saturating_sub(before);
     assert!(grown < 128 << 20, "{grown} bytes more than before");
     let quick = get(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1"), "");
     let quick = served.talk(Some(&admin), &quick).await;
     assert!(quick.contains("\"type\":\"ADDED\""), "{quick:.300}");
-    // Once it reads, it gets what was on its way, and then why there is no more.
+    // When the client reads again, it gets the sent events, and then the error that ended the watch.
     let mut rest = Vec::new();
     let reading = tokio::time::timeout(Duration::from_secs(240), slow.read_to_end(&mut rest));
     let _end = reading.await.unwrap();
@@ -390,8 +394,8 @@ async fn a_watch_that_is_not_read_is_cut_off_and_holds_up_nobody() {
     );
 }
 
-/// Creates 24 MiB of objects: more than sockets and buffers hold. A watch sends them all before it
-/// ends, however slow the machine is.
+/// Creates 24 MiB of objects: more than sockets and buffers hold. A watch sends all of them before it ends, however
+/// slow the machine is.
 async fn create_large_maps(served: &Served) {
     for number in 0..48 {
         let mut map = config_map(&format!("large-{number}"));
@@ -400,7 +404,7 @@ async fn create_large_maps(served: &Served) {
     }
 }
 
-/// Writes half a mebibyte so many times.
+/// Writes half a mebibyte this many times.
 async fn change_a_large_map(served: &Served, times: usize) {
     let mut map = config_map("large");
     for round in 0..times {
@@ -409,12 +413,12 @@ async fn change_a_large_map(served: &Served, times: usize) {
             0 => ("POST", CONFIG_MAPS.to_owned()),
             _ => ("PUT", format!("{CONFIG_MAPS}/large")),
         };
-        let (code, answer) = served.api.send(method, &path, map.clone()).await;
-        assert!(code < 300, "{answer}");
+        let (code, response) = served.api.send(method, &path, map.clone()).await;
+        assert!(code < 300, "{response}");
     }
 }
 
-/// Waits as long as it takes, but not for ever.
+/// Waits for a slow machine, but not forever.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     let done = tokio::time::timeout(Duration::from_secs(240), what).await;
     done.expect("within four minutes")
@@ -423,7 +427,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_is_over_and_not_read_gives_its_connection_back() {
     let limits = Limits {
-        // So the next client comes in when the connection of the first is closed.
+        // The next client is accepted when the connection of the first client is closed.
         connections_max: 1,
         watch_end_grace: Duration::from_millis(200),
         ..Limits::default()
@@ -452,7 +456,7 @@ async fn a_stream_without_room_does_not_keep_its_watch_for_ever() {
     let stream = TokioIo::new(served.connect_with(pems, &["h2"]).await);
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
     let (mut sender, connection) = handshake.await.unwrap();
-    // This answers pings, as long as there is a connection.
+    // This task responds to pings for as long as the connection is open.
     let connection = tokio::spawn(connection);
     let path = format!("https://localhost{CONFIG_MAPS}?watch=1&timeoutSeconds=2");
     let request = Request::get(path).body(Empty::<Bytes>::new()).unwrap();

@@ -1,4 +1,4 @@
-//! Acting as somebody else (`kubectl --as`), and what that shows of oneself (kubectl.md 6.4).
+//! Impersonation (`kubectl --as`), and SelfSubjectReview (kubectl.md 6.4).
 
 use serde_json::{Value, json};
 
@@ -8,9 +8,9 @@ const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
 async fn message(api: &Api, headers: &[(&str, &str)]) -> String {
-    let answer = api.raw("GET", PODS, headers, "").await;
-    assert_eq!(answer.code, 403, "{headers:?}");
-    answer.json()["message"].as_str().unwrap().to_owned()
+    let response = api.raw("GET", PODS, headers, "").await;
+    assert_eq!(response.code, 403, "{headers:?}");
+    response.json()["message"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -54,9 +54,9 @@ async fn each_part_of_another_identity_needs_its_own_permission() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    let seen = bob.raw("POST", WHO, &as_ann, "{}").await.json();
-    assert_eq!(seen["status"]["userInfo"]["username"], "ann");
-    // The request is ann's now: it is she who may not.
+    let user = bob.raw("POST", WHO, &as_ann, "{}").await.json();
+    assert_eq!(user["status"]["userInfo"]["username"], "ann");
+    // The request has ann's identity now, so the error contains ann's name.
     assert!(
         message(&bob, &as_ann)
             .await
@@ -94,35 +94,38 @@ async fn whoami_shows_the_identity_taken() {
         ("impersonate-group", "devs"),
         ("impersonate-extra-acme.com%2fproject", "x"),
     ];
-    let seen = api.raw("POST", WHO, &headers, "{}").await.json();
+    let user = api.raw("POST", WHO, &headers, "{}").await.json();
     assert_eq!(
-        seen["status"]["userInfo"],
+        user["status"]["userInfo"],
         json!({
             "username": "ann", "uid": "7", "groups": ["devs", "system:authenticated"],
             "extra": {"acme.com/project": ["x"]},
         })
     );
     let can = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-    let ask = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "pods"}}});
+    let review = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "pods"}}});
     let json = ("content-type", "application/json");
     let headers = [headers[0], json];
-    let answer = api.raw("POST", can, &headers, ask.to_string()).await.json();
-    assert_eq!(answer["status"]["allowed"], false);
+    let response = api
+        .raw("POST", can, &headers, review.to_string())
+        .await
+        .json();
+    assert_eq!(response["status"]["allowed"], false);
     let list = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
-    let ask = json!({"spec": {"namespace": "default"}}).to_string();
-    let answer = api.raw("POST", list, &headers, ask).await.json();
-    let rules = answer["status"]["resourceRules"].as_array().unwrap();
+    let review = json!({"spec": {"namespace": "default"}}).to_string();
+    let response = api.raw("POST", list, &headers, review).await.json();
+    let rules = response["status"]["resourceRules"].as_array().unwrap();
     assert!(
         rules
             .iter()
             .any(|rule| rule["resources"].to_string().contains("selfsubjectreviews")),
-        "{answer}"
+        "{response}"
     );
     assert!(!rules.iter().any(|rule| rule["verbs"] == json!(["*"])));
     let alone = [("impersonate-uid", "7")];
     assert_eq!(api.raw("POST", WHO, &alone, "{}").await.code, 400);
     let maps = "/api/v1/namespaces/default/configmaps";
-    let made = config_map("a").to_string();
-    assert_eq!(api.raw("POST", maps, &headers, made).await.code, 403);
+    let body = config_map("a").to_string();
+    assert_eq!(api.raw("POST", maps, &headers, body).await.code, 403);
     assert_eq!(api.send("POST", maps, Value::Null).await.0, 400);
 }

@@ -1,4 +1,4 @@
-//! Pod Security levels of a namespace, by its labels.
+//! The Pod Security levels in the labels of a namespace.
 
 use serde_json::json;
 
@@ -25,14 +25,14 @@ async fn a_namespace_refuses_or_warns_of_pods_beyond_its_level() {
         200
     );
     let json_type = [("content-type", "application/json")];
-    let made = api
+    let created = api
         .raw("POST", PODS, &json_type, pod("a").to_string())
         .await;
-    assert_eq!(made.code, 201);
-    let said = made.warnings().join("\n");
+    assert_eq!(created.code, 201);
+    let warning = created.warnings().join("\n");
     assert!(
-        said.contains("would violate PodSecurity \\\"restricted:latest\\\": allowPrivilege"),
-        "{said}"
+        warning.contains("would violate PodSecurity \\\"restricted:latest\\\": allowPrivilege"),
+        "{warning}"
     );
     let set = api
         .raw("POST", SETS, &json_type, stateful_set("w").to_string())
@@ -48,14 +48,14 @@ async fn a_namespace_refuses_or_warns_of_pods_beyond_its_level() {
     let stricter = level("enforce", "restricted").to_string();
     let changed = api.raw("PATCH", namespace, &headers, stricter).await;
     assert_eq!(changed.code, 200);
-    let said = changed.warnings().join("\n");
+    let warning = changed.warnings().join("\n");
     assert!(
-        said.contains("existing pods in namespace \\\"default\\\" violate"),
-        "{said}"
+        warning.contains("existing pods in namespace \\\"default\\\" violate"),
+        "{warning}"
     );
     assert!(
-        said.contains("a: allowPrivilegeEscalation != false"),
-        "{said}"
+        warning.contains("a: allowPrivilegeEscalation != false"),
+        "{warning}"
     );
     let (code, refused) = api.send("POST", PODS, pod("b")).await;
     assert_eq!(code, 403);
@@ -69,7 +69,7 @@ async fn a_namespace_refuses_or_warns_of_pods_beyond_its_level() {
          container \"c\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \
          \"Localhost\")"
     );
-    // What was there may still be changed as long as it runs the same.
+    // An existing pod may still be changed, as long as its containers do not change.
     let note = json!({"metadata": {"labels": {"x": "y"}}});
     assert_eq!(api.patch(&format!("{PODS}/a"), "merge", note).await.0, 200);
 }

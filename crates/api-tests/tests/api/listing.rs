@@ -31,7 +31,7 @@ async fn a_list_shows_one_moment_page_by_page() {
     assert_eq!(first["kind"], "ConfigMapList");
     assert_eq!(names(&first), ["m0", "m1"]);
     assert_eq!(first["metadata"]["remainingItemCount"], 3);
-    // What happens in between is not seen by the pages that follow.
+    // Pages that follow do not contain changes that were made after the first page.
     api.create(CONFIG_MAPS, config_map("m11")).await;
     api.send("DELETE", &format!("{CONFIG_MAPS}/m3"), Value::Null)
         .await;
@@ -204,12 +204,12 @@ async fn the_same_events_are_seen_in_both_groups() {
     assert_eq!(other["regarding"]["name"], "p");
     let (_, list) = api.get("/apis/events.k8s.io/v1/events").await;
     assert_eq!(list["items"][0]["note"], "m");
-    let (_, found) = api
+    let (_, events) = api
         .get(&format!(
             "{core}?fieldSelector=involvedObject.name%3Dp,reason%3DR"
         ))
         .await;
-    assert_eq!(names(&found), ["e"]);
+    assert_eq!(names(&events), ["e"]);
 }
 
 // findings C15
@@ -218,10 +218,10 @@ async fn items_of_kubernetes_own_kinds_are_not_named_once_more() {
     let api = Api::new().await;
     api.create(CONFIG_MAPS, config_map("a")).await;
     for accept in ["application/json", "application/yaml"] {
-        let answer = api
+        let response = api
             .raw("GET", CONFIG_MAPS, &[("accept", accept)], String::new())
             .await;
-        let text = answer.text();
+        let text = response.text();
         assert_eq!(text.matches("kind").count(), 1, "{accept}: {text}");
         assert!(text.contains("ConfigMapList"), "{text}");
     }

@@ -1,4 +1,4 @@
-//! Large and many requests: nobody else waits for them.
+//! Large requests and many requests do not delay other requests.
 
 use api_server::Limits;
 use mvcc_store::Store;
@@ -20,8 +20,8 @@ fn variables(count: usize, value: &str) -> Vec<Value> {
     (0..count).map(one).collect()
 }
 
-/// findings S13: what a large patch costs is not paid by the threads that answer (the harness
-/// looks), and is in proportion to its size.
+/// findings S13: the work for a large patch does not run on the threads that serve all requests (the harness checks
+/// this), and is proportional to its size.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_patches_are_merged_beside_the_threads_that_answer() {
     let api = Api::new().await;
@@ -32,8 +32,8 @@ async fn large_patches_are_merged_beside_the_threads_that_answer() {
         .map(|number| (format!("l{number}"), json!("x")))
         .collect();
     let labelled = json!({"metadata": {"annotations": labels}});
-    let (code, answer) = api.patch(&path, "strategic", labelled).await;
-    assert_eq!(code, 200, "{answer:.300}");
+    let (code, response) = api.patch(&path, "strategic", labelled).await;
+    assert_eq!(code, 200, "{response:.300}");
     let refused = json!({"spec": pod(variables(6_000, "b"))["spec"]});
     let (code, _) = api.patch(&path, "strategic", refused).await;
     assert_eq!(code, 422, "a running pod's environment stays");
@@ -41,12 +41,12 @@ async fn large_patches_are_merged_beside_the_threads_that_answer() {
         let path = format!("{PODS}/q?fieldManager={manager}");
         let mut config = pod(variables(6_000, "a"));
         config["metadata"]["name"] = json!("q");
-        let (code, answer) = api.patch(&path, "apply", config).await;
-        assert!(code < 300, "{answer:.300}");
+        let (code, response) = api.patch(&path, "apply", config).await;
+        assert!(code < 300, "{response:.300}");
     }
 }
 
-/// findings S13: server-side apply of many entries of every keyed list that is short to write.
+/// findings S13: server-side apply of many entries, for every keyed list whose entries are short.
 #[tokio::test(flavor = "multi_thread")]
 async fn applying_thousands_of_entries_costs_no_more_than_they_do() {
     let api = Api::new().await;
@@ -57,8 +57,8 @@ async fn applying_thousands_of_entries_costs_no_more_than_they_do() {
         "data": data});
     let path = format!("{CONFIG_MAPS}/a?fieldManager=m");
     for _ in 0..2 {
-        let (code, answer) = api.patch(&path, "apply", map.clone()).await;
-        assert!(code < 300, "{answer:.300}");
+        let (code, response) = api.patch(&path, "apply", map.clone()).await;
+        assert!(code < 300, "{response:.300}");
     }
     let ports: Vec<Value> = (1..10_000)
         .map(|port| json!({"name": format!("p{port}"), "port": port}))
@@ -67,12 +67,12 @@ async fn applying_thousands_of_entries_costs_no_more_than_they_do() {
         "spec": {"ports": ports}});
     let path = format!("{SERVICES}/s?fieldManager=m");
     for _ in 0..2 {
-        let (code, answer) = api.patch(&path, "apply", service.clone()).await;
-        assert!(code < 300, "{answer:.300}");
+        let (code, response) = api.patch(&path, "apply", service.clone()).await;
+        assert!(code < 300, "{response:.300}");
     }
 }
 
-/// findings S14: YAML that is large in values is refused, and what is allowed is read elsewhere.
+/// findings S14: YAML with too many values is refused, and allowed YAML is parsed on separate threads.
 #[tokio::test(flavor = "multi_thread")]
 async fn yaml_is_read_beside_the_threads_that_answer_and_within_a_budget() {
     let api = Api::new().await;
@@ -90,7 +90,7 @@ async fn yaml_is_read_beside_the_threads_that_answer_and_within_a_budget() {
     assert!(refused.text().contains("more than 50000 values"));
 }
 
-/// findings S14: what one user's bodies cost at once is bounded; the client is told to come back.
+/// findings S14: the concurrent bodies of one user have a limit; above the limit, the client gets a retry delay.
 #[tokio::test]
 async fn bodies_count_into_the_share_of_their_sender() {
     let limits = Limits {
@@ -108,21 +108,21 @@ async fn bodies_count_into_the_share_of_their_sender() {
         )
     };
     let body = format!("{{\"spec\":{{}},\"x\":\"{}\"}}", "y".repeat(1000));
-    let ask = async |kind: &str| {
+    let send = async |kind: &str| {
         let text = post(kind, &body);
-        let answer = served.talk(Some(&user), &text).await;
-        answer[9..12].to_owned()
+        let response = served.talk(Some(&user), &text).await;
+        response[9..12].to_owned()
     };
-    assert_ne!(ask("application/json").await, "429");
-    // The same bytes count eight times.
-    assert_eq!(ask("application/yaml").await, "429");
-    assert_ne!(ask("application/json").await, "429", "it was given back");
+    assert_ne!(send("application/json").await, "429");
+    // In YAML, the bytes count eight times.
+    assert_eq!(send("application/yaml").await, "429");
+    assert_ne!(send("application/json").await, "429", "it was given back");
     let text = post("application/yaml", &body);
     let admin = served.talk(Some(&served.admin()), &text).await;
     assert!(!admin.contains(" 429 "), "{admin}");
 }
 
-/// A page with a selector that fits nothing does not go through the collection for each object.
+/// A page whose selector matches nothing does not scan the collection for each object.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_what_there_is_not_is_read_in_large_steps() {
     let api = Api::new().await;
@@ -154,7 +154,7 @@ async fn a_page_of_what_there_is_not_is_read_in_large_steps() {
     assert_eq!(names, expected);
 }
 
-/// findings S18: managed fields of many managers do not make an object grow without end.
+/// findings S18: the managed fields of many managers cannot grow an object without limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_grows_up_to_a_bound() {
     let api = Api::new().await;
@@ -166,9 +166,9 @@ async fn an_object_grows_up_to_a_bound() {
     let mut refused = None;
     for manager in 0..30 {
         let path = format!("{CONFIG_MAPS}/a?fieldManager=m{manager}");
-        let (code, answer) = api.patch(&path, "apply", map.clone()).await;
+        let (code, response) = api.patch(&path, "apply", map.clone()).await;
         if code >= 300 {
-            refused = Some(answer);
+            refused = Some(response);
             break;
         }
     }
@@ -183,11 +183,11 @@ async fn an_object_grows_up_to_a_bound() {
     assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
 }
 
-/// findings S26, R13: a full store is told to the writer, to whoever asks for its health, and by an
-/// event; deletions make room again, and so can a start.
+/// findings S26, R13: the writer, the health check and an event report a full store; deletions free space, and a
+/// start is possible.
 #[tokio::test]
 async fn a_full_store_says_so_and_lets_things_be_deleted() {
-    // Only the system's namespaces may take all of it.
+    // Only the system's namespaces may use the whole store.
     const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
     let quota = 3 << 20;
     let store = EmbeddedStore::in_memory_with(&StoreLimits {
@@ -198,23 +198,23 @@ async fn a_full_store_says_so_and_lets_things_be_deleted() {
     api.create("/api/v1/nodes", json!({"metadata": {"name": "n1"}}))
         .await;
     assert_eq!(api.raw("GET", "/readyz", &[], "").await.code, 200);
-    let mut made = 0;
+    let mut count = 0;
     let refused = loop {
-        let mut map = config_map(&format!("m{made}"));
+        let mut map = config_map(&format!("m{count}"));
         map["data"]["a"] = json!("x".repeat(200_000));
-        let (code, answer) = api.send("POST", CONFIG_MAPS, map).await;
+        let (code, response) = api.send("POST", CONFIG_MAPS, map).await;
         if code != 201 {
-            break answer;
+            break response;
         }
-        made += 1;
+        count += 1;
     };
     assert_eq!(refused["code"], 507);
     let text = refused["message"].as_str().unwrap();
     assert!(text.contains("the quota of the store is used up"), "{text}");
-    // The metric says so from the first refusal on.
+    // The metric reports the full store after the first refusal.
     let metrics = api.raw("GET", "/metrics", &[], "").await.text();
     assert!(metrics.contains("\nmainstay_store_full 1\n"), "{metrics}");
-    // Small things would still fit, until they do not.
+    // Small objects still fit, until the store is completely full.
     while api
         .send(
             "POST",
@@ -228,10 +228,10 @@ async fn a_full_store_says_so_and_lets_things_be_deleted() {
     let full = store.occupancy();
     assert!(full.live_bytes <= quota);
     assert!(full.full.is_some());
-    // A start does not fail for it.
+    // A start succeeds on a full store.
     let again = Api::over(store.clone(), Limits::default(), None).await;
     assert_eq!(again.get("/api/v1/nodes/n1").await.0, 200);
-    // One check says it: the store itself works.
+    // Only one check fails, because the store itself works.
     for (check, code) in [("store-room", 500), ("store", 200)] {
         let path = format!("/readyz/{check}");
         assert_eq!(api.raw("GET", &path, &[], "").await.code, code, "{check}");
@@ -247,7 +247,7 @@ async fn a_full_store_says_so_and_lets_things_be_deleted() {
     assert_eq!(api.raw("GET", "/livez", &[], "").await.code, 200);
     let metrics = api.raw("GET", "/metrics", &[], "").await.text();
     assert!(metrics.contains(&format!("mainstay_store_quota_bytes {quota}\n")));
-    for number in 0..made {
+    for number in 0..count {
         let path = format!("{CONFIG_MAPS}/m{number}");
         assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
     }

@@ -1,4 +1,4 @@
-//! The API through its front door: real kinds, a real store in memory, the whole pipeline.
+//! The API from outside: real kinds, a real store in memory, the whole pipeline.
 
 #![expect(
     clippy::unwrap_used,

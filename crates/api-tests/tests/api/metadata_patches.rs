@@ -1,17 +1,17 @@
-//! Patches of the metadata alone, which leave the other parts of a pod as text.
+//! Patches of the metadata only, which keep the other parts of a pod as text.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Api, PODS, pod};
 use crate::hook::make;
 
-/// A server with a pod `p` that runs.
+/// A server with a running pod `p`.
 async fn with_running_pod() -> (Api, String, Value) {
     let api = Api::new().await;
     api.with_account().await;
-    let mut wanted = pod("p");
-    wanted["spec"]["nodeName"] = json!("n1");
-    api.create(PODS, wanted).await;
+    let mut desired = pod("p");
+    desired["spec"]["nodeName"] = json!("n1");
+    api.create(PODS, desired).await;
     let path = format!("{PODS}/p");
     let status = json!({"status": {"phase": "Running", "podIP": "10.0.0.1",
         "conditions": [{"type": "Ready", "status": "True"}]}});
@@ -30,7 +30,7 @@ async fn all_but_the_metadata_stays() {
     let (api, path, before) = with_running_pod().await;
     let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u"});
     let mut last = before["metadata"]["resourceVersion"].clone();
-    for (kind, patch, pointer, wanted) in [
+    for (kind, patch, pointer, expected) in [
         (
             "merge",
             json!({"metadata": {"labels": {"a": "1"}}}),
@@ -73,7 +73,7 @@ async fn all_but_the_metadata_stays() {
         let (code, patched) = api.patch(&path, kind, patch.clone()).await;
         assert_eq!(code, 200, "{patch} {patched}");
         let metadata = &patched["metadata"];
-        assert_eq!(metadata.pointer(pointer), Some(&wanted), "{patch}");
+        assert_eq!(metadata.pointer(pointer), Some(&expected), "{patch}");
         assert_eq!(metadata["generation"], before["metadata"]["generation"]);
         for part in ["spec", "status"] {
             assert_eq!(patched[part].to_string(), before[part].to_string());
@@ -123,8 +123,8 @@ async fn the_rules_of_a_pod_hold_for_its_metadata() {
             422,
         ),
     ] {
-        let (found, status) = api.patch(&path, kind, patch.clone()).await;
-        assert_eq!(found, code, "{patch} {status}");
+        let (actual, status) = api.patch(&path, kind, patch.clone()).await;
+        assert_eq!(actual, code, "{patch} {status}");
     }
     let strict = format!("{path}?fieldValidation=Strict");
     let unknown = json!({"metadata": {"other": 1}});
@@ -138,7 +138,7 @@ async fn the_rules_of_a_pod_hold_for_its_metadata() {
     let (code, dry) = api.patch(&dry, "merge", label).await;
     assert_eq!((code, &dry["spec"]), (200, &before["spec"]));
     assert_eq!(api.get(&path).await.1, before);
-    // Managed fields are edited as before.
+    // The managed fields can be edited as in other patches.
     let reset = json!([{"op": "replace", "path": "/metadata/managedFields", "value": [{}]}]);
     let (code, reset) = api.patch(&path, "json", reset).await;
     assert_eq!((code, &reset["spec"]), (200, &before["spec"]), "{reset}");

@@ -1,4 +1,4 @@
-//! MutatingAdmissionPolicies: what they make of what is written (kubectl.md 10.5).
+//! MutatingAdmissionPolicies and their changes of writes (kubectl.md 10.5).
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::hook::{GROUP, Hook, MUTATING, make, patch};
 const POLICIES: &str = "mutatingadmissionpolicies";
 const BINDINGS: &str = "mutatingadmissionpolicybindings";
 
-/// A policy about the creation and change of a resource of the core group.
+/// A policy for the creation and update of a resource of the core group.
 fn policy(name: &str, resource: &str, mutations: Value) -> Value {
     json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
         "metadata": {"name": name},
@@ -25,7 +25,7 @@ fn patching(expression: &str) -> Value {
     json!({"patchType": "JSONPatch", "jsonPatch": {"expression": expression}})
 }
 
-/// Puts a policy in force.
+/// Creates a policy and its binding, and waits until they are in force.
 async fn enforce(api: &Api, policy: Value) {
     let name = policy["metadata"]["name"].clone();
     make(api, POLICIES, policy).await;
@@ -45,24 +45,24 @@ async fn a_policy_adds_what_it_wants_to_what_is_written() {
     let mut mesh = policy("mesh", "pods", json!([applying(sidecar)]));
     mesh["spec"]["matchConditions"] = json!([{"name": "not-yet", "expression":
         "!object.spec.?initContainers.orValue([]).exists(c, c.name == 'mesh')"}]);
-    // Nothing happens until it is bound.
+    // Without a binding the policy has no effect.
     make(&api, POLICIES, mesh.clone()).await;
     let plain = api.create(PODS, pod("plain")).await;
     assert_eq!(plain["spec"]["initContainers"], Value::Null);
     let path = format!("{GROUP}/{POLICIES}/mesh");
     assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
     enforce(&api, mesh).await;
-    let made = api.create(PODS, pod("p")).await;
-    assert_eq!(made["metadata"]["labels"], json!({"mesh": "on"}));
-    let added = &made["spec"]["initContainers"][0];
-    // It is as complete as if the client had sent it.
+    let created = api.create(PODS, pod("p")).await;
+    assert_eq!(created["metadata"]["labels"], json!({"mesh": "on"}));
+    let added = &created["spec"]["initContainers"][0];
+    // The object gets all defaults, as if the client had sent the change.
     assert_eq!(
         (&added["name"], &added["terminationMessagePolicy"]),
         (&json!("mesh"), &json!("File"))
     );
-    assert_eq!(made["spec"]["containers"][0]["name"], "c");
-    // What is added is nobody's.
-    let fields = made["metadata"]["managedFields"].to_string();
+    assert_eq!(created["spec"]["containers"][0]["name"], "c");
+    // The fields that the policy added have no manager.
+    let fields = created["metadata"]["managedFields"].to_string();
     assert!(!fields.contains("mesh"), "{fields}");
 }
 
@@ -99,7 +99,7 @@ async fn patches_know_variables_settings_and_tests() {
     let one = api.create(MAPS, config_map("one")).await;
     assert_eq!(one["data"]["a"], "2");
     assert_eq!(one["metadata"]["annotations"], json!({"by/whom": "admin!"}));
-    // The first patch is not for this one, and says so itself.
+    // The test operation of the first patch fails for this object, so the patch is skipped.
     let mut other = config_map("two");
     other["data"]["a"] = json!("7");
     let two = api.create(MAPS, other).await;
@@ -138,7 +138,7 @@ async fn what_goes_wrong_refuses_unless_the_policy_says_otherwise() {
 async fn parts_that_do_not_belong_there_are_refused() {
     let api = Api::new().await;
     api.with_account().await;
-    for (expression, wanted) in [
+    for (expression, expected) in [
         (
             "Object{spec: Object.status{}}",
             "unexpected type name \"Object.status\"",
@@ -160,13 +160,13 @@ async fn parts_that_do_not_belong_there_are_refused() {
         let (code, refused) = api.send("POST", PODS, pod("p")).await;
         assert_eq!(code, 403, "{refused}");
         let message = refused["message"].as_str().unwrap();
-        assert!(message.contains(wanted), "{expression}: {message}");
+        assert!(message.contains(expected), "{expression}: {message}");
         for plural in [POLICIES, BINDINGS] {
             let path = format!("{GROUP}/{plural}/wrong");
             assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
         }
     }
-    // What cannot be read is refused when it is written.
+    // An expression that does not compile is refused at its creation.
     let unread = policy("unread", "pods", json!([applying("Thing{a: 1}")]));
     let path = format!("{GROUP}/{POLICIES}");
     let (code, refused) = api.send("POST", &path, unread).await;
@@ -181,7 +181,7 @@ async fn parts_that_do_not_belong_there_are_refused() {
 #[tokio::test]
 async fn who_asks_for_it_sees_what_came_later() {
     let api = Api::new().await;
-    // The first counts the keys, the second and a webhook add some.
+    // The first policy counts the keys; the second policy and a webhook add keys.
     let count = "Object{metadata: Object.metadata{labels: {'keys': string(size(object.data))}}}";
     let mut first = policy("first", "configmaps", json!([applying(count)]));
     first["spec"]["reinvocationPolicy"] = json!("IfNeeded");
@@ -195,16 +195,16 @@ async fn who_asks_for_it_sees_what_came_later() {
         ),
     )
     .await;
-    let made = api.create(MAPS, config_map("a")).await;
-    assert_eq!(made["metadata"]["labels"]["keys"], "2", "{made}");
+    let created = api.create(MAPS, config_map("a")).await;
+    assert_eq!(created["metadata"]["labels"]["keys"], "2", "{created}");
     let hook =
         Hook::start(|_| patch(json!([{"op": "add", "path": "/data/third", "value": "y"}]))).await;
     let kind = "MutatingWebhookConfiguration";
     make(&api, MUTATING, hook.configuration(kind, "third", json!({}))).await;
-    let made = api.create(MAPS, config_map("b")).await;
-    assert_eq!(made["metadata"]["labels"]["keys"], "3", "{made}");
-    // The webhook has been shown what the policies had made.
-    assert_eq!(hook.asked()[0]["object"]["data"]["second"], "x");
+    let created = api.create(MAPS, config_map("b")).await;
+    assert_eq!(created["metadata"]["labels"]["keys"], "3", "{created}");
+    // The webhook got the object with the changes of the policies.
+    assert_eq!(hook.requests()[0]["object"]["data"]["second"], "x");
 }
 
 #[tokio::test]
@@ -223,10 +223,13 @@ async fn objects_of_other_versions_are_changed_too() {
         "metadata": {"name": "a"}, "spec": {"maxReplicas": 5, "targetCPUUtilizationPercentage": 50,
             "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}}});
     let path = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
-    let made = api.create(path, scaler).await;
+    let created = api.create(path, scaler).await;
     assert_eq!(
-        (&made["apiVersion"], &made["spec"]["minReplicas"]),
+        (&created["apiVersion"], &created["spec"]["minReplicas"]),
         (&json!("autoscaling/v1"), &json!(2))
     );
-    assert_eq!(made["spec"]["targetCPUUtilizationPercentage"], 50, "{made}");
+    assert_eq!(
+        created["spec"]["targetCPUUtilizationPercentage"], 50,
+        "{created}"
+    );
 }

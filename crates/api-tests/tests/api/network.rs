@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Api, PODS, pod};
 
-/// A server that listens.
+/// A server with a listener.
 pub struct Served {
-    /// Where the authority keeps its keys.
+    /// The directory of the authority's keys.
     pub dir: tempfile::TempDir,
     pub authority: Authority,
     address: std::net::SocketAddr,
@@ -70,7 +70,7 @@ impl Served {
         self.connect_with(pems, &[]).await
     }
 
-    /// Connects with a certificate and its key as PEM, and speaks one of these protocols.
+    /// Connects with a certificate and its key as PEM, and negotiates one of these protocols.
     pub async fn connect_with(
         &self,
         identity: Option<(&str, &str)>,
@@ -107,22 +107,22 @@ impl Served {
             .unwrap()
     }
 
-    /// Sends text and returns all that comes back until the server closes.
+    /// Sends text and returns all received bytes until the server closes the connection.
     pub async fn talk(&self, identity: Option<&Identity>, text: &str) -> String {
         let stream = self.connect(identity).await;
         Self::talk_over(stream, text.as_bytes()).await
     }
 
-    /// Sends a request over a connection that is there.
+    /// Sends a request over an existing connection.
     pub async fn talk_over(mut stream: TlsStream<TcpStream>, bytes: &[u8]) -> String {
         stream.write_all(bytes).await.unwrap();
-        let mut answer = Vec::new();
-        let reading = stream.read_to_end(&mut answer);
-        // An unclean end of TLS is no concern of these tests.
+        let mut response = Vec::new();
+        let reading = stream.read_to_end(&mut response);
+        // A TLS connection that was closed without a close message is accepted here.
         let _end = tokio::time::timeout(Duration::from_secs(240), reading)
             .await
             .unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
+        String::from_utf8_lossy(&response).into_owned()
     }
 }
 
@@ -134,7 +134,7 @@ pub fn get(path: &str, headers: &str) -> String {
 async fn a_server_with_other_addresses_shows_another_certificate_and_keeps_its_connections() {
     let served = Served::new(Limits::default()).await;
     let before = served.connect(None).await;
-    let shown = |stream: &TlsStream<TcpStream>| {
+    let presented = |stream: &TlsStream<TcpStream>| {
         let chain = stream.get_ref().1.peer_certificates().unwrap();
         chain[0].to_vec()
     };
@@ -147,12 +147,12 @@ async fn a_server_with_other_addresses_shows_another_certificate_and_keeps_its_c
         .show_certificate(certificate, key)
         .unwrap();
     let after = served.connect(None).await;
-    assert_ne!(shown(&before), shown(&after));
-    let wanted = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
-    assert_eq!(shown(&after), wanted.to_vec());
+    assert_ne!(presented(&before), presented(&after));
+    let expected = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    assert_eq!(presented(&after), expected.to_vec());
     for stream in [before, after] {
-        let answer = Served::talk_over(stream, get("/livez", "").as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let response = Served::talk_over(stream, get("/livez", "").as_bytes()).await;
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     }
     let broken = served.api.server.show_certificate("nonsense", key);
     assert!(broken.is_err());
@@ -164,8 +164,8 @@ async fn only_those_who_are_known_get_beyond_health_and_version() {
     let served = Served::new(Limits::default()).await;
     let pods = get("/api/v1/pods", "");
     for path in ["/livez", "/readyz", "/healthz", "/version"] {
-        let answer = served.talk(None, &get(path, "")).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        let response = served.talk(None, &get(path, "")).await;
+        assert!(response.starts_with("HTTP/1.1 200"), "{path}: {response}");
     }
     for path in [
         "/api",
@@ -175,21 +175,21 @@ async fn only_those_who_are_known_get_beyond_health_and_version() {
         "/",
         "/api/v1/pods",
     ] {
-        let answer = served.talk(None, &get(path, "")).await;
-        assert!(answer.starts_with("HTTP/1.1 401"), "{path}: {answer}");
-        assert!(answer.contains("\"message\":\"Unauthorized\""));
+        let response = served.talk(None, &get(path, "")).await;
+        assert!(response.starts_with("HTTP/1.1 401"), "{path}: {response}");
+        assert!(response.contains("\"message\":\"Unauthorized\""));
     }
-    let answer = served.talk(Some(&served.admin()), &pods).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.contains("PodList"));
+    let response = served.talk(Some(&served.admin()), &pods).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(response.contains("PodList"));
     let nobody = served.authority.client("nobody", &[]).unwrap();
-    let answer = served.talk(Some(&nobody), &pods).await;
-    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    let response = served.talk(Some(&nobody), &pods).await;
+    assert!(response.starts_with("HTTP/1.1 403"), "{response}");
     let other_dir = tempfile::tempdir().unwrap();
     let other = Authority::open_or_create(other_dir.path()).unwrap();
     let forged = other.client("mainstay-admin", &["system:masters"]).unwrap();
-    let answer = served.talk(Some(&forged), &pods).await;
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let response = served.talk(Some(&forged), &pods).await;
+    assert!(response.starts_with("HTTP/1.1 401"), "{response}");
 }
 
 #[tokio::test]
@@ -200,20 +200,20 @@ async fn tokens_are_accepted_and_wrong_ones_are_not() {
         .api
         .create(accounts, serde_json::json!({"metadata": {"name": "robot"}}))
         .await;
-    let made = served
+    let created = served
         .api
         .create(&format!("{accounts}/robot/token"), serde_json::json!({}))
         .await;
-    let token = made["status"]["token"].as_str().unwrap();
+    let token = created["status"]["token"].as_str().unwrap();
     let with = |token: &str| {
         get(
             "/api/v1/pods",
             &format!("Authorization: Bearer {token}\r\n"),
         )
     };
-    let answer = served.talk(None, &with(token)).await;
-    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
-    assert!(answer.contains("system:serviceaccount:default:robot"));
+    let response = served.talk(None, &with(token)).await;
+    assert!(response.starts_with("HTTP/1.1 403"), "{response}");
+    assert!(response.contains("system:serviceaccount:default:robot"));
     assert!(
         served
             .talk(None, &with("x.y.z"))
@@ -227,7 +227,7 @@ async fn tokens_are_accepted_and_wrong_ones_are_not() {
 #[tokio::test]
 async fn slow_and_cut_off_requests_end() {
     let limits = Limits {
-        // Longer than a busy machine takes for a whole request.
+        // Longer than the duration of a whole request on a busy machine.
         body_timeout: Duration::from_secs(3),
         header_timeout: Duration::from_secs(3),
         ..Limits::default()
@@ -235,20 +235,20 @@ async fn slow_and_cut_off_requests_end() {
     let served = Served::new(limits).await;
     let head = "POST /api/v1/namespaces HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
                 Content-Type: application/json\r\nContent-Length: 100\r\n\r\n";
-    let answer = served
+    let response = served
         .talk(Some(&served.admin()), &format!("{head}{{\"a\""))
         .await;
-    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert!(answer.contains("did not arrive within"));
-    // A head that never ends: the connection is closed, with or without a 408.
-    let answer = served
+    assert!(response.starts_with("HTTP/1.1 408"), "{response}");
+    assert!(response.contains("did not arrive within"));
+    // A request head that never ends: the connection is closed, with or without a 408.
+    let response = served
         .talk(Some(&served.admin()), "GET /api HTTP/1.1\r\nHost: x\r\n")
         .await;
     assert!(
-        answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
-        "{answer}"
+        response.is_empty() || response.starts_with("HTTP/1.1 408"),
+        "{response}"
     );
-    // Cut off in the middle: the server goes on.
+    // A connection is cut in the middle of a request; the server continues.
     let mut cut = served.connect(Some(&served.admin())).await;
     cut.write_all(head.as_bytes()).await.unwrap();
     drop(cut);
@@ -259,10 +259,10 @@ async fn slow_and_cut_off_requests_end() {
             .starts_with("HTTP/1.1 200")
     );
     for nonsense in ["\0\x01\x02\r\n\r\n", "GET\r\n\r\n", "PRI * HTTP/9\r\n\r\n"] {
-        let answer = served.talk(None, nonsense).await;
+        let response = served.talk(None, nonsense).await;
         assert!(
-            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
-            "{answer}"
+            response.is_empty() || response.starts_with("HTTP/1.1 4"),
+            "{response}"
         );
     }
 }
@@ -338,7 +338,7 @@ async fn one_client_does_not_take_all_places() {
     let (greedy, modest) = (greedy.unwrap(), modest.unwrap());
     let long = get("/api/v1/pods?watch=1", "");
     let mut start = [0; 12];
-    // The roles are known a moment after they were written.
+    // The roles become effective a moment after their write.
     let _first = loop {
         let mut first = served.connect(Some(&greedy)).await;
         first.write_all(long.as_bytes()).await.unwrap();
@@ -357,15 +357,15 @@ async fn one_client_does_not_take_all_places() {
 
 #[tokio::test]
 async fn who_forgets_tls_is_told_so() {
-    // As Go's server, in its words.
+    // The text is that of Go's server.
     let served = Served::new(Limits::default()).await;
     let mut plain = TcpStream::connect(served.address).await.unwrap();
     let request = get("/api", "");
     plain.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    plain.read_to_string(&mut answer).await.unwrap();
+    let mut response = String::new();
+    plain.read_to_string(&mut response).await.unwrap();
     assert_eq!(
-        answer,
+        response,
         "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
     );
 }
@@ -402,7 +402,7 @@ async fn a_node_takes_over_the_connection_of_a_command() {
         stream.read_exact(&mut back).await.unwrap();
         assert_eq!(&back, word);
     }
-    // One who may only read pods may not run commands in them.
+    // A user who may only read pods may not run commands in them.
     let roles = "/apis/rbac.authorization.k8s.io/v1";
     let rules =
         serde_json::json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods/exec"]}]);
@@ -438,7 +438,7 @@ async fn a_node_takes_over_the_connection_of_a_command() {
 
 #[tokio::test]
 async fn shutdown_ends_watches_and_returns() {
-    // Whoever waited for the end of the grace would wait for longer than here.
+    // The grace period is longer than the test.
     let limits = Limits {
         shutdown_grace: Duration::from_secs(3600),
         ..Limits::default()
@@ -456,7 +456,7 @@ async fn shutdown_ends_watches_and_returns() {
     done.await.expect("it returns").unwrap().unwrap();
 }
 
-/// findings S24: connections that have shown no credentials make room for one that has.
+/// findings S24: connections without valid credentials are closed in favour of a connection with valid credentials.
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_do_not_keep_the_places_of_others() {
     let limits = Limits {
@@ -472,10 +472,10 @@ async fn strangers_do_not_keep_the_places_of_others() {
     }
     let admin = served.admin();
     let request = get("/version", "");
-    let answer = served.talk(Some(&admin), &request).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    // Four who are known have all places: theirs are not taken.
-    let mut known = Vec::new();
+    let response = served.talk(Some(&admin), &request).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    // Four authenticated connections hold all permits and are not closed.
+    let mut connections = Vec::new();
     for _ in 0..4 {
         let mut stream = served.connect(Some(&admin)).await;
         let request = "GET /api HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -483,18 +483,18 @@ async fn strangers_do_not_keep_the_places_of_others() {
         let mut first = [0; 12];
         stream.read_exact(&mut first).await.unwrap();
         assert_eq!(&first, b"HTTP/1.1 200");
-        known.push(stream);
+        connections.push(stream);
     }
     let mut refused = served.connect(Some(&admin)).await;
     let mut rest = Vec::new();
-    // Closed, with or without a reset.
+    // The connection is closed, with or without a reset.
     let _end = refused.read_to_end(&mut rest).await;
     assert!(rest.is_empty());
-    // findings-2 S39: nodes have places of their own.
+    // findings-2 S39: connections of nodes have separate permits.
     let node = served.authority.client("system:node:n", &["system:nodes"]);
-    let answer = served.talk(Some(&node.unwrap()), &request).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    for stream in &mut known {
+    let response = served.talk(Some(&node.unwrap()), &request).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    for stream in &mut connections {
         stream
             .write_all(get("/version", "").as_bytes())
             .await

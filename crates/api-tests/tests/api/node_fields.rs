@@ -1,7 +1,7 @@
-//! Every field that a node may write about itself, against the table in `docs/security.md` ("Fields that a node
-//! writes"), which says of each one what follows it and why that is harmless.
+//! Every field that a node may write about itself, compared with the table in `docs/security.md` ("Fields that a node
+//! writes"), which contains the effect of each field and the reason why it is harmless.
 //!
-//! Writes are dry runs. The published schema says which fields there are, so that a new one is missed here.
+//! Writes are dry runs. The list of fields comes from the published schema, so a new field fails the test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ const SLICE: &str = "/apis/resource.k8s.io/v1/resourceslices/own";
 /// Kind, field, whether a node may write it, path, and a merge patch that changes the field.
 type Row = (&'static str, &'static str, bool, &'static str, &'static str);
 
-/// The metadata that is not fixed, or kept by the server.
+/// The metadata fields that clients can change.
 const METADATA: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
 
 #[rustfmt::skip]
@@ -122,7 +122,7 @@ const FIELDS: &[Row] = &[
     ("ResourceSlice", "spec.sharedCounters", true, SLICE, r#"{"spec":{"sharedCounters":[],"pool":{"generation":2}}}"#),
 ];
 
-/// The objects of the node `n1`, as the administrator made them.
+/// The objects of the node `n1`, as the administrator created them.
 async fn world(api: &Api) {
     let named = json!({"metadata": {"name": "n1"}});
     api.create(
@@ -159,7 +159,7 @@ fn of_page() -> BTreeMap<(String, String), bool> {
     for line in section.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         let kind = cells[1].trim_matches('`');
-        // Every second part is in backticks.
+        // Every second part of the text is in backticks.
         for field in cells[2].split('`').skip(1).step_by(2) {
             let may = !cells[3].starts_with("refused");
             let before = rows.insert((kind.to_owned(), field.to_owned()), may);
@@ -179,15 +179,15 @@ async fn a_node_writes_the_fields_that_the_page_says() {
     let mut wrong = Vec::new();
     for (kind, field, may, path, patch) in FIELDS {
         let patch: Value = serde_json::from_str(patch).unwrap();
-        let asked = format!("{path}?dryRun=All");
-        let (code, answer) = node.patch(&asked, "merge", patch).await;
+        let url = format!("{path}?dryRun=All");
+        let (code, response) = node.patch(&url, "merge", patch).await;
         let allowed = match code {
             200 => true,
             403 | 422 => false,
-            _ => panic!("{kind} {field}: {code} {answer}"),
+            _ => panic!("{kind} {field}: {code} {response}"),
         };
         if allowed != *may {
-            wrong.push(format!("{kind} {field}: {code} {}", answer["message"]));
+            wrong.push(format!("{kind} {field}: {code} {}", response["message"]));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

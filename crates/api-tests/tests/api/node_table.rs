@@ -1,8 +1,8 @@
-//! The rights of a node, kind by kind and verb by verb, against a plain model of Kubernetes' table.
+//! The rights of a node, for each kind and verb, compared with a simple model of Kubernetes' table.
 //!
-//! The table is in "Using Node Authorization"
-//! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>); the model says of each request
-//! whether a node `n1` may make it. Each request is asked as a review, so nothing is written.
+//! The table is in "Using Node Authorization" (<https://kubernetes.io/docs/reference/access-authn-authz/node/>); the
+//! model decides for each request whether the node `n1` may make it. Each request is sent as an access review, so
+//! nothing is written.
 
 use serde_json::{Value, json};
 
@@ -10,18 +10,18 @@ use crate::harness::Api;
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 
-/// Whose an object is.
+/// The owner of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whose {
-    /// A pod of the node needs it, or it is the node's.
+    /// A pod of the node needs the object, or it belongs to the node.
     Own,
-    /// A mirror pod names it, which the node could have made itself.
+    /// A mirror pod refers to the object; the node could have created this pod itself.
     Mirrored,
-    /// A pod of another node needs it, or it is the other node's.
+    /// A pod of another node needs the object, or it belongs to the other node.
     Theirs,
-    /// Nobody needs it.
+    /// No pod needs the object.
     Nobodys,
-    /// Not said: the whole collection.
+    /// The whole collection.
     All,
 }
 
@@ -44,14 +44,14 @@ const VERBS: [&str; 8] = [
     "deletecollection",
 ];
 
-/// How the table bounds a kind.
+/// The restriction of a kind in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bound {
-    /// These verbs of what pods of the node need.
+    /// These verbs on objects that pods of the node need.
     Related(&'static [&'static str]),
-    /// These verbs of the object with the node's name; `create` of any.
+    /// These verbs on the object with the node's name; `create` on any object.
     OfItsName(&'static [&'static str]),
-    /// These verbs of any.
+    /// These verbs on any object.
     Any(&'static [&'static str]),
     None,
 }
@@ -60,7 +60,7 @@ const READ: &[&str] = &["get", "list", "watch"];
 const UPDATE: &[&str] = &["update", "patch"];
 const OWN: &[&str] = &["get", "create", "update", "patch", "delete"];
 
-/// Group, resource, subresource, whether it has a namespace, and what the table says.
+/// Group, resource, subresource, whether it is namespaced, and the restriction in the table.
 const TABLE: &[(&str, &str, &str, bool, Bound)] = &[
     ("", "secrets", "", true, Bound::Related(READ)),
     ("", "configmaps", "", true, Bound::Related(READ)),
@@ -202,14 +202,14 @@ const TABLE: &[(&str, &str, &str, bool, Bound)] = &[
         false,
         Bound::Related(&["get"]),
     ),
-    // These two have rules of their own below.
+    // These two resources have their own rules below.
     ("", "pods", "", true, Bound::None),
     ("", "nodes", "", false, Bound::None),
 ];
 
 fn expected(bound: Bound, resource: &str, part: &str, verb: &str, whose: Whose) -> bool {
     match (resource, part) {
-        // A mirror pod of the node is its own.
+        // A mirror pod of the node belongs to the node.
         ("pods", "") => match verb {
             "get" | "list" | "watch" => matches!(whose, Whose::Own | Whose::Mirrored),
             _ => matches!(verb, "create" | "delete"),
@@ -229,7 +229,7 @@ fn expected(bound: Bound, resource: &str, part: &str, verb: &str, whose: Whose) 
     }
 }
 
-/// The name of an object of a kind that is so-and-so's.
+/// The name of an object of this kind with this owner.
 fn name(resource: &str, whose: Whose) -> &'static str {
     let of_nodes = matches!(resource, "nodes" | "leases" | "csinodes");
     match whose {
@@ -243,7 +243,7 @@ fn name(resource: &str, whose: Whose) -> &'static str {
     }
 }
 
-/// A pod that needs all that has its name.
+/// A pod that uses objects with its own name.
 fn pod(name: &str, node: &str) -> Value {
     json!({
         "metadata": {"name": name},
@@ -265,7 +265,7 @@ fn pod(name: &str, node: &str) -> Value {
     })
 }
 
-/// A cluster with a pod on `n1`, one on `n2` and a mirror pod on `n1`, and what they need.
+/// A cluster with a pod on `n1`, a pod on `n2` and a mirror pod on `n1`, and the objects that they use.
 async fn cluster() -> Api {
     let api = Api::new().await;
     let home = "/api/v1/namespaces/default";
@@ -321,13 +321,13 @@ async fn a_node_may_what_the_table_says_and_nothing_else() {
                 let name = name(resource, whose);
                 let attributes = json!({"verb": verb, "group": group, "resource": resource,
                     "subresource": part, "namespace": namespace, "name": name});
-                let found = allowed(&api, attributes).await;
+                let is_allowed = allowed(&api, attributes).await;
                 let mut expected = expected(*bound, resource, part, verb, whose);
-                // A token is made of one account.
+                // A token is created for one account.
                 expected &= !(*part == "token" && whose == Whose::All);
                 yes += usize::from(expected);
-                if found != expected {
-                    wrong.push(format!("{verb} {resource}/{part} {whose:?}: {found}"));
+                if is_allowed != expected {
+                    wrong.push(format!("{verb} {resource}/{part} {whose:?}: {is_allowed}"));
                 }
             }
         }
@@ -336,7 +336,7 @@ async fn a_node_may_what_the_table_says_and_nothing_else() {
     assert!(yes > 100, "{yes}");
 }
 
-/// findings S10: by a mirror pod, in another namespace, or as a generic ephemeral volume.
+/// findings S10: objects of a mirror pod, in another namespace, or of a generic ephemeral volume.
 #[tokio::test]
 async fn relations_hold_in_one_namespace_and_for_claims_of_the_pods_own() {
     let api = cluster().await;
@@ -372,7 +372,7 @@ async fn relations_hold_in_one_namespace_and_for_claims_of_the_pods_own() {
     }
 }
 
-/// findings S10: the table is closed, so no role opens another kind to a node.
+/// findings S10: the table is exhaustive, so no role gives a node access to another kind.
 #[tokio::test]
 async fn no_role_gives_a_node_more() {
     let api = cluster().await;
@@ -383,7 +383,7 @@ async fn no_role_gives_a_node_more() {
         "subjects": [{"kind": "Group", "name": "system:nodes",
             "apiGroup": "rbac.authorization.k8s.io"}]});
     api.create(bindings, all).await;
-    // The binding is in force when it shows.
+    // The test waits until the binding is in force.
     let delete = json!({"verb": "delete", "resource": "events", "namespace": "default",
         "name": "x"});
     while !allowed(&api, delete.clone()).await {

@@ -1,4 +1,4 @@
-//! Nodes that the server reaches through their tunnels only (docs/many-machines.md).
+//! Nodes that the server reaches only through their tunnels (docs/many-machines.md).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::harness::{Api, PODS};
 use crate::network::{Served, get};
 use crate::remote_nodes::{kubelet, put_node, serving, show};
 
-/// A port at which nobody listens.
+/// A port without a listener.
 async fn nobody() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap().port()
@@ -28,7 +28,7 @@ fn upgrade_request() -> String {
     get(PATH, &headers).replace("Connection: close", "Connection: Upgrade")
 }
 
-/// Opens a tunnel by the certificate of a node, to its API at a port of this machine.
+/// Opens a tunnel with the certificate of a node, to an API at a port of this machine.
 async fn open_tunnel(served: &Served, node: &str, port: u16) -> AbortHandle {
     let user = format!("system:node:{node}");
     let identity = served.authority.client(&user, &["system:nodes"]).unwrap();
@@ -51,18 +51,18 @@ async fn head_of_answer(stream: &mut TlsStream<TcpStream>, request: &str) -> Str
 
 fn dial_nodes(served: &Served) {
     let user = "kube-apiserver-kubelet-client";
-    let own = served.authority.client(user, &[]).unwrap();
-    show(&served.api, &served.authority, &own);
+    let client_certificate = served.authority.client(user, &[]).unwrap();
+    show(&served.api, &served.authority, &client_certificate);
 }
 
-/// Asks for a log of the node's pod until the answer is as wanted.
+/// Requests a log of the node's pod until the response is as expected.
 async fn wait_for_log(api: &Api, node: &str, code: u16, text: &str) {
     let path = format!("{PODS}/on-{node}/log");
     let mut last = String::new();
     for _ in 0..1200 {
-        let answer = api.raw("GET", &path, &[], "").await;
-        last = answer.text();
-        if answer.code == code && last.contains(text) {
+        let response = api.raw("GET", &path, &[], "").await;
+        last = response.text();
+        if response.code == code && last.contains(text) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -83,15 +83,15 @@ async fn a_node_that_is_not_reached_is_asked_through_its_tunnel() {
     dial_nodes(&served);
     put_node(api, "far", nobody().await).await;
     let log = format!("{PODS}/on-far/log");
-    let answer = api.raw("GET", &log, &[], "").await;
-    assert_eq!(answer.code, 503);
+    let response = api.raw("GET", &log, &[], "").await;
+    assert_eq!(response.code, 503);
     let no_tunnel = "the node has no tunnel to this server";
-    assert!(answer.text().contains(no_tunnel), "{}", answer.text());
+    assert!(response.text().contains(no_tunnel), "{}", response.text());
     let reach = api.server.reach_node("far").await.unwrap();
-    assert!(reach.way.unwrap_err().contains(no_tunnel));
+    assert!(reach.connection.unwrap_err().contains(no_tunnel));
     let port = serve_kubelet(&served.authority, "system:node:far").await;
     let first = open_tunnel(&served, "far", port).await;
-    // The node sees the certificate of the server, as over the network.
+    // The node gets the certificate of the server, as over the network.
     let user = "kube-apiserver-kubelet-client: GET /containerLogs/default/on-far/c";
     wait_for_log(api, "far", 200, user).await;
     let upgrade = [("connection", "Upgrade"), ("upgrade", "test")];
@@ -108,9 +108,9 @@ async fn a_node_that_is_not_reached_is_asked_through_its_tunnel() {
     let count = metrics.split_once(through).unwrap().1.lines().next();
     assert!(count.unwrap().parse::<u64>().unwrap() >= 2, "{metrics}");
     let reach = api.server.reach_node("far").await.unwrap();
-    assert_eq!(reach.way, Ok(NodeConnection::Tunnel));
+    assert_eq!(reach.connection, Ok(NodeConnection::Tunnel));
     assert_eq!(api.server.reach_node("nobody").await, None);
-    // A second tunnel, and the end of the first one: the node stays within reach.
+    // A second tunnel opens, and the first closes: the node stays reachable.
     let second = open_tunnel(&served, "far", port).await;
     wait_for_log(api, "far", 200, user).await;
     first.abort();
@@ -119,7 +119,7 @@ async fn a_node_that_is_not_reached_is_asked_through_its_tunnel() {
     wait_for_log(api, "far", 503, no_tunnel).await;
 }
 
-/// A stolen certificate of one node does not stand for another one: neither by a tunnel, nor in one.
+/// A stolen certificate of one node cannot act for another node, neither by opening a tunnel nor inside of a tunnel.
 #[tokio::test]
 async fn a_tunnel_leads_to_its_own_node_only() {
     let served = Served::new(Limits::default()).await;
@@ -132,7 +132,7 @@ async fn a_tunnel_leads_to_its_own_node_only() {
     open_tunnel(&served, "near", port).await;
     wait_for_log(api, "near", 200, "GET /containerLogs").await;
     wait_for_log(api, "far", 503, "the node has no tunnel").await;
-    // With the client certificate alone, the other end shows nothing that the server takes.
+    // With only a client certificate, the other end presents no certificate that the server accepts.
     open_tunnel(&served, "far", port).await;
     wait_for_log(api, "far", 503, "the certificate of another node").await;
 }

@@ -1,4 +1,4 @@
-//! Reads and writes of nodes: the objects that their pods need, and their own objects.
+//! Reads and writes by nodes: the objects that their pods need, and their own objects.
 
 use serde_json::{Value, json};
 
@@ -72,25 +72,28 @@ async fn a_node_reads_what_its_pods_use_and_nothing_else() {
     ] {
         assert_eq!(n1.get(&path).await.0, 403, "{path}");
     }
-    let own = "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1";
-    assert_eq!(n1.get(own).await.1["items"].as_array().unwrap().len(), 1);
+    let own_pods = "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1";
+    assert_eq!(
+        n1.get(own_pods).await.1["items"].as_array().unwrap().len(),
+        1
+    );
     assert_eq!(n1.get(&format!("{PODS}/p")).await.0, 200);
     assert_eq!(n2.get(&format!("{PODS}/p")).await.0, 403);
-    // Without its group the name alone is nobody's.
+    // Without the group of nodes, the user name alone gives no rights.
     assert_eq!(api.as_user("system:node:n1", &[]).get(&used).await.0, 403);
     let review = json!({"spec": {"user": "system:node:n2", "groups": ["system:nodes"],
         "resourceAttributes": {"verb": "get", "resource": "secrets", "namespace": "default",
             "name": "used"}}});
     let reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-    let answer = api.create(reviews, review).await;
-    assert_eq!(answer["status"]["allowed"], false);
+    let response = api.create(reviews, review).await;
+    assert_eq!(response["status"]["allowed"], false);
     assert!(
-        answer["status"]["reason"]
+        response["status"]["reason"]
             .as_str()
             .unwrap()
             .contains("no relationship")
     );
-    // With the pod goes the right.
+    // After the pod is deleted, the node has no right any more.
     assert_eq!(code_of_deletion(&api).await, 200);
     assert_eq!(n1.get(&used).await.0, 403);
 }

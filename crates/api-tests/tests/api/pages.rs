@@ -1,4 +1,4 @@
-//! Everything that is not an object: health, version, discovery, OpenAPI, metrics.
+//! All paths without objects: health, version, discovery, OpenAPI, metrics.
 
 use serde_json::json;
 
@@ -9,9 +9,9 @@ async fn health_is_told_check_by_check() {
     // kubectl.md 6.8
     let api = Api::new().await;
     for path in ["/livez", "/readyz", "/healthz", "/readyz/store"] {
-        let answer = api.raw("GET", path, &[], "").await;
+        let response = api.raw("GET", path, &[], "").await;
         assert_eq!(
-            (answer.code, answer.text()),
+            (response.code, response.text()),
             (200, "ok".to_owned()),
             "{path}"
         );
@@ -44,9 +44,9 @@ async fn discovery_comes_in_both_forms_and_is_cached() {
     let v2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
     let beta = v2.replace("v=v2", "v=v2beta1");
     let accept = format!("{v2},{beta},application/json");
-    let answer = api.raw("GET", "/apis", &[("accept", &accept)], "").await;
-    assert_eq!(answer.headers["content-type"], v2);
-    let list = answer.json();
+    let response = api.raw("GET", "/apis", &[("accept", &accept)], "").await;
+    assert_eq!(response.headers["content-type"], v2);
+    let list = response.json();
     let apps = list["items"]
         .as_array()
         .unwrap()
@@ -73,7 +73,7 @@ async fn discovery_comes_in_both_forms_and_is_cached() {
             .iter()
             .any(|s| s["subresource"] == "scale")
     );
-    let etag = answer.headers["etag"].to_str().unwrap();
+    let etag = response.headers["etag"].to_str().unwrap();
     let cached = [("accept", accept.as_str()), ("if-none-match", etag)];
     assert_eq!(api.raw("GET", "/apis", &cached, "").await.code, 304);
     let old = api
@@ -167,7 +167,7 @@ async fn metrics_count_requests() {
 
 #[tokio::test]
 async fn metrics_count_no_words_of_a_clients_choice() {
-    // kubectl.md 0.1: also those who are turned away are counted, and must not fill the memory.
+    // kubectl.md 0.1: refused requests are counted, too, and must not fill the memory.
     let api = Api::new().await;
     api.get("/api/v1/namespaces/default/madeup").await;
     api.get("/api/v1/namespaces/default/pods/x/madeup").await;
@@ -182,14 +182,14 @@ async fn metrics_count_no_words_of_a_clients_choice() {
 async fn a_head_is_answered_without_a_body() {
     let api = Api::new().await;
     for (path, code) in [("/healthz", 200), ("/api/v1/pods", 405)] {
-        let answer = api.raw("HEAD", path, &[], "").await;
-        assert_eq!((answer.code, answer.bytes.len()), (code, 0), "{path}");
+        let response = api.raw("HEAD", path, &[], "").await;
+        assert_eq!((response.code, response.bytes.len()), (code, 0), "{path}");
     }
 }
 
 #[tokio::test]
 async fn kubectl_can_tell_that_a_kind_is_unknown() {
-    // kubectl.md 10.6: it asks for the custom kinds first; it looks into details unasked.
+    // kubectl.md 10.6: the client reads the custom kinds first; it reads the details of an error without a check.
     let api = Api::new().await;
     let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
     let (code, list) = api.get(path).await;
@@ -232,7 +232,7 @@ async fn a_fresh_cluster_has_its_namespaces_and_knows_itself() {
         api.get(slices).await.1["endpoints"][0]["addresses"],
         json!(["10.244.0.1"])
     );
-    // A second server over the same store finds all in place and writes nothing.
+    // A second server over the store finds all default objects and writes nothing.
     let before = mvcc_store::Store::current_revision(api.store.as_ref());
     let again = Api::over(api.store.clone(), api_server::Limits::default(), None).await;
     assert_eq!(

@@ -17,13 +17,13 @@ async fn with_pod() -> Api {
 
 #[tokio::test]
 async fn an_eviction_is_a_deletion_with_a_reason() {
-    // kubectl.md 0.3, 6.3: what drain finds in discovery, and what it sends
+    // kubectl.md 0.3, 6.3: `kubectl drain` checks discovery, and sends this request
     let api = with_pod().await;
     let (_, list) = api.get("/api/v1").await;
     let listed = list["resources"].as_array().unwrap().iter();
-    let found: Vec<&Value> = listed.filter(|r| r["name"] == "pods/eviction").collect();
+    let resources: Vec<&Value> = listed.filter(|r| r["name"] == "pods/eviction").collect();
     assert_eq!(
-        *found[0],
+        *resources[0],
         json!({"name": "pods/eviction", "singularName": "", "namespaced": true,
             "group": "policy", "version": "v1", "kind": "Eviction", "verbs": ["create"]})
     );
@@ -124,8 +124,8 @@ async fn ephemeral_containers_are_added_by_a_patch() {
         "/dev/termination-log"
     );
     assert_eq!(pod["metadata"]["generation"], 2);
-    let gone = json!({"spec": {"ephemeralContainers": null}});
-    let (code, status) = api.patch(&path, "merge", gone).await;
+    let removal = json!({"spec": {"ephemeralContainers": null}});
+    let (code, status) = api.patch(&path, "merge", removal).await;
     assert_eq!(code, 422);
     assert!(
         status["message"]
@@ -136,7 +136,7 @@ async fn ephemeral_containers_are_added_by_a_patch() {
     let bad = json!({"spec": {"ephemeralContainers": [{"name": "e"}]}});
     assert_eq!(api.patch(&path, "strategic", bad).await.0, 422);
     assert_eq!(api.get(&path).await.1["kind"], "Pod");
-    // Not by way of the pod itself.
+    // An update of the pod itself cannot add ephemeral containers.
     let more = json!({"spec": {"ephemeralContainers": [{"name": "f", "image": "i"}]}});
     let (code, _) = api.patch(&format!("{PODS}/p"), "strategic", more).await;
     assert_eq!(code, 422);
@@ -192,7 +192,7 @@ async fn a_pod_that_comes_before_its_namespaces_account_waits_for_it() {
     tokio::join!(api.create(PODS, pod("early")), account);
     let (_, early) = api.get(&format!("{PODS}/early")).await;
     assert_eq!(early["spec"]["serviceAccountName"], "default");
-    // An account of its own is there or is not.
+    // If a pod has an explicit account, the account exists or the pod is refused at once.
     let mut other = pod("other");
     other["spec"]["serviceAccountName"] = "robot".into();
     let (code, status) = api.send("POST", PODS, other).await;

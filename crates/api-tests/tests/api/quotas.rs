@@ -20,14 +20,14 @@ async fn what_there_is_counts_and_what_is_too_much_is_refused() {
     let api = Api::new().await;
     api.with_account().await;
     api.create(CONFIG_MAPS, config_map("a")).await;
-    let made = api
+    let created = api
         .create(
             QUOTAS,
             quota(json!({"configmaps": "2", "pods": "1", "count/secrets": "0"})),
         )
         .await;
     assert_eq!(
-        made["status"],
+        created["status"],
         json!({
             "hard": {"configmaps": "2", "pods": "1", "count/secrets": "0"},
             "used": {"configmaps": "1", "count/secrets": "0", "pods": "0"},
@@ -43,7 +43,7 @@ async fn what_there_is_counts_and_what_is_too_much_is_refused() {
     );
     let dry = format!("{CONFIG_MAPS}?dryRun=All");
     assert_eq!(api.send("POST", &dry, config_map("c")).await.0, 403);
-    // A change of what is there takes nothing more.
+    // An update of an existing object does not increase the usage.
     let note = json!({"data": {"b": "2"}});
     assert_eq!(
         api.patch(&format!("{CONFIG_MAPS}/a"), "merge", note)
@@ -74,7 +74,7 @@ async fn what_there_is_counts_and_what_is_too_much_is_refused() {
         changed["status"],
         json!({"hard": {"configmaps": "3", "pods": "1"}, "used": {"configmaps": "2", "pods": "1"}})
     );
-    // Elsewhere it says nothing.
+    // The quota does not apply to another namespace.
     let elsewhere = "/api/v1/namespaces/kube-public/configmaps";
     for name in ["a", "b", "c", "d"] {
         api.create(elsewhere, config_map(name)).await;
@@ -85,10 +85,10 @@ async fn what_there_is_counts_and_what_is_too_much_is_refused() {
 async fn a_quota_of_quotas_counts_itself() {
     let api = Api::new().await;
     let hard = json!({"resourcequotas": "2", "count/resourcequotas": "2"});
-    let made = api.create(QUOTAS, quota(hard.clone())).await;
+    let created = api.create(QUOTAS, quota(hard.clone())).await;
     let one = json!({"resourcequotas": "1", "count/resourcequotas": "1"});
-    assert_eq!(made["status"]["used"], one);
-    // Once more counted, still once there.
+    assert_eq!(created["status"]["used"], one);
+    // The object is counted again, but still only once.
     let label = json!({"spec": {"hard": {"resourcequotas": "3"}}});
     api.patch(&format!("{QUOTAS}/q"), "merge", label).await;
     assert_eq!(used(&api).await, one);
@@ -123,14 +123,14 @@ async fn a_quota_is_never_exceeded_however_many_ask_at_once() {
         "{codes:?}"
     );
     assert_eq!(used(&api).await, json!({"configmaps": "7"}));
-    let gone = (0..40).map(|number| {
+    let deletions = (0..40).map(|number| {
         let api = &api;
         async move {
             let path = format!("{CONFIG_MAPS}/m{number}");
             api.send("DELETE", &path, Value::Null).await.0
         }
     });
-    let codes = futures::future::join_all(gone).await;
+    let codes = futures::future::join_all(deletions).await;
     assert_eq!(
         codes.iter().filter(|code| **code == 200).count(),
         7,
@@ -151,9 +151,9 @@ async fn pods_say_what_they_need_where_that_is_limited() {
         refused["message"],
         "pods \"p\" is forbidden: failed quota: q: must specify requests.cpu for: c"
     );
-    let mut said = pod("p");
-    said["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "300m"}});
-    api.create(PODS, said).await;
+    let mut with_resources = pod("p");
+    with_resources["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "300m"}});
+    api.create(PODS, with_resources).await;
     assert_eq!(used(&api).await, json!({"requests.cpu": "300m"}));
 }
 
@@ -190,12 +190,12 @@ async fn a_pod_that_shrinks_is_charged_until_its_node_has_shrunk_it() {
     assert_eq!(api.patch(&status, "merge", has("200m")).await.0, 200);
     assert_eq!(used(&api).await, json!({"requests.cpu": "200m"}));
     api.create(PODS, sized("q", "800m")).await;
-    // What a node says it has given counts, whatever the quota says.
+    // The amount that a node reports as allocated counts, whatever the quota allows.
     assert_eq!(api.patch(&status, "merge", has("300m")).await.0, 200);
     assert_eq!(used(&api).await, json!({"requests.cpu": "1100m"}));
 }
 
-/// findings R19: a quota that is made while objects are made counts each of them.
+/// findings R19: a quota that is created during concurrent writes counts each object.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_quota_that_comes_while_others_write_counts_exactly() {
     for _ in 0..10 {
@@ -217,7 +217,7 @@ async fn a_quota_that_comes_while_others_write_counts_exactly() {
         tokio::task::yield_now().await;
         let hard = json!({"count/secrets": "9", "configmaps": "1000"});
         api.create(QUOTAS, quota(hard)).await;
-        // Of which more is counted from now on.
+        // From now on the quota counts more.
         let more = json!({"spec": {"hard": {"count/configmaps": "1000"}}});
         let (code, changed) = api.patch(&format!("{QUOTAS}/q"), "merge", more).await;
         assert_eq!(code, 200, "{changed}");
@@ -230,7 +230,7 @@ async fn a_quota_that_comes_while_others_write_counts_exactly() {
     }
 }
 
-/// findings R19: a count that is wrong is put right, by a change and by the next start.
+/// findings R19: a wrong count is corrected by a change of the quota and by the next start.
 #[tokio::test]
 async fn a_quota_that_counts_wrong_heals() {
     let api = Api::new().await;
@@ -238,19 +238,19 @@ async fn a_quota_that_counts_wrong_heals() {
     api.create(QUOTAS, quota(json!({"configmaps": "5"}))).await;
     let wrong = json!({"status": {"used": {"configmaps": "4"}}});
     let path = format!("{QUOTAS}/q/status");
-    let (_, answer) = api.patch(&path, "merge", wrong).await;
-    assert_eq!(answer["status"]["used"]["configmaps"], "1");
-    // Objects behind the server's back, as one that ran out would be.
+    let (_, response) = api.patch(&path, "merge", wrong).await;
+    assert_eq!(response["status"]["used"]["configmaps"], "1");
+    // Objects are deleted without a request, like objects that expire.
     let range = mvcc_store::Range {
         start: b"/registry/configmaps/default/a".to_vec(),
         ..mvcc_store::Range::default()
     };
     use mvcc_store::Store;
-    let found = api.store.range(range).await.unwrap().items;
+    let items = api.store.range(range).await.unwrap().items;
     let txn = mvcc_store::Txn {
         compare: vec![],
         operations: vec![mvcc_store::Operation::Delete {
-            key: found[0].key.to_vec(),
+            key: items[0].key.to_vec(),
         }],
     };
     api.store.txn(txn).await.unwrap();
@@ -305,7 +305,7 @@ plugins:
             )
         )
     );
-    // A quota of another scope does not help.
+    // A quota with another scope does not count.
     let quota = |name: &str, scopes: Value| json!({"metadata": {"name": name}, "spec": {"hard": {"pods": "1"}, "scopes": scopes}});
     api.create(QUOTAS, quota("other", json!(["Terminating"])))
         .await;
@@ -323,7 +323,7 @@ plugins:
         code == 403 && text.contains("exceeded quota: room"),
         "{text}"
     );
-    // Writes that use no more are none of its business.
+    // The quota does not apply to writes that do not increase the usage.
     let path = format!("{QUOTAS}/room");
     assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
     let label = json!({"metadata": {"labels": {"a": "b"}}});
@@ -339,6 +339,7 @@ plugins:
     api.create(claims, claim("silver")).await;
     let (code, status) = api.send("POST", claims, claim("gold")).await;
     let text = status["message"].as_str().unwrap();
-    let wanted = "insufficient quota to consume: gold.storageclass.storage.k8s.io/requests.storage";
-    assert!(code == 403 && text.ends_with(wanted), "{text}");
+    let message =
+        "insufficient quota to consume: gold.storageclass.storage.k8s.io/requests.storage";
+    assert!(code == 403 && text.ends_with(message), "{text}");
 }

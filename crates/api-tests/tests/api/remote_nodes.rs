@@ -1,4 +1,4 @@
-//! Nodes on other machines, which the server dials.
+//! Nodes on other machines, to which the server connects.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::harness::{Api, PODS, pod};
 
-/// A server certificate for 127.0.0.1, as the signer `kubernetes.io/kubelet-serving` makes it.
+/// A server certificate for 127.0.0.1, as the signer `kubernetes.io/kubelet-serving` creates it.
 pub fn serving(authority: &Authority, user: &str) -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let request = CertificateParams::default()
@@ -39,8 +39,7 @@ pub fn serving(authority: &Authority, user: &str) -> (String, String) {
     (authority.sign(&approved).unwrap(), key.serialize_pem())
 }
 
-/// A node that answers with the user and the first line of what it is asked, and echoes after an
-/// upgrade.
+/// A node that responds with the user and the first line of the request, and echoes all bytes after an upgrade.
 pub async fn kubelet(authority: &Authority, certificate: &str, key: &str) -> u16 {
     let ca = CertificateDer::from_pem_slice(authority.ca_pem().as_bytes()).unwrap();
     let mut roots = RootCertStore::empty();
@@ -62,7 +61,7 @@ pub async fn kubelet(authority: &Authority, certificate: &str, key: &str) -> u16
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            // A client that does not like the certificate hangs up.
+            // A client that refuses the certificate closes the connection.
             let Ok(mut stream) = acceptor.accept(stream).await else {
                 continue;
             };
@@ -76,22 +75,22 @@ pub async fn kubelet(authority: &Authority, certificate: &str, key: &str) -> u16
                 }
                 let head = String::from_utf8(head).unwrap();
                 if head.to_lowercase().contains("upgrade: test") {
-                    let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                    let response = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
                                   Upgrade: test\r\n\r\n";
-                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    stream.write_all(response.as_bytes()).await.unwrap();
                     let (mut read, mut write) = tokio::io::split(stream);
                     tokio::io::copy(&mut read, &mut write).await.ok();
                     return;
                 }
-                let shown = stream.get_ref().1.peer_certificates().unwrap();
-                let user = ClientSubject::of(&shown[0]).unwrap().common_name;
+                let presented = stream.get_ref().1.peer_certificates().unwrap();
+                let user = ClientSubject::of(&presented[0]).unwrap().common_name;
                 assert!(!head.to_lowercase().contains("authorization"), "{head}");
                 let text = format!("{user}: {}", head.lines().next().unwrap());
-                let answer = format!(
+                let response = format!(
                     "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
                     text.len()
                 );
-                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.write_all(response.as_bytes()).await.unwrap();
             });
         }
     });
@@ -111,8 +110,8 @@ pub async fn put_node(api: &Api, name: &str, port: u16) {
     api.create(PODS, on_it).await;
 }
 
-pub fn show(api: &Api, authority: &Authority, own: &Identity) {
-    let (certificate, key) = (own.certificate_pem(), own.key_pem());
+pub fn show(api: &Api, authority: &Authority, identity: &Identity) {
+    let (certificate, key) = (identity.certificate_pem(), identity.key_pem());
     let ca = authority.ca_pem();
     api.server.dial_nodes_with(certificate, key, ca).unwrap();
 }
@@ -126,29 +125,32 @@ async fn a_node_on_another_machine_is_dialled() {
     let (certificate, key) = serving(&authority, "system:node:far");
     let port = kubelet(&authority, &certificate, &key).await;
     put_node(&api, "far", port).await;
-    // Nothing is dialled without a certificate to show.
+    // Without a client certificate the server does not connect to nodes.
     let log = format!("{PODS}/on-far/log?tailLines=2");
     assert_eq!(api.raw("GET", &log, &[], "").await.code, 503);
-    let own = authority
+    let identity = authority
         .client("kube-apiserver-kubelet-client", &[])
         .unwrap();
-    show(&api, &authority, &own);
-    let answer = api.raw("GET", &log, &[], "").await;
-    assert_eq!(answer.code, 200, "{}", answer.text());
+    show(&api, &authority, &identity);
+    let response = api.raw("GET", &log, &[], "").await;
+    assert_eq!(response.code, 200, "{}", response.text());
     assert_eq!(
-        answer.text(),
+        response.text(),
         "kube-apiserver-kubelet-client: GET /containerLogs/default/on-far/c?tailLines=2 HTTP/1.1"
     );
     let proxied = "/api/v1/nodes/far/proxy/stats/summary";
-    let answer = api.raw("GET", proxied, &[], "").await;
-    assert!(answer.text().contains("GET /stats/summary"), "{answer:?}");
+    let response = api.raw("GET", proxied, &[], "").await;
+    assert!(
+        response.text().contains("GET /stats/summary"),
+        "{response:?}"
+    );
     let upgrade = [("connection", "Upgrade"), ("upgrade", "test")];
     let exec = format!("{PODS}/on-far/exec?command=sh");
-    let answer = api.respond("POST", &exec, &upgrade, "").await;
-    assert_eq!(answer.status(), 101);
+    let response = api.respond("POST", &exec, &upgrade, "").await;
+    assert_eq!(response.status(), 101);
     let reach = api.server.reach_node("far").await.unwrap();
     assert_eq!(
-        (reach.place, reach.way),
+        (reach.address, reach.connection),
         (format!("127.0.0.1:{port}"), Ok(NodeConnection::Direct))
     );
 }
@@ -169,42 +171,42 @@ async fn the_port_of_a_node_proxy_is_asked_where_it_may_be() {
         (code, &status["message"]),
         (400, &json!("address not allowed"))
     );
-    // The port in the object is that of the node's own API, which this server cannot reach.
+    // The port in the object is the port of the node's own API, which this server cannot reach.
     let (code, status) = dialled("far:4321").await;
     assert_eq!(
         (code, &status["message"]),
         (503, &json!("node \"far\" cannot be reached"))
     );
-    let own = own_address().unwrap();
-    let listener = TcpListener::bind((own, 0)).await.unwrap();
+    let address = own_address().unwrap();
+    let listener = TcpListener::bind((address, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let served = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut head = [0; 1024];
         let count = stream.read(&mut head).await.unwrap();
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup";
-        stream.write_all(answer).await.unwrap();
+        let response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup";
+        stream.write_all(response).await.unwrap();
         String::from_utf8_lossy(&head[..count]).to_lowercase()
     });
     let status =
-        json!({"status": {"addresses": [{"type": "InternalIP", "address": own.to_string()}]}});
+        json!({"status": {"addresses": [{"type": "InternalIP", "address": address.to_string()}]}});
     let path = "/api/v1/nodes/far/status";
     assert_eq!(api.patch(path, "merge", status).await.0, 200);
     let path = format!("/api/v1/nodes/far:{port}/proxy/metrics?a=b");
-    let answer = api.raw("GET", &path, &[], "").await;
-    assert_eq!((answer.code, answer.text().as_str()), (200, "up"));
+    let response = api.raw("GET", &path, &[], "").await;
+    assert_eq!((response.code, response.text().as_str()), (200, "up"));
     let head = served.await.unwrap();
     assert!(head.starts_with("get /metrics?a=b http/1.1"), "{head}");
     assert!(!head.contains("authorization"), "{head}");
 }
 
-/// An address of this machine that other machines could use; none on a machine without a network.
+/// An address of this machine that other machines could use; `None` on a machine without a network.
 fn own_address() -> Option<IpAddr> {
     let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).ok()?;
-    // Nothing is sent.
+    // The call sends no packet.
     socket.connect(("192.0.2.1", 9)).ok()?;
-    let own = socket.local_addr().ok()?.ip();
-    (!own.is_loopback() && !own.is_unspecified()).then_some(own)
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
 }
 
 #[tokio::test]
@@ -213,11 +215,11 @@ async fn a_node_that_is_somebody_else_gets_nothing() {
     api.with_account().await;
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::open_or_create(dir.path()).unwrap();
-    let own = authority
+    let identity = authority
         .client("kube-apiserver-kubelet-client", &[])
         .unwrap();
-    show(&api, &authority, &own);
-    // Another node, and the API server itself.
+    show(&api, &authority, &identity);
+    // The certificate of another node, and of the API server itself.
     let (certificate, key) = serving(&authority, "system:node:near");
     let port = kubelet(&authority, &certificate, &key).await;
     put_node(&api, "far", port).await;
@@ -226,7 +228,7 @@ async fn a_node_that_is_somebody_else_gets_nothing() {
         .unwrap();
     let port = kubelet(&authority, server.certificate_pem(), server.key_pem()).await;
     put_node(&api, "odd", port).await;
-    // A stranger's certificate.
+    // A certificate from an unknown authority.
     let other = tempfile::tempdir().unwrap();
     let other = Authority::open_or_create(other.path()).unwrap();
     let (certificate, key) = serving(&other, "system:node:alien");
@@ -237,10 +239,10 @@ async fn a_node_that_is_somebody_else_gets_nothing() {
         ("odd", "the certificate of another node"),
         ("alien", "invalid peer certificate"),
     ] {
-        let answer = api
+        let response = api
             .raw("GET", &format!("{PODS}/on-{name}/log"), &[], "")
             .await;
-        assert_eq!(answer.code, 503, "{name}");
-        assert!(answer.text().contains(why), "{name}: {}", answer.text());
+        assert_eq!(response.code, 503, "{name}");
+        assert!(response.text().contains(why), "{name}: {}", response.text());
     }
 }

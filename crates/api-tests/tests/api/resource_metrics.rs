@@ -1,4 +1,4 @@
-//! `metrics.k8s.io`, with a node that says what it uses.
+//! `metrics.k8s.io`, with a node that reports its usage.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ const NODES: &str = "/apis/metrics.k8s.io/v1beta1/nodes";
 const ALL: &str = "/apis/metrics.k8s.io/v1beta1/pods";
 const OURS: &str = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods";
 
-/// Two nodes, of which one answers; a pod with figures, one without, one on the other node.
+/// Two nodes, of which one responds; a pod with metrics, a pod without, and a pod on the other node.
 async fn with_figures() -> Api {
     let api = Api::new().await;
     api.with_account().await;
@@ -18,10 +18,10 @@ async fn with_figures() -> Api {
     }
     let mut pods = Vec::new();
     for (name, node) in [("busy", "n1"), ("fresh", "n1"), ("lost", "n2")] {
-        let mut wanted = pod(name);
-        wanted["metadata"]["labels"] = json!({"app": name});
-        wanted["spec"]["nodeName"] = json!(node);
-        pods.push(api.create(PODS, wanted).await);
+        let mut desired = pod(name);
+        desired["metadata"]["labels"] = json!({"app": name});
+        desired["spec"]["nodeName"] = json!(node);
+        pods.push(api.create(PODS, desired).await);
     }
     let cpu = |cores: u64| {
         json!({"time": "2026-01-01T00:00:00Z", "usageNanoCores": cores,
@@ -132,11 +132,11 @@ async fn metrics_come_as_tables_and_in_protobuf() {
     // kubectl.md 0.11, 1.1, 6.1
     let api = with_figures().await;
     let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
-    let answer = api.raw("GET", ALL, &table, "").await.json();
-    let headings = answer["columnDefinitions"].as_array().unwrap().iter();
+    let response = api.raw("GET", ALL, &table, "").await.json();
+    let headings = response["columnDefinitions"].as_array().unwrap().iter();
     let headings: Vec<&str> = headings.map(|c| c["name"].as_str().unwrap()).collect();
     assert_eq!(headings, ["Name", "cpu", "memory", "Window"]);
-    let row = &answer["rows"][0];
+    let row = &response["rows"][0];
     assert_eq!(row["cells"], json!(["busy", "250m", "8Ki", "10.5s"]));
     assert_eq!(row["object"]["kind"], "PartialObjectMetadata");
 
@@ -146,9 +146,9 @@ async fn metrics_come_as_tables_and_in_protobuf() {
         (format!("{OURS}/busy"), "PodMetrics"),
         (NODES.to_owned(), "NodeMetricsList"),
     ] {
-        let answer = api.raw("GET", &path, &binary, "").await;
-        assert_eq!(answer.headers["content-type"], binary[0].1);
-        let text = String::from_utf8_lossy(&answer.bytes);
+        let response = api.raw("GET", &path, &binary, "").await;
+        assert_eq!(response.headers["content-type"], binary[0].1);
+        let text = String::from_utf8_lossy(&response.bytes);
         assert!(text.starts_with("k8s\0") && text.contains(kind), "{text:?}");
     }
 }

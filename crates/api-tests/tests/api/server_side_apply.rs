@@ -31,19 +31,19 @@ fn owners(object: &Value) -> Vec<(String, Value)> {
 }
 
 fn owner(object: &Value, who: &str) -> Value {
-    let found = owners(object).into_iter().find(|(name, _)| name == who);
-    found.map(|(_, fields)| fields).unwrap_or_default()
+    let entry = owners(object).into_iter().find(|(name, _)| name == who);
+    entry.map(|(_, fields)| fields).unwrap_or_default()
 }
 
 #[tokio::test]
 async fn applying_creates_then_changes_then_does_nothing() {
     // kubectl.md 2.4
     let api = Api::new().await;
-    let (code, made) = apply(&api, MAP, "", map(json!({"a": "1", "b": "1"}))).await;
-    assert_eq!(code, 201, "{made}");
-    assert!(made["metadata"]["uid"].is_string());
+    let (code, created) = apply(&api, MAP, "", map(json!({"a": "1", "b": "1"}))).await;
+    assert_eq!(code, 201, "{created}");
+    assert!(created["metadata"]["uid"].is_string());
     assert_eq!(
-        owners(&made),
+        owners(&created),
         [(
             "me Apply".to_owned(),
             json!({"f:data": {"f:a": {}, "f:b": {}}})
@@ -55,26 +55,26 @@ async fn applying_creates_then_changes_then_does_nothing() {
     assert_eq!((code, &same), (200, &changed));
     let (_, read) = api.get(MAP).await;
     assert_eq!(read, changed);
-    // YAML is what the content type says.
+    // The content type is YAML.
     let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\ndata:\n  a: \"3\"\n";
     let headers = [(
         "content-type",
         "application/apply-patch+yaml; charset=utf-8",
     )];
     let path = format!("{MAP}?fieldManager=me");
-    let answer = api.raw("PATCH", &path, &headers, yaml).await;
-    assert_eq!(answer.json()["data"], json!({"a": "3"}));
+    let response = api.raw("PATCH", &path, &headers, yaml).await;
+    assert_eq!(response.json()["data"], json!({"a": "3"}));
 }
 
 #[tokio::test]
 async fn dry_runs_of_an_apply_write_nothing() {
     let api = Api::new().await;
-    let (code, shown) = apply(&api, MAP, "&dryRun=All", map(json!({"a": "1"}))).await;
-    assert_eq!((code, &shown["data"]), (201, &json!({"a": "1"})));
+    let (code, result) = apply(&api, MAP, "&dryRun=All", map(json!({"a": "1"}))).await;
+    assert_eq!((code, &result["data"]), (201, &json!({"a": "1"})));
     assert_eq!(api.get(MAP).await.0, 404);
     apply(&api, MAP, "", map(json!({"a": "1"}))).await;
-    let (code, shown) = apply(&api, MAP, "&dryRun=All", map(json!({"a": "2"}))).await;
-    assert_eq!((code, &shown["data"]), (200, &json!({"a": "2"})));
+    let (code, result) = apply(&api, MAP, "&dryRun=All", map(json!({"a": "2"}))).await;
+    assert_eq!((code, &result["data"]), (200, &json!({"a": "2"})));
     assert_eq!(api.get(MAP).await.1["data"], json!({"a": "1"}));
 }
 
@@ -165,9 +165,9 @@ async fn what_cannot_be_applied_is_refused_in_upstreams_words() {
         ),
     ];
     for (query, body, code, message) in rows {
-        let (seen, status) = api.patch(&path(query), "apply", body).await;
+        let (actual, status) = api.patch(&path(query), "apply", body).await;
         assert_eq!(
-            (seen, status["message"].as_str()),
+            (actual, status["message"].as_str()),
             (code, Some(message)),
             "{query}"
         );
@@ -175,17 +175,17 @@ async fn what_cannot_be_applied_is_refused_in_upstreams_words() {
     let twice = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: x}\ndata: {}\n";
     let headers = [("content-type", "application/apply-patch+yaml")];
     let strict = path("?fieldManager=me&fieldValidation=Strict");
-    let answer = api.raw("PATCH", &strict, &headers, twice).await;
-    assert_eq!(answer.code, 400);
+    let response = api.raw("PATCH", &strict, &headers, twice).await;
+    assert_eq!(response.code, 400);
     assert_eq!(
-        answer.json()["message"],
+        response.json()["message"],
         "error strict decoding patch: duplicate field \"data\""
     );
     let lax = path("?fieldManager=me");
-    let answer = api.raw("PATCH", &lax, &headers, twice).await;
-    assert_eq!(answer.code, 201);
+    let response = api.raw("PATCH", &lax, &headers, twice).await;
+    assert_eq!(response.code, 201);
     assert_eq!(
-        answer.headers["warning"],
+        response.headers["warning"],
         "299 - \"duplicate field \\\"data\\\"\""
     );
     assert_eq!(api.raw("PATCH", &lax, &headers, "a: [").await.code, 400);
@@ -270,13 +270,13 @@ async fn every_write_notes_who_changed_what() {
         ("content-type", "application/json"),
         ("user-agent", "curl/8.0 (x)"),
     ];
-    let answer = api.raw("POST", PODS, &agent, pod("p").to_string()).await;
-    let made = answer.json();
-    let fields = owner(&made, "curl Update");
+    let response = api.raw("POST", PODS, &agent, pod("p").to_string()).await;
+    let created = response.json();
+    let fields = owner(&created, "curl Update");
     let container = &fields["f:spec"]["f:containers"]["k:{\"name\":\"c\"}"];
     assert_eq!(container["f:image"], json!({}));
     assert_eq!(container["f:resources"], json!({}));
-    // What admission and the server add is nobody's.
+    // Fields that admission and the server add have no manager.
     assert_eq!(fields["f:spec"].get("f:tolerations"), None);
     assert_eq!(fields.get("f:status"), None);
     assert_eq!(fields.get("f:metadata"), None);
@@ -299,19 +299,19 @@ async fn every_write_notes_who_changed_what() {
         owner(&labelled, "kubectl-label Update")["f:metadata"]["f:labels"]["f:a"],
         json!({})
     );
-    // The one who sends back what it has read takes nothing.
+    // A client that sends back an unchanged object becomes the owner of nothing.
     let (_, read) = api.get(&path).await;
     let (_, put) = api.send("PUT", &path, read.clone()).await;
     assert_eq!(put, read);
-    // A binding has no managers.
+    // A binding changes no managers.
     let target = json!({"metadata": {"name": "p"}, "target": {"name": "n1"}});
     api.create(&format!("{path}/binding"), target).await;
     let (_, bound) = api.get(&path).await;
     assert_eq!(owners(&bound), owners(&read));
-    // Only metadata: with the managers, too.
+    // A response with metadata only contains the managers, too.
     let partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
-    let answer = api.raw("GET", &path, &[("accept", partial)], "").await;
-    assert_eq!(owners(&answer.json()), owners(&bound));
+    let response = api.raw("GET", &path, &[("accept", partial)], "").await;
+    assert_eq!(owners(&response.json()), owners(&bound));
 }
 
 #[tokio::test]
@@ -329,7 +329,7 @@ async fn a_status_is_applied_through_its_own_path() {
     let mine = owner(&applied, "me Apply status");
     assert_eq!(mine.get("f:spec"), None);
     assert_eq!(mine["f:status"]["f:replicas"], json!({}));
-    // And not through the object's.
+    // A Scale cannot be applied through the path of its object.
     config["spec"] = json!({"replicas": 1});
     config["status"] = json!({"replicas": 7});
     let (code, applied) = apply(&api, SET, "", config).await;
@@ -387,26 +387,26 @@ async fn clients_may_edit_and_reset_the_managers() {
     // kubectl.md 2.4: kubectl migrates them with a JSON patch that tests the version.
     let api = Api::new().await;
     let path = format!("{CONFIG_MAPS}?fieldManager=kubectl-client-side-apply");
-    let made = api.create(&path, config_map("c")).await;
-    let mut managers = made["metadata"]["managedFields"].clone();
+    let created = api.create(&path, config_map("c")).await;
+    let mut managers = created["metadata"]["managedFields"].clone();
     managers[0]["manager"] = json!("kubectl");
     managers[0]["operation"] = json!("Apply");
     let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
     let patch = json!([
         {"op": "replace", "path": "/metadata/managedFields", "value": managers},
-        {"op": "replace", "path": "/metadata/resourceVersion", "value": version(&made)},
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": version(&created)},
     ]);
     let (code, migrated) = api.patch(MAP, "json", patch.clone()).await;
     assert_eq!(code, 200, "{migrated}");
     assert_eq!(owners(&migrated)[0].0, "kubectl Apply");
-    assert_ne!(version(&migrated), version(&made));
+    assert_ne!(version(&migrated), version(&created));
     let (code, _) = api.patch(MAP, "json", patch).await;
     assert_eq!(code, 409);
     for reset in [json!([]), json!([{}])] {
         let patch = json!({"metadata": {"managedFields": reset}});
         let (_, object) = api.patch(MAP, "merge", patch).await;
         assert_eq!(owners(&object), []);
-        // Nobody is noted until the next apply.
+        // No manager is recorded until the next apply.
         let change = json!({"data": {"b": "1"}});
         let (_, object) = api.patch(MAP, "merge", change).await;
         assert_eq!(owners(&object), []);
@@ -417,7 +417,7 @@ async fn clients_may_edit_and_reset_the_managers() {
     let lost = json!({"metadata": {"managedFields": null}});
     let (_, object) = api.patch(MAP, "merge", lost).await;
     assert_eq!(owners(&object).len(), 2);
-    // What is no list of managers at all is refused.
+    // A value that is not a list of managers is refused.
     let wrong = json!({"metadata": {"managedFields": [1]}});
     assert_eq!(api.patch(MAP, "merge", wrong).await.0, 422);
 }
@@ -425,7 +425,7 @@ async fn clients_may_edit_and_reset_the_managers() {
 #[tokio::test]
 async fn a_version_in_the_configuration_is_a_condition() {
     let api = Api::new().await;
-    let (_, made) = apply(&api, MAP, "", map(json!({"a": "1"}))).await;
+    let (_, created) = apply(&api, MAP, "", map(json!({"a": "1"}))).await;
     let mut config = map(json!({"a": "2"}));
     config["metadata"]["resourceVersion"] = json!("1");
     let (code, status) = apply(&api, MAP, "", config.clone()).await;
@@ -435,7 +435,7 @@ async fn a_version_in_the_configuration_is_a_condition() {
         "Operation cannot be fulfilled on configmaps \"c\": the object has been modified; please \
          apply your changes to the latest version and try again"
     );
-    config["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+    config["metadata"]["resourceVersion"] = created["metadata"]["resourceVersion"].clone();
     let (code, _) = apply(&api, MAP, "", config).await;
     assert_eq!(code, 200);
     let mut other = map(json!({"a": "3"}));
@@ -460,11 +460,11 @@ async fn creating_by_applying_needs_the_right_to_create() {
     api.create(bindings, binding).await;
     let user = api.as_user("u", &[]);
     let config = map(json!({"a": "1"}));
-    let mut seen = (0, Value::Null);
+    let mut latest = (0, Value::Null);
     for _ in 0..3000 {
-        seen = apply(&user, MAP, "", config.clone()).await;
-        // The binding takes a moment to be seen.
-        if seen.1["message"]
+        latest = apply(&user, MAP, "", config.clone()).await;
+        // The binding becomes effective after a moment.
+        if latest.1["message"]
             .as_str()
             .is_some_and(|text| text.contains("cannot create"))
         {
@@ -472,9 +472,9 @@ async fn creating_by_applying_needs_the_right_to_create() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    assert_eq!(seen.0, 403);
+    assert_eq!(latest.0, 403);
     assert_eq!(
-        seen.1["message"],
+        latest.1["message"],
         "configmaps \"c\" is forbidden: User \"u\" cannot create resource \"configmaps\" in API \
          group \"\" in the namespace \"default\""
     );
@@ -521,10 +521,10 @@ async fn versions_that_name_things_differently_conflict_in_the_owners_words() {
     let target = json!({"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"});
     let spec = json!({"scaleTargetRef": target, "maxReplicas": 3,
         "targetCPUUtilizationPercentage": 50});
-    let (code, made) = api
+    let (code, created) = api
         .patch(&path("v1", "one"), "apply", scaler("v1", spec))
         .await;
-    assert_eq!(code, 201, "{made}");
+    assert_eq!(code, 201, "{created}");
     let metrics = |percent: u32| {
         json!({"metrics": [{"type": "Resource", "resource": {"name": "cpu",
             "target": {"type": "Utilization", "averageUtilization": percent}}}]})

@@ -1,5 +1,5 @@
-//! Several servers over one store, of which one is behind: its reads are of an earlier state until it
-//! waits for a newer one.
+//! Several servers over one store. One server is behind: its reads return an earlier state until it waits for a newer
+//! state.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,23 +14,23 @@ use tokio::sync::watch;
 
 use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
 
-/// A server's copy of the store, which follows only when it is asked to.
+/// A server's copy of the store, which is updated only on request.
 struct Copy {
     cluster: Arc<EmbeddedStore>,
-    seen: watch::Sender<Revision>,
-    /// How often the other servers were asked for the newest revision.
-    asked: AtomicUsize,
-    /// The answer of the other servers, if it is an error.
+    observed: watch::Sender<Revision>,
+    /// The number of requests to the other servers for the newest revision.
+    requests: AtomicUsize,
+    /// The error that the other servers return; `None` if they respond.
     failure: Mutex<Option<StoreError>>,
 }
 
 impl Copy {
     fn catch_up(&self) {
-        self.seen.send_replace(self.cluster.current_revision());
+        self.observed.send_replace(self.cluster.current_revision());
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 }
 
@@ -40,11 +40,11 @@ impl StoreLayer for Copy {
     }
 
     fn current_revision(&self) -> Revision {
-        *self.seen.borrow()
+        *self.observed.borrow()
     }
 
     fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.requests.fetch_add(1, Ordering::SeqCst);
         if let Some(failure) = StoreLayer::failure(self) {
             return async { Err(failure) }.boxed();
         }
@@ -56,9 +56,9 @@ impl StoreLayer for Copy {
         if revision > self.cluster.current_revision() {
             return self.cluster.reached(revision);
         }
-        let mut seen = self.seen.subscribe();
+        let mut observed = self.observed.subscribe();
         async move {
-            let reached = seen.wait_for(|seen| *seen >= revision).await;
+            let reached = observed.wait_for(|value| *value >= revision).await;
             reached.map(drop).map_err(|_| StoreError::Closed)
         }
         .boxed()
@@ -78,19 +78,19 @@ impl StoreLayer for Copy {
     }
 
     fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
-        let revision = Some(range.revision.unwrap_or(*self.seen.borrow()));
+        let revision = Some(range.revision.unwrap_or(*self.observed.borrow()));
         self.cluster.range(Range { revision, ..range })
     }
 }
 
-/// A server that is up to date, one that is behind, and the copy of the latter.
+/// A server that is up to date, a server that is behind, and the copy of the latter.
 async fn two() -> (Api, Api, Arc<Copy>) {
     let cluster = EmbeddedStore::in_memory();
     let ahead = Api::over(cluster.clone(), Limits::default(), None).await;
     let copy = Arc::new(Copy {
-        seen: watch::Sender::new(cluster.current_revision()),
+        observed: watch::Sender::new(cluster.current_revision()),
         cluster: cluster.clone(),
-        asked: AtomicUsize::new(0),
+        requests: AtomicUsize::new(0),
         failure: Mutex::default(),
     });
     let behind = Api::through(cluster, copy.clone(), Limits::default(), None).await;
@@ -104,8 +104,8 @@ fn names(list: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// A server that has lost most members of its store is not ready, and need not be restarted; a server
-/// whose store was replaced has to be.
+/// A server that has lost most members of its store is not ready, but a restart does not help; a server whose store
+/// was replaced must be restarted.
 #[tokio::test]
 async fn a_store_that_does_not_answer_is_no_reason_to_restart() {
     let (_, server, copy) = two().await;
@@ -131,20 +131,20 @@ async fn a_store_that_does_not_answer_is_no_reason_to_restart() {
     assert_eq!(codes(None).await, [200; 5]);
 }
 
-/// A read without a resource version is of the most recent state, and one with "0" of any
+/// A read without a resource version returns the newest state, and a read with "0" returns any state
 /// (<https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list>).
 #[tokio::test]
 async fn reads_see_what_other_servers_have_written() {
     let (ahead, behind, copy) = two().await;
     ahead.create(CONFIG_MAPS, config_map("a")).await;
     let one = format!("{CONFIG_MAPS}/a");
-    let before = copy.asked();
+    let before = copy.requests();
     assert_eq!(behind.get(&format!("{one}?resourceVersion=0")).await.0, 404);
     let (_, any) = behind
         .get(&format!("{CONFIG_MAPS}?resourceVersion=0"))
         .await;
     assert_eq!(names(&any), [""; 0]);
-    assert_eq!(copy.asked(), before, "no other server is asked");
+    assert_eq!(copy.requests(), before, "no other server is asked");
     assert_eq!(behind.get(&one).await.0, 200);
     ahead.create(CONFIG_MAPS, config_map("b")).await;
     let (_, list) = behind.get(CONFIG_MAPS).await;
@@ -154,7 +154,7 @@ async fn reads_see_what_other_servers_have_written() {
     for name in ["a", "b", "c"] {
         assert_eq!(events.short().await, format!("ADDED {name}"));
     }
-    // The second page is of the first one's version, also at a server that has not seen it yet.
+    // The second page has the version of the first page, also from a server that has not reached this version yet.
     let (_, page) = ahead.get(&format!("{CONFIG_MAPS}?limit=2")).await;
     ahead.create(CONFIG_MAPS, config_map("d")).await;
     let (_, page2) = ahead.get(&format!("{CONFIG_MAPS}?limit=2")).await;
@@ -166,12 +166,12 @@ async fn reads_see_what_other_servers_have_written() {
     assert_eq!(names(&behind.get(&rest(&page)).await.1), ["c"]);
 }
 
-/// A resource version of another server is waited for, and refused only if it does not exist.
+/// A server waits for the resource version of another server, and refuses a version only if it does not exist.
 #[tokio::test]
 async fn a_version_of_another_server_is_waited_for() {
     let (ahead, behind, copy) = two().await;
-    let made = ahead.create(CONFIG_MAPS, config_map("a")).await;
-    let version = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let created = ahead.create(CONFIG_MAPS, config_map("a")).await;
+    let version = created["metadata"]["resourceVersion"].as_str().unwrap();
     let at = format!("resourceVersion={version}");
     let one = format!("{CONFIG_MAPS}/a?{at}");
     let exact = format!("{CONFIG_MAPS}?{at}&resourceVersionMatch=Exact");
@@ -198,8 +198,8 @@ async fn a_version_of_another_server_is_waited_for() {
     );
 }
 
-/// A write and its admission decide on the most recent state: the namespace, the version and the quota
-/// may be of another server.
+/// A write and its admission decide on the newest state: another server may have written the namespace, the object
+/// and the quota.
 #[tokio::test]
 async fn writes_decide_on_what_other_servers_have_written() {
     let (ahead, behind, _copy) = two().await;
@@ -221,8 +221,8 @@ async fn writes_decide_on_what_other_servers_have_written() {
     let (code, refused) = behind.send("POST", maps, config_map("b")).await;
     assert_eq!(code, 403, "{refused}");
     ahead.create(CONFIG_MAPS, config_map("c")).await;
-    let gone = format!("{CONFIG_MAPS}/c");
-    assert_eq!(behind.send("DELETE", &gone, Value::Null).await.0, 200);
+    let path = format!("{CONFIG_MAPS}/c");
+    assert_eq!(behind.send("DELETE", &path, Value::Null).await.0, 200);
     ahead.create(CONFIG_MAPS, config_map("d")).await;
     let all = behind.send("DELETE", CONFIG_MAPS, Value::Null).await.1;
     assert_eq!(names(&all), ["d"]);

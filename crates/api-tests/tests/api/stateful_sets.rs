@@ -1,5 +1,4 @@
-//! The API of StatefulSets: every refusal with its code, field and text, the warnings, and the
-//! mutable fields.
+//! The API of StatefulSets: every error with its code, field and text, the warnings, and the mutable fields.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +13,7 @@ const IMMUTABLE: &str = "updates to statefulset spec for fields other than 'repl
     'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', \
     'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
 
-/// Lays one JSON value over another; null removes.
+/// Merges one JSON value into another; null removes.
 fn overlay(base: &mut Value, patch: &Value) {
     match (base, patch) {
         (Value::Object(map), Value::Object(changes)) => {
@@ -38,20 +37,20 @@ fn changed(spec: &Value) -> Value {
 
 /// `Reason|field|message` of each cause.
 fn causes(status: &Value) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut all = Vec::new();
     for cause in status["details"]["causes"].as_array().into_iter().flatten() {
         let text = |field: &str| cause[field].as_str().unwrap_or_default();
         let reason = text("reason").trim_start_matches("FieldValue");
-        found.push(format!("{reason}|{}|{}", text("field"), text("message")));
+        all.push(format!("{reason}|{}|{}", text("field"), text("message")));
     }
-    found
+    all
 }
 
-fn assert_refused(code: u16, status: &Value, wanted: &[&str], what: &str) {
+fn assert_refused(code: u16, status: &Value, expected: &[&str], what: &str) {
     assert_eq!(code, 422, "{what}: {status}");
-    assert_eq!(causes(status), wanted, "{what}");
+    assert_eq!(causes(status), expected, "{what}");
     let mut list: Vec<String> = Vec::new();
-    for cause in wanted {
+    for cause in expected {
         let mut parts = cause.splitn(3, '|').skip(1);
         let (field, message) = (parts.next().unwrap(), parts.next().unwrap());
         list.push(format!("{field}: {message}"));
@@ -67,7 +66,7 @@ fn assert_refused(code: u16, status: &Value, wanted: &[&str], what: &str) {
     assert_eq!(status["details"]["group"], "apps", "{what}");
 }
 
-/// Every refusal of a new set, each for itself.
+/// Every error of a new set, each in a separate request.
 #[tokio::test]
 async fn a_new_set_that_is_wrong_is_refused_with_the_field_and_the_reason() {
     let api = Api::new().await;
@@ -111,7 +110,7 @@ async fn a_new_set_that_is_wrong_is_refused_with_the_field_and_the_reason() {
             "Invalid|spec.podManagementPolicy|Invalid value: \"Random\": must be 'OrderedReady' or \
              'Parallel'".to_owned(),
         ]),
-        // statefulset.md 6.9, 5.23: no strategy but these two
+        // statefulset.md 6.9, 5.23: only two strategies exist
         ("strategy", json!({"updateStrategy": {"type": "Recreate"}}), vec![
             "Invalid|spec.updateStrategy|Invalid value: {\"type\":\"Recreate\"}: must be \
              'RollingUpdate' or 'OnDelete'".to_owned(),
@@ -177,16 +176,16 @@ async fn a_new_set_that_is_wrong_is_refused_with_the_field_and_the_reason() {
             "Duplicate|spec.volumeClaimTemplates[1].metadata.name|Duplicate value: \"a\"".to_owned(),
         ]),
     ];
-    for (what, change, wanted) in cases {
+    for (what, change, expected) in cases {
         let (code, status) = api.send("POST", SETS, changed(&change)).await;
-        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
-        assert_refused(code, &status, &wanted, what);
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        assert_refused(code, &status, &expected, what);
     }
     let (_, list) = api.get(SETS).await;
     assert_eq!(list["items"], json!([]), "nothing of it is stored");
 }
 
-/// statefulset.md 6.7 to 6.9, T24: all causes in one reply.
+/// statefulset.md 6.7 to 6.9, T24: one response contains all causes.
 #[tokio::test]
 async fn everything_that_is_wrong_is_said_in_one_reply() {
     let api = Api::new().await;
@@ -195,7 +194,7 @@ async fn everything_that_is_wrong_is_said_in_one_reply() {
         "updateStrategy": {"type": "OnDelete", "rollingUpdate": {"partition": 0}},
     });
     let (code, status) = api.send("POST", SETS, changed(&wrong)).await;
-    let wanted = [
+    let expected = [
         "Invalid|spec.updateStrategy.rollingUpdate|Invalid value: {\"partition\":0}: only allowed \
          for updateStrategy 'RollingUpdate'",
         "Invalid|spec.template.metadata.labels|Invalid value: {\"app\":\"x\"}: `selector` does not \
@@ -203,7 +202,7 @@ async fn everything_that_is_wrong_is_said_in_one_reply() {
         "NotSupported|spec.template.spec.restartPolicy|Unsupported value: \"Never\": supported \
          values: \"Always\"",
     ];
-    assert_refused(code, &status, &wanted, "all at once");
+    assert_refused(code, &status, &expected, "all at once");
 }
 
 /// statefulset.md 6.6: no dots and at most 63 letters; 53 to 63 are accepted.
@@ -212,8 +211,8 @@ async fn names_are_labels() {
     let api = Api::new().await;
     let (code, status) = api.send("POST", SETS, stateful_set("a.b")).await;
     let dots = ["Invalid|metadata.name|Invalid value: \"a.b\": must not contain dots"];
-    let wanted: Vec<String> = causes(&status);
-    assert_eq!((code, wanted[0].as_str()), (422, dots[0]));
+    let expected: Vec<String> = causes(&status);
+    assert_eq!((code, expected[0].as_str()), (422, dots[0]));
     let long = "a".repeat(64);
     let (code, status) = api.send("POST", SETS, stateful_set(&long)).await;
     assert_eq!(code, 422);
@@ -223,7 +222,7 @@ async fn names_are_labels() {
     api.create(SETS, stateful_set(&"a".repeat(63))).await;
 }
 
-/// statefulset.md 6.5, 2.8, 3.24, T23: what may be changed, and what is refused how.
+/// statefulset.md 6.5, 2.8, 3.24, T23: the mutable fields, and the errors for other fields.
 #[tokio::test]
 async fn identity_cannot_be_changed_and_the_rest_can() {
     let api = Api::new().await;
@@ -249,9 +248,9 @@ async fn identity_cannot_be_changed_and_the_rest_can() {
     // statefulset.md 5.7
     let labels = json!({"spec": {"template": {"metadata": {"labels": {"app": "x"}}}}});
     let (code, status) = api.patch(&path, "merge", labels).await;
-    let wanted = "Invalid|spec.template.metadata.labels|Invalid value: {\"app\":\"x\"}: `selector` \
+    let expected = "Invalid|spec.template.metadata.labels|Invalid value: {\"app\":\"x\"}: `selector` \
         does not match template `labels`";
-    assert_refused(code, &status, &[wanted], "labels of the template");
+    assert_refused(code, &status, &[expected], "labels of the template");
     let mut generation = 1;
     for accepted in [
         json!({"replicas": 5}),
@@ -263,25 +262,25 @@ async fn identity_cannot_be_changed_and_the_rest_can() {
         json!({"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}),
         json!({"template": {"metadata": {"labels": {"more": "x"}}}}),
     ] {
-        // statefulset.md T19: each change of the wish counts.
+        // statefulset.md T19: each change of the spec increments the generation.
         let (code, changed) = api.patch(&path, "merge", json!({"spec": accepted})).await;
         generation += 1;
         assert_eq!(code, 200, "{accepted}: {changed}");
         assert_eq!(changed["metadata"]["generation"], generation, "{accepted}");
     }
-    // statefulset.md T20: a note about the set does not.
+    // statefulset.md T20: a change of an annotation does not.
     let note = json!({"metadata": {"annotations": {"a": "b"}}});
     let (_, noted) = api.patch(&path, "merge", note).await;
     assert_eq!(noted["metadata"]["generation"], generation);
 }
 
-/// statefulset.md 3.40 to 3.42: differs from 1.36, which drops the field; nothing is filled in.
+/// statefulset.md 3.40 to 3.42: differs from 1.36, which drops the field; no default is set.
 #[tokio::test]
 async fn max_unavailable_is_kept_and_not_filled_in() {
     let api = Api::new().await;
     let rolling = |set: &Value| set["spec"]["updateStrategy"]["rollingUpdate"].clone();
-    let made = api.create(SETS, stateful_set("web")).await;
-    assert_eq!(rolling(&made), json!({"partition": 0}));
+    let created = api.create(SETS, stateful_set("web")).await;
+    assert_eq!(rolling(&created), json!({"partition": 0}));
     let path = format!("{SETS}/web");
     for value in [json!(2), json!("50%")] {
         let change = json!({"spec": {"updateStrategy": {"rollingUpdate":
@@ -295,7 +294,7 @@ async fn max_unavailable_is_kept_and_not_filled_in() {
     }
 }
 
-/// statefulset.md 5.10, 6.1, 6.13, 6.15, T15: what is left out, and what stays so.
+/// statefulset.md 5.10, 6.1, 6.13, 6.15, T15: the defaults, and the fields that stay absent.
 #[tokio::test]
 async fn defaults_are_filled_in_and_nothing_else() {
     let api = Api::new().await;
@@ -304,8 +303,8 @@ async fn defaults_are_filled_in_and_nothing_else() {
         {"name": "unused"}, "spec": {"accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": "1Gi"}}}}]}),
     );
-    let made = api.create(SETS, set).await;
-    let spec = &made["spec"];
+    let created = api.create(SETS, set).await;
+    let spec = &created["spec"];
     assert_eq!(spec["serviceName"], "");
     assert_eq!(spec["replicas"], 1);
     assert_eq!(spec["podManagementPolicy"], "OrderedReady");
@@ -331,7 +330,7 @@ async fn defaults_are_filled_in_and_nothing_else() {
     );
 }
 
-/// statefulset.md 6.14, 4.11: advice on what is accepted.
+/// statefulset.md 6.14, 4.11: warnings about accepted fields.
 #[tokio::test]
 async fn advice_comes_as_warnings() {
     let api = Api::new().await;
@@ -340,12 +339,12 @@ async fn advice_comes_as_warnings() {
         "volumeClaimTemplates": [{"metadata": {"name": "www"}, "spec": {
             "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1500m"}}}}]});
     let json = [("content-type", "application/json")];
-    let made = api
+    let created = api
         .raw("POST", SETS, &json, changed(&wish).to_string())
         .await;
-    assert_eq!(made.code, 201, "{}", made.text());
+    assert_eq!(created.code, 201, "{}", created.text());
     assert_eq!(
-        made.warnings(),
+        created.warnings(),
         [
             "299 - \"spec.template.spec.nodeSelector[beta.kubernetes.io/os]: deprecated since \
              v1.14; use \\\"kubernetes.io/os\\\" instead\"",
@@ -357,7 +356,7 @@ async fn advice_comes_as_warnings() {
     );
 }
 
-/// statefulset.md 6.12, 6.6: what was stored under laxer rules can still be changed otherwise.
+/// statefulset.md 6.12, 6.6: an object that earlier rules allowed can still be changed in other fields.
 #[tokio::test]
 async fn what_is_stored_is_left_alone() {
     let api = Api::new().await;
@@ -407,7 +406,7 @@ async fn what_is_stored_is_left_alone() {
     assert!(causes(&status)[0].starts_with("Invalid|spec.template.spec.containers[0].name|"));
 }
 
-/// statefulset.md 5.17, 4.8: the counters of a status add up.
+/// statefulset.md 5.17, 4.8: the counts of a status must be consistent.
 #[tokio::test]
 async fn a_status_that_does_not_add_up_is_refused() {
     let api = Api::new().await;
@@ -433,13 +432,13 @@ async fn a_status_that_does_not_add_up_is_refused() {
         let (code, status) = api
             .patch(&path, "merge", json!({"status": {field: value}}))
             .await;
-        let wanted = format!("Invalid|status.{field}|Invalid value: {value}: {text}");
+        let expected = format!("Invalid|status.{field}|Invalid value: {value}: {text}");
         assert_eq!(code, 422, "{field}");
-        assert!(causes(&status).contains(&wanted), "{field}: {status}");
+        assert!(causes(&status).contains(&expected), "{field}: {status}");
     }
 }
 
-/// statefulset.md 4.13: what a revision holds stays; its number may change.
+/// statefulset.md 4.13: the data of a revision is immutable; its number may change.
 #[tokio::test]
 async fn the_data_of_a_revision_stay() {
     let api = Api::new().await;
@@ -460,7 +459,7 @@ async fn the_data_of_a_revision_stay() {
     assert_eq!((code, &changed["revision"]), (200, &json!(7)));
 }
 
-/// statefulset.md 6.2, 6.4: gone at once, unless something else is asked for.
+/// statefulset.md 6.2, 6.4: a set is deleted at once, unless the request asks for another policy.
 #[tokio::test]
 async fn a_deleted_set_is_gone_at_once() {
     let api = Api::new().await;

@@ -1,7 +1,7 @@
-//! The reach of a stolen node: requests by the certificate of a node `n1` and by the tokens that it gets
-//! with it. The table stands in words in `docs/security.md`.
+//! The reach of a stolen node: requests with the certificate of a node `n1`, and with the tokens that the node can
+//! get. `docs/security.md` contains the table in words.
 //!
-//! Writes are dry runs: authorisation and admission decide about them, and nothing is written.
+//! Writes are dry runs: authorisation and admission decide, and nothing is stored.
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use resource_kinds::NodeAccount;
@@ -19,7 +19,7 @@ const NODES: &str = "/api/v1/nodes";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
-/// A pod that uses objects of its own name.
+/// A pod that uses objects with its own name.
 fn pod(name: &str, node: &str) -> Value {
     json!({
         "metadata": {"name": name},
@@ -60,7 +60,7 @@ fn volume(claim: &Value, node: &str) -> Value {
     })
 }
 
-/// A request for a certificate of a subject.
+/// A CertificateSigningRequest for a subject.
 fn request(name: &str, organization: &str, signer: &str) -> Value {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -74,15 +74,15 @@ fn request(name: &str, organization: &str, signer: &str) -> Value {
         "usages": ["digital signature", "client auth"]}})
 }
 
-/// The names that the server gave.
+/// The names and UIDs that the server generated.
 struct Names {
-    /// Uids of the Nodes `n1` and `n2`.
+    /// UIDs of the Nodes `n1` and `n2`.
     nodes: [String; 2],
-    /// Uids of the pods `own` and `theirs`.
+    /// UIDs of the pods `own` and `theirs`.
     pods: [String; 2],
     /// The bound volumes of both nodes.
     volumes: [String; 2],
-    /// The unbound claims that the scheduler has sent to the two nodes.
+    /// The unbound claims that the scheduler has assigned to the two nodes.
     claims: [Value; 2],
 }
 
@@ -92,9 +92,9 @@ async fn world(api: &Api) -> Names {
     let (mut nodes, mut pods) = (Vec::new(), Vec::new());
     let (mut volumes, mut claims) = (Vec::new(), Vec::new());
     for (name, node) in [("own", "n1"), ("theirs", "n2")] {
-        let made = json!({"metadata": {"name": node}});
-        nodes.push(uid(&api.create(NODES, made.clone()).await));
-        api.create(LEASES, made).await;
+        let node_object = json!({"metadata": {"name": node}});
+        nodes.push(uid(&api.create(NODES, node_object.clone()).await));
+        api.create(LEASES, node_object).await;
         for plural in ["secrets", "configmaps", "serviceaccounts"] {
             let object = json!({"metadata": {"name": name}});
             api.create(&format!("{HOME}/{plural}"), object).await;
@@ -103,11 +103,11 @@ async fn world(api: &Api) -> Names {
         let open = claim(&format!("{name}-new"), node, "");
         claims.push(api.create(&path, open).await);
         let bound = api.create(&path, claim(name, node, "")).await;
-        let made = api.create(VOLUMES, volume(&bound, node)).await;
-        let volume = made["metadata"]["name"].as_str().unwrap().to_owned();
+        let created = api.create(VOLUMES, volume(&bound, node)).await;
+        let volume = created["metadata"]["name"].as_str().unwrap().to_owned();
         let binding = json!({"spec": {"volumeName": volume}});
-        let (code, answer) = api.patch(&format!("{path}/{name}"), "merge", binding).await;
-        assert_eq!(code, 200, "{answer}");
+        let (code, response) = api.patch(&format!("{path}/{name}"), "merge", binding).await;
+        assert_eq!(code, 200, "{response}");
         volumes.push(volume);
         pods.push(uid(&api
             .create(&format!("{HOME}/pods"), pod(name, node))
@@ -126,14 +126,14 @@ fn token_request(kind: &str, name: &str, uid: &str) -> Value {
         {"apiVersion": "v1", "kind": kind, "name": name, "uid": uid}}})
 }
 
-/// A token of an account of nodes, asked for by the node `n1`.
+/// A token of a node account, requested by the node `n1`.
 async fn token(node: &Api, account: NodeAccount, uid: &str) -> String {
     let path = format!("{SYSTEM}/{}/token", account.name());
-    let answer = node.create(&path, token_request("Node", "n1", uid)).await;
-    answer["status"]["token"].as_str().unwrap().to_owned()
+    let response = node.create(&path, token_request("Node", "n1", uid)).await;
+    response["status"]["token"].as_str().unwrap().to_owned()
 }
 
-/// The user that a token is, if it is good.
+/// The user of a token; an error if the token is invalid.
 async fn reviewed(api: &Api, token: &str) -> Result<UserInfo, String> {
     let review = json!({"spec": {"token": token}});
     let status = api.create(REVIEWS, review).await["status"].clone();
@@ -153,8 +153,8 @@ fn as_node(api: &Api) -> Api {
     api.as_user("system:node:n1", &["system:nodes", "system:authenticated"])
 }
 
-/// A request, and who may make it: `n` the node's certificate, `p`, `d` and `v` the tokens of the proxy,
-/// the DNS server and the provisioner.
+/// A request, and the credentials that allow it: `n` the node's certificate, `p`, `d` and `v` the tokens of the
+/// proxy, the DNS server and the provisioner.
 type Row = (&'static str, String, Value, &'static str);
 
 fn reads(names: &Names) -> Vec<Row> {
@@ -175,7 +175,7 @@ fn reads(names: &Names) -> Vec<Row> {
             "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1".to_owned(),
             "npd",
         ),
-        // Policies and answers of DNS need all pods; these have no Secrets in them.
+        // Network policies and DNS records need all pods; these pods contain no Secrets.
         (
             "/api/v1/pods?fieldSelector=spec.nodeName%3Dn2".to_owned(),
             "pd",
@@ -212,41 +212,41 @@ fn reads(names: &Names) -> Vec<Row> {
 fn nodes_and_leases() -> Vec<Row> {
     let named = |name: &str| json!({"metadata": {"name": name}});
     let labelled = |key: &str| json!({"metadata": {"labels": {key: "x"}}});
-    let (own, theirs) = (format!("{NODES}/n1"), format!("{NODES}/n2"));
+    let (own_node, theirs) = (format!("{NODES}/n1"), format!("{NODES}/n2"));
     let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "own", "uid": "u"}]);
     let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
     vec![
         ("POST", NODES.to_owned(), named("n1"), "n"),
         ("POST", NODES.to_owned(), named("n3"), ""),
-        ("PATCH", own.clone(), labelled("example.com/a"), "n"),
+        ("PATCH", own_node.clone(), labelled("example.com/a"), "n"),
         (
             "PATCH",
-            own.clone(),
+            own_node.clone(),
             labelled("node-restriction.kubernetes.io/a"),
             "",
         ),
         (
             "PATCH",
-            own.clone(),
+            own_node.clone(),
             labelled("node-role.kubernetes.io/control-plane"),
             "",
         ),
         (
             "PATCH",
-            own.clone(),
+            own_node.clone(),
             json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}),
             "",
         ),
         (
             "PATCH",
-            own.clone(),
+            own_node.clone(),
             json!({"metadata": {"ownerReferences": owner}}),
             "",
         ),
         ("PATCH", theirs.clone(), labelled("example.com/a"), ""),
-        ("PATCH", format!("{own}/status"), ready.clone(), "n"),
+        ("PATCH", format!("{own_node}/status"), ready.clone(), "n"),
         ("PATCH", format!("{theirs}/status"), ready, ""),
-        ("DELETE", own, Value::Null, ""),
+        ("DELETE", own_node, Value::Null, ""),
         ("DELETE", theirs, Value::Null, ""),
         ("POST", LEASES.to_owned(), named("n1"), "n"),
         ("POST", LEASES.to_owned(), named("n3"), ""),
@@ -320,7 +320,7 @@ fn credentials(names: &Names) -> Vec<Row> {
             request("system:node:n2", "system:nodes", node_client),
             "",
         ),
-        // Nobody approves it, and a node cannot.
+        // The request is never approved, and a node cannot approve it.
         (
             "POST",
             CSRS.to_owned(),
@@ -371,7 +371,7 @@ fn credentials(names: &Names) -> Vec<Row> {
 
 fn volumes(names: &Names) -> Vec<Row> {
     let claims = format!("{HOME}/persistentvolumeclaims");
-    let [own, theirs] = names
+    let [own_volume, theirs] = names
         .volumes
         .each_ref()
         .map(|name| format!("{VOLUMES}/{name}"));
@@ -401,15 +401,15 @@ fn volumes(names: &Names) -> Vec<Row> {
             "",
         ),
         ("POST", VOLUMES.to_owned(), of_any, ""),
-        ("PATCH", own.clone(), grown.clone(), "v"),
+        ("PATCH", own_volume.clone(), grown.clone(), "v"),
         (
             "PATCH",
-            own.clone(),
+            own_volume.clone(),
             json!({"metadata": {"labels": {"a": "b"}}}),
             "",
         ),
         ("PATCH", theirs.clone(), grown, ""),
-        ("DELETE", own, Value::Null, "v"),
+        ("DELETE", own_volume, Value::Null, "v"),
         ("DELETE", theirs, Value::Null, ""),
         ("PATCH", format!("{claims}/own-new"), elsewhere.clone(), "v"),
         ("PATCH", format!("{claims}/theirs-new"), elsewhere, ""),
@@ -452,7 +452,7 @@ async fn a_stolen_certificate_reaches_what_the_table_says() {
     ];
     let mut wrong = Vec::new();
     for (method, path, body, who) in rows.into_iter().flatten() {
-        let asked = match method {
+        let target = match method {
             "GET" => path.clone(),
             _ => format!(
                 "{path}{}dryRun=All",
@@ -460,22 +460,22 @@ async fn a_stolen_certificate_reaches_what_the_table_says() {
             ),
         };
         let mut may = String::new();
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for (letter, user) in &users {
-            let (code, answer) = match method {
-                "PATCH" => user.patch(&asked, "merge", body.clone()).await,
-                _ => user.send(method, &asked, body.clone()).await,
+            let (code, response) = match method {
+                "PATCH" => user.patch(&target, "merge", body.clone()).await,
+                _ => user.send(method, &target, body.clone()).await,
             };
             match code {
-                // An object of that name is there: nothing else is in the way.
+                // An object with this name exists, so nothing else has refused the request.
                 200 | 201 | 409 => may.push(*letter),
                 403 => {}
-                _ => answers.push(format!("{letter}: {code} {}", answer["message"])),
+                _ => responses.push(format!("{letter}: {code} {}", response["message"])),
             }
         }
-        if may != who || !answers.is_empty() {
+        if may != who || !responses.is_empty() {
             wrong.push(format!(
-                "{method} {path}: {may:?}, not {who:?} {answers:?} {body}"
+                "{method} {path}: {may:?}, not {who:?} {responses:?} {body}"
             ));
         }
     }
@@ -498,14 +498,14 @@ async fn a_member_of_the_group_that_is_no_node_has_no_right_of_nodes() {
             "/api/v1/services",
             CSRS,
         ] {
-            let (code, answer) = user.send("GET", path, Value::Null).await;
-            assert_eq!(code, 403, "{name} {path}: {answer}");
+            let (code, response) = user.send("GET", path, Value::Null).await;
+            assert_eq!(code, 403, "{name} {path}: {response}");
         }
-        let made = json!({"metadata": {"name": "n3"}});
-        assert_eq!(user.send("POST", NODES, made).await.0, 403, "{name}");
-        // The rights of its other groups are its own.
-        let (code, answer) = user.send("GET", "/version", Value::Null).await;
-        assert_eq!(code, 200, "{name}: {answer}");
+        let object = json!({"metadata": {"name": "n3"}});
+        assert_eq!(user.send("POST", NODES, object).await.0, 403, "{name}");
+        // The user keeps the rights of its other groups.
+        let (code, response) = user.send("GET", "/version", Value::Null).await;
+        assert_eq!(code, 200, "{name}: {response}");
         let review = json!({"spec": {"namespace": "default"}});
         let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
         let rules = user.create(path, review).await["status"]["resourceRules"].to_string();

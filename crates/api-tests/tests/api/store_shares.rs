@@ -1,4 +1,5 @@
-//! The shares of namespaces in the store: one that sends without end is refused, and nobody else notices.
+//! The shares of namespaces in the store: a namespace that writes without end is refused, and other namespaces are
+//! not affected.
 
 use mvcc_store::Store;
 use mvcc_store::embedded::{EmbeddedStore, Limits as StoreLimits};
@@ -20,15 +21,15 @@ fn map(name: &str, bytes: usize) -> Value {
     json!({"metadata": {"name": name}, "data": {"a": "x".repeat(bytes)}})
 }
 
-/// Creates objects until one is refused; their number, and the answer.
+/// Creates objects until one is refused; returns their number, and the response.
 async fn fill(api: &Api, namespace: &str, bytes: usize) -> (usize, Value) {
-    for made in 0.. {
-        let name = format!("m{bytes}-{made}");
-        let (code, answer) = api.send("POST", &maps(namespace), map(&name, bytes)).await;
+    for count in 0.. {
+        let name = format!("m{bytes}-{count}");
+        let (code, response) = api.send("POST", &maps(namespace), map(&name, bytes)).await;
         if code != 201 {
-            return (made, answer);
+            return (count, response);
         }
-        assert!(made < 10_000);
+        assert!(count < 10_000);
     }
     unreachable!("a bound")
 }
@@ -53,8 +54,8 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
     let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": "1"}}}});
     api.create(claims, claim).await;
-    let (made, refused) = fill(&api, "greedy", LARGE).await;
-    assert!(made > 8, "{made}");
+    let (count, refused) = fill(&api, "greedy", LARGE).await;
+    assert!(count > 8, "{count}");
     assert_eq!(
         (&refused["code"], &refused["reason"]),
         (&json!(403), &json!("Forbidden")),
@@ -65,11 +66,11 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
         (&cause["reason"], &cause["field"]),
         (&json!("NamespaceStoreShare"), &json!("metadata.namespace"))
     );
-    let own = store.bytes_of_owner(b"greedy");
+    let bytes = store.bytes_of_owner(b"greedy");
     let message = refused["message"].as_str().unwrap();
-    let said = format!("namespace \"greedy\" holds {own} bytes of the store and may hold ");
-    assert!(message.contains(&said), "{message}");
-    // Small objects do not fill it either, nor do existing ones that grow, nor a dry run.
+    let text = format!("namespace \"greedy\" holds {bytes} bytes of the store and may hold ");
+    assert!(message.contains(&text), "{message}");
+    // Small objects, growing objects and dry runs do not exceed the share either.
     fill(&api, "greedy", 50_000).await;
     let (_, refused) = fill(&api, "greedy", 2_000).await;
     assert_eq!(refused["code"], 403);
@@ -80,12 +81,13 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
     assert_eq!(api.send("POST", &dry, map("dry", LARGE)).await.0, 403);
     assert!(store.occupancy().live_bytes < QUOTA - QUOTA / 8);
     assert!(store.occupancy().full.is_none());
-    // What controllers and nodes write there goes on: status, leases, events, small changes, deletions.
+    // Writes by controllers and nodes in the namespace still succeed: status, Leases, Events, small changes,
+    // deletions.
     let status = json!({"status": {"phase": "Bound", "capacity": {"storage": "1"}}});
-    let (code, answer) = api
+    let (code, response) = api
         .patch(&format!("{claims}/c/status"), "merge", status)
         .await;
-    assert_eq!(code, 200, "{answer}");
+    assert_eq!(code, 200, "{response}");
     let renewed = json!({"spec": {"holderIdentity": "another"}});
     let path = format!("{}/l", leases("greedy"));
     assert_eq!(api.patch(&path, "merge", renewed).await.0, 200);
@@ -96,7 +98,7 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
     api.create("/api/v1/namespaces/greedy/events", event).await;
     let labelled = json!({"metadata": {"labels": {"a": "b"}}});
     assert_eq!(api.patch(&first, "merge", labelled).await.0, 200);
-    // So do other namespaces, the system's, and objects outside of namespaces.
+    // Writes in other namespaces, in the system's namespaces, and of cluster-wide objects still succeed.
     for namespace in ["modest", "kube-system"] {
         api.create(&maps(namespace), map("one", LARGE)).await;
         api.create(&leases(namespace), lease.clone()).await;
@@ -109,7 +111,7 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
         store.bytes_of_owner(b"greedy")
     );
     assert!(metrics.contains(&line), "{line}");
-    // The shares are those of before after a start, and deletions make room.
+    // After a start the shares are unchanged, and deletions free space.
     let again = Api::over(store.clone(), Limits::default(), None).await;
     let post = async |name: &str| {
         let path = maps("greedy");
@@ -123,12 +125,12 @@ async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
     assert_eq!(post("after").await, 201);
 }
 
-/// findings-2 S44: the small writes of many namespaces, each over its share, leave room as well.
+/// findings-2 S44: the small writes of many namespaces above their shares leave space, too.
 #[tokio::test]
 async fn small_writes_of_many_namespaces_do_not_take_the_room_of_the_system() {
     const SMALL_QUOTA: u64 = 4 << 20;
     const NAMESPACES: u64 = 24;
-    /// More than the Namespace itself has, which is no object of a namespace.
+    /// An upper bound on the size of a Namespace object, which belongs to no namespace.
     const NAMESPACE_BYTES: u64 = 1024;
     let store = EmbeddedStore::in_memory_with(&StoreLimits {
         live_bytes_max: SMALL_QUOTA,
@@ -158,7 +160,7 @@ async fn small_writes_of_many_namespaces_do_not_take_the_room_of_the_system() {
         let reason = &refused["details"]["causes"][0]["reason"];
         assert_eq!(reason, "NamespaceStoreShare", "{refused}");
     }
-    // A half of a sixteenth, of which the namespaces of the system hold a part.
+    // Half of the system's sixteenth, of which the system's namespaces use a part.
     let system = ["kube-system", "kube-node-lease", "kube-public"];
     let system: u64 = system
         .map(|name| store.bytes_of_owner(name.as_bytes()))
@@ -173,7 +175,7 @@ async fn small_writes_of_many_namespaces_do_not_take_the_room_of_the_system() {
     api.create(&maps("kube-system"), map("one", 50_000)).await;
 }
 
-/// findings-2 S44: many namespaces of one sender leave room as well, and no answer is an internal error.
+/// findings-2 S44: many namespaces of one sender leave space, too, and no response is an internal error.
 #[tokio::test]
 async fn many_namespaces_do_not_take_the_room_of_the_system() {
     let store = EmbeddedStore::in_memory_with(&StoreLimits {
@@ -191,7 +193,7 @@ async fn many_namespaces_do_not_take_the_room_of_the_system() {
         }
     }
     api.create(&maps("kube-system"), map("one", 500_000)).await;
-    // The system itself may fill the store, which then says so.
+    // The system itself may fill the store; then the store is reported as full.
     for bytes in [LARGE, 50_000, 2_000, 10] {
         let (_, refused) = fill(&api, "kube-system", bytes).await;
         assert_eq!(
@@ -217,23 +219,24 @@ async fn writes_at_the_same_time_do_not_pass_the_share_together() {
         let object = map(&format!("m{number}"), LARGE);
         api.send("POST", &path, object)
     });
-    let answers = futures::future::join_all(writes).await;
-    let codes: Vec<u16> = answers.iter().map(|(code, _)| *code).collect();
+    let responses = futures::future::join_all(writes).await;
+    let codes: Vec<u16> = responses.iter().map(|(code, _)| *code).collect();
     assert!(
         codes.iter().all(|code| [201, 403].contains(code)),
         "{codes:?}"
     );
     assert!(codes.contains(&201) && codes.contains(&403), "{codes:?}");
     let share = QUOTA / 6;
-    let own = store.bytes_of_owner(b"greedy");
-    assert!(own > share / 2 && own <= share, "{own} of {share}");
-    // Nothing stays reserved.
+    let bytes = store.bytes_of_owner(b"greedy");
+    assert!(bytes > share / 2 && bytes <= share, "{bytes} of {share}");
+    // No reservation remains.
     assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
-    let (made, _) = fill(&api, "greedy", LARGE).await;
-    assert!(made as u64 * LARGE as u64 > share / 10 * 9, "{made}");
+    let (count, _) = fill(&api, "greedy", LARGE).await;
+    assert!(count as u64 * LARGE as u64 > share / 10 * 9, "{count}");
 }
 
-/// findings-2 S44: the status of a custom resource is no way around the share, and built-in kinds keep theirs.
+/// findings-2 S44: the status of a custom resource cannot exceed the share, and the status of built-in kinds keeps
+/// its reserve.
 #[tokio::test]
 async fn writes_of_status_have_a_bound_too() {
     let store = EmbeddedStore::in_memory_with(&StoreLimits {
@@ -265,7 +268,7 @@ async fn writes_of_status_have_a_bound_too() {
     assert_eq!(last, 403);
     let share = QUOTA / 6;
     assert!(store.bytes_of_owner(b"greedy") <= share);
-    // Small ones go on for a while.
+    // Small writes still succeed for some time.
     assert_eq!(grow(format!("{pois}/p63"), 3000).await.0, 200);
     fill(&api, "greedy", 50_000).await;
     fill(&api, "greedy", 2_000).await;
@@ -275,9 +278,9 @@ async fn writes_of_status_have_a_bound_too() {
         let event = json!({"metadata": {"name": format!("e{number}")}, "reason": "R",
             "message": "x".repeat(1000), "type": "Normal",
             "involvedObject": {"kind": "ConfigMap", "namespace": "greedy", "name": "m"}});
-        let (code, answer) = api.send("POST", &path, event).await;
+        let (code, response) = api.send("POST", &path, event).await;
         if code != 201 {
-            refused = Some(answer);
+            refused = Some(response);
             break;
         }
     }
@@ -286,16 +289,16 @@ async fn writes_of_status_have_a_bound_too() {
         |storage: &str| json!({"status": {"phase": "Bound", "capacity": {"storage": storage}}});
     for number in 0..64 {
         let path = format!("{claims}/c{number}/status");
-        let (code, answer) = api.patch(&path, "merge", bound("1")).await;
-        assert_eq!(code, 200, "{answer}");
+        let (code, response) = api.patch(&path, "merge", bound("1")).await;
+        assert_eq!(code, 200, "{response}");
     }
-    // A large one is no status of a reasonable size.
+    // A status of this size is too large for the reserve.
     let conditions = json!({"status": {"conditions": [{"type": "Resizing", "status": "True",
         "message": "x".repeat(100_000)}]}});
     let path = format!("{claims}/c0/status");
-    let (code, answer) = api.patch(&path, "merge", conditions).await;
+    let (code, response) = api.patch(&path, "merge", conditions).await;
     assert_eq!(
-        (code, &answer["details"]["causes"][0]["reason"]),
+        (code, &response["details"]["causes"][0]["reason"]),
         (403, &json!("NamespaceStoreShare"))
     );
 }

@@ -40,7 +40,7 @@ async fn scale_is_a_view_of_the_set() {
     );
     sent["spec"]["replicas"] = json!(2);
     assert_eq!(api.send("PUT", &path, sent.clone()).await.0, 200);
-    // The version of before: somebody else scaled in between.
+    // The old resource version: another client has scaled meanwhile.
     assert_eq!(api.send("PUT", &path, sent).await.0, 409);
     assert_eq!(api.send("POST", &path, json!({})).await.0, 405);
 }
@@ -73,7 +73,7 @@ async fn a_pod_is_bound_once() {
     );
 }
 
-/// findings-2 C41: over the labels that it has, as upstream.
+/// findings-2 C41: existing labels are replaced, as upstream.
 #[tokio::test]
 async fn a_bound_pod_has_the_zone_and_the_region_of_its_node() {
     let api = Api::new().await;
@@ -98,15 +98,15 @@ async fn a_bound_pod_has_the_zone_and_the_region_of_its_node() {
     };
     let placed = json!({"a": "b", zone: "z1", region: "r1"});
     assert_eq!(bound("p1", "n1").await, placed);
-    let own = json!({"a": "b", zone: "mine"});
-    assert_eq!(bound("p2", "n2").await, own);
-    assert_eq!(bound("p3", "unknown").await, own);
-    // Created on its node.
+    let labels = json!({"a": "b", zone: "mine"});
+    assert_eq!(bound("p2", "n2").await, labels);
+    assert_eq!(bound("p3", "unknown").await, labels);
+    // The pod is created with its node.
     let mut direct = pod("p4");
     direct["spec"]["nodeName"] = json!("n1");
-    let made = api.create(PODS, direct).await;
+    let created = api.create(PODS, direct).await;
     assert_eq!(
-        made["metadata"]["labels"],
+        created["metadata"]["labels"],
         json!({zone: "z1", region: "r1"})
     );
 }
@@ -128,21 +128,21 @@ async fn logs_and_commands_go_to_the_pods_node() {
     );
     let binding = json!({"target": {"kind": "Node", "name": "n1"}});
     api.create(&format!("{PODS}/p/binding"), binding).await;
-    let answer = api
+    let response = api
         .raw("GET", &log("?tailLines=5&follow=true&x=y"), &[], "")
         .await;
     assert_eq!(
-        answer.text(),
+        response.text(),
         "GET /containerLogs/default/p/c?follow=true&tailLines=5"
     );
-    let answer = api.raw("POST", &exec, &[], "").await;
+    let response = api.raw("POST", &exec, &[], "").await;
     assert_eq!(
-        answer.text(),
+        response.text(),
         "POST /exec/default/p/c?command=sh&command=-c&command=a%20b&stdout=true"
     );
     let forward = format!("{PODS}/p/portforward?ports=80");
-    let answer = api.raw("POST", &forward, &[], "").await;
-    assert_eq!(answer.text(), "POST /portForward/default/p?ports=80");
+    let response = api.raw("POST", &forward, &[], "").await;
+    assert_eq!(response.text(), "POST /portForward/default/p?ports=80");
     let wrong = api.raw("GET", &log("?container=nope"), &[], "").await;
     assert_eq!(
         wrong.json()["message"],
@@ -155,8 +155,8 @@ async fn logs_and_commands_go_to_the_pods_node() {
     api.create(PODS, pod("q")).await;
     let away = json!({"target": {"kind": "Node", "name": "away"}});
     api.create(&format!("{PODS}/q/binding"), away).await;
-    let answer = api.raw("GET", &format!("{PODS}/q/log"), &[], "").await;
-    assert_eq!(answer.code, 503);
+    let response = api.raw("GET", &format!("{PODS}/q/log"), &[], "").await;
+    assert_eq!(response.code, 503);
     assert_eq!(api.node.seen.lock().unwrap().len(), 4);
 }
 
@@ -168,31 +168,32 @@ async fn requests_are_passed_on_to_what_listens() {
     api.create("/api/v1/nodes", json!({"metadata": {"name": "n1"}}))
         .await;
     let node = "/api/v1/nodes/n1/proxy";
-    let answer = api.raw("GET", &format!("{node}/pods?a=b"), &[], "").await;
+    let response = api.raw("GET", &format!("{node}/pods?a=b"), &[], "").await;
     assert_eq!(
-        (answer.code, answer.text().as_str()),
+        (response.code, response.text().as_str()),
         (200, "GET /pods?a=b")
     );
-    let answer = api.raw("GET", &format!("{node}?a=b"), &[], "").await;
-    assert_eq!(answer.code, 301);
-    assert_eq!(answer.headers["location"], format!("{node}/?a=b"));
+    let response = api.raw("GET", &format!("{node}?a=b"), &[], "").await;
+    assert_eq!(response.code, 301);
+    assert_eq!(response.headers["location"], format!("{node}/?a=b"));
     assert_eq!(api.get("/api/v1/nodes/none/proxy/x").await.0, 404);
-    // findings-2 C33: another port of the node is another program, which is asked without the way to the node's API.
-    let answer = api.raw("GET", "/api/v1/nodes/n1:10250/proxy/pods", &[], "");
-    assert_eq!(answer.await.text(), "GET /pods");
+    // findings-2 C33: another port of the node belongs to another program, which is not reached through the
+    // connection to the node's API.
+    let response = api.raw("GET", "/api/v1/nodes/n1:10250/proxy/pods", &[], "");
+    assert_eq!(response.await.text(), "GET /pods");
     for (name, code, message) in [
-        // Without an address there is nothing to ask.
+        // A node without an address cannot be reached.
         ("n1:9100", 400, "address not allowed"),
         ("n1:x", 400, "invalid port \"x\""),
         ("n1:70000", 400, "invalid port \"70000\""),
         ("none:9100", 404, "nodes \"none\" not found"),
     ] {
-        let (found, status) = api.get(&format!("/api/v1/nodes/{name}/proxy/x")).await;
-        let got = (found, &status["message"]);
+        let (actual, status) = api.get(&format!("/api/v1/nodes/{name}/proxy/x")).await;
+        let got = (actual, &status["message"]);
         assert_eq!(got, (code, &json!(message)), "{name}");
     }
 
-    // Pods and services: nothing that is not theirs is reached.
+    // Pods and Services: only their own addresses can be reached.
     let (_, mut object) = api.send("POST", PODS, pod("p")).await;
     object["status"]["podIP"] = json!("127.0.0.1");
     object["status"]["podIPs"] = json!([{"ip": "127.0.0.1"}]);
@@ -221,9 +222,9 @@ async fn requests_are_passed_on_to_what_listens() {
             "proxying to https is not supported",
         ),
     ] {
-        let (found, status) = api.get(&path).await;
+        let (actual, status) = api.get(&path).await;
         assert_eq!(
-            (found, &status["message"]),
+            (actual, &status["message"]),
             (code, &json!(message)),
             "{path}"
         );
@@ -244,7 +245,7 @@ async fn a_scale_of_none_leaves_the_number_out() {
     );
 }
 
-/// The status, a binding and a deletion: the other parts of a pod travel as text.
+/// A write of the status, a binding and a deletion keep the other parts of a pod as text.
 #[tokio::test]
 async fn a_part_that_is_not_written_stays_as_it_is() {
     // statefulset.md 12.7
@@ -331,8 +332,8 @@ async fn a_part_that_is_not_written_stays_as_it_is() {
     assert_eq!((code, spec(&ended)), (200, spec(&bound)));
     assert_eq!(used().await, json!({"pods": "0", "requests.cpu": "0"}));
     let at_once = format!("{path}?gracePeriodSeconds=0");
-    let (code, gone) = api.send("DELETE", &at_once, Value::Null).await;
-    assert_eq!((code, spec(&gone)), (200, spec(&bound)));
+    let (code, deleted) = api.send("DELETE", &at_once, Value::Null).await;
+    assert_eq!((code, spec(&deleted)), (200, spec(&bound)));
     assert_eq!(api.get(&path).await.0, 404);
     assert_eq!(used().await, json!({"pods": "0", "requests.cpu": "0"}));
 }
@@ -341,13 +342,13 @@ async fn a_part_that_is_not_written_stays_as_it_is() {
 async fn a_sets_status_leaves_its_spec_as_it_is() {
     // statefulset.md 5.17
     let api = Api::new().await;
-    let made = api.create(SETS, stateful_set("web")).await;
+    let created = api.create(SETS, stateful_set("web")).await;
     let path = format!("{SETS}/web/status");
     let status = json!({"status": {"replicas": 1, "observedGeneration": 1}});
     for form in ["merge", "strategic"] {
         let (code, written) = api.patch(&path, form, status.clone()).await;
         assert_eq!((code, &written["status"]["replicas"]), (200, &json!(1)));
-        assert_eq!(written["spec"].to_string(), made["spec"].to_string());
+        assert_eq!(written["spec"].to_string(), created["spec"].to_string());
         assert_eq!(written["metadata"]["generation"], 1);
     }
     let wrong = json!({"status": {"replicas": -1}});

@@ -1,5 +1,5 @@
-//! Clients that send requests and read no answers: the memory of the server stays within its bounds, and others are
-//! answered.
+//! Clients that send requests and read no responses: the memory of the server stays within its limits, and other
+//! clients get their responses.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use crate::harness::{CONFIG_MAPS, config_map};
 use crate::network::Served;
 
 const MIB: usize = 1024 * 1024;
-/// More than any client needs, and what one that reads nothing says.
+/// More than any client needs; a client that reads nothing sends this window.
 const WINDOW: u32 = 0x7fff_ffff;
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// A reader that reads nothing any more once it is deaf.
+/// A reader that stops reading when `is_deaf` is set.
 struct Deaf<R> {
     reader: R,
     is_deaf: Arc<AtomicBool>,
@@ -46,7 +46,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Deaf<R> {
 
 type Sender = http2::SendRequest<Empty<Bytes>>;
 
-/// A connection of HTTP/2 as a user; `is_deaf` stops its reading.
+/// An HTTP/2 connection of a user; `is_deaf` stops its reading.
 async fn connect(served: &Served, user: &str, is_deaf: &Arc<AtomicBool>) -> Sender {
     let identity = served.authority.client(user, &[]).unwrap();
     let pems = Some((identity.certificate_pem(), identity.key_pem()));
@@ -70,11 +70,11 @@ fn request((path, accept): (&str, &str)) -> Request<Empty<Bytes>> {
     request.body(Empty::new()).unwrap()
 }
 
-/// Asks for the same on many connections, a hundred times on each, and reads nothing.
+/// Sends one request on many connections, a hundred times on each, and reads nothing.
 async fn ask_and_read_nothing(
     served: &Served,
     (user, connections): (&str, usize),
-    asked: (&str, &str),
+    target: (&str, &str),
     open: &mut JoinSet<()>,
 ) {
     for _ in 0..connections {
@@ -82,10 +82,10 @@ async fn ask_and_read_nothing(
         let mut sender = connect(served, user, &is_deaf).await;
         is_deaf.store(true, Ordering::Relaxed);
         for _ in 0..100 {
-            let answer = sender.send_request(request(asked));
+            let response = sender.send_request(request(target));
             open.spawn(async move {
-                // It stays open until the test ends it.
-                let _answer = answer.await;
+                // The stream stays open until the test ends it.
+                let _response = response.await;
                 std::future::pending::<()>().await;
             });
         }
@@ -101,10 +101,10 @@ async fn metric(served: &Served, name: &str) -> usize {
     values.sum::<f64>() as usize
 }
 
-/// Waits until the server has made or refused that many answers.
+/// Waits until the server has built or refused this many responses.
 async fn answered(served: &Served, requests: usize) {
     let wait = async {
-        // Each question about it is a request, too.
+        // Each read of the metrics is a request, too.
         let mut questions = 1;
         while metric(served, "apiserver_request_total").await < requests + questions {
             questions += 1;
@@ -148,17 +148,17 @@ async fn served(users: &[&str]) -> Served {
     served
 }
 
-/// The code of an answer that is read.
-async fn code(served: &Served, user: &str, asked: (&str, &str)) -> u16 {
+/// The status code of a response that is read.
+async fn code(served: &Served, user: &str, target: (&str, &str)) -> u16 {
     let listening = Arc::default();
     let mut sender = connect(served, user, &listening).await;
-    let answer = async {
-        let answer = sender.send_request(request(asked)).await.unwrap();
-        let code = answer.status().as_u16();
-        answer.into_body().collect().await.unwrap();
+    let response = async {
+        let response = sender.send_request(request(target)).await.unwrap();
+        let code = response.status().as_u16();
+        response.into_body().collect().await.unwrap();
         code
     };
-    tokio::time::timeout(PATIENCE, answer)
+    tokio::time::timeout(PATIENCE, response)
         .await
         .expect("an answer")
 }
@@ -168,7 +168,7 @@ const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 const OPENAPI: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
-/// findings-2 S38: memory per byte sent, for every kind of answer.
+/// findings-2 S38: memory per sent byte, for every kind of response.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_nobody_reads_are_bounded_whatever_they_are() {
     let served = served(&["greedy", "modest"]).await;
@@ -177,7 +177,7 @@ async fn answers_that_nobody_reads_are_bounded_whatever_they_are() {
     let whole = format!("{CONFIG_MAPS}?includeObject=Object");
     let pretty = format!("{CONFIG_MAPS}?pretty=true");
     let bound = Limits::default().unread_bytes_per_sender_max;
-    for asked in [
+    for target in [
         (watch.as_str(), JSON),
         (watch.as_str(), PROTOBUF),
         (one.as_str(), JSON),
@@ -193,43 +193,43 @@ async fn answers_that_nobody_reads_are_bounded_whatever_they_are() {
         ("/apis", JSON),
         ("/metrics", "text/plain"),
     ] {
-        // Documents are made at the first request, once for all that wait for it.
-        if !asked.0.starts_with("/openapi") {
-            let path = asked.0.replace("watch=true", "");
-            let code = code(&served, "modest", (&path, asked.1)).await;
-            assert_eq!(code, 200, "{asked:?}");
+        // Documents are built once, at the first request, for all requests that wait.
+        if !target.0.starts_with("/openapi") {
+            let path = target.0.replace("watch=true", "");
+            let code = code(&served, "modest", (&path, target.1)).await;
+            assert_eq!(code, 200, "{target:?}");
         }
         let before = resident();
         let begun = metric(&served, "apiserver_request_total").await;
         let mut open = JoinSet::new();
-        ask_and_read_nothing(&served, ("greedy", 3), asked, &mut open).await;
+        ask_and_read_nothing(&served, ("greedy", 3), target, &mut open).await;
         answered(&served, begun + 300).await;
         let unread = metric(&served, "mainstay_unread_answer_bytes").await;
         let grown = resident().saturating_sub(before) / MIB;
-        println!("{asked:?}: {} MiB unread, {grown} MiB more", unread / MIB);
-        // Streams that have found room at the same moment go beyond it by an event each.
-        assert!(unread <= bound + 8 * MIB, "{asked:?}: {unread} bytes wait");
-        // Other tests of this process take some, too.
-        assert!(grown < 400, "{asked:?}: {grown} MiB more");
-        // Another user's request is answered.
+        println!("{target:?}: {} MiB unread, {grown} MiB more", unread / MIB);
+        // Streams that checked the limit at the same moment may exceed it by one event each.
+        assert!(unread <= bound + 8 * MIB, "{target:?}: {unread} bytes wait");
+        // Other tests in this process use memory, too.
+        assert!(grown < 400, "{target:?}: {grown} MiB more");
+        // Another user's request gets its response.
         assert_eq!(
             code(&served, "modest", (CONFIG_MAPS, JSON)).await,
             200,
-            "{asked:?}"
+            "{target:?}"
         );
         drop(open);
-        let gone = async {
+        let drained = async {
             while metric(&served, "mainstay_unread_answer_bytes").await > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, gone)
+        tokio::time::timeout(PATIENCE, drained)
             .await
             .expect("nothing is left of the connections");
     }
 }
 
-/// findings-2 S38: the unread answers of many senders do not add up, and a newcomer has room.
+/// findings-2 S38: the unread responses of many senders do not accumulate, and a new sender gets its response.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_senders_that_read_nothing_leave_room_for_others() {
     let names: Vec<String> = (0..8).map(|number| format!("greedy-{number}")).collect();
@@ -244,7 +244,8 @@ async fn many_senders_that_read_nothing_leave_room_for_others() {
         ask_and_read_nothing(&served, (name, 1), (CONFIG_MAPS, PROTOBUF), &mut open).await;
     }
     for round in 0..5 {
-        // A refusal says to come back after a second: those who hold the room have had time to read then.
+        // The refusal has a retry delay of one second: by then the clients with unread responses have had time to
+        // read.
         let mut codes = Vec::new();
         while codes.last() != Some(&200) && codes.len() < 10 {
             codes.push(code(&served, "modest", (CONFIG_MAPS, PROTOBUF)).await);

@@ -1,4 +1,4 @@
-//! An unreadable object or body is refused; it is not taken for absent.
+//! An unreadable object or body causes an error; it does not count as absent.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::harness::{Api, CONFIG_MAPS, Events, PODS, config_map, pod};
 
 const UNSAFE: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
-/// Spoils the object whose key ends like that.
+/// Damages the stored object whose key ends with `end`.
 async fn spoil(api: &Api, end: &str) {
     api.rewrite_stored(end, |_| "{".to_owned()).await;
 }
@@ -34,7 +34,7 @@ async fn a_decision_without_what_is_unreadable_does_not_count() {
     let text = refused["message"].as_str().unwrap();
     assert!(text.contains("poddisruptionbudgets/default/b"), "{text}");
     assert_eq!(api.get(&format!("{PODS}/p")).await.0, 200);
-    // No namespace would be no Pod Security.
+    // Without its Namespace object, a namespace would have no Pod Security level.
     spoil(&api, "/namespaces/default").await;
     assert_eq!(api.send("POST", PODS, pod("q")).await.0, 500);
 }
@@ -47,7 +47,7 @@ async fn with_registrations_that_are_unreadable_nothing_is_written() {
     let hooks = format!("/apis/{group}/v1/validatingwebhookconfigurations");
     api.create(&hooks, json!({"metadata": {"name": "w"}})).await;
     spoil(&api, "validatingwebhookconfigurations/w").await;
-    // Some other change, by which they are read anew.
+    // Another change causes the configurations to be read again.
     api.create(&hooks, json!({"metadata": {"name": "v"}})).await;
     let (code, refused) = api.send("POST", CONFIG_MAPS, config_map("a")).await;
     assert_eq!(code, 500, "{refused}");
@@ -86,7 +86,7 @@ async fn bodies_of_sub_resources_have_the_types_of_their_kind() {
         let (code, status) = api.send("POST", path, body.clone()).await;
         assert_eq!(code, 400, "{path} {body}: {status}");
     }
-    // Nothing is left of it that would end a watch.
+    // The object leaves nothing that would end a watch.
     let mut events = Events::open(&api, &format!("{PODS}?watch=1")).await;
     assert_eq!(events.short().await, "ADDED p");
     let good = json!({"target": {"name": "n"}, "metadata": {"annotations": {"a": "b"}}});
@@ -96,10 +96,10 @@ async fn bodies_of_sub_resources_have_the_types_of_their_kind() {
         bound["object"]["metadata"]["annotations"],
         json!({"a": "b"})
     );
-    let (code, answer) = api
+    let (code, response) = api
         .send("POST", token, Value::Object(Default::default()))
         .await;
-    assert_eq!(code, 201, "{answer}");
+    assert_eq!(code, 201, "{response}");
 }
 
 fn unsafe_options() -> Value {
@@ -134,10 +134,10 @@ async fn an_unreadable_object_is_named_and_can_be_deleted_on_purpose() {
         let text = status["message"].as_str().unwrap();
         assert!(text.contains("the object is decodable"), "{text}");
         spoil(&api, &key).await;
-        for asked in [list, &path, &format!("{list}?labelSelector=a")] {
-            let (code, status) = api.get(asked).await;
-            assert_eq!(code, 500, "{asked}: {status}");
-            assert_eq!(status["reason"], "StorageReadError", "{asked}");
+        for target in [list, &path, &format!("{list}?labelSelector=a")] {
+            let (code, status) = api.get(target).await;
+            assert_eq!(code, 500, "{target}: {status}");
+            assert_eq!(status["reason"], "StorageReadError", "{target}");
             let text = status["message"].as_str().unwrap();
             assert!(text.contains(&key), "{text}");
             assert_eq!(status["details"]["causes"][0]["field"], key.as_str());
@@ -146,10 +146,10 @@ async fn an_unreadable_object_is_named_and_can_be_deleted_on_purpose() {
                 "UnexpectedServerResponse"
             );
         }
-        // As a deleted namespace is emptied.
+        // The deletion of a namespace deletes its objects in this way.
         let emptied = api.send("DELETE", list, Value::Null).await;
         assert_eq!(emptied.0, 500);
-        // An ordinary deletion cannot know what else it has to do.
+        // A normal deletion cannot know the finalizers and dependents.
         let (code, status) = api.send("DELETE", &path, Value::Null).await;
         assert_eq!(
             (code, &status["reason"]),
@@ -193,8 +193,9 @@ async fn the_deletion_of_an_unreadable_object_needs_a_right_and_nothing_besides(
         let (code, status) = api.send("DELETE", &path, options).await;
         assert_eq!(code, 422, "{status}");
         let text = status["message"].as_str().unwrap();
-        let wanted = format!("{UNSAFE}: Invalid value: true: cannot be set together with .{field}");
-        assert!(text.contains(&wanted), "{text}");
+        let expected =
+            format!("{UNSAFE}: Invalid value: true: cannot be set together with .{field}");
+        assert!(text.contains(&expected), "{text}");
     }
     let (code, status) = api.send("DELETE", CONFIG_MAPS, unsafe_options()).await;
     assert_eq!(code, 422, "{status}");
@@ -213,19 +214,19 @@ async fn the_deletion_of_an_unreadable_object_needs_a_right_and_nothing_besides(
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}]});
     api.create(&format!("{roles}/rolebindings"), binding).await;
     let jane = api.as_user("jane", &["system:authenticated"]);
-    // The roles are followed by a watch.
-    let answer = async |wanted: u16| {
+    // A watch updates the roles, so the new role becomes effective after a moment.
+    let delete_returns = async |expected: u16| {
         for _ in 0..100 {
             let (code, status) = jane.send("DELETE", &path, unsafe_options()).await;
             let text = status["message"].as_str().unwrap_or_default().to_owned();
-            if code == wanted && !text.contains("cannot delete resource") {
+            if code == expected && !text.contains("cannot delete resource") {
                 return text;
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
-        panic!("no answer {wanted}");
+        panic!("no answer {expected}");
     };
-    let text = answer(403).await;
+    let text = delete_returns(403).await;
     assert!(text.contains("unsafe-delete-ignore-read-errors"), "{text}");
     let rules = rule(json!(["delete", "unsafe-delete-ignore-read-errors"]));
     let patch = json!({"rules": rules});
@@ -235,6 +236,6 @@ async fn the_deletion_of_an_unreadable_object_needs_a_right_and_nothing_besides(
             .0,
         200
     );
-    answer(200).await;
+    delete_returns(200).await;
     assert_eq!(api.get(&path).await.0, 404);
 }

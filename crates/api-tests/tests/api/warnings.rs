@@ -1,4 +1,4 @@
-//! Warnings of an answer are sent with a refusal too (kubectl.md 0.6).
+//! The warnings of a response are sent with an error, too (kubectl.md 0.6).
 
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ async fn unknown_fields_are_told_of_with_a_refusal() {
     assert_eq!(refused.code, 422, "{}", refused.text());
     assert_eq!(refused.warnings(), unknown);
 
-    // What is not looked for is not told of, and what is not a StatefulSet has no fields of one.
+    // Without field validation there are no warnings; an object of another kind has no fields of a StatefulSet.
     let ignored = format!("{one}?fieldValidation=Ignore");
     let patch = json!({"spec": {"foo": 1, "replicas": -1}});
     let refused = send(&api, "PATCH", &ignored, patch).await;
@@ -66,19 +66,19 @@ async fn repeated_fields_are_told_of_when_an_apply_is_refused() {
     assert_eq!(refused.warnings(), [r#"299 - "duplicate field \"data\"""#]);
 }
 
-/// A kind advises on what is right in itself, whether or not it is then stored.
+/// A kind warns about a valid object, whether or not the object is then stored.
 #[tokio::test]
 async fn advice_comes_with_what_passed_validation() {
     let api = Api::new().await;
     let mut set = stateful_set("web");
     set["spec"]["revisionHistoryLimit"] = json!(-1);
     let advice = "spec.revisionHistoryLimit: a negative value";
-    let made = send(&api, "POST", SETS, set.clone()).await;
-    assert_eq!(made.code, 201);
-    assert_eq!(made.warnings().len(), 1);
-    assert!(made.warnings()[0].contains(advice));
+    let created = send(&api, "POST", SETS, set.clone()).await;
+    assert_eq!(created.code, 201);
+    assert_eq!(created.warnings().len(), 1);
+    assert!(created.warnings()[0].contains(advice));
     let again = send(&api, "POST", SETS, set.clone()).await;
-    assert_eq!((again.code, again.warnings()), (409, made.warnings()));
+    assert_eq!((again.code, again.warnings()), (409, created.warnings()));
 
     set["spec"]["replicas"] = json!(-1);
     let refused = send(&api, "POST", SETS, set.clone()).await;
@@ -93,8 +93,8 @@ async fn advice_comes_with_what_passed_validation() {
     assert_eq!((refused.code, refused.warnings()), (422, Vec::new()));
 }
 
-/// If another plug-in refuses, the level's warning is present; if the level itself refuses, it is
-/// not.
+/// If another plug-in refuses, the warning of the Pod Security level is present; if the level itself refuses, the
+/// warning is absent.
 #[tokio::test]
 async fn levels_warn_of_what_others_refuse() {
     let api = Api::new().await;
@@ -111,22 +111,25 @@ async fn levels_warn_of_what_others_refuse() {
     let level = |mode: &str| json!({"metadata": {"labels": {format!("pod-security.kubernetes.io/{mode}"): "restricted"}}});
     let (code, _) = api.patch(NAMESPACE, "merge", level("warn")).await;
     assert_eq!(code, 200);
-    for (name, wanted) in [("yes", 201), ("no", 400)] {
-        let answer = send(&api, "POST", PODS, pod(name)).await;
-        assert_eq!(answer.code, wanted, "{}", answer.text());
-        let said = answer.warnings();
-        assert_eq!(said.len(), 2, "{said:?}");
-        assert!(said[0].contains("would violate PodSecurity"), "{said:?}");
-        assert_eq!(said[1], r#"299 - "looked at""#);
+    for (name, expected) in [("yes", 201), ("no", 400)] {
+        let response = send(&api, "POST", PODS, pod(name)).await;
+        assert_eq!(response.code, expected, "{}", response.text());
+        let warnings = response.warnings();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(
+            warnings[0].contains("would violate PodSecurity"),
+            "{warnings:?}"
+        );
+        assert_eq!(warnings[1], r#"299 - "looked at""#);
     }
-    // A webhook's own refusal comes with what it says; and with what was found before.
+    // The refusal of a webhook contains the webhook's own warnings, and the earlier warnings.
     let mut map = config_map("no");
     map["foo"] = json!(1);
     let refused = send(&api, "POST", CONFIG_MAPS, map).await;
     assert_eq!(refused.code, 400);
     let both = [r#"299 - "unknown field \"foo\"""#, r#"299 - "looked at""#];
     assert_eq!(refused.warnings(), both);
-    // So does what is said about a part.
+    // The warnings about a sub-resource are sent, too.
     api.create(SETS, stateful_set("web")).await;
     let scale = format!("{SETS}/web/scale");
     let scaled = send(&api, "PATCH", &scale, json!({"spec": {"replicas": 2}})).await;
@@ -141,7 +144,7 @@ async fn levels_warn_of_what_others_refuse() {
     assert_eq!((refused.code, refused.warnings()), (403, Vec::new()));
 }
 
-/// For any request and any response.
+/// The warning is sent for any request and any response.
 #[tokio::test]
 async fn clients_of_a_deprecated_kind_are_told_so() {
     let api = Api::new().await;
@@ -149,32 +152,35 @@ async fn clients_of_a_deprecated_kind_are_told_so() {
                       EndpointSlice\"";
     let endpoints = "/api/v1/namespaces/default/endpoints";
     let absent = format!("{endpoints}/absent");
-    for (method, path, wanted) in [
+    for (method, path, expected) in [
         ("GET", endpoints, 200),
         ("GET", absent.as_str(), 404),
         ("DELETE", absent.as_str(), 404),
     ] {
-        let answer = send(&api, method, path, Value::Null).await;
-        assert_eq!((answer.code, answer.warnings()), (wanted, vec![deprecated]));
+        let response = send(&api, method, path, Value::Null).await;
+        assert_eq!(
+            (response.code, response.warnings()),
+            (expected, vec![deprecated])
+        );
     }
 }
 
-/// As Kubernetes' Jobs do: before anything is looked for.
+/// As Kubernetes for Jobs: the warning is sent before the object is read.
 #[tokio::test]
 async fn deletions_of_jobs_that_are_not_there_are_advised_on() {
     let api = Api::new().await;
     let jobs = "/apis/batch/v1/namespaces/default/jobs";
-    for (path, wanted) in [(format!("{jobs}/x"), 404), (jobs.to_owned(), 200)] {
-        let answer = send(&api, "DELETE", &path, Value::Null).await;
-        assert_eq!(answer.code, wanted, "{}", answer.text());
-        let said = answer.warnings();
-        assert_eq!(said.len(), 1);
+    for (path, expected) in [(format!("{jobs}/x"), 404), (jobs.to_owned(), 200)] {
+        let response = send(&api, "DELETE", &path, Value::Null).await;
+        assert_eq!(response.code, expected, "{}", response.text());
+        let warnings = response.warnings();
+        assert_eq!(warnings.len(), 1);
         assert!(
-            said[0].contains("child pods are preserved by default"),
-            "{said:?}"
+            warnings[0].contains("child pods are preserved by default"),
+            "{warnings:?}"
         );
         let path = format!("{path}?propagationPolicy=Background");
-        let answer = send(&api, "DELETE", &path, Value::Null).await;
-        assert!(answer.headers.get("warning").is_none());
+        let response = send(&api, "DELETE", &path, Value::Null).await;
+        assert!(response.headers.get("warning").is_none());
     }
 }

@@ -1,12 +1,12 @@
-//! The bytes of a watch event in each form, so that events do not grow unseen.
+//! The bytes of a watch event in each form, so that a growing event is noticed.
 
 use http_body_util::BodyExt;
 use serde_json::json;
 
 use crate::harness::{Api, PODS, pod};
 
-/// The forms, with the most bytes of an event of a pod that was labelled. A number is lowered when an
-/// event gets shorter, and raised only with a reason.
+/// The forms, with the maximum bytes of an event for a labelled pod. Lower a number if an event gets shorter; raise
+/// it only for a documented reason.
 const BOUNDS: [(&str, usize); 5] = [
     ("application/json", 1990),
     ("application/json;omit=managedFields", 1472),
@@ -25,8 +25,8 @@ const BOUNDS: [(&str, usize); 5] = [
 async fn an_event_has_no_more_bytes_than_it_had() {
     let api = Api::new().await;
     api.with_account().await;
-    let made = api.create(PODS, pod("p")).await;
-    let version = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let created = api.create(PODS, pod("p")).await;
+    let version = created["metadata"]["resourceVersion"].as_str().unwrap();
     let path = format!("{PODS}?watch=true&resourceVersion={version}");
     let label = json!({"metadata": {"labels": {"a": "b"}}});
     assert_eq!(api.patch(&format!("{PODS}/p"), "merge", label).await.0, 200);

@@ -13,8 +13,8 @@ use crate::harness::{Api, CONFIG_MAPS, Events, config_map, pod};
 async fn changes_arrive_in_order_from_a_version_on() {
     // kubectl.md 0.12
     let api = Api::new().await;
-    let made = api.create(CONFIG_MAPS, config_map("a")).await;
-    let version = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let created = api.create(CONFIG_MAPS, config_map("a")).await;
+    let version = created["metadata"]["resourceVersion"].as_str().unwrap();
     let path = format!("{CONFIG_MAPS}?watch=true&resourceVersion={version}");
     let mut events = Events::open(&api, &path).await;
     api.create(CONFIG_MAPS, config_map("b")).await;
@@ -62,7 +62,7 @@ async fn objects_that_enter_or_leave_the_selection_are_added_or_deleted() {
     api.send("DELETE", &map, Value::Null).await;
     assert_eq!(events.short().await, "ADDED a");
     assert_eq!(events.short().await, "MODIFIED a");
-    // As it was while it was selected, at the version at which it left.
+    // The event contains the object as it was while it was selected, at the version at which it stopped matching.
     let event = events.next().await.unwrap();
     assert_eq!(event["type"], "DELETED");
     assert_eq!(event["object"]["metadata"]["labels"]["on"], "yes");
@@ -107,7 +107,7 @@ async fn initial_events_end_with_a_bookmark() {
     assert_eq!(end["object"]["metadata"]["resourceVersion"], revision);
     api.create(CONFIG_MAPS, config_map("b")).await;
     assert_eq!(events.short().await, "ADDED b");
-    // timeoutSeconds ends it; a last bookmark is only sent if it says something new.
+    // `timeoutSeconds` ends the watch; a last bookmark is sent only if it contains a new version.
     let mut events = Events::open(&api, &format!("{path}&timeoutSeconds=1")).await;
     for expected in ["ADDED a", "ADDED b", "BOOKMARK -"] {
         assert_eq!(events.short().await, expected);
@@ -115,8 +115,7 @@ async fn initial_events_end_with_a_bookmark() {
     assert_eq!(events.next().await, None);
 }
 
-/// findings R22: the refusal names the version that the client gave, and the oldest one that it could
-/// give.
+/// findings R22: the error contains the version from the client, and the oldest available version.
 #[tokio::test]
 async fn versions_that_are_forgotten_end_a_watch_with_an_error() {
     let store = EmbeddedStore::in_memory();
@@ -147,7 +146,7 @@ async fn tables_are_watched_row_by_row() {
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
     let revision = api.store.current_revision().0;
     let path = format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1&resourceVersion={revision}");
-    // Before the watch: while it lasts, a busy machine may do nothing else.
+    // The object is created before the watch, because a busy machine may do nothing else while the watch lasts.
     api.create(CONFIG_MAPS, config_map("a")).await;
     api.create(CONFIG_MAPS, config_map("b")).await;
     let watched = api.raw("GET", &path, &[("accept", accept)], "").await;
@@ -190,7 +189,7 @@ async fn many_watchers_see_every_change() {
     }
 }
 
-/// features.md: clients ask in vain for objects without the fields that only servers use.
+/// features.md: upstream has no way for clients to get objects without the fields that only servers use.
 #[tokio::test]
 async fn a_client_may_do_without_managed_fields() {
     let api = Api::new().await;
@@ -198,8 +197,8 @@ async fn a_client_may_do_without_managed_fields() {
     let path = format!("{CONFIG_MAPS}?watch=1");
     let mut events = Events::open_with(&api, &path, &accept).await;
     let mut whole = Events::open_with(&api, &path, &[]).await;
-    let made = api.create(CONFIG_MAPS, config_map("a")).await;
-    let mut expected = made.clone();
+    let created = api.create(CONFIG_MAPS, config_map("a")).await;
+    let mut expected = created.clone();
     let metadata = expected["metadata"].as_object_mut().unwrap();
     assert!(metadata.shift_remove("managedFields").is_some());
     assert_eq!(events.next().await.unwrap()["object"], expected);
@@ -210,12 +209,12 @@ async fn a_client_may_do_without_managed_fields() {
     let partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1;omit=managedFields";
     let metadata = api.raw("GET", &one, &[("accept", partial)], "").await;
     assert_eq!(metadata.json()["metadata"], expected["metadata"]);
-    // The server keeps them.
-    assert_eq!(api.get(&one).await.1, made);
+    // The server still stores the managed fields.
+    assert_eq!(api.get(&one).await.1, created);
     let label = json!({"metadata": {"labels": {"a": "b"}}});
     assert_eq!(api.patch(&one, "merge", label).await.0, 200);
     api.send("DELETE", &one, Value::Null).await;
-    assert_eq!(whole.next().await.unwrap()["object"], made);
+    assert_eq!(whole.next().await.unwrap()["object"], created);
     for kind in ["MODIFIED", "DELETED"] {
         let mut event = whole.next().await.unwrap();
         assert_eq!(event["type"], kind);
@@ -253,10 +252,10 @@ async fn pods_are_selected_by_texts_and_by_other_values_at_once() {
                 selector.replace('=', "%3D")
             ))
             .await;
-        let found = list["items"].as_array().unwrap().iter();
-        let found: Vec<&str> = found
+        let items = list["items"].as_array().unwrap().iter();
+        let pods: Vec<&str> = items
             .map(|pod| pod["metadata"]["name"].as_str().unwrap())
             .collect();
-        assert_eq!(found, names, "{selector}");
+        assert_eq!(pods, names, "{selector}");
     }
 }

@@ -7,20 +7,20 @@ use crate::harness::{Api, CONFIG_MAPS, PODS, SETS, config_map, pod, stateful_set
 #[tokio::test]
 async fn what_is_created_can_be_read_and_has_an_identity() {
     let api = Api::new().await;
-    let made = api.create(CONFIG_MAPS, config_map("a")).await;
-    assert_eq!(made["kind"], "ConfigMap");
-    assert_eq!(made["apiVersion"], "v1");
-    assert_eq!(made["metadata"]["namespace"], "default");
+    let created = api.create(CONFIG_MAPS, config_map("a")).await;
+    assert_eq!(created["kind"], "ConfigMap");
+    assert_eq!(created["apiVersion"], "v1");
+    assert_eq!(created["metadata"]["namespace"], "default");
     for field in ["uid", "resourceVersion", "creationTimestamp"] {
         assert!(
-            made["metadata"][field]
+            created["metadata"][field]
                 .as_str()
                 .is_some_and(|text| !text.is_empty()),
             "{field}"
         );
     }
     let (code, read) = api.get(&format!("{CONFIG_MAPS}/a")).await;
-    assert_eq!((code, &read), (200, &made));
+    assert_eq!((code, &read), (200, &created));
     // kubectl.md 2.1
     let (code, status) = api.send("POST", CONFIG_MAPS, config_map("a")).await;
     assert_eq!(code, 409);
@@ -44,16 +44,16 @@ async fn clients_cannot_set_what_the_server_keeps() {
     sent["metadata"]["generation"] = json!(7);
     sent["metadata"]["managedFields"] = json!([{"manager": "x"}]);
     sent["metadata"]["deletionTimestamp"] = json!("2001-01-01T00:00:00Z");
-    let made = api.create(CONFIG_MAPS, sent).await;
-    assert_ne!(made["metadata"]["uid"], "mine");
+    let created = api.create(CONFIG_MAPS, sent).await;
+    assert_ne!(created["metadata"]["uid"], "mine");
     assert_ne!(
-        made["metadata"]["creationTimestamp"],
+        created["metadata"]["creationTimestamp"],
         "2001-01-01T00:00:00Z"
     );
     for field in ["generation", "deletionTimestamp"] {
-        assert!(made["metadata"].get(field).is_none(), "{field}");
+        assert!(created["metadata"].get(field).is_none(), "{field}");
     }
-    assert_eq!(made["metadata"]["managedFields"][0]["manager"], "admin");
+    assert_eq!(created["metadata"]["managedFields"][0]["manager"], "admin");
     let mut sent = config_map("b");
     sent["metadata"]["resourceVersion"] = json!("1");
     let (code, status) = api.send("POST", CONFIG_MAPS, sent).await;
@@ -88,17 +88,17 @@ async fn names_are_generated_on_request() {
 #[tokio::test]
 async fn an_update_needs_the_newest_version_or_none() {
     let api = Api::new().await;
-    let made = api.create(CONFIG_MAPS, config_map("a")).await;
+    let created = api.create(CONFIG_MAPS, config_map("a")).await;
     let path = format!("{CONFIG_MAPS}/a");
-    let mut changed = made.clone();
+    let mut changed = created.clone();
     changed["data"]["a"] = json!("2");
     let (code, second) = api.send("PUT", &path, changed.clone()).await;
     assert_eq!(code, 200);
     assert_ne!(
         second["metadata"]["resourceVersion"],
-        made["metadata"]["resourceVersion"]
+        created["metadata"]["resourceVersion"]
     );
-    assert_eq!(second["metadata"]["uid"], made["metadata"]["uid"]);
+    assert_eq!(second["metadata"]["uid"], created["metadata"]["uid"]);
     changed["data"]["a"] = json!("3");
     let (code, status) = api.send("PUT", &path, changed.clone()).await;
     assert_eq!(code, 409);
@@ -132,15 +132,15 @@ async fn an_update_needs_the_newest_version_or_none() {
 #[tokio::test]
 async fn an_update_that_changes_nothing_writes_nothing() {
     let api = Api::new().await;
-    let made = api.create(SETS, stateful_set("web")).await;
+    let created = api.create(SETS, stateful_set("web")).await;
     let path = format!("{SETS}/web");
     let (code, same) = api.send("PUT", &path, stateful_set("web")).await;
-    assert_eq!((code, &same), (200, &made));
+    assert_eq!((code, &same), (200, &created));
     let (_, same) = api
         .patch(&path, "merge", json!({"metadata": {"labels": {}}}))
         .await;
-    assert_eq!(same, made);
-    // statefulset.md 6.2: the generation counts wishes, not labels and not status.
+    assert_eq!(same, created);
+    // statefulset.md 6.2: the generation counts changes of the spec, not of labels or status.
     let (_, labelled) = api
         .patch(&path, "merge", json!({"metadata": {"labels": {"a": "b"}}}))
         .await;
@@ -199,10 +199,10 @@ async fn the_three_patches_do_what_they_say() {
     let (code, _) = api.patch(&path, "merge", stale).await;
     assert_eq!(code, 409);
     let binary = [("content-type", "application/apply-patch+cbor")];
-    let answer = api.raw("PATCH", &path, &binary, "{}").await;
-    assert_eq!(answer.code, 415);
+    let response = api.raw("PATCH", &path, &binary, "{}").await;
+    assert_eq!(response.code, 415);
     assert!(
-        answer
+        response
             .text()
             .contains("application/strategic-merge-patch+json")
     );
@@ -249,9 +249,9 @@ async fn dry_runs_check_everything_and_write_nothing() {
     let before = revision();
     let path = format!("{SETS}/web");
     let dry = |path: &str| format!("{path}?dryRun=All");
-    let (code, made) = api.send("POST", &dry(SETS), stateful_set("other")).await;
+    let (code, created) = api.send("POST", &dry(SETS), stateful_set("other")).await;
     assert_eq!(code, 201);
-    assert_eq!(made["spec"]["replicas"], 1);
+    assert_eq!(created["spec"]["replicas"], 1);
     let (code, _) = api.send("POST", &dry(SETS), stateful_set("web")).await;
     assert_eq!(code, 409);
     let (code, patched) = api
@@ -341,8 +341,8 @@ async fn addresses_and_ports_are_held_by_one_service_at_a_time() {
             "spec": {"clusterIP": ip, "ports": [{"port": 80}], "selector": {"a": "b"}},
         })
     };
-    let made = api.create(path, service("a", None)).await;
-    let ip = made["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let created = api.create(path, service("a", None)).await;
+    let ip = created["spec"]["clusterIP"].as_str().unwrap().to_owned();
     assert!(ip.starts_with("10.96."));
     let (code, status) = api.send("POST", path, service("b", Some(&ip))).await;
     assert_eq!(code, 422);
@@ -370,7 +370,7 @@ async fn addresses_and_ports_are_held_by_one_service_at_a_time() {
 async fn yaml_and_protobuf_are_taken_too() {
     let api = Api::new().await;
     let yaml = [("content-type", "application/yaml")];
-    let answer = api
+    let response = api
         .raw(
             "POST",
             CONFIG_MAPS,
@@ -378,14 +378,14 @@ async fn yaml_and_protobuf_are_taken_too() {
             "metadata:\n  name: from-yaml\ndata: {a: b}\n",
         )
         .await;
-    assert_eq!(answer.code, 201, "{}", answer.text());
-    assert_eq!(answer.json()["data"]["a"], "b");
+    assert_eq!(response.code, 201, "{}", response.text());
+    assert_eq!(response.json()["data"]["a"], "b");
     // runtime.Unknown{typeMeta{v1, ConfigMap}, raw{metadata{name: p}}}
     let bytes = b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x05\x0a\x03\x0a\x01p";
     let proto = [("content-type", "application/vnd.kubernetes.protobuf")];
-    let answer = api.raw("POST", CONFIG_MAPS, &proto, &bytes[..]).await;
-    assert_eq!(answer.code, 201, "{}", answer.text());
-    assert_eq!(answer.json()["metadata"]["name"], "p");
+    let response = api.raw("POST", CONFIG_MAPS, &proto, &bytes[..]).await;
+    assert_eq!(response.code, 201, "{}", response.text());
+    assert_eq!(response.json()["metadata"]["name"], "p");
 }
 
 #[tokio::test]
@@ -432,10 +432,10 @@ async fn a_patch_to_the_wrong_type_is_invalid() {
         ),
     ] {
         let sent = [("content-type", form)];
-        let answer = api.raw("PATCH", &path, &sent, patch.to_owned()).await;
-        let status = answer.json();
+        let response = api.raw("PATCH", &path, &sent, patch.to_owned()).await;
+        let status = response.json();
         assert_eq!(
-            (answer.code, &status["reason"]),
+            (response.code, &status["reason"]),
             (422, &json!("Invalid")),
             "{form}"
         );

@@ -1,10 +1,10 @@
-//! Values of writes that upstream takes, fills in or refuses.
+//! Values in writes that upstream accepts, completes or refuses.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, config_map};
 
-/// findings-2 K11: `data: {b: }`, as Kubernetes takes it, in each way to write.
+/// findings-2 K11: `data: {b: }` is accepted as in Kubernetes, for each way of writing.
 #[tokio::test]
 async fn an_empty_value_is_an_empty_text() {
     let api = Api::new().await;
@@ -15,19 +15,25 @@ async fn an_empty_value_is_an_empty_text() {
                 "apiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}}}\ndata: {{a: eA==, b: }}\n"
             )
         };
-        let wanted = json!({"a": "eA==", "b": ""});
+        let expected = json!({"a": "eA==", "b": ""});
         let yaml = [("content-type", "application/yaml")];
-        let made = api.raw("POST", path, &yaml, text("made")).await;
-        assert_eq!((made.code, &made.json()["data"]), (201, &wanted), "{kind}");
-        let made = format!("{path}/made");
-        let replaced = api.raw("PUT", &made, &yaml, text("made")).await;
+        let created = api.raw("POST", path, &yaml, text("made")).await;
+        assert_eq!(
+            (created.code, &created.json()["data"]),
+            (201, &expected),
+            "{kind}"
+        );
+        let created_path = format!("{path}/made");
+        let replaced = api.raw("PUT", &created_path, &yaml, text("made")).await;
         assert_eq!(replaced.code, 200, "{kind}");
         let apply = [("content-type", "application/apply-patch+yaml")];
-        let place = format!("{path}/applied?fieldManager=m");
+        let applied_path = format!("{path}/applied?fieldManager=m");
         for code in [201, 200] {
-            let applied = api.raw("PATCH", &place, &apply, text("applied")).await;
+            let applied = api
+                .raw("PATCH", &applied_path, &apply, text("applied"))
+                .await;
             assert_eq!(applied.code, code, "{}", applied.text());
-            assert_eq!(applied.json()["data"], wanted, "{kind}");
+            assert_eq!(applied.json()["data"], expected, "{kind}");
         }
         let applied = api.get(&format!("{path}/applied")).await.1;
         let owned = &applied["metadata"]["managedFields"][0]["fieldsV1"]["f:data"];
@@ -38,7 +44,7 @@ async fn an_empty_value_is_an_empty_text() {
     }
 }
 
-/// findings-2 E9: of each verb, by the query and by the body of a deletion.
+/// findings-2 E9: for each verb, in the query and in the body of a deletion.
 #[tokio::test]
 async fn an_empty_dry_run_is_refused() {
     let api = Api::new().await;
@@ -72,8 +78,8 @@ async fn an_empty_dry_run_is_refused() {
             "{what}: {refused}"
         );
         let message = refused["message"].as_str().unwrap();
-        let said = "dryRun: Unsupported value: \"\": supported values: \"All\"";
-        assert!(message.contains(said), "{what}: {message}");
+        let text = "dryRun: Unsupported value: \"\": supported values: \"All\"";
+        assert!(message.contains(text), "{what}: {message}");
     }
     assert_eq!(
         api.get(&format!("{CONFIG_MAPS}/a")).await.1["data"]["a"],
@@ -82,7 +88,7 @@ async fn an_empty_dry_run_is_refused() {
     assert_eq!(api.get(&format!("{CONFIG_MAPS}/b")).await.0, 404);
 }
 
-/// findings-2 C30: as upstream takes it; each such object stays readable.
+/// findings-2 C30: as upstream; each such object stays readable.
 #[tokio::test]
 async fn a_condition_may_leave_out_its_time() {
     let api = Api::new().await;
@@ -102,9 +108,9 @@ async fn a_condition_may_leave_out_its_time() {
         let patch = json!({"status": {"conditions": [condition]}});
         let (code, patched) = api.patch(&status, "merge", patch).await;
         assert_eq!(code, 200, "{path}: {patched}");
-        let found = &patched["status"]["conditions"][0];
+        let condition = &patched["status"]["conditions"][0];
         assert_eq!(
-            (&found["reason"], &found["lastTransitionTime"]),
+            (&condition["reason"], &condition["lastTransitionTime"]),
             (&json!("R"), &json!("0001-01-01T00:00:00Z")),
             "{path}"
         );
@@ -121,14 +127,14 @@ async fn an_ingress_gets_the_default_class() {
         json!({"metadata": {"name": name}, "spec": {"defaultBackend": {
             "service": {"name": "s", "port": {"number": 80}}}}})
     };
-    let made = api.create(ingresses, ingress("before")).await;
-    assert_eq!(made["spec"]["ingressClassName"], Value::Null);
+    let created = api.create(ingresses, ingress("before")).await;
+    assert_eq!(created["spec"]["ingressClassName"], Value::Null);
     let annotations = json!({"ingressclass.kubernetes.io/is-default-class": "true"});
     let class = json!({"metadata": {"name": "c", "annotations": annotations},
         "spec": {"controller": "example.com/c"}});
     api.create(classes, class).await;
-    let made = api.create(ingresses, ingress("after")).await;
-    assert_eq!(made["spec"]["ingressClassName"], "c");
+    let created = api.create(ingresses, ingress("after")).await;
+    assert_eq!(created["spec"]["ingressClassName"], "c");
 }
 
 /// findings-2 C27
@@ -142,7 +148,7 @@ async fn the_class_of_a_load_balancer_stays() {
     };
     api.create(path, service("a", json!("x.y/z"))).await;
     api.create(path, service("b", Value::Null)).await;
-    let said = |refused: &Value| refused["message"].as_str().unwrap_or_default().to_owned();
+    let message_of = |refused: &Value| refused["message"].as_str().unwrap_or_default().to_owned();
     for (name, class, value) in [
         ("a", json!("x.y/other"), "\"x.y/other\""),
         ("a", Value::Null, "null"),
@@ -153,9 +159,9 @@ async fn the_class_of_a_load_balancer_stays() {
         let text =
             format!("spec.loadBalancerClass: Invalid value: {value}: may not change once set");
         assert_eq!(code, 422);
-        assert!(said(&refused).contains(&text), "{refused}");
+        assert!(message_of(&refused).contains(&text), "{refused}");
     }
-    // With another type, it goes with the old one.
+    // If the type changes, the class is removed with the old type.
     let patch = json!({"spec": {"type": "ClusterIP"}});
     let (code, changed) = api.patch(&format!("{path}/a"), "merge", patch).await;
     assert_eq!(
@@ -167,5 +173,5 @@ async fn the_class_of_a_load_balancer_stays() {
     let (code, refused) = api.send("POST", path, other).await;
     assert_eq!(code, 422);
     let text = "spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'";
-    assert!(said(&refused).contains(text), "{refused}");
+    assert!(message_of(&refused).contains(text), "{refused}");
 }

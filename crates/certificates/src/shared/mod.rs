@@ -1,5 +1,5 @@
-//! The certificate authority and the key of ServiceAccount tokens that several servers of one cluster
-//! share. They are kept in the store, encrypted under the server token.
+//! The certificate authority and the key of ServiceAccount tokens that several servers of one cluster share. They are
+//! in the store, encrypted with the server token.
 //!
 //! [`SharedKeys`] is the content. [`ServerToken`] encrypts it, and decides whether a server may use it.
 
@@ -28,7 +28,7 @@ pub struct SharedKeys {
     service_account_key: String,
 }
 
-/// Does not show the keys.
+/// The output must not contain the keys.
 impl fmt::Debug for SharedKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedKeys").finish_non_exhaustive()
@@ -40,7 +40,7 @@ const CA_KEY: &str = "ca.key";
 const SERVICE_ACCOUNT_KEY: &str = "service-accounts.key";
 
 impl SharedKeys {
-    /// New keys of a new cluster.
+    /// New keys for a new cluster.
     pub fn generate() -> Result<Self, CertificateError> {
         let ca = KeyPair::generate()?;
         let certificate = authority::self_signed(&ca, OffsetDateTime::now_utc())?;
@@ -54,12 +54,12 @@ impl SharedKeys {
     /// The keys in an authority's directory; `None` if one of the files is missing.
     pub fn read(dir: &Path) -> Result<Option<Self>, CertificateError> {
         let file = |name| files::read(&dir.join(name));
-        let found = (
+        let files = (
             file(CA_CERTIFICATE)?,
             file(CA_KEY)?,
             file(SERVICE_ACCOUNT_KEY)?,
         );
-        let (Some(ca_certificate), Some(ca_key), Some(service_account_key)) = found else {
+        let (Some(ca_certificate), Some(ca_key), Some(service_account_key)) = files else {
             return Ok(None);
         };
         Ok(Some(Self {
@@ -69,7 +69,7 @@ impl SharedKeys {
         }))
     }
 
-    /// The files that a directory lacks, in order.
+    /// The files that are missing in a directory, in order.
     pub fn missing(dir: &Path) -> Result<Vec<&'static str>, CertificateError> {
         let mut missing = Vec::new();
         for name in [CA_CERTIFICATE, CA_KEY, SERVICE_ACCOUNT_KEY] {
@@ -80,7 +80,7 @@ impl SharedKeys {
         Ok(missing)
     }
 
-    /// The keys of the authority in a directory, completed; new ones if there is none.
+    /// The keys of the authority in a directory; missing keys are generated.
     pub fn read_or_generate(dir: &Path) -> Result<Self, CertificateError> {
         for name in [CA_CERTIFICATE, CA_KEY] {
             if files::read(&dir.join(name))?.is_some() {
@@ -90,9 +90,9 @@ impl SharedKeys {
         Self::read(dir)?.map_or_else(Self::generate, Ok)
     }
 
-    /// Writes the keys into the directory of [`Authority::open_or_create`].
+    /// Writes the keys into the directory for [`Authority::open_or_create`].
     ///
-    /// *Errors.* `Damaged` if a file has other contents; it is not replaced.
+    /// *Errors.* `Damaged` if a file has other contents; such a file is not replaced.
     pub fn install(&self, dir: &Path) -> Result<(), CertificateError> {
         files::make_dir(dir)?;
         let all = [
@@ -118,10 +118,10 @@ impl SharedKeys {
 /// The reason why the stored keys cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SharedError {
-    /// They cannot be decrypted.
+    /// The keys cannot be decrypted.
     #[error(transparent)]
     Sealed(#[from] SealError),
-    /// The directory has those of another cluster.
+    /// The directory contains the keys of another cluster.
     #[error(
         "the certificate authority in the data directory is not the one of the cluster in the store: \
          choose another --data-dir, or another store"
@@ -130,18 +130,18 @@ pub enum SharedError {
 }
 
 impl ServerToken {
-    /// The stored keys (encrypted), for a server whose directory has `own`.
+    /// Decrypts the stored keys for a server whose directory contains `local`.
     ///
     /// # Errors
     /// The token is wrong, or the directory belongs to another cluster.
     pub fn open_for(
         &self,
         stored: &[u8],
-        own: Option<&SharedKeys>,
+        local: Option<&SharedKeys>,
     ) -> Result<SharedKeys, SharedError> {
         let keys = self.open(stored)?;
-        match own {
-            Some(own) if *own != keys => Err(SharedError::OtherCluster),
+        match local {
+            Some(local) if *local != keys => Err(SharedError::OtherCluster),
             _ => Ok(keys),
         }
     }
@@ -186,7 +186,7 @@ mod tests {
         let claims = serde_json::json!({"sub": "system:serviceaccount:default:default"});
         let signed = first.token_signer().unwrap().sign(&claims);
         assert_eq!(second.token_signer().unwrap().verify(&signed), Ok(claims));
-        // A directory with a part of the files is completed.
+        // A directory that contains some of the files is completed.
         std::fs::remove_file(two.path().join(CA_CERTIFICATE)).unwrap();
         keys.install(two.path()).unwrap();
         assert_eq!(SharedKeys::read(two.path()).unwrap(), Some(keys));
@@ -199,7 +199,7 @@ mod tests {
     fn an_authority_is_never_replaced_by_a_new_one() {
         let dir = tempfile::tempdir().unwrap();
         let old = Authority::open_or_create(dir.path()).unwrap();
-        // No token was signed yet.
+        // No token has been signed yet.
         let keys = SharedKeys::read_or_generate(dir.path()).unwrap();
         assert_eq!(keys.ca_certificate, old.ca_pem());
         assert_eq!(SharedKeys::read(dir.path()).unwrap(), Some(keys));

@@ -1,4 +1,4 @@
-//! Encryption under the server token: AES-256-GCM with a key derived by PBKDF2-HMAC-SHA256.
+//! Encryption with the server token: AES-256-GCM with a key that PBKDF2-HMAC-SHA256 derives.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 use super::SharedKeys;
 use crate::{CertificateError, random_text};
 
-/// The number of rounds of PBKDF2-HMAC-SHA256 that OWASP's password storage page recommends: a token
-/// that a user made up may be weak.
+/// The number of rounds of PBKDF2-HMAC-SHA256 that OWASP's password storage page recommends, because a token that a
+/// user chose may be weak.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(600_000).expect("not zero");
-/// More rounds are not computed for a text that somebody else may have written.
+/// Maximum number of rounds. An attacker who can write the stored text must not cause more work.
 const ROUNDS_MAX: NonZeroU32 = NonZeroU32::new(10_000_000).expect("not zero");
-/// The length of a generated token: 165 bits.
+/// The length of a generated token, which has 165 bits.
 const LENGTH: usize = 32;
-/// The least length of a token.
+/// Minimum length of a token.
 const LENGTH_MIN: usize = 16;
 const SALT_BYTES: usize = 16;
 const FORMAT: u32 = 1;
@@ -29,7 +29,7 @@ const FORMAT: u32 = 1;
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerToken(String);
 
-/// Does not show the secret.
+/// The output must not contain the secret.
 impl fmt::Debug for ServerToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ServerToken").finish_non_exhaustive()
@@ -42,13 +42,13 @@ pub enum SealError {
     /// The token is too short.
     #[error("a server token has at least {LENGTH_MIN} characters on one line")]
     Token,
-    /// The keys are encrypted under another token, or were changed.
+    /// The keys are encrypted with another token, or were modified.
     #[error("the keys of this cluster are encrypted under another server token")]
     WrongToken,
-    /// The text is damaged, or is of a newer version.
+    /// The text is damaged, or was written by a newer version.
     #[error("the keys of this cluster in the store are {0}")]
     Unreadable(&'static str),
-    /// The system gave no random numbers.
+    /// The system provides no random numbers.
     #[error("get random numbers from the system")]
     Random,
 }
@@ -65,15 +65,15 @@ struct Sealed {
 }
 
 impl ServerToken {
-    /// Generates a token from the kernel's random numbers.
+    /// A token from the kernel's random numbers.
     pub fn generate() -> Result<Self, CertificateError> {
         random_text(LENGTH).map(Self)
     }
 
-    /// The token in a file; spaces around it do not count.
+    /// The token in a file; white space around it is ignored.
     ///
     /// # Errors
-    /// It is too short, or has several lines.
+    /// The token is too short, or the text has several lines.
     pub fn parse(text: &str) -> Result<Self, SealError> {
         let text = text.trim();
         if text.chars().count() < LENGTH_MIN || text.contains(char::is_control) {
@@ -82,7 +82,7 @@ impl ServerToken {
         Ok(Self(text.to_owned()))
     }
 
-    /// The text, for the file.
+    /// The text for the file.
     pub fn text(&self) -> &str {
         &self.0
     }
@@ -90,7 +90,7 @@ impl ServerToken {
     /// Encrypts keys.
     ///
     /// # Errors
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     pub fn seal(&self, keys: &SharedKeys) -> Result<Vec<u8>, SealError> {
         let mut salt = [0; SALT_BYTES];
         let mut nonce = [0; NONCE_LEN];
@@ -99,7 +99,7 @@ impl ServerToken {
             random.fill(bytes).map_err(|_| SealError::Random)?;
         }
         let mut text = serde_json::to_vec(keys).map_err(|_| SealError::Unreadable("no JSON"))?;
-        // Each text has a key of its own, by its salt; so a nonce is never used twice.
+        // The salt gives each text its own key, so a nonce is never used twice with one key.
         let key = self.key(&salt, ROUNDS)?;
         key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), purpose(), &mut text)
             .map_err(|_| SealError::Unreadable("too long"))?;
@@ -153,7 +153,7 @@ impl ServerToken {
     }
 }
 
-/// A text of another purpose is not decrypted.
+/// Additional data of the encryption, so that a text for another purpose cannot be decrypted.
 fn purpose() -> Aad<&'static [u8]> {
     Aad::from(b"mainstay cluster keys, format 1")
 }
@@ -173,8 +173,10 @@ mod tests {
         let other = ServerToken::generate().unwrap();
         assert_eq!(other.open(&sealed), Err(SealError::WrongToken));
         assert_ne!(token.seal(&keys).unwrap(), sealed, "another salt");
-        let shown = String::from_utf8(sealed).unwrap();
-        assert!(!shown.contains("PRIVATE") && !format!("{token:?}{keys:?}").contains(token.text()));
+        let printed = String::from_utf8(sealed).unwrap();
+        assert!(
+            !printed.contains("PRIVATE") && !format!("{token:?}{keys:?}").contains(token.text())
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The functions that changed syntax trees call. No expression can name them.
+//! The functions that the metered syntax trees call. Their names cannot occur in an expression.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -9,19 +9,19 @@ use cel::common::value::{CowVal, Val};
 use cel::{Context, ExecutionError, Value as Cel};
 use regex::{Regex, RegexBuilder};
 
-use super::{Function, KEEP, LOOK, Meter, TENTHS, text, weight};
+use super::{COPY_COST, Function, Meter, READ_COST, TENTHS, text, weight};
 
-/// A value that is copied and kept.
-pub(super) const KEPT: &str = "#kept";
-/// A value that a function looks at as a whole.
-pub(super) const SEEN: &str = "#seen";
-/// A value of which only the size is asked.
+/// Wraps a value that is copied and stored.
+pub(super) const COPIED: &str = "#kept";
+/// Wraps a value that a function reads as a whole.
+pub(super) const READ: &str = "#seen";
+/// Wraps a value of which only the size is read.
 pub(super) const MEASURED: &str = "#measured";
-/// The values of a loop, and the cost of one step that is paid for at its beginning.
+/// Wraps the values of a loop, and charges the cost of one step at the start of the loop.
 pub(super) const RANGE: &str = "#range";
-/// A step of a loop.
+/// Charges one step of a loop.
 pub(super) const STEP: &str = "#step";
-/// A key or an index.
+/// Wraps a key or an index.
 pub(super) const KEY: &str = "#key";
 pub(super) const EQUAL: &str = "#equal";
 pub(super) const DIFFERENT: &str = "#different";
@@ -31,13 +31,13 @@ const MATCHES: &str = "#matches";
 const FIND: &str = "#find";
 const FIND_ALL: &str = "#findAll";
 
-/// The price of a call in tenths of a unit, by its target and arguments.
+/// The cost of a call in tenths of a unit, from its target and arguments.
 type Price = fn(&[CowVal<'_, '_>]) -> u64;
 
-/// The price of one value.
+/// The cost of one value, in tenths of a unit.
 type PriceOfValue = fn(&dyn Val) -> u64;
 
-/// Functions whose cost is more than that of a look at their values, or whose results are larger.
+/// Functions that cost more than one read of their values, or whose results are larger.
 static PRICED: [(&str, Price); 12] = [
     ("@sortByAssociatedKeys", sorted),
     ("distinct", distinct),
@@ -53,15 +53,15 @@ static PRICED: [(&str, Price); 12] = [
     ("split", split),
 ];
 
-/// Most arguments of such a function, with its target.
+/// Maximum number of arguments of such a function, including its target.
 const ARGS_MAX: usize = 4;
-/// The names of its arguments.
+/// The parameter names of such a function.
 const ARGS: [&str; ARGS_MAX] = ["#0", "#1", "#2", "#3"];
 
-/// The function that is called in place of another one, with its target as the first argument.
+/// The function that replaces a call; its first argument is the target of the call.
 pub(super) fn replacement(call: &CallExpr, is_namespace: bool) -> Option<String> {
     let is_literal = |arg: &IdedExpr| matches!(arg.expr, Expr::Literal(_));
-    let own = match call.func_name.as_str() {
+    let new_name = match call.func_name.as_str() {
         operators::EQUALS if !call.args.iter().any(is_literal) => EQUAL,
         operators::NOT_EQUALS if !call.args.iter().any(is_literal) => DIFFERENT,
         operators::IN => WITHIN,
@@ -79,7 +79,7 @@ pub(super) fn replacement(call: &CallExpr, is_namespace: bool) -> Option<String>
             return is_own.then(|| format!("#{full}"));
         }
     };
-    Some(own.to_owned())
+    Some(new_name.to_owned())
 }
 
 /// Adds the functions to the context of an evaluation.
@@ -89,7 +89,8 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
         let added = context.add_function::<Function, Function>(name, function);
         debug_assert!(added.is_ok());
     };
-    let passed: [(&str, PriceOfValue); 3] = [(KEPT, kept), (SEEN, seen), (MEASURED, measured)];
+    let passed: [(&str, PriceOfValue); 3] =
+        [(COPIED, copy_cost), (READ, read_cost), (MEASURED, measured)];
     for (name, price) in passed {
         let meter = meter.clone();
         add(
@@ -126,7 +127,7 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
         KEY,
         Box::new(move |call| {
             let key = only(&mut call.args)?;
-            // The interpreter's error would have a copy of the list.
+            // The interpreter's error would contain a copy of the list.
             let is_fraction = |key: &CelDouble| key.inner().fract() != 0.0;
             if key.downcast_ref::<CelDouble>().is_some_and(is_fraction) {
                 return Err(ExecutionError::function_error(
@@ -137,7 +138,7 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
             Ok(key)
         }),
     );
-    for (name, wanted) in [(EQUAL, true), (DIFFERENT, false)] {
+    for (name, expected) in [(EQUAL, true), (DIFFERENT, false)] {
         let meter = meter_of();
         add(
             name,
@@ -145,7 +146,7 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
                 let [one, other] = both(&mut call.args)?;
                 meter.charge(compared(one.as_ref(), other.as_ref()))?;
                 Ok(CowVal::owned(CelBool::from(
-                    one.equals(other.as_ref()) == wanted,
+                    one.equals(other.as_ref()) == expected,
                 )))
             }),
         );
@@ -159,15 +160,15 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
                 Some(list) => list.inner().len() as u64,
                 None => 1,
             };
-            let each = weight(value.as_ref(), LOOK) + LOOK;
+            let each = weight(value.as_ref(), READ_COST) + READ_COST;
             meter.charge(length.saturating_mul(each))?;
             let within = container
                 .as_container()
                 .ok_or_else(|| unsuitable("@in", &[value.as_ref(), container.as_ref()]))?;
-            let found = within.contains(value.as_ref());
-            let found =
-                found.map_err(|_| unsuitable("@in", &[value.as_ref(), container.as_ref()]))?;
-            Ok(CowVal::owned(CelBool::from(found)))
+            let is_contained = within.contains(value.as_ref());
+            let is_contained = is_contained
+                .map_err(|_| unsuitable("@in", &[value.as_ref(), container.as_ref()]))?;
+            Ok(CowVal::owned(CelBool::from(is_contained)))
         }),
     );
     let meter = meter_of();
@@ -175,7 +176,7 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
         ADDED,
         Box::new(move |call| {
             let [one, other] = both(&mut call.args)?;
-            meter.charge(kept(one.as_ref()) + kept(other.as_ref()))?;
+            meter.charge(copy_cost(one.as_ref()) + copy_cost(other.as_ref()))?;
             let adder = one
                 .as_adder()
                 .ok_or_else(|| unsuitable("_+_", &[one.as_ref(), other.as_ref()]))?;
@@ -192,14 +193,16 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
                 Ok(match name {
                     MATCHES => CowVal::owned(CelBool::from(regex.is_match(&text))),
                     FIND => {
-                        let found = regex.find(&text).map(|found| found.as_str().to_owned());
-                        CowVal::owned(CelString::from(found.unwrap_or_default()))
+                        let text_match = regex
+                            .find(&text)
+                            .map(|text_match| text_match.as_str().to_owned());
+                        CowVal::owned(CelString::from(text_match.unwrap_or_default()))
                     }
                     _ => {
                         let mut all: Vec<Box<dyn Val>> = Vec::new();
-                        for found in regex.find_iter(&text) {
-                            meter.charge(KEEP)?;
-                            all.push(Box::new(CelString::from(found.as_str().to_owned())));
+                        for text_match in regex.find_iter(&text) {
+                            meter.charge(COPY_COST)?;
+                            all.push(Box::new(CelString::from(text_match.as_str().to_owned())));
                         }
                         CowVal::owned(CelList::from(all))
                     }
@@ -219,8 +222,8 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
                     ExecutionError::function_error(name, "wrong number of arguments")
                 })?;
                 let mut scope = call.ptx.new_inner_scope();
-                for (place, arg) in ARGS.iter().zip(args) {
-                    scope.add_variable_as_val(*place, arg.into_owned());
+                for (name, arg) in ARGS.iter().zip(args) {
+                    scope.add_variable_as_val(*name, arg.into_owned());
                 }
                 let value = Cel::resolve_val(original, &scope)?.into_owned();
                 Ok(CowVal::Owned(value))
@@ -229,7 +232,7 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
     }
 }
 
-/// The calls of the priced functions themselves, by the number of their arguments.
+/// The original calls of the priced functions, by name and number of arguments.
 static CALLS: LazyLock<BTreeMap<(&'static str, usize), IdedExpr>> = LazyLock::new(|| {
     let named = |name: &str| IdedExpr {
         id: 0,
@@ -237,7 +240,7 @@ static CALLS: LazyLock<BTreeMap<(&'static str, usize), IdedExpr>> = LazyLock::ne
     };
     let calls = PRICED.iter().flat_map(|(name, _)| {
         (1..=ARGS_MAX).map(move |count| {
-            let args = ARGS.iter().take(count).map(|place| named(place));
+            let args = ARGS.iter().take(count).map(|name| named(name));
             let (target, args): (IdedExpr, Vec<IdedExpr>) = match name.split_once('.') {
                 Some((namespace, _)) => (named(namespace), args.collect()),
                 None => (named(ARGS[0]), args.skip(1).collect()),
@@ -292,46 +295,48 @@ fn number(value: &CowVal<'_, '_>) -> u64 {
         .unwrap_or_default()
 }
 
-fn kept(value: &dyn Val) -> u64 {
-    weight(value, KEEP)
+fn copy_cost(value: &dyn Val) -> u64 {
+    weight(value, COPY_COST)
 }
 
-fn seen(value: &dyn Val) -> u64 {
-    weight(value, LOOK)
+fn read_cost(value: &dyn Val) -> u64 {
+    weight(value, READ_COST)
 }
 
 fn measured(value: &dyn Val) -> u64 {
     text(value).map_or(0, |text| text.len() as u64)
 }
 
-/// The number of the values of a loop, and the cost of their copies: of a map only the keys are copied.
+/// The number of values of a loop, and the cost of their copies. For a map only the keys are copied.
 fn ranged(range: &dyn Val) -> (u64, u64) {
     if let Some(map) = range.downcast_ref::<CelMap<'_>>() {
         let keys = map.inner().keys();
-        let copies = keys.map(|key| LOOK + weight(key.inner(), LOOK)).sum();
+        let copies = keys
+            .map(|key| READ_COST + weight(key.inner(), READ_COST))
+            .sum();
         return (map.inner().len() as u64, copies);
     }
     let length = range.as_sizer().map(|sizer| *sizer.size().inner());
     let length = length.and_then(|length| u64::try_from(length).ok());
-    (length.unwrap_or_default(), seen(range))
+    (length.unwrap_or_default(), read_cost(range))
 }
 
-/// The cost of a comparison: values of different sizes differ at once.
+/// The cost of a comparison. Values of different sizes cost nothing, because they are unequal without a comparison.
 fn compared(one: &dyn Val, other: &dyn Val) -> u64 {
     let size = |value: &dyn Val| value.as_sizer().map(|sizer| *sizer.size().inner());
     match (text(one), text(other)) {
         (Some(one), Some(other)) => one.len().min(other.len()) as u64,
-        (None, None) if size(one) == size(other) => seen(one),
+        (None, None) if size(one) == size(other) => read_cost(one),
         _ => 0,
     }
 }
 
-fn at<'a>(args: &'a [CowVal<'_, '_>], place: usize) -> Option<&'a str> {
-    text(args.get(place)?.as_ref())
+fn at<'a>(args: &'a [CowVal<'_, '_>], index: usize) -> Option<&'a str> {
+    text(args.get(index)?.as_ref())
 }
 
 fn copied(args: &[CowVal<'_, '_>]) -> u64 {
-    args.iter().map(|arg| kept(arg.as_ref())).sum()
+    args.iter().map(|arg| copy_cost(arg.as_ref())).sum()
 }
 
 fn length(args: &[CowVal<'_, '_>]) -> u64 {
@@ -342,8 +347,8 @@ fn length(args: &[CowVal<'_, '_>]) -> u64 {
 }
 
 fn distinct(args: &[CowVal<'_, '_>]) -> u64 {
-    let looks: u64 = args.iter().map(|arg| seen(arg.as_ref())).sum();
-    copied(args).saturating_add(looks.saturating_mul(length(args)))
+    let reads: u64 = args.iter().map(|arg| read_cost(arg.as_ref())).sum();
+    copied(args).saturating_add(reads.saturating_mul(length(args)))
 }
 
 fn sorted(args: &[CowVal<'_, '_>]) -> u64 {
@@ -356,7 +361,7 @@ fn searched(args: &[CowVal<'_, '_>]) -> u64 {
         return copied(args);
     };
     let (text, part) = (text.len() as u64, part.len() as u64);
-    // Both are taken apart into characters, and are compared at each place.
+    // Both texts are split into characters, and are compared at each position.
     (text + part).saturating_add(text.saturating_mul(part) / 8)
 }
 
@@ -366,10 +371,10 @@ fn joined(args: &[CowVal<'_, '_>]) -> u64 {
 }
 
 fn counted(args: &[CowVal<'_, '_>]) -> u64 {
-    args.first().map_or(0, number).saturating_mul(KEEP)
+    args.first().map_or(0, number).saturating_mul(COPY_COST)
 }
 
-/// The number of places of a part in a text.
+/// The number of positions at which a part may start in a text.
 fn places(text: &str, part: &str) -> u64 {
     match part {
         "" => text.len() as u64 + 1,
@@ -388,7 +393,7 @@ fn split(args: &[CowVal<'_, '_>]) -> u64 {
     let (Some(text), Some(part)) = (at(args, 0), at(args, 1)) else {
         return copied(args);
     };
-    copied(args).saturating_add((places(text, part) + 1).saturating_mul(KEEP))
+    copied(args).saturating_add((places(text, part) + 1).saturating_mul(COPY_COST))
 }
 
 /// The compiled patterns of an evaluation.
@@ -397,7 +402,7 @@ struct Patterns(Mutex<BTreeMap<String, (Regex, u64)>>);
 
 impl Patterns {
     const MAX: usize = 64;
-    /// Bytes of a compiled pattern, the price of its compilation, and the price of a byte of text at least.
+    /// Maximum bytes of a compiled pattern, the cost of its compilation, and the minimum cost of a byte of text.
     const TIERS: [(usize, u64, u64); 4] = [
         (8 << 10, 20 * TENTHS, 1),
         (64 << 10, 200 * TENTHS, 16),
@@ -405,18 +410,18 @@ impl Patterns {
         (10 << 20, 40_000 * TENTHS, 2_048),
     ];
 
-    /// A pattern, paid for with its use on a text.
+    /// The compiled pattern; charges the compilation and the use on a text.
     fn get(&self, source: &str, text: &str, meter: &Meter) -> Result<Regex, ExecutionError> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (regex, least) = match known.get(source) {
-            Some(found) => found.clone(),
+        let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (regex, least) = match compiled.get(source) {
+            Some(entry) => entry.clone(),
             None => {
-                let made = compile(source, meter)?;
-                if known.len() >= Self::MAX {
-                    known.clear();
+                let regex = compile(source, meter)?;
+                if compiled.len() >= Self::MAX {
+                    compiled.clear();
                 }
-                known.insert(source.to_owned(), made.clone());
-                made
+                compiled.insert(source.to_owned(), regex.clone());
+                regex
             }
         };
         let each = (source.len() as u64 / 4).max(least);

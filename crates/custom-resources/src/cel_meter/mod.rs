@@ -1,10 +1,10 @@
-//! The cost of an evaluation, counted while it runs.
+//! The cost of an evaluation, counted during the evaluation.
 //!
-//! The interpreter has no hook, so the syntax tree of an expression is changed before it is evaluated
-//! ([`metered`]): each loop counts its steps, and each call counts the sizes of its values. A unit is one
-//! node of the tree, ten bytes of text, or five values that are looked at, as a unit of kube-apiserver is
-//! about one step. Errors that count as values elsewhere (`error || true`) do not save an expression: all
-//! further steps fail as well, and the result does not count.
+//! The interpreter has no hook, so the syntax tree of an expression is changed before the evaluation ([`metered`]):
+//! each loop counts its steps, and each call counts the sizes of its values. A unit is one node of the tree, ten
+//! bytes of text, or five values that are read, because a unit of kube-apiserver is about one step. An operator such
+//! as `error || true` can ignore an error, but this does not help an expression whose budget is exhausted: all
+//! further steps fail as well, and the result is ignored.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,17 +18,17 @@ pub(crate) use rewrite::metered;
 mod functions;
 mod rewrite;
 
-/// Most units of one expression, as upstream.
+/// Maximum units of one expression (upstream's value).
 pub(crate) const RULE_UNITS_MAX: u64 = 1_000_000;
-/// Most units of all expressions about one object, as upstream.
+/// Maximum units of all expressions about one object (upstream's value).
 pub(crate) const OBJECT_UNITS_MAX: u64 = 10_000_000;
 
-/// The parts of a unit that are counted.
+/// Costs are counted in tenths of a unit.
 const TENTHS: u64 = 10;
-/// The cost of a value that is looked at, in tenths.
-const LOOK: u64 = 2;
-/// The cost of a value that is copied and kept.
-const KEEP: u64 = TENTHS;
+/// The cost of reading a value, in tenths.
+const READ_COST: u64 = 2;
+/// The cost of a value that is copied and stored, in tenths.
+const COPY_COST: u64 = TENTHS;
 
 /// The remaining budgets of an evaluation, in tenths of a unit.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// The budgets for an object of which `units` are left.
+    /// `units` is the remaining budget of the object.
     pub(crate) fn new(units: u64) -> Self {
         Self {
             rule: AtomicU64::new(0),
@@ -46,33 +46,33 @@ impl Meter {
         }
     }
 
-    /// Gives the next expression its budget, and charges the cost of its beginning: its nodes and the values
-    /// that it is about.
+    /// Gives the next expression its budget, and charges the cost of its start: its nodes and the values of its
+    /// variables.
     ///
     /// # Errors
-    /// The budget is used up.
+    /// The budget is exhausted.
     pub(crate) fn begin(&self, nodes: u64, values: u64) -> Result<(), ExecutionError> {
         self.rule.store(RULE_UNITS_MAX * TENTHS, Ordering::Relaxed);
-        self.charge(nodes * TENTHS + values * LOOK)
+        self.charge(nodes * TENTHS + values * READ_COST)
     }
 
-    /// Whether the budget of the present expression is used up.
+    /// Whether the budget of the present expression is exhausted.
     pub(crate) fn is_spent(&self) -> bool {
         self.rule.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether the budget of the object is used up.
+    /// Whether the budget of the object is exhausted.
     pub(crate) fn is_object_spent(&self) -> bool {
         self.object.load(Ordering::Relaxed) == 0
     }
 
-    /// The units that are left for the object.
+    /// The remaining units of the object.
     pub(crate) fn units_left(&self) -> u64 {
         self.object.load(Ordering::Relaxed) / TENTHS
     }
 
     fn charge(&self, tenths: u64) -> Result<(), ExecutionError> {
-        // One thread evaluates.
+        // Only one thread evaluates, so the two counters need no common lock.
         for budget in [&self.object, &self.rule] {
             let left = budget.load(Ordering::Relaxed).saturating_sub(tenths);
             budget.store(left, Ordering::Relaxed);
@@ -85,7 +85,7 @@ impl Meter {
     }
 }
 
-/// Functions of the context, as [`Context::add_function`] takes them.
+/// The type of functions for [`Context::add_function`].
 type Function = Box<
     dyn for<'context, 'call> Fn(
             &mut FunctionContext<'context, 'call>,
@@ -94,20 +94,20 @@ type Function = Box<
         + Sync,
 >;
 
-/// Adds the functions that the changed trees call.
+/// Adds the functions that the metered trees call.
 pub(crate) fn add_functions(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
     functions::add(context, meter);
 }
 
-/// The text, if the value is one.
+/// The text; `None` if the value has another type.
 fn text(value: &dyn Val) -> Option<&str> {
     value
         .downcast_ref::<CelString<'_>>()
         .map(|text| text.inner())
 }
 
-/// The cost of a look at a whole value, in tenths; `each` for each value within it, and one for each byte of
-/// text. A plain value is free.
+/// The cost of reading a whole value, in tenths: `each` for each value inside of it, and one for each byte of text. A
+/// scalar costs nothing.
 fn weight(value: &dyn Val, each: u64) -> u64 {
     if let Some(text) = text(value) {
         return text.len() as u64;
@@ -130,8 +130,8 @@ fn weight(value: &dyn Val, each: u64) -> u64 {
             .option()
             .map_or(0, |value| each + weight(value, each));
     }
-    if let Some(made) = value.downcast_ref::<CelStruct<'_>>() {
-        let fields = made.field_values();
+    if let Some(structure) = value.downcast_ref::<CelStruct<'_>>() {
+        let fields = structure.field_values();
         let fields = fields.iter();
         return fields
             .map(|(_, value)| each + weight(value.as_ref(), each))

@@ -1,4 +1,4 @@
-//! The change of a syntax tree, by which its evaluation counts its cost.
+//! The change of a syntax tree that makes its evaluation count its cost.
 
 use cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, operators,
@@ -6,7 +6,7 @@ use cel::common::ast::{
 
 use super::functions;
 
-/// Namespaces of functions: `math.abs(x)` has no value `math`.
+/// Namespaces of functions: in `math.abs(x)`, `math` is not a value.
 const NAMESPACES: [&str; 6] = [
     "base64",
     "jsonpatch",
@@ -16,8 +16,7 @@ const NAMESPACES: [&str; 6] = [
     "strings",
 ];
 
-/// The tree of an expression with the counts of its cost, and the number of nodes that each evaluation passes
-/// once.
+/// The metered tree of an expression, and the number of nodes that each evaluation visits once.
 pub(crate) fn metered(expression: &IdedExpr) -> (IdedExpr, u64) {
     let mut expression = expression.clone();
     let nodes = Rewriter::default().visit(&mut expression);
@@ -26,19 +25,19 @@ pub(crate) fn metered(expression: &IdedExpr) -> (IdedExpr, u64) {
 
 #[derive(Default)]
 struct Rewriter {
-    /// The names that the loops around a place give to their elements.
+    /// The variable names of the loops around the present node.
     bound: Vec<String>,
 }
 
 impl Rewriter {
-    /// Changes a tree. Returns the number of its nodes, without those within its loops.
+    /// Changes a tree. Returns the number of its nodes, without the nodes inside of its loops.
     fn visit(&mut self, expression: &mut IdedExpr) -> u64 {
         match &mut expression.expr {
             Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => 1,
             Expr::Select(select) => 1 + self.visit(&mut select.operand),
             Expr::List(list) => {
                 let elements = list.elements.iter_mut();
-                1 + elements.map(|element| self.kept(element)).sum::<u64>()
+                1 + elements.map(|element| self.copied(element)).sum::<u64>()
             }
             Expr::Map(map) => {
                 1 + map
@@ -59,24 +58,26 @@ impl Rewriter {
         }
     }
 
-    /// A value that is copied into another one.
-    fn kept(&mut self, value: &mut IdedExpr) -> u64 {
+    /// Wraps a value that is copied into another value.
+    fn copied(&mut self, value: &mut IdedExpr) -> u64 {
         let nodes = self.visit(value);
-        wrap(value, functions::KEPT);
+        wrap(value, functions::COPIED);
         nodes
     }
 
-    /// A value that a function or an operator looks at.
-    fn seen(&mut self, value: &mut IdedExpr) -> u64 {
+    /// Wraps a value that a function or an operator reads.
+    fn read(&mut self, value: &mut IdedExpr) -> u64 {
         let nodes = self.visit(value);
-        wrap(value, functions::SEEN);
+        wrap(value, functions::READ);
         nodes
     }
 
     fn entry(&mut self, entry: &mut IdedEntryExpr) -> u64 {
         match &mut entry.expr {
-            EntryExpr::StructField(field) => self.kept(&mut field.value),
-            EntryExpr::MapEntry(entry) => self.kept(&mut entry.key) + self.kept(&mut entry.value),
+            EntryExpr::StructField(field) => self.copied(&mut field.value),
+            EntryExpr::MapEntry(entry) => {
+                self.copied(&mut entry.key) + self.copied(&mut entry.value)
+            }
         }
     }
 
@@ -84,7 +85,7 @@ impl Rewriter {
         let outside = self.visit(&mut all.iter_range);
         let initial = match is_literal(&all.accu_init) {
             true => 1,
-            false => self.kept(&mut all.accu_init),
+            false => self.copied(&mut all.accu_init),
         };
         let names = self.bound.len();
         self.bound.push(all.iter_var.clone());
@@ -98,12 +99,13 @@ impl Rewriter {
         let within = 1 + step + self.visit(&mut all.loop_cond);
         let result = match &all.result.expr {
             Expr::Ident(name) if *name == all.accu_var && is_literal(&all.accu_init) => 1,
-            _ => self.kept(&mut all.result),
+            _ => self.copied(&mut all.result),
         };
         self.bound.truncate(names);
         let is_empty = matches!(&all.iter_range.expr, Expr::List(list) if list.elements.is_empty());
         if !is_empty {
-            // A loop that appends runs to its end, and is paid for at its beginning; others count each step.
+            // A loop that appends always runs to its end, so all steps are charged at its start; another loop charges
+            // each step.
             let before = if appends { within } else { 0 };
             call_with(&mut all.iter_range, functions::RANGE, before);
             if !appends {
@@ -113,7 +115,7 @@ impl Rewriter {
         1 + outside + initial + result
     }
 
-    /// The step of a loop that appends, whose form the interpreter knows.
+    /// Changes the step of a loop that appends; the interpreter requires this form of the step.
     fn appended(&mut self, all: &mut ComprehensionExpr) -> u64 {
         let Expr::Call(step) = &mut all.loop_step.expr else {
             return 1;
@@ -158,7 +160,7 @@ impl Rewriter {
                     replace(index, functions::KEY, |inner| vec![inner]);
                 }
                 if call.func_name != operators::INDEX {
-                    wrap(expression, functions::SEEN);
+                    wrap(expression, functions::READ);
                 }
                 return nodes;
             }
@@ -168,13 +170,13 @@ impl Rewriter {
             matches!(&target.expr, Expr::Ident(name)
                 if NAMESPACES.contains(&name.as_str()) && !self.bound.contains(name))
         });
-        if let Some(own) = functions::replacement(call, is_namespace) {
+        if let Some(new_name) = functions::replacement(call, is_namespace) {
             let target = call.target.take().filter(|_| !is_namespace);
             let mut args: Vec<IdedExpr> = target.map(|target| *target).into_iter().collect();
             args.append(&mut call.args);
             nodes += args.iter_mut().map(|arg| self.visit(arg)).sum::<u64>();
             call.args = args;
-            call.func_name = own;
+            call.func_name = new_name;
             return nodes;
         }
         if call.func_name == "size" {
@@ -185,16 +187,16 @@ impl Rewriter {
             }
             return nodes;
         }
-        nodes += call.args.iter_mut().map(|arg| self.seen(arg)).sum::<u64>();
+        nodes += call.args.iter_mut().map(|arg| self.read(arg)).sum::<u64>();
         if let Some(target) = call.target.as_deref_mut().filter(|_| !is_namespace) {
-            nodes += self.seen(target);
+            nodes += self.read(target);
         }
         nodes
     }
 }
 
-/// Whether a loop is in the form of `map` and `filter`: the interpreter runs it to its end, without a look at
-/// its condition, and without copies of the list that it makes.
+/// Whether a loop has the form of `map` and `filter`: the interpreter runs such a loop to its end without an
+/// evaluation of its condition, and does not copy the list that it builds.
 fn appends(all: &ComprehensionExpr) -> bool {
     let is_list = |expression: &IdedExpr| matches!(expression.expr, Expr::List(_));
     let is_result = |expression: &IdedExpr| matches!(&expression.expr, Expr::Ident(name) if *name == all.accu_var);
@@ -221,7 +223,7 @@ fn is_literal(expression: &IdedExpr) -> bool {
     }
 }
 
-/// Whether a value by which something is looked up is a literal of a usual type.
+/// Whether a key is a literal of a usual type.
 fn is_plain_key(expression: &IdedExpr) -> bool {
     match &expression.expr {
         Expr::Literal(literal) => !matches!(literal, LiteralValue::Double(_)),
@@ -229,7 +231,7 @@ fn is_plain_key(expression: &IdedExpr) -> bool {
     }
 }
 
-/// Whether the value is no text, list or map, whatever the values of variables.
+/// Whether the value is neither text nor list nor map, whatever the values of variables are.
 fn is_scalar(expression: &IdedExpr) -> bool {
     match &expression.expr {
         Expr::Literal(_) => true,
@@ -251,7 +253,7 @@ fn is_scalar(expression: &IdedExpr) -> bool {
     }
 }
 
-/// Puts a function around a value, unless it cannot cost anything.
+/// Wraps a value in a call of a function, unless the value costs nothing.
 fn wrap(expression: &mut IdedExpr, function: &str) {
     if !is_scalar(expression) {
         replace(expression, function, |inner| vec![inner]);
@@ -263,8 +265,8 @@ fn call_with(expression: &mut IdedExpr, function: &str, number: u64) {
     replace(expression, function, |inner| vec![inner, number]);
 }
 
-/// Adds the count of a step to the condition of a loop. An error there ends the loop; one in the step itself
-/// would be kept until its end.
+/// Adds the count of a step to the condition of a loop. An error in the condition ends the loop; an error in the step
+/// itself would be stored until the end of the loop.
 fn stop_when_spent(condition: &mut IdedExpr, nodes: u64) {
     let id = condition.id;
     let of = |func_name: &str, args: Vec<IdedExpr>| IdedExpr {

@@ -36,7 +36,7 @@ pub const WEBHOOK: Target = Target {
     run: |bytes| {
         let object = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
             "metadata": {"name": "w"}, "spec": {"replicas": 1}});
-        decoders::webhook_answer(webhook(), bytes, object.clone());
+        decoders::webhook_response(webhook(), bytes, object.clone());
         let Some((mut answer, patch)) = pair(bytes) else {
             return;
         };
@@ -45,7 +45,7 @@ pub const WEBHOOK: Target = Target {
             let patch = STANDARD.encode(patch.to_string());
             response.insert("patch".to_owned(), patch.into());
         }
-        decoders::webhook_answer(webhook(), answer.to_string().as_bytes(), object);
+        decoders::webhook_response(webhook(), answer.to_string().as_bytes(), object);
     },
 };
 

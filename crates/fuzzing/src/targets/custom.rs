@@ -76,7 +76,7 @@ pub const CEL_OBJECTS: Target = Target {
             "a": 1, "b": [1, 2, 3]});
         let mut values = Values::default();
         values.add("object", &object);
-        let Ok(said) = expression.say(&values) else {
+        let Ok(said) = expression.evaluate(&values) else {
             return;
         };
         if let (Ok(config), Some(pod)) = (said.to_object(), openapi_schema::Schema::published().lookup("", "v1", "Pod")) {

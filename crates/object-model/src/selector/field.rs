@@ -7,25 +7,24 @@ use super::SelectorError;
 /// One term of a field selector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldTerm {
-    /// The field's label, for instance `metadata.name`.
+    /// For instance `metadata.name`.
     pub field: String,
-    /// The value to compare with.
     pub value: String,
-    /// Whether the values must be equal, or must differ.
+    /// Whether the values must be equal (true) or must differ (false).
     pub equal: bool,
 }
 
-/// Conditions on fields, all of which must hold.
+/// Conditions on fields, all of which must be true.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSelector {
     terms: Vec<FieldTerm>,
 }
 
 impl FieldSelector {
-    /// From a query string such as `metadata.name=web,status.phase!=Failed`.
+    /// Parses a query string such as `metadata.name=web,status.phase!=Failed`.
     ///
     /// # Errors
-    /// A term without an operator, or a wrong escape.
+    /// A term without an operator, or an invalid escape.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut terms = Vec::new();
         for term in split_unescaped(text) {
@@ -43,7 +42,6 @@ impl FieldSelector {
         Ok(Self { terms })
     }
 
-    /// The selector for one value of a field.
     pub fn exactly(field: &str, value: &str) -> Self {
         let term = FieldTerm {
             field: field.to_owned(),
@@ -53,7 +51,7 @@ impl FieldSelector {
         Self { terms: vec![term] }
     }
 
-    /// The conditions in the order given.
+    /// The terms in their given order.
     pub fn terms(&self) -> &[FieldTerm] {
         &self.terms
     }
@@ -63,7 +61,7 @@ impl FieldSelector {
         self.terms.is_empty()
     }
 
-    /// The value that the field must have, if some term says so.
+    /// The value that a term requires for the field; `None` if no term requires a value.
     pub fn exact(&self, field: &str) -> Option<&str> {
         let term = self
             .terms
@@ -72,7 +70,7 @@ impl FieldSelector {
         Some(&term.value)
     }
 
-    /// Whether an object matches, given its values by field.
+    /// Whether an object matches; `value` returns the object's value of a field.
     pub fn matches_by(&self, value: impl Fn(&str) -> Option<String>) -> bool {
         self.terms
             .iter()

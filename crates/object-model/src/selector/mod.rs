@@ -11,13 +11,12 @@ use serde_json::Value;
 
 pub use field::{FieldSelector, FieldTerm};
 
-/// The error of an invalid selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
-    /// The query string does not parse.
+    /// The query string cannot be parsed.
     #[error("unable to parse requirement: {0}")]
     Syntax(String),
-    /// A field selector does not parse.
+    /// A field selector cannot be parsed.
     #[error("invalid selector: '{0}'; can't understand '{1}'")]
     FieldSyntax(String, String),
     /// A `matchExpressions` entry has an unknown operator.
@@ -32,13 +31,13 @@ pub enum Match {
     In(BTreeSet<String>),
     /// The label is missing or has none of the values.
     NotIn(BTreeSet<String>),
-    /// The label is there.
+    /// The label exists.
     Exists,
     /// The label is missing.
     DoesNotExist,
-    /// The label is an integer above the given one.
+    /// The label is an integer greater than this number.
     GreaterThan(i64),
-    /// The label is an integer below the given one.
+    /// The label is an integer less than this number.
     LessThan(i64),
 }
 
@@ -52,7 +51,7 @@ pub struct Requirement {
 }
 
 impl Requirement {
-    /// Whether a label with this value (`None` when missing) fulfils the condition.
+    /// Whether a label with this value (`None` if missing) fulfils the condition.
     pub fn matches(&self, value: Option<&str>) -> bool {
         let number = || value.and_then(|text| text.parse::<i64>().ok());
         match &self.condition {
@@ -66,7 +65,7 @@ impl Requirement {
     }
 }
 
-/// Conditions on labels, all of which must hold.
+/// Conditions on labels, all of which must be true.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelSelector {
     requirements: Vec<Requirement>,
@@ -87,7 +86,6 @@ impl LabelSelector {
         }
     }
 
-    /// Matches labels for which all requirements hold.
     pub fn all_of(mut requirements: Vec<Requirement>) -> Self {
         requirements.sort_unstable();
         Self {
@@ -96,7 +94,7 @@ impl LabelSelector {
         }
     }
 
-    /// From a map of labels, each of which must be equal (`spec.selector` of a Service).
+    /// Each label in the map must be equal (`spec.selector` of a Service).
     pub fn from_labels(labels: &Value) -> Self {
         let pairs = labels.as_object().into_iter().flatten();
         Self::all_of(
@@ -106,7 +104,7 @@ impl LabelSelector {
         )
     }
 
-    /// Parses the JSON of a `metav1.LabelSelector`: null matches nothing, `{}` everything.
+    /// Parses the JSON of a `metav1.LabelSelector`: null matches nothing, `{}` matches everything.
     ///
     /// # Errors
     /// An operator other than `In`, `NotIn`, `Exists` and `DoesNotExist`.
@@ -142,17 +140,17 @@ impl LabelSelector {
         Ok(Self::all_of(all))
     }
 
-    /// From a typed `metav1.LabelSelector`, as [`from_json`](Self::from_json); `None` if it is
-    /// invalid. No selector (`None`) matches nothing.
+    /// From a typed `metav1.LabelSelector`, as [`from_json`](Self::from_json); `None` if the selector is invalid. An
+    /// absent selector matches nothing.
     pub fn of(selector: &impl Serialize) -> Option<Self> {
         let json = serde_json::to_value(selector).ok()?;
         Self::from_json(&json).ok()
     }
 
-    /// From a query string such as `app=web,tier in (a,b),!canary`.
+    /// Parses a query string such as `app=web,tier in (a,b),!canary`.
     ///
     /// # Errors
-    /// *Errors.* The text cannot be parsed, or a key or value is invalid for a label.
+    /// The text cannot be parsed, or a key or value is invalid for a label.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         parse::selector(text).map(Self::all_of)
     }
@@ -162,12 +160,11 @@ impl LabelSelector {
         &self.requirements
     }
 
-    /// Whether every set of labels matches.
     pub fn is_everything(&self) -> bool {
         !self.nothing && self.requirements.is_empty()
     }
 
-    /// Whether a JSON map of labels (null when there are none) matches.
+    /// Whether a JSON map of labels (null if there are none) matches.
     pub fn matches(&self, labels: &Value) -> bool {
         self.matches_by(|key| labels.get(key).and_then(Value::as_str))
     }
@@ -177,7 +174,7 @@ impl LabelSelector {
         self.matches(&object["metadata"]["labels"])
     }
 
-    /// Whether the labels of a lookup function match.
+    /// Whether the labels that a lookup function returns match.
     pub fn matches_by<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         let holds = |requirement: &Requirement| requirement.matches(label(&requirement.key));
         !self.nothing && self.requirements.iter().all(holds)
@@ -192,7 +189,7 @@ fn one_of<'a>(key: &str, values: impl IntoIterator<Item = &'a str>) -> Requireme
 }
 
 impl fmt::Display for LabelSelector {
-    /// The query string, as in `status.selector` of a Scale.
+    /// Formats the query string, as in `status.selector` of a Scale.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, requirement) in self.requirements.iter().enumerate() {
             if index > 0 {
@@ -231,7 +228,7 @@ mod tests {
     #[test]
     fn query_strings_select_labels() {
         let labels = json!({"app": "web", "tier": "a", "n": "5"});
-        for (text, wanted) in [
+        for (text, expected) in [
             ("", true),
             ("app=web", true),
             ("app==web,tier=b", false),
@@ -250,7 +247,7 @@ mod tests {
         ] {
             assert_eq!(
                 LabelSelector::parse(text).unwrap().matches(&labels),
-                wanted,
+                expected,
                 "{text}"
             );
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Match, Requirement, SelectorError};
 use crate::names;
 
-/// Splits off special characters; white space only separates.
+/// Splits the text at special characters and white space; white space is dropped.
 fn tokens(text: &str) -> Vec<String> {
     let mut tokens: Vec<String> = Vec::new();
     let mut word = String::new();

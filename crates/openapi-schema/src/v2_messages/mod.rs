@@ -1,14 +1,14 @@
-//! OpenAPI v2 as protocol buffers: the messages of `openapi.v2` (gnostic's `OpenAPIv2.proto`), in
-//! which kubectl reads the older document. Tables of field numbers, and the few messages that are
-//! not plain images of the JSON form.
+//! OpenAPI v2 in protobuf: the messages of `openapi.v2` (gnostic's `OpenAPIv2.proto`), in which kubectl reads the
+//! older document. The module contains the tables of field numbers, and the few messages whose form differs from the
+//! JSON form.
 //!
-//! Security, tags, headers, examples and XML are absent: the documents have none.
+//! Security, tags, headers, examples and XML are absent, because the documents do not contain them.
 
 use serde_json::Value;
 
 use crate::protobuf::{Field, FieldType, Message, Shape};
 
-/// `Document`, without its paths and definitions, which [`Contents`] gathers.
+/// `Document`, without its paths and definitions, which are in [`Contents`].
 static HEAD: Shape = Shape {
     fields: &[
         field("swagger", 1, FieldType::Text),
@@ -206,7 +206,7 @@ static SCHEMA: Shape = Shape {
     extensions: Some(31),
 };
 
-/// The two large parts of a document, gathered one path and one definition at a time.
+/// The two large parts of a document, added one path and one definition at a time.
 #[derive(Default)]
 pub(crate) struct Contents {
     paths: Message,
@@ -222,7 +222,7 @@ impl Contents {
         self.definitions.pair(1, name, &schema(definition));
     }
 
-    /// The whole document; `head` has its small members.
+    /// The whole document; `head` contains its small members.
     pub fn document(self, head: &Value) -> Vec<u8> {
         let mut document = Message::of(&HEAD, head);
         document.message(8, &self.paths);
@@ -254,8 +254,8 @@ fn parameter(value: &Value) -> Message {
     if value.get("$ref").is_some() {
         return wrapped(2, &Message::of(&JSON_REFERENCE, value));
     }
-    let place = value.get("in").and_then(Value::as_str);
-    let parameter = match place.unwrap_or_default() {
+    let location = value.get("in").and_then(Value::as_str);
+    let parameter = match location.unwrap_or_default() {
         "body" => wrapped(1, &Message::of(&BODY_PARAMETER, value)),
         other => {
             let (number, shape) = match other {
@@ -284,7 +284,7 @@ fn responses(value: &Value) -> Message {
     message
 }
 
-/// `AdditionalPropertiesItem`: a schema, or whether there may be any.
+/// `AdditionalPropertiesItem`: a schema, or whether additional properties are allowed.
 fn additional_properties(value: &Value) -> Message {
     let mut message = Message::default();
     match value {
@@ -294,7 +294,7 @@ fn additional_properties(value: &Value) -> Message {
     message
 }
 
-/// `TypeItem`: one name or several.
+/// `TypeItem`: one name or several names.
 fn types(value: &Value) -> Message {
     let mut message = Message::default();
     for name in one_or_many(value).iter().filter_map(Value::as_str) {
@@ -303,7 +303,7 @@ fn types(value: &Value) -> Message {
     message
 }
 
-/// `ItemsItem`: one schema or several.
+/// `ItemsItem`: one schema or several schemas.
 fn items(value: &Value) -> Message {
     let mut message = Message::default();
     for one in one_or_many(value) {

@@ -1,4 +1,4 @@
-//! An independent reader reads the written messages.
+//! Tests the written messages with an independent decoder.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +16,7 @@ enum Read {
     Many(&'static str),
 }
 
-/// The fields that the served document has, by message and number; numbers as in
-/// `OpenAPIv2.proto`.
+/// The fields of the served document, by message and number. The numbers are those in `OpenAPIv2.proto`.
 fn field(message: &str, number: u64) -> (&'static str, Read) {
     use Read::{Flag, Many, One, Text, Texts};
     match (message, number) {
@@ -58,7 +57,7 @@ fn field(message: &str, number: u64) -> (&'static str, Read) {
     }
 }
 
-/// Messages that stand for the contents of their only field.
+/// Messages that are replaced by the content of their only field.
 fn inner(message: &str, number: u64) -> Option<&'static str> {
     Some(match (message, number) {
         ("ParametersItem", 1) => "Parameter",
@@ -72,7 +71,7 @@ fn inner(message: &str, number: u64) -> Option<&'static str> {
     })
 }
 
-/// Messages that are maps: the number of their pairs and the type of their values.
+/// Messages that are maps: the number of the field with their entries, and the type of their values.
 fn map_of(message: &str) -> Option<(u64, &'static str)> {
     Some(match message {
         "Paths" => (2, "PathItem"),
@@ -207,7 +206,7 @@ fn written(document: &Value) -> Vec<u8> {
     contents.document(document)
 }
 
-/// kubectl.md 0.10. The bytes are put together by hand from the numbers of `OpenAPIv2.proto`.
+/// kubectl.md 0.10. The expected bytes are written by hand, from the numbers in `OpenAPIv2.proto`.
 #[test]
 fn a_tiny_document_has_these_bytes() {
     let document = json!({
@@ -279,7 +278,7 @@ fn alternatives_are_told_apart() {
     assert_eq!(read("Document", &written(&document)), document);
 }
 
-/// The document is complete: a member that is missing in the tables would be missing here.
+/// The document is complete: a member that is missing in the tables would be missing in the decoded document.
 #[test]
 fn the_served_document_is_the_same_in_both_forms() {
     let served = resource_kinds::all(&resource_kinds::ClusterConfig::default());

@@ -1,5 +1,5 @@
-//! Admission of CertificateSigningRequests: the requester is recorded, approval and signing need
-//! rights on the signer, and certificates of the group `system:masters` are refused.
+//! Admission of CertificateSigningRequests: admission records the requester, approval and signing need rights on the
+//! signer, and certificates of the group `system:masters` are refused.
 
 use object_model::Status;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::groups::certificates::{GROUP, Request, signer};
 use crate::json::parts;
 
 const PLURAL: &str = "certificatesigningrequests";
-/// The group that may do everything.
+/// Members of this group may do everything.
 const MASTERS: &str = "system:masters";
 
 fn concerns(
@@ -24,7 +24,7 @@ fn concerns(
         && subresource.is_none_or(|name| name == request.subresource)
 }
 
-/// Records the requester in a new request. (In Kubernetes the kind's storage does so.)
+/// Records the requester in a new request. (In Kubernetes the registry of the kind does this.)
 pub(super) struct CertificateRequestor;
 
 impl Admission for CertificateRequestor {
@@ -52,7 +52,7 @@ impl Admission for CertificateRequestor {
     }
 }
 
-/// Approving and denying need the verb `approve` on the signer.
+/// Approval and denial need the verb `approve` on the signer.
 pub(super) struct CertificateApproval;
 
 impl Admission for CertificateApproval {
@@ -73,7 +73,7 @@ impl Admission for CertificateApproval {
     }
 }
 
-/// Issuing a certificate, and reporting a failure, need the verb `sign` on the signer.
+/// The issue of a certificate, and the report of a failure, need the verb `sign` on the signer.
 pub(super) struct CertificateSigning;
 
 impl Admission for CertificateSigning {
@@ -97,7 +97,7 @@ impl Admission for CertificateSigning {
     }
 }
 
-/// The signer is the stored request's, whatever the sent one says.
+/// The signer comes from the stored request; the signer in the sent object is ignored.
 fn check(
     request: &AdmissionRequest<'_>,
     object: &Value,
@@ -123,7 +123,7 @@ fn check(
     Err(forbidden(request, object, &why))
 }
 
-/// A client certificate of the group `system:masters` cannot be requested.
+/// A client certificate for the group `system:masters` cannot be requested.
 pub(super) struct CertificateSubjectRestriction;
 
 impl Admission for CertificateSubjectRestriction {
@@ -141,9 +141,9 @@ impl Admission for CertificateSubjectRestriction {
         if !concerns(request, Operation::Create, None) || spec["signerName"] != signer::API_CLIENT {
             return Ok(());
         }
-        // Validation refuses an invalid request.
-        let asked = Request::of(&spec["request"]).unwrap_or_default();
-        let organizations = asked.organizations;
+        // Validation reports an invalid request later.
+        let parsed = Request::of(&spec["request"]).unwrap_or_default();
+        let organizations = parsed.organizations;
         if organizations.iter().any(|group| group == MASTERS) {
             let why = format!(
                 "use of {} signer with {MASTERS} group is not allowed",
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::groups::certificates::tests::{JANE, MASTER};
 
-    /// May do one thing with the requests of a signer.
+    /// A cluster in which the user has only the right `verb` on the signer `name`.
     fn signer_right(verb: &'static str, name: &'static str) -> Granted {
         Granted(ResourceAttributes {
             verb,

@@ -49,7 +49,7 @@ impl Admission for DefaultTolerationSeconds {
 
 fn tolerates(toleration: &Value, key: &str) -> bool {
     let text = |field: &str| toleration[field].as_str().unwrap_or_default();
-    matches!(text("key"), own if own.is_empty() || own == key)
+    matches!(text("key"), name if name.is_empty() || name == key)
         && matches!(text("effect"), "" | "NoExecute")
 }
 
@@ -76,8 +76,8 @@ mod tests {
         assert_eq!(added[1]["tolerationSeconds"], 300);
         let all = json!([{"operator": "Exists"}]);
         assert_eq!(admit(all.clone()), all);
-        let own = json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists",
+        let existing = json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists",
             "effect": "NoExecute", "tolerationSeconds": 1}]);
-        assert_eq!(admit(own).as_array().unwrap().len(), 2);
+        assert_eq!(admit(existing).as_array().unwrap().len(), 2);
     }
 }

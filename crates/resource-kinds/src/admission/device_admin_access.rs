@@ -1,5 +1,5 @@
-//! Claims may ask for administrative access to devices only in namespaces with the label for it. (In
-//! Kubernetes the kinds' storage refuses them.)
+//! Claims may request administrative access to devices only in namespaces with the label for such access. (In
+//! Kubernetes the registry of the kinds refuses such claims.)
 
 use object_model::{FieldError, FieldPath, Status};
 use serde_json::Value;
@@ -24,19 +24,21 @@ impl Admission for DeviceAdminAccess {
         if request.group != GROUP || request.operation == Operation::Delete {
             return Ok(());
         }
-        let asked = match (request.plural, request.subresource) {
-            ("resourceclaims", "") => asked(&object["spec"], "spec"),
-            ("resourceclaimtemplates", "") => asked(&object["spec"]["spec"], "spec.spec"),
+        let requested = match (request.plural, request.subresource) {
+            ("resourceclaims", "") => requested_access(&object["spec"], "spec"),
+            ("resourceclaimtemplates", "") => {
+                requested_access(&object["spec"]["spec"], "spec.spec")
+            }
             ("resourceclaims", "status") => {
-                // An allocated claim stays; a second check would refuse what was allowed.
+                // The access of an allocated claim stays; a second check would refuse access that was allowed before.
                 let before = request.old.and_then(granted).is_some();
                 granted(object).filter(|_| !before)
             }
             _ => None,
         };
-        // The spec of a claim is immutable, so that only a new one asks.
+        // The spec of a claim is immutable, so only a new claim can request access.
         let new = request.operation == Operation::Create || request.subresource == "status";
-        let Some(field) = asked.filter(|_| new) else {
+        let Some(field) = requested.filter(|_| new) else {
             return Ok(());
         };
         let namespace = cluster.get("", "namespaces", "", request.namespace);
@@ -58,19 +60,19 @@ impl Admission for DeviceAdminAccess {
     }
 }
 
-fn first(list: &Value, wanted: impl Fn(&Value) -> bool) -> Option<usize> {
-    list.as_array()?.iter().position(wanted)
+fn first(list: &Value, is_match: impl Fn(&Value) -> bool) -> Option<usize> {
+    list.as_array()?.iter().position(is_match)
 }
 
-/// The field of a claim's spec that asks for it.
-fn asked(spec: &Value, path: &str) -> Option<FieldPath> {
-    let wanted = |request: &Value| request["exactly"]["adminAccess"] == true;
-    let index = first(&spec["devices"]["requests"], wanted)?;
+/// The field of a claim's spec that requests administrative access.
+fn requested_access(spec: &Value, path: &str) -> Option<FieldPath> {
+    let is_requested = |request: &Value| request["exactly"]["adminAccess"] == true;
+    let index = first(&spec["devices"]["requests"], is_requested)?;
     let at = FieldPath::root(path).child("devices").child("requests");
     Some(at.index(index).child("adminAccess"))
 }
 
-/// The field of a claim's status that gives it.
+/// The field of a claim's status that grants administrative access.
 fn granted(claim: &Value) -> Option<FieldPath> {
     let results = &claim["status"]["allocation"]["devices"]["results"];
     let index = first(results, |result| result["adminAccess"] == true)?;

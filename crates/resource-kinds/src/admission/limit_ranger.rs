@@ -1,5 +1,5 @@
-//! The admission plug-in LimitRanger: defaults and limits of containers, pods and claims by the
-//! LimitRanges of their namespace.
+//! The admission plug-in LimitRanger: applies the defaults and limits of the namespace's LimitRanges to containers,
+//! pods and claims.
 
 use object_model::Status;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::json::parts;
 use crate::quota::Amounts;
 use crate::quota::pod::{RequestsOrLimits, amounts, together};
 
-/// The annotation with the defaults that were set.
+/// The annotation that describes the defaults that were set.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 pub(super) struct LimitRanger;
@@ -48,17 +48,17 @@ impl Admission for LimitRanger {
             for item in of("Container") {
                 let containers = list(&spec["containers"]).iter();
                 for container in containers.chain(list(&spec["initContainers"])) {
-                    let given = Given::of(&container["resources"]);
-                    given.check_pod(item, "Container", &mut errors);
+                    let amounts = ContainerResources::of(&container["resources"]);
+                    amounts.check_pod(item, "Container", &mut errors);
                 }
             }
             for item in of("Pod") {
-                Given::together(spec).check_pod(item, "Pod", &mut errors);
+                ContainerResources::together(spec).check_pod(item, "Pod", &mut errors);
             }
         } else {
             for item in of("PersistentVolumeClaim") {
-                let given = Given::of(&object["spec"]["resources"]);
-                given.check_claim(item, &mut errors);
+                let amounts = ContainerResources::of(&object["spec"]["resources"]);
+                amounts.check_claim(item, &mut errors);
             }
         }
         match errors.as_slice() {
@@ -73,7 +73,7 @@ impl Admission for LimitRanger {
     }
 }
 
-/// Whether an object of the core group is created or changed as a whole.
+/// Whether an object of the core group is created or updated, except through a sub-resource.
 fn writes(request: &AdmissionRequest<'_>, plural: &str) -> bool {
     let changes = request.operation == Operation::Update
         && (request.group, request.plural, request.subresource) == ("", plural, "");
@@ -84,11 +84,11 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Sets defaults of containers; returns their description.
+/// Sets defaults of containers; returns a description of the defaults.
 fn fill<'i>(object: &mut Value, items: impl Iterator<Item = &'i Value>) -> Vec<String> {
-    let mut said = Vec::new();
+    let mut descriptions = Vec::new();
     let Some(spec) = object.get_mut("spec") else {
-        return said;
+        return descriptions;
     };
     let items: Vec<&Value> = items.collect();
     for (lists, word) in [
@@ -112,12 +112,12 @@ fn fill<'i>(object: &mut Value, items: impl Iterator<Item = &'i Value>) -> Vec<S
                 }
                 if !set.is_empty() {
                     let kind = field.trim_end_matches('s');
-                    said.push(format!("{} {kind} for {word} {name}", set.join(", ")));
+                    descriptions.push(format!("{} {kind} for {word} {name}", set.join(", ")));
                 }
             }
         }
     }
-    said
+    descriptions
 }
 
 fn annotate(object: &mut Value, filled: &[String]) {
@@ -130,13 +130,12 @@ fn annotate(object: &mut Value, filled: &[String]) {
     }
 }
 
-/// The requests and limits of a container, a pod or a claim.
-struct Given {
+struct ContainerResources {
     requests: Amounts,
     limits: Amounts,
 }
 
-impl Given {
+impl ContainerResources {
     fn of(resources: &Value) -> Self {
         Self {
             requests: amounts(&resources["requests"]),
@@ -144,7 +143,7 @@ impl Given {
         }
     }
 
-    /// The sum of a pod's containers, by request.
+    /// The sum over a pod's containers, by resource.
     fn together(spec: &Value) -> Self {
         let of = |side| together(spec, &Value::Null, side);
         Self {
@@ -162,8 +161,8 @@ impl Given {
                 (Some(limit), _) if *limit > most => {
                     errors.push(format!("{text}, but limit is {limit}"));
                 }
-                (_, Some(asked)) if *asked > most => {
-                    errors.push(format!("{text}, but request is {asked}"));
+                (_, Some(request_amount)) if *request_amount > most => {
+                    errors.push(format!("{text}, but request is {request_amount}"));
                 }
                 _ => {}
             }
@@ -174,7 +173,7 @@ impl Given {
                 let amount = amounts.get(&resource).copied();
                 amount.filter(|amount| !amount.is_zero())
             };
-            let Some(asked) = some(&self.requests) else {
+            let Some(request_amount) = some(&self.requests) else {
                 errors.push(format!(
                     "{text}, but no request is specified or request is 0"
                 ));
@@ -184,18 +183,18 @@ impl Given {
                 errors.push(format!("{text}, but no limit is specified or limit is 0"));
                 continue;
             };
-            let [limit, asked, most] =
-                [limit, asked, most].map(|amount| i128::from(amount.milli_value()));
-            // As whole thousandths, so that no precision is lost.
-            if limit * 1000 > asked * most {
-                let shown = limit * 1_000_000 / asked;
-                let (whole, part) = (shown / 1_000_000, shown % 1_000_000);
+            let [limit, requested, most] =
+                [limit, request_amount, most].map(|amount| i128::from(amount.milli_value()));
+            // The comparison uses whole thousandths, so that no precision is lost.
+            if limit * 1000 > requested * most {
+                let ratio_text = limit * 1_000_000 / requested;
+                let (whole, part) = (ratio_text / 1_000_000, ratio_text % 1_000_000);
                 errors.push(format!("{text}, but provided ratio is {whole}.{part:06}"));
             }
         }
     }
 
-    /// Claims only request.
+    /// A claim has requests only.
     fn check_claim(&self, item: &Value, errors: &mut Vec<String>) {
         let kind = "PersistentVolumeClaim";
         let requests = Self {
@@ -207,8 +206,8 @@ impl Given {
             let text = format!("maximum {resource} usage per {kind} is {most}");
             match self.requests.get(&resource) {
                 None => errors.push(format!("{text}.  No request is specified")),
-                Some(asked) if *asked > most => {
-                    errors.push(format!("{text}, but request is {asked}"));
+                Some(request_amount) if *request_amount > most => {
+                    errors.push(format!("{text}, but request is {request_amount}"));
                 }
                 Some(_) => {}
             }
@@ -220,8 +219,8 @@ impl Given {
             let text = format!("minimum {resource} usage per {kind} is {least}");
             match (self.requests.get(&resource), self.limits.get(&resource)) {
                 (None, _) => errors.push(format!("{text}.  No request is specified")),
-                (Some(asked), _) if *asked < least => {
-                    errors.push(format!("{text}, but request is {asked}"));
+                (Some(request_amount), _) if *request_amount < least => {
+                    errors.push(format!("{text}, but request is {request_amount}"));
                 }
                 (_, Some(limit)) if *limit < least => {
                     errors.push(format!("{text}, but limit is {limit}"));
@@ -315,7 +314,7 @@ mod tests {
             refused.contains("per Container is 1, but limit is 2"),
             "{refused}"
         );
-        // A status reports existing amounts.
+        // A status reports amounts that exist already, so they are not limited.
         assert!(admit("pods/status", sized("2")).is_ok());
     }
 
@@ -332,8 +331,8 @@ mod tests {
             refused.contains("per Container is 1, but limit is 2"),
             "{refused}"
         );
-        let beside = with(init("800m", json!("Always")), Value::Null);
-        let refused = admit("pods", beside).unwrap_err();
+        let sidecar = with(init("800m", json!("Always")), Value::Null);
+        let refused = admit("pods", sidecar).unwrap_err();
         assert!(
             refused.contains("per Pod is 1200m, but limit is 1600m"),
             "{refused}"
@@ -349,24 +348,24 @@ mod tests {
     #[test]
     fn limits_are_not_many_times_what_is_asked_for() {
         let ratio = json!({"maxLimitRequestRatio": {"cpu": "2"}, "min": {"cpu": "100m"}});
-        let told = |resources: Value| {
+        let messages = |resources: Value| {
             let mut errors = Vec::new();
-            Given::of(&resources).check_pod(&ratio, "Container", &mut errors);
+            ContainerResources::of(&resources).check_pod(&ratio, "Container", &mut errors);
             errors
         };
         let of = |requests: &str, limits: &str| json!({"requests": {"cpu": requests}, "limits": {"cpu": limits}});
-        assert_eq!(told(of("100m", "200m")), [""; 0]);
+        assert_eq!(messages(of("100m", "200m")), [""; 0]);
         let text = "cpu max limit to request ratio per Container is 2, but";
         assert_eq!(
-            told(of("300m", "1")),
+            messages(of("300m", "1")),
             [format!("{text} provided ratio is 3.333333")]
         );
         assert_eq!(
-            told(json!({"requests": {"cpu": "1"}})),
+            messages(json!({"requests": {"cpu": "1"}})),
             [format!("{text} no limit is specified or limit is 0")]
         );
         assert_eq!(
-            told(of("100m", "50m")),
+            messages(of("100m", "50m")),
             ["minimum cpu usage per Container is 100m, but limit is 50m"]
         );
     }

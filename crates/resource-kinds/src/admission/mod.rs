@@ -1,5 +1,5 @@
-//! The built-in admission plug-ins: changes and refusals of a request that depend on other objects.
-//! Each is pure over the object and a [`ObjectReader`].
+//! The built-in admission plug-ins: changes and refusals of a request that depend on other objects. Each plug-in is a
+//! pure function of the object and an [`ObjectReader`].
 
 mod certificates;
 mod default_tolerations;
@@ -92,8 +92,8 @@ mod tests {
     /// `statefulset.md` 12.15
     #[test]
     fn an_admitted_pod_has_all_defaults() {
-        let own = json!({"limits": {"memory": "2Gi"}});
-        let container = json!({"name": "a", "image": "i", "resources": own,
+        let limits = json!({"limits": {"memory": "2Gi"}});
+        let container = json!({"name": "a", "image": "i", "resources": limits,
             "ports": [{"containerPort": 80}], "livenessProbe": {"httpGet": {"port": 80}}});
         for more in [
             json!({}),

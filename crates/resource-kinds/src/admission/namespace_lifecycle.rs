@@ -1,5 +1,4 @@
-//! Objects are created in existing namespaces that are not being deleted; some namespaces cannot be
-//! deleted.
+//! Objects can be created only in existing namespaces that are not being deleted; some namespaces cannot be deleted.
 
 use object_model::{Cause, Status};
 use serde_json::Value;
@@ -7,7 +6,6 @@ use serde_json::Value;
 use super::plugin::{Admission, AdmissionRequest, Operation, forbidden};
 use crate::admission::ObjectReader;
 
-/// Namespaces that cannot be deleted.
 const PERMANENT: &[&str] = &["default", "kube-public", "kube-system"];
 
 pub(super) struct NamespaceLifecycle;
@@ -35,16 +33,16 @@ impl Admission for NamespaceLifecycle {
             return Ok(());
         }
         let namespace = request.namespace;
-        // Questions about access may well be about namespaces that are not there.
+        // An access review may concern a namespace that does not exist.
         let is_question = request.group == "authorization.k8s.io";
         if namespace.is_empty() || is_question || request.operation == Operation::Delete {
             return Ok(());
         }
-        let Some(found) = cluster.get("", "namespaces", "", namespace) else {
+        let Some(existing) = cluster.get("", "namespaces", "", namespace) else {
             return Err(Status::not_found("", "namespaces", namespace));
         };
-        let terminating = found["metadata"]["deletionTimestamp"].is_string()
-            || found["status"]["phase"] == "Terminating";
+        let terminating = existing["metadata"]["deletionTimestamp"].is_string()
+            || existing["status"]["phase"] == "Terminating";
         if request.operation == Operation::Create && terminating {
             return Err(terminated(request, object));
         }

@@ -1,5 +1,5 @@
-//! The annotation for a Service per pod of a set makes a controller create Services, so a user
-//! needs the right to create Services to set it.
+//! The annotation for a Service per pod of a set causes a controller to create Services. A user who sets the
+//! annotation therefore needs the right to create Services.
 
 use object_model::Status;
 use serde_json::Value;
@@ -25,8 +25,11 @@ impl Admission for OrdinalServices {
         if !of_sets || request.operation == Operation::Delete {
             return Ok(());
         }
-        let asked = |set: &Value| set["metadata"]["annotations"][ORDINAL_NODE_PORT].clone();
-        let (new, old) = (asked(object), request.old.map(asked).unwrap_or_default());
+        let node_port = |set: &Value| set["metadata"]["annotations"][ORDINAL_NODE_PORT].clone();
+        let (new, old) = (
+            node_port(object),
+            request.old.map(node_port).unwrap_or_default(),
+        );
         let right = ResourceAttributes {
             verb: "create",
             resource: "services",
@@ -52,7 +55,7 @@ mod tests {
     use super::super::testing::{Granted, request};
     use super::*;
 
-    /// May create Services in one namespace.
+    /// A cluster in which the user may create Services in one namespace only.
     fn creator(namespace: &'static str) -> Granted {
         Granted(ResourceAttributes {
             verb: "create",

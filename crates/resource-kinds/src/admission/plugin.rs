@@ -5,21 +5,16 @@ use serde_json::Value;
 
 use super::reader::ObjectReader;
 
-/// The operation that is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// A new object.
     Create,
-    /// A changed object, or a sub-resource of it.
+    /// A change of an object, or of a sub-resource of an object.
     Update,
-    /// The deletion of an object.
     Delete,
 }
 
-/// The attributes of a request that admission reads.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionRequest<'a> {
-    /// The operation that is admitted.
     pub operation: Operation,
     /// API group, empty for core.
     pub group: &'a str,
@@ -39,7 +34,7 @@ pub struct AdmissionRequest<'a> {
 
 /// An admission plug-in: it may change an object before it is stored, or refuse it.
 pub trait Admission: Send + Sync + 'static {
-    /// The plug-in's name as Kubernetes has it, for instance `NamespaceLifecycle`.
+    /// The plug-in's name in Kubernetes, for instance `NamespaceLifecycle`.
     fn name(&self) -> &'static str;
 
     /// Changes the object, or refuses the request. `object` is null on delete.
@@ -50,7 +45,7 @@ pub trait Admission: Send + Sync + 'static {
         cluster: &dyn ObjectReader,
     ) -> Result<(), Status>;
 
-    /// Advice on a request that is not refused.
+    /// Warnings about a request that is not refused.
     fn warnings(
         &self,
         _request: &AdmissionRequest<'_>,
@@ -61,7 +56,7 @@ pub trait Admission: Send + Sync + 'static {
     }
 }
 
-/// Whether the request makes a new object of a core kind.
+/// Whether the request creates an object of a core kind.
 pub(super) fn creates(request: &AdmissionRequest<'_>, plural: &str) -> bool {
     request.operation == Operation::Create
         && request.group.is_empty()
@@ -69,7 +64,7 @@ pub(super) fn creates(request: &AdmissionRequest<'_>, plural: &str) -> bool {
         && request.subresource.is_empty()
 }
 
-/// A copy of an object without some fields, and without the maps that lose their last field by that.
+/// A copy of an object without these fields. Maps that are empty after the removal are removed, too.
 pub(super) fn without(object: &Value, fields: &[&[&str]]) -> Value {
     let mut rest = object.clone();
     for field in fields {
@@ -99,9 +94,9 @@ fn take(value: &mut Value, field: &[&str]) {
 
 /// The refusal of a request: a Status with code 403.
 pub(super) fn forbidden(request: &AdmissionRequest<'_>, object: &Value, why: &str) -> Status {
-    let given = object["metadata"]["name"].as_str().unwrap_or_default();
+    let object_name = object["metadata"]["name"].as_str().unwrap_or_default();
     let name = if request.name.is_empty() {
-        given
+        object_name
     } else {
         request.name
     };

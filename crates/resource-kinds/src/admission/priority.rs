@@ -28,45 +28,45 @@ impl Admission for Priority {
         if !creates(request, "pods") || !object["spec"].is_object() {
             return Ok(());
         }
-        let given = object["spec"]["priorityClassName"]
+        let class_name = object["spec"]["priorityClassName"]
             .as_str()
             .unwrap_or_default();
-        let class = if given.is_empty() {
+        let class = if class_name.is_empty() {
             default_class(cluster)
-        } else if let Some((_, value)) = SYSTEM.iter().find(|(name, _)| *name == given) {
+        } else if let Some((_, value)) = SYSTEM.iter().find(|(name, _)| *name == class_name) {
             Some(Arc::new(
-                json!({"metadata": {"name": given}, "value": value}),
+                json!({"metadata": {"name": class_name}, "value": value}),
             ))
         } else {
-            let found = cluster.get(GROUP, "priorityclasses", "", given);
-            if found.is_none() {
-                let why = format!("no PriorityClass with name {given} was found");
+            let class = cluster.get(GROUP, "priorityclasses", "", class_name);
+            if class.is_none() {
+                let why = format!("no PriorityClass with name {class_name} was found");
                 return Err(forbidden(request, object, &why));
             }
-            found
+            class
         };
         let class = class.unwrap_or_default();
         let priority = class["value"].as_i64().unwrap_or_default();
         let policy = class["preemptionPolicy"]
             .as_str()
             .unwrap_or("PreemptLowerPriority");
-        if let Some(asked) = object["spec"]["priority"]
+        if let Some(requested) = object["spec"]["priority"]
             .as_i64()
             .filter(|p| *p != priority)
         {
             let why = format!(
-                "the integer value of priority ({asked}) must not be provided in pod spec; \
+                "the integer value of priority ({requested}) must not be provided in pod spec; \
                  priority admission controller computed {priority} from the given PriorityClass \
                  name"
             );
             return Err(forbidden(request, object, &why));
         }
-        let asked = object["spec"]["preemptionPolicy"]
+        let requested = object["spec"]["preemptionPolicy"]
             .as_str()
-            .filter(|asked| *asked != policy);
-        if let Some(asked) = asked {
+            .filter(|value| *value != policy);
+        if let Some(requested) = requested {
             let why = format!(
-                "the string value of PreemptionPolicy ({asked}) must not be provided in pod spec; \
+                "the string value of PreemptionPolicy ({requested}) must not be provided in pod spec; \
                  priority admission controller computed {policy} from the given PriorityClass name"
             );
             return Err(forbidden(request, object, &why));
@@ -81,7 +81,8 @@ impl Admission for Priority {
     }
 }
 
-/// The class of pods that name none: the lowest of those marked so.
+/// The default PriorityClass, for pods without a class: the class with the lowest value of the classes that are
+/// marked as default.
 fn default_class(cluster: &dyn ObjectReader) -> Option<Arc<Value>> {
     let all = cluster.list(GROUP, "priorityclasses", "").into_iter();
     all.filter(|class| class["globalDefault"] == true)
@@ -103,8 +104,8 @@ mod tests {
 
     #[test]
     fn an_ordinary_pod_has_priority_zero() {
-        let wanted = json!({"priority": 0, "preemptionPolicy": "PreemptLowerPriority"});
-        assert_eq!(admit(json!({})).unwrap(), wanted);
+        let expected = json!({"priority": 0, "preemptionPolicy": "PreemptLowerPriority"});
+        assert_eq!(admit(json!({})).unwrap(), expected);
         let critical = admit(json!({"priorityClassName": "system-node-critical"})).unwrap();
         assert_eq!(critical["priority"], 2_000_001_000);
     }

@@ -5,22 +5,22 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-/// Reads of other objects that admission and defaulting may do. Answers are those of the store
-/// at the time of the request. They are shared: many requests read the same few objects.
+/// Reads of other objects by admission and defaulting. The results are the state of the store at the time of the
+/// request. They are shared, because many requests read the same few objects.
 pub trait ObjectReader {
     /// One object, by group, plural, namespace (empty for cluster scope) and name.
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>>;
     /// All objects of a kind in a namespace (empty for all or cluster scope).
     fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Value>>;
-    /// The user of the request: `uid`, `groups` and `extra`, as far as there are any.
+    /// The `uid`, `groups` and `extra` of the requesting user, if present.
     fn requester(&self) -> Value {
         Value::Null
     }
-    /// The address that the request comes from; `None` for a part of the server's own process.
+    /// The address of the client; `None` for a component of the server's process.
     fn source(&self) -> Option<IpAddr> {
         None
     }
-    /// Whether the user of the request is authorised.
+    /// Whether the requesting user is authorised.
     fn allows(&self, _attributes: &ResourceAttributes<'_>) -> bool {
         false
     }

@@ -1,5 +1,5 @@
-//! A pod that names a RuntimeClass has the class's overhead, node selector and tolerations; no
-//! other pod has an overhead.
+//! A pod with a RuntimeClass has the overhead, node selector and tolerations of the class; another pod has no
+//! overhead.
 
 use std::sync::Arc;
 
@@ -29,8 +29,8 @@ impl Admission for RuntimeClass {
         let class = match object["spec"]["runtimeClassName"].as_str() {
             None => Arc::default(),
             Some(name) => {
-                let found = cluster.get("node.k8s.io", "runtimeclasses", "", name);
-                found.ok_or_else(|| {
+                let class = cluster.get("node.k8s.io", "runtimeclasses", "", name);
+                class.ok_or_else(|| {
                     let why = format!("pod rejected: RuntimeClass {name:?} not found");
                     forbidden(request, object, &why)
                 })?
@@ -44,9 +44,9 @@ impl Admission for RuntimeClass {
 }
 
 fn overhead(spec: &mut Value, class: &Value) -> Result<(), String> {
-    let given = spec["overhead"].is_object();
+    let has_overhead = spec["overhead"].is_object();
     if !class["overhead"].is_object() {
-        return match given {
+        return match has_overhead {
             true => Err(
                 "pod rejected: Pod Overhead set without corresponding RuntimeClass defined \
                  Overhead"
@@ -56,7 +56,7 @@ fn overhead(spec: &mut Value, class: &Value) -> Result<(), String> {
         };
     }
     let fixed = &class["overhead"]["podFixed"];
-    if given && !same_amounts(&spec["overhead"], fixed) {
+    if has_overhead && !same_amounts(&spec["overhead"], fixed) {
         return Err(
             "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".to_owned(),
         );
@@ -67,7 +67,7 @@ fn overhead(spec: &mut Value, class: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether two lists name the same resources with equal amounts, however these are written.
+/// Whether two lists contain equal amounts of equal resources, whatever the notation of the amounts.
 fn same_amounts(left: &Value, right: &Value) -> bool {
     let count = |list: &Value| list.as_object().map_or(0, serde_json::Map::len);
     let amount = |value: &Value| Quantity::from_json(value).ok();
@@ -79,10 +79,14 @@ fn same_amounts(left: &Value, right: &Value) -> bool {
         })
 }
 
-fn scheduling(spec: &mut Value, wanted: &Value) -> Result<(), String> {
-    let own = spec["nodeSelector"].clone();
-    for (key, of_class) in wanted["nodeSelector"].as_object().into_iter().flatten() {
-        if let Some(of_pod) = own.get(key).filter(|of_pod| *of_pod != of_class) {
+fn scheduling(spec: &mut Value, class_scheduling: &Value) -> Result<(), String> {
+    let existing = spec["nodeSelector"].clone();
+    for (key, of_class) in class_scheduling["nodeSelector"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
+        if let Some(of_pod) = existing.get(key).filter(|of_pod| *of_pod != of_class) {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             return Err(format!(
                 "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {}; \
@@ -95,37 +99,42 @@ fn scheduling(spec: &mut Value, wanted: &Value) -> Result<(), String> {
             parts::set(selector, key, of_class.clone());
         }
     }
-    if let Some(of_class) = wanted["tolerations"].as_array() {
-        let own = spec["tolerations"].as_array();
-        let all = own.into_iter().flatten().chain(of_class).cloned().collect();
+    if let Some(of_class) = class_scheduling["tolerations"].as_array() {
+        let existing = spec["tolerations"].as_array();
+        let all = existing
+            .into_iter()
+            .flatten()
+            .chain(of_class)
+            .cloned()
+            .collect();
         parts::set(spec, "tolerations", Value::Array(merged(all)));
     }
     Ok(())
 }
 
-/// Tolerations without those that another one covers; of equal ones the first stays.
+/// The tolerations without those that another toleration covers; of equal tolerations the first stays.
 fn merged(all: Vec<Value>) -> Vec<Value> {
-    let mut kept: Vec<Value> = Vec::new();
+    let mut merged_list: Vec<Value> = Vec::new();
     for (at, one) in all.iter().enumerate() {
-        let before = kept.iter().any(|other| includes(other, one));
+        let before = merged_list.iter().any(|other| includes(other, one));
         let mut later = all.iter().skip(at + 1);
         let after = later.any(|other| other != one && includes(other, one));
         if !before && !after {
-            kept.push(one.clone());
+            merged_list.push(one.clone());
         }
     }
-    kept
+    merged_list
 }
 
-/// Whether `wide` tolerates all that `narrow` does.
+/// Whether `wide` tolerates every taint that `narrow` tolerates.
 fn includes(wide: &Value, narrow: &Value) -> bool {
     if wide == narrow {
         return true;
     }
     let text = |of: &Value, field: &str| of[field].as_str().unwrap_or_default().to_owned();
     let operator = |of: &Value| match text(of, "operator") {
-        given if given.is_empty() => "Equal".to_owned(),
-        given => given,
+        operator if operator.is_empty() => "Equal".to_owned(),
+        operator => operator,
     };
     let any_key = text(wide, "key").is_empty() && operator(wide) == "Exists";
     if !any_key && text(wide, "key") != text(narrow, "key") {

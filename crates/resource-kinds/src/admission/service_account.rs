@@ -1,5 +1,5 @@
-//! The admission plug-in ServiceAccount: sets the account of a pod and mounts its token, unless the pod opts
-//! out (`statefulset.md` 12.15).
+//! The admission plug-in ServiceAccount: sets the account of a pod and mounts its token, unless the pod disables the
+//! mount (`statefulset.md` 12.15).
 
 use object_model::Status;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use crate::well_known::annotations::MIRROR_POD;
 /// The mount path of the token; client libraries read it there.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
-/// Letters and digits that do not make words.
+/// Letters and digits that do not form words.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
 pub(super) struct ServiceAccount;
@@ -33,10 +33,15 @@ impl Admission for ServiceAccount {
             return Ok(());
         }
         let suffix = suffix(object, request.namespace);
-        let given = object["spec"]["serviceAccountName"]
+        let account_name = object["spec"]["serviceAccountName"]
             .as_str()
             .unwrap_or_default();
-        let name = if given.is_empty() { "default" } else { given }.to_owned();
+        let name = if account_name.is_empty() {
+            "default"
+        } else {
+            account_name
+        }
+        .to_owned();
         let Some(account) = cluster.get("", "serviceaccounts", request.namespace, &name) else {
             let namespace = request.namespace;
             let why = format!(
@@ -50,8 +55,8 @@ impl Admission for ServiceAccount {
         };
         parts::set(spec, "serviceAccountName", name.clone());
         parts::set(spec, "serviceAccount", name);
-        let own = spec["automountServiceAccountToken"].as_bool();
-        if own.or(account["automountServiceAccountToken"].as_bool()) != Some(false) {
+        let pod_setting = spec["automountServiceAccountToken"].as_bool();
+        if pod_setting.or(account["automountServiceAccountToken"].as_bool()) != Some(false) {
             mount_token(spec, &suffix);
         }
         let secrets = &account["imagePullSecrets"];
@@ -65,7 +70,7 @@ impl Admission for ServiceAccount {
     }
 }
 
-/// Five characters that differ between pods: a hash, because this crate has no randomness.
+/// Five characters that differ between pods. They are a hash, because this crate has no source of randomness.
 fn suffix(object: &Value, namespace: &str) -> String {
     let metadata = &object["metadata"];
     let [uid, name, prefix] =
@@ -76,7 +81,7 @@ fn suffix(object: &Value, namespace: &str) -> String {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
     }
-    // The low bits of this hash depend on few of the bytes; fold the high ones in.
+    // The low bits of this hash depend on few bytes of the input, so the high bits are folded in.
     hash ^= hash >> 32;
     let mut text = String::with_capacity(5);
     for _ in 0..5 {

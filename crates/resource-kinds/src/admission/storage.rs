@@ -1,5 +1,5 @@
-//! The default StorageClass of claims, and the check that the class of a growing claim allows expansion
-//! (`statefulset.md` 11.2, 11.12).
+//! The default StorageClass of claims, and the check that the class of a claim allows its expansion (`statefulset.md`
+//! 11.2, 11.12).
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ pub(super) fn default_class(cluster: &dyn ObjectReader) -> Option<String> {
     newest_of(all)
 }
 
-/// The name of the newest of several classes, then the first by name.
+/// The name of the newest class; of several newest classes, the first by name.
 pub(super) fn newest_of(mut all: Vec<Arc<Value>>) -> Option<String> {
     let text = |class: &Value, field: &str| {
         class["metadata"][field]

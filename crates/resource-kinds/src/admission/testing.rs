@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::plugin::{AdmissionRequest, Operation};
 use crate::admission::{ObjectReader, ResourceAttributes};
 
-/// Objects by plural, namespace and name.
+/// The key is plural, namespace and name.
 #[derive(Default)]
 pub(super) struct Objects(BTreeMap<(String, String, String), Value>);
 
@@ -53,7 +53,7 @@ pub(super) fn request(operation: Operation, plural: &'static str) -> AdmissionRe
     }
 }
 
-/// A cluster without objects and with one granted right; none if it is empty.
+/// A cluster without objects in which the user has one right; without rights if the attributes are empty.
 pub(super) struct Granted(pub(super) ResourceAttributes<'static>);
 
 impl Granted {

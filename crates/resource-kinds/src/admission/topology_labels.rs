@@ -8,10 +8,10 @@ use super::reader::ObjectReader;
 use crate::json::parts;
 use crate::well_known::labels;
 
-/// The labels that a pod takes over from its node.
+/// The labels that are copied from a node to its pods.
 const COPIED: [&str; 2] = [labels::ZONE, labels::REGION];
 
-/// Copies the labels of the place of a node to a pod that is bound to it, over existing ones.
+/// Copies the topology labels of a node to a pod that is bound to the node; replaces existing labels.
 pub fn copy_topology_labels(pod: &mut Value, node: &Value) {
     for label in COPIED {
         let Some(value) = node["metadata"]["labels"][label].as_str() else {
@@ -21,17 +21,17 @@ pub fn copy_topology_labels(pod: &mut Value, node: &Value) {
             if !metadata["labels"].is_object() {
                 parts::set(metadata, "labels", json!({}));
             }
-            if let Some(own) = parts::entry(metadata, "labels") {
-                parts::set(own, label, value);
-                if let Value::Object(own) = own {
-                    own.sort_keys();
+            if let Some(existing) = parts::entry(metadata, "labels") {
+                parts::set(existing, label, value);
+                if let Value::Object(existing) = existing {
+                    existing.sort_keys();
                 }
             }
         }
     }
 }
 
-/// Of pods that are created on a node. Others get the labels when they are bound.
+/// Adds the labels to pods that are created with a node. Other pods get the labels when they are bound.
 pub(super) struct PodTopologyLabels;
 
 impl Admission for PodTopologyLabels {
@@ -76,9 +76,9 @@ mod tests {
         };
         let pod = |node: &str| json!({"metadata": {"labels": {"a": "b", labels::ZONE: "mine"}}, "spec": {"nodeName": node}});
         assert_eq!(admit(pod("n")), json!({"a": "b", labels::ZONE: "z"}));
-        let own = json!({"a": "b", labels::ZONE: "mine"});
-        assert_eq!(admit(pod("")), own);
-        assert_eq!(admit(pod("gone")), own);
+        let existing = json!({"a": "b", labels::ZONE: "mine"});
+        assert_eq!(admit(pod("")), existing);
+        assert_eq!(admit(pod("gone")), existing);
         let bare = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}});
         assert_eq!(admit(bare), json!({labels::ZONE: "z"}));
     }

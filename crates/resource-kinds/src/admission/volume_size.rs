@@ -1,5 +1,5 @@
-//! A new claim, or a StatefulSet with claim templates, whose volumes can hold more than their size is
-//! accepted with a warning.
+//! A new claim, or a StatefulSet with claim templates, is accepted with a warning if its volumes can hold more data
+//! than their size.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::groups::storage::nfs_class::is_nfs_provisioner;
 use crate::groups::storage::volume_size::NOT_ENFORCED;
 use crate::well_known::annotations::{LOCAL_VOLUME_SIZE, STORAGE_CLASS};
 
-/// Maximum number of nodes that a warning names.
+/// Maximum number of nodes in a warning.
 const NAMED_MAX: usize = 3;
 
 pub(super) struct VolumeSize;
@@ -48,7 +48,7 @@ impl Admission for VolumeSize {
     }
 }
 
-/// The claims that the request makes, at once or by a StatefulSet.
+/// The claims that the request creates, directly or through a StatefulSet.
 fn new_claims<'o>(request: &AdmissionRequest<'_>, object: &'o Value) -> Vec<&'o Value> {
     let makes_set = request.operation == Operation::Create
         && (request.group, request.plural, request.subresource) == ("apps", "statefulsets", "");
@@ -62,7 +62,7 @@ fn new_claims<'o>(request: &AdmissionRequest<'_>, object: &'o Value) -> Vec<&'o 
     }
 }
 
-/// The class that makes a volume with files for a claim.
+/// The StorageClass that provides a volume with files for a claim.
 fn class_of(claim: &Value, cluster: &dyn ObjectReader) -> Option<String> {
     let spec = &claim["spec"];
     let names_volume = spec["volumeName"]
@@ -79,8 +79,8 @@ fn class_of(claim: &Value, cluster: &dyn ObjectReader) -> Option<String> {
 }
 
 fn warning(class: &str, cluster: &dyn ObjectReader) -> Option<String> {
-    let found = cluster.get("storage.k8s.io", "storageclasses", "", class)?;
-    let provisioner = found["provisioner"].as_str()?;
+    let object = cluster.get("storage.k8s.io", "storageclasses", "", class)?;
+    let provisioner = object["provisioner"].as_str()?;
     if is_nfs_provisioner(provisioner) {
         return Some(format!(
             "the StorageClass {class:?} makes directories of an NFS export: a volume can hold more \

@@ -1,11 +1,10 @@
-//! Kinds that exist only in requests and replies, and are never stored: reviews, and the bodies of
-//! sub-resources.
+//! Kinds that exist only in requests and responses, and are never stored: reviews, and the bodies of sub-resources.
 
 use serde_json::Value;
 
 use crate::json::decode;
 
-/// The kinds of such objects, with their `apiVersion`.
+/// The `apiVersion` and the kinds.
 const BODIES: &[(&str, &str)] = &[
     ("v1", "Binding"),
     ("policy/v1", "Eviction"),
@@ -27,14 +26,13 @@ pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str)> {
     BODIES.iter().copied()
 }
 
-/// Decodes such an object: types are checked, unknown fields removed. `apiVersion` and `kind` are
-/// set.
+/// Decodes the body: types are checked, unknown fields are removed, `apiVersion` and `kind` are set.
 ///
 /// # Errors
-/// *Errors.* The mismatch, as upstream's decoder reports it; another kind than the expected one.
+/// The mismatch, with the text of upstream's decoder; a kind that differs from the expected kind.
 pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
-    let known = BODIES.iter().find(|(_, known)| *known == kind);
-    let Some((api_version, _)) = known else {
+    let body = BODIES.iter().find(|(_, name)| *name == kind);
+    let Some((api_version, _)) = body else {
         return Err(format!("no kind {kind:?} is registered"));
     };
     let Some(map) = object.as_object_mut() else {
@@ -42,12 +40,12 @@ pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
     };
     match map.get("kind") {
         None | Some(Value::Null) => {}
-        Some(Value::String(given)) if given.is_empty() || given == kind => {}
-        Some(given) => return Err(format!("it is of kind {given}")),
+        Some(Value::String(sent)) if sent.is_empty() || sent == kind => {}
+        Some(sent) => return Err(format!("it is of kind {sent}")),
     }
     map.insert("apiVersion".to_owned(), (*api_version).into());
     map.insert("kind".to_owned(), kind.into());
-    // An object without a name has no metadata.
+    // An object without a name needs no metadata.
     if map.get("metadata").is_none_or(Value::is_null) {
         map.insert("metadata".to_owned(), Value::Object(serde_json::Map::new()));
     }
@@ -89,7 +87,7 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "Binding", "metadata": {}, "target": {"name": "n"}})
         );
     }
-    /// Clients may send each body in protobuf. They send the options of a connection in the query.
+    /// Clients may send each body in protobuf. The options of a connection are in the query instead.
     #[test]
     fn every_body_of_a_sub_resource_is_decoded_and_has_its_types() {
         let all = crate::all(&crate::ClusterConfig::default());
@@ -109,7 +107,10 @@ mod tests {
             }
             let api_version = format!("{group}/{version}");
             let api_version = api_version.trim_start_matches('/');
-            assert!(kinds().any(|known| known == (api_version, kind)), "{kind}");
+            assert!(
+                kinds().any(|listed| listed == (api_version, kind)),
+                "{kind}"
+            );
             let types = ApiTypes::published();
             assert!(types.of_kind(api_version, kind).is_some(), "{kind}");
             bodies += 1;

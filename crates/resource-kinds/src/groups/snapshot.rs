@@ -1,5 +1,5 @@
-//! snapshot.storage.k8s.io/v1: the kinds of snapshots. As in other clusters, they are custom kinds: a new
-//! cluster has their definitions, and users may apply other manifests of the definitions.
+//! snapshot.storage.k8s.io/v1: the kinds of snapshots. As in other clusters, they are custom resources: a new cluster
+//! contains their CustomResourceDefinitions, and users may apply other manifests of these definitions.
 
 use std::collections::BTreeMap;
 
@@ -9,31 +9,30 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The API group of VolumeSnapshots.
 pub const GROUP: &str = "snapshot.storage.k8s.io";
 
-/// The definitions of the kinds.
+/// The CustomResourceDefinitions of the kinds.
 const DEFINITIONS: &str = include_str!("../../data/snapshot-definitions.json");
 
 /// The annotation of the default VolumeSnapshotClass of a driver.
 pub const DEFAULT_CLASS: &str = "snapshot.storage.kubernetes.io/is-default-class";
 /// The annotation of a content whose snapshot is being deleted.
 pub const BEING_DELETED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted";
-/// The finalizer that keeps a snapshot while a claim is made from it.
+/// The finalizer that protects a snapshot while a claim is restored from it.
 pub const SOURCE_PROTECTION: &str =
     "snapshot.storage.kubernetes.io/volumesnapshot-as-source-protection";
-/// The finalizer that keeps a snapshot until its content is deleted or released.
+/// The finalizer that protects a snapshot until its content is deleted or released.
 pub const BOUND_PROTECTION: &str = "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection";
-/// The finalizer that keeps a content until its data is deleted.
+/// The finalizer that protects a content until its data is deleted.
 pub const CONTENT_PROTECTION: &str =
     "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection";
 
-/// The definitions of the three kinds, for a fresh cluster.
+/// The CustomResourceDefinitions of the three kinds, for a new cluster.
 pub fn definitions() -> Vec<Value> {
     serde_json::from_str(DEFINITIONS).unwrap_or_default()
 }
 
-/// A VolumeSnapshot: a request for a snapshot of a claim, or an imported one.
+/// A VolumeSnapshot: a request for a snapshot of a claim, or an imported snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VolumeSnapshot {
     #[serde(default)]
@@ -54,7 +53,7 @@ pub struct SnapshotSpec {
     pub volume_snapshot_class_name: Option<String>,
 }
 
-/// The source of a snapshot: one of the two.
+/// The source of a snapshot. Exactly one of the fields is set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotSource {
@@ -118,7 +117,7 @@ pub struct ContentSpec {
     pub volume_snapshot_ref: ObjectReference,
 }
 
-/// The source of a content: one of the two.
+/// The source of a content. Exactly one of the fields is set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContentSource {
@@ -137,7 +136,7 @@ pub struct ContentStatus {
     /// The time of the snapshot, in nanoseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation_time: Option<i64>,
-    /// The size of the snapshot in bytes, which a restored volume needs at least.
+    /// The minimum size in bytes of a volume that is restored from the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_size: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -214,11 +213,11 @@ mod tests {
             .into_iter()
             .map(|definition| definition["spec"]["names"]["kind"].clone())
             .collect();
-        let wanted = [
+        let expected = [
             "VolumeSnapshot",
             "VolumeSnapshotClass",
             "VolumeSnapshotContent",
         ];
-        assert_eq!(names, wanted);
+        assert_eq!(names, expected);
     }
 }

@@ -1,13 +1,12 @@
-//! The types of the API from a table of published facts (`data/types.tsv`): protobuf numbers, JSON names,
-//! types, and the fields that are left out when they are empty. Rules about a field depend on its type
-//! and on the structure that it belongs to, never on its name alone.
+//! The types of the API from a table of published facts (`data/types.tsv`): protobuf numbers, JSON names, types, and
+//! the fields that are omitted if they are empty. Rules about a field depend on its type and on the structure that
+//! contains it, never on its name alone.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 const TEXT: &str = include_str!("../../data/types.tsv");
 
-/// The multiplicity of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// One value.
@@ -41,41 +40,39 @@ pub enum ValueType {
     Duration,
     /// An amount of a resource.
     Quantity,
-    /// A list of texts: the value of a map.
+    /// A list of texts, as the value of a map.
     Items,
     /// A whole number of 32 bits, or a text.
     IntOrString,
     /// Any JSON.
     Raw,
-    /// A structure of the table: its place there.
+    /// A structure of the table, by its index.
     Structure(usize),
 }
 
 /// A field of a type.
 #[derive(Clone, Debug)]
 pub struct Field {
-    /// Its field number in protobuf.
     pub number: u32,
-    /// Its name in JSON; empty for an embedded type.
+    /// The name in JSON; empty for an embedded type.
     pub json: &'static str,
-    /// A scalar, a type with a form of its own (`Quantity`, `Time`), or the name of a type.
+    /// A scalar, a type with its own JSON form (`Quantity`, `Time`), or the name of a structure.
     pub kind: &'static str,
-    /// The type of its values, which is `kind` resolved.
+    /// The type of a single value: `kind`, resolved.
     pub value: ValueType,
-    /// Whether it is a single value, a list or a map.
     pub shape: Shape,
-    /// Whether it can be absent, apart from being empty.
+    /// Whether JSON distinguishes an absent value from an empty value.
     pub pointer: bool,
-    /// Whether JSON leaves it out when it is empty and no pointer.
+    /// Whether JSON omits the field if it is empty and not a pointer.
     pub omitted_when_empty: bool,
-    /// Whether every object has the field: an absent one gets its empty value.
+    /// Whether every object contains the field: an absent field gets its empty value.
     pub always: bool,
 }
 
-/// The objects that a type describes.
+/// The objects for which a structure contains `apiVersion` and `kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TypeMeta {
-    /// The type is a part of objects.
+    /// The structure is a part of objects.
     None,
     /// Objects of one `apiVersion`.
     Version(&'static str),
@@ -86,13 +83,13 @@ pub enum TypeMeta {
 /// A structure of the API.
 #[derive(Debug)]
 pub struct Structure {
-    /// Its name, for instance `core/v1.Pod`.
+    /// For instance `core/v1.Pod`.
     pub name: &'static str,
-    /// The objects that it describes.
+    /// The objects that the structure describes.
     pub type_meta: TypeMeta,
-    /// Its fields in the order of their protobuf numbers.
+    /// The fields in the order of their protobuf numbers.
     pub fields: Vec<Field>,
-    /// Its fields and those of embedded types in the order of their JSON names.
+    /// The fields, with those of embedded types, in the order of their JSON names.
     named: Vec<Field>,
 }
 
@@ -104,23 +101,23 @@ impl Structure {
             .map_or(self.name, |(_, name)| name)
     }
 
-    /// The fields of this type and of embedded types in the order of their JSON names.
+    /// The fields, with those of embedded types, in the order of their JSON names.
     pub fn by_name(&self) -> &[Field] {
         &self.named
     }
 
-    /// The field of a JSON name, those of embedded types among them.
+    /// The field with this JSON name; embedded types are searched, too.
     pub fn named(&self, json: &str) -> Option<&Field> {
-        let place = self.named.binary_search_by(|field| field.json.cmp(json));
-        place.ok().and_then(|place| self.named.get(place))
+        let index = self.named.binary_search_by(|field| field.json.cmp(json));
+        index.ok().and_then(|index| self.named.get(index))
     }
 
-    /// The field of a protobuf number.
+    /// The field with this protobuf number.
     pub fn numbered(&self, number: u32) -> Option<&Field> {
-        let place = self
+        let index = self
             .fields
             .binary_search_by(|field| field.number.cmp(&number));
-        place.ok().and_then(|place| self.fields.get(place))
+        index.ok().and_then(|index| self.fields.get(index))
     }
 }
 
@@ -132,7 +129,7 @@ pub struct ApiTypes {
 }
 
 impl ApiTypes {
-    /// The types of the served version; read at the first call.
+    /// The types of the served version; parsed at the first call.
     pub fn published() -> &'static Self {
         static TYPES: OnceLock<ApiTypes> = OnceLock::new();
         TYPES.get_or_init(|| Self::read(TEXT))
@@ -167,17 +164,17 @@ impl ApiTypes {
         let mut types = Self {
             structures: structures.collect(),
         };
-        for place in 0..types.structures.len() {
-            let mut named = types.flattened(place);
+        for index in 0..types.structures.len() {
+            let mut named = types.flattened(index);
             named.sort_unstable_by_key(|field| field.json);
-            types.structures[place].named = named;
+            types.structures[index].named = named;
         }
         types
     }
 
-    /// The fields of a structure, those of embedded types in the place of these.
-    fn flattened(&self, place: usize) -> Vec<Field> {
-        let fields = self.structures[place].fields.iter();
+    /// The fields of a structure. The fields of an embedded type replace the embedded field.
+    fn flattened(&self, index: usize) -> Vec<Field> {
+        let fields = self.structures[index].fields.iter();
         let fields = fields.map(|field| match field.value {
             ValueType::Structure(embedded) if field.json.is_empty() => self.flattened(embedded),
             _ => vec![field.clone()],
@@ -185,15 +182,15 @@ impl ApiTypes {
         fields.flatten().collect()
     }
 
-    /// The type of a kind.
+    /// The structure of a kind.
     pub fn of_kind(&self, api_version: &str, kind: &str) -> Option<&Structure> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let package = match group.split('.').next().unwrap_or_default() {
             "" => "core",
             first => first,
         };
-        let own = self.structure(&[package, "/", version, ".", kind].concat());
-        own.or_else(|| self.structure(&["meta/v1.", kind].concat()))
+        let structure_of = self.structure(&[package, "/", version, ".", kind].concat());
+        structure_of.or_else(|| self.structure(&["meta/v1.", kind].concat()))
     }
 
     /// The names of all types.
@@ -201,23 +198,23 @@ impl ApiTypes {
         self.structures.iter().map(|structure| structure.name)
     }
 
-    /// The type of a name.
+    /// The structure with this name.
     pub fn structure(&self, name: &str) -> Option<&Structure> {
-        let place = self
+        let index = self
             .structures
             .binary_search_by(|structure| structure.name.cmp(name));
-        place.ok().and_then(|place| self.structures.get(place))
+        index.ok().and_then(|index| self.structures.get(index))
     }
 
-    /// The type of a field's values; `None` for a scalar.
+    /// The structure of a field's values; `None` for a scalar.
     pub fn of_value(&self, value: ValueType) -> Option<&Structure> {
         match value {
-            ValueType::Structure(place) => self.structures.get(place),
+            ValueType::Structure(index) => self.structures.get(index),
             _ => None,
         }
     }
 
-    /// The fields of a type; none for an unknown type.
+    /// The fields of a type; empty for an unknown type.
     pub fn fields(&self, name: &str) -> &[Field] {
         self.structure(name)
             .map_or(&[], |structure| structure.fields.as_slice())
@@ -284,7 +281,7 @@ fn value_type(kind: &str, structures: &BTreeMap<&str, usize>) -> Option<ValueTyp
 mod tests {
     use super::*;
 
-    /// findings A16: every type that a field names is a type of the table or has a form of its own.
+    /// findings A16: every type of a field is a structure of the table or has its own JSON form.
     #[test]
     fn every_type_that_a_field_names_is_known() {
         let types = ApiTypes::published();
@@ -313,12 +310,12 @@ mod tests {
         assert_eq!(field.shape, Shape::Map);
         assert!(field.omitted_when_empty);
         assert!(named("core/v1.PodSpec", "boat").is_none());
-        // Required in the structure that embeds it.
+        // The field is required in the structure that embeds its type.
         let field = named("core/v1.EphemeralContainer", "name").unwrap();
         assert!(field.always && !field.omitted_when_empty);
     }
 
-    /// Search by number and by name needs fields in order, each name once.
+    /// The search by number and by name needs sorted fields without duplicates.
     #[test]
     fn fields_are_in_order() {
         for structure in &ApiTypes::published().structures {

@@ -1,20 +1,19 @@
-//! The metadata of objects whose other fields have no published type: custom resources, and objects
-//! within them.
+//! The metadata of objects whose other fields have no published type: custom resources, and embedded objects.
 
 use serde_json::{Map, Value};
 
 use super::api_types::{ApiTypes, Structure};
 use super::decode;
 
-/// The published type.
+/// The published type of the metadata.
 const OBJECT_META: &str = "meta/v1.ObjectMeta";
-/// Lists and maps of which one element may be wrong.
+/// Lists and maps from which a single invalid element can be removed.
 const COLLECTIONS: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
 
 /// Checks metadata against the published type, and removes unknown fields.
 ///
 /// # Errors
-/// The mismatch, as upstream's decoder reports it.
+/// The mismatch, with the text of upstream's decoder.
 pub fn decode_object_meta(metadata: &mut Value) -> Result<(), String> {
     let types = ApiTypes::published();
     let Some(structure) = types.structure(OBJECT_META) else {
@@ -23,16 +22,16 @@ pub fn decode_object_meta(metadata: &mut Value) -> Result<(), String> {
     decode::decode_metadata(types, structure, metadata)
 }
 
-/// The paths of the fields that [`decode_object_meta`] removes because no metadata has them, for instance
-/// `ownerReferences[0].nme`, in the order of their names.
+/// The paths of the unknown fields that [`decode_object_meta`] removes, for instance `ownerReferences[0].nme`, sorted
+/// by name.
 pub fn unknown_object_meta_fields(metadata: &Value) -> Vec<String> {
     let types = ApiTypes::published();
-    let mut found = Vec::new();
+    let mut paths = Vec::new();
     if let Some(structure) = types.structure(OBJECT_META) {
-        unknown(types, structure, metadata, "", &mut found);
+        unknown(types, structure, metadata, "", &mut paths);
     }
-    found.sort_unstable();
-    found
+    paths.sort_unstable();
+    paths
 }
 
 fn unknown(
@@ -40,28 +39,28 @@ fn unknown(
     structure: &Structure,
     value: &Value,
     prefix: &str,
-    found: &mut Vec<String>,
+    paths: &mut Vec<String>,
 ) {
     for (name, value) in value.as_object().into_iter().flatten() {
         let Some(field) = structure.named(name) else {
-            found.push(format!("{prefix}{name}"));
+            paths.push(format!("{prefix}{name}"));
             continue;
         };
         let Some(structure) = types.of_value(field.value) else {
             continue;
         };
-        unknown(types, structure, value, &format!("{prefix}{name}."), found);
+        unknown(types, structure, value, &format!("{prefix}{name}."), paths);
         for (index, element) in value.as_array().into_iter().flatten().enumerate() {
             let prefix = format!("{prefix}{name}[{index}].");
-            unknown(types, structure, element, &prefix, found);
+            unknown(types, structure, element, &prefix, paths);
         }
     }
 }
 
-/// Removes those parts of stored metadata that do not have their published type, as kube-apiserver does when
-/// it reads: of a list or a map, only the wrong elements. Returns the names of the changed fields.
+/// Removes the parts of stored metadata that do not have their published type, as kube-apiserver does at a read; from
+/// a list or a map, only the invalid elements. Returns the names of the changed fields.
 ///
-/// An earlier version stored the metadata of custom resources as they were sent.
+/// An earlier version stored the metadata of custom resources without a check.
 pub fn repair_object_meta(metadata: &mut Value) -> Vec<String> {
     let types = ApiTypes::published();
     let Some(structure) = types.structure(OBJECT_META) else {
@@ -106,7 +105,7 @@ pub fn repair_object_meta(metadata: &mut Value) -> Vec<String> {
     changed
 }
 
-/// Whether metadata of this one field would be decoded.
+/// Whether metadata with this single field can be decoded.
 fn fits(types: &ApiTypes, structure: &Structure, name: &str, value: &Value) -> bool {
     let alone = Map::from_iter([(name.to_owned(), value.clone())]);
     decode::decode_metadata(types, structure, &mut Value::Object(alone)).is_ok()
@@ -180,9 +179,9 @@ mod tests {
             changed,
             ["annotations", "finalizers", "labels", "ownerReferences"]
         );
-        let wanted = json!({"name": "a", "labels": {"b": "c"}, "finalizers": ["a/b"],
+        let expected = json!({"name": "a", "labels": {"b": "c"}, "finalizers": ["a/b"],
             "generation": 3});
-        assert_eq!(metadata, wanted);
+        assert_eq!(metadata, expected);
         assert_eq!(repair_object_meta(&mut metadata), [""; 0]);
     }
 }

@@ -25,37 +25,39 @@ pub(crate) fn restore(object: &mut Value, old: &Value, part: &str) {
 }
 
 /// Restores everything except the named top-level parts. A part that did not change is not copied.
-pub(crate) fn restore_all_but(object: &mut Value, old: &Value, kept: &[&str]) {
+pub(crate) fn restore_all_but(object: &mut Value, old: &Value, part_names: &[&str]) {
     let Some(before) = old.as_object() else {
         old.clone_into(object);
         return;
     };
-    let mut given = object
+    let mut sent = object
         .as_object_mut()
         .map(std::mem::take)
         .unwrap_or_default();
-    let mut restored = Map::with_capacity(before.len() + kept.len());
+    let mut restored = Map::with_capacity(before.len() + part_names.len());
     for (part, value) in before {
-        let found = given.swap_remove_entry(part);
-        match found {
-            Some((part, found)) if kept.contains(&part.as_str()) || found == *value => {
-                restored.insert(part, found);
+        let entry = sent.swap_remove_entry(part);
+        match entry {
+            Some((part, sent_value))
+                if part_names.contains(&part.as_str()) || sent_value == *value =>
+            {
+                restored.insert(part, sent_value);
             }
-            _ if kept.contains(&part.as_str()) => {}
+            _ if part_names.contains(&part.as_str()) => {}
             _ => {
                 restored.insert(part.clone(), value.clone());
             }
         }
     }
-    for part in kept {
-        if let Some((part, found)) = given.swap_remove_entry(*part) {
-            restored.insert(part, found);
+    for part in part_names {
+        if let Some((part, sent_value)) = sent.swap_remove_entry(*part) {
+            restored.insert(part, sent_value);
         }
     }
     *object = Value::Object(restored);
 }
 
-/// The map at `key`, made if it is not there; `None` if the value is no map.
+/// The map at `key`; created if missing. `None` if the value is not a map.
 pub(crate) fn entry<'a>(value: &'a mut Value, key: &str) -> Option<&'a mut Value> {
     let map = value.as_object_mut()?;
     let child = map
@@ -64,7 +66,7 @@ pub(crate) fn entry<'a>(value: &'a mut Value, key: &str) -> Option<&'a mut Value
     child.is_object().then_some(child)
 }
 
-/// Gives `key` a value if it has none.
+/// Sets `key` if it has no value.
 pub(crate) fn fill(value: &mut Value, key: &str, default: impl Into<Value>) {
     if member(value, key).is_null()
         && let Some(map) = value.as_object_mut()
@@ -73,14 +75,14 @@ pub(crate) fn fill(value: &mut Value, key: &str, default: impl Into<Value>) {
     }
 }
 
-/// Sets `key`, where the value is a map.
+/// Sets `key`, if the value is a map.
 pub(crate) fn set(value: &mut Value, key: &str, new: impl Into<Value>) {
     if let Some(map) = value.as_object_mut() {
         map.insert(key.to_owned(), new.into());
     }
 }
 
-/// Appends an element to the list at `key`, which is made if there is none.
+/// Appends an element to the list at `key`; the list is created if missing.
 pub(crate) fn push(value: &mut Value, key: &str, element: Value) {
     match value.get_mut(key) {
         Some(Value::Array(list)) => list.push(element),
@@ -88,7 +90,7 @@ pub(crate) fn push(value: &mut Value, key: &str, element: Value) {
     }
 }
 
-/// The elements of the list at `key`, for changing them.
+/// The elements of the list at `key`, mutable.
 pub(crate) fn each<'a>(
     value: &'a mut Value,
     key: &str,
@@ -109,7 +111,7 @@ mod tests {
     #[test]
     fn only_the_named_parts_are_those_of_the_new_object() {
         let old = json!({"kind": "K", "spec": {"a": 1}, "data": 0, "status": {"b": 1}});
-        for (new, wanted) in [
+        for (new, expected) in [
             (
                 json!({"status": {"b": 2}, "kind": "K", "metadata": {}, "spec": {"a": 1}, "x": 1}),
                 json!({"kind": "K", "spec": {"a": 1}, "data": 0, "status": {"b": 2},
@@ -123,7 +125,7 @@ mod tests {
         ] {
             let mut object = new;
             restore_all_but(&mut object, &old, &["status", "metadata"]);
-            assert_eq!(object.to_string(), wanted.to_string());
+            assert_eq!(object.to_string(), expected.to_string());
         }
     }
 }

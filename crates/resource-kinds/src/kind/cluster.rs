@@ -14,12 +14,12 @@ pub enum RangeError {
     /// The text is not an address range.
     #[error(transparent)]
     Form(#[from] CidrError),
-    /// It is too small for the addresses of the API and the DNS server, or larger than supported.
+    /// The range is too small for the addresses of the API and the DNS server, or larger than supported.
     #[error("the Service range {0} must have between 12 and 28 leading bits")]
     Size(Cidr),
 }
 
-/// The range that Services get their addresses from.
+/// The range of Service addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceRange {
     // Invariant: between 12 and 28 leading bits, so that sizes fit 32 bits.
@@ -27,18 +27,18 @@ pub struct ServiceRange {
 }
 
 impl ServiceRange {
-    /// The number of addresses, network and broadcast address included.
+    /// The number of addresses, including network and broadcast address.
     pub fn size(self) -> u32 {
         u32::try_from(self.range.size()).unwrap_or(u32::MAX)
     }
 
-    /// The address at `offset` from the network address; the last one for offsets past the end.
+    /// The address at `offset` from the network address; the last address for an offset beyond the end.
     pub fn at(self, offset: u32) -> Ipv4Addr {
         self.range.nth(offset).unwrap_or_else(|| self.range.last())
     }
 
-    /// The offset of an address that a Service can have; `None` outside of the range, and for
-    /// the network and the broadcast address.
+    /// The offset of an address that a Service can have; `None` outside of the range, and for the network and the
+    /// broadcast address.
     pub fn offset(self, address: Ipv4Addr) -> Option<u32> {
         let offset = u32::from(address).checked_sub(u32::from(self.range.network()))?;
         (offset > 0 && offset < self.size() - 1).then_some(offset)
@@ -54,15 +54,15 @@ impl ServiceRange {
         self.at(10)
     }
 
-    /// The end of the lower part of the range, which dynamic allocation uses last, because users
-    /// choose static addresses there (`statefulset.md` 10.15).
+    /// The end of the lower part of the range. Dynamic allocation uses the lower part last, because users choose
+    /// static addresses there (`statefulset.md` 10.15).
     pub fn static_band(self) -> u32 {
         (self.size() / 16).clamp(16, 256).min(self.size() - 1)
     }
 }
 
 impl Default for ServiceRange {
-    /// `10.96.0.0/16`
+    /// `10.96.0.0/16`, as kubeadm.
     fn default() -> Self {
         let range = Cidr::new(Ipv4Addr::new(10, 96, 0, 0), 16);
         Self { range }
@@ -95,12 +95,11 @@ impl fmt::Display for ServiceRange {
     }
 }
 
-/// The cluster's settings for kinds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClusterConfig {
     /// Addresses of Services (`clusterIP`).
     pub service_range: ServiceRange,
-    /// Pod ranges of nodes. Without them, the creator of a Node sets its range.
+    /// Pod ranges of nodes. `None`: the creator of a Node sets its range.
     pub pod_ranges: Option<PodRanges>,
 }
 

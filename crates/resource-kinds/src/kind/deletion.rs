@@ -1,24 +1,24 @@
-//! Deletion.
+//! The rules of deletion for a kind.
 
 use serde_json::Value;
 
 use super::FieldRead;
 
-/// The rules of deletion. The defaults are those of most kinds.
+/// The default methods are those of most kinds.
 pub trait Deletion: Send + Sync {
-    /// The grace period in seconds, if the request names one; 0 removes the object at
-    /// once. Only pods that run on a node have one.
-    fn grace_seconds(&self, _object: &Value, _asked: Option<i64>) -> i64 {
+    /// The grace period in seconds; `_requested` is the period in the request. 0 removes the object at once. Only pods
+    /// that run on a node have a grace period.
+    fn grace_seconds(&self, _object: &Value, _requested: Option<i64>) -> i64 {
         0
     }
 
-    /// The parts outside of the metadata of which a deletion and its admission read some fields only,
-    /// with these fields; of all others they may read all.
+    /// The parts outside of the metadata of which a deletion and its admission read only some fields, with these
+    /// fields. All fields of other parts may be read.
     fn reads(&self) -> &'static [FieldRead] {
         &[]
     }
 
-    /// Whether a deletion without a propagation policy leaves the dependents behind.
+    /// Whether a deletion without a propagation policy orphans the dependents.
     fn orphans_by_default(&self) -> bool {
         false
     }

@@ -7,9 +7,7 @@ use crate::json::decode;
 /// The scope of the objects of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// In a namespace.
     Namespaced,
-    /// In the cluster as a whole.
     Cluster,
 }
 
@@ -26,14 +24,14 @@ pub enum Verb {
     Watch,
 }
 
-/// A part of an object, or an action on it, with a path of its own.
+/// A part of an object, or an action on it, with its own path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subresource {
-    /// Last path segment, for instance `status`, `scale`, `log`.
+    /// The path segment, for instance `status`, `scale`, `log`.
     pub name: &'static str,
-    /// The kind that is read or sent.
+    /// The kind of the request and response body.
     pub body: Body,
-    /// The verbs that it serves.
+    /// The supported verbs.
     pub verbs: &'static [Verb],
 }
 
@@ -44,26 +42,23 @@ pub enum Body {
     Object,
     /// An object of another kind, as for `scale`.
     Other {
-        /// API group of the body.
         group: &'static str,
-        /// API version of the body.
         version: &'static str,
-        /// Its kind, for instance `Scale`.
+        /// For instance `Scale`.
         kind: &'static str,
     },
 }
 
-/// A list of words: fixed in the program for a built-in kind, owned by a custom kind.
+/// A list of words: static for a built-in kind, owned for a custom kind.
 #[derive(Clone, Copy, Debug)]
 pub enum Words<'a> {
-    /// Of a built-in kind.
+    /// The words of a built-in kind.
     Fixed(&'static [&'static str]),
-    /// Of a custom kind.
+    /// The words of a custom kind.
     Owned(&'a [String]),
 }
 
 impl<'a> Words<'a> {
-    /// The words one by one.
     pub fn iter(self) -> impl Iterator<Item = &'a str> {
         let (fixed, owned): (&'static [&'static str], &'a [String]) = match self {
             Self::Fixed(words) => (words, &[]),
@@ -73,23 +68,20 @@ impl<'a> Words<'a> {
         fixed.chain(owned.iter().map(String::as_str))
     }
 
-    /// The words as a list, in order.
     pub fn to_vec(self) -> Vec<&'a str> {
         self.iter().collect()
     }
 
-    /// Whether the list has no words.
     pub fn is_empty(self) -> bool {
         self.iter().next().is_none()
     }
 
-    /// Whether a word is in the list.
     pub fn contains(self, word: &str) -> bool {
-        self.iter().any(|known| known == word)
+        self.iter().any(|item| item == word)
     }
 }
 
-/// The fixed properties of a kind. The texts of a custom kind live as long as the kind does.
+/// The fixed properties of a kind. The texts of a custom kind live as long as the kind.
 #[derive(Clone, Copy, Debug)]
 pub struct KindInfo<'a> {
     /// API group, empty for core.
@@ -110,24 +102,24 @@ pub struct KindInfo<'a> {
     pub categories: Words<'a>,
     /// Whether objects are in namespaces.
     pub scope: Scope,
-    /// Verbs on the object itself; empty for a kind that only exists as a sub-resource's body.
+    /// Verbs on the object itself; empty for a kind that is only the body of a sub-resource.
     pub verbs: &'static [Verb],
-    /// Sub-resources; `status` and `scale` are generic, the rest are routed by name.
+    /// Sub-resources. `status` and `scale` are generic; other sub-resources are routed by name.
     pub subresources: &'static [Subresource],
-    /// Storage prefix segment; two kinds that name the same one share their objects
-    /// (core/v1 and events.k8s.io/v1 Event). The decoder of each converts.
+    /// Path segment of the storage prefix. Two kinds with an equal segment share their objects (core/v1 and
+    /// events.k8s.io/v1 Event); the decoder of each kind converts.
     pub storage: &'a str,
-    /// The rules of creation and update, such as counting `metadata.generation`.
+    /// The rules of creation and update, such as the count in `metadata.generation`.
     pub writes: WriteRules,
 }
 
 /// The rules of writes to the objects of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteRules {
-    /// Whether `metadata.generation` counts changes: 1 for a new object, and one more with each update that
-    /// changes anything besides the metadata and the status.
+    /// Whether `metadata.generation` counts changes: 1 for a new object, and one more with each update that changes
+    /// anything except the metadata and the status.
     pub has_generation: bool,
-    /// Whether a PUT may leave out the resource version that it replaces.
+    /// Whether a PUT without a resource version is allowed.
     pub unconditional_update: bool,
     /// Whether a PUT creates an object that does not exist.
     pub create_on_update: bool,
@@ -158,7 +150,6 @@ impl<'a> KindInfo<'a> {
         }
     }
 
-    /// Whether objects of the kind have the named sub-resource.
     pub fn has_subresource(&self, name: &str) -> bool {
         self.subresources.iter().any(|sub| sub.name == name)
     }
@@ -190,13 +181,13 @@ pub const ALL: &[Verb] = &[
     Verb::Watch,
 ];
 
-/// The verbs of a kind whose objects only go.
+/// The verbs of a kind whose objects clients cannot create.
 pub const WITHOUT_CREATE: &[Verb] = match ALL.split_first() {
     Some((Verb::Create, others)) => others,
     _ => ALL,
 };
 
-/// The verbs of a part of an object.
+/// The verbs of a sub-resource that is a part of an object.
 pub const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
 /// The names of a kind; the other properties are derived from them.
@@ -209,7 +200,7 @@ pub(crate) struct Names {
     pub(crate) short: &'static [&'static str],
 }
 
-/// A kind in a namespace, with all verbs and no sub-resources.
+/// A namespaced kind with all verbs and no sub-resources.
 pub(crate) const fn namespaced(names: Names) -> KindInfo<'static> {
     KindInfo {
         group: names.group,
@@ -228,7 +219,7 @@ pub(crate) const fn namespaced(names: Names) -> KindInfo<'static> {
     }
 }
 
-/// A kind of the cluster as a whole, with all verbs and no sub-resources.
+/// A cluster-wide kind with all verbs and no sub-resources.
 pub(crate) const fn cluster(names: Names) -> KindInfo<'static> {
     KindInfo {
         scope: Scope::Cluster,

@@ -1,5 +1,4 @@
-//! The traits of a kind for the generic pipeline: [`Kind`], and one trait for each part that only some kinds
-//! have.
+//! The traits of a kind for the generic pipeline: [`Kind`], and one trait for each feature that only some kinds have.
 
 mod allocation;
 pub(crate) mod cluster;
@@ -27,28 +26,26 @@ pub use scale::Scalable;
 pub use selection::Selectable;
 pub use updates::{StatusUpdate, SubresourceUpdate};
 
-/// A kind of API objects: facts, decoding, defaults, validation. All methods, and those of the
-/// other traits of a kind, are pure; none may panic on any input.
+/// A kind of API objects: properties, decoding, defaults, validation. All methods, and those of the other traits of a
+/// kind, are pure, and must not panic on any input.
 ///
 /// The pipeline calls, on create: [`decode`](Self::decode), [`default`](Self::default),
 /// [`prepare_create`](Self::prepare_create), admission, [`complete_create`](Self::complete_create),
-/// [`allocate`](Allocating::allocate) and [`validate_create`](Self::validate_create), which no kind
-/// replaces. On update it calls the `_update` variants, with the stored object as `old`. The metadata
-/// that the server itself keeps (uid, resource version, timestamps, generation, managed fields)
-/// belongs to the pipeline.
+/// [`allocate`](Allocating::allocate) and [`validate_create`](Self::validate_create), which no kind overrides. On
+/// update it calls the `_update` variants, with the stored object as `old`. The pipeline itself manages the metadata
+/// that the server sets (uid, resource version, timestamps, generation, managed fields).
 pub trait Kind: Printer {
-    /// The fixed facts.
+    /// The fixed properties.
     fn info(&self) -> KindInfo<'_>;
 
-    /// Checks types and drops fields that the kind does not have. The error is a text in the manner of
-    /// `json: cannot unmarshal string into Go struct field StatefulSetSpec.spec.replicas of type
-    /// int32`.
+    /// Checks types and removes unknown fields. The error is a text such as `json: cannot unmarshal string into Go
+    /// struct field StatefulSetSpec.spec.replicas of type int32`.
     fn decode(&self, object: Value) -> Result<Value, String> {
         self.info().decode(object)
     }
 
-    /// The paths of the fields that [`decode`](Self::decode) would remove because the kind does not have
-    /// them, for instance `spec.ports[0].nme`; `None` for a kind that leaves this to its published type.
+    /// The paths of the unknown fields that [`decode`](Self::decode) would remove, for instance `spec.ports[0].nme`;
+    /// `None` if the published type of the kind decides.
     fn unknown_fields(&self, _object: &Value) -> Option<Vec<String>> {
         None
     }
@@ -56,7 +53,7 @@ pub trait Kind: Printer {
     /// Sets the defaults of absent fields. Idempotent.
     fn default(&self, object: &mut Value);
 
-    /// Clears fields that a creation may not set (mostly the status).
+    /// Removes fields that a creation may not set (usually the status).
     fn prepare_create(&self, object: &mut Value) {
         if self.info().has_subresource("status") {
             parts::remove(object, "status");
@@ -64,49 +61,49 @@ pub trait Kind: Printer {
     }
 
     /// Sets the defaults of fields that admission may have added. The object had its defaults before. Plug-ins add
-    /// complete parts, and changes of webhooks and policies get their defaults at once, so a kind may look at a few
+    /// complete parts, and changes of webhooks and policies get their defaults at once, so a kind may check a few
     /// fields only.
     fn default_admitted(&self, object: &mut Value) {
         self.default(object);
     }
 
-    /// Fills in fields that depend on the object as admission has left it.
+    /// Sets fields that depend on the object after admission.
     fn complete_create(&self, _object: &mut Value) {}
 
-    /// Restores the fields that an ordinary update may not change (mostly the status).
+    /// Restores the fields that an update of the main resource may not change (usually the status).
     fn prepare_update(&self, object: &mut Value, old: &Value) {
         if self.info().has_subresource("status") {
             parts::restore(object, old, "status");
         }
     }
 
-    /// The validation errors of a name of the kind; an empty list for a valid one.
+    /// The validation errors of a name of the kind; empty for a valid name.
     fn name_errors(&self, name: &str) -> Vec<String> {
         object_model::names::dns_subdomain(name)
     }
 
-    /// The validation errors of an object, but for its metadata: a new one, and a changed one of a kind
-    /// without [`validate_content_update`](Self::validate_content_update).
+    /// The validation errors of a new object, without its metadata. Also used for a changed object if the kind does
+    /// not override [`validate_content_update`](Self::validate_content_update).
     fn validate_content(&self, object: &Value) -> Vec<FieldError>;
 
-    /// The validation errors of a changed object, but for its metadata.
+    /// The validation errors of a changed object, without its metadata.
     fn validate_content_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
         self.validate_content(object)
     }
 
-    /// Whether the validation may compute for long, whatever the size of the object.
+    /// Whether the validation may take long, whatever the size of the object.
     fn validates_long(&self) -> bool {
         false
     }
 
-    /// Removes the parts of a stored object that no longer have the type of their field, where an earlier
-    /// version stored them. Returns the names of the changed fields of the metadata.
+    /// Removes the parts of a stored object that do not have the type of their field, because an earlier version
+    /// stored them. Returns the names of the changed metadata fields.
     fn repair(&self, _object: &mut Value) -> Vec<String> {
         Vec::new()
     }
 
-    /// The validation errors of a new object, its metadata (name, labels, annotations, owner references,
-    /// finalizers) included.
+    /// The validation errors of a new object, including its metadata (name, labels, annotations, owner references,
+    /// finalizers).
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let is_namespaced = self.info().scope == Scope::Namespaced;
         let name_errors = |name: &str| self.name_errors(name);
@@ -115,28 +112,28 @@ pub trait Kind: Printer {
         errors
     }
 
-    /// The validation errors of a changed object, labels, annotations, owner references and finalizers
-    /// included. The pipeline checks that name, namespace and uid stay.
+    /// The validation errors of a changed object, including labels, annotations, owner references and finalizers. The
+    /// pipeline checks that name, namespace and UID do not change.
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
         errors.extend(self.validate_content_update(object, old));
         errors
     }
 
-    /// The parts outside of the metadata of which the rules of an update and those of admission read
-    /// some fields only, if nothing but the metadata changes, with these fields; of all others they may
-    /// read all. Such a part may be without its other fields in both objects, and then
-    /// [`prepare_update`](Self::prepare_update) is not called: all but the metadata is restored.
+    /// For an update that changes only metadata: the parts outside of the metadata of which the rules of the update
+    /// and of admission read only some fields, with these fields. All fields of other parts may be read. Both objects
+    /// may lack the other fields of a listed part; in this case the pipeline does not call
+    /// [`prepare_update`](Self::prepare_update), but restores everything except the metadata.
     fn reads_for_metadata(&self) -> &'static [FieldRead] {
         &[]
     }
 
-    /// Warnings about an object that is accepted all the same.
+    /// Warnings about a valid object.
     fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
         Vec::new()
     }
 
-    /// The warning that every client of a deprecated kind gets, with the replacement.
+    /// The warning for every client of a deprecated kind, with the replacement.
     fn deprecation(&self) -> Option<&str> {
         None
     }
@@ -172,7 +169,7 @@ pub trait Kind: Printer {
     }
 }
 
-/// The rules of a kind that has nothing of its own to say.
+/// The default rules, for kinds without special rules.
 struct Ordinary;
 
 impl StatusUpdate for Ordinary {}

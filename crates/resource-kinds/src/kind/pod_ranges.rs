@@ -1,15 +1,15 @@
-//! The ranges that nodes get for their pods.
+//! The pod ranges of nodes.
 
 use std::fmt;
 
 use object_model::cidr::Cidr;
 
-/// The longest prefix of a node's range: two addresses besides its first and its last.
+/// The longest prefix of a node's range: two addresses remain besides the first and the last.
 const NODE_PREFIX_MAX: u8 = 30;
-/// Kubernetes' limit of the difference between the two prefixes: 65,536 nodes.
+/// Kubernetes' limit of the difference between both prefix lengths: 65,536 nodes.
 const PREFIX_DIFFERENCE_MAX: u8 = 16;
 
-/// Pod ranges of the nodes do not fit into the range of the cluster.
+/// The pod ranges of the nodes do not fit into the range of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "nodes cannot have ranges of pods with {node_prefix} leading bits from {cluster}: the number \
@@ -20,7 +20,7 @@ const PREFIX_DIFFERENCE_MAX: u8 = 16;
 pub struct PodRangesError {
     /// The range of all pods.
     pub cluster: Cidr,
-    /// Leading bits of a node's range.
+    /// Prefix length of a node's range.
     pub node_prefix: u8,
 }
 
@@ -32,15 +32,15 @@ fn longest(cluster: Cidr) -> u8 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PodRanges {
     cluster: Cidr,
-    // Invariant: between the cluster's prefix and `longest`.
+    // Invariant: between the cluster's prefix length and `longest`.
     node_prefix: u8,
 }
 
 impl PodRanges {
-    /// Returns the division of `cluster` into ranges with `node_prefix` leading bits.
+    /// Divides `cluster` into ranges with `node_prefix` leading bits.
     ///
-    /// *Errors.* A node's range would be larger than the cluster's, have fewer than four addresses,
-    /// or there would be more than 65,536 of them.
+    /// *Errors.* A node's range would be larger than the cluster's, or have fewer than four addresses, or there would
+    /// be more than 65,536 ranges.
     pub fn new(cluster: Cidr, node_prefix: u8) -> Result<Self, PodRangesError> {
         if (cluster.prefix()..=longest(cluster)).contains(&node_prefix) {
             Ok(Self {
@@ -60,7 +60,7 @@ impl PodRanges {
         self.cluster
     }
 
-    /// Leading bits of a node's range.
+    /// Prefix length of a node's range.
     pub fn node_prefix(self) -> u8 {
         self.node_prefix
     }
@@ -75,7 +75,7 @@ impl PodRanges {
         range.prefix() == self.node_prefix && self.cluster.contains(range.network())
     }
 
-    /// The ranges of nodes that share an address with `range`, lowest first.
+    /// The ranges of nodes that overlap with `range`, lowest first.
     pub fn overlapping(self, range: Cidr) -> impl Iterator<Item = Cidr> {
         let shared = if range.prefix() < self.cluster.prefix() {
             self.cluster
@@ -141,8 +141,8 @@ mod tests {
     fn ranges_of_other_sizes_overlap_some() {
         let ranges = ranges("10.244.0.0/22", 24);
         let overlapping = |text: &str| {
-            let found = ranges.overlapping(cidr(text));
-            found.map(|range| range.to_string()).collect::<Vec<_>>()
+            let overlaps = ranges.overlapping(cidr(text));
+            overlaps.map(|range| range.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(overlapping("10.244.1.128/25"), ["10.244.1.0/24"]);
         assert_eq!(

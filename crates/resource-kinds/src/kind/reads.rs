@@ -1,4 +1,4 @@
-//! The fields of a stored object that the rules of a write read: a server need not decode the other fields.
+//! The fields of a stored object that the rules of a write read. A server need not decode the other fields.
 
 pub use json_text::FieldRead;
 
@@ -7,13 +7,13 @@ pub(crate) const fn whole(name: &'static str) -> FieldRead {
     FieldRead { name, below: &[] }
 }
 
-/// A part of an object without any field that rules read. (No field has an empty name.)
+/// A part of an object of which rules read no field. (No field has an empty name.)
 pub(crate) const fn unread(name: &'static str) -> FieldRead {
     const NONE: &[FieldRead] = &[whole("")];
     FieldRead { name, below: NONE }
 }
 
-/// Removes the fields that rules do not read, as a server that does not decode them.
+/// Removes the fields that rules do not read, as a server does that does not decode them.
 #[cfg(test)]
 pub(crate) fn keep(object: &mut serde_json::Value, reads: &[FieldRead]) {
     use serde_json::Value;

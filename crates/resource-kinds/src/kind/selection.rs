@@ -4,21 +4,21 @@ use serde_json::Value;
 
 use super::info::Words;
 
-/// A kind with field selectors beyond `metadata.name` and `metadata.namespace`. The defaults are
-/// those of a kind without them.
+/// A kind with field selectors in addition to `metadata.name` and `metadata.namespace`. The default methods are those
+/// of a kind without such selectors.
 pub trait Selectable: Send + Sync {
-    /// The names for which [`selectable_field`](Self::selectable_field) answers.
+    /// The fields that [`selectable_field`](Self::selectable_field) supports.
     fn selectable_fields(&self) -> Words<'_> {
         Words::Fixed(&[])
     }
 
-    /// The object's value for a field selector; `None` if the kind cannot be selected by it.
+    /// The object's value for a field selector; `None` if the kind does not support the field.
     fn selectable_field(&self, _object: &Value, _field: &str) -> Option<String> {
         None
     }
 
-    /// Whether the value of the field is the text at its path, empty if there is none. The server
-    /// then reads it without decoding the object.
+    /// Whether the value of the field is the text at its path, or empty if the text is absent. The server then reads
+    /// the text without decoding the object.
     fn is_text_at_path(&self, _field: &str) -> bool {
         false
     }

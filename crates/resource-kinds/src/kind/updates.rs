@@ -6,17 +6,17 @@ use serde_json::Value;
 use super::FieldRead;
 use crate::json::parts;
 
-/// The rules of updates through `status`. The defaults are those of most kinds.
+/// The rules of updates through `status`. The default methods are those of most kinds.
 pub trait StatusUpdate: Send + Sync {
-    /// Restores the fields that the update may not change: all but the status. The metadata stays as sent, its
-    /// rules are those of the pipeline.
+    /// Restores the fields that the update may not change: everything except the status. The metadata is not
+    /// restored, because the pipeline handles it.
     fn prepare_status_update(&self, object: &mut Value, old: &Value) {
         parts::restore_all_but(object, old, &["status", "metadata"]);
     }
 
-    /// The parts outside of the metadata and the status of which these rules and those of admission
-    /// read some fields only, with these fields; of all others they may read all. Such a part may be
-    /// without its other fields in both objects. The kind's defaults must not concern the status.
+    /// The parts outside of the metadata and the status of which these rules and the rules of admission read only
+    /// some fields, with these fields. All fields of other parts may be read. Both objects may lack the other fields
+    /// of a listed part. The kind's defaults must not concern the status.
     fn reads(&self) -> &'static [FieldRead] {
         &[]
     }
@@ -27,8 +27,8 @@ pub trait StatusUpdate: Send + Sync {
     }
 }
 
-/// The rules of updates through other sub-resources, such as `resize` of a pod. The defaults are
-/// those of a kind without such sub-resources.
+/// The rules of updates through other sub-resources, such as `resize` of a pod. The default methods are those of a
+/// kind without such sub-resources.
 pub trait SubresourceUpdate: Send + Sync {
     /// Restores the fields that the update may not change.
     fn prepare_subresource_update(&self, _name: &str, object: &mut Value, old: &Value) {

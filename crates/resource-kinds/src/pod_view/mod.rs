@@ -1,9 +1,9 @@
 //! A reduced pod for components that watch all pods: the controllers and the scheduler.
 //!
-//! A decoded pod takes several times the memory of its text, most of it for fields that only its
-//! node reads, and most of the rest is equal in all pods of a template. A view has the fields for
-//! decisions: the pod's own ones are stored together, and equal specifications are shared
-//! ([`Sharing`]). It is read-only; a component that needs more of a pod asks the API server.
+//! A decoded pod takes several times the memory of its text. Most of this memory is for fields that only its node
+//! reads, and most of the other fields are equal in all pods of a template. A view contains the fields for decisions:
+//! the pod's own fields are stored together, and equal specifications are shared ([`Sharing`]). A view is read-only;
+//! a component that needs more of a pod reads the pod from the API server.
 
 mod sharing;
 mod spec;
@@ -24,7 +24,7 @@ use crate::well_known::labels::{
     JOB_COMPLETION_INDEX, JOB_INDEX_FAILURES, JOB_INDEX_IGNORED_FAILURES,
 };
 
-/// The annotations that a view has.
+/// The annotations that a view contains.
 pub const ANNOTATIONS: [&str; 5] = [
     ENDS_WITH_LEASE,
     POD_DELETION_COST,
@@ -36,10 +36,9 @@ pub const ANNOTATIONS: [&str; 5] = [
 /// A text that several pods may share.
 pub type Text = Arc<str>;
 
-/// The parts of a pod that components keep for all pods in memory.
+/// The parts of a pod that components hold in memory for all pods.
 ///
-/// The fields that every plan reads come first, so that reading thousands of pods touches little
-/// memory.
+/// The fields that every plan reads are first, so that reading thousands of pods touches little memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[repr(C)]
 pub struct PodView {
@@ -49,37 +48,36 @@ pub struct PodView {
     pub namespace: Text,
     /// `metadata.labels`.
     pub labels: Labels,
-    /// The owner that controls it.
+    /// The owner reference with `controller: true`.
     pub controller: Option<Arc<Controller>>,
     /// `status.conditions`.
     pub conditions: Box<[Condition]>,
     /// `status.phase`.
     pub phase: Phase,
-    /// Its deletion, if it is being deleted.
+    /// `None` unless the pod is being deleted.
     pub deletion: Option<Deletion>,
     /// `metadata.creationTimestamp`.
     pub created: Option<Timestamp>,
     /// `metadata.uid`.
     pub uid: Text,
-    /// `metadata.resourceVersion` that the view was made of.
+    /// `metadata.resourceVersion` of the pod from which the view was created.
     pub resource_version: Text,
     /// `metadata.generation`.
     pub generation: Option<i64>,
-    /// Those annotations that are in [`ANNOTATIONS`].
+    /// The annotations with the keys in [`ANNOTATIONS`].
     pub annotations: Labels,
     /// `metadata.finalizers`.
     pub finalizers: Box<[Text]>,
-    /// Name of its node, never empty.
+    /// `spec.nodeName`, never empty.
     pub node: Option<Text>,
-    /// The name of its nominated node (`status.nominatedNodeName`), never empty.
+    /// `status.nominatedNodeName`, never empty.
     pub nominated: Option<Text>,
     /// `spec.hostname`, never empty.
     pub hostname: Option<Text>,
-    /// The claims that its volumes use.
+    /// The claims of the pod's volumes.
     pub claims: Box<[Claim]>,
-    /// The specification that it shares with other pods of its template, without fields that only
-    /// its node reads. `nodeName` and `hostname` are not here, and of `volumes` only directories of the node
-    /// (`hostPath`) are.
+    /// The specification, shared with other pods of the template, without fields that only the node reads. It
+    /// contains neither `nodeName` nor `hostname`, and of `volumes` only directories of the node (`hostPath`).
     pub spec: Arc<PodSpec>,
     /// `status.reason`.
     pub reason: Option<Text>,
@@ -87,15 +85,15 @@ pub struct PodView {
     pub message: Option<Text>,
     /// `status.startTime`.
     pub started: Option<Timestamp>,
-    /// The state of its init containers.
+    /// The states of the init containers.
     pub init_containers: Box<[Container]>,
-    /// The state of its containers.
+    /// The states of the containers.
     pub containers: Box<[Container]>,
-    /// `status.podIPs`, each once.
+    /// `status.podIPs` without duplicates.
     pub addresses: Box<[Text]>,
-    /// The ResourceClaims that were made for it, by their names in the pod.
+    /// The ResourceClaims that were created for the pod, by their names in the pod.
     pub device_claims: Option<Box<BTreeMap<Text, Text>>>,
-    /// The allocated pod-level resources, if they differ from its requests.
+    /// The allocated pod-level resources, if they differ from the pod's requests.
     pub held: Option<Box<BTreeMap<String, Quantity>>>,
 }
 
@@ -103,7 +101,7 @@ pub struct PodView {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels(Box<[(Text, Text)]>);
 
-/// The object that controls a pod.
+/// The owner that controls a pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Controller {
     /// `apiVersion` of the owner reference.
@@ -121,23 +119,21 @@ pub struct Controller {
 pub struct Deletion {
     /// The end of the grace period.
     pub deadline: Timestamp,
-    /// The time it has to stop, in seconds.
+    /// The grace period in seconds.
     pub grace: i64,
 }
 
 /// A claim that a pod uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Name of the claim.
     pub name: Text,
-    /// Whether it is an ephemeral volume's claim.
+    /// Whether the claim belongs to an ephemeral volume.
     pub ephemeral: bool,
 }
 
-/// The phase of a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// No status yet.
+    /// The pod has no status yet.
     #[default]
     Unset,
     /// Not all containers have started.
@@ -146,7 +142,7 @@ pub enum Phase {
     Running,
     /// All containers have succeeded.
     Succeeded,
-    /// All containers have ended, and at least one has failed.
+    /// All containers have terminated, and at least one has failed.
     Failed,
     /// The node is unreachable.
     Unknown,
@@ -155,14 +151,14 @@ pub enum Phase {
 /// A condition of a pod; equal texts of many pods are stored once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    said: Arc<Said>,
-    /// The time of its last transition.
+    condition_texts: Arc<ConditionTexts>,
+    /// `lastTransitionTime`.
     pub since: Option<Timestamp>,
 }
 
-/// The text of a condition; the same for most pods.
+/// The texts of a condition, which are equal for most pods.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Said {
+struct ConditionTexts {
     kind: Text,
     status: Text,
     reason: Option<Text>,
@@ -172,81 +168,76 @@ struct Said {
 /// The state of a container.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Container {
-    /// Name of the container.
     pub name: Text,
-    /// Whether it is ready; for an init container, whether it has completed.
+    /// Whether the container is ready; for an init container, whether it has completed.
     pub ready: bool,
-    /// Whether it has started, including its startup probe and `postStart` hook.
+    /// Whether the container has started, including its startup probe and `postStart` hook.
     pub started: bool,
-    /// `restartCount` of its status.
+    /// `restartCount` of the status.
     pub restarts: i32,
-    /// Waiting, running or terminated.
     pub state: RunState,
-    /// The end of the previous run.
+    /// The termination of the previous run.
     pub last_end: Option<Box<ContainerStateTerminated>>,
-    /// The allocated resources, if they differ from its requests.
+    /// The allocated resources, if they differ from the container's requests.
     pub held: Option<Box<BTreeMap<String, Quantity>>>,
 }
 
-/// The state of a container.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum RunState {
-    /// No status yet.
+    /// The container has no status yet.
     #[default]
     Unset,
     /// The container does not run yet, or waits for its restart.
     Waiting {
-        /// The reason; may be empty.
+        /// May be empty.
         reason: Text,
-        /// The message; may be empty.
+        /// May be empty.
         message: Text,
     },
-    /// It has been running since this time.
+    /// Running since this time.
     Running(Option<Timestamp>),
     /// The container has ended.
     Ended(Box<ContainerStateTerminated>),
 }
 
 impl PodView {
-    /// Whether it is being deleted.
+    /// Whether the pod is being deleted.
     pub fn is_deleting(&self) -> bool {
         self.deletion.is_some()
     }
 
-    /// Whether its node ends it when the node's lease has lapsed.
+    /// Whether the node stops the pod when the node's Lease has expired.
     pub fn ends_with_lease(&self) -> bool {
         self.annotations.get(ENDS_WITH_LEASE).is_some()
     }
 
-    /// Whether its volumes use claims.
+    /// Whether the pod's volumes use claims.
     pub fn has_claims(&self) -> bool {
         !self.claims.is_empty()
     }
 
-    /// Whether its phase is `Succeeded` or `Failed`.
+    /// Whether the phase is `Succeeded` or `Failed`.
     pub fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
     }
 
-    /// The value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.get(key)
     }
 
-    /// The condition of that type.
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
         self.conditions
             .iter()
             .find(|condition| condition.kind() == kind)
     }
 
-    /// Its condition `Ready`, if the status is `True`.
+    /// The condition `Ready`, if its status is `True`.
     pub fn ready(&self) -> Option<&Condition> {
         let ready = self.condition(crate::well_known::reasons::pod_condition::READY);
         ready.filter(|condition| condition.holds())
     }
 
-    /// The reference to it, for events.
+    /// The reference to the pod, for events.
     pub fn reference(&self) -> ObjectReference {
         let text = |text: &Text| Some(text.to_string()).filter(|text| !text.is_empty());
         ObjectReference {
@@ -274,11 +265,10 @@ impl From<&Pod> for PodView {
 }
 
 impl Labels {
-    /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
-        // Pods have few, and lengths are compared first.
-        let found = self.0.iter().find(|(name, _)| **name == *key);
-        found.map(|(_, value)| &**value)
+        // Pods have few labels, and the comparison of texts compares lengths first.
+        let entry = self.0.iter().find(|(name, _)| **name == *key);
+        entry.map(|(_, value)| &**value)
     }
 
     /// Keys and values, sorted by key.
@@ -288,28 +278,28 @@ impl Labels {
 }
 
 impl Condition {
-    /// A condition without a reason.
+    /// A condition without reason and message.
     pub fn new(kind: &str, status: &str, since: Option<Timestamp>) -> Self {
-        let said = Said {
+        let text = ConditionTexts {
             kind: kind.into(),
             status: status.into(),
             reason: None,
             message: None,
         };
         Self {
-            said: Arc::new(said),
+            condition_texts: Arc::new(text),
             since,
         }
     }
 
-    /// The condition's type, for instance `Ready`.
+    /// For instance `Ready`.
     pub fn kind(&self) -> &str {
-        &self.said.kind
+        &self.condition_texts.kind
     }
 
-    /// The condition's status: `True`, `False` or `Unknown`.
+    /// `True`, `False` or `Unknown`.
     pub fn status(&self) -> &str {
-        &self.said.status
+        &self.condition_texts.status
     }
 
     /// Whether its status is `True`.
@@ -317,19 +307,18 @@ impl Condition {
         self.status() == "True"
     }
 
-    /// The condition's reason: one word.
+    /// A single word.
     pub fn reason(&self) -> Option<&str> {
-        self.said.reason.as_deref()
+        self.condition_texts.reason.as_deref()
     }
 
-    /// The condition's message for users.
     pub fn message(&self) -> Option<&str> {
-        self.said.message.as_deref()
+        self.condition_texts.message.as_deref()
     }
 }
 
 impl Container {
-    /// The termination, if it does not run any more.
+    /// The termination, if the container does not run any more.
     pub fn end(&self) -> Option<&ContainerStateTerminated> {
         match &self.state {
             RunState::Ended(end) => Some(end),

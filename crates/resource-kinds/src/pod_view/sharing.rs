@@ -1,4 +1,4 @@
-//! Makes views of pods that share equal parts.
+//! Creates views of pods that share equal parts.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,28 +11,29 @@ use serde_json::Error;
 
 use super::spec::SharedSpec;
 use super::text::{Label, OwnerText, PodText};
-use super::{Controller, Deletion, Labels, PodView, Said, Text, spec, status};
+use super::{ConditionTexts, Controller, Deletion, Labels, PodView, Text, spec, status};
 
-/// Number of stored values that starts a sweep of unused ones.
+/// Number of stored values at which unused values are removed for the first time.
 const SWEEP_AT_MIN: usize = 256;
-/// Number of controllers with stored specifications, which are much larger, that starts a sweep.
+/// Number of controllers with stored specifications at which unused specifications are removed for the first time.
+/// Specifications are much larger than other values.
 const SPECS_SWEEP_AT_MIN: usize = 32;
-/// Maximum number of specifications of one controller to compare a new pod with.
+/// Maximum number of specifications of one controller that a new pod is compared with.
 const SPECS_MAX: usize = 8;
 
-/// The shared parts of views. A cache makes all its views with the same one.
+/// The shared parts of views. A cache creates all its views with one `Sharing`.
 #[derive(Debug, Default)]
 pub struct Sharing {
     texts: Pool<str>,
     controllers: Pool<Controller>,
-    said: Pool<Said>,
+    condition_texts: Pool<ConditionTexts>,
     specs: Specs,
 }
 
-/// The specifications of pods, by the uid of the controller.
+/// The specifications of pods, by the UID of the controller.
 #[derive(Debug)]
 struct Specs {
-    of_controllers: BTreeMap<Text, Vec<KnownSpec>>,
+    of_controllers: BTreeMap<Text, Vec<StoredSpec>>,
     sweep_at: usize,
 }
 
@@ -46,13 +47,14 @@ impl Default for Specs {
 }
 
 impl Specs {
-    /// Those of one controller. A new one may remove unused ones of others.
-    fn of_controller(&mut self, uid: Text) -> &mut Vec<KnownSpec> {
+    /// The specifications of one controller. For a new controller, unused specifications of other controllers may be
+    /// removed.
+    fn of_controller(&mut self, uid: Text) -> &mut Vec<StoredSpec> {
         let all = &mut self.of_controllers;
         if all.len() >= self.sweep_at && !all.contains_key(&uid) {
-            all.retain(|_, known| {
-                known.retain(KnownSpec::is_used);
-                !known.is_empty()
+            all.retain(|_, list| {
+                list.retain(StoredSpec::is_used);
+                !list.is_empty()
             });
             self.sweep_at = SPECS_SWEEP_AT_MIN.max(2 * all.len());
         }
@@ -60,15 +62,15 @@ impl Specs {
     }
 }
 
-/// The specification of some pods, with the text that it was decoded from. A pod with the same text has the
-/// same one, and need not be decoded.
+/// The specification of some pods, with the text from which it was decoded. A pod with an equal text has this
+/// specification, which need not be decoded again.
 #[derive(Debug)]
-struct KnownSpec {
+struct StoredSpec {
     text: Box<[u8]>,
     spec: Arc<PodSpec>,
 }
 
-impl KnownSpec {
+impl StoredSpec {
     fn is_used(&self) -> bool {
         Arc::strong_count(&self.spec) > 1
     }
@@ -78,14 +80,14 @@ impl Sharing {
     /// The view of a decoded pod.
     pub fn pod(&mut self, pod: &Pod) -> PodView {
         let text = serde_json::to_vec(pod);
-        // Text that was encoded here is a pod.
+        // The text was encoded from a pod, so it can be decoded.
         text.and_then(|text| self.read(&text)).unwrap_or_default()
     }
 
     /// The view of a pod, from the JSON text of the pod.
     ///
     /// # Errors
-    /// If the text is no pod.
+    /// The text is not a pod.
     pub fn read(&mut self, pod: &[u8]) -> serde_json::Result<PodView> {
         let pod = PodText::read(pod).map_err(Error::custom)?;
         let meta = pod.metadata;
@@ -111,12 +113,12 @@ impl Sharing {
             name,
             ..PodView::default()
         };
-        if let Some(own) = pod.spec {
-            spec::fill(&mut view, self, own)?;
+        if let Some(text) = pod.spec {
+            spec::fill(&mut view, self, text)?;
         }
-        if let Some(own) = pod.status {
-            let own: Option<PodStatus> = object_decoders::from_slice(own)?;
-            status::fill(&mut view, self, own.unwrap_or_default());
+        if let Some(text) = pod.status {
+            let typed: Option<PodStatus> = object_decoders::from_slice(text)?;
+            status::fill(&mut view, self, typed.unwrap_or_default());
         }
         Ok(view)
     }
@@ -125,7 +127,7 @@ impl Sharing {
         self.texts.share(text)
     }
 
-    /// A text that may be the pod's name.
+    /// A shared text; `name` is reused if it is equal.
     pub(super) fn text_or(&mut self, text: &str, name: &Text) -> Text {
         if *text == **name {
             name.clone()
@@ -134,34 +136,34 @@ impl Sharing {
         }
     }
 
-    pub(super) fn said(&mut self, said: Said) -> Arc<Said> {
-        self.said.share(said)
+    pub(super) fn condition_texts(&mut self, texts: ConditionTexts) -> Arc<ConditionTexts> {
+        self.condition_texts.share(texts)
     }
 
-    /// The specification of that text.
+    /// The specification with this text.
     pub(super) fn spec(
         &mut self,
         controller: Option<&Controller>,
         text: Vec<u8>,
     ) -> serde_json::Result<Arc<PodSpec>> {
         let uid = controller.map_or_else(Text::default, |controller| controller.uid.clone());
-        let known = self.specs.of_controller(uid);
-        if let Some(found) = known.iter().find(|known| *known.text == *text) {
-            return Ok(found.spec.clone());
+        let specs = self.specs.of_controller(uid);
+        if let Some(existing) = specs.iter().find(|candidate| *candidate.text == *text) {
+            return Ok(existing.spec.clone());
         }
         let spec: SharedSpec = object_decoders::from_slice(&text)?;
         let spec = PodSpec::from(spec);
-        // Another order of the members makes no other specification.
-        if let Some(found) = known.iter_mut().find(|known| *known.spec == spec) {
-            found.text = text.into();
-            return Ok(found.spec.clone());
+        // Members in another order give an equal specification.
+        if let Some(existing) = specs.iter_mut().find(|candidate| *candidate.spec == spec) {
+            existing.text = text.into();
+            return Ok(existing.spec.clone());
         }
-        known.retain(KnownSpec::is_used);
-        if known.len() >= SPECS_MAX {
-            known.remove(0);
+        specs.retain(StoredSpec::is_used);
+        if specs.len() >= SPECS_MAX {
+            specs.remove(0);
         }
         let spec = Arc::new(spec);
-        known.push(KnownSpec {
+        specs.push(StoredSpec {
             text: text.into(),
             spec: spec.clone(),
         });
@@ -185,7 +187,7 @@ impl Sharing {
     }
 }
 
-/// A time; `None` if it is absent.
+/// A time; `None` if the text is empty.
 fn time(text: &str) -> serde_json::Result<Option<Timestamp>> {
     if text.is_empty() {
         return Ok(None);
@@ -193,7 +195,7 @@ fn time(text: &str) -> serde_json::Result<Option<Timestamp>> {
     text.parse().map(Some).map_err(Error::custom)
 }
 
-/// Equal values, each stored once, and removed when unused.
+/// Equal values, each stored once; removed when they are unused.
 #[derive(Debug)]
 struct Pool<T: ?Sized> {
     values: BTreeSet<Arc<T>>,
@@ -211,8 +213,8 @@ impl<T: ?Sized + Ord> Default for Pool<T> {
 
 impl<T: ?Sized + Ord> Pool<T> {
     fn share(&mut self, value: impl Borrow<T> + Into<Arc<T>>) -> Arc<T> {
-        if let Some(known) = self.values.get(value.borrow()) {
-            return known.clone();
+        if let Some(existing) = self.values.get(value.borrow()) {
+            return existing.clone();
         }
         if self.values.len() >= self.sweep_at {
             self.values.retain(|value| Arc::strong_count(value) > 1);
@@ -315,8 +317,8 @@ mod tests {
             let controller = |view: &PodView| view.controller.clone().expect("a controller");
             assert!(Arc::ptr_eq(&controller(view), &controller(&views[0])));
             assert!(Arc::ptr_eq(
-                &view.conditions[0].said,
-                &views[0].conditions[0].said
+                &view.conditions[0].condition_texts,
+                &views[0].conditions[0].condition_texts
             ));
             assert!(Arc::ptr_eq(
                 view.hostname.as_ref().expect("a name"),
@@ -377,7 +379,7 @@ mod tests {
     #[test]
     fn what_nobody_has_is_forgotten() {
         let mut sharing = Sharing::default();
-        let kept = sharing.pod(&pod(0, Value::Null));
+        let view = sharing.pod(&pod(0, Value::Null));
         for number in 0..4 * SWEEP_AT_MIN {
             let change = json!({
                 "/metadata/labels/app": format!("app-{number}"),
@@ -390,7 +392,7 @@ mod tests {
         assert!(sharing.controllers.values.len() <= 2 * SWEEP_AT_MIN);
         assert!(sharing.specs.of_controllers.len() <= 2 * SPECS_SWEEP_AT_MIN);
         assert!(Arc::ptr_eq(
-            &kept.spec,
+            &view.spec,
             &sharing.pod(&pod(2, Value::Null)).spec
         ));
     }

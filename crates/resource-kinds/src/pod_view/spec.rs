@@ -1,4 +1,4 @@
-//! The spec in a pod view: its own part, and the part that pods of one template share.
+//! The spec in a pod view: the part of the single pod, and the part that pods of one template share.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,8 @@ fn claim(pod: &str, claim: ClaimText<'_>) -> Claim {
     }
 }
 
-/// The fields of the shared text. The decoder of all fields of a spec would be one of the largest of the program.
+/// The fields of the shared text. A decoder for all fields of a spec would be one of the largest functions of the
+/// program.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct SharedSpec {

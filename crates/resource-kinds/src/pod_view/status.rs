@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use object_model::Quantity;
 
-use super::{Condition, Container, Phase, PodView, RunState, Said, Sharing, Text};
+use super::{Condition, ConditionTexts, Container, Phase, PodView, RunState, Sharing, Text};
 
 pub(super) fn fill(view: &mut PodView, sharing: &mut Sharing, status: PodStatus) {
     view.phase = match status.phase.as_deref() {
@@ -27,16 +27,16 @@ pub(super) fn fill(view: &mut PodView, sharing: &mut Sharing, status: PodStatus)
     view.started = status.start_time.map(|time| time.0);
     let conditions = status.conditions.unwrap_or_default().into_iter();
     view.conditions = conditions.map(|one| condition(sharing, one)).collect();
-    let made = status.resource_claim_statuses.into_iter().flatten();
-    let made: BTreeMap<Text, Text> = made
+    let statuses = status.resource_claim_statuses.into_iter().flatten();
+    let claims: BTreeMap<Text, Text> = statuses
         .filter_map(|claim| Some((claim.name.into(), claim.resource_claim_name?.into())))
         .collect();
-    view.device_claims = (!made.is_empty()).then(|| Box::new(made));
+    view.device_claims = (!claims.is_empty()).then(|| Box::new(claims));
     let spec = view.spec.clone();
-    let own = spec.resources.as_ref();
-    view.held = own.and_then(|own| {
+    let resources = spec.resources.as_ref();
+    view.held = resources.and_then(|requests_of_pod| {
         let (allocated, applied) = (&status.allocated_resources, &status.resources);
-        held(Some(own), allocated.as_ref(), applied.as_ref()).map(Box::new)
+        counted_resources(Some(requests_of_pod), allocated.as_ref(), applied.as_ref()).map(Box::new)
     });
     let mut containers = |all: Option<Vec<ContainerStatus>>| {
         let all = all.unwrap_or_default().into_iter();
@@ -57,21 +57,21 @@ pub(super) fn fill(view: &mut PodView, sharing: &mut Sharing, status: PodStatus)
 fn condition(sharing: &mut Sharing, condition: PodCondition) -> Condition {
     let mut text = |text: Option<String>| text.map(|text| sharing.text(&text));
     let (reason, message) = (text(condition.reason), text(condition.message));
-    let said = Said {
+    let texts = ConditionTexts {
         kind: sharing.text(&condition.type_),
         status: sharing.text(&condition.status),
         reason,
         message,
     };
     Condition {
-        said: sharing.said(said),
+        condition_texts: sharing.condition_texts(texts),
         since: condition.last_transition_time.map(|time| time.0),
     }
 }
 
 fn container(sharing: &mut Sharing, spec: &PodSpec, status: ContainerStatus) -> Container {
     Container {
-        held: held_by_container(spec, &status).map(Box::new),
+        held: container_resources(spec, &status).map(Box::new),
         name: sharing.text(&status.name),
         ready: status.ready,
         started: status.started.unwrap_or_default(),
@@ -83,7 +83,7 @@ fn container(sharing: &mut Sharing, spec: &PodSpec, status: ContainerStatus) -> 
     }
 }
 
-fn held_by_container(
+fn container_resources(
     spec: &PodSpec,
     status: &ContainerStatus,
 ) -> Option<BTreeMap<String, Quantity>> {
@@ -91,31 +91,32 @@ fn held_by_container(
         .containers
         .iter()
         .chain(spec.init_containers.iter().flatten());
-    let asked = all.find(|one| one.name == status.name)?.resources.as_ref();
+    let resources = all.find(|one| one.name == status.name)?.resources.as_ref();
     let allocated = status.allocated_resources.as_ref();
-    held(asked, allocated, status.resources.as_ref())
+    counted_resources(resources, allocated, status.resources.as_ref())
 }
 
-/// The held resources of a container or pod during a resize: the larger of the allocated and the
-/// applied ones.
-fn held(
-    asked: Option<&ResourceRequirements>,
+/// The resources of a container or pod that count during a resize: the larger of the allocated and the applied
+/// amounts.
+fn counted_resources(
+    requirements: Option<&ResourceRequirements>,
     allocated: Option<&BTreeMap<String, Amount>>,
     applied: Option<&ResourceRequirements>,
 ) -> Option<BTreeMap<String, Quantity>> {
-    let asked = asked.and_then(|asked| asked.requests.as_ref());
+    let requests = requirements.and_then(|requirements| requirements.requests.as_ref());
     let applied = applied.and_then(|applied| applied.requests.as_ref());
-    let mut held = BTreeMap::new();
+    let mut larger = BTreeMap::new();
     for (name, amount) in [allocated, applied].into_iter().flatten().flatten() {
         let amount: Quantity = amount.0.parse().ok()?;
-        let known: &mut Quantity = held.entry(name.clone()).or_default();
-        *known = (*known).max(amount);
+        let entry: &mut Quantity = larger.entry(name.clone()).or_default();
+        *entry = (*entry).max(amount);
     }
-    let is_asked = |(name, amount): (&String, &Quantity)| {
-        let asked = asked.and_then(|asked| asked.get(name)?.0.parse::<Quantity>().ok());
-        asked == Some(*amount)
+    let is_requested = |(name, amount): (&String, &Quantity)| {
+        let requested =
+            requests.and_then(|requests| requests.get(name)?.0.parse::<Quantity>().ok());
+        requested == Some(*amount)
     };
-    (!held.iter().all(is_asked)).then_some(held)
+    (!larger.iter().all(is_requested)).then_some(larger)
 }
 
 fn state(sharing: &mut Sharing, state: ContainerState) -> RunState {

@@ -1,4 +1,4 @@
-//! The text of a pod, read in place: the fields of a view. All others, which are most of a pod, are skipped.
+//! The text of a pod, parsed in place: the fields of a view. All other fields, which are most of a pod, are skipped.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ pub(super) type Label<'t> = (Cow<'t, str>, Cow<'t, str>);
 pub(super) struct PodText<'t> {
     pub metadata: MetadataText<'t>,
     pub spec: Option<SpecText<'t>>,
-    /// The status as a whole.
+    /// The text of the whole status.
     pub status: Option<&'t [u8]>,
 }
 
@@ -49,18 +49,18 @@ pub(super) struct SpecText<'t> {
     pub node: Cow<'t, str>,
     pub hostname: Cow<'t, str>,
     pub claims: Vec<ClaimText<'t>>,
-    /// The text of a spec that has only the fields for scheduling, diagnosis and the loss of a node. Pods of
-    /// one template have the same.
+    /// The text of a spec with only the fields for scheduling, diagnosis and the loss of a node. Pods of one template
+    /// have equal texts.
     pub shared: Vec<u8>,
 }
 
-/// A claim that a volume uses: its name, or that of the ephemeral volume it is made for.
+/// A claim that a volume uses: its name, or the name of the ephemeral volume for which it is created.
 pub(super) struct ClaimText<'t> {
     pub name: Cow<'t, str>,
     pub ephemeral: bool,
 }
 
-/// Length of the shared text of most pods.
+/// Usual length of the shared text.
 const SHARED_BYTES: usize = 512;
 
 impl<'t> PodText<'t> {
@@ -95,8 +95,8 @@ fn metadata<'t>(cursor: &mut Cursor<'t>) -> Result<MetadataText<'t>, SyntaxError
             b"generation" => metadata.generation = number(cursor)?,
             b"labels" => metadata.labels = strings_by_key(cursor, |_| true)?,
             b"annotations" => {
-                let is_seen = |key: &str| super::ANNOTATIONS.contains(&key);
-                metadata.annotations = strings_by_key(cursor, is_seen)?;
+                let is_decisive = |key: &str| super::ANNOTATIONS.contains(&key);
+                metadata.annotations = strings_by_key(cursor, is_decisive)?;
             }
             b"ownerReferences" => metadata.controller = controller(cursor)?,
             b"finalizers" => {
@@ -116,9 +116,9 @@ fn metadata<'t>(cursor: &mut Cursor<'t>) -> Result<MetadataText<'t>, SyntaxError
     Ok(metadata)
 }
 
-/// The owner that controls the pod.
+/// The owner reference with `controller: true`.
 fn controller<'t>(cursor: &mut Cursor<'t>) -> Result<Option<OwnerText<'t>>, SyntaxError> {
-    let mut found = None;
+    let mut controlling = None;
     let mut all = array(cursor)?;
     while let Some(owners) = &mut all
         && owners.next(cursor)?
@@ -135,9 +135,9 @@ fn controller<'t>(cursor: &mut Cursor<'t>) -> Result<Option<OwnerText<'t>>, Synt
                 _ => drop(cursor.skip()?),
             }
         }
-        found = found.or(Some(owner).filter(|owner| owner.controller));
+        controlling = controlling.or(Some(owner).filter(|owner| owner.controller));
     }
-    Ok(found)
+    Ok(controlling)
 }
 
 fn spec<'t>(cursor: &mut Cursor<'t>) -> Result<Option<SpecText<'t>>, SyntaxError> {
@@ -157,7 +157,7 @@ fn spec<'t>(cursor: &mut Cursor<'t>) -> Result<Option<SpecText<'t>>, SyntaxError
             b"containers" => shared.list(b"containers", cursor, reduce_container)?,
             b"initContainers" => shared.list(b"initContainers", cursor, reduce_container)?,
             b"preemptionPolicy" => {
-                // The default is left out.
+                // The default value is not stored.
                 let policy = cursor.skip()?;
                 if policy == br#""Never""# {
                     shared.member(key.raw(), policy);
@@ -184,7 +184,7 @@ fn spec<'t>(cursor: &mut Cursor<'t>) -> Result<Option<SpecText<'t>>, SyntaxError
     Ok(Some(spec))
 }
 
-/// Keeps the fields of a container that views have.
+/// Copies the fields of a container that views contain.
 fn reduce_container(
     container: &mut ReducedObject,
     cursor: &mut Cursor<'_>,
@@ -212,8 +212,8 @@ fn reduce_container(
     Ok(())
 }
 
-/// Keeps the name of a volume that is a directory of the node: a pod that uses one cannot follow its set elsewhere.
-/// Of other volumes nothing is kept; returns the claim that it uses.
+/// Copies the name of a volume that is a directory of the node: a pod with such a volume cannot move with its set to
+/// another node. Other volumes are not copied; returns the claim that a volume uses.
 fn reduce_volume<'t>(
     volume: &mut ReducedObject,
     cursor: &mut Cursor<'t>,
@@ -256,7 +256,7 @@ fn reduce_volume<'t>(
     Ok(claim.or_else(|| ephemeral.then(|| used(name, true))))
 }
 
-/// The text of an object with some members of another one.
+/// The text of an object with some members of another object.
 struct ReducedObject(Vec<u8>);
 
 impl ReducedObject {
@@ -272,7 +272,7 @@ impl ReducedObject {
         }
     }
 
-    /// Adds a member: a key as it stands between its quotes, and a value.
+    /// Adds a member: a key as it is between its quotes, and a value.
     fn member(&mut self, key: &[u8], value: &[u8]) {
         self.separate();
         self.0.push(b'"');
@@ -281,7 +281,7 @@ impl ReducedObject {
         self.0.extend_from_slice(value);
     }
 
-    /// Adds the elements of the list that is next, each reduced; those of which nothing is left are left out.
+    /// Adds the elements of the next list, each reduced. Elements without remaining members are skipped.
     fn list<'t>(
         &mut self,
         key: &[u8],
@@ -318,7 +318,7 @@ impl ReducedObject {
     }
 }
 
-/// Whether a null is next, which counts as absent; it is read then.
+/// Whether the next value is null, which counts as absent; the null is consumed.
 fn is_null(cursor: &mut Cursor<'_>) -> Result<bool, SyntaxError> {
     let is_null = cursor.peek()? == b'n';
     if is_null {
@@ -358,10 +358,10 @@ fn number(cursor: &mut Cursor<'_>) -> Result<Option<i64>, SyntaxError> {
     number.map_err(|_| SyntaxError::Unexpected(cursor.offset()))
 }
 
-/// The wanted members of an object of strings, sorted by key.
+/// The members of an object of strings that match, sorted by key.
 fn strings_by_key<'t>(
     cursor: &mut Cursor<'t>,
-    is_wanted: impl Fn(&str) -> bool,
+    is_match: impl Fn(&str) -> bool,
 ) -> Result<Vec<Label<'t>>, SyntaxError> {
     let mut all = Vec::new();
     let Some(mut members) = object(cursor)? else {
@@ -369,7 +369,7 @@ fn strings_by_key<'t>(
     };
     while let Some(key) = members.next_key(cursor)? {
         let key = key.decode()?;
-        match is_wanted(&key) {
+        match is_match(&key) {
             true => all.push((key, string(cursor)?)),
             false => drop(cursor.skip()?),
         }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Cell, Column};
 
-/// A column that is always shown.
+/// A column that is always displayed.
 pub const fn column(name: &'static str, description: &'static str) -> Column<'static> {
     Column {
         name,
@@ -17,7 +17,7 @@ pub const fn column(name: &'static str, description: &'static str) -> Column<'st
     }
 }
 
-/// A column that `-o wide` shows.
+/// A column that only `-o wide` displays.
 pub(crate) const fn wide(name: &'static str, description: &'static str) -> Column<'static> {
     Column {
         priority: 1,
@@ -39,10 +39,8 @@ pub const NAME: Column<'static> = Column {
     ..column("Name", "Name of the object, unique in its namespace.")
 };
 
-/// The age of the object.
 pub(crate) const AGE: Column<'static> = column("Age", "Time since the object was created.");
 
-/// The cell with the object's name.
 pub(crate) fn name(object: &Value) -> Cell {
     object["metadata"]["name"].clone()
 }
@@ -75,7 +73,7 @@ pub(crate) fn count(value: &Value) -> i64 {
     i64::try_from(entries).unwrap_or(i64::MAX)
 }
 
-/// The short forms of access modes, as the tables of volumes and claims show them.
+/// The short forms of access modes in the tables of volumes and claims.
 pub(crate) fn access_modes(modes: &Value) -> String {
     let order = [
         ("ReadWriteOnce", "RWO"),
@@ -83,13 +81,13 @@ pub(crate) fn access_modes(modes: &Value) -> String {
         ("ReadWriteMany", "RWX"),
         ("ReadWriteOncePod", "RWOP"),
     ];
-    let given = |mode: &str| {
+    let has_mode = |mode: &str| {
         let list = modes.as_array().map_or(&[][..], Vec::as_slice);
         list.iter().any(|m| m.as_str() == Some(mode))
     };
     let short: Vec<&str> = order
         .iter()
-        .filter(|(mode, _)| given(mode))
+        .filter(|(mode, _)| has_mode(mode))
         .map(|(_, short)| *short)
         .collect();
     short.join(",")

@@ -1,5 +1,5 @@
-//! Amounts and scopes that nothing may use without a quota for them: `limitedResources` in the
-//! configuration of the admission plug-in ResourceQuota.
+//! Resources and scopes that a namespace may use only if a quota covers them: `limitedResources` in the configuration
+//! of the admission plug-in ResourceQuota.
 
 use std::collections::BTreeSet;
 
@@ -9,23 +9,23 @@ use serde_json::Value;
 use super::{Amounts, attributes_classes, concerns, fits, fits_claim, list, of, scopes};
 use crate::configuration::{items, only, text, texts};
 
-/// A resource of which a part is limited.
+/// One element of `limitedResources`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LimitedResource {
     group: String,
     plural: String,
-    /// Parts of the names of limited amounts.
+    /// A resource is limited if its name contains one of these texts.
     amounts: Vec<String>,
-    /// Terms of a scope selector that limited objects match.
+    /// Terms of a scope selector. Objects that match are limited.
     scopes: Vec<Value>,
 }
 
 impl LimitedResource {
-    /// Reads an element of `limitedResources`. Records unknown fields, wrong types and values that
-    /// would never limit anything.
+    /// Reads an element of `limitedResources`. Records unknown fields, wrong types and values that would never limit
+    /// anything.
     pub fn read(value: &Value, at: &FieldPath, errors: &mut Vec<FieldError>) -> Self {
-        let known = ["apiGroup", "resource", "matchContains", "matchScopes"];
-        only(value, &known, at, errors);
+        let supported = ["apiGroup", "resource", "matchContains", "matchScopes"];
+        only(value, &supported, at, errors);
         let plural = text(value, "resource", at, errors);
         if plural.is_empty() {
             errors.push(FieldError::required(&at.child("resource"), ""));
@@ -48,9 +48,10 @@ impl LimitedResource {
     }
 }
 
-/// Whether quotas are there for all that is limited and that an object uses, or uses more of than before.
+/// Checks that quotas cover all limited resources and scopes that an object uses, or of which it uses more than
+/// before.
 ///
-/// *Errors.* Upstream's message, with the amounts or the scopes that no quota is there for.
+/// *Errors.* Upstream's message, with the amounts or the scopes that no quota covers.
 pub fn check_cover<'q>(
     limited: &[LimitedResource],
     quotas: impl Iterator<Item = &'q Value> + Clone,
@@ -65,10 +66,10 @@ pub fn check_cover<'q>(
     if !is_more(&usage, old.map(|old| of(group, plural, old)).as_ref()) {
         return Ok(());
     }
-    let own = limited
+    let relevant = limited
         .iter()
         .filter(|one| (one.group.as_str(), one.plural.as_str()) == (group, plural));
-    let parts: Vec<&String> = own.flat_map(|one| &one.amounts).collect();
+    let parts: Vec<&String> = relevant.flat_map(|one| &one.amounts).collect();
     let is_limited = |name: &str| parts.iter().any(|part| name.contains(part.as_str()));
     let mut uncovered: BTreeSet<&str> = usage
         .iter()
@@ -91,12 +92,12 @@ pub fn check_cover<'q>(
     let covered: BTreeSet<&str> = quotas
         .flat_map(|quota| scopes_for(quota, (group, plural), new))
         .collect();
-    // As upstream, the scopes of every limited resource count for every object that has scopes.
+    // As upstream, the scopes of every limited resource apply to every object that has scopes.
     let uncovered: Vec<String> = limited
         .iter()
         .flat_map(|one| &one.scopes)
         .filter(|term| is_matched(term, (group, plural), new) && !covered.contains(scope_of(term)))
-        .map(shown)
+        .map(printed)
         .collect();
     if uncovered.is_empty() {
         return Ok(());
@@ -126,7 +127,7 @@ fn is_matched(term: &Value, kind: (&str, &str), object: &Value) -> bool {
     }
 }
 
-/// The scopes of a quota that an object is in.
+/// The scopes of a quota that match an object.
 fn scopes_for<'q>(quota: &'q Value, kind: (&str, &str), object: &Value) -> Vec<&'q str> {
     let is_in = |scope: &Value| {
         let term = serde_json::json!({"scopeName": scope, "operator": "Exists"});
@@ -142,8 +143,8 @@ fn scopes_for<'q>(quota: &'q Value, kind: (&str, &str), object: &Value) -> Vec<&
         .collect()
 }
 
-/// A term as upstream's messages have it: `{PriorityClass In [a b]}`.
-fn shown(term: &Value) -> String {
+/// A term in the format of upstream's messages: `{PriorityClass In [a b]}`.
+fn printed(term: &Value) -> String {
     let values = list(&term["values"]).iter().filter_map(Value::as_str);
     let values: Vec<&str> = values.collect();
     let operator = term["operator"].as_str().unwrap_or_default();
@@ -210,7 +211,7 @@ mod tests {
         let mut named = quota(json!({"pods": "5"}), Value::Null);
         named["spec"]["scopes"] = json!(["CrossNamespacePodAffinity"]);
         assert_eq!(check(&[named], &reaching()), Ok(()));
-        // A change that uses no more, and a deletion, need no quota.
+        // An update without a higher usage, and a deletion, need no quota.
         let (old, mut new) = (reaching(), reaching());
         new["status"] = json!({"phase": "Failed"});
         assert_eq!(
@@ -273,7 +274,7 @@ mod tests {
     // findings-2 S46
     #[test]
     fn a_limit_that_would_never_apply_is_refused() {
-        for (value, wanted) in [
+        for (value, expected) in [
             (json!({}), "a[0].resource: Required value"),
             (json!([]), "a[0]: Invalid value: []: must be an object"),
             (
@@ -307,7 +308,7 @@ mod tests {
             let errors = read(value.clone()).unwrap_err();
             let starts = errors
                 .first()
-                .is_some_and(|error| error.starts_with(wanted));
+                .is_some_and(|error| error.starts_with(expected));
             assert!(starts, "{value}: {errors:?}");
         }
     }

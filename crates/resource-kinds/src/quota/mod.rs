@@ -12,13 +12,13 @@ pub mod limited;
 pub(crate) mod pod;
 pub(crate) mod scopes;
 
-/// Group and plural of the quotas themselves.
+/// Group and plural of ResourceQuotas.
 pub const QUOTAS: (&str, &str) = ("", "resourcequotas");
 
-/// Amounts by their names in quotas.
+/// Amounts by their resource names in quotas.
 pub type Amounts = BTreeMap<String, Quantity>;
 
-/// Kinds that quotas name in short.
+/// Kinds whose resource name in quotas is the plain plural.
 const SHORT: &[(&str, &str)] = &[
     ("configmaps", "configmaps"),
     ("persistentvolumeclaims", "persistentvolumeclaims"),
@@ -32,7 +32,7 @@ const SHORT: &[(&str, &str)] = &[
     ("requests.storage", "persistentvolumeclaims"),
 ];
 
-/// The fields that a container must set under a quota.
+/// The amounts that every container must set if a quota limits them.
 const COMPUTE: &[&str] = &[
     "cpu",
     "limits.cpu",
@@ -62,7 +62,6 @@ fn kind_of(name: &str) -> (String, String) {
     (String::new(), plural.to_owned())
 }
 
-/// The usage of an object.
 pub fn of(group: &str, plural: &str, object: &Value) -> Amounts {
     let mut used = Amounts::new();
     let counted = match group {
@@ -107,18 +106,18 @@ fn list(value: &Value) -> &[Value] {
 fn claim(object: &Value, used: &mut Amounts) {
     let spec = &object["spec"];
     let storage = |amounts: &Value| Quantity::from_json(&amounts["storage"]).unwrap_or_default();
-    // A larger size that is being made, though it is no longer wanted, is used all the same.
-    let asked = storage(&spec["resources"]["requests"]);
-    let asked = asked.max(storage(&object["status"]["allocatedResources"]));
+    // A larger size that the driver already provides counts, even if the claim no longer requests it.
+    let requested = storage(&spec["resources"]["requests"]);
+    let requested = requested.max(storage(&object["status"]["allocatedResources"]));
     add(used, "persistentvolumeclaims", &one());
-    add(used, "requests.storage", &asked);
+    add(used, "requests.storage", &requested);
     if let Some(class) = spec["storageClassName"]
         .as_str()
         .filter(|class| !class.is_empty())
     {
         let prefix = format!("{class}.storageclass.storage.k8s.io");
         add(used, &format!("{prefix}/persistentvolumeclaims"), &one());
-        add(used, &format!("{prefix}/requests.storage"), &asked);
+        add(used, &format!("{prefix}/requests.storage"), &requested);
     }
 }
 
@@ -140,10 +139,10 @@ fn service(object: &Value, used: &mut Amounts) {
     }
 }
 
-/// The scope of claims that name or have a VolumeAttributesClass.
+/// The scope of claims that request or have a VolumeAttributesClass.
 const ATTRIBUTES: &str = "VolumeAttributesClass";
 
-/// Whether a quota is about an object: those with scopes are about some pods or claims only.
+/// Whether a quota applies to an object. A quota with scopes applies to some pods or claims only.
 fn concerns(quota: &Value, group: &str, plural: &str, object: &Value) -> bool {
     let spec = &quota["spec"];
     let scopes = list(&spec["scopes"]);
@@ -169,7 +168,7 @@ fn concerns(quota: &Value, group: &str, plural: &str, object: &Value) -> bool {
     }
 }
 
-/// The VolumeAttributesClasses that a claim asks for, changes to or has.
+/// The VolumeAttributesClasses that a claim requests, changes to, or has.
 fn attributes_classes(claim: &Value) -> BTreeSet<&str> {
     let status = &claim["status"];
     let named = [
@@ -225,7 +224,7 @@ fn fits(term: &Value, pod: &Value) -> bool {
     }
 }
 
-/// The usage of an object, restricted to the quota's amounts.
+/// The usage of an object, restricted to the amounts that the quota limits.
 fn used_of(quota: &Value, (group, plural): (&str, &str), object: Option<&Value>) -> Amounts {
     let counts = object.filter(|object| concerns(quota, group, plural, object));
     let mut used = counts.map_or_else(Amounts::new, |object| of(group, plural, object));
@@ -247,10 +246,10 @@ pub fn count<'o>(
             add(&mut used, &name, &amount);
         }
     }
-    json!({"hard": quota["spec"]["hard"], "used": shown(&used)})
+    json!({"hard": quota["spec"]["hard"], "used": printed(&used)})
 }
 
-fn shown(amounts: &Amounts) -> Value {
+fn printed(amounts: &Amounts) -> Value {
     let amounts = amounts.iter();
     amounts
         .map(|(name, amount)| (name.clone(), json!(amount.to_string())))
@@ -275,8 +274,8 @@ pub fn charge(
         return Err(format!("failed quota: {name}: must specify {missing}"));
     }
     let (before, after) = (used_of(quota, kind, old), used_of(quota, kind, new));
-    // A status update reports existing amounts: they count, but cannot be refused.
-    let asked = old.is_none_or(|old| new.is_some_and(|new| old["spec"] != new["spec"]));
+    // A status update reports amounts that exist already: they count, but cannot be refused.
+    let is_requested = old.is_none_or(|old| new.is_some_and(|new| old["spec"] != new["spec"]));
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let amount = |amounts: &Amounts, name: &str| amounts.get(name).copied().unwrap_or_default();
     let status = |part: &str, name: &str| {
@@ -291,10 +290,10 @@ pub fn charge(
         }
         let used = status("used", resource).plus(&more);
         let hard = Quantity::from_json(&quota["spec"]["hard"][resource]).unwrap_or_default();
-        if asked && !more.is_negative() && used > hard {
+        if is_requested && !more.is_negative() && used > hard {
             exceeded.note(resource, &more, &status("used", resource), &hard);
         }
-        // Usage is never negative, whatever was counted before.
+        // The usage is never negative, whatever was counted before.
         changed.insert(resource.clone(), used.max(Quantity::default()));
     }
     if !exceeded.requested.is_empty() {
@@ -337,7 +336,7 @@ impl std::fmt::Display for Exceeded {
     }
 }
 
-/// The missing fields of a pod's containers that the quota limits: `limits.cpu for: a,b`.
+/// The amounts that the quota limits and that a pod's containers do not set: `limits.cpu for: a,b`.
 fn unsaid(quota: &Value, pod: &Value) -> Option<String> {
     let spec = &pod["spec"];
     let containers = || {
@@ -521,8 +520,8 @@ mod tests {
         ] {
             scoped["spec"]["scopeSelector"] = json!({"matchExpressions": [
                 {"scopeName": "VolumeAttributesClass", "operator": operator, "values": values}]});
-            let found = [&plain, &gold, &leaving].map(|one| refused(&scoped, one));
-            assert_eq!(found, expected, "{operator}");
+            let errors = [&plain, &gold, &leaving].map(|one| refused(&scoped, one));
+            assert_eq!(errors, expected, "{operator}");
         }
     }
 
@@ -537,8 +536,8 @@ mod tests {
         let now = quota(json!({"cpu": "1"}), json!({"cpu": "1"}));
         let grown = charge(&now, PODS, Some(&with("1", "1")), Some(&with("1", "2")));
         assert_eq!(grown.unwrap().unwrap()["status"]["used"]["cpu"], "2");
-        let asked = charge(&now, PODS, Some(&with("1", "1")), Some(&with("2", "1")));
-        assert!(asked.unwrap_err().starts_with("exceeded quota"));
+        let changed = charge(&now, PODS, Some(&with("1", "1")), Some(&with("2", "1")));
+        assert!(changed.unwrap_err().starts_with("exceeded quota"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Amounts, add as sum_up, list, one};
 use crate::well_known::reasons::pod_condition;
 
-/// Adds the usage of a pod, under the names of quotas.
+/// Adds the usage of a pod, under the resource names of quotas.
 pub(super) fn add(pod: &Value, used: &mut Amounts) {
     sum_up(used, "pods", &one());
     for (name, amount) in with_overhead(pod, RequestsOrLimits::Requests) {
@@ -22,7 +22,7 @@ pub(super) fn add(pod: &Value, used: &mut Amounts) {
     }
 }
 
-/// Whether requests or limits of containers are counted.
+/// Whether requests or limits are counted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestsOrLimits {
     Requests,
@@ -41,7 +41,7 @@ impl RequestsOrLimits {
 fn with_overhead(pod: &Value, side: RequestsOrLimits) -> Amounts {
     let mut total = together(&pod["spec"], &pod["status"], side);
     for (name, amount) in amounts(&pod["spec"]["overhead"]) {
-        // To limits it is added where there are any.
+        // The overhead is added to limits only if the pod has limits.
         if side == RequestsOrLimits::Requests
             || total.get(&name).is_some_and(|limit| !limit.is_zero())
         {
@@ -51,16 +51,15 @@ fn with_overhead(pod: &Value, side: RequestsOrLimits) -> Amounts {
     total
 }
 
-/// The maximum that a pod's containers need at the same time; by the specification alone if the
-/// status is null.
+/// The maximum amounts that a pod's containers use at once. If the status is null, only the specification counts.
 pub(crate) fn together(spec: &Value, status: &Value, side: RequestsOrLimits) -> Amounts {
     let resizing = Resizing::of(status);
-    let asked = |holder: &Value| amounts(&holder["resources"][side.field()]);
-    let held = |container: &Value| {
+    let requested = |holder: &Value| amounts(&holder["resources"][side.field()]);
+    let allocated = |container: &Value| {
         let lists = ["containerStatuses", "initContainerStatuses"];
         let mut all = lists.into_iter().flat_map(|field| list(&status[field]));
         let of_it = all.find(|one| one["name"] == container["name"]);
-        resizing.larger(asked(container), of_it.unwrap_or(&Value::Null), side)
+        resizing.larger(requested(container), of_it.unwrap_or(&Value::Null), side)
     };
     let sum = |mut left: Amounts, right: &Amounts| {
         for (name, amount) in right {
@@ -68,20 +67,20 @@ pub(crate) fn together(spec: &Value, status: &Value, side: RequestsOrLimits) -> 
         }
         left
     };
-    let mut beside = Amounts::new();
+    let mut concurrent = Amounts::new();
     let mut peak = Amounts::new();
     for container in list(&spec["initContainers"]) {
         if container["restartPolicy"] == "Always" {
-            beside = sum(beside, &held(container));
+            concurrent = sum(concurrent, &allocated(container));
         } else {
-            raise(&mut peak, sum(beside.clone(), &asked(container)));
+            raise(&mut peak, sum(concurrent.clone(), &requested(container)));
         }
     }
     let containers = list(&spec["containers"]).iter();
-    let running = containers.fold(beside, |all, container| sum(all, &held(container)));
+    let running = containers.fold(concurrent, |all, container| sum(all, &allocated(container)));
     raise(&mut peak, running);
-    // Pod-level resources override the sum.
-    let of_pod = asked(spec);
+    // Pod-level resources replace the sum over the containers.
+    let of_pod = requested(spec);
     let names: Vec<String> = of_pod.keys().cloned().collect();
     let mut of_pod = resizing.larger(of_pod, status, side);
     for name in names {
@@ -93,7 +92,7 @@ pub(crate) fn together(spec: &Value, status: &Value, side: RequestsOrLimits) -> 
 /// The progress of a resize in place.
 #[derive(Clone, Copy)]
 enum Resizing {
-    /// The resize may be possible, or is done: the larger value counts.
+    /// The resize may be possible, or is complete: the larger value counts.
     Possible,
     /// The resize is infeasible: the requested amount does not count.
     Infeasible,
@@ -109,14 +108,13 @@ impl Resizing {
         }
     }
 
-    /// The larger of the requested and the applied amounts; a status without applied amounts does
-    /// not count.
-    fn larger(self, asked: Amounts, status: &Value, side: RequestsOrLimits) -> Amounts {
+    /// The larger of the requested and the applied amounts; a status without applied amounts is ignored.
+    fn larger(self, requested: Amounts, status: &Value, side: RequestsOrLimits) -> Amounts {
         if !status["resources"].is_object() {
-            return asked;
+            return requested;
         }
         let mut larger = match self {
-            Self::Possible => asked,
+            Self::Possible => requested,
             Self::Infeasible => Amounts::new(),
         };
         raise(&mut larger, amounts(&status["resources"][side.field()]));
@@ -127,10 +125,10 @@ impl Resizing {
     }
 }
 
-/// The amounts of a list, by resource; unreadable ones are left out.
-pub(crate) fn amounts(given: &Value) -> Amounts {
-    let given = given.as_object().into_iter().flatten();
-    given
+/// The amounts of a list, by resource; amounts that cannot be parsed are skipped.
+pub(crate) fn amounts(list: &Value) -> Amounts {
+    let entries = list.as_object().into_iter().flatten();
+    entries
         .filter_map(|(name, amount)| Some((name.clone(), Quantity::from_json(amount).ok()?)))
         .collect()
 }
@@ -180,10 +178,10 @@ mod tests {
     /// kubectl.md 6.7
     #[test]
     fn while_resources_change_the_larger_count() {
-        let resized = |asked: &str, allocated: &str, actual: &str, why: &str| {
+        let resized = |requested: &str, allocated: &str, actual: &str, why: &str| {
             json!({
                 "spec": {"containers": [{"name": "c", "resources":
-                    {"requests": {"cpu": asked}, "limits": {"cpu": asked}}}]},
+                    {"requests": {"cpu": requested}, "limits": {"cpu": requested}}}]},
                 "status": {
                     "containerStatuses": [{"name": "c",
                         "allocatedResources": {"cpu": allocated},
@@ -193,20 +191,20 @@ mod tests {
             })
         };
         let cases = [
-            // Down: the applied amount counts.
+            // Decrease: the applied amount counts.
             (("1", "1", "3", ""), ("3", "3")),
             (("1", "3", "2", ""), ("3", "2")),
-            // Up: the requested amount counts at once, also while it is deferred.
+            // Increase: the requested amount counts at once, also while the resize is deferred.
             (("4", "1", "1", "Deferred"), ("4", "4")),
             // An infeasible request does not count.
             (("4", "2", "1", "Infeasible"), ("2", "1")),
         ];
-        for ((asked, allocated, actual, why), (requests, limits)) in cases {
-            let pod = resized(asked, allocated, actual, why);
+        for ((requested, allocated, actual, why), (requests, limits)) in cases {
+            let pod = resized(requested, allocated, actual, why);
             assert_eq!(used(&pod, "requests.cpu"), requests, "{pod}");
             assert_eq!(used(&pod, "limits.cpu"), limits, "{pod}");
         }
-        // A status without applied amounts.
+        // The status contains no applied amounts.
         let mut pod = resized("1", "3", "3", "");
         pod["status"]["containerStatuses"][0]["resources"] = Value::Null;
         assert_eq!(used(&pod, "requests.cpu"), "1");

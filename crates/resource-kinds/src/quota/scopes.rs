@@ -1,4 +1,4 @@
-//! The scopes of quotas: their rules in a quota, and the affinity of pods to those of other namespaces.
+//! The scopes of quotas: the validation of scopes, and the affinity of pods to pods of other namespaces.
 
 use object_model::{FieldError, FieldPath};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use crate::validation::field::Field;
 /// The scope of pods with an affinity to pods of other namespaces.
 pub(crate) const CROSS_NAMESPACE: &str = "CrossNamespacePodAffinity";
 
-/// The scopes of pods without values.
+/// The scopes of pods that have no values.
 const WITHOUT_VALUES: [&str; 5] = [
     "Terminating",
     "NotTerminating",
@@ -18,13 +18,13 @@ const WITHOUT_VALUES: [&str; 5] = [
     CROSS_NAMESPACE,
 ];
 
-/// Scopes of which no object has both.
+/// Pairs of scopes that no object can both have.
 const OPPOSITE: [[&str; 2]; 2] = [
     ["BestEffort", "NotBestEffort"],
     ["Terminating", "NotTerminating"],
 ];
 
-/// The amounts of pods that quotas with scopes may limit.
+/// The amounts of pods that a quota with scopes may limit.
 const COMPUTE: [&str; 6] = [
     "cpu",
     "memory",
@@ -34,10 +34,10 @@ const COMPUTE: [&str; 6] = [
     "limits.memory",
 ];
 
-/// The amounts of claims that quotas with scopes may limit.
+/// The amounts of claims that a quota with scopes may limit.
 const OF_CLAIMS: [&str; 2] = ["persistentvolumeclaims", "requests.storage"];
 
-/// The other amounts whose names are known.
+/// The other standard amounts.
 const STANDARD: [&str; 11] = [
     "ephemeral-storage",
     "requests.ephemeral-storage",
@@ -52,7 +52,7 @@ const STANDARD: [&str; 11] = [
     "services.loadbalancers",
 ];
 
-/// Whether an affinity of a pod is to, or away from, pods that are chosen in other namespaces.
+/// Whether an affinity or anti-affinity of a pod selects pods of other namespaces.
 pub(super) fn names_other_namespaces(affinity: &Value) -> bool {
     ["podAffinity", "podAntiAffinity"].iter().any(|kind| {
         let required = list(&affinity[kind]["requiredDuringSchedulingIgnoredDuringExecution"]);
@@ -97,7 +97,7 @@ pub(crate) fn validate(spec: &Field<'_, '_>) -> Vec<FieldError> {
             let whole = selector.value.clone();
             errors.push(FieldError::invalid(&terms.path(), whole, detail));
         }
-        // As upstream, which leaves the numbers of the terms out of the paths.
+        // As upstream, the paths do not contain the indices of the terms.
         errors.extend(term_errors(term.value, &terms.path()));
     }
     conflicts(&named, &terms, &mut errors);
@@ -143,20 +143,20 @@ fn is_standard(scope: &str) -> bool {
     WITHOUT_VALUES.contains(&scope) || matches!(scope, "PriorityClass" | ATTRIBUTES)
 }
 
-/// The limited amounts that a scope is not about.
+/// The limited amounts to which a scope does not apply.
 fn misfits<'h>(scope: &str, hard: &[&'h str]) -> Vec<&'h str> {
-    let is_known = |name: &str| {
+    let is_supported = |name: &str| {
         COMPUTE.contains(&name) || OF_CLAIMS.contains(&name) || STANDARD.contains(&name)
     };
     let fits = |name: &str| match scope {
         "BestEffort" => name == "pods",
         ATTRIBUTES => OF_CLAIMS.contains(&name),
         _ if is_standard(scope) => name == "pods" || COMPUTE.contains(&name),
-        // An unsupported scope is an error of its own.
+        // An unsupported scope is reported separately.
         _ => true,
     };
-    let known = hard.iter().copied().filter(|name| is_known(name));
-    known.filter(|name| !fits(name)).collect()
+    let supported = hard.iter().copied().filter(|name| is_supported(name));
+    supported.filter(|name| !fits(name)).collect()
 }
 
 fn conflicts(named: &[&str], at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {

@@ -1,4 +1,4 @@
-//! Network addresses in objects.
+//! Validation of network addresses in objects.
 
 use std::net::IpAddr;
 
@@ -62,7 +62,7 @@ pub(crate) fn check_family(errors: &mut Vec<FieldError>, at: &Field<'_, '_>, fam
     let fits = match (at.text().parse::<IpAddr>(), family) {
         (Ok(address), "IPv4") => address.is_ipv4(),
         (Ok(address), "IPv6") => address.is_ipv6(),
-        // Reported elsewhere.
+        // Another check reports this.
         _ => true,
     };
     if !fits {
@@ -70,7 +70,7 @@ pub(crate) fn check_family(errors: &mut Vec<FieldError>, at: &Field<'_, '_>, fam
     }
 }
 
-/// Checks a port number, and the protocol beside it.
+/// Checks a port number, and the protocol of the port.
 pub(crate) fn check_port_and_protocol(errors: &mut Vec<FieldError>, port: &Field<'_, '_>) {
     let number = port.get("port");
     for clause in names::port_number(number.int().unwrap_or_default()) {

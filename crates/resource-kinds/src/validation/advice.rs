@@ -1,4 +1,4 @@
-//! Warnings for kinds that are stored without effect (`docs/differences.md`).
+//! Warnings for kinds that are stored but have no effect (`docs/differences.md`).
 
 use serde_json::Value;
 

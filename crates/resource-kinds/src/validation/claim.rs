@@ -7,7 +7,7 @@ use super::field::{Field, Rules};
 use super::metadata;
 use crate::json::parts;
 
-/// The ways in which a volume can be mounted.
+/// The supported access modes of volumes.
 const ACCESS_MODES: &[&str] = &[
     "ReadOnlyMany",
     "ReadWriteMany",
@@ -17,14 +17,14 @@ const ACCESS_MODES: &[&str] = &[
 /// The values of `volumeMode`.
 pub(crate) const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
 
-/// Fills in a claim, or a claim template of a StatefulSet.
+/// Sets the defaults of a claim, or of a claim template of a StatefulSet.
 pub(crate) fn default(claim: &mut Value) {
     if let Some(status) = parts::entry(claim, "status") {
         parts::fill(status, "phase", "Pending");
     }
     if let Some(spec) = parts::entry(claim, "spec") {
         parts::fill(spec, "volumeMode", "Filesystem");
-        // Written even if empty, as upstream's encoder does.
+        // Upstream's encoder writes the field even if it is empty.
         parts::fill(spec, "resources", json!({}));
     }
 }
@@ -53,10 +53,10 @@ pub(crate) fn access_modes(spec: &Field<'_, '_>, when_missing: &str) -> Vec<Fiel
 pub(crate) fn validate_spec(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = access_modes(spec, "at least 1 access mode is required");
     errors.extend(metadata::label_selector(&spec.get("selector")));
-    // As upstream, which leaves the requests out of the path.
+    // As upstream, the path does not contain `requests`.
     let resources = spec.get("resources");
-    let place = resources.get_key("storage");
-    let amount = place.with(spec.get_path("resources.requests.storage").value);
+    let storage = resources.get_key("storage");
+    let amount = storage.with(spec.get_path("resources.requests.storage").value);
     if amount.is_set() {
         let quantity = Quantity::from_json(amount.value).unwrap_or_default();
         if quantity.is_zero() || quantity.is_negative() {
@@ -99,7 +99,7 @@ fn data_sources(spec: &Field<'_, '_>) -> Vec<FieldError> {
             let is_same = ["apiGroup", "kind", "name"].into_iter().all(same);
             (!is_same).then_some("must match dataSourceRef")
         };
-        // Upstream's value is the path of the field, which it shows as an empty structure.
+        // Upstream's value is the path of the field, which it prints as an empty structure.
         errors.extend(detail.map(|detail| FieldError::invalid(&spec.path(), json!({}), detail)));
     }
     errors

@@ -1,41 +1,38 @@
-//! A field of an object: its value together with its place, so that a check can report errors with
-//! the path. A field may be absent; then its value is null.
+//! A field of an object: its value and its path, so that a check can report errors with the path. The value of an
+//! absent field is null.
 
 use json_text::{descend, member};
 use object_model::{FieldError, FieldPath};
 use serde_json::{Map, Value};
 
-/// A value and its place in the object.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'a, 'p> {
     pub(crate) value: &'a Value,
-    place: Place<'p>,
+    chain: PathChain<'p>,
 }
 
-/// The place of a field, from the inside out. Most fields are fine, so its text is only built for an
-/// error.
+/// The path of a field, from the inner field to the outer field. Most fields are valid, so the text is only built for
+/// an error.
 #[derive(Clone, Copy, Debug)]
-struct Place<'p> {
-    of: Option<&'p Place<'p>>,
+struct PathChain<'p> {
+    of: Option<&'p PathChain<'p>>,
     step: Step<'p>,
 }
 
-/// The way from a field to one in it.
+/// The step from a field to a field inside of it.
 #[derive(Clone, Copy, Debug)]
 enum Step<'p> {
-    /// None: the whole of an object.
+    /// No step: the whole object.
     Whole,
-    /// Names of fields, with dots between them.
+    /// Names of fields, separated by dots.
     Names(&'p str),
-    /// The key of a map.
     Key(&'p str),
-    /// The index of a list.
     Index(usize),
 }
 
-impl Place<'_> {
+impl PathChain<'_> {
     fn path(&self) -> FieldPath {
-        let of = self.of.map_or_else(FieldPath::default, Place::path);
+        let of = self.of.map_or_else(FieldPath::default, PathChain::path);
         match self.step {
             Step::Whole => of,
             Step::Names(names) => of.child(names),
@@ -46,22 +43,22 @@ impl Place<'_> {
 }
 
 impl<'a, 'p> Field<'a, 'p> {
-    /// The whole of an object.
+    /// The whole object.
     pub(crate) fn root(value: &'a Value) -> Self {
         Self {
             value,
-            place: Place {
+            chain: PathChain {
                 of: None,
                 step: Step::Whole,
             },
         }
     }
 
-    /// The field of an object at a path of names with dots between them.
+    /// The field of an object at a path of names that are separated by dots.
     pub(crate) fn of(object: &'a Value, names: &'p str) -> Self {
         Self {
             value: descend(object, names),
-            place: Place {
+            chain: PathChain {
                 of: None,
                 step: Step::Names(names),
             },
@@ -72,27 +69,26 @@ impl<'a, 'p> Field<'a, 'p> {
     pub(crate) fn with<'b>(&self, value: &'b Value) -> Field<'b, 'p> {
         Field {
             value,
-            place: self.place,
+            chain: self.chain,
         }
     }
 
-    /// The path, for a message.
+    /// The path, for an error message.
     pub(crate) fn path(&self) -> FieldPath {
-        self.place.path()
+        self.chain.path()
     }
 
-    /// The named field.
     pub(crate) fn get<'s>(&'s self, name: &'s str) -> Field<'a, 's> {
         debug_assert!(!name.contains('.'), "{name} is a path");
         self.within(Step::Names(name), member(self.value, name))
     }
 
-    /// The field at a path of names with dots between them.
+    /// The field at a path of names that are separated by dots.
     pub(crate) fn get_path<'s>(&'s self, names: &'s str) -> Field<'a, 's> {
         self.within(Step::Names(names), descend(self.value, names))
     }
 
-    /// The entry of a map at a key, which may have dots.
+    /// The entry of a map at a key, which may contain dots.
     pub(crate) fn get_key<'s>(&'s self, key: &'s str) -> Field<'a, 's> {
         self.within(Step::Key(key), member(self.value, key))
     }
@@ -100,14 +96,13 @@ impl<'a, 'p> Field<'a, 'p> {
     fn within<'s>(&'s self, step: Step<'s>, value: &'a Value) -> Field<'a, 's> {
         Field {
             value,
-            place: Place {
-                of: Some(&self.place),
+            chain: PathChain {
+                of: Some(&self.chain),
                 step,
             },
         }
     }
 
-    /// The elements of a list.
     pub(crate) fn items<'s>(&'s self) -> impl Iterator<Item = Field<'a, 's>> {
         let elements = self.value.as_array().map_or(&[][..], Vec::as_slice);
         let numbered = elements.iter().enumerate();
@@ -123,22 +118,21 @@ impl<'a, 'p> Field<'a, 'p> {
         entries.map(|(key, value)| (key.as_str(), self.within(Step::Key(key), value)))
     }
 
-    /// The map, if it is one.
+    /// The map; `None` if the value has another type.
     pub(crate) fn map(&self) -> Option<&'a Map<String, Value>> {
         self.value.as_object()
     }
 
-    /// The text; empty if there is none.
+    /// The text; empty if the value is absent or has another type.
     pub(crate) fn text(&self) -> &'a str {
         self.value.as_str().unwrap_or_default()
     }
 
-    /// The whole number, if it is one.
+    /// The whole number; `None` if the value has another type.
     pub(crate) fn int(&self) -> Option<i64> {
         self.value.as_i64()
     }
 
-    /// Whether the value is `true`.
     pub(crate) fn is_true(&self) -> bool {
         self.value.as_bool() == Some(true)
     }
@@ -148,12 +142,12 @@ impl<'a, 'p> Field<'a, 'p> {
         self.value.as_array().map_or(0, Vec::len)
     }
 
-    /// Whether there is a value at all.
+    /// Whether the value is not null.
     pub(crate) fn is_set(&self) -> bool {
         !self.value.is_null()
     }
 
-    /// Whether it is absent or empty.
+    /// Whether the value is absent or empty.
     pub(crate) fn is_empty(&self) -> bool {
         match self.value {
             Value::Null => true,
@@ -180,7 +174,7 @@ impl<'a, 'p> Field<'a, 'p> {
         FieldError::duplicate(&self.path(), self.value.clone())
     }
 
-    /// As [`not_supported`](Self::not_supported), with the values in the order that they have.
+    /// As [`not_supported`](Self::not_supported), with the allowed values in their given order.
     pub(crate) fn not_among(&self, allowed: &[&str]) -> FieldError {
         FieldError::not_among(&self.path(), self.value.clone(), allowed)
     }
@@ -190,23 +184,23 @@ impl<'a, 'p> Field<'a, 'p> {
     }
 }
 
-/// Rules that many fields share. Each adds to a list of errors.
+/// Checks that many fields share. Each check adds to a list of errors.
 pub(crate) trait Rules {
-    /// The clauses of a name check, for the text at a place.
+    /// Applies a name check to the text of a field.
     fn check_text(&mut self, at: &Field<'_, '_>, check: fn(&str) -> Vec<String>);
     /// As [`check_text`](Self::check_text); an empty text is `Required`.
     fn check_required_text(&mut self, at: &Field<'_, '_>, check: fn(&str) -> Vec<String>);
     /// As [`check_text`](Self::check_text), unless the text is empty.
     fn check_text_if_set(&mut self, at: &Field<'_, '_>, check: fn(&str) -> Vec<String>);
-    /// The number, if given, is not below zero.
+    /// Checks that the number, if present, is not negative.
     fn check_not_negative(&mut self, at: &Field<'_, '_>);
-    /// The text is one of those allowed; an empty one is `Required`.
+    /// Checks that the text is one of the allowed values; an empty text is `Required`.
     fn check_one_of(&mut self, at: &Field<'_, '_>, allowed: &[&str]);
-    /// As [`check_one_of`](Self::check_one_of); a refusal keeps the order of the values.
+    /// As [`check_one_of`](Self::check_one_of); the error lists the values in their given order.
     fn check_among(&mut self, at: &Field<'_, '_>, allowed: &[&str]);
-    /// As [`check_one_of`](Self::check_one_of), unless there is no value.
+    /// As [`check_one_of`](Self::check_one_of), unless the value is absent.
     fn check_one_of_if_set(&mut self, at: &Field<'_, '_>, allowed: &[&str]);
-    /// The value must be unchanged.
+    /// Checks that the value is unchanged.
     fn check_unchanged(&mut self, new: &Field<'_, '_>, old: &Field<'_, '_>);
 }
 

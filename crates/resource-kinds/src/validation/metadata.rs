@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::validation::field::{Field, Rules};
 use crate::validation::text_set::TextSet;
 
-/// The validation errors of the metadata of a new object. `name_errors` judges a name of its kind.
+/// The validation errors of the metadata of a new object. `name_errors` validates a name of its kind.
 pub(crate) fn validate(
     is_namespaced: bool,
     name_errors: &dyn Fn(&str) -> Vec<String>,
@@ -19,7 +19,7 @@ pub(crate) fn validate(
     let name = metadata.get("name");
     let prefix = metadata.get("generateName");
     if !prefix.text().is_empty() {
-        // A generated name ends in a letter, so a dash at the end of its prefix is valid.
+        // A generated name ends with a letter, so a dash at the end of its prefix is valid.
         let sample = match prefix.text().strip_suffix('-') {
             Some(start) if !start.is_empty() => format!("{start}a"),
             _ => prefix.text().to_owned(),
@@ -44,7 +44,7 @@ pub(crate) fn validate(
     errors
 }
 
-/// The validation errors of those parts of the metadata that an update may change.
+/// The validation errors of the parts of the metadata that an update may change.
 pub(crate) fn validate_update(object: &Value) -> Vec<FieldError> {
     validate_free_parts(&Field::of(object, "metadata"))
 }
@@ -161,11 +161,11 @@ pub(crate) fn label_selector(selector: &Field<'_, '_>) -> Vec<FieldError> {
 
 /// The duplicates in a list, by one of their fields.
 pub(crate) fn duplicates(list: &Field<'_, '_>, field: &str) -> Vec<FieldError> {
-    let mut seen = TextSet::default();
+    let mut values = TextSet::default();
     let mut errors = Vec::new();
     for item in list.items() {
         let at = item.get_path(field);
-        if !at.text().is_empty() && !seen.insert(at.text()) {
+        if !at.text().is_empty() && !values.insert(at.text()) {
             errors.push(at.duplicate());
         }
     }

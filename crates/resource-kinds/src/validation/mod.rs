@@ -1,4 +1,4 @@
-//! Defaults and rules that several kinds share.
+//! Defaults and validation that several kinds share.
 
 pub(crate) mod addresses;
 pub(crate) mod advice;

@@ -1,4 +1,4 @@
-//! Rules for mainstay's own annotations.
+//! Validation of the annotations of mainstay (`mainstay.dev/…`).
 
 use object_model::{FieldError, FieldPath};
 use serde_json::Value;
@@ -9,18 +9,18 @@ use crate::well_known::annotations::{
     PROGRESS_DEADLINE_SECONDS, SCALE_DOWN, STUCK_ROLLOUT,
 };
 
-/// An annotation of mainstay's own.
+/// An annotation of mainstay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnAnnotation {
-    /// Its key, `mainstay.dev/…`.
+    /// The key, `mainstay.dev/…`.
     pub name: &'static str,
     /// The kinds that may have it.
     pub kinds: &'static [&'static str],
     /// The values that validation accepts.
     pub values: Values,
-    /// The value that an object without the annotation has.
+    /// The value that applies to an object without the annotation.
     pub default: &'static str,
-    /// Its purpose, in a line.
+    /// The purpose, in one line.
     pub purpose: &'static str,
 }
 
@@ -30,15 +30,10 @@ pub enum Values {
     /// One of these words.
     Words(&'static [&'static str]),
     /// A whole number in decimal digits.
-    Number {
-        /// The minimum.
-        min: i64,
-        /// The maximum.
-        max: i64,
-    },
+    Number { min: i64, max: i64 },
 }
 
-/// All annotations of mainstay's own, by name. `docs/annotations.md` shows them.
+/// All annotations of mainstay, sorted by name. `docs/annotations.md` lists them.
 pub const OWN: &[OwnAnnotation] = &[
     OwnAnnotation {
         name: LOST_VOLUME,
@@ -107,12 +102,12 @@ pub const OWN: &[OwnAnnotation] = &[
     },
 ];
 
-/// The errors of mainstay's own annotations, on an object and in its templates. Values that are stored
-/// already are accepted.
+/// The errors of mainstay's annotations, on an object and in its templates. Values that are stored already are
+/// accepted.
 pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let before = |at: &Field<'_, '_>, key: &str| {
-        let same_place = old.and_then(|old| old.pointer(&pointer(&at.path())));
-        same_place
+        let at_same_path = old.and_then(|old| old.pointer(&pointer(&at.path())));
+        at_same_path
             .is_some_and(|map| map.get(key) == Some(at.value.get(key).unwrap_or(&Value::Null)))
     };
     let mut errors = Vec::new();
@@ -144,25 +139,28 @@ pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldErr
     errors
 }
 
-/// `a.b[0].c` as `/a/b/0/c`.
+/// Converts `a.b[0].c` to `/a/b/0/c`.
 fn pointer(path: &FieldPath) -> String {
     let slashes = path.to_string().replace(['.', '['], "/").replace(']', "");
     format!("/{slashes}")
 }
 
 fn wrong(kind: &str, key: &str, value: &Field<'_, '_>) -> Option<FieldError> {
-    let Some(known) = OWN.iter().find(|own| own.name == key) else {
+    let Some(annotation) = OWN.iter().find(|definition| definition.name == key) else {
         return Some(FieldError::invalid(
             &value.path(),
             key,
             unknown(kind, "no such annotation"),
         ));
     };
-    if !known.kinds.contains(&kind) {
-        let detail = unknown(kind, &format!("it is for a {}", known.kinds.join(" or a ")));
+    if !annotation.kinds.contains(&kind) {
+        let detail = unknown(
+            kind,
+            &format!("it is for a {}", annotation.kinds.join(" or a ")),
+        );
         return Some(FieldError::invalid(&value.path(), key, detail));
     }
-    match known.values {
+    match annotation.values {
         Values::Words(words) if words.contains(&value.text()) => None,
         Values::Words(words) => Some(value.not_supported(words)),
         Values::Number { min, max } => {
@@ -175,12 +173,12 @@ fn wrong(kind: &str, key: &str, value: &Field<'_, '_>) -> Option<FieldError> {
     }
 }
 
-/// Why an annotation may not stand there, and which may.
+/// The error for an annotation that the kind does not support; it lists the supported annotations.
 fn unknown(kind: &str, why: &str) -> String {
     let allowed: Vec<String> = OWN
         .iter()
-        .filter(|own| own.kinds.contains(&kind))
-        .map(|own| format!("{} ({})", own.name, own.values))
+        .filter(|annotation| annotation.kinds.contains(&kind))
+        .map(|annotation| format!("{} ({})", annotation.name, annotation.values))
         .collect();
     if allowed.is_empty() {
         format!("{why}; a {kind} may have none that begins with {OWN_PREFIX}")
@@ -219,27 +217,45 @@ mod tests {
 
     #[test]
     fn every_annotation_has_values_that_are_taken_and_others_that_are_not() {
-        for own in OWN {
-            let (good, bad) = match own.values {
+        for annotation in OWN {
+            let (good, bad) = match annotation.values {
                 Values::Words(words) => (words.to_vec(), ["", "replace", "Replace ", "1"]),
                 Values::Number { min, max } => {
-                    let (low, high) = (on_a_set(own.name, &min.to_string()), max.to_string());
-                    assert!(low.is_empty(), "{}", own.name);
-                    assert!(on_a_set(own.name, &high).is_empty(), "{}", own.name);
+                    let (low, high) =
+                        (on_a_set(annotation.name, &min.to_string()), max.to_string());
+                    assert!(low.is_empty(), "{}", annotation.name);
+                    assert!(
+                        on_a_set(annotation.name, &high).is_empty(),
+                        "{}",
+                        annotation.name
+                    );
                     (vec!["600"], ["", "0", "+1", "10s"])
                 }
             };
-            assert!(own.kinds == ["StatefulSet"], "{}", own.name);
-            let is_taken = || on_a_set(own.name, own.default).is_empty();
-            assert!(own.default == "none" || is_taken(), "{}", own.name);
+            assert!(annotation.kinds == ["StatefulSet"], "{}", annotation.name);
+            let is_accepted = || on_a_set(annotation.name, annotation.default).is_empty();
+            assert!(
+                annotation.default == "none" || is_accepted(),
+                "{}",
+                annotation.name
+            );
             for value in good {
-                assert!(on_a_set(own.name, value).is_empty(), "{} {value}", own.name);
+                assert!(
+                    on_a_set(annotation.name, value).is_empty(),
+                    "{} {value}",
+                    annotation.name
+                );
             }
             for value in bad {
-                assert_eq!(on_a_set(own.name, value).len(), 1, "{} {value}", own.name);
+                assert_eq!(
+                    on_a_set(annotation.name, value).len(),
+                    1,
+                    "{} {value}",
+                    annotation.name
+                );
             }
         }
-        assert!(OWN.is_sorted_by_key(|own| own.name));
+        assert!(OWN.is_sorted_by_key(|annotation| annotation.name));
     }
 
     #[test]
@@ -334,20 +350,21 @@ mod tests {
         }
     }
 
-    /// The table is the same for readers and for the server.
+    /// The table in the document equals the table of the server.
     #[test]
     fn the_document_shows_all_of_them() {
         let document = include_str!("../../../../docs/annotations.md");
         let rows: Vec<String> = OWN
             .iter()
-            .map(|own| {
-                let kinds = own.kinds.join(", ");
-                let values = own.values.to_string().replace(" or ", "`, `");
-                let (name, default, purpose) = (own.name, own.default, own.purpose);
+            .map(|annotation| {
+                let kinds = annotation.kinds.join(", ");
+                let values = annotation.values.to_string().replace(" or ", "`, `");
+                let (name, default, purpose) =
+                    (annotation.name, annotation.default, annotation.purpose);
                 format!("| `{name}` | {kinds} | `{values}` | `{default}` | {purpose} |")
             })
             .collect();
-        let shown: Vec<&str> = document.lines().filter(|l| l.starts_with("| `")).collect();
-        assert_eq!(shown, rows);
+        let lines: Vec<&str> = document.lines().filter(|l| l.starts_with("| `")).collect();
+        assert_eq!(lines, rows);
     }
 }

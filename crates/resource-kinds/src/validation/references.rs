@@ -1,10 +1,10 @@
-//! References to fields and resources of a pod, by variables and by files of volumes.
+//! References to fields and resources of a pod, in environment variables and in files of volumes.
 
 use object_model::{FieldError, Quantity, names};
 
 use super::field::Field;
 
-/// The fields of the pod for environment variables.
+/// The fields of the pod that environment variables can refer to.
 pub(crate) const ENV_FIELDS: &[&str] = &[
     "metadata.name",
     "metadata.namespace",
@@ -16,7 +16,7 @@ pub(crate) const ENV_FIELDS: &[&str] = &[
     "status.podIP",
     "status.podIPs",
 ];
-/// Fields that there are, but that neither variables nor files can show.
+/// Existing fields that neither variables nor files can refer to.
 const OTHER_FIELDS: &[&str] = &[
     "metadata.annotations",
     "metadata.labels",
@@ -33,7 +33,7 @@ const RESOURCES: &[&str] = &[
     "requests.memory",
 ];
 
-/// A reference to a field of the pod, by a variable or a file.
+/// Checks the reference of a variable or file to a field of the pod.
 pub(crate) fn field_reference(at: &Field<'_, '_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
     if at.get("apiVersion").is_empty() {
         errors.push(at.get("apiVersion").required(""));
@@ -55,8 +55,8 @@ pub(crate) fn field_reference(at: &Field<'_, '_>, allowed: &[&str], errors: &mut
         .strip_suffix("']")
         .and_then(|text| text.split_once("['"));
     let Some((map, key)) = keyed else {
-        let known = ENV_FIELDS.contains(&path.text()) || OTHER_FIELDS.contains(&path.text());
-        if !known {
+        let is_supported = ENV_FIELDS.contains(&path.text()) || OTHER_FIELDS.contains(&path.text());
+        if !is_supported {
             errors.push(unknown_field(&path, "not supported"));
         } else if !allowed.contains(&path.text()) {
             errors.push(path.not_supported(allowed));
@@ -83,7 +83,7 @@ fn unknown_field(path: &Field<'_, '_>, why: &str) -> FieldError {
     ))
 }
 
-/// A reference to a request or limit of a container, by a variable or a file.
+/// Checks the reference of a variable or file to a request or limit of a container.
 pub(crate) fn resource_reference(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let resource = at.get("resource");
     let huge = ["limits.hugepages-", "requests.hugepages-"];
@@ -104,7 +104,7 @@ const BYTE_DIVISORS: &[&str] = &[
     "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
 ];
 
-/// The allowed divisors of a resource. An error shows the resource, as upstream's does.
+/// Checks the divisor of a resource. As upstream's, the error contains the resource.
 fn divisor(at: &Field<'_, '_>, resource: &str, errors: &mut Vec<FieldError>) {
     let unit = Quantity::from_json(at.value).unwrap_or_default();
     let name = resource

@@ -1,8 +1,8 @@
-//! The texts of a list so far, for rules that each of them is there once.
+//! A set of texts, for rules that each text of a list must be unique.
 
 use std::collections::BTreeSet;
 
-/// A set of texts. Those of most lists are few, and are searched without a tree.
+/// A short list is searched without a tree.
 #[derive(Default)]
 pub(crate) struct TextSet<'a> {
     few: Vec<&'a str>,
@@ -13,7 +13,7 @@ pub(crate) struct TextSet<'a> {
 const SEARCHED_MAX: usize = 16;
 
 impl<'a> TextSet<'a> {
-    /// Adds a text. Returns whether it is new.
+    /// Adds a text; returns whether it is new.
     pub(crate) fn insert(&mut self, text: &'a str) -> bool {
         if let Some(many) = &mut self.many {
             return many.insert(text);
@@ -43,13 +43,19 @@ mod tests {
     #[test]
     fn each_text_is_new_once_however_many_there_are() {
         let texts: Vec<String> = (0..3 * SEARCHED_MAX).map(|n| n.to_string()).collect();
-        let mut seen = TextSet::default();
+        let mut texts_so_far = TextSet::default();
         for (count, text) in texts.iter().enumerate() {
-            assert!(!seen.contains(text) && seen.insert(text), "{text}");
-            for (place, other) in texts.iter().enumerate() {
-                assert_eq!(seen.contains(other), place <= count);
+            assert!(
+                !texts_so_far.contains(text) && texts_so_far.insert(text),
+                "{text}"
+            );
+            for (index, other) in texts.iter().enumerate() {
+                assert_eq!(texts_so_far.contains(other), index <= count);
             }
-            assert!(!seen.insert(text) && !seen.insert("0"), "{text}");
+            assert!(
+                !texts_so_far.insert(text) && !texts_so_far.insert("0"),
+                "{text}"
+            );
         }
     }
 }

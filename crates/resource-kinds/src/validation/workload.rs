@@ -1,4 +1,4 @@
-//! Common parts of the kinds that create pods from a template: defaults, rules, scale, columns.
+//! Common parts of the kinds that create pods from a template: defaults, validation, scale, columns.
 
 use object_model::{FieldError, IntOrPercent, LabelSelector, names};
 use serde_json::{Value, json};
@@ -8,15 +8,15 @@ use crate::printing::Cell;
 use crate::validation::field::{Field, NEGATIVE, Rules};
 use crate::validation::{metadata, pod_template};
 
-/// Default number of old revisions that are kept (upstream's).
+/// Default number of retained old revisions (upstream's).
 pub(crate) const REVISION_HISTORY: i64 = 10;
 
-/// Advice on a history without end.
+/// The warning about an unlimited history.
 const ENDLESS_HISTORY: &str = "spec.revisionHistoryLimit: a negative value retains all historical \
                                revisions; a value >= 0 is recommended";
 
-/// Decodes an object of group `apps` with a selector and a template. An absent selector stays absent,
-/// although the typed form has an empty one.
+/// Decodes an object of the group `apps` with a selector and a template. An absent selector stays absent, although
+/// the typed form contains an empty selector.
 pub(crate) fn decode(kind: &str, object: Value) -> Result<Value, String> {
     let selector = object.pointer("/spec/selector");
     let selects = selector.is_some_and(|selector| !selector.is_null());
@@ -28,14 +28,14 @@ pub(crate) fn decode(kind: &str, object: Value) -> Result<Value, String> {
     Ok(object)
 }
 
-/// Finishes the decoding of the template in a spec.
+/// Completes the decoding of the template in a spec.
 pub(crate) fn decode_template(spec: Option<&mut Value>) {
     if let Some(spec) = spec.and_then(|spec| spec.pointer_mut("/template/spec")) {
         pod_template::both_account_names(spec);
     }
 }
 
-/// Fills in the template in a spec.
+/// Sets the defaults of the template in a spec.
 pub(crate) fn default_template(spec: &mut Value) {
     if let Some(template) = parts::entry(spec, "template")
         && let Some(spec) = parts::entry(template, "spec")
@@ -44,7 +44,7 @@ pub(crate) fn default_template(spec: &mut Value) {
     }
 }
 
-/// Removes counts of a status that are left out when zero.
+/// Removes zero counts of a status that are not written.
 pub(crate) fn drop_zero_counts(object: &mut Value, counts: &[&str]) {
     if let Some(Value::Object(status)) = object.get_mut("status") {
         status.retain(|key, value| value.as_i64() != Some(0) || !counts.contains(&key.as_str()));
@@ -80,7 +80,7 @@ pub(crate) fn scale(object: &Value, selector: &str) -> Value {
     })
 }
 
-/// Applies the replicas of a Scale.
+/// Sets the replica count from a Scale.
 pub(crate) fn set_scale(object: &mut Value, scale: &Value) -> Vec<FieldError> {
     let replicas = Field::of(scale, "spec.replicas");
     let mut errors = Vec::new();
@@ -97,7 +97,7 @@ pub(crate) fn set_scale(object: &mut Value, scale: &Value) -> Vec<FieldError> {
     if errors.is_empty()
         && let Some(spec) = parts::entry(object, "spec")
     {
-        // A Scale without a number asks for none, as upstream's zero value does.
+        // A Scale without a number requests 0 replicas, the zero value in upstream.
         parts::set(spec, "replicas", replicas.int().unwrap_or_default());
     }
     errors
@@ -136,13 +136,13 @@ pub(crate) fn check_labels(
     }
 }
 
-/// Whether the pod template differs from the stored one. A stored template is not validated again, because
+/// Whether the pod template differs from the stored template. A stored template is not validated again, because
 /// earlier rules may have been less strict.
 pub(crate) fn has_new_template(object: &Value, old: Option<&Value>) -> bool {
     old.is_none_or(|old| old["spec"]["template"] != object["spec"]["template"])
 }
 
-/// Checks the template of pods with the restart policy `Always`; `whole` checks all fields, for new
+/// Checks a template whose pods must have the restart policy `Always`. `whole` checks all fields; it is set for new
 /// templates.
 pub(crate) fn check_template(
     spec: &Field<'_, '_>,
@@ -159,7 +159,7 @@ pub(crate) fn check_template(
     }
 }
 
-/// Checks the template of pods with one of the named restart policies.
+/// Checks a template whose pods must have one of these restart policies.
 pub(crate) fn check_template_for(
     spec: &Field<'_, '_>,
     restart_policies: &[&str],
@@ -170,9 +170,9 @@ pub(crate) fn check_template_for(
     let template = spec.get("template");
     let restart = template.get_path("spec.restartPolicy");
     if whole {
-        let found = pod_template::validate_template(&template, claims).into_iter();
-        // A wrong restart policy is reported below, with what the kind allows.
-        errors.extend(found.filter(|error| error.field != restart.path()));
+        let template_errors = pod_template::validate_template(&template, claims).into_iter();
+        // An invalid restart policy is reported below, with the values that the kind allows.
+        errors.extend(template_errors.filter(|error| error.field != restart.path()));
     }
     if !restart_policies.contains(&restart.text()) {
         errors.push(restart.not_supported(restart_policies));
@@ -208,7 +208,7 @@ pub(crate) fn is_none(value: &Value) -> bool {
     )
 }
 
-/// Checks that the counts of a status are not negative, and that none of `parts` exceeds `replicas`.
+/// Checks that the counts of a status are not negative, and that no count of `parts` exceeds `replicas`.
 pub(crate) fn check_counts(object: &Value, parts: &[&str]) -> Vec<FieldError> {
     let status = Field::of(object, "status");
     let all = status.get("replicas");
@@ -225,7 +225,7 @@ pub(crate) fn check_counts(object: &Value, parts: &[&str]) -> Vec<FieldError> {
     errors
 }
 
-/// Advice on the template of an object, and on its history.
+/// Warnings about the template of an object, and about its history.
 pub(crate) fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
     let spec = Field::of(object, "spec");
     let mut all = Vec::new();
@@ -240,7 +240,7 @@ pub(crate) fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
     all
 }
 
-/// A count, 0 if there is none.
+/// A count; 0 if it is absent.
 pub(crate) fn count(object: &Value, part: &str, field: &str) -> i64 {
     object[part][field].as_i64().unwrap_or_default()
 }
@@ -257,7 +257,7 @@ pub(crate) fn containers(template: &Field<'_, '_>) -> [Cell; 2] {
     })
 }
 
-/// The selector, as tables show it.
+/// The selector, for tables.
 pub(crate) fn selector_cell(selector: &Value) -> Cell {
     match selector_text(selector) {
         text if text.is_empty() => json!("<none>"),

@@ -1,12 +1,12 @@
 //! Well-known annotations and finalizers.
 
-/// Marks the StorageClass of claims that name none.
+/// Marks the default StorageClass.
 pub const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
-/// Marks the IngressClass of Ingresses that name none.
+/// Marks the default IngressClass.
 pub const DEFAULT_INGRESS_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
-/// The old spelling of an Ingress's class.
+/// The old name of the class of an Ingress.
 pub const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
-/// The old spelling of a claim's or volume's class.
+/// The old name of the class of a claim or volume.
 pub const STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// The binding of a claim and a volume is complete on both sides.
 pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
@@ -14,9 +14,9 @@ pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 /// The provisioner of a volume.
 pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
-/// The provisioner for a claim's volume.
+/// The provisioner that must create a claim's volume.
 pub const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
-/// The old spelling of [`STORAGE_PROVISIONER`].
+/// The old name of [`STORAGE_PROVISIONER`].
 pub const BETA_STORAGE_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
 /// The node that the scheduler chose for the pod that uses a claim.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
@@ -24,65 +24,65 @@ pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 pub const PVC_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// The finalizer of a volume that is bound.
 pub const PV_PROTECTION: &str = "kubernetes.io/pv-protection";
-/// Keeps a VolumeAttributesClass while claims and volumes name it.
+/// The finalizer that protects a VolumeAttributesClass while claims and volumes refer to it.
 pub const VAC_PROTECTION: &str = "kubernetes.io/vac-protection";
 /// The finalizer that keeps a CustomResourceDefinition until all its objects are deleted.
 pub const CUSTOM_RESOURCE_CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
-/// The fields of a custom resource's stored metadata that do not have their type, and that are left out of it.
-/// The server shows it and never stores it.
+/// The fields of a custom resource's stored metadata that do not have their type, and that responses do not contain.
+/// The annotation is added to responses and never stored.
 pub const MALFORMED_METADATA: &str = "mainstay.dev/malformed-metadata";
-/// The container that `kubectl logs` and `exec` take by themselves.
+/// The container that `kubectl logs` and `kubectl exec` use by default.
 pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// The cause of a rollout, for `kubectl rollout history`.
 pub const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
-/// Keeps default roles as the server has them.
+/// Whether the server adds missing rules and subjects to a default role or binding at its start.
 pub const RBAC_AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 /// The time of the last change of an endpoint's readiness.
 pub const ENDPOINTS_LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// The deletion cost of a ReplicaSet's pod; the cheapest pods are deleted first.
 pub const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-/// The number of a Deployment's rollout, on it and on its ReplicaSets.
+/// The number of a Deployment's rollout, on the Deployment and on its ReplicaSets.
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
-/// The numbers that a ReplicaSet had before.
+/// The previous rollout numbers of a ReplicaSet.
 pub const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 /// The Deployment's replicas when it last scaled a ReplicaSet.
 pub const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
-/// The pods that it allowed for.
+/// The maximum number of pods, with surge, when the Deployment last scaled a ReplicaSet.
 pub const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
 /// The last configuration of client-side apply.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Marks the mirror of a static pod.
 pub const MIRROR_POD: &str = "kubernetes.io/config.mirror";
 
-/// The prefix of mainstay's own annotations.
+/// The prefix of mainstay's annotations.
 pub const OWN_PREFIX: &str = "mainstay.dev/";
-/// The treatment of a pod with a faulty template, after the template was changed.
+/// The treatment of a pod from a faulty template after the template was changed.
 pub const STUCK_ROLLOUT: &str = "mainstay.dev/stuck-rollout";
-/// The order of deletion of several unhealthy surplus pods.
+/// The order in which several unhealthy surplus pods are deleted.
 pub const SCALE_DOWN: &str = "mainstay.dev/scale-down";
 /// Whether unavailable pods count against `maxUnavailable`.
 pub const MAX_UNAVAILABLE: &str = "mainstay.dev/max-unavailable";
-/// The node port of the first ordinal, for a node port per pod of a set.
+/// The node port of the first ordinal, for sets with a node port per pod.
 pub const ORDINAL_NODE_PORT: &str = "mainstay.dev/ordinal-node-port";
 /// Seconds without progress after which a set counts as stalled.
 pub const PROGRESS_DEADLINE_SECONDS: &str = "mainstay.dev/progress-deadline-seconds";
-/// The handling of a set's pods whose node was lost.
+/// The treatment of a set's pods whose node was lost.
 pub const NODE_FAILURE: &str = "mainstay.dev/node-failure";
-/// The handling of a set's volumes that live on a fenced node.
+/// The treatment of a set's volumes on a fenced node.
 pub const LOST_VOLUME: &str = "mainstay.dev/lost-volume";
-/// The time after which a volume is given up by [`LOST_VOLUME`].
+/// The time after which a volume is abandoned, according to [`LOST_VOLUME`].
 pub const LOST_VOLUME_SECONDS: &str = "mainstay.dev/lost-volume-seconds";
 
-/// On a pod: its node ends it when the node's lease has lapsed. Written at its creation only.
+/// On a pod: its node stops it when the node's Lease has expired. Set at the creation only.
 pub const ENDS_WITH_LEASE: &str = "node.mainstay.dev/ends-with-lease";
-/// On the lease of a node: the node's agent ends the pods with [`ENDS_WITH_LEASE`] when it has lapsed.
+/// On the Lease of a node: when the Lease has expired, the node's agent stops the pods with [`ENDS_WITH_LEASE`].
 pub const ENDS_PODS: &str = "node.mainstay.dev/ends-pods";
-/// On the lease of a node that was fenced, until the node returns: the proof that those pods have ended.
+/// On the Lease of a fenced node, until the node returns: the proof that the pods with [`ENDS_WITH_LEASE`] have
+/// stopped.
 pub const FENCED: &str = "node.mainstay.dev/fenced";
-/// On a local volume that moves to another node: the record of the move
-/// ([`crate::storage::volume_move`]).
+/// On a local volume that is being moved to another node: the record of the move ([`crate::storage::volume_move`]).
 pub const VOLUME_MOVE: &str = "node.mainstay.dev/volume-move";
-/// On a Node: whether the volumes of the class `local` there cannot hold more than their size
+/// On a Node: whether the size of the volumes of the class `local` is enforced there
 /// ([`crate::storage::volume_size`]).
 pub const LOCAL_VOLUME_SIZE: &str = "node.mainstay.dev/local-volume-size";
 /// On a volume with a replica on another node: the record of its copies

@@ -1,6 +1,6 @@
-//! Namespaces that every cluster has.
+//! The namespaces of every cluster.
 
-/// Namespace of the cluster's own objects.
+/// The namespace of system objects.
 pub const KUBE_SYSTEM: &str = "kube-system";
 /// Namespace of the Leases of nodes.
 pub const NODE_LEASES: &str = "kube-node-lease";

@@ -1,17 +1,16 @@
-//! The ServiceAccounts of the components that run on every node, beside the node agent.
+//! The ServiceAccounts of the components, other than the node agent, that run on every node.
 
 use super::namespaces::KUBE_SYSTEM;
 
-/// The key of a user's `extra` with the name of the node that a token is bound to.
+/// The key in a user's `extra` that contains the node to which a token is bound.
 pub const NODE_NAME_EXTRA: &str = "authentication.kubernetes.io/node-name";
 
-/// A ServiceAccount of `kube-system` that each node may have tokens of, bound to its own Node object
+/// A ServiceAccount in `kube-system` for which each node may request tokens that are bound to its own Node object
 /// (KEP-4193).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeAccount {
-    /// The proxy of Services and the routes between nodes; the name is kubeadm's.
+    /// The proxy of Services and of the routes between nodes. The account has kubeadm's name.
     Proxy,
-    /// The DNS server.
     Dns,
     /// The provisioner of local volumes.
     Provisioner,
@@ -30,7 +29,7 @@ impl NodeAccount {
         }
     }
 
-    /// The name of the user that the ServiceAccount is.
+    /// The user name of the ServiceAccount.
     pub const fn user(self) -> &'static str {
         match self {
             Self::Proxy => "system:serviceaccount:kube-system:kube-proxy",
@@ -39,7 +38,7 @@ impl NodeAccount {
         }
     }
 
-    /// The account of a namespace and a name, if it is one of nodes.
+    /// The node account with this namespace and name; `None` for another account.
     pub fn find(namespace: &str, name: &str) -> Option<Self> {
         let mut all = Self::ALL.into_iter();
         all.find(|account| namespace == KUBE_SYSTEM && account.name() == name)

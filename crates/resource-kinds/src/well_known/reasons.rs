@@ -2,11 +2,11 @@
 
 /// Types of pod conditions.
 pub mod pod_condition {
-    /// A node was chosen.
+    /// The pod is assigned to a node.
     pub const SCHEDULED: &str = "PodScheduled";
     /// Sandbox, network and volumes are ready.
     pub const READY_TO_START: &str = "PodReadyToStartContainers";
-    /// All init containers are done.
+    /// All init containers have completed.
     pub const INITIALIZED: &str = "Initialized";
     /// All containers are ready.
     pub const CONTAINERS_READY: &str = "ContainersReady";
@@ -28,11 +28,11 @@ pub mod node_condition {
     pub const MEMORY_PRESSURE: &str = "MemoryPressure";
     /// Available disk space or inodes are below the eviction threshold.
     pub const DISK_PRESSURE: &str = "DiskPressure";
-    /// Process ids are short.
+    /// Few process ids are free.
     pub const PID_PRESSURE: &str = "PIDPressure";
 }
 
-/// Taints about problems of a node.
+/// Taints for problems of a node.
 pub mod taint {
     /// The node reports that it is not ready.
     pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -46,28 +46,28 @@ pub mod taint {
 
 /// Reasons of a StatefulSet's events (`statefulset.md` §7) and conditions.
 pub mod stateful_set {
-    /// A pod or claim was made.
+    /// A pod or claim was created.
     pub const SUCCESSFUL_CREATE: &str = "SuccessfulCreate";
     /// A pod was deleted.
     pub const SUCCESSFUL_DELETE: &str = "SuccessfulDelete";
-    /// A pod was repaired.
+    /// The fields of a pod were corrected.
     pub const SUCCESSFUL_UPDATE: &str = "SuccessfulUpdate";
-    /// A pod or claim could not be made.
+    /// A pod or claim could not be created.
     pub const FAILED_CREATE: &str = "FailedCreate";
     /// A pod could not be deleted.
     pub const FAILED_DELETE: &str = "FailedDelete";
-    /// A pod could not be repaired.
+    /// The fields of a pod could not be corrected.
     pub const FAILED_UPDATE: &str = "FailedUpdate";
     /// A claim belongs to another owner.
     pub const CONFLICTING_CONTROLLER: &str = "ConflictingController";
-    /// A pod of an abandoned revision held up a rollout.
+    /// A pod of an abandoned revision that stopped a rollout was replaced.
     pub const REPLACED_STUCK_POD: &str = "ReplacedStuckPod";
 
-    // Reasons of conditions, and of the events that tell of their change.
+    // Reasons of conditions, and of the events about changes of these conditions.
 
-    /// Every wanted pod is available.
+    /// Every desired pod is available.
     pub const ALL_REPLICAS_AVAILABLE: &str = "AllReplicasAvailable";
-    /// At least one wanted pod is not available.
+    /// At least one desired pod is not available.
     pub const REPLICAS_UNAVAILABLE: &str = "ReplicasUnavailable";
     pub const ROLLOUT_COMPLETE: &str = "RolloutComplete";
     /// The rollout is complete, and the partition keeps some pods at the old revision.
@@ -76,15 +76,15 @@ pub mod stateful_set {
     pub const WAITING_FOR_DELETION: &str = "WaitingForDeletion";
     /// Pods are missing or not available.
     pub const WAITING_FOR_PODS: &str = "WaitingForPods";
-    /// Pods are being replaced by those of another revision.
+    /// Pods are being replaced by pods of another revision.
     pub const UPDATING_PODS: &str = "UpdatingPods";
     /// Surplus pods are being deleted.
     pub const SCALING_DOWN: &str = "ScalingDown";
     /// There was no progress within the deadline.
     pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
-    /// A foreign pod has a name that the set needs.
+    /// A pod that does not belong to the set has a name that the set needs.
     pub const NAME_TAKEN: &str = "NameTaken";
-    /// The template for a pod cannot be parsed.
+    /// The stored template of a revision cannot be parsed.
     pub const REVISION_UNREADABLE: &str = "RevisionUnreadable";
     /// The selector cannot be read or selects everything.
     pub const INVALID_SELECTOR: &str = "InvalidSelector";
@@ -94,7 +94,7 @@ pub mod stateful_set {
 
 /// Types of StatefulSet conditions.
 pub mod stateful_set_condition {
-    /// Every wanted pod is available.
+    /// Every desired pod is available.
     pub const AVAILABLE: &str = "Available";
     /// The set is complete, or makes progress.
     pub const PROGRESSING: &str = "Progressing";
@@ -104,7 +104,7 @@ pub mod stateful_set_condition {
 
 /// Reasons of the events of claims and volumes (`statefulset.md` §11).
 pub mod volume {
-    /// No volume matches, or the requested one is in use.
+    /// No volume matches, or the requested volume is in use.
     pub const FAILED_BINDING: &str = "FailedBinding";
     /// The requested volume does not match.
     pub const VOLUME_MISMATCH: &str = "VolumeMismatch";
@@ -116,37 +116,37 @@ pub mod volume {
     pub const EXTERNAL_PROVISIONING: &str = "ExternalProvisioning";
     /// The CSI driver that must provide a volume runs on no node.
     pub const DRIVER_NOT_ON_NODE: &str = "DriverNotOnNode";
-    /// A volume was made.
+    /// A volume was created.
     pub const PROVISIONING_SUCCEEDED: &str = "ProvisioningSucceeded";
-    /// A volume could not be made.
+    /// A volume could not be created.
     pub const PROVISIONING_FAILED: &str = "ProvisioningFailed";
-    /// A claim's volume is about to grow.
+    /// The expansion of a claim's volume starts.
     pub const RESIZING: &str = "Resizing";
-    /// A claim's volume has grown.
+    /// A claim's volume was expanded.
     pub const RESIZE_SUCCESSFUL: &str = "VolumeResizeSuccessful";
-    /// A claim's volume could not grow.
+    /// A claim's volume could not be expanded.
     pub const RESIZE_FAILED: &str = "VolumeResizeFailed";
     /// The attributes of a claim's volume could not be changed.
     pub const MODIFY_FAILED: &str = "VolumeModifyFailed";
-    /// A volume has grown on the node that uses it.
+    /// The file system of a volume was expanded on the node that uses the volume.
     pub const FILE_SYSTEM_RESIZED: &str = "FileSystemResizeSuccessful";
-    /// An unlimited volume holds nearly as much as its claim requests.
+    /// A volume without a limit contains nearly as much data as its claim requests.
     pub const NEARLY_FULL: &str = "VolumeNearlyFull";
-    /// An unlimited volume holds more than its claim requests.
+    /// A volume without a limit contains more data than its claim requests.
     pub const OVERFULL: &str = "VolumeOverfull";
     /// The claim's volume was deleted.
     pub const CLAIM_LOST: &str = "ClaimLost";
-    /// Two claims name the same volume.
+    /// Two claims refer to one volume.
     pub const CLAIM_MISBOUND: &str = "ClaimMisbound";
 }
 
 /// Reasons of the events of controllers of interchangeable pods.
 pub mod pods {
-    /// A pod was made.
+    /// A pod was created.
     pub const SUCCESSFUL_CREATE: &str = "SuccessfulCreate";
     /// A pod was deleted.
     pub const SUCCESSFUL_DELETE: &str = "SuccessfulDelete";
-    /// A pod could not be made.
+    /// A pod could not be created.
     pub const FAILED_CREATE: &str = "FailedCreate";
     /// A pod could not be deleted.
     pub const FAILED_DELETE: &str = "FailedDelete";
@@ -160,13 +160,13 @@ pub mod service {
     pub const FAILED_ORDINAL_SERVICE: &str = "FailedOrdinalService";
     /// A program of the node listens on a port of the Service.
     pub const PORT_IN_USE: &str = "PortInUse";
-    /// The Service got only some of its external addresses, or none.
+    /// The Service got only some of its external addresses, or no external address.
     pub const SYNC_LOAD_BALANCER_FAILED: &str = "SyncLoadBalancerFailed";
 }
 
 /// Reasons of events about claims of devices.
 pub mod devices {
-    /// A claim could not be made for a pod.
+    /// A ResourceClaim could not be created for a pod.
     pub const FAILED_CREATION: &str = "FailedResourceClaimCreation";
     /// The devices of a pod could not be prepared on its node.
     pub const FAILED_PREPARE: &str = "FailedPrepareDynamicResources";
@@ -174,6 +174,6 @@ pub mod devices {
 
 /// Reasons of events about any object.
 pub mod metadata {
-    /// Parts of the stored metadata are malformed and are left out.
+    /// Parts of the stored metadata are malformed and are removed from responses.
     pub const MALFORMED: &str = "MalformedMetadata";
 }

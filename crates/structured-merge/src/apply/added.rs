@@ -1,7 +1,7 @@
-//! The fields of a new object, written as `fieldsV1` in one walk over the object, without a set.
+//! The fields of a new object, written as `fieldsV1` in one pass over the object, without building a set.
 //!
-//! The result is that of the comparison with an empty object ([`compare`](super::compare::compare)), whose
-//! rules for absent values hold here, too.
+//! The result equals the comparison with an empty object ([`compare`](super::compare::compare)); the rules of that
+//! module for absent values also apply here.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use super::items;
 use super::path::{PathElement, push_field, push_key};
 use super::track::{IDENTITY, SET_BY_SERVER};
 
-/// The fields of an object that have an owner, as the JSON text of `fieldsV1`; `None` if there are none.
+/// The fields of an object that have an owner, as the JSON text of `fieldsV1`; `None` if there are no such fields.
 pub(super) fn fields_v1(
     form: MergeForm<'_>,
     object: &Value,
@@ -42,14 +42,14 @@ pub(super) fn fields_v1(
     (!is_empty).then_some(out)
 }
 
-/// A place of an object.
+/// The merge form of a value, with the rules for its ownership.
 struct Node<'a> {
     form: MergeForm<'a>,
-    /// The value that it has in an empty object.
+    /// The value in an empty object.
     before: Option<AbsentValue>,
-    /// Whether it may have an owner itself, beside the fields below it.
+    /// Whether the value itself may have an owner, in addition to the fields below it.
     is_owned: bool,
-    /// The fields directly below it that have none themselves.
+    /// The direct fields that have no owner.
     ignored: &'static [&'static str],
 }
 
@@ -63,7 +63,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Whether fields below a value have owners of their own.
+    /// Whether the fields below a value have separate owners.
     fn has_parts(&self, value: &Value) -> bool {
         match value {
             Value::Array(list) => {
@@ -86,7 +86,7 @@ impl<'a> Node<'a> {
             }
     }
 
-    /// Writes the node of a value, with a comma behind it, if it or anything below it is a member.
+    /// Writes the node of a value, with a trailing comma, if the value or a field below it is a member.
     fn write(&self, value: &Value, out: &mut String, push_step: impl FnOnce(&mut String)) {
         let start = out.len();
         push_step(out);
@@ -119,7 +119,7 @@ impl<'a> Node<'a> {
                 let mut elements: Vec<(PathElement<'_>, &Value)> = steps.collect();
                 elements.sort_by(|(one, _), (other, _)| one.cmp(other));
                 for same in elements.chunk_by(|(one, _), (other, _)| one == other) {
-                    // Several elements with one key count as one value without parts.
+                    // Several elements with one key count as one atomic value.
                     let form = match same {
                         [_] => self.form.element(),
                         _ => MergeForm::Leaf,
@@ -141,7 +141,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// Ends an object whose members have a comma behind them.
+/// Closes an object whose members have a trailing comma.
 fn end(out: &mut String) {
     if out.ends_with(',') {
         out.pop();
@@ -149,7 +149,7 @@ fn end(out: &mut String) {
     out.push('}');
 }
 
-/// The entries of an object in the order of their names.
+/// Visits the entries of an object, sorted by name.
 fn each_entry<'o>(object: &'o Value, mut visit: impl FnMut(&'o str, &'o Value)) {
     let Value::Object(map) = object else { return };
     if map.keys().is_sorted() {
@@ -172,7 +172,7 @@ mod tests {
     use super::super::track::strip;
     use super::*;
 
-    /// The fields as they are found by a comparison.
+    /// The fields according to the comparison.
     fn compared(form: MergeForm<'_>, object: &Value, reach: OwnableFields<'_>) -> Option<String> {
         let nothing = Value::Object(Map::new());
         let mut changes = compare(form, &nothing, object);
@@ -182,15 +182,15 @@ mod tests {
     }
 
     fn is_same(group: &str, kind: &str, object: &Value) -> Option<String> {
-        let known = Schema::published().lookup(group, "v1", kind).unwrap();
-        let form = MergeForm::of_type(known);
+        let object_type = Schema::published().lookup(group, "v1", kind).unwrap();
+        let form = MergeForm::of_type(object_type);
         for reach in [
             OwnableFields::Everything,
             OwnableFields::AllBut(&["status"]),
             OwnableFields::Only(&["metadata", "status"]),
         ] {
-            let found = fields_v1(form, object, reach);
-            assert_eq!(found, compared(form, object, reach), "{object}");
+            let text = fields_v1(form, object, reach);
+            assert_eq!(text, compared(form, object, reach), "{object}");
         }
         fields_v1(form, object, OwnableFields::Everything)
     }

@@ -11,7 +11,7 @@ use super::items;
 use super::path::PathElement;
 use super::set::{FieldSet, Node};
 
-/// The differences; no field is in two of the sets.
+/// The differences; no field is in more than one of the sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes<'a> {
     pub removed: FieldSet<'a>,
@@ -34,9 +34,9 @@ impl<'a> Changes<'a> {
         self.removed.is_empty() && self.modified.is_empty() && self.added.is_empty()
     }
 
-    pub fn retain_top(&mut self, keep: impl Fn(&str) -> bool) {
+    pub fn retain_top(&mut self, predicate: impl Fn(&str) -> bool) {
         for set in [&mut self.removed, &mut self.modified, &mut self.added] {
-            set.retain_top(&keep);
+            set.retain_top(&predicate);
         }
     }
 }
@@ -46,7 +46,7 @@ pub(super) fn compare<'a>(form: MergeForm<'a>, old: &'a Value, new: &'a Value) -
     changes(form, Some(old), Some(new)).1
 }
 
-/// The change of a value itself, apart from its children.
+/// The change of the value itself, without its children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     None,
@@ -84,13 +84,13 @@ fn changes<'a>(form: MergeForm<'a>, old: Side<'a>, new: Side<'a>) -> (Change, Ch
     };
     match parts {
         Some(parts) => (Change::None, parts),
-        // A leaf, or two values without parts (an empty one and none are different).
+        // An atomic value, or two values without children (an empty value and an absent value differ).
         None if old != new => (Change::Modified, Changes::default()),
         None => (Change::None, Changes::default()),
     }
 }
 
-/// All fields below a value that is on one side only: nothing is to be compared.
+/// All fields below a value that exists on one side only.
 fn all<'a>(form: MergeForm<'a>, value: &'a Value) -> FieldSet<'a> {
     let member = |step, below| Node {
         step,
@@ -108,7 +108,7 @@ fn all<'a>(form: MergeForm<'a>, value: &'a Value) -> FieldSet<'a> {
             let mut nodes: Vec<Node<'a>> = Vec::with_capacity(elements.len());
             for (step, element) in elements {
                 match nodes.last_mut() {
-                    // Several elements with one key count as one value without parts.
+                    // Several elements with one key count as one atomic value.
                     Some(last) if last.step == step => last.below = FieldSet::default(),
                     _ => nodes.push(member(step, all(form.element(), element))),
                 }
@@ -127,7 +127,7 @@ fn all<'a>(form: MergeForm<'a>, value: &'a Value) -> FieldSet<'a> {
     FieldSet::of(nodes)
 }
 
-/// The changes of an object's entries; `None` if there are none on either side.
+/// The changes of an object's entries; `None` if neither side has entries.
 fn entries<'a>(form: MergeForm<'a>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>> {
     let (before, after) = (object(old)?, object(new)?);
     if before.is_empty() && after.is_empty() {
@@ -137,18 +137,18 @@ fn entries<'a>(form: MergeForm<'a>, old: Side<'a>, new: Side<'a>) -> Option<Chan
     for (name, value) in before {
         let (entry, field) = form.entry(name);
         let after = after.get(name).or_else(|| value_in(new, field));
-        let found = changes(entry, Some(value), after);
-        collected.add(|| PathElement::Field(name.into()), found);
+        let difference = changes(entry, Some(value), after);
+        collected.add(|| PathElement::Field(name.into()), difference);
     }
     for (name, value) in after.iter().filter(|(name, _)| !before.contains_key(*name)) {
         let (entry, field) = form.entry(name);
-        let found = changes(entry, value_in(old, field), Some(value));
-        collected.add(|| PathElement::Field(name.into()), found);
+        let difference = changes(entry, value_in(old, field), Some(value));
+        collected.add(|| PathElement::Field(name.into()), difference);
     }
     Some(collected.finish())
 }
 
-/// The entries of an object, none for null or an absent value; `None` for any other value.
+/// The entries of an object; empty for null or an absent value, `None` for any other value.
 fn object<'a>(side: Side<'a>) -> Option<&'a Map<String, Value>> {
     static NOTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
     match side {
@@ -180,7 +180,7 @@ pub(super) fn stand_in(
     (field.is_required() && parts).then_some(AbsentValue::Null)
 }
 
-/// The same in a value that may be no object.
+/// As [`stand_in`], for a parent that may not be an object.
 fn value_in<'a>(parent: Side<'a>, field: Option<FieldRef<'_>>) -> Side<'a> {
     static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
     let parent = parent.filter(|parent| parent.is_object());
@@ -190,7 +190,7 @@ fn value_in<'a>(parent: Side<'a>, field: Option<FieldRef<'_>>) -> Side<'a> {
     }
 }
 
-/// The changes of a list's elements; `None` if there are none on either side.
+/// The changes of a list's elements; `None` if neither side has elements.
 fn lists<'a>(form: MergeForm<'a>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>> {
     let (before, after) = (list(old)?, list(new)?);
     if before.is_empty() && after.is_empty() {
@@ -212,14 +212,14 @@ fn lists<'a>(form: MergeForm<'a>, old: Side<'a>, new: Side<'a>) -> Option<Change
     }
     let mut collected = Collected::default();
     for (step, (before, after)) in elements {
-        let found = same_key(form.element(), &before, &after);
-        collected.add(|| step, found);
+        let difference = same_key(form.element(), &before, &after);
+        collected.add(|| step, difference);
     }
     Some(collected.finish())
 }
 
-/// The changes of the elements with one key. Several elements count as one value, which is added
-/// and removed as a whole.
+/// The changes of the elements with one key. Several elements count as one value, which is added and removed as a
+/// whole.
 fn same_key<'a>(
     form: MergeForm<'a>,
     old: &[&'a Value],
@@ -250,7 +250,7 @@ fn list<'a>(side: Side<'a>) -> Option<&'a [Value]> {
     }
 }
 
-/// The nodes of the three sets during the comparison.
+/// The nodes of the three sets, collected during the comparison.
 #[derive(Default)]
 struct Collected<'a> {
     removed: Vec<Node<'a>>,

@@ -7,7 +7,7 @@ use super::managers::{Manager, Operation};
 /// The error of a server-side apply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
-    /// The applied object does not match its type; in upstream's words.
+    /// The applied object does not match its type; with upstream's text.
     #[error("{0}")]
     Malformed(String),
     /// Other managers own fields that would change.
@@ -15,17 +15,17 @@ pub enum ApplyError {
     Conflicts(Vec<Conflict>),
 }
 
-/// A field of another manager.
+/// A field that another manager owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// The other manager, as messages name it: `"kubectl-edit" using apps/v1`.
+    /// The other manager, in the format of messages: `"kubectl-edit" using apps/v1`.
     pub manager: String,
-    /// The field's path: `.spec.replicas`.
+    /// For instance `.spec.replicas`.
     pub field: String,
 }
 
 impl ApplyError {
-    /// The response for the client: 409 with a cause per conflict (kubectl prints them), or 400.
+    /// The response for the client: 409 with a cause per conflict (kubectl prints the causes), or 400.
     pub fn status(&self) -> Status {
         let Self::Conflicts(conflicts) = self else {
             return Status::bad_request(self.to_string());
@@ -65,7 +65,7 @@ fn summary(conflicts: &[Conflict]) -> String {
     )
 }
 
-/// A manager as messages name it.
+/// A manager in the format of messages.
 pub(super) fn named(manager: &Manager<'_>) -> String {
     let mut name = format!("{:?}", manager.name);
     if !manager.subresource.is_empty() {

@@ -1,7 +1,6 @@
-//! Sets of fields as `fieldsV1` writes them: an object per step, `.` for a member that also has
-//! members below it.
-//! A stored set stays text as long as a write does not change it: the overlap with another set is computed from the
-//! text.
+//! Sets of fields in the format `fieldsV1`: an object per step; the key `.` marks a member with further members below
+//! it. A stored set stays text as long as a write does not change it: the overlap with another set is computed from
+//! the text.
 
 use std::borrow::Cow;
 
@@ -23,10 +22,10 @@ impl<'a> FieldSet<'a> {
         write_object(out, self, false);
     }
 
-    /// Reads the JSON text of `fieldsV1`. Path elements of an unknown kind are left out.
+    /// Reads the JSON text of `fieldsV1`. Path elements of an unknown kind are skipped.
     ///
     /// # Errors
-    /// *Errors.* A message if the text is not a set of fields.
+    /// A message if the text is not a set of fields.
     pub fn from_fields_v1(text: &'a str) -> Result<Self, String> {
         let mut cursor = Cursor::new(text.as_bytes());
         Ok(decode(&mut cursor, DEPTH_MAX)?.0)
@@ -38,8 +37,8 @@ impl<'a> FieldSet<'a> {
         self.is_named_in(fields) && self.overlaps_at(false, &mut cursor).unwrap_or_default()
     }
 
-    /// Whether the text of a set contains the names of the path to any of these fields. Most managers own no field that
-    /// a write changes, and a search for the names takes a tenth of the time for reading the set.
+    /// Whether the text of a set contains the names on the path to any of these fields. Most managers own no field
+    /// that a write changes, and a search for the names takes a tenth of the time for parsing the set.
     fn is_named_in(&self, fields: &str) -> bool {
         self.nodes().iter().any(|node| match &node.step {
             PathElement::Field(name) if has_one_spelling(name) => {
@@ -89,23 +88,23 @@ impl<'a> FieldSet<'a> {
             return Ok(self.is_empty());
         }
         let (mut entries, mut is_empty, mut is_member) = (fields.object()?, true, false);
-        let mut wanted = self.nodes();
+        let mut nodes = self.nodes();
         while let Some(key) = entries.next_key(fields)? {
             is_empty = false;
-            match wanted.split_first() {
+            match nodes.split_first() {
                 _ if key.is(MEMBER) => is_member = true,
                 Some((node, rest)) if leads_to(&key, &node.step) => {
                     if !node.below.is_within_at(node.member, fields)? {
                         return Ok(false);
                     }
-                    wanted = rest;
+                    nodes = rest;
                     continue;
                 }
                 _ => {}
             }
             fields.skip()?;
         }
-        Ok(wanted.is_empty() && (!step || is_member || is_empty))
+        Ok(nodes.is_empty() && (!step || is_member || is_empty))
     }
 
     /// An encoded set with these fields added; most of the text is copied. `None` if the text is not a set in the form
@@ -133,16 +132,16 @@ impl<'a> FieldSet<'a> {
     }
 }
 
-/// The key in an object of `fieldsV1` that makes the step to the object a member of the set.
+/// The key in an object of `fieldsV1` that marks the step to the object as a member of the set.
 const MEMBER: &str = ".";
 
-/// The step to an object of `fieldsV1`, and what an edit does to its membership.
+/// The step to an object of `fieldsV1`, and the effect of an edit on its membership.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// No step: the object is the whole set.
     Start,
     /// The step stays a member of the set if it was a member.
-    Kept,
+    Unchanged,
     /// The edit adds the step to the members, or removes it from them.
     Changed,
 }
@@ -152,7 +151,7 @@ impl Step {
     fn to(node: &Node<'_>) -> Self {
         match node.member {
             true => Self::Changed,
-            false => Self::Kept,
+            false => Self::Unchanged,
         }
     }
 }
@@ -199,7 +198,7 @@ impl<'a> Edit<'a> {
     /// Copies the object at the cursor without these fields. Returns whether the copy has any member.
     fn remove_from_object(&mut self, set: &FieldSet<'_>, step: Step) -> Option<bool> {
         let (mut entries, mut more, was_member) = self.enter()?;
-        let is_member = was_member && step == Step::Kept;
+        let is_member = was_member && step == Step::Unchanged;
         self.out.push('{');
         let start = self.out.len();
         if is_member {
@@ -223,7 +222,7 @@ impl<'a> Edit<'a> {
                 }
             } else {
                 self.fields.skip().ok()?;
-                self.keep(start, key_start)?;
+                self.copy_entry(start, key_start)?;
             }
             more = entries.next(&mut self.fields).ok()?;
         }
@@ -238,60 +237,60 @@ impl<'a> Edit<'a> {
     /// Copies the object at the cursor and adds these fields.
     fn add_to_object(&mut self, set: &FieldSet<'_>, step: Step) -> Option<()> {
         let (mut entries, mut more, was_member) = self.enter()?;
-        let mut wanted = set.nodes();
+        let mut nodes = set.nodes();
         self.out.push('{');
         let start = self.out.len();
-        let is_member = step == Step::Changed || (step == Step::Kept && was_member);
-        if is_member && (more || !wanted.is_empty()) {
+        let is_member = step == Step::Changed || (step == Step::Unchanged && was_member);
+        if is_member && (more || !nodes.is_empty()) {
             self.out.push_str("\".\":{}");
         }
         let mut last: Option<PathElement<'a>> = None;
         while more {
             let key_start = self.fields.offset();
             let key = self.fields.key().ok()?;
-            if wanted.is_empty() && step == Step::Start {
-                // All fields are added: the rest of the text is copied to its end.
+            if nodes.is_empty() && step == Step::Start {
+                // All fields are added, so the rest of the text is copied.
                 self.separate(start);
                 self.out.push_str(self.text.get(key_start..)?);
                 return Some(());
             }
-            if wanted.is_empty() {
+            if nodes.is_empty() {
                 self.fields.skip().ok()?;
-                self.keep(start, key_start)?;
+                self.copy_entry(start, key_start)?;
                 more = entries.next(&mut self.fields).ok()?;
                 continue;
             }
-            let found = Self::step(&key)?;
-            // The set is not sorted, or has a step twice.
-            if last.as_ref().is_some_and(|last| *last >= found) {
+            let step = Self::step(&key)?;
+            // The set is not sorted, or contains a step twice.
+            if last.as_ref().is_some_and(|last| *last >= step) {
                 return None;
             }
-            let before = wanted.iter().take_while(|node| node.step < found).count();
-            let (new, rest) = wanted.split_at(before);
+            let before = nodes.iter().take_while(|node| node.step < step).count();
+            let (new, rest) = nodes.split_at(before);
             new.iter().for_each(|node| self.add(start, node));
-            wanted = rest;
+            nodes = rest;
             match rest.split_first() {
-                Some((node, rest)) if node.step == found => {
+                Some((node, rest)) if node.step == step => {
                     self.separate(start);
                     self.out
                         .push_str(self.text.get(key_start..self.fields.offset())?);
                     self.add_to_object(&node.below, Step::to(node))?;
-                    wanted = rest;
+                    nodes = rest;
                 }
                 _ => {
                     self.fields.skip().ok()?;
-                    self.keep(start, key_start)?;
+                    self.copy_entry(start, key_start)?;
                 }
             }
-            last = Some(found);
+            last = Some(step);
             more = entries.next(&mut self.fields).ok()?;
         }
-        wanted.iter().for_each(|node| self.add(start, node));
+        nodes.iter().for_each(|node| self.add(start, node));
         self.out.push('}');
         Some(())
     }
 
-    /// Writes a comma if the object has an entry already.
+    /// Writes a comma if the object already has an entry.
     fn separate(&mut self, start: usize) {
         if self.out.len() > start {
             self.out.push(',');
@@ -299,7 +298,7 @@ impl<'a> Edit<'a> {
     }
 
     /// Copies an entry that begins at the offset `entry` and ends at the cursor.
-    fn keep(&mut self, start: usize, entry: usize) -> Option<()> {
+    fn copy_entry(&mut self, start: usize, entry: usize) -> Option<()> {
         self.separate(start);
         self.out
             .push_str(self.text.get(entry..self.fields.offset())?);
@@ -315,7 +314,7 @@ impl<'a> Edit<'a> {
     }
 }
 
-/// Whether all JSON encoders write a name in the same way, without escapes.
+/// Whether all JSON encoders write a name identically, without escapes.
 fn has_one_spelling(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     name.bytes().all(is_plain)
@@ -331,16 +330,16 @@ fn leads_to(key: &StringSlice<'_>, step: &PathElement<'_>) -> bool {
         _ => {
             let mut written = String::with_capacity(64);
             path::push_key(&mut written, step);
-            // Nearly always the text that this crate writes: no decoding either.
+            // Nearly always the text was written by this crate, and needs no decoding.
             let is_step =
-                |key: &str| path::decode(key).is_ok_and(|found| found.as_ref() == Some(step));
+                |key: &str| path::decode(key).is_ok_and(|decoded| decoded.as_ref() == Some(step));
             written.get(1..written.len() - 1).map(str::as_bytes) == Some(key.raw())
                 || key.decode().is_ok_and(|key| is_step(&key))
         }
     }
 }
 
-/// Writes the object of a set. It has the key [`MEMBER`] if the step to it is a member and the set is not empty.
+/// Writes the object of a set. It contains the key [`MEMBER`] if the step to it is a member and the set is not empty.
 fn write_object(out: &mut String, set: &FieldSet<'_>, member: bool) {
     out.push('{');
     if member && !set.is_empty() {
@@ -357,39 +356,39 @@ fn write_object(out: &mut String, set: &FieldSet<'_>, member: bool) {
     out.push('}');
 }
 
-/// The depth that `serde_json` reads, too.
+/// The maximum depth, as in `serde_json`.
 const DEPTH_MAX: usize = 127;
 
 /// Reads the set at the cursor. Returns the set below a step, and whether the step itself is a member.
 fn decode<'a>(fields: &mut Cursor<'a>, depth_left: usize) -> Result<(FieldSet<'a>, bool), String> {
-    let said = |error: SyntaxError| error.to_string();
-    match fields.peek().map_err(said)? {
+    let message = |error: SyntaxError| error.to_string();
+    match fields.peek().map_err(message)? {
         b'{' if depth_left > 0 => {}
         b'{' => return Err("nested too deeply".to_owned()),
         b'n' => {
-            fields.null().map_err(said)?;
+            fields.null().map_err(message)?;
             return Ok((FieldSet::default(), true));
         }
         _ => {
-            let other = fields.skip().map_err(said)?;
+            let other = fields.skip().map_err(message)?;
             let other = String::from_utf8_lossy(other);
             return Err(format!("expected an object, found {other}"));
         }
     }
-    let mut entries = fields.object().map_err(said)?;
+    let mut entries = fields.object().map_err(message)?;
     let (mut nodes, mut member) = (Vec::new(), false);
-    while let Some(key) = entries.next_key(fields).map_err(said)? {
+    while let Some(key) = entries.next_key(fields).map_err(message)? {
         if key.is(MEMBER) {
             member = true;
-            fields.skip().map_err(said)?;
+            fields.skip().map_err(message)?;
             continue;
         }
-        let step = match key.decode().map_err(said)? {
+        let step = match key.decode().map_err(message)? {
             Cow::Borrowed(key) => path::decode(key)?,
             Cow::Owned(key) => path::decode(&key)?.map(PathElement::into_owned),
         };
         let Some(step) = step else {
-            fields.skip().map_err(said)?;
+            fields.skip().map_err(message)?;
             continue;
         };
         let (below, member) = decode(fields, depth_left - 1)?;
@@ -411,7 +410,7 @@ mod tests {
 
     use super::*;
 
-    /// A set of few steps, so that two of them have common ones.
+    /// A set of few possible steps, so that two sets have common steps.
     fn fields() -> impl Strategy<Value = String> {
         let key = prop_oneof![
             Just("."),
@@ -513,7 +512,7 @@ mod tests {
             assert_eq!(set.merged_into(text), None, "{text}");
         }
         let merged = set.merged_into(r#"{"f:a":{"f:z":{},"f:y":{}},"f:d":{}}"#);
-        let wanted = r#"{"f:a":{"f:z":{},"f:y":{}},"f:c":{},"f:d":{".":{},"f:e":{}}}"#;
-        assert_eq!(merged.as_deref(), Some(wanted));
+        let expected = r#"{"f:a":{"f:z":{},"f:y":{}},"f:c":{},"f:d":{".":{},"f:e":{}}}"#;
+        assert_eq!(merged.as_deref(), Some(expected));
     }
 }

@@ -1,4 +1,4 @@
-//! The form of a value in server-side apply: atomic, or with owned parts.
+//! The merge form of a value in server-side apply: atomic, or with separately owned parts.
 
 use openapi_schema::{FieldRef, ListType, MapType, Shape, TypeRef};
 
@@ -7,21 +7,20 @@ use openapi_schema::{FieldRef, ListType, MapType, Shape, TypeRef};
 pub(super) enum MergeForm<'s> {
     /// Atomic: scalars, atomic lists and maps, and values of unknown type.
     Leaf,
-    /// Field by field.
+    /// Merged field by field.
     Struct(TypeRef<'s>),
-    /// Entry by entry; the type is that of the values.
+    /// Merged entry by entry. The type is that of the values.
     Map(TypeRef<'s>),
-    /// Merged by entry if it is an object, else atomic: a part of a custom resource without a
-    /// schema.
+    /// Merged entry by entry if it is an object, otherwise atomic: a part of a custom resource without a schema.
     Open,
     /// A list of unique scalars.
     Set,
-    /// A list of objects that are known by some of their fields.
+    /// A list of objects that are identified by some of their fields.
     Keyed(FieldRef<'s>),
 }
 
 impl<'s> MergeForm<'s> {
-    /// The merge behaviour of a field's value.
+    /// The merge form of a field's value.
     pub fn of_field(field: FieldRef<'s>) -> Self {
         let value = field.type_ref();
         match (value.shape(), field.list_type()) {
@@ -34,7 +33,7 @@ impl<'s> MergeForm<'s> {
         }
     }
 
-    /// The form of an element, of a map's value, of an object as a whole.
+    /// The merge form of an element, of a map's value, or of a whole object.
     pub fn of_type(value: TypeRef<'s>) -> Self {
         if value.map_type() == Some(MapType::Atomic) {
             return Self::Leaf;
@@ -47,7 +46,7 @@ impl<'s> MergeForm<'s> {
         }
     }
 
-    /// The merge behaviour of the named entry, and its field if the type declares one.
+    /// The merge form of the entry with this name, and its field if the type declares one.
     pub fn entry(&self, name: &str) -> (Self, Option<FieldRef<'s>>) {
         match self {
             Self::Struct(object) => match object.field(name) {

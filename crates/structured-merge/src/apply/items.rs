@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::form::MergeForm;
 use super::path::{PathElement, PathValue};
 
-/// The step that leads to an element of a list of the given form.
+/// The step to an element of a list of this form.
 ///
 /// # Errors
-/// Upstream's text if the element cannot be distinguished from others.
+/// Upstream's text if the element cannot be distinguished from other elements.
 pub(super) fn step<'v>(
     list: &MergeForm<'v>,
     element: &'v Value,
@@ -21,7 +21,7 @@ pub(super) fn step<'v>(
     }
 }
 
-/// A default as the schema writes it; custom kinds may have numbers.
+/// A default from the schema; in custom kinds it may be a number.
 fn default_atom(text: &str) -> PathValue<'_> {
     match text.parse::<i64>() {
         Ok(number) => PathValue::Number(number.into()),
@@ -54,7 +54,7 @@ fn key<'v>(list: &MergeForm<'v>, element: &'v Value) -> Result<PathElement<'v>, 
     let mut key = Vec::with_capacity(2);
     for name in field.list_map_keys() {
         let default = || element_type?.field(name)?.key_default();
-        // An element without a key field differs from one with it.
+        // An element without a key field differs from an element with the field.
         let atom = match object.get(name) {
             Some(value) => PathValue::of(value),
             None => match default() {

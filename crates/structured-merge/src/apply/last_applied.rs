@@ -1,8 +1,7 @@
-//! Objects that were applied by client-side apply before, as an annotation shows.
+//! The configuration of an earlier client-side apply, from an annotation of the object.
 //!
-//! `kubectl apply --server-side` takes over, without conflicts, the fields that the annotation
-//! shows as applied and that are unchanged since; and updates the annotation, so that a client may
-//! return to client-side apply.
+//! `kubectl apply --server-side` takes over, without conflicts, the fields that the annotation contains and that are
+//! unchanged since; and updates the annotation, so that a client may return to client-side apply.
 
 use openapi_schema::TypeRef;
 use serde_json::{Map, Value};
@@ -13,20 +12,20 @@ use super::form::MergeForm;
 use super::owned::fields_of;
 use super::set::FieldSet;
 
-/// The manager to which this applies; with another name a client opts out.
+/// The takeover is only for this manager; a client can disable it with another manager name.
 pub(super) const KUBECTL: &str = "kubectl";
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// Annotations are not made larger than this (upstream's bound on all of them).
+/// The annotations of an object must not become larger (upstream's limit on all annotations together).
 const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 
-/// The configuration that a client applied last, as the object's annotation has it.
+/// The last applied configuration, from the object's annotation.
 pub(super) fn configuration(live: &Value, api_version: &str) -> Option<Value> {
     let text = live["metadata"]["annotations"][ANNOTATION].as_str()?;
     let applied: Value = serde_json::from_str(text).ok()?;
     (applied["apiVersion"] == api_version).then_some(applied)
 }
 
-/// The fields of it that are still as they were applied.
+/// The fields of the configuration that still have their applied value.
 pub(super) fn unchanged(
     applied: &Value,
     live: &Value,
@@ -45,7 +44,7 @@ pub(super) fn unchanged(
         .into_owned()
 }
 
-/// Brings the annotation of a merged object up to date, if it has one.
+/// Updates the annotation of a merged object, if it has one.
 pub(super) fn refresh(merged: &mut Value, config: &Value) {
     let Some(annotations) = merged
         .pointer_mut("/metadata/annotations")
@@ -58,12 +57,12 @@ pub(super) fn refresh(merged: &mut Value, config: &Value) {
         return;
     }
     let mut applied = config.clone();
-    if let Some(own) = applied
+    if let Some(annotations) = applied
         .pointer_mut("/metadata/annotations")
         .and_then(Value::as_object_mut)
     {
-        own.shift_remove(ANNOTATION);
-        if own.is_empty()
+        annotations.shift_remove(ANNOTATION);
+        if annotations.is_empty()
             && let Some(metadata) = applied.get_mut("metadata").and_then(Value::as_object_mut)
         {
             metadata.shift_remove("annotations");
@@ -83,7 +82,7 @@ fn size(annotations: &Map<String, Value>) -> usize {
         .sum()
 }
 
-/// The value with the keys of all objects in order.
+/// The value with sorted keys in all objects.
 fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(object) => {

@@ -10,9 +10,9 @@ use super::Writer;
 use super::path::push_text;
 use super::set::FieldSet;
 
-/// Maximum number of managers with the operation Update; the oldest beyond it are merged into one.
+/// Maximum number of managers with the operation Update. The oldest managers above it are merged into one.
 const UPDATERS_MAX: usize = 10;
-/// The name under which they are.
+/// The name of the merged manager.
 const ANCIENT: &str = "ancient-changes";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,18 +30,18 @@ impl Operation {
     }
 }
 
-/// A manager: one entry of the list.
+/// The identity of a manager in one entry of the list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Manager<'a> {
     pub name: Cow<'a, str>,
     pub operation: Operation,
-    /// Empty for appliers, which stay the same manager in another version.
+    /// Empty for the operation Apply, because such a manager is the same manager in every version.
     pub api_version: Cow<'a, str>,
     pub subresource: Cow<'a, str>,
 }
 
 impl<'a> Manager<'a> {
-    /// The manager that a writer is.
+    /// The manager of a write.
     pub fn of(writer: &Writer<'a>, operation: Operation) -> Self {
         let name = match writer.manager {
             "" => "unknown",
@@ -59,7 +59,7 @@ impl<'a> Manager<'a> {
     }
 }
 
-/// The fields of a manager, the version of its last write, and the time.
+/// The fields of a manager, and the version and time of its last write.
 #[derive(Clone, Debug)]
 pub(super) struct ManagerFields<'a> {
     fields: Fields<'a>,
@@ -67,7 +67,8 @@ pub(super) struct ManagerFields<'a> {
     pub time: Option<Cow<'a, str>>,
 }
 
-/// The fields of a manager. Most writes touch few fields of few managers; the others stay unparsed.
+/// The fields of a manager. Most writes change few fields of few managers; the fields of other managers are not
+/// parsed.
 #[derive(Clone, Debug)]
 enum Fields<'a> {
     /// The JSON text of `fieldsV1`.
@@ -118,7 +119,7 @@ impl<'a> ManagerFields<'a> {
         self.fields = Fields::Decoded(fields);
     }
 
-    /// The fields of `fields` that the manager owns.
+    /// The fields in `fields` that the manager owns.
     pub fn shared(&mut self, fields: &FieldSet<'a>) -> FieldSet<'a> {
         match &self.fields {
             Fields::Encoded(encoded) if !fields.overlaps(encoded) => FieldSet::default(),
@@ -126,7 +127,7 @@ impl<'a> ManagerFields<'a> {
         }
     }
 
-    /// Removes fields from those that the manager owns.
+    /// Removes fields from the fields that the manager owns.
     pub fn lose(&mut self, fields: &FieldSet<'a>) {
         match &self.fields {
             Fields::Encoded(encoded) if !fields.overlaps(encoded) => return,
@@ -138,11 +139,11 @@ impl<'a> ManagerFields<'a> {
             }
             Fields::Decoded(_) => {}
         }
-        let own = self.fields.decoded();
-        *own = own.difference(fields);
+        let decoded = self.fields.decoded();
+        *decoded = decoded.difference(fields);
     }
 
-    /// Adds fields to those that the manager owns.
+    /// Adds fields to the fields that the manager owns.
     pub fn gain(&mut self, fields: FieldSet<'a>) {
         match &self.fields {
             Fields::Encoded(encoded) if fields.is_within(encoded) => return,
@@ -154,8 +155,8 @@ impl<'a> ManagerFields<'a> {
             }
             Fields::Decoded(_) => {}
         }
-        let own = self.fields.decoded();
-        *own = own.union(&fields);
+        let decoded = self.fields.decoded();
+        *decoded = decoded.union(&fields);
     }
 
     fn is_empty(&self) -> bool {
@@ -166,7 +167,6 @@ impl<'a> ManagerFields<'a> {
     }
 }
 
-/// All managers of an object.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Managers<'a>(pub BTreeMap<Manager<'a>, ManagerFields<'a>>);
 
@@ -183,7 +183,7 @@ impl<'a> Managers<'a> {
         Some(managers)
     }
 
-    /// Parses a stored list: its fields are parsed when they are needed.
+    /// Parses a stored list. The fields are parsed when they are needed.
     pub fn stored(list: &'a str) -> Option<Self> {
         let mut cursor = Cursor::new(list.as_bytes());
         if cursor.peek().ok()? == b'n' {
@@ -202,8 +202,8 @@ impl<'a> Managers<'a> {
         self.0.is_empty()
     }
 
-    /// The list as the JSON text of `metadata.managedFields`; appliers first, then by time. `None`
-    /// for an empty one.
+    /// The list as the JSON text of `metadata.managedFields`: managers with the operation Apply first, then by time.
+    /// `None` for an empty list.
     pub fn encode(self) -> Option<String> {
         let mut entries: Vec<(Manager<'_>, ManagerFields<'_>)> = self.0.into_iter().collect();
         entries.sort_unstable_by(|(one, first), (two, second)| {
@@ -230,7 +230,7 @@ impl<'a> Managers<'a> {
         self.0.retain(|_, entry| !entry.is_empty());
     }
 
-    /// Puts the oldest updaters of a version together until there are no more than allowed.
+    /// Merges the oldest updaters of a version until the maximum number is reached.
     pub fn cap(&mut self) {
         if self.0.len() <= UPDATERS_MAX {
             return;
@@ -264,8 +264,7 @@ impl<'a> Managers<'a> {
         }
     }
 
-    /// Moves the fields of `manager` to the manager of merged old ones, of which `oldest` is the
-    /// first.
+    /// Moves the fields of `manager` to the merged manager, of which `oldest` is the first.
     fn join_ancient(&mut self, oldest: &Manager<'a>, manager: &Manager<'a>) {
         let bucket = Manager {
             name: ANCIENT.into(),
@@ -287,7 +286,7 @@ impl<'a> Managers<'a> {
     }
 }
 
-/// Reads the entry that is next in the text of a list.
+/// Reads the next entry in the text of a list.
 fn decode_entry<'a>(
     list: &'a str,
     cursor: &mut Cursor<'a>,
@@ -383,7 +382,7 @@ fn encode_entry(out: &mut String, manager: &Manager<'_>, entry: &ManagerFields<'
     out.push('}');
 }
 
-/// Whether a client asks for the managers to be forgotten: an empty list, or one empty entry.
+/// Whether a client resets the managers: an empty list, or a single empty entry.
 pub(super) fn is_reset(list: &Value) -> bool {
     match list.as_array().map(Vec::as_slice) {
         Some([]) => true,
@@ -392,7 +391,7 @@ pub(super) fn is_reset(list: &Value) -> bool {
     }
 }
 
-/// Whether two lists of managers are equal apart from their times.
+/// Whether two lists of managers are equal except for their times.
 pub fn same_but_for_times(one: &Value, two: &Value) -> bool {
     let (one, two) = (list(one), list(two));
     one.len() == two.len() && one.iter().zip(two).all(|(one, two)| same_entry(one, two))

@@ -1,12 +1,12 @@
-//! The merge of an applied value into the live one.
+//! The merge of an applied value into the live value.
 
 use serde_json::{Map, Value};
 
 use super::form::MergeForm;
 use super::merge_list;
 
-/// The merge of a live and an applied value: applied values win, other values stay. A null does not
-/// change a list or map, but replaces any other value.
+/// The merge of a live and an applied value: an applied value replaces the live value, other values stay. A null does
+/// not change a list or map, but replaces any other value.
 pub(super) fn merge(
     form: MergeForm<'_>,
     live: Option<&Value>,
@@ -20,7 +20,7 @@ pub(super) fn merge(
     merged.or_else(|| applied.or(live).cloned())
 }
 
-/// `None` if neither has any entries, or one is no object.
+/// `None` if neither value has entries, or a value is not an object.
 fn entries(form: MergeForm<'_>, live: Option<&Value>, applied: Option<&Value>) -> Option<Value> {
     let (live, applied) = (object(live)?, object(applied)?);
     let names = |object: Option<&Map<String, Value>>| object.map_or(0, Map::len);

@@ -1,7 +1,7 @@
 //! The merge of lists whose elements have a key or are unique values.
 //!
-//! Common elements have the order of the applied list, elements of the live list alone keep their
-//! positions between them, and new elements follow their predecessor of the applied list.
+//! Elements of both lists have the order of the applied list, elements of only the live list keep their positions
+//! between them, and new elements follow their predecessor in the applied list.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use super::items;
 use super::merge::merge as merge_values;
 use super::path::PathElement;
 
-/// `None` if neither list has elements, or one is no list, or has elements without a key.
+/// `None` if neither list has elements, or a value is not a list or has elements without a key.
 pub(super) fn merge(
     form: MergeForm<'_>,
     live: Option<&Value>,
@@ -24,7 +24,7 @@ pub(super) fn merge(
     }
     let lists = Lists {
         form,
-        wanted: applied.iter().cloned().collect(),
+        desired: applied.iter().cloned().collect(),
         present: unique(&live),
     };
     Some(Value::Array(lists.merge(&live, &applied)))
@@ -43,29 +43,29 @@ fn elements<'v>(form: MergeForm<'v>, value: Option<&'v Value>) -> Option<Vec<Ele
         .collect()
 }
 
-/// The elements by their step; duplicates are not merged but replaced, and have no value here.
+/// The elements by step. Duplicates are replaced, not merged; their value here is `None`.
 fn unique<'v>(list: &[Element<'v>]) -> BTreeMap<PathElement<'v>, Option<&'v Value>> {
-    let mut found = BTreeMap::new();
+    let mut elements = BTreeMap::new();
     for (step, element) in list {
-        found
+        elements
             .entry(step.clone())
             .and_modify(|value| *value = None)
             .or_insert(Some(*element));
     }
-    found
+    elements
 }
 
 struct Lists<'v, 's> {
     form: MergeForm<'s>,
     /// The applied elements.
-    wanted: BTreeMap<PathElement<'v>, &'v Value>,
-    /// The live ones.
+    desired: BTreeMap<PathElement<'v>, &'v Value>,
+    /// The live elements.
     present: BTreeMap<PathElement<'v>, Option<&'v Value>>,
 }
 
 impl<'v> Lists<'v, '_> {
     fn merge(&self, mut live: &[Element<'v>], mut applied: &[Element<'v>]) -> Vec<Value> {
-        // The elements of both lists that are still to come, in the applied order.
+        // The remaining elements of both lists, in the applied order.
         let mut shared = applied
             .iter()
             .map(|(step, _)| step)
@@ -74,18 +74,18 @@ impl<'v> Lists<'v, '_> {
         let mut merged = Vec::with_capacity(live.len() + applied.len());
         let mut done: BTreeSet<&PathElement<'v>> = BTreeSet::new();
         while let Some(((step, element), rest)) = live.split_first() {
-            let wanted = self.wanted.contains_key(step);
-            if !wanted {
+            let is_applied = self.desired.contains_key(step);
+            if !is_applied {
                 merged.extend(merge_values(self.form.element(), Some(element), None));
                 live = rest;
                 continue;
             }
-            // Out of order, or done already: the position in the applied list counts.
+            // The element is not in the applied order, or was added already: its position in the applied list counts.
             if done.contains(step) || shared.peek().is_some_and(|next| *next != step) {
                 live = rest;
                 continue;
             }
-            // Its turn, once the new elements in front of it are in.
+            // The element is next, after the new elements in front of it.
             let Some(((next, _), after)) = applied.split_first() else {
                 live = rest;
                 continue;
@@ -104,9 +104,9 @@ impl<'v> Lists<'v, '_> {
         merged
     }
 
-    /// An applied element, merged with the live one of the same key.
+    /// An applied element, merged with the live element that has the same key.
     fn applied(&self, step: &PathElement<'v>) -> Option<Value> {
         let live = self.present.get(step).copied().flatten();
-        merge_values(self.form.element(), live, self.wanted.get(step).copied())
+        merge_values(self.form.element(), live, self.desired.get(step).copied())
     }
 }

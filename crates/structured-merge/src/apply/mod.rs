@@ -1,10 +1,9 @@
 //! Server-side apply: the ownership of fields, and the merge of an applied configuration.
 //!
-//! Every manager (a name, an operation, a sub-resource) has a set of fields in
-//! `metadata.managedFields`. [`apply`] merges a configuration by the published schema, reports
-//! conflicts with other managers, and removes fields that its manager no longer applies and no
-//! other manager owns. [`track`] records the changes of all other writes. Pure: the time is an
-//! argument, and so are the other versions of the kind.
+//! Every manager (a name, an operation, a sub-resource) has a set of fields in `metadata.managedFields`. [`apply`]
+//! merges a configuration by the published schema, reports conflicts with other managers, and removes fields that its
+//! manager no longer applies and no other manager owns. [`track`] records the changes of all other writes. Pure: the
+//! time and the other versions of the kind are arguments.
 
 mod added;
 mod check;
@@ -36,16 +35,16 @@ pub use set::FieldSet;
 pub use track::{track, track_apart};
 pub use versions::{ObjectType, Versions};
 
-/// The manager of a write, its request and time.
+/// The manager of a write, its API version, sub-resource and time.
 #[derive(Clone, Copy, Debug)]
 pub struct Writer<'a> {
     /// The name of the field manager.
     pub manager: &'a str,
-    /// The version that the object was sent in, for instance `apps/v1`.
+    /// The API version of the sent object, for instance `apps/v1`.
     pub api_version: &'a str,
-    /// The sub-resource written through; empty for the object itself.
+    /// The sub-resource of the write; empty for the object itself.
     pub subresource: &'a str,
-    /// The time, as the API writes it.
+    /// The time in the format of the API.
     pub now: &'a str,
 }
 
@@ -54,9 +53,9 @@ pub struct Writer<'a> {
 pub enum OwnableFields<'a> {
     /// All fields.
     Everything,
-    /// All but these top-level fields (the status, for a write of the object itself).
+    /// All fields except these top-level fields (the status, for a write of the object itself).
     AllBut(&'a [&'a str]),
-    /// These top-level fields alone.
+    /// Only these top-level fields.
     Only(&'a [&'a str]),
 }
 

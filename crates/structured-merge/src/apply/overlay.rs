@@ -1,4 +1,4 @@
-//! The merge of a policy's apply configuration: as an apply, but without ownership.
+//! The merge of a policy's apply configuration: as a server-side apply, but without ownership.
 
 use openapi_schema::TypeRef;
 use serde_json::Value;
@@ -8,18 +8,18 @@ use super::form::MergeForm;
 use super::merge::merge;
 use super::path::PathElement;
 
-/// Merges `config` into `object`. Atomic lists and maps may not be part of it: naming some of their
-/// entries would remove the others.
+/// Merges `config` into `object`. The configuration must not contain atomic lists and maps, because the entries that
+/// it lacks would be removed.
 ///
 /// # Errors
-/// *Errors.* A part of the configuration does not match the object's type, or is atomic.
+/// A part of the configuration does not match the object's type, or is atomic.
 pub fn overlay(object: &Value, config: &Value, object_type: TypeRef<'_>) -> Result<Value, String> {
     let form = MergeForm::of_type(object_type);
-    let found = problems(form, config);
-    if !found.is_empty() {
-        let found = found.join(", ");
+    let errors = problems(form, config);
+    if !errors.is_empty() {
+        let errors = errors.join(", ");
         return Err(format!(
-            "failed to convert patch object to typed object: {found}"
+            "failed to convert patch object to typed object: {errors}"
         ));
     }
     let mut wholes = Vec::new();
@@ -33,21 +33,21 @@ pub fn overlay(object: &Value, config: &Value, object_type: TypeRef<'_>) -> Resu
     Ok(merge(form, Some(object), Some(config)).unwrap_or_default())
 }
 
-/// The paths of lists and maps that are one value.
-fn find_wholes(form: MergeForm<'_>, value: &Value, path: String, found: &mut Vec<String>) {
+/// Finds the paths of atomic lists and maps.
+fn find_wholes(form: MergeForm<'_>, value: &Value, path: String, paths: &mut Vec<String>) {
     match (form, value) {
         (MergeForm::Struct(_) | MergeForm::Map(_) | MergeForm::Open, Value::Object(object)) => {
             for (name, value) in object {
                 let step = PathElement::Field(name.into());
-                find_wholes(form.entry(name).0, value, format!("{path}{step}"), found);
+                find_wholes(form.entry(name).0, value, format!("{path}{step}"), paths);
             }
         }
         (MergeForm::Set | MergeForm::Keyed(_), Value::Array(list)) => {
             for (index, element) in list.iter().enumerate() {
-                find_wholes(form.element(), element, format!("{path}[{index}]"), found);
+                find_wholes(form.element(), element, format!("{path}[{index}]"), paths);
             }
         }
-        (MergeForm::Leaf, Value::Array(_) | Value::Object(_)) => found.push(path),
+        (MergeForm::Leaf, Value::Array(_) | Value::Object(_)) => paths.push(path),
         _ => {}
     }
 }

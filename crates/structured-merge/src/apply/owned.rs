@@ -1,4 +1,4 @@
-//! The fields of a value: those that its applier owns.
+//! The fields that the applier of a value owns.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::items;
 use super::path::PathElement;
 use super::set::{FieldSet, Node};
 
-/// The fields below a value; and whether the value itself, having no parts, is one.
+/// The fields below a value; and whether the value itself is a field, because it has no parts.
 pub(super) fn fields_of<'v>(form: MergeForm<'v>, value: &'v Value) -> (FieldSet<'v>, bool) {
     match (form, value) {
         (_, Value::Null) => (FieldSet::default(), true),
@@ -29,7 +29,7 @@ fn of_entries<'v>(form: MergeForm<'v>, object: &'v Map<String, Value>) -> FieldS
         let (below, leaf) = fields_of(entry, value);
         Node {
             step: PathElement::Field(name.into()),
-            // A field with children is not owned apart from them; an entry of a map is.
+            // A field with children is not owned separately; an entry of a map is.
             member: leaf || field.is_none(),
             below,
         }
@@ -46,7 +46,7 @@ fn of_elements<'v>(form: MergeForm<'v>, list: &'v [Value]) -> FieldSet<'v> {
         }
     }
     let nodes = elements.into_iter().map(|(step, same)| {
-        // Elements with the same key are owned together.
+        // Elements with equal keys are owned together.
         let below = match same.as_slice() {
             [one] => fields_of(form.element(), one).0,
             _ => FieldSet::default(),
@@ -60,7 +60,7 @@ fn of_elements<'v>(form: MergeForm<'v>, list: &'v [Value]) -> FieldSet<'v> {
     FieldSet::of(nodes.collect())
 }
 
-/// The set and the structure's fields on the way to its members, which sets do not name.
+/// The set, extended by the structure fields on the path to its members, which sets omit.
 pub(super) fn with_named_fields<'a>(set: &FieldSet<'a>, form: MergeForm<'_>) -> FieldSet<'a> {
     let nodes = set.nodes().iter().map(|node| {
         let (below, named) = match &node.step {

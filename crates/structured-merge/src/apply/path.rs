@@ -1,4 +1,4 @@
-//! Steps on the way from an object to one of its fields, as managed fields name them.
+//! The steps from an object to one of its fields, in the form of managed fields.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -7,17 +7,16 @@ use std::fmt::{self, Write as _};
 use json_text::plain_length;
 use serde_json::{Map, Number, Value};
 
-/// One element of a path: a field, a key of a list, a value or an index. The order is that in which managed
-/// fields are written.
+/// One element of a path: a field, a key of a list, a value or an index. The order is that of managed fields.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum PathElement<'a> {
-    /// To a field of an object, or an entry of a map.
+    /// A field of an object, or an entry of a map.
     Field(Cow<'a, str>),
-    /// To the list element that has these fields; sorted by name.
+    /// The list element with these key fields, sorted by name.
     Key(Vec<(Cow<'a, str>, PathValue<'a>)>),
-    /// To the list element that is this value.
+    /// The list element with this value.
     Value(PathValue<'a>),
-    /// To a list element by its place.
+    /// The list element at this index.
     Index(i64),
 }
 
@@ -38,7 +37,7 @@ impl PathElement<'_> {
     }
 }
 
-/// As upstream prints a path: `.spec.containers[name="a"].image`.
+/// Formats the step as upstream formats a path: `.spec.containers[name="a"].image`.
 impl fmt::Display for PathElement<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -57,7 +56,7 @@ impl fmt::Display for PathElement<'_> {
     }
 }
 
-/// A value in a step. Whole numbers and fractions of the same size are the same.
+/// A value in a step. A whole number and a fraction of equal size are equal.
 #[derive(Clone, Debug)]
 pub(crate) enum PathValue<'a> {
     Number(Number),
@@ -151,7 +150,7 @@ fn compare_numbers(one: &Number, two: &Number) -> Ordering {
         (Some(one), Some(two)) => one.cmp(&two),
         _ => {
             let float = |number: &Number| number.as_f64().unwrap_or(f64::NAN);
-            // Adding zero makes the two zeroes one.
+            // Adding zero makes both zeroes equal.
             (float(one) + 0.0).total_cmp(&(float(two) + 0.0))
         }
     }
@@ -167,7 +166,7 @@ pub(crate) fn push_key(out: &mut String, step: &PathElement<'_>) {
     }
 }
 
-/// Whether a field of a key has the same text in a JSON string as outside of it.
+/// Whether the text of a key's field needs no escapes in a JSON string.
 fn is_plain((name, value): &(Cow<'_, str>, PathValue<'_>)) -> bool {
     let is_plain = |text: &str| plain_length(text) == text.len();
     let has_plain_value = match value {
@@ -178,7 +177,8 @@ fn is_plain((name, value): &(Cow<'_, str>, PathValue<'_>)) -> bool {
     has_plain_value && is_plain(name)
 }
 
-/// Appends a key of plain fields, in which only the quotes need an escape: its text is made once and not twice.
+/// Appends a key of plain fields, in which only the quotes need an escape. The text is written once, and not escaped
+/// in a second pass.
 fn push_plain_key(out: &mut String, fields: &[(Cow<'_, str>, PathValue<'_>)]) {
     out.push_str(r#""k:{"#);
     for (index, (name, value)) in fields.iter().enumerate() {
@@ -245,7 +245,7 @@ pub(crate) fn push_text(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Appends the text as it is between the quotes of a JSON string.
+/// Appends a text with the escapes of a JSON string, without quotes.
 fn push_content(out: &mut String, text: &str) {
     let mut rest = text;
     loop {
@@ -258,7 +258,7 @@ fn push_content(out: &mut String, text: &str) {
     }
 }
 
-/// Appends a letter of a JSON string, with the escapes that `serde_json` writes.
+/// Appends a character with the escapes of `serde_json`.
 fn push_letter(out: &mut String, letter: char) {
     let escape = match letter {
         '"' => "\\\"",
@@ -278,11 +278,10 @@ fn push_letter(out: &mut String, letter: char) {
     out.push_str(escape);
 }
 
-/// Reads a key of `fieldsV1`; `None` for a kind of step that is not known (which is then left
-/// out, as upstream does).
+/// Reads a key of `fieldsV1`; `None` for an unknown kind of step, which is skipped, as upstream does.
 ///
 /// # Errors
-/// *Errors.* A message if the key is not a step.
+/// A message if the key is not a step.
 pub(crate) fn decode(key: &str) -> Result<Option<PathElement<'_>>, String> {
     let (kind, rest) = match key.as_bytes() {
         [kind, b':', ..] => (*kind, &key[2..]),
@@ -339,10 +338,10 @@ mod tests {
             let fields: Vec<_> = fields.map(|(name, value)| (name.into(), value)).collect();
             assert_eq!(fields.iter().all(is_plain), is_plain_key);
             let step = PathElement::Key(fields);
-            let (mut key, mut wanted) = (String::new(), String::new());
+            let (mut key, mut expected) = (String::new(), String::new());
             push_key(&mut key, &step);
-            push_text(&mut wanted, &encode(&step));
-            assert_eq!(key, wanted);
+            push_text(&mut expected, &encode(&step));
+            assert_eq!(key, expected);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Managed fields from before a list or map became atomic: managers of its entries own it as a
-//! whole from then on. (If an atomic value becomes granular, its entries are owned by their next
-//! writers, as upstream.) Only the types of custom kinds change like this while objects exist.
+//! Managed fields from a time before a list or map became atomic: a manager of its entries becomes an owner of the
+//! whole value. (If an atomic value becomes granular, the next writers of its entries own them, as upstream.) Only
+//! the types of custom kinds change in this way while objects exist.
 
 use super::form::MergeForm;
 use super::managers::Managers;
@@ -10,7 +10,7 @@ use super::versions::ObjectType;
 
 /// Converts the managed fields of a custom resource to the present schema.
 pub(super) fn reconcile(managers: &mut Managers<'_>, object_type: &ObjectType<'_>, written: &str) {
-    if !object_type.own.is_custom() {
+    if !object_type.base_type.is_custom() {
         return;
     }
     for entry in managers.0.values_mut() {
@@ -23,18 +23,18 @@ pub(super) fn reconcile(managers: &mut Managers<'_>, object_type: &ObjectType<'_
 
 fn settled<'a>(form: MergeForm<'_>, set: &FieldSet<'a>) -> FieldSet<'a> {
     let nodes = set.nodes().iter().map(|node| {
-        let (below, known) = match &node.step {
+        let (below, type_below) = match &node.step {
             PathElement::Field(name) => {
                 let (below, field) = form.entry(name);
                 (below, field.is_some() || matches!(form, MergeForm::Map(_)))
             }
             _ => (form.element(), form.is_list()),
         };
-        let is_whole = known && matches!(below, MergeForm::Leaf) && !node.below.is_empty();
+        let is_whole = type_below && matches!(below, MergeForm::Leaf) && !node.below.is_empty();
         Node {
             step: node.step.clone(),
             member: node.member || is_whole,
-            below: match (is_whole, known) {
+            below: match (is_whole, type_below) {
                 (true, _) => FieldSet::default(),
                 (false, true) => settled(below, &node.below),
                 (false, false) => node.below.clone(),

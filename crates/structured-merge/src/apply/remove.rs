@@ -1,4 +1,4 @@
-//! Taking fields out of a value.
+//! Removal of fields from a value.
 
 use serde_json::{Map, Value};
 
@@ -7,8 +7,8 @@ use super::items;
 use super::path::PathElement;
 use super::set::FieldSet;
 
-/// The value without the fields of the set. A value without remaining children becomes null, so
-/// that it is neither present nor mistaken for an intended empty value.
+/// The value without the fields of the set. A value without remaining children becomes null, which differs from both
+/// an existing value and an intended empty value.
 pub(super) fn remove(form: MergeForm<'_>, value: &Value, set: &FieldSet<'_>) -> Value {
     match (form, value) {
         (MergeForm::Struct(_) | MergeForm::Map(_) | MergeForm::Open, Value::Object(object)) => {

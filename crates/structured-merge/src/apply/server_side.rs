@@ -1,4 +1,4 @@
-//! Applying a configuration.
+//! Applies a configuration.
 
 use serde_json::{Map, Value};
 
@@ -12,19 +12,19 @@ use super::merge::merge;
 use super::owned::fields_of;
 use super::reconcile::reconcile;
 use super::set::FieldSet;
-use super::track::{note, set_managed, strip, take_managed};
+use super::track::{note, remove_managed, set_managed, strip};
 use super::versions::{ObjectType, OtherVersions, VersionChanges};
 use super::{OwnableFields, Writer};
 
-/// The manager of the fields from before the first apply.
+/// The manager that owns the fields from the time before the first apply.
 const BEFORE: &str = "before-first-apply";
 
-/// Merges `config` into `live` (`None` if there is no such object yet), and returns the object
-/// with its managed fields.
+/// Merges `config` into `live` (`None` if the object does not exist yet), and returns the object with its managed
+/// fields.
 ///
 /// # Errors
-/// *Errors.* `Malformed` if the configuration does not match the object's type; `Conflicts` if it
-/// changes fields of other managers, unless with `force`.
+/// `Malformed` if the configuration does not match the object's type; `Conflicts` if it changes fields of other
+/// managers, unless `force` is set.
 pub fn apply<'t>(
     live: Option<&Value>,
     config: &Value,
@@ -34,11 +34,11 @@ pub fn apply<'t>(
     force: bool,
 ) -> Result<Value, ApplyError> {
     let object_type = object_type.into();
-    let form = MergeForm::of_type(object_type.own);
+    let form = MergeForm::of_type(object_type.base_type);
     check(form, config)?;
     let nothing = Value::Object(Map::new());
     let mut before = live.unwrap_or(&nothing).clone();
-    let recorded = take_managed(&mut before).to_string();
+    let recorded = remove_managed(&mut before).to_string();
     let mut managers = Managers::stored(&recorded).unwrap_or_default();
     reconcile(&mut managers, &object_type, writer.api_version);
     if managers.is_empty() && live.is_some() {
@@ -81,20 +81,20 @@ fn check(form: MergeForm<'_>, config: &Value) -> Result<(), ApplyError> {
         let text = "metadata.managedFields must be nil";
         return Err(ApplyError::Malformed(text.to_owned()));
     }
-    let found = problems(form, config);
-    let text = match found.as_slice() {
+    let errors = problems(form, config);
+    let text = match errors.as_slice() {
         [] => return Ok(()),
         [only] => only.clone(),
         several => format!("errors:\n  {}", several.join("\n  ")),
     };
-    let shown = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let version = shown(&config["apiVersion"]);
+    let text_of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let version = text_of(&config["apiVersion"]);
     let slash = if version.contains('/') { "" } else { "/" };
     Err(ApplyError::Malformed(format!(
         "failed to create typed patch object ({}/{}; {slash}{version}, Kind={}): {text}",
-        shown(&metadata["namespace"]),
-        shown(&metadata["name"]),
-        shown(&config["kind"]),
+        text_of(&metadata["namespace"]),
+        text_of(&metadata["name"]),
+        text_of(&config["kind"]),
     )))
 }
 
@@ -108,7 +108,7 @@ pub(super) struct ApplyRequest<'a> {
     reach: OwnableFields<'a>,
 }
 
-/// The other managers' fields that would change.
+/// The fields of other managers that would change.
 struct Refused<'a>(Vec<(Manager<'a>, FieldSet<'static>)>);
 
 impl Refused<'_> {
@@ -130,12 +130,12 @@ impl<'a> ApplyRequest<'a> {
     /// The merged object and its managed fields.
     fn apply(&self, mut managers: Managers<'a>, force: bool) -> Outcome<'a> {
         let id = Manager::of(self.writer, Operation::Apply);
-        let mut own = fields_of(self.form, self.config).0;
-        own.retain_top(|field| self.reach.has(field));
+        let mut applied = fields_of(self.form, self.config).0;
+        applied.retain_top(|field| self.reach.has(field));
         let merged = merge(self.form, Some(self.live), Some(self.config)).unwrap_or_default();
         let mut last = managers.0.remove(&id);
         let merged = match &mut last {
-            Some(last) => self.prune(merged, last, &own, &mut managers),
+            Some(last) => self.prune(merged, last, &applied, &mut managers),
             None => merged,
         };
         let changed = merged != *self.live;
@@ -145,9 +145,9 @@ impl<'a> ApplyRequest<'a> {
         let mut views =
             OtherVersions::new(self.object_type, self.writer.api_version, self.reach, sides);
         contest(&mut managers, changes, &mut views, force)?;
-        let own = strip(own);
-        if !own.is_empty() {
-            let mut entry = ManagerFields::new(own, self.writer.api_version, self.writer.now);
+        let applied = strip(applied);
+        if !applied.is_empty() {
+            let mut entry = ManagerFields::new(applied, self.writer.api_version, self.writer.now);
             // An apply without changes is not recorded.
             if let Some(last) = last.filter(|_| !changed) {
                 entry.time = last.time;
@@ -158,8 +158,8 @@ impl<'a> ApplyRequest<'a> {
         Ok((merged, managers.encode()))
     }
 
-    /// Applies by force if all conflicts are about fields that the same user applied with
-    /// client-side apply and that are unchanged since.
+    /// Applies by force if all conflicts concern fields that the user applied with client-side apply and that are
+    /// unchanged since.
     fn take_over(
         &self,
         managers: Managers<'a>,
@@ -168,7 +168,7 @@ impl<'a> ApplyRequest<'a> {
         let Some(applied) = last_applied::configuration(self.live, self.writer.api_version) else {
             return Err(Refused(conflicts));
         };
-        let allowed = last_applied::unchanged(&applied, self.live, self.object_type.own);
+        let allowed = last_applied::unchanged(&applied, self.live, self.object_type.base_type);
         let left: Vec<_> = conflicts
             .into_iter()
             .map(|(manager, fields)| (manager, fields.difference(&allowed)))
@@ -182,7 +182,7 @@ impl<'a> ApplyRequest<'a> {
     }
 }
 
-/// Takes the changed fields from their managers, if force is allowed.
+/// Removes the changed fields from their managers, if force is allowed.
 fn contest<'a>(
     managers: &mut Managers<'a>,
     changes: Changes<'_>,
@@ -190,16 +190,16 @@ fn contest<'a>(
     force: bool,
 ) -> Result<(), Refused<'a>> {
     let (changed, removed) = changes.split();
-    let own = (changed.into_owned(), removed.into_owned());
+    let changes = (changed.into_owned(), removed.into_owned());
     let mut conflicts = Vec::new();
     managers.0.retain(|manager, entry| {
         let (changed, removed) = if entry.api_version == views.written {
-            (&own.0, &own.1)
+            (&changes.0, &changes.1)
         } else {
             match views.of(&entry.api_version) {
                 VersionChanges::Changes(changed, removed) => (changed, removed),
                 VersionChanges::Unknown => return true,
-                VersionChanges::Gone => return false,
+                VersionChanges::Removed => return false,
             }
         };
         let contested = entry.shared(changed);

@@ -10,11 +10,11 @@ use super::path::PathElement;
 /// `.metadata.labels.a` has two members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSet<'a> {
-    /// Sorted by step, each step once, and none that leads to no member.
+    /// Sorted by step, without duplicates. Each node leads to at least one member.
     nodes: Vec<Node<'a>>,
 }
 
-/// A step that is a member of the set, or leads to one.
+/// A step that is a member of the set, or leads to a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Node<'a> {
     pub step: PathElement<'a>,
@@ -23,7 +23,7 @@ pub(crate) struct Node<'a> {
 }
 
 impl<'a> FieldSet<'a> {
-    /// A set of nodes in any order; duplicates are merged, empty nodes are left out.
+    /// A set of nodes in any order. Duplicates are merged, empty nodes are removed.
     pub(crate) fn of(mut nodes: Vec<Node<'a>>) -> Self {
         nodes.retain(|node| node.member || !node.below.is_empty());
         if !nodes.is_sorted_by(|one, two| one.step < two.step) {
@@ -41,12 +41,10 @@ impl<'a> FieldSet<'a> {
         Self { nodes }
     }
 
-    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// The union of both sets.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         self.combined(other, &|mine, theirs| match (mine, theirs) {
@@ -59,14 +57,13 @@ impl<'a> FieldSet<'a> {
         })
     }
 
-    /// The union of both sets, without a copy of either.
+    /// The union of both sets, without copying either set.
     #[must_use]
     pub(crate) fn joined(mut self, other: Self) -> Self {
         self.nodes.extend(other.nodes);
         Self::of(self.nodes)
     }
 
-    /// The intersection of both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         self.combined(other, &|mine, theirs| {
@@ -79,7 +76,6 @@ impl<'a> FieldSet<'a> {
         })
     }
 
-    /// The difference of the sets.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
         self.combined(other, &|mine, theirs| match (mine?, theirs) {
@@ -92,7 +88,7 @@ impl<'a> FieldSet<'a> {
         })
     }
 
-    /// Walks through the steps of both sets, each once.
+    /// Visits each step of both sets once.
     fn combined(&self, other: &Self, choose: &Choose<'a>) -> Self {
         let (mut mine, mut theirs) = (self.nodes.as_slice(), other.nodes.as_slice());
         let mut nodes = Vec::new();
@@ -113,7 +109,7 @@ impl<'a> FieldSet<'a> {
         }
     }
 
-    /// Whether the other set contains this one.
+    /// Whether the other set contains all members of this set.
     pub fn is_subset(&self, other: &Self) -> bool {
         self.nodes.iter().all(|mine| {
             let Some(theirs) = other.node(&mine.step) else {
@@ -123,19 +119,19 @@ impl<'a> FieldSet<'a> {
         })
     }
 
-    /// The top-level fields for which `keep` holds, with all below them.
-    pub(crate) fn retain_top(&mut self, keep: impl Fn(&str) -> bool) {
+    /// Retains only the top-level fields for which `predicate` returns true, with all fields below them.
+    pub(crate) fn retain_top(&mut self, predicate: impl Fn(&str) -> bool) {
         self.nodes.retain(|node| match &node.step {
-            PathElement::Field(name) => keep(name),
+            PathElement::Field(name) => predicate(name),
             _ => true,
         });
     }
 
-    /// Removes the members for which `keep` does not hold; members below them stay.
-    pub(crate) fn retain_members(&mut self, keep: impl Fn(&str) -> bool) {
+    /// Removes the members for which `predicate` returns false; members below them stay.
+    pub(crate) fn retain_members(&mut self, predicate: impl Fn(&str) -> bool) {
         for node in &mut self.nodes {
             if let PathElement::Field(name) = &node.step {
-                node.member &= keep(name);
+                node.member &= predicate(name);
             }
         }
         self.nodes
@@ -154,11 +150,11 @@ impl<'a> FieldSet<'a> {
     }
 
     pub(crate) fn node(&self, step: &PathElement<'_>) -> Option<&Node<'a>> {
-        let found = self.nodes.binary_search_by(|node| node.step.cmp(step));
-        found.ok().map(|index| &self.nodes[index])
+        let position = self.nodes.binary_search_by(|node| node.step.cmp(step));
+        position.ok().map(|index| &self.nodes[index])
     }
 
-    /// The printed paths of all members: at each level its own members first.
+    /// The paths of all members as text; at each level, the members of that level are first.
     pub(crate) fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
         self.write_paths("", &mut paths);
@@ -191,7 +187,7 @@ impl<'a> FieldSet<'a> {
     }
 }
 
-/// The combination of two sets' nodes for a step.
+/// The combination of the nodes of two sets for one step.
 type Choose<'a> = dyn Fn(Option<&Node<'a>>, Option<&Node<'a>>) -> Option<Node<'a>>;
 
 fn pop<'n, 'a>(nodes: &mut &'n [Node<'a>]) -> Option<&'n Node<'a>> {

@@ -10,12 +10,12 @@ use super::set::FieldSet;
 use super::versions::{ObjectType, OtherVersions, VersionChanges};
 use super::{OwnableFields, Writer};
 
-/// Records the writer's changes in the managed fields of `object`: the writer becomes their only
-/// owner. `live` is the object before, `None` for a new one.
+/// Records the writer's changes in the managed fields of `object`: the writer becomes the only owner of the changed
+/// fields. `live` is the object before the write, `None` for a new object.
 ///
-/// `object` may contain managed fields (clients send back what they read, and may edit it); an
-/// empty list, or one empty entry, resets them. An object without managed fields is not tracked
-/// until the first apply.
+/// `object` may contain managed fields (clients send back the fields that they read, and may edit them). An empty
+/// list, or a single empty entry, resets the managed fields. An object without managed fields is not tracked until
+/// the first apply.
 pub fn track<'t>(
     live: Option<&Value>,
     object: &mut Value,
@@ -34,9 +34,9 @@ pub fn track<'t>(
     set_managed(object, managed.as_deref());
 }
 
-/// Tracks the fields of objects whose managed fields are kept apart, as the JSON text of their list: `live`
-/// is the object before and its managed fields. Returns the managed fields after the write, if there are any.
-/// Those that `object` contains are taken out.
+/// Tracks the fields of objects whose managed fields are separate, as the JSON text of their list. `live` is the
+/// object before the write and its managed fields. Returns the managed fields after the write; `None` if there are
+/// none. Managed fields inside of `object` are removed from it.
 pub fn track_apart<'t>(
     (live, stored): (Option<&Value>, Option<&str>),
     object: &mut Value,
@@ -46,12 +46,12 @@ pub fn track_apart<'t>(
 ) -> Option<String> {
     let object_type = object_type.into();
     let stored = stored.unwrap_or("null");
-    let sent = edited(&take_managed(object), stored, writer);
-    let mut managers = known(stored, sent.as_ref())?;
+    let sent = edited(&remove_managed(object), stored, writer);
+    let mut managers = managers_before(stored, sent.as_ref())?;
     if live.is_some() && managers.is_empty() {
         return None;
     }
-    let form = MergeForm::of_type(object_type.own);
+    let form = MergeForm::of_type(object_type.base_type);
     if live.is_none() && managers.is_empty() {
         let fields = added::fields_v1(form, object, reach)?;
         let entry = ManagerFields::encoded(&fields, writer.api_version, writer.now);
@@ -69,22 +69,21 @@ pub fn track_apart<'t>(
     managers.encode()
 }
 
-/// Managed fields from a client.
+/// An edit of the managed fields by a client.
 enum Edit {
-    /// They are to be forgotten.
+    /// The managed fields are reset.
     Reset,
     /// The JSON text of the list.
     List(String),
 }
 
-/// The edit of the managed fields in a request, if there is one. They cannot be edited by a write
-/// of a sub-resource.
+/// The edit of the managed fields in a request; `None` without an edit. The write of a sub-resource cannot edit them.
 fn edited(sent: &Value, stored: &str, writer: &Writer<'_>) -> Option<Edit> {
     if sent.is_null() || !writer.subresource.is_empty() {
         return None;
     }
     let text = sent.to_string();
-    // Most clients keep the order of what they read, so that the texts are equal and need not be parsed.
+    // Most clients keep the order of the list, so that the texts are equal and need not be parsed.
     let parsed = || serde_json::from_str::<Value>(stored);
     if text == stored || parsed().is_ok_and(|stored| stored == *sent) {
         return None;
@@ -95,9 +94,8 @@ fn edited(sent: &Value, stored: &str, writer: &Writer<'_>) -> Option<Edit> {
     })
 }
 
-/// The managers before the write: those in the request; those of the live object if the request has
-/// no valid ones.
-fn known<'a>(stored: &'a str, sent: Option<&'a Edit>) -> Option<Managers<'a>> {
+/// The managers before the write: those in the request, if valid; otherwise those of the live object.
+fn managers_before<'a>(stored: &'a str, sent: Option<&'a Edit>) -> Option<Managers<'a>> {
     let sent = match sent {
         Some(Edit::Reset) => return Some(Managers::default()),
         Some(Edit::List(list)) => Managers::decode(list),
@@ -126,7 +124,7 @@ pub(super) fn note<'a>(
                     entry.lose(removed);
                 }
                 VersionChanges::Unknown => {}
-                VersionChanges::Gone => return false,
+                VersionChanges::Removed => return false,
             }
             return true;
         }
@@ -136,15 +134,15 @@ pub(super) fn note<'a>(
         entry.lose(&removed);
         true
     });
-    let own = strip(set);
-    if !own.is_empty() {
+    let owned = strip(set);
+    if !owned.is_empty() {
         match managers.0.get_mut(&writer_id) {
             Some(entry) => {
-                entry.gain(own);
+                entry.gain(owned);
                 entry.time = Some(writer.now.into());
             }
             None => {
-                let entry = ManagerFields::new(own, writer.api_version, writer.now);
+                let entry = ManagerFields::new(owned, writer.api_version, writer.now);
                 managers.0.insert(writer_id, entry);
             }
         }
@@ -152,10 +150,10 @@ pub(super) fn note<'a>(
     managers.forget_empty();
 }
 
-/// Outermost fields that have no owner themselves.
+/// Top-level fields that have no owner themselves.
 pub(super) const IDENTITY: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
-/// Fields of the metadata that have no owner: the object's identity and fields that the server sets.
+/// Fields of the metadata that have no owner: the object's identity, and fields that the server sets.
 pub(super) const SET_BY_SERVER: [&str; 9] = [
     "clusterName",
     "creationTimestamp",
@@ -168,7 +166,7 @@ pub(super) const SET_BY_SERVER: [&str; 9] = [
     "uid",
 ];
 
-/// The set without fields that have no owner.
+/// The set without the fields that have no owner.
 pub(super) fn strip(mut set: FieldSet<'_>) -> FieldSet<'_> {
     if let Some(metadata) = set.below_mut("metadata") {
         metadata.retain_members(|field| !SET_BY_SERVER.contains(&field));
@@ -177,8 +175,8 @@ pub(super) fn strip(mut set: FieldSet<'_>) -> FieldSet<'_> {
     set
 }
 
-/// Takes the managed fields out of an object.
-pub(super) fn take_managed(object: &mut Value) -> Value {
+/// Removes the managed fields from an object, and returns them.
+pub(super) fn remove_managed(object: &mut Value) -> Value {
     let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
     metadata
         .and_then(|metadata| metadata.shift_remove("managedFields"))

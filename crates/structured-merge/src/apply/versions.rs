@@ -1,5 +1,5 @@
-//! Managers who wrote an object in other versions than the present one. Their fields are stored in
-//! their version, so the objects are converted to it, and not the fields.
+//! Managers that wrote an object in other versions than the present version. Their fields are stored in their own
+//! version, so the objects, and not the fields, are converted.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,46 +12,51 @@ use super::compare::compare;
 use super::form::MergeForm;
 use super::set::FieldSet;
 
-/// The other versions that the objects of a kind may have.
+/// The other versions of a kind.
 pub trait Versions {
     /// The type of the objects in a version; `None` if the version does not exist (any longer).
     fn type_in(&self, api_version: &str) -> Option<TypeRef<'_>>;
 
-    /// An object, converted from its version to another one; `None` if that is impossible.
+    /// Converts an object to another version; `None` if the conversion is impossible.
     fn convert(&self, object: &Value, api_version: &str) -> Option<Value>;
 }
 
 /// The type of an object in the version of the write, and its other versions.
 #[derive(Clone, Copy)]
 pub struct ObjectType<'s> {
-    pub(super) own: TypeRef<'s>,
+    pub(super) base_type: TypeRef<'s>,
     others: Option<&'s dyn Versions>,
 }
 
 impl<'s> From<TypeRef<'s>> for ObjectType<'s> {
-    /// Of a kind with one version alone.
-    fn from(own: TypeRef<'s>) -> Self {
-        Self { own, others: None }
+    /// The type of a kind that has only one version.
+    fn from(object_type: TypeRef<'s>) -> Self {
+        Self {
+            base_type: object_type,
+            others: None,
+        }
     }
 }
 
 impl<'s> ObjectType<'s> {
     /// The type of a kind with several versions.
-    pub fn with_others(own: TypeRef<'s>, others: &'s dyn Versions) -> Self {
+    pub fn with_others(object_type: TypeRef<'s>, others: &'s dyn Versions) -> Self {
         let others = Some(others);
-        Self { own, others }
+        Self {
+            base_type: object_type,
+            others,
+        }
     }
 
-    /// The merge behaviour of the objects in a version, where `written` is the version of the
-    /// write.
+    /// The merge form of the objects in a version; `written` is the version of the write.
     pub(super) fn form_in(&self, api_version: &str, written: &str) -> Option<MergeForm<'s>> {
         if api_version == written {
-            return Some(MergeForm::of_type(self.own));
+            return Some(MergeForm::of_type(self.base_type));
         }
         self.others?.type_in(api_version).map(MergeForm::of_type)
     }
 
-    /// An object that is in the version `from` in another.
+    /// Converts an object from the version `from` to another version.
     pub(super) fn convert<'v>(
         &self,
         object: &'v Value,
@@ -65,7 +70,7 @@ impl<'s> ObjectType<'s> {
     }
 }
 
-/// The changes of a write in other versions.
+/// The changes of a write, in other versions.
 pub(super) struct OtherVersions<'a> {
     pub object_type: ObjectType<'a>,
     /// The version of the write, and the fields that its writer can own.
@@ -73,17 +78,17 @@ pub(super) struct OtherVersions<'a> {
     pub reach: OwnableFields<'a>,
     pub old: &'a Value,
     pub new: &'a Value,
-    known: BTreeMap<String, VersionChanges>,
+    by_version: BTreeMap<String, VersionChanges>,
 }
 
-/// The changes of a write in one other version.
+/// The changes of a write, in one other version.
 pub(super) enum VersionChanges {
     /// The changed fields, and the removed fields.
     Changes(FieldSet<'static>, FieldSet<'static>),
-    /// The changed fields cannot be determined in that version.
+    /// The changed fields cannot be determined in this version.
     Unknown,
     /// The version no longer exists: its managers are removed.
-    Gone,
+    Removed,
 }
 
 impl<'a> OtherVersions<'a> {
@@ -99,26 +104,26 @@ impl<'a> OtherVersions<'a> {
             reach,
             old,
             new,
-            known: BTreeMap::new(),
+            by_version: BTreeMap::new(),
         }
     }
 
     pub fn of(&mut self, api_version: &str) -> &VersionChanges {
-        if !self.known.contains_key(api_version) {
+        if !self.by_version.contains_key(api_version) {
             let view = self.look(api_version);
-            self.known.insert(api_version.to_owned(), view);
+            self.by_version.insert(api_version.to_owned(), view);
         }
-        self.known
+        self.by_version
             .get(api_version)
             .unwrap_or(&VersionChanges::Unknown)
     }
 
     fn look(&self, api_version: &str) -> VersionChanges {
         let Some(form) = self.object_type.form_in(api_version, self.written) else {
-            return VersionChanges::Gone;
+            return VersionChanges::Removed;
         };
         let convert = |object: &'a Value| match object.as_object() {
-            // There was no object.
+            // The object did not exist.
             Some(fields) if fields.is_empty() => Some(Cow::Borrowed(object)),
             _ => self.object_type.convert(object, self.written, api_version),
         };

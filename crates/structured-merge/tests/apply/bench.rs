@@ -1,4 +1,4 @@
-//! Objects under test, and short ways to apply and to change them.
+//! Test objects, and helpers to apply and change them.
 
 use openapi_schema::{Schema, TypeRef};
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ pub fn writer<'a>(manager: &'a str, api_version: &'a str, now: &'a str) -> Write
     }
 }
 
-/// Objects of one kind under test.
+/// Test objects of one kind.
 pub struct Bench {
     pub object_type: TypeRef<'static>,
     pub api_version: &'static str,
@@ -78,7 +78,7 @@ impl Bench {
         object
     }
 
-    /// Updates by changing the live object.
+    /// Updates the object by changing the live object.
     pub fn edit(&self, live: &Value, manager: &str, edit: impl FnOnce(&mut Value)) -> Value {
         let mut object = live.clone();
         edit(&mut object);
@@ -113,7 +113,7 @@ pub fn config_map(data: Value) -> Value {
 
 pub fn conflicts(outcome: Result<Value, ApplyError>) -> Vec<(String, String)> {
     match outcome {
-        Err(ApplyError::Conflicts(found)) => found
+        Err(ApplyError::Conflicts(conflicts)) => conflicts
             .into_iter()
             .map(|conflict| (conflict.manager, conflict.field))
             .collect(),

@@ -1,4 +1,4 @@
-//! The list of managers: its creation, edits by clients, and its bound.
+//! The list of managers: its creation, edits by clients, and its maximum length.
 
 use serde_json::{Value, json};
 use structured_merge::apply::{OwnableFields, Writer, apply, track};
@@ -54,19 +54,19 @@ fn an_empty_list_of_managers_makes_the_server_forget() {
         });
         assert_eq!(object["metadata"].get("managedFields"), None);
     }
-    // A client may lose managed fields: an absent or an invalid value.
+    // A client may omit managed fields or send an invalid value.
     for lost in [json!(null), json!("x"), json!([{"manager": "x"}])] {
         let object = maps.edit(&live, "editor", |map| {
             map["metadata"]["managedFields"] = lost;
         });
         assert_eq!(object, live);
     }
-    // A client may give fields away.
+    // A client may remove fields from a manager.
     let object = maps.edit(&live, "editor", |map| {
         map["metadata"]["managedFields"][0]["manager"] = json!("two");
     });
     assert_eq!(owners(&object)[0].0, "two Apply");
-    // But not through a sub-resource.
+    // A write of a sub-resource cannot edit the managed fields.
     let mut sent = object.clone();
     sent["metadata"]["managedFields"] = json!([]);
     let status = Writer {
@@ -108,7 +108,7 @@ fn old_updaters_are_put_together() {
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// An object as `kubectl apply` without `--server-side` leaves it.
+/// An object after `kubectl apply` without `--server-side`.
 fn client_applied(maps: &Bench, data: &Value) -> Value {
     let config = config_map(data.clone());
     let mut object = config.clone();
@@ -123,19 +123,19 @@ fn kubectl_takes_over_what_it_applied_as_a_client() {
     let change = config_map(json!({"a": "2", "b": "1"}));
     let object = maps.apply(Some(&live), "kubectl", &change);
     assert_eq!(object["data"], json!({"a": "2", "b": "1"}));
-    // The annotation holds the applied configuration, so that a client may go back.
+    // The annotation contains the applied configuration, so that a client can return to client-side apply.
     assert_eq!(
         object["metadata"]["annotations"][LAST_APPLIED],
         "{\"apiVersion\":\"v1\",\"data\":{\"a\":\"2\",\"b\":\"1\"},\"kind\":\"ConfigMap\",\
          \"metadata\":{\"name\":\"c\",\"namespace\":\"default\"}}\n"
     );
-    // Others do not.
+    // Other managers do not take the fields over.
     let refused = maps.try_apply(Some(&live), "flux", &change, false);
     assert_eq!(
         conflicts(refused)[0].0,
         "\"kubectl-client-side-apply\" using v1"
     );
-    // A field that was changed since is not taken over.
+    // A field that has changed since is not taken over.
     let live = maps.edit(&live, "editor", |map| map["data"]["b"] = json!("9"));
     let refused = maps.try_apply(Some(&live), "kubectl", &change, false);
     assert_eq!(

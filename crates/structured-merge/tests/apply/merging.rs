@@ -19,7 +19,7 @@ fn ports_are_known_by_number_and_protocol_and_the_protocol_has_a_default() {
         containers["f:ports"],
         json!({key: {".": {}, "f:containerPort": {}}})
     );
-    // The stored object has the default written out; it is the same port all the same.
+    // The stored object contains the default; the element must still be identified as this port.
     let mut stored = object;
     stored["spec"]["containers"][0]["ports"][0]["protocol"] = json!("TCP");
     let both =
@@ -68,7 +68,7 @@ fn an_elements_fields_go_one_by_one() {
         object["spec"]["containers"][0],
         json!({"name": "c", "image": "i", "workingDir": "/x"})
     );
-    // This manager gives up the element, but another one has applied it, too.
+    // This manager no longer applies the element, but another manager does.
     let mut none = pod(json!({}));
     none["spec"] = json!({"dnsPolicy": "Default"});
     let other = pod(json!({"name": "c", "tty": true}));
@@ -78,9 +78,9 @@ fn an_elements_fields_go_one_by_one() {
         shared["spec"]["containers"],
         json!([{"name": "c", "workingDir": "/x", "tty": true}])
     );
-    // A manager that only changed a field inside does not own the element.
-    let gone = pods.apply(Some(&object), "one", &none);
-    assert_eq!(gone["spec"]["containers"], Value::Null);
+    // A manager that only changed a field inside of the element does not own the element.
+    let removed = pods.apply(Some(&object), "one", &none);
+    assert_eq!(removed["spec"]["containers"], Value::Null);
 }
 
 #[test]

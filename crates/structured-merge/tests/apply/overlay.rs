@@ -1,4 +1,4 @@
-//! Merges of policies into objects (kubectl.md 10.5).
+//! Merges of mutating policies into objects (kubectl.md 10.5).
 
 use serde_json::{Value, json};
 use structured_merge::apply::overlay;

@@ -31,7 +31,7 @@ fn what_is_no_longer_applied_goes_unless_somebody_else_has_it() {
     assert_eq!(object["data"], json!({"a": "1", "b": "1", "d": "1"}));
     let object = maps.apply(Some(&object), "two", &config_map(json!({"z": "1"})));
     assert_eq!(object["data"], json!({"a": "1", "d": "1", "z": "1"}));
-    // No manager owns a field any more: the map itself is removed, too.
+    // No manager owns a field any more, so the map itself is removed, too.
     let bare = config_map(json!({"a": "1"}));
     let object = maps.apply(None, "one", &bare);
     let mut none = bare;
@@ -89,7 +89,7 @@ fn equal_values_are_shared() {
     assert_eq!(owners(&object).len(), 2);
     let refused = maps.try_apply(Some(&object), "two", &config_map(json!({"a": "2"})), false);
     assert_eq!(conflicts(refused)[0].0, "\"one\"");
-    // One lets go, the other may change it.
+    // After a manager stops applying a field, the other manager may change it.
     let object = maps.apply(Some(&object), "one", &config_map(json!({"b": "1"})));
     let object = maps.apply(Some(&object), "two", &config_map(json!({"a": "2"})));
     assert_eq!(object["data"], json!({"a": "2", "b": "1"}));
@@ -134,7 +134,7 @@ fn an_update_owns_what_it_changes_and_takes_it_from_appliers() {
     assert_eq!(owner(&object, "other Update"), Value::Null);
 }
 
-/// As `kubectl create` of a pod shows it.
+/// The fields in the output of `kubectl create` of a pod.
 #[test]
 fn a_created_pod_has_the_fields_that_kubernetes_shows() {
     let pod = json!({"apiVersion": "v1", "kind": "Pod",

@@ -1,5 +1,5 @@
-//! Managers of other versions (kubectl.md 0.7): HorizontalPodAutoscalers, whose versions have
-//! different names for the same field.
+//! Managers of other versions (kubectl.md 0.7): HorizontalPodAutoscalers, whose versions have different names for one
+//! field.
 
 use openapi_schema::{Schema, TypeRef};
 use resource_kinds::Kind;
@@ -69,7 +69,7 @@ fn second(percent: u32) -> Value {
 #[test]
 fn a_conflict_is_found_in_the_words_of_the_owner() {
     let object = applied(None, "one", &first(json!(50)), false).expect("a new one");
-    // The same, said in the other version.
+    // An equal value in the other version.
     let object = applied(Some(&object), "two", &second(50), false).expect("no conflict");
     let refused = applied(Some(&object), "two", &second(80), false);
     assert_eq!(
@@ -123,8 +123,8 @@ fn an_update_takes_from_those_of_other_versions_what_it_changes() {
         .expect("a scaler");
     let mut changed = live.clone();
     changed["spec"]["metrics"] = second(70)["spec"]["metrics"].clone();
-    let own = type_in("autoscaling/v2").expect("a type");
-    let object_type = ObjectType::with_others(own, &Scalers);
+    let hpa_type = type_in("autoscaling/v2").expect("a type");
+    let object_type = ObjectType::with_others(hpa_type, &Scalers);
     let editor = writer("editor", "autoscaling/v2", T0);
     track(
         Some(&live),

@@ -101,7 +101,7 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["json", "yaml"]),
     ),
     (
-        "api-server/src/admission/dynamic_admission/answers.rs",
+        "api-server/src/admission/dynamic_admission/responses.rs",
         ByStrangers(&["webhook-answer"]),
     ),
     ("json-text/src/find.rs", ByStrangers(&["json-text"])),

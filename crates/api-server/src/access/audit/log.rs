@@ -9,18 +9,17 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-/// The path of the log, and its maximum size.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// The file; its predecessors are beside it, with a time in their names.
+    /// The path of the current file. Rotated files are in the same directory; their names contain a time.
     pub path: PathBuf,
-    /// A new file is started before one grows past this many bytes.
+    /// A new file is started before the current file exceeds this many bytes.
     pub bytes_max: u64,
     /// Maximum number of rotated files.
     pub backups_max: usize,
 }
 
-/// The format of the time in a rotated file's name; later times sort later.
+/// The format of the time in a rotated file's name. The order of the names is the order of the times.
 const TIME: &str = "%Y-%m-%dT%H-%M-%S%.3f";
 const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
 
@@ -59,7 +58,8 @@ impl Log {
 
     fn rotate(&mut self) -> io::Result<()> {
         let (stem, extension) = self.name();
-        // Names are times: each must be later than all before, also within one millisecond.
+        // Several rotations can happen within one millisecond. The name of each rotated file must sort after all
+        // existing names.
         let newest = self
             .backups()?
             .into_iter()
@@ -85,7 +85,7 @@ impl Log {
         Ok(())
     }
 
-    /// The time in the name of a predecessor.
+    /// The time in the name of a rotated file.
     fn time(&self, path: &Path) -> Option<Timestamp> {
         let (stem, extension) = self.name();
         let name = path.file_name()?.to_str()?;
@@ -114,18 +114,18 @@ impl Log {
             .path
             .parent()
             .filter(|path| !path.as_os_str().is_empty());
-        let mut found = Vec::new();
+        let mut backups = Vec::new();
         for entry in fs::read_dir(folder.unwrap_or(Path::new(".")))? {
             let entry = entry?;
             if self.time(&entry.path()).is_some() {
-                found.push(entry.path());
+                backups.push(entry.path());
             }
         }
-        Ok(found)
+        Ok(backups)
     }
 }
 
-/// Only its owner may read it.
+/// The file is readable for its owner only, because events can contain secrets.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .create(true)

@@ -1,7 +1,7 @@
 //! Audit log: one line of JSON per event, with the user, the request and its outcome.
 //!
-//! A request is answered once its events are written. The policy sets the level of detail. An event of the
-//! level `Metadata` has no part of a body, and no header except `User-Agent`.
+//! The response to a request is sent after its events are written. The policy sets the level of detail. An event of
+//! the level `Metadata` has no part of a body, and no header except `User-Agent`.
 
 mod log;
 mod policy;
@@ -32,21 +32,18 @@ pub use policy::PolicyError;
 /// The error of setting up the audit log.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// The policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// The file cannot be written.
+    /// The log file cannot be opened or written.
     #[error("open the audit log {path}")]
     Log {
-        /// The file.
         path: std::path::PathBuf,
-        /// The cause.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// A policy, and the log file.
+/// The audit policy and the log file.
 #[derive(Debug)]
 pub struct Audit {
     policy: Policy,
@@ -56,7 +53,7 @@ pub struct Audit {
 impl Audit {
     /// Reads a policy (YAML) and opens the log.
     ///
-    /// *Errors.* A policy with unknown fields or senseless values; a file that cannot be opened.
+    /// *Errors.* A policy with unknown fields or invalid values; a file that cannot be opened.
     pub fn open(policy: &str, options: LogOptions) -> Result<Self, AuditError> {
         let policy = Policy::parse(policy)?;
         let path = options.path.clone();
@@ -67,7 +64,7 @@ impl Audit {
         })
     }
 
-    /// Begins to note a request, if the policy wants that.
+    /// Starts the audit record of a request; `None` if the policy records no event for the request.
     pub(crate) fn begin(
         self: &Arc<Self>,
         user: &UserInfo,
@@ -82,7 +79,7 @@ impl Audit {
         let record = AuditRecord {
             audit: self.clone(),
             event: first(user, info, parts, verdict.level),
-            keeps: !long && (verdict.level >= AuditLevel::Request || info.verb == "create"),
+            records_body: !long && (verdict.level >= AuditLevel::Request || info.verb == "create"),
             verdict,
             long,
             headers: parts.headers.get(CONTENT_TYPE).cloned(),
@@ -109,7 +106,7 @@ fn time() -> String {
         .to_string()
 }
 
-/// The event from a request's header.
+/// The first event of a request, from its headers and attributes.
 fn first(user: &UserInfo, info: &RequestInfo, parts: &Parts, level: AuditLevel) -> Value {
     let mut event = json!({
         "kind": "Event",
@@ -140,8 +137,8 @@ fn first(user: &UserInfo, info: &RequestInfo, parts: &Parts, level: AuditLevel) 
             ("apiVersion", &info.version),
             ("subresource", &info.subresource),
         ];
-        let given = all.into_iter().filter(|(_, text)| !text.is_empty());
-        event["objectRef"] = given
+        let attributes = all.into_iter().filter(|(_, text)| !text.is_empty());
+        event["objectRef"] = attributes
             .map(|(key, text)| (key.to_owned(), json!(text)))
             .collect();
     }
@@ -149,13 +146,13 @@ fn first(user: &UserInfo, info: &RequestInfo, parts: &Parts, level: AuditLevel) 
     event
 }
 
-/// A request that is noted. Dropped, it notes its end.
+/// The audit record of one request. On drop it writes the event of the stage `ResponseComplete`.
 pub(crate) struct AuditRecord {
     audit: Arc<Audit>,
     verdict: AuditVerdict,
     event: Value,
-    /// Whether the body is recorded.
-    keeps: bool,
+    /// Whether the request body is recorded.
+    records_body: bool,
     long: bool,
     headers: Option<HeaderValue>,
     body: Arc<Mutex<Vec<u8>>>,
@@ -163,12 +160,12 @@ pub(crate) struct AuditRecord {
 }
 
 impl AuditRecord {
-    /// The request's body, copied if it is to be recorded.
-    pub(crate) fn keep(&self, body: BoxBody) -> BoxBody {
-        if !self.keeps {
+    /// Returns the request body; the bytes are copied to the record as they are read, if the policy records bodies.
+    pub(crate) fn record_body(&self, body: BoxBody) -> BoxBody {
+        if !self.records_body {
             return body;
         }
-        boxed(Kept {
+        boxed(RecordedBody {
             body,
             copy: self.body.clone(),
         })
@@ -179,15 +176,15 @@ impl AuditRecord {
         self.event["impersonatedUser"] = user.to_json();
     }
 
-    /// Notes how the request was answered; `None` for a body that is not known.
+    /// Records the response: status code, content type and body. `None` for a body that is a stream.
     pub(crate) fn answered(&mut self, code: u16, content_type: &str, body: Option<&[Bytes]>) {
         let whole = || body.map(<[Bytes]>::concat).unwrap_or_default();
         let mut status = json!({"metadata": {}, "code": code});
         if code >= 400 {
-            let said: Value = serde_json::from_slice(&whole()).unwrap_or_default();
+            let response: Value = serde_json::from_slice(&whole()).unwrap_or_default();
             for field in ["status", "message", "reason", "details"] {
-                if !said[field].is_null() {
-                    status[field] = said[field].clone();
+                if !response[field].is_null() {
+                    status[field] = response[field].clone();
                 }
             }
         }
@@ -196,7 +193,7 @@ impl AuditRecord {
         if code != 401 {
             self.event["annotations"] = json!({"authorization.k8s.io/decision": decision});
         }
-        if self.keeps {
+        if self.records_body {
             self.note_request();
         }
         if self.verdict.level == AuditLevel::RequestResponse && !self.long {
@@ -212,7 +209,8 @@ impl AuditRecord {
         }
     }
 
-    /// The object that was sent; of a new one without a name in the path, at least the name.
+    /// Records the request object. For a create without a name in the path, at least the name of the object is
+    /// recorded.
     fn note_request(&mut self) {
         let body = std::mem::take(&mut *self.body.lock().unwrap_or_else(PoisonError::into_inner));
         let Some(object) = self.readable(self.headers.as_ref(), &body) else {
@@ -232,7 +230,7 @@ impl AuditRecord {
         let text = content_type
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
-        // Patches are JSON or YAML of any form.
+        // A patch can be any JSON or YAML text.
         let plain = text.contains("json") || text.contains("yaml");
         let mut value: Value = if plain {
             decode::yaml_or_json(bytes)?
@@ -267,7 +265,7 @@ impl AuditRecord {
         }
     }
 
-    /// The header that names the events to the client.
+    /// The response header `Audit-ID`, by which the client can find the events.
     pub(crate) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         let id = self.event["auditID"].as_str().unwrap_or_default();
         let value = HeaderValue::from_str(id).ok()?;
@@ -287,13 +285,13 @@ impl Drop for AuditRecord {
     }
 }
 
-/// A body that is copied while it is read.
-struct Kept {
+/// A body that is copied to the record while it is read.
+struct RecordedBody {
     body: BoxBody,
     copy: Arc<Mutex<Vec<u8>>>,
 }
 
-impl Body for Kept {
+impl Body for RecordedBody {
     type Data = Bytes;
     type Error = BoxError;
 

@@ -9,21 +9,20 @@ use crate::http::user::UserInfo;
 /// The error of an audit policy file.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// It is no YAML of the wanted form; unknown fields are errors.
+    /// The text is not YAML of the expected form. Unknown fields are errors.
     #[error("the audit policy does not parse: {0}")]
     Form(String),
-    /// It is of another kind or version.
+    /// The file is of another kind or version.
     #[error("the audit policy is a {found}, not a Policy of audit.k8s.io/v1")]
     Kind {
-        /// Its `kind` and `apiVersion`.
+        /// The `kind` and the `apiVersion` of the file.
         found: String,
     },
-    /// A value that makes no sense.
+    /// An invalid value.
     #[error("the audit policy is wrong at {field}: {why}")]
     Value {
-        /// The place.
+        /// The path of the field.
         field: String,
-        /// The cause.
         why: String,
     },
 }
@@ -92,7 +91,7 @@ pub(super) struct Policy {
     omit_managed_fields: bool,
 }
 
-/// Applies to a request that fits all that it names.
+/// A rule applies to a request that matches all conditions of the rule.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rule {
@@ -130,8 +129,8 @@ impl Policy {
         let policy: Self = serde_saphyr::from_str(text)
             .map_err(|error| PolicyError::Form(yaml_error::in_text(&error)))?;
         if policy.kind != "Policy" || policy.api_version != "audit.k8s.io/v1" {
-            let found = format!("{} of {}", policy.kind, policy.api_version);
-            return Err(PolicyError::Kind { found });
+            let type_name = format!("{} of {}", policy.kind, policy.api_version);
+            return Err(PolicyError::Kind { found: type_name });
         }
         let wrong = |field: String, why: &str| {
             let why = why.to_owned();
@@ -174,15 +173,15 @@ impl Policy {
         Ok(policy)
     }
 
-    /// The verdict of the first matching rule; without one nothing is recorded.
+    /// The audit level and stages of the first matching rule. If no rule matches, nothing is recorded.
     pub(super) fn verdict(&self, user: &UserInfo, info: &RequestInfo) -> AuditVerdict {
         let rule = self.rules.iter().find(|rule| rule.fits(user, info));
         let level = rule.map_or(AuditLevel::None, |rule| rule.level);
-        let own = rule.map_or(&[][..], |rule| &rule.omit_stages);
+        let omitted = rule.map_or(&[][..], |rule| &rule.omit_stages);
         let managers = rule.and_then(|rule| rule.omit_managed_fields);
         AuditVerdict {
             level,
-            omit: self.omit_stages.iter().chain(own).copied().collect(),
+            omit: self.omit_stages.iter().chain(omitted).copied().collect(),
             without_managers: managers.unwrap_or(self.omit_managed_fields),
         }
     }

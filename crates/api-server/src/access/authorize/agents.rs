@@ -1,9 +1,8 @@
-//! The node authoriser: restricts the rights of the role `system:node` to the node itself and its
-//! pods.
+//! The node authoriser: restricts the rights of the role `system:node` to the node itself and its pods.
 //!
 //! The table is that of Kubernetes' node authoriser
-//! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>). It is exhaustive: a node has
-//! no access to a kind outside of it, whatever roles say.
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>). The table is exhaustive: a node has no access
+//! to a kind outside of the table, even if a role grants access.
 
 use object_model::{NodeName, Status};
 use resource_kinds::NodeAccount;
@@ -19,16 +18,16 @@ use crate::http::user::UserInfo;
 use crate::objects::storage::Objects;
 use crate::objects::storage::reading;
 
-/// The node that a user speaks for.
+/// The node name in a user name `system:node:<name>`; `None` for a user that is not a node.
 pub(crate) fn node_of(user: &UserInfo) -> Option<&str> {
     NodeName::of_identity(&user.name, &user.groups).map(NodeName::as_str)
 }
 
-/// The further condition for a request in the table.
+/// The further condition for a request that is in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Needs {
     Nothing,
-    /// The object that is named belongs to the node, or a pod of the node needs it.
+    /// The named object must belong to the node, or a pod of the node must need the object.
     Relation(Object),
 }
 
@@ -46,31 +45,32 @@ enum Object {
     ResourceSlice,
 }
 
-/// Whether a node asks for its tunnel. The path names no node: the tunnel is that of the user.
-pub(super) fn opens_tunnel(asked: &AuthorizationAttributes<'_>) -> bool {
-    asked.path == Some(node_tunnel::PATH) && asked.verb == "get"
+/// Whether a node opens its tunnel. The path contains no node name: the tunnel belongs to the node that the user name
+/// states.
+pub(super) fn opens_tunnel(attributes: &AuthorizationAttributes<'_>) -> bool {
+    attributes.path == Some(node_tunnel::PATH) && attributes.verb == "get"
 }
 
-/// Checks a request that the node's role allows. *Errors:* the reason of the refusal.
+/// Checks a request that the role `system:node` allows. *Errors:* the reason of the refusal.
 pub(super) fn permits(
     objects: &Objects,
     node: &str,
-    asked: &AuthorizationAttributes<'_>,
+    attributes: &AuthorizationAttributes<'_>,
 ) -> Result<(), String> {
-    if asked.path.is_some() {
+    if attributes.path.is_some() {
         return Ok(());
     }
-    let Needs::Relation(object) = table(node, asked)? else {
+    let Needs::Relation(object) = table(node, attributes)? else {
         return Ok(());
     };
     let somewhere = matches!(
         object,
         Object::Volume | Object::Attachment | Object::ResourceSlice
-    ) == asked.namespace.is_empty();
-    if asked.name.is_empty() || !somewhere {
+    ) == attributes.namespace.is_empty();
+    if attributes.name.is_empty() || !somewhere {
         return Err("No Object name found".to_owned());
     }
-    match is_related(objects, node, asked, object) {
+    match is_related(objects, node, attributes, object) {
         Ok(true) => Ok(()),
         Ok(false) => Err(format!(
             "no relationship found between node '{node}' and this object"
@@ -79,46 +79,50 @@ pub(super) fn permits(
     }
 }
 
-/// The table of nodes' requests.
+/// The table of the requests that nodes may make.
 ///
-/// *Errors.* Why it does not have the request.
-fn table(node: &str, asked: &AuthorizationAttributes<'_>) -> Result<Needs, String> {
-    let (verb, part) = (asked.verb, asked.subresource);
+/// *Errors.* The reason why the request is not in the table.
+fn table(node: &str, attributes: &AuthorizationAttributes<'_>) -> Result<Needs, String> {
+    let (verb, part) = (attributes.verb, attributes.subresource);
     let reads = matches!(verb, "get" | "list" | "watch");
     let updates = matches!(verb, "update" | "patch");
-    match (asked.group, asked.resource) {
-        ("", "secrets") => named(asked, Object::Secret),
-        ("", "configmaps") => named(asked, Object::ConfigMap),
+    match (attributes.group, attributes.resource) {
+        ("", "secrets") => named(attributes, Object::Secret),
+        ("", "configmaps") => named(attributes, Object::ConfigMap),
         ("", "persistentvolumeclaims") if part == "status" => match updates {
             true => Ok(Needs::Relation(Object::Claim)),
             false => refuse("can only update or patch the status of this type"),
         },
-        ("", "persistentvolumeclaims") => got(asked, Object::Claim),
-        ("", "persistentvolumes") => got(asked, Object::Volume),
-        ("storage.k8s.io", "volumeattachments") => got(asked, Object::Attachment),
+        ("", "persistentvolumeclaims") => got(attributes, Object::Claim),
+        ("", "persistentvolumes") => got(attributes, Object::Volume),
+        ("storage.k8s.io", "volumeattachments") => got(attributes, Object::Attachment),
         ("", "serviceaccounts") => match (part, verb) {
             ("", "get") => Ok(Needs::Relation(Object::Account)),
             // The admission plug-in NodeRestriction checks the object that the token is bound to.
-            ("token", "create") if NodeAccount::find(asked.namespace, asked.name).is_some() => {
+            ("token", "create")
+                if NodeAccount::find(attributes.namespace, attributes.name).is_some() =>
+            {
                 Ok(Needs::Nothing)
             }
-            ("token", "create") if !asked.name.is_empty() => Ok(Needs::Relation(Object::Account)),
+            ("token", "create") if !attributes.name.is_empty() => {
+                Ok(Needs::Relation(Object::Account))
+            }
             (_, "create") => refuse("can only create tokens for individual service accounts"),
             _ => refuse("can only get service accounts and create tokens for them"),
         },
         ("", "pods") => match (part, verb) {
             ("", "get") => Ok(Needs::Relation(Object::Pod)),
             ("", "list" | "watch") => {
-                let fields = asked.fields;
+                let fields = attributes.fields;
                 if fields.and_then(|fields| fields.exact("spec.nodeName")) == Some(node) {
                     return Ok(Needs::Nothing);
                 }
-                match asked.name {
+                match attributes.name {
                     "" => refuse("can only list/watch pods with spec.nodeName field selector"),
                     _ => Ok(Needs::Relation(Object::Pod)),
                 }
             }
-            // The admission plug-in NodeRestriction checks which pods.
+            // The admission plug-in NodeRestriction checks the pods.
             ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
                 Ok(Needs::Nothing)
             }
@@ -126,8 +130,8 @@ fn table(node: &str, asked: &AuthorizationAttributes<'_>) -> Result<Needs, Strin
         },
         ("", "nodes") => match part {
             "" if updates || verb == "create" => Ok(Needs::Nothing),
-            "" if reads => match asked.name {
-                own if own == node => Ok(Needs::Nothing),
+            "" if reads => match attributes.name {
+                name if name == node => Ok(Needs::Nothing),
                 "" => Err(format!(
                     "node '{node}' cannot read all nodes, only its own Node object"
                 )),
@@ -139,40 +143,40 @@ fn table(node: &str, asked: &AuthorizationAttributes<'_>) -> Result<Needs, Strin
             _ => refuse(""),
         },
         ("coordination.k8s.io", "leases") => {
-            if !own_verb(verb) {
+            if !is_own_object_verb(verb) {
                 return refuse("can only get, create, update, patch, or delete a node lease");
             }
-            if asked.namespace != NODE_LEASES {
+            if attributes.namespace != NODE_LEASES {
                 return Err(format!(
                     "can only access leases in the {NODE_LEASES:?} system namespace"
                 ));
             }
-            // Only admission knows the name of a new object.
-            if asked.name == node || verb == "create" {
+            // The authoriser does not know the name of a new object. Admission checks the name.
+            if attributes.name == node || verb == "create" {
                 return Ok(Needs::Nothing);
             }
             refuse("can only access node lease with the same name as the requesting node")
         }
         ("storage.k8s.io", "csinodes") => {
-            if !own_verb(verb) {
+            if !is_own_object_verb(verb) {
                 return refuse("can only get, create, update, patch, or delete a CSINode");
             }
             if !part.is_empty() {
                 return refuse("cannot authorize CSINode subresources");
             }
-            if asked.name == node || verb == "create" {
+            if attributes.name == node || verb == "create" {
                 return Ok(Needs::Nothing);
             }
             refuse("can only access CSINode with the same name as the requesting node")
         }
-        (resource::GROUP, "resourceclaims") => got(asked, Object::ResourceClaim),
+        (resource::GROUP, "resourceclaims") => got(attributes, Object::ResourceClaim),
         (resource::GROUP, "resourceslices") => match verb {
             _ if !part.is_empty() => refuse("cannot authorize ResourceSlice subresources"),
-            // Only admission knows its contents.
+            // The authoriser does not know the contents of a new object. Admission checks the contents.
             "create" => Ok(Needs::Nothing),
             "get" | "update" | "patch" | "delete" => Ok(Needs::Relation(Object::ResourceSlice)),
             "watch" | "list" | "deletecollection" => {
-                let fields = asked.fields;
+                let fields = attributes.fields;
                 if fields.and_then(|fields| fields.exact("spec.nodeName")) == Some(node) {
                     return Ok(Needs::Nothing);
                 }
@@ -186,7 +190,7 @@ fn table(node: &str, asked: &AuthorizationAttributes<'_>) -> Result<Needs, Strin
                  create, update, patch, delete, deletecollection",
             ),
         },
-        // The same for all nodes, as their role says.
+        // All nodes have equal rights to these groups; the role `system:node` grants the rights.
         ("authentication.k8s.io" | "authorization.k8s.io", _)
         | ("", "services" | "endpoints" | "events")
         | ("certificates.k8s.io", "certificatesigningrequests")
@@ -200,58 +204,58 @@ fn refuse(why: &str) -> Result<Needs, String> {
     Err(why.to_owned())
 }
 
-/// Verbs for a node's own objects.
-fn own_verb(verb: &str) -> bool {
+/// The verbs that a node may use for its own Node, Lease and similar objects.
+fn is_own_object_verb(verb: &str) -> bool {
     matches!(verb, "get" | "create" | "update" | "patch" | "delete")
 }
 
-/// A node gets single objects of the type.
-fn got(asked: &AuthorizationAttributes<'_>, object: Object) -> Result<Needs, String> {
-    match (asked.verb, asked.subresource) {
+/// The node may only get single objects of the type.
+fn got(attributes: &AuthorizationAttributes<'_>, object: Object) -> Result<Needs, String> {
+    match (attributes.verb, attributes.subresource) {
         ("get", "") => Ok(Needs::Relation(object)),
         ("get", _) => refuse("cannot get subresource"),
         _ => refuse("can only get individual resources of this type"),
     }
 }
 
-/// A node gets single objects of the type, and watches them.
-fn named(asked: &AuthorizationAttributes<'_>, object: Object) -> Result<Needs, String> {
-    if !matches!(asked.verb, "get" | "list" | "watch") {
+/// The node may get single objects of the type, and watch them by name.
+fn named(attributes: &AuthorizationAttributes<'_>, object: Object) -> Result<Needs, String> {
+    if !matches!(attributes.verb, "get" | "list" | "watch") {
         return refuse("can only read resources of this type");
     }
-    if !asked.subresource.is_empty() {
+    if !attributes.subresource.is_empty() {
         return refuse("cannot read subresource");
     }
-    if asked.namespace.is_empty() {
+    if attributes.namespace.is_empty() {
         return refuse("can only read namespaced object of this type");
     }
     Ok(Needs::Relation(object))
 }
 
-/// Whether the requested object is the node's, or needed by one of its pods.
+/// Whether the requested object belongs to the node, or one of the node's pods needs the object.
 ///
 /// *Errors.* 500 for objects that cannot be read.
 fn is_related(
     objects: &Objects,
     node: &str,
-    asked: &AuthorizationAttributes<'_>,
+    attributes: &AuthorizationAttributes<'_>,
     object: Object,
 ) -> Result<bool, Status> {
-    let (namespace, name) = (asked.namespace, asked.name);
+    let (namespace, name) = (attributes.namespace, attributes.name);
     reading(objects, |reads| {
-        let has_pod = |namespace: &str, words: &[&str], wanted: &dyn Fn(&Value) -> bool| {
+        let has_pod = |namespace: &str, words: &[&str], is_match: &dyn Fn(&Value) -> bool| {
             let pods = reads.list_with("", "pods", namespace, words);
             let mut here = pods.iter().filter(|pod| pod["spec"]["nodeName"] == node);
-            here.any(wanted)
+            here.any(is_match)
         };
         let refers = |kind| {
             let names = |pod: &Value| pod_references::names(&pod["spec"], kind).contains(name);
-            // A node can create mirror pods, and must not gain access by them.
+            // A node can create mirror pods. A mirror pod must not give the node access to further objects.
             has_pod(namespace, &[node, name], &|pod| {
                 !is_mirror(pod) && names(pod)
             })
         };
-        // The name of a generic ephemeral volume's claim is nowhere in the pod.
+        // The pod does not contain the name of the claim of a generic ephemeral volume, so the name is computed.
         let claims = |namespace: &str, name: &str| {
             has_pod(namespace, &[node], &|pod| {
                 !is_mirror(pod) && pod_references::claims(pod).any(|claim| claim == name)
@@ -267,7 +271,7 @@ fn is_related(
             let volumes = reads.list_with("", "persistentvolumes", "", &[name]);
             let mut named = volumes
                 .iter()
-                .filter(|volume| gives(&volume["spec"], namespace, name));
+                .filter(|volume| refers_to_secret(&volume["spec"], namespace, name));
             named.any(claims_of)
         };
         Ok(match object {
@@ -288,20 +292,20 @@ fn is_related(
                 !is_mirror(pod) && pod_references::resource_claims(pod).contains(name)
             }),
             Object::ResourceSlice => {
-                let found = reads.get(resource::GROUP, "resourceslices", "", name);
-                found.is_some_and(|slice| slice["spec"]["nodeName"] == node)
+                let existing = reads.get(resource::GROUP, "resourceslices", "", name);
+                existing.is_some_and(|slice| slice["spec"]["nodeName"] == node)
             }
             Object::Attachment => {
-                let found = reads.get("storage.k8s.io", "volumeattachments", "", name);
-                found.is_some_and(|attachment| attachment["spec"]["nodeName"] == node)
+                let existing = reads.get("storage.k8s.io", "volumeattachments", "", name);
+                existing.is_some_and(|attachment| attachment["spec"]["nodeName"] == node)
             }
         })
     })
 }
 
-/// Whether a volume names the Secret for its node: a driver's for calls of the node, one of Ceph for the
-/// key of its user.
-fn gives(spec: &Value, namespace: &str, name: &str) -> bool {
+/// Whether a volume refers to the Secret for use on the node: a Secret for the node calls of a CSI driver, or the
+/// Secret with the key of the Ceph user.
+fn refers_to_secret(spec: &Value, namespace: &str, name: &str) -> bool {
     let of_driver = [
         "nodeStageSecretRef",
         "nodePublishSecretRef",
@@ -335,8 +339,8 @@ mod tests {
             "nodeStageSecretRef": {"namespace": "n", "name": "stage"},
             "nodeExpandSecretRef": {"namespace": "n", "name": "grow"},
             "controllerExpandSecretRef": {"namespace": "n", "name": "expand"}}});
-        assert!(gives(&spec, "n", "stage") && gives(&spec, "n", "grow"));
-        assert!(!gives(&spec, "m", "stage") && !gives(&spec, "n", "expand"));
+        assert!(refers_to_secret(&spec, "n", "stage") && refers_to_secret(&spec, "n", "grow"));
+        assert!(!refers_to_secret(&spec, "m", "stage") && !refers_to_secret(&spec, "n", "expand"));
     }
 
     #[test]
@@ -347,9 +351,13 @@ mod tests {
         };
         let near = spec(serde_json::json!({"name": "ceph"}));
         let far = spec(serde_json::json!({"name": "ceph", "namespace": "storage"}));
-        assert!(gives(&near, "shop", "ceph") && !gives(&near, "storage", "ceph"));
-        assert!(gives(&far, "storage", "ceph") && !gives(&far, "shop", "ceph"));
-        assert!(!gives(&spec(Value::Null), "shop", "ceph"));
+        assert!(
+            refers_to_secret(&near, "shop", "ceph") && !refers_to_secret(&near, "storage", "ceph")
+        );
+        assert!(
+            refers_to_secret(&far, "storage", "ceph") && !refers_to_secret(&far, "shop", "ceph")
+        );
+        assert!(!refers_to_secret(&spec(Value::Null), "shop", "ceph"));
     }
 
     #[test]

@@ -17,8 +17,8 @@ use crate::objects::storage::reading;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-/// Metadata that any user with access to the object may write: the garbage collector writes it, and
-/// it grants nothing.
+/// Metadata that grants no rights. Any user with access to the object may write these fields, because the garbage
+/// collector writes them.
 const HARMLESS: [&str; 4] = [
     "finalizers",
     "managedFields",
@@ -26,11 +26,10 @@ const HARMLESS: [&str; 4] = [
     "resourceVersion",
 ];
 
-/// Checks the write of an object of the RBAC group; other objects pass. `old` is the object that is
-/// written over.
+/// Checks the write of an object of the RBAC group; other objects pass. `old` is the object before the write.
 ///
-/// *Errors.* 403 with the first rule that the user lacks; 404 for a binding to a role that does not
-/// exist: its later creator would not know that it is bound.
+/// *Errors.* 403 with the first rule that the user lacks; 404 for a binding to a role that does not exist: a later
+/// creator of the role would not know that the role is bound.
 pub(crate) fn check(
     authorizer: &Authorizer,
     (user, namespace, name): (&UserInfo, &str, &str),
@@ -85,8 +84,8 @@ pub(crate) fn check(
         _ => return Ok(()),
     };
     let forbidden = |why: &str| Status::forbidden(GROUP, plural, name, why);
-    let held = authorizer.rbac.rules(user, namespace);
-    if let Some(rule) = missing(&held, &rules) {
+    let granted = authorizer.rbac.rules(user, namespace);
+    if let Some(rule) = missing(&granted, &rules) {
         let text = serde_json::to_string(rule).unwrap_or_default();
         let why = format!(
             "user {:?} (groups={:?}) is attempting to grant RBAC permissions not currently held: \
@@ -95,15 +94,15 @@ pub(crate) fn check(
         );
         return Err(forbidden(&why));
     }
-    if gathers && missing(&held, &Rule::everything()).is_some() {
-        // The rules that it aggregates may grow later.
+    if gathers && missing(&granted, &Rule::everything()).is_some() {
+        // The rules of the aggregated roles may grow later.
         let why = "must have cluster-admin privileges to use the aggregationRule";
         return Err(forbidden(why));
     }
     Ok(())
 }
 
-/// Whether a role has the rules of others.
+/// Whether a role aggregates the rules of other roles.
 fn gathers(role: &Value) -> bool {
     let selectors = role["aggregationRule"]["clusterRoleSelectors"].as_array();
     selectors.is_some_and(|selectors| !selectors.is_empty())
@@ -122,10 +121,10 @@ fn grants_the_same(object: &Value, old: &Value) -> bool {
 }
 
 /// The first rule that a user's rules do not cover.
-fn missing<'r>(held: &[Rule], rules: &'r [Rule]) -> Option<&'r Rule> {
+fn missing<'r>(granted: &[Rule], rules: &'r [Rule]) -> Option<&'r Rule> {
     rules.iter().find(|rule| {
         let mut single = rule.singles();
-        !single.all(|single| held.iter().any(|held| held.includes(&single)))
+        !single.all(|single| granted.iter().any(|granted| granted.includes(&single)))
     })
 }
 
@@ -146,9 +145,10 @@ mod tests {
                 "resourceNames": names})
         };
         let urls = |verbs: &[&str], urls: &[&str]| json!({"nonResourceURLs": urls, "verbs": verbs});
-        let covered =
-            |held: Value, given: Value| missing(&rules(held), &rules(json!([given]))).is_none();
-        // Together they are enough.
+        let covered = |granted: Value, requested: Value| {
+            missing(&rules(granted), &rules(json!([requested]))).is_none()
+        };
+        // The two rules together cover the requested rights.
         let both = json!([pods(&["get"], &[]), pods(&["list"], &[])]);
         assert!(covered(both.clone(), pods(&["get", "list"], &["a"])));
         assert!(!covered(both.clone(), pods(&["get", "watch"], &[])));
@@ -157,7 +157,7 @@ mod tests {
             json!([pods(&["get"], &["a"])]),
             pods(&["get"], &[])
         ));
-        // A rule without names differs from a rule for all names.
+        // A rule without resource names is wider than a rule with names.
         assert!(!covered(
             json!([pods(&["get"], &[""])]),
             pods(&["get"], &[])

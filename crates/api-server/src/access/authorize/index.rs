@@ -1,4 +1,4 @@
-//! Index of roles and bindings, for the question whether a request is allowed.
+//! Index of roles and bindings. The index decides whether a request is allowed.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::http::user::UserInfo;
 struct Role {
     rules: Vec<Rule>,
     labels: BTreeMap<String, String>,
-    /// The selectors of cluster roles whose rules it aggregates.
+    /// Label selectors of the ClusterRoles whose rules this ClusterRole aggregates.
     aggregates: Vec<LabelSelector>,
 }
 
@@ -57,7 +57,7 @@ struct Subject {
     namespace: String,
 }
 
-/// All roles and bindings; the empty namespace holds cluster-wide ones.
+/// All roles and bindings. The key of cluster-wide objects is the empty namespace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
     roles: BTreeMap<(String, String), Role>,
@@ -86,14 +86,14 @@ impl Index {
         }
     }
 
-    /// Whether some role of the user covers the request.
-    pub(super) fn allows(&self, user: &UserInfo, asked: &AuthorizationAttributes<'_>) -> bool {
-        let mut found = false;
-        self.each_rule(user, asked.namespace, &mut |rule| {
-            found = rule.covers(asked);
-            found
+    /// Whether a role of the user covers the request.
+    pub(super) fn allows(&self, user: &UserInfo, attributes: &AuthorizationAttributes<'_>) -> bool {
+        let mut is_allowed = false;
+        self.each_rule(user, attributes.namespace, &mut |rule| {
+            is_allowed = rule.covers(attributes);
+            is_allowed
         });
-        found
+        is_allowed
     }
 
     /// All rules of the user in a namespace, cluster-wide ones included.
@@ -118,33 +118,37 @@ impl Index {
         all
     }
 
-    /// Calls `visit` for the user's rules until it returns true.
+    /// Calls `visit` for each rule of the user until `visit` returns true.
     fn each_rule(
         &self,
         user: &UserInfo,
         namespace: &str,
         visit: &mut dyn FnMut(&Rule) -> bool,
     ) -> bool {
-        let mut places = vec![""];
+        let mut namespaces = vec![""];
         if !namespace.is_empty() {
-            places.push(namespace);
+            namespaces.push(namespace);
         }
-        for place in places {
+        for binding_namespace in namespaces {
             for binding in self
                 .bindings
-                .get(place)
+                .get(binding_namespace)
                 .into_iter()
                 .flat_map(BTreeMap::values)
             {
                 let subjects = binding.subjects.as_deref().unwrap_or_default();
                 if !subjects
                     .iter()
-                    .any(|subject| is_subject(user, subject, place))
+                    .any(|subject| is_subject(user, subject, binding_namespace))
                 {
                     continue;
                 }
                 let role = &binding.role_ref;
-                let home = if role.kind == "Role" { place } else { "" };
+                let home = if role.kind == "Role" {
+                    binding_namespace
+                } else {
+                    ""
+                };
                 if self.each_rule_of(&role.kind, home, &role.name, visit) {
                     return true;
                 }
@@ -161,7 +165,7 @@ impl Index {
         visit: &mut dyn FnMut(&Rule) -> bool,
     ) -> bool {
         let home = if kind == "Role" { namespace } else { "" };
-        // A Role needs a namespace to be looked up in; a binding of the cluster has none.
+        // A Role is looked up by namespace; a ClusterRoleBinding has no namespace.
         if kind == "Role" && home.is_empty() {
             return false;
         }
@@ -189,16 +193,16 @@ impl Index {
     }
 }
 
-fn is_subject(user: &UserInfo, subject: &Subject, place: &str) -> bool {
+fn is_subject(user: &UserInfo, subject: &Subject, binding_namespace: &str) -> bool {
     match subject.kind.as_str() {
         "User" => subject.name == user.name,
-        // The rights of nodes are further restricted by the name of the node. A member without one has
-        // none of them.
+        // The node authoriser further restricts the rights of a node by the node's name. A group member whose user
+        // name contains no node name gets none of the rights.
         "Group" if subject.name == NODES => node_of(user).is_some(),
         "Group" => user.groups.contains(&subject.name),
         "ServiceAccount" => {
             let namespace = if subject.namespace.is_empty() {
-                place
+                binding_namespace
             } else {
                 &subject.namespace
             };

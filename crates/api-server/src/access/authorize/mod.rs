@@ -21,7 +21,7 @@ pub(crate) use index::Index;
 pub(crate) use refresh::{Sources, fill, run as keep_fresh};
 pub(crate) use rules::{AuthorizationAttributes, Rule};
 
-/// The group whose members may do everything, whatever the roles.
+/// Members of this group may do everything; no role is needed.
 const MASTERS: &str = "system:masters";
 
 /// RBAC: an index over roles and bindings, updated by watches.
@@ -31,14 +31,14 @@ pub(crate) struct Rbac {
     synced: AtomicBool,
 }
 
-/// RBAC with the node authoriser, which looks up the objects of pods.
+/// RBAC together with the node authoriser, which reads the objects that pods refer to.
 pub(crate) struct Authorizer {
     pub(crate) rbac: Arc<Rbac>,
     objects: Arc<Objects>,
 }
 
 impl Authorizer {
-    /// Makes an authoriser that refuses all requests until the index of roles is filled.
+    /// Until the index of roles is filled, the authoriser refuses all requests.
     pub(crate) fn new(objects: Arc<Objects>) -> Self {
         Self {
             rbac: Arc::default(),
@@ -48,12 +48,11 @@ impl Authorizer {
 }
 
 impl Rbac {
-    /// Whether the user may make the request.
-    pub(crate) fn allows(&self, user: &UserInfo, asked: &AuthorizationAttributes<'_>) -> bool {
+    pub(crate) fn allows(&self, user: &UserInfo, attributes: &AuthorizationAttributes<'_>) -> bool {
         if user.groups.iter().any(|group| group == MASTERS) {
             return true;
         }
-        self.read(|index| index.allows(user, asked))
+        self.read(|index| index.allows(user, attributes))
     }
 
     /// All rules that a user has in a namespace.
@@ -68,7 +67,8 @@ impl Rbac {
     }
 
     pub(crate) fn read<T>(&self, with: impl FnOnce(&Index) -> T) -> T {
-        // A panic while the lock was held leaves maps that are still whole.
+        // A thread that panicked with the lock did not leave a partly changed map: each change replaces whole
+        // entries.
         with(
             &self
                 .index
@@ -86,30 +86,29 @@ impl Rbac {
         );
     }
 
-    /// Whether the index has been filled.
     pub(crate) fn is_synced(&self) -> bool {
         self.synced.load(Ordering::Acquire)
     }
 }
 
-/// Whether the user may make the request, by the roles and, for a node, by the node authoriser.
+/// Decides by the roles and, for a node, by the node authoriser.
 ///
-/// *Errors.* The reason of the refusal, if it is another one than that no role allows the request.
+/// *Errors.* The reason of the refusal; absent if the reason is only that no role allows the request.
 pub(crate) fn decide(
     authorizer: &Authorizer,
     user: &UserInfo,
-    asked: &AuthorizationAttributes<'_>,
+    attributes: &AuthorizationAttributes<'_>,
 ) -> Result<(), String> {
     let node = node_of(user);
-    // Beside the roles, as the node authoriser of Kubernetes is.
-    if node.is_some() && agents::opens_tunnel(asked) {
+    // The node authoriser of Kubernetes also allows this request without a role.
+    if node.is_some() && agents::opens_tunnel(attributes) {
         return Ok(());
     }
-    if !authorizer.rbac.allows(user, asked) {
+    if !authorizer.rbac.allows(user, attributes) {
         return Err(String::new());
     }
     match node {
-        Some(name) => agents::permits(&authorizer.objects, name, asked),
+        Some(name) => agents::permits(&authorizer.objects, name, attributes),
         None => Ok(()),
     }
 }
@@ -144,13 +143,13 @@ fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> Status {
     } else {
         format!("{}/{}", info.resource, info.subresource)
     };
-    let place = if info.namespace.is_empty() {
+    let scope = if info.namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {
         format!("in the namespace {:?}", info.namespace)
     };
     let why = format!(
-        "User {who:?} cannot {} resource {resource:?} in API group {:?} {place}{reason}",
+        "User {who:?} cannot {} resource {resource:?} in API group {:?} {scope}{reason}",
         info.verb, info.group
     );
     Status::forbidden(&info.group, &info.resource, &info.name, &why)

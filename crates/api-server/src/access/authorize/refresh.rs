@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::{Index, Rbac};
 use crate::catalog::registry::{Registry, Resource, end_of};
 
-/// Objects that are decoded in one poll.
+/// Objects that are decoded in one poll of the task.
 const AT_ONCE: usize = 16;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-/// The resources that the index is made of; true for bindings.
+/// The resources in the index: API group resource, and true if the resource is a binding.
 const SOURCES: [(&str, bool); 4] = [
     ("clusterroles", false),
     ("roles", false),
@@ -31,7 +31,7 @@ struct Source {
     binding: bool,
 }
 
-/// Follows changes until `stop`. The index was filled at the revision `filled`.
+/// Applies changes to the index until `stop`. `filled` is the revision at which the index was filled.
 pub(crate) async fn run(
     rbac: Arc<Rbac>,
     store: Arc<dyn Store>,
@@ -55,23 +55,23 @@ pub(crate) async fn run(
     }
 }
 
-/// The RBAC resources among those served.
+/// The RBAC resources among the served resources.
 pub(crate) struct Sources(Vec<Source>);
 
 impl Sources {
     pub(crate) fn of(registry: &Registry) -> Self {
-        let found = SOURCES.iter().filter_map(|(plural, binding)| {
+        let sources = SOURCES.iter().filter_map(|(plural, binding)| {
             let resource = registry.any_version(GROUP, plural)?;
             Some(Source {
                 resource,
                 binding: *binding,
             })
         });
-        Self(found.collect())
+        Self(sources.collect())
     }
 }
 
-/// Reads all RBAC objects once and returns the revision that they were read at.
+/// Reads all RBAC objects once; returns the revision of the read.
 pub(crate) async fn fill(
     rbac: &Rbac,
     store: &dyn Store,

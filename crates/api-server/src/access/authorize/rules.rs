@@ -38,9 +38,9 @@ pub(crate) struct AuthorizationAttributes<'a> {
     pub(crate) subresource: &'a str,
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
-    /// The path, if it is not about a resource.
+    /// The path of a request that is not for a resource; otherwise `None`.
     pub(crate) path: Option<&'a str>,
-    /// The field selector, of questions about collections.
+    /// The field selector of a request for a collection.
     pub(crate) fields: Option<&'a FieldSelector>,
 }
 
@@ -78,14 +78,14 @@ impl Rule {
         ]
     }
 
-    /// The rules of a role; none if they cannot be parsed.
+    /// The rules of a role; empty if they cannot be parsed.
     pub(crate) fn list_of(role: &serde_json::Value) -> Vec<Self> {
         let rules = Option::<Vec<Self>>::deserialize(&role["rules"]);
         rules.ok().flatten().unwrap_or_default()
     }
 
-    /// Splits the rule into rules of one verb on one resource of one group, each with one name or with any
-    /// name, or on one URL.
+    /// Splits the rule into minimal rules: one verb on one resource of one group, with one name or with any name; or
+    /// one verb on one URL.
     pub(crate) fn singles(&self) -> impl Iterator<Item = Self> {
         let one = |text: &str| vec![text.to_owned()];
         let names: Vec<Vec<String>> = match self.resource_names.is_empty() {
@@ -123,9 +123,9 @@ impl Rule {
         all.collect::<Vec<_>>().into_iter()
     }
 
-    /// Whether this rule allows everything that a rule from [`singles`](Self::singles) allows.
+    /// Whether this rule allows everything that `single` allows. `single` is a rule from [`singles`](Self::singles).
     pub(crate) fn includes(&self, single: &Self) -> bool {
-        let all = |own: &[String], others: &[String]| others.iter().all(|other| has(own, other));
+        let all = |list: &[String], others: &[String]| others.iter().all(|other| has(list, other));
         let names = match single.resource_names.is_empty() {
             true => self.resource_names.is_empty(),
             false => {
@@ -150,40 +150,45 @@ impl Rule {
             && names
     }
 
-    /// Whether the rule covers the request.
-    pub(crate) fn covers(&self, asked: &AuthorizationAttributes<'_>) -> bool {
-        if !has(&self.verbs, asked.verb) {
+    pub(crate) fn covers(&self, attributes: &AuthorizationAttributes<'_>) -> bool {
+        if !has(&self.verbs, attributes.verb) {
             return false;
         }
-        match asked.path {
+        match attributes.path {
             Some(path) => self
                 .non_resource_urls
                 .iter()
                 .any(|url| url_covers(url, path)),
             None => {
-                has(&self.api_groups, asked.group)
-                    && self.resources.iter().any(|r| resource_covers(r, asked))
+                has(&self.api_groups, attributes.group)
+                    && self
+                        .resources
+                        .iter()
+                        .any(|r| resource_covers(r, attributes))
                     && (self.resource_names.is_empty()
-                        || self.resource_names.iter().any(|name| name == asked.name))
+                        || self
+                            .resource_names
+                            .iter()
+                            .any(|name| name == attributes.name))
             }
         }
     }
 }
 
-fn has(list: &[String], wanted: &str) -> bool {
-    list.iter().any(|entry| entry == "*" || entry == wanted)
+fn has(list: &[String], text: &str) -> bool {
+    list.iter().any(|entry| entry == "*" || entry == text)
 }
 
-fn resource_covers(rule: &str, asked: &AuthorizationAttributes<'_>) -> bool {
+fn resource_covers(rule: &str, attributes: &AuthorizationAttributes<'_>) -> bool {
     if rule == "*" {
         return true;
     }
     match rule.split_once('/') {
-        None => asked.subresource.is_empty() && rule == asked.resource,
+        None => attributes.subresource.is_empty() && rule == attributes.resource,
         Some((resource, subresource)) => {
-            !asked.subresource.is_empty()
-                && (resource == "*" || resource == asked.resource)
-                && subresource == asked.subresource
+            !attributes.subresource.is_empty()
+                && (resource == "*" || resource == attributes.resource)
+                && subresource == attributes.subresource
         }
     }
 }
@@ -216,7 +221,7 @@ mod tests {
             ("get", "apps", "statefulsets", "", false),
         ];
         for (verb, group, resource, subresource, expected) in cases {
-            let asked = AuthorizationAttributes {
+            let attributes = AuthorizationAttributes {
                 verb,
                 group,
                 resource,
@@ -225,13 +230,13 @@ mod tests {
                 name: "x",
                 ..AuthorizationAttributes::default()
             };
-            assert_eq!(rule.covers(&asked), expected, "{asked:?}");
+            assert_eq!(rule.covers(&attributes), expected, "{attributes:?}");
         }
         let named = Rule {
             resource_names: vec!["x".to_owned()],
             ..rule
         };
-        let mut asked = AuthorizationAttributes {
+        let mut attributes = AuthorizationAttributes {
             verb: "get",
             group: "",
             resource: "pods",
@@ -240,9 +245,9 @@ mod tests {
             name: "x",
             ..AuthorizationAttributes::default()
         };
-        assert!(named.covers(&asked));
-        asked.name = "";
-        assert!(!named.covers(&asked));
+        assert!(named.covers(&attributes));
+        attributes.name = "";
+        assert!(!named.covers(&attributes));
         let urls = Rule {
             verbs: vec!["get".to_owned()],
             non_resource_urls: vec!["/healthz".to_owned(), "/api/*".to_owned()],
@@ -254,8 +259,8 @@ mod tests {
             ("/api/v1", true),
             ("/api", false),
         ] {
-            asked.path = Some(path);
-            assert_eq!(urls.covers(&asked), expected, "{path}");
+            attributes.path = Some(path);
+            assert_eq!(urls.covers(&attributes), expected, "{path}");
         }
     }
 }

@@ -14,49 +14,52 @@ use http_client::tls::{self, ClientConfig, Roots};
 use object_model::dialling::{SpecialAddress, dialled};
 use serde_json::Value;
 
-use super::answers;
-use crate::http::limits::WEBHOOK_ANSWER_BYTES_MAX;
+use super::responses;
+use crate::http::limits::WEBHOOK_RESPONSE_BYTES_MAX;
 use crate::http::work;
 use crate::objects::service_address::service_address;
 use crate::objects::storage::Objects;
 
 /// The address of a webhook.
-struct Place {
-    /// The name that its certificate must have.
+struct Endpoint {
+    /// The host name that the webhook's certificate must contain.
     host: String,
     port: u16,
     path: String,
-    /// The address to connect to, if it differs from the name's.
+    /// The address to connect to, if the host name must not be resolved.
     address: Option<SocketAddr>,
 }
 
 /// Calls a webhook; returns its JSON response.
 ///
-/// *Errors.* A message.
-pub(super) async fn ask(
+/// *Errors.* The reason of the failure as text.
+pub(super) async fn send(
     objects: &Objects,
     webhook: &Webhook,
     review: &Value,
 ) -> Result<Value, String> {
     let limit = Duration::from_secs(webhook.timeout_seconds);
-    let place = place(objects, webhook).await?;
-    let url = format!("https://{}:{}{}", place.host, place.port, place.path);
-    let asking = exchange(&place, webhook, review);
-    let answer = match tokio::time::timeout(limit, asking).await {
-        Ok(answer) => answer,
+    let endpoint = endpoint_of(objects, webhook).await?;
+    let url = format!(
+        "https://{}:{}{}",
+        endpoint.host, endpoint.port, endpoint.path
+    );
+    let asking = exchange(&endpoint, webhook, review);
+    let result = match tokio::time::timeout(limit, asking).await {
+        Ok(response) => response,
         Err(_) => Err("context deadline exceeded".to_owned()),
     };
-    answer.map_err(|why| format!("failed to call webhook: Post {url:?}: {why}"))
+    result.map_err(|why| format!("failed to call webhook: Post {url:?}: {why}"))
 }
 
-async fn place(objects: &Objects, webhook: &Webhook) -> Result<Place, String> {
+async fn endpoint_of(objects: &Objects, webhook: &Webhook) -> Result<Endpoint, String> {
     let timeout = format!("timeout={}s", webhook.timeout_seconds);
     match &webhook.client {
         Client::Url(url) => {
             let uri: Uri = url.parse().map_err(|error| format!("{url:?}: {error}"))?;
             let host = uri.host().unwrap_or_default();
             let host = host.trim_start_matches('[').trim_end_matches(']');
-            Ok(Place {
+            Ok(Endpoint {
                 host: host.to_owned(),
                 port: uri.port_u16().unwrap_or(443),
                 path: format!("{}?{timeout}", uri.path()),
@@ -69,9 +72,9 @@ async fn place(objects: &Objects, webhook: &Webhook) -> Result<Place, String> {
             port,
             path,
         } => {
-            let found = service_address(objects, namespace, name, *port).await;
-            let address = found.map_err(|status| status.message)?;
-            Ok(Place {
+            let service = service_address(objects, namespace, name, *port).await;
+            let address = service.map_err(|status| status.message)?;
+            Ok(Endpoint {
                 host: format!("{name}.{namespace}.svc"),
                 port: *port,
                 path: format!("{path}?{timeout}"),
@@ -81,18 +84,18 @@ async fn place(objects: &Objects, webhook: &Webhook) -> Result<Place, String> {
     }
 }
 
-/// The addresses of a host. An address of this machine or `localhost` in the webhook's URL is used;
-/// a name that resolves to this machine is refused.
+/// The addresses of a host. A URL with a loopback address or `localhost` is allowed; another host name that resolves
+/// to an address of this machine is refused.
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    let found = tokio::net::lookup_host((host, port)).await;
-    let found = found.map_err(|error| format!("{host}: {error}"))?;
-    let is_own_word = host == "localhost" || host.parse::<IpAddr>().is_ok();
+    let resolved = tokio::net::lookup_host((host, port)).await;
+    let resolved = resolved.map_err(|error| format!("{host}: {error}"))?;
+    let is_literal_local = host == "localhost" || host.parse::<IpAddr>().is_ok();
     let mut allowed = Vec::new();
     let mut refused = None;
-    for address in found {
+    for address in resolved {
         match dialled(address.ip()) {
             Ok(ip) => allowed.push(SocketAddr::new(ip, port)),
-            Err(SpecialAddress::Loopback) if is_own_word => allowed.push(address),
+            Err(SpecialAddress::Loopback) if is_literal_local => allowed.push(address),
             Err(special) => refused = Some(special),
         }
     }
@@ -103,35 +106,35 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     }
 }
 
-async fn exchange(place: &Place, webhook: &Webhook, review: &Value) -> Result<Value, String> {
+async fn exchange(endpoint: &Endpoint, webhook: &Webhook, review: &Value) -> Result<Value, String> {
     fn text(error: impl std::fmt::Display) -> String {
         error.to_string()
     }
     let config = trust(&webhook.ca_bundle).await?;
-    let addresses = match place.address {
+    let addresses = match endpoint.address {
         Some(address) => vec![address],
-        None => resolve(&place.host, place.port).await?,
+        None => resolve(&endpoint.host, endpoint.port).await?,
     };
     let limit = Duration::from_secs(webhook.timeout_seconds);
     let stream = http_client::connect(addresses.as_slice(), limit).await;
-    let stream = tls::handshake(stream.map_err(text)?, &place.host, config).await;
-    let request = Request::post(&place.path)
-        .header(header::HOST, format!("{}:{}", place.host, place.port))
+    let stream = tls::handshake(stream.map_err(text)?, &endpoint.host, config).await;
+    let request = Request::post(&endpoint.path)
+        .header(header::HOST, format!("{}:{}", endpoint.host, endpoint.port))
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::ACCEPT, "application/json")
         .body(Full::new(Bytes::from(review.to_string())))
         .map_err(text)?;
     let response = http_client::exchange(stream.map_err(text)?, request).await;
     let (head, body) = response.map_err(text)?.into_parts();
-    let body = body.whole(WEBHOOK_ANSWER_BYTES_MAX).await.map_err(text)?;
+    let body = body.whole(WEBHOOK_RESPONSE_BYTES_MAX).await.map_err(text)?;
     if !head.status.is_success() {
         return Err(format!("the server answered {}", head.status));
     }
     work::expect(body.len()).await;
-    answers::body(&body)
+    responses::body(&body)
 }
 
-/// The settings that trust the authorities of the bundle, or of the machine if there is no bundle.
+/// TLS settings that trust the authorities of the `caBundle`; without a bundle, the authorities of this machine.
 async fn trust(bundle: &str) -> Result<Arc<ClientConfig>, String> {
     let roots = match bundle {
         "" => Roots::of_machine().await,

@@ -1,11 +1,11 @@
-//! Dynamic admission: mutating and validating webhooks and policies. Their matching and their verdicts
-//! are decided in `admission-rules`.
+//! Dynamic admission: mutating and validating webhooks and policies. `admission-rules` decides their matching and
+//! their verdicts.
 //!
-//! Webhooks and policies are not applied to their own configurations, so that an error in one can
-//! always be corrected, nor to the server's own writes at its start.
+//! Webhooks and policies do not apply to writes of webhook and policy configurations, so that an administrator can
+//! always correct an error in a configuration. They also do not apply to the server's own writes at its start.
 
-pub(crate) mod answers;
 pub(crate) mod call;
+pub(crate) mod responses;
 mod round;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -25,23 +25,22 @@ use crate::http::work;
 use crate::objects::storage::{Objects, reading};
 use crate::objects::write_request::{Validation, WriteOptions, WriteRequest};
 
-/// The current webhooks and policies.
 #[derive(Default)]
 pub(crate) struct Registrations {
     changing: MutatingPolicies,
     mutating: Vec<Webhook>,
     validating: Vec<Webhook>,
     policies: Policies,
-    /// The error of reading the configurations.
+    /// The error of the last read of the configurations.
     unreadable: Option<Status>,
 }
 
 impl Registrations {
-    /// Whether any of them applies to a write.
+    /// Whether a webhook or policy applies to a write.
     ///
-    /// *Errors.* 500 where that is not known, since the registrations cannot be read.
+    /// *Errors.* 500 if the registrations could not be read.
     fn concern(&self, request: &WriteRequest<'_>) -> Result<bool, Status> {
-        if request.asked || request.resource.info().group == GROUP {
+        if request.is_reviewed || request.resource.info().group == GROUP {
             return Ok(false);
         }
         if let Some(status) = &self.unreadable {
@@ -52,7 +51,7 @@ impl Registrations {
         Ok(!nobody)
     }
 
-    /// The mutating ones, in order.
+    /// The mutating policies and webhooks in their order of execution.
     fn steps(&self) -> impl Iterator<Item = MutationStep<'_>> {
         let policies = self.changing.iter().map(MutationStep::Policy);
         policies.chain(self.mutating.iter().map(MutationStep::Hook))
@@ -67,8 +66,7 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// No webhooks and policies are known before the first
-    /// [`follow_registrations`](Self::follow_registrations).
+    /// Without webhooks and policies until the first call of [`follow_registrations`](Self::follow_registrations).
     pub(crate) fn new(plugins: Plugins, objects: Arc<Objects>) -> Self {
         Self {
             plugins,
@@ -77,9 +75,9 @@ impl Admission {
         }
     }
 
-    /// Reads changed webhooks and policies; after the call they are in force.
+    /// Reads changed webhooks and policies. They are in force when the call returns.
     pub(crate) fn follow_registrations(&self) {
-        // Held while the objects are read, so that an older reading never replaces a newer one.
+        // The lock is held during the read, so that an older read never replaces a newer result.
         let mut current = self
             .registrations
             .write()
@@ -97,7 +95,8 @@ impl Admission {
                 unreadable: None,
             })
         });
-        // Without them the server would allow too much.
+        // If the registrations are unreadable, all writes that they could concern must fail: otherwise the server
+        // would allow too much.
         let read = read.unwrap_or_else(|status| Registrations {
             unreadable: Some(status),
             ..Registrations::default()
@@ -111,9 +110,9 @@ impl Admission {
     }
 }
 
-/// Whether policies or webhooks see the request.
+/// Whether a webhook or policy applies to the request.
 ///
-/// *Errors.* 500 where that is not known.
+/// *Errors.* 500 if the registrations could not be read.
 pub(crate) fn concerns(admission: &Admission, request: &WriteRequest<'_>) -> Result<bool, Status> {
     admission.registrations().concern(request)
 }
@@ -134,7 +133,7 @@ pub(crate) async fn admit_and_change(
     if !registrations.concern(request)? {
         return Ok(());
     }
-    // Expressions may compute for long.
+    // Policy expressions may need much processor time.
     work::expect(usize::MAX).await;
     if is_scale(request) {
         return change_scale(admission, request, &registrations, object, old).await;
@@ -143,18 +142,18 @@ pub(crate) async fn admit_and_change(
     let Some(last) = round.change(registrations.steps(), object).await? else {
         return Ok(());
     };
-    // Mutating admission is reinvoked for later changes, if it asks for that.
+    // Mutating admission is called again after later changes if its `reinvocationPolicy` requests that.
     request.resource.kind.default(object);
     let changed = object.clone();
-    // Other objects may have changed meanwhile, too.
+    // The webhooks took time; other objects may have changed meanwhile, so the plug-ins read them again.
     let anew = &WriteRequest {
-        known: None,
+        cached: None,
         ..*request
     };
     admit(&admission.plugins, anew, operation, object, old)?;
     let until = if *object == changed { last } else { usize::MAX };
     let again = registrations.steps().take(until);
-    let again = again.filter(MutationStep::asked_again);
+    let again = again.filter(MutationStep::is_reinvoked);
     if round.change(again, object).await?.is_some() {
         request.resource.kind.default(object);
     }
@@ -175,7 +174,7 @@ pub(crate) async fn validate(
     if !registrations.concern(request)? {
         return Ok(());
     }
-    // Expressions may compute for long.
+    // Policy expressions may need much processor time.
     work::expect(usize::MAX).await;
     let kind = &request.resource.kind;
     let scalable = kind.scalable().filter(|_| is_scale(request));
@@ -188,8 +187,8 @@ pub(crate) async fn validate(
     round.judge(&registrations, object).await
 }
 
-/// Admits an object of a sub-resource with a kind of its own: a Binding, an Eviction, a
-/// TokenRequest. Mutations are applied.
+/// Admits an object of a sub-resource that has its own kind: a Binding, an Eviction, a TokenRequest. Mutations are
+/// applied.
 ///
 /// *Errors.* As [`admit_and_change`].
 pub(crate) async fn admit_part(
@@ -197,7 +196,7 @@ pub(crate) async fn admit_part(
     request: &WriteRequest<'_>,
     object: &mut Value,
 ) -> Result<(), Status> {
-    ask_all(admission, request, "CREATE", object).await
+    admit_all(admission, request, "CREATE", object).await
 }
 
 /// Runs all admission for a connection to an object (`exec`, `attach`, `portforward`, `proxy`) with its
@@ -218,10 +217,10 @@ pub(crate) async fn connect(
         validation: Validation::Ignore,
     };
     let request = WriteRequest::of(call, resource, nothing);
-    ask_all(admission, &request, "CONNECT", options).await
+    admit_all(admission, &request, "CONNECT", options).await
 }
 
-async fn ask_all(
+async fn admit_all(
     admission: &Admission,
     request: &WriteRequest<'_>,
     operation: &'static str,
@@ -231,7 +230,7 @@ async fn ask_all(
     if !registrations.concern(request)? {
         return Ok(());
     }
-    // Expressions may compute for long.
+    // Policy expressions may need much processor time.
     work::expect(usize::MAX).await;
     let mut round = AdmissionReviewer::new(&admission.objects, request, operation, None)?;
     round.name_kind(object);
@@ -239,7 +238,7 @@ async fn ask_all(
     round.judge(&registrations, object).await
 }
 
-/// Mutates the scale of an object, which is the form that webhooks get.
+/// Runs mutating admission on the Scale of an object, because webhooks get the Scale and not the object.
 async fn change_scale(
     admission: &Admission,
     request: &WriteRequest<'_>,
@@ -264,8 +263,8 @@ async fn change_scale(
     Ok(())
 }
 
-/// Runs all mutating admission, and reinvokes those that ask for it; returns whether the object
-/// changed.
+/// Runs all mutating admission, and calls again the webhooks and policies with `reinvocationPolicy: IfNeeded`;
+/// returns whether the object changed.
 async fn change_all(
     round: &mut AdmissionReviewer<'_>,
     registrations: &Registrations,
@@ -276,7 +275,7 @@ async fn change_all(
     };
     let again = registrations.steps().take(last);
     round
-        .change(again.filter(MutationStep::asked_again), object)
+        .change(again.filter(MutationStep::is_reinvoked), object)
         .await?;
     Ok(true)
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use structured_merge::apply::overlay;
 use structured_merge::{PatchError, json_patch};
 
-use super::{Registrations, answers, call};
+use super::{Registrations, call, responses};
 use crate::catalog::registry::Resource;
 use crate::catalog::snapshot::Snapshot;
 use crate::objects::metadata;
@@ -28,11 +28,11 @@ pub(super) enum MutationStep<'a> {
 }
 
 impl MutationStep<'_> {
-    /// Whether it is reinvoked after other changes of the object (`reinvocationPolicy`).
-    pub(super) fn asked_again(&self) -> bool {
+    /// Whether the step is called again after other changes of the object (`reinvocationPolicy`).
+    pub(super) fn is_reinvoked(&self) -> bool {
         match self {
-            Self::Policy(policy) => policy.asked_again(),
-            Self::Hook(webhook) => webhook.asked_again,
+            Self::Policy(policy) => policy.is_reinvoked(),
+            Self::Hook(webhook) => webhook.is_reinvoked,
         }
     }
 }
@@ -44,7 +44,7 @@ pub(super) struct AdmissionReviewer<'a> {
     operation: &'static str,
     old: &'a Value,
     namespace: Arc<Value>,
-    /// The resource, and the other versions of the same objects.
+    /// The resource, and the other versions of the resource.
     versions: Vec<Arc<Resource>>,
 }
 
@@ -59,11 +59,11 @@ impl<'a> AdmissionReviewer<'a> {
             "" => None,
             name => reading(objects, |reads| Ok(reads.get("", "namespaces", "", name)))?,
         };
-        let own = write_request.resource.info();
+        let kind_info = write_request.resource.info();
         let registry = &objects.catalog.snapshot().registry;
         let same = |one: &&Arc<Resource>| {
             let info = one.info();
-            info.storage == own.storage && info.api_version() != own.api_version()
+            info.storage == kind_info.storage && info.api_version() != kind_info.api_version()
         };
         Ok(Self {
             objects,
@@ -75,20 +75,20 @@ impl<'a> AdmissionReviewer<'a> {
         })
     }
 
-    /// Runs the mutating ones in order; returns the index of the last one that changed the object.
+    /// Runs the mutating steps in order; returns the index of the last step that changed the object.
     pub(super) async fn change<'s>(
         &mut self,
         steps: impl Iterator<Item = MutationStep<'s>>,
         object: &mut Value,
     ) -> Result<Option<usize>, Status> {
         let mut last = None;
-        for (place, step) in steps.enumerate() {
+        for (index, step) in steps.enumerate() {
             let changed = match step {
                 MutationStep::Policy(policy) => self.by_policy(policy, object)?,
                 MutationStep::Hook(webhook) => self.by_webhook(webhook, object).await?,
             };
             if changed {
-                last = Some(place);
+                last = Some(index);
             }
         }
         Ok(last)
@@ -102,18 +102,19 @@ impl<'a> AdmissionReviewer<'a> {
     ) -> Result<(), Status> {
         self.by_rules(registrations, object)?;
         for webhook in &registrations.validating {
-            self.answer(webhook, object).await?;
+            self.response_of(webhook, object).await?;
         }
         Ok(())
     }
 
-    /// Sets the object's kind, for a sub-resource with a kind of its own.
+    /// Sets `apiVersion` and `kind` of an object of a sub-resource that has its own kind.
     pub(super) fn name_kind(&self, object: &mut Value) {
         let kind = self.kind(self.write_request.resource);
         name_kind(object, kind);
     }
 
-    /// Whether the object is of the resource's kind, and not of a sub-resource's own.
+    /// Whether the request is about an object of the resource's kind, and not about an object of a sub-resource's
+    /// kind.
     fn is_whole(&self) -> bool {
         self.own_kind().is_none()
     }
@@ -165,22 +166,22 @@ impl<'a> AdmissionReviewer<'a> {
         }
     }
 
-    /// The resource at a place among the versions.
-    fn resource(&self, place: usize) -> &Resource {
-        let other = place.checked_sub(1).and_then(|at| self.versions.get(at));
+    /// The resource in the version with this index.
+    fn resource(&self, index: usize) -> &Resource {
+        let other = index.checked_sub(1).and_then(|at| self.versions.get(at));
         other.map_or(self.write_request.resource, |other| other.as_ref())
     }
 
     fn subjects(&self) -> Vec<ResourceAndKind<'_>> {
         let all = 0..=self.versions.len();
-        all.map(|place| self.subject(self.resource(place)))
+        all.map(|index| self.subject(self.resource(index)))
             .collect()
     }
 
     /// The request, converted to the version at an index.
     fn request<'r>(
         &'r self,
-        place: usize,
+        index: usize,
         uid: &'r str,
         (object, old): (&'r Value, &'r Value),
     ) -> Request<'r> {
@@ -188,7 +189,7 @@ impl<'a> AdmissionReviewer<'a> {
         Request {
             uid,
             operation: self.operation,
-            subject: self.subject(self.resource(place)),
+            subject: self.subject(self.resource(index)),
             requested: self.subject(write_request.resource),
             namespace: write_request.namespace,
             name: write_request.name,
@@ -206,7 +207,7 @@ impl<'a> AdmissionReviewer<'a> {
             "CREATE" => "CreateOptions",
             "UPDATE" => "UpdateOptions",
             "DELETE" => "DeleteOptions",
-            // A connection has none but its object.
+            // A connection has options as its object, but no old object.
             _ => return Value::Null,
         };
         let write_request = self.write_request;
@@ -220,103 +221,108 @@ impl<'a> AdmissionReviewer<'a> {
         options
     }
 
-    /// The object as the version at a place has it.
-    fn seen(&self, place: usize, object: &Value) -> Result<Value, String> {
-        if place == 0 || !object.is_object() || !self.is_whole() {
+    /// The object, converted to the version with this index.
+    fn converted(&self, index: usize, object: &Value) -> Result<Value, String> {
+        if index == 0 || !object.is_object() || !self.is_whole() {
             return Ok(object.clone());
         }
-        self.resource(place).kind.decode(object.clone())
+        self.resource(index).kind.decode(object.clone())
     }
 
-    /// Takes over the changed object, in the version at an index; returns whether it differs.
+    /// Stores a mutated object, which is in the version with this index, as the new object; returns whether the
+    /// object changed.
     ///
     /// *Errors.* The error of the conversion.
-    fn take(&self, place: usize, made: Value, object: &mut Value) -> Result<bool, String> {
-        let mut made = made;
-        if !made.is_object() {
+    fn store_mutated(
+        &self,
+        index: usize,
+        mutated: Value,
+        object: &mut Value,
+    ) -> Result<bool, String> {
+        let mut mutated = mutated;
+        if !mutated.is_object() {
             return Err("it is no object any longer".to_owned());
         }
-        // Its kind stays, whatever the change.
-        name_kind(&mut made, self.kind(self.resource(place)));
+        // A mutation cannot change the kind.
+        name_kind(&mut mutated, self.kind(self.resource(index)));
         if self.is_whole() {
-            made = self.write_request.resource.kind.decode(made)?;
+            mutated = self.write_request.resource.kind.decode(mutated)?;
             for field in ["name", "namespace", "uid"] {
-                if metadata::text(&made, field) != metadata::text(object, field) {
+                if metadata::text(&mutated, field) != metadata::text(object, field) {
                     return Err(format!("it may not change metadata.{field}"));
                 }
             }
         }
-        let differs = made != *object;
-        *object = made;
+        let differs = mutated != *object;
+        *object = mutated;
         Ok(differs)
     }
 
     async fn by_webhook(&mut self, webhook: &Webhook, object: &mut Value) -> Result<bool, Status> {
-        let Some((place, Some(patch))) = self.answer(webhook, object).await? else {
+        let Some((index, Some(patch))) = self.response_of(webhook, object).await? else {
             return Ok(false);
         };
-        let made = self
-            .seen(place, object)
-            .and_then(|seen| answers::patched(seen, &patch));
-        let taken = made.and_then(|made| self.take(place, made, object));
-        taken.map_err(|why| failed(webhook, &why))
+        let mutated = self
+            .converted(index, object)
+            .and_then(|converted| responses::patched(converted, &patch));
+        let result = mutated.and_then(|mutated| self.store_mutated(index, mutated, object));
+        result.map_err(|why| failed(webhook, &why))
     }
 
     fn by_policy(&self, policy: &MutatingPolicy, object: &mut Value) -> Result<bool, Status> {
         let served = self.objects.catalog.snapshot();
-        let own = self.request(0, "", (object, self.old));
+        let original = self.request(0, "", (object, self.old));
         let about = RefusedObject {
             target: self.subject(self.write_request.resource).target,
             name: self.write_request.name,
         };
-        let wanted = reading(self.objects, |reads| {
+        let match_result = reading(self.objects, |reads| {
             let cluster = ParameterSource {
                 objects: reads,
                 plural_of: &plural_of(&served),
             };
-            policy.wants(&own, &self.subjects(), &cluster)
+            policy.match_request(&original, &self.subjects(), &cluster)
         })?;
-        let Some((place, all)) = wanted else {
+        let Some((index, all)) = match_result else {
             return Ok(false);
         };
-        let seen = |object: &Value| self.seen(place, object).map(Some);
-        let old = policy.unless_it_may_fail(&about, seen(self.old))?;
-        let made = policy.unless_it_may_fail(&about, seen(object))?;
-        let (Some(old), Some(mut made)) = (old, made) else {
+        let convert = |object: &Value| self.converted(index, object).map(Some);
+        let old = policy.unless_it_may_fail(&about, convert(self.old))?;
+        let converted = policy.unless_it_may_fail(&about, convert(object))?;
+        let (Some(old), Some(mut mutated)) = (old, converted) else {
             return Ok(false);
         };
         for settings in all {
-            let request = self.request(place, "", (&made, &old));
+            let request = self.request(index, "", (&mutated, &old));
             if !policy.applies(&request, &settings)? {
                 continue;
             }
             for number in 0..policy.changes() {
-                let request = self.request(place, "", (&made, &old));
+                let request = self.request(index, "", (&mutated, &old));
                 let patched = policy
                     .change(number, &request, &settings)
                     .and_then(|patch| match patch {
                         None => Ok(None),
-                        Some(patch) => self.patched(place, &made, patch),
+                        Some(patch) => self.patched(index, &mutated, patch),
                     });
                 if let Some(patched) = policy.unless_it_may_fail(&about, patched)? {
-                    made = patched;
+                    mutated = patched;
                 }
             }
         }
-        let taken = self.take(place, made, object).map(Some);
-        let taken = policy.unless_it_may_fail(&about, taken)?;
-        Ok(taken.unwrap_or(false))
+        let result = self.store_mutated(index, mutated, object).map(Some);
+        let result = policy.unless_it_may_fail(&about, result)?;
+        Ok(result.unwrap_or(false))
     }
 
-    /// The object, in the version at an index, after a policy's mutation; `None` if it is
-    /// unchanged.
-    fn patched(&self, place: usize, object: &Value, patch: Patch) -> Result<Option<Value>, String> {
-        let resource = self.resource(place);
+    /// The object, in the version with this index, after a policy's mutation; `None` if the object is unchanged.
+    fn patched(&self, index: usize, object: &Value, patch: Patch) -> Result<Option<Value>, String> {
+        let resource = self.resource(index);
         let kind = self.kind(resource);
-        let mut made = match patch {
+        let mut mutated = match patch {
             Patch::Json(patch) => match json_patch(object.clone(), &patch) {
-                Ok(made) => made,
-                // The patch says itself when it is not for the object.
+                Ok(mutated) => mutated,
+                // A failed `test` operation means that the patch does not apply to this object.
                 Err(PatchError::TestFailed(_)) => return Ok(None),
                 Err(error) => return Err(format!("JSON Patch: {error}")),
             },
@@ -326,51 +332,51 @@ impl<'a> AdmissionReviewer<'a> {
                     None => resource.schema(),
                     Some(_) => Schema::published(),
                 };
-                let known = schema.lookup(kind.group, kind.version, kind.kind);
-                let known =
-                    known.ok_or_else(|| format!("Resource kind {} not found", kind.kind))?;
-                let merged = overlay(object, &config, known);
+                let object_type = schema.lookup(kind.group, kind.version, kind.kind);
+                let object_type =
+                    object_type.ok_or_else(|| format!("Resource kind {} not found", kind.kind))?;
+                let merged = overlay(object, &config, object_type);
                 merged.map_err(|why| format!("error applying patch: {why}"))?
             }
         };
         if self.is_whole() {
-            let found = complaints(resource, &made, &[]);
-            if !found.is_empty() {
-                return Err(format!("strict decoding error: {}", found.join(", ")));
+            let problems = complaints(resource, &mutated, &[]);
+            if !problems.is_empty() {
+                return Err(format!("strict decoding error: {}", problems.join(", ")));
             }
-            made = resource.kind.decode(made)?;
-            resource.kind.default(&mut made);
+            mutated = resource.kind.decode(mutated)?;
+            resource.kind.default(&mut mutated);
         }
-        Ok(Some(made))
+        Ok(Some(mutated))
     }
 
-    /// The response of a webhook: the index of its version, and a patch. `None` if it does not
-    /// match, or failed with `failurePolicy: Ignore`.
-    async fn answer(
+    /// Calls a webhook; returns the index of its version, and its response. `None` if the webhook does not match, or
+    /// failed with `failurePolicy: Ignore`.
+    async fn response_of(
         &mut self,
         webhook: &Webhook,
         object: &Value,
     ) -> Result<Option<(usize, Option<String>)>, Status> {
         let uid = uuid::Uuid::new_v4().to_string();
         let request = self.request(0, &uid, (object, self.old));
-        let wanted = webhook.wants(&request, &self.subjects());
-        let Some(place) = wanted.map_err(|why| failed(webhook, &why))? else {
+        let match_result = webhook.match_request(&request, &self.subjects());
+        let Some(index) = match_result.map_err(|why| failed(webhook, &why))? else {
             return Ok(None);
         };
-        let seen = |object| self.seen(place, object).map_err(Status::internal);
-        let (object, old) = (seen(object)?, seen(self.old)?);
-        let review = admission_rules::review(webhook, &self.request(place, &uid, (&object, &old)));
-        let answer = call::ask(self.objects, webhook, &review).await;
-        match answer.and_then(|answer| verdict(webhook, &uid, &answer)) {
+        let convert = |object| self.converted(index, object).map_err(Status::internal);
+        let (object, old) = (convert(object)?, convert(self.old)?);
+        let review = admission_rules::review(webhook, &self.request(index, &uid, (&object, &old)));
+        let response = call::send(self.objects, webhook, &review).await;
+        match response.and_then(|response| verdict(webhook, &uid, &response)) {
             Ok(WebhookVerdict::Allowed { patch, warnings }) => {
                 self.write_request.warn(warnings);
-                Ok(Some((place, patch)))
+                Ok(Some((index, patch)))
             }
             Ok(WebhookVerdict::Denied { status, warnings }) => {
                 self.write_request.warn(warnings);
                 Err(status)
             }
-            Err(why) if webhook.must_answer => Err(failed(webhook, &why)),
+            Err(why) if webhook.must_succeed => Err(failed(webhook, &why)),
             Err(why) => {
                 tracing::warn!(webhook = webhook.name, %why, "a webhook did not answer");
                 Ok(None)
@@ -384,10 +390,10 @@ impl<'a> AdmissionReviewer<'a> {
             return Ok(());
         }
         let served = self.objects.catalog.snapshot();
-        let seen_as = |place: usize| {
+        let converted_to = |index: usize| {
             Ok(AdmissionObjects {
-                object: self.seen(place, object)?,
-                old: self.seen(place, self.old)?,
+                object: self.converted(index, object)?,
+                old: self.converted(index, self.old)?,
             })
         };
         let request = self.request(0, "", (object, self.old));
@@ -396,7 +402,7 @@ impl<'a> AdmissionReviewer<'a> {
                 objects: reads,
                 plural_of: &plural_of(&served),
             };
-            Ok(policies.judge(&request, &self.subjects(), &seen_as, &cluster))
+            Ok(policies.judge(&request, &self.subjects(), &converted_to, &cluster))
         })?;
         for complaint in &judgement.audited {
             tracing::info!(%complaint, "a policy does not allow a write");
@@ -406,16 +412,16 @@ impl<'a> AdmissionReviewer<'a> {
     }
 }
 
-/// Group and plural of a kind that is served, by its version and name.
+/// Group and plural of a served kind, by API version and kind name.
 fn plural_of(served: &Snapshot) -> impl Fn(&str, &str) -> Option<(String, String)> + '_ {
     |version, kind| {
-        let found = served.registry.of_kind(version, kind)?;
-        let info = found.info();
+        let resource = served.registry.of_kind(version, kind)?;
+        let info = resource.info();
         Some((info.group.to_owned(), info.plural.to_owned()))
     }
 }
 
-/// Says in an object which kind it is.
+/// Sets `apiVersion` and `kind` of an object.
 fn name_kind(object: &mut Value, kind: ObjectKind<'_>) {
     let ObjectKind {
         group,
@@ -432,7 +438,7 @@ fn name_kind(object: &mut Value, kind: ObjectKind<'_>) {
     }
 }
 
-/// A webhook that must answer did not, or not in a way that can be understood.
+/// The error for a webhook with `failurePolicy: Fail` that did not respond, or gave an invalid response.
 fn failed(webhook: &Webhook, why: &str) -> Status {
     Status::internal(format!("failed calling webhook {:?}: {why}", webhook.name))
 }

@@ -1,4 +1,4 @@
-//! Objects in replies: JSON, YAML, protobuf, Tables or metadata only.
+//! Objects in responses: JSON, YAML, protobuf, Tables or metadata only.
 
 mod table;
 mod virtual_objects;
@@ -22,12 +22,12 @@ use crate::objects::write_request::CompletedWrite;
 pub(crate) use table::{Include, TableStyle};
 pub(crate) use virtual_objects::{Columns, virtual_list, virtual_object};
 
-/// The output format of a request's objects.
+/// The format of the objects in a response.
 #[derive(Clone, Copy)]
 pub(crate) struct OutputFormat {
     pub(crate) form: Representation,
     include: Include,
-    /// Whether JSON objects have `metadata.managedFields`.
+    /// Whether JSON objects contain `metadata.managedFields`.
     pub(crate) managed_fields: bool,
 }
 
@@ -35,8 +35,8 @@ impl OutputFormat {
     /// Reads the `Accept` header and the parameter `includeObject`.
     pub(crate) fn of(call: &Call, resource: &Resource) -> Result<Self, Status> {
         let info = resource.info();
-        let known = || protobuf::is_known(&info.api_version(), info.kind);
-        let form = Representation::of(&call.parts.headers, known)?;
+        let has_protobuf = || protobuf::is_known(&info.api_version(), info.kind);
+        let form = Representation::of(&call.parts.headers, has_protobuf)?;
         Ok(Self {
             form,
             include: Include::parse(&call.query)?,
@@ -47,15 +47,15 @@ impl OutputFormat {
     /// Reads `Accept` and `includeObject` for the events of a watch.
     pub(crate) fn of_stream(call: &Call, resource: &Resource) -> Result<Self, Status> {
         let info = resource.info();
-        let known = || protobuf::is_known(&info.api_version(), info.kind);
+        let has_protobuf = || protobuf::is_known(&info.api_version(), info.kind);
         Ok(Self {
-            form: Representation::of_stream(&call.parts.headers, known)?,
+            form: Representation::of_stream(&call.parts.headers, has_protobuf)?,
             include: Include::parse(&call.query)?,
             managed_fields: wants_managed_fields(&call.parts.headers),
         })
     }
 
-    /// The bytes of a JSON object without the fields that the client does not want.
+    /// The bytes of a JSON object, without managed fields if the client does not want them.
     fn json_bytes(&self, resource: &Resource, stored: &KeyValue) -> Result<Bytes, Status> {
         match self.managed_fields {
             true => storage::bytes(resource, stored),
@@ -77,8 +77,8 @@ impl OutputFormat {
         [&parts[..], &metadata, &[b"}"]].concat().concat().into()
     }
 
-    /// One object as the bytes of an answer or of a watch event; `headings` asks for a table's
-    /// column definitions.
+    /// One object as the bytes of a response or of a watch event; `headings` is whether a table contains its column
+    /// definitions.
     pub(crate) fn one(
         &self,
         resource: &Resource,
@@ -97,7 +97,7 @@ impl OutputFormat {
             }
             Representation::PartialProtobuf(version) => {
                 let api_version = format!("meta.k8s.io/{version}");
-                // The metadata are the same in every form of the object.
+                // Every form of the object has equal metadata.
                 transcoded((&api_version, "PartialObjectMetadata"), &stored.value)
             }
             Representation::Table(version) => {
@@ -133,7 +133,7 @@ impl ListMeta {
     }
 }
 
-/// Answers with one stored object.
+/// Responds with one stored object.
 pub(crate) fn object(
     call: &Call,
     resource: &Resource,
@@ -145,7 +145,7 @@ pub(crate) fn object(
     Ok(Reply::bytes(view.form.content_type(), bytes).with_code(code))
 }
 
-/// Answers with the result of a write.
+/// Responds with the result of a write.
 pub(crate) fn written(
     call: &Call,
     resource: &Resource,
@@ -155,9 +155,9 @@ pub(crate) fn written(
     object(call, resource, &written.stored, code)
 }
 
-/// Answers with an object that is not stored as such (a Scale).
+/// Responds with an object that is not stored in this form (a Scale).
 pub(crate) fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Reply, Status> {
-    shown(
+    rendered(
         Representation::of(&call.parts.headers, || is_known(value))?,
         value,
         code,
@@ -167,7 +167,7 @@ pub(crate) fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Repl
 /// Responds with the result of a review or another request without a table form.
 pub(crate) fn outcome(call: &Call, value: &Value) -> Result<Reply, Status> {
     let form = Representation::of_outcome(&call.parts.headers, || is_known(value))?;
-    shown(form, value, StatusCode::CREATED)
+    rendered(form, value, StatusCode::CREATED)
 }
 
 fn is_known(value: &Value) -> bool {
@@ -175,7 +175,7 @@ fn is_known(value: &Value) -> bool {
     protobuf::is_known(text("apiVersion"), text("kind"))
 }
 
-fn shown(form: Representation, value: &Value, code: StatusCode) -> Result<Reply, Status> {
+fn rendered(form: Representation, value: &Value, code: StatusCode) -> Result<Reply, Status> {
     match form {
         Representation::Protobuf => Ok(Reply::bytes(PROTOBUF, encoded(value)?).with_code(code)),
         Representation::Yaml => Ok(Reply::bytes("application/yaml", yaml(value)?).with_code(code)),
@@ -188,7 +188,7 @@ fn shown(form: Representation, value: &Value, code: StatusCode) -> Result<Reply,
     }
 }
 
-/// Answers with a list, put together from the stored bytes where the form allows.
+/// Responds with a list. If possible, the response consists of the stored bytes.
 pub(crate) async fn list(
     call: &Call,
     resource: &Resource,
@@ -216,7 +216,8 @@ pub(crate) async fn list(
             let head = json!({
                 "kind": info.list_kind, "apiVersion": info.api_version(), "metadata": meta.json(),
             });
-            // Items of built-in kinds have no `kind` and `apiVersion`; custom resources have them.
+            // Stored items of built-in kinds are listed without `kind` and `apiVersion`, as upstream; custom
+            // resources are listed with both.
             let custom = resource.is_custom();
             let parts = items.iter().map(|item| {
                 let bytes = view.json_bytes(resource, item)?;
@@ -286,7 +287,7 @@ fn transcoded(kind: (&str, &str), text: &[u8]) -> Result<Bytes, Status> {
     bytes.map(Bytes::from).map_err(|error| unwritten(&error))
 }
 
-/// A list in protobuf, of objects as JSON texts. Other requests get their turn between its parts.
+/// A list in protobuf, from objects as JSON texts. Other requests can run between its parts.
 async fn listed(kind: (&str, &str), meta: &Value, texts: &[Bytes]) -> Result<Reply, Status> {
     let mut list = protobuf::List::new(kind.0, kind.1).map_err(|error| unwritten(&error))?;
     let mut since = 0;
@@ -324,7 +325,7 @@ fn concatenated(
     Ok(Reply::segments(JSON, parts))
 }
 
-/// One event of a watch, of an object as [`OutputFormat::one`] made it.
+/// One event of a watch. `object` comes from [`OutputFormat::one`].
 pub(crate) fn event(form: Representation, kind: &str, object: &[u8]) -> Bytes {
     match form {
         Representation::Protobuf | Representation::PartialProtobuf(_) => {
@@ -347,7 +348,7 @@ fn line(kind: &str, object: &[u8]) -> Bytes {
     line.into()
 }
 
-/// One event of a watch, of an object that is not stored (a bookmark, a Status).
+/// One event of a watch with an object that is not stored (a bookmark, a Status).
 pub(crate) fn event_of_value(form: Representation, kind: &str, object: &Value) -> Bytes {
     match form {
         Representation::Protobuf | Representation::PartialProtobuf(_) => {

@@ -21,8 +21,8 @@ pub(crate) enum Include {
 }
 
 impl Include {
-    /// The part of the object for a row.
-    pub(super) fn shown(self, object: Value, version: &str) -> Value {
+    /// The part of the object in the row.
+    pub(super) fn part_of(self, object: Value, version: &str) -> Value {
         match self {
             Self::Nothing => Value::Null,
             Self::Metadata => partial(&object, version),
@@ -45,12 +45,12 @@ impl Include {
     }
 }
 
-/// The version of a Table and the parts that it has.
+/// The version of a Table and the parts that it contains.
 #[derive(Clone, Copy)]
 pub(crate) struct TableStyle {
     pub(crate) version: &'static str,
     pub(crate) include: Include,
-    /// Whether the columns are described (only in the first event of a watch).
+    /// Whether the table contains its column definitions. In a watch only the first event contains them.
     pub(crate) headings: bool,
 }
 
@@ -78,7 +78,7 @@ pub(super) fn table(
     text.push_str(",\"rows\":[");
     let mut rows = Vec::with_capacity(items.len());
     for item in items {
-        // Row by row, so that no more than one object is ever held as a tree.
+        // Each row is decoded separately, so that only one object is in memory as a tree.
         let object = storage::decode(resource, item)?;
         let rank = resource.kind.row_rank(&object);
         rows.push((rank, row(resource, object, style, now).to_string()));
@@ -121,12 +121,12 @@ fn row(resource: &Resource, object: Value, style: TableStyle, now: Timestamp) ->
     if !conditions.is_empty() {
         row.insert("conditions".to_owned(), Value::Array(conditions));
     }
-    let shown = style.include.shown(object, style.version);
-    row.insert("object".to_owned(), shown);
+    let included = style.include.part_of(object, style.version);
+    row.insert("object".to_owned(), included);
     Value::Object(row)
 }
 
-/// A table of one object that is not stored in this form; a Scale has its own columns.
+/// A table of one object that is not stored in this form. A Scale has its own columns.
 pub(super) fn of_value(object: &Value, version: &str) -> Value {
     let name = &object["metadata"]["name"];
     let created = object["metadata"]["creationTimestamp"].as_str();

@@ -1,4 +1,4 @@
-//! Replies with objects of virtual resources, which have table columns of their own.
+//! Responses with objects of virtual resources, which have their own table columns.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -19,7 +19,7 @@ pub(crate) struct Columns {
     pub(crate) cells: fn(&Value) -> Vec<Value>,
 }
 
-/// Answers with one object that is computed, not stored.
+/// Responds with one computed object.
 pub(crate) fn virtual_object(
     call: &Call,
     info: &KindInfo<'_>,
@@ -41,7 +41,7 @@ pub(crate) fn virtual_object(
     }
 }
 
-/// Answers with a list of objects that are computed, not stored.
+/// Responds with a list of computed objects.
 pub(crate) async fn virtual_list(
     call: &Call,
     info: &KindInfo<'_>,
@@ -75,8 +75,8 @@ pub(crate) async fn virtual_list(
 }
 
 fn form(call: &Call, info: &KindInfo<'_>) -> Result<Representation, Status> {
-    let known = || protobuf::is_known(&info.api_version(), info.kind);
-    Representation::of(&call.parts.headers, known)
+    let has_protobuf = || protobuf::is_known(&info.api_version(), info.kind);
+    Representation::of(&call.parts.headers, has_protobuf)
 }
 
 fn table(
@@ -87,8 +87,8 @@ fn table(
 ) -> Result<Reply, Status> {
     let include = Include::parse(&call.query)?;
     let rows = objects.iter().map(|object| {
-        let shown = include.shown(object.clone(), version);
-        json!({"cells": (columns.cells)(object), "object": shown})
+        let included = include.part_of(object.clone(), version);
+        json!({"cells": (columns.cells)(object), "object": included})
     });
     let table = json!({
         "kind": "Table",

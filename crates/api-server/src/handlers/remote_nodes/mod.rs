@@ -1,12 +1,12 @@
-//! Nodes on other machines: their own API (the kubelet's paths) over TLS, at the address and port of
-//! the Node object, or through the tunnel that the node has opened.
+//! Connections to nodes on other machines: their API (the kubelet's paths) over TLS, at the address and port of the
+//! Node object, or through the tunnel that the node has opened.
 //!
-//! Both sides present a certificate of the cluster's authority. The node's certificate must be valid for the
-//! address and must name the node, because an address in a Node object proves no identity.
+//! Both sides present a certificate of the cluster's authority. The node's certificate must be valid for the address
+//! and must contain the node name, because an address in a Node object proves no identity.
 
-mod place;
+mod limits;
+mod routes;
 mod tunnels;
-mod ways;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,31 +33,31 @@ use crate::handlers::forwarding;
 use crate::handlers::nodes::{NodeConnector, NodeService};
 use crate::http::body::{BoxBody, BoxError};
 use crate::objects::storage::{Objects, reading};
-use place::{Placed, Places};
+use limits::{ConnectionLimits, LimitedConnection};
+pub use routes::NodeConnection;
+use routes::{Attempt, LastDirectDial, attempts};
 pub(crate) use tunnels::{Tunnels, accept};
-pub use ways::NodeConnection;
-use ways::{Attempt, LastDirectDial, attempts};
 
-/// The types of addresses of a node, the preferred first (kubeadm's order).
+/// The types of node addresses, the preferred type first (kubeadm's order).
 const ADDRESS_TYPES: [&str; 3] = ["InternalIP", "ExternalIP", "Hostname"];
-/// The port of a node's own API, unless its object says another one.
+/// The port of a node's API, unless the Node object contains another port.
 const KUBELET_PORT: u16 = 10250;
 
-/// A connection to a node that has shown its certificate.
+/// A connection to a node whose certificate is verified.
 type Connected = Either<TlsStream<TcpStream>, TlsStream<NodeStream>>;
 
-/// The result of a connection to a node of another machine.
+/// The result of a connection test to a node of another machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeReach {
     /// The address and port in the Node object.
-    pub place: String,
-    /// The way by which the node was reached, or the errors of all ways.
-    pub way: Result<NodeConnection, String>,
+    pub address: String,
+    /// The connection that reached the node, or the errors of all attempts.
+    pub connection: Result<NodeConnection, String>,
 }
 
-/// The nodes of this process, and those of other machines.
+/// The nodes of this process, and the nodes of other machines.
 pub(crate) struct Nodes {
-    own: Arc<dyn NodeConnector>,
+    local: Arc<dyn NodeConnector>,
     objects: Arc<Objects>,
     client: RwLock<Option<Arc<ClientConfig>>>,
     remote: Arc<Remote>,
@@ -67,13 +67,13 @@ pub(crate) struct Nodes {
 #[derive(Default)]
 struct Remote {
     tunnels: Arc<Tunnels>,
-    places: Places,
-    /// By node.
+    limits: ConnectionLimits,
+    /// The last direct connection attempt, by node name.
     last: Mutex<BTreeMap<String, LastDirectDial>>,
     connections: Counts,
 }
 
-/// The attempts to connect.
+/// Counters of the attempts to connect.
 #[derive(Default)]
 struct Counts {
     direct: Count,
@@ -82,7 +82,7 @@ struct Counts {
 
 #[derive(Default)]
 struct Count {
-    made: AtomicU64,
+    established: AtomicU64,
     failed: AtomicU64,
 }
 
@@ -96,16 +96,17 @@ const CONNECTIONS: Metric = Metric::counter(
 );
 
 impl Nodes {
-    pub(crate) fn new(own: Arc<dyn NodeConnector>, objects: Arc<Objects>) -> Self {
+    pub(crate) fn new(local: Arc<dyn NodeConnector>, objects: Arc<Objects>) -> Self {
         Self {
-            own,
+            local,
             objects,
             client: RwLock::default(),
             remote: Arc::default(),
         }
     }
 
-    /// Sets the client certificate for connections to nodes, and the authority that must have signed theirs.
+    /// Sets the client certificate for connections to nodes, and the authority that must have signed the nodes'
+    /// certificates.
     pub(crate) fn show(
         &self,
         certificate_pem: &str,
@@ -125,7 +126,8 @@ impl Nodes {
         &self.remote.tunnels
     }
 
-    /// A node of another machine, if this server has a certificate for it.
+    /// A node of another machine; `None` if this server has no certificate for connections to nodes, or the node has
+    /// no API on the network.
     fn destination(&self, node_name: &str) -> Option<Destination> {
         let client = self.client.read().unwrap_or_else(PoisonError::into_inner);
         let client = client.clone()?;
@@ -138,35 +140,34 @@ impl Nodes {
         };
         Some(Destination {
             name: node_name.to_owned(),
-            place: NodeApiAddress::of(&node)?,
+            address: NodeApiAddress::of(&node)?,
             client,
         })
     }
 
-    /// Connects to a node of another machine, and ends the connection.
+    /// Tests the connection to a node of another machine: connects, then closes the connection.
     pub(crate) async fn reach(&self, node_name: &str) -> Option<NodeReach> {
-        if self.own.connect(node_name).is_some() {
+        if self.local.connect(node_name).is_some() {
             return None;
         }
         let destination = self.destination(node_name)?;
         let connected = self.remote.connect(&destination).await;
         Some(NodeReach {
-            place: destination.place.to_string(),
-            way: match connected {
-                Ok((way, _)) => Ok(way),
+            address: destination.address.to_string(),
+            connection: match connected {
+                Ok((connection, _)) => Ok(connection),
                 Err(error) => Err(error.to_string()),
             },
         })
     }
 
-    /// Writes the metrics.
     pub(crate) fn write_metrics(&self, page: &mut Page) {
         page.add(TUNNELS, &[], self.remote.tunnels.nodes());
         page.describe(CONNECTIONS);
         let Counts { direct, tunnel } = &self.remote.connections;
-        for (way, count) in [("direct", direct), ("tunnel", tunnel)] {
-            for (result, count) in [("success", &count.made), ("error", &count.failed)] {
-                let labels = [("way", way), ("result", result)];
+        for (connection, count) in [("direct", direct), ("tunnel", tunnel)] {
+            for (result, count) in [("success", &count.established), ("error", &count.failed)] {
+                let labels = [("way", connection), ("result", result)];
                 page.add(CONNECTIONS, &labels, count.load(Ordering::Relaxed));
             }
         }
@@ -175,15 +176,15 @@ impl Nodes {
 
 impl NodeConnector for Nodes {
     fn connect(&self, node_name: &str) -> Option<NodeService> {
-        if let Some(own) = self.own.connect(node_name) {
-            return Some(own);
+        if let Some(local) = self.local.connect(node_name) {
+            return Some(local);
         }
         let destination = Arc::new(self.destination(node_name)?);
         let remote = self.remote.clone();
         Some(NodeService::new(tower::service_fn(
             move |request: Request<BoxBody>| {
                 let (remote, destination) = (remote.clone(), destination.clone());
-                async move { remote.ask(&destination, request).await }
+                async move { remote.send(&destination, request).await }
             },
         )))
     }
@@ -199,14 +200,14 @@ impl fmt::Display for NodeApiAddress {
     }
 }
 
-/// A node of another machine, and the certificate that is shown to it.
+/// A node of another machine, and the certificate that the server presents.
 struct Destination {
     name: String,
-    place: NodeApiAddress,
+    address: NodeApiAddress,
     client: Arc<ClientConfig>,
 }
 
-/// The place of a node's API. Its display form is a `Host` header.
+/// The host and port of a node's API. The display form is a `Host` header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct NodeApiAddress {
     host: String,
@@ -214,7 +215,7 @@ struct NodeApiAddress {
 }
 
 impl NodeApiAddress {
-    /// The place in a Node object; `None` if the node does not serve its API on the network.
+    /// The address in a Node object; `None` if the node does not serve its API on the network.
     fn of(node: &Value) -> Option<Self> {
         Some(Self {
             port: written_port(node)?,
@@ -229,12 +230,11 @@ fn written_port(node: &Value) -> Option<u16> {
     u16::try_from(port).ok().filter(|port| *port > 0)
 }
 
-/// The port of a node's own API.
 pub(crate) fn kubelet_port(node: &Value) -> u16 {
     written_port(node).unwrap_or(KUBELET_PORT)
 }
 
-/// The address in a Node object at which servers reach the node; it may be a name.
+/// The address in a Node object at which servers connect to the node; the address may be a host name.
 pub(crate) fn preferred_address(node: &Value) -> Option<&str> {
     let addresses = node["status"]["addresses"].as_array()?;
     let of_type = |kind: &&str| addresses.iter().find(|one| one["type"] == **kind);
@@ -243,47 +243,47 @@ pub(crate) fn preferred_address(node: &Value) -> Option<&str> {
 }
 
 impl Remote {
-    /// Sends a request over a connection of its own.
-    async fn ask(
+    /// Sends a request over a new connection.
+    async fn send(
         &self,
         to: &Destination,
         mut request: Request<BoxBody>,
     ) -> Result<Response<BoxBody>, BoxError> {
-        let _place = self.places.take(&to.name)?;
+        let _permit = self.limits.acquire(&to.name)?;
         let (_, stream) = self.connect(to).await?;
-        let stream = Placed { stream, _place };
+        let stream = LimitedConnection { stream, _permit };
         forwarding::clean(request.headers_mut());
-        let host = HeaderValue::from_str(&to.place.to_string())?;
+        let host = HeaderValue::from_str(&to.address.to_string())?;
         request.headers_mut().insert(HOST, host);
         forwarding::send(stream, request).await
     }
 
-    /// Connects to the node. A tunnel that opens in the meantime is used, too.
+    /// Connects to the node. A tunnel that opens during the attempts is used, too.
     ///
-    /// *Errors.* The reason of each way.
+    /// *Errors.* The reason of each failed attempt.
     async fn connect(&self, to: &Destination) -> Result<(NodeConnection, Connected), BoxError> {
         if let Some(tunnel) = self.tunnels.of(&to.name) {
-            return self.try_ways(to, Some(tunnel)).await;
+            return self.try_attempts(to, Some(tunnel)).await;
         }
         tokio::select! {
-            connected = self.try_ways(to, None) => connected,
-            tunnel = self.tunnels.opened(&to.name) => self.try_ways(to, Some(tunnel)).await,
+            connected = self.try_attempts(to, None) => connected,
+            tunnel = self.tunnels.opened(&to.name) => self.try_attempts(to, Some(tunnel)).await,
         }
     }
 
-    /// Connects by the first way that leads to the node.
-    async fn try_ways(
+    /// Makes the attempts in order; returns the first connection.
+    async fn try_attempts(
         &self,
         to: &Destination,
         tunnel: Option<Tunnel>,
     ) -> Result<(NodeConnection, Connected), BoxError> {
         let last = self.last().get(&to.name).cloned();
-        let ways = attempts(&to.place, last.as_ref(), tunnel.is_some(), Instant::now());
+        let planned = attempts(&to.address, last.as_ref(), tunnel.is_some(), Instant::now());
         let mut reasons = Vec::new();
         let mut failed_direct = None;
-        for Attempt { way, limit } in ways {
+        for Attempt { connection, limit } in planned {
             let connecting = async {
-                match (way, &tunnel) {
+                match (connection, &tunnel) {
                     (NodeConnection::Tunnel, Some(tunnel)) => {
                         Ok(Either::Right(to.identified(tunnel.connect().await?).await?))
                     }
@@ -294,23 +294,24 @@ impl Remote {
                 Ok(connected) => connected,
                 Err(_) => Err("no answer in time".into()),
             };
-            self.count(way, connected.is_ok());
+            self.count(connection, connected.is_ok());
             let now = Instant::now();
-            match (connected, way) {
+            match (connected, connection) {
                 (Ok(stream), NodeConnection::Direct) => {
                     self.note_direct(to, now, true);
-                    return Ok((way, stream));
+                    return Ok((connection, stream));
                 }
                 (Ok(stream), NodeConnection::Tunnel) => {
-                    // A node that neither way leads to may be starting: that says nothing of its address.
+                    // A node that neither attempt reaches may be starting. Its address is not recorded as unreachable
+                    // then.
                     if let Some(at) = failed_direct {
                         self.note_direct(to, at, false);
                     }
-                    return Ok((way, stream));
+                    return Ok((connection, stream));
                 }
                 (Err(error), NodeConnection::Direct) => {
                     failed_direct = Some(now);
-                    reasons.push(format!("connect to {}: {error}", to.place));
+                    reasons.push(format!("connect to {}: {error}", to.address));
                 }
                 (Err(error), NodeConnection::Tunnel) => {
                     reasons.push(format!("connect through the node's tunnel: {error}"));
@@ -323,13 +324,13 @@ impl Remote {
         Err(reasons.join("; ").into())
     }
 
-    fn count(&self, way: NodeConnection, has_reached: bool) {
-        let count = match way {
+    fn count(&self, connection: NodeConnection, has_reached: bool) {
+        let count = match connection {
             NodeConnection::Direct => &self.connections.direct,
             NodeConnection::Tunnel => &self.connections.tunnel,
         };
         let count = if has_reached {
-            &count.made
+            &count.established
         } else {
             &count.failed
         };
@@ -338,7 +339,7 @@ impl Remote {
 
     fn note_direct(&self, to: &Destination, at: Instant, has_reached: bool) {
         let last = LastDirectDial {
-            place: to.place.clone(),
+            address: to.address.clone(),
             at,
             has_reached,
         };
@@ -356,20 +357,20 @@ impl Remote {
 
 impl Destination {
     async fn direct(&self, limit: Duration) -> Result<TlsStream<TcpStream>, BoxError> {
-        let address = (self.place.host.as_str(), self.place.port);
+        let address = (self.address.host.as_str(), self.address.port);
         self.identified(http_client::connect(address, limit).await?)
             .await
     }
 
-    /// Shows the certificate of this server, and checks that the other end is the node. The way to it
-    /// proves nothing.
+    /// Performs the TLS handshake with this server's certificate, and verifies that the peer is the node: neither an
+    /// address nor a tunnel proves the identity.
     async fn identified<S>(&self, stream: S) -> Result<TlsStream<S>, BoxError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = tls::handshake(stream, &self.place.host, self.client.clone()).await?;
-        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let subject = shown.first().map(|first| ClientSubject::of(first));
+        let stream = tls::handshake(stream, &self.address.host, self.client.clone()).await?;
+        let presented = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let subject = presented.first().map(|first| ClientSubject::of(first));
         let expected = format!("system:node:{}", self.name);
         match subject {
             Some(Ok(subject)) if subject.common_name == expected => Ok(stream),
@@ -389,7 +390,7 @@ mod tests {
         let node = |port: Value, addresses: Value| {
             let node = json!({"status": {"addresses": addresses,
                 "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
-            NodeApiAddress::of(&node).map(|place| (place.host, place.port))
+            NodeApiAddress::of(&node).map(|address| (address.host, address.port))
         };
         let all = json!([{"type": "Hostname", "address": "n"},
             {"type": "InternalIP", "address": "10.0.0.1"},

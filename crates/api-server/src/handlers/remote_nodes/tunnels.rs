@@ -1,7 +1,7 @@
 //! The tunnels that nodes have opened to this server.
 //!
-//! A node opens its own tunnel only: the certificate of the request names the node. The tunnel gives no
-//! rights; the certificates of both ends are checked inside of it as over the network.
+//! A node can open a tunnel for itself only: the certificate of the request contains the node name. The tunnel grants
+//! no rights; both peers verify their certificates inside of the tunnel as over the network.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,17 +22,16 @@ use crate::http::connection::Connection;
 use crate::http::limits::TUNNELS_PER_NODE_MAX;
 use crate::objects::storage::{Objects, reading};
 
-/// An open tunnel, and the way to end it.
+/// An open tunnel, and the token that closes it.
 struct Open {
     number: u64,
     tunnel: Tunnel,
     end: CancellationToken,
 }
 
-/// The open tunnels of each node, the oldest first.
+/// The open tunnels of each node, the oldest tunnel first.
 type Table = BTreeMap<String, Vec<Open>>;
 
-/// The open tunnels of nodes, by node name.
 #[derive(Default)]
 pub(crate) struct Tunnels {
     table: Mutex<Table>,
@@ -40,12 +39,12 @@ pub(crate) struct Tunnels {
     opened: watch::Sender<u64>,
 }
 
-/// A tunnel's place in the table, which ends with this value.
+/// An entry of the table, which is removed on drop.
 struct Entry<'t> {
     tunnels: &'t Tunnels,
     node: String,
     number: u64,
-    /// Cancelled when newer tunnels of the node take the place.
+    /// Cancelled when a newer tunnel of the node replaces this tunnel.
     end: CancellationToken,
 }
 
@@ -66,12 +65,12 @@ impl Tunnels {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest tunnel of a node that is open.
+    /// The newest open tunnel of a node.
     pub(super) fn of(&self, node: &str) -> Option<Tunnel> {
         let table = self.table();
         let mut open = table.get(node)?.iter().rev();
-        let found = open.find(|one| one.tunnel.is_open())?;
-        Some(found.tunnel.clone())
+        let newest = open.find(|one| one.tunnel.is_open())?;
+        Some(newest.tunnel.clone())
     }
 
     /// Waits until a node has an open tunnel.
@@ -87,12 +86,12 @@ impl Tunnels {
         }
     }
 
-    /// The number of nodes with a tunnel.
+    /// The number of nodes with an open tunnel.
     pub(super) fn nodes(&self) -> usize {
         self.table().len()
     }
 
-    /// A node may know a server by several addresses, and so opens several tunnels to it.
+    /// Adds a tunnel. A node that knows a server by several addresses opens several tunnels to it.
     fn enter(&self, node: &str, tunnel: Tunnel) -> Entry<'_> {
         let end = CancellationToken::new();
         let mut table = self.table();
@@ -117,10 +116,10 @@ impl Tunnels {
     }
 }
 
-/// Takes over the connection of a node for its tunnel.
+/// Uses the connection of a node as its tunnel.
 ///
-/// *Errors.* 403 for users that are no node, 404 for a node without a Node object, 400 for a request that
-/// does not ask for the upgrade.
+/// *Errors.* 403 for a user that is not a node, 404 for a node without a Node object, 400 for a request without the
+/// upgrade.
 pub(crate) fn accept(
     tunnels: &Arc<Tunnels>,
     objects: &Objects,
@@ -130,13 +129,15 @@ pub(crate) fn accept(
         let text = "only a node opens a tunnel, with its client certificate";
         return Err(Status::new(StatusReason::Forbidden, text));
     };
-    let asked = call.parts.headers.get(UPGRADE);
-    if asked.is_none_or(|asked| asked != PROTOCOL) || call.parts.version != Version::HTTP_11 {
+    let requested_upgrade = call.parts.headers.get(UPGRADE);
+    if requested_upgrade.is_none_or(|value| value != PROTOCOL)
+        || call.parts.version != Version::HTTP_11
+    {
         let text = format!("the path needs HTTP/1.1 with an upgrade to {PROTOCOL:?}");
         return Err(Status::bad_request(text));
     }
-    let found = reading(objects, |reads| Ok(reads.get("", "nodes", "", &node)))?;
-    if found.is_none() {
+    let existing = reading(objects, |reads| Ok(reads.get("", "nodes", "", &node)))?;
+    if existing.is_none() {
         let text = format!("nodes {node:?} not found");
         return Err(Status::new(StatusReason::NotFound, text));
     }
@@ -210,8 +211,8 @@ mod tests {
         let (of_another, _end) = tunnel().await;
         let _entry = tunnels.enter("m", of_another);
         assert!(futures::poll!(awaited.as_mut()).is_pending());
-        let (its_own, _other_end) = tunnel().await;
-        let _own_entry = tunnels.enter("n", its_own);
+        let (first_tunnel, _other_end) = tunnel().await;
+        let _entry = tunnels.enter("n", first_tunnel);
         assert!(futures::poll!(awaited).is_ready());
     }
 }

@@ -1,9 +1,8 @@
-//! `metrics.k8s.io`: the resource usage of nodes and pods (kubectl.md 6.1), read from the nodes at
-//! each request. It is not stored.
+//! `metrics.k8s.io`: the resource usage of nodes and pods (kubectl.md 6.1), read from the nodes at each request. The
+//! objects are not stored.
 //!
-//! A node answers `/stats/summary` with its newest numbers, rates included. Pods without metrics
-//! yet, and those on a node that does not respond, are missing in lists and not found by name, as
-//! with metrics-server.
+//! A node responds to `/stats/summary` with its newest values, rates included. As with metrics-server, lists skip
+//! pods without metrics and pods on a node that does not respond, and a get of such a pod is 404.
 
 mod node_summary;
 
@@ -33,10 +32,10 @@ use crate::http::reply::Reply;
 use crate::objects::storage;
 use crate::objects::storage::Objects;
 
-/// Answers a get or a list.
+/// Responds to a get or a list.
 ///
-/// *Errors.* 404 for a missing object and for one without metrics.
-pub(crate) async fn answer(
+/// *Errors.* 404 for an object that does not exist or has no metrics.
+pub(crate) async fn respond(
     (objects, nodes): (&Objects, &dyn NodeConnector),
     info: &KindInfo<'_>,
     verb: Verb,
@@ -49,16 +48,16 @@ pub(crate) async fn answer(
         .registry
         .find("", "v1", info.plural);
     let resource = resource.ok_or_else(unknown_path)?;
-    let asked = if is_list {
+    let requested = if is_list {
         selected(objects, &resource, &call).await?
     } else {
         vec![named(objects, &resource, &call).await?]
     };
-    let found = measured(nodes, info, &asked).await;
+    let metrics = measured(nodes, info, &requested).await;
     if is_list {
-        return output::virtual_list(&call, info, found, &node_summary::COLUMNS).await;
+        return output::virtual_list(&call, info, metrics, &node_summary::COLUMNS).await;
     }
-    match found.first() {
+    match metrics.first() {
         Some(one) => output::virtual_object(&call, info, one, &node_summary::COLUMNS),
         None => Err(Status::not_found(
             METRICS,
@@ -68,7 +67,7 @@ pub(crate) async fn answer(
     }
 }
 
-/// The full name in messages: pods with their namespace, as metrics-server.
+/// The name in error messages: pods with their namespace, as metrics-server.
 fn full_name(call: &Call) -> String {
     match call.info.namespace.as_str() {
         "" => call.info.name.clone(),
@@ -84,7 +83,7 @@ async fn named(objects: &Objects, resource: &Resource, call: &Call) -> Result<Va
     }
 }
 
-/// The nodes or pods that match the selectors. Field selectors cover the metadata only.
+/// The nodes or pods that match the selectors. Field selectors support fields of the metadata only.
 async fn selected(
     objects: &Objects,
     resource: &Resource,
@@ -111,7 +110,7 @@ async fn selected(
         .collect()
 }
 
-/// The metrics of the objects that have any.
+/// The metrics of the objects; objects without metrics are skipped.
 async fn measured(
     connector: &dyn NodeConnector,
     info: &KindInfo<'_>,
@@ -127,14 +126,14 @@ async fn measured(
     };
     let mut nodes: BTreeSet<String> = objects.iter().map(node_of).collect();
     nodes.remove("");
-    let asked = nodes.into_iter().map(|node| async move {
+    let requests = nodes.into_iter().map(|node| async move {
         let summary = summary(connector, &node).await;
         (node, summary)
     });
-    let answers = futures::stream::iter(asked).buffer_unordered(NODE_SUMMARIES_AT_ONCE);
-    let summaries: BTreeMap<String, Summary> = answers
-        .filter_map(|(node, answer)| async {
-            match answer {
+    let responses = futures::stream::iter(requests).buffer_unordered(NODE_SUMMARIES_AT_ONCE);
+    let summaries: BTreeMap<String, Summary> = responses
+        .filter_map(|(node, response)| async {
+            match response {
                 Ok(summary) => Some((node, summary)),
                 Err(error) => {
                     tracing::debug!(node, error, "no metrics of the node");
@@ -155,15 +154,14 @@ async fn measured(
     metrics.collect()
 }
 
-/// A node's summary of itself and its pods.
 async fn summary(connector: &dyn NodeConnector, node: &str) -> Result<Summary, String> {
     let service = connector.connect(node).ok_or("it cannot be reached")?;
     let mut request = Request::new(empty_body());
     *request.uri_mut() = http::Uri::from_static("/stats/summary");
-    let answer: BoxFuture<'static, Result<Response<BoxBody>, BoxError>> =
+    let pending: BoxFuture<'static, Result<Response<BoxBody>, BoxError>> =
         Box::pin(service.oneshot(request));
     let read = async {
-        let response = answer.await.map_err(|error| error.to_string())?;
+        let response = pending.await.map_err(|error| error.to_string())?;
         if response.status() != StatusCode::OK {
             return Err(format!("it answers {}", response.status()));
         }

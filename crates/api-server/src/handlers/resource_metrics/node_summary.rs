@@ -1,4 +1,4 @@
-//! Objects of `metrics.k8s.io`, made from a node's summary. Pure.
+//! Objects of `metrics.k8s.io`, built from a node's summary. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 use object_model::{Quantity, duration};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::handlers::output::Columns;
 
-/// The part of kubelet's summary that is used here.
+/// The fields of the kubelet's summary that are needed here.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Summary {
@@ -29,7 +29,7 @@ struct PodReference {
     uid: String,
 }
 
-/// The node, or a container.
+/// The usage of the node, or of a container.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Measured {
@@ -43,7 +43,7 @@ struct Measured {
 struct Cpu {
     time: Timestamp,
     usage_nano_cores: Option<u64>,
-    /// Absent in the summary of upstream's kubelet.
+    /// Absent in the summary of the upstream kubelet.
     usage_window_nano_seconds: Option<u64>,
 }
 
@@ -53,7 +53,7 @@ struct Memory {
     working_set_bytes: Option<u64>,
 }
 
-/// The time over which kubelet measures a rate.
+/// The time over which the kubelet measures a rate.
 const KUBELET_WINDOW: SignedDuration = SignedDuration::from_secs(10);
 
 /// The usage of a node or a container, and its time.
@@ -64,7 +64,7 @@ struct Usage {
 }
 
 impl Measured {
-    /// `None` until there are figures of both resources.
+    /// `None` if the value of either resource is absent.
     fn usage(&self) -> Option<Usage> {
         let cpu = self.cpu.as_ref()?;
         let bytes = self.memory.as_ref()?.working_set_bytes?;
@@ -82,7 +82,7 @@ impl Measured {
 }
 
 impl Summary {
-    /// The metrics of a node, if it has any.
+    /// The metrics of a node; `None` if the node has none yet.
     pub(super) fn of_node(&self, node: &Value, now: Timestamp) -> Option<Value> {
         let usage = self.node.usage()?;
         let mut metrics = head("NodeMetrics", node, now, &usage);
@@ -90,7 +90,7 @@ impl Summary {
         Some(metrics)
     }
 
-    /// The metrics of a pod, once all containers that run have some.
+    /// The metrics of a pod; `None` until each running container has metrics.
     pub(super) fn of_pod(&self, pod: &Value, now: Timestamp) -> Option<Value> {
         let uid = pod["metadata"]["uid"].as_str()?;
         let stats = self.pods.iter().find(|stats| stats.pod_ref.uid == uid)?;
@@ -145,7 +145,7 @@ const fn text(name: &'static str, format: &'static str) -> Column<'static> {
     }
 }
 
-/// The name, the usage of each resource, the window; for pods the sum of their containers.
+/// The columns: the name, the usage of each resource, the window; for pods the sum of their containers.
 pub(super) const COLUMNS: Columns = Columns {
     headings: &[
         text("Name", "name"),

@@ -1,4 +1,4 @@
-//! Reviews of access and identity: they are answered, never stored.
+//! Reviews of access and identity: the response contains the result, nothing is stored.
 
 mod identity;
 mod rights;
@@ -14,8 +14,8 @@ use crate::http::call::Call;
 use crate::http::decode;
 use crate::http::reply::Reply;
 
-/// Answers a review such as SubjectAccessReview or TokenReview: sets its status, stores nothing.
-pub(crate) async fn answer(
+/// Responds to a review such as SubjectAccessReview or TokenReview with the status set.
+pub(crate) async fn respond(
     access: &Access,
     info: &KindInfo<'_>,
     call: Call,
@@ -37,7 +37,7 @@ pub(crate) async fn answer(
     output::outcome(&call, &review)
 }
 
-/// A list of texts, empty if it is missing.
+/// A list of texts; empty if the field is missing.
 fn texts(value: &Value) -> Vec<String> {
     let list = value.as_array().into_iter().flatten();
     list.filter_map(|text| text.as_str().map(str::to_owned))

@@ -67,7 +67,7 @@ fn decide(
     }
     let text = |field: &str| resource[field].as_str().unwrap_or_default();
     let fields = fields(&resource["fieldSelector"]);
-    let asked = if resource.is_object() {
+    let attributes = if resource.is_object() {
         AuthorizationAttributes {
             verb: text("verb"),
             group: text("group"),
@@ -85,14 +85,14 @@ fn decide(
             ..AuthorizationAttributes::default()
         }
     };
-    Ok(match authorize::decide(authorizer, user, &asked) {
+    Ok(match authorize::decide(authorizer, user, &attributes) {
         Ok(()) => json!({"allowed": true}),
         Err(reason) if reason.is_empty() => json!({"allowed": false}),
         Err(reason) => json!({"allowed": false, "reason": reason}),
     })
 }
 
-/// The errors of a review's selectors: each is a text or requirements, not both and not nothing.
+/// The errors of a review's selectors: each selector must have either a text or requirements.
 fn selector_errors(resource: &Value) -> Vec<FieldError> {
     let attributes = FieldPath::root("spec").child("resourceAttributes");
     let mut errors = Vec::new();
@@ -122,8 +122,8 @@ fn selector_errors(resource: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// The field selector of a review, as text or as requirements. An invalid one selects everything:
-/// that requires more rights, so the review allows less.
+/// The field selector of a review, from its text or its requirements. An invalid selector selects everything. That
+/// needs more rights, so the review allows less.
 fn fields(selector: &Value) -> FieldSelector {
     if let Some(raw) = selector["rawSelector"].as_str() {
         return FieldSelector::parse(raw).unwrap_or_default();

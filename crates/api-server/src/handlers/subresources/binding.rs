@@ -31,8 +31,8 @@ const fn field(name: &'static str) -> FieldRead {
     FieldRead { name, below: &[] }
 }
 
-/// Answers a POST of a Binding.
-pub(super) async fn answer(
+/// Responds to a POST of a Binding.
+pub(super) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
@@ -53,7 +53,7 @@ pub(super) async fn answer(
     created(call)
 }
 
-/// The node of a binding; `None` if there is none of that name.
+/// The node of a binding; `None` if the node does not exist.
 async fn node(writer: Writer<'_>, binding: &Value) -> Result<Option<Arc<Value>>, Status> {
     let Some(nodes) = writer.objects.catalog.any_version("", "nodes") else {
         return Ok(None);
@@ -82,10 +82,10 @@ fn check(binding: &Value, name: &str) -> Result<(), Status> {
     {
         errors.push(FieldError::required(&target.child("name"), ""));
     }
-    let given = metadata::text(binding, "name");
-    if !given.is_empty() && given != name {
+    let target_name = metadata::text(binding, "name");
+    if !target_name.is_empty() && target_name != name {
         return Err(Status::bad_request(format!(
-            "the name of the object ({given}) does not match the name on the URL ({name})"
+            "the name of the object ({target_name}) does not match the name on the URL ({name})"
         )));
     }
     if errors.is_empty() {
@@ -95,7 +95,7 @@ fn check(binding: &Value, name: &str) -> Result<(), Status> {
     }
 }
 
-/// The object with its node, and the condition that says so.
+/// The pod with its node, and with the condition `PodScheduled`.
 fn assigned(
     resource: &Resource,
     name: &str,
@@ -106,11 +106,11 @@ fn assigned(
     let refused =
         |why: String| Status::conflict(info.group, &format!("{}/binding", info.plural), name, &why);
     for field in ["uid", "resourceVersion"] {
-        let (wanted, found) = (metadata::text(binding, field), metadata::text(old, field));
-        if !wanted.is_empty() && wanted != found {
+        let (requested, existing) = (metadata::text(binding, field), metadata::text(old, field));
+        if !requested.is_empty() && requested != existing {
             return Err(refused(format!(
-                "Precondition failed: {field} in precondition: {wanted}, {field} in object meta: \
-                 {found}"
+                "Precondition failed: {field} in precondition: {requested}, {field} in object meta: \
+                 {existing}"
             )));
         }
     }
@@ -144,7 +144,7 @@ fn assigned(
         copy_topology_labels(&mut object, node);
     }
     if let Some(status) = object["status"].as_object_mut() {
-        // The pod has a node: the nomination is obsolete.
+        // The pod has a node now, so the nomination is obsolete.
         status.remove("nominatedNodeName");
     }
     if !object["status"]["conditions"].is_array() {

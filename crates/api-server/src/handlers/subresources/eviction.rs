@@ -1,8 +1,7 @@
-//! `eviction`: deletes a pod if its PodDisruptionBudget allows it (kubectl.md 6.3).
+//! `eviction`: deletes a pod if its PodDisruptionBudget allows the deletion (kubectl.md 6.3).
 //!
-//! The budget's numbers are those of its controller's last write. An eviction decrements
-//! `disruptionsAllowed` in the same write that checks it, so that two evictions never use the same
-//! one.
+//! The numbers of the budget come from the last write of the disruption controller. An eviction checks and decrements
+//! `disruptionsAllowed` in one write, so that two evictions never use one allowed disruption.
 
 use jiff::Timestamp;
 use object_model::{Cause, LabelSelector, Status, StatusDetails, StatusReason};
@@ -29,8 +28,8 @@ use crate::objects::write_request::{WriteOptions, WriteRequest};
 const GROUP: &str = "policy";
 const BUDGETS: &str = "poddisruptionbudgets";
 
-/// Answers a POST of an Eviction.
-pub(super) async fn answer(
+/// Responds to a POST of an Eviction.
+pub(super) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
@@ -47,7 +46,7 @@ pub(super) async fn answer(
     let (options, _) = options(&eviction, name)?;
     let request = WriteRequest {
         subresource: "",
-        asked: true,
+        is_reviewed: true,
         ..request
     };
     evict(writer, &request, options).await?;
@@ -55,17 +54,17 @@ pub(super) async fn answer(
 }
 
 fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status> {
-    let given = metadata::text(eviction, "name");
-    if !given.is_empty() && given != name {
+    let requested_name = metadata::text(eviction, "name");
+    if !requested_name.is_empty() && requested_name != name {
         let text = "name in URL does not match name in Eviction object";
         return Err(Status::bad_request(text));
     }
     DeleteOptions::of_value(&eviction["deleteOptions"], &Query::default())
 }
 
-/// Deletes the pod if its budget allows it.
+/// Deletes the pod if its budget allows the deletion.
 ///
-/// *Errors.* 429 if it is not allowed, and the errors of a deletion.
+/// *Errors.* 429 if the budget does not allow the deletion, and the errors of a deletion.
 async fn evict(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
@@ -83,19 +82,19 @@ async fn evict(
             && let Some(budget) = budget_of(writer, request.namespace, &pod)?
         {
             if is_broken(&pod, &budget) {
-                // The budget does not count it, as long as it is unchanged.
+                // The budget does not count the pod, as long as the pod is unchanged.
                 guard = Some(metadata::text(&pod, "resourceVersion").to_owned());
             } else {
-                take_disruption(writer, request, &budget).await?;
+                record_disruption(writer, request, &budget).await?;
             }
         }
-        let asked = options.preconditions.clone();
+        let requested = options.preconditions.clone();
         if let Some(version) = guard.clone() {
             let preconditions = options.preconditions.get_or_insert_default();
             preconditions.resource_version.get_or_insert(version);
         }
         let done = remove(writer, request, &options).await;
-        options.preconditions = asked;
+        options.preconditions = requested;
         match done {
             Err(status) if status.reason == StatusReason::Conflict && guard.is_some() => {
                 work::let_others_go_first().await;
@@ -118,7 +117,7 @@ async fn remove(
         let version = options
             .preconditions
             .as_ref()
-            .and_then(|wanted| wanted.resource_version.clone());
+            .and_then(|preconditions| preconditions.resource_version.clone());
         let mut mark = |pod: &Value| {
             let mut marked = marked(pod, Timestamp::now());
             if let Some(version) = &version {
@@ -163,15 +162,15 @@ fn marked(pod: &Value, now: Timestamp) -> Value {
     pod
 }
 
-/// Whether the eviction needs no budget: the pod has ended, has not started, or is being deleted.
+/// Whether the eviction needs no budget: the pod has finished, has not started, or is being deleted.
 fn is_over(pod: &Value) -> bool {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     matches!(phase, "Succeeded" | "Failed" | "Pending") || metadata::is_deleting(pod)
 }
 
-/// The budget that the pod is in, if there is one.
+/// The budget that selects the pod; `None` if no budget selects the pod.
 ///
-/// *Errors.* 500 if there are several (as upstream).
+/// *Errors.* 500 if several budgets select the pod (as upstream).
 fn budget_of(writer: Writer<'_>, namespace: &str, pod: &Value) -> Result<Option<Value>, Status> {
     let mut budgets = reading(writer.objects, |reads| {
         Ok(reads.all(GROUP, BUDGETS, namespace))
@@ -207,15 +206,15 @@ fn is_broken(pod: &Value, budget: &Value) -> bool {
         || (number("desiredHealthy") > 0 && number("currentHealthy") >= number("desiredHealthy"))
 }
 
-/// Takes one of the disruptions that the budget still allows.
-async fn take_disruption(
+/// Decrements the allowed disruptions of the budget.
+async fn record_disruption(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
     budget: &Value,
 ) -> Result<(), Status> {
     let resource = writer.objects.catalog.any_version(GROUP, BUDGETS);
     let resource = resource.ok_or_else(|| Status::internal("disruption budgets are not served"))?;
-    let mut change = |budget: &Value| taken(budget, request.name, Timestamp::now());
+    let mut change = |budget: &Value| with_disruption(budget, request.name, Timestamp::now());
     let request = WriteRequest {
         resource: &resource,
         name: metadata::text(budget, "name"),
@@ -229,10 +228,10 @@ async fn take_disruption(
     }
 }
 
-/// The budget with one allowed disruption less, and the pod in `disruptedPods`.
+/// The budget with one allowed disruption less, and with the pod in `disruptedPods`.
 ///
-/// *Errors.* 429 with upstream's cause when there is none left.
-fn taken(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
+/// *Errors.* 429 with upstream's cause if no disruption is allowed.
+fn with_disruption(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
     let name = metadata::text(budget, "name");
     let number = |field: &str| budget["status"][field].as_i64().unwrap_or(0);
     let generation = budget["metadata"]["generation"].as_i64().unwrap_or(0);
@@ -298,10 +297,10 @@ mod tests {
     fn a_disruption_is_taken_once() {
         // kubectl.md 6.3
         let now = Timestamp::UNIX_EPOCH;
-        let one = taken(&budget(1, 2), "p", now).unwrap();
+        let one = with_disruption(&budget(1, 2), "p", now).unwrap();
         assert_eq!(one["status"]["disruptionsAllowed"], 0);
         assert_eq!(one["status"]["disruptedPods"]["p"], "1970-01-01T00:00:00Z");
-        let none = taken(&one, "q", now).unwrap_err();
+        let none = with_disruption(&one, "q", now).unwrap_err();
         assert_eq!(
             (none.code, none.reason),
             (429, StatusReason::TooManyRequests)
@@ -312,9 +311,12 @@ mod tests {
             details.causes[0].message,
             "The disruption budget b needs 2 healthy pods and has 2 currently"
         );
-        let stale = taken(&budget(1, 1), "p", now).unwrap_err();
+        let stale = with_disruption(&budget(1, 1), "p", now).unwrap_err();
         assert_eq!(stale.details.unwrap().retry_after_seconds, 10);
-        assert_eq!(taken(&budget(-1, 2), "p", now).unwrap_err().code, 403);
+        assert_eq!(
+            with_disruption(&budget(-1, 2), "p", now).unwrap_err().code,
+            403
+        );
     }
 
     #[test]

@@ -16,8 +16,8 @@ use crate::objects::metadata;
 use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::{WriteOptions, WriteRequest, accept};
 
-/// Answers a PUT that replaces an object's finalizers.
-pub(super) async fn answer(
+/// Responds to a PUT that replaces an object's `spec.finalizers`.
+pub(super) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
@@ -25,8 +25,8 @@ pub(super) async fn answer(
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let decoded = read(resource, call, body).await?;
-    let (sent, found) = accept(resource, decoded, options.validation)?;
-    call.warnings.add(found);
+    let (sent, warnings) = accept(resource, decoded, options.validation)?;
+    call.warnings.add(warnings);
     let mut change = |old: &Value| {
         let mut object = old.clone();
         let list = sent["spec"]["finalizers"]
@@ -35,9 +35,9 @@ pub(super) async fn answer(
             .unwrap_or_default();
         object["spec"]["finalizers"] = json!(list);
         for field in ["resourceVersion", "uid"] {
-            let given = metadata::text(&sent, field);
-            if !given.is_empty() {
-                metadata::of(&mut object).insert(field.to_owned(), given.into());
+            let value = metadata::text(&sent, field);
+            if !value.is_empty() {
+                metadata::of(&mut object).insert(field.to_owned(), value.into());
             }
         }
         Ok(object)

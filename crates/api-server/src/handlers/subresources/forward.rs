@@ -21,7 +21,7 @@ use crate::http::reply::Reply;
 use crate::objects::storage;
 
 /// Responds with the node's response.
-pub(super) async fn answer(
+pub(super) async fn respond(
     writer: Writer<'_>,
     nodes: &dyn NodeConnector,
     resource: &Resource,
@@ -35,7 +35,7 @@ pub(super) async fn answer(
         _ => return Err(not_allowed()),
     }
     if !log && call.info.verb != "create" {
-        // A WebSocket request is a GET, but running a command requires more than reading.
+        // A WebSocket request is a GET. Running a command needs the verb `create`, not only `get`.
         authorize(
             &writer.access.authorizer,
             &call.user,
@@ -49,14 +49,14 @@ pub(super) async fn answer(
     let stored = stored(writer, resource, &call).await?;
     let pod = storage::decode(resource, &stored)?;
     let container = match call.info.subresource.as_str() {
-        // It is about the pod as a whole.
+        // A port-forward concerns the pod as a whole, not a container.
         "portforward" => None,
         _ => Some(container(&pod, options["container"].as_str())?),
     };
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
         if log {
-            // No container runs yet, so there is nothing to show (as upstream).
+            // No container runs yet, so the log is empty (as upstream).
             return Ok(Reply::bytes("text/plain", "").into());
         }
         let name = &call.info.name;
@@ -92,7 +92,7 @@ pub(super) async fn answer(
     }
     let mut response = response;
     if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-        // Headers of the connection to the node are not copied.
+        // Headers that concern the connection to the node are not copied.
         for name in ["connection", "keep-alive", "transfer-encoding", "upgrade"] {
             response.headers_mut().remove(name);
         }
@@ -100,9 +100,9 @@ pub(super) async fn answer(
     Ok(ApiResponse::Raw(response))
 }
 
-/// The options of a connection (`PodExecOptions` and the like), or of a log, as its query has them.
+/// The options of a connection (`PodExecOptions` and similar kinds) or of a log, from the query.
 ///
-/// *Errors.* 400 for a port that is none.
+/// *Errors.* 400 for an invalid port.
 fn options(query: &Query) -> Result<Value, Status> {
     let mut options = json!({});
     for name in ["stdin", "stdout", "stderr", "tty"] {
@@ -130,10 +130,10 @@ fn options(query: &Query) -> Result<Value, Status> {
     Ok(options)
 }
 
-/// The container: the requested one, or the only one.
+/// The requested container; without a request, the only container of the pod.
 ///
 /// *Errors.* 400 with upstream's texts.
-fn container(pod: &Value, asked: Option<&str>) -> Result<String, Status> {
+fn container(pod: &Value, requested: Option<&str>) -> Result<String, Status> {
     let names = |field: &str| -> Vec<&str> {
         let list = pod["spec"][field].as_array();
         list.into_iter()
@@ -144,14 +144,14 @@ fn container(pod: &Value, asked: Option<&str>) -> Result<String, Status> {
     let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default();
     let (main, init) = (names("containers"), names("initContainers"));
     let ephemeral = names("ephemeralContainers");
-    if let Some(asked) = asked {
+    if let Some(requested) = requested {
         return if [&main, &init, &ephemeral]
             .iter()
-            .any(|list| list.contains(&asked))
+            .any(|list| list.contains(&requested))
         {
-            Ok(asked.to_owned())
+            Ok(requested.to_owned())
         } else {
-            let text = format!("container {asked} is not valid for pod {pod_name}");
+            let text = format!("container {requested} is not valid for pod {pod_name}");
             Err(Status::bad_request(text))
         };
     }
@@ -196,7 +196,7 @@ fn uri(call: &Call, container: Option<&str>, query: &str) -> Result<Uri, Status>
         .map_err(|e| Status::bad_request(format!("path for the node: {e}")))
 }
 
-/// The parameters of a log that nodes know; the container is in the path.
+/// The query parameters of a log that nodes support; the container name is in the path.
 fn parameters(query: &Query) -> String {
     const KNOWN: [&str; 8] = [
         "follow",
@@ -217,7 +217,7 @@ fn parameters(query: &Query) -> String {
     pairs.join("&")
 }
 
-/// The parameters of a connection, whose options admission may have changed.
+/// The query parameters of a connection, from its options, which admission may have changed.
 fn parameters_of(options: &Value) -> String {
     const KNOWN: [&str; 6] = ["command", "stdin", "stdout", "stderr", "tty", "ports"];
     let mut pairs = Vec::new();
@@ -235,7 +235,7 @@ fn parameters_of(options: &Value) -> String {
     pairs.join("&")
 }
 
-/// The response when the node refuses: the node's message.
+/// The error for a response in which the node refuses; contains the node's message.
 async fn refusal(resource: &Resource, name: &str, response: Response<BoxBody>) -> Status {
     let code = response.status();
     let bytes = read_up_to(response.into_body(), NODE_ERROR_BYTES_MAX).await;

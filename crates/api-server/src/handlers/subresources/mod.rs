@@ -1,5 +1,3 @@
-//! Subresources of objects.
-
 mod binding;
 mod eviction;
 mod finalize;
@@ -30,10 +28,10 @@ use crate::http::refusals::{not_allowed, unknown_path};
 use crate::http::reply::Reply;
 use crate::objects::write_request::ObjectPart;
 
-/// Answers a request for a sub-resource.
+/// Responds to a request for a sub-resource.
 ///
-/// *Errors.* 404 if the kind has none of that name, 405 if it does not allow the verb.
-pub(crate) async fn answer(
+/// *Errors.* 404 if the kind has no sub-resource of that name, 405 if the sub-resource does not allow the verb.
+pub(crate) async fn respond(
     writer: Writer<'_>,
     nodes: &dyn NodeConnector,
     resource: &Arc<Resource>,
@@ -41,28 +39,28 @@ pub(crate) async fn answer(
     body: BoxBody,
 ) -> Result<ApiResponse, Status> {
     let name = call.info.subresource.clone();
-    let known = resource.subresource(&name).ok_or_else(unknown_path)?;
+    let subresource = resource.subresource(&name).ok_or_else(unknown_path)?;
     if matches!(name.as_str(), "log" | "exec" | "attach" | "portforward") {
-        return forward::answer(writer, nodes, resource, call, body).await;
+        return forward::respond(writer, nodes, resource, call, body).await;
     }
     if name == "proxy" {
-        return proxy::answer(writer, nodes, resource, call, body).await;
+        return proxy::respond(writer, nodes, resource, call, body).await;
     }
     let verb = destination::verb_of(&call.parts.method, &call.info);
-    let verb = verb.filter(|verb| known.verbs.contains(verb));
+    let verb = verb.filter(|verb| subresource.verbs.contains(verb));
     let verb = verb.ok_or_else(not_allowed)?;
-    // Before anything is written, as for whole objects.
+    // An unacceptable `Accept` header is refused before anything is written, as for whole objects.
     Representation::of(&call.parts.headers, || true)?;
     let reply = match name.as_str() {
         "status" => part(writer, resource, verb, &call, body, ObjectPart::Status).await,
         "approval" | "ephemeralcontainers" | "resize" => {
             part(writer, resource, verb, &call, body, ObjectPart::Subresource).await
         }
-        "scale" => scale::answer(writer, resource, verb, &call, body).await,
-        "finalize" => finalize::answer(writer, resource, &call, body).await,
-        "binding" => binding::answer(writer, resource, &call, body).await,
-        "eviction" => eviction::answer(writer, resource, &call, body).await,
-        "token" => token::answer(writer, resource, &call, body).await,
+        "scale" => scale::respond(writer, resource, verb, &call, body).await,
+        "finalize" => finalize::respond(writer, resource, &call, body).await,
+        "binding" => binding::respond(writer, resource, &call, body).await,
+        "eviction" => eviction::respond(writer, resource, &call, body).await,
+        "token" => token::respond(writer, resource, &call, body).await,
         _ => Err(unknown_path()),
     };
     reply.map(ApiResponse::Reply)
@@ -71,13 +69,13 @@ pub(crate) async fn answer(
 /// The stored object that the request names.
 async fn stored(writer: Writer<'_>, resource: &Resource, call: &Call) -> Result<KeyValue, Status> {
     let namespace = namespace(resource, call);
-    let found = writer
+    let reading = writer
         .objects
         .must_read(resource, namespace, &call.info.name);
-    found.await
+    reading.await
 }
 
-/// Answers an action that was performed.
+/// The response for an action that has no object as its result.
 fn created(call: &Call) -> Result<Reply, Status> {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
@@ -85,7 +83,7 @@ fn created(call: &Call) -> Result<Reply, Status> {
     output::outcome(call, &status)
 }
 
-/// Answers a request for a part of an object that is shown, and sent, as the whole object.
+/// Responds to a request for a sub-resource whose requests and responses contain the whole object (`status`).
 async fn part(
     writer: Writer<'_>,
     resource: &Resource,
@@ -101,11 +99,11 @@ async fn part(
         }
         Verb::Update => {
             let bytes = body::read(body, &call.limits).await?;
-            update::answer(writer, resource, call, &bytes, part).await
+            update::respond(writer, resource, call, &bytes, part).await
         }
         Verb::Patch => {
             let bytes = body::read(body, &call.limits).await?;
-            patch::answer(writer, resource, call, &bytes, part).await
+            patch::respond(writer, resource, call, &bytes, part).await
         }
         _ => Err(not_allowed()),
     }

@@ -25,7 +25,7 @@ use crate::objects::storage;
 use crate::objects::storage::Objects;
 
 /// Responds with the backend's response.
-pub(super) async fn answer(
+pub(super) async fn respond(
     writer: Writer<'_>,
     nodes: &dyn NodeConnector,
     resource: &Resource,
@@ -33,14 +33,14 @@ pub(super) async fn answer(
     body: BoxBody,
 ) -> Result<ApiResponse, Status> {
     let path = call.info.rest.clone();
-    let asked = decode(&path, false);
-    let mut options = match asked.as_str() {
+    let target_path = decode(&path, false);
+    let mut options = match target_path.as_str() {
         "" => json!({}),
         path => json!({"path": path}),
     };
     dynamic_admission::connect(writer.admission, resource, &call, &mut options).await?;
     let path = match options["path"].as_str().unwrap_or_default() {
-        same if same == asked => path,
+        same if same == target_path => path,
         other => other.split('/').map(encode).collect::<Vec<_>>().join("/"),
     };
     pass_on((writer, nodes), resource, &path, call, body).await
@@ -65,7 +65,7 @@ async fn pass_on(
     if resource.info().plural == "nodes" && port_of_node.is_none() {
         let upgrades = call.parts.headers.contains_key(header::UPGRADE);
         if call.info.verb == "get" && (upgrades || !only_reads(path)) {
-            // A WebSocket request is a GET, but running a command requires more than reading.
+            // A WebSocket request is a GET. Running a command needs the verb `create`, not only `get`.
             authorize(
                 &writer.access.authorizer,
                 &call.user,
@@ -95,7 +95,7 @@ async fn pass_on(
     Ok(ApiResponse::Raw(response))
 }
 
-/// Whether a path of a node's own API is read-only.
+/// Whether a path of a node's API is read-only.
 fn only_reads(path: &str) -> bool {
     const SHOWN: [&str; 7] = [
         "configz",
@@ -110,7 +110,7 @@ fn only_reads(path: &str) -> bool {
     first.is_some_and(|first| SHOWN.contains(&first))
 }
 
-/// A page's relative links need a path that ends with a slash.
+/// Redirects to the path with a slash at its end, because relative links of a page need the slash.
 fn redirect(call: &Call) -> Result<ApiResponse, Status> {
     let query = call.parts.uri.query();
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
@@ -137,12 +137,12 @@ fn uri(path: &str, query: Option<&str>) -> Result<Uri, Status> {
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
     name: String,
-    /// A number or, of a service, a name; empty for the first, and for a node's own API.
+    /// A number or, for a Service, a port name. Empty for the first port, and for a node's API.
     port: String,
 }
 
-/// The name and the port in the last part of a path.
-pub(crate) fn place(text: &str) -> Option<(String, String)> {
+/// The name and the port in the last segment of a path.
+pub(crate) fn name_and_port(text: &str) -> Option<(String, String)> {
     let target = Target::parse(text).ok()?;
     Some((target.name, target.port))
 }
@@ -190,7 +190,7 @@ async fn of_pod(
     address(pod["status"]["podIP"].as_str().unwrap_or_default(), port)
 }
 
-/// The address of another port of a node than that of its own API, which is asked in its own way (`None`).
+/// The address of a port of a node; `None` for the port of the node's API, which has its own connection.
 async fn port_of_node(
     objects: &Objects,
     resource: &Resource,
@@ -208,7 +208,7 @@ async fn port_of_node(
     if port == remote_nodes::kubelet_port(&node) {
         return Ok(None);
     }
-    // A name could lead to any address.
+    // A host name is not used, because it could resolve to any address.
     let ip = remote_nodes::preferred_address(&node).unwrap_or_default();
     address(ip, port.into()).map(Some)
 }
@@ -237,7 +237,8 @@ async fn to_node(
     Ok(ApiResponse::Raw(response))
 }
 
-/// Sends a request over a new connection; an upgraded one is tunnelled.
+/// Sends a request over a new connection. After an upgrade, the bytes of both connections are copied in both
+/// directions.
 async fn send(
     address: SocketAddr,
     request: Request<BoxBody>,

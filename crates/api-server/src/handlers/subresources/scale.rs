@@ -1,4 +1,4 @@
-//! `scale`: the number of replicas of any kind that has one (kubectl.md 3.1).
+//! `scale`: the number of replicas of any kind that has this sub-resource (kubectl.md 3.1).
 
 use http::StatusCode;
 use object_model::Status;
@@ -24,7 +24,7 @@ use crate::objects::storage;
 use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::{WriteOptions, WriteRequest};
 
-/// `autoscaling/v1` Scale, for patches of it.
+/// `autoscaling/v1` Scale, as the kind of patches.
 const SCALE: KindInfo<'static> = KindInfo {
     group: "autoscaling",
     version: "v1",
@@ -41,8 +41,8 @@ const SCALE: KindInfo<'static> = KindInfo {
     writes: WriteRules::ORDINARY,
 };
 
-/// Answers a request for the scale of an object.
-pub(super) async fn answer(
+/// Responds to a request for the scale of an object.
+pub(super) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     verb: Verb,
@@ -88,9 +88,9 @@ async fn write(
         let mut object = old.clone();
         set_scale(resource, &mut object, &scale, &call.info.name)?;
         for field in ["resourceVersion", "uid"] {
-            let given = metadata::text(&scale, field);
-            if !given.is_empty() {
-                metadata::of(&mut object).insert(field.to_owned(), given.into());
+            let value = metadata::text(&scale, field);
+            if !value.is_empty() {
+                metadata::of(&mut object).insert(field.to_owned(), value.into());
             }
         }
         Ok(object)
@@ -100,7 +100,7 @@ async fn write(
     output::value(call, &scale, StatusCode::OK)
 }
 
-/// Server-side apply of a Scale: of the one field of the object that a Scale is about.
+/// Server-side apply of a Scale: applies the replica count to the object.
 async fn apply(
     writer: Writer<'_>,
     resource: &Resource,
@@ -117,15 +117,15 @@ async fn apply(
     };
     let force = call.query.flag("force");
     let scale = &config.value;
-    let wanted = configuration_of(resource, scale);
+    let configuration = configuration_of(resource, scale);
     let mut merge = |old: &Value| {
-        // Reports the errors of the Scale itself.
+        // This call only reports the errors of the Scale itself.
         set_scale(resource, &mut old.clone(), scale, &call.info.name)?;
         field_managers::merge(
             &writer.objects.catalog,
             &request,
             ObjectPart::Whole,
-            &wanted,
+            &configuration,
             Some(old),
             force,
         )
@@ -135,14 +135,14 @@ async fn apply(
     output::value(call, &scale, StatusCode::OK)
 }
 
-/// The fields of a Scale as a configuration of its object: the identity and the number of replicas.
+/// The fields of a Scale as an apply configuration of the scaled object: the identity and the replica count.
 fn configuration_of(resource: &Resource, scale: &Value) -> Value {
     let pick = |part: &str, fields: &[&str]| -> Map<String, Value> {
-        let found = fields.iter().filter_map(|field| {
+        let entries = fields.iter().filter_map(|field| {
             let value = scale[part].get(*field)?;
             Some(((*field).to_owned(), value.clone()))
         });
-        found.collect()
+        entries.collect()
     };
     let info = resource.info();
     json!({
@@ -168,7 +168,7 @@ fn set_scale(
     }
 }
 
-/// The Scale of an object. None wanted is the zero value of the field, which is left out.
+/// The Scale of an object. A desired count of 0 is the zero value of `spec.replicas` and is omitted.
 fn scale_of(resource: &Resource, object: &Value) -> Result<Value, Status> {
     let scalable = resource.kind.scalable().ok_or_else(unknown_path)?;
     let mut scale = scalable.scale(object);

@@ -19,12 +19,12 @@ use crate::objects::metadata;
 use crate::objects::storage;
 use crate::objects::write_request::{Validation, WriteOptions, WriteRequest};
 
-/// Minimum, maximum and default lifetime of a token.
+/// Minimum lifetime of a token, in seconds.
 const SECONDS_MIN: i64 = 600;
 const SECONDS_MAX: i64 = 1 << 32;
 const SECONDS_DEFAULT: i64 = 3600;
-/// Answers a POST of a TokenRequest.
-pub(super) async fn answer(
+/// Responds to a POST of a TokenRequest.
+pub(super) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
@@ -154,10 +154,10 @@ async fn bind(
     let stored = writer.objects.must_read(&resource, namespace, name).await?;
     let object = storage::decode(&resource, &stored)?;
     let uid = &object["metadata"]["uid"];
-    let asked = reference["uid"].as_str().unwrap_or_default();
-    if !asked.is_empty() && *uid != asked {
+    let requested_uid = reference["uid"].as_str().unwrap_or_default();
+    if !requested_uid.is_empty() && *uid != requested_uid {
         let why = format!(
-            "the UID in the bound object reference ({asked}) does not match the UID in record. \
+            "the UID in the bound object reference ({requested_uid}) does not match the UID in record. \
              The object might have been deleted and then recreated"
         );
         return Err(Status::conflict("", plural, name, &why));

@@ -1,4 +1,4 @@
-//! Server-side apply: merges the fields of a manager, or creates the object (kubectl.md 2.4).
+//! Server-side apply: merges the fields of a manager into the object, or creates the object (kubectl.md 2.4).
 
 use http::StatusCode;
 use object_model::{Status, StatusReason};
@@ -22,7 +22,7 @@ use crate::objects::write_request::{
     CompletedWrite, ObjectPart, Validation, WriteOptions, WriteRequest, accept,
 };
 
-/// The content type of such a patch: YAML, of which JSON is a part.
+/// The content type of an apply patch: YAML. JSON is valid YAML.
 pub(crate) const APPLY: &str = "application/apply-patch+yaml";
 
 /// The configuration that a client sends with server-side apply.
@@ -34,7 +34,7 @@ pub(crate) struct Configuration {
 impl Configuration {
     /// Decodes a configuration of the given kind.
     ///
-    /// *Errors.* 400 if it cannot be parsed, is of another kind, or contains duplicate fields.
+    /// *Errors.* 400 if the text cannot be parsed, is of another kind, or contains duplicate fields.
     pub(crate) fn parse(
         bytes: &[u8],
         (api_version, kind): (&str, &str),
@@ -77,8 +77,8 @@ impl Configuration {
     }
 }
 
-/// Answers a PATCH that applies.
-pub(super) async fn answer(
+/// Responds to a PATCH that is a server-side apply.
+pub(super) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
@@ -106,7 +106,6 @@ pub(super) async fn answer(
     output::written(call, resource, &written, code)
 }
 
-/// One apply.
 struct Apply<'a> {
     writer: Writer<'a>,
     resource: &'a Resource,
@@ -118,7 +117,7 @@ struct Apply<'a> {
 }
 
 impl Apply<'_> {
-    /// Updates the object, or creates it if there is none; retried when another writer was faster.
+    /// Updates the object, or creates it if the object does not exist. Retries after a conflict with another writer.
     async fn run(&self) -> Result<(CompletedWrite, StatusCode), Status> {
         for _ in 0..WRITE_ATTEMPTS_MAX {
             let mut change = |old: &Value| self.merged(Some(old));
@@ -166,7 +165,6 @@ impl Apply<'_> {
         create(self.writer, &self.request, self.merged(None)?).await
     }
 
-    /// The merged object.
     fn merged(&self, old: Option<&Value>) -> Result<Value, Status> {
         let (request, part, config) = (&self.request, self.part, self.config);
         let value = field_managers::merge(

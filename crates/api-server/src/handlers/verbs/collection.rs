@@ -1,4 +1,4 @@
-//! Deletion of a collection: each selected object is deleted by itself.
+//! Deletion of a collection: each selected object is deleted in a separate transaction.
 
 use futures::future::{BoxFuture, try_join_all};
 use object_model::{Status, StatusReason};
@@ -14,8 +14,8 @@ use crate::http::limits::DELETE_COLLECTION_WORKERS;
 use crate::http::reply::Reply;
 use crate::objects::write_request::{Validation, WriteOptions, WriteRequest};
 
-/// Answers a DELETE of a collection with the list of deleted objects.
-pub(crate) async fn answer(
+/// Responds to a DELETE of a collection with the list of deleted objects.
+pub(crate) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
@@ -55,7 +55,7 @@ async fn delete_one(
 ) -> Result<(), Status> {
     match delete(writer, &request, options).await {
         Ok(_) => Ok(()),
-        // Another writer was faster.
+        // Another request has deleted the object meanwhile.
         Err(status) if status.reason == StatusReason::NotFound => Ok(()),
         Err(status) => Err(status),
     }

@@ -29,16 +29,16 @@ use crate::objects::storage::{Managers, Objects, Parts, ReadObjects, reading};
 use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::{CompletedWrite, WriteOptions, WriteRequest, accept};
 
-/// Answers a POST to a collection.
-pub(crate) async fn answer(
+/// Responds to a POST to a collection.
+pub(crate) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
     decoded: Decoded,
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let (object, found) = accept(resource, decoded, options.validation)?;
-    call.warnings.add(found);
+    let (object, warnings) = accept(resource, decoded, options.validation)?;
+    call.warnings.add(warnings);
     let (namespace, name) = (&call.info.namespace, metadata::text(&object, "name"));
     authorize::check_escalation(
         &writer.access.authorizer,
@@ -52,21 +52,21 @@ pub(crate) async fn answer(
     output::written(call, resource, &written, StatusCode::CREATED)
 }
 
-/// Creates an object in its kind's form; generates its name if requested.
+/// Creates an object of this kind; generates its name if requested.
 pub(crate) async fn create(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
     mut object: Value,
 ) -> Result<CompletedWrite, Status> {
-    let known = ReadObjects::default();
+    let cached = ReadObjects::default();
     let request = &WriteRequest {
-        known: Some(&known),
+        cached: Some(&cached),
         ..*request
     };
     let resource = request.resource;
     default_account::await_it(writer.objects, request, &object).await;
     resource.kind.default(&mut object);
-    // The present fields are the user's; fields that the server adds later have no manager.
+    // The fields that are present now belong to the user. Fields that the server adds later have no manager.
     let managers = match writer.keeps_managers_apart(request) {
         true => Managers::Apart(None),
         false => Managers::Within,
@@ -94,10 +94,10 @@ pub(crate) async fn create(
     }
 }
 
-/// A generated name that no object has. Two requests that choose one name at the same time are too
-/// rare for a second attempt.
+/// A generated name that no object has. A second attempt after a conflict is not made, because two requests rarely
+/// choose one name at one time.
 ///
-/// *Errors.* 409 if every try finds an object.
+/// *Errors.* 409 if an object exists with each generated name.
 async fn free_name(
     objects: &Objects,
     request: &WriteRequest<'_>,
@@ -107,8 +107,8 @@ async fn free_name(
     let mut name = String::new();
     for _ in 0..NAME_ATTEMPTS_MAX {
         name = metadata::generate_name(prefix);
-        let found = objects.read(resource, request.namespace, &name).await?;
-        if found.is_none() {
+        let existing = objects.read(resource, request.namespace, &name).await?;
+        if existing.is_none() {
             return Ok(name);
         }
     }
@@ -139,12 +139,12 @@ async fn create_named(
         .await?;
     kind.default_admitted(&mut object);
     kind.complete_create(&mut object);
-    let asked = kind.allocating().allocations(&object);
+    let requested = kind.allocating().allocations(&object);
     if kind.validates_long() {
         work::expect(usize::MAX).await;
     }
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        // Only an allocation that another writer took leads to a second attempt.
+        // A second attempt is only made after another writer has taken an allocation; other objects need no copy.
         let draft = kind.allocating().has_allocations().then(|| object.clone());
         reading(writer.objects, |reads| {
             kind.allocating().allocate(&mut object, None, reads)
@@ -158,27 +158,27 @@ async fn create_named(
         request.warn(kind.warnings(&object, None));
         advise(&writer.admission.plugins, request, create, &object, None);
         dynamic_admission::validate(writer.admission, request, create, &object, None).await?;
-        let wanted = kind.allocating().allocations(&object);
+        let allocations = kind.allocating().allocations(&object);
         let outcome = if request.dry_run {
-            dry_create(writer.objects, request, (&object, managers), &wanted).await?
+            dry_create(writer.objects, request, (&object, managers), &allocations).await?
         } else {
-            store(writer.objects, request, (&object, managers), &wanted).await?
+            store(writer.objects, request, (&object, managers), &allocations).await?
         };
         match outcome {
             Outcome::Stored(stored) => {
                 return Ok(CompletedWrite {
                     stored,
-                    gone: false,
+                    is_deleted: false,
                 });
             }
             Outcome::Dry => return Ok(CompletedWrite::dry(resource, &object, None)),
             Outcome::Exists => return Err(resource.already_exists(&name)),
-            // Another writer took the chosen value: choose again. A value that the user asked for
-            // is not replaced.
-            Outcome::Taken(taken) if asked.contains(&taken) => {
-                return Err(resource.invalid(&name, &[refused(&object, &taken)]));
+            // Another writer has taken the chosen value, so a new value is chosen. A value that the user requested is
+            // never replaced.
+            Outcome::Conflict(allocation) if requested.contains(&allocation) => {
+                return Err(resource.invalid(&name, &[refused(&object, &allocation)]));
             }
-            Outcome::Taken(_) => work::let_others_go_first().await,
+            Outcome::Conflict(_) => work::let_others_go_first().await,
         }
         match draft {
             Some(draft) => object = draft,
@@ -195,45 +195,48 @@ enum Outcome {
     Stored(KeyValue),
     Dry,
     Exists,
-    Taken(Allocation),
+    Conflict(Allocation),
 }
 
 async fn dry_create(
     objects: &Objects,
     request: &WriteRequest<'_>,
     object: (&Value, &Managers),
-    wanted: &[Allocation],
+    allocations: &[Allocation],
 ) -> Result<Outcome, Status> {
-    let found = objects.read(request.resource, request.namespace, request.name);
-    if found.await?.is_some() {
+    let lookup = objects.read(request.resource, request.namespace, request.name);
+    if lookup.await?.is_some() {
         return Ok(Outcome::Exists);
     }
-    new_object(request, object, wanted)
+    new_object(request, object, allocations)
         .check_quota(objects)
         .await?;
     use resource_kinds::AllocationLookup;
-    let mut wanted = wanted.iter();
-    let taken = reading(objects, |reads| {
-        Ok(wanted.find(|allocation| reads.is_allocated(&allocation.key)))
+    let mut allocations = allocations.iter();
+    let conflict = reading(objects, |reads| {
+        Ok(allocations.find(|allocation| reads.is_allocated(&allocation.key)))
     })?;
-    Ok(taken.map_or(Outcome::Dry, |taken| Outcome::Taken(taken.clone())))
+    Ok(conflict.map_or(Outcome::Dry, |conflict| Outcome::Conflict(conflict.clone())))
 }
 
-/// Stores a new object; retried if only a quota has changed in between.
+/// Stores a new object; retries if only a quota has changed meanwhile.
 async fn store(
     objects: &Objects,
     request: &WriteRequest<'_>,
     object: (&Value, &Managers),
-    wanted: &[Allocation],
+    allocations: &[Allocation],
 ) -> Result<Outcome, Status> {
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        match new_object(request, object, wanted).store(objects).await? {
+        match new_object(request, object, allocations)
+            .store(objects)
+            .await?
+        {
             WriteResult::Stored(stored) => return Ok(Outcome::Stored(stored)),
             WriteResult::Refused { exists: true, .. } => return Ok(Outcome::Exists),
             WriteResult::Refused {
-                taken: Some(allocation),
+                conflict: Some(allocation),
                 ..
-            } => return Ok(Outcome::Taken(allocation)),
+            } => return Ok(Outcome::Conflict(allocation)),
             WriteResult::Refused { .. } => work::let_others_go_first().await,
         }
     }
@@ -243,7 +246,7 @@ async fn store(
 fn new_object<'a>(
     request: &WriteRequest<'a>,
     (object, managers): (&'a Value, &'a Managers),
-    wanted: &'a [Allocation],
+    allocations: &'a [Allocation],
 ) -> ObjectWrite<'a> {
     ObjectWrite {
         subresource: request.subresource,
@@ -254,16 +257,16 @@ fn new_object<'a>(
         new: object,
         managers,
         parts: Parts::NONE,
-        allocated: wanted,
+        allocated: allocations,
         released: &[],
     }
 }
 
-/// The error for an allocation that another object holds.
-pub(crate) fn refused(object: &Value, taken: &Allocation) -> FieldError {
-    let field = FieldPath::root(&taken.refusal.field);
-    let value = at_path(object, &taken.refusal.field).clone();
-    FieldError::invalid(&field, value, taken.refusal.detail.clone())
+/// The error for an allocation that another object owns.
+pub(crate) fn refused(object: &Value, allocation: &Allocation) -> FieldError {
+    let field = FieldPath::root(&allocation.refusal.field);
+    let value = at_path(object, &allocation.refusal.field).clone();
+    FieldError::invalid(&field, value, allocation.refusal.detail.clone())
 }
 
 /// The value at a path such as `spec.ports[0].nodePort`.

@@ -31,8 +31,8 @@ use crate::objects::write_request::{
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
-/// Kinds of which the deletion of an object answers with that object; others answer a Status. As
-/// the API server of Kubernetes.
+/// Kinds for which the response to a deletion is the deleted object; for other kinds the response is a Status. As
+/// kube-apiserver.
 const RETURNED: [(&str, &str); 11] = [
     ("", "persistentvolumeclaims"),
     ("", "persistentvolumes"),
@@ -56,12 +56,11 @@ pub(crate) struct DeleteOptions {
     pub(crate) orphan_dependents: Option<bool>,
     pub(crate) propagation_policy: Option<String>,
     dry_run: Option<Vec<String>>,
-    /// Whether an object that cannot be decoded is deleted, and nothing else.
+    /// Whether only an object that cannot be decoded is to be deleted.
     #[serde(rename = "ignoreStoreReadErrorWithClusterBreakingPotential")]
     pub(super) ignore_read_error: Option<bool>,
 }
 
-/// `preconditions` of `DeleteOptions`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Preconditions {
@@ -70,7 +69,7 @@ pub(crate) struct Preconditions {
 }
 
 impl DeleteOptions {
-    /// Reads the options from the body, or from the query if there is no body.
+    /// Reads the options from the body; from the query if the body is empty.
     ///
     /// *Errors.* 400 for a body of another kind, 422 for invalid values.
     pub(crate) fn parse(
@@ -90,8 +89,7 @@ impl DeleteOptions {
         Self::of_value(&value, query)
     }
 
-    /// Parses the options from a body, or from the query if there is none; and whether it is a dry
-    /// run.
+    /// The options from a decoded body or from the query, and whether the deletion is a dry run.
     ///
     /// *Errors.* As [`parse`](Self::parse).
     pub(crate) fn of_value(value: &Value, query: &Query) -> Result<(Self, bool), Status> {
@@ -131,23 +129,23 @@ impl DeleteOptions {
         Ok(())
     }
 
-    /// The query may contain preconditions for the deletion of one object. (For a collection
-    /// `resourceVersion` is that of the list.)
+    /// Reads preconditions for the deletion of one object from the query. (For a collection, `resourceVersion` is the
+    /// version of the list.)
     fn add_preconditions(&mut self, query: &Query) {
         for name in ["uid", "resourceVersion"] {
-            if let Some(wanted) = query.get(name) {
+            if let Some(value) = query.get(name) {
                 let all = self.preconditions.get_or_insert_default();
                 let one = match name {
                     "uid" => &mut all.uid,
                     _ => &mut all.resource_version,
                 };
-                one.get_or_insert(wanted.to_owned());
+                one.get_or_insert(value.to_owned());
             }
         }
     }
 
-    /// The code for an object that still exists: a client with the deprecated option to delete
-    /// dependents gets 202.
+    /// The status code for an object that still exists: 202 for a client with the deprecated option
+    /// `orphanDependents`.
     fn code_of_pending(&self) -> StatusCode {
         if self.orphan_dependents == Some(false) {
             StatusCode::ACCEPTED
@@ -178,7 +176,7 @@ impl DeleteOptions {
         self.ignore_read_error == Some(true)
     }
 
-    /// Nothing is known about an object that cannot be decoded, so options about it make no sense.
+    /// An object that cannot be decoded has no readable attributes, so options that concern attributes are errors.
     fn unsafe_errors(&self) -> Vec<FieldError> {
         if !self.is_unsafe() {
             return Vec::new();
@@ -190,15 +188,15 @@ impl DeleteOptions {
             ("gracePeriodSeconds", self.grace_period_seconds.is_some()),
             ("preconditions", self.preconditions.is_some()),
         ];
-        let given = others.into_iter().filter(|(_, given)| *given);
-        let errors = given.map(|(name, _)| {
+        let present = others.into_iter().filter(|(_, is_set)| *is_set);
+        let errors = present.map(|(name, _)| {
             let why = format!("cannot be set together with .{name}");
             FieldError::invalid(&field, true, why)
         });
         errors.collect()
     }
 
-    /// Refuses the deletion of unreadable objects for a collection.
+    /// Refuses the deletion of unreadable objects in a collection.
     ///
     /// *Errors.* 422.
     pub(super) fn check_collection(&self) -> Result<(), Status> {
@@ -215,7 +213,7 @@ impl DeleteOptions {
         ))
     }
 
-    /// Warns a client without a propagation policy about the default, if the kind has advice.
+    /// Warns a client without a propagation policy about the default, if the kind has such a warning.
     pub(super) fn warn(&self, request: &WriteRequest<'_>) {
         if self.propagation_policy.is_none() && self.orphan_dependents.is_none() {
             let advice = request.resource.kind.deletion().deletion_warning();
@@ -223,13 +221,13 @@ impl DeleteOptions {
         }
     }
 
-    /// Refuses with 409 if the object has another UID or resourceVersion than `preconditions` name.
+    /// Refuses with 409 if `preconditions` contain another UID or resourceVersion than the object.
     pub(crate) fn check(&self, resource: &Resource, object: &Value) -> Result<(), Status> {
         let Some(preconditions) = &self.preconditions else {
             return Ok(());
         };
         let name = metadata::text(object, "name");
-        for (wanted, label, field) in [
+        for (expected, label, field) in [
             (&preconditions.uid, "UID", "uid"),
             (
                 &preconditions.resource_version,
@@ -237,13 +235,13 @@ impl DeleteOptions {
                 "resourceVersion",
             ),
         ] {
-            let found = metadata::text(object, field);
-            if let Some(wanted) = wanted
-                && wanted != found
+            let actual = metadata::text(object, field);
+            if let Some(expected) = expected
+                && expected != actual
             {
                 let why = format!(
-                    "Precondition failed: {label} in precondition: {wanted}, \
-                     {label} in object meta: {found}"
+                    "Precondition failed: {label} in precondition: {expected}, \
+                     {label} in object meta: {actual}"
                 );
                 return Err(resource.conflict(name, &why));
             }
@@ -252,8 +250,8 @@ impl DeleteOptions {
     }
 }
 
-/// Answers a DELETE of one object.
-pub(crate) async fn answer(
+/// Responds to a DELETE of one object.
+pub(crate) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
@@ -271,13 +269,13 @@ pub(crate) async fn answer(
     let request = WriteRequest::of(call, resource, write);
     options.warn(&request);
     let deleted = delete(writer, &request, &options).await?;
-    if deleted.gone && !RETURNED.contains(&(resource.info().group, resource.info().plural)) {
-        // The object is gone, so the response does not fail for its sake.
+    if deleted.is_deleted && !RETURNED.contains(&(resource.info().group, resource.info().plural)) {
+        // The object is deleted already, so an unreadable UID must not make the response an error.
         let uid = json_text::find_string(&deleted.stored.value, &["metadata", "uid"]);
         let status = success(resource, request.name, uid.unwrap_or_default().as_deref());
         return output::value(call, &status, StatusCode::OK);
     }
-    let code = if deleted.gone {
+    let code = if deleted.is_deleted {
         StatusCode::OK
     } else {
         options.code_of_pending()
@@ -285,8 +283,8 @@ pub(crate) async fn answer(
     output::written(call, resource, &deleted, code)
 }
 
-/// Deletes an object that cannot be decoded, for a user with the right to the verb for this. Finalizers,
-/// admission and dependents are not known.
+/// Deletes an object that cannot be decoded, if the user has the right to the special verb. Finalizers, admission and
+/// dependents are ignored, because they are not readable.
 async fn delete_unreadable(
     writer: Writer<'_>,
     resource: &Resource,
@@ -303,14 +301,14 @@ async fn delete_unreadable(
             validation: Validation::Ignore,
         },
     );
-    let place = (request.namespace, request.name);
+    let key = (request.namespace, request.name);
     let objects = writer.objects;
-    objects.remove_unreadable(resource, place, dry_run).await?;
+    objects.remove_unreadable(resource, key, dry_run).await?;
     let status = success(resource, request.name, None);
     output::value(call, &status, StatusCode::OK)
 }
 
-/// The Status of a deletion, with the UID that kubectl waits for.
+/// The Status of a deletion, with the UID of the object: kubectl waits until the object with this UID is deleted.
 fn success(resource: &Resource, name: &str, uid: Option<&str>) -> Value {
     let info = resource.info();
     let mut details = json!({"name": name, "kind": info.plural});
@@ -345,19 +343,25 @@ pub(crate) async fn delete(
             &mut Value::Null,
             Some(&object),
         )?;
-        // As for an update: those who see the object have it decoded as a whole.
+        // As for an update: webhooks and policies get the whole decoded object.
         if matches!(managers, Managers::Within) {
             let (operation, nothing, old) = (Operation::Delete, &Value::Null, Some(&object));
             dynamic_admission::validate(writer.admission, request, operation, nothing, old).await?;
         }
         let mark = Mark::of(resource, &object, options, Timestamp::now());
-        let gone = mark.lets_go(resource, &object);
-        if request.dry_run || (!gone && mark.is_empty()) {
-            return Ok(CompletedWrite { stored, gone });
+        let is_removed = mark.lets_go(resource, &object);
+        if request.dry_run || (!is_removed && mark.is_empty()) {
+            return Ok(CompletedWrite {
+                stored,
+                is_deleted: is_removed,
+            });
         }
-        let done = if gone {
+        let done = if is_removed {
             let revision = remove(writer.objects, resource, (&stored, &object, &parts)).await?;
-            revision.map(|_| CompletedWrite { stored, gone: true })
+            revision.map(|_| CompletedWrite {
+                stored,
+                is_deleted: true,
+            })
         } else {
             mark.apply(resource, &mut object);
             let objects = writer.objects;
@@ -366,7 +370,7 @@ pub(crate) async fn delete(
                 .await?;
             stored.map(|stored| CompletedWrite {
                 stored,
-                gone: false,
+                is_deleted: false,
             })
         };
         if let Some(written) = done {
@@ -377,11 +381,11 @@ pub(crate) async fn delete(
     Err(resource.conflict(request.name, MODIFIED))
 }
 
-/// The changes that a deletion makes to an object that does not go at once.
+/// The changes of a deletion to an object that is not removed at once.
 struct Mark {
-    /// The finalizers, if they change.
+    /// The new finalizers; `None` if they stay.
     finalizers: Option<Vec<String>>,
-    /// The end of the grace period and its length, if they change.
+    /// The end of the grace period and its length in seconds; `None` if they stay.
     grace: Option<(Timestamp, i64)>,
 }
 
@@ -390,20 +394,20 @@ impl Mark {
         let finalizers = dependents(resource, object, options);
         let finalizers = finalizers.filter(|list| *list != metadata::finalizers(object));
         let kind = resource.kind.deletion();
-        let asked = kind.grace_seconds(object, options.grace_period_seconds);
-        let asked = asked.max(0);
+        let requested_seconds = kind.grace_seconds(object, options.grace_period_seconds);
+        let requested_seconds = requested_seconds.max(0);
         let end = |from: Timestamp, seconds: i64| {
             from.saturating_add(SignedDuration::from_secs(seconds))
                 .unwrap_or(from)
         };
         let before = metadata::grace_seconds(object);
         let grace = if !metadata::is_deleting(object) {
-            Some((end(now, asked), asked))
-        } else if asked < before {
+            Some((end(now, requested_seconds), requested_seconds))
+        } else if requested_seconds < before {
             // A repeated deletion may only shorten the grace period.
             let since: Option<Timestamp> = metadata::text(object, "deletionTimestamp").parse().ok();
             let start = since.map_or(now, |until| end(until, -before));
-            Some((end(start, asked), asked))
+            Some((end(start, requested_seconds), requested_seconds))
         } else {
             None
         };
@@ -414,7 +418,7 @@ impl Mark {
         self.finalizers.is_none() && self.grace.is_none()
     }
 
-    /// Whether the marked object could be removed at once.
+    /// Whether the object can be removed at once after these changes.
     fn lets_go(&self, resource: &Resource, object: &Value) -> bool {
         let grace = self.grace.map(|(_, grace)| grace);
         let grace = grace.unwrap_or_else(|| metadata::grace_seconds(object));
@@ -444,8 +448,8 @@ impl Mark {
     }
 }
 
-/// The finalizers with those of the garbage collector by the propagation policy. `None` without a
-/// policy where present ones stay; without any, the kind's default applies.
+/// The finalizers, with the garbage collector's finalizers that the propagation policy needs. `None` without a
+/// policy, if the object has a finalizer of the collector already, or its kind does not orphan dependents by default.
 fn dependents(resource: &Resource, object: &Value, options: &DeleteOptions) -> Option<Vec<String>> {
     let before = metadata::finalizers(object);
     let is_marked = || {
@@ -459,7 +463,7 @@ fn dependents(resource: &Resource, object: &Value, options: &DeleteOptions) -> O
         (None, None) if resource.kind.deletion().orphans_by_default() && !is_marked() => "Orphan",
         (None, None) => return None,
     };
-    let wanted = match policy {
+    let finalizer = match policy {
         "Orphan" => Some(ORPHAN),
         "Foreground" => Some(FOREGROUND),
         _ => None,
@@ -468,5 +472,5 @@ fn dependents(resource: &Resource, object: &Value, options: &DeleteOptions) -> O
         .iter()
         .copied()
         .filter(|name| ![ORPHAN, FOREGROUND].contains(name));
-    Some(others.chain(wanted).map(str::to_owned).collect())
+    Some(others.chain(finalizer).map(str::to_owned).collect())
 }

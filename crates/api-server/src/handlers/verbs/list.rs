@@ -19,8 +19,8 @@ use crate::http::work;
 use crate::objects::storage;
 use crate::objects::storage::Objects;
 
-/// Answers a GET of a collection.
-pub(crate) async fn answer(
+/// Responds to a GET of a collection.
+pub(crate) async fn respond(
     objects: &Objects,
     resource: &Resource,
     call: &Call,
@@ -35,7 +35,8 @@ pub(crate) async fn answer(
         &page,
     )
     .await?;
-    // YAML is written from a tree of all objects, which are there as text, too.
+    // YAML is written from a tree of all objects, so the memory contains each object twice: as stored text and as a
+    // tree.
     let copies = match OutputFormat::of(call, resource)?.form {
         Representation::Yaml => 3,
         _ => 1,
@@ -47,7 +48,7 @@ pub(crate) async fn answer(
     output::list(call, resource, &items, &meta).await
 }
 
-/// The page of a collection, and its revision.
+/// The requested page of a collection, and the revision of the list.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     limit: Option<usize>,
@@ -59,17 +60,16 @@ pub(crate) struct Page {
 /// The continue token; opaque to clients.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Token {
-    /// Version of its format.
+    /// The version of the token format.
     v: String,
-    /// Revision of the first page; [`NEWEST`] for a list that continues at the newest state.
+    /// The revision of the first page; [`NEWEST`] for a list that continues at the newest state.
     rv: i64,
-    /// The key after the last sent one, relative to all objects of the kind.
+    /// The key after the last listed key, relative to all objects of the kind.
     start: String,
 }
 
-/// The only version of tokens.
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
-/// In place of a revision: the newest.
+/// Replaces a revision in a token: the list continues at the newest state.
 const NEWEST: i64 = -1;
 
 impl Page {
@@ -125,8 +125,8 @@ impl Token {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok();
         let token: Option<Self> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let good = |token: &Self| {
-            let known = token.v == TOKEN_VERSION && !token.start.is_empty();
-            known && (token.rv == NEWEST || token.rv > 0)
+            let is_valid = token.v == TOKEN_VERSION && !token.start.is_empty();
+            is_valid && (token.rv == NEWEST || token.rv > 0)
         };
         let token = token.filter(good);
         token.ok_or_else(|| Status::bad_request("continue key is not valid"))
@@ -173,7 +173,7 @@ fn check_match(
 
 /// A resource version as a number.
 ///
-/// *Errors.* 400 for an invalid one.
+/// *Errors.* 400 for an invalid version.
 pub(crate) fn parse_version(text: &str) -> Result<Revision, Status> {
     text.parse().map(Revision).map_err(|_| {
         let field = FieldPath::root("resourceVersion");
@@ -182,9 +182,9 @@ pub(crate) fn parse_version(text: &str) -> Result<Revision, Status> {
     })
 }
 
-/// Checks that the data is not older than the client requires.
+/// Checks that the store is not older than the client requires.
 ///
-/// *Errors.* 400 for an invalid version, 504 for a future one.
+/// *Errors.* 400 for an invalid version, 504 for a future version.
 pub(crate) fn check_not_newer(query: &Query, newest: Revision) -> Result<(), Status> {
     match query.get("resourceVersion").map(parse_version) {
         Some(Err(status)) => Err(status),
@@ -225,7 +225,7 @@ pub(crate) async fn read(
     let base = resource.prefix("");
     if let Some(from) = &page.start {
         let from = [base.as_slice(), from.as_bytes()].concat();
-        // A token of another namespace must not lead out of this one.
+        // The token of another namespace must not give access to objects outside of this namespace.
         let inside = from >= start && end.as_ref().is_none_or(|end| from <= *end);
         if !inside {
             return Err(Status::bad_request("continue key is not valid"));
@@ -234,10 +234,10 @@ pub(crate) async fn read(
     }
     let mut items: Vec<KeyValue> = Vec::new();
     let mut revision = page.revision;
-    let wanted = page.limit.unwrap_or(usize::MAX);
+    let page_size = page.limit.unwrap_or(usize::MAX);
     loop {
-        let left = wanted - items.len();
-        // Reading one by one would count the rest of the collection each time.
+        let left = page_size - items.len();
+        // Each read also counts the rest of the collection, so a filtered page reads several objects at once.
         let limit = page.limit.map(|_| match selection.is_everything() {
             true => left,
             false => left.max(LIST_CHUNK_MIN),
@@ -256,12 +256,12 @@ pub(crate) async fn read(
         revision = Some(read.revision);
         work::expect(read.items.iter().map(|item| item.value.len()).sum()).await;
         let count = read.count;
-        let (mut seen, mut last) = (0, None);
+        let (mut visited, mut last) = (0, None);
         for item in read.items {
-            if items.len() >= wanted {
+            if items.len() >= page_size {
                 break;
             }
-            seen += 1;
+            visited += 1;
             last = Some(item.key.to_vec());
             let item = storage::readable(resource, &item);
             if selection.is_everything() || selection.matches(resource, &item)? {
@@ -273,21 +273,21 @@ pub(crate) async fn read(
             next: None,
             remaining: None,
         };
-        let Some(last) = last.filter(|_| count > seen) else {
+        let Some(last) = last.filter(|_| count > visited) else {
             return Ok((items, meta));
         };
         start = [last.as_slice(), b"\0"].concat();
-        if items.len() >= wanted {
+        if items.len() >= page_size {
             let rest = String::from_utf8_lossy(&start[base.len()..]).into_owned();
             let rv = i64::try_from(read.revision.0).unwrap_or(NEWEST);
             meta.next = Some(Token::new(rv, rest).text()?);
-            meta.remaining = selection.is_everything().then_some(count - seen);
+            meta.remaining = selection.is_everything().then_some(count - visited);
             return Ok((items, meta));
         }
     }
 }
 
-/// 410 for a compacted version. A continued list gets a token to continue at the present state.
+/// 410 for a compacted version. A continued list gets a token that continues at the newest state.
 fn expired(error: &StoreError, page: &Page) -> Status {
     if !matches!(error, StoreError::Compacted { .. }) {
         return storage::refusal(error);

@@ -1,4 +1,4 @@
-//! The API's verbs on whole objects, one file each.
+//! The API's verbs on whole objects; each verb has its own file.
 
 pub(crate) mod apply;
 mod collection;
@@ -30,7 +30,7 @@ use crate::objects::storage::Objects;
 use crate::objects::write_request::ObjectPart;
 
 /// Dispatches a request for objects of one kind.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     writer: Writer<'_>,
     metrics: &Arc<Metrics>,
     resource: &Arc<Resource>,
@@ -38,33 +38,34 @@ pub(crate) async fn answer(
     call: Call,
     body: BoxBody,
 ) -> Result<Reply, Status> {
-    // Before anything is written: a reply that cannot be given is refused like any bad request.
+    // An unacceptable `Accept` header is refused before anything is written.
     if verb != Verb::Watch {
         OutputFormat::of(&call, resource)?;
     }
-    // A box for each verb: a request allocates and copies the state of its own verb, and not that of the largest.
+    // A separate box for each verb: a request allocates and moves only the state of its own verb, and not the state
+    // of the largest verb.
     match verb {
         Verb::Get => get(writer.objects, resource, &call).await,
-        Verb::List => list::answer(writer.objects, resource, &call).boxed().await,
+        Verb::List => list::respond(writer.objects, resource, &call).boxed().await,
         Verb::Watch => {
-            let watch = watch::answer(writer.objects, metrics, resource, &call);
+            let watch = watch::respond(writer.objects, metrics, resource, &call);
             watch.boxed().await
         }
         Verb::Create => create_object(writer, resource, &call, body).boxed().await,
         Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection => {
             let bytes = body::read(body, &call.limits).await?;
             let (call, bytes) = (&call, &bytes);
-            let answer = match verb {
+            let handling = match verb {
                 Verb::Update => {
-                    update::answer(writer, resource, call, bytes, ObjectPart::Whole).boxed()
+                    update::respond(writer, resource, call, bytes, ObjectPart::Whole).boxed()
                 }
                 Verb::Patch => {
-                    patch::answer(writer, resource, call, bytes, ObjectPart::Whole).boxed()
+                    patch::respond(writer, resource, call, bytes, ObjectPart::Whole).boxed()
                 }
-                Verb::Delete => delete::answer(writer, resource, call, bytes).boxed(),
-                _ => collection::answer(writer, resource, call, bytes).boxed(),
+                Verb::Delete => delete::respond(writer, resource, call, bytes).boxed(),
+                _ => collection::respond(writer, resource, call, bytes).boxed(),
             };
-            answer.await
+            handling.await
         }
     }
 }
@@ -76,7 +77,7 @@ async fn create_object(
     body: BoxBody,
 ) -> Result<Reply, Status> {
     let decoded = read(resource, call, body).await?;
-    create::answer(writer, resource, call, decoded).await
+    create::respond(writer, resource, call, decoded).await
 }
 
 /// Reads and decodes the body of a create, or of another write of a whole object.
@@ -89,7 +90,7 @@ pub(crate) async fn read(
     decode::body(&call.parts.headers, &bytes, resource.info().kind)
 }
 
-/// The namespace of a request, empty for kinds that have none.
+/// The namespace of a request; empty for cluster-wide kinds.
 pub(crate) fn namespace<'c>(resource: &Resource, call: &'c Call) -> &'c str {
     if resource.namespaced() {
         &call.info.namespace

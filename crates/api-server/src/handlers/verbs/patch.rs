@@ -27,7 +27,7 @@ const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 pub(crate) const FORMS: [&str; 4] = [JSON_PATCH, MERGE_PATCH, STRATEGIC, APPLY];
 
-/// The ways to patch.
+/// The patch formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Json,
@@ -38,7 +38,7 @@ enum Form {
 /// A decoded patch: JSON patch, merge patch or strategic merge patch.
 pub(crate) struct Patch<'b> {
     form: Form,
-    /// The patch, until it is merged into an object.
+    /// `None` after the patch was merged into an object.
     value: Option<Value>,
     duplicates: Vec<String>,
     bytes: &'b [u8],
@@ -47,7 +47,7 @@ pub(crate) struct Patch<'b> {
 impl<'b> Patch<'b> {
     /// Decodes a patch by its content type.
     ///
-    /// *Errors.* 415 for other types; 400 if it cannot be parsed.
+    /// *Errors.* 415 for an unsupported content type; 400 if the patch cannot be parsed.
     pub(crate) fn parse(call: &Call, bytes: &'b [u8]) -> Result<Self, Status> {
         let form = match content_type(&call.parts.headers).as_str() {
             JSON_PATCH => Form::Json,
@@ -70,12 +70,12 @@ impl<'b> Patch<'b> {
         })
     }
 
-    /// The text of the patch, for a message.
+    /// The text of the patch, for error messages.
     fn text(&self) -> String {
         String::from_utf8_lossy(self.bytes).into_owned()
     }
 
-    /// The patch, to be merged. Few writes need a second attempt, which decodes the text again.
+    /// Returns the patch. A second call, which a retry after a conflict makes, decodes the text again.
     fn take(&mut self) -> Result<Value, Status> {
         match self.value.take() {
             Some(value) => Ok(value),
@@ -97,11 +97,13 @@ impl<'b> Patch<'b> {
             Form::Json => json_patch(old.clone(), &self.take()?),
             Form::Merge => merge_patch(old.clone(), self.take()?),
             Form::Strategic => {
-                // The words for it are published for the server's own kinds alone.
+                // kube-apiserver has these error texts for built-in kinds only.
                 let published = std::ptr::eq(schema, Schema::published());
-                let known = schema.lookup(info.group, info.version, info.kind);
-                match known.filter(|_| published) {
-                    Some(known) => strategic_merge_patch(old.clone(), self.take()?, known),
+                let object_type = schema.lookup(info.group, info.version, info.kind);
+                match object_type.filter(|_| published) {
+                    Some(object_type) => {
+                        strategic_merge_patch(old.clone(), self.take()?, object_type)
+                    }
                     None => return Err(unsupported(STRATEGIC, &[JSON_PATCH, MERGE_PATCH])),
                 }
             }
@@ -109,13 +111,13 @@ impl<'b> Patch<'b> {
         patched.map_err(|error: PatchError| error.status())
     }
 
-    /// The fields that the patch reads and edits. A patch of the status may be written for other parts
-    /// of the object, too.
+    /// The fields that the patch reads and edits. A patch of the status may contain fields of other parts of the
+    /// object, too.
     fn extent(&self, part: ObjectPart) -> EditedFields {
-        let names = |own: &[&str]| {
+        let names = |allowed: &[&str]| {
             let map = self.value.as_ref().and_then(Value::as_object);
             let mut names = map.into_iter().flat_map(|map| map.keys());
-            names.all(|name| own.contains(&name.as_str()))
+            names.all(|name| allowed.contains(&name.as_str()))
         };
         match (self.form, part) {
             (Form::Json, ObjectPart::Whole) if self.is_for_metadata() => EditedFields::Metadata,
@@ -130,8 +132,7 @@ impl<'b> Patch<'b> {
         }
     }
 
-    /// Whether all operations of a JSON patch are about fields of the metadata, and none about the
-    /// managed fields.
+    /// Whether all operations of a JSON patch concern metadata fields other than the managed fields.
     fn is_for_metadata(&self) -> bool {
         let is_within = |pointer: &Value| {
             let field = pointer
@@ -146,12 +147,12 @@ impl<'b> Patch<'b> {
         })
     }
 
-    /// The error of a patch whose result does not have the form of its kind.
+    /// The error of a patch whose result does not have the form of the object's kind.
     fn unfit(&self, status: Status) -> Status {
         if status.reason != StatusReason::BadRequest {
             return status;
         }
-        // The path already says which kind it is.
+        // The request path contains the kind, so the message need not repeat the kind.
         let why = status.message.split_once(" cannot be handled as a ");
         let why = why.and_then(|(_, rest)| Some(rest.split_once(": ")?.1));
         let why = why.unwrap_or(&status.message).to_owned();
@@ -159,8 +160,8 @@ impl<'b> Patch<'b> {
         Status::invalid("", "", "", &[error])
     }
 
-    /// Refuses, or returns as warnings, the findings of strict validation: unknown and duplicate
-    /// fields.
+    /// Refuses unknown and duplicate fields, or returns warnings about them, depending on the requested field
+    /// validation.
     pub(crate) fn check(
         &self,
         resource: &Resource,
@@ -170,11 +171,11 @@ impl<'b> Patch<'b> {
         if validation == Validation::Ignore {
             return Ok(Vec::new());
         }
-        let found = complaints(resource, patched, &self.duplicates);
-        if validation == Validation::Warn || found.is_empty() {
-            return Ok(found);
+        let problems = complaints(resource, patched, &self.duplicates);
+        if validation == Validation::Warn || problems.is_empty() {
+            return Ok(problems);
         }
-        let detail = format!("strict decoding error: {}", found.join(", "));
+        let detail = format!("strict decoding error: {}", problems.join(", "));
         let error = FieldError::invalid(&FieldPath::root("patch"), self.text(), detail);
         Err(Status::invalid("", "", "", &[error]))
     }
@@ -185,8 +186,8 @@ pub(crate) fn is_apply(call: &Call) -> bool {
     content_type(&call.parts.headers) == APPLY
 }
 
-/// Answers a PATCH request, server-side apply included.
-pub(crate) async fn answer(
+/// Responds to a PATCH request, server-side apply included.
+pub(crate) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
@@ -194,7 +195,7 @@ pub(crate) async fn answer(
     part: ObjectPart,
 ) -> Result<Reply, Status> {
     if is_apply(call) {
-        return apply::answer(writer, resource, call, bytes, part).await;
+        return apply::respond(writer, resource, call, bytes, part).await;
     }
     let options = WriteOptions::parse_patch(&call.query, false)?;
     let mut patch = Patch::parse(call, bytes)?;
@@ -202,8 +203,8 @@ pub(crate) async fn answer(
     let extent = patch.extent(part);
     let mut change = |old: &Value| {
         let patched = patch.apply(schema, &info, old)?;
-        let found = patch.check(resource, &patched, options.validation)?;
-        call.warnings.add(found);
+        let warnings = patch.check(resource, &patched, options.validation)?;
+        call.warnings.add(warnings);
         let accepted = accept(resource, patched.into(), Validation::Ignore);
         let (object, _) = accepted.map_err(|status| patch.unfit(status))?;
         writer.check_escalation(call, resource, &object, Some(old))?;

@@ -30,15 +30,15 @@ use crate::objects::write_request::{
     cannot_be_handled,
 };
 
-/// The text of a 409 for an object that has changed in between.
+/// The text of a 409 for an object that has changed since the client read it.
 pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to \
      the latest version and try again";
 
-/// Computes the new object from the stored one; called again after each conflict.
+/// Computes the new object from the stored object; called again after each conflict.
 pub(crate) type ObjectEdit<'c> = dyn FnMut(&Value) -> Result<Value, Status> + Send + 'c;
 
-/// Answers a PUT request.
-pub(crate) async fn answer(
+/// Responds to a PUT request.
+pub(crate) async fn respond(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
@@ -48,16 +48,16 @@ pub(crate) async fn answer(
     let sent = || decode::body(&call.parts.headers, bytes, resource.info().kind);
     let decoded = sent()?;
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
-    let (object, found) = accept(resource, decoded, options.validation)?;
-    call.warnings.add(found);
-    // Before it is looked for: 404 of the one name would be no answer to the other.
+    let (object, warnings) = accept(resource, decoded, options.validation)?;
+    call.warnings.add(warnings);
+    // The names are compared before the object is read: otherwise a 404 could concern the other name.
     metadata::must_name(&object, &call.info.name)?;
     let check =
         |object: &Value, old: Option<&Value>| writer.check_escalation(call, resource, object, old);
     let request = WriteRequest::of(call, resource, options);
     let kind = &resource.kind;
     let versioned = !matches!(metadata::text(&object, "resourceVersion"), "" | "0");
-    // Few writes need a second attempt, which decodes the body again.
+    // The body is decoded again for a second attempt, which few writes need.
     let mut object = Some(object);
     let mut take = || match object.take() {
         Some(object) => Ok(object),
@@ -90,12 +90,12 @@ pub(crate) async fn answer(
     output::written(call, resource, &written, code)
 }
 
-/// 422 for a PUT that does not say which version it is for.
+/// 422 for a PUT without a resource version, for a kind that requires one.
 fn unversioned(resource: &Resource, name: &str) -> Status {
     let info = resource.info();
     let field = FieldPath::root("metadata").child("resourceVersion");
     let error = FieldError::invalid(&field, 0, "must be specified for an update");
-    // Upstream names the resource where other refusals name the kind.
+    // Upstream's message contains the resource; messages of other refusals contain the kind.
     Status::invalid(info.group, info.plural, name, &[error])
 }
 
@@ -140,7 +140,7 @@ pub(crate) async fn update(
         if metadata::same(&draft.object, &old) && draft.managers.same(&managers)? {
             return Ok(CompletedWrite {
                 stored,
-                gone: false,
+                is_deleted: false,
             });
         }
         let parts = match part {
@@ -155,15 +155,15 @@ pub(crate) async fn update(
     Err(resource.conflict(request.name, MODIFIED))
 }
 
-/// A changed object that may be written.
+/// A changed object that passed all checks and can be written.
 struct Draft {
     object: Value,
     managers: Managers,
-    /// The allocations that it gains, and those that it releases.
+    /// The allocations that the object gains, and the allocations that it releases.
     allocated: Vec<Allocation>,
     released: Vec<Allocation>,
-    /// The allocations that the user asked for.
-    asked: Vec<Allocation>,
+    /// The allocations that the user requested.
+    requested: Vec<Allocation>,
 }
 
 async fn prepare(
@@ -176,7 +176,7 @@ async fn prepare(
     let resource = request.resource;
     let (kind, sub) = (&resource.kind, request.subresource);
     metadata::prepare_update(resource, &mut object, old)?;
-    // Defaults of parts that are not in the tree would be for nothing.
+    // Parts that are not in the tree do not change, so they need no defaults.
     let default = |object: &mut Value| {
         if parts.is_empty() {
             kind.default(object);
@@ -191,8 +191,8 @@ async fn prepare(
             let rules = kind.subresource_update();
             rules.prepare_subresource_update(sub, &mut object, old);
         }
-        // Other fully validated objects have their kind's form; this one must be converted, unless
-        // its handler kept the form of the few fields that it has.
+        // Other objects have the form of their kind after validation. This object must be converted, unless its
+        // handler kept the form of the few fields in the tree.
         ObjectPart::Trusted(_) if !parts.is_empty() => {}
         ObjectPart::Trusted(_) => {
             let decoded = kind.decode(object);
@@ -207,8 +207,8 @@ async fn prepare(
         (Some(old), managers.clone()),
     );
     let (update, before) = (Operation::Update, Some(old));
-    // A webhook or policy for the request has the object decoded as a whole. One that comes into
-    // force since then is later than the request, and would see an incomplete object.
+    // A webhook or policy for the request needs the object decoded as a whole. A webhook or policy that becomes
+    // active after the check does not apply to this request, because it would get an incomplete object.
     let is_whole = matches!(managers, Managers::Within);
     let outside = !matches!(part, ObjectPart::Trusted(_)) && is_whole;
     if outside {
@@ -224,7 +224,7 @@ async fn prepare(
         )?;
     }
     default(&mut object);
-    let asked = kind.allocating().allocations(&object);
+    let requested = kind.allocating().allocations(&object);
     if kind.validates_long() {
         work::expect(usize::MAX).await;
     }
@@ -268,26 +268,26 @@ async fn prepare(
     }
     let before = kind.allocating().allocations(old);
     let after = kind.allocating().allocations(&object);
-    let held =
+    let contains =
         |list: &[Allocation], one: &Allocation| list.iter().any(|other| other.key == one.key);
     Ok(Draft {
         allocated: after
             .iter()
-            .filter(|one| !held(&before, one))
+            .filter(|one| !contains(&before, one))
             .cloned()
             .collect(),
         released: before
             .iter()
-            .filter(|one| !held(&after, one))
+            .filter(|one| !contains(&after, one))
             .cloned()
             .collect(),
         object,
         managers,
-        asked,
+        requested,
     })
 }
 
-/// Writes a draft over the stored object; `None` if that has changed in between.
+/// Writes the draft; `None` if the stored object has changed meanwhile.
 async fn write(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
@@ -300,7 +300,7 @@ async fn write(
         managers,
         allocated,
         released,
-        asked,
+        requested,
     } = draft;
     let write = ObjectWrite {
         subresource: request.subresource,
@@ -323,8 +323,8 @@ async fn write(
         if let Some(managed) = managers.apart() {
             managed.restore(&mut object)?;
         }
-        let gone = remove(writer.objects, resource, (stored, old, parts)).await?;
-        return Ok(gone.map(|revision| {
+        let removed = remove(writer.objects, resource, (stored, old, parts)).await?;
+        return Ok(removed.map(|revision| {
             let value = storage::encode_at(&resource.info(), &object, revision);
             let stored = KeyValue {
                 value,
@@ -332,24 +332,28 @@ async fn write(
                 omittable: Omittable::UNKNOWN,
                 ..stored.clone()
             };
-            CompletedWrite { stored, gone: true }
+            CompletedWrite {
+                stored,
+                is_deleted: true,
+            }
         }));
     }
     match write.store(writer.objects).await? {
         WriteResult::Stored(stored) => Ok(Some(CompletedWrite {
             stored,
-            gone: false,
+            is_deleted: false,
         })),
         WriteResult::Refused {
-            taken: Some(taken), ..
-        } if asked.iter().any(|one| one.key == taken.key) => {
-            Err(resource.invalid(request.name, &[refused(&object, &taken)]))
+            conflict: Some(allocation),
+            ..
+        } if requested.iter().any(|one| one.key == allocation.key) => {
+            Err(resource.invalid(request.name, &[refused(&object, &allocation)]))
         }
         WriteResult::Refused { .. } => Ok(None),
     }
 }
 
-/// Whether a deleted object has no finalizers any more.
+/// Whether an object in deletion has no finalizers left.
 fn may_go(resource: &Resource, object: &Value) -> bool {
     let finalizers = metadata::finalizers(object).len();
     metadata::is_deleting(object)
@@ -361,7 +365,7 @@ fn may_go(resource: &Resource, object: &Value) -> bool {
         )
 }
 
-/// Whether an object with this deletion grace period and number of finalizers can be removed now.
+/// Whether an object in deletion with this grace period and number of finalizers can be removed now.
 pub(super) fn is_free(
     resource: &Resource,
     object: &Value,
@@ -371,8 +375,8 @@ pub(super) fn is_free(
     grace_seconds == 0 && finalizers == 0 && !is_held_by_spec(resource, object)
 }
 
-/// Whether the object waits for its `finalize` sub-resource: kinds with one (namespaces) have a
-/// second list of finalizers, in the spec, that only it changes.
+/// Whether the object waits for its `finalize` sub-resource: namespaces have a second list of finalizers in the spec,
+/// which only that sub-resource changes.
 pub(crate) fn is_held_by_spec(resource: &Resource, object: &Value) -> bool {
     resource.subresource("finalize").is_some()
         && object["spec"]["finalizers"]

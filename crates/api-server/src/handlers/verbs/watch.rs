@@ -41,19 +41,19 @@ use crate::objects::storage;
 use crate::objects::storage::Objects;
 use crate::objects::watch_event_cache::EventForm;
 
-/// The start of a watch.
+/// The start position of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Beginning {
-    /// All existing objects, as `ADDED`; then a bookmark, if requested.
+    /// All existing objects as `ADDED` events; then a bookmark, if requested.
     Everything { marked: bool },
-    /// Changes after that revision.
+    /// Changes after this revision.
     After(Revision),
     /// Changes after the start of the watch.
     Now,
 }
 
-/// Answers a watch with a stream of events.
-pub(crate) async fn answer(
+/// Responds to a watch with a stream of events.
+pub(crate) async fn respond(
     objects: &Arc<Objects>,
     metrics: &Arc<Metrics>,
     resource: &Arc<Resource>,
@@ -63,12 +63,12 @@ pub(crate) async fn answer(
     let view = OutputFormat::of_stream(call, resource)?;
     let newest = objects.store.current_revision();
     let beginning = beginning(&call.query, newest)?;
-    let asked = call
+    let requested = call
         .query
         .number("timeoutSeconds")?
-        .and_then(|asked| u64::try_from(asked).ok());
-    let seconds = match asked.filter(|asked| *asked > 0) {
-        Some(asked) => asked.min(WATCH_TIMEOUT_MAX_SECS),
+        .and_then(|value| u64::try_from(value).ok());
+    let seconds = match requested.filter(|value| *value > 0) {
+        Some(value) => value.min(WATCH_TIMEOUT_MAX_SECS),
         None => rand::rng().random_range(WATCH_TIMEOUT_MIN_SECS..2 * WATCH_TIMEOUT_MIN_SECS),
     };
     let now = Instant::now();
@@ -86,8 +86,8 @@ pub(crate) async fn answer(
         exact: end.is_none().then(|| start.clone()),
         bookmarks: call.query.flag("allowWatchBookmarks"),
         headings: true,
-        seen: newest,
-        told: newest,
+        processed: newest,
+        reported: newest,
         ready: VecDeque::new(),
         changes: None,
         closing: connection.map(|connection| connection.close_at(deadline + grace)),
@@ -155,15 +155,15 @@ fn beginning(query: &Query, newest: Revision) -> Result<Beginning, Status> {
     }
 }
 
-/// An item for the client.
+/// An item that is ready to be sent.
 enum Ready {
-    /// An object that was there at the beginning. It is the store's own copy until it is sent.
+    /// An object that existed at the start. The bytes are shared with the store until they are sent.
     Added(KeyValue),
     Line(Bytes),
 }
 
 impl Ready {
-    /// Its size in bytes; for an object, before it is a line.
+    /// Size in bytes; for an object, the size before it is written as an event.
     fn len(&self) -> usize {
         match self {
             Self::Added(item) => item.value.len(),
@@ -172,24 +172,24 @@ impl Ready {
     }
 }
 
-/// A watch in progress. The connection polls it, so a client that does not read holds only its
-/// place in the store's history, and is cut off there when it falls too far behind.
+/// A running watch. The connection polls the watch, so the watch of a client that does not read holds only its
+/// position in the store's history. The store ends the watch when this position is too old.
 struct Watcher {
     objects: Arc<Objects>,
     metrics: Arc<Metrics>,
-    /// The time for its client to read the last part.
+    /// The time that the client has to read the last bytes.
     grace: Duration,
     resource: Arc<Resource>,
     selection: Selection,
     view: OutputFormat,
-    /// The one key that is watched, if it is only one.
+    /// The watched key, if the watch can match only one key.
     exact: Option<Vec<u8>>,
     bookmarks: bool,
-    /// Whether the next table must have its column definitions.
+    /// Whether the next table must contain its column definitions.
     headings: bool,
-    /// The revision up to which all changes were processed, and the revision that the client knows.
-    seen: Revision,
-    told: Revision,
+    /// The revision up to which all changes were processed, and the revision that was sent to the client.
+    processed: Revision,
+    reported: Revision,
     ready: VecDeque<Ready>,
     changes: Option<WatchStream>,
     /// The client's connection; `None` for callers in this process.
@@ -197,8 +197,8 @@ struct Watcher {
     /// Closes the connection if the watch lasts much longer than its timeout.
     closing: Option<AbortOnDropHandle<()>>,
     deadline: Instant,
-    /// Rings at the deadline, and before it at the times for bookmarks. It stays registered with the runtime while
-    /// events come.
+    /// Fires at the deadline, and before it at the times for bookmarks. The timer stays registered with the runtime
+    /// while events arrive.
     alarm: Pin<Box<Sleep>>,
     ended: bool,
 }
@@ -228,7 +228,7 @@ impl Watcher {
                     ..Range::default()
                 };
                 let read = self.objects.read_range(range).await?;
-                self.seen = read.revision;
+                self.processed = read.revision;
                 work::announce(read.items.len() * UNREAD_ITEM_BYTES)?;
                 work::expect(read.items.iter().map(|item| item.value.len()).sum()).await;
                 for item in &read.items {
@@ -243,16 +243,16 @@ impl Watcher {
                 read.revision
             }
         };
-        self.seen = after;
-        self.told = after;
+        self.processed = after;
+        self.reported = after;
         match self
             .objects
             .store
             .watch(start, Revision(after.0.saturating_add(1)))
         {
             Ok(changes) => self.changes = Some(changes),
-            // The client gets the error as an event. It names the client's version, not the first
-            // revision requested from the store.
+            // The client gets the error as an event. The error contains the client's version, not the first revision
+            // that was requested from the store.
             Err(StoreError::Compacted { oldest, .. }) => self.end_with(&StoreError::Compacted {
                 asked: after,
                 oldest,
@@ -262,14 +262,14 @@ impl Watcher {
         Ok(())
     }
 
-    /// The next bytes to send; `None` ends the watch.
+    /// The next bytes to send; `None` after the last bytes.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if !self.ready.is_empty() {
                 return Some(self.batch());
             }
             if self.ended {
-                self.taken().await;
+                self.wait_until_received().await;
                 return None;
             }
             let changes = self.changes.as_mut()?;
@@ -285,21 +285,22 @@ impl Watcher {
                 () = stopped => return None,
                 change = changes.next() => {
                     self.take(change);
-                    self.take_waiting();
+                    self.accept_waiting();
                 }
                 () = &mut self.alarm => {
                     let now = Instant::now();
                     self.ended = now >= self.deadline;
                     let next = self.deadline.min(now + BOOKMARK_INTERVAL);
                     self.alarm.as_mut().reset(next);
-                    self.tell();
+                    self.queue_bookmark();
                 }
             }
         }
     }
 
-    /// Takes the changes that are there already, up to the size of a batch: a burst is sent at once.
-    fn take_waiting(&mut self) {
+    /// Receives the changes that are available already, up to the size of a batch, so that a burst of changes is sent
+    /// in one write.
+    fn accept_waiting(&mut self) {
         let mut bytes = 0;
         let mut counted = 0;
         while !self.ended {
@@ -314,9 +315,9 @@ impl Watcher {
         }
     }
 
-    /// Waits, up to a limit, until the client has received the data: a connection with unread data
-    /// does not end by itself.
-    async fn taken(&mut self) {
+    /// Waits, up to a limit, until the client has received all data, because a connection with unread data does not
+    /// close by itself.
+    async fn wait_until_received(&mut self) {
         if let Some(connection) = self.connection.clone() {
             let latest = Instant::now() + self.grace;
             self.closing = Some(connection.close_at(latest));
@@ -324,7 +325,7 @@ impl Watcher {
         }
     }
 
-    /// As many ready items as fit well into one write.
+    /// As many items as fit into one write.
     fn batch(&mut self) -> Bytes {
         let mut batch = BytesMut::new();
         while let Some(ready) = self.ready.pop_front() {
@@ -350,9 +351,9 @@ impl Watcher {
         batch.freeze()
     }
 
-    /// Sends a bookmark if the client wants them and needs one.
-    fn tell(&mut self) {
-        if self.bookmarks && self.told < self.seen {
+    /// Sends a bookmark if the client has requested bookmarks and the newest revision was not sent yet.
+    fn queue_bookmark(&mut self) {
+        if self.bookmarks && self.reported < self.processed {
             self.push_bookmark(false);
         }
     }
@@ -361,10 +362,12 @@ impl Watcher {
         match change {
             None => self.ended = true,
             Some(Err(error)) => self.end_with(&error),
-            Some(Ok(WatchEvents::Progress(revision))) => self.seen = self.seen.max(revision),
+            Some(Ok(WatchEvents::Progress(revision))) => {
+                self.processed = self.processed.max(revision)
+            }
             Some(Ok(WatchEvents::Events(events))) => {
                 for event in &events {
-                    self.seen = self.seen.max(event.revision);
+                    self.processed = self.processed.max(event.revision);
                     if let Err(status) = self.show(event) {
                         self.push_error(&status);
                         self.ended = true;
@@ -375,7 +378,8 @@ impl Watcher {
         }
     }
 
-    /// An object that starts to match is added, one that stops is deleted.
+    /// Adds the event for a change. An object that starts to match is `ADDED`, an object that stops matching is
+    /// `DELETED`.
     fn show(&mut self, event: &Event) -> Result<(), Status> {
         if self
             .exact
@@ -400,7 +404,7 @@ impl Watcher {
             (true, true, Some(item), _) => self.push("MODIFIED", item),
             (false, true, Some(item), _) => self.push("ADDED", item),
             (true, false, _, Some(previous)) => {
-                // Its last state, with the revision of the deletion.
+                // The last state of the object, with the revision of the deletion.
                 let last = storage::at_revision(previous, event.revision);
                 self.push("DELETED", &last)
             }
@@ -419,14 +423,14 @@ impl Watcher {
             }
             None => self.line(kind, item)?,
         };
-        self.told = self.told.max(item.mod_revision);
+        self.reported = self.reported.max(item.mod_revision);
         self.ready.push_back(Ready::Line(line));
         Ok(())
     }
 
     fn line(&mut self, kind: &str, item: &KeyValue) -> Result<Bytes, Status> {
-        let made = || self.view.one(&self.resource, item, self.headings);
-        let object = work::at_once(item.value.len(), made)?;
+        let encode = || self.view.one(&self.resource, item, self.headings);
+        let object = work::at_once(item.value.len(), encode)?;
         self.headings = false;
         Ok(event(self.view.form, kind, &object))
     }
@@ -439,7 +443,7 @@ impl Watcher {
     fn push_bookmark(&mut self, initial: bool) {
         let info = self.resource.info();
         let mut metadata = json!({
-            "resourceVersion": self.seen.0.to_string(),
+            "resourceVersion": self.processed.0.to_string(),
             "creationTimestamp": Value::Null,
         });
         if initial {
@@ -449,7 +453,7 @@ impl Watcher {
             Representation::Table(version) => json!({
                 "kind": "Table",
                 "apiVersion": format!("meta.k8s.io/{version}"),
-                "metadata": {"resourceVersion": self.seen.0.to_string()},
+                "metadata": {"resourceVersion": self.processed.0.to_string()},
                 "columnDefinitions": [],
                 "rows": [{"cells": [], "object": {
                     "kind": "PartialObjectMetadata",
@@ -466,7 +470,7 @@ impl Watcher {
                 "kind": info.kind, "apiVersion": info.api_version(), "metadata": metadata,
             }),
         };
-        self.told = self.seen;
+        self.reported = self.processed;
         self.push_value("BOOKMARK", &object);
     }
 

@@ -13,7 +13,7 @@ use crate::http::negotiate::content_type;
 use crate::http::protobuf::{self, PROTOBUF};
 use tree::{DecodeFindings, Seed};
 
-/// A body, with the paths of fields that were written more than once.
+/// A body, with the paths of duplicate fields.
 #[derive(Debug, Default)]
 pub(crate) struct Decoded {
     pub(crate) value: Value,
@@ -21,7 +21,7 @@ pub(crate) struct Decoded {
 }
 
 impl From<Value> for Decoded {
-    /// An object that no client wrote as text.
+    /// An object that was not decoded from a text, so it has no duplicate fields.
     fn from(value: Value) -> Self {
         Self {
             value,
@@ -30,9 +30,9 @@ impl From<Value> for Decoded {
     }
 }
 
-/// Decodes a body by its content type; `expected` is the kind that the path is about.
+/// Decodes a body by its content type; `expected` is the kind at the request path.
 ///
-/// *Errors.* 415 for other types, 400 if it cannot be parsed.
+/// *Errors.* 415 for an unsupported content type, 400 if the body cannot be parsed.
 pub(crate) fn body(headers: &HeaderMap, bytes: &[u8], expected: &str) -> Result<Decoded, Status> {
     let decoded = match content_type(headers).as_str() {
         "application/json" | "text/json" => json(bytes),
@@ -59,7 +59,7 @@ pub(crate) fn body(headers: &HeaderMap, bytes: &[u8], expected: &str) -> Result<
     )))
 }
 
-/// Decodes a body of a kind that is sent and not stored (a Binding, a review), with its types checked.
+/// Decodes a body of a kind that is never stored (a Binding, a review), and checks the types of its fields.
 ///
 /// *Errors.* As [`body`]; 400 for another kind.
 pub(crate) fn part(headers: &HeaderMap, bytes: &[u8], kind: &str) -> Result<Decoded, Status> {
@@ -68,21 +68,22 @@ pub(crate) fn part(headers: &HeaderMap, bytes: &[u8], kind: &str) -> Result<Deco
     Ok(decoded)
 }
 
-/// Decodes such a body again, after others may have changed it.
+/// Decodes such a body again after admission may have changed it.
 ///
 /// *Errors.* 400 for another kind.
 pub(crate) fn typed(kind: &str, value: Value) -> Result<Value, Status> {
-    let found = value["kind"].as_str().filter(|found| !found.is_empty());
-    let found = found.unwrap_or(kind).to_owned();
-    bodies::decode(kind, value)
-        .map_err(|why| Status::bad_request(format!("{found} cannot be handled as a {kind}: {why}")))
+    let actual = value["kind"].as_str().filter(|text| !text.is_empty());
+    let actual = actual.unwrap_or(kind).to_owned();
+    bodies::decode(kind, value).map_err(|why| {
+        Status::bad_request(format!("{actual} cannot be handled as a {kind}: {why}"))
+    })
 }
 
 /// 415 with the list of supported types.
-pub(crate) fn unsupported(found: &str, accepted: &[&str]) -> Status {
+pub(crate) fn unsupported(actual: &str, accepted: &[&str]) -> Status {
     let text = format!(
         "the body of the request was in an unknown format - accepted media types include: {} \
-         (got {found})",
+         (got {actual})",
         accepted.join(", ")
     );
     Status::new(StatusReason::UnsupportedMediaType, text)
@@ -93,7 +94,7 @@ pub(crate) fn json(bytes: &[u8]) -> Result<Decoded, String> {
     if bytes.is_empty() {
         return Err("the body is empty".to_owned());
     }
-    // Checked as a whole, which is faster than string by string.
+    // One UTF-8 check of the whole text is faster than a check of each string.
     let text = std::str::from_utf8(bytes).map_err(|e| format!("json parse error: {e}"))?;
     let notes = DecodeFindings::new(NODES_MAX);
     let mut source = serde_json::Deserializer::from_str(text);
@@ -106,13 +107,13 @@ pub(crate) fn json(bytes: &[u8]) -> Result<Decoded, String> {
     })
 }
 
-/// Decodes one YAML document. Aliases are followed within the bounds of [`tree`].
+/// Decodes one YAML document. Aliases are expanded within the limits of [`tree`].
 pub(crate) fn yaml(bytes: &[u8]) -> Result<Decoded, String> {
     let text = std::str::from_utf8(bytes).map_err(|e| format!("yaml: not UTF-8: {e}"))?;
     let notes = DecodeFindings::new(YAML_NODES_MAX);
     let options = serde_saphyr::options! {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
-        // As in YAML 1.1, which manifests are written in: `mode: 0644` is octal.
+        // Manifests are YAML 1.1, in which `mode: 0644` is octal.
         legacy_octal_numbers: true,
     };
     let read = serde_saphyr::with_deserializer_from_str_with_options(text, options, |source| {
@@ -125,7 +126,7 @@ pub(crate) fn yaml(bytes: &[u8]) -> Result<Decoded, String> {
     })
 }
 
-/// Decodes JSON, or else YAML; `None` if it is neither.
+/// Decodes JSON or YAML; `None` if the bytes are neither.
 pub(crate) fn yaml_or_json(bytes: &[u8]) -> Option<Value> {
     let decoded = json(bytes).or_else(|_| yaml(bytes)).ok()?;
     Some(decoded.value)

@@ -9,10 +9,10 @@ use serde_json::{Map, Number, Value};
 
 use crate::http::limits::DEPTH_MAX;
 
-/// Most duplicates that are remembered.
+/// Maximum number of recorded duplicate fields.
 const DUPLICATES_MAX: usize = 20;
 
-/// The duplicate fields and the number of nodes that decoding has counted.
+/// The duplicate fields and the number of decoded values.
 pub(super) struct DecodeFindings {
     duplicates: RefCell<Vec<String>>,
     nodes: Cell<usize>,
@@ -20,7 +20,7 @@ pub(super) struct DecodeFindings {
 }
 
 impl DecodeFindings {
-    /// No findings yet; `nodes_max` is the maximum number of values in the tree.
+    /// `nodes_max` is the maximum number of values in the tree.
     pub(super) fn new(nodes_max: usize) -> Self {
         Self {
             duplicates: RefCell::default(),
@@ -34,7 +34,7 @@ impl DecodeFindings {
     }
 }
 
-/// Decodes one JSON value at a path of the tree.
+/// Decodes the JSON value at one path of the tree.
 pub(super) struct Seed<'p> {
     notes: &'p DecodeFindings,
     path: ValuePath<'p>,
@@ -142,7 +142,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if map.is_empty() {
-                // Most objects have a few fields: growing in steps takes longer.
+                // Most objects have few fields; a map that grows step by step is slower.
                 map = Map::with_capacity(FIELDS_LIKELY);
             }
             let path = ValuePath::Field(&self.path, &key);
@@ -160,5 +160,5 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 }
 
-/// The number of fields for which a new object has room.
+/// Capacity of a new object, in fields.
 const FIELDS_LIKELY: usize = 4;

@@ -1,12 +1,11 @@
-//! The messages of the API, prepared for writing: every field with its tag, in written order, and found by
-//! its JSON name in one step.
+//! The messages of the API, prepared for writing: every field with its tag, in written order. A hash table finds a
+//! field by its JSON name.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use resource_kinds::api_types::{ApiTypes, Shape, Structure, ValueType};
 
-/// The form of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ValueKind {
     Text,
@@ -34,7 +33,7 @@ impl ValueKind {
         }
     }
 
-    /// The tag of a field with such a value.
+    /// The tag of a field that has a value of this kind.
     pub(super) const fn tag(self, number: u32) -> u32 {
         number << 3 | self.wire()
     }
@@ -43,9 +42,8 @@ impl ValueKind {
 /// A field of a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
-    /// The field's name in JSON.
     pub(super) name: &'static str,
-    /// Number and wire type; those of an entry for a map.
+    /// Field number and wire type; for a map, those of an entry.
     pub(super) tag: u32,
     pub(super) kind: ValueKind,
     pub(super) shape: Shape,
@@ -55,15 +53,15 @@ pub(super) struct Field {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum MessagePart {
     Field(Field),
-    /// An embedded message. The parts after it, up to `end`, are its own; in JSON they are members of
-    /// the outer object.
+    /// An embedded message. The parts after it, up to `end`, belong to it. In JSON they are members of the outer
+    /// object.
     Embedded {
         tag: u32,
         end: usize,
     },
 }
 
-/// Parts of a message by their indices. No message has more than 64 parts.
+/// A set of parts of a message, by their indices. No message has more than 64 parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PartSet(u64);
 
@@ -78,40 +76,39 @@ impl PartSet {
         self.0 == 0
     }
 
-    /// Takes the first part out.
+    /// Removes and returns the first part.
     #[inline]
     pub(super) fn take_first(&mut self) -> Option<usize> {
         let first = self.0.trailing_zeros() as usize;
         let rest = self.0 & self.0.wrapping_sub(1);
-        let taken = !self.is_empty();
+        let has_part = !self.is_empty();
         self.0 = rest;
-        taken.then_some(first)
+        has_part.then_some(first)
     }
 
-    /// Takes the parts out that come before an index.
+    /// Removes and returns the parts before an index.
     pub(super) fn take_before(&mut self, end: usize) -> Self {
         let before = 1_u64
             .checked_shl(end as u32)
             .map_or(u64::MAX, |bit| bit - 1);
-        let taken = Self(self.0 & before);
+        let removed = Self(self.0 & before);
         self.0 &= !before;
-        taken
+        removed
     }
 }
 
-/// A message of the API.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) parts: Vec<MessagePart>,
-    /// The embedded messages, which are written even without a part.
+    /// The embedded messages. They are written even if none of their fields is present.
     pub(super) embedded: PartSet,
-    /// The index of the first of its slots: one for the start of an object, and one for each part.
+    /// The index of the first slot of the message. A message has one slot for the start of an object, and one slot
+    /// for each part.
     pub(super) slot: usize,
     names: Names,
 }
 
 impl Message {
-    /// The field at an index.
     #[inline]
     pub(super) fn field(&self, part: usize) -> Option<&Field> {
         match self.parts.get(part)? {
@@ -120,7 +117,7 @@ impl Message {
         }
     }
 
-    /// The index and the field of a JSON name.
+    /// The index and the field for a JSON name.
     pub(super) fn named(&self, name: &[u8]) -> Option<(usize, &Field)> {
         let part = self.names.find(name)?;
         Some((part, self.field(part)?))
@@ -132,12 +129,12 @@ impl Message {
 pub(super) struct Messages {
     all: Vec<Message>,
     by_name: BTreeMap<&'static str, usize>,
-    /// The number of the slots of all messages.
+    /// The number of slots of all messages.
     pub(super) slots: usize,
 }
 
 impl Messages {
-    /// The messages of the served version; prepared at the first call.
+    /// The messages of the served version; built at the first call.
     pub(super) fn published() -> &'static Self {
         static MESSAGES: OnceLock<Messages> = OnceLock::new();
         MESSAGES.get_or_init(|| Self::of(ApiTypes::published()))
@@ -172,13 +169,11 @@ impl Messages {
         }
     }
 
-    /// The index of the message of a kind.
     pub(super) fn of_kind(&self, api_version: &str, kind: &str) -> Option<usize> {
         let structure = ApiTypes::published().of_kind(api_version, kind)?;
         self.by_name.get(structure.name).copied()
     }
 
-    /// The index of a message of the table.
     pub(super) fn index(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
     }
@@ -217,7 +212,7 @@ fn add_parts(
             ValueType::Items => ValueKind::Items,
             ValueType::IntOrString => ValueKind::IntOrString,
             ValueType::Raw => ValueKind::Raw,
-            // Messages have the order of the table.
+            // The messages have the order of the table.
             ValueType::Structure(index) => ValueKind::Message(index),
         };
         let tag = match field.shape {
@@ -234,31 +229,28 @@ fn add_parts(
     }
 }
 
-/// A perfect hash of a message's names: each has a place of its own, so that one comparison finds it.
+/// A perfect hash of the field names of a message: each name has its own slot, so that one comparison finds the
+/// field.
 #[derive(Debug)]
 struct Names {
     seed: u64,
-    /// The unused bits of a hash.
+    /// The number of unused bits of a hash.
     shift: u32,
-    places: Vec<(&'static str, usize)>,
+    slots: Vec<(&'static str, usize)>,
 }
 
 impl Names {
-    /// Searches for a seed without collisions, in a larger table if there is none.
+    /// Searches for a seed without collisions; if no seed works, the table is enlarged.
     fn new(names: &[(&'static str, usize)]) -> Self {
-        /// Odd seeds are tried in this order; a message needs a few.
+        /// Odd seeds are tried in this order; a message usually needs a few attempts.
         const TRIES: u64 = 500;
         let mut bits = names.len().next_power_of_two().trailing_zeros() + 1;
         loop {
             let shift = u64::BITS - bits;
             let seeds = (1..TRIES).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
             let placed = |seed| Some((seed, Self::placed(names, seed, shift)?));
-            if let Some((seed, places)) = seeds.clone().find_map(placed) {
-                return Self {
-                    seed,
-                    shift,
-                    places,
-                };
+            if let Some((seed, slots)) = seeds.clone().find_map(placed) {
+                return Self { seed, shift, slots };
             }
             bits += 1;
         }
@@ -269,24 +261,24 @@ impl Names {
         seed: u64,
         shift: u32,
     ) -> Option<Vec<(&'static str, usize)>> {
-        let mut places = vec![("", 0); 1 << (u64::BITS - shift)];
+        let mut slots = vec![("", 0); 1 << (u64::BITS - shift)];
         for (name, part) in names {
-            let place = places.get_mut(hash(name.as_bytes(), seed, shift))?;
-            if !place.0.is_empty() {
+            let slot = slots.get_mut(hash(name.as_bytes(), seed, shift))?;
+            if !slot.0.is_empty() {
                 return None;
             }
-            *place = (name, *part);
+            *slot = (name, *part);
         }
-        Some(places)
+        Some(slots)
     }
 
     fn find(&self, name: &[u8]) -> Option<usize> {
-        let (found, part) = self.places.get(hash(name, self.seed, self.shift))?;
-        (found.as_bytes() == name && !name.is_empty()).then_some(*part)
+        let (candidate, part) = self.slots.get(hash(name, self.seed, self.shift))?;
+        (candidate.as_bytes() == name && !name.is_empty()).then_some(*part)
     }
 }
 
-/// The first and the last eight bytes tell the names of a message apart.
+/// The first and the last eight bytes distinguish all field names of a message.
 fn hash(name: &[u8], seed: u64, shift: u32) -> usize {
     let (first, last) = match (name.first_chunk(), name.last_chunk()) {
         (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),

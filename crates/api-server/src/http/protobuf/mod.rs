@@ -1,9 +1,8 @@
-//! Kubernetes' protobuf format, which Go clients use: four magic bytes, then a `runtime.Unknown` with the
-//! kind and the object.
+//! Kubernetes' protobuf format, which Go clients use: four magic bytes, then a `runtime.Unknown` with the kind and
+//! the object.
 //!
-//! One table describes the messages (`resource_kinds::api_types`) for both directions, so there is no code
-//! per kind. Decoding produces the JSON that the same client would have sent; encoding reads the stored
-//! JSON text.
+//! One table describes the messages (`resource_kinds::api_types`) for both directions, so no kind needs its own code.
+//! Decoding produces the JSON that the client would have sent; encoding reads the stored JSON text.
 
 mod messages;
 mod read;
@@ -18,7 +17,7 @@ pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 const MAGIC: &[u8] = b"k8s\0";
 
-/// The zero of Go's `time.Time`, in seconds of Unix time: no time at all.
+/// Go's zero `time.Time` in Unix seconds. It means that no time is set.
 const NO_TIME: i64 = -62_135_596_800;
 
 #[cfg(test)]
@@ -33,7 +32,7 @@ mod tests {
     /// Kinds that Go clients read and write in JSON.
     const JSON_ONLY: [&str; 2] = ["apiextensions.k8s.io", "snapshot.storage.k8s.io"];
 
-    /// The names of a message's fields, those of embedded messages among them.
+    /// Collects the field names of a message, including those of its embedded messages.
     fn names<'t>(types: &'t ApiTypes, message: &str, into: &mut BTreeMap<&'t str, &'t str>) {
         for field in types.fields(message) {
             if field.json.is_empty() {
@@ -44,28 +43,28 @@ mod tests {
         }
     }
 
-    /// Paths of fields that the schema has and the types has not.
+    /// The paths of fields that the schema contains and the message table does not.
     fn lacking(
         types: &ApiTypes,
         message: &str,
         schema: TypeRef<'_>,
-        seen: &mut Seen,
+        visited: &mut Seen,
     ) -> Vec<String> {
-        if !types.is_structure(message) || !seen.insert(message.to_owned()) {
+        if !types.is_structure(message) || !visited.insert(message.to_owned()) {
             return Vec::new();
         }
-        let mut known = BTreeMap::new();
-        names(types, message, &mut known);
+        let mut field_names = BTreeMap::new();
+        names(types, message, &mut field_names);
         let fields = schema
             .fields()
             .filter(|field| !["apiVersion", "kind"].contains(&field.name()));
         fields
             .flat_map(|field| {
-                let Some(kind) = known.get(field.name()) else {
+                let Some(kind) = field_names.get(field.name()) else {
                     return vec![format!("{message}: {}", field.name())];
                 };
                 let inner = field.type_ref();
-                lacking(types, kind, inner.element().unwrap_or(inner), seen)
+                lacking(types, kind, inner.element().unwrap_or(inner), visited)
             })
             .collect()
     }
@@ -73,7 +72,7 @@ mod tests {
     #[test]
     fn every_field_of_every_kind_has_its_number() {
         let types = ApiTypes::published();
-        let mut seen = Seen::new();
+        let mut visited = Seen::new();
         for kind in resource_kinds::all(&resource_kinds::ClusterConfig::default()) {
             let info = kind.info();
             if JSON_ONLY.contains(&info.group) {
@@ -85,17 +84,17 @@ mod tests {
                 .unwrap_or_else(|| panic!("{version} {}", info.kind))
                 .name;
             let schema = Schema::published().lookup(info.group, info.version, info.kind);
-            let lacking = lacking(types, message, schema.unwrap(), &mut seen);
+            let lacking = lacking(types, message, schema.unwrap(), &mut visited);
             assert!(lacking.is_empty(), "{lacking:#?}");
         }
-        assert!(seen.len() > 250, "{}", seen.len());
+        assert!(visited.len() > 250, "{}", visited.len());
     }
 
-    /// A kind that is no longer served must leave the table too: a message is a kind, or the type of
-    /// a field.
+    /// If a kind is no longer served, its messages must be removed from the table: each message is a kind or the type
+    /// of a field.
     #[test]
     fn every_message_belongs_to_a_kind_that_is_served() {
-        /// Forms of other objects, and answers without a body of their own.
+        /// Messages that wrap other objects, or are responses of their own.
         const FORMS: [&str; 2] = ["meta/v1.PartialObjectMetadata", "meta/v1.Status"];
         let types = ApiTypes::published();
         let kinds = resource_kinds::all(&resource_kinds::ClusterConfig::default());

@@ -1,4 +1,4 @@
-//! From protobuf to JSON: request bodies.
+//! Decoder from protobuf to JSON, for request bodies.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -61,7 +61,7 @@ fn message(
     }
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.field()? {
-        // Fields of newer versions are not known here; their authors must not rely on them.
+        // A field of a newer API version is unknown here. Clients must not depend on such fields.
         let Some(field) = structure.numbered(number) else {
             continue;
         };
@@ -86,10 +86,10 @@ fn read_field(
     let name = || field.json.to_owned();
     match field.shape {
         Shape::One => {
-            let found = value(types, field.value, wire, depth)?;
-            // Go sends zeros for unset fields, unless the field is a pointer.
-            if field.pointer || !is_zero(&found) {
-                into.insert(name(), found);
+            let decoded = value(types, field.value, wire, depth)?;
+            // Go clients send zero values of unset fields, except for pointer fields.
+            if field.pointer || !is_zero(&decoded) {
+                into.insert(name(), decoded);
             }
         }
         Shape::List => {
@@ -121,7 +121,7 @@ fn read_field(
                     _ => {}
                 }
             }
-            // An empty text or an empty list of bytes is not sent at all.
+            // An empty text and an empty byte list are encoded without content.
             map.insert(key, content.unwrap_or_else(|| json!("")));
         }
     }
@@ -254,7 +254,6 @@ fn utf8(bytes: &[u8]) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    /// Encodes a length-delimited field.
     fn field(number: u8, content: &[u8]) -> Vec<u8> {
         let length = u8::try_from(content.len()).unwrap();
         assert!(length < 128 && number < 16);
@@ -280,7 +279,7 @@ mod tests {
                 "metadata": {"name": "s"}, "data": {"a": "Yg=="},
             })
         );
-        // Pointers keep their zeros; embedded messages have no name of their own.
+        // Pointer fields keep their zero values. An embedded message has no field name in JSON.
         let port = [&[2 << 3, 0][..], &field(3, b"web")].concat();
         let handler = field(2, &field(2, &[&[1 << 3, 1][..], &port].concat()));
         let probe = [field(1, &handler), vec![2 << 3, 5]].concat();
@@ -299,7 +298,7 @@ mod tests {
         let good = object("v1", "Namespace", &field(1, &field(1, b"n")));
         assert!(read(&good).is_ok());
         for end in 4..good.len() {
-            // Cut anywhere: refused, or a shorter object; never a panic.
+            // A message that is cut at any byte is refused, or gives a shorter object; decoding never panics.
             let _shorter = read(&good[..end]);
         }
         assert!(read(b"{}").is_err());

@@ -1,54 +1,54 @@
-//! Fields of the last objects of a list, with their encodings. Objects of one template have most of their
-//! text in common: a field with the text of its predecessor is compared and copied, and not read.
+//! Encodings of fields of the previous objects of a list. Objects from one template have most of their text in
+//! common: for a field with the text of the previous object, the stored encoding is copied, and the field is not
+//! parsed again.
 
 use json_text::Cursor;
 
-/// The encodings that are kept have this size at most.
-const KEPT_BYTES_MAX: usize = 256 * 1024;
+/// Maximum size of the stored encodings, in bytes.
+const STORED_BYTES_MAX: usize = 256 * 1024;
 
-/// Occurrences of a field within one object that are distinguished, such as those in several containers.
+/// Maximum number of occurrences of a field in one object that are distinguished, for example in several containers.
 const OCCURRENCES_MAX: usize = 8;
 
-/// Misses in a row after which a field is not checked in each object any more.
+/// Number of consecutive misses after which a field is no longer checked in each object.
 const MISSES_MAX: u32 = 3;
 
-/// A field that never repeats is checked in one object of this many, as a power of two.
+/// A field that never repeats is checked in one of 2^n objects; this is the maximum n.
 const REST_BITS_MAX: u32 = 6;
 
-/// The texts and encodings of fields; nothing for single objects.
+/// The texts and encodings of fields. For single objects the tables are empty.
 #[derive(Default)]
 pub(super) struct Repeats<'t> {
-    /// The indices of fields, by the slots of the messages; zero for a field that did not come yet.
+    /// The indices of fields, by the slots of the messages; zero for a field that has not occurred yet.
     by_slot: Vec<u16>,
     fields: Vec<RepeatedField<'t>>,
     encodings: Vec<u8>,
-    /// The fields of the object that are kept when they are written.
+    /// The fields of the present object whose encodings are stored when they are written.
     missed: Vec<(Occurrence, &'t [u8])>,
     object: u32,
 }
 
-/// A field by its slot.
 #[derive(Default)]
 struct RepeatedField<'t> {
-    /// The object that had it last, and how often.
+    /// The last object that contained the field, and the number of occurrences in this object.
     object: u32,
     count: usize,
     repeats: Vec<Repeat<'t>>,
 }
 
-/// An occurrence of a field in the objects.
+/// The last text and encoding of one occurrence.
 #[derive(Default)]
 struct Repeat<'t> {
     text: &'t [u8],
     start: usize,
     end: usize,
-    /// Objects in a row that had another text.
+    /// Number of consecutive objects with another text.
     misses: u32,
-    /// Objects in which the field is not checked.
+    /// Number of next objects in which the field is not checked.
     rest: u32,
 }
 
-/// An occurrence of a field in an object.
+/// One occurrence of a field in an object.
 #[derive(Clone, Copy)]
 pub(super) struct Occurrence {
     field: usize,
@@ -56,7 +56,7 @@ pub(super) struct Occurrence {
 }
 
 impl<'t> Repeats<'t> {
-    /// For the objects of a list, with that number of slots.
+    /// For the objects of a list; `slots` is the number of slots of all messages.
     pub(super) fn new(slots: usize) -> Self {
         Self {
             by_slot: vec![0; slots],
@@ -69,15 +69,14 @@ impl<'t> Repeats<'t> {
     pub(super) fn begin(&mut self) {
         self.object = self.object.wrapping_add(1);
         self.missed.clear();
-        if self.encodings.len() > KEPT_BYTES_MAX / 2 {
+        if self.encodings.len() > STORED_BYTES_MAX / 2 {
             self.encodings.clear();
             let repeats = self.fields.iter_mut().flat_map(|field| &mut field.repeats);
             repeats.for_each(|repeat| repeat.text = b"");
         }
     }
 
-    /// The occurrence of the field that is next, whose value is an object or an array; `None` if it is not
-    /// to be checked.
+    /// The occurrence of the next field, whose value is an object or an array; `None` if the field is not checked.
     pub(super) fn occurrence(&mut self, slot: usize) -> Option<Occurrence> {
         let number = self.by_slot.get_mut(slot)?;
         if *number == 0 {
@@ -85,17 +84,17 @@ impl<'t> Repeats<'t> {
             self.fields.push(RepeatedField::default());
         }
         let field = usize::from(*number);
-        let known = self.fields.get_mut(field)?;
-        if known.object != self.object {
-            known.object = self.object;
-            known.count = 0;
+        let entry = self.fields.get_mut(field)?;
+        if entry.object != self.object {
+            entry.object = self.object;
+            entry.count = 0;
         }
-        let index = known.count;
-        known.count += 1;
-        if index == known.repeats.len() && index < OCCURRENCES_MAX {
-            known.repeats.push(Repeat::default());
+        let index = entry.count;
+        entry.count += 1;
+        if index == entry.repeats.len() && index < OCCURRENCES_MAX {
+            entry.repeats.push(Repeat::default());
         }
-        let repeat = known.repeats.get_mut(index)?;
+        let repeat = entry.repeats.get_mut(index)?;
         if repeat.rest > 0 {
             repeat.rest -= 1;
             return None;
@@ -103,7 +102,7 @@ impl<'t> Repeats<'t> {
         Some(Occurrence { field, index })
     }
 
-    /// Goes behind the value of a field if it has the text of its predecessor; the place of its encoding.
+    /// If the value has the text of the previous object, skips the value and returns the range of its encoding.
     pub(super) fn take(
         &mut self,
         Occurrence { field, index }: Occurrence,
@@ -122,13 +121,14 @@ impl<'t> Repeats<'t> {
         None
     }
 
-    /// Announces a field with another text than its predecessor, which is written later; its index.
+    /// Records that the text of a field differs from the previous object; returns its index. The encoding is stored
+    /// later.
     pub(super) fn missed(&mut self, occurrence: Occurrence, text: &'t [u8]) -> usize {
         self.missed.push((occurrence, text));
         self.missed.len() - 1
     }
 
-    /// Keeps the encoding of an announced field.
+    /// Stores the encoding of a field with the index from `missed`.
     pub(super) fn keep(&mut self, missed: usize, encoding: &[u8]) {
         let Some((Occurrence { field, index }, text)) = self.missed.get(missed) else {
             return;
@@ -137,13 +137,13 @@ impl<'t> Repeats<'t> {
         let end = start + encoding.len();
         let repeat = self.fields.get_mut(*field);
         let repeat = repeat.and_then(|field| field.repeats.get_mut(*index));
-        if let Some(repeat) = repeat.filter(|_| end <= KEPT_BYTES_MAX) {
+        if let Some(repeat) = repeat.filter(|_| end <= STORED_BYTES_MAX) {
             self.encodings.extend_from_slice(encoding);
             (repeat.text, repeat.start, repeat.end) = (text, start, end);
         }
     }
 
-    /// The encoding at a place.
+    /// The encoding in this range.
     pub(super) fn encoding(&self, start: usize, end: usize) -> &[u8] {
         &self.encodings[start..end]
     }
@@ -153,7 +153,7 @@ impl<'t> Repeats<'t> {
 mod tests {
     use super::*;
 
-    /// Whether the value repeats. If not, it is kept with itself as its encoding.
+    /// Whether the value repeats. If not, the text itself is stored as its encoding.
     fn is_repeated<'t>(repeats: &mut Repeats<'t>, slot: usize, text: &'t [u8]) -> Option<bool> {
         let occurrence = repeats.occurrence(slot)?;
         let mut cursor = Cursor::new(text);
@@ -172,11 +172,11 @@ mod tests {
     #[test]
     fn each_occurrence_of_a_field_has_its_own_text() {
         let mut repeats = Repeats::new(9);
-        for known in [Some(false), Some(true), Some(true)] {
+        for expected in [Some(false), Some(true), Some(true)] {
             repeats.begin();
             for (slot, text) in [(8, "{\"a\":1}"), (8, "{\"b\":1}"), (0, "[]")] {
-                let found = is_repeated(&mut repeats, slot, text.as_bytes());
-                assert_eq!(found, known, "{text}");
+                let repeated = is_repeated(&mut repeats, slot, text.as_bytes());
+                assert_eq!(repeated, expected, "{text}");
             }
         }
         assert_eq!(is_repeated(&mut Repeats::default(), 0, b"{}"), None);
@@ -189,9 +189,9 @@ mod tests {
         let mut looked = 0;
         for text in &texts {
             repeats.begin();
-            let found = is_repeated(&mut repeats, 0, text.as_bytes());
-            assert_ne!(found, Some(true));
-            looked += usize::from(found.is_some());
+            let repeated = is_repeated(&mut repeats, 0, text.as_bytes());
+            assert_ne!(repeated, Some(true));
+            looked += usize::from(repeated.is_some());
         }
         assert!((30..50).contains(&looked), "{looked}");
     }
@@ -206,7 +206,7 @@ mod tests {
             repeats.begin();
             for (slot, text) in large.iter().enumerate() {
                 is_repeated(&mut repeats, slot, text.as_bytes());
-                assert!(repeats.encodings.len() <= KEPT_BYTES_MAX);
+                assert!(repeats.encodings.len() <= STORED_BYTES_MAX);
             }
         }
     }

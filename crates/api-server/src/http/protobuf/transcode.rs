@@ -1,10 +1,10 @@
-//! From JSON text to protobuf without a tree.
+//! Encoder from JSON text to protobuf without a tree.
 //!
-//! One walk over the text notes the values of each message at the places of their fields, with their encoded
-//! sizes; a second walk over the notes writes them in the order of the fields. Texts stay where they are
-//! until then. The memory of the notes serves the next object. Objects of a list have their fields in the
-//! same order, so a name is compared with the one that came there last before it is looked up; and a field
-//! that has the text of the last object's is not read again ([`Repeats`]).
+//! The first pass over the text fills a record for each field of a message: its values and their encoded size; the
+//! second pass over the records writes the values in the order of the fields. Texts are not copied
+//! before the second pass. The memory of the records is reused for the next object. Objects of a list have their
+//! fields in equal order, so a name is first compared with the name that followed in the previous object, and only
+//! then looked up. A field with the text of the previous object is not parsed again ([`Repeats`]).
 
 use std::borrow::Cow;
 
@@ -20,19 +20,19 @@ use super::messages::{Field, Message, MessagePart, Messages, PartSet, ValueKind}
 use super::repeats::Repeats;
 use object_model::protobuf::{Writer, bytes_size};
 
-/// The tag of the only field of a `Quantity`, of raw JSON, or of a list in a message.
+/// The tag of the only field of a `Quantity`, of raw JSON, or of a list inside of a message.
 const WRAPPED: u32 = ValueKind::Text.tag(1);
 
-/// Transcodes objects, one after the other.
+/// Encodes objects one after the other.
 pub(super) struct Transcoder<'t> {
     messages: &'static Messages,
     cursor: Cursor<'t>,
     nodes: Vec<ValueNode<'t>>,
-    places: Vec<FieldValues>,
+    records: Vec<FieldValues>,
     ready: Writer,
     /// The parts of the object that was read last.
     present: PartSet,
-    /// The part that came last behind each part, by the slots of the messages.
+    /// The part that followed each part last, by the slots of the messages.
     followers: Vec<u8>,
     repeats: Repeats<'t>,
 }
@@ -40,15 +40,15 @@ pub(super) struct Transcoder<'t> {
 /// The values of a field.
 #[derive(Clone, Copy)]
 struct FieldValues {
-    /// The index of the first one.
+    /// The index of the first value.
     first: usize,
-    /// Their encoded size. Messages and entries of maps have a place of their own for their length.
+    /// The encoded size. Messages and map entries have a separate record for their length.
     size: usize,
-    /// The index among the fields whose encoding is kept when they are written.
+    /// The index of the field in [`Repeats`], if its encoding is stored after it is written.
     missed: usize,
 }
 
-/// No node.
+/// The index for "no node".
 const NONE: usize = usize::MAX;
 
 impl FieldValues {
@@ -62,45 +62,46 @@ impl FieldValues {
 #[derive(Clone, Copy)]
 struct ValueNode<'t> {
     content: ValueContent<'t>,
-    /// The next value of the same list or map; the value of a key.
+    /// The next value of the list or map; for a key, its value.
     next: usize,
 }
 
 /// The form of a value until it is written.
 #[derive(Clone, Copy)]
 enum ValueContent<'t> {
-    /// A whole field, encoded already.
+    /// A whole field that is already encoded.
     Ready {
         start: usize,
         end: usize,
     },
-    /// The same with the encoding of an earlier object.
+    /// A whole field with the encoding of an earlier object.
     Repeated {
         start: usize,
         end: usize,
     },
     Text(&'t [u8]),
-    /// A message with this text as its only field.
+    /// A message whose only field is this text.
     Wrapped(&'t [u8]),
-    /// A message: its index, its own place, in front of those of its parts, and the parts that it has.
+    /// A message: its index, its own record, which is in front of the records of its parts, and the parts that it
+    /// contains.
     Message {
         index: usize,
-        place: usize,
+        record: usize,
         present: PartSet,
     },
-    /// An entry of a map, with its own place.
+    /// A map entry with its own record.
     Entry {
-        place: usize,
+        record: usize,
     },
 }
 
 impl<'t> Transcoder<'t> {
-    /// A transcoder for single objects: no encodings are kept.
+    /// An encoder for single objects; no encodings are stored.
     pub(super) fn new(messages: &'static Messages) -> Self {
         Self::with(messages, Repeats::default())
     }
 
-    /// A transcoder for the objects of a list: encodings of equal fields are kept and reused.
+    /// An encoder for the objects of a list; the encodings of equal fields are stored and reused.
     pub(super) fn of_list(messages: &'static Messages) -> Self {
         Self::with(messages, Repeats::new(messages.slots))
     }
@@ -110,7 +111,7 @@ impl<'t> Transcoder<'t> {
             messages,
             cursor: Cursor::new(b""),
             nodes: Vec::new(),
-            places: Vec::new(),
+            records: Vec::new(),
             ready: Writer::default(),
             present: PartSet::default(),
             followers: vec![0; messages.slots],
@@ -118,32 +119,31 @@ impl<'t> Transcoder<'t> {
         }
     }
 
-    /// Reads an object as the message of that index; its encoded length.
+    /// Reads an object as the message with this index; returns the encoded length.
     ///
-    /// *Errors.* If the text is not JSON.
+    /// *Errors.* The text is not JSON.
     pub(super) fn read(&mut self, index: usize, json: &'t [u8]) -> Result<usize, SyntaxError> {
         self.nodes.clear();
-        self.places.clear();
+        self.records.clear();
         self.ready.0.clear();
         self.repeats.begin();
         self.cursor = Cursor::new(json);
-        let (own, present) = self.message(index)?;
+        let (record, present) = self.message(index)?;
         self.present = present;
-        Ok(self.places[own].size)
+        Ok(self.records[record].size)
     }
 
-    /// Writes the object that was read last.
     pub(super) fn write(&mut self, index: usize, out: &mut Writer) {
         let message = self.messages.get(index);
         self.write_parts(message, self.present, 1, out);
     }
 
-    /// Reads an object; the index of its own place, and the parts that it has.
+    /// Reads an object; returns the index of its record, and the parts that it contains.
     fn message(&mut self, index: usize) -> Result<(usize, PartSet), SyntaxError> {
         let message = self.messages.get(index);
-        let own = self.places.len();
-        let end = own + 1 + message.parts.len();
-        self.places.resize(end, FieldValues::EMPTY);
+        let record = self.records.len();
+        let end = record + 1 + message.parts.len();
+        self.records.resize(end, FieldValues::EMPTY);
         let (mut present, mut size) = (message.embedded, 0);
         let mut slot = message.slot;
         let mut members = self.cursor.object()?;
@@ -154,20 +154,20 @@ impl<'t> Transcoder<'t> {
             };
             slot = message.slot + 1 + part;
             let values = self.field(field, slot)?;
-            let place = &mut self.places[own + 1 + part];
-            // The last one of several members with the same name counts.
-            size = size + values.size - place.size;
-            *place = values;
+            let field_values = &mut self.records[record + 1 + part];
+            // If several members have one name, the last member counts.
+            size = size + values.size - field_values.size;
+            *field_values = values;
             present.insert(part);
         }
         if !message.embedded.is_empty() {
-            size = self.measure(message, present, own + 1);
+            size = self.measure(message, present, record + 1);
         }
-        self.places[own].size = size;
-        Ok((own, present))
+        self.records[record].size = size;
+        Ok((record, present))
     }
 
-    /// Reads the name of a member behind the part of a slot; `None` for a name that the message has not.
+    /// Reads the name of a member that follows the part of a slot; `None` for a name that is not in the message.
     #[inline]
     fn name<'m>(
         &mut self,
@@ -180,30 +180,30 @@ impl<'t> Transcoder<'t> {
         {
             return Ok(Some((expected, field)));
         }
-        // Names of fields have no escapes.
-        let found = message.named(self.cursor.key()?.raw());
-        if let Some(part) = found.and_then(|(part, _)| u8::try_from(part).ok()) {
+        // The field names of messages contain no escapes.
+        let field = message.named(self.cursor.key()?.raw());
+        if let Some(part) = field.and_then(|(part, _)| u8::try_from(part).ok()) {
             self.followers[slot] = part;
         }
-        Ok(found)
+        Ok(field)
     }
 
-    /// The encoded size of parts of a message; embedded messages get their length.
-    fn measure(&mut self, message: &Message, mut parts: PartSet, places: usize) -> usize {
+    /// The encoded size of parts of a message. Stores the lengths of embedded messages.
+    fn measure(&mut self, message: &Message, mut parts: PartSet, first_record: usize) -> usize {
         let mut size = 0;
         while let Some(part) = parts.take_first() {
             if let MessagePart::Embedded { tag, end } = message.parts[part] {
-                let length = self.measure(message, parts.take_before(end), places);
-                self.places[places + part].size = length;
+                let length = self.measure(message, parts.take_before(end), first_record);
+                self.records[first_record + part].size = length;
                 size += bytes_size(tag, length);
             } else {
-                size += self.places[places + part].size;
+                size += self.records[first_record + part].size;
             }
         }
         size
     }
 
-    /// Reads the value of a field, unless it has the text of an earlier one.
+    /// Reads the value of a field, unless the text equals the text in an earlier object.
     fn field(&mut self, field: &Field, slot: usize) -> Result<FieldValues, SyntaxError> {
         let occurrence = match self.cursor.peek()? {
             b'{' | b'[' => self.repeats.occurrence(slot),
@@ -245,7 +245,7 @@ impl<'t> Transcoder<'t> {
             }
             (Shape::List, b'[') => return self.list(field),
             (Shape::Map, b'{') => return self.map(field),
-            // Stored objects have the form of their kind.
+            // Other values cannot occur, because stored objects have the form of their kind.
             _ => {}
         }
         self.cursor.skip()?;
@@ -253,18 +253,18 @@ impl<'t> Transcoder<'t> {
     }
 
     fn list(&mut self, field: &Field) -> Result<FieldValues, SyntaxError> {
-        let (mut place, mut last) = (FieldValues::EMPTY, NONE);
+        let (mut values, mut last) = (FieldValues::EMPTY, NONE);
         let mut elements = self.cursor.array()?;
         while elements.next(&mut self.cursor)? {
             if let Some((content, size)) = self.value(field.kind, field.tag)? {
-                self.append(&mut place, &mut last, content, size);
+                self.append(&mut values, &mut last, content, size);
             }
         }
-        Ok(place)
+        Ok(values)
     }
 
     fn map(&mut self, field: &Field) -> Result<FieldValues, SyntaxError> {
-        let (mut place, mut last) = (FieldValues::EMPTY, NONE);
+        let (mut values, mut last) = (FieldValues::EMPTY, NONE);
         let mut entries = self.cursor.object()?;
         while let Some(key) = entries.next_key(&mut self.cursor)? {
             let (key, mut length) = self.text(key, ValueKind::Text.tag(1))?;
@@ -273,21 +273,16 @@ impl<'t> Transcoder<'t> {
                 self.nodes[key].next = self.node(value);
                 length += size;
             }
-            let own = self.places.len();
-            self.places.push(FieldValues {
+            let record = self.records.len();
+            self.records.push(FieldValues {
                 first: key,
                 size: length,
                 missed: NONE,
             });
             let size = bytes_size(field.tag, length);
-            self.append(
-                &mut place,
-                &mut last,
-                ValueContent::Entry { place: own },
-                size,
-            );
+            self.append(&mut values, &mut last, ValueContent::Entry { record }, size);
         }
-        Ok(place)
+        Ok(values)
     }
 
     fn node(&mut self, content: ValueContent<'t>) -> usize {
@@ -296,10 +291,10 @@ impl<'t> Transcoder<'t> {
         self.nodes.len() - 1
     }
 
-    /// Appends a value to those of a place.
+    /// Appends a value to the values of a record.
     fn append(
         &mut self,
-        place: &mut FieldValues,
+        values: &mut FieldValues,
         last: &mut usize,
         content: ValueContent<'t>,
         size: usize,
@@ -307,13 +302,13 @@ impl<'t> Transcoder<'t> {
         let node = self.node(content);
         match self.nodes.get_mut(*last) {
             Some(last) => last.next = node,
-            None => place.first = node,
+            None => values.first = node,
         }
         *last = node;
-        place.size += size;
+        values.size += size;
     }
 
-    /// Reads a value, and its encoded size with the tag; `None` if there is nothing to write.
+    /// Reads a value; returns it with its encoded size, including the tag. `None` if nothing is to be written.
     fn value(
         &mut self,
         kind: ValueKind,
@@ -326,11 +321,11 @@ impl<'t> Transcoder<'t> {
                     self.cursor.skip()?;
                     return Ok(None);
                 }
-                let (place, present) = self.message(index)?;
-                let size = bytes_size(tag, self.places[place].size);
+                let (record, present) = self.message(index)?;
+                let size = bytes_size(tag, self.records[record].size);
                 let content = ValueContent::Message {
                     index,
-                    place,
+                    record,
                     present,
                 };
                 return Ok(Some((content, size)));
@@ -385,7 +380,7 @@ impl<'t> Transcoder<'t> {
         Ok(Some((ValueContent::Ready { start, end }, end - start)))
     }
 
-    /// Reads a text; anything else counts as an empty one.
+    /// Reads a text; any other value counts as an empty text.
     fn string(&mut self, tag: u32) -> Result<(ValueContent<'t>, usize), SyntaxError> {
         if self.cursor.peek()? != b'"' {
             self.cursor.skip()?;
@@ -395,7 +390,7 @@ impl<'t> Transcoder<'t> {
         self.text(text, tag)
     }
 
-    /// A text, and its encoded size.
+    /// A text and its encoded size.
     fn text(
         &mut self,
         text: StringSlice<'t>,
@@ -411,7 +406,7 @@ impl<'t> Transcoder<'t> {
         Ok((ValueContent::Ready { start, end }, end - start))
     }
 
-    /// A text, for reading it; anything else counts as an empty one.
+    /// Reads a text that is parsed further; any other value counts as an empty text.
     fn any_text(&mut self) -> Result<Cow<'t, str>, SyntaxError> {
         if self.cursor.peek()? == b'"' {
             return self.cursor.string()?.decode();
@@ -456,25 +451,25 @@ impl<'t> Transcoder<'t> {
         &mut self,
         message: &Message,
         mut parts: PartSet,
-        places: usize,
+        first_record: usize,
         out: &mut Writer,
     ) {
         while let Some(part) = parts.take_first() {
-            let place = self.places[places + part];
+            let values = self.records[first_record + part];
             match &message.parts[part] {
                 MessagePart::Embedded { tag, end } => {
-                    out.head(*tag, place.size);
-                    self.write_parts(message, parts.take_before(*end), places, out);
+                    out.head(*tag, values.size);
+                    self.write_parts(message, parts.take_before(*end), first_record, out);
                 }
                 MessagePart::Field(field) => {
                     let start = out.0.len();
-                    let mut next = place.first;
+                    let mut next = values.first;
                     while let Some(node) = self.nodes.get(next).copied() {
                         self.write_value(node.content, field.kind, field.tag, out);
                         next = node.next;
                     }
-                    if place.missed != NONE {
-                        self.repeats.keep(place.missed, &out.0[start..]);
+                    if values.missed != NONE {
+                        self.repeats.keep(values.missed, &out.0[start..]);
                     }
                 }
             }
@@ -502,15 +497,15 @@ impl<'t> Transcoder<'t> {
             }
             ValueContent::Message {
                 index,
-                place,
+                record,
                 present,
             } => {
                 let message = self.messages.get(index);
-                out.head(tag, self.places[place].size);
-                self.write_parts(message, present, place + 1, out);
+                out.head(tag, self.records[record].size);
+                self.write_parts(message, present, record + 1, out);
             }
-            ValueContent::Entry { place } => {
-                let entry = self.places[place];
+            ValueContent::Entry { record } => {
+                let entry = self.records[record];
                 out.head(tag, entry.size);
                 let Some(key) = self.nodes.get(entry.first).copied() else {
                     return;
@@ -524,13 +519,13 @@ impl<'t> Transcoder<'t> {
     }
 }
 
-/// A text in a message of its own, and its encoded size.
+/// A text inside of its own message, and the encoded size.
 fn wrapped(tag: u32, text: &[u8]) -> (ValueContent<'_>, usize) {
     let size = bytes_size(tag, bytes_size(WRAPPED, text.len()));
     (ValueContent::Wrapped(text), size)
 }
 
-/// A whole number, also one that is written with a point; zero for anything else.
+/// A whole number, which may be written with a decimal point; zero for any other text.
 fn int(text: &[u8]) -> i64 {
     let whole = std::str::from_utf8(text)
         .ok()
@@ -541,7 +536,7 @@ fn int(text: &[u8]) -> i64 {
 }
 
 fn double(text: &[u8]) -> Option<f64> {
-    // Rust reads names of numbers, too.
+    // The parser of Rust also accepts names such as `inf`.
     let starts = text
         .first()
         .is_some_and(|byte| matches!(byte, b'-' | b'0'..=b'9'));
@@ -549,7 +544,7 @@ fn double(text: &[u8]) -> Option<f64> {
     text.parse().ok()
 }
 
-/// Seconds and nanoseconds; nothing for an absent time.
+/// Writes seconds and nanoseconds; writes nothing for an absent time.
 fn time(text: &str, out: &mut Writer) {
     if let Some(at) = timestamp(text) {
         out.varint(ValueKind::Int.tag(1), at.as_second().cast_unsigned());
@@ -562,7 +557,7 @@ fn timestamp(text: &str) -> Option<Timestamp> {
     second(text.as_bytes()).or_else(|| text.parse().ok())
 }
 
-/// A time in the usual form, `2026-01-02T03:04:05Z`, which needs no general parser.
+/// Parses a time in the usual form `2026-01-02T03:04:05Z` without the general parser.
 fn second(text: &[u8]) -> Option<Timestamp> {
     let text: &[u8; 20] = text.try_into().ok()?;
     let fixed = [text[4], text[7], text[10], text[13], text[16], text[19]];

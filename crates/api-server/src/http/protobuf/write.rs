@@ -13,13 +13,11 @@ use object_model::protobuf::{Writer, bytes_size};
 const FIRST: u32 = ValueKind::Text.tag(1);
 const SECOND: u32 = ValueKind::Text.tag(2);
 
-/// An object cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WriteError {
-    /// The kind has no protobuf messages.
+    /// The kind has no protobuf message.
     #[error("a kind without a protobuf form: {0}")]
     Kind(String),
-    /// The object is not JSON.
     #[error("decode a stored object: {0}")]
     Syntax(#[from] SyntaxError),
 }
@@ -29,16 +27,16 @@ pub(crate) fn is_known(api_version: &str, kind: &str) -> bool {
     Messages::published().of_kind(api_version, kind).is_some()
 }
 
-/// An object with its envelope; `None` for a kind that has no such form.
+/// An object with its envelope; `None` for a kind without a protobuf form.
 pub(crate) fn object(object: &Value) -> Option<Vec<u8>> {
     let text = |field: &str| object[field].as_str().unwrap_or_default();
     let json = object.to_string();
     encode((text("apiVersion"), text("kind")), json.as_bytes()).ok()
 }
 
-/// An object with its envelope, from its JSON text. Fields that the kind has not are left out.
+/// An object with its envelope, from its JSON text. Fields that are not in the message of the kind are skipped.
 ///
-/// *Errors.* If the kind has no such form, or the text is not JSON.
+/// *Errors.* The kind has no protobuf form, or the text is not JSON.
 pub(crate) fn encode(
     (api_version, kind): (&str, &str),
     json: &[u8],
@@ -53,23 +51,23 @@ pub(crate) fn encode(
     Ok(out.0)
 }
 
-/// A list in progress: its objects are written without envelopes of their own.
+/// A list that is being written. Its objects have no envelopes.
 pub(crate) struct List<'t> {
     api_version: &'t str,
     list_kind: &'t str,
     message: usize,
     transcoder: Transcoder<'t>,
-    /// The objects in parts, and their size.
+    /// The encoded objects in parts, and their size.
     parts: Vec<Bytes>,
     size: usize,
     out: Writer,
 }
 
-/// A part of a list has about this size.
+/// The approximate size of a part of a list.
 const PART_BYTES: usize = 256 * 1024;
 
 impl<'t> List<'t> {
-    /// *Errors.* If the kind has no such form.
+    /// *Errors.* The kind has no protobuf form.
     pub(crate) fn new(api_version: &'t str, list_kind: &'t str) -> Result<Self, WriteError> {
         let kind = list_kind.strip_suffix("List").unwrap_or(list_kind);
         Ok(Self {
@@ -85,12 +83,12 @@ impl<'t> List<'t> {
 
     /// Adds an object from its JSON text.
     ///
-    /// *Errors.* If the text is not JSON.
+    /// *Errors.* The text is not JSON.
     pub(crate) fn push(&mut self, json: &'t [u8]) -> Result<(), WriteError> {
         let length = self.transcoder.read(self.message, json)?;
         let size = bytes_size(SECOND, length);
-        let room = self.out.0.capacity() - self.out.0.len();
-        if room < size {
+        let free = self.out.0.capacity() - self.out.0.len();
+        if free < size {
             self.cut();
             self.out.0.reserve(size.max(PART_BYTES));
         }
@@ -99,7 +97,7 @@ impl<'t> List<'t> {
         Ok(())
     }
 
-    /// Ends a part.
+    /// Finishes the present part.
     fn cut(&mut self) {
         let part = std::mem::take(&mut self.out.0);
         self.size += part.len();
@@ -108,7 +106,7 @@ impl<'t> List<'t> {
 
     /// The list with its metadata and its envelope, in parts.
     ///
-    /// *Errors.* If a message of the table is missing.
+    /// *Errors.* A message is missing in the table.
     pub(crate) fn finish(mut self, meta: &Value) -> Result<Vec<Bytes>, WriteError> {
         self.cut();
         let messages = Messages::published();
@@ -149,7 +147,7 @@ fn of_kind(api_version: &str, kind: &str) -> Result<usize, WriteError> {
     message.ok_or_else(|| WriteError::Kind(format!("{api_version} {kind}")))
 }
 
-/// The envelope up to an object of that length, with room for the next bytes.
+/// Starts the envelope of an object of this length, with capacity for `next` more bytes.
 fn envelope(api_version: &str, kind: &str, length: usize, next: usize) -> Writer {
     let type_meta = bytes_size(FIRST, api_version.len()) + bytes_size(SECOND, kind.len());
     let size = MAGIC.len() + bytes_size(FIRST, type_meta) + bytes_size(SECOND, 0);
@@ -162,7 +160,7 @@ fn envelope(api_version: &str, kind: &str, length: usize, next: usize) -> Writer
     unknown
 }
 
-/// The end of the envelope: encoding and type of the content, none in particular.
+/// Finishes the envelope. The encoding and the content type of the object stay empty.
 fn close(unknown: &mut Writer) {
     unknown.bytes(ValueKind::Text.tag(3), b"");
     unknown.bytes(ValueKind::Text.tag(4), b"");
@@ -180,7 +178,7 @@ mod tests {
     use resource_kinds::api_types::{ApiTypes, Shape, Structure, ValueType};
     use serde_json::{Map, json};
 
-    /// A random object of the message type, without zero values of non-pointer fields.
+    /// A random object of the message type. Fields that are not pointers have no zero values.
     fn some(
         types: &ApiTypes,
         structure: &Structure,
@@ -265,7 +263,7 @@ mod tests {
         }
     }
 
-    /// A value of which each part is one of the two values'.
+    /// A value in which each part comes from either of the two values.
     fn mixed(one: &Value, other: &Value, choices: &mut StdRng) -> Value {
         match (one, other) {
             (Value::Object(one), Value::Object(other)) => {
@@ -288,17 +286,17 @@ mod tests {
         }
     }
 
-    /// The content of the field with this number of a message, each time that it comes.
+    /// The content of each occurrence of the field with this number in a message.
     fn contents(message: &[u8], number: u32) -> Vec<Vec<u8>> {
-        let mut found = Vec::new();
+        let mut contents = Vec::new();
         let fields = object_model::protobuf::fields(message, |field, wire| {
             if field == number {
-                found.push(wire.bytes()?.to_vec());
+                contents.push(wire.bytes()?.to_vec());
             }
             Ok(())
         });
         fields.unwrap();
-        found
+        contents
     }
 
     proptest! {
@@ -336,7 +334,6 @@ mod tests {
         assert!(is_known("v1", "Pod") && !is_known("example.com/v1", "Own"));
     }
 
-    /// The object of a Pod's envelope.
     fn pod(json: &str) -> Result<Vec<u8>, WriteError> {
         let bytes = encode(("v1", "Pod"), json.as_bytes())?;
         let content = bytes.strip_prefix(b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pod\x12");
@@ -345,8 +342,8 @@ mod tests {
 
     #[test]
     fn fields_are_in_the_order_of_their_numbers() {
-        // Labels have number 11, the name has 1; a volume's source is embedded; the other kinds of
-        // values are those that a field has not.
+        // The field `labels` has number 11, `name` has number 1. The source of a volume is an embedded message. The
+        // other values have a kind that their field does not accept.
         let object = pod(
             r#"{"spec": {"volumes": [{"emptyDir": {}, "name": "v"}], "hostNetwork": 1, "boat": [{}]},
                 "metadata": {"labels": {"k": "\u00e9\\"}, "finalizers": null, "name": "p"}}"#,

@@ -11,15 +11,14 @@ use super::cipher::Key;
 /// The error of a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// It is not YAML of this form; unknown fields are errors.
+    /// The text is not YAML of this form. Unknown fields are errors.
     #[error("the encryption configuration does not parse: {0}")]
     Form(String),
     /// A value that is invalid or not supported.
     #[error("the encryption configuration is wrong at {field}: {why}")]
     Value {
-        /// The place.
+        /// The path of the field.
         field: String,
-        /// The cause.
         why: String,
     },
 }
@@ -30,12 +29,12 @@ pub struct EncryptionConfig {
     pub(super) entries: Vec<ResourceProviders>,
 }
 
-/// Some resources and their providers.
+/// Resources and their providers.
 #[derive(Debug)]
 pub(super) struct ResourceProviders {
     /// Prefixes of the storage keys.
     pub(super) prefixes: Vec<Vec<u8>>,
-    /// Writes use the first one, reads use all; `None` is plain text.
+    /// Writes use the first provider; reads try all. `None` is plain text.
     pub(super) providers: Vec<Option<Key>>,
 }
 
@@ -88,7 +87,7 @@ fn wrong<T>(field: impl Into<String>, why: impl Into<String>) -> Result<T, Confi
 impl EncryptionConfig {
     /// Reads a configuration (YAML).
     ///
-    /// *Errors.* Unknown fields, providers that are not supported, keys of a wrong length.
+    /// *Errors.* Unknown fields, unsupported providers, keys of a wrong length.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let file: File = serde_saphyr::from_str(text)
             .map_err(|error| ConfigError::Form(yaml_error::in_text(&error)))?;
@@ -148,8 +147,7 @@ fn prefix(at: &str, name: &str) -> Result<Vec<u8>, ConfigError> {
             format!("{name:?} is no resource; write them as secrets, widgets.example.com or *.*"),
         );
     }
-    // Groups of custom resources are domains of their owners; their objects are stored under the
-    // group.
+    // The group of a custom resource is a domain of its owner; the storage key of its objects contains the group.
     let custom = group.contains('.') && !group.ends_with(".k8s.io");
     Ok(if custom {
         format!("/registry/{group}/{plural}/").into_bytes()

@@ -1,8 +1,7 @@
-//! Encryption at rest: a store that encrypts the chosen resources at a write and decrypts them at a
-//! read, over another store.
+//! Encryption at rest: a store over another store. Writes encrypt the chosen resources, and reads decrypt them.
 //!
-//! An encrypted value does not contain its own revision, which is unknown at that time; it is
-//! inserted at decryption. Other values pass unchanged.
+//! The encrypted text of an object does not contain its resource version, because the revision is unknown before the
+//! write; the version is inserted at decryption. Other values are not changed.
 
 mod cipher;
 mod config;
@@ -23,24 +22,22 @@ use cipher::{Key, SEALED};
 
 pub use config::{ConfigError, EncryptionConfig};
 
-/// The error of opening a store with a configuration.
+/// The error of opening a store with encryption.
 #[derive(Debug, thiserror::Error)]
 pub enum EncryptionError {
-    /// The store itself failed.
     #[error("read what is stored")]
     Store(#[source] StoreError),
     /// A value is encrypted with a key that is missing or different.
     #[error("{place} cannot be opened: {why}")]
     Sealed {
-        /// The key in the store, which names the object.
+        /// The storage key, which contains the name of the object.
         place: String,
-        /// The cause.
         why: String,
     },
 }
 
-/// Adds encryption to a store, if it is configured. All stored objects are decrypted as a check,
-/// and rewritten if the configuration wants another form: encrypted with the first key, or plain.
+/// Adds encryption to a store, if it is configured. All stored objects are decrypted as a check. Objects that are not
+/// in the configured form (encrypted with the first key, or plain) are rewritten.
 ///
 /// *Errors.* Encrypted objects that no key decrypts, or encrypted objects without a configuration.
 pub async fn over(
@@ -62,7 +59,7 @@ pub async fn over(
     Ok(Arc::new(sealed))
 }
 
-/// Decrypts all encrypted values; returns those that are not stored in the configured form.
+/// Decrypts all encrypted values; returns the values that are not in the configured form.
 async fn check(store: &dyn Store, ring: &Keyring) -> Result<Vec<KeyValue>, EncryptionError> {
     let start = b"/registry/".to_vec();
     let end = Some(end_of(&start));
@@ -71,14 +68,15 @@ async fn check(store: &dyn Store, ring: &Keyring) -> Result<Vec<KeyValue>, Encry
         end,
         ..Range::default()
     };
-    let found = store.range(range).await.map_err(EncryptionError::Store)?;
+    let listed = store.range(range).await.map_err(EncryptionError::Store)?;
     let mut stale = Vec::new();
-    for item in found.items {
+    for item in listed.items {
         let fresh = ring.is_fresh(&item);
-        let place = String::from_utf8_lossy(&item.key).into_owned();
-        let item = ring
-            .open(item)
-            .map_err(|why| EncryptionError::Sealed { place, why })?;
+        let storage_key = String::from_utf8_lossy(&item.key).into_owned();
+        let item = ring.open(item).map_err(|why| EncryptionError::Sealed {
+            place: storage_key,
+            why,
+        })?;
         if !fresh {
             stale.push(item);
         }
@@ -86,18 +84,18 @@ async fn check(store: &dyn Store, ring: &Keyring) -> Result<Vec<KeyValue>, Encry
     Ok(stale)
 }
 
-/// All keys with their resources.
+/// All keys, with the resources that they encrypt.
 #[derive(Debug, Default)]
 struct Keyring {
     entries: Vec<config::ResourceProviders>,
 }
 
 impl Keyring {
-    /// The key for new values under a storage key; `None` for plain ones.
-    fn writer(&self, place: &[u8]) -> Option<&Key> {
+    /// The key for new values of a storage key; `None` for plain text.
+    fn writer(&self, storage_key: &[u8]) -> Option<&Key> {
         let entry = self.entries.iter().find(|entry| {
             let mut prefixes = entry.prefixes.iter();
-            prefixes.any(|prefix| place.starts_with(prefix))
+            prefixes.any(|prefix| storage_key.starts_with(prefix))
         });
         entry?.providers.first()?.as_ref()
     }
@@ -127,7 +125,6 @@ impl Keyring {
         Ok(Operation::Put { key, value, lease })
     }
 
-    /// The decrypted item.
     fn open(&self, item: KeyValue) -> Result<KeyValue, String> {
         if !item.value.starts_with(SEALED) {
             return Ok(item);
@@ -153,9 +150,9 @@ impl Keyring {
         if !item.value.starts_with(SEALED) {
             return Ok(item);
         }
-        let place = String::from_utf8_lossy(&item.key).into_owned();
+        let storage_key = String::from_utf8_lossy(&item.key).into_owned();
         self.open(item)
-            .map_err(|why| StoreError::Damaged(format!("{place} cannot be opened: {why}")))
+            .map_err(|why| StoreError::Damaged(format!("{storage_key} cannot be opened: {why}")))
     }
 
     fn opened_event(&self, mut event: Event) -> Result<Event, StoreError> {
@@ -176,13 +173,13 @@ impl Keyring {
     }
 }
 
-/// The name of the key that a value says it is sealed with.
+/// The key name in the prefix of an encrypted value.
 fn name_of(sealed: &[u8]) -> String {
     let mut parts = sealed.splitn(6, |byte| *byte == b':').skip(4);
     String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned()
 }
 
-/// A store that seals and opens.
+/// A store that encrypts and decrypts.
 struct Encrypted {
     inner: Arc<dyn Store>,
     ring: Arc<Keyring>,
@@ -241,10 +238,10 @@ impl StoreLayer for Encrypted {
 
     fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
         async move {
-            let mut found = self.inner.range(range).await?;
-            let items = found.items.into_iter().map(|item| self.ring.opened(item));
-            found.items = items.collect::<Result<_, _>>()?;
-            Ok(found)
+            let mut listed = self.inner.range(range).await?;
+            let items = listed.items.into_iter().map(|item| self.ring.opened(item));
+            listed.items = items.collect::<Result<_, _>>()?;
+            Ok(listed)
         }
         .boxed()
     }

@@ -1,4 +1,4 @@
-//! Decoded objects that many requests read: namespaces, accounts, classes.
+//! Cache of decoded objects that many requests read: namespaces, accounts, classes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,18 +8,18 @@ use serde_json::Value;
 
 use crate::http::limits::{DECODED_BYTES_MAX, DECODED_OBJECT_BYTES_MAX};
 
-/// Small objects by key, each with the revision that it was decoded at.
+/// Small objects by key, each with its revision.
 ///
-/// There are two generations of the same size: when the younger one is full, it becomes the older
-/// one. An object that is read stays in the younger one, so many objects that are read once do not
-/// displace those that every request reads.
+/// The cache has two generations of equal maximum size. When the younger generation is full, it becomes the older
+/// generation. An object that is read moves to the younger generation, so many objects that are read once do not
+/// displace objects that every request reads.
 #[derive(Default)]
 pub(super) struct DecodedObjects(Mutex<Generations>);
 
 #[derive(Default)]
 struct Generations {
     young: HashMap<Arc<[u8]>, Entry>,
-    /// The stored size of the objects of the younger generation.
+    /// The stored size of the objects in the younger generation.
     young_bytes: usize,
     old: HashMap<Arc<[u8]>, Entry>,
 }
@@ -30,7 +30,7 @@ struct Entry {
 }
 
 impl DecodedObjects {
-    /// The decoded form of a stored object; decoded by `decode` at the first read of a revision.
+    /// The decoded form of a stored object; `decode` is called at the first read of a revision.
     pub(super) fn get<E>(
         &self,
         stored: &KeyValue,
@@ -43,7 +43,7 @@ impl DecodedObjects {
             return Ok(object);
         }
         let object = Arc::new(decode()?);
-        // Dropped after the lock is released.
+        // The displaced objects are dropped after the lock is released.
         let _displaced = self.generations(|all| all.insert(stored, object.clone()));
         Ok(object)
     }
@@ -56,12 +56,12 @@ impl DecodedObjects {
 impl Generations {
     fn find(&mut self, stored: &KeyValue) -> Option<Arc<Value>> {
         let is_current = |entry: &&Entry| entry.revision == stored.mod_revision;
-        if let Some(found) = self.young.get(&stored.key) {
-            return Some(found).filter(is_current).map(|e| e.object.clone());
+        if let Some(entry) = self.young.get(&stored.key) {
+            return Some(entry).filter(is_current).map(|e| e.object.clone());
         }
-        let found = self.old.get(&stored.key).filter(is_current)?.object.clone();
-        self.insert(stored, found.clone());
-        Some(found)
+        let object = self.old.get(&stored.key).filter(is_current)?.object.clone();
+        self.insert(stored, object.clone());
+        Some(object)
     }
 
     /// Adds an object; returns the objects that it displaces.
@@ -106,7 +106,7 @@ mod tests {
         }
     }
 
-    /// Whether a read decodes.
+    /// Whether a read calls the decoder.
     fn decodes(objects: &DecodedObjects, stored: &KeyValue) -> bool {
         let mut decoded = false;
         let object = objects.get(stored, || {
@@ -143,7 +143,7 @@ mod tests {
             assert!(!decodes(&objects, &hot));
         }
         assert!(decodes(&objects, &cold));
-        let kept = objects.generations(|all| all.young.len() + all.old.len());
-        assert!(kept < fill);
+        let cached = objects.generations(|all| all.young.len() + all.old.len());
+        assert!(cached < fill);
     }
 }

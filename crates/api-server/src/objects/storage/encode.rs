@@ -1,9 +1,8 @@
 //! Encoding of objects for the store, with their resource version.
 //!
-//! The revision is only known when the store commits, so an object is encoded in two halves with
-//! a gap for it. Everything in front of the gap is made of fixed words and of strings in which
-//! quotes are escaped, so the first `"resourceVersion":"` of the bytes is always the gap, and the
-//! version can later be exchanged without decoding.
+//! The revision is not known before the store commits, so an object is encoded in two halves with a gap for the
+//! revision. The bytes in front of the gap contain only fixed texts and strings with escaped quotes, so the first
+//! `"resourceVersion":"` of the bytes is always the gap, and the version can be replaced later without decoding.
 
 use std::ops::Range;
 
@@ -19,10 +18,10 @@ use crate::http::limits::OBJECT_BYTES_MAX;
 
 const MARK: &[u8] = b"\"resourceVersion\":\"";
 
-/// Fields of the metadata that come in front of the resource version.
+/// Fields of the metadata that are written before the resource version.
 const BEFORE: [&str; 4] = ["name", "generateName", "namespace", "uid"];
 
-/// Fields that follow it, in this order, before any others.
+/// Fields of the metadata that are written after the resource version, in this order, before other fields.
 const AFTER: [&str; 8] = [
     "generation",
     "creationTimestamp",
@@ -34,20 +33,20 @@ const AFTER: [&str; 8] = [
     "finalizers",
 ];
 
-/// An object of which nothing is apart from its tree.
+/// An object whose tree contains all of it.
 const WHOLE: (&Managers, &Parts) = (&Managers::Within, Parts::NONE);
 
-/// An ordinary object behind its resource version.
+/// Capacity for the bytes of a usual object after its resource version.
 const AFTER_BYTES: usize = 4096;
 
 const MANAGED_FIELDS: &str = "managedFields";
 
-/// Encodes an object for the store, which puts the revision in.
+/// Encodes an object for the store, which inserts the revision.
 pub(crate) fn encode(info: &KindInfo<'_>, object: &Value) -> Stored {
     encode_as(info.kind, &info.api_version(), object)
 }
 
-/// Encodes an object whose managed fields and other parts may be kept apart.
+/// Encodes an object whose managed fields and other parts may be outside of its tree.
 pub(crate) fn encode_with(
     info: &KindInfo<'_>,
     object: &Value,
@@ -56,7 +55,7 @@ pub(crate) fn encode_with(
     stamped(halves(info.kind, &info.api_version(), object, apart))
 }
 
-/// Encodes an object of a kind that is known by its names alone.
+/// Encodes an object whose kind is given by its names.
 pub(crate) fn encode_as(kind: &str, api_version: &str, object: &Value) -> Stored {
     stamped(halves(kind, api_version, object, WHOLE))
 }
@@ -65,7 +64,7 @@ pub(crate) fn encode_as(kind: &str, api_version: &str, object: &Value) -> Stored
 struct Halves {
     before: Vec<u8>,
     after: Vec<u8>,
-    /// The place of the managed fields in `after`, with the comma in front of them; empty if there are none.
+    /// The range of the managed fields in `after`, with the comma in front of them; empty if the object has none.
     managed_fields: Range<usize>,
 }
 
@@ -77,8 +76,8 @@ fn stamped(halves: Halves) -> Stored {
     }
 }
 
-/// Encodes, as [`encode_with`] does, an object that a client creates or changes, up to [`OBJECT_BYTES_MAX`];
-/// a larger stored one may stay larger.
+/// As [`encode_with`], with the limit [`OBJECT_BYTES_MAX`] for an object that a client creates or changes. A stored
+/// object above the limit may stay as large.
 ///
 /// *Errors.* 413.
 pub(crate) fn encode_within(
@@ -106,7 +105,7 @@ pub(crate) fn encode_at(info: &KindInfo<'_>, object: &Value, revision: Revision)
     encode_as_at((info.kind, &info.api_version()), object, revision)
 }
 
-/// Encodes an object of a kind that is known by its names alone, with a known revision.
+/// Encodes an object, whose kind is given by its names, with a known revision.
 pub(super) fn encode_as_at(
     (kind, api_version): (&str, &str),
     object: &Value,
@@ -155,13 +154,12 @@ pub(crate) fn without_type(encoded: &Bytes) -> [Bytes; 2] {
     }
 }
 
-/// Whether an encoded object is of the kind.
+/// Whether an encoded object has this `kind` and `apiVersion`.
 pub(crate) fn is_of_type(encoded: &[u8], info: &KindInfo<'_>) -> bool {
     encoded.starts_with(&head(info.kind, &info.api_version()))
 }
 
-/// Removes the resource version of an encoded object, which is stored again: the new revision takes its
-/// place.
+/// Removes the resource version from an encoded object that is stored again; the store inserts the new revision.
 pub(crate) fn without_revision(encoded: &Bytes) -> Stored {
     let Some(start) = find(encoded, MARK).map(|at| at + MARK.len()) else {
         return Stored::Plain(encoded.clone());
@@ -236,8 +234,9 @@ fn halves(
     }
     let rest = object.as_object().unwrap_or(&empty).iter();
     let is_apart = |name: &str| parts.texts().iter().any(|(part, _)| *part == name);
-    let own = |name: &str| matches!(name, "kind" | "apiVersion" | "metadata") || is_apart(name);
-    for (name, value) in rest.filter(|(name, _)| !own(name)) {
+    let is_separate =
+        |name: &str| matches!(name, "kind" | "apiVersion" | "metadata") || is_apart(name);
+    for (name, value) in rest.filter(|(name, _)| !is_separate(name)) {
         after.push(b',');
         field(&mut after, name, value);
     }
@@ -249,7 +248,7 @@ fn halves(
     }
 }
 
-/// An encoded object up to its metadata.
+/// The bytes of an encoded object up to its metadata.
 fn head(kind: &str, api_version: &str) -> Vec<u8> {
     let mut head = Vec::with_capacity(256);
     head.extend_from_slice(b"{\"kind\":");
@@ -264,7 +263,7 @@ fn is_known(name: &str) -> bool {
     name == "resourceVersion" || BEFORE.contains(&name) || AFTER.contains(&name)
 }
 
-/// Empty strings, lists and maps of the metadata are left out, as upstream.
+/// Empty strings, lists and maps of the metadata are not written, as upstream.
 fn is_set(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -281,14 +280,14 @@ fn field(out: &mut Vec<u8>, name: &str, value: &Value) {
     write(out, value);
 }
 
-/// Appends a value as `serde_json` writes it, in fewer steps.
+/// Appends a value as `serde_json` does, but faster.
 fn write(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
         Value::Number(number) => {
-            // A number can always be written to memory.
+            // Writing a number to memory cannot fail.
             if let Err(error) = serde_json::to_writer(&mut *out, number) {
                 tracing::error!(%error, "encode a number");
             }
@@ -395,9 +394,9 @@ mod tests {
             omittable: Omittable::at(start..start + text.len()),
         };
         let later = at_revision(&stored, Revision(12_345));
-        let place = later.omittable.range().unwrap();
+        let range = later.omittable.range().unwrap();
         assert_eq!(
-            (place.start, &later.value[place]),
+            (range.start, &later.value[range]),
             (start + 4, text.as_bytes())
         );
         assert_eq!(at_revision(&later, Revision(9)), stored);

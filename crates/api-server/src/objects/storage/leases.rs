@@ -1,4 +1,4 @@
-//! Leases of objects that expire (events).
+//! Leases of the store for objects that expire (events).
 
 use std::time::Instant;
 
@@ -9,15 +9,15 @@ use tokio::sync::Mutex;
 
 use crate::http::limits::{EVENT_TTL, LEASE_SHARED_FOR};
 
-/// Hands out leases; objects written at about the same time share one, so that a burst of events
-/// does not become a burst of leases.
+/// Provides leases. Objects that are written at about one time share a lease, so that a burst of events does not
+/// create a burst of leases.
 #[derive(Default)]
 pub(crate) struct Leases {
     current: Mutex<Option<(LeaseId, Instant)>>,
 }
 
 impl Leases {
-    /// The lease of a new object of the kind, if objects of the kind expire.
+    /// The lease of a new object; `None` if objects of the kind do not expire.
     pub(crate) async fn lease_for(
         &self,
         store: &dyn Store,

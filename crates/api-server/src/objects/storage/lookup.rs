@@ -13,15 +13,15 @@ use super::Objects;
 use crate::catalog::registry::{Resource, end_of};
 use crate::http::work::block_in_place;
 
-/// The key of an allocation; its prefix is part of the format of stores.
+/// The key of an allocation. The prefix is part of the storage format.
 pub(crate) fn allocation_key(key: &str) -> Vec<u8> {
     format!("/exclusive/{key}").into_bytes()
 }
 
-/// Lets `decide` read the store at its newest state.
+/// Calls `decide` with a reader of the newest state.
 ///
-/// *Errors.* The error of `decide`. If an object could not be read or decoded, 500 in any case: an
-/// unreadable object is not absent, so the decision is invalid.
+/// *Errors.* The error of `decide`; 500 if an object could not be read or decoded, whatever `decide` returns: an
+/// unreadable object is not an absent object, so the decision is invalid.
 pub(crate) fn reading<T>(
     objects: &Objects,
     decide: impl FnOnce(&SyncReads<'_>) -> Result<T, Status>,
@@ -29,17 +29,17 @@ pub(crate) fn reading<T>(
     reading_once(objects, &ReadObjects::default(), decide)
 }
 
-/// As [`reading`]; an object that was read before is not read again.
+/// As [`reading`], but an object is read only once per request.
 ///
 /// *Errors.* As of [`reading`].
 pub(crate) fn reading_once<T>(
     objects: &Objects,
-    known: &ReadObjects,
+    cached: &ReadObjects,
     decide: impl FnOnce(&SyncReads<'_>) -> Result<T, Status>,
 ) -> Result<T, Status> {
     let reads = SyncReads {
         objects,
-        known,
+        cached,
         failed: OnceLock::new(),
     };
     let decided = decide(&reads);
@@ -49,8 +49,8 @@ pub(crate) fn reading_once<T>(
     }
 }
 
-/// The first objects that the admission of a request has read, by their keys: several of its rules read the namespace
-/// and the account of a pod.
+/// The first objects that the admission of a request has read, by their keys. Several admission rules read the
+/// namespace and the account of a pod.
 #[derive(Default)]
 pub(crate) struct ReadObjects(Mutex<Vec<ReadObject>>);
 
@@ -58,25 +58,25 @@ pub(crate) struct ReadObjects(Mutex<Vec<ReadObject>>);
 type ReadObject = (Arc<[u8]>, Arc<Value>);
 
 impl ReadObjects {
-    /// As many as most requests read more than once.
+    /// The number of objects that most requests read more than once.
     const MAX: usize = 4;
 
-    fn with<T>(&self, look: impl FnOnce(&mut Vec<ReadObject>) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, visit: impl FnOnce(&mut Vec<ReadObject>) -> T) -> T {
+        visit(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn get(&self, key: &[u8]) -> Option<Arc<Value>> {
-        self.with(|known| {
-            let mut known = known.iter();
-            let found = known.find(|(other, _)| **other == *key);
-            found.map(|(_, object)| object.clone())
+        self.with(|entries| {
+            let mut entries = entries.iter();
+            let entry = entries.find(|(other, _)| **other == *key);
+            entry.map(|(_, object)| object.clone())
         })
     }
 
     fn add(&self, key: Arc<[u8]>, object: &Arc<Value>) {
-        self.with(|known| {
-            if known.len() < Self::MAX {
-                known.push((key, object.clone()));
+        self.with(|entries| {
+            if entries.len() < Self::MAX {
+                entries.push((key, object.clone()));
             }
         });
     }
@@ -84,34 +84,34 @@ impl ReadObjects {
 
 /// Synchronous reads of the store; only [`reading_once`] creates it.
 ///
-/// The embedded store answers from memory at once, unless it reads a thousand objects; else the calling
-/// thread waits, while the runtime moves its other tasks elsewhere.
+/// The embedded store responds from memory at once, unless more than a thousand objects are read. Otherwise the
+/// calling thread blocks, and the runtime moves its other tasks to other threads.
 pub(crate) struct SyncReads<'s> {
     objects: &'s Objects,
-    known: &'s ReadObjects,
-    /// The first read that failed.
+    cached: &'s ReadObjects,
+    /// The error of the first read that failed.
     failed: OnceLock<Status>,
 }
 
 impl SyncReads<'_> {
     fn range(&self, range: Range) -> Vec<KeyValue> {
-        let mut answer = self.objects.store.range(range);
-        let found = match (&mut answer).now_or_never() {
+        let mut reading = self.objects.store.range(range);
+        let result = match (&mut reading).now_or_never() {
             Some(ready) => ready,
-            None => block_in_place(|| Handle::current().block_on(answer)),
+            None => block_in_place(|| Handle::current().block_on(reading)),
         };
-        let found = found.map_err(|error| super::refusal(&error));
-        found.map_or_else(|status| self.note(status), |found| found.items)
+        let result = result.map_err(|error| super::refusal(&error));
+        result.map_or_else(|status| self.note(status), |result| result.items)
     }
 
-    /// Notes that a decision cannot be made.
+    /// Records that a decision cannot be made.
     fn note<T: Default>(&self, status: Status) -> T {
         // Only the first failure is reported.
         let _ = self.failed.set(status);
         T::default()
     }
 
-    /// A decoded object; none, and a note, if it is unreadable.
+    /// A decoded object; `None`, and a recorded error, if the object is unreadable.
     fn readable<T>(&self, item: &KeyValue, decoded: Result<T, Status>) -> Option<T> {
         match decoded {
             Ok(object) => Some(object),
@@ -136,7 +136,7 @@ impl SyncReads<'_> {
         })
     }
 
-    /// The objects of a namespace whose stored form contains all these words; other objects are not decoded.
+    /// The objects of a namespace whose stored form contains all these words. Other objects are not decoded.
     pub(crate) fn list_with(
         &self,
         group: &str,
@@ -174,18 +174,18 @@ impl ObjectReader for SyncReads<'_> {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let resource = self.objects.catalog.any_version(group, plural)?;
         let key = resource.key(namespace, name);
-        if let Some(known) = self.known.get(&key) {
-            return Some(known);
+        if let Some(cached) = self.cached.get(&key) {
+            return Some(cached);
         }
         let range = Range {
             start: key,
             ..Range::default()
         };
-        let found = self.range(range).pop()?;
-        let object = self.shared(&resource, &found)?;
-        // A key of several kinds has an object in several forms.
+        let item = self.range(range).pop()?;
+        let object = self.shared(&resource, &item)?;
+        // If several kinds use one key, the decoded form depends on the kind, so the object is not cached.
         if resource.is_shown_as_stored() {
-            self.known.add(found.key, &object);
+            self.cached.add(item.key, &object);
         }
         Some(object)
     }

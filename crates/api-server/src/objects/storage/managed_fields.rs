@@ -1,5 +1,5 @@
-//! The managed fields of an object, as text outside its tree: they are a third of an ordinary object, and
-//! most writes change few of them.
+//! The managed fields of an object, as text outside of its tree. They are a third of a usual object, and most writes
+//! change few of them.
 
 use bytes::Bytes;
 use object_model::Status;
@@ -13,9 +13,9 @@ use super::scan::undecodable;
 pub(crate) struct ManagedFields(Bytes);
 
 impl ManagedFields {
-    /// The list in the bytes of a stored object.
+    /// The list from the bytes of a stored object.
     ///
-    /// *Errors.* 500 if it is not UTF-8.
+    /// *Errors.* 500 if the bytes are not UTF-8.
     pub(super) fn stored(list: Bytes) -> Result<Self, Status> {
         std::str::from_utf8(&list).map_err(undecodable)?;
         Ok(Self(list))
@@ -23,7 +23,7 @@ impl ManagedFields {
 
     /// The JSON text of `metadata.managedFields`.
     pub(crate) fn text(&self) -> &str {
-        // Checked when it was made.
+        // The UTF-8 check was made at construction.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
@@ -31,7 +31,7 @@ impl ManagedFields {
         serde_json::from_str(self.text()).map_err(undecodable)
     }
 
-    /// Adds them to the tree of their object.
+    /// Adds the managed fields to the tree of their object.
     ///
     /// *Errors.* 500 if the text is not JSON.
     pub(crate) fn restore(&self, object: &mut Value) -> Result<(), Status> {
@@ -50,9 +50,9 @@ impl From<String> for ManagedFields {
 /// The managed fields of an object during a write of it.
 #[derive(Clone, Debug)]
 pub(crate) enum Managers {
-    /// They are in its tree, where policies, webhooks and JSON patches see them.
+    /// The managed fields are in the tree of their object, because policies, webhooks and JSON patches read them.
     Within,
-    /// They are not; `None` if there are none.
+    /// The managed fields are not in the tree; `None` if the object has none.
     Apart(Option<ManagedFields>),
 }
 
@@ -64,7 +64,7 @@ impl Managers {
         }
     }
 
-    /// Whether both are equal apart from their times. Managed fields in the trees are not compared.
+    /// Whether both lists are equal except for the times. Managed fields inside of trees are not compared.
     ///
     /// *Errors.* 500 if a text is not JSON.
     pub(crate) fn same(&self, other: &Self) -> Result<bool, Status> {

@@ -43,7 +43,7 @@ pub(crate) use put::PutResult;
 pub(crate) use scan::{metadata as encoded_metadata, metadata_without_managed_fields, undecodable};
 pub(crate) use unreadable::{IGNORE_READ_ERROR, check_form, unreadable};
 
-/// The stored objects, of the kinds that are served.
+/// The store, with the kinds that are served.
 pub(crate) struct Objects {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) leases: Leases,
@@ -51,7 +51,7 @@ pub(crate) struct Objects {
     decoded: DecodedObjects,
     pub(crate) watch_event_cache: WatchEventCache,
     pub(crate) pending_bytes: PendingBytes,
-    /// The amounts and scopes that nothing may use without a quota.
+    /// Resources and scopes that a namespace may use only if a quota covers them.
     pub(crate) limited_resources: Vec<LimitedResource>,
     pub(crate) field_text_cache: FieldTextCache,
 }
@@ -75,7 +75,7 @@ impl Objects {
         }
     }
 
-    /// Reads one object in its stored form; `None` if there is none.
+    /// Reads one object in its stored form; `None` if it does not exist.
     pub(crate) async fn read(
         &self,
         resource: &Resource,
@@ -86,19 +86,21 @@ impl Objects {
             start: resource.key(namespace, name),
             ..Range::default()
         };
-        let found = self.store.range(range).await.map_err(|e| refusal(&e))?;
-        Ok(found.items.into_iter().next())
+        let listed = self.store.range(range).await.map_err(|e| refusal(&e))?;
+        Ok(listed.items.into_iter().next())
     }
 
-    /// One object as stored, or 404.
+    /// Reads one object in its stored form.
+    ///
+    /// *Errors.* 404 if it does not exist.
     pub(crate) async fn must_read(
         &self,
         resource: &Resource,
         namespace: &str,
         name: &str,
     ) -> Result<KeyValue, Status> {
-        let found = self.read(resource, namespace, name).await?;
-        found.ok_or_else(|| resource.not_found(name))
+        let stored = self.read(resource, namespace, name).await?;
+        stored.ok_or_else(|| resource.not_found(name))
     }
 
     /// The number of stored objects of a resource.
@@ -110,10 +112,10 @@ impl Objects {
             limit: Some(0),
             ..Range::default()
         };
-        self.read_range(range).await.map(|found| found.count)
+        self.read_range(range).await.map(|result| result.count)
     }
 
-    /// A stored object that other requests read as well, decoded once per revision.
+    /// The shared decoded form of a stored object; decoded once per revision.
     ///
     /// *Errors.* As [`decode`].
     pub(crate) fn shared(
@@ -121,7 +123,8 @@ impl Objects {
         resource: &Resource,
         stored: &KeyValue,
     ) -> Result<Arc<Value>, Status> {
-        // The form of others depends on the version asked for, or on the present definition.
+        // The form of such objects depends on the requested version, or on the present definition, so they are not
+        // cached.
         if !resource.is_shown_as_stored() {
             return decode(resource, stored).map(Arc::new);
         }
@@ -159,14 +162,14 @@ fn present(resource: &Resource, mut object: Value) -> Result<Value, Status> {
     Ok(object)
 }
 
-/// A stored custom resource as its clients may see it: metadata that do not have their published type are
-/// removed, as kube-apiserver does, and an annotation names them. An earlier version stored them. One such
-/// object keeps nobody from the others.
+/// A stored custom resource in a form that clients can read. As kube-apiserver, metadata fields of a wrong type,
+/// which an earlier program version stored, are removed, and an annotation lists them. Otherwise one such object
+/// would make every list fail.
 pub(crate) fn readable<'s>(resource: &Resource, stored: &'s KeyValue) -> Cow<'s, KeyValue> {
     if !resource.is_custom() || has_typed_metadata(resource, stored) {
         return Cow::Borrowed(stored);
     }
-    // An object that is no JSON is reported where it is read.
+    // An object that is not JSON is reported when it is decoded.
     let Ok(mut object) = parse(&stored.value) else {
         return Cow::Borrowed(stored);
     };
@@ -194,8 +197,8 @@ fn has_typed_metadata(resource: &Resource, stored: &KeyValue) -> bool {
     resource.kind.repair(&mut object).is_empty()
 }
 
-/// Decodes a stored object without its managed fields, which stay text. Parts of which only some fields are
-/// read stay text too, if the object is stored in the form of the resource.
+/// Decodes a stored object without its managed fields, which stay text. Parts of which only some fields are read stay
+/// text too, if the stored form is the form of the resource.
 pub(crate) fn decode_apart(
     resource: &Resource,
     stored: &KeyValue,
@@ -210,11 +213,11 @@ fn decode_parts(
     reads: &'static [FieldRead],
 ) -> Result<(Value, Option<ManagedFields>, Parts), Status> {
     let text = utf8(&stored.value)?;
-    let is_shown = resource.is_shown_as_stored();
-    let reads = if is_shown { reads } else { &[] };
+    let has_client_form = resource.is_shown_as_stored();
+    let reads = if has_client_form { reads } else { &[] };
     let PartialTree {
         tree,
-        places,
+        places: ranges,
         left_out,
     } = partial_tree(
         text,
@@ -223,12 +226,12 @@ fn decode_parts(
         scan::managed_fields_named(stored),
     )
     .map_err(undecodable)?;
-    let managed = left_out.map(|place| ManagedFields::stored(stored.value.slice(place)));
+    let managed = left_out.map(|range| ManagedFields::stored(stored.value.slice(range)));
     let object = match reads {
         [] => present(resource, tree)?,
         _ => tree,
     };
-    let parts = Parts::stored(&stored.value, places);
+    let parts = Parts::stored(&stored.value, ranges);
     Ok((object, managed.transpose()?, parts))
 }
 
@@ -236,27 +239,27 @@ fn parse(json: &[u8]) -> Result<Value, Status> {
     tree(utf8(json)?).map_err(undecodable)
 }
 
-/// Checked as a whole, which is faster than text by text.
+/// One UTF-8 check of the whole text is faster than a check of each string.
 fn utf8(json: &[u8]) -> Result<&str, Status> {
     std::str::from_utf8(json).map_err(undecodable)
 }
 
-/// The bytes of an object for a client of this resource: the stored bytes, unless their form is that of
-/// another kind, or defaults may be missing.
+/// The bytes of an object for a client of this resource: the stored bytes, unless their form belongs to another kind,
+/// or defaults may be missing.
 pub(crate) fn bytes(resource: &Resource, stored: &KeyValue) -> Result<Bytes, Status> {
-    shown(resource, stored).map(|(bytes, _)| bytes)
+    converted(resource, stored).map(|(bytes, _)| bytes)
 }
 
-/// The bytes of an object for a client of this resource, as of [`bytes`], without its managed fields.
+/// As [`bytes`], without the managed fields.
 pub(crate) fn bytes_without_managed_fields(
     resource: &Resource,
     stored: &KeyValue,
 ) -> Result<Bytes, Status> {
-    let (bytes, omittable) = shown(resource, stored)?;
+    let (bytes, omittable) = converted(resource, stored)?;
     Ok(scan::without_managed_fields(&bytes, omittable))
 }
 
-fn shown(resource: &Resource, stored: &KeyValue) -> Result<(Bytes, Omittable), Status> {
+fn converted(resource: &Resource, stored: &KeyValue) -> Result<(Bytes, Omittable), Status> {
     let is_own = || is_of_type(&stored.value, &resource.info());
     if !resource.is_custom() && (!resource.shared || is_own()) {
         return Ok((stored.value.clone(), stored.omittable));
@@ -266,21 +269,27 @@ fn shown(resource: &Resource, stored: &KeyValue) -> Result<(Bytes, Omittable), S
     Ok((bytes, Omittable::UNKNOWN))
 }
 
-/// The response for a failure of the store.
+/// The response to a failure of the store.
 pub(crate) fn refusal(error: &StoreError) -> Status {
     match error {
-        StoreError::Compacted { asked, oldest } => Status::new(
+        StoreError::Compacted {
+            asked: requested,
+            oldest,
+        } => Status::new(
             StatusReason::Expired,
-            format!("too old resource version: {} ({})", asked.0, oldest.0),
+            format!("too old resource version: {} ({})", requested.0, oldest.0),
         ),
-        StoreError::Future { asked, newest } => too_large(*asked, *newest),
+        StoreError::Future {
+            asked: requested,
+            newest,
+        } => too_large(*requested, *newest),
         StoreError::WatcherTooSlow => Status::new(StatusReason::Expired, error.to_string()),
         StoreError::Closed => Status::new(StatusReason::ServiceUnavailable, error.to_string()),
         StoreError::TooLarge(_) => Status::new(
             StatusReason::RequestEntityTooLarge,
             format!("Request entity too large: {error}"),
         ),
-        // The reason may name the addresses of etcd, which are not for clients.
+        // The reason may contain addresses of etcd, which clients must not see.
         StoreError::Unavailable(reason) | StoreError::Replaced(reason) => {
             tracing::warn!(reason, "the store does not answer");
             let text = "the store does not answer; the log of the server has the reason";
@@ -291,7 +300,7 @@ pub(crate) fn refusal(error: &StoreError) -> Status {
             let text = "the store did not say whether the write was carried out";
             Status::new(StatusReason::Timeout, text)
         }
-        // The store has said so, once.
+        // The store itself has logged this, once.
         StoreError::Full(_) | StoreError::Quota { .. } => {
             Status::new(StatusReason::InsufficientStorage, error.to_string())
         }
@@ -302,11 +311,11 @@ pub(crate) fn refusal(error: &StoreError) -> Status {
     }
 }
 
-/// 504 for a resource version that does not exist yet, with the cause that clients look for.
-pub(crate) fn too_large(asked: Revision, newest: Revision) -> Status {
+/// 504 for a resource version that does not exist yet, with the cause that clients check.
+pub(crate) fn too_large(requested: Revision, newest: Revision) -> Status {
     let text = format!(
         "Too large resource version: {}, current: {}",
-        asked.0, newest.0
+        requested.0, newest.0
     );
     let mut status = Status::new(StatusReason::Timeout, format!("Timeout: {text}"));
     status.details = Some(Box::new(StatusDetails {

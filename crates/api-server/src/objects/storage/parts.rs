@@ -1,5 +1,5 @@
-//! Parts of an object that stay text during a write, because the write reads few of their fields: the spec of
-//! a pod, while its status changes.
+//! Parts of an object that stay text during a write, because the write reads few of their fields: for example the
+//! spec of a pod during a write of its status.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,21 +12,20 @@ use serde_json::Value;
 use super::parse;
 use super::scan::undecodable;
 
-/// Outermost members of an object, by name, as JSON text. The object's tree has only some fields of
-/// them.
+/// Top-level members of an object, by name, as JSON text. The object's tree contains only some of their fields.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Parts(Vec<(&'static str, Bytes)>);
 
 impl Parts {
-    /// No parts: the tree is whole.
+    /// No parts; the tree is complete.
     pub(crate) const NONE: &Self = &Self(Vec::new());
 
-    /// The members of a stored object at these places.
-    pub(super) fn stored(encoded: &Bytes, places: Vec<(&'static str, Range<usize>)>) -> Self {
-        let parts = places.into_iter();
+    /// The members of a stored object in these byte ranges.
+    pub(super) fn stored(encoded: &Bytes, ranges: Vec<(&'static str, Range<usize>)>) -> Self {
+        let parts = ranges.into_iter();
         Self(
             parts
-                .map(|(name, place)| (name, encoded.slice(place)))
+                .map(|(name, range)| (name, encoded.slice(range)))
                 .collect(),
         )
     }
@@ -35,18 +34,18 @@ impl Parts {
         self.0.is_empty()
     }
 
-    /// The parts: the name of each, and its JSON text.
+    /// The name and the JSON text of each part.
     pub(super) fn texts(&self) -> &[(&'static str, Bytes)] {
         &self.0
     }
 
-    /// The length of the texts.
+    /// The total length of the texts.
     pub(super) fn bytes(&self) -> usize {
         self.0.iter().map(|(_, text)| text.len()).sum()
     }
 
-    /// The parts with the fields that were added or changed in the tree of their object. Fields that
-    /// were removed from the tree stay.
+    /// The parts after the fields that were added or changed in the tree of their object. Fields that were removed
+    /// from the tree stay.
     ///
     /// *Errors.* 500 if a text is not JSON.
     pub(crate) fn changed(self, old: &Value, new: &Value) -> Result<Self, Status> {
@@ -92,7 +91,7 @@ impl Parts {
     }
 }
 
-/// The text of a map with a field set.
+/// The text of a map after a field is set.
 fn with_field(map: &Bytes, name: &str, value: &Value) -> Result<Bytes, Status> {
     let value = value.to_string();
     let mut out = BytesMut::with_capacity(map.len() + name.len() + value.len() + 4);
@@ -102,7 +101,7 @@ fn with_field(map: &Bytes, name: &str, value: &Value) -> Result<Bytes, Status> {
         out.extend_from_slice(&map[member.value.end..]);
         return Ok(out.freeze());
     }
-    // A part that is null has no fields.
+    // A part that is `null` has no fields.
     let rest = map.strip_prefix(b"{").unwrap_or(b"}").trim_ascii_start();
     out.extend_from_slice(b"{");
     out.extend_from_slice(Value::from(name).to_string().as_bytes());
@@ -154,9 +153,9 @@ mod tests {
             let changed = parts.changed(&json!({"spec": old}), &new).unwrap();
             let mut object: Value = serde_json::from_slice(&stored).unwrap();
             object["spec"]["a"] = json!("\"1\"");
-            let mut found = json!({});
-            changed.restore(&mut found).unwrap();
-            assert_eq!(found["spec"], object["spec"], "{spec}");
+            let mut restored = json!({});
+            changed.restore(&mut restored).unwrap();
+            assert_eq!(restored["spec"], object["spec"], "{spec}");
         }
     }
 }

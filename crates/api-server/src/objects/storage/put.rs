@@ -7,12 +7,10 @@ use serde_json::Value;
 use super::{Managers, Objects, Parts, encode_with, refusal};
 use crate::catalog::registry::Resource;
 
-/// The result of a transaction that stores an object.
 pub(crate) enum PutResult {
-    /// The object as stored.
     Stored(KeyValue),
-    /// A comparison failed and nothing was written: the present state of each compared key, in the
-    /// order of the comparisons.
+    /// A comparison failed and nothing was written. Contains the present state of each compared key, in the order of
+    /// the comparisons.
     Refused(Vec<Option<KeyValue>>),
 }
 
@@ -31,9 +29,9 @@ impl Objects {
         }
     }
 
-    /// Replaces a stored object, whose lease it keeps; `None` if that has changed in the meantime.
+    /// Replaces a stored object, which keeps its lease; `None` if the stored object has changed meanwhile.
     ///
-    /// *Errors.* A failure of the store.
+    /// *Errors.* The store fails.
     pub(crate) async fn replace(
         &self,
         resource: &Resource,

@@ -1,4 +1,4 @@
-//! Parts of an encoded object, found in its bytes without a decoded tree.
+//! Finds parts of an encoded object in its bytes, without decoding.
 
 use std::fmt::Display;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use object_model::Status;
 const METADATA: &str = "metadata";
 /// The path of the managed fields.
 pub(super) const MANAGED_FIELDS: [&str; 2] = [METADATA, "managedFields"];
-/// The text in front of their list, which follows another member in each encoded object.
+/// The text in front of the list. In each encoded object the list follows another member.
 const BEFORE_MANAGED_FIELDS: &[u8] = b",\"managedFields\":";
 
 /// The metadata of an object, as JSON.
@@ -19,41 +19,42 @@ pub(crate) fn metadata(encoded: &[u8]) -> Option<&[u8]> {
     find(encoded, &[METADATA]).unwrap_or_default()
 }
 
-/// The place of the managed fields in an object, with the comma in front of them, if the writer of the object has
-/// named it.
+/// The byte range of the managed fields in an object, with the comma in front of them; `None` if the writer of the
+/// object recorded no range.
 fn named(encoded: &[u8], omittable: Omittable) -> Option<Range<usize>> {
-    let is_theirs = |place: &Range<usize>| {
-        let text = encoded.get(place.clone());
+    let is_theirs = |range: &Range<usize>| {
+        let text = encoded.get(range.clone());
         text.is_some_and(|text| text.starts_with(BEFORE_MANAGED_FIELDS))
     };
     omittable.range().filter(is_theirs)
 }
 
-/// The place of the list of managed fields in a stored object, if the writer of the object has named it.
+/// The byte range of the list of managed fields in a stored object; `None` if the writer of the object recorded no
+/// range.
 pub(super) fn managed_fields_named(stored: &KeyValue) -> Option<Range<usize>> {
-    let place = named(&stored.value, stored.omittable)?;
-    Some(place.start + BEFORE_MANAGED_FIELDS.len()..place.end)
+    let range = named(&stored.value, stored.omittable)?;
+    Some(range.start + BEFORE_MANAGED_FIELDS.len()..range.end)
 }
 
-/// The metadata of a stored object without its managed fields, as JSON: the text in front of these, and that
-/// behind them.
+/// The metadata of a stored object without its managed fields, as JSON: the text in front of the managed fields, and
+/// the text behind them.
 pub(crate) fn metadata_without_managed_fields(stored: &KeyValue) -> [&[u8]; 2] {
     let encoded = &stored.value;
-    let found = match named(encoded, stored.omittable) {
+    let omitted = match named(encoded, stored.omittable) {
         Some(whole) => {
             let within = find_start(encoded, &[METADATA]).unwrap_or_default();
             within.map(|within| (within, whole))
         }
         None => {
-            let found = find_member(encoded, &MANAGED_FIELDS).unwrap_or_default();
-            found.map(|Member { within, whole, .. }| (within, whole))
+            let range = find_member(encoded, &MANAGED_FIELDS).unwrap_or_default();
+            range.map(|Member { within, whole, .. }| (within, whole))
         }
     };
-    let Some((within, whole)) = found else {
+    let Some((within, whole)) = omitted else {
         return [metadata(encoded).unwrap_or(b"{}"), b""];
     };
     let end = match encoded.get(whole.end) {
-        // The store has them as the last member: nobody need look for the end of the metadata.
+        // The managed fields are the last member, so the end of the metadata follows directly.
         Some(b'}') => whole.end + 1,
         _ => within + metadata(encoded).map_or(0, <[u8]>::len),
     };
@@ -64,8 +65,8 @@ pub(crate) fn metadata_without_managed_fields(stored: &KeyValue) -> [&[u8]; 2] {
 /// The object without `metadata.managedFields`.
 pub(super) fn without_managed_fields(encoded: &Bytes, omittable: Omittable) -> Bytes {
     let searched = || {
-        let found = find_member(encoded, &MANAGED_FIELDS).unwrap_or_default();
-        found.map(|member| member.whole)
+        let range = find_member(encoded, &MANAGED_FIELDS).unwrap_or_default();
+        range.map(|member| member.whole)
     };
     let Some(whole) = named(encoded, omittable).or_else(searched) else {
         return encoded.clone();
@@ -139,27 +140,27 @@ mod tests {
         ] {
             let text = Bytes::from(name(&format!("{list}{behind}")));
             let start = name("").len();
-            let known = Omittable::at(start..start + list.len());
-            assert_eq!(named(&text, known), known.range());
-            let cut = without_managed_fields(&text, known);
+            let recorded = Omittable::at(start..start + list.len());
+            assert_eq!(named(&text, recorded), recorded.range());
+            let cut = without_managed_fields(&text, recorded);
             assert_eq!(cut, name(behind));
             assert_eq!(cut, without_managed_fields(&text, Omittable::UNKNOWN));
-            let (known, unknown) = (
-                stored(text.clone(), known),
+            let (recorded, unknown) = (
+                stored(text.clone(), recorded),
                 stored(text.clone(), Omittable::UNKNOWN),
             );
             assert_eq!(
-                metadata_without_managed_fields(&known).concat(),
+                metadata_without_managed_fields(&recorded).concat(),
                 metadata_without_managed_fields(&unknown).concat()
             );
-            let place = managed_fields_named(&known).unwrap();
-            assert_eq!(text[place], managed.to_string().into_bytes());
+            let range = managed_fields_named(&recorded).unwrap();
+            assert_eq!(text[range], managed.to_string().into_bytes());
             assert_eq!(managed_fields_named(&unknown), None);
         }
-        // A place of other bytes is not believed.
+        // A recorded range that does not contain the managed fields is ignored.
         let text = Bytes::from(name("}}"));
-        for place in [1..5, text.len() - 1..text.len() + 9] {
-            assert_eq!(without_managed_fields(&text, Omittable::at(place)), text);
+        for range in [1..5, text.len() - 1..text.len() + 9] {
+            assert_eq!(without_managed_fields(&text, Omittable::at(range)), text);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Stored objects that cannot be decoded: the answer about them, and their removal.
+//! Stored objects that cannot be decoded: the error for requests, and the removal of such objects.
 
 use mvcc_store::{Compare, KeyValue, Operation as Write, Range, Txn, TxnResult};
 use object_model::{Cause, Status, StatusDetails, StatusReason};
@@ -6,10 +6,10 @@ use object_model::{Cause, Status, StatusDetails, StatusReason};
 use super::{Objects, decode, refusal};
 use crate::catalog::registry::{Resource, end_of};
 
-/// The field of `DeleteOptions` that deletes such an object.
+/// The field of `DeleteOptions` that allows the deletion of an object that cannot be decoded.
 pub(crate) const IGNORE_READ_ERROR: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
-/// The response for a stored object that cannot be decoded for the given reason. It names the request that
+/// The error for a stored object that cannot be decoded, with the reason. The message contains the request that
 /// deletes the object.
 pub(crate) fn unreadable(resource: &Resource, stored: &KeyValue, why: &Status) -> Status {
     let info = resource.info();
@@ -52,7 +52,7 @@ pub(crate) fn unreadable(resource: &Resource, stored: &KeyValue, why: &Status) -
     status
 }
 
-/// A name as a part of a path, without characters that mean something to a shell.
+/// A name as a segment of a path, without characters that are special for a shell.
 fn escaped(name: &str) -> String {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:".contains(byte);
     name.bytes()
@@ -63,8 +63,7 @@ fn escaped(name: &str) -> String {
         .collect()
 }
 
-/// Refuses stored bytes that are evidently no JSON object. Answers are put together of stored bytes that
-/// nobody decodes.
+/// Refuses stored bytes that are clearly no JSON object. Responses contain stored bytes that are not decoded.
 pub(crate) fn check_form(resource: &Resource, stored: &KeyValue) -> Result<(), Status> {
     let bytes = &stored.value;
     let has_braces = bytes.len() >= 2 && bytes.starts_with(b"{") && bytes.ends_with(b"}");
@@ -76,10 +75,10 @@ pub(crate) fn check_form(resource: &Resource, stored: &KeyValue) -> Result<(), S
 }
 
 impl Objects {
-    /// Removes an object that cannot be decoded, with the allocations that name it as their holder. Nothing
-    /// else about it is known: quotas are right again after their next count.
+    /// Removes an object that cannot be decoded, with the allocations that it owns. Its quota usage is unknown; the
+    /// next recount corrects the quotas.
     ///
-    /// *Errors.* 404, 409 for an object that can be decoded.
+    /// *Errors.* 404; 409 for an object that can be decoded.
     pub(crate) async fn remove_unreadable(
         &self,
         resource: &Resource,
@@ -114,7 +113,7 @@ impl Objects {
         }
     }
 
-    /// The releases of the allocations of a holder. The object of an allocation (IPAddress) stays.
+    /// Operations that release the allocations of an owner. The object of an allocation (IPAddress) stays.
     async fn allocations_of(&self, holder: &[u8]) -> Result<Vec<Write>, Status> {
         let start = super::allocation_key("");
         let range = Range {
@@ -123,8 +122,8 @@ impl Objects {
             ..Range::default()
         };
         let items = self.read_range(range).await?.items.into_iter();
-        let held = items.filter(|item| *item.value == *holder);
-        let releases = held.map(|item| Write::Delete {
+        let owned = items.filter(|item| *item.value == *holder);
+        let releases = owned.map(|item| Write::Delete {
             key: item.key.to_vec(),
         });
         Ok(releases.collect())

@@ -1,8 +1,8 @@
-//! The authorised request is the served request: each form of path, with each method, for kinds of both
-//! scopes, for users who each have one rule, against a plain model of Kubernetes' rules.
+//! The authorised request is the served request. The test sends each form of path with each method, for kinds of both
+//! scopes, as users with one rule each, and compares the results with a simple model of Kubernetes' rules.
 //!
-//! The model starts from the parts of a request, not from its path, so it shares nothing with the
-//! server. Its rules are those of "API server request attributes"
+//! The model starts from the parts of a request, not from its path, so it shares nothing with the server. Its rules
+//! are those of "API server request attributes"
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/authorization/>) and of RBAC.
 
 mod model;
@@ -17,7 +17,7 @@ use crate::harness::Api;
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
-/// Gives a user what it has.
+/// Creates the roles and bindings of a user.
 async fn introduce(api: &Api, user: &User) {
     let User { name, rule, .. } = user;
     let rules = json!([{"verbs": rule.verbs, "apiGroups": rule.groups,
@@ -68,7 +68,7 @@ const REVIEWS: &[&str] = &[
 
 const USERS: &[User] = &[
     user("root", None, (ANY, ANY, ANY, &[])),
-    // findings S4: everything in a namespace is nothing of the cluster.
+    // findings S4: the right to everything in a namespace gives no right to cluster-wide objects.
     user("lead", Some(TEAM), (ANY, ANY, ANY, &[])),
     User {
         how: How::BoundHere,
@@ -83,7 +83,7 @@ const USERS: &[User] = &[
         Some(TEAM),
         (ANY, &[""], &["namespaces"], &[]),
     ),
-    // findings S9: one name is not all names.
+    // findings S9: the right to one name is not the right to all names.
     user("one-secret", Some(TEAM), (ANY, &[""], &["secrets"], &["a"])),
     user(
         "one-node",
@@ -132,7 +132,8 @@ fn asks(kind: &Kind) -> Vec<Ask<'_>> {
     for old_watch in [false, true] {
         for namespace in [None, Some(TEAM)] {
             for name in names {
-                // Behind a Namespace comes the name of a kind in it, unless it is a part.
+                // Below a Namespace, the next segment is the name of a kind in the namespace, unless it is a
+                // sub-resource.
                 let is_kind = kind.plural == "namespaces" && namespace.is_none();
                 let mut parts = parts.clone();
                 parts.retain(|part| match part {
@@ -168,16 +169,18 @@ fn asks(kind: &Kind) -> Vec<Ask<'_>> {
     all
 }
 
-async fn outcome(api: &Api, ask: &Ask<'_>) -> Outcome {
-    let headers = match ask.method {
+async fn outcome(api: &Api, request: &Ask<'_>) -> Outcome {
+    let headers = match request.method {
         "PATCH" => [("content-type", "application/merge-patch+json")],
         _ => [("content-type", "application/json")],
     };
-    let response = api.respond(ask.method, &ask.path(), &headers, "{}").await;
+    let response = api
+        .respond(request.method, &request.path(), &headers, "{}")
+        .await;
     match response.status().as_u16() {
         403 => Outcome::Forbidden,
         405 => Outcome::NoMethod,
-        404 if ask.method == "HEAD" => Outcome::NoPath,
+        404 if request.method == "HEAD" => Outcome::NoPath,
         404 => {
             let body = response.into_body().collect().await.unwrap().to_bytes();
             let status: Value = serde_json::from_slice(&body).unwrap();
@@ -202,8 +205,8 @@ async fn what_is_authorised_is_what_is_served() {
     for user in USERS {
         introduce(&api, user).await;
     }
-    // The index has one order for each kind: roles and bindings that are made last show that all others
-    // are in it.
+    // The index applies the changes of each kind in order: if the last role and the last binding are effective, all
+    // earlier ones are, too.
     for (home, kind, roles, bindings) in [
         (
             RBAC.to_owned(),
@@ -225,9 +228,9 @@ async fn what_is_authorised_is_what_is_served() {
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "last"},
             "subjects": [{"kind": "User", "name": bindings, "apiGroup": "rbac.authorization.k8s.io"}]});
         api.create(&format!("{home}/{bindings}"), last).await;
-        let seen = api.as_user(bindings, &[]);
+        let reader = api.as_user(bindings, &[]);
         let secrets = format!("/api/v1/namespaces/{TEAM}/secrets");
-        while seen.get(&secrets).await.0 != 200 {
+        while reader.get(&secrets).await.0 != 200 {
             tokio::task::yield_now().await;
         }
     }
@@ -235,20 +238,20 @@ async fn what_is_authorised_is_what_is_served() {
     let mut counts: BTreeMap<Outcome, usize> = BTreeMap::new();
     for user in USERS {
         let api = api.as_user(user.name, &[]);
-        for ask in KINDS.iter().flat_map(asks) {
-            let (expected, found) = (ask.expected(user), outcome(&api, &ask).await);
+        for request in KINDS.iter().flat_map(asks) {
+            let (expected, actual) = (request.expected(user), outcome(&api, &request).await);
             *counts.entry(expected).or_default() += 1;
-            if expected != found {
-                let (method, path) = (ask.method, ask.path());
+            if expected != actual {
+                let (method, path) = (request.method, request.path());
                 wrong.push(format!(
-                    "{}: {method} {path}: {found:?}, not {expected:?}",
+                    "{}: {method} {path}: {actual:?}, not {expected:?}",
                     user.name
                 ));
             }
         }
     }
     assert_eq!(wrong, [""; 0]);
-    // The table has all of it.
+    // Each outcome occurs often in the table.
     let often = counts.values().filter(|count| **count > 100).count();
     assert_eq!(often, 4, "{counts:?}");
 }

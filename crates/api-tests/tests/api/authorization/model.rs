@@ -1,4 +1,4 @@
-//! A plain model of what is authorised and served, made of the parts of requests and not of paths.
+//! A simple model of the authorised and served requests. It is built from the parts of requests, not from paths.
 
 pub const TEAM: &str = "team";
 
@@ -6,11 +6,11 @@ pub const TEAM: &str = "team";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     Forbidden,
-    /// Nothing is at the path.
+    /// The path is not served.
     NoPath,
-    /// The path does not have the method.
+    /// The path does not support the method.
     NoMethod,
-    /// It was answered, whatever the answer.
+    /// The request reached a handler, whatever the response was.
     Served,
 }
 
@@ -108,15 +108,15 @@ pub const KINDS: &[Kind] = &[
 pub enum Query {
     Plain,
     Watch,
-    /// Selects the object of that name.
+    /// A field selector for the object with this name.
     Selects(&'static str),
 }
 
-/// A request by its parts.
+/// A request, as its parts.
 pub struct Ask<'a> {
     pub kind: &'a Kind,
     pub method: &'static str,
-    /// Whether the path is of the old form for watches.
+    /// Whether the path has the deprecated form of watches.
     pub old_watch: bool,
     pub namespace: Option<&'static str>,
     pub name: Option<&'static str>,
@@ -183,7 +183,7 @@ impl Ask<'_> {
             ("DELETE", _) => "delete",
             _ => "",
         };
-        // Sent with a HEAD, the list is a list.
+        // A HEAD of a collection is a list.
         let verb = match (verb, self.name) {
             ("get", None) => "list",
             (verb, _) => verb,
@@ -192,7 +192,7 @@ impl Ask<'_> {
             Query::Selects(name) if matches!(verb, "list" | "watch" | "deletecollection") => name,
             _ => "",
         };
-        // A Namespace counts as being in itself.
+        // The namespace of a Namespace object is its own name.
         let of_itself = (self.kind.plural == "namespaces")
             .then_some(self.name)
             .flatten();
@@ -207,15 +207,15 @@ impl Ask<'_> {
     }
 
     pub fn expected(&self, user: &User) -> Outcome {
-        let asked = self.attributes();
+        let attributes = self.attributes();
         let outcome = match self.offered().as_slice() {
             [] => Outcome::NoPath,
             _ if self.method == "HEAD" => Outcome::NoMethod,
             _ if self.old_watch && self.method != "GET" => Outcome::NoMethod,
-            offered if offered.contains(&asked.verb) => Outcome::Served,
+            offered if offered.contains(&attributes.verb) => Outcome::Served,
             _ => Outcome::NoMethod,
         };
-        match user.may(&asked) {
+        match user.may(&attributes) {
             true => outcome,
             false => Outcome::Forbidden,
         }
@@ -231,9 +231,9 @@ impl Ask<'_> {
         if !fits {
             return Vec::new();
         }
-        if let Some(wanted) = self.part {
+        if let Some(subresource) = self.part {
             let mut parts = self.kind.parts.iter();
-            let part = parts.find(|(name, _)| *name == wanted && !self.old_watch);
+            let part = parts.find(|(name, _)| *name == subresource && !self.old_watch);
             return part.map_or_else(Vec::new, |(_, verbs)| verbs.to_vec());
         }
         let here: &[&str] = match (self.old_watch, self.name, self.namespace) {
@@ -250,22 +250,22 @@ impl Ask<'_> {
 /// A user with one rule.
 pub struct User {
     pub name: &'static str,
-    /// Where it holds; `None` for everywhere.
+    /// The namespace of the rule; `None` for all namespaces.
     pub namespace: Option<&'static str>,
     pub rule: Rule,
     pub how: How,
 }
 
-/// How the rule reaches the user.
+/// The way in which the user gets the rule.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum How {
-    /// By a Role, or a ClusterRole that is bound everywhere.
+    /// By a RoleBinding to a Role, or a ClusterRoleBinding to a ClusterRole.
     Bound,
-    /// By a ClusterRole that is bound in one namespace.
+    /// By a RoleBinding to a ClusterRole.
     BoundHere,
-    /// By a ClusterRole that gathers the rules of others.
+    /// By a ClusterRole that aggregates the rules of other ClusterRoles.
     Gathered,
-    /// Not at all: there is no such role.
+    /// Not at all, because the role does not exist.
     Missing,
 }
 
@@ -277,7 +277,7 @@ pub struct Rule {
 }
 
 impl User {
-    pub fn may(&self, asked: &Attributes<'_>) -> bool {
+    pub fn may(&self, attributes: &Attributes<'_>) -> bool {
         let Rule {
             verbs,
             groups,
@@ -285,20 +285,20 @@ impl User {
             names,
         } = &self.rule;
         let has = |list: &[&str], one: &str| list.contains(&"*") || list.contains(&one);
-        let resource = match asked.part {
-            "" => asked.resource.clone(),
-            part => format!("{}/{part}", asked.resource),
+        let resource = match attributes.part {
+            "" => attributes.resource.clone(),
+            part => format!("{}/{part}", attributes.resource),
         };
-        let of_any = format!("*/{}", asked.part);
-        let of_any = !asked.part.is_empty() && resources.contains(&of_any.as_str());
+        let of_any = format!("*/{}", attributes.part);
+        let of_any = !attributes.part.is_empty() && resources.contains(&of_any.as_str());
         self.how != How::Missing
             && self
                 .namespace
-                .is_none_or(|namespace| namespace == asked.namespace)
-            && has(verbs, asked.verb)
-            && has(groups, asked.group)
+                .is_none_or(|namespace| namespace == attributes.namespace)
+            && has(verbs, attributes.verb)
+            && has(groups, attributes.group)
             && (has(resources, &resource) || of_any)
-            && (names.is_empty() || names.contains(&asked.name))
+            && (names.is_empty() || names.contains(&attributes.name))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The fields of the served kinds, as the OpenAPI documents have them.
+//! The fields of the served kinds, from the OpenAPI documents.
 //!
 //! A field is written as a path: `spec.ports[].nodePort` for a field of a list's entries, `spec.selector{}` for the
 //! values of a map.
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
-/// The fields without further fields below them, by kind. Versions of a kind are one.
+/// The fields without further fields inside of them, by kind. All versions of a kind are merged.
 #[derive(Default)]
 pub struct Leaves {
     by_kind: BTreeMap<String, BTreeSet<String>>,
@@ -17,7 +17,7 @@ pub struct Leaves {
 }
 
 impl Leaves {
-    /// Adds the kinds of a document of OpenAPI 3.0.
+    /// Adds the kinds of an OpenAPI 3.0 document.
     pub fn add(&mut self, document: &Value) {
         let schemas = &document["components"]["schemas"];
         for (name, schema) in schemas.as_object().into_iter().flatten() {
@@ -59,7 +59,7 @@ impl Leaves {
     }
 }
 
-/// Collects the fields of a schema. A schema that contains itself counts once.
+/// Collects the fields of a schema. A schema that contains itself is visited once.
 fn collect<'a>(
     schemas: &'a Value,
     name: &'a str,

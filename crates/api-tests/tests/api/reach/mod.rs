@@ -1,8 +1,8 @@
-//! The table of reach, `docs/contributing/reach.md`: every served field that somebody may write, with its effect outside
-//! of its own object.
+//! The table of reach, `docs/contributing/reach.md`: every served field that a client may write, with its effect
+//! outside of its own object.
 //!
-//! The table is the data of these tests. A field that the served OpenAPI documents have and the table does not is an
-//! error, so a new field cannot be served before somebody has written down what it can move.
+//! The table is the data of these tests. A field that is in the served OpenAPI documents and not in the table is an
+//! error, so a new field cannot be served before its effect is documented.
 
 mod fields;
 mod page;
@@ -84,20 +84,20 @@ async fn every_served_field_has_a_row() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A field with an effect names what stops its writers, and tests that exist.
+/// The row of a field with an effect contains the limits for its writers, and tests that exist.
 #[test]
 fn every_effect_has_a_limit_and_a_test() {
     let page = page();
     let mut wrong = Vec::new();
-    for (place, row) in page.rows() {
+    for (section, row) in page.rows() {
         if row.has_reach() && (row.stops.is_empty() || row.tests.is_empty()) {
-            wrong.push(format!("{place}: {} has no limit or no test", row.text));
+            wrong.push(format!("{section}: {} has no limit or no test", row.text));
         }
         let is_proven = !row.stops.is_empty() || !row.tests.is_empty();
         if is_proven && !row.has_reach() {
-            wrong.push(format!("{place}: {} has no reach to stop", row.text));
+            wrong.push(format!("{section}: {} has no reach to stop", row.text));
         }
-        wrong.extend(missing(row).map(|test| format!("{place}: {test} does not exist")));
+        wrong.extend(missing(row).map(|test| format!("{section}: {test} does not exist")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -105,15 +105,15 @@ fn every_effect_has_a_limit_and_a_test() {
 /// The tests of a row that do not exist.
 fn missing(row: &Row) -> impl Iterator<Item = &String> {
     row.tests.iter().filter(|test| {
-        let found = test.split_once("::").is_some_and(|(file, name)| {
+        let exists = test.split_once("::").is_some_and(|(file, name)| {
             let text = std::fs::read_to_string(root().join(file)).unwrap_or_default();
             text.contains(&format!("fn {name}("))
         });
-        !found
+        !exists
     })
 }
 
-/// The writers of a kind are those of the default roles.
+/// The writers of a kind in the table are those of the default roles.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_default_roles_allow_the_writers_of_the_table() {
     let api = Api::new().await;
@@ -152,7 +152,7 @@ async fn the_default_roles_allow_the_writers_of_the_table() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The rules of a default role, with those of the roles that are aggregated into it.
+/// The rules of a default role, including the roles that are aggregated into it.
 async fn rules(api: &Api, role: &str) -> Vec<Value> {
     let (_, list) = api
         .get("/apis/rbac.authorization.k8s.io/v1/clusterroles")
@@ -166,11 +166,11 @@ async fn rules(api: &Api, role: &str) -> Vec<Value> {
 }
 
 fn allows_a_write(rules: &[Value], group: &str, resource: &str) -> bool {
-    let has = |rule: &Value, field: &str, wanted: &[&str]| {
+    let has = |rule: &Value, field: &str, values_allowed: &[&str]| {
         let values = rule[field].as_array().into_iter().flatten();
         values
             .filter_map(Value::as_str)
-            .any(|one| one == "*" || wanted.contains(&one))
+            .any(|one| one == "*" || values_allowed.contains(&one))
     };
     rules.iter().any(|rule| {
         has(rule, "apiGroups", &[group])

@@ -1,4 +1,4 @@
-//! The page as data.
+//! The page, parsed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,12 +20,12 @@ pub struct Page {
 /// A kind and its fields.
 #[derive(Default)]
 pub struct Section {
-    /// The default roles whose users may write it.
+    /// The default roles whose users may write the kind.
     pub writers: BTreeSet<String>,
     rows: Vec<Row>,
 }
 
-/// A row of a table: fields, their effect, what stops their writers, and the tests of that.
+/// A row of a table: fields, their effect, the limits for their writers, and the tests of these limits.
 pub struct Row {
     pub text: String,
     patterns: Vec<Pattern>,
@@ -34,14 +34,14 @@ pub struct Row {
     pub tests: Vec<String>,
 }
 
-/// A field, or all fields below one or several, with their number.
+/// A field, or all fields below one or several fields, with their number.
 enum Pattern {
     Field(String),
     Below { starts: Vec<String>, number: usize },
 }
 
 impl Page {
-    /// Reads the page. Its form is described at its top.
+    /// Parses the page. The top of the page describes the format.
     pub fn read(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap();
         let mut page = Self::default();
@@ -94,7 +94,7 @@ impl Page {
         }
     }
 
-    /// All rows with the place that they are in.
+    /// All rows, each with its section.
     pub fn rows(&self) -> impl Iterator<Item = (&str, &Row)> {
         let of_kinds = self.sections.iter();
         let of_kinds =
@@ -110,24 +110,24 @@ impl Section {
     /// The differences between the rows and the served fields.
     pub fn differences(&self, served: &BTreeSet<String>) -> impl Iterator<Item = String> {
         let patterns = || self.rows.iter().flat_map(|row| &row.patterns);
-        let mut found = Vec::new();
+        let mut differences = Vec::new();
         for field in served {
             match patterns().filter(|pattern| pattern.covers(field)).count() {
                 1 => {}
-                0 => found.push(format!("{field} has no row")),
-                _ => found.push(format!("{field} has several rows")),
+                0 => differences.push(format!("{field} has no row")),
+                _ => differences.push(format!("{field} has several rows")),
             }
         }
         for pattern in patterns() {
             let number = served.iter().filter(|field| pattern.covers(field)).count();
             let (expected, name) = (pattern.number(), pattern.name());
             if expected != number {
-                found.push(format!(
+                differences.push(format!(
                     "{name}: {number} fields are served, {expected} expected"
                 ));
             }
         }
-        found.into_iter()
+        differences.into_iter()
     }
 }
 
@@ -159,7 +159,7 @@ impl Pattern {
         }
     }
 
-    /// The number of fields that it must cover.
+    /// The number of fields that the pattern must cover.
     fn number(&self) -> usize {
         match self {
             Self::Field(_) => 1,
@@ -175,7 +175,7 @@ impl Pattern {
     }
 }
 
-/// The cells of a row of a table, without its head.
+/// The cells of a table row; `None` for the head of a table.
 fn cells(line: &str) -> Option<Vec<&str>> {
     let inner = line.strip_prefix("| ")?.strip_suffix(" |")?;
     let cells: Vec<&str> = inner.split(" | ").map(str::trim).collect();
@@ -192,7 +192,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 fn patterns(cell: &str) -> Vec<Pattern> {
     let parts: Vec<&str> = cell.split('`').collect();
     let texts = parts.iter().enumerate().skip(1).step_by(2);
-    let found = texts.flat_map(|(index, text)| {
+    let all = texts.flat_map(|(index, text)| {
         let after = parts.get(index + 1).copied().unwrap_or_default();
         let number = after.trim_start().strip_prefix('(');
         let number = number.and_then(|rest| rest.split(')').next()?.parse().ok());
@@ -202,10 +202,10 @@ fn patterns(cell: &str) -> Vec<Pattern> {
             _ => expanded(text).into_iter().map(Pattern::Field).collect(),
         }
     });
-    found.collect()
+    all.collect()
 }
 
-/// A path with each choice of `{a,b}` in turn. `{}` is the mark of a map.
+/// A path with each alternative of `{a,b}`. `{}` marks a map.
 fn expanded(text: &str) -> Vec<String> {
     let without_marks = text.replace("{}", "##");
     let choice = without_marks.find('{').and_then(|start| {

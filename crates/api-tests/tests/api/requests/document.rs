@@ -1,4 +1,4 @@
-//! The table as a page for people.
+//! The table as a page of the documentation.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -20,23 +20,23 @@ A reply may have more fields than shown. `*` is any value, `…` any text, `null
 earlier reply.
 ";
 
-/// Something that rules are taken from.
+/// A document from which rules are taken.
 #[derive(Deserialize)]
 struct Source {
     title: String,
     url: String,
 }
 
-/// Fails if the page in `docs` does not show the chapters; or puts that right, when asked to.
+/// Fails if the page in `docs` differs from the chapters; if requested, rewrites the page instead.
 pub fn compare(chapters: &[Chapter]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/requests.md");
     let page = page(chapters);
     if std::env::var_os("UPDATE_DOCUMENTS").is_some() {
         std::fs::write(&path, &page).unwrap();
     }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    let existing = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
-        found == page,
+        existing == page,
         "docs/requests.md is out of date; UPDATE_DOCUMENTS=1 makes it anew"
     );
 }
@@ -48,8 +48,8 @@ fn page(chapters: &[Chapter]) -> String {
     let mut page = INTRODUCTION.to_owned();
     for chapter in chapters {
         write!(page, "\n## {}\n\n", chapter.title).unwrap();
-        for given in &chapter.given {
-            writeln!(page, "Given `{}`  ", names.fill(given)).unwrap();
+        for setup in &chapter.given {
+            writeln!(page, "Given `{}`  ", names.fill(setup)).unwrap();
         }
         if !chapter.given.is_empty() {
             page.push('\n');
@@ -58,12 +58,12 @@ fn page(chapters: &[Chapter]) -> String {
         for row in &chapter.rows {
             match row {
                 Row::Do(Deed::Compact) => page.push_str("| | *all history is forgotten* | | |\n"),
-                Row::Ask(ask) => {
+                Row::Ask(row_request) => {
                     let cells = [
-                        request(ask, &names),
-                        ask.says.clone(),
-                        reply(ask),
-                        rule(&ask.rule, &sources),
+                        request(row_request, &names),
+                        row_request.says.clone(),
+                        reply(row_request),
+                        rule(&row_request.rule, &sources),
                     ];
                     writeln!(page, "| {} |", cells.join(" | ")).unwrap();
                 }
@@ -73,49 +73,49 @@ fn page(chapters: &[Chapter]) -> String {
     page
 }
 
-fn request(ask: &Ask, names: &Kept) -> String {
+fn request(request: &Ask, names: &Kept) -> String {
     let mut lines = vec![code(
-        &names.fill(&ask.ask).replace(&"x".repeat(129), "xxx…"),
+        &names.fill(&request.ask).replace(&"x".repeat(129), "xxx…"),
     )];
-    lines.extend(ask.user.iter().map(|user| format!("as {user}")));
+    lines.extend(request.user.iter().map(|user| format!("as {user}")));
     let mut header = |name: &str, value: &str| lines.push(code(&format!("{name}: {value}")));
-    if let Some(accept) = &ask.accept {
+    if let Some(accept) = &request.accept {
         header("accept", accept);
     }
-    if let Some(content_type) = &ask.content_type {
+    if let Some(content_type) = &request.content_type {
         header("content-type", content_type);
     }
-    for (name, value) in &ask.with {
+    for (name, value) in &request.with {
         header(name, value);
     }
-    if let Some(json) = &ask.json {
+    if let Some(json) = &request.json {
         lines.push(code(&json.to_string()));
     }
-    if let Some(text) = ask.text_sent.as_ref().filter(|text| !text.is_empty()) {
+    if let Some(text) = request.text_sent.as_ref().filter(|text| !text.is_empty()) {
         lines.push(code(&text.escape_debug().to_string()));
     }
-    lines.extend(ask.padding.map(|bytes| format!("{bytes} bytes")));
+    lines.extend(request.padding.map(|bytes| format!("{bytes} bytes")));
     lines.join("<br>")
 }
 
-fn reply(ask: &Ask) -> String {
-    let mut lines = vec![ask.code.to_string()];
-    for (name, value) in &ask.head {
+fn reply(request: &Ask) -> String {
+    let mut lines = vec![request.code.to_string()];
+    for (name, value) in &request.head {
         lines.push(match value {
             Some(value) => code(&format!("{name}: {value}")),
             None => format!("no `{name}`"),
         });
     }
-    if !ask.reply.is_null() {
-        lines.push(code(&ask.reply.to_string()));
+    if !request.reply.is_null() {
+        lines.push(code(&request.reply.to_string()));
     }
-    for event in ask.events.iter().flatten() {
+    for event in request.events.iter().flatten() {
         lines.push(code(&event.to_string()));
     }
-    if ask.events.as_ref().is_some_and(Vec::is_empty) {
+    if request.events.as_ref().is_some_and(Vec::is_empty) {
         lines.push("no events".to_owned());
     }
-    match ask.text.as_deref() {
+    match request.text.as_deref() {
         None => {}
         Some("") => lines.push("no body".to_owned()),
         Some(text) => lines.push(code(&Value::from(text).to_string())),

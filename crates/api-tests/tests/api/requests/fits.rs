@@ -1,42 +1,42 @@
-//! The comparison of a reply with the fields that a row names.
+//! The comparison of a response with the fields of a row.
 
 use serde_json::Value;
 
-/// Notes where `found` differs from what is `wanted`; `place` is where both stand.
-pub fn fits(wanted: &Value, found: &Value, place: &str, wrong: &mut Vec<String>) {
-    match (wanted, found) {
-        (Value::Object(wanted), _) => {
-            for (name, wanted) in wanted {
-                let place = format!("{place}.{name}");
-                match (wanted, found.get(name)) {
+/// Records the differences between `actual` and `expected`; `path` is the path of both.
+pub fn fits(expected: &Value, actual: &Value, path: &str, wrong: &mut Vec<String>) {
+    match (expected, actual) {
+        (Value::Object(expected), _) => {
+            for (name, expected) in expected {
+                let path = format!("{path}.{name}");
+                match (expected, actual.get(name)) {
                     (Value::Null, None | Some(Value::Null)) => {}
-                    (Value::Null, Some(found)) => wrong.push(format!("{place} is there: {found}")),
-                    (_, None) => wrong.push(format!("{place} is missing")),
-                    (wanted, Some(found)) => fits(wanted, found, &place, wrong),
+                    (Value::Null, Some(actual)) => wrong.push(format!("{path} is there: {actual}")),
+                    (_, None) => wrong.push(format!("{path} is missing")),
+                    (expected, Some(actual)) => fits(expected, actual, &path, wrong),
                 }
             }
         }
-        (Value::Array(wanted), Value::Array(found)) if wanted.len() == found.len() => {
-            for (index, (wanted, found)) in wanted.iter().zip(found).enumerate() {
-                fits(wanted, found, &format!("{place}[{index}]"), wrong);
+        (Value::Array(expected), Value::Array(actual)) if expected.len() == actual.len() => {
+            for (index, (expected, actual)) in expected.iter().zip(actual).enumerate() {
+                fits(expected, actual, &format!("{path}[{index}]"), wrong);
             }
         }
         (Value::Null, _) => {}
-        (Value::String(wanted), _) if wanted == "*" => {}
-        (Value::String(wanted), Value::String(found)) if fits_text(wanted, found) => {}
-        (wanted, found) if wanted == found => {}
-        (wanted, found) => wrong.push(format!("{place} is {found} instead of {wanted}")),
+        (Value::String(expected), _) if expected == "*" => {}
+        (Value::String(expected), Value::String(actual)) if fits_text(expected, actual) => {}
+        (expected, actual) if expected == actual => {}
+        (expected, actual) => wrong.push(format!("{path} is {actual} instead of {expected}")),
     }
 }
 
-/// Whether a text is the one wanted, in which `…` stands for any text and `*` alone for all.
-pub fn fits_text(wanted: &str, found: &str) -> bool {
-    if wanted == "*" {
+/// Whether a text matches the expected text, in which `…` matches any text, and `*` alone matches every text.
+pub fn fits_text(expected: &str, actual: &str) -> bool {
+    if expected == "*" {
         return true;
     }
-    let mut parts = wanted.split('…');
+    let mut parts = expected.split('…');
     let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = found.strip_prefix(first) else {
+    let Some(mut rest) = actual.strip_prefix(first) else {
         return false;
     };
     let parts: Vec<&str> = parts.collect();

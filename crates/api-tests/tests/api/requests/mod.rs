@@ -1,13 +1,12 @@
-//! The protocol as a table: raw requests, the replies that the documentation of Kubernetes promises,
-//! and where it does so. The rows are in the YAML files beside this one; `docs/requests.md` is made
-//! of them.
+//! The protocol as a table: raw requests, the responses that the documentation of Kubernetes promises, and the source
+//! of each promise. The rows are in the YAML files of this directory; `docs/requests.md` is generated from them.
 //!
-//! A chapter has a server of its own, on which its rows are asked in order. A row has the request
-//! (`ask`, `as` another user, `accept` and `type` for the two headers of that purpose, `with` others,
-//! and as a body `json`, `text_sent`, or so much `padding`), and the reply: its `code`, of its `head`
-//! what is given, and of its body what is given as `reply`, `events` or `text`. Objects may have more
-//! fields than are given, lists are as long as given; `null` stands for what is not there, `*` for
-//! anything that is, `…` for any text. `keep` remembers values of a reply as `$name` for later rows.
+//! Each chapter has its own server, to which its rows are sent in order. A row contains the request (`ask`, `as`
+//! another user, `accept` and `type` for these two headers, `with` for other headers, and as a body `json`,
+//! `text_sent`, or `padding` bytes), and the response: its `code`, the expected headers in `head`, and the expected
+//! body as `reply`, `events` or `text`. Objects may have more fields than expected; lists must have the expected
+//! length. `null` means an absent value, `*` any value, `…` any text. `keep` stores values of a response as `$name`
+//! for later rows.
 
 mod document;
 mod fits;
@@ -41,7 +40,7 @@ const NAMES: [(&str, &str); 6] = [
 #[serde(deny_unknown_fields)]
 struct Chapter {
     title: String,
-    /// Requests that come before: method, path, JSON.
+    /// Requests that are sent before the rows: method, path, JSON.
     #[serde(default)]
     given: Vec<String>,
     rows: Vec<Row>,
@@ -65,11 +64,11 @@ impl TryFrom<Value> for Row {
     }
 }
 
-/// An action on a server between two requests.
+/// An action on the server between two requests.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Deed {
-    /// The store forgets all history.
+    /// The store compacts its whole history.
     Compact,
 }
 
@@ -105,7 +104,7 @@ fn chapters() -> Vec<Chapter> {
     FILES.into_iter().flat_map(read).collect()
 }
 
-/// Values that rows refer to by name.
+/// Stored values to which rows refer by name.
 struct Kept(BTreeMap<String, String>);
 
 impl Kept {
@@ -117,7 +116,7 @@ impl Kept {
         Self(all)
     }
 
-    /// The text with values in place of their names; `$schema` and the like stay.
+    /// The text with the values instead of their names; unknown names such as `$schema` stay.
     fn fill(&self, text: &str) -> String {
         let mut filled = text.to_owned();
         for (name, value) in self.0.iter().rev() {
@@ -138,30 +137,30 @@ impl Kept {
         }
     }
 
-    /// Keeps a header (`head etag`) or a field (`metadata.continue`; slashes are parts of names).
-    fn keep(&mut self, name: &str, place: &str, answer: &Answer) -> Result<(), String> {
-        let value = match place.strip_prefix("head ") {
-            Some(header) => answer
+    /// Stores a header (`head etag`) or a field (`metadata.continue`; slashes are parts of names).
+    fn keep(&mut self, name: &str, field_path: &str, response: &Answer) -> Result<(), String> {
+        let value = match field_path.strip_prefix("head ") {
+            Some(header) => response
                 .headers
                 .get(header)
                 .and_then(|v| v.to_str().ok())
                 .map(str::to_owned),
             None => {
-                let body: Value = serde_json::from_slice(&answer.bytes).unwrap_or_default();
-                let found = place
+                let body: Value = serde_json::from_slice(&response.bytes).unwrap_or_default();
+                let stored_value = field_path
                     .split('.')
                     .try_fold(&body, |value, field| value.get(field));
-                found.and_then(Value::as_str).map(str::to_owned)
+                stored_value.and_then(Value::as_str).map(str::to_owned)
             }
         };
-        let value = value.ok_or_else(|| format!("there is no {place} to keep"))?;
+        let value = value.ok_or_else(|| format!("there is no {field_path} to keep"))?;
         self.0.insert(name.to_owned(), value);
         Ok(())
     }
 }
 
 impl Ask {
-    async fn answered(&self, api: &Api, kept: &Kept) -> Answer {
+    async fn answered(&self, api: &Api, stored_values: &Kept) -> Answer {
         let (method, path) = self.ask.split_once(' ').unwrap();
         let named = [
             ("accept", &self.accept),
@@ -173,68 +172,69 @@ impl Ask {
         let others: Vec<(&str, String)> = self
             .with
             .iter()
-            .map(|(name, value)| (name.as_str(), kept.fill(value)))
+            .map(|(name, value)| (name.as_str(), stored_values.fill(value)))
             .collect();
         let others = others.iter().map(|(name, value)| (*name, value.as_str()));
         let headers: Vec<(&str, &str)> = named.chain(others).collect();
         let body = match (&self.json, &self.text_sent, self.padding) {
-            (Some(json), _, _) => kept.fill_all(json).to_string(),
+            (Some(json), _, _) => stored_values.fill_all(json).to_string(),
             (None, Some(text), _) => text.clone(),
             (None, None, padding) => " ".repeat(padding.unwrap_or(0)),
         };
         let user = self.user.as_deref();
         let other = user.map(|name| api.as_user(name, &["system:authenticated"]));
         let api = other.as_ref().unwrap_or(api);
-        api.raw(method, &kept.fill(path), &headers, body).await
+        api.raw(method, &stored_values.fill(path), &headers, body)
+            .await
     }
 
-    /// The difference of the response.
-    fn check(&self, answer: &Answer, kept: &Kept) -> Vec<String> {
+    /// The differences of the response.
+    fn check(&self, response: &Answer, stored_values: &Kept) -> Vec<String> {
         let mut wrong = Vec::new();
-        if answer.code != self.code {
-            wrong.push(format!("code {} instead of {}", answer.code, self.code));
+        if response.code != self.code {
+            wrong.push(format!("code {} instead of {}", response.code, self.code));
         }
-        for (name, wanted) in &self.head {
-            let found: Vec<&str> = answer
+        for (name, expected) in &self.head {
+            let actual: Vec<&str> = response
                 .headers
                 .get_all(name)
                 .iter()
                 .filter_map(|v| v.to_str().ok())
                 .collect();
-            let fits = match wanted {
-                None => found.is_empty(),
-                Some(wanted) => found
+            let fits = match expected {
+                None => actual.is_empty(),
+                Some(expected) => actual
                     .iter()
-                    .any(|found| fits_text(&kept.fill(wanted), found)),
+                    .any(|value| fits_text(&stored_values.fill(expected), value)),
             };
             if !fits {
-                wrong.push(format!("header {name} is {found:?}"));
+                wrong.push(format!("header {name} is {actual:?}"));
             }
         }
-        let body: Value = serde_json::from_slice(&answer.bytes).unwrap_or_default();
-        fits(&kept.fill_all(&self.reply), &body, "", &mut wrong);
-        if self.code >= 400 && !answer.bytes.is_empty() && self.text.is_none() {
+        let body: Value = serde_json::from_slice(&response.bytes).unwrap_or_default();
+        fits(&stored_values.fill_all(&self.reply), &body, "", &mut wrong);
+        if self.code >= 400 && !response.bytes.is_empty() && self.text.is_none() {
             let status = serde_json::json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": "*", "code": self.code,
             });
             fits(&status, &body, "", &mut wrong);
         }
-        if let Some(wanted) = &self.events {
-            let text = answer.text();
+        if let Some(expected) = &self.events {
+            let text = response.text();
             let events: Vec<Value> = text
                 .lines()
                 .map(|line| serde_json::from_str(line).unwrap_or_default())
                 .collect();
             fits(
-                &kept.fill_all(&wanted.clone().into()),
+                &stored_values.fill_all(&expected.clone().into()),
                 &events.into(),
                 "",
                 &mut wrong,
             );
         }
-        if let Some(wanted) = &self.text
-            && !fits_text(wanted, &answer.text())
+        if let Some(expected) = &self.text
+            && !fits_text(expected, &response.text())
         {
             wrong.push("another text".to_owned());
         }
@@ -242,44 +242,44 @@ impl Ask {
     }
 }
 
-/// Asks all rows of a chapter; returns what is wrong.
+/// Sends the requests of all rows of a chapter; returns the differences.
 async fn run(chapter: &Chapter) -> Vec<String> {
     let api = Api::new().await;
     api.with_account().await;
-    let mut kept = Kept::new();
+    let mut stored_values = Kept::new();
     let mut wrong = Vec::new();
-    for given in &chapter.given {
-        let words: Vec<&str> = given.splitn(3, ' ').collect();
+    for setup in &chapter.given {
+        let words: Vec<&str> = setup.splitn(3, ' ').collect();
         let [method, path, json] = words[..] else {
-            panic!("no request: {given}");
+            panic!("no request: {setup}");
         };
-        let answer = api
-            .raw(method, &kept.fill(path), &[], json.to_owned())
+        let response = api
+            .raw(method, &stored_values.fill(path), &[], json.to_owned())
             .await;
-        assert!(answer.code < 300, "{given}: {}", answer.text());
+        assert!(response.code < 300, "{setup}: {}", response.text());
     }
     for row in &chapter.rows {
         match row {
             Row::Do(Deed::Compact) => {
                 let current = api.store.current_revision();
                 let secret = serde_json::json!({"metadata": {"generateName": "x-"}});
-                api.create(&kept.fill("$secrets"), secret).await;
+                api.create(&stored_values.fill("$secrets"), secret).await;
                 api.store.compact(current).await.unwrap();
             }
-            Row::Ask(ask) => {
-                let answer = ask.answered(&api, &kept).await;
-                let mut found = ask.check(&answer, &kept);
-                for (name, place) in &ask.keep {
-                    found.extend(kept.keep(name, place, &answer).err());
+            Row::Ask(request) => {
+                let response = request.answered(&api, &stored_values).await;
+                let mut differences = request.check(&response, &stored_values);
+                for (name, field_path) in &request.keep {
+                    differences.extend(stored_values.keep(name, field_path, &response).err());
                 }
-                if !found.is_empty() {
-                    let text: String = answer.text().chars().take(600).collect();
+                if !differences.is_empty() {
+                    let text: String = response.text().chars().take(600).collect();
                     wrong.push(format!(
                         "{}: {} ({}):\n  {}\n  {text}",
                         chapter.title,
-                        ask.ask,
-                        ask.says,
-                        found.join("\n  "),
+                        request.ask,
+                        request.says,
+                        differences.join("\n  "),
                     ));
                 }
             }

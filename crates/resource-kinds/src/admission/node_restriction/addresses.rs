@@ -1,10 +1,10 @@
-//! Addresses that a node writes into its status. Servers dial them, other nodes send packets of pods there, and load
-//! balancers give them out, so each belongs to one machine.
+//! Addresses that a node writes into its status. API servers connect to them, other nodes send packets of pods to
+//! them, and load balancers report them, so each address must belong to one machine.
 //!
-//! A registration proves little: behind a translation of addresses or a load balancer, the source of a node's
-//! connection is another machine's. So a node gets an address that nobody else in the cluster has. The source decides
-//! where somebody has it: an address of a server is for a node on the server's machine, and one of another Node for the
-//! machine that has taken it over.
+//! The source address of a node's connection proves little: behind a NAT or a load balancer, the source is another
+//! machine's address. Therefore a node gets an address only if nobody else in the cluster has it. If somebody has it,
+//! the source decides: a node on the machine of an API server may have the server's address, and a machine that has
+//! taken over the address of another Node may have that address.
 
 use std::net::IpAddr;
 
@@ -25,7 +25,7 @@ pub(super) fn check(write: &Write<'_>) -> RestrictionResult {
     if new == had {
         return Ok(());
     }
-    // Addresses that a node keeps from others are few.
+    // A node has few addresses that other nodes must not have, so the list is short.
     for is_v6 in [false, true] {
         let internal = new.iter().filter(|one| {
             let text = one["address"].as_str().unwrap_or_default();
@@ -74,14 +74,15 @@ fn internal(write: &Write<'_>, text: &str) -> RestrictionResult {
     }
 }
 
-/// The owner of an address that the node does not get.
+/// The owner of an address, if the node must not have the address.
 fn owner(write: &Write<'_>, address: IpAddr) -> Option<String> {
     let source = write.cluster.source().map(|source| source.to_canonical());
-    // Parts of the server's process have no source; other programs of its machine may have a loopback address.
-    let is_beside_server = source.is_none_or(|source| source.is_loopback());
+    // Components in the server's process have no source address; other programs on its machine may have a loopback
+    // address.
+    let is_on_server = source.is_none_or(|source| source.is_loopback());
     match special(address) {
-        // The only node of a machine without a network.
-        Some(SpecialAddress::Loopback) if is_beside_server => return None,
+        // The only node of a machine without a network reports a loopback address.
+        Some(SpecialAddress::Loopback) if is_on_server => return None,
         Some(special) => return Some(format!("no host's ({special})")),
         None => {}
     }
@@ -91,9 +92,9 @@ fn owner(write: &Write<'_>, address: IpAddr) -> Option<String> {
         let ranges = node["spec"]["podCIDRs"].as_array();
         ranges.is_some_and(|ranges| ranges.iter().any(has)) || has(&node["spec"]["podCIDR"])
     });
-    // The only node of a machine without a network has its address towards its pods.
+    // The only node of a machine without a network reports its own address towards its pods.
     let is_own = |node: &Value| node["metadata"]["name"] == write.node;
-    if pods.is_some_and(|node| !(is_beside_server && is_own(node))) {
+    if pods.is_some_and(|node| !(is_on_server && is_own(node))) {
         return Some("in a range of pods".to_owned());
     }
     let services = write.cluster.list("networking.k8s.io", "servicecidrs", "");
@@ -113,11 +114,11 @@ fn owner(write: &Write<'_>, address: IpAddr) -> Option<String> {
         let name = other["metadata"]["name"].as_str().unwrap_or_default();
         return Some(format!("the address of node {name:?}"));
     }
-    (is_server(write, address) && !is_source && !is_beside_server)
+    (is_server(write, address) && !is_source && !is_on_server)
         .then(|| "the address of a server".to_owned())
 }
 
-/// Whether an API server has the address.
+/// Whether the address belongs to an API server.
 fn is_server(write: &Write<'_>, address: IpAddr) -> bool {
     let slices = write
         .cluster
@@ -163,7 +164,7 @@ mod tests {
     use crate::admission::testing::{Objects, request};
     use crate::admission::{Admission, AdmissionRequest, Operation};
 
-    /// A cluster whose request comes from an address.
+    /// A cluster, and the source address of the request.
     struct From(Objects, Option<IpAddr>);
 
     impl ObjectReader for From {
@@ -199,7 +200,7 @@ mod tests {
         })
     }
 
-    /// The reason why node `n1` may not write the address from a source; empty if it may.
+    /// The reason why node `n1` may not write the address with this source; empty if the write is allowed.
     fn why(kind: &str, address: &str, source: Option<&str>) -> String {
         let old = node(
             "n1",
@@ -276,15 +277,15 @@ mod tests {
     // findings-2 S34
     #[test]
     fn the_source_of_a_connection_decides_where_two_have_an_address() {
-        // A machine that has taken over the address of a silent node, but not that of a living one.
+        // The machine may take over the address of a node without heartbeats, but not the address of a live node.
         assert_eq!(why("InternalIP", "192.0.2.3", Some("192.0.2.3")), "");
         assert!(!why("InternalIP", "192.0.2.2", Some("192.0.2.2")).is_empty());
-        // A node on the machine of a server.
+        // A node on the machine of an API server.
         for source in [Some("192.0.2.100"), Some("127.0.0.1"), None] {
             assert_eq!(why("InternalIP", "192.0.2.100", source), "");
         }
         assert_eq!(why("InternalIP", "127.0.0.1", None), "");
-        // The only node of a machine without a network has its own address towards its pods.
+        // The only node of a machine without a network reports its own address towards its pods.
         assert_eq!(why("InternalIP", "10.244.2.1", None), "");
         assert!(!why("InternalIP", "10.244.5.9", None).is_empty());
     }

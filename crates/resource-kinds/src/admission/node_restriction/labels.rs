@@ -1,4 +1,4 @@
-//! Labels that a node may set on itself. Other labels affect scheduling, so a node must not choose them.
+//! Labels that a node may set on itself. Other labels affect scheduling, so a node must not set them.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::well_known::labels::HOSTNAME;
 
-/// Those under Kubernetes' domains that a node sets.
-const OWN: [&str; 10] = [
+/// The labels under Kubernetes' domains that a node may set.
+const ALLOWED: [&str; 10] = [
     "beta.kubernetes.io/arch",
     "beta.kubernetes.io/instance-type",
     "beta.kubernetes.io/os",
@@ -20,9 +20,9 @@ const OWN: [&str; 10] = [
     "topology.kubernetes.io/zone",
 ];
 
-/// The labels that differ between two versions of a node's object and that the node must not write, in order.
+/// The labels that differ between two versions of a Node and that the node must not write, in order.
 ///
-/// Local volumes and selectors of pods go by the host name, so it is the name of the node.
+/// The host name label must equal the name of the node, because local volumes and node selectors use the label.
 pub(super) fn forbidden<'n>(name: &str, new: &'n Value, old: &'n Value) -> Vec<&'n str> {
     let value = |node: &'n Value, key: &str| &node["metadata"]["labels"][key];
     let maps = [new, old].map(|node| node["metadata"]["labels"].as_object());
@@ -53,7 +53,7 @@ fn is_own(key: &str) -> bool {
     }
     let of_kubernetes = within("kubernetes.io") || within("k8s.io");
     !of_kubernetes
-        || OWN.contains(&key)
+        || ALLOWED.contains(&key)
         || within("kubelet.kubernetes.io")
         || within("node.kubernetes.io")
 }

@@ -1,7 +1,7 @@
-//! A node writes its own objects only: its Node, its lease, its CSINode, the pods that are bound to it,
-//! tokens and certificates for itself and them.
+//! A node may write only its own objects: its Node, its Lease, its CSINode, the pods that are bound to it, and tokens
+//! and certificates for itself and these pods.
 //!
-//! The rules are those of Kubernetes' admission plug-in of the same name
+//! The rules are those of Kubernetes' admission plug-in NodeRestriction
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction>).
 
 mod addresses;
@@ -26,7 +26,7 @@ use crate::well_known::namespaces::NODE_LEASES;
 
 /// The reason of a refusal.
 pub(super) enum RestrictionRefusal {
-    /// The node may not do this.
+    /// The node may not make this write.
     Forbidden(String),
     /// The named object does not exist.
     Missing(Status),
@@ -46,12 +46,11 @@ impl From<&str> for RestrictionRefusal {
 
 type RestrictionResult = Result<(), RestrictionRefusal>;
 
-/// Refuses for a reason.
 fn refuse(why: impl Into<RestrictionRefusal>) -> RestrictionResult {
     Err(why.into())
 }
 
-/// Refuses with the reason if the condition does not hold.
+/// Refuses with the reason unless the condition holds.
 fn require(holds: bool, why: impl FnOnce() -> String) -> RestrictionResult {
     if holds { Ok(()) } else { refuse(why()) }
 }
@@ -66,7 +65,6 @@ pub(super) struct Write<'a> {
 }
 
 impl Write<'_> {
-    /// The stored object.
     fn old(&self) -> &Value {
         self.request.old.unwrap_or(&Value::Null)
     }
@@ -154,7 +152,7 @@ fn own_node(write: &Write<'_>) -> RestrictionResult {
         list.cloned().unwrap_or_default()
     };
     let same = |pointer: &str| list(object, pointer) == list(old, pointer);
-    // With finalizers a node could keep its object, and with it its tokens, from being deleted.
+    // With a finalizer, a node could prevent the deletion of its Node object, and keep its tokens valid.
     let finalizers = write.request.operation == Operation::Delete || same("/metadata/finalizers");
     require(finalizers, || {
         format!("node {node:?} is not allowed to modify finalizers")
@@ -174,7 +172,7 @@ fn own_node(write: &Write<'_>) -> RestrictionResult {
             require(same("/spec/taints"), || {
                 format!("node {node:?} is not allowed to modify taints")
             })?;
-            // With an owner of its choice a node could have itself deleted.
+            // With an owner reference, a node could cause the garbage collector to delete its Node object.
             require(same("/metadata/ownerReferences"), || {
                 format!("node {node:?} is not allowed to modify ownerReferences")
             })?;
@@ -187,7 +185,7 @@ fn own_node(write: &Write<'_>) -> RestrictionResult {
     }
 }
 
-/// The fields of a claim that a node writes: the progress of an expansion.
+/// The fields of a claim that a node may write: the progress of an expansion.
 const OF_CLAIMS: [&[&str]; 6] = [
     &["metadata", "managedFields"],
     &["metadata", "resourceVersion"],
@@ -222,7 +220,7 @@ fn lease(write: &Write<'_>) -> RestrictionResult {
     })
 }
 
-/// A node offers its own devices. That it changes only its own is for the authoriser to say.
+/// A node may offer only its own devices. The authoriser checks that the node changes only its own slices.
 fn resource_slice(write: &Write<'_>) -> RestrictionResult {
     let (slice, verb) = match write.request.operation {
         Operation::Create => (write.object, "create"),
@@ -234,7 +232,7 @@ fn resource_slice(write: &Write<'_>) -> RestrictionResult {
     })
 }
 
-/// A certificate of a node is for the node that asks.
+/// A node may request a certificate for itself only.
 fn certificate(write: &Write<'_>) -> RestrictionResult {
     let spec = &write.object["spec"];
     let of_nodes =
@@ -242,22 +240,22 @@ fn certificate(write: &Write<'_>) -> RestrictionResult {
     if write.request.operation != Operation::Create || !of_nodes {
         return Ok(());
     }
-    let asked = Request::of(&spec["request"]);
-    let asked =
-        asked.map_err(|error| RestrictionRefusal::from(format!("unable to parse csr: {error}")))?;
-    let wanted = write.request.user;
-    require(asked.common_name == wanted, || {
-        format!("can only create a node CSR with CN={wanted}")
+    let request = Request::of(&spec["request"]);
+    let request = request
+        .map_err(|error| RestrictionRefusal::from(format!("unable to parse csr: {error}")))?;
+    let user = write.request.user;
+    require(request.common_name == user, || {
+        format!("can only create a node CSR with CN={user}")
     })
 }
 
-/// An object that must be there.
+/// An object that must exist; the refusal is 404 if it does not.
 fn found(
     write: &Write<'_>,
     plural: &str,
     namespace: &str,
     name: &str,
 ) -> Result<Arc<Value>, RestrictionRefusal> {
-    let found = write.cluster.get("", plural, namespace, name);
-    found.ok_or_else(|| RestrictionRefusal::Missing(Status::not_found("", plural, name)))
+    let object = write.cluster.get("", plural, namespace, name);
+    object.ok_or_else(|| RestrictionRefusal::Missing(Status::not_found("", plural, name)))
 }

@@ -1,7 +1,8 @@
-//! Pods that a node reports on, deletes and evicts.
+//! Pods on which a node reports, and which a node deletes and evicts.
 //!
-//! A node creates none. In Kubernetes it creates mirrors of its static pods, in any namespace and with any labels,
-//! so a stolen node becomes an endpoint of every Service. This program's nodes have no static pods.
+//! A node may not create pods. In Kubernetes a node creates mirrors of its static pods, in any namespace and with any
+//! labels, so a compromised node can become an endpoint of every Service. The nodes of this program have no static
+//! pods.
 
 use serde_json::Value;
 
@@ -34,7 +35,7 @@ pub(super) fn is_on(pod: &Value, node: &str) -> bool {
     pod["spec"]["nodeName"] == node
 }
 
-/// The parts of projected volumes.
+/// The sources of the pod's projected volumes.
 pub(super) fn sources(spec: &Value) -> impl Iterator<Item = &Value> {
     let volumes = spec["volumes"].as_array().into_iter().flatten();
     volumes.flat_map(|volume| {

@@ -1,6 +1,6 @@
-//! Every write of a node against a plain model: operation, kind, and owner of the object.
+//! Test of every write of a node against a simple model: operation, kind, and owner of the object.
 //!
-//! These requests are wrong only in the owner of the object; other refusals are tested beside this file.
+//! In this test only the owner of the object can be wrong; `tests.rs` tests other refusals.
 
 use serde_json::{Value, json};
 
@@ -12,9 +12,9 @@ const OPERATIONS: [Operation; 3] = [Operation::Create, Operation::Update, Operat
 /// The rights of a node.
 #[derive(Clone, Copy)]
 enum May {
-    /// Allowed for these operations on the node's own objects.
+    /// These operations are allowed on the node's own objects.
     Own(&'static [Operation]),
-    /// Decided by its roles: the plug-in does not know the kind.
+    /// The plug-in allows the kind; the roles of the node decide.
     Unknown,
 }
 
@@ -24,7 +24,7 @@ use Operation::{Create, Delete, Update};
 const TABLE: &[(&str, &str, &str, &str, May)] = &[
     ("", "pods", "", "d", May::Own(&[Delete])),
     ("", "pods", "status", "d", May::Own(&[Update])),
-    // An eviction is a deletion to the plug-ins.
+    // For plug-ins, an eviction is a deletion.
     ("", "pods", "eviction", "d", May::Own(&OPERATIONS)),
     ("", "pods", "binding", "d", May::Own(&[])),
     ("", "pods", "ephemeralcontainers", "d", May::Own(&[])),
@@ -48,7 +48,7 @@ const TABLE: &[(&str, &str, &str, &str, May)] = &[
     ),
     ("coordination.k8s.io", "leases", "", "d", May::Own(&[])),
     ("storage.k8s.io", "csinodes", "", "", May::Own(&OPERATIONS)),
-    // The authoriser decides which ones a node may change.
+    // The authoriser decides which objects a node may change.
     (
         "resource.k8s.io",
         "resourceslices",
@@ -84,8 +84,8 @@ fn is_admitted(
     let objects = ["n1", "n2"]
         .into_iter()
         .fold(Objects::default(), |objects, node| {
-            let own = json!({"metadata": {"name": node, "uid": node}});
-            objects.with("nodes", own)
+            let own_node = json!({"metadata": {"name": node, "uid": node}});
+            objects.with("nodes", own_node)
         })
         .with("pods", old.clone());
     let write = AdmissionRequest {
@@ -107,12 +107,12 @@ fn a_node_writes_what_the_table_says() {
     for &(group, resource, part, namespace, may) in TABLE {
         for operation in OPERATIONS {
             for node in ["n1", "n2"] {
-                // A claim has no node; which ones a node may write is for the authoriser.
+                // A claim has no node; the authoriser decides which claims a node may write.
                 let by_authoriser = resource == "persistentvolumeclaims"
                     || (resource == "resourceslices" && operation == Update);
-                let own = node == "n1" || by_authoriser;
+                let is_owner = node == "n1" || by_authoriser;
                 let expected = match may {
-                    May::Own(operations) => own && operations.contains(&operation),
+                    May::Own(operations) => is_owner && operations.contains(&operation),
                     May::Unknown => true,
                 };
                 let at = (group, resource, part, namespace);

@@ -1,4 +1,4 @@
-//! The plug-in's whole table: the writes of a node, and the messages of refusals.
+//! Tests of the plug-in: the writes of a node, and the messages of refusals.
 
 use serde_json::json;
 
@@ -42,7 +42,7 @@ fn why(request: &AdmissionRequest<'_>, object: &Value) -> String {
     outcome.map_or_else(|status| status.message, |()| String::new())
 }
 
-/// Changes one field, by its pointer.
+/// The object with another value at a JSON pointer.
 fn with(object: &Value, pointer: &str, value: Value) -> Value {
     let mut changed = object.clone();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -50,7 +50,8 @@ fn with(object: &Value, pointer: &str, value: Value) -> Value {
     changed
 }
 
-/// Checks that each is refused with words that contain those given; none means allowed.
+/// Checks that each request is refused with a message that contains the given text; an empty text means that the
+/// request is allowed.
 fn check_all(request: &AdmissionRequest<'_>, cases: &[(&str, Value)]) {
     for (expected, object) in cases {
         let why = why(request, object);
@@ -89,9 +90,9 @@ fn of_other_pods_a_node_changes_nothing() {
         json!({"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": {"nodeName": node},
             "status": {"resourceClaimStatuses": [{"name": "r"}]}})
     };
-    let (own, other) = (pod("n1"), pod("n2"));
+    let (pod_here, other) = (pod("n1"), pod("n2"));
     for (subresource, operation, old, new, expected) in [
-        ("", Operation::Delete, &own, Value::Null, ""),
+        ("", Operation::Delete, &pod_here, Value::Null, ""),
         (
             "",
             Operation::Delete,
@@ -103,11 +104,11 @@ fn of_other_pods_a_node_changes_nothing() {
         (
             "",
             Operation::Update,
-            &own,
-            own.clone(),
+            &pod_here,
+            pod_here.clone(),
             "node \"n1\" can only delete pods",
         ),
-        ("status", Operation::Update, &own, own.clone(), ""),
+        ("status", Operation::Update, &pod_here, pod_here.clone(), ""),
         (
             "status",
             Operation::Update,
@@ -118,18 +119,18 @@ fn of_other_pods_a_node_changes_nothing() {
         (
             "status",
             Operation::Update,
-            &own,
-            with(&own, "/metadata/labels", json!({})),
+            &pod_here,
+            with(&pod_here, "/metadata/labels", json!({})),
             "cannot update labels through pod status",
         ),
         (
             "status",
             Operation::Update,
-            &own,
-            with(&own, "/status/resourceClaimStatuses", json!([])),
+            &pod_here,
+            with(&pod_here, "/status/resourceClaimStatuses", json!([])),
             "cannot update resource claim statues",
         ),
-        ("eviction", Operation::Delete, &own, Value::Null, ""),
+        ("eviction", Operation::Delete, &pod_here, Value::Null, ""),
         (
             "eviction",
             Operation::Delete,
@@ -140,22 +141,22 @@ fn of_other_pods_a_node_changes_nothing() {
         (
             "ephemeralcontainers",
             Operation::Update,
-            &own,
-            own.clone(),
+            &pod_here,
+            pod_here.clone(),
             "unexpected pod subresource \"ephemeralcontainers\"",
         ),
         (
             "binding",
             Operation::Update,
-            &own,
-            own.clone(),
+            &pod_here,
+            pod_here.clone(),
             "unexpected pod subresource",
         ),
         (
             "resize",
             Operation::Update,
-            &own,
-            own.clone(),
+            &pod_here,
+            pod_here.clone(),
             "unexpected pod subresource",
         ),
     ] {
@@ -233,11 +234,11 @@ fn a_node_keeps_to_its_own_node_and_does_not_steer_pods() {
             ..update
         };
         check_all(&removal, &[(modify.as_str(), plain.clone())]);
-        let kept = AdmissionRequest {
+        let keeps_labels = AdmissionRequest {
             old: Some(&labelled),
             ..update
         };
-        check_all(&kept, &[("", labelled.clone())]);
+        check_all(&keeps_labels, &[("", labelled.clone())]);
     }
     // findings-2 S37
     let called = |host: &str| node("n1", json!({ "kubernetes.io/hostname": host }));
@@ -251,7 +252,7 @@ fn a_node_keeps_to_its_own_node_and_does_not_steer_pods() {
     for (old, host, expected) in [
         ("n1", "n2", modify),
         ("n2", "n1", ""),
-        // An administrator's choice stays.
+        // A label that an administrator has set may stay.
         ("n2", "n2", ""),
     ] {
         let old = called(old);
@@ -264,10 +265,10 @@ fn a_node_keeps_to_its_own_node_and_does_not_steer_pods() {
             &[(expected, called(host)), (modify, plain.clone())],
         );
     }
-    let kept = with(&plain, "/metadata/finalizers", json!(["example.com/a"]));
+    let with_finalizer = with(&plain, "/metadata/finalizers", json!(["example.com/a"]));
     let why = "node \"n1\" is not allowed to modify finalizers";
-    check_all(&create, &[(why, kept.clone())]);
-    check_all(&update, &[(why, kept)]);
+    check_all(&create, &[(why, with_finalizer.clone())]);
+    check_all(&update, &[(why, with_finalizer)]);
     let owned = json!([{"kind": "ConfigMap", "name": "gone"}]);
     check_all(
         &update,
@@ -373,7 +374,7 @@ fn claims_grow_and_are_not_relabelled() {
 
 #[test]
 fn tokens_are_bound_to_pods_of_the_node_and_for_their_audiences() {
-    let ask = AdmissionRequest {
+    let request = AdmissionRequest {
         subresource: "token",
         name: "default",
         ..of_node(Operation::Create, "serviceaccounts")
@@ -414,12 +415,12 @@ fn tokens_are_bound_to_pods_of_the_node_and_for_their_audiences() {
         ("different node", bound("there", "u", &[])),
         ("pods \"nowhere\" not found", bound("nowhere", "u", &[])),
     ];
-    check_all(&ask, &cases);
+    check_all(&request, &cases);
 }
 
 #[test]
 fn tokens_of_a_nodes_parts_are_bound_to_its_own_object() {
-    let ask = |namespace: &'static str, name: &'static str| AdmissionRequest {
+    let request = |namespace: &'static str, name: &'static str| AdmissionRequest {
         subresource: "token",
         namespace,
         name,
@@ -454,11 +455,11 @@ fn tokens_of_a_nodes_parts_are_bound_to_its_own_object() {
         ),
     ];
     for name in ["kube-proxy", "mainstay-dns", "mainstay-provisioner"] {
-        check_all(&ask("kube-system", name), &cases);
+        check_all(&request("kube-system", name), &cases);
     }
     for (namespace, name) in [("kube-system", "default"), ("default", "kube-proxy")] {
         check_all(
-            &ask(namespace, name),
+            &request(namespace, name),
             &[("not bound to a pod", good.clone())],
         );
     }
@@ -471,26 +472,32 @@ fn a_nodes_certificate_names_the_node() {
         group: certificates::GROUP,
         ..of_node(Operation::Create, "certificatesigningrequests")
     };
-    let asked = |pem: &str, signer: &str| {
+    let signing_request = |pem: &str, signer: &str| {
         let pem = k8s_openapi::ByteString(pem.as_bytes().to_vec());
         json!({"spec": {"request": pem, "signerName": signer}})
     };
     let cases = [
-        ("", asked(NODE, signer::NODE_CLIENT)),
-        ("", asked(JANE, "example.com/other")),
+        ("", signing_request(NODE, signer::NODE_CLIENT)),
+        ("", signing_request(JANE, "example.com/other")),
         (
             "can only create a node CSR with CN=system:node:n1",
-            asked(JANE, signer::NODE_SERVING),
+            signing_request(JANE, signer::NODE_SERVING),
         ),
-        ("unable to parse csr", asked("x", signer::NODE_CLIENT)),
+        (
+            "unable to parse csr",
+            signing_request("x", signer::NODE_CLIENT),
+        ),
     ];
     check_all(&create, &cases);
     let other = AdmissionRequest {
         user: "system:node:n2",
         ..create
     };
-    let own = "can only create a node CSR with CN=system:node:n2";
-    check_all(&other, &[(own, asked(NODE, signer::NODE_CLIENT))]);
+    let message = "can only create a node CSR with CN=system:node:n2";
+    check_all(
+        &other,
+        &[(message, signing_request(NODE, signer::NODE_CLIENT))],
+    );
 }
 
 // findings-2 S35

@@ -8,7 +8,7 @@ use crate::admission::{Operation, ResourceAttributes};
 use crate::groups::core::pod_references::claims;
 use crate::well_known::node_accounts::NodeAccount;
 
-/// The right to tokens for audiences that the pod does not ask for.
+/// The right to request tokens for audiences that the pod does not contain.
 const AUDIENCE_VERB: &str = "request-serviceaccounts-token-audience";
 
 pub(super) fn check(write: &Write<'_>) -> RestrictionResult {
@@ -22,7 +22,7 @@ pub(super) fn check(write: &Write<'_>) -> RestrictionResult {
     }
 }
 
-/// A token of a part that runs on every node: bound to the node, and for the API only.
+/// A token of a component that runs on every node: bound to the node, and for the audience of the API only.
 fn of_own_node(write: &Write<'_>) -> RestrictionResult {
     let Write { node, object, .. } = *write;
     let bound = &object["spec"]["boundObjectRef"];
@@ -48,8 +48,7 @@ fn other_uid(uid: &str) -> String {
     )
 }
 
-/// A token for a pod of the node: bound to the pod, and for an account and audience that the pod
-/// uses.
+/// A token for a pod of the node: bound to the pod, and for an account and an audience that the pod uses.
 fn of_pod(write: &Write<'_>) -> RestrictionResult {
     let bound = &write.object["spec"]["boundObjectRef"];
     let text = |field: &str| bound[field].as_str().unwrap_or_default();
@@ -71,8 +70,8 @@ fn of_pod(write: &Write<'_>) -> RestrictionResult {
 }
 
 fn audience(write: &Write<'_>, pod: &Value) -> RestrictionResult {
-    let asked = write.object["spec"]["audiences"].as_array();
-    let audience = match asked.map_or(&[][..], Vec::as_slice) {
+    let requested = write.object["spec"]["audiences"].as_array();
+    let audience = match requested.map_or(&[][..], Vec::as_slice) {
         [] => "",
         [one] => one.as_str().unwrap_or_default(),
         _ => return refuse("node may only request 0 or 1 audiences"),
@@ -102,7 +101,7 @@ fn audience(write: &Write<'_>, pod: &Value) -> RestrictionResult {
     )
 }
 
-/// Whether the driver of one of the pod's volumes gets tokens for this audience.
+/// Whether a CSI driver of one of the pod's volumes requires tokens for this audience.
 fn is_of_driver(write: &Write<'_>, pod: &Value, audience: &str) -> bool {
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
     let inline = volumes.filter_map(|volume| Some(volume["csi"]["driver"].as_str()?.to_owned()));
@@ -117,9 +116,9 @@ fn is_of_driver(write: &Write<'_>, pod: &Value, audience: &str) -> bool {
         let group = "storage.k8s.io";
         let driver = write.cluster.get(group, "csidrivers", "", &driver);
         driver.is_some_and(|driver| {
-            let asked = driver["spec"]["tokenRequests"].as_array();
-            let mut asked = asked.into_iter().flatten();
-            asked.any(|request| request["audience"].as_str().unwrap_or_default() == audience)
+            let requested = driver["spec"]["tokenRequests"].as_array();
+            let mut requested = requested.into_iter().flatten();
+            requested.any(|request| request["audience"].as_str().unwrap_or_default() == audience)
         })
     })
 }

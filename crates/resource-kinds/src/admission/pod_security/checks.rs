@@ -1,5 +1,4 @@
-//! The single rules of the Pod Security Standards (as of Kubernetes 1.36), each with the words of
-//! the original.
+//! The single rules of the Pod Security Standards (as of Kubernetes 1.36), each with Kubernetes' message.
 
 use std::collections::BTreeSet;
 
@@ -7,13 +6,13 @@ use serde_json::Value;
 
 use super::volumes::{host_path, volume_types};
 use super::words::{
-    Violation, bad, bad_values, containers, list, one_or_many, quoted, setters, text, told,
-    violation,
+    Violation, bad, bad_values, container_list, containers, list, one_or_many, quoted, setters,
+    text, violation,
 };
 
 type Check = fn(&Value) -> Option<Violation>;
 
-/// In the order of the message.
+/// The rules are in the order of their messages.
 const BASELINE: &[Check] = &[
     app_armor,
     capabilities_baseline,
@@ -29,7 +28,7 @@ const BASELINE: &[Check] = &[
     host_process,
 ];
 
-/// Some of the baseline's rules have stricter ones in their place.
+/// Some rules of the level `restricted` replace rules of the level `baseline`.
 const RESTRICTED: &[Check] = &[
     app_armor,
     host_namespaces,
@@ -119,7 +118,7 @@ const DEFAULT_CAPABILITIES: &[&str] = &[
     "SYS_CHROOT",
 ];
 
-/// Containers that add capabilities beyond those allowed, in words; `None` if there are none.
+/// The message about containers that add capabilities which are not allowed; `None` if there are no such containers.
 fn added_capabilities(pod: &Value, allowed: &[&str]) -> Option<String> {
     let mut all: BTreeSet<&str> = BTreeSet::new();
     let names = bad(pod, |container| {
@@ -130,7 +129,7 @@ fn added_capabilities(pod: &Value, allowed: &[&str]) -> Option<String> {
         !more.is_empty()
     });
     (!names.is_empty()).then(|| {
-        let (who, what) = (told(&names), quoted(&all));
+        let (who, what) = (container_list(&names), quoted(&all));
         format!("{who} must not include {what} in securityContext.capabilities.add")
     })
 }
@@ -144,18 +143,18 @@ fn capabilities_restricted(pod: &Value) -> Option<Violation> {
     if is_windows(pod) {
         return None;
     }
-    let keep = bad(pod, |container| {
+    let offenders = bad(pod, |container| {
         let dropped = list(&container["securityContext"]["capabilities"]["drop"]);
         !dropped.iter().any(|one| one == "ALL")
     });
-    let keep = (!keep.is_empty()).then(|| {
+    let detail = (!offenders.is_empty()).then(|| {
         format!(
             "{} must set securityContext.capabilities.drop=[\"ALL\"]",
-            told(&keep)
+            container_list(&offenders)
         )
     });
     let added = added_capabilities(pod, &["NET_BIND_SERVICE"]);
-    let details: Vec<String> = keep.into_iter().chain(added).collect();
+    let details: Vec<String> = detail.into_iter().chain(added).collect();
     if details.is_empty() {
         return None;
     }
@@ -192,7 +191,11 @@ fn host_ports(pod: &Value) -> Option<Violation> {
     let ports: Vec<String> = ports.into_iter().collect();
     violation(
         "hostPort",
-        format!("{} {uses} {word} {}", told(&names), ports.join(", ")),
+        format!(
+            "{} {uses} {word} {}",
+            container_list(&names),
+            ports.join(", ")
+        ),
     )
 }
 
@@ -229,7 +232,7 @@ fn probe_hosts(pod: &Value) -> Option<Violation> {
     );
     violation(
         "probe or lifecycle host",
-        format!("{} {uses} {word} {}", told(&names), quoted(hosts)),
+        format!("{} {uses} {word} {}", container_list(&names), quoted(hosts)),
     )
 }
 
@@ -242,7 +245,7 @@ fn privileged(pod: &Value) -> Option<Violation> {
     }
     let detail = format!(
         "{} must not set securityContext.privileged=true",
-        told(&names)
+        container_list(&names)
     );
     violation("privileged", detail)
 }
@@ -266,7 +269,7 @@ fn proc_mount(pod: &Value) -> Option<Violation> {
     if names.is_empty() {
         return None;
     }
-    let (who, what) = (told(&names), quoted(kinds));
+    let (who, what) = (container_list(&names), quoted(kinds));
     violation(
         "procMount",
         format!("{who} must not set securityContext.procMount to {what}"),
@@ -275,14 +278,14 @@ fn proc_mount(pod: &Value) -> Option<Violation> {
 
 fn se_linux(pod: &Value) -> Option<Violation> {
     let fine_type = |options: &Value| {
-        let known = [
+        let allowed = [
             "",
             "container_t",
             "container_init_t",
             "container_kvm_t",
             "container_engine_t",
         ];
-        known.contains(&text(options, "type"))
+        allowed.contains(&text(options, "type"))
     };
     let sets = |options: &Value, field: &str| !text(options, field).is_empty();
     let is_bad = |o: &Value| !fine_type(o) || sets(o, "user") || sets(o, "role");
@@ -337,8 +340,8 @@ fn seccomp_restricted(pod: &Value) -> Option<Violation> {
     if is_windows(pod) {
         return None;
     }
-    if let Some(found) = seccomp_baseline(pod) {
-        return Some(found);
+    if let Some(violation) = seccomp_baseline(pod) {
+        return Some(violation);
     }
     if !pod["spec"]["securityContext"]["seccompProfile"].is_null() {
         return None;
@@ -352,7 +355,7 @@ fn seccomp_restricted(pod: &Value) -> Option<Violation> {
         format!(
             "pod or {} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \
              \"Localhost\"",
-            told(&names)
+            container_list(&names)
         ),
     )
 }
@@ -390,7 +393,7 @@ fn privilege_escalation(pod: &Value) -> Option<Violation> {
         "allowPrivilegeEscalation != false",
         format!(
             "{} must set securityContext.allowPrivilegeEscalation=false",
-            told(&names)
+            container_list(&names)
         ),
     )
 }
@@ -411,7 +414,7 @@ fn non_root(pod: &Value) -> Option<Violation> {
     if by_pod == Some(true) || silent.is_empty() {
         return None;
     }
-    let who = told(&silent);
+    let who = container_list(&silent);
     violation(
         REASON,
         format!("pod or {who} must set securityContext.runAsNonRoot=true"),
@@ -437,8 +440,8 @@ mod tests {
     use super::*;
 
     fn told_by(check: fn(&Value) -> Vec<Violation>, spec: Value) -> Vec<String> {
-        let found = check(&json!({"metadata": {}, "spec": spec}));
-        found.iter().map(ToString::to_string).collect()
+        let violation = check(&json!({"metadata": {}, "spec": spec}));
+        violation.iter().map(ToString::to_string).collect()
     }
 
     #[test]

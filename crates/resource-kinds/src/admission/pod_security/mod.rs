@@ -32,7 +32,7 @@ const WARN: Mode = Mode {
 };
 
 const LATEST: &str = "latest";
-/// The largest number of existing pods that are checked when a namespace becomes stricter.
+/// Maximum number of existing pods that are checked when the level of a namespace becomes stricter.
 const PODS_MAX: usize = 3000;
 
 /// A level of the Pod Security Standards.
@@ -47,11 +47,11 @@ enum Level {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Standard {
     level: Level,
-    /// The latest version, if absent.
+    /// `None` means the latest version.
     version: Option<String>,
 }
 
-/// The labels of a namespace.
+/// The levels in the labels of a namespace.
 #[derive(Debug)]
 struct Policy {
     enforce: Standard,
@@ -69,16 +69,16 @@ impl Standard {
             }
             Some(value)
         };
-        let known = |text: &str| matches!(text, "privileged" | "baseline" | "restricted");
+        let is_level = |text: &str| matches!(text, "privileged" | "baseline" | "restricted");
         let why = "must be one of privileged, baseline, restricted";
-        let level = label(mode.level, why, &known);
+        let level = label(mode.level, why, &is_level);
         let why = "must be \"latest\" or \"v1.x\"";
         let version = label(mode.version, why, &is_version);
         let level = match level {
             None | Some("privileged") => Level::Privileged,
             Some("baseline") => Level::Baseline,
             Some("restricted") => Level::Restricted,
-            // An invalid value enforces the strictest level, and produces no warnings.
+            // An invalid value enforces the strictest level, and causes no warnings.
             Some(_) if mode.level == ENFORCE.level => Level::Restricted,
             Some(_) => Level::Privileged,
         };
@@ -97,7 +97,7 @@ impl Standard {
         }
     }
 
-    /// The violations of a pod, to follow `violates` or `would violate`.
+    /// The text about the violations of a pod that follows `violates` or `would violate` in messages.
     fn complaint(&self, pod: &Value) -> Option<String> {
         let all: Vec<String> = self
             .violations(pod)
@@ -138,7 +138,7 @@ impl Policy {
         let fine = errors.is_empty();
         Standard::read(labels, AUDIT, &mut errors);
         let mut warn = Standard::read(labels, WARN, &mut errors);
-        // An enforcing namespace also warns about templates whose pods it would refuse.
+        // An enforcing namespace also warns about a pod template whose pods it would refuse.
         let silent = !labels.contains_key(WARN.level);
         if silent && fine && enforce.level > warn.level {
             warn.level = enforce.level;
@@ -233,12 +233,12 @@ fn images(pod: &Value) -> Vec<(&Value, &Value)> {
         .collect()
 }
 
-/// The pods that something makes.
+/// The pod template of a workload.
 fn template<'o>(request: &AdmissionRequest<'_>, object: &'o Value) -> Option<&'o Value> {
     if !request.subresource.is_empty() || request.operation == Operation::Delete {
         return None;
     }
-    let found = match (request.group, request.plural) {
+    let pod = match (request.group, request.plural) {
         ("apps", "deployments" | "statefulsets" | "daemonsets" | "replicasets")
         | ("", "replicationcontrollers")
         | ("batch", "jobs") => &object["spec"]["template"],
@@ -246,10 +246,10 @@ fn template<'o>(request: &AdmissionRequest<'_>, object: &'o Value) -> Option<&'o
         ("", "podtemplates") => &object["template"],
         _ => return None,
     };
-    found.is_object().then_some(found)
+    pod.is_object().then_some(pod)
 }
 
-/// Labels that cannot be read are refused, unless they were there before.
+/// Refuses labels that cannot be parsed, unless the stored namespace has them already.
 fn check_labels(request: &AdmissionRequest<'_>, object: &Value) -> Result<(), Status> {
     let errors = Policy::of(object).errors;
     let before = request.old.map(|old| Policy::of(old).errors);
@@ -275,36 +275,36 @@ fn existing(
     }
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let pods = cluster.list("", "pods", name);
-    let mut found: Vec<(String, String, usize)> = Vec::new();
+    let mut violations: Vec<(String, String, usize)> = Vec::new();
     for pod in pods.iter().take(PODS_MAX) {
         let reasons: Vec<&str> = new.violations(pod).iter().map(|one| one.reason).collect();
         if reasons.is_empty() {
             continue;
         }
         let reasons = reasons.join(", ");
-        match found.iter_mut().find(|(_, same, _)| *same == reasons) {
+        match violations.iter_mut().find(|(_, same, _)| *same == reasons) {
             Some((_, _, count)) => *count += 1,
             None => {
                 let first = pod["metadata"]["name"].as_str().unwrap_or_default();
-                found.push((first.to_owned(), reasons, 1));
+                violations.push((first.to_owned(), reasons, 1));
             }
         }
     }
-    let mut said = Vec::new();
+    let mut warnings = Vec::new();
     if pods.len() > PODS_MAX {
-        said.push(format!(
+        warnings.push(format!(
             "new PodSecurity enforce level only checked against the first {PODS_MAX} of {} \
              existing pods",
             pods.len()
         ));
     }
-    if !found.is_empty() {
+    if !violations.is_empty() {
         let level = json!(new.to_string());
-        said.push(format!(
+        warnings.push(format!(
             "existing pods in namespace \"{name}\" violate the new PodSecurity enforce level {level}"
         ));
     }
-    let mut pods: Vec<String> = found
+    let mut pods: Vec<String> = violations
         .into_iter()
         .map(|(first, reasons, count)| match count {
             1 => format!("{first}: {reasons}"),
@@ -313,8 +313,8 @@ fn existing(
         })
         .collect();
     pods.sort_unstable();
-    said.extend(pods);
-    said
+    warnings.extend(pods);
+    warnings
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub(super) fn text<'v>(value: &'v Value, field: &str) -> &'v str {
     value[field].as_str().unwrap_or_default()
 }
 
-/// All containers, in the order in which messages list them.
+/// All containers, in the order of the messages.
 pub(super) fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     ["initContainers", "containers", "ephemeralContainers"]
         .into_iter()
@@ -38,8 +38,8 @@ pub(super) fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
 
 /// The names of the containers for which `is_bad` is true.
 pub(super) fn bad<'p>(pod: &'p Value, mut is_bad: impl FnMut(&'p Value) -> bool) -> Vec<&'p str> {
-    let found = containers(pod).filter(|container| is_bad(container));
-    found.map(|container| text(container, "name")).collect()
+    let names = containers(pod).filter(|container| is_bad(container));
+    names.map(|container| text(container, "name")).collect()
 }
 
 pub(super) fn quoted<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
@@ -55,39 +55,39 @@ pub(super) fn one_or_many(count: usize, one: &'static str, many: &'static str) -
 }
 
 /// `container "a"`, `containers "a", "b"`.
-pub(super) fn told(names: &[&str]) -> String {
+pub(super) fn container_list(names: &[&str]) -> String {
     let word = one_or_many(names.len(), "container", "containers");
     format!("{word} {}", quoted(names))
 }
 
-/// `pod and container "a"`; empty if none sets it.
+/// `pod and container "a"`; empty if neither the pod nor a container sets the value.
 pub(super) fn setters(pod: bool, names: &[&str]) -> String {
     let mut all = Vec::new();
     if pod {
         all.push("pod".to_owned());
     }
     if !names.is_empty() {
-        all.push(told(names));
+        all.push(container_list(names));
     }
     all.join(" and ")
 }
 
-/// The setters of a forbidden value in the security context, and the values.
+/// The pod and the containers that set a forbidden value in their security context, and the values.
 pub(super) fn bad_values<'p>(
     pod: &'p Value,
     field: &str,
     is_bad: impl Fn(&Value) -> bool,
 ) -> (String, BTreeSet<&'p str>) {
     let mut values = BTreeSet::new();
-    let mut look = |holder: &'p Value| {
+    let mut collect = |holder: &'p Value| {
         let value = &holder["securityContext"][field];
-        let found = !value.is_null() && is_bad(value);
-        if found {
+        let is_offender = !value.is_null() && is_bad(value);
+        if is_offender {
             values.insert(value.as_str().unwrap_or_else(|| text(value, "type")));
         }
-        found
+        is_offender
     };
-    let by_pod = look(&pod["spec"]);
-    let by_containers = bad(pod, &mut look);
+    let by_pod = collect(&pod["spec"]);
+    let by_containers = bad(pod, &mut collect);
     (setters(by_pod, &by_containers), values)
 }

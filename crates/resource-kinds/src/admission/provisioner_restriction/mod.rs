@@ -1,9 +1,9 @@
-//! The provisioner of a node may write only volumes and snapshots of this node, and only those fields of
-//! claims that a provisioner sets.
+//! The provisioner of a node may write only volumes and snapshots of this node, and only those fields of claims that
+//! a provisioner sets.
 //!
-//! The rules hold for the ServiceAccount `mainstay-provisioner` with a token that is bound to a node, as
-//! the nodes of other machines have it (KEP-4193). A volume of another node, or one for a claim that the
-//! scheduler has not sent here, would draw pods with their Secrets to the node.
+//! The rules apply to the ServiceAccount `mainstay-provisioner` with a token that is bound to a node, which the nodes
+//! of other machines use (KEP-4193). A volume of another node, or a volume for a claim that the scheduler has not
+//! assigned to this node, could cause pods with their Secrets to be scheduled to this node.
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +24,7 @@ use crate::well_known::annotations::{
 use crate::well_known::labels::HOSTNAME;
 use crate::well_known::node_accounts::{NODE_NAME_EXTRA, NodeAccount};
 
-/// The reason of a refusal.
+/// The error is the reason of a refusal.
 type Decision = Result<(), String>;
 
 fn require(holds: bool, why: impl FnOnce() -> String) -> Decision {
@@ -48,7 +48,7 @@ impl Admission for ProvisionerRestriction {
             return Ok(());
         }
         let requester = cluster.requester();
-        // Without a node it is the provisioner in the process of the server.
+        // A token without a node belongs to the provisioner in the process of the server.
         let Some(node) = requester["extra"][NODE_NAME_EXTRA][0].as_str() else {
             return Ok(());
         };
@@ -63,7 +63,6 @@ impl Admission for ProvisionerRestriction {
     }
 }
 
-/// A write of a node's provisioner.
 struct Write<'a> {
     node: &'a str,
     request: &'a AdmissionRequest<'a>,
@@ -90,7 +89,7 @@ fn check(write: &Write<'_>) -> Decision {
         ("", "persistentvolumeclaims", "status", Update) => claim_status(write),
         (snapshot::GROUP, "volumesnapshotcontents", part, Update) => content(write, part),
         ("" | "events.k8s.io", "events", ..) => Ok(()),
-        // Reviews are written nowhere.
+        // Reviews are never stored.
         ("authentication.k8s.io" | "authorization.k8s.io", ..) => Ok(()),
         _ => Err(format!(
             "the provisioner of node {:?} does not write resources of this type",
@@ -99,7 +98,7 @@ fn check(write: &Write<'_>) -> Decision {
     }
 }
 
-/// Requires that two states differ in these fields only.
+/// Requires that the old and the new state differ in these fields only.
 fn only(write: &Write<'_>, fields: &[&[&str]]) -> Decision {
     const NOTED: [&[&str]; 3] = [
         &["metadata", "managedFields"],
@@ -121,19 +120,19 @@ fn only(write: &Write<'_>, fields: &[&[&str]]) -> Decision {
     })
 }
 
-/// Requires that no finalizer is added or removed but this one.
-fn only_finalizer(write: &Write<'_>, own: &str) -> Decision {
+/// Requires that no finalizer except `finalizer` is added or removed.
+fn only_finalizer(write: &Write<'_>, finalizer: &str) -> Decision {
     let others = |object: &Value| {
         let all = object["metadata"]["finalizers"].as_array();
-        let others = all.into_iter().flatten().filter(|name| **name != own);
+        let others = all.into_iter().flatten().filter(|name| **name != finalizer);
         others.cloned().collect::<Vec<_>>()
     };
     require(others(write.object) == others(write.old), || {
-        format!("the provisioner may add and remove no other finalizer than {own}")
+        format!("the provisioner may add and remove no other finalizer than {finalizer}")
     })
 }
 
-/// Whether a volume has the form of those that the provisioner of this node makes.
+/// Whether a volume has the form of the volumes that the provisioner of this node creates.
 fn is_volume_of(volume: &Value, node: &str) -> bool {
     let maker = volume["metadata"]["annotations"][PROVISIONED_BY].as_str();
     let here = [serde_json::json!({"key": HOSTNAME, "operator": "In", "values": [node]})];
@@ -148,7 +147,7 @@ fn is_volume_of(volume: &Value, node: &str) -> bool {
         && fields.is_none_or(Vec::is_empty)
 }
 
-/// Whether a volume is a directory on an NFS server that nobody uses any more: any node may remove it.
+/// Whether a volume is an unused directory on an NFS server. Any node may remove such a volume.
 fn is_left_directory(volume: &Value) -> bool {
     let phase = volume["status"]["phase"].as_str();
     let deleted = volume["metadata"]["deletionTimestamp"].is_string();
@@ -168,7 +167,8 @@ fn own_volume(write: &Write<'_>, volume: &Value) -> Decision {
     })
 }
 
-/// A volume is for one claim that wants it here; one without a claim would take any.
+/// A new volume must be reserved for one claim that was assigned to this node. A volume without a claim could be
+/// bound to any claim.
 fn new_volume(write: &Write<'_>) -> Decision {
     let is_directory = is_directory_of_class(write);
     if !is_directory {
@@ -201,7 +201,7 @@ fn new_volume(write: &Write<'_>) -> Decision {
     )
 }
 
-/// Whether a volume is a directory of the NFS export that its class names.
+/// Whether a volume is a directory of the NFS export in the parameters of its class.
 fn is_directory_of_class(write: &Write<'_>) -> bool {
     let volume: PersistentVolume = match serde_json::from_value(write.object.clone()) {
         Ok(volume) => volume,
@@ -209,16 +209,16 @@ fn is_directory_of_class(write: &Write<'_>) -> bool {
     };
     let name = write.object["spec"]["storageClassName"].as_str();
     let class = name.and_then(|name| {
-        let found = write
+        let class = write
             .cluster
             .get("storage.k8s.io", "storageclasses", "", name)?;
-        serde_json::from_value(Value::clone(&found)).ok()
+        serde_json::from_value(Value::clone(&class)).ok()
     });
     let class = class.and_then(|class| NfsClass::of(&class)?.ok());
     is_nfs_directory(&volume) && class.is_some_and(|class| class.directory_of(&volume).is_some())
 }
 
-/// Whether a claim is of a class whose volumes are directories of an NFS export.
+/// Whether the class of a claim has volumes that are directories of an NFS export.
 fn is_for_directory(write: &Write<'_>) -> bool {
     let class = write.old["spec"]["storageClassName"].as_str();
     let class = class.and_then(|name| {
@@ -232,7 +232,7 @@ fn is_for_directory(write: &Write<'_>) -> bool {
     })
 }
 
-/// Whether a claim wants its volume on this node, or on any.
+/// Whether the volume of a claim is requested on this node, or on any node.
 fn is_wanted_here(write: &Write<'_>, claim: &Value) -> bool {
     let annotation = |key: &str| claim["metadata"]["annotations"][key].as_str();
     if let Some(selected) = annotation(SELECTED_NODE) {
@@ -269,13 +269,14 @@ fn volume_status(write: &Write<'_>) -> Decision {
     own_volume(write, write.old)?;
     only(write, &[&["status"]])?;
     let phase = &write.object["status"]["phase"];
-    let is_kept = *phase == write.old["status"]["phase"];
-    require(is_kept || phase == "Failed", || {
+    let is_unchanged = *phase == write.old["status"]["phase"];
+    require(is_unchanged || phase == "Failed", || {
         "the provisioner may set no other phase than Failed".to_owned()
     })
 }
 
-/// The provisioner sends a claim that it cannot serve to another node, or back to the scheduler.
+/// The provisioner may reassign a claim that it cannot serve to another node, or remove the assignment, so that the
+/// scheduler chooses again.
 fn claim(write: &Write<'_>) -> Decision {
     let bound_to = write.old["spec"]["volumeName"].as_str();
     let is_free = bound_to.is_none_or(str::is_empty);
@@ -316,10 +317,12 @@ fn claim_status(write: &Write<'_>) -> Decision {
 fn content(write: &Write<'_>, part: &str) -> Decision {
     let driver = write.old["spec"]["driver"].as_str();
     let is_ours = driver.and_then(Driver::of_provisioner).is_some();
-    let is_here = match place(write, write.old) {
-        Place::On(node) => node == write.node,
-        // A content that never had data is let go by any node.
-        Place::Nowhere => part.is_empty() && !write.old["metadata"]["deletionTimestamp"].is_null(),
+    let is_here = match location(write, write.old) {
+        Location::On(node) => node == write.node,
+        // Any node may remove the finalizer of a content that never had data.
+        Location::Nowhere => {
+            part.is_empty() && !write.old["metadata"]["deletionTimestamp"].is_null()
+        }
     };
     require(is_ours && is_here, || {
         format!("the snapshot is not on node {:?}", write.node)
@@ -339,31 +342,31 @@ fn content(write: &Write<'_>, part: &str) -> Decision {
     })
 }
 
-/// The place of a snapshot.
-enum Place {
+/// The location of a snapshot.
+enum Location {
     On(String),
     Nowhere,
 }
 
-/// The node of a snapshot, by its handle or by the volume that it is of.
-fn place(write: &Write<'_>, content: &Value) -> Place {
+/// The location of a snapshot, from its handle or from the volume that is its source.
+fn location(write: &Write<'_>, content: &Value) -> Location {
     let source = &content["spec"]["source"];
     let handles = [
         &content["status"]["snapshotHandle"],
         &source["snapshotHandle"],
     ];
     if let Some(handle) = handles.into_iter().find_map(Value::as_str) {
-        return Place::On(node_of_handle(handle).to_owned());
+        return Location::On(node_of_handle(handle).to_owned());
     }
     let name = source["volumeHandle"].as_str().unwrap_or_default();
     match write.cluster.get("", "persistentvolumes", "", name) {
-        Some(volume) if is_volume_of(&volume, write.node) => Place::On(write.node.to_owned()),
-        Some(_) => Place::On(String::new()),
-        None => Place::Nowhere,
+        Some(volume) if is_volume_of(&volume, write.node) => Location::On(write.node.to_owned()),
+        Some(_) => Location::On(String::new()),
+        None => Location::Nowhere,
     }
 }
 
-/// A handle is `<node>/<name>`.
+/// The node in a handle `<node>/<name>`.
 fn node_of_handle(handle: &str) -> &str {
     handle.split_once('/').map_or("", |(node, _)| node)
 }

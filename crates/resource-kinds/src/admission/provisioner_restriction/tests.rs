@@ -1,4 +1,4 @@
-//! The plug-in's table: each write of a provisioner, and the messages of refusals.
+//! Tests of the plug-in: each write of a provisioner, and the messages of refusals.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::super::testing::{Objects, request};
 use super::*;
 
-/// A cluster as the provisioner of `n1` asks it; without a node as the one of the server's process.
+/// A cluster, and the node in the token of the provisioner; without a node, the provisioner of the server's process.
 struct Asked(Objects, Option<&'static str>);
 
 impl ObjectReader for Asked {
@@ -27,7 +27,7 @@ impl ObjectReader for Asked {
     }
 }
 
-/// A volume of a claim, as the provisioner of a node makes it.
+/// The volume of a claim, as the provisioner of a node creates it.
 fn volume(claim: &str, node: &str) -> Value {
     json!({
         "metadata": {
@@ -45,7 +45,7 @@ fn volume(claim: &str, node: &str) -> Value {
     })
 }
 
-/// A claim that the scheduler has sent to a node; without a node one that waits.
+/// A claim that the scheduler has assigned to a node; without a node, the claim waits.
 fn claim(name: &str, class: &str, node: Option<&str>, bound_to: &str) -> Value {
     let mut claim = json!({
         "metadata": {"name": name, "namespace": "d", "uid": name,
@@ -106,7 +106,7 @@ fn asks(
     }
 }
 
-/// Changes one field, by its pointer.
+/// The object with another value at a JSON pointer.
 fn with(object: &Value, pointer: &str, value: Value) -> Value {
     let mut changed = object.clone();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -114,7 +114,8 @@ fn with(object: &Value, pointer: &str, value: Value) -> Value {
     changed
 }
 
-/// Checks that each is refused with words that contain those given; none means allowed.
+/// Checks that each request is refused with a message that contains the given text; an empty text means that the
+/// request is allowed.
 fn check_all(request: &AdmissionRequest<'_>, cases: &[(&str, Value)]) {
     for (expected, object) in cases {
         let why = why_from(Some("n1"), request, object);
@@ -235,12 +236,12 @@ fn a_volume_of_the_node_grows_fails_and_goes() {
         check_all(&delete, &[(expected, Value::Null)]);
     }
     for part in ["", "status"] {
-        let taken = AdmissionRequest {
+        let of_other = AdmissionRequest {
             old: Some(&theirs),
             ..write(part)
         };
         check_all(
-            &taken,
+            &of_other,
             &[(FORM, volume("there", "n1")), (FORM, theirs.clone())],
         );
     }
@@ -309,7 +310,7 @@ fn the_status_of_a_claim_follows_a_volume_of_the_node() {
     }
 }
 
-/// Before its volume is bound, a claim for a directory of an NFS export gets conditions only.
+/// Before its volume is bound, the provisioner may only write conditions of a claim for a directory of an NFS export.
 #[test]
 fn a_claim_for_a_directory_gets_conditions() {
     for (class, selected, expected) in [
@@ -323,8 +324,8 @@ fn a_claim_for_a_directory_gets_conditions() {
             old: Some(&old),
             ..asks(Operation::Update, "persistentvolumeclaims", "status")
         };
-        let told = with(&old, "/status", json!({"conditions": []}));
-        check_all(&write, &[(expected, told)]);
+        let with_conditions = with(&old, "/status", json!({"conditions": []}));
+        check_all(&write, &[(expected, with_conditions)]);
         if expected.is_empty() {
             let grown = with(&old, "/status", json!({"capacity": {"storage": "9Gi"}}));
             check_all(&write, &[("other fields than status.conditions", grown)]);
@@ -363,12 +364,12 @@ fn the_snapshots_of_the_node_are_its_own() {
             old: Some(&old),
             ..asks(Operation::Update, "volumesnapshotcontents", part)
         };
-        let held = with(
+        let with_finalizer = with(
             &old,
             "/metadata/finalizers",
             json!(["a/b", CONTENT_PROTECTION]),
         );
-        check_all(&write(""), &[(finalizers, held)]);
+        check_all(&write(""), &[(finalizers, with_finalizer)]);
         let ready = json!({"readyToUse": true, "snapshotHandle": "n1/s"});
         check_all(&write("status"), &[(status, with(&old, "/status", ready))]);
         if status.is_empty() {
@@ -433,7 +434,7 @@ fn the_provisioner_of_the_servers_process_and_other_users_are_not_restricted() {
     assert_eq!(why_from(Some("n1"), &other, &object), "");
 }
 
-/// A directory of an NFS export for a claim of a class.
+/// A directory of an NFS export, for a claim of a class.
 fn directory(claim: &str, class: &str, path: &str) -> Value {
     json!({
         "metadata": {"name": format!("pvc-{claim}"), "finalizers": [REMOVAL_FINALIZER],
@@ -468,8 +469,8 @@ fn directories_of_an_export_are_made_for_its_class_and_removed_when_they_are_lef
         let outcome = ProvisionerRestriction.admit(&request, &mut object.clone(), &cluster);
         outcome.is_ok()
     };
-    let made = directory("shared", "nfs", "/srv/d-shared");
-    assert!(may(Operation::Create, None, &made));
+    let directory_volume = directory("shared", "nfs", "/srv/d-shared");
+    assert!(may(Operation::Create, None, &directory_volume));
     for (class, path) in [
         ("nfs", "/etc"),
         ("nfs", "/srv/../etc"),
@@ -478,7 +479,7 @@ fn directories_of_an_export_are_made_for_its_class_and_removed_when_they_are_lef
         let volume = directory("shared", class, path);
         assert!(!may(Operation::Create, None, &volume), "{class} {path}");
     }
-    let phase = |phase: &str| with(&made, "/status", json!({"phase": phase}));
+    let phase = |phase: &str| with(&directory_volume, "/status", json!({"phase": phase}));
     for (now, expected) in [("Bound", false), ("Released", true), ("Failed", true)] {
         let volume = phase(now);
         assert_eq!(

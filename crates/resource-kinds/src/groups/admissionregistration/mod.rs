@@ -11,5 +11,5 @@ pub use policy_binding::PolicyBinding;
 pub use validating_policy::ValidatingAdmissionPolicy;
 pub use webhook_configuration::WebhookConfiguration;
 
-/// The group; webhooks and policies do not apply to its objects.
+/// Webhooks and policies do not apply to objects of this group.
 pub const GROUP: &str = "admissionregistration.k8s.io";

@@ -13,8 +13,7 @@ use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 
-/// admissionregistration.k8s.io/v1 MutatingAdmissionPolicy. The crate that evaluates its
-/// expressions also checks them.
+/// The expressions are checked by the crate that evaluates them.
 #[derive(Debug)]
 pub struct MutatingAdmissionPolicy;
 
@@ -40,7 +39,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::AGE,
 ];
 
-/// Each patch type, with the field of its expression.
+/// Each patch type, with the field that contains its expression.
 const PATCHES: [(&str, &str); 2] = [
     ("ApplyConfiguration", "applyConfiguration"),
     ("JSONPatch", "jsonPatch"),
@@ -90,7 +89,7 @@ fn validate(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let rules = spec.get_path("matchConstraints.resourceRules");
     for rule in rules.items() {
         for operation in rule.get("operations").items() {
-            // A deleted object cannot be mutated.
+            // The object of a DELETE cannot be mutated.
             if operation.text() == "DELETE" {
                 errors.push(operation.not_supported(&["*", "CONNECT", "CREATE", "UPDATE"]));
             }
@@ -159,7 +158,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told() {
         let patch = |more: Value| json!({"mutations": [more]});
-        for (more, wanted) in [
+        for (more, expected) in [
             (json!({"mutations": []}), "at least one item"),
             (json!({"reinvocationPolicy": "Often"}), "Unsupported value"),
             (json!({"matchConstraints": {}}), "resourceRules: Required"),
@@ -192,7 +191,7 @@ mod tests {
             let errors = MutatingAdmissionPolicy.validate_update(&object, &object);
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
             assert!(
-                errors.iter().any(|error| error.contains(wanted)),
+                errors.iter().any(|error| error.contains(expected)),
                 "{more}: {errors:?}"
             );
         }

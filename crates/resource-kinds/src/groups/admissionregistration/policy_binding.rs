@@ -13,12 +13,10 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, workload};
 
-/// The binding of a policy: its scope, its parameters, and the actions of a validating one.
+/// The binding of a policy: its scope, its parameters, and the actions of a validating policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyBinding {
-    /// MutatingAdmissionPolicyBinding.
     Mutating,
-    /// ValidatingAdmissionPolicyBinding.
     Validating,
 }
 
@@ -93,7 +91,7 @@ impl Printer for PolicyBinding {
         let spec = &object["spec"];
         let settings = &spec["paramRef"];
         let text = |field: &str| settings[field].as_str().unwrap_or_default();
-        let shown = match (text("namespace"), text("name")) {
+        let parameters = match (text("namespace"), text("name")) {
             (_, "") if settings["selector"].is_object() => {
                 workload::selector_text(&settings["selector"])
             }
@@ -104,7 +102,7 @@ impl Printer for PolicyBinding {
         vec![
             table::name(object),
             table::text_or(&spec["policyName"], ""),
-            json!(shown),
+            json!(parameters),
             table::age(object, now),
         ]
     }
@@ -151,15 +149,15 @@ fn check_actions(actions: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if actions.is_empty() {
         errors.push(actions.required("at least one validation action is required"));
     }
-    let mut seen = Vec::new();
+    let mut unique = Vec::new();
     for action in actions.items() {
         errors.check_one_of(&action, &["Audit", "Deny", "Warn"]);
-        if seen.contains(&action.text()) {
+        if unique.contains(&action.text()) {
             errors.push(action.duplicate());
         }
-        seen.push(action.text());
+        unique.push(action.text());
     }
-    if seen.contains(&"Deny") && seen.contains(&"Warn") {
+    if unique.contains(&"Deny") && unique.contains(&"Warn") {
         errors.push(actions.invalid(
             "must not contain both Deny and Warn (repeating the same validation failure \
              information in the API response and headers serves no purpose)",
@@ -183,7 +181,7 @@ mod tests {
         let good = json!({"policyName": "few", "validationActions": ["Deny", "Audit"],
             "paramRef": {"name": "settings", "namespace": "d"}});
         assert_eq!(told(good), [""; 0]);
-        for (spec, wanted) in [
+        for (spec, expected) in [
             (
                 json!({"policyName": "few"}),
                 "at least one validation action",
@@ -205,8 +203,11 @@ mod tests {
                 "one of name or selector",
             ),
         ] {
-            let told = told(spec);
-            assert!(told.iter().any(|error| error.contains(wanted)), "{told:?}");
+            let messages = told(spec);
+            assert!(
+                messages.iter().any(|error| error.contains(expected)),
+                "{messages:?}"
+            );
         }
     }
 }

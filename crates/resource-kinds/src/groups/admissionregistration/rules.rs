@@ -7,7 +7,7 @@ use crate::json::parts;
 use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
-/// Longest list of conditions.
+/// Maximum number of match conditions.
 const CONDITIONS_MAX: usize = 64;
 
 /// Sets the defaults of absent rules and selectors.
@@ -55,18 +55,18 @@ fn check_rule(rule: &Field<'_, '_>) -> Vec<FieldError> {
     }
     check_resources(&rule.get("resources"), &mut errors);
     errors.check_one_of_if_set(&rule.get("scope"), &["*", "Cluster", "Namespaced"]);
-    let mut seen = Vec::new();
+    let mut operations = Vec::new();
     for name in rule.get("resourceNames").items() {
         errors.check_text(&name, names::path_segment);
-        if seen.contains(&name.text()) {
+        if operations.contains(&name.text()) {
             errors.push(name.duplicate());
         }
-        seen.push(name.text());
+        operations.push(name.text());
     }
     errors
 }
 
-/// The words of a list that must not be empty.
+/// The texts of a list that must not be empty.
 fn listed<'a>(list: &Field<'a, '_>, errors: &mut Vec<FieldError>) -> Vec<&'a str> {
     let words: Vec<&str> = list.items().map(|word| word.text()).collect();
     if words.is_empty() {
@@ -75,7 +75,7 @@ fn listed<'a>(list: &Field<'a, '_>, errors: &mut Vec<FieldError>) -> Vec<&'a str
     words
 }
 
-/// A non-empty list, in which `*` must be the only item.
+/// Checks a non-empty list in which `*`, if present, must be the only item.
 fn check_words(list: &Field<'_, '_>, what: &str, errors: &mut Vec<FieldError>) {
     let words = listed(list, errors);
     if words.len() > 1 && words.contains(&"*") {
@@ -84,7 +84,7 @@ fn check_words(list: &Field<'_, '_>, what: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Resources, with or without sub-resources; a wildcard excludes the items that it covers.
+/// Checks resources, with or without sub-resources. A wildcard must be the only item of those that it covers.
 fn check_resources(list: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let words = listed(list, errors);
     for word in list.items() {
@@ -117,7 +117,7 @@ fn check_resources(list: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The errors of the names of match conditions; the expressions are checked by `admission-rules`.
+/// Checks the names of match conditions; `admission-rules` checks the expressions.
 pub(super) fn check_conditions(list: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = metadata::duplicates(list, "name");
     if list.items().count() > CONDITIONS_MAX {

@@ -13,8 +13,7 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
-/// admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy. The crate that evaluates its
-/// expressions also checks them.
+/// The expressions are checked by the crate that evaluates them.
 #[derive(Debug)]
 pub struct ValidatingAdmissionPolicy;
 
@@ -78,7 +77,7 @@ impl Printer for ValidatingAdmissionPolicy {
     }
 }
 
-/// The kind of objects with settings, as tables show it.
+/// The kind of the parameters, for the table.
 pub(super) fn settings_kind(spec: &Value) -> String {
     let settings = &spec["paramKind"];
     let text = |field: &str| settings[field].as_str().unwrap_or_default();
@@ -95,7 +94,7 @@ fn validate(spec: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// The errors of the fields that both kinds of policies have.
+/// The errors of the fields that both policy kinds have.
 pub(super) fn check_common(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     errors.check_one_of(&spec.get("failurePolicy"), &["Fail", "Ignore"]);
@@ -138,7 +137,7 @@ fn check_validations(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
     for validation in validations.items() {
         check_expression(&validation.get("expression"), errors);
-        let (message, made) = (
+        let (message, expression) = (
             validation.get("message"),
             validation.get("messageExpression"),
         );
@@ -150,8 +149,8 @@ fn check_validations(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
             let text = "message must be specified if expression contains line breaks";
             errors.push(message.required(text));
         }
-        if made.is_set() && made.text().trim().is_empty() {
-            errors.push(made.invalid("must be non-empty if specified"));
+        if expression.is_set() && expression.text().trim().is_empty() {
+            errors.push(expression.invalid("must be non-empty if specified"));
         }
         let reasons = [
             "Forbidden",
@@ -176,7 +175,7 @@ pub(super) fn check_expression(at: &Field<'_, '_>, errors: &mut Vec<FieldError>)
     }
 }
 
-/// A name that expressions can have.
+/// Checks that the name is an identifier of an expression.
 fn identifier(name: &str) -> Vec<String> {
     let mut letters = name.chars();
     let first = letters
@@ -220,7 +219,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told() {
-        for (more, wanted) in [
+        for (more, expected) in [
             (json!({"validations": []}), "at least one item"),
             (json!({"matchConstraints": {}}), "resourceRules: Required"),
             (
@@ -249,7 +248,7 @@ mod tests {
             let errors = ValidatingAdmissionPolicy.validate_update(&object, &object);
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
             assert!(
-                errors.iter().any(|error| error.contains(wanted)),
+                errors.iter().any(|error| error.contains(expected)),
                 "{more}: {errors:?}"
             );
         }

@@ -13,12 +13,10 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
-/// A list of admission webhooks: mutating or validating ones.
+/// A list of mutating or validating admission webhooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebhookConfiguration {
-    /// MutatingWebhookConfiguration.
     Mutating,
-    /// ValidatingWebhookConfiguration.
     Validating,
 }
 
@@ -140,7 +138,7 @@ fn check(hook: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// A name of at least three parts.
+/// Checks that the name has at least three parts.
 fn qualified(name: &str) -> Vec<String> {
     let errors = names::dns_subdomain(name);
     if errors.is_empty() && name.split('.').count() < 3 {
@@ -230,7 +228,7 @@ mod tests {
             {"namespace": "d", "name": "s"}}}));
         assert_eq!(WebhookConfiguration::Mutating.validate_create(&object), []);
         let hook = &object["webhooks"][0];
-        for (field, wanted) in [
+        for (field, expected) in [
             ("/failurePolicy", json!("Fail")),
             ("/matchPolicy", json!("Equivalent")),
             ("/namespaceSelector", json!({})),
@@ -239,13 +237,13 @@ mod tests {
             ("/rules/0/scope", json!("*")),
             ("/clientConfig/service/port", json!(443)),
         ] {
-            assert_eq!(hook.pointer(field), Some(&wanted), "{field}");
+            assert_eq!(hook.pointer(field), Some(&expected), "{field}");
         }
     }
 
     #[test]
     fn what_is_wrong_is_told() {
-        for (hook, wanted) in [
+        for (hook, expected) in [
             (json!({"name": "a.b"}), "at least three segments"),
             (
                 json!({"sideEffects": "Some"}),
@@ -294,7 +292,7 @@ mod tests {
             let errors = WebhookConfiguration::Validating.validate_update(&object, &object);
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
             assert!(
-                errors.iter().any(|error| error.contains(wanted)),
+                errors.iter().any(|error| error.contains(expected)),
                 "{hook}: {errors:?}"
             );
         }

@@ -11,8 +11,8 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::well_known::labels::API_SERVICE_AUTOMANAGED;
 
-/// apiregistration.k8s.io/v1 APIService: one version of one group. All of them are local: the
-/// server does not proxy to extension servers.
+/// apiregistration.k8s.io/v1 APIService: one version of one group. All services are local: the server does not proxy
+/// to extension API servers.
 #[derive(Debug)]
 pub struct APIService;
 
@@ -36,7 +36,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::AGE,
 ];
 
-/// The object for a group and version that this server serves itself.
+/// The object for a group and version that this server itself serves.
 pub fn local_service(group: &str, version: &str) -> Value {
     let name = format!("{version}.{group}");
     let (first, next) = if group.is_empty() {
@@ -72,7 +72,7 @@ impl Kind for APIService {
     }
 
     fn name_errors(&self, name: &str) -> Vec<String> {
-        // The core group's is `v1.`.
+        // The name for the core group is `v1.`.
         names::path_segment(name)
     }
 
@@ -92,7 +92,7 @@ impl Printer for APIService {
             .into_iter()
             .flatten();
         let mut available = conditions.filter(|condition| condition["type"] == "Available");
-        let shown = available.next().map_or("Unknown".to_owned(), |condition| {
+        let status = available.next().map_or("Unknown".to_owned(), |condition| {
             let text = |field: &str| condition[field].as_str().unwrap_or_default();
             match text("status") {
                 "True" => "True".to_owned(),
@@ -102,7 +102,7 @@ impl Printer for APIService {
         vec![
             table::name(object),
             json!("Local"),
-            json!(shown),
+            json!(status),
             table::age(object, now),
         ]
     }
@@ -113,9 +113,9 @@ fn validate(object: &Value) -> Vec<FieldError> {
     let (name, group) = (root.get_path("metadata.name"), root.get_path("spec.group"));
     let version = root.get_path("spec.version");
     let mut errors = Vec::new();
-    let wanted = format!("{}.{}", version.text(), group.text());
-    if name.text() != wanted {
-        let text = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
+    let expected = format!("{}.{}", version.text(), group.text());
+    if name.text() != expected {
+        let text = format!("must be `spec.version+\".\"+spec.group`: {expected:?}");
         errors.push(name.invalid(text));
     }
     errors.check_text_if_set(&group, names::dns_subdomain);

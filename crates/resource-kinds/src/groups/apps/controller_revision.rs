@@ -9,7 +9,6 @@ use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 
-/// apps/v1 ControllerRevision.
 #[derive(Debug)]
 pub struct ControllerRevision;
 
@@ -34,7 +33,7 @@ impl Kind for ControllerRevision {
         INFO
     }
 
-    /// A revision's number is written even if it is zero.
+    /// No defaults: the revision number is written even if it is zero.
     fn default(&self, _object: &mut Value) {}
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
@@ -59,19 +58,19 @@ impl Printer for ControllerRevision {
         let controller = owners
             .items()
             .find(|owner| owner.get("controller").is_true());
-        let shown = controller.map_or_else(|| "<none>".to_owned(), |owner| shown(&owner));
+        let owner_text = controller.map_or_else(|| "<none>".to_owned(), |owner| owner_text(&owner));
         let revision = object["revision"].as_i64().unwrap_or_default();
         vec![
             table::name(object),
-            json!(shown),
+            json!(owner_text),
             json!(revision),
             table::age(object, now),
         ]
     }
 }
 
-/// `statefulset.apps/web`
-fn shown(owner: &Field<'_, '_>) -> String {
+/// For example `statefulset.apps/web`.
+fn owner_text(owner: &Field<'_, '_>) -> String {
     let kind = owner.get("kind").text().to_lowercase();
     let name = owner.get("name").text();
     match owner.get("apiVersion").text().split_once('/') {

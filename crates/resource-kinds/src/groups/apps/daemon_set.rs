@@ -11,7 +11,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::workload;
 
-/// apps/v1 DaemonSet.
 #[derive(Debug)]
 pub struct DaemonSet;
 
@@ -57,7 +56,7 @@ const COUNTS: &[&str] = &[
     "desiredNumberScheduled",
     "numberReady",
 ];
-/// Counts that are left out when zero.
+/// Counts that are not written if they are zero.
 const LESSER_COUNTS: &[&str] = &[
     "updatedNumberScheduled",
     "numberAvailable",

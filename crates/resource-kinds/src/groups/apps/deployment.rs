@@ -11,7 +11,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::workload;
 
-/// apps/v1 Deployment.
 #[derive(Debug)]
 pub struct Deployment;
 
@@ -46,7 +45,7 @@ const COLUMNS: &[Column<'static>] = &[
 
 /// Default of `progressDeadlineSeconds`.
 const PROGRESS_DEADLINE: i64 = 600;
-/// Share of the pods that a rollout may add and take away.
+/// Default share of the pods that a rollout may add, and that a rollout may make unavailable.
 const SHARE: &str = "25%";
 
 const PARTS: &[&str] = &["updatedReplicas", "readyReplicas", "availableReplicas"];
@@ -120,10 +119,10 @@ impl Printer for Deployment {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         let [names, images] = workload::containers(&Field::of(object, "spec.template"));
-        let wanted = workload::count(object, "spec", "replicas");
+        let desired = workload::count(object, "spec", "replicas");
         vec![
             table::name(object),
-            json!(format!("{}/{wanted}", ready(object))),
+            json!(format!("{}/{desired}", ready(object))),
             json!(workload::count(object, "status", "updatedReplicas")),
             json!(workload::count(object, "status", "availableReplicas")),
             table::age(object, now),

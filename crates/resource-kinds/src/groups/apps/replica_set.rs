@@ -11,7 +11,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::workload;
 
-/// apps/v1 ReplicaSet.
 #[derive(Debug)]
 pub struct ReplicaSet;
 
@@ -33,7 +32,7 @@ const INFO: KindInfo<'static> = KindInfo {
     })
 };
 
-/// Columns of kinds that keep a number of equal pods.
+/// The columns of ReplicaSets and ReplicationControllers.
 pub(crate) const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::number("Desired", "Pods that are wanted."),
@@ -45,7 +44,7 @@ pub(crate) const COLUMNS: &[Column<'static>] = &[
     table::wide("Selector", "What pods are selected by."),
 ];
 
-/// Counts that are part of `status.replicas`.
+/// Counts of pods that `status.replicas` includes.
 pub(crate) const PARTS: &[&str] = &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
 
 impl Kind for ReplicaSet {
@@ -137,7 +136,7 @@ impl Selectable for ReplicaSet {
     }
 }
 
-/// The row of a kind that keeps a number of equal pods.
+/// The row of a ReplicaSet or ReplicationController.
 pub(crate) fn row(object: &Value, selector: Cell, now: Timestamp) -> Vec<Cell> {
     let [names, images] = workload::containers(&Field::of(object, "spec.template"));
     vec![

@@ -1,4 +1,4 @@
-//! autoscaling: replicas by measured usage.
+//! autoscaling: replica counts that depend on measured usage.
 
 mod horizontal_pod_autoscaler;
 

@@ -14,7 +14,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::{pod_template, workload};
 
-/// batch/v1 CronJob.
 #[derive(Debug)]
 pub struct CronJob;
 
@@ -52,7 +51,8 @@ const COLUMNS: &[Column<'static>] = &[
     table::wide("Selector", "What pods are selected by."),
 ];
 
-/// The names of jobs have eleven characters more.
+/// A CronJob's name must be shorter than a Job's, because the controller appends eleven characters to the name of a
+/// Job.
 const NAME_CHARS_MAX: usize = 52;
 const POLICIES: &[&str] = &["Allow", "Forbid", "Replace"];
 

@@ -13,7 +13,6 @@ use crate::validation::field::Field;
 use crate::validation::workload;
 use crate::well_known::labels::{CONTROLLER_UID, JOB_NAME, LEGACY_CONTROLLER_UID, LEGACY_JOB_NAME};
 
-/// batch/v1 Job.
 #[derive(Debug)]
 pub struct Job;
 
@@ -76,7 +75,7 @@ impl Kind for Job {
         }
     }
 
-    /// A job selects its pods by its own uid, unless its author takes care of that.
+    /// Unless `manualSelector` is set, the selector of a job contains the job's own UID.
     fn prepare_create(&self, object: &mut Value) {
         parts::set(object, "status", json!({}));
         if object["spec"]["manualSelector"] != true {
@@ -147,7 +146,7 @@ impl Selectable for Job {
 }
 
 impl Deletion for Job {
-    /// As before there was garbage collection.
+    /// Dependents are orphaned by default, as before Kubernetes had garbage collection.
     fn orphans_by_default(&self) -> bool {
         true
     }
@@ -212,7 +211,7 @@ fn generate_selector(object: &mut Value) {
     }
 }
 
-/// Whether a condition of the job holds.
+/// Whether this condition of the job is `True`.
 fn is_true(object: &Value, condition: &str) -> bool {
     let conditions = Field::of(object, "status.conditions");
     conditions
@@ -241,7 +240,7 @@ fn state(object: &Value) -> &'static str {
 fn completions(object: &Value) -> String {
     let done = workload::count(object, "status", "succeeded");
     match object["spec"]["completions"].as_i64() {
-        Some(wanted) => format!("{done}/{wanted}"),
+        Some(desired) => format!("{done}/{desired}"),
         None => match workload::count(object, "spec", "parallelism") {
             parallel if parallel > 1 => format!("{done}/1 of {parallel}"),
             _ => format!("{done}/1"),
@@ -257,7 +256,7 @@ fn running_time(object: &Value, now: Timestamp) -> String {
     let Some(start) = time("startTime") else {
         return String::new();
     };
-    // A failed job has no completion time: its condition has the time of its end.
+    // A failed job has no completion time; the time is in its condition.
     let failed = Field::of(object, "status.conditions")
         .items()
         .find(|c| c.get("type").text() == "Failed" && c.get("status").text() == "True")

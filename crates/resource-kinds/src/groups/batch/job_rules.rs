@@ -8,7 +8,7 @@ use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, workload};
 use crate::well_known::labels::{CONTROLLER_UID, JOB_NAME, LEGACY_CONTROLLER_UID, LEGACY_JOB_NAME};
 
-/// Most pods at once, and most failed indexes, of an Indexed job.
+/// Maximum parallelism, and maximum number of failed indexes, of an Indexed job.
 const INDEXED_MAX: i64 = 100_000;
 const ACTIONS: &[&str] = &["Count", "FailIndex", "FailJob", "Ignore"];
 const RULES_MAX: usize = 20;
@@ -50,7 +50,7 @@ pub(super) fn update(object: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// An Indexed job may grow and shrink as long as all its pods run at once.
+/// Whether an Indexed job may change its size: completions must equal the parallelism before and after.
 fn is_elastic(object: &Value, old: &Value) -> bool {
     let spec = &object["spec"];
     spec["completionMode"] == "Indexed"
@@ -59,7 +59,7 @@ fn is_elastic(object: &Value, old: &Value) -> bool {
         && spec["completions"] == spec["parallelism"]
 }
 
-/// Whether the job has not started, so that where its pods go may still change.
+/// Whether the job has not started, so that its scheduling fields may still change.
 fn is_waiting(old: &Value) -> bool {
     old["spec"]["suspend"] == true && old["status"]["startTime"].is_null()
 }
@@ -226,9 +226,9 @@ fn success_policy(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The number of indexes in a text like `0,2-4`.
+/// The number of indexes in a text such as `0,2-4`.
 ///
-/// *Errors.* The first malformed part, or one out of order or not below `completions`.
+/// *Errors.* The first part that is malformed, not in order, or not below `completions`.
 fn listed(text: &str, completions: i64) -> Result<i64, String> {
     let number = |text: &str| {
         let number = text.parse::<i64>();
@@ -284,11 +284,11 @@ fn failure_rule(spec: &Field<'_, '_>, rule: &Field<'_, '_>, errors: &mut Vec<Fie
         }
         let name = codes.get("containerName");
         let lists = ["template.spec.containers", "template.spec.initContainers"];
-        let known = lists.map(|list| spec.get_path(list)).iter().any(|list| {
+        let exists = lists.map(|list| spec.get_path(list)).iter().any(|list| {
             let mut all = list.items();
             all.any(|container| container.get("name").text() == name.text())
         });
-        if name.is_set() && !known {
+        if name.is_set() && !exists {
             let detail = "must be one of the container or initContainer names in the pod template";
             errors.push(name.invalid(detail));
         }
@@ -299,7 +299,7 @@ fn failure_rule(spec: &Field<'_, '_>, rule: &Field<'_, '_>, errors: &mut Vec<Fie
     }
 }
 
-/// Labels that the server generates must not have other values.
+/// Labels that the server generates must have the generated values.
 fn generated(object: &Value, errors: &mut Vec<FieldError>) {
     let root = Field::root(object);
     let metadata = root.get_path("spec.template.metadata");
@@ -310,18 +310,18 @@ fn generated(object: &Value, errors: &mut Vec<FieldError>) {
     if uid.is_empty() {
         errors.push(uid.required(""));
     }
-    for (key, wanted) in [
+    for (key, expected) in [
         (LEGACY_CONTROLLER_UID, &uid),
         (CONTROLLER_UID, &uid),
         (LEGACY_JOB_NAME, &name),
         (JOB_NAME, &name),
     ] {
         let labels = metadata.get("labels");
-        let given = labels.value[key].as_str().unwrap_or_default();
-        if given != wanted.text() {
+        let value = labels.value[key].as_str().unwrap_or_default();
+        if value != expected.text() {
             let path = labels.path().key(key);
-            let detail = format!("must be '{}'", wanted.text());
-            errors.push(FieldError::invalid(&path, given, detail));
+            let detail = format!("must be '{}'", expected.text());
+            errors.push(FieldError::invalid(&path, value, detail));
         }
     }
 }

@@ -16,7 +16,6 @@ use crate::kind::{
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 
-/// certificates.k8s.io/v1 CertificateSigningRequest.
 #[derive(Debug)]
 pub struct CertificateSigningRequest;
 
@@ -52,7 +51,7 @@ const COLUMNS: &[Column<'static>] = &[
     ),
 ];
 
-/// Minimum requested validity, in seconds.
+/// Minimum requested lifetime, in seconds.
 const LIFE_MIN: i64 = 600;
 
 /// The usages of a certificate.
@@ -82,7 +81,7 @@ const USAGES: &[&str] = &[
     "timestamping",
 ];
 
-/// Conditions that are never removed and are always true.
+/// Conditions that cannot be removed, and whose status is always `True`.
 const LASTING: &[&str] = &[condition::APPROVED, condition::DENIED, condition::FAILED];
 
 impl Kind for CertificateSigningRequest {
@@ -92,7 +91,7 @@ impl Kind for CertificateSigningRequest {
 
     fn default(&self, _object: &mut Value) {}
 
-    /// Admission sets the requester.
+    /// Admission sets the requester, so the fields in the request are removed.
     fn prepare_create(&self, object: &mut Value) {
         parts::remove(object, "status");
         if let Some(spec) = parts::entry(object, "spec") {
@@ -200,8 +199,8 @@ impl SubresourceUpdate for CertificateSigningRequest {
 impl Selectable for CertificateSigningRequest {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let field = field.strip_prefix("spec.")?;
-        let known = field == "signerName";
-        known.then(|| {
+        let is_supported = field == "signerName";
+        is_supported.then(|| {
             object["spec"][field]
                 .as_str()
                 .unwrap_or_default()
@@ -214,7 +213,7 @@ impl Selectable for CertificateSigningRequest {
     }
 }
 
-/// `Approved,Issued`
+/// For example `Approved,Issued`.
 fn state(object: &Value) -> String {
     let status = Field::of(object, "status");
     let words = [
@@ -223,13 +222,13 @@ fn state(object: &Value) -> String {
         (has(&status, condition::FAILED), "Failed"),
         (!status.get("certificate").is_empty(), "Issued"),
     ];
-    let known: Vec<&str> = words
+    let states: Vec<&str> = words
         .into_iter()
         .filter_map(|(is, word)| is.then_some(word))
         .collect();
-    match known.contains(&"Approved") || known.contains(&"Denied") {
-        true => known.join(","),
-        false => [&["Pending"][..], &known].concat().join(","),
+    match states.contains(&"Approved") || states.contains(&"Denied") {
+        true => states.join(","),
+        false => [&["Pending"][..], &states].concat().join(","),
     }
 }
 
@@ -238,7 +237,7 @@ fn has(status: &Field<'_, '_>, kind: &str) -> bool {
     conditions.items().any(|one| one.get("type").text() == kind)
 }
 
-/// A condition without a transition time gets its update time.
+/// A condition without a transition time gets its update time as transition time.
 fn date_conditions(object: &mut Value) {
     let Some(status) = object.get_mut("status") else {
         return;
@@ -261,11 +260,11 @@ fn validate_spec(spec: &Field<'_, '_>) -> Vec<FieldError> {
     if usages.is_empty() {
         errors.push(usages.required("usages is required"));
     }
-    let mut seen = BTreeSet::new();
+    let mut unique = BTreeSet::new();
     for usage in usages.items() {
         if !USAGES.contains(&usage.text()) {
             errors.push(usage.not_supported(USAGES));
-        } else if !seen.insert(usage.text()) {
+        } else if !unique.insert(usage.text()) {
             errors.push(usage.duplicate());
         }
     }
@@ -310,12 +309,12 @@ fn check_signer(errors: &mut Vec<FieldError>, name: &Field<'_, '_>) {
 fn validate_conditions(status: &Field<'_, '_>, before: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let conditions = status.get("conditions");
-    let mut seen = BTreeSet::new();
+    let mut types = BTreeSet::new();
     for one in conditions.items() {
         let (kind, state) = (one.get("type"), one.get("status"));
         if kind.is_empty() {
             errors.push(kind.required(""));
-        } else if !seen.insert(kind.text()) {
+        } else if !types.insert(kind.text()) {
             errors.push(kind.duplicate());
         }
         let allowed: &[&str] = if LASTING.contains(&kind.text()) {
@@ -324,8 +323,8 @@ fn validate_conditions(status: &Field<'_, '_>, before: &Field<'_, '_>) -> Vec<Fi
             &["False", "True", "Unknown"]
         };
         errors.check_one_of(&state, allowed);
-        if kind.text() == condition::DENIED && seen.contains(condition::APPROVED)
-            || kind.text() == condition::APPROVED && seen.contains(condition::DENIED)
+        if kind.text() == condition::DENIED && types.contains(condition::APPROVED)
+            || kind.text() == condition::APPROVED && types.contains(condition::DENIED)
         {
             let text = "Approved and Denied conditions are mutually exclusive";
             errors.push(kind.invalid(text));

@@ -13,15 +13,15 @@ use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::AttributeTypeAndValue;
 
-/// A decoded request: approval and signing use only these fields.
+/// A decoded request. Approval and signing use only these fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// The request in DER. It is passed on unchanged and never extracted from the PEM again: two
-    /// parsers may find different requests in one text.
+    /// The request in DER. The PEM text is parsed only once, because two parsers may find different requests in one
+    /// text.
     der: Vec<u8>,
     /// The common name; empty if there is none.
     pub common_name: String,
-    /// The organizations, in their order.
+    /// The organizations, in the order of the request.
     pub organizations: Vec<String>,
     /// Subject alternative names: DNS names.
     pub dns: Vec<String>,
@@ -36,32 +36,32 @@ pub struct Request {
 /// The error of an invalid request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// It is not one block of PEM of this kind, or something is around the block.
+    /// The text is not a single PEM block of this kind, or the text contains something outside of the block.
     #[error("PEM block type must be CERTIFICATE REQUEST")]
     NotPem,
     /// The contents cannot be parsed.
     #[error("malformed certificate request")]
     Malformed,
-    /// The subject has several common names: readers would differ about whose certificate it is.
+    /// The subject contains several common names, so programs would differ about the owner of the certificate.
     #[error("subject must not have several common names")]
     SeveralCommonNames,
 }
 
-/// The bytes of a base64 field; empty if it is absent.
+/// The bytes of a base64 field; empty if the field is absent.
 pub(super) fn bytes(field: &Value) -> Vec<u8> {
     ByteString::deserialize(field).map_or_else(|_| Vec::new(), |bytes| bytes.0)
 }
 
 impl Request {
-    /// Reads the request in a field of an object (base64 of PEM).
+    /// Parses the request in a field of an object (base64 of PEM).
     pub(crate) fn of(field: &Value) -> Result<Self, RequestError> {
         Self::parse(&bytes(field))
     }
 
-    /// Reads a request (PEM). The signer verifies its signature.
+    /// Parses a request (PEM). The signer verifies the signature of the request.
     ///
     /// # Errors
-    /// *Errors.* The text is not a request.
+    /// The text is not a request.
     pub fn parse(pem: &[u8]) -> Result<Self, RequestError> {
         let der = contents(pem).ok_or(RequestError::NotPem)?;
         let parsed = X509CertificationRequest::from_der(&der);
@@ -71,8 +71,8 @@ impl Request {
         }
         let subject = &parsed.certification_request_info.subject;
         let mut request = Self::default();
-        for (place, name) in subject.iter_common_name().enumerate() {
-            if place > 0 {
+        for (index, name) in subject.iter_common_name().enumerate() {
+            if index > 0 {
                 return Err(RequestError::SeveralCommonNames);
             }
             request.common_name = text(name)?;
@@ -102,35 +102,36 @@ impl Request {
             GeneralName::RFC822Name(name) => self.emails.push((*name).to_owned()),
             GeneralName::URI(name) => self.uris.push((*name).to_owned()),
             GeneralName::IPAddress(bytes) => self.addresses.push(address(bytes)?),
-            // Kinds of names that no signer here puts into a certificate.
+            // No signer here uses the other kinds of names for a certificate.
             _ => {}
         }
         Ok(())
     }
 }
 
-/// The bytes of the only block of a PEM text; `None` if there is anything else except space around
-/// it.
+/// The bytes of the only block of a PEM text; `None` if the text contains anything else except white space around the
+/// block.
 ///
-/// Kubernetes uses the first block that it finds. Refusing anything else is intended: an administrator or
-/// another program reads the same text.
+/// Kubernetes uses the first block that it finds. This function is stricter on purpose, because an administrator or
+/// another program reads the whole text.
 fn contents(pem: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(pem).ok()?.trim_ascii();
     let inner = text.strip_prefix("-----BEGIN CERTIFICATE REQUEST-----")?;
     let inner = inner.strip_suffix("-----END CERTIFICATE REQUEST-----")?;
     let lines = inner.strip_prefix("\r\n").or(inner.strip_prefix('\n'))?;
     let lines = lines.strip_suffix("\r\n").or(lines.strip_suffix('\n'))?;
-    // Letters, digits, + and / alone: no other block, no header, no other end of a line.
+    // Only letters, digits, + and / are allowed: a second block, a header or another line ending is an error.
     let letters = lines.replace("\r\n", "\n").replace('\n', "");
-    let known = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '/' | '=');
-    if letters.is_empty() || !letters.chars().all(known) {
+    let is_base64 =
+        |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '/' | '=');
+    if letters.is_empty() || !letters.chars().all(is_base64) {
         return None;
     }
     let decoded = ByteString::deserialize(&Value::String(letters)).ok()?;
     Some(decoded.0)
 }
 
-/// The end of validity of the first certificate in a PEM text.
+/// The end of the validity of the first certificate in a PEM text.
 pub fn end_of_validity(pem: &[u8]) -> Option<Timestamp> {
     let (_, block) = parse_x509_pem(pem).ok()?;
     let (_, certificate) = parse_x509_certificate(&block.contents).ok()?;
@@ -175,8 +176,8 @@ pub(crate) mod tests {
 
     #[test]
     fn one_text_is_one_request() {
-        // findings S3: where one reader takes `\r` for the end of a line and another does not, they
-        // read different requests.
+        // findings S3: a parser that treats `\r` as the end of a line, and a parser that does not, would read
+        // different requests.
         let hidden = MASTER.replace('\n', "\r");
         let parse = |text: &str| Request::parse(text.as_bytes());
         for text in [

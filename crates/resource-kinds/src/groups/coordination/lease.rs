@@ -9,7 +9,6 @@ use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 
-/// coordination.k8s.io/v1 Lease.
 #[derive(Debug)]
 pub struct Lease;
 

@@ -1,40 +1,36 @@
-//! Bootstrap tokens: Secrets of the type `bootstrap.kubernetes.io/token` in `kube-system`, by which
-//! new nodes authenticate until they have a certificate.
+//! Bootstrap tokens: Secrets of the type `bootstrap.kubernetes.io/token` in `kube-system`, with which new nodes
+//! authenticate until they have a certificate.
 //!
-//! The API server accepts any contents of such a Secret, as Kubernetes does; a Secret with wrong
-//! contents is no token.
+//! The API server accepts any contents of such a Secret, as Kubernetes does; a Secret with invalid contents is not a
+//! token.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 
-/// The type of the Secrets.
 pub const TYPE: &str = "bootstrap.kubernetes.io/token";
-/// The namespace of the Secrets.
 pub const NAMESPACE: &str = "kube-system";
-/// The group of all users with a token.
+/// The group of all users that authenticate with a token.
 pub const GROUP: &str = "system:bootstrappers";
-/// The group of kubeadm's tokens, whose users may join as nodes.
+/// The group of kubeadm's tokens. Its users may join the cluster as nodes.
 pub const NODE_GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
-/// The length of a token's identifier.
 pub const ID_LENGTH: usize = 6;
-/// The length of a token's secret part.
 pub const SECRET_LENGTH: usize = 16;
 
-/// The keys of a Secret's data.
+/// The keys of the Secret's data.
 pub mod key {
     /// The public part of the token.
     pub const ID: &str = "token-id";
     /// The secret part of the token.
     pub const SECRET: &str = "token-secret";
-    /// The end of the token, as RFC 3339.
+    /// The expiration of the token, in RFC 3339 format.
     pub const EXPIRATION: &str = "expiration";
-    /// Whether the token authenticates requests: `true`.
+    /// Whether the token can authenticate requests: `true`.
     pub const AUTHENTICATION: &str = "usage-bootstrap-authentication";
-    /// Whether the token signs the ConfigMap `cluster-info`.
+    /// Whether the token signs the ConfigMap `cluster-info`: `true`.
     pub const SIGNING: &str = "usage-bootstrap-signing";
-    /// Groups of the user besides [`super::GROUP`], separated by commas.
+    /// Groups of the user in addition to [`super::GROUP`], separated by commas.
     pub const GROUPS: &str = "auth-extra-groups";
     /// A description of the token for users.
     pub const DESCRIPTION: &str = "description";
@@ -43,27 +39,26 @@ pub mod key {
 /// The two parts of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenParts<'a> {
-    /// The public part; it names the Secret.
+    /// The public part, which is also in the name of the Secret.
     pub id: &'a str,
-    /// The secret part of the token.
     pub secret: &'a str,
 }
 
-/// Splits a token `<id>.<secret>`; `None` if the text is not one.
+/// Splits a token `<id>.<secret>`; `None` if the text has another form.
 pub fn parse(token: &str) -> Option<TokenParts<'_>> {
     let (id, secret) = token.split_once('.')?;
     let good = is_id(id) && is_text(secret, SECRET_LENGTH);
     good.then_some(TokenParts { id, secret })
 }
 
-/// Whether a text is the identifier of a token.
+/// Whether a text is a valid token id.
 pub fn is_id(text: &str) -> bool {
     is_text(text, ID_LENGTH)
 }
 
 fn is_text(text: &str, length: usize) -> bool {
-    let known = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
-    text.len() == length && text.bytes().all(known)
+    let is_allowed = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    text.len() == length && text.bytes().all(is_allowed)
 }
 
 /// The name of a token's Secret.
@@ -71,19 +66,16 @@ pub fn secret_name(id: &str) -> String {
     format!("bootstrap-token-{id}")
 }
 
-/// The end of a token.
+/// The expiration of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiration {
-    /// The token has no end.
     Never,
-    /// The token ends at this time.
     At(Timestamp),
-    /// The text is not a time: the token counts as expired.
+    /// The text is not a time. The token counts as expired.
     Malformed,
 }
 
 impl Expiration {
-    /// Whether a token has ended.
     pub fn is_over(self, now: Timestamp) -> bool {
         match self {
             Self::Never => false,
@@ -96,7 +88,7 @@ impl Expiration {
 /// The data of a token's Secret.
 pub type Data = BTreeMap<String, ByteString>;
 
-/// The text of a key; empty if the key is missing or is not text.
+/// The text at a key; empty if the key is missing or the value is not text.
 pub fn text<'d>(data: &'d Data, key: &str) -> &'d str {
     let bytes = data.get(key).map_or(&[][..], |bytes| bytes.0.as_slice());
     std::str::from_utf8(bytes).unwrap_or_default()
@@ -122,7 +114,7 @@ pub fn is_for(data: &Data, usage: &str) -> bool {
 
 /// The groups of the token's user, in order.
 ///
-/// *Errors.* The first group that a token cannot give.
+/// *Errors.* The first group that a token cannot grant.
 pub fn groups(data: &Data) -> Result<BTreeSet<String>, String> {
     let mut groups = BTreeSet::from([GROUP.to_owned()]);
     let listed = text(data, key::GROUPS);
@@ -138,14 +130,14 @@ pub fn groups(data: &Data) -> Result<BTreeSet<String>, String> {
     Ok(groups)
 }
 
-/// Whether a token can give a group: `system:bootstrappers:` with up to 256 letters after it.
+/// Whether a token can grant a group: `system:bootstrappers:` followed by up to 256 letters.
 fn is_group(group: &str) -> bool {
     let Some(rest) = group.strip_prefix("system:bootstrappers:") else {
         return false;
     };
-    let known = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
-    let inner = |letter: u8| known(letter) || matches!(letter, b':' | b'-');
-    rest.len() <= 256 && rest.bytes().all(inner) && rest.bytes().last().is_some_and(known)
+    let is_allowed = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    let inner = |letter: u8| is_allowed(letter) || matches!(letter, b':' | b'-');
+    rest.len() <= 256 && rest.bytes().all(inner) && rest.bytes().last().is_some_and(is_allowed)
 }
 
 #[cfg(test)]

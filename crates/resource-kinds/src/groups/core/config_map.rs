@@ -13,7 +13,6 @@ use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 use crate::well_known::limits;
 
-/// core/v1 ConfigMap.
 #[derive(Debug)]
 pub struct ConfigMap;
 
@@ -61,7 +60,7 @@ impl Printer for ConfigMap {
     }
 }
 
-/// The fields of an immutable object that cannot change.
+/// Checks that these fields are unchanged if the old object is immutable.
 pub(super) fn immutable(object: &Value, old: &Value, fields: &[&str]) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if old["immutable"].as_bool() != Some(true) {
@@ -103,7 +102,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
         bytes += value.text().len() / 4 * 3;
     }
     if bytes > limits::SECRET_BYTES_MAX {
-        // The object as a whole is too large; this is how upstream writes the empty path.
+        // The error concerns the whole object; upstream writes its path as `[]`.
         let whole = metadata::path("[]");
         errors.push(FieldError::too_long(&whole, limits::SECRET_BYTES_MAX));
     }

@@ -11,7 +11,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::addresses::{check_endpoint_ip, check_port_and_protocol};
 use crate::validation::field::{Field, Rules};
 
-/// core/v1 Endpoints.
 #[derive(Debug)]
 pub struct Endpoints;
 
@@ -36,8 +35,8 @@ const COLUMNS: &[Column<'static>] = &[
     table::AGE,
 ];
 
-/// Maximum number of endpoints in a row.
-const SHOWN: usize = 3;
+/// Maximum number of endpoints in a table row.
+const ROW_ENDPOINTS_MAX: usize = 3;
 
 impl Kind for Endpoints {
     fn info(&self) -> KindInfo<'_> {
@@ -69,13 +68,13 @@ impl Printer for Endpoints {
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         vec![
             table::name(object),
-            json!(shown(object)),
+            json!(endpoints_text(object)),
             table::age(object, now),
         ]
     }
 }
 
-fn shown(object: &Value) -> String {
+fn endpoints_text(object: &Value) -> String {
     let mut all = Vec::new();
     for subset in Field::of(object, "subsets").items() {
         let addresses: Vec<&str> = subset
@@ -97,8 +96,12 @@ fn shown(object: &Value) -> String {
     }
     match all.len() {
         0 => "<none>".to_owned(),
-        1..=SHOWN => all.join(","),
-        more => format!("{} + {} more...", all[..SHOWN].join(","), more - SHOWN),
+        1..=ROW_ENDPOINTS_MAX => all.join(","),
+        more => format!(
+            "{} + {} more...",
+            all[..ROW_ENDPOINTS_MAX].join(","),
+            more - ROW_ENDPOINTS_MAX
+        ),
     }
 }
 

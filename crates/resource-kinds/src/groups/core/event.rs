@@ -10,7 +10,6 @@ use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
 
-/// core/v1 Event.
 #[derive(Debug)]
 pub struct Event;
 
@@ -167,8 +166,8 @@ fn source(object: &Value) -> String {
     )
 }
 
-/// An event is in the namespace of its object; events about cluster-wide objects are in `default`
-/// (or `kube-system`).
+/// The namespace of an event must be the namespace of its object; for a cluster-wide object, `default` or
+/// `kube-system`.
 pub(crate) fn validate_event_namespace(object: &Value, about: &str) -> Vec<FieldError> {
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
     let about = Field::of(object, about);

@@ -10,7 +10,6 @@ use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
 
-/// core/v1 LimitRange.
 #[derive(Debug)]
 pub struct LimitRange;
 
@@ -39,7 +38,7 @@ impl Kind for LimitRange {
         INFO
     }
 
-    /// Sets a container's defaults from its minimum and maximum.
+    /// Sets missing defaults of a container from its maximum and minimum.
     fn default(&self, object: &mut Value) {
         let Some(spec) = object.get_mut("spec") else {
             return;
@@ -69,7 +68,7 @@ impl Printer for LimitRange {
     }
 }
 
-/// Gives each resource that has no `to` its `from`.
+/// For each resource without a value in `to`, copies the value from `from`.
 fn take_over(item: &mut Value, to: &str, from: &str) {
     let amounts = item[from].clone();
     for (resource, amount) in amounts.as_object().into_iter().flatten() {
@@ -103,7 +102,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// The first value must not be larger than the second where both are given.
+/// Checks that the value `less` is not larger than the value `more`, if both are present.
 fn order(item: &Field<'_, '_>, less: &str, more: &str, errors: &mut Vec<FieldError>) {
     for (resource, low) in item.get_path(less).entries() {
         let high = item.get_path(more);
@@ -114,11 +113,11 @@ fn order(item: &Field<'_, '_>, less: &str, more: &str, errors: &mut Vec<FieldErr
             continue;
         };
         if low_amount > high_amount {
-            let shown = |name: &str| match name {
+            let printed = |name: &str| match name {
                 "defaultRequest" => "default request".to_owned(),
                 other => other.to_owned(),
             };
-            let (low_name, high_name) = (shown(less), shown(more));
+            let (low_name, high_name) = (printed(less), printed(more));
             let detail = format!(
                 "{low_name} value {low_amount} is greater than {high_name} value {high_amount}"
             );

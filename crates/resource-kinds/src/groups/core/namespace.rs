@@ -11,7 +11,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
 use crate::well_known::labels;
 
-/// core/v1 Namespace.
 #[derive(Debug)]
 pub struct Namespace;
 
@@ -70,7 +69,7 @@ impl Kind for Namespace {
         }
     }
 
-    /// Adds the finalizer `kubernetes`, which stands for the objects in the namespace.
+    /// Adds the finalizer `kubernetes`, which delays the deletion until the namespace is empty.
     fn prepare_create(&self, object: &mut Value) {
         parts::set(object, "status", json!({"phase": "Active"}));
         if let Some(spec) = parts::entry(object, "spec") {
@@ -82,7 +81,7 @@ impl Kind for Namespace {
         }
     }
 
-    /// Finalizers change through `finalize` only.
+    /// The finalizers can only change through the sub-resource `finalize`.
     fn prepare_update(&self, object: &mut Value, old: &Value) {
         parts::restore(object, old, "spec");
         parts::restore(object, old, "status");
@@ -170,7 +169,7 @@ mod tests {
     #[test]
     fn a_name_has_no_dots() {
         let errors = Namespace.validate_create(&json!({"metadata": {"name": "a.b"}}));
-        let wanted = "metadata.name: Invalid value: \"a.b\": must not contain dots";
-        assert_eq!(errors[0].to_string(), wanted);
+        let expected = "metadata.name: Invalid value: \"a.b\": must not contain dots";
+        assert_eq!(errors[0].to_string(), expected);
     }
 }

@@ -14,7 +14,6 @@ use crate::validation::field::{Field, Rules};
 use crate::validation::{claim, metadata, volume_sources};
 use crate::well_known::annotations::{PV_PROTECTION, VOLUME_MOVE, VOLUME_REPLICATION};
 
-/// core/v1 PersistentVolume.
 #[derive(Debug)]
 pub struct PersistentVolume;
 
@@ -55,7 +54,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::wide("VolumeMode", "File system or block device."),
 ];
 
-/// Fields of the spec that are not the volume's source.
+/// Fields of the spec that are not part of the volume source.
 const COMMON: &[&str] = &[
     "accessModes",
     "capacity",
@@ -99,8 +98,7 @@ impl Kind for PersistentVolume {
         let mut errors = validate(object);
         let (new, old) = (Field::of(object, "spec"), Field::of(old_object, "spec"));
         errors.extend(validate_move(object, old_object));
-        // The changes of place: the write that ends the copy of a moving volume, and the one that promotes
-        // a replica.
+        // Two writes may change the location: the last step of the move of a volume, and the promotion of a replica.
         if volume_move::is_placed_by(object, old_object)
             || volume_replication::is_promoted_by(object, old_object)
         {
@@ -153,7 +151,7 @@ impl Printer for PersistentVolume {
     }
 }
 
-/// The part of the spec that says where the data is.
+/// The part of the spec that describes the location of the data.
 fn source(spec: &Field<'_, '_>) -> Vec<(String, Value)> {
     let map = spec.map().into_iter().flatten();
     map.filter(|(key, _)| !COMMON.contains(&key.as_str()))
@@ -311,9 +309,9 @@ mod tests {
         let mut object = volume();
         object["spec"]["claimRef"] = json!({"name": "c", "namespace": "d"});
         let row = PersistentVolume.row(&object, Timestamp::UNIX_EPOCH);
-        let wanted = [
+        let expected = [
             "v", "1Gi", "RWO", "Retain", "Pending", "d/c", "", "<unset>", "",
         ];
-        assert_eq!(row[..9], wanted.map(|text| json!(text)));
+        assert_eq!(row[..9], expected.map(|text| json!(text)));
     }
 }

@@ -12,7 +12,6 @@ use crate::validation::claim;
 use crate::validation::field::Field;
 use crate::well_known::annotations::{PVC_PROTECTION, STORAGE_CLASS};
 
-/// core/v1 PersistentVolumeClaim.
 #[derive(Debug)]
 pub struct PersistentVolumeClaim;
 
@@ -111,12 +110,12 @@ impl Printer for PersistentVolumeClaim {
     }
 }
 
-/// A change of attributes that was never made may be taken back; others cannot be undone, as drivers do not
-/// keep the attributes from before.
+/// A change of attributes that was not applied yet may be withdrawn. Another change cannot be undone, because drivers
+/// do not store the previous attributes.
 const KEEPS_ATTRIBUTES: &str =
     "update to nil is forbidden when status.currentVolumeAttributesClassName is not nil";
 
-/// `dataSource` is the old name of `dataSourceRef`; a claim carries both where both can say it.
+/// `dataSource` is the old name of `dataSourceRef`; a claim has both if both can express the source.
 fn both_data_sources(claim: &mut Value) {
     let Some(spec) = parts::entry(claim, "spec") else {
         return;
@@ -130,7 +129,7 @@ fn both_data_sources(claim: &mut Value) {
     }
 }
 
-/// The class of a claim or volume: from the field, or from the old annotation.
+/// The class of a claim or volume, from the field or from the old annotation.
 pub(super) fn class_of(object: &Value) -> String {
     let beta = object["metadata"]["annotations"][STORAGE_CLASS].as_str();
     let class = beta.or_else(|| object["spec"]["storageClassName"].as_str());
@@ -141,20 +140,20 @@ fn storage_request(object: &Value) -> Quantity {
     Quantity::from_json(&object["spec"]["resources"]["requests"]["storage"]).unwrap_or_default()
 }
 
-/// `statefulset.md` 11.12: a bound claim may ask for more (or, after a failed growth, for less),
-/// the binder may fill in the volume, the class may be filled in once.
+/// `statefulset.md` 11.12: a bound claim may request more (or, after a failed expansion, less); the binder may set
+/// the volume name; the class may be set once.
 fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut comparable = object["spec"].clone();
     let allow = |comparable: &mut Value, path: &[&str]| {
-        let place = path
+        let target = path
             .iter()
             .try_fold(comparable, |value, name| value.get_mut(*name));
         let before = path
             .iter()
             .try_fold(&old["spec"], |value, name| value.get(*name));
-        if let (Some(place), Some(before)) = (place, before) {
-            *place = before.clone();
+        if let (Some(target), Some(before)) = (target, before) {
+            *target = before.clone();
         }
     };
     let unbound = old["spec"]["volumeName"]
@@ -187,8 +186,8 @@ fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
         errors.push(attributes.forbidden(KEEPS_ATTRIBUTES));
     }
     let capacity = Quantity::from_json(&old["status"]["capacity"]["storage"]).unwrap_or_default();
-    let (asked, asked_before) = (storage_request(object), storage_request(old));
-    if asked < asked_before && asked <= capacity {
+    let (requested, requested_before) = (storage_request(object), storage_request(old));
+    if requested < requested_before && requested <= capacity {
         let path = spec.get_path("resources.requests.storage").path();
         errors.push(FieldError::forbidden(
             &path,
@@ -289,9 +288,9 @@ mod tests {
         let mut classed = claim("1Gi");
         classed["spec"]["storageClassName"] = json!("local");
         assert!(check(&classed, &claim("1Gi")).is_empty());
-        let mut given = claim("1Gi");
-        given["spec"]["volumeName"] = json!("v");
-        assert!(check(&given, &claim("1Gi")).is_empty());
+        let mut changed = claim("1Gi");
+        changed["spec"]["volumeName"] = json!("v");
+        assert!(check(&changed, &claim("1Gi")).is_empty());
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! The Secrets, ConfigMaps and claims that a pod names, in any of its fields.
+//! The Secrets, ConfigMaps and claims to which any field of a pod refers.
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Volume;
 use serde_json::Value;
 
-/// A kind of objects that pods name.
+/// A kind of objects to which pods refer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReferencedKind {
     Secrets,
@@ -13,7 +13,7 @@ pub enum ReferencedKind {
 }
 
 impl ReferencedKind {
-    /// The fields of that name refer to such an object, and the fields therein that name it.
+    /// The fields with this key refer to such an object; returns the fields inside of them that contain its name.
     fn fields(self, key: &str) -> &'static [&'static str] {
         match (self, key) {
             (
@@ -31,31 +31,31 @@ impl ReferencedKind {
     }
 }
 
-/// The names in a pod's spec: of all its containers, its volumes and its pull secrets.
+/// The names in a pod's spec: in all containers, volumes and image pull secrets.
 pub fn names(spec: &Value, kind: ReferencedKind) -> BTreeSet<&str> {
-    let mut found = BTreeSet::new();
-    collect(spec, kind, &mut found);
-    found
+    let mut collected = BTreeSet::new();
+    collect(spec, kind, &mut collected);
+    collected
 }
 
-/// The names of the claims that a pod uses, ephemeral ones included.
+/// The names of the claims that a pod uses, including claims of ephemeral volumes.
 pub fn claims(pod: &Value) -> impl Iterator<Item = String> {
-    let own = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default();
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
     volumes.filter_map(move |volume| {
         let named = volume["persistentVolumeClaim"]["claimName"].as_str();
-        let made = || {
+        let ephemeral = || {
             let name = volume["name"].as_str()?;
             volume["ephemeral"]
                 .is_object()
-                .then(|| format!("{own}-{name}"))
+                .then(|| format!("{pod_name}-{name}"))
         };
-        named.map(str::to_owned).or_else(made)
+        named.map(str::to_owned).or_else(ephemeral)
     })
 }
 
-/// The claim of a volume of the pod with this name, referenced or ephemeral, and whether the pod mounts it
-/// read-only.
+/// The claim of a volume in the pod with this name, and whether the pod mounts the claim read-only. The claim can be
+/// referenced or ephemeral.
 pub fn claim_of(pod: &str, volume: &Volume) -> Option<(String, bool)> {
     if let Some(source) = &volume.persistent_volume_claim {
         return Some((source.claim_name.clone(), source.read_only == Some(true)));
@@ -64,30 +64,31 @@ pub fn claim_of(pod: &str, volume: &Volume) -> Option<(String, bool)> {
     Some((format!("{pod}-{}", volume.name), false))
 }
 
-/// The names of the ResourceClaims that a pod uses; those created for it are in its status.
+/// The names of the ResourceClaims that a pod uses. The names of claims that were created for the pod are in its
+/// status.
 pub fn resource_claims(pod: &Value) -> BTreeSet<&str> {
     let named = pod["spec"]["resourceClaims"].as_array();
-    let made = pod["status"]["resourceClaimStatuses"].as_array();
-    let all = named.into_iter().chain(made).flatten();
-    let mut found: BTreeSet<&str> = all
+    let statuses = pod["status"]["resourceClaimStatuses"].as_array();
+    let all = named.into_iter().chain(statuses).flatten();
+    let mut names: BTreeSet<&str> = all
         .filter_map(|claim| claim["resourceClaimName"].as_str())
         .collect();
     let extended = &pod["status"]["extendedResourceClaimStatus"]["resourceClaimName"];
-    found.extend(extended.as_str());
-    found
+    names.extend(extended.as_str());
+    names
 }
 
-fn collect<'v>(value: &'v Value, kind: ReferencedKind, found: &mut BTreeSet<&'v str>) {
+fn collect<'v>(value: &'v Value, kind: ReferencedKind, names: &mut BTreeSet<&'v str>) {
     match value {
-        Value::Array(list) => list.iter().for_each(|item| collect(item, kind, found)),
+        Value::Array(list) => list.iter().for_each(|item| collect(item, kind, names)),
         Value::Object(map) => {
             for (key, value) in map {
                 let fields = kind.fields(key);
                 let several = value.as_array().map_or(&[][..], Vec::as_slice);
                 for object in several.iter().chain([value]) {
-                    found.extend(fields.iter().filter_map(|field| object[*field].as_str()));
+                    names.extend(fields.iter().filter_map(|field| object[*field].as_str()));
                 }
-                collect(value, kind, found);
+                collect(value, kind, names);
             }
         }
         _ => {}

@@ -10,7 +10,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
 use crate::validation::{pod_template, workload};
 
-/// core/v1 PodTemplate.
 #[derive(Debug)]
 pub struct PodTemplate;
 

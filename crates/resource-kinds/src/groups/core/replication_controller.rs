@@ -14,7 +14,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::workload;
 
-/// core/v1 ReplicationController.
 #[derive(Debug)]
 pub struct ReplicationController;
 
@@ -48,7 +47,7 @@ impl Kind for ReplicationController {
         Ok(set)
     }
 
-    /// Selector and labels are the template's where they are left out.
+    /// An absent selector, and absent labels, are copied from the labels of the template.
     fn default(&self, object: &mut Value) {
         let labels = object
             .pointer("/spec/template/metadata/labels")
@@ -144,7 +143,7 @@ impl Selectable for ReplicationController {
 }
 
 impl Deletion for ReplicationController {
-    /// As before there was garbage collection.
+    /// Dependents are orphaned by default, as before Kubernetes had garbage collection.
     fn orphans_by_default(&self) -> bool {
         true
     }

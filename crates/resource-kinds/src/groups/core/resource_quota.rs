@@ -11,7 +11,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::quota::scopes;
 use crate::validation::field::{Field, Rules};
 
-/// core/v1 ResourceQuota.
 #[derive(Debug)]
 pub struct ResourceQuota;
 
@@ -67,7 +66,7 @@ impl Printer for ResourceQuota {
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         let used = |limits: bool| {
             let hard = Field::of(object, "status.hard");
-            let shown: Vec<String> = hard
+            let amounts: Vec<String> = hard
                 .entries()
                 .filter(|(name, _)| name.starts_with("limits.") == limits)
                 .map(|(name, amount)| {
@@ -75,7 +74,7 @@ impl Printer for ResourceQuota {
                     format!("{name}: {used}/{}", amount.text())
                 })
                 .collect();
-            json!(shown.join(", "))
+            json!(amounts.join(", "))
         };
         vec![
             table::name(object),
@@ -121,7 +120,8 @@ mod tests {
             "containers": [{"name": "c", "image": "i"}]}})
     }
 
-    /// findings-2 S46: no pod of a namespace keeps those of others away if its quota says so.
+    /// findings-2 S46: with a quota on this scope, no pod of a namespace can prevent the scheduling of pods of other
+    /// namespaces.
     #[test]
     fn a_quota_counts_pods_with_an_affinity_to_other_namespaces() {
         let by_scopes = json!({"hard": {"pods": "0"}, "scopes": [CROSS_NAMESPACE]});
@@ -158,7 +158,7 @@ mod tests {
             let plain = json!({"spec": {"containers": []}});
             assert_eq!(charge(&quota, PODS, None, Some(&plain)), Ok(None));
         }
-        // Kubernetes decodes and fills in a pod before its quota is charged.
+        // Kubernetes decodes a pod and sets its defaults before it charges the quota.
         let term = with("namespaceSelector", json!({}));
         let pod = affine("podAntiAffinity", term, false);
         let mut pod = Pod.decode(pod).unwrap();
@@ -228,14 +228,15 @@ mod tests {
                 "unsupported scope",
             ),
         ] {
-            let found = errors(spec.clone());
+            let actual = errors(spec.clone());
             assert!(
-                matches!(found.as_slice(), [one] if one.starts_with(path) && one.contains(detail)),
-                "{spec}: {found:?}"
+                matches!(actual.as_slice(), [one] if one.starts_with(path) && one.contains(detail)),
+                "{spec}: {actual:?}"
             );
         }
-        // An amount of another program may have any scope.
-        let own = json!({"hard": {"count/widgets.example.com": "1"}, "scopes": ["BestEffort"]});
-        assert_eq!(errors(own), [""; 0]);
+        // A resource that is unknown to quotas may have any scope.
+        let unknown_amount =
+            json!({"hard": {"count/widgets.example.com": "1"}, "scopes": ["BestEffort"]});
+        assert_eq!(errors(unknown_amount), [""; 0]);
     }
 }

@@ -13,7 +13,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::well_known::limits;
 
-/// core/v1 Secret.
 #[derive(Debug)]
 pub struct Secret;
 
@@ -135,8 +134,8 @@ fn validate(object: &Value) -> Vec<FieldError> {
         }
     }
     if kind == "kubernetes.io/basic-auth" {
-        let given = |key: &str| data.value.get(key).is_some();
-        if !given("username") && !given("password") {
+        let is_set = |key: &str| data.value.get(key).is_some();
+        if !is_set("username") && !is_set("password") {
             errors.push(FieldError::required(&data.path().key("username"), ""));
             errors.push(FieldError::required(&data.path().key("password"), ""));
         }

@@ -8,7 +8,6 @@ use crate::kind::info::{Names, action, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 
-/// core/v1 ServiceAccount.
 #[derive(Debug)]
 pub struct ServiceAccount;
 

@@ -1,5 +1,5 @@
-//! The match of a volume and a claim: rules that the binder, the scheduler and the provisioner
-//! share (statefulset.md §11.3). Pure functions of two objects; the callers decide on bindings.
+//! The match of a volume and a claim: rules that the binder, the scheduler and the provisioner share (statefulset.md
+//! §11.3). Pure functions of two objects; the callers decide on bindings.
 
 use k8s_openapi::api::core::v1::{
     NodeSelectorTerm, ObjectReference, PersistentVolume, PersistentVolumeClaim,
@@ -12,14 +12,13 @@ use object_model::selector::LabelSelector;
 use crate::well_known::annotations::STORAGE_CLASS;
 use crate::well_known::labels::HOSTNAME;
 
-/// The reservation of a volume, seen from one claim.
+/// The reservation of a volume, from the view of one claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reservation {
-    /// Not reserved.
     Free,
-    /// Reserved for this claim: by name, and by UID if the volume has one.
+    /// Reserved for this claim: by name, and by UID if the volume contains a UID.
     ThisClaim,
-    /// Reserved for another claim, or a former one of this name.
+    /// Reserved for another claim, or for a deleted claim with this name.
     Other,
 }
 
@@ -35,24 +34,24 @@ pub enum VolumeMismatch {
     Selector,
 }
 
-/// The claim's class; `None` when it leaves the choice to the cluster's default.
+/// The claim's class; `None` if the claim uses the cluster's default class.
 pub fn requested_class(claim: &PersistentVolumeClaim) -> Option<&str> {
     let annotations = claim.metadata.annotations.as_ref();
     let annotated = annotations.and_then(|all| all.get(STORAGE_CLASS));
-    let asked = || claim.spec.as_ref()?.storage_class_name.as_ref();
-    annotated.or_else(asked).map(String::as_str)
+    let class_field = || claim.spec.as_ref()?.storage_class_name.as_ref();
+    annotated.or_else(class_field).map(String::as_str)
 }
 
-/// The volume's class, empty for none.
+/// The volume's class; empty if the volume has no class.
 pub fn volume_class(volume: &PersistentVolume) -> &str {
     let annotations = volume.metadata.annotations.as_ref();
     let annotated = annotations.and_then(|all| all.get(STORAGE_CLASS));
-    let own = || volume.spec.as_ref()?.storage_class_name.as_ref();
-    annotated.or_else(own).map_or("", String::as_str)
+    let class_field = || volume.spec.as_ref()?.storage_class_name.as_ref();
+    annotated.or_else(class_field).map_or("", String::as_str)
 }
 
-/// The only node on which a volume can be used, by its host name label: every term of the volume's affinity
-/// names it alone.
+/// The only node on which a volume can be used, by its host name label; `None` unless every term of the volume's
+/// affinity selects exactly this node.
 pub fn only_node(volume: &PersistentVolume) -> Option<&str> {
     fn named(term: &NodeSelectorTerm) -> Option<&str> {
         let mut requirements = term.match_expressions.iter().flatten();
@@ -133,8 +132,8 @@ pub fn claim_reference(claim: &PersistentVolumeClaim) -> ObjectReference {
     }
 }
 
-/// The reason why the volume cannot be bound to a claim if both name each other: all checks except
-/// labels and, if the volume names the claim, the class.
+/// The reason why the volume cannot be bound to a claim if both refer to each other: all checks except labels and, if
+/// the volume refers to the claim, the class.
 pub fn misfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<VolumeMismatch> {
     let volume_spec = volume.spec.as_ref();
     let claim_spec = claim.spec.as_ref();
@@ -177,7 +176,7 @@ pub fn further_misfit(
     }
 }
 
-/// Whether the volume can be used in all ways that the claim asks for.
+/// Whether the volume supports all access modes that the claim requests.
 pub fn covers_modes(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let offered = volume_modes(volume.spec.as_ref());
     claim_modes(claim.spec.as_ref())
@@ -185,7 +184,7 @@ pub fn covers_modes(volume: &PersistentVolume, claim: &PersistentVolumeClaim) ->
         .all(|mode| offered.contains(mode))
 }
 
-/// Whether the volume may be bound to the claim: it matches, and is reserved for it, or Available.
+/// Whether the volume may be bound to the claim: it matches, and is reserved for the claim or Available.
 pub fn may_be_bound(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let phase = volume
         .status
@@ -199,12 +198,12 @@ pub fn may_be_bound(volume: &PersistentVolume, claim: &PersistentVolumeClaim) ->
     is_free && misfit(volume, claim).is_none()
 }
 
-/// The best volume for the claim, or `None`: one reserved for it; else, of those that are Available
-/// and match, the one with the fewest excess access modes, then the smallest.
+/// The best volume for the claim: a volume that is reserved for the claim; otherwise, of the matching Available
+/// volumes, the volume with the fewest excess access modes, then the smallest.
 ///
-/// `permitted` narrows the choice (for the scheduler: volumes that the node can use and that no
-/// other claim of the pod takes); with `reserved_only` only a volume reserved for the claim is
-/// chosen (for the binder: a claim that waits for its first consumer).
+/// `permitted` narrows the choice. For the scheduler: volumes that the node can use and that no other claim of the
+/// pod uses. With `reserved_only`, only a volume that is reserved for the claim is chosen. For the binder: a claim
+/// that waits for its first consumer.
 pub fn find<'a>(
     claim: &PersistentVolumeClaim,
     volumes: impl IntoIterator<Item = &'a PersistentVolume>,
@@ -279,7 +278,7 @@ mod tests {
             (vec![on(&["n1"]), both], Some("n1")),
             (vec![on(&["n1"]), on(&["n2"])], None),
             (vec![on(&["n1", "n2"])], None),
-            // Another term lets the volume be used elsewhere.
+            // Another term allows the volume on another node.
             (vec![on(&["n1"]), zone], None),
             (vec![], None),
         ] {

@@ -14,14 +14,13 @@ use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 use crate::well_known::{labels, limits};
 
-/// Namespace and name of the Service that a slice belongs to, if it belongs to one.
+/// Namespace and name of the Service of a slice; `None` if the slice belongs to no Service.
 pub fn service_of(slice: &api::EndpointSlice) -> Option<(&str, &str)> {
     let name = slice.metadata.labels.as_ref()?.get(labels::SERVICE_NAME)?;
     let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
     Some((namespace, name))
 }
 
-/// discovery.k8s.io/v1 EndpointSlice.
 #[derive(Debug)]
 pub struct EndpointSlice;
 
@@ -48,15 +47,15 @@ const COLUMNS: &[Column<'static>] = &[
     table::AGE,
 ];
 
-/// Maximum number of ports or endpoints in a row.
-const SHOWN: usize = 3;
+/// Maximum number of ports or endpoints in a table row.
+const ROW_ITEMS_MAX: usize = 3;
 
 impl Kind for EndpointSlice {
     fn info(&self) -> KindInfo<'_> {
         INFO
     }
 
-    /// A list of endpoints is written even if it is empty.
+    /// An empty list of endpoints is written, too.
     fn decode(&self, object: Value) -> Result<Value, String> {
         let mut slice = self.info().decode(object)?;
         parts::fill(&mut slice, "endpoints", json!([]));
@@ -102,8 +101,8 @@ impl Printer for EndpointSlice {
             .collect();
         let mut addresses: Vec<String> = Vec::new();
         for endpoint in Field::of(object, "endpoints").items() {
-            let own = endpoint.get("addresses");
-            addresses.extend(own.items().map(|address| address.text().to_owned()));
+            let listed = endpoint.get("addresses");
+            addresses.extend(listed.items().map(|address| address.text().to_owned()));
         }
         vec![
             table::name(object),
@@ -118,8 +117,12 @@ impl Printer for EndpointSlice {
 fn some_of(all: &[String], none: &str) -> String {
     match all.len() {
         0 => none.to_owned(),
-        1..=SHOWN => all.join(","),
-        more => format!("{} + {} more...", all[..SHOWN].join(","), more - SHOWN),
+        1..=ROW_ITEMS_MAX => all.join(","),
+        more => format!(
+            "{} + {} more...",
+            all[..ROW_ITEMS_MAX].join(","),
+            more - ROW_ITEMS_MAX
+        ),
     }
 }
 
@@ -219,21 +222,24 @@ mod tests {
     #[test]
     fn endpoints_have_addresses_of_their_slice_s_family() {
         let mut mapped = slice("::ffff:127.0.0.1");
-        let said = |object: &Value| {
+        let clauses = |object: &Value| {
             let errors = EndpointSlice.validate_create(object);
             let clause = |error: &FieldError| error.detail.clone();
             errors.iter().map(clause).collect::<Vec<_>>()
         };
         let not_mapped = "must not be an IPv4-mapped IPv6 address";
-        assert_eq!(said(&mapped), ["must be a valid IPv4 address", not_mapped]);
-        mapped["addressType"] = json!("IPv6");
-        assert_eq!(said(&mapped), [not_mapped]);
         assert_eq!(
-            said(&slice("2001:db8::1")),
+            clauses(&mapped),
+            ["must be a valid IPv4 address", not_mapped]
+        );
+        mapped["addressType"] = json!("IPv6");
+        assert_eq!(clauses(&mapped), [not_mapped]);
+        assert_eq!(
+            clauses(&slice("2001:db8::1")),
             ["must be a valid IPv4 address"]
         );
         mapped["endpoints"][0]["addresses"][0] = json!("2001:db8::1");
-        assert!(said(&mapped).is_empty());
+        assert!(clauses(&mapped).is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! events.k8s.io/v1 Event: the same stored objects as core/v1 Event, under other field names.
+//! events.k8s.io/v1 Event: the stored objects of core/v1 Event under other field names.
 
 use jiff::Timestamp;
 use object_model::FieldError;
@@ -27,7 +27,7 @@ const INFO: KindInfo<'static> = KindInfo {
     })
 };
 
-/// The names of fields in core/v1 and in events.k8s.io/v1.
+/// The field names in core/v1 and in events.k8s.io/v1.
 const RENAMED: &[(&str, &str)] = &[
     ("involvedObject", "regarding"),
     ("message", "note"),
@@ -56,8 +56,8 @@ fn from_core(mut event: Value) -> Value {
     event
 }
 
-/// The first time of an event without an `eventTime`. This group requires the field: Kubernetes
-/// returns null for events from the core group, which clients with strict types refuse.
+/// The first time of an event without an `eventTime`. This group requires the field. Kubernetes returns null for
+/// events from the core group, which clients with strict types refuse.
 fn first_seen(event: &Value) -> Option<Value> {
     if !event["eventTime"].is_null() {
         return None;
@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    /// findings C1: a required field that events of the core group do not have.
+    /// findings C1: events of the core group lack this required field.
     #[test]
     fn an_event_of_the_core_group_has_the_time_when_it_was_first_seen() {
         let core = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "a"},

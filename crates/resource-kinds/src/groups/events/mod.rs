@@ -1,4 +1,4 @@
-//! events.k8s.io: another view of core/v1 events.
+//! events.k8s.io: the other API version of core/v1 Events.
 
 mod event;
 

@@ -1,11 +1,11 @@
-//! The default FlowSchemas and priority levels. The mandatory ones have fixed specs; users may change the
-//! suggested ones.
+//! The default FlowSchemas and priority levels. Mandatory objects have fixed specs; users may change suggested
+//! objects.
 
 use serde_json::{Value, json};
 
 use super::{CATCH_ALL, EXEMPT, GROUP};
 
-/// The annotation that lets the server correct the spec of a default object.
+/// The annotation that allows the server to correct the spec of a default object.
 pub const AUTOUPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 
 /// The queue length of the default levels.
@@ -19,8 +19,8 @@ const EVERYBODY: &[Subject] = &[
     Subject::Group("system:authenticated"),
 ];
 
-/// A limited level: name, shares, lendable percentage, and the numbers of queues and of queues in a hand.
-/// A level without queues rejects.
+/// A limited level: name, shares, lendable percentage, number of queues, and number of queues in a hand. A level
+/// without queues rejects requests.
 struct Level(&'static str, i64, i64, Option<(i64, i64)>);
 
 const CATCH_ALL_LEVEL: Level = Level(CATCH_ALL, 5, 0, None);
@@ -46,9 +46,9 @@ enum Subject {
 enum Rules {
     /// Every request.
     Everything,
-    /// Reads of paths.
+    /// GET requests for these paths.
     Get(&'static [&'static str]),
-    /// Verbs, group and resources in all namespaces; true adds requests without a namespace.
+    /// Verbs, group and resources in all namespaces; `true` includes requests without a namespace.
     Resources(
         &'static [(
             &'static [&'static str],

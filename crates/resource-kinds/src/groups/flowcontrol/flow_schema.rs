@@ -13,7 +13,6 @@ use crate::kind::{Kind, KindInfo, StatusUpdate, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 
-/// flowcontrol.apiserver.k8s.io/v1 FlowSchema.
 #[derive(Debug)]
 pub struct FlowSchema;
 
@@ -68,7 +67,7 @@ const VERBS: &[&str] = &[
     "watch",
 ];
 
-/// The schemas with a fixed spec.
+/// The mandatory schemas, whose specs are fixed.
 static FIXED: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let mut all = mandatory();
     all.retain(|object| object["kind"] == INFO.kind);
@@ -114,11 +113,13 @@ impl Printer for FlowSchema {
             json!(spec["matchingPrecedence"].as_i64().unwrap_or_default()),
             table::text_or(&spec["distinguisherMethod"]["type"], "<none>"),
             table::age(object, now),
-            dangling.map_or(json!("?"), |found| table::text_or(&found["status"], "")),
+            dangling.map_or(json!("?"), |condition| {
+                table::text_or(&condition["status"], "")
+            }),
         ]
     }
 
-    /// Rows are in the order in which requests are matched.
+    /// Rows are in the order in which schemas are matched.
     fn row_rank(&self, object: &Value) -> i64 {
         object["spec"]["matchingPrecedence"]
             .as_i64()
@@ -204,20 +205,24 @@ fn check_subject(subject: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         ("Group", "group"),
     ];
     let kind = subject.get("kind");
-    let Some((kind, own)) = KINDS.into_iter().find(|(name, _)| *name == kind.text()) else {
+    let Some((kind, subject_field)) = KINDS.into_iter().find(|(name, _)| *name == kind.text())
+    else {
         errors.push(kind.not_supported(&["Group", "ServiceAccount", "User"]));
         return;
     };
-    let named = subject.get_path(own);
+    let named = subject.get_path(subject_field);
     if !named.is_set() {
-        let text = format!("{own} is required when subject kind is '{kind}'");
+        let text = format!("{subject_field} is required when subject kind is '{kind}'");
         errors.push(named.required(&text));
     } else if kind == "ServiceAccount" {
         check_account(&named, errors);
     } else if named.get("name").is_empty() {
         errors.push(named.get("name").required(""));
     }
-    for (other, field) in KINDS.into_iter().filter(|(_, field)| *field != own) {
+    for (other, field) in KINDS
+        .into_iter()
+        .filter(|(_, field)| *field != subject_field)
+    {
         let at = subject.get_path(field);
         if at.is_set() {
             let text = format!("{field} is forbidden when subject kind is not '{other}'");
@@ -242,7 +247,7 @@ fn has_wildcard(list: &Field<'_, '_>) -> bool {
     list.items().any(|item| item.text() == "*")
 }
 
-/// A wildcard must be the only item.
+/// Checks that a wildcard, if present, is the only item.
 fn check_wildcard(list: &Field<'_, '_>, what: &str, errors: &mut Vec<FieldError>) {
     if list.len() > 1 && has_wildcard(list) {
         let text = format!("if '*' is present, must not specify other {what}");
@@ -304,7 +309,7 @@ fn check_path_rule(rule: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The error of a path.
+/// The error for a path; `None` if the path is valid.
 fn path_refusal(path: &str) -> Option<&'static str> {
     let stars = path.matches('*').count();
     match path {
@@ -352,8 +357,8 @@ mod tests {
     /// findings C16
     #[test]
     fn a_schema_has_a_precedence_and_a_level() {
-        let made = object(|_| ());
-        assert_eq!(made["spec"]["matchingPrecedence"], 1000);
+        let created = object(|_| ());
+        assert_eq!(created["spec"]["matchingPrecedence"], 1000);
         assert_eq!(refusals(|_| ()), [""; 0]);
         for (number, text) in [
             (-1, "-1: must be a positive value"),
@@ -363,22 +368,23 @@ mod tests {
                 "1: only the schema named 'exempt' may have matchingPrecedence 1",
             ),
         ] {
-            let found = refusals(|schema| schema["spec"]["matchingPrecedence"] = json!(number));
+            let errors = refusals(|schema| schema["spec"]["matchingPrecedence"] = json!(number));
             assert_eq!(
-                found,
+                errors,
                 [format!("spec.matchingPrecedence: Invalid value: {text}")]
             );
         }
-        let found = refusals(|schema| schema["spec"]["priorityLevelConfiguration"] = json!({}));
+        let errors = refusals(|schema| schema["spec"]["priorityLevelConfiguration"] = json!({}));
         assert_eq!(
-            found,
+            errors,
             [
                 "spec.priorityLevelConfiguration.name: Required value: must reference a priority level"
             ]
         );
-        let found = refusals(|schema| schema["spec"]["distinguisherMethod"] = json!({"type": "x"}));
+        let errors =
+            refusals(|schema| schema["spec"]["distinguisherMethod"] = json!({"type": "x"}));
         assert_eq!(
-            found,
+            errors,
             [
                 "spec.distinguisherMethod.type: Unsupported value: \"x\": supported values: \
               \"ByNamespace\", \"ByUser\""
@@ -439,10 +445,13 @@ mod tests {
                 "each member of this list must be '*' or a DNS-1123 label; ",
             ),
         ] {
-            let found = rule(field, value);
-            assert_eq!(found.len(), 1, "{found:?}");
-            assert!(found[0].starts_with(&format!("{at}.{field}")), "{found:?}");
-            assert!(found[0].contains(text), "{found:?}");
+            let errors = rule(field, value);
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            assert!(
+                errors[0].starts_with(&format!("{at}.{field}")),
+                "{errors:?}"
+            );
+            assert!(errors[0].contains(text), "{errors:?}");
         }
     }
 
@@ -457,9 +466,9 @@ mod tests {
             ("/a/*/b", "wildcard can only do suffix matching"),
         ] {
             let rules = json!([{"verbs": ["get"], "nonResourceURLs": [path]}]);
-            let found = refusals(|schema| schema["spec"]["rules"][0]["nonResourceRules"] = rules);
-            assert_eq!(found.len(), 1, "{found:?}");
-            assert!(found[0].ends_with(text), "{found:?}");
+            let errors = refusals(|schema| schema["spec"]["rules"][0]["nonResourceRules"] = rules);
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            assert!(errors[0].ends_with(text), "{errors:?}");
         }
         assert_eq!(path_refusal("/healthz/*"), None);
     }

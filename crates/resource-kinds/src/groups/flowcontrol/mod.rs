@@ -19,27 +19,27 @@ pub const SCHEMAS: &str = "flowschemas";
 /// The resource of PriorityLevelConfigurations.
 pub const LEVELS: &str = "prioritylevelconfigurations";
 
-/// The name of the schema and of the level without limits.
+/// The name of the FlowSchema and of the priority level without limits.
 pub const EXEMPT: &str = "exempt";
-/// The name of the schema and of the level for requests that match no other schema.
+/// The name of the FlowSchema, and of its priority level, for requests that match no other schema.
 pub const CATCH_ALL: &str = "catch-all";
 
-/// The condition of a FlowSchema: whether its level is missing.
+/// The condition of a FlowSchema: whether its priority level does not exist.
 pub const DANGLING: &str = "Dangling";
 
 /// The default of `matchingPrecedence`.
 const PRECEDENCE_DEFAULT: i64 = 1000;
 
-/// Condition types must be unique.
+/// Checks that condition types are unique.
 fn check_conditions(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let mut seen: Vec<&str> = Vec::new();
+    let mut types: Vec<&str> = Vec::new();
     for condition in Field::of(object, "status.conditions").items() {
         let kind = condition.get("type");
-        if seen.contains(&kind.text()) {
+        if types.contains(&kind.text()) {
             errors.push(kind.duplicate());
         }
-        seen.push(kind.text());
+        types.push(kind.text());
         if kind.is_empty() {
             errors.push(kind.required("must not be empty"));
         }

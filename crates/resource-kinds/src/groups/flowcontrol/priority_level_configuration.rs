@@ -13,7 +13,6 @@ use crate::kind::{Kind, KindInfo, StatusUpdate, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
 
-/// flowcontrol.apiserver.k8s.io/v1 PriorityLevelConfiguration.
 #[derive(Debug)]
 pub struct PriorityLevelConfiguration;
 
@@ -52,10 +51,10 @@ const QUEUES_DEFAULT: i64 = 64;
 const HAND_DEFAULT: i64 = 8;
 const LENGTH_DEFAULT: i64 = 50;
 const QUEUES_MAX: i64 = 10_000_000;
-/// A hand is dealt from a hash of this many bits.
+/// The queues of a hand are chosen from a hash of this many bits.
 const HASH_BITS: i64 = 60;
 
-/// The levels with a fixed spec.
+/// The mandatory levels, whose specs are fixed.
 static FIXED: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let mut all = mandatory();
     all.retain(|object| object["kind"] == INFO.kind);
@@ -114,7 +113,11 @@ impl Printer for PriorityLevelConfiguration {
         let spec = &object["spec"];
         let limited = &spec["limited"];
         let queuing = &limited["limitResponse"]["queuing"];
-        let number = |value: &Value| value.as_i64().map_or(json!("<none>"), |found| json!(found));
+        let number = |value: &Value| {
+            value
+                .as_i64()
+                .map_or(json!("<none>"), |number_value| json!(number_value))
+        };
         vec![
             table::name(object),
             table::text_or(&spec["type"], ""),
@@ -169,15 +172,15 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// The error of a mandatory level's spec. The shares of the exempt one may be changed.
+/// The error for the spec of a mandatory level. The shares of the level `exempt` may be changed.
 fn fixed_refusal(name: &str, spec: &Value, fixed: &Value) -> Option<String> {
-    let mut wanted = fixed.clone();
+    let mut expected = fixed.clone();
     if name != EXEMPT {
-        let same = *spec == wanted;
+        let same = *spec == expected;
         return (!same).then(|| format!("spec of '{name}' must equal the fixed value"));
     }
-    parts::restore(&mut wanted, spec, "exempt");
-    let same = *spec == wanted;
+    parts::restore(&mut expected, spec, "exempt");
+    let same = *spec == expected;
     (!same).then(|| {
         format!("spec of '{name}' except the 'spec.exempt' field must equal the fixed value")
     })
@@ -251,7 +254,7 @@ fn check_queuing(queuing: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// About how many bits of a hash are used up to deal a hand.
+/// The approximate number of hash bits that the choice of a hand needs.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -386,17 +389,17 @@ mod tests {
         let shares = json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 7}});
         assert_eq!(refusals(EXEMPT, shares), [""; 0]);
         let reject = json!({"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}});
-        let found = refusals("catch-all", reject.clone());
+        let error = refusals("catch-all", reject.clone());
         assert!(
-            found[0].ends_with("spec of 'catch-all' must equal the fixed value"),
-            "{found:?}"
+            error[0].ends_with("spec of 'catch-all' must equal the fixed value"),
+            "{error:?}"
         );
-        let found = refusals(EXEMPT, reject);
+        let error = refusals(EXEMPT, reject);
         assert!(
-            found[1].ends_with(
+            error[1].ends_with(
                 "spec of 'exempt' except the 'spec.exempt' field must equal the fixed value"
             ),
-            "{found:?}"
+            "{error:?}"
         );
     }
 

@@ -11,7 +11,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::advice;
 use crate::validation::field::{Field, Rules};
 
-/// networking.k8s.io/v1 Ingress.
 #[derive(Debug)]
 pub struct Ingress;
 

@@ -10,7 +10,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::advice;
 use crate::validation::field::{Field, Rules};
 
-/// networking.k8s.io/v1 IngressClass.
 #[derive(Debug)]
 pub struct IngressClass;
 
@@ -65,7 +64,7 @@ impl Printer for IngressClass {
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         let parameters = &object["spec"]["parameters"];
         let text = |field: &str| parameters[field].as_str().unwrap_or_default();
-        let shown = match (text("apiGroup"), parameters.is_object()) {
+        let reference = match (text("apiGroup"), parameters.is_object()) {
             (_, false) => "<none>".to_owned(),
             ("", true) => format!("{}/{}", text("kind"), text("name")),
             (group, true) => format!("{}.{group}/{}", text("kind"), text("name")),
@@ -73,13 +72,13 @@ impl Printer for IngressClass {
         vec![
             table::name(object),
             table::text_or(&object["spec"]["controller"], ""),
-            json!(shown),
+            json!(reference),
             table::age(object, now),
         ]
     }
 }
 
-/// Longest name of a controller.
+/// Maximum length of a controller's name.
 const CONTROLLER_CHARS_MAX: usize = 250;
 
 fn validate(object: &Value) -> Vec<FieldError> {

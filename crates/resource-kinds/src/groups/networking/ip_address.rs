@@ -12,7 +12,7 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::well_known::labels::{IP_FAMILY, IP_MANAGED_BY};
 
-/// networking.k8s.io/v1 IPAddress: one address and its owner.
+/// networking.k8s.io/v1 IPAddress: one address and the object that uses it.
 #[derive(Debug)]
 pub struct IPAddress;
 
@@ -84,13 +84,13 @@ impl Printer for IPAddress {
 impl Selectable for IPAddress {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let part = field.strip_prefix("spec.parentRef.")?;
-        let known = ["group", "resource", "namespace", "name"].contains(&part);
+        let is_supported = ["group", "resource", "namespace", "name"].contains(&part);
         let text = object["spec"]["parentRef"][part].as_str();
-        known.then(|| text.unwrap_or_default().to_owned())
+        is_supported.then(|| text.unwrap_or_default().to_owned())
     }
 }
 
-/// The object for an address that an object of the core group has.
+/// The IPAddress for the address of an object of the core group.
 pub(crate) fn address_of(address: &str, resource: &str, owner: &Value) -> Value {
     let metadata = &owner["metadata"];
     json!({
@@ -105,7 +105,7 @@ pub(crate) fn address_of(address: &str, resource: &str, owner: &Value) -> Value 
     })
 }
 
-/// `services/default/kubernetes`
+/// For example `services/default/kubernetes`.
 fn parent(parent: &Value) -> String {
     let text = |field: &str| parent[field].as_str().unwrap_or_default();
     if !parent.is_object() {
@@ -115,13 +115,13 @@ fn parent(parent: &Value) -> String {
         "" => text("resource").to_owned(),
         group => format!("{}.{group}", text("resource")),
     };
-    let mut shown = kind.to_lowercase();
+    let mut printed = kind.to_lowercase();
     for word in [text("namespace"), text("name")] {
         if !word.is_empty() {
-            shown = format!("{shown}/{word}");
+            printed = format!("{printed}/{word}");
         }
     }
-    shown
+    printed
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {

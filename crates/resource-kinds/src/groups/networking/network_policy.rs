@@ -13,7 +13,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::{addresses, metadata, workload};
 
-/// networking.k8s.io/v1 NetworkPolicy.
 #[derive(Debug)]
 pub struct NetworkPolicy;
 
@@ -125,7 +124,7 @@ fn check_peer(peer: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A port is a number, with the end of a range or without, or a name.
+/// Checks a port: a number, optionally with the end of a range, or a name.
 fn check_port(port: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_one_of(&port.get("protocol"), addresses::PROTOCOLS);
     let (first, last) = (port.get("port"), port.get("endPort"));
@@ -180,7 +179,7 @@ fn check_block(block: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A range of addresses of either family, by the bits of an address at the top of a number.
+/// An address range of either family. The bits of the address are the most significant bits of the number.
 struct Block {
     is_v4: bool,
     address: u128,
@@ -270,12 +269,12 @@ mod tests {
                 "port: Invalid value: \"80\": must contain at least one letter (a-z)",
             ),
         ] {
-            let seen = errors(&json!({"ports": [port]}));
+            let message = errors(&json!({"ports": [port]}));
             let expected = match expected {
                 "" => String::new(),
                 expected => format!("spec.egress[0].ports[0].{expected}"),
             };
-            assert_eq!(seen, expected, "{port}");
+            assert_eq!(message, expected, "{port}");
         }
     }
 
@@ -294,16 +293,16 @@ mod tests {
             ("10.0.0.0/8", "everything", invalid),
         ] {
             let block = json!({"cidr": range, "except": [except]});
-            let seen = errors(&json!({"to": [{"ipBlock": block}]}));
+            let message = errors(&json!({"to": [{"ipBlock": block}]}));
             let expected = match expected {
                 "" => String::new(),
                 expected => format!(
                     "spec.egress[0].to[0].ipBlock.except[0]: Invalid value: \"{except}\": {expected}"
                 ),
             };
-            assert_eq!(seen, expected, "{range} {except}");
+            assert_eq!(message, expected, "{range} {except}");
         }
-        let seen = errors(&json!({"to": [{"ipBlock": {"cidr": "10.0.0.0"}}]}));
-        assert!(seen.ends_with(invalid), "{seen}");
+        let message = errors(&json!({"to": [{"ipBlock": {"cidr": "10.0.0.0"}}]}));
+        assert!(message.ends_with(invalid), "{message}");
     }
 }

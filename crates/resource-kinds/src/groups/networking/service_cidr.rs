@@ -12,7 +12,7 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::advice;
 use crate::validation::field::{Field, Rules};
 
-/// The range that a cluster starts with.
+/// The name of the range that a cluster starts with.
 pub(crate) const DEFAULT_RANGE: &str = "kubernetes";
 
 /// networking.k8s.io/v1 ServiceCIDR: a range of Services' addresses.
@@ -90,7 +90,7 @@ impl Printer for ServiceCIDR {
     }
 }
 
-/// The object for the range that Services get their addresses from.
+/// The object for the range of Service addresses.
 pub fn default_range(range: ServiceRange) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",
@@ -100,7 +100,7 @@ pub fn default_range(range: ServiceRange) -> Value {
     })
 }
 
-/// A range in the form `10.96.0.0/16`: only zeros after the prefix.
+/// Checks a range such as `10.96.0.0/16`: all bits after the prefix must be zero.
 fn range_errors(text: &str) -> Vec<String> {
     let wrong = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
     let parsed = text.split_once('/').and_then(|(address, prefix)| {

@@ -1,4 +1,4 @@
-//! node.k8s.io: how nodes run pods.
+//! node.k8s.io: the settings with which nodes run pods.
 
 mod runtime_class;
 

@@ -10,7 +10,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, pod_template};
 
-/// node.k8s.io/v1 RuntimeClass.
 #[derive(Debug)]
 pub struct RuntimeClass;
 

@@ -11,7 +11,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, workload};
 
-/// policy/v1 PodDisruptionBudget.
 #[derive(Debug)]
 pub struct PodDisruptionBudget;
 

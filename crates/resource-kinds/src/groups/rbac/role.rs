@@ -115,7 +115,7 @@ impl Printer for ClusterRole {
     }
 }
 
-/// Upstream writes the rules of a role even if there are none.
+/// As upstream, a role without rules contains an empty list of rules.
 fn with_rules(mut role: Value) -> Value {
     parts::fill(&mut role, "rules", json!([]));
     role

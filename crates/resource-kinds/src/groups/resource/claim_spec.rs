@@ -10,7 +10,7 @@ use super::lists::{by_name, itself, list, set};
 use crate::json::parts;
 use crate::validation::field::{Field, Rules};
 
-/// Maximum number of requests of a claim, and of devices of a claim.
+/// Maximum number of requests, and of devices, of a claim.
 pub(super) const REQUESTS_MAX: usize = 32;
 /// Maximum number of entries of `config`.
 pub(super) const CONFIG_MAX: usize = 32;
@@ -19,13 +19,13 @@ const SELECTORS_MAX: usize = 32;
 const ALTERNATIVES_MAX: usize = 8;
 const TOLERATIONS_MAX: usize = 16;
 const EXPRESSION_BYTES_MAX: usize = 10 * 1024;
-/// Maximum size of the configuration for a driver in bytes.
+/// Maximum size of the configuration for a driver, in bytes.
 pub(super) const PARAMETERS_BYTES_MAX: usize = 10 * 1024;
 
 const NO_SUCH_REQUEST: &str = "must be the name of a request in the claim or the name of a request \
                                and a subrequest separated by '/'";
 
-/// The requests of a claim, each with its alternatives.
+/// The requests of a claim, each with its subrequests.
 pub(super) type Requests = BTreeMap<String, BTreeSet<String>>;
 
 /// The names of the requests in the `devices` of a claim.
@@ -63,7 +63,7 @@ fn default_request(request: &mut Value) {
 /// The validation errors of the spec of a claim.
 pub(super) fn validate(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let devices = spec.get("devices");
-    let known = requests(devices.value);
+    let names = requests(devices.value);
     set(
         &devices.get("requests"),
         REQUESTS_MAX,
@@ -72,7 +72,7 @@ pub(super) fn validate(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         errors,
     );
     let constraint =
-        |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| constraint(at, &known, errors);
+        |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| constraint(at, &names, errors);
     list(
         &devices.get("constraints"),
         CONSTRAINTS_MAX,
@@ -80,7 +80,7 @@ pub(super) fn validate(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         errors,
     );
     let config = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| {
-        request_names(&at.get("requests"), &known, errors);
+        request_names(&at.get("requests"), &names, errors);
         configuration(at, errors);
     };
     list(&devices.get("config"), CONFIG_MAX, &config, errors);
@@ -130,7 +130,7 @@ fn exact(request: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     list(&tolerations, TOLERATIONS_MAX, &toleration, errors);
 }
 
-/// Checks the selectors of devices. Admission checks whether the expressions parse.
+/// Checks the selectors of devices. Admission checks whether the expressions can be parsed.
 pub(super) fn selectors(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let selector = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| {
         let (cel, expression) = (at.get("cel"), at.get_path("cel.expression"));
@@ -148,8 +148,8 @@ pub(super) fn selectors(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     list(at, SELECTORS_MAX, &selector, errors);
 }
 
-fn constraint(constraint: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
-    request_names(&constraint.get("requests"), known, errors);
+fn constraint(constraint: &Field<'_, '_>, names: &Requests, errors: &mut Vec<FieldError>) {
+    request_names(&constraint.get("requests"), names, errors);
     let same = constraint.get("matchAttribute");
     let distinct = constraint.get("distinctAttribute");
     match (same.is_set(), distinct.is_set()) {
@@ -168,13 +168,17 @@ fn constraint(constraint: &Field<'_, '_>, known: &Requests, errors: &mut Vec<Fie
 }
 
 /// Checks a list of names of requests.
-pub(super) fn request_names(at: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
-    let name = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| request_name(at, known, errors);
+pub(super) fn request_names(at: &Field<'_, '_>, names: &Requests, errors: &mut Vec<FieldError>) {
+    let name = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| request_name(at, names, errors);
     set(at, REQUESTS_MAX, &itself, &name, errors);
 }
 
 /// Checks the name of a request, or of one of its subrequests.
-pub(super) fn request_name(at: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
+pub(super) fn request_name(
+    at: &Field<'_, '_>,
+    request_set: &Requests,
+    errors: &mut Vec<FieldError>,
+) {
     let parts: Vec<&str> = at.text().split('/').collect();
     if parts.len() > 2 {
         errors.push(at.invalid(NO_SUCH_REQUEST));
@@ -184,14 +188,14 @@ pub(super) fn request_name(at: &Field<'_, '_>, known: &Requests, errors: &mut Ve
         let clauses = names::dns_label(part).into_iter();
         errors.extend(clauses.map(|clause| FieldError::invalid(&at.path(), *part, clause)));
     }
-    let found = match parts.as_slice() {
-        [request] => known.contains_key(*request),
-        [request, alternative] => known
+    let exists = match parts.as_slice() {
+        [request] => request_set.contains_key(*request),
+        [request, alternative] => request_set
             .get(*request)
             .is_some_and(|alternatives| alternatives.contains(*alternative)),
         _ => false,
     };
-    if !found {
+    if !exists {
         errors.push(at.invalid(NO_SUCH_REQUEST));
     }
 }
@@ -208,7 +212,7 @@ pub(super) fn configuration(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     raw(&parameters, PARAMETERS_BYTES_MAX, errors);
 }
 
-/// Checks data of a driver: an object of a bounded size.
+/// Checks data of a driver: an object of limited size.
 pub(super) fn raw(at: &Field<'_, '_>, max: usize, errors: &mut Vec<FieldError>) {
     if !at.is_set() {
         errors.push(at.required(""));
@@ -327,7 +331,7 @@ mod tests {
             "constraints": [{"requests": ["a", "a/b", "a/x"], "matchAttribute": "numa"}, {}],
             "config": [{"requests": ["y"], "opaque": {"driver": "d", "parameters": []}}, {}]});
         let errors = check(claim);
-        let wanted = [
+        let expected = [
             "devices.constraints[0].requests[2]: Invalid value: \"a/x\": must be the name of a",
             "devices.constraints[0].matchAttribute: Invalid value: \"numa\": a fully qualified",
             "devices.constraints[1]: Required value: exactly one of",
@@ -335,9 +339,9 @@ mod tests {
             "devices.config[0].opaque.parameters: Invalid value: \"<value omitted>\": must be a",
             "devices.config[1].opaque: Required value",
         ];
-        assert_eq!(errors.len(), wanted.len(), "{errors:#?}");
-        for (error, wanted) in errors.iter().zip(wanted) {
-            assert!(error.starts_with(wanted), "{error}");
+        assert_eq!(errors.len(), expected.len(), "{errors:#?}");
+        for (error, expected) in errors.iter().zip(expected) {
+            assert!(error.starts_with(expected), "{error}");
         }
     }
 }

@@ -24,7 +24,7 @@ const INTERFACE_BYTES_MAX: usize = 256;
 const HARDWARE_ADDRESS_BYTES_MAX: usize = 128;
 const TOLERATIONS_MAX: usize = 16;
 
-/// The identity of a device, or of a share of one.
+/// The identity of a device, or of a share of a device.
 fn device_key(device: &Value) -> [String; 4] {
     ["driver", "pool", "device", "shareID"]
         .map(|field| device[field].as_str().unwrap_or_default().to_owned())
@@ -63,16 +63,23 @@ pub(super) fn validate(claim: &Value, old: &Value) -> Vec<FieldError> {
     set(&reserved, RESERVED_MAX, &by_uid, &consumer, &mut errors);
     let allocated: BTreeSet<[String; 4]> = results(claim).map(device_key).collect();
     let key = |at: &Field<'_, '_>| device_key(at.value).join("/");
-    let said =
+    let check_status =
         |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| device_status(at, &allocated, errors);
-    set(&status.get("devices"), usize::MAX, &key, &said, &mut errors);
+    set(
+        &status.get("devices"),
+        usize::MAX,
+        &key,
+        &check_status,
+        &mut errors,
+    );
     if !reserved.is_empty() {
         if !allocation.is_set() {
             errors.push(reserved.forbidden("may not be specified when `allocated` is not set"));
         } else if !claim["metadata"]["deletionTimestamp"].is_null() {
             let users = before.get("reservedFor");
-            let known = |user: &Field<'_, '_>| users.items().any(|other| other.value == user.value);
-            if reserved.items().any(|user| !known(&user)) {
+            let is_existing =
+                |user: &Field<'_, '_>| users.items().any(|other| other.value == user.value);
+            if reserved.items().any(|user| !is_existing(&user)) {
                 errors.push(reserved.forbidden(
                     "new entries may not be added while `deallocationRequested` or \
                      `deletionTimestamp` are set",
@@ -84,8 +91,8 @@ pub(super) fn validate(claim: &Value, old: &Value) -> Vec<FieldError> {
         if before.get("allocation").is_set() {
             errors.check_unchanged(&allocation, &before.get("allocation"));
         } else {
-            let known = requests(&claim["spec"]["devices"]);
-            new_allocation(&allocation, &known, &mut errors);
+            let names = requests(&claim["spec"]["devices"]);
+            new_allocation(&allocation, &names, &mut errors);
         }
     }
     errors
@@ -100,16 +107,16 @@ fn consumer(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn new_allocation(allocation: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
+fn new_allocation(allocation: &Field<'_, '_>, names: &Requests, errors: &mut Vec<FieldError>) {
     let devices = allocation.get("devices");
-    let result = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| result(at, known, errors);
+    let result = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| result(at, names, errors);
     list(&devices.get("results"), REQUESTS_MAX, &result, errors);
     let config = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| {
         errors.check_one_of(&at.get("source"), &["FromClaim", "FromClass"]);
-        request_names(&at.get("requests"), known, errors);
+        request_names(&at.get("requests"), names, errors);
         configuration(at, errors);
     };
-    // Configuration of the class, and of the claim.
+    // The list contains the configuration of the class and of the claim.
     list(&devices.get("config"), 2 * CONFIG_MAX, &config, errors);
     let nodes = allocation.get("nodeSelector");
     if nodes.is_set() {
@@ -117,8 +124,8 @@ fn new_allocation(allocation: &Field<'_, '_>, known: &Requests, errors: &mut Vec
     }
 }
 
-fn result(at: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
-    request_name(&at.get("request"), known, errors);
+fn result(at: &Field<'_, '_>, request_set: &Requests, errors: &mut Vec<FieldError>) {
+    request_name(&at.get("request"), request_set, errors);
     driver(&at.get("driver"), errors);
     pool(&at.get("pool"), errors);
     errors.check_text(&at.get("device"), names::dns_label);
@@ -129,7 +136,7 @@ fn result(at: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Checks the conditions of a device before a pod is bound.
+/// Checks the conditions of a device that must be true before a pod is bound.
 pub(super) fn binding_conditions(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let good = at.get("bindingConditions");
     let bad = at.get("bindingFailureConditions");
@@ -280,19 +287,19 @@ mod tests {
     /// findings C16
     #[test]
     fn drivers_speak_of_devices_of_the_claim() {
-        let said = |device: &str| {
+        let device_report = |device: &str| {
             json!([{"driver": "d", "pool": "p", "device": device,
                 "networkData": {"ips": ["10.0.0.1/24", "10.0.0.1"]}}])
         };
-        let status = json!({"allocation": allocation(), "devices": said("y")});
+        let status = json!({"allocation": allocation(), "devices": device_report("y")});
         let errors = check(status, json!({}));
         assert_eq!(
             errors[0],
             "status.devices[0]: Invalid value: \"d/p/y\": must be an allocated device in the claim"
         );
         assert!(errors[1].starts_with("status.devices[0].networkData.ips[1]: Invalid value"));
-        let mut freed = claim(json!({"devices": said("x")}));
-        let old = claim(json!({"allocation": allocation(), "devices": said("x")}));
+        let mut freed = claim(json!({"devices": device_report("x")}));
+        let old = claim(json!({"allocation": allocation(), "devices": device_report("x")}));
         forget_freed_devices(&mut freed, &old);
         assert_eq!(freed["status"], json!({}));
     }

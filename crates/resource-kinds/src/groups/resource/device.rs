@@ -15,7 +15,7 @@ const CONSUMPTIONS_MAX: usize = 2;
 const COUNTERS_MAX: usize = 32;
 const OPTIONS_MAX: usize = 10;
 
-/// Checks a device; `own_nodes` if each device of the slice names its nodes.
+/// Checks a device. `own_nodes` is whether each device of the slice has its own node selection.
 pub(super) fn validate(device: &Field<'_, '_>, own_nodes: bool, errors: &mut Vec<FieldError>) {
     errors.check_text(&device.get("name"), names::dns_label);
     let (attributes, capacity) = (device.get("attributes"), device.get("capacity"));
@@ -58,7 +58,7 @@ pub(super) fn validate(device: &Field<'_, '_>, own_nodes: bool, errors: &mut Vec
     binding_conditions(device, errors);
 }
 
-/// Checks counters that devices of a pool share.
+/// Checks a set of counters that devices of a pool share.
 pub(super) fn counter_set(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_required_text(&at.get("name"), names::dns_label);
     counters(&at.get("counters"), errors);
@@ -106,12 +106,12 @@ fn taint(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_one_of(&at.get("effect"), EFFECTS);
 }
 
-fn nodes(device: &Field<'_, '_>, own: bool, errors: &mut Vec<FieldError>) {
+fn nodes(device: &Field<'_, '_>, per_device: bool, errors: &mut Vec<FieldError>) {
     let fields = ["nodeName", "nodeSelector", "allNodes"].map(|field| device.get_path(field));
-    let given = fields.iter().filter(|field| field.is_set()).count();
+    let count = fields.iter().filter(|field| field.is_set()).count();
     let [name, selector, all] = fields;
-    if !own {
-        if given > 0 {
+    if !per_device {
+        if count > 0 {
             errors.push(FieldError::invalid(
                 &device.path(),
                 serde_json::Value::Null,
@@ -132,7 +132,7 @@ fn nodes(device: &Field<'_, '_>, own: bool, errors: &mut Vec<FieldError>) {
     }
     let detail = "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when \
                   `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
-    match given {
+    match count {
         0 => errors.push(device.required(detail)),
         1 => {}
         _ => errors.push(FieldError::invalid(
@@ -147,7 +147,7 @@ fn amount(at: &Field<'_, '_>) -> Option<Quantity> {
     Quantity::from_json(at.value).ok()
 }
 
-/// Checks how much of a shared device a claim may ask for.
+/// Checks the amounts of a shared device that a claim may request.
 fn request_policy(policy: &Field<'_, '_>, capacity: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (values, range) = (policy.get("validValues"), policy.get("validRange"));
     let default = policy.get("default");
@@ -198,8 +198,8 @@ fn range_of(
     errors: &mut Vec<FieldError>,
 ) {
     let (least, max, step) = (range.get("min"), range.get("max"), range.get("step"));
-    let place = range.get("default");
-    let default = place.with(default.value);
+    let default_value = range.get("default");
+    let default = default_value.with(default.value);
     let Some(min) = amount(&least) else {
         errors.push(least.required("required when validRange is defined"));
         return;
@@ -301,10 +301,10 @@ mod tests {
                 "attributes[a].string: Too long: may not be more than 64 bytes",
             ),
         ];
-        for (attribute, wanted) in cases {
+        for (attribute, expected) in cases {
             let errors = check(json!({"attributes": {"a": attribute}}), false);
             assert_eq!(errors.len(), 1, "{errors:?}");
-            assert!(errors[0].starts_with(wanted), "{errors:?}");
+            assert!(errors[0].starts_with(expected), "{errors:?}");
         }
         let many = (0..33).map(|n| (format!("a{n}"), json!({"int": n})));
         let many: serde_json::Map<String, Value> = many.collect();
@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn where_a_device_is_it_says_or_its_slice() {
         assert_eq!(check(json!({"allNodes": true}), true), [""; 0]);
-        for (more, own, wanted) in [
+        for (more, per_device, expected) in [
             (json!({"nodeName": "n"}), false, "can only be set if"),
             (json!({}), true, "exactly one of"),
             (
@@ -326,8 +326,8 @@ mod tests {
             ),
             (json!({"allNodes": false}), true, "must be either unset"),
         ] {
-            let errors = check(more, own);
-            assert!(errors[0].contains(wanted), "{errors:?}");
+            let errors = check(more, per_device);
+            assert!(errors[0].contains(expected), "{errors:?}");
         }
     }
 
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(policy(true, range.clone()), [""; 0]);
         let errors = policy(false, range);
         assert!(errors[0].ends_with("allowMultipleAllocations must be true"));
-        for (bad, wanted) in [
+        for (bad, expected) in [
             (json!({"validValues": ["1"]}), "required when validValues"),
             (
                 json!({"default": "1", "validValues": ["2", "1"]}),
@@ -388,7 +388,7 @@ mod tests {
             ),
         ] {
             let errors = policy(true, bad);
-            assert!(errors[0].contains(wanted), "{errors:?}");
+            assert!(errors[0].contains(expected), "{errors:?}");
         }
     }
 }

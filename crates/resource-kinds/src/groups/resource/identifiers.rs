@@ -1,16 +1,16 @@
-//! Names in this group: of drivers, pools, attributes, and places in a claim.
+//! Names in this group: of drivers, pools, attributes, and requests in a claim.
 
 use object_model::{FieldError, FieldPath, names};
 
 use crate::validation::field::{Field, Rules};
 pub(super) use crate::validation::volume_sources::driver;
 
-/// Most bytes of the domain of an attribute.
+/// Maximum length of the domain of an attribute, in bytes.
 const DOMAIN_BYTES_MAX: usize = 63;
-/// Most bytes of the name of an attribute.
+/// Maximum length of the name of an attribute, in bytes.
 const ID_BYTES_MAX: usize = 32;
 
-/// Checks the name of a pool of devices: subdomains with slashes between them.
+/// Checks the name of a pool of devices: subdomains that are separated by slashes.
 pub(super) fn pool(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if at.is_empty() {
         errors.push(at.required(""));

@@ -1,4 +1,4 @@
-//! Bounds of lists and maps: a list that is too long is refused, and its elements are not checked.
+//! Limits of lists and maps: a list that is too long is refused, and its elements are not checked.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ pub(super) fn list(at: &Field<'_, '_>, max: usize, check: Check<'_>, errors: &mu
     at.items().for_each(|item| check(&item, errors));
 }
 
-/// As [`list`]; no two elements have the same key.
+/// As [`list`]; each element must have a different key.
 pub(super) fn set(
     at: &Field<'_, '_>,
     max: usize,
@@ -29,21 +29,21 @@ pub(super) fn set(
     if at.len() > max {
         return;
     }
-    let mut seen = BTreeSet::new();
+    let mut keys = BTreeSet::new();
     for item in at.items() {
         let key = key(&item);
-        if !seen.insert(key.clone()) {
+        if !keys.insert(key.clone()) {
             errors.push(FieldError::duplicate(&item.path(), key));
         }
     }
 }
 
-/// The text of an element, as its key.
+/// The text of an element as its key.
 pub(super) fn itself(at: &Field<'_, '_>) -> String {
     at.text().to_owned()
 }
 
-/// The `name` of an element, as its key.
+/// The `name` of an element as its key.
 pub(super) fn by_name(at: &Field<'_, '_>) -> String {
     at.get("name").text().to_owned()
 }

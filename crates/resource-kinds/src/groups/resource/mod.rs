@@ -19,7 +19,7 @@ pub use resource_slice::ResourceSlice;
 pub const GROUP: &str = "resource.k8s.io";
 /// The label of namespaces in which claims may ask for administrative access.
 pub const ADMIN_ACCESS_LABEL: &str = "resource.kubernetes.io/admin-access";
-/// The annotation of a claim that was made for a pod: the claim's name in the pod.
+/// The annotation of a claim that was created for a pod: the claim's name in the pod.
 pub const POD_CLAIM_NAME: &str = "resource.kubernetes.io/pod-claim-name";
-/// The finalizer of a claim that is allocated.
+/// The finalizer of an allocated claim.
 pub const ALLOCATED: &str = "resource.kubernetes.io/delete-protection";

@@ -11,7 +11,7 @@ use crate::kind::{Kind, KindInfo, StatusUpdate};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 
-/// resource.k8s.io/v1 ResourceClaim: devices that pods share, or that one pod has.
+/// resource.k8s.io/v1 ResourceClaim: devices that several pods share, or that one pod uses.
 #[derive(Debug)]
 pub struct ResourceClaim;
 
@@ -90,7 +90,7 @@ impl StatusUpdate for ResourceClaim {
     }
 }
 
-/// `allocated,reserved`
+/// For example `allocated,reserved`.
 fn state(claim: &Value) -> String {
     let (status, going) = (&claim["status"], &claim["metadata"]["deletionTimestamp"]);
     let mut states = Vec::new();
@@ -139,14 +139,14 @@ mod tests {
             ),
             (json!({}), true, "deleted"),
         ];
-        for (status, going, wanted) in cases {
+        for (status, going, expected) in cases {
             let mut claim = claim();
             claim["status"] = status;
             if going {
                 claim["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
             }
             let row = ResourceClaim.row(&claim, Timestamp::UNIX_EPOCH);
-            assert_eq!(row[1], wanted);
+            assert_eq!(row[1], expected);
         }
     }
 }

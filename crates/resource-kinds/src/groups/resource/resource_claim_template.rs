@@ -11,7 +11,7 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
-/// resource.k8s.io/v1 ResourceClaimTemplate: from it each pod that names it gets a ResourceClaim of its own.
+/// resource.k8s.io/v1 ResourceClaimTemplate: each pod that refers to the template gets its own ResourceClaim.
 #[derive(Debug)]
 pub struct ResourceClaimTemplate;
 

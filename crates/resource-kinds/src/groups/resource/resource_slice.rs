@@ -42,7 +42,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::AGE,
 ];
 
-/// Maximum number of devices of a slice, and of one whose devices have taints or shared counters.
+/// Maximum number of devices of a slice, and of a slice whose devices have taints or shared counters.
 const DEVICES_MAX: usize = 128;
 const ADVANCED_DEVICES_MAX: usize = 64;
 const COUNTER_SETS_MAX: usize = 8;
@@ -54,7 +54,7 @@ impl Kind for ResourceSlice {
 
     fn decode(&self, object: Value) -> Result<Value, String> {
         let mut slice = self.info().decode(object)?;
-        // Fields of features that are off in this version, as upstream leaves them out.
+        // As upstream, fields of features that are disabled in this version are removed.
         if let Some(spec) = slice.get_mut("spec") {
             for device in parts::each(spec, "devices") {
                 parts::remove(device, "nodeAllocatableResourceMappings");
@@ -114,9 +114,9 @@ impl Printer for ResourceSlice {
 impl Selectable for ResourceSlice {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let name = field.strip_prefix("spec.")?;
-        let known = ["driver", "nodeName"].contains(&name);
+        let is_supported = ["driver", "nodeName"].contains(&name);
         let text = object["spec"][name].as_str();
-        known.then(|| text.unwrap_or_default().to_owned())
+        is_supported.then(|| text.unwrap_or_default().to_owned())
     }
 
     fn selectable_fields(&self) -> Words<'_> {
@@ -175,36 +175,36 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     errors
 }
 
-/// Checks on which nodes the devices are.
+/// Checks the fields that select the nodes of the devices.
 fn nodes(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
-    let mut given = Vec::new();
+    let mut present = Vec::new();
     let (name, selector) = (spec.get("nodeName"), spec.get("nodeSelector"));
     if name.is_set() {
-        given.push("`nodeName`");
+        present.push("`nodeName`");
         errors.check_text(&name, names::dns_subdomain);
     }
     if selector.is_set() {
-        given.push("`nodeSelector`");
+        present.push("`nodeSelector`");
         node_selector(&selector, errors);
         let terms = selector.get("nodeSelectorTerms");
         if terms.len() != 1 {
             errors.push(terms.invalid("must have exactly one node selector term"));
         }
     }
-    for (field, shown) in [
+    for (field, label) in [
         ("allNodes", "`allNodes`"),
         ("perDeviceNodeSelection", "`perDeviceNodeSelection`"),
     ] {
         let at = spec.get_path(field);
         if at.is_true() {
-            given.push(shown);
+            present.push(label);
         } else if at.is_set() {
             errors.push(at.invalid("must be either unset or set to true"));
         }
     }
     const ONE: &str = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, \
                        `perDeviceNodeSelection` is required";
-    match given.as_slice() {
+    match present.as_slice() {
         [] => errors.push(spec.required(ONE)),
         [_] => {}
         several => {
@@ -268,8 +268,8 @@ mod tests {
                 "spec: Invalid value: \"\": only one of `sharedCounters` or `devices` is allowed",
             ),
         ];
-        for (more, wanted) in cases {
-            assert_eq!(check(more), [wanted]);
+        for (more, expected) in cases {
+            assert_eq!(check(more), [expected]);
         }
     }
 

@@ -10,7 +10,6 @@ use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 
-/// scheduling.k8s.io/v1 PriorityClass.
 #[derive(Debug)]
 pub struct PriorityClass;
 
@@ -78,25 +77,25 @@ impl Printer for PriorityClass {
     }
 }
 
-/// The classes that every cluster has, with their priorities.
+/// The built-in classes with their priorities.
 pub(crate) const SYSTEM: &[(&str, i64)] = &[
     ("system-cluster-critical", 2_000_000_000),
     ("system-node-critical", 2_000_001_000),
 ];
-/// The highest priority that a user may give.
+/// The highest priority of a class that a user may create.
 const USER_MAX: i64 = 1_000_000_000;
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let root = Field::root(object);
     let (name, value) = (root.get_path("metadata.name"), root.get("value"));
     let mut errors = Vec::new();
-    let known = SYSTEM
+    let is_system = SYSTEM
         .iter()
         .any(|(system, priority)| *system == name.text() && Some(*priority) == value.int());
-    if !known && name.text().starts_with("system-") {
+    if !is_system && name.text().starts_with("system-") {
         let detail = "priority class names with 'system-' prefix are reserved for system use only";
         errors.push(name.forbidden(detail));
-    } else if !known && value.int() > Some(USER_MAX) {
+    } else if !is_system && value.int() > Some(USER_MAX) {
         let detail = format!("maximum allowed value of a user defined priority is {USER_MAX}");
         errors.push(value.forbidden(detail));
     }

@@ -10,7 +10,6 @@ use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 
-/// storage.k8s.io/v1 CSIDriver.
 #[derive(Debug)]
 pub struct CSIDriver;
 

@@ -10,7 +10,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, NEGATIVE, Rules};
 use crate::validation::metadata;
 
-/// storage.k8s.io/v1 CSIStorageCapacity.
 #[derive(Debug)]
 pub struct CSIStorageCapacity;
 

@@ -11,10 +11,10 @@ pub const LOCAL_COW_PROVISIONER: &str = "mainstay.dev/local-cow";
 /// The provisioner name in manifests that were written for minikube.
 pub const MINIKUBE_PROVISIONER: &str = "k8s.io/minikube-hostpath";
 
-/// The start of the names of volumes; the uid of the claim follows.
+/// The prefix of volume names; the UID of the claim follows.
 pub const VOLUME_PREFIX: &str = "pvc-";
-/// The finalizer that keeps a volume object until its data is removed, also when the object is deleted before
-/// its claim (statefulset.md §11.10).
+/// The finalizer that protects a volume object until its data is removed, also if the object is deleted before its
+/// claim (statefulset.md §11.10).
 pub const REMOVAL_FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
 
 /// The built-in provisioners of volumes.
@@ -22,12 +22,12 @@ pub const REMOVAL_FINALIZER: &str = "external-provisioner.volume.kubernetes.io/f
 pub enum Driver {
     /// A directory of the host's own file system.
     Local,
-    /// A subvolume of a btrfs pool: limited, with snapshots.
+    /// A subvolume of a btrfs pool, with a size limit and snapshots.
     LocalCow,
 }
 
 impl Driver {
-    /// The driver with a provisioner's name; `None` for those of others.
+    /// The driver with this provisioner name; `None` for the provisioner of another program.
     pub fn of_provisioner(name: &str) -> Option<Self> {
         match name {
             LOCAL_PROVISIONER | MINIKUBE_PROVISIONER => Some(Self::Local),
@@ -36,13 +36,13 @@ impl Driver {
         }
     }
 
-    /// The driver that made a volume; `None` for volumes of others.
+    /// The driver that created a volume; `None` if another program created the volume.
     pub fn of_volume(volume: &PersistentVolume) -> Option<Self> {
         let annotations = volume.metadata.annotations.as_ref()?;
         Self::of_provisioner(annotations.get(PROVISIONED_BY)?)
     }
 
-    /// Its name in snapshot classes.
+    /// The driver name in snapshot classes.
     pub fn name(self) -> &'static str {
         match self {
             Self::Local => LOCAL_PROVISIONER,

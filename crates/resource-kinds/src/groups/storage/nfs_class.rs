@@ -1,5 +1,5 @@
-//! Classes whose volumes are directories of an NFS export, as of the
-//! nfs-subdir-external-provisioner (its README, "StorageClass parameters" and `provisioner.go`).
+//! Classes whose volumes are directories of an NFS export, as of the nfs-subdir-external-provisioner (its README,
+//! "StorageClass parameters" and `provisioner.go`).
 
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
@@ -9,42 +9,41 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::well_known::annotations::PROVISIONED_BY;
 
-/// The built-in provisioner's own name.
 pub const NFS_PROVISIONER: &str = "mainstay.dev/nfs";
-/// The provisioner name in the external provisioner's manifests; its chart puts a prefix in front.
+/// The provisioner name in the external provisioner's manifests; its chart adds a prefix.
 const SUBDIR_PROVISIONER: &str = "nfs-subdir-external-provisioner";
 /// The provisioner name in the manifests of the external provisioner's predecessor.
 const FORMER_PROVISIONER: &str = "fuseim.pri/ifs";
-/// The prefix of the name of a directory that is kept after the deletion of its claim.
+/// The prefix of the name of a directory that is retained after the deletion of its claim.
 const ARCHIVED: &str = "archived-";
-/// The longest name of a directory, in bytes (`NAME_MAX` of Linux, and of NFS servers there).
+/// The maximum length of a directory's name, in bytes (`NAME_MAX` of Linux, and of NFS servers on Linux).
 const NAME_MAX: usize = 255;
 
-/// The treatment of a directory whose claim is deleted.
+/// The action for a directory whose claim is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDelete {
     /// The directory is removed with its files.
     Delete,
-    /// The directory is kept.
+    /// The directory stays unchanged.
     Retain,
     /// The directory is renamed to `archived-<name>`.
     Archive,
 }
 
-/// A class with the export that it uses.
+/// A class and its NFS export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NfsClass {
     /// Name or address of the server.
     pub server: String,
     /// The path that the server exports.
     pub path: String,
-    /// The pattern of the directories' names; without one they are named for the claim and the volume.
+    /// The pattern of the directories' names. `None`: the names contain the names of the claim and the volume.
     pub path_pattern: Option<String>,
-    /// The treatment of the directories of deleted claims.
+    /// The action for the directories of deleted claims.
     pub on_delete: OnDelete,
 }
 
-/// Whether a provisioner is one of those that create directories of an NFS export.
+/// Whether a provisioner creates directories of an NFS export.
 pub fn is_nfs_provisioner(name: &str) -> bool {
     name == NFS_PROVISIONER
         || name == FORMER_PROVISIONER
@@ -54,10 +53,11 @@ pub fn is_nfs_provisioner(name: &str) -> bool {
 }
 
 impl NfsClass {
-    /// The class, if the built-in provisioner serves it. Without `server` and `path` (or `share`, as the
-    /// CSI driver for NFS has it) the class is served by an external provisioner, which knows them.
+    /// The class, if the built-in provisioner serves it. An external provisioner serves a class without `server` and
+    /// `path` (or `share`, the name that the CSI driver for NFS uses), because it has these settings itself.
     ///
-    /// # Errors An invalid parameter; a message for users.
+    /// # Errors
+    /// An invalid parameter; a message for users.
     pub fn of(class: &StorageClass) -> Option<Result<NfsClass, String>> {
         if !is_nfs_provisioner(&class.provisioner) {
             return None;
@@ -87,10 +87,10 @@ impl NfsClass {
         }))
     }
 
-    /// The directory of a claim's volume below the export.
+    /// The directory of a claim's volume, relative to the export.
     ///
     /// Without a pattern, the names of the claim and of its namespace are shortened to fit. The name of the volume is
-    /// never shortened, so no two directories have the same name.
+    /// never shortened, so two directories never have equal names.
     ///
     /// # Errors
     /// A pattern that leads out of the export, to the export itself, or to a name that is too long.
@@ -101,22 +101,22 @@ impl NfsClass {
     ) -> Result<PathBuf, String> {
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
         let name = claim.metadata.name.as_deref().unwrap_or_default();
-        let asked = self
+        let filled = self
             .path_pattern
             .as_deref()
             .map(|pattern| fill(pattern, claim));
-        let text = match asked.filter(|text| !text.is_empty()) {
+        let text = match filled.filter(|text| !text.is_empty()) {
             Some(text) => text,
             None => {
                 let end = format!("-{volume}");
-                let room = NAME_MAX.saturating_sub(ARCHIVED.len() + end.len());
-                cut(&format!("{namespace}-{name}"), room).to_owned() + &end
+                let free = NAME_MAX.saturating_sub(ARCHIVED.len() + end.len());
+                cut(&format!("{namespace}-{name}"), free).to_owned() + &end
             }
         };
-        let made = below(Path::new(&text)).ok_or_else(|| {
+        let path = below(Path::new(&text)).ok_or_else(|| {
             format!("the pathPattern of the class makes {text:?}, which is no directory below the export")
         })?;
-        match made
+        match path
             .iter()
             .map(OsStr::len)
             .find(|length| *length > NAME_MAX)
@@ -124,7 +124,7 @@ impl NfsClass {
             Some(length) => Err(format!(
                 "the pathPattern of the class makes a name of {length} bytes, and a directory's has at most {NAME_MAX}"
             )),
-            None => Ok(made),
+            None => Ok(path),
         }
     }
 
@@ -142,7 +142,7 @@ impl NfsClass {
     }
 }
 
-/// Whether a provisioner of NFS directories created a volume.
+/// Whether a provisioner of NFS directories created the volume.
 pub fn is_nfs_directory(volume: &PersistentVolume) -> bool {
     let annotations = volume.metadata.annotations.as_ref();
     let maker = annotations.and_then(|all| all.get(PROVISIONED_BY));
@@ -151,13 +151,13 @@ pub fn is_nfs_directory(volume: &PersistentVolume) -> bool {
         && spec.is_some_and(|spec| spec.nfs.is_some())
 }
 
-/// The new name of a directory that is kept after the deletion of its claim. The name ends with the volume's name if
-/// another directory has the name already. A name that is too long is shortened.
+/// The new name of a directory that is retained after the deletion of its claim. The name ends with the volume's name
+/// if another directory has the plain name already. A name that is too long is shortened.
 pub fn archived(directory: &Path, volume: Option<&str>) -> PathBuf {
     let name = directory.file_name().unwrap_or_default().to_string_lossy();
     let end = volume.map_or_else(String::new, |volume| format!("-{volume}"));
-    let room = NAME_MAX.saturating_sub(ARCHIVED.len() + end.len());
-    PathBuf::from(format!("{ARCHIVED}{}{end}", cut(&name, room)))
+    let free = NAME_MAX.saturating_sub(ARCHIVED.len() + end.len());
+    PathBuf::from(format!("{ARCHIVED}{}{end}", cut(&name, free)))
 }
 
 /// The longest prefix of at most `bytes` bytes that ends between two characters.
@@ -165,14 +165,15 @@ fn cut(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }
 
-/// As the external provisioner decides: `onDelete` first, archived unless `archiveOnDelete` is false.
+/// As the external provisioner: `onDelete` has precedence; otherwise the directory is archived unless
+/// `archiveOnDelete` is false.
 fn on_delete(on_delete: Option<&String>, archive: Option<&String>) -> Result<OnDelete, String> {
     match on_delete.map(String::as_str) {
         Some("delete") => return Ok(OnDelete::Delete),
         Some("retain") => return Ok(OnDelete::Retain),
         _ => {}
     }
-    // The spellings of Go's `strconv.ParseBool`.
+    // The notations of Go's `strconv.ParseBool`.
     match archive.map(String::as_str) {
         None | Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(OnDelete::Archive),
         Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(OnDelete::Delete),
@@ -256,8 +257,11 @@ mod tests {
             "cluster.local/nfs-subdir-external-provisioner",
             "fuseim.pri/ifs",
         ] {
-            let found = class(name, export.clone()).unwrap().unwrap();
-            assert_eq!((found.server.as_str(), found.path.as_str()), ("s", "/srv"));
+            let nfs_class = class(name, export.clone()).unwrap().unwrap();
+            assert_eq!(
+                (nfs_class.server.as_str(), nfs_class.path.as_str()),
+                ("s", "/srv")
+            );
         }
         assert_eq!(class("nfs.csi.k8s.io", export), None);
         assert!(
@@ -304,7 +308,7 @@ mod tests {
             directory("/${.PVC.labels.app}//${.PVC.name}").unwrap(),
             "web/data"
         );
-        // A pattern of which nothing is left is none.
+        // A pattern that expands to an empty path is ignored.
         assert_eq!(directory("${.PVC.labels.none}").unwrap(), "shop-data-pvc-1");
         for out in ["..", "a/../..", "${.PVC.annotations.up}", "/", "."] {
             assert!(directory(out).is_err(), "{out}");
@@ -318,25 +322,26 @@ mod tests {
         let mut claim = claim();
         claim.metadata.namespace = Some("n".repeat(63));
         claim.metadata.name = Some("c".repeat(253));
-        let made = served(&[]).directory(&claim, volume).unwrap();
-        let shown = made.display().to_string();
-        assert_eq!(shown.len(), 246);
+        let path = served(&[]).directory(&claim, volume).unwrap();
+        let text = path.display().to_string();
+        assert_eq!(text.len(), 246);
         assert!(
-            shown.starts_with(&format!("{}-ccc", "n".repeat(63))),
-            "{shown}"
+            text.starts_with(&format!("{}-ccc", "n".repeat(63))),
+            "{text}"
         );
-        assert!(shown.ends_with(&format!("c-{volume}")), "{shown}");
+        assert!(text.ends_with(&format!("c-{volume}")), "{text}");
         assert_eq!(
-            archived(&made, None),
-            Path::new(&format!("archived-{shown}"))
+            archived(&path, None),
+            Path::new(&format!("archived-{text}"))
         );
-        let again = archived(&made, Some(volume)).display().to_string();
+        let again = archived(&path, Some(volume)).display().to_string();
         assert_eq!(again.len(), 255);
         assert!(again.ends_with(&format!("-{volume}")), "{again}");
-        // One that a pattern names is kept as well, cut between characters; one without room is refused.
+        // A name from a pattern is archived, too, and is cut between two characters. A name that leaves no space for
+        // the suffix is refused.
         let long = "ä".repeat(127);
-        let kept = archived(Path::new(&long), None).display().to_string();
-        assert_eq!(kept, format!("archived-{}", "ä".repeat(123)));
+        let archive_name = archived(Path::new(&long), None).display().to_string();
+        assert_eq!(archive_name, format!("archived-{}", "ä".repeat(123)));
         let by_pattern = served(&[(
             "pathPattern",
             "${.PVC.namespace}/${.PVC.name}.of.${.PVC.name}",
@@ -355,9 +360,9 @@ mod tests {
             .unwrap()
         };
         let path = class.path_of(Path::new("shop-data-pvc-1"));
-        let made = volume("s", &path);
-        assert!(is_nfs_directory(&made));
-        assert_eq!(class.directory_of(&made), Some("shop-data-pvc-1".into()));
+        let created = volume("s", &path);
+        assert!(is_nfs_directory(&created));
+        assert_eq!(class.directory_of(&created), Some("shop-data-pvc-1".into()));
         for (server, path) in [
             ("s", "/srv"),
             ("s", "/srv2/a"),

@@ -1,32 +1,33 @@
-//! The names of Ceph's block images in the API: `rbd` volumes, their Secrets and classes.
+//! The names of Ceph's block images (RBD) in the API: `rbd` volumes, their Secrets and classes.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 
-/// The provisioner of classes of images, and the type of the Secrets with their keys.
+/// The provisioner name of classes of RBD images, and the type of the Secrets with their keys.
 pub const PROVISIONER: &str = "kubernetes.io/rbd";
 
-/// The pool of a volume that names none.
+/// The pool of a volume that sets no pool.
 pub const DEFAULT_POOL: &str = "rbd";
 
-/// The user of a volume that names none, without `client.`.
+/// The user, without `client.`, of a volume that sets no user.
 pub const DEFAULT_USER: &str = "admin";
 
-/// Whether a word is safe as a name: Ceph's programs and the kernel do not interpret it as an option.
+/// Whether a word is safe as a name: Ceph's programs and the kernel do not parse the word as an option.
 pub fn is_word(word: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b',';
     !word.is_empty() && !word.starts_with('-') && word.bytes().all(plain)
 }
 
-/// The key in a Secret: the entry `key`, or the only one.
+/// The key in a Secret: the entry `key`, or the only entry.
 ///
-/// # Errors There is no key, or it is invalid.
+/// # Errors
+/// The Secret contains no key, or an invalid key.
 pub fn key_of(data: &BTreeMap<String, ByteString>) -> Result<String, &'static str> {
     let only = || data.values().next().filter(|_| data.len() == 1);
-    let found = data.get("key").or_else(only);
-    let found = found.ok_or("it has no entry \"key\"")?;
-    let text = String::from_utf8_lossy(&found.0);
+    let value = data.get("key").or_else(only);
+    let value = value.ok_or("it has no entry \"key\"")?;
+    let text = String::from_utf8_lossy(&value.0);
     let key = text.trim();
     match is_word(key) {
         true => Ok(key.to_owned()),

@@ -11,7 +11,6 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::well_known::annotations::DEFAULT_STORAGE_CLASS;
 
-/// storage.k8s.io/v1 StorageClass.
 #[derive(Debug)]
 pub struct StorageClass;
 
@@ -83,7 +82,7 @@ impl Printer for StorageClass {
     }
 }
 
-/// The cell with the name of a class, marked if it is the default.
+/// The cell with the name of a class. It contains a mark if the class is the default class.
 pub(super) fn name(object: &Value) -> Cell {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     if is_default(object) {
@@ -93,7 +92,7 @@ pub(super) fn name(object: &Value) -> Cell {
     }
 }
 
-/// Whether claims without a class get this one.
+/// Whether this class is the default class.
 pub fn is_default(object: &Value) -> bool {
     let annotations = &object["metadata"]["annotations"];
     [
@@ -137,8 +136,8 @@ mod tests {
     fn the_default_class_is_marked() {
         assert_eq!(StorageClass.validate_create(&class()), []);
         let row = StorageClass.row(&class(), Timestamp::UNIX_EPOCH);
-        let wanted = ["fast (default)", "a/b", "Delete", "Immediate"];
-        assert_eq!(row[..4], wanted.map(|text| json!(text)));
+        let expected = ["fast (default)", "a/b", "Delete", "Immediate"];
+        assert_eq!(row[..4], expected.map(|text| json!(text)));
     }
 
     #[test]

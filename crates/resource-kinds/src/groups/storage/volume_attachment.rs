@@ -9,7 +9,6 @@ use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 
-/// storage.k8s.io/v1 VolumeAttachment.
 #[derive(Debug)]
 pub struct VolumeAttachment;
 

@@ -10,7 +10,6 @@ use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 
-/// storage.k8s.io/v1 VolumeAttributesClass.
 #[derive(Debug)]
 pub struct VolumeAttributesClass;
 
@@ -96,13 +95,13 @@ mod tests {
         assert_eq!(VolumeAttributesClass.validate_create(&class), []);
         let mut other = class.clone();
         other["parameters"] = json!({});
-        let told = |errors: Vec<FieldError>| errors[0].to_string();
+        let message = |errors: Vec<FieldError>| errors[0].to_string();
         assert_eq!(
-            told(VolumeAttributesClass.validate_create(&other)),
+            message(VolumeAttributesClass.validate_create(&other)),
             "parameters: Required value: must contain at least one key/value pair"
         );
         assert_eq!(
-            told(VolumeAttributesClass.validate_update(&other, &class)),
+            message(VolumeAttributesClass.validate_update(&other, &class)),
             "parameters: Forbidden: updates to parameters are forbidden."
         );
     }

@@ -1,8 +1,8 @@
-//! The record of a local volume's move to another node, an annotation of the PersistentVolume.
+//! The record of a local volume's move to another node, which is an annotation of the PersistentVolume.
 //!
-//! The record says how far the move is; each write replaces the one before it under the volume's
-//! resourceVersion. The write of [`MoveStage::Placed`] changes the volume's node affinity and path in the
-//! same object (KEP-5381 makes the affinity mutable; here this one write does).
+//! The record contains the progress of the move; each write replaces the previous record under the volume's
+//! resourceVersion. The write of [`MoveStage::Placed`] changes the volume's node affinity and path together with the
+//! record (KEP-5381 makes the affinity mutable; here only this write may change it).
 
 use k8s_openapi::api::core::v1::PersistentVolume;
 use serde::{Deserialize, Serialize};
@@ -19,33 +19,33 @@ const ID_LENGTH_MAX: usize = 32;
 pub enum MoveStage {
     /// A user has requested the move.
     Requested,
-    /// The target node has space for the data, and gets a first copy while the pods run. Only volumes with
-    /// snapshots have this stage.
+    /// The target node has reserved space for the data, and gets a first copy while the pods still run. Only volumes
+    /// with snapshots have this stage.
     Preparing,
-    /// The target node has space for the data, or a first copy of it; the pod that uses the claim must end.
+    /// The target node has reserved space for the data, or has a first copy of it; the pod that uses the claim must
+    /// stop.
     Stopping,
-    /// The directory is renamed on its node, and its files are copied.
+    /// The directory is renamed on the source node, and its files are copied.
     Copying,
     /// The copy is complete and on the disk of the target node.
     Arrived,
-    /// The volume belongs to the target node; its directory gets its final name there, and the old files are
-    /// removed.
+    /// The volume belongs to the target node. Its directory gets the final name there, and the old files are removed.
     Placed,
-    /// The end of a move: the data is only on the target node.
+    /// The move is complete: the data is only on the target node.
     Moved,
-    /// The move is abandoned; the directory gets its name back.
+    /// The move is abandoned; the directory gets its previous name back.
     Abandoned,
-    /// The end of an abandoned move: the data is on the first node.
+    /// The abandoned move has ended: the data is on the source node.
     Failed,
 }
 
 impl MoveStage {
-    /// Whether the move is over and another one may be requested.
+    /// Whether the move has ended and another move may be requested.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Moved | Self::Failed)
     }
 
-    /// Whether no pod may be scheduled for the volume: its data is between two nodes, or will be.
+    /// Whether no pod with the volume may be scheduled: the data is between two nodes, or will be.
     pub fn holds_pods(self) -> bool {
         matches!(
             self,
@@ -53,12 +53,12 @@ impl MoveStage {
         )
     }
 
-    /// Whether the move may still be abandoned: the volume belongs to the first node.
+    /// Whether the move may still be abandoned, because the volume belongs to the source node.
     pub fn is_before_placed(self) -> bool {
         self == Self::Preparing || self.holds_pods()
     }
 
-    /// Whether a record in this stage may be followed by one in `next`.
+    /// Whether a record in the stage `next` may follow a record in this stage.
     fn allows(self, next: Self) -> bool {
         use MoveStage::{
             Abandoned, Arrived, Copying, Failed, Moved, Placed, Preparing, Requested, Stopping,
@@ -81,21 +81,20 @@ impl MoveStage {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeMove {
-    /// The name of this move: letters and digits, different from that of any other move.
+    /// The name of this move: letters and digits; different from the name of every other move.
     pub id: String,
-    /// Name of the node that has the data when the move starts.
+    /// The node that has the data when the move starts.
     pub from: String,
-    /// Name of the node that the data moves to.
+    /// The node that gets the data.
     pub to: String,
-    /// The stage that the move has reached.
     pub stage: MoveStage,
-    /// The size of the data in bytes, once it was measured.
+    /// The size of the data in bytes; `None` until it is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// The path of the volume on the target node, from `Arrived` on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The event that the move waits for, or the reason why it was abandoned.
+    /// The event for which the move waits, or the reason why it was abandoned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Whether a user has cancelled the move.
@@ -122,15 +121,14 @@ impl VolumeMove {
         }
     }
 
-    /// The record of a volume; `None` for a volume that was never moved, and for an invalid text.
+    /// The record of a volume; `None` for a volume that was never moved, and for an invalid annotation.
     pub fn of(volume: &PersistentVolume) -> Option<Self> {
         let text = volume.metadata.annotations.as_ref()?.get(VOLUME_MOVE)?;
         serde_json::from_str(text).ok()
     }
 
-    /// The text of the annotation.
     pub fn to_text(&self) -> String {
-        // All fields are texts, numbers and words: there is nothing that cannot be written.
+        // The record contains only texts, numbers and words, so the serialisation cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 
@@ -169,17 +167,17 @@ impl VolumeMove {
     }
 }
 
-/// Whether pods of the volume wait for the end of its move.
+/// Whether pods with the volume must wait for the end of its move.
 pub fn holds_pods(volume: &PersistentVolume) -> bool {
     VolumeMove::of(volume).is_some_and(|record| record.stage.holds_pods())
 }
 
-/// Whether the volume's directory has, or may have, another name than the volume's.
+/// Whether the name of the volume's directory differs, or may differ, from the volume's name.
 pub fn is_under_way(volume: &PersistentVolume) -> bool {
     VolumeMove::of(volume).is_some_and(|record| !record.stage.is_final())
 }
 
-/// The node affinity of a local volume on a node.
+/// The node affinity that binds a local volume to a node.
 pub fn affinity_to(node: &str) -> Value {
     json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [
         {"key": HOSTNAME, "operator": "In", "values": [node]},
@@ -194,8 +192,8 @@ fn record_of(volume: &Value) -> Option<VolumeMove> {
     serde_json::from_str(text_of(volume)?).ok()
 }
 
-/// Checks a write of the record: a request, or the next stage of the same move. `old` is null for a
-/// new volume.
+/// Checks a write of the record: a new request, or the next stage of the present move. `old` is null for a new
+/// volume.
 pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
     if text_of(volume) == text_of(old) {
         return Ok(());
@@ -224,7 +222,7 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
                 .then_some(())
                 .ok_or_else(|| "must have another id than the move before".to_owned())
         }
-        // A volume that is made from a copy of its manifest.
+        // A user may create a volume from the manifest of a volume that was moved.
         None if old.is_none() && new.stage.is_final() => Ok(()),
         None => Err("a move begins with the stage Requested".to_owned()),
         Some(old) if !old.is_same_move(&new) => {
@@ -238,8 +236,8 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
     }
 }
 
-/// Whether a write places the volume on the target node: the stage is `Placed`, and the affinity and the path
-/// are those of the record. Nothing else of the volume's source may change.
+/// Whether a write assigns the volume to the target node: the stage is `Placed`, and the affinity and the path are
+/// those of the record. No other part of the volume source may change.
 pub(crate) fn is_placed_by(volume: &Value, old: &Value) -> bool {
     let (Some(new), Some(before)) = (record_of(volume), record_of(old)) else {
         return false;
@@ -252,13 +250,13 @@ pub(crate) fn is_placed_by(volume: &Value, old: &Value) -> bool {
             .path
             .as_deref()
             .is_some_and(|path| path.starts_with('/'));
-    let mut wanted = old["spec"].clone();
-    wanted["nodeAffinity"] = affinity_to(&new.to);
-    wanted["local"]["path"] = json!(new.path);
+    let mut expected = old["spec"].clone();
+    expected["nodeAffinity"] = affinity_to(&new.to);
+    expected["local"]["path"] = json!(new.path);
     is_step
         && old["spec"]["local"].is_object()
         && old["spec"]["nodeAffinity"] == affinity_to(&new.from)
-        && volume["spec"] == wanted
+        && volume["spec"] == expected
 }
 
 #[cfg(test)]
@@ -334,7 +332,7 @@ mod tests {
             let new = volume(Some(&at(stage)), "one", "/a");
             let begins = stage == MoveStage::Requested || stage.is_final();
             assert_eq!(check(&new, &none).is_ok(), begins, "{stage:?}");
-            // The record of a move in progress is not removed, nor replaced by another request.
+            // The record of a move in progress can neither be removed, nor be replaced by another request.
             assert_eq!(check(&none, &new).is_ok(), stage.is_final());
             let other = VolumeMove::request("b2", "one", "two");
             let other = volume(Some(&other), "one", "/a");
@@ -360,7 +358,7 @@ mod tests {
         let arrived = volume(Some(&at(MoveStage::Arrived)), "one", "/a/pvc-1");
         let placed = volume(Some(&at(MoveStage::Placed)), "two", "/b/pvc-1");
         assert!(is_placed_by(&placed, &arrived));
-        // Not without the record, not elsewhere, and nothing besides.
+        // The assignment needs the record, must go to the recorded node, and must change nothing else.
         assert!(!is_placed_by(&volume(None, "two", "/b/pvc-1"), &arrived));
         let elsewhere = volume(Some(&at(MoveStage::Placed)), "three", "/b/pvc-1");
         assert!(!is_placed_by(&elsewhere, &arrived));

@@ -1,10 +1,11 @@
-//! The record of a replicated volume, an annotation of the PersistentVolume, and the parameters of its class.
+//! The record of a replicated volume, which is an annotation of the PersistentVolume, and the parameters of its
+//! class.
 //!
-//! The epoch grows with each promotion and with each replacement of the replica, and nodes refuse the steps
-//! of an earlier one. Each write replaces the record under the volume's resourceVersion. The write of
-//! [`ReplicationStage::Promoted`] changes the volume's node affinity and path in the same object.
+//! Each promotion, and each replacement of the replica, increments the epoch; nodes refuse the steps of an earlier
+//! epoch. Each write replaces the record under the volume's resourceVersion. The write of
+//! [`ReplicationStage::Promoted`] changes the volume's node affinity and path together with the record.
 //!
-//! One node can be promoted: [`VolumeReplication::replica`]. A node that takes its place is the
+//! Only one node can be promoted: [`VolumeReplication::replica`]. A node that will replace the replica is the
 //! [`VolumeReplication::successor`] until it has a complete copy.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,19 +21,19 @@ use super::driver::Driver;
 use super::volume_move::affinity_to;
 use crate::well_known::annotations::VOLUME_REPLICATION;
 
-/// The class parameter with the seconds between two copies.
+/// The class parameter with the number of seconds between two copies.
 pub const INTERVAL_PARAMETER: &str = "replicationIntervalSeconds";
 /// The class parameter with the number of replicas.
 pub const REPLICAS_PARAMETER: &str = "replicas";
-/// The shortest and the longest interval, in seconds.
+/// The range of allowed intervals, in seconds.
 const INTERVALS: RangeInclusive<u32> = 2..=86_400;
-/// The interval of classes that name only the number of replicas, in seconds.
+/// The interval of classes that only set the number of replicas, in seconds.
 pub const INTERVAL_DEFAULT: u32 = 10;
-/// The class parameter with the seconds for which a replica's node may be lost.
+/// The class parameter with the number of seconds for which a replica's node may be lost before it is replaced.
 pub const REPLACEMENT_PARAMETER: &str = "replicaReplacementSeconds";
-/// The shortest and the longest time until a replica is replaced, in seconds.
+/// The range of allowed times until a replica is replaced, in seconds.
 const REPLACEMENTS: RangeInclusive<u32> = 10..=2_592_000;
-/// The time of classes that do not name it, in seconds.
+/// The replacement time of classes that do not set it, in seconds.
 pub const REPLACEMENT_DEFAULT: u32 = 600;
 /// The condition of a claim with the state of its replica.
 pub const CONDITION: &str = "mainstay.dev/Replicated";
@@ -42,55 +43,51 @@ pub const CONDITION: &str = "mainstay.dev/Replicated";
 pub enum ReplicationStage {
     /// The primary sends snapshots to the replica.
     Replicating,
-    /// The primary is lost; the replica accepts no more copies. No pod may start with the volume.
+    /// The primary is lost; the replica accepts no more copies. No pod with the volume may start.
     Promoting,
-    /// The volume belongs to the node of the former replica; its copy gets the volume's name there.
+    /// The volume belongs to the node of the former replica, where the copy gets the name of the volume.
     Promoted,
-    /// The end: the replica has removed its copies, and the volume may be removed.
+    /// Replication has ended: the replica has removed its copies, and the volume may be removed.
     Ended,
 }
 
 /// The promotion of a replica after the loss of its primary.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Recovery {
-    /// Name of the node that was lost.
+    /// The lost node.
     pub from: String,
-    /// The recovery point, in milliseconds since 1970: each write that ended before it is in the copy.
+    /// The recovery point, in milliseconds since 1970: the copy contains each write that ended before this time.
     pub time: i64,
 }
 
-/// The kept state of a primary that returned after another one was promoted.
+/// The retained state of a primary that returned after another node was promoted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Divergence {
-    /// Name of the node with the snapshot.
+    /// The node with the snapshot.
     pub node: String,
-    /// The name of its read-only snapshot, in the pool's directory `snapshots`.
+    /// The name of the read-only snapshot, in the pool's directory `snapshots`.
     pub snapshot: String,
 }
 
-/// The record of a replica, an annotation of the PersistentVolume.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeReplication {
-    /// The number of the primary, from 1.
+    /// The epoch: starts at 1, and changes with each primary and each replica.
     pub epoch: u32,
-    /// The node with the volume.
     pub primary: String,
     /// The node with the copies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<String>,
-    /// The node that replaces the replica as soon as it has a complete copy.
+    /// The node that replaces the replica when it has a complete copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub successor: Option<String>,
-    /// Nodes that had copies or the volume, and remove them when they return.
+    /// Nodes that had copies or the volume, and must remove them when they return.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<String>,
-    /// The time between two copies, in seconds.
     pub interval_seconds: u32,
     /// Seconds for which the node of the replica may be lost before another node replaces it.
     #[serde(default = "replacement_default")]
     pub replacement_seconds: u32,
-    /// The stage that replication has reached.
     pub stage: ReplicationStage,
     /// The time of the last complete copy on the replica, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,7 +98,7 @@ pub struct VolumeReplication {
     /// The states of former primaries that differ from the promoted copy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub diverged: Vec<Divergence>,
-    /// The event that replication waits for.
+    /// The event for which replication waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
@@ -138,7 +135,7 @@ impl VolumeReplication {
         }
     }
 
-    /// The record of a volume; `None` for a volume without replicas, and for an invalid text.
+    /// The record of a volume; `None` for a volume without replicas, and for an invalid annotation.
     pub fn of(volume: &PersistentVolume) -> Option<Self> {
         let text = volume
             .metadata
@@ -148,13 +145,12 @@ impl VolumeReplication {
         serde_json::from_str(text).ok()
     }
 
-    /// The text of the annotation.
     pub fn to_text(&self) -> String {
-        // All fields are texts, numbers and words: there is nothing that cannot be written.
+        // The record contains only texts, numbers and words, so the serialisation cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The node that gets the copies.
+    /// The node to which the primary sends copies: the successor or the replica.
     pub fn receiver(&self) -> Option<&str> {
         self.successor.as_deref().or(self.replica.as_deref())
     }
@@ -162,17 +158,17 @@ impl VolumeReplication {
     /// The nodes besides the primary that may have data of the volume.
     pub fn others(&self) -> BTreeSet<&str> {
         let named = self.replica.iter().chain(&self.successor);
-        let kept = self.diverged.iter().map(|one| &one.node);
+        let snapshots = self.diverged.iter().map(|one| &one.node);
         named
             .chain(&self.former)
-            .chain(kept)
+            .chain(snapshots)
             .map(String::as_str)
             .filter(|node| *node != self.primary)
             .collect()
     }
 
-    /// The record without the successor, and without the replica if `replica` is another node: they remove
-    /// what they have. The epoch is the next one.
+    /// The record without the successor, and without the present replica unless it is `replica`; the removed nodes
+    /// delete their copies. Increments the epoch.
     pub fn replaced(&self, replica: Option<&str>) -> Self {
         let mut former: BTreeSet<String> = self.former.iter().cloned().collect();
         former.extend(self.replica.iter().chain(&self.successor).cloned());
@@ -192,7 +188,7 @@ impl VolumeReplication {
         self.stage != ReplicationStage::Ended && self.replica.is_some() && self.last.is_some()
     }
 
-    /// The reason why no pod on the node may use the volume now; `None` if it may.
+    /// The reason why no pod on the node may use the volume now; `None` if pods may use it.
     pub fn refusal(&self, node: &str) -> Option<String> {
         let promotion = match (self.stage, &self.recovery) {
             (ReplicationStage::Promoting, _) => Some((self.replica.as_deref(), &self.primary)),
@@ -217,7 +213,7 @@ impl VolumeReplication {
     }
 }
 
-/// A time of a record as users read it.
+/// A time of a record in the format for users.
 pub fn shown(milliseconds: i64) -> String {
     let time = Timestamp::from_millisecond(milliseconds).unwrap_or_default();
     time.to_string()
@@ -296,7 +292,7 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
     let Some(old) = record_of(old) else {
         return Ok(());
     };
-    // No copies of another node count for those of the replica.
+    // Copies on another node do not count as copies on the replica.
     let has_same_primary = (old.epoch, &old.primary) == (new.epoch, &new.primary)
         && (old.replica == new.replica || old.replica.is_none());
     let is_step = match (old.stage, new.stage) {
@@ -330,8 +326,8 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
     }
 }
 
-/// Whether a write gives the place of the replica to its successor, or gives the successor up. The node
-/// that had the place is remembered, because it has copies.
+/// Whether a write replaces the replica by its successor, or removes the successor. The removed node is added to
+/// `former`, because it has copies.
 fn is_replaced(old: &VolumeReplication, new: &VolumeReplication) -> bool {
     let is_successor = new.replica == old.successor && new.replica.is_some();
     let left = match is_successor {
@@ -344,22 +340,22 @@ fn is_replaced(old: &VolumeReplication, new: &VolumeReplication) -> bool {
         && left.as_ref().is_some_and(|node| new.former.contains(node))
 }
 
-/// Whether a write gives the volume to the node of its replica: the stage is `Promoted`, and the affinity is
-/// that of the record. Nothing else of the volume's source may change except the path.
+/// Whether a write assigns the volume to the node of its replica: the stage is `Promoted`, and the affinity is that
+/// of the record. No other part of the volume source may change, except the path.
 pub(crate) fn is_promoted_by(volume: &Value, old: &Value) -> bool {
     let (Some(new), Some(before)) = (record_of(volume), record_of(old)) else {
         return false;
     };
     let path = volume["spec"]["local"]["path"].as_str();
-    let mut wanted = old["spec"].clone();
-    wanted["nodeAffinity"] = affinity_to(&new.primary);
-    wanted["local"]["path"] = json!(path);
+    let mut expected = old["spec"].clone();
+    expected["nodeAffinity"] = affinity_to(&new.primary);
+    expected["local"]["path"] = json!(path);
     (before.stage, new.stage) == (ReplicationStage::Promoting, ReplicationStage::Promoted)
         && check(volume, old).is_ok()
         && path.is_some_and(|path| path.starts_with('/'))
         && old["spec"]["local"].is_object()
         && old["spec"]["nodeAffinity"] == affinity_to(&before.primary)
-        && volume["spec"] == wanted
+        && volume["spec"] == expected
 }
 
 #[cfg(test)]
@@ -389,7 +385,7 @@ mod tests {
     #[test]
     fn a_class_says_how_often_its_volumes_are_copied() {
         let cow = "mainstay.dev/local-cow";
-        for (parameters, wanted) in [
+        for (parameters, expected) in [
             (json!({}), Ok(None)),
             (json!({"replicas": "0"}), Ok(None)),
             (json!({"replicas": "1"}), Ok(Some((10, 600)))),
@@ -414,9 +410,9 @@ mod tests {
             (json!({"replicationIntervalSeconds": "soon"}), Err(())),
             (json!({"replicas": "2"}), Err(())),
         ] {
-            let found = parameters_of_class(&class(cow, parameters.clone()));
-            let found = found.map(|found| found.map(|all| (all.interval, all.replacement)));
-            assert_eq!(found.map_err(drop), wanted, "{parameters}");
+            let parsed = parameters_of_class(&class(cow, parameters.clone()));
+            let parsed = parsed.map(|parsed| parsed.map(|all| (all.interval, all.replacement)));
+            assert_eq!(parsed.map_err(drop), expected, "{parameters}");
         }
         let other = class("mainstay.dev/local", json!({"replicas": "1"}));
         assert_eq!(parameters_of_class(&other), Ok(None));
@@ -442,25 +438,28 @@ mod tests {
             ..promoting.clone()
         };
         let old = volume(Some(&before), "one", "/a");
-        let held = volume(Some(&promoting), "one", "/a");
+        let replicated = volume(Some(&promoting), "one", "/a");
         let new = volume(Some(&promoted), "two", "/b");
-        assert_eq!(check(&held, &old), Ok(()));
-        assert!(is_promoted_by(&new, &held));
-        // Not without the stage between, not elsewhere, and not without the record.
+        assert_eq!(check(&replicated, &old), Ok(()));
+        assert!(is_promoted_by(&new, &replicated));
+        // A promotion needs the stage in between, must go to the replica's node, and needs the record.
         assert!(check(&new, &old).is_err() && !is_promoted_by(&new, &old));
         assert!(!is_promoted_by(
             &volume(Some(&promoted), "three", "/b"),
-            &held
+            &replicated
         ));
-        assert!(!is_promoted_by(&volume(None, "two", "/b"), &held));
+        assert!(!is_promoted_by(&volume(None, "two", "/b"), &replicated));
         assert!(check(&volume(None, "one", "/a"), &old).is_err());
-        // Epochs do not go back.
-        assert!(check(&old, &held).is_err());
+        // The epoch never decreases.
+        assert!(check(&old, &replicated).is_err());
         let again = VolumeReplication {
             stage: ReplicationStage::Replicating,
             ..promoting
         };
-        assert_eq!(check(&volume(Some(&again), "one", "/a"), &held), Ok(()));
+        assert_eq!(
+            check(&volume(Some(&again), "one", "/a"), &replicated),
+            Ok(())
+        );
     }
 
     #[test]
@@ -476,9 +475,9 @@ mod tests {
         let after = before.replaced(Some("three"));
         assert_eq!((after.epoch, &*after.former), (2, &["two".to_owned()][..]));
         assert_eq!(checked(&after), Ok(()));
-        let given_up = before.replaced(Some("two"));
-        assert_eq!(given_up.former, ["three"]);
-        assert_eq!(checked(&given_up), Ok(()));
+        let abandoned = before.replaced(Some("two"));
+        assert_eq!(abandoned.former, ["three"]);
+        assert_eq!(checked(&abandoned), Ok(()));
         for wrong in [
             VolumeReplication {
                 epoch: 1,
@@ -493,7 +492,7 @@ mod tests {
         ] {
             assert!(checked(&wrong).is_err(), "{wrong:?}");
         }
-        // A record of an earlier version has no time for the replacement.
+        // A record of an earlier program version lacks the replacement time.
         let mut text: Value = serde_json::from_str(&before.to_text()).unwrap();
         text.as_object_mut().unwrap().remove("replacementSeconds");
         let read: VolumeReplication = serde_json::from_value(text).unwrap();

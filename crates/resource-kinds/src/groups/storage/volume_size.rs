@@ -1,23 +1,23 @@
-//! Volumes that can hold more than their size: the condition of the claim, and the fact about a node.
+//! Volumes that can hold more data than their size: the condition of the claim, and the annotation of a node.
 
-/// The condition of a claim: `True` if its volume cannot hold more than its size.
+/// The condition of a claim: `True` if its volume cannot hold more data than its size.
 pub const CONDITION: &str = "mainstay.dev/SizeEnforced";
 
-/// The value of [`crate::annotations::LOCAL_VOLUME_SIZE`] where quotas limit volumes.
+/// The value of [`crate::annotations::LOCAL_VOLUME_SIZE`] if quotas limit the volumes of a node.
 pub const ENFORCED: &str = "Enforced";
-/// The value of [`crate::annotations::LOCAL_VOLUME_SIZE`] where nothing limits them.
+/// The value of [`crate::annotations::LOCAL_VOLUME_SIZE`] if nothing limits the volumes of a node.
 pub const NOT_ENFORCED: &str = "NotEnforced";
 
-/// The limit of a volume.
+/// The mechanism that limits the size of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SizeLimit {
-    /// A quota of its node's file system.
+    /// A quota of the node's file system.
     Quota,
-    /// It is a device of that size.
+    /// The volume is a block device of its size.
     Device,
-    /// None: the node's file system has no quotas.
+    /// No limit: the node's file system has no quotas.
     NoQuota,
-    /// That of an NFS server, if it has one.
+    /// The limit of an NFS server, if the server has a limit.
     Server,
 }
 
@@ -59,7 +59,7 @@ impl SizeLimit {
     }
 }
 
-/// The words with which a message about a volume on this node begins.
+/// The start of a message about a volume on this node.
 pub fn start_of_message(node: &str) -> String {
     format!("On node {node:?}, ")
 }

@@ -1,5 +1,5 @@
-//! The walk and the decoding into the typed form and back give the same result for each field of each
-//! type, with every kind of value there.
+//! Test: the decoder here, and decoding into the typed form and back, give equal results for each field of each type,
+//! with every kind of value.
 
 use std::collections::BTreeSet;
 
@@ -29,14 +29,14 @@ use serde_json::{Map, Value, json};
 use super::round_trip;
 use crate::json::api_types::{ApiTypes, Field, Shape, Structure, TypeMeta, ValueType};
 
-/// A kind: its version, its name, and the old decoder.
+/// A kind: its version, its name, and the decoder through the typed form.
 type Case = (
     &'static str,
     &'static str,
     fn(Value) -> Result<Value, String>,
 );
 
-/// The kinds of the named groups.
+/// The kinds of these groups.
 macro_rules! cases {
     ($($group:ident { $($kind:ident)* })*) => {
         vec![$($((
@@ -89,7 +89,7 @@ fn cases() -> Vec<Case> {
 
 #[test]
 fn every_kind_is_compared() {
-    // The server only answers with them.
+    // Kinds that occur in responses only.
     const ANSWERED: [&str; 2] = ["core/v1.ComponentStatus", "meta/v1.Status"];
     let types = ApiTypes::published();
     let compared: BTreeSet<&str> = cases()
@@ -107,13 +107,13 @@ fn every_kind_is_compared() {
 #[test]
 fn the_walk_gives_what_the_round_trip_gives() {
     let types = ApiTypes::published();
-    let (mut seen, mut forms) = (BTreeSet::new(), BTreeSet::new());
+    let (mut visited, mut forms) = (BTreeSet::new(), BTreeSet::new());
     let (mut compared, mut wrong) = (0, Vec::new());
     for (version, kind, old) in cases() {
         let root = types.of_kind(version, kind).unwrap();
         let mut samples = Samples {
             types,
-            seen: &mut seen,
+            visited: &mut visited,
             forms: &mut forms,
             objects: Vec::new(),
         };
@@ -131,8 +131,8 @@ fn the_walk_gives_what_the_round_trip_gives() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Whether the walk takes what the typed form refuses and Kubernetes takes: null among texts, and a structure without
-/// its time.
+/// Whether this decoder accepts a value that the typed form refuses and Kubernetes accepts: null in a list of texts,
+/// and a structure without its time.
 fn is_taken_now(old: &Result<Value, String>, new: &Result<Value, String>) -> bool {
     match (old, new) {
         (Err(old), Ok(new)) => {
@@ -143,14 +143,14 @@ fn is_taken_now(old: &Result<Value, String>, new: &Result<Value, String>) -> boo
     }
 }
 
-/// Whether both give the same bytes, or the same error. Some errors say more than they did.
+/// Whether both results have equal bytes, or equal errors. Some errors of this decoder contain more.
 fn agree(old: &Result<Value, String>, new: &Result<Value, String>) -> bool {
-    // Two values are equal in any order of their fields; their bytes are not.
+    // Two values are equal whatever the order of their fields; their bytes are not.
     let bytes = |object: &Value| object.to_string();
     match (old, new) {
         (Ok(old), Ok(new)) => bytes(old) == bytes(new),
         (Err(old), Err(new)) => {
-            // Types have the names that Go gives them, and the key of a map (`z`) is no part of a place.
+            // The names of types are those in Go, and the key of a map (`z`) is not part of a path.
             let names = [
                 ("v1.a timestamp string", "Time"),
                 ("v1.a base64-encoded string", "[]uint8"),
@@ -158,7 +158,7 @@ fn agree(old: &Result<Value, String>, new: &Result<Value, String>) -> bool {
                 ("struct field a map.", "struct field "),
             ];
             let mut names = names.iter();
-            // Without its time such a structure was refused as a whole, whatever else was in it.
+            // The typed form refuses such a structure as a whole if its time is absent.
             let timed = ["field Condition.", "field EventSeries."];
             old.replace(".z.", ".") == *new
                 || names.any(|(was, is)| old.contains(was) && new.contains(is))
@@ -169,7 +169,7 @@ fn agree(old: &Result<Value, String>, new: &Result<Value, String>) -> bool {
     }
 }
 
-/// The type of a field without its names; the decoding of its values depends on nothing else.
+/// The type of a field without its names. The decoding of its values depends on nothing else.
 fn form(field: &Field) -> String {
     let kind = match field.value {
         ValueType::Structure(_) => "structure",
@@ -185,39 +185,39 @@ fn form(field: &Field) -> String {
     format!("{kind} {shape:?} {pointer} {omitted_when_empty} {always}")
 }
 
-/// Objects of a kind with one remarkable value each.
+/// Objects of a kind that each contain one unusual value.
 struct Samples<'t> {
     types: &'t ApiTypes,
-    /// The types that were met, in this kind or another.
-    seen: &'t mut BTreeSet<&'static str>,
-    /// The forms of fields that were met.
+    /// The types that were visited, in this kind or in another kind.
+    visited: &'t mut BTreeSet<&'static str>,
+    /// The forms of fields that were visited.
     forms: &'t mut BTreeSet<Option<String>>,
     objects: Vec<Value>,
 }
 
 impl<'t> Samples<'t> {
-    /// Collects objects in which a structure of the type is put by `wrap`.
+    /// Collects objects that contain a structure of this type; `wrap` puts the structure into an object.
     fn collect(&mut self, structure: &'t Structure, wrap: &dyn Fn(Value) -> Value) {
-        if !self.seen.insert(structure.name) {
+        if !self.visited.insert(structure.name) {
             return;
         }
         self.objects.push(wrap(self.whole(structure, 3)));
         self.objects.extend(odd_values().into_iter().map(wrap));
         let whole = self.whole(structure, 1);
-        let known = structure.by_name().iter().map(|field| field.json);
-        for name in known.chain(["apiVersion", "kind", "unknown"]) {
+        let names = structure.by_name().iter().map(|field| field.json);
+        for name in names.chain(["apiVersion", "kind", "unknown"]) {
             let field = structure.named(name);
             let mut values = odd_values();
-            // Fields of one form go one way: the first of them is enough for most values.
+            // Fields of one form use one code path, so most values are only tested with the first such field.
             if !self.forms.insert(field.map(form)) {
                 values.truncate(COMMON);
             }
             values.extend(field.map(|field| self.value(field, 0)));
             if field.is_some_and(|field| field.value == ValueType::Raw) {
-                // Any JSON stays now, where empty values went.
+                // Raw JSON keeps its empty values in this decoder; the typed form removed them.
                 values.retain(|value| value.is_null() || value.is_object());
             }
-            let places: &[fn(Value) -> Value] = match field {
+            let wraps: &[fn(Value) -> Value] = match field {
                 Some(field) if field.shape == Shape::One => &[|value| value],
                 _ => &[
                     |value| value,
@@ -226,9 +226,9 @@ impl<'t> Samples<'t> {
                 ],
             };
             for value in values {
-                for place in places {
+                for wrap_value in wraps {
                     let mut map = Map::new();
-                    map.insert(name.to_owned(), place(value.clone()));
+                    map.insert(name.to_owned(), wrap_value(value.clone()));
                     self.objects.push(wrap(Value::Object(map)));
                 }
             }
@@ -253,8 +253,8 @@ impl<'t> Samples<'t> {
         }
     }
 
-    /// A structure with all its fields, in the wrong order; so many levels deep, and below that only
-    /// the fields that are always there.
+    /// A structure with all its fields, in the wrong order. Below `levels` levels it contains only the fields that
+    /// are always present.
     fn whole(&self, structure: &Structure, levels: u32) -> Value {
         let fields = structure.by_name().iter().rev();
         let mut map: Map<String, Value> = fields
@@ -273,7 +273,7 @@ impl<'t> Samples<'t> {
         Value::Object(map)
     }
 
-    /// A value that the field may have.
+    /// A valid value of the field.
     fn value(&self, field: &Field, levels: u32) -> Value {
         let one = match field.value {
             ValueType::String => json!("text"),
@@ -301,10 +301,10 @@ impl<'t> Samples<'t> {
     }
 }
 
-/// This many of the values are tried with every field.
+/// This many of the values are tested with every field.
 const COMMON: usize = 7;
 
-/// Values that some types have, and others refuse.
+/// Values that are valid for some types and invalid for other types.
 fn odd_values() -> Vec<Value> {
     vec![
         json!(null),

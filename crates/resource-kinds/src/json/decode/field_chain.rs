@@ -1,32 +1,30 @@
-//! The position of a value, for messages.
+//! The path of a value, for error messages.
 
 use serde_json::Value;
 
 use crate::json::api_types::Structure;
 
-/// The path of a value, from the inside out. Its text is only built for a message. An element of a list or a
-/// map has the place of its field, as in Go's messages.
+/// The path of a value, from the inner field to the outer field. The text is only built for an error message. As in
+/// Go's messages, an element of a list or a map has the path of its field.
 pub(super) enum FieldChain<'a> {
     /// The object itself.
     Root,
     /// A field of a structure.
     Field {
-        /// The place of the structure.
+        /// The path of the structure.
         of: &'a FieldChain<'a>,
-        /// The type of the structure.
         structure: &'a Structure,
-        /// The name of the field.
         name: &'a str,
     },
 }
 
 impl FieldChain<'_> {
-    /// The message about a value of another type than the wanted one.
-    pub(super) fn mismatch(&self, given: &Value, wanted: &str) -> String {
-        let given = json_type(given);
+    /// The message about a value that does not have the expected type.
+    pub(super) fn mismatch(&self, value: &Value, expected: &str) -> String {
+        let actual_type = json_type(value);
         match self {
             Self::Root => {
-                format!("json: cannot unmarshal {given} into Go value of type {wanted}")
+                format!("json: cannot unmarshal {actual_type} into Go value of type {expected}")
             }
             Self::Field { structure, .. } => {
                 let structure = structure.short_name();
@@ -34,20 +32,20 @@ impl FieldChain<'_> {
                 names.reverse();
                 let path = names.join(".");
                 format!(
-                    "json: cannot unmarshal {given} into Go struct field {structure}.{path} of \
-                     type {wanted}"
+                    "json: cannot unmarshal {actual_type} into Go struct field {structure}.{path} of \
+                     type {expected}"
                 )
             }
         }
     }
 
-    /// The names of the fields, from the inside out.
+    /// The names of the fields, from the inner field to the outer field.
     fn names(&self) -> Vec<&str> {
         let mut names = Vec::new();
-        let mut place = self;
-        while let Self::Field { of, name, .. } = place {
+        let mut link = self;
+        while let Self::Field { of, name, .. } = link {
             names.push(*name);
-            place = of;
+            link = of;
         }
         names
     }

@@ -1,7 +1,7 @@
-//! Decoding of a client's JSON into an object of its kind, in one walk over the tree by the table of
-//! types: types are checked, unknown fields removed, quantities and times made canonical, and empty
-//! values (null, empty lists, zero values that upstream omits) removed, so that equal objects have equal
-//! bytes. The fields of a structure are in the order of their names, after `apiVersion` and `kind`.
+//! Decoding of a client's JSON into an object of its kind, in one pass over the tree, by the table of types. Types
+//! are checked, unknown fields are removed, quantities and times become canonical, and empty values (null, empty
+//! lists, zero values that upstream omits) are removed, so that equal objects have equal bytes. The fields of a
+//! structure are sorted by name, after `apiVersion` and `kind`.
 
 use k8s_openapi::ByteString;
 use object_model::Quantity;
@@ -22,7 +22,7 @@ mod round_trip;
 /// Checks `object` against the type of the named kind.
 ///
 /// # Errors
-/// The mismatch, as upstream's decoder reports it.
+/// The mismatch, with the text of upstream's decoder.
 pub(crate) fn decode(api_version: &str, kind: &str, mut object: Value) -> Result<Value, String> {
     let types = ApiTypes::published();
     let structure = types
@@ -32,7 +32,7 @@ pub(crate) fn decode(api_version: &str, kind: &str, mut object: Value) -> Result
     Ok(object)
 }
 
-/// Checks the metadata of an object of any kind; `structure` is their type.
+/// Checks the metadata of an object of any kind; `structure` is the type of the metadata.
 ///
 /// # Errors
 /// As [`decode`].
@@ -41,28 +41,28 @@ pub(crate) fn decode_metadata(
     structure: &Structure,
     metadata: &mut Value,
 ) -> Result<(), String> {
-    let place = FieldChain::Field {
+    let path = FieldChain::Field {
         of: &FieldChain::Root,
         structure,
         name: "metadata",
     };
-    check_structure(types, structure, metadata, &place)
+    check_structure(types, structure, metadata, &path)
 }
 
 fn check_structure(
     types: &ApiTypes,
     structure: &Structure,
     value: &mut Value,
-    place: &FieldChain<'_>,
+    path: &FieldChain<'_>,
 ) -> Result<(), String> {
     let Value::Object(map) = value else {
-        let wanted = format!("v1.{}", structure.short_name());
-        return Err(place.mismatch(value, &wanted));
+        let expected = format!("v1.{}", structure.short_name());
+        return Err(path.mismatch(value, &expected));
     };
     let mut outcome = Ok(());
     map.retain(|name, value| {
         let within = FieldChain::Field {
-            of: place,
+            of: path,
             structure,
             name,
         };
@@ -80,59 +80,59 @@ fn check_structure(
     complete(types, structure, map)
 }
 
-/// Checks a field. Returns whether it stays: null is as good as absent, and some fields are left out when
-/// they are empty.
+/// Checks a field. Returns whether the field stays: null counts as absent, and some fields are removed if they are
+/// empty.
 fn check_field(
     types: &ApiTypes,
     field: &Field,
     value: &mut Value,
-    place: &FieldChain<'_>,
+    path: &FieldChain<'_>,
 ) -> Result<bool, String> {
     match (field.shape, &mut *value) {
         (_, Value::Null) => return Ok(false),
-        (Shape::One, value) => check_value(types, field, value, place)?,
+        (Shape::One, value) => check_value(types, field, value, path)?,
         (Shape::List, Value::Array(list)) => {
             for element in list {
                 null_is_no_text(field, element);
-                check_value(types, field, element, place)?;
+                check_value(types, field, element, path)?;
             }
         }
         (Shape::Map, Value::Object(map)) => {
             for element in map.values_mut() {
                 null_is_no_text(field, element);
-                check_value(types, field, element, place)?;
+                check_value(types, field, element, path)?;
             }
             sort(map);
         }
-        (Shape::List, other) => return Err(place.mismatch(other, LIST)),
-        (Shape::Map, other) => return Err(place.mismatch(other, "map[string]interface {}")),
+        (Shape::List, other) => return Err(path.mismatch(other, LIST)),
+        (Shape::Map, other) => return Err(path.mismatch(other, "map[string]interface {}")),
     }
     Ok(!is_left_out(field, value))
 }
 
-/// In a list or a map of texts, null is the empty text: `data: {key: }`.
+/// In a list or a map of texts, null becomes the empty text: `data: {key: }`.
 fn null_is_no_text(field: &Field, element: &mut Value) {
     if field.value == ValueType::String && element.is_null() {
         *element = Value::String(String::new());
     }
 }
 
-/// A list, as Go names its type.
+/// Go's name for the type of a list.
 const LIST: &str = "[]interface {}";
 
-/// Checks one value of a field, and writes it in its canonical form.
+/// Checks one value of a field, and converts it to its canonical form.
 fn check_value(
     types: &ApiTypes,
     field: &Field,
     value: &mut Value,
-    place: &FieldChain<'_>,
+    path: &FieldChain<'_>,
 ) -> Result<(), String> {
-    let wanted = match field.value {
+    let expected = match field.value {
         ValueType::Structure(_) => {
             let Some(structure) = types.of_value(field.value) else {
                 return Ok(());
             };
-            return check_structure(types, structure, value, place);
+            return check_structure(types, structure, value, path);
         }
         ValueType::Raw => return Ok(()),
         ValueType::Quantity if value.is_string() || value.is_number() => {
@@ -142,7 +142,7 @@ fn check_value(
             return times::canonical(value, field.value);
         }
         ValueType::Bytes if value.is_string() || value.is_null() => return canonical_bytes(value),
-        ValueType::Items => return check_texts(value, place),
+        ValueType::Items => return check_texts(value, path),
         ValueType::Double => {
             if let Some(number) = value.as_f64() {
                 *value = number.into();
@@ -171,7 +171,7 @@ fn check_value(
         ValueType::Time => "v1.Time",
         ValueType::MicroTime => "v1.MicroTime",
     };
-    Err(place.mismatch(value, wanted))
+    Err(path.mismatch(value, expected))
 }
 
 fn is_int32(value: &Value) -> bool {
@@ -180,28 +180,28 @@ fn is_int32(value: &Value) -> bool {
         .is_some_and(|number| i32::try_from(number).is_ok())
 }
 
-fn check_texts(value: &Value, place: &FieldChain<'_>) -> Result<(), String> {
+fn check_texts(value: &Value, path: &FieldChain<'_>) -> Result<(), String> {
     let Value::Array(list) = value else {
-        return Err(place.mismatch(value, LIST));
+        return Err(path.mismatch(value, LIST));
     };
     match list.iter().find(|text| !text.is_string()) {
-        Some(other) => Err(place.mismatch(other, "string")),
+        Some(other) => Err(path.mismatch(other, "string")),
         None => Ok(()),
     }
 }
 
-/// Amounts of resources, which are maps, are whole thousandths.
+/// Amounts of resources are in maps, and are rounded up to whole thousandths.
 fn canonical_quantity(value: &mut Value, shape: Shape) -> Result<(), String> {
     let quantity = Quantity::from_json(value).map_err(|error| error.to_string())?;
-    let kept = match shape {
+    let canonical = match shape {
         Shape::Map => quantity.round_up_to_milli(),
         Shape::One | Shape::List => quantity,
     };
-    *value = Value::String(kept.to_string());
+    *value = Value::String(canonical.to_string());
     Ok(())
 }
 
-/// Base64 that decodes is canonical. Null in a map stands for no bytes.
+/// Valid base64 is canonical. In a map, null becomes empty bytes.
 fn canonical_bytes(value: &mut Value) -> Result<(), String> {
     ByteString::deserialize(&*value).map_err(|error| error.to_string())?;
     if value.is_null() {
@@ -210,34 +210,34 @@ fn canonical_bytes(value: &mut Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks a field that the structure has not. An object's `apiVersion` and `kind` are those of its type,
-/// and are written by [`complete`]; unknown fields go.
+/// Checks a field that is not in the structure. `apiVersion` and `kind` of an object must be those of its type, and
+/// [`complete`] writes them; unknown fields are removed.
 fn check_type_meta(
     structure: &Structure,
     name: &str,
     value: &Value,
-    place: &FieldChain<'_>,
+    path: &FieldChain<'_>,
 ) -> Result<bool, String> {
-    let wanted = match (structure.type_meta, name) {
+    let expected = match (structure.type_meta, name) {
         (TypeMeta::Version(version), "apiVersion") => version,
         (TypeMeta::Version(_), "kind") => structure.short_name(),
         (TypeMeta::AnyVersion, "apiVersion" | "kind") => {
             return match value {
                 Value::Null => Ok(false),
                 Value::String(_) => Ok(true),
-                other => Err(place.mismatch(other, "string")),
+                other => Err(path.mismatch(other, "string")),
             };
         }
         _ => return Ok(false),
     };
     match value {
-        Value::String(given) if given == wanted => Ok(false),
-        Value::String(_) => Err(place.mismatch(value, &format!("v1.{wanted}"))),
-        other => Err(place.mismatch(other, "string")),
+        Value::String(sent) if sent == expected => Ok(false),
+        Value::String(_) => Err(path.mismatch(value, &format!("v1.{expected}"))),
+        other => Err(path.mismatch(other, "string")),
     }
 }
 
-/// Adds the fields that every object of the type has, and sorts the fields.
+/// Adds the fields that every object of the type contains, and sorts the fields.
 fn complete(
     types: &ApiTypes,
     structure: &Structure,
@@ -259,11 +259,12 @@ fn complete(
     Ok(())
 }
 
-/// The time of a field that every object has and that a client has left out, such as that of a condition. Upstream
-/// writes null; this is the same time to its clients, and clients with strict types can read it.
+/// The value of a time that every object contains but a client has omitted, for example the time of a condition.
+/// Upstream writes null. Clients of upstream read both values as Go's zero time, and clients with strict types can
+/// parse this value.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
 
-/// The value of a field that is absent; `None` for any JSON, which has no empty value.
+/// The value of an absent field; `None` for raw JSON, which has no empty value.
 fn empty(types: &ApiTypes, field: &Field) -> Result<Option<Value>, String> {
     Ok(Some(match (field.shape, field.value) {
         (Shape::List, _) | (Shape::One, ValueType::Items) => Value::Array(Vec::new()),
@@ -290,8 +291,8 @@ fn empty(types: &ApiTypes, field: &Field) -> Result<Option<Value>, String> {
     }))
 }
 
-/// Whether upstream's encoder leaves the field out with this value. A structure is never empty, and any
-/// JSON is a structure to Go.
+/// Whether upstream's encoder omits the field if it has this value. A structure is never empty, and raw JSON counts
+/// as a structure in Go.
 fn is_left_out(field: &Field, value: &Value) -> bool {
     let is_empty = match value {
         _ if field.value == ValueType::Raw && field.shape == Shape::One => false,
@@ -305,7 +306,7 @@ fn is_left_out(field: &Field, value: &Value) -> bool {
     is_empty && field.omitted_when_empty && !field.pointer
 }
 
-/// Most clients send the fields in order.
+/// The check comes first because most clients send sorted fields.
 fn sort(map: &mut Map<String, Value>) {
     if !map.keys().is_sorted() {
         map.sort_keys();
@@ -318,7 +319,7 @@ mod tests {
 
     use super::*;
 
-    /// findings C1: clients with strict types refuse a status without them.
+    /// findings C1: clients with strict types refuse a status without these fields.
     #[test]
     fn required_fields_stay_when_they_are_empty() {
         let status = json!({
@@ -335,7 +336,7 @@ mod tests {
         assert_eq!(decoded["status"], json!({"containerStatuses": [required]}));
     }
 
-    /// findings-2 K11, C30: as Go decodes them.
+    /// findings-2 K11, C30: as Go's decoder.
     #[test]
     fn null_among_texts_is_empty_and_a_missing_time_is_the_first() {
         let object = json!({"data": {"a": null, "b": "c"}, "metadata": {"labels": {"l": null},
@@ -372,8 +373,9 @@ mod tests {
         let object = json!({"spec": {"containers": [{"name": "a", "resources": {
             "limits": {"cpu": 1.5, "memory": "1024Mi"}, "requests": {"cpu": 1}}}]}});
         let resources = &decode("v1", "Pod", object).unwrap()["spec"]["containers"][0]["resources"];
-        let wanted = json!({"limits": {"cpu": "1500m", "memory": "1Gi"}, "requests": {"cpu": "1"}});
-        assert_eq!(resources, &wanted);
+        let expected =
+            json!({"limits": {"cpu": "1500m", "memory": "1Gi"}, "requests": {"cpu": "1"}});
+        assert_eq!(resources, &expected);
         let object = json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "1GiB"}}}]}});
         assert!(
             decode("v1", "Pod", object)
@@ -425,7 +427,7 @@ mod tests {
         );
     }
 
-    /// findings A16: fields of the same name differ by the type that they belong to.
+    /// findings A16: fields with equal names can differ by the type that contains them.
     #[test]
     fn a_rule_for_a_field_depends_on_its_type() {
         let spec = json!({"spec": {"storageClassName": ""}});
@@ -439,10 +441,10 @@ mod tests {
         assert!(map.get("binaryData").is_none());
     }
 
-    /// The places in Go's messages leave out keys of maps and indices.
+    /// Paths in Go's messages contain neither keys of maps nor indices.
     #[test]
     fn places_are_those_of_upstream() {
-        for (object, wanted) in [
+        for (object, expected) in [
             (
                 json!({"metadata": {"labels": {"a": 5}}}),
                 "number into Go struct field ObjectMeta.metadata.labels of type string",
@@ -463,12 +465,12 @@ mod tests {
             ),
             (json!([]), "array into Go value of type v1.Pod"),
         ] {
-            let wanted = format!("json: cannot unmarshal {wanted}");
-            assert_eq!(decode("v1", "Pod", object), Err(wanted));
+            let expected = format!("json: cannot unmarshal {expected}");
+            assert_eq!(decode("v1", "Pod", object), Err(expected));
         }
     }
 
-    /// The order of the client is not kept, so equal objects have equal bytes.
+    /// The order of the fields in the request is not stored, so equal objects have equal bytes.
     #[test]
     fn fields_are_in_order_after_those_of_the_kind() {
         let object = json!({"spec": {"volumeClaimTemplates": [{"spec": {}, "metadata": {}}],
@@ -481,7 +483,7 @@ mod tests {
         );
     }
 
-    /// JSON of a form that only its author knows stays as it is.
+    /// JSON without a published type is not changed.
     #[test]
     fn raw_json_stays() {
         let data = json!({"b": null, "a": {"c": "", "b": []}});

@@ -1,4 +1,4 @@
-//! The decoding by the typed form: into it and back. The tests compare it with the walk.
+//! Decoding into the typed form and back. The tests compare the decoder with this code.
 
 use k8s_openapi::Resource;
 use object_model::Quantity;
@@ -12,7 +12,7 @@ use crate::json::api_types::{ApiTypes, Field, Shape};
 /// Checks `object` against the type `T`.
 ///
 /// # Errors
-/// The mismatch, as upstream's decoder reports it.
+/// The mismatch, with the text of upstream's decoder.
 pub(super) fn decode<T: DeserializeOwned + Serialize + Resource>(
     mut object: Value,
 ) -> Result<Value, String> {
@@ -28,7 +28,7 @@ pub(super) fn decode<T: DeserializeOwned + Serialize + Resource>(
     Ok(result)
 }
 
-/// Writes the quantities of an object of the type in their canonical form.
+/// Converts the quantities of an object of the type to their canonical form.
 fn canonical_quantities(types: &ApiTypes, name: &str, object: &mut Value) -> Result<(), String> {
     let Value::Object(map) = object else {
         return Ok(());
@@ -45,28 +45,28 @@ fn canonical_quantities(types: &ApiTypes, name: &str, object: &mut Value) -> Res
             (Shape::One, value) => canonical(value)?,
             (Shape::List, Value::Array(list)) => list.iter_mut().try_for_each(canonical)?,
             (Shape::Map, Value::Object(map)) => map.values_mut().try_for_each(canonical)?,
-            // The type check refuses it, and knows the path.
+            // The type check refuses other values, and knows the path.
             _ => {}
         }
     }
     Ok(())
 }
 
-/// Amounts of resources, which are maps, are whole thousandths.
+/// Amounts of resources are in maps, and are rounded up to whole thousandths.
 fn canonical_quantity(value: &mut Value, shape: Shape) -> Result<(), String> {
-    // A value that is no scalar is left to the type check, which knows the path.
+    // The type check refuses a value that is not a scalar, and knows the path.
     if value.is_string() || value.is_number() {
         let quantity = Quantity::from_json(value).map_err(|error| error.to_string())?;
-        let kept = match shape {
+        let canonical = match shape {
             Shape::Map => quantity.round_up_to_milli(),
             Shape::One | Shape::List => quantity,
         };
-        *value = Value::String(kept.to_string());
+        *value = Value::String(canonical.to_string());
     }
     Ok(())
 }
 
-/// Removes the empty fields that upstream's encoder leaves out of an object of the type.
+/// Removes the empty fields that upstream's encoder omits in an object of the type.
 fn prune(types: &ApiTypes, name: &str, object: &mut Value) {
     let Value::Object(map) = object else {
         return;
@@ -92,7 +92,7 @@ fn prune(types: &ApiTypes, name: &str, object: &mut Value) {
     });
 }
 
-/// Whether Go's encoder calls the value empty. A structure never is.
+/// Whether Go's encoder treats the value as empty. A structure is never empty.
 fn is_empty(field: &Field, value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -104,26 +104,26 @@ fn is_empty(field: &Field, value: &Value) -> bool {
     }
 }
 
-/// Finds the field that does not decode and says so as upstream does. Runs on refusals only.
+/// Finds the field that cannot be decoded; returns upstream's message. Runs only if decoding fails.
 fn explain<T: DeserializeOwned>(object: &Value, error: &str) -> String {
-    let Some(wanted) = expected(error) else {
+    let Some(expected_type) = expected(error) else {
         return error.to_owned();
     };
-    let found = narrow::<T>(object);
-    let given = json_type(&found.value);
-    let names: Vec<&str> = found.path.iter().filter_map(Step::name).collect();
-    let structure = structure_name::<T>(&found).unwrap_or_default();
+    let culprit = narrow::<T>(object);
+    let actual = json_type(&culprit.value);
+    let names: Vec<&str> = culprit.path.iter().filter_map(Step::name).collect();
+    let structure = structure_name::<T>(&culprit).unwrap_or_default();
     if names.is_empty() || structure.is_empty() {
-        return format!("json: cannot unmarshal {given} into Go value of type {wanted}");
+        return format!("json: cannot unmarshal {actual} into Go value of type {expected_type}");
     }
-    let place = format!("{structure}.{}", names.join("."));
-    format!("json: cannot unmarshal {given} into Go struct field {place} of type {wanted}")
+    let path = format!("{structure}.{}", names.join("."));
+    format!("json: cannot unmarshal {actual} into Go struct field {path} of type {expected_type}")
 }
 
-/// One step down into a value.
+/// One step into a value.
 enum Step {
     Field(String),
-    /// An element of a list; Go's message does not name its index.
+    /// An element of a list; Go's message does not contain its index.
     Element,
 }
 
@@ -136,22 +136,22 @@ impl Step {
     }
 }
 
-/// The smallest part that does not decode, and the way to it.
-struct Found {
+/// The smallest part that cannot be decoded, and its path.
+struct Culprit {
     value: Value,
     path: Vec<Step>,
 }
 
-/// Finds the position of the first error. Each step leaves out the siblings of the path, and is
-/// found by bisection, so that a large object takes few attempts.
-fn narrow<T: DeserializeOwned>(object: &Value) -> Found {
-    let mut found = Found {
+/// Finds the position of the first error. Each step removes the siblings of the path, and bisection finds the next
+/// step, so that a large object needs few attempts.
+fn narrow<T: DeserializeOwned>(object: &Value) -> Culprit {
+    let mut culprit = Culprit {
         value: object.clone(),
         path: Vec::new(),
     };
     loop {
-        let fails = |part: Value| T::deserialize(&wrap(&found.path, part)).is_err();
-        let next = match &found.value {
+        let fails = |part: Value| T::deserialize(&wrap(&culprit.path, part)).is_err();
+        let next = match &culprit.value {
             Value::Object(map) => {
                 let entries: Vec<(String, Value)> = map
                     .iter()
@@ -172,15 +172,15 @@ fn narrow<T: DeserializeOwned>(object: &Value) -> Found {
             _ => None,
         };
         let Some((step, value)) = next else {
-            return found;
+            return culprit;
         };
-        found.path.push(step);
-        found.value = value;
+        culprit.path.push(step);
+        culprit.value = value;
     }
 }
 
-/// The index of the first element that makes the list fail; `None` if the error is not in an
-/// element (as for a list that should not exist).
+/// The index of the first element that causes the error; `None` if the error is not in an element (for example, if a
+/// list is not allowed).
 fn first_failing<E: Clone>(elements: &[E], fails: impl Fn(&[E]) -> bool) -> Option<usize> {
     if fails(&[]) || !fails(elements) {
         return None;
@@ -197,7 +197,7 @@ fn first_failing<E: Clone>(elements: &[E], fails: impl Fn(&[E]) -> bool) -> Opti
     Some(fine)
 }
 
-/// An object that contains only the given part at the end of the path.
+/// An object that contains only this part, at the end of the path.
 fn wrap(path: &[Step], part: Value) -> Value {
     path.iter().rev().fold(part, |value, step| match step {
         Step::Field(name) => Value::Object([(name.clone(), value)].into_iter().collect()),
@@ -205,19 +205,19 @@ fn wrap(path: &[Step], part: Value) -> Value {
     })
 }
 
-/// The name of the structure with the error: the one that the decoder expects there.
-fn structure_name<T: DeserializeOwned>(found: &Found) -> Option<String> {
-    let last_field = found.path.iter().rposition(|step| step.name().is_some())?;
-    let probe = wrap(&found.path[..last_field], Value::Bool(true));
+/// The name of the structure with the error: the structure that the decoder expects at this path.
+fn structure_name<T: DeserializeOwned>(part: &Culprit) -> Option<String> {
+    let last_field = part.path.iter().rposition(|step| step.name().is_some())?;
+    let probe = wrap(&part.path[..last_field], Value::Bool(true));
     let error = T::deserialize(&probe).err()?.to_string();
     let (_, name) = error.rsplit_once("expected ")?;
     Some(name.trim_start_matches("struct ").to_owned())
 }
 
-/// The Go type that an error of the decoder speaks of.
+/// The Go type in an error message of the decoder.
 fn expected(error: &str) -> Option<String> {
-    let (_, wanted) = error.rsplit_once("expected ")?;
-    Some(match wanted {
+    let (_, expected) = error.rsplit_once("expected ")?;
+    Some(match expected {
         "i32" => "int32".to_owned(),
         "i64" => "int64".to_owned(),
         "a string" | "string" => "string".to_owned(),

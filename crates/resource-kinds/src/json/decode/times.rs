@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::json::api_types::ValueType;
 
-/// Writes a time in universal time: in whole seconds, or in microseconds.
+/// Converts a time to UTC, in whole seconds or in microseconds.
 pub(super) fn canonical(value: &mut Value, kind: ValueType) -> Result<(), String> {
     let Value::String(text) = value else {
         return Ok(());
@@ -24,8 +24,8 @@ pub(super) fn canonical(value: &mut Value, kind: ValueType) -> Result<(), String
     Ok(())
 }
 
-/// Whether a text is surely a valid time in its canonical form, as nearly all are: a day that every
-/// month has.
+/// Whether a text is certainly a valid time in canonical form, as most times are. Only days that every month has are
+/// recognised.
 fn is_canonical(text: &str) -> bool {
     let &[
         y1,
@@ -73,19 +73,19 @@ mod tests {
     fn a_canonical_time_is_written_as_it_is() {
         let digits = "0123456789";
         let original = "2026-01-02T03:04:05Z";
-        let mut kept = 0;
-        for place in 0..original.len() {
+        let mut accepted = 0;
+        for offset in 0..original.len() {
             for other in digits.chars().chain("-:TtZz+. ".chars()) {
                 let mut text = original.to_owned();
-                text.replace_range(place..=place, &other.to_string());
+                text.replace_range(offset..=offset, &other.to_string());
                 if is_canonical(&text) {
                     let at: Timestamp = text.parse().unwrap();
                     assert_eq!(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), text);
-                    kept += 1;
+                    accepted += 1;
                 }
             }
         }
-        assert!(kept > 60, "{kept}");
+        assert!(accepted > 60, "{accepted}");
         for text in [
             "",
             "2026-01-02T03:04:05",

@@ -1,4 +1,4 @@
-//! Validation of a pod's annotations that have a meaning.
+//! Validation of a pod's annotations that have an effect.
 
 use object_model::FieldError;
 
@@ -27,7 +27,7 @@ pub(crate) fn validate(pod: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// A whole number without a plus sign and without zeros before it.
+/// A whole number without a plus sign and without leading zeros.
 fn is_cost(text: &str) -> bool {
     let plain = match text.as_bytes() {
         [b'0'] => true,

@@ -1,4 +1,4 @@
-//! Validation of the devices that a pod claims (`resourceClaims`): only the names, because drivers of devices
+//! Validation of the devices that a pod claims (`resourceClaims`). Only the names are checked, because device drivers
 //! are not supported.
 
 use std::collections::BTreeSet;
@@ -10,12 +10,12 @@ use crate::validation::text_set::TextSet;
 
 /// Checks the claims of a pod.
 pub(super) fn of_pod(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
-    let mut seen = TextSet::default();
+    let mut unique = TextSet::default();
     for claim in spec.get("resourceClaims").items() {
         let name = claim.get("name");
         if name.is_empty() {
             errors.push(name.required(""));
-        } else if !seen.insert(name.text()) {
+        } else if !unique.insert(name.text()) {
             errors.push(name.duplicate());
         } else {
             errors.check_text(&name, names::dns_label);
@@ -39,7 +39,7 @@ pub(super) fn of_pod(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Checks the claims of the pod that a container uses: each once, as a whole or by request.
+/// Checks the claims of the pod that a container uses: each claim once, as a whole or by request.
 pub(super) fn of_container(
     list: &Field<'_, '_>,
     spec: &Field<'_, '_>,
@@ -49,7 +49,7 @@ pub(super) fn of_container(
         return;
     }
     let claims = spec.get("resourceClaims");
-    let known: BTreeSet<String> = claims
+    let pod_claims: BTreeSet<String> = claims
         .items()
         .map(|claim| claim.get("name").text().to_owned())
         .collect();
@@ -65,16 +65,16 @@ pub(super) fn of_container(
         let some = used.iter().any(|(other, _)| *other == name);
         let again = whole || used.contains(&(name, request.text()));
         if again || (request.is_empty() && some) {
-            let shown = match request.text() {
+            let key = match request.text() {
                 request if !request.is_empty() && !whole => format!("{name}/{request}"),
                 _ => name.to_owned(),
             };
-            errors.push(FieldError::duplicate(&claim.path(), shown));
+            errors.push(FieldError::duplicate(&claim.path(), key));
         }
         used.insert((name, request.text()));
-        if !known.contains(name) {
+        if !pod_claims.contains(name) {
             let mut missing = FieldError::not_found(&claim.path(), name);
-            let names: Vec<&str> = known.iter().map(String::as_str).collect();
+            let names: Vec<&str> = pod_claims.iter().map(String::as_str).collect();
             let which = match names.as_slice() {
                 [] => " which is empty".to_owned(),
                 names => format!(": {}", names.join(", ")),

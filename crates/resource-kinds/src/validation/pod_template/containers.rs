@@ -1,4 +1,4 @@
-//! Validation of containers, list by list.
+//! Validation of the lists of containers.
 
 use object_model::{FieldError, names};
 
@@ -12,16 +12,16 @@ use crate::validation::text_set::TextSet;
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const MESSAGE_POLICIES: &[&str] = &["File", "FallbackToLogsOnError"];
 
-/// Validates all containers of a spec. `volumes` are the mountable volumes.
+/// Validates all containers of a spec. `volumes` are the volumes that can be mounted.
 pub(super) fn validate(spec: &Field<'_, '_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
-    let mut seen = TextSet::default();
+    let mut names = TextSet::default();
     let list = spec.get("containers");
     if list.is_empty() {
         errors.push(list.required(""));
     }
     for container in list.items() {
         common(&container, spec, volumes, errors);
-        differs(&container, &mut seen, errors);
+        differs(&container, &mut names, errors);
         probes::validate(&container, spec, errors);
         restart::validate(&container, errors);
     }
@@ -29,8 +29,8 @@ pub(super) fn validate(spec: &Field<'_, '_>, volumes: &Volumes<'_>, errors: &mut
     for container in spec.get("initContainers").items() {
         common(&container, spec, volumes, errors);
         restart::validate(&container, errors);
-        differs(&container, &mut seen, errors);
-        // They run one after the other, each with all ports to itself.
+        differs(&container, &mut names, errors);
+        // Init containers run one after the other, so each of them may use all ports.
         ports::differ(std::iter::once(container), errors);
         if is_sidecar(container.value) {
             probes::validate(&container, spec, errors);
@@ -42,15 +42,15 @@ pub(super) fn validate(spec: &Field<'_, '_>, volumes: &Volumes<'_>, errors: &mut
     }
     for container in spec.get("ephemeralContainers").items() {
         common(&container, spec, volumes, errors);
-        differs(&container, &mut seen, errors);
+        differs(&container, &mut names, errors);
         ephemeral::validate(&container, spec, errors);
     }
 }
 
-/// The name must be unique among the containers of all lists.
-fn differs<'a>(container: &Field<'a, '_>, seen: &mut TextSet<'a>, errors: &mut Vec<FieldError>) {
+/// Checks that the name is unique among the containers of all lists.
+fn differs<'a>(container: &Field<'a, '_>, names: &mut TextSet<'a>, errors: &mut Vec<FieldError>) {
     let name = container.get("name");
-    if !name.is_empty() && !seen.insert(name.text()) {
+    if !name.is_empty() && !names.insert(name.text()) {
         errors.push(name.duplicate());
     }
 }
@@ -78,7 +78,7 @@ fn common(
     security::validate_container(&container.get("securityContext"), errors);
 }
 
-/// Validates the images of a pod, but not those of a template, which may be set later.
+/// Validates the images of a pod. The images of a template are not validated, because they may be set later.
 pub(super) fn images(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for container in super::container_lists(spec).iter().flat_map(Field::items) {
         let image = container.get("image");
@@ -109,7 +109,7 @@ mod tests {
         let spec = json!({"initContainers": [{"name": "a", "image": "x"}],
             "containers": [{"name": "a", "image": "x"}, {"name": "B"}, {"image": " x"}]});
         let errors = check(spec);
-        // The main containers come first, so the init container is the second of its name.
+        // The main containers are checked first, so the error is reported for the init container.
         assert_eq!(errors.len(), 5, "{errors:#?}");
         assert!(
             errors[0].starts_with("spec.containers[1].name: Invalid value: \"B\": a lowercase")

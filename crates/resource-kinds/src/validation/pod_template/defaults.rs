@@ -1,5 +1,5 @@
-//! Defaults of a pod's spec. Field by field upstream's, because the bytes of a defaulted template
-//! name the revisions of a StatefulSet (`statefulset.md` 4.3).
+//! Defaults of a pod's spec. Each field follows upstream, because the bytes of a template with defaults determine the
+//! names of the revisions of a StatefulSet (`statefulset.md` 4.3).
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::json::parts;
 use crate::validation::volume_sources;
 use crate::well_known::limits;
 
-/// Fills in the spec of a pod or of a template.
+/// Sets the defaults of the spec of a pod or of a template.
 pub(crate) fn default_spec(spec: &mut Value) {
     if !spec.is_object() {
         return;
@@ -43,7 +43,7 @@ pub(crate) fn default_spec(spec: &mut Value) {
     parts::fill(spec, "schedulerName", "default-scheduler");
 }
 
-/// Sets the defaults that a pod has beyond a template.
+/// Sets the defaults that a pod has in addition to a template.
 pub(crate) fn default_pod(spec: &mut Value) {
     if !spec.is_object() {
         return;
@@ -117,7 +117,7 @@ fn default_handler(handler: &mut Value) {
     }
 }
 
-/// `serviceAccount` is the old name of `serviceAccountName`; a pod carries both.
+/// `serviceAccount` is the old name of `serviceAccountName`; a pod contains both.
 pub(crate) fn both_account_names(spec: &mut Value) {
     let name = match spec["serviceAccountName"].as_str() {
         Some(name) => name.to_owned(),
@@ -154,7 +154,7 @@ mod tests {
         });
         default_spec(&mut spec);
         default_pod(&mut spec);
-        let wanted = json!({
+        let expected = json!({
             "containers": [{
                 "name": "a", "image": "nginx:1.27",
                 "ports": [{"containerPort": 80, "protocol": "TCP"}],
@@ -185,10 +185,10 @@ mod tests {
             "schedulerName": "default-scheduler",
             "enableServiceLinks": true,
         });
-        assert_eq!(spec, wanted);
+        assert_eq!(spec, expected);
         default_spec(&mut spec);
         default_pod(&mut spec);
-        assert_eq!(spec, wanted, "defaults are idempotent");
+        assert_eq!(spec, expected, "defaults are idempotent");
     }
 
     #[test]

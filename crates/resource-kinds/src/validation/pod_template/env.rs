@@ -79,12 +79,12 @@ pub(super) fn file_volumes(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 
 fn source(variable: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let from = variable.get("valueFrom");
-    let given: Vec<&str> = SOURCES
+    let present: Vec<&str> = SOURCES
         .iter()
         .copied()
         .filter(|s| from.get(s).is_set())
         .collect();
-    for name in &given {
+    for name in &present {
         let at = from.get(name);
         match *name {
             "fieldRef" => field_reference(&at, ENV_FIELDS, errors),
@@ -96,14 +96,14 @@ fn source(variable: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
             }
         }
     }
-    if given.is_empty() {
+    if present.is_empty() {
         let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, \
                       `secretKeyRef` or `fileKeyRef`";
         errors.push(FieldError::invalid(&from.path(), "", detail));
     } else if !variable.get("value").is_empty() {
         let detail = "may not be specified when `value` is not empty";
         errors.push(FieldError::invalid(&from.path(), "", detail));
-    } else if given.len() > 1 {
+    } else if present.len() > 1 {
         let detail = "may not have more than one field specified at a time";
         errors.push(FieldError::invalid(&from.path(), "", detail));
     }
@@ -218,9 +218,9 @@ mod tests {
                 "configMapKeyRef.key: Required value".to_owned(),
             ),
         ];
-        for (source, wanted) in table {
-            let wanted = format!("env[0].valueFrom.{wanted}");
-            assert_eq!(check(json!({"name": "A", "valueFrom": source})), [wanted]);
+        for (source, expected) in table {
+            let expected = format!("env[0].valueFrom.{expected}");
+            assert_eq!(check(json!({"name": "A", "valueFrom": source})), [expected]);
         }
         let fine = json!({"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1000m"}});
         assert_eq!(check(json!({"name": "A", "valueFrom": fine})), [""; 0]);

@@ -4,7 +4,7 @@ use object_model::FieldError;
 
 use crate::validation::field::Field;
 
-/// The allowed fields of an ephemeral container: nothing waits for it, counts it or connects to it.
+/// The allowed fields of an ephemeral container. It has no ports, probes or resources.
 const FIELDS: &[&str] = &[
     "args",
     "command",
@@ -26,7 +26,7 @@ const FIELDS: &[&str] = &[
 ];
 const REFUSED: &str = "cannot be set for an Ephemeral Container";
 
-/// Validates the particular fields of an ephemeral container of a pod.
+/// Validates the rules that only apply to ephemeral containers.
 pub(super) fn validate(
     container: &Field<'_, '_>,
     spec: &Field<'_, '_>,
@@ -35,8 +35,8 @@ pub(super) fn validate(
     let target = container.get("targetContainerName");
     let others = ["containers", "initContainers"].map(|list| spec.get(list));
     let mut others = others.iter().flat_map(Field::items);
-    let known = others.any(|other| other.get("name").text() == target.text());
-    if !target.is_empty() && !known {
+    let exists = others.any(|other| other.get("name").text() == target.text());
+    if !target.is_empty() && !exists {
         errors.push(FieldError::not_found(&target.path(), target.text()));
     }
     for field in container.map().into_iter().flatten().map(|(key, _)| key) {
@@ -45,7 +45,7 @@ pub(super) fn validate(
             errors.push(at.forbidden(REFUSED));
         }
     }
-    // A `subPath` mount would stay until the pod ends.
+    // A `subPath` mount would stay until the pod has finished.
     for mount in container.get("volumeMounts").items() {
         for field in ["subPath", "subPathExpr"] {
             if !mount.get(field).is_empty() {

@@ -1,4 +1,4 @@
-//! References to images.
+//! References to container images.
 
 /// The default pull policy: an image with the tag `latest` is always pulled.
 pub(super) fn pull_policy(image: &str) -> &'static str {
@@ -8,7 +8,7 @@ pub(super) fn pull_policy(image: &str) -> &'static str {
     }
 }
 
-/// The tag of a reference: `latest` if it has neither tag nor digest.
+/// The tag of a reference: `latest` if the reference has neither tag nor digest.
 fn tag(image: &str) -> Option<&str> {
     let (name, has_digest) = match image.split_once('@') {
         Some((name, _)) => (name, true),

@@ -1,6 +1,6 @@
 //! Defaults and validation of pods and pod templates, one file per topic. The rules and messages are those of
-//! Kubernetes 1.36; a path always names the field that is wrong, also where upstream leaves out an index or
-//! names another field.
+//! Kubernetes 1.36. The path of an error is always the path of the invalid field, also if upstream omits an index or
+//! reports another field.
 
 mod annotations;
 mod claims;

@@ -10,13 +10,13 @@ use crate::validation::text_set::TextSet;
 
 /// Checks the ports of one container by themselves.
 pub(super) fn validate(container: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
-    let mut seen = TextSet::default();
+    let mut unique = TextSet::default();
     for port in container.get("ports").items() {
         let name = port.get("name");
         if !name.is_empty() {
             let before = errors.len();
             errors.check_text(&name, names::port_name);
-            if errors.len() == before && !seen.insert(name.text()) {
+            if errors.len() == before && !unique.insert(name.text()) {
                 errors.push(name.duplicate());
             }
         }
@@ -44,7 +44,7 @@ pub(super) fn differ<'a, 'p>(
     containers: impl Iterator<Item = Field<'a, 'p>>,
     errors: &mut Vec<FieldError>,
 ) {
-    let mut taken = BTreeSet::new();
+    let mut used = BTreeSet::new();
     for container in containers {
         for port in container.get("ports").items() {
             let host = port.get("hostPort");
@@ -53,7 +53,7 @@ pub(super) fn differ<'a, 'p>(
             };
             let (protocol, address) = (port.get("protocol"), port.get("hostIP"));
             let key = format!("{}/{}/{number}", protocol.text(), address.text());
-            if !taken.insert(key.clone()) {
+            if !used.insert(key.clone()) {
                 errors.push(FieldError::duplicate(&host.path(), key));
             }
         }
@@ -118,15 +118,15 @@ mod tests {
                 ],
             ),
         ];
-        for (mut ports, wanted) in table {
+        for (mut ports, expected) in table {
             if ports[0]["protocol"].is_null() {
                 ports[0]["protocol"] = json!("TCP");
             }
-            let wanted: Vec<String> = wanted
+            let expected: Vec<String> = expected
                 .iter()
                 .map(|error| format!("containers[0].ports[0].{error}"))
                 .collect();
-            assert_eq!(check(json!({"containers": [{"ports": ports}]})), wanted);
+            assert_eq!(check(json!({"containers": [{"ports": ports}]})), expected);
         }
     }
 

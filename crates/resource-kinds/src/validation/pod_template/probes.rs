@@ -52,15 +52,15 @@ pub(super) fn validate(
 pub(super) fn forbid(container: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let detail = "may not be set for init containers without restartPolicy=Always";
     let fields = std::iter::once(&"lifecycle").chain(PROBES);
-    let given = fields.map(|field| container.get(field));
+    let present = fields.map(|field| container.get(field));
     errors.extend(
-        given
+        present
             .filter(Field::is_set)
             .map(|field| field.forbidden(detail)),
     );
 }
 
-/// A hook sleeps no longer than the pod has time to end.
+/// Checks that a hook does not sleep longer than the pod's grace period.
 fn sleep(action: &Field<'_, '_>, spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let grace = spec.get("terminationGracePeriodSeconds").int();
     let seconds = action.get("seconds").int().unwrap_or_default();
@@ -88,18 +88,18 @@ fn probe(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 }
 
 fn handler(at: &Field<'_, '_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
-    let given: Vec<&str> = allowed
+    let present: Vec<&str> = allowed
         .iter()
         .copied()
         .filter(|name| at.get(name).is_set())
         .collect();
-    for name in given.iter().skip(1) {
+    for name in present.iter().skip(1) {
         errors.push(
             at.get(name)
                 .forbidden("may not specify more than 1 handler type"),
         );
     }
-    let Some(name) = given.first() else {
+    let Some(name) = present.first() else {
         errors.push(at.required("must specify a handler type"));
         return;
     };
@@ -158,8 +158,8 @@ mod tests {
             check(json!({name: {"tcpSocket": {"port": "http"}, "successThreshold": 2}}))
         };
         assert!(probe("readinessProbe").is_empty());
-        let wanted = "livenessProbe.successThreshold: Invalid value: 2: must be 1";
-        assert_eq!(probe("livenessProbe"), [wanted]);
+        let expected = "livenessProbe.successThreshold: Invalid value: 2: must be 1";
+        assert_eq!(probe("livenessProbe"), [expected]);
     }
 
     #[test]
@@ -239,14 +239,14 @@ mod tests {
                     .to_owned(),
             ),
         ];
-        for (probe, wanted) in table {
-            let wanted = format!("readinessProbe.{wanted}");
-            assert_eq!(check(json!({"readinessProbe": probe})), [wanted]);
+        for (probe, expected) in table {
+            let expected = format!("readinessProbe.{expected}");
+            assert_eq!(check(json!({"readinessProbe": probe})), [expected]);
         }
         let grace = json!({"tcpSocket": tcp, "terminationGracePeriodSeconds": 0});
-        let wanted = "terminationGracePeriodSeconds: Invalid value: 0: must be greater than 0";
+        let expected = "terminationGracePeriodSeconds: Invalid value: 0: must be greater than 0";
         for name in ["livenessProbe", "startupProbe"] {
-            assert_eq!(check(json!({name: grace})), [format!("{name}.{wanted}")]);
+            assert_eq!(check(json!({name: grace})), [format!("{name}.{expected}")]);
         }
     }
 

@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::json::parts;
 use crate::validation::field::{Field, NEGATIVE};
 
-/// The resources of a container, beside huge pages.
+/// The resources of a container, without huge pages.
 const OF_CONTAINERS: &[&str] = &["cpu", "ephemeral-storage", "memory"];
-/// The pod-level resources, beside huge pages.
+/// The pod-level resources, without huge pages.
 const OF_PODS: &[&str] = &["cpu", "memory"];
-/// Resources that there are, but that quotas and claims count only.
+/// Valid resource names that only quotas and claims use.
 const OTHERS: &[&str] = &[
     "limits.cpu",
     "limits.ephemeral-storage",
@@ -37,12 +37,12 @@ fn amount(at: &Field<'_, '_>) -> Quantity {
     Quantity::from_json(at.value).unwrap_or_default()
 }
 
-/// Whether the name is of the system itself, and not of a device.
+/// Whether the name belongs to Kubernetes itself, and not to a device.
 fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-/// Whether the name is that of an extended resource, which is counted in whole numbers.
+/// Whether the name is an extended resource, which is counted in whole numbers.
 pub(crate) fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
@@ -58,12 +58,12 @@ fn allows_overcommit(name: &str) -> bool {
 fn well_known(name: &str, at: &Field<'_, '_>) -> Vec<FieldError> {
     let wrong = |clause| FieldError::invalid(&at.path(), name, clause);
     let mut errors: Vec<_> = names::qualified_name(name).into_iter().map(wrong).collect();
-    let known = name.contains('/')
+    let is_standard = name.contains('/')
         || name.starts_with(HUGE_PAGES)
         || name.starts_with("requests.hugepages-")
         || OF_CONTAINERS.contains(&name)
         || OTHERS.contains(&name);
-    if errors.is_empty() && !known {
+    if errors.is_empty() && !is_standard {
         errors.push(wrong(
             "must be a standard resource type or fully qualified".to_owned(),
         ));
@@ -74,8 +74,8 @@ fn well_known(name: &str, at: &Field<'_, '_>) -> Vec<FieldError> {
 fn name_for_container(name: &str, at: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = well_known(name, at);
     let detail = if !name.contains('/') {
-        let own = OF_CONTAINERS.contains(&name) || name.starts_with(HUGE_PAGES);
-        (!own).then_some("must be a standard resource for containers")
+        let is_allowed = OF_CONTAINERS.contains(&name) || name.starts_with(HUGE_PAGES);
+        (!is_allowed).then_some("must be a standard resource for containers")
     } else {
         let other = !is_native(name) && !is_extended(name);
         other.then_some("doesn't follow extended resource name standard")
@@ -97,7 +97,7 @@ fn name_for_pod(name: &str, at: &Field<'_, '_>) -> Vec<FieldError> {
 
 type NameCheck = fn(&str, &Field<'_, '_>) -> Vec<FieldError>;
 
-/// The validation errors of a list of amounts by resource, in which containers may be.
+/// The validation errors of a list of amounts by resource, as in the resources of containers.
 pub(crate) fn amounts(list: &Field<'_, '_>) -> Vec<FieldError> {
     checked(list, name_for_container)
 }
@@ -150,10 +150,10 @@ fn requirements(resources: &Field<'_, '_>, check_name: NameCheck) -> Vec<FieldEr
             }
             continue;
         }
-        let (asked, limit) = (amount(&request), amount(&limit));
-        let relation = if !allows_overcommit(name) && asked != limit {
+        let (request_amount, limit) = (amount(&request), amount(&limit));
+        let relation = if !allows_overcommit(name) && request_amount != limit {
             "equal to"
-        } else if asked > limit {
+        } else if request_amount > limit {
             "less than or equal to"
         } else {
             continue;
@@ -161,23 +161,23 @@ fn requirements(resources: &Field<'_, '_>, check_name: NameCheck) -> Vec<FieldEr
         let detail = format!("must be {relation} {name} limit of {limit}");
         errors.push(FieldError::invalid(
             &requests.path(),
-            asked.to_string(),
+            request_amount.to_string(),
             detail,
         ));
     }
-    let given: Vec<&str> = [&limits, &requests]
+    let names: Vec<&str> = [&limits, &requests]
         .into_iter()
         .flat_map(Field::entries)
         .map(|(name, _)| name)
         .collect();
-    let computes = given.iter().any(|name| matches!(*name, "cpu" | "memory"));
-    if !computes && given.iter().any(|name| name.starts_with(HUGE_PAGES)) {
+    let computes = names.iter().any(|name| matches!(*name, "cpu" | "memory"));
+    if !computes && names.iter().any(|name| name.starts_with(HUGE_PAGES)) {
         errors.push(resources.forbidden("HugePages require cpu or memory"));
     }
     errors
 }
 
-/// The errors of pod-level resources (KEP-2837): they bound those of its containers.
+/// The errors of pod-level resources (KEP-2837): they are upper bounds of the containers' resources.
 pub(super) fn of_pod(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let resources = spec.get("resources");
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
@@ -197,16 +197,16 @@ pub(super) fn of_pod(spec: &Field<'_, '_>) -> Vec<FieldError> {
         ("requests", &requests, "requests"),
         ("limits", &limits, "limits"),
     ] {
-        for (name, own) in of_all.entries() {
+        for (name, pod_amount) in of_all.entries() {
             let total = needed(spec, list, name);
             let counts = list == "requests" || name.starts_with(HUGE_PAGES);
-            if counts && total > amount(&own) {
+            if counts && total > amount(&pod_amount) {
                 let detail = format!(
                     "must be greater than or equal to aggregate container {what} of {total}"
                 );
                 errors.push(FieldError::invalid(
-                    &own.path(),
-                    amount(&own).to_string(),
+                    &pod_amount.path(),
+                    amount(&pod_amount).to_string(),
                     detail,
                 ));
             }
@@ -229,8 +229,8 @@ pub(super) fn of_pod(spec: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// The amount of a resource that a pod's containers need at the same time: all main containers and
-/// sidecars, or an init container with the sidecars before it (`statefulset.md` 12.3).
+/// The amount of a resource that a pod's containers use at once: all main containers and sidecars, or an init
+/// container with the sidecars before it (`statefulset.md` 12.3).
 fn needed(spec: &Field<'_, '_>, list: &str, name: &str) -> Quantity {
     let of =
         |container: &Field<'_, '_>| amount(&container.get("resources").get(list).get_key(name));
@@ -262,7 +262,7 @@ pub(crate) fn default_requests(spec: &mut Value) {
     requests_of_pod(spec);
 }
 
-/// A missing request is set to the limit.
+/// Sets a missing request to the limit.
 fn requests_from_limits(resources: &mut Value) {
     let Some(limits) = resources["limits"].as_object().cloned() else {
         return;
@@ -274,8 +274,8 @@ fn requests_from_limits(resources: &mut Value) {
     }
 }
 
-/// Missing pod-level requests, if the pod has limits of its own: the sum of its containers'
-/// requests, or else the limit (KEP-2837).
+/// Sets missing pod-level requests, if the pod has pod-level limits: to the sum of its containers' requests, or else
+/// to the limit (KEP-2837).
 fn requests_of_pod(spec: &mut Value) {
     let limits = spec["resources"]["limits"].as_object();
     let Some(limits) = limits.filter(|limits| !limits.is_empty()).cloned() else {
@@ -287,8 +287,8 @@ fn requests_of_pod(spec: &mut Value) {
         let containers = lists.iter().flat_map(Field::items);
         let mut names: BTreeSet<String> = BTreeSet::new();
         for container in containers {
-            let asked = container.get_path("resources.requests");
-            names.extend(asked.entries().map(|(name, _)| name.to_owned()));
+            let container_request = container.get_path("resources.requests");
+            names.extend(container_request.entries().map(|(name, _)| name.to_owned()));
         }
         names.retain(|name| OF_PODS.contains(&name.as_str()) || name.starts_with(HUGE_PAGES));
         let amounts = names.into_iter().map(|name| {
@@ -305,16 +305,17 @@ fn requests_of_pod(spec: &mut Value) {
     }
 }
 
-/// The QoS class of a pod (`statefulset.md` 12.16): by its pod-level resources, if it has any.
+/// The QoS class of a pod (`statefulset.md` 12.16). It depends on the pod-level resources, if the pod has any.
 pub(crate) fn qos_class(spec: &Value) -> &'static str {
     let spec = Field::root(spec);
-    let own = ["resources.requests", "resources.limits"].map(|list| spec.get_path(list));
+    let pod_level = ["resources.requests", "resources.limits"].map(|list| spec.get_path(list));
     let lists = ["containers", "initContainers"].map(|list| spec.get(list));
-    let holders: Vec<Field<'_, '_>> = if own.iter().any(|list| list.entries().next().is_some()) {
-        vec![spec]
-    } else {
-        lists.iter().flat_map(Field::items).collect()
-    };
+    let holders: Vec<Field<'_, '_>> =
+        if pod_level.iter().any(|list| list.entries().next().is_some()) {
+            vec![spec]
+        } else {
+            lists.iter().flat_map(Field::items).collect()
+        };
     let mut requests: BTreeMap<&str, Quantity> = BTreeMap::new();
     let mut limits: BTreeMap<&str, Quantity> = BTreeMap::new();
     let mut all_limited = true;
@@ -431,15 +432,15 @@ mod tests {
                 vec![": Forbidden: HugePages require cpu or memory"],
             ),
         ];
-        for (resources, wanted) in table {
-            let wanted: Vec<String> = wanted
+        for (resources, expected) in table {
+            let expected: Vec<String> = expected
                 .iter()
                 .map(|error| match error.strip_prefix(':') {
                     Some(rest) => format!("resources:{rest}"),
                     None => format!("resources.{error}"),
                 })
                 .collect();
-            assert_eq!(check(resources), wanted);
+            assert_eq!(check(resources), expected);
         }
     }
 
@@ -508,7 +509,7 @@ mod tests {
     #[test]
     fn the_class_of_a_pod_with_resources_of_its_own_follows_from_those() {
         let both = json!({"cpu": "1", "memory": "1Gi"});
-        let pod = |own: Value| json!({"resources": own, "containers": [{}]});
+        let pod = |resources: Value| json!({"resources": resources, "containers": [{}]});
         assert_eq!(
             qos_class(&pod(json!({"limits": both, "requests": both}))),
             "Guaranteed"

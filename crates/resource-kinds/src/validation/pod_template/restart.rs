@@ -1,4 +1,4 @@
-//! Validation of restarts: a container's restart policy, its rules, and its resize policy.
+//! Validation of restarts: a container's restart policy, its restart rules, and its resize policy.
 
 use object_model::FieldError;
 
@@ -46,20 +46,20 @@ fn at_most(list: &Field<'_, '_>, max: usize, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A missing value is as invalid as an unknown one.
+/// Checks that the value is allowed; a missing value is invalid, too.
 fn among(at: &Field<'_, '_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
     if !allowed.contains(&at.text()) {
         errors.push(FieldError::not_supported(&at.path(), at.text(), allowed));
     }
 }
 
-/// Validates the resize policies of a container in a pod with the given restart policy.
+/// Validates the resize policies of a container in a pod with this restart policy.
 pub(super) fn on_resize(container: &Field<'_, '_>, pod_policy: &str, errors: &mut Vec<FieldError>) {
     let list = container.get("resizePolicy");
-    let mut seen = TextSet::default();
+    let mut names = TextSet::default();
     for item in list.items() {
         let (resource, policy) = (item.get("resourceName"), item.get("restartPolicy"));
-        if !seen.insert(resource.text()) {
+        if !names.insert(resource.text()) {
             errors.push(FieldError::duplicate(&item.path(), resource.text()));
         }
         errors.check_one_of(&resource, RESIZABLE);
@@ -136,13 +136,13 @@ mod tests {
                 vec!["exitCodes.values: Too many: 256: must have at most 255 items".to_owned()],
             ),
         ];
-        for (rule, wanted) in table {
-            let wanted: Vec<String> = wanted
+        for (rule, expected) in table {
+            let expected: Vec<String> = expected
                 .iter()
                 .map(|error| format!("restartPolicyRules[0].{error}"))
                 .collect();
             let container = json!({"restartPolicy": "Never", "restartPolicyRules": [rule]});
-            assert_eq!(check(container), wanted);
+            assert_eq!(check(container), expected);
         }
         assert_eq!(
             check(json!({"restartPolicyRules": [fine]})),

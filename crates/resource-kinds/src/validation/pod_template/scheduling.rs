@@ -22,12 +22,12 @@ pub(super) fn gates(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for gate in spec.get("readinessGates").items() {
         errors.check_text(&gate.get("conditionType"), names::qualified_name);
     }
-    let mut seen = TextSet::default();
+    let mut unique = TextSet::default();
     for gate in spec.get("schedulingGates").items() {
         let name = gate.get("name").text();
         let clauses = names::qualified_name(name).into_iter();
         errors.extend(clauses.map(|clause| FieldError::invalid(&gate.path(), name, clause)));
-        if !seen.insert(name) {
+        if !unique.insert(name) {
             errors.push(FieldError::duplicate(&gate.path(), name));
         }
     }
@@ -102,7 +102,7 @@ pub(crate) fn node_selector(selector: &Field<'_, '_>, errors: &mut Vec<FieldErro
     }
 }
 
-/// Only required terms must be satisfiable; a preference may name labels that no node has.
+/// Only required terms must be satisfiable; a preference may select labels that no node has.
 fn label_values(term: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for expression in term.get("matchExpressions").items() {
         for value in expression.get("values").items() {
@@ -236,7 +236,7 @@ mod tests {
             "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
                 {"weight": 0, "podAffinityTerm": {}}]}}});
         let errors = check(spec);
-        // An empty key is missing, and is no key either, in two ways.
+        // An empty key causes two errors: it is missing, and it is not a valid key.
         assert_eq!(errors.len(), 5, "{errors:#?}");
         assert!(errors[0].ends_with("must be specified when `operator` is 'In' or 'NotIn'"));
         assert!(errors[1].ends_with("must be in the range 1-100"));
@@ -273,10 +273,10 @@ mod tests {
             check(json!({"affinity": {"nodeAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}}))
         };
-        for (expression, wanted) in table {
+        for (expression, expected) in table {
             let errors = required(json!({"matchExpressions": [expression]}));
-            assert_eq!(errors.len(), wanted.len(), "{errors:#?}");
-            for (error, start) in errors.iter().zip(wanted) {
+            assert_eq!(errors.len(), expected.len(), "{errors:#?}");
+            for (error, start) in errors.iter().zip(expected) {
                 assert!(
                     error.starts_with(&format!("{at}.matchExpressions[0].{start}")),
                     "{error}"

@@ -7,8 +7,8 @@ use crate::validation::field::{Field, Rules};
 use crate::validation::text_set::TextSet;
 use crate::validation::volume_sources;
 
-/// Maximum user or group id, as in Kubernetes (`IsValidUserID`): for the kernel 2^32 - 1 means
-/// "unchanged", and some programs read the upper half as negative numbers.
+/// Maximum user or group id, as in Kubernetes (`IsValidUserID`): for the kernel 2^32 - 1 means "unchanged", and some
+/// programs read values of the upper half as negative numbers.
 const ID_MAX: i64 = 0x7fff_ffff;
 
 fn id(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
@@ -17,10 +17,10 @@ fn id(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The ways in which profiles are chosen, of seccomp and AppArmor alike.
+/// The types of seccomp and AppArmor profiles.
 const PROFILES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
 
-/// A profile that the kernel filters by: one of the node's own has a name, others have none.
+/// A seccomp or AppArmor profile: a profile of the type `Localhost` has a name, profiles of other types have no name.
 fn profile(at: &Field<'_, '_>, field: &str, what: &str, errors: &mut Vec<FieldError>) {
     if !at.is_set() {
         return;
@@ -36,7 +36,7 @@ fn profile(at: &Field<'_, '_>, field: &str, what: &str, errors: &mut Vec<FieldEr
             errors.push(name.required(&detail));
         }
         "Localhost" => {}
-        known if PROFILES.contains(&known) => {
+        profile_type if PROFILES.contains(&profile_type) => {
             if name.is_set() {
                 let detail = format!("can only be set when {what} type is Localhost");
                 errors.push(name.invalid(detail));
@@ -46,7 +46,7 @@ fn profile(at: &Field<'_, '_>, field: &str, what: &str, errors: &mut Vec<FieldEr
     }
 }
 
-/// The longest path that the kernel takes, without its end.
+/// The maximum length of a path in the kernel, without its final NUL byte.
 const PATH_BYTES_MAX: usize = 4095;
 
 fn profiles(context: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
@@ -93,9 +93,10 @@ pub(super) fn validate_pod(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     profiles(&context, errors);
 }
 
-/// Kernel parameters are named once, and are of a namespace that is the pod's own.
+/// Checks that each kernel parameter occurs once, and belongs to a namespace that the pod does not share with the
+/// host.
 fn sysctls(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
-    let mut seen = TextSet::default();
+    let mut unique = TextSet::default();
     for sysctl in spec.get_path("securityContext.sysctls").items() {
         let name = sysctl.get("name");
         if name.is_empty() {
@@ -108,7 +109,7 @@ fn sysctls(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
                 names::SUBDOMAIN_BYTES_MAX
             );
             errors.push(name.invalid(detail));
-        } else if !seen.insert(name.text()) {
+        } else if !unique.insert(name.text()) {
             errors.push(name.duplicate());
         }
         for (field, prefixes) in NAMESPACES {
@@ -210,8 +211,8 @@ mod tests {
         let mut errors = Vec::new();
         validate_container(&Field::root(&context), &mut errors);
         assert_eq!(errors.len(), 2);
-        let wanted = "runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive";
-        assert_eq!(errors[0].to_string(), wanted);
+        let expected = "runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive";
+        assert_eq!(errors[0].to_string(), expected);
         let spec = json!({"shareProcessNamespace": true, "hostPID": true});
         let mut errors = Vec::new();
         validate_pod(&Field::root(&spec), &mut errors);
@@ -291,14 +292,14 @@ mod tests {
                     )),
                 ),
             ];
-            for (profile, wanted) in table {
-                let wanted: Vec<String> = wanted
+            for (profile, expected) in table {
+                let expected: Vec<String> = expected
                     .iter()
                     .map(|error| format!("securityContext.{field}.{error}"))
                     .collect();
                 assert_eq!(
                     pod_errors(json!({"securityContext": {field: profile}})),
-                    wanted
+                    expected
                 );
             }
         }
@@ -350,7 +351,7 @@ mod tests {
 
     #[test]
     fn ids_and_policies_are_known() {
-        // findings S1: for the kernel 4294967295 means "unchanged", which was root.
+        // findings S1: for the kernel 4294967295 means "unchanged", so the process stayed root.
         let range = "must be between 0 and 2147483647, inclusive";
         for wrong in [-1, 2_147_483_648, 4_294_967_295, 4_294_967_296_i64] {
             for field in ["fsGroup", "runAsUser", "runAsGroup"] {

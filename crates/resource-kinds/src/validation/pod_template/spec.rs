@@ -13,15 +13,15 @@ use crate::validation::metadata;
 const RESTART_POLICIES: &[&str] = &["Always", "OnFailure", "Never"];
 const DNS_POLICIES: &[&str] = &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 const PREEMPTION_POLICIES: &[&str] = &["PreemptLowerPriority", "Never"];
-/// As many name servers as the C library takes.
+/// The maximum number of name servers that the C library uses.
 const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
 const SEARCH_BYTES_MAX: usize = 2048;
-/// The longest name that the kernel takes for a host.
+/// The maximum length of a host name in the kernel.
 const HOSTNAME_BYTES_MAX: usize = 64;
 
-/// The validation errors of the spec of a pod or of a template. `claims` are names of volumes that
-/// will be added from the claim templates of a StatefulSet.
+/// The validation errors of the spec of a pod or of a template. `claims` are names of volumes that the claim
+/// templates of a StatefulSet will add.
 fn validate_spec(spec: &Field<'_, '_>, claims: &[&str]) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let volumes = volumes::validate(spec, claims, &mut errors);
@@ -47,7 +47,7 @@ fn validate_spec(spec: &Field<'_, '_>, claims: &[&str]) -> Vec<FieldError> {
     errors
 }
 
-/// The validation errors of a pod, beside its metadata as such.
+/// The validation errors of a pod, without those of its general metadata.
 pub(crate) fn validate_pod(pod: &Field<'_, '_>) -> Vec<FieldError> {
     let spec = pod.get("spec");
     let mut errors = super::annotations::validate(pod);
@@ -100,7 +100,7 @@ fn names_of_others(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// `hostnameOverride`: the kernel's host name without a DNS record (KEP-4762).
+/// Checks `hostnameOverride`: the kernel's host name without a DNS record (KEP-4762).
 fn other_hostname(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let name = spec.get("hostnameOverride");
     if !name.is_set() {
@@ -254,12 +254,12 @@ mod tests {
                 vec![format!("searches: Invalid value: {}: must not have more than 2048 characters \
                               (including spaces) in the search list", json!(domains))]),
         ];
-        for (config, wanted) in table {
-            let wanted: Vec<String> = wanted
+        for (config, expected) in table {
+            let expected: Vec<String> = expected
                 .iter()
                 .map(|error| format!("spec.dnsConfig.{error}"))
                 .collect();
-            assert_eq!(check(json!({"dnsConfig": config})), wanted);
+            assert_eq!(check(json!({"dnsConfig": config})), expected);
         }
         assert_eq!(
             check(json!({"dnsConfig": {"searches": vec!["a"; 33]}})).len(),
@@ -307,8 +307,8 @@ mod tests {
                  qualified",
             ),
         ];
-        for (spec, wanted) in table {
-            assert_eq!(check(spec)[0], format!("spec.{wanted}"));
+        for (spec, expected) in table {
+            assert_eq!(check(spec)[0], format!("spec.{expected}"));
         }
         // A negative value counts as 1, with a warning.
         assert_eq!(check(json!({"terminationGracePeriodSeconds": -1})), [""; 0]);

@@ -1,5 +1,4 @@
-//! Validation of topology spread constraints, and of label keys that are filled in from the pod's
-//! labels.
+//! Validation of topology spread constraints, and of `matchLabelKeys`, whose values come from the pod's labels.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +11,7 @@ const UNSATISFIABLE: &[&str] = &["DoNotSchedule", "ScheduleAnyway"];
 const NODE_POLICIES: &[&str] = &["Honor", "Ignore"];
 const NOT_POSITIVE: &str = "must be greater than zero";
 
-/// Checks the spreading of a pod.
+/// Checks the topology spread constraints of a pod.
 pub(super) fn validate(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let constraints = spec.get("topologySpreadConstraints");
     for (index, constraint) in constraints.items().enumerate() {
@@ -32,11 +31,11 @@ pub(super) fn validate(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
             let (key, otherwise) = (of.get("topologyKey"), of.get("whenUnsatisfiable"));
             format!("{{{}, {}}}", key.text(), otherwise.text())
         };
-        let own = pair(&constraint);
+        let key = pair(&constraint);
         let mut later = constraints.items().skip(index + 1);
-        if later.any(|other| pair(&other) == own) {
+        if later.any(|other| pair(&other) == key) {
             let path = constraint.path().child("{topologyKey, whenUnsatisfiable}");
-            errors.push(FieldError::duplicate(&path, own));
+            errors.push(FieldError::duplicate(&path, key));
         }
         domains(&constraint.get("minDomains"), otherwise.text(), errors);
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
@@ -61,7 +60,7 @@ fn domains(at: &Field<'_, '_>, otherwise: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Checks `matchLabelKeys` and `mismatchLabelKeys` beside the selector that they add to.
+/// Checks `matchLabelKeys` and `mismatchLabelKeys` together with the selector that they extend.
 pub(super) fn label_keys(holder: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let selector = holder.get("labelSelector");
     let lists = ["matchLabelKeys", "mismatchLabelKeys"].map(|list| holder.get(list));
@@ -157,15 +156,15 @@ mod tests {
                     "nodeAffinityPolicy: Unsupported value: \"No\": {policies}"
                 )],
             ),
-            // As Kubernetes since 1.34, a template may; a pod that has the label may not.
+            // As in Kubernetes since 1.34: a template may have the key in both; a pod that has the label may not.
             (json!([with("matchLabelKeys", json!(["a"]))]), vec![]),
         ];
-        for (constraints, wanted) in table {
-            let wanted: Vec<String> = wanted
+        for (constraints, expected) in table {
+            let expected: Vec<String> = expected
                 .iter()
                 .map(|error| format!("topologySpreadConstraints[0].{error}"))
                 .collect();
-            assert_eq!(check(constraints), wanted);
+            assert_eq!(check(constraints), expected);
         }
     }
 

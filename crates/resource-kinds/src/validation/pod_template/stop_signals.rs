@@ -78,7 +78,7 @@ pub(super) fn validate(signal: &Field<'_, '_>, spec: &Field<'_, '_>, errors: &mu
     if !signal.is_set() {
         return;
     }
-    let known = match spec.get_path("os.name").text() {
+    let signals = match spec.get_path("os.name").text() {
         "linux" => LINUX,
         "windows" => WINDOWS,
         "" => {
@@ -86,11 +86,11 @@ pub(super) fn validate(signal: &Field<'_, '_>, spec: &Field<'_, '_>, errors: &mu
             errors.push(signal.forbidden(detail));
             return;
         }
-        // The system is wrong already.
+        // The operating system itself is invalid and reported elsewhere.
         _ => return,
     };
-    if !known.contains(&signal.text()) {
-        errors.push(signal.not_supported(known));
+    if !signals.contains(&signal.text()) {
+        errors.push(signal.not_supported(signals));
     }
 }
 

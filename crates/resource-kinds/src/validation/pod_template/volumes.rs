@@ -13,7 +13,7 @@ use crate::validation::volume_sources;
 pub(super) enum VolumeType {
     /// A claim, which can be a block device.
     Claim,
-    /// Files, for all other types.
+    /// All other types, which contain files.
     Files,
 }
 
@@ -62,20 +62,21 @@ pub(super) fn validate<'a>(
     good
 }
 
-/// Validates the volumes of a pod, but not those of a template: names derived from the pod's, and
-/// fields that may be set later.
+/// Validates the volumes of a pod that cannot be validated in a template: names that are derived from the pod's name,
+/// and fields that may be set later.
 pub(super) fn of_pod(pod: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
-    let (own, spec) = (pod.get_path("metadata.name"), pod.get("spec"));
-    let claim_of = |volume: &Field<'_, '_>| format!("{}-{}", own.text(), volume.get("name").text());
+    let (pod_name, spec) = (pod.get_path("metadata.name"), pod.get("spec"));
+    let claim_of =
+        |volume: &Field<'_, '_>| format!("{}-{}", pod_name.text(), volume.get("name").text());
     let volumes = spec.get("volumes");
-    let made: Vec<String> = volumes
+    let ephemeral: Vec<String> = volumes
         .items()
-        .filter(|volume| volume.get("ephemeral").is_set() && !own.is_empty())
+        .filter(|volume| volume.get("ephemeral").is_set() && !pod_name.is_empty())
         .map(|volume| claim_of(&volume))
         .collect();
     for volume in volumes.items() {
         let name = volume.get("name");
-        if volume.get("ephemeral").is_set() && !own.is_empty() && !name.is_empty() {
+        if volume.get("ephemeral").is_set() && !pod_name.is_empty() && !name.is_empty() {
             let claim = claim_of(&volume);
             let clauses = names::dns_subdomain(&claim).into_iter();
             errors.extend(
@@ -83,7 +84,7 @@ pub(super) fn of_pod(pod: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
             );
         }
         let claim = volume.get_path("persistentVolumeClaim.claimName");
-        if made.iter().any(|made| made == claim.text()) {
+        if ephemeral.iter().any(|name| name == claim.text()) {
             let detail = "must not reference a PVC that gets created for an ephemeral volume";
             errors.push(claim.invalid(detail));
         }
@@ -154,7 +155,7 @@ fn propagation(at: &Field<'_, '_>, privileged: bool, errors: &mut Vec<FieldError
     }
 }
 
-/// Recursive read-only mounts require a read-only mount without propagation.
+/// Checks that a recursive read-only mount is read-only and has no propagation.
 fn read_only_below(mount: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let at = mount.get("recursiveReadOnly");
     errors.check_one_of_if_set(&at, &["Disabled", "Enabled", "IfPossible"]);
@@ -170,7 +171,7 @@ fn read_only_below(mount: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Validates the block devices of a container, with its mounts.
+/// Validates the block devices of a container together with its mounts.
 fn devices(
     container: &Field<'_, '_>,
     volumes: &Volumes<'_>,
@@ -372,16 +373,16 @@ mod tests {
                 ],
             ),
         ];
-        for (mut mount, wanted) in table {
+        for (mut mount, expected) in table {
             mount["name"] = json!("a");
             mount["mountPath"] = json!("/a");
-            let wanted: Vec<String> = wanted
+            let expected: Vec<String> = expected
                 .iter()
                 .map(|error| format!("volumeMounts[0].{error}"))
                 .collect();
             assert_eq!(
                 check(json!([{"name": "a", "emptyDir": {}}]), json!([mount])),
-                wanted
+                expected
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Warnings for accepted but doubtful fields.
+//! Warnings about valid but questionable fields.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::container_lists;
 use crate::validation::field::Field;
 use crate::validation::text_set::TextSet;
 
-/// Deprecated node labels, with the version and the replacement.
+/// Deprecated node labels, with the version of the deprecation and the replacement.
 const OLD_NODE_LABELS: &[(&str, &str, &str)] = &[
     ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
     ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
@@ -29,7 +29,7 @@ const OLD_NODE_LABELS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Advice on the spec of a pod.
+/// Warnings about the spec of a pod.
 pub(crate) fn warnings(spec: &Field<'_, '_>) -> Vec<String> {
     let mut all = Vec::new();
     for (key, at) in spec.get("nodeSelector").entries() {
@@ -73,10 +73,10 @@ pub(crate) fn warnings(spec: &Field<'_, '_>) -> Vec<String> {
 }
 
 fn variables(container: &Field<'_, '_>, all: &mut Vec<String>) {
-    let mut seen = TextSet::default();
+    let mut names = TextSet::default();
     for variable in container.get("env").items() {
         let name = variable.get("name").text();
-        if !seen.insert(name) {
+        if !names.insert(name) {
             let path = &variable.path();
             all.push(format!(
                 "{path}: hides previous definition of \"{name}\", which may be dropped when using \
@@ -91,11 +91,11 @@ fn ports(container: &Field<'_, '_>, all: &mut Vec<String>) {
     if ports.len() < 2 {
         return;
     }
-    let mut seen = BTreeMap::new();
+    let mut ports_by_key = BTreeMap::new();
     for port in ports.items() {
         let key = (port.get("containerPort").int(), port.get("protocol").text());
         let host = (port.get("hostPort").int(), port.get("hostIP").text());
-        let first = *seen.entry((key, host)).or_insert(port);
+        let first = *ports_by_key.entry((key, host)).or_insert(port);
         if !std::ptr::eq(first.value, port.value) {
             let (path, first) = (port.path(), first.path());
             all.push(format!("{path}: duplicate port definition with {first}"));
@@ -103,7 +103,7 @@ fn ports(container: &Field<'_, '_>, all: &mut Vec<String>) {
     }
 }
 
-/// Warnings about byte amounts that are not whole numbers, in the `resources` of the given field.
+/// Warnings about amounts in bytes that are not whole numbers, in the `resources` of this field.
 pub(crate) fn fractions(holder: &Field<'_, '_>) -> Vec<String> {
     let mut all = Vec::new();
     for list in ["limits", "requests"] {

@@ -1,5 +1,5 @@
-//! Validation of fields for one operating system. Pods run on Linux; those for Windows are stored
-//! for nodes outside of this cluster.
+//! Validation of fields for one operating system. Pods run on Linux; pods for Windows are stored for nodes outside of
+//! this cluster.
 
 use object_model::{FieldError, names};
 
@@ -97,23 +97,23 @@ fn is_given(name: &str, field: &Field<'_, '_>) -> bool {
     }
 }
 
-/// Checks that all containers of a pod are processes of the host, or none is.
+/// Checks that all containers of a pod are Windows host processes, or no container is.
 pub(super) fn host_processes(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let field = "securityContext.windowsOptions.hostProcess";
     let of_pod = spec.get_path(field).value.as_bool();
     let mut of_host = 0;
     let lists = container_lists(spec);
     for container in lists.iter().flat_map(Field::items) {
-        let own = container.get_path(field);
-        if let (Some(pods), Some(own_value)) = (of_pod, own.value.as_bool())
+        let value = container.get_path(field);
+        if let (Some(pods), Some(own_value)) = (of_pod, value.value.as_bool())
             && pods != own_value
         {
             let detail = format!(
                 "pod hostProcess value must be identical if both are specified, was {pods}"
             );
-            errors.push(own.invalid(detail));
+            errors.push(value.invalid(detail));
         }
-        of_host += usize::from(own.value.as_bool().or(of_pod) == Some(true));
+        of_host += usize::from(value.value.as_bool().or(of_pod) == Some(true));
     }
     if of_host == 0 {
         return;
@@ -133,7 +133,7 @@ pub(super) fn host_processes(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>)
     }
 }
 
-/// Checks the options of a pod or a container for Windows.
+/// Checks the Windows options of a pod or a container.
 pub(super) fn options(options: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let spec_name = options.get("gmsaCredentialSpecName");
     if spec_name.is_set() {
@@ -153,7 +153,7 @@ pub(super) fn options(options: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The errors of a user name, with or without a domain before a backslash.
+/// The errors of a user name, optionally with a domain before a backslash.
 fn user_name(text: &str) -> Vec<String> {
     let one = |clause: &str| vec![clause.to_owned()];
     if text.is_empty() {
@@ -194,7 +194,7 @@ fn user_name(text: &str) -> Vec<String> {
     wrong
 }
 
-/// A domain as old networks name it.
+/// Whether a text is a NetBIOS domain name.
 fn is_short_domain(text: &str) -> bool {
     (1..=15).contains(&text.chars().count())
         && !text.starts_with('.')

@@ -1,4 +1,4 @@
-//! Validation of files that are made from objects of the cluster.
+//! Validation of files that are created from objects of the cluster.
 
 use object_model::FieldError;
 
@@ -15,7 +15,7 @@ fn mode(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The path of a file that is made from an item; names that begin with `..` are the node's own.
+/// Checks the path of a file. Names that begin with `..` are reserved for the node.
 fn file_path(path: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if path.is_empty() {
         errors.push(path.required(""));
@@ -27,7 +27,7 @@ fn file_path(path: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Checks files made from the keys of a ConfigMap or a Secret.
+/// Checks files that are created from the keys of a ConfigMap or a Secret.
 pub(super) fn from_keys(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     mode(&source.get("defaultMode"), errors);
     items(source, errors);
@@ -43,7 +43,7 @@ fn items(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Validates files from the downward API.
+/// Validates files of the downward API.
 pub(super) fn from_pod(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     mode(&source.get("defaultMode"), errors);
     for item in source.get("items").items() {
@@ -70,7 +70,7 @@ pub(super) fn from_pod(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The fields for a downward API file.
+/// The fields that a downward API file can refer to.
 const VOLUME_FIELDS: &[&str] = &[
     "metadata.annotations",
     "metadata.labels",
@@ -79,17 +79,17 @@ const VOLUME_FIELDS: &[&str] = &[
     "metadata.uid",
 ];
 
-/// Checks sources of files in one directory: each part has one source, and no two make the same file.
+/// Checks the sources of a projected volume: each has exactly one type, and no two create the same file.
 pub(super) fn projected(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     mode(&source.get("defaultMode"), errors);
     let mut paths = TextSet::default();
     for part in source.get("sources").items() {
-        let given: Vec<(&str, Field<'_, '_>)> = PARTS
+        let present: Vec<(&str, Field<'_, '_>)> = PARTS
             .iter()
             .map(|kind| (*kind, part.get(kind)))
             .filter(|(_, at)| at.is_set())
             .collect();
-        for (kind, at) in &given {
+        for (kind, at) in &present {
             match *kind {
                 "downwardAPI" => from_pod(at, errors),
                 "serviceAccountToken" => token(at, errors),
@@ -108,14 +108,14 @@ pub(super) fn projected(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
                 }
             });
         }
-        if given.len() > 1 {
+        if present.len() > 1 {
             let detail = "may not specify more than 1 volume type per source";
             errors.push(part.forbidden(detail));
         }
     }
 }
 
-/// The parts of a projected volume.
+/// The types of sources of a projected volume.
 const PARTS: [&str; 6] = [
     "secret",
     "configMap",
@@ -125,7 +125,8 @@ const PARTS: [&str; 6] = [
     "podCertificate",
 ];
 
-/// Takes the path of each file that a part names. A token may replace another file, as upstream allows.
+/// Calls `take` for the path of each file that a source creates. A token may replace another file, as upstream
+/// allows, so its path is skipped.
 fn for_each_file<'a>(kind: &str, part: &Field<'a, '_>, mut take: impl FnMut(Field<'a, '_>)) {
     let fields: &[&str] = match kind {
         "serviceAccountToken" => &[],
@@ -142,10 +143,10 @@ fn for_each_file<'a>(kind: &str, part: &Field<'a, '_>, mut take: impl FnMut(Fiel
 fn token(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let seconds = at.get("expirationSeconds");
     match seconds.int() {
-        Some(given) if given < 600 => {
+        Some(value) if value < 600 => {
             errors.push(seconds.invalid("may not specify a duration less than 10 minutes"));
         }
-        Some(given) if given > 1 << 32 => {
+        Some(value) if value > 1 << 32 => {
             errors.push(seconds.invalid("may not specify a duration larger than 2^32 seconds"));
         }
         _ => {}
@@ -204,8 +205,8 @@ mod tests {
                 vec!["sources[0].secret.name: Required value"],
             ),
         ];
-        for (sources, wanted) in table {
-            assert_eq!(check(json!({"sources": sources})), wanted);
+        for (sources, expected) in table {
+            assert_eq!(check(json!({"sources": sources})), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Volume sources: those common to pods and PersistentVolumes, and those of pods only.
+//! Volume sources: sources of pods and PersistentVolumes, and sources of pods only.
 
 mod files;
 
@@ -20,7 +20,7 @@ const HOST_PATH_TYPES: &[&str] = &[
     "FileOrCreate",
     "Socket",
 ];
-/// Fills in the sources that are there. `volume` is a volume of a pod, or a PersistentVolume's
+/// Sets the defaults of the volume sources that are present. `volume` is a volume of a pod, or a PersistentVolume's
 /// spec.
 pub(crate) fn default(volume: &mut Value) {
     for name in ["configMap", "secret", "downwardAPI", "projected"] {
@@ -67,7 +67,7 @@ fn default_downward(source: &mut Value) {
     }
 }
 
-/// Fills in references to fields and resources, of files and of variables alike.
+/// Sets the defaults of references to fields and resources, in files and in variables.
 pub(crate) fn default_selectors(item: &mut Value) {
     if let Some(field) = item.get_mut("fieldRef") {
         parts::fill(field, "apiVersion", "v1");
@@ -104,7 +104,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("vsphereVolume", &["volumePath"]),
 ];
 
-/// Numbers of sources that are a byte, the lowest of each.
+/// Numbers of volume sources that fit a byte, each with its minimum.
 const BYTES: &[(&str, &str, i64)] = &[
     ("awsElasticBlockStore", "partition", 1),
     ("fc", "lun", 0),
@@ -112,7 +112,7 @@ const BYTES: &[(&str, &str, i64)] = &[
     ("iscsi", "lun", 0),
 ];
 
-/// The validation errors of the source of the given name.
+/// The validation errors of the volume source of this name.
 pub(crate) fn validate(name: &str, source: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let required = REQUIRED.iter().filter(|(kind, _)| *kind == name);
@@ -122,7 +122,7 @@ pub(crate) fn validate(name: &str, source: &Field<'_, '_>) -> Vec<FieldError> {
         }
     }
     for (_, field, min) in BYTES.iter().filter(|(kind, ..)| *kind == name) {
-        // 0 is none at all.
+        // 0 means that the field is not set.
         let at = source.get(field);
         if at.int().is_some_and(|number| !(0..=255).contains(&number)) {
             errors.push(at.invalid(names::outside_range(*min, 255)));
@@ -132,7 +132,7 @@ pub(crate) fn validate(name: &str, source: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// The rules of one source.
+/// The rules of a single volume source.
 fn particular(name: &str, source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     match name {
         "hostPath" if !source.get("path").is_empty() => {
@@ -181,7 +181,8 @@ fn particular(name: &str, source: &Field<'_, '_>, errors: &mut Vec<FieldError>) 
     }
 }
 
-/// The template of a claim that lives as long as its pod: no names, which are the pod's.
+/// Checks the claim template of an ephemeral volume. It must not contain names, because they are derived from the
+/// pod.
 fn claim_template(template: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let metadata = template.get("metadata");
     errors.extend(metadata::annotations(&metadata.get("annotations")));
@@ -218,10 +219,10 @@ fn fibre_channel(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 fn iscsi(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for field in ["iqn", "initiatorName"] {
         let at = source.get(field);
-        let known = ["iqn", "eui", "naa"]
+        let has_prefix = ["iqn", "eui", "naa"]
             .iter()
             .any(|kind| at.text().starts_with(kind));
-        if !at.is_empty() && !known {
+        if !at.is_empty() && !has_prefix {
             errors.push(at.invalid("must be valid format starting with iqn, eui, or naa"));
         }
     }
@@ -277,7 +278,7 @@ pub(crate) fn below(path: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     no_back_steps(path, errors);
 }
 
-/// The volume with a pod's ServiceAccount token, the cluster's CA certificate and its namespace
+/// The volume with a pod's ServiceAccount token, the cluster's CA certificate and the pod's namespace
 /// (`statefulset.md` 12.15).
 pub(crate) fn service_account_volume(name: &str) -> Value {
     json!({
@@ -302,7 +303,7 @@ pub(crate) fn service_account_volume(name: &str) -> Value {
     })
 }
 
-/// The name of a volume.
+/// Checks the name of a volume.
 pub(crate) fn name(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_required_text(at, names::dns_label);
 }
@@ -327,8 +328,8 @@ mod tests {
         for (name, fields) in REQUIRED {
             let missing = check(name, json!({}));
             for field in *fields {
-                let wanted = format!("{field}: Required value");
-                assert!(missing.contains(&wanted), "{name}: {missing:?}");
+                let expected = format!("{field}: Required value");
+                assert!(missing.contains(&expected), "{name}: {missing:?}");
             }
         }
     }
@@ -411,8 +412,8 @@ mod tests {
                 ],
             ),
         ];
-        for (name, source, wanted) in table {
-            assert_eq!(check(name, source), wanted, "{name}");
+        for (name, source, expected) in table {
+            assert_eq!(check(name, source), expected, "{name}");
         }
     }
 }

@@ -101,7 +101,7 @@ impl Kind for StatefulSet {
         let claims = Field::of(object, "spec.volumeClaimTemplates");
         let mut all = workload::warnings(object, old);
         for claim in claims.items().filter(|_| old.is_none()) {
-            // As upstream, which leaves the spec out of the path.
+            // Upstream's path in the message does not contain `spec`.
             let spec = claim.with(&claim.value["spec"]);
             all.extend(pod_template::fractions(&spec));
         }
@@ -125,11 +125,11 @@ impl Printer for StatefulSet {
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         let number = |value: &Value| value.as_i64().unwrap_or_default();
         let ready = number(&object["status"]["readyReplicas"]);
-        let wanted = number(&object["spec"]["replicas"]);
+        let desired = number(&object["spec"]["replicas"]);
         let [names, images] = workload::containers(&Field::of(object, "spec.template"));
         vec![
             table::name(object),
-            json!(format!("{ready}/{wanted}")),
+            json!(format!("{ready}/{desired}")),
             table::age(object, now),
             names,
             images,
@@ -138,7 +138,7 @@ impl Printer for StatefulSet {
 }
 
 impl StatusUpdate for StatefulSet {
-    /// No rule reads the templates, which are most of a set.
+    /// No rule reads the pod template, which is the largest part of a set.
     fn reads(&self) -> &'static [FieldRead] {
         const READS: &[FieldRead] = &[FieldRead {
             name: "spec",
@@ -163,7 +163,7 @@ impl Scalable for StatefulSet {
     }
 }
 
-/// `statefulset.md` 5.10: the block is filled in only if the type was left out.
+/// `statefulset.md` 5.10: `rollingUpdate` gets defaults only if the type was absent.
 fn default_strategy(spec: &mut Value) {
     let Some(strategy) = parts::entry(spec, "updateStrategy") else {
         return;
@@ -276,9 +276,9 @@ mod tests {
         );
         let mut object = web();
         object["spec"]["updateStrategy"] = json!({"rollingUpdate": {"maxUnavailable": 2}});
-        let wanted = json!({"type": "RollingUpdate",
+        let expected = json!({"type": "RollingUpdate",
             "rollingUpdate": {"maxUnavailable": 2, "partition": 0}});
-        assert_eq!(accept(object)["spec"]["updateStrategy"], wanted);
+        assert_eq!(accept(object)["spec"]["updateStrategy"], expected);
     }
 
     /// `statefulset.md` 6.3

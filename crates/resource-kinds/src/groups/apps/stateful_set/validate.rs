@@ -34,8 +34,7 @@ pub(super) fn create(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// The errors of an updated set. Values that were stored under laxer rules may stay
-/// (`statefulset.md` 6.12).
+/// The errors of an updated set. Stored values that earlier rules allowed may stay (`statefulset.md` 6.12).
 pub(super) fn update(object: &Value, old: &Value) -> Vec<FieldError> {
     let spec = Field::of(object, "spec");
     let mut errors = settings(&spec);
@@ -229,11 +228,11 @@ mod tests {
     fn a_name_has_no_dots() {
         let mut object = set(|_| {});
         object["metadata"]["name"] = json!("a.b");
-        let wanted = "metadata.name: Invalid value: \"a.b\": must not contain dots";
-        assert_eq!(texts(&StatefulSet.validate_create(&object)), [wanted]);
+        let expected = "metadata.name: Invalid value: \"a.b\": must not contain dots";
+        assert_eq!(texts(&StatefulSet.validate_create(&object)), [expected]);
     }
 
-    /// `statefulset.md` 6.7 to 6.9, T24: all causes in one reply.
+    /// `statefulset.md` 6.7 to 6.9, T24: one response contains all causes.
     #[test]
     fn all_that_is_wrong_is_said_at_once() {
         let errors = created(|spec| {

@@ -15,11 +15,10 @@ use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 
-/// autoscaling/v2 HorizontalPodAutoscaler.
 #[derive(Debug)]
 pub struct HorizontalPodAutoscaler;
 
-/// Default target of CPU utilization, in percent.
+/// Default target of CPU utilisation, in percent.
 const CPU_SHARE: i64 = 80;
 
 const INFO: KindInfo<'static> = KindInfo {
@@ -114,7 +113,7 @@ impl Printer for HorizontalPodAutoscaler {
         vec![
             table::name(object),
             json!(format!("{}/{}", text("kind"), text("name"))),
-            json!(targets::shown(object)),
+            json!(targets::targets_text(object)),
             number(&spec["minReplicas"], "<unset>"),
             number(&spec["maxReplicas"], "0"),
             number(&object["status"]["currentReplicas"], "0"),
@@ -165,12 +164,15 @@ mod tests {
         let mut scaler = json!({"spec": {"metrics": [cpu, memory]}, "status": {"currentMetrics": [
             {"resource": {"current": {"averageUtilization": 12, "averageValue": "12m"}}},
             {"resource": {"current": {"averageValue": "1Mi"}}}]}});
-        assert_eq!(targets::shown(&scaler), "cpu: 12%/80%, memory: 1Mi/100Mi");
+        assert_eq!(
+            targets::targets_text(&scaler),
+            "cpu: 12%/80%, memory: 1Mi/100Mi"
+        );
         scaler["spec"]["metrics"] = json!([pods, queue]);
-        assert_eq!(targets::shown(&scaler), "<unknown>/5, <unknown>/7");
+        assert_eq!(targets::targets_text(&scaler), "<unknown>/5, <unknown>/7");
         scaler["spec"]["metrics"] = json!([cpu, pods, queue, memory]);
         assert_eq!(
-            targets::shown(&scaler),
+            targets::targets_text(&scaler),
             "cpu: 12%/80%, <unknown>/5 + 2 more..."
         );
     }

@@ -5,11 +5,11 @@ use serde_json::Value;
 
 use crate::validation::field::{Field, Rules};
 
-/// Longest window that a direction may look back, in seconds.
+/// Maximum stabilisation window of a direction, in seconds.
 const WINDOW_MAX: i64 = 3600;
-/// Longest period of a policy, in seconds.
+/// Maximum period of a policy, in seconds.
 const PERIOD_MAX: i64 = 1800;
-/// The types of metrics, each with the field that says more.
+/// The types of metrics, each with the field that contains its details.
 const SOURCES: &[(&str, &str)] = &[
     ("ContainerResource", "containerResource"),
     ("External", "external"),
@@ -57,8 +57,8 @@ fn check_metric(errors: &mut Vec<FieldError>, metric: &Field<'_, '_>) {
     if kind.is_empty() {
         errors.push(kind.required("must specify a metric source type"));
     }
-    let known = SOURCES.iter().find(|(name, _)| *name == kind.text());
-    let Some((_, expected)) = known else {
+    let supported = SOURCES.iter().find(|(name, _)| *name == kind.text());
+    let Some((_, expected)) = supported else {
         let names: Vec<&str> = SOURCES.iter().map(|(name, _)| *name).collect();
         errors.push(kind.not_supported(&names));
         return;

@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use crate::validation::field::Field;
 
-/// Metrics that are shown; of others only how many there are.
-const SHOWN_MAX: usize = 2;
+/// Maximum number of metrics in the cell; for the other metrics the cell contains only their number.
+const CELL_METRICS_MAX: usize = 2;
 
 /// The cell `TARGETS`, for instance `cpu: 12%/80%`.
-pub(super) fn shown(object: &Value) -> String {
+pub(super) fn targets_text(object: &Value) -> String {
     let metrics = Field::of(object, "spec.metrics");
     let measured = object["status"]["currentMetrics"].as_array();
     let measured = measured.map_or(&[][..], Vec::as_slice);
@@ -19,9 +19,9 @@ pub(super) fn shown(object: &Value) -> String {
         .collect();
     match all.len() {
         0 => "<none>".to_owned(),
-        count if count > SHOWN_MAX => {
-            let shown = all[..SHOWN_MAX].join(", ");
-            format!("{shown} + {} more...", count - SHOWN_MAX)
+        count if count > CELL_METRICS_MAX => {
+            let printed = all[..CELL_METRICS_MAX].join(", ");
+            format!("{printed} + {} more...", count - CELL_METRICS_MAX)
         }
         _ => all.join(", "),
     }
@@ -37,9 +37,9 @@ fn one(metric: &Field<'_, '_>, measured: &Value) -> String {
         _ => return "<unknown type>".to_owned(),
     };
     let from = metric.get(source);
-    let wanted = from.get("target");
+    let target = from.get("target");
     let current = &measured[source]["current"];
-    let known = |field: &str, unit: &str| {
+    let value_of = |field: &str, unit: &str| {
         let value = &current[field];
         match value.as_str() {
             Some(text) => text.to_owned(),
@@ -49,23 +49,23 @@ fn one(metric: &Field<'_, '_>, measured: &Value) -> String {
         }
     };
     let by_average = || {
-        let wanted = wanted.get("averageValue");
-        format!("{}/{}", known("averageValue", ""), wanted.text())
+        let average = target.get("averageValue");
+        format!("{}/{}", value_of("averageValue", ""), average.text())
     };
     match source {
         "resource" | "containerResource" => {
             let name = from.get("name");
-            let pair = if wanted.get("averageValue").is_set() {
+            let pair = if target.get("averageValue").is_set() {
                 by_average()
             } else {
-                let share = wanted.get("averageUtilization").int();
+                let share = target.get("averageUtilization").int();
                 let share = share.map_or("<auto>".to_owned(), |share| format!("{share}%"));
-                format!("{}/{share}", known("averageUtilization", "%"))
+                format!("{}/{share}", value_of("averageUtilization", "%"))
             };
             format!("{}: {pair}", name.text())
         }
         "pods" => by_average(),
-        _ if wanted.get("averageValue").is_set() => format!("{} (avg)", by_average()),
-        _ => format!("{}/{}", known("value", ""), wanted.get("value").text()),
+        _ if target.get("averageValue").is_set() => format!("{} (avg)", by_average()),
+        _ => format!("{}/{}", value_of("value", ""), target.get("value").text()),
     }
 }

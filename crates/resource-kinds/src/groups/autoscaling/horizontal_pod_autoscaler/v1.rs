@@ -1,5 +1,5 @@
-//! autoscaling/v1 HorizontalPodAutoscaler: the same stored objects as autoscaling/v2. Version 1
-//! only has CPU utilization; annotations hold the rest, as in Kubernetes.
+//! autoscaling/v1 HorizontalPodAutoscaler: another form of the stored objects of autoscaling/v2. Version 1 only has
+//! CPU utilisation; annotations contain the other fields, as in Kubernetes.
 
 use jiff::Timestamp;
 use object_model::FieldError;
@@ -10,7 +10,6 @@ use crate::json::parts;
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer};
 
-/// autoscaling/v1 HorizontalPodAutoscaler.
 #[derive(Debug)]
 pub struct HorizontalPodAutoscalerV1;
 
@@ -30,7 +29,7 @@ const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 const ANNOTATIONS: [&str; 4] = [METRICS, CURRENT_METRICS, BEHAVIOR, CONDITIONS];
 
-/// The names of a metric's parts in both versions: its field, and the parts in version 1 and 2.
+/// The names of the parts of a metric: its field, and the parts in version 1 and in version 2.
 type Names = (&'static str, &'static [(&'static str, &'static str)]);
 
 const SPEC: &[Names] = &[
@@ -127,15 +126,15 @@ const STATUS: &[Names] = &[
     ),
 ];
 
-/// Converts an autoscaler to version 2.
+/// Converts an autoscaler from version 1 to version 2.
 pub(super) fn to_v2(mut scaler: Value) -> Value {
     if scaler["apiVersion"] != INFO.api_version() {
         return scaler;
     }
     parts::set(&mut scaler, "apiVersion", V2.api_version());
-    let kept = take_annotations(&mut scaler);
+    let annotations = take_annotations(&mut scaler);
     let list = |key: &str, names: &[Names]| -> Vec<Value> {
-        let metrics = kept.get(key).and_then(Value::as_array);
+        let metrics = annotations.get(key).and_then(Value::as_array);
         let metrics = metrics.into_iter().flatten();
         metrics.map(|metric| metric_to_v2(metric, names)).collect()
     };
@@ -151,7 +150,7 @@ pub(super) fn to_v2(mut scaler: Value) -> Value {
         if !metrics.is_empty() {
             parts::set(spec, "metrics", metrics);
         }
-        if let Some(behavior) = kept.get(BEHAVIOR) {
+        if let Some(behavior) = annotations.get(BEHAVIOR) {
             parts::set(spec, "behavior", behavior.clone());
         }
     }
@@ -166,20 +165,20 @@ pub(super) fn to_v2(mut scaler: Value) -> Value {
         if !metrics.is_empty() {
             parts::set(status, "currentMetrics", metrics);
         }
-        if let Some(conditions) = kept.get(CONDITIONS) {
+        if let Some(conditions) = annotations.get(CONDITIONS) {
             parts::set(status, "conditions", conditions.clone());
         }
     }
     scaler
 }
 
-/// The same autoscaler in version 1.
+/// Converts an autoscaler from version 2 to version 1.
 fn to_v1(mut scaler: Value) -> Value {
     if scaler["apiVersion"] != V2.api_version() {
         return scaler;
     }
     parts::set(&mut scaler, "apiVersion", INFO.api_version());
-    let mut kept: Vec<(&str, Value)> = Vec::new();
+    let mut fields: Vec<(&str, Value)> = Vec::new();
     if let Some(spec) = scaler.get_mut("spec").filter(|spec| spec.is_object()) {
         let metrics = spec["metrics"].as_array().cloned().unwrap_or_default();
         parts::remove(spec, "metrics");
@@ -190,8 +189,8 @@ fn to_v1(mut scaler: Value) -> Value {
             let share = cpu_share(metric, "target").clone();
             parts::set(spec, "targetCPUUtilizationPercentage", share);
         }
-        kept.push((METRICS, metrics_to_v1(&others, SPEC)));
-        kept.push((BEHAVIOR, spec["behavior"].clone()));
+        fields.push((METRICS, metrics_to_v1(&others, SPEC)));
+        fields.push((BEHAVIOR, spec["behavior"].clone()));
         parts::remove(spec, "behavior");
     }
     if let Some(status) = scaler.get_mut("status").filter(|status| status.is_object()) {
@@ -202,11 +201,11 @@ fn to_v1(mut scaler: Value) -> Value {
         if let Some(share) = shares.find(|share| !share.is_null()) {
             parts::set(status, "currentCPUUtilizationPercentage", share.clone());
         }
-        kept.push((CURRENT_METRICS, metrics_to_v1(&metrics, STATUS)));
-        kept.push((CONDITIONS, status["conditions"].clone()));
+        fields.push((CURRENT_METRICS, metrics_to_v1(&metrics, STATUS)));
+        fields.push((CONDITIONS, status["conditions"].clone()));
         parts::remove(status, "conditions");
     }
-    for (key, value) in kept {
+    for (key, value) in fields {
         let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
         if !empty
             && let Some(metadata) = parts::entry(&mut scaler, "metadata")
@@ -218,7 +217,7 @@ fn to_v1(mut scaler: Value) -> Value {
     scaler
 }
 
-/// The share of processor time that a metric is about.
+/// The CPU utilisation of a metric.
 fn cpu_share<'m>(metric: &'m Value, part: &str) -> &'m Value {
     let resource = &metric["resource"];
     match resource["name"] == "cpu" {
@@ -227,29 +226,29 @@ fn cpu_share<'m>(metric: &'m Value, part: &str) -> &'m Value {
     }
 }
 
-/// Removes the annotations for fields that version 1 lacks.
+/// Removes the annotations with the fields that version 1 lacks, and returns their contents.
 fn take_annotations(scaler: &mut Value) -> Map<String, Value> {
-    let mut kept = Map::new();
+    let mut fields = Map::new();
     let Some(metadata) = scaler.get_mut("metadata") else {
-        return kept;
+        return fields;
     };
     let Some(annotations) = metadata
         .get_mut("annotations")
         .and_then(Value::as_object_mut)
     else {
-        return kept;
+        return fields;
     };
     for key in ANNOTATIONS {
         let text = annotations.shift_remove(key);
         let text = text.as_ref().and_then(Value::as_str).unwrap_or_default();
         if let Ok(value) = serde_json::from_str(text) {
-            kept.insert(key.to_owned(), value);
+            fields.insert(key.to_owned(), value);
         }
     }
     if annotations.is_empty() {
         parts::remove(metadata, "annotations");
     }
-    kept
+    fields
 }
 
 fn metrics_to_v1(metrics: &[Value], names: &[Names]) -> Value {
@@ -314,7 +313,7 @@ impl Kind for HorizontalPodAutoscalerV1 {
 
     fn decode(&self, object: Value) -> Result<Value, String> {
         let mut scaler = self.info().decode(to_v1(object))?;
-        // Other than in version 2 it is always there.
+        // In contrast to version 2, the field is always present.
         if let Some(status) = scaler.get_mut("status") {
             parts::fill(status, "currentReplicas", 0);
         }

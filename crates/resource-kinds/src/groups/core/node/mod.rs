@@ -15,15 +15,13 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::well_known::labels;
 
-/// core/v1 Node.
 #[derive(Debug)]
 pub struct Node {
     ranges: Option<PodRanges>,
 }
 
 impl Node {
-    /// A kind whose new objects get a range of `ranges` for their pods. Without `ranges`, the creator of a
-    /// Node sets its range.
+    /// With `ranges`, each new Node gets a pod range. Without `ranges`, the creator of a Node sets its range.
     pub fn new(ranges: Option<PodRanges>) -> Self {
         Self { ranges }
     }
@@ -69,7 +67,7 @@ impl Kind for Node {
         pod_range::same_ranges(object);
     }
 
-    /// A node is made by its agent, which knows its status from the start.
+    /// The agent of the node creates the Node with its status, so the status is not removed.
     fn prepare_create(&self, _object: &mut Value) {}
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
@@ -104,10 +102,10 @@ impl Allocating for Node {
         &self,
         object: &mut Value,
         old: Option<&Value>,
-        taken: &dyn AllocationLookup,
+        allocated: &dyn AllocationLookup,
     ) -> Result<(), Status> {
         match self.ranges {
-            Some(ranges) => pod_range::allocate(ranges, object, old, taken),
+            Some(ranges) => pod_range::allocate(ranges, object, old, allocated),
             None => Ok(()),
         }
     }
@@ -121,8 +119,8 @@ impl Allocating for Node {
     }
 
     fn allocations(&self, object: &Value) -> Vec<Allocation> {
-        let held = |ranges| pod_range::allocations(ranges, object);
-        self.ranges.map(held).unwrap_or_default()
+        let owned = |ranges| pod_range::allocations(ranges, object);
+        self.ranges.map(owned).unwrap_or_default()
     }
 }
 
@@ -200,25 +198,25 @@ fn roles(object: &Value) -> String {
 
 fn address(object: &Value, kind: &str) -> String {
     let addresses = Field::of(object, "status.addresses");
-    let found = addresses
+    let matching = addresses
         .items()
         .find(|address| address.get("type").text() == kind);
-    found.map_or_else(
+    matching.map_or_else(
         || "<none>".to_owned(),
-        |found| found.get("address").text().to_owned(),
+        |matching| matching.get("address").text().to_owned(),
     )
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let spec = Field::of(object, "spec");
     let mut errors = pod_range::validate(&spec);
-    let mut seen = std::collections::BTreeSet::new();
+    let mut types = std::collections::BTreeSet::new();
     for taint in spec.get("taints").items() {
         errors.check_text(&taint.get("key"), names::qualified_name);
         errors.check_text(&taint.get("value"), names::label_value);
         let effects = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
         errors.check_one_of(&taint.get("effect"), &effects);
-        if !seen.insert((taint.get("key").text(), taint.get("effect").text())) {
+        if !types.insert((taint.get("key").text(), taint.get("effect").text())) {
             let mut error = taint.duplicate();
             error.detail = "taints must be unique by key and effect pair".to_owned();
             errors.push(error);

@@ -1,4 +1,4 @@
-//! The range of a node's pods: chosen by the cluster, or requested by the creator of the Node.
+//! The pod range of a node: chosen by the cluster, or requested by the creator of the Node.
 
 use std::net::IpAddr;
 
@@ -11,14 +11,14 @@ use crate::kind::{Allocation, AllocationLookup, AllocationRefusal, PodRanges};
 use crate::validation::field::Field;
 
 const TAKEN: &str = "provided range is already allocated";
-/// Ranges of nodes that one Node holds at most. A larger range is older than the configuration.
-const HELD_MAX: usize = 64;
+/// Maximum number of cluster ranges that one Node reserves. A larger range is older than the configuration.
+const RANGES_MAX: usize = 64;
 
 fn key(range: Cidr) -> String {
     format!("pod-range/{range}")
 }
 
-/// `podCIDR` and the first of `podCIDRs` are equal; `podCIDR` decides, as in upstream's conversion.
+/// Makes `podCIDR` and the first of `podCIDRs` equal; `podCIDR` has precedence, as in upstream's conversion.
 pub(super) fn same_ranges(object: &mut Value) {
     let Some(spec) = object.get_mut("spec") else {
         return;
@@ -35,23 +35,23 @@ pub(super) fn same_ranges(object: &mut Value) {
     }
 }
 
-/// Chooses the lowest free range for a new Node without one. If none is free, the Node has none. The
-/// transaction that stores the Node checks whether a requested range is free, because it finds an existing
-/// Node first.
+/// Chooses the lowest free range for a new Node without a range. If no range is free, the Node has none. The
+/// transaction that stores the Node checks whether a requested range is free, because an existing Node of this name
+/// must be detected first.
 pub(super) fn allocate(
     ranges: PodRanges,
     object: &mut Value,
     old: Option<&Value>,
-    taken: &dyn AllocationLookup,
+    allocated: &dyn AllocationLookup,
 ) -> Result<(), Status> {
-    let given = Field::of(object, "spec.podCIDR");
+    let range_field = Field::of(object, "spec.podCIDR");
     let before = old.map(|old| old["spec"]["podCIDR"].as_str().unwrap_or_default());
-    if !given.is_empty() {
+    if !range_field.is_empty() {
         let stays = before.is_some_and(|before| !before.is_empty());
         let errors: Vec<_> = if stays {
             Vec::new()
         } else {
-            misplaced(ranges, &given).into_iter().collect()
+            misplaced(ranges, &range_field).into_iter().collect()
         };
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         return match errors.as_slice() {
@@ -59,7 +59,7 @@ pub(super) fn allocate(
             errors => Err(Status::invalid("", "Node", name, errors)),
         };
     }
-    let free = |range: &Cidr| !taken.is_allocated(&key(*range));
+    let free = |range: &Cidr| !allocated.is_allocated(&key(*range));
     if before.is_none()
         && let Some(range) = ranges.nodes().find(free)
         && let Some(spec) = parts::entry(object, "spec")
@@ -70,11 +70,11 @@ pub(super) fn allocate(
     Ok(())
 }
 
-/// The error of a range that is not one of the cluster's.
-fn misplaced(ranges: PodRanges, given: &Field<'_, '_>) -> Option<FieldError> {
-    let range = given.text().parse::<Cidr>();
+/// The error for a range that is not a node range of the cluster.
+fn misplaced(ranges: PodRanges, requested: &Field<'_, '_>) -> Option<FieldError> {
+    let range = requested.text().parse::<Cidr>();
     (!range.is_ok_and(|range| ranges.has(range))).then(|| {
-        given.invalid(format!(
+        requested.invalid(format!(
             "must be one of the /{} ranges of {}, from which nodes of this cluster get theirs",
             ranges.node_prefix(),
             ranges.cluster()
@@ -82,22 +82,23 @@ fn misplaced(ranges: PodRanges, given: &Field<'_, '_>) -> Option<FieldError> {
     })
 }
 
-/// The ranges that a Node holds.
+/// The cluster ranges that a Node reserves.
 pub(super) fn allocations(ranges: PodRanges, object: &Value) -> Vec<Allocation> {
-    let given = Field::of(object, "spec.podCIDR");
-    let Ok(range) = given.text().parse::<Cidr>() else {
+    let range_field = Field::of(object, "spec.podCIDR");
+    let Ok(range) = range_field.text().parse::<Cidr>() else {
         return Vec::new();
     };
-    let held = ranges.overlapping(range).take(HELD_MAX);
-    held.map(|range| Allocation {
-        key: key(range),
-        refusal: AllocationRefusal {
-            field: "spec.podCIDR".to_owned(),
-            detail: TAKEN.to_owned(),
-        },
-        object: None,
-    })
-    .collect()
+    let overlapping = ranges.overlapping(range).take(RANGES_MAX);
+    overlapping
+        .map(|range| Allocation {
+            key: key(range),
+            refusal: AllocationRefusal {
+                field: "spec.podCIDR".to_owned(),
+                detail: TAKEN.to_owned(),
+            },
+            object: None,
+        })
+        .collect()
 }
 
 /// Checks the form of `podCIDRs`: at most one range of each family.
@@ -124,7 +125,7 @@ pub(super) fn validate(spec: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// Whether a range has IPv4 addresses; `None` for a text that is no range.
+/// Whether a range is IPv4; `None` for a text that is not a range.
 fn family(text: &str) -> Option<bool> {
     let (address, prefix) = text.split_once('/')?;
     let address: IpAddr = address.parse().ok()?;
@@ -160,12 +161,12 @@ mod tests {
         object
     }
 
-    fn create(spec: Value, held: &[&str]) -> Result<Value, String> {
+    fn create(spec: Value, allocated: &[&str]) -> Result<Value, String> {
         let mut object = node(spec);
-        let held = held.iter().map(|range| format!("pod-range/{range}"));
+        let allocated = allocated.iter().map(|range| format!("pod-range/{range}"));
         let refused = |status: Status| status.message;
         kind()
-            .allocate(&mut object, None, &Held(held.collect()))
+            .allocate(&mut object, None, &Held(allocated.collect()))
             .map_err(refused)?;
         let errors = kind().validate_create(&object);
         match errors.first() {
@@ -175,8 +176,8 @@ mod tests {
     }
 
     fn keys(spec: &Value) -> Vec<String> {
-        let held = kind().allocations(&json!({"spec": spec}));
-        held.into_iter().map(|one| one.key).collect()
+        let keys = kind().allocations(&json!({"spec": spec}));
+        keys.into_iter().map(|one| one.key).collect()
     }
 
     #[test]
@@ -245,7 +246,7 @@ mod tests {
         assert!(update(json!({"podCIDR": "10.9.2.0/24"})).is_err());
     }
 
-    /// A range of another size holds the cluster's ranges that it shares addresses with.
+    /// A range of another size reserves all cluster ranges with which it overlaps.
     #[test]
     fn nodes_of_before_keep_their_ranges() {
         let old = node(json!({"podCIDR": "10.244.2.0/23"}));

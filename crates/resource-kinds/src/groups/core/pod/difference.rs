@@ -1,12 +1,12 @@
-//! The difference that a refusal shows: a unified diff of both versions as JSON.
+//! The text of a refusal: a unified diff of both versions as JSON.
 
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
-/// Lines shown around a change.
+/// Number of unchanged lines around a change.
 const CONTEXT: usize = 3;
-/// Maximum number of line comparisons; a larger difference is shown as a replacement of the whole.
+/// Maximum number of line comparisons; a larger diff replaces the whole text.
 const COMPARISONS_MAX: usize = 4_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ enum Line<'a> {
     Added(&'a str),
 }
 
-/// The changes from one value to another, hunk by hunk; empty if there are none.
+/// The changes from one value to another as hunks; empty if the values are equal.
 pub(super) fn unified(old: &Value, new: &Value) -> String {
     let (old, new) = (pretty(old), pretty(new));
     let old: Vec<&str> = old.lines().collect();
@@ -43,14 +43,14 @@ pub(super) fn unified(old: &Value, new: &Value) -> String {
 fn pretty(value: &Value) -> String {
     let mut bytes = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(b" "));
-    // A value in memory always has a text.
+    // The serialisation of a value to memory cannot fail.
     if sorted(value).serialize(&mut serializer).is_err() {
         bytes.clear();
     }
     String::from_utf8(bytes).unwrap_or_default()
 }
 
-/// The order of fields is no difference.
+/// Sorts the fields, because their order is not a difference.
 fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -68,7 +68,7 @@ fn sorted(value: &Value) -> Value {
     }
 }
 
-/// The lines of both versions: common ones, and between them removed ones before added ones.
+/// The lines of both versions; between common lines, removed lines are before added lines.
 fn compared<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<Line<'a>> {
     let same = |pair: &(&&str, &&str)| pair.0 == pair.1;
     let before = old.iter().zip(new).take_while(same).count();
@@ -88,7 +88,7 @@ fn middle<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<Line<'a>> {
     let width = new.len() + 1;
     let mut common = Vec::new();
     if old.len().saturating_mul(new.len()) <= COMPARISONS_MAX {
-        // Lengths of the longest common sequences of all ends.
+        // The lengths of the longest common subsequences of all suffixes.
         common = vec![0_u32; (old.len() + 1) * width];
         for (i, left) in old.iter().enumerate().rev() {
             for (j, right) in new.iter().enumerate().rev() {
@@ -139,12 +139,12 @@ fn write_hunk(lines: &[Line<'_>], start: usize, end: usize, text: &mut String) {
     }
 }
 
-fn count(lines: &[Line<'_>], wanted: impl Fn(&Line<'_>) -> bool) -> usize {
-    lines.iter().filter(|line| wanted(line)).count()
+fn count(lines: &[Line<'_>], is_match: impl Fn(&Line<'_>) -> bool) -> usize {
+    lines.iter().filter(|line| is_match(line)).count()
 }
 
-/// Lines as a diff counts them: from 1, the count left out when it is 1, and the line before for
-/// none at all.
+/// Line numbers of a hunk header: start at 1, without the count if it is 1; for an empty range, the number of the
+/// line before.
 fn range(before: usize, count: usize) -> String {
     match count {
         0 => format!("{before},0"),

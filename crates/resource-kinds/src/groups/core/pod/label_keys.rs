@@ -1,19 +1,19 @@
-//! `matchLabelKeys` and `mismatchLabelKeys` of affinity terms and topology spread constraints: the labels that
-//! the pod has when it is created become a part of the selector (KEP-3633, KEP-3243).
+//! `matchLabelKeys` and `mismatchLabelKeys` of affinity terms and topology spread constraints: at the creation of a
+//! pod, its labels with these keys are added to the selector (KEP-3633, KEP-3243).
 
 use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::validation::field::Field;
 
-/// Adds an expression to the selectors for each key that the pod has. A term without a selector selects no
-/// pod, and stays as it is.
+/// Adds an expression to the selectors for each key that the pod has. A term without a selector selects no pod and is
+/// not changed.
 pub(super) fn merge(pod: &mut Value) {
     let spec = Field::of(pod, "spec");
     if !spec.get("topologySpreadConstraints").is_set() && !spec.get("affinity").is_set() {
         return;
     }
-    // Taken out of the pod meanwhile, whose labels are read.
+    // The spec is removed from the pod meanwhile, because the labels of the pod are read.
     let Some(mut spec) = pod.get_mut("spec").map(Value::take) else {
         return;
     };
@@ -84,7 +84,7 @@ mod tests {
         term
     }
 
-    /// KEP-3633, "kube-apiserver": `key in (value)` and `key notin (value)`; KEP-3243.
+    /// KEP-3633, "kube-apiserver", and KEP-3243: `key in (value)` and `key notin (value)`.
     #[test]
     fn the_labels_of_a_new_pod_are_a_part_of_the_selectors() {
         let both = json!({"matchLabelKeys": ["version", "absent"], "mismatchLabelKeys": ["app"]});
@@ -115,8 +115,8 @@ mod tests {
         assert_eq!(Pod.validate_create(&pod), []);
     }
 
-    /// KEP-3633: a key of both is refused, as the merged selector has it twice; a selector that is not set
-    /// stays so.
+    /// KEP-3633: a key in both lists is refused, because the merged selector contains it twice; an absent selector
+    /// stays absent.
     #[test]
     fn a_key_of_the_selector_is_refused_when_the_pod_has_its_label() {
         let of_selector = |more: Value| {

@@ -22,11 +22,10 @@ use crate::printing::{Cell, Column, Printer};
 use crate::validation::field::Field;
 use crate::validation::pod_template;
 
-/// core/v1 Pod.
 #[derive(Debug)]
 pub struct Pod;
 
-/// A sub-resource of pods alone.
+/// A sub-resource that only pods have.
 const fn part(name: &'static str, body: Body, verbs: &'static [Verb]) -> Subresource {
     Subresource { name, body, verbs }
 }
@@ -88,7 +87,7 @@ impl Kind for Pod {
         }
     }
 
-    /// A LimitRange adds limits, on which requests depend.
+    /// A LimitRange may have added limits, on which the default requests depend.
     fn default_admitted(&self, object: &mut Value) {
         if let Some(spec) = object.get_mut("spec") {
             pod_template::default_requests(spec);
@@ -177,15 +176,14 @@ impl Printer for Pod {
     }
 }
 
-/// The fields of a container that decide whether it may run again.
+/// The fields of a container that decide whether it may be restarted.
 const RESTARTS: &[FieldRead] = &[
     whole("name"),
     whole("restartPolicy"),
     whole("restartPolicyRules"),
 ];
 
-/// The fields of the spec that a change of the status depends on; a node may only report on its own
-/// pods.
+/// The fields of the spec that a status update depends on: for example, a node may only report on its own pods.
 const READ_FOR_STATUS: &[FieldRead] = &[FieldRead {
     name: "spec",
     below: &[
@@ -206,7 +204,7 @@ const READ_FOR_STATUS: &[FieldRead] = &[FieldRead {
     ],
 }];
 
-/// The fields that annotations with a meaning depend on.
+/// The fields of the spec on which the validation of annotations depends.
 const READ_FOR_METADATA: &[FieldRead] = &[
     FieldRead {
         name: "spec",
@@ -215,7 +213,7 @@ const READ_FOR_METADATA: &[FieldRead] = &[
     unread("status"),
 ];
 
-/// The fields that the grace period depends on.
+/// The fields on which the grace period depends.
 const READ_FOR_DELETION: &[FieldRead] = &[
     FieldRead {
         name: "spec",
@@ -304,18 +302,18 @@ impl Selectable for Pod {
 }
 
 impl Deletion for Pod {
-    /// `statefulset.md` 12.7. Only an explicit 0 removes a pod without its node: a pod whose own
-    /// grace period is 0 gets 1, or its successor could start while it still runs.
-    fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> i64 {
+    /// `statefulset.md` 12.7. Only an explicit 0 removes a pod without its node's confirmation. A pod whose own grace
+    /// period is 0 gets 1, because its successor could otherwise start while the pod still runs.
+    fn grace_seconds(&self, object: &Value, requested: Option<i64>) -> i64 {
         let root = Field::root(object);
         let finished = matches!(root.get_path("status.phase").text(), "Succeeded" | "Failed");
         if finished || root.get_path("spec.nodeName").is_empty() {
             return 0;
         }
-        let own = root.get_path("spec.terminationGracePeriodSeconds").int();
-        match asked {
+        let spec_seconds = root.get_path("spec.terminationGracePeriodSeconds").int();
+        match requested {
             Some(0) => 0,
-            asked => asked.or(own).unwrap_or_default().max(1),
+            requested => requested.or(spec_seconds).unwrap_or_default().max(1),
         }
     }
 
@@ -334,7 +332,7 @@ mod tests {
     fn grace_is_for_pods_that_run() {
         let mut pod = json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30},
             "status": {"phase": "Running"}});
-        let grace = |pod: &Value, asked: Option<i64>| {
+        let grace = |pod: &Value, requested: Option<i64>| {
             let mut read = json!({"spec": {"containers": []}, "status": {"podIP": "10.0.0.1"}});
             for part in ["spec", "status"] {
                 for (field, value) in pod[part].as_object().into_iter().flatten() {
@@ -342,9 +340,9 @@ mod tests {
                 }
             }
             keep(&mut read, READ_FOR_DELETION);
-            let seconds = Pod.grace_seconds(pod, asked);
+            let seconds = Pod.grace_seconds(pod, requested);
             assert_eq!(
-                Pod.grace_seconds(&read, asked),
+                Pod.grace_seconds(&read, requested),
                 seconds,
                 "of the fields that are read"
             );

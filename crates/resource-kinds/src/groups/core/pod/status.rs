@@ -38,7 +38,7 @@ fn generation(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A nominated node is allowed only until the pod has a node.
+/// `nominatedNodeName` is allowed only until the pod is bound to a node.
 fn nominated_node(
     status: &Field<'_, '_>,
     before: &Field<'_, '_>,
@@ -56,7 +56,7 @@ fn nominated_node(
     }
 }
 
-/// A container that ended and must not be restarted stays terminated.
+/// A terminated container that must not be restarted stays terminated.
 fn ended(
     status: &Field<'_, '_>,
     before: &Field<'_, '_>,
@@ -99,8 +99,8 @@ fn ended(
     }
 }
 
-/// Whether a container runs again after it ended so: by the first rule that fits, by its own
-/// policy, or by its pod's (`statefulset.md` 12.4).
+/// Whether a container restarts after this exit code: by the first matching rule, by its own policy, or by the policy
+/// of its pod (`statefulset.md` 12.4).
 fn restarts(container: &Field<'_, '_>, spec: &Field<'_, '_>, code: i64) -> bool {
     let fits = |rule: &Field<'_, '_>| {
         let codes = rule.get_path("exitCodes.values");
@@ -118,9 +118,9 @@ fn restarts(container: &Field<'_, '_>, spec: &Field<'_, '_>, code: i64) -> bool 
     {
         return true;
     }
-    let own = container.get("restartPolicy");
-    let policy = if own.is_set() {
-        own
+    let container_policy = container.get("restartPolicy");
+    let policy = if container_policy.is_set() {
+        container_policy
     } else {
         spec.get("restartPolicy")
     };
@@ -131,7 +131,7 @@ fn restarts(container: &Field<'_, '_>, spec: &Field<'_, '_>, code: i64) -> bool 
     }
 }
 
-/// Addresses are well formed, unless they were there before, and at most one of each family.
+/// Checks that addresses are valid, unless they are stored already, and that each family has at most one address.
 fn addresses(
     status: &Field<'_, '_>,
     before: &Field<'_, '_>,
@@ -139,10 +139,10 @@ fn addresses(
     errors: &mut Vec<FieldError>,
 ) {
     let list = status.get(field);
-    let known = before.get(field);
+    let existing = before.get(field);
     for item in list.items() {
         let address = item.get("ip");
-        if !known
+        if !existing
             .items()
             .any(|item| item.get("ip").text() == address.text())
         {
@@ -166,7 +166,7 @@ mod tests {
     use crate::groups::core::pod::READ_FOR_STATUS;
     use crate::kind::reads::keep;
 
-    /// The errors, which are those of pods without the fields that are not read.
+    /// The errors of the change. The errors must be equal for pods without the fields that the rules do not read.
     fn check(spec: &Value, new: Value, old: Value) -> Vec<String> {
         let pod = |status: Value| json!({"spec": spec, "status": status});
         let (mut new, mut old) = (pod(new), pod(old));
@@ -214,12 +214,12 @@ mod tests {
         for (policy, mut container, code, may) in table {
             container["name"] = json!("a");
             let spec = json!({"restartPolicy": policy, "containers": [container]});
-            let wanted = "status.containerStatuses[0].state: Forbidden: may not be transitioned to \
+            let expected = "status.containerStatuses[0].state: Forbidden: may not be transitioned to \
                           non-terminated state";
-            let wanted: &[&str] = if may { &[] } else { &[wanted] };
+            let expected: &[&str] = if may { &[] } else { &[expected] };
             assert_eq!(
                 check(&spec, running.clone(), ended(code)),
-                wanted,
+                expected,
                 "{spec} {code}"
             );
         }
@@ -278,14 +278,14 @@ mod tests {
                 on pods that are already bound to a node".to_owned())),
         ];
         let spec = json!({"nodeName": "n", "containers": []});
-        for (status, wanted) in table {
-            let wanted: Vec<String> = wanted
+        for (status, expected) in table {
+            let expected: Vec<String> = expected
                 .iter()
                 .map(|error| format!("status.{error}"))
                 .collect();
-            assert_eq!(check(&spec, status, json!({})), wanted);
+            assert_eq!(check(&spec, status, json!({})), expected);
         }
-        let kept = json!({"podIPs": [{"ip": "010.0.0.1"}]});
-        assert_eq!(check(&spec, kept.clone(), kept), [""; 0]);
+        let stored = json!({"podIPs": [{"ip": "010.0.0.1"}]});
+        assert_eq!(check(&spec, stored.clone(), stored), [""; 0]);
     }
 }

@@ -12,7 +12,7 @@ use crate::validation::field::Field;
 use crate::validation::pod_template;
 use crate::well_known::annotations::MIRROR_POD;
 
-/// Fields of the metadata that neither sub-resource touches.
+/// Fields of the metadata that neither sub-resource may change.
 const METADATA: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
 
 /// Fields of a container that `resize` may change.
@@ -57,7 +57,7 @@ pub(super) fn validate(name: &str, object: &Value, old: &Value) -> Vec<FieldErro
         "resize" => resize,
         _ => return Vec::new(),
     };
-    // Static pods are defined by the node's files.
+    // The files of the node define its static pods.
     if old
         .get_path("metadata.annotations")
         .get_key(MIRROR_POD)
@@ -70,7 +70,7 @@ pub(super) fn validate(name: &str, object: &Value, old: &Value) -> Vec<FieldErro
         return vec![old.forbidden(detail)];
     }
     let mut errors = pod_template::validate_pod(&pod);
-    update::drop_known(&mut errors, &pod_template::validate_pod(&old));
+    update::drop_existing(&mut errors, &pod_template::validate_pod(&old));
     errors.extend(check(&pod.get("spec"), &old.get("spec")));
     errors
 }
@@ -143,7 +143,7 @@ fn resize(new: &Field<'_, '_>, old: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// Resources of the pod as a whole may come and become others; none may go away (KEP-5419).
+/// Resources of the whole pod may be added and changed, but not removed (KEP-5419).
 fn of_pod(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if old.is_set() && !new.is_set() {
         errors.push(new.forbidden("pod-level resources cannot be removed"));
@@ -262,14 +262,14 @@ mod tests {
     fn pods_of_a_nodes_files_stay_as_they_are() {
         let mut old = pod();
         old["metadata"]["annotations"] = json!({MIRROR_POD: "x"});
-        for (name, wanted) in [
+        for (name, expected) in [
             ("resize", ": Forbidden: static pods cannot be resized"),
             (
                 "ephemeralcontainers",
                 ": Forbidden: static pods do not support ephemeral containers",
             ),
         ] {
-            assert_eq!(change(name, &old, |_| {}).1, [wanted]);
+            assert_eq!(change(name, &old, |_| {}).1, [expected]);
         }
     }
 
@@ -361,7 +361,7 @@ mod tests {
             .1,
             ["spec.resources: Forbidden: only cpu and memory resources are mutable at pod-level"]
         );
-        // They hold all that the containers ask for, also after a change.
+        // The resources of the pod must cover the requests of its containers, also after a change.
         let (_, errors) = resized(json!({"requests": {"cpu": "500m", "hugepages-2Mi": "2Mi"},
             "limits": {"cpu": "4", "hugepages-2Mi": "2Mi"}}));
         assert_eq!(
@@ -375,14 +375,14 @@ mod tests {
 
     #[test]
     fn a_pod_gets_resources_of_its_own_within_its_class() {
-        let given = |resources: Value| {
+        let resized = |resources: Value| {
             let set = |pod: &mut Value| pod["spec"]["resources"] = resources.clone();
             change("resize", &pod(), set).1
         };
-        assert_eq!(given(json!({"limits": {"cpu": "3"}})), [""; 0]);
+        assert_eq!(resized(json!({"limits": {"cpu": "3"}})), [""; 0]);
         let both = json!({"cpu": "3", "memory": "1Gi"});
         assert_eq!(
-            given(json!({"requests": both, "limits": both})),
+            resized(json!({"requests": both, "limits": both})),
             [
                 "spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of \
                  resizing"

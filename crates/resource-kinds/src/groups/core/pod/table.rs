@@ -71,7 +71,7 @@ pub(super) fn row(object: &Value, now: Timestamp) -> Vec<Cell> {
     ]
 }
 
-/// Finished pods are marked, so that clients can leave them out.
+/// Finished pods are marked, so that clients can filter them.
 pub(super) fn conditions(object: &Value) -> Vec<(&'static str, &'static str, String, String)> {
     let condition = |reason: &str, message: &str| {
         vec![("Completed", "True", reason.to_owned(), message.to_owned())]
@@ -114,12 +114,12 @@ fn readiness_gates(object: &Value) -> String {
 fn summary(object: &Value) -> Summary {
     let root = Field::root(object);
     let phase = root.get_path("status.phase").text();
-    let given = root.get_path("status.reason").text();
+    let reason = root.get_path("status.reason").text();
     let mut summary = Summary {
-        reason: if given.is_empty() {
+        reason: if reason.is_empty() {
             phase.to_owned()
         } else {
-            given.to_owned()
+            reason.to_owned()
         },
         ready: 0,
         restarts: 0,
@@ -145,7 +145,7 @@ fn summary(object: &Value) -> Summary {
         count_containers(object, &mut summary);
     }
     if root.get_path("metadata.deletionTimestamp").is_set() {
-        if given == "NodeLost" {
+        if reason == "NodeLost" {
             "Unknown".clone_into(&mut summary.reason);
         } else if !matches!(phase, "Succeeded" | "Failed") {
             "Terminating".clone_into(&mut summary.reason);
@@ -154,8 +154,8 @@ fn summary(object: &Value) -> Summary {
     summary
 }
 
-/// Counts the init containers up to the first that is neither done nor a started sidecar; returns
-/// whether there is one. `sidecars` counts the restarts that matter later.
+/// Counts the init containers up to the first that is neither complete nor a started sidecar; returns whether such a
+/// container exists. `sidecars` counts the restarts of sidecars, which are used later.
 fn count_init_containers(object: &Value, summary: &mut Summary, sidecars: &mut Summary) -> bool {
     let root = Field::root(object);
     let specs = root.get_path("spec.initContainers");

@@ -20,14 +20,14 @@ pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
     let (pod, old_pod) = (Field::root(object), Field::root(old));
     let (new_spec, old_spec) = (pod.get("spec"), old_pod.get("spec"));
     let is_same = new_spec.value == old_spec.value;
-    // Most updates of pods change the metadata, which the rest of a pod does not depend on.
+    // Most updates of pods change only the metadata, and the validation of the spec does not depend on the metadata.
     let rules: fn(&Field<'_, '_>) -> Vec<FieldError> = match is_same {
         true => pod_template::validate_annotations,
         false => pod_template::validate_pod,
     };
     let mut errors = rules(&pod);
     if !errors.is_empty() {
-        drop_known(&mut errors, &rules(&old_pod));
+        drop_existing(&mut errors, &rules(&old_pod));
     }
     errors.extend(pod_template::validate_annotations_update(&pod, &old_pod));
     if is_same {
@@ -56,8 +56,8 @@ pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// Removes the errors that existed before.
-pub(super) fn drop_known(errors: &mut Vec<FieldError>, before: &[FieldError]) {
+/// Removes the errors that the stored object has already.
+pub(super) fn drop_existing(errors: &mut Vec<FieldError>, before: &[FieldError]) {
     errors.retain(|error| !before.contains(error));
 }
 
@@ -111,7 +111,7 @@ fn gates(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>)
     }
 }
 
-/// A gated pod's node selector may only be extended.
+/// The node selector of a pod with scheduling gates may only be extended.
 fn node_selector(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (new, old) = (new.get("nodeSelector"), old.get("nodeSelector"));
     let mut before = old.entries();
@@ -121,8 +121,8 @@ fn node_selector(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<Fiel
     }
 }
 
-/// As [`node_selector`]: each term may get more to match; there are no more terms, which would
-/// let the pod onto more nodes.
+/// As [`node_selector`]: expressions may be added to each term, but no term may be added, because a new term would
+/// allow the pod on more nodes.
 fn node_affinity(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let [new, old] = [new, old].map(|spec| spec.get_path(REQUIRED_TERMS));
     if old.is_empty() {
@@ -138,11 +138,11 @@ fn node_affinity(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<Fiel
         let was_empty = lists.iter().all(|list| before.get(list).is_empty());
         let only_more = lists.iter().all(|list| {
             let (now, before) = (term.get(list), before.get(list));
-            let kept = now
+            let unchanged = now
                 .items()
                 .zip(before.items())
                 .all(|(a, b)| a.value == b.value);
-            kept && now.len() >= before.len() && (now.is_empty() || !was_empty)
+            unchanged && now.len() >= before.len() && (now.is_empty() || !was_empty)
         });
         if !only_more {
             let detail = "only additions are allowed (no mutations or deletions)";
@@ -151,7 +151,7 @@ fn node_affinity(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<Fiel
     }
 }
 
-/// The new spec with all that may change put back.
+/// The new spec, with the old values of all fields that may change.
 fn like_before(new: &Value, old: &Value, gated: bool) -> Value {
     let mut spec = new.clone();
     for field in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
@@ -221,8 +221,8 @@ mod tests {
         errors.iter().map(ToString::to_string).collect()
     }
 
-    /// The errors of a change of a pod's annotations, which are those of pods without the fields that
-    /// are not read.
+    /// The errors of a change of a pod's annotations. The errors must be equal for pods without the fields that the
+    /// rules do not read.
     fn annotated(spec: Value, before: Value, annotations: Value) -> Vec<String> {
         let pod = |annotations: Value| json!({"metadata": {"annotations": annotations}, "spec": spec, "status": {"phase": "x"}});
         let (mut new, mut old) = (pod(annotations), pod(before));
@@ -240,10 +240,10 @@ mod tests {
         let cost = |cost: &str| json!({DELETION_COST: cost});
         let at = format!("metadata.annotations[{DELETION_COST}]");
         assert_eq!(annotated(spec.clone(), json!({}), cost("5")), [""; 0]);
-        let wanted = format!("{at}: Invalid value: \"x\": must be a 32bit integer");
-        assert_eq!(annotated(spec.clone(), cost("5"), cost("x")), [wanted]);
+        let expected = format!("{at}: Invalid value: \"x\": must be a 32bit integer");
+        assert_eq!(annotated(spec.clone(), cost("5"), cost("x")), [expected]);
         assert_eq!(annotated(spec.clone(), cost("x"), cost("x")), [""; 0]);
-        // Errors that the spec has already are not those of this change.
+        // Existing errors of the spec are not reported for this change.
         assert_eq!(annotated(json!({}), json!({}), cost("5")), [""; 0]);
         for (name, spec, count) in [
             (MIRROR_POD, json!({"nodeName": "n"}), 1),
@@ -251,8 +251,8 @@ mod tests {
             (ENDS_WITH_LEASE, json!({"containers": [{}]}), 1),
             (ENDS_WITH_LEASE, json!({"hostPID": true}), 2),
         ] {
-            let found = annotated(spec, json!({}), json!({name: "true"}));
-            assert_eq!(found.len(), count, "{name}: {found:?}");
+            let errors = annotated(spec, json!({}), json!({name: "true"}));
+            assert_eq!(errors.len(), count, "{name}: {errors:?}");
         }
     }
 
@@ -315,10 +315,10 @@ mod tests {
             ),
             ("containers", json!([]), "containers: Required value"),
         ];
-        for (field, value, wanted) in table {
+        for (field, value, expected) in table {
             let refused = check(|spec| spec[field] = value.clone());
             assert!(
-                refused[0].starts_with(&format!("spec.{wanted}")),
+                refused[0].starts_with(&format!("spec.{expected}")),
                 "{refused:#?}"
             );
         }
@@ -334,7 +334,7 @@ mod tests {
         old["spec"]["activeDeadlineSeconds"] = json!(10);
         old["spec"]["terminationGracePeriodSeconds"] = json!(-5);
         let field = "spec.activeDeadlineSeconds: Invalid value";
-        for (value, wanted) in [
+        for (value, expected) in [
             (json!(9), vec![]),
             (
                 json!(11),
@@ -350,7 +350,7 @@ mod tests {
             ),
         ] {
             let refused = changed(&old, |spec| spec["activeDeadlineSeconds"] = value.clone());
-            assert_eq!(refused, wanted);
+            assert_eq!(refused, expected);
         }
         let grace = |seconds: i64| {
             changed(&old, |spec| {
@@ -403,7 +403,7 @@ mod tests {
             [""; 0]
         );
         let at = format!("spec.affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms");
-        for (terms, wanted) in [
+        for (terms, expected) in [
             (json!([term(&["b"])]), format!("{at}[0]: Invalid value: ")),
             (
                 json!([term(&["a"]), term(&["b"])]),
@@ -412,7 +412,7 @@ mod tests {
         ] {
             let refused = changed(&old, |spec| spec["affinity"] = affinity(terms.clone()));
             assert_eq!(refused.len(), 1, "{refused:#?}");
-            assert!(refused[0].starts_with(&wanted), "{refused:#?}");
+            assert!(refused[0].starts_with(&expected), "{refused:#?}");
         }
         assert_eq!(
             changed(&old, |spec| spec["nodeSelector"] = json!({"c": "d"})),
@@ -421,7 +421,7 @@ mod tests {
                  spec.nodeSelector are allowed (no mutations or deletions)"
             ]
         );
-        // Without a gate, it cannot change.
+        // Without a scheduling gate, the field cannot change.
         assert_eq!(
             check(|spec| spec["nodeSelector"] = json!({"a": "b"})).len(),
             1

@@ -19,7 +19,7 @@ const NODE_PORT_RANGE: &str = "provided port is not in the valid range. The rang
 pub(super) const PORT_TAKEN: &str = "provided port is already allocated";
 const ADDRESS_TAKEN: &str = "provided IP is already allocated";
 
-/// Whether Services of this type have an address of their own.
+/// Whether Services of this type have a cluster IP.
 pub(super) fn has_address(object: &Value) -> bool {
     matches!(
         object["spec"]["type"].as_str(),
@@ -44,8 +44,8 @@ pub(super) fn port_key(protocol: &str, port: i64) -> String {
     format!("node-port/{protocol}/{port}")
 }
 
-/// `clusterIP` and the first of `clusterIPs` are equal; setting (or on an update, changing) one of
-/// them changes both.
+/// Makes `clusterIP` and the first of `clusterIPs` equal. If one of them is set (or, on an update, changed), the
+/// other follows.
 pub(super) fn same_addresses(object: &mut Value, old: Option<&Value>) {
     let Some(spec) = object.get_mut("spec") else {
         return;
@@ -68,31 +68,31 @@ pub(super) fn same_addresses(object: &mut Value, old: Option<&Value>) {
     }
 }
 
-/// Removes fields of the old type, unless the user has changed them: most were set by default, so
-/// users would not know to remove them.
+/// Removes fields that the new type does not have, unless the user has changed them in this update. Most of these
+/// fields were set by default, so a user would not know that they must be removed.
 pub(super) fn drop_with_type(object: &mut Value, old: &Value) {
     let balanced = |object: &Value| object["spec"]["type"] == "LoadBalancer";
-    let mut gone = Vec::new();
+    let mut removed = Vec::new();
     if is_reached_from_outside(&old["spec"]) && !is_reached_from_outside(&object["spec"]) {
-        gone.push("externalTrafficPolicy");
+        removed.push("externalTrafficPolicy");
     }
     if balanced(old) && !balanced(object) {
-        gone.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+        removed.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
     }
     if health_check::is_served(&old["spec"]) && !health_check::is_served(&object["spec"]) {
-        gone.push("healthCheckNodePort");
+        removed.push("healthCheckNodePort");
     }
     let Some(spec) = object.get_mut("spec") else {
         return;
     };
-    for field in gone {
+    for field in removed {
         if spec[field] == old["spec"][field] {
             parts::remove(spec, field);
         }
     }
 }
 
-/// Whether clients outside of the cluster can reach the Service, so that an external traffic policy applies.
+/// Whether clients outside of the cluster can reach the Service, so that `externalTrafficPolicy` applies.
 pub(super) fn is_reached_from_outside(spec: &Value) -> bool {
     match spec["type"].as_str() {
         Some("NodePort" | "LoadBalancer") => true,
@@ -101,7 +101,7 @@ pub(super) fn is_reached_from_outside(spec: &Value) -> bool {
     }
 }
 
-/// An update without allocated values keeps them.
+/// An update without allocated values keeps the stored values.
 pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
     let keeps_address = has_address(object) && has_address(old);
     let keeps_ports = has_node_ports(object) && has_node_ports(old);
@@ -125,8 +125,7 @@ pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
     }
 }
 
-/// Ports are distinguished by name, as upstream does: a port may get another number and keep its
-/// node port.
+/// Ports are identified by name, as upstream does: a port may get another number and keep its node port.
 fn keep_ports(spec: &mut Value, old: &Value) {
     let numbers = |spec: &Value| -> BTreeMap<String, i64> {
         let ports = Field::of(spec, "ports");
@@ -152,16 +151,16 @@ fn keep_ports(spec: &mut Value, old: &Value) {
     }
 }
 
-/// Allocates the values that the user did not set; releases those that the type no longer has.
+/// Allocates the values that the user did not set; releases the values that the new type does not have.
 pub(super) fn allocate(
     range: ServiceRange,
     object: &mut Value,
     old: Option<&Value>,
-    taken: &dyn AllocationLookup,
+    allocated: &dyn AllocationLookup,
 ) -> Result<(), Status> {
     let mut errors = Vec::new();
     if has_address(object) {
-        allocate_address(range, object, old, taken, &mut errors)?;
+        allocate_address(range, object, old, allocated, &mut errors)?;
     } else if let Some(spec) = object.get_mut("spec") {
         let released = old.is_some_and(|old| old["spec"]["clusterIPs"] == spec["clusterIPs"]);
         if released {
@@ -171,11 +170,11 @@ pub(super) fn allocate(
         }
     }
     if has_node_ports(object) {
-        allocate_ports(object, old, taken, &mut errors)?;
+        allocate_ports(object, old, allocated, &mut errors)?;
     } else if let Some(old) = old.filter(|old| has_node_ports(old)) {
         release_ports(object, old);
     }
-    health_check::allocate(object, old, taken, &mut errors)?;
+    health_check::allocate(object, old, allocated, &mut errors)?;
     if errors.is_empty() {
         return Ok(());
     }
@@ -187,7 +186,7 @@ fn allocate_address(
     range: ServiceRange,
     object: &mut Value,
     old: Option<&Value>,
-    taken: &dyn AllocationLookup,
+    allocated: &dyn AllocationLookup,
     errors: &mut Vec<FieldError>,
 ) -> Result<(), Status> {
     let seed = seed(object);
@@ -197,53 +196,57 @@ fn allocate_address(
     let selectorless_headless =
         spec["clusterIP"] == "None" && Field::of(spec, "selector").is_empty();
     if selectorless_headless && spec["ipFamilyPolicy"].is_null() && spec["ipFamilies"].is_null() {
-        // The families of endpoints without a selector are unknown; upstream uses both.
+        // The IP families of endpoints without a selector are unknown; upstream sets both families.
         parts::set(spec, "ipFamilyPolicy", "RequireDualStack");
         parts::set(spec, "ipFamilies", json!(["IPv4", "IPv6"]));
     }
     parts::fill(spec, "ipFamilyPolicy", "SingleStack");
     parts::fill(spec, "ipFamilies", json!(["IPv4"]));
-    let asked = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
-    if asked == "None" {
+    let requested = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
+    if requested == "None" {
         parts::set(spec, "clusterIPs", json!(["None"]));
         return Ok(());
     }
-    let unchanged = old.is_some_and(|old| old["spec"]["clusterIP"] == *asked);
-    if !asked.is_empty() {
+    let unchanged = old.is_some_and(|old| old["spec"]["clusterIP"] == *requested);
+    if !requested.is_empty() {
         if !unchanged {
-            errors.extend(explicit(range, &asked, taken));
+            errors.extend(explicit(range, &requested, allocated));
         }
         return Ok(());
     }
-    let chosen = choose_address(range, seed, taken)
+    let chosen = choose_address(range, seed, allocated)
         .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
     parts::set(spec, "clusterIP", chosen.to_string());
     parts::set(spec, "clusterIPs", json!([chosen.to_string()]));
     Ok(())
 }
 
-/// The error of a requested address.
-fn explicit(range: ServiceRange, asked: &str, taken: &dyn AllocationLookup) -> Option<FieldError> {
+/// The error for a requested address.
+fn explicit(
+    range: ServiceRange,
+    requested: &str,
+    allocated: &dyn AllocationLookup,
+) -> Option<FieldError> {
     let path = FieldPath::root("spec").child("clusterIPs");
     let refuse = |why: &str| {
-        let detail = format!("failed to allocate IP {asked}: {why}");
-        Some(FieldError::invalid(&path, json!([asked]), detail))
+        let detail = format!("failed to allocate IP {requested}: {why}");
+        Some(FieldError::invalid(&path, json!([requested]), detail))
     };
     // Validation refuses an invalid address.
-    let address: Ipv4Addr = asked.parse().ok()?;
+    let address: Ipv4Addr = requested.parse().ok()?;
     if range.offset(address).is_none() {
         refuse(&format!(
-            "the provided IP ({asked}) is not in the valid range. The range of valid \
+            "the provided IP ({requested}) is not in the valid range. The range of valid \
                          IPs is {range}"
         ))
-    } else if taken.is_allocated(&address_key(asked)) {
+    } else if allocated.is_allocated(&address_key(requested)) {
         refuse(ADDRESS_TAKEN)
     } else {
         None
     }
 }
 
-/// A number that differs between objects and is constant for one: allocation starts there, so that
+/// A number that differs between objects and is constant for one object. Allocation starts at this number, so that
 /// recently released addresses are not reused at once.
 pub(super) fn seed(object: &Value) -> u32 {
     let metadata = &object["metadata"];
@@ -259,11 +262,11 @@ pub(super) fn seed(object: &Value) -> u32 {
 fn choose_address(
     range: ServiceRange,
     seed: u32,
-    taken: &dyn AllocationLookup,
+    allocated: &dyn AllocationLookup,
 ) -> Option<Ipv4Addr> {
     let last = range.size() - 2;
     let band = range.static_band().min(last);
-    let free = |offset: &u32| !taken.is_allocated(&address_key(&range.at(*offset).to_string()));
+    let free = |offset: &u32| !allocated.is_allocated(&address_key(&range.at(*offset).to_string()));
     let upper = last - band;
     let mut others = (0..upper).map(|step| band + 1 + (seed.wrapping_add(step)) % upper);
     let offset = others.find(free).or_else(|| (1..=band).rev().find(free))?;
@@ -273,17 +276,17 @@ fn choose_address(
 fn allocate_ports(
     object: &mut Value,
     old: Option<&Value>,
-    taken: &dyn AllocationLookup,
+    allocated: &dyn AllocationLookup,
     errors: &mut Vec<FieldError>,
 ) -> Result<(), Status> {
     let seed = i64::from(seed(object));
-    let own: BTreeSet<String> = old.map(node_port_keys).unwrap_or_default();
+    let existing: BTreeSet<String> = old.map(node_port_keys).unwrap_or_default();
     let mut chosen = BTreeSet::new();
     let path = FieldPath::root("spec").child("ports");
     let Some(spec) = object.get_mut("spec") else {
         return Ok(());
     };
-    let asked: BTreeSet<i64> = Field::of(spec, "ports")
+    let requested: BTreeSet<i64> = Field::of(spec, "ports")
         .items()
         .filter_map(|port| port.get("nodePort").int())
         .chain(spec["healthCheckNodePort"].as_i64())
@@ -292,23 +295,24 @@ fn allocate_ports(
         let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
         if let Some(number) = port["nodePort"].as_i64().filter(|number| *number != 0) {
             let at = path.index(index).child("nodePort");
-            let is_allocated = |key: &String| !own.contains(key) && taken.is_allocated(key);
+            let is_allocated =
+                |key: &String| !existing.contains(key) && allocated.is_allocated(key);
             errors.extend(explicit_port(&at, &protocol, number, is_allocated));
             continue;
         }
         let free = |number: &i64| {
             let key = port_key(&protocol, *number);
-            !asked.contains(number) && !chosen.contains(&key) && !taken.is_allocated(&key)
+            !requested.contains(number) && !chosen.contains(&key) && !allocated.is_allocated(&key)
         };
-        let found = choose_port(seed, free)
+        let number = choose_port(seed, free)
             .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
-        chosen.insert(port_key(&protocol, found));
-        parts::set(port, "nodePort", found);
+        chosen.insert(port_key(&protocol, number));
+        parts::set(port, "nodePort", number);
     }
     Ok(())
 }
 
-/// The error of a requested node port.
+/// The error for a requested node port.
 pub(super) fn explicit_port(
     at: &FieldPath,
     protocol: &str,
@@ -330,7 +334,7 @@ pub(super) fn choose_port(seed: i64, free: impl Fn(&i64) -> bool) -> Option<i64>
     all.find(free)
 }
 
-/// Node ports that were the old type's go, unless the user has changed them.
+/// Removes node ports that the new type does not have, unless the user has changed them.
 fn release_ports(object: &mut Value, old: &Value) {
     let keys = node_port_keys(old);
     let Some(spec) = object.get_mut("spec") else {
@@ -356,7 +360,7 @@ pub(super) fn node_port_keys(object: &Value) -> BTreeSet<String> {
         .collect()
 }
 
-/// The address and the node ports that a Service holds.
+/// The address and the node ports of a Service.
 pub(super) fn allocations(object: &Value) -> Vec<Allocation> {
     let mut all = Vec::new();
     for address in Field::of(object, "spec.clusterIPs").items() {
@@ -411,11 +415,11 @@ pub(super) mod tests {
         Service::new("10.96.0.0/24".parse().unwrap())
     }
 
-    pub fn create(spec: Value, taken: &AllocatedKeys) -> Result<Value, Status> {
+    pub fn create(spec: Value, allocated: &AllocatedKeys) -> Result<Value, Status> {
         let mut object = json!({"metadata": {"name": "s", "namespace": "d"}, "spec": spec});
         service().default(&mut object);
         service().prepare_create(&mut object);
-        service().allocate(&mut object, None, taken)?;
+        service().allocate(&mut object, None, allocated)?;
         Ok(object)
     }
 
@@ -446,11 +450,11 @@ pub(super) mod tests {
     /// `statefulset.md` 10.14
     #[test]
     fn an_address_asked_for_is_in_range_and_free() {
-        let asked = json!({"clusterIP": "10.96.0.5"});
-        let object = create(asked.clone(), &held(&[])).unwrap();
+        let requested = json!({"clusterIP": "10.96.0.5"});
+        let object = create(requested.clone(), &held(&[])).unwrap();
         assert_eq!(object["spec"]["clusterIPs"], json!(["10.96.0.5"]));
         assert_eq!(allocations(&object)[0].key, "service-ip/10.96.0.5");
-        let refused = create(asked, &held(&["service-ip/10.96.0.5"])).unwrap_err();
+        let refused = create(requested, &held(&["service-ip/10.96.0.5"])).unwrap_err();
         assert_eq!(
             refused.message,
             "Service \"s\" is invalid: spec.clusterIPs: Invalid value: [\"10.96.0.5\"]: failed to \

@@ -1,4 +1,5 @@
-//! `healthCheckNodePort`: the port on which nodes report to external load balancers whether they have endpoints.
+//! `healthCheckNodePort`: the port on which nodes report to external load balancers whether they have local
+//! endpoints.
 
 use object_model::{FieldError, FieldPath, Status};
 use serde_json::Value;
@@ -13,25 +14,25 @@ pub(super) fn is_served(spec: &Value) -> bool {
     spec["type"] == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local"
 }
 
-/// Allocates the health check node port, which differs from the Service's node ports.
+/// Allocates the health check node port. It must differ from the Service's node ports.
 pub(super) fn allocate(
     object: &mut Value,
     old: Option<&Value>,
-    taken: &dyn AllocationLookup,
+    allocated: &dyn AllocationLookup,
     errors: &mut Vec<FieldError>,
 ) -> Result<(), Status> {
     if !is_served(&object["spec"]) {
         return Ok(());
     }
     let seed = i64::from(seed(object));
-    let own = node_port_keys(object);
+    let node_ports = node_port_keys(object);
     let before = old.and_then(|old| old["spec"]["healthCheckNodePort"].as_i64());
     let Some(spec) = object.get_mut("spec") else {
         return Ok(());
     };
-    let is_allocated = |key: &String| own.contains(key) || taken.is_allocated(key);
-    let asked = spec["healthCheckNodePort"].as_i64();
-    if let Some(number) = asked.filter(|number| *number != 0) {
+    let is_allocated = |key: &String| node_ports.contains(key) || allocated.is_allocated(key);
+    let requested = spec["healthCheckNodePort"].as_i64();
+    if let Some(number) = requested.filter(|number| *number != 0) {
         if before != Some(number) {
             let at = FieldPath::root("spec").child("healthCheckNodePort");
             errors.extend(explicit_port(&at, "TCP", number, is_allocated));
@@ -39,14 +40,14 @@ pub(super) fn allocate(
         return Ok(());
     }
     let free = |number: &i64| !is_allocated(&port_key("TCP", *number));
-    let found = choose_port(seed, free).ok_or_else(|| {
+    let number = choose_port(seed, free).ok_or_else(|| {
         Status::internal("failed to allocate a HealthCheck NodePort: range is full")
     })?;
-    parts::set(spec, "healthCheckNodePort", found);
+    parts::set(spec, "healthCheckNodePort", number);
     Ok(())
 }
 
-/// The port, which no other Service may have.
+/// The health check node port, which must be unique in the cluster.
 pub(super) fn allocation(object: &Value) -> Option<Allocation> {
     let check = Field::of(object, "spec.healthCheckNodePort");
     let port = check.int().filter(|port| *port != 0)?;
@@ -84,19 +85,21 @@ mod tests {
         assert!(
             allocate::allocations(&old)
                 .iter()
-                .any(|held| held.key == key)
+                .any(|allocation| allocation.key == key)
         );
         let update = |spec: Value| {
             let mut new = json!({"metadata": old["metadata"], "spec": spec});
             service().default(&mut new);
             service().prepare_update(&mut new, &old);
-            let taken = AllocatedKeys(
+            let allocated = AllocatedKeys(
                 allocate::allocations(&old)
                     .into_iter()
-                    .map(|held| held.key)
+                    .map(|allocation| allocation.key)
                     .collect(),
             );
-            service().allocate(&mut new, Some(&old), &taken).unwrap();
+            service()
+                .allocate(&mut new, Some(&old), &allocated)
+                .unwrap();
             new
         };
         assert_eq!(port_of(&update(spec("Local"))), Some(port), "it stays");
@@ -107,9 +110,9 @@ mod tests {
             None,
             "and goes with the policy"
         );
-        let mut asked = spec("Local");
-        asked["healthCheckNodePort"] = 30_001.into();
-        let refused = create(asked, &held(&["node-port/TCP/30001"])).unwrap_err();
+        let mut requested = spec("Local");
+        requested["healthCheckNodePort"] = 30_001.into();
+        let refused = create(requested, &held(&["node-port/TCP/30001"])).unwrap_err();
         assert!(
             refused.message.ends_with(
                 "spec.healthCheckNodePort: Invalid value: 30001: provided port is \

@@ -17,15 +17,13 @@ use crate::kind::{
 };
 use crate::printing::{Cell, Column, Printer};
 
-/// core/v1 Service.
 #[derive(Debug)]
 pub struct Service {
-    /// The range of its address.
+    /// The range of cluster IPs.
     range: ServiceRange,
 }
 
 impl Service {
-    /// Services with addresses from the given range.
     pub fn new(range: ServiceRange) -> Self {
         Self { range }
     }
@@ -137,9 +135,9 @@ impl Allocating for Service {
         &self,
         object: &mut Value,
         old: Option<&Value>,
-        taken: &dyn AllocationLookup,
+        allocated: &dyn AllocationLookup,
     ) -> Result<(), Status> {
-        allocate::allocate(self.range, object, old, taken)
+        allocate::allocate(self.range, object, old, allocated)
     }
 
     fn has_allocations(&self) -> bool {
@@ -194,12 +192,12 @@ mod tests {
             json!({"spec": {"ports": [{"port": 80}, {"port": 81, "targetPort": "x"}]}});
         let service = Service::new(ServiceRange::default());
         service.default(&mut object);
-        let wanted = json!({"spec": {
+        let expected = json!({"spec": {
             "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80},
                 {"port": 81, "targetPort": "x", "protocol": "TCP"}],
             "sessionAffinity": "None", "type": "ClusterIP", "internalTrafficPolicy": "Cluster"}});
-        assert_eq!(object, wanted);
+        assert_eq!(object, expected);
         service.default(&mut object);
-        assert_eq!(object, wanted);
+        assert_eq!(object, expected);
     }
 }

@@ -63,7 +63,7 @@ fn external_address(object: &Value) -> String {
 }
 
 fn ports(spec: &Value) -> String {
-    let shown: Vec<String> = Field::of(spec, "ports")
+    let numbers: Vec<String> = Field::of(spec, "ports")
         .items()
         .map(|port| {
             let number = port.get("port").int().unwrap_or_default();
@@ -74,10 +74,10 @@ fn ports(spec: &Value) -> String {
             }
         })
         .collect();
-    if shown.is_empty() {
+    if numbers.is_empty() {
         "<none>".to_owned()
     } else {
-        shown.join(",")
+        numbers.join(",")
     }
 }
 
@@ -99,8 +99,8 @@ mod tests {
             "selector": {"b": "2", "a": "1"},
             "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"},
                 {"port": 53, "protocol": "UDP"}]}));
-        let wanted = ["s", "NodePort", "10.0.0.1", "<none>", "80:30080/TCP,53/UDP"];
-        assert_eq!(row[..5], wanted.map(|text| json!(text)));
+        let expected = ["s", "NodePort", "10.0.0.1", "<none>", "80:30080/TCP,53/UDP"];
+        assert_eq!(row[..5], expected.map(|text| json!(text)));
         assert_eq!(row[6], "a=1,b=2");
         let row = cells(json!({"type": "ExternalName", "externalName": "x.y"}));
         assert_eq!(

@@ -12,10 +12,10 @@ use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-/// Longest time, in seconds, that a client stays with one pod: a day.
+/// Maximum session affinity timeout, in seconds: a day.
 const AFFINITY_SECONDS_MAX: i64 = 86_400;
 
-/// The preferences between endpoints
+/// The supported values of `trafficDistribution`
 /// (<https://kubernetes.io/docs/reference/networking/virtual-ips/#traffic-distribution>).
 const TRAFFIC_DISTRIBUTIONS: &[&str] = &["PreferClose", "PreferSameNode", "PreferSameZone"];
 
@@ -68,16 +68,16 @@ fn external_name(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 fn ports(spec: &Field<'_, '_>, headless: bool, errors: &mut Vec<FieldError>) {
     let list = spec.get("ports");
     let several = list.value.as_array().is_some_and(|ports| ports.len() > 1);
-    let mut seen_names = BTreeSet::new();
-    let mut seen_ports = BTreeSet::new();
-    let mut seen_node_ports = BTreeSet::new();
+    let mut unique_names = BTreeSet::new();
+    let mut unique_ports = BTreeSet::new();
+    let mut unique_node_ports = BTreeSet::new();
     for port in list.items() {
         let name = port.get("name");
         if name.is_empty() && several {
             errors.push(name.required(""));
         } else if !name.is_empty() {
             errors.check_text(&name, names::dns_label);
-            if !seen_names.insert(name.text()) {
+            if !unique_names.insert(name.text()) {
                 errors.push(name.duplicate());
             }
         }
@@ -94,7 +94,7 @@ fn ports(spec: &Field<'_, '_>, headless: bool, errors: &mut Vec<FieldError>) {
             let detail = "may not be used when `clusterIP` is 'None'";
             errors.push(port.get("nodePort").forbidden(detail));
         }
-        if !seen_ports.insert((number.int(), protocol.text())) {
+        if !unique_ports.insert((number.int(), protocol.text())) {
             let value = json!({"protocol": protocol.text(), "port": number.int()});
             errors.push(FieldError::duplicate(&port.path(), value));
         }
@@ -104,7 +104,7 @@ fn ports(spec: &Field<'_, '_>, headless: bool, errors: &mut Vec<FieldError>) {
             let detail = "may not be used when `type` is 'ClusterIP'";
             errors.push(node.forbidden(detail));
         }
-        if fixed && !seen_node_ports.insert((node.int(), protocol.text())) {
+        if fixed && !unique_node_ports.insert((node.int(), protocol.text())) {
             errors.push(node.duplicate());
         }
     }
@@ -199,7 +199,7 @@ fn policies(spec: &Field<'_, '_>, kind: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The immutable fields: an allocated address, the health check node port, and the class of a load balancer.
+/// Checks the immutable fields: an allocated address, the health check node port, and the class of a load balancer.
 pub(super) fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let check = Field::of(object, "spec.healthCheckNodePort");
@@ -340,9 +340,9 @@ mod tests {
 
     #[test]
     fn a_preference_between_endpoints_is_known() {
-        let spec = |wanted: &str| json!({"trafficDistribution": wanted, "ports": [{"port": 80}]});
-        for known in TRAFFIC_DISTRIBUTIONS {
-            assert!(check(spec(known)).is_empty(), "{known}");
+        let spec = |value: &str| json!({"trafficDistribution": value, "ports": [{"port": 80}]});
+        for value in TRAFFIC_DISTRIBUTIONS {
+            assert!(check(spec(value)).is_empty(), "{value}");
         }
         assert_eq!(
             check(spec("PreferLocal")),

@@ -1,4 +1,4 @@
-//! The places for connections to nodes: a node that does not end its answers has some of them, and leaves room for others.
+//! Limits on connections to nodes: a node that does not finish its responses holds only its share of the connections.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,40 +10,40 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::http::limits::NODE_CONNECTIONS;
 
-/// The places of all nodes, by name.
-pub(super) struct Places(Shares<String>);
+/// The connections of all nodes, by node name.
+pub(super) struct ConnectionLimits(Shares<String>);
 
-/// A node has all connections that it may have.
+/// The node has as many connections as it may have.
 #[derive(Debug, thiserror::Error)]
 #[error("this server has too many connections to it")]
 pub(super) struct TooManyConnections;
 
-impl Default for Places {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self(Shares::within(NODE_CONNECTIONS))
     }
 }
 
-impl Places {
-    /// A place for a connection to a node.
+impl ConnectionLimits {
+    /// A permit for a connection to a node.
     ///
-    /// *Errors.* The node has all of its places.
-    pub(super) fn take(&self, node: &str) -> Result<Share<String>, TooManyConnections> {
-        let place = self.0.take(node.to_owned());
-        if place.is_none() {
+    /// *Errors.* The node has as many connections as it may have.
+    pub(super) fn acquire(&self, node: &str) -> Result<Share<String>, TooManyConnections> {
+        let share = self.0.take(node.to_owned());
+        if share.is_none() {
             refusals::count(Budget::NodeConnections);
         }
-        place.ok_or(TooManyConnections)
+        share.ok_or(TooManyConnections)
     }
 }
 
-/// A connection, which has its place until it ends.
-pub(super) struct Placed<S> {
+/// A connection that holds its permit until it closes.
+pub(super) struct LimitedConnection<S> {
     pub(super) stream: S,
-    pub(super) _place: Share<String>,
+    pub(super) _permit: Share<String>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Placed<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for LimitedConnection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -53,7 +53,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Placed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Placed<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedConnection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -90,13 +90,13 @@ mod tests {
     // findings-2 S38
     #[test]
     fn a_node_has_some_places_and_leaves_room_for_others() {
-        let places = Places::default();
-        let mut held: Vec<Share<String>> = (0..NODE_CONNECTIONS.per_sender_max)
-            .map(|_| places.take("n1").unwrap())
+        let permits = ConnectionLimits::default();
+        let mut acquired: Vec<Share<String>> = (0..NODE_CONNECTIONS.per_sender_max)
+            .map(|_| permits.acquire("n1").unwrap())
             .collect();
-        places.take("n1").unwrap_err();
-        places.take("n2").unwrap();
-        held.pop();
-        places.take("n1").unwrap();
+        permits.acquire("n1").unwrap_err();
+        permits.acquire("n2").unwrap();
+        acquired.pop();
+        permits.acquire("n1").unwrap();
     }
 }

@@ -1,18 +1,16 @@
-//! The decoder of webhooks' answers.
+//! The decoder of webhook responses.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use structured_merge::json_patch;
 
-/// The body of an answer.
-///
-/// *Errors.* A parse error.
+/// The JSON body of a response.
 pub(crate) fn body(bytes: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
-/// The object, changed by a JSON patch in base64.
+/// The object after a JSON patch, which is a base64 text.
 ///
 /// *Errors.* The error of the patch.
 pub(crate) fn patched(object: Value, patch: &str) -> Result<Value, String> {

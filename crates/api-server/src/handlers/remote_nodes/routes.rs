@@ -1,7 +1,8 @@
-//! The route to a node's API: over the network, or through the tunnel that the node has opened. Pure.
+//! The choice of the connection to a node's API: directly over the network, or through the tunnel that the node has
+//! opened. Pure.
 //!
-//! The network comes first. A node that it did not reach is asked through its tunnel at once, until the
-//! next trial of the network. Without a tunnel the network is the only way.
+//! The direct connection is tried first. After it fails, requests use the tunnel at once, until the next direct
+//! attempt is due. Without a tunnel only the direct connection is tried.
 
 use std::time::Duration;
 
@@ -9,10 +10,9 @@ use tokio::time::Instant;
 
 use super::NodeApiAddress;
 use crate::http::limits::{
-    DIRECT_AGAIN, PROXY_CONNECT_TIMEOUT, SHORT_CONNECT_TIMEOUT, TUNNEL_CONNECT_TIMEOUT,
+    DIRECT_RETRY_DELAY, PROXY_CONNECT_TIMEOUT, SHORT_CONNECT_TIMEOUT, TUNNEL_CONNECT_TIMEOUT,
 };
 
-/// The connection to a node: direct, or through its tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodeConnection {
     /// The address in the Node object.
@@ -21,38 +21,38 @@ pub enum NodeConnection {
     Tunnel,
 }
 
-/// The last trial of the address in a Node object.
+/// The last direct connection attempt to the address in a Node object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LastDirectDial {
-    pub(super) place: NodeApiAddress,
+    pub(super) address: NodeApiAddress,
     pub(super) at: Instant,
     pub(super) has_reached: bool,
 }
 
-/// A trial of a way, and its time limit.
+/// A connection attempt and its time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
-    pub(super) way: NodeConnection,
+    pub(super) connection: NodeConnection,
     pub(super) limit: Duration,
 }
 
-/// The attempts to reach a node at a place, in order; the first connection is used.
+/// The connection attempts for a node, in order; the first connection is used.
 pub(super) fn attempts(
-    place: &NodeApiAddress,
+    address: &NodeApiAddress,
     last: Option<&LastDirectDial>,
     has_tunnel: bool,
     now: Instant,
 ) -> Vec<Attempt> {
-    let attempt = |way, limit| Attempt { way, limit };
+    let attempt = |connection, limit| Attempt { connection, limit };
     let direct = attempt(NodeConnection::Direct, PROXY_CONNECT_TIMEOUT);
     if !has_tunnel {
         return vec![direct];
     }
     let tunnel = attempt(NodeConnection::Tunnel, TUNNEL_CONNECT_TIMEOUT);
     let is_unreachable = last.is_some_and(|last| {
-        last.place == *place
+        last.address == *address
             && !last.has_reached
-            && now.saturating_duration_since(last.at) < DIRECT_AGAIN
+            && now.saturating_duration_since(last.at) < DIRECT_RETRY_DELAY
     });
     match is_unreachable {
         true => vec![tunnel, direct],
@@ -67,31 +67,31 @@ pub(super) fn attempts(
 mod tests {
     use super::*;
 
-    fn place(host: &str) -> NodeApiAddress {
+    fn address_of(host: &str) -> NodeApiAddress {
         NodeApiAddress {
             host: host.to_owned(),
             port: 10250,
         }
     }
 
-    fn ways(last: Option<(bool, Duration)>, has_tunnel: bool) -> Vec<NodeConnection> {
+    fn connections(last: Option<(bool, Duration)>, has_tunnel: bool) -> Vec<NodeConnection> {
         let start = Instant::now();
         let last = last.map(|(has_reached, ago)| (has_reached, start, start + ago));
         let now = last.map_or(start, |(_, _, now)| now);
         let last = last.map(|(has_reached, at, _)| LastDirectDial {
-            place: place("10.0.0.1"),
+            address: address_of("10.0.0.1"),
             at,
             has_reached,
         });
-        let found = attempts(&place("10.0.0.1"), last.as_ref(), has_tunnel, now);
-        found.iter().map(|attempt| attempt.way).collect()
+        let planned = attempts(&address_of("10.0.0.1"), last.as_ref(), has_tunnel, now);
+        planned.iter().map(|attempt| attempt.connection).collect()
     }
 
-    /// docs/many-machines.md: a tunnel where nodes cannot be reached; the server picks.
+    /// docs/many-machines.md: the server chooses a tunnel for nodes that cannot be reached directly.
     #[test]
     fn the_network_comes_first_unless_it_has_just_failed() {
         use NodeConnection::{Direct, Tunnel};
-        let (soon, later) = (Duration::from_secs(1), DIRECT_AGAIN);
+        let (soon, later) = (Duration::from_secs(1), DIRECT_RETRY_DELAY);
         let cases = [
             (None, true, vec![Direct, Tunnel]),
             (Some((true, soon)), true, vec![Direct, Tunnel]),
@@ -103,7 +103,11 @@ mod tests {
             (Some((false, soon)), false, vec![Direct]),
         ];
         for (last, has_tunnel, expected) in cases {
-            assert_eq!(ways(last, has_tunnel), expected, "{last:?} {has_tunnel}");
+            assert_eq!(
+                connections(last, has_tunnel),
+                expected,
+                "{last:?} {has_tunnel}"
+            );
         }
     }
 
@@ -111,27 +115,27 @@ mod tests {
     fn another_address_is_tried_at_once() {
         let now = Instant::now();
         let last = LastDirectDial {
-            place: place("10.0.0.1"),
+            address: address_of("10.0.0.1"),
             at: now,
             has_reached: false,
         };
-        let found = attempts(&place("10.0.0.2"), Some(&last), true, now);
-        assert_eq!(found[0].way, NodeConnection::Direct);
+        let planned = attempts(&address_of("10.0.0.2"), Some(&last), true, now);
+        assert_eq!(planned[0].connection, NodeConnection::Direct);
     }
 
-    /// A second way shortens the wait for the first one; the only way has all the time.
+    /// A second attempt shortens the time limit of the first attempt; a single attempt has the whole time.
     #[test]
     fn the_last_way_has_the_longest_time() {
         let now = Instant::now();
-        let with = attempts(&place("a"), None, true, now);
-        let without = attempts(&place("a"), None, false, now);
+        let with = attempts(&address_of("a"), None, true, now);
+        let without = attempts(&address_of("a"), None, false, now);
         assert!(with[0].limit < without[0].limit);
         let last = LastDirectDial {
-            place: place("a"),
+            address: address_of("a"),
             at: now,
             has_reached: false,
         };
-        let after = attempts(&place("a"), Some(&last), true, now);
+        let after = attempts(&address_of("a"), Some(&last), true, now);
         assert_eq!(after[1].limit, without[0].limit);
     }
 }
