@@ -100,7 +100,7 @@ fn half_updated(replicas: i32) -> Observed {
     settled(observed)
 }
 
-/// With the status stored that a first plan writes.
+/// The observed state after the status of a first plan is stored.
 fn settled(mut observed: Observed) -> Observed {
     if let Some(status) = plan(&observed, now()).status {
         let mut set = (*observed.set).clone();
@@ -110,7 +110,7 @@ fn settled(mut observed: Observed) -> Observed {
     observed
 }
 
-/// A set, and its first pods with their claims, each of an image and ready or not.
+/// A set and its first pods with their claims; each pod is given by its image and its readiness.
 fn world(
     policy: &str,
     replicas: i32,
@@ -120,7 +120,7 @@ fn world(
     let set = set(policy, replicas);
     let mut claims = BTreeMap::new();
     let mut pods = Vec::new();
-    // As a watch cache keeps them.
+    // A watch cache stores equal parts of objects once.
     let mut sharing = Sharing::default();
     for ordinal in 0..made {
         let (image, ready) = pod(ordinal);

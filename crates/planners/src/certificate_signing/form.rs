@@ -18,7 +18,7 @@ pub(super) enum SignerRules {
     NodeServing,
 }
 
-/// The rules of a built-in signer; `None` for the signers of others.
+/// The rules of a built-in signer; `None` for other signers.
 pub(super) fn of_signer(name: &str) -> Option<SignerRules> {
     match name {
         signer::API_CLIENT => Some(SignerRules::ApiClient),
@@ -31,7 +31,7 @@ pub(super) fn of_signer(name: &str) -> Option<SignerRules> {
 impl SignerRules {
     /// Checks a request and returns the usages of its certificate.
     ///
-    /// *Errors.* The first broken rule, in the words of Kubernetes.
+    /// *Errors.* The first violated rule, in the words of Kubernetes.
     pub fn check(self, asked: &Request, usages: &[String]) -> Result<Vec<Usage>, String> {
         match self {
             Self::ApiClient => client_usages(usages),

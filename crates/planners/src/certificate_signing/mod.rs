@@ -1,13 +1,12 @@
 //! CertificateSigningRequests for the signers that every cluster has.
 //!
-//! **Goal**: approved valid requests are signed; approved invalid ones fail with the reason;
-//! requests of nodes with the right to a client or a server certificate are approved without a
-//! person; decided and expired requests are deleted. **Relies on**: the API server, which lets only
-//! authorised users approve, and keeps decisions. **Guarantees**: nothing is signed that is not
-//! approved, is denied, or breaks its signer's rules; a bootstrap token does not get the certificate
-//! of a node that is alive; a certificate of a node is for one node with a valid name; a node's server
-//! certificate has no name or address of the API server or
-//! of another node; requests for other signers are only ever deleted for their age.
+//! **Goal**: approved valid requests are signed; approved invalid requests fail with the reason; requests of nodes with
+//! the right to a client or a server certificate are approved automatically; decided and expired requests are deleted.
+//! **Relies on**: the API server, which lets only authorised users approve, and keeps decisions. **Guarantees**: no
+//! request is signed that is not approved, is denied, or violates its signer's rules; a bootstrap token does not get
+//! the certificate of a live node; a certificate of a node is for one node with a valid name; a node's server
+//! certificate has no name or address of the API server or of another node; requests for other signers are deleted only
+//! because of their age.
 
 mod form;
 mod node;
@@ -35,10 +34,10 @@ const AGAIN: SignedDuration = SignedDuration::from_mins(1);
 #[derive(Clone, Debug, PartialEq)]
 pub enum CertificateSigningAction {
     Delete,
-    /// Approve it with this condition, if the requester may `create` one of these sub-resources of
-    /// requests. The first right that the requester has decides.
+    /// Approve the request with this condition, if the requester may `create` one of these sub-resources of requests.
+    /// The first right that the requester has decides.
     ApproveIf(Vec<(&'static str, Condition)>),
-    /// Deny it with this condition.
+    /// Deny the request with this condition.
     Deny(Condition),
     Sign {
         /// The approved request.

@@ -19,18 +19,18 @@ pub struct Names {
     pub addresses: BTreeSet<IpAddr>,
 }
 
-/// The facts beside a request that decide about it.
+/// The objects that decide about a request, apart from the request.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeCertificateContext<'a> {
     /// The Node objects.
     pub nodes: &'a [Arc<Node>],
     /// The last heartbeat of the node that the request names, if it is known.
     pub heartbeat: Option<Timestamp>,
-    /// The names of the API server, which no node may have.
+    /// The names of the API server, which are refused for nodes.
     pub server: &'a Names,
 }
 
-/// The node that an undecided request of a node's signer names by its user; `None` for other requests.
+/// The node that an undecided request for a node's signer names by its user; `None` for other requests.
 pub fn asks_for_node(request: &CertificateSigningRequest) -> Option<String> {
     let spec = &request.spec;
     let conditions = request
@@ -57,7 +57,7 @@ impl NodeCertificateContext<'_> {
         found.map(AsRef::as_ref)
     }
 
-    /// Says that a user's node exists and is alive, with its last heartbeat.
+    /// The reason for a refusal if the user's node exists and is alive, with its last heartbeat.
     pub(super) fn alive(&self, user: &str) -> Option<String> {
         let name = NodeName::of_user(user)?;
         let status = self.node(name)?.status.as_ref()?;
@@ -103,7 +103,7 @@ impl NodeCertificateContext<'_> {
             && asked.addresses.iter().all(is_own)
     }
 
-    /// The first DNS name of a request that covers a name of the API server, by a wildcard too.
+    /// The first DNS name of a request that covers a name of the API server; a wildcard may cover a name as well.
     pub(super) fn name_of_server<'r>(&self, asked: &'r Request) -> Option<&'r str> {
         let names = asked.dns.iter().map(String::as_str);
         let mut names = names.filter(|dns| {
@@ -118,8 +118,8 @@ impl NodeCertificateContext<'_> {
         names.next()
     }
 
-    /// Says that a user would be a node with a name of the Service `kubernetes`, which can have no server
-    /// certificate.
+    /// The reason for a refusal if the node of the user has a name of the Service `kubernetes`; such a node gets no
+    /// server certificate.
     pub(super) fn service_of_server(&self, user: &str) -> Option<String> {
         let name = NodeName::of_user(user)?.as_str();
         let of_service = name == "kubernetes" || name.starts_with("kubernetes.default");

@@ -1,15 +1,14 @@
-//! ClusterRoles that gather the rules of others.
+//! ClusterRoles that contain the rules of other ClusterRoles.
 //!
-//! **Goal.** The rules of a role with an `aggregationRule` are the rules of all roles that it
-//! selects, in the order of the roles' names, without duplicates. **Guarantees**: other roles are
-//! not changed.
+//! **Goal.** The rules of a role with an `aggregationRule` are the rules of all roles that the rule selects, in the
+//! order of the roles' names, without duplicates. **Guarantees**: other roles are not changed.
 
 use std::sync::Arc;
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use object_model::LabelSelector;
 
-/// The rules to write into a role; `None` if it has them already.
+/// The rules to write into a role; `None` if the role has the rules already.
 pub fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRule>> {
     let rule = role.aggregation_rule.as_ref()?;
     if role.metadata.deletion_timestamp.is_some() {

@@ -1,5 +1,5 @@
-//! CustomResourceDefinitions: the acceptance of their names, and their deletion, which waits for
-//! that of their objects.
+//! CustomResourceDefinitions: the acceptance of their names, and their deletion, which waits for the deletion of their
+//! objects.
 
 use std::collections::BTreeSet;
 
@@ -16,11 +16,11 @@ use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 pub struct CrdNamesPlan {
     /// The new status, if it differs from the stored one.
     pub status: Option<CustomResourceDefinitionStatus>,
-    /// Whether to delete its objects, and then its finalizer.
+    /// Whether to delete the objects of the definition, and then its finalizer.
     pub clean_up: bool,
 }
 
-/// Whether the kind is or was served, so that it may have objects.
+/// Whether the kind is or was served, so that objects of the kind may exist.
 pub fn may_have_objects(definition: &CustomResourceDefinition) -> bool {
     let holds = |name: &str| {
         let status = definition.status.as_ref();
@@ -30,8 +30,8 @@ pub fn may_have_objects(definition: &CustomResourceDefinition) -> bool {
     holds("NamesAccepted") || holds("Established")
 }
 
-/// The version through which all objects of a definition that is being deleted can be read: the one that they
-/// are stored in, which is served then.
+/// The version through which all objects of a definition that is being deleted can be read: the storage version, which
+/// is served then.
 pub fn storage_version(definition: &CustomResourceDefinition) -> Option<&str> {
     let mut versions = definition.spec.versions.iter();
     let stored = versions.find(|version| version.storage)?;
@@ -88,8 +88,8 @@ fn accept_names<'d>(
     // An established definition stays served under its accepted names.
     let established = condition(status, "Established").is_some_and(|c| c.status == "True");
     if conflict.is_none() {
-        // The kind is served from the write that accepts its names. `Established` follows with the
-        // next write: otherwise a watcher could use the kind before the server serves it.
+        // The kind is served from the write that accepts its names. `Established` follows with the next write, because
+        // otherwise a watcher could use the kind before the server serves the kind.
         let served = established || accepted;
         let reason = if served {
             "InitialNamesAccepted"

@@ -1,9 +1,8 @@
-//! CronJob: jobs by the clock.
+//! CronJob: jobs at scheduled times.
 //!
-//! **Goal**: a job for the latest scheduled time, unless the time is too long ago or the previous
-//! job still runs; a limited number of finished jobs. **Relies on**: the API server, which refuses
-//! a second job of the same name. **Guarantees**: each scheduled time makes at most one job,
-//! because the job's name is computed from the time.
+//! **Goal**: a job for the latest scheduled time, unless the time is too long ago or the previous job still runs; a
+//! limited number of finished jobs. **Relies on**: the API server, which refuses a second job of the same name.
+//! **Guarantees**: each scheduled time creates at most one job, because the job's name is computed from the time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +27,7 @@ const MISSED_MAX: usize = 100;
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     pub cron_job: Arc<CronJob>,
-    /// The jobs that it controls, and all existing jobs in its status's `active` list.
+    /// The jobs that the CronJob controls, and all existing jobs in its status's `active` list.
     pub jobs: Vec<Arc<Job>>,
 }
 
@@ -301,7 +300,7 @@ fn start(
     status.last_schedule_time = Some(Time(due));
 }
 
-/// The last scheduled time after `since` and up to `now`, and the number of times in between.
+/// The last scheduled time after `since` and up to `now`, and the number of scheduled times in that interval.
 fn last_due(times: &Times, since: Timestamp, now: Timestamp) -> (Option<Timestamp>, usize) {
     let (mut due, mut missed) = (None, 0);
     let mut at = since;
@@ -309,8 +308,7 @@ fn last_due(times: &Times, since: Timestamp, now: Timestamp) -> (Option<Timestam
         due = Some(next);
         missed += 1;
         at = next;
-        // After many missed times the search jumps over half of the remaining interval, as long as
-        // a time follows.
+        // After many missed times the search skips half of the remaining interval, as long as a scheduled time follows.
         if missed > MISSED_MAX {
             let half = now.duration_since(at) / 2;
             let ahead = at.checked_add(half).unwrap_or(at);

@@ -127,7 +127,7 @@ pub(super) fn choose(world: &ParsedDaemonSet<'_>) -> ChosenRevision {
     }
 }
 
-/// Deletes the oldest revisions that no pod has, beyond the limit.
+/// Deletes the oldest revisions that no pod uses, beyond the limit.
 pub(super) fn surplus(world: &ParsedDaemonSet<'_>, current: &str) -> Vec<RevisionAction> {
     let limit = world.spec.revision_history_limit.unwrap_or(10);
     let Ok(limit) = usize::try_from(limit) else {

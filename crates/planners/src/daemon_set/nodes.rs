@@ -48,7 +48,7 @@ pub(super) fn decide(
             }
         }
         if pods.is_empty() {
-            // A node that takes no pod is not one without its pod.
+            // A node that is not eligible does not count as a node without its pod.
             if fit.starts {
                 create.push(name);
                 places.push(NodePods {
@@ -62,7 +62,7 @@ pub(super) fn decide(
         let mut active = pods.iter().filter(|pod| pod.active());
         let is_new = |pod: &&PodState<'_>| pod.label(CONTROLLER_REVISION_HASH) == Some(hash);
         let (new, old): (Vec<_>, Vec<_>) = active.by_ref().partition(is_new);
-        // The oldest pod of each revision stays. If a node has both, the update decides.
+        // The oldest pod of each revision stays. If a node has a current and an outdated pod, the update decides.
         delete.extend(new.iter().skip(1).chain(old.iter().skip(1)));
         places.push(NodePods {
             name,
@@ -126,7 +126,7 @@ fn in_place<'w, 'a>(
             }
             (None, Some(old)) if old.available => candidates.push(old),
             (None, Some(old)) => {
-                // This pod is missing already.
+                // The pod of this node is missing already.
                 unavailable += 1;
                 delete.push(old);
             }
@@ -165,7 +165,7 @@ fn beside<'w, 'a>(
     create.extend(candidates.into_iter().take(room));
 }
 
-/// The update strategy for so many nodes that take a pod; `None` for `OnDelete`.
+/// The update strategy for that number of eligible nodes; `None` for `OnDelete`.
 fn strategy(world: &ParsedDaemonSet<'_>, wanted: usize) -> Option<Update> {
     let strategy = world.spec.update_strategy.as_ref();
     if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {

@@ -1,4 +1,4 @@
-//! The ReplicaSets of a Deployment: that of the wanted template, and those of the past.
+//! The ReplicaSets of a Deployment: the ReplicaSet of the current template, and the ReplicaSets of earlier templates.
 
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ pub(super) fn sort<'a>(world: &ParsedDeployment<'a>) -> (Sets<'a>, Vec<Deploymen
         let meta = &set.metadata;
         (meta.creation_timestamp.clone(), meta.name.clone())
     });
-    // Of several sets with the same template the oldest is the new one.
+    // Of several sets with an equal template the oldest is the new set.
     let is_new = |set: &Arc<ReplicaSet>| {
         let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
         template.is_some_and(|template| same_template(template, world.template))
@@ -167,7 +167,7 @@ fn inherited<'a>(
         .filter(|(key, _)| !OWN.contains(key))
 }
 
-/// The list of former revisions with one added; the oldest are dropped beyond the maximum length.
+/// The list of former revisions with one revision added; the oldest revisions are dropped beyond the maximum length.
 fn with_former(history: &str, former: i64) -> String {
     let former = former.to_string();
     let mut all: Vec<&str> = history.split(',').filter(|one| !one.is_empty()).collect();
@@ -235,7 +235,7 @@ fn name(world: &ParsedDeployment<'_>, hash: &str) -> String {
     format!("{}-{hash}", world.owner.name)
 }
 
-/// The hash of a template: the same bytes as for ControllerRevisions.
+/// The hash of a template, computed from the bytes that a ControllerRevision would store.
 fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     revisions::hash(&revisions::bytes(&revisions::encode(template)), collisions)
 }

@@ -1,8 +1,8 @@
-//! PodDisruptionBudget: how many pods may be evicted now.
+//! PodDisruptionBudget: the number of pods that may be evicted now.
 //!
-//! **Goal**: a status with the number of allowed evictions, for the API server to decide on.
-//! **Relies on**: the API server, which writes each eviction into `disruptedPods` of the budget
-//! that it read. **Guarantees**: a budget that cannot be computed allows no eviction.
+//! **Goal**: a status with the number of allowed evictions, for the API server to decide on. **Relies on**: the API
+//! server, which writes each eviction into `disruptedPods` of the budget that the API server read. **Guarantees**: a
+//! budget that cannot be computed allows no eviction.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use resource_kinds::pod_view::PodView;
 use crate::batching::WriteUrgency;
 use crate::pod_set::{Phase, state};
 
-/// An eviction without effect counts for this time.
+/// The time for which an eviction counts whose pod is not deleted.
 const EVICTION_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 const ALLOWED: &str = "DisruptionAllowed";
 
@@ -27,10 +27,10 @@ const ALLOWED: &str = "DisruptionAllowed";
 pub struct Observed {
     /// The PodDisruptionBudget.
     pub budget: Arc<PodDisruptionBudget>,
-    /// The pods that it selects, and those whose eviction it records. Others do no harm.
+    /// The pods that the budget selects, and the pods whose eviction the budget records. Further pods have no effect.
     pub pods: Vec<Arc<PodView>>,
-    /// The controller and its replica count, by the controller's UID. For a ReplicaSet of a
-    /// Deployment it is the Deployment.
+    /// The controller and its replica count, by the UID of the pods' controller. The controller of a ReplicaSet's pods
+    /// is the Deployment, if the ReplicaSet has one.
     pub scales: BTreeMap<String, (String, i32)>,
 }
 
@@ -46,8 +46,8 @@ pub struct DisruptionPlan {
 }
 
 impl DisruptionPlan {
-    /// The weight of the new status; `None` if there is nothing to write. The API server allows
-    /// evictions by the stored status, so fewer allowed ones are written at once.
+    /// The weight of the new status; `None` if there is nothing to write. The API server allows evictions by the stored
+    /// status, so a lower number of allowed evictions is written at once.
     pub fn urgency(&self, budget: &PodDisruptionBudget) -> Option<WriteUrgency> {
         let planned = self.status.as_ref()?;
         let Some(stored) = &budget.status else {

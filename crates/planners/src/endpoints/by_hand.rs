@@ -1,5 +1,5 @@
-//! EndpointSlices that mirror the Endpoints of a Service without a selector, for proxies and DNS,
-//! which read slices only. As kube-controller-manager's mirroring of EndpointSlices.
+//! EndpointSlices that mirror the Endpoints of a Service without a selector, for proxies and DNS, which read slices
+//! only. As kube-controller-manager's mirroring of EndpointSlices.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,11 +18,12 @@ use super::slices::{Group, by_group, identity, ports_key};
 pub(super) const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 /// Endpoints with this label and the value `true` are not mirrored.
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
-/// Endpoints that are the lock of a leader election have this annotation.
+/// The annotation of Endpoints that are the lock of a leader election.
 const ELECTION: &str = "control-plane.alpha.kubernetes.io/leader";
-/// The time of the last change of Endpoints. Copied, it would change the slices as well.
+/// The annotation with the time of the last change of Endpoints. A copy of the annotation would change the slices as
+/// well.
 const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-/// Maximum number of addresses of one subset; as kube-controller-manager. One slice holds as many.
+/// Maximum number of addresses of one subset; as kube-controller-manager. One slice has room for all of them.
 const ADDRESSES_MAX: usize = 1000;
 
 struct Wanted {
@@ -151,7 +152,7 @@ fn write(
     }
 }
 
-/// The Endpoints' own labels, and the labels by which slices are found.
+/// The labels of the Endpoints, and the labels that identify the slices of a Service.
 fn labels(endpoints: &Endpoints) -> BTreeMap<String, String> {
     let mut all = endpoints.metadata.labels.clone().unwrap_or_default();
     let name = endpoints.metadata.name.clone().unwrap_or_default();

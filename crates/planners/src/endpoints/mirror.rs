@@ -47,7 +47,7 @@ pub(super) fn plan(
         .collect();
     let over = backends.len() > ADDRESSES_MAX;
     if over {
-        // Ready addresses stay.
+        // If addresses are dropped, ready addresses are kept first.
         backends.sort_by_key(|backend| !backend.ready);
         backends.truncate(ADDRESSES_MAX);
     }
@@ -124,7 +124,7 @@ impl Subset<'_> {
         }
     }
 
-    /// Whether that is its [`subset`](Self::subset).
+    /// Whether `present` is equal to this [`subset`](Self::subset).
     fn is(&self, present: &EndpointSubset) -> bool {
         present.ports == self.ports()
             && are(&self.ready, present.addresses.as_deref())
@@ -140,7 +140,7 @@ fn subsets<'b>(service: &Service, backends: &[&'b Backend<'b>]) -> Vec<Subset<'b
             .as_ref()
             .is_none_or(|spec| spec.ports.iter().flatten().count() == 0);
     let mut subsets: BTreeMap<Vec<PortKey>, Subset<'b>> = BTreeMap::new();
-    // Most pods have the same ports as the one before.
+    // Adjacent pods usually have equal ports.
     for backends in backends.chunk_by(|a, b| a.ports == b.ports) {
         let ports = &backends[0].ports;
         if ports.is_empty() && !without_ports {
@@ -166,7 +166,7 @@ fn subsets<'b>(service: &Service, backends: &[&'b Backend<'b>]) -> Vec<Subset<'b
     subsets
 }
 
-/// A list without entries is left out.
+/// `None` without backends, because an empty list is left out of the object.
 fn addresses(backends: &[&Backend<'_>]) -> Option<Vec<EndpointAddress>> {
     let address = |backend: &&Backend<'_>| EndpointAddress {
         ip: backend.address.to_owned(),
@@ -177,7 +177,7 @@ fn addresses(backends: &[&Backend<'_>]) -> Option<Vec<EndpointAddress>> {
     (!backends.is_empty()).then(|| backends.iter().map(address).collect())
 }
 
-/// Whether these are their [`addresses`].
+/// Whether `present` are the [`addresses`] of the backends.
 fn are(backends: &[&Backend<'_>], present: Option<&[EndpointAddress]>) -> bool {
     let is = |(backend, present): (&&Backend<'_>, &EndpointAddress)| {
         present.ip == backend.address

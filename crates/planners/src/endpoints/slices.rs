@@ -1,7 +1,7 @@
-//! Endpoints spread over slices of bounded size.
+//! Endpoints distributed over slices of bounded size.
 //!
-//! An endpoint stays in its slice; only a new one is put where there is space. The change of one
-//! pod thus changes one slice, however large the Service is.
+//! An endpoint stays in its slice; only a new endpoint is added to a slice with free capacity. The change of one pod
+//! thus changes one slice, however large the Service is.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -42,7 +42,7 @@ pub(super) fn plan(
     for (family, backends) in backends {
         let mut last: Option<(Rc<[EndpointPort]>, String)> = None;
         for backend in backends {
-            // Most pods have the same ports as the one before.
+            // Adjacent pods usually have equal ports.
             let key = match last.take() {
                 Some((ports, key)) if ports == backend.ports => key,
                 _ => ports_key(&backend.ports),
@@ -66,7 +66,7 @@ pub(super) fn plan(
         is_controlled_by(slice.metadata.owner_references.as_deref(), uid)
     };
     let (own, former): (Vec<_>, Vec<_>) = observed.slices.iter().partition(owned);
-    // Slices of a former Service of the same name: the garbage collector is about to delete them.
+    // Slices of a former Service of this name: the garbage collector is about to delete them.
     plan.delete
         .extend(former.into_iter().map(|slice| identity(slice)));
     let mut present = by_group(own);
@@ -189,7 +189,7 @@ fn write(
     }
 }
 
-/// The Service's own labels, and the labels by which slices are found.
+/// The labels of the Service, and the labels that identify the slices of a Service.
 fn labels(service: &Service) -> BTreeMap<String, String> {
     let mut all = service.metadata.labels.clone().unwrap_or_default();
     let name = service.metadata.name.clone().unwrap_or_default();

@@ -14,7 +14,7 @@ const UP_LEAST: i32 = 4;
 /// The demanded number of replicas, and its bounds.
 pub(super) struct DesiredReplicas {
     pub current: i32,
-    /// The number that the metrics demand.
+    /// The number of replicas that the metrics demand.
     pub asked: i32,
     pub least: i32,
     pub most: i32,
@@ -26,7 +26,7 @@ pub(super) struct Bounded {
     pub replicas: i32,
     /// Reason and message of the condition `AbleToScale`.
     pub able: (&'static str, &'static str),
-    /// Whether something other than the metrics decides; reason and message of `ScalingLimited`.
+    /// Whether bounds or rates, and not the metrics, decide; reason and message of `ScalingLimited`.
     pub limited: bool,
     pub limit: (&'static str, &'static str),
 }
@@ -239,15 +239,14 @@ enum Way {
     Down,
 }
 
-/// The limit of the policies, from the number of replicas at the start of their periods.
+/// The limit of the policies, computed from the number of replicas at the start of their periods.
 fn limit(current: i32, rules: &Direction, memory: &Memory, now: Timestamp, way: Way) -> i32 {
     let proposals = rules.policies.iter().map(|policy| {
         let start = i64::from(current) - memory.changed(policy.period, now);
         let proposed = match (way, &policy.change) {
             (Way::Up, Change::Pods(pods)) => start + pods,
             (Way::Down, Change::Pods(pods)) => start - pods,
-            // Rounded up, so that a small target can grow at all, and rounded down to zero when
-            // shrinking.
+            // A percentage is rounded up for growth, so that a small target can grow, and to zero for shrinking.
             (Way::Up, Change::Percent(share)) => {
                 let grown = start.saturating_mul(100 + share);
                 grown.div_euclid(100) + i64::from(grown.rem_euclid(100) != 0)

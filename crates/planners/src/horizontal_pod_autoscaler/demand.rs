@@ -38,13 +38,14 @@ pub(super) struct Failure {
 pub(super) struct Evaluation {
     /// The demand, or the reason why there is none.
     pub demand: Result<Demand, String>,
-    /// One for each metric; empty where nothing was measured.
+    /// One status for each metric; empty for a metric without a measurement.
     pub statuses: Vec<api::MetricStatus>,
     /// The failures, in the order of the metrics.
     pub failures: Vec<Failure>,
 }
 
-/// Evaluates every metric; the largest demand wins. If a metric is missing, nothing is scaled down.
+/// Evaluates every metric; the largest demand decides. If a measurement of a metric is missing, the target is not
+/// scaled down.
 pub(super) fn of_all(observed: &Observed, replicas: i32, now: Timestamp) -> Evaluation {
     let metrics = observed.autoscaler.spec.metrics.as_deref();
     let metrics = metrics.unwrap_or_default();
@@ -343,7 +344,7 @@ impl Goal {
         }
     }
 
-    /// The assumed usage of an unmeasured pod when scaling down.
+    /// The assumed usage of an unmeasured pod when the target is scaled down.
     fn assumed(&self, pod: &str) -> i64 {
         match self {
             Self::Value { wanted } => *wanted,
@@ -356,7 +357,7 @@ impl Goal {
     }
 }
 
-/// Validation refuses a goal below 1.
+/// The measure divided by the goal. Validation refuses a goal below 1.
 fn ratio(measure: i64, wanted: i64) -> f64 {
     measure as f64 / wanted.max(1) as f64
 }
@@ -371,7 +372,7 @@ fn average(values: impl Iterator<Item = i64> + Clone) -> i64 {
 struct Pods<'o> {
     /// Pods whose usage counts.
     metrics: BTreeMap<&'o str, i64>,
-    /// The number of them among the known pods.
+    /// The number of measured pods among the pods of the target.
     ready: usize,
     unready: Vec<&'o str>,
     missing: Vec<&'o str>,
@@ -440,8 +441,8 @@ impl<'o> Pods<'o> {
         Ok(pods)
     }
 
-    /// The number of replicas that brings usage to the goal. Pods that are unmeasured or not ready
-    /// are assumed to work against the change; they never reverse its direction.
+    /// The number of replicas that changes usage to the goal. Pods that are unmeasured or not ready are assumed to
+    /// reduce the change; this assumption never reverses the direction of the change.
     fn replicas(
         &self,
         goal: &Goal,
@@ -479,12 +480,12 @@ impl<'o> Pods<'o> {
     }
 }
 
-/// Rounded up; the cast of a float saturates.
+/// Rounded up. The cast of a float saturates.
 fn times(ratio: f64, pods: usize) -> i32 {
     (ratio * pods as f64).ceil() as i32
 }
 
-/// Whether a pod's CPU usage counts: not while it is starting.
+/// Whether a pod's CPU usage counts: the usage of a starting pod does not.
 fn counts(pod: &PodFacts, sample: &PodMeasurement, now: Timestamp) -> bool {
     let (Some((ready, since)), Some(started)) = (pod.ready, pod.started) else {
         return false;

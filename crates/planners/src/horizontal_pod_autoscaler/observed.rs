@@ -25,7 +25,7 @@ pub struct Observed {
     pub pods: Vec<PodFacts>,
     /// The measurements of the pods, or the error of reading them.
     pub samples: Result<Vec<PodMeasurement>, String>,
-    /// The autoscalers that select one of these pods (`namespace/name`), this one included.
+    /// The autoscalers that select one of these pods (`namespace/name`), including this autoscaler.
     pub selecting: Vec<String>,
 }
 
@@ -47,13 +47,13 @@ pub struct PodFacts {
     pub gone: bool,
     /// Whether some of its containers have not started.
     pub pending: bool,
-    /// The time at which its node started it.
+    /// The time at which its node started the pod.
     pub started: Option<Timestamp>,
-    /// Whether it is Ready, and since when; `None` without a Ready condition.
+    /// Whether the pod is Ready, and since when; `None` without a Ready condition.
     pub ready: Option<(bool, Timestamp)>,
     /// The requests of the pod as a whole.
     pub requests: Amounts,
-    /// The requests of its containers, sidecar containers included.
+    /// The requests of its containers, including sidecar containers.
     pub containers: Vec<(String, Amounts)>,
 }
 
@@ -72,7 +72,7 @@ impl PodFacts {
             started: pod.started,
             ready: ready.map(|condition| {
                 let since = condition.since.unwrap_or(Timestamp::UNIX_EPOCH);
-                // `Unknown` is not `False`.
+                // A condition with the status `Unknown` counts as ready.
                 (condition.status() != "False", since)
             }),
             requests: requests(spec.resources.as_ref()),
@@ -84,7 +84,7 @@ impl PodFacts {
 
     /// The request of the pod, or of one of its containers, for a resource.
     ///
-    /// *Errors.* The reason why there is none.
+    /// *Errors.* The reason why there is no request.
     pub(super) fn request(&self, resource: &str, container: Option<&str>) -> Result<i64, String> {
         if container.is_none()
             && let Some(whole) = self.requests.get(resource)

@@ -43,7 +43,7 @@ pub(super) fn verdict(spec: &JobSpec, pod: &PodState<'_>) -> FailureEffect {
     FailureEffect::Count
 }
 
-/// The match of the rule in words; `None` if it does not match.
+/// The description of the rule that matches the pod; `None` if the rule does not match.
 fn matched(rule: &PodFailurePolicyRule, pod: &PodState<'_>) -> Option<String> {
     let namespace = &pod.pod.namespace;
     let name = pod.name();

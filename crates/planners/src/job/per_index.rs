@@ -1,7 +1,7 @@
-//! Jobs whose indexes each have a limit of failures of their own (`backoffLimitPerIndex`).
+//! Jobs in which each index has its own limit of failures (`backoffLimitPerIndex`).
 //!
-//! The failure count of an index is written on its next pod. A failed pod is therefore counted and
-//! released only when its replacement exists, or the index has failed.
+//! The failure count of an index is written on its next pod. A failed pod is therefore counted and released only when
+//! its replacement exists, or the index has failed.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -15,7 +15,7 @@ use crate::pod_set::PodState;
 /// The effect of a pod's failure on its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// None: there is no limit for each index, or the job is about to end.
+    /// The failure has no effect on an index: there is no limit for each index, or the job is about to end.
     Pod,
     /// The index may retry.
     IndexSoFar,
@@ -37,7 +37,7 @@ pub(super) fn failure(
         .is_some_and(|end| index.is_some_and(|index| index < end));
     let exhausted = *verdict == FailureEffect::Count && failures(pod) >= i64::from(limit);
     match verdict {
-        // Pods that the end of the job stopped have not failed.
+        // Pods that were stopped because the job ends have not failed.
         _ if !known || world.is_ending() => Failure::Pod,
         FailureEffect::FailIndex => Failure::Index,
         _ if exhausted => Failure::Index,
@@ -88,7 +88,7 @@ pub(super) fn history(world: &ParsedJob<'_>, wanted: u32) -> Option<History> {
 }
 
 impl History {
-    /// Writes it into a pod's annotations.
+    /// Writes the history into a pod's annotations.
     pub fn note(&self, pod: &mut Pod) {
         let notes = pod.metadata.annotations.get_or_insert_default();
         notes.insert(JOB_INDEX_FAILURES.to_owned(), self.failures.to_string());
@@ -114,7 +114,8 @@ fn number(pod: &PodState<'_>, key: &str) -> i64 {
     i64::max(number, 0)
 }
 
-/// Pods of one index are consecutive; those of the same second are ordered by their failure count.
+/// The sort key of a pod. Pods of one index run one after the other; pods of the same second are ordered by their
+/// failure count.
 fn age(pod: &PodState<'_>) -> (Option<Timestamp>, i64) {
     (pod.created(), failures(pod).saturating_add(ignored(pod)))
 }

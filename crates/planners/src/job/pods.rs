@@ -36,7 +36,7 @@ pub(super) fn adjust(
             let left = completions.saturating_sub(counted.succeeded);
             left.saturating_sub(lost).clamp(0, parallelism)
         }
-        // A work queue starts no pod after one has succeeded.
+        // A work queue starts no further pod after a pod has succeeded.
         None if counted.succeeded > 0 => running.len().try_into().unwrap_or(i32::MAX),
         None => parallelism,
     };
@@ -59,7 +59,7 @@ pub(super) fn adjust(
     if missing == 0 {
         return (stop, None);
     }
-    // With a limit for each index, a failing index does not delay the others.
+    // With a limit for each index, a failing index does not delay the other indexes.
     let together = world.limit_per_index.is_none();
     if together && let Some(at) = not_before(world).filter(|at| *at > world.now) {
         return (stop, Some(at));
@@ -69,8 +69,7 @@ pub(super) fn adjust(
     (stop, wake)
 }
 
-/// Keeps the first pod of each index of an Indexed job that is not complete; the others are
-/// surplus.
+/// Keeps the first pod of each incomplete index of an Indexed job; the other pods are surplus.
 fn sort_out<'w, 'a>(
     world: &ParsedJob<'a>,
     counted: &Counted,

@@ -22,16 +22,16 @@ const UNCOUNTED_MAX: usize = 500;
 /// The status after newly ended pods were counted.
 pub(super) struct Counted {
     pub status: JobStatus,
-    /// Pods whose finalizer to remove once the status is written.
+    /// Pods whose finalizer is removed after the status is written.
     pub release: Vec<PodAction>,
-    /// Succeeded pods, uncounted ones included.
+    /// Succeeded pods, including uncounted pods.
     pub succeeded: i32,
-    /// Failed pods, uncounted ones included.
+    /// Failed pods, including uncounted pods.
     pub failed: i32,
     pub done: Indexes,
     /// The indexes that have failed.
     pub lost: Indexes,
-    /// Whether failed pods wait, uncounted, for their replacements.
+    /// Whether failed pods are uncounted because they wait for their replacements.
     pub delayed: bool,
     /// The message if a failure ends the job by its `podFailurePolicy`.
     pub fatal: Option<String>,
@@ -50,7 +50,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
         status: JobStatus::default(),
     };
     let (mut good, mut bad) = uncounted(&mut status, world);
-    // The job is being deleted or has ended: nothing more is counted.
+    // The job is being deleted or has ended: no further pod is counted.
     let closing = world.owner.deleting || world.ended();
     for pod in &world.pods {
         let uid = pod.pod.uid.to_string();
@@ -84,7 +84,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
                 let verdict = failure_policy::verdict(&world.spec, pod);
                 let failed = per_index::failure(world, pod, index, &verdict);
                 if failed == Failure::IndexSoFar && !per_index::is_replaced(world, pod) {
-                    // Its replacement needs its failure count.
+                    // The replacement of the pod reads the failure count from this pod.
                     counted.delayed = true;
                     continue;
                 }
@@ -122,8 +122,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
     counted
 }
 
-/// The UIDs that are still uncounted. Those whose pods are gone or without the finalizer are added
-/// to the counts.
+/// The UIDs that are still uncounted. UIDs whose pods are deleted or have no finalizer are added to the counts.
 fn uncounted(
     status: &mut JobStatus,
     world: &ParsedJob<'_>,

@@ -1,11 +1,10 @@
-//! Addresses of Services of the type `LoadBalancer`: those of the machines themselves.
+//! Addresses of Services of the type `LoadBalancer`: the addresses of the machines.
 //!
-//! **Goal**: the status of each such Service names the nodes that accept its connections, and no
-//! two Services share one port of one address. **Relies on**: the service proxy of every node,
-//! which serves the addresses in a status. **Guarantees**: Services of another class are not
-//! changed; a Service keeps its address; a port of the API server or of any other process of the
-//! machine is given to no Service, and a Service that wants one (as a node port or an external
-//! address, too) gets an event.
+//! **Goal**: the status of each such Service names the nodes that accept its connections, and no two Services share one
+//! port of one address. **Relies on**: the service proxy of every node, which serves the addresses in a status.
+//! **Guarantees**: Services of another class are not changed; a Service keeps its address; a port of the API server or
+//! of another process of the machine is assigned to no Service, and a Service that requests such a port (also as a node
+//! port or an external address) gets an event.
 
 mod in_use;
 
@@ -20,20 +19,19 @@ use resource_kinds::discovery::service_of;
 use resource_kinds::labels;
 use resource_kinds::reasons::{node_condition, service as reasons};
 
-/// The class of Services that get the machines' own addresses; Services without a class get them
-/// too.
+/// The class of Services that get the addresses of the machines; Services without a class get them too.
 pub const CLASS: &str = "mainstay.dev/node";
 
 /// The observed state of all Services of type `LoadBalancer`.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The Services that are [`concerned`]; others have no effect.
+    /// The Services that are [`concerned`]; other Services have no effect.
     pub services: Vec<Arc<Service>>,
-    /// The EndpointSlices of those Services and of the API server's; others have no effect.
+    /// The EndpointSlices of those Services and of the API server; other slices have no effect.
     pub slices: Vec<Arc<EndpointSlice>>,
     /// The Node objects.
     pub nodes: Vec<Arc<Node>>,
-    /// The listening sockets of the machine; assumed to be the same on all nodes.
+    /// The listening sockets of the machine; assumed to be equal on all nodes.
     pub listening: Listening,
 }
 
@@ -72,10 +70,10 @@ pub struct LoadBalancerEvent {
 /// The API server's Service: namespace and name.
 pub const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
-/// A port of an address.
+/// An address, a protocol and a port.
 type Place = (IpAddr, String, i32);
 
-/// Plans the status of all Services of the type `LoadBalancer`, and of Services that no longer are.
+/// Plans the status of all Services of the type `LoadBalancer`, and of Services that had the type before.
 pub fn plan(observed: &Observed) -> Vec<LoadBalancerDecision> {
     let mut services: Vec<&Arc<Service>> = observed
         .services
@@ -86,7 +84,7 @@ pub fn plan(observed: &Observed) -> Vec<LoadBalancerDecision> {
         return Vec::new();
     }
     let mut taken = reserved(&observed.slices);
-    // Services with an address come first, then the oldest.
+    // Services with an address come first, then the oldest Services.
     services.sort_unstable_by_key(|service| {
         let meta = &service.metadata;
         let created = meta.creation_timestamp.as_ref().map(|time| time.0);
@@ -103,7 +101,7 @@ pub fn plan(observed: &Observed) -> Vec<LoadBalancerDecision> {
         .collect()
 }
 
-/// Whether the plan must see the Service: it may need a write, or it reserves ports.
+/// Whether the plan depends on the Service: the Service may need a write, or its ports are reserved.
 pub fn concerned(service: &Service) -> bool {
     matches!(kind(service), Kind::Balanced)
         || !addresses(service).is_empty()
@@ -160,7 +158,7 @@ enum Kind {
     Balanced,
     /// Of another class.
     Foreign,
-    /// Not of the type `LoadBalancer` (any more).
+    /// Not (or no longer) of the type `LoadBalancer`.
     Other,
 }
 
@@ -175,7 +173,7 @@ fn kind(service: &Service) -> Kind {
     }
 }
 
-/// The addresses for the Service, and the reason why it does not get others.
+/// The addresses for the Service, and the reason why the Service gets no further addresses.
 fn choose(
     service: &Service,
     observed: &Observed,
@@ -233,8 +231,8 @@ fn choose(
     (chosen, problems)
 }
 
-/// The addresses of nodes that accept connections: external ones where a node has any. With
-/// `externalTrafficPolicy: Local`, the nodes with a ready endpoint, if there is one.
+/// The addresses of nodes that accept connections: the external addresses of a node that has external addresses. With
+/// `externalTrafficPolicy: Local`, the nodes with a ready endpoint, if there are such nodes.
 fn candidates(observed: &Observed, local_to: Option<&Service>) -> BTreeSet<IpAddr> {
     let nodes = || observed.nodes.iter().filter(|node| takes_connections(node));
     let holders = local_to.map(|service| holders(service, &observed.slices));
@@ -364,7 +362,7 @@ mod tests {
         Arc::new(serde_json::from_value(service).unwrap())
     }
 
-    /// Words: `unready`, `excluded`, or its outer address.
+    /// A Node; `word` is `unready`, `excluded`, or an external address.
     fn node(name: &str, ip: &str, word: &str) -> Arc<Node> {
         let mut addresses = vec![json!({"type": "InternalIP", "address": ip})];
         if word.contains('.') {
@@ -398,7 +396,7 @@ mod tests {
         Arc::new(serde_json::from_value(slice).unwrap())
     }
 
-    /// `web=10.0.0.1,10.0.0.2` for each status that is written, and the texts of the events.
+    /// `web=10.0.0.1,10.0.0.2` for each planned status, and the messages of the events.
     fn decided(observed: &Observed) -> Vec<String> {
         let mut lines = Vec::new();
         for decision in plan(observed) {
@@ -476,7 +474,7 @@ mod tests {
         assert_eq!(decided(&observed), ["web=10.0.0.2", taken]);
     }
 
-    /// `TCP 22` for all addresses, `TCP 10.0.0.1 22` for one.
+    /// Sockets from texts: `TCP 22` for all addresses, `TCP 10.0.0.1 22` for one address.
     fn listening(places: &[&str]) -> Listening {
         let place = |text: &&str| {
             let words: Vec<&str> = text.split(' ').collect();

@@ -1,12 +1,11 @@
-//! The fence of a silent node, so that its pods can be replaced elsewhere and never run twice.
+//! The fence of a silent node: pods are replaced elsewhere and never run twice.
 //!
-//! **Goal**: pods of sets that say `mainstay.dev/node-failure: Failover` run elsewhere soon after
-//! their node was lost. **Relies on**: the node's agent, which ends such pods by itself when its lease
-//! has lapsed, and says so on the lease ([`annotations::ENDS_PODS`]). **Guarantees**: a pod is deleted
-//! by force only after the lease was taken by compare-and-swap over the version that this observer
-//! saw unchanged for the lease's length and a quarter of it ([`wait`]), by its own monotonic clock. A
-//! renewal that is on its way then is refused. A new observer starts its count again, or continues that of its former
-//! run ([`super::silence`]).
+//! **Goal**: pods of sets with `mainstay.dev/node-failure: Failover` run elsewhere soon after their node was lost.
+//! **Relies on**: the node's agent, which ends such pods by itself when its lease has lapsed, and declares this on the
+//! lease ([`annotations::ENDS_PODS`]). **Guarantees**: a pod is deleted by force only after the lease was fenced by
+//! compare-and-swap over the version that this observer read unchanged for the lease's length and a quarter of the
+//! length ([`wait`]), by its local monotonic clock. A late renewal by the agent is then refused. A new observer starts
+//! its count again, or continues the count of its former run ([`super::silence`]).
 
 use std::collections::BTreeMap;
 
@@ -16,17 +15,17 @@ use resource_kinds::annotations;
 
 use super::silence::Carried;
 
-/// The length of leases that name none.
+/// The length of leases without `leaseDurationSeconds`.
 pub(crate) const LENGTH: SignedDuration = SignedDuration::from_secs(40);
 
 /// The parts of a node's lease that the fence needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeLease {
-    /// The resourceVersion that it was read with.
+    /// The resourceVersion at the read.
     pub version: String,
     /// The epoch: the number of its transitions.
     pub epoch: i32,
-    /// It has no holder, and a proof of the fence: an administrator who clears the holder has not waited.
+    /// The lease has no holder, and has a proof of the fence: an administrator who clears the holder has not waited.
     pub fenced: bool,
     /// `leaseDurationSeconds`.
     pub length: SignedDuration,
@@ -55,8 +54,8 @@ impl From<&Lease> for NodeLease {
     }
 }
 
-/// The time for which a lease must be unchanged before it may be taken: its length and a quarter of
-/// it, which covers clocks whose rates differ by 5 % and a process that is killed late.
+/// The time for which a lease must be unchanged before the fence: the length and a quarter of the length. The quarter
+/// covers clocks whose rates differ by 5 % and a process that is killed late.
 pub fn wait(length: SignedDuration) -> SignedDuration {
     length.saturating_add(length / 4)
 }
@@ -64,13 +63,13 @@ pub fn wait(length: SignedDuration) -> SignedDuration {
 /// The next step of the fence of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FenceDecision {
-    /// Nothing is to be done, or can be done.
+    /// No action is necessary or possible.
     Nothing,
-    /// The lease may not have lapsed yet; look again after this time.
+    /// The lease may not have lapsed yet; decide again after this time.
     Wait(SignedDuration),
-    /// The lease is taken: it is written over the seen version, with this epoch and no holder.
+    /// Fence the lease: write the lease over the observed version, with this epoch and no holder.
     Take { epoch: i32 },
-    /// The node is fenced: its pods that may fail over are deleted by force.
+    /// The node is fenced: delete by force its pods that may fail over.
     Delete,
 }
 
@@ -92,12 +91,11 @@ pub fn decide(lease: &NodeLease, unchanged_for: SignedDuration, wanted: bool) ->
     }
 }
 
-/// The versions of leases, and the readings of the observer's own monotonic clock when it read each of
-/// them first.
+/// The versions of leases, each with the reading of the observer's local monotonic clock at the first read.
 #[derive(Clone, Debug, Default)]
 pub struct Renewals {
     seen: BTreeMap<String, SeenVersion>,
-    /// The counts of the observer's former run, until it has seen the lease again.
+    /// The counts of the observer's former run, until this run has read the lease.
     former: BTreeMap<String, (String, Carried)>,
 }
 
@@ -110,7 +108,7 @@ struct SeenVersion {
 }
 
 impl Renewals {
-    /// Continues the counts of the observer's former run, by node: each for the version of the lease that it saw.
+    /// Continues the counts of the observer's former run, by node: each count belongs to one version of the lease.
     pub fn continue_from(&mut self, former: BTreeMap<String, (String, Carried)>) {
         self.former = former;
     }
@@ -139,8 +137,8 @@ impl Renewals {
         carried.counts
     }
 
-    /// The time for which this observer and its former runs have seen this version, for the next run. It is never less
-    /// than that of the former run, however short this one is.
+    /// The time for which this observer and its former runs have read this version, for the next run. The time is never
+    /// less than that of the former run, however short this run is.
     pub fn observed_for(
         &mut self,
         node: &str,
@@ -152,7 +150,7 @@ impl Renewals {
         counted.max(carried.unwrap_or_default())
     }
 
-    /// Counts all from now: this observer itself did not run, or was cut off.
+    /// Starts all counts again, because this observer itself did not run, or was disconnected.
     pub fn restart_all(&mut self) {
         self.seen.clear();
         self.former.clear();
@@ -257,8 +255,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// With clocks whose rates differ by 5 %, in either direction, the node's own deadline is
-        /// over before the lease is taken, and an eighth of its length is left.
+        /// With clocks whose rates differ by 5 %, in either direction, the node's own deadline passes before the lease
+        /// is fenced, and an eighth of the lease's length remains.
         #[test]
         fn the_wait_covers_clocks_of_other_rates(length in 4i64..600) {
             let (node, observer) = (0.95, 1.05);
@@ -267,7 +265,7 @@ mod tests {
             prop_assert!(ended + length as f64 / 8.0 < taken);
         }
 
-        /// A lease is never taken before the wait is over, nor pods deleted before it is.
+        /// No lease is fenced before the wait ends, and no pod is deleted before the fence.
         #[test]
         fn nothing_is_taken_early(
             length in 1i64..100, unchanged in 0i64..200, fenced: bool, ends_pods: bool, wanted: bool,

@@ -65,7 +65,7 @@ pub(super) fn wanted(
                 key: key.to_owned(),
                 effect: effect.to_owned(),
                 value: None,
-                // Tolerations count from this time.
+                // Tolerations are counted from this time.
                 time_added: Some(Time(now)),
             });
         }
@@ -101,7 +101,7 @@ fn keys(node: &Node, conditions: &[NodeCondition]) -> Vec<(&'static str, &'stati
                 (taint::UNREACHABLE, "NoSchedule"),
             ]);
         }
-        // It never reported a status: no pod may start there, but nothing is evicted.
+        // The node never reported a status: no pod may start on the node, but no pod is evicted.
         None => keys.push((taint::NOT_READY, "NoSchedule")),
     }
     let pressures = [

@@ -1,10 +1,10 @@
-//! A Service for each pod of a StatefulSet, with a node port of its own.
+//! A Service for each pod of a StatefulSet, with its own node port.
 //!
-//! **Goal**: with the annotation `mainstay.dev/ordinal-node-port: 30100`, the pod `web-0` is
-//! reachable from outside at port 30100 of every node, `web-1` at 30101, and so on. Members of a
-//! database that advertise an address to their clients can compute it from their ordinal. **Relies
-//! on**: the garbage collector, which deletes the Services of a deleted set. **Guarantees**:
-//! Services that this controller did not create are not changed, whatever their names.
+//! **Goal**: with the annotation `mainstay.dev/ordinal-node-port: 30100`, the pod `web-0` is reachable from outside at
+//! port 30100 of every node, `web-1` at 30101, and so on. Members of a database that advertise an address to their
+//! clients can compute the address from their ordinal. **Relies on**: the garbage collector, which deletes the Services
+//! of a deleted set. **Guarantees**: Services that this controller did not create are not changed, whatever their names
+//! are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,11 +35,11 @@ pub struct OrdinalServicesPlan {
     pub apply: Vec<(String, Value)>,
     /// Services to delete: name and uid.
     pub delete: Vec<(String, String)>,
-    /// The problem, for an event.
+    /// The reason why the Services cannot be created, for an event.
     pub problem: Option<String>,
 }
 
-/// Compares the Services with the set's annotation.
+/// Plans the Services that the set's annotation requests.
 pub fn plan(observed: &Observed) -> OrdinalServicesPlan {
     let set = observed.set.as_ref();
     let mut plan = OrdinalServicesPlan::default();
@@ -74,7 +74,7 @@ pub fn plan(observed: &Observed) -> OrdinalServicesPlan {
     plan
 }
 
-/// Whether this controller made the Service for the set.
+/// Whether this controller created the Service for the set.
 fn is_ours(set: &StatefulSet, service: &Service) -> bool {
     let owner = controller(service.metadata.owner_references.as_deref());
     owner.is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
@@ -118,7 +118,7 @@ fn wanted(
     wanted
 }
 
-/// The ports of the set's governing Service; without one, those of the template's containers.
+/// The ports of the set's governing Service; without a governing Service, the ports of the template's containers.
 fn ports(set: &StatefulSet, services: &BTreeMap<&str, &Arc<Service>>) -> Vec<ServicePort> {
     let spec = set.spec.as_ref();
     let governing = spec.and_then(|spec| services.get(spec.service_name.as_deref()?));
@@ -180,7 +180,7 @@ fn service(set: &StatefulSet, pod: &str, ports: &[ServicePort], node_port: i64) 
     })
 }
 
-/// Whether the Service contains all fields of the other; it may have more.
+/// Whether the Service contains all fields of `wanted`; the Service may have further fields.
 fn says(service: &Service, wanted: &Value) -> bool {
     serde_json::to_value(service).is_ok_and(|service| {
         let ports = |value: &Value| value["spec"]["ports"].as_array().map(Vec::len);
@@ -246,7 +246,7 @@ mod tests {
         plan.apply.iter().map(service).collect()
     }
 
-    /// `web-0:3306→db@30100`, of the first port.
+    /// `web-0:3306→db@30100`: name, port, target and node port of each Service's first port.
     fn shown(plan: &OrdinalServicesPlan) -> Vec<String> {
         let first = |(name, service): &(String, Value)| {
             let port = &service["spec"]["ports"][0];

@@ -1,8 +1,8 @@
 //! ReplicaSet and ReplicationController: a number of equal pods.
 //!
-//! **Goal**: as many active pods as `spec.replicas`. **Relies on**: a view that contains the set's
-//! own last writes (`pod_set`). **Guarantees**: surplus pods are deleted in
-//! kube-controller-manager's order; the status counts the existing pods, even if writes fail.
+//! **Goal**: as many active pods as `spec.replicas`. **Relies on**: a snapshot that contains the set's own last writes
+//! (`pod_set`). **Guarantees**: surplus pods are deleted in kube-controller-manager's order; the status counts the
+//! existing pods, even if writes fail.
 
 mod rank;
 
@@ -152,7 +152,7 @@ pub fn with_failure(
     status
 }
 
-/// Whether a status has to be written: it differs from the stored one.
+/// Whether a status has to be written because it differs from the stored status.
 pub fn differs(stored: Option<&ReplicaSetStatus>, status: &ReplicaSetStatus) -> bool {
     let plain = |status: &ReplicaSetStatus| {
         let number = |value: Option<i32>| value.unwrap_or_default();

@@ -12,9 +12,9 @@ pub enum ConsumerState {
     Living,
     /// The pod has ended.
     Over,
-    /// It does not exist, or another pod has its name.
+    /// The pod does not exist, or another pod has its name.
     Gone,
-    /// It was not confirmed by the API server.
+    /// The API server did not confirm the state.
     Unknown,
 }
 
@@ -50,14 +50,14 @@ fn is_pod(user: &ResourceClaimConsumerReference) -> bool {
     user.resource == "pods" && user.api_group.as_deref().unwrap_or_default().is_empty()
 }
 
-/// Plans the actions for a claim; `seen` gives the state of pods of its namespace by name and UID.
+/// Plans the actions for a claim; `seen` returns the state of pods of its namespace by name and UID.
 pub fn plan_claim(
     claim: &ResourceClaim,
     seen: impl Fn(&str, &str) -> ConsumerState,
 ) -> Vec<ClaimStep> {
     let users = consumers(claim);
     let stays = |user: &&ResourceClaimConsumerReference| {
-        // Consumers of other kinds are unknown here and keep the claim.
+        // The state of consumers of other kinds is unknown to this controller, so their claims stay reserved.
         !is_pod(user)
             || matches!(
                 seen(&user.name, &user.uid),
@@ -72,7 +72,7 @@ pub fn plan_claim(
     let unused = kept.is_empty();
     let going = claim.metadata.deletion_timestamp.is_some();
     let released = kept.len() < users.len();
-    // An allocated claim without a consumer may be about to be used.
+    // An allocated claim without a consumer may get a consumer soon.
     let ends = protected && unused && (released || going);
     let mut steps = Vec::new();
     if released || (ends && allocated) {

@@ -10,7 +10,7 @@ use resource_kinds::resource::POD_CLAIM_NAME;
 use crate::ownership::controller;
 use crate::stateful_set::revisions::hash;
 
-/// Maximum length of a claim's name before its hash, in bytes: names are used as labels.
+/// Maximum length of a claim's name without the hash, in bytes: the name must be valid as a label value.
 const BASE_BYTES_MAX: usize = 50;
 /// Maximum number of consumers of one claim.
 const USERS_MAX: usize = 256;
@@ -22,10 +22,10 @@ pub enum PodStep {
     Create(Box<ResourceClaim>),
     /// A claim cannot be created yet; the message for an event.
     Wait(String),
-    /// Write the names of the created claims into the pod's status: the name in the pod, and the
-    /// claim's name.
+    /// Write the names of the created claims into the pod's status; each pair is the name in the pod and the claim's
+    /// name.
     Note(Vec<(String, String)>),
-    /// Reserve a claim for the pod, which was bound without the scheduler.
+    /// Reserve a claim for a pod that was bound without the scheduler.
     Reserve {
         /// The observed claim.
         claim: Box<ResourceClaim>,
@@ -39,10 +39,10 @@ pub fn templates(pod: &Pod) -> impl Iterator<Item = &str> {
     claims_of(pod).filter_map(|claim| claim.resource_claim_template_name.as_deref())
 }
 
-/// The name of a pod's claim; deterministic.
+/// The name of a pod's claim; equal for each call, because the name contains a hash of its input.
 pub fn claim_name(pod: &str, uid: &str, claim: &str) -> String {
     let whole = pod.len() + claim.len() + 2;
-    // Both names stay recognisable: each is shortened in proportion.
+    // Both names are shortened in proportion, so that both stay recognisable.
     let shorten = |name: &str| {
         let most = (name.len() * BASE_BYTES_MAX).div_ceil(whole.max(1));
         let end = name.floor_char_boundary(most.saturating_sub(1).max(1));
@@ -60,7 +60,7 @@ pub fn claim_name(pod: &str, uid: &str, claim: &str) -> String {
     format!("{pod}-{claim_part}-{hash}")
 }
 
-/// Plans the actions for a pod. `claim` and `template` find objects of its namespace by name.
+/// Plans the actions for a pod. `claim` and `template` return objects of its namespace by name.
 pub fn plan_pod<C, T>(
     pod: &Pod,
     claim: impl Fn(&str) -> Option<C>,
@@ -160,7 +160,7 @@ fn made<C: AsRef<ResourceClaim>, T: AsRef<ResourceClaimTemplate>>(
     (name, Some(PodStep::Create(Box::new(made))))
 }
 
-/// The scheduler did not reserve the claims of a pod that was created with `nodeName`.
+/// Reserves the claim of a pod that was created with `nodeName`, because the scheduler has not reserved the claim.
 fn reserve(pod: &Pod, claim: &ResourceClaim) -> Option<PodStep> {
     let node = pod.spec.as_ref()?.node_name.as_deref()?;
     let status = claim.status.as_ref()?;

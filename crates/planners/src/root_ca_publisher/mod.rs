@@ -1,8 +1,7 @@
-//! The ConfigMap `kube-root-ca.crt` of every namespace: the certificate authority of the API server
-//! for its pods.
+//! The ConfigMap `kube-root-ca.crt` of every namespace: the certificate authority of the API server, for pods.
 //!
-//! Goal: the ConfigMap has the authority's certificates and no other data. Guarantees: namespaces that
-//! are being deleted are left alone.
+//! Goal: the ConfigMap contains the authority's certificates and no other data. Guarantees: namespaces that are being
+//! deleted are not changed.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +25,7 @@ pub enum RootCaAction {
     ReplaceData(BTreeMap<String, String>),
 }
 
-/// Plans the write for a namespace with that ConfigMap; an empty `pem` publishes nothing.
+/// Plans the write for a namespace with the ConfigMap `present`; an empty `pem` publishes nothing.
 pub fn plan(namespace: &Namespace, present: Option<&ConfigMap>, pem: &str) -> Option<RootCaAction> {
     if namespace.metadata.deletion_timestamp.is_some() || pem.is_empty() {
         return None;

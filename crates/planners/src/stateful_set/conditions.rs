@@ -1,7 +1,7 @@
-//! The conditions of a set: `Available`, `Progressing` and `Stalled`. `docs/conditions.md`
-//! describes them for users.
+//! The conditions of a set: `Available`, `Progressing` and `Stalled`. `docs/conditions.md` describes the conditions for
+//! users.
 //!
-//! A text is the same as long as its cause is, so that the status is written only for changes.
+//! A message does not change while its cause does not change, so that the status is written only for changes.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSetCondition;
@@ -26,7 +26,7 @@ struct Progress {
     message: String,
     /// Whether an administrator must act.
     warning: bool,
-    /// Whether waiting cannot help.
+    /// Whether the set cannot progress without a change by a user.
     stalled: bool,
 }
 
@@ -150,7 +150,7 @@ fn progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) 
     }
 }
 
-/// The most important problem, if there is any.
+/// The most important problem, if there is a problem.
 fn trouble(draft: &Draft) -> Option<(Weight, String)> {
     let causes = || draft.waiting.iter().map(|waiting| &waiting.cause);
     let first = |weight| causes().find(|cause| cause.weight() == weight);
@@ -209,7 +209,7 @@ fn stage(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &Draft) -> (&'s
     }
 }
 
-/// The lowest wanted pod that is not available, or the highest surplus pod.
+/// The lowest desired pod that is not available, or the highest surplus pod.
 fn first_amiss(world: &ParsedSet<'_>) -> String {
     let amiss = |ordinal: &i64| {
         let member = world.members.get(*ordinal);
@@ -220,7 +220,7 @@ fn first_amiss(world: &ParsedSet<'_>) -> String {
     identity::pod_name(world.spec.name, ordinal.unwrap_or(world.spec.start))
 }
 
-/// The numbers of available and of wanted pods.
+/// The numbers of available and of desired pods.
 fn available(world: &ParsedSet<'_>) -> (usize, usize) {
     let available = world.members.iter().filter(|member| !member.unavailable());
     let ordinals = world.spec.ordinals();
@@ -255,7 +255,7 @@ fn notice(world: &ParsedSet<'_>, progress: &Progress, draft: &Draft) -> Option<S
     if same_reason && (same_text || !progress.warning) || before.is_none() && !progress.warning {
         return None;
     }
-    // The same message was reported when it was written.
+    // The message was already reported as an event when the condition was written.
     if progress.reason == reasons::FAILED_CREATE {
         return None;
     }
@@ -268,7 +268,7 @@ fn notice(world: &ParsedSet<'_>, progress: &Progress, draft: &Draft) -> Option<S
             }
             _ => None,
         });
-    // As kube-controller-manager reports it (statefulset.md 2.5).
+    // The event is that of kube-controller-manager (statefulset.md 2.5).
     if let Some((ordinal, cause)) = dying {
         let (set, pod) = (
             world.spec.name,

@@ -1,12 +1,12 @@
-//! Writes that are planned again although the API server refused them: only a new attempt shows
-//! whether it accepts them now. Until then the set reports the API server's message.
+//! Writes that are planned again although the API server refused them: only a new attempt shows whether the API server
+//! accepts the write now. Until then the set reports the API server's message.
 
 use super::draft::Draft;
 use super::observed::ParsedSet;
 use super::plan::StatefulSetAction;
 use super::waiting::Cause;
 
-/// Sets the API server's message as the reason for each planned action that it refused.
+/// Sets the API server's message as the reason for each planned action that the API server refused.
 pub(super) fn explain(world: &ParsedSet<'_>, draft: &mut Draft) {
     let refused = &world.observed.refused;
     if refused.is_empty() {

@@ -1,4 +1,4 @@
-//! The four writes of a binding (statefulset.md §11.5), as far as they are missing.
+//! The four writes of a binding (statefulset.md §11.5), without those that are stored already.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -10,7 +10,7 @@ use crate::volume_protection::class_of_volume;
 use super::action::{VolumeBindingAction, VolumeBindingPlan};
 use super::volume::set_phase;
 
-/// Adds the missing writes of a binding. The caller has checked that it is allowed.
+/// Adds the missing writes of a binding. The caller has checked that the binding is allowed.
 pub(crate) fn bind(
     volume: &PersistentVolume,
     claim: &PersistentVolumeClaim,

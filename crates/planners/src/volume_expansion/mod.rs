@@ -1,9 +1,9 @@
 //! Claims that grow (statefulset.md §11.12, 11.13).
 //!
-//! Goal: a claim has its requested size. Guarantees: the storage grows first, then the volume's
-//! capacity, then the claim's, so that an interrupted expansion continues; nothing ever shrinks.
-//! Volumes limited by their file system's quota need no expansion on the node after that. A claim whose
-//! storage has a file system of its own waits with `FileSystemResizePending` until the node has grown it.
+//! Goal: a claim has its requested size. Guarantees: the storage grows first, then the volume's capacity, then the
+//! claim's capacity, so that an interrupted expansion continues; no claim or volume ever shrinks. Volumes that are
+//! limited by a quota of the file system need no expansion on the node after these steps. A claim whose storage has a
+//! separate file system waits with `FileSystemResizePending` until the node has grown the file system.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -19,15 +19,15 @@ const RESIZE_ERROR: &str = "ControllerResizeError";
 /// The condition of a claim whose file system is still smaller than its storage.
 const FILE_SYSTEM_PENDING: &str = "FileSystemResizePending";
 
-/// The states in which a claim is left to the node.
+/// The states in which the node continues the expansion of a claim.
 const ON_NODE: [&str; 2] = ["NodeResizePending", "NodeResizeInProgress"];
 
 /// The next step for a claim.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExpansionStep {
-    /// None: it has its requested size, or is not bound.
+    /// No step: the claim has its requested size, or is not bound.
     Nothing,
-    /// Write the started expansion into the claim's status.
+    /// Write the start of the expansion into the claim's status.
     Announce(Value),
     /// Expand the storage to this size, then write the patch into the volume.
     Grow {
@@ -36,7 +36,7 @@ pub enum ExpansionStep {
         /// The merge patch for the volume.
         volume: Value,
     },
-    /// Write the finished expansion into the claim's status.
+    /// Write the end of the expansion into the claim's status.
     Finish(Value),
 }
 
@@ -89,7 +89,7 @@ pub fn plan(
     }
 }
 
-/// The claim's status after a failed expansion; `None` if it is stored already.
+/// The claim's status after a failed expansion; `None` if that status is stored already.
 pub fn failure(claim: &PersistentVolumeClaim, message: &str, now: Timestamp) -> Option<Value> {
     let known = condition(claim, RESIZE_ERROR);
     if known.is_some_and(|known| known.message.as_deref() == Some(message)) {
@@ -104,8 +104,8 @@ pub fn failure(claim: &PersistentVolumeClaim, message: &str, now: Timestamp) -> 
     }}))
 }
 
-/// The claim's status after its storage has grown, where the node lets the file system grow; `None` if the
-/// node knows already.
+/// The claim's status after its storage has grown, when the node has to grow the file system; `None` if the node has
+/// started already.
 pub fn hand_to_node(claim: &PersistentVolumeClaim, now: Timestamp) -> Option<Value> {
     let states = claim.status.as_ref();
     let states = states.and_then(|status| status.allocated_resource_statuses.as_ref());
@@ -145,7 +145,7 @@ fn condition<'c>(
         .find(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
-/// Conditions about other things than expansion.
+/// The claim's conditions that are not about expansion.
 fn others(claim: &PersistentVolumeClaim) -> Vec<Value> {
     let conditions = claim.status.as_ref();
     let conditions = conditions.and_then(|status| status.conditions.as_deref());

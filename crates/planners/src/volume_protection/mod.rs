@@ -1,8 +1,7 @@
-//! Finalizers that keep claims while pods use them and volumes while they are bound
-//! (statefulset.md §11.10).
+//! Finalizers that keep claims while pods use them and volumes while they are bound (statefulset.md §11.10).
 //!
-//! Goal: no claim or volume in use is deleted. Guarantees: every claim and volume that is not being
-//! deleted has its finalizer; it is removed only from an object that is being deleted and unused.
+//! Goal: no claim or volume in use is deleted. Guarantees: every claim and volume that is not being deleted has its
+//! finalizer; the finalizer is removed only from an object that is being deleted and unused.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
@@ -16,9 +15,9 @@ pub enum Protection {
     /// The finalizer stays as it is.
     Keep,
     Add,
-    /// Remove it: the object may be deleted.
+    /// Remove the finalizer: the object may be deleted.
     Remove,
-    /// The object stays, because this still uses it.
+    /// The object stays, because the named object still uses it.
     HeldBy(String),
 }
 
@@ -54,7 +53,7 @@ pub fn protect_attributes_class<'o>(
     })
 }
 
-/// The VolumeAttributesClasses that a claim asks for, changes to or has.
+/// The VolumeAttributesClasses that a claim requests, changes to or has.
 fn classes_of_claim(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &str> {
     let spec = claim.spec.as_ref();
     let asked = spec.and_then(|spec| spec.volume_attributes_class_name.as_deref());
@@ -107,8 +106,8 @@ fn decide(
     }
 }
 
-/// Whether the pod uses the claim. A pod without a node does not: it is not started with a claim
-/// that is being deleted. An ended pod does not either.
+/// Whether the pod uses the claim. A pod without a node does not use the claim, because the pod is not started with a
+/// claim that is being deleted. An ended pod does not use the claim either.
 pub fn uses(pod: &PodView, claim: &str) -> bool {
     pod.node.is_some() && !pod.has_ended() && names(pod, claim)
 }

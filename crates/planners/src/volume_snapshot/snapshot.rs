@@ -19,9 +19,9 @@ use super::secret::{self, SecretParameters};
 pub struct ObservedSnapshot<'a> {
     /// The VolumeSnapshot.
     pub snapshot: &'a VolumeSnapshot,
-    /// Its content: the one that it names, or the one to create.
+    /// The content that the snapshot names, or the content to create.
     pub content: Option<&'a VolumeSnapshotContent>,
-    /// The claim that it is made of, if it exists.
+    /// The claim that is the source of the snapshot, if the claim exists.
     pub claim: Option<&'a PersistentVolumeClaim>,
     /// The volume of that claim.
     pub volume: Option<&'a PersistentVolume>,
@@ -36,10 +36,10 @@ pub struct ObservedSnapshot<'a> {
 pub enum SnapshotAction {
     /// Replace the snapshot's finalizers.
     SetFinalizers(Vec<String>),
-    /// Give the snapshot a class.
+    /// Write a class into the snapshot.
     AssignClass(String),
     CreateContent(Box<VolumeSnapshotContent>),
-    /// Write the snapshot's UID and class into a content that existed first.
+    /// Write the snapshot's UID and class into a content that existed before the snapshot.
     BindContent {
         /// The snapshot's UID.
         uid: String,
@@ -68,7 +68,7 @@ pub struct SnapshotPlan {
     pub actions: Vec<SnapshotAction>,
     /// Events to report, in order.
     pub notes: Vec<SnapshotEvent>,
-    /// The reason for waiting, if any.
+    /// The reason for waiting; `None` if the plan does not wait.
     pub waiting_on: Option<String>,
 }
 
@@ -122,7 +122,7 @@ impl Fault {
     }
 }
 
-/// The content existed first.
+/// Binds the snapshot to a content that existed before the snapshot.
 fn bind_existing<'v>(
     view: &ObservedSnapshot<'v>,
     name: &str,
@@ -157,7 +157,7 @@ fn bind_existing<'v>(
     Ok(Some(content))
 }
 
-/// The content is created for the snapshot.
+/// Binds the snapshot to the content that is created for it.
 fn bind_new<'v>(
     view: &ObservedSnapshot<'v>,
     claim: &str,
@@ -176,7 +176,7 @@ fn bind_new<'v>(
     }
     let status = view.snapshot.status.as_ref();
     if status.is_some_and(|status| status.bound_volume_snapshot_content_name.is_some()) {
-        // The content existed and is gone: a new one would have other data.
+        // The content existed and was deleted: a new content would have other data.
         return Err(Fault::new(
             "SnapshotContentMissing",
             "VolumeSnapshotContent is missing",
@@ -292,7 +292,7 @@ fn provisioner(volume: &PersistentVolume) -> Option<&str> {
     Some(Driver::of_volume(volume)?.name())
 }
 
-/// The volume, as its driver knows it: the built-in ones know it by the name of its object.
+/// The name by which the driver identifies the volume; for the built-in drivers the name of the PersistentVolume.
 fn handle(volume: &PersistentVolume) -> Option<String> {
     let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
     match csi {
@@ -437,7 +437,7 @@ fn fail(view: &ObservedSnapshot<'_>, fault: Fault, now: Timestamp, plan: &mut Sn
         .push(SnapshotAction::SetStatus(Box::new(status)));
 }
 
-/// The snapshot is being deleted: its content first, if the policy says so.
+/// The plan for a snapshot that is being deleted: its content is deleted first, if the policy demands it.
 fn end(view: &ObservedSnapshot<'_>, plan: &mut SnapshotPlan) {
     let finalizers = finalizers_of(view.snapshot);
     let ours = |name: &&String| *name == SOURCE_PROTECTION || *name == BOUND_PROTECTION;

@@ -10,8 +10,8 @@ use super::super::member::Member;
 use super::super::observed::{ParsedSet, Retention};
 use super::super::plan::{StatefulSetAction, StatefulSetPlan};
 
-/// Claims are created once, under names of wanted pods, and owned only if the policy wants them
-/// deleted; foreign owners stay.
+/// Claims are created once, with names of desired pods, and are owned only if the policy demands their deletion;
+/// foreign owners stay.
 pub(super) fn follow_policy(
     world: &ParsedSet<'_>,
     plan: &StatefulSetPlan,
@@ -73,8 +73,8 @@ fn foreign<'o>(
     others.collect()
 }
 
-/// The set owns a claim if claims are deleted with it; a pod only once it is surplus and the policy
-/// deletes such claims.
+/// The set owns a claim if claims are deleted with the set; a pod owns a claim only if the pod is surplus and the
+/// policy deletes such claims.
 fn owners_are_allowed(
     world: &ParsedSet<'_>,
     ordinal: i64,
@@ -100,7 +100,7 @@ fn owners_are_allowed(
     }
 }
 
-/// The deletion of a pod deletes a claim only if the pod is surplus and the policy says so.
+/// The deletion of a pod deletes a claim only if the pod is surplus and the policy demands the deletion.
 pub(super) fn survive_deletions(
     world: &ParsedSet<'_>,
     plan: &StatefulSetPlan,
@@ -144,8 +144,8 @@ pub(super) fn survive_deletions(
     }
 }
 
-/// After the plan the owners of each claim follow the policy, also where the pod is terminating:
-/// the garbage collector reads them when the pod is gone (2.11 to 2.13).
+/// After the plan the owners of each claim follow the policy, also for a terminating pod: the garbage collector reads
+/// the owners when the pod is deleted (2.11 to 2.13).
 pub(super) fn are_given_as_said(
     world: &ParsedSet<'_>,
     plan: &StatefulSetPlan,
@@ -176,7 +176,7 @@ pub(super) fn are_given_as_said(
         let goes_with_pod = pod.is_some() && surplus && when_scaled;
         let goes_with_set = when_deleted && !goes_with_pod;
         let has_set = owners.iter().any(ours);
-        // A claim without a pod is not given to the set (2.13).
+        // The set does not become the owner of a claim without a pod (2.13).
         let set_is_right = has_set == goes_with_set || (pod.is_none() && !has_set);
         if owners.iter().any(of_pod) != goes_with_pod || !set_is_right {
             found.push(format!("claim {name} is not given to whom the policy says"));

@@ -1,5 +1,5 @@
-//! The order of `OrderedReady`: one pod at a time; creations from the lowest, deletions from the
-//! highest, and none while a wanted pod is not available.
+//! The order of `OrderedReady`: one pod at a time; creations from the lowest ordinal, deletions from the highest, and
+//! no deletion while a desired pod is not available.
 
 use super::super::identity;
 use super::super::member::{Member, Phase};
@@ -8,7 +8,7 @@ use super::super::options::{ScaleDown, StuckRollout};
 use super::super::scale::end_of_moment;
 use super::{Facts, is_updatable, missing};
 
-/// No creation before all lower pods are available, and one at a time.
+/// A pod is created only when all lower pods are available, and pods are created one at a time.
 pub(super) fn creations(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts {
         world,
@@ -37,9 +37,8 @@ pub(super) fn creations(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     }
 }
 
-/// Surplus pods are deleted from the highest, each after the previous one is gone and while all
-/// wanted pods are available; wanted pods are deleted for an update from the highest, when there
-/// are no surplus pods.
+/// Surplus pods are deleted from the highest, each after the end of the previous pod and while all desired pods are
+/// available. Desired pods are deleted for an update from the highest, when there are no surplus pods.
 pub(super) fn deletions(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts { world, deleted, .. } = facts;
     let above = |ordinal: i64| world.condemned.from(ordinal + 1).first();

@@ -11,8 +11,8 @@ use super::super::options::StuckRollout;
 use super::super::plan::StatefulSetAction;
 use super::{Facts, deleted, is_updatable, missing};
 
-/// A pod is created only for a wanted ordinal, only once, and never beside a pod of its name, even
-/// if that one is terminating, ended or foreign.
+/// A pod is created only for a desired ordinal, only once, and never while a pod of its name exists, even if that pod
+/// is terminating, ended or foreign.
 pub(super) fn names_are_free(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts { world, .. } = facts;
     let mut seen = BTreeSet::new();
@@ -39,7 +39,7 @@ pub(super) fn names_are_free(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     }
 }
 
-/// A wanted pod is deleted only if it has ended or is outdated, and by its UID.
+/// A desired pod is deleted only if it has ended or is outdated, and by its UID.
 pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts { world, .. } = facts;
     let status = world.spec.set.status.as_ref();
@@ -74,7 +74,7 @@ pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, found: &mut Vec<Str
     }
 }
 
-/// New pods have the update revision from the partition on, and the current revision below.
+/// New pods have the update revision from the partition on, and the current revision below the partition.
 pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts { world, .. } = facts;
     let new = facts.plan.actions().find_map(|action| match action {
@@ -99,7 +99,7 @@ pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, found: &mut Vec<String>
             Strategy::RollingUpdate(Some(_)) if !is_updatable(world, ordinal) => {
                 current.or(update.map(String::as_str))
             }
-            // The number decides which ones stay current (statefulset.md 5.9).
+            // The number of current pods decides which pods keep the current revision (statefulset.md 5.9).
             Strategy::RollingUpdate(None) if Some(label.as_str()) == current => current,
             _ => update.map(String::as_str),
         };
@@ -109,8 +109,8 @@ pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, found: &mut Vec<String>
     }
 }
 
-/// An update takes down healthy pods only within the budget: `maxUnavailable`, or one, and that
-/// only when all higher pods are updated and healthy.
+/// An update makes healthy pods unavailable only within the budget: `maxUnavailable`, or one pod, and that pod only
+/// when all higher pods are updated and healthy.
 pub(super) fn budget_is_kept(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts { world, .. } = facts;
     let disrupted: Vec<&Member<'_>> = facts

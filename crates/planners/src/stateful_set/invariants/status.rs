@@ -6,8 +6,8 @@ use resource_kinds::reasons::stateful_set_condition as kinds;
 use super::super::observed::ParsedSet;
 use super::super::plan::StatefulSetPlan;
 
-/// The counters are consistent, the generation is the observed one, and each condition occurs once,
-/// has the time of its last transition, and contradicts no other.
+/// The counters are consistent, the generation is the observed generation, and each condition occurs once, has the time
+/// of its last transition, and does not contradict another condition.
 pub(super) fn is_sound(world: &ParsedSet<'_>, plan: &StatefulSetPlan, found: &mut Vec<String>) {
     let Some(status) = &plan.status else {
         return;

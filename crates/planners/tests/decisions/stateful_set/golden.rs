@@ -1,6 +1,6 @@
 //! Compares each situation in `golden/` with the plan for it.
 //!
-//! `UPDATE_GOLDENS=1` writes what is planned now; commit only what is understood and wanted.
+//! `UPDATE_GOLDENS=1` writes the present plans; commit only changes that are understood and intended.
 
 use std::path::Path;
 

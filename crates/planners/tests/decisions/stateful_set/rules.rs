@@ -1,5 +1,5 @@
-//! The rules of `invariants` notice a plan that breaks them: each row spoils a good plan in the
-//! way a mistake in the planner would.
+//! The rules of `invariants` detect a plan that violates them: each row changes a good plan in the way in which a
+//! mistake in the planner would change it.
 
 use planners::stateful_set::{
     PodWork, StatefulSetAction, StatefulSetPlan, identity, invariants, plan,
@@ -18,7 +18,7 @@ fn spoilt(situation: &str, spoil: impl FnOnce(&mut StatefulSetPlan)) -> String {
     found.join("; ")
 }
 
-/// The plan as if it had said this about a pod, and nothing else.
+/// Replaces the plan by a plan with only these actions for one pod.
 fn only(ordinal: i64, actions: Vec<StatefulSetAction>) -> impl FnOnce(&mut StatefulSetPlan) {
     move |plan| plan.pods = vec![PodWork { ordinal, actions }]
 }
@@ -68,7 +68,7 @@ fn a_pod_beside_another_of_its_name_is_noticed() {
     assert!(found.contains("web-1 is created and not wanted"), "{found}");
 }
 
-/// statefulset.md 3.10, 3.11: up from the lowest.
+/// statefulset.md 3.10, 3.11: creations start at the lowest ordinal.
 #[test]
 fn a_creation_out_of_order_is_noticed() {
     let pending = "set replicas=2\nrevisions a=1\npod 0 pending a";
@@ -85,7 +85,7 @@ fn a_creation_out_of_order_is_noticed() {
     );
 }
 
-/// statefulset.md 3.13: down from the highest, and only when all wanted pods work.
+/// statefulset.md 3.13: deletions start at the highest ordinal, and only when all desired pods are available.
 #[test]
 fn a_deletion_out_of_order_is_noticed() {
     let two = "set replicas=1\nrevisions a=1\npod 0 ready a\npod 1 ready a\npod 2 ready a";
@@ -119,7 +119,7 @@ fn a_deletion_out_of_order_is_noticed() {
     );
 }
 
-/// statefulset.md 5.2, 5.4: from the highest down to the partition, one at a time.
+/// statefulset.md 5.2, 5.4: an update goes from the highest ordinal down to the partition, one pod at a time.
 #[test]
 fn an_update_out_of_order_is_noticed() {
     let start = "set replicas=3 template=b current=a partition=1\nrevisions a=1 b=2\n\
@@ -152,7 +152,7 @@ fn an_update_out_of_order_is_noticed() {
     );
 }
 
-/// statefulset.md 3.43, 3.45: never more than the budget.
+/// statefulset.md 3.43, 3.45: an update never exceeds the budget.
 #[test]
 fn an_update_beyond_its_budget_is_noticed() {
     let text = "set replicas=4 parallel max=2 template=b current=a\nrevisions a=1 b=2\n\
@@ -161,7 +161,7 @@ fn an_update_beyond_its_budget_is_noticed() {
     assert!(found.contains("3 pods are down"), "{found}");
 }
 
-/// statefulset.md 5.9: a lost pod comes back as what it was.
+/// statefulset.md 5.9: a lost pod is recreated at its former revision.
 #[test]
 fn a_pod_of_the_wrong_revision_is_noticed() {
     let text = "set replicas=2 template=b current=a partition=1\nrevisions a=1 b=2\npod 1 ready b";
@@ -178,7 +178,7 @@ fn a_pod_of_the_wrong_revision_is_noticed() {
     );
 }
 
-/// Without a uid a successor of the same name would be hit.
+/// Without a UID a successor of the same name would be deleted.
 #[test]
 fn a_deletion_that_does_not_say_which_pod_is_noticed() {
     let text = "set replicas=0\nrevisions a=1\npod 0 ready a";
@@ -193,7 +193,7 @@ fn a_deletion_that_does_not_say_which_pod_is_noticed() {
     assert!(spoil("uid-of-another").contains("under another uid"));
 }
 
-/// statefulset.md 2.11, 2.14: data goes only by policy.
+/// statefulset.md 2.11, 2.14: data is deleted only as the policy demands.
 #[test]
 fn a_claim_that_is_given_away_is_noticed() {
     let owners = |kind: &str, name: &str, uid: &str| StatefulSetAction::SetClaimOwners {
@@ -231,7 +231,7 @@ fn a_claim_that_is_given_away_is_noticed() {
     };
     let found = spoilt(foreign, only(0, vec![none]));
     assert!(found.contains("loses or gains owners of others"), "{found}");
-    // It was surplus once, and its claim was its own; now it is wanted again.
+    // The pod was surplus once and owned its claim; now its ordinal is desired again.
     let again = "set replicas=1 claims=www scaled=Delete\nrevisions a=1\npod 0 failed a\n\
                  claim www-web-0 owner=pod";
     let found = spoilt(again, only(0, vec![delete(0)]));
@@ -241,7 +241,7 @@ fn a_claim_that_is_given_away_is_noticed() {
     );
 }
 
-/// docs/conditions.md: a stuck set shows the cause.
+/// docs/conditions.md: a stuck set reports the cause.
 #[test]
 fn silence_is_noticed() {
     let stuck = "set replicas=3\nrevisions a=1\npod 0 pending a\npod 2 ready a";
@@ -255,7 +255,7 @@ fn silence_is_noticed() {
     }
 }
 
-/// statefulset.md 5.13, 5.17; conditions as API conventions have them.
+/// statefulset.md 5.13, 5.17: conditions follow the API conventions.
 #[test]
 fn a_status_that_contradicts_itself_is_noticed() {
     let text = "set replicas=1\nrevisions a=1\npod 0 ready a";

@@ -1,4 +1,4 @@
-//! A few words for sets, pods, claims and revisions, so that a situation fits on some lines.
+//! A small language for sets, pods, claims and revisions, so that a situation fits on a few lines.
 //!
 //! Revisions are named by the image of their template: `a`, `b`, ….
 
@@ -81,7 +81,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// The pods of a situation, whole.
+/// The complete Pod objects of a situation.
 pub fn pods(text: &str) -> Vec<Pod> {
     let lines = text.lines().map(|line| line.split_whitespace().collect());
     let words = lines.filter_map(|words: Vec<&str>| {
@@ -91,7 +91,7 @@ pub fn pods(text: &str) -> Vec<Pod> {
     words.map(|words| pod(&words)).collect()
 }
 
-/// Reads a situation; panics on what it does not know, as it is part of a test.
+/// Parses a situation; panics on unknown words, because the text is part of a test.
 pub fn parse(text: &str) -> Observed {
     let mut observed = Observed::default();
     let mut numbered = Vec::new();
@@ -302,7 +302,7 @@ fn image_of(name: &str) -> String {
     known.map_or_else(|| name.to_owned(), str::to_owned)
 }
 
-/// A plan, one line for each thing.
+/// A plan as text, one line for each action, event and reason.
 pub fn describe(plan: &StatefulSetPlan) -> String {
     let mut lines: Vec<String> = plan.actions().map(action).collect();
     lines.extend(plan.notices.iter().map(|notice| {
@@ -340,7 +340,7 @@ pub fn describe(plan: &StatefulSetPlan) -> String {
     lines.join("\n")
 }
 
-/// How the set gets on, and whether it is stuck. Whether it is available the counts say.
+/// The conditions `Progressing` and `Stalled`. `Available` is left out, because it follows from the counts.
 fn conditions(status: &StatefulSetStatus) -> Vec<String> {
     let conditions = status.conditions.iter().flatten();
     let told = conditions.filter(|condition| match condition.type_.as_str() {
