@@ -1,7 +1,7 @@
-//! Admission on the node: the checks that kubelet repeats for a pod that is bound to it.
+//! Admission on the node: the checks that kubelet repeats for a pod that is bound to the node.
 //!
-//! A pod that the scheduler binds fits; a pod that a user binds by hand (`nodeName`) may not. The
-//! first reason is reported: resources, then the node's labels, then ports, then taints.
+//! A pod that the scheduler binds passes these checks; a pod that a user binds (`nodeName`) may fail them. The first
+//! reason is reported, in this order: resources, the node's labels, ports, taints.
 
 use k8s_openapi::api::core::v1::Node;
 use object_model::Quantity;
@@ -19,20 +19,20 @@ pub enum AdmissionFailure {
         name: String,
         /// The pod's request.
         requested: i64,
-        /// The requests of the node's pods.
+        /// The sum of the requests of the node's pods.
         used: i64,
         capacity: i64,
     },
-    /// The pod does not want a node with such labels.
+    /// The node's labels do not match the pod's node selector or affinity.
     NodeAffinity,
-    /// Another pod has a port of the node that the pod wants.
+    /// Another pod uses a host port that the pod requests.
     NodePorts,
-    /// The node has a taint that drives the pod out.
+    /// The node has a `NoExecute` taint that the pod does not tolerate.
     Taint,
 }
 
 impl AdmissionFailure {
-    /// Reason of the pod's status, as kubelet has it.
+    /// Reason in the pod's status; as kubelet.
     pub fn reason(&self) -> String {
         match self {
             AdmissionFailure::Resource { name, .. } => format!("OutOf{name}"),
@@ -66,7 +66,7 @@ impl AdmissionFailure {
     }
 }
 
-/// The reason why the node cannot run the pod beside the others; `None` if it can.
+/// The reason why the node cannot run the pod in addition to `others`; `None` if the node can.
 pub fn misfit(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionFailure> {
     let against = [
         shortage(pod, node, others),
@@ -121,7 +121,7 @@ fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionF
     })
 }
 
-/// In which order resources are checked; others come last, by name.
+/// The position of a resource in the order of checks; further resources follow, by name.
 fn order(name: &str) -> usize {
     let first = ["cpu", "memory", "ephemeral-storage"];
     let place = first.iter().position(|one| *one == name);

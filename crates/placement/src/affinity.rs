@@ -1,4 +1,4 @@
-//! Pods that want to be near each other, or apart, within a topology (a node, a zone).
+//! Pods that require or prefer nodes near to other pods, or away from them, within a topology (a node, a zone).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ const AFFINITY: &str = "node(s) didn't match pod affinity rules";
 const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
 const EXISTING: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
 
-/// A domain: the key of a topology, and the value that its nodes have.
+/// A domain: the key of a topology, and the value of this key on its nodes.
 pub(crate) type TopologyDomain<'v> = (&'v str, &'v str);
 
 /// A term of a pod's affinity or anti-affinity.
@@ -36,7 +36,8 @@ impl<'t> AffinityTerm<'t> {
             && self.has_labels_of_owner(pod)
     }
 
-    /// Whether the term is about pods of the namespace: a listed or selected one; without both, the owner's.
+    /// Whether the term selects pods of the namespace: a listed or selected namespace; if the term has neither, the
+    /// owner's namespace.
     fn is_about(&self, namespace: &str, view: &ClusterView) -> bool {
         let listed = self.term.namespaces.as_deref().unwrap_or_default();
         let selector = self.term.namespace_selector.as_ref();
@@ -53,8 +54,8 @@ impl<'t> AffinityTerm<'t> {
         listed.iter().any(|one| one == namespace) || selects(selector, label)
     }
 
-    /// `matchLabelKeys` and `mismatchLabelKeys` beside the selector; keys that the owner does not have do not
-    /// count.
+    /// Whether the owner's labels match `matchLabelKeys` and `mismatchLabelKeys`, which are checked in addition to the
+    /// selector; keys that the owner does not have are ignored.
     fn has_labels_of_owner(&self, pod: &PodView) -> bool {
         let term = self.term;
         let selector = term.label_selector.as_ref();
@@ -66,7 +67,7 @@ impl<'t> AffinityTerm<'t> {
             && unequal.all(|key| !is_known(key) || !is_same(key))
     }
 
-    /// The domain of a node.
+    /// The domain of a node in the term's topology.
     pub fn domain<'d>(&self, node: &'d Node) -> Option<TopologyDomain<'d>>
     where
         't: 'd,
@@ -92,20 +93,20 @@ impl<'v> Domains<'v> {
         known.is_some_and(|values| values.contains(value))
     }
 
-    /// Whether the node is in one of them.
+    /// Whether the node is in one of the domains.
     fn have(&self, node: &Node) -> bool {
         let mut all = self.0.iter();
         all.any(|(key, values)| of_node(node, key).is_some_and(|value| values.contains(value)))
     }
 }
 
-/// The domains where the pods of a snapshot allow or forbid a pod.
+/// The domains in which the pods of a snapshot allow or forbid a pod.
 pub(crate) struct Neighbours<'v> {
     /// The terms of required affinity.
     wanted: Vec<AffinityTerm<'v>>,
     /// The domains of the pods that all these terms select.
     near: Domains<'v>,
-    /// Whether the terms select the pod itself, which may then be the first of its group.
+    /// Whether the terms select the pod itself, which may then be the first pod of its group.
     starts_group: bool,
     /// The domains of the pods that the pod's anti-affinity selects.
     avoided: Domains<'v>,
@@ -152,7 +153,7 @@ impl<'v> Neighbours<'v> {
         }
     }
 
-    /// The reason why affinity or anti-affinity forbids the node; `None` if it is allowed.
+    /// The reason why affinity or anti-affinity forbids the node; `None` if the node is allowed.
     pub fn objection(&self, node: &Node) -> Option<FilterFailure> {
         let is_near = |term: &AffinityTerm<'v>| {
             let domain = term.domain(node);

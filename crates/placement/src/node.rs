@@ -56,7 +56,7 @@ fn is_cordoned(node: &Node) -> bool {
         .unwrap_or_default()
 }
 
-/// The taint that cordoned nodes have; tolerating it allows a place on one.
+/// The taint of cordoned nodes; a pod that tolerates it may be placed on a cordoned node.
 fn cordon() -> Taint {
     Taint {
         key: UNSCHEDULABLE.to_owned(),
@@ -100,7 +100,7 @@ fn covers(toleration: &Toleration, taint: &Taint) -> bool {
     }
     match given(&toleration.operator) {
         "Exists" => true,
-        // An empty key is for "Exists" only.
+        // An empty key is valid only with the operator `Exists`.
         "" | "Equal" => !key.is_empty() && given(&toleration.value) == given(&taint.value),
         _ => false,
     }

@@ -11,9 +11,9 @@ use crate::score::{Feasible, best};
 use crate::snapshot::SchedulingSnapshot;
 use crate::view::{ClusterView, PlacementDecision, PlacementFailure, Preemption};
 
-/// Decides the node of the pod. `reserved` is the node that an earlier decision reserved for it: it
-/// is chosen again as long as it is feasible, because the pod's volumes are being provisioned
-/// there. The same holds for the pod's nominated node.
+/// Decides the node of the pod. `reserved` is the node that an earlier decision reserved for the pod: it is chosen
+/// again while it is feasible, because the pod's volumes are being provisioned there. The pod's nominated node is
+/// preferred in the same way.
 pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> PlacementDecision {
     if let Some(obstacle) = gates(pod) {
         return PlacementDecision::Unschedulable(obstacle);

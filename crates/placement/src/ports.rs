@@ -1,4 +1,4 @@
-//! Host ports: two pods on a node cannot listen on the same one.
+//! Host ports: two pods on a node cannot listen on one port.
 
 use k8s_openapi::api::core::v1::ContainerPort;
 use resource_kinds::pod_view::PodView;
@@ -24,7 +24,7 @@ impl HostPort<'_> {
     }
 }
 
-/// The reason why a pod with these host ports cannot run beside the others: one of them has one of its ports.
+/// The reason why a pod with these host ports cannot run in addition to the others: another pod has one of its ports.
 pub(crate) fn objection<'p, Others: IntoIterator<Item = &'p PodView>>(
     wanted: &[HostPort<'_>],
     others: impl FnOnce() -> Others,
@@ -42,7 +42,7 @@ pub(crate) fn objection<'p, Others: IntoIterator<Item = &'p PodView>>(
 pub(crate) fn host_ports(pod: &PodView) -> Vec<HostPort<'_>> {
     let spec = &pod.spec;
     let host_network = spec.host_network.unwrap_or_default();
-    // Of the init containers only sidecars keep their ports.
+    // The ports of init containers count only for sidecars.
     let sidecars = spec
         .init_containers
         .iter()

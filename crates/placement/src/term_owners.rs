@@ -1,5 +1,5 @@
-//! Pods with terms of affinity or anti-affinity, so that a pod finds those whose terms may select it without a look at
-//! all others.
+//! Pods with terms of affinity or anti-affinity, indexed so that a search for the terms that may select a pod reads few
+//! pods.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,8 @@ use resource_kinds::pod_view::{PodView, Text};
 
 use crate::uid_index::UidIndex;
 
-/// Labels that controllers give to pods. Terms that select one of a set's pods, or of its revisions, by nothing else are
-/// rare, and each pod would have entries of its own.
+/// Labels that controllers give to pods. Each pod would have its own index entries for them, and terms that select only
+/// by these labels are rare.
 const NOT_INDEXED: [&str; 4] = [
     CONTROLLER_REVISION_HASH,
     POD_INDEX,
@@ -18,12 +18,12 @@ const NOT_INDEXED: [&str; 4] = [
     POD_TEMPLATE_HASH,
 ];
 
-/// The uids of pods that have terms of one sort, by what their terms select.
+/// The UIDs of pods that have terms of one type, by the labels that their terms select.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TermOwners {
     /// By a label that a term demands.
     by_label: UidIndex,
-    /// The pods with a term that demands no such label, or is about other namespaces.
+    /// The pods with a term that demands no indexed label, or selects other namespaces.
     others: BTreeSet<Text>,
 }
 
@@ -49,7 +49,7 @@ impl TermOwners {
         }
     }
 
-    /// Removes a pod, which had these terms when it was added.
+    /// Removes a pod that was added with these terms.
     pub fn remove<'t>(
         &mut self,
         owner: &PodView,
@@ -63,7 +63,7 @@ impl TermOwners {
         }
     }
 
-    /// The uids of all pods whose terms may select the pod, each once.
+    /// The UIDs of all pods whose terms may select the pod, each once.
     pub fn of(&self, pod: &PodView) -> BTreeSet<&Text> {
         let mut found: BTreeSet<&Text> = self.others.iter().collect();
         for label in indexed_labels(pod) {
@@ -73,15 +73,15 @@ impl TermOwners {
     }
 }
 
-/// The labels by which a pod is found.
+/// The labels by which a pod is indexed.
 pub(crate) fn indexed_labels(pod: &PodView) -> impl Iterator<Item = String> {
     let labels = pod.labels.iter();
     let labels = labels.filter(|(key, _)| !NOT_INDEXED.contains(key));
     labels.map(|(key, value)| namespace_label(&pod.namespace, key, value))
 }
 
-/// A label that all pods have which the term selects; `None` if there is none, or it is about other namespaces than the
-/// owner's.
+/// A label that all pods have which the term selects; `None` if there is no such label, or the term selects namespaces
+/// other than the owner's.
 pub(crate) fn demanded_label(term: &PodAffinityTerm, owner: &PodView) -> Option<String> {
     let is_at_home =
         term.namespaces.as_ref().is_none_or(Vec::is_empty) && term.namespace_selector.is_none();
@@ -91,7 +91,7 @@ pub(crate) fn demanded_label(term: &PodAffinityTerm, owner: &PodView) -> Option<
     Some(namespace_label(&owner.namespace, key, value))
 }
 
-/// No part of a namespace or a key has the sign after it.
+/// The separators are valid neither in a namespace nor in a key, so keys of the index are unique.
 fn namespace_label(namespace: &str, key: &str, value: &str) -> String {
     format!("{namespace}:{key}={value}")
 }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     fn pod(uid: usize, (namespace, values, terms): &Spec) -> Arc<PodView> {
-        // One key that is in the index, and one that is not.
+        // One key that is in the index, and one key that is not.
         let keys = ["app", POD_INDEX];
         let term = |(values, is_expression, namespaces): &Term| {
             let expression = json!({"key": "app", "operator": "Exists"});
@@ -164,7 +164,7 @@ mod tests {
     }
 
     proptest! {
-        /// The pods that the indexes find are all that the terms select.
+        /// The indexes find all pods that the terms select.
         #[test]
         fn no_selected_pod_is_left_out(
             specs in prop::collection::vec(spec(), 1..8),

@@ -50,7 +50,7 @@ fn view(slices: &[Value], claims: &[Value]) -> ClusterView {
     view
 }
 
-/// The whole pool of a node.
+/// The complete pool of a node.
 fn slice(node: &str, devices: Value) -> Value {
     json!({"metadata": {"name": format!("slice-{node}")}, "spec": {"driver": DRIVER,
         "nodeName": node, "pool": {"name": node, "generation": 1, "resourceSliceCount": 1},
@@ -353,7 +353,7 @@ fn a_pod_says_what_it_waits_for() {
     assert_eq!(placed(&noted, &view(&slices, &[own])), "n1 c=r:a");
 }
 
-/// findings C16: many devices that never go together end the search, not the scheduler.
+/// findings C16: many devices that violate the constraints end the search, but do not block the scheduler.
 #[test]
 fn the_search_is_bounded() {
     let names: Vec<String> = (0..128).map(|n| format!("d{n}")).collect();

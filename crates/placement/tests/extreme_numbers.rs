@@ -1,4 +1,4 @@
-//! Numbers at the ends of their range in pods and nodes.
+//! Extreme numbers in pods and nodes.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -24,7 +24,7 @@ fn asks(amount: &str) -> Value {
         {"name": "a", "resources": {"requests": {"cpu": amount, "memory": amount}}}]})
 }
 
-/// findings S32: no number panics, and none makes room where there is none.
+/// findings S32: no number causes a panic, and no number creates free resources.
 #[test]
 fn numbers_at_the_ends_of_their_range_never_overfill_a_node() {
     let amounts = [

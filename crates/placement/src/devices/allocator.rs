@@ -1,5 +1,4 @@
-//! The search for devices: all requests of a pod at once, the first alternatives first, in a bounded number of
-//! steps.
+//! The search for devices: all requests of a pod at once, first alternatives first, in a bounded number of steps.
 
 use std::collections::BTreeSet;
 
@@ -14,25 +13,25 @@ use super::wishes::{ClaimRequests, Count, RequestAlternative};
 /// Maximum number of devices to try for one pod and node: an unlucky combination of claims and
 /// devices must not delay other pods.
 const TRIES_MAX: usize = 20_000;
-/// Most devices of a claim.
+/// Maximum number of devices of a claim; a limit of the API.
 const RESULTS_MAX: usize = 32;
 
 const CANNOT: &str = "cannot allocate all claims";
 
-/// For each alternative of a request, whether each device meets it.
+/// For each alternative of a request, whether each device matches the alternative.
 type Alternatives = Vec<Vec<Result<bool, String>>>;
 
-/// The devices that are offered, and the wishes that each of them meets.
+/// The devices that drivers offer, and the requests that each device matches.
 #[derive(Default)]
 pub(super) struct DeviceOffer {
     devices: Vec<AvailableDevice>,
     taken: BTreeSet<DeviceId>,
-    /// The alternatives of each request of each wish.
+    /// The alternatives of each request of each claim.
     matches: Vec<Vec<Alternatives>>,
 }
 
 impl DeviceOffer {
-    /// Checks every device once for each demand.
+    /// Checks every device once for each alternative.
     pub fn of(
         devices: Vec<AvailableDevice>,
         taken: BTreeSet<DeviceId>,
@@ -52,7 +51,7 @@ impl DeviceOffer {
     }
 }
 
-/// A device for a demand.
+/// A device that was chosen for an alternative.
 #[derive(Clone, Copy)]
 struct Pick<'s> {
     wish: usize,
@@ -68,10 +67,11 @@ struct Search<'s> {
     tries: usize,
 }
 
-/// Devices on a node for each wish, in their order.
+/// Devices on a node for each claim, in their order.
 ///
 /// # Errors
-/// *Errors.* There are too few devices, or the search was cut off.
+///
+/// There are too few devices, or the search was stopped after its maximum number of steps.
 pub(super) fn allocate(
     wishes: &[ClaimRequests],
     offer: &DeviceOffer,
@@ -98,7 +98,7 @@ pub(super) fn allocate(
 }
 
 impl<'s> Search<'s> {
-    /// Whether the request and all after it can be fulfilled.
+    /// Whether the request and all requests after it can be fulfilled.
     fn fulfil(&mut self, wish: usize, request: usize) -> Result<bool, String> {
         let Some(wanted) = self.wishes.get(wish) else {
             return Ok(true);
@@ -120,7 +120,7 @@ impl<'s> Search<'s> {
         Ok(false)
     }
 
-    /// The devices on the node that a demand is about.
+    /// The devices on the node that the alternative may use.
     fn candidates(
         &self,
         wish: usize,
@@ -142,7 +142,7 @@ impl<'s> Search<'s> {
         Ok(candidates)
     }
 
-    /// Takes that number of candidates, in every combination until the later requests fit too.
+    /// Chooses that number of candidates, in every combination until the later requests can be fulfilled too.
     fn choose(
         &mut self,
         at: (usize, usize),
@@ -171,7 +171,7 @@ impl<'s> Search<'s> {
         Ok(false)
     }
 
-    /// Takes all candidates, or none.
+    /// Chooses all candidates, or no candidate.
     fn take_all(
         &mut self,
         at: (usize, usize),
@@ -181,7 +181,7 @@ impl<'s> Search<'s> {
         let before = self.picks.len();
         for device in candidates {
             self.count()?;
-            // A pool that is being rewritten is incomplete.
+            // A pool is incomplete while its driver rewrites it.
             if !device.pool_is_whole || !self.fits(at.0, demand, device) {
                 self.picks.truncate(before);
                 return Ok(false);
@@ -264,7 +264,7 @@ fn result(wish: &ClaimRequests, picks: &[Pick<'_>]) -> AllocationResult {
     let mut seen = BTreeSet::new();
     let demands = picks.iter().map(|pick| pick.demand);
     let demands = demands.filter(|demand| seen.insert(demand.request.as_str()));
-    // The class's configuration comes first: the claim's comes later and has priority.
+    // The class's configuration comes first, because the claim's configuration comes later and has priority.
     let of_classes = demands.flat_map(|demand| demand.config.iter().cloned());
     let config: Vec<_> = of_classes.chain(wish.config.iter().cloned()).collect();
     AllocationResult {

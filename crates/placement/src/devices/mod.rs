@@ -21,7 +21,7 @@ use allocator::{DeviceOffer, allocate};
 use pools::{DeviceId, pools};
 use wishes::{ClaimRequests, wish};
 
-/// Most pods that one claim serves.
+/// Maximum number of pods that one claim serves; a limit of the API.
 const USERS_MAX: usize = 256;
 
 /// The claims of a pod.
@@ -70,7 +70,7 @@ impl<'v> Devices<'v> {
         Ok(devices)
     }
 
-    /// The objection to a node that does not depend on its pods.
+    /// The objection to a node that does not depend on the node's pods.
     pub fn objection(&self, node: &Node) -> Option<String> {
         let elsewhere = self.allocated.iter().any(|(claim, _)| {
             let nodes = allocation(claim).and_then(|found| found.node_selector.as_ref());
@@ -109,7 +109,7 @@ fn allocation(claim: &ResourceClaim) -> Option<&AllocationResult> {
     claim.status.as_ref()?.allocation.as_ref()
 }
 
-/// The devices that a claim has for itself.
+/// The devices that a claim uses exclusively.
 fn held(claim: &ResourceClaim) -> impl Iterator<Item = DeviceId> {
     let devices = allocation(claim).and_then(|found| found.devices.as_ref());
     let results = devices.and_then(|devices| devices.results.as_deref());
@@ -124,7 +124,7 @@ fn held(claim: &ResourceClaim) -> impl Iterator<Item = DeviceId> {
     })
 }
 
-/// The claim that a pod names, or that was made for it.
+/// The claim that a pod names, or that was created for the pod.
 fn claim_of<'v>(
     pod: &PodView,
     wanted: &PodResourceClaim,

@@ -1,8 +1,8 @@
 //! The scores of feasible nodes, by the rules and weights of kube-scheduler's default profile.
 //!
-//! Each rule gives a node 0 to 100 points, most of them in comparison with the other feasible nodes; the
-//! weighted sum decides. Of equal sums the node with fewer pods wins, then the first name, so that the result is
-//! deterministic; kube-scheduler draws lots.
+//! Each rule gives a node 0 to 100 points, most rules in comparison with the other feasible nodes; the weighted sum
+//! decides. Of equal sums the node with fewer pods is chosen, then the first name, so that the result is deterministic;
+//! kube-scheduler chooses at random.
 
 mod images;
 mod neighbours;
@@ -21,7 +21,7 @@ use crate::resources::{CountedUse, FreeResources, Resources};
 use crate::snapshot::SchedulingSnapshot;
 use crate::spread::SpreadPreferences;
 
-/// The most points of a rule.
+/// Maximum number of points of a rule.
 const POINTS: i64 = 100;
 
 /// Weights of the rules (`TaintToleration`, `NodeAffinity`, `InterPodAffinity`, `PodTopologySpread`,
@@ -34,14 +34,14 @@ const ROOM: i64 = 1;
 const BALANCE: i64 = 1;
 const IMAGES: i64 = 1;
 
-/// A node that the pod may get.
+/// A feasible node for the pod.
 pub(crate) struct Feasible<'v> {
     pub name: &'v str,
     pub node: &'v Node,
     pub room: FreeResources<'v>,
 }
 
-/// The best of the feasible nodes for a pod that asks for that.
+/// The best of the feasible nodes for the pod.
 pub(crate) fn best<'f, 'v>(
     pod: &'v PodView,
     wanted: &Resources,
@@ -99,19 +99,19 @@ fn scores<'v>(
     sums
 }
 
-/// Points in proportion to amounts.
+/// Points in proportion to the amounts.
 fn many(amounts: Vec<i64>) -> Vec<i64> {
     let most = amounts.iter().max().copied().unwrap_or(0);
     amounts.into_iter().map(|one| part(one, most)).collect()
 }
 
-/// The reverse: all points for none.
+/// Inverted proportion: the smallest amount gets all points.
 fn few(amounts: Vec<i64>) -> Vec<i64> {
     let points = many(amounts);
     points.into_iter().map(|points| POINTS - points).collect()
 }
 
-/// Points by the place between the least and the most.
+/// Points by the position between the smallest and the largest amount.
 fn between(amounts: Vec<i64>) -> Vec<i64> {
     let least = amounts.iter().min().copied().unwrap_or(0);
     let above = amounts.into_iter().map(|one| one.saturating_sub(least));
@@ -133,7 +133,7 @@ fn spread_points(spread: &SpreadPreferences, nodes: usize) -> Vec<i64> {
     costs.into_iter().map(points).collect()
 }
 
-/// A part of a whole in points; none of nothing.
+/// The ratio of a part to the whole in points; 0 if the whole is 0.
 fn part(amount: impl Into<i128>, whole: impl Into<i128>) -> i64 {
     let (amount, whole) = (amount.into(), whole.into());
     match whole <= 0 {
@@ -145,7 +145,7 @@ fn part(amount: impl Into<i128>, whole: impl Into<i128>) -> i64 {
     }
 }
 
-/// The weights of the pod's preferences for nodes that hold there.
+/// The sum of the weights of the pod's preferred node affinity that matches the node.
 fn node_preference(pod: &PodView, node: &Node) -> i64 {
     let affinity = pod.spec.affinity.as_ref();
     let preferences = affinity
@@ -162,7 +162,7 @@ fn node_preference(pod: &PodView, node: &Node) -> i64 {
     held.map(|preference| i64::from(preference.weight)).sum()
 }
 
-/// The number of taints that only discourage.
+/// The number of untolerated `PreferNoSchedule` taints.
 fn soft_taints(pod: &PodView, node: &Node) -> i64 {
     let spec = &pod.spec;
     let soft = node::taints(node)

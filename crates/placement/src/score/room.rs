@@ -1,11 +1,10 @@
-//! Free room, and even use of CPU and memory (`NodeResourcesFit` with `LeastAllocated`,
+//! Free resources, and even use of CPU and memory (`NodeResourcesFit` with `LeastAllocated`,
 //! `NodeResourcesBalancedAllocation`).
 
 use super::{Feasible, POINTS, part};
 use crate::resources::{CountedUse, FreeResources};
 
-/// Points for the free part of CPU and of memory with that use, on average. Containers without requests count
-/// too.
+/// The average of the free shares of CPU and memory with that use, in points. Containers without requests count too.
 pub(super) fn free(node: &Feasible<'_>, used: CountedUse) -> i64 {
     let has = node.room.counted();
     let both = [(used.cpu, has.cpu), (used.memory, has.memory)];
@@ -15,8 +14,8 @@ pub(super) fn free(node: &Feasible<'_>, used: CountedUse) -> i64 {
     points.into_iter().sum::<i64>() / resources
 }
 
-/// Points for a use of CPU and memory that the pod makes more even: 75 if it changes nothing, 50 to 100 else. None
-/// for a pod without requests, so that such pods do not gather.
+/// Points for a use of CPU and memory that the pod makes more even: 75 if the pod changes nothing, otherwise 50 to 100.
+/// A pod without requests gets no points, so that such pods do not collect on one node.
 pub(super) fn balance(room: &FreeResources<'_>, wanted: CountedUse) -> i64 {
     if wanted.cpu == 0 && wanted.memory == 0 {
         return 0;
@@ -27,7 +26,7 @@ pub(super) fn balance(room: &FreeResources<'_>, wanted: CountedUse) -> i64 {
     POINTS / 2 + (POINTS / 2 + after - before) / 2
 }
 
-/// Points less the standard deviation of the used parts.
+/// The maximum of points minus the standard deviation of the used shares.
 fn evenness(used: CountedUse, has: CountedUse) -> i64 {
     if has.cpu <= 0 || has.memory <= 0 {
         return POINTS;
@@ -59,7 +58,7 @@ mod tests {
             .collect()
     }
 
-    /// Used before and asked for, of 4 CPUs and 4 GiB; the points of a balanced allocation.
+    /// The used and the requested amounts, of 4 CPUs and 4 GiB; the points of a balanced allocation.
     #[test]
     fn evenness_counts_by_its_change() {
         let node: Node = serde_json::from_value(
