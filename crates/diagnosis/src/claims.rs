@@ -1,4 +1,4 @@
-//! From a claim onwards: to its class, its volume, its provisioner, the pods that use it.
+//! The causes for a claim: its class, its volume, its provisioner, and the pods that use it.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim};
@@ -81,7 +81,7 @@ fn growth(
         let since = failed.last_transition_time.as_ref().map(|time| time.0);
         let message = format!("could not grow from {has} to {wanted}{said}");
         builder.link(object.clone(), &*failed.type_, message, since);
-        // The resizer has to act on an infeasible expansion, and does so after another request.
+        // After an infeasible expansion the resizer has to act, and acts only after a new request.
         let is_of_node = failed.type_ == "NodeResizeError" && !is_infeasible(claim);
         builder.remedy(match is_of_node {
             true => on_node(user),
@@ -113,7 +113,7 @@ fn growth(
     Some(builder.chain())
 }
 
-/// Whether the node has given an expansion back to the resizer.
+/// Whether the node has returned an expansion to the resizer as infeasible.
 fn is_infeasible(claim: &PersistentVolumeClaim) -> bool {
     let status = claim.status.as_ref();
     let states = status.and_then(|status| status.allocated_resource_statuses.as_ref());
@@ -133,7 +133,7 @@ fn on_node(user: Option<&PodView>) -> Remedy {
     }
 }
 
-/// The remedy for storage that cannot grow so far.
+/// The remedy for storage that cannot grow to the requested size.
 fn smaller(observed: &ObservedNamespace, claim: &Object, has: &str) -> Remedy {
     let patch = format!(
         "patch pvc {} -p '{{\"spec\":{{\"resources\":{{\"requests\":{{\"storage\":\"SIZE\"}}}}}}}}'",
@@ -178,7 +178,7 @@ fn notes(observed: &ObservedNamespace, claim: &PersistentVolumeClaim) -> Vec<Str
     notes
 }
 
-/// That nothing keeps the volume of a claim to its size.
+/// A note if the size of the claim's volume is not enforced.
 fn unlimited(claim: &PersistentVolumeClaim) -> Option<String> {
     let conditions = claim.status.as_ref()?.conditions.as_ref()?;
     let mut conditions = conditions.iter();
@@ -397,7 +397,7 @@ impl ChainBuilder<'_> {
         let failed = |event: &Event| event.reason.as_deref() == Some("ProvisioningFailed");
         let failure = self.observed.newest_event(kind, &object.name, uid, failed);
         match selected {
-            // A provisioner that cannot make the volume on the chosen node takes the choice back.
+            // A provisioner that cannot create the volume on the chosen node removes the choice of the node.
             None if waits && failure.is_none() => self.consumer(claim),
             node => self.provisioner(claim, object, class, node.map(String::as_str)),
         }
@@ -481,7 +481,7 @@ impl ChainBuilder<'_> {
         });
     }
 
-    /// Whether a provisioner is none of the built-in ones and no node has a driver of its name.
+    /// Whether a provisioner is not built in and no node has a driver of its name.
     fn is_on_no_node(&self, provisioner: &str) -> bool {
         let is_built_in = Driver::of_provisioner(provisioner).is_some()
             || is_nfs_provisioner(provisioner)

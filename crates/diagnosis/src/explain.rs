@@ -1,4 +1,4 @@
-//! The question about an object, and the module that answers it for each kind.
+//! Dispatch of a question about an object to the module of its kind.
 
 use pod_lifecycle::diagnosis::{PodContext, Reason, pod_in, text};
 use resource_kinds::pod_view::PodView;
@@ -13,8 +13,8 @@ use super::{
     workloads,
 };
 
-/// Explains why the object waits, or that it does not. `None` if there is no such object and no
-/// controller is to create it.
+/// Explains why the object waits, or that it does not wait. `None` if there is no such object and no controller will
+/// create it.
 pub fn explain(kind: TargetKind, name: &str, observed: &ObservedNamespace) -> Option<Explanation> {
     let namespace = kind.is_namespaced().then_some(&*observed.namespace);
     let object = Object::new(kind.kind(), namespace, name);

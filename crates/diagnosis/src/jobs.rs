@@ -1,4 +1,4 @@
-//! Jobs and CronJobs: their failures, and the obstacles to their progress.
+//! Jobs and CronJobs: their failures, and the reasons why they do not progress.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobCondition};
@@ -15,7 +15,7 @@ use super::kinds::TargetKind;
 use super::observed::{self, ObservedNamespace};
 use super::workloads::{PodOwner, controller};
 
-/// A job may be created this late without a finding.
+/// A job that is created with a delay up to this time is on time.
 const PUNCTUAL: SignedDuration = SignedDuration::from_secs(10);
 
 pub(super) fn job(observed: &ObservedNamespace, job: &Job, object: Object) -> Explanation {
@@ -67,7 +67,7 @@ pub(super) fn job(observed: &ObservedNamespace, job: &Job, object: Object) -> Ex
     let mut chains = work.pods();
     let last = last_failed(observed, job);
     match (chains.is_empty(), last) {
-        // A failed pod is retried.
+        // The failed pod is retried.
         (true, Some(pod)) => chains.push(retried(observed, job, &object, pod)),
         (true, None) if spec.completions.is_some() => chains.extend(work.missing()),
         _ => {}
@@ -75,7 +75,7 @@ pub(super) fn job(observed: &ObservedNamespace, job: &Job, object: Object) -> Ex
     answer.waits(merged(chains))
 }
 
-/// The object whose template can be changed after a refusal of a pod.
+/// The object whose template a user can change after the API server refused a pod.
 fn template(job: &Job) -> String {
     match controller(&job.metadata) {
         Some(("CronJob", name)) => format!("cronjob/{name}"),
@@ -116,7 +116,7 @@ fn last_failed<'e>(observed: &'e ObservedNamespace, job: &Job) -> Option<&'e Pod
     failed.max_by_key(|pod| pod.created)
 }
 
-/// The job is over.
+/// The finding for a failed job.
 fn failure(
     observed: &ObservedNamespace,
     job: &Job,
@@ -158,7 +158,7 @@ fn at_once(observed: &ObservedNamespace, cron_job: &str, after: &str) -> String 
     text::kubectl(&observed.namespace, &create)
 }
 
-/// A pod failed, and the next one is created after a back-off.
+/// The finding for a failed pod whose replacement is created after a back-off.
 fn retried(observed: &ObservedNamespace, job: &Job, object: &Object, pod: &PodView) -> CauseChain {
     let mut builder = ChainBuilder::of(observed);
     let spec = job.spec.clone().unwrap_or_default();
@@ -263,7 +263,7 @@ fn has_ended(job: &Job) -> bool {
     condition(job, "Complete").is_some() || condition(job, "Failed").is_some()
 }
 
-/// The previous job still runs, and the concurrency policy forbids a second one.
+/// The finding if the previous job still runs, and the concurrency policy forbids a second job.
 fn forbidden(
     observed: &ObservedNamespace,
     object: &Object,
@@ -293,7 +293,7 @@ fn forbidden(
     builder.chain()
 }
 
-/// A scheduled time has passed without a job.
+/// The finding if a scheduled time has passed without a job.
 fn not_begun(
     observed: &ObservedNamespace,
     cron_job: &CronJob,

@@ -1,4 +1,4 @@
-//! Containers that the node has stopped: an event has the reason, the exit code does not.
+//! Containers that the node has stopped: an event contains the reason, because the exit code does not.
 
 use k8s_openapi::api::core::v1::{Container, Event};
 use pod_lifecycle::diagnosis::container::describe_probe;
@@ -9,7 +9,8 @@ use super::chain_builder::ChainBuilder;
 use super::observed::{container, last_seen};
 
 impl ChainBuilder<'_> {
-    /// The diagnosis, or the kill of the container by the node for a failed probe or hook.
+    /// The diagnosis; it becomes the kill of the container, if the node stopped the container after a failed probe or
+    /// hook.
     pub fn killed(&self, pod: &PodView, mut found: Diagnosis) -> Diagnosis {
         let is_end = found.reason == Reason::ContainerCrashed;
         let (Some(name), true) = (found.container.clone(), is_end) else {
@@ -50,7 +51,7 @@ impl ChainBuilder<'_> {
         found
     }
 
-    /// The newest `Killing` event of the container, unless it has started since.
+    /// The newest `Killing` event of the container, unless the container has started since then.
     fn last_kill(&self, pod: &PodView, name: &str) -> Option<&Event> {
         let wanted = |event: &Event| {
             event.reason.as_deref() == Some("Killing") && container(event) == Some(name)

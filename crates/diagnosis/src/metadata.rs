@@ -1,4 +1,4 @@
-//! Metadata alone: the answers about kinds that have none of their own, and about metadata that are malformed in the
+//! Explanations from metadata alone: for kinds without an explanation of their spec, and for malformed metadata in the
 //! store.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,8 @@ use super::deletion::blocked_deletion;
 use super::explanation::{Explanation, Object};
 use super::observed::{self, ObservedNamespace};
 
-/// Explains an object by its metadata: why it is not deleted yet, and which parts of the stored metadata are malformed.
+/// Explains an object by its metadata: why the object is not deleted yet, and which parts of the stored metadata are
+/// malformed.
 pub fn explain_metadata(kind: &str, meta: &ObjectMeta, now: Timestamp) -> Explanation {
     let observed = ObservedNamespace::of(text::namespace(meta), now);
     let namespace = meta.namespace.as_deref();
@@ -48,7 +49,7 @@ fn remedy(object: &Object) -> Remedy {
     Remedy::new(text).with(text::kubectl(namespace, &command))
 }
 
-/// The objects of the namespace whose metadata are malformed, as the events name them.
+/// The objects of the namespace with malformed metadata, as the events name them.
 pub(super) fn malformed(observed: &ObservedNamespace) -> Vec<Explanation> {
     let mut newest: BTreeMap<Object, &Event> = BTreeMap::new();
     let events = observed.events.iter().map(AsRef::as_ref);

@@ -67,7 +67,7 @@ pub(super) fn explain(
     answer
 }
 
-/// A note for each object of the namespace whose stored metadata are malformed.
+/// A note for each object of the namespace with malformed metadata.
 fn malformed(observed: &ObservedNamespace) -> Vec<String> {
     let answers = metadata::malformed(observed).into_iter();
     let links =

@@ -30,7 +30,7 @@ const PRESSURES: [(&str, &str, &str); 3] = [
         "find the program that starts so many processes",
     ),
 ];
-/// An event of a node counts for this time.
+/// The age up to which an event of a node is reported.
 const RECENT: SignedDuration = SignedDuration::from_mins(20);
 
 pub(super) fn explain(observed: &ObservedNamespace, node: &Node, object: Object) -> Explanation {
@@ -81,12 +81,15 @@ pub(super) fn explain(observed: &ObservedNamespace, node: &Node, object: Object)
     answer.waits(merged(chains))
 }
 
-/// Clocks that differ by more than this say nothing about the silence of a node.
+/// If the clocks of the node and of this machine differ by more than this time, the silence of the node is unknown.
 const COMPARABLE: SignedDuration = SignedDuration::from_mins(10);
 
-/// A note about a node that counts as Ready and does not renew its lease: pods that end with it, and all
-/// others. By the clocks of the node and of this machine, so nothing is said of times that cannot be. After the time at which
-/// the node counts as lost, the server itself was away: it counts the time for which it has run.
+/// A note about a node that counts as Ready and does not renew its lease; the note distinguishes pods that end with the
+/// lease from other pods.
+///
+/// The times are by the clocks of the node and of this machine, so a note with impossible times is left out. If the
+/// node has been silent for longer than the time after which it counts as lost, the server itself was not running: the
+/// server counts only the time for which it has run.
 pub(super) fn silence(observed: &ObservedNamespace, node: &str, ends_pods: bool) -> Option<String> {
     let leases = observed.cluster.node_leases.as_ref()?;
     let lease = observed::named(leases, node)?;
@@ -180,7 +183,7 @@ fn cordoned(observed: &ObservedNamespace, node: &Node, object: &Object) -> Optio
     })
 }
 
-/// Trouble that a node reports by events and not by conditions: a full store, images.
+/// A problem that a node reports by events and not by conditions: a full store, images.
 fn warning(observed: &ObservedNamespace, object: &Object) -> Option<CauseChain> {
     let lasting = [
         "StoreFull",
@@ -222,7 +225,7 @@ fn store_is_full(observed: &ObservedNamespace) -> bool {
     })
 }
 
-/// A node that pods name and that does not exist.
+/// The explanation for a node that pods name and that does not exist.
 pub(super) fn missing(observed: &ObservedNamespace, object: Object) -> Option<Explanation> {
     let name = object.name.clone();
     let on_it = |pod: &&std::sync::Arc<_>| {
@@ -255,7 +258,7 @@ mod tests {
     use super::super::observed::ObservedCluster;
     use super::*;
 
-    /// docs/node-failure.md: the effect and its time are shown before the node counts as lost.
+    /// docs/node-failure.md: the note contains the consequence and its time before the node counts as lost.
     #[test]
     fn a_node_that_does_not_renew_its_lease_is_told_with_what_follows() {
         let lease: Lease = serde_json::from_value(json!({"metadata": {"name": "n1"}, "spec":
@@ -291,7 +294,7 @@ mod tests {
                  and without the first 9.5s of each run"
             );
         }
-        // The clocks differ.
+        // The clocks of the node and of this machine differ too much.
         assert_eq!(told("n1", "13:00:00", true), "");
         assert_eq!(told("n1", "11:00:00", true), "");
     }

@@ -1,4 +1,4 @@
-//! The evidence for an answer.
+//! The observed objects, from which an explanation is computed.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ use super::kinds::TargetKind;
 
 /// The cluster-wide objects that were read.
 ///
-/// A list that could not be read is `None`: then no conclusion is drawn from a missing object.
+/// A list that could not be read is `None`: then a missing object allows no conclusion.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedCluster {
     /// The Node objects.
@@ -75,7 +75,7 @@ pub struct Webhook {
     pub configuration: String,
 }
 
-/// The objects that were read of one namespace, and the cluster-wide ones.
+/// The objects of one namespace that were read, and the cluster-wide objects.
 #[derive(Clone, Debug)]
 pub struct ObservedNamespace {
     /// Name of the namespace; empty if only cluster-wide objects are explained.
@@ -132,7 +132,7 @@ fn names_of<T: Metadata<Ty = ObjectMeta>>(all: Option<&Vec<Arc<T>>>) -> Vec<&str
 }
 
 impl ObservedNamespace {
-    /// Empty evidence for a namespace at a time.
+    /// The state without any objects, for a namespace at a time.
     pub fn of(namespace: &str, now: Timestamp) -> Self {
         Self {
             namespace: namespace.to_owned(),
@@ -298,7 +298,7 @@ pub(super) fn last_seen(event: &Event) -> Option<Timestamp> {
     times.into_iter().flatten().max()
 }
 
-/// The event as a link.
+/// The event as a finding.
 pub(super) fn told(event: &Event, object: Object) -> Finding {
     let series = event.series.as_ref().and_then(|series| series.count);
     let count = event.count.or(series).unwrap_or(1).max(1);

@@ -1,5 +1,5 @@
-//! The overview of waiting objects: one answer for each root cause, which is not repeated for the
-//! objects that it explains.
+//! The overview of waiting objects: one explanation for each root cause; the objects that a root cause explains are not
+//! listed again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use super::{metadata, nodes};
 /// Explanations of all objects that wait for something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overview {
-    /// One answer for each root cause: cluster-wide objects first, then by namespace; owners before
-    /// their dependents.
+    /// One explanation for each root cause: cluster-wide objects first, then by namespace; owners before their
+    /// dependents.
     pub answers: Vec<Explanation>,
     /// Notes about the overview as a whole, for instance kinds that could not be read.
     pub notes: Vec<String>,
@@ -111,7 +111,7 @@ fn is_waiting(answer: &Explanation) -> bool {
     answer.state() == WaitState::Waiting
 }
 
-/// Nodes that pods name and that do not exist.
+/// Explanations for nodes that pods name and that do not exist.
 fn missing_nodes(cluster: &ObservedCluster, namespaces: &[ObservedNamespace]) -> Vec<Explanation> {
     let Some(nodes) = &cluster.nodes else {
         return Vec::new();
@@ -129,11 +129,11 @@ fn missing_nodes(cluster: &ObservedCluster, namespaces: &[ObservedNamespace]) ->
     answers
 }
 
-/// The root causes that are in the answer, and the objects that they explain.
+/// The reported root causes, and the objects that they explain.
 #[derive(Default)]
 struct ReportedCauses {
     answers: Vec<Explanation>,
-    /// UIDs of the waiting objects in the answer, and of objects that they own.
+    /// UIDs of the reported waiting objects, and of objects that they own.
     owners: BTreeSet<String>,
     objects: BTreeSet<Object>,
 }
@@ -142,7 +142,7 @@ impl ReportedCauses {
     fn look_at(&mut self, observed: &ObservedNamespace, kind: TargetKind, name: &str) {
         let (uid, owner) = identity(observed, kind, name);
         let pod = observed.pod(name).filter(|_| kind == TargetKind::Pod);
-        // Its owner has replaced it.
+        // The pod's owner has replaced the ended pod.
         if pod.is_some_and(|pod| pod.has_ended() && pod.controller.is_some()) {
             return;
         }
@@ -165,7 +165,7 @@ impl ReportedCauses {
         self.answers.push(answer);
     }
 
-    /// Whether each of the chains leads to a root cause that is in the answer.
+    /// Whether each of the chains leads to a reported root cause.
     fn explains(&self, answer: &Explanation) -> bool {
         answer.chains.iter().all(|chain| {
             let mut others = chain.links.iter().map(|link| &link.object);

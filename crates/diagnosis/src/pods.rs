@@ -1,4 +1,4 @@
-//! The causes of a waiting pod: its claims, its node, or reports about its containers.
+//! The causes of a waiting pod: its claims, its node, or the status of its containers.
 
 use k8s_openapi::api::core::v1::{Event, Node};
 use pod_lifecycle::diagnosis::scheduling::claim_names;
@@ -135,7 +135,7 @@ impl ChainBuilder<'_> {
         event.is_some()
     }
 
-    /// A probe failure that the node reported, with a remedy from the report.
+    /// Adds a probe failure that the node reported, with a remedy from the report.
     fn probed(&mut self, pod: &PodView, object: &Object, found: &Diagnosis, kind: &str) {
         if !self.probe(pod, object, found, kind) {
             return;
@@ -171,7 +171,7 @@ impl ChainBuilder<'_> {
         }
     }
 
-    /// Adds the last warning about the pod: mounts, sandbox, hooks. Returns its message.
+    /// Adds the last warning about the pod: mounts, sandbox, hooks. Returns the message of the warning.
     fn warning(
         &mut self,
         pod: &PodView,
@@ -212,7 +212,7 @@ impl ChainBuilder<'_> {
 
     /// Adds cordoned nodes, if the scheduler found no feasible node.
     fn closed_nodes(&mut self) {
-        // One node is enough.
+        // One cordoned node is enough for the explanation.
         let mut nodes = self.observed.cluster.nodes.iter().flatten();
         let found = nodes.find_map(|node| Some((text::name(&node.metadata), closed(node)?)));
         let Some((name, (reason, message, remedy))) = found else {
@@ -231,7 +231,7 @@ impl ChainBuilder<'_> {
         }
     }
 
-    /// Adds a node, if it is unhealthy: then it is the cause.
+    /// Adds a node, if it is unhealthy: then the node is the cause. Returns whether the node is unhealthy.
     pub fn node(&mut self, name: &str) -> bool {
         let Some(nodes) = &self.observed.cluster.nodes else {
             return false;
@@ -263,7 +263,7 @@ impl ChainBuilder<'_> {
     }
 }
 
-/// Whether the diagnosis is about a process that ended, so that its last log lines help.
+/// Whether the diagnosis is about a process that exited, so that its last log lines help.
 fn tells_of_an_end(pod: &PodView, found: &Diagnosis) -> bool {
     let all = pod.containers.iter().chain(&pod.init_containers);
     let mut own = all.filter(|status| Some(&*status.name) == found.container.as_deref());
@@ -275,7 +275,7 @@ fn tells_of_an_end(pod: &PodView, found: &Diagnosis) -> bool {
     }
 }
 
-/// Whether the diagnosis is about the end of the previous run.
+/// Whether the diagnosis is about the exit of the previous run.
 fn ran_again(pod: &PodView, found: &Diagnosis) -> bool {
     let all = pod.containers.iter().chain(&pod.init_containers);
     let mut own = all.filter(|status| Some(&*status.name) == found.container.as_deref());

@@ -1,4 +1,4 @@
-//! An answer for users and for programs.
+//! An explanation as text for users and as JSON for programs.
 
 use jiff::Timestamp;
 use object_model::duration::human;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::explanation::{CauseChain, Explanation, Finding, Log, Object, WaitState};
 
 impl Explanation {
-    /// Human-readable text: the object, then each chain, indented link by link, with its remedy.
+    /// Text for users: the object, then each chain, indented link by link, with its remedy.
     pub fn text(&self, now: Timestamp) -> String {
         self.lines(self.object.short(), now)
     }
@@ -52,7 +52,7 @@ fn chain_lines(chain: &CauseChain, asked: &Object, now: Timestamp, lines: &mut V
     for (depth, link) in chain.links.iter().enumerate() {
         let indent = "  ".repeat(depth + 1);
         let arrow = if depth == 0 { "" } else { "← " };
-        // The object is named only where it changes.
+        // The object is named only where it differs from that of the link before.
         let object = match before {
             Some(before) if *before == link.object => String::new(),
             _ => format!("{}: ", link.object.short()),

@@ -1,4 +1,4 @@
-//! Answers about objects that change the number of pods, or keep it from falling.
+//! Explanations of objects that change the number of pods, or limit their eviction.
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;

@@ -70,7 +70,7 @@ pub(super) fn explain(
     answer
 }
 
-/// The cluster's DNS: each node answers it, without endpoints.
+/// Whether the Service is the cluster's DNS, which each node serves without endpoints.
 fn is_answered_by_nodes(service: &Service) -> bool {
     let labels = service.metadata.labels.as_ref();
     let name = labels.and_then(|labels| labels.get("kubernetes.io/name"));
@@ -119,7 +119,7 @@ impl<'e> View<'e> {
         ready.count()
     }
 
-    /// Whether it is a Service of the cluster without pods: its DNS.
+    /// Whether the Service is the cluster's DNS, which has no pods.
     fn is_of_cluster(&self) -> bool {
         let labels = self.service.metadata.labels.as_ref();
         let marked = labels.and_then(|labels| labels.get("kubernetes.io/cluster-service"));
@@ -219,7 +219,7 @@ impl<'e> View<'e> {
         answer.waits(chains)
     }
 
-    /// The selector matches no pods: because it is wrong, or because the pods are not created.
+    /// The explanation if the selector matches no pods: the selector is wrong, or the pods are not created.
     fn no_pods(&self, answer: Explanation, selector: &Labels) -> Explanation {
         let all = self.workloads();
         let maker = all
@@ -253,7 +253,7 @@ impl<'e> View<'e> {
         answer.waits([builder.chain()])
     }
 
-    /// Target ports that no container names.
+    /// The chains for target ports that no container names.
     fn ports(&self, pods: &[&PodView]) -> Vec<CauseChain> {
         let spec = self.service.spec.as_ref();
         let ports = spec.and_then(|spec| spec.ports.as_ref());
@@ -315,7 +315,7 @@ impl<'e> View<'e> {
         ))
     }
 
-    /// Addresses and ports of the machine that the Service does not get.
+    /// The chain for addresses and ports of the machine that the Service does not get.
     fn balancer(&self) -> Option<CauseChain> {
         let spec = self.service.spec.as_ref()?;
         let status = self.service.status.as_ref();

@@ -1,4 +1,4 @@
-//! The state of a set in a line, and notes on intended states that are worth knowing.
+//! The state of a set in one line, and notes on intended states that users should know.
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use planners::stateful_set::{StatefulSetPlan, identity};
@@ -38,7 +38,7 @@ pub(super) fn is_outdated(set: &StatefulSet, plan: &StatefulSetPlan, pod: &PodVi
     update.is_some_and(|update| own != Some(update))
 }
 
-/// Names of the wanted pods without the update revision, by ordinal.
+/// Names of the desired pods without the update revision, by ordinal.
 pub(super) fn outdated<'e>(
     observed: &'e ObservedNamespace,
     set: &StatefulSet,
@@ -80,7 +80,7 @@ pub(super) fn first_updatable(set: &StatefulSet) -> i64 {
     sets::start(spec) + i64::from(partition.unwrap_or_default())
 }
 
-/// Pods that a partition keeps from an update (`statefulset.md` 5.4).
+/// A note on pods that a partition excludes from an update (`statefulset.md` 5.4).
 fn partition(
     observed: &ObservedNamespace,
     set: &StatefulSet,
@@ -116,7 +116,7 @@ fn deadline(set: &StatefulSet) -> Option<String> {
     Some(format!("the progress deadline is exceeded{since}"))
 }
 
-/// The controller has not observed the set's last change (`statefulset.md` 5.14).
+/// A note if the controller has not observed the set's last change (`statefulset.md` 5.14).
 fn unseen(set: &StatefulSet) -> Option<String> {
     let status = set.status.as_ref();
     let seen = status

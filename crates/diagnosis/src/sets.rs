@@ -1,4 +1,4 @@
-//! From a set onwards: which ordinals wait, for which pod, claim or person.
+//! The causes for a set: the ordinals that wait, and the pod, claim or administrator that they wait for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) fn explain(
     }
 }
 
-/// The causes of one pod of the set, besides the pod's own state.
+/// The causes of one pod of the set that are not in the pod's own state.
 pub(super) fn chains_of_pod(
     observed: &ObservedNamespace,
     set: &Arc<StatefulSet>,
@@ -43,7 +43,7 @@ pub(super) fn chains_of_pod(
     }
 }
 
-/// The causes why a pod of a set does not exist. `None` if no set wants it.
+/// The causes why a pod of a set does not exist. `None` if no set desires the pod.
 pub(super) fn of_missing_pod(
     observed: &ObservedNamespace,
     pod: &str,
@@ -56,7 +56,7 @@ pub(super) fn of_missing_pod(
     Some(missing(observed, set, ordinal, object))
 }
 
-/// The causes why a claim of a set does not exist. `None` if no set wants it.
+/// The causes why a claim of a set does not exist. `None` if no set desires the claim.
 pub(super) fn of_missing_claim(
     observed: &ObservedNamespace,
     claim: &str,
@@ -90,7 +90,7 @@ fn missing(
     }
 }
 
-/// Whether the set wants a pod of that ordinal.
+/// Whether the set desires a pod of that ordinal.
 pub(super) fn wants(set: &StatefulSet, ordinal: i64) -> bool {
     let Some(spec) = &set.spec else {
         return false;
@@ -194,7 +194,7 @@ impl<'e> View<'e> {
         merged(chains)
     }
 
-    /// `web-2 and web-3 wait for web-1 to be Ready`
+    /// Adds the first link, for instance `web-2 and web-3 wait for web-1 to be Ready`.
     fn head(&self, builder: &mut ChainBuilder<'_>, held: &[String], pod: &str, goal: &str) {
         let verb = match held.len() {
             0 | 1 => "waits",
@@ -219,7 +219,8 @@ impl<'e> View<'e> {
         }
     }
 
-    /// A pod that is not Ready and outdated may block its own replacement (`statefulset.md` 5.20).
+    /// Adds the manual remedy: a pod that is not Ready and outdated may block its own replacement (`statefulset.md`
+    /// 5.20).
     fn or_by_hand(&self, builder: &mut ChainBuilder<'_>, pod: &PodView) {
         let name = &pod.name;
         let updatable = identity::ordinal(self.name, name)
@@ -233,7 +234,7 @@ impl<'e> View<'e> {
         }
     }
 
-    /// The controller's pending write to a pod. If it fails, the set has an event about it.
+    /// The controller's pending write to a pod. If the write fails, the set has an event about the failure.
     fn pending(
         &self,
         pod: &str,
@@ -340,7 +341,7 @@ impl<'e> View<'e> {
         builder.link(self.object(), reason, message, None);
     }
 
-    /// Causes without a deeper cause.
+    /// Adds a cause that has no deeper cause.
     fn dead_end(&self, builder: &mut ChainBuilder<'_>, waiting: &Waiting) {
         let meta = &self.set.metadata;
         let kubectl = |rest: String| text::kubectl(text::namespace(meta), &rest);
@@ -392,7 +393,8 @@ impl<'e> View<'e> {
         builder.remedy(remedy);
     }
 
-    /// With `foregroundDeletion` the set stays until its pods are gone (`statefulset.md` 8.7).
+    /// Adds the reason of a deletion: with `foregroundDeletion` the set stays until its pods are deleted
+    /// (`statefulset.md` 8.7).
     fn deleting(&self, builder: &mut ChainBuilder<'_>) {
         let meta = &self.set.metadata;
         let since = meta.deletion_timestamp.as_ref().map(|time| time.0);

@@ -85,7 +85,7 @@ fn unready(
     let since = error.as_ref().and_then(|error| error.time.clone());
     let since = since.or_else(|| snapshot.metadata.creation_timestamp.clone());
     let told = error.and_then(|error| error.message);
-    // The current state says more than the last error, if it can be read.
+    // If the current objects can be read, they are a better source than the last error.
     let seen = observed.cluster.snapshot_classes.is_some() && observed.cluster.volumes.is_some();
     let planned = plan_snapshot(&view, observed.now).waiting_on;
     let planned = planned.filter(|_| seen && content.is_none());
@@ -125,7 +125,7 @@ fn unready(
     builder.chain()
 }
 
-/// The class is missing or unknown.
+/// The remedy for a missing class, or a class that does not exist.
 fn class_remedy(
     observed: &ObservedNamespace,
     snapshot: &VolumeSnapshot,

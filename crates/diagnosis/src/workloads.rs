@@ -1,5 +1,5 @@
-//! Owners of interchangeable pods: from the number that is missing to the pods' causes, or to the
-//! refusal to make them.
+//! Owners of interchangeable pods: from the number of missing pods to the causes of the pods, or to the refusal of
+//! their creation.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec, ReplicationController};
@@ -33,7 +33,7 @@ impl PodOwner<'_> {
         self.meta.uid.as_deref().unwrap_or_default()
     }
 
-    /// The causes of its pods, without pods that end or have ended.
+    /// The causes of the owner's pods, without pods that are being deleted or have ended.
     pub fn pods(&self) -> Vec<CauseChain> {
         let pods = self.observed.controlled(self.meta.uid.as_deref());
         let pods = pods.into_iter().filter(|pod| is_wanted(pod));
@@ -62,7 +62,7 @@ impl PodOwner<'_> {
     }
 }
 
-/// Whether the pod counts for its owner.
+/// Whether the pod counts for its owner: it is neither being deleted nor ended.
 fn is_wanted(pod: &PodView) -> bool {
     !pod.is_deleting() && !pod.has_ended()
 }
@@ -102,7 +102,7 @@ fn is_controlled_by(meta: &ObjectMeta, uid: Option<&str>) -> bool {
     ownership::is_controlled_by(meta.owner_references.as_deref(), uid)
 }
 
-/// The pods are Ready, but not for `minReadySeconds` yet.
+/// The chain if the pods are Ready, but not for `minReadySeconds` yet.
 fn only_young(
     observed: &ObservedNamespace,
     object: &Object,
@@ -118,7 +118,7 @@ fn only_young(
     Some(builder.chain())
 }
 
-/// The controller has not acted yet.
+/// The chain if the controller has not acted yet.
 fn not_done(observed: &ObservedNamespace, object: &Object, what: &str) -> CauseChain {
     let mut builder = ChainBuilder::of(observed);
     builder.link(object.clone(), "Acting", what, None);
@@ -314,7 +314,7 @@ pub(super) fn daemon_set(
     Explanation::fine(object, summary).waits(merged(chains))
 }
 
-/// No node is feasible for a pod of the set.
+/// The chain if no node is feasible for a pod of the set.
 fn no_node(
     observed: &ObservedNamespace,
     object: &Object,
@@ -403,7 +403,7 @@ fn on_delete(
     builder.chain()
 }
 
-/// The causes of a missing pod whose name is one that an owner would make.
+/// The causes of a missing pod whose name has the form that an owner generates.
 pub(super) fn of_missing_pod(
     observed: &ObservedNamespace,
     pod: &str,

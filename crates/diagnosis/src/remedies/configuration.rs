@@ -9,10 +9,10 @@ use serde_json::json;
 
 use super::DiagnosedPod;
 
-/// A user that is not root.
+/// The UID of a user that is not root.
 const SOME_USER: i64 = 1000;
 
-/// ConfigMaps and Secrets.
+/// The kinds of configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     ConfigMap,
@@ -20,7 +20,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// The kind named by a word in a message.
+    /// The kind that a word in a message names.
     fn of(word: &str) -> Option<Self> {
         match word.to_lowercase().as_str() {
             "configmap" => Some(Self::ConfigMap),
@@ -49,12 +49,12 @@ impl Kind {
 enum Missing<'m> {
     /// The whole object.
     Object(Kind, &'m str),
-    /// One of its keys.
+    /// One key of an object.
     Key(Kind, &'m str, &'m str),
 }
 
 impl<'m> Missing<'m> {
-    /// `configmap "settings" not found`, `couldn't find key a in Secret shop/db`.
+    /// Parses messages such as `configmap "settings" not found` and `couldn't find key a in Secret shop/db`.
     fn read(message: &'m str) -> Option<Self> {
         if let Some((key, rest)) = message
             .split_once("couldn't find key ")
@@ -89,7 +89,7 @@ impl DiagnosedPod<'_> {
         Some(self.supply(&Missing::read(message)?))
     }
 
-    /// Another path in the volume.
+    /// The remedy that mounts another path of the volume.
     fn sub_path(&self, volume: &str) -> Option<Remedy> {
         let mut mounts = self.container()?.volume_mounts.iter().flatten();
         let mount = mounts.find(|mount| {

@@ -1,5 +1,4 @@
-//! Pods that wait for a CSI driver: no node may have another of its volumes, or it has no room for
-//! one.
+//! Pods that wait for a CSI driver: no node may have another of its volumes, or the driver has too little free storage.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use crate::claims;
 use crate::observed::ObservedNamespace;
 
 impl DiagnosedPod<'_> {
-    /// The remedy for drivers that take no further volume on any node.
+    /// The remedy for drivers that accept no further volume on any node.
     pub(super) fn attach_limit(&self) -> Option<Remedy> {
         let nodes = self.observed.cluster.csi_nodes.as_deref()?;
         let mut full = Vec::new();
@@ -93,7 +92,7 @@ impl DiagnosedPod<'_> {
     }
 }
 
-/// The drivers of the volumes that the pod's claims have or ask for.
+/// The drivers of the volumes that the pod's claims have or request.
 fn drivers<'o>(observed: &'o ObservedNamespace, pod: &PodView) -> BTreeSet<&'o str> {
     let claims = pod.claims.iter();
     let claims = claims.filter_map(|used| observed.claim(&used.name));
@@ -108,7 +107,7 @@ fn driver<'o>(observed: &'o ObservedNamespace, claim: &PersistentVolumeClaim) ->
     }
 }
 
-/// The node's name, and the number of the driver's volumes that it takes.
+/// The node's name, and the maximum number of the driver's volumes on the node.
 fn limit<'n>(node: &'n CSINode, driver: &str) -> Option<(&'n str, i32)> {
     let mut drivers = node.spec.drivers.iter();
     let found = drivers.find(|one| one.name == driver)?;

@@ -1,4 +1,4 @@
-//! Containers that end, and pods that have ended.
+//! Containers that exit, and pods that have ended.
 
 use object_model::Quantity;
 use pod_lifecycle::diagnosis::remedy::{self, template};
@@ -23,14 +23,14 @@ impl DiagnosedPod<'_> {
         None
     }
 
-    /// Twice the memory limit.
+    /// The remedy that doubles the memory limit.
     fn memory(&self) -> Option<Remedy> {
         let container = self.container()?;
         let limits = container.resources.as_ref()?.limits.as_ref()?;
         let limit: Quantity = limits.get("memory")?.0.parse().ok()?;
         let mib = limit.value().saturating_mul(2).div_euclid(MIB).max(1);
         let text = "a program that uses less memory, or a higher limit";
-        // The resources of a bare pod are immutable, except by its `resize` sub-resource.
+        // The resources of a pod without a controller are immutable, except by its `resize` sub-resource.
         if self.pod.controller.is_none() {
             let change = json!({ "resources": { "limits": { "memory": format!("{mib}Mi") } } });
             return Some(self.by(text, self.change_container(change)));
@@ -63,7 +63,7 @@ impl DiagnosedPod<'_> {
         Some(Remedy::new(text).with(remedy::delete(self.pod)))
     }
 
-    /// A higher limit for a pod that wrote more than its limit.
+    /// A higher storage limit for a pod that wrote more than its limit.
     fn more_room(&self, said: &str) -> Option<Value> {
         if let Some(volume) = between(said, "Usage of EmptyDir volume \"", "\"") {
             let volume = json!({ "name": volume, "emptyDir": { "sizeLimit": "SIZE" } });

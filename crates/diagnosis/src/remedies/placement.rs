@@ -1,4 +1,4 @@
-//! Pods that are not scheduled: no node fits, or their scheduling is held back.
+//! Pods that are not scheduled: no node is feasible, or a gate delays their scheduling.
 
 use k8s_openapi::api::core::v1::{Container, Node};
 use object_model::Quantity;
@@ -53,7 +53,7 @@ impl DiagnosedPod<'_> {
         .with(self.kubectl(&patch))
     }
 
-    /// The pod's own scheduler does not run.
+    /// The remedy for a pod whose scheduler does not run.
     pub(super) fn scheduler(&self) -> Option<Remedy> {
         let name = self.pod.spec.scheduler_name.as_deref()?;
         if name.is_empty() || name == DEFAULT_SCHEDULER {
@@ -65,7 +65,7 @@ impl DiagnosedPod<'_> {
         Some(self.by(text, self.change(change)))
     }
 
-    /// The remedy for a pod without a feasible node, by the scheduler's message.
+    /// The remedy for a pod without a feasible node, from the scheduler's message.
     pub(super) fn place(&self) -> Option<Remedy> {
         let said = &self.found.message;
         let about = |text: &str| said.contains(text);
@@ -100,13 +100,13 @@ impl DiagnosedPod<'_> {
         }
     }
 
-    /// The node in the message: a pod on one machine has no choice.
+    /// The first node, for a message: with one machine the pod has no choice.
     fn a_node(&self) -> Option<&Node> {
         let mut nodes = self.observed.nodes().iter();
         nodes.next().map(AsRef::as_ref)
     }
 
-    /// The node to which the volume of a claim ties the pod.
+    /// The remedy for a pod whose claim has a volume on one node only.
     fn node_of_volume(&self) -> Option<Remedy> {
         let (claim, volume, host) = self.pod.claims.iter().find_map(|used| {
             let claim = self.observed.claim(&used.name)?;
@@ -171,7 +171,7 @@ impl DiagnosedPod<'_> {
         Remedy::new(text).with(format!("kubectl label --overwrite node {name}{missing}"))
     }
 
-    /// The remedy for the anti-affinity of existing pods.
+    /// The remedy if the anti-affinity of existing pods excludes the pod.
     fn repelled(&self) -> Option<Remedy> {
         let mut pods = self.observed.pods.iter();
         let other = pods.find(|other| {
@@ -287,7 +287,7 @@ impl DiagnosedPod<'_> {
     }
 }
 
-/// An affinity without its required terms.
+/// A patch that removes the required terms of an affinity.
 fn without_required(kind: &str) -> Value {
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
     json!({ "affinity": { kind: { required: null } } })

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::DiagnosedPod;
 
-/// Seconds to add to a probe's time.
+/// Seconds that a remedy adds to a probe's time.
 const MORE: i32 = 10;
 /// The default of `failureThreshold`.
 const FAILURES: i32 = 3;
@@ -58,7 +58,7 @@ impl DiagnosedPod<'_> {
     }
 }
 
-/// A probe of the same kind with placeholders.
+/// A probe of the given type with placeholders.
 fn asked_otherwise(probe: &Probe) -> Value {
     if probe.http_get.is_some() {
         json!({ "httpGet": { "path": "/PATH", "port": "PORT" } })

@@ -1,6 +1,6 @@
-//! Compares each situation in `golden/` with the answer to its question.
+//! Compares each situation in `golden/` with the explanation.
 //!
-//! `UPDATE_GOLDENS=1` writes what is said now; commit only what is understood and wanted.
+//! `UPDATE_GOLDENS=1` writes the present explanations; commit only changes that are understood and intended.
 
 use std::path::Path;
 
@@ -34,7 +34,7 @@ fn each_situation_has_an_answer_that_leads_to_its_cause() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Ages are for users alone: programs, and conditions, get the same as long as the cause is.
+/// Only users get ages: the JSON output, and conditions, do not change while the cause does not change.
 #[test]
 fn the_answer_for_programs_is_the_same_a_second_later() {
     for given in situations() {
@@ -50,8 +50,8 @@ fn the_answer_for_programs_is_the_same_a_second_later() {
     }
 }
 
-/// If any object is missing, because it may not be read or was just deleted, there is an answer or
-/// none, but never one without end or remedy.
+/// If any object is missing, because it is forbidden or was just deleted, an explanation is still complete: it has a
+/// root cause and a remedy.
 #[test]
 fn any_part_may_be_missing() {
     for given in situations() {
@@ -75,11 +75,11 @@ fn situations() -> Vec<String> {
         .collect()
 }
 
-/// The question and its format.
+/// The question and the formats of its answer.
 struct Question<'g> {
-    /// Of one object, or all that waits.
+    /// One object; `None` for all waiting objects.
     about: Option<(TargetKind, &'g str)>,
-    /// Whether the answer for programs is wanted, too.
+    /// Whether the JSON output is compared, too.
     json: bool,
 }
 

@@ -1,4 +1,4 @@
-//! One pod after the other: its status, and the words for it.
+//! Single pods: the status, and its diagnosis in words.
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use pod_lifecycle::diagnosis::{self, Diagnosis, PodContext};
@@ -45,7 +45,7 @@ fn condition(kind: &str, status: &str, message: &str) -> Value {
         "lastTransitionTime": "2026-01-01T12:00:01Z" })
 }
 
-/// A pod whose one container is in that state.
+/// A pod whose only container is in that state.
 fn main_is(state: Value) -> Pod {
     let status = json!({ "name": "main", "image": "shop:2", "imageID": "", "ready": false,
         "restartCount": 0, "started": false, "state": state });
@@ -91,7 +91,7 @@ fn a_pod_without_a_node_says_what_the_scheduler_said() {
             "free resources on a node or request less; kubectl describe nodes shows the nodes' resources",
         ],
     );
-    // What others could do about it is left out.
+    // The part of the message about other remedies is left out.
     let longer = format!(
         "{said} preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
     );
@@ -134,7 +134,7 @@ fn scheduling_gates_are_named() {
     );
 }
 
-/// `statefulset.md` 11.15
+/// `statefulset.md` 11.15: a pod that waits for a claim names the claim.
 #[test]
 fn a_pod_that_waits_for_a_claim_names_it() {
     let pending = |message: &str| {
@@ -267,7 +267,7 @@ fn a_crash_loop_gives_the_last_exit_and_no_back_off_times() {
     );
 }
 
-/// `statefulset.md` 12.2, 12.3: init containers in turn; what comes after them is not the cause.
+/// `statefulset.md` 12.2, 12.3: init containers run one after the other; a later container is not the cause.
 #[test]
 fn of_init_containers_the_first_that_is_not_done_is_the_cause() {
     let status = |name: &str, ready: bool, state: Value| {
@@ -321,7 +321,7 @@ fn running(started: bool, spec: Value) -> Pod {
     }))
 }
 
-/// `statefulset.md` 12.5
+/// `statefulset.md` 12.5: a failing probe is named with its request.
 #[test]
 fn probes_are_named_with_what_they_ask() {
     let readiness = json!({ "readinessProbe": { "httpGet": { "path": "/ready", "port": 8080 } } });
@@ -360,7 +360,7 @@ fn probes_are_named_with_what_they_ask() {
     );
 }
 
-/// `statefulset.md` 3.34
+/// `statefulset.md` 3.34: readiness gates have the messages of the kubelet.
 #[test]
 fn readiness_gates_have_the_texts_of_the_kubelet() {
     let gated = |conditions: Vec<Value>| {
@@ -433,7 +433,7 @@ fn a_pod_that_is_being_deleted_says_what_it_still_waits_for() {
     );
 }
 
-/// `statefulset.md` 3.31
+/// `statefulset.md` 3.31: a lost node is the cause for its pods.
 #[test]
 fn a_lost_node_is_the_cause_of_what_happens_on_it() {
     let node = json!({ "metadata": { "name": "n1" }, "status": { "conditions": [
@@ -473,7 +473,7 @@ fn a_lost_node_is_the_cause_of_what_happens_on_it() {
     check(pod(&unready), wanted);
 }
 
-/// `statefulset.md` 3.31: an administrator has declared the machine off, before or after the eviction.
+/// `statefulset.md` 3.31: an administrator has declared that the machine is off, before or after the eviction.
 #[test]
 fn a_pod_of_a_node_out_of_service_is_being_removed() {
     let taint = json!({ "key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown",
@@ -510,7 +510,7 @@ fn a_pod_of_a_node_out_of_service_is_being_removed() {
     }
 }
 
-/// `statefulset.md` 3.31
+/// `statefulset.md` 3.31: a pod that fails over names the next step.
 #[test]
 fn a_pod_that_fails_over_says_what_follows() {
     let node = json!({ "metadata": { "name": "n1" }, "status": { "conditions": [
@@ -542,7 +542,7 @@ fn a_pod_that_fails_over_says_what_follows() {
     }
 }
 
-/// `statefulset.md` 3.30
+/// `statefulset.md` 3.30: an ended pod has its result.
 #[test]
 fn pods_that_have_ended_say_how() {
     let evicted = web_1(json!({ "status": { "phase": "Failed", "reason": "Evicted",
@@ -581,7 +581,7 @@ fn a_pod_that_nobody_has_begun_with_and_one_that_is_being_prepared_are_told_apar
     );
 }
 
-/// An empty pod, and one with nothing but a node, have an answer too.
+/// An empty pod, and a pod with only a node, have a diagnosis too.
 #[test]
 fn any_pod_has_an_answer() {
     assert!(pod(&Pod::default()).is_some());

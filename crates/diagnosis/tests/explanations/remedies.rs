@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::situation::now;
 
-/// A pod `web` that nobody owns, in namespace `shop`.
+/// A pod `web` without an owner, in the namespace `shop`.
 fn web(spec: Value, status: Value) -> Value {
     json!({
         "metadata": { "name": "web", "namespace": "shop", "uid": "u" },
@@ -81,7 +81,7 @@ fn check(pods: &[Value], events: &[Value], commands: &[&str]) {
     assert_eq!(chain.remedy.commands, commands, "{chain:#?}");
 }
 
-/// findings U3: what is made from a template is changed there; what is nobody's is made again.
+/// findings U3: the remedy changes the template of a pod with an owner, and recreates a pod without an owner.
 #[test]
 fn the_change_is_made_where_the_pod_comes_from() {
     let never = || main(json!({ "image": "a" }), waiting("ErrImageNeverPull", "x"));
@@ -182,7 +182,7 @@ fn volumes_that_cannot_be_mounted_say_what_they_need() {
     );
 }
 
-/// findings U3: the exit code of a program that was told to stop says nothing.
+/// findings U3: the exit code of a stopped program is not the reason.
 #[test]
 fn who_is_killed_for_a_probe_is_told_so() {
     let probe = json!({ "livenessProbe": { "httpGet": { "path": "/live", "port": 80 } } });
@@ -216,7 +216,7 @@ fn who_is_killed_for_a_probe_is_told_so() {
     let patch = &found.remedy.commands[0];
     let asks = r#""livenessProbe":{"httpGet":{"path":"/PATH","port":PORT}}"#;
     assert!(patch.contains(asks), "{patch}");
-    // A kill of an earlier run is not the cause of this end.
+    // A kill of an earlier run is not the cause of this exit.
     pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["startedAt"] =
         "2026-01-01T11:59:55Z".into();
     let found = chain(&[pod], &events);
@@ -244,7 +244,7 @@ fn a_probe_that_takes_too_long_is_given_more_time() {
     );
 }
 
-/// findings U3: a program that is killed before it is up gets more of all.
+/// findings U3: a program that is killed before it has started gets more time and more failures.
 #[test]
 fn a_slow_start_is_given_more_time() {
     let probe = json!({ "startupProbe": { "exec": { "command": ["x"] }, "failureThreshold": 4 } });
@@ -346,7 +346,7 @@ fn a_pod_that_failed_says_how_and_wants_its_log() {
     assert_eq!(found.remedy.commands, ["kubectl -n shop delete pod web"]);
 }
 
-/// findings U3: the shim is named in words, and nothing is left to do.
+/// findings U3: a stopped shim is named in words, and there is no remedy.
 #[test]
 fn a_shim_that_is_stopped_is_named() {
     let mut pod = main(json!({}), json!({ "running": {} }));
