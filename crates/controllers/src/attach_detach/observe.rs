@@ -11,14 +11,14 @@ use sha2::{Digest, Sha256};
 use super::AttachDetach;
 use crate::volume_binding::volume_of;
 
-/// A node as it was seen.
+/// The observed state of a node.
 pub(super) struct Observed {
     pub view: ObservedNode,
     /// The Node, whose version guards the write of its status.
     pub node: Option<Arc<Node>>,
-    /// The pods that want a volume, by PersistentVolume.
+    /// The pods that need a volume, by PersistentVolume.
     pub users: BTreeMap<String, Vec<Arc<PodView>>>,
-    /// The nodes with attachments whose Node object is gone.
+    /// The nodes with attachments whose Node object was deleted.
     pub gone: BTreeSet<String>,
 }
 
@@ -120,7 +120,7 @@ impl AttachDetach {
         }
     }
 
-    /// The attachment that a volume needs, with its name; `None` if the driver attaches nothing.
+    /// The attachment that a volume needs, with its name; `None` if the driver attaches no volumes.
     fn wanted(&self, node: &str, volume: &PersistentVolume) -> Option<(String, Volume)> {
         let (driver, handle) = ids(volume)?;
         let object = self.drivers.get("", &driver);
@@ -149,14 +149,14 @@ fn unique_name_of(driver: &str, handle: &str) -> String {
     format!("kubernetes.io/csi/{driver}^{handle}")
 }
 
-/// The name that nodes look for, too.
+/// The name of an attachment; nodes compute this name as well.
 fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
     let hash = Sha256::digest(format!("{handle}{driver}{node}"));
     let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("csi-{digits}")
 }
 
-/// Whether all modes of access are for one node.
+/// Whether all access modes allow one node only.
 fn is_exclusive(spec: &PersistentVolumeSpec) -> bool {
     let modes = spec.access_modes.as_deref().unwrap_or_default();
     let shared = |mode: &String| mode == "ReadWriteMany" || mode == "ReadOnlyMany";

@@ -54,9 +54,8 @@ impl reconcile::Controller for Worker {
         self.requests.wait_synced().await && self.nodes.wait_synced().await
     }
 
-    /// Queues new and changed requests, because others write decisions into the status. When a node
-    /// changes, the undecided requests of all nodes are checked: an address that another node had may be
-    /// free.
+    /// Queues new and changed requests, because users and other controllers write decisions into the status. When a
+    /// node changes, the undecided requests of all nodes are checked, because an address of the node may be free now.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut requests = self.requests.subscribe();
         let mut nodes = self.nodes.subscribe();

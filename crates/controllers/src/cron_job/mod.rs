@@ -130,7 +130,7 @@ impl Worker {
         }
     }
 
-    /// An existing job of that name is the planned one, from an earlier plan.
+    /// Creates a job. An existing job of that name was created by an earlier plan.
     async fn create(&self, cron_job: &CronJob, jobs: &Api<Job>, job: &Job) -> Result<(), ApiError> {
         let name = job.name_any();
         match jobs.create(&PostParams::default(), job).await {

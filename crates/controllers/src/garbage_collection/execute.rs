@@ -1,4 +1,4 @@
-//! Deletes objects, and removes owner references and finalizers, each in the observed state.
+//! Deletes objects, and removes owner references and finalizers. Each write is refused if the observed version is old.
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ impl Executor {
                 unblock,
             } => {
                 if unblock {
-                    // The write changes the object; its change queues it again.
+                    // The write changes the object, and the change queues the object again.
                     return self.unblock(found).await;
                 }
                 self.delete(found, propagation).await
@@ -65,7 +65,8 @@ impl Executor {
         self.inventory.api(found.resource, namespace)
     }
 
-    /// The dependents come first, then the finalizer: a crash in between leaves the finalizer.
+    /// Removes the references of the dependents first, then the finalizer: after a crash in between, the finalizer is
+    /// still there.
     async fn orphan(&self, found: &ListedObject) -> Result<(), Error> {
         let uid = found.object.uid.to_string();
         for dependent in self.inventory.by_owner(&uid) {
@@ -74,7 +75,7 @@ impl Executor {
             })
             .await?;
         }
-        // Their changes queue this object again; it is finished when none is left.
+        // The changes of the dependents queue this object again; the object is finished when no dependent is left.
         self.queue.add(uid);
         Ok(())
     }
@@ -147,8 +148,8 @@ impl Executor {
             ..Delete::default()
         };
         let deleted = guarded_writes::delete(&self.api(found), &meta.name, how).await;
-        // A change or deletion in the meantime queues the object again. But only relevant changes
-        // do: a change of its status must not hide it.
+        // A change or deletion in the meantime queues the object again. Only relevant changes queue an object, so after
+        // a refused deletion the object is queued here.
         if !deleted.map_err(failed("delete"))? {
             let uid = meta.uid.to_string();
             if self.inventory.by_uid(&uid).is_some() {

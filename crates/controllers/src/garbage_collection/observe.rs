@@ -88,8 +88,8 @@ impl Observer {
     ) -> Result<OwnerState, Error> {
         let namespace = &found.object.namespace;
         let resource = &self.inventory.resources[found.resource].api;
-        // The lease of a node outlives its Node object: a machine that was deleted may run on, and no pod may
-        // be replaced without the lease. Pod garbage collection deletes it after the pods.
+        // The lease of a node must outlive its Node object: the machine may still run after the deletion of the Node,
+        // and no pod may be replaced without the lease. Pod garbage collection deletes the lease after the pods.
         if **namespace == *NODE_LEASES && resource.kind == "Lease" && owner.kind == "Node" {
             return Ok(OwnerState::Solid);
         }
@@ -100,7 +100,7 @@ impl Observer {
         })?;
         let namespaced = self.inventory.resources[kind].namespaced;
         if namespaced && namespace.is_empty() {
-            // The reference cannot be resolved: the object is kept.
+            // The reference cannot be resolved, so the object is kept.
             self.report(found, owner);
             return Ok(OwnerState::Solid);
         }

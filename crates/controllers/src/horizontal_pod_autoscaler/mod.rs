@@ -39,7 +39,7 @@ struct Worker {
 struct Known {
     uid: String,
     memory: Memory,
-    /// The last known selector of its target.
+    /// The last valid selector of its target.
     selector: Option<LabelSelector>,
 }
 
@@ -64,7 +64,7 @@ impl reconcile::Controller for Worker {
         self.autoscalers.wait_synced().await && self.context.caches.pods.wait_synced().await
     }
 
-    /// Queues autoscalers whose specification changed; the others run periodically.
+    /// Queues autoscalers whose specification changed; all autoscalers also run periodically.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut autoscalers = self.autoscalers.subscribe();
         while let Some(change) = autoscalers.next().await {
@@ -151,7 +151,7 @@ impl Worker {
         use_it(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The memory of this autoscaler; empty for a new one of the same name.
+    /// The memory of this autoscaler; empty for a new autoscaler with a former name.
     fn memory(&self, key: &Key, autoscaler: &HorizontalPodAutoscaler) -> Memory {
         let uid = autoscaler.uid().unwrap_or_default();
         self.with_known(|known| {

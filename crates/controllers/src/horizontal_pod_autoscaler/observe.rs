@@ -1,5 +1,5 @@
-//! The observed state of an autoscaler: scale and measurements, requested each time because they
-//! cannot be watched, and the pods that the scale selects.
+//! The observed state of an autoscaler: its scale and measurements, which are requested each time because they cannot
+//! be watched, and the pods that the scale selects.
 
 use std::sync::Arc;
 

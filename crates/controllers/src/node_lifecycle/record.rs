@@ -1,4 +1,4 @@
-//! The place of the record of silent nodes, and its format.
+//! The storage of the record of silent nodes, and its format.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,17 +12,17 @@ use jiff::{SignedDuration, Timestamp};
 use planners::node_lifecycle::silence::{ObservedSilence, SilenceRecord};
 use serde::{Deserialize, Serialize};
 
-/// Another format counts as no record.
+/// The version of the format; a record with another version is ignored.
 const FORMAT: u32 = 1;
 
-/// A record that is not on the disk after this time is left alone: the disk does not answer.
+/// A write that takes longer is not awaited, because the disk does not respond.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The place where a server keeps the observed silence of nodes for its next run.
+/// The storage in which a server keeps the observed silence of nodes for its next run.
 #[derive(Clone, Debug)]
 pub struct SilencePlace {
     place: Arc<Place>,
-    /// Held by a write until the disk has answered.
+    /// The lock of a write; locked until the disk has responded.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -111,7 +111,7 @@ impl SilencePlace {
         }
     }
 
-    /// The record of the former run, if it counts at that time. A file that cannot be read says nothing about nodes.
+    /// The record of the former run, if it is valid at `now`. A file that cannot be read gives no record.
     pub(super) async fn read(&self, now: Timestamp) -> Option<SilenceRecord> {
         let bytes = match self.run(Place::read).await {
             Ok(bytes) => bytes?,
@@ -123,8 +123,8 @@ impl SilencePlace {
         decode(&bytes).filter(|record| record.is_usable(now))
     }
 
-    /// Writes the record, and says whether it is on the disk. A disk that does not answer holds the caller up for a second
-    /// once: until it answers, further records are left out.
+    /// Writes the record, and returns whether the record is on disk. A disk that does not respond delays the caller by
+    /// a second, but only once: until the disk responds, further records are skipped.
     pub(super) async fn replace(&self, record: &SilenceRecord) -> bool {
         let Ok(turn) = self.turn.clone().try_lock_owned() else {
             return false;
@@ -156,15 +156,16 @@ impl SilencePlace {
         }
     }
 
-    /// Removes the record: it says nothing about the nodes of this store.
+    /// Removes the record, because it does not describe the nodes of this store.
     ///
     /// # Errors
+    ///
     /// The error of the file system.
     pub async fn clear(&self) -> io::Result<()> {
         self.run(Place::clear).await
     }
 
-    /// Files are used on a thread that may wait.
+    /// Runs a file operation on a thread that may block.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Place) -> io::Result<T> + Send + 'static,
@@ -275,7 +276,7 @@ mod tests {
     async fn a_disk_that_does_not_answer_holds_nobody_up_twice() {
         let directory = tempfile::tempdir().unwrap();
         let place = SilencePlace::in_directory(directory.path());
-        // A write that the disk has not answered yet.
+        // The lock of a write to which the disk has not responded yet.
         let turn = place.turn.clone().try_lock_owned().unwrap();
         assert!(!place.replace(&record()).await);
         assert_eq!(place.read(record().written).await, None);

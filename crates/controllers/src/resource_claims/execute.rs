@@ -17,7 +17,7 @@ pub(super) async fn pod_step(client: &Client, pod: &Pod, step: PodStep) -> api_c
     match step {
         PodStep::Create(claim) => match claims.create(&PostParams::default(), &claim).await {
             Ok(_) => Ok(()),
-            // The name is deterministic: an earlier plan created it, and the cache will show it.
+            // The name is derived from the pod: an earlier plan created the claim, which will be in the cache soon.
             Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         },

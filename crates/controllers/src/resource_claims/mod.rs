@@ -1,4 +1,4 @@
-//! The controller of ResourceClaims: creates them for pods, and releases those of ended pods.
+//! The controller of ResourceClaims: creates claims for pods, and releases the claims of ended pods.
 
 mod execute;
 mod observe;
@@ -23,12 +23,12 @@ const RETRY: Duration = Duration::from_secs(2);
 /// The error of a step.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// The server refused the request or did not answer.
+    /// The server refused the request or did not respond.
     #[error("write or delete the ResourceClaims of a pod")]
     Api(#[from] api_client::Error),
 }
 
-/// The object in question.
+/// A key in the queue: a pod or a claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Item {
     Pod(Key),

@@ -1,4 +1,4 @@
-//! Tokens in Secrets, and roles that gather the rules of others.
+//! Tokens in Secrets, and roles that contain the rules of other roles.
 
 use api_client::{Api, DeleteParams, PostParams, ResourceExt};
 use jiff::{SignedDuration, Timestamp};
@@ -61,7 +61,7 @@ async fn a_secret_for_an_account_gets_its_token_and_goes_with_it() {
         "system:serviceaccount:default:robot"
     );
 
-    // A token dies with its Secret, and the Secret with its account.
+    // A token becomes invalid with its Secret, and the Secret is deleted with its account.
     api.delete("robot-token", &DeleteParams::default())
         .await
         .unwrap();
@@ -115,7 +115,7 @@ async fn rules_of_parts_are_written_into_the_role_that_gathers_them() {
     wait("red blue").await;
     api.delete("a", &DeleteParams::default()).await.unwrap();
     wait("blue").await;
-    // Those that every cluster has are as they should be.
+    // The roles that every cluster has contain their standard rules.
     let view = api.get("view").await.unwrap();
     assert!(view.rules.unwrap().len() > 5);
 }

@@ -1,4 +1,4 @@
-//! Attachment of volumes; the node and the driver's attacher are played by the test.
+//! Attachment of volumes; the test acts as the node and as the driver's attacher.
 
 use api_client::{
     Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions, Resource, ResourceExt,
@@ -54,7 +54,7 @@ async fn set_status(cluster: &Cluster, node: &str, status: Value) {
     nodes.patch_status(node, &params, &patch).await.unwrap();
 }
 
-/// The part of the driver's attacher.
+/// Acts as the driver's attacher.
 async fn attach(cluster: &Cluster) {
     let api: Api<VolumeAttachment> = Api::all(cluster.client.clone());
     let params = PatchParams::default();
@@ -65,7 +65,7 @@ async fn attach(cluster: &Cluster) {
     }
 }
 
-/// Deletes a pod as a node does when it has ended.
+/// Deletes a pod as a node does after the end of the pod.
 async fn ended(cluster: &Cluster, pod: &str) {
     let at_once = DeleteParams::default().grace_period(0);
     cluster.delete::<Pod>(pod, at_once).await;
@@ -93,7 +93,7 @@ async fn volume(cluster: &Cluster) {
     cluster.create::<PersistentVolumeClaim>(claim).await;
 }
 
-/// Whether the node's status says that the volume is attached.
+/// Whether the node's status lists the volume as attached.
 async fn told(cluster: &Cluster, node: &str) -> bool {
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     let status = nodes.get(node).await.unwrap().status.unwrap_or_default();
@@ -120,7 +120,8 @@ async fn event(cluster: &Cluster, text: &str) -> Event {
     panic!("no event: {text}");
 }
 
-/// The volume follows the pod from one node to another, and never before the first has let it go.
+/// The volume follows the pod to another node, and is never attached there before the first node has released the
+/// volume.
 #[tokio::test]
 async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
     let cluster = with_volume(&["n1", "n2"]).await;
@@ -134,7 +135,7 @@ async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
     attach(&cluster).await;
     eventually(async || told("n1").await).await;
 
-    // The pod goes elsewhere, and the node still has the volume mounted.
+    // The pod is bound to another node, and the first node still has the volume mounted.
     ended(&cluster, "first").await;
     cluster.create::<Pod>(pod("second", "n2")).await;
     event(&cluster, "Multi-Attach error").await;
@@ -144,7 +145,7 @@ async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
     eventually(async || attached_to(&cluster).await == ["n2"]).await;
     assert!(!told("n1").await);
 
-    // The second node is lost with the volume in use; an administrator says that it is off.
+    // The second node is lost with the volume in use; an administrator declares that the node is off.
     attach(&cluster).await;
     set_status(&cluster, "n2", json!({ "volumesInUse": [NAME] })).await;
     eventually(async || told("n2").await).await;
@@ -156,8 +157,8 @@ async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
     eventually(async || attachments(&cluster).await.is_empty()).await;
 }
 
-/// A Node that was deleted says nothing about what runs on its machine: the volume stays there until the
-/// node's lease was taken, whose agent has ended the pods by then.
+/// The deletion of a Node does not prove that its machine is stopped: the volume stays attached until the node's lease
+/// is fenced, because the agent has ended the pods by then.
 #[tokio::test]
 async fn a_deleted_node_keeps_its_volume_until_its_pods_are_known_to_be_dead() {
     let cluster = with_volume(&["n1", "n2"]).await;
@@ -202,8 +203,8 @@ async fn after_a_leader() -> Cluster {
     cluster
 }
 
-/// A deletion that a former leader has on its way harms nobody: a pod may use the attachment again only
-/// when it has another version.
+/// A late deletion by a former leader does no harm: a pod may use the attachment again only when the attachment has
+/// another version.
 #[tokio::test]
 async fn a_late_deletion_of_a_former_leader_finds_another_version() {
     let cluster = after_a_leader().await;
@@ -226,8 +227,7 @@ async fn a_late_deletion_of_a_former_leader_finds_another_version() {
     assert_eq!(left.metadata.deletion_timestamp, None);
 }
 
-/// A write of `volumesAttached` that a former leader has on its way gives no volume back to a node after it was
-/// detached.
+/// A late write of `volumesAttached` by a former leader does not return a volume to a node after it was detached.
 #[tokio::test]
 async fn a_late_write_of_attached_volumes_finds_another_version() {
     let cluster = after_a_leader().await;

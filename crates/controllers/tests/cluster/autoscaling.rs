@@ -63,7 +63,7 @@ async fn bounds_hold_and_what_cannot_be_measured_is_left_alone() {
     };
     let text = "New size: 3; reason: Current number of replicas above Spec.MaxReplicas";
     wait_for(&cluster, text, told).await;
-    // Another spec is checked at once: nothing was measured.
+    // A changed spec is evaluated at once; there are no measurements.
     cluster
         .patch::<HorizontalPodAutoscaler>("scaler", json!({"spec": {"maxReplicas": 4}}))
         .await;

@@ -1,5 +1,5 @@
-//! Custom kinds: their names are accepted, their objects are collected with their owners, and
-//! go before their definition does.
+//! Custom kinds: their names are accepted, their objects are collected with their owners, and are deleted before their
+//! definition.
 
 use api_client::{
     Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, ResourceExt,
@@ -96,7 +96,7 @@ async fn names_are_accepted_unless_another_has_them() {
         "NamesAccepted=False Established=False",
     )
     .await;
-    // The name becomes free, and the other gets it.
+    // The name becomes free, and the other definition gets it.
     api.delete("boats.example.org", &DeleteParams::default())
         .await
         .unwrap();
@@ -127,7 +127,7 @@ async fn what_a_custom_object_owns_goes_with_it() {
     .await;
 }
 
-/// A group prefers its most stable version; another kind of the group may not be served in it.
+/// A group prefers its most stable version; another kind of the group may not be served in that version.
 #[tokio::test]
 async fn a_kind_outside_of_the_preferred_version_is_collected() {
     let cluster = Cluster::without_node().await;
@@ -157,7 +157,7 @@ async fn a_definition_goes_after_its_objects() {
         .await
         .unwrap();
     wait_told(&api, "boats.example.org", "").await;
-    // That the definition is gone may be seen a moment before its kind is.
+    // The deletion of the definition may be visible a moment before the removal of its kind.
     for _ in 0..12_000 {
         if boats(&cluster).list(&Default::default()).await.is_err() {
             break;
@@ -198,7 +198,7 @@ async fn objects_of_a_definition_without_a_served_version_go_with_it() {
     api.delete("boats.example.org", &DeleteParams::default())
         .await
         .unwrap();
-    // The definition stays while an object is left, and no other comes.
+    // The definition stays while an object is left, and no further object can be created.
     eventually(async || {
         let found = boats(&cluster).get_opt("b").await.unwrap();
         let left = boats(&cluster).get_opt("a").await.unwrap();
@@ -267,7 +267,7 @@ async fn an_object_with_malformed_metadata_is_named_in_one_event() {
     let wanted = "b MalformedMetadata: the stored metadata are malformed: labels, annotations left out; the next write \
                   of the object replaces them (Some(1))";
     wait_for::<Event>(&cluster, wanted, told).await;
-    // Another change of the object is no further event.
+    // Another change of the object causes no further event.
     let label = Patch::Merge(json!({"spec": {"a": 1}}));
     let _ = api.patch("b", &PatchParams::default(), &label).await;
     wait_for::<Event>(&cluster, wanted, told).await;

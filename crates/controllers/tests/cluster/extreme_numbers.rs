@@ -1,4 +1,4 @@
-//! Numbers at the ends of their range in objects that the server takes.
+//! Extreme numbers in objects that the server accepts.
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -30,7 +30,7 @@ fn job() -> Value {
     })
 }
 
-/// findings S32: controllers count with such numbers and do not panic.
+/// findings S32: controllers compute with extreme numbers and do not panic.
 #[tokio::test]
 async fn controllers_work_with_numbers_at_the_ends_of_their_range() {
     let warnings = Warnings::default();

@@ -20,7 +20,7 @@ fn job(image: &str, more: Value) -> Value {
     json!({ "metadata": { "name": "pi" }, "spec": spec })
 }
 
-/// `2 0 Complete`: pods that succeeded, pods that failed, conditions that hold.
+/// `2 0 Complete`: succeeded pods, failed pods, true conditions.
 fn shows(jobs: &[Job]) -> String {
     let all = jobs.iter().map(|job| {
         let status = job.status.clone().unwrap_or_default();
@@ -119,7 +119,7 @@ async fn a_job_that_is_suspended_has_no_pods() {
         .patch::<Job>("pi", json!({ "spec": { "suspend": false } }))
         .await;
     wait_for::<Pod>(&cluster, "2", |pods| pods.len().to_string()).await;
-    // Pods that ran are not kept by a job that is gone, also those that it leaves behind.
+    // Pods of a deleted job lose the finalizer, also pods that the job leaves behind.
     let orphan = DeleteParams {
         propagation_policy: Some(api_client::PropagationPolicy::Orphan),
         ..DeleteParams::default()
@@ -202,7 +202,7 @@ async fn indexes_fail_and_succeed_on_their_own() {
     wait_for(&cluster, "SuccessPolicy", done).await;
 }
 
-// findings C14: its namespace could never be deleted.
+// findings C14: otherwise the namespace of the pod could never be deleted.
 #[tokio::test]
 async fn a_pod_that_its_job_releases_loses_the_finalizer() {
     let cluster = Cluster::new().await;
@@ -214,7 +214,7 @@ async fn a_pod_that_its_job_releases_loses_the_finalizer() {
         json!({ "batch.kubernetes.io/controller-uid": "another", "controller-uid": "another" });
     let patch = json!({ "metadata": { "labels": labels } });
     cluster.patch::<Pod>(&name, patch).await;
-    // The job makes another, which is its own.
+    // The job creates another pod, which it owns.
     wait_for::<Pod>(&cluster, "free:0 owned:1", |pods| {
         let mut shown: Vec<String> = pods
             .iter()

@@ -1,4 +1,4 @@
-//! Pods of nodes that are not there.
+//! Pods of nodes without a Node object.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, names, wait_for};
 
-/// statefulset.md 3.31, T41: a node that an administrator has declared out of service gives up its terminating pods;
-/// statefulset.md 12.17: and a NoExecute taint drives away those that do not tolerate it.
+/// statefulset.md 3.31, T41: the terminating pods of an out-of-service node are removed; statefulset.md 12.17: a
+/// `NoExecute` taint evicts the pods that do not tolerate it.
 #[tokio::test]
 async fn an_out_of_service_node_gives_up_its_pods() {
     let cluster = Cluster::without_node().await;
@@ -38,8 +38,8 @@ async fn an_out_of_service_node_gives_up_its_pods() {
     wait_for::<Pod>(&cluster, "", names).await;
 }
 
-/// docs/many-machines.md: the Node says by which way its kubelet API is reached; a node in the
-/// process of the server says nothing.
+/// docs/many-machines.md: the Node reports the path to its kubelet API; a node in the process of the server has no such
+/// condition.
 #[tokio::test]
 async fn a_node_has_the_way_to_it() {
     let cluster = Cluster::without_controllers().await;
@@ -100,15 +100,15 @@ fn uid_of(pods: &[Pod], name: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Pods of a node whose lease is not renewed: those of a set that says so are deleted by force, after the
-/// lease was taken; others wait (statefulset.md 3.31). The former holder cannot renew it any more.
+/// Pods of a node whose lease is not renewed: pods of a set with the failover annotation are deleted by force, after
+/// the lease was fenced; other pods wait (statefulset.md 3.31). The former holder cannot renew the lease any more.
 #[tokio::test]
 async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
     let cluster = Cluster::without_node().await;
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     create_node(&nodes, "n1").await;
     create_node(&nodes, "n2").await;
-    // The other node stays ready, however long it takes.
+    // The other node stays ready during the whole test.
     let beats = tokio::spawn(async move {
         loop {
             say_ready(&nodes, "n2").await;
@@ -167,7 +167,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
         told.to_string()
     })
     .await;
-    // Nothing was to be gained by a fence.
+    // There was no reason for a fence.
     let held = leases.get("n1").await.unwrap();
     assert_eq!(
         held.metadata.resource_version,
@@ -197,7 +197,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
     );
     let proof = &fenced.annotations()[annotations::FENCED];
     assert!(proof.contains("with epoch 5"), "{proof}");
-    // A renewal that was sent before is refused.
+    // A renewal that was sent earlier is refused.
     let late = Patch::Merge(json!({
         "metadata": { "resourceVersion": lease.metadata.resource_version },
         "spec": { "holderIdentity": "n1", "leaseTransitions": 4 },
@@ -210,7 +210,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
     beats.abort();
 }
 
-/// A set that says so gives up its volume on a fenced node after the stated time: claim and pod are made
+/// A set with the annotation gives up its volume on a fenced node after the annotated time: claim and pod are created
 /// again (docs/node-failure.md).
 #[tokio::test]
 async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
@@ -298,8 +298,8 @@ async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
     beats.abort();
 }
 
-/// The lease of a node whose Node object was deleted stays, and is taken before its pods go; then the lease
-/// goes (statefulset.md 3.31, DESIGN §15).
+/// The lease of a node whose Node object was deleted stays, and is fenced before the node's pods are deleted; then the
+/// lease is deleted (statefulset.md 3.31, DESIGN §15).
 #[tokio::test]
 async fn pods_of_a_deleted_node_go_after_its_lease_was_taken() {
     let cluster = Cluster::without_node().await;
@@ -329,7 +329,7 @@ async fn pods_of_a_deleted_node_go_after_its_lease_was_taken() {
         epochs.push(lease.spec.unwrap().lease_transitions);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // It was fenced when the pod had gone.
+    // The lease was fenced when the pod was deleted.
     assert!(!epochs.is_empty() && epochs.iter().all(|epoch| *epoch == Some(5)));
     assert!(leases.get_opt("n1").await.unwrap().is_none());
 }

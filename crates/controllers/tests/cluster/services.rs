@@ -1,4 +1,4 @@
-//! Services for the outside.
+//! Services for clients outside of the cluster.
 
 use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -27,7 +27,7 @@ fn balanced(name: &str, port: u16) -> Value {
         "selector": { "app": name }, "ports": [{ "port": port }] } })
 }
 
-/// `web=10.0.0.1` for each Service that is balanced.
+/// `web=10.0.0.1` for each Service of the type `LoadBalancer`.
 fn addresses(services: &[Service]) -> String {
     let mut shown = Vec::new();
     for service in services {
@@ -55,7 +55,7 @@ async fn load_balancers_have_the_addresses_of_the_nodes() {
     ready_node(&cluster, "n2", "10.0.0.2").await;
     wait_for(&cluster, "web=10.0.0.1,10.0.0.2", addresses).await;
 
-    // A second one for the port has to wait, and says so, until the first gives it up.
+    // A second Service with the port has to wait, and reports this, until the first Service releases the port.
     cluster.create::<Service>(balanced("zebra", 80)).await;
     wait_for::<Event>(&cluster, "true", |events| {
         let said = "port 80/TCP of 10.0.0.1 is taken by Service default/web";
@@ -108,7 +108,7 @@ async fn each_ordinal_has_its_own_port_from_outside() {
     cluster.patch::<StatefulSet>("web", scale(1)).await;
     wait_for(&cluster, "web-0@30100", node_ports).await;
 
-    // A Service that is deleted by hand comes back; with the set they all go.
+    // A Service that a user deletes is created again; with the set all Services are deleted.
     cluster
         .delete::<Service>("web-0", DeleteParams::default())
         .await;

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::support::{Cluster, eventually, wait_for};
 
-/// statefulset.md 7.4: the same event again is counted, not written again; another text is another event.
+/// statefulset.md 7.4: a repeated event increments a count and creates no object; another message is another event.
 #[tokio::test]
 async fn repeated_events_are_counted() {
     let cluster = Cluster::without_controllers().await;
@@ -21,7 +21,7 @@ async fn repeated_events_are_counted() {
         recorder.normal(&map, "Happened", "something");
     }
     recorder.warning(&map, "Failed", "something else");
-    // Events of what has no namespace are in `default`.
+    // Events of objects without a namespace are in `default`.
     let node: Node = serde_json::from_value(json!({ "metadata": { "name": "n" } })).unwrap();
     recorder.normal(&node, "Started", "a node");
     wait_for::<Event>(
@@ -80,7 +80,7 @@ async fn a_cache_follows_the_server() {
     assert!(changes.next().await.is_none());
 }
 
-/// findings A3: a watch that the server refuses is named until it is let in.
+/// findings A3: a watch that the server refuses is reported until the server accepts it.
 #[tokio::test]
 async fn a_watch_that_fails_is_named() {
     let cluster = Cluster::without_controllers().await;
