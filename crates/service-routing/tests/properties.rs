@@ -1,5 +1,5 @@
-//! For any two states of a cluster, the changes lead from the table of one to the table of the
-//! other, and the kernel accepts every step.
+//! For any two states of a cluster, the changes lead from the table of one state to the table of the other, and the
+//! kernel accepts every step.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -86,7 +86,7 @@ fn age(numbers: &mut StdRng) -> ServiceAge {
     }
 }
 
-/// Some of the addresses that Services claim.
+/// Random addresses of machines; Services claim some of them.
 fn machines(numbers: &mut StdRng) -> MachineAddresses {
     let mut some = || {
         let count = numbers.random_range(0..3);
@@ -153,7 +153,7 @@ fn numbers(seed: u64) -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// Services that are changed, made or removed; they contend for few addresses.
+/// Services that are changed, created or removed; they claim few addresses, so that claims conflict.
 fn some_services(numbers: &mut StdRng) -> BTreeMap<ServiceName, Vec<ServicePort>> {
     let some = (0..numbers.random_range(0..4)).map(|_| {
         let name = numbers.random_range(0..6);

@@ -1,5 +1,5 @@
-//! For any cluster and any policies, the table lets exactly those connections pass that the API
-//! allows, and the changes from one table to another are steps that the kernel takes.
+//! For any cluster and any policies, the table lets exactly those connections pass that the API allows, and the kernel
+//! accepts the steps from one table to another.
 
 use std::net::Ipv4Addr;
 

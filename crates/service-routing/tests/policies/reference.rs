@@ -1,5 +1,5 @@
-//! The connections that are allowed, read word by word from the API's description of the fields. Slow
-//! and plain: the table of the node must give the same answers.
+//! The allowed connections, implemented word by word from the API's description of the fields. Slow and simple: the
+//! table of the node must give equal results.
 
 use std::net::Ipv4Addr;
 
@@ -8,7 +8,7 @@ use service_routing::Protocol;
 
 use crate::cluster::Cluster;
 
-/// Whether a connection may begin, as far as the pods of this node are concerned.
+/// Whether a connection may begin, judged by the policies of this node's pods.
 pub fn allowed(
     cluster: &Cluster,
     source: Ipv4Addr,
@@ -57,7 +57,7 @@ fn is_about(spec: &Value, kind: &str) -> bool {
     kind == "Ingress" || !list(&spec["egress"]).is_empty()
 }
 
-/// The pod with the address that counts for selectors.
+/// The pod with this address that selectors can match.
 fn pod_at(cluster: &Cluster, address: Ipv4Addr) -> Option<&Value> {
     let text = address.to_string();
     cluster.pods.iter().find(|pod| {
