@@ -1,7 +1,7 @@
 //! Queries to upstream servers, and the cache of their responses.
 //!
-//! The same concurrent query is forwarded once; a query that returns to this server through another
-//! one therefore waits for itself and fails, instead of looping.
+//! Equal concurrent queries are forwarded once. A query that returns to this server through an upstream server
+//! therefore waits for itself and fails, instead of looping.
 
 use std::collections::HashMap;
 use std::io;
@@ -35,7 +35,7 @@ struct Kept {
 
 type Flight = Shared<BoxFuture<'static, Arc<Response>>>;
 
-/// The way to other servers; clones share it.
+/// Forwards queries to upstream servers; clones share the cache.
 #[derive(Clone)]
 pub(crate) struct Forwarder {
     shared: Arc<Inner>,
@@ -77,7 +77,7 @@ impl Forwarder {
         Some(response)
     }
 
-    /// Asks the other servers. Always answers: SERVFAIL when none of them does.
+    /// Forwards a query to the upstream servers. The response is SERVFAIL if no server responds.
     pub(crate) async fn ask(&self, query: &Query, proof: bool) -> Response {
         if let Some(kept) = self.kept(query, proof) {
             return kept;
@@ -101,7 +101,7 @@ impl Forwarder {
     }
 
     async fn fly(self, key: Key, query: Query, proof: bool) -> Arc<Response> {
-        // Removed even if the requester disconnects: otherwise the next one would wait for ever.
+        // Removed even if the requester disconnects: otherwise the next requester would wait without end.
         let landing = Landing {
             forwarder: self.clone(),
             key: key.clone(),
@@ -135,7 +135,7 @@ impl Forwarder {
             let asked = self.clone().ask_one(server.address, query.clone(), proof);
             let answer = match server.is_on_trial {
                 false => asked.await,
-                // The trial continues without the requester: a slow server is healthy, too.
+                // The trial continues without the requester, because a slow server may be healthy, too.
                 true => {
                     match tokio::time::timeout(limits::UPSTREAM_TRIAL, tokio::spawn(asked)).await {
                         Ok(ended) => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
@@ -158,7 +158,7 @@ impl Forwarder {
         last
     }
 
-    /// Asks one server, and takes note of its health.
+    /// Sends the query to one server, and records whether it responded.
     async fn ask_one(self, server: SocketAddr, query: Query, proof: bool) -> io::Result<Message> {
         let asked = tokio::time::timeout(limits::UPSTREAM_TIMEOUT, ask(server, &query, proof));
         let answer = asked
@@ -169,7 +169,7 @@ impl Forwarder {
     }
 }
 
-/// Removes a flight when it ends, however it ends.
+/// Removes the entry of a running query when the query ends, however it ends.
 struct Landing {
     forwarder: Forwarder,
     key: Key,
@@ -181,7 +181,7 @@ impl Drop for Landing {
     }
 }
 
-/// Keeps a response if it is not too large and there is room: those that are too old make it.
+/// Adds a response to the cache if it is small enough and the cache has capacity; expired responses are removed first.
 fn keep(kept: &mut HashMap<Key, Kept>, key: Key, new: Kept) {
     let Response {
         answers,
@@ -261,11 +261,11 @@ async fn ask(server: SocketAddr, query: &Query, proof: bool) -> io::Result<Messa
     if !answer.metadata.truncation {
         return Ok(answer);
     }
-    // A truncated response is better than none where TCP is blocked.
+    // A truncated response is better than no response where TCP is blocked.
     Ok(by_tcp(server, &bytes, id, query).await.unwrap_or(answer))
 }
 
-/// A new socket for each query: a random port makes forgery harder.
+/// Sends the query from a new socket, because a random port makes forgery harder.
 async fn by_udp(server: SocketAddr, bytes: &[u8], id: u16, query: &Query) -> io::Result<Message> {
     let any: SocketAddr = match server {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -307,7 +307,7 @@ mod tests {
 
     use super::*;
 
-    /// findings-2 S40: a message of 64 KiB with addresses has two megabytes in memory.
+    /// findings-2 S40: a message of 64 KiB with addresses occupies two megabytes of memory.
     #[test]
     fn an_answer_with_too_many_records_is_not_kept() {
         let mut kept = HashMap::new();
@@ -355,7 +355,7 @@ mod tests {
         for number in 1..limits::CACHE_ENTRIES_MAX {
             assert_eq!(keep_one(number, 60), number);
         }
-        // One that is over at once.
+        // A response that expires at once.
         assert_eq!(keep_one(0, 0), limits::CACHE_ENTRIES_MAX);
         let before = refusals::counted(Budget::DnsAnswers);
         let more = limits::CACHE_ENTRIES_MAX + 1;

@@ -1,4 +1,4 @@
-//! The answer to a query: from the zone, or from upstream servers.
+//! The response to a query: from the zone, or from upstream servers.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use crate::forward::Forwarder;
 use crate::limits;
 use crate::wire::{Request, Response, name, record};
 
-/// The current zone; `None` until Services and endpoints are known.
+/// The current zone; `None` until Services and endpoints were listed.
 #[derive(Clone, Default)]
 pub(crate) struct CurrentZone {
     zone: Arc<RwLock<Option<Zone>>>,
@@ -39,15 +39,15 @@ impl CurrentZone {
     }
 }
 
-/// The local answer to a query.
+/// The response to a query without an upstream server.
 pub(crate) enum LocalAnswer {
-    /// The complete answer.
+    /// The complete response.
     Answer(Response),
-    /// Another server must be asked; its answers are appended to these.
+    /// The query must be forwarded; the response of the upstream server is appended to this response.
     Elsewhere(Box<Query>, Response),
 }
 
-/// Answers questions; clones share everything.
+/// Resolves queries; clones share all data.
 #[derive(Clone)]
 pub(crate) struct Resolver {
     domain: String,
@@ -67,7 +67,7 @@ impl Resolver {
         }
     }
 
-    /// Answers as far as possible at once.
+    /// Resolves the query from the zone and the cache, as far as possible.
     pub(crate) fn local(&self, request: &Request) -> LocalAnswer {
         let local = self.look_up(&request.query);
         match local {
@@ -87,8 +87,8 @@ impl Resolver {
     /// Forwards the rest of a query.
     pub(crate) async fn elsewhere(&self, proof: bool, query: &Query, so_far: Response) -> Response {
         let mut response = self.forwarder.ask(query, proof).await;
-        // With no one to ask, SERVFAIL says "try again", and some clients do so for seconds. For
-        // a peer that is not there yet the truth is known without asking.
+        // Without upstream servers the response would be SERVFAIL, and some clients retry for seconds. The name of a
+        // peer that does not exist yet is known to be absent without a query.
         let resembles = |zone: &Zone| zone.resembles(&query.name.to_ascii());
         if response.code == ResponseCode::ServFail
             && self.zone.read().as_ref().is_some_and(resembles)
@@ -136,7 +136,7 @@ impl Resolver {
                 }
                 LookupResult::NoSuchName | LookupResult::NoData => {
                     let missing = matches!(lookup, LookupResult::NoSuchName);
-                    // With an alias the requested name exists.
+                    // If there is an alias, the requested name exists.
                     if missing && response.answers.is_empty() {
                         response.code = ResponseCode::NXDomain;
                     }
@@ -161,7 +161,7 @@ impl Resolver {
         mut answers: Vec<Data>,
         additional: Vec<(String, Data)>,
     ) {
-        // Clients use the first address: the addresses are rotated.
+        // Clients use the first address, so the addresses are rotated.
         if answers.len() > 1 {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % answers.len();
             answers.rotate_left(turn);
@@ -178,7 +178,7 @@ impl Resolver {
     }
 }
 
-/// Names of the machine itself are never forwarded (RFC 6761).
+/// The response to a query for a name of the machine itself; such names are never forwarded (RFC 6761).
 fn this_machine(query: &Query, asked: &str, kind: Kind) -> Option<Response> {
     let asked = asked.trim_end_matches('.');
     let is_localhost = asked == "localhost" || asked.ends_with(".localhost");
@@ -214,7 +214,7 @@ fn kind_of(record_type: RecordType) -> Kind {
     }
 }
 
-/// Returns the target of an alias, unless the alias itself was requested.
+/// Returns the target of an alias, unless the query is for the alias itself.
 fn alias_of(answers: &[Data], kind: Kind) -> Option<&str> {
     answers.iter().find_map(|data| match data {
         Data::Cname(target) if !matches!(kind, Kind::Cname | Kind::Any) => Some(target.as_str()),
@@ -253,7 +253,7 @@ fn authority(zone: &Zone) -> Option<Record> {
 fn start_of_authority(zone: &Zone) -> Option<SOA> {
     let server = name(&format!("ns.dns.{}", zone.domain()))?;
     let person = name(&format!("hostmaster.{}", zone.domain()))?;
-    // There are no secondary servers that would care for the serial or the times.
+    // There are no secondary servers, which would read the serial number and the times.
     Some(SOA::new(
         server,
         person,

@@ -1,4 +1,4 @@
-//! Sockets: questions in, responses out.
+//! Sockets: receive queries, send responses.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -38,24 +38,24 @@ pub struct Config {
     pub domain: String,
     /// The addresses to listen on, by UDP and TCP.
     pub listen: Vec<SocketAddr>,
-    /// Addresses at which pods find this server.
+    /// The addresses of this server as pods use them.
     pub addresses: Vec<IpAddr>,
-    /// Ranges of pods and Services: their reverse names are answered here.
+    /// Ranges of pods and Services: this server resolves their reverse names.
     pub ranges: Vec<Cidr>,
-    /// Address ranges of pods: only they and this machine get answers.
+    /// Address ranges of pods: only clients in these ranges and this machine get responses.
     pub clients: Vec<Cidr>,
-    /// Upstream servers; `None` uses those of `resolv_conf`.
+    /// Upstream servers; `None` uses the servers in `resolv_conf`.
     pub upstreams: Option<Vec<SocketAddr>>,
-    /// The host's list of servers, read again when it changes.
+    /// The host's `resolv.conf`; read again when it changes.
     pub resolv_conf: PathBuf,
-    /// The file that keeps the names of Services and pods, for a start while no API server answers.
+    /// The file that stores the names of Services and pods, for a start while no API server responds.
     pub kept: Option<PathBuf>,
 }
 
-/// The error of a start.
+/// A failure of the start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An address cannot be listened on: it is not of this machine, or another server has it.
+    /// The server cannot listen on an address: it is no address of this machine, or another program listens on it.
     #[error("listen for DNS on {address} ({transport})")]
     Listen {
         address: SocketAddr,
@@ -67,12 +67,11 @@ pub enum Error {
     },
 }
 
-/// The allowed clients. Others get no response, so that the server cannot be abused for
-/// amplification attacks.
+/// The allowed clients. Other clients get no response, so that the server cannot be abused for amplification attacks.
 #[derive(Clone)]
 struct Clients {
     pods: Arc<[Cidr]>,
-    /// This machine's own addresses towards the server.
+    /// The addresses from which this machine reaches the server.
     own: Arc<[IpAddr]>,
 }
 
@@ -86,10 +85,11 @@ impl Clients {
     }
 }
 
-/// Runs the server until its part of the program is shut down.
+/// Runs the server until the shutdown of its component.
 ///
 /// # Errors
-/// When it cannot listen.
+///
+/// The server cannot listen.
 pub fn run(
     client: Client,
     config: Config,
@@ -106,7 +106,7 @@ pub fn run(
     .boxed()
 }
 
-/// A server that listens already, so that its caller knows its address.
+/// A server that listens already, so that its caller can read its address.
 pub struct Server {
     config: Config,
     udp: Vec<UdpSocket>,
@@ -114,10 +114,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens; port 0 takes a free port, the same for UDP and TCP.
+    /// Listens; port 0 chooses a free port, one port for UDP and TCP.
     ///
     /// # Errors
-    /// When it cannot listen.
+    ///
+    /// The server cannot listen.
     pub async fn bind(config: Config) -> Result<Server, Error> {
         let (mut udp, mut tcp) = (Vec::new(), Vec::new());
         for address in &config.listen {
@@ -128,7 +129,7 @@ impl Server {
         Ok(Server { config, udp, tcp })
     }
 
-    /// Returns where the server listens.
+    /// Returns the addresses on which the server listens.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.tcp
             .iter()
@@ -136,7 +137,7 @@ impl Server {
             .collect()
     }
 
-    /// Answers queries from the caches until the end of the part.
+    /// Resolves queries from the caches until the shutdown of the component.
     pub async fn serve(
         self,
         namespaces: Cache<PartialObjectMeta<Namespace>>,
@@ -195,8 +196,8 @@ impl Server {
     }
 }
 
-/// Listens by both transports on one port. A free port of one transport may be in use for the
-/// other; then another is tried.
+/// Listens with both transports on one port. A free port of one transport may be in use for the other transport; then
+/// another port is tried.
 async fn listen(address: SocketAddr) -> Result<(UdpSocket, TcpListener), Error> {
     let failed = |address, transport| {
         move |source| Error::Listen {
@@ -225,7 +226,7 @@ async fn listen(address: SocketAddr) -> Result<(UdpSocket, TcpListener), Error> 
 }
 
 async fn until(shutdown: CancellationToken, work: impl Future<Output = ()>) {
-    // Ended by the shutdown or not, there is no result.
+    // The task has no result, whether the shutdown stopped it or not.
     shutdown.run_until_cancelled(work).await.unwrap_or_default();
 }
 
@@ -282,7 +283,7 @@ async fn serve_udp(
     }
 }
 
-/// The questions of each client that wait for another server: one client leaves room for the others.
+/// The number of forwarded queries of each client; the limit leaves capacity for other clients.
 struct ForwardShares(Shares<IpAddr>);
 
 impl Default for ForwardShares {
@@ -292,7 +293,7 @@ impl Default for ForwardShares {
 }
 
 impl ForwardShares {
-    /// `None` if the client has its share.
+    /// `None` if the client has reached its limit.
     fn take(&self, client: IpAddr) -> Option<Share<IpAddr>> {
         let place = self.0.take(client.to_canonical());
         if place.is_none() {
@@ -331,7 +332,8 @@ async fn serve_tcp(
             Ok((_, client)) if !clients.has(client.ip()) => {}
             Ok((stream, client)) => {
                 let close = CancellationToken::new();
-                // No client of DNS has credentials, so the oldest connection of the client makes room.
+                // DNS clients have no credentials, so the oldest connection of the client is closed for the new
+                // connection.
                 let slot = connections.enter(client.ip(), close.clone(), max);
                 if slot.as_ref().is_none_or(ConnectionSlot::replaces_another) {
                     refusals::count(Budget::DnsConnections);
@@ -355,7 +357,7 @@ async fn serve_tcp(
     }
 }
 
-/// Answers the queries of one connection, one after the other.
+/// Responds to the queries of one connection, one after the other.
 async fn converse(mut stream: TcpStream, resolver: Resolver) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Vec::new();
@@ -396,7 +398,7 @@ async fn converse(mut stream: TcpStream, resolver: Resolver) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// findings-2 S40: questions of one client that wait for another server leave room for those of others.
+    /// findings-2 S40: the forwarded queries of one client leave capacity for those of other clients.
     #[test]
     fn a_client_with_too_many_waiting_questions_is_refused_alone() {
         let shares = ForwardShares::default();

@@ -13,7 +13,7 @@ const DNS_PORT: u16 = 53;
 pub(crate) enum Source {
     /// A file such as the host's `resolv.conf`, read again when it changes.
     File(PathBuf),
-    /// Given once and for all.
+    /// Servers that never change.
     Fixed(Vec<SocketAddr>),
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Upstreams {
     own: Vec<SocketAddr>,
     servers: Vec<Upstream>,
     looked_at: Option<Instant>,
-    /// The text of the file when it was read.
+    /// The text of the file at the last read.
     text: String,
 }
 
@@ -33,16 +33,16 @@ struct Upstream {
     paused_until: Option<Instant>,
 }
 
-/// A server that is to be asked.
+/// A server for the next query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) address: SocketAddr,
-    /// It was paused and is tried again, so the timeout is short.
+    /// The server was paused and is tried again, so the timeout is short.
     pub(crate) is_on_trial: bool,
 }
 
 impl Upstreams {
-    /// `own` are the addresses of this server, which it must not ask itself.
+    /// `own` are the addresses of this server, which must not forward queries to itself.
     pub(crate) fn new(source: Source, own: Vec<SocketAddr>) -> Upstreams {
         let mut upstreams = Upstreams {
             source,
@@ -58,8 +58,8 @@ impl Upstreams {
         upstreams
     }
 
-    /// Returns the servers to ask in order, or `None` if no server is configured. A server whose pause is over is
-    /// returned once, and is paused again until it answers.
+    /// Returns the servers in the order in which they are tried; `None` if no server is configured. A server whose
+    /// pause has ended is returned once, and is paused again until it responds.
     pub(crate) fn candidates(&mut self, now: Instant) -> Option<Vec<Candidate>> {
         if self.servers.is_empty() {
             return None;
@@ -77,7 +77,7 @@ impl Upstreams {
         Some(candidates.collect())
     }
 
-    /// Takes note of whether a server answered.
+    /// Records whether a server responded.
     pub(crate) fn note(&mut self, address: SocketAddr, answered: bool, now: Instant) {
         let known = self
             .servers
@@ -89,7 +89,7 @@ impl Upstreams {
         server.paused_until = pause.then(|| now + limits::UPSTREAM_PAUSE);
     }
 
-    /// The file of the servers, if it was not read for a while.
+    /// The file of the servers, if its last read is older than the interval.
     pub(crate) fn outdated_file(&self, now: Instant) -> Option<PathBuf> {
         let Source::File(path) = &self.source else {
             return None;
@@ -99,7 +99,7 @@ impl Upstreams {
         is_due.then(|| path.clone())
     }
 
-    /// Takes the text of the file that was read. The health of the servers stays if it has not changed.
+    /// Parses the text of the file. If the text has not changed, the health of the servers stays.
     pub(crate) fn was_read(&mut self, text: String, now: Instant) {
         self.looked_at = Some(now);
         if self.text != text {
@@ -122,7 +122,7 @@ impl Upstreams {
     }
 }
 
-/// Reads the servers out of a `resolv.conf`.
+/// Parses the servers in a `resolv.conf`.
 fn parse(text: &str) -> Vec<SocketAddr> {
     let server = |line: &str| {
         let mut words = line.split_whitespace();
@@ -158,7 +158,7 @@ mod tests {
         }
     }
 
-    /// The servers after the file was read, if it is due.
+    /// The servers, after the file was read if the read is due.
     fn candidates(upstreams: &mut Upstreams, now: Instant) -> Option<Vec<Candidate>> {
         if let Some(path) = upstreams.outdated_file(now) {
             upstreams.was_read(std::fs::read_to_string(path).unwrap(), now);
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(upstreams.candidates(over), Some(vec![server]));
     }
 
-    /// An answer that is lost with its requester pauses the server no longer than a failure.
+    /// A lost response of a trial pauses the server no longer than a failure.
     #[test]
     fn a_trial_without_a_result_is_repeated() {
         let address = healthy("192.0.2.1:53").address;

@@ -25,14 +25,15 @@ pub(crate) struct ZoneCaches {
 }
 
 impl ZoneCaches {
-    /// Namespaces are not waited for: without them all names of Services and pods are known.
+    /// Waits for Services and slices, but not for namespaces: without namespaces all names of Services and pods are
+    /// known.
     async fn wait_synced(&self) -> bool {
         self.services.wait_synced().await && self.slices.wait_synced().await
     }
 }
 
-/// Watches namespaces if that is allowed. They only distinguish "no such namespace" from an empty
-/// one; namespaces with a Service are known anyway.
+/// Watches namespaces if the watch is allowed. Namespaces only distinguish an absent namespace from an empty namespace;
+/// a namespace with a Service is known in any case.
 pub(crate) async fn watch_namespaces(
     client: Client,
     component: &Component,
@@ -50,8 +51,8 @@ pub(crate) async fn watch_namespaces(
     }
 }
 
-/// Updates the zone on each change, until `shutdown`. While no API server answers, the zone has the
-/// contents that were kept last.
+/// Updates the zone on each change, until `shutdown`. While no API server responds, the zone has the contents of the
+/// file.
 pub(crate) async fn follow(
     watched: ZoneCaches,
     settings: Settings,
@@ -123,7 +124,7 @@ pub(crate) async fn follow(
     }
 }
 
-/// Waits until the contents are due to be kept.
+/// Waits until the next write to the file is due.
 async fn due(kept: Option<&ZoneFile>) {
     match kept.and_then(ZoneFile::due) {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -230,8 +231,7 @@ mod tests {
     }
 
     // findings-2 R40
-    /// A server without an API answers by the contents that a former one has kept, and by the API as soon as
-    /// that answers.
+    /// A server without an API uses the names that a former server stored, and the API as soon as the API responds.
     #[tokio::test]
     async fn names_are_kept_for_a_start_without_an_api_server() {
         let temp = tempfile::tempdir().expect("a directory");
@@ -259,7 +259,7 @@ mod tests {
         let zone = CurrentZone::default();
         zone.set(kept.read(settings.clone()).await.expect("the names"));
         assert!(is_found(&zone));
-        // Nothing is listed any more.
+        // The lists are empty now.
         let (to_services, services) = unbounded();
         let (to_slices, slices) = unbounded();
         let watched = ZoneCaches {

@@ -1,4 +1,4 @@
-//! DNS messages: parses queries, writes responses of limited length. Never panics on input.
+//! DNS messages: parses queries, writes responses of limited length. No input causes a panic.
 
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, Record};
@@ -8,7 +8,7 @@ use crate::limits;
 const HEADER_BYTES: usize = 12;
 const QUERY_RESPONSE_BIT: u8 = 0x80;
 
-/// A question that can be answered.
+/// A valid query.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     metadata: Metadata,
@@ -42,7 +42,7 @@ pub(crate) enum ParsedMessage {
     Request(Box<Request>),
     /// A query that gets an error response at once.
     Refused(Vec<u8>),
-    /// A message without response: malformed, or a response itself (answering those makes loops).
+    /// A message without a response: it is malformed, or is a response itself (a response to a response would loop).
     Ignored,
 }
 
@@ -114,14 +114,14 @@ fn own_edns() -> Edns {
 }
 
 impl Request {
-    /// Whether the client asks for the records of DNSSEC (the flag DO).
+    /// Whether the client requests DNSSEC records (the flag DO).
     pub(crate) fn wants_proof(&self) -> bool {
         self.edns
             .as_ref()
             .is_some_and(|edns| edns.flags().dnssec_ok)
     }
 
-    /// Returns how large an answer by UDP may be.
+    /// Returns the maximum length of a response by UDP.
     pub(crate) fn udp_bytes_max(&self) -> usize {
         let wanted = self
             .edns
@@ -130,10 +130,10 @@ impl Request {
         wanted.clamp(limits::UDP_BYTES_MIN, limits::UDP_BYTES_MAX)
     }
 
-    /// Writes the response in at most `bytes_max`.
+    /// Writes the response with at most `bytes_max` bytes.
     ///
-    /// Removes records until the response fits: first additional records, then answers from the
-    /// end, with the truncation flag. Clients without TCP thus get some answers.
+    /// Removes records until the response fits: first additional records, then answers from the end, with the
+    /// truncation flag. Clients without TCP thus get some answers.
     pub(crate) fn respond(&self, response: Response, bytes_max: usize) -> Option<Vec<u8>> {
         let mut message = Message::response(self.metadata.id, self.metadata.op_code);
         message.metadata = Metadata::response_from_request(&self.metadata);
@@ -167,7 +167,7 @@ impl Request {
             part.answers = answers.iter().take(count).cloned().collect();
             part.to_vec().ok().filter(fits)
         };
-        // The most answers that fit, by halving: `low` fits, `high` does not.
+        // A binary search for the largest number of answers that fit: `low` fits, `high` does not.
         let (mut low, mut high) = (0, answers.len() + 1);
         while high - low > 1 {
             let middle = low.midpoint(high);
@@ -180,19 +180,19 @@ impl Request {
     }
 }
 
-/// Makes a record; a name that cannot be written on the wire gives none.
+/// Builds a record; `None` for a name that cannot be encoded.
 pub(crate) fn record(name: &Name, ttl: u32, data: RData) -> Record {
     Record::from_rdata(name.clone(), ttl, data)
 }
 
-/// Reads a name without a final dot.
+/// Parses a name without a final dot.
 pub(crate) fn name(text: &str) -> Option<Name> {
     let mut name = Name::from_ascii(text).ok()?;
     name.set_fqdn(true);
     Some(name)
 }
 
-/// Says whether a message answers the query with that id.
+/// Whether a message is the response to the query with that ID.
 pub(crate) fn answers(message: &Message, id: u16, query: &Query) -> bool {
     let same = |asked: &Query| {
         asked.name.eq_ignore_root(&query.name) && asked.query_type == query.query_type

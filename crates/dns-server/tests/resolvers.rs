@@ -94,7 +94,7 @@ fn with_server(work: impl FnOnce() + Send + 'static) {
         };
         let server = Server::bind(config).await.unwrap();
         let (services, slices) = objects();
-        // As when namespaces may not be watched.
+        // Simulates a server that may not watch namespaces.
         let namespaces: Cache<PartialObjectMeta<Namespace>> = Cache::from_events(stream::pending());
         let (services, slices) = (cache(services), cache(slices));
         let shutdown = CancellationToken::new();

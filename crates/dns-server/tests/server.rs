@@ -1,4 +1,4 @@
-//! Questions over real sockets on loopback addresses.
+//! Queries over real sockets on loopback addresses.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -28,7 +28,7 @@ fn service(name: &str, spec: Value) -> Service {
     serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
 }
 
-/// The slice of the headless Service `nginx` with so many endpoints `web-<n>`.
+/// The slice of the headless Service `nginx` with `count` endpoints `web-<n>`.
 fn nginx(count: u8) -> EndpointSlice {
     let endpoint = |n: u8| json!({ "addresses": [format!("10.244.0.{}", n + 10)], "hostname": format!("web-{n}") });
     serde_json::from_value(json!({
@@ -52,7 +52,7 @@ struct World {
     _slow_polls: NoSlowPolls,
 }
 
-/// findings A9: no poll of the server takes longer.
+/// findings A9: maximum duration of a poll of the server.
 const POLL_MAX: Duration = Duration::from_millis(50);
 
 /// Fails the test if there was a slow poll.
@@ -192,7 +192,7 @@ fn addresses(message: &Message) -> Vec<String> {
     message.answers.iter().map(address).collect()
 }
 
-/// An upstream server that knows `example.com` and counts its queries.
+/// An upstream server that resolves `example.com` and counts its queries.
 async fn upstream() -> (SocketAddr, Arc<AtomicUsize>) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -360,7 +360,7 @@ async fn a_dead_server_elsewhere_is_left_alone_after_two_failures() {
     }
 }
 
-/// Redis Sentinel stands still while it resolves a name, and does nothing for 30 s after it stood still for 2 s.
+/// Redis Sentinel blocks while it resolves a name, and does nothing for 30 s after it was blocked for 2 s.
 #[tokio::test]
 async fn a_dead_server_elsewhere_does_not_delay_names_of_absent_pods() {
     let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -369,7 +369,7 @@ async fn a_dead_server_elsewhere_does_not_delay_names_of_absent_pods() {
         let answer = world.ask("web-9.nginx", kind).await;
         assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
     }
-    // Each pause ends with a trial. A requester that waited for its end would never have an answer before.
+    // Each pause ends with a trial. A requester that waited for the end of the trial would get no response before.
     let mut trials = 0;
     loop {
         while silent.try_recv(&mut [0; 512]).is_ok() {}
@@ -387,7 +387,7 @@ async fn a_dead_server_elsewhere_does_not_delay_names_of_absent_pods() {
     }
 }
 
-/// A server that answers later than a trial waits is found healthy all the same.
+/// A server that responds later than the timeout of a trial is still detected as healthy.
 #[tokio::test]
 async fn a_slow_server_elsewhere_comes_back_after_a_pause() {
     let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -504,7 +504,7 @@ async fn bad_packets_and_idle_connections_do_no_harm() {
     world.stop().await;
 }
 
-/// findings-2 S40: a client that opens connections without end closes its own, and nobody else's.
+/// findings-2 S40: if a client opens too many connections, only connections of this client are closed.
 #[tokio::test]
 async fn a_client_with_too_many_connections_closes_its_own() {
     let world = World::new(vec![]).await;
