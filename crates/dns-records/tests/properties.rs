@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
-/// Few addresses, so that Services share them, that of the server among them.
+/// There are few addresses, including that of the server, so that Services share them.
 fn service(numbers: &mut StdRng) -> Service {
     let port = json!([{"name": "http", "port": 80}]);
     let spec = match numbers.random_range(0..4) {
