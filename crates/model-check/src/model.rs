@@ -28,9 +28,9 @@ const WATCHES: [Watch; 4] = [Watch::Set, Watch::Pods, Watch::Claims, Watch::Revi
 /// One of two controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControllerRole {
-    /// The active one, which plans.
+    /// The active controller, which plans.
     Active,
-    /// The replaced one, with writes left to send; in a world of two leaders it plans, too.
+    /// The replaced controller, with unsent writes; in a world of two leaders it plans, too.
     Former,
 }
 
@@ -38,46 +38,45 @@ pub enum ControllerRole {
 pub enum ModelStep {
     /// The watch of a kind stops delivering changes.
     Lag(Watch),
-    /// The controller is shown the objects of a kind as they are now.
+    /// The watch of a kind delivers all changes to the controller.
     CatchUp(Watch),
     /// The controller plans.
     Plan,
-    /// A write reaches the API server, and its answer the controller.
+    /// A write reaches the API server, and its response reaches the controller.
     Write(ControllerRole, WritePosition),
-    /// A write reaches the API server; its answer is lost.
+    /// A write reaches the API server; its response is lost.
     WriteUnanswered(ControllerRole, WritePosition),
-    /// Another controller takes over; the former one does not know it, or has crashed.
+    /// Another controller takes over; the former controller does not know this, or has crashed.
     TakeOver {
-        /// Whether the former one continues its writes.
+        /// Whether the former controller continues its writes.
         former_goes_on: bool,
     },
-    /// Another leader begins, with fresh caches; the former one goes on, with its own.
+    /// Another leader starts, with new caches; the former leader continues, with its old caches.
     SecondLeader,
-    /// The former leader is shown all objects as they are now.
+    /// The caches of the former leader receive all changes.
     FormerCatchesUp,
     /// The former leader plans.
     FormerPlans,
-    /// The former leader learns that it leads no more: it plans nothing, but its writes may be on
-    /// their way.
+    /// The former leader learns that it does not lead any more: it plans nothing, but its sent writes may still arrive.
     FormerEnds,
     /// A user changes the specification.
     Edit(Edit),
     /// A fault happens.
     Fault(Fault, usize),
-    /// Something happens that is bound to.
+    /// The environment takes a step.
     Progress(Progress),
 }
 
-/// The world of a StatefulSet, with the planner that runs in the product.
+/// The model of a StatefulSet, with the planner of the product.
 pub struct StatefulSetModel {
     pub world: World,
     /// All plans so far.
     pub plans: Plans,
-    /// The mistakes on purpose.
+    /// The injected mistakes.
     pub seeded: Seeded,
     /// The counts of replies.
     pub counters: Counters,
-    /// States from which the world is known to come to rest.
+    /// States from which the world is known to become idle as specified.
     pub rest: Rest,
     found: AtomicBool,
 }
@@ -88,7 +87,7 @@ impl StatefulSetModel {
         Self::seeded(world, Seeded::default())
     }
 
-    /// A world with mistakes on purpose.
+    /// A world with injected mistakes.
     pub fn seeded(world: World, seeded: Seeded) -> Self {
         Self {
             plans: Plans::new(&world, seeded),
@@ -132,7 +131,7 @@ impl StatefulSetModel {
         state.canonical()
     }
 
-    /// The watches that have anything to tell in this world.
+    /// The watches of kinds that occur in this world.
     fn watches(&self) -> impl Iterator<Item = Watch> {
         let claims = self.world.claims;
         let watches = WATCHES.into_iter();
@@ -161,7 +160,7 @@ impl StatefulSetModel {
         true
     }
 
-    /// The former leader plans for what it sees. `false` if there is nothing to write.
+    /// The former leader plans for its caches. `false` if there is nothing to write.
     fn former_plans(&self, state: &mut ModelState) -> bool {
         let Some(seen) = state.former_seen.as_ref().filter(|seen| seen.set.is_some()) else {
             return false;
@@ -196,9 +195,8 @@ impl StatefulSetModel {
         }
     }
 
-    /// The fates of claims that the present plan knows, from its view of the claims and their real
-    /// pods: it has the time to do what the specification wants. Claims of a former pod or set are
-    /// about to be deleted already.
+    /// The fates of claims that the present plan knows, from its view of the claims and their real pods: the plan can
+    /// still do what the specification demands. Claims of a former pod or set are about to be deleted already.
     fn known_fates(&self, state: &ModelState) -> [ClaimFate; ORDINALS] {
         let mut fates = [ClaimFate::Open; ORDINALS];
         let (Some(set), Some(seen)) = (&state.api.set, &state.seen.set) else {
@@ -223,7 +221,7 @@ impl StatefulSetModel {
         fates
     }
 
-    /// Carries out one write of a plan in hand.
+    /// Executes one write of a pending plan.
     pub fn write(
         &self,
         state: &mut ModelState,
@@ -253,7 +251,7 @@ impl StatefulSetModel {
             }
             return Some(op);
         }
-        // Writes that cannot be sent any more do not distinguish states.
+        // Writes that cannot be sent any more must not distinguish states.
         if outcome == WriteOutcome::Refused {
             forget_what_cannot_follow(&mut work, place);
         }
@@ -329,7 +327,7 @@ impl StatefulSetModel {
     }
 }
 
-/// Records the known fates. `false` if nothing changes.
+/// Records the known fates. `false` if no fate changes.
 fn decide_fates(state: &mut ModelState, known: [ClaimFate; ORDINALS]) -> bool {
     let mut news = false;
     for (fate, known) in state.fates.iter_mut().zip(known) {
@@ -341,7 +339,7 @@ fn decide_fates(state: &mut ModelState, known: [ClaimFate; ORDINALS]) -> bool {
     news
 }
 
-/// Drops the writes of a part of the plan that was cut short.
+/// Removes the writes of a part of the plan that a refusal has ended.
 fn forget_what_cannot_follow(work: &mut Work, refused: WritePosition) {
     let ready: Vec<WritePosition> = work.schedule.ready().collect();
     work.ops.retain(|(place, _)| {

@@ -1,4 +1,4 @@
-//! Between the small state and the objects that the planner reads and writes.
+//! The conversion between the small state and the objects that the planner reads and writes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
@@ -228,10 +228,11 @@ impl Builder {
         }
     }
 
-    /// A write about objects that were seen, in short.
+    /// The compact form of a write about observed objects.
     ///
     /// # Errors
-    /// *Errors.* The write names an object outside of this world: a violation.
+    ///
+    /// *Errors.* The write names an object outside of this world, which is a violation.
     pub fn op(&self, seen: &Objects, write: Write<'_>) -> Result<Op, String> {
         let set = seen.set.as_ref().ok_or("a plan without a set")?;
         let read = match write {
@@ -324,7 +325,7 @@ impl Builder {
         u8::try_from(at).ok()
     }
 
-    /// The template that a revision of that name has.
+    /// The template of a revision with that name.
     pub fn template_of(&self, revision: Option<&str>) -> Option<u8> {
         self.template(revision?)
     }
@@ -415,7 +416,7 @@ fn owners(references: Option<&[OwnerReference]>) -> Option<Owners> {
     Some(owners)
 }
 
-/// `web-3` and `data-web-3` are 3.
+/// The ordinal in a name: 3 for `web-3` and `data-web-3`.
 fn ordinal(name: &str) -> Option<u8> {
     name.rsplit_once('-')?.1.parse().ok()
 }
@@ -432,7 +433,7 @@ fn at(second: i64) -> Time {
     Time(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second))
 }
 
-/// The statuses that have occurred, by number; without the generation, which the state has.
+/// The statuses that have occurred, by number; without the generation, which is part of the state.
 #[derive(Default)]
 pub struct Statuses {
     known: RwLock<(HashMap<String, u16>, Vec<StatefulSetStatus>)>,

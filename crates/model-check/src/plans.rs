@@ -1,6 +1,6 @@
 //! The planner's decisions for observed states, cached.
 //!
-//! Building objects and planning dominate the run time: each observed state is planned once.
+//! The construction of objects and the planning dominate the run time, so each observed state is planned once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
@@ -19,11 +19,11 @@ use crate::world::World;
 /// The decision for an observed state.
 #[derive(Debug)]
 pub struct Planned {
-    /// The writes, with identities as in the situation's renumbered form.
+    /// The writes, with identities as in the canonical form of the observed state.
     pub ops: Vec<(WritePosition, Op)>,
-    /// Their order.
+    /// The order of the writes.
     pub shape: Shape,
-    /// The rules that it breaks.
+    /// The rules that the plan violates.
     pub broken: Vec<String>,
     /// The reasons for waiting.
     pub reasons: Vec<String>,
@@ -40,7 +40,7 @@ pub struct Plans {
 }
 
 impl Plans {
-    /// None so far.
+    /// An empty cache.
     pub fn new(world: &World, seeded: Seeded) -> Self {
         Self {
             builder: Builder::new(world),
@@ -63,7 +63,7 @@ impl Plans {
         (current, update)
     }
 
-    /// A status in a few words.
+    /// A short text for a status.
     pub fn status_in_words(&self, text: u16) -> String {
         let status = self.builder.statuses.get(text);
         let letter = |name: Option<&str>| self.builder.template_of(name).map_or('?', letter);
@@ -133,7 +133,7 @@ impl Plans {
         }
     }
 
-    /// Plans of the same shape share one value.
+    /// Plans with an equal shape share one value.
     fn shape(&self, plan: &StatefulSetPlan) -> Shape {
         let blank =
             |actions: &[StatefulSetAction]| vec![StatefulSetAction::ConfirmSet; actions.len()];
@@ -160,12 +160,12 @@ impl Plans {
     }
 }
 
-/// A template as people call it.
+/// The letter of a template in texts.
 pub fn letter(template: u8) -> char {
     char::from(b'A' + template)
 }
 
-/// The time at which everything is decided; ages are told by how long ago things were.
+/// The time of all decisions; ages are relative to it.
 fn now() -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(NOW)
 }

@@ -1,7 +1,7 @@
-//! The API server: each write is one step, and is refused as the real one refuses it.
+//! The API server: each write is one step, and is refused if the real server would refuse it.
 //!
-//! It also checks the rules that no controller can break unnoticed: they are about the real state,
-//! not about a view of it.
+//! The model also checks rules about the real state, not about a view of it, so that no controller can violate them
+//! unnoticed.
 
 use planners::stateful_set::write_schedule::WriteOutcome;
 
@@ -14,16 +14,16 @@ use crate::state::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     Done,
-    /// Something has the name.
+    /// An object has the name already.
     AlreadyExists,
-    /// It is not there.
+    /// The object does not exist.
     NotFound,
-    /// It is another one, or in another state.
+    /// The object has another UID or another version.
     Conflict,
 }
 
 impl Reply {
-    /// The executor's interpretation, as for the real API server's replies.
+    /// The executor's interpretation of the reply; equal to that of the real API server's replies.
     pub fn outcome(self, op: &Op) -> WriteOutcome {
         let harmless = match op {
             // Another writer was faster.
@@ -41,7 +41,7 @@ impl Reply {
     }
 }
 
-/// Carries out a write.
+/// Executes a write.
 pub fn write(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
     match *op {
         Op::ConfirmSet { set } => match &state.api.set {
@@ -243,7 +243,7 @@ fn set_owners(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
     if taken_back && state.api.set.is_some_and(|set| set.spec.wants(place)) {
         state.fates[place] = ClaimFate::Kept;
     }
-    // A controller with an old view may still give away a kept claim.
+    // A controller with an old view may still add owners to a claim that must be kept.
     if as_seen && owners.pod.is_some() {
         state.leave_open(place);
     }

@@ -1,4 +1,4 @@
-//! The world of two servers that elect a leader, and the mistakes that must be found in it.
+//! The world of two servers that elect a leader, and the injected mistakes that must be detected in it.
 
 use model_check::election::{Mistake, explore};
 

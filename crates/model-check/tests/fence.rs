@@ -1,4 +1,4 @@
-//! The world of a lost node, and the mistakes that must be found in it.
+//! The world of a lost node, and the injected mistakes that must be detected in it.
 
 use model_check::fence::{Mistake, World, explore};
 

@@ -1,9 +1,9 @@
 //! Every interleaving of the attach-detach controller with two nodes that use one volume: pods that are deleted by
-//! force, Node objects that are deleted and registered again, leases that are taken, old caches, leaders
-//! that change, and writes that arrive late: of former leaders, and those without an answer.
+//! force, Node objects that are deleted and registered again, leases that are fenced, old caches, leaders that change,
+//! and writes that arrive late: writes of former leaders, and writes without a response.
 //!
 //! A volume is never detached from a node where the pod still runs, and never mounted on two nodes. Each guard is
-//! needed: without it a violation is found.
+//! needed: without it a violation is detected.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -11,16 +11,16 @@ use planners::attach_detach::*;
 
 const NODES: [usize; 2] = [0, 1];
 
-/// The guards of the promise; a test takes one away at a time.
+/// The guards of the promise; a test removes one guard at a time.
 #[derive(Clone, Copy, Debug)]
 struct Guards {
-    /// A Node that was deleted needs a proof.
+    /// The detachment from a deleted Node needs a proof.
     proof: bool,
-    /// A detachment is decided with the Node as it is now, not as the cache has it.
+    /// A detachment is decided with the Node from the API server, not from the cache.
     fresh_node: bool,
-    /// An attachment is deleted in the version that was observed.
+    /// An attachment is deleted only in the observed version.
     version: bool,
-    /// An attachment of a former leader is claimed.
+    /// An attachment of a former leader is claimed before its use.
     claim: bool,
     /// A Node of a former leader is written before a volume is detached from it.
     claim_node: bool,
@@ -54,12 +54,12 @@ struct ApiAttachment {
 /// An agent, and the running pod that it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Machine {
-    /// It has seen a pod, and not yet its end.
+    /// The agent has observed a pod, and not its end yet.
     pod: bool,
-    /// It has read that the volume is in use and attached.
+    /// The agent has read that the volume is in use and attached.
     ready: bool,
     mounted: bool,
-    /// Its lease has lapsed: its pods have ended.
+    /// The lease has lapsed, so its pods have ended.
     lapsed: bool,
 }
 
@@ -81,13 +81,13 @@ struct World {
     machines: [Machine; 2],
     /// The leader's cache of the Nodes.
     cached: [Option<ApiNode>; 2],
-    /// The attachments that the leader has made or claimed.
+    /// The attachments that the leader has created or claimed.
     own: BTreeSet<u8>,
     /// The Nodes that the leader has written.
     own_nodes: [bool; 2],
-    /// The leader's present write.
+    /// The leader's pending write.
     pending: Option<(usize, Write)>,
-    /// A write of a former leader, or one without an answer.
+    /// A write of a former leader, or a write without a response.
     late: Option<(usize, Write)>,
     revision: u8,
     pods_left: u8,
@@ -134,7 +134,7 @@ impl World {
         self.revision
     }
 
-    /// Versions matter by their equality only.
+    /// Versions are compared only for equality, so they are renumbered.
     fn normalized(mut self) -> Self {
         let mut all = BTreeSet::new();
         self.each_version(|version| {
@@ -239,7 +239,7 @@ impl World {
         }
     }
 
-    /// The write arrives. Of a leader that still waits for it, `is_awaited`.
+    /// The write arrives. `is_awaited`: the leader still waits for the response.
     fn arrive(&mut self, at: usize, write: Write, is_awaited: bool, guards: Guards) {
         match write {
             Write::SetAttached { seen, attached } => {
@@ -363,14 +363,14 @@ impl World {
             }
         };
         let is_lonely = self.pods == [false, false];
-        // The second node matters if the first one is lost.
+        // The second node matters only if the first node is lost.
         let is_place = at == 0 || self.has_losses;
         let is_bound = is_place && is_lonely && self.pods_left > 0 && node.is_some();
         when(is_bound, &|next| {
             next.pods_left -= 1;
             next.pods[at] = true;
         });
-        // By force: the pod may still run.
+        // The pod is deleted by force, so it may still run.
         when(self.pods[at], &|next| next.pods[at] = false);
         let sees = self.pods[at] && !machine.pod && !machine.lapsed;
         when(sees, &|next| next.machines[at].pod = true);
