@@ -1,8 +1,8 @@
-//! Clients that write, read and watch through several servers, and compare the answers with what the store did.
+//! Clients that write, read and watch through several servers, and compare the responses with the history of the store.
 //!
 //! Each writer owns its objects. A write has the resourceVersion of the writer's last read or write as its
-//! precondition, so the store never goes back to a state before an acknowledged write. Readers list; watchers list once
-//! and then watch. All of them move between servers at any time.
+//! precondition, so the store never returns to a state before an acknowledged write. Readers list; watchers list once
+//! and then watch. All clients move between servers at any time.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -87,7 +87,7 @@ impl Audit {
         self.acknowledged.fetch_max(revision, Ordering::Relaxed);
     }
 
-    /// Starts the clients, each with servers of its own.
+    /// Starts the clients, each with its own list of servers.
     pub fn start(&self, mut connect: impl FnMut(&str) -> (Client, Servers)) -> JoinSet<()> {
         let mut clients = JoinSet::new();
         for number in 0..2 {

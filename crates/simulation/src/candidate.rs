@@ -1,5 +1,5 @@
-//! One of several servers over etcd: its API, its part in the election, and the controllers and the
-//! scheduler while it leads.
+//! One of several servers over etcd: its API, its candidacy in the election, and the controllers and the scheduler
+//! while it leads.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

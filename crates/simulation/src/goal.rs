@@ -11,7 +11,7 @@ use planners::stateful_set::{Observed, identity, invariants, plan};
 use crate::instances::Instances;
 use crate::user::{self, NAMESPACE, User};
 
-/// The deviations from the goal; empty if there are none.
+/// The deviations from the goal; empty if the goal is reached.
 pub async fn missing(user: &User, instances: &Instances) -> api_client::Result<Vec<String>> {
     let all = ListParams::default();
     let sets = user.api::<StatefulSet>().list(&all).await?.items;
@@ -44,7 +44,7 @@ pub async fn missing(user: &User, instances: &Instances) -> api_client::Result<V
     Ok(found)
 }
 
-/// A terminating pod, a pod of a deleted set, or one that does not run on its node.
+/// Reports a terminating pod, a pod of a deleted set, and a pod that does not run on its node.
 fn leftovers(pod: &Pod, sets: &[StatefulSet], instances: &Instances, found: &mut Vec<String>) {
     let name = pod.name_any();
     let owners = pod.owner_references().iter();
@@ -88,7 +88,7 @@ fn judge(observed: &Observed, now: Timestamp, found: &mut Vec<String>) {
     if invariants::goal_reached(observed, now) {
         return;
     }
-    // With such a template there is no goal that could be reached, but there is a reason.
+    // With a broken template the goal cannot be reached, but there must be a reason.
     if !user::is_broken(&observed.set) {
         let why: Vec<String> = plan
             .waiting_on

@@ -1,5 +1,5 @@
-//! The state that all members of the cluster agree on: the keys with their history, and the leases. Pure, but for the
-//! clock.
+//! The state that all members of the cluster agree on: the keys with their history, and the leases. Pure, except for
+//! the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use super::messages::{self, Compare, Done, Operation, Range, Txn};
 
-/// One key, or all keys before an end.
+/// A single key, or all keys before an end.
 #[derive(Clone, Debug, Default)]
 pub struct Span {
     pub key: Vec<u8>,
-    /// Empty for the single key.
+    /// Empty for a single key.
     pub end: Vec<u8>,
 }
 
@@ -37,7 +37,7 @@ pub struct Pair {
     pub created: u64,
     pub modified: u64,
     pub version: u64,
-    /// Zero for none.
+    /// Zero without a lease.
     pub lease: u64,
 }
 
@@ -51,7 +51,7 @@ pub struct Change {
     pub previous: Option<Arc<Pair>>,
 }
 
-/// A refusal, as gRPC tells it.
+/// A gRPC error.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub code: Code,
@@ -76,7 +76,7 @@ struct Lease {
     keys: BTreeSet<Vec<u8>>,
 }
 
-/// The states of a key, each with the revision from which on it holds.
+/// The states of a key, each with the revision from which it is valid.
 type States = Vec<(u64, Option<Arc<Pair>>)>;
 
 #[derive(Default)]
@@ -119,7 +119,7 @@ impl Keys {
         keys.filter_map(|(key, _)| self.at(key, revision)).collect()
     }
 
-    /// Reads keys as a member has them that knows all up to `newest`.
+    /// Reads keys as of the revision `newest`, up to which the member knows the state.
     pub fn range(&self, range: &Range, newest: u64) -> Result<Vec<u8>, Refusal> {
         let revision = match range.revision {
             0 => newest,
@@ -141,7 +141,7 @@ impl Keys {
         Ok(messages::range_answer(newest, shown, count, more))
     }
 
-    /// Carries a transaction out.
+    /// Executes a transaction.
     pub fn txn(&mut self, txn: &Txn) -> Result<Vec<u8>, Refusal> {
         let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
         let operations = match succeeded {
@@ -234,7 +234,7 @@ impl Keys {
         self.revision = revision;
     }
 
-    /// Forgets the history before a revision.
+    /// Removes the history before a revision.
     pub fn compact(&mut self, revision: u64) -> Result<Vec<u8>, Refusal> {
         if revision <= self.compacted {
             let message = "etcdserver: mvcc: required revision has been compacted";
@@ -283,7 +283,7 @@ impl Keys {
         Ok(messages::plain_answer(self.revision))
     }
 
-    /// The leases whose time is over.
+    /// The expired leases.
     pub fn ended(&self, now: Instant) -> Vec<u64> {
         let ended = self.leases.iter().filter(|(_, lease)| lease.ends <= now);
         ended.map(|(id, _)| *id).collect()

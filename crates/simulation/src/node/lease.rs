@@ -1,7 +1,7 @@
-//! The lease of a simulated node, and the end of its pods with it.
+//! The lease of a simulated node, and the end of its pods with the lease.
 //!
-//! The keeper is the node agent's own (`node-lease`). The machine is simulated, its shims included: pods
-//! end at the deadline without an agent, and none starts without a lease.
+//! The keeper is the node agent's own (`node-lease`). The machine is simulated, including its shims: pods end at the
+//! deadline without an agent, and no pod starts without a lease.
 
 use std::ops::Add;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use super::WallClock;
 use crate::instances::Instances;
 use crate::trace;
 
-/// The part of a machine that outlives its agent: the deadline page and the epoch. Clones share it.
+/// The part of a machine that survives its agent: the deadline page and the epoch. Clones share the part.
 #[derive(Clone, Debug, Default)]
 pub struct MachineLease(Arc<Mutex<Kept>>);
 
@@ -25,7 +25,7 @@ pub struct MachineLease(Arc<Mutex<Kept>>);
 struct Kept {
     epoch: i32,
     deadline: Option<Reading>,
-    /// Counts the times at which instances of before may not be started any more.
+    /// Incremented whenever earlier instances may not be started any more.
     turn: u64,
     clock: Clock,
     /// For a mutation.
@@ -49,22 +49,22 @@ impl Default for Kept {
 pub enum LeaseFlaw {
     /// Instances do not end at the deadline.
     Outlived,
-    /// The deadline counts from the answer to a renewal, not from its sending.
+    /// The deadline counts from the response to a renewal, not from its request.
     FromAnswer,
     /// The deadline is a reading of the wall clock.
     WallClock,
 }
 
-/// The clock of a machine, which has a rate of its own.
+/// The clock of a machine, which has its own rate.
 #[derive(Clone, Debug)]
 struct Clock {
     begun: Instant,
     percent: u32,
-    /// For a mutation: the clock goes with this one.
+    /// For a mutation: the clock follows this wall clock.
     wall: Option<WallClock>,
 }
 
-/// More than a wall clock is wrong.
+/// A time that is longer than any error of a wall clock.
 const LONG_AGO: SignedDuration = SignedDuration::from_hours(24);
 
 impl Clock {
@@ -97,7 +97,7 @@ impl Add<Duration> for Reading {
 }
 
 impl MachineLease {
-    /// The lease of a machine whose monotonic clock has this rate, in percent of the control plane's.
+    /// The lease of a machine whose monotonic clock has this rate, in percent of the control plane's clock rate.
     pub fn new(percent: u32, wall: &WallClock, flaw: Option<LeaseFlaw>) -> Self {
         let lease = Self::default();
         {
@@ -129,8 +129,8 @@ impl MachineLease {
     }
 }
 
-/// Whether the instance of a pod may be started: the pod is still bound to the node, and nothing that ends
-/// its instance has happened in the meantime.
+/// Whether the instance of a pod may be started: the pod is still bound to the node, and no event that ends its
+/// instance has happened since the decision.
 pub(super) async fn may_start(
     lease: &MachineLease,
     client: &Client,
@@ -191,7 +191,7 @@ impl LeasedMachine for Machine {
     }
 
     fn set_deadline(&mut self, deadline: Reading) -> Result<()> {
-        // Pods that ended at the former deadline do not run on.
+        // Pods that ended at the former deadline are not continued.
         if !self.lease.lets_run(Instant::now()) {
             self.instances.end_leased(&self.node);
         }

@@ -1,8 +1,8 @@
-//! A node that is played: an ordinary client of the API that has instances instead of containers.
+//! A simulated node: an ordinary client of the API that has instances instead of containers.
 //!
-//! It keeps a node agent's guarantees: no instance of an identity is started while another runs
-//! here, and a pod's object is removed only after its instance has ended. Instances survive the
-//! agent. It also provisions volumes for claims.
+//! The node keeps a node agent's guarantees: no instance of an identity is started while another instance runs on the
+//! node, and a pod's object is removed only after its instance has ended. Instances survive the agent. The node also
+//! provisions volumes for claims.
 
 mod lease;
 mod volumes;
@@ -31,7 +31,8 @@ use crate::{random, trace};
 pub use lease::{LeaseFlaw, MachineLease};
 use lease::{Machine, may_start};
 
-/// As the node agent has them: when others may have missed it, and how often it says all the same.
+/// The intervals of the node agent: after the first, other programs may have changed the status; after the second, the
+/// status is written without a change.
 const MISSED_AFTER: Duration = Duration::from_secs(20);
 const SAY_AGAIN: Duration = Duration::from_secs(300);
 /// Interval of the checks of pods without a change.
@@ -47,9 +48,9 @@ pub const PROVISIONER_GROUPS: [&str; 3] = [
 
 /// The clients of a node.
 pub struct Clients {
-    /// For its pods.
+    /// For the node's pods.
     pub agent: Client,
-    /// For the volumes that it makes.
+    /// For the volumes that the node provisions.
     pub provisioner: Client,
 }
 
@@ -63,16 +64,16 @@ pub struct Settings {
     pub shutdown_millis: (u64, u64),
     /// Its wall clock.
     pub clock: WallClock,
-    /// Pods that are worked on at once.
+    /// Maximum number of pods that are processed concurrently.
     pub workers: usize,
-    /// For a mutation: it says that an instance has ended when it has not.
+    /// For a mutation: the node reports the end of an instance that still runs.
     pub hasty: bool,
-    /// Pods that may fail over end with it; without, the node is never fenced.
+    /// The lease with which pods end that may fail over; without it, the node is never fenced.
     pub lease: Option<MachineLease>,
 }
 
 impl Settings {
-    /// A node on which instances are ready, and end, at once.
+    /// A node on which instances become ready, and end, at once.
     pub fn instant(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -86,7 +87,7 @@ impl Settings {
     }
 }
 
-/// The wall clock of a machine, which may be wrong. Clones share it.
+/// The wall clock of a machine, which may be wrong. Clones share the clock.
 #[derive(Clone, Debug, Default)]
 pub struct WallClock(Arc<AtomicI64>);
 
@@ -109,8 +110,8 @@ impl WallClock {
     }
 }
 
-/// Plays a node until `shutdown` is cancelled: registers it, keeps its lease, runs its pods.
-/// Refusals and lost connections are tried again.
+/// Simulates a node until `shutdown` is cancelled: registers the node, renews its lease, runs its pods. Refused
+/// requests and lost connections are retried.
 pub async fn run(
     settings: Settings,
     instances: Instances,
@@ -169,7 +170,7 @@ struct Agent {
     instances: Instances,
     client: Client,
     provisioner: Client,
-    /// Its Node object, if that may be deleted while the agent runs.
+    /// The Node object, if it may be deleted while the agent runs.
     node: Option<Cache<Node>>,
     pods: Cache<Pod>,
     claims: Cache<PersistentVolumeClaim>,
@@ -178,7 +179,7 @@ struct Agent {
     written: Mutex<BTreeMap<String, Shown>>,
 }
 
-/// The contents of a pod's status.
+/// The reported parts of a pod's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shown {
     phase: &'static str,
@@ -198,7 +199,7 @@ impl Agent {
         }
     }
 
-    /// Makes the Node object, if there is none.
+    /// Creates the Node object, if it does not exist.
     async fn make_node(&self) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let name = &self.settings.name;
@@ -212,13 +213,13 @@ impl Agent {
         }
     }
 
-    /// The uid of its Node object; `None` if that is gone, or was not seen yet.
+    /// The UID of the Node object; `None` if it was deleted, or is not in the cache yet.
     fn node_uid(&self) -> Option<String> {
         let node = self.node.as_ref()?.get("", &self.settings.name)?;
         node.metadata.uid.clone()
     }
 
-    /// Waits until the Node object is gone.
+    /// Waits until the Node object is deleted.
     async fn is_deleted(&self) {
         match &self.node {
             Some(node) => {
@@ -243,7 +244,7 @@ impl Agent {
         written.map(drop)
     }
 
-    /// Renews the lease as agents do whose pods do not end with it; returns whether it was there.
+    /// Renews the lease like an agent whose pods do not end with the lease; returns whether the lease exists.
     async fn renew(&self) -> bool {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), NODE_LEASES);
         let name = &self.settings.name;
@@ -273,7 +274,7 @@ impl Agent {
             LeaseKeeper::new(self.client.clone(), node, LeaseLength::DEFAULT, machine)
         });
         let mut renewed = Instant::now();
-        // The lease comes first: pods that are bound to a ready node belong to its epoch.
+        // The lease is renewed first: pods that are bound to a ready node belong to its epoch.
         let mut told = None;
         loop {
             let done = match &mut keeper {
@@ -284,7 +285,7 @@ impl Agent {
                 None => self.renew().await,
             };
             if done {
-                // Others may have said meanwhile that the node is lost.
+                // A controller may have marked the node as lost in the meantime.
                 if renewed.elapsed() > MISSED_AFTER {
                     told = None;
                 }
@@ -343,13 +344,13 @@ impl Agent {
         tokio::join!(feed, housekeeping, work);
     }
 
-    /// Does the next thing about the pod of that name.
+    /// Executes the next step for the pod of that name.
     async fn sync(&self, key: &Key) -> Result<ReconcileResult> {
         let identity: Identity = (key.namespace.to_string(), key.name.to_string());
         let pod = self.pods.get_key(key);
         let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
         let uid = uid.unwrap_or_default();
-        // An instance whose object is deleted must end, and nothing is started before.
+        // An instance whose object was deleted must end, and no instance is started before.
         let mut others = self.instances.running(&self.settings.name, &identity);
         others.retain(|instance| instance.uid != uid);
         if let Some(other) = others.first() {
@@ -365,7 +366,7 @@ impl Agent {
         }
     }
 
-    /// Lets an instance end, if it does not already; returns when it will have.
+    /// Starts the end of an instance, unless it is ending already; returns the time of the end.
     fn end(&self, instance: &Instance, grace: Duration) -> Instant {
         if let Some(at) = instance.ends_at {
             return at;
@@ -388,8 +389,8 @@ impl Agent {
                 return Ok(later(at));
             }
         }
-        // As the node agent does. It matters where the object stays: a claim is held as long as a
-        // pod may run on it, and a pod that is deleted in the foreground waits for its claims.
+        // As the node agent does. The order matters if the object stays: a claim is protected while a pod may run on
+        // it, and a pod that is deleted in the foreground waits for its claims.
         if pod.metadata.finalizers.is_some() {
             let ended = Shown {
                 phase: "Failed",
@@ -468,7 +469,7 @@ impl Agent {
             return Ok(ReconcileResult::Done);
         };
         let shown = match instance.ends_at {
-            // It ended without a request: the node evicted it.
+            // The instance ended without a request: the node evicted the pod.
             Some(at) if at <= now => Shown {
                 phase: "Failed",
                 ready: false,
@@ -506,7 +507,7 @@ impl Agent {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pod's status in this agent's view.
+    /// The pod's status in the view of this agent.
     fn before(&self, pod: &Pod, uid: &str) -> Option<Shown> {
         if let Some(shown) = self.written().get(uid) {
             return Some(*shown);
@@ -525,7 +526,7 @@ impl Agent {
 
     async fn show(&self, pod: &Pod, uid: &str, shown: Shown) -> Result<()> {
         let before = self.before(pod, uid);
-        // After a node was lost others may have written that the pod is not ready.
+        // After the loss of a node a controller may have written that the pod is not ready.
         let told_otherwise = shown.ready && !is_ready(pod) && before == Some(shown);
         if before == Some(shown) && !told_otherwise {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The volumes that a simulated node makes for claims.
+//! The volumes that a simulated node provisions for claims.
 
 use std::sync::Arc;
 
