@@ -123,7 +123,7 @@ async fn a_leader_that_lost_its_lease_stops_and_writes_nothing() {
         spec.holder_identity = Some("two".to_owned());
         spec.lease_duration_seconds = Some(3600);
         let replaced = leases.replace(LEASE, &PostParams::default(), &lease).await;
-        // A renewal may have come in between.
+        // The Lease may have been renewed in between.
         if let Ok(lease) = replaced {
             break lease;
         }
@@ -131,7 +131,7 @@ async fn a_leader_that_lost_its_lease_stops_and_writes_nothing() {
     assert!(matches!(one.seen.recv().await, Some(Seen::Aborted)));
     assert!(!writes(&during(&term, client.clone()), "a").await);
     assert_eq!(leases.get(LEASE).await.unwrap(), taken, "it waits");
-    // An administrator removes the Lease of the server that is away.
+    // An administrator removes the Lease of the absent server.
     leases.delete(LEASE, &Default::default()).await.unwrap();
     let again = one.leads().await;
     assert!(writes(&during(&again, client.clone()), "b").await);
@@ -148,7 +148,7 @@ async fn a_term_ends_by_its_clock() {
     let client = api().await;
     let term = Term::new(reading() - SignedDuration::from_secs(1), reading);
     let gated = during(&term, client.clone());
-    // No timer has run, as after a pause of the process.
+    // No timer has fired, as after a suspension of the process.
     assert!(!writes(&gated, "a").await);
     let maps: Api<ConfigMap> = Api::namespaced(client, "default");
     let listed = maps.list(&ListParams::default()).await.unwrap();
