@@ -1,4 +1,4 @@
-//! Inputs out of inputs: bytes, words and numbers are changed, and in JSON whole values.
+//! Mutates inputs: bytes, words and numbers are changed, and in JSON whole values.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::targets::Target;
 
-/// Inputs that grow beyond this are cut: the server bounds them likewise.
+/// Longer inputs are cut, because the server has such a bound too.
 const BYTES_MAX: usize = 256 * 1024;
 
 const NUMBERS: [&str; 14] = [
@@ -33,7 +33,7 @@ const BYTES: [u8; 12] = [
     0, 1, 0x7f, 0x80, 0xff, b'"', b'\\', b'{', b'[', b'\n', b'%', b'$',
 ];
 
-/// Makes the inputs of a target.
+/// Builds the inputs of a target.
 pub struct Maker {
     /// Earlier findings; tried unchanged.
     kept: Vec<Vec<u8>>,
@@ -64,7 +64,7 @@ impl Maker {
         self.kept.len() as u64
     }
 
-    /// An input by its number.
+    /// The input with that number.
     pub fn input(&self, seed: u64, iteration: u64) -> Vec<u8> {
         if let Some(kept) = usize::try_from(iteration)
             .ok()
@@ -113,7 +113,7 @@ impl Maker {
             3 => drop(input.drain(at..end)),
             4 => input.truncate(at),
             5 => {
-                // Much of the same: nesting, long names, many elements.
+                // Repetition: deep nesting, long names, many elements.
                 let part = input[at..end].to_vec();
                 let times = 1 << random.random_range(0..14);
                 let room = BYTES_MAX / part.len().max(1);
@@ -231,7 +231,7 @@ fn size(value: &Value) -> usize {
     1 + children(value).map(size).sum::<usize>()
 }
 
-/// The value that so many others come before.
+/// The value at position `before` in the order of a traversal.
 fn nth<'v>(value: &'v Value, before: &mut usize) -> Option<&'v Value> {
     if *before == 0 {
         return Some(value);
