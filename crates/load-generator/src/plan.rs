@@ -115,7 +115,7 @@ pub struct LoadPlan {
     pub memory: bool,
 }
 
-/// Clients that make and remove pods where that is not measured.
+/// Clients that create and delete pods when this is not measured.
 const HANDS: u32 = 16;
 
 /// Orders the requested measurements.

@@ -1,4 +1,4 @@
-//! The figures, for people and for programs.
+//! The figures, for users and for programs.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub struct Row {
 /// The cost of a stored pod.
 #[derive(Debug)]
 pub struct PodMemory {
-    /// Its size in a reply.
+    /// The size of the pod in a response.
     pub json_bytes: u64,
     /// The growth of the server's memory per pod.
     pub bytes_per_pod: u64,
@@ -121,7 +121,7 @@ impl Report {
         self.rows.iter().find_map(of)
     }
 
-    /// For programs.
+    /// The report as JSON, for programs.
     pub fn json(&self) -> Value {
         let fan_out = |one: &FanOut| {
             json!({
@@ -143,7 +143,7 @@ impl Report {
         })
     }
 
-    /// For people.
+    /// The report as text, for users.
     pub fn text(&self) -> String {
         let mut lines = match (&self.idle_nodes, self.sets.is_empty()) {
             (Some(idle), _) => vec![idle_nodes_line(idle)],

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Many durations in few numbers.
+/// A summary of many durations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     pub count: usize,

@@ -13,7 +13,7 @@ use crate::objects::{ACCOUNT, BenchObjects, BenchSubject};
 
 /// Timeout of a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A thousand pods a second are removed with a namespace by slow servers, too.
+/// Long enough for a slow server to remove the thousands of pods of a measurement.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The label with the creator of a namespace.
@@ -30,7 +30,7 @@ pub struct BenchNamespace {
 }
 
 impl BenchNamespace {
-    /// Makes a namespace on the server of the kubeconfig.
+    /// Creates a namespace on the server of the kubeconfig.
     pub async fn prepare(kubeconfig: &Path, subject: BenchSubject) -> Result<Self> {
         let context = || format!("use {}", kubeconfig.display());
         let read = Kubeconfig::read_from(kubeconfig).with_context(context)?;
@@ -61,7 +61,7 @@ impl BenchNamespace {
         made.context("make a service account").map(drop)
     }
 
-    /// Clients with a connection each, which is open.
+    /// Clients with an open connection each.
     pub async fn clients(&self, count: u32) -> Result<Vec<Client>> {
         open_clients(&self.config, count).await
     }
@@ -71,7 +71,7 @@ impl BenchNamespace {
         self.config.clone()
     }
 
-    /// Removes the namespace with its contents, and waits until it is gone.
+    /// Removes the namespace with its contents, and waits until the namespace is deleted.
     pub async fn remove(&self) -> Result<()> {
         let name = &self.namespace;
         let uri = format!("/api/v1/namespaces/{name}");
@@ -94,7 +94,7 @@ impl BenchNamespace {
     }
 }
 
-/// Clients with a connection each, which is open. The connections belong to the runtime of the caller.
+/// Clients with an open connection each. The connections belong to the runtime of the caller.
 pub async fn open_clients(config: &Config, count: u32) -> Result<Vec<Client>> {
     let mut clients = Vec::new();
     for _ in 0..count {
