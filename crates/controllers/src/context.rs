@@ -127,8 +127,8 @@ impl Context {
         // A separate token, because the failure of one controller stops the other controllers, but not the process.
         let shutdown = component.shutdown.child_token();
         let component = component.with_shutdown(shutdown.clone());
-        let own = || SharedCaches::new(client.clone(), component.clone());
-        let shared = config.caches.clone().unwrap_or_else(own);
+        let new_caches = || SharedCaches::new(client.clone(), component.clone());
+        let shared = config.caches.clone().unwrap_or_else(new_caches);
         let caches = Caches {
             definitions: shared.all(),
             stateful_sets: shared.all(),

@@ -125,20 +125,20 @@ fn text(cursor: &mut Cursor<'_>) -> Result<Box<str>, SyntaxError> {
 
 /// The malformed parts that the annotations, which are the next object, name.
 fn malformed(cursor: &mut Cursor<'_>) -> Result<Option<Box<MalformedParts>>, SyntaxError> {
-    let mut found = None;
+    let mut malformed_parts = None;
     if cursor.peek()? != b'{' {
         cursor.skip()?;
-        return Ok(found);
+        return Ok(malformed_parts);
     }
     let mut members = cursor.object()?;
     while let Some(key) = members.next_key(cursor)? {
         if key.is(MALFORMED_METADATA) {
-            found = Some(Box::new(MalformedParts(text(cursor)?)));
+            malformed_parts = Some(Box::new(MalformedParts(text(cursor)?)));
         } else {
             cursor.skip()?;
         }
     }
-    Ok(found)
+    Ok(malformed_parts)
 }
 
 /// The elements of a list; empty if the list is absent.
@@ -253,8 +253,8 @@ impl Inventory {
             return false;
         };
         let watched = resource.watched.iter();
-        let mut found = watched.flat_map(|watched| watched.by_uid.get(&owner.uid));
-        found.any(|owner| {
+        let mut objects = watched.flat_map(|watched| watched.by_uid.get(&owner.uid));
+        objects.any(|owner| {
             !owner.deleting && (!resource.namespaced || *owner.namespace == *namespace)
         })
     }
@@ -274,18 +274,18 @@ impl Inventory {
         found
     }
 
-    /// Changes of all objects for which `wanted` is true, given the states before and after the change; each with the
+    /// Changes of all objects for which `is_relevant` is true, given the states before and after the change; each with the
     /// index of its resource.
     pub fn subscribe_to_changes(
         &self,
-        wanted: fn(Option<&Meta>, Option<&Meta>) -> bool,
+        is_relevant: fn(Option<&Meta>, Option<&Meta>) -> bool,
     ) -> SelectAll<futures::stream::BoxStream<'static, (usize, ObjectChange<Meta>)>> {
         let watched = self.resources.iter().enumerate();
         let watched = watched.filter_map(|(number, r)| Some((number, r.watched.as_ref()?)));
         let streams = watched.map(|(number, watched)| {
             watched
                 .cache
-                .subscribe_to_changes(wanted)
+                .subscribe_to_changes(is_relevant)
                 .map(move |change| (number, change))
                 .boxed()
         });

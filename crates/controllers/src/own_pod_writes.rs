@@ -46,8 +46,8 @@ impl OwnPodWrites<'_> {
                     self.cache.wait_until(|| self.is_seen(one)).await;
                 }
             };
-            let seen = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
-            if seen || self.cache.is_stopped() {
+            let is_visible = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
+            if is_visible || self.cache.is_stopped() {
                 return;
             }
             tracing::warn!(namespace = self.namespace, "own writes are not seen yet");

@@ -96,12 +96,12 @@ where
             rest = next;
             size = (size * 2).min(BATCH_MAX);
         }
-        let own = OwnPodWrites {
+        let unseen_writes = OwnPodWrites {
             pods: self.pods(),
             cache: self.cache,
             namespace: self.namespace(),
         };
-        own.wait_until_seen(done).await;
+        unseen_writes.wait_until_seen(done).await;
         result
     }
 
@@ -248,7 +248,7 @@ mod tests {
 
     /// A fake API server that creates pods, and returns each pod while `there` is true.
     fn server(there: Arc<AtomicBool>) -> Client {
-        let answer = move |request: Request<Body>| {
+        let respond = move |request: Request<Body>| {
             let there = there.load(Ordering::Relaxed);
             let pod = json!({ "apiVersion": "v1", "kind": "Pod",
                 "metadata": { "name": "p", "namespace": "default", "uid": "u" } });
@@ -258,11 +258,11 @@ mod tests {
                 Method::GET if !there => (404, absent),
                 _ => (200, pod),
             };
-            let answer = Response::builder().status(code);
-            let answer = answer.body(Body::from(body.to_string().into_bytes()));
-            async move { Ok::<_, Infallible>(answer.expect("a response")) }
+            let respond = Response::builder().status(code);
+            let respond = respond.body(Body::from(body.to_string().into_bytes()));
+            async move { Ok::<_, Infallible>(respond.expect("a response")) }
         };
-        Client::new(tower::service_fn(answer), "default")
+        Client::new(tower::service_fn(respond), "default")
     }
 
     // findings A4: a cache that does not change, because its watch is dead.

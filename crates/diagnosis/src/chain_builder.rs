@@ -107,8 +107,8 @@ impl<'e> ChainBuilder<'e> {
     /// Adds an event as a link, unless its message is on the chain.
     pub fn event(&mut self, event: &Event, object: Object) -> &mut Self {
         let link = observed::told(event, object);
-        let said = |text: &str| text.ends_with(&link.message);
-        if !link.message.is_empty() && !self.links.iter().any(|other| said(&other.message)) {
+        let reports = |text: &str| text.ends_with(&link.message);
+        if !link.message.is_empty() && !self.links.iter().any(|other| reports(&other.message)) {
             self.links.push(link);
         }
         self

@@ -58,16 +58,16 @@ pub(super) fn malformed(observed: &ObservedNamespace) -> Vec<Explanation> {
         let kind = on.kind.clone().unwrap_or_default();
         let name = on.name.as_deref().unwrap_or_default();
         let object = Object::new(kind, on.namespace.as_deref(), name);
-        let known = newest.entry(object).or_insert(event);
-        if observed::last_seen(event) > observed::last_seen(known) {
-            *known = event;
+        let newest_event = newest.entry(object).or_insert(event);
+        if observed::last_seen(event) > observed::last_seen(newest_event) {
+            *newest_event = event;
         }
     }
-    let answers = newest.into_iter().map(|(object, event)| {
+    let explanations = newest.into_iter().map(|(object, event)| {
         let mut builder = ChainBuilder::of(observed);
         builder.event(event, object.clone());
         builder.remedy(remedy(&object));
         Explanation::fine(object, MALFORMED).waits([builder.chain()])
     });
-    answers.collect()
+    explanations.collect()
 }

@@ -214,8 +214,9 @@ impl ObservedNamespace {
 
     /// The full pod of a view.
     pub(super) fn in_full(&self, pod: &PodView) -> Option<&Arc<Pod>> {
-        let found = named(&self.full_pods, &pod.name);
-        found.filter(|found| found.metadata.uid.as_deref().unwrap_or_default() == &*pod.uid)
+        let full_pod = named(&self.full_pods, &pod.name);
+        full_pod
+            .filter(|full_pod| full_pod.metadata.uid.as_deref().unwrap_or_default() == &*pod.uid)
     }
 
     /// All nodes; empty if they could not be read.
@@ -267,7 +268,7 @@ impl ObservedNamespace {
         kind: &str,
         name: &str,
         uid: &str,
-        wanted: impl Fn(&Event) -> bool,
+        matches: impl Fn(&Event) -> bool,
     ) -> Option<&Event> {
         let about = |event: &&Event| {
             let on = &event.involved_object;
@@ -279,7 +280,7 @@ impl ObservedNamespace {
         // Events about nodes have the node's name as UID.
         let events = self.events.iter().chain(&self.cluster.events);
         let events = events.map(AsRef::as_ref);
-        let events = events.filter(|event| about(event) && wanted(event));
+        let events = events.filter(|event| about(event) && matches(event));
         events.max_by_key(|event| last_seen(event))
     }
 }

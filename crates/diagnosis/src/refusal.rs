@@ -30,12 +30,12 @@ impl ChainBuilder<'_> {
             last.is_some_and(|last| now.duration_since(last) <= FAILURE_COUNTS_FOR)
         };
         let newest = |reason: &str| {
-            let wanted = |event: &Event| {
+            let is_refusal = |event: &Event| {
                 let message = event.message.as_deref().unwrap_or_default();
                 event.reason.as_deref() == Some(reason) && message.contains(about) && recent(event)
             };
             self.observed
-                .newest_event(&owner.kind, &owner.name, uid, wanted)
+                .newest_event(&owner.kind, &owner.name, uid, is_refusal)
         };
         let Some(event) = newest("FailedCreate") else {
             return false;
@@ -55,13 +55,13 @@ impl ChainBuilder<'_> {
 /// The remedy for a refused pod; `template` names the object with the pod template (`deploy/web`).
 pub(super) fn remedy(
     observed: &ObservedNamespace,
-    said: &str,
+    message: &str,
     template: &str,
     missing: i32,
 ) -> Remedy {
     let refused = Refused {
         observed,
-        said,
+        said: message,
         template,
     };
     refused
@@ -105,7 +105,7 @@ impl Refused<'_> {
             let (_, amount) = all.find(|(name, _)| *name == resource)?;
             amount.parse().ok()
         };
-        let wanted: Option<Vec<String>> = requested
+        let requests: Option<Vec<String>> = requested
             .split(',')
             .map(|one| {
                 let (resource, amount) = one.split_once('=')?;
@@ -115,7 +115,7 @@ impl Refused<'_> {
                 Some(format!("\"{resource}\":\"{sum}\""))
             })
             .collect();
-        let hard = wanted?.join(",");
+        let hard = requests?.join(",");
         let patch =
             format!("patch quota {name} --type merge -p '{{\"spec\":{{\"hard\":{{{hard}}}}}}}'");
         Some(
@@ -192,8 +192,8 @@ impl Refused<'_> {
             return Some(Remedy::new(text).with(self.edit()));
         }
         let name = text::between(self.said, "failed calling webhook \"", "\"")?;
-        let mut known = self.observed.cluster.webhooks.iter();
-        let command = match known.find(|webhook| webhook.name == name) {
+        let mut webhooks = self.observed.cluster.webhooks.iter();
+        let command = match webhooks.find(|webhook| webhook.name == name) {
             Some(webhook) => format!("kubectl delete {}", webhook.configuration),
             None => "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"
                 .to_owned(),

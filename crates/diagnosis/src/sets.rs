@@ -161,33 +161,34 @@ impl<'e> View<'e> {
                 after.entry(pod).or_default().push(self.pod_name(ordinal));
             }
         }
-        let asked = |ordinal: Option<i64>| only.is_none() || ordinal.is_none() || ordinal == only;
+        let is_selected =
+            |ordinal: Option<i64>| only.is_none() || ordinal.is_none() || ordinal == only;
         let mut chains = Vec::new();
         let mut dealt_with = BTreeSet::new();
         for work in &self.plan.pods {
             let pod = self.pod_name(work.ordinal);
-            let held = after.remove(pod.as_str()).unwrap_or_default();
-            if !held.is_empty() || asked(Some(work.ordinal)) {
-                let chain = self.pending(&pod, &work.actions, &held);
+            let waiting_pods = after.remove(pod.as_str()).unwrap_or_default();
+            if !waiting_pods.is_empty() || is_selected(Some(work.ordinal)) {
+                let chain = self.pending(&pod, &work.actions, &waiting_pods);
                 dealt_with.extend(chain.is_some().then_some(work.ordinal));
                 chains.extend(chain);
             }
         }
         for waiting in &self.plan.waiting_on {
-            let known = waiting.ordinal.is_some_and(|o| dealt_with.contains(&o));
-            if known || matches!(waiting.cause, Cause::After { .. }) {
+            let is_covered = waiting.ordinal.is_some_and(|o| dealt_with.contains(&o));
+            if is_covered || matches!(waiting.cause, Cause::After { .. }) {
                 continue;
             }
             let pod = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
-            let held = pod.as_deref().and_then(|pod| after.remove(pod));
-            let held = held.unwrap_or_default();
-            if !held.is_empty() || asked(waiting.ordinal) {
-                chains.push(self.waiting(waiting, &held));
+            let waiting_pods = pod.as_deref().and_then(|pod| after.remove(pod));
+            let waiting_pods = waiting_pods.unwrap_or_default();
+            if !waiting_pods.is_empty() || is_selected(waiting.ordinal) {
+                chains.push(self.waiting(waiting, &waiting_pods));
             }
         }
-        for (pod, held) in after {
+        for (pod, waiting_pods) in after {
             let mut builder = ChainBuilder::of(self.observed);
-            self.head(&mut builder, &held, pod, "to be done");
+            self.head(&mut builder, &waiting_pods, pod, "to be done");
             self.follow(&mut builder, pod);
             chains.push(builder.chain());
         }
@@ -195,12 +196,12 @@ impl<'e> View<'e> {
     }
 
     /// Adds the first link, for instance `web-2 and web-3 wait for web-1 to be Ready`.
-    fn head(&self, builder: &mut ChainBuilder<'_>, held: &[String], pod: &str, goal: &str) {
-        let verb = match held.len() {
+    fn head(&self, builder: &mut ChainBuilder<'_>, waiting_pods: &[String], pod: &str, goal: &str) {
+        let verb = match waiting_pods.len() {
             0 | 1 => "waits",
             _ => "wait",
         };
-        let names = text::list(held.iter().map(String::as_str));
+        let names = text::list(waiting_pods.iter().map(String::as_str));
         let message = format!("{names} {verb} for {pod} {goal}");
         builder.link(self.object(), "PodsInTurn", message, None);
     }
@@ -239,7 +240,7 @@ impl<'e> View<'e> {
         &self,
         pod: &str,
         actions: &[StatefulSetAction],
-        held: &[String],
+        waiting_pods: &[String],
     ) -> Option<CauseChain> {
         let (what, goal) = actions.iter().find_map(|action| match action {
             StatefulSetAction::CreateClaim(claim) => {
@@ -255,8 +256,8 @@ impl<'e> View<'e> {
             _ => None,
         })?;
         let mut builder = ChainBuilder::of(self.observed);
-        if !held.is_empty() {
-            self.head(&mut builder, held, pod, goal);
+        if !waiting_pods.is_empty() {
+            self.head(&mut builder, waiting_pods, pod, goal);
         }
         builder.link(self.object(), "Acting", what, None);
         builder.remedy(
@@ -282,20 +283,20 @@ impl<'e> View<'e> {
         Some(builder.chain())
     }
 
-    fn waiting(&self, waiting: &Waiting, held: &[String]) -> CauseChain {
+    fn waiting(&self, waiting: &Waiting, waiting_pods: &[String]) -> CauseChain {
         let mut builder = ChainBuilder::of(self.observed);
-        let own = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
+        let own_name = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
         let goal = match &waiting.cause {
             Cause::PodTerminating { .. } => "to be gone",
             Cause::PodNotAvailable { .. } => "to be available",
             _ => "to be Ready",
         };
-        if let (Some(pod), false) = (&own, held.is_empty()) {
-            self.head(&mut builder, held, pod, goal);
+        if let (Some(pod), false) = (&own_name, waiting_pods.is_empty()) {
+            self.head(&mut builder, waiting_pods, pod, goal);
         }
         match &waiting.cause {
             Cause::PodTerminating { pod } | Cause::PodNotReady { pod, .. } => {
-                if held.is_empty() {
+                if waiting_pods.is_empty() {
                     let message = format!("waits for {pod} {goal}");
                     builder.link(self.object(), "PodNotReady", message, None);
                 }
@@ -404,8 +405,8 @@ impl<'e> View<'e> {
             owner.is_some_and(|owner| Some(&*owner.uid) == meta.uid.as_deref())
         });
         let finalizers = text::finalizers(meta.finalizers.iter().flatten()).join(", ");
-        let held = text::then("; finalizers hold it: ", &finalizers);
-        let message = format!("being deleted{held}");
+        let finalizer_text = text::then("; finalizers hold it: ", &finalizers);
+        let message = format!("being deleted{finalizer_text}");
         builder.link(self.object(), "SetDeleting", message, since);
         match left {
             Some(pod) => {

@@ -81,20 +81,23 @@ impl Tree {
         let Some(node) = self.nodes.get_mut(name) else {
             return;
         };
-        match node.data.binary_search_by(|(known, _)| known.cmp(&data)) {
-            Ok(place) => node.data[place].1 += 1,
-            Err(place) => node.data.insert(place, (data, 1)),
+        match node
+            .data
+            .binary_search_by(|(present, _)| present.cmp(&data))
+        {
+            Ok(index) => node.data[index].1 += 1,
+            Err(index) => node.data.insert(index, (data, 1)),
         }
     }
 
     /// Reverts one addition by [`Tree::add`].
     pub(crate) fn remove(&mut self, name: &str, data: &Data) {
         if let Some(node) = self.nodes.get_mut(name)
-            && let Ok(place) = node.data.binary_search_by(|(known, _)| known.cmp(data))
+            && let Ok(index) = node.data.binary_search_by(|(present, _)| present.cmp(data))
         {
-            node.data[place].1 -= 1;
-            if node.data[place].1 == 0 {
-                node.data.remove(place);
+            node.data[index].1 -= 1;
+            if node.data[index].1 == 0 {
+                node.data.remove(index);
             }
         }
         self.remove_name(name);

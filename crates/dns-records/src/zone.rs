@@ -221,11 +221,11 @@ impl Zone {
 
     fn found(&self, node: &Node, kind: Kind) -> LookupResult {
         let alias = |data: &&Data| data.kind() == Kind::Cname;
-        let wanted = |data: &&Data| kind == Kind::Any || data.kind() == kind;
+        let is_requested = |data: &&Data| kind == Kind::Any || data.kind() == kind;
         let mut answers: Vec<Data> = match node.data().find(alias) {
             // An alias matches every type.
             Some(alias) => vec![alias.clone()],
-            None => node.data().filter(wanted).cloned().collect(),
+            None => node.data().filter(is_requested).cloned().collect(),
         };
         if answers.is_empty() {
             return LookupResult::NoData;
@@ -316,13 +316,13 @@ fn uncount(counts: &mut BTreeMap<String, u32>, name: &str) -> bool {
 }
 
 /// Sets equal weights for all servers of a result.
-fn share_weight(answers: &mut [Data]) {
-    let count = answers
+fn share_weight(records: &mut [Data]) {
+    let count = records
         .iter()
         .filter(|data| data.kind() == Kind::Srv)
         .count();
     let share = u16::try_from(100 / count.max(1)).unwrap_or(1).max(1);
-    for data in answers {
+    for data in records {
         if let Data::Srv { weight, .. } = data {
             *weight = share;
         }

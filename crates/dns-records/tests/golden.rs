@@ -145,7 +145,7 @@ fn check(name: &str, kind: Kind, expected: &[&str]) {
         Some(full) => full.to_owned(),
         None => format!("{name}.cluster.local"),
     };
-    let shown = match zone().lookup(&full, kind) {
+    let printed = match zone().lookup(&full, kind) {
         LookupResult::NotOurs => vec!["not ours".to_owned()],
         LookupResult::NoSuchName => vec!["NXDOMAIN".to_owned()],
         LookupResult::NoData => vec!["NODATA".to_owned()],
@@ -160,7 +160,7 @@ fn check(name: &str, kind: Kind, expected: &[&str]) {
             answers.chain(more).collect()
         }
     };
-    assert_eq!(shown, expected, "{full} {kind:?}");
+    assert_eq!(printed, expected, "{full} {kind:?}");
 }
 
 const NX: &[&str] = &["NXDOMAIN"];

@@ -94,7 +94,7 @@ fn the_way_to_a_zone_does_not_matter() {
             Zone::new(settings.clone()),
             "seed {seed}: nothing is left"
         );
-        let gone = zone.lookup("web.default.svc.cluster.local", Kind::A);
-        assert_eq!(gone, LookupResult::NoSuchName);
+        let removed = zone.lookup("web.default.svc.cluster.local", Kind::A);
+        assert_eq!(removed, LookupResult::NoSuchName);
     }
 }

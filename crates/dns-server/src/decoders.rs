@@ -11,10 +11,10 @@ pub fn question(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     match wire::read(bytes) {
         ParsedMessage::Request(request) => {
             let max = request.udp_bytes_max();
-            let answer = request.respond(Response::code(ResponseCode::NXDomain), max)?;
-            Some((answer, max))
+            let response = request.respond(Response::code(ResponseCode::NXDomain), max)?;
+            Some((response, max))
         }
-        ParsedMessage::Refused(answer) => Some((answer, usize::from(u16::MAX))),
+        ParsedMessage::Refused(response) => Some((response, usize::from(u16::MAX))),
         ParsedMessage::Ignored => None,
     }
 }

@@ -73,7 +73,7 @@ impl Resolver {
         match local {
             LocalAnswer::Elsewhere(query, mut so_far) if so_far.answers.is_empty() => {
                 match self.forwarder.kept(&query, request.wants_proof()) {
-                    Some(kept) => LocalAnswer::Answer(kept),
+                    Some(cached) => LocalAnswer::Answer(cached),
                     None => {
                         so_far.authoritative = false;
                         LocalAnswer::Elsewhere(query, so_far)
@@ -124,11 +124,11 @@ impl Resolver {
         let mut owner = query.name.clone();
         let mut lookup = zone.lookup(&asked, kind);
         for _ in 0..limits::ALIASES_MAX {
-            let (answers, additional) = match lookup {
+            let (records, additional) = match lookup {
                 LookupResult::Found {
-                    answers,
+                    answers: records,
                     additional,
-                } => (answers, additional),
+                } => (records, additional),
                 LookupResult::NotOurs => {
                     let mut query = query.clone();
                     query.name = owner;
@@ -144,8 +144,8 @@ impl Resolver {
                     break;
                 }
             };
-            let alias = alias_of(&answers, kind).and_then(name);
-            self.add(&mut response, zone, &owner, answers, additional);
+            let alias = alias_of(&records, kind).and_then(name);
+            self.add(&mut response, zone, &owner, records, additional);
             let Some(target) = alias else { break };
             lookup = zone.lookup(&target.to_ascii(), kind);
             owner = target;
@@ -158,18 +158,18 @@ impl Resolver {
         response: &mut Response,
         zone: &Zone,
         owner: &Name,
-        mut answers: Vec<Data>,
+        mut records: Vec<Data>,
         additional: Vec<(String, Data)>,
     ) {
         // Clients use the first address, so the addresses are rotated.
-        if answers.len() > 1 {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % answers.len();
-            answers.rotate_left(turn);
+        if records.len() > 1 {
+            let rotation = self.turn.fetch_add(1, Ordering::Relaxed) % records.len();
+            records.rotate_left(rotation);
         }
-        let answers = answers
+        let records = records
             .iter()
             .filter_map(|data| to_record(zone, owner, data));
-        response.answers.extend(answers);
+        response.answers.extend(records);
         let more = additional.iter().filter_map(|(owner, data)| {
             let owner = name(owner)?;
             to_record(zone, &owner, data)
@@ -192,9 +192,9 @@ fn this_machine(query: &Query, asked: &str, kind: Kind) -> Option<Response> {
         Kind::Ptr if is_loopback => RData::PTR(PTR(name("localhost")?)),
         _ => return Some(Response::default()),
     };
-    let answers = vec![record(&query.name, TTL_SECONDS, data)];
+    let records = vec![record(&query.name, TTL_SECONDS, data)];
     Some(Response {
-        answers,
+        answers: records,
         ..Response::default()
     })
 }
@@ -215,8 +215,8 @@ fn kind_of(record_type: RecordType) -> Kind {
 }
 
 /// Returns the target of an alias, unless the query is for the alias itself.
-fn alias_of(answers: &[Data], kind: Kind) -> Option<&str> {
-    answers.iter().find_map(|data| match data {
+fn alias_of(records: &[Data], kind: Kind) -> Option<&str> {
+    records.iter().find_map(|data| match data {
         Data::Cname(target) if !matches!(kind, Kind::Cname | Kind::Any) => Some(target.as_str()),
         _ => None,
     })

@@ -146,7 +146,7 @@ impl Server {
         component: impl Into<Component>,
     ) {
         let component = component.into();
-        let own = self.addresses();
+        let own_addresses = self.addresses();
         let Config {
             domain,
             addresses,
@@ -154,16 +154,16 @@ impl Server {
             clients,
             upstreams,
             resolv_conf,
-            kept,
+            kept: zone_file,
             ..
         } = self.config;
         let clients = Clients {
             pods: clients.into(),
-            own: own.iter().map(SocketAddr::ip).collect(),
+            own: own_addresses.iter().map(SocketAddr::ip).collect(),
         };
         let source = upstreams.map_or(Source::File(resolv_conf), Source::Fixed);
         let zone = CurrentZone::default();
-        let forwarder = Forwarder::new(Upstreams::new(source, own));
+        let forwarder = Forwarder::new(Upstreams::new(source, own_addresses));
         let resolver = Resolver::new(&domain, zone.clone(), forwarder);
         let settings = Settings {
             domain,
@@ -176,8 +176,13 @@ impl Server {
             slices,
         };
         let mut tasks = JoinSet::new();
-        let kept = kept.map(ZoneFile::at);
-        let followed = follow(watched, settings, (zone, kept), component.shutdown.clone());
+        let zone_file = zone_file.map(ZoneFile::at);
+        let followed = follow(
+            watched,
+            settings,
+            (zone, zone_file),
+            component.shutdown.clone(),
+        );
         tasks.spawn(component.watched("the zone", followed));
         for socket in self.udp {
             let answering = (clients.clone(), resolver.clone());
@@ -266,12 +271,12 @@ async fn serve_udp(
             }
             LocalAnswer::Elsewhere(query, so_far) => match shares.take(client.ip()) {
                 None => Response::code(ResponseCode::ServFail),
-                Some(place) => {
+                Some(permit) => {
                     let (socket, resolver) = (socket.clone(), resolver.clone());
                     let work = async move {
                         let proof = request.wants_proof();
                         let response = resolver.elsewhere(proof, &query, so_far).await;
-                        drop(place);
+                        drop(permit);
                         respond(&socket, &request, response, client).await;
                     };
                     waiting.spawn(component.watched("a question for others", work));
@@ -295,11 +300,11 @@ impl Default for ForwardShares {
 impl ForwardShares {
     /// `None` if the client has reached its limit.
     fn take(&self, client: IpAddr) -> Option<Share<IpAddr>> {
-        let place = self.0.take(client.to_canonical());
-        if place.is_none() {
+        let share = self.0.take(client.to_canonical());
+        if share.is_none() {
             refusals::count(Budget::DnsQuestions);
         }
-        place
+        share
     }
 }
 
@@ -403,15 +408,15 @@ mod tests {
     fn a_client_with_too_many_waiting_questions_is_refused_alone() {
         let shares = ForwardShares::default();
         let (greedy, modest) = ("10.244.0.7".parse().unwrap(), "10.244.0.8".parse().unwrap());
-        let mut places: Vec<Share<IpAddr>> = (0..limits::FORWARDS_PER_CLIENT_MAX)
+        let mut held_shares: Vec<Share<IpAddr>> = (0..limits::FORWARDS_PER_CLIENT_MAX)
             .map(|_| shares.take(greedy).unwrap())
             .collect();
         assert!(shares.take(greedy).is_none());
         assert!(shares.take("::ffff:10.244.0.7".parse().unwrap()).is_none());
         assert!(shares.take(modest).is_some());
-        places.pop();
+        held_shares.pop();
         assert!(shares.take(greedy).is_some());
-        drop(places);
+        drop(held_shares);
         assert!(shares.0.is_empty());
     }
 
@@ -422,7 +427,7 @@ mod tests {
             pods: ["10.244.0.0/24".parse().unwrap()].into(),
             own: ["10.96.0.10".parse().unwrap()].into(),
         };
-        for (client, answered) in [
+        for (client, expected) in [
             ("10.244.0.7", true),
             ("::ffff:10.244.0.7", true),
             ("10.96.0.10", true),
@@ -431,7 +436,7 @@ mod tests {
             ("192.0.2.1", false),
             ("2001:db8::1", false),
         ] {
-            assert_eq!(clients.has(client.parse().unwrap()), answered, "{client}");
+            assert_eq!(clients.has(client.parse().unwrap()), expected, "{client}");
         }
     }
 }

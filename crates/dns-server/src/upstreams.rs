@@ -42,11 +42,11 @@ pub(crate) struct Candidate {
 }
 
 impl Upstreams {
-    /// `own` are the addresses of this server, which must not forward queries to itself.
-    pub(crate) fn new(source: Source, own: Vec<SocketAddr>) -> Upstreams {
+    /// `own_addresses` are the addresses of this server, which must not forward queries to itself.
+    pub(crate) fn new(source: Source, own_addresses: Vec<SocketAddr>) -> Upstreams {
         let mut upstreams = Upstreams {
             source,
-            own,
+            own: own_addresses,
             servers: Vec::new(),
             looked_at: None,
             text: String::new(),
@@ -78,13 +78,17 @@ impl Upstreams {
     }
 
     /// Records whether a server responded.
-    pub(crate) fn note(&mut self, address: SocketAddr, answered: bool, now: Instant) {
+    pub(crate) fn note(&mut self, address: SocketAddr, has_responded: bool, now: Instant) {
         let known = self
             .servers
             .iter_mut()
             .find(|server| server.address == address);
         let Some(server) = known else { return };
-        server.failures = if answered { 0 } else { server.failures + 1 };
+        server.failures = if has_responded {
+            0
+        } else {
+            server.failures + 1
+        };
         let pause = server.failures >= limits::UPSTREAM_FAILURES_MAX;
         server.paused_until = pause.then(|| now + limits::UPSTREAM_PAUSE);
     }
@@ -109,10 +113,10 @@ impl Upstreams {
     }
 
     fn replace(&mut self, addresses: Vec<SocketAddr>) {
-        let wanted = addresses
+        let desired = addresses
             .into_iter()
             .filter(|address| !self.own.contains(address));
-        self.servers = wanted
+        self.servers = desired
             .map(|address| Upstream {
                 address,
                 failures: 0,
@@ -171,13 +175,13 @@ mod tests {
         let text =
             "; x\nnameserver 192.0.2.53\nnameserver fd00::53\nnameserver 10.96.0.10\nsearch a b\n";
         assert_eq!(parse(text).len(), 3);
-        let own = vec!["10.96.0.10:53".parse().unwrap()];
+        let own_address = vec!["10.96.0.10:53".parse().unwrap()];
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        let mut upstreams = Upstreams::new(Source::File(file.path().to_owned()), own);
-        let found = candidates(&mut upstreams, Instant::now()).unwrap();
+        let mut upstreams = Upstreams::new(Source::File(file.path().to_owned()), own_address);
+        let servers = candidates(&mut upstreams, Instant::now()).unwrap();
         let expected = ["192.0.2.53:53", "[fd00::53]:53"].map(healthy);
-        assert_eq!(found, expected);
+        assert_eq!(servers, expected);
     }
 
     #[test]
@@ -188,8 +192,8 @@ mod tests {
         assert_eq!(candidates(&mut upstreams, start), None);
         std::fs::write(file.path(), "nameserver 192.0.2.1\n").unwrap();
         assert_eq!(candidates(&mut upstreams, start), None, "not looked at yet");
-        let found = candidates(&mut upstreams, start + limits::RESOLV_CONF_INTERVAL);
-        assert_eq!(found, Some(vec![healthy("192.0.2.1:53")]));
+        let servers = candidates(&mut upstreams, start + limits::RESOLV_CONF_INTERVAL);
+        assert_eq!(servers, Some(vec![healthy("192.0.2.1:53")]));
     }
 
     #[test]
@@ -199,8 +203,8 @@ mod tests {
         let mut upstreams = Upstreams::new(Source::Fixed(vec![address]), Vec::new());
         let start = Instant::now();
         upstreams.note(address, false, start);
-        let found = upstreams.candidates(start);
-        assert_eq!(found, Some(vec![server]), "once may happen");
+        let servers = upstreams.candidates(start);
+        assert_eq!(servers, Some(vec![server]), "once may happen");
         upstreams.note(address, false, start);
         assert_eq!(upstreams.candidates(start), Some(vec![]));
         let over = start + limits::UPSTREAM_PAUSE;
@@ -224,8 +228,8 @@ mod tests {
             upstreams.note(address, false, start);
         }
         for pause in 1..4 {
-            let found = upstreams.candidates(start + pause * limits::UPSTREAM_PAUSE);
-            assert!(found.unwrap()[0].is_on_trial);
+            let servers = upstreams.candidates(start + pause * limits::UPSTREAM_PAUSE);
+            assert!(servers.unwrap()[0].is_on_trial);
         }
     }
 }

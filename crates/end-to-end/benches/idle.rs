@@ -1,7 +1,6 @@
-//! The cost of idle pods: memory and processor time of the server and of the shims, with 1, 50 and
-//! 110 of them.
+//! The cost of idle pods: memory and processor time of the server and of the shims, with 1, 50 and 110 pods.
 //!
-//! Run it on an idle machine with `cargo xtask bench idle`.
+//! Run the benchmark on an idle machine with `cargo xtask bench idle`.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -40,7 +39,7 @@ pub(crate) fn bench() {
         ]);
         let ready = format!("--for=jsonpath={{.status.readyReplicas}}={count}");
         kubectl.ok(&["wait", "statefulset", "idle", &ready, "--timeout=300s"]);
-        // What starting left to do is done by then.
+        // The work that follows from the start has ended by then.
         sleep(Duration::from_secs(sized(30, 2)));
         measure(&instance, count, Duration::from_secs(sized(60, 3)));
     }

@@ -1,7 +1,7 @@
-//! The cost of a volume of each class for a database, against the bare disk: `mainstay bench disk`
-//! in pods, and beside them in the data directory.
+//! The cost of a volume of each class for a database, compared with the plain disk: `mainstay bench disk` in pods, and
+//! in the data directory.
 //!
-//! Run it on an idle machine with `cargo xtask bench volumes`.
+//! Run the benchmark on an idle machine with `cargo xtask bench volumes`.
 
 use std::process::Command;
 
@@ -26,7 +26,7 @@ pub(crate) fn bench() {
     }
     let mut seen: Vec<(&str, Vec<Value>)> = vec![("bare disk", Vec::new())];
     seen.extend(places.map(|place| (place, Vec::new())));
-    // Rounds, so that what else the machine does meets all alike.
+    // The measurements alternate in rounds, so that other work of the machine affects all of them.
     let rounds = sized(5, 1);
     for _ in 0..rounds {
         for (place, figures) in &mut seen {
@@ -61,7 +61,7 @@ fn start(kubectl: &Kubectl, place: &str) {
     kubectl.wait_pods_ready(&[&format!("pod/{place}")]);
 }
 
-/// The work of one round, in each place.
+/// The arguments for one round.
 fn arguments() -> [&'static str; 6] {
     let [pages, size] = sized(["1000", "128"], ["20", "4"]);
     ["--pages", pages, "--size", size, "-o", "json"]

@@ -1,4 +1,4 @@
-//! The API without a client's start in between: for benchmarks, and for thousands of objects.
+//! Direct connections to the API, without the start of a client program: for benchmarks, and for thousands of objects.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 
 use crate::Instance;
 
-/// Requests that are sent at once where there are many.
+/// Maximum number of concurrent requests.
 const AT_ONCE: usize = 16;
 
 /// An administrator's connections to a server.
@@ -33,10 +33,11 @@ impl Api {
         Self::with(instance.data().join("kubeconfig"))
     }
 
-    /// Connects with the server of a kubeconfig. The connections are of the network of this thread.
+    /// Connects to the server of a kubeconfig. The connections use the network of this thread.
     ///
     /// # Panics
-    /// When the kubeconfig is not usable.
+    ///
+    /// The kubeconfig is not usable.
     pub fn with(kubeconfig: PathBuf) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let client = runtime.block_on(async {
@@ -49,20 +50,21 @@ impl Api {
         }
     }
 
-    /// Waits for what is done asynchronously.
+    /// Runs asynchronous work to its end.
     pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }
 
-    /// How to connect, for those who do so themselves.
+    /// The configuration of the connection, for callers that connect by themselves.
     pub fn configuration(&self) -> Config {
         self.block_on(configuration(&self.kubeconfig))
     }
 
-    /// Sends a request and returns what the server says.
+    /// Sends a request and returns the response.
     ///
     /// # Errors
-    /// When it refuses, or does not answer.
+    ///
+    /// The server refuses the request, or does not respond.
     pub fn ask(
         &self,
         method: Method,
@@ -72,7 +74,7 @@ impl Api {
         self.block_on(answer(&self.client, method, path, object))
     }
 
-    /// Sends a request and returns what the server says, or nothing if it does not answer within the time.
+    /// Sends a request and returns the response; `None` without a response within the time.
     pub fn ask_within(
         &self,
         limit: Duration,
@@ -85,11 +87,12 @@ impl Api {
         })
     }
 
-    /// Watches at `path`, which has the query of a watch, for a time. `each` gets the events, and tells whether it
-    /// wants more.
+    /// Watches at `path`, which has the query of a watch, for a time. `each` gets the events, and returns whether the
+    /// watch continues.
     ///
     /// # Errors
-    /// When the server refuses, or the connection ends with a failure.
+    ///
+    /// The server refuses the watch, or the connection breaks.
     pub fn follow(
         &self,
         path: &str,
@@ -118,10 +121,11 @@ impl Api {
         self.block_on(send(&self.client, Method::POST, path, Some(object)))
     }
 
-    /// Creates objects, several at once, and returns them as they were asked for.
+    /// Creates objects, several concurrently, and returns them in the order of the arguments.
     ///
     /// # Panics
-    /// When the server refuses one.
+    ///
+    /// The server refuses an object.
     pub fn create_all(&self, path: &str, objects: &[Value]) -> Vec<Value> {
         let requests = objects
             .iter()
@@ -138,11 +142,12 @@ impl Api {
         self.block_on(send(&self.client, Method::DELETE, path, None));
     }
 
-    /// Watches the collection at `path` from now on, until the receiver is dropped: what each object
-    /// became, and when that arrived here.
+    /// Watches the collection at `path` from now on, until the receiver is dropped: the new state of each changed
+    /// object, with the time of its arrival.
     ///
     /// # Panics
-    /// When the server refuses.
+    ///
+    /// The server refuses the watch.
     pub fn watch(&self, path: &str) -> Receiver<(Instant, Value)> {
         self.watch_for(path, |event| match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => Some(object),
@@ -150,10 +155,11 @@ impl Api {
         })
     }
 
-    /// As [`Self::watch`], for deletions: the last state of each object that is gone.
+    /// As [`Self::watch`], for deletions: the last state of each deleted object.
     ///
     /// # Panics
-    /// When the server refuses.
+    ///
+    /// The server refuses the watch.
     pub fn watch_deletions(&self, path: &str) -> Receiver<(Instant, Value)> {
         self.watch_for(path, |event| match event {
             WatchEvent::Deleted(object) => Some(object),
@@ -191,10 +197,11 @@ impl Api {
     }
 }
 
-/// The first object of a watch for which something holds, and when it arrived.
+/// The first object of a watch that fulfils the condition, with the time of its arrival.
 ///
 /// # Panics
-/// When there is none within that time.
+///
+/// No object fulfils the condition within that time.
 #[track_caller]
 pub fn first_seen(
     objects: &Receiver<(Instant, Value)>,
@@ -211,7 +218,7 @@ pub fn first_seen(
     }
 }
 
-/// How to connect as the administrator.
+/// The configuration for a connection as the administrator.
 pub(crate) async fn configuration(kubeconfig: &std::path::Path) -> Config {
     let configuration = configuration_if_usable(kubeconfig).await;
     configuration.expect("a usable kubeconfig")

@@ -49,10 +49,10 @@ impl Maker {
             .iter()
             .filter_map(|seed| serde_json::from_slice(seed).ok())
             .collect();
-        let kept = kept(target.name)?;
-        seeds.extend(kept.iter().cloned());
+        let findings = kept(target.name)?;
+        seeds.extend(findings.iter().cloned());
         Ok(Self {
-            kept,
+            kept: findings,
             seeds,
             trees,
             words: target.words,
@@ -66,11 +66,11 @@ impl Maker {
 
     /// The input with that number.
     pub fn input(&self, seed: u64, iteration: u64) -> Vec<u8> {
-        if let Some(kept) = usize::try_from(iteration)
+        if let Some(finding) = usize::try_from(iteration)
             .ok()
             .and_then(|at| self.kept.get(at))
         {
-            return kept.clone();
+            return finding.clone();
         }
         let mut random =
             StdRng::seed_from_u64(seed ^ iteration.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -116,8 +116,8 @@ impl Maker {
                 // Repetition: deep nesting, long names, many elements.
                 let part = input[at..end].to_vec();
                 let times = 1 << random.random_range(0..14);
-                let room = BYTES_MAX / part.len().max(1);
-                insert(input, &part.repeat(times.min(room)));
+                let repetitions = BYTES_MAX / part.len().max(1);
+                insert(input, &part.repeat(times.min(repetitions)));
             }
             6 => {
                 let other = self.seeds.choose(random).cloned().unwrap_or_default();
@@ -147,7 +147,7 @@ impl Maker {
     }
 
     fn change_tree(&self, tree: &mut Value, other: &Value, random: &mut StdRng) {
-        let mut place = random.random_range(0..size(tree));
+        let mut position = random.random_range(0..size(tree));
         let mut from = random.random_range(0..size(other));
         let word = self.words.choose(random).copied().unwrap_or("x");
         let mut donor = nth(other, &mut from).cloned().unwrap_or_default();
@@ -156,7 +156,7 @@ impl Maker {
             serde_json::from_str(NUMBERS[random.random_range(0..10)]).unwrap_or_default();
         let times = 1 << random.random_range(0..10);
         let pick = random.random_range(0..usize::MAX);
-        let Some(value) = nth_mut(tree, &mut place) else {
+        let Some(value) = nth_mut(tree, &mut position) else {
             return;
         };
         match (kind, value) {

@@ -73,7 +73,7 @@ impl Transport for Gate {
         request: Request<Bytes>,
     ) -> BoxFuture<'static, Result<Response<ResponseBody>, BoxError>> {
         let term = Arc::clone(&self.term);
-        let answer = self.client.send(request);
+        let response = self.client.send(request);
         let gated = async move {
             if !term.holds() {
                 return Err(OVER.into());
@@ -81,7 +81,7 @@ impl Transport for Gate {
             tokio::select! {
                 biased;
                 () = term.over.cancelled() => Err(OVER.into()),
-                answer = answer => answer.map_err(Into::into),
+                response = response => response.map_err(Into::into),
             }
         };
         gated.boxed()

@@ -51,14 +51,18 @@ struct Server {
 
 impl Server {
     fn start(client: &Client, identity: &str) -> Self {
-        let (tell, seen) = unbounded_channel();
+        let (sender, receiver) = unbounded_channel();
         let stop = CancellationToken::new();
         let election = Election::new(client.clone(), identity, reading);
         let task = tokio::spawn(election.run(stop.clone(), move |term| {
-            tell.send(Seen::Leads(Arc::clone(term))).ok();
-            Parts(tell.clone())
+            sender.send(Seen::Leads(Arc::clone(term))).ok();
+            Parts(sender.clone())
         }));
-        Self { stop, seen, task }
+        Self {
+            stop,
+            seen: receiver,
+            task,
+        }
     }
 
     async fn leads(&mut self) -> Arc<Term> {
@@ -117,7 +121,7 @@ async fn a_leader_that_lost_its_lease_stops_and_writes_nothing() {
     let mut one = Server::start(&client, "one");
     let term = one.leads().await;
     let leases: Api<Lease> = Api::namespaced(client.clone(), KUBE_SYSTEM);
-    let taken = loop {
+    let lease_of_other = loop {
         let mut lease = leases.get(LEASE).await.unwrap();
         let spec = lease.spec.as_mut().unwrap();
         spec.holder_identity = Some("two".to_owned());
@@ -130,7 +134,7 @@ async fn a_leader_that_lost_its_lease_stops_and_writes_nothing() {
     };
     assert!(matches!(one.seen.recv().await, Some(Seen::Aborted)));
     assert!(!writes(&during(&term, client.clone()), "a").await);
-    assert_eq!(leases.get(LEASE).await.unwrap(), taken, "it waits");
+    assert_eq!(leases.get(LEASE).await.unwrap(), lease_of_other, "it waits");
     // An administrator removes the Lease of the absent server.
     leases.delete(LEASE, &Default::default()).await.unwrap();
     let again = one.leads().await;

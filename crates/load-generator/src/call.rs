@@ -166,34 +166,34 @@ async fn exchange(
     let reply = client.send(request).await?;
     let status = reply.status();
     let mut body = reply.into_body();
-    let mut kept = Vec::new();
+    let mut contents = Vec::new();
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.context("the reply broke off")?.into_data() {
             *bytes += data.len() as u64;
             if keep || !status.is_success() {
-                kept.extend_from_slice(&data);
+                contents.extend_from_slice(&data);
             }
         }
     }
     if !status.is_success() {
-        bail!("{status}: {}", message(&kept));
+        bail!("{status}: {}", message(&contents));
     }
-    Ok(kept)
+    Ok(contents)
 }
 
 /// The message of an error response, whether it is a `Status` or not.
 fn message(body: &[u8]) -> String {
     let status: Option<Value> = serde_json::from_slice(body).ok();
-    let said = status
+    let status_message = status
         .as_ref()
         .and_then(|status| status["message"].as_str());
-    said.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
+    status_message.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
 }
 
 /// A JSON text that must be in the response.
 pub fn text<'v>(value: &'v Value, pointer: &str) -> Result<&'v str> {
-    let found = value.pointer(pointer).and_then(Value::as_str);
-    found.with_context(|| format!("a response has no {pointer}"))
+    let string = value.pointer(pointer).and_then(Value::as_str);
+    string.with_context(|| format!("a response has no {pointer}"))
 }
 
 /// Whether the server responded that the object does not exist.

@@ -139,8 +139,8 @@ impl<S> View<S> {
     {
         let names = list.items.iter().map(|item| item.metadata().name.clone());
         let names: BTreeSet<String> = names.collect();
-        for gone in self.names.difference(&names) {
-            (self.see)(ObjectChange::Gone(gone.clone()));
+        for deleted in self.names.difference(&names) {
+            (self.see)(ObjectChange::Gone(deleted.clone()));
         }
         self.names = names;
         self.version = list.metadata.resource_version;
@@ -240,12 +240,12 @@ mod tests {
     }
 
     fn seen(text: &str) -> (Vec<String>, Result<Option<Ended>>, String) {
-        let mut seen = Vec::new();
+        let mut changes = Vec::new();
         let mut view = View {
             names: BTreeSet::from(["a".to_owned(), "b".to_owned()]),
             version: "3".to_owned(),
             see: |change: ObjectChange<AnyObject>| {
-                seen.push(match change {
+                changes.push(match change {
                     ObjectChange::Put(object) => format!("+{}", object.metadata.name),
                     ObjectChange::Gone(name) => format!("-{name}"),
                 });
@@ -259,7 +259,7 @@ mod tests {
             Err(_) => view.take::<AnyObject>(text.as_bytes()),
         };
         let version = view.version;
-        (seen, ended, version)
+        (changes, ended, version)
     }
 
     #[test]
@@ -267,8 +267,8 @@ mod tests {
         let list = r#"{"metadata": {"resourceVersion": "9"}, "items": [
             {"metadata": {"name": "b", "resourceVersion": "4"}},
             {"metadata": {"name": "c", "resourceVersion": "8"}}]}"#;
-        let (seen, _, version) = seen(list);
-        assert_eq!(seen, ["-a", "+b", "+c"]);
+        let (changes, _, version) = seen(list);
+        assert_eq!(changes, ["-a", "+b", "+c"]);
         assert_eq!(version, "9");
     }
 
@@ -281,8 +281,8 @@ mod tests {
             ))
         };
         for (kind, expected) in [("ADDED", "+a"), ("MODIFIED", "+a"), ("DELETED", "-a")] {
-            let (seen, ended, version) = event(kind);
-            assert_eq!(seen, [expected]);
+            let (changes, ended, version) = event(kind);
+            assert_eq!(changes, [expected]);
             assert!(matches!(ended, Ok(None)));
             assert_eq!(version, "7");
         }

@@ -75,13 +75,13 @@ impl HeartbeatFixture {
         let used = processor::time(server)?.saturating_sub(before);
         let latencies = self.counted.take()?;
         let resident = [self.resident_before, Memory::of(server)?.resident];
-        let told = !server.is_empty();
+        let has_processes = !server.is_empty();
         Ok(IdleNodes {
             nodes: u32::try_from(self.nodes.each().count())?,
             span,
             renewals: Summary::of(latencies),
-            processor: told.then_some(used),
-            resident: told.then_some(resident),
+            processor: has_processes.then_some(used),
+            resident: has_processes.then_some(resident),
         })
     }
 }
@@ -105,10 +105,10 @@ impl Counted {
 
     /// The latencies since the last call.
     fn take(&self) -> Result<Vec<Duration>> {
-        let seen = std::mem::take(&mut *self.seen());
-        match seen.failure {
+        let counted = std::mem::take(&mut *self.seen());
+        match counted.failure {
             Some(failure) => bail!("a heartbeat failed: {failure}"),
-            None => Ok(seen.latencies),
+            None => Ok(counted.latencies),
         }
     }
 }

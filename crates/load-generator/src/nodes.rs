@@ -169,11 +169,11 @@ impl Node {
 
     /// Reports that the node is ready.
     async fn write_status(&self) -> Result<()> {
-        let room = json!({"cpu": "10000", "memory": "10Ti", "pods": "100000"});
+        let capacity = json!({"cpu": "10000", "memory": "10Ti", "pods": "100000"});
         let now = Timestamp::from_second(Timestamp::now().as_second())?;
         let status = json!({
-            "capacity": room,
-            "allocatable": room,
+            "capacity": capacity,
+            "allocatable": capacity,
             "conditions": [{
                 "type": "Ready",
                 "status": "True",

@@ -115,13 +115,13 @@ impl BenchObjects {
     }
 
     pub fn apply(&self, name: &str, word: &str) -> Call {
-        let wanted = json!({
+        let object = json!({
             "apiVersion": "v1",
             "kind": self.subject.kind(),
             "metadata": {"name": name, "annotations": {"bench/applied": word}},
         });
         let manager = "fieldManager=mainstay-bench-apply&force=true";
-        Call::apply(format!("{}?{manager}", self.one(name)), &wanted)
+        Call::apply(format!("{}?{manager}", self.one(name)), &object)
     }
 
     pub fn delete(&self, name: &str) -> Call {

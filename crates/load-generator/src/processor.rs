@@ -50,9 +50,9 @@ mod tests {
 
     #[test]
     fn time_goes_on() {
-        let own = [std::process::id()];
-        let before = time(&own).unwrap();
-        assert!(time(&own).unwrap() >= before);
+        let own_process = [std::process::id()];
+        let before = time(&own_process).unwrap();
+        assert!(time(&own_process).unwrap() >= before);
         assert_eq!(time(&[]).unwrap(), Duration::ZERO);
     }
 }

@@ -238,7 +238,7 @@ fn sets_lines(steps: &[SetsStep]) -> Vec<String> {
         "{:<10}{:<14}{:<12}{:>10}{:>16}{:>22}{:>14}",
         "SETS", "POLICY", "STEP", "SECONDS", "SERVER CPU s", "CPU ms/POD STARTED", "RESIDENT MiB"
     )];
-    let shown = |number: Option<f64>| number.map_or("-".to_owned(), |n| format!("{n:.2}"));
+    let formatted = |number: Option<f64>| number.map_or("-".to_owned(), |n| format!("{n:.2}"));
     lines.extend(steps.iter().map(|step| {
         format!(
             "{:<10}{:<14}{:<12}{:>10.2}{:>16}{:>22}{:>14}",
@@ -246,9 +246,9 @@ fn sets_lines(steps: &[SetsStep]) -> Vec<String> {
             step.policy.name(),
             step.name,
             step.elapsed.as_secs_f64(),
-            shown(step.processor.map(|time| time.as_secs_f64())),
-            shown(step.processor_per_pod().map(milliseconds)),
-            shown(step.resident.map(mebibytes)),
+            formatted(step.processor.map(|time| time.as_secs_f64())),
+            formatted(step.processor_per_pod().map(milliseconds)),
+            formatted(step.resident.map(mebibytes)),
         )
     }));
     lines

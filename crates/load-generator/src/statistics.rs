@@ -27,8 +27,8 @@ impl Summary {
 /// The given percentile of the sorted durations; zero for an empty list.
 pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100);
-    let found = sorted.get(rank.saturating_sub(1));
-    found.copied().unwrap_or_default()
+    let value = sorted.get(rank.saturating_sub(1));
+    value.copied().unwrap_or_default()
 }
 
 /// The number of events per second.

@@ -57,8 +57,8 @@ impl BenchNamespace {
     pub async fn make_account(&self) -> Result<()> {
         let uri = format!("/api/v1/namespaces/{}/serviceaccounts", self.namespace);
         let account = json!({"metadata": {"name": ACCOUNT}});
-        let made = Call::post(uri, &account).send(&self.client).await;
-        made.context("make a service account").map(drop)
+        let result = Call::post(uri, &account).send(&self.client).await;
+        result.context("make a service account").map(drop)
     }
 
     /// Clients with an open connection each.
@@ -86,7 +86,7 @@ impl BenchNamespace {
         while Instant::now() < deadline {
             match Call::get(uri.clone()).send(&self.client).await {
                 Err(error) if is_not_found(&error) => return Ok(()),
-                found => found.with_context(advice)?,
+                result => result.with_context(advice)?,
             };
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -111,7 +111,7 @@ async fn make_namespace(client: &Client) -> Result<String> {
         "metadata": {"generateName": "mainstay-bench-", "labels": {LABEL: LABEL_VALUE}},
     });
     let uri = "/api/v1/namespaces".to_owned();
-    let made = Call::post(uri, &namespace).json(client).await?;
-    let name = made["metadata"]["name"].as_str();
+    let namespace_object = Call::post(uri, &namespace).json(client).await?;
+    let name = namespace_object["metadata"]["name"].as_str();
     Ok(name.context("it has no name")?.to_owned())
 }

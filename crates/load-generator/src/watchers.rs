@@ -59,12 +59,12 @@ pub async fn measure(target: &BenchNamespace, watchers: u32, server: &[u32]) -> 
     for write in 0..WRITES {
         let sent = Instant::now();
         let patch = pods.patch(NAME, &write.to_string());
-        let answered = tokio::spawn({
+        let acknowledged = tokio::spawn({
             let client = target.client.clone();
             async move { patch.send(&client).await }
         });
         let arrivals = collect(&mut received, watchers, sent).await?;
-        answered.await.context("the writer broke")??;
+        acknowledged.await.context("the writer broke")??;
         medians.push(percentile(&arrivals, 50));
         lasts.push(percentile(&arrivals, 100));
     }

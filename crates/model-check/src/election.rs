@@ -165,8 +165,8 @@ impl Model for ElectionModel {
         for (at, server) in state.servers.iter().enumerate() {
             match &server.flight {
                 None => {
-                    let seen = version(server.candidate.lease());
-                    if seen != version(state.lease.as_ref()) || seen.is_none() {
+                    let read_version = version(server.candidate.lease());
+                    if seen != version(state.lease.as_ref()) || read_version.is_none() {
                         actions.push(ElectionStep::Look(at));
                     }
                     if state.writes < WRITES {
@@ -212,14 +212,14 @@ impl Model for ElectionModel {
             }
             ElectionStep::Decide(at) => {
                 let server = &mut state.servers[at];
-                let seen = server.candidate.lease();
+                let read_lease = server.candidate.lease();
                 let transitions = match server.candidate.decide(server.clock) {
                     ElectionDecision::Create => 0,
                     ElectionDecision::Take { transitions } => transitions,
-                    ElectionDecision::Renew => seen?.transitions,
+                    ElectionDecision::Renew => read_lease?.transitions,
                     ElectionDecision::Wait(_) => return None,
                 };
-                let over = version(seen);
+                let over = version(read_lease);
                 let holder = Some(server.candidate.identity().to_owned());
                 server.flight = Some(write(over, holder, transitions, server.clock));
             }
@@ -258,8 +258,8 @@ impl Model for ElectionModel {
             ElectionStep::Stop(at) => {
                 state.starts -= 1;
                 let server = &mut state.servers[at];
-                let seen = server.candidate.lease()?;
-                let (over, transitions) = (version(Some(seen)), seen.transitions);
+                let read_lease = server.candidate.lease()?;
+                let (over, transitions) = (version(Some(read_lease)), read_lease.transitions);
                 server.late = Some(write(over, None, transitions, server.clock));
                 start_again(server, at);
             }

@@ -209,8 +209,8 @@ pub fn progress(world: &World, state: &mut ModelState, step: Progress) {
         Progress::ReleaseDependents => release_dependents(state),
         Progress::SetGone => state.api.set = None,
         Progress::Tick => {
-            let (api, seen) = (&mut state.api.pods, &mut state.seen.pods);
-            for pod in api.iter_mut().chain(seen).flatten() {
+            let (api, cached) = (&mut state.api.pods, &mut state.seen.pods);
+            for pod in api.iter_mut().chain(cached).flatten() {
                 if let Health::Ready(age) = &mut pod.health {
                     *age = (*age + 1).min(world.min_ready);
                 }
@@ -237,27 +237,27 @@ fn collect_claim(world: &World, state: &mut ModelState, at: usize) {
     let Some(mut claim) = state.api.claims[at] else {
         return;
     };
-    let gone = dangling(state, at, claim.owners);
+    let remaining = dangling(state, at, claim.owners);
     if gone != claim.owners {
-        claim.owners.set = claim.owners.set.filter(|_| gone.set.is_none());
-        claim.owners.pod = claim.owners.pod.filter(|_| gone.pod.is_none());
+        claim.owners.set = claim.owners.set.filter(|_| remaining.set.is_none());
+        claim.owners.pod = claim.owners.pod.filter(|_| remaining.pod.is_none());
         claim.version = version;
         state.api.claims[at] = Some(claim);
         return;
     }
-    let kept = state.fates[at] == ClaimFate::Kept || !world.ever_deletes_when_scaled();
-    if gone.pod.is_some() && kept {
+    let is_kept = state.fates[at] == ClaimFate::Kept || !world.ever_deletes_when_scaled();
+    if remaining.pod.is_some() && is_kept {
         state.breaks(format!(
             "the claim data-web-{at} is deleted though it was to be kept"
         ));
     }
     // Without delayed writes no pod is created on such a claim.
-    if gone.pod.is_some() && in_use(state, at) && world.budget.takeovers == 0 {
+    if remaining.pod.is_some() && in_use(state, at) && world.budget.takeovers == 0 {
         state.breaks(format!(
             "the claim data-web-{at} goes while the successor of its pod runs on it"
         ));
     }
-    if gone.set.is_some() && !world.ever_deletes_when_deleted() {
+    if remaining.set.is_some() && !world.ever_deletes_when_deleted() {
         state.breaks(format!(
             "the claim data-web-{at} is deleted against the policy"
         ));
@@ -315,22 +315,22 @@ fn leave_open(state: &mut ModelState, spec: Spec) {
 
 /// The possible faults, each with the index of its object.
 pub fn faults(world: &World, state: &ModelState) -> Vec<(Fault, usize)> {
-    let mut found = Vec::new();
+    let mut possible = Vec::new();
     for fault in world.faults {
         match fault {
-            Fault::NodeLost if !state.node_lost => found.push((*fault, 0)),
+            Fault::NodeLost if !state.node_lost => possible.push((*fault, 0)),
             Fault::DeleteSet(_) if state.api.set.is_some_and(|set| set.deleting.is_none()) => {
-                found.push((*fault, 0));
+                possible.push((*fault, 0));
             }
-            Fault::CreateSet if state.api.set.is_none() => found.push((*fault, 0)),
+            Fault::CreateSet if state.api.set.is_none() => possible.push((*fault, 0)),
             Fault::NodeLost | Fault::DeleteSet(_) | Fault::CreateSet => {}
             _ => {
-                let places = (0..ORDINALS).filter(|at| hits(state, *fault, *at));
-                found.extend(places.map(|at| (*fault, at)));
+                let indexes = (0..ORDINALS).filter(|at| hits(state, *fault, *at));
+                possible.extend(indexes.map(|at| (*fault, at)));
             }
         }
     }
-    found
+    possible
 }
 
 fn hits(state: &ModelState, fault: Fault, at: usize) -> bool {

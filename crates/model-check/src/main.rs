@@ -47,13 +47,13 @@ struct Arguments {
 }
 
 impl Arguments {
-    fn budget(&self, own: Budget) -> Budget {
+    fn budget(&self, default: Budget) -> Budget {
         Budget {
-            edits: self.edits.unwrap_or(own.edits),
-            faults: self.faults.unwrap_or(own.faults),
-            takeovers: self.takeovers.unwrap_or(own.takeovers),
-            lost_answers: self.lost_answers.unwrap_or(own.lost_answers),
-            lags: self.lags.unwrap_or(own.lags),
+            edits: self.edits.unwrap_or(default.edits),
+            faults: self.faults.unwrap_or(default.faults),
+            takeovers: self.takeovers.unwrap_or(default.takeovers),
+            lost_answers: self.lost_answers.unwrap_or(default.lost_answers),
+            lags: self.lags.unwrap_or(default.lags),
         }
     }
 }

@@ -117,8 +117,8 @@ impl StatefulSetModel {
         };
         state.api.set = Some(set);
         for at in 0..ORDINALS {
-            let wanted = self.world.spec.wants(at);
-            state.fates[at] = if wanted {
+            let is_desired = self.world.spec.wants(at);
+            state.fates[at] = if is_desired {
                 ClaimFate::Kept
             } else {
                 ClaimFate::Open
@@ -162,10 +162,14 @@ impl StatefulSetModel {
 
     /// The former leader plans for its caches. `false` if there is nothing to write.
     fn former_plans(&self, state: &mut ModelState) -> bool {
-        let Some(seen) = state.former_seen.as_ref().filter(|seen| seen.set.is_some()) else {
+        let Some(cached) = state
+            .former_seen
+            .as_ref()
+            .filter(|cached| cached.set.is_some())
+        else {
             return false;
         };
-        let (planned, ops) = self.plans.of(seen);
+        let (planned, ops) = self.plans.of(cached);
         if let Some(rule) = planned.broken.first() {
             state.breaks(rule.as_str());
         }
@@ -199,10 +203,12 @@ impl StatefulSetModel {
     /// still do what the specification demands. Claims of a former pod or set are about to be deleted already.
     fn known_fates(&self, state: &ModelState) -> [ClaimFate; ORDINALS] {
         let mut fates = [ClaimFate::Open; ORDINALS];
-        let (Some(set), Some(seen)) = (&state.api.set, &state.seen.set) else {
+        let (Some(set), Some(cached_set)) = (&state.api.set, &state.seen.set) else {
             return fates;
         };
-        if (set.uid, set.generation) != (seen.uid, seen.generation) || seen.deleting.is_some() {
+        if (set.uid, set.generation) != (cached_set.uid, cached_set.generation)
+            || cached_set.deleting.is_some()
+        {
             return fates;
         }
         for (at, fate) in fates.iter_mut().enumerate() {
@@ -226,25 +232,25 @@ impl StatefulSetModel {
         &self,
         state: &mut ModelState,
         who: ControllerRole,
-        place: WritePosition,
-        answered: bool,
+        position: WritePosition,
+        is_answered: bool,
     ) -> Option<Op> {
         let slot = |state: &mut ModelState| match who {
             ControllerRole::Active => state.work.take(),
             ControllerRole::Former => state.former.take(),
         };
         let mut work = slot(state)?;
-        let at = work.ops.iter().position(|(other, _)| *other == place)?;
+        let at = work.ops.iter().position(|(other, _)| *other == position)?;
         let (_, op) = work.ops.remove(at);
         let reply = server::write(state, &op, self.seeded.guards);
         self.counters.replied(reply);
-        let outcome = if answered {
+        let outcome = if is_answered {
             reply.outcome(&op)
         } else {
             WriteOutcome::Refused
         };
-        work.schedule.sent(place);
-        work.schedule.ended(&work.shape, place, outcome);
+        work.schedule.sent(position);
+        work.schedule.ended(&work.shape, position, outcome);
         if work.schedule.is_over() {
             if !work.schedule.refused() {
                 decide_fates(state, work.fates);
@@ -253,7 +259,7 @@ impl StatefulSetModel {
         }
         // Writes that cannot be sent any more must not distinguish states.
         if outcome == WriteOutcome::Refused {
-            forget_what_cannot_follow(&mut work, place);
+            forget_what_cannot_follow(&mut work, position);
         }
         match who {
             ControllerRole::Active => state.work = Some(work),
@@ -276,10 +282,10 @@ impl StatefulSetModel {
                 true
             }
             ModelStep::Plan => self.plan(state),
-            ModelStep::Write(who, place) => self.write(state, who, place, true).is_some(),
-            ModelStep::WriteUnanswered(who, place) => {
+            ModelStep::Write(who, position) => self.write(state, who, position, true).is_some(),
+            ModelStep::WriteUnanswered(who, position) => {
                 state.budget.lost_answers -= 1;
-                self.write(state, who, place, false).is_some()
+                self.write(state, who, position, false).is_some()
             }
             ModelStep::TakeOver { former_goes_on } => {
                 state.budget.takeovers -= 1;
@@ -328,11 +334,11 @@ impl StatefulSetModel {
 }
 
 /// Records the known fates. `false` if no fate changes.
-fn decide_fates(state: &mut ModelState, known: [ClaimFate; ORDINALS]) -> bool {
+fn decide_fates(state: &mut ModelState, fates_of_plan: [ClaimFate; ORDINALS]) -> bool {
     let mut news = false;
-    for (fate, known) in state.fates.iter_mut().zip(known) {
-        if known != ClaimFate::Open && *fate != known {
-            *fate = known;
+    for (fate, fates_of_plan) in state.fates.iter_mut().zip(fates_of_plan) {
+        if known != ClaimFate::Open && *fate != fates_of_plan {
+            *fate = fates_of_plan;
             news = true;
         }
     }
@@ -342,8 +348,8 @@ fn decide_fates(state: &mut ModelState, known: [ClaimFate; ORDINALS]) -> bool {
 /// Removes the writes of a part of the plan that a refusal has ended.
 fn forget_what_cannot_follow(work: &mut Work, refused: WritePosition) {
     let ready: Vec<WritePosition> = work.schedule.ready().collect();
-    work.ops.retain(|(place, _)| {
-        let follows_refused = match (refused, *place) {
+    work.ops.retain(|(position, _)| {
+        let follows_refused = match (refused, *position) {
             (WritePosition::Prepare(_), WritePosition::Prepare(_) | WritePosition::Pod { .. }) => {
                 true
             }
@@ -351,7 +357,7 @@ fn forget_what_cannot_follow(work: &mut Work, refused: WritePosition) {
             (_, WritePosition::Cleanup(_)) => true,
             _ => false,
         };
-        !follows_refused || ready.contains(place)
+        !follows_refused || ready.contains(position)
     });
 }
 
@@ -383,10 +389,10 @@ impl Model for StatefulSetModel {
         ];
         for (who, work) in hands {
             let Some(work) = work else { continue };
-            for place in work.schedule.ready() {
-                steps.push(ModelStep::Write(who, place));
+            for position in work.schedule.ready() {
+                steps.push(ModelStep::Write(who, position));
                 if state.budget.lost_answers > 0 {
-                    steps.push(ModelStep::WriteUnanswered(who, place));
+                    steps.push(ModelStep::WriteUnanswered(who, position));
                 }
             }
         }
@@ -437,8 +443,8 @@ impl Model for StatefulSetModel {
 }
 
 fn one_body_each(state: &ModelState) -> bool {
-    let mut seen = [false; ORDINALS];
-    let mut first = |ordinal: u8| !std::mem::replace(&mut seen[usize::from(ordinal)], true);
+    let mut occupied = [false; ORDINALS];
+    let mut first = |ordinal: u8| !std::mem::replace(&mut occupied[usize::from(ordinal)], true);
     state
         .instances
         .iter()

@@ -233,8 +233,8 @@ impl Builder {
     /// # Errors
     ///
     /// *Errors.* The write names an object outside of this world, which is a violation.
-    pub fn op(&self, seen: &Objects, write: Write<'_>) -> Result<Op, String> {
-        let set = seen.set.as_ref().ok_or("a plan without a set")?;
+    pub fn op(&self, cached: &Objects, write: Write<'_>) -> Result<Op, String> {
+        let set = cached.set.as_ref().ok_or("a plan without a set")?;
         let read = match write {
             Write::Status(status) => {
                 let mut text = status.clone();
@@ -294,12 +294,12 @@ impl Builder {
                 name,
                 uid,
                 resource_version,
-                owners: wanted,
+                owners: new_owners,
             } => Op::SetClaimOwners {
                 ordinal: ordinal(name)?,
                 uid: id(uid)?,
                 version: id(resource_version)?,
-                owners: owners(Some(wanted))?,
+                owners: owners(Some(new_owners))?,
             },
             StatefulSetAction::CreatePod(pod) => {
                 let labels = pod.metadata.labels.as_ref()?;
@@ -442,19 +442,19 @@ pub struct Statuses {
 impl Statuses {
     /// The status with that number.
     pub fn get(&self, number: u16) -> StatefulSetStatus {
-        let known = self.known.read().expect("no panic");
-        known.1[usize::from(number)].clone()
+        let statuses = self.known.read().expect("no panic");
+        statuses.1[usize::from(number)].clone()
     }
 
     fn number(&self, status: StatefulSetStatus) -> u16 {
         let text = serde_json::to_string(&status).expect("a status is JSON");
-        let mut known = self.known.write().expect("no panic");
-        if let Some(number) = known.0.get(&text) {
+        let mut statuses = self.known.write().expect("no panic");
+        if let Some(number) = statuses.0.get(&text) {
             return *number;
         }
-        let number = u16::try_from(known.1.len()).expect("not so many statuses");
-        known.0.insert(text, number);
-        known.1.push(status);
+        let number = u16::try_from(statuses.1.len()).expect("not so many statuses");
+        statuses.0.insert(text, number);
+        statuses.1.push(status);
         number
     }
 }

@@ -52,7 +52,7 @@ impl Plans {
 
     /// The number of planned states.
     pub fn count(&self) -> usize {
-        self.known.read().map_or(0, |known| known.len())
+        self.known.read().map_or(0, |plans| plans.len())
     }
 
     /// The templates of the current and of the update revision that a status names.
@@ -80,8 +80,8 @@ impl Plans {
     }
 
     /// The plan for an observed state, with its writes.
-    pub fn of(&self, seen: &Objects) -> (Arc<Planned>, Vec<(WritePosition, Op)>) {
-        let mut situation = seen.clone();
+    pub fn of(&self, cached: &Objects) -> (Arc<Planned>, Vec<(WritePosition, Op)>) {
+        let mut situation = cached.clone();
         let mut numbers = Renumbering::default();
         situation.ids(&mut |kind, id| numbers.apply(kind, id));
         let planned = self.lookup(&situation);
@@ -97,8 +97,8 @@ impl Plans {
             return planned.clone();
         }
         let planned = Arc::new(self.make(situation));
-        let mut known = self.known.write().expect("no panic");
-        known
+        let mut plans = self.known.write().expect("no panic");
+        plans
             .entry(situation.clone())
             .or_insert_with(|| planned.clone())
             .clone()
@@ -107,8 +107,8 @@ impl Plans {
     fn make(&self, situation: &Objects) -> Planned {
         let observed = self.builder.observed(situation);
         let now = now();
-        let shown = self.seeded.shown(&observed);
-        let mut plan = plan(&shown, now);
+        let input = self.seeded.shown(&observed);
+        let mut plan = plan(&input, now);
         self.seeded.alter(&observed, &mut plan);
         let mut broken = if self.seeded.unjudged {
             Vec::new()
@@ -116,10 +116,10 @@ impl Plans {
             invariants::violations(&observed, &plan, now)
         };
         let mut ops = Vec::new();
-        for place in places(&plan) {
-            let write = plan.write(place).expect("a place of this plan");
+        for position in places(&plan) {
+            let write = plan.write(position).expect("a place of this plan");
             match self.builder.op(situation, write) {
-                Ok(op) => ops.push((place, op)),
+                Ok(op) => ops.push((position, op)),
                 Err(odd) => broken.push(odd),
             }
         }

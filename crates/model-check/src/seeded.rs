@@ -52,11 +52,11 @@ impl Default for Seeded {
 impl Seeded {
     /// The planner's input.
     pub fn shown(&self, observed: &Observed) -> Observed {
-        let mut shown = observed.clone();
+        let mut input = observed.clone();
         if let Some(change) = self.view {
-            change(&mut shown);
+            change(&mut input);
         }
-        shown
+        input
     }
 
     /// Changes the plan.

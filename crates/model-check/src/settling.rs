@@ -110,8 +110,8 @@ impl StatefulSetModel {
             };
             let next: Option<WritePosition> =
                 work.as_ref().and_then(|work| work.schedule.ready().next());
-            let Some(place) = next else { return };
-            self.write(state, who, place, true);
+            let Some(position) = next else { return };
+            self.write(state, who, position, true);
         }
     }
 
@@ -174,8 +174,8 @@ impl StatefulSetModel {
                 .instances
                 .iter()
                 .filter(|instance| usize::from(instance.ordinal) == at);
-            let wanted = set.spec.wants(at);
-            if instances.count() != usize::from(wanted) {
+            let is_desired = set.spec.wants(at);
+            if instances.count() != usize::from(is_desired) {
                 return Err(format!("rest, but web-{at} does not run as it should"));
             }
             // A claim in use is kept until the pod is removed, even if the claim is being deleted.
@@ -185,7 +185,7 @@ impl StatefulSetModel {
                 return Err(format!("rest, but data-web-{at} has not gone with its pod"));
             }
             let claim = claim.is_some_and(|claim| !claim.terminating || open);
-            if wanted && self.world.claims && !claim {
+            if is_desired && self.world.claims && !claim {
                 return Err(format!("rest, but web-{at} has no claim"));
             }
         }

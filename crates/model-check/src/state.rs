@@ -395,33 +395,33 @@ impl ModelState {
     /// Updates the controller's caches, except for lagging watches. The nodes of pods are left out, because the planner
     /// does not use them.
     pub fn deliver(&mut self) {
-        let (api, seen) = (&self.api, &mut self.seen);
+        let (api, cached) = (&self.api, &mut self.seen);
         let [set, pods, claims, revisions] = self.lagging;
         if !set {
-            seen.set = api.set;
+            cached.set = api.set;
         }
         if !pods {
             let without_node = |pod: Pod| Pod { node: None, ..pod };
-            seen.pods = api.pods.map(|pod| pod.map(without_node));
+            cached.pods = api.pods.map(|pod| pod.map(without_node));
         }
         if !claims {
-            seen.claims = api.claims;
+            cached.claims = api.claims;
         }
         if !revisions {
-            seen.revisions = api.revisions;
+            cached.revisions = api.revisions;
         }
     }
 
     /// Updates all caches of the former leader.
     pub fn deliver_to_former(&mut self) {
-        let shown = Objects {
+        let snapshot = Objects {
             pods: self
                 .api
                 .pods
                 .map(|pod| pod.map(|pod| Pod { node: None, ..pod })),
             ..self.api.clone()
         };
-        self.former_seen = Some(shown);
+        self.former_seen = Some(snapshot);
     }
 
     /// The pod of an ordinal, if it has this UID.
@@ -480,8 +480,8 @@ impl Ids for ModelState {
     fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id)) {
         self.api.ids(visit);
         self.seen.ids(visit);
-        if let Some(seen) = &mut self.former_seen {
-            seen.ids(visit);
+        if let Some(cached) = &mut self.former_seen {
+            cached.ids(visit);
         }
         for work in [&mut self.work, &mut self.former].into_iter().flatten() {
             for (_, op) in &mut work.ops {

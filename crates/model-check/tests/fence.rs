@@ -43,10 +43,10 @@ fn each_mistake_is_found() {
             "{mistake:?}: {} states, {:?}",
             report.states, report.violation
         );
-        let found = report.violation.unwrap_or_default();
+        let violation = report.violation.unwrap_or_default();
         assert!(
-            found.contains("two running instances"),
-            "{mistake:?}: {found}"
+            violation.contains("two running instances"),
+            "{mistake:?}: {violation}"
         );
     }
 }

@@ -24,8 +24,11 @@ fn finds(world: World, seeded: Seeded, rule: &str) {
         story(&without)
     );
     let with = check_seeded(world, seeded, 1);
-    let found = story(&with);
-    assert!(found.contains(rule), "expected {rule:?}, found: {found}");
+    let violation = story(&with);
+    assert!(
+        violation.contains(rule),
+        "expected {rule:?}, found: {violation}"
+    );
 }
 
 fn story(report: &Report) -> String {
@@ -384,8 +387,8 @@ fn a_rollout_that_stays_stuck_is_found() {
         ..world("bad-template-lagging")
     };
     let report = check(stuck, 1);
-    let found = story(&report);
-    assert!(found.contains("rest without the goal"), "{found}");
+    let violation = story(&report);
+    assert!(violation.contains("rest without the goal"), "{violation}");
 }
 
 /// The mistakes are only in the wrappers: without a mistake, writes pass unchanged.

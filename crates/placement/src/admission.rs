@@ -85,9 +85,9 @@ fn is_driven_out(pod: &PodView, node: &Node) -> bool {
 
 fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionFailure> {
     let allocatable = Allocatable::of(node);
-    let room = FreeResources::of(&allocatable, others);
+    let free = FreeResources::of(&allocatable, others);
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    if let Some(capacity) = room.pods_max().filter(|capacity| count >= *capacity) {
+    if let Some(capacity) = free.pods_max().filter(|capacity| count >= *capacity) {
         return Some(AdmissionFailure::Resource {
             name: "pods".to_owned(),
             requested: 1,
@@ -95,17 +95,17 @@ fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionF
             capacity,
         });
     }
-    let wanted = requests(pod);
+    let requested = requests(pod);
     // Extended resources that the node does not report are not checked here.
-    let counts = |name: &str| room.allocatable(name).is_some() || !is_extended(name);
-    let mut wanted: Vec<_> = wanted
+    let counts = |name: &str| free.allocatable(name).is_some() || !is_extended(name);
+    let mut requested: Vec<_> = requested
         .iter()
         .filter(|(name, amount)| !amount.is_zero() && counts(name))
         .collect();
-    wanted.sort_by_key(|(name, _)| order(name));
-    wanted.into_iter().find_map(|(name, amount)| {
-        let used = room.used(name).unwrap_or_default();
-        let capacity = room.allocatable(name).unwrap_or_default();
+    requested.sort_by_key(|(name, _)| order(name));
+    requested.into_iter().find_map(|(name, amount)| {
+        let used = free.used(name).unwrap_or_default();
+        let capacity = free.allocatable(name).unwrap_or_default();
         (*amount > capacity || *amount > capacity.minus(&used)).then(|| {
             let number = |amount: &Quantity| match name.as_str() {
                 "cpu" => amount.milli_value(),
@@ -124,8 +124,8 @@ fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionF
 /// The position of a resource in the order of checks; further resources follow, by name.
 fn order(name: &str) -> usize {
     let first = ["cpu", "memory", "ephemeral-storage"];
-    let place = first.iter().position(|one| *one == name);
-    place.unwrap_or(first.len())
+    let position = first.iter().position(|one| *one == name);
+    position.unwrap_or(first.len())
 }
 
 fn is_extended(name: &str) -> bool {
@@ -171,8 +171,8 @@ mod tests {
     }
 
     fn said(pod: PodView, others: &[PodView]) -> Option<(String, String)> {
-        let found = misfit(&tolerant(pod), &node(), others);
-        found.map(|misfit| (misfit.reason(), misfit.message()))
+        let failure = misfit(&tolerant(pod), &node(), others);
+        failure.map(|misfit| (misfit.reason(), misfit.message()))
     }
 
     #[test]
@@ -228,7 +228,7 @@ mod tests {
             message,
             "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
         );
-        let found = misfit(&pod(json!({})), &node(), &[]).unwrap();
-        assert_eq!(found.reason(), "TaintToleration");
+        let failure = misfit(&pod(json!({})), &node(), &[]).unwrap();
+        assert_eq!(failure.reason(), "TaintToleration");
     }
 }

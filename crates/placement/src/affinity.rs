@@ -44,8 +44,9 @@ impl<'t> AffinityTerm<'t> {
         if listed.is_empty() && selector.is_none() {
             return *self.owner.namespace == *namespace;
         }
-        let known = view.namespaces.get(namespace);
-        let labels = known.and_then(|known| known.metadata.labels.as_ref());
+        let labels_of_namespace = view.namespaces.get(namespace);
+        let labels = labels_of_namespace
+            .and_then(|labels_of_namespace| labels_of_namespace.metadata.labels.as_ref());
         let label = |key: &str| {
             labels
                 .and_then(|labels| labels.get(key))
@@ -118,17 +119,17 @@ impl<'v> Neighbours<'v> {
     pub fn of(pod: &'v PodView, snapshot: &SchedulingSnapshot<'v>) -> Self {
         let view = snapshot.view;
         let of_pod = |term| AffinityTerm::of(term, pod);
-        let wanted: Vec<AffinityTerm<'v>> = affinity_terms(pod).iter().map(of_pod).collect();
+        let required: Vec<AffinityTerm<'v>> = affinity_terms(pod).iter().map(of_pod).collect();
         let unwanted: Vec<AffinityTerm<'v>> = anti_affinity_terms(pod).iter().map(of_pod).collect();
         let (mut near, mut avoided) = (Domains::default(), Domains::default());
-        if !wanted.is_empty() || !unwanted.is_empty() {
+        if !required.is_empty() || !unwanted.is_empty() {
             let mut terms = affinity_terms(pod).iter().chain(anti_affinity_terms(pod));
             for other in snapshot.selectable(&mut terms, pod) {
                 let Some(node) = node_of(other, snapshot) else {
                     continue;
                 };
-                if wanted.iter().all(|term| term.selects(other, view)) {
-                    near.add(wanted.iter().filter_map(|term| term.domain(node)));
+                if required.iter().all(|term| term.selects(other, view)) {
+                    near.add(required.iter().filter_map(|term| term.domain(node)));
                 }
                 let against = unwanted.iter().filter(|term| term.selects(other, view));
                 avoided.add(against.filter_map(|term| term.domain(node)));
@@ -145,8 +146,8 @@ impl<'v> Neighbours<'v> {
             closed.add(against.filter_map(|term| term.domain(node)));
         }
         Self {
-            starts_group: near.0.is_empty() && wanted.iter().all(|term| term.selects(pod, view)),
-            wanted,
+            starts_group: near.0.is_empty() && required.iter().all(|term| term.selects(pod, view)),
+            wanted: required,
             near,
             avoided,
             closed,

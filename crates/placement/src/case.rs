@@ -73,14 +73,14 @@ impl<'v> PodToPlace<'v> {
     pub fn check(
         &self,
         node: &Node,
-        room: &FreeResources<'_>,
+        free: &FreeResources<'_>,
         snapshot: &SchedulingSnapshot<'v>,
     ) -> Result<(), FilterFailure> {
         let name = node.metadata.name.as_deref();
         let coming = self.before.iter().filter(|pod| pod.node.as_deref() == name);
         let coming: Vec<_> = coming.copied().collect();
         if let Some(name) = name.filter(|_| !coming.is_empty()) {
-            let mut less = room.clone();
+            let mut less = free.clone();
             for pod in &coming {
                 less.add(&requests(pod));
             }
@@ -88,14 +88,14 @@ impl<'v> PodToPlace<'v> {
             let objection = self.objection(node, &less, &crowded);
             objection.map_or(Ok(()), Err)?;
         }
-        self.objection(node, room, snapshot).map_or(Ok(()), Err)
+        self.objection(node, free, snapshot).map_or(Ok(()), Err)
     }
 
     /// The objection of the first violated rule (as the scheduler framework reports it).
     fn objection(
         &self,
         node: &Node,
-        room: &FreeResources<'_>,
+        free: &FreeResources<'_>,
         snapshot: &SchedulingSnapshot<'v>,
     ) -> Option<FilterFailure> {
         let (pod, name) = (self.pod, node.metadata.name.as_deref());
@@ -103,7 +103,7 @@ impl<'v> PodToPlace<'v> {
             .or_else(|| {
                 ports::objection(&self.ports, || snapshot.on(name.unwrap_or_default(), pod))
             })
-            .or_else(|| room.shortage(&self.wanted))
+            .or_else(|| free.shortage(&self.wanted))
             .or_else(|| self.claims.restriction(pod, snapshot))
             .or_else(|| self.driver_volumes.objection(node, snapshot))
             .or_else(|| self.claims.objection(node, snapshot.view))

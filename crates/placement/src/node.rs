@@ -35,8 +35,8 @@ pub fn takes(pod: &Pod, node: &Node) -> (bool, bool) {
     let Some(spec) = pod.spec.as_ref() else {
         return (false, false);
     };
-    let wanted = spec.node_name.as_deref().filter(|name| !name.is_empty());
-    let elsewhere = wanted.is_some() && wanted != node.metadata.name.as_deref();
+    let node_name = spec.node_name.as_deref().filter(|name| !name.is_empty());
+    let elsewhere = node_name.is_some() && wanted != node.metadata.name.as_deref();
     if elsewhere || !matches_affinity(spec, node) {
         return (false, false);
     }
@@ -109,10 +109,10 @@ fn covers(toleration: &Toleration, taint: &Taint) -> bool {
 /// Whether the node fulfils the pod's node selector and required node affinity.
 pub(crate) fn matches_affinity(spec: &PodSpec, node: &Node) -> bool {
     let labels = node.metadata.labels.as_ref();
-    let wanted = spec.node_selector.iter().flatten();
+    let required = spec.node_selector.iter().flatten();
     let selected =
         |(key, value): (&String, &String)| labels.and_then(|labels| labels.get(key)) == Some(value);
-    wanted.into_iter().all(selected)
+    required.into_iter().all(selected)
         && required_terms(spec).is_none_or(|terms| node_selector_matches(terms, node))
 }
 

@@ -154,8 +154,8 @@ impl PlacedPods {
 
     /// Removes all pods for which `keep` is false.
     pub fn retain(&mut self, keep: impl Fn(&Arc<PodView>) -> bool) {
-        let gone: Vec<Text> = self.iter().filter(|pod| !keep(pod)).map(uid).collect();
-        for uid in gone {
+        let removed: Vec<Text> = self.iter().filter(|pod| !keep(pod)).map(uid).collect();
+        for uid in removed {
             self.remove(&uid);
         }
     }
@@ -195,14 +195,14 @@ impl PlacedPods {
 
     /// The pods whose required anti-affinity may select the pod.
     pub(crate) fn repelling(&self, pod: &PodView) -> impl Iterator<Item = &Arc<PodView>> {
-        let found = self.repelling.of(pod);
-        found.into_iter().filter_map(|uid| self.get(uid))
+        let uids = self.repelling.of(pod);
+        uids.into_iter().filter_map(|uid| self.get(uid))
     }
 
     /// The pods with required affinity, or with preferences about other pods, that may select the pod.
     pub(crate) fn wishing(&self, pod: &PodView) -> impl Iterator<Item = &Arc<PodView>> {
-        let found = self.wishing.of(pod);
-        found.into_iter().filter_map(|uid| self.get(uid))
+        let uids = self.wishing.of(pod);
+        uids.into_iter().filter_map(|uid| self.get(uid))
     }
 
     /// The pods that one of the terms of `owner` may select, each once; `None` if a term may select any pod.

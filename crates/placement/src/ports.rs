@@ -26,15 +26,15 @@ impl HostPort<'_> {
 
 /// The reason why a pod with these host ports cannot run in addition to the others: another pod has one of its ports.
 pub(crate) fn objection<'p, Others: IntoIterator<Item = &'p PodView>>(
-    wanted: &[HostPort<'_>],
+    requested: &[HostPort<'_>],
     others: impl FnOnce() -> Others,
 ) -> Option<FilterFailure> {
-    if wanted.is_empty() {
+    if requested.is_empty() {
         return None;
     }
-    let mut taken = others().into_iter().flat_map(host_ports);
-    taken
-        .any(|taken| wanted.iter().any(|port| port.collides(&taken)))
+    let mut used_ports = others().into_iter().flat_map(host_ports);
+    used_ports
+        .any(|used_ports| requested.iter().any(|port| port.collides(&used_ports)))
         .then(|| FilterFailure::of_pods(TAKEN))
 }
 

@@ -105,7 +105,7 @@ fn is_waited_for(
     let Some(node) = pod.nominated.as_deref() else {
         return false;
     };
-    let is_lost = against.get(node).is_some_and(|found| !found.is_of_pods);
+    let is_lost = against.get(node).is_some_and(|failure| !failure.is_of_pods);
     let was_driven_out = |other: &PodView| {
         let why = other.condition(DISRUPTION_TARGET);
         other.is_deleting()
@@ -237,10 +237,10 @@ impl<'b> Budget<'b> {
     /// selector selects no pods.
     fn covers(&self, pod: &PodView) -> bool {
         let status = self.object.status.as_ref();
-        let known = status.and_then(|status| status.disrupted_pods.as_ref());
+        let recorded = status.and_then(|status| status.disrupted_pods.as_ref());
         self.object.metadata.namespace.as_deref() == Some(&*pod.namespace)
             && !self.selector.requirements().is_empty()
             && self.selector.matches_by(|key| pod.label(key))
-            && !known.is_some_and(|known| known.contains_key(&*pod.name))
+            && !recorded.is_some_and(|recorded| recorded.contains_key(&*pod.name))
     }
 }

@@ -22,31 +22,31 @@ pub(crate) fn requests(pod: &PodView) -> Resources {
     sum(pod, |container| container_requests(pod, container))
 }
 
-/// The sum over the containers of a pod, where `asked` returns the requests of a container.
-fn sum(pod: &PodView, asked: impl Fn(&Container) -> Resources) -> Resources {
+/// The sum over the containers of a pod, where `request_of` returns the requests of a container.
+fn sum(pod: &PodView, request_of: impl Fn(&Container) -> Resources) -> Resources {
     let spec = &pod.spec;
     let mut total = Resources::new();
     for container in &spec.containers {
-        add(&mut total, &asked(container));
+        add(&mut total, &request_of(container));
     }
     let mut sidecars = Resources::new();
     let mut peak = Resources::new();
     for container in spec.init_containers.iter().flatten() {
-        let own = asked(container);
+        let request = request_of(container);
         if container.restart_policy.as_deref() == Some("Always") {
-            add(&mut total, &own);
-            add(&mut sidecars, &own);
+            add(&mut total, &request);
+            add(&mut sidecars, &request);
             raise(&mut peak, &sidecars);
         } else {
             // An init container runs concurrently with the sidecars that were started before.
             let mut moment = sidecars.clone();
-            add(&mut moment, &own);
+            add(&mut moment, &request);
             raise(&mut peak, &moment);
         }
     }
     raise(&mut total, &peak);
-    if let Some(own) = &spec.resources {
-        total.extend(with_held(pod, effective(own), pod.held.as_deref()));
+    if let Some(request) = &spec.resources {
+        total.extend(with_held(pod, effective(request), pod.held.as_deref()));
     }
     add(&mut total, &read(spec.overhead.as_ref()));
     total
@@ -69,14 +69,14 @@ impl CountedUse {
             ("cpu", Quantity::from_milli(UNKNOWN.0)),
             ("memory", Quantity::from_bytes(UNKNOWN.1)),
         ];
-        let asked = sum(pod, |container| {
-            let mut own = container_requests(pod, container);
+        let total_request = sum(pod, |container| {
+            let mut request = container_requests(pod, container);
             for (name, amount) in unknown {
-                own.entry(name.to_owned()).or_insert(amount);
+                request.entry(name.to_owned()).or_insert(amount);
             }
-            own
+            request
         });
-        Self::by(|name| asked.get(name).copied())
+        Self::by(|name| total_request.get(name).copied())
     }
 
     /// The use as a function of resource names.
@@ -128,23 +128,23 @@ fn held(pod: &PodView) -> impl Iterator<Item = Option<&Resources>> {
 }
 
 fn container_requests(pod: &PodView, container: &Container) -> Resources {
-    let own = container.resources.as_ref().map(effective);
+    let request = container.resources.as_ref().map(effective);
     let mut all = pod.containers.iter().chain(&pod.init_containers);
     let status = all.find(|status| *status.name == *container.name);
-    let held = status.and_then(|status| status.held.as_deref());
-    with_held(pod, own.unwrap_or_default(), held)
+    let allocated = status.and_then(|status| status.held.as_deref());
+    with_held(pod, request.unwrap_or_default(), allocated)
 }
 
 /// The larger of the requested and the allocated resources; an infeasible request does not count.
-fn with_held(pod: &PodView, mut asked: Resources, held: Option<&Resources>) -> Resources {
-    if let Some(held) = held {
+fn with_held(pod: &PodView, mut requested: Resources, allocated: Option<&Resources>) -> Resources {
+    if let Some(allocated) = allocated {
         if is_infeasible(pod) {
-            asked.extend(held.clone());
+            requested.extend(allocated.clone());
         } else {
-            raise(&mut asked, held);
+            raise(&mut requested, allocated);
         }
     }
-    asked
+    requested
 }
 
 /// Whether the pod's resize is infeasible on its node.
@@ -170,14 +170,16 @@ fn read(amounts: Option<&BTreeMap<String, Amount>>) -> Resources {
 
 fn add(total: &mut Resources, more: &Resources) {
     for (name, amount) in more {
-        let sum = total.get(name).map_or(*amount, |known| known.plus(amount));
+        let sum = total
+            .get(name)
+            .map_or(*amount, |present| present.plus(amount));
         total.insert(name.clone(), sum);
     }
 }
 
 fn raise(total: &mut Resources, least: &Resources) {
     for (name, amount) in least {
-        if total.get(name).is_none_or(|known| known < amount) {
+        if total.get(name).is_none_or(|present| present < amount) {
             total.insert(name.clone(), *amount);
         }
     }
@@ -223,11 +225,11 @@ impl<'v> FreeResources<'v> {
         allocatable: &'v Allocatable,
         pods: impl IntoIterator<Item = &'p PodView>,
     ) -> Self {
-        let mut room = Self::with(allocatable, Cow::default(), 0);
+        let mut free = Self::with(allocatable, Cow::default(), 0);
         for pod in pods {
-            room.add(&requests(pod));
+            free.add(&requests(pod));
         }
-        room
+        free
     }
 
     /// The free resources of a node with that number of pods, which use `used`.
@@ -271,13 +273,13 @@ impl<'v> FreeResources<'v> {
     }
 
     /// The reason why the requests exceed the free resources; `None` if they do not exceed them.
-    pub fn shortage(&self, wanted: &Resources) -> Option<FilterFailure> {
+    pub fn shortage(&self, requested: &Resources) -> Option<FilterFailure> {
         let mut shortages = Vec::new();
         let mut ever = true;
         if self.pods_max().is_some_and(|limit| self.pods >= limit) {
             shortages.push("Too many pods".to_owned());
         }
-        for (name, amount) in wanted.iter().filter(|(_, amount)| !amount.is_zero()) {
+        for (name, amount) in requested.iter().filter(|(_, amount)| !amount.is_zero()) {
             let has = self.allocatable(name).unwrap_or_default();
             let used = self.used(name).unwrap_or_default();
             // The difference is compared, not the sum: the sum of amounts at the end of the range is saturated.
@@ -324,9 +326,9 @@ mod tests {
     #[test]
     fn so_has_a_pod_as_a_whole() {
         // KEP-5419: resizes of pod-level resources.
-        let cpu = |asked: &str, reason: &str| {
+        let cpu = |requested: &str, reason: &str| {
             let pod: Pod = serde_json::from_value(json!({
-                "spec": {"containers": [{"name": "c"}], "resources": {"requests": {"cpu": asked}}},
+                "spec": {"containers": [{"name": "c"}], "resources": {"requests": {"cpu": requested}}},
                 "status": {"allocatedResources": {"cpu": "2"},
                     "resources": {"requests": {"cpu": "4"}},
                     "conditions": [

@@ -83,10 +83,10 @@ impl<'v> SchedulingSnapshot<'v> {
         terms: &mut dyn Iterator<Item = &PodAffinityTerm>,
         owner: &PodView,
     ) -> Box<dyn Iterator<Item = &'v Arc<PodView>> + 's> {
-        let Some(found) = self.view.pods.selectable(terms, owner) else {
+        let Some(selected) = self.view.pods.selectable(terms, owner) else {
             return Box::new(self.pods());
         };
-        Box::new(self.with_assumed(found, |_| true))
+        Box::new(self.with_assumed(selected, |_| true))
     }
 
     /// The pods whose required anti-affinity may select the pod.
@@ -135,22 +135,23 @@ impl<'v> SchedulingSnapshot<'v> {
         self.view.pods.get(&asking.uid)
     }
 
-    /// The load of a node of the present cluster, without the requesting pod, whose placed copy is `own`.
-    pub fn load(&self, name: &str, own: Option<&Arc<PodView>>) -> CountedUse {
+    /// The load of a node of the present cluster, without the requesting pod, whose placed copy is `placed_copy`.
+    pub fn load(&self, name: &str, placed_copy: Option<&Arc<PodView>>) -> CountedUse {
         let all = self.view.pods.load(name);
-        let own = own.filter(|own| own.node.as_deref() == Some(name));
-        own.map_or(all, |own| all.minus(CountedUse::of(own)))
+        let placed_copy =
+            placed_copy.filter(|placed_copy| placed_copy.node.as_deref() == Some(name));
+        placed_copy.map_or(all, |placed_copy| all.minus(CountedUse::of(placed_copy)))
     }
 
-    /// The free resources of a node of the present cluster, without the requesting pod, whose placed copy is `own`.
+    /// The free resources of a node of the present cluster, without the requesting pod, whose placed copy is `placed_copy`.
     pub fn room(
         &self,
         name: &str,
         node: &'v NodeView,
-        own: Option<&Arc<PodView>>,
+        placed_copy: Option<&Arc<PodView>>,
     ) -> FreeResources<'v> {
-        if let Some(own) = own {
-            return FreeResources::of(node.allocatable(), self.on(name, own));
+        if let Some(placed_copy) = placed_copy {
+            return FreeResources::of(node.allocatable(), self.on(name, placed_copy));
         }
         let (used, pods) = self.view.pods.used(name);
         FreeResources::with(node.allocatable(), used, pods)

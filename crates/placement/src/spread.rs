@@ -115,10 +115,10 @@ impl<'v> SpreadConstraints<'v> {
                 true => counts.values().min().copied().unwrap_or(0),
                 false => 0,
             };
-            let own = i64::from(constraint.replicas.have(pod, pod));
+            let self_count = i64::from(constraint.replicas.have(pod, pod));
             Bound {
                 key: constraint.key,
-                most: i64::from(least) + i64::from(constraint.max_skew) - own,
+                most: i64::from(least) + i64::from(constraint.max_skew) - self_count,
                 counts,
             }
         };
@@ -179,7 +179,7 @@ impl SpreadPreferences {
         };
         let is_labelled = |node: &Node| !needs_labels || has_all_labels(node, &constraints);
         let wish = |constraint: &Constraint<'v>| {
-            let mut known: IndexMap<&str, usize> = IndexMap::new();
+            let mut indexes: IndexMap<&str, usize> = IndexMap::new();
             // One additional domain for the nodes without the label.
             let mut nowhere = false;
             let mut domain_of = |node: &'v Node| {
@@ -190,15 +190,15 @@ impl SpreadPreferences {
                     nowhere = true;
                     return None;
                 };
-                let next = known.len();
-                Some(*known.entry(domain).or_insert(next))
+                let next = indexes.len();
+                Some(*indexes.entry(domain).or_insert(next))
             };
             let domains: Vec<_> = feasible.iter().map(|node| domain_of(node)).collect();
-            let mut counts = vec![0_u32; known.len()];
+            let mut counts = vec![0_u32; indexes.len()];
             for node in snapshot.view.nodes.values() {
                 if is_labelled(node)
                     && let Some(domain) = of_node(node, constraint.key)
-                    && let Some(domain) = known.get(domain)
+                    && let Some(domain) = indexes.get(domain)
                     && constraint.counts(pod, node)
                 {
                     let count = &mut counts[*domain];
@@ -206,7 +206,7 @@ impl SpreadPreferences {
                 }
             }
             // The weight balances constraints with few and with many domains.
-            let size = u32::try_from(known.len() + usize::from(nowhere)).unwrap_or(u32::MAX);
+            let size = u32::try_from(indexes.len() + usize::from(nowhere)).unwrap_or(u32::MAX);
             Wish {
                 weight: (f64::from(size) + 2.0).ln(),
                 base: f64::from(constraint.max_skew) - 1.0,

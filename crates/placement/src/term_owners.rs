@@ -65,11 +65,11 @@ impl TermOwners {
 
     /// The UIDs of all pods whose terms may select the pod, each once.
     pub fn of(&self, pod: &PodView) -> BTreeSet<&Text> {
-        let mut found: BTreeSet<&Text> = self.others.iter().collect();
+        let mut uids: BTreeSet<&Text> = self.others.iter().collect();
         for label in indexed_labels(pod) {
-            found.extend(self.by_label.get(&label));
+            uids.extend(self.by_label.get(&label));
         }
-        found
+        uids
     }
 }
 
@@ -115,10 +115,10 @@ mod tests {
     type Term = ([Option<u8>; 2], bool, Option<u8>);
 
     fn labels(values: [Option<u8>; 2], keys: [&str; 2]) -> Value {
-        let given = keys.into_iter().zip(values);
-        let given =
-            given.filter_map(|(key, value)| Some((key.to_owned(), json!(value?.to_string()))));
-        Value::Object(given.collect())
+        let pairs = keys.into_iter().zip(values);
+        let pairs =
+            pairs.filter_map(|(key, value)| Some((key.to_owned(), json!(value?.to_string()))));
+        Value::Object(pairs.collect())
     }
 
     fn pod(uid: usize, (namespace, values, terms): &Spec) -> Arc<PodView> {
@@ -191,12 +191,12 @@ mod tests {
             };
             for pod in view.pods.iter() {
                 let all = uids(view.pods.iter().filter(|other| selects(other, pod)));
-                let found = view.pods.repelling(pod).filter(|other| selects(other, pod));
-                prop_assert_eq!(uids(found), all);
+                let repelling = view.pods.repelling(pod).filter(|other| selects(other, pod));
+                prop_assert_eq!(uids(repelling), all);
                 let all = uids(view.pods.iter().filter(|other| selects(pod, other)));
                 let terms = &mut anti_affinity_terms(pod).iter();
-                if let Some(found) = view.pods.selectable(terms, pod) {
-                    prop_assert_eq!(uids(found.filter(|other| selects(pod, other))), all);
+                if let Some(repelling) = view.pods.selectable(terms, pod) {
+                    prop_assert_eq!(uids(repelling.filter(|other| selects(pod, other))), all);
                 }
             }
         }

@@ -24,11 +24,11 @@ fn budgets(allowed: [i32; 2]) -> Vec<Arc<PodDisruptionBudget>> {
     allowed.into_iter().enumerate().map(budget).collect()
 }
 
-/// The view without the pods `gone`.
-fn without(view: &ClusterView, gone: &[Arc<PodView>]) -> ClusterView {
+/// The view without the pods `deleted`.
+fn without(view: &ClusterView, removed: &[Arc<PodView>]) -> ClusterView {
     let mut view = view.clone();
     view.pods
-        .retain(|pod| gone.iter().all(|gone| gone.uid != pod.uid));
+        .retain(|pod| removed.iter().all(|removed| removed.uid != pod.uid));
     view
 }
 

@@ -83,23 +83,23 @@ fn show(pod: &PodView, view: &ClusterView) -> String {
         PlacementDecision::Bind { node } => format!("bind {node}"),
         PlacementDecision::Prepare { node, .. } => format!("prepare {node}"),
         PlacementDecision::Unschedulable(obstacle) => {
-            let kept = if obstacle.keeps_nomination {
+            let nomination = if obstacle.keeps_nomination {
                 "kept: "
             } else {
                 ""
             };
-            format!("{kept}{}", obstacle.message)
+            format!("{nomination}{}", obstacle.message)
         }
         PlacementDecision::Preempt(preemption) => {
             let names = |pods: &[Arc<PodView>]| {
                 let names: Vec<&str> = pods.iter().map(|pod| &*pod.name).collect();
                 names.join(" ")
             };
-            let mut shown = format!("on {}: {}", preemption.node, names(&preemption.victims));
+            let mut text = format!("on {}: {}", preemption.node, names(&preemption.victims));
             if !preemption.displaced.is_empty() {
-                shown = format!("{shown}; displaced {}", names(&preemption.displaced));
+                text = format!("{text}; displaced {}", names(&preemption.displaced));
             }
-            shown
+            text
         }
     }
 }
@@ -388,8 +388,8 @@ fn the_user_of_a_claim_for_one_pod_goes_and_no_other() {
     let in_use = "0/2 nodes are available: 2 node has pod using PersistentVolumeClaim with the same name and \
         ReadWriteOncePod access mode. preemption: 0/2 nodes are available: 2";
     for line in ["new 5 100m", "new 4 100m"] {
-        let shown = new(line);
-        assert!(shown.starts_with(in_use), "{shown}");
+        let decision = new(line);
+        assert!(decision.starts_with(in_use), "{decision}");
     }
     let never = new("new 9 100m never");
     assert!(

@@ -81,10 +81,10 @@ fn half_made(replicas: i32) -> Observed {
 
 fn half_made_at_once(replicas: i32) -> Observed {
     let ready = replicas / 4;
-    let made = world("Parallel", replicas, replicas / 2, |ordinal| {
+    let observed = world("Parallel", replicas, replicas / 2, |ordinal| {
         ("a", ordinal < ready)
     });
-    settled(made)
+    settled(observed)
 }
 
 fn half_updated(replicas: i32) -> Observed {
@@ -114,7 +114,7 @@ fn settled(mut observed: Observed) -> Observed {
 fn world(
     policy: &str,
     replicas: i32,
-    made: i32,
+    existing: i32,
     pod: impl Fn(i32) -> (&'static str, bool),
 ) -> Observed {
     let set = set(policy, replicas);
@@ -122,7 +122,7 @@ fn world(
     let mut pods = Vec::new();
     // A watch cache stores equal parts of objects once.
     let mut sharing = Sharing::default();
-    for ordinal in 0..made {
+    for ordinal in 0..existing {
         let (image, ready) = pod(ordinal);
         pods.push(Arc::new(
             sharing.pod(&made_pod(&set, ordinal, image, ready)),

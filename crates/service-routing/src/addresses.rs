@@ -27,7 +27,7 @@ impl Settings {
         let of_machine = is_switched || self.machines.others.contains(&address);
         special(IpAddr::V4(address)).is_none()
             && !ranges.iter().any(|range| range.contains(address))
-            && !self.for_pods().any(|own| own == address)
+            && !self.for_pods().any(|node_address| node_address == address)
             && (!of_machine || self.machines.own.contains(&address))
     }
 }

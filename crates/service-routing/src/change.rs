@@ -148,15 +148,17 @@ fn members(old: &Table, new: &Table) -> Vec<TableChange> {
 }
 
 fn filters(old: &Table, new: &Table) -> Vec<TableChange> {
-    let gone = old.filtered.iter();
-    let gone = gone.filter(|(of, chain)| new.filtered.get(of) != Some(chain));
-    let gone = gone
-        .map(|((way, address), chain)| TableChange::RemoveFilter(*way, *address, chain.clone()));
+    let removed = old.filtered.iter();
+    let removed = removed.filter(|(of, chain)| new.filtered.get(of) != Some(chain));
+    let removed = removed.map(|((direction, address), chain)| {
+        TableChange::RemoveFilter(*direction, *address, chain.clone())
+    });
     let got = new.filtered.iter();
     let got = got.filter(|(of, chain)| old.filtered.get(of) != Some(chain));
-    let got =
-        got.map(|((way, address), chain)| TableChange::AddFilter(*way, *address, chain.clone()));
-    gone.chain(got).collect()
+    let got = got.map(|((direction, address), chain)| {
+        TableChange::AddFilter(*direction, *address, chain.clone())
+    });
+    removed.chain(got).collect()
 }
 
 /// The kernel would refuse a step: the step names an object that does not exist, or removes an object that is in use.
@@ -242,12 +244,12 @@ fn step_on(table: &mut Table, step: &TableChange) -> Option<()> {
             let new = members.iter().all(|member| set.members.insert(*member));
             (fit && new).then_some(())
         }
-        TableChange::RemoveFilter(way, address, _) => {
-            table.filtered.remove(&(*way, *address)).map(|_| ())
+        TableChange::RemoveFilter(direction, address, _) => {
+            table.filtered.remove(&(*direction, *address)).map(|_| ())
         }
-        TableChange::AddFilter(way, address, chain) => {
+        TableChange::AddFilter(direction, address, chain) => {
             let named = table.chains.contains_key(chain);
-            let filtered = table.filtered.insert((*way, *address), chain.clone());
+            let filtered = table.filtered.insert((*direction, *address), chain.clone());
             (named && filtered.is_none()).then_some(())
         }
         TableChange::RemoveChain(name) => {

@@ -138,11 +138,11 @@ fn base(settings: &Settings) -> Table {
         hook(HookKind::Nat, 4, 100),
         masquerading(settings),
     );
-    let held = [
+    let held_rules = [
         Rule::always(RuleAction::Ask(MapName::HeldIps)),
         to_node(MapName::HeldPorts),
     ];
-    let services = held
+    let services = held_rules
         .into_iter()
         .chain(entrances(MapName::ServiceIps))
         .chain([Rule::always(RuleAction::Ask(MapName::ServiceIps))])
@@ -201,15 +201,15 @@ fn no_plain_packets(settings: &Settings) -> Vec<Rule> {
 
 /// Adds the ports where programs of the node listen.
 pub fn hold(table: &mut Table, listening: &Listening) {
-    for place in listening.places() {
-        let map = match place.address {
+    for socket in listening.places() {
+        let map = match socket.address {
             Some(_) => MapName::HeldIps,
             None => MapName::HeldPorts,
         };
         let key = Key {
-            address: place.address,
-            protocol: place.transport.into(),
-            port: place.port,
+            address: socket.address,
+            protocol: socket.transport.into(),
+            port: socket.port,
         };
         table.elements.insert((map, key), MapVerdict::Return);
     }
@@ -495,8 +495,8 @@ fn choice(table: &mut Table, port: &ServicePort, local: bool, settings: &Setting
     for endpoint in port.endpoints_at(local) {
         let target = add_endpoint(table, port, endpoint);
         if let Some(affinity) = port.affinity {
-            let known = Match::SourceIn(clients(port, endpoint, affinity));
-            rules.push(Rule::when([known], RuleAction::Goto(target.clone())));
+            let is_client = Match::SourceIn(clients(port, endpoint, affinity));
+            rules.push(Rule::when([is_client], RuleAction::Goto(target.clone())));
         }
         targets.push(target);
     }

@@ -59,7 +59,7 @@ pub fn stale_flows(flows: &[UdpFlow], ports: &[ServicePort]) -> Vec<usize> {
     (0..)
         .zip(flows)
         .filter(|(_, flow)| is_stale(flow))
-        .map(|(place, _)| place)
+        .map(|(index, _)| index)
         .collect()
 }
 

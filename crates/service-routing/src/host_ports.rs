@@ -136,7 +136,7 @@ pub fn misled_flows(
     (0..)
         .zip(flows)
         .filter(|(_, flow)| local.contains(&flow.address) && is_misled(flow))
-        .map(|(place, _)| place)
+        .map(|(index, _)| index)
         .collect()
 }
 

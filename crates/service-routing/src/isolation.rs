@@ -64,8 +64,8 @@ mod tests {
             tries += 1;
             Ok::<_, Infallible>(bad.is_subset(left_out))
         };
-        let Ok(found) = isolate(&policies(0..1000), accepts);
-        (found, tries)
+        let Ok(refused) = isolate(&policies(0..1000), accepts);
+        (refused, tries)
     }
 
     // findings-2 S36

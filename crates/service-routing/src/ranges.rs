@@ -34,10 +34,10 @@ pub(crate) fn contain(members: &BTreeSet<Member>, address: Ipv4Addr) -> bool {
     matches!(nearest, Some(Member::Range(first, last)) if (*first..=*last).contains(&address))
 }
 
-/// Adds a set of ranges, and returns its name: `place` and a number computed from the ranges. A set with other ranges
+/// Adds a set of ranges, and returns its name: `prefix` and a number computed from the ranges. A set with other ranges
 /// gets another name, because some kernels refuse to replace overlapping ranges in one transaction.
-pub(crate) fn add_set(table: &mut Table, place: &str, members: BTreeSet<Member>) -> String {
-    let name = format!("{place}/{:016x}", number(&members));
+pub(crate) fn add_set(table: &mut Table, prefix: &str, members: BTreeSet<Member>) -> String {
+    let name = format!("{prefix}/{:016x}", number(&members));
     let kind = SetKind::Ranges;
     table.sets.insert(name.clone(), Set { kind, members });
     name

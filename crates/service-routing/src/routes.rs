@@ -135,9 +135,9 @@ impl Routes {
     /// Replaces the addresses of the machines of the cluster, and returns the changes of the table.
     pub fn place(&mut self, machines: MachineAddresses) -> Vec<TableChange> {
         let (old, new) = (&self.settings.machines, &machines);
-        let own = old.own.symmetric_difference(&new.own);
+        let changed_addresses = old.own.symmetric_difference(&new.own);
         let others = old.others.symmetric_difference(&new.others);
-        let changed: BTreeSet<&Ipv4Addr> = own.chain(others).collect();
+        let changed: BTreeSet<&Ipv4Addr> = changed_addresses.chain(others).collect();
         let claims = |port: &ServicePort| {
             let mut outside = port.external_ips.iter().chain(&port.load_balancer_ips);
             outside.any(|address| changed.contains(address))
@@ -183,8 +183,8 @@ impl Routes {
                     service: service.clone(),
                 };
                 let claims = self.claims.entry(*key).or_default();
-                if let Err(place) = claims.binary_search(&claim) {
-                    claims.insert(place, claim);
+                if let Err(index) = claims.binary_search(&claim) {
+                    claims.insert(index, claim);
                 }
             }
         }

@@ -38,7 +38,7 @@ pub fn guard(table: &mut Table, tunnel: Option<&TunnelGuard>) {
             Match::TunnelNumber(*number),
         ]
     };
-    let known = of_tunnel()
+    let is_known_end = of_tunnel()
         .into_iter()
         .chain([Match::SourceIn(ENDS.to_owned())]);
     let hook = Hook {
@@ -49,7 +49,7 @@ pub fn guard(table: &mut Table, tunnel: Option<&TunnelGuard>) {
     let chain = Chain {
         hook: Some(hook),
         rules: vec![
-            Rule::when(known, RuleAction::Accept),
+            Rule::when(is_known_end, RuleAction::Accept),
             Rule::when(of_tunnel(), RuleAction::Drop),
         ],
     };

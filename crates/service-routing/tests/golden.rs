@@ -373,7 +373,7 @@ fn no_service_gets_an_address_of_pods_services_machines_or_nobody() {
         own: addresses(&["192.0.2.1", "172.30.0.9"]),
         others: addresses(&["192.0.2.1", "192.0.2.2", "198.51.100.3"]),
     };
-    let taken = [
+    let owned_addresses = [
         "10.96.0.1",
         "10.96.255.254",
         "10.96.0.10",
@@ -390,7 +390,7 @@ fn no_service_gets_an_address_of_pods_services_machines_or_nobody() {
         "172.30.0.2",
     ];
     let free = ["192.0.2.1", "172.30.0.9", "203.0.113.7"];
-    let all: Vec<&str> = taken.iter().chain(&free).copied().collect();
+    let all: Vec<&str> = owned_addresses.iter().chain(&free).copied().collect();
     let mut greedy = claimant("a", 0, "10.96.0.5", &all);
     let expected = [
         "10.96.0.5 a",
@@ -411,8 +411,8 @@ fn no_service_gets_an_address_of_pods_services_machines_or_nobody() {
 #[test]
 fn a_service_names_the_addresses_that_it_does_not_get() {
     let old = claimant("old", 1, "10.96.0.5", &["203.0.113.7"]);
-    let wanted = ["203.0.113.7", "10.96.0.1", "203.0.113.8"];
-    let young = claimant("young", 9, "10.96.0.6", &wanted);
+    let expected = ["203.0.113.7", "10.96.0.1", "203.0.113.8"];
+    let young = claimant("young", 9, "10.96.0.6", &expected);
     let name = |name: &str| ServiceName {
         namespace: "default".to_owned(),
         name: name.to_owned(),
@@ -479,14 +479,14 @@ fn services_that_are_not_the_proxys_leave_no_trace() {
 #[test]
 fn where_the_node_listens_nothing_is_done() {
     use object_model::listening::{Listening, ListeningAddress, Transport};
-    let place = |transport, address: Option<&str>, port| ListeningAddress {
+    let listening_address = |transport, address: Option<&str>, port| ListeningAddress {
         transport,
         address: address.map(|text| text.parse().unwrap()),
         port,
     };
     let listening: Listening = [
-        place(Transport::Tcp, None, 22),
-        place(Transport::Udp, Some("10.96.0.10"), 53),
+        listening_address(Transport::Tcp, None, 22),
+        listening_address(Transport::Udp, Some("10.96.0.10"), 53),
     ]
     .into_iter()
     .collect();

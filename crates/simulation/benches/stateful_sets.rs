@@ -57,8 +57,8 @@ async fn main() -> Result<()> {
     let filter = std::env::args()
         .skip(1)
         .find(|argument| !argument.starts_with("--"));
-    let wanted = |case: &&Case| filter.as_ref().is_none_or(|word| case.name.contains(word));
-    for case in CASES.iter().filter(wanted) {
+    let matches = |case: &&Case| filter.as_ref().is_none_or(|word| case.name.contains(word));
+    for case in CASES.iter().filter(matches) {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).context("make a directory")?;
         measure(case, "disk", on_disk(dir.path())?).await?;
         measure(case, "memory", EmbeddedStore::in_memory()).await?;

@@ -70,8 +70,8 @@ impl Disk {
 
     /// Wakes the disk after a write was submitted.
     async fn submitting<T>(&self, mut request: BoxFuture<'_, T>) -> T {
-        if let Some(answer) = poll_immediate(&mut request).await {
-            return answer;
+        if let Some(result) = poll_immediate(&mut request).await {
+            return result;
         }
         self.submitted.notify_one();
         request.await

@@ -94,20 +94,20 @@ async fn measure(loss: Loss, restarts: Option<Duration>) -> Result<FailoverTimes
     let identity = (NAMESPACE.to_owned(), pod.name_any());
     let runs = || !all.cluster.instances.running(&node, &identity).is_empty();
     let mut ended = None;
-    let mut look = || {
+    let mut check_now = || {
         if !runs() {
             ended.get_or_insert_with(|| renewed.elapsed());
         }
     };
     until(async || {
-        look();
+        check_now();
         let spec = leases.get(&node).await?.spec.unwrap_or_default();
         Ok(spec.holder_identity.is_none_or(|holder| holder.is_empty()))
     })
     .await?;
     let fenced = renewed.elapsed();
     until(async || {
-        look();
+        check_now();
         let pod = pods.get_opt("set-0-0").await?;
         Ok(pod.is_some_and(|pod| {
             node_of(&pod).is_some_and(|other| other != node) && is_ready_with(&pod, "v1")

@@ -219,8 +219,8 @@ impl Faults {
         sleep(millis(10, 8_000)).await;
         let is_down = {
             let address = &self.server.address;
-            let place = address.lock().unwrap_or_else(PoisonError::into_inner);
-            place.is_none()
+            let guard = address.lock().unwrap_or_else(PoisonError::into_inner);
+            guard.is_none()
         };
         if is_down {
             self.server.start().await;

@@ -302,15 +302,15 @@ impl Lives {
 
     /// Waits until all pods run that image; then the final state must be reported.
     async fn come_to_rest(&self, image: &str) -> Result<()> {
-        let (pods, wanted): (Api<Pod>, _) = (self.api(), self.sets.number * self.sets.replicas);
+        let (pods, expected): (Api<Pod>, _) = (self.api(), self.sets.number * self.sets.replicas);
         wait_until("all pods are ready", async || {
             let pods = pods.list(&ListParams::default()).await?.items;
             let good = pods.iter().filter(|pod| is_ready_with(pod, image)).count();
-            Ok(good == wanted && pods.len() == wanted)
+            Ok(good == expected && pods.len() == expected)
         })
         .await?;
         sleep(QUIET).await;
-        self.check_addresses(wanted).await?;
+        self.check_addresses(expected).await?;
         let sets: Api<StatefulSet> = self.api();
         for set in sets.list(&ListParams::default()).await? {
             let replicas = i32::try_from(self.sets.replicas).ok();
@@ -331,7 +331,7 @@ impl Lives {
     }
 
     /// Whether slices and Endpoints have that number of addresses.
-    async fn check_addresses(&self, wanted: usize) -> Result<()> {
+    async fn check_addresses(&self, expected: usize) -> Result<()> {
         let slices: Api<EndpointSlice> = self.api();
         let endpoints: Api<Endpoints> = self.api();
         let mut sliced = slices.list(&ListParams::default()).await?.items;
@@ -348,8 +348,8 @@ impl Lives {
         let listed = listed.iter().flat_map(|one| one.subsets.iter().flatten());
         let listed = listed.flat_map(|subset| subset.addresses.iter().flatten());
         let (ready, listed) = (ready.count(), listed.count());
-        if (ready, listed) != (wanted, wanted) {
-            bail!("{wanted} pods, {ready} endpoints in slices, {listed} in Endpoints");
+        if (ready, listed) != (expected, expected) {
+            bail!("{expected} pods, {ready} endpoints in slices, {listed} in Endpoints");
         }
         Ok(())
     }

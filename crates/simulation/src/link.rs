@@ -208,14 +208,14 @@ impl Conditions {
 
     /// Sets the time between two checks of the nodes after which controllers assume that they were suspended.
     pub fn set_observation_gap(&self, gap: Option<SignedDuration>) {
-        let place = self.observation_gap.lock();
-        *place.unwrap_or_else(PoisonError::into_inner) = gap;
+        let stored_gap = self.observation_gap.lock();
+        *stored_gap.unwrap_or_else(PoisonError::into_inner) = gap;
     }
 
     /// The configured value.
     pub fn observation_gap(&self) -> Option<SignedDuration> {
-        let place = self.observation_gap.lock();
-        *place.unwrap_or_else(PoisonError::into_inner)
+        let stored_gap = self.observation_gap.lock();
+        *stored_gap.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn forged(&self, bytes: Bytes) -> Bytes {
@@ -329,35 +329,35 @@ impl Link {
         let mut service: LocalService = incarnation.server.local(self.user.clone());
         let (process, down) = (incarnation.process.clone(), incarnation.down.clone());
         let call = service.call(request);
-        let mut answered = async move {
+        let mut response_future = async move {
             tokio::select! {
                 biased;
                 () = down.cancelled() => None,
-                answer = process.run(call) => Some(answer),
+                response = process.run(call) => Some(response),
             }
         }
         .boxed();
-        let answer = tokio::select! {
+        let response = tokio::select! {
             biased;
-            answer = &mut answered => answer,
+            response = &mut response_future => response,
             () = incarnation.tires(), if !self.is_inside => {
                 trace!("{} waits no longer for {method} {path}", self.name);
                 self.servers.go_on();
                 // The server has received the request, and responds when it continues.
-                tokio::spawn(answered);
+                tokio::spawn(response_future);
                 return Err("no answer".into());
             }
         };
-        let Some(answer) = answer else {
+        let Some(response) = response else {
             self.servers.go_on();
             return Err("connection reset".into());
         };
-        let answer = answer?;
-        if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
+        let response = response?;
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
             self.servers.go_on();
         }
         if is_write {
-            let code = answer.status().as_u16();
+            let code = response.status().as_u16();
             tally::count(&path, code);
             trace!("{} {method} {path} {code}", self.name);
             if self
@@ -381,7 +381,7 @@ impl Link {
         sleep(random::millis(0, weather.latency_millis)).await;
         self.conditions.thawed().await;
         let is_watch = path.contains("watch=true") || path.contains("watch=1");
-        Ok(self.received(answer, incarnation, is_watch))
+        Ok(self.received(response, incarnation, is_watch))
     }
 
     fn is_last_write(&self) -> bool {
@@ -419,11 +419,11 @@ impl Link {
 
     fn received(
         self,
-        answer: Response<ResponseBody>,
+        response: Response<ResponseBody>,
         incarnation: Incarnation,
         is_watch: bool,
     ) -> Response<ResponseBody> {
-        answer.map(|body| {
+        response.map(|body| {
             let frames = Frames {
                 body,
                 link: self,
@@ -454,7 +454,7 @@ impl Service<Request<Body>> for Link {
                 biased;
                 // A killed client receives nothing.
                 () = dead.cancelled() => std::future::pending().await,
-                answer = link.request(request) => answer,
+                response = link.request(request) => response,
             }
         }
         .boxed()

@@ -102,12 +102,12 @@ static REAL_CLOCK: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
     if let Some(now) = simulated(clock) {
-        let shown = libc::timespec {
+        let reading = libc::timespec {
             tv_sec: now.as_secs() as libc::time_t,
             tv_nsec: i64::from(now.subsec_nanos()),
         };
         // SAFETY: the caller guarantees that the pointer is valid.
-        unsafe { time.write(shown) };
+        unsafe { time.write(reading) };
         return 0;
     }
     let mut real = REAL_CLOCK.load(Ordering::Relaxed);

@@ -15,12 +15,12 @@ fn simulate(arguments: &[&str]) {
         .args(arguments)
         .output()
         .expect("the simulation is built beside this test");
-    let (said, errors) = (
+    let (printed, errors) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    println!("{said}");
-    assert!(output.status.success(), "{said}{errors}");
+    println!("{printed}");
+    assert!(output.status.success(), "{printed}{errors}");
 }
 
 fn worlds(part: u64) {

@@ -89,11 +89,11 @@ impl Executor {
                     },
                     status: None,
                 };
-                let made = attachments
+                let created = attachments
                     .create(&PostParams::default(), &attachment)
                     .await;
-                match made {
-                    Ok(made) => self.own().extend(made.metadata.uid),
+                match created {
+                    Ok(created) => self.own().extend(created.metadata.uid),
                     Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -155,9 +155,9 @@ impl Executor {
     async fn is_elsewhere(&self, observed: &Observed, volume: &str) -> Result<bool, Error> {
         let attachments: Api<VolumeAttachment> = Api::all(self.client.clone());
         let listed = attachments.list(&ListParams::default()).await?;
-        Ok(listed.items.iter().any(|found| {
-            let of = found.spec.source.persistent_volume_name.as_deref();
-            of == Some(volume) && found.spec.node_name != observed.view.name
+        Ok(listed.items.iter().any(|attachment| {
+            let of = attachment.spec.source.persistent_volume_name.as_deref();
+            of == Some(volume) && attachment.spec.node_name != observed.view.name
         }))
     }
 
@@ -209,17 +209,17 @@ impl Executor {
 }
 
 /// kube-controller-manager's message, and a remedy if an administrator has to act.
-fn multi_attach(volume: &str, nodes: &BTreeSet<String>, gone: &BTreeSet<String>) -> String {
+fn multi_attach(volume: &str, nodes: &BTreeSet<String>, deleted: &BTreeSet<String>) -> String {
     let names = |nodes: Vec<&str>| nodes.join(", ");
     let mut text = format!(
         "Multi-Attach error for volume \"{volume}\" Volume is already exclusively attached to one node and can't be attached to another ({})",
         names(nodes.iter().map(String::as_str).collect())
     );
-    let gone: Vec<&str> = nodes.intersection(gone).map(String::as_str).collect();
-    if !gone.is_empty() {
+    let deleted: Vec<&str> = nodes.intersection(deleted).map(String::as_str).collect();
+    if !deleted.is_empty() {
         text.push_str(&format!(
             ". The Node {} was deleted, and nothing proves that its pods are dead: if its machine is off, create the Node with the taint {}",
-            names(gone),
+            names(deleted),
             resource_kinds::reasons::taint::OUT_OF_SERVICE
         ));
     }

@@ -89,8 +89,8 @@ impl reconcile::Controller for AttachDetach {
                     }
                 }
                 Some(change) = nodes.next() => if concerns(&change) {
-                    if let ObjectChange::Deleted(gone) = &change {
-                        self.executor.own().remove(&name(&gone.metadata.uid));
+                    if let ObjectChange::Deleted(deleted) = &change {
+                        self.executor.own().remove(&name(&deleted.metadata.uid));
                     }
                     queue.add(name(&change.object().metadata.name));
                 },
@@ -106,8 +106,8 @@ impl reconcile::Controller for AttachDetach {
                     }
                 }
                 Some(change) = attachments.next() => {
-                    if let ObjectChange::Deleted(gone) = &change {
-                        self.executor.own().remove(&name(&gone.metadata.uid));
+                    if let ObjectChange::Deleted(deleted) = &change {
+                        self.executor.own().remove(&name(&deleted.metadata.uid));
                     }
                     let spec = &change.object().spec;
                     queue.add(spec.node_name.clone());

@@ -23,14 +23,14 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    /// Replaces the Node by another version; `own` are the UIDs of the objects that this leader has written.
-    pub fn with_node(&mut self, node: Option<Arc<Node>>, own: &BTreeSet<String>) {
-        self.view.node = node.as_deref().map(|node| state(node, own));
+    /// Replaces the Node by another version; `written` are the UIDs of the objects that this leader has written.
+    pub fn with_node(&mut self, node: Option<Arc<Node>>, written: &BTreeSet<String>) {
+        self.view.node = node.as_deref().map(|node| state(node, written));
         self.node = node;
     }
 }
 
-fn state(node: &Node, own: &BTreeSet<String>) -> NodeState {
+fn state(node: &Node, written: &BTreeSet<String>) -> NodeState {
     let status = node.status.as_ref();
     let in_use = status.and_then(|status| status.volumes_in_use.as_ref());
     let attached = status.and_then(|status| status.volumes_attached.as_ref());
@@ -42,7 +42,7 @@ fn state(node: &Node, own: &BTreeSet<String>) -> NodeState {
             .metadata
             .uid
             .as_ref()
-            .is_some_and(|uid| own.contains(uid)),
+            .is_some_and(|uid| written.contains(uid)),
     }
 }
 
@@ -50,7 +50,7 @@ impl AttachDetach {
     pub(super) fn observe(&self, name: &str) -> Observed {
         let caches = &self.context.caches;
         let node = caches.nodes.get("", name);
-        let mut wanted = BTreeMap::new();
+        let mut desired = BTreeMap::new();
         let mut users: BTreeMap<String, Vec<Arc<PodView>>> = BTreeMap::new();
         for pod in self.pods_by_node.get(name) {
             if pod.has_ended() {
@@ -65,7 +65,7 @@ impl AttachDetach {
                 };
                 let of_volume = users.entry(volume.volume.clone()).or_default();
                 of_volume.push(pod.clone());
-                wanted.insert(attachment, volume);
+                desired.insert(attachment, volume);
             }
         }
         let mut attachments = Vec::new();
@@ -79,8 +79,8 @@ impl AttachDetach {
                 nodes.insert(found.spec.node_name.clone());
                 continue;
             }
-            let known = caches.volumes.get("", volume);
-            let unique_name = known.as_ref().and_then(|volume| ids(volume));
+            let cached_volume = caches.volumes.get("", volume);
+            let unique_name = cached_volume.as_ref().and_then(|volume| ids(volume));
             let unique_name = unique_name.map(|(driver, handle)| unique_name_of(&driver, &handle));
             let meta = &found.metadata;
             let uid = meta.uid.clone().unwrap_or_default();
@@ -101,16 +101,16 @@ impl AttachDetach {
         }
         let holders: BTreeSet<&String> = elsewhere.values().flatten().collect();
         let is_gone = |node: &&&String| caches.nodes.get("", node).is_none();
-        let gone = holders.iter().filter(is_gone);
-        let gone = gone.map(|node| (*node).clone()).collect();
+        let deleted = holders.iter().filter(is_gone);
+        let deleted = deleted.map(|node| (*node).clone()).collect();
         Observed {
-            gone,
+            gone: deleted,
             view: ObservedNode {
                 name: name.to_owned(),
                 node: node
                     .as_deref()
                     .map(|node| state(node, &self.executor.own())),
-                wanted,
+                wanted: desired,
                 attachments,
                 elsewhere,
                 proof: None,

@@ -101,11 +101,11 @@ impl reconcile::Controller for Worker {
                 self.write(&changed, "approval").await?;
             }
             Some(CertificateSigningAction::Sign {
-                request: asked,
+                request: parsed,
                 usages,
                 seconds,
             }) => {
-                self.sign(&request, approved(&asked, &usages, seconds), now)
+                self.sign(&request, approved(&parsed, &usages, seconds), now)
                     .await?;
             }
             Some(CertificateSigningAction::Fail(condition)) => {
@@ -169,9 +169,9 @@ impl Worker {
             .map_err(api_client::Error::Json)
             .map_err(api_error::failed("check the requester's rights"))?;
         let reviews: Api<SubjectAccessReview> = Api::all(self.context.client.clone());
-        let answer = reviews.create(&PostParams::default(), &review).await;
-        let answer = answer.map_err(api_error::failed("check the requester's rights"))?;
-        Ok(answer.status.is_some_and(|status| status.allowed))
+        let response = reviews.create(&PostParams::default(), &review).await;
+        let response = response.map_err(api_error::failed("check the requester's rights"))?;
+        Ok(response.status.is_some_and(|status| status.allowed))
     }
 
     async fn sign(
@@ -240,17 +240,21 @@ fn with_condition(
     changed
 }
 
-fn approved<'a>(asked: &'a Request, usages: &[Usage], seconds: Option<i64>) -> ApprovedRequest<'a> {
+fn approved<'a>(
+    parsed: &'a Request,
+    usages: &[Usage],
+    seconds: Option<i64>,
+) -> ApprovedRequest<'a> {
     ApprovedRequest {
-        der: asked.der(),
+        der: parsed.der(),
         subject: ClientSubject {
-            common_name: asked.common_name.clone(),
-            organizations: asked.organizations.clone(),
+            common_name: parsed.common_name.clone(),
+            organizations: parsed.organizations.clone(),
         },
-        dns: &asked.dns,
-        addresses: &asked.addresses,
-        emails: &asked.emails,
-        uris: &asked.uris,
+        dns: &parsed.dns,
+        addresses: &parsed.addresses,
+        emails: &parsed.emails,
+        uris: &parsed.uris,
         usages: usages.iter().map(|usage| granted(*usage)).collect(),
         life: seconds.unwrap_or(LIFE_MAX),
     }

@@ -142,10 +142,10 @@ async fn look_after(
     if !empty(&client, &definition).await? {
         return Ok(ReconcileResult::from(Some(RECHECK)));
     }
-    let mut kept = definition.metadata.finalizers.clone().unwrap_or_default();
-    kept.retain(|finalizer| finalizer != CUSTOM_RESOURCE_CLEANUP);
+    let mut remaining = definition.metadata.finalizers.clone().unwrap_or_default();
+    remaining.retain(|finalizer| finalizer != CUSTOM_RESOURCE_CLEANUP);
     let mut meta = meta;
-    meta["finalizers"] = json!(kept);
+    meta["finalizers"] = json!(remaining);
     let patch = Patch::Merge(json!({ "metadata": meta }));
     unless_outrun(api.patch(name, &PatchParams::default(), &patch).await)?;
     Ok(ReconcileResult::Done)

@@ -116,9 +116,9 @@ impl reconcile::Controller for Worker {
 
 impl Worker {
     fn lacks_claims(&self, pod: &PodView, key: &Key) -> bool {
-        let mut wanted = pod.claims.iter().filter(|claim| claim.ephemeral);
+        let mut ephemeral = pod.claims.iter().filter(|claim| claim.ephemeral);
         !pod.is_deleting()
-            && wanted.any(|claim| {
+            && ephemeral.any(|claim| {
                 let there = self.context.caches.claims.get(&key.namespace, &claim.name);
                 !there.is_some_and(|there| is_of_pod(&there, &pod.uid))
             })

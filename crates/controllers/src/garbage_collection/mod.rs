@@ -64,8 +64,8 @@ impl reconcile::Controller for GarbageCollector {
                     None => return,
                 },
                 _ = again.tick() => {
-                    for found in self.inventory.malformed() {
-                        self.observer.report_malformed(found.resource, &found.object);
+                    for item in self.inventory.malformed() {
+                        self.observer.report_malformed(item.resource, &item.object);
                     }
                     continue;
                 }
@@ -82,8 +82,8 @@ impl reconcile::Controller for GarbageCollector {
     }
 
     async fn reconcile(&self, key: &String) -> Result<ReconcileResult, Error> {
-        if let Some((found, item)) = self.observer.observe(key).await.map_err(Error::Observe)? {
-            self.executor.execute(&found, plan(&item)).await?;
+        if let Some((listed, item)) = self.observer.observe(key).await.map_err(Error::Observe)? {
+            self.executor.execute(&listed, plan(&item)).await?;
         }
         Ok(ReconcileResult::Done)
     }
@@ -139,6 +139,6 @@ fn affected(inventory: &Inventory, change: &ObjectChange<Meta>) -> Vec<String> {
 fn dependents(inventory: &Inventory, uid: &str) -> Vec<String> {
     let dependents = inventory.by_owner(uid).into_iter();
     dependents
-        .map(|found| found.object.uid.to_string())
+        .map(|dependent| dependent.object.uid.to_string())
         .collect()
 }

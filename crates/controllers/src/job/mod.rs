@@ -174,12 +174,17 @@ impl Worker {
     /// counts of the next plan.
     async fn wait_until_seen(&self, job: &Job) {
         let key = Key::of(job);
-        let is_old = |seen: &Job| seen.metadata.resource_version == job.metadata.resource_version;
+        let is_old =
+            |cached: &Job| cached.metadata.resource_version == job.metadata.resource_version;
         loop {
-            let is_seen = || self.jobs.get_key(&key).is_none_or(|seen| !is_old(&seen));
+            let is_seen = || {
+                self.jobs
+                    .get_key(&key)
+                    .is_none_or(|cached| !is_old(&cached))
+            };
             let wait = self.jobs.wait_until(is_seen);
-            let seen = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
-            if seen || self.jobs.is_stopped() {
+            let cached = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
+            if cached || self.jobs.is_stopped() {
                 return;
             }
             tracing::warn!(key = %key, "own status is not seen yet");

@@ -55,7 +55,7 @@ impl Observer {
             services,
             nodes: self.nodes.list(),
             listening: match &self.listening {
-                Some(known) => known.borrow().clone(),
+                Some(receiver) => receiver.borrow().clone(),
                 None => Listening::default(),
             },
         }

@@ -107,8 +107,9 @@ impl Executor {
             let written = pods
                 .patch_status(name, &params, &Patch::Strategic(patch))
                 .await;
-            let known = guarded_writes::unless_outrun(written).map_err(failed("mark pod"))?;
-            if let Some(pod) = known {
+            let is_unchanged =
+                guarded_writes::unless_outrun(written).map_err(failed("mark pod"))?;
+            if let Some(pod) = is_unchanged {
                 let text = format!("Marking for deletion Pod {}/{name}", eviction.namespace);
                 self.recorder.normal(&pod, "TaintManagerEviction", text);
             }

@@ -94,12 +94,12 @@ impl Fence {
         now: SignedDuration,
     ) -> Result<Option<SignedDuration>, ApiError> {
         let name = node.name_any();
-        let seen = seen_lease(lease);
+        let identity = seen_lease(lease);
         let lease = NodeLease::from(lease);
-        let unchanged_for = self.renewals().unchanged_for(&name, &seen, now);
+        let unchanged_for = self.renewals().unchanged_for(&name, &identity, now);
         let divided = self.divide(pods);
-        let wanted = others_ready && !(divided.replaces_none() && divided.stay.is_empty());
-        match decide(&lease, unchanged_for, wanted) {
+        let has_candidates = others_ready && !(divided.replaces_none() && divided.stay.is_empty());
+        match decide(&lease, unchanged_for, has_candidates) {
             FenceDecision::Nothing => return Ok(None),
             FenceDecision::Wait(left) => return Ok(Some(left)),
             FenceDecision::Take { .. } if divided.replaces_none() => {
@@ -107,9 +107,9 @@ impl Fence {
                 return Ok(None);
             }
             FenceDecision::Take { epoch } => {
-                let taken = take(&self.client, &name, &lease, epoch, unchanged_for).await;
+                let written = take(&self.client, &name, &lease, epoch, unchanged_for).await;
                 // The lease was renewed in the meantime; the change of the lease starts the count again.
-                let Some(proof) = taken.map_err(failed("take lease"))? else {
+                let Some(proof) = written.map_err(failed("take lease"))? else {
                     return Ok(None);
                 };
                 self.tell(node, &proof);
@@ -192,14 +192,14 @@ impl Fence {
             let set = self.sets.get(&pod.namespace, &owner.name)?;
             (set.metadata.uid.as_deref() == Some(&*owner.uid)).then_some(set)
         });
-        let held: Vec<_> = pod
+        let volumes: Vec<_> = pod
             .claims
             .iter()
             .map(|claim| self.volume_of(pod, &claim.name))
             .collect();
         fate(pod, set.as_deref(), |claim| {
             let at = pod.claims.iter().position(|one| &*one.name == claim);
-            match at.and_then(|at| held.get(at)) {
+            match at.and_then(|at| volumes.get(at)) {
                 Some(Held::Missing) => ClaimVolume::Missing,
                 Some(Held::Unbound) => ClaimVolume::Unbound,
                 Some(Held::Bound(volume)) => ClaimVolume::Bound(volume),

@@ -202,10 +202,10 @@ impl NodeLifecycle {
 
     /// Continues the counts of the server's former run.
     async fn continue_former_run(&self) {
-        let Some(place) = &self.silence else {
+        let Some(storage) = &self.silence else {
             return;
         };
-        let Some(former) = place.read(Timestamp::now()).await else {
+        let Some(former) = storage.read(Timestamp::now()).await else {
             return;
         };
         let (mut leases, mut heartbeats) = (BTreeMap::new(), BTreeMap::new());
@@ -220,7 +220,7 @@ impl NodeLifecycle {
 
     /// Records the silence of nodes for the next run, unless the stored record is equal.
     async fn record(&self, recorded: &mut Option<SilenceRecord>, is_last: bool) {
-        let Some(place) = &self.silence else {
+        let Some(storage) = &self.silence else {
             return;
         };
         let observer = &self.observer;
@@ -254,7 +254,7 @@ impl NodeLifecycle {
             return;
         }
         record.written = Timestamp::now();
-        if place.replace(&record).await {
+        if storage.replace(&record).await {
             *recorded = Some(record);
         }
     }

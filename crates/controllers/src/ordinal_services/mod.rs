@@ -134,15 +134,15 @@ impl Worker {
     }
 
     fn tell(&self, key: &Key, set: &StatefulSet, problem: Option<String>) {
-        let mut told = self.told();
+        let mut reported = self.told();
         match problem {
             None => {
-                told.remove(key);
+                reported.remove(key);
             }
-            Some(problem) if told.get(key) != Some(&problem) => {
+            Some(problem) if reported.get(key) != Some(&problem) => {
                 self.recorder
                     .warning(set, reasons::FAILED_ORDINAL_SERVICE, problem.clone());
-                told.insert(key.clone(), problem);
+                reported.insert(key.clone(), problem);
             }
             Some(_) => {}
         }

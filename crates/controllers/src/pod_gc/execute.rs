@@ -68,11 +68,11 @@ impl Executor {
         if self.has_node(node).await? {
             return Ok(false);
         }
-        let taken = take(&self.client, node, lease, due.epoch, due.unchanged_for).await?;
-        if let Some(proof) = &taken {
+        let is_fenced = take(&self.client, node, lease, due.epoch, due.unchanged_for).await?;
+        if let Some(proof) = &is_fenced {
             tracing::info!(node, proof, "node without an object fenced");
         }
-        Ok(taken.is_some())
+        Ok(is_fenced.is_some())
     }
 
     async fn release(&self, due: &Release) -> api_client::Result<()> {

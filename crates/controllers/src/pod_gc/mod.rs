@@ -127,8 +127,8 @@ impl Collector {
             match self.leases.get_opt(&node).await {
                 Ok(lease) => {
                     let now = self.reading();
-                    let seen = self.memory.saw(&node, lease.as_ref(), now);
-                    missing.insert(node, seen);
+                    let orphan = self.memory.saw(&node, lease.as_ref(), now);
+                    missing.insert(node, orphan);
                 }
                 Err(error) => {
                     let error = chain(&error);

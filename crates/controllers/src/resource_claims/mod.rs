@@ -106,8 +106,8 @@ impl Worker {
         let of_pod =
             |claim: &Arc<ResourceClaim>| observe::pods_of(claim).any(|name| name == &*pod.name);
         let name = |claim: &Arc<ResourceClaim>| claim.metadata.name.clone().unwrap_or_default();
-        let found = claims.iter().filter(|claim| of_pod(claim));
-        found
+        let matching = claims.iter().filter(|claim| of_pod(claim));
+        matching
             .map(|claim| Key::new(&*pod.namespace, name(claim)))
             .collect()
     }
@@ -144,8 +144,8 @@ impl Worker {
             return Ok(ReconcileResult::Done);
         };
         let pods = &self.context.caches.pods;
-        let seen = observe::seen(&self.context.client, pods, &claim).await?;
-        let steps = plan_claim(&claim, |name, uid| observe::look_up(&seen, name, uid));
+        let states = observe::seen(&self.context.client, pods, &claim).await?;
+        let steps = plan_claim(&claim, |name, uid| observe::look_up(&states, name, uid));
         execute::claim_steps(&self.context.client, &claim, steps).await?;
         Ok(ReconcileResult::Done)
     }

@@ -46,14 +46,14 @@ pub(super) async fn seen(
     let mut pods = Pods::new();
     for (name, uid) in named(claim) {
         let cached = cache.get(&namespace, name).filter(|pod| *pod.uid == *uid);
-        let found = match cached {
+        let observed_state = match cached {
             Some(pod) => state(&pod),
-            None => match found(api.get(name).await)?.map(PodView::from) {
+            None => match observed_state(api.get(name).await)?.map(PodView::from) {
                 Some(pod) if *pod.uid == *uid => state(&pod),
                 _ => ConsumerState::Gone,
             },
         };
-        pods.insert((name.to_owned(), uid.to_owned()), found);
+        pods.insert((name.to_owned(), uid.to_owned()), observed_state);
     }
     Ok(pods)
 }

@@ -97,8 +97,8 @@ impl Keeper {
         let Some(name) = account_of(&secret) else {
             return Ok(());
         };
-        let seen = self.accounts.get(&key.namespace, name);
-        match plan(&secret, seen.as_deref(), &self.root_ca_pem) {
+        let account = self.accounts.get(&key.namespace, name);
+        match plan(&secret, account.as_deref(), &self.root_ca_pem) {
             AccountTokenPlan::Leave => Ok(()),
             AccountTokenPlan::Fill { token, uid, data } => {
                 let mut data = json!(data);
@@ -138,10 +138,10 @@ impl Keeper {
         };
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &key.namespace);
         let params = PostParams::default();
-        let answer: TokenRequest = api
+        let response: TokenRequest = api
             .create_subresource("token", account, &params, &request)
             .await?;
-        let token = answer.status.and_then(|status| status.token);
+        let token = response.status.and_then(|status| status.token);
         token.ok_or(Error::NoToken)
     }
 

@@ -76,8 +76,8 @@ fn refused(write: Option<Write<'_>>, error: &Error) -> Option<Refused> {
     let (Some(Write::Action(action)), Error::Api(ApiError { source, .. })) = (write, error) else {
         return None;
     };
-    let said = matches!(source, api_client::Error::Api(_)) && !refusal(source).is_of_old_view();
-    said.then(|| Refused {
+    let is_final = matches!(source, api_client::Error::Api(_)) && !refusal(source).is_of_old_view();
+    is_final.then(|| Refused {
         action: action.to_string(),
         message: guarded_writes::message(source),
     })
@@ -154,17 +154,17 @@ impl<'a> Run<'a> {
         let mut pods = Vec::new();
         loop {
             let ready: Vec<WritePosition> = schedule.ready().collect();
-            for place in ready {
-                schedule.sent(place);
-                let write = plan.write(place);
+            for position in ready {
+                schedule.sent(position);
+                let write = plan.write(position);
                 sent.push(async move {
                     // Hundreds of writes may be ready at once: when the budget of this poll is used up, encoding
                     // continues in the next poll.
                     spend(1).await;
-                    (place, self.write(write).await)
+                    (position, self.write(write).await)
                 });
             }
-            let Some((place, done)) = sent.next().await else {
+            let Some((position, done)) = sent.next().await else {
                 break;
             };
             let outcome = match done {
@@ -173,20 +173,20 @@ impl<'a> Run<'a> {
                     WriteOutcome::Done
                 }
                 Err(error) => {
-                    let room = refusals.len() < REFUSALS_MAX;
-                    refusals.extend(refused(plan.write(place), &error).filter(|_| room));
+                    let has_capacity = refusals.len() < REFUSALS_MAX;
+                    refusals.extend(refused(plan.write(position), &error).filter(|_| has_capacity));
                     result = result.and(Err(error));
                     WriteOutcome::Refused
                 }
             };
-            schedule.ended(plan, place, outcome);
+            schedule.ended(plan, position, outcome);
         }
-        let own = OwnPodWrites {
+        let unseen_writes = OwnPodWrites {
             pods: self.pods.clone(),
             cache: &self.executor.cache,
             namespace: &self.namespace,
         };
-        own.wait_until_seen(pods).await;
+        unseen_writes.wait_until_seen(pods).await;
         if result.is_ok() {
             self.see_revisions(plan).await;
         }
@@ -202,8 +202,8 @@ impl<'a> Run<'a> {
         });
         let cache = &self.executor.revisions;
         for name in created {
-            let seen = cache.wait_until(|| cache.get(&self.namespace, name).is_some());
-            if tokio::time::timeout(SEEN_WITHIN, seen).await.is_err() {
+            let is_cached = cache.wait_until(|| cache.get(&self.namespace, name).is_some());
+            if tokio::time::timeout(SEEN_WITHIN, is_cached).await.is_err() {
                 return;
             }
         }

@@ -71,14 +71,14 @@ mod tests {
 
     #[test]
     fn an_own_write_is_read_until_the_cache_has_it() {
-        let (own, key) = (OwnWrites::default(), Key::new("default", "web"));
+        let (writes, key) = (OwnWrites::default(), Key::new("default", "web"));
         let newer = |version: &str| {
-            let newer = own.newer(&key, Arc::new(set(version)));
+            let newer = writes.newer(&key, Arc::new(set(version)));
             newer.metadata.resource_version.clone().expect("a version")
         };
         assert_eq!(newer("1"), "1");
-        own.record(&key, &set("1"), set("2"));
-        own.record(&key, &set("2"), set("3"));
+        writes.record(&key, &set("1"), set("2"));
+        writes.record(&key, &set("2"), set("3"));
         assert_eq!(newer("1"), "3");
         assert_eq!(newer("2"), "3");
         // The version of another writer is newer than all recorded versions.
@@ -88,18 +88,18 @@ mod tests {
 
     #[test]
     fn a_set_of_the_same_name_is_another_set() {
-        let (own, key) = (OwnWrites::default(), Key::new("default", "web"));
-        own.record(&key, &set("1"), set("2"));
+        let (writes, key) = (OwnWrites::default(), Key::new("default", "web"));
+        writes.record(&key, &set("1"), set("2"));
         let mut other = set("1");
         other.metadata.uid = Some("other".to_owned());
-        let newer = own.newer(&key, Arc::new(other));
+        let newer = writes.newer(&key, Arc::new(other));
         assert_eq!(newer.metadata.resource_version.as_deref(), Some("1"));
     }
 
     #[test]
     fn a_write_that_changed_nothing_is_not_waited_for() {
-        let (own, key) = (OwnWrites::default(), Key::new("default", "web"));
-        own.record(&key, &set("1"), set("1"));
-        assert!(own.all().is_empty());
+        let (writes, key) = (OwnWrites::default(), Key::new("default", "web"));
+        writes.record(&key, &set("1"), set("1"));
+        assert!(writes.all().is_empty());
     }
 }

@@ -86,12 +86,12 @@ async fn work(observer: &Observer, executor: &Executor, task: &Task) -> Result<(
     let now = Timestamp::now();
     match task {
         Task::Claim(key) => {
-            let Some(seen) = observer.claim(key).await? else {
+            let Some(observed) = observer.claim(key).await? else {
                 return Ok(());
             };
-            let plan = plan_claim(&seen.view(), now);
+            let plan = plan_claim(&observed.view(), now);
             executor
-                .execute(Some(&seen.claim), &seen.volumes, plan)
+                .execute(Some(&observed.claim), &observed.volumes, plan)
                 .await
         }
         Task::Volume(name) => {

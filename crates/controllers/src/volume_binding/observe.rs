@@ -153,8 +153,9 @@ impl Observer {
     /// Volumes reserved for a claim of that name.
     pub fn volumes_kept_for(&self, claim: &Key) -> Vec<String> {
         let volumes = self.volumes.list().into_iter();
-        let kept = volumes.filter(|volume| claim_of(volume).as_ref() == Some(claim));
-        kept.filter_map(|volume| volume.metadata.name.clone())
+        let reserved = volumes.filter(|volume| claim_of(volume).as_ref() == Some(claim));
+        reserved
+            .filter_map(|volume| volume.metadata.name.clone())
             .collect()
     }
 

@@ -149,8 +149,8 @@ fn guarded(mut patch: Value, metadata: &ObjectMeta) -> Value {
     patch
 }
 
-fn unless_there<T>(made: api_client::Result<T>) -> Result<(), Error> {
-    match made {
+fn unless_there<T>(created: api_client::Result<T>) -> Result<(), Error> {
+    match created {
         Err(error) if refusal(&error) != WriteRefusal::AlreadyExists => Err(error.into()),
         _ => Ok(()),
     }

@@ -110,10 +110,10 @@ async fn event(cluster: &Cluster, text: &str) -> Event {
             event
                 .message
                 .as_deref()
-                .is_some_and(|own| own.contains(text))
+                .is_some_and(|note| note.contains(text))
         };
-        if let Some(found) = listed.into_iter().find(has) {
-            return found;
+        if let Some(matching) = listed.into_iter().find(has) {
+            return matching;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
@@ -129,26 +129,26 @@ async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
     eventually(async || attached_to(&cluster).await == ["n1"]).await;
 
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let told = async |node: &str| told(&cluster, node).await;
+    let is_attached = async |node: &str| told(&cluster, node).await;
     set_status(&cluster, "n1", json!({ "volumesInUse": [NAME] })).await;
-    assert!(!told("n1").await);
+    assert!(!is_attached("n1").await);
     attach(&cluster).await;
-    eventually(async || told("n1").await).await;
+    eventually(async || is_attached("n1").await).await;
 
     // The pod is bound to another node, and the first node still has the volume mounted.
     ended(&cluster, "first").await;
     cluster.create::<Pod>(pod("second", "n2")).await;
     event(&cluster, "Multi-Attach error").await;
     assert_eq!(attached_to(&cluster).await, ["n1"]);
-    assert!(told("n1").await);
+    assert!(is_attached("n1").await);
     set_status(&cluster, "n1", json!({ "volumesInUse": null })).await;
     eventually(async || attached_to(&cluster).await == ["n2"]).await;
-    assert!(!told("n1").await);
+    assert!(!is_attached("n1").await);
 
     // The second node is lost with the volume in use; an administrator declares that the node is off.
     attach(&cluster).await;
     set_status(&cluster, "n2", json!({ "volumesInUse": [NAME] })).await;
-    eventually(async || told("n2").await).await;
+    eventually(async || is_attached("n2").await).await;
     ended(&cluster, "second").await;
     let taint = json!({ "key": "node.kubernetes.io/out-of-service", "effect": "NoExecute" });
     let patch = Patch::Strategic(json!({ "spec": { "taints": [taint] } }));
@@ -208,22 +208,22 @@ async fn after_a_leader() -> Cluster {
 #[tokio::test]
 async fn a_late_deletion_of_a_former_leader_finds_another_version() {
     let cluster = after_a_leader().await;
-    let seen = attachments(&cluster).await.remove(0);
+    let attachment = attachments(&cluster).await.remove(0);
 
     cluster.start_controllers(&cluster.shutdown);
     eventually(async || told(&cluster, "n1").await).await;
     let late = DeleteParams {
         preconditions: Some(Preconditions {
-            uid: seen.uid(),
-            resource_version: seen.resource_version(),
+            uid: attachment.uid(),
+            resource_version: attachment.resource_version(),
         }),
         ..DeleteParams::default()
     };
     let api: Api<VolumeAttachment> = Api::all(cluster.client.clone());
-    let refused = api.delete(&seen.name_any(), &late).await.unwrap_err();
+    let refused = api.delete(&attachment.name_any(), &late).await.unwrap_err();
     assert_eq!(refused.code(), Some(409), "{refused:?}");
     let left = attachments(&cluster).await.remove(0);
-    assert_eq!(left.uid(), seen.uid());
+    assert_eq!(left.uid(), attachment.uid());
     assert_eq!(left.metadata.deletion_timestamp, None);
 }
 
@@ -233,14 +233,14 @@ async fn a_late_write_of_attached_volumes_finds_another_version() {
     let cluster = after_a_leader().await;
     ended(&cluster, "p").await;
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let seen = nodes.get("n1").await.unwrap();
-    assert_eq!(seen.annotations().get(CLAIMED_AT), None);
+    let node = nodes.get("n1").await.unwrap();
+    assert_eq!(node.annotations().get(CLAIMED_AT), None);
 
     cluster.start_controllers(&cluster.shutdown);
     eventually(async || attachments(&cluster).await.is_empty()).await;
     let claimed = nodes.get("n1").await.unwrap();
     assert!(claimed.annotations().contains_key(CLAIMED_AT));
-    let late = json!({ "metadata": { "resourceVersion": seen.resource_version() },
+    let late = json!({ "metadata": { "resourceVersion": node.resource_version() },
         "status": { "volumesAttached": [{ "name": NAME, "devicePath": "" }] } });
     let params = PatchParams::default();
     let written = nodes.patch_status("n1", &params, &Patch::Merge(late)).await;
@@ -259,14 +259,14 @@ async fn a_pod_hears_why_its_volume_is_not_attached() {
     let patch = Patch::Merge(json!({ "status": status }));
     let params = PatchParams::default();
     api.patch_status(&name, &params, &patch).await.unwrap();
-    let told = event(
+    let reported = event(
         &cluster,
         "AttachVolume.Attach failed for volume \"pv\" : rpc error",
     )
     .await;
-    assert_eq!(told.reason.as_deref(), Some("FailedAttachVolume"));
-    assert_eq!(told.involved_object.name.as_deref(), Some("p"));
-    assert!(told.message.unwrap().ends_with(words));
+    assert_eq!(reported.reason.as_deref(), Some("FailedAttachVolume"));
+    assert_eq!(reported.involved_object.name.as_deref(), Some("p"));
+    assert!(reported.message.unwrap().ends_with(words));
 }
 
 async fn has_account(cluster: &Cluster) -> bool {

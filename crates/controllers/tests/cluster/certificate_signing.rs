@@ -42,8 +42,8 @@ async fn ask(client: &Client, name: &str, signer: &str, pem: &str) -> api_client
         "usages": ["digital signature", "client auth"]}});
     let request: CertificateSigningRequest = serde_json::from_value(request).unwrap();
     let requests: Requests = Api::all(client.clone());
-    let made = requests.create(&PostParams::default(), &request).await;
-    made.map(drop)
+    let created = requests.create(&PostParams::default(), &request).await;
+    created.map(drop)
 }
 
 /// Creates a request as soon as the user's right to create it is effective.
@@ -51,7 +51,7 @@ async fn ask_soon(client: &Client, name: &str, signer: &str, pem: &str) {
     for _ in 0..12_000 {
         match ask(client, name, signer, pem).await {
             Err(api_client::Error::Api(status)) if status.code == 403 => {}
-            answer => return answer.unwrap(),
+            response => return response.unwrap(),
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
@@ -246,8 +246,8 @@ async fn a_token_gets_the_certificate_of_a_new_node_and_not_of_a_live_one() {
     let joining = UserInfo::new("system:bootstrap:abcdef", groups);
     let joining = cluster.client_of(joining);
     let signer = "kube-apiserver-client-kubelet";
-    let taken = pem("system:node:n1", "system:nodes");
-    ask_soon(&joining, "taken", signer, &taken).await;
+    let request_of_live_node = pem("system:node:n1", "system:nodes");
+    ask_soon(&joining, "taken", signer, &request_of_live_node).await;
     let requests: Requests = Api::all(cluster.client.clone());
     let denied = async || {
         let request = requests.get("taken").await.unwrap();

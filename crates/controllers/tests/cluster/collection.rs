@@ -74,8 +74,8 @@ async fn an_object_without_a_living_owner_goes() {
     cluster.create::<ConfigMap>(map("mistaken", other)).await;
     wait_for::<ConfigMap>(&cluster, "kept kube-root-ca.crt owner", names).await;
     wait_for::<ConfigMap>(&cluster, "1", |maps| {
-        let kept = maps.iter().find(|map| map.name_any() == "kept").unwrap();
-        kept.owner_references().len().to_string()
+        let remaining = maps.iter().find(|map| map.name_any() == "kept").unwrap();
+        remaining.owner_references().len().to_string()
     })
     .await;
     cluster

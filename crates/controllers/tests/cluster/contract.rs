@@ -17,15 +17,15 @@ fn with_policy(deleted: &str, scaled: &str) -> Value {
 
 /// `www-web-0:StatefulSet www-web-1:` names and owners of claims.
 fn owners(claims: &[PersistentVolumeClaim]) -> String {
-    let mut shown: Vec<String> = claims
+    let mut printed: Vec<String> = claims
         .iter()
         .map(|claim| {
             let kinds: Vec<&str> = claim.owner_references().iter().map(|o| &*o.kind).collect();
             format!("{}:{}", claim.name_any(), kinds.join("+"))
         })
         .collect();
-    shown.sort();
-    shown.join(" ")
+    printed.sort();
+    printed.join(" ")
 }
 
 /// statefulset.md 1.8: the Service that a set names need not exist, and no controller creates it.
@@ -89,10 +89,10 @@ async fn each_policy_keeps_and_gives_up_its_claims() {
         } else {
             ""
         };
-        let kept = format!("www-web-0:{of_set}");
+        let expected = format!("www-web-0:{of_set}");
         let left = match scaled {
-            "Delete" => kept.clone(),
-            _ => format!("{kept} www-web-1:{of_set}"),
+            "Delete" => expected.clone(),
+            _ => format!("{expected} www-web-1:{of_set}"),
         };
         wait_for(&cluster, &left, owners).await;
 
@@ -245,11 +245,12 @@ async fn a_pod_that_has_ended_is_replaced() {
         wait_for(&cluster, "1 1 1 1 1", status).await;
     }
     wait_for::<Event>(&cluster, "2", |events| {
-        let gone = "delete Pod web-0 in StatefulSet web successful";
-        let told = events
+        let message = "delete Pod web-0 in StatefulSet web successful";
+        let reported = events
             .iter()
-            .filter(|event| event.message.as_deref() == Some(gone));
-        told.map(|event| event.count.unwrap_or(1))
+            .filter(|event| event.message.as_deref() == Some(message));
+        reported
+            .map(|event| event.count.unwrap_or(1))
             .sum::<i32>()
             .to_string()
     })

@@ -35,7 +35,7 @@ fn set(image: &str) -> Value {
 
 /// `n1:a n2:a`: the nodes that the pods require, and their images.
 fn places(pods: &[Pod]) -> String {
-    let mut shown: Vec<String> = pods
+    let mut printed: Vec<String> = pods
         .iter()
         .map(|pod| {
             let spec = serde_json::to_value(pod.spec.as_ref().unwrap()).unwrap();
@@ -45,8 +45,8 @@ fn places(pods: &[Pod]) -> String {
             format!("{node}:{}", spec["containers"][0]["image"].as_str().unwrap())
         })
         .collect();
-    shown.sort();
-    shown.join(" ")
+    printed.sort();
+    printed.join(" ")
 }
 
 /// The counts of desired, current, updated and misscheduled pods.

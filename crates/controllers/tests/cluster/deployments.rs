@@ -25,8 +25,8 @@ fn image(image: &str) -> Value {
 
 /// `a a b!`: the pods' images; `!` means not Ready.
 fn images(pods: &[Pod]) -> String {
-    let shown = crate::support::pods(pods);
-    let mut images: Vec<&str> = shown
+    let printed = crate::support::pods(pods);
+    let mut images: Vec<&str> = printed
         .split(' ')
         .filter_map(|p| p.split_once(':'))
         .map(|p| p.1)
@@ -54,7 +54,7 @@ fn shows(deployments: &[Deployment]) -> String {
 
 /// `1:0 2:3`: revisions and replicas.
 fn sets(sets: &[ReplicaSet]) -> String {
-    let mut shown: Vec<String> = sets
+    let mut printed: Vec<String> = sets
         .iter()
         .map(|set| {
             let revision = &set.annotations()["deployment.kubernetes.io/revision"];
@@ -64,8 +64,8 @@ fn sets(sets: &[ReplicaSet]) -> String {
             )
         })
         .collect();
-    shown.sort();
-    shown.join(" ")
+    printed.sort();
+    printed.join(" ")
 }
 
 /// The whole life of a Deployment: create, update, roll back, scale, delete.

@@ -38,18 +38,18 @@ async fn controllers_work_with_numbers_at_the_ends_of_their_range() {
     let cluster = Cluster::new().await;
     let selector = json!({ "matchLabels": { "app": "a" } });
     let named = |spec: Value| json!({ "metadata": { "name": "x" }, "spec": spec });
-    let kept = template("i", json!({}));
+    let template_of_index = template("i", json!({}));
     cluster
         .create::<StatefulSet>(named(json!({
             "serviceName": "x", "replicas": 1, "minReadySeconds": MOST,
-            "revisionHistoryLimit": MOST, "selector": selector, "template": kept,
+            "revisionHistoryLimit": MOST, "selector": selector, "template": template_of_index,
             "updateStrategy": { "rollingUpdate": { "partition": MOST } },
         })))
         .await;
     cluster
         .create::<Deployment>(named(json!({
             "replicas": 1, "minReadySeconds": MOST - 1, "progressDeadlineSeconds": MOST,
-            "revisionHistoryLimit": MOST, "selector": selector, "template": kept,
+            "revisionHistoryLimit": MOST, "selector": selector, "template": template_of_index,
             "strategy": { "rollingUpdate": { "maxSurge": MOST, "maxUnavailable": MOST } },
         })))
         .await;

@@ -46,9 +46,9 @@ async fn a_node_has_the_way_to_it() {
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     create_node(&nodes, "far").await;
     create_node(&nodes, "own").await;
-    let place = "192.0.2.2:10250".to_owned();
+    let address = "192.0.2.2:10250".to_owned();
     let reach = NodeReach::of(move |node| {
-        let reached = (node == "far").then(|| KubeletPath::ThroughTunnel(place.clone()));
+        let reached = (node == "far").then(|| KubeletPath::ThroughTunnel(address.clone()));
         Box::pin(async move { reached })
     });
     let _ended = cluster.start_controllers_with(Some(reach), &cluster.shutdown);
@@ -60,8 +60,8 @@ async fn a_node_has_the_way_to_it() {
     for _ in 0..2400 {
         if let Some(reason) = reason(nodes.get("far").await.unwrap()) {
             assert_eq!(reason, "Tunnel");
-            let own = nodes.get("own").await.unwrap();
-            assert_eq!(own.status.unwrap().conditions.unwrap().len(), 1);
+            let local = nodes.get("own").await.unwrap();
+            assert_eq!(local.status.unwrap().conditions.unwrap().len(), 1);
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -123,7 +123,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
     let lease: Lease = serde_json::from_value(lease).unwrap();
     let lease = leases.create(&PostParams::default(), &lease).await.unwrap();
     let of_node = json!([{ "name": "v", "hostPath": { "path": "/v" } }]);
-    for (name, says, volumes) in [
+    for (name, annotation, volumes) in [
         ("goes", "Failover", json!([])),
         ("stays", "Failover", of_node),
         ("waits", "Wait", json!([])),
@@ -132,7 +132,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
         let template = json!({ "metadata": { "labels": { "app": name } },
             "spec": { "containers": containers, "volumes": volumes } });
         let set = json!({
-            "metadata": { "name": name, "annotations": { annotations::NODE_FAILURE: says } },
+            "metadata": { "name": name, "annotations": { annotations::NODE_FAILURE: annotation } },
             "spec": { "serviceName": name, "replicas": 1, "template": template,
                 "selector": { "matchLabels": { "app": name } } },
         });
@@ -155,7 +155,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
     bind(&cluster, "waits-0", "n1").await;
     bind(&cluster, "stays-0", "n1").await;
     wait_for::<Event>(&cluster, "true", |events| {
-        let told = events.iter().any(|event| {
+        let is_reported = events.iter().any(|event| {
             event.reason.as_deref() == Some("StaysWithNode")
                 && event.involved_object.name.as_deref() == Some("stays-0")
                 && event
@@ -164,7 +164,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
                     .unwrap_or_default()
                     .contains("hostPath")
         });
-        told.to_string()
+        is_reported.to_string()
     })
     .await;
     // There was no reason for a fence.
@@ -246,14 +246,14 @@ async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
             .await
             .unwrap();
     }
-    for (name, says) in [("copies", "Recreate"), ("waits", "Wait")] {
+    for (name, annotation) in [("copies", "Recreate"), ("waits", "Wait")] {
         let template = json!({ "metadata": { "labels": { "app": name } },
             "spec": { "containers": [{ "name": "c", "image": "a" }] } });
         let claim = json!({ "metadata": { "name": "d" }, "spec": { "storageClassName": "",
             "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Mi" } } } });
         let set = json!({
             "metadata": { "name": name, "annotations": { annotations::NODE_FAILURE: "Failover",
-                annotations::LOST_VOLUME: says, annotations::LOST_VOLUME_SECONDS: "1" } },
+                annotations::LOST_VOLUME: annotation, annotations::LOST_VOLUME_SECONDS: "1" } },
             "spec": { "serviceName": name, "replicas": 1, "template": template,
                 "volumeClaimTemplates": [claim], "selector": { "matchLabels": { "app": name } } },
         });

@@ -29,7 +29,7 @@ fn balanced(name: &str, port: u16) -> Value {
 
 /// `web=10.0.0.1` for each Service of the type `LoadBalancer`.
 fn addresses(services: &[Service]) -> String {
-    let mut shown = Vec::new();
+    let mut printed = Vec::new();
     for service in services {
         let status = service.status.clone().unwrap_or_default();
         let ingress = status.load_balancer.and_then(|balancer| balancer.ingress);
@@ -40,10 +40,10 @@ fn addresses(services: &[Service]) -> String {
         let ips: Vec<String> = ips.collect();
         if !ips.is_empty() {
             let name = service.metadata.name.clone().unwrap();
-            shown.push(format!("{name}={}", ips.join(",")));
+            printed.push(format!("{name}={}", ips.join(",")));
         }
     }
-    shown.join(" ")
+    printed.join(" ")
 }
 
 #[tokio::test]
@@ -59,14 +59,14 @@ async fn load_balancers_have_the_addresses_of_the_nodes() {
     cluster.create::<Service>(balanced("zebra", 80)).await;
     wait_for::<Event>(&cluster, "true", |events| {
         let said = "port 80/TCP of 10.0.0.1 is taken by Service default/web";
-        let told = |event: &Event| {
+        let is_warned = |event: &Event| {
             event.involved_object.name.as_deref() == Some("zebra")
                 && event
                     .message
                     .as_deref()
                     .is_some_and(|message| message.contains(said))
         };
-        events.iter().any(told).to_string()
+        events.iter().any(is_warned).to_string()
     })
     .await;
     let plain = json!({ "spec": { "type": "ClusterIP" } });
@@ -76,20 +76,20 @@ async fn load_balancers_have_the_addresses_of_the_nodes() {
 
 /// `web-0@30100` for each Service of an ordinal.
 fn node_ports(services: &[Service]) -> String {
-    let mut shown = Vec::new();
+    let mut printed = Vec::new();
     for service in services {
         let spec = service.spec.clone().unwrap();
         for port in spec.ports.unwrap_or_default() {
             if let Some(node_port) = port.node_port {
-                shown.push(format!(
+                printed.push(format!(
                     "{}@{node_port}",
                     service.metadata.name.clone().unwrap()
                 ));
             }
         }
     }
-    shown.sort();
-    shown.join(" ")
+    printed.sort();
+    printed.join(" ")
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn endpoints_made_by_hand_are_served_as_slices() {
         })
     };
     cluster.create::<Endpoints>(with("10.9.0.1")).await;
-    let shown = |slices: &[EndpointSlice]| {
+    let printed = |slices: &[EndpointSlice]| {
         let manager = "endpointslicemirroring-controller.k8s.io";
         let lines = slices.iter().filter_map(|slice| {
             let labels = slice.metadata.labels.as_ref()?;
@@ -143,15 +143,15 @@ async fn endpoints_made_by_hand_are_served_as_slices() {
         });
         lines.collect::<Vec<_>>().join(" ")
     };
-    wait_for(&cluster, "db=10.9.0.1", shown).await;
+    wait_for(&cluster, "db=10.9.0.1", printed).await;
     let endpoints: Api<Endpoints> = Api::namespaced(cluster.client.clone(), "default");
     let params = PatchParams::default();
     let patch = Patch::Merge(with("10.9.0.2"));
     endpoints.patch("db", &params, &patch).await.unwrap();
-    wait_for(&cluster, "db=10.9.0.2", shown).await;
+    wait_for(&cluster, "db=10.9.0.2", printed).await;
     endpoints
         .delete("db", &DeleteParams::default())
         .await
         .unwrap();
-    wait_for(&cluster, "", shown).await;
+    wait_for(&cluster, "", printed).await;
 }

@@ -28,7 +28,7 @@ async fn repeated_events_are_counted() {
         &cluster,
         "Failed 1 m, Happened 3 m, Started 1 n",
         |events| {
-            let mut shown: Vec<String> = events
+            let mut printed: Vec<String> = events
                 .iter()
                 .map(|event| {
                     assert_eq!(event.reporting_component.as_deref(), Some("tester"));
@@ -37,8 +37,8 @@ async fn repeated_events_are_counted() {
                     format!("{reason} {} {name}", event.count.unwrap())
                 })
                 .collect();
-            shown.sort();
-            shown.join(", ")
+            printed.sort();
+            printed.join(", ")
         },
     )
     .await;
@@ -89,8 +89,8 @@ async fn a_watch_that_fails_is_named() {
     let component = health.component("tester", cluster.shutdown.clone());
     let cache: Cache<ConfigMap> = Cache::spawn_all(&nobody, &component);
     eventually(async || !health.failing(Kind::Watch).is_empty()).await;
-    let told = health.failing(Kind::Watch).remove(0);
-    assert!(told.starts_with("tester: configmaps ("), "{told}");
+    let failing = health.failing(Kind::Watch).remove(0);
+    assert!(failing.starts_with("tester: configmaps ("), "{failing}");
     let binding = json!({
         "metadata": { "name": "nobody-views" },
         "roleRef": {

@@ -42,9 +42,9 @@ const POLL_MAX: Duration = Duration::from_millis(250);
 /// findings A9: a test fails if a controller blocked its thread for too long.
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let found = self.slow_polls.found();
-        if !found.is_empty() && !std::thread::panicking() {
-            panic!("slow on the runtime's threads: {found:?}");
+        let slow = self.slow_polls.found();
+        if !slow.is_empty() && !std::thread::panicking() {
+            panic!("slow on the runtime's threads: {slow:?}");
         }
     }
 }
@@ -167,8 +167,8 @@ fn client(server: &Arc<ApiServer>, user: UserInfo) -> Client {
     Client::new(server.local(user), "default")
 }
 
-/// Waits until `shows` returns the text `wanted` for all objects of a kind in `default`.
-pub async fn wait_for<K>(cluster: &Cluster, wanted: &str, shows: impl Fn(&[K]) -> String)
+/// Waits until `shows` returns the text `expected` for all objects of a kind in `default`.
+pub async fn wait_for<K>(cluster: &Cluster, expected: &str, shows: impl Fn(&[K]) -> String)
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     K: Clone + Debug + DeserializeOwned,
@@ -177,12 +177,12 @@ where
     for _ in 0..12_000 {
         let listed = cluster.api::<K>().list(&Default::default()).await.unwrap();
         last = shows(&listed.items);
-        if last == wanted {
+        if last == expected {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("wanted {wanted}, last seen {last}");
+    panic!("wanted {expected}, last seen {last}");
 }
 
 /// Names, in order.
@@ -197,7 +197,7 @@ pub fn names<K: Resource>(objects: &[K]) -> String {
 
 /// `web-0:a web-1:b!`: names and images; `!` means not Ready.
 pub fn pods(pods: &[Pod]) -> String {
-    let mut shown: Vec<String> = pods
+    let mut printed: Vec<String> = pods
         .iter()
         .map(|pod| {
             let image = pod.spec.as_ref().unwrap().containers[0]
@@ -212,8 +212,8 @@ pub fn pods(pods: &[Pod]) -> String {
             format!("{}:{image}{}", pod.name_any(), if ready { "" } else { "!" })
         })
         .collect();
-    shown.sort();
-    shown.join(" ")
+    printed.sort();
+    printed.join(" ")
 }
 
 /// Simulates a node and the scheduler: every pod is bound to the node, starts and, after its deletion, ends.

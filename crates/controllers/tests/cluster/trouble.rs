@@ -27,10 +27,10 @@ const FINE: &str = "False NotStalled: ";
 
 async fn wait_for_event(cluster: &Cluster, reason: &str, message: &str) {
     wait_for::<Event>(cluster, "true", |events| {
-        let found = events.iter().any(|event| {
+        let is_reported = events.iter().any(|event| {
             event.reason.as_deref() == Some(reason) && event.message.as_deref() == Some(message)
         });
-        found.to_string()
+        is_reported.to_string()
     })
     .await;
 }
@@ -109,10 +109,10 @@ async fn a_revision_that_cannot_be_read_is_told_and_may_be_deleted() {
         .delete::<Pod>("web-0", DeleteParams::default())
         .await;
     let name = old.name_any();
-    let told = format!(
+    let expected = format!(
         "True RevisionUnreadable: the template in ControllerRevision {name} cannot be read"
     );
-    wait_for(&cluster, &told, stalled).await;
+    wait_for(&cluster, &expected, stalled).await;
     wait_for::<Pod>(&cluster, "web-1:b", pods).await;
 
     revisions
@@ -132,12 +132,12 @@ async fn revisions_that_are_lost_are_made_again() {
     let before = (uid(&cluster, "web-0").await, uid(&cluster, "web-1").await);
     let revision = revision_of(&cluster, 1).await;
     let (name, first) = (revision.name_any(), revision.uid());
-    let owned = |wanted: usize| {
+    let owned = |count: usize| {
         let name = name.clone();
         move |all: &[ControllerRevision]| {
             let found = all.iter().find(|revision| revision.name_any() == name);
             found
-                .is_some_and(|r| r.owner_references().len() == wanted)
+                .is_some_and(|r| r.owner_references().len() == count)
                 .to_string()
         }
     };
@@ -257,15 +257,15 @@ async fn a_pod_that_is_held_is_waited_for() {
     cluster.patch::<Pod>("web-1", hold).await;
     cluster.patch::<StatefulSet>("web", image("b")).await;
     wait_for::<Pod>(&cluster, "web-0 web-1~", |pods| {
-        let mut shown: Vec<String> = pods
+        let mut printed: Vec<String> = pods
             .iter()
             .map(|pod| {
                 let dying = pod.metadata.deletion_timestamp.is_some();
                 format!("{}{}", pod.name_any(), if dying { "~" } else { "" })
             })
             .collect();
-        shown.sort();
-        shown.join(" ")
+        printed.sort();
+        printed.join(" ")
     })
     .await;
     let release = json!([{ "op": "remove", "path": "/metadata/finalizers" }]);
@@ -283,8 +283,8 @@ async fn a_pod_in_the_way_is_told_of_and_waited_for() {
     cluster.create::<StatefulSet>(set(2, "a", json!({}))).await;
     let nobody = "True NameTaken: a pod that is not of the set has the name web-1";
     wait_for(&cluster, nobody, stalled).await;
-    let told = nobody.strip_prefix("True NameTaken: ").unwrap();
-    wait_for_event(&cluster, "NameTaken", told).await;
+    let message = nobody.strip_prefix("True NameTaken: ").unwrap();
+    wait_for_event(&cluster, "NameTaken", message).await;
     cluster
         .delete::<Pod>("web-1", DeleteParams::default())
         .await;
@@ -322,8 +322,8 @@ async fn claims_that_are_there_are_used_and_dying_ones_waited_for() {
                 "resources": { "requests": { "storage": "5Gi" } } } })
     };
     let mine: PersistentVolumeClaim = cluster.create(claim("www-web-0", json!([]))).await;
-    let held = claim("www-web-1", json!(["example.com/hold"]));
-    let held: PersistentVolumeClaim = cluster.create(held).await;
+    let blocked = claim("www-web-1", json!(["example.com/hold"]));
+    let blocked: PersistentVolumeClaim = cluster.create(blocked).await;
     cluster
         .delete::<PersistentVolumeClaim>("www-web-1", DeleteParams::default())
         .await;
@@ -347,7 +347,7 @@ async fn claims_that_are_there_are_used_and_dying_ones_waited_for() {
         .get("www-web-1")
         .await
         .unwrap();
-    assert_ne!(fresh.uid(), held.uid());
+    assert_ne!(fresh.uid(), blocked.uid());
 }
 
 /// statefulset.md 2.16, 7.3, T29: a claim that another controller manages is not changed.
@@ -424,13 +424,13 @@ async fn a_name_that_is_too_long_is_told() {
             "create Pod {name}-0 in StatefulSet {name} failed error: Pod \"{name}-0\" is invalid: \
              metadata.labels: Invalid value: \"{name}-"
         );
-        let told = events.iter().any(|event| {
+        let is_reported = events.iter().any(|event| {
             let message = event.message.as_deref().unwrap_or_default();
             event.reason.as_deref() == Some("FailedCreate")
                 && message.starts_with(&start)
                 && message.ends_with("must be no more than 63 bytes")
         });
-        told.to_string()
+        is_reported.to_string()
     })
     .await;
     cluster.create::<StatefulSet>(set(1, "a", json!({}))).await;
@@ -455,11 +455,11 @@ async fn a_claim_that_cannot_be_made_is_told() {
          PersistentVolumeClaim \"{long}-web-0\" is invalid: metadata.name: "
     );
     wait_for::<Event>(&cluster, "true", |events| {
-        let told = events.iter().any(|event| {
+        let is_reported = events.iter().any(|event| {
             let message = event.message.as_deref().unwrap_or_default();
             event.reason.as_deref() == Some("FailedCreate") && message.starts_with(&start)
         });
-        told.to_string()
+        is_reported.to_string()
     })
     .await;
     wait_for::<Pod>(&cluster, "", names).await;

@@ -166,35 +166,35 @@ impl DiagnosedPod<'_> {
         keys
     }
 
-    /// The remedy for a volume that cannot be mounted; `said` is the node's warning.
-    pub fn mount(&self, said: &str) -> Option<Remedy> {
-        let name = between(said, "failed for volume \"", "\"")?;
+    /// The remedy for a volume that cannot be mounted; `message` is the node's warning.
+    pub fn mount(&self, message: &str) -> Option<Remedy> {
+        let name = between(message, "failed for volume \"", "\"")?;
         let mut volumes = self.spec?.volumes.iter().flatten();
         let volume = volumes.find(|volume| volume.name == name)?;
-        let (_, said) = said.split_once("\" : ")?;
+        let (_, message) = message.split_once("\" : ")?;
         if let Some(source) = &volume.host_path
-            && said.contains("hostPath type check failed")
+            && message.contains("hostPath type check failed")
         {
             let edit = self.kubectl(&format!("edit {}", template(self.pod)));
-            let made = match source.type_.as_deref() {
+            let created_type = match source.type_.as_deref() {
                 Some("Directory" | "DirectoryOrCreate") => "DirectoryOrCreate",
                 Some("File" | "FileOrCreate") => "FileOrCreate",
                 _ => return Some(Remedy::new(format!("correct the path or its type: {edit}"))),
             };
             let change = json!({ "volumes": [
-                { "name": name, "hostPath": { "path": source.path, "type": made } },
+                { "name": name, "hostPath": { "path": source.path, "type": created_type } },
             ] });
             let text = format!("have the node make it, or correct the path ({edit})");
             return Some(self.by(text, self.change(change)));
         }
         if volume.persistent_volume_claim.is_some()
-            && let Some(path) = between(said, "path \"", "\" does not exist")
+            && let Some(path) = between(message, "path \"", "\" does not exist")
         {
             let text = "restore the volume: mount its disk, or use a backup; to continue with an empty volume, on the node";
             return Some(Remedy::new(text).with(format!("mkdir -m 0777 {}", quoted(path))));
         }
-        let (_, key) = said.rsplit_once(" key: ").unwrap_or_default();
-        if said.contains("references non-existent")
+        let (_, key) = message.rsplit_once(" key: ").unwrap_or_default();
+        if message.contains("references non-existent")
             && let Some(key) = key.split_whitespace().next()
         {
             if let Some(source) = &volume.config_map {
@@ -203,7 +203,7 @@ impl DiagnosedPod<'_> {
             let secret = volume.secret.as_ref()?.secret_name.as_deref()?;
             return Some(self.supply(&Missing::Key(Kind::Secret, secret, key)));
         }
-        Some(self.supply(&Missing::read(said)?))
+        Some(self.supply(&Missing::read(message)?))
     }
 
     /// The remedy for a process that cannot be started.

@@ -42,8 +42,8 @@ impl DiagnosedPod<'_> {
 
     /// The remedy for a pod that has ended.
     pub(super) fn end(&self) -> Option<Remedy> {
-        let said = self.pod.message.as_deref().unwrap_or_default();
-        if let Some(change) = self.more_room(said) {
+        let message = self.pod.message.as_deref().unwrap_or_default();
+        if let Some(change) = self.more_room(message) {
             let text = "a program that writes less, or a higher limit";
             return Some(self.by(text, self.change(change)));
         }
@@ -64,16 +64,20 @@ impl DiagnosedPod<'_> {
     }
 
     /// A higher storage limit for a pod that wrote more than its limit.
-    fn more_room(&self, said: &str) -> Option<Value> {
-        if let Some(volume) = between(said, "Usage of EmptyDir volume \"", "\"") {
+    fn more_room(&self, message: &str) -> Option<Value> {
+        if let Some(volume) = between(message, "Usage of EmptyDir volume \"", "\"") {
             let volume = json!({ "name": volume, "emptyDir": { "sizeLimit": "SIZE" } });
             return Some(json!({ "volumes": [volume] }));
         }
         let room = json!({ "limits": { "ephemeral-storage": "SIZE" } });
-        if let Some(name) = between(said, "Container ", " exceeded its local ephemeral storage") {
+        if let Some(name) = between(
+            message,
+            "Container ",
+            " exceeded its local ephemeral storage",
+        ) {
             return Some(json!({ "containers": [{ "name": name, "resources": room }] }));
         }
-        if !said.starts_with("Pod ephemeral local storage usage exceeds") {
+        if !message.starts_with("Pod ephemeral local storage usage exceeds") {
             return None;
         }
         let first = self.containers().find(|container| {

@@ -71,13 +71,13 @@ impl DiagnosedPod<'_> {
 
     /// Whether a node's status lists the image.
     fn is_on_a_node(&self, image: &str) -> bool {
-        let wanted = canonical(image);
+        let canonical_image = canonical(image);
         let nodes = self.observed.nodes().iter();
         let images = nodes.filter_map(|node| node.status.as_ref()?.images.as_ref());
         let mut names = images
             .flatten()
             .flat_map(|image| image.names.iter().flatten());
-        names.any(|name| canonical(name) == wanted)
+        names.any(|name| canonical(name) == canonical_image)
     }
 }
 

@@ -26,12 +26,12 @@ pub(super) struct DiagnosedPod<'a> {
 }
 
 impl<'a> DiagnosedPod<'a> {
-    pub fn of(observed: &'a ObservedNamespace, pod: &'a PodView, found: &'a Diagnosis) -> Self {
+    pub fn of(observed: &'a ObservedNamespace, pod: &'a PodView, diagnosis: &'a Diagnosis) -> Self {
         Self {
             observed,
             pod,
             spec: observed.in_full(pod).and_then(|pod| pod.spec.as_ref()),
-            found,
+            found: diagnosis,
         }
     }
 

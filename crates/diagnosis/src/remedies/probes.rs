@@ -12,8 +12,8 @@ const MORE: i32 = 10;
 const FAILURES: i32 = 3;
 
 impl DiagnosedPod<'_> {
-    /// The remedy for a failing probe; `said` is the node's last message about it.
-    pub fn probe(&self, field: &'static str, said: &str) -> Option<Remedy> {
+    /// The remedy for a failing probe; `message` is the node's last message about it.
+    pub fn probe(&self, field: &'static str, message: &str) -> Option<Remedy> {
         let container = self.container()?;
         let probe = match field {
             "livenessProbe" => container.liveness_probe.as_ref(),
@@ -22,7 +22,7 @@ impl DiagnosedPod<'_> {
         }?;
         let logs = self.logs();
         let late = ["timed out", "deadline exceeded", "i/o timeout"];
-        let late = late.iter().any(|text| said.contains(text));
+        let late = late.iter().any(|text| message.contains(text));
         let starts = field == "startupProbe";
         if late || starts {
             let mut more = json!({});

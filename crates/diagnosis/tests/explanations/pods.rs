@@ -63,12 +63,12 @@ fn ended(exit_code: i32, reason: &str, message: &str) -> Value {
 }
 
 #[track_caller]
-fn check(found: Option<Diagnosis>, wanted: [&str; 3]) {
-    let found = found.expect("something is the matter");
-    let reason = found.reason.to_string();
-    let remedy = found.remedy.to_string();
-    assert_eq!([reason.as_str(), &found.message, &remedy], wanted);
-    assert!(!found.message.contains('\n') && !remedy.contains('\n'));
+fn check(diagnosis: Option<Diagnosis>, wanted: [&str; 3]) {
+    let diagnosis = diagnosis.expect("something is the matter");
+    let reason = diagnosis.reason.to_string();
+    let remedy = diagnosis.remedy.to_string();
+    assert_eq!([reason.as_str(), &diagnosis.message, &remedy], wanted);
+    assert!(!diagnosis.message.contains('\n') && !remedy.contains('\n'));
 }
 
 #[test]
@@ -95,9 +95,9 @@ fn a_pod_without_a_node_says_what_the_scheduler_said() {
     let longer = format!(
         "{said} preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
     );
-    let found = pod(&web_1(json!({ "spec": { "nodeName": null }, "status": {
+    let diagnosis = pod(&web_1(json!({ "spec": { "nodeName": null }, "status": {
         "conditions": [condition("PodScheduled", "False", &longer)] } })));
-    let message = found.map(|found| found.message);
+    let message = diagnosis.map(|diagnosis| diagnosis.message);
     assert_eq!(message, Some(format!("no node fits: {said}")));
     check(
         pod(&web_1(json!({ "spec": { "nodeName": null }, "status": {
@@ -163,16 +163,19 @@ fn a_pod_that_waits_for_a_claim_names_it() {
 
 #[test]
 fn an_image_that_cannot_be_pulled_gives_the_same_words_between_pulls() {
-    let wanted = [
+    let expected = [
         "ImagePullFailed",
         "image \"shop:2\" of container main cannot be pulled: registry says 404",
         "provide an image of that name in the registry, or use another image: \
          kubectl -n default set image sts/web main=IMAGE",
     ];
     let pulling = main_is(waiting("ErrImagePull", "registry says 404"));
-    check(pod(&pulling), wanted);
+    check(pod(&pulling), expected);
     let between = "Back-off pulling image \"shop:2\": ErrImagePull: registry says 404";
-    check(pod(&main_is(waiting("ImagePullBackOff", between))), wanted);
+    check(
+        pod(&main_is(waiting("ImagePullBackOff", between))),
+        expected,
+    );
     let first = pod(&pulling);
     assert_eq!(first, pod(&main_is(waiting("ImagePullBackOff", between))));
 }
@@ -241,13 +244,13 @@ fn a_crash_loop_gives_the_last_exit_and_no_back_off_times() {
         loops
     };
     let failed = ended(1, "Error", "no database\n");
-    let wanted = [
+    let expected = [
         "ContainerCrashed",
         "container main does not keep running: exit code 1 (Error): no database",
         "the program has to keep running; its last log lines: kubectl -n default logs web-1 -c main",
     ];
-    check(pod(&crashed(failed.clone())), wanted);
-    check(pod(&main_is(failed)), wanted);
+    check(pod(&crashed(failed.clone())), expected);
+    check(pod(&main_is(failed)), expected);
     let by_signal = pod(&crashed(ended(139, "Error", ""))).unwrap();
     assert_eq!(
         by_signal.message,
@@ -407,10 +410,10 @@ fn a_pod_that_is_being_deleted_says_what_it_still_waits_for() {
     );
     let since = pod(&stopping).unwrap().since.unwrap();
     assert_eq!(since.to_string(), "2026-01-01T12:00:30Z");
-    let held = going(json!({ "metadata": { "deletionGracePeriodSeconds": 0,
+    let blocked = going(json!({ "metadata": { "deletionGracePeriodSeconds": 0,
         "finalizers": ["example.com/backup"] } }));
     check(
-        pod(&held),
+        pod(&blocked),
         [
             "HeldByFinalizer",
             "being deleted: finalizers hold it: example.com/backup",
@@ -461,7 +464,7 @@ fn a_lost_node_is_the_cause_of_what_happens_on_it() {
         "conditions": [condition("Ready", "False", ""), condition("ContainersReady", "True", "")],
         "containerStatuses": [{ "name": "main", "image": "i", "imageID": "", "ready": true,
             "restartCount": 0 }] } }));
-    let wanted = [
+    let expected = [
         "NodeLost",
         "node n1 does not respond: its containers may still run",
         "node n1 has to come back; kubectl describe node n1 says since when it is silent; if its \
@@ -469,8 +472,8 @@ fn a_lost_node_is_the_cause_of_what_happens_on_it() {
          node.kubernetes.io/out-of-service=nodeshutdown:NoExecute replaces its pods within 20s, or \
          kubectl -n default delete pod web-1 --force --grace-period=0 this one at once",
     ];
-    check(pod_in(&unready, &around), wanted);
-    check(pod(&unready), wanted);
+    check(pod_in(&unready, &around), expected);
+    check(pod(&unready), expected);
 }
 
 /// `statefulset.md` 3.31: an administrator has declared that the machine is off, before or after the eviction.

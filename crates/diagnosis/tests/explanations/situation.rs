@@ -66,7 +66,7 @@ pub fn parse(text: &str) -> ObservedNamespace {
     };
     let lines = text.lines();
     for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let (words, said) = line.split_once(" | ").unwrap_or((line, ""));
+        let (words, message) = line.split_once(" | ").unwrap_or((line, ""));
         if line.starts_with('{') {
             let value = serde_json::from_str(line).unwrap();
             whole(value, &mut observed, &mut cluster);
@@ -78,7 +78,7 @@ pub fn parse(text: &str) -> ObservedNamespace {
         let line = Line {
             name,
             words: words.collect(),
-            said,
+            said: message,
         };
         match kind {
             "set" => {
@@ -273,8 +273,8 @@ fn pod(line: &Line<'_>) -> Value {
         pod["spec"]["nodeName"] = Value::Null;
     }
     if let Some(grace) = line.number("terminating") {
-        let asked = line.number("since").unwrap_or(100);
-        pod["metadata"]["deletionTimestamp"] = ago(asked - grace);
+        let seconds = line.number("since").unwrap_or(100);
+        pod["metadata"]["deletionTimestamp"] = ago(seconds - grace);
         pod["metadata"]["deletionGracePeriodSeconds"] = grace.into();
     }
     pod

@@ -15,7 +15,7 @@ use api_server::decoders::json;
 /// entries stay correct after a mutation.
 fn archive(entries: &[Value]) -> Vec<u8> {
     let mut digests: Vec<String> = Vec::new();
-    let mut made = Builder::new(Vec::new());
+    let mut builder = Builder::new(Vec::new());
     for entry in entries {
         let contents = match &entry[2] {
             Value::String(text) => named(text, &digests).into_bytes(),
@@ -49,11 +49,11 @@ fn archive(entries: &[Value]) -> Vec<u8> {
         };
         header.set_size(contents.len() as u64);
         header.set_cksum();
-        if made.append(&header, contents.as_slice()).is_err() {
+        if builder.append(&header, contents.as_slice()).is_err() {
             break;
         }
     }
-    made.into_inner().unwrap_or_default()
+    builder.into_inner().unwrap_or_default()
 }
 
 /// A text in which the references are replaced by digests.

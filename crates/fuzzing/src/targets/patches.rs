@@ -56,8 +56,8 @@ const WORDS: &[&str] = &[
 ];
 
 fn stateful_set() -> TypeRef<'static> {
-    let found = Schema::published().lookup("apps", "v1", "StatefulSet");
-    found.expect("a kind that every cluster has")
+    let schema_type = Schema::published().lookup("apps", "v1", "StatefulSet");
+    schema_type.expect("a kind that every cluster has")
 }
 
 fn writer(manager: &str) -> Writer<'_> {

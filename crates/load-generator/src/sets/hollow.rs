@@ -65,35 +65,35 @@ struct Kubelet {
 impl Kubelet {
     async fn run(self) {
         // The last write for each pod, by its name. Events from before the write may arrive after it.
-        let mut given = BTreeMap::new();
+        let mut responses = BTreeMap::new();
         let mut started = 0;
-        let seen = follow(&self.client, &self.path, |change: ObjectChange<Pod>| {
+        let followed = follow(&self.client, &self.path, |change: ObjectChange<Pod>| {
             self.views.see_pod(&change);
             let pod = match change {
                 ObjectChange::Put(pod) => pod,
                 ObjectChange::Gone(name) => {
-                    given.remove(&name);
+                    responses.remove(&name);
                     return;
                 }
             };
-            let Some(answer) = answer(&pod) else {
+            let Some(reply) = answer(&pod) else {
                 return;
             };
-            let now = (pod.metadata.uid.clone(), answer);
-            if given.get(&pod.metadata.name) != Some(&now) {
-                given.insert(pod.metadata.name.clone(), now);
-                started += u32::from(answer == Answer::Run);
-                self.give(answer, &pod, started);
+            let now = (pod.metadata.uid.clone(), reply);
+            if responses.get(&pod.metadata.name) != Some(&now) {
+                responses.insert(pod.metadata.name.clone(), now);
+                started += u32::from(reply == Answer::Run);
+                self.give(reply, &pod, started);
             }
         });
-        if let Err(error) = seen.await {
+        if let Err(error) = followed.await {
             self.views.fail(&error);
         }
     }
 
-    fn give(&self, answer: Answer, pod: &Pod, number: u32) {
+    fn give(&self, reply: Answer, pod: &Pod, number: u32) {
         let uri = format!("{}/{}", self.path, pod.metadata.name);
-        let call = match answer {
+        let call = match reply {
             Answer::Run => Call::merge_patch(format!("{uri}/status"), &running(pod, number)),
             Answer::Remove => Call::delete(format!("{uri}?gracePeriodSeconds=0")),
         };

@@ -120,12 +120,12 @@ impl SetsFixture {
         let views = Arc::new(Views::default());
         let hollow = Hollow::start(target, nodes, &views).await?;
         let path = format!("/apis/apps/v1/namespaces/{}/statefulsets", target.namespace);
-        let (client, seen) = (target.clients(1).await?.remove(0), views.clone());
+        let (client, shared_views) = (target.clients(1).await?.remove(0), views.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let see = |change| seen.see_set(change);
+            let see = |change| shared_views.see_set(change);
             if let Err(error) = follow(&client, &path, see).await {
-                seen.fail(&error);
+                shared_views.fail(&error);
             }
         });
         Ok(Self {
@@ -227,14 +227,14 @@ impl Life<'_> {
         let elapsed = begin.elapsed();
         let used = processor::time(self.server)?.saturating_sub(before);
         let resident = Memory::of(self.server)?.resident;
-        let told = !self.server.is_empty();
+        let has_processes = !self.server.is_empty();
         Ok(SetsStep {
             sets: self.sets,
             policy: self.policy,
             name,
             elapsed,
-            processor: told.then_some(used),
-            resident: told.then_some(resident),
+            processor: has_processes.then_some(used),
+            resident: has_processes.then_some(resident),
             started,
         })
     }

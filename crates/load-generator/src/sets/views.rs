@@ -74,9 +74,9 @@ impl Views {
 
     /// The state, for an error.
     pub fn summary(&self) -> String {
-        let seen = self.seen();
-        let ready: usize = seen.ready.values().sum();
-        let (sets, pods) = (seen.sets.len(), seen.pods.len());
+        let state = self.seen();
+        let ready: usize = state.ready.values().sum();
+        let (sets, pods) = (state.sets.len(), state.pods.len());
         format!("{sets} sets, {pods} pods, {ready} of them ready")
     }
 
@@ -103,11 +103,11 @@ impl Views {
     pub fn see_pod(&self, change: &ObjectChange<Pod>) {
         match change {
             ObjectChange::Put(pod) => {
-                let shown = ShownPod {
+                let pod_state = ShownPod {
                     image: pod.image().to_owned(),
                     ready: pod.is_ready() && pod.metadata.deletion_timestamp.is_none(),
                 };
-                self.seen().put(&pod.metadata.name, Some(shown));
+                self.seen().put(&pod.metadata.name, Some(pod_state));
             }
             ObjectChange::Gone(name) => self.seen().put(name, None),
         }
@@ -116,12 +116,12 @@ impl Views {
 
     /// Applies a change of the sets.
     pub fn see_set(&self, change: ObjectChange<AnyObject>) {
-        let mut seen = self.seen();
+        let mut state = self.seen();
         match change {
-            ObjectChange::Put(set) => seen.sets.insert(set.metadata.name),
-            ObjectChange::Gone(name) => seen.sets.remove(&name),
+            ObjectChange::Put(set) => state.sets.insert(set.metadata.name),
+            ObjectChange::Gone(name) => state.sets.remove(&name),
         };
-        drop(seen);
+        drop(state);
         self.changed.notify_one();
     }
 }

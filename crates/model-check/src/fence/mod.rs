@@ -530,8 +530,8 @@ pub fn explore(world: World, mistake: Option<Mistake>, threads: usize) -> Explor
             )
         });
     let violation = violation.or_else(|| {
-        let wanted = ["the pod is replaced", "the node is back"];
-        let name = wanted
+        let expected = ["the pod is replaced", "the node is back"];
+        let name = expected
             .iter()
             .find(|name| checker.discovery(name).is_none())?;
         Some(missing(name))

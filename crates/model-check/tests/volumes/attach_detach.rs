@@ -159,7 +159,9 @@ impl World {
         }
         for (_, write) in self.pending.iter_mut().chain(&mut self.late) {
             match write {
-                Write::SetAttached { seen, .. } | Write::ClaimNode { seen } => visit(seen),
+                Write::SetAttached { seen: observed, .. } | Write::ClaimNode { seen: observed } => {
+                    visit(observed)
+                }
                 Write::Attach => {}
                 Write::Claim { uid, version } | Write::Detach { uid, version } => {
                     visit(uid);
@@ -242,16 +244,25 @@ impl World {
     /// The write arrives. `is_awaited`: the leader still waits for the response.
     fn arrive(&mut self, at: usize, write: Write, is_awaited: bool, guards: Guards) {
         match write {
-            Write::SetAttached { seen, attached } => {
+            Write::SetAttached {
+                seen: observed,
+                attached,
+            } => {
                 let revision = self.next_revision();
-                if let Some(node) = self.nodes[at].as_mut().filter(|node| node.version == seen) {
+                if let Some(node) = self.nodes[at]
+                    .as_mut()
+                    .filter(|node| node.version == observed)
+                {
                     (node.attached, node.version) = (attached, revision);
                     self.own_nodes[at] |= is_awaited;
                 }
             }
-            Write::ClaimNode { seen } => {
+            Write::ClaimNode { seen: observed } => {
                 let revision = self.next_revision();
-                if let Some(node) = self.nodes[at].as_mut().filter(|node| node.version == seen) {
+                if let Some(node) = self.nodes[at]
+                    .as_mut()
+                    .filter(|node| node.version == observed)
+                {
                     node.version = revision;
                     self.own_nodes[at] |= is_awaited;
                 }
@@ -272,10 +283,10 @@ impl World {
             }
             Write::Claim { uid, version } => {
                 let revision = self.next_revision();
-                let found = self.attachments[at].as_mut();
+                let attachment_slot = self.attachments[at].as_mut();
                 let same = |one: &&mut ApiAttachment| (one.uid, one.version) == (uid, version);
-                if let Some(found) = found.filter(same) {
-                    found.version = revision;
+                if let Some(attachment_slot) = attachment_slot.filter(same) {
+                    attachment_slot.version = revision;
                     if is_awaited {
                         self.own.insert(uid);
                     }
@@ -292,11 +303,11 @@ impl World {
         }
     }
 
-    fn of_leader(&self, guards: Guards, found: &mut Vec<Self>) {
+    fn of_leader(&self, guards: Guards, worlds: &mut Vec<Self>) {
         let mut add = |change: &dyn Fn(&mut Self)| {
             let mut next = self.clone();
             change(&mut next);
-            found.push(next);
+            worlds.push(next);
         };
         if let Some((at, write)) = self.late {
             add(&|next| {
@@ -353,13 +364,13 @@ impl World {
         }
     }
 
-    fn of_node(&self, at: usize, guards: Guards, found: &mut Vec<Self>) {
+    fn of_node(&self, at: usize, guards: Guards, worlds: &mut Vec<Self>) {
         let (machine, node) = (self.machines[at], self.nodes[at]);
         let mut when = |holds: bool, change: &dyn Fn(&mut Self)| {
             if holds {
                 let mut next = self.clone();
                 change(&mut next);
-                found.push(next);
+                worlds.push(next);
             }
         };
         let is_lonely = self.pods == [false, false];
@@ -378,8 +389,8 @@ impl World {
             next.machines[at] = Machine::default();
         });
         let in_use = machine.pod || machine.mounted;
-        let tells = !machine.lapsed && node.is_some_and(|node| node.in_use != in_use);
-        when(tells, &|next| {
+        let is_reported = !machine.lapsed && node.is_some_and(|node| node.in_use != in_use);
+        when(is_reported, &|next| {
             let revision = next.next_revision();
             if let Some(node) = &mut next.nodes[at] {
                 (node.in_use, node.version) = (in_use, revision);
@@ -455,24 +466,24 @@ const NAME: &str = "kubernetes.io/csi/d^h";
 /// The first violation, and the number of states, for a number of leader changes and node losses.
 fn search(leaders: u8, losses: u8, guards: Guards) -> (Option<(&'static str, World)>, usize) {
     let begin = World::new(leaders, losses).normalized();
-    let mut seen = BTreeSet::from([begin.clone()]);
+    let mut visited = BTreeSet::from([begin.clone()]);
     let mut open = VecDeque::from([begin]);
     let mut next = Vec::new();
     while let Some(world) = open.pop_front() {
         if let Some(violation) = world.violation() {
-            return (Some((violation, world)), seen.len());
+            return (Some((violation, world)), visited.len());
         }
         world.of_leader(guards, &mut next);
         for at in NODES {
             world.of_node(at, guards, &mut next);
         }
         for world in next.drain(..).map(World::normalized) {
-            if seen.insert(world.clone()) {
+            if visited.insert(world.clone()) {
                 open.push_back(world);
             }
         }
     }
-    (None, seen.len())
+    (None, visited.len())
 }
 
 #[test]

@@ -194,7 +194,7 @@ impl World {
 
     /// Executes a call; the response goes to the leader unless the call is late.
     fn carry_out(&mut self, id: u8, call: Call, is_late: bool) {
-        let mut answers = self.answers.clone();
+        let mut results = self.answers.clone();
         match call {
             Call::Inspect(side) => {
                 let inspection = Some(Inspection {
@@ -204,11 +204,11 @@ impl World {
                     has_first_copy: self.disk(id, side).first.contains_key(&id),
                 });
                 match side {
-                    MoveEnd::Source => answers.source = inspection,
-                    MoveEnd::Destination => answers.destination = inspection,
+                    MoveEnd::Source => results.source = inspection,
+                    MoveEnd::Destination => results.destination = inspection,
                 }
             }
-            Call::Detach => answers.detached = Some(self.disk(id, MoveEnd::Source).detach(id)),
+            Call::Detach => results.detached = Some(self.disk(id, MoveEnd::Source).detach(id)),
             Call::Copy(extent) => {
                 // An existing copy is not created again.
                 if !self.disk(id, MoveEnd::Destination).has(id, extent)
@@ -217,10 +217,10 @@ impl World {
                     self.disk(id, MoveEnd::Destination).receive(id, stream);
                 }
                 if self.disk(id, MoveEnd::Destination).has(id, extent) {
-                    answers.copied = Some(CopyResult::Complete("/p".to_owned()));
+                    results.copied = Some(CopyResult::Complete("/p".to_owned()));
                 } else {
                     // The call fails, and the next round repeats it.
-                    answers = MoveAnswers::default();
+                    results = MoveAnswers::default();
                 }
             }
             Call::Place => {
@@ -231,25 +231,25 @@ impl World {
                     assert_eq!(disk.real, None, "two directories");
                     disk.real = Some(data);
                 }
-                answers.placed = true;
+                results.placed = true;
             }
             Call::Discard => {
                 let disk = self.disk(id, MoveEnd::Source);
                 disk.moving.remove(&id);
                 disk.first.remove(&id);
                 disk.ended.insert(id);
-                answers.discarded = true;
+                results.discarded = true;
             }
             Call::Abandon(side) => {
                 self.disk(id, side).abandon(id);
                 match side {
-                    MoveEnd::Source => answers.restored = true,
-                    MoveEnd::Destination => answers.cleared = true,
+                    MoveEnd::Source => results.restored = true,
+                    MoveEnd::Destination => results.cleared = true,
                 }
             }
         }
         if !is_late {
-            self.answers = answers;
+            self.answers = results;
         }
     }
 
@@ -380,19 +380,23 @@ impl World {
             let open = disk.real.or(disk.moving.values().next().copied());
             assert_eq!(open, Some(self.latest), "old data: {self:#?}");
         }
-        let mut held = [one, two].into_iter().flat_map(|disk| {
+        let mut writes = [one, two].into_iter().flat_map(|disk| {
             let moving = disk.moving.values().copied();
             let arrived = disk.arrived.values().copied();
             disk.real.into_iter().chain(moving).chain(arrived)
         });
-        assert!(held.any(|data| data == self.latest), "lost: {self:#?}");
+        assert!(writes.any(|data| data == self.latest), "lost: {self:#?}");
         if self.record.stage.is_final() {
             let side = match self.record.stage {
                 MoveStage::Moved => MoveEnd::Destination,
                 _ => MoveEnd::Source,
             };
-            let place = &self.disks[index(number(&self.record), side)];
-            assert_eq!(place.real, Some(self.latest), "misplaced: {self:#?}");
+            let disk_of_volume = &self.disks[index(number(&self.record), side)];
+            assert_eq!(
+                disk_of_volume.real,
+                Some(self.latest),
+                "misplaced: {self:#?}"
+            );
         }
     }
 
@@ -430,16 +434,16 @@ fn no_interleaving_loses_data_or_has_it_twice() {
 }
 
 fn explore(start: World) {
-    let mut seen = BTreeSet::from([start.clone()]);
+    let mut visited = BTreeSet::from([start.clone()]);
     let mut open = VecDeque::from([start]);
     while let Some(world) = open.pop_front() {
         world.check();
         world.clone().finish();
         for next in world.next() {
-            if seen.insert(next.clone()) {
+            if visited.insert(next.clone()) {
                 open.push_back(next);
             }
         }
     }
-    assert!(seen.len() > 1000, "{}", seen.len());
+    assert!(visited.len() > 1000, "{}", visited.len());
 }

@@ -201,10 +201,10 @@ impl<E: Engine> World<E> {
                 0 => (newest.is_none(), Compare::Absent(key)),
                 1 => (newest.is_some(), Compare::Exists(key)),
                 _ => {
-                    let asked = newest.unwrap_or(9).saturating_sub(back / 2);
+                    let old_revision = newest.unwrap_or(9).saturating_sub(back / 2);
                     (
-                        newest == Some(asked),
-                        Compare::ModRevision(key, Revision(asked)),
+                        newest == Some(old_revision),
+                        Compare::ModRevision(key, Revision(old_revision)),
                     )
                 }
             };
@@ -270,12 +270,12 @@ impl<E: Engine> World<E> {
             revision: back.map(|_| Revision(revision)),
             limit,
         };
-        let found = match self.store.range(range).await {
+        let result = match self.store.range(range).await {
             Err(StoreError::Compacted { asked, oldest }) => {
                 assert!(asked.0 == revision && oldest.0 == self.model.floor && asked < oldest);
                 return;
             }
-            found => found.unwrap(),
+            result => result.unwrap(),
         };
         assert!(revision >= self.model.floor || back.is_none());
         let within = |key: &[u8]| match end {
@@ -284,8 +284,11 @@ impl<E: Engine> World<E> {
         };
         let mut expected = self.model.state(revision);
         expected.retain(|key, _| within(key));
-        assert_eq!((found.revision.0, found.count), (revision, expected.len()));
-        let items: Vec<_> = found
+        assert_eq!(
+            (result.revision.0, result.count),
+            (revision, expected.len())
+        );
+        let items: Vec<_> = result
             .items
             .iter()
             .map(|pair| (pair.key.to_vec(), plain(pair)))

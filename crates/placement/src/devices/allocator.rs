@@ -34,7 +34,7 @@ impl DeviceOffer {
     /// Checks every device once for each alternative.
     pub fn of(
         devices: Vec<AvailableDevice>,
-        taken: BTreeSet<DeviceId>,
+        allocated: BTreeSet<DeviceId>,
         wishes: &[ClaimRequests],
     ) -> Self {
         let of_demand = |demand: &RequestAlternative| {
@@ -46,7 +46,7 @@ impl DeviceOffer {
         Self {
             matches: wishes.iter().map(of_wish).collect(),
             devices,
-            taken,
+            taken: allocated,
         }
     }
 }
@@ -91,8 +91,8 @@ pub(super) fn allocate(
     let wishes = wishes.iter().enumerate();
     Ok(wishes
         .map(|(index, wish)| {
-            let own = picks.iter().filter(|pick| pick.wish == index);
-            result(wish, &own.copied().collect::<Vec<_>>())
+            let picks_of_wish = picks.iter().filter(|pick| pick.wish == index);
+            result(wish, &picks_of_wish.copied().collect::<Vec<_>>())
         })
         .collect())
 }
@@ -100,20 +100,20 @@ pub(super) fn allocate(
 impl<'s> Search<'s> {
     /// Whether the request and all requests after it can be fulfilled.
     fn fulfil(&mut self, wish: usize, request: usize) -> Result<bool, String> {
-        let Some(wanted) = self.wishes.get(wish) else {
+        let Some(claim_requests) = self.wishes.get(wish) else {
             return Ok(true);
         };
-        let Some(alternatives) = wanted.requests.get(request) else {
+        let Some(alternatives) = claim_requests.requests.get(request) else {
             return self.fulfil(wish + 1, 0);
         };
         for (alternative, demand) in alternatives.iter().enumerate() {
             let candidates = self.candidates(wish, request, alternative)?;
             let at = (wish, request);
-            let found = match demand.count {
+            let is_fulfilled = match demand.count {
                 Count::Exactly(count) => self.choose(at, demand, &candidates, count)?,
                 Count::All => self.take_all(at, demand, &candidates)?,
             };
-            if found {
+            if is_fulfilled {
                 return Ok(true);
             }
         }
@@ -188,11 +188,11 @@ impl<'s> Search<'s> {
             }
             self.pick(at.0, demand, device);
         }
-        let found = !candidates.is_empty() && self.fulfil(at.0, at.1 + 1)?;
-        if !found {
+        let is_fulfilled = !candidates.is_empty() && self.fulfil(at.0, at.1 + 1)?;
+        if !is_fulfilled {
             self.picks.truncate(before);
         }
-        Ok(found)
+        Ok(is_fulfilled)
     }
 
     fn count(&mut self) -> Result<(), String> {
@@ -215,8 +215,8 @@ impl<'s> Search<'s> {
 
     /// Whether a device is free and fulfils the constraints with the claim's other devices.
     fn fits(&self, wish: usize, demand: &RequestAlternative, device: &AvailableDevice) -> bool {
-        let own = || self.picks.iter().filter(|pick| pick.wish == wish);
-        if own().count() >= RESULTS_MAX {
+        let picks_of_wish = || self.picks.iter().filter(|pick| pick.wish == wish);
+        if picks_of_wish().count() >= RESULTS_MAX {
             return false;
         }
         let has_it = |pick: &&Pick<'_>| pick.device.id == device.id && !pick.demand.admin;
@@ -237,7 +237,8 @@ impl<'s> Search<'s> {
             let Some(value) = device.attribute(&constraint.attribute) else {
                 return false;
             };
-            let mut others = own().filter(|pick| constraint.concerns(&pick.demand.request));
+            let mut others =
+                picks_of_wish().filter(|pick| constraint.concerns(&pick.demand.request));
             others.all(|pick| {
                 let same = pick.device.attribute(&constraint.attribute) == Some(value);
                 same != constraint.distinct
@@ -261,9 +262,9 @@ fn result(wish: &ClaimRequests, picks: &[Pick<'_>]) -> AllocationResult {
             ..DeviceRequestAllocationResult::default()
         }
     });
-    let mut seen = BTreeSet::new();
+    let mut names = BTreeSet::new();
     let demands = picks.iter().map(|pick| pick.demand);
-    let demands = demands.filter(|demand| seen.insert(demand.request.as_str()));
+    let demands = demands.filter(|demand| names.insert(demand.request.as_str()));
     // The class's configuration comes first, because the claim's configuration comes later and has priority.
     let of_classes = demands.flat_map(|demand| demand.config.iter().cloned());
     let config: Vec<_> = of_classes.chain(wish.config.iter().cloned()).collect();
@@ -284,12 +285,12 @@ fn nodes(picks: &[Pick<'_>]) -> Option<NodeSelector> {
         let (fields, labels) = match &pick.device.place {
             DeviceNodes::Everywhere => continue,
             DeviceNodes::On(name) => {
-                let own = NodeSelectorRequirement {
+                let by_name = NodeSelectorRequirement {
                     key: "metadata.name".to_owned(),
                     operator: "In".to_owned(),
                     values: Some(vec![name.clone()]),
                 };
-                (vec![own], Vec::new())
+                (vec![by_name], Vec::new())
             }
             DeviceNodes::OnNodes(selector) => {
                 let first = selector.node_selector_terms.first().cloned();

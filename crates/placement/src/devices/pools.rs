@@ -46,11 +46,11 @@ impl AvailableDevice {
     /// An attribute by its qualified name; a name without a domain has the driver's domain.
     pub fn attribute(&self, name: &str) -> Option<&DeviceAttribute> {
         let attributes = self.device.attributes.as_ref()?;
-        let own = || {
+        let unqualified = || {
             let (domain, id) = name.split_once('/')?;
             (domain == self.id.0).then(|| attributes.get(id))?
         };
-        attributes.get(name).or_else(own)
+        attributes.get(name).or_else(unqualified)
     }
 }
 
@@ -105,7 +105,7 @@ fn offer(slice: &ResourceSlice, device: &Device, whole: bool) -> Option<Availabl
         Some(true) => (&device.node_name, &device.node_selector, device.all_nodes),
         _ => (&spec.node_name, &spec.node_selector, spec.all_nodes),
     };
-    let place = match (name, selector, all) {
+    let nodes = match (name, selector, all) {
         (Some(name), _, _) => DeviceNodes::On(name.clone()),
         (None, Some(selector), _) => DeviceNodes::OnNodes(selector.clone()),
         (None, None, Some(true)) => DeviceNodes::Everywhere,
@@ -119,7 +119,7 @@ fn offer(slice: &ResourceSlice, device: &Device, whole: bool) -> Option<Availabl
         ),
         json: serde_json::to_value(device).ok()?,
         device: device.clone(),
-        place,
+        place: nodes,
         pool_is_whole: whole,
     })
 }

@@ -234,21 +234,27 @@ impl RequestAlternative {
     fn is_large_enough(&self, offered: &AvailableDevice) -> bool {
         let has = |name: &str| -> Option<Quantity> {
             let capacity = offered.device.capacity.as_ref()?;
-            let own = || {
+            let unqualified = || {
                 let (domain, id) = name.split_once('/')?;
                 (domain == offered.id.0).then(|| capacity.get(id))?
             };
-            capacity.get(name).or_else(own)?.value.0.parse().ok()
+            capacity
+                .get(name)
+                .or_else(unqualified)?
+                .value
+                .0
+                .parse()
+                .ok()
         };
-        let mut asked = self.capacity.iter();
-        asked.all(|(name, amount)| has(name).is_some_and(|there| there >= *amount))
+        let mut requested = self.capacity.iter();
+        requested.all(|(name, amount)| has(name).is_some_and(|there| there >= *amount))
     }
 }
 
 fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let any_or = |wanted: &Option<String>, found: &str| {
-        let wanted = wanted.as_deref().unwrap_or_default();
-        wanted.is_empty() || wanted == found
+    let any_or = |pattern: &Option<String>, found: &str| {
+        let pattern = pattern.as_deref().unwrap_or_default();
+        pattern.is_empty() || pattern == found
     };
     let value = toleration.value.as_deref().unwrap_or_default();
     let same = value == taint.value.as_deref().unwrap_or_default();

@@ -64,6 +64,6 @@ fn bytes(node: &Node, image: &str) -> Option<i64> {
         _ => false,
     };
     let mut images = status.images.iter().flatten();
-    let found = images.find(|one| one.names.iter().flatten().any(is_it))?;
-    Some(found.size_bytes.unwrap_or(0))
+    let status_image = images.find(|one| one.names.iter().flatten().any(is_it))?;
+    Some(status_image.size_bytes.unwrap_or(0))
 }

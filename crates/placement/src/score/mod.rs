@@ -44,14 +44,14 @@ pub(crate) struct Feasible<'v> {
 /// The best of the feasible nodes for the pod.
 pub(crate) fn best<'f, 'v>(
     pod: &'v PodView,
-    wanted: &Resources,
+    requested: &Resources,
     nodes: &'f [Feasible<'v>],
     snapshot: &SchedulingSnapshot<'v>,
 ) -> Option<&'f Feasible<'v>> {
     if nodes.len() < 2 {
         return nodes.first();
     }
-    let scores = scores(pod, wanted, nodes, snapshot);
+    let scores = scores(pod, requested, nodes, snapshot);
     let ranked = nodes.iter().zip(scores);
     let rank =
         |(one, score): &(&Feasible<'v>, i64)| (*score, Reverse(one.room.pods()), Reverse(one.name));
@@ -61,7 +61,7 @@ pub(crate) fn best<'f, 'v>(
 /// The scores of all feasible nodes, in their order.
 fn scores<'v>(
     pod: &'v PodView,
-    wanted: &Resources,
+    requested: &Resources,
     nodes: &[Feasible<'v>],
     snapshot: &SchedulingSnapshot<'v>,
 ) -> Vec<i64> {
@@ -70,8 +70,8 @@ fn scores<'v>(
     let spread = SpreadPreferences::of(pod, &feasible, snapshot);
     let attraction = AffinityWeights::of(pod, snapshot);
     let images = Images::of(pod, snapshot);
-    let (own, load) = (snapshot.own(pod), CountedUse::of(pod));
-    let asked = CountedUse::by(|name| wanted.get(name).copied());
+    let (placed_copy, load) = (snapshot.own(pod), CountedUse::of(pod));
+    let request = CountedUse::by(|name| requested.get(name).copied());
     let rules: [(i64, Vec<i64>); 7] = [
         (TAINTS, few(each(&|one| soft_taints(pod, one.node)))),
         (
@@ -85,9 +85,9 @@ fn scores<'v>(
         (SPREAD, spread_points(&spread, nodes.len())),
         (
             ROOM,
-            each(&|one| room::free(one, snapshot.load(one.name, own).plus(load))),
+            each(&|one| room::free(one, snapshot.load(one.name, placed_copy).plus(load))),
         ),
-        (BALANCE, each(&|one| room::balance(&one.room, asked))),
+        (BALANCE, each(&|one| room::balance(&one.room, request))),
         (IMAGES, each(&|one| images.points(one.node))),
     ];
     let mut sums = vec![0; nodes.len()];
@@ -123,8 +123,8 @@ fn spread_points(spread: &SpreadPreferences, nodes: usize) -> Vec<i64> {
         return vec![0; nodes];
     }
     let costs: Vec<Option<i64>> = (0..nodes).map(|node| spread.cost(node)).collect();
-    let known = || costs.iter().flatten().copied();
-    let (least, most) = (known().min().unwrap_or(0), known().max().unwrap_or(0));
+    let finite = || costs.iter().flatten().copied();
+    let (least, most) = (finite().min().unwrap_or(0), finite().max().unwrap_or(0));
     let points = |cost: Option<i64>| match cost {
         None => 0,
         Some(_) if most == 0 => POINTS,
@@ -155,11 +155,13 @@ fn node_preference(pod: &PodView, node: &Node) -> i64 {
                 .preferred_during_scheduling_ignored_during_execution
                 .as_ref()
         });
-    let held = preferences
+    let matching = preferences
         .into_iter()
         .flatten()
         .filter(|preference| node_term_matches(&preference.preference, node));
-    held.map(|preference| i64::from(preference.weight)).sum()
+    matching
+        .map(|preference| i64::from(preference.weight))
+        .sum()
 }
 
 /// The number of untolerated `PreferNoSchedule` taints.

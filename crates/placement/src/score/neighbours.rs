@@ -27,15 +27,15 @@ impl<'v> AffinityWeights<'v> {
                 *sum = sum.saturating_add(weight);
             }
         };
-        let own: Vec<_> = weighted(pod).collect();
-        if !own.is_empty() {
+        let pod_terms: Vec<_> = weighted(pod).collect();
+        if !pod_terms.is_empty() {
             let (near, apart) = preferences(pod);
             let mut terms = near.iter().chain(apart).map(|one| &one.pod_affinity_term);
             for other in snapshot.selectable(&mut terms, pod) {
                 let Some(node) = node_of(other, snapshot) else {
                     continue;
                 };
-                for (weight, term) in &own {
+                for (weight, term) in &pod_terms {
                     if term.selects(other, view) {
                         add(*term, *weight, node);
                     }

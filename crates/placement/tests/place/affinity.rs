@@ -185,18 +185,22 @@ fn several_terms_are_about_the_same_pods() {
         "bind a",
     );
     // The first pod of a group must be selected by all its terms, and its node must have all topology labels.
-    let own = of(json!({"app": "web"}));
-    check(json!({"nodes": {"a": {}}}), near(&json!([own])), "bind a");
+    let term_of_web = of(json!({"app": "web"}));
     check(
         json!({"nodes": {"a": {}}}),
-        near(&json!([own, of(json!({"app": "db"}))])),
+        near(&json!([term_of_web])),
+        "bind a",
+    );
+    check(
+        json!({"nodes": {"a": {}}}),
+        near(&json!([term_of_web, of(json!({"app": "db"}))])),
         FAR,
     );
-    let mut of_zone = own.clone();
+    let mut of_zone = term_of_web.clone();
     of_zone["topologyKey"] = "zone".into();
     check(
         json!({"nodes": {"a": {}}}),
-        near(&json!([own, of_zone])),
+        near(&json!([term_of_web, of_zone])),
         FAR,
     );
 }

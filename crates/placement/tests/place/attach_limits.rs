@@ -134,9 +134,9 @@ fn empty(counts: [u8; 2]) -> ClusterView {
     let claims: BTreeMap<String, Value> = (0..8)
         .map(|claim| (format!("c{claim}"), unbound("disks", "1Gi")))
         .collect();
-    let room = json!({"status": {"allocatable": {"pods": "110"}}});
+    let capacity = json!({"status": {"allocatable": {"pods": "110"}}});
     view(json!({
-        "nodes": {"n0": room, "n1": room}, "claims": claims,
+        "nodes": {"n0": capacity, "n1": capacity}, "claims": claims,
         "csinodes": {"n0": csi_node(Some(counts[0])), "n1": csi_node(Some(counts[1]))},
         "classes": {"disks":
             {"provisioner": "disks", "volumeBindingMode": "WaitForFirstConsumer"}},

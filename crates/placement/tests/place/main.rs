@@ -135,11 +135,11 @@ fn decide(pod: &PodView, view: &ClusterView) -> String {
         }
         PlacementDecision::Unschedulable(obstacle) => {
             // Preemption messages are tested in preempt.rs.
-            let (shown, _) = obstacle
+            let (first_sentence, _) = obstacle
                 .message
                 .split_once(" preemption: ")
                 .unwrap_or((&obstacle.message, ""));
-            shown.to_owned()
+            first_sentence.to_owned()
         }
         PlacementDecision::Preempt(preemption) => format!("preempt on {}", preemption.node),
     }

@@ -133,8 +133,8 @@ fn each_field_of_a_constraint_counts() {
         ),
     ];
     for (objects, more, expected) in rows {
-        let seen = decide(&pod(over_zones(&more)), &view(objects.clone()));
-        assert_eq!(seen, expected, "{more} in {objects}");
+        let decision = decide(&pod(over_zones(&more)), &view(objects.clone()));
+        assert_eq!(decision, expected, "{more} in {objects}");
     }
     // Nodes that the pod's node selector excludes do not count unless the policy is `Ignore`.
     let free = json!({"nodes": {"a": zone("z1"), "b": zone("z2")}, "pods": {"x": web("a")}});
@@ -154,7 +154,7 @@ fn each_field_of_a_constraint_counts() {
 
 /// The nodes of `count` pods that are placed one after the other, all with these labels and this controller.
 fn places(mut objects: Value, count: usize, controller: Option<&str>) -> Vec<String> {
-    let mut places = Vec::new();
+    let mut chosen = Vec::new();
     for index in 0..count {
         let owners = controller.map(|kind| {
             json!([{"apiVersion": "apps/v1", "kind": kind, "name": "c", "uid": "c", "controller": true}])
@@ -171,15 +171,15 @@ fn places(mut objects: Value, count: usize, controller: Option<&str>) -> Vec<Str
         let mut placed = new;
         placed["spec"]["nodeName"] = node.clone().into();
         objects["pods"][format!("p{index}")] = placed;
-        places.push(node);
+        chosen.push(node);
     }
-    places
+    chosen
 }
 
-fn counted(places: &[String]) -> Vec<(String, usize)> {
+fn counted(chosen: &[String]) -> Vec<(String, usize)> {
     let mut counts = std::collections::BTreeMap::new();
-    for place in places {
-        *counts.entry(place.clone()).or_default() += 1;
+    for node in chosen {
+        *counts.entry(node.clone()).or_default() += 1;
     }
     counts.into_iter().collect()
 }
@@ -215,16 +215,22 @@ fn pods_of_a_service_or_a_controller_are_spread_without_constraints() {
         (&plain, Some("Job"), all("a")),
         (&served, Some("Job"), even),
     ] {
-        let seen = counted(&places(objects.clone(), 6, controller));
-        assert_eq!(seen, expected, "controller {controller:?} in {objects}");
+        let counts_by_node = counted(&places(objects.clone(), 6, controller));
+        assert_eq!(
+            counts_by_node, expected,
+            "controller {controller:?} in {objects}"
+        );
     }
     // Zones are filled evenly, even if a zone has more nodes.
     let of_zone = |zone: &str| big(json!({"topology.kubernetes.io/zone": zone}));
     let zoned = json!({"nodes": {"a": of_zone("z1"), "b": of_zone("z1"), "c": of_zone("z1"),
         "d": of_zone("z2")}, "pods": {}});
-    let seen = counted(&places(zoned, 8, Some("ReplicaSet")));
-    let of_d = seen.iter().find(|(node, _)| node == "d");
-    assert!(of_d.is_some_and(|(_, count)| *count >= 3), "{seen:?}");
+    let counts_by_node = counted(&places(zoned, 8, Some("ReplicaSet")));
+    let of_d = counts_by_node.iter().find(|(node, _)| node == "d");
+    assert!(
+        of_d.is_some_and(|(_, count)| *count >= 3),
+        "{counts_by_node:?}"
+    );
 }
 
 // A pod with constraints gets no default constraints.

@@ -27,8 +27,8 @@ fn cluster(capacities: Value) -> Value {
 
 #[track_caller]
 fn has_room(capacities: Value, expected: bool) {
-    let shown = if expected { "prepare a c=new" } else { NO_ROOM };
-    check(cluster(capacities), claiming("c"), shown);
+    let decision = if expected { "prepare a c=new" } else { NO_ROOM };
+    check(cluster(capacities), claiming("c"), decision);
 }
 
 #[test]

@@ -152,7 +152,7 @@ pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
         let is_proven = view.proof.is_some();
         return unwanted(view).filter(|_| is_proven).map(detach).collect();
     };
-    let wanted: BTreeSet<&str> = view
+    let needed: BTreeSet<&str> = view
         .wanted
         .values()
         .map(|volume| volume.unique_name.as_str())
@@ -162,7 +162,7 @@ pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
         // A volume that no pod needs is not added to `volumesAttached`, and is removed from there only when the volume
         // is not in use.
         let is_kept = node.in_use.contains(name) && node.attached.contains(name);
-        let is_used = wanted.contains(name) || is_kept;
+        let is_used = needed.contains(name) || is_kept;
         attachment.is_attached && !attachment.is_deleting && is_used
     };
     let attached = view.attachments.iter().filter(stays);
@@ -170,7 +170,7 @@ pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
         .filter_map(|attachment| attachment.unique_name.clone())
         .collect();
     if view.proof.is_some() {
-        attached.retain(|name| wanted.contains(name.as_str()));
+        attached.retain(|name| needed.contains(name.as_str()));
     }
     // Other controllers may write names without this controller's prefix.
     let of_others = node

@@ -26,7 +26,7 @@ fn attachment(is_attached: bool) -> Attachment {
 
 /// A node by three facts: whether a pod needs the volume, whether the volume is in use, and whether the volume is in
 /// `volumesAttached`.
-fn view(wanted: bool, in_use: bool, attached: bool) -> ObservedNode {
+fn view(needed: bool, in_use: bool, attached: bool) -> ObservedNode {
     let names = |has: bool| has.then(|| volume().unique_name).into_iter().collect();
     ObservedNode {
         name: "n".to_owned(),
@@ -35,7 +35,7 @@ fn view(wanted: bool, in_use: bool, attached: bool) -> ObservedNode {
             attached: names(attached),
             is_own: true,
         }),
-        wanted: wanted
+        wanted: needed
             .then(|| ("csi-1".to_owned(), volume()))
             .into_iter()
             .collect(),
@@ -66,8 +66,8 @@ fn a_volume_is_attached_told_and_detached_in_order() {
     assert_eq!(plan(&view(true, false, false)), [attach]);
     let waits = with(view(true, true, false), attachment(false));
     assert_eq!(plan(&waits), []);
-    let told = with(view(true, true, false), attachment(true));
-    assert_eq!(plan(&told), set(&["kubernetes.io/csi/d^h"]));
+    let attached = with(view(true, true, false), attachment(true));
+    assert_eq!(plan(&attached), set(&["kubernetes.io/csi/d^h"]));
     assert_eq!(plan(&with(view(true, true, true), attachment(true))), []);
     // The pod was deleted, but the volume is still mounted.
     let mounted = with(view(false, true, true), attachment(true));
@@ -149,11 +149,14 @@ fn pods_hear_why_their_volume_is_not_attached() {
         error: Some("rpc error: no room".to_owned()),
         ..attachment(is_attached)
     };
-    let told = AttachDetachAction::Failed {
+    let failed = AttachDetachAction::Failed {
         volume: volume(),
         error: "rpc error: no room".to_owned(),
     };
-    assert_eq!(plan(&with(view(true, true, false), broken(false))), [told]);
+    assert_eq!(
+        plan(&with(view(true, true, false), broken(false))),
+        [failed]
+    );
     assert_eq!(plan(&with(view(true, true, true), broken(true))), []);
     assert_eq!(
         plan(&with(view(false, false, false), broken(false))),

@@ -86,8 +86,8 @@ pub fn plan(
         };
     }
     let action = next(request, around, now);
-    let asks = matches!(action, Some(CertificateSigningAction::ApproveIf(_)));
-    let again = asks.then(|| now.checked_add(AGAIN).unwrap_or(now));
+    let is_pending_approval = matches!(action, Some(CertificateSigningAction::ApproveIf(_)));
+    let again = is_pending_approval.then(|| now.checked_add(AGAIN).unwrap_or(now));
     CertificateSigningPlan {
         action,
         wake_at: expiry.into_iter().chain(again).min(),
@@ -156,7 +156,7 @@ fn next(
         });
     }
     let (_, asked) = checked.ok()?;
-    let own = spec.username.as_deref() == Some(asked.common_name.as_str());
+    let is_for_itself = spec.username.as_deref() == Some(asked.common_name.as_str());
     let approved = |text: &str| {
         let text = format!("Auto approving {text} after SubjectAccessReview.");
         decision(condition::APPROVED, "AutoApproved", text, now)
@@ -164,7 +164,7 @@ fn next(
     match spec.signer_name.as_str() {
         signer::NODE_CLIENT => {}
         signer::NODE_SERVING => {
-            let fits = own && around.serving_names_fit(&asked);
+            let fits = is_for_itself && around.serving_names_fit(&asked);
             let right = (
                 "selfnodeserver",
                 approved("self kubelet server certificate"),
@@ -189,7 +189,7 @@ fn next(
         approved("self kubelet client certificate"),
     );
     let of_another = ("nodeclient", approved("kubelet client certificate"));
-    let rights = own.then_some(of_itself).into_iter();
+    let rights = is_for_itself.then_some(of_itself).into_iter();
     Some(CertificateSigningAction::ApproveIf(
         rights.chain([of_another]).collect(),
     ))

@@ -79,40 +79,40 @@ impl NodeCertificateContext<'_> {
 
     /// Whether the names and addresses of a server certificate are those of the node: its name, and
     /// the addresses of its Node object that neither another Node nor the API server has.
-    pub(super) fn serving_names_fit(&self, asked: &Request) -> bool {
-        let Some(name) = NodeName::of_user(&asked.common_name) else {
+    pub(super) fn serving_names_fit(&self, request: &Request) -> bool {
+        let Some(name) = NodeName::of_user(&request.common_name) else {
             return false;
         };
         let Some(node) = self.node(name) else {
             return false;
         };
-        let own: BTreeSet<IpAddr> = addresses(node).collect();
+        let node_addresses: BTreeSet<IpAddr> = addresses(node).collect();
         let others = self
             .nodes
             .iter()
             .filter(|other| other.metadata.name != node.metadata.name);
         let others: BTreeSet<IpAddr> = others.flat_map(|other| addresses(other)).collect();
         let is_own = |address: &IpAddr| {
-            own.contains(address)
+            node_addresses.contains(address)
                 && !address.is_loopback()
                 && !others.contains(address)
                 && !self.server.addresses.contains(address)
         };
-        asked.dns.iter().all(|dns| dns == name.as_str())
-            && self.name_of_server(asked).is_none()
-            && asked.addresses.iter().all(is_own)
+        request.dns.iter().all(|dns| dns == name.as_str())
+            && self.name_of_server(request).is_none()
+            && request.addresses.iter().all(is_own)
     }
 
     /// The first DNS name of a request that covers a name of the API server; a wildcard may cover a name as well.
-    pub(super) fn name_of_server<'r>(&self, asked: &'r Request) -> Option<&'r str> {
-        let names = asked.dns.iter().map(String::as_str);
+    pub(super) fn name_of_server<'r>(&self, request: &'r Request) -> Option<&'r str> {
+        let names = request.dns.iter().map(String::as_str);
         let mut names = names.filter(|dns| {
             let dns = dns.trim_end_matches('.').to_ascii_lowercase();
             let parent = dns.strip_prefix("*.");
             let mut server = self.server.dns.iter();
-            server.any(|own| {
-                let own_parent = own.split_once('.').map(|(_, parent)| parent);
-                *own == dns || (parent.is_some() && own_parent == parent)
+            server.any(|server_name| {
+                let own_parent = server_name.split_once('.').map(|(_, parent)| parent);
+                *server_name == dns || (parent.is_some() && own_parent == parent)
             })
         });
         names.next()
@@ -156,9 +156,9 @@ mod tests {
             server: &server,
         };
         let covers = |dns: &str| {
-            let mut asked = Request::default();
-            asked.dns = vec!["n1".to_owned(), dns.to_owned()];
-            around.name_of_server(&asked).map(str::to_owned)
+            let mut request = Request::default();
+            request.dns = vec!["n1".to_owned(), dns.to_owned()];
+            around.name_of_server(&request).map(str::to_owned)
         };
         for dns in [
             "kubernetes",

@@ -16,7 +16,7 @@ pub fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRu
     }
     let selectors = rule.cluster_role_selectors.as_deref().unwrap_or_default();
     let selectors: Vec<LabelSelector> = selectors.iter().filter_map(LabelSelector::of).collect();
-    let own = role.metadata.name.as_deref();
+    let role_name = role.metadata.name.as_deref();
     let chosen = |other: &&Arc<ClusterRole>| {
         let labels = other.metadata.labels.as_ref();
         let label = |key: &str| {
@@ -24,7 +24,7 @@ pub fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRu
                 .and_then(|labels| labels.get(key))
                 .map(String::as_str)
         };
-        other.metadata.name.as_deref() != own
+        other.metadata.name.as_deref() != role_name
             && selectors.iter().any(|selector| selector.matches_by(label))
     };
     let mut others: Vec<&Arc<ClusterRole>> = all.iter().filter(chosen).collect();
@@ -64,14 +64,14 @@ mod tests {
                 "rules": rules,
             }))
         };
-        let own = gather(json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]));
+        let gathered = gather(json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]));
         let roles = [
             part("b", "pods"),
             part("a", "nodes"),
             part("c", "pods"),
-            own.clone(),
+            gathered.clone(),
         ];
-        let rules = plan(&own, &roles).unwrap();
+        let rules = plan(&gathered, &roles).unwrap();
         let resources = rules
             .iter()
             .flat_map(|rule| rule.resources.clone().unwrap());

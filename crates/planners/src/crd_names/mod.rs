@@ -24,8 +24,8 @@ pub struct CrdNamesPlan {
 pub fn may_have_objects(definition: &CustomResourceDefinition) -> bool {
     let holds = |name: &str| {
         let status = definition.status.as_ref();
-        let found = status.and_then(|status| condition(status, name));
-        found.is_some_and(|condition| condition.status == "True")
+        let condition_of_kind = status.and_then(|status| condition(status, name));
+        condition_of_kind.is_some_and(|condition| condition.status == "True")
     };
     holds("NamesAccepted") || holds("Established")
 }
@@ -70,9 +70,9 @@ fn accept_names<'d>(
     status: &mut CustomResourceDefinitionStatus,
     now: Timestamp,
 ) {
-    let taken = UsedNames::by(definition, others);
+    let used = UsedNames::by(definition, others);
     let names = &definition.spec.names;
-    let conflict = taken.conflict(names);
+    let conflict = used.conflict(names);
     let accepted = condition(status, "NamesAccepted").is_some_and(|c| c.status == "True");
     match conflict {
         Some((reason, name)) => {
@@ -116,7 +116,7 @@ impl<'d> UsedNames<'d> {
         definition: &CustomResourceDefinition,
         others: impl IntoIterator<Item = &'d CustomResourceDefinition>,
     ) -> Self {
-        let mut taken = Self::default();
+        let mut used = Self::default();
         for other in others {
             let same_group = other.spec.group == definition.spec.group;
             if !same_group || other.metadata.name == definition.metadata.name {
@@ -127,12 +127,12 @@ impl<'d> UsedNames<'d> {
                 .as_ref()
                 .and_then(|s| s.accepted_names.as_ref());
             if let Some(names) = accepted {
-                taken.resources.extend(resource_names(names));
-                taken.kinds.insert(&names.kind);
-                taken.kinds.extend(names.list_kind.as_deref());
+                used.resources.extend(resource_names(names));
+                used.kinds.insert(&names.kind);
+                used.kinds.extend(names.list_kind.as_deref());
             }
         }
-        taken
+        used
     }
 
     fn conflict<'n>(
@@ -195,7 +195,7 @@ fn set(
         .iter_mut()
         .find(|condition| condition.type_ == kind)
     {
-        Some(place) => *place = next,
+        Some(stored) => *stored = next,
         None => conditions.push(next),
     }
 }
@@ -236,11 +236,11 @@ mod tests {
         let status = plan(&boats, [&boats.clone()], Timestamp::UNIX_EPOCH)
             .status
             .unwrap();
-        let wanted = [
+        let expected = [
             "NamesAccepted=True NoConflicts",
             "Established=False Installing",
         ];
-        assert_eq!(told(&status), wanted);
+        assert_eq!(told(&status), expected);
         boats.status = Some(status);
         let status = plan(&boats, [&boats.clone()], Timestamp::UNIX_EPOCH)
             .status
@@ -259,11 +259,11 @@ mod tests {
         let status = plan(&other, [&boats, &other], Timestamp::UNIX_EPOCH)
             .status
             .unwrap();
-        let wanted = [
+        let expected = [
             "NamesAccepted=False KindConflict",
             "Established=False NotAccepted",
         ];
-        assert_eq!(told(&status), wanted);
+        assert_eq!(told(&status), expected);
         // Names in another group do not conflict.
         let mut elsewhere = definition("boats", "boats", "Boat");
         elsewhere.spec.group = "example.com".to_owned();

@@ -70,11 +70,11 @@ pub fn plan(observed: &Observed, now: Timestamp) -> CronJobPlan {
         active: None,
         ..stored.clone()
     };
-    let known = stored.active.clone().unwrap_or_default();
+    let recorded = stored.active.clone().unwrap_or_default();
     let (active, ended): (Vec<&Arc<Job>>, Vec<&Arc<Job>>) =
         observed.jobs.iter().partition(|job| outcome(job).is_none());
-    note_ends(&known, &ended, &mut status, &mut plan);
-    note_missing(&known, &observed.jobs, &mut plan);
+    note_ends(&recorded, &ended, &mut status, &mut plan);
+    note_missing(&recorded, &observed.jobs, &mut plan);
     forget_old(&spec, &ended, &mut plan);
     let mut active: Vec<ObjectReference> = active.into_iter().map(|job| reference(job)).collect();
     if !spec.suspend.unwrap_or_default() {
@@ -125,14 +125,14 @@ fn reference(job: &Job) -> ObjectReference {
 
 /// Reports newly finished jobs, and records the last success.
 fn note_ends(
-    known: &[ObjectReference],
+    recorded: &[ObjectReference],
     ended: &[&Arc<Job>],
     status: &mut CronJobStatus,
     plan: &mut CronJobPlan,
 ) {
     for job in ended {
         let well = outcome(job) == Some(true);
-        if known.iter().any(|active| active.uid == job.metadata.uid) {
+        if recorded.iter().any(|active| active.uid == job.metadata.uid) {
             let result = if well { "Complete" } else { "Failed" };
             plan.notices.push(CronJobEvent {
                 warning: false,
@@ -148,9 +148,9 @@ fn note_ends(
 }
 
 /// Reports active jobs that were deleted.
-fn note_missing(known: &[ObjectReference], jobs: &[Arc<Job>], plan: &mut CronJobPlan) {
+fn note_missing(recorded: &[ObjectReference], jobs: &[Arc<Job>], plan: &mut CronJobPlan) {
     let is_there = |active: &&ObjectReference| jobs.iter().any(|j| j.metadata.uid == active.uid);
-    for active in known.iter().filter(|active| !is_there(active)) {
+    for active in recorded.iter().filter(|active| !is_there(active)) {
         let name = active.name.as_deref().unwrap_or_default();
         plan.notices.push(CronJobEvent {
             warning: false,

@@ -8,11 +8,11 @@ pub(super) fn replicas_of_new(world: &ParsedDeployment<'_>, sets: &Sets<'_>, cur
     match world.strategy {
         Strategy::Recreate => world.replicas,
         Strategy::Rolling => {
-            let room = world.replicas + world.surge - sets.replicas();
-            if room <= 0 {
+            let remaining = world.replicas + world.surge - sets.replicas();
+            if remaining <= 0 {
                 return current;
             }
-            current + room.min((world.replicas - current).max(0))
+            current + remaining.min((world.replicas - current).max(0))
         }
     }
 }

@@ -111,9 +111,9 @@ impl<'a> Sets<'a> {
             new.annotate(key, value.clone());
         }
         let stored = new.set.spec.as_ref().and_then(|s| s.min_ready_seconds);
-        let wanted = world.min_ready.unwrap_or_default();
-        if stored.unwrap_or_default() != wanted {
-            new.min_ready = Some(wanted);
+        let desired = world.min_ready.unwrap_or_default();
+        if stored.unwrap_or_default() != desired {
+            new.min_ready = Some(desired);
         }
     }
 
@@ -142,8 +142,9 @@ impl<'a> Sets<'a> {
             .filter(|set| set.actual() == 0 && set.stored() == 0 && set.target == 0)
             .filter(|set| {
                 let status = set.set.status.as_ref();
-                let seen = status.and_then(|status| status.observed_generation);
-                seen.unwrap_or_default() >= set.set.metadata.generation.unwrap_or_default()
+                let observed_generation = status.and_then(|status| status.observed_generation);
+                observed_generation.unwrap_or_default()
+                    >= set.set.metadata.generation.unwrap_or_default()
             })
             .map(|set| {
                 let meta = &set.set.metadata;
@@ -187,8 +188,8 @@ pub(super) fn create(
     let mut hash = hash(world.template, *collisions);
     for _ in 0..COLLISIONS_MAX {
         let name = name(world, &hash);
-        let taken = |set: &Arc<ReplicaSet>| set.metadata.name.as_ref() == Some(&name);
-        if !world.observed.sets.iter().any(taken) {
+        let has_name = |set: &Arc<ReplicaSet>| set.metadata.name.as_ref() == Some(&name);
+        if !world.observed.sets.iter().any(has_name) {
             break;
         }
         *collisions = Some(collisions.unwrap_or_default().saturating_add(1));
@@ -204,14 +205,14 @@ pub(super) fn create(
     let matched = selector.match_labels.get_or_insert_default();
     matched.insert(POD_TEMPLATE_HASH.to_owned(), hash.clone());
     let replicas = rollout::replicas_of_new(world, sets, 0);
-    let own = [
+    let computed = [
         (REVISION, sets.next_revision().to_string()),
         (DESIRED_REPLICAS, world.replicas.to_string()),
         (MAX_REPLICAS, (world.replicas + world.surge).to_string()),
     ];
     let annotations = inherited(world)
         .map(|(key, value)| (key.to_owned(), value.clone()))
-        .chain(own.map(|(key, value)| (key.to_owned(), value)));
+        .chain(computed.map(|(key, value)| (key.to_owned(), value)));
     ReplicaSet {
         metadata: ObjectMeta {
             name: Some(name(world, &hash)),

@@ -251,8 +251,8 @@ impl Conditions<'_, '_> {
             let mut failures = conditions.iter().filter(|c| c.type_ == REPLICA_FAILURE);
             failures.next().cloned()
         };
-        let found = sets.new.iter().chain(&sets.old).find_map(failure);
-        match found {
+        let condition = sets.new.iter().chain(&sets.old).find_map(failure);
+        match condition {
             None => self.remove(REPLICA_FAILURE),
             Some(failure) => {
                 let reason = failure.reason.unwrap_or_default();

@@ -188,7 +188,7 @@ fn expected<'p>(
 
 /// The sum of the replicas of these pods' controllers.
 fn wanted<'p>(observed: &Observed, pods: impl Iterator<Item = &'p PodView>) -> Result<i32, String> {
-    let mut found: BTreeMap<&str, i32> = BTreeMap::new();
+    let mut scales: BTreeMap<&str, i32> = BTreeMap::new();
     for pod in pods {
         let name = &pod.name;
         let Some(owner) = &pod.controller else {
@@ -200,9 +200,9 @@ fn wanted<'p>(observed: &Observed, pods: impl Iterator<Item = &'p PodView>) -> R
                 "{kind} of pod \"{name}\" does not implement the scale subresource"
             ));
         };
-        found.insert(scaler, *scale);
+        scales.insert(scaler, *scale);
     }
-    Ok(found
+    Ok(scales
         .values()
         .fold(0, |sum, scale| sum.saturating_add(*scale)))
 }
@@ -219,9 +219,9 @@ fn condition(
         None if allowed > 0 => ("True", "SufficientPods"),
         None => ("False", "InsufficientPods"),
     };
-    let mut known = stored.conditions.iter().flatten();
+    let mut stored_conditions = stored.conditions.iter().flatten();
     // An unchanged condition keeps its transition time.
-    let since = known
+    let since = stored_conditions
         .find(|c| c.type_ == ALLOWED && c.status == status)
         .map(|c| c.last_transition_time.clone());
     Condition {

@@ -35,11 +35,11 @@ pub(super) fn plan(observed: &Observed, service: Option<&Service>, plan: &mut En
     let endpoints = observed.endpoints.as_deref();
     let endpoints = endpoints.filter(|endpoints| service.is_some() && is_mirrored(endpoints));
     let mut present = by_group(&observed.mirrored);
-    for (group, wanted) in endpoints.map(wanted).unwrap_or_default() {
+    for (group, desired) in endpoints.map(wanted).unwrap_or_default() {
         let slices = present.remove(&group).unwrap_or_default();
-        let kept = slices.first().copied();
+        let existing = slices.first().copied();
         if let Some(endpoints) = endpoints {
-            write(endpoints, group.0, wanted, kept, plan);
+            write(endpoints, group.0, desired, existing, plan);
         }
         let surplus = slices.iter().skip(1);
         plan.delete.extend(surplus.map(|slice| identity(slice)));
@@ -69,15 +69,15 @@ fn wanted(endpoints: &Endpoints) -> BTreeMap<Group, Wanted> {
             .filter_map(|(address, ready)| endpoint(address, ready))
             .take(ADDRESSES_MAX)
         {
-            let wanted = groups
+            let desired = groups
                 .entry((family, key.clone()))
                 .or_insert_with(|| Wanted {
                     ports: ports.clone(),
                     endpoints: Vec::new(),
                 });
             let same = |other: &Endpoint| other.addresses == endpoint.addresses;
-            if wanted.endpoints.len() < ADDRESSES_MAX && !wanted.endpoints.iter().any(same) {
-                wanted.endpoints.push(endpoint);
+            if desired.endpoints.len() < ADDRESSES_MAX && !desired.endpoints.iter().any(same) {
+                desired.endpoints.push(endpoint);
             }
         }
     }
@@ -114,12 +114,12 @@ fn port(port: &OldPort) -> EndpointPort {
 fn write(
     endpoints: &Endpoints,
     family: Family,
-    wanted: Wanted,
-    kept: Option<&Arc<EndpointSlice>>,
+    desired: Wanted,
+    existing: Option<&Arc<EndpointSlice>>,
     plan: &mut EndpointsPlan,
 ) {
     let (labels, annotations) = (labels(endpoints), annotations(endpoints));
-    let Some(slice) = kept else {
+    let Some(slice) = existing else {
         let name = endpoints.metadata.name.clone().unwrap_or_default();
         plan.create.push(EndpointSlice {
             metadata: ObjectMeta {
@@ -131,8 +131,8 @@ fn write(
                 ..ObjectMeta::default()
             },
             address_type: family.as_str().to_owned(),
-            endpoints: Some(wanted.endpoints),
-            ports: Some(wanted.ports),
+            endpoints: Some(desired.endpoints),
+            ports: Some(desired.ports),
         });
         return;
     };
@@ -141,13 +141,13 @@ fn write(
     let same = meta.labels.as_ref() == Some(&labels)
         && meta.annotations.clone().unwrap_or_default() == annotations
         && meta.owner_references.as_ref() == Some(&owners)
-        && slice.endpoints.as_deref().unwrap_or_default() == wanted.endpoints;
+        && slice.endpoints.as_deref().unwrap_or_default() == desired.endpoints;
     if !same {
         let mut changed = EndpointSlice::clone(slice);
         changed.metadata.labels = Some(labels);
         changed.metadata.annotations = Some(annotations);
         changed.metadata.owner_references = Some(owners);
-        changed.endpoints = Some(wanted.endpoints);
+        changed.endpoints = Some(desired.endpoints);
         plan.update.push(changed);
     }
 }

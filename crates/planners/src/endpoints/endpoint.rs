@@ -268,9 +268,9 @@ fn backend<'o>(
 /// The host name of a pod: only if its `subdomain` is the Service.
 fn hostname<'p>(service: &Service, pod: &'p PodView) -> Option<&'p str> {
     let subdomain = &pod.spec.subdomain;
-    let asked = subdomain.is_some() && *subdomain == service.metadata.name;
+    let is_requested = subdomain.is_some() && *subdomain == service.metadata.name;
     let same = *pod.namespace == *service.metadata.namespace.as_deref().unwrap_or_default();
-    pod.hostname.as_deref().filter(|_| asked && same)
+    pod.hostname.as_deref().filter(|_| is_requested && same)
 }
 
 fn ports_of_service(service: &Service) -> impl Iterator<Item = &PortOfService> {
@@ -285,7 +285,7 @@ fn has_named_port(service: &Service) -> bool {
 
 /// The Service's ports on a pod with the `named` ports; a named port that the pod does not have is left out.
 fn ports(service: &Service, named: impl Fn(&str, &str) -> Option<i32>) -> Rc<[EndpointPort]> {
-    let found = ports_of_service(service).filter_map(|port| {
+    let resolved = ports_of_service(service).filter_map(|port| {
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
         let number = match &port.target_port {
             None | Some(IntOrString::Int(0)) => port.port,
@@ -299,7 +299,7 @@ fn ports(service: &Service, named: impl Fn(&str, &str) -> Option<i32>) -> Rc<[En
             app_protocol: port.app_protocol.clone(),
         })
     });
-    found.collect()
+    resolved.collect()
 }
 
 /// The number of a port of a pod's containers and sidecars.

@@ -26,8 +26,8 @@ pub(super) fn without_service(observed: &Observed) -> Option<EndpointsWrite> {
     let ours = labels
         .get(MANAGED_BY)
         .is_some_and(|manager| manager == MANAGER);
-    let gone = endpoints.metadata.deletion_timestamp.is_some();
-    (ours && !gone).then(|| EndpointsWrite::Delete {
+    let is_deleted = endpoints.metadata.deletion_timestamp.is_some();
+    (ours && !is_deleted).then(|| EndpointsWrite::Delete {
         name: observed.name.clone(),
         uid: endpoints.metadata.uid.clone().unwrap_or_default(),
     })
@@ -52,7 +52,7 @@ pub(super) fn plan(
         backends.truncate(ADDRESSES_MAX);
     }
     let subsets = subsets(service, &backends);
-    let made = || Some(subsets.iter().map(Subset::subset).collect());
+    let build = || Some(subsets.iter().map(Subset::subset).collect());
     let labels = labels(service);
     let Some(present) = observed.endpoints.as_deref() else {
         return Some(EndpointsWrite::Create(Box::new(Endpoints {
@@ -63,22 +63,22 @@ pub(super) fn plan(
                 annotations: over.then(|| BTreeMap::from([truncated()])),
                 ..ObjectMeta::default()
             },
-            subsets: made(),
+            subsets: build(),
         })));
     };
     let annotations = present.metadata.annotations.as_ref();
-    let said = annotations.is_some_and(|all| all.contains_key(OVER_CAPACITY));
-    let known = present.subsets.as_deref().unwrap_or_default();
-    let same = known.len() == subsets.len()
-        && subsets.iter().zip(known).all(|(new, old)| new.is(old))
+    let is_annotated = annotations.is_some_and(|all| all.contains_key(OVER_CAPACITY));
+    let stored = present.subsets.as_deref().unwrap_or_default();
+    let same = stored.len() == subsets.len()
+        && subsets.iter().zip(stored).all(|(new, old)| new.is(old))
         && present.metadata.labels.as_ref() == Some(&labels)
-        && said == over;
+        && is_annotated == over;
     if same || present.metadata.deletion_timestamp.is_some() {
         return None;
     }
     let mut changed = Endpoints {
         metadata: present.metadata.clone(),
-        subsets: made(),
+        subsets: build(),
     };
     changed.metadata.labels = Some(labels);
     let annotations = changed.metadata.annotations.get_or_insert_default();

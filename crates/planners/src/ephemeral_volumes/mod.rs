@@ -45,11 +45,11 @@ pub fn plan<C: AsRef<PersistentVolumeClaim>>(
     let volumes = volumes.unwrap_or_default().iter();
     volumes
         .filter_map(|volume| {
-            let wanted = wanted(pod, volume)?;
-            let name = wanted.metadata.name.clone().unwrap_or_default();
+            let desired = wanted(pod, volume)?;
+            let name = desired.metadata.name.clone().unwrap_or_default();
             let uid = pod.metadata.uid.as_deref().unwrap_or_default();
             match claim(&name) {
-                None => Some(ClaimAction::Create(Box::new(wanted))),
+                None => Some(ClaimAction::Create(Box::new(desired))),
                 Some(there) if is_of_pod(there.as_ref(), uid) => None,
                 Some(_) => Some(ClaimAction::Conflict(conflict(pod, volume, &name))),
             }
@@ -122,11 +122,11 @@ mod tests {
         let [ClaimAction::Create(claim)] = &steps(&pod(), None)[..] else {
             panic!("not one claim");
         };
-        let made = json!(claim);
-        assert_eq!(made["metadata"]["name"], "p-scratch");
-        assert_eq!(made["metadata"]["labels"]["a"], "b");
-        assert_eq!(made["metadata"]["ownerReferences"][0]["uid"], "u1");
-        assert_eq!(steps(&pod(), Some(made)), []);
+        let created = json!(claim);
+        assert_eq!(created["metadata"]["name"], "p-scratch");
+        assert_eq!(created["metadata"]["labels"]["a"], "b");
+        assert_eq!(created["metadata"]["ownerReferences"][0]["uid"], "u1");
+        assert_eq!(steps(&pod(), Some(created)), []);
     }
 
     #[test]

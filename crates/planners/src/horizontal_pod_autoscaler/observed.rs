@@ -92,12 +92,12 @@ impl PodFacts {
             return Ok(*whole);
         }
         let mut sum = 0_i64;
-        let mut found = false;
+        let mut exists = false;
         for (name, requests) in &self.containers {
-            if container.is_some_and(|wanted| wanted != name) {
+            if container.is_some_and(|name_of_container| wanted != name) {
                 continue;
             }
-            found = true;
+            exists = true;
             let Some(amount) = requests.get(resource) else {
                 return Err(format!(
                     "missing request for {resource} in container {name} of Pod {}",
@@ -107,9 +107,10 @@ impl PodFacts {
             sum = sum.saturating_add(*amount);
         }
         match container {
-            Some(wanted) if !found => {
-                Err(format!("container {wanted} not found in Pod {}", self.name))
-            }
+            Some(name_of_container) if !exists => Err(format!(
+                "container {name_of_container} not found in Pod {}",
+                self.name
+            )),
             _ => Ok(sum),
         }
     }
@@ -143,13 +144,13 @@ pub struct PodMeasurement {
 impl PodMeasurement {
     /// The usage of the pod, or of one of its containers. `None` if a part is missing.
     pub(super) fn usage(&self, resource: &str, container: Option<&str>) -> Option<i64> {
-        let mut asked = self
+        let mut parts = self
             .containers
             .iter()
-            .filter(|(name, _)| container.is_none_or(|wanted| wanted == name))
+            .filter(|(name, _)| container.is_none_or(|container_name| container_name == name))
             .peekable();
-        asked.peek()?;
-        asked.try_fold(0_i64, |sum, (_, usage)| {
+        parts.peek()?;
+        parts.try_fold(0_i64, |sum, (_, usage)| {
             Some(sum.saturating_add(*usage.get(resource)?))
         })
     }

@@ -70,7 +70,9 @@ pub(super) fn judge(world: &ParsedJob<'_>, counted: &Counted) -> Option<JobResul
 
 fn is_done(world: &ParsedJob<'_>, counted: &Counted) -> bool {
     match world.spec.completions {
-        Some(wanted) => counted.succeeded >= wanted && !(wanted > 0 && world.suspended()),
+        Some(completions) => {
+            counted.succeeded >= completions && !(completions > 0 && world.suspended())
+        }
         // A work queue is empty when one pod has succeeded and the others have ended.
         None => counted.succeeded > 0 && active(world).next().is_none(),
     }

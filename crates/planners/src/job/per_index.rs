@@ -32,13 +32,13 @@ pub(super) fn failure(
     let Some(limit) = world.limit_per_index else {
         return Failure::Pod;
     };
-    let known = world
+    let is_valid = world
         .indexes
         .is_some_and(|end| index.is_some_and(|index| index < end));
     let exhausted = *verdict == FailureEffect::Count && failures(pod) >= i64::from(limit);
     match verdict {
         // Pods that were stopped because the job ends have not failed.
-        _ if !known || world.is_ending() => Failure::Pod,
+        _ if !is_valid || world.is_ending() => Failure::Pod,
         FailureEffect::FailIndex => Failure::Index,
         _ if exhausted => Failure::Index,
         FailureEffect::FailJob(_) => Failure::Pod,

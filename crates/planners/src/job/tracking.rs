@@ -127,7 +127,7 @@ fn uncounted(
     status: &mut JobStatus,
     world: &ParsedJob<'_>,
 ) -> (BTreeSet<String>, BTreeSet<String>) {
-    let held: BTreeMap<&str, bool> = world
+    let tracked_pods: BTreeMap<&str, bool> = world
         .pods
         .iter()
         .map(|pod| (&*pod.pod.uid, tracked(pod.pod)))
@@ -137,12 +137,12 @@ fn uncounted(
         let all: BTreeSet<String> = uids.into_iter().flatten().collect();
         let (stay, go): (BTreeSet<String>, BTreeSet<String>) = all
             .into_iter()
-            .partition(|uid| held.get(uid.as_str()).copied().unwrap_or_default());
+            .partition(|uid| tracked_pods.get(uid.as_str()).copied().unwrap_or_default());
         (stay, number(go.len()))
     };
     let (good, more_good) = sort(lists.succeeded);
     let (bad, more_bad) = sort(lists.failed);
-    let sum = |known: Option<i32>, more: i32| known.unwrap_or_default().saturating_add(more);
+    let sum = |count: Option<i32>, more: i32| count.unwrap_or_default().saturating_add(more);
     status.succeeded = Some(sum(status.succeeded, more_good));
     status.failed = Some(sum(status.failed, more_bad));
     (good, bad)

@@ -119,16 +119,16 @@ impl Candidate {
         let Some(lease) = lease else {
             return ElectionDecision::Create;
         };
-        let take = ElectionDecision::Take {
+        let acquire = ElectionDecision::Take {
             transitions: lease.transitions.saturating_add(1),
         };
         match &lease.holder {
-            None => take,
+            None => acquire,
             Some(holder) if *holder == self.identity => ElectionDecision::Renew,
             Some(_) => {
                 let left = lease.length.saturating_sub(now.saturating_sub(*since));
                 if left <= SignedDuration::ZERO {
-                    return take;
+                    return acquire;
                 }
                 ElectionDecision::Wait(left.min(RETRY))
             }

@@ -204,9 +204,9 @@ impl Cluster {
                 }
             }
             Step::Answer(which) if which < self.answers.len() => {
-                let answer = self.answers.swap_remove(which);
-                let now = self.reading(answer.by);
-                self.candidates[answer.by].wrote(answer.lease, answer.at, now);
+                let response = self.answers.swap_remove(which);
+                let now = self.reading(response.by);
+                self.candidates[response.by].wrote(response.lease, response.at, now);
             }
             Step::Lose(which) if which < self.answers.len() => {
                 self.answers.swap_remove(which);

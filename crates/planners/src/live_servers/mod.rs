@@ -196,14 +196,14 @@ mod tests {
 
     #[test]
     fn a_server_is_dead_after_the_length_of_its_lease() {
-        let own = "192.0.2.2:6443".parse().unwrap();
+        let local = "192.0.2.2:6443".parse().unwrap();
         let leases = [
             lease("b", "192.0.2.9:6443", 99),
             lease("c", "192.0.2.1:6443", 14),
             lease("d", "192.0.2.3:6443", 15),
             lease("kube", "", 99),
         ];
-        let plan = plan("b", own, leases);
+        let plan = plan("b", local, leases);
         assert_eq!(plan.live, addresses(&["192.0.2.1:6443", "192.0.2.2:6443"]));
         let dead: Vec<&str> = plan.dead.iter().map(|lease| lease.name.as_str()).collect();
         assert_eq!(dead, ["d"], "the own one and a foreign one are left alone");

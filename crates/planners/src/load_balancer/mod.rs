@@ -41,7 +41,7 @@ impl Observed {
         let addresses = statuses.filter_map(|status| status.addresses.as_ref());
         addresses
             .flatten()
-            .any(|known| known.address.parse() == Ok(address))
+            .any(|status_address| status_address.address.parse() == Ok(address))
     }
 }
 
@@ -83,7 +83,7 @@ pub fn plan(observed: &Observed) -> Vec<LoadBalancerDecision> {
     if services.is_empty() {
         return Vec::new();
     }
-    let mut taken = reserved(&observed.slices);
+    let mut assigned = reserved(&observed.slices);
     // Services with an address come first, then the oldest Services.
     services.sort_unstable_by_key(|service| {
         let meta = &service.metadata;
@@ -97,7 +97,7 @@ pub fn plan(observed: &Observed) -> Vec<LoadBalancerDecision> {
     });
     services
         .into_iter()
-        .filter_map(|service| decide(service, observed, &mut taken))
+        .filter_map(|service| decide(service, observed, &mut assigned))
         .collect()
 }
 
@@ -111,10 +111,10 @@ pub fn concerned(service: &Service) -> bool {
 fn decide(
     service: &Arc<Service>,
     observed: &Observed,
-    taken: &mut BTreeMap<Place, String>,
+    assigned: &mut BTreeMap<Place, String>,
 ) -> Option<LoadBalancerDecision> {
     let (chosen, mut problems) = match kind(service) {
-        Kind::Balanced => choose(service, observed, taken),
+        Kind::Balanced => choose(service, observed, assigned),
         Kind::Foreign => (addresses(service), Vec::new()),
         Kind::Other => Default::default(),
     };
@@ -177,7 +177,7 @@ fn kind(service: &Service) -> Kind {
 fn choose(
     service: &Service,
     observed: &Observed,
-    taken: &mut BTreeMap<Place, String>,
+    assigned: &mut BTreeMap<Place, String>,
 ) -> (BTreeSet<IpAddr>, Vec<String>) {
     let mut problems = Vec::new();
     let Some(spec) = service.spec.as_ref() else {
@@ -185,45 +185,41 @@ fn choose(
     };
     let local = spec.external_traffic_policy.as_deref() == Some("Local");
     let mut candidates = candidates(observed, local.then_some(service));
-    let wanted = spec.load_balancer_ip.as_deref().filter(|ip| !ip.is_empty());
-    if let Some(wanted) = wanted {
-        candidates.retain(|address| wanted.parse() == Ok(*address));
+    let requested = spec.load_balancer_ip.as_deref().filter(|ip| !ip.is_empty());
+    if let Some(requested) = requested {
+        candidates.retain(|address| requested.parse() == Ok(*address));
         if candidates.is_empty() {
-            problems.push(format!("{wanted} is no address of a node that is ready"));
+            problems.push(format!("{requested} is no address of a node that is ready"));
         }
     } else if candidates.is_empty() {
         problems.push("no node is ready to take connections".to_owned());
     }
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
     let name = service.metadata.name.as_deref().unwrap_or_default();
-    let own = format!("Service {namespace}/{name}");
+    let owner = format!("Service {namespace}/{name}");
     let mut chosen = BTreeSet::new();
     for address in candidates {
-        let places = spec.ports.iter().flatten().map(|port| {
+        let keys = spec.ports.iter().flatten().map(|port| {
             let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
             (address, protocol, port.port)
         });
-        let places: Vec<Place> = places.collect();
-        match places
-            .iter()
-            .find_map(|place| Some((place, taken.get(place)?)))
-        {
+        let keys: Vec<Place> = keys.collect();
+        match keys.iter().find_map(|key| Some((key, assigned.get(key)?))) {
             Some(((address, protocol, port), by)) => {
                 problems.push(format!(
                     "port {port}/{protocol} of {address} is taken by {by}"
                 ));
             }
-            None if let Some((_, protocol, port)) =
-                places.iter().find(|(_, protocol, port)| {
-                    in_use::is_held(&observed.listening, address, protocol, *port)
-                }) =>
+            None if let Some((_, protocol, port)) = keys.iter().find(|(_, protocol, port)| {
+                in_use::is_held(&observed.listening, address, protocol, *port)
+            }) =>
             {
                 problems.push(format!(
                     "port {port}/{protocol} of {address} is taken by a program of the node"
                 ));
             }
             None => {
-                taken.extend(places.into_iter().map(|place| (place, own.clone())));
+                assigned.extend(keys.into_iter().map(|key| (key, owner.clone())));
                 chosen.insert(address);
             }
         }
@@ -269,9 +265,9 @@ fn outer(node: &Node) -> Vec<IpAddr> {
         .status
         .as_ref()
         .and_then(|status| status.addresses.as_ref());
-    let of_type = |wanted: &str| -> Vec<IpAddr> {
+    let of_type = |kind: &str| -> Vec<IpAddr> {
         let all = addresses.into_iter().flatten();
-        let those = all.filter(|address| address.type_ == wanted);
+        let those = all.filter(|address| address.type_ == kind);
         those
             .filter_map(|address| address.address.parse().ok())
             .collect()
@@ -458,8 +454,8 @@ mod tests {
             nodes,
             ..Default::default()
         };
-        let taken = "late: port 80/TCP of 10.0.0.1 is taken by Service default/web";
-        assert_eq!(decided(&observed), [taken, "udp=10.0.0.1"]);
+        let conflict = "late: port 80/TCP of 10.0.0.1 is taken by Service default/web";
+        assert_eq!(decided(&observed), [conflict, "udp=10.0.0.1"]);
     }
 
     #[test]
@@ -470,13 +466,13 @@ mod tests {
             nodes: two_nodes(),
             ..Default::default()
         };
-        let taken = "web: port 6443/TCP of 10.0.0.1 is taken by the API server";
-        assert_eq!(decided(&observed), ["web=10.0.0.2", taken]);
+        let conflict = "web: port 6443/TCP of 10.0.0.1 is taken by the API server";
+        assert_eq!(decided(&observed), ["web=10.0.0.2", conflict]);
     }
 
     /// Sockets from texts: `TCP 22` for all addresses, `TCP 10.0.0.1 22` for one address.
-    fn listening(places: &[&str]) -> Listening {
-        let place = |text: &&str| {
+    fn listening(sockets: &[&str]) -> Listening {
+        let socket = |text: &&str| {
             let words: Vec<&str> = text.split(' ').collect();
             object_model::listening::ListeningAddress {
                 transport: object_model::listening::Transport::of(words[0]).unwrap(),
@@ -484,7 +480,7 @@ mod tests {
                 port: words.last().unwrap().parse().unwrap(),
             }
         };
-        places.iter().map(place).collect()
+        sockets.iter().map(socket).collect()
     }
 
     // findings S11
@@ -496,16 +492,20 @@ mod tests {
             listening: listening(&["TCP 22"]),
             ..Default::default()
         };
-        let taken = "web: port 22/TCP of 10.0.0.1 is taken by a program of the node; \
+        let conflict = "web: port 22/TCP of 10.0.0.1 is taken by a program of the node; \
                      port 22/TCP of 10.0.0.2 is taken by a program of the node";
-        assert_eq!(decided(&ssh(&[])), [taken]);
-        assert_eq!(decided(&ssh(&["10.0.0.1"])), ["web=", taken], "taken back");
+        assert_eq!(decided(&ssh(&[])), [conflict]);
+        assert_eq!(
+            decided(&ssh(&["10.0.0.1"])),
+            ["web=", conflict],
+            "taken back"
+        );
         let one = Observed {
             listening: listening(&["TCP 10.0.0.1 22", "UDP 22"]),
             ..ssh(&[])
         };
-        let taken = "web: port 22/TCP of 10.0.0.1 is taken by a program of the node";
-        assert_eq!(decided(&one), ["web=10.0.0.2", taken]);
+        let conflict = "web: port 22/TCP of 10.0.0.1 is taken by a program of the node";
+        assert_eq!(decided(&one), ["web=10.0.0.2", conflict]);
     }
 
     // findings S12
@@ -516,10 +516,10 @@ mod tests {
             "externalIPs": ["10.0.0.1", "192.0.2.9"],
             "ports": [{"port": 53, "protocol": "UDP", "nodePort": 30053}],
         });
-        let observed = |places: &[&str]| Observed {
+        let observed = |sockets: &[&str]| Observed {
             services: vec![service("web", spec.clone(), &[])],
             nodes: two_nodes(),
-            listening: listening(places),
+            listening: listening(sockets),
             ..Default::default()
         };
         assert!(decided(&observed(&["TCP 53", "TCP 30053", "UDP 127.0.0.1 53"])).is_empty());

@@ -224,12 +224,12 @@ mod tests {
                 condition.message.clone().unwrap()
             )
         };
-        let wanted = "True Some resources are remaining: \
+        let expected = "True Some resources are remaining: \
             persistentvolumeclaims. has 2 resource instances";
-        assert_eq!(text(&first, 3), wanted);
-        let wanted = "True Some content in the namespace has finalizers remaining: \
+        assert_eq!(text(&first, 3), expected);
+        let expected = "True Some content in the namespace has finalizers remaining: \
             kubernetes.io/pvc-protection in 2 resource instances";
-        assert_eq!(text(&first, 4), wanted);
+        assert_eq!(text(&first, 4), expected);
         let second = conditions(&first, &[], &[], at(9));
         assert_eq!(
             second[0].last_transition_time,

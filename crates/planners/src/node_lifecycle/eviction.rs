@@ -43,7 +43,7 @@ impl TimedTaints {
     pub fn update(&mut self, node: &str, taints: &[Taint], now: Timestamp) -> Vec<TimedTaint> {
         let before = self.nodes.remove(node).unwrap_or_default();
         let first_seen = |taint: &Taint| {
-            let same = before.iter().find(|(seen, _)| seen == taint);
+            let same = before.iter().find(|(recorded, _)| recorded == taint);
             same.map_or(now, |(_, since)| *since)
         };
         let timed = |taint: &Taint| {
@@ -237,15 +237,15 @@ mod tests {
         ];
         for (taints, tolerations, expected) in rows {
             let timed = timed(&taints, 500);
-            let found = deadline(&pod("p", tolerations.clone()), &timed);
-            assert_eq!(found, expected, "{taints} {tolerations}");
+            let evicted_at = deadline(&pod("p", tolerations.clone()), &timed);
+            assert_eq!(evicted_at, expected, "{taints} {tolerations}");
         }
     }
 
     /// A taint without `timeAdded` keeps the time of its first observation until the taint is removed.
     #[test]
     fn a_taint_without_a_time_counts_from_the_first_look() {
-        let mut seen = TimedTaints::default();
+        let mut timed_taints = TimedTaints::default();
         let taint = |key: &str, effect: &str| Taint {
             key: key.to_owned(),
             effect: effect.to_owned(),
@@ -253,26 +253,26 @@ mod tests {
         };
         let (a, b) = (taint("a", "NoExecute"), taint("b", "NoExecute"));
         let other = taint("c", "NoSchedule");
-        let first = seen.update("n", &[a.clone(), other.clone()], at(10));
+        let first = timed_taints.update("n", &[a.clone(), other.clone()], at(10));
         assert_eq!(first, [(a.clone(), at(10))]);
-        let both = seen.update("n", &[b.clone(), a.clone()], at(20));
+        let both = timed_taints.update("n", &[b.clone(), a.clone()], at(20));
         assert_eq!(both, [(b.clone(), at(20)), (a.clone(), at(10))]);
         assert_eq!(
-            seen.update("m", std::slice::from_ref(&a), at(30)),
+            timed_taints.update("m", std::slice::from_ref(&a), at(30)),
             [(a.clone(), at(30))]
         );
-        assert_eq!(seen.update("n", &[other], at(40)), []);
+        assert_eq!(timed_taints.update("n", &[other], at(40)), []);
         assert_eq!(
-            seen.update("n", std::slice::from_ref(&a), at(50)),
+            timed_taints.update("n", std::slice::from_ref(&a), at(50)),
             [(a.clone(), at(50))]
         );
-        seen.retain(|name| name == "m");
+        timed_taints.retain(|name| name == "m");
         assert_eq!(
-            seen.update("n", std::slice::from_ref(&a), at(60)),
+            timed_taints.update("n", std::slice::from_ref(&a), at(60)),
             [(a.clone(), at(60))]
         );
         assert_eq!(
-            seen.update("m", std::slice::from_ref(&a), at(60)),
+            timed_taints.update("m", std::slice::from_ref(&a), at(60)),
             [(a, at(30))]
         );
     }

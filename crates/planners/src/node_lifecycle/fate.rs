@@ -182,17 +182,17 @@ mod tests {
 
     use super::*;
 
-    fn set(says: Option<&str>) -> StatefulSet {
-        with_volumes(says, json!([]))
+    fn set(annotation: Option<&str>) -> StatefulSet {
+        with_volumes(annotation, json!([]))
     }
 
     /// A set whose present template has these volumes.
-    fn with_volumes(says: Option<&str>, volumes: Value) -> StatefulSet {
+    fn with_volumes(annotation: Option<&str>, volumes: Value) -> StatefulSet {
         let mut set = json!({ "metadata": { "name": "web" },
             "spec": { "serviceName": "web", "selector": {},
                 "template": { "spec": { "containers": [], "volumes": volumes } } } });
-        if let Some(says) = says {
-            set["metadata"]["annotations"] = json!({ annotations::NODE_FAILURE: says });
+        if let Some(annotation) = annotation {
+            set["metadata"]["annotations"] = json!({ annotations::NODE_FAILURE: annotation });
         }
         serde_json::from_value(set).unwrap()
     }
@@ -257,14 +257,14 @@ mod tests {
             (json!({ "nfs": { "path": "/x", "server": "s" } }), true),
         ] {
             let volume = volume(spec.clone());
-            let asked = Cell::new(false);
-            let found = fate(&pod(true), Some(&set), |claim| {
+            let is_called = Cell::new(false);
+            let fate_of_pod = fate(&pod(true), Some(&set), |claim| {
                 assert_eq!(claim, "d-web-0");
-                asked.set(true);
+                is_called.set(true);
                 ClaimVolume::Bound(&volume)
             });
-            assert!(asked.get());
-            assert_eq!(found == PodFate::Goes, moves, "{spec}");
+            assert!(is_called.get());
+            assert_eq!(fate_of_pod == PodFate::Goes, moves, "{spec}");
         }
         for unknown in [ClaimVolume::Unknown, ClaimVolume::Missing] {
             let PodFate::StayReason(cause) = fate(&pod(true), Some(&set), |_| unknown) else {
@@ -293,7 +293,7 @@ mod tests {
             marks.as_object_mut().unwrap().extend(more);
             marks
         };
-        let found = |marks: Value, template: &str, volume: ClaimVolume<'_>| {
+        let fate_of = |marks: Value, template: &str, volume: ClaimVolume<'_>| {
             fate(&pod(true), Some(&annotated(marks, template)), |_| volume)
         };
         let bound = ClaimVolume::Bound(&tied);
@@ -301,12 +301,12 @@ mod tests {
             claims: vec!["d-web-0".into()],
             after: SignedDuration::from_secs(seconds),
         };
-        assert_eq!(found(both(json!({})), "d", bound), given_up(300));
+        assert_eq!(fate_of(both(json!({})), "d", bound), given_up(300));
         let soon = both(json!({ annotations::LOST_VOLUME_SECONDS: "60" }));
-        assert_eq!(found(soon, "d", bound), given_up(60));
+        assert_eq!(fate_of(soon, "d", bound), given_up(60));
         // The claim of the pod is deleted already.
         assert_eq!(
-            found(both(json!({})), "d", ClaimVolume::Missing),
+            fate_of(both(json!({})), "d", ClaimVolume::Missing),
             PodFate::Goes
         );
         // A claim that the set did not create, an unknown volume, and a set without the annotation.
@@ -316,8 +316,8 @@ mod tests {
             (json!({ annotations::NODE_FAILURE: "Failover" }), "d", bound),
             (json!({ annotations::LOST_VOLUME: "Recreate" }), "d", bound),
         ] {
-            let found = found(marks, template, volume);
-            assert!(matches!(found, PodFate::StayReason(_)), "{found:?}");
+            let fate_of = fate_of(marks, template, volume);
+            assert!(matches!(fate_of, PodFate::StayReason(_)), "{fate_of:?}");
         }
     }
 }

@@ -73,10 +73,14 @@ pub enum FenceDecision {
     Delete,
 }
 
-/// Decides about a node whose lease this observer has seen unchanged for that time; `wanted` says
+/// Decides about a node whose lease this observer has read unchanged for that time; `has_candidates` says
 /// whether it has pods that may fail over, and other nodes could run them. Total.
-pub fn decide(lease: &NodeLease, unchanged_for: SignedDuration, wanted: bool) -> FenceDecision {
-    if !lease.ends_pods || !wanted {
+pub fn decide(
+    lease: &NodeLease,
+    unchanged_for: SignedDuration,
+    has_candidates: bool,
+) -> FenceDecision {
+    if !lease.ends_pods || !has_candidates {
         return FenceDecision::Nothing;
     }
     if lease.fenced {
@@ -120,20 +124,20 @@ impl Renewals {
         version: &str,
         now: SignedDuration,
     ) -> SignedDuration {
-        if let Some(seen) = self.seen.get(node)
-            && seen.version == version
+        if let Some(renewal) = self.seen.get(node)
+            && renewal.version == version
         {
-            return now.saturating_sub(seen.since);
+            return now.saturating_sub(renewal.since);
         }
         let former = self.former.remove(node);
-        let former = former.filter(|(seen, _)| seen == version);
+        let former = former.filter(|(renewal, _)| renewal == version);
         let carried = former.map_or(Carried::default(), |(_, carried)| carried);
-        let seen = SeenVersion {
+        let renewal = SeenVersion {
             version: version.to_owned(),
             since: now.saturating_sub(carried.counts),
             carried: carried.observed,
         };
-        self.seen.insert(node.to_owned(), seen);
+        self.seen.insert(node.to_owned(), renewal);
         carried.counts
     }
 
@@ -146,7 +150,7 @@ impl Renewals {
         now: SignedDuration,
     ) -> SignedDuration {
         let counted = self.unchanged_for(node, version, now);
-        let carried = self.seen.get(node).map(|seen| seen.carried);
+        let carried = self.seen.get(node).map(|renewal| renewal.carried);
         counted.max(carried.unwrap_or_default())
     }
 
@@ -189,17 +193,23 @@ mod tests {
 
     #[test]
     fn a_lease_is_taken_after_its_length_and_a_quarter() {
-        let held = lease(Some("n"));
-        assert_eq!(decide(&held, secs(0), true), FenceDecision::Wait(secs(50)));
-        assert_eq!(decide(&held, secs(49), true), FenceDecision::Wait(secs(1)));
+        let leased = lease(Some("n"));
         assert_eq!(
-            decide(&held, secs(50), true),
+            decide(&leased, secs(0), true),
+            FenceDecision::Wait(secs(50))
+        );
+        assert_eq!(
+            decide(&leased, secs(49), true),
+            FenceDecision::Wait(secs(1))
+        );
+        assert_eq!(
+            decide(&leased, secs(50), true),
             FenceDecision::Take { epoch: 3 }
         );
-        assert_eq!(decide(&held, secs(50), false), FenceDecision::Nothing);
+        assert_eq!(decide(&leased, secs(50), false), FenceDecision::Nothing);
         let short = NodeLease {
             length: secs(16),
-            ..held
+            ..leased
         };
         assert_eq!(
             decide(&short, secs(20), true),
@@ -241,15 +251,15 @@ mod tests {
 
     #[test]
     fn every_change_of_a_lease_counts_from_anew() {
-        let mut seen = Renewals::default();
-        assert_eq!(seen.unchanged_for("n", "1", secs(5)), secs(0));
-        assert_eq!(seen.unchanged_for("n", "1", secs(25)), secs(20));
-        assert_eq!(seen.unchanged_for("n", "2", secs(30)), secs(0));
-        assert_eq!(seen.unchanged_for("n", "2", secs(31)), secs(1));
-        seen.restart_all();
-        assert_eq!(seen.unchanged_for("n", "2", secs(70)), secs(0));
-        seen.retain(|_| false);
-        assert_eq!(seen.unchanged_for("n", "2", secs(90)), secs(0));
+        let mut renewals = Renewals::default();
+        assert_eq!(renewals.unchanged_for("n", "1", secs(5)), secs(0));
+        assert_eq!(renewals.unchanged_for("n", "1", secs(25)), secs(20));
+        assert_eq!(renewals.unchanged_for("n", "2", secs(30)), secs(0));
+        assert_eq!(renewals.unchanged_for("n", "2", secs(31)), secs(1));
+        renewals.restart_all();
+        assert_eq!(renewals.unchanged_for("n", "2", secs(70)), secs(0));
+        renewals.retain(|_| false);
+        assert_eq!(renewals.unchanged_for("n", "2", secs(90)), secs(0));
     }
 
     proptest! {
@@ -261,26 +271,26 @@ mod tests {
         fn the_wait_covers_clocks_of_other_rates(length in 4i64..600) {
             let (node, observer) = (0.95, 1.05);
             let ended = length as f64 / node;
-            let taken = wait(secs(length)).as_secs_f64() / observer;
-            prop_assert!(ended + length as f64 / 8.0 < taken);
+            let fenced_after = wait(secs(length)).as_secs_f64() / observer;
+            prop_assert!(ended + length as f64 / 8.0 < fenced_after);
         }
 
         /// No lease is fenced before the wait ends, and no pod is deleted before the fence.
         #[test]
         fn nothing_is_taken_early(
-            length in 1i64..100, unchanged in 0i64..200, fenced: bool, ends_pods: bool, wanted: bool,
+            length in 1i64..100, unchanged in 0i64..200, fenced: bool, ends_pods: bool, has_candidates: bool,
         ) {
             let lease = NodeLease { length: secs(length), fenced, ends_pods, ..lease(None) };
-            match decide(&lease, secs(unchanged), wanted) {
+            match decide(&lease, secs(unchanged), has_candidates) {
                 FenceDecision::Take { epoch } => {
-                    prop_assert!(!fenced && wanted && ends_pods && secs(unchanged) >= wait(lease.length));
+                    prop_assert!(!fenced && has_candidates && ends_pods && secs(unchanged) >= wait(lease.length));
                     prop_assert_eq!(epoch, lease.epoch + 1);
                 }
-                FenceDecision::Delete => prop_assert!(fenced && wanted && ends_pods),
+                FenceDecision::Delete => prop_assert!(fenced && has_candidates && ends_pods),
                 FenceDecision::Wait(left) => {
                     prop_assert_eq!(secs(unchanged).saturating_add(left), wait(lease.length));
                 }
-                FenceDecision::Nothing => prop_assert!(!wanted || !ends_pods),
+                FenceDecision::Nothing => prop_assert!(!has_candidates || !ends_pods),
             }
         }
     }

@@ -104,14 +104,14 @@ impl NodeHeartbeats {
         let name = node.metadata.name.clone().unwrap_or_default();
         // A heartbeat is a time that differs from all earlier times; this controller's own writes have no new time. The
         // time is from the node's clock, which may be set back.
-        let is_known = |known: &[Timestamp]| signs.iter().all(|sign| known.contains(sign));
+        let is_known = |recorded: &[Timestamp]| signs.iter().all(|sign| recorded.contains(sign));
         if let Some(last) = self.nodes.get(&name)
             && is_known(&last.signs)
         {
             return now.saturating_sub(last.at);
         }
         let former = self.former.remove(&name);
-        let former = former.filter(|(known, _)| is_known(known));
+        let former = former.filter(|(recorded, _)| is_known(recorded));
         let (signs, carried) = former.unwrap_or_else(|| (signs, Carried::default()));
         let last = LastHeartbeat {
             signs,

@@ -259,8 +259,8 @@ mod tests {
         assert_eq!(plan.conditions, None, "the agent would correct them");
         let taints = plan.taints.unwrap();
         let unreachable = "node.kubernetes.io/unreachable";
-        let wanted = ["NoExecute", "NoSchedule"].map(|effect| format!("{unreachable}:{effect}"));
-        assert_eq!(keys(&taints), wanted);
+        let expected = ["NoExecute", "NoSchedule"].map(|effect| format!("{unreachable}:{effect}"));
+        assert_eq!(keys(&taints), expected);
         observed.node = Arc::new(node("True", json!(taints)));
         assert_eq!(super::plan(&observed, at(1001)).taints, None);
         observed.is_fenced = false;
@@ -293,11 +293,11 @@ mod tests {
                 .iter()
                 .all(|condition| condition.status == "Unknown")
         );
-        let wanted = [
+        let expected = [
             "node.kubernetes.io/unreachable:NoExecute",
             "node.kubernetes.io/unreachable:NoSchedule",
         ];
-        assert_eq!(keys(&lost.taints.clone().unwrap()), wanted);
+        assert_eq!(keys(&lost.taints.clone().unwrap()), expected);
         assert_eq!(lost.pods_not_ready.len(), 1);
         assert_eq!(lost.event.unwrap().0, "NodeNotReady");
         // After its writes the plan is empty.
@@ -362,15 +362,15 @@ mod tests {
         let mut heartbeats = NodeHeartbeats::new(GAP);
         let node = node("True", json!([]));
         let renewed = Some(at(1000));
-        let mut look = |now| {
+        let mut observe = |now| {
             heartbeats.check(secs(now));
             heartbeats.silent_for(&node, renewed, secs(now))
         };
-        assert_eq!(look(0), secs(0));
-        assert_eq!(look(5), secs(5));
-        assert_eq!(look(65), secs(0));
-        assert_eq!(look(70), secs(5));
-        assert_eq!(look(20), secs(0));
+        assert_eq!(observe(0), secs(0));
+        assert_eq!(observe(5), secs(5));
+        assert_eq!(observe(65), secs(0));
+        assert_eq!(observe(70), secs(5));
+        assert_eq!(observe(20), secs(0));
     }
 
     // findings R2
@@ -428,16 +428,16 @@ mod tests {
                 let on_node = at(start + hours * 3600 + tick * 10);
                 let now = secs(tick * 10);
                 // The status is written less often than the lease.
-                let told = if tick % 7 == 0 {
+                let reported = if tick % 7 == 0 {
                     beat(on_node)
                 } else {
                     beat(at(start))
                 };
-                let silent = heartbeats.silent_for(&told, Some(on_node), now);
+                let silent = heartbeats.silent_for(&reported, Some(on_node), now);
                 assert_eq!(silent, secs(0), "{hours} h, {tick}");
-                assert_eq!(is_ready(&told, silent, GRACE), Some(true));
+                assert_eq!(is_ready(&reported, silent, GRACE), Some(true));
                 assert_eq!(
-                    heartbeats.silent_for(&told, Some(on_node), now + secs(4)),
+                    heartbeats.silent_for(&reported, Some(on_node), now + secs(4)),
                     secs(4)
                 );
             }

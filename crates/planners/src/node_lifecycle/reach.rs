@@ -47,16 +47,16 @@ pub fn condition(
     now: Timestamp,
 ) -> Option<NodeCondition> {
     let (status, reason, message) = match reached {
-        KubeletPath::AtAddress(place) => (
+        KubeletPath::AtAddress(address) => (
             "True",
             "Address",
-            format!("the server reaches the kubelet API at {place}"),
+            format!("the server reaches the kubelet API at {address}"),
         ),
-        KubeletPath::ThroughTunnel(place) => (
+        KubeletPath::ThroughTunnel(address) => (
             "True",
             "Tunnel",
             format!(
-                "the server reaches the kubelet API through the tunnel of the node: {place} does not \
+                "the server reaches the kubelet API through the tunnel of the node: {address} does not \
                  answer"
             ),
         ),

@@ -257,18 +257,18 @@ mod tests {
 
     #[test]
     fn the_lease_is_taken_before_pods_go_and_deleted_after_them() {
-        let held = NodeLease::from(&held("7"));
+        let leased = NodeLease::from(&leased("7"));
         let fenced = fenced();
         let foreign = NodeLease {
             ends_pods: false,
-            ..held.clone()
+            ..leased.clone()
         };
         for (lease, unchanged, has_pods, expected) in [
-            (Some(&held), 0, true, OrphanDecision::Wait(secs(50))),
-            (Some(&held), 49, true, OrphanDecision::Wait(secs(1))),
-            (Some(&held), 50, true, OrphanDecision::Take { epoch: 3 }),
-            (Some(&held), 49, false, OrphanDecision::Wait(secs(1))),
-            (Some(&held), 50, false, OrphanDecision::Release),
+            (Some(&leased), 0, true, OrphanDecision::Wait(secs(50))),
+            (Some(&leased), 49, true, OrphanDecision::Wait(secs(1))),
+            (Some(&leased), 50, true, OrphanDecision::Take { epoch: 3 }),
+            (Some(&leased), 49, false, OrphanDecision::Wait(secs(1))),
+            (Some(&leased), 50, false, OrphanDecision::Release),
             (Some(&foreign), 50, true, OrphanDecision::Take { epoch: 3 }),
             (Some(&fenced), 49, true, OrphanDecision::Wait(secs(1))),
             (Some(&fenced), 50, true, OrphanDecision::Remove),
@@ -306,22 +306,22 @@ mod tests {
         let gap = secs(35);
         let mut memory = Memory::default();
         let pods = [pod("n")];
-        let mut look = |at: i64, lease: Option<&Lease>| {
+        let mut observe = |at: i64, lease: Option<&Lease>| {
             let missing = memory.missing_nodes(&pods, &[], gap, secs(at));
             assert!(missing.contains("n"));
             memory.saw("n", lease, secs(at)).unchanged_for
         };
-        assert_eq!(look(0, Some(&held("1"))), secs(0));
-        assert_eq!(look(20, Some(&held("1"))), secs(20));
+        assert_eq!(observe(0, Some(&held("1"))), secs(0));
+        assert_eq!(observe(20, Some(&held("1"))), secs(20));
         // The agent is alive, although it cannot register the node.
-        assert_eq!(look(40, Some(&held("2"))), secs(0));
-        assert_eq!(look(60, Some(&held("2"))), secs(20));
+        assert_eq!(observe(40, Some(&held("2"))), secs(0));
+        assert_eq!(observe(60, Some(&held("2"))), secs(20));
         // A user deletes the lease.
-        assert_eq!(look(80, None), secs(0));
-        assert_eq!(look(100, None), secs(20));
-        assert_eq!(look(136, None), secs(0));
-        assert_eq!(look(130, None), secs(0));
-        assert_eq!(look(150, None), secs(20));
+        assert_eq!(observe(80, None), secs(0));
+        assert_eq!(observe(100, None), secs(20));
+        assert_eq!(observe(136, None), secs(0));
+        assert_eq!(observe(130, None), secs(0));
+        assert_eq!(observe(150, None), secs(20));
     }
 
     #[test]
@@ -331,24 +331,24 @@ mod tests {
         };
         let mut memory = Memory::default();
         let gap = secs(1000);
-        let look = |memory: &mut Memory, pods: &[Arc<PodView>], nodes: &[Arc<Node>], at| {
+        let observe = |memory: &mut Memory, pods: &[Arc<PodView>], nodes: &[Arc<Node>], at| {
             let missing = memory.missing_nodes(pods, nodes, gap, secs(at));
             missing.into_iter().collect::<Vec<_>>().join(" ")
         };
         memory.add("b".to_owned());
         let pods = [pod("a"), pod("c")];
-        assert_eq!(look(&mut memory, &pods, &[node("c")], 0), "a b");
+        assert_eq!(observe(&mut memory, &pods, &[node("c")], 0), "a b");
         memory.saw("a", Some(&held("1")), secs(0));
         memory.saw("b", None, secs(0));
         // The node has left no lease.
-        assert_eq!(look(&mut memory, &[], &[node("c")], 60), "a");
+        assert_eq!(observe(&mut memory, &[], &[node("c")], 60), "a");
         assert_eq!(
             memory.saw("a", Some(&held("1")), secs(60)).unchanged_for,
             secs(60)
         );
         // The node returns and is deleted again: the count starts again.
-        assert_eq!(look(&mut memory, &pods, &[node("a"), node("c")], 70), "");
-        assert_eq!(look(&mut memory, &pods, &[node("c")], 90), "a");
+        assert_eq!(observe(&mut memory, &pods, &[node("a"), node("c")], 70), "");
+        assert_eq!(observe(&mut memory, &pods, &[node("c")], 90), "a");
         assert_eq!(
             memory.saw("a", Some(&held("1")), secs(90)).unchanged_for,
             secs(0)

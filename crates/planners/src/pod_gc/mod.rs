@@ -217,10 +217,10 @@ mod tests {
         assert_eq!((causes(&renewed), renewed.wake_after), (vec![], Some(left)));
         let lapsed = plan_with(missing(Some("lapsed"), 50));
         assert!(lapsed.remove.is_empty());
-        let [take] = &lapsed.take[..] else {
+        let [takeover] = &lapsed.take[..] else {
             panic!("{lapsed:?}");
         };
-        assert_eq!((take.epoch, take.remove.len()), (3, 2));
+        assert_eq!((takeover.epoch, takeover.remove.len()), (3, 2));
         let fenced = plan_with(missing(Some(annotations::FENCED), 50));
         assert_eq!((causes(&fenced), fenced.take.len()), (both.to_vec(), 0));
         assert_eq!(causes(&plan_with(missing(None, 50))), both);

@@ -26,13 +26,13 @@ impl Names {
         owner: &str,
         uid: &str,
         now: Timestamp,
-        taken: impl IntoIterator<Item = String>,
+        used: impl IntoIterator<Item = String>,
     ) -> Self {
         let end = owner.floor_char_boundary(PREFIX_BYTES_MAX);
         let moment = now.as_nanosecond().to_le_bytes();
         Self {
             prefix: owner[..end].to_owned(),
-            taken: taken.into_iter().collect(),
+            taken: used.into_iter().collect(),
             state: fnv(14_695_981_039_346_656_037, uid.bytes().chain(moment)),
         }
     }

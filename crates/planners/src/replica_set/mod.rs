@@ -61,17 +61,17 @@ pub fn plan(observed: &Observed, now: Timestamp) -> ReplicaSetPlan {
         .collect();
     let active: Vec<&PodState<'_>> = states.iter().filter(|state| state.active()).collect();
     let mut actions = sorted.actions;
-    let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
+    let desired = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
     let mut full = false;
     if !owner.deleting && owner.selector.is_some() {
-        if let Some(missing) = wanted.checked_sub(active.len()) {
+        if let Some(missing) = desired.checked_sub(active.len()) {
             let template = spec.template.clone().unwrap_or_default();
             let mut names = Names::new(owner.name, owner.uid, now, sorted.names);
             let pods = std::iter::repeat_with(|| new_pod(&owner, &template, &mut names));
             actions.extend(pods.take(missing.min(BURST_MAX)));
             full = missing > BURST_MAX;
         } else {
-            let surplus = (active.len() - wanted).min(BURST_MAX);
+            let surplus = (active.len() - desired).min(BURST_MAX);
             let victims = rank::least_missed(&active, now).into_iter().take(surplus);
             actions.extend(victims.map(|victim| PodAction::delete(victim.pod)));
         }

@@ -75,14 +75,14 @@ where
     }
     let mut steps = Vec::new();
     let mut notes = Vec::new();
-    for wanted in claims_of(pod) {
+    for requested in claims_of(pod) {
         let name = match (
-            &wanted.resource_claim_name,
-            &wanted.resource_claim_template_name,
+            &requested.resource_claim_name,
+            &requested.resource_claim_template_name,
         ) {
             (Some(name), _) => name.clone(),
             (None, Some(from)) => {
-                let (name, step) = made(pod, wanted, from, &claim, &template);
+                let (name, step) = made(pod, requested, from, &claim, &template);
                 if let Some(step) = step {
                     let waits = matches!(step, PodStep::Wait(_));
                     steps.push(step);
@@ -90,8 +90,8 @@ where
                         continue;
                     }
                 }
-                if noted(pod, &wanted.name) != Some(name.as_str()) {
-                    notes.push((wanted.name.clone(), name.clone()));
+                if noted(pod, &requested.name) != Some(name.as_str()) {
+                    notes.push((requested.name.clone(), name.clone()));
                 }
                 name
             }
@@ -108,20 +108,20 @@ where
 /// The name of the claim from a template, and the action before the pod has it.
 fn made<C: AsRef<ResourceClaim>, T: AsRef<ResourceClaimTemplate>>(
     pod: &Pod,
-    wanted: &PodResourceClaim,
+    requested: &PodResourceClaim,
     from: &str,
     claim: &impl Fn(&str) -> Option<C>,
     template: &impl Fn(&str) -> Option<T>,
 ) -> (String, Option<PodStep>) {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let (pod_name, uid) = (text(&pod.metadata.name), text(&pod.metadata.uid));
-    let name = claim_name(&pod_name, &uid, &wanted.name);
+    let name = claim_name(&pod_name, &uid, &requested.name);
     if let Some(there) = claim(&name) {
         let owner = controller(there.as_ref().metadata.owner_references.as_deref());
         let step = (owner.is_none_or(|owner| owner.uid != uid)).then(|| {
             PodStep::Wait(format!(
                 "PodResourceClaim {}: resource claim {name:?} exists, but is not owned by the pod",
-                wanted.name
+                requested.name
             ))
         });
         return (name, step);
@@ -130,15 +130,15 @@ fn made<C: AsRef<ResourceClaim>, T: AsRef<ResourceClaimTemplate>>(
         let text = format!(
             "PodResourceClaim {}: resource claim template {from:?}: \
              resourceclaimtemplate.resource.k8s.io {from:?} not found",
-            wanted.name
+            requested.name
         );
         return (name, Some(PodStep::Wait(text)));
     };
     let spec = &template.as_ref().spec;
     let metadata = spec.metadata.clone().unwrap_or_default();
     let mut annotations = metadata.annotations.unwrap_or_default();
-    annotations.insert(POD_CLAIM_NAME.to_owned(), wanted.name.clone());
-    let made = ResourceClaim {
+    annotations.insert(POD_CLAIM_NAME.to_owned(), requested.name.clone());
+    let created = ResourceClaim {
         metadata: ObjectMeta {
             name: Some(name.clone()),
             namespace: pod.metadata.namespace.clone(),
@@ -157,7 +157,7 @@ fn made<C: AsRef<ResourceClaim>, T: AsRef<ResourceClaimTemplate>>(
         spec: spec.spec.clone(),
         status: None,
     };
-    (name, Some(PodStep::Create(Box::new(made))))
+    (name, Some(PodStep::Create(Box::new(created))))
 }
 
 /// Reserves the claim of a pod that was created with `nodeName`, because the scheduler has not reserved the claim.
@@ -189,8 +189,8 @@ fn claims_of(pod: &Pod) -> impl Iterator<Item = &PodResourceClaim> {
 
 fn noted<'p>(pod: &'p Pod, name: &str) -> Option<&'p str> {
     let statuses = pod.status.as_ref()?.resource_claim_statuses.as_deref()?;
-    let found = statuses.iter().find(|status| status.name == name)?;
-    found.resource_claim_name.as_deref()
+    let noted_status = statuses.iter().find(|status| status.name == name)?;
+    noted_status.resource_claim_name.as_deref()
 }
 
 fn is_over(pod: &Pod) -> bool {

@@ -64,25 +64,25 @@ mod tests {
     #[test]
     fn a_namespace_gets_the_authority_once() {
         let namespace = namespace(json!({"name": "n"}));
-        let Some(RootCaAction::Create(made)) = plan(&namespace, None, "pem") else {
+        let Some(RootCaAction::Create(created)) = plan(&namespace, None, "pem") else {
             panic!("nothing is created");
         };
-        assert_eq!(made.metadata.namespace.as_deref(), Some("n"));
-        assert_eq!(plan(&namespace, Some(&made), "pem"), None);
+        assert_eq!(created.metadata.namespace.as_deref(), Some("n"));
+        assert_eq!(plan(&namespace, Some(&created), "pem"), None);
         assert_eq!(plan(&namespace, None, ""), None);
     }
 
     #[test]
     fn other_data_is_replaced() {
         let namespace = namespace(json!({"name": "n"}));
-        let wanted = BTreeMap::from([("ca.crt".to_owned(), "new".to_owned())]);
+        let expected = BTreeMap::from([("ca.crt".to_owned(), "new".to_owned())]);
         for data in [
             json!({"ca.crt": "old"}),
             json!({"ca.crt": "new", "x": "y"}),
             json!(null),
         ] {
             let planned = plan(&namespace, Some(&map(data)), "new");
-            assert_eq!(planned, Some(RootCaAction::ReplaceData(wanted.clone())));
+            assert_eq!(planned, Some(RootCaAction::ReplaceData(expected.clone())));
         }
     }
 

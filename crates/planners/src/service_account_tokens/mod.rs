@@ -63,8 +63,8 @@ pub fn plan(
     }
     let present = |key: &str| secret.data.as_ref().and_then(|data| data.get(key));
     let namespace = secret.metadata.namespace.as_deref().unwrap_or_default();
-    let wanted = [("ca.crt", root_ca_pem), ("namespace", namespace)];
-    let data: BTreeMap<String, ByteString> = wanted
+    let desired = [("ca.crt", root_ca_pem), ("namespace", namespace)];
+    let data: BTreeMap<String, ByteString> = desired
         .into_iter()
         .map(|(key, text)| (key.to_owned(), ByteString(text.as_bytes().to_vec())))
         .filter(|(key, bytes)| !bytes.0.is_empty() && present(key) != Some(bytes))

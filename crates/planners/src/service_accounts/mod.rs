@@ -36,9 +36,9 @@ mod tests {
             serde_json::from_value(json!({"metadata": metadata})).unwrap()
         };
         let living = of(json!({"name": "n"}));
-        let made = plan(&living, false).unwrap();
-        assert_eq!(made.metadata.name.as_deref(), Some("default"));
-        assert_eq!(made.metadata.namespace.as_deref(), Some("n"));
+        let created = plan(&living, false).unwrap();
+        assert_eq!(created.metadata.name.as_deref(), Some("default"));
+        assert_eq!(created.metadata.namespace.as_deref(), Some("n"));
         assert_eq!(plan(&living, true), None);
         let going = of(json!({"name": "n", "deletionTimestamp": "2026-01-01T00:00:00Z"}));
         assert_eq!(plan(&going, false), None);

@@ -95,11 +95,11 @@ fn owners_of_wanted(spec: &Spec<'_>, claim: &PersistentVolumeClaim) -> Vec<Owner
 /// Creates the missing claims of an ordinal.
 pub(super) fn create_missing(world: &ParsedSet<'_>, ordinal: i64, draft: &mut Draft) {
     let spec = &world.spec;
-    for (place, template) in spec.claim_templates.iter().enumerate() {
+    for (index, template) in spec.claim_templates.iter().enumerate() {
         let Some(template_name) = template.metadata.name.as_deref() else {
             continue;
         };
-        if !world.claims.contains_key(&(ordinal, place)) {
+        if !world.claims.contains_key(&(ordinal, index)) {
             let name = identity::claim_name(template_name, spec.name, ordinal);
             draft.act(
                 ordinal,
@@ -151,11 +151,11 @@ pub(super) fn settle_owners(world: &ParsedSet<'_>, draft: &mut Draft) {
 
 fn settle_owners_of_member(world: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
     for (name, claim) in world.claims_of(member.ordinal) {
-        let wanted = wanted_owners(&world.spec, member, claim);
-        if matches!(wanted, Owners::Foreign(_)) {
+        let desired = wanted_owners(&world.spec, member, claim);
+        if matches!(desired, Owners::Foreign(_)) {
             draft.notices.push(conflicting(name));
         }
-        if let Owners::Foreign(Some(owners)) | Owners::Wanted(owners) = wanted {
+        if let Owners::Foreign(Some(owners)) | Owners::Wanted(owners) = desired {
             draft.act(member.ordinal, set_owners(claim, name.to_owned(), owners));
         }
     }
@@ -258,8 +258,8 @@ fn pod_reference(member: &Member<'_>) -> OwnerReference {
 }
 
 /// Equal, apart from the order.
-fn same(wanted: &[OwnerReference], present: &[OwnerReference]) -> bool {
-    wanted.len() == present.len() && wanted.iter().all(|owner| present.contains(owner))
+fn same(desired: &[OwnerReference], present: &[OwnerReference]) -> bool {
+    desired.len() == present.len() && desired.iter().all(|owner| present.contains(owner))
 }
 
 /// Whether an owner of the claim has that kind and name, but another UID.

@@ -32,7 +32,7 @@ pub(super) fn exceeded(
 
 fn last_progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Timestamp {
     let status = world.spec.set.status.as_ref();
-    let seen = status.and_then(|status| status.observed_generation);
+    let observed_generation = status.and_then(|status| status.observed_generation);
     let stored = conditions::stored(world);
     let Some(progressing) = conditions::find(stored, kinds::PROGRESSING) else {
         return world.now;
@@ -49,9 +49,9 @@ fn last_progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Timestamp {
     ];
     let times = times.into_iter().flatten();
     let times = times.filter_map(|condition| condition.last_transition_time.as_ref());
-    let made = update.and_then(|revision| revision.metadata.creation_timestamp.as_ref());
-    let own = times.chain(made).map(|time| time.0);
-    let all = own.chain(world.all().map(last_change));
+    let created = update.and_then(|revision| revision.metadata.creation_timestamp.as_ref());
+    let update_times = times.chain(created).map(|time| time.0);
+    let all = update_times.chain(world.all().map(last_change));
     all.max().unwrap_or(world.now)
 }
 

@@ -38,14 +38,14 @@ impl Draft {
             self.claims_written.insert(name.clone());
         }
         let next = self.pods.len();
-        let place = *self.place.entry(ordinal).or_insert(next);
-        if place == next {
+        let index = *self.place.entry(ordinal).or_insert(next);
+        if index == next {
             self.pods.push(PodWork {
                 ordinal,
                 actions: Vec::new(),
             });
         }
-        self.pods[place].actions.push(action);
+        self.pods[index].actions.push(action);
     }
 
     pub fn wait(&mut self, ordinal: impl Into<Option<i64>>, cause: Cause) {
@@ -79,8 +79,8 @@ impl Draft {
 
     /// Whether the pod of that ordinal is created or deleted.
     pub fn changes(&self, ordinal: i64) -> bool {
-        let place = self.place.get(&ordinal);
-        place.is_some_and(|place| changes_pod(&self.pods[*place]))
+        let index = self.place.get(&ordinal);
+        index.is_some_and(|index| changes_pod(&self.pods[*index]))
     }
 }
 

@@ -22,9 +22,9 @@ pub(super) fn explain(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &m
     let after = || Cause::After {
         pod: Arc::clone(&blocker),
     };
-    let said: BTreeSet<i64> = draft.waiting.iter().filter_map(|w| w.ordinal).collect();
-    let silent = |ordinal: &i64| !said.contains(ordinal) && !draft.changes(*ordinal);
-    let wanted = world.spec.ordinals().filter(silent).filter_map(|ordinal| {
+    let explained: BTreeSet<i64> = draft.waiting.iter().filter_map(|w| w.ordinal).collect();
+    let silent = |ordinal: &i64| !explained.contains(ordinal) && !draft.changes(*ordinal);
+    let desired = world.spec.ordinals().filter(silent).filter_map(|ordinal| {
         let cause = match world.members.get(ordinal) {
             Some(member) => of_member(world, chosen, member, after)?,
             None => after(),
@@ -38,7 +38,7 @@ pub(super) fn explain(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &m
         .map(|member| member.ordinal)
         .filter(silent);
     let surplus = surplus.map(|ordinal| (ordinal, after()));
-    let waiting = wanted.chain(surplus).map(|(ordinal, cause)| Waiting {
+    let waiting = desired.chain(surplus).map(|(ordinal, cause)| Waiting {
         ordinal: Some(ordinal),
         cause,
     });
@@ -62,8 +62,8 @@ fn of_member(
 ) -> Option<Cause> {
     // An ended pod is replaced when the plan reaches its ordinal.
     let ended = member.phase == Phase::Ended && !member.terminating;
-    if !ended && let Some(own) = replica::unhealthy(member) {
-        return Some(own);
+    if !ended && let Some(cause) = replica::unhealthy(member) {
+        return Some(cause);
     }
     (ended || rollout::awaits_update(world, chosen, member)).then(after)
 }

@@ -120,7 +120,7 @@ fn annotations(
 fn volumes(
     set: &str,
     claim_templates: &[PersistentVolumeClaim],
-    own: Option<Vec<Volume>>,
+    template_volumes: Option<Vec<Volume>>,
     ordinal: i64,
 ) -> Vec<Volume> {
     let names = claim_templates
@@ -136,7 +136,7 @@ fn volumes(
             ..Volume::default()
         })
         .collect();
-    for volume in own.unwrap_or_default() {
+    for volume in template_volumes.unwrap_or_default() {
         if !volumes.iter().any(|other| other.name == volume.name) {
             volumes.push(volume);
         }
@@ -172,8 +172,8 @@ mod tests {
             name: name.to_owned(),
             ..Volume::default()
         };
-        let own = vec![named("conf"), named("data")];
-        let volumes = volumes("web", &[template], Some(own), 2);
+        let template_volumes = vec![named("conf"), named("data")];
+        let volumes = volumes("web", &[template], Some(template_volumes), 2);
         let names: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
         assert_eq!(names, ["data", "conf"]);
         let source = volumes[0].persistent_volume_claim.as_ref().unwrap();

@@ -140,14 +140,14 @@ impl<'a> Members<'a> {
     pub fn get(&self, ordinal: i64) -> Option<&Member<'a>> {
         // Ordinals usually have no gap.
         let first = self.0.first()?.ordinal;
-        let place = usize::try_from(ordinal.checked_sub(first)?).ok()?;
-        if let Some(member) = self.0.get(place).filter(|member| member.ordinal == ordinal) {
+        let index = usize::try_from(ordinal.checked_sub(first)?).ok()?;
+        if let Some(member) = self.0.get(index).filter(|member| member.ordinal == ordinal) {
             return Some(member);
         }
-        let place = self
+        let index = self
             .0
             .binary_search_by_key(&ordinal, |member| member.ordinal);
-        self.0.get(place.ok()?)
+        self.0.get(index.ok()?)
     }
 
     pub fn contains(&self, ordinal: i64) -> bool {
@@ -198,8 +198,11 @@ mod tests {
         for ordinals in [&[][..], &[5], &[7, 5, 6], &[10, 2, 1, 40], &[3, 3, 4]] {
             let members = of(ordinals);
             for ordinal in -1..50 {
-                let found = members.get(ordinal).map(|member| member.ordinal);
-                assert_eq!(found, ordinals.contains(&ordinal).then_some(ordinal));
+                let member_ordinal = members.get(ordinal).map(|member| member.ordinal);
+                assert_eq!(
+                    member_ordinal,
+                    ordinals.contains(&ordinal).then_some(ordinal)
+                );
                 assert!(
                     members
                         .from(ordinal)

@@ -229,9 +229,13 @@ impl<'a> ParsedSet<'a> {
         let (mut members, mut condemned) = (Vec::new(), Vec::new());
         for pod in &observed.pods {
             if let Some(member) = world.sort_in(pod) {
-                let wanted = world.spec.in_range(member.ordinal);
-                let place = if wanted { &mut members } else { &mut condemned };
-                place.push(member);
+                let is_desired = world.spec.in_range(member.ordinal);
+                let members_of_kind = if is_desired {
+                    &mut members
+                } else {
+                    &mut condemned
+                };
+                members_of_kind.push(member);
             }
         }
         world.members = Members::of(members);
@@ -274,7 +278,7 @@ impl<'a> ParsedSet<'a> {
     fn sorted_claims(&self) -> BTreeMap<(i64, usize), (&'a str, &'a PersistentVolumeClaim)> {
         let templates = self.spec.claim_templates.iter().enumerate();
         let templates: Vec<(usize, &str)> = templates
-            .filter_map(|(place, template)| Some((place, template.metadata.name.as_deref()?)))
+            .filter_map(|(index, template)| Some((index, template.metadata.name.as_deref()?)))
             .collect();
         let of_template = |claim: &str, template: &str| {
             let pod = claim.strip_prefix(template)?.strip_prefix('-')?;
@@ -282,9 +286,9 @@ impl<'a> ParsedSet<'a> {
         };
         let mut claims = Vec::new();
         for (name, claim) in &self.observed.claims {
-            for (place, template) in &templates {
+            for (index, template) in &templates {
                 if let Some(ordinal) = of_template(name, template) {
-                    claims.push(((ordinal, *place), (name.as_str(), claim.as_ref())));
+                    claims.push(((ordinal, *index), (name.as_str(), claim.as_ref())));
                 }
             }
         }
@@ -303,15 +307,15 @@ impl<'a> ParsedSet<'a> {
     fn one_place(&mut self, revision: &'a str) -> &'a str {
         /// The search through the list must stay quick, and more revisions are unusual.
         const REVISIONS_MAX: usize = 8;
-        let known = self
+        let stored = self
             .revisions
             .iter()
             .copied()
-            .find(|known| *known == revision);
-        if known.is_none() && self.revisions.len() < REVISIONS_MAX {
+            .find(|stored| *stored == revision);
+        if stored.is_none() && self.revisions.len() < REVISIONS_MAX {
             self.revisions.push(revision);
         }
-        known.unwrap_or(revision)
+        stored.unwrap_or(revision)
     }
 
     /// All pods of the set, including condemned pods.

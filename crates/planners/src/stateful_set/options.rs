@@ -137,7 +137,7 @@ mod tests {
             (annotations::LOST_VOLUME, "Recreate"),
             (annotations::LOST_VOLUME_SECONDS, "60"),
         ]);
-        let wanted = Options {
+        let expected = Options {
             stuck_rollout: StuckRollout::Wait,
             scale_down: ScaleDown::WaitForLowest,
             max_unavailable: MaxUnavailable::AsReleased,
@@ -145,7 +145,7 @@ mod tests {
             node_failure: NodeFailure::Failover,
             lost_volume: Some(SignedDuration::from_secs(60)),
         };
-        assert_eq!(read, wanted);
+        assert_eq!(read, expected);
     }
 
     #[test]

@@ -19,12 +19,12 @@ pub(super) fn explain(world: &ParsedSet<'_>, draft: &mut Draft) {
         Some(Cause::Refused { action, message })
     };
     let of_set = draft.prepare.iter().filter_map(cause);
-    let mut found: Vec<(Option<i64>, Cause)> = of_set.map(|cause| (None, cause)).collect();
+    let mut waits: Vec<(Option<i64>, Cause)> = of_set.map(|cause| (None, cause)).collect();
     for work in &draft.pods {
         let causes = work.actions.iter().filter_map(cause);
-        found.extend(causes.map(|cause| (Some(work.ordinal), cause)));
+        waits.extend(causes.map(|cause| (Some(work.ordinal), cause)));
     }
-    for (ordinal, cause) in found {
+    for (ordinal, cause) in waits {
         draft.wait(ordinal, cause);
     }
 }

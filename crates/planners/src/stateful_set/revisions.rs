@@ -128,8 +128,8 @@ impl ChosenRevisions {
     pub fn current_template(&self, world: &ParsedSet<'_>) -> Option<&PodTemplateSpec> {
         let read = || {
             let mut revisions = world.observed.revisions.iter();
-            let found = revisions.find(|revision| name_of(revision) == self.current)?;
-            decode(data_of(found)?)
+            let current = revisions.find(|revision| name_of(revision) == self.current)?;
+            decode(data_of(current)?)
         };
         self.template.get_or_init(read).as_ref()
     }
@@ -257,11 +257,11 @@ fn create(
     };
     let (mut full_name, mut hash) = name_and_hash(collisions);
     for _ in 0..COLLISIONS_MAX {
-        let taken = world.observed.revisions.iter().find(|revision| {
+        let existing = world.observed.revisions.iter().find(|revision| {
             name_of(revision) == full_name
                 && revision.metadata.namespace.as_deref() == Some(world.spec.namespace)
         });
-        match taken {
+        match existing {
             None => break,
             Some(revision) if data_of(revision) == Some(&data) => return full_name,
             Some(_) => {
@@ -296,10 +296,10 @@ fn create(
 
 /// The annotations of the set that are copied to a revision: all annotations except mainstay's options.
 fn noted(all: Option<&BTreeMap<String, String>>) -> Option<BTreeMap<String, String>> {
-    let kept = all?
+    let copied = all?
         .iter()
         .filter(|(key, _)| !key.starts_with(annotations::OWN_PREFIX));
-    Some(kept.map(|(k, v)| (k.clone(), v.clone())).collect())
+    Some(copied.map(|(k, v)| (k.clone(), v.clone())).collect())
 }
 
 fn next_number(history: &[&Arc<ControllerRevision>]) -> i64 {

@@ -50,8 +50,8 @@ pub enum WritePosition {
 
 impl StatefulSetPlan {
     /// The write at that position; `None` past the end of its part.
-    pub fn write(&self, place: WritePosition) -> Option<Write<'_>> {
-        let action = match place {
+    pub fn write(&self, position: WritePosition) -> Option<Write<'_>> {
+        let action = match position {
             WritePosition::Prepare(step) => self.prepare.get(step),
             WritePosition::Pod { work, step } => self.pods.get(work)?.actions.get(step),
             WritePosition::Status => return self.status.as_ref().map(Write::Status),
@@ -115,20 +115,25 @@ impl WriteSchedule {
     }
 
     /// Records that a write was sent.
-    pub fn sent(&mut self, place: WritePosition) {
-        if self.ready.remove(&place) {
-            self.sent.insert(place);
+    pub fn sent(&mut self, position: WritePosition) {
+        if self.ready.remove(&position) {
+            self.sent.insert(position);
         }
     }
 
     /// Records the outcome of a sent write, and releases the writes that follow it.
-    pub fn ended(&mut self, plan: &StatefulSetPlan, place: WritePosition, outcome: WriteOutcome) {
-        if !self.sent.remove(&place) {
+    pub fn ended(
+        &mut self,
+        plan: &StatefulSetPlan,
+        position: WritePosition,
+        outcome: WriteOutcome,
+    ) {
+        if !self.sent.remove(&position) {
             return;
         }
         match outcome {
             WriteOutcome::Refused => self.refused = true,
-            WriteOutcome::Done => match place {
+            WriteOutcome::Done => match position {
                 WritePosition::Prepare(step) => {
                     self.open_at(plan, WritePosition::Prepare(step + 1))
                 }
@@ -145,9 +150,9 @@ impl WriteSchedule {
         self.settle(plan);
     }
 
-    fn open_at(&mut self, plan: &StatefulSetPlan, place: WritePosition) {
-        if plan.write(place).is_some() {
-            self.ready.insert(place);
+    fn open_at(&mut self, plan: &StatefulSetPlan, position: WritePosition) {
+        if plan.write(position).is_some() {
+            self.ready.insert(position);
         }
     }
 
@@ -235,23 +240,26 @@ mod tests {
                 !ready.is_empty(),
                 "nothing to do and not over: {schedule:?}"
             );
-            let text = |place: &WritePosition| match plan.write(*place) {
+            let text = |position: &WritePosition| match plan.write(*position) {
                 Some(Write::Action(StatefulSetAction::DeletePod { name, .. })) => name.clone(),
                 Some(Write::Action(_)) => "confirm".to_owned(),
                 Some(Write::Status(_)) => "status".to_owned(),
-                None => panic!("{place:?} is not in the plan"),
+                None => panic!("{position:?} is not in the plan"),
             };
             rounds.push(ready.iter().map(text).collect::<Vec<_>>().join(" "));
-            for place in ready {
-                schedule.sent(place);
-                assert!(!schedule.ready().any(|other| other == place), "sent once");
-                let refused = refuse == Some(place);
+            for position in ready {
+                schedule.sent(position);
+                assert!(
+                    !schedule.ready().any(|other| other == position),
+                    "sent once"
+                );
+                let refused = refuse == Some(position);
                 let outcome = if refused {
                     WriteOutcome::Refused
                 } else {
                     WriteOutcome::Done
                 };
-                schedule.ended(plan, place, outcome);
+                schedule.ended(plan, position, outcome);
             }
         }
         rounds

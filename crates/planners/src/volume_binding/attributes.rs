@@ -27,13 +27,13 @@ pub(super) fn refuse_attributes(
         return;
     }
     let spec = claim.spec.as_ref();
-    let wanted = spec.and_then(|spec| spec.volume_attributes_class_name.clone());
+    let desired = spec.and_then(|spec| spec.volume_attributes_class_name.clone());
     let has = class_of_volume(volume);
-    let refused = wanted.filter(|name| !name.is_empty() && Some(name.as_str()) != has);
+    let refused = desired.filter(|name| !name.is_empty() && Some(name.as_str()) != has);
     let status = claim.status.as_ref();
-    let shown = status.and_then(|status| status.modify_volume_status.as_ref());
-    let shown = shown.map(|shown| shown.target_volume_attributes_class_name.clone());
-    if shown.clone().map(Option::unwrap_or_default) == refused {
+    let reported = status.and_then(|status| status.modify_volume_status.as_ref());
+    let reported = reported.map(|reported| reported.target_volume_attributes_class_name.clone());
+    if reported.clone().map(Option::unwrap_or_default) == refused {
         return;
     }
     let conditions = status.and_then(|status| status.conditions.as_deref());

@@ -22,9 +22,9 @@ pub(crate) fn bind(
         .spec
         .as_ref()
         .and_then(|spec| spec.claim_ref.as_ref());
-    let kept = reference
+    let is_reserved = reference
         .is_some_and(|reference| reference.uid.is_some() && reference.uid == claim.metadata.uid);
-    if !kept {
+    if !is_reserved {
         plan.actions.push(VolumeBindingAction::ReserveVolume {
             volume: name.clone(),
             claim: Box::new(claim_reference(claim)),
@@ -66,7 +66,7 @@ fn set_bound(
         .as_ref()
         .and_then(|spec| spec.access_modes.clone());
     let offered = offered.unwrap_or_default();
-    let shown = status
+    let reported = status
         .and_then(|status| status.access_modes.clone())
         .unwrap_or_default();
     if becomes_bound || shown != offered {

@@ -269,10 +269,10 @@ fn provision(view: &ClaimView<'_>, class: &StorageClass, plan: &mut VolumeBindin
             text,
         );
     }
-    let asked = [STORAGE_PROVISIONER, BETA_STORAGE_PROVISIONER]
+    let requested = [STORAGE_PROVISIONER, BETA_STORAGE_PROVISIONER]
         .iter()
         .all(|key| view.annotation(key) == Some(provisioner));
-    if !asked {
+    if !requested {
         plan.actions.push(VolumeBindingAction::RequestVolume {
             provisioner: provisioner.to_owned(),
         });

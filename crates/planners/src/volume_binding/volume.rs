@@ -130,11 +130,11 @@ fn fail(
 ) {
     plan.waiting_on = Some(text.clone());
     let status = volume.status.as_ref();
-    let known = status.is_some_and(|status| {
+    let is_stored = status.is_some_and(|status| {
         status.phase.as_deref() == Some("Failed")
             && status.message.as_deref() == Some(text.as_str())
     });
-    if known {
+    if is_stored {
         return;
     }
     let on = BindingObject::Volume(volume.metadata.name.clone().unwrap_or_default());

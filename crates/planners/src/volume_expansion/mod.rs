@@ -51,20 +51,21 @@ pub fn plan(
     let bound = status.and_then(|status| status.phase.as_deref()) == Some("Bound")
         && spec.and_then(|spec| spec.volume_name.as_ref()) == volume.metadata.name.as_ref();
     let going = claim.metadata.deletion_timestamp.is_some();
-    let asked = spec
+    let requested = spec
         .and_then(|spec| spec.resources.as_ref())
         .and_then(|resources| resources.requests.as_ref())
         .and_then(|requests| requests.get("storage"));
-    let (Some(asked), true, false) = (asked, bound, going) else {
+    let (Some(requested), true, false) = (requested, bound, going) else {
         return ExpansionStep::Nothing;
     };
     let has = status.and_then(|status| status.capacity.as_ref()?.get("storage"));
-    let Some(wanted) = quantity(Some(asked)).filter(|wanted| Some(*wanted) > quantity(has)) else {
+    let Some(desired) = quantity(Some(requested)).filter(|desired| Some(*desired) > quantity(has))
+    else {
         return ExpansionStep::Nothing;
     };
     let offered = volume.spec.as_ref();
     let offered = offered.and_then(|spec| spec.capacity.as_ref()?.get("storage"));
-    if quantity(offered) >= Some(wanted) {
+    if quantity(offered) >= Some(desired) {
         return ExpansionStep::Finish(json!({"status": {
             "capacity": {"storage": offered},
             "allocatedResources": null,
@@ -73,26 +74,26 @@ pub fn plan(
         }}));
     }
     let allocated = status.and_then(|status| status.allocated_resources.as_ref()?.get("storage"));
-    let announced = condition(claim, RESIZING).is_some() && allocated == Some(asked);
+    let announced = condition(claim, RESIZING).is_some() && allocated == Some(requested);
     if !announced {
         let mut conditions = others(claim);
         conditions.push(new_condition(RESIZING, "", now));
         return ExpansionStep::Announce(json!({"status": {
-            "allocatedResources": {"storage": asked},
+            "allocatedResources": {"storage": requested},
             "allocatedResourceStatuses": {"storage": "ControllerResizeInProgress"},
             "conditions": conditions,
         }}));
     }
     ExpansionStep::Grow {
-        bytes: bytes(wanted),
-        volume: json!({"spec": {"capacity": {"storage": asked}}}),
+        bytes: bytes(desired),
+        volume: json!({"spec": {"capacity": {"storage": requested}}}),
     }
 }
 
 /// The claim's status after a failed expansion; `None` if that status is stored already.
 pub fn failure(claim: &PersistentVolumeClaim, message: &str, now: Timestamp) -> Option<Value> {
-    let known = condition(claim, RESIZE_ERROR);
-    if known.is_some_and(|known| known.message.as_deref() == Some(message)) {
+    let stored = condition(claim, RESIZE_ERROR);
+    if stored.is_some_and(|stored| stored.message.as_deref() == Some(message)) {
         return None;
     }
     let mut conditions = others(claim);
@@ -171,9 +172,9 @@ fn new_condition(type_: &str, message: &str, now: Timestamp) -> Value {
 mod tests {
     use super::*;
 
-    fn claim(asked: &str, has: &str) -> Value {
+    fn claim(requested: &str, has: &str) -> Value {
         json!({"metadata": {"name": "c"}, "spec": {"volumeName": "v",
-            "resources": {"requests": {"storage": asked}}},
+            "resources": {"requests": {"storage": requested}}},
             "status": {"phase": "Bound", "capacity": {"storage": has}}})
     }
 
@@ -198,13 +199,13 @@ mod tests {
     /// statefulset.md §11.13.
     #[test]
     fn a_claim_grows_step_by_step() {
-        let asked = claim("2Gi", "1Gi");
-        let ExpansionStep::Announce(patch) = step(&asked, "1Gi") else {
+        let growing = claim("2Gi", "1Gi");
+        let ExpansionStep::Announce(patch) = step(&growing, "1Gi") else {
             panic!("not announced");
         };
         assert_eq!(patch["status"]["allocatedResources"]["storage"], "2Gi");
         assert_eq!(patch["status"]["conditions"][0]["type"], RESIZING);
-        let announced = merged(asked, &patch);
+        let announced = merged(growing, &patch);
         let grow = ExpansionStep::Grow {
             bytes: 2 << 30,
             volume: json!({"spec": {"capacity": {"storage": "2Gi"}}}),
@@ -254,11 +255,11 @@ mod tests {
 
     #[test]
     fn another_request_is_announced_anew() {
-        let asked = claim("2Gi", "1Gi");
-        let ExpansionStep::Announce(patch) = step(&asked, "1Gi") else {
+        let growing = claim("2Gi", "1Gi");
+        let ExpansionStep::Announce(patch) = step(&growing, "1Gi") else {
             panic!("not announced");
         };
-        let mut more = merged(asked, &patch);
+        let mut more = merged(growing, &patch);
         more["spec"]["resources"]["requests"]["storage"] = "3Gi".into();
         let ExpansionStep::Announce(patch) = step(&more, "1Gi") else {
             panic!("not announced");

@@ -13,8 +13,8 @@ fn annotation<'a>(claim: &'a PersistentVolumeClaim, key: &str) -> Option<&'a str
 
 /// The provisioner from which a claim requests a volume.
 pub fn provisioner_of(claim: &PersistentVolumeClaim) -> Option<&str> {
-    let asked = annotation(claim, STORAGE_PROVISIONER);
-    asked.or_else(|| annotation(claim, BETA_STORAGE_PROVISIONER))
+    let requested = annotation(claim, STORAGE_PROVISIONER);
+    requested.or_else(|| annotation(claim, BETA_STORAGE_PROVISIONER))
 }
 
 /// Whether a claim has no volume and is not being deleted.
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn data_go_after_their_claim_and_by_the_policy() {
-        let found = |phase: &str, policy: &str, is_going: bool| {
+        let action_for = |phase: &str, policy: &str, is_going: bool| {
             let mut volume = json!({"metadata": {"name": "pvc-c1", "finalizers": ["f"]},
                 "status": {"phase": phase}, "spec": {"persistentVolumeReclaimPolicy": policy}});
             if is_going {
@@ -132,22 +132,31 @@ mod tests {
             }
             reclaim_action(&serde_json::from_value(volume).unwrap(), "f")
         };
-        assert_eq!(found("Bound", "Delete", false), ReclaimAction::Keep);
-        assert_eq!(found("Bound", "Delete", true), ReclaimAction::Keep);
+        assert_eq!(action_for("Bound", "Delete", false), ReclaimAction::Keep);
+        assert_eq!(action_for("Bound", "Delete", true), ReclaimAction::Keep);
         // findings R16
-        assert_eq!(found("Available", "Delete", false), ReclaimAction::Keep);
-        assert_eq!(found("Available", "Delete", true), ReclaimAction::Remove);
         assert_eq!(
-            found("Available", "Retain", true),
+            action_for("Available", "Delete", false),
+            ReclaimAction::Keep
+        );
+        assert_eq!(
+            action_for("Available", "Delete", true),
+            ReclaimAction::Remove
+        );
+        assert_eq!(
+            action_for("Available", "Retain", true),
             ReclaimAction::RemoveFinalizer
         );
-        assert_eq!(found("Released", "Delete", false), ReclaimAction::Remove);
-        assert_eq!(found("Released", "Retain", false), ReclaimAction::Keep);
         assert_eq!(
-            found("Released", "Retain", true),
+            action_for("Released", "Delete", false),
+            ReclaimAction::Remove
+        );
+        assert_eq!(action_for("Released", "Retain", false), ReclaimAction::Keep);
+        assert_eq!(
+            action_for("Released", "Retain", true),
             ReclaimAction::RemoveFinalizer
         );
-        assert_eq!(found("Failed", "Delete", true), ReclaimAction::Remove);
+        assert_eq!(action_for("Failed", "Delete", true), ReclaimAction::Remove);
     }
 
     #[test]

@@ -26,8 +26,8 @@ pub(super) fn annotations(
     parameters: &BTreeMap<String, String>,
     words: &SecretParameters<'_>,
 ) -> Result<Option<BTreeMap<String, String>>, String> {
-    let given = |key: &str| parameters.get(key).filter(|value| !value.is_empty());
-    let (name, namespace) = match (given(NAME), given(NAMESPACE)) {
+    let parameter = |key: &str| parameters.get(key).filter(|value| !value.is_empty());
+    let (name, namespace) = match (parameter(NAME), parameter(NAMESPACE)) {
         (None, None) => return Ok(None),
         (Some(name), Some(namespace)) => (name, namespace),
         _ => return Err(format!("a secret needs both {NAME} and {NAMESPACE}")),
@@ -62,7 +62,7 @@ fn filled(template: &str, words: &[(&str, &str)]) -> Result<String, String> {
         let (word, next) = after
             .split_once('}')
             .ok_or_else(|| format!("{template:?} has no end of a word"))?;
-        let value = words.iter().find(|(known, _)| *known == word);
+        let value = words.iter().find(|(name, _)| *name == word);
         let (_, value) = value.ok_or_else(|| format!("invalid tokens: [{word:?}]"))?;
         text.push_str(before);
         text.push_str(value);

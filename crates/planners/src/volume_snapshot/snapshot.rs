@@ -81,9 +81,9 @@ pub fn plan_snapshot(view: &ObservedSnapshot<'_>, now: Timestamp) -> SnapshotPla
     }
     let mut finalizers = finalizers_of(view.snapshot);
     let before = finalizers.len();
-    for wanted in [SOURCE_PROTECTION, BOUND_PROTECTION] {
-        if !finalizers.iter().any(|present| present == wanted) {
-            finalizers.push(wanted.to_owned());
+    for required in [SOURCE_PROTECTION, BOUND_PROTECTION] {
+        if !finalizers.iter().any(|present| present == required) {
+            finalizers.push(required.to_owned());
         }
     }
     if finalizers.len() != before {
@@ -183,13 +183,13 @@ fn bind_new<'v>(
         ));
     }
     let failed = |message: String| Fault::new("SnapshotContentCreationFailed", message);
-    let found = view.claim.ok_or_else(|| {
+    let claim_of_snapshot = view.claim.ok_or_else(|| {
         failed(format!(
             "failed to get input parameters to create snapshot: \
              persistentvolumeclaim {claim:?} not found"
         ))
     })?;
-    let phase = found
+    let phase = claim_of_snapshot
         .status
         .as_ref()
         .and_then(|status| status.phase.as_deref());
@@ -248,8 +248,8 @@ fn bind_new<'v>(
 impl<'v> ObservedSnapshot<'v> {
     fn class(&self, name: &str) -> Result<&'v VolumeSnapshotClass, Fault> {
         let mut classes = self.classes.iter();
-        let found = classes.find(|class| class.metadata.name.as_deref() == Some(name));
-        found.ok_or_else(|| {
+        let existing = classes.find(|class| class.metadata.name.as_deref() == Some(name));
+        existing.ok_or_else(|| {
             Fault::new(
                 "GetSnapshotClassFailed",
                 format!(
@@ -373,11 +373,11 @@ fn follow(view: &ObservedSnapshot<'_>, content: &VolumeSnapshotContent, plan: &m
         error: of_content.error.clone().filter(|_| !ready),
     };
     let became_ready = ready && stored.ready_to_use != Some(true);
-    let told = |error: &Option<SnapshotError>| {
+    let reported = |error: &Option<SnapshotError>| {
         let message = error.as_ref().and_then(|error| error.message.clone());
         message.unwrap_or_default()
     };
-    let (error, before) = (told(&status.error), told(&stored.error));
+    let (error, before) = (reported(&status.error), reported(&stored.error));
     if !error.is_empty() && error != before {
         plan.notes.push(SnapshotEvent {
             warning: true,

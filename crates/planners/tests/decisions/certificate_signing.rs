@@ -215,7 +215,7 @@ fn what_is_decided_or_forgotten_goes() {
 #[test]
 fn a_node_gets_a_server_certificate_for_its_own_names() {
     let serving = request(NODE, "kubelet-serving", SERVING);
-    let own = node("n1", "10.0.0.1", "True");
+    let serving_node = node("n1", "10.0.0.1", "True");
     let server = Names {
         dns: ["kubernetes".to_owned()].into(),
         addresses: [[10, 0, 0, 9].into()].into(),
@@ -234,7 +234,7 @@ fn a_node_gets_a_server_certificate_for_its_own_names() {
         None => false,
         other => panic!("{other:?}"),
     };
-    let alone = std::slice::from_ref(&own);
+    let alone = std::slice::from_ref(&serving_node);
     assert!(approved(&serving, alone, &server));
     // The request of another user is not approved.
     let mut anothers = serving.clone();
@@ -249,7 +249,7 @@ fn a_node_gets_a_server_certificate_for_its_own_names() {
     ));
     // The address, or the name, belongs to another node as well.
     let twin = node("n2", "10.0.0.1", "Unknown");
-    assert!(!approved(&serving, &[own.clone(), twin], &server));
+    assert!(!approved(&serving, &[serving_node.clone(), twin], &server));
     for stolen in [
         Names {
             addresses: [[10, 0, 0, 1].into()].into(),

@@ -137,13 +137,13 @@ fn an_active_job_that_was_deleted_is_told_and_forgotten() {
         json!({"active": [{"name": "here", "uid": "here"}, {"name": "gone", "uid": "gone"}]});
     cron_job.status = serde_json::from_value(active).unwrap();
     let plan = at("00:09:00", cron_job, vec![job("here", None)]);
-    let told: Vec<(bool, &str, &str)> = plan
+    let reported: Vec<(bool, &str, &str)> = plan
         .notices
         .iter()
         .map(|notice| (notice.warning, notice.reason, &*notice.message))
         .collect();
     assert_eq!(
-        told,
+        reported,
         [(false, "MissingJob", "Active job went missing: gone")]
     );
     let active = plan.status.unwrap().active.unwrap();

@@ -40,17 +40,17 @@ fn now() -> Timestamp {
 }
 
 /// The paths of numbers in an object.
-fn places(object: &Value, path: &str, found: &mut Vec<String>) {
+fn places(object: &Value, path: &str, paths: &mut Vec<String>) {
     match object {
-        Value::Number(_) => found.push(path.to_owned()),
+        Value::Number(_) => paths.push(path.to_owned()),
         Value::Object(fields) => {
             for (name, value) in fields {
-                places(value, &format!("{path}/{name}"), found);
+                places(value, &format!("{path}/{name}"), paths);
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                places(item, &format!("{path}/{index}"), found);
+                places(item, &format!("{path}/{index}"), paths);
             }
         }
         _ => {}
@@ -60,17 +60,17 @@ fn places(object: &Value, path: &str, found: &mut Vec<String>) {
 /// Copies of the object in which each number, or all numbers, have the extreme values of their range, as far as the
 /// object's type can decode them.
 fn variants<K: DeserializeOwned>(object: &Value) -> Vec<(String, K)> {
-    let mut found = Vec::new();
-    places(object, "", &mut found);
+    let mut paths = Vec::new();
+    places(object, "", &mut paths);
     let mut variants = Vec::new();
     for number in NUMBERS {
         let mut all = object.clone();
-        for place in &found {
+        for path in &paths {
             let mut one = object.clone();
-            *one.pointer_mut(place).unwrap() = number.into();
+            *one.pointer_mut(path).unwrap() = number.into();
             if let Ok(typed) = serde_json::from_value(one) {
-                *all.pointer_mut(place).unwrap() = number.into();
-                variants.push((format!("{place} = {number}"), typed));
+                *all.pointer_mut(path).unwrap() = number.into();
+                variants.push((format!("{path} = {number}"), typed));
             }
         }
         variants.push((format!("{number}"), serde_json::from_value(all).unwrap()));

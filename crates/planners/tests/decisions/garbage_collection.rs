@@ -204,8 +204,8 @@ proptest! {
         world.delete(id, how);
         world.settle();
         for (other, object) in &before.objects {
-            let gone = !world.objects.contains_key(other);
-            if *other == id || !gone {
+            let is_deleted = !world.objects.contains_key(other);
+            if *other == id || !is_deleted {
                 continue;
             }
             prop_assert!(how != Propagation::Orphan, "{other} went with an orphaning owner");

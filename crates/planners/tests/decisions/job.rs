@@ -103,15 +103,15 @@ impl World {
     /// Removes deleted pods without finalizers.
     fn collect(&mut self) {
         self.pods.retain(|pod| {
-            let held = pod.metadata.finalizers.iter().flatten().next().is_some();
-            held || pod.metadata.deletion_timestamp.is_none()
+            let has_finalizer = pod.metadata.finalizers.iter().flatten().next().is_some();
+            has_finalizer || pod.metadata.deletion_timestamp.is_none()
         });
     }
 
     fn pod(&mut self, uid: &str) -> &mut Pod {
         let pods = self.pods.iter_mut();
-        let mut found = pods.filter(|pod| pod.metadata.uid.as_deref() == Some(uid));
-        found.next().unwrap()
+        let mut matching = pods.filter(|pod| pod.metadata.uid.as_deref() == Some(uid));
+        matching.next().unwrap()
     }
 
     fn running(&self) -> Vec<String> {
@@ -149,8 +149,9 @@ impl World {
     fn condition(&self) -> Vec<String> {
         let status = self.observed.job.status.clone().unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default().into_iter();
-        let held = conditions.filter(|c| c.status == "True");
-        held.map(|c| format!("{} {}", c.type_, c.reason.unwrap_or_default()))
+        let true_conditions = conditions.filter(|c| c.status == "True");
+        true_conditions
+            .map(|c| format!("{} {}", c.type_, c.reason.unwrap_or_default()))
             .collect()
     }
 
@@ -352,12 +353,12 @@ fn a_pod_that_no_job_owns_or_can_own_is_let_go() {
 fn of_index(world: &World, index: u32) -> Option<String> {
     let running = world.running();
     let mut pods = world.pods.iter();
-    let found = pods.find(|pod| {
+    let pod_of_index = pods.find(|pod| {
         let notes = pod.metadata.annotations.clone().unwrap_or_default();
         notes.get("batch.kubernetes.io/job-completion-index") == Some(&index.to_string())
             && running.contains(pod.metadata.uid.as_ref().unwrap())
     });
-    found.and_then(|pod| pod.metadata.uid.clone())
+    pod_of_index.and_then(|pod| pod.metadata.uid.clone())
 }
 
 /// Ends the pod of an index, and lets the next pod start.

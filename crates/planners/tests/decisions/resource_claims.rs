@@ -138,9 +138,9 @@ fn a_pod_that_its_author_bound_is_added_to_the_users_of_its_claims() {
         {"name": "nic", "resourceClaimName": "shared"}]}}));
     let shared = |status: Value| claim(json!({"metadata": {"name": "shared"}, "status": status}));
     let allocated = shared(json!({"allocation": {}}));
-    let found = steps(&bound, std::slice::from_ref(&allocated), true);
-    let [PodStep::Reserve { user, .. }] = found.as_slice() else {
-        panic!("{found:?}");
+    let actions = steps(&bound, std::slice::from_ref(&allocated), true);
+    let [PodStep::Reserve { user, .. }] = actions.as_slice() else {
+        panic!("{actions:?}");
     };
     assert_eq!((user.name.as_str(), user.uid.as_str()), ("p", "u1"));
     let has = shared(json!({"allocation": {}, "reservedFor": [
@@ -181,11 +181,17 @@ fn seen(name: &str, _: &str) -> ConsumerState {
 fn pods_that_are_over_do_not_keep_a_claim() {
     let claim = reserved(json!([PROTECTION]), &["lives-1", "over-1", "gone-1", "x"]);
     let steps = plan_claim(&claim, seen);
-    let [ClaimStep::Release { kept, free: false }] = steps.as_slice() else {
+    let [
+        ClaimStep::Release {
+            kept: remaining,
+            free: false,
+        },
+    ] = steps.as_slice()
+    else {
         panic!("{steps:?}");
     };
-    let kept: Vec<&str> = kept.iter().map(|user| user.name.as_str()).collect();
-    assert_eq!(kept, ["lives-1", "x"]);
+    let remaining: Vec<&str> = remaining.iter().map(|user| user.name.as_str()).collect();
+    assert_eq!(remaining, ["lives-1", "x"]);
 }
 
 /// findings C16

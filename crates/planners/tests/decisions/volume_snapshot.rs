@@ -100,10 +100,10 @@ fn step(content: &Value, volume: Option<&Value>, node: &str) -> ContentStep {
 fn finalizers_come_first() {
     let mut world = World::new();
     world.snapshot["metadata"]["finalizers"] = json!(["other"]);
-    let wanted = ["other", SOURCE_PROTECTION, BOUND_PROTECTION].map(str::to_owned);
+    let expected = ["other", SOURCE_PROTECTION, BOUND_PROTECTION].map(str::to_owned);
     assert_eq!(
         world.plan().actions,
-        [SnapshotAction::SetFinalizers(wanted.to_vec())]
+        [SnapshotAction::SetFinalizers(expected.to_vec())]
     );
 }
 
@@ -130,13 +130,13 @@ fn a_snapshot_becomes_ready_with_its_content() {
         node: "n1".to_owned(),
         name: "snapshot-u1".to_owned(),
     };
-    let take = ContentStep::Take {
+    let take_snapshot = ContentStep::Take {
         driver: Driver::LocalCow,
         volume: "pvc-1".to_owned(),
         handle,
         bytes: 1 << 30,
     };
-    assert_eq!(step(&content, Some(&world.volume), "n1"), take);
+    assert_eq!(step(&content, Some(&world.volume), "n1"), take_snapshot);
     assert_eq!(
         step(&content, Some(&world.volume), "n2"),
         ContentStep::Nothing

@@ -178,8 +178,8 @@ fn from_peers(
     }
     let mut sets = Vec::new();
     if !blocks.is_empty() {
-        let place = format!("{name}/blocks");
-        sets.push(ranges::add_set(table, &place, ranges::members(blocks)));
+        let set_name = format!("{name}/blocks");
+        sets.push(ranges::add_set(table, &set_name, ranges::members(blocks)));
     }
     if !selectors.is_empty() {
         let members = members(policy, &selectors, state);
@@ -213,8 +213,8 @@ fn members(
             }
         };
         let all = state.pods.values();
-        let found = all.filter(|pod| in_reach.contains(&*pod.namespace) && pod.matches(pods));
-        members.extend(found.map(|pod| Member::Address(pod.address)));
+        let matching = all.filter(|pod| in_reach.contains(&*pod.namespace) && pod.matches(pods));
+        members.extend(matching.map(|pod| Member::Address(pod.address)));
     }
     members
 }

@@ -44,7 +44,7 @@ pub fn denied(
     (0..)
         .zip(connections)
         .filter(|(_, connection)| is_denied(connection))
-        .map(|(place, _)| place)
+        .map(|(index, _)| index)
         .collect()
 }
 

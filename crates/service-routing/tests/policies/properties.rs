@@ -141,9 +141,9 @@ fn the_table_allows_what_the_api_allows() {
                     port,
                 };
                 let expected = reference::allowed(&cluster, source, destination, port);
-                let seen = passes(&table, &connection);
+                let has_passed = passes(&table, &connection);
                 assert_eq!(
-                    seen, expected,
+                    has_passed, expected,
                     "seed {seed}: {connection:?} {cluster:?}\n{table}"
                 );
                 let judged = |direction| judge(&state, &table, &connection, direction).passes();

@@ -149,8 +149,9 @@ impl SetRecord {
     fn since(&self, since: Option<Instant>) -> Vec<Version> {
         let ends = self.versions.iter().skip(1).map(|(at, _)| Some(*at));
         let ends = ends.chain([None]);
-        let held = self.versions.iter().zip(ends);
-        held.filter(|(_, end)| end.is_none_or(|end| since.is_none_or(|since| end >= since)))
+        let periods = self.versions.iter().zip(ends);
+        periods
+            .filter(|(_, end)| end.is_none_or(|end| since.is_none_or(|since| end >= since)))
             .map(|((_, version), _)| version.clone())
             .collect()
     }
@@ -161,13 +162,14 @@ impl SetRecord {
         // A background deletion leaves no version with a deletion time. As with a foreground deletion, the owners of
         // the claims are those of the last policy that the controller observed.
         let last = self.versions.last().map(|(_, version)| version);
-        let gone = self.gone_at.is_some_and(|at| {
-            let seen = self.since(at.checked_sub(staleness));
-            at + staleness >= since && seen.iter().any(|version| version.when_deleted)
+        let is_released = self.gone_at.is_some_and(|at| {
+            let versions_seen = self.since(at.checked_sub(staleness));
+            at + staleness >= since && versions_seen.iter().any(|version| version.when_deleted)
         }) && last.is_some_and(|last| !last.orphaning);
-        gone || versions
-            .iter()
-            .any(|version| version.when_scaled && !version.wants(ordinal))
+        is_released
+            || versions
+                .iter()
+                .any(|version| version.when_scaled && !version.wants(ordinal))
             || self.went_with_its_claims(staleness)
     }
 
@@ -177,8 +179,8 @@ impl SetRecord {
         let mut versions = self.versions.iter();
         let deletion = versions.find(|(_, version)| version.deleting && !version.orphaning);
         deletion.is_some_and(|(at, _)| {
-            let seen = self.since(at.checked_sub(staleness));
-            seen.iter().any(|version| version.when_deleted)
+            let versions_seen = self.since(at.checked_sub(staleness));
+            versions_seen.iter().any(|version| version.when_deleted)
         })
     }
 }

@@ -123,22 +123,22 @@ impl Keys {
     pub fn range(&self, range: &Range, newest: u64) -> Result<Vec<u8>, Refusal> {
         let revision = match range.revision {
             0 => newest,
-            asked if asked < self.compacted => {
+            requested if requested < self.compacted => {
                 let message = "etcdserver: mvcc: required revision has been compacted";
                 return Err(Refusal::new(Code::OUT_OF_RANGE, message));
             }
-            asked => asked,
+            requested => requested,
         };
-        let found = self.all(&range.span, revision);
-        let count = found.len();
+        let pairs_in_span = self.all(&range.span, revision);
+        let count = pairs_in_span.len();
         let limit = match range.limit {
             0 => count,
             limit => usize::try_from(limit).unwrap_or(count).min(count),
         };
-        let pairs: Vec<&Pair> = found[..limit].iter().map(|pair| &***pair).collect();
-        let shown = if range.count_only { &[] } else { &pairs[..] };
+        let pairs: Vec<&Pair> = pairs_in_span[..limit].iter().map(|pair| &***pair).collect();
+        let listed = if range.count_only { &[] } else { &pairs[..] };
         let more = limit < count;
-        Ok(messages::range_answer(newest, shown, count, more))
+        Ok(messages::range_answer(newest, listed, count, more))
     }
 
     /// Executes a transaction.
@@ -177,18 +177,23 @@ impl Keys {
                 _ => number != compare.value,
             }
         };
-        let found = self.all(&compare.span, self.revision);
-        match found.is_empty() {
+        let pairs_in_span = self.all(&compare.span, self.revision);
+        match pairs_in_span.is_empty() {
             true => holds(&Pair::default()),
-            false => found.iter().all(|pair| holds(pair)),
+            false => pairs_in_span.iter().all(|pair| holds(pair)),
         }
     }
 
     fn carry_out(&mut self, operation: &Operation, revision: u64) -> Done {
         match operation {
             Operation::Get(span) => {
-                let found = self.all(span, revision);
-                Done::Got(found.into_iter().map(|pair| Pair::clone(pair)).collect())
+                let pairs_in_span = self.all(span, revision);
+                Done::Got(
+                    pairs_in_span
+                        .into_iter()
+                        .map(|pair| Pair::clone(pair))
+                        .collect(),
+                )
             }
             Operation::Put { key, value, lease } => {
                 let before = self.at(key, revision);
@@ -204,11 +209,12 @@ impl Keys {
                 Done::Put
             }
             Operation::Delete(span) => {
-                let found: Vec<Arc<Pair>> = self.all(span, revision).into_iter().cloned().collect();
-                for pair in &found {
+                let pairs_in_span: Vec<Arc<Pair>> =
+                    self.all(span, revision).into_iter().cloned().collect();
+                for pair in &pairs_in_span {
                     self.change(&pair.key, None, revision);
                 }
-                Done::Deleted(found.iter().map(|pair| Pair::clone(pair)).collect())
+                Done::Deleted(pairs_in_span.iter().map(|pair| Pair::clone(pair)).collect())
             }
         }
     }

@@ -162,17 +162,17 @@ impl Cluster {
         }
         // A request that has arrived is executed, even if its client does not wait any more.
         let work = tokio::spawn(async move { self.handle(member, &path, &first).await });
-        let answer = work.await;
+        let reply = work.await;
         link.travel().await;
-        whole(answer.unwrap_or_else(|_| Err(Refusal::new(Code::INTERNAL, "a panic"))))
+        whole(reply.unwrap_or_else(|_| Err(Refusal::new(Code::INTERNAL, "a panic"))))
     }
 
     async fn handle(&self, member: usize, path: &str, message: &[u8]) -> Answer {
         match path.rsplit('/').next().unwrap_or_default() {
             "Range" => {
                 let range = Range::read(message)?;
-                let known = self.read_index(member).await?;
-                lock(&self.keys).range(&range, known)
+                let known_revision = self.read_index(member).await?;
+                lock(&self.keys).range(&range, known_revision)
             }
             "Put" => {
                 let txn = Txn {
@@ -230,16 +230,16 @@ impl Cluster {
         let Ok(WatchRequest::Create { span, from }) = WatchRequest::read(&first) else {
             return;
         };
-        let mut known = self.members[member].known.subscribe();
+        let mut known_revision = self.members[member].known.subscribe();
         let mut next = match from {
-            0 => *known.borrow() + 1,
+            0 => *known_revision.borrow() + 1,
             from => from,
         };
-        if !send(messages::watch_state(*known.borrow(), true)) {
+        if !send(messages::watch_state(*known_revision.borrow(), true)) {
             return;
         }
         loop {
-            let newest = *known.borrow_and_update();
+            let newest = *known_revision.borrow_and_update();
             match self.pending(&span, next, newest) {
                 Pending::Compacted(at) => {
                     send(messages::watch_compacted(newest, at));
@@ -257,7 +257,7 @@ impl Cluster {
             }
             tokio::select! {
                 biased;
-                changed = known.changed() => if changed.is_err() { return },
+                changed = known_revision.changed() => if changed.is_err() { return },
                 request = requests.next() => {
                     if request.is_none() {
                         return;
@@ -352,9 +352,9 @@ fn status(refusal: &Refusal) -> HeaderMap {
     trailers
 }
 
-fn whole(answer: Answer) -> Response<Body> {
+fn whole(reply: Answer) -> Response<Body> {
     let (sending, receiving) = unbounded();
-    let frames = match answer {
+    let frames = match reply {
         Ok(message) => [
             Some(Frame::data(framing::framed(&message))),
             Some(Frame::trailers(status(&Refusal::new(Code(0), "")))),

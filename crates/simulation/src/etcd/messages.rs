@@ -150,14 +150,14 @@ impl Txn {
 
 /// The first number of a message: a revision to compact to, the seconds of a lease, or a lease.
 pub fn read_number(message: &[u8]) -> Result<u64, WireError> {
-    let mut found = 0;
+    let mut number = 0;
     fields(message, |field, wire| {
         if field == 1 {
-            found = wire.varint()?;
+            number = wire.varint()?;
         }
         Ok(())
     })?;
-    Ok(found)
+    Ok(number)
 }
 
 /// A `WatchRequest`.

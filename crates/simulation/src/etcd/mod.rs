@@ -113,9 +113,9 @@ impl Cluster {
     /// Updates the known revision of a member.
     async fn follow(self: Arc<Self>, member: usize) {
         let mut newest = self.newest.subscribe();
-        let known = &self.members[member].known;
+        let known_revision = &self.members[member].known;
         loop {
-            let behind = *known.borrow();
+            let behind = *known_revision.borrow();
             if newest.wait_for(|newest| *newest > behind).await.is_err() {
                 return;
             }
@@ -124,7 +124,7 @@ impl Cluster {
             while !self.rule().reaches(member) || self.rule().leader.is_none() {
                 sleep(LOOK).await;
             }
-            known.send_replace(*newest.borrow());
+            known_revision.send_replace(*newest.borrow());
         }
     }
 
@@ -176,14 +176,14 @@ impl Cluster {
         while is_late && self.rule().leader.is_none() {
             sleep(LOOK).await;
         }
-        let (answer, revision) = self.change(write);
+        let (result, revision) = self.change(write);
         if is_late {
             trace!("a late write of member {member} of etcd is carried out at {revision}");
             sleep(GIVEN_UP).await;
             return Err(given_up());
         }
         self.know(member, revision).await?;
-        answer
+        result
     }
 
     /// Waits until a member knows all executed writes, for a consistent read.
@@ -211,8 +211,8 @@ impl Cluster {
     }
 
     async fn know(&self, member: usize, revision: u64) -> Result<(), Refusal> {
-        let mut known = self.members[member].known.subscribe();
-        let arrival = known.wait_for(|known| *known >= revision);
+        let mut known_revision = self.members[member].known.subscribe();
+        let arrival = known_revision.wait_for(|known_revision| *known_revision >= revision);
         match tokio::time::timeout(GIVEN_UP, arrival).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(given_up()),

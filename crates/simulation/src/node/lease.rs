@@ -101,12 +101,12 @@ impl MachineLease {
     pub fn new(percent: u32, wall: &WallClock, flaw: Option<LeaseFlaw>) -> Self {
         let lease = Self::default();
         {
-            let mut kept = lease.kept();
-            kept.clock = Clock::new(percent);
+            let mut state = lease.kept();
+            state.clock = Clock::new(percent);
             if flaw == Some(LeaseFlaw::WallClock) {
-                kept.clock.wall = Some(wall.clone());
+                state.clock.wall = Some(wall.clone());
             }
-            kept.flaw = flaw;
+            state.flaw = flaw;
         }
         lease
     }
@@ -117,11 +117,11 @@ impl MachineLease {
 
     /// Whether instances that end with the lease may run at that time.
     pub fn lets_run(&self, now: Instant) -> bool {
-        let kept = self.kept();
-        kept.flaw == Some(LeaseFlaw::Outlived)
-            || kept
+        let state = self.kept();
+        state.flaw == Some(LeaseFlaw::Outlived)
+            || state
                 .deadline
-                .is_some_and(|deadline| kept.clock.read(now) < deadline)
+                .is_some_and(|deadline| state.clock.read(now) < deadline)
     }
 
     fn begin_turn(&self) {
@@ -137,21 +137,21 @@ pub(super) async fn may_start(
     node: &str,
     pod: &Pod,
 ) -> Result<bool> {
-    let turn = lease.kept().turn;
+    let start_count = lease.kept().turn;
     if !lease.lets_run(Instant::now()) {
         return Ok(false);
     }
     let namespace = pod.namespace().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let found = pods.get_opt(&pod.name_any()).await?;
-    let bound = found.is_some_and(|found| {
-        let on = found
+    let current_pod = pods.get_opt(&pod.name_any()).await?;
+    let bound = current_pod.is_some_and(|current_pod| {
+        let on = current_pod
             .spec
             .as_ref()
             .and_then(|spec| spec.node_name.as_deref());
-        found.metadata.uid == pod.metadata.uid && on == Some(node)
+        current_pod.metadata.uid == pod.metadata.uid && on == Some(node)
     });
-    Ok(bound && lease.kept().turn == turn && lease.lets_run(Instant::now()))
+    Ok(bound && lease.kept().turn == start_count && lease.lets_run(Instant::now()))
 }
 
 /// The machine of a simulated node, for the keeper of its lease.
@@ -196,8 +196,8 @@ impl LeasedMachine for Machine {
             self.instances.end_leased(&self.node);
         }
         let now = self.now();
-        let mut kept = self.lease.kept();
-        kept.deadline = Some(match kept.flaw {
+        let mut state = self.lease.kept();
+        state.deadline = Some(match state.flaw {
             Some(LeaseFlaw::FromAnswer) => now + LeaseLength::DEFAULT.duration(),
             _ => deadline,
         });

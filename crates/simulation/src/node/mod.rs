@@ -120,10 +120,10 @@ pub async fn run(
 ) {
     let (client, provisioner) = (clients.agent, clients.provisioner);
     let on_node = WatchConfig::default().fields(&format!("spec.nodeName={}", settings.name));
-    let own = WatchConfig::default().fields(&format!("metadata.name={}", settings.name));
+    let own_node = WatchConfig::default().fields(&format!("metadata.name={}", settings.name));
     let node = settings.lease.as_ref().map(|_| {
         let nodes = Api::all(client.clone());
-        Cache::spawn(nodes, own, shutdown.clone())
+        Cache::spawn(nodes, own_node, shutdown.clone())
     });
     let agent = Arc::new(Agent {
         node,
@@ -189,8 +189,8 @@ struct Shown {
 impl Agent {
     fn now(&self) -> Timestamp {
         let now = Timestamp::now();
-        let shown = now.checked_add(self.settings.clock.error()).unwrap_or(now);
-        Timestamp::from_second(shown.as_second()).unwrap_or(shown)
+        let wall_time = now.checked_add(self.settings.clock.error()).unwrap_or(now);
+        Timestamp::from_second(wall_time.as_second()).unwrap_or(wall_time)
     }
 
     async fn register(&self) {
@@ -232,8 +232,8 @@ impl Agent {
 
     async fn say_ready(&self) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let room = json!({"cpu": "64", "memory": "256Gi", "pods": "1000"});
-        let status = json!({"status": {"capacity": room, "allocatable": room, "conditions": [{
+        let capacity = json!({"cpu": "64", "memory": "256Gi", "pods": "1000"});
+        let status = json!({"status": {"capacity": capacity, "allocatable": capacity, "conditions": [{
             "type": "Ready", "status": "True", "reason": "KubeletReady",
             "lastHeartbeatTime": self.now(), "lastTransitionTime": self.now()}]}});
         let patch = Patch::Strategic(status);
@@ -275,7 +275,7 @@ impl Agent {
         });
         let mut renewed = Instant::now();
         // The lease is renewed first: pods that are bound to a ready node belong to its epoch.
-        let mut told = None;
+        let mut last_written = None;
         loop {
             let done = match &mut keeper {
                 Some(keeper) => {
@@ -287,23 +287,23 @@ impl Agent {
             if done {
                 // A controller may have marked the node as lost in the meantime.
                 if renewed.elapsed() > MISSED_AFTER {
-                    told = None;
+                    last_written = None;
                 }
                 renewed = Instant::now();
             }
-            let is_due = told.is_none_or(|at: Instant| at.elapsed() > SAY_AGAIN);
+            let is_due = last_written.is_none_or(|at: Instant| at.elapsed() > SAY_AGAIN);
             if is_due && self.say_ready().await.is_ok() {
-                told = Some(Instant::now());
+                last_written = Some(Instant::now());
             }
             let soon = Duration::from_secs(1);
             let period = LeaseLength::DEFAULT.renewal_period();
-            let pause = sleep(if told.is_some() { period } else { soon });
+            let pause = sleep(if last_written.is_some() { period } else { soon });
             tokio::select! {
                 biased;
                 () = pause => {}
                 () = self.is_deleted() => {
                     trace!("{} registers again", self.settings.name);
-                    told = None;
+                    last_written = None;
                     if self.make_node().await.is_err() {
                         sleep(soon).await;
                     }
@@ -468,7 +468,7 @@ impl Agent {
             .await?;
             return Ok(ReconcileResult::Done);
         };
-        let shown = match instance.ends_at {
+        let reported = match instance.ends_at {
             // The instance ended without a request: the node evicted the pod.
             Some(at) if at <= now => Shown {
                 phase: "Failed",
@@ -485,7 +485,7 @@ impl Agent {
             },
             None => {
                 let before = self.before(pod, uid);
-                let started = before.is_some_and(|shown| shown.phase == "Running");
+                let started = before.is_some_and(|reported| reported.phase == "Running");
                 let phase = if started { "Running" } else { "Pending" };
                 self.show(
                     pod,
@@ -499,7 +499,7 @@ impl Agent {
                 return Ok(later(instance.ready_at));
             }
         };
-        self.show(pod, uid, shown).await?;
+        self.show(pod, uid, reported).await?;
         Ok(ReconcileResult::Done)
     }
 
@@ -509,8 +509,8 @@ impl Agent {
 
     /// The pod's status in the view of this agent.
     fn before(&self, pod: &Pod, uid: &str) -> Option<Shown> {
-        if let Some(shown) = self.written().get(uid) {
-            return Some(*shown);
+        if let Some(reported) = self.written().get(uid) {
+            return Some(*reported);
         }
         let status = pod.status.as_ref()?;
         let conditions = status.conditions.iter().flatten();
@@ -524,21 +524,21 @@ impl Agent {
         Some(Shown { phase, ready })
     }
 
-    async fn show(&self, pod: &Pod, uid: &str, shown: Shown) -> Result<()> {
+    async fn show(&self, pod: &Pod, uid: &str, reported: Shown) -> Result<()> {
         let before = self.before(pod, uid);
         // After the loss of a node a controller may have written that the pod is not ready.
-        let told_otherwise = shown.ready && !is_ready(pod) && before == Some(shown);
-        if before == Some(shown) && !told_otherwise {
+        let told_otherwise = reported.ready && !is_ready(pod) && before == Some(reported);
+        if before == Some(reported) && !told_otherwise {
             return Ok(());
         }
         let now = self.now();
         let address = format!("10.1.{}.{}", random::below(250), random::below(250));
         let condition = |kind| {
-            let status = if shown.ready { "True" } else { "False" };
+            let status = if reported.ready { "True" } else { "False" };
             json!({"type": kind, "status": status, "lastTransitionTime": now})
         };
         let conditions = ["ContainersReady", "Ready"].map(condition);
-        let mut status = json!({"phase": shown.phase, "conditions": conditions});
+        let mut status = json!({"phase": reported.phase, "conditions": conditions});
         if pod
             .status
             .as_ref()
@@ -549,7 +549,7 @@ impl Agent {
             status["podIPs"] = json!([{ "ip": address }]);
         }
         self.write(pod, uid, &status).await?;
-        self.written().insert(uid.to_owned(), shown);
+        self.written().insert(uid.to_owned(), reported);
         Ok(())
     }
 

@@ -82,8 +82,8 @@ fn at_goal(world: &ParsedSet<'_>, update: Option<&str>) -> bool {
 
 /// The number of missing desired pods.
 fn missing(world: &ParsedSet<'_>) -> i64 {
-    let wanted = world.spec.ordinals();
-    wanted.end - wanted.start - i64::try_from(world.members.len()).unwrap_or(i64::MAX)
+    let ordinals = world.spec.ordinals();
+    ordinals.end - ordinals.start - i64::try_from(world.members.len()).unwrap_or(i64::MAX)
 }
 
 fn as_wanted(world: &ParsedSet<'_>, update: Option<&str>, member: &Member<'_>) -> bool {
@@ -98,10 +98,10 @@ fn is_updatable(world: &ParsedSet<'_>, ordinal: i64) -> bool {
 
 /// The name of the stored revision with the set's template.
 fn update_revision(world: &ParsedSet<'_>) -> Option<String> {
-    let wanted = revisions::encode(world.spec.template);
+    let desired = revisions::encode(world.spec.template);
     let same = |data: &serde_json::Value| {
         let means = || revisions::decode(data).is_some_and(|t| t == *world.spec.template);
-        *data == wanted || means()
+        *data == desired || means()
     };
     let mut revisions: Vec<_> = world
         .observed
@@ -149,7 +149,7 @@ fn deleted(plan: &StatefulSetPlan) -> Vec<(&str, &str)> {
 }
 
 /// Each write names its object by UID: without a UID a write might change a successor of the same name.
-fn writes_say_which_object(plan: &StatefulSetPlan, found: &mut Vec<String>) {
+fn writes_say_which_object(plan: &StatefulSetPlan, violations: &mut Vec<String>) {
     for action in plan.actions() {
         let (name, uid) = match action {
             StatefulSetAction::AdoptRevision { name, uid }
@@ -166,13 +166,13 @@ fn writes_say_which_object(plan: &StatefulSetPlan, found: &mut Vec<String>) {
             | StatefulSetAction::CreatePod(_) => continue,
         };
         if uid.is_empty() {
-            found.push(format!("a write to {name} does not say to which one"));
+            violations.push(format!("a write to {name} does not say to which one"));
         }
     }
 }
 
 /// Each pod that is not in its desired state is changed, or there is a reason why it is not changed.
-fn silence_is_explained(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
+fn silence_is_explained(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
     let Facts {
         world,
         plan,
@@ -204,10 +204,10 @@ fn silence_is_explained(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
         Some(member) if update.is_none() => member.unavailable(),
         Some(member) => !as_wanted(world, update.as_deref(), member),
     };
-    let wanted = world.spec.ordinals().filter(amiss);
-    let all = wanted.chain(world.condemned.iter().map(|member| member.ordinal));
+    let desired = world.spec.ordinals().filter(amiss);
+    let all = desired.chain(world.condemned.iter().map(|member| member.ordinal));
     if let Some(ordinal) = all.into_iter().find(|ordinal| !explained(*ordinal)) {
-        found.push(format!(
+        violations.push(format!(
             "nothing is done about ordinal {ordinal}, and nobody says why"
         ));
     }

@@ -220,9 +220,9 @@ proptest! {
         world.pause(false);
         world.set_image("z");
         world.settle();
-        let wanted = world.replicas();
-        prop_assert!(world.shows().ends_with(&format!("z:{wanted}/{wanted}")), "{}", world.shows());
-        prop_assert_eq!(world.total(), wanted);
+        let desired = world.replicas();
+        prop_assert!(world.shows().ends_with(&format!("z:{desired}/{desired}")), "{}", world.shows());
+        prop_assert_eq!(world.total(), desired);
         prop_assert!(world.plan().is_idle());
     }
 }

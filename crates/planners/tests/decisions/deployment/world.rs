@@ -155,8 +155,8 @@ impl World {
             } => {
                 self.versions += 1;
                 let version = self.versions.to_string();
-                let found = self.observed.sets.iter_mut();
-                let set = found
+                let sets = self.observed.sets.iter_mut();
+                let set = sets
                     .map(Arc::make_mut)
                     .find(|set| set.metadata.name.as_ref() == Some(&name))
                     .unwrap();

@@ -178,20 +178,20 @@ fn conditions_follow_the_pods() {
         pod(4, "ready no-address"),
     ];
     let strict = settled(observed(service(json!({})), pods.clone()));
-    let shown: Vec<String> = endpoints(&strict.slices).iter().map(shows).collect();
+    let printed: Vec<String> = endpoints(&strict.slices).iter().map(shows).collect();
     assert_eq!(
-        shown,
+        printed,
         ["web-0 ready serving", "web-1", "web-2 serving terminating"]
     );
     let tolerant = service(json!({ "publishNotReadyAddresses": true }));
     let tolerant = settled(observed(tolerant, pods));
-    let shown: Vec<String> = endpoints(&tolerant.slices).iter().map(shows).collect();
-    let wanted = [
+    let printed: Vec<String> = endpoints(&tolerant.slices).iter().map(shows).collect();
+    let expected = [
         "web-0 ready serving",
         "web-1 ready",
         "web-2 ready serving terminating",
     ];
-    assert_eq!(shown, wanted);
+    assert_eq!(printed, expected);
 }
 
 /// Topology-aware hints: only ready endpoints get hints, as `trafficDistribution` requests.
@@ -243,13 +243,13 @@ fn a_slice_says_whose_it_is() {
         .keys()
         .map(String::as_str)
         .collect();
-    let wanted = [
+    let expected = [
         "endpointslice.kubernetes.io/managed-by",
         "kubernetes.io/service-name",
         "service.kubernetes.io/headless",
         "team",
     ];
-    assert_eq!(labels, wanted);
+    assert_eq!(labels, expected);
     assert_eq!(
         slice.metadata.owner_references.as_ref().unwrap()[0].uid,
         "uid-svc"
@@ -270,14 +270,14 @@ fn a_service_made_anew_under_its_name_has_a_slice_of_its_own() {
     let deleted: Vec<&String> = plan.delete.iter().map(|(name, _)| name).collect();
     assert_eq!(deleted, [&former]);
     assert!(plan.update.is_empty(), "{plan:?}");
-    let [made] = &plan.create[..] else {
+    let [created] = &plan.create[..] else {
         panic!("one slice: {plan:?}");
     };
     assert_eq!(
-        made.metadata.owner_references.as_ref().unwrap()[0].uid,
+        created.metadata.owner_references.as_ref().unwrap()[0].uid,
         "uid-anew"
     );
-    assert_eq!(made.endpoints.as_ref().map(Vec::len), Some(1));
+    assert_eq!(created.endpoints.as_ref().map(Vec::len), Some(1));
 }
 
 /// statefulset.md 10.9: a slice has at most 100 endpoints, and the change of one pod changes one slice.

@@ -23,7 +23,7 @@ fn three(metrics: Value, used: [i64; 3]) -> World {
 
 #[test]
 fn replicas_follow_the_share_of_what_is_requested() {
-    for (used, wanted, replicas) in [
+    for (used, goal, replicas) in [
         ([500, 500, 500], 50, 3),
         // A deviation of up to a tenth from the goal changes nothing.
         ([550, 550, 550], 50, 3),
@@ -35,10 +35,10 @@ fn replicas_follow_the_share_of_what_is_requested() {
         ([900, 0, 0], 30, 3),
         ([900, 300, 0], 30, 4),
     ] {
-        let mut world = three(cpu(wanted), used);
+        let mut world = three(cpu(goal), used);
         // Scaling down waits for its window, which has passed here.
         world.settle();
-        assert_eq!(world.replicas(), replicas, "{used:?} of {wanted}%");
+        assert_eq!(world.replicas(), replicas, "{used:?} of {goal}%");
     }
 }
 
@@ -197,10 +197,10 @@ fn requests_are_needed_for_a_share() {
     let mut world = World::new(1, json!({"maxReplicas": 4, "metrics": cpu(50)}));
     world = world.pod_of("web-0", &[("main", None, 900)]);
     world.round();
-    let told = world.told();
+    let event = world.told();
     assert!(
-        told.contains("missing request for cpu in container main of Pod web-0"),
-        "{told}"
+        event.contains("missing request for cpu in container main of Pod web-0"),
+        "{event}"
     );
 }
 
@@ -252,8 +252,8 @@ fn what_a_pod_takes_to_start_does_not_count() {
         world.pod_mut(pod).pending = true;
     }
     world.round();
-    let told = world.told();
-    assert!(told.contains("did not receive metrics for targeted pods (pods might be unready)"));
+    let event = world.told();
+    assert!(event.contains("did not receive metrics for targeted pods (pods might be unready)"));
 }
 
 #[test]
@@ -480,7 +480,7 @@ proptest! {
         current in 1..40_i32,
         least in 1..10_i32,
         span in 0..30_i32,
-        wanted in 1..200_i32,
+        goal in 1..200_i32,
         used in prop::collection::vec(prop::option::of(0..5000_i64), 1..6),
         unready in prop::collection::vec(any::<bool>(), 6),
         window in 0..400_i32,
@@ -488,7 +488,7 @@ proptest! {
     ) {
         let most = least + span;
         let mut world = World::new(current, json!({"minReplicas": least, "maxReplicas": most,
-            "metrics": cpu(wanted), "behavior": {
+            "metrics": cpu(goal), "behavior": {
                 "scaleUp": {"policies": [{"type": "Pods", "value": up, "periodSeconds": 15}]},
                 "scaleDown": {"stabilizationWindowSeconds": window,
                     "policies": [{"type": "Percent", "value": 50, "periodSeconds": 15}]}}}));

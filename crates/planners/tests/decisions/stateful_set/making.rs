@@ -11,27 +11,27 @@ use super::situation::{SET_UID, describe, revision_name, template};
 use super::world::World;
 
 fn pods(plan: &StatefulSetPlan) -> Vec<&Pod> {
-    let made = plan.actions().filter_map(|action| match action {
+    let created = plan.actions().filter_map(|action| match action {
         StatefulSetAction::CreatePod(pod) => Some(pod.as_ref()),
         _ => None,
     });
-    made.collect()
+    created.collect()
 }
 
 fn claims(plan: &StatefulSetPlan) -> Vec<&PersistentVolumeClaim> {
-    let made = plan.actions().filter_map(|action| match action {
+    let created = plan.actions().filter_map(|action| match action {
         StatefulSetAction::CreateClaim(claim) => Some(claim.as_ref()),
         _ => None,
     });
-    made.collect()
+    created.collect()
 }
 
 fn revisions(plan: &StatefulSetPlan) -> Vec<&ControllerRevision> {
-    let made = plan.actions().filter_map(|action| match action {
+    let created = plan.actions().filter_map(|action| match action {
         StatefulSetAction::CreateRevision(revision) => Some(revision.as_ref()),
         _ => None,
     });
-    made.collect()
+    created.collect()
 }
 
 fn value(object: impl k8s_openapi::serde::Serialize) -> Value {
@@ -144,7 +144,7 @@ fn a_revision_has_the_labels_of_its_template_and_the_notes_of_its_set() {
 /// statefulset.md 4.5: two revisions with one number are ordered by age, then by name.
 #[test]
 fn the_newest_of_two_revisions_of_one_number_is_the_younger() {
-    for (age_of_a, wanted) in [("2026-01-01T10:00:00Z", "b"), ("2026-01-01T11:30:00Z", "a")] {
+    for (age_of_a, expected) in [("2026-01-01T10:00:00Z", "b"), ("2026-01-01T11:30:00Z", "a")] {
         let mut world = World::new(
             "set replicas=1 template=a current=a
              revisions a=1 b=1
@@ -161,7 +161,7 @@ fn the_newest_of_two_revisions_of_one_number_is_the_younger() {
         let plan = describe(&world.step());
         // An existing revision that is not the newest gets the next number.
         let renumbered = plan.contains("renumber revision a to 2");
-        assert_eq!(renumbered, wanted == "b", "{age_of_a}: {plan}");
+        assert_eq!(renumbered, expected == "b", "{age_of_a}: {plan}");
     }
 }
 

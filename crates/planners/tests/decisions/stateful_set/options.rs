@@ -81,13 +81,13 @@ fn surplus_pods_that_got_unhealthy_may_recover_for_a_moment() {
 #[test]
 fn other_surplus_pods_go_as_usual() {
     let start = "set replicas=1 scale-down=WaitForLowest\nrevisions a=1\npod 0 ready a\n";
-    for (pods, gone) in [
+    for (pods, expected) in [
         ("pod 1 ready a\npod 2 pending a", "0: 1: 2:!~"),
         ("pod 1 pending a\npod 2 ready a", "0: 1:! 2:~"),
     ] {
         let mut world = World::new(&format!("{start}{pods}"));
         world.step();
-        assert_eq!(world.shows(), gone);
+        assert_eq!(world.shows(), expected);
     }
 }
 

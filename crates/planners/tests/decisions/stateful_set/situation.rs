@@ -296,10 +296,10 @@ fn claim(words: &Words<'_>) -> PersistentVolumeClaim {
 /// The image of a revision, from its name.
 fn image_of(name: &str) -> String {
     let images = ["a", "b", "c", "d", "e", "f"];
-    let known = images
+    let matching = images
         .into_iter()
         .find(|image| revision_name(image) == name);
-    known.map_or_else(|| name.to_owned(), str::to_owned)
+    matching.map_or_else(|| name.to_owned(), str::to_owned)
 }
 
 /// A plan as text, one line for each action, event and reason.
@@ -343,27 +343,28 @@ pub fn describe(plan: &StatefulSetPlan) -> String {
 /// The conditions `Progressing` and `Stalled`. `Available` is left out, because it follows from the counts.
 fn conditions(status: &StatefulSetStatus) -> Vec<String> {
     let conditions = status.conditions.iter().flatten();
-    let told = conditions.filter(|condition| match condition.type_.as_str() {
+    let reported = conditions.filter(|condition| match condition.type_.as_str() {
         "Available" => false,
         "Stalled" => condition.status == "True",
         _ => true,
     });
-    told.map(|condition| {
-        let reason = condition.reason.as_deref().unwrap_or_default();
-        let message = condition.message.as_deref().unwrap_or_default();
-        let readable = message
-            .split(' ')
-            .map(|word| match word.trim_end_matches(':') {
-                name if name.starts_with("web-") => word.replace(name, &image_of(name)),
-                _ => word.to_owned(),
-            });
-        let message = readable.collect::<Vec<_>>().join(" ");
-        format!(
-            "{}={} {reason}: {message}",
-            condition.type_, condition.status
-        )
-    })
-    .collect()
+    reported
+        .map(|condition| {
+            let reason = condition.reason.as_deref().unwrap_or_default();
+            let message = condition.message.as_deref().unwrap_or_default();
+            let readable = message
+                .split(' ')
+                .map(|word| match word.trim_end_matches(':') {
+                    name if name.starts_with("web-") => word.replace(name, &image_of(name)),
+                    _ => word.to_owned(),
+                });
+            let message = readable.collect::<Vec<_>>().join(" ");
+            format!(
+                "{}={} {reason}: {message}",
+                condition.type_, condition.status
+            )
+        })
+        .collect()
 }
 
 fn action(action: &StatefulSetAction) -> String {

@@ -286,19 +286,19 @@ impl World {
 
 pub fn set_ready(pod: &mut Pod, ready: bool, now: Timestamp) {
     let status = pod.status.get_or_insert_default();
-    let wanted = if ready { "True" } else { "False" };
+    let status_text = if ready { "True" } else { "False" };
     status.phase = Some(if ready { "Running" } else { "Pending" }.to_owned());
     status.start_time.get_or_insert(Time(now));
     let conditions = status.conditions.get_or_insert_default();
     match conditions.first_mut() {
-        Some(condition) if condition.status == wanted => {}
+        Some(condition) if condition.status == status_text => {}
         Some(condition) => {
-            condition.status = wanted.to_owned();
+            condition.status = status_text.to_owned();
             condition.last_transition_time = Some(Time(now));
         }
         None => conditions.push(PodCondition {
             type_: "Ready".to_owned(),
-            status: wanted.to_owned(),
+            status: status_text.to_owned(),
             last_transition_time: Some(Time(now)),
             ..PodCondition::default()
         }),

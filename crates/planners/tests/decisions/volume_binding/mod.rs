@@ -96,13 +96,13 @@ fn a_selector_takes_only_matching_labels() {
 /// T46: a volume that the user reserved for the claim has precedence over class, labels and size.
 #[test]
 fn a_volume_that_names_the_claim_beats_all_others() {
-    let kept = with(
+    let reserved = with(
         volume("kept", "9Gi", "other"),
         json!({"spec": {"claimRef": {"name": "data", "namespace": "default"}}}),
     );
     let world = World::new(
         claim(Some(""), "1Gi"),
-        &[volume("v1", "1Gi", ""), kept],
+        &[volume("v1", "1Gi", ""), reserved],
         &[],
     );
     let plan = world.claim_plan();
@@ -232,11 +232,11 @@ fn a_claim_may_wait_for_its_first_consumer() {
 #[test]
 fn a_volume_that_the_scheduler_keeps_is_bound() {
     let local = class("local", "WaitForFirstConsumer", "mainstay.dev/local", false);
-    let kept = with(
+    let reserved = with(
         volume("v", "1Gi", "local"),
         json!({"spec": {"claimRef": {"name": "data", "namespace": "default", "uid": "c1"}}}),
     );
-    let world = World::new(claim(Some("local"), "1Gi"), &[kept], &[local]);
+    let world = World::new(claim(Some("local"), "1Gi"), &[reserved], &[local]);
     assert_eq!(shown(&world.claim_plan()), binding("v")[1..]);
 }
 
@@ -310,8 +310,8 @@ fn a_claim_whose_volume_is_gone_is_lost_until_it_comes_back() {
         (world.claim_phase(), world.bound_to()),
         ("Bound", Some("v"))
     );
-    let taken = json!({"spec": {"claimRef": {"uid": "c9"}}});
-    merge(&mut world.volumes[0], &taken);
+    let rebound = json!({"spec": {"claimRef": {"uid": "c9"}}});
+    merge(&mut world.volumes[0], &rebound);
     let text = "!ClaimMisbound: Two claims are bound to the same volume, this one is bound \
         incorrectly";
     check(&world, &["claim is Lost", text]);
@@ -320,7 +320,7 @@ fn a_claim_whose_volume_is_gone_is_lost_until_it_comes_back() {
 /// §11.8: the reclaim policy decides about a released volume.
 #[test]
 fn what_becomes_of_a_released_volume_is_its_policys_business() {
-    let gone = |policy: &str, provisioned: bool| {
+    let released = |policy: &str, provisioned: bool| {
         let mut volume = with(
             volume("v", "1Gi", ""),
             json!({"spec": {"persistentVolumeReclaimPolicy": policy,
@@ -336,11 +336,11 @@ fn what_becomes_of_a_released_volume_is_its_policys_business() {
         world.settle();
         world.volume_phases()
     };
-    assert_eq!(gone("Retain", true), ["v Released"]);
-    assert_eq!(gone("Delete", true), ["v Released"]);
-    assert_eq!(gone("Delete", false), ["v Failed"]);
-    assert_eq!(gone("Recycle", false), ["v Failed"]);
-    assert_eq!(gone("Melt", false), ["v Failed"]);
+    assert_eq!(released("Retain", true), ["v Released"]);
+    assert_eq!(released("Delete", true), ["v Released"]);
+    assert_eq!(released("Delete", false), ["v Failed"]);
+    assert_eq!(released("Recycle", false), ["v Failed"]);
+    assert_eq!(released("Melt", false), ["v Failed"]);
 }
 
 /// §11.8: the claim got another volume; §11.5: the reservation is removed.
@@ -354,12 +354,12 @@ fn a_volume_whose_claim_is_bound_elsewhere_is_given_back() {
         {"name": "data", "namespace": "default", "uid": "c1"}}});
     let by_us = json!({"metadata": {"annotations":
         {"pv.kubernetes.io/bound-by-controller": "yes"}}});
-    let kept = with(volume("v", "1Gi", ""), reference);
-    let mut world = World::new(elsewhere.clone(), &[with(kept.clone(), by_us)], &[]);
+    let reserved = with(volume("v", "1Gi", ""), reference);
+    let mut world = World::new(elsewhere.clone(), &[with(reserved.clone(), by_us)], &[]);
     let plan = world.volume_plan(0);
     world.apply(&plan, usize::MAX);
     assert!(world.volumes[0]["spec"]["claimRef"].is_null());
-    let mut world = World::new(elsewhere, &[kept], &[]);
+    let mut world = World::new(elsewhere, &[reserved], &[]);
     let plan = world.volume_plan(0);
     world.apply(&plan, usize::MAX);
     let reference = &world.volumes[0]["spec"]["claimRef"];
