@@ -1,5 +1,5 @@
-//! Writes an image that the tests are run with, as an archive for `mainstay image import`:
-//! `cargo run -p end-to-end -- redis:7 redis.tar`.
+//! Writes an image of the tests as an archive for `mainstay image import`: `cargo run -p end-to-end -- redis:7
+//! redis.tar`.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,11 +1,11 @@
-//! A StatefulSet of the built-in image, and what its walk-throughs ask for.
+//! A StatefulSet of the built-in image, and queries of it.
 
 use serde_json::{Value, json};
 
 use crate::cluster::{has_been_seen, is_ready};
 use crate::{Kubectl, wait_for, wait_for_or_tell};
 
-/// A set `web` of version `a`, ready as soon as it answers.
+/// A set `web` of version `a`, whose pods are ready as soon as they respond.
 pub fn web(replicas: u64) -> Value {
     json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"}, "spec": {
         "serviceName": "web", "replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
@@ -36,7 +36,7 @@ pub fn container(change: Value) -> Value {
     json!({"spec": {"template": {"spec": {"containers": [container]}}}})
 }
 
-/// A patch that asks for another version.
+/// A patch to another version.
 pub fn version(version: &str) -> Value {
     container(json!({"env": [{"name": "VERSION", "value": version}]}))
 }
@@ -51,17 +51,17 @@ impl Kubectl {
         self.ok(&["patch", "statefulset", "web", "-p", &patch.to_string()]);
     }
 
-    /// `0:a 1:b! 2:b~`: the ordinals of the pods of `web` with their versions; `!` is not Ready,
-    /// `~` is being deleted.
+    /// `0:a 1:b! 2:b~`: the ordinals of the pods of `web` with their versions; `!` is not Ready, `~` is being deleted.
     #[track_caller]
     pub fn versions(&self) -> String {
         versions_of(&self.json(&["get", "pods", "-l", "app=web"]))
     }
 
-    /// Waits until the pods of `web` are those; see [`versions`](Self::versions).
+    /// Waits until [`versions`](Self::versions) returns `wanted`.
     ///
     /// # Panics
-    /// When it takes too long.
+    ///
+    /// The wait takes too long.
     #[track_caller]
     pub fn wait_versions(&self, wanted: &str) {
         let probe = || {
@@ -78,14 +78,15 @@ impl Kubectl {
         shown(&self.json(&["get", "statefulset", "web"]), kind)
     }
 
-    /// Waits until a condition of the set `web` begins so.
+    /// Waits until a condition of the set `web` begins with this text.
     ///
     /// # Panics
-    /// When it takes too long.
+    ///
+    /// The wait takes too long.
     #[track_caller]
     pub fn wait_condition(&self, kind: &str, start: &str) -> String {
         wait_for(&format!("{kind} {start}"), 90, || {
-            // A status from before the last change says nothing about it.
+            // A status from before the last change is not about the change.
             let set = self.get(&["statefulset", "web"])?;
             let seen = shown(&set, kind);
             if has_been_seen(&set) && seen.starts_with(start) {
@@ -96,7 +97,7 @@ impl Kubectl {
         })
     }
 
-    /// The uid of a pod.
+    /// The UID of a pod.
     #[track_caller]
     pub fn pod_uid(&self, name: &str) -> String {
         self.ok(&["get", "pod", name, "-o", "jsonpath={.metadata.uid}"])

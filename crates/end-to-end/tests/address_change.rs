@@ -1,4 +1,4 @@
-//! A machine whose address changes while everything runs, as the stock client sees it.
+//! A machine whose address changes while everything runs, as seen by the standard client.
 
 use std::process::Command;
 
@@ -93,7 +93,7 @@ fn another_address_is_followed_and_nothing_is_restarted() {
             assert_eq!(restarts, 0, "{pod}");
         }
 
-        // The API is known by the new address to who trusts its authority.
+        // The API is reachable by the new address for clients that trust its authority.
         kubectl.ok(&by_new_address);
     });
 }

@@ -1,5 +1,5 @@
-//! The third article word by word, with `examples/nginx/web.yaml` and `web-parallel.yaml`: scaling,
-//! staged updates, both ways of deleting, parallel management.
+//! The third article word by word, with `examples/nginx/web.yaml` and `web-parallel.yaml`: scaling, staged updates,
+//! both kinds of deletion, parallel management.
 
 use end_to_end::applications::{nginx, old_busybox};
 use end_to_end::{Instance, Kubectl, Shell, example, wait_for, with_registry_of};
@@ -68,10 +68,10 @@ fn identities(instance: &Instance, shell: &Shell) {
     }
 }
 
-/// seeds.md C5, C12, C13: up in order, down in reverse.
+/// seeds.md C5, C12, C13: scaled up in order, down in reverse order.
 fn scaled(kubectl: &Kubectl, shell: &Shell) {
     let watch = shell.beside("kubectl get pods -w -l app=nginx");
-    // The list comes first; the watch continues from it.
+    // The list comes first; the watch continues from the list.
     watch.wait_row("web-1 1/1 Running");
     assert_eq!(
         shell.ok("kubectl scale sts web --replicas=5"),
@@ -98,7 +98,7 @@ fn scaled(kubectl: &Kubectl, shell: &Shell) {
 const IMAGES: &str = "for p in 0 1 2; do kubectl get po web-$p --template \
     '{{range $i, $c := .spec.containers}}{{$c.image}}{{end}}'; echo; done";
 
-/// seeds.md C11, C14, C15, C16, C17: a rolling update, a staged one, a canary.
+/// seeds.md C11, C14, C15, C16, C17: a rolling update, a staged update, a canary.
 fn updated(kubectl: &Kubectl, shell: &Shell) {
     let patched = "statefulset.apps/web patched\n";
     let strategy = r#"kubectl patch statefulset web -p '{"spec":{"updateStrategy":{"type":"RollingUpdate"}}}'"#;
@@ -149,7 +149,7 @@ fn updated(kubectl: &Kubectl, shell: &Shell) {
     kubectl.wait_ready("web", 3);
 }
 
-/// seeds.md C2, C11, C18, C19: without and with the pods.
+/// seeds.md C2, C11, C18, C19: deletion without and with the pods.
 fn deleted(kubectl: &Kubectl, shell: &Shell) {
     let orphaned = shell.run("kubectl delete statefulset web --cascade=false");
     assert_eq!(
@@ -201,7 +201,7 @@ fn wait_gone(kubectl: &Kubectl) {
     });
 }
 
-/// seeds.md C2, C19, M4: all at once; twice the same is no change.
+/// seeds.md C2, C19, M4: all pods at once; a second application changes nothing.
 fn in_parallel(kubectl: &Kubectl, shell: &Shell) {
     let watch = shell.watch("kubectl get po -lapp=nginx -w");
     assert_eq!(

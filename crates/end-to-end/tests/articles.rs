@@ -1,6 +1,5 @@
-//! Two articles word by word, with their manifests in `examples/nginx`: a StatefulSet's names, and
-//! what it keeps on claims. The commands are as printed; so is their output, in the current
-//! client's form.
+//! Two articles word by word, with their manifests in `examples/nginx`: a StatefulSet's names, and the data on its
+//! claims. The commands are as printed; the output is in the form of the present client.
 
 use end_to_end::applications::{nginx, old_busybox};
 use end_to_end::{
@@ -37,7 +36,7 @@ fn births(pods: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// seeds.md C10: what an old `nslookup` prints of a pod's short name.
+/// seeds.md C10: the output of an old `nslookup` for a pod's short name.
 #[track_caller]
 fn looked_up(shown: &str, instance: &Instance, pod: &str) {
     let kubectl = instance.kubectl();
@@ -135,7 +134,7 @@ fn names_stay() {
     names_lead_to_pods(&instance, &shell);
 }
 
-/// seeds.md C9, C10: a busybox on a terminal, gone at its end.
+/// seeds.md C9, C10: a busybox in a terminal, which is deleted when it exits.
 fn names_lead_to_pods(instance: &Instance, shell: &Shell) {
     let run = "kubectl run -i --tty --image busybox:1.28.4 dns-test --restart=Never --rm /bin/sh";
     let typed = "nslookup web-0.nginx\nnslookup web-1.nginx\nexit\n";
@@ -173,7 +172,7 @@ fn a_claim_and_its_pod() {
     let page = shell.ok("kubectl exec pv-pod -- curl -s localhost");
     assert_eq!(page, "kept\n");
 
-    // Two of its fields do not exist, and what it may be used for is not said.
+    // Two of its fields do not exist, and its access modes are missing.
     let refused = shell.fails("kubectl create -f pv-volume.yaml");
     for field in ["spec.rbd.imageformat", "spec.rbd.imagefeatures"] {
         let unknown = format!("unknown field \"{field}\"");
@@ -221,7 +220,7 @@ fn claims_keep_what_pods_wrote() {
         shown.stdout.ends_with("hello web-0\nhello web-1\n"),
         "{shown:#?}"
     );
-    // Without curl in the image: from the host, with the address that describe shows.
+    // The image has no curl, so the page is read from the host, with the address in the output of describe.
     let read_from_host = || {
         let described = shell.ok("kubectl describe pod web-0");
         let line = described.lines().find(|line| line.starts_with("IP:"));
@@ -237,7 +236,7 @@ fn claims_keep_what_pods_wrote() {
     a_labelled_node_and_a_directory(&instance, &shell);
 }
 
-/// seeds.md C22, C23, C27: a namespace, and a pod that goes to a labelled node for its directory.
+/// seeds.md C22, C23, C27: a namespace, and a pod that needs the directory of a labelled node.
 fn a_labelled_node_and_a_directory(instance: &Instance, shell: &Shell) {
     let namespace = shell.ok("kubectl create namespace data");
     assert_eq!(namespace, "namespace/data created\n");
@@ -270,8 +269,7 @@ fn a_labelled_node_and_a_directory(instance: &Instance, shell: &Shell) {
     shell.ok("kubectl delete pod mysql");
 }
 
-/// findings U7: the page that goes with the manifests is pasted while the README's example runs, which has
-/// the same names.
+/// findings U7: the page of the manifests is pasted while the README's example runs, which uses equal names.
 #[test]
 fn the_page_holds() {
     let (_registry, instance) = with_busybox("1.28.4");

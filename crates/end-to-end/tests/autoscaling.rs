@@ -2,7 +2,7 @@
 
 use end_to_end::{text, wait_for, wait_for_or_tell, with_images};
 
-/// Each pod takes all that its limit allows, until a file says otherwise.
+/// Each pod uses all that its limit allows, until a file stops it.
 const SET: &str = "
 apiVersion: apps/v1
 kind: StatefulSet

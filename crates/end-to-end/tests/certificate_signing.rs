@@ -1,4 +1,4 @@
-//! A certificate by the stock client: asked for, approved, denied (kubectl.md 10.5).
+//! A certificate by the standard client: requested, approved, denied (kubectl.md 10.5).
 
 use end_to_end::{Api, Instance, program, text, wait_for, wait_for_text, words};
 use k8s_openapi::ByteString;
@@ -8,7 +8,7 @@ use serde_json::json;
 const JANE: &[u8] =
     include_bytes!("../../resource-kinds/src/groups/certificates/testdata/jane.csr");
 
-/// For `system:node:n1` of `system:nodes`.
+/// A request for `system:node:n1` of `system:nodes`.
 const NODE: &[u8] =
     include_bytes!("../../resource-kinds/src/groups/certificates/testdata/node-client.csr");
 
@@ -60,7 +60,7 @@ fn requests_are_approved_and_denied() {
     assert!(described.contains("Common Name:    jane"), "{described}");
 }
 
-/// A kubelet's first steps, with the stock client in its place.
+/// The first steps of a kubelet, executed by the standard client.
 #[test]
 fn a_new_node_gets_its_certificate_by_a_token() {
     let instance = Instance::start(&[]);
@@ -102,7 +102,7 @@ fn a_new_node_gets_its_certificate_by_a_token() {
         node.ok(&["get", "csr", "joining", "--no-headers"])
     });
 
-    // A machine needs the server's address and the token, and no file of the server.
+    // A machine needs the server's address and the token, but no file of the server.
     let api = Api::new(&instance);
     let server = api.configuration().cluster_url;
     let read = JoinToken::read(&made).expect("the form of a token");

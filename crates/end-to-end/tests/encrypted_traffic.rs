@@ -1,5 +1,5 @@
-//! `--encrypt-pod-traffic` (docs/many-machines.md): refused by a kernel without WireGuard, and in
-//! the virtual machine, whose kernel has it, two nodes that encrypt beside one that does not.
+//! `--encrypt-pod-traffic` (docs/many-machines.md): refused by a kernel without WireGuard; and in the virtual machine,
+//! whose kernel has WireGuard, two nodes that encrypt and one node that does not.
 
 use std::fs;
 use std::path::Path;
@@ -30,7 +30,7 @@ spec: {selector: {app: web}, ports: [{port: 80}]}
 const OPTION: &str = "--encrypt-pod-traffic";
 const KEY: &str = r"jsonpath={.metadata.annotations.node\.mainstay\.dev/wireguard-public-key}";
 
-/// Whether the kernel makes WireGuard devices. That of the virtual machine must.
+/// Whether the kernel supports WireGuard devices. The kernel of the virtual machine must support them.
 fn has_wireguard() -> bool {
     if std::env::var_os("MAINSTAY_KERNEL_HAS_WIREGUARD").is_some() {
         return true;
@@ -101,7 +101,7 @@ fn nodes_exchange_encrypted_packets_or_none() {
         for (from, to) in [(one, plain), (plain, one), (two, plain), (plain, two)] {
             from.does_not_reach(&kubectl, to);
         }
-        // Both sides say it.
+        // Both sides report the error.
         for part in [
             "Node n1 has no route to the pods of node n3: this node encrypts",
             "Node n3 has no route to the pods of node n1: it encrypts",
@@ -117,7 +117,7 @@ fn nodes_exchange_encrypted_packets_or_none() {
     };
     let before = key();
     server.network.run(|| {
-        // An administrator's mistake is put right.
+        // A wrong annotation by an administrator is corrected.
         let wrong = "node.mainstay.dev/wireguard-public-key=x";
         kubectl.ok(&["annotate", "node", "n1", "--overwrite", wrong]);
     });
@@ -176,7 +176,7 @@ impl Pod {
 
     fn does_not_reach(&self, kubectl: &Kubectl, to: &Self) {
         let said = self.asks(kubectl, to);
-        // By curl, which has run.
+        // The message of curl, which has run.
         assert!(said.contains("terminated with exit code"), "{said}");
     }
 }

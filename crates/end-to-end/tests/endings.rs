@@ -18,14 +18,14 @@ fn down(data: &Path, arguments: &[&str]) -> String {
     ok(&[&["down", "--data-dir", text(data)], arguments].concat())
 }
 
-/// The instance's name in the kernel.
+/// The name of the instance in the kernel.
 fn kernel_name(data: &Path) -> String {
     let marker = fs::read(data.join("instance")).expect("the marker");
     let marker: serde_json::Value = serde_json::from_slice(&marker).expect("JSON");
     marker["kernelName"].as_str().expect("a name").to_owned()
 }
 
-/// Everything that bears the instance's name in the kernel, and mounts and processes of its directory.
+/// All objects with the instance's name in the kernel, and mounts and processes of its directory.
 fn left_in_kernel(data: &Path, name: &str) -> Vec<String> {
     let run = |program: &str, arguments: &[&str]| {
         let output = Command::new(program)
@@ -74,7 +74,7 @@ fn left_in_kernel(data: &Path, name: &str) -> Vec<String> {
     left
 }
 
-/// findings R6: nobody reads what the program prints, as with `up 2>&1 | tee` after Ctrl-C.
+/// findings R6: the reader of the program's output has exited, as with `up 2>&1 | tee` after Ctrl-C.
 #[test]
 fn the_end_comes_though_nobody_reads() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -112,8 +112,8 @@ fn the_end_comes_though_nobody_reads() {
     assert!(status.success(), "{status}");
 }
 
-/// findings R7: a closed terminal is as SIGTERM; and `down` ends what a killed server has left.
-/// findings R9: what is deleted is named, and only of directories that are marked.
+/// findings R7: a closed terminal has the effect of SIGTERM; and `down` stops the remains of a killed server. findings
+/// R9: deleted directories are named, and only marked directories are deleted.
 #[test]
 fn what_is_left_is_ended_and_what_is_ours_deleted() {
     let arguments = ["--on-stop=leave-pods"];
@@ -139,7 +139,7 @@ fn what_is_left_is_ended_and_what_is_ours_deleted() {
         "{said}"
     );
     assert_eq!(left_in_kernel(&data, &name), Vec::<String>::new());
-    // The next start has them all again.
+    // The next start has all pods again.
     instance.start_again();
     instance.kubectl().wait_ready("web", 2);
     instance.kill();
@@ -164,7 +164,7 @@ fn what_is_left_is_ended_and_what_is_ours_deleted() {
     assert!(instance.interrupt().success());
     let said = down(&data, &["--all", "--yes"]);
     assert!(
-        // Everything that the program makes is known by name; this is the test's and kubectl's.
+        // Every file of the program is known by name; these files belong to the test and to kubectl.
         said.contains("other files are kept: kubeconfig.kubectl-cache, mine\n"),
         "{said}"
     );
@@ -176,8 +176,7 @@ fn what_is_left_is_ended_and_what_is_ours_deleted() {
     assert!(data.join("mine").exists());
 }
 
-/// findings R7: a pod that a killed server has left ends with its hook, and by the signal that it asks
-/// for.
+/// findings R7: a pod that a killed server has left is stopped with its hook, and by its own stop signal.
 #[test]
 fn what_is_left_is_ended_as_its_pods_say() {
     let (_registry, mut instance) = with_images();
@@ -211,11 +210,11 @@ fn what_is_left_is_ended_as_its_pods_say() {
     );
 }
 
-/// findings R5: a store that is gone is not replaced. findings R17: a directory that was moved is
-/// taken up where a killed program left it.
+/// findings R5: a deleted store is not replaced. findings R17: a moved directory continues where a killed program left
+/// it.
 #[test]
 fn a_directory_that_was_moved_goes_on_and_one_without_its_store_does_not() {
-    // After the move, other servers do not know the directory, and could take its ranges.
+    // After the move, other servers do not know the directory, and could use its ranges.
     let ranges = ReservedRanges::reserve();
     let [pods, services] = ranges.arguments();
     let mut instance = Instance::start(&[&pods, &services]);
@@ -238,7 +237,7 @@ fn a_directory_that_was_moved_goes_on_and_one_without_its_store_does_not() {
     assert!(output.status.success(), "{output:?}");
     let kubectl = end_to_end::Kubectl::new(&moved.join("kubeconfig"));
     kubectl.ok(&["get", "configmap", "kept"]);
-    // findings U5: a second one recognises the first.
+    // findings U5: a second server detects the first.
     let error = refused(&up);
     assert!(error.contains("mainstay already runs on"), "{error}");
     down(&moved, &[]);
@@ -255,7 +254,7 @@ fn a_directory_that_was_moved_goes_on_and_one_without_its_store_does_not() {
     instance.kubectl().ok(&["get", "configmap", "kept"]);
 }
 
-/// findings R8: a mistake in a manifest stops nothing that ran, and starts nothing.
+/// findings R8: an error in a manifest stops no running pod, and starts none.
 #[test]
 fn a_mistake_in_a_manifest_stops_nothing() {
     let folder = tempfile::tempdir().expect("a directory");

@@ -1,5 +1,4 @@
-//! `describe`, `events`, and the commands about the cluster, by the stock client
-//! (kubectl.md 4 and 6).
+//! `describe`, `events`, and the commands about the cluster, by the standard client (kubectl.md 4 and 6).
 
 use end_to_end::stateful_set::{web, web_with_claims};
 use end_to_end::{Instance, Kubectl, text, wait_for, wait_for_text, words};
@@ -23,7 +22,7 @@ fn describing_and_administering() {
     drained(&kubectl.in_new_namespace("drained"));
 }
 
-/// Whether each line is there, whatever the spaces.
+/// Checks that each line is printed, ignoring white space.
 #[track_caller]
 fn has(printed: &str, lines: &[&str]) {
     let rows = words(printed);
@@ -139,7 +138,7 @@ fn nodes_and_namespaces(kubectl: &Kubectl) {
     kubectl.ok(&["delete", "limitrange/l", "quota/few"]);
 }
 
-/// kubectl.md 4.2, 4.4: one store, two groups; what is about one object; as they come.
+/// kubectl.md 4.2, 4.4: one store, two API groups; events about one object; events of a watch.
 fn events(kubectl: &Kubectl) {
     let of_set = kubectl.ok(&["events", "--for=statefulset/web"]);
     has(&of_set, &["LAST SEEN TYPE REASON OBJECT MESSAGE"]);
@@ -266,7 +265,7 @@ fn the_cluster(kubectl: &Kubectl) {
     assert!(unknown.stderr.contains(why), "{unknown:?}");
 }
 
-/// kubectl.md 6.6: what needs no server works on what the server writes.
+/// kubectl.md 6.6: commands without a server work with the files that the server writes.
 fn configuration(kubectl: &Kubectl) {
     let view = kubectl.ok(&["config", "view", "--minify"]);
     assert!(
@@ -331,7 +330,7 @@ fn drained(kubectl: &Kubectl) {
     let dry = drain(&["--dry-run=server"]);
     let wanted = "evicting pod drained/web-0 (server dry run)\n";
     assert!(dry.stdout.contains(wanted), "{dry:?}");
-    // One may go; it cannot come back to a node that takes no more, so the other has to stay.
+    // One pod may be evicted; it cannot start again on the cordoned node, so the other pod has to stay.
     let held = drain(&["--timeout=3s"]);
     assert_ne!(held.code, 0, "{held:?}");
     let why = "Cannot evict pod as it would violate the pod's disruption budget";

@@ -1,5 +1,4 @@
-//! Common options of all commands, and `get` in all its forms, by the stock client (kubectl.md 0
-//! and 1).
+//! Common options of all commands, and `get` in all its forms, by the standard client (kubectl.md 0 and 1).
 
 use end_to_end::beside::Beside;
 use end_to_end::stateful_set::web;
@@ -23,7 +22,7 @@ fn reading_with_the_stock_client() {
     events_of_a_watch(&kubectl.in_new_namespace("watched"));
 }
 
-/// kubectl.md 0.5, 0.6, 0.8: what the client makes of a `Status` and of warnings.
+/// kubectl.md 0.5, 0.6, 0.8: the client's output for a `Status` and for warnings.
 fn errors_are_told(kubectl: &Kubectl) {
     assert_eq!(
         kubectl.fails(&["get", "pod", "none"]),
@@ -50,7 +49,7 @@ fn errors_are_told(kubectl: &Kubectl) {
     );
 }
 
-/// kubectl.md 0.1: who shows nothing or something wrong, and who may not.
+/// kubectl.md 0.1: clients without credentials, with wrong credentials, and without rights.
 fn strangers_are_turned_away(kubectl: &Kubectl) {
     let nobody = kubectl.with_token("no.such.token");
     let refused = nobody.fails(&["get", "pods"]);
@@ -79,8 +78,7 @@ fn strangers_are_turned_away(kubectl: &Kubectl) {
     assert!(bot.fails(&["get", "secrets"]).contains("Forbidden"));
 }
 
-/// kubectl.md 0.2, 0.3, 0.4, 0.9, 0.10, 0.17: what the client learns of the server, and what it
-/// makes of it by itself.
+/// kubectl.md 0.2, 0.3, 0.4, 0.9, 0.10, 0.17: the client's discovery of the server, and its own work with the result.
 fn discovery_and_documents(kubectl: &Kubectl) {
     let listed = kubectl.ok(&["api-resources", "--verbs=list", "-o", "wide"]);
     let shorts = "po svc sts pvc pv sc ns no cm ev sa deploy rs ds ep cj hpa pdb limits quota";
@@ -138,7 +136,7 @@ fn pages_and_selectors(kubectl: &Kubectl) {
     );
 }
 
-/// kubectl.md 0.7: each command writes under its own name.
+/// kubectl.md 0.7: each command writes with its own manager name.
 fn managers_are_recorded(kubectl: &Kubectl) {
     kubectl.ok(&["create", "configmap", "c", "--from-literal=a=b"]);
     kubectl.ok(&["label", "configmap", "c", "a=b"]);
@@ -166,7 +164,7 @@ fn managers_are_recorded(kubectl: &Kubectl) {
             .iter()
             .map(|entry| text(entry, "/manager").to_owned());
         let mut names: Vec<String> = names.filter(|name| name.starts_with("kubectl")).collect();
-        // They are listed by time, in whole seconds, and by name within one.
+        // The entries are listed by time, in whole seconds, and by name within one second.
         names.sort();
         names
     };
@@ -226,7 +224,7 @@ fn tables(kubectl: &Kubectl) {
         ),
     ] {
         let found = heads(arguments);
-        // The client has no column for what it does not know: secrets of an account are one.
+        // The client has no column for fields that it does not know, such as the secrets of an account.
         let found = found.replace("NAME SECRETS AGE", "NAME AGE");
         assert_eq!(found, wanted, "{arguments:?}");
     }
@@ -286,7 +284,7 @@ fn nothing_found(kubectl: &Kubectl) {
     assert_eq!(told(&["get", "jobs", "-A"]), "No resources found\n");
 }
 
-/// kubectl.md 0.13, 1.3, 1.4, 9.1: rows as things happen; one heading; whether rows come before.
+/// kubectl.md 0.13, 1.3, 1.4, 9.1: rows for each event; one heading; rows before the watch if they are requested.
 fn events_of_a_watch(kubectl: &Kubectl) {
     kubectl.ok(&["create", "configmap", "before"]);
     let watch = |more: &[&str]| {

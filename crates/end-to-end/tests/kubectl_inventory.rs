@@ -1,5 +1,5 @@
-//! The served APIs, group by group, and the kinds that are stored without effect for clients that
-//! look for them (kubectl.md 10).
+//! The served APIs, group by group, and the kinds that are stored without effect for clients that read them (kubectl.md
+//! 10).
 
 use end_to_end::{Instance, Kubectl};
 use serde_json::Value;
@@ -17,7 +17,7 @@ fn everything_that_charts_touch() {
     flows(&kubectl);
 }
 
-/// kubectl.md 10.1 to 10.5: each group version, with its resources and their parts.
+/// kubectl.md 10.1 to 10.5: each group version, with its resources and their sub-resources.
 const SERVED: &[(&str, &str)] = &[
     (
         "/api/v1",
@@ -110,7 +110,7 @@ fn served(kubectl: &Kubectl) {
     }
 }
 
-/// kubectl.md 10.3, 10.4: kinds without anybody who acts on them are kept as they are.
+/// kubectl.md 10.3, 10.4: kinds without a controller are stored unchanged.
 fn kept(kubectl: &Kubectl) {
     let objects = "
 {apiVersion: storage.k8s.io/v1, kind: VolumeAttributesClass, metadata: {name: gold},
@@ -147,7 +147,7 @@ fn kept(kubectl: &Kubectl) {
     assert!(row("ip", "10.200.0.7").starts_with("10.200.0.7 services/default/s"));
     let ready = "--for=condition=Ready";
     kubectl.ok(&["wait", ready, "servicecidr/kubernetes", "--timeout=300s"]);
-    // Each address of a Service has its object, for as long as the Service is there.
+    // Each address of a Service has its object, as long as the Service exists.
     kubectl.ok(&["create", "service", "clusterip", "brief", "--tcp=80"]);
     let address = kubectl.json(&["get", "service", "brief"])["spec"]["clusterIP"].clone();
     let address = address.as_str().expect("an address");
@@ -156,7 +156,7 @@ fn kept(kubectl: &Kubectl) {
     assert!(kubectl.fails(&["get", "ip", address]).contains("NotFound"));
 }
 
-/// findings C16: claims of devices, as kubectl shows them.
+/// findings C16: claims of devices, as kubectl prints them.
 fn devices(kubectl: &Kubectl) {
     let objects = "
 {apiVersion: resource.k8s.io/v1, kind: DeviceClass, metadata: {name: gpu}, spec: {selectors: [
@@ -217,7 +217,7 @@ fn own_groups_are_available(kubectl: &Kubectl) {
     assert!(waited.ends_with("condition met\n"), "{waited}");
 }
 
-/// kubectl.md 10.5: a policy refuses what the client sends, in its own words.
+/// kubectl.md 10.5: a policy refuses a request with its own message.
 fn policies(kubectl: &Kubectl) {
     let objects = "
 apiVersion: admissionregistration.k8s.io/v1
@@ -255,7 +255,7 @@ spec:
     assert!(patched.contains(why), "{patched}");
 }
 
-/// kubectl.md 10.5: questions that are answered and not kept.
+/// kubectl.md 10.5: reviews, which get a response and are not stored.
 fn reviews(kubectl: &Kubectl) {
     let ask = |kind: &str, group: &str, spec: &str| {
         let spec = match spec {
@@ -303,7 +303,7 @@ fn reviews(kubectl: &Kubectl) {
     );
 }
 
-/// findings C16: a service account that a schema turns away, as an administrator would make it.
+/// findings C16: a service account whose requests a flow schema rejects, as an administrator would configure it.
 fn flows(kubectl: &Kubectl) {
     let levels = kubectl.ok(&["get", "prioritylevelconfigurations", "--no-headers"]);
     let low = levels

@@ -1,5 +1,4 @@
-//! Writing with the stock client: create, apply, edit, patch, set, delete, scale, roll back
-//! (kubectl.md 2 and 3).
+//! Writes with the standard client: create, apply, edit, patch, set, delete, scale, roll back (kubectl.md 2 and 3).
 
 use end_to_end::stateful_set::{version, web};
 use end_to_end::{Instance, Kubectl, text};
@@ -37,7 +36,7 @@ fn made_and_made_again(kubectl: &Kubectl) {
     );
 }
 
-/// kubectl.md 2.2: what the client puts together by itself.
+/// kubectl.md 2.2: objects that the client builds by itself.
 fn made_by_the_client(kubectl: &Kubectl) {
     for (what, made) in [
         ("configmap c --from-literal=a=b", "configmap/c"),
@@ -98,8 +97,8 @@ fn made_by_the_client(kubectl: &Kubectl) {
     assert!(unknown.contains("Unexpected args"), "{unknown}");
 }
 
-/// kubectl.md 2.3, 0.7: three ways of `apply`, of a kind whose lists have keys and of one that the
-/// client does not know.
+/// kubectl.md 2.3, 0.7: three forms of `apply`, for a kind whose lists have keys and for a kind that the client does
+/// not know.
 fn applied(kubectl: &Kubectl) {
     assert_eq!(kubectl.apply(MAP), "configmap/c created\n");
     let found = kubectl.json(&["get", "configmap", "c"]);
@@ -107,7 +106,7 @@ fn applied(kubectl: &Kubectl) {
     assert!(text(&found, last).contains("\"a\":\"b\""));
     assert_eq!(kubectl.apply(MAP), "configmap/c unchanged\n");
     kubectl.ok(&["patch", "configmap", "c", "-p", r#"{"data":{"x":"y"}}"#]);
-    // What was applied and is not any more goes, what others said stays.
+    // Fields that are not applied any more are removed, and fields of other managers stay.
     let other = MAP.replace("a: b", "c: d");
     assert_eq!(kubectl.apply(&other), "configmap/c configured\n");
     let data = kubectl.json(&["get", "configmap", "c"])["data"].clone();
@@ -118,7 +117,7 @@ fn applied(kubectl: &Kubectl) {
     let fewer = thing.replace("[1, 2]", "[3]");
     assert_eq!(kubectl.apply(&fewer), "thing.example.com/t configured\n");
     assert_eq!(kubectl.json(&["get", "thing", "t"])["list"][0], 3);
-    // What cannot be changed is made anew when the user says so.
+    // An object with a changed immutable field is recreated if the user requests it.
     let secret = "{apiVersion: v1, kind: Secret, metadata: {name: s}, type: Opaque}";
     kubectl.apply(secret);
     let other = secret.replace("Opaque", "example.com/other");
@@ -230,7 +229,7 @@ fn set_and_labelled(kubectl: &Kubectl) {
     );
 }
 
-/// kubectl.md 2.7: the rest is in `structured-merge`'s tests.
+/// kubectl.md 2.7: further checks are in the tests of `structured-merge`.
 fn patched(kubectl: &Kubectl) {
     kubectl.apply(&web(0).to_string());
     let patch = |more: &[&str]| kubectl.run(&[&["patch", "sts", "web"], more].concat());
@@ -262,7 +261,7 @@ fn scaled_and_rolled_back(kubectl: &Kubectl) {
     );
     let rollout = |more: &[&str]| {
         let output = kubectl.run(&[&["rollout"], more, &["sts/web"]].concat());
-        // A warning that the set was applied before may come with either.
+        // A warning about an earlier apply of the set may be printed in both cases.
         let said = if output.code == 0 {
             output.stdout
         } else {
@@ -327,7 +326,7 @@ fn deleted(kubectl: &Kubectl) {
     let before = kubectl.pod_uid("web-0");
     let said = kubectl.ok(&["delete", "pod", "web-0"]);
     assert_eq!(said, "pod \"web-0\" deleted from deleted namespace\n");
-    // It waited for that very pod; there may be another of the name by now.
+    // The command waited for that pod; there may be another pod of its name by now.
     kubectl.wait_ready("web", 2);
     assert_ne!(kubectl.pod_uid("web-0"), before);
     let forced = kubectl.run(&["delete", "pod", "web-1", "--force"]);

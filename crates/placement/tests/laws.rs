@@ -24,7 +24,7 @@ fn budgets(allowed: [i32; 2]) -> Vec<Arc<PodDisruptionBudget>> {
     allowed.into_iter().enumerate().map(budget).collect()
 }
 
-/// The view without the pods `deleted`.
+/// The view without the pods `removed`.
 fn without(view: &ClusterView, removed: &[Arc<PodView>]) -> ClusterView {
     let mut view = view.clone();
     view.pods

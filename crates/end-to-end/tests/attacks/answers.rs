@@ -1,4 +1,4 @@
-//! Answers that are asked for and not read.
+//! Responses that clients request and do not read.
 
 use tokio::task::JoinSet;
 
@@ -7,7 +7,7 @@ use super::{Scene, Tenant};
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
-/// Each tenant asks a hundred times on a connection for each of these, and reads nothing.
+/// Each tenant sends each of these requests a hundred times on a connection, and reads nothing.
 fn ask_and_read_nothing(attack: &str, asked: &[(&str, &str)]) {
     let mut scene = Scene::with_tenants(12);
     let maps = scene.store_large_maps();

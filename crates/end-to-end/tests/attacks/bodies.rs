@@ -1,4 +1,4 @@
-//! Requests with large bodies, whole and unfinished, many at once.
+//! Requests with large bodies, complete and unfinished, many concurrently.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
@@ -7,10 +7,10 @@ use tokio::task::JoinSet;
 
 use super::{Scene, Tenant};
 
-/// A little less than the largest body.
+/// A little less than the maximum length of a body.
 const BYTES: usize = 3 * 1024 * 1024 - 4096;
 
-/// Each tenant sends a hundred such bodies at once on each of two connections.
+/// Each tenant sends a hundred such bodies concurrently on each of two connections.
 fn send_at_once(attack: &str, content_type: &'static str, body: String) {
     let mut scene = Scene::with_tenants(12);
     let body = Bytes::from(body);
@@ -56,7 +56,7 @@ fn large_strings() {
     send_at_once("bodies of text", "application/json", body);
 }
 
-/// Each tenant begins a hundred bodies on each of twenty connections, and ends none.
+/// Each tenant begins a hundred bodies on each of twenty connections, and completes none of them.
 #[test]
 fn unfinished() {
     let mut scene = Scene::with_tenants(12);

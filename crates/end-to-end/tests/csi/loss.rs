@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::World;
 
-/// The set moves with its volume, which is detached from the lost node only after its fence, and is at no
-/// instant attached to both.
+/// The set moves with its volume, which is detached from the lost node only after its fence, and is never attached to
+/// both nodes.
 #[test]
 fn a_volume_follows_its_set_from_a_lost_node() {
     let world = World::start(2, 0);
@@ -23,7 +23,7 @@ fn a_volume_follows_its_set_from_a_lost_node() {
         .find(|name| *name != first)
         .expect("another node")
         .to_owned();
-    // The scheduler passes over a node whose free storage is not known.
+    // The scheduler does not choose a node whose free storage is unknown.
     wait_for("the free storage of the node", 60, || {
         let list = world.kubectl.get(&["csistoragecapacities", "-n", "csi"])?;
         let items = list["items"].as_array().into_iter().flatten();
@@ -89,7 +89,7 @@ fn a_volume_follows_its_set_from_a_lost_node() {
     nodes.sort_by_key(|name| name.len());
     assert_eq!(nodes, [&first, &lost]);
 
-    // The node that is back has nothing of that volume left, and still has the other.
+    // The node that returns has no remains of the moved volume, and still has the other volume.
     link("up");
     let clean = || {
         let uses = world.check_journal();

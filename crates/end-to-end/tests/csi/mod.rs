@@ -1,5 +1,5 @@
-//! A CSI driver with its sidecars, installed by manifests as a chart has them, and used through sets
-//! (docs/storage.md). The driver and the stand-ins for the sidecars are the project's own (`csi-test-driver`).
+//! A CSI driver with its sidecars, installed by manifests like those of a chart, and used by sets (docs/storage.md).
+//! The driver and the replacements for the sidecars are the project's own (`csi-test-driver`).
 
 mod faults;
 mod full;
@@ -34,13 +34,13 @@ impl DerefMut for World {
 }
 
 impl World {
-    /// Starts the nodes, and the driver, which takes so many volumes on each.
+    /// Starts the nodes, and the driver, with this limit of volumes on each node.
     #[track_caller]
     fn start(nodes: usize, limit: u32) -> Self {
         Self(CsiDriver::start(nodes, limit, &[]))
     }
 
-    /// No volume was attached to two nodes, or mounted twice at one place, at any instant.
+    /// Checks that no volume was ever attached to two nodes, or mounted twice at one path.
     #[track_caller]
     fn check_journal(&self) -> Uses {
         let mut uses = Uses::default();
@@ -50,7 +50,7 @@ impl World {
         uses
     }
 
-    /// Waits until the driver has no volumes, and checks that nothing is left of them.
+    /// Waits until the driver has no volumes, and checks that no remains of them exist.
     #[track_caller]
     fn wait_gone(&self) {
         let volumes = || {

@@ -1,7 +1,7 @@
-//! Clients of three servers over one etcd (docs/high-availability.md), while servers and members of
-//! etcd are killed, paused and cut off from each other: the answers about ConfigMaps are those of
-//! one server with one copy, and watches that move between the servers see each change once, in
-//! order, as etcd itself tells it. The specification is that of the test of the store.
+//! Clients of three servers over one etcd (docs/high-availability.md), while servers and members of etcd are killed,
+//! paused and disconnected: the responses about ConfigMaps are those of one server with one copy, and watches that move
+//! between the servers receive each change once, in order, as etcd itself reports it. The specification is that of the
+//! store's test.
 
 mod etcd_history;
 mod faults;
@@ -30,16 +30,16 @@ use etcd_history::EtcdHistory;
 use history::{History, KEYS, Key, Op, Pair, Present, Random, Ret};
 use watchers::Watcher;
 
-/// Clients of a round, and the operations of each: the search for an order grows exponentially with both.
+/// Clients of a round, and the operations of each: the search for an order grows exponentially with both numbers.
 const CLIENTS: usize = 4;
 const OPERATIONS: u64 = 3;
-/// Longest wait of a client for an answer.
+/// Maximum wait of a client for a response.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// The message for `StoreError::Unavailable`, after which nothing was written.
 const NOT_WRITTEN: &str = "the store does not answer";
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
 
-/// The clients, on a machine of their own.
+/// The clients, on a separate machine.
 struct Clients {
     network: Network,
     servers: Vec<Api>,
@@ -47,9 +47,9 @@ struct Clients {
     rounds: AtomicUsize,
     answers: AtomicUsize,
     unknown: AtomicUsize,
-    /// Resource versions of acknowledged writes, with names and what was written.
+    /// Resource versions of acknowledged writes, with names and written contents.
     acknowledged: Mutex<Vec<(u64, String, String)>>,
-    /// The resource version at which watchers end.
+    /// The resource version at which watchers stop.
     end: AtomicU64,
 }
 
@@ -58,7 +58,7 @@ impl Clients {
         let kubeconfigs = machines.servers.iter().map(|server| {
             let own = std::fs::read_to_string(format!("{}/kubeconfig", server.data()));
             let own = own.expect("read a kubeconfig");
-            // It is for its own machine.
+            // The kubeconfig is written for the server's own machine.
             let lines = own
                 .lines()
                 .map(|line| match line.split_once("server: https://") {
@@ -168,7 +168,7 @@ impl Clients {
         watchers::newest(&[], &acknowledged)
     }
 
-    /// Waits until clients have got some answers since.
+    /// Waits until clients have received some responses since the call.
     fn go_on(&self) {
         let before = self.rounds.load(Ordering::SeqCst);
         wait_for("rounds of operations", 120, || {
@@ -180,7 +180,7 @@ impl Clients {
     }
 }
 
-/// Carries an operation out; `None` if its outcome is unknown.
+/// Executes an operation; `None` if its outcome is unknown.
 fn perform(server: &Api, round: usize, op: Op) -> Option<Ret> {
     let (request, body) = request(round, op);
     let (method, path) = request;
@@ -192,9 +192,9 @@ fn perform(server: &Api, round: usize, op: Op) -> Option<Ret> {
             (404, Op::Get(_)) => Some(Ret::Got(None)),
             (404, _) => Some(Ret::Refused(Present::Nothing)),
             (409, _) => Some(Ret::Refused(Present::Something)),
-            // Before anything was done for it.
+            // The refusal came before any work for the request.
             (429, _) => Some(Ret::Nothing),
-            // For a write, the server says by it that etcd has not carried it out and will not.
+            // For a write, this message guarantees that etcd has not executed the write and will not.
             (503, _) if status.message.contains(NOT_WRITTEN) => Some(Ret::Nothing),
             (code, _) if code >= 500 => is_read.then_some(Ret::Nothing),
             _ => panic!("{op:?}: {status:?}"),
@@ -248,7 +248,7 @@ fn name(round: usize, key: Key) -> String {
     format!("r{round}-{}", KEYS[key])
 }
 
-/// The answer of a request that succeeded.
+/// The result of a successful request.
 fn done(op: Op, found: &Value) -> Ret {
     match op {
         Op::Get(_) => Ret::Got(Some(pair(found))),
