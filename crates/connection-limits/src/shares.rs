@@ -110,9 +110,9 @@ impl<K: Ord + Clone> Share<K> {
 
     fn grow_if(&mut self, more: usize, is_allowed: impl FnOnce(usize, usize) -> bool) -> bool {
         let mut usage = self.shares.lock();
-        let own = usage.by_sender.get(&self.sender).copied().unwrap_or(0);
-        let others = usage.in_all - own;
-        let grown = own
+        let in_use = usage.by_sender.get(&self.sender).copied().unwrap_or(0);
+        let others = usage.in_all - in_use;
+        let grown = in_use
             .checked_add(more)
             .filter(|_| usage.in_all.checked_add(more).is_some());
         let Some(grown) = grown.filter(|grown| is_allowed(*grown, others)) else {

@@ -261,17 +261,17 @@ impl Inventory {
 
     /// The objects of all kinds with that term. The index of most kinds has no such term.
     fn find(&self, term: &str, index: fn(&Watched) -> &Index<Meta>) -> Vec<ListedObject> {
-        let mut found = Vec::new();
+        let mut matches = Vec::new();
         for (resource, one) in self.resources.iter().enumerate() {
             let Some(index) = one.watched.as_ref().map(index) else {
                 continue;
             };
             if index.has(term) {
                 let objects = index.get(term).into_iter();
-                found.extend(objects.map(|object| ListedObject { resource, object }));
+                matches.extend(objects.map(|object| ListedObject { resource, object }));
             }
         }
-        found
+        matches
     }
 
     /// Changes of all objects for which `is_relevant` is true, given the states before and after the change; each with the

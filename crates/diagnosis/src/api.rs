@@ -29,13 +29,18 @@ pub(super) fn signing_request(
     let mut builder = ChainBuilder::of(observed);
     let delete = format!("kubectl delete csr {name}");
     let summary = if let Some(end) = find("Denied").or_else(|| find("Failed")) {
-        let said = text::then(": ", end.message.as_deref().unwrap_or_default());
+        let detail = text::then(": ", end.message.as_deref().unwrap_or_default());
         let what = match end.type_.as_str() {
             "Denied" => "was denied",
             _ => "could not be signed",
         };
         let since = end.last_update_time.as_ref().map(|time| time.0);
-        builder.link(object.clone(), &*end.type_, format!("{what}{said}"), since);
+        builder.link(
+            object.clone(),
+            &*end.type_,
+            format!("{what}{detail}"),
+            since,
+        );
         let text = "it stays failed: correct the error, and create a new request after this";
         builder.remedy(Remedy::new(text).with(delete));
         "refused"

@@ -77,9 +77,9 @@ fn growth(
     let user = users(observed, name, |pod| pod.node.is_some() && uses(pod, name));
     let user = user.first().copied();
     if let Some(failed) = find(&["ControllerResizeError", "NodeResizeError"]) {
-        let said = text::then(": ", failed.message.as_deref().unwrap_or_default());
+        let detail = text::then(": ", failed.message.as_deref().unwrap_or_default());
         let since = failed.last_transition_time.as_ref().map(|time| time.0);
-        let message = format!("could not grow from {has} to {requested}{said}");
+        let message = format!("could not grow from {has} to {requested}{detail}");
         builder.link(object.clone(), &*failed.type_, message, since);
         // After an infeasible expansion the resizer has to act, and acts only after a new request.
         let is_of_node = failed.type_ == "NodeResizeError" && !is_infeasible(claim);

@@ -19,7 +19,7 @@ impl ChainBuilder<'_> {
         let Some(event) = self.last_kill(pod, &name) else {
             return diagnosis;
         };
-        let said = event.message.as_deref().unwrap_or_default();
+        let detail = event.message.as_deref().unwrap_or_default();
         let full = self.observed.in_full(pod);
         let full = full.and_then(|pod| find(pod.spec.as_ref()?, &name));
         let described = |probe: Option<_>| {
@@ -27,19 +27,19 @@ impl ChainBuilder<'_> {
                 format!(" ({})", describe_probe(probe))
             })
         };
-        let (reason, message) = if said.contains("failed liveness probe") {
+        let (reason, message) = if detail.contains("failed liveness probe") {
             let described = described(full.and_then(|full| full.liveness_probe.as_ref()));
             let message = format!(
                 "container {name} is killed again and again: its liveness probe fails{described}"
             );
             (Reason::LivenessProbe, message)
-        } else if said.contains("failed startup probe") {
+        } else if detail.contains("failed startup probe") {
             let described = described(full.and_then(|full| full.startup_probe.as_ref()));
             let message = format!(
                 "container {name} is killed again and again: its startup probe does not pass{described}"
             );
             (Reason::StartupProbe, message)
-        } else if said.contains("FailedPostStartHook") {
+        } else if detail.contains("FailedPostStartHook") {
             let message =
                 format!("container {name} is killed again and again: its postStart hook fails");
             (Reason::PostStartHook, message)

@@ -138,11 +138,11 @@ fn not_ready(observed: &ObservedNamespace, node: &Node, object: &Object) -> Opti
     }
     let since = ready.and_then(|ready| ready.last_transition_time.as_ref());
     let since = since.map(|time| time.0);
-    let said = ready.and_then(|ready| ready.message.as_deref());
-    let said = text::then(": ", said.unwrap_or_default());
+    let detail = ready.and_then(|ready| ready.message.as_deref());
+    let detail = text::then(": ", detail.unwrap_or_default());
     let mut builder = ChainBuilder::of(observed);
     if status == "Unknown" {
-        let message = format!("nothing is heard of it{said}");
+        let message = format!("nothing is heard of it{detail}");
         builder.link(object.clone(), "NodeStatusUnknown", message, since);
         builder.remedy(
             Remedy::new(format!(
@@ -154,7 +154,7 @@ fn not_ready(observed: &ObservedNamespace, node: &Node, object: &Object) -> Opti
         );
     } else {
         let reason = ready.and_then(|ready| ready.reason.clone());
-        let message = format!("is not Ready{said}");
+        let message = format!("is not Ready{detail}");
         builder.link(object.clone(), reason.unwrap_or_default(), message, since);
         builder.remedy(
             Remedy::new("correct the problem that the node reports").with(usage(&object.name)),

@@ -35,7 +35,7 @@ pub(super) fn summary(set: &StatefulSet, plan: &StatefulSetPlan) -> String {
 pub(super) fn is_outdated(set: &StatefulSet, plan: &StatefulSetPlan, pod: &PodView) -> bool {
     let update = status(set, plan).and_then(|status| status.update_revision.as_deref());
     let revision = pod.label(labels::CONTROLLER_REVISION_HASH);
-    update.is_some_and(|update| own != Some(update))
+    update.is_some_and(|update| revision != Some(update))
 }
 
 /// Names of the desired pods without the update revision, by ordinal.

@@ -265,10 +265,16 @@ impl<'e> View<'e> {
              the controller runs",
         );
         if let Some(present) = self.observed.pod(pod) {
-            let found = pod_lifecycle::diagnosis::pod(present).filter(|_| goal == "to be deleted");
-            if let Some(found) = found {
+            let problem =
+                pod_lifecycle::diagnosis::pod(present).filter(|_| goal == "to be deleted");
+            if let Some(problem) = problem {
                 let object = self.observed.object("Pod", pod);
-                builder.link(object, found.reason.as_str(), found.message, found.since);
+                builder.link(
+                    object,
+                    problem.reason.as_str(),
+                    problem.message,
+                    problem.since,
+                );
             }
             let delete = text::kubectl(
                 text::namespace(&self.set.metadata),

@@ -90,10 +90,10 @@ fn unready(
         observed.cluster.snapshot_classes.is_some() && observed.cluster.volumes.is_some();
     let planned = plan_snapshot(&view, observed.now).waiting_on;
     let planned = planned.filter(|_| is_complete && content.is_none());
-    let said = planned.or(reported);
-    let said = said.unwrap_or_else(|| "it is about to be taken".to_owned());
+    let detail = planned.or(reported);
+    let detail = detail.unwrap_or_else(|| "it is about to be taken".to_owned());
     let mut builder = ChainBuilder::of(observed);
-    let message = format!("not ready to use: {}", text::line(&said));
+    let message = format!("not ready to use: {}", text::line(&detail));
     builder.link(
         object.clone(),
         "NotReady",
@@ -107,11 +107,11 @@ fn unready(
         builder.link(of_claim, "NotFound", "does not exist", None);
         let text = format!("a snapshot of an existing claim ({name} does not exist)");
         builder.remedy(Remedy::new(text).with(delete(observed, object)));
-    } else if said.contains("is not yet bound") {
+    } else if detail.contains("is not yet bound") {
         builder.claim(source.unwrap_or_default());
-    } else if let Some(remedy) = class_remedy(observed, snapshot, object, &said) {
+    } else if let Some(remedy) = class_remedy(observed, snapshot, object, &detail) {
         builder.remedy(remedy);
-    } else if said.contains("cannot make snapshots") || said.contains("was not made by") {
+    } else if detail.contains("cannot make snapshots") || detail.contains("was not made by") {
         builder.remedy(
             Remedy::new(
                 "this snapshot can never be ready: snapshots need a class that \
@@ -119,7 +119,7 @@ fn unready(
             )
             .with(delete(observed, object)),
         );
-    } else if said.contains("failed") || said.contains("rror") || said.contains("missing") {
+    } else if detail.contains("failed") || detail.contains("rror") || detail.contains("missing") {
         let text = "correct the error, or delete the snapshot";
         builder.remedy(Remedy::new(text).with(delete(observed, object)));
     }

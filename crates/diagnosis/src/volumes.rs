@@ -25,7 +25,7 @@ pub(super) fn explain(
         .last_phase_transition_time
         .as_ref()
         .map(|time| time.0);
-    let said = status.message.as_deref().unwrap_or_default();
+    let detail = status.message.as_deref().unwrap_or_default();
     let mut builder = ChainBuilder::of(observed);
     let name = &object.name;
     if let Some(deleted) = &volume.metadata.deletion_timestamp {
@@ -33,7 +33,7 @@ pub(super) fn explain(
     }
     match (phase, spec.persistent_volume_reclaim_policy.as_deref()) {
         ("Failed", _) => {
-            let message = format!("could not be taken back{}", text::then(": ", said));
+            let message = format!("could not be taken back{}", text::then(": ", detail));
             builder.link(object.clone(), "Failed", message, since);
             let delete = format!("kubectl delete pv {name}");
             let text = "delete its data yourself, then the volume";

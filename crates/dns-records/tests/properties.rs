@@ -42,10 +42,15 @@ fn slice(numbers: &mut StdRng) -> EndpointSlice {
 type Services = BTreeMap<(&'static str, &'static str), (Service, Vec<EndpointSlice>)>;
 
 fn replace(zone: &mut Zone, (namespace, name): (&str, &str), services: &Services) {
-    let found = services.get(&(namespace, name));
-    let slices = found.into_iter().flat_map(|(_, slices)| slices);
+    let slices_of_service = services.get(&(namespace, name));
+    let slices = slices_of_service.into_iter().flat_map(|(_, slices)| slices);
     let slices: Vec<&EndpointSlice> = slices.collect();
-    zone.replace(namespace, name, found.map(|(service, _)| service), &slices);
+    zone.replace(
+        namespace,
+        name,
+        slices_of_service.map(|(service, _)| service),
+        &slices,
+    );
 }
 
 #[test]

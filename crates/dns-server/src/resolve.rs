@@ -104,13 +104,13 @@ impl Resolver {
 
     fn look_up(&self, query: &Query) -> LocalAnswer {
         let kind = kind_of(query.query_type);
-        let asked = query.name.to_ascii().to_ascii_lowercase();
-        if let Some(response) = this_machine(query, &asked, kind) {
+        let lower_name = query.name.to_ascii().to_ascii_lowercase();
+        if let Some(response) = this_machine(query, &lower_name, kind) {
             return LocalAnswer::Answer(response);
         }
         let zone = self.zone.read();
         let Some(zone) = zone.as_ref() else {
-            let ours = asked.trim_end_matches('.').ends_with(&self.domain);
+            let ours = lower_name.trim_end_matches('.').ends_with(&self.domain);
             let nothing = Response::default();
             return match ours {
                 true => LocalAnswer::Answer(Response::code(ResponseCode::ServFail)),
@@ -122,7 +122,7 @@ impl Resolver {
             ..Response::default()
         };
         let mut owner = query.name.clone();
-        let mut lookup = zone.lookup(&asked, kind);
+        let mut lookup = zone.lookup(&lower_name, kind);
         for _ in 0..limits::ALIASES_MAX {
             let (records, additional) = match lookup {
                 LookupResult::Found {

@@ -204,17 +204,17 @@ async fn upstream() -> (SocketAddr, Arc<AtomicUsize>) {
             let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
             counter.fetch_add(1, Ordering::SeqCst);
             let question = Message::from_vec(&buffer[..length]).unwrap();
-            let mut answer = Message::response(question.metadata.id, OpCode::Query);
-            answer.queries = question.queries.clone();
+            let mut reply = Message::response(question.metadata.id, OpCode::Query);
+            reply.queries = question.queries.clone();
             let name = question.queries[0].name.clone();
             if name.to_ascii().to_lowercase() == "example.com." {
                 let data = RData::A(A([192, 0, 2, 80].into()));
-                answer.add_answer(Record::from_rdata(name, 60, data));
+                reply.add_answer(Record::from_rdata(name, 60, data));
             } else {
-                answer.metadata.response_code = ResponseCode::NXDomain;
+                reply.metadata.response_code = ResponseCode::NXDomain;
             }
             socket
-                .send_to(&answer.to_vec().unwrap(), client)
+                .send_to(&reply.to_vec().unwrap(), client)
                 .await
                 .unwrap();
         }
@@ -393,8 +393,8 @@ async fn a_slow_server_elsewhere_comes_back_after_a_pause() {
     let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let world = World::new(vec![server.local_addr().unwrap()]).await;
     for _ in 0..limits::UPSTREAM_FAILURES_MAX {
-        let answer = world.ask("example.com", RecordType::A).await;
-        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+        let lookup = world.ask("example.com", RecordType::A).await;
+        assert_eq!(lookup.metadata.response_code, ResponseCode::ServFail);
     }
     while server.try_recv(&mut [0; 512]).is_ok() {}
     tokio::spawn(async move {
@@ -403,13 +403,13 @@ async fn a_slow_server_elsewhere_comes_back_after_a_pause() {
             let (length, client) = server.recv_from(&mut buffer).await.unwrap();
             tokio::time::sleep(2 * limits::UPSTREAM_TRIAL).await;
             let question = Message::from_vec(&buffer[..length]).unwrap();
-            let mut answer = Message::response(question.metadata.id, OpCode::Query);
-            answer.queries = question.queries.clone();
+            let mut lookup = Message::response(question.metadata.id, OpCode::Query);
+            lookup.queries = question.queries.clone();
             let name = question.queries[0].name.clone();
             let data = RData::A(A([192, 0, 2, 80].into()));
-            answer.add_answer(Record::from_rdata(name, 60, data));
-            let answer = answer.to_vec().unwrap();
-            server.send_to(&answer, client).await.unwrap();
+            lookup.add_answer(Record::from_rdata(name, 60, data));
+            let lookup = lookup.to_vec().unwrap();
+            server.send_to(&lookup, client).await.unwrap();
         }
     });
     world.until("example.com", ResponseCode::NoError).await;

@@ -27,7 +27,7 @@ pub(crate) fn bench() {
     let api = Api::new(&world.instance);
     let by_hand = api.block_on(ByHand::start());
     api.create(CLAIMS, &claim("data", json!({})));
-    let [mut plain, mut started, mut ended, mut gone] = [(); 4].map(|()| Sample::new("ms"));
+    let [mut plain, mut started, mut ended, mut deleted] = [(); 4].map(|()| Sample::new("ms"));
     let [mut attached, mut detached] = [(); 2].map(|()| Sample::new("ms"));
     // The first round provisions the volume, and is not counted.
     let rounds = sized(20, 2);
@@ -37,7 +37,7 @@ pub(crate) fn bench() {
         let hand = api.block_on(by_hand.once());
         if round > 0 {
             plain.push_time(without.0);
-            gone.push_time(without.1);
+            deleted.push_time(without.1);
             started.push_time(with.0);
             ended.push_time(with.1);
             attached.push_time(hand.0);
@@ -51,7 +51,7 @@ pub(crate) fn bench() {
     println!("  ControllerPublish, NodeStage, NodePublish by hand: {attached}");
     println!("detach");
     println!("  deletion of the pod until its attachment is gone: {ended}");
-    println!("  deletion of a pod without a volume until it is gone: {gone}");
+    println!("  deletion of a pod without a volume until it is gone: {deleted}");
     println!("  NodeUnpublish, NodeUnstage, ControllerUnpublish by hand: {detached}");
     api.delete(&format!("{CLAIMS}/data"));
 }
@@ -122,11 +122,11 @@ impl ByHand {
             }
         }
         let request = json!({"name": "v", "volume_capabilities": [capability()]});
-        let made = controller.call("Controller/CreateVolume", &request).await;
+        let created = controller.call("Controller/CreateVolume", &request).await;
         Self {
             controller,
             node,
-            volume: made.expect("a volume")["volume"]["volume_id"].take(),
+            volume: created.expect("a volume")["volume"]["volume_id"].take(),
             stage: path("stage"),
             target: path("pod"),
             programs,

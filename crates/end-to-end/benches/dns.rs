@@ -171,15 +171,15 @@ fn per_second(server: SocketAddr, name: &str, kind: u16, code: u8) -> f64 {
         socket.send(&question).expect("ask");
     }
     let started = Instant::now();
-    let mut answers = 0_u32;
+    let mut responses = 0_u32;
     while started.elapsed() < span {
         let length = socket.recv(&mut buffer).expect("an answer");
         assert!(length >= HEADER_BYTES && code_of(&buffer) == code, "{name}");
-        answers += 1;
+        responses += 1;
         question[..2].copy_from_slice(&buffer[..2]);
         socket.send(&question).expect("ask");
     }
-    f64::from(answers) / started.elapsed().as_secs_f64()
+    f64::from(responses) / started.elapsed().as_secs_f64()
 }
 
 /// The median time of single queries, in milliseconds.
@@ -203,7 +203,7 @@ fn measure_ready(api: &Api, network: &Network, server: SocketAddr, rounds: usize
     for round in 0..rounds {
         let name = format!("late-{round}");
         let full = format!("{name}.peers.default.svc.cluster.local");
-        let seen = api.watch(PODS);
+        let events = api.watch(PODS);
         let started = Instant::now();
         api.create(PODS, &pod(&name));
         let resolved = std::thread::scope(|scope| {
@@ -213,7 +213,7 @@ fn measure_ready(api: &Api, network: &Network, server: SocketAddr, rounds: usize
                     Instant::now()
                 })
             });
-            let (ready, _) = first_seen(&seen, TIMEOUT, |_, pod| {
+            let (ready, _) = first_seen(&events, TIMEOUT, |_, pod| {
                 text(pod, "/metadata/name") == name && is_ready(pod)
             });
             running.push_time(ready - started);
@@ -234,7 +234,7 @@ fn measure_ready(api: &Api, network: &Network, server: SocketAddr, rounds: usize
 }
 
 /// Repeats the query until the response has a matching code.
-fn wait_for(server: SocketAddr, name: &str, kind: u16, wanted: impl Fn(u8) -> bool) {
+fn wait_for(server: SocketAddr, name: &str, kind: u16, is_expected: impl Fn(u8) -> bool) {
     let socket = client_of(server);
     let question = question(name, kind);
     let mut buffer = [0; 1500];
@@ -242,7 +242,7 @@ fn wait_for(server: SocketAddr, name: &str, kind: u16, wanted: impl Fn(u8) -> bo
     loop {
         socket.send(&question).expect("ask");
         socket.recv(&mut buffer).expect("an answer");
-        if wanted(code_of(&buffer)) {
+        if is_expected(code_of(&buffer)) {
             return;
         }
         assert!(Instant::now() < deadline, "{name}");
@@ -266,6 +266,6 @@ fn question(name: &str, kind: u16) -> Vec<u8> {
     bytes
 }
 
-fn code_of(answer: &[u8]) -> u8 {
-    answer[3] & 0xf
+fn code_of(response: &[u8]) -> u8 {
+    response[3] & 0xf
 }

@@ -211,8 +211,8 @@ impl<'a> Clients<'a> {
     }
 
     fn answered(&self, kind: Kind) {
-        let answers = &self.answers[kind as usize];
-        answers.lock().expect("the lock").push(Instant::now());
+        let times = &self.answers[kind as usize];
+        times.lock().expect("the lock").push(Instant::now());
     }
 
     /// Continues at the next server, unless another client has done so already.
@@ -230,9 +230,9 @@ impl<'a> Clients<'a> {
     /// Waits for further responses of all clients.
     fn go_on(&self) {
         for kind in Kind::ALL {
-            let wanted = self.count(kind) + ANSWERS;
+            let target_count = self.count(kind) + ANSWERS;
             wait_for("answers", 120, || match self.count(kind) {
-                count if count >= wanted => Ok(()),
+                count if count >= target_count => Ok(()),
                 count => Err(count),
             });
         }
@@ -244,11 +244,11 @@ impl<'a> Clients<'a> {
         let leader = machines.etcd.leader();
         let follower = (leader + 1) % 3;
         let server = self.current.load(Ordering::SeqCst) % self.servers.len();
-        for answers in &self.answers {
-            let mut answers = answers.lock().expect("the lock");
-            let newest = answers.pop();
-            answers.clear();
-            answers.extend(newest);
+        for times in &self.answers {
+            let mut times = times.lock().expect("the lock");
+            let newest = times.pop();
+            times.clear();
+            times.extend(newest);
         }
         match fault {
             Fault::ServerKilled => machines.servers[server].kill(),
@@ -261,8 +261,8 @@ impl<'a> Clients<'a> {
         std::thread::sleep(LOOK);
         self.go_on();
         let gaps = Kind::ALL.map(|kind| {
-            let answers = self.answers[kind as usize].lock().expect("the lock");
-            let gaps = answers.windows(2).map(|pair| pair[1] - pair[0]);
+            let times = self.answers[kind as usize].lock().expect("the lock");
+            let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
             gaps.max().expect("several answers")
         });
         match fault {

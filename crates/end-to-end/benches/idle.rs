@@ -62,16 +62,16 @@ fn measure(instance: &Instance, count: usize, span: Duration) {
         memory.proportional,
         per_minute(after.0 - before.0)
     );
-    let [mut resident, mut proportional, mut own] = [(); 3].map(|()| Sample::new("MiB"));
+    let [mut resident, mut proportional, mut private] = [(); 3].map(|()| Sample::new("MiB"));
     let mut sum = 0.0;
     for pid in &shims {
         let memory = process::memory(*pid);
         resident.push(memory.resident);
         proportional.push(memory.proportional);
-        own.push(memory.own);
+        private.push(memory.own);
         sum += memory.proportional;
     }
-    println!("  a shim: resident {resident}, proportional {proportional}, its own {own}");
+    println!("  a shim: resident {resident}, proportional {proportional}, its own {private}");
     println!(
         "  all shims: proportional {sum:.1} MiB; {:.2} s of processor per minute",
         per_minute(after.1 - before.1)

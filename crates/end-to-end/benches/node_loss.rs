@@ -147,28 +147,31 @@ impl Losses {
             lease["metadata"]["name"] == name && lease.pointer(FENCED).is_some()
         });
         let is_next = |pod: &Value| pod["metadata"]["uid"] != uid;
-        let [mut made, mut bound] = [None; 2];
+        let [mut created, mut bound] = [None; 2];
         let (ready, _) = first_seen(&pods, LIMIT, |at, pod| {
             if !is_next(pod) {
                 return false;
             }
-            made.get_or_insert(at);
+            created.get_or_insert(at);
             if pod["spec"]["nodeName"].is_string() {
                 bound.get_or_insert(at);
             }
             is_ready(pod)
         });
-        let [made, bound] = [made, bound].map(|at| at.expect("it was seen before"));
+        let [created, bound] = [created, bound].map(|at| at.expect("it was seen before"));
         let since = |later: Instant, earlier| later.saturating_duration_since(earlier);
-        let [fence, replacement, place, start, all] = [
+        let [fence, replacement, bound_at, start, all] = [
             since(fenced, died),
-            since(made, fenced),
-            since(bound, made),
+            since(created, fenced),
+            since(bound, created),
             since(ready, bound),
             since(ready, died),
         ];
         self.parts[0].1.push(fence.as_secs_f64());
-        for ((_, sample), time) in self.parts[1..4].iter_mut().zip([replacement, place, start]) {
+        for ((_, sample), time) in self.parts[1..4]
+            .iter_mut()
+            .zip([replacement, bound_at, start])
+        {
             sample.push_time(time);
         }
         self.parts[4].1.push(all.as_secs_f64());

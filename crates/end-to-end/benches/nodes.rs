@@ -78,8 +78,8 @@ pub(crate) fn bench() {
         "an agent with {PODS} pods: resident {:.1} MiB, proportional {:.1} MiB",
         memory.resident, memory.proportional
     );
-    for (numbers, way) in [([0, 1], "a route"), ([2, 3], "VXLAN")] {
-        between(&kubectl, &server, &nodes, &plain, numbers, way);
+    for (numbers, transport) in [([0, 1], "a route"), ([2, 3], "VXLAN")] {
+        between(&kubectl, &server, &nodes, &plain, numbers, transport);
     }
     for node in &mut nodes {
         node.interrupt();
@@ -177,7 +177,7 @@ fn between(
     nodes: &[Role],
     plain: &Plain,
     numbers: [usize; 2],
-    way: &str,
+    transport: &str,
 ) {
     let machines = numbers.map(|number| &nodes[number]);
     let names = numbers.map(|number| name(number, 0));
@@ -204,7 +204,7 @@ fn between(
         }
     }
     let [pods, routed, bare] = samples;
-    println!("bytes over one connection between two nodes, by {way}");
+    println!("bytes over one connection between two nodes, by {transport}");
     println!("  from pod to pod: {pods}");
     println!("  between namespaces behind plain routers: {routed}");
     println!("  from machine to machine: {bare}");

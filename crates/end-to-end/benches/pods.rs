@@ -63,10 +63,12 @@ fn deletions(kubectl: &Kubectl, api: &Api, rounds: usize) {
         pod["spec"]["containers"][0]["command"] = json!(command);
         api.create_all(PODS, &[pod]);
         wait_for_text("ready", 60, || kubectl.run(&["logs", &name]).stdout);
-        let gone = api.watch_deletions(PODS);
+        let deletions_seen = api.watch_deletions(PODS);
         let started = Instant::now();
         api.delete(&format!("{PODS}/{name}"));
-        let (at, _) = gone.recv_timeout(TIMEOUT).expect("a pod that is gone");
+        let (at, _) = deletions_seen
+            .recv_timeout(TIMEOUT)
+            .expect("a pod that is gone");
         times.push_time(at - started);
     }
     println!("from a deletion to the end of the pod, {rounds} rounds: {times}");
@@ -102,12 +104,12 @@ fn start_together(api: &Api, prefix: &str, count: usize) -> Vec<Duration> {
     let pods: Vec<Value> = (0..count)
         .map(|number| pod(&format!("{prefix}-{number}")))
         .collect();
-    let seen = api.watch(PODS);
+    let events = api.watch(PODS);
     let started = Instant::now();
     api.create_all(PODS, &pods);
     let mut running: BTreeMap<String, Duration> = BTreeMap::new();
     while running.len() < count {
-        let (at, pod) = seen.recv_timeout(TIMEOUT).expect("pods that run");
+        let (at, pod) = events.recv_timeout(TIMEOUT).expect("pods that run");
         let name = text(&pod, "/metadata/name");
         if name.starts_with(prefix) && pod["status"]["phase"] == "Running" {
             running.entry(name.to_owned()).or_insert(at - started);

@@ -137,8 +137,8 @@ impl Machines {
 
     fn get(&self, path: &str) -> Result<Value, String> {
         let get = || self.api.ask(Method::GET, path, None);
-        let answer = self.server.network.run(get);
-        answer.map_err(|error| error.to_string())
+        let outcome = self.server.network.run(get);
+        outcome.map_err(|error| error.to_string())
     }
 
     /// Starts a pod with a volume of the class, and fills its file.
@@ -192,7 +192,7 @@ impl Machines {
         });
         wait_for("the volume to be removed", 300, || {
             match self.get(&volume) {
-                Ok(found) => Err(found),
+                Ok(leftover) => Err(leftover),
                 Err(_) => Ok(()),
             }
         });
@@ -269,8 +269,8 @@ fn measure(machines: &Machines, is_replicated: bool, cost: &mut Cost) {
     let times = std::thread::scope(|scope| {
         let writer = scope.spawn(|| write_pages(&file, span));
         while is_replicated && !writer.is_finished() {
-            let found = machines.get(&volume).expect("the volume");
-            let last = record(&found)["last"].as_i64().expect("a copy");
+            let moved_volume = machines.get(&volume).expect("the volume");
+            let last = record(&moved_volume)["last"].as_i64().expect("a copy");
             let lag = u64::try_from(now() - last).unwrap_or_default();
             cost.lags.push_time(Duration::from_millis(lag));
             std::thread::sleep(Duration::from_millis(100));
@@ -297,9 +297,9 @@ fn write_pages(file: &File, span: Duration) -> Vec<Duration> {
     let mut due = Duration::ZERO;
     while due < span && started.elapsed() < span {
         std::thread::sleep(due.saturating_sub(started.elapsed()));
-        let place = rand::random::<u64>() % pages * PAGE as u64;
+        let offset = rand::random::<u64>() % pages * PAGE as u64;
         let begun = Instant::now();
-        file.write_all_at(&page, place).expect("write");
+        file.write_all_at(&page, offset).expect("write");
         file.sync_all().expect("sync the file");
         times.push(begun.elapsed());
         due += PACE;

@@ -132,8 +132,8 @@ fn connect(address: SocketAddr) -> std::io::Result<Duration> {
     let mut stream = TcpStream::connect(address)?;
     let elapsed = started.elapsed();
     // Connections that are not accepted yet would fill the server's queue.
-    let said = stream.read(&mut [0])?;
-    assert_eq!(said, 0, "the server says nothing");
+    let result = stream.read(&mut [0])?;
+    assert_eq!(result, 0, "the server says nothing");
     let at_once = libc::linger {
         l_onoff: 1,
         l_linger: 0,
@@ -173,7 +173,7 @@ fn readiness(
     };
     let mut sample = Sample::new("ms");
     for _ in 0..rounds {
-        let seen = api.watch(PODS);
+        let events = api.watch(PODS);
         let served = std::thread::scope(|scope| {
             let connecting = scope.spawn(|| {
                 client.run(|| {
@@ -182,7 +182,7 @@ fn readiness(
                 })
             });
             gate("True");
-            let (ready, _) = first_seen(&seen, TIMEOUT, |_, pod| {
+            let (ready, _) = first_seen(&events, TIMEOUT, |_, pod| {
                 text(pod, "/metadata/name") == GATED && is_ready(pod)
             });
             let served = connecting.join().expect("the Service is served");

@@ -152,15 +152,15 @@ impl Machine {
         let begun = Instant::now();
         ok(&["volume", "move", &claim, "--to", to, "--data-dir", data]);
         let command = begun.elapsed();
-        let seen = |holds: &dyn Fn(&Value) -> bool| {
-            let (at, _) = first_seen(&pods, LIMIT, |_, found| {
-                found["metadata"]["name"] == name && holds(found)
+        let time_of = |holds: &dyn Fn(&Value) -> bool| {
+            let (at, _) = first_seen(&pods, LIMIT, |_, event_object| {
+                event_object["metadata"]["name"] == name && holds(event_object)
             });
             at
         };
         let is_old = |pod: &Value| pod["metadata"]["uid"] == uid;
-        let ended = seen(&|pod| is_old(pod) && !pod["metadata"]["deletionTimestamp"].is_null());
-        let ready = seen(&|pod| !is_old(pod) && is_ready(pod));
+        let ended = time_of(&|pod| is_old(pod) && !pod["metadata"]["deletionTimestamp"].is_null());
+        let ready = time_of(&|pod| !is_old(pod) && is_ready(pod));
         (command, ready - ended)
     }
 
@@ -185,9 +185,9 @@ impl Machine {
 
 fn copy(from: &Path, to: &Path) -> Duration {
     let to = to.join("plain-copy");
-    let took = timed("cp -a \"$0\" \"$1\" && sync -f \"$1\"", from, &to);
+    let duration = timed("cp -a \"$0\" \"$1\" && sync -f \"$1\"", from, &to);
     std::fs::remove_dir_all(&to).expect("remove the copy");
-    took
+    duration
 }
 
 /// The time of the stream; the snapshot is not part of it, because a snapshot takes milliseconds.
@@ -200,7 +200,7 @@ fn stream(from: &Path, to: &Path) -> Duration {
         from,
         &snapshot,
     );
-    let took = timed(
+    let duration = timed(
         "btrfs -q send \"$0\" | btrfs -q receive \"$1\" && sync -f \"$1\"",
         &snapshot,
         to,
@@ -208,7 +208,7 @@ fn stream(from: &Path, to: &Path) -> Duration {
     for subvolume in [&snapshot, &received] {
         run("btrfs -q subvolume delete \"$0\"", subvolume, Path::new(""));
     }
-    took
+    duration
 }
 
 fn timed(script: &str, from: &Path, to: &Path) -> Duration {

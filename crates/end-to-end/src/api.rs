@@ -82,8 +82,8 @@ impl Api {
         object: Option<&Value>,
     ) -> Option<Result<Value, kube::Error>> {
         self.block_on(async {
-            let answer = answer(&self.client, method, path, object);
-            tokio::time::timeout(limit, answer).await.ok()
+            let result = answer(&self.client, method, path, object);
+            tokio::time::timeout(limit, result).await.ok()
         })
     }
 
@@ -234,8 +234,8 @@ pub(crate) async fn configuration_if_usable(
 }
 
 async fn send(client: &Client, method: Method, path: &str, object: Option<&Value>) -> Value {
-    let answer = answer(client, method, path, object).await;
-    answer.unwrap_or_else(|error| panic!("{path}: {error}"))
+    let result = answer(client, method, path, object).await;
+    result.unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 async fn answer(

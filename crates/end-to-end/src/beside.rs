@@ -63,12 +63,12 @@ impl Beside {
     ///
     /// A row is missing or out of order.
     #[track_caller]
-    pub fn showed_in_order<T: AsRef<str>>(&self, wanted: &[T]) {
+    pub fn showed_in_order<T: AsRef<str>>(&self, expected: &[T]) {
         let rows = self.rows(3);
         let mut rest = rows.iter();
-        for row in wanted.iter().map(AsRef::as_ref) {
-            let found = rest.any(|shown| shown == row);
-            assert!(found, "{row:?} does not come in its turn in {rows:#?}");
+        for row in expected.iter().map(AsRef::as_ref) {
+            let is_present = rest.any(|printed| printed == row);
+            assert!(is_present, "{row:?} does not come in its turn in {rows:#?}");
         }
     }
 
@@ -81,8 +81,8 @@ impl Beside {
     pub fn wait_row(&self, row: &str) {
         wait_for(row, 90, || {
             let rows = self.rows(3);
-            let shown = rows.iter().any(|shown| shown == row);
-            if shown { Ok(()) } else { Err(rows) }
+            let is_printed = rows.iter().any(|is_printed| is_printed == row);
+            if is_printed { Ok(()) } else { Err(rows) }
         });
     }
 
@@ -95,8 +95,8 @@ impl Beside {
     pub fn wait_last_row(&self, row: &str) {
         wait_for(&format!("{row} at the end"), 60, || {
             let rows = self.rows(3);
-            let shown = rows.last().is_some_and(|last| last == row);
-            if shown { Ok(()) } else { Err(rows) }
+            let is_last = rows.last().is_some_and(|last| last == row);
+            if is_last { Ok(()) } else { Err(rows) }
         });
     }
 }

@@ -43,12 +43,12 @@ impl Recipe<'_> {
     pub fn image(&self) -> Image {
         let mut packages = archives(&crate::tool("packages").join(self.packages));
         packages.retain(|package| !is_unused(package));
-        let kept = crate::tools().join("images");
-        fs::create_dir_all(&kept).expect("make the directory of images");
+        let images = crate::tools().join("images");
+        fs::create_dir_all(&images).expect("make the directory of images");
         // Tests are concurrent processes: the first one builds the image, the others wait.
-        let lock = File::create(kept.join(format!("{}.lock", self.name))).expect("make a lock");
+        let lock = File::create(images.join(format!("{}.lock", self.name))).expect("make a lock");
         lock.lock().expect("wait for the image");
-        let directory = kept.join(self.name);
+        let directory = images.join(self.name);
         let key = self.key(&packages);
         let is_current = fs::read_to_string(directory.join("key")).is_ok_and(|old| old == key);
         if is_current {

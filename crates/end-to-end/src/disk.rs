@@ -146,8 +146,8 @@ impl Disk {
     }
 
     fn free_bytes(&self) -> u64 {
-        let found = nix::sys::statvfs::statvfs(&self.at).expect("look at the disk");
-        found.blocks_available() * found.fragment_size()
+        let stat = nix::sys::statvfs::statvfs(&self.at).expect("look at the disk");
+        stat.blocks_available() * stat.fragment_size()
     }
 }
 

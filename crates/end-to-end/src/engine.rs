@@ -67,8 +67,8 @@ pub(crate) struct OwnEtcd {
 
 impl OwnEtcd {
     fn start(directory: &Path) -> Self {
-        let place = Place::reserve();
-        let address = place.address();
+        let reserved = Place::reserve();
+        let address = reserved.address();
         let [client, peer, _] = PORTS.map(|port| format!("http://{address}:{port}"));
         let mut arguments = of_one_member(&directory.join("etcd"), &client, &peer);
         // No test with this store switches the machine off, and many tests share its disk.
@@ -79,7 +79,7 @@ impl OwnEtcd {
             connected.map(drop).map_err(|error| error.to_string())
         });
         Self {
-            place,
+            place: reserved,
             _member: member,
         }
     }

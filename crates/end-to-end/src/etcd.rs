@@ -291,8 +291,8 @@ impl OpenEtcd {
     pub fn ask(&self, call: &str, request: &Value) -> Result<Value, String> {
         let url = format!("http://{}:2379/v3/{call}", self.address);
         let ask = || curl(&["--fail-with-body", "--data", &request.to_string(), &url]);
-        let answer = self.member.network.run(ask)?;
-        serde_json::from_str(&answer).map_err(|error| format!("{error}: {answer}"))
+        let response = self.member.network.run(ask)?;
+        serde_json::from_str(&response).map_err(|error| format!("{error}: {response}"))
     }
 
     /// Frees space in a full etcd as docs/high-availability.md describes: compaction, defragmentation, and removal of

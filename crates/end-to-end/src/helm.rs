@@ -87,10 +87,10 @@ impl Helm {
     pub fn revisions(&self, release: &str) -> String {
         let history = self.json(&["history", release]);
         let revisions = history.as_array().into_iter().flatten();
-        let shown: Vec<String> = revisions
+        let entries: Vec<String> = revisions
             .map(|entry| format!("{}:{}", entry["revision"], crate::text(entry, "/status")))
             .collect();
-        shown.join(" ")
+        entries.join(" ")
     }
 
     /// The chart that `helm create` writes, below `directory`.

@@ -52,7 +52,7 @@ impl Kubectl {
         let certificates = ["client-certificate-data", "client-key-data"];
         let text = std::fs::read_to_string(&self.kubeconfig).expect("read the kubeconfig");
         let lines = text.lines();
-        let kept: Vec<String> = lines
+        let remaining_lines: Vec<String> = lines
             .filter(|line| !certificates.iter().any(|field| line.contains(field)))
             .map(|line| match line.trim() {
                 "user:" => format!("{line} {{}}"),
@@ -60,7 +60,7 @@ impl Kubectl {
             })
             .collect();
         let kubeconfig = self.kubeconfig.with_extension("without-certificate");
-        std::fs::write(&kubeconfig, kept.join("\n")).expect("write a kubeconfig");
+        std::fs::write(&kubeconfig, remaining_lines.join("\n")).expect("write a kubeconfig");
         Self {
             kubeconfig,
             token: Some(token.to_owned()),

@@ -404,11 +404,11 @@ impl Role {
         let mut child = self.child.take().expect("it runs");
         // The process exists until its parent waits for it.
         let reaped = std::thread::spawn(move || child.wait());
-        let said = self.network.run(end);
+        let result = self.network.run(end);
         let status = reaped.join().expect("the thread ends");
         let status = status.expect("reap the process");
         assert!(status.success(), "{}", self.output());
-        said
+        result
     }
 }
 

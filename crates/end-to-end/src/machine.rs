@@ -207,10 +207,10 @@ impl Machine {
     /// A command that runs on the machine, in a directory.
     pub fn command(&self, directory: &Path, program: &str) -> Command {
         let usual = std::env::var("PATH").unwrap_or_default();
-        let (own, tools) = (self.directory().join("bin"), crate::tools());
+        let (programs, tools) = (self.directory().join("bin"), crate::tools());
         let path = format!(
             "{}:{}:/usr/local/bin:{usual}",
-            own.display(),
+            programs.display(),
             tools.display()
         );
         let mut command = Command::new("nsenter");

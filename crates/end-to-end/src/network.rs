@@ -29,11 +29,11 @@ impl Network {
     /// The kernel refuses; root is needed.
     pub fn isolated() -> Self {
         std::thread::scope(|scope| {
-            let made = scope.spawn(|| {
+            let namespace = scope.spawn(|| {
                 unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace");
                 Self::of_machine()
             });
-            made.join().expect("the thread that makes the network")
+            namespace.join().expect("the thread that makes the network")
         })
     }
 

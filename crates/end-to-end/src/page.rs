@@ -121,7 +121,7 @@ mod tests {
     fn text_has_commands() {
         let page = "Text, `kubectl get\npods` and `web-0`:\n\n```\nkubectl apply -f a\n```\n\n\
             `not kubectl`, `kubectl delete pod a`\n";
-        let found: Vec<String> = commands_in_text(page).into_iter().collect();
-        assert_eq!(found, ["kubectl delete pod a", "kubectl get pods"]);
+        let names: Vec<String> = commands_in_text(page).into_iter().collect();
+        assert_eq!(names, ["kubectl delete pod a", "kubectl get pods"]);
     }
 }

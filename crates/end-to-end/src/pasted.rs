@@ -45,14 +45,14 @@ impl<'m> Pasted<'m> {
         let directory = checkout(&instance.data().with_file_name("newcomer"));
         let data = instance.data();
         let program = format!("{}/target/release/mainstay", directory.display());
-        let shown = data.display().to_string();
+        let data_dir = data.display().to_string();
         // The server of a test has another data directory than the default.
         let there = ["kubeconfig", "image", "why", "status", "logs", "token"].map(|command| {
-            let here = format!("{program} {command} --data-dir {shown}");
+            let here = format!("{program} {command} --data-dir {data_dir}");
             (format!("mainstay {command}"), here)
         });
         let mut replaced = vec![
-            ("/var/lib/mainstay".to_owned(), shown.clone()),
+            ("/var/lib/mainstay".to_owned(), data_dir.clone()),
             ("target/release/mainstay".to_owned(), "mainstay".to_owned()),
         ];
         replaced.extend(there);
@@ -162,12 +162,12 @@ impl<'m> Pasted<'m> {
         let timeout = ["timeout", "--kill-after=5", PATIENCE];
         let mut command = self.shell(script, &[&timeout[..], &shell].concat());
         let output = finish(command.spawn(), None);
-        let shown = format!("{}{}", output.stdout, output.stderr);
+        let printed = format!("{}{}", output.stdout, output.stderr);
         assert_eq!(
             output.code, 0,
             "{page}: a command failed or hung: {output:#?}"
         );
-        let mut warnings = shown
+        let mut warnings = printed
             .lines()
             .filter(|line| line.to_lowercase().starts_with("warning:"));
         let warned = warnings.find(|line| !line.contains(NO_QUOTAS));
@@ -235,8 +235,8 @@ pub(crate) fn between<'t>(text: &'t str, from: &str, to: Option<&str>) -> &'t st
     let start = start.unwrap_or_else(|| panic!("the page has no {from:?}"));
     let rest = text.get(start..).unwrap_or_default();
     let end = to.map_or(rest.len(), |to| {
-        let found = rest.find(to);
-        found.unwrap_or_else(|| panic!("the page has no {to:?}"))
+        let offset = rest.find(to);
+        offset.unwrap_or_else(|| panic!("the page has no {to:?}"))
     });
     rest.get(..end).unwrap_or_default()
 }

@@ -18,14 +18,14 @@ use crate::{Kubectl, text};
 pub fn of_pod(kubectl: &Kubectl, pod: &str, program: &str) -> Pid {
     let uid = text(&kubectl.pod(pod), "/metadata/uid").to_owned();
     let processes = fs::read_dir("/proc").expect("read /proc");
-    let found = processes
+    let candidates = processes
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
         .find(|pid| {
             let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}"));
             read("comm").is_ok_and(|comm| comm.trim_end() == program)
                 && read("cgroup").is_ok_and(|groups| groups.contains(&uid))
         });
-    Pid::from_raw(found.unwrap_or_else(|| panic!("{program} does not run in {pod} ({uid})")))
+    Pid::from_raw(candidates.unwrap_or_else(|| panic!("{program} does not run in {pod} ({uid})")))
 }
 
 /// Kills that process as the kernel does when memory is exhausted.
@@ -47,8 +47,8 @@ pub fn kill_in_pod(kubectl: &Kubectl, pod: &str, program: &str) {
 pub fn control_group(pid: Pid) -> String {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("a running process");
     let mut parts = groups.lines().flat_map(|line| line.split('/'));
-    let found = parts.find(|part| part.starts_with("mainstay-"));
-    found.expect("the group of a server").to_owned()
+    let group = parts.find(|part| part.starts_with("mainstay-"));
+    group.expect("the group of a server").to_owned()
 }
 
 /// The memory of a process in MiB.

@@ -104,8 +104,8 @@ impl Kubectl {
             let request = Request::get(path).body(Vec::new());
             let request = request.map_err(|error| error.to_string())?;
             let client = Client::try_from(configuration).map_err(|error| error.to_string())?;
-            let answer = client.request_text(request).await;
-            answer.map_err(|error| error.to_string())
+            let text = client.request_text(request).await;
+            text.map_err(|error| error.to_string())
         };
         runtime.block_on(read)
     }
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn plain_arguments_are_a_path() {
-        for (arguments, wanted) in [
+        for (arguments, expected) in [
             (
                 &["sts", "web"][..],
                 "/apis/apps/v1/namespaces/here/statefulsets/web",
@@ -225,7 +225,7 @@ mod tests {
                 "/api/v1/namespaces/default/services/kubernetes",
             ),
         ] {
-            assert_eq!(path(arguments, "here").as_deref(), Some(wanted));
+            assert_eq!(path(arguments, "here").as_deref(), Some(expected));
         }
         for arguments in [
             &["flower", "rose"][..],

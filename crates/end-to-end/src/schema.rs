@@ -21,8 +21,8 @@ pub type Violations = Arc<Mutex<BTreeSet<String>>>;
 
 /// Watches all objects of a server in a separate thread, until the server ends, and records violations of the published
 /// schema (findings C1). Kinds that are defined later are watched from then on.
-pub fn watch(kubeconfig: &Path, found: &Violations) {
-    let (kubeconfig, found) = (kubeconfig.to_owned(), found.clone());
+pub fn watch(kubeconfig: &Path, violations: &Violations) {
+    let (kubeconfig, violations) = (kubeconfig.to_owned(), violations.clone());
     std::thread::spawn(move || {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let Ok(runtime) = builder.enable_all().build() else {
@@ -31,7 +31,7 @@ pub fn watch(kubeconfig: &Path, found: &Violations) {
         // A server that a test stops during this start refuses a request; then there is nothing to check any more.
         drop(runtime.block_on(async {
             let client = Client::try_from(configuration(&kubeconfig).await)?;
-            follow(&client, &found).await
+            follow(&client, &violations).await
         }));
     });
 }
@@ -210,11 +210,14 @@ mod tests {
     /// findings C1: objects of a kind that is defined later are checked with the document of that time.
     #[tokio::test]
     async fn kinds_that_are_defined_later_are_followed() {
-        let (server, found) = (Growing::default(), Violations::default());
-        follow(&server, &found).await.unwrap();
-        let found = found.lock().unwrap();
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found.iter().all(|one| one.contains("sails")), "{found:?}");
+        let (server, violations) = (Growing::default(), Violations::default());
+        follow(&server, &violations).await.unwrap();
+        let violations = violations.lock().unwrap();
+        assert_eq!(violations.len(), 1, "{violations:?}");
+        assert!(
+            violations.iter().all(|one| one.contains("sails")),
+            "{violations:?}"
+        );
     }
 
     /// A definition counts once its kind is served, and again after a change.

@@ -63,13 +63,17 @@ impl Kubectl {
     ///
     /// The wait takes too long.
     #[track_caller]
-    pub fn wait_versions(&self, wanted: &str) {
+    pub fn wait_versions(&self, expected: &str) {
         let probe = || {
-            let seen = versions_of(&self.get(&["pods", "-l", "app=web"])?);
-            if seen == wanted { Ok(()) } else { Err(seen) }
+            let versions = versions_of(&self.get(&["pods", "-l", "app=web"])?);
+            if versions == expected {
+                Ok(())
+            } else {
+                Err(versions)
+            }
         };
         let describe = || self.run(&["describe", "statefulset", "web"]).stdout;
-        wait_for_or_tell(wanted, 90, probe, describe);
+        wait_for_or_tell(expected, 90, probe, describe);
     }
 
     /// `status reason message` of a condition of the set `web`.
@@ -88,11 +92,11 @@ impl Kubectl {
         wait_for(&format!("{kind} {start}"), 90, || {
             // A status from before the last change is not about the change.
             let set = self.get(&["statefulset", "web"])?;
-            let seen = shown(&set, kind);
-            if has_been_seen(&set) && seen.starts_with(start) {
-                Ok(seen)
+            let condition_text = shown(&set, kind);
+            if has_been_seen(&set) && condition_text.starts_with(start) {
+                Ok(condition_text)
             } else {
-                Err(seen)
+                Err(condition_text)
             }
         })
     }
@@ -124,7 +128,7 @@ impl Kubectl {
 
 /// As [`Kubectl::versions`].
 fn versions_of(pods: &Value) -> String {
-    let mut shown: Vec<(u64, String)> = Vec::new();
+    let mut members: Vec<(u64, String)> = Vec::new();
     for pod in pods["items"].as_array().into_iter().flatten() {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         let ordinal = name.rsplit('-').next().and_then(|n| n.parse().ok());
@@ -132,12 +136,12 @@ fn versions_of(pods: &Value) -> String {
         let version = environment[0]["value"].as_str().unwrap_or("?");
         let dying = !pod["metadata"]["deletionTimestamp"].is_null();
         let bad = if is_ready(pod) { "" } else { "!" };
-        let gone = if dying { "~" } else { "" };
+        let mark = if dying { "~" } else { "" };
         let ordinal = ordinal.unwrap_or(u64::MAX);
-        shown.push((ordinal, format!("{ordinal}:{version}{bad}{gone}")));
+        members.push((ordinal, format!("{ordinal}:{version}{bad}{mark}")));
     }
-    shown.sort();
-    let texts: Vec<String> = shown.into_iter().map(|(_, text)| text).collect();
+    members.sort();
+    let texts: Vec<String> = members.into_iter().map(|(_, text)| text).collect();
     texts.join(" ")
 }
 

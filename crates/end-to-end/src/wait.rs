@@ -45,7 +45,7 @@ pub fn wait_for_or_tell<T, E: Debug>(
     what: &str,
     seconds: u64,
     mut probe: impl FnMut() -> Result<T, E>,
-    tell: impl FnOnce() -> String,
+    describe: impl FnOnce() -> String,
 ) -> T {
     let seconds = seconds * BUSY_MACHINE;
     let started = Instant::now();
@@ -54,10 +54,10 @@ pub fn wait_for_or_tell<T, E: Debug>(
         let begun = Instant::now();
         match probe() {
             Ok(value) => return value,
-            Err(seen) if Instant::now() >= deadline => {
+            Err(error) if Instant::now() >= deadline => {
                 panic!(
-                    "waited {seconds} s for {what}; last seen: {seen:#?}\n{}",
-                    tell()
+                    "waited {seconds} s for {what}; last seen: {error:#?}\n{}",
+                    describe()
                 );
             }
             Err(_) => sleep(pause_after(begun.elapsed(), started.elapsed())),

@@ -107,14 +107,14 @@ fn an_agent_starts_again_without_its_server() {
     let short = ["--node-name", "n1", "--node-lease-duration", "12s"];
     node.start(&[&["node", "--server", &url, "--token", &token], &short[..]].concat());
     let kubectl = server.kubectl();
-    let (kept, killed, ends) = server.network.run(|| {
+    let (survivor, killed, ends) = server.network.run(|| {
         kubectl.apply(SETS);
         kubectl.wait_ready("kept", 2);
         kubectl.wait_ready("ends", 1);
         let of = |pod| body(&kubectl, pod);
         (of("kept-0"), of("kept-1"), of("ends-0"))
     });
-    let pids = [&kept, &killed].map(|body| {
+    let pids = [&survivor, &killed].map(|body| {
         let all = processes(&body.0);
         assert_eq!(all.len(), 1, "{all:?}");
         all[0]
@@ -122,10 +122,13 @@ fn an_agent_starts_again_without_its_server() {
     let begun_before = begun(pids[0]).expect("the process");
     let names = Path::new(&node.data()).join("node/names.json");
     wait_for("the names to be kept", 120, || {
-        let kept = fs::read_to_string(&names).unwrap_or_default();
-        match ["kept-0", "kept-1"].iter().all(|name| kept.contains(name)) {
+        let survivor = fs::read_to_string(&names).unwrap_or_default();
+        match ["kept-0", "kept-1"]
+            .iter()
+            .all(|name| survivor.contains(name))
+        {
             true => Ok(()),
-            false => Err(kept),
+            false => Err(survivor),
         }
     });
 
@@ -143,7 +146,7 @@ fn an_agent_starts_again_without_its_server() {
         let now = processes(&ends.0);
         if now.is_empty() { Ok(()) } else { Err(now) }
     });
-    assert_eq!(processes(&kept.0), [pids[0]]);
+    assert_eq!(processes(&survivor.0), [pids[0]]);
     // A pod resolves the names of other pods.
     wait_for("a pod to reach another one", 120, || {
         let output = as_pod(pids[0], "wget -qO- -T 5 http://kept-1.kept/healthz");
@@ -168,7 +171,7 @@ fn an_agent_starts_again_without_its_server() {
         });
         kubectl.wait_ready("kept", 2);
         kubectl.wait_ready("ends", 1);
-        assert_eq!(body(&kubectl, "kept-0"), kept);
+        assert_eq!(body(&kubectl, "kept-0"), survivor);
         assert_eq!(body(&kubectl, "ends-0").0, ends.0);
         // The node serves again, and executes requests.
         wait_for("the agent to serve", 120, || {
@@ -182,7 +185,7 @@ fn an_agent_starts_again_without_its_server() {
             if left.is_empty() { Ok(()) } else { Err(left) }
         });
     });
-    assert_eq!(processes(&kept.0), []);
+    assert_eq!(processes(&survivor.0), []);
     assert_eq!(begun(pids[0]).filter(|now| *now == begun_before), None);
     node.interrupt();
     server.interrupt();

@@ -42,7 +42,7 @@ fn replicas_follow_the_load() {
     let wait_set = |what: &str, field: &str, wanted: u64| {
         let probe = || {
             let set = kubectl.look(&["statefulset", "load"])?;
-            if set.pointer(field) == Some(&wanted.into()) {
+            if set.pointer(field) == Some(&replicas.into()) {
                 Ok(())
             } else {
                 Err(set)

@@ -259,20 +259,23 @@ fn directories_are_copied_while_pods_run_and_snapshots_with_them() {
     let folder = tempfile::tempdir().expect("a directory");
     let file = folder.path().join("backup.tar.gz");
     let backup = ["backup", text(&file), "--data-dir", text(&data)];
-    let said = ok(&backup);
+    let output = ok(&backup);
     assert!(
-        said.contains("NOT in it are these volume snapshots"),
-        "{said}"
+        output.contains("NOT in it are these volume snapshots"),
+        "{output}"
     );
-    assert!(said.contains("of VolumeSnapshot default/monday"), "{said}");
-    assert!(said.contains("of claim default/plain"), "{said}");
+    assert!(
+        output.contains("of VolumeSnapshot default/monday"),
+        "{output}"
+    );
+    assert!(output.contains("of claim default/plain"), "{output}");
     let error = refused(&[&backup[..], &["--volumes"]].concat());
     assert!(error.contains("say --live"), "{error}");
-    let said = ok(&[&backup[..], &["--volumes", "--live", "--snapshots"]].concat());
+    let output = ok(&[&backup[..], &["--volumes", "--live", "--snapshots"]].concat());
     let live = "of claim default/plain (copied while pods could write it)";
-    assert!(said.contains(live), "{said}");
-    assert!(said.contains("volume snapshots in it:"), "{said}");
-    assert!(!said.contains("NOT in it"), "{said}");
+    assert!(output.contains(live), "{output}");
+    assert!(output.contains("volume snapshots in it:"), "{output}");
+    assert!(!output.contains("NOT in it"), "{output}");
     assert!(instance.interrupt().success(), "{}", instance.output());
 
     let restored = Restored::start(&file);

@@ -103,11 +103,11 @@ fn own_annotations(kubectl: &Kubectl) {
          Unsupported value: \"Never\": supported values: \"Replace\", \"Wait\""
     );
     let name = kubectl.fails(&["annotate", "sts", "web", "mainstay.dev/stuck=Wait"]);
-    let known = "a StatefulSet may have: mainstay.dev/lost-volume (Recreate or Wait), \
+    let message = "a StatefulSet may have: mainstay.dev/lost-volume (Recreate or Wait), \
                  mainstay.dev/lost-volume-seconds (1 to 2147483647), \
                  mainstay.dev/max-unavailable (AsReleased or Corrected), ";
     assert!(
-        name.contains("no such annotation") && name.contains(known),
+        name.contains("no such annotation") && name.contains(message),
         "{name}"
     );
     let kind = kubectl.fails(&[
@@ -240,10 +240,10 @@ fn starts_that_must_fail() {
     let elsewhere = tempfile::tempdir().expect("a directory");
     let other = elsewhere.path().to_str().expect("a path in UTF-8");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let taken = listener.local_addr().expect("the address").to_string();
-    let error = up_fails(&["--data-dir", other, "--listen", &taken]);
+    let address = listener.local_addr().expect("the address").to_string();
+    let error = up_fails(&["--data-dir", other, "--listen", &address]);
     assert!(
-        error.contains(&taken) && error.contains("in use"),
+        error.contains(&address) && error.contains("in use"),
         "{error}"
     );
 
@@ -288,13 +288,13 @@ fn a_failed_start_leaves_nothing_in_the_kernel() {
     let error = up_fails(&[&["--data-dir", data, "--listen", "127.0.0.1:0"], &other[..]].concat());
     assert!(error.contains("since its first start"), "{error}");
     let pods = ranges["pod"].as_str().expect("the pods' range");
-    let own = pods.replace(".0/24", ".1/32");
-    let shown = Command::new("ip")
+    let range = pods.replace(".0/24", ".1/32");
+    let addresses = Command::new("ip")
         .args(["-o", "addr", "show", "lo"])
         .output()
         .expect("ip");
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(!shown.contains(&own), "{own} is left:\n{shown}");
+    let addresses = String::from_utf8_lossy(&addresses.stdout).into_owned();
+    assert!(!addresses.contains(&range), "{range} is left:\n{addresses}");
 }
 
 /// A copy of the binary in a directory that an unprivileged user can read.

@@ -114,11 +114,11 @@ fn an_interrupted_run_cleans_up_too() {
         "app.kubernetes.io/name=bench",
     ];
     let pods = wait_for("pods", 60, || {
-        let found = kubectl.ok(&ours);
-        if found.is_empty() {
-            Err(found)
+        let remaining = kubectl.ok(&ours);
+        if remaining.is_empty() {
+            Err(remaining)
         } else {
-            Ok(found)
+            Ok(remaining)
         }
     });
     // No scheduler binds the pods.

@@ -48,8 +48,8 @@ fn the_tutorials_ring() {
     wait_ring(&kubectl, 3);
     is_to_the_letter(&kubectl);
     let name = |ordinal: u32| format!("cassandra-{ordinal}.cassandra.default.svc.cluster.local");
-    let found = shell.ok(&format!("kubectl exec cassandra-0 -- nslookup {}", name(2)));
-    assert!(found.contains(&kubectl.pod_ip("cassandra-2")), "{found}");
+    let output = shell.ok(&format!("kubectl exec cassandra-0 -- nslookup {}", name(2)));
+    assert!(output.contains(&kubectl.pod_ip("cassandra-2")), "{output}");
 
     let statements = "create keyspace app with placement_strategy = 'SimpleStrategy' \
         and strategy_options = {replication_factor:3};

@@ -24,7 +24,7 @@ fn requests_are_approved_and_denied() {
         kubectl.apply(&request.to_string());
     }
     let columns = kubectl.ok(&["get", "csr"]);
-    let wanted = [
+    let expected = [
         "NAME",
         "AGE",
         "SIGNERNAME",
@@ -32,7 +32,7 @@ fn requests_are_approved_and_denied() {
         "REQUESTEDDURATION",
         "CONDITION",
     ];
-    assert_eq!(words(&columns)[0], wanted, "{columns}");
+    assert_eq!(words(&columns)[0], expected, "{columns}");
     assert!(
         columns.contains("60m") && columns.contains("Pending"),
         "{columns}"
@@ -70,12 +70,16 @@ fn a_new_node_gets_its_certificate_by_a_token() {
         let command = ["token", "--data-dir", data];
         program::ok(&[&command[..], arguments].concat())
     };
-    let made = token(&["create", "--ttl", "1h", "--description", "rack 7"]);
-    let parts: Vec<&str> = made.trim().split('.').collect();
+    let created = token(&["create", "--ttl", "1h", "--description", "rack 7"]);
+    let parts: Vec<&str> = created.trim().split('.').collect();
     let [id, secret, hash] = parts[..] else {
-        panic!("{made}");
+        panic!("{created}");
     };
-    assert_eq!((id.len(), secret.len(), hash.len()), (6, 16, 64), "{made}");
+    assert_eq!(
+        (id.len(), secret.len(), hash.len()),
+        (6, 16, 64),
+        "{created}"
+    );
     let kubectl = instance.kubectl();
     let object = kubectl.json(&[
         "get",
@@ -105,25 +109,30 @@ fn a_new_node_gets_its_certificate_by_a_token() {
     // A machine needs the server's address and the token, but no file of the server.
     let api = Api::new(&instance);
     let server = api.configuration().cluster_url;
-    let read = JoinToken::read(&made).expect("the form of a token");
+    let read = JoinToken::read(&created).expect("the form of a token");
     api.block_on(async {
         let joined = join(&server, &read, "n2").await.expect("a certificate");
-        let own = Credentials::Identity(&joined.identity);
-        let own = client(&server, &joined.ca_pem, &own).await;
-        let next =
-            node_identity::request(&own.expect("a client"), &CertificateSubject::client("n2"))
-                .await;
+        let credentials = Credentials::Identity(&joined.identity);
+        let credentials = client(&server, &joined.ca_pem, &credentials).await;
+        let next = node_identity::request(
+            &credentials.expect("a client"),
+            &CertificateSubject::client("n2"),
+        )
+        .await;
         next.expect("the next certificate, without the token");
     });
 
     assert_eq!(
-        token(&["delete", made.trim()]).trim(),
+        token(&["delete", created.trim()]).trim(),
         format!("deleted {id}")
     );
     let refused = node.fails(&["get", "csr"]);
     assert!(refused.contains("must be logged in"), "{refused}");
-    let gone = program::refused(&["token", "--data-dir", data, "delete", id]);
-    assert!(gone.contains(&format!("there is no token {id}")), "{gone}");
+    let refusal = program::refused(&["token", "--data-dir", data, "delete", id]);
+    assert!(
+        refusal.contains(&format!("there is no token {id}")),
+        "{refusal}"
+    );
 
     let short = token(&["create", "--ttl", "1s"]);
     let (short, _) = short.split_once('.').expect("a token");

@@ -157,9 +157,9 @@ fn watching() {
         "DELETED",
     ];
     wait_for("rows of all states", 60, || {
-        let shown = watch.output();
-        let missing = parts.into_iter().find(|part| !shown.contains(part));
-        missing.map_or(Ok(()), |part| Err(format!("{part} is not in:\n{shown}")))
+        let printed = watch.output();
+        let missing = parts.into_iter().find(|part| !printed.contains(part));
+        missing.map_or(Ok(()), |part| Err(format!("{part} is not in:\n{printed}")))
     });
 }
 

@@ -34,8 +34,8 @@ fn ephemeral(kubectl: &Kubectl, pod: &str, name: &str) -> Value {
     let pod = kubectl.pod(pod);
     let statuses = pod["status"]["ephemeralContainerStatuses"].as_array();
     let mut statuses = statuses.into_iter().flatten();
-    let found = statuses.find(|status| status["name"] == name);
-    found.cloned().unwrap_or_default()
+    let status_of_name = statuses.find(|status| status["name"] == name);
+    status_of_name.cloned().unwrap_or_default()
 }
 
 /// A debug container lists the processes of another container, runs once, and changes nothing else.
@@ -125,8 +125,8 @@ fn a_copy_and_a_node_are_debugged() {
         "1000",
     ]);
     kubectl.wait_pods_ready(&["pod/copy"]);
-    let seen = kubectl.ok(&["exec", "copy", "-c", "dbg", "--", "ps"]);
-    assert!(seen.contains("trap 'exit 0' TERM"), "{seen}");
+    let processes = kubectl.ok(&["exec", "copy", "-c", "dbg", "--", "ps"]);
+    assert!(processes.contains("trap 'exit 0' TERM"), "{processes}");
 
     let target = format!("node/{}", kubectl.node_name());
     kubectl.ok(&["debug", &target, "--image=busybox:1", "--", "sleep", "1000"]);

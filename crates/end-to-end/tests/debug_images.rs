@@ -77,8 +77,8 @@ fn the_debug_image_is_at_hand() {
         "-c",
         "look",
     ];
-    let shown = kubectl.on_terminal(&debug, typed);
-    assert!(shown.stdout.contains("/mainstay hello"), "{shown:#?}");
+    let printed = kubectl.on_terminal(&debug, typed);
+    assert!(printed.stdout.contains("/mainstay hello"), "{printed:#?}");
     wait_for("the end of the shell", 60, || {
         let pod = kubectl.look(&["pod", "web-0"])?;
         let state = &pod["status"]["ephemeralContainerStatuses"][0]["state"];
@@ -89,9 +89,12 @@ fn the_debug_image_is_at_hand() {
     });
 
     let run = ["run", "-it", "--rm", "look", image, "--restart=Never"];
-    let shown = kubectl.on_terminal(&run, "curl -s http://web-1.web/\nid -u\nexit\n");
-    assert!(shown.stdout.contains("Hello from web-1"), "{shown:#?}");
-    assert!(shown.stdout.contains("pod \"look\" deleted"), "{shown:#?}");
+    let printed = kubectl.on_terminal(&run, "curl -s http://web-1.web/\nid -u\nexit\n");
+    assert!(printed.stdout.contains("Hello from web-1"), "{printed:#?}");
+    assert!(
+        printed.stdout.contains("pod \"look\" deleted"),
+        "{printed:#?}"
+    );
 
     // The API server from inside a pod, with the pod's account. The command waits for its input, which comes when
     // kubectl is attached, because earlier output is not printed.
@@ -110,8 +113,8 @@ fn the_debug_image_is_at_hand() {
         "-c",
         script,
     ];
-    let shown = kubectl.ok_with_input(&run, "go\n");
-    assert!(shown.contains("gitVersion"), "{shown}");
+    let printed = kubectl.ok_with_input(&run, "go\n");
+    assert!(printed.contains("gitVersion"), "{printed}");
 
     // The process exits on the first signal, not on the last.
     let run = ["run", "sleeps", image, "--", "sleep", "1000"];

@@ -50,15 +50,15 @@ fn a_full_etcd_is_told_emptied_and_used_again() {
     server.network.run(|| {
         kubectl.apply(OBJECTS);
         create(&kubectl, "kept").expect_success("a ConfigMap");
-        let mut made = 0;
+        let mut created = 0;
         let refused = loop {
-            let name = format!("large-{made}");
+            let name = format!("large-{created}");
             let output = kubectl.run(&["create", "configmap", &name, &large]);
             match output.code {
-                0 => made += 1,
+                0 => created += 1,
                 _ => break output.stderr,
             }
-            assert!(made < 100);
+            assert!(created < 100);
         };
         assert!(refused.contains("database space exceeded"), "{refused}");
         // Existing objects can be read, and cannot be changed.
@@ -71,7 +71,7 @@ fn a_full_etcd_is_told_emptied_and_used_again() {
         let metrics = kubectl.ok(&["get", "--raw", "/metrics"]);
         assert!(metrics.contains("\nmainstay_store_full 1\n"));
         // The quota whose status cannot be written still counts the ConfigMaps.
-        for number in 0..made {
+        for number in 0..created {
             kubectl.ok(&["delete", "configmap", &format!("large-{number}")]);
         }
     });

@@ -114,8 +114,8 @@ fn a_disk_that_does_not_answer_is_waited_for() {
     let world = OnADisk::start();
     let (instance, disk) = (&world.instance, &world.disk);
     // The client stores its discovery cache next to its configuration.
-    let own = tempfile::tempdir().expect("a directory");
-    let config = own.path().join("kubeconfig");
+    let cache_dir = tempfile::tempdir().expect("a directory");
+    let config = cache_dir.path().join("kubeconfig");
     fs::copy(instance.data().join("kubeconfig"), &config).expect("copy");
     let kubectl = Kubectl::new(&config);
     let before = pod(&kubectl);
@@ -158,8 +158,8 @@ fn a_disk_that_cannot_be_written_is_refused_at_start() {
 fn a_disk_that_fails_under_running_pods_takes_nothing_with_it() {
     let mut world = OnADisk::start();
     let (instance, disk) = (&mut world.instance, &world.disk);
-    let own = tempfile::tempdir().expect("a directory");
-    let config = own.path().join("kubeconfig");
+    let cache_dir = tempfile::tempdir().expect("a directory");
+    let config = cache_dir.path().join("kubeconfig");
     fs::copy(instance.data().join("kubeconfig"), &config).expect("copy");
     let kubectl = Kubectl::new(&config);
     let before = pod(&kubectl);
@@ -181,8 +181,8 @@ fn a_disk_that_fails_under_running_pods_takes_nothing_with_it() {
     let kubectl = instance.kubectl();
     kubectl.wait_ready("web", 1);
     assert_eq!(pod(&kubectl).0, before.0, "the same pod");
-    let kept = kubectl.ok(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]);
-    assert_eq!(kept, "1");
+    let value = kubectl.ok(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]);
+    assert_eq!(value, "1");
     kubectl.fails(&["get", "configmap", "lost"]);
 }
 

@@ -36,8 +36,8 @@ fn has_wireguard() -> bool {
         return true;
     }
     let make = ["link", "add", "wg0", "type", "wireguard"];
-    let made = Network::isolated().run(|| Command::new("ip").args(make).output());
-    made.expect("run ip").status.success()
+    let output = Network::isolated().run(|| Command::new("ip").args(make).output());
+    output.expect("run ip").status.success()
 }
 
 #[test]
@@ -55,10 +55,13 @@ fn a_kernel_without_wireguard_is_refused_before_anything_changes() {
         &["up", "--nodes=3", OPTION],
         &join,
     ] {
-        let said = role.refused(arguments);
-        assert!(said.contains("has no WireGuard"), "{arguments:?}: {said}");
-        assert!(said.contains("modprobe wireguard"), "{said}");
-        assert!(!Path::new(&role.data()).exists(), "{arguments:?}: {said}");
+        let output = role.refused(arguments);
+        assert!(
+            output.contains("has no WireGuard"),
+            "{arguments:?}: {output}"
+        );
+        assert!(output.contains("modprobe wireguard"), "{output}");
+        assert!(!Path::new(&role.data()).exists(), "{arguments:?}: {output}");
     }
 }
 
@@ -155,8 +158,8 @@ impl Pod {
     fn on(kubectl: &Kubectl, node: &str) -> Self {
         let selector = format!("spec.nodeName={node}");
         let path = "jsonpath={.items[0].metadata.name} {.items[0].status.podIP}";
-        let found = kubectl.ok(&["get", "pods", "--field-selector", &selector, "-o", path]);
-        let (name, ip) = found.split_once(' ').expect("a name and an address");
+        let pod_name = kubectl.ok(&["get", "pods", "--field-selector", &selector, "-o", path]);
+        let (name, ip) = pod_name.split_once(' ').expect("a name and an address");
         Self {
             name: name.to_owned(),
             ip: ip.to_owned(),
@@ -175,8 +178,8 @@ impl Pod {
     }
 
     fn does_not_reach(&self, kubectl: &Kubectl, to: &Self) {
-        let said = self.asks(kubectl, to);
+        let output = self.asks(kubectl, to);
         // The message of curl, which has run.
-        assert!(said.contains("terminated with exit code"), "{said}");
+        assert!(output.contains("terminated with exit code"), "{output}");
     }
 }

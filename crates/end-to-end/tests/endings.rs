@@ -38,7 +38,7 @@ fn left_in_kernel(data: &Path, name: &str) -> Vec<String> {
     let alias = format!("mainstay/{name}/");
     let group = format!("mainstay-{name}");
     let mut left = Vec::new();
-    let shown = [
+    let listings = [
         (run("ip", &["-o", "addr", "show", "lo"]), label.as_str()),
         (run("ip", &["-d", "link"]), alias.as_str()),
         (
@@ -46,9 +46,9 @@ fn left_in_kernel(data: &Path, name: &str) -> Vec<String> {
             text(data),
         ),
     ];
-    for (shown, mark) in &shown {
+    for (listings, mark) in &listings {
         left.extend(
-            shown
+            listings
                 .lines()
                 .filter(|line| line.contains(mark))
                 .map(str::to_owned),
@@ -89,12 +89,12 @@ fn the_end_comes_though_nobody_reads() {
         .expect("start mainstay");
     let mut output = child.stdout.take().expect("its output");
     let errors = child.stderr.take().expect("its errors");
-    let mut shown = Vec::new();
-    while !String::from_utf8_lossy(&shown).contains("mainstay: ready") {
+    let mut lines = Vec::new();
+    while !String::from_utf8_lossy(&lines).contains("mainstay: ready") {
         let mut chunk = [0; 256];
         let count = output.read(&mut chunk).expect("read its output");
-        assert_ne!(count, 0, "{}", String::from_utf8_lossy(&shown));
-        shown.extend_from_slice(&chunk[..count]);
+        assert_ne!(count, 0, "{}", String::from_utf8_lossy(&lines));
+        lines.extend_from_slice(&chunk[..count]);
     }
     drop((output, errors));
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
@@ -133,10 +133,10 @@ fn what_is_left_is_ended_and_what_is_ours_deleted() {
     instance.kubectl().wait_ready("web", 2);
     instance.kill();
 
-    let said = down(&data, &[]);
+    let output = down(&data, &[]);
     assert!(
-        said.contains("2 pods of a killed server: web-0, web-1"),
-        "{said}"
+        output.contains("2 pods of a killed server: web-0, web-1"),
+        "{output}"
     );
     assert_eq!(left_in_kernel(&data, &name), Vec::<String>::new());
     // The next start has all pods again.
@@ -148,25 +148,25 @@ fn what_is_left_is_ended_and_what_is_ours_deleted() {
         .expect("the volumes")
         .count();
     assert_eq!(volume, 2);
-    let asked = refused(&["down", "--data-dir", text(&data), "--volumes"]);
-    assert!(asked.contains("add --yes"), "{asked}");
-    let said = down(&data, &["--volumes", "--yes"]);
+    let refusal = refused(&["down", "--data-dir", text(&data), "--volumes"]);
+    assert!(refusal.contains("add --yes"), "{refusal}");
+    let output = down(&data, &["--volumes", "--yes"]);
     assert!(
-        said.contains("kept: images, kubeconfig.kubectl-cache, mine, registries.yaml\n"),
-        "{said}"
+        output.contains("kept: images, kubeconfig.kubectl-cache, mine, registries.yaml\n"),
+        "{output}"
     );
     assert_eq!(left_in_kernel(&data, &name), Vec::<String>::new());
     assert!(!data.join("volumes").exists() && !data.join("store").exists());
 
     instance.start_again();
-    let said = instance.kubectl().run(&["get", "sts,pvc", "-o", "name"]);
-    assert_eq!(said.stdout, "", "a new cluster");
+    let output = instance.kubectl().run(&["get", "sts,pvc", "-o", "name"]);
+    assert_eq!(output.stdout, "", "a new cluster");
     assert!(instance.interrupt().success());
-    let said = down(&data, &["--all", "--yes"]);
+    let output = down(&data, &["--all", "--yes"]);
     assert!(
         // Every file of the program is known by name; these files belong to the test and to kubectl.
-        said.contains("other files are kept: kubeconfig.kubectl-cache, mine\n"),
-        "{said}"
+        output.contains("other files are kept: kubeconfig.kubectl-cache, mine\n"),
+        "{output}"
     );
     let error = refused(&["down", "--data-dir", text(&data), "--all", "--yes"]);
     assert!(
@@ -202,8 +202,8 @@ fn what_is_left_is_ended_as_its_pods_say() {
         }
     });
     instance.kill();
-    let said = down(&data, &[]);
-    assert!(said.contains("  p ended\n"), "{said}");
+    let output = down(&data, &[]);
+    assert!(output.contains("  p ended\n"), "{output}");
     assert_eq!(
         fs::read_to_string(order).expect("the order"),
         "hook\nUSR1\n"

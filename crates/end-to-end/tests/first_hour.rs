@@ -52,8 +52,8 @@ impl Terminal {
         let written = fs::read(self.typescript()).unwrap_or_default();
         let written = String::from_utf8_lossy(&written).into_owned();
         // `script` adds a line before and after the output.
-        let own = written.split_once('\n').map_or("", |(_, rest)| rest);
-        screen::shown(own, self.size.0, self.size.1)
+        let body = written.split_once('\n').map_or("", |(_, rest)| rest);
+        screen::shown(body, self.size.0, self.size.1)
     }
 
     fn kubectl(&self) -> Kubectl {
@@ -129,16 +129,16 @@ fn the_table_stays_whole_in_a_small_terminal() {
 }
 
 /// The lines of the table, which are the last lines.
-fn foot(shown: &[String]) -> Vec<String> {
-    let start = shown
+fn foot(lines: &[String]) -> Vec<String> {
+    let start = lines
         .iter()
         .rposition(|line| line.starts_with("statefulset "));
-    let foot = shown[start.unwrap_or(shown.len())..].iter();
+    let foot = lines[start.unwrap_or(lines.len())..].iter();
     foot.filter(|line| !line.is_empty()).cloned().collect()
 }
 
-fn tables(shown: &[String]) -> usize {
-    let heads = shown.iter().filter(|line| line.starts_with("statefulset "));
+fn tables(lines: &[String]) -> usize {
+    let heads = lines.iter().filter(|line| line.starts_with("statefulset "));
     heads.count()
 }
 
@@ -303,9 +303,12 @@ fn a_start_without_manifests_names_what_there_is() {
 fn install_and_uninstall() {
     let root = tempfile::tempdir().expect("a directory");
     let root = root.path();
-    let said = ok(&["install", "--root", text(root), "--data-dir", "/srv/state"]);
-    assert!(said.contains("bin/mainstay written"), "{said}");
-    assert!(said.contains("systemctl enable --now mainstay"), "{said}");
+    let output = ok(&["install", "--root", text(root), "--data-dir", "/srv/state"]);
+    assert!(output.contains("bin/mainstay written"), "{output}");
+    assert!(
+        output.contains("systemctl enable --now mainstay"),
+        "{output}"
+    );
     let program = root.join("usr/local/bin/mainstay");
     let version = Command::new(&program).arg("version").output();
     let version = version.expect("run the installed program");
@@ -330,10 +333,10 @@ fn install_and_uninstall() {
 
     let again = ok(&["install", "--root", text(root), "--data-dir", "/srv/state"]);
     assert!(!again.contains("written"), "{again}");
-    let said = ok(&["uninstall", "--root", text(root)]);
+    let output = ok(&["uninstall", "--root", text(root)]);
     assert!(
-        said.contains("mainstay down --all --data-dir /srv/state"),
-        "{said}"
+        output.contains("mainstay down --all --data-dir /srv/state"),
+        "{output}"
     );
     assert!(!root.join("usr").exists() && !root.join("etc").exists());
 }

@@ -12,19 +12,19 @@ fn the_monitoring_page_can_be_pasted() {
     let instance = Instance::start(&[]);
     let pasted = Pasted::beside(&instance);
     let output = pasted.page("docs/monitoring.md");
-    for shown in [
+    for text in [
         "[+]",
         "mainstay_store_bytes",
         "node_cpu_usage_seconds_total",
         "Ready",
     ] {
-        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
     let kubectl = instance.kubectl();
     let account = "--as=system:serviceaccount:monitoring:prometheus";
     for refused in [["get", "secrets"], ["create", "pods"]] {
-        let answer = kubectl.run(&[&["auth", "can-i"], &refused[..], &[account, "-A"]].concat());
-        assert_eq!(answer.stdout, "no\n", "{answer:?}");
+        let response = kubectl.run(&[&["auth", "can-i"], &refused[..], &[account, "-A"]].concat());
+        assert_eq!(response.stdout, "no\n", "{response:?}");
     }
     // Every metric in the alerts is served here, or is documented as a metric of another program.
     let page = fs::read_to_string(example("../docs/monitoring.md")).expect("the page");
@@ -47,14 +47,14 @@ fn the_access_page_can_be_pasted() {
     let restart = ("systemctl restart mainstay", "cd - > /dev/null");
     let pasted = Pasted::beside(&instance).with(restart.0, restart.1);
     let output = pasted.page("docs/access.md");
-    for shown in [
+    for text in [
         "jane",
         "shop-team",
         "\"PodList\"",
         "system:masters",
         "notAfter=",
     ] {
-        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
     assert!(output.stdout.contains("yes\n"), "{output:#?}");
     assert!(output.stdout.contains("no\n"), "{output:#?}");
@@ -70,12 +70,12 @@ fn the_network_policy_page_can_be_pasted() {
     let instance = Instance::start(&[]);
     let pasted = Pasted::beside(&instance);
     let output = pasted.page("docs/network-policy.md");
-    for shown in [
+    for text in [
         "default-deny",
         "networkpolicy.networking.k8s.io/web created",
         "egress of pod/db: dropped, networkpolicy/default-deny selects it",
     ] {
-        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
 }
 
@@ -91,12 +91,12 @@ fn the_images_page_can_be_pasted() {
     );
     let pasted = Pasted::beside(&instance).with("docker://docker.io/library/redis:7", &here);
     let output = pasted.page("docs/images.md");
-    for shown in [
+    for text in [
         "kubernetes.default.svc.cluster.local",
         "PONG",
         "docker.io/library/redis:7",
     ] {
-        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
     let copied = fs::read(pasted.directory().join("copy.md")).expect("the copied file");
     assert_eq!(copied, fs::read(example("../README.md")).expect("the page"));
@@ -111,8 +111,8 @@ fn the_tour_can_be_pasted() {
     wait_for_text("In another shell", 60, || instance.output());
     let pasted = Pasted::beside(&instance);
     let output = pasted.part("README.md", "In another shell", Some("Now Ctrl-C"));
-    for shown in ["Hello from web-1", "data-web-4", "rolled back", "sts/web"] {
-        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+    for text in ["Hello from web-1", "data-web-4", "rolled back", "sts/web"] {
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
     // The commands of other pages for this set.
     let output = pasted.part(

@@ -149,8 +149,8 @@ fn lines(kubectl: &Kubectl, ordinal: u32) -> String {
 fn rights(kubectl: &Kubectl) {
     let may = |verb: &str, object: &str| {
         let account = "--as=system:serviceaccount:default:books";
-        let said = kubectl.run(&["auth", "can-i", verb, object, account]);
-        said.stdout.trim() == "yes"
+        let output = kubectl.run(&["auth", "can-i", verb, object, account]);
+        output.stdout.trim() == "yes"
     };
     assert!(may("get", "configmaps/books"));
     assert!(!may("get", "configmaps/other"));

@@ -34,12 +34,12 @@ fn page(address: &str, port: u16) -> Result<String, String> {
 }
 
 #[track_caller]
-fn answers(address: &str, port: u16, wanted: &str) {
+fn answers(address: &str, port: u16, expected: &str) {
     wait_for(
-        &format!("{wanted} at {address}:{port}"),
+        &format!("{expected} at {address}:{port}"),
         30,
         || match page(address, port) {
-            Ok(page) if page == wanted => Ok(()),
+            Ok(page) if page == expected => Ok(()),
             other => Err(format!("{other:?}")),
         },
     );

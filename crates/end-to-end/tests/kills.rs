@@ -260,11 +260,11 @@ fn live_and_die(random: &mut Random, instance: &mut Instance, book: &Path, at: M
     }
     match at {
         Moment::During(sign) => {
-            for turn in 0..400 {
+            for attempt in 0..400 {
                 if cut_off(&instance.data(), sign) > 0 {
                     break;
                 }
-                if turn % 80 == 79 {
+                if attempt % 80 == 79 {
                     act(random, &api, book);
                 }
                 sleep(Duration::from_millis(2));
@@ -288,13 +288,13 @@ fn cut_off(data: &Path, sign: &str) -> usize {
 
 /// Requests all pods, and waits until they are ready.
 fn settle(api: &Api, book: &Path) -> Vec<Value> {
-    for asked in entries(book) {
-        if asked
+    for request_file in entries(book) {
+        if request_file
             .file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with("crash."))
         {
             // The container that reads the file may be removing it.
-            drop(fs::remove_file(asked));
+            drop(fs::remove_file(request_file));
         }
     }
     scale(api, REPLICAS);
@@ -362,11 +362,11 @@ fn left_of_pods(instance: &Instance, book: &Path) -> Vec<String> {
         .take(3)
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let shown = |path: PathBuf| path.display().to_string();
+    let display = |path: PathBuf| path.display().to_string();
     let mut left: Vec<String> = ["pods", "sandboxes"]
         .iter()
         .flat_map(|directory| entries(&data.join(directory)))
-        .map(shown)
+        .map(display)
         .collect();
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
     let of_instance = mounts
@@ -381,7 +381,7 @@ fn left_of_pods(instance: &Instance, book: &Path) -> Vec<String> {
             .file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with("pod"))
     };
-    left.extend(groups.filter(of_pod).map(shown));
+    left.extend(groups.filter(of_pod).map(display));
     let links = Command::new("ip").args(["-o", "link"]).output();
     let links = String::from_utf8_lossy(&links.expect("run ip").stdout).into_owned();
     let alias = format!("mainstay/{id}/");
@@ -397,7 +397,7 @@ fn left_of_pods(instance: &Instance, book: &Path) -> Vec<String> {
             .is_some_and(|name| name.to_string_lossy().starts_with("lock."))
             && File::open(path).is_ok_and(|file| file.try_lock().is_err())
     };
-    left.extend(entries(book).into_iter().filter(is_held).map(shown));
+    left.extend(entries(book).into_iter().filter(is_held).map(display));
     left
 }
 
@@ -438,10 +438,12 @@ fn a_kill_at_any_instant_neither_forgets_a_container_nor_starts_it_twice() {
     let api = Api::new(&instance);
     let pods = settle(&api, book);
     check_book(book, &pods);
-    let held = left_of_pods(&instance, book);
+    let leftovers = left_of_pods(&instance, book);
     assert!(
-        held.iter().any(|left| left.contains("lock.web-0.main")),
-        "{held:#?}"
+        leftovers
+            .iter()
+            .any(|left| left.contains("lock.web-0.main")),
+        "{leftovers:#?}"
     );
     for name in PODS {
         api.delete(&format!("{POD}/{name}"));

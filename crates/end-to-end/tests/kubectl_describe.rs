@@ -29,7 +29,9 @@ fn has(printed: &str, lines: &[&str]) {
     let squeezed: Vec<String> = rows.iter().map(|row| row.join(" ")).collect();
     for line in lines {
         assert!(
-            squeezed.iter().any(|found| found.starts_with(line)),
+            squeezed
+                .iter()
+                .any(|line_of_output| line_of_output.starts_with(line)),
             "{line:?} is not in:\n{printed}"
         );
     }
@@ -145,12 +147,15 @@ fn events(kubectl: &Kubectl) {
     assert!(of_set.contains("StatefulSet/web"), "{of_set}");
     assert!(!of_set.contains("Pod/web-0"), "{of_set}");
     // On a busy machine a probe may fail once.
-    for wanted in ["Normal", "Warning"] {
-        let types = format!("--types={wanted}");
+    for event_type in ["Normal", "Warning"] {
+        let types = format!("--types={event_type}");
         let printed = kubectl.ok(&["events", "--no-headers", &types]);
         let rows = words(&printed);
-        assert!(rows.iter().all(|row| row.contains(&wanted)), "{printed}");
-        assert!(wanted == "Warning" || !rows.is_empty());
+        assert!(
+            rows.iter().all(|row| row.contains(&event_type)),
+            "{printed}"
+        );
+        assert!(event_type == "Warning" || !rows.is_empty());
     }
     assert_eq!(
         kubectl.run(&["events", "-n", "kube-public"]).stderr,
@@ -214,10 +219,10 @@ fn rights(kubectl: &Kubectl) {
     };
     for verbs in ["[get]", "[get, list]"] {
         let reconcile = ["auth", "reconcile", "-f", "-"];
-        let told = kubectl.ok_with_input(&reconcile, &role(verbs));
+        let output = kubectl.ok_with_input(&reconcile, &role(verbs));
         assert!(
-            told.starts_with("role.rbac.authorization.k8s.io/r reconciled"),
-            "{told}"
+            output.starts_with("role.rbac.authorization.k8s.io/r reconciled"),
+            "{output}"
         );
     }
     let verbs = "jsonpath={.rules[*].verbs}";
@@ -328,13 +333,13 @@ fn drained(kubectl: &Kubectl) {
         kubectl.run(&[&these[..], more].concat())
     };
     let dry = drain(&["--dry-run=server"]);
-    let wanted = "evicting pod drained/web-0 (server dry run)\n";
-    assert!(dry.stdout.contains(wanted), "{dry:?}");
+    let expected = "evicting pod drained/web-0 (server dry run)\n";
+    assert!(dry.stdout.contains(expected), "{dry:?}");
     // One pod may be evicted; it cannot start again on the cordoned node, so the other pod has to stay.
-    let held = drain(&["--timeout=3s"]);
-    assert_ne!(held.code, 0, "{held:?}");
+    let blocked = drain(&["--timeout=3s"]);
+    assert_ne!(blocked.code, 0, "{blocked:?}");
     let why = "Cannot evict pod as it would violate the pod's disruption budget";
-    assert!(held.stderr.contains(why), "{held:?}");
+    assert!(blocked.stderr.contains(why), "{blocked:?}");
     let nodes = kubectl.ok(&["get", "nodes", "--no-headers"]);
     assert!(nodes.contains("Ready,SchedulingDisabled"), "{nodes}");
     kubectl.ok(&["delete", "pdb", "web"]);

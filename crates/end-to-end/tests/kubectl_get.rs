@@ -83,8 +83,8 @@ fn discovery_and_documents(kubectl: &Kubectl) {
     let listed = kubectl.ok(&["api-resources", "--verbs=list", "-o", "wide"]);
     let shorts = "po svc sts pvc pv sc ns no cm ev sa deploy rs ds ep cj hpa pdb limits quota";
     for short in shorts.split(' ') {
-        let found = words(&listed);
-        let mut names = found.iter().filter_map(|row| row.get(1));
+        let groups = words(&listed);
+        let mut names = groups.iter().filter_map(|row| row.get(1));
         assert!(
             names.any(|names| names.split(',').any(|name| name == short)),
             "{short} is no short name in:\n{listed}"
@@ -157,8 +157,8 @@ fn managers_are_recorded(kubectl: &Kubectl) {
     kubectl.ok(&["rollout", "restart", "deployment/w"]);
     kubectl.ok(&["expose", "deployment", "w", "--port=80"]);
     let managers = |object: &str| -> Vec<String> {
-        let found = kubectl.json(&["get", object, "--show-managed-fields"]);
-        let list = found["metadata"]["managedFields"].as_array().cloned();
+        let object_json = kubectl.json(&["get", object, "--show-managed-fields"]);
+        let list = object_json["metadata"]["managedFields"].as_array().cloned();
         let entries = list.unwrap_or_default();
         let names = entries
             .iter()
@@ -193,7 +193,7 @@ fn tables(kubectl: &Kubectl) {
         let printed = kubectl.ok(&[&["get"], arguments].concat());
         words(&printed)[0].join(" ")
     };
-    for (arguments, wanted) in [
+    for (arguments, heading) in [
         (&["sts"][..], "NAME READY AGE"),
         (&["sts", "-o", "wide"], "NAME READY AGE CONTAINERS IMAGES"),
         (&["pods"], "NAME READY STATUS RESTARTS AGE"),
@@ -226,7 +226,7 @@ fn tables(kubectl: &Kubectl) {
         let found = heads(arguments);
         // The client has no column for fields that it does not know, such as the secrets of an account.
         let found = found.replace("NAME SECRETS AGE", "NAME AGE");
-        assert_eq!(found, wanted, "{arguments:?}");
+        assert_eq!(found, heading, "{arguments:?}");
     }
     let sorted = kubectl.ok(&["get", "pods", "--sort-by={.metadata.name}", "--no-headers"]);
     let rows = words(&sorted);
@@ -251,8 +251,8 @@ fn forms_of_the_client(kubectl: &Kubectl) {
     assert_eq!(words(&columns), [["N", "R"], ["web", "2"]]);
     assert!(!print("yaml").contains("managedFields"));
     for part in ["status", "scale"] {
-        let found = kubectl.json(&["get", "sts", "web", &format!("--subresource={part}")]);
-        assert_eq!(found["status"]["replicas"], 2, "{found}");
+        let sub_resource = kubectl.json(&["get", "sts", "web", &format!("--subresource={part}")]);
+        assert_eq!(sub_resource["status"]["replicas"], 2, "{sub_resource}");
     }
     let scale = "/apis/apps/v1/namespaces/default/statefulsets/web/scale";
     let scale = kubectl.ok(&["get", "--raw", scale]);
@@ -276,12 +276,12 @@ fn the_category_all(kubectl: &Kubectl) {
 
 /// kubectl.md 1.7
 fn nothing_found(kubectl: &Kubectl) {
-    let told = |arguments: &[&str]| kubectl.run(arguments).stderr;
+    let message = |arguments: &[&str]| kubectl.run(arguments).stderr;
     assert_eq!(
-        told(&["get", "jobs"]),
+        message(&["get", "jobs"]),
         "No resources found in default namespace.\n"
     );
-    assert_eq!(told(&["get", "jobs", "-A"]), "No resources found\n");
+    assert_eq!(message(&["get", "jobs", "-A"]), "No resources found\n");
 }
 
 /// kubectl.md 0.13, 1.3, 1.4, 9.1: rows for each event; one heading; rows before the watch if they are requested.

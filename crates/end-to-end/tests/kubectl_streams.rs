@@ -95,8 +95,8 @@ fn attach(kubectl: &Kubectl, websocket: &str) {
     );
     let mut input = attached.0.stdin.take().expect("a pipe");
     writeln!(input, "over {websocket}").expect("type");
-    let said = first_line(&mut attached.0.stdout, "said");
-    assert_eq!(said, format!("said over {websocket}"));
+    let line_read = first_line(&mut attached.0.stdout, "said");
+    assert_eq!(line_read, format!("said over {websocket}"));
 }
 
 /// The first line with a word. The pipe stays open as long as its client writes.
@@ -153,20 +153,20 @@ fn run(kubectl: &Kubectl) {
     let once = kubectl.run_with_input(&once, "typed\n");
     assert_eq!(once.code, 5, "{once:?}");
     assert!(once.stdout.contains("typed\n"), "{once:?}");
-    let gone = "pod \"once\" deleted from default namespace";
-    assert!(once.stdout.contains(gone), "{once:?}");
+    let message = "pod \"once\" deleted from default namespace";
+    assert!(once.stdout.contains(message), "{once:?}");
     // The container has exited before the client could attach, so its output comes from the log. The client reads the
     // log before it attaches, and again when it was too late to attach. An attachment between the last line and the
     // exit prints nothing, as in Kubernetes, so the next run counts.
-    let told = ["quick", "quicker", "quickest"]
+    let logged = ["quick", "quicker", "quickest"]
         .into_iter()
         .find_map(|name| {
             let quick = kubectl.run(&run(&[name, "-i", "--quiet", "--", "echo", "done"]));
             assert_eq!(quick.code, 0, "{quick:?}");
-            Some(quick.stdout).filter(|told| !told.is_empty())
+            Some(quick.stdout).filter(|logged| !logged.is_empty())
         });
-    let told = told.expect("an output in one of three runs");
-    assert!(matches!(&*told, "done\n" | "done\ndone\n"), "{told:?}");
+    let logged = logged.expect("an output in one of three runs");
+    assert!(matches!(&*logged, "done\n" | "done\ndone\n"), "{logged:?}");
     let terminal = kubectl.on_terminal(&run(&["tty", "-it", "--", "sh"]), "tty; exit 3\n");
     assert!(terminal.stdout.contains("/dev/"), "{terminal:?}");
     assert_eq!(terminal.code, 3, "{terminal:?}");

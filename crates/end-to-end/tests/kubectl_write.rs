@@ -38,7 +38,7 @@ fn made_and_made_again(kubectl: &Kubectl) {
 
 /// kubectl.md 2.2: objects that the client builds by itself.
 fn made_by_the_client(kubectl: &Kubectl) {
-    for (what, made) in [
+    for (what, created) in [
         ("configmap c --from-literal=a=b", "configmap/c"),
         ("secret generic s --from-literal=a=b", "secret/s"),
         (
@@ -77,7 +77,7 @@ fn made_by_the_client(kubectl: &Kubectl) {
         ),
     ] {
         let words: Vec<&str> = std::iter::once("create").chain(what.split(' ')).collect();
-        assert_eq!(kubectl.ok(&words), format!("{made} created\n"), "{what}");
+        assert_eq!(kubectl.ok(&words), format!("{created} created\n"), "{what}");
     }
     let token = [
         "create",
@@ -101,9 +101,9 @@ fn made_by_the_client(kubectl: &Kubectl) {
 /// not know.
 fn applied(kubectl: &Kubectl) {
     assert_eq!(kubectl.apply(MAP), "configmap/c created\n");
-    let found = kubectl.json(&["get", "configmap", "c"]);
+    let map = kubectl.json(&["get", "configmap", "c"]);
     let last = "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration";
-    assert!(text(&found, last).contains("\"a\":\"b\""));
+    assert!(text(&map, last).contains("\"a\":\"b\""));
     assert_eq!(kubectl.apply(MAP), "configmap/c unchanged\n");
     kubectl.ok(&["patch", "configmap", "c", "-p", r#"{"data":{"x":"y"}}"#]);
     // Fields that are not applied any more are removed, and fields of other managers stay.
@@ -153,17 +153,20 @@ fn compared_replaced_and_edited(kubectl: &Kubectl) {
     let diff = |manifest: &str| kubectl.run_with_input(&["diff", "-f", "-"], manifest);
     assert_eq!(diff(MAP).code, 0);
     let changed = MAP.replace("a: b", "a: other");
-    let told = diff(&changed);
-    assert_eq!(told.code, 1, "{told:?}");
-    assert!(told.stdout.contains("+  a: other"), "{told:?}");
+    let printed_diff = diff(&changed);
+    assert_eq!(printed_diff.code, 1, "{printed_diff:?}");
+    assert!(
+        printed_diff.stdout.contains("+  a: other"),
+        "{printed_diff:?}"
+    );
     let replace = ["replace", "-f", "-"];
     assert_eq!(
         kubectl.ok_with_input(&replace, &changed),
         "configmap/c replaced\n"
     );
     let uid = |kubectl: &Kubectl| {
-        let found = kubectl.json(&["get", "configmap", "c"]);
-        text(&found, "/metadata/uid").to_owned()
+        let map = kubectl.json(&["get", "configmap", "c"]);
+        text(&map, "/metadata/uid").to_owned()
     };
     let first = uid(kubectl);
     let forced = kubectl.ok_with_input(&["replace", "--force", "-f", "-"], MAP);
@@ -176,9 +179,9 @@ fn compared_replaced_and_edited(kubectl: &Kubectl) {
         String::from_utf8_lossy(&edited.stdout),
         "configmap/c edited\n"
     );
-    let found = kubectl.json(&["get", "configmap", "c", "--show-managed-fields"]);
-    assert_eq!(found["data"]["a"], "edited");
-    assert!(found["metadata"].to_string().contains("\"kubectl-edit\""));
+    let map = kubectl.json(&["get", "configmap", "c", "--show-managed-fields"]);
+    assert_eq!(map["data"]["a"], "edited");
+    assert!(map["metadata"].to_string().contains("\"kubectl-edit\""));
 }
 
 /// kubectl.md 2.8
@@ -196,8 +199,8 @@ fn set_and_labelled(kubectl: &Kubectl) {
         ("serviceaccount sts/web bot", "serviceaccount updated"),
     ] {
         let words: Vec<&str> = std::iter::once("set").chain(what.split(' ')).collect();
-        let wanted = format!("statefulset.apps/web {printed}\n");
-        assert_eq!(kubectl.ok(&words), wanted);
+        let expected = format!("statefulset.apps/web {printed}\n");
+        assert_eq!(kubectl.ok(&words), expected);
     }
     kubectl.ok(&["set", "selector", "service", "front", "app=web"]);
     let spec = kubectl.json(&["get", "sts", "web"])["spec"]["template"]["spec"].clone();
@@ -262,12 +265,14 @@ fn scaled_and_rolled_back(kubectl: &Kubectl) {
     let rollout = |more: &[&str]| {
         let output = kubectl.run(&[&["rollout"], more, &["sts/web"]].concat());
         // A warning about an earlier apply of the set may be printed in both cases.
-        let said = if output.code == 0 {
+        let message = if output.code == 0 {
             output.stdout
         } else {
             output.stderr
         };
-        let lines = said.lines().filter(|line| !line.starts_with("Warning: "));
+        let lines = message
+            .lines()
+            .filter(|line| !line.starts_with("Warning: "));
         lines.map(|line| format!("{line}\n")).collect::<String>()
     };
     assert_eq!(
@@ -281,10 +286,10 @@ fn scaled_and_rolled_back(kubectl: &Kubectl) {
         "kubernetes.io/change-cause=b it is",
     ]);
     kubectl.patch_web(&version("b"));
-    let told = rollout(&["status", "--timeout=300s"]);
+    let status = rollout(&["status", "--timeout=300s"]);
     assert!(
-        told.ends_with("partitioned roll out complete: 1 new pods have been updated...\n"),
-        "{told}"
+        status.ends_with("partitioned roll out complete: 1 new pods have been updated...\n"),
+        "{status}"
     );
     let history = rollout(&["history"]);
     assert!(history.starts_with("statefulset.apps/web \nREVISION  CHANGE-CAUSE\n"));
@@ -299,18 +304,18 @@ fn scaled_and_rolled_back(kubectl: &Kubectl) {
     assert_eq!(rollout(&["undo"]), "statefulset.apps/web rolled back\n");
     kubectl.wait_versions("0:a");
     assert_eq!(rollout(&["restart"]), "statefulset.apps/web restarted\n");
-    let found = kubectl.json(&["get", "sts", "web"]);
+    let set = kubectl.json(&["get", "sts", "web"]);
     let restarted = "/spec/template/metadata/annotations/kubectl.kubernetes.io~1restartedAt";
-    text(&found, restarted);
+    text(&set, restarted);
     for verb in ["pause", "resume"] {
-        let said = rollout(&[verb]);
+        let message = rollout(&[verb]);
         let what = if verb == "pause" {
             "pausing"
         } else {
             "resuming"
         };
         let wanted = format!("error: statefulsets.apps \"web\" {what} is not supported\n");
-        assert_eq!(said, wanted);
+        assert_eq!(message, wanted);
     }
     let unknown = rollout(&["undo", "--to-revision=9"]);
     assert_eq!(
@@ -324,8 +329,8 @@ fn deleted(kubectl: &Kubectl) {
     kubectl.apply(&web(2).to_string());
     kubectl.wait_ready("web", 2);
     let before = kubectl.pod_uid("web-0");
-    let said = kubectl.ok(&["delete", "pod", "web-0"]);
-    assert_eq!(said, "pod \"web-0\" deleted from deleted namespace\n");
+    let output = kubectl.ok(&["delete", "pod", "web-0"]);
+    assert_eq!(output, "pod \"web-0\" deleted from deleted namespace\n");
     // The command waited for that pod; there may be another pod of its name by now.
     kubectl.wait_ready("web", 2);
     assert_ne!(kubectl.pod_uid("web-0"), before);
@@ -352,6 +357,6 @@ fn deleted(kubectl: &Kubectl) {
     assert_eq!(left, "pod/web-0\npod/web-1\n");
     kubectl.ok(&["delete", "pods", "--all", "--now"]);
     kubectl.ok(&["create", "namespace", "short-lived"]);
-    let gone = kubectl.ok(&["delete", "namespace", "short-lived", "--timeout=300s"]);
-    assert_eq!(gone, "namespace \"short-lived\" deleted\n");
+    let message = kubectl.ok(&["delete", "namespace", "short-lived", "--timeout=300s"]);
+    assert_eq!(message, "namespace \"short-lived\" deleted\n");
 }

@@ -78,8 +78,8 @@ fn the_first_set_can_be_pasted() {
         "2. In a second shell",
         Some("5. Stop with Ctrl-C"),
     );
-    for shown in ["web-1", "persistentvolumeclaim/data-web-2"] {
-        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+    for text in ["web-1", "persistentvolumeclaim/data-web-2"] {
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
     let ended = running.interrupt(&machine);
     assert_eq!(ended.code, 0, "{ended:#?}");
@@ -105,10 +105,10 @@ fn backup_and_restore_can_be_pasted() {
         Some("3. Copy the directories"),
     );
     pasted.part("docs/backup.md", "4. Start.", Some("`restore` verifies"));
-    let kept = machine.ok(&format!(
+    let value = machine.ok(&format!(
         "{KUBECTL} get configmap kept -o jsonpath={{.data.a}}"
     ));
-    assert_eq!(kept.stdout, "b");
+    assert_eq!(value.stdout, "b");
     machine.ok("mainstay down --all --yes");
 }
 
@@ -208,7 +208,7 @@ fn a_cluster_of_two_machines_can_be_pasted() {
     );
     let node_is_ready = format!("{KUBECTL} wait --for=condition=Ready node/rack7 --timeout=1s");
     wait_until(&server, &node_is_ready);
-    let shown = on_server.part(
+    let output = on_server.part(
         "docs/many-machines.md",
         "On the server, the node is Ready:",
         Some("A pod with a volume of"),
@@ -219,7 +219,7 @@ fn a_cluster_of_two_machines_can_be_pasted() {
         "node/rack7 drained",
         "node/rack7 uncordoned",
     ] {
-        assert!(shown.stdout.contains(part), "{part}: {shown:#?}");
+        assert!(output.stdout.contains(part), "{part}: {output:#?}");
     }
     for ended in [joined.interrupt(&node), serving.interrupt(&server)] {
         assert_eq!(ended.code, 0, "{ended:#?}");

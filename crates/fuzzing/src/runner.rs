@@ -35,8 +35,8 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     }
     let mut chosen = Vec::new();
     for name in &arguments.targets {
-        let found = targets::ALL.iter().find(|target| target.name == name);
-        chosen.push(found.with_context(|| format!("no target {name}; --list shows all"))?);
+        let named_target = targets::ALL.iter().find(|target| target.name == name);
+        chosen.push(named_target.with_context(|| format!("no target {name}; --list shows all"))?);
     }
     if chosen.is_empty() {
         chosen.extend(targets::ALL);

@@ -251,12 +251,12 @@ async fn redirects_are_followed_as_the_caller_says_and_without_credentials_elsew
 async fn servers_are_trusted_as_the_settings_say() {
     let (pem, acceptor) = identity();
     let server = Server::over(Some(acceptor), |_| OK.to_owned()).await;
-    let given = Roots::none().with_pem(pem.as_bytes()).unwrap();
+    let custom_roots = Roots::none().with_pem(pem.as_bytes()).unwrap();
     let shake = async |config| {
         let stream = connect(server.address, PATIENCE).await.unwrap();
         tls::handshake(stream, "127.0.0.1", config).await
     };
-    for config in [tls::insecure(), tls::trusting(given)] {
+    for config in [tls::insecure(), tls::trusting(custom_roots)] {
         let config = config.unwrap();
         shake(config.clone()).await.unwrap();
         let pool = Pool::new(Settings {

@@ -166,7 +166,7 @@ impl Model for ElectionModel {
             match &server.flight {
                 None => {
                     let read_version = version(server.candidate.lease());
-                    if seen != version(state.lease.as_ref()) || read_version.is_none() {
+                    if read_version != version(state.lease.as_ref()) || read_version.is_none() {
                         actions.push(ElectionStep::Look(at));
                     }
                     if state.writes < WRITES {

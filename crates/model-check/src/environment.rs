@@ -238,7 +238,7 @@ fn collect_claim(world: &World, state: &mut ModelState, at: usize) {
         return;
     };
     let remaining = dangling(state, at, claim.owners);
-    if gone != claim.owners {
+    if remaining != claim.owners {
         claim.owners.set = claim.owners.set.filter(|_| remaining.set.is_none());
         claim.owners.pod = claim.owners.pod.filter(|_| remaining.pod.is_none());
         claim.version = version;

@@ -336,9 +336,9 @@ impl StatefulSetModel {
 /// Records the known fates. `false` if no fate changes.
 fn decide_fates(state: &mut ModelState, fates_of_plan: [ClaimFate; ORDINALS]) -> bool {
     let mut news = false;
-    for (fate, fates_of_plan) in state.fates.iter_mut().zip(fates_of_plan) {
-        if known != ClaimFate::Open && *fate != fates_of_plan {
-            *fate = fates_of_plan;
+    for (fate, planned_fate) in state.fates.iter_mut().zip(fates_of_plan) {
+        if planned_fate != ClaimFate::Open && *fate != planned_fate {
+            *fate = planned_fate;
             news = true;
         }
     }

@@ -90,8 +90,8 @@ impl<'v> Domains<'v> {
     }
 
     fn has(&self, (key, value): TopologyDomain<'_>) -> bool {
-        let known = self.0.get(key);
-        known.is_some_and(|values| values.contains(value))
+        let values_of_key = self.0.get(key);
+        values_of_key.is_some_and(|values| values.contains(value))
     }
 
     /// Whether the node is in one of the domains.

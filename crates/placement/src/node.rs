@@ -29,14 +29,14 @@ pub(crate) fn objection(pod: &PodView, node: &Node) -> Option<FilterFailure> {
     None
 }
 
-/// Whether a node accepts a pod that is made for it (a DaemonSet's): a new one, and an existing
-/// one. The other pods of the node do not matter.
+/// Whether a node accepts a DaemonSet's pod for this node: a new pod, and an existing pod. The other pods of the node do
+/// not matter.
 pub fn takes(pod: &Pod, node: &Node) -> (bool, bool) {
     let Some(spec) = pod.spec.as_ref() else {
         return (false, false);
     };
     let node_name = spec.node_name.as_deref().filter(|name| !name.is_empty());
-    let elsewhere = node_name.is_some() && wanted != node.metadata.name.as_deref();
+    let elsewhere = node_name.is_some() && node_name != node.metadata.name.as_deref();
     if elsewhere || !matches_affinity(spec, node) {
         return (false, false);
     }

@@ -78,8 +78,10 @@ pub(crate) fn preempt<'v>(
         }
     }
     // Of nodes with equal cost the first name is chosen.
-    let best = candidates.into_iter().min_by_key(|(_, found)| found.cost());
-    let Some((node, found)) = best else {
+    let best = candidates
+        .into_iter()
+        .min_by_key(|(_, candidate)| candidate.cost());
+    let Some((node, candidate)) = best else {
         return PreemptionResult::NoHelp(why);
     };
     let is_displaced =
@@ -87,7 +89,7 @@ pub(crate) fn preempt<'v>(
     let nominated = snapshot.view.nominated.iter();
     PreemptionResult::Victims {
         node: node.to_owned(),
-        victims: found.pods.into_iter().cloned().collect(),
+        victims: candidate.pods.into_iter().cloned().collect(),
         displaced: nominated.filter(is_displaced).cloned().collect(),
     }
 }

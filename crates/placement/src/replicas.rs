@@ -52,8 +52,8 @@ impl<'v> Replicas<'v> {
                 let mut keys = not_merged(constraint.match_label_keys.as_ref(), selector);
                 selects(selector, label)
                     && keys.all(|key| {
-                        let wanted = asking.label(key);
-                        wanted.is_none() || label(key) == wanted
+                        let value_of_asking = asking.label(key);
+                        value_of_asking.is_none() || label(key) == value_of_asking
                     })
             }
             Self::Controlled(uid, _) => {

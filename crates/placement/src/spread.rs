@@ -171,8 +171,9 @@ impl SpreadPreferences {
         feasible: &[&'v Node],
         snapshot: &SchedulingSnapshot<'v>,
     ) -> Self {
-        let own = pod.spec.topology_spread_constraints.as_deref();
-        let needs_labels = own.is_some_and(|own| !own.is_empty());
+        let own_constraints = pod.spec.topology_spread_constraints.as_deref();
+        let needs_labels =
+            own_constraints.is_some_and(|own_constraints| !own_constraints.is_empty());
         let constraints = match needs_labels {
             true => Constraint::all(pod, "ScheduleAnyway"),
             false => Constraint::by_default(pod, snapshot),

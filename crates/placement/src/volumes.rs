@@ -156,7 +156,7 @@ impl<'v> Claims<'v> {
     ///
     /// *Errors.* The reason why the claims cannot be bound there.
     pub fn steps(&self, node: &Node, view: &ClusterView) -> Result<Vec<ClaimStep>, &'static str> {
-        let mut taken: BTreeSet<&str> = BTreeSet::new();
+        let mut chosen: BTreeSet<&str> = BTreeSet::new();
         let mut steps = Vec::new();
         for WaitingClaim { claim, candidates } in &self.waiting {
             let name = claim.metadata.name.clone().unwrap_or_default();
@@ -168,12 +168,12 @@ impl<'v> Claims<'v> {
             }
             let permitted = |volume: &PersistentVolume| {
                 let name = volume.metadata.name.as_deref().unwrap_or_default();
-                usable_on(volume, node) && !taken.contains(name)
+                usable_on(volume, node) && !chosen.contains(name)
             };
             match find(claim, candidates.iter().copied(), permitted, false) {
                 Some(volume) => {
                     let volume_name = volume.metadata.name.as_deref().unwrap_or_default();
-                    taken.insert(volume_name);
+                    chosen.insert(volume_name);
                     let reserved = volume.spec.as_ref().is_some_and(|spec| {
                         let uid = spec.claim_ref.as_ref().and_then(|claim| claim.uid.as_ref());
                         uid.is_some() && uid == claim.metadata.uid.as_ref()

@@ -76,13 +76,13 @@ proptest! {
         let mut used = vec![0i64; nodes];
         for (index, milli) in sizes.into_iter().enumerate() {
             let mut pod = pod(index, milli);
-            let decision = place(&pod, &view, None);
-            prop_assert_eq!(&decision, &place(&pod, &view, None));
+            let decision = number(&pod, &view, None);
+            prop_assert_eq!(&decision, &number(&pod, &view, None));
             match decision {
                 PlacementDecision::Bind { node } => {
-                    let place: usize = node[1..].parse().expect("a node's number");
-                    used[place] += milli;
-                    prop_assert!(used[place] <= ROOM_MILLI);
+                    let number: usize = node[1..].parse().expect("a node's number");
+                    used[number] += milli;
+                    prop_assert!(used[number] <= ROOM_MILLI);
                     pod.node = Some(node.into());
                     view.pods.push(Arc::new(pod));
                 }

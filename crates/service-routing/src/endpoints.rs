@@ -125,12 +125,12 @@ pub(crate) fn choose<'a>(
             for port in &ports {
                 let state = states.entry(Endpoint { ip, port: *port }).or_default();
                 // An endpoint may be in two slices for a moment; its better state counts.
-                let seen = state_of(endpoint, here);
-                state.ready |= seen.ready;
-                state.serving_terminating |= seen.serving_terminating;
-                state.local |= seen.local;
-                state.for_nodes.also(seen.for_nodes);
-                state.for_zones.also(seen.for_zones);
+                let state_here = state_of(endpoint, here);
+                state.ready |= state_here.ready;
+                state.serving_terminating |= state_here.serving_terminating;
+                state.local |= state_here.local;
+                state.for_nodes.also(state_here.for_nodes);
+                state.for_zones.also(state_here.for_zones);
             }
         }
     }

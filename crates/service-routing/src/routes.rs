@@ -251,10 +251,10 @@ impl Routes {
             };
             let computed = || self.part(&owner.service);
             let (part, _) = parts.entry(owner.service.clone()).or_insert_with(computed);
-            let found = MapName::ALL
+            let of_maps = MapName::ALL
                 .iter()
                 .find_map(|map| part.elements.remove_entry(&(*map, *key)));
-            elements.extend(found);
+            elements.extend(of_maps);
         }
         elements
     }

@@ -160,7 +160,7 @@ impl Audit {
         let items = list.items.iter();
         let listed: BTreeMap<_, _> = items.map(|one| (one.name_any(), text_of(one))).collect();
         let state = self.state_at(revision);
-        if shown != state {
+        if listed != state {
             let differs = format!("a list at {revision} has {listed:?} instead of {state:?}");
             trace::broken(differs);
         }

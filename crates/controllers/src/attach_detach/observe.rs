@@ -70,21 +70,21 @@ impl AttachDetach {
         }
         let mut attachments = Vec::new();
         let mut elsewhere: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for found in self.attachments.list() {
-            let Some(volume) = &found.spec.source.persistent_volume_name else {
+        for existing in self.attachments.list() {
+            let Some(volume) = &existing.spec.source.persistent_volume_name else {
                 continue;
             };
-            if found.spec.node_name != name {
+            if existing.spec.node_name != name {
                 let nodes = elsewhere.entry(volume.clone()).or_default();
-                nodes.insert(found.spec.node_name.clone());
+                nodes.insert(existing.spec.node_name.clone());
                 continue;
             }
             let cached_volume = caches.volumes.get("", volume);
             let unique_name = cached_volume.as_ref().and_then(|volume| ids(volume));
             let unique_name = unique_name.map(|(driver, handle)| unique_name_of(&driver, &handle));
-            let meta = &found.metadata;
+            let meta = &existing.metadata;
             let uid = meta.uid.clone().unwrap_or_default();
-            let status = found.status.as_ref();
+            let status = existing.status.as_ref();
             let error = status.and_then(|status| status.attach_error.as_ref());
             attachments.push(Attachment {
                 name: meta.name.clone().unwrap_or_default(),

@@ -133,8 +133,8 @@ impl Worker {
             return Ok(None);
         };
         let leases: Api<Lease> = Api::namespaced(self.context.client.clone(), NODE_LEASES);
-        let found = leases.get_opt(&name).await;
-        let lease = found.map_err(api_error::failed("read the lease of a node"))?;
+        let renewed_lease = leases.get_opt(&name).await;
+        let lease = renewed_lease.map_err(api_error::failed("read the lease of a node"))?;
         let renewed = lease.and_then(|lease| lease.spec?.renew_time);
         Ok(renewed.map(|time| time.0))
     }

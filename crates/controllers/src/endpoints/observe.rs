@@ -123,10 +123,10 @@ pub(super) fn zone(node: &Node) -> Option<&str> {
 }
 
 /// The Service of a slice with this manager.
-fn kept_by(wanted: &str, slice: &EndpointSlice) -> Vec<String> {
+fn kept_by(manager_name: &str, slice: &EndpointSlice) -> Vec<String> {
     let labels = slice.metadata.labels.as_ref();
     let manager = labels.and_then(|labels| labels.get(labels::SLICE_MANAGED_BY));
-    if manager.map(String::as_str) != Some(wanted) {
+    if manager.map(String::as_str) != Some(manager_name) {
         return Vec::new();
     }
     service_of(slice).iter().map(term).collect()

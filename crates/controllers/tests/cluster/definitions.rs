@@ -203,9 +203,9 @@ async fn objects_of_a_definition_without_a_served_version_go_with_it() {
         .unwrap();
     // The definition stays while an object is left, and no further object can be created.
     eventually(async || {
-        let found = boats(&cluster).get_opt("b").await.unwrap();
+        let second_boat = boats(&cluster).get_opt("b").await.unwrap();
         let left = boats(&cluster).get_opt("a").await.unwrap();
-        found.is_none() && left.is_some_and(|left| left.metadata.deletion_timestamp.is_some())
+        second_boat.is_none() && left.is_some_and(|left| left.metadata.deletion_timestamp.is_some())
     })
     .await;
     assert!(api.get_opt("boats.example.org").await.unwrap().is_some());

@@ -168,9 +168,9 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
     })
     .await;
     // There was no reason for a fence.
-    let held = leases.get("n1").await.unwrap();
+    let fenced_lease = leases.get("n1").await.unwrap();
     assert_eq!(
-        held.metadata.resource_version,
+        fenced_lease.metadata.resource_version,
         lease.metadata.resource_version
     );
     bind(&cluster, "goes-0", "n1").await;
@@ -272,7 +272,7 @@ async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
     let before = cluster.api::<Pod>().list(&params).await.unwrap().items;
     let claims = cluster.api::<PersistentVolumeClaim>();
     let lost = claims.get("d-copies-0").await.unwrap();
-    let kept = claims.get("d-waits-0").await.unwrap();
+    let remaining_claim = claims.get("d-waits-0").await.unwrap();
     bind(&cluster, "waits-0", "n1").await;
     bind(&cluster, "copies-0", "n1").await;
     wait_for::<Pod>(&cluster, "true", |pods: &[Pod]| {
@@ -285,7 +285,7 @@ async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
     let after = cluster.api::<Pod>().list(&params).await.unwrap().items;
     assert_eq!(uid_of(&after, "waits-0"), uid_of(&before, "waits-0"));
     let same = claims.get("d-waits-0").await.unwrap();
-    assert_eq!(same.metadata.uid, kept.metadata.uid);
+    assert_eq!(same.metadata.uid, remaining_claim.metadata.uid);
     wait_for::<Event>(&cluster, "true", |events| {
         let given_up = events
             .iter()

@@ -58,13 +58,13 @@ async fn load_balancers_have_the_addresses_of_the_nodes() {
     // A second Service with the port has to wait, and reports this, until the first Service releases the port.
     cluster.create::<Service>(balanced("zebra", 80)).await;
     wait_for::<Event>(&cluster, "true", |events| {
-        let said = "port 80/TCP of 10.0.0.1 is taken by Service default/web";
+        let reason = "port 80/TCP of 10.0.0.1 is taken by Service default/web";
         let is_warned = |event: &Event| {
             event.involved_object.name.as_deref() == Some("zebra")
                 && event
                     .message
                     .as_deref()
-                    .is_some_and(|message| message.contains(said))
+                    .is_some_and(|message| message.contains(reason))
         };
         events.iter().any(is_warned).to_string()
     })

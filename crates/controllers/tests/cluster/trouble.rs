@@ -135,8 +135,8 @@ async fn revisions_that_are_lost_are_made_again() {
     let owned = |count: usize| {
         let name = name.clone();
         move |all: &[ControllerRevision]| {
-            let found = all.iter().find(|revision| revision.name_any() == name);
-            found
+            let recreated = all.iter().find(|revision| revision.name_any() == name);
+            recreated
                 .is_some_and(|r| r.owner_references().len() == count)
                 .to_string()
         }

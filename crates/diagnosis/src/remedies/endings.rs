@@ -69,13 +69,13 @@ impl DiagnosedPod<'_> {
             let volume = json!({ "name": volume, "emptyDir": { "sizeLimit": "SIZE" } });
             return Some(json!({ "volumes": [volume] }));
         }
-        let room = json!({ "limits": { "ephemeral-storage": "SIZE" } });
+        let larger_limits = json!({ "limits": { "ephemeral-storage": "SIZE" } });
         if let Some(name) = between(
             message,
             "Container ",
             " exceeded its local ephemeral storage",
         ) {
-            return Some(json!({ "containers": [{ "name": name, "resources": room }] }));
+            return Some(json!({ "containers": [{ "name": name, "resources": larger_limits }] }));
         }
         if !message.starts_with("Pod ephemeral local storage usage exceeds") {
             return None;
@@ -85,6 +85,6 @@ impl DiagnosedPod<'_> {
             let limits = limits.and_then(|resources| resources.limits.as_ref());
             limits.is_some_and(|limits| limits.contains_key("ephemeral-storage"))
         })?;
-        Some(json!({ "containers": [{ "name": first.name, "resources": room }] }))
+        Some(json!({ "containers": [{ "name": first.name, "resources": larger_limits }] }))
     }
 }

@@ -24,7 +24,7 @@ fn each_situation_has_an_answer_that_leads_to_its_cause() {
         let explained = answer(situation);
         if std::env::var_os("UPDATE_GOLDENS").is_some() {
             std::fs::write(&file, format!("{situation}---\n{explained}")).unwrap();
-        } else if said != expected {
+        } else if explained != expected {
             wrong.push(format!(
                 "{}\nwanted:\n{expected}said:\n{explained}",
                 file.display()

@@ -79,11 +79,11 @@ fn nothing_is_said_of_a_pod_that_is_ready() {
 
 #[test]
 fn a_pod_without_a_node_says_what_the_scheduler_said() {
-    let said = "0/1 nodes are available: 1 Insufficient cpu.";
+    let reason = "0/1 nodes are available: 1 Insufficient cpu.";
     check(
         pod(&web_1(
             json!({ "spec": { "nodeName": null }, "status": { "phase": "Pending",
-            "conditions": [condition("PodScheduled", "False", said)] } }),
+            "conditions": [condition("PodScheduled", "False", reason)] } }),
         )),
         [
             "Unschedulable",
@@ -93,16 +93,16 @@ fn a_pod_without_a_node_says_what_the_scheduler_said() {
     );
     // The part of the message about other remedies is left out.
     let longer = format!(
-        "{said} preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        "{reason} preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
     );
     let diagnosis = pod(&web_1(json!({ "spec": { "nodeName": null }, "status": {
         "conditions": [condition("PodScheduled", "False", &longer)] } })));
     let message = diagnosis.map(|diagnosis| diagnosis.message);
-    assert_eq!(message, Some(format!("no node fits: {said}")));
+    assert_eq!(message, Some(format!("no node fits: {reason}")));
     check(
         pod(&web_1(json!({ "spec": { "nodeName": null }, "status": {
             "nominatedNodeName": "n",
-            "conditions": [condition("PodScheduled", "False", said)] } }))),
+            "conditions": [condition("PodScheduled", "False", reason)] } }))),
         [
             "Unschedulable",
             "pods of lower priority make room for it on node n",

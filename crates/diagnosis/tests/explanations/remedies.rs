@@ -154,8 +154,8 @@ fn volumes_that_cannot_be_mounted_say_what_they_need() {
         { "name": "conf", "configMap": { "name": "a" } },
         { "name": "host", "hostPath": { "path": "/srv", "type": "Directory" } },
     ]);
-    let warning = |said: &str| {
-        let message = format!("MountVolume.SetUp failed for volume {said}");
+    let warning = |part: &str| {
+        let message = format!("MountVolume.SetUp failed for volume {part}");
         event("Warning", "FailedMount", &message)
     };
     check(
@@ -218,8 +218,8 @@ fn who_is_killed_for_a_probe_is_told_so() {
     assert_eq!(chain_of_kill.links[0].reason, "LivenessProbe");
     assert_eq!(chain_of_kill.links[0].log, Log::Wanted { previous: false });
     let patch = &chain_of_kill.remedy.commands[0];
-    let asks = r#""livenessProbe":{"httpGet":{"path":"/PATH","port":PORT}}"#;
-    assert!(patch.contains(asks), "{patch}");
+    let probe_patch = r#""livenessProbe":{"httpGet":{"path":"/PATH","port":PORT}}"#;
+    assert!(patch.contains(probe_patch), "{patch}");
     // A kill of an earlier run is not the cause of this exit.
     pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["startedAt"] =
         "2026-01-01T11:59:55Z".into();

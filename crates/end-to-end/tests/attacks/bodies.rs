@@ -17,8 +17,13 @@ fn send_at_once(attack: &str, content_type: &'static str, body: String) {
     let mut open = JoinSet::new();
     scene.on_each_stream(2, Tenant::connect, |tenant, connection| {
         let request = connection.post(&tenant.path("configmaps"), content_type, body.clone());
-        let answer = connection.sender.send_request(request);
-        open.spawn(async move { answer.await.map(|answer| answer.status().as_u16()).ok() });
+        let response = connection.sender.send_request(request);
+        open.spawn(async move {
+            response
+                .await
+                .map(|response| response.status().as_u16())
+                .ok()
+        });
     });
     let codes = scene.runtime.block_on(open.join_all());
     assert!(!codes.contains(&Some(500)), "{codes:?}");

@@ -72,16 +72,16 @@ impl Scene {
         begin: &[u8],
     ) -> Vec<impl Sized + use<>> {
         self.runtime.block_on(async {
-            let mut held = Vec::new();
+            let mut connections_open = Vec::new();
             for address in addresses {
                 for _ in 0..each {
                     let mut stream = server.connect_from((*address).into(), protocol).await;
                     // The server may have closed the connection.
                     stream.write_all(begin).await.ok();
-                    held.push(stream);
+                    connections_open.push(stream);
                 }
             }
-            held
+            connections_open
         })
     }
 }

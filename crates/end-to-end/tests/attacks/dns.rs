@@ -41,8 +41,8 @@ fn truncated(question: &[u8]) -> Vec<u8> {
 
 /// A response with as many addresses as fit into a message.
 fn addresses(question: &[u8]) -> Vec<u8> {
-    let room = usize::from(u16::MAX) - question.len();
-    of_records(question, room / 16, |number| {
+    let capacity = usize::from(u16::MAX) - question.len();
+    of_records(question, capacity / 16, |number| {
         let [.., high, low] = number.to_be_bytes();
         vec![0, 1, 0, 1, 0, 0, 0, 30, 0, 4, 10, 9, high, low]
     })
@@ -127,11 +127,11 @@ fn while_others_are_answered(
         });
         modest.run(|| {
             let name = "kubernetes.default.svc.cluster.local";
-            let mut answers = 0;
-            while answers == 0 || !(is_over.load(Ordering::Relaxed) || attacking.is_finished()) {
-                let what = format!("answer {answers} to another pod");
+            let mut responses = 0;
+            while responses == 0 || !(is_over.load(Ordering::Relaxed) || attacking.is_finished()) {
+                let what = format!("answer {responses} to another pod");
                 wait_for(&what, 30, || addresses_of(name, server));
-                answers += 1;
+                responses += 1;
                 thread::sleep(Duration::from_millis(100));
             }
         });
@@ -146,14 +146,14 @@ fn addresses_of(name: &str, server: SocketAddr) -> Result<Vec<u8>, String> {
         .set_read_timeout(Some(Duration::from_secs(2)))
         .unwrap();
     socket.send_to(&question(7, name), server).unwrap();
-    let mut answer = vec![0; 4096];
+    let mut response = vec![0; 4096];
     let length = socket
-        .recv(&mut answer)
+        .recv(&mut response)
         .map_err(|error| error.to_string())?;
-    answer.truncate(length);
-    let (code, addresses) = (answer[3] & 15, answer[7]);
+    response.truncate(length);
+    let (code, addresses) = (response[3] & 15, response[7]);
     match code == 0 && addresses > 0 {
-        true => Ok(answer),
+        true => Ok(response),
         false => Err(format!("code {code}, {addresses} addresses")),
     }
 }
@@ -174,8 +174,8 @@ fn questions_that_nobody_answers() {
             .collect();
         for round in 0..40 {
             for number in 0..100 {
-                for (place, socket) in sockets.iter().enumerate() {
-                    let name = outside_name((round * 100 + number) * sockets.len() + place);
+                for (index, socket) in sockets.iter().enumerate() {
+                    let name = outside_name((round * 100 + number) * sockets.len() + index);
                     // A full queue drops queries.
                     drop(socket.send_to(&question(9, &name), server));
                 }
@@ -230,16 +230,18 @@ fn large_answers() {
         socket
             .set_read_timeout(Some(Duration::from_secs(2)))
             .unwrap();
-        let mut answered = 0;
+        let mut responses = 0;
         for round in 0..150 {
             for number in 0..10 {
                 let name = outside_name(round * 10 + number);
                 socket.send_to(&question(9, &name), server).unwrap();
             }
-            let mut answer = [0; 4096];
-            answered += (0..10).filter(|_| socket.recv(&mut answer).is_ok()).count();
+            let mut response = [0; 4096];
+            responses += (0..10)
+                .filter(|_| socket.recv(&mut response).is_ok())
+                .count();
         }
-        assert!(answered > 1000, "{answered}");
+        assert!(responses > 1000, "{responses}");
     });
     scene.wait_until_it_grows_no_more();
     scene.assert_withstood("large answers");
@@ -252,10 +254,10 @@ fn answer_by_tcp(mut stream: TcpStream) -> Option<()> {
     let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
     stream.read_exact(&mut bytes).ok()?;
     // The choice depends on the ID of the query, which is random.
-    let answer = match bytes[1] % 2 {
+    let response = match bytes[1] % 2 {
         0 => addresses(&bytes),
         _ => texts(&bytes),
     };
-    let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
-    stream.write_all(&[&length[..], &answer].concat()).ok()
+    let length = u16::try_from(response.len()).unwrap().to_be_bytes();
+    stream.write_all(&[&length[..], &response].concat()).ok()
 }

@@ -99,8 +99,8 @@ async fn answer(
 ) -> Option<Infallible> {
     let upgraded = TokioIo::new(upgrade.await.ok()?);
     let mut stream = acceptor.accept(upgraded).await.ok()?;
-    let asked = head(&mut stream).await.ok()?.to_ascii_lowercase();
-    let begin = match asked.contains("upgrade: websocket") {
+    let request_head = head(&mut stream).await.ok()?.to_ascii_lowercase();
+    let begin = match request_head.contains("upgrade: websocket") {
         true => "101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket",
         false => "200 OK\r\nTransfer-Encoding: chunked",
     };

@@ -249,10 +249,10 @@ fn hostile_answers_of_a_registry() {
     let mut all = String::new();
     let mut pods = Vec::new();
     for hostile in HOSTILE {
-        for (place, registry) in NAMES.iter().enumerate() {
+        for (index, registry) in NAMES.iter().enumerate() {
             for number in 0..PODS {
                 let repository = hostile.repository;
-                let name = format!("{repository}-{place}-{number}");
+                let name = format!("{repository}-{index}-{number}");
                 all += &pod(&name, &format!("{registry}/{repository}-{number}:1"));
                 pods.push((name, hostile.reason));
             }

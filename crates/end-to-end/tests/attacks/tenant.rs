@@ -166,8 +166,8 @@ impl Tenant {
     pub async fn web_socket_from(&self, from: IpAddr, path: &str) -> Option<TlsStream<TcpStream>> {
         let stream = self.server.connect_from(from, "http/1.1").await;
         let mut stream = self.ask_for_web_socket(stream, path).await;
-        let answer = head(&mut stream).await.unwrap();
-        answer.starts_with("HTTP/1.1 101").then_some(stream)
+        let response_head = head(&mut stream).await.unwrap();
+        response_head.starts_with("HTTP/1.1 101").then_some(stream)
     }
 
     async fn ask_for_web_socket(
@@ -230,10 +230,10 @@ impl Connection {
         needed: impl Send + 'static,
         open: &mut JoinSet<()>,
     ) {
-        let answer = self.sender.send_request(request);
+        let response = self.sender.send_request(request);
         open.spawn(async move {
             let _needed = needed;
-            let _answer = answer.await;
+            let _answer = response.await;
             std::future::pending::<()>().await;
         });
     }
@@ -266,9 +266,9 @@ impl Connection {
 
     /// The status code of the response, which is read completely.
     pub async fn code(&mut self, request: Request<Body>) -> Option<u16> {
-        let answer = self.sender.send_request(request).await.ok()?;
-        let code = answer.status().as_u16();
-        answer.into_body().collect().await.ok()?;
+        let response = self.sender.send_request(request).await.ok()?;
+        let code = response.status().as_u16();
+        response.into_body().collect().await.ok()?;
         Some(code)
     }
 }

@@ -42,10 +42,12 @@ fn joined(scene: &Scene, manner: Manner) -> HollowNode {
     scene.api.ask(Method::PUT, &status, Some(&node)).unwrap();
     let (identity, serving) = scene.runtime.block_on(async {
         let joined = join(&server, &token, NODE).await.unwrap();
-        let own = Credentials::Identity(&joined.identity);
-        let own = client(&server, &joined.ca_pem, &own).await.unwrap();
+        let credentials = Credentials::Identity(&joined.identity);
+        let credentials = client(&server, &joined.ca_pem, &credentials).await.unwrap();
         let serving = CertificateSubject::serving(NODE, [ADDRESS.into()]);
-        let serving = node_identity::request(&own, &serving).await.unwrap();
+        let serving = node_identity::request(&credentials, &serving)
+            .await
+            .unwrap();
         (joined.identity, serving)
     });
     for tenant in &scene.tenants {
@@ -118,9 +120,9 @@ fn a_node_that_reads_nothing() {
             node.open_tunnel().await;
         }
         let mut sessions = Vec::new();
-        for (place, tenant) in scene.tenants.iter().enumerate() {
+        for (index, tenant) in scene.tenants.iter().enumerate() {
             // Each pod has its own address and its own share of connections.
-            let address = [127, 0, 1, u8::try_from(place + 1).unwrap()].into();
+            let address = [127, 0, 1, u8::try_from(index + 1).unwrap()].into();
             for _ in 0..450 {
                 sessions.push(async move {
                     let path = tenant.path("pods/far/exec?command=cat&stdin=true&container=c");

@@ -154,7 +154,7 @@ impl Place {
     fn reaches(&self, to: SocketAddr, name: &str) -> IpAddr {
         wait_for(&format!("{name} at {to}"), 60, || {
             match packets::ask_tcp(&self.network, to) {
-                Ok(answer) if answer.name == name => Ok(answer.client),
+                Ok(reply) if reply.name == name => Ok(reply.client),
                 other => Err(format!("{other:?}")),
             }
         })
@@ -186,15 +186,16 @@ impl Place {
         names: &[&str],
         ask: impl Fn() -> std::io::Result<Answer>,
     ) -> Vec<Answer> {
-        let wanted: BTreeSet<&str> = names.iter().copied().collect();
-        wait_for(&format!("{wanted:?} at {what}"), 60, || {
+        let expected: BTreeSet<&str> = names.iter().copied().collect();
+        wait_for(&format!("{expected:?} at {what}"), 60, || {
             // Ten requests miss one of two servers in one of a thousand rounds.
-            let answers: Result<Vec<Answer>, _> = (0..10).map(|_| ask()).collect();
-            let answers = answers.map_err(|error| error.to_string())?;
-            let seen: BTreeSet<&str> = answers.iter().map(|answer| &*answer.name).collect();
-            match seen == wanted {
-                true => Ok(answers),
-                false => Err(format!("{answers:?}")),
+            let replies: Result<Vec<Answer>, _> = (0..10).map(|_| ask()).collect();
+            let replies = replies.map_err(|error| error.to_string())?;
+            let names_of_replies: BTreeSet<&str> =
+                replies.iter().map(|reply| &*reply.name).collect();
+            match names_of_replies == expected {
+                true => Ok(replies),
+                false => Err(format!("{replies:?}")),
             }
         })
     }

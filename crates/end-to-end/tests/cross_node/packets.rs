@@ -44,12 +44,12 @@ pub(super) fn serve_tcp(network: &Network, port: u16, name: &str) {
     let (listener, name) = (listener.expect("listen"), name.to_owned());
     std::thread::spawn(move || {
         for connection in listener.incoming() {
-            let answered = connection.and_then(|mut connection| {
+            let served = connection.and_then(|mut connection| {
                 let peer = connection.peer_addr()?.ip();
                 connection.write_all(format!("{name} {peer}").as_bytes())
             });
             // A disconnected client does not matter to the server.
-            drop(answered);
+            drop(served);
         }
     });
 }
@@ -58,9 +58,9 @@ pub(super) fn ask_tcp(network: &Network, to: SocketAddr) -> io::Result<Answer> {
     network.run(|| {
         let mut connection = TcpStream::connect_timeout(&to, SILENCE)?;
         connection.set_read_timeout(Some(PATIENCE))?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer)?;
-        Answer::read(&answer)
+        let mut reply = String::new();
+        connection.read_to_string(&mut reply)?;
+        Answer::read(&reply)
     })
 }
 
@@ -114,8 +114,9 @@ pub(super) fn send_udp(network: &Network, to: SocketAddr, length: usize) -> io::
 
 /// A raw socket for SCTP.
 fn sctp(network: &Network) -> io::Result<UdpSocket> {
-    let made = network.run(|| socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::SCTP)));
-    Ok(UdpSocket::from(made?))
+    let raw_socket =
+        network.run(|| socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::SCTP)));
+    Ok(UdpSocket::from(raw_socket?))
 }
 
 /// The types of the chunks INIT and INIT ACK (RFC 9260 §3.2).
@@ -161,7 +162,7 @@ fn received(socket: &UdpSocket) -> io::Result<(IpAddr, [u16; 2], u8, Vec<u8>)> {
     if packet.len() < 32 {
         return Err(io::Error::other("half a packet"));
     }
-    let port = |place: usize| u16::from_be_bytes([packet[place], packet[place + 1]]);
+    let port = |offset: usize| u16::from_be_bytes([packet[offset], packet[offset + 1]]);
     Ok((
         peer.ip(),
         [port(0), port(2)],
@@ -178,9 +179,9 @@ pub(super) fn serve_sctp(network: &Network, port: u16, name: &str) {
         loop {
             match received(&socket) {
                 Ok((peer, [from, to], INIT, _)) if to == port => {
-                    let answer = format!("{name} {peer}");
-                    let answer = packet(port, from, TAG, INIT_ACK, answer.as_bytes());
-                    drop(socket.send_to(&answer, (peer, 0)));
+                    let reply = format!("{name} {peer}");
+                    let reply = packet(port, from, TAG, INIT_ACK, reply.as_bytes());
+                    drop(socket.send_to(&reply, (peer, 0)));
                 }
                 Ok(_) => {}
                 Err(_) => return,
@@ -196,8 +197,8 @@ pub(super) fn ask_sctp(network: &Network, to: SocketAddr, from: u16) -> io::Resu
     socket.send_to(&packet(from, to.port(), 0, INIT, &[]), (to.ip(), 0))?;
     loop {
         match received(&socket)? {
-            (peer, ports, INIT_ACK, answer) if peer == to.ip() && ports == [to.port(), from] => {
-                return Answer::read(&String::from_utf8_lossy(&answer));
+            (peer, ports, INIT_ACK, reply) if peer == to.ip() && ports == [to.port(), from] => {
+                return Answer::read(&String::from_utf8_lossy(&reply));
             }
             _ => {}
         }

@@ -192,13 +192,16 @@ fn incoming_by_addresses(world: &World, pods: &Pods) {
     pods.other_1.reaches(pods.service, "server-2");
     pods.client_1.is_dropped(to_2);
     pods.client_1.is_dropped(pods.service);
-    let shown = at(world.node_ip(2), 31080);
-    world.outside.is_dropped(shown);
+    let node_port = at(world.node_ip(2), 31080);
+    world.outside.is_dropped(node_port);
     policy(world, "p", &block("192.0.2.0/24", world.node_ip(1)));
-    assert_eq!(world.outside.reaches(shown, "server-2"), world.outside.ip);
+    assert_eq!(
+        world.outside.reaches(node_port, "server-2"),
+        world.outside.ip
+    );
     pods.client_2.is_dropped(to_2);
     policy(world, "p", &block("192.0.2.0/24", world.outside.ip));
-    world.outside.is_dropped(shown);
+    world.outside.is_dropped(node_port);
 }
 
 /// Ports of the pod after translation, by number, by name and as a range.
@@ -244,8 +247,8 @@ fn by_protocols(world: &World, pods: &Pods) {
     wait_for("silence by SCTP", 60, || silence(sctp()));
 }
 
-fn silence(asked: std::io::Result<packets::Answer>) -> Result<(), String> {
-    match asked {
+fn silence(result: std::io::Result<packets::Answer>) -> Result<(), String> {
+    match result {
         Err(error) if packets::is_silence(&error) => Ok(()),
         other => Err(format!("{other:?}")),
     }
@@ -336,8 +339,8 @@ fn open_connections(world: &World, pods: &Pods) {
     assert_eq!(arrives(packets::PATIENCE), [true; 2]);
     policy(world, "p", &ingress(""));
     wait_for("the connection to end", 60, || {
-        let seen = arrives(packets::SILENCE);
-        (seen == [false; 2]).then_some(()).ok_or(seen)
+        let has_arrived = arrives(packets::SILENCE);
+        (has_arrived == [false; 2]).then_some(()).ok_or(has_arrived)
     });
 }
 
@@ -358,8 +361,11 @@ fn services_and_policies_hold_through_vxlan() {
     let client = &pods.client_1.network;
     let full = || packets::send_udp(client, pods.server_2.at(UDP), 1450 - 28);
     assert_eq!(wait_for("an answer", 60, full).name, "server-2");
-    let (to_2, shown) = (pods.server_2.at(8080), at(world.node_ip(2), 31080));
-    assert_eq!(world.outside.reaches(shown, "server-2"), world.outside.ip);
+    let (to_2, node_port) = (pods.server_2.at(8080), at(world.node_ip(2), 31080));
+    assert_eq!(
+        world.outside.reaches(node_port, "server-2"),
+        world.outside.ip
+    );
     world.outside.is_dropped(at(world.node_ip(1), 31080));
     policy(&world, "p", "{podSelector: {}}");
     pods.client_1.is_dropped(to_2);

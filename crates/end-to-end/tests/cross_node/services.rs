@@ -98,14 +98,14 @@ const BOTH: [&str; 2] = ["server-1", "server-2"];
 fn cluster_ips_and_node_ports(world: &World, clients: [&Place; 2]) {
     let ip = world.cluster_ip("both");
     for client in clients {
-        for answer in client.is_answered_by(at(ip, 80), &BOTH) {
-            assert_eq!(answer.client, client.ip, "{answer:?}");
+        for reply in client.is_answered_by(at(ip, 80), &BOTH) {
+            assert_eq!(reply.client, client.ip, "{reply:?}");
         }
-        for answer in asks_udp(client, at(ip, 53)) {
-            assert_eq!(answer.client, client.ip, "{answer:?}");
+        for reply in asks_udp(client, at(ip, 53)) {
+            assert_eq!(reply.client, client.ip, "{reply:?}");
         }
-        for answer in asks_sctp(client, at(ip, 9)) {
-            assert_eq!(answer.client, client.ip, "{answer:?}");
+        for reply in asks_sctp(client, at(ip, 9)) {
+            assert_eq!(reply.client, client.ip, "{reply:?}");
         }
     }
     for number in [1, 2] {
@@ -115,11 +115,11 @@ fn cluster_ips_and_node_ports(world: &World, clients: [&Place; 2]) {
             asks_udp(client, node);
             asks_sctp(client, node);
         }
-        let own = Place {
+        let node_place = Place {
             network: Network::at(world.nodes[number - 1].network.path().as_ref()),
             ip: world.node_ip(number),
         };
-        own.is_answered_by(at(ip, 80), &BOTH);
+        node_place.is_answered_by(at(ip, 80), &BOTH);
     }
 }
 
@@ -190,11 +190,11 @@ fn local_endpoints_alone(world: &World, [client_1, client_2]: [&Place; 2]) {
 /// Waits for the response of a node's health check port.
 #[track_caller]
 fn health(world: &World, node: Ipv4Addr, port: u16, status: u16, endpoints: u64) {
-    let wanted = (status.to_string(), json!(endpoints));
-    wait_for(&format!("{wanted:?} of {node}"), 60, || {
-        let seen = world.outside.network.run(|| look(at(node, port)));
-        match seen {
-            Ok(seen) if seen == wanted => Ok(()),
+    let expected = (status.to_string(), json!(endpoints));
+    wait_for(&format!("{expected:?} of {node}"), 60, || {
+        let result = world.outside.network.run(|| look(at(node, port)));
+        match result {
+            Ok(result) if result == expected => Ok(()),
             other => Err(format!("{other:?}")),
         }
     });
@@ -205,9 +205,9 @@ fn look(at: SocketAddr) -> std::io::Result<(String, Value)> {
     let mut connection = TcpStream::connect_timeout(&at, limit)?;
     connection.set_read_timeout(Some(limit))?;
     connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let mut text = String::new();
+    connection.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     let status = head.split(' ').nth(1).unwrap_or_default();
     Ok((status.to_owned(), body["localEndpoints"].clone()))

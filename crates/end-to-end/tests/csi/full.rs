@@ -99,11 +99,11 @@ impl Figures {
             serde_json::from_str(&raw("stats/summary")?).map_err(|error| error.to_string())?;
         let pods = summary["pods"].as_array().into_iter().flatten();
         let mut volumes = pods.filter_map(|pod| pod["volume"].as_array()).flatten();
-        let own = volumes.find(|volume| volume["pvcRef"]["name"] == "data-full-0");
+        let volume_stats = volumes.find(|volume| volume["pvcRef"]["name"] == "data-full-0");
         Ok(Self {
             capacity: of("capacity_bytes")?,
             available: of("available_bytes")?,
-            of_summary: own.cloned().unwrap_or_default(),
+            of_summary: volume_stats.cloned().unwrap_or_default(),
         })
     }
 

@@ -80,7 +80,7 @@ impl World {
         self.instance.kill();
         self.instance.start_again();
         self.kubectl = self.instance.kubectl();
-        let kept = || {
+        let is_kept = || {
             let claim = self.kubectl.get(&["pvc", "data-db-0"])?;
             let status = claim["status"].to_string();
             let has_grown = !status.contains("allocatedResourceStatuses");
@@ -96,11 +96,11 @@ impl World {
                 false => Err(format!("{read:?}")),
             }
         };
-        let tell = || {
+        let describe = || {
             let all = ["get", "pods,volumeattachments,events", "-A", "-o", "wide"];
             self.kubectl.run(&all).stdout
         };
-        wait_for_or_tell(&format!("{step} {at}, {fault}"), 120, kept, tell);
+        wait_for_or_tell(&format!("{step} {at}, {fault}"), 120, is_kept, describe);
         self.kubectl.wait_ready("db", 1);
         let uses = self.check_journal();
         assert_eq!(uses.attached.len(), 1, "{uses:?}");

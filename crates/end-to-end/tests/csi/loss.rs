@@ -71,19 +71,19 @@ fn a_volume_follows_its_set_from_a_lost_node() {
             false => Err(pod["status"].to_string()),
         }
     };
-    let tell = || {
+    let describe = || {
         let all = ["get", "pods,volumeattachments,events", "-A", "-o", "wide"];
         world.kubectl.run(&all).stdout
     };
-    wait_for_or_tell("the set on the other node", 180, moved, tell);
+    wait_for_or_tell("the set on the other node", 180, moved, describe);
     eprintln!(
         "a set with an attached volume was ready on another node after {:?}",
         started.elapsed()
     );
-    let kept = world
+    let survivor = world
         .kubectl
         .ok(&["exec", "db-0", "--", "cat", "/data/file"]);
-    assert_eq!(kept, "kept\n");
+    assert_eq!(survivor, "kept\n");
     let uses = world.check_journal();
     let mut nodes: Vec<&String> = uses.attached.values().collect();
     nodes.sort_by_key(|name| name.len());
@@ -100,7 +100,7 @@ fn a_volume_follows_its_set_from_a_lost_node() {
             _ => Err(format!("{left:?}")),
         }
     };
-    wait_for_or_tell("the mounts of the lost node to go", 120, clean, tell);
+    wait_for_or_tell("the mounts of the lost node to go", 120, clean, describe);
     world.kubectl.wait_ready("waits", 1);
     let now = world.kubectl.pod("waits-0");
     assert_eq!(now["metadata"]["uid"], waits["metadata"]["uid"]);

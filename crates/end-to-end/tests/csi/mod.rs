@@ -57,11 +57,11 @@ impl World {
             let left = entries(&self.state.join("volumes"));
             if left.is_empty() { Ok(()) } else { Err(left) }
         };
-        let tell = || {
+        let describe = || {
             let all = ["get", "pods,pvc,pv,volumeattachments,events", "-A"];
             self.kubectl.run(&all).stdout
         };
-        wait_for_or_tell("the volumes to go", 120, volumes, tell);
+        wait_for_or_tell("the volumes to go", 120, volumes, describe);
         for kind in ["uses", "data", "snapshots"] {
             assert_eq!(entries(&self.state.join(kind)), [""; 0], "{kind}");
         }
@@ -89,7 +89,7 @@ impl Uses {
     #[track_caller]
     fn take(&mut self, line: &Value) {
         let at = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
-        let (volume, node, place) = (at("volume"), at("node"), at("at"));
+        let (volume, node, path) = (at("volume"), at("node"), at("at"));
         match line["event"].as_str() {
             Some("attached") => {
                 let before = self.attached.insert(volume.clone(), node.clone());
@@ -100,13 +100,13 @@ impl Uses {
             Some("mounted") => {
                 let before = self
                     .mounted
-                    .insert((node.clone(), place.clone()), volume.clone());
+                    .insert((node.clone(), path.clone()), volume.clone());
                 assert_eq!(
                     before, None,
-                    "{volume} is mounted again at {place} of {node}"
+                    "{volume} is mounted again at {path} of {node}"
                 );
             }
-            Some("unmounted") => drop(self.mounted.remove(&(node, place))),
+            Some("unmounted") => drop(self.mounted.remove(&(node, path))),
             _ => {}
         }
     }

@@ -75,12 +75,12 @@ impl World {
             .ok(&["delete", "statefulset", name, "--timeout=240s"]);
         let claims = self.kubectl.ok(&["get", "pvc", "-o", "name"]);
         let prefix = format!("persistentvolumeclaim/data-{name}-");
-        let own: Vec<&str> = claims
+        let claims_of_set: Vec<&str> = claims
             .lines()
             .filter(|line| line.starts_with(&prefix))
             .collect();
         self.kubectl
-            .ok(&[&["delete", "--timeout=240s"][..], &own].concat());
+            .ok(&[&["delete", "--timeout=240s"][..], &claims_of_set].concat());
     }
 
     /// Waits for an event of an object.

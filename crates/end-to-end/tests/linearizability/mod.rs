@@ -56,14 +56,14 @@ struct Clients {
 impl Clients {
     fn new(network: Network, machines: &ServersOnEtcd) -> Self {
         let kubeconfigs = machines.servers.iter().map(|server| {
-            let own = std::fs::read_to_string(format!("{}/kubeconfig", server.data()));
-            let own = own.expect("read a kubeconfig");
+            let kubeconfig = std::fs::read_to_string(format!("{}/kubeconfig", server.data()));
+            let kubeconfig = kubeconfig.expect("read a kubeconfig");
             // The kubeconfig is written for the server's own machine.
-            let lines = own
+            let lines = kubeconfig
                 .lines()
                 .map(|line| match line.split_once("server: https://") {
-                    Some((indent, place)) => {
-                        let (_, port) = place.rsplit_once(':').expect("a port");
+                    Some((indent, endpoint)) => {
+                        let (_, port) = endpoint.rsplit_once(':').expect("a port");
                         format!("{indent}server: https://{}:{port}\n", server.address)
                     }
                     None => format!("{line}\n"),
@@ -115,12 +115,12 @@ impl Clients {
     fn rounds(&self, mut random: Random) {
         while !self.is_over.load(Ordering::SeqCst) {
             let number = self.rounds.load(Ordering::SeqCst);
-            let (history, known) = (History::default(), Mutex::default());
+            let (history, revisions) = (History::default(), Mutex::default());
             thread::scope(|scope| {
                 for client in 0..CLIENTS {
-                    let (history, known, random) = (&history, &known, random.part());
+                    let (history, revisions, random) = (&history, &revisions, random.part());
                     scope.spawn(move || {
-                        let work = || self.client(client, number, history, known, random);
+                        let work = || self.client(client, number, history, revisions, random);
                         self.network.run(work);
                     });
                 }
@@ -137,27 +137,27 @@ impl Clients {
         client: usize,
         round: usize,
         history: &History,
-        known: &Mutex<BTreeMap<Key, u64>>,
+        revisions: &Mutex<BTreeMap<Key, u64>>,
         mut random: Random,
     ) {
         for number in 0..OPERATIONS {
             let value = client as u64 * OPERATIONS + number;
-            let op = random.operation(value, &known.lock().expect("the lock"));
+            let op = random.operation(value, &revisions.lock().expect("the lock"));
             let server = &self.servers[random.place(self.servers.len())];
             history.called(client, op);
-            let Some(answer) = perform(server, round, op) else {
+            let Some(result) = perform(server, round, op) else {
                 self.unknown.fetch_add(1, Ordering::SeqCst);
                 return;
             };
-            let tells = answer.tells(op);
+            let informs = result.tells(op);
             if let (Op::Create(key, value) | Op::Update(key, value, _), Ret::Done(Some(revision))) =
-                (op, &answer)
+                (op, &result)
             {
                 let written = (*revision, name(round, key), format!("{value}@{revision}"));
                 self.acknowledged.lock().expect("the lock").push(written);
             }
-            history.answered(client, answer);
-            known.lock().expect("the lock").extend(tells);
+            history.answered(client, result);
+            revisions.lock().expect("the lock").extend(informs);
             self.answers.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -184,10 +184,10 @@ impl Clients {
 fn perform(server: &Api, round: usize, op: Op) -> Option<Ret> {
     let (request, body) = request(round, op);
     let (method, path) = request;
-    let answer = server.ask_within(PATIENCE, (method, &path), body.as_ref());
+    let result = server.ask_within(PATIENCE, (method, &path), body.as_ref());
     let is_read = matches!(op, Op::Get(_) | Op::List);
-    match answer {
-        Some(Ok(found)) => Some(done(op, &found)),
+    match result {
+        Some(Ok(object)) => Some(done(op, &object)),
         Some(Err(kube::Error::Api(status))) => match (status.code, op) {
             (404, Op::Get(_)) => Some(Ret::Got(None)),
             (404, _) => Some(Ret::Refused(Present::Nothing)),
@@ -249,21 +249,21 @@ fn name(round: usize, key: Key) -> String {
 }
 
 /// The result of a successful request.
-fn done(op: Op, found: &Value) -> Ret {
+fn done(op: Op, object: &Value) -> Ret {
     match op {
-        Op::Get(_) => Ret::Got(Some(pair(found))),
+        Op::Get(_) => Ret::Got(Some(pair(object))),
         Op::List => {
-            let items = found["items"].as_array().expect("items").iter();
+            let items = object["items"].as_array().expect("items").iter();
             let pairs = items.map(|item| {
                 let name = text(item, "/metadata/name");
                 let key = KEYS.iter().position(|key| name.ends_with(key));
                 (key.expect("a key"), pair(item))
             });
-            let revision = version(found);
+            let revision = version(object);
             let pairs = pairs.collect();
             Ret::Listed { revision, pairs }
         }
-        Op::Create(..) | Op::Update(..) => Ret::Done(Some(version(found))),
+        Op::Create(..) | Op::Update(..) => Ret::Done(Some(version(object))),
         Op::Delete(..) => Ret::Done(None),
     }
 }
@@ -294,7 +294,7 @@ fn three_servers_are_linearizable_under_faults() {
     let start = clients.base();
     let mut history = EtcdHistory::after(start.0);
     let (of_rounds, mut of_faults) = (random.part(), random.part());
-    let seen = thread::scope(|scope| {
+    let watched = thread::scope(|scope| {
         let watchers = [random.part(), random.part(), random.part()];
         let watchers =
             watchers.map(|random| scope.spawn(|| Watcher::new(&clients, random).follow()));
@@ -316,20 +316,20 @@ fn three_servers_are_linearizable_under_faults() {
         let checked = rounds.join();
         let end = struck.as_ref().map_or(0, |last| *last);
         clients.end.store(end, Ordering::SeqCst);
-        let seen = watchers.map(|watcher| watcher.join().expect("the watcher gets to the end"));
+        let watched = watchers.map(|watcher| watcher.join().expect("the watcher gets to the end"));
         checked.expect("the answers are linearizable");
         if let Err(panic) = struck {
             std::panic::resume_unwind(panic);
         }
-        seen
+        watched
     });
     let count = |number: &AtomicUsize| number.load(Ordering::SeqCst);
     let end = clients.end.load(Ordering::SeqCst);
-    let moves: usize = seen.iter().map(|watcher| watcher.moves).sum();
+    let moves: usize = watched.iter().map(|watcher| watcher.moves).sum();
     let acknowledged = clients.acknowledged.lock().expect("the lock");
-    let newest = watchers::newest(&seen, &acknowledged);
+    let newest = watchers::newest(&watched, &acknowledged);
     history.read_to(newest, &machines.etcd, &clients.network);
-    watchers::check(start, &seen, &acknowledged, &history.changes, end);
+    watchers::check(start, &watched, &acknowledged, &history.changes, end);
     let changes = history.changes.len();
     eprintln!(
         "{} rounds, {} answers, {} operations without one; {changes} changes, {moves} watches",
@@ -337,5 +337,8 @@ fn three_servers_are_linearizable_under_faults() {
         count(&clients.answers),
         count(&clients.unknown),
     );
-    assert!(moves > 2 * seen.len(), "watches go on elsewhere: {moves}");
+    assert!(
+        moves > 2 * watched.len(),
+        "watches go on elsewhere: {moves}"
+    );
 }

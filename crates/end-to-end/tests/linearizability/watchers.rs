@@ -54,8 +54,8 @@ impl<'a> Watcher<'a> {
         clients.network.run(move || {
             let mut expired = 0;
             while self.at.is_none_or(|at| !self.is_end(at)) {
-                let place = self.random.place(clients.servers.len());
-                match self.follow_at(place) {
+                let index = self.random.place(clients.servers.len());
+                match self.follow_at(index) {
                     Ok(()) => expired = 0,
                     // A server that was started later does not have the events; other servers may have them.
                     Err(Some(410)) if expired < 2 * clients.servers.len() => expired += 1,
@@ -74,11 +74,11 @@ impl<'a> Watcher<'a> {
     /// Watches at a server for a while, after a list if there is no resource version.
     ///
     /// *Errors.* The code of a refusal; `None` without a response.
-    fn follow_at(&mut self, place: usize) -> Result<(), Option<u16>> {
-        let server = &self.clients.servers[place];
+    fn follow_at(&mut self, index: usize) -> Result<(), Option<u16>> {
+        let server = &self.clients.servers[index];
         let Some(at) = self.at else {
-            let answer = server.ask_within(PATIENCE, (Method::GET, PATH), None);
-            let list = answer.ok_or(None)?.map_err(|error| code(&error))?;
+            let result = server.ask_within(PATIENCE, (Method::GET, PATH), None);
+            let list = result.ok_or(None)?.map_err(|error| code(&error))?;
             let (revision, pairs) = listed(&list);
             self.see(revision, Seen::Listed(revision, pairs));
             return Ok(());
@@ -116,8 +116,8 @@ impl<'a> Watcher<'a> {
         self.see(revision, Seen::Changed(revision, changes));
     }
 
-    fn see(&mut self, revision: u64, seen: Seen) {
-        self.seen.push(seen);
+    fn see(&mut self, revision: u64, event: Seen) {
+        self.seen.push(event);
         self.at = Some(revision);
     }
 }
@@ -145,9 +145,9 @@ fn value(object: &Value) -> String {
 /// The newest resource version of a change that was acknowledged or received.
 pub fn newest(watchers: &[Watcher<'_>], acknowledged: &[(u64, String, String)]) -> u64 {
     let acknowledged = acknowledged.iter().map(|(revision, ..)| *revision);
-    let seen = watchers.iter().flat_map(|watcher| &watcher.types);
-    let seen = seen.map(|(revision, _)| *revision);
-    acknowledged.chain(seen).max().unwrap_or_default()
+    let revisions = watchers.iter().flat_map(|watcher| &watcher.types);
+    let revisions = revisions.map(|(revision, _)| *revision);
+    acknowledged.chain(revisions).max().unwrap_or_default()
 }
 
 /// Checks that each watcher has received each change of etcd's history once, in order, and that the history has the

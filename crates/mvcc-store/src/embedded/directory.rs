@@ -203,8 +203,8 @@ fn check_format(data: &Path) -> Result<(), StoreError> {
         }
         Err(error) => return Err(failed("read", &path, &error)),
     };
-    let found = text.trim_end();
-    let version = found
+    let stored_format = text.trim_end();
+    let version = stored_format
         .strip_prefix(FORMAT_PREFIX)
         .and_then(|text| text.parse::<u32>().ok());
     match version {

@@ -298,11 +298,11 @@ mod tests {
                 pause_max: LONG,
                 ..Gathering::after(group, waiting)
             };
-            let taken = queue.take(None, wait);
-            assert!(matches!(taken, QueuedWork::Group(requests) if requests.len() == 1));
+            let lone_group = queue.take(None, wait);
+            assert!(matches!(lone_group, QueuedWork::Group(requests) if requests.len() == 1));
         }
         let deadline = Some(Instant::now());
-        let taken = queue.take(deadline, Gathering::NONE);
-        assert!(matches!(taken, QueuedWork::Idle));
+        let lone_group = queue.take(deadline, Gathering::NONE);
+        assert!(matches!(lone_group, QueuedWork::Idle));
     }
 }

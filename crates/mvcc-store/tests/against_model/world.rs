@@ -325,7 +325,7 @@ impl<E: Engine> World<E> {
             from,
         } in std::mem::take(&mut self.watches)
         {
-            let (mut seen, mut reached) = (Vec::new(), 0);
+            let (mut received, mut reached) = (Vec::new(), 0);
             let deadline = Instant::now() + Duration::from_secs(240);
             while reached < newest {
                 let next = tokio::time::timeout_at(deadline.into(), stream.next()).await;
@@ -341,7 +341,7 @@ impl<E: Engine> World<E> {
                     WatchEvents::Events(events) => {
                         assert!(events.iter().all(|event| event.revision.0 > reached));
                         reached = events[0].revision.0;
-                        seen.extend(events.into_iter().map(|event| {
+                        received.extend(events.into_iter().map(|event| {
                             let is = match &event.kind {
                                 EventKind::Put(pair) => Some(plain(pair)),
                                 EventKind::Delete => None,
@@ -352,8 +352,8 @@ impl<E: Engine> World<E> {
                     }
                 }
             }
-            seen.sort();
-            assert_eq!(seen, self.model.changes(prefix, from));
+            received.sort();
+            assert_eq!(received, self.model.changes(prefix, from));
         }
     }
 

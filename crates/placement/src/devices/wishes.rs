@@ -165,10 +165,10 @@ impl Parts<'_> {
             ));
         };
         let of_class = class.spec.selectors.as_deref().unwrap_or_default();
-        let own = self.selectors.unwrap_or_default();
+        let own_selectors = self.selectors.unwrap_or_default();
         let sources = of_class
             .iter()
-            .chain(own)
+            .chain(own_selectors)
             .filter_map(|one| one.cel.as_ref());
         let selectors = sources.map(|one| {
             DeviceSelector::compile(&one.expression)

@@ -135,28 +135,28 @@ fn next(
         return None;
     }
     let usages = spec.usages.as_deref().unwrap_or_default();
-    let asked = Request::parse(&spec.request.0).map_err(|error| error.to_string());
-    let checked = asked.and_then(|asked| Ok((form.check(&asked, usages)?, asked)));
+    let csr = Request::parse(&spec.request.0).map_err(|error| error.to_string());
+    let checked = csr.and_then(|csr| Ok((form.check(&csr, usages)?, csr)));
     if has(condition::APPROVED) {
-        let checked = checked.and_then(|(usages, asked)| {
-            let of_server = around.name_of_server(&asked);
+        let checked = checked.and_then(|(usages, csr)| {
+            let of_server = around.name_of_server(&csr);
             let of_server = of_server.filter(|_| spec.signer_name == signer::NODE_SERVING);
             match of_server {
                 Some(name) => Err(format!("{name} covers a name of the API server")),
-                None => Ok((usages, asked)),
+                None => Ok((usages, csr)),
             }
         });
         return Some(match checked {
-            Ok((usages, asked)) => CertificateSigningAction::Sign {
-                request: Box::new(asked),
+            Ok((usages, csr)) => CertificateSigningAction::Sign {
+                request: Box::new(csr),
                 usages,
                 seconds: spec.expiration_seconds.map(i64::from),
             },
             Err(why) => CertificateSigningAction::Fail(failed(why, now)),
         });
     }
-    let (_, asked) = checked.ok()?;
-    let is_for_itself = spec.username.as_deref() == Some(asked.common_name.as_str());
+    let (_, csr) = checked.ok()?;
+    let is_for_itself = spec.username.as_deref() == Some(csr.common_name.as_str());
     let approved = |text: &str| {
         let text = format!("Auto approving {text} after SubjectAccessReview.");
         decision(condition::APPROVED, "AutoApproved", text, now)
@@ -164,7 +164,7 @@ fn next(
     match spec.signer_name.as_str() {
         signer::NODE_CLIENT => {}
         signer::NODE_SERVING => {
-            let fits = is_for_itself && around.serving_names_fit(&asked);
+            let fits = is_for_itself && around.serving_names_fit(&csr);
             let right = (
                 "selfnodeserver",
                 approved("self kubelet server certificate"),
@@ -177,11 +177,11 @@ fn next(
         let denied = decision(condition::DENIED, reason, why, now);
         Some(CertificateSigningAction::Deny(denied))
     };
-    if let Some(why) = around.service_of_server(&asked.common_name) {
+    if let Some(why) = around.service_of_server(&csr.common_name) {
         return deny("NameOfServer", why);
     }
     let by_token = spec.groups.iter().flatten().any(|group| group == GROUP);
-    if let Some(why) = around.alive(&asked.common_name).filter(|_| by_token) {
+    if let Some(why) = around.alive(&csr.common_name).filter(|_| by_token) {
         return deny("NodeIsAlive", why);
     }
     let of_itself = (

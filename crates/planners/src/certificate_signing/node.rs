@@ -42,8 +42,8 @@ pub fn asks_for_node(request: &CertificateSigningRequest) -> Option<String> {
     }
     match spec.signer_name.as_str() {
         signer::NODE_CLIENT | signer::NODE_SERVING => {
-            let asked = Request::parse(&spec.request.0).ok()?;
-            let name = NodeName::of_user(&asked.common_name)?;
+            let csr = Request::parse(&spec.request.0).ok()?;
+            let name = NodeName::of_user(&csr.common_name)?;
             Some(name.as_str().to_owned())
         }
         _ => None,
@@ -53,8 +53,8 @@ pub fn asks_for_node(request: &CertificateSigningRequest) -> Option<String> {
 impl NodeCertificateContext<'_> {
     fn node(&self, name: NodeName<'_>) -> Option<&Node> {
         let mut nodes = self.nodes.iter();
-        let found = nodes.find(|node| node.metadata.name.as_deref() == Some(name.as_str()));
-        found.map(AsRef::as_ref)
+        let node_object = nodes.find(|node| node.metadata.name.as_deref() == Some(name.as_str()));
+        node_object.map(AsRef::as_ref)
     }
 
     /// The reason for a refusal if the user's node exists and is alive, with its last heartbeat.

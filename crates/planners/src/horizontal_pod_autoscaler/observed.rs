@@ -94,7 +94,7 @@ impl PodFacts {
         let mut sum = 0_i64;
         let mut exists = false;
         for (name, requests) in &self.containers {
-            if container.is_some_and(|name_of_container| wanted != name) {
+            if container.is_some_and(|name_of_container| name_of_container != name) {
                 continue;
             }
             exists = true;

@@ -61,11 +61,11 @@ pub(super) struct History {
 }
 
 /// The failure history for the next pod of an index; `None` without `backoffLimitPerIndex`.
-pub(super) fn history(world: &ParsedJob<'_>, wanted: u32) -> Option<History> {
+pub(super) fn history(world: &ParsedJob<'_>, ordinal: u32) -> Option<History> {
     world.limit_per_index?;
     let failed = world.pods.iter().filter(|pod| world.failed(pod));
     let last = failed
-        .filter(|pod| index(pod) == Some(wanted))
+        .filter(|pod| index(pod) == Some(ordinal))
         .max_by_key(|pod| age(pod));
     let Some(last) = last else {
         return Some(History {

@@ -164,12 +164,12 @@ impl Cluster {
         let now = self.reading(by);
         let candidate = &self.candidates[by];
         let over = candidate.lease().map(|lease| lease.version.clone());
-        let kept = candidate.lease().map_or(0, |lease| lease.transitions);
+        let last_transitions = candidate.lease().map_or(0, |lease| lease.transitions);
         let transitions = match candidate.decide(now) {
             ElectionDecision::Wait(_) => return,
             ElectionDecision::Create => 0,
             ElectionDecision::Take { transitions } => transitions,
-            ElectionDecision::Renew => kept,
+            ElectionDecision::Renew => last_transitions,
         };
         let lease = LeaderLease {
             version: String::new(),

@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_lease_is_taken_before_pods_go_and_deleted_after_them() {
-        let leased = NodeLease::from(&leased("7"));
+        let leased = NodeLease::from(&held("7"));
         let fenced = fenced();
         let foreign = NodeLease {
             ends_pods: false,

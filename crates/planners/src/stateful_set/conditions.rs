@@ -156,8 +156,8 @@ fn progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) 
 fn trouble(draft: &Draft) -> Option<(Weight, String)> {
     let causes = || draft.waiting.iter().map(|waiting| &waiting.cause);
     let first = |weight| causes().find(|cause| cause.weight() == weight);
-    let found = first(Weight::Trouble).or_else(|| first(Weight::Known))?;
-    Some((found.weight(), found.told()))
+    let most_severe = first(Weight::Trouble).or_else(|| first(Weight::Known))?;
+    Some((most_severe.weight(), most_severe.told()))
 }
 
 /// The progress of a set that has reached its goal.

@@ -37,7 +37,7 @@ fn last_progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Timestamp {
     let Some(progressing) = conditions::find(stored, kinds::PROGRESSING) else {
         return world.now;
     };
-    if seen != world.spec.set.metadata.generation {
+    if observed_generation != world.spec.set.metadata.generation {
         return world.now;
     }
     let mut revisions = world.observed.revisions.iter();

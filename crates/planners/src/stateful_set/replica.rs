@@ -93,8 +93,8 @@ pub(super) fn unhealthy(member: &Member<'_>) -> Option<Cause> {
         let diagnosis = diagnosis::pod(member.pod);
         let reason = diagnosis
             .as_ref()
-            .map_or(Reason::Unknown, |found| found.reason);
-        let message = diagnosis.map(|found| found.message);
+            .map_or(Reason::Unknown, |report| report.reason);
+        let message = diagnosis.map(|report| report.message);
         return Some(Cause::PodNotReady {
             pod,
             reason,

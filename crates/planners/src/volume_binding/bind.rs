@@ -69,7 +69,7 @@ fn set_bound(
     let reported = status
         .and_then(|status| status.access_modes.clone())
         .unwrap_or_default();
-    if becomes_bound || shown != offered {
+    if becomes_bound || reported != offered {
         let capacity = volume.spec.as_ref().and_then(|spec| spec.capacity.clone());
         let attributes = class_of_volume(volume).map(str::to_owned);
         plan.actions.push(VolumeBindingAction::SetClaimStatus {

@@ -190,8 +190,8 @@ fn unfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim, name: &str) -
 /// Binds the claim to the best volume, which the controller chooses.
 fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPlan) {
     let class = requested_class(view.claim).filter(|class| !class.is_empty());
-    let known = class.and_then(|class| view.class(class));
-    let waits = known
+    let is_existing = class.and_then(|class| view.class(class));
+    let waits = is_existing
         .is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
     let volumes = view.volumes.iter().map(AsRef::as_ref);
     if let Some(volume) = find(view.claim, volumes, |_| true, waits) {
@@ -201,7 +201,7 @@ fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPl
         wait_for_consumer(view, plan);
         return stay_pending(view, plan);
     }
-    match (class, known) {
+    match (class, is_existing) {
         (Some(_), Some(class)) => provision(view, class, plan),
         (Some(class), None) => {
             let text = format!("storageclass.storage.k8s.io {class:?} not found");

@@ -80,11 +80,11 @@ pub fn plan_on_node(
     let status = content.status.clone().unwrap_or_default();
     let uid = content.spec.volume_snapshot_ref.uid.as_deref();
     let source = &content.spec.source;
-    let known = status
+    let stored_handle = status
         .snapshot_handle
         .as_ref()
         .or(source.snapshot_handle.as_ref());
-    let handle = match (known, uid) {
+    let handle = match (stored_handle, uid) {
         (Some(text), _) => Handle::parse(text),
         // The snapshot may have been taken before a crash, without a write of the handle.
         (None, Some(uid)) => volume.map(|(_, on)| Handle {
@@ -94,7 +94,7 @@ pub fn plan_on_node(
         (None, None) => None,
     };
     let Some(handle) = handle.filter(|handle| handle.node == node) else {
-        return nowhere(content, volume.is_none() && known.is_none());
+        return nowhere(content, volume.is_none() && stored_handle.is_none());
     };
     if content.metadata.deletion_timestamp.is_some() {
         return match end(content) {

@@ -412,11 +412,11 @@ fn fail(view: &ObservedSnapshot<'_>, fault: Fault, now: Timestamp, plan: &mut Sn
         ),
         _ => fault.message,
     };
-    let known = stored
+    let is_stored = stored
         .error
         .as_ref()
         .and_then(|error| error.message.clone());
-    if known.as_ref() == Some(&message) {
+    if is_stored.as_ref() == Some(&message) {
         return;
     }
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);

@@ -98,9 +98,9 @@ impl World {
                 self.observed.revisions.push(Arc::from(revision));
             }
             RevisionAction::Renumber { uid, revision, .. } => {
-                for found in &mut self.observed.revisions {
-                    if found.metadata.uid.as_ref() == Some(&uid) {
-                        Arc::make_mut(found).revision = revision;
+                for stored_revision in &mut self.observed.revisions {
+                    if stored_revision.metadata.uid.as_ref() == Some(&uid) {
+                        Arc::make_mut(stored_revision).revision = revision;
                     }
                 }
             }

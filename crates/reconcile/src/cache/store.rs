@@ -56,8 +56,8 @@ impl Subscriber {
             return true;
         };
         match change {
-            ObjectChange::Applied(new, old) => wanted(old.as_deref(), Some(&**new)),
-            ObjectChange::Deleted(last) => wanted(Some(&**last), None),
+            ObjectChange::Applied(new, old) => filter(old.as_deref(), Some(&**new)),
+            ObjectChange::Deleted(last) => filter(Some(&**last), None),
         }
     }
 }

@@ -355,8 +355,11 @@ async fn claims_and_volumes_are_bound_protected_and_released() {
         .await
         .unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let kept = cluster.claims().get("data").await.unwrap();
-    assert!(kept.meta().deletion_timestamp.is_some(), "a pod uses it");
+    let protected_claim = cluster.claims().get("data").await.unwrap();
+    assert!(
+        protected_claim.meta().deletion_timestamp.is_some(),
+        "a pod uses it"
+    );
     let now = DeleteParams::default().grace_period(0);
     cluster.pods().delete("user", &now).await.unwrap();
     let is_deleted = || async { cluster.claims().get_opt("data").await.unwrap().is_none() };

@@ -135,7 +135,7 @@ impl Cluster {
         self.create_claim("data", "disks").await;
         self.create_pod("user", claiming("data")).await;
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(provisioner.clone(), "default");
-        let asked = || async {
+        let requested_provisioner = || async {
             let claim = claims.get("data").await.unwrap();
             let annotations = claim.metadata.annotations.unwrap_or_default();
             let of = |key: &str| annotations.get(key).cloned();
@@ -145,7 +145,7 @@ impl Cluster {
             )
         };
         let expected = (Some(DRIVER.to_owned()), Some("n1".to_owned()));
-        eventually(expected, asked).await;
+        eventually(expected, requested_provisioner).await;
         let claim = claims.get("data").await.unwrap().metadata;
         let name = format!("pvc-{}", claim.uid.clone().unwrap());
         let volume = json!({
@@ -271,12 +271,12 @@ async fn a_volume_is_made_attached_grown_and_deleted_by_sidecars() {
     let done = attachments.patch_status(&attachment, &params, &attached);
     assert!(done.await.unwrap().status.unwrap().attached);
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let shown = || async {
+    let attached_volumes = || async {
         let status = nodes.get("n1").await.unwrap().status.unwrap();
         let volumes = status.volumes_attached.unwrap_or_default();
         volumes.iter().any(|one| one.name.ends_with("^disk-1"))
     };
-    eventually(true, shown).await;
+    eventually(true, attached_volumes).await;
 
     let resizer = cluster.sidecar("csi-resizer", RESIZER).await;
     grows(&cluster, &resizer, &volume).await;

@@ -213,6 +213,6 @@ pub(super) fn identity_of(object: &Value) -> Identity {
 pub(super) fn condition(object: &Value, name: &str) -> Option<bool> {
     let conditions = object["status"]["conditions"].as_array()?;
     let mut conditions = conditions.iter();
-    let found = conditions.find(|condition| condition["type"] == name)?;
-    Some(found["status"] == "True")
+    let first_match = conditions.find(|condition| condition["type"] == name)?;
+    Some(first_match["status"] == "True")
 }

@@ -181,9 +181,9 @@ impl GroupStorage for Scarce {
 
 #[tokio::test]
 async fn where_room_is_scarce_there_are_changes_and_deletions_but_nothing_new() {
-    let found = full_once(false);
-    found.txn(put("old")).await.unwrap();
-    let live = found.shared.published.newest().live;
+    let full_store = full_once(false);
+    full_store.txn(put("old")).await.unwrap();
+    let live = full_store.shared.published.newest().live;
     let loaded = Loaded {
         live,
         counters: Counters {

@@ -103,7 +103,7 @@ pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, violations: &mut Vec<St
             Strategy::RollingUpdate(None) if Some(label.as_str()) == current => current,
             _ => update.map(String::as_str),
         };
-        if expected.is_some_and(|expected| wanted != label) {
+        if expected.is_some_and(|expected| expected != label) {
             violations.push(format!("{name} is created at the wrong revision {label}"));
         }
     }

@@ -146,12 +146,12 @@ fn a_set_of_somebody_else_is_left_alone_and_its_name_avoided() {
             .collision_count,
         Some(1)
     );
-    let kept = world
+    let foreign_set = world
         .observed
         .sets
         .iter()
         .find(|set| set.metadata.name == name);
-    assert!(kept.unwrap().metadata.owner_references.is_none());
+    assert!(foreign_set.unwrap().metadata.owner_references.is_none());
 }
 
 #[test]
