@@ -68,7 +68,7 @@ pub struct CauseChain {
     pub links: Vec<Finding>,
     /// The steps that would resolve the root cause.
     pub remedy: Remedy,
-    /// Other pods with the same root cause.
+    /// Other pods with this root cause.
     pub likewise: Vec<String>,
 }
 
@@ -155,7 +155,7 @@ impl Object {
     }
 }
 
-/// Merges chains that end in the same message.
+/// Merges chains whose last links have equal messages.
 pub(super) fn merged(chains: Vec<CauseChain>) -> Vec<CauseChain> {
     let mut merged: Vec<CauseChain> = Vec::new();
     for chain in chains {

@@ -294,7 +294,7 @@ fn was_stopped(pod: &PodView, diagnosis: &Diagnosis) -> bool {
     })
 }
 
-/// The reason why a node takes no new pods, and the remedy.
+/// The reason why a node accepts no new pods, and the remedy.
 fn closed(node: &Node) -> Option<(&'static str, String, Remedy)> {
     let name = text::name(&node.metadata);
     let spec = node.spec.as_ref()?;

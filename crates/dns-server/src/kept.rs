@@ -76,7 +76,7 @@ impl ZoneFile {
         Some(zone)
     }
 
-    /// Records changes of the zone. They are written when they are due.
+    /// Records changes of the zone, which are written when they are due.
     pub(crate) fn note(&mut self, states: &[ServiceState]) {
         for state in states {
             if state.service.is_none() && state.slices.is_empty() {

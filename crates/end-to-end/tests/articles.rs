@@ -23,7 +23,7 @@ fn fields(table: &str, row: usize) -> Vec<&str> {
     fields.unwrap_or_else(|| panic!("no row {row} in:\n{table}"))
 }
 
-/// The states of a pod until it runs, as a watch shows them.
+/// The states of a pod until it runs, as a watch prints them.
 fn births(pods: &[&str]) -> Vec<String> {
     let stages = [
         "0/1 Pending",

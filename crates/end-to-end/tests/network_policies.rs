@@ -48,7 +48,7 @@ spec:
     command: [sh, -c, 'if curl -s -m 3 -o /dev/null "http://WEB/" 2>/dev/null; then echo reached; else echo denied; fi']
 "#;
 
-/// Replaces the policy `p` by one with this specification.
+/// Replaces the policy `p` by a policy with this specification.
 fn policy(kubectl: &Kubectl, spec: &str) {
     let head = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n";
     let output = kubectl.apply(&format!("{head}spec: {spec}\n"));

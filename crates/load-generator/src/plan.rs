@@ -27,7 +27,7 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// Those that are made if none is named.
+    /// The measurements of a run that names none.
     const ALL: [Self; 9] = [
         Self::Create,
         Self::Get,
@@ -39,7 +39,7 @@ impl Measure {
         Self::Watch,
         Self::Memory,
     ];
-    /// Operations on existing pods, which leave them in place.
+    /// Operations on existing pods, which do not delete the pods.
     const ON_PODS: [Operation; 8] = [
         Operation::Get,
         Operation::GetUnderLoad,

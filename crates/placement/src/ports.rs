@@ -24,7 +24,7 @@ impl HostPort<'_> {
     }
 }
 
-/// The reason why a pod with these host ports cannot run in addition to the others: another pod has one of its ports.
+/// The reason why a pod with these host ports cannot run on the node: another pod has one of its ports.
 pub(crate) fn objection<'p, Others: IntoIterator<Item = &'p PodView>>(
     requested: &[HostPort<'_>],
     others: impl FnOnce() -> Others,

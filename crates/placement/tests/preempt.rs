@@ -377,7 +377,7 @@ fn the_user_of_a_claim_for_one_pod_goes_and_no_other() {
     assert_eq!(new("new 9 100m"), "on n: user");
     // The new pod needs the resources of other pods as well.
     assert_eq!(new("new 9 1900m"), "on n: user b");
-    // A claim of the same name in another namespace is another claim.
+    // A claim of that name in another namespace is another claim.
     let mut elsewhere = using("new 9 100m", &["data"]);
     elsewhere.namespace = "other".into();
     assert!(!show(&elsewhere, &view).contains("on n: "));

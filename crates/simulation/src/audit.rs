@@ -281,7 +281,7 @@ impl Moving {
 /// The object of a writer after its last acknowledged write or read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stored {
-    /// It was not created yet.
+    /// The object was not created yet.
     Absent,
     There {
         revision: u64,
@@ -295,7 +295,7 @@ struct Own {
     audit: Audit,
     client: Moving,
     number: u64,
-    /// The number of deleted objects of the writer. It is a part of the name, so a name is never used again.
+    /// The number of deleted objects of the writer. The number is a part of the name, so a name is never used again.
     generation: u64,
     /// The outcome of a creation is unknown. The server may store the object later, so a deletion now may come before
     /// the creation.

@@ -237,7 +237,8 @@ thread_local! {
     static SEEN: Cell<ClockReading> = const { Cell::new(ClockReading::ZERO) };
 }
 
-/// A cached clock reading, which one task of the process updates. It does not advance while the process is suspended.
+/// A cached clock reading, which one task of the process updates. The reading does not advance while the process is
+/// suspended.
 pub fn seen() -> ClockReading {
     SEEN.get()
 }

@@ -280,7 +280,7 @@ impl Link {
         }
     }
 
-    /// A copy of the link for another user of the same program.
+    /// A copy of the link for another user of the client's program.
     pub fn of(&self, user: UserInfo) -> Self {
         Self {
             user,

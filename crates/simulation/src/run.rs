@@ -103,7 +103,7 @@ const EVERY: u64 = 10;
 const SERVERS_AT: u64 = 2;
 const AWAY_AT: u64 = 7;
 
-/// Maximum real time of one world; a slower one counts as stuck.
+/// Maximum real time of one world; a longer world counts as stuck.
 const REAL_SECONDS_MAX: u32 = 300;
 
 /// A process that has executed all initialisation of a process (schemas and the like): its copies start quickly, and

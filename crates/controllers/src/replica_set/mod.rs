@@ -64,7 +64,7 @@ impl Replicated for ReplicationController {
 
     fn with_status(&self, status: ReplicaSetStatus) -> Self {
         Self {
-            // The fields have the same names.
+            // Both types have equal field names.
             status: serde_json::from_value(json!(status)).ok(),
             ..self.clone()
         }

@@ -116,7 +116,7 @@ impl World {
     }
 }
 
-/// A pod with labels on a node. It does nothing by itself.
+/// A pod with labels on a node. Its container only sleeps.
 fn pod(name: &str, node: &str, labels: &str, http: u16) -> String {
     format!(
         "---

@@ -66,7 +66,7 @@ pub const ETCD_MESSAGES: Target = Target {
     seeds: &[
         // A page of keys: a header with revision 5, one pair, more to come.
         b"\0\0\0\0\x1c\x0a\x02\x18\x05\x12\x12\x0a\x03k/a\x10\x02\x18\x04\x20\x03\x2a\x03s\x01v\x30\x07\x18\x01\x20\x02",
-        // A transaction that deleted a key, and one that read another.
+        // A transaction that deleted a key, and a transaction that read another key.
         b"\0\0\0\0\x1b\x0a\x02\x18\x09\x10\x01\x1a\x08\x1a\x06\x1a\x04\x0a\x02k1\x1a\x09\x0a\x07\x12\x05\x2a\x03pab",
         // A watch: a put and a deletion, then its end after a compaction.
         b"\0\0\0\0\x16\x0a\x02\x18\x08\x5a\x08\x12\x06\x0a\x01k\x2a\x01p\x5a\x06\x08\x01\x12\x02\x18\x08\0\0\0\0\x08\x20\x01\x28\x07\x32\x02no",

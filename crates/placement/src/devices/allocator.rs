@@ -10,8 +10,8 @@ use k8s_openapi::api::resource::v1::{
 use super::pools::{AvailableDevice, DeviceId, DeviceNodes};
 use super::wishes::{ClaimRequests, Count, RequestAlternative};
 
-/// Maximum number of devices to try for one pod and node: an unlucky combination of claims and
-/// devices must not delay other pods.
+/// Maximum number of devices that are tried for one pod and node: an unfavourable combination of claims and devices
+/// must not delay other pods.
 const TRIES_MAX: usize = 20_000;
 /// Maximum number of devices of a claim; a limit of the API.
 const RESULTS_MAX: usize = 32;

@@ -1,4 +1,4 @@
-//! The templates of a set, kept as ControllerRevisions.
+//! The templates of a set, stored as ControllerRevisions.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -61,8 +61,8 @@ pub struct DeploymentPlan {
     pub actions: Vec<DeploymentAction>,
     /// The new status, if it differs from the stored one.
     pub status: Option<DeploymentStatus>,
-    /// The new revision annotation of the Deployment, if it differs. It is written together with
-    /// the status.
+    /// The new revision annotation of the Deployment, if it differs from the stored one; written together with the
+    /// status.
     pub revision: Option<String>,
     /// The time after which to plan again even without an event.
     pub requeue_after: Option<Duration>,

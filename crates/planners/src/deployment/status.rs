@@ -244,7 +244,7 @@ impl Conditions<'_, '_> {
         Some(Duration::from_secs(seconds.saturating_add(1)))
     }
 
-    /// The `ReplicaFailure` of the new ReplicaSet, or of an old one.
+    /// The condition `ReplicaFailure` of the new ReplicaSet, or of an old ReplicaSet.
     fn failures(&mut self, sets: &Sets<'_>) {
         let failure = |set: &Set<'_>| -> Option<ReplicaSetCondition> {
             let conditions = set.set.status.as_ref()?.conditions.as_ref()?;

@@ -23,7 +23,7 @@ const ELECTION: &str = "control-plane.alpha.kubernetes.io/leader";
 /// The annotation with the time of the last change of Endpoints. A copy of the annotation would change the slices as
 /// well.
 const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-/// Maximum number of addresses of one subset; as kube-controller-manager. One slice has room for all of them.
+/// Maximum number of addresses of one subset; as kube-controller-manager. The limit of one slice is equal.
 const ADDRESSES_MAX: usize = 1000;
 
 struct Wanted {

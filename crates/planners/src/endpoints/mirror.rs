@@ -47,7 +47,7 @@ pub(super) fn plan(
         .collect();
     let over = backends.len() > ADDRESSES_MAX;
     if over {
-        // If addresses are dropped, ready addresses are kept first.
+        // If addresses are dropped, ready addresses are retained first.
         backends.sort_by_key(|backend| !backend.ready);
         backends.truncate(ADDRESSES_MAX);
     }
@@ -101,7 +101,7 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
     all
 }
 
-/// Pods with the same ports.
+/// Pods with equal ports.
 #[derive(Default)]
 struct Subset<'b> {
     ports: Vec<PortKey>,

@@ -28,7 +28,7 @@ pub struct Observed {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// The Service's slices that mirror Endpoints.
     pub mirrored: Vec<Arc<EndpointSlice>>,
-    /// The Endpoints of the same name, of any manager.
+    /// The Endpoints with the Service's name, of any manager.
     pub endpoints: Option<Arc<Endpoints>>,
 }
 

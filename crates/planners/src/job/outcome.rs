@@ -73,7 +73,7 @@ fn is_done(world: &ParsedJob<'_>, counted: &Counted) -> bool {
         Some(completions) => {
             counted.succeeded >= completions && !(completions > 0 && world.suspended())
         }
-        // A work queue is empty when one pod has succeeded and the others have ended.
+        // A work queue is empty when one pod has succeeded and all pods have ended.
         None => counted.succeeded > 0 && active(world).next().is_none(),
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn failure(
     }
 }
 
-/// Whether there is a newer pod of the same index.
+/// Whether there is a newer pod of the pod's index.
 pub(super) fn is_replaced(world: &ParsedJob<'_>, pod: &PodState<'_>) -> bool {
     let mut others = world.pods.iter();
     others.any(|other| index(other) == index(pod) && age(other) > age(pod))

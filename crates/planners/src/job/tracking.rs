@@ -16,7 +16,7 @@ use super::observed::{ParsedJob, index, tracked};
 use super::per_index::{self, Failure};
 use crate::pod_set::{Phase, PodAction, PodState};
 
-/// Maximum number of UIDs in one write; the others follow with the next plan.
+/// Maximum number of UIDs in one write; further UIDs follow with the next plan.
 const UNCOUNTED_MAX: usize = 500;
 
 /// The status after newly ended pods were counted.

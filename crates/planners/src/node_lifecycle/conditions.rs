@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 const KINDS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
-/// All conditions set to `Unknown`, missing ones included.
+/// All conditions set to `Unknown`, including missing conditions.
 pub(super) fn unknown(present: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
     let mut conditions = present.to_vec();
     for kind in KINDS {

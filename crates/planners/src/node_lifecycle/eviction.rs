@@ -15,7 +15,7 @@ pub struct Eviction {
     pub namespace: String,
     /// Name of the pod.
     pub name: String,
-    /// UID of the pod: a new pod of the same name is not evicted.
+    /// UID of the pod: a new pod of that name is not evicted.
     pub uid: String,
 }
 

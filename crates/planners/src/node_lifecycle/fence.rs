@@ -73,8 +73,8 @@ pub enum FenceDecision {
     Delete,
 }
 
-/// Decides about a node whose lease this observer has read unchanged for that time; `has_candidates` says
-/// whether it has pods that may fail over, and other nodes could run them. Total.
+/// Decides about a node whose lease this observer has read unchanged for `unchanged_for`. `has_candidates`: the node
+/// has pods that may fail over, and other nodes could run them. Total.
 pub fn decide(
     lease: &NodeLease,
     unchanged_for: SignedDuration,

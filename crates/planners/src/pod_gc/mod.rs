@@ -39,7 +39,7 @@ pub struct Removal {
     pub namespace: String,
     /// Name of the pod.
     pub name: String,
-    /// UID of the pod: a new pod of the same name is not removed.
+    /// UID of the pod: a new pod of that name is not removed.
     pub uid: String,
     /// The reason why the pod is removed.
     pub cause: RemovalCause,

@@ -169,7 +169,7 @@ pub fn differs(stored: Option<&ReplicaSetStatus>, status: &ReplicaSetStatus) -> 
     stored.is_none_or(|stored| plain(stored) != plain(status))
 }
 
-/// A ReplicationController as a ReplicaSet with the same behaviour.
+/// A ReplicationController as a ReplicaSet with equal behaviour.
 pub fn converted(controller: &ReplicationController) -> ReplicaSet {
     let spec = controller.spec.clone().unwrap_or_default();
     let selector = LabelSelector {
@@ -185,7 +185,7 @@ pub fn converted(controller: &ReplicationController) -> ReplicaSet {
             selector,
             template: spec.template,
         }),
-        // The fields have the same names.
+        // Both types have equal field names.
         status: status.and_then(|status| serde_json::from_value(status).ok()),
     }
 }

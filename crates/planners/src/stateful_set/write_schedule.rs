@@ -23,7 +23,7 @@ pub enum Write<'p> {
     Status(&'p StatefulSetStatus),
 }
 
-/// The result of a write, which decides the next ones.
+/// The result of a write, which decides the next writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WriteOutcome {
     /// The write was executed, or was not necessary.

@@ -76,7 +76,7 @@ pub fn is_claimed_by(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -
 /// The action for a volume of a provisioner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReclaimAction {
-    /// The volume is kept.
+    /// The volume stays.
     Keep,
     /// The data and the object are removed.
     Remove,

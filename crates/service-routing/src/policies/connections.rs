@@ -18,7 +18,7 @@ pub struct Connection {
     pub port: Option<(Protocol, u16)>,
 }
 
-/// Says whether the connection may begin.
+/// Whether the connection may begin.
 pub fn passes(table: &Table, connection: &Connection) -> bool {
     Direction::BOTH.iter().all(|direction| {
         let pod = match direction {

@@ -72,7 +72,7 @@ fn a_policy_without_rules_isolates_the_pods_of_its_namespace() {
     }
 }
 
-/// A policy that selects other pods does not isolate this one.
+/// A policy that selects other pods does not isolate this pod.
 #[test]
 fn a_pod_that_no_policy_selects_is_not_isolated() {
     let other = json!({"podSelector": {"matchLabels": {"app": "other"}}});
