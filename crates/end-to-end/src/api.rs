@@ -28,7 +28,7 @@ impl Api {
     /// Connects.
     ///
     /// # Panics
-    /// When the kubeconfig is not usable.
+    /// The kubeconfig is not usable.
     pub fn new(instance: &Instance) -> Self {
         Self::with(instance.data().join("kubeconfig"))
     }
@@ -116,7 +116,7 @@ impl Api {
     /// Creates an object in the collection at `path`.
     ///
     /// # Panics
-    /// When the server refuses.
+    /// The server refuses.
     pub fn create(&self, path: &str, object: &Value) -> Value {
         self.block_on(send(&self.client, Method::POST, path, Some(object)))
     }
@@ -137,7 +137,7 @@ impl Api {
     /// Deletes the object at `path`.
     ///
     /// # Panics
-    /// When the server refuses.
+    /// The server refuses.
     pub fn delete(&self, path: &str) {
         self.block_on(send(&self.client, Method::DELETE, path, None));
     }

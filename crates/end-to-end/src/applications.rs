@@ -25,7 +25,7 @@ pub const ALL: &[(&str, Maker)] = &[
 /// One static program and its links.
 ///
 /// # Panics
-/// When the packages are missing.
+/// The packages are missing.
 pub fn busybox() -> Image {
     let settings = Settings {
         cmd: &["sh"],
@@ -116,7 +116,7 @@ pub fn nginx(label: &str) -> Image {
 /// Redis with Sentinel.
 ///
 /// # Panics
-/// When the packages are missing.
+/// The packages are missing.
 pub fn redis() -> Image {
     let settings = Settings {
         cmd: &["redis-server"],
@@ -136,7 +136,7 @@ pub fn redis() -> Image {
 /// MariaDB with its programs for backups, and socat.
 ///
 /// # Panics
-/// When the packages are missing.
+/// The packages are missing.
 pub fn mariadb() -> Image {
     let settings = Settings {
         cmd: &["mariadbd"],
@@ -175,7 +175,7 @@ pub fn mariadb() -> Image {
 /// PostgreSQL, its programs on the path.
 ///
 /// # Panics
-/// When the packages are missing.
+/// The packages are missing.
 pub fn postgres() -> Image {
     const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
     let programs = [
@@ -210,7 +210,7 @@ pub fn postgres() -> Image {
 /// ZooKeeper, with a Java runtime.
 ///
 /// # Panics
-/// When the packages are missing.
+/// The packages are missing.
 pub fn zookeeper() -> Image {
     let settings = Settings {
         cmd: &["zkServer.sh", "start-foreground", "/conf/zoo.cfg"],

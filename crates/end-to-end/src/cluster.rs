@@ -110,7 +110,7 @@ impl Kubectl {
     /// The name of the only node.
     ///
     /// # Panics
-    /// When there is no node.
+    /// There is no node.
     #[track_caller]
     pub fn node_name(&self) -> String {
         text(&self.node(), "/metadata/name").to_owned()
@@ -151,7 +151,7 @@ impl Kubectl {
     /// Waits until a pod has the given phase.
     ///
     /// # Panics
-    /// When it takes too long.
+    /// The wait takes too long.
     #[track_caller]
     pub fn wait_phase(&self, pod: &str, phase: &str) {
         wait_for(&format!("{pod} to be {phase}"), 60, || {

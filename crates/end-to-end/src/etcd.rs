@@ -44,7 +44,7 @@ impl Etcd {
     /// Starts the members on machines of the link, with their data below `around`.
     ///
     /// # Panics
-    /// When they cannot be started.
+    /// The members cannot be started.
     pub fn start(lan: &mut Lan, around: &Path) -> Self {
         let directory = around.join("etcd");
         let machines: Vec<(Network, String)> = (0..3).map(|_| lan.machine()).collect();
@@ -185,7 +185,7 @@ impl Etcd {
     /// Kills a member with SIGKILL.
     ///
     /// # Panics
-    /// When it does not run.
+    /// The member does not run.
     pub fn kill(&mut self, number: usize) {
         self.members[number].kill();
     }
@@ -321,7 +321,7 @@ impl Member {
     /// Starts a member with these arguments on a machine.
     ///
     /// # Panics
-    /// When there is no such program.
+    /// There is no such program.
     pub(crate) fn start(network: Network, arguments: Vec<String>) -> Self {
         Self::of(CURRENT, network, arguments)
     }

@@ -82,7 +82,7 @@ impl Helm {
     /// The revisions of a release: `1:superseded 2:deployed`.
     ///
     /// # Panics
-    /// When there is no such release.
+    /// There is no such release.
     #[track_caller]
     pub fn revisions(&self, release: &str) -> String {
         let history = self.json(&["history", release]);

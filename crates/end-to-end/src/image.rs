@@ -142,7 +142,7 @@ impl Image {
     /// Writes the three parts as files of a directory, for [`read`](Self::read).
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// The files cannot be written.
     pub fn write(&self, directory: &Path) -> io::Result<()> {
         let parts = [
             (CONFIG, &self.config),
@@ -185,7 +185,7 @@ impl Image {
     /// Unpacks the root file system into a directory.
     ///
     /// # Panics
-    /// When it cannot be written.
+    /// The file cannot be written.
     pub fn unpack(&self, root: &Path) {
         let layer = self.layer.bytes().expect("read the layer");
         let plain = flate2::read::GzDecoder::new(layer.as_ref());
@@ -197,7 +197,7 @@ impl Image {
     /// Writes the image as an OCI archive (a tar of an OCI layout) named `reference`.
     ///
     /// # Panics
-    /// When the file cannot be written.
+    /// The file cannot be written.
     pub fn write_archive(&self, file: &Path, reference: &str) {
         let mut archive = tar::Builder::new(File::create(file).expect("make the archive"));
         let mut descriptor =

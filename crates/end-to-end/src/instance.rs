@@ -39,7 +39,7 @@ impl Instance {
     /// Starts a server on a fresh data directory and waits for its `ready` line.
     ///
     /// # Panics
-    /// When it does not become ready.
+    /// The server does not become ready.
     #[track_caller]
     pub fn start(arguments: &[&str]) -> Self {
         Self::start_prepared(arguments, |_| {})
@@ -74,7 +74,7 @@ impl Instance {
     /// An instance that is not started yet.
     ///
     /// # Panics
-    /// When its directory cannot be made.
+    /// The directory cannot be created.
     #[track_caller]
     pub fn prepare(arguments: &[&str]) -> Self {
         Self::prepared(arguments, |_| {})
@@ -135,7 +135,7 @@ impl Instance {
     /// The process id of the running server.
     ///
     /// # Panics
-    /// When it does not run.
+    /// The server does not run.
     pub fn pid(&self) -> i32 {
         let child = self.child.as_ref().expect("the server runs");
         i32::try_from(child.id()).expect("a pid")
@@ -160,7 +160,7 @@ impl Instance {
     /// Starts the server on the same data directory.
     ///
     /// # Panics
-    /// When it does not become ready.
+    /// The server does not become ready.
     #[track_caller]
     pub fn start_again(&mut self) {
         self.launch();
@@ -240,7 +240,7 @@ impl Instance {
     /// Sends SIGINT, as Ctrl-C does, and waits for the end.
     ///
     /// # Panics
-    /// When it does not end within eight minutes.
+    /// The server does not exit within eight minutes.
     #[track_caller]
     pub fn interrupt(&mut self) -> ExitStatus {
         self.end_on(Signal::SIGINT)
@@ -249,7 +249,7 @@ impl Instance {
     /// Sends SIGTERM, as service managers do, and waits for the end.
     ///
     /// # Panics
-    /// When it does not end within eight minutes.
+    /// The server does not exit within eight minutes.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
         self.end_on(Signal::SIGTERM)
@@ -258,7 +258,7 @@ impl Instance {
     /// Sends SIGHUP, as the kernel does when the terminal is closed, and waits for the end.
     ///
     /// # Panics
-    /// When it does not end within eight minutes.
+    /// The server does not exit within eight minutes.
     #[track_caller]
     pub fn hang_up(&mut self) -> ExitStatus {
         self.end_on(Signal::SIGHUP)

@@ -227,7 +227,7 @@ impl Output {
     /// Standard output of a success.
     ///
     /// # Panics
-    /// When it was a failure.
+    /// The command failed.
     #[track_caller]
     pub fn expect_success(self, what: &str) -> String {
         assert_eq!(self.code, 0, "{what} failed: {self:#?}");

@@ -35,7 +35,7 @@ impl Lan {
     /// A new machine on the link, with the address 192.0.2.1, or the next one.
     ///
     /// # Panics
-    /// When the kernel refuses; root is needed.
+    /// The kernel refuses; root is needed.
     pub fn machine(&mut self) -> (Network, String) {
         let machine = Network::isolated();
         machine.run(|| ip("link set lo up"));
@@ -46,7 +46,7 @@ impl Lan {
     /// Gives a machine the link `eth0` with the next address.
     ///
     /// # Panics
-    /// When the kernel refuses; root is needed.
+    /// The kernel refuses; root is needed.
     pub fn plug(&mut self, machine: &Network) -> String {
         self.machines += 1;
         let number = self.machines;
@@ -192,7 +192,7 @@ pub fn mend(one: Machine<'_>, other: Machine<'_>) {
 /// Runs `ip` in the network of this thread.
 ///
 /// # Panics
-/// When it fails.
+/// The process fails.
 pub fn ip(words: &str) {
     run("ip", words.split(' '));
 }
@@ -277,7 +277,7 @@ impl Role {
     /// A token that `mainstay token create` prints, with further arguments, on the machine of a server.
     ///
     /// # Panics
-    /// When it fails.
+    /// The process fails.
     #[track_caller]
     pub fn token(&self, more: &[&str]) -> String {
         let data = self.data();
@@ -332,7 +332,7 @@ impl Role {
     /// Starts `mainstay` with these arguments on the machine.
     ///
     /// # Panics
-    /// When there is no such program.
+    /// There is no such program.
     pub fn spawn(&mut self, arguments: &[&str]) {
         self.starts += 1;
         let log = File::create(self.log()).expect("make a log file");
@@ -363,7 +363,7 @@ impl Role {
     /// The process id.
     ///
     /// # Panics
-    /// When it does not run.
+    /// The process does not run.
     pub fn pid(&self) -> i32 {
         let child = self.child.as_ref().expect("it runs");
         i32::try_from(child.id()).expect("a pid")
@@ -372,7 +372,7 @@ impl Role {
     /// Sends a signal to the process.
     ///
     /// # Panics
-    /// When it does not run.
+    /// The process does not run.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).expect("send a signal");
     }
@@ -380,7 +380,7 @@ impl Role {
     /// Sends SIGINT, as Ctrl-C does, and waits for the end.
     ///
     /// # Panics
-    /// When it does not end, or with a failure.
+    /// The process does not exit, or exits with a failure.
     #[track_caller]
     pub fn interrupt(&mut self) {
         self.signal(Signal::SIGINT);

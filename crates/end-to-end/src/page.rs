@@ -22,7 +22,7 @@ impl Page {
     /// The page of an example.
     ///
     /// # Panics
-    /// When there is no such page.
+    /// There is no such page.
     #[track_caller]
     pub fn open(instance: &Instance, file: &str) -> Self {
         Self::part(instance, file, "", None)

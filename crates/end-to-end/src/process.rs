@@ -67,7 +67,7 @@ pub struct Memory {
 /// The memory of a process.
 ///
 /// # Panics
-/// When it does not run.
+/// The process does not run.
 #[track_caller]
 pub fn memory(pid: i32) -> Memory {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a running process");
@@ -103,7 +103,7 @@ pub fn processor_time(pid: i32) -> Duration {
 /// The shims of the server on that data directory.
 ///
 /// # Panics
-/// When the processes cannot be listed.
+/// The processes cannot be listed.
 pub fn shims(data: &Path) -> Vec<i32> {
     let data = data.to_string_lossy();
     let processes = fs::read_dir("/proc").expect("read /proc");

@@ -45,7 +45,7 @@ impl Kubectl {
     /// Patches the set `web`.
     ///
     /// # Panics
-    /// When the command fails.
+    /// The command fails.
     #[track_caller]
     pub fn patch_web(&self, patch: &Value) {
         self.ok(&["patch", "statefulset", "web", "-p", &patch.to_string()]);
