@@ -69,7 +69,7 @@ pub fn example(name: &str) -> PathBuf {
 /// The release binary under test.
 ///
 /// # Panics
-/// The command has not been built.
+/// The binary has not been built.
 pub fn binary() -> PathBuf {
     built("mainstay", "cargo build --release")
 }
@@ -94,7 +94,7 @@ pub fn load_generator() -> PathBuf {
 /// The release binary of the CSI driver of the tests.
 ///
 /// # Panics
-/// The command has not been built.
+/// The binary has not been built.
 pub fn csi_test_driver() -> PathBuf {
     built(
         "csi-test-driver",

@@ -58,7 +58,7 @@ impl Bundle {
     /// Runs a container from its start to its removal.
     ///
     /// # Panics
-    /// Runc fails.
+    /// runc fails.
     pub fn time_run(&self, name: &str) -> Duration {
         let started = Instant::now();
         let bundle = self.path();
@@ -69,7 +69,7 @@ impl Bundle {
     /// A container that runs until it is dropped.
     ///
     /// # Panics
-    /// Runc fails.
+    /// runc fails.
     pub fn start(&self, name: &str) -> Running<'_> {
         let id = id(name);
         let bundle = self.path();
