@@ -39,7 +39,7 @@ fn replicas_follow_the_load() {
     let (_registry, instance) = with_images();
     let kubectl = instance.kubectl();
     kubectl.apply(SET);
-    let wait_set = |what: &str, field: &str, wanted: u64| {
+    let wait_set = |what: &str, field: &str, replicas: u64| {
         let probe = || {
             let set = kubectl.look(&["statefulset", "load"])?;
             if set.pointer(field) == Some(&replicas.into()) {

@@ -205,7 +205,7 @@ fn an_operator_with_a_derived_kind() {
     runtime.block_on(establish(&client));
     runtime.spawn(operate(client.clone()));
     let kubectl = instance.kubectl();
-    let expect_message = |name: &str, wanted: &str| {
+    let expect_message = |name: &str, text: &str| {
         wait_for(text, 60, || {
             let greeting = kubectl.json(&["get", "hi", name]);
             let words = kubectl.run(&["get", "cm", name, "-o", "jsonpath={.data.words}"]);

@@ -76,8 +76,8 @@ proptest! {
         let mut used = vec![0i64; nodes];
         for (index, milli) in sizes.into_iter().enumerate() {
             let mut pod = pod(index, milli);
-            let decision = number(&pod, &view, None);
-            prop_assert_eq!(&decision, &number(&pod, &view, None));
+            let decision = place(&pod, &view, None);
+            prop_assert_eq!(&decision, &place(&pod, &view, None));
             match decision {
                 PlacementDecision::Bind { node } => {
                     let number: usize = node[1..].parse().expect("a node's number");

@@ -48,7 +48,7 @@ pub(super) async fn seen(
         let cached = cache.get(&namespace, name).filter(|pod| *pod.uid == *uid);
         let observed_state = match cached {
             Some(pod) => state(&pod),
-            None => match observed_state(api.get(name).await)?.map(PodView::from) {
+            None => match found(api.get(name).await)?.map(PodView::from) {
                 Some(pod) if *pod.uid == *uid => state(&pod),
                 _ => ConsumerState::Gone,
             },

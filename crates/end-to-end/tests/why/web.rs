@@ -70,7 +70,7 @@ impl Web {
             self.replicas
         );
         let fields = entries(&fields, self.spec);
-        format!("{{{}, spec: {{{own}}}}}\n", head("apps/v1", kind))
+        format!("{{{}, spec: {{{fields}}}}}\n", head("apps/v1", kind))
     }
 }
 
