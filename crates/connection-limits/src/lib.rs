@@ -128,19 +128,19 @@ impl Connections {
     ) -> Option<ConnectionSlot> {
         let address = address.to_canonical();
         let mut state = self.lock();
-        let own = |reserved: bool| {
+        let is_of_address = |reserved: bool| {
             move |one: &TrackedConnection| one.address == address && one.is_reserved == reserved
         };
         let (mut is_reserved, mut replaces_another) = (false, false);
-        if state.count(own(false)) >= max.per_address {
-            replaces_another = state.evict(own(false));
+        if state.count(is_of_address(false)) >= max.per_address {
+            replaces_another = state.evict(is_of_address(false));
             is_reserved = !replaces_another;
         }
         if is_reserved && max.handshakes == 0 {
             return None;
         }
-        if is_reserved && state.count(own(true)) >= max.handshakes {
-            replaces_another |= state.evict(own(true));
+        if is_reserved && state.count(is_of_address(true)) >= max.handshakes {
+            replaces_another |= state.evict(is_of_address(true));
         }
         if !is_reserved && state.count(|one| !one.is_reserved) >= max.all {
             replaces_another |= state.evict(|_| true);
@@ -257,8 +257,8 @@ mod tests {
         address: IpAddr,
     ) -> (ConnectionSlot, CancellationToken) {
         let close = CancellationToken::new();
-        let place = connections.enter(address, close.clone(), MAX);
-        (place.unwrap(), close)
+        let slot = connections.enter(address, close.clone(), MAX);
+        (slot.unwrap(), close)
     }
 
     const MAX: ConnectionLimits = ConnectionLimits {
@@ -277,8 +277,8 @@ mod tests {
     #[test]
     fn one_address_has_its_share_and_pushes_out_its_own() {
         let connections = Arc::new(Connections::default());
-        let (known, stays) = enter(&connections, ONE);
-        is_known(&known);
+        let (first, stays) = enter(&connections, ONE);
+        is_known(&first);
         let (stranger, goes_second) = enter(&connections, ONE);
         assert!(stranger.shook_hands(None));
         let (_shaking, goes_first) = enter(&connections, ONE);
@@ -291,7 +291,7 @@ mod tests {
         is_known(&fifth.0);
         let sixth = enter(&connections, ONE).0;
         assert!(!sixth.shook_hands(None), "all three are known");
-        drop((known, sixth));
+        drop((first, sixth));
         let seventh = enter(&connections, ONE).0;
         assert!(seventh.shook_hands(None));
         assert!(!stays.is_cancelled() && !others.is_cancelled());
@@ -347,13 +347,13 @@ mod tests {
         let max = ConnectionLimits::without_nodes(4, 1);
         let connections = Arc::new(Connections::default());
         let enter = |address| connections.enter(address, CancellationToken::new(), max);
-        let known = enter(ONE).unwrap();
-        assert!(!known.replaces_another());
-        known.stage().is_known();
+        let first = enter(ONE).unwrap();
+        assert!(!first.replaces_another());
+        first.stage().is_known();
         assert!(enter(ONE).is_none());
         let stranger = enter(OTHER).unwrap();
         assert!(enter(OTHER).unwrap().replaces_another());
-        drop((known, stranger));
+        drop((first, stranger));
         assert!(enter(ONE).is_some());
     }
 

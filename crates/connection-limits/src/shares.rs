@@ -50,11 +50,14 @@ impl<K: Ord + Clone> Shares<K> {
 
     /// Shares with these bounds.
     pub fn within(bounds: ShareBounds) -> Self {
-        let taken = Arc::new(Mutex::new(Taken {
+        let usage = Arc::new(Mutex::new(Taken {
             by_sender: BTreeMap::new(),
             in_all: 0,
         }));
-        Self { bounds, taken }
+        Self {
+            bounds,
+            taken: usage,
+        }
     }
 
     /// An empty share of a sender.
@@ -97,7 +100,7 @@ impl<K: Ord + Clone> Share<K> {
     #[must_use]
     pub fn grow(&mut self, more: usize) -> bool {
         let bounds = self.shares.bounds;
-        self.grow_if(more, |own, others| bounds.allow(own, others))
+        self.grow_if(more, |of_sender, others| bounds.allow(of_sender, others))
     }
 
     /// Adds an amount to the share even beyond the bounds. The remaining amount for other senders becomes smaller.
@@ -106,20 +109,20 @@ impl<K: Ord + Clone> Share<K> {
     }
 
     fn grow_if(&mut self, more: usize, is_allowed: impl FnOnce(usize, usize) -> bool) -> bool {
-        let mut taken = self.shares.lock();
-        let own = taken.by_sender.get(&self.sender).copied().unwrap_or(0);
-        let others = taken.in_all - own;
-        let grown = own
+        let mut usage = self.shares.lock();
+        let in_use = usage.by_sender.get(&self.sender).copied().unwrap_or(0);
+        let others = usage.in_all - in_use;
+        let grown = in_use
             .checked_add(more)
-            .filter(|_| taken.in_all.checked_add(more).is_some());
+            .filter(|_| usage.in_all.checked_add(more).is_some());
         let Some(grown) = grown.filter(|grown| is_allowed(*grown, others)) else {
             return false;
         };
         if grown > 0 {
-            taken.by_sender.insert(self.sender.clone(), grown);
+            usage.by_sender.insert(self.sender.clone(), grown);
         }
-        taken.in_all += more;
-        drop(taken);
+        usage.in_all += more;
+        drop(usage);
         self.amount += more;
         true
     }
@@ -127,12 +130,12 @@ impl<K: Ord + Clone> Share<K> {
 
 impl<K: Ord> Drop for Share<K> {
     fn drop(&mut self) {
-        let mut taken = self.shares.lock();
-        taken.in_all -= self.amount;
-        if let Some(own) = taken.by_sender.get_mut(&self.sender) {
-            *own -= self.amount;
-            if *own == 0 {
-                taken.by_sender.remove(&self.sender);
+        let mut usage = self.shares.lock();
+        usage.in_all -= self.amount;
+        if let Some(amount_of_sender) = usage.by_sender.get_mut(&self.sender) {
+            *amount_of_sender -= self.amount;
+            if *amount_of_sender == 0 {
+                usage.by_sender.remove(&self.sender);
             }
         }
     }

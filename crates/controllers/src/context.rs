@@ -36,12 +36,12 @@ use crate::owned;
 pub struct ServerNames(Option<Arc<dyn Fn() -> Names + Send + Sync>>);
 
 impl ServerNames {
-    /// The names from a function, because the addresses of a machine change.
+    /// Names from a function, because the addresses of a machine change.
     pub fn of(names: impl Fn() -> Names + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(names)))
     }
 
-    /// The names and addresses at this moment.
+    /// The current names and addresses.
     pub(crate) fn get(&self) -> Names {
         self.0.as_ref().map_or_else(Names::default, |names| names())
     }
@@ -59,24 +59,23 @@ pub struct Config {
     /// The API server's CA certificates for pods (PEM); published in every namespace as the
     /// ConfigMap `kube-root-ca.crt`.
     pub root_ca_pem: String,
-    /// The certificate authority that signs approved requests; without it nothing is signed.
+    /// The certificate authority that signs approved requests; without it no request is signed.
     pub authority: Option<Arc<Authority>>,
-    /// The names of the API server, which no certificate of a node may have.
+    /// The names of the API server, which are refused in certificates of nodes.
     pub server_names: ServerNames,
     /// The connections of this server to nodes; without them, no node gets the condition
     /// `KubeletAPIReachable`.
     pub node_reach: Option<NodeReach>,
-    /// The metrics that the controllers count in.
+    /// The metrics of the controllers.
     pub metrics: Metrics,
     /// The listening sockets of the machine; `None` if they are unknown.
     pub listening: Option<watch::Receiver<Listening>>,
-    /// The controllers may pause for this time before the grace period of silent nodes starts
-    /// again; `None` is [`planners::node_lifecycle::GAP`].
+    /// The controllers may pause for this time before the grace period of silent nodes starts again; `None` is
+    /// [`planners::node_lifecycle::GAP`].
     pub observation_gap: Option<SignedDuration>,
-    /// The place where the silence of nodes is kept for the next run; without it, each run counts from its start.
+    /// Storage for the observed silence of nodes, which the next run reads; without it, each run counts from its start.
     pub silence: Option<SilencePlace>,
-    /// Caches that other parts of the process read as well; without them the controllers have their
-    /// own.
+    /// Caches that other parts of the process read as well; without them the controllers create their own caches.
     pub caches: Option<SharedCaches>,
 }
 
@@ -125,11 +124,11 @@ pub struct Context {
 
 impl Context {
     pub(crate) fn new(client: Client, config: Config, component: &Component) -> Self {
-        // An own token: the failure of one controller ends the others, but not the process.
+        // A separate token, because the failure of one controller stops the other controllers, but not the process.
         let shutdown = component.shutdown.child_token();
         let component = component.with_shutdown(shutdown.clone());
-        let own = || SharedCaches::new(client.clone(), component.clone());
-        let shared = config.caches.clone().unwrap_or_else(own);
+        let new_caches = || SharedCaches::new(client.clone(), component.clone());
+        let shared = config.caches.clone().unwrap_or_else(new_caches);
         let caches = Caches {
             definitions: shared.all(),
             stateful_sets: shared.all(),
@@ -176,7 +175,7 @@ impl Context {
         }
     }
 
-    /// A queue with metrics of that name: kube-controller-manager's name, where it has the same
+    /// A queue with metrics of that name; the name is that of kube-controller-manager's queue, if there is such a
     /// queue.
     pub fn queue<T: Work>(&self, name: &'static str) -> Queue<T> {
         self.config.metrics.queues().queue(name, &self.component)

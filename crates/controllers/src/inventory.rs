@@ -19,7 +19,7 @@ use serde_json::Error;
 /// The metadata of an object of any kind.
 pub(crate) type Metadata = PartialObjectMeta<DynamicObject>;
 
-/// The stored part of an object's metadata: there is one for each object of the cluster.
+/// The stored part of an object's metadata. The struct is small, because there is one for each object of the cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Meta {
     pub namespace: Box<str>,
@@ -29,7 +29,7 @@ pub(crate) struct Meta {
     pub deleting: bool,
     pub finalizers: Box<[String]>,
     pub owners: Box<[OwnerReference]>,
-    /// The parts of its stored metadata that the API server leaves out. Nearly no object has any.
+    /// The parts of its stored metadata that the API server leaves out. Nearly all objects have none.
     pub malformed: Option<Box<MalformedParts>>,
 }
 
@@ -56,7 +56,7 @@ impl From<Metadata> for Meta {
 }
 
 impl Meta {
-    /// Reads the metadata in the JSON text of an object.
+    /// Parses the metadata in the JSON text of an object.
     fn read(object: &[u8]) -> serde_json::Result<Self> {
         let (mut meta, [finalizers, owners]) =
             Self::without_lists(object).map_err(Error::custom)?;
@@ -65,8 +65,8 @@ impl Meta {
         Ok(meta)
     }
 
-    /// Reads the metadata of an object, and returns the text of its finalizers and owners. The text behind the metadata is
-    /// not read.
+    /// Parses the metadata of an object, and returns the text of its finalizers and owners. The text after the metadata
+    /// is not parsed.
     fn without_lists(object: &[u8]) -> Result<(Self, [&[u8]; 2]), SyntaxError> {
         let (mut meta, mut finalizers, mut owners) = (Self::default(), &b"null"[..], &b"null"[..]);
         let mut cursor = Cursor::new(object);
@@ -123,25 +123,25 @@ fn text(cursor: &mut Cursor<'_>) -> Result<Box<str>, SyntaxError> {
     }
 }
 
-/// The malformed parts that the next object, the annotations, names.
+/// The malformed parts that the annotations, which are the next object, name.
 fn malformed(cursor: &mut Cursor<'_>) -> Result<Option<Box<MalformedParts>>, SyntaxError> {
-    let mut found = None;
+    let mut malformed_parts = None;
     if cursor.peek()? != b'{' {
         cursor.skip()?;
-        return Ok(found);
+        return Ok(malformed_parts);
     }
     let mut members = cursor.object()?;
     while let Some(key) = members.next_key(cursor)? {
         if key.is(MALFORMED_METADATA) {
-            found = Some(Box::new(MalformedParts(text(cursor)?)));
+            malformed_parts = Some(Box::new(MalformedParts(text(cursor)?)));
         } else {
             cursor.skip()?;
         }
     }
-    Ok(found)
+    Ok(malformed_parts)
 }
 
-/// The elements of a list; none if it is absent.
+/// The elements of a list; empty if the list is absent.
 fn list<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<Box<[T]>> {
     if text == b"null" {
         return Ok(Box::default());
@@ -156,11 +156,11 @@ pub(crate) struct Inventory {
     by_kind: BTreeMap<(String, String), usize>,
 }
 
-/// A resource whose objects are collected, and how to delete them.
+/// A resource whose objects are collected, and its deletion verbs.
 pub(crate) struct Resource {
     pub api: ApiResource,
     pub namespaced: bool,
-    /// Whether it has the verb `deletecollection`.
+    /// Whether the resource has the verb `deletecollection`.
     pub deletes_collections: bool,
     watched: Option<Watched>,
 }
@@ -169,7 +169,7 @@ struct Watched {
     cache: Cache<Meta>,
     by_uid: Index<Meta>,
     by_owner: Index<Meta>,
-    /// The malformed ones, which all have one term.
+    /// The objects with malformed metadata, all with one term.
     malformed: Index<Meta>,
 }
 
@@ -240,52 +240,52 @@ impl Inventory {
         self.find(uid, |watched| &watched.by_owner)
     }
 
-    /// The objects of whose metadata the API server leaves parts out.
+    /// The objects with malformed parts of the metadata, which the API server leaves out.
     pub fn malformed(&self) -> Vec<ListedObject> {
         self.find(MALFORMED_METADATA, |watched| &watched.malformed)
     }
 
-    /// Whether the owner is known, is not being deleted, and may own objects of the namespace. Its deletion is a later
-    /// change, which finds its dependents.
+    /// Whether the owner is cached, is not being deleted, and may own objects of the namespace. A later deletion of the
+    /// owner is a separate change, which queues its dependents.
     pub fn is_live(&self, owner: &OwnerReference, namespace: &str) -> bool {
         let resource = self.resource_of(&owner.api_version, &owner.kind);
         let Some(resource) = resource.map(|number| &self.resources[number]) else {
             return false;
         };
         let watched = resource.watched.iter();
-        let mut found = watched.flat_map(|watched| watched.by_uid.get(&owner.uid));
-        found.any(|owner| {
+        let mut objects = watched.flat_map(|watched| watched.by_uid.get(&owner.uid));
+        objects.any(|owner| {
             !owner.deleting && (!resource.namespaced || *owner.namespace == *namespace)
         })
     }
 
-    /// The objects of all kinds with that term. Most kinds have none, and only say so.
+    /// The objects of all kinds with that term. The index of most kinds has no such term.
     fn find(&self, term: &str, index: fn(&Watched) -> &Index<Meta>) -> Vec<ListedObject> {
-        let mut found = Vec::new();
+        let mut matches = Vec::new();
         for (resource, one) in self.resources.iter().enumerate() {
             let Some(index) = one.watched.as_ref().map(index) else {
                 continue;
             };
             if index.has(term) {
                 let objects = index.get(term).into_iter();
-                found.extend(objects.map(|object| ListedObject { resource, object }));
+                matches.extend(objects.map(|object| ListedObject { resource, object }));
             }
         }
-        found
+        matches
     }
 
-    /// Changes of all objects for which `wanted` holds, by the states before and after the change; each with the
+    /// Changes of all objects for which `is_relevant` is true, given the states before and after the change; each with the
     /// index of its resource.
     pub fn subscribe_to_changes(
         &self,
-        wanted: fn(Option<&Meta>, Option<&Meta>) -> bool,
+        is_relevant: fn(Option<&Meta>, Option<&Meta>) -> bool,
     ) -> SelectAll<futures::stream::BoxStream<'static, (usize, ObjectChange<Meta>)>> {
         let watched = self.resources.iter().enumerate();
         let watched = watched.filter_map(|(number, r)| Some((number, r.watched.as_ref()?)));
         let streams = watched.map(|(number, watched)| {
             watched
                 .cache
-                .subscribe_to_changes(wanted)
+                .subscribe_to_changes(is_relevant)
                 .map(move |change| (number, change))
                 .boxed()
         });
@@ -303,8 +303,8 @@ impl Inventory {
     }
 }
 
-/// One version of each kind that can be listed and deleted: that of its group's preferred version, or
-/// the first other one that has the kind.
+/// One version of each kind that can be listed and deleted: the preferred version of its group, or the first other
+/// version with the kind.
 async fn served(client: &Client) -> api_client::Result<Vec<ServedResource>> {
     let mut served = BTreeMap::new();
     for group in client.served_groups().await? {
@@ -322,7 +322,7 @@ async fn served(client: &Client) -> api_client::Result<Vec<ServedResource>> {
 fn resource(client: &Client, served: ServedResource, component: &Component) -> Resource {
     let namespaced = served.namespaced;
     let deletes_collections = served.can("deletecollection");
-    // Events have no owners and are numerous: they are not watched.
+    // Events are not watched, because they have no owners and are numerous.
     let watch = served.can("watch") && served.resource.plural != "events";
     let api = served.resource;
     let watched = watch.then(|| {

@@ -1,7 +1,7 @@
-//! The controllers: each observes through shared caches, calls its planner and executes the plan.
+//! The controllers: each controller observes through shared caches, calls its planner and executes the plan.
 //!
-//! One folder per controller (`observe` gathers, `execute` writes), one list in [`run_all`]. The
-//! decisions are in the crate `planners`.
+//! One folder per controller (`observe` reads, `execute` writes), one list in [`run_all`]. The decisions are in the
+//! crate `planners`.
 
 mod api_error;
 mod attach_detach;
@@ -179,9 +179,9 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
     ]
 }
 
-/// The garbage collector and the namespace controller share one inventory.
+/// Runs the garbage collector and the namespace controller, which share one inventory.
 ///
-/// They restart when other custom kinds are served: objects without a watch cannot be collected.
+/// Both restart when other custom kinds are served, because objects without a watch cannot be collected.
 async fn collect(context: Context) {
     let definitions = context.caches.definitions.clone();
     if !definitions.wait_synced().await {
@@ -210,9 +210,10 @@ async fn collect_once(context: Context) {
     );
 }
 
-/// Runs all controllers until their part of the program is shut down.
+/// Runs all controllers until the shutdown of their component.
 ///
 /// # Errors
+///
 /// A controller ended earlier.
 pub async fn run_all(
     client: Client,
@@ -242,7 +243,7 @@ pub async fn run_all(
             Ok(name) => Err(Error::Ended { name }),
             Err(error) => Err(Error::Panicked(error)),
         };
-        // The others are shut down; the caller gets the first error.
+        // The other controllers are shut down; the caller gets the first error.
         context.shutdown.cancel();
     }
     metrics.read(None, None);

@@ -47,8 +47,7 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Sets the caches for the metrics of StatefulSets and of volumes; `None` once the controllers have
-    /// ended.
+    /// Sets the caches for the metrics of StatefulSets and of volumes; `None` once the controllers have ended.
     pub(crate) fn read(
         &self,
         sets: Option<&Cache<StatefulSet>>,

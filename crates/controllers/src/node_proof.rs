@@ -27,8 +27,8 @@ pub(crate) async fn proof(
     Ok(fenced.then_some(DetachProof::Fenced))
 }
 
-/// Takes the lease of a node by compare-and-swap, and leaves the proof on it, which is returned; `None` if
-/// the lease was renewed or deleted in the meantime.
+/// Fences the lease of a node by compare-and-swap, and writes the proof into it. Returns the proof; `None` if the lease
+/// was renewed or deleted in the meantime.
 pub(crate) async fn take(
     client: &Client,
     node: &str,
@@ -50,7 +50,7 @@ pub(crate) async fn take(
     Ok(guarded_writes::unless_outrun(written)?.map(|_| proof))
 }
 
-/// The proof for users that the node's pods have ended.
+/// The text of the proof, for users: the node's pods have ended.
 fn proof_text(lease: &NodeLease, epoch: i32, unchanged_for: SignedDuration) -> String {
     let (length, silent) = (lease.length.as_secs(), unchanged_for.as_secs());
     let now = Timestamp::now()

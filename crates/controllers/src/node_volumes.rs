@@ -1,4 +1,4 @@
-//! Volumes that live on a node: the objects around them, and the records in their annotations.
+//! Volumes that are local to a node: the related objects, and the records in their annotations.
 
 use api_client::guarded_writes::{found, merge};
 use api_client::{Api, Client, ListParams};
@@ -8,7 +8,7 @@ use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
-/// Namespace and name of a volume's claim; empty without one.
+/// Namespace and name of a volume's claim; empty if the volume has no claim.
 pub(crate) fn claim_of(volume: &PersistentVolume) -> (&str, &str) {
     let spec = volume.spec.as_ref();
     let claim = spec.and_then(|spec| spec.claim_ref.as_ref());
@@ -29,14 +29,14 @@ pub(crate) fn presence(node: Option<&Node>) -> NodePresence {
     }
 }
 
-/// A node, as the API server has it now.
+/// A node, read from the API server.
 pub(crate) async fn read_node(client: &Client, name: &str) -> api_client::Result<Option<Node>> {
     let nodes: Api<Node> = Api::all(client.clone());
     found(nodes.get(name).await)
 }
 
-/// The pods in the namespace of a volume's claim; asked from the API server, because a pod that is missing
-/// in a cache would lose its files.
+/// The pods in the namespace of a volume's claim, read from the API server, because a pod that is missing in a cache
+/// would lose its files.
 pub(crate) async fn pods_beside(
     client: &Client,
     volume: &PersistentVolume,
@@ -50,8 +50,8 @@ pub(crate) async fn pods_beside(
     Ok(listed.items.iter().map(PodView::from).collect())
 }
 
-/// Replaces the record in an annotation, and changes the spec with it, if the volume is as it was read.
-/// `false` if it is not: the next round reads it again.
+/// Replaces the record in an annotation, and changes the spec with it, if the volume is unchanged since it was read.
+/// `false` if the volume has changed: the next round reads it again.
 pub(crate) async fn write_record(
     client: &Client,
     volume: &PersistentVolume,

@@ -1,4 +1,4 @@
-//! Writes to pods that the cache of pods does not show yet.
+//! Writes of this controller to pods that are not visible in the cache of pods yet.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use k8s_openapi::api::core::v1::Pod;
 use reconcile::Cache;
 use resource_kinds::pod_view::PodView;
 
-/// Time until a missing write in the cache is logged, and the API server is asked.
+/// Time until the controller logs that a write is missing in the cache, and reads the pod from the API server.
 pub(crate) const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
-/// A write of this controller to a pod, which the cache does not show yet.
+/// A write of this controller to a pod, which is not visible in the cache yet.
 pub(crate) enum PodWrite {
     Created {
         name: String,
@@ -34,9 +34,11 @@ pub(crate) struct OwnPodWrites<'a> {
 }
 
 impl OwnPodWrites<'_> {
-    /// The planner's view must not be older than its own writes: otherwise it would repeat them. So the next
-    /// plan of this owner waits, without a time limit, until the view shows them. Only a pod that is deleted
-    /// meanwhile may never be shown.
+    /// Waits until the cache contains the writes `done`.
+    ///
+    /// The planner's snapshot must not be older than its own writes: otherwise the planner would repeat them. So the
+    /// next plan of this owner waits, without a time limit, until the writes are visible. Only a pod that is deleted
+    /// meanwhile may never be visible.
     pub async fn wait_until_seen(&self, mut done: Vec<PodWrite>) {
         loop {
             let wait = async {
@@ -44,8 +46,8 @@ impl OwnPodWrites<'_> {
                     self.cache.wait_until(|| self.is_seen(one)).await;
                 }
             };
-            let seen = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
-            if seen || self.cache.is_stopped() {
+            let is_visible = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
+            if is_visible || self.cache.is_stopped() {
                 return;
             }
             tracing::warn!(namespace = self.namespace, "own writes are not seen yet");
@@ -59,14 +61,14 @@ impl OwnPodWrites<'_> {
         }
     }
 
-    /// Whether an up-to-date view will show it, by the API server's answer.
+    /// Whether an up-to-date cache will contain the write, by the API server's response.
     async fn will_be_seen(&self, done: &PodWrite) -> bool {
         let PodWrite::Created { name, uid, .. } = done else {
             return true;
         };
         match guarded_writes::found(self.pods.get(name).await) {
             Ok(live) => live.is_some_and(|live| live.metadata.uid.as_ref() == Some(uid)),
-            // Unknown: the only cost is a longer wait.
+            // The result is unknown; the only cost is a longer wait.
             Err(_) => true,
         }
     }
@@ -75,7 +77,7 @@ impl OwnPodWrites<'_> {
         let get = |name: &str| self.cache.get(self.namespace, name);
         match done {
             PodWrite::Other => true,
-            // The pod may be gone already.
+            // The pod may be deleted already.
             PodWrite::Created {
                 resource_version, ..
             } => self.cache.has_reached(resource_version),

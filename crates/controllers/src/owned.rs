@@ -87,8 +87,8 @@ pub(crate) fn stem(name: &str) -> &str {
     name.rsplit_once('-').map_or(name, |(stem, _)| stem)
 }
 
-/// The owners of a kind that a change of an object affects: its controllers, now or before; all of
-/// the namespace if it has none.
+/// The owners of a kind that a change of an object affects: its controllers, now or before the change; all owners of
+/// the namespace if the object has no controller.
 pub(crate) fn owners_of<K: Resource, O: Object>(
     change: &ObjectChange<K>,
     owners: &Cache<O>,
@@ -97,7 +97,7 @@ pub(crate) fn owners_of<K: Resource, O: Object>(
     owners_now_and_before(change, |object| OwnedObject::of(object), owners, kind)
 }
 
-/// Finds the owners of a pod.
+/// The owners that a change of a pod affects.
 pub(crate) fn owners_of_pod<O: Object>(
     change: &ObjectChange<PodView>,
     owners: &Cache<O>,
@@ -106,7 +106,7 @@ pub(crate) fn owners_of_pod<O: Object>(
     owners_now_and_before(change, |pod| OwnedObject::of_pod(pod), owners, kind)
 }
 
-/// The changes of pods that can affect an owner of a kind: those of its pods and of orphans.
+/// The changes of pods that can affect an owner of a kind: changes of the owner's pods and of orphans.
 pub(crate) fn pods_for_owners(kind: &'static str, pods: &Cache<PodView>) -> Changes<PodView> {
     pods.subscribe_to_changes(move |old, new| {
         let states = old.into_iter().chain(new);
@@ -146,13 +146,13 @@ fn owners_now<O: Object>(object: &OwnedObject<'_>, owners: &Cache<O>, kind: &str
     }
 }
 
-/// The key of a changed object. A change of the status counts too, because the controller corrects writes of
-/// others to it.
+/// The key of a changed object. A change of the status counts too, because the controller corrects writes of other
+/// programs to the status.
 pub(crate) fn key_of<K: Object>(change: &ObjectChange<K>) -> Key {
     Key::of(change.object().as_ref())
 }
 
-/// The key of an object that is new.
+/// The key of a new object.
 pub(crate) fn key_if_new<K: Object>(change: &ObjectChange<K>) -> Option<Key> {
     match change {
         ObjectChange::Applied(new, None) => Some(Key::of(new.as_ref())),
@@ -160,7 +160,8 @@ pub(crate) fn key_if_new<K: Object>(change: &ObjectChange<K>) -> Option<Key> {
     }
 }
 
-/// The key of an object whose specification changed; only its controller writes its status.
+/// The key of an object whose specification changed; changes of the status are ignored, because only its controller
+/// writes the status.
 pub(crate) fn key_if_asked<K: Object>(change: &ObjectChange<K>) -> Option<Key> {
     if let ObjectChange::Applied(new, Some(old)) = change {
         let (new, old) = (new.meta(), old.meta());

@@ -1,5 +1,5 @@
-//! The times of the last writes to the objects of a controller, for the decision when the next one
-//! is due ([`planners::batching`]).
+//! The times of the last writes to the objects of a controller, for the decision when the next write is due
+//! ([`planners::batching`]).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,10 +9,10 @@ use planners::batching::{WINDOW, WriteUrgency, delay};
 use reconcile::Key;
 use tokio::time::Instant;
 
-/// The times of each key. Bounded by the number of keys with a recent or an unwritten change, as
-/// long as the controller reports when nothing is left to write.
+/// The times of each key. Bounded by the number of keys with a recent or an unwritten change, as long as the controller
+/// reports when no write is left.
 pub(crate) struct Pacing {
-    /// The window of minor changes of an object that was not written lately.
+    /// The window of minor changes of an object that was not written recently.
     window: Duration,
     times: Mutex<HashMap<Key, Times>>,
 }
@@ -32,7 +32,7 @@ struct Times {
 }
 
 impl Times {
-    /// Whether the window after the last write is over.
+    /// Whether the window after the last write has ended.
     fn is_quiet(&self) -> bool {
         let over = |(at, window): (Instant, Duration)| at.elapsed() >= window;
         self.written.is_none_or(over)
@@ -51,15 +51,15 @@ impl Pacing {
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The rest of the window after the last write, if it is not over.
+    /// The remaining window after the last write; `None` if the window has ended.
     pub fn rest(&self, key: &Key) -> Option<Duration> {
         let (at, window) = self.all().get(key)?.written?;
         let rest = window.saturating_sub(at.elapsed());
         (!rest.is_zero()).then_some(rest)
     }
 
-    /// The time until the next write to an object that may include a further change of this urgency: the rest of the window
-    /// after the last write, or of the window of a minor change that waits.
+    /// The time until the next write to an object that may include a further change of this urgency: the remaining
+    /// window after the last write, or of a waiting minor change.
     pub fn rest_of(&self, key: &Key, urgency: WriteUrgency) -> Option<Duration> {
         let times = *self.all().get(key)?;
         match times.waiting {
@@ -68,7 +68,7 @@ impl Pacing {
         }
     }
 
-    /// The time to delay a change, if it is not due yet.
+    /// The time to delay a change; `None` if the change is due.
     pub fn wait(&self, key: &Key, urgency: WriteUrgency) -> Option<Duration> {
         let mut all = self.all();
         let times = all.entry(key.clone()).or_default();
@@ -83,7 +83,7 @@ impl Pacing {
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// Records that all delayed changes were written, and the window in which further ones are collected.
+    /// Records that all delayed changes were written, and the window in which further changes are collected.
     pub fn written(&self, key: &Key, window: Duration) {
         let times = Times {
             written: Some((Instant::now(), window)),
@@ -92,7 +92,7 @@ impl Pacing {
         self.all().insert(key.clone(), times);
     }
 
-    /// Records that nothing is left to write.
+    /// Records that no write is left.
     pub fn settled(&self, key: &Key) {
         let mut all = self.all();
         let Some(times) = all.get_mut(key) else {
@@ -104,7 +104,7 @@ impl Pacing {
         }
     }
 
-    /// Forgets an object that does not exist any more.
+    /// Removes the data of an object that does not exist any more.
     pub fn forget(&self, key: &Key) {
         self.all().remove(key);
     }

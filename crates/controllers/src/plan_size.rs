@@ -1,10 +1,9 @@
-//! The size of a plan of pods, which decides where it is made ([`reconcile::decide`]).
+//! The size of a plan of pods, which decides on which thread the plan is computed ([`reconcile::decide`]).
 
-/// The number of pods that a plan is about: of those that exist, or of those that are wanted (1 if the object does not
-/// say).
-pub(crate) fn plan_size(pods: usize, wanted: Option<i32>) -> usize {
-    let wanted = usize::try_from(wanted.unwrap_or(1)).unwrap_or_default();
-    pods.max(wanted)
+/// The number of pods that a plan is about: the existing or the desired pods (1 if the object has no number).
+pub(crate) fn plan_size(pods: usize, desired: Option<i32>) -> usize {
+    let desired = usize::try_from(desired.unwrap_or(1)).unwrap_or_default();
+    pods.max(desired)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::own_pod_writes::{OwnPodWrites, PodWrite};
 /// Maximum number of concurrent writes.
 const BATCH_MAX: usize = 500;
 
-/// The reason why the writes to pods were given up.
+/// The reason why the writes to pods were stopped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PodError {
     /// The API refused a write, or could not be reached.
@@ -62,11 +62,11 @@ pub(crate) struct PodWriter<'a, O> {
     pub owner: &'a O,
     /// The client of the API server.
     pub client: &'a Client,
-    /// The cache that shows the pods.
+    /// The cache in which the writes become visible.
     pub cache: &'a Cache<PodView>,
     /// Records events about the owner.
     pub recorder: &'a Recorder,
-    /// Finalizer of the owner's pods, which is added and removed with the owner reference.
+    /// Finalizer of the owner's pods, which is added and removed together with the owner reference.
     pub finalizer: Option<&'static str>,
 }
 
@@ -75,8 +75,8 @@ where
     O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     O: Clone + Debug + DeserializeOwned,
 {
-    /// Performs the actions in order, creations and deletions concurrently, and waits until the
-    /// cache shows them. After a first refusal the rest of a batch is not tried.
+    /// Executes the actions in order, creations and deletions concurrently, and waits until the writes are visible in
+    /// the cache. After a first refusal the remaining actions of a batch are skipped.
     pub async fn perform(&self, actions: &[PodAction]) -> Result<(), PodError> {
         let (mut rest, mut size) = (actions, 1);
         let mut done = Vec::new();
@@ -96,12 +96,12 @@ where
             rest = next;
             size = (size * 2).min(BATCH_MAX);
         }
-        let own = OwnPodWrites {
+        let unseen_writes = OwnPodWrites {
             pods: self.pods(),
             cache: self.cache,
             namespace: self.namespace(),
         };
-        own.wait_until_seen(done).await;
+        unseen_writes.wait_until_seen(done).await;
         result
     }
 
@@ -114,7 +114,8 @@ where
     }
 
     async fn act(&self, action: &PodAction) -> Result<PodWrite, PodError> {
-        // Hundreds may be ready at once: without budget, none is encoded in this poll.
+        // Hundreds of writes may be ready at once: when the budget of this poll is used up, encoding continues in the
+        // next poll.
         spend(1).await;
         let failed = |what: &'static str| {
             move |source| PodError::Api {
@@ -207,7 +208,7 @@ where
                 self.recorder
                     .normal(self.owner, reasons::SUCCESSFUL_DELETE, text);
             }
-            // Another writer was faster.
+            // Another writer has changed the pod first.
             Ok(false) => {}
             Err(error) => {
                 let text = format!("Error deleting: {}", guarded_writes::message(error));
@@ -245,9 +246,9 @@ mod tests {
 
     use super::*;
 
-    /// A fake API server that creates pods, and finds each while `there` is true.
+    /// A fake API server that creates pods, and returns each pod while `there` is true.
     fn server(there: Arc<AtomicBool>) -> Client {
-        let answer = move |request: Request<Body>| {
+        let respond = move |request: Request<Body>| {
             let there = there.load(Ordering::Relaxed);
             let pod = json!({ "apiVersion": "v1", "kind": "Pod",
                 "metadata": { "name": "p", "namespace": "default", "uid": "u" } });
@@ -257,14 +258,14 @@ mod tests {
                 Method::GET if !there => (404, absent),
                 _ => (200, pod),
             };
-            let answer = Response::builder().status(code);
-            let answer = answer.body(Body::from(body.to_string().into_bytes()));
-            async move { Ok::<_, Infallible>(answer.expect("a response")) }
+            let respond = Response::builder().status(code);
+            let respond = respond.body(Body::from(body.to_string().into_bytes()));
+            async move { Ok::<_, Infallible>(respond.expect("a response")) }
         };
-        Client::new(tower::service_fn(answer), "default")
+        Client::new(tower::service_fn(respond), "default")
     }
 
-    // findings A4: a view that does not move, because its watch is dead.
+    // findings A4: a cache that does not change, because its watch is dead.
     #[tokio::test(start_paused = true)]
     async fn nothing_more_is_planned_before_own_writes_are_seen() {
         let there = Arc::new(AtomicBool::new(true));
@@ -286,7 +287,7 @@ mod tests {
         let mut work = std::pin::pin!(writer.perform(&actions));
         let hour = Duration::from_secs(3600);
         assert!(tokio::time::timeout(hour, &mut work).await.is_err());
-        // It was deleted before the view showed it: there is nothing to wait for.
+        // The pod was deleted before the cache contained it, so no wait is necessary.
         there.store(false, Ordering::Relaxed);
         work.await.expect("it was made");
     }

@@ -29,13 +29,18 @@ pub(super) fn signing_request(
     let mut builder = ChainBuilder::of(observed);
     let delete = format!("kubectl delete csr {name}");
     let summary = if let Some(end) = find("Denied").or_else(|| find("Failed")) {
-        let said = text::then(": ", end.message.as_deref().unwrap_or_default());
+        let detail = text::then(": ", end.message.as_deref().unwrap_or_default());
         let what = match end.type_.as_str() {
             "Denied" => "was denied",
             _ => "could not be signed",
         };
         let since = end.last_update_time.as_ref().map(|time| time.0);
-        builder.link(object.clone(), &*end.type_, format!("{what}{said}"), since);
+        builder.link(
+            object.clone(),
+            &*end.type_,
+            format!("{what}{detail}"),
+            since,
+        );
         let text = "it stays failed: correct the error, and create a new request after this";
         builder.remedy(Remedy::new(text).with(delete));
         "refused"
@@ -76,10 +81,10 @@ pub(super) fn definition(
         let mut conditions = status.conditions.iter().flatten();
         conditions.find(|condition| condition.type_ == kind && condition.status == value)
     };
-    let said = |message: &Option<String>| text::line(message.as_deref().unwrap_or_default());
+    let line_of = |message: &Option<String>| text::line(message.as_deref().unwrap_or_default());
     if let Some(since) = &definition.metadata.deletion_timestamp {
         let terminating = find("Terminating", "True");
-        let text = terminating.map_or(String::new(), |one| said(&one.message));
+        let text = terminating.map_or(String::new(), |one| line_of(&one.message));
         let message = format!(
             "being deleted: first all objects of the kind{}",
             text::then(": ", &text)
@@ -95,7 +100,7 @@ pub(super) fn definition(
         return Explanation::fine(object, "being deleted").waits([builder.chain()]);
     }
     if let Some(refused) = find("NamesAccepted", "False") {
-        let message = format!("its names are not free: {}", said(&refused.message));
+        let message = format!("its names are not free: {}", line_of(&refused.message));
         let reason = refused.reason.clone().unwrap_or_default();
         let since = refused.last_transition_time.as_ref().map(|time| time.0);
         builder.link(object.clone(), reason, message, since);
@@ -108,7 +113,7 @@ pub(super) fn definition(
     if find("NonStructuralSchema", "True").is_some() || find("Established", "True").is_none() {
         let condition =
             find("NonStructuralSchema", "True").or_else(|| find("Established", "False"));
-        let why = condition.map_or(String::new(), |one| said(&one.message));
+        let why = condition.map_or(String::new(), |one| line_of(&one.message));
         let message = format!("is not served yet{}", text::then(": ", &why));
         builder.link(object.clone(), "NotEstablished", message, None);
         builder.remedy(
@@ -132,13 +137,13 @@ pub(super) fn api_service(
         return Explanation::fine(object, "available");
     };
     let reason = unavailable.reason.unwrap_or_default();
-    let said = text::then(": ", unavailable.message.as_deref().unwrap_or_default());
+    let message = text::then(": ", unavailable.message.as_deref().unwrap_or_default());
     let since = unavailable.last_transition_time.map(|time| time.0);
     let mut builder = ChainBuilder::of(observed);
     builder.link(
         object.clone(),
         reason,
-        format!("is not available{said}"),
+        format!("is not available{message}"),
         since,
     );
     let spec = service.spec.clone().unwrap_or_default();

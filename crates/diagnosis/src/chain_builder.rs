@@ -1,4 +1,4 @@
-//! A chain in the making: from one object to the next, none of them twice.
+//! A chain under construction: from one object to the next, each object once.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ impl<'e> ChainBuilder<'e> {
         }
     }
 
-    /// Whether the object is not on the chain yet.
+    /// Adds the object to the visited objects; false if it was visited already.
     pub fn visit(&mut self, object: &Object) -> bool {
         self.visited.insert(object.clone())
     }
@@ -67,7 +67,7 @@ impl<'e> ChainBuilder<'e> {
         self
     }
 
-    /// Asks for the log of the last link's container.
+    /// Requests the log of the last link's container.
     pub fn wants_log(&mut self, previous: bool) -> &mut Self {
         if let Some(last) = self.links.last_mut() {
             last.log = Log::Wanted { previous };
@@ -107,8 +107,8 @@ impl<'e> ChainBuilder<'e> {
     /// Adds an event as a link, unless its message is on the chain.
     pub fn event(&mut self, event: &Event, object: Object) -> &mut Self {
         let link = observed::told(event, object);
-        let said = |text: &str| text.ends_with(&link.message);
-        if !link.message.is_empty() && !self.links.iter().any(|other| said(&other.message)) {
+        let reports = |text: &str| text.ends_with(&link.message);
+        if !link.message.is_empty() && !self.links.iter().any(|other| reports(&other.message)) {
             self.links.push(link);
         }
         self

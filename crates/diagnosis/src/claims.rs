@@ -1,4 +1,4 @@
-//! From a claim onwards: to its class, its volume, its provisioner, the pods that use it.
+//! The causes for a claim: its class, its volume, its provisioner, and the pods that use it.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim};
@@ -30,7 +30,7 @@ pub(super) fn explain(
     object: Object,
 ) -> Explanation {
     let deleting = claim.metadata.deletion_timestamp.is_some();
-    let mut answer = Explanation {
+    let mut explanation = Explanation {
         object,
         summary: if deleting {
             "Terminating"
@@ -43,14 +43,14 @@ pub(super) fn explain(
     };
     if phase(claim) == "Bound" && !deleting {
         let volume = volume_name(claim).unwrap_or_default();
-        answer.summary = format!("Bound to volume {volume}");
-        let grows = growth(observed, claim, &answer.object);
-        return answer.waits(grows);
+        explanation.summary = format!("Bound to volume {volume}");
+        let grows = growth(observed, claim, &explanation.object);
+        return explanation.waits(grows);
     }
     let mut builder = ChainBuilder::of(observed);
     builder.claim(text::name(&claim.metadata));
-    answer.chains.push(builder.chain());
-    answer
+    explanation.chains.push(builder.chain());
+    explanation
 }
 
 /// The cause of a pending expansion of the claim.
@@ -62,9 +62,9 @@ fn growth(
     let status = claim.status.as_ref()?;
     let has = status.capacity.as_ref()?.get("storage")?;
     let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
-    let wanted = requests.get("storage")?;
+    let requested = requests.get("storage")?;
     let amount = |text: &str| text.parse::<Quantity>().ok();
-    if amount(&wanted.0)? <= amount(&has.0)? {
+    if amount(&requested.0)? <= amount(&has.0)? {
         return None;
     }
     let find = |kinds: &[&str]| {
@@ -72,16 +72,16 @@ fn growth(
         conditions.find(|one| kinds.contains(&one.type_.as_str()) && one.status == "True")
     };
     let mut builder = ChainBuilder::of(observed);
-    let (has, wanted) = (&has.0, &wanted.0);
+    let (has, requested) = (&has.0, &requested.0);
     let name = text::name(&claim.metadata);
     let user = users(observed, name, |pod| pod.node.is_some() && uses(pod, name));
     let user = user.first().copied();
     if let Some(failed) = find(&["ControllerResizeError", "NodeResizeError"]) {
-        let said = text::then(": ", failed.message.as_deref().unwrap_or_default());
+        let detail = text::then(": ", failed.message.as_deref().unwrap_or_default());
         let since = failed.last_transition_time.as_ref().map(|time| time.0);
-        let message = format!("could not grow from {has} to {wanted}{said}");
+        let message = format!("could not grow from {has} to {requested}{detail}");
         builder.link(object.clone(), &*failed.type_, message, since);
-        // The resizer has to act on an infeasible expansion, and does so after another request.
+        // After an infeasible expansion the resizer has to act, and acts only after a new request.
         let is_of_node = failed.type_ == "NodeResizeError" && !is_infeasible(claim);
         builder.remedy(match is_of_node {
             true => on_node(user),
@@ -92,7 +92,7 @@ fn growth(
     if let Some(pending) = find(&["FileSystemResizePending"]) {
         let since = pending.last_transition_time.as_ref().map(|time| time.0);
         let message = format!(
-            "is to grow from {has} to {wanted}: its storage has grown, its file system not yet"
+            "is to grow from {has} to {requested}: its storage has grown, its file system not yet"
         );
         builder.link(object.clone(), &*pending.type_, message, since);
         builder.remedy(match user {
@@ -107,13 +107,13 @@ fn growth(
         });
         return Some(builder.chain());
     }
-    let message = format!("is to grow from {has} to {wanted}");
+    let message = format!("is to grow from {has} to {requested}");
     builder.link(object.clone(), "Resizing", message, None);
     builder.remedy("nothing to do; the provisioner of its class is about to do it");
     Some(builder.chain())
 }
 
-/// Whether the node has given an expansion back to the resizer.
+/// Whether the node has returned an expansion to the resizer as infeasible.
 fn is_infeasible(claim: &PersistentVolumeClaim) -> bool {
     let status = claim.status.as_ref();
     let states = status.and_then(|status| status.allocated_resource_statuses.as_ref());
@@ -133,7 +133,7 @@ fn on_node(user: Option<&PodView>) -> Remedy {
     }
 }
 
-/// The remedy for storage that cannot grow so far.
+/// The remedy for storage that cannot grow to the requested size.
 fn smaller(observed: &ObservedNamespace, claim: &Object, has: &str) -> Remedy {
     let patch = format!(
         "patch pvc {} -p '{{\"spec\":{{\"resources\":{{\"requests\":{{\"storage\":\"SIZE\"}}}}}}}}'",
@@ -178,12 +178,12 @@ fn notes(observed: &ObservedNamespace, claim: &PersistentVolumeClaim) -> Vec<Str
     notes
 }
 
-/// That nothing keeps the volume of a claim to its size.
+/// A note if the size of the claim's volume is not enforced.
 fn unlimited(claim: &PersistentVolumeClaim) -> Option<String> {
     let conditions = claim.status.as_ref()?.conditions.as_ref()?;
     let mut conditions = conditions.iter();
-    let found = conditions.find(|one| one.type_ == CONDITION && one.status == "False")?;
-    found.message.clone()
+    let condition = conditions.find(|one| one.type_ == CONDITION && one.status == "False")?;
+    condition.message.clone()
 }
 
 /// The state of the copies of a claim's volume on another node, and the recovery point of the last promotion.
@@ -220,11 +220,11 @@ fn retention(set: &StatefulSet, ordinal: i64) -> String {
 fn users<'e>(
     observed: &'e ObservedNamespace,
     claim: &str,
-    wanted: impl Fn(&PodView) -> bool,
+    matches: impl Fn(&PodView) -> bool,
 ) -> Vec<&'e PodView> {
     let pods = observed.pods.iter().map(AsRef::as_ref);
     let users = pods.filter(|pod| names(pod, claim));
-    users.filter(|pod| wanted(pod)).collect()
+    users.filter(|pod| matches(pod)).collect()
 }
 
 fn phase(claim: &PersistentVolumeClaim) -> &str {
@@ -374,16 +374,16 @@ impl ChainBuilder<'_> {
         let Some(class) = self.observed.class(name) else {
             let classes = self.observed.cluster.classes.iter().flatten();
             let classes: Vec<&str> = classes.map(|class| text::name(&class.metadata)).collect();
-            let known = text::list(classes.iter().copied());
-            let known = if known.is_empty() {
+            let names = text::list(classes.iter().copied());
+            let names = if names.is_empty() {
                 "none".to_owned()
             } else {
-                known
+                names
             };
             self.link(class_object, "NotFound", "does not exist", None);
             let first = classes.first().copied().unwrap_or("CLASS");
             let text = format!(
-                "create StorageClass {name}, or recreate the claim with an existing one ({known}), because a claim's class is immutable"
+                "create StorageClass {name}, or recreate the claim with an existing one ({names}), because a claim's class is immutable"
             );
             let anew = anew(claim, &json!({ "storageClassName": first }));
             self.remedy(Remedy::new(text).with(anew));
@@ -397,7 +397,7 @@ impl ChainBuilder<'_> {
         let failed = |event: &Event| event.reason.as_deref() == Some("ProvisioningFailed");
         let failure = self.observed.newest_event(kind, &object.name, uid, failed);
         match selected {
-            // A provisioner that cannot make the volume on the chosen node takes the choice back.
+            // A provisioner that cannot create the volume on the chosen node removes the choice of the node.
             None if waits && failure.is_none() => self.consumer(claim),
             node => self.provisioner(claim, object, class, node.map(String::as_str)),
         }
@@ -452,36 +452,36 @@ impl ChainBuilder<'_> {
             return;
         }
         let provisioner = &class.provisioner;
-        let place = node.map_or(String::new(), |node| format!(" on node {node}"));
+        let location = node.map_or(String::new(), |node| format!(" on node {node}"));
         let name = text::name(&class.metadata);
         let warning = |event: &Event| event.type_.as_deref() == Some("Warning");
-        let said = self.claim_event(claim, object, warning).unwrap_or_default();
-        self.remedy(if said.contains("access mode") {
+        let message = self.claim_event(claim, object, warning).unwrap_or_default();
+        self.remedy(if message.contains("access mode") {
             let anew = anew(claim, &json!({ "accessModes": ["ReadWriteOnce"] }));
             let text =
                 "access modes that the provisioner offers; a claim's are immutable, so recreate it";
             Remedy::new(text).with(anew)
         } else if self.is_on_no_node(provisioner) {
             Remedy::new(format!(
-                "provisioner {provisioner} of StorageClass {name} has to make the volume{place}: no \
+                "provisioner {provisioner} of StorageClass {name} has to make the volume{location}: no \
                  CSINode names a driver {provisioner}, so it is not installed, its pods do not run, \
                  or it is no CSI driver"
             ))
             .with("kubectl get csidrivers,csinodes".to_owned())
-        } else if said.is_empty() {
+        } else if message.is_empty() {
             Remedy::new(format!(
-                "provisioner {provisioner} of StorageClass {name} has to make the volume{place}: see \
+                "provisioner {provisioner} of StorageClass {name} has to make the volume{location}: see \
                  that it runs"
             ))
         } else {
             Remedy::new(format!(
                 "correct the cause of that warning: provisioner {provisioner} of StorageClass {name} \
-                 tries again to make the volume{place}"
+                 tries again to make the volume{location}"
             ))
         });
     }
 
-    /// Whether a provisioner is none of the built-in ones and no node has a driver of its name.
+    /// Whether a provisioner is not built in and no node has a driver of its name.
     fn is_on_no_node(&self, provisioner: &str) -> bool {
         let is_built_in = Driver::of_provisioner(provisioner).is_some()
             || is_nfs_provisioner(provisioner)
@@ -498,11 +498,11 @@ impl ChainBuilder<'_> {
         &mut self,
         claim: &PersistentVolumeClaim,
         object: &Object,
-        wanted: impl Fn(&Event) -> bool,
+        matches: impl Fn(&Event) -> bool,
     ) -> Option<String> {
         let (kind, name) = ("PersistentVolumeClaim", text::name(&claim.metadata));
         let uid = claim.metadata.uid.as_deref().unwrap_or_default();
-        let event = self.observed.newest_event(kind, name, uid, wanted)?;
+        let event = self.observed.newest_event(kind, name, uid, matches)?;
         self.event(event, object.clone());
         event.message.clone()
     }

@@ -17,13 +17,13 @@ pub(super) fn explain(
     let Some(condition) = unwell.next() else {
         return Explanation::fine(object, "healthy");
     };
-    let said = [&condition.error, &condition.message];
-    let said = said.into_iter().flatten().find(|said| !said.is_empty());
-    let said = said.cloned().unwrap_or_default();
+    let texts = [&condition.error, &condition.message];
+    let texts = texts.into_iter().flatten().find(|texts| !texts.is_empty());
+    let texts = texts.cloned().unwrap_or_default();
     let is_store = object.name == "etcd-0";
     let message = match is_store {
-        true => format!("the store cannot be written: {said}"),
-        false => format!("is not healthy: {said}"),
+        true => format!("the store cannot be written: {texts}"),
+        false => format!("is not healthy: {texts}"),
     };
     let mut builder = ChainBuilder::of(observed);
     builder.link(object.clone(), "Unhealthy", message, None);

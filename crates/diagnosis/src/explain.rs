@@ -1,4 +1,4 @@
-//! The question about an object, and the module that answers it for each kind.
+//! Dispatch of a question about an object to the module of its kind.
 
 use pod_lifecycle::diagnosis::{PodContext, Reason, pod_in, text};
 use resource_kinds::pod_view::PodView;
@@ -13,8 +13,8 @@ use super::{
     workloads,
 };
 
-/// Explains why the object waits, or that it does not. `None` if there is no such object and no
-/// controller is to create it.
+/// Explains why the object waits, or that it does not wait. `None` if there is no such object and no controller will
+/// create it.
 pub fn explain(kind: TargetKind, name: &str, observed: &ObservedNamespace) -> Option<Explanation> {
     let namespace = kind.is_namespaced().then_some(&*observed.namespace);
     let object = Object::new(kind.kind(), namespace, name);
@@ -93,44 +93,44 @@ fn of_pod(observed: &ObservedNamespace, pod: &PodView, object: Object) -> Explan
         node: node.map(AsRef::as_ref),
         now: Some(observed.now),
     };
-    let mut answer = Explanation::fine(object, "");
+    let mut explanation = Explanation::fine(object, "");
     let claims = pod.claims.iter();
     let claims = claims.filter_map(|used| observed.claim(&used.name));
     let copies = claims.filter_map(|claim| {
         let state = claims::replication(observed, claim)?;
         Some(format!("claim {}: {state}", text::name(&claim.metadata)))
     });
-    answer.notes.extend(copies);
+    explanation.notes.extend(copies);
     match pod_in(pod, &around) {
         Some(done) if done.reason == Reason::Completed => {
-            answer.summary = done.reason.to_string();
-            answer.notes.push(done.message);
+            explanation.summary = done.reason.to_string();
+            explanation.notes.push(done.message);
         }
         Some(_) => {
             let mut builder = ChainBuilder::of(observed);
             builder.pod(pod);
             let chain = builder.chain();
             let first = chain.links.first();
-            answer.summary = first.map_or(String::new(), |link| link.reason.clone());
-            answer.chains.push(chain);
+            explanation.summary = first.map_or(String::new(), |link| link.reason.clone());
+            explanation.chains.push(chain);
         }
         None => {
-            answer.chains = update_of(observed, pod);
-            answer.summary = if answer.chains.is_empty() {
+            explanation.chains = update_of(observed, pod);
+            explanation.summary = if explanation.chains.is_empty() {
                 "Ready".to_owned()
             } else {
                 "Ready, but some actions of its set are pending".to_owned()
             };
             let since = text::changed_at(pod.condition(pod_condition::READY));
             if let Some(since) = since {
-                answer.notes.push(format!("Ready since {since}"));
+                explanation.notes.push(format!("Ready since {since}"));
             }
             let node = pod.node.as_deref().unwrap_or_default();
             let silence = nodes::silence(observed, node, pod.ends_with_lease());
-            answer.notes.extend(silence);
+            explanation.notes.extend(silence);
         }
     }
-    answer
+    explanation
 }
 
 /// The causes why a Ready pod still waits: to become available, or to be replaced.

@@ -1,4 +1,4 @@
-//! The answer to "why": chains from the object of the question to the causes.
+//! The explanation of an object: chains of causes, from the object to the root causes.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ pub struct Object {
     pub name: String,
 }
 
-/// One finding about an object; the next one in the chain is its cause.
+/// A fact about an object; the next finding in the chain is its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The object that the finding is about.
@@ -29,11 +29,11 @@ pub struct Finding {
     pub reason: String,
     /// Message for users: one line.
     pub message: String,
-    /// The time since when this holds.
+    /// The time since which the finding is true.
     pub since: Option<Timestamp>,
-    /// The number and the last time of the event that reports it.
+    /// The number and the last time of the event that reports the finding.
     pub seen: Option<EventSeries>,
-    /// The last lines of the container's log, where they may help.
+    /// The last lines of the container's log, if they may help.
     pub log: Log,
 }
 
@@ -52,7 +52,7 @@ pub enum Log {
     Read(Vec<String>),
 }
 
-/// How often and when an event was repeated.
+/// The number of occurrences of an event, and the time of the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventSeries {
     /// The number of occurrences.
@@ -66,18 +66,18 @@ pub struct EventSeries {
 pub struct CauseChain {
     /// The links; the last is the root cause.
     pub links: Vec<Finding>,
-    /// The steps that would resolve it.
+    /// The steps that would resolve the root cause.
     pub remedy: Remedy,
-    /// Other pods with the same root cause.
+    /// Other pods with this root cause.
     pub likewise: Vec<String>,
 }
 
 /// Whether an object, or any object, waits for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitState {
-    /// Nothing is waiting.
+    /// No object waits.
     Fine,
-    /// Something is waiting; the chains say why.
+    /// An object waits; the chains contain the causes.
     Waiting,
 }
 
@@ -91,21 +91,21 @@ impl WaitState {
     }
 }
 
-/// The answer about an object.
+/// The explanation of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// The object of the question.
     pub object: Object,
     /// The state in one line.
     pub summary: String,
-    /// The causes; empty if nothing is waiting.
+    /// The causes; empty if the object does not wait.
     pub chains: Vec<CauseChain>,
-    /// Intended states that are worth knowing.
+    /// Intended states that users should know.
     pub notes: Vec<String>,
 }
 
 impl Explanation {
-    /// An explanation of an object that waits for nothing.
+    /// An explanation of an object that does not wait.
     pub(super) fn fine(object: Object, summary: impl Into<String>) -> Self {
         Self {
             object,
@@ -155,7 +155,7 @@ impl Object {
     }
 }
 
-/// Merges chains that end in the same message.
+/// Merges chains whose last links have equal messages.
 pub(super) fn merged(chains: Vec<CauseChain>) -> Vec<CauseChain> {
     let mut merged: Vec<CauseChain> = Vec::new();
     for chain in chains {

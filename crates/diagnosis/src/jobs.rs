@@ -1,4 +1,4 @@
-//! Jobs and CronJobs: their failures, and the obstacles to their progress.
+//! Jobs and CronJobs: their failures, and the reasons why they do not progress.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobCondition};
@@ -15,7 +15,7 @@ use super::kinds::TargetKind;
 use super::observed::{self, ObservedNamespace};
 use super::workloads::{PodOwner, controller};
 
-/// A job may be created this late without a finding.
+/// A job that is created with a delay up to this time is on time.
 const PUNCTUAL: SignedDuration = SignedDuration::from_secs(10);
 
 pub(super) fn job(observed: &ObservedNamespace, job: &Job, object: Object) -> Explanation {
@@ -24,12 +24,12 @@ pub(super) fn job(observed: &ObservedNamespace, job: &Job, object: Object) -> Ex
         return Explanation::fine(object, "being deleted").waits([chain]);
     }
     let summary = summary(job);
-    let answer = Explanation::fine(object.clone(), summary);
+    let explanation = Explanation::fine(object.clone(), summary);
     if let Some(failed) = condition(job, "Failed").or_else(|| condition(job, "FailureTarget")) {
-        return answer.waits([failure(observed, job, &object, failed)]);
+        return explanation.waits([failure(observed, job, &object, failed)]);
     }
     if condition(job, "Complete").is_some() {
-        return answer;
+        return explanation;
     }
     let spec = job.spec.clone().unwrap_or_default();
     if spec.suspend == Some(true) {
@@ -49,33 +49,33 @@ pub(super) fn job(observed: &ObservedNamespace, job: &Job, object: Object) -> Ex
         );
         let patch = text::kubectl(&observed.namespace, &patch);
         builder.remedy(Remedy::new("resume it").with(patch));
-        return answer.waits([builder.chain()]);
+        return explanation.waits([builder.chain()]);
     }
     let status = job.status.clone().unwrap_or_default();
     let left = spec
         .completions
         .map(|all| all - status.succeeded.unwrap_or_default());
-    let wanted = spec.parallelism.unwrap_or(1);
-    let wanted = left.map_or(wanted, |left| left.min(wanted));
+    let parallelism = spec.parallelism.unwrap_or(1);
+    let parallelism = left.map_or(parallelism, |left| left.min(parallelism));
     let work = PodOwner {
         observed,
         object: object.clone(),
         meta,
         template: template(job),
-        wanted,
+        wanted: parallelism,
     };
     let mut chains = work.pods();
     let last = last_failed(observed, job);
     match (chains.is_empty(), last) {
-        // A failed pod is retried.
+        // The failed pod is retried.
         (true, Some(pod)) => chains.push(retried(observed, job, &object, pod)),
         (true, None) if spec.completions.is_some() => chains.extend(work.missing()),
         _ => {}
     }
-    answer.waits(merged(chains))
+    explanation.waits(merged(chains))
 }
 
-/// The object whose template can be changed after a refusal of a pod.
+/// The object whose template a user can change after the API server refused a pod.
 fn template(job: &Job) -> String {
     match controller(&job.metadata) {
         Some(("CronJob", name)) => format!("cronjob/{name}"),
@@ -116,7 +116,7 @@ fn last_failed<'e>(observed: &'e ObservedNamespace, job: &Job) -> Option<&'e Pod
     failed.max_by_key(|pod| pod.created)
 }
 
-/// The job is over.
+/// The finding for a failed job.
 fn failure(
     observed: &ObservedNamespace,
     job: &Job,
@@ -126,8 +126,8 @@ fn failure(
     let mut builder = ChainBuilder::of(observed);
     let since = failed.last_transition_time.as_ref().map(|time| time.0);
     let reason = failed.reason.clone().unwrap_or_default();
-    let said = text::then(": ", failed.message.as_deref().unwrap_or_default());
-    builder.link(object.clone(), &*reason, format!("failed{said}"), since);
+    let message = text::then(": ", failed.message.as_deref().unwrap_or_default());
+    builder.link(object.clone(), &*reason, format!("failed{message}"), since);
     if let Some(pod) = last_failed(observed, job) {
         builder.pod(pod);
     }
@@ -158,7 +158,7 @@ fn at_once(observed: &ObservedNamespace, cron_job: &str, after: &str) -> String 
     text::kubectl(&observed.namespace, &create)
 }
 
-/// A pod failed, and the next one is created after a back-off.
+/// The finding for a failed pod whose replacement is created after a back-off.
 fn retried(observed: &ObservedNamespace, job: &Job, object: &Object, pod: &PodView) -> CauseChain {
     let mut builder = ChainBuilder::of(observed);
     let spec = job.spec.clone().unwrap_or_default();
@@ -220,7 +220,7 @@ pub(super) fn cron_job(
         ));
     }
     let next = next.map_or_else(|| "never".to_owned(), |at| format!("at {at}"));
-    let mut answer = Explanation::fine(object.clone(), format!("its next job comes {next}"));
+    let mut explanation = Explanation::fine(object.clone(), format!("its next job comes {next}"));
     let jobs = jobs_of(observed, cron_job);
     let running = jobs.iter().rev().find(|job| !has_ended(job));
     if let Some(running) = running
@@ -235,35 +235,35 @@ pub(super) fn cron_job(
                 "concurrencyPolicy": "Allow",
             })),
         );
-        return answer.waits([chain]);
+        return explanation.waits([chain]);
     }
     let last = jobs
         .last()
         .filter(|job| condition(job, "Complete").is_none());
     if let Some(last) = last {
         let of_job = observed.object("Job", text::name(&last.metadata));
-        answer = answer.waits(self::job(observed, last, of_job).chains);
+        explanation = explanation.waits(self::job(observed, last, of_job).chains);
     } else if let Some(missed) = missed.filter(|at| observed.now.duration_since(*at) > PUNCTUAL) {
-        answer = not_begun(observed, cron_job, answer, missed);
+        explanation = not_begun(observed, cron_job, explanation, missed);
     }
-    answer
+    explanation
 }
 
 /// The jobs of a CronJob, oldest first.
 fn jobs_of<'e>(observed: &'e ObservedNamespace, cron_job: &CronJob) -> Vec<&'e Job> {
     let name = text::name(&cron_job.metadata);
     let jobs = observed.jobs.iter().map(AsRef::as_ref);
-    let own = jobs.filter(|job: &&Job| controller(&job.metadata) == Some(("CronJob", name)));
-    let mut own: Vec<&Job> = own.collect();
-    own.sort_by_key(|job| job.metadata.creation_timestamp.as_ref().map(|time| time.0));
-    own
+    let owned = jobs.filter(|job: &&Job| controller(&job.metadata) == Some(("CronJob", name)));
+    let mut owned: Vec<&Job> = owned.collect();
+    owned.sort_by_key(|job| job.metadata.creation_timestamp.as_ref().map(|time| time.0));
+    owned
 }
 
 fn has_ended(job: &Job) -> bool {
     condition(job, "Complete").is_some() || condition(job, "Failed").is_some()
 }
 
-/// The previous job still runs, and the concurrency policy forbids a second one.
+/// The finding if the previous job still runs, and the concurrency policy forbids a second job.
 fn forbidden(
     observed: &ObservedNamespace,
     object: &Object,
@@ -293,14 +293,14 @@ fn forbidden(
     builder.chain()
 }
 
-/// A scheduled time has passed without a job.
+/// The finding if a scheduled time has passed without a job.
 fn not_begun(
     observed: &ObservedNamespace,
     cron_job: &CronJob,
-    answer: Explanation,
+    explanation: Explanation,
     missed: jiff::Timestamp,
 ) -> Explanation {
-    let object = answer.object.clone();
+    let object = explanation.object.clone();
     let uid = cron_job.metadata.uid.as_deref().unwrap_or_default();
     let refused = |event: &Event| {
         event.reason.as_deref() == Some("FailedCreate") && observed::last_seen(event) > Some(missed)
@@ -314,13 +314,13 @@ fn not_begun(
         builder.link(object.clone(), "FailedCreate", message, None);
         let template = format!("{}/{}", TargetKind::CronJob.short(), object.name);
         builder.refusal(&object, uid, "", &template, 1);
-        return answer.waits([builder.chain()]);
+        return explanation.waits([builder.chain()]);
     }
     let deadline = cron_job.spec.starting_deadline_seconds;
     let late = deadline.map_or(String::new(), |seconds| {
         format!(": it was not started within {seconds} seconds (startingDeadlineSeconds)")
     });
-    answer.note(format!(
+    explanation.note(format!(
         "there is no job of {missed}{late}; to make one: {}",
         at_once(observed, &object.name, &object.name)
     ))

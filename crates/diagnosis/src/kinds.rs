@@ -23,9 +23,9 @@ pub enum TargetKind {
     Job,
     ReplicaSet,
     ReplicationController,
-    /// A pod, also one that its owner has yet to create.
+    /// A pod, including a pod that its owner has not created yet.
     Pod,
-    /// A PersistentVolumeClaim, also one that a set has yet to create.
+    /// A PersistentVolumeClaim, including a claim that a set has not created yet.
     Claim,
     /// A VolumeSnapshot.
     Snapshot,
@@ -37,7 +37,7 @@ pub enum TargetKind {
     Budget,
 }
 
-/// Kind, group, and kubectl's names: the name for answers first, the plural last.
+/// Kind, group, and kubectl's names: the name in messages first, the plural last.
 type Names = (&'static str, &'static str, &'static [&'static str]);
 
 impl TargetKind {
@@ -135,7 +135,7 @@ impl TargetKind {
         self.names().0
     }
 
-    /// Its API group; empty for the core group.
+    /// The API group of the kind; empty for the core group.
     pub fn group(self) -> &'static str {
         self.names().1
     }
@@ -155,7 +155,7 @@ impl TargetKind {
         self >= Self::CronJob
     }
 
-    /// The kind that kubectl means by a word: `sts`, `StatefulSets`, `statefulset.apps`,
+    /// The kind that a word names, as kubectl accepts it: `sts`, `StatefulSets`, `statefulset.apps`,
     /// `statefulsets.v1.apps`.
     pub fn called(word: &str) -> Option<Self> {
         let word = word.to_lowercase();

@@ -1,8 +1,8 @@
-//! The reason why an object waits, in words.
+//! The reasons why objects wait, in words.
 //!
-//! [`explain()`] follows an object's dependencies to the root causes, with all objects of a namespace and of the cluster
-//! (`observed`). Each file covers one family of kinds; [`Overview`] explains all objects; `render` writes the answer as text
-//! and JSON. The cause of a single pod is found in `pod_lifecycle::diagnosis`. Total, as that is.
+//! [`explain()`] follows an object's dependencies to the root causes, with all objects of a namespace and of the
+//! cluster (`observed`). Each file covers one family of kinds; [`Overview`] explains all objects; `render` writes the
+//! explanations as text and JSON. `pod_lifecycle::diagnosis` gives the cause of a single pod. All functions are total.
 
 mod api;
 mod chain_builder;

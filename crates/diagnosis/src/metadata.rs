@@ -1,4 +1,4 @@
-//! Metadata alone: the answers about kinds that have none of their own, and about metadata that are malformed in the
+//! Explanations from metadata alone: for kinds without an explanation of their spec, and for malformed metadata in the
 //! store.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,8 @@ use super::deletion::blocked_deletion;
 use super::explanation::{Explanation, Object};
 use super::observed::{self, ObservedNamespace};
 
-/// Explains an object by its metadata: why it is not deleted yet, and which parts of the stored metadata are malformed.
+/// Explains an object by its metadata: why the object is not deleted yet, and which parts of the stored metadata are
+/// malformed.
 pub fn explain_metadata(kind: &str, meta: &ObjectMeta, now: Timestamp) -> Explanation {
     let observed = ObservedNamespace::of(text::namespace(meta), now);
     let namespace = meta.namespace.as_deref();
@@ -48,7 +49,7 @@ fn remedy(object: &Object) -> Remedy {
     Remedy::new(text).with(text::kubectl(namespace, &command))
 }
 
-/// The objects of the namespace whose metadata are malformed, as the events name them.
+/// The objects of the namespace with malformed metadata, as the events name them.
 pub(super) fn malformed(observed: &ObservedNamespace) -> Vec<Explanation> {
     let mut newest: BTreeMap<Object, &Event> = BTreeMap::new();
     let events = observed.events.iter().map(AsRef::as_ref);
@@ -57,16 +58,16 @@ pub(super) fn malformed(observed: &ObservedNamespace) -> Vec<Explanation> {
         let kind = on.kind.clone().unwrap_or_default();
         let name = on.name.as_deref().unwrap_or_default();
         let object = Object::new(kind, on.namespace.as_deref(), name);
-        let known = newest.entry(object).or_insert(event);
-        if observed::last_seen(event) > observed::last_seen(known) {
-            *known = event;
+        let newest_event = newest.entry(object).or_insert(event);
+        if observed::last_seen(event) > observed::last_seen(newest_event) {
+            *newest_event = event;
         }
     }
-    let answers = newest.into_iter().map(|(object, event)| {
+    let explanations = newest.into_iter().map(|(object, event)| {
         let mut builder = ChainBuilder::of(observed);
         builder.event(event, object.clone());
         builder.remedy(remedy(&object));
         Explanation::fine(object, MALFORMED).waits([builder.chain()])
     });
-    answers.collect()
+    explanations.collect()
 }

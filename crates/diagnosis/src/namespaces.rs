@@ -14,15 +14,15 @@ pub(super) fn explain(
     object: Object,
 ) -> Explanation {
     let Some(since) = &namespace.metadata.deletion_timestamp else {
-        let mut answer = Explanation::fine(object, "Active");
-        answer.notes = malformed(observed);
-        return answer;
+        let mut explanation = Explanation::fine(object, "Active");
+        explanation.notes = malformed(observed);
+        return explanation;
     };
     let holds = |kind: &str| -> Option<&NamespaceCondition> {
         let mut conditions = namespace.status.as_ref()?.conditions.iter().flatten();
         conditions.find(|condition| condition.type_ == kind && condition.status == "True")
     };
-    let said = |condition: Option<&NamespaceCondition>| {
+    let message_of = |condition: Option<&NamespaceCondition>| {
         let message = condition.and_then(|condition| condition.message.clone());
         message.unwrap_or_default()
     };
@@ -37,17 +37,17 @@ pub(super) fn explain(
     ];
     if let Some(failed) = failed.into_iter().find_map(&holds) {
         let reason = failed.reason.clone().unwrap_or_default();
-        builder.link(object.clone(), reason, said(Some(failed)), None);
+        builder.link(object.clone(), reason, message_of(Some(failed)), None);
         builder.remedy(
             Remedy::new("a part of the API that does not answer has to answer again, or to go")
                 .with("kubectl get apiservices"),
         );
     }
-    let left = said(holds("NamespaceContentRemaining"));
+    let left = message_of(holds("NamespaceContentRemaining"));
     if !left.is_empty() {
         builder.link(object.clone(), "SomeResourcesRemain", &*left, None);
     }
-    let finalizers = said(holds("NamespaceFinalizersRemaining"));
+    let finalizers = message_of(holds("NamespaceFinalizersRemaining"));
     if !finalizers.is_empty() {
         builder.link(object.clone(), "SomeFinalizersRemain", &*finalizers, None);
         let name = &object.name;
@@ -62,16 +62,23 @@ pub(super) fn explain(
         }
         builder.remedy(remedy);
     }
-    let mut answer = Explanation::fine(object, "Terminating").waits([builder.chain()]);
-    answer.notes = malformed(observed);
-    answer
+    let mut explanation = Explanation::fine(object, "Terminating").waits([builder.chain()]);
+    explanation.notes = malformed(observed);
+    explanation
 }
 
-/// A note for each object of the namespace whose stored metadata are malformed.
+/// A note for each object of the namespace with malformed metadata.
 fn malformed(observed: &ObservedNamespace) -> Vec<String> {
-    let answers = metadata::malformed(observed).into_iter();
-    let links =
-        answers.filter_map(|answer| answer.chains.into_iter().next()?.links.into_iter().next());
+    let explanations = metadata::malformed(observed).into_iter();
+    let links = explanations.filter_map(|explanation| {
+        explanation
+            .chains
+            .into_iter()
+            .next()?
+            .links
+            .into_iter()
+            .next()
+    });
     links
         .map(|link| format!("{}: {}", link.object.short(), link.message))
         .collect()

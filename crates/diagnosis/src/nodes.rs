@@ -30,11 +30,11 @@ const PRESSURES: [(&str, &str, &str); 3] = [
         "find the program that starts so many processes",
     ),
 ];
-/// An event of a node counts for this time.
+/// The age up to which an event of a node is reported.
 const RECENT: SignedDuration = SignedDuration::from_mins(20);
 
 pub(super) fn explain(observed: &ObservedNamespace, node: &Node, object: Object) -> Explanation {
-    let mut answer = Explanation::fine(object.clone(), "");
+    let mut explanation = Explanation::fine(object.clone(), "");
     let mut chains: Vec<CauseChain> = blocked_deletion(observed, &object, &node.metadata)
         .into_iter()
         .collect();
@@ -52,41 +52,44 @@ pub(super) fn explain(observed: &ObservedNamespace, node: &Node, object: Object)
     chains.extend(cordoned(observed, node, &object));
     chains.extend(warning(observed, &object));
     let spec = node.spec.clone().unwrap_or_default();
-    let own = |key: &str| key.starts_with("node.kubernetes.io/");
+    let is_node_taint = |key: &str| key.starts_with("node.kubernetes.io/");
     for taint in spec
         .taints
         .iter()
         .flatten()
-        .filter(|taint| !own(&taint.key))
+        .filter(|taint| !is_node_taint(&taint.key))
     {
         let value = taint.value.as_deref().filter(|value| !value.is_empty());
         let value = value.map_or(String::new(), |value| format!("={value}"));
-        answer = answer.note(format!(
+        explanation = explanation.note(format!(
             "only pods that tolerate it go there: {}{value}:{}; to remove it: kubectl taint \
              node {} {}:{}-",
             taint.key, taint.effect, object.name, taint.key, taint.effect
         ));
     }
     let silence = silence(observed, &object.name, false);
-    answer.summary = match (condition(node, node_condition::READY), chains.is_empty()) {
+    explanation.summary = match (condition(node, node_condition::READY), chains.is_empty()) {
         (None, _) => "its node agent has not reported yet".to_owned(),
         (Some(ready), _) if ready.status != "True" => "not Ready".to_owned(),
         (_, true) if silence.is_some() => "Ready when it was last heard of".to_owned(),
         (_, true) => "Ready".to_owned(),
         (_, false) => "Ready, but not for everything".to_owned(),
     };
-    if answer.summary != "not Ready" {
-        answer.notes.extend(silence);
+    if explanation.summary != "not Ready" {
+        explanation.notes.extend(silence);
     }
-    answer.waits(merged(chains))
+    explanation.waits(merged(chains))
 }
 
-/// Clocks that differ by more than this say nothing about the silence of a node.
+/// If the clocks of the node and of this machine differ by more than this time, the silence of the node is unknown.
 const COMPARABLE: SignedDuration = SignedDuration::from_mins(10);
 
-/// A note about a node that counts as Ready and does not renew its lease: pods that end with it, and all
-/// others. By the clocks of the node and of this machine, so nothing is said of times that cannot be. After the time at which
-/// the node counts as lost, the server itself was away: it counts the time for which it has run.
+/// A note about a node that counts as Ready and does not renew its lease; the note distinguishes pods that end with the
+/// lease from other pods.
+///
+/// The times are by the clocks of the node and of this machine, so a note with impossible times is left out. If the
+/// node has been silent for longer than the time after which it counts as lost, the server itself was not running: the
+/// server counts only the time for which it has run.
 pub(super) fn silence(observed: &ObservedNamespace, node: &str, ends_pods: bool) -> Option<String> {
     let leases = observed.cluster.node_leases.as_ref()?;
     let lease = observed::named(leases, node)?;
@@ -135,11 +138,11 @@ fn not_ready(observed: &ObservedNamespace, node: &Node, object: &Object) -> Opti
     }
     let since = ready.and_then(|ready| ready.last_transition_time.as_ref());
     let since = since.map(|time| time.0);
-    let said = ready.and_then(|ready| ready.message.as_deref());
-    let said = text::then(": ", said.unwrap_or_default());
+    let detail = ready.and_then(|ready| ready.message.as_deref());
+    let detail = text::then(": ", detail.unwrap_or_default());
     let mut builder = ChainBuilder::of(observed);
     if status == "Unknown" {
-        let message = format!("nothing is heard of it{said}");
+        let message = format!("nothing is heard of it{detail}");
         builder.link(object.clone(), "NodeStatusUnknown", message, since);
         builder.remedy(
             Remedy::new(format!(
@@ -151,7 +154,7 @@ fn not_ready(observed: &ObservedNamespace, node: &Node, object: &Object) -> Opti
         );
     } else {
         let reason = ready.and_then(|ready| ready.reason.clone());
-        let message = format!("is not Ready{said}");
+        let message = format!("is not Ready{detail}");
         builder.link(object.clone(), reason.unwrap_or_default(), message, since);
         builder.remedy(
             Remedy::new("correct the problem that the node reports").with(usage(&object.name)),
@@ -180,7 +183,7 @@ fn cordoned(observed: &ObservedNamespace, node: &Node, object: &Object) -> Optio
     })
 }
 
-/// Trouble that a node reports by events and not by conditions: a full store, images.
+/// A problem that a node reports by events and not by conditions: a full store, images.
 fn warning(observed: &ObservedNamespace, object: &Object) -> Option<CauseChain> {
     let lasting = [
         "StoreFull",
@@ -188,13 +191,13 @@ fn warning(observed: &ObservedNamespace, object: &Object) -> Option<CauseChain> 
         "FreeDiskSpaceFailed",
         "InvalidDiskCapacity",
     ];
-    let wanted = |event: &Event| {
+    let is_warning = |event: &Event| {
         let reason = event.reason.as_deref().unwrap_or_default();
         let recent = observed::last_seen(event)
             .is_some_and(|last| observed.now.duration_since(last) <= RECENT);
         lasting.contains(&reason) && recent
     };
-    let event = observed.newest_event("Node", &object.name, &object.name, wanted)?;
+    let event = observed.newest_event("Node", &object.name, &object.name, is_warning)?;
     if event.reason.as_deref() == Some("StoreFull") && !store_is_full(observed) {
         return None;
     }
@@ -222,7 +225,7 @@ fn store_is_full(observed: &ObservedNamespace) -> bool {
     })
 }
 
-/// A node that pods name and that does not exist.
+/// The explanation for a node that pods name and that does not exist.
 pub(super) fn missing(observed: &ObservedNamespace, object: Object) -> Option<Explanation> {
     let name = object.name.clone();
     let on_it = |pod: &&std::sync::Arc<_>| {
@@ -255,13 +258,13 @@ mod tests {
     use super::super::observed::ObservedCluster;
     use super::*;
 
-    /// docs/node-failure.md: the effect and its time are shown before the node counts as lost.
+    /// docs/node-failure.md: the note contains the consequence and its time before the node counts as lost.
     #[test]
     fn a_node_that_does_not_renew_its_lease_is_told_with_what_follows() {
         let lease: Lease = serde_json::from_value(json!({"metadata": {"name": "n1"}, "spec":
             {"leaseDurationSeconds": 38, "renewTime": "2026-01-01T12:00:00.000000Z"}}))
         .unwrap();
-        let told = |node: &str, second: &str, ends_pods: bool| {
+        let note = |node: &str, second: &str, ends_pods: bool| {
             let now: Timestamp = format!("2026-01-01T{second}Z").parse().unwrap();
             let cluster = ObservedCluster {
                 node_leases: Some(vec![Arc::new(lease.clone())]),
@@ -271,28 +274,28 @@ mod tests {
             observed.cluster = Arc::new(cluster);
             silence(&observed, node, ends_pods).unwrap_or_default()
         };
-        assert_eq!(told("n1", "12:00:12", true), "");
-        assert_eq!(told("n2", "12:00:30", true), "");
+        assert_eq!(note("n1", "12:00:12", true), "");
+        assert_eq!(note("n2", "12:00:30", true), "");
         assert_eq!(
-            told("n1", "12:00:30", true),
+            note("n1", "12:00:30", true),
             "node n1 has not renewed its lease for 30s: the pod ends 38s after the last renewal, and is \
              replaced on another node 47.5s after it"
         );
         assert_eq!(
-            told("n1", "12:00:30", false),
+            note("n1", "12:00:30", false),
             "node n1 has not renewed its lease for 30s: it counts as lost 47.5s after the last renewal"
         );
         // findings-2 R36
         for ends_pods in [true, false] {
             assert_eq!(
-                told("n1", "12:01:23", ends_pods),
+                note("n1", "12:01:23", ends_pods),
                 "by its clock, node n1 has not renewed its lease for 83s, and does not count as lost yet: a \
                  server that has started in between counts the 47.5s without the time for which it did not run, \
                  and without the first 9.5s of each run"
             );
         }
-        // The clocks differ.
-        assert_eq!(told("n1", "13:00:00", true), "");
-        assert_eq!(told("n1", "11:00:00", true), "");
+        // The clocks of the node and of this machine differ too much.
+        assert_eq!(note("n1", "13:00:00", true), "");
+        assert_eq!(note("n1", "11:00:00", true), "");
     }
 }

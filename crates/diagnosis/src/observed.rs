@@ -1,4 +1,4 @@
-//! The evidence for an answer.
+//! The observed objects, from which an explanation is computed.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ use super::kinds::TargetKind;
 
 /// The cluster-wide objects that were read.
 ///
-/// A list that could not be read is `None`: then no conclusion is drawn from a missing object.
+/// A list that could not be read is `None`: then a missing object allows no conclusion.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedCluster {
     /// The Node objects.
@@ -75,7 +75,7 @@ pub struct Webhook {
     pub configuration: String,
 }
 
-/// The objects that were read of one namespace, and the cluster-wide ones.
+/// The objects of one namespace that were read, and the cluster-wide objects.
 #[derive(Clone, Debug)]
 pub struct ObservedNamespace {
     /// Name of the namespace; empty if only cluster-wide objects are explained.
@@ -132,7 +132,7 @@ fn names_of<T: Metadata<Ty = ObjectMeta>>(all: Option<&Vec<Arc<T>>>) -> Vec<&str
 }
 
 impl ObservedNamespace {
-    /// Empty evidence for a namespace at a time.
+    /// The state without any objects, for a namespace at a time.
     pub fn of(namespace: &str, now: Timestamp) -> Self {
         Self {
             namespace: namespace.to_owned(),
@@ -214,8 +214,9 @@ impl ObservedNamespace {
 
     /// The full pod of a view.
     pub(super) fn in_full(&self, pod: &PodView) -> Option<&Arc<Pod>> {
-        let found = named(&self.full_pods, &pod.name);
-        found.filter(|found| found.metadata.uid.as_deref().unwrap_or_default() == &*pod.uid)
+        let full_pod = named(&self.full_pods, &pod.name);
+        full_pod
+            .filter(|full_pod| full_pod.metadata.uid.as_deref().unwrap_or_default() == &*pod.uid)
     }
 
     /// All nodes; empty if they could not be read.
@@ -267,7 +268,7 @@ impl ObservedNamespace {
         kind: &str,
         name: &str,
         uid: &str,
-        wanted: impl Fn(&Event) -> bool,
+        matches: impl Fn(&Event) -> bool,
     ) -> Option<&Event> {
         let about = |event: &&Event| {
             let on = &event.involved_object;
@@ -279,7 +280,7 @@ impl ObservedNamespace {
         // Events about nodes have the node's name as UID.
         let events = self.events.iter().chain(&self.cluster.events);
         let events = events.map(AsRef::as_ref);
-        let events = events.filter(|event| about(event) && wanted(event));
+        let events = events.filter(|event| about(event) && matches(event));
         events.max_by_key(|event| last_seen(event))
     }
 }
@@ -298,7 +299,7 @@ pub(super) fn last_seen(event: &Event) -> Option<Timestamp> {
     times.into_iter().flatten().max()
 }
 
-/// The event as a link.
+/// The event as a finding.
 pub(super) fn told(event: &Event, object: Object) -> Finding {
     let series = event.series.as_ref().and_then(|series| series.count);
     let count = event.count.or(series).unwrap_or(1).max(1);

@@ -1,5 +1,5 @@
-//! The overview of waiting objects: one answer for each root cause, which is not repeated for the
-//! objects that it explains.
+//! The overview of waiting objects: one explanation for each root cause; the objects that a root cause explains are not
+//! listed again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use super::{metadata, nodes};
 /// Explanations of all objects that wait for something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overview {
-    /// One answer for each root cause: cluster-wide objects first, then by namespace; owners before
-    /// their dependents.
+    /// One explanation for each root cause: cluster-wide objects first, then by namespace; owners before their
+    /// dependents.
     pub answers: Vec<Explanation>,
     /// Notes about the overview as a whole, for instance kinds that could not be read.
     pub notes: Vec<String>,
@@ -36,36 +36,36 @@ impl Overview {
         observed.cluster = Arc::clone(cluster);
         let kinds = TargetKind::ALL.into_iter();
         let kinds = kinds.filter(|kind| !kind.is_namespaced());
-        let answers = kinds.flat_map(|kind| {
+        let explanations = kinds.flat_map(|kind| {
             let mut names = observed.names(kind);
             names.sort_unstable();
-            let answers = names
+            let explanations = names
                 .into_iter()
                 .filter_map(|name| explain(kind, name, &observed));
-            answers.collect::<Vec<_>>()
+            explanations.collect::<Vec<_>>()
         });
-        let mut answers: Vec<Explanation> = answers.filter(is_waiting).collect();
-        answers.extend(missing_nodes(cluster, namespaces));
+        let mut explanations: Vec<Explanation> = explanations.filter(is_waiting).collect();
+        explanations.extend(missing_nodes(cluster, namespaces));
         Self {
-            answers,
+            answers: explanations,
             notes: Vec::new(),
         }
     }
 
     /// The waiting objects of a namespace.
     pub fn of_namespace(observed: &ObservedNamespace) -> Self {
-        let mut told = ReportedCauses::default();
+        let mut reported = ReportedCauses::default();
         let kinds = TargetKind::ALL.into_iter();
         for kind in kinds.filter(|kind| kind.is_namespaced()) {
             let mut names = observed.names(kind);
             names.sort_unstable();
             for name in names {
-                told.look_at(observed, kind, name);
+                reported.look_at(observed, kind, name);
             }
         }
-        told.answers.extend(metadata::malformed(observed));
+        reported.answers.extend(metadata::malformed(observed));
         Self {
-            answers: told.answers,
+            answers: reported.answers,
             notes: Vec::new(),
         }
     }
@@ -102,38 +102,38 @@ impl Overview {
 
     /// The overview as the JSON output of `mainstay why`.
     pub fn json(&self) -> Value {
-        let answers: Vec<Value> = self.answers.iter().map(Explanation::json).collect();
-        json!({ "state": self.state().as_str(), "answers": answers, "notes": self.notes })
+        let explanations: Vec<Value> = self.answers.iter().map(Explanation::json).collect();
+        json!({ "state": self.state().as_str(), "answers": explanations, "notes": self.notes })
     }
 }
 
-fn is_waiting(answer: &Explanation) -> bool {
-    answer.state() == WaitState::Waiting
+fn is_waiting(explanation: &Explanation) -> bool {
+    explanation.state() == WaitState::Waiting
 }
 
-/// Nodes that pods name and that do not exist.
+/// Explanations for nodes that pods name and that do not exist.
 fn missing_nodes(cluster: &ObservedCluster, namespaces: &[ObservedNamespace]) -> Vec<Explanation> {
     let Some(nodes) = &cluster.nodes else {
         return Vec::new();
     };
-    let mut seen = BTreeSet::new();
-    let mut answers = Vec::new();
+    let mut visited = BTreeSet::new();
+    let mut explanations = Vec::new();
     for observed in namespaces {
         for name in observed.pods.iter().filter_map(|pod| pod.node.as_deref()) {
-            if named(nodes, name).is_none() && seen.insert(name) {
+            if named(nodes, name).is_none() && visited.insert(name) {
                 let object = Object::new("Node", None, name);
-                answers.extend(nodes::missing(observed, object));
+                explanations.extend(nodes::missing(observed, object));
             }
         }
     }
-    answers
+    explanations
 }
 
-/// The root causes that are in the answer, and the objects that they explain.
+/// The reported root causes, and the objects that they explain.
 #[derive(Default)]
 struct ReportedCauses {
     answers: Vec<Explanation>,
-    /// UIDs of the waiting objects in the answer, and of objects that they own.
+    /// UIDs of the reported waiting objects, and of objects that they own.
     owners: BTreeSet<String>,
     objects: BTreeSet<Object>,
 }
@@ -142,34 +142,34 @@ impl ReportedCauses {
     fn look_at(&mut self, observed: &ObservedNamespace, kind: TargetKind, name: &str) {
         let (uid, owner) = identity(observed, kind, name);
         let pod = observed.pod(name).filter(|_| kind == TargetKind::Pod);
-        // Its owner has replaced it.
+        // The pod's owner has replaced the ended pod.
         if pod.is_some_and(|pod| pod.has_ended() && pod.controller.is_some()) {
             return;
         }
-        let Some(answer) = explain(kind, name, observed).filter(is_waiting) else {
+        let Some(explanation) = explain(kind, name, observed).filter(is_waiting) else {
             return;
         };
         let explained = owner.is_some_and(|owner| self.owners.contains(&owner))
-            || self.objects.contains(&answer.object)
-            || (kind >= TargetKind::Claim && self.explains(&answer));
+            || self.objects.contains(&explanation.object)
+            || (kind >= TargetKind::Claim && self.explains(&explanation));
         self.owners.extend(uid);
-        self.objects.insert(answer.object.clone());
+        self.objects.insert(explanation.object.clone());
         if explained {
             return;
         }
-        for chain in &answer.chains {
+        for chain in &explanation.chains {
             let linked = chain.links.iter().map(|link| link.object.clone());
             let likewise = chain.likewise.iter().map(|pod| observed.object("Pod", pod));
             self.objects.extend(linked.chain(likewise));
         }
-        self.answers.push(answer);
+        self.answers.push(explanation);
     }
 
-    /// Whether each of the chains leads to a root cause that is in the answer.
-    fn explains(&self, answer: &Explanation) -> bool {
-        answer.chains.iter().all(|chain| {
+    /// Whether each of the chains leads to a reported root cause.
+    fn explains(&self, explanation: &Explanation) -> bool {
+        explanation.chains.iter().all(|chain| {
             let mut others = chain.links.iter().map(|link| &link.object);
-            others.any(|object| *object != answer.object && self.objects.contains(object))
+            others.any(|object| *object != explanation.object && self.objects.contains(object))
         })
     }
 }
@@ -186,7 +186,7 @@ fn identity(
         Some((meta.uid.clone(), owner.map(|owner| owner.uid.clone())))
     };
     let e = observed;
-    let found = match kind {
+    let identified = match kind {
         TargetKind::Pod => e.pod(name).map(|pod| {
             let owner = pod.controller.as_ref().map(|owner| owner.uid.to_string());
             (Some(pod.uid.to_string()), owner)
@@ -202,5 +202,5 @@ fn identity(
         }
         _ => None,
     };
-    found.unwrap_or_default()
+    identified.unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The causes of a waiting pod: its claims, its node, or reports about its containers.
+//! The causes of a waiting pod: its claims, its node, or the status of its containers.
 
 use k8s_openapi::api::core::v1::{Event, Node};
 use pod_lifecycle::diagnosis::scheduling::claim_names;
@@ -24,37 +24,37 @@ impl ChainBuilder<'_> {
             return;
         }
         let node = pod.node.as_deref();
-        let known = node.and_then(|name| self.observed.node(name));
+        let node_object = node.and_then(|name| self.observed.node(name));
         let around = PodContext {
-            node: known.map(AsRef::as_ref),
+            node: node_object.map(AsRef::as_ref),
             now: Some(self.observed.now),
         };
-        let Some(found) = pod_in(pod, &around) else {
+        let Some(diagnosis) = pod_in(pod, &around) else {
             self.link(object, "Ready", "is Ready by now", None);
             self.remedy("nothing to do; it is Ready by now");
             return;
         };
-        let found = self.with_volumes(pod, found);
-        let found = self.killed(pod, found);
+        let diagnosis = self.with_volumes(pod, diagnosis);
+        let diagnosis = self.killed(pod, diagnosis);
         self.link(
             object.clone(),
-            found.reason.as_str(),
-            &found.message,
-            found.since,
+            diagnosis.reason.as_str(),
+            &diagnosis.message,
+            diagnosis.since,
         );
-        self.in_container(found.container.clone());
-        if found.container.is_some() && tells_of_an_end(pod, &found) {
-            self.wants_log(ran_again(pod, &found));
+        self.in_container(diagnosis.container.clone());
+        if diagnosis.container.is_some() && tells_of_an_end(pod, &diagnosis) {
+            self.wants_log(ran_again(pod, &diagnosis));
         }
-        let case = DiagnosedPod::of(self.observed, pod, &found);
-        self.remedy(case.remedy().unwrap_or_else(|| found.remedy.clone()));
-        self.behind(pod, &object, &found);
+        let case = DiagnosedPod::of(self.observed, pod, &diagnosis);
+        self.remedy(case.remedy().unwrap_or_else(|| diagnosis.remedy.clone()));
+        self.behind(pod, &object, &diagnosis);
     }
 
     /// While the pod's volumes are being provisioned, the scheduler has no result.
-    fn with_volumes(&self, pod: &PodView, mut found: Diagnosis) -> Diagnosis {
-        if found.reason != Reason::NotScheduled {
-            return found;
+    fn with_volumes(&self, pod: &PodView, mut diagnosis: Diagnosis) -> Diagnosis {
+        if diagnosis.reason != Reason::NotScheduled {
+            return diagnosis;
         }
         let chosen = |name: &&String| {
             let claim = self.observed.claim(name);
@@ -63,17 +63,17 @@ impl ChainBuilder<'_> {
         };
         let names = claim_names(pod);
         if let Some(claim) = names.iter().find(chosen) {
-            found.reason = Reason::WaitingForClaim;
-            found.message = format!("its volumes are to be made on the chosen node ({claim})");
-            found.claims = names;
+            diagnosis.reason = Reason::WaitingForClaim;
+            diagnosis.message = format!("its volumes are to be made on the chosen node ({claim})");
+            diagnosis.claims = names;
         }
-        found
+        diagnosis
     }
 
-    fn behind(&mut self, pod: &PodView, object: &Object, found: &Diagnosis) {
-        let case = |builder: &Self| DiagnosedPod::of(builder.observed, pod, found);
-        match found.reason {
-            Reason::WaitingForClaim => self.first_open_claim(&found.claims),
+    fn behind(&mut self, pod: &PodView, object: &Object, diagnosis: &Diagnosis) {
+        let case = |builder: &Self| DiagnosedPod::of(builder.observed, pod, diagnosis);
+        match diagnosis.reason {
+            Reason::WaitingForClaim => self.first_open_claim(&diagnosis.claims),
             Reason::NotScheduled => self.first_open_claim(&claim_names(pod)),
             Reason::Unschedulable if case(self).remedy().is_none() => self.closed_nodes(),
             Reason::NodeLost => self.node_of(pod),
@@ -82,23 +82,23 @@ impl ChainBuilder<'_> {
                 self.warning(pod, object, None);
             }
             Reason::ContainerStarting | Reason::ContainerWaiting => {
-                if let Some(said) = self.warning(pod, object, None)
-                    && let Some(remedy) = case(self).mount(&said)
+                if let Some(message) = self.warning(pod, object, None)
+                    && let Some(remedy) = case(self).mount(&message)
                 {
                     self.remedy(remedy);
                 }
             }
             Reason::Terminating => self.stopping(pod, object),
-            Reason::LivenessProbe => self.probed(pod, object, found, "Liveness probe"),
-            Reason::StartupProbe => self.probed(pod, object, found, "Startup probe"),
-            Reason::ReadinessProbe => self.probed(pod, object, found, "Readiness probe"),
-            Reason::ContainerCrashed if was_stopped(pod, found) => {
+            Reason::LivenessProbe => self.probed(pod, object, diagnosis, "Liveness probe"),
+            Reason::StartupProbe => self.probed(pod, object, diagnosis, "Startup probe"),
+            Reason::ReadinessProbe => self.probed(pod, object, diagnosis, "Readiness probe"),
+            Reason::ContainerCrashed if was_stopped(pod, diagnosis) => {
                 for kind in ["Liveness probe", "Startup probe"] {
-                    if self.probe(pod, object, found, kind) {
+                    if self.probe(pod, object, diagnosis, kind) {
                         let logs = format!(
                             "logs {} -c {}",
                             object.name,
-                            found.container.as_deref().unwrap_or_default()
+                            diagnosis.container.as_deref().unwrap_or_default()
                         );
                         let logs = text::kubectl(&pod.namespace, &logs);
                         self.remedy(format!(
@@ -111,7 +111,7 @@ impl ChainBuilder<'_> {
             }
             Reason::ContainerStartError => {
                 let remedy = self.proposed();
-                self.warning(pod, object, found.container.as_deref());
+                self.warning(pod, object, diagnosis.container.as_deref());
                 self.remedy(remedy);
             }
             _ => {}
@@ -119,34 +119,35 @@ impl ChainBuilder<'_> {
     }
 
     /// Adds the output of the container's last failed probe.
-    fn probe(&mut self, pod: &PodView, object: &Object, found: &Diagnosis, kind: &str) -> bool {
-        let container = found.container.as_deref();
-        let wanted = |event: &Event| {
+    fn probe(&mut self, pod: &PodView, object: &Object, diagnosis: &Diagnosis, kind: &str) -> bool {
+        let container = diagnosis.container.as_deref();
+        let is_probe_failure = |event: &Event| {
             let about = observed::container(event);
             let message = event.message.as_deref().unwrap_or_default();
             message.starts_with(kind) && (about.is_none() || about == container)
         };
         let event = self
             .observed
-            .newest_event("Pod", &pod.name, &pod.uid, wanted);
+            .newest_event("Pod", &pod.name, &pod.uid, is_probe_failure);
         if let Some(event) = event {
             self.event(event, object.clone());
         }
         event.is_some()
     }
 
-    /// A probe failure that the node reported, with a remedy from the report.
-    fn probed(&mut self, pod: &PodView, object: &Object, found: &Diagnosis, kind: &str) {
-        if !self.probe(pod, object, found, kind) {
+    /// Adds a probe failure that the node reported, with a remedy from the report.
+    fn probed(&mut self, pod: &PodView, object: &Object, diagnosis: &Diagnosis, kind: &str) {
+        if !self.probe(pod, object, diagnosis, kind) {
             return;
         }
-        let field = match found.reason {
+        let field = match diagnosis.reason {
             Reason::LivenessProbe => "livenessProbe",
             Reason::StartupProbe => "startupProbe",
             _ => "readinessProbe",
         };
-        let said = self.last_message().to_owned();
-        if let Some(remedy) = DiagnosedPod::of(self.observed, pod, found).probe(field, &said) {
+        let message = self.last_message().to_owned();
+        if let Some(remedy) = DiagnosedPod::of(self.observed, pod, diagnosis).probe(field, &message)
+        {
             self.remedy(remedy);
         }
     }
@@ -154,10 +155,10 @@ impl ChainBuilder<'_> {
     /// Adds the node's report on a pod that is being deleted.
     fn stopping(&mut self, pod: &PodView, object: &Object) {
         let remedy = self.proposed();
-        let Some(said) = self.warning(pod, object, None) else {
+        let Some(message) = self.warning(pod, object, None) else {
             return;
         };
-        if said.contains("the shim of sandbox") {
+        if message.contains("the shim of sandbox") {
             self.say(
                 "the process that looks after its containers (their shim) does not answer: it is \
                  stopped, or waits for a disk",
@@ -166,19 +167,19 @@ impl ChainBuilder<'_> {
                 "nothing to do: the node kills the pod without its shim when the grace is over; if \
                  it still stays, a disk does not answer",
             );
-        } else if said.contains("PreStopHook") {
+        } else if message.contains("PreStopHook") {
             self.remedy(remedy);
         }
     }
 
-    /// Adds the last warning about the pod: mounts, sandbox, hooks. Returns its message.
+    /// Adds the last warning about the pod: mounts, sandbox, hooks. Returns the message of the warning.
     fn warning(
         &mut self,
         pod: &PodView,
         object: &Object,
         container: Option<&str>,
     ) -> Option<String> {
-        let wanted = |event: &Event| {
+        let is_warning = |event: &Event| {
             let other = container.is_some() && observed::container(event) != container;
             event.type_.as_deref() == Some("Warning")
                 && event.reason.as_deref() != Some("FailedScheduling")
@@ -186,7 +187,7 @@ impl ChainBuilder<'_> {
         };
         let event = self
             .observed
-            .newest_event("Pod", &pod.name, &pod.uid, wanted)?;
+            .newest_event("Pod", &pod.name, &pod.uid, is_warning)?;
         let describe = format!("describe pod {}", object.name);
         let describe = text::kubectl(&pod.namespace, &describe);
         self.event(event, object.clone());
@@ -212,10 +213,10 @@ impl ChainBuilder<'_> {
 
     /// Adds cordoned nodes, if the scheduler found no feasible node.
     fn closed_nodes(&mut self) {
-        // One node is enough.
+        // One cordoned node is enough for the explanation.
         let mut nodes = self.observed.cluster.nodes.iter().flatten();
-        let found = nodes.find_map(|node| Some((text::name(&node.metadata), closed(node)?)));
-        let Some((name, (reason, message, remedy))) = found else {
+        let closed_node = nodes.find_map(|node| Some((text::name(&node.metadata), closed(node)?)));
+        let Some((name, (reason, message, remedy))) = closed_node else {
             return;
         };
         let object = Object::new("Node", None, name);
@@ -231,7 +232,7 @@ impl ChainBuilder<'_> {
         }
     }
 
-    /// Adds a node, if it is unhealthy: then it is the cause.
+    /// Adds a node, if it is unhealthy: then the node is the cause. Returns whether the node is unhealthy.
     pub fn node(&mut self, name: &str) -> bool {
         let Some(nodes) = &self.observed.cluster.nodes else {
             return false;
@@ -255,45 +256,45 @@ impl ChainBuilder<'_> {
         };
         if self.visit(&object) {
             let since = ready.last_transition_time.as_ref().map(|time| time.0);
-            let said = text::then(": ", ready.message.as_deref().unwrap_or_default());
+            let message = text::then(": ", ready.message.as_deref().unwrap_or_default());
             let reason = ready.reason.clone().unwrap_or_default();
-            self.link(object, reason, format!("is not Ready{said}"), since);
+            self.link(object, reason, format!("is not Ready{message}"), since);
         }
         true
     }
 }
 
-/// Whether the diagnosis is about a process that ended, so that its last log lines help.
-fn tells_of_an_end(pod: &PodView, found: &Diagnosis) -> bool {
+/// Whether the diagnosis is about a process that exited, so that its last log lines help.
+fn tells_of_an_end(pod: &PodView, diagnosis: &Diagnosis) -> bool {
     let all = pod.containers.iter().chain(&pod.init_containers);
-    let mut own = all.filter(|status| Some(&*status.name) == found.container.as_deref());
-    let ended = own.any(|status| status.end().is_some() || status.last_end.is_some());
-    match found.reason {
+    let mut statuses = all.filter(|status| Some(&*status.name) == diagnosis.container.as_deref());
+    let ended = statuses.any(|status| status.end().is_some() || status.last_end.is_some());
+    match diagnosis.reason {
         Reason::ContainerCrashed | Reason::Failed => true,
         Reason::LivenessProbe | Reason::StartupProbe | Reason::PostStartHook => ended,
         _ => false,
     }
 }
 
-/// Whether the diagnosis is about the end of the previous run.
-fn ran_again(pod: &PodView, found: &Diagnosis) -> bool {
+/// Whether the diagnosis is about the exit of the previous run.
+fn ran_again(pod: &PodView, diagnosis: &Diagnosis) -> bool {
     let all = pod.containers.iter().chain(&pod.init_containers);
-    let mut own = all.filter(|status| Some(&*status.name) == found.container.as_deref());
-    own.any(|status| matches!(status.state, RunState::Running(_)))
+    let mut statuses = all.filter(|status| Some(&*status.name) == diagnosis.container.as_deref());
+    statuses.any(|status| matches!(status.state, RunState::Running(_)))
 }
 
 /// Whether a signal ended the container's last run.
-fn was_stopped(pod: &PodView, found: &Diagnosis) -> bool {
+fn was_stopped(pod: &PodView, diagnosis: &Diagnosis) -> bool {
     let all = pod.containers.iter().chain(&pod.init_containers);
-    let mut own = all.filter(|status| Some(&*status.name) == found.container.as_deref());
-    own.any(|status| {
+    let mut statuses = all.filter(|status| Some(&*status.name) == diagnosis.container.as_deref());
+    statuses.any(|status| {
         let ends = status.end().into_iter().chain(status.last_end.as_deref());
         let mut ends = ends.filter(|end| end.reason.as_deref() != Some("OOMKilled"));
         ends.any(|end| STOPPED.contains(&end.exit_code))
     })
 }
 
-/// The reason why a node takes no new pods, and the remedy.
+/// The reason why a node accepts no new pods, and the remedy.
 fn closed(node: &Node) -> Option<(&'static str, String, Remedy)> {
     let name = text::name(&node.metadata);
     let spec = node.spec.as_ref()?;

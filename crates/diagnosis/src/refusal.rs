@@ -8,14 +8,14 @@ use super::chain_builder::ChainBuilder;
 use super::explanation::Object;
 use super::observed::{self, ObservedNamespace};
 
-/// A failed write counts as the reason for a missing pod for this time after its last report.
-/// Controllers retry after 1000 seconds at the latest (`statefulset.md` 3.1).
+/// The time for which a reported failure of a write counts as the reason for a missing pod. Controllers retry after
+/// 1000 seconds at the latest (`statefulset.md` 3.1).
 const FAILURE_COUNTS_FOR: jiff::SignedDuration = jiff::SignedDuration::from_mins(20);
 /// Maximum number of missing pods in the computation of a sufficient quota.
 const MISSING_MAX: i32 = 1000;
 
 impl ChainBuilder<'_> {
-    /// The refusal of an owner's pods, from its events, and the remedy. `about` selects the events.
+    /// The refusal of an owner's pods, from the owner's events, and the remedy. `about` selects the events.
     pub fn refusal(
         &mut self,
         owner: &Object,
@@ -30,12 +30,12 @@ impl ChainBuilder<'_> {
             last.is_some_and(|last| now.duration_since(last) <= FAILURE_COUNTS_FOR)
         };
         let newest = |reason: &str| {
-            let wanted = |event: &Event| {
+            let is_refusal = |event: &Event| {
                 let message = event.message.as_deref().unwrap_or_default();
                 event.reason.as_deref() == Some(reason) && message.contains(about) && recent(event)
             };
             self.observed
-                .newest_event(&owner.kind, &owner.name, uid, wanted)
+                .newest_event(&owner.kind, &owner.name, uid, is_refusal)
         };
         let Some(event) = newest("FailedCreate") else {
             return false;
@@ -52,17 +52,16 @@ impl ChainBuilder<'_> {
     }
 }
 
-/// The remedy for a refused pod, where `template` names the object with its template
-/// (`deploy/web`).
+/// The remedy for a refused pod; `template` names the object with the pod template (`deploy/web`).
 pub(super) fn remedy(
     observed: &ObservedNamespace,
-    said: &str,
+    message: &str,
     template: &str,
     missing: i32,
 ) -> Remedy {
     let refused = Refused {
         observed,
-        said,
+        said: message,
         template,
     };
     refused
@@ -95,8 +94,8 @@ impl Refused<'_> {
         self.kubectl(&format!("edit {}", self.template))
     }
 
-    /// `exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2`: a quota that admits
-    /// all missing pods.
+    /// A quota that allows all missing pods, for the message `exceeded quota: q, requested: pods=1, used: pods=2,
+    /// limited: pods=2`.
     fn by_quota(&self, missing: i32) -> Option<Remedy> {
         let name = text::between(self.said, "exceeded quota: ", ", requested: ")?;
         let requested = text::between(self.said, ", requested: ", ", used: ")?;
@@ -106,7 +105,7 @@ impl Refused<'_> {
             let (_, amount) = all.find(|(name, _)| *name == resource)?;
             amount.parse().ok()
         };
-        let wanted: Option<Vec<String>> = requested
+        let requests: Option<Vec<String>> = requested
             .split(',')
             .map(|one| {
                 let (resource, amount) = one.split_once('=')?;
@@ -116,7 +115,7 @@ impl Refused<'_> {
                 Some(format!("\"{resource}\":\"{sum}\""))
             })
             .collect();
-        let hard = wanted?.join(",");
+        let hard = requests?.join(",");
         let patch =
             format!("patch quota {name} --type merge -p '{{\"spec\":{{\"hard\":{{{hard}}}}}}}'");
         Some(
@@ -151,7 +150,7 @@ impl Refused<'_> {
         )))
     }
 
-    /// `maximum memory usage per Container is 32Mi, but limit is 64Mi`
+    /// The remedy for the message `maximum memory usage per Container is 32Mi, but limit is 64Mi`.
     fn by_limits(&self) -> Option<Remedy> {
         let of = |bound: &str| {
             let (_, rest) = self.said.split_once(bound)?;
@@ -184,7 +183,7 @@ impl Refused<'_> {
         )))
     }
 
-    /// A webhook that refuses, or that does not answer.
+    /// The remedy for a webhook that refuses the pod, or that does not respond.
     fn by_webhook(&self) -> Option<Remedy> {
         if let Some(name) =
             text::between(self.said, "admission webhook \"", "\" denied the request")
@@ -193,8 +192,8 @@ impl Refused<'_> {
             return Some(Remedy::new(text).with(self.edit()));
         }
         let name = text::between(self.said, "failed calling webhook \"", "\"")?;
-        let mut known = self.observed.cluster.webhooks.iter();
-        let command = match known.find(|webhook| webhook.name == name) {
+        let mut webhooks = self.observed.cluster.webhooks.iter();
+        let command = match webhooks.find(|webhook| webhook.name == name) {
             Some(webhook) => format!("kubectl delete {}", webhook.configuration),
             None => "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"
                 .to_owned(),

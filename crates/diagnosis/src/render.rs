@@ -1,4 +1,4 @@
-//! An answer for users and for programs.
+//! An explanation as text for users and as JSON for programs.
 
 use jiff::Timestamp;
 use object_model::duration::human;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::explanation::{CauseChain, Explanation, Finding, Log, Object, WaitState};
 
 impl Explanation {
-    /// Human-readable text: the object, then each chain, indented link by link, with its remedy.
+    /// Text for users: the object, then each chain, indented link by link, with its remedy.
     pub fn text(&self, now: Timestamp) -> String {
         self.lines(self.object.short(), now)
     }
@@ -47,12 +47,12 @@ impl Explanation {
     }
 }
 
-fn chain_lines(chain: &CauseChain, asked: &Object, now: Timestamp, lines: &mut Vec<String>) {
-    let mut before = Some(asked);
+fn chain_lines(chain: &CauseChain, target: &Object, now: Timestamp, lines: &mut Vec<String>) {
+    let mut before = Some(target);
     for (depth, link) in chain.links.iter().enumerate() {
         let indent = "  ".repeat(depth + 1);
         let arrow = if depth == 0 { "" } else { "← " };
-        // The object is named only where it changes.
+        // The object is named only where it differs from that of the link before.
         let object = match before {
             Some(before) if *before == link.object => String::new(),
             _ => format!("{}: ", link.object.short()),
@@ -79,10 +79,10 @@ fn chain_lines(chain: &CauseChain, asked: &Object, now: Timestamp, lines: &mut V
 fn times(link: &Finding, now: Timestamp) -> String {
     let ago = |then: Timestamp| human((now.as_second() - then.as_second()).max(0));
     match (&link.seen, link.since) {
-        (Some(seen), _) if seen.count > 1 => {
-            format!(" ({} times, last {} ago)", seen.count, ago(seen.last))
+        (Some(series), _) if series.count > 1 => {
+            format!(" ({} times, last {} ago)", series.count, ago(series.last))
         }
-        (Some(seen), _) => format!(" ({} ago)", ago(seen.last)),
+        (Some(series), _) => format!(" ({} ago)", ago(series.last)),
         (None, Some(since)) => format!(" (for {})", ago(since)),
         (None, None) => String::new(),
     }
@@ -110,9 +110,9 @@ fn link_value(link: &Finding) -> Value {
     if let Some(since) = link.since {
         value["since"] = since.to_string().into();
     }
-    if let Some(seen) = &link.seen {
-        value["count"] = seen.count.into();
-        value["lastSeen"] = seen.last.to_string().into();
+    if let Some(series) = &link.seen {
+        value["count"] = series.count.into();
+        value["lastSeen"] = series.last.to_string().into();
     }
     if let Log::Read(lines) = &link.log {
         value["log"] = lines.clone().into();

@@ -1,4 +1,4 @@
-//! Answers about objects that change the number of pods, or keep it from falling.
+//! Explanations of objects that change the number of pods, or limit their eviction.
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -27,7 +27,7 @@ pub(super) fn autoscaler(
         status.current_replicas.unwrap_or_default(),
         status.desired_replicas
     );
-    let answer = Explanation::fine(object.clone(), summary);
+    let explanation = Explanation::fine(object.clone(), summary);
     let mut conditions = status.conditions.iter().flatten();
     let failed = conditions.find(|condition| {
         let able = ["AbleToScale", "ScalingActive"].contains(&condition.type_.as_str());
@@ -35,8 +35,8 @@ pub(super) fn autoscaler(
     });
     let Some(failed) = failed else {
         return match status.conditions.is_some() {
-            true => answer,
-            false => answer.note("the autoscaler's controller has not evaluated it yet"),
+            true => explanation,
+            false => explanation.note("the autoscaler's controller has not evaluated it yet"),
         };
     };
     let reason = failed.reason.clone().unwrap_or_default();
@@ -44,7 +44,7 @@ pub(super) fn autoscaler(
     if reason == "ScalingDisabled" {
         let scale = format!("scale {target_name} --replicas=1");
         let scale = text::kubectl(&observed.namespace, &scale);
-        return answer.note(format!("{message}; to begin again: {scale}"));
+        return explanation.note(format!("{message}; to begin again: {scale}"));
     }
     let since = failed.last_transition_time.as_ref().map(|time| time.0);
     let mut builder = ChainBuilder::of(observed);
@@ -80,7 +80,7 @@ pub(super) fn autoscaler(
     if let Some(pod) = unwell.first() {
         builder.pod(pod);
     }
-    answer.waits([builder.chain()])
+    explanation.waits([builder.chain()])
 }
 
 pub(super) fn budget(
@@ -102,9 +102,9 @@ pub(super) fn budget(
         number(status.expected_pods),
     );
     let summary = format!("{healthy} of {expected} pods are healthy, {desired} have to be");
-    let answer = Explanation::fine(object.clone(), summary);
+    let explanation = Explanation::fine(object.clone(), summary);
     if allowed > 0 {
-        return answer;
+        return explanation;
     }
     if expected == 0 {
         let mut conditions = status.conditions.into_iter().flatten();
@@ -122,9 +122,9 @@ pub(super) fn budget(
                 let edit = text::kubectl(&observed.namespace, &edit);
                 builder
                     .remedy(Remedy::new("a selector of pods that a controller scales").with(edit));
-                answer.waits([builder.chain()])
+                explanation.waits([builder.chain()])
             }
-            None => answer.note("no pod has the labels of its selector: it protects nothing"),
+            None => explanation.note("no pod has the labels of its selector: it protects nothing"),
         };
     }
     let allow = format!(
@@ -135,9 +135,9 @@ pub(super) fn budget(
     let allow = text::kubectl(&observed.namespace, &allow);
     if healthy >= desired {
         if let Some(chain) = drained(observed, budget, &object, &allow) {
-            return answer.waits([chain]);
+            return explanation.waits([chain]);
         }
-        return answer.note(format!(
+        return explanation.note(format!(
             "no pod may be evicted as long as all {desired} have to be healthy; to allow one: \
              {allow}"
         ));
@@ -152,10 +152,10 @@ pub(super) fn budget(
         chain.links.splice(0..0, builder.chain().links);
         chain
     });
-    let answer = answer.waits(chains);
+    let explanation = explanation.waits(chains);
     match waits {
-        true => answer,
-        false => answer.note(format!("no pod may be evicted; to allow one: {allow}")),
+        true => explanation,
+        false => explanation.note(format!("no pod may be evicted; to allow one: {allow}")),
     }
 }
 

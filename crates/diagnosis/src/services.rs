@@ -46,7 +46,7 @@ pub(super) fn explain(
     if ready == 0 && view.is_of_cluster() {
         return Explanation::fine(object, "the cluster itself answers, without endpoints");
     }
-    let mut answer = Explanation::fine(
+    let mut explanation = Explanation::fine(
         object,
         match ready {
             0 => "no endpoints".to_owned(),
@@ -54,23 +54,23 @@ pub(super) fn explain(
             many => format!("{many} endpoints"),
         },
     );
-    answer = match spec.selector.filter(|selector| !selector.is_empty()) {
+    explanation = match spec.selector.filter(|selector| !selector.is_empty()) {
         None if ready == 0 && !is_answered_by_nodes(service) => {
-            answer.waits([view.without_selector()])
+            explanation.waits([view.without_selector()])
         }
-        None => answer,
-        Some(selector) => view.with_selector(answer, &selector),
+        None => explanation,
+        Some(selector) => view.with_selector(explanation, &selector),
     };
-    answer = answer.waits(view.balancer());
+    explanation = explanation.waits(view.balancer());
     if spec.external_traffic_policy.as_deref() == Some("Local") && ready > 0 {
-        answer = answer.note(
+        explanation = explanation.note(
             "externalTrafficPolicy Local: from outside only nodes that have an endpoint answer",
         );
     }
-    answer
+    explanation
 }
 
-/// The cluster's DNS: each node answers it, without endpoints.
+/// Whether the Service is the cluster's DNS, which each node serves without endpoints.
 fn is_answered_by_nodes(service: &Service) -> bool {
     let labels = service.metadata.labels.as_ref();
     let name = labels.and_then(|labels| labels.get("kubernetes.io/name"));
@@ -90,8 +90,8 @@ fn text(labels: &Labels) -> String {
 }
 
 fn covers(selector: &Labels, label: impl Fn(&str) -> Option<String>) -> bool {
-    let mut wanted = selector.iter();
-    wanted.all(|(key, value)| label(key).as_ref() == Some(value))
+    let mut pairs = selector.iter();
+    pairs.all(|(key, value)| label(key).as_ref() == Some(value))
 }
 
 impl<'e> View<'e> {
@@ -107,10 +107,10 @@ impl<'e> View<'e> {
 
     /// Number of ready endpoints.
     fn endpoints(&self) -> usize {
-        let own = |slice: &&std::sync::Arc<_>| {
+        let is_of_service = |slice: &&std::sync::Arc<_>| {
             service_of(slice) == Some((&*self.observed.namespace, &*self.object.name))
         };
-        let slices = self.observed.slices.iter().filter(own);
+        let slices = self.observed.slices.iter().filter(is_of_service);
         let endpoints = slices.flat_map(|slice| slice.endpoints.iter().flatten());
         let ready = endpoints.filter(|endpoint| {
             let conditions = endpoint.conditions.as_ref();
@@ -119,7 +119,7 @@ impl<'e> View<'e> {
         ready.count()
     }
 
-    /// Whether it is a Service of the cluster without pods: its DNS.
+    /// Whether the Service is the cluster's DNS, which has no pods.
     fn is_of_cluster(&self) -> bool {
         let labels = self.service.metadata.labels.as_ref();
         let marked = labels.and_then(|labels| labels.get("kubernetes.io/cluster-service"));
@@ -185,24 +185,24 @@ impl<'e> View<'e> {
             .collect()
     }
 
-    fn with_selector(&self, answer: Explanation, selector: &Labels) -> Explanation {
+    fn with_selector(&self, explanation: Explanation, selector: &Labels) -> Explanation {
         let selected = |pod: &&PodView| {
             !pod.has_ended() && covers(selector, |key| pod.label(key).map(str::to_owned))
         };
         let pods = self.observed.pods.iter().map(AsRef::as_ref);
         let pods: Vec<&PodView> = pods.filter(selected).collect();
         if pods.is_empty() {
-            return self.no_pods(answer, selector);
+            return self.no_pods(explanation, selector);
         }
         let (ready, unready): (Vec<&PodView>, Vec<&PodView>) = pods
             .into_iter()
             .partition(|pod| pod.ready().is_some() && !pod.is_deleting());
         if !ready.is_empty() {
-            let answer = answer.waits(self.ports(&ready));
+            let explanation = explanation.waits(self.ports(&ready));
             return match unready.len() {
-                0 => answer,
-                1 => answer.note("1 more pod is not Ready"),
-                many => answer.note(format!("{many} more pods are not Ready")),
+                0 => explanation,
+                1 => explanation.note("1 more pod is not Ready"),
+                many => explanation.note(format!("{many} more pods are not Ready")),
             };
         }
         let count = unready.len();
@@ -216,48 +216,50 @@ impl<'e> View<'e> {
             chain.links.splice(0..0, head.links);
             chain
         });
-        answer.waits(chains)
+        explanation.waits(chains)
     }
 
-    /// The selector matches no pods: because it is wrong, or because the pods are not created.
-    fn no_pods(&self, answer: Explanation, selector: &Labels) -> Explanation {
+    /// The explanation if the selector matches no pods: the selector is wrong, or the pods are not created.
+    fn no_pods(&self, explanation: Explanation, selector: &Labels) -> Explanation {
         let all = self.workloads();
         let maker = all
             .iter()
             .find(|(.., labels)| covers(selector, |key| labels.get(key).cloned()));
         if let Some((kind, name, _)) = maker {
             let owner = format!("{}/{name}", kind.short());
-            let found = super::explain(*kind, name, self.observed);
-            let chains = found.map(|found| found.chains).unwrap_or_default();
+            let explained = super::explain(*kind, name, self.observed);
+            let chains = explained
+                .map(|explained| explained.chains)
+                .unwrap_or_default();
             if chains.is_empty() {
-                return answer.note(format!("{owner}, which makes its pods, wants none"));
+                return explanation.note(format!("{owner}, which makes its pods, wants none"));
             }
             let chains = chains.into_iter().map(|mut chain| {
                 let head = self.builder("NoPods", format!("its pods do not exist: {owner}"));
                 chain.links.splice(0..0, head.chain().links);
                 chain
             });
-            return answer.waits(chains);
+            return explanation.waits(chains);
         }
-        let wanted = text(selector);
-        let message = format!("no pod has the labels of its selector ({wanted})");
+        let selector_text = text(selector);
+        let message = format!("no pod has the labels of its selector ({selector_text})");
         let mut builder = self.builder("NoPods", message);
         let likely = self.likely_labels();
         let remedy = if all.is_empty() {
-            Remedy::new(format!("pods with the labels {wanted}"))
+            Remedy::new(format!("pods with the labels {selector_text}"))
         } else {
             let set = format!("set selector service {} {likely}", self.object.name);
             Remedy::new("the labels that its pods have").with(self.kubectl(&set))
         };
         builder.remedy(remedy);
-        answer.waits([builder.chain()])
+        explanation.waits([builder.chain()])
     }
 
-    /// Target ports that no container names.
+    /// The chains for target ports that no container names.
     fn ports(&self, pods: &[&PodView]) -> Vec<CauseChain> {
         let spec = self.service.spec.as_ref();
         let ports = spec.and_then(|spec| spec.ports.as_ref());
-        let known: Vec<(&str, i32)> = pods
+        let named_ports: Vec<(&str, i32)> = pods
             .iter()
             .flat_map(|pod| &pod.spec.containers)
             .flat_map(|container| container.ports.iter().flatten())
@@ -269,7 +271,7 @@ impl<'e> View<'e> {
             })
             .collect();
         let unknown = |(_, port): &(usize, &ServicePort)| match &port.target_port {
-            Some(IntOrString::String(name)) => !known.iter().any(|(one, _)| one == name),
+            Some(IntOrString::String(name)) => !named_ports.iter().any(|(one, _)| one == name),
             _ => false,
         };
         let ports = ports.into_iter().flatten().enumerate().filter(unknown);
@@ -282,7 +284,7 @@ impl<'e> View<'e> {
                 "NoSuchPort",
                 format!("no container of its pods has a port of the name {target:?}"),
             );
-            let value = match known.as_slice() {
+            let value = match named_ports.as_slice() {
                 [(name, _), ..] if !name.is_empty() => json!(name).to_string(),
                 [(_, number), ..] => number.to_string(),
                 [] => "PORT".to_owned(),
@@ -302,9 +304,9 @@ impl<'e> View<'e> {
 
     fn event(&self, reason: &str) -> Option<&'e Event> {
         let uid = self.service.metadata.uid.as_deref().unwrap_or_default();
-        let wanted = |event: &Event| event.reason.as_deref() == Some(reason);
+        let has_reason = |event: &Event| event.reason.as_deref() == Some(reason);
         self.observed
-            .newest_event(&self.object.kind, &self.object.name, uid, wanted)
+            .newest_event(&self.object.kind, &self.object.name, uid, has_reason)
     }
 
     fn another_port(&self, field: &str) -> String {
@@ -315,7 +317,7 @@ impl<'e> View<'e> {
         ))
     }
 
-    /// Addresses and ports of the machine that the Service does not get.
+    /// The chain for addresses and ports of the machine that the Service does not get.
     fn balancer(&self) -> Option<CauseChain> {
         let spec = self.service.spec.as_ref()?;
         let status = self.service.status.as_ref();
@@ -325,10 +327,10 @@ impl<'e> View<'e> {
             return Some(self.no_address(spec.load_balancer_class.as_deref()));
         }
         let event = self.event(reasons::PORT_IN_USE)?;
-        let said = event.message.as_deref().unwrap_or_default();
+        let message = event.message.as_deref().unwrap_or_default();
         let port = spec.ports.iter().flatten().find(|port| {
             let number = port.node_port.unwrap_or(port.port);
-            said.contains(&format!("port {number}/"))
+            message.contains(&format!("port {number}/"))
         })?;
         let mut builder = ChainBuilder::of(self.observed);
         builder.event(event, self.object.clone());
@@ -345,8 +347,8 @@ impl<'e> View<'e> {
     fn no_address(&self, class: Option<&str>) -> CauseChain {
         let name = &self.object.name;
         let mut builder = self.builder("Pending", "no load balancer has given it an address");
-        let own = class.is_none_or(|class| class == planners::load_balancer::CLASS);
-        if let Some(class) = class.filter(|_| !own) {
+        let is_of_node = class.is_none_or(|class| class == planners::load_balancer::CLASS);
+        if let Some(class) = class.filter(|_| !is_of_node) {
             builder.remedy(format!(
                 "install the controller of the class {class}; the machine's own \
                  addresses are for Services without a class or of the class {}",
@@ -356,12 +358,12 @@ impl<'e> View<'e> {
         }
         builder.remedy("nothing to do; the controller is about to give it one");
         if let Some(event) = self.event(reasons::SYNC_LOAD_BALANCER_FAILED) {
-            let said = event.message.as_deref().unwrap_or_default();
-            let remedy = if said.contains("is no address of a node") {
+            let message = event.message.as_deref().unwrap_or_default();
+            let remedy = if message.contains("is no address of a node") {
                 let patch =
                     format!("patch service {name} -p '{{\"spec\":{{\"loadBalancerIP\":null}}}}'");
                 Remedy::new("leave the choice of the address out").with(self.kubectl(&patch))
-            } else if said.contains("is taken by") {
+            } else if message.contains("is taken by") {
                 Remedy::new("use another port, or free this one").with(self.another_port("port"))
             } else {
                 Remedy::new("a node that is Ready").with("kubectl get nodes")
@@ -390,10 +392,10 @@ pub(super) fn ingress(
     let paths = rules.flat_map(|http| &http.paths).map(|path| &path.backend);
     let backends = spec.default_backend.iter().chain(paths);
     let services = backends.filter_map(|backend| backend.service.as_ref());
-    let mut answer = Explanation::fine(object.clone(), "its Services are there");
+    let mut explanation = Explanation::fine(object.clone(), "its Services are there");
     for backend in services {
         let name = backend.name.as_str();
-        if answer.chains.iter().any(|chain| {
+        if explanation.chains.iter().any(|chain| {
             let mut links = chain.links.iter();
             links.any(|link| link.object.kind == "Service" && link.object.name == name)
         }) {
@@ -408,11 +410,11 @@ pub(super) fn ingress(
             let create = format!("create service clusterip {name} --tcp={port}");
             let create = text::kubectl(&observed.namespace, &create);
             builder.remedy(Remedy::new("the Service must exist").with(create));
-            answer = answer.waits([builder.chain()]);
+            explanation = explanation.waits([builder.chain()]);
             continue;
         };
         let chains = explain(observed, service, of_service.clone()).chains;
-        answer = answer.waits(chains.into_iter().map(|mut chain| {
+        explanation = explanation.waits(chains.into_iter().map(|mut chain| {
             let mut builder = ChainBuilder::of(observed);
             let message = format!("its Service {name} does not answer");
             builder.link(object.clone(), "NoBackend", message, None);
@@ -435,7 +437,7 @@ pub(super) fn ingress(
         builder.remedy(
             "install an ingress controller (a cluster has none by default); or use a Service of the type LoadBalancer",
         );
-        answer = answer.waits([builder.chain()]);
+        explanation = explanation.waits([builder.chain()]);
     }
-    answer
+    explanation
 }

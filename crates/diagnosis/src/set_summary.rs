@@ -1,4 +1,4 @@
-//! The state of a set in a line, and notes on intended states that are worth knowing.
+//! The state of a set in one line, and notes on intended states that users should know.
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use planners::stateful_set::{StatefulSetPlan, identity};
@@ -19,26 +19,26 @@ pub(super) fn summary(set: &StatefulSet, plan: &StatefulSetPlan) -> String {
     if set.metadata.deletion_timestamp.is_some() {
         return "being deleted".to_owned();
     }
-    let wanted = set
+    let desired = set
         .spec
         .as_ref()
         .and_then(|spec| spec.replicas)
         .unwrap_or(1);
     let available = status(set, plan).and_then(|status| status.available_replicas);
-    match (wanted, available.unwrap_or_default()) {
+    match (desired, available.unwrap_or_default()) {
         (0, 0) => "no pods are wanted (replicas: 0)".to_owned(),
-        (wanted, available) => format!("{available} of {wanted} pods are available"),
+        (desired, available) => format!("{available} of {desired} pods are available"),
     }
 }
 
 /// Whether the pod does not have the update revision.
 pub(super) fn is_outdated(set: &StatefulSet, plan: &StatefulSetPlan, pod: &PodView) -> bool {
     let update = status(set, plan).and_then(|status| status.update_revision.as_deref());
-    let own = pod.label(labels::CONTROLLER_REVISION_HASH);
-    update.is_some_and(|update| own != Some(update))
+    let revision = pod.label(labels::CONTROLLER_REVISION_HASH);
+    update.is_some_and(|update| revision != Some(update))
 }
 
-/// Names of the wanted pods without the update revision, by ordinal.
+/// Names of the desired pods without the update revision, by ordinal.
 pub(super) fn outdated<'e>(
     observed: &'e ObservedNamespace,
     set: &StatefulSet,
@@ -48,7 +48,7 @@ pub(super) fn outdated<'e>(
         let owner = pod.controller.as_ref();
         owner.is_some_and(|owner| Some(&*owner.uid) == set.metadata.uid.as_deref())
     });
-    let mut found: Vec<(i64, &str)> = owned
+    let mut outdated_pods: Vec<(i64, &str)> = owned
         .filter_map(|pod| {
             let name: &str = &pod.name;
             let ordinal = identity::ordinal(text::name(&set.metadata), name)?;
@@ -56,8 +56,8 @@ pub(super) fn outdated<'e>(
             old.then_some((ordinal, name))
         })
         .collect();
-    found.sort_unstable();
-    found.into_iter().map(|(_, name)| name).collect()
+    outdated_pods.sort_unstable();
+    outdated_pods.into_iter().map(|(_, name)| name).collect()
 }
 
 pub(super) fn notes(
@@ -80,7 +80,7 @@ pub(super) fn first_updatable(set: &StatefulSet) -> i64 {
     sets::start(spec) + i64::from(partition.unwrap_or_default())
 }
 
-/// Pods that a partition keeps from an update (`statefulset.md` 5.4).
+/// A note on pods that a partition excludes from an update (`statefulset.md` 5.4).
 fn partition(
     observed: &ObservedNamespace,
     set: &StatefulSet,
@@ -93,14 +93,16 @@ fn partition(
     let name = text::name(&set.metadata);
     let below = |pod: &&str| identity::ordinal(name, pod).is_some_and(|ordinal| ordinal < first);
     let outdated = outdated(observed, set, plan);
-    let kept = text::list(outdated.into_iter().filter(below));
+    let excluded = text::list(outdated.into_iter().filter(below));
     let patch = format!(
         "patch sts {name} -p '{{\"spec\":{{\"updateStrategy\":{{\"rollingUpdate\":\
          {{\"partition\":0}}}}}}}}'"
     );
     let patch = text::kubectl(text::namespace(&set.metadata), &patch);
-    (!kept.is_empty()).then(|| {
-        format!("partition {partition} keeps {kept} at the former revision; to continue: {patch}")
+    (!excluded.is_empty()).then(|| {
+        format!(
+            "partition {partition} keeps {excluded} at the former revision; to continue: {patch}"
+        )
     })
 }
 
@@ -116,17 +118,17 @@ fn deadline(set: &StatefulSet) -> Option<String> {
     Some(format!("the progress deadline is exceeded{since}"))
 }
 
-/// The controller has not observed the set's last change (`statefulset.md` 5.14).
+/// A note if the controller has not observed the set's last change (`statefulset.md` 5.14).
 fn unseen(set: &StatefulSet) -> Option<String> {
     let status = set.status.as_ref();
-    let seen = status
+    let observed_generation = status
         .and_then(|status| status.observed_generation)
         .unwrap_or_default();
     let now = set.metadata.generation.unwrap_or_default();
-    (seen < now).then(|| {
+    (observed_generation < now).then(|| {
         format!(
             "the StatefulSet controller has not processed the last change yet (it has seen \
-             generation {seen} of {now})"
+             generation {observed_generation} of {now})"
         )
     })
 }

@@ -1,4 +1,4 @@
-//! From a set onwards: which ordinals wait, for which pod, claim or person.
+//! The causes for a set: the ordinals that wait, and the pod, claim or administrator that they wait for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) fn explain(
     }
 }
 
-/// The causes of one pod of the set, besides the pod's own state.
+/// The causes of one pod of the set that are not in the pod's own state.
 pub(super) fn chains_of_pod(
     observed: &ObservedNamespace,
     set: &Arc<StatefulSet>,
@@ -43,7 +43,7 @@ pub(super) fn chains_of_pod(
     }
 }
 
-/// The causes why a pod of a set does not exist. `None` if no set wants it.
+/// The causes why a pod of a set does not exist. `None` if no set desires the pod.
 pub(super) fn of_missing_pod(
     observed: &ObservedNamespace,
     pod: &str,
@@ -56,7 +56,7 @@ pub(super) fn of_missing_pod(
     Some(missing(observed, set, ordinal, object))
 }
 
-/// The causes why a claim of a set does not exist. `None` if no set wants it.
+/// The causes why a claim of a set does not exist. `None` if no set desires the claim.
 pub(super) fn of_missing_claim(
     observed: &ObservedNamespace,
     claim: &str,
@@ -90,7 +90,7 @@ fn missing(
     }
 }
 
-/// Whether the set wants a pod of that ordinal.
+/// Whether the set desires a pod of that ordinal.
 pub(super) fn wants(set: &StatefulSet, ordinal: i64) -> bool {
     let Some(spec) = &set.spec else {
         return false;
@@ -161,46 +161,47 @@ impl<'e> View<'e> {
                 after.entry(pod).or_default().push(self.pod_name(ordinal));
             }
         }
-        let asked = |ordinal: Option<i64>| only.is_none() || ordinal.is_none() || ordinal == only;
+        let is_selected =
+            |ordinal: Option<i64>| only.is_none() || ordinal.is_none() || ordinal == only;
         let mut chains = Vec::new();
         let mut dealt_with = BTreeSet::new();
         for work in &self.plan.pods {
             let pod = self.pod_name(work.ordinal);
-            let held = after.remove(pod.as_str()).unwrap_or_default();
-            if !held.is_empty() || asked(Some(work.ordinal)) {
-                let chain = self.pending(&pod, &work.actions, &held);
+            let waiting_pods = after.remove(pod.as_str()).unwrap_or_default();
+            if !waiting_pods.is_empty() || is_selected(Some(work.ordinal)) {
+                let chain = self.pending(&pod, &work.actions, &waiting_pods);
                 dealt_with.extend(chain.is_some().then_some(work.ordinal));
                 chains.extend(chain);
             }
         }
         for waiting in &self.plan.waiting_on {
-            let known = waiting.ordinal.is_some_and(|o| dealt_with.contains(&o));
-            if known || matches!(waiting.cause, Cause::After { .. }) {
+            let is_covered = waiting.ordinal.is_some_and(|o| dealt_with.contains(&o));
+            if is_covered || matches!(waiting.cause, Cause::After { .. }) {
                 continue;
             }
             let pod = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
-            let held = pod.as_deref().and_then(|pod| after.remove(pod));
-            let held = held.unwrap_or_default();
-            if !held.is_empty() || asked(waiting.ordinal) {
-                chains.push(self.waiting(waiting, &held));
+            let waiting_pods = pod.as_deref().and_then(|pod| after.remove(pod));
+            let waiting_pods = waiting_pods.unwrap_or_default();
+            if !waiting_pods.is_empty() || is_selected(waiting.ordinal) {
+                chains.push(self.waiting(waiting, &waiting_pods));
             }
         }
-        for (pod, held) in after {
+        for (pod, waiting_pods) in after {
             let mut builder = ChainBuilder::of(self.observed);
-            self.head(&mut builder, &held, pod, "to be done");
+            self.head(&mut builder, &waiting_pods, pod, "to be done");
             self.follow(&mut builder, pod);
             chains.push(builder.chain());
         }
         merged(chains)
     }
 
-    /// `web-2 and web-3 wait for web-1 to be Ready`
-    fn head(&self, builder: &mut ChainBuilder<'_>, held: &[String], pod: &str, goal: &str) {
-        let verb = match held.len() {
+    /// Adds the first link, for instance `web-2 and web-3 wait for web-1 to be Ready`.
+    fn head(&self, builder: &mut ChainBuilder<'_>, waiting_pods: &[String], pod: &str, goal: &str) {
+        let verb = match waiting_pods.len() {
             0 | 1 => "waits",
             _ => "wait",
         };
-        let names = text::list(held.iter().map(String::as_str));
+        let names = text::list(waiting_pods.iter().map(String::as_str));
         let message = format!("{names} {verb} for {pod} {goal}");
         builder.link(self.object(), "PodsInTurn", message, None);
     }
@@ -219,7 +220,8 @@ impl<'e> View<'e> {
         }
     }
 
-    /// A pod that is not Ready and outdated may block its own replacement (`statefulset.md` 5.20).
+    /// Adds the manual remedy: a pod that is not Ready and outdated may block its own replacement (`statefulset.md`
+    /// 5.20).
     fn or_by_hand(&self, builder: &mut ChainBuilder<'_>, pod: &PodView) {
         let name = &pod.name;
         let updatable = identity::ordinal(self.name, name)
@@ -233,12 +235,12 @@ impl<'e> View<'e> {
         }
     }
 
-    /// The controller's pending write to a pod. If it fails, the set has an event about it.
+    /// The controller's pending write to a pod. If the write fails, the set has an event about the failure.
     fn pending(
         &self,
         pod: &str,
         actions: &[StatefulSetAction],
-        held: &[String],
+        waiting_pods: &[String],
     ) -> Option<CauseChain> {
         let (what, goal) = actions.iter().find_map(|action| match action {
             StatefulSetAction::CreateClaim(claim) => {
@@ -254,8 +256,8 @@ impl<'e> View<'e> {
             _ => None,
         })?;
         let mut builder = ChainBuilder::of(self.observed);
-        if !held.is_empty() {
-            self.head(&mut builder, held, pod, goal);
+        if !waiting_pods.is_empty() {
+            self.head(&mut builder, waiting_pods, pod, goal);
         }
         builder.link(self.object(), "Acting", what, None);
         builder.remedy(
@@ -263,10 +265,16 @@ impl<'e> View<'e> {
              the controller runs",
         );
         if let Some(present) = self.observed.pod(pod) {
-            let found = pod_lifecycle::diagnosis::pod(present).filter(|_| goal == "to be deleted");
-            if let Some(found) = found {
+            let problem =
+                pod_lifecycle::diagnosis::pod(present).filter(|_| goal == "to be deleted");
+            if let Some(problem) = problem {
                 let object = self.observed.object("Pod", pod);
-                builder.link(object, found.reason.as_str(), found.message, found.since);
+                builder.link(
+                    object,
+                    problem.reason.as_str(),
+                    problem.message,
+                    problem.since,
+                );
             }
             let delete = text::kubectl(
                 text::namespace(&self.set.metadata),
@@ -281,20 +289,20 @@ impl<'e> View<'e> {
         Some(builder.chain())
     }
 
-    fn waiting(&self, waiting: &Waiting, held: &[String]) -> CauseChain {
+    fn waiting(&self, waiting: &Waiting, waiting_pods: &[String]) -> CauseChain {
         let mut builder = ChainBuilder::of(self.observed);
-        let own = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
+        let own_name = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
         let goal = match &waiting.cause {
             Cause::PodTerminating { .. } => "to be gone",
             Cause::PodNotAvailable { .. } => "to be available",
             _ => "to be Ready",
         };
-        if let (Some(pod), false) = (&own, held.is_empty()) {
-            self.head(&mut builder, held, pod, goal);
+        if let (Some(pod), false) = (&own_name, waiting_pods.is_empty()) {
+            self.head(&mut builder, waiting_pods, pod, goal);
         }
         match &waiting.cause {
             Cause::PodTerminating { pod } | Cause::PodNotReady { pod, .. } => {
-                if held.is_empty() {
+                if waiting_pods.is_empty() {
                     let message = format!("waits for {pod} {goal}");
                     builder.link(self.object(), "PodNotReady", message, None);
                 }
@@ -340,7 +348,7 @@ impl<'e> View<'e> {
         builder.link(self.object(), reason, message, None);
     }
 
-    /// Causes without a deeper cause.
+    /// Adds a cause that has no deeper cause.
     fn dead_end(&self, builder: &mut ChainBuilder<'_>, waiting: &Waiting) {
         let meta = &self.set.metadata;
         let kubectl = |rest: String| text::kubectl(text::namespace(meta), &rest);
@@ -392,7 +400,8 @@ impl<'e> View<'e> {
         builder.remedy(remedy);
     }
 
-    /// With `foregroundDeletion` the set stays until its pods are gone (`statefulset.md` 8.7).
+    /// Adds the reason of a deletion: with `foregroundDeletion` the set stays until its pods are deleted
+    /// (`statefulset.md` 8.7).
     fn deleting(&self, builder: &mut ChainBuilder<'_>) {
         let meta = &self.set.metadata;
         let since = meta.deletion_timestamp.as_ref().map(|time| time.0);
@@ -402,8 +411,8 @@ impl<'e> View<'e> {
             owner.is_some_and(|owner| Some(&*owner.uid) == meta.uid.as_deref())
         });
         let finalizers = text::finalizers(meta.finalizers.iter().flatten()).join(", ");
-        let held = text::then("; finalizers hold it: ", &finalizers);
-        let message = format!("being deleted{held}");
+        let finalizer_text = text::then("; finalizers hold it: ", &finalizers);
+        let message = format!("being deleted{finalizer_text}");
         builder.link(self.object(), "SetDeleting", message, since);
         match left {
             Some(pod) => {

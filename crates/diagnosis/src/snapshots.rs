@@ -31,9 +31,9 @@ pub(super) fn explain(
         return Explanation::fine(object, "lost").waits([builder.chain()]);
     }
     if ready {
-        let taken = status.creation_time.map(|time| time.0.to_string());
-        let taken = taken.map_or(String::new(), |at| format!(", taken at {at}"));
-        return Explanation::fine(object, format!("ready to use{taken}"));
+        let taken_at = status.creation_time.map(|time| time.0.to_string());
+        let taken_at = taken_at.map_or(String::new(), |at| format!(", taken at {at}"));
+        return Explanation::fine(object, format!("ready to use{taken_at}"));
     }
     let chain = unready(observed, snapshot, content, &object);
     Explanation::fine(object, "not ready to use").waits([chain])
@@ -84,15 +84,16 @@ fn unready(
         .and_then(|status| status.error.clone());
     let since = error.as_ref().and_then(|error| error.time.clone());
     let since = since.or_else(|| snapshot.metadata.creation_timestamp.clone());
-    let told = error.and_then(|error| error.message);
-    // The current state says more than the last error, if it can be read.
-    let seen = observed.cluster.snapshot_classes.is_some() && observed.cluster.volumes.is_some();
+    let reported = error.and_then(|error| error.message);
+    // If the current objects can be read, they are a better source than the last error.
+    let is_complete =
+        observed.cluster.snapshot_classes.is_some() && observed.cluster.volumes.is_some();
     let planned = plan_snapshot(&view, observed.now).waiting_on;
-    let planned = planned.filter(|_| seen && content.is_none());
-    let said = planned.or(told);
-    let said = said.unwrap_or_else(|| "it is about to be taken".to_owned());
+    let planned = planned.filter(|_| is_complete && content.is_none());
+    let detail = planned.or(reported);
+    let detail = detail.unwrap_or_else(|| "it is about to be taken".to_owned());
     let mut builder = ChainBuilder::of(observed);
-    let message = format!("not ready to use: {}", text::line(&said));
+    let message = format!("not ready to use: {}", text::line(&detail));
     builder.link(
         object.clone(),
         "NotReady",
@@ -100,17 +101,17 @@ fn unready(
         since.map(|time| time.0),
     );
     builder.remedy("nothing to do; the volume's node is about to take it");
-    let gone = claim.is_none() && source.is_some();
-    if let Some(name) = source.filter(|_| gone) {
+    let is_missing = claim.is_none() && source.is_some();
+    if let Some(name) = source.filter(|_| is_missing) {
         let of_claim = observed.object("PersistentVolumeClaim", name);
         builder.link(of_claim, "NotFound", "does not exist", None);
         let text = format!("a snapshot of an existing claim ({name} does not exist)");
         builder.remedy(Remedy::new(text).with(delete(observed, object)));
-    } else if said.contains("is not yet bound") {
+    } else if detail.contains("is not yet bound") {
         builder.claim(source.unwrap_or_default());
-    } else if let Some(remedy) = class_remedy(observed, snapshot, object, &said) {
+    } else if let Some(remedy) = class_remedy(observed, snapshot, object, &detail) {
         builder.remedy(remedy);
-    } else if said.contains("cannot make snapshots") || said.contains("was not made by") {
+    } else if detail.contains("cannot make snapshots") || detail.contains("was not made by") {
         builder.remedy(
             Remedy::new(
                 "this snapshot can never be ready: snapshots need a class that \
@@ -118,33 +119,34 @@ fn unready(
             )
             .with(delete(observed, object)),
         );
-    } else if said.contains("failed") || said.contains("rror") || said.contains("missing") {
+    } else if detail.contains("failed") || detail.contains("rror") || detail.contains("missing") {
         let text = "correct the error, or delete the snapshot";
         builder.remedy(Remedy::new(text).with(delete(observed, object)));
     }
     builder.chain()
 }
 
-/// The class is missing or unknown.
+/// The remedy for a missing class, or a class that does not exist.
 fn class_remedy(
     observed: &ObservedNamespace,
     snapshot: &VolumeSnapshot,
     object: &Object,
-    said: &str,
+    message: &str,
 ) -> Option<Remedy> {
     let classes = observed.cluster.snapshot_classes.iter().flatten();
     let names: Vec<&str> = classes.map(|class| text::name(&class.metadata)).collect();
     let first = names.first().copied().unwrap_or("CLASS");
-    if said.contains("default snapshot class") {
+    if message.contains("default snapshot class") {
         let command = format!("kubectl annotate volumesnapshotclass {first} {DEFAULT_CLASS}=true");
         return Some(Remedy::new("one class of its driver has to be the default").with(command));
     }
-    let missing = said.contains("snapshot class with error") || said.contains("the class is of");
+    let missing =
+        message.contains("snapshot class with error") || message.contains("the class is of");
     let name = snapshot.spec.volume_snapshot_class_name.as_deref();
     name.filter(|_| missing).map(|name| {
-        let known = text::list(names.iter().copied());
+        let names_text = text::list(names.iter().copied());
         let text = format!(
-            "an existing class ({known}), because {name} does not exist; recreate the snapshot with it"
+            "an existing class ({names_text}), because {name} does not exist; recreate the snapshot with it"
         );
         let patch = format!(
             "patch volumesnapshot {} --type merge --dry-run=client -o yaml -p \

@@ -20,25 +20,25 @@ pub(super) fn explain(
         let namespace = claim.namespace.clone().unwrap_or_default();
         (namespace, claim.name.clone().unwrap_or_default())
     });
-    let answer = Explanation::fine(object.clone(), phase);
+    let explanation = Explanation::fine(object.clone(), phase);
     let since = status
         .last_phase_transition_time
         .as_ref()
         .map(|time| time.0);
-    let said = status.message.as_deref().unwrap_or_default();
+    let detail = status.message.as_deref().unwrap_or_default();
     let mut builder = ChainBuilder::of(observed);
     let name = &object.name;
     if let Some(deleted) = &volume.metadata.deletion_timestamp {
-        return deleting(observed, volume, answer, deleted.0, claim);
+        return deleting(observed, volume, explanation, deleted.0, claim);
     }
     match (phase, spec.persistent_volume_reclaim_policy.as_deref()) {
         ("Failed", _) => {
-            let message = format!("could not be taken back{}", text::then(": ", said));
+            let message = format!("could not be taken back{}", text::then(": ", detail));
             builder.link(object.clone(), "Failed", message, since);
             let delete = format!("kubectl delete pv {name}");
             let text = "delete its data yourself, then the volume";
             builder.remedy(Remedy::new(text).with(delete));
-            answer.waits([builder.chain()])
+            explanation.waits([builder.chain()])
         }
         ("Released", Some("Delete")) => {
             let message = "its claim was deleted: its provisioner must delete it";
@@ -51,7 +51,7 @@ pub(super) fn explain(
                 let text = "correct the provisioner's error; or delete the object yourself";
                 builder.remedy(Remedy::new(text).with(format!("kubectl delete pv {name}")));
             }
-            answer.waits([builder.chain()])
+            explanation.waits([builder.chain()])
         }
         ("Released", _) => {
             let (namespace, claim) = claim.unwrap_or_default();
@@ -69,24 +69,24 @@ pub(super) fn explain(
                  {name} discards it)"
             );
             builder.remedy(Remedy::new(text).with(patch));
-            answer.waits([builder.chain()])
+            explanation.waits([builder.chain()])
         }
         ("Bound", _) => {
             let (namespace, claim) = claim.unwrap_or_default();
             Explanation::fine(object, format!("Bound to claim {namespace}/{claim}"))
         }
-        _ => answer,
+        _ => explanation,
     }
 }
 
 fn deleting(
     observed: &ObservedNamespace,
     volume: &PersistentVolume,
-    answer: Explanation,
+    explanation: Explanation,
     since: jiff::Timestamp,
     claim: Option<(String, String)>,
 ) -> Explanation {
-    let object = answer.object.clone();
+    let object = explanation.object.clone();
     let chain: Option<CauseChain> = claim.map(|(namespace, claim)| {
         let mut builder = ChainBuilder::of(observed);
         let message = format!(
@@ -106,10 +106,10 @@ fn deleting(
         builder.chain()
     });
     let finalizers = text::finalizers(volume.metadata.finalizers.iter().flatten());
-    let held = super::deletion::blocked_deletion(observed, &object, &volume.metadata);
+    let blocked = super::deletion::blocked_deletion(observed, &object, &volume.metadata);
     match chain {
-        Some(chain) if finalizers.is_empty() => answer.waits([chain]),
-        _ => answer.waits(held),
+        Some(chain) if finalizers.is_empty() => explanation.waits([chain]),
+        _ => explanation.waits(blocked),
     }
 }
 

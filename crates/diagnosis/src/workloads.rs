@@ -1,5 +1,5 @@
-//! Owners of interchangeable pods: from the number that is missing to the pods' causes, or to the
-//! refusal to make them.
+//! Owners of interchangeable pods: from the number of missing pods to the causes of the pods, or to the refusal of
+//! their creation.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec, ReplicationController};
@@ -33,7 +33,7 @@ impl PodOwner<'_> {
         self.meta.uid.as_deref().unwrap_or_default()
     }
 
-    /// The causes of its pods, without pods that end or have ended.
+    /// The causes of the owner's pods, without pods that are being deleted or have ended.
     pub fn pods(&self) -> Vec<CauseChain> {
         let pods = self.observed.controlled(self.meta.uid.as_deref());
         let pods = pods.into_iter().filter(|pod| is_wanted(pod));
@@ -62,7 +62,7 @@ impl PodOwner<'_> {
     }
 }
 
-/// Whether the pod counts for its owner.
+/// Whether the pod counts for its owner: it is neither being deleted nor ended.
 fn is_wanted(pod: &PodView) -> bool {
     !pod.is_deleting() && !pod.has_ended()
 }
@@ -82,10 +82,10 @@ pub(super) fn of_pods<'e>(
 }
 
 /// `2 of 3 pods are available`
-fn counted(available: i32, wanted: i32) -> String {
-    match (available, wanted) {
+fn counted(available: i32, desired: i32) -> String {
+    match (available, desired) {
         (0, 0) => "no pods are wanted (replicas: 0)".to_owned(),
-        (available, wanted) => format!("{available} of {wanted} pods are available"),
+        (available, desired) => format!("{available} of {desired} pods are available"),
     }
 }
 
@@ -102,7 +102,7 @@ fn is_controlled_by(meta: &ObjectMeta, uid: Option<&str>) -> bool {
     ownership::is_controlled_by(meta.owner_references.as_deref(), uid)
 }
 
-/// The pods are Ready, but not for `minReadySeconds` yet.
+/// The chain if the pods are Ready, but not for `minReadySeconds` yet.
 fn only_young(
     observed: &ObservedNamespace,
     object: &Object,
@@ -118,7 +118,7 @@ fn only_young(
     Some(builder.chain())
 }
 
-/// The controller has not acted yet.
+/// The chain if the controller has not acted yet.
 fn not_done(observed: &ObservedNamespace, object: &Object, what: &str) -> CauseChain {
     let mut builder = ChainBuilder::of(observed);
     builder.link(object.clone(), "Acting", what, None);
@@ -141,10 +141,10 @@ pub(super) fn deployment(
     }
     let spec = deployment.spec.clone().unwrap_or_default();
     let status = deployment.status.clone().unwrap_or_default();
-    let wanted = spec.replicas.unwrap_or(1);
+    let desired = spec.replicas.unwrap_or(1);
     let number = |count: Option<i32>| count.unwrap_or_default();
     let available = number(status.available_replicas);
-    let mut answer = Explanation::fine(object.clone(), counted(available, wanted));
+    let mut explanation = Explanation::fine(object.clone(), counted(available, desired));
     let template = template_owner(TargetKind::Deployment, meta);
     let sets = observed.replica_sets.iter();
     let sets = sets.filter(|set| is_controlled_by(&set.metadata, meta.uid.as_deref()));
@@ -160,45 +160,46 @@ pub(super) fn deployment(
     let paused = spec.paused == Some(true);
     let resume = text::kubectl(text::namespace(meta), &format!("rollout resume {template}"));
     let updated = number(status.updated_replicas);
-    let complete = available >= wanted && updated >= wanted && number(status.replicas) == wanted;
+    let complete = available >= desired && updated >= desired && number(status.replicas) == desired;
     let deadline = status.conditions.iter().flatten().any(|condition| {
         condition.type_ == "Progressing"
             && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
     });
     let unseen = status.observed_generation < meta.generation;
-    answer = answer.waits(chains);
-    if answer.chains.is_empty() && paused && current.is_none() {
+    explanation = explanation.waits(chains);
+    if explanation.chains.is_empty() && paused && current.is_none() {
         let mut builder = ChainBuilder::of(observed);
         let message = "its rollout is paused: the changed template is not rolled out";
         builder.link(object.clone(), "Paused", message, None);
         builder.remedy(Remedy::new("resume it").with(resume.clone()));
-        answer = answer.waits([builder.chain()]);
-    } else if answer.chains.is_empty() && !paused && !complete {
+        explanation = explanation.waits([builder.chain()]);
+    } else if explanation.chains.is_empty() && !paused && !complete {
         let chain = only_young(observed, &object, spec.min_ready_seconds)
             .unwrap_or_else(|| not_done(observed, &object, "its pods are to be replaced or made"));
-        answer = answer.waits([chain]);
-    } else if answer.chains.is_empty() && unseen {
-        answer = answer.waits([not_done(observed, &object, "its last change is to be seen")]);
+        explanation = explanation.waits([chain]);
+    } else if explanation.chains.is_empty() && unseen {
+        explanation =
+            explanation.waits([not_done(observed, &object, "its last change is to be seen")]);
     } else if paused {
-        answer = answer.note(format!("its rollout is paused; to continue: {resume}"));
+        explanation = explanation.note(format!("its rollout is paused; to continue: {resume}"));
     }
     if deadline {
-        answer = answer.note("the progress deadline is exceeded");
+        explanation = explanation.note("the progress deadline is exceeded");
     }
-    if !complete && updated < wanted && current.is_some() && sets.len() > 1 {
-        let kept = number(status.replicas) - updated;
-        if kept > 0 && !paused {
-            answer = answer.note(format!(
-                "{kept} pods of the former template stay until new ones are available \
+    if !complete && updated < desired && current.is_some() && sets.len() > 1 {
+        let old_pods = number(status.replicas) - updated;
+        if old_pods > 0 && !paused {
+            explanation = explanation.note(format!(
+                "{old_pods} pods of the former template stay until new ones are available \
                  (maxUnavailable); to go back: {}",
                 text::kubectl(text::namespace(meta), &format!("rollout undo {template}"))
             ));
         }
     }
-    answer
+    explanation
 }
 
-fn has_template(set: &ReplicaSet, wanted: &PodTemplateSpec) -> bool {
+fn has_template(set: &ReplicaSet, expected: &PodTemplateSpec) -> bool {
     let template = set.spec.as_ref().and_then(|spec| spec.template.clone());
     let Some(mut template) = template else {
         return false;
@@ -210,7 +211,7 @@ fn has_template(set: &ReplicaSet, wanted: &PodTemplateSpec) -> bool {
     if let Some(labels) = labels {
         labels.remove(POD_TEMPLATE_HASH);
     }
-    template == *wanted
+    template == *expected
 }
 
 fn of_set<'e>(
@@ -286,35 +287,35 @@ pub(super) fn daemon_set(
     }
     let status = set.status.clone().unwrap_or_default();
     let spec = set.spec.clone().unwrap_or_default();
-    let wanted = status.desired_number_scheduled;
+    let desired = status.desired_number_scheduled;
     let available = status.number_available.unwrap_or_default();
     let work = PodOwner {
         observed,
         object: object.clone(),
         meta,
         template: template_owner(TargetKind::DaemonSet, meta),
-        wanted,
+        wanted: desired,
     };
     let mut chains: Vec<CauseChain> = work.missing().into_iter().collect();
     chains.extend(work.pods());
-    let seen = status.observed_generation >= meta.generation;
-    if wanted == 0 && seen {
+    let is_observed = status.observed_generation >= meta.generation;
+    if desired == 0 && is_observed {
         chains.extend(no_node(observed, &object, &spec.template));
     }
-    let outdated = wanted - status.updated_number_scheduled.unwrap_or_default();
+    let outdated = desired - status.updated_number_scheduled.unwrap_or_default();
     let strategy = spec.update_strategy.and_then(|strategy| strategy.type_);
-    if chains.is_empty() && strategy.as_deref() == Some("OnDelete") && outdated > 0 && seen {
+    if chains.is_empty() && strategy.as_deref() == Some("OnDelete") && outdated > 0 && is_observed {
         chains.push(on_delete(observed, set, &object, outdated));
     }
-    if chains.is_empty() && available < wanted {
+    if chains.is_empty() && available < desired {
         chains.extend(only_young(observed, &object, spec.min_ready_seconds));
     }
     let summary =
-        format!("{available} of {wanted} pods are available, one for each node that fits");
+        format!("{available} of {desired} pods are available, one for each node that fits");
     Explanation::fine(object, summary).waits(merged(chains))
 }
 
-/// No node is feasible for a pod of the set.
+/// The chain if no node is feasible for a pod of the set.
 fn no_node(
     observed: &ObservedNamespace,
     object: &Object,
@@ -325,7 +326,7 @@ fn no_node(
         .spec
         .as_ref()
         .and_then(|spec| spec.node_selector.as_ref());
-    let wanted: Vec<String> = selector
+    let required: Vec<String> = selector
         .into_iter()
         .flatten()
         .map(|(key, value)| format!("{key}={value}"))
@@ -338,13 +339,15 @@ fn no_node(
             builder.link(object.clone(), "NoNode", "there is no node", None);
             builder.remedy("a node: mainstay up makes that of its machine");
         }
-        Some(node) if !wanted.is_empty() && !nodes.iter().any(|node| has_labels(node, &wanted)) => {
-            let message = format!("no node has the labels {}", wanted.join(", "));
+        Some(node)
+            if !required.is_empty() && !nodes.iter().any(|node| has_labels(node, &required)) =>
+        {
+            let message = format!("no node has the labels {}", required.join(", "));
             builder.link(object.clone(), "NoNode", message, None);
             let label = format!(
                 "kubectl label node {} {}",
                 text::name(&node.metadata),
-                wanted.join(" ")
+                required.join(" ")
             );
             let text = "add these labels to a node, or change the nodeSelector of the template";
             builder.remedy(Remedy::new(text).with(label));
@@ -358,12 +361,12 @@ fn no_node(
     Some(builder.chain())
 }
 
-fn has_labels(node: &Node, wanted: &[String]) -> bool {
+fn has_labels(node: &Node, required: &[String]) -> bool {
     let labels = node.metadata.labels.iter().flatten();
     let labels: Vec<String> = labels
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
-    wanted.iter().all(|one| labels.contains(one))
+    required.iter().all(|one| labels.contains(one))
 }
 
 fn on_delete(
@@ -403,7 +406,7 @@ fn on_delete(
     builder.chain()
 }
 
-/// The causes of a missing pod whose name is one that an owner would make.
+/// The causes of a missing pod whose name has the form that an owner generates.
 pub(super) fn of_missing_pod(
     observed: &ObservedNamespace,
     pod: &str,

@@ -1,8 +1,8 @@
-//! Questions and answers.
+//! Queries and their results.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The type of DNS record that a query asks for.
+/// The type of DNS record that a query requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// IPv4 addresses.
@@ -23,7 +23,7 @@ pub enum Kind {
     Soa,
     /// All records.
     Any,
-    /// A type that no name here has.
+    /// A type that no name of the zone has.
     Other,
 }
 
@@ -36,7 +36,7 @@ pub enum Data {
     Aaaa(Ipv6Addr),
     /// A port on a named server.
     Srv {
-        /// Share among the servers of this answer.
+        /// The share of the server among the servers of the result; all shares are equal.
         weight: u16,
         port: u16,
         /// The server's name.
@@ -70,12 +70,12 @@ impl Data {
     }
 }
 
-/// The answer to a question.
+/// The result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookupResult {
-    /// The name is not in this zone: another server may know it.
+    /// The name is not in this zone: an upstream server may know it.
     NotOurs,
-    /// There is no such name (NXDOMAIN).
+    /// The name does not exist (NXDOMAIN).
     NoSuchName,
     /// The name exists, but has no record of that type (NODATA).
     NoData,

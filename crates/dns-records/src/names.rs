@@ -1,4 +1,4 @@
-//! Names of addresses, forwards and backwards.
+//! Names of addresses, for forward and reverse lookups.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// (`10-244-0-5`), as CoreDNS.
 pub(crate) fn address_label(address: IpAddr) -> String {
     let text = address.to_string().replace(['.', ':'], "-");
-    // A label must not begin or end with a dash, which `::1` would.
+    // A label must not begin or end with a dash, as the label of `::1` would.
     match (text.starts_with('-'), text.ends_with('-')) {
         (true, _) => format!("0{text}"),
         (_, true) => format!("{text}0"),
@@ -39,7 +39,7 @@ pub(crate) fn reverse_name(address: IpAddr) -> String {
     }
 }
 
-/// Reads the address out of a complete reverse name.
+/// Parses the address in a complete reverse name.
 pub(crate) fn reversed_address(name: &str) -> Option<IpAddr> {
     if let Some(labels) = name.strip_suffix(".in-addr.arpa") {
         let parts: Vec<&str> = labels.split('.').rev().collect();

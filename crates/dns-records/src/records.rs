@@ -9,10 +9,10 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use crate::answer::Data;
 use crate::names;
 
-/// A name in lower case, and something that is known of it.
+/// A name in lower case, and the data of its record.
 pub(crate) type DnsRecord = (String, Data);
 
-/// Each once.
+/// Each record once.
 type Records = BTreeSet<DnsRecord>;
 
 /// The records of the Service with that name.
@@ -80,8 +80,8 @@ fn add_port(records: &mut Records, name: &str, port: &ServicePort) {
     }
 }
 
-/// The ready endpoints (including published unready ones: statefulset.md §10.7), each under its own
-/// name; of a headless Service under the Service's name and ports as well.
+/// Adds the records of ready endpoints (including published unready endpoints: statefulset.md §10.7), each with its own
+/// name; in a headless Service also with the Service's name and ports.
 fn add_slice(records: &mut Records, name: &str, slice: &EndpointSlice, headless: bool) {
     for endpoint in slice
         .endpoints
@@ -150,7 +150,7 @@ pub(crate) fn address_data(address: IpAddr) -> Data {
     }
 }
 
-/// Unknown counts as ready.
+/// Whether an endpoint is ready; an unknown state counts as ready.
 fn is_ready(endpoint: &Endpoint) -> bool {
     endpoint
         .conditions

@@ -6,8 +6,8 @@ use crate::answer::Data;
 
 /// Names in lower case without a final dot.
 ///
-/// *Invariant*: if a name exists, all names above it up to the domain exist, so that "no records of
-/// that type" and "no such name" differ.
+/// *Invariant*: if a name exists, all its parent names up to the domain exist, so that NODATA and NXDOMAIN can be
+/// distinguished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tree {
     domain: String,
@@ -16,9 +16,9 @@ pub(crate) struct Tree {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Node {
-    /// The number of additions of this name, or of one below it.
+    /// The number of additions of this name and of names below it.
     uses: u32,
-    /// The records with the number of their additions; sorted.
+    /// The records, each with the number of its additions; sorted.
     data: Vec<(Data, u32)>,
 }
 
@@ -62,7 +62,7 @@ impl Tree {
         }
     }
 
-    /// Removes an addition by [`Tree::add_name`].
+    /// Reverts one addition by [`Tree::add_name`].
     pub(crate) fn remove_name(&mut self, name: &str) {
         for name in with_names_above(name, &self.domain) {
             let Some(node) = self.nodes.get_mut(name) else {
@@ -81,27 +81,30 @@ impl Tree {
         let Some(node) = self.nodes.get_mut(name) else {
             return;
         };
-        match node.data.binary_search_by(|(known, _)| known.cmp(&data)) {
-            Ok(place) => node.data[place].1 += 1,
-            Err(place) => node.data.insert(place, (data, 1)),
+        match node
+            .data
+            .binary_search_by(|(present, _)| present.cmp(&data))
+        {
+            Ok(index) => node.data[index].1 += 1,
+            Err(index) => node.data.insert(index, (data, 1)),
         }
     }
 
-    /// Removes an addition by [`Tree::add`].
+    /// Reverts one addition by [`Tree::add`].
     pub(crate) fn remove(&mut self, name: &str, data: &Data) {
         if let Some(node) = self.nodes.get_mut(name)
-            && let Ok(place) = node.data.binary_search_by(|(known, _)| known.cmp(data))
+            && let Ok(index) = node.data.binary_search_by(|(present, _)| present.cmp(data))
         {
-            node.data[place].1 -= 1;
-            if node.data[place].1 == 0 {
-                node.data.remove(place);
+            node.data[index].1 -= 1;
+            if node.data[index].1 == 0 {
+                node.data.remove(index);
             }
         }
         self.remove_name(name);
     }
 }
 
-/// A name and, when it is in the domain, all names above it down to the domain itself.
+/// A name and, if it is in the domain, all its parent names down to the domain itself.
 fn with_names_above<'a>(name: &'a str, domain: &str) -> impl Iterator<Item = &'a str> {
     let above = name.strip_suffix(domain);
     let dots = above.unwrap_or_default().match_indices('.');

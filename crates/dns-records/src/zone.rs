@@ -21,7 +21,7 @@ const SPECIFICATION_VERSION: &str = "1.1.0";
 pub struct Settings {
     /// The cluster's domain, such as `cluster.local`.
     pub domain: String,
-    /// Addresses at which pods find this server.
+    /// The addresses of this server as pods use them.
     pub dns_addresses: Vec<IpAddr>,
     /// Ranges of pods and Services: reverse lookups of other addresses are forwarded.
     pub ranges: Vec<Cidr>,
@@ -36,13 +36,13 @@ pub struct Zone {
     tree: Tree,
     /// The records of each Service, sorted, by its name in the zone.
     services: BTreeMap<String, Vec<DnsRecord>>,
-    /// Names of Services without their namespace, and how many have it.
+    /// Names of Services without their namespace, each with the number of Services of that name.
     names: BTreeMap<String, u32>,
-    /// Namespaces, and how often they were named: by the list and by each Service in them.
+    /// Namespaces, each with its number of uses: the list and each Service in the namespace count.
     namespaces: BTreeMap<String, u32>,
     listed: BTreeSet<String>,
-    /// Records that do not depend on Services, except that Services may name the server's
-    /// addresses.
+    /// Records that do not depend on Services; a record of the server's addresses is omitted if a Service names the
+    /// address.
     fixed: Vec<DnsRecord>,
 }
 
@@ -113,7 +113,7 @@ impl Zone {
         self.add_fixed();
     }
 
-    /// Replaces sorted records by others: in a Service with many endpoints, most of both are the same.
+    /// Replaces sorted records by others. In a Service with many endpoints, most records are equal before and after.
     fn change(&mut self, before: &[DnsRecord], after: &[DnsRecord]) {
         let (mut before, mut after) = (before, after);
         loop {
@@ -176,7 +176,7 @@ impl Zone {
         ];
         for address in &self.settings.dns_addresses {
             fixed.push((server.clone(), address_data(*address)));
-            // Tools print the name of the server they ask; without a Service it still has one.
+            // Tools print the name of the server that they query, so its address has a name even without a Service.
             let reverse = names::reverse_name(*address);
             if self.tree.get(&reverse).is_none() {
                 let service = format!("kube-dns.kube-system.svc.{domain}");
@@ -193,7 +193,7 @@ impl Zone {
         self.take_out(&fixed);
     }
 
-    /// Answers a question. Case does not matter, nor a final dot.
+    /// Looks up a name. Case and a final dot are ignored.
     pub fn lookup(&self, name: &str, kind: Kind) -> LookupResult {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         if let Some(node) = self.tree.get(&name) {
@@ -221,11 +221,11 @@ impl Zone {
 
     fn found(&self, node: &Node, kind: Kind) -> LookupResult {
         let alias = |data: &&Data| data.kind() == Kind::Cname;
-        let wanted = |data: &&Data| kind == Kind::Any || data.kind() == kind;
+        let is_requested = |data: &&Data| kind == Kind::Any || data.kind() == kind;
         let mut answers: Vec<Data> = match node.data().find(alias) {
-            // An alias answers every type.
+            // An alias matches every type.
             Some(alias) => vec![alias.clone()],
-            None => node.data().filter(wanted).cloned().collect(),
+            None => node.data().filter(is_requested).cloned().collect(),
         };
         if answers.is_empty() {
             return LookupResult::NoData;
@@ -254,7 +254,7 @@ impl Zone {
         }
     }
 
-    /// Names that say an address: `a-b-c-d.<namespace>.pod` (statefulset.md §10.6).
+    /// The result for names that contain an address: `a-b-c-d.<namespace>.pod` (statefulset.md §10.6).
     fn pod(&self, above: &str, kind: Kind) -> Option<LookupResult> {
         let (label, namespace) = above.strip_suffix(".pod")?.split_once('.')?;
         let address = names::label_address(label)?;
@@ -270,9 +270,9 @@ impl Zone {
         })
     }
 
-    /// Whether a name looks like a cluster name without its domain: `web-0`, `web-0.nginx`,
-    /// `nginx.default`, `nginx.default.svc`. Clients ask for it after their search list failed,
-    /// which happens while a peer does not exist yet.
+    /// Whether a name looks like a cluster name without its domain: `web-0`, `web-0.nginx`, `nginx.default`,
+    /// `nginx.default.svc`. Clients query such a name after their search list failed, which happens while a peer does
+    /// not exist yet.
     pub fn resembles(&self, name: &str) -> bool {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         name.rsplit_once('.').is_none_or(|(_, last)| {
@@ -285,7 +285,7 @@ impl Zone {
         self.tree.domain()
     }
 
-    /// Returns how many names there are.
+    /// Returns the number of names.
     pub fn name_count(&self) -> usize {
         self.tree.len()
     }
@@ -295,14 +295,14 @@ fn names_of_namespace(namespace: &str, domain: &str) -> [String; 2] {
     ["svc", "pod"].map(|kind| format!("{namespace}.{kind}.{domain}"))
 }
 
-/// Counts one more, and says whether it is the first.
+/// Increments a count, and returns whether the name is new.
 fn count(counts: &mut BTreeMap<String, u32>, name: &str) -> bool {
     let count = counts.entry(name.to_owned()).or_default();
     *count += 1;
     *count == 1
 }
 
-/// Counts one less, and says whether it was the last.
+/// Decrements a count, and returns whether the name was removed.
 fn uncount(counts: &mut BTreeMap<String, u32>, name: &str) -> bool {
     let Some(count) = counts.get_mut(name) else {
         return false;
@@ -315,14 +315,14 @@ fn uncount(counts: &mut BTreeMap<String, u32>, name: &str) -> bool {
     last
 }
 
-/// All servers of an answer have the same share.
-fn share_weight(answers: &mut [Data]) {
-    let count = answers
+/// Sets equal weights for all servers of a result.
+fn share_weight(records: &mut [Data]) {
+    let count = records
         .iter()
         .filter(|data| data.kind() == Kind::Srv)
         .count();
     let share = u16::try_from(100 / count.max(1)).unwrap_or(1).max(1);
-    for data in answers {
+    for data in records {
         if let Data::Srv { weight, .. } = data {
             *weight = share;
         }

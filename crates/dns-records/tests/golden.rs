@@ -1,4 +1,4 @@
-//! Services and endpoints → answers, as a specification (statefulset.md §10).
+//! Services and endpoints → results, as a specification (statefulset.md §10).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -48,7 +48,7 @@ fn built(
     zone
 }
 
-/// A cluster with a Service of each kind.
+/// A zone with a Service of each kind.
 fn zone() -> Zone {
     let settings = Settings {
         domain: "cluster.local".to_owned(),
@@ -138,14 +138,14 @@ fn show(data: &Data) -> String {
     }
 }
 
-/// Asks for names of `cluster.local` (or full ones with a final dot).
+/// Looks up a name of `cluster.local` (or a full name with a final dot).
 #[track_caller]
 fn check(name: &str, kind: Kind, expected: &[&str]) {
     let full = match name.strip_suffix('.') {
         Some(full) => full.to_owned(),
         None => format!("{name}.cluster.local"),
     };
-    let shown = match zone().lookup(&full, kind) {
+    let printed = match zone().lookup(&full, kind) {
         LookupResult::NotOurs => vec!["not ours".to_owned()],
         LookupResult::NoSuchName => vec!["NXDOMAIN".to_owned()],
         LookupResult::NoData => vec!["NODATA".to_owned()],
@@ -160,7 +160,7 @@ fn check(name: &str, kind: Kind, expected: &[&str]) {
             answers.chain(more).collect()
         }
     };
-    assert_eq!(shown, expected, "{full} {kind:?}");
+    assert_eq!(printed, expected, "{full} {kind:?}");
 }
 
 const NX: &[&str] = &["NXDOMAIN"];
@@ -169,7 +169,7 @@ const NOT_OURS: &[&str] = &["not ours"];
 
 #[test]
 fn a_service_has_its_address_and_ports() {
-    // §10.1
+    // statefulset.md 10.1
     check("web.default.svc", Kind::A, &["A 10.96.0.5"]);
     check("web.default.svc", Kind::Aaaa, EMPTY);
     check("dual.default.svc", Kind::Aaaa, &["AAAA fd00::7"]);
@@ -259,7 +259,7 @@ fn endpoints_of_a_service_with_an_address_have_names_too() {
 
 #[test]
 fn an_external_name_is_an_alias_whatever_is_asked() {
-    // §10.4
+    // statefulset.md 10.4
     for kind in [Kind::A, Kind::Aaaa, Kind::Cname, Kind::Any, Kind::Srv] {
         check("away.default.svc", kind, &["CNAME example.com"]);
     }
@@ -295,7 +295,7 @@ fn case_does_not_matter() {
 
 #[test]
 fn names_above_exist_without_records_and_others_do_not() {
-    // §10.5
+    // statefulset.md 10.5
     for name in [
         "svc",
         "default.svc",
@@ -331,7 +331,7 @@ fn names_above_exist_without_records_and_others_do_not() {
 
 #[test]
 fn a_pods_address_is_a_name() {
-    // §10.6
+    // statefulset.md 10.6
     check("10-244-0-77.default.pod", Kind::A, &["A 10.244.0.77"]);
     check("10-244-0-77.default.pod", Kind::Aaaa, EMPTY);
     check("10-244-0-77.other.pod", Kind::A, NX);

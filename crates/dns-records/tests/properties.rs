@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
-/// Few addresses, so that Services share them, that of the server among them.
+/// There are few addresses, including that of the server, so that Services share them.
 fn service(numbers: &mut StdRng) -> Service {
     let port = json!([{"name": "http", "port": 80}]);
     let spec = match numbers.random_range(0..4) {
@@ -42,10 +42,15 @@ fn slice(numbers: &mut StdRng) -> EndpointSlice {
 type Services = BTreeMap<(&'static str, &'static str), (Service, Vec<EndpointSlice>)>;
 
 fn replace(zone: &mut Zone, (namespace, name): (&str, &str), services: &Services) {
-    let found = services.get(&(namespace, name));
-    let slices = found.into_iter().flat_map(|(_, slices)| slices);
+    let slices_of_service = services.get(&(namespace, name));
+    let slices = slices_of_service.into_iter().flat_map(|(_, slices)| slices);
     let slices: Vec<&EndpointSlice> = slices.collect();
-    zone.replace(namespace, name, found.map(|(service, _)| service), &slices);
+    zone.replace(
+        namespace,
+        name,
+        slices_of_service.map(|(service, _)| service),
+        &slices,
+    );
 }
 
 #[test]
@@ -94,7 +99,7 @@ fn the_way_to_a_zone_does_not_matter() {
             Zone::new(settings.clone()),
             "seed {seed}: nothing is left"
         );
-        let gone = zone.lookup("web.default.svc.cluster.local", Kind::A);
-        assert_eq!(gone, LookupResult::NoSuchName);
+        let removed = zone.lookup("web.default.svc.cluster.local", Kind::A);
+        assert_eq!(removed, LookupResult::NoSuchName);
     }
 }

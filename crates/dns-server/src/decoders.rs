@@ -5,22 +5,21 @@ use hickory_proto::op::{Message, ResponseCode};
 use crate::forward::{response_of, ttl_of};
 use crate::wire::{self, ParsedMessage, Response};
 
-/// Parses a query as from UDP and returns the response, as if its name did not exist, with the
-/// maximum length of the response in bytes.
+/// Parses a query as from UDP and returns the response for a name that does not exist, with the maximum length of the
+/// response in bytes.
 pub fn question(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     match wire::read(bytes) {
         ParsedMessage::Request(request) => {
             let max = request.udp_bytes_max();
-            let answer = request.respond(Response::code(ResponseCode::NXDomain), max)?;
-            Some((answer, max))
+            let response = request.respond(Response::code(ResponseCode::NXDomain), max)?;
+            Some((response, max))
         }
-        ParsedMessage::Refused(answer) => Some((answer, usize::from(u16::MAX))),
+        ParsedMessage::Refused(response) => Some((response, usize::from(u16::MAX))),
         ParsedMessage::Ignored => None,
     }
 }
 
-/// Parses another server's response to the query, and returns the response by UDP, with its maximum
-/// length.
+/// Parses the response of an upstream server to the query, and returns the response by UDP, with its maximum length.
 pub fn forwarded(question: &[u8], answer: &[u8]) -> Option<(Vec<u8>, usize)> {
     let ParsedMessage::Request(request) = wire::read(question) else {
         return None;
@@ -30,7 +29,7 @@ pub fn forwarded(question: &[u8], answer: &[u8]) -> Option<(Vec<u8>, usize)> {
         return None;
     }
     let response = response_of(message);
-    // Computes the caching time; not checked here.
+    // The caching time is computed but not checked here.
     ttl_of(&response);
     let max = request.udp_bytes_max();
     Some((request.respond(response, max)?, max))

@@ -1,7 +1,7 @@
 //! Queries to upstream servers, and the cache of their responses.
 //!
-//! The same concurrent query is forwarded once; a query that returns to this server through another
-//! one therefore waits for itself and fails, instead of looping.
+//! Equal concurrent queries are forwarded once. A query that returns to this server through an upstream server
+//! therefore waits for itself and fails, instead of looping.
 
 use std::collections::HashMap;
 use std::io;
@@ -35,7 +35,7 @@ struct Kept {
 
 type Flight = Shared<BoxFuture<'static, Arc<Response>>>;
 
-/// The way to other servers; clones share it.
+/// Forwards queries to upstream servers; clones share the cache.
 #[derive(Clone)]
 pub(crate) struct Forwarder {
     shared: Arc<Inner>,
@@ -66,21 +66,21 @@ impl Forwarder {
     /// Returns a cached response with its remaining time to live.
     pub(crate) fn kept(&self, query: &Query, proof: bool) -> Option<Response> {
         let key = key(query, proof);
-        let kept = locked(&self.shared.kept);
-        let kept = kept.get(&key)?;
-        let age = u32::try_from(kept.at.elapsed().as_secs()).unwrap_or(u32::MAX);
-        let left = kept.ttl.checked_sub(age).filter(|left| *left > 0)?;
-        let mut response = (*kept.response).clone();
+        let cache = locked(&self.shared.kept);
+        let cache = cache.get(&key)?;
+        let age = u32::try_from(cache.at.elapsed().as_secs()).unwrap_or(u32::MAX);
+        let left = cache.ttl.checked_sub(age).filter(|left| *left > 0)?;
+        let mut response = (*cache.response).clone();
         for record in sections(&mut response) {
             record.ttl = record.ttl.saturating_sub(age).clamp(1, left.max(1));
         }
         Some(response)
     }
 
-    /// Asks the other servers. Always answers: SERVFAIL when none of them does.
+    /// Forwards a query to the upstream servers. The response is SERVFAIL if no server responds.
     pub(crate) async fn ask(&self, query: &Query, proof: bool) -> Response {
-        if let Some(kept) = self.kept(query, proof) {
-            return kept;
+        if let Some(cached) = self.kept(query, proof) {
+            return cached;
         }
         let key = key(query, proof);
         let flight = {
@@ -101,7 +101,7 @@ impl Forwarder {
     }
 
     async fn fly(self, key: Key, query: Query, proof: bool) -> Arc<Response> {
-        // Removed even if the requester disconnects: otherwise the next one would wait for ever.
+        // Removed even if the requester disconnects: otherwise the next requester would wait without end.
         let landing = Landing {
             forwarder: self.clone(),
             key: key.clone(),
@@ -132,18 +132,23 @@ impl Forwarder {
         };
         let mut last = Response::code(ResponseCode::ServFail);
         for server in servers {
-            let asked = self.clone().ask_one(server.address, query.clone(), proof);
-            let answer = match server.is_on_trial {
-                false => asked.await,
-                // The trial continues without the requester: a slow server is healthy, too.
+            let query_of_server = self.clone().ask_one(server.address, query.clone(), proof);
+            let result = match server.is_on_trial {
+                false => query_of_server.await,
+                // The trial continues without the requester, because a slow server may be healthy, too.
                 true => {
-                    match tokio::time::timeout(limits::UPSTREAM_TRIAL, tokio::spawn(asked)).await {
+                    match tokio::time::timeout(
+                        limits::UPSTREAM_TRIAL,
+                        tokio::spawn(query_of_server),
+                    )
+                    .await
+                    {
                         Ok(ended) => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
                         Err(_) => Err(io::ErrorKind::TimedOut.into()),
                     }
                 }
             };
-            match answer {
+            match result {
                 Ok(message) => {
                     last = response_of(message);
                     if matches!(last.code, ResponseCode::NoError | ResponseCode::NXDomain) {
@@ -158,18 +163,18 @@ impl Forwarder {
         last
     }
 
-    /// Asks one server, and takes note of its health.
+    /// Sends the query to one server, and records whether it responded.
     async fn ask_one(self, server: SocketAddr, query: Query, proof: bool) -> io::Result<Message> {
-        let asked = tokio::time::timeout(limits::UPSTREAM_TIMEOUT, ask(server, &query, proof));
-        let answer = asked
+        let request = tokio::time::timeout(limits::UPSTREAM_TIMEOUT, ask(server, &query, proof));
+        let result = request
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        locked(&self.shared.upstreams).note(server, answer.is_ok(), Instant::now());
-        answer
+        locked(&self.shared.upstreams).note(server, result.is_ok(), Instant::now());
+        result
     }
 }
 
-/// Removes a flight when it ends, however it ends.
+/// Removes the entry of a running query when the query ends, however it ends.
 struct Landing {
     forwarder: Forwarder,
     key: Key,
@@ -181,8 +186,8 @@ impl Drop for Landing {
     }
 }
 
-/// Keeps a response if it is not too large and there is room: those that are too old make it.
-fn keep(kept: &mut HashMap<Key, Kept>, key: Key, new: Kept) {
+/// Adds a response to the cache if it is small enough and the cache has capacity; expired responses are removed first.
+fn keep(cache: &mut HashMap<Key, Kept>, key: Key, new: Kept) {
     let Response {
         answers,
         authorities,
@@ -192,13 +197,13 @@ fn keep(kept: &mut HashMap<Key, Kept>, key: Key, new: Kept) {
     if answers.len() + authorities.len() + additionals.len() > limits::CACHE_RECORDS_MAX {
         return refusals::count(Budget::DnsAnswers);
     }
-    if kept.len() >= limits::CACHE_ENTRIES_MAX {
-        kept.retain(|_, kept| kept.at.elapsed().as_secs() < u64::from(kept.ttl));
+    if cache.len() >= limits::CACHE_ENTRIES_MAX {
+        cache.retain(|_, cache| cache.at.elapsed().as_secs() < u64::from(cache.ttl));
     }
-    if kept.len() >= limits::CACHE_ENTRIES_MAX {
+    if cache.len() >= limits::CACHE_ENTRIES_MAX {
         return refusals::count(Budget::DnsAnswers);
     }
-    kept.insert(key, new);
+    cache.insert(key, new);
 }
 
 fn key(query: &Query, proof: bool) -> Key {
@@ -211,12 +216,12 @@ fn key(query: &Query, proof: bool) -> Key {
 
 fn sections(response: &mut Response) -> impl Iterator<Item = &mut Record> {
     let Response {
-        answers,
+        answers: records,
         authorities,
         additionals,
         ..
     } = response;
-    answers.iter_mut().chain(authorities).chain(additionals)
+    records.iter_mut().chain(authorities).chain(additionals)
 }
 
 /// Returns the caching time of a response; `None` if it must not be cached.
@@ -257,15 +262,15 @@ async fn ask(server: SocketAddr, query: &Query, proof: bool) -> io::Result<Messa
     message.set_edns(edns);
     let id = message.metadata.id;
     let bytes = message.to_vec().map_err(io::Error::other)?;
-    let answer = by_udp(server, &bytes, id, query).await?;
-    if !answer.metadata.truncation {
-        return Ok(answer);
+    let response = by_udp(server, &bytes, id, query).await?;
+    if !response.metadata.truncation {
+        return Ok(response);
     }
-    // A truncated response is better than none where TCP is blocked.
-    Ok(by_tcp(server, &bytes, id, query).await.unwrap_or(answer))
+    // A truncated response is better than no response where TCP is blocked.
+    Ok(by_tcp(server, &bytes, id, query).await.unwrap_or(response))
 }
 
-/// A new socket for each query: a random port makes forgery harder.
+/// Sends the query from a new socket, because a random port makes forgery harder.
 async fn by_udp(server: SocketAddr, bytes: &[u8], id: u16, query: &Query) -> io::Result<Message> {
     let any: SocketAddr = match server {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -307,10 +312,10 @@ mod tests {
 
     use super::*;
 
-    /// findings-2 S40: a message of 64 KiB with addresses has two megabytes in memory.
+    /// findings-2 S40: a message of 64 KiB with addresses occupies two megabytes of memory.
     #[test]
     fn an_answer_with_too_many_records_is_not_kept() {
-        let mut kept = HashMap::new();
+        let mut cache = HashMap::new();
         let record = wire::record(&Name::root(), 60, RData::A(A(Ipv4Addr::LOCALHOST)));
         let mut keep_one = |records: usize| {
             let key = Key {
@@ -328,8 +333,8 @@ mod tests {
                 at: Instant::now(),
                 ttl: 60,
             };
-            keep(&mut kept, key, one);
-            kept.len()
+            keep(&mut cache, key, one);
+            cache.len()
         };
         assert_eq!(keep_one(limits::CACHE_RECORDS_MAX + 1), 0);
         assert_eq!(keep_one(limits::CACHE_RECORDS_MAX), 1);
@@ -337,7 +342,7 @@ mod tests {
 
     #[test]
     fn answers_beyond_the_bound_are_counted_and_not_kept() {
-        let mut kept = HashMap::new();
+        let mut cache = HashMap::new();
         let mut keep_one = |number: usize, ttl| {
             let key = Key {
                 name: format!("n{number}."),
@@ -349,13 +354,13 @@ mod tests {
                 at: Instant::now(),
                 ttl,
             };
-            keep(&mut kept, key, one);
-            kept.len()
+            keep(&mut cache, key, one);
+            cache.len()
         };
         for number in 1..limits::CACHE_ENTRIES_MAX {
             assert_eq!(keep_one(number, 60), number);
         }
-        // One that is over at once.
+        // A response that expires at once.
         assert_eq!(keep_one(0, 0), limits::CACHE_ENTRIES_MAX);
         let before = refusals::counted(Budget::DnsAnswers);
         let more = limits::CACHE_ENTRIES_MAX + 1;

@@ -1,4 +1,4 @@
-//! The last contents of the zone on disk, for a start while no API server answers.
+//! The last contents of the zone on disk, for a start while no API server responds.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::limits::KEEP_PERIOD;
 
-/// One name of the file.
+/// A Service in the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct KeptService {
@@ -29,12 +29,12 @@ struct KeptService {
     slices: Vec<EndpointSlice>,
 }
 
-/// The file with the zone's contents, and the contents that it is to get.
+/// The file with the zone's contents, and the contents of the next write.
 pub(crate) struct ZoneFile {
     file: PathBuf,
     states: BTreeMap<Key, ServiceState>,
     due: Option<Instant>,
-    /// The last write.
+    /// The running or last write.
     writing: Option<JoinHandle<()>>,
 }
 
@@ -48,7 +48,7 @@ impl ZoneFile {
         }
     }
 
-    /// The zone as it was kept last, if it was.
+    /// The zone in the file; `None` if there is no valid file.
     pub(crate) async fn read(&self, settings: Settings) -> Option<Zone> {
         let file = self.file.clone();
         let read = tokio::task::spawn_blocking(move || fs::read(file)).await;
@@ -76,7 +76,7 @@ impl ZoneFile {
         Some(zone)
     }
 
-    /// Notes changes of the zone. They are written when they are due.
+    /// Records changes of the zone, which are written when they are due.
     pub(crate) fn note(&mut self, states: &[ServiceState]) {
         for state in states {
             if state.service.is_none() && state.slices.is_empty() {
@@ -95,12 +95,12 @@ impl ZoneFile {
         }
     }
 
-    /// The time of the next write, if there is something to write.
+    /// The time of the next write; `None` if there is nothing to write.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Begins to write the file. Names are answered meanwhile.
+    /// Starts a write of the file. The server continues to respond meanwhile.
     pub(crate) fn write(&mut self) {
         let is_writing = |task: &JoinHandle<()>| !task.is_finished();
         if self.writing.as_ref().is_some_and(is_writing) {
@@ -132,7 +132,7 @@ fn kept_state(state: &ServiceState) -> KeptState {
     )
 }
 
-/// The parts of the objects that the zone is made of.
+/// The parts of the objects from which the zone is built.
 fn reduced((key, service, slices): KeptState) -> KeptService {
     let metadata = |of: &ObjectMeta| ObjectMeta {
         name: of.name.clone(),

@@ -1,7 +1,7 @@
-//! The cluster's DNS server: answers cluster names and forwards other queries.
+//! The cluster's DNS server: responds to queries for cluster names and forwards other queries.
 //!
-//! `dns-records` decides the answers. This crate watches Services, EndpointSlices and namespaces,
-//! and updates the zone at each change. It serves UDP and TCP.
+//! `dns-records` decides the responses. This crate watches Services, EndpointSlices and namespaces, and updates the
+//! zone at each change. It serves UDP and TCP.
 
 pub mod decoders;
 mod forward;

@@ -1,4 +1,4 @@
-//! The answer to a query: from the zone, or from upstream servers.
+//! The response to a query: from the zone, or from upstream servers.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use crate::forward::Forwarder;
 use crate::limits;
 use crate::wire::{Request, Response, name, record};
 
-/// The current zone; `None` until Services and endpoints are known.
+/// The current zone; `None` until Services and endpoints were listed.
 #[derive(Clone, Default)]
 pub(crate) struct CurrentZone {
     zone: Arc<RwLock<Option<Zone>>>,
@@ -39,15 +39,15 @@ impl CurrentZone {
     }
 }
 
-/// The local answer to a query.
+/// The response to a query without an upstream server.
 pub(crate) enum LocalAnswer {
-    /// The complete answer.
+    /// The complete response.
     Answer(Response),
-    /// Another server must be asked; its answers are appended to these.
+    /// The query must be forwarded; the response of the upstream server is appended to this response.
     Elsewhere(Box<Query>, Response),
 }
 
-/// Answers questions; clones share everything.
+/// Resolves queries; clones share all data.
 #[derive(Clone)]
 pub(crate) struct Resolver {
     domain: String,
@@ -67,13 +67,13 @@ impl Resolver {
         }
     }
 
-    /// Answers as far as possible at once.
+    /// Resolves the query from the zone and the cache, as far as possible.
     pub(crate) fn local(&self, request: &Request) -> LocalAnswer {
         let local = self.look_up(&request.query);
         match local {
             LocalAnswer::Elsewhere(query, mut so_far) if so_far.answers.is_empty() => {
                 match self.forwarder.kept(&query, request.wants_proof()) {
-                    Some(kept) => LocalAnswer::Answer(kept),
+                    Some(cached) => LocalAnswer::Answer(cached),
                     None => {
                         so_far.authoritative = false;
                         LocalAnswer::Elsewhere(query, so_far)
@@ -87,8 +87,8 @@ impl Resolver {
     /// Forwards the rest of a query.
     pub(crate) async fn elsewhere(&self, proof: bool, query: &Query, so_far: Response) -> Response {
         let mut response = self.forwarder.ask(query, proof).await;
-        // With no one to ask, SERVFAIL says "try again", and some clients do so for seconds. For
-        // a peer that is not there yet the truth is known without asking.
+        // Without upstream servers the response would be SERVFAIL, and some clients retry for seconds. The name of a
+        // peer that does not exist yet is known to be absent without a query.
         let resembles = |zone: &Zone| zone.resembles(&query.name.to_ascii());
         if response.code == ResponseCode::ServFail
             && self.zone.read().as_ref().is_some_and(resembles)
@@ -104,13 +104,13 @@ impl Resolver {
 
     fn look_up(&self, query: &Query) -> LocalAnswer {
         let kind = kind_of(query.query_type);
-        let asked = query.name.to_ascii().to_ascii_lowercase();
-        if let Some(response) = this_machine(query, &asked, kind) {
+        let lower_name = query.name.to_ascii().to_ascii_lowercase();
+        if let Some(response) = this_machine(query, &lower_name, kind) {
             return LocalAnswer::Answer(response);
         }
         let zone = self.zone.read();
         let Some(zone) = zone.as_ref() else {
-            let ours = asked.trim_end_matches('.').ends_with(&self.domain);
+            let ours = lower_name.trim_end_matches('.').ends_with(&self.domain);
             let nothing = Response::default();
             return match ours {
                 true => LocalAnswer::Answer(Response::code(ResponseCode::ServFail)),
@@ -122,13 +122,13 @@ impl Resolver {
             ..Response::default()
         };
         let mut owner = query.name.clone();
-        let mut lookup = zone.lookup(&asked, kind);
+        let mut lookup = zone.lookup(&lower_name, kind);
         for _ in 0..limits::ALIASES_MAX {
-            let (answers, additional) = match lookup {
+            let (records, additional) = match lookup {
                 LookupResult::Found {
-                    answers,
+                    answers: records,
                     additional,
-                } => (answers, additional),
+                } => (records, additional),
                 LookupResult::NotOurs => {
                     let mut query = query.clone();
                     query.name = owner;
@@ -136,7 +136,7 @@ impl Resolver {
                 }
                 LookupResult::NoSuchName | LookupResult::NoData => {
                     let missing = matches!(lookup, LookupResult::NoSuchName);
-                    // With an alias the requested name exists.
+                    // If there is an alias, the requested name exists.
                     if missing && response.answers.is_empty() {
                         response.code = ResponseCode::NXDomain;
                     }
@@ -144,8 +144,8 @@ impl Resolver {
                     break;
                 }
             };
-            let alias = alias_of(&answers, kind).and_then(name);
-            self.add(&mut response, zone, &owner, answers, additional);
+            let alias = alias_of(&records, kind).and_then(name);
+            self.add(&mut response, zone, &owner, records, additional);
             let Some(target) = alias else { break };
             lookup = zone.lookup(&target.to_ascii(), kind);
             owner = target;
@@ -158,18 +158,18 @@ impl Resolver {
         response: &mut Response,
         zone: &Zone,
         owner: &Name,
-        mut answers: Vec<Data>,
+        mut records: Vec<Data>,
         additional: Vec<(String, Data)>,
     ) {
-        // Clients use the first address: the addresses are rotated.
-        if answers.len() > 1 {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % answers.len();
-            answers.rotate_left(turn);
+        // Clients use the first address, so the addresses are rotated.
+        if records.len() > 1 {
+            let rotation = self.turn.fetch_add(1, Ordering::Relaxed) % records.len();
+            records.rotate_left(rotation);
         }
-        let answers = answers
+        let records = records
             .iter()
             .filter_map(|data| to_record(zone, owner, data));
-        response.answers.extend(answers);
+        response.answers.extend(records);
         let more = additional.iter().filter_map(|(owner, data)| {
             let owner = name(owner)?;
             to_record(zone, &owner, data)
@@ -178,7 +178,7 @@ impl Resolver {
     }
 }
 
-/// Names of the machine itself are never forwarded (RFC 6761).
+/// The response to a query for a name of the machine itself; such names are never forwarded (RFC 6761).
 fn this_machine(query: &Query, asked: &str, kind: Kind) -> Option<Response> {
     let asked = asked.trim_end_matches('.');
     let is_localhost = asked == "localhost" || asked.ends_with(".localhost");
@@ -192,9 +192,9 @@ fn this_machine(query: &Query, asked: &str, kind: Kind) -> Option<Response> {
         Kind::Ptr if is_loopback => RData::PTR(PTR(name("localhost")?)),
         _ => return Some(Response::default()),
     };
-    let answers = vec![record(&query.name, TTL_SECONDS, data)];
+    let records = vec![record(&query.name, TTL_SECONDS, data)];
     Some(Response {
-        answers,
+        answers: records,
         ..Response::default()
     })
 }
@@ -214,9 +214,9 @@ fn kind_of(record_type: RecordType) -> Kind {
     }
 }
 
-/// Returns the target of an alias, unless the alias itself was requested.
-fn alias_of(answers: &[Data], kind: Kind) -> Option<&str> {
-    answers.iter().find_map(|data| match data {
+/// Returns the target of an alias, unless the query is for the alias itself.
+fn alias_of(records: &[Data], kind: Kind) -> Option<&str> {
+    records.iter().find_map(|data| match data {
         Data::Cname(target) if !matches!(kind, Kind::Cname | Kind::Any) => Some(target.as_str()),
         _ => None,
     })
@@ -253,7 +253,7 @@ fn authority(zone: &Zone) -> Option<Record> {
 fn start_of_authority(zone: &Zone) -> Option<SOA> {
     let server = name(&format!("ns.dns.{}", zone.domain()))?;
     let person = name(&format!("hostmaster.{}", zone.domain()))?;
-    // There are no secondary servers that would care for the serial or the times.
+    // There are no secondary servers, which would read the serial number and the times.
     Some(SOA::new(
         server,
         person,

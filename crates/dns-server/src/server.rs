@@ -1,4 +1,4 @@
-//! Sockets: questions in, responses out.
+//! Sockets: receive queries, send responses.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -38,24 +38,24 @@ pub struct Config {
     pub domain: String,
     /// The addresses to listen on, by UDP and TCP.
     pub listen: Vec<SocketAddr>,
-    /// Addresses at which pods find this server.
+    /// The addresses of this server as pods use them.
     pub addresses: Vec<IpAddr>,
-    /// Ranges of pods and Services: their reverse names are answered here.
+    /// Ranges of pods and Services: this server resolves their reverse names.
     pub ranges: Vec<Cidr>,
-    /// Address ranges of pods: only they and this machine get answers.
+    /// Address ranges of pods: only clients in these ranges and this machine get responses.
     pub clients: Vec<Cidr>,
-    /// Upstream servers; `None` uses those of `resolv_conf`.
+    /// Upstream servers; `None` uses the servers in `resolv_conf`.
     pub upstreams: Option<Vec<SocketAddr>>,
-    /// The host's list of servers, read again when it changes.
+    /// The host's `resolv.conf`; read again when it changes.
     pub resolv_conf: PathBuf,
-    /// The file that keeps the names of Services and pods, for a start while no API server answers.
+    /// The file that stores the names of Services and pods, for a start while no API server responds.
     pub kept: Option<PathBuf>,
 }
 
-/// The error of a start.
+/// A failure of the start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An address cannot be listened on: it is not of this machine, or another server has it.
+    /// The server cannot listen on an address: it is no address of this machine, or another program listens on it.
     #[error("listen for DNS on {address} ({transport})")]
     Listen {
         address: SocketAddr,
@@ -67,12 +67,11 @@ pub enum Error {
     },
 }
 
-/// The allowed clients. Others get no response, so that the server cannot be abused for
-/// amplification attacks.
+/// The allowed clients. Other clients get no response, so that the server cannot be abused for amplification attacks.
 #[derive(Clone)]
 struct Clients {
     pods: Arc<[Cidr]>,
-    /// This machine's own addresses towards the server.
+    /// The addresses from which this machine reaches the server.
     own: Arc<[IpAddr]>,
 }
 
@@ -86,10 +85,11 @@ impl Clients {
     }
 }
 
-/// Runs the server until its part of the program is shut down.
+/// Runs the server until the shutdown of its component.
 ///
 /// # Errors
-/// When it cannot listen.
+///
+/// The server cannot listen.
 pub fn run(
     client: Client,
     config: Config,
@@ -106,7 +106,7 @@ pub fn run(
     .boxed()
 }
 
-/// A server that listens already, so that its caller knows its address.
+/// A server that listens already, so that its caller can read its address.
 pub struct Server {
     config: Config,
     udp: Vec<UdpSocket>,
@@ -114,10 +114,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens; port 0 takes a free port, the same for UDP and TCP.
+    /// Listens; port 0 chooses a free port, one port for UDP and TCP.
     ///
     /// # Errors
-    /// When it cannot listen.
+    ///
+    /// The server cannot listen.
     pub async fn bind(config: Config) -> Result<Server, Error> {
         let (mut udp, mut tcp) = (Vec::new(), Vec::new());
         for address in &config.listen {
@@ -128,7 +129,7 @@ impl Server {
         Ok(Server { config, udp, tcp })
     }
 
-    /// Returns where the server listens.
+    /// Returns the addresses on which the server listens.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.tcp
             .iter()
@@ -136,7 +137,7 @@ impl Server {
             .collect()
     }
 
-    /// Answers queries from the caches until the end of the part.
+    /// Resolves queries from the caches until the shutdown of the component.
     pub async fn serve(
         self,
         namespaces: Cache<PartialObjectMeta<Namespace>>,
@@ -145,7 +146,7 @@ impl Server {
         component: impl Into<Component>,
     ) {
         let component = component.into();
-        let own = self.addresses();
+        let own_addresses = self.addresses();
         let Config {
             domain,
             addresses,
@@ -153,16 +154,16 @@ impl Server {
             clients,
             upstreams,
             resolv_conf,
-            kept,
+            kept: zone_file,
             ..
         } = self.config;
         let clients = Clients {
             pods: clients.into(),
-            own: own.iter().map(SocketAddr::ip).collect(),
+            own: own_addresses.iter().map(SocketAddr::ip).collect(),
         };
         let source = upstreams.map_or(Source::File(resolv_conf), Source::Fixed);
         let zone = CurrentZone::default();
-        let forwarder = Forwarder::new(Upstreams::new(source, own));
+        let forwarder = Forwarder::new(Upstreams::new(source, own_addresses));
         let resolver = Resolver::new(&domain, zone.clone(), forwarder);
         let settings = Settings {
             domain,
@@ -175,8 +176,13 @@ impl Server {
             slices,
         };
         let mut tasks = JoinSet::new();
-        let kept = kept.map(ZoneFile::at);
-        let followed = follow(watched, settings, (zone, kept), component.shutdown.clone());
+        let zone_file = zone_file.map(ZoneFile::at);
+        let followed = follow(
+            watched,
+            settings,
+            (zone, zone_file),
+            component.shutdown.clone(),
+        );
         tasks.spawn(component.watched("the zone", followed));
         for socket in self.udp {
             let answering = (clients.clone(), resolver.clone());
@@ -195,8 +201,8 @@ impl Server {
     }
 }
 
-/// Listens by both transports on one port. A free port of one transport may be in use for the
-/// other; then another is tried.
+/// Listens with both transports on one port. A free port of one transport may be in use for the other transport; then
+/// another port is tried.
 async fn listen(address: SocketAddr) -> Result<(UdpSocket, TcpListener), Error> {
     let failed = |address, transport| {
         move |source| Error::Listen {
@@ -225,7 +231,7 @@ async fn listen(address: SocketAddr) -> Result<(UdpSocket, TcpListener), Error> 
 }
 
 async fn until(shutdown: CancellationToken, work: impl Future<Output = ()>) {
-    // Ended by the shutdown or not, there is no result.
+    // The task has no result, whether the shutdown stopped it or not.
     shutdown.run_until_cancelled(work).await.unwrap_or_default();
 }
 
@@ -265,12 +271,12 @@ async fn serve_udp(
             }
             LocalAnswer::Elsewhere(query, so_far) => match shares.take(client.ip()) {
                 None => Response::code(ResponseCode::ServFail),
-                Some(place) => {
+                Some(permit) => {
                     let (socket, resolver) = (socket.clone(), resolver.clone());
                     let work = async move {
                         let proof = request.wants_proof();
                         let response = resolver.elsewhere(proof, &query, so_far).await;
-                        drop(place);
+                        drop(permit);
                         respond(&socket, &request, response, client).await;
                     };
                     waiting.spawn(component.watched("a question for others", work));
@@ -282,7 +288,7 @@ async fn serve_udp(
     }
 }
 
-/// The questions of each client that wait for another server: one client leaves room for the others.
+/// The number of forwarded queries of each client; the limit leaves capacity for other clients.
 struct ForwardShares(Shares<IpAddr>);
 
 impl Default for ForwardShares {
@@ -292,13 +298,13 @@ impl Default for ForwardShares {
 }
 
 impl ForwardShares {
-    /// `None` if the client has its share.
+    /// `None` if the client has reached its limit.
     fn take(&self, client: IpAddr) -> Option<Share<IpAddr>> {
-        let place = self.0.take(client.to_canonical());
-        if place.is_none() {
+        let share = self.0.take(client.to_canonical());
+        if share.is_none() {
             refusals::count(Budget::DnsQuestions);
         }
-        place
+        share
     }
 }
 
@@ -331,7 +337,8 @@ async fn serve_tcp(
             Ok((_, client)) if !clients.has(client.ip()) => {}
             Ok((stream, client)) => {
                 let close = CancellationToken::new();
-                // No client of DNS has credentials, so the oldest connection of the client makes room.
+                // DNS clients have no credentials, so the oldest connection of the client is closed for the new
+                // connection.
                 let slot = connections.enter(client.ip(), close.clone(), max);
                 if slot.as_ref().is_none_or(ConnectionSlot::replaces_another) {
                     refusals::count(Budget::DnsConnections);
@@ -355,7 +362,7 @@ async fn serve_tcp(
     }
 }
 
-/// Answers the queries of one connection, one after the other.
+/// Responds to the queries of one connection, one after the other.
 async fn converse(mut stream: TcpStream, resolver: Resolver) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Vec::new();
@@ -396,20 +403,20 @@ async fn converse(mut stream: TcpStream, resolver: Resolver) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// findings-2 S40: questions of one client that wait for another server leave room for those of others.
+    /// findings-2 S40: the forwarded queries of one client leave capacity for those of other clients.
     #[test]
     fn a_client_with_too_many_waiting_questions_is_refused_alone() {
         let shares = ForwardShares::default();
         let (greedy, modest) = ("10.244.0.7".parse().unwrap(), "10.244.0.8".parse().unwrap());
-        let mut places: Vec<Share<IpAddr>> = (0..limits::FORWARDS_PER_CLIENT_MAX)
+        let mut held_shares: Vec<Share<IpAddr>> = (0..limits::FORWARDS_PER_CLIENT_MAX)
             .map(|_| shares.take(greedy).unwrap())
             .collect();
         assert!(shares.take(greedy).is_none());
         assert!(shares.take("::ffff:10.244.0.7".parse().unwrap()).is_none());
         assert!(shares.take(modest).is_some());
-        places.pop();
+        held_shares.pop();
         assert!(shares.take(greedy).is_some());
-        drop(places);
+        drop(held_shares);
         assert!(shares.0.is_empty());
     }
 
@@ -420,7 +427,7 @@ mod tests {
             pods: ["10.244.0.0/24".parse().unwrap()].into(),
             own: ["10.96.0.10".parse().unwrap()].into(),
         };
-        for (client, answered) in [
+        for (client, expected) in [
             ("10.244.0.7", true),
             ("::ffff:10.244.0.7", true),
             ("10.96.0.10", true),
@@ -429,7 +436,7 @@ mod tests {
             ("192.0.2.1", false),
             ("2001:db8::1", false),
         ] {
-            assert_eq!(clients.has(client.parse().unwrap()), answered, "{client}");
+            assert_eq!(clients.has(client.parse().unwrap()), expected, "{client}");
         }
     }
 }

@@ -13,7 +13,7 @@ const DNS_PORT: u16 = 53;
 pub(crate) enum Source {
     /// A file such as the host's `resolv.conf`, read again when it changes.
     File(PathBuf),
-    /// Given once and for all.
+    /// Servers that never change.
     Fixed(Vec<SocketAddr>),
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Upstreams {
     own: Vec<SocketAddr>,
     servers: Vec<Upstream>,
     looked_at: Option<Instant>,
-    /// The text of the file when it was read.
+    /// The text of the file at the last read.
     text: String,
 }
 
@@ -33,20 +33,20 @@ struct Upstream {
     paused_until: Option<Instant>,
 }
 
-/// A server that is to be asked.
+/// A server for the next query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) address: SocketAddr,
-    /// It was paused and is tried again, so the timeout is short.
+    /// The server was paused and is tried again, so the timeout is short.
     pub(crate) is_on_trial: bool,
 }
 
 impl Upstreams {
-    /// `own` are the addresses of this server, which it must not ask itself.
-    pub(crate) fn new(source: Source, own: Vec<SocketAddr>) -> Upstreams {
+    /// `own_addresses` are the addresses of this server, which must not forward queries to itself.
+    pub(crate) fn new(source: Source, own_addresses: Vec<SocketAddr>) -> Upstreams {
         let mut upstreams = Upstreams {
             source,
-            own,
+            own: own_addresses,
             servers: Vec::new(),
             looked_at: None,
             text: String::new(),
@@ -58,8 +58,8 @@ impl Upstreams {
         upstreams
     }
 
-    /// Returns the servers to ask in order, or `None` if no server is configured. A server whose pause is over is
-    /// returned once, and is paused again until it answers.
+    /// Returns the servers in the order in which they are tried; `None` if no server is configured. A server whose
+    /// pause has ended is returned once, and is paused again until it responds.
     pub(crate) fn candidates(&mut self, now: Instant) -> Option<Vec<Candidate>> {
         if self.servers.is_empty() {
             return None;
@@ -77,19 +77,23 @@ impl Upstreams {
         Some(candidates.collect())
     }
 
-    /// Takes note of whether a server answered.
-    pub(crate) fn note(&mut self, address: SocketAddr, answered: bool, now: Instant) {
-        let known = self
+    /// Records whether a server responded.
+    pub(crate) fn note(&mut self, address: SocketAddr, has_responded: bool, now: Instant) {
+        let known_server = self
             .servers
             .iter_mut()
             .find(|server| server.address == address);
-        let Some(server) = known else { return };
-        server.failures = if answered { 0 } else { server.failures + 1 };
+        let Some(server) = known_server else { return };
+        server.failures = if has_responded {
+            0
+        } else {
+            server.failures + 1
+        };
         let pause = server.failures >= limits::UPSTREAM_FAILURES_MAX;
         server.paused_until = pause.then(|| now + limits::UPSTREAM_PAUSE);
     }
 
-    /// The file of the servers, if it was not read for a while.
+    /// The file of the servers, if its last read is older than the interval.
     pub(crate) fn outdated_file(&self, now: Instant) -> Option<PathBuf> {
         let Source::File(path) = &self.source else {
             return None;
@@ -99,7 +103,7 @@ impl Upstreams {
         is_due.then(|| path.clone())
     }
 
-    /// Takes the text of the file that was read. The health of the servers stays if it has not changed.
+    /// Parses the text of the file. If the text has not changed, the health of the servers stays.
     pub(crate) fn was_read(&mut self, text: String, now: Instant) {
         self.looked_at = Some(now);
         if self.text != text {
@@ -109,10 +113,10 @@ impl Upstreams {
     }
 
     fn replace(&mut self, addresses: Vec<SocketAddr>) {
-        let wanted = addresses
+        let desired = addresses
             .into_iter()
             .filter(|address| !self.own.contains(address));
-        self.servers = wanted
+        self.servers = desired
             .map(|address| Upstream {
                 address,
                 failures: 0,
@@ -122,7 +126,7 @@ impl Upstreams {
     }
 }
 
-/// Reads the servers out of a `resolv.conf`.
+/// Parses the servers in a `resolv.conf`.
 fn parse(text: &str) -> Vec<SocketAddr> {
     let server = |line: &str| {
         let mut words = line.split_whitespace();
@@ -158,7 +162,7 @@ mod tests {
         }
     }
 
-    /// The servers after the file was read, if it is due.
+    /// The servers, after the file was read if the read is due.
     fn candidates(upstreams: &mut Upstreams, now: Instant) -> Option<Vec<Candidate>> {
         if let Some(path) = upstreams.outdated_file(now) {
             upstreams.was_read(std::fs::read_to_string(path).unwrap(), now);
@@ -171,13 +175,13 @@ mod tests {
         let text =
             "; x\nnameserver 192.0.2.53\nnameserver fd00::53\nnameserver 10.96.0.10\nsearch a b\n";
         assert_eq!(parse(text).len(), 3);
-        let own = vec!["10.96.0.10:53".parse().unwrap()];
+        let own_address = vec!["10.96.0.10:53".parse().unwrap()];
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        let mut upstreams = Upstreams::new(Source::File(file.path().to_owned()), own);
-        let found = candidates(&mut upstreams, Instant::now()).unwrap();
+        let mut upstreams = Upstreams::new(Source::File(file.path().to_owned()), own_address);
+        let servers = candidates(&mut upstreams, Instant::now()).unwrap();
         let expected = ["192.0.2.53:53", "[fd00::53]:53"].map(healthy);
-        assert_eq!(found, expected);
+        assert_eq!(servers, expected);
     }
 
     #[test]
@@ -188,8 +192,8 @@ mod tests {
         assert_eq!(candidates(&mut upstreams, start), None);
         std::fs::write(file.path(), "nameserver 192.0.2.1\n").unwrap();
         assert_eq!(candidates(&mut upstreams, start), None, "not looked at yet");
-        let found = candidates(&mut upstreams, start + limits::RESOLV_CONF_INTERVAL);
-        assert_eq!(found, Some(vec![healthy("192.0.2.1:53")]));
+        let servers = candidates(&mut upstreams, start + limits::RESOLV_CONF_INTERVAL);
+        assert_eq!(servers, Some(vec![healthy("192.0.2.1:53")]));
     }
 
     #[test]
@@ -199,8 +203,8 @@ mod tests {
         let mut upstreams = Upstreams::new(Source::Fixed(vec![address]), Vec::new());
         let start = Instant::now();
         upstreams.note(address, false, start);
-        let found = upstreams.candidates(start);
-        assert_eq!(found, Some(vec![server]), "once may happen");
+        let servers = upstreams.candidates(start);
+        assert_eq!(servers, Some(vec![server]), "once may happen");
         upstreams.note(address, false, start);
         assert_eq!(upstreams.candidates(start), Some(vec![]));
         let over = start + limits::UPSTREAM_PAUSE;
@@ -214,7 +218,7 @@ mod tests {
         assert_eq!(upstreams.candidates(over), Some(vec![server]));
     }
 
-    /// An answer that is lost with its requester pauses the server no longer than a failure.
+    /// A lost response of a trial pauses the server no longer than a failure.
     #[test]
     fn a_trial_without_a_result_is_repeated() {
         let address = healthy("192.0.2.1:53").address;
@@ -224,8 +228,8 @@ mod tests {
             upstreams.note(address, false, start);
         }
         for pause in 1..4 {
-            let found = upstreams.candidates(start + pause * limits::UPSTREAM_PAUSE);
-            assert!(found.unwrap()[0].is_on_trial);
+            let servers = upstreams.candidates(start + pause * limits::UPSTREAM_PAUSE);
+            assert!(servers.unwrap()[0].is_on_trial);
         }
     }
 }

@@ -25,14 +25,15 @@ pub(crate) struct ZoneCaches {
 }
 
 impl ZoneCaches {
-    /// Namespaces are not waited for: without them all names of Services and pods are known.
+    /// Waits for Services and slices, but not for namespaces: without namespaces all names of Services and pods are
+    /// known.
     async fn wait_synced(&self) -> bool {
         self.services.wait_synced().await && self.slices.wait_synced().await
     }
 }
 
-/// Watches namespaces if that is allowed. They only distinguish "no such namespace" from an empty
-/// one; namespaces with a Service are known anyway.
+/// Watches namespaces if the watch is allowed. Namespaces only distinguish an absent namespace from an empty namespace;
+/// a namespace with a Service is known in any case.
 pub(crate) async fn watch_namespaces(
     client: Client,
     component: &Component,
@@ -50,18 +51,18 @@ pub(crate) async fn watch_namespaces(
     }
 }
 
-/// Updates the zone on each change, until `shutdown`. While no API server answers, the zone has the
-/// contents that were kept last.
+/// Updates the zone on each change, until `shutdown`. While no API server responds, the zone has the contents of the
+/// file.
 pub(crate) async fn follow(
     watched: ZoneCaches,
     settings: Settings,
-    (zone, mut kept): (CurrentZone, Option<ZoneFile>),
+    (zone, mut zone_file): (CurrentZone, Option<ZoneFile>),
     shutdown: CancellationToken,
 ) {
     let by_disk = async {
         tokio::time::sleep(limits::KEPT_PATIENCE).await;
-        if let Some(kept) = &kept
-            && let Some(last) = kept.read(settings.clone()).await
+        if let Some(zone_file) = &zone_file
+            && let Some(last) = zone_file.read(settings.clone()).await
         {
             tracing::warn!(
                 names = last.name_count(),
@@ -87,8 +88,8 @@ pub(crate) async fn follow(
     list_namespaces(&mut first, &watched.namespaces);
     let states = services.take();
     states.iter().for_each(|state| replace(&mut first, state));
-    if let Some(kept) = &mut kept {
-        kept.note(&states);
+    if let Some(zone_file) = &mut zone_file {
+        zone_file.note(&states);
     }
     drop(states);
     tracing::debug!(names = first.name_count(), "zone made");
@@ -99,9 +100,9 @@ pub(crate) async fn follow(
             () = shutdown.cancelled() => return,
             Some(_) = namespaces.next() => listed = true,
             () = services.wait() => {}
-            () = due(kept.as_ref()) => {
-                if let Some(kept) = &mut kept {
-                    kept.write();
+            () = due(zone_file.as_ref()) => {
+                if let Some(zone_file) = &mut zone_file {
+                    zone_file.write();
                 }
                 continue;
             }
@@ -114,8 +115,8 @@ pub(crate) async fn follow(
             zone.change(|zone| list_namespaces(zone, &watched.namespaces));
         }
         let states = services.take();
-        if let Some(kept) = &mut kept {
-            kept.note(&states);
+        if let Some(zone_file) = &mut zone_file {
+            zone_file.note(&states);
         }
         for some in states.chunks(limits::SERVICES_AT_ONCE) {
             zone.change(|zone| some.iter().for_each(|state| replace(zone, state)));
@@ -123,9 +124,9 @@ pub(crate) async fn follow(
     }
 }
 
-/// Waits until the contents are due to be kept.
-async fn due(kept: Option<&ZoneFile>) {
-    match kept.and_then(ZoneFile::due) {
+/// Waits until the next write to the file is due.
+async fn due(zone_file: Option<&ZoneFile>) {
+    match zone_file.and_then(ZoneFile::due) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
@@ -168,12 +169,12 @@ mod tests {
     }
 
     fn is_found(zone: &CurrentZone) -> bool {
-        let mut found = false;
+        let mut exists = false;
         zone.change(|zone| {
-            let answer = zone.lookup("web.default.svc.cluster.local", Kind::A);
-            found = matches!(answer, LookupResult::Found { .. });
+            let result = zone.lookup("web.default.svc.cluster.local", Kind::A);
+            exists = matches!(result, LookupResult::Found { .. });
         });
-        found
+        exists
     }
 
     /// The debounce is the only delay between a slice and the zone. The time is simulated.
@@ -230,8 +231,7 @@ mod tests {
     }
 
     // findings-2 R40
-    /// A server without an API answers by the contents that a former one has kept, and by the API as soon as
-    /// that answers.
+    /// A server without an API uses the names that a former server stored, and the API as soon as the API responds.
     #[tokio::test]
     async fn names_are_kept_for_a_start_without_an_api_server() {
         let temp = tempfile::tempdir().expect("a directory");
@@ -241,8 +241,8 @@ mod tests {
             dns_addresses: Vec::new(),
             ranges: Vec::new(),
         };
-        let mut kept = ZoneFile::at(file.clone());
-        assert!(kept.read(settings.clone()).await.is_none());
+        let mut zone_file = ZoneFile::at(file.clone());
+        assert!(zone_file.read(settings.clone()).await.is_none());
         let service = json!({ "metadata": { "namespace": "default", "name": "web" },
             "spec": { "clusterIP": "None", "ports": [{ "port": 80 }] } });
         let service: Service = serde_json::from_value(service).expect("a Service");
@@ -252,14 +252,14 @@ mod tests {
             slices,
         };
         let there = state(Some(Arc::new(service)), vec![Arc::new(slice(true))]);
-        kept.note(&[there]);
-        assert!(kept.due().is_some());
-        kept.write();
+        zone_file.note(&[there]);
+        assert!(zone_file.due().is_some());
+        zone_file.write();
         wait_until("the names are kept", || file.exists()).await;
         let zone = CurrentZone::default();
-        zone.set(kept.read(settings.clone()).await.expect("the names"));
+        zone.set(zone_file.read(settings.clone()).await.expect("the names"));
         assert!(is_found(&zone));
-        // Nothing is listed any more.
+        // The lists are empty now.
         let (to_services, services) = unbounded();
         let (to_slices, slices) = unbounded();
         let watched = ZoneCaches {

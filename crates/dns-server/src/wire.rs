@@ -1,4 +1,4 @@
-//! DNS messages: parses queries, writes responses of limited length. Never panics on input.
+//! DNS messages: parses queries, writes responses of limited length. No input causes a panic.
 
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, Record};
@@ -8,7 +8,7 @@ use crate::limits;
 const HEADER_BYTES: usize = 12;
 const QUERY_RESPONSE_BIT: u8 = 0x80;
 
-/// A question that can be answered.
+/// A valid query.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     metadata: Metadata,
@@ -42,7 +42,7 @@ pub(crate) enum ParsedMessage {
     Request(Box<Request>),
     /// A query that gets an error response at once.
     Refused(Vec<u8>),
-    /// A message without response: malformed, or a response itself (answering those makes loops).
+    /// A message without a response: it is malformed, or is a response itself (a response to a response would loop).
     Ignored,
 }
 
@@ -114,26 +114,26 @@ fn own_edns() -> Edns {
 }
 
 impl Request {
-    /// Whether the client asks for the records of DNSSEC (the flag DO).
+    /// Whether the client requests DNSSEC records (the flag DO).
     pub(crate) fn wants_proof(&self) -> bool {
         self.edns
             .as_ref()
             .is_some_and(|edns| edns.flags().dnssec_ok)
     }
 
-    /// Returns how large an answer by UDP may be.
+    /// Returns the maximum length of a response by UDP.
     pub(crate) fn udp_bytes_max(&self) -> usize {
-        let wanted = self
+        let requested = self
             .edns
             .as_ref()
             .map_or(0, |edns| usize::from(edns.max_payload()));
-        wanted.clamp(limits::UDP_BYTES_MIN, limits::UDP_BYTES_MAX)
+        requested.clamp(limits::UDP_BYTES_MIN, limits::UDP_BYTES_MAX)
     }
 
-    /// Writes the response in at most `bytes_max`.
+    /// Writes the response with at most `bytes_max` bytes.
     ///
-    /// Removes records until the response fits: first additional records, then answers from the
-    /// end, with the truncation flag. Clients without TCP thus get some answers.
+    /// Removes records until the response fits: first additional records, then answers from the end, with the
+    /// truncation flag. Clients without TCP thus get some answers.
     pub(crate) fn respond(&self, response: Response, bytes_max: usize) -> Option<Vec<u8>> {
         let mut message = Message::response(self.metadata.id, self.metadata.op_code);
         message.metadata = Metadata::response_from_request(&self.metadata);
@@ -141,9 +141,9 @@ impl Request {
         message.metadata.authoritative = response.authoritative;
         message.metadata.recursion_available = true;
         message.queries.push(self.query.clone());
-        message.edns = self.edns.as_ref().map(|asked| {
+        message.edns = self.edns.as_ref().map(|client_edns| {
             let mut edns = own_edns();
-            edns.set_dnssec_ok(asked.flags().dnssec_ok);
+            edns.set_dnssec_ok(client_edns.flags().dnssec_ok);
             edns
         });
         message.answers = response.answers;
@@ -161,14 +161,14 @@ impl Request {
         }
         message.metadata.truncation = true;
         message.authorities.clear();
-        let answers = std::mem::take(&mut message.answers);
+        let all_answers = std::mem::take(&mut message.answers);
         let with = |count: usize| {
             let mut part = message.clone();
-            part.answers = answers.iter().take(count).cloned().collect();
+            part.answers = all_answers.iter().take(count).cloned().collect();
             part.to_vec().ok().filter(fits)
         };
-        // The most answers that fit, by halving: `low` fits, `high` does not.
-        let (mut low, mut high) = (0, answers.len() + 1);
+        // A binary search for the largest number of answers that fit: `low` fits, `high` does not.
+        let (mut low, mut high) = (0, all_answers.len() + 1);
         while high - low > 1 {
             let middle = low.midpoint(high);
             match with(middle) {
@@ -180,22 +180,22 @@ impl Request {
     }
 }
 
-/// Makes a record; a name that cannot be written on the wire gives none.
+/// Builds a record; `None` for a name that cannot be encoded.
 pub(crate) fn record(name: &Name, ttl: u32, data: RData) -> Record {
     Record::from_rdata(name.clone(), ttl, data)
 }
 
-/// Reads a name without a final dot.
+/// Parses a name without a final dot.
 pub(crate) fn name(text: &str) -> Option<Name> {
     let mut name = Name::from_ascii(text).ok()?;
     name.set_fqdn(true);
     Some(name)
 }
 
-/// Says whether a message answers the query with that id.
+/// Whether a message is the response to the query with that ID.
 pub(crate) fn answers(message: &Message, id: u16, query: &Query) -> bool {
-    let same = |asked: &Query| {
-        asked.name.eq_ignore_root(&query.name) && asked.query_type == query.query_type
+    let same = |echoed: &Query| {
+        echoed.name.eq_ignore_root(&query.name) && echoed.query_type == query.query_type
     };
     message.metadata.message_type == MessageType::Response
         && message.metadata.id == id
@@ -296,13 +296,13 @@ mod tests {
         let ParsedMessage::Request(request) = read(&question().to_vec().unwrap()) else {
             panic!()
         };
-        let answer = |last: u8| {
+        let record_of = |last: u8| {
             let address = RData::A(A([10, 244, 0, last].into()));
             record(&name("web.default.svc").unwrap(), 5, address)
         };
-        let response = |answers: u8, additionals: u8| Response {
-            answers: (0..answers).map(answer).collect(),
-            additionals: (0..additionals).map(answer).collect(),
+        let response = |answer_count: u8, additionals: u8| Response {
+            answers: (0..answer_count).map(record_of).collect(),
+            additionals: (0..additionals).map(record_of).collect(),
             ..Response::default()
         };
         let cut = |response| {
@@ -321,7 +321,7 @@ mod tests {
             (20, 0, false),
             "additional records may just go"
         );
-        let (answers, _, truncated) = cut(response(200, 0));
-        assert!(truncated && answers > 25, "{answers}");
+        let (answer_count, _, truncated) = cut(response(200, 0));
+        assert!(truncated && answer_count > 25, "{answer_count}");
     }
 }

@@ -94,7 +94,7 @@ fn with_server(work: impl FnOnce() + Send + 'static) {
         };
         let server = Server::bind(config).await.unwrap();
         let (services, slices) = objects();
-        // As when namespaces may not be watched.
+        // Simulates a server that may not watch namespaces.
         let namespaces: Cache<PartialObjectMeta<Namespace>> = Cache::from_events(stream::pending());
         let (services, slices) = (cache(services), cache(slices));
         let shutdown = CancellationToken::new();
@@ -109,15 +109,15 @@ fn with_server(work: impl FnOnce() + Send + 'static) {
 #[test]
 fn the_c_library_finds_pods_and_services_by_short_names_and_their_names_by_address() {
     with_server(|| {
-        for (asked, expected) in [
+        for (lookup, expected) in [
             ("ahostsv4 web-0.nginx", "10.244.0.16"),
             ("ahostsv4 kubernetes", "10.96.0.1"),
             ("ahostsv4 kube-dns.kube-system", "10.96.0.10"),
             ("hosts 10.244.0.17", "web-1.nginx.default.svc.cluster.local"),
             ("hosts 10.96.0.10", "kube-dns.kube-system.svc.cluster.local"),
         ] {
-            let printed = in_pod(&format!("getent {asked}"));
-            assert!(printed.contains(expected), "getent {asked}: {printed}");
+            let printed = in_pod(&format!("getent {lookup}"));
+            assert!(printed.contains(expected), "getent {lookup}: {printed}");
         }
         let printed = in_pod("getent ahosts web-9.nginx; getent ahosts example.com");
         assert_eq!(printed, "");

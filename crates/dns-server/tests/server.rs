@@ -1,4 +1,4 @@
-//! Questions over real sockets on loopback addresses.
+//! Queries over real sockets on loopback addresses.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -28,7 +28,7 @@ fn service(name: &str, spec: Value) -> Service {
     serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
 }
 
-/// The slice of the headless Service `nginx` with so many endpoints `web-<n>`.
+/// The slice of the headless Service `nginx` with `count` endpoints `web-<n>`.
 fn nginx(count: u8) -> EndpointSlice {
     let endpoint = |n: u8| json!({ "addresses": [format!("10.244.0.{}", n + 10)], "hostname": format!("web-{n}") });
     serde_json::from_value(json!({
@@ -52,7 +52,7 @@ struct World {
     _slow_polls: NoSlowPolls,
 }
 
-/// findings A9: no poll of the server takes longer.
+/// findings A9: maximum duration of a poll of the server.
 const POLL_MAX: Duration = Duration::from_millis(50);
 
 /// Fails the test if there was a slow poll.
@@ -60,8 +60,8 @@ struct NoSlowPolls(Arc<SlowPolls>);
 
 impl Drop for NoSlowPolls {
     fn drop(&mut self) {
-        let found = self.0.found();
-        assert!(found.is_empty() || std::thread::panicking(), "{found:?}");
+        let slow = self.0.found();
+        assert!(slow.is_empty() || std::thread::panicking(), "{slow:?}");
     }
 }
 
@@ -153,9 +153,9 @@ impl World {
         let mut buffer = vec![0; 65_535];
         let received = tokio::time::timeout(Duration::from_secs(240), socket.recv(&mut buffer));
         let length = received.await.expect("an answer").unwrap();
-        let answer = Message::from_vec(&buffer[..length]).unwrap();
-        assert_eq!(answer.metadata.id, question.metadata.id);
-        answer
+        let response = Message::from_vec(&buffer[..length]).unwrap();
+        assert_eq!(response.metadata.id, question.metadata.id);
+        response
     }
 
     async fn until(&self, name: &str, code: ResponseCode) {
@@ -192,48 +192,48 @@ fn addresses(message: &Message) -> Vec<String> {
     message.answers.iter().map(address).collect()
 }
 
-/// An upstream server that knows `example.com` and counts its queries.
+/// An upstream server that resolves `example.com` and counts its queries.
 async fn upstream() -> (SocketAddr, Arc<AtomicUsize>) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counter = asked.clone();
+    let query_count = Arc::new(AtomicUsize::new(0));
+    let counter = query_count.clone();
     tokio::spawn(async move {
         let mut buffer = vec![0; 4096];
         loop {
             let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
             counter.fetch_add(1, Ordering::SeqCst);
             let question = Message::from_vec(&buffer[..length]).unwrap();
-            let mut answer = Message::response(question.metadata.id, OpCode::Query);
-            answer.queries = question.queries.clone();
+            let mut reply = Message::response(question.metadata.id, OpCode::Query);
+            reply.queries = question.queries.clone();
             let name = question.queries[0].name.clone();
             if name.to_ascii().to_lowercase() == "example.com." {
                 let data = RData::A(A([192, 0, 2, 80].into()));
-                answer.add_answer(Record::from_rdata(name, 60, data));
+                reply.add_answer(Record::from_rdata(name, 60, data));
             } else {
-                answer.metadata.response_code = ResponseCode::NXDomain;
+                reply.metadata.response_code = ResponseCode::NXDomain;
             }
             socket
-                .send_to(&answer.to_vec().unwrap(), client)
+                .send_to(&reply.to_vec().unwrap(), client)
                 .await
                 .unwrap();
         }
     });
-    (address, asked)
+    (address, query_count)
 }
 
 #[tokio::test]
 async fn names_of_the_cluster_are_answered_and_follow_changes() {
     let world = World::new(vec![]).await;
-    let answer = world
+    let response = world
         .ask("WEB-0.nginx.default.svc.Cluster.Local", RecordType::A)
         .await;
-    assert_eq!(addresses(&answer), ["10.244.0.10"]);
-    assert!(answer.metadata.authoritative && answer.metadata.recursion_available);
-    assert_eq!(answer.answers[0].ttl, 5);
-    let asked = answer.queries[0].name.to_ascii();
+    assert_eq!(addresses(&response), ["10.244.0.10"]);
+    assert!(response.metadata.authoritative && response.metadata.recursion_available);
+    assert_eq!(response.answers[0].ttl, 5);
+    let name = response.queries[0].name.to_ascii();
     assert_eq!(
-        asked, "WEB-0.nginx.default.svc.Cluster.Local.",
+        name, "WEB-0.nginx.default.svc.Cluster.Local.",
         "the case is kept"
     );
     let nothing = world
@@ -282,11 +282,11 @@ async fn addresses_of_a_headless_service_come_in_turn() {
     let world = World::new(vec![]).await;
     let mut first = std::collections::BTreeSet::new();
     for _ in 0..4 {
-        let answer = world
+        let response = world
             .ask("nginx.default.svc.cluster.local", RecordType::A)
             .await;
-        assert_eq!(answer.answers.len(), 2);
-        first.insert(addresses(&answer)[0].clone());
+        assert_eq!(response.answers.len(), 2);
+        first.insert(addresses(&response)[0].clone());
     }
     assert_eq!(first.len(), 2);
 }
@@ -294,23 +294,23 @@ async fn addresses_of_a_headless_service_come_in_turn() {
 #[tokio::test]
 async fn before_anything_is_known_no_name_is_denied() {
     let world = World::unsynced(vec![]).await;
-    let answer = world
+    let response = world
         .ask("web.default.svc.cluster.local", RecordType::A)
         .await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(response.metadata.response_code, ResponseCode::ServFail);
 }
 
 #[tokio::test]
 async fn other_names_are_asked_elsewhere_and_kept_a_while() {
-    let (address, asked) = upstream().await;
+    let (address, query_count) = upstream().await;
     let world = World::new(vec![address]).await;
     for _ in 0..3 {
-        let answer = world.ask("Example.com", RecordType::A).await;
-        assert_eq!(addresses(&answer), ["192.0.2.80"]);
-        assert!(!answer.metadata.authoritative);
-        assert!(answer.answers[0].ttl <= 60 && answer.answers[0].ttl > 0);
+        let response = world.ask("Example.com", RecordType::A).await;
+        assert_eq!(addresses(&response), ["192.0.2.80"]);
+        assert!(!response.metadata.authoritative);
+        assert!(response.answers[0].ttl <= 60 && response.answers[0].ttl > 0);
     }
-    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert_eq!(query_count.load(Ordering::SeqCst), 1);
     let unknown = world.ask("unknown.example", RecordType::A).await;
     assert_eq!(unknown.metadata.response_code, ResponseCode::NXDomain);
     let alias = world
@@ -336,8 +336,8 @@ async fn other_names_are_asked_elsewhere_and_kept_a_while() {
 #[tokio::test]
 async fn without_servers_elsewhere_other_names_do_not_exist() {
     let world = World::new(vec![]).await;
-    let answer = world.ask("example.com", RecordType::A).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    let response = world.ask("example.com", RecordType::A).await;
+    assert_eq!(response.metadata.response_code, ResponseCode::NXDomain);
     let local = world.ask("localhost", RecordType::A).await;
     assert_eq!(addresses(&local), ["127.0.0.1"]);
 }
@@ -351,8 +351,8 @@ async fn a_dead_server_elsewhere_is_left_alone_after_two_failures() {
         if is_asked {
             begun = Instant::now();
         }
-        let answer = world.ask("example.com", RecordType::A).await;
-        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+        let response = world.ask("example.com", RecordType::A).await;
+        assert_eq!(response.metadata.response_code, ResponseCode::ServFail);
         let heard = silent.try_recv(&mut [0; 512]).is_ok();
         while silent.try_recv(&mut [0; 512]).is_ok() {}
         let may_be_over = begun.elapsed() >= limits::UPSTREAM_PAUSE;
@@ -360,22 +360,22 @@ async fn a_dead_server_elsewhere_is_left_alone_after_two_failures() {
     }
 }
 
-/// Redis Sentinel stands still while it resolves a name, and does nothing for 30 s after it stood still for 2 s.
+/// Redis Sentinel blocks while it resolves a name, and does nothing for 30 s after it was blocked for 2 s.
 #[tokio::test]
 async fn a_dead_server_elsewhere_does_not_delay_names_of_absent_pods() {
     let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let world = World::new(vec![silent.local_addr().unwrap()]).await;
     for kind in [RecordType::A, RecordType::AAAA] {
-        let answer = world.ask("web-9.nginx", kind).await;
-        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+        let response = world.ask("web-9.nginx", kind).await;
+        assert_eq!(response.metadata.response_code, ResponseCode::NXDomain);
     }
-    // Each pause ends with a trial. A requester that waited for its end would never have an answer before.
+    // Each pause ends with a trial. A requester that waited for the end of the trial would get no response before.
     let mut trials = 0;
     loop {
         while silent.try_recv(&mut [0; 512]).is_ok() {}
         let begun = Instant::now();
-        let answer = world.ask("web-9.nginx", RecordType::A).await;
-        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+        let response = world.ask("web-9.nginx", RecordType::A).await;
+        assert_eq!(response.metadata.response_code, ResponseCode::NXDomain);
         if silent.try_recv(&mut [0; 512]).is_ok() {
             if begun.elapsed() < limits::UPSTREAM_TIMEOUT {
                 break;
@@ -387,14 +387,14 @@ async fn a_dead_server_elsewhere_does_not_delay_names_of_absent_pods() {
     }
 }
 
-/// A server that answers later than a trial waits is found healthy all the same.
+/// A server that responds later than the timeout of a trial is still detected as healthy.
 #[tokio::test]
 async fn a_slow_server_elsewhere_comes_back_after_a_pause() {
     let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let world = World::new(vec![server.local_addr().unwrap()]).await;
     for _ in 0..limits::UPSTREAM_FAILURES_MAX {
-        let answer = world.ask("example.com", RecordType::A).await;
-        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+        let lookup = world.ask("example.com", RecordType::A).await;
+        assert_eq!(lookup.metadata.response_code, ResponseCode::ServFail);
     }
     while server.try_recv(&mut [0; 512]).is_ok() {}
     tokio::spawn(async move {
@@ -403,13 +403,13 @@ async fn a_slow_server_elsewhere_comes_back_after_a_pause() {
             let (length, client) = server.recv_from(&mut buffer).await.unwrap();
             tokio::time::sleep(2 * limits::UPSTREAM_TRIAL).await;
             let question = Message::from_vec(&buffer[..length]).unwrap();
-            let mut answer = Message::response(question.metadata.id, OpCode::Query);
-            answer.queries = question.queries.clone();
+            let mut lookup = Message::response(question.metadata.id, OpCode::Query);
+            lookup.queries = question.queries.clone();
             let name = question.queries[0].name.clone();
             let data = RData::A(A([192, 0, 2, 80].into()));
-            answer.add_answer(Record::from_rdata(name, 60, data));
-            let answer = answer.to_vec().unwrap();
-            server.send_to(&answer, client).await.unwrap();
+            lookup.add_answer(Record::from_rdata(name, 60, data));
+            let lookup = lookup.to_vec().unwrap();
+            server.send_to(&lookup, client).await.unwrap();
         }
     });
     world.until("example.com", ResponseCode::NoError).await;
@@ -419,8 +419,8 @@ async fn a_slow_server_elsewhere_comes_back_after_a_pause() {
 async fn a_question_that_comes_back_does_not_go_round() {
     let relay = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
     let world = World::new(vec![relay.local_addr().unwrap()]).await;
-    let (address, asked) = (world.address, Arc::new(AtomicUsize::new(0)));
-    let counter = asked.clone();
+    let (address, query_count) = (world.address, Arc::new(AtomicUsize::new(0)));
+    let counter = query_count.clone();
     tokio::spawn(async move {
         let mut buffer = vec![0; 4096];
         loop {
@@ -430,9 +430,9 @@ async fn a_question_that_comes_back_does_not_go_round() {
             back.send_to(&buffer[..length], address).await.unwrap();
         }
     });
-    let answer = world.ask("example.com", RecordType::A).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
-    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    let response = world.ask("example.com", RecordType::A).await;
+    assert_eq!(response.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(query_count.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
@@ -455,11 +455,11 @@ async fn large_answers_are_cut_by_udp_and_whole_by_tcp() {
         "{}",
         small.answers.len()
     );
-    let mut asked = question(name, RecordType::A);
+    let mut message = question(name, RecordType::A);
     let mut edns = Edns::new();
     edns.set_max_payload(4096);
-    asked.set_edns(edns);
-    let larger = world.send(&asked).await;
+    message.set_edns(edns);
+    let larger = world.send(&message).await;
     assert!(larger.metadata.truncation && larger.answers.len() > small.answers.len());
     assert!(larger.edns.is_some());
     let mut stream = TcpStream::connect(world.address).await.unwrap();
@@ -497,14 +497,14 @@ async fn bad_packets_and_idle_connections_do_no_harm() {
     for _ in 0..limits::TCP_CONNECTIONS_MAX + 20 {
         idle.push(TcpStream::connect(world.address).await.unwrap());
     }
-    let answer = world
+    let response = world
         .ask("web.default.svc.cluster.local", RecordType::A)
         .await;
-    assert_eq!(addresses(&answer), ["10.96.0.5"]);
+    assert_eq!(addresses(&response), ["10.96.0.5"]);
     world.stop().await;
 }
 
-/// findings-2 S40: a client that opens connections without end closes its own, and nobody else's.
+/// findings-2 S40: if a client opens too many connections, only connections of this client are closed.
 #[tokio::test]
 async fn a_client_with_too_many_connections_closes_its_own() {
     let world = World::new(vec![]).await;
@@ -532,10 +532,10 @@ async fn a_client_with_too_many_connections_closes_its_own() {
 #[tokio::test]
 async fn an_address_that_is_taken_is_an_error_that_says_so() {
     // An address that no other program uses: its port is free for TCP.
-    let taken = UdpSocket::bind("127.35.4.6:0").await.unwrap();
+    let other_socket = UdpSocket::bind("127.35.4.6:0").await.unwrap();
     let config = Config {
         domain: "cluster.local".to_owned(),
-        listen: vec![taken.local_addr().unwrap()],
+        listen: vec![other_socket.local_addr().unwrap()],
         addresses: vec![],
         ranges: vec![],
         upstreams: None,

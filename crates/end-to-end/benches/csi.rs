@@ -1,9 +1,8 @@
-//! The volume of a CSI driver from its attachment to the running pod, and from the deletion of the pod to the
-//! end of the attachment, beside the same calls of the same driver made by hand and beside a pod without a
-//! volume.
+//! The time of a CSI volume from its attachment to the running pod, and from the deletion of the pod to the end of the
+//! attachment; compared with direct calls of the driver and with a pod without a volume.
 //!
-//! The driver is that of the tests, whose volumes are directories: its own work is short. Run it on an idle
-//! machine with `cargo xtask bench csi`.
+//! The driver is the driver of the tests, whose volumes are directories, so its own work is short. Run the benchmark on
+//! an idle machine with `cargo xtask bench csi`.
 
 use std::process::{Child, Command};
 use std::thread::sleep;
@@ -20,7 +19,7 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
 const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
 const LIMIT: Duration = Duration::from_secs(300);
-/// Between two looks whether an object is gone.
+/// The time between two checks whether an object is deleted.
 const PAUSE: Duration = Duration::from_millis(2);
 
 pub(crate) fn bench() {
@@ -28,9 +27,9 @@ pub(crate) fn bench() {
     let api = Api::new(&world.instance);
     let by_hand = api.block_on(ByHand::start());
     api.create(CLAIMS, &claim("data", json!({})));
-    let [mut plain, mut started, mut ended, mut gone] = [(); 4].map(|()| Sample::new("ms"));
+    let [mut plain, mut started, mut ended, mut deleted] = [(); 4].map(|()| Sample::new("ms"));
     let [mut attached, mut detached] = [(); 2].map(|()| Sample::new("ms"));
-    // The first round makes the volume, and is not counted.
+    // The first round provisions the volume, and is not counted.
     let rounds = sized(20, 2);
     for round in 0..=rounds {
         let without = once(&api, &without_volume());
@@ -38,7 +37,7 @@ pub(crate) fn bench() {
         let hand = api.block_on(by_hand.once());
         if round > 0 {
             plain.push_time(without.0);
-            gone.push_time(without.1);
+            deleted.push_time(without.1);
             started.push_time(with.0);
             ended.push_time(with.1);
             attached.push_time(hand.0);
@@ -52,7 +51,7 @@ pub(crate) fn bench() {
     println!("  ControllerPublish, NodeStage, NodePublish by hand: {attached}");
     println!("detach");
     println!("  deletion of the pod until its attachment is gone: {ended}");
-    println!("  deletion of a pod without a volume until it is gone: {gone}");
+    println!("  deletion of a pod without a volume until it is gone: {deleted}");
     println!("  NodeUnpublish, NodeUnstage, ControllerUnpublish by hand: {detached}");
     api.delete(&format!("{CLAIMS}/data"));
 }
@@ -64,7 +63,7 @@ fn without_volume() -> Value {
     pod
 }
 
-/// The time until a pod runs, and the time from its deletion until it and its attachment are gone.
+/// The time until a pod runs, and the time from its deletion until the pod and its attachment are deleted.
 fn once(api: &Api, pod: &Value) -> (Duration, Duration) {
     let mut pod = pod.clone();
     pod["spec"]["terminationGracePeriodSeconds"] = json!(0);
@@ -123,11 +122,11 @@ impl ByHand {
             }
         }
         let request = json!({"name": "v", "volume_capabilities": [capability()]});
-        let made = controller.call("Controller/CreateVolume", &request).await;
+        let created = controller.call("Controller/CreateVolume", &request).await;
         Self {
             controller,
             node,
-            volume: made.expect("a volume")["volume"]["volume_id"].take(),
+            volume: created.expect("a volume")["volume"]["volume_id"].take(),
             stage: path("stage"),
             target: path("pod"),
             programs,

@@ -1,9 +1,8 @@
-//! Answers per second of the DNS server, asked from a pod and from the machine, and the time from a
-//! pod's Ready until its name resolves; with few and with 10,000 Services. Against a bare echo of
-//! packets on the same way.
+//! Responses per second of the DNS server, queried from a pod and from the machine, and the time from a pod's readiness
+//! until its name resolves; with few and with 10,000 Services. Compared with a plain echo of packets on an equal path.
 //!
-//! Clients are threads of this process in the network of a pod. Run it on an idle machine with
-//! `cargo xtask bench dns`.
+//! Clients are threads of this process in the network of a pod. Run the benchmark on an idle machine with `cargo xtask
+//! bench dns`.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread::sleep;
@@ -23,10 +22,10 @@ const NO_ERROR: u8 = 0;
 const NO_SUCH_NAME: u8 = 3;
 const A: u16 = 1;
 const SRV: u16 = 33;
-/// Questions that are on their way at once when answers per second are counted.
+/// The number of concurrent queries when responses per second are counted.
 const WINDOW: u16 = 32;
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// The time between two rounds in which a change of an endpoint is the only one.
+/// The time between two rounds in which an endpoint is the only change.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// The query, and the code of the response.
@@ -74,7 +73,7 @@ pub(crate) fn bench() {
         services = count;
         let last = format!("service-{}.default.svc.cluster.local", count - 1);
         inside.run(|| wait_for(server, &last, A, |code| code == NO_ERROR));
-        // What else follows from their creation is done by then.
+        // The work that follows from the creation of the Services has ended by then.
         sleep(Duration::from_secs(sized(10, 1)));
         println!("{count} Services");
         for (from, network) in [("a pod", &inside), ("the machine", &outside)] {
@@ -85,32 +84,32 @@ pub(crate) fn bench() {
     }
 }
 
-/// A pod that the Service `peers` names.
+/// A pod that the Service `peers` selects.
 fn pod(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": "peer", "name": name}},
         "spec": {"hostname": name, "subdomain": "peers", "terminationGracePeriodSeconds": 0,
-            // The variables of 10,000 Services are more than the kernel takes.
+            // The variables of 10,000 Services exceed a limit of the kernel.
             "enableServiceLinks": false,
             "containers": [{"name": "c", "image": "busybox:1", "imagePullPolicy": "IfNotPresent",
                 "command": ["sleep", "100000"]}]}})
 }
 
-/// All pods are behind the Service.
+/// A Service that selects all pods.
 fn service(name: &str, address: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {
         "clusterIP": address, "selector": {"app": "peer"},
         "ports": [{"name": "peer", "port": 80}]}})
 }
 
-/// One of many Services, behind which is one pod that stays.
+/// One of many Services, each with one permanent pod.
 fn one_of_many(number: usize) -> Value {
     let mut service = service(&format!("service-{number}"), "");
     service["spec"]["selector"] = json!({"name": "peer-0"});
     service
 }
 
-/// The server that pods are told of.
+/// The DNS server in the configuration of pods.
 fn server_of(kubectl: &Kubectl) -> SocketAddr {
     let file = kubectl.ok(&["exec", "peer-0", "--", "cat", "/etc/resolv.conf"]);
     let address = file
@@ -120,7 +119,7 @@ fn server_of(kubectl: &Kubectl) -> SocketAddr {
     (ip, 53).into()
 }
 
-/// Sends back what comes, on the same address, for as long as this process lives.
+/// Returns each packet to its sender, as long as this process lives.
 fn echo(ip: IpAddr) -> SocketAddr {
     let socket = UdpSocket::bind((ip, 0)).expect("listen");
     let address = socket.local_addr().expect("an address");
@@ -136,7 +135,7 @@ fn echo(ip: IpAddr) -> SocketAddr {
 fn measure(server: SocketAddr, echo: SocketAddr) {
     let [mut bare, mut alone] = [Sample::new("/s"), Sample::new("ms")];
     let mut rows = QUESTIONS.map(|question| (question, bare.clone(), alone.clone()));
-    // Rounds, so that what else the machine does meets all alike.
+    // The measurements alternate in rounds, so that other work of the machine affects all of them.
     for _ in 0..sized(5, 1) {
         let (_, name, kind, _) = QUESTIONS[0];
         bare.push(per_second(echo, name, kind, NO_ERROR));
@@ -161,7 +160,7 @@ fn client_of(server: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// Answers per second with several questions on their way.
+/// Responses per second with several concurrent queries.
 fn per_second(server: SocketAddr, name: &str, kind: u16, code: u8) -> f64 {
     let socket = client_of(server);
     let span = Duration::from_millis(sized(1_000, 50));
@@ -172,18 +171,18 @@ fn per_second(server: SocketAddr, name: &str, kind: u16, code: u8) -> f64 {
         socket.send(&question).expect("ask");
     }
     let started = Instant::now();
-    let mut answers = 0_u32;
+    let mut responses = 0_u32;
     while started.elapsed() < span {
         let length = socket.recv(&mut buffer).expect("an answer");
         assert!(length >= HEADER_BYTES && code_of(&buffer) == code, "{name}");
-        answers += 1;
+        responses += 1;
         question[..2].copy_from_slice(&buffer[..2]);
         socket.send(&question).expect("ask");
     }
-    f64::from(answers) / started.elapsed().as_secs_f64()
+    f64::from(responses) / started.elapsed().as_secs_f64()
 }
 
-/// The median time of one question after the other, in milliseconds.
+/// The median time of single queries, in milliseconds.
 fn round_trip(server: SocketAddr, name: &str, kind: u16) -> f64 {
     let socket = client_of(server);
     let question = question(name, kind);
@@ -197,14 +196,14 @@ fn round_trip(server: SocketAddr, name: &str, kind: u16) -> f64 {
     Sample::of_times(times).median()
 }
 
-/// From the moment when a watch shows a pod as Ready until its name resolves; negative where the
-/// name is there before the watch says so.
+/// The time from the event of a watch with a Ready pod until the pod's name resolves; negative if the name resolves
+/// before the event.
 fn measure_ready(api: &Api, network: &Network, server: SocketAddr, rounds: usize) {
     let [mut running, mut after] = [(); 2].map(|()| Sample::new("ms"));
     for round in 0..rounds {
         let name = format!("late-{round}");
         let full = format!("{name}.peers.default.svc.cluster.local");
-        let seen = api.watch(PODS);
+        let events = api.watch(PODS);
         let started = Instant::now();
         api.create(PODS, &pod(&name));
         let resolved = std::thread::scope(|scope| {
@@ -214,7 +213,7 @@ fn measure_ready(api: &Api, network: &Network, server: SocketAddr, rounds: usize
                     Instant::now()
                 })
             });
-            let (ready, _) = first_seen(&seen, TIMEOUT, |_, pod| {
+            let (ready, _) = first_seen(&events, TIMEOUT, |_, pod| {
                 text(pod, "/metadata/name") == name && is_ready(pod)
             });
             running.push_time(ready - started);
@@ -226,7 +225,7 @@ fn measure_ready(api: &Api, network: &Network, server: SocketAddr, rounds: usize
         after.push_time(resolved);
         api.delete(&format!("{PODS}/{name}?gracePeriodSeconds=0"));
         network.run(|| wait_for(server, &full, A, |code| code == NO_SUCH_NAME));
-        // Changes within the window of the endpoints after this one are collected (`planners::batching`).
+        // Changes within the window after this change of the endpoints are collected (`planners::batching`).
         sleep(QUIET);
     }
     println!("  a pod's name, {rounds} rounds");
@@ -234,8 +233,8 @@ fn measure_ready(api: &Api, network: &Network, server: SocketAddr, rounds: usize
     println!("    from Ready until its name resolves: {after}");
 }
 
-/// Asks until the code of the answer is wanted.
-fn wait_for(server: SocketAddr, name: &str, kind: u16, wanted: impl Fn(u8) -> bool) {
+/// Repeats the query until the response has a matching code.
+fn wait_for(server: SocketAddr, name: &str, kind: u16, is_expected: impl Fn(u8) -> bool) {
     let socket = client_of(server);
     let question = question(name, kind);
     let mut buffer = [0; 1500];
@@ -243,7 +242,7 @@ fn wait_for(server: SocketAddr, name: &str, kind: u16, wanted: impl Fn(u8) -> bo
     loop {
         socket.send(&question).expect("ask");
         socket.recv(&mut buffer).expect("an answer");
-        if wanted(code_of(&buffer)) {
+        if is_expected(code_of(&buffer)) {
             return;
         }
         assert!(Instant::now() < deadline, "{name}");
@@ -251,10 +250,10 @@ fn wait_for(server: SocketAddr, name: &str, kind: u16, wanted: impl Fn(u8) -> bo
     }
 }
 
-/// A question as bytes (RFC 1035), its number 0.
+/// A query as bytes (RFC 1035), with the ID 0.
 fn question(name: &str, kind: u16) -> Vec<u8> {
     let mut bytes = vec![0; HEADER_BYTES];
-    // Recursion is desired, as resolvers have it; there is one question.
+    // The flag "recursion desired", which resolvers set, and the number of questions, which is 1.
     bytes[2] = 1;
     bytes[5] = 1;
     for label in name.split('.') {
@@ -267,6 +266,6 @@ fn question(name: &str, kind: u16) -> Vec<u8> {
     bytes
 }
 
-fn code_of(answer: &[u8]) -> u8 {
-    answer[3] & 0xf
+fn code_of(response: &[u8]) -> u8 {
+    response[3] & 0xf
 }

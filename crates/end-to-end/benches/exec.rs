@@ -1,8 +1,7 @@
-//! The time of a command in a running container: by `kubectl exec`, by a bare WebSocket, and one
-//! byte there and back in an open session; against `runc exec`, and against a `kubectl` that asks
-//! for one object.
+//! The time of a command in a running container: by `kubectl exec`, by a plain WebSocket, and the round trip of one
+//! byte in an open session; compared with `runc exec`, and with a `kubectl` that gets one object.
 //!
-//! Run it on an idle machine with `cargo xtask bench exec`.
+//! Run the benchmark on an idle machine with `cargo xtask bench exec`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,7 +65,7 @@ fn time(kubectl: &Kubectl, arguments: &[&str]) -> Duration {
     started.elapsed()
 }
 
-/// Where the API is, and how it is known.
+/// The address of the API, and its certificate authority.
 struct Server {
     host: String,
     port: u16,
@@ -124,7 +123,7 @@ impl Server {
         elapsed
     }
 
-    /// Sends a byte and waits for it, again and again.
+    /// Sends single bytes and waits for each to return.
     async fn time_bytes(&self, rounds: usize) -> Sample {
         let mut session = self.open(&["cat"], true).await;
         let mut sample = Sample::new("ms");

@@ -1,9 +1,9 @@
-//! Interruptions that clients see when one of three servers or one of three members of etcd is gone: the longest time
-//! between two answers around each fault, as a distribution. One client reads, one writes, each without a pause, and
-//! one watches what is written; after a failure they go on at another server, the watch at its last resource
-//! version. Requests have a time limit, which only a frozen server makes them reach.
+//! Interruptions of clients during the loss of one of three servers or of one of three members of etcd: the longest
+//! time between two responses around each fault, as a distribution. One client reads, one client writes, each without a
+//! pause, and one client watches the written object. After a failure the clients continue at another server, the watch
+//! at its last resource version. Requests have a time limit, which only a frozen server exceeds.
 //!
-//! Run it on an idle machine with `cargo xtask bench failover`.
+//! Run the benchmark on an idle machine with `cargo xtask bench failover`.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -20,13 +20,13 @@ use serde_json::{Value, json};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const OBJECT: &str = "/api/v1/namespaces/default/configmaps/failover";
-/// The time after a fault in which the longest interruption begins.
+/// The time after a fault in which the start of the longest interruption is searched.
 const LOOK: Duration = Duration::from_secs(4);
 /// The time limit of requests, and of the silence of a watch.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The time between two looks for what controllers have done.
+/// The time between two checks for the work of controllers.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
-/// Answers of a client after that.
+/// The number of responses of a client after that time.
 const ANSWERS: usize = 20;
 
 pub(crate) fn bench() {
@@ -82,9 +82,9 @@ pub(crate) fn bench() {
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// The server that the clients use.
+    /// The server of the clients is killed.
     ServerKilled,
-    /// The same, which says nothing and keeps its connections (SIGSTOP).
+    /// The server of the clients is suspended (SIGSTOP): it does not respond, and its connections stay open.
     ServerFrozen,
     FollowerKilled,
     FollowerPaused,
@@ -103,13 +103,13 @@ impl Kind {
     const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Watch];
 }
 
-/// A client that reads, one that writes, and one that watches.
+/// A client that reads, a client that writes, and a client that watches.
 struct Clients<'a> {
     network: &'a Network,
     servers: Vec<Api>,
     /// The server in use.
     current: AtomicUsize,
-    /// The times of the answers of each.
+    /// The times of the responses of each client.
     answers: [Mutex<Vec<Instant>>; Kind::ALL.len()],
     is_over: AtomicBool,
 }
@@ -165,7 +165,7 @@ impl<'a> Clients<'a> {
         }
     }
 
-    /// Follows the object, at another server after the end of a watch or a silence.
+    /// Watches the object; after the end or the silence of a watch, at another server.
     fn follow(&self) {
         let mut version = String::new();
         while !self.is_over.load(Ordering::SeqCst) {
@@ -180,7 +180,7 @@ impl<'a> Clients<'a> {
             }
             let path = format!("{CONFIG_MAPS}?watch=true&resourceVersion={version}");
             let (mut heard, mut is_refused) = (false, false);
-            // Each part ends after a time: only a silent one says that something is wrong.
+            // Each request for the watch has a time limit, so only silence indicates a failure.
             let followed = server.follow(&path, PATIENCE, |event| {
                 match event {
                     WatchEvent::Added(object)
@@ -204,18 +204,18 @@ impl<'a> Clients<'a> {
         }
     }
 
-    /// The server in use, with its number.
+    /// The server in use, with its index.
     fn server(&self) -> (usize, &Api) {
         let current = self.current.load(Ordering::SeqCst);
         (current, &self.servers[current % self.servers.len()])
     }
 
     fn answered(&self, kind: Kind) {
-        let answers = &self.answers[kind as usize];
-        answers.lock().expect("the lock").push(Instant::now());
+        let times = &self.answers[kind as usize];
+        times.lock().expect("the lock").push(Instant::now());
     }
 
-    /// Goes on at the server after this one, unless another client has done so already.
+    /// Continues at the next server, unless another client has done so already.
     fn go_on_after(&self, current: usize) {
         let (success, failure) = (Ordering::SeqCst, Ordering::SeqCst);
         let _moved = self
@@ -227,28 +227,28 @@ impl<'a> Clients<'a> {
         self.answers[kind as usize].lock().expect("the lock").len()
     }
 
-    /// Waits for further answers of all.
+    /// Waits for further responses of all clients.
     fn go_on(&self) {
         for kind in Kind::ALL {
-            let wanted = self.count(kind) + ANSWERS;
+            let target_count = self.count(kind) + ANSWERS;
             wait_for("answers", 120, || match self.count(kind) {
-                count if count >= wanted => Ok(()),
+                count if count >= target_count => Ok(()),
                 count => Err(count),
             });
         }
     }
 
-    /// The longest interruption of each around a fault.
+    /// The longest interruption of each client around a fault.
     fn gaps(&self, machines: &mut ServersOnEtcd, fault: Fault) -> [Duration; Kind::ALL.len()] {
         self.go_on();
         let leader = machines.etcd.leader();
         let follower = (leader + 1) % 3;
         let server = self.current.load(Ordering::SeqCst) % self.servers.len();
-        for answers in &self.answers {
-            let mut answers = answers.lock().expect("the lock");
-            let newest = answers.pop();
-            answers.clear();
-            answers.extend(newest);
+        for times in &self.answers {
+            let mut times = times.lock().expect("the lock");
+            let newest = times.pop();
+            times.clear();
+            times.extend(newest);
         }
         match fault {
             Fault::ServerKilled => machines.servers[server].kill(),
@@ -261,8 +261,8 @@ impl<'a> Clients<'a> {
         std::thread::sleep(LOOK);
         self.go_on();
         let gaps = Kind::ALL.map(|kind| {
-            let answers = self.answers[kind as usize].lock().expect("the lock");
-            let gaps = answers.windows(2).map(|pair| pair[1] - pair[0]);
+            let times = self.answers[kind as usize].lock().expect("the lock");
+            let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
             gaps.max().expect("several answers")
         });
         match fault {
@@ -277,12 +277,12 @@ impl<'a> Clients<'a> {
     }
 }
 
-/// The times from the death of the leading one of two servers until a new namespace has its ServiceAccount.
+/// The times from the death of the leading server, one of two, until a new namespace has its ServiceAccount.
 fn controllers(machines: &mut ServersOnEtcd, network: &Network) -> String {
     let apis = apis(network, machines, &[0, 1]);
     let mut times = Sample::new("ms");
     let rounds = sized(20, 1);
-    // The first server leads, and each that is killed comes back as the one that does not.
+    // The first server leads, and a killed server is restarted as the one that does not lead.
     for round in 0..rounds {
         let (leading, other) = (round % 2, &apis[(round + 1) % 2]);
         let act = |name: String| {

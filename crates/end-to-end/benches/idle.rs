@@ -1,7 +1,6 @@
-//! The cost of idle pods: memory and processor time of the server and of the shims, with 1, 50 and
-//! 110 of them.
+//! The cost of idle pods: memory and processor time of the server and of the shims, with 1, 50 and 110 pods.
 //!
-//! Run it on an idle machine with `cargo xtask bench idle`.
+//! Run the benchmark on an idle machine with `cargo xtask bench idle`.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -40,7 +39,7 @@ pub(crate) fn bench() {
         ]);
         let ready = format!("--for=jsonpath={{.status.readyReplicas}}={count}");
         kubectl.ok(&["wait", "statefulset", "idle", &ready, "--timeout=300s"]);
-        // What starting left to do is done by then.
+        // The work that follows from the start has ended by then.
         sleep(Duration::from_secs(sized(30, 2)));
         measure(&instance, count, Duration::from_secs(sized(60, 3)));
     }
@@ -63,16 +62,16 @@ fn measure(instance: &Instance, count: usize, span: Duration) {
         memory.proportional,
         per_minute(after.0 - before.0)
     );
-    let [mut resident, mut proportional, mut own] = [(); 3].map(|()| Sample::new("MiB"));
+    let [mut resident, mut proportional, mut private] = [(); 3].map(|()| Sample::new("MiB"));
     let mut sum = 0.0;
     for pid in &shims {
         let memory = process::memory(*pid);
         resident.push(memory.resident);
         proportional.push(memory.proportional);
-        own.push(memory.own);
+        private.push(memory.own);
         sum += memory.proportional;
     }
-    println!("  a shim: resident {resident}, proportional {proportional}, its own {own}");
+    println!("  a shim: resident {resident}, proportional {proportional}, its own {private}");
     println!(
         "  all shims: proportional {sum:.1} MiB; {:.2} s of processor per minute",
         per_minute(after.1 - before.1)

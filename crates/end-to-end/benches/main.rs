@@ -1,7 +1,7 @@
-//! The benchmarks of the whole program, one module each. They are one program: each program on its own would be
-//! compiled and linked with the same client.
+//! The benchmarks of the whole program, one module each. They are one program, because separate programs would each
+//! compile and link the client.
 //!
-//! `cargo xtask bench NAME` runs one of them.
+//! `cargo xtask bench NAME` runs one benchmark.
 
 mod csi;
 mod dns;
@@ -18,7 +18,7 @@ mod volume_move;
 mod volumes;
 mod whole_program;
 
-/// The names of the benchmarks, as `cargo xtask bench` knows them.
+/// The names of the benchmarks for `cargo xtask bench`.
 const BENCHMARKS: [(&str, fn()); 14] = [
     ("csi", csi::bench),
     ("dns", dns::bench),

@@ -1,8 +1,9 @@
-//! The time from the death of a node until the replacement of its pod is ready on another one, in its parts, with the
-//! default lease and with a short one.
+//! The time from the death of a node until the replacement of its pod is ready on another node, in its phases, with the
+//! default lease and with a short lease.
 //!
-//! Machines are network namespaces on one bridge. The pod has no volume; its set says `Failover`. All processes of
-//! the node are killed at once. Run it on an idle machine with `cargo xtask bench node-loss`.
+//! Machines are network namespaces on one bridge. The pod has no volume; its set has the annotation value `Failover`.
+//! All processes of the node are killed at once. Run the benchmark on an idle machine with `cargo xtask bench
+//! node-loss`.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ const POD: &str = "/api/v1/namespaces/default/pods/web-0";
 const FENCED: &str = "/metadata/annotations/node.mainstay.dev~1fenced";
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Arguments of the nodes, with the words for them.
+/// Arguments of the nodes, with their descriptions.
 const LEASE_TIMES: [(&str, &str); 2] = [("38s", "the default lease"), ("12s", "a lease of 12 s")];
 
 pub(crate) fn bench() {
@@ -107,7 +108,7 @@ fn set() -> Value {
                     {"httpGet": {"path": "/healthz", "port": 80}, "periodSeconds": 1}}]}}}})
 }
 
-/// The parts of the time without the pod.
+/// The phases of the time without the pod.
 struct Losses {
     parts: [(&'static str, Sample); 5],
 }
@@ -128,7 +129,7 @@ impl Default for Losses {
 }
 
 impl Losses {
-    /// Kills the node of the pod, and brings it back.
+    /// Kills the node of the pod, and restarts it.
     fn add(&mut self, machines: &mut Machines, lease: &str) {
         let network = &machines.server.network;
         let pod = network.run(|| machines.api.ask(Method::GET, POD, None));
@@ -146,28 +147,31 @@ impl Losses {
             lease["metadata"]["name"] == name && lease.pointer(FENCED).is_some()
         });
         let is_next = |pod: &Value| pod["metadata"]["uid"] != uid;
-        let [mut made, mut bound] = [None; 2];
+        let [mut created, mut bound] = [None; 2];
         let (ready, _) = first_seen(&pods, LIMIT, |at, pod| {
             if !is_next(pod) {
                 return false;
             }
-            made.get_or_insert(at);
+            created.get_or_insert(at);
             if pod["spec"]["nodeName"].is_string() {
                 bound.get_or_insert(at);
             }
             is_ready(pod)
         });
-        let [made, bound] = [made, bound].map(|at| at.expect("it was seen before"));
+        let [created, bound] = [created, bound].map(|at| at.expect("it was seen before"));
         let since = |later: Instant, earlier| later.saturating_duration_since(earlier);
-        let [fence, replacement, place, start, all] = [
+        let [fence, replacement, bound_at, start, all] = [
             since(fenced, died),
-            since(made, fenced),
-            since(bound, made),
+            since(created, fenced),
+            since(bound, created),
             since(ready, bound),
             since(ready, died),
         ];
         self.parts[0].1.push(fence.as_secs_f64());
-        for ((_, sample), time) in self.parts[1..4].iter_mut().zip([replacement, place, start]) {
+        for ((_, sample), time) in self.parts[1..4]
+            .iter_mut()
+            .zip([replacement, bound_at, start])
+        {
             sample.push_time(time);
         }
         self.parts[4].1.push(all.as_secs_f64());

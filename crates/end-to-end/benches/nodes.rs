@@ -1,9 +1,9 @@
-//! Machines that join a server: the time until their nodes are Ready, the memory of an agent, and the
-//! throughput between pods of two nodes, by a route and by VXLAN, against the machines themselves and against
-//! namespaces behind two plain routers, without any rules, in the same run.
+//! Machines that join a server: the time until their nodes are Ready, the memory of an agent, and the throughput
+//! between pods of two nodes, by a route and by VXLAN; compared with the machines themselves and with namespaces behind
+//! two plain routers, without any rules, in the same run.
 //!
-//! Machines are network namespaces on one bridge. Clients and servers are threads of this process in the
-//! networks of pods and machines. Run it on an idle machine with `cargo xtask bench nodes`.
+//! Machines are network namespaces on one bridge. Clients and servers are threads of this process in the networks of
+//! pods and machines. Run the benchmark on an idle machine with `cargo xtask bench nodes`.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -17,12 +17,12 @@ use end_to_end::{Api, Kubectl, Network, process, streams};
 use serde_json::{Value, json};
 
 const NODES: &str = "/api/v1/nodes";
-/// The process of the pods.
+/// The name of the process in the pods.
 const PROGRAM: &str = "mainstay";
-/// Takes bytes until there are no more.
+/// The port of the server that reads all bytes.
 const PORT: u16 = 8081;
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// The pods of the agent whose memory is measured.
+/// The number of pods of the agent whose memory is measured.
 const PODS: usize = 3;
 
 pub(crate) fn bench() {
@@ -38,7 +38,7 @@ pub(crate) fn bench() {
     let mut nodes: Vec<Role> = (0..sized(8, 4))
         .map(|number| Role::new(&mut lan, &format!("n{number}"), directory.path()))
         .collect();
-    // Neighbours that are not on one link for the kernel: the nodes need a tunnel.
+    // For the kernel these neighbours are not on one link, so the nodes need a tunnel.
     for node in &nodes[2..4] {
         node.network.run(|| without_link(&node.address));
     }
@@ -78,8 +78,8 @@ pub(crate) fn bench() {
         "an agent with {PODS} pods: resident {:.1} MiB, proportional {:.1} MiB",
         memory.resident, memory.proportional
     );
-    for (numbers, way) in [([0, 1], "a route"), ([2, 3], "VXLAN")] {
-        between(&kubectl, &server, &nodes, &plain, numbers, way);
+    for (numbers, transport) in [([0, 1], "a route"), ([2, 3], "VXLAN")] {
+        between(&kubectl, &server, &nodes, &plain, numbers, transport);
     }
     for node in &mut nodes {
         node.interrupt();
@@ -87,14 +87,14 @@ pub(crate) fn bench() {
     server.interrupt();
 }
 
-/// Leaves the machine its address without the addresses of the link.
+/// Keeps the address of the machine, but removes the addresses of its link.
 fn without_link(address: &str) {
     ip(&format!("address del {address}/24 dev eth0"));
     ip(&format!("address add {address}/32 dev eth0"));
     ip("route add 192.0.2.0/24 dev eth0");
 }
 
-/// Starts an agent; the time until its node is Ready, as a watch of the API shows it.
+/// Starts an agent; returns the time until a watch of the API reports its node as Ready.
 fn join(server: &Role, api: &Api, (node, name): (&mut Role, &str), token: &str) -> Duration {
     let events = server.network.run(|| api.watch(NODES));
     let url = server.url();
@@ -120,7 +120,7 @@ fn hello(name: &str, node: &str) -> Value {
     }})
 }
 
-/// Two machines that only route, with a namespace behind each: the links and hops between two pods, without
+/// Two machines that only route, with a namespace behind each: equal links and hops as between two pods, but without
 /// rules and without connection tracking.
 struct Plain {
     behind: [Network; 2],
@@ -161,7 +161,7 @@ impl Plain {
     }
 }
 
-/// Takes all bytes that come to a port in a network.
+/// Reads all bytes of connections to a port in a network.
 fn take_all(network: &Network) {
     network.run(|| {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("listen");
@@ -169,19 +169,19 @@ fn take_all(network: &Network) {
     });
 }
 
-/// Throughput from a pod of one node to a pod of the other, against that behind plain routers, and from machine
-/// to machine.
+/// Throughput from a pod of one node to a pod of the other node; compared with that behind plain routers, and from
+/// machine to machine.
 fn between(
     kubectl: &Kubectl,
     server: &Role,
     nodes: &[Role],
     plain: &Plain,
     numbers: [usize; 2],
-    way: &str,
+    transport: &str,
 ) {
     let machines = numbers.map(|number| &nodes[number]);
     let names = numbers.map(|number| name(number, 0));
-    // The processes of all pods are those of this machine; the client is one of the server's machine.
+    // The processes of all pods are visible on this machine; the client is a pod of the server's machine.
     let [client, target] = server.network.run(|| {
         names
             .each_ref()
@@ -195,7 +195,7 @@ fn between(
         (&plain.behind[0], plain.target),
         (&machines[0].network, address_of(&machines[1].address)),
     ];
-    // Short and many: other work of the machine meets all alike.
+    // Many short measurements, so that other work of the machine affects all of them.
     let span = Duration::from_millis(sized(500, 100));
     let mut samples = [(); 3].map(|()| Sample::new("MiB/s"));
     for _ in 0..sized(31, 2) {
@@ -204,7 +204,7 @@ fn between(
         }
     }
     let [pods, routed, bare] = samples;
-    println!("bytes over one connection between two nodes, by {way}");
+    println!("bytes over one connection between two nodes, by {transport}");
     println!("  from pod to pod: {pods}");
     println!("  between namespaces behind plain routers: {routed}");
     println!("  from machine to machine: {bare}");

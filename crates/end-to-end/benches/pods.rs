@@ -1,7 +1,7 @@
-//! The start of pods with a present image: one by one and fifty at once, against `runc run` of the
-//! same root in the same run.
+//! The start of pods with a present image: one by one and fifty at once; compared with `runc run` of the image's root
+//! in the same run.
 //!
-//! Run it on an idle machine with `cargo xtask bench pods`.
+//! Run the benchmark on an idle machine with `cargo xtask bench pods`.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -23,7 +23,7 @@ pub(crate) fn bench() {
     let kubectl = instance.kubectl();
     let api = Api::new(&instance);
     let bundle = Bundle::new(&image, &["/bin/true"]);
-    // The first one pulls the image.
+    // The first pod pulls the image.
     start_together(&api, "first", 1);
     remove_all(&kubectl);
     one_by_one(&kubectl, &api, &bundle, sized(15, 3));
@@ -48,7 +48,7 @@ fn one_by_one(kubectl: &Kubectl, api: &Api, bundle: &Bundle, rounds: usize) {
     println!("    against runc: {}", typed.against(&runs));
 }
 
-/// From the request for a deletion until the pod is gone, of a process that exits on SIGTERM.
+/// The time from the request for a deletion until the pod is deleted; the process exits on SIGTERM.
 fn deletions(kubectl: &Kubectl, api: &Api, rounds: usize) {
     let mut times = Sample::new("ms");
     for round in 0..rounds {
@@ -63,10 +63,12 @@ fn deletions(kubectl: &Kubectl, api: &Api, rounds: usize) {
         pod["spec"]["containers"][0]["command"] = json!(command);
         api.create_all(PODS, &[pod]);
         wait_for_text("ready", 60, || kubectl.run(&["logs", &name]).stdout);
-        let gone = api.watch_deletions(PODS);
+        let deletions_seen = api.watch_deletions(PODS);
         let started = Instant::now();
         api.delete(&format!("{PODS}/{name}"));
-        let (at, _) = gone.recv_timeout(TIMEOUT).expect("a pod that is gone");
+        let (at, _) = deletions_seen
+            .recv_timeout(TIMEOUT)
+            .expect("a pod that is gone");
         times.push_time(at - started);
     }
     println!("from a deletion to the end of the pod, {rounds} rounds: {times}");
@@ -97,17 +99,17 @@ fn pod(name: &str) -> Value {
             "command": ["sleep", "100000"]}]}})
 }
 
-/// Creates pods at once; from the first request until each is Running.
+/// Creates pods at once; returns the time from the first request until each pod is Running.
 fn start_together(api: &Api, prefix: &str, count: usize) -> Vec<Duration> {
     let pods: Vec<Value> = (0..count)
         .map(|number| pod(&format!("{prefix}-{number}")))
         .collect();
-    let seen = api.watch(PODS);
+    let events = api.watch(PODS);
     let started = Instant::now();
     api.create_all(PODS, &pods);
     let mut running: BTreeMap<String, Duration> = BTreeMap::new();
     while running.len() < count {
-        let (at, pod) = seen.recv_timeout(TIMEOUT).expect("pods that run");
+        let (at, pod) = events.recv_timeout(TIMEOUT).expect("pods that run");
         let name = text(&pod, "/metadata/name");
         if name.starts_with(prefix) && pod["status"]["phase"] == "Running" {
             running.entry(name.to_owned()).or_insert(at - started);
@@ -116,7 +118,7 @@ fn start_together(api: &Api, prefix: &str, count: usize) -> Vec<Duration> {
     running.into_values().collect()
 }
 
-/// The same as a person does it, to the moment when another `kubectl` shows it.
+/// The time of a start by a user with `kubectl`, until another `kubectl` reports the pod as Running.
 fn start_typed(kubectl: &Kubectl, name: &str) -> Duration {
     let selector = format!("metadata.name={name}");
     let phases = "jsonpath={.status.phase}{\"\\n\"}";
@@ -126,7 +128,7 @@ fn start_typed(kubectl: &Kubectl, name: &str) -> Duration {
         .stdout(Stdio::piped())
         .spawn()
         .expect("start the watch");
-    // A watch says nothing of when it has begun.
+    // The watch does not report its own start.
     std::thread::sleep(Duration::from_millis(500));
     let started = Instant::now();
     kubectl.ok_with_input(&["create", "-f", "-"], &pod(name).to_string());
@@ -146,7 +148,7 @@ fn remove_all(kubectl: &Kubectl) {
     kubectl.ok(&["delete", "pods", "--all", "--now"]);
 }
 
-/// Runs containers to their end, on all processors.
+/// Runs containers until they exit, on all processors.
 fn run_together(bundle: &Bundle, count: usize) -> Duration {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let started = Instant::now();

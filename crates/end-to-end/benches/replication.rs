@@ -1,10 +1,9 @@
-//! The cost of a replica of a volume on another node: the time of random durable writes into a volume of
-//! `local-cow` and into volumes with a replica, and the age of the last complete copy under these writes. Then
-//! the node of the pod is killed: the parts of the time until the pod is ready on the other node.
+//! The cost of a replica of a volume on another node: the time of random durable writes into a volume of `local-cow`
+//! and into volumes with a replica, and the age of the last complete copy under these writes. Then the node of the pod
+//! is killed: the phases of the time until the pod is ready on the other node.
 //!
-//! Machines are network namespaces on one bridge, with the disk of this machine. The writes are those of a
-//! thread of this process, in the directory of the pod's container. Run it on an idle machine with
-//! `cargo xtask bench replication`.
+//! Machines are network namespaces on one bridge, with the disk of this machine. A thread of this process writes, in
+//! the directory of the pod's container. Run the benchmark on an idle machine with `cargo xtask bench replication`.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -29,11 +28,11 @@ const RECORD: &str = "/metadata/annotations/node.mainstay.dev~1volume-replicatio
 const FENCED: &str = "/metadata/annotations/node.mainstay.dev~1fenced";
 
 const PAGE: usize = 8 << 10;
-/// From the start of one write to that of the next one.
+/// The time from the start of one write to the start of the next write.
 const PACE: Duration = Duration::from_millis(1);
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// The classes, with the seconds from one copy to the next.
+/// The classes, with the seconds between two copies.
 const CLASSES: [(&str, Option<u64>); 3] = [
     ("local-cow", None),
     ("local-replicated", Some(10)),
@@ -52,7 +51,7 @@ volumeBindingMode: WaitForFirstConsumer
 pub(crate) fn bench() {
     let mut machines = Machines::start();
     let mut costs = CLASSES.map(|_| Cost::default());
-    // Rounds, so that what else the machine does meets all alike.
+    // The measurements alternate in rounds, so that other work of the machine affects all of them.
     let rounds = sized(3, 1);
     for _ in 0..rounds {
         for ((class, interval), cost) in CLASSES.iter().zip(&mut costs) {
@@ -102,7 +101,7 @@ struct Machines {
     _directory: tempfile::TempDir,
 }
 
-/// The time in which a silent node is fenced: the default, or the shortest.
+/// The options for the time in which a silent node is fenced: the default, or the shortest.
 fn lease() -> [&'static str; 2] {
     ["--node-lease-duration", sized("38s", "12s")]
 }
@@ -138,8 +137,8 @@ impl Machines {
 
     fn get(&self, path: &str) -> Result<Value, String> {
         let get = || self.api.ask(Method::GET, path, None);
-        let answer = self.server.network.run(get);
-        answer.map_err(|error| error.to_string())
+        let outcome = self.server.network.run(get);
+        outcome.map_err(|error| error.to_string())
     }
 
     /// Starts a pod with a volume of the class, and fills its file.
@@ -193,13 +192,13 @@ impl Machines {
         });
         wait_for("the volume to be removed", 300, || {
             match self.get(&volume) {
-                Ok(found) => Err(found),
+                Ok(leftover) => Err(leftover),
                 Err(_) => Ok(()),
             }
         });
     }
 
-    /// Waits for a copy of what is in the volume now.
+    /// Waits for a copy of the present contents of the volume.
     fn wait_for_copy(&self) {
         let (volume, begun) = (self.volume(), now());
         wait_for("a copy", 300, || {
@@ -270,8 +269,8 @@ fn measure(machines: &Machines, is_replicated: bool, cost: &mut Cost) {
     let times = std::thread::scope(|scope| {
         let writer = scope.spawn(|| write_pages(&file, span));
         while is_replicated && !writer.is_finished() {
-            let found = machines.get(&volume).expect("the volume");
-            let last = record(&found)["last"].as_i64().expect("a copy");
+            let moved_volume = machines.get(&volume).expect("the volume");
+            let last = record(&moved_volume)["last"].as_i64().expect("a copy");
             let lag = u64::try_from(now() - last).unwrap_or_default();
             cost.lags.push_time(Duration::from_millis(lag));
             std::thread::sleep(Duration::from_millis(100));
@@ -289,7 +288,7 @@ fn measure(machines: &Machines, is_replicated: bool, cost: &mut Cost) {
     }
 }
 
-/// Writes pages at random places and syncs each, at a pace, or as fast as it can if that is slower.
+/// Writes pages at random offsets and syncs each, at a fixed pace, or as fast as possible if that is slower.
 fn write_pages(file: &File, span: Duration) -> Vec<Duration> {
     let page: Vec<u8> = (0..PAGE).map(|_| rand::random()).collect();
     let pages = bytes() / PAGE as u64;
@@ -298,9 +297,9 @@ fn write_pages(file: &File, span: Duration) -> Vec<Duration> {
     let mut due = Duration::ZERO;
     while due < span && started.elapsed() < span {
         std::thread::sleep(due.saturating_sub(started.elapsed()));
-        let place = rand::random::<u64>() % pages * PAGE as u64;
+        let offset = rand::random::<u64>() % pages * PAGE as u64;
         let begun = Instant::now();
-        file.write_all_at(&page, place).expect("write");
+        file.write_all_at(&page, offset).expect("write");
         file.sync_all().expect("sync the file");
         times.push(begun.elapsed());
         due += PACE;
@@ -308,7 +307,7 @@ fn write_pages(file: &File, span: Duration) -> Vec<Duration> {
     times
 }
 
-/// The parts of the time without the pod.
+/// The phases of the time without the pod.
 struct Failovers {
     parts: [(&'static str, Sample); 6],
 }
@@ -330,7 +329,7 @@ impl Default for Failovers {
 }
 
 impl Failovers {
-    /// Kills the node of the pod under writes, and brings it back.
+    /// Kills the node of the pod during writes, and restarts it.
     fn add(&mut self, machines: &mut Machines) {
         machines.wait_for_copy();
         let volume = machines.volume();
@@ -342,7 +341,7 @@ impl Failovers {
             .server
             .network
             .run(|| [LEASES, VOLUMES, PODS].map(|path| machines.api.watch(path)));
-        // Not a multiple of the interval, so that the rounds differ in the age of the copy.
+        // The time is not a multiple of the interval, so that the age of the copy differs between the rounds.
         let span = Duration::from_millis(sized(17_300, 3_000));
         write_pages(&machines.file(), span);
         let number: usize = name[1..].parse().expect("a number");

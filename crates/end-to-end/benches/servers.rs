@@ -1,7 +1,7 @@
-//! One server with a store of its own beside one and three servers over an etcd of three members: the memory that
-//! objects take in each server, and the time until the last of many watchers has a change.
+//! One server with its own store, compared with one and three servers over an etcd of three members: the memory of
+//! objects in each server, and the time until the last of many watchers receives a change.
 //!
-//! Run it on an idle machine with `cargo xtask bench servers`.
+//! Run the benchmark on an idle machine with `cargo xtask bench servers`.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
@@ -60,12 +60,12 @@ fn apis(network: &Network, servers: &[&Role]) -> Vec<Api> {
     network.run(|| kubeconfigs.into_iter().map(Api::with).collect())
 }
 
-/// Waits until a server has given back what its start took.
+/// Waits until a server has freed the memory of its start.
 fn settle() {
     std::thread::sleep(sized(Duration::from_secs(75), Duration::ZERO));
 }
 
-/// The memory of a server that no other process has, in MiB.
+/// The memory of a server that is not shared with another process, in MiB.
 fn own(server: &Role) -> f64 {
     memory(server.pid()).own
 }
@@ -93,8 +93,8 @@ fn object(name: &str, value: &str) -> Value {
     })
 }
 
-/// The time from a write until the first, the middle and the last of many watchers have it. Each server has its part
-/// of them.
+/// The time from a write until the first, the median and the last of many watchers receive it. The watchers are
+/// distributed over the servers.
 fn fan_out(store: &str, network: &Network, apis: &[Api]) {
     let (watchers, changes) = (sized(300, 6), sized(30, 2));
     network.run(|| {
@@ -122,7 +122,7 @@ fn fan_out(store: &str, network: &Network, apis: &[Api]) {
     });
 }
 
-/// The time at which a watcher had the object.
+/// The time at which a watcher received the object.
 fn arrival(watch: &Receiver<(Instant, Value)>, name: &str) -> Instant {
     loop {
         let (time, object) = watch.recv_timeout(PATIENCE).expect("a change");

@@ -1,9 +1,9 @@
-//! The cost of a Service: connections and throughput through its address, against the pod's own
-//! address in the same run, with 10, 1,000 and 10,000 Services; and the time until all of them, and
-//! one more among them, accept connections.
+//! The cost of a Service: connections and throughput through its address, compared with the pod's own address in the
+//! same run, with 10, 1,000 and 10,000 Services; and the time until all Services, and one more Service, accept
+//! connections.
 //!
-//! All Services have one pod behind them. Clients and servers are threads of this process in the
-//! networks of two pods. Run it on an idle machine with `cargo xtask bench services`.
+//! All Services have one pod behind them. Clients and servers are threads of this process in the networks of two pods.
+//! Run the benchmark on an idle machine with `cargo xtask bench services`.
 
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -21,18 +21,18 @@ use serde_json::{Value, json};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
-/// A pod that is ready when a condition says so, and the Service in front of it.
+/// A pod whose readiness the benchmark sets by a condition, and the Service in front of the pod.
 const GATED: &str = "gated";
 const GATE: &str = "example.com/serves";
-/// Accepts connections and drops them.
+/// The port of the server that accepts connections and closes them.
 const CONNECTIONS: u16 = 8080;
-/// Takes bytes until there are no more.
+/// The port of the server that reads all bytes.
 const BYTES: u16 = 8081;
 const PORT: u16 = 80;
-/// The Service in front of [`BYTES`]; all others are in front of [`CONNECTIONS`].
+/// The Service in front of [`BYTES`]; all other Services are in front of [`CONNECTIONS`].
 const BULK: &str = "bulk";
 const TIMEOUT: Duration = Duration::from_secs(600);
-/// How often it is tried whether an address answers.
+/// The interval between two connection attempts to an address.
 const INTERVAL: Duration = Duration::from_millis(1);
 
 pub(crate) fn bench() {
@@ -73,7 +73,7 @@ pub(crate) fn bench() {
             new.len(),
             started.elapsed()
         );
-        // What else follows from their creation is done by then.
+        // The work that follows from the creation of the Services has ended by then.
         sleep(Duration::from_secs(sized(10, 1)));
         let used = process::processor_time(instance.pid()) - used;
         println!("    processor time of the server: {used:.1?}");
@@ -107,7 +107,7 @@ fn address_of(service: &Value) -> SocketAddr {
     (ip, PORT).into()
 }
 
-/// Serves in the network of the calling thread, for as long as this process lives.
+/// Serves in the network of the calling thread, as long as this process lives.
 fn serve() {
     let listen = |port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("listen");
     let connections = listen(CONNECTIONS);
@@ -126,15 +126,14 @@ fn wait_until_served(address: SocketAddr) {
     }
 }
 
-/// How long it takes to set up a connection. It has ended when this returns, and its port is free
-/// again.
+/// The time to set up a connection. The connection is closed when the function returns, so its port is free again.
 fn connect(address: SocketAddr) -> std::io::Result<Duration> {
     let started = Instant::now();
     let mut stream = TcpStream::connect(address)?;
     let elapsed = started.elapsed();
-    // Connections that nobody has accepted yet would fill the server's queue.
-    let said = stream.read(&mut [0])?;
-    assert_eq!(said, 0, "the server says nothing");
+    // Connections that are not accepted yet would fill the server's queue.
+    let result = stream.read(&mut [0])?;
+    assert_eq!(result, 0, "the server says nothing");
     let at_once = libc::linger {
         l_onoff: 1,
         l_linger: 0,
@@ -143,7 +142,7 @@ fn connect(address: SocketAddr) -> std::io::Result<Duration> {
     Ok(elapsed)
 }
 
-/// From the answer to the creation of a Service until a connection to it succeeds.
+/// The time from the response to the creation of a Service until a connection to it succeeds.
 fn one_more(api: &Api, client: &Network, rounds: usize) -> Sample {
     let mut sample = Sample::new("ms");
     for round in 0..rounds {
@@ -153,13 +152,13 @@ fn one_more(api: &Api, client: &Network, rounds: usize) -> Sample {
         client.run(|| wait_until_served(address));
         sample.push_time(started.elapsed());
         api.delete(&format!("{SERVICES}/{name}"));
-        // Each of them alone: changes in a row are programmed together.
+        // A pause, because changes in quick succession are programmed together.
         sleep(Duration::from_millis(sized(1_000, 100)));
     }
     sample
 }
 
-/// From the moment when a watch shows a pod as Ready until a connection to its Service succeeds.
+/// The time from the event of a watch with a Ready pod until a connection to its Service succeeds.
 fn readiness(
     kubectl: &Kubectl,
     api: &Api,
@@ -174,7 +173,7 @@ fn readiness(
     };
     let mut sample = Sample::new("ms");
     for _ in 0..rounds {
-        let seen = api.watch(PODS);
+        let events = api.watch(PODS);
         let served = std::thread::scope(|scope| {
             let connecting = scope.spawn(|| {
                 client.run(|| {
@@ -183,7 +182,7 @@ fn readiness(
                 })
             });
             gate("True");
-            let (ready, _) = first_seen(&seen, TIMEOUT, |_, pod| {
+            let (ready, _) = first_seen(&events, TIMEOUT, |_, pod| {
                 text(pod, "/metadata/name") == GATED && is_ready(pod)
             });
             let served = connecting.join().expect("the Service is served");
@@ -192,7 +191,7 @@ fn readiness(
         sample.push_time(served);
         gate("False");
         client.run(|| wait_until_refused(address));
-        // Changes within the window of the endpoints after this one are collected (`planners::batching`).
+        // Changes within the window after this change of the endpoints are collected (`planners::batching`).
         sleep(Duration::from_millis(sized(1_000, 200)));
     }
     sample

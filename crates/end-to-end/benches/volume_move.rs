@@ -1,9 +1,9 @@
-//! The cost of `mainstay volume move` of a gigabyte, for each class: the time of the command, and the time
-//! without the pod. Beside it the time of plain copies of the same files to the same file system: `cp -a`, and for
-//! `local-cow` `btrfs send` into `btrfs receive`, where that program is installed; and of a move without files.
+//! The cost of `mainstay volume move` of a gigabyte, for each class: the time of the command, and the time without the
+//! pod. For comparison: the time of plain copies of the files to the same file system (`cp -a`, and for `local-cow`
+//! `btrfs send` into `btrfs receive`, if that program is installed), and of a move without files.
 //!
-//! Both nodes are on this machine (`mainstay up --nodes 2`) and share its disk. Run it on an idle machine with
-//! `cargo xtask bench volume-move`.
+//! Both nodes are on this machine (`mainstay up --nodes 2`) and share its disk. Run the benchmark on an idle machine
+//! with `cargo xtask bench volume-move`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 const CLASSES: [&str; 2] = ["local", "local-cow"];
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const LIMIT: Duration = Duration::from_secs(600);
-/// The files of the volume.
+/// The number of files in the volume.
 const FILES: u64 = 4;
 
 pub(crate) fn bench() {
@@ -34,7 +34,7 @@ pub(crate) fn bench() {
     for class in CLASSES {
         machine.start(class);
     }
-    // Rounds, so that what else the machine does meets all alike.
+    // The measurements alternate in rounds, so that other work of the machine affects all of them.
     for _ in 0..rounds {
         for (class, costs) in CLASSES.iter().zip(&mut costs) {
             machine.move_and_copy(class, costs);
@@ -89,7 +89,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// Starts a set with a full volume of the class, and one with an empty volume.
+    /// Starts a set with a full volume of the class, and a set with an empty volume.
     fn start(&self, class: &str) {
         let container = json!({"name": "c", "image": "mainstay/debug", "command": ["sleep", "infinity"],
             "volumeMounts": [{"name": "data", "mountPath": "/data"}]});
@@ -121,7 +121,7 @@ impl Machine {
         let (command, away) = self.move_volume(&format!("{class}-empty"));
         costs.empty_command.push(command.as_secs_f64());
         costs.empty_away.push(away.as_secs_f64());
-        // The way back, by hand.
+        // The way back, copied by hand.
         let from = self.directory_of(class);
         let mut to = match former.ends_with("-2") {
             true => self.data.join("nodes/2"),
@@ -136,8 +136,8 @@ impl Machine {
         }
     }
 
-    /// Moves the volume of a set's pod to the other node. Returns the time of the command, and the time
-    /// from the end of the pod's readiness to that of the next pod.
+    /// Moves the volume of a set's pod to the other node. Returns the time of the command, and the time from the end of
+    /// the pod's readiness to the readiness of the next pod.
     fn move_volume(&self, set: &str) -> (Duration, Duration) {
         let pod = self.kubectl.pod(&format!("{set}-0"));
         let (name, uid) = (text(&pod, "/metadata/name"), text(&pod, "/metadata/uid"));
@@ -152,15 +152,15 @@ impl Machine {
         let begun = Instant::now();
         ok(&["volume", "move", &claim, "--to", to, "--data-dir", data]);
         let command = begun.elapsed();
-        let seen = |holds: &dyn Fn(&Value) -> bool| {
-            let (at, _) = first_seen(&pods, LIMIT, |_, found| {
-                found["metadata"]["name"] == name && holds(found)
+        let time_of = |holds: &dyn Fn(&Value) -> bool| {
+            let (at, _) = first_seen(&pods, LIMIT, |_, event_object| {
+                event_object["metadata"]["name"] == name && holds(event_object)
             });
             at
         };
         let is_old = |pod: &Value| pod["metadata"]["uid"] == uid;
-        let ended = seen(&|pod| is_old(pod) && !pod["metadata"]["deletionTimestamp"].is_null());
-        let ready = seen(&|pod| !is_old(pod) && is_ready(pod));
+        let ended = time_of(&|pod| is_old(pod) && !pod["metadata"]["deletionTimestamp"].is_null());
+        let ready = time_of(&|pod| !is_old(pod) && is_ready(pod));
         (command, ready - ended)
     }
 
@@ -185,12 +185,12 @@ impl Machine {
 
 fn copy(from: &Path, to: &Path) -> Duration {
     let to = to.join("plain-copy");
-    let took = timed("cp -a \"$0\" \"$1\" && sync -f \"$1\"", from, &to);
+    let duration = timed("cp -a \"$0\" \"$1\" && sync -f \"$1\"", from, &to);
     std::fs::remove_dir_all(&to).expect("remove the copy");
-    took
+    duration
 }
 
-/// The snapshot is not a part of the time: it takes milliseconds.
+/// The time of the stream; the snapshot is not part of it, because a snapshot takes milliseconds.
 fn stream(from: &Path, to: &Path) -> Duration {
     let name = "plain-stream";
     let pool = from.parent().and_then(Path::parent).expect("a pool");
@@ -200,7 +200,7 @@ fn stream(from: &Path, to: &Path) -> Duration {
         from,
         &snapshot,
     );
-    let took = timed(
+    let duration = timed(
         "btrfs -q send \"$0\" | btrfs -q receive \"$1\" && sync -f \"$1\"",
         &snapshot,
         to,
@@ -208,7 +208,7 @@ fn stream(from: &Path, to: &Path) -> Duration {
     for subvolume in [&snapshot, &received] {
         run("btrfs -q subvolume delete \"$0\"", subvolume, Path::new(""));
     }
-    took
+    duration
 }
 
 fn timed(script: &str, from: &Path, to: &Path) -> Duration {

@@ -1,7 +1,7 @@
-//! The cost of a volume of each class for a database, against the bare disk: `mainstay bench disk`
-//! in pods, and beside them in the data directory.
+//! The cost of a volume of each class for a database, compared with the plain disk: `mainstay bench disk` in pods, and
+//! in the data directory.
 //!
-//! Run it on an idle machine with `cargo xtask bench volumes`.
+//! Run the benchmark on an idle machine with `cargo xtask bench volumes`.
 
 use std::process::Command;
 
@@ -20,48 +20,48 @@ const FIGURES: [&str; 5] = [
 pub(crate) fn bench() {
     let instance = Instance::start(&[]);
     let kubectl = instance.kubectl();
-    let places = ["local", "local-cow", "empty-dir"];
-    for place in places {
-        start(&kubectl, place);
+    let volume_kinds = ["local", "local-cow", "empty-dir"];
+    for volume_kind in volume_kinds {
+        start(&kubectl, volume_kind);
     }
-    let mut seen: Vec<(&str, Vec<Value>)> = vec![("bare disk", Vec::new())];
-    seen.extend(places.map(|place| (place, Vec::new())));
-    // Rounds, so that what else the machine does meets all alike.
+    let mut samples: Vec<(&str, Vec<Value>)> = vec![("bare disk", Vec::new())];
+    samples.extend(volume_kinds.map(|volume_kind| (volume_kind, Vec::new())));
+    // The measurements alternate in rounds, so that other work of the machine affects all of them.
     let rounds = sized(5, 1);
     for _ in 0..rounds {
-        for (place, figures) in &mut seen {
-            figures.push(match *place {
+        for (volume_kind, figures) in &mut samples {
+            figures.push(match *volume_kind {
                 "bare disk" => on_host(&instance),
-                place => in_pod(&kubectl, place),
+                volume_kind => in_pod(&kubectl, volume_kind),
             });
         }
     }
     println!("median of {rounds} rounds (from to)");
-    for (place, figures) in &seen {
+    for (volume_kind, figures) in &samples {
         let cells = FIGURES.map(|figure| shown(figures, figure));
-        println!("{place}: {}", cells.join("; "));
+        println!("{volume_kind}: {}", cells.join("; "));
     }
 }
 
-fn start(kubectl: &Kubectl, place: &str) {
+fn start(kubectl: &Kubectl, volume_kind: &str) {
     let mut volume = json!({"name": "data", "emptyDir": {}});
-    if place != "empty-dir" {
+    if volume_kind != "empty-dir" {
         let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
-            "metadata": {"name": place}, "spec": {"storageClassName": place,
+            "metadata": {"name": volume_kind}, "spec": {"storageClassName": volume_kind,
                 "accessModes": ["ReadWriteOnce"],
                 "resources": {"requests": {"storage": "1Gi"}}}});
         kubectl.apply(&claim.to_string());
-        volume = json!({"name": "data", "persistentVolumeClaim": {"claimName": place}});
+        volume = json!({"name": "data", "persistentVolumeClaim": {"claimName": volume_kind}});
     }
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": place}, "spec": {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": volume_kind}, "spec": {
         "volumes": [volume],
         "containers": [{"name": "c", "image": "mainstay/hello",
             "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]}});
     kubectl.apply(&pod.to_string());
-    kubectl.wait_pods_ready(&[&format!("pod/{place}")]);
+    kubectl.wait_pods_ready(&[&format!("pod/{volume_kind}")]);
 }
 
-/// The work of one round, in each place.
+/// The arguments for one round.
 fn arguments() -> [&'static str; 6] {
     let [pages, size] = sized(["1000", "128"], ["20", "4"]);
     ["--pages", pages, "--size", size, "-o", "json"]

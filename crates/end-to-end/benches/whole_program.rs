@@ -45,7 +45,7 @@ fn time_to_ready(data: &Path) -> Duration {
     let elapsed = started.elapsed();
     assert!(ready, "the server ended before it was ready");
     interrupt(&mut child);
-    // The output must be read to its end, or the server could not write its last words.
+    // The output is read to its end, because otherwise the server could not write its last lines.
     lines.for_each(drop);
     child.wait().expect("reap the server");
     elapsed
@@ -56,7 +56,7 @@ fn interrupt(child: &mut Child) {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("send SIGINT");
 }
 
-/// Resident memory of the server, and what each shim has for itself.
+/// Resident memory of the server, and the private memory of each shim.
 fn memory_with_three_pods() {
     let manifest = example("web.yaml");
     let instance = Instance::start(&["-f", manifest.to_str().expect("a path in UTF-8")]);

@@ -1,4 +1,4 @@
-//! The API without a client's start in between: for benchmarks, and for thousands of objects.
+//! Direct connections to the API, without the start of a client program: for benchmarks, and for thousands of objects.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 
 use crate::Instance;
 
-/// Requests that are sent at once where there are many.
+/// Maximum number of concurrent requests.
 const AT_ONCE: usize = 16;
 
 /// An administrator's connections to a server.
@@ -28,15 +28,16 @@ impl Api {
     /// Connects.
     ///
     /// # Panics
-    /// When the kubeconfig is not usable.
+    /// The kubeconfig is not usable.
     pub fn new(instance: &Instance) -> Self {
         Self::with(instance.data().join("kubeconfig"))
     }
 
-    /// Connects with the server of a kubeconfig. The connections are of the network of this thread.
+    /// Connects to the server of a kubeconfig. The connections use the network of this thread.
     ///
     /// # Panics
-    /// When the kubeconfig is not usable.
+    ///
+    /// The kubeconfig is not usable.
     pub fn with(kubeconfig: PathBuf) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let client = runtime.block_on(async {
@@ -49,20 +50,21 @@ impl Api {
         }
     }
 
-    /// Waits for what is done asynchronously.
+    /// Runs asynchronous work to its end.
     pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }
 
-    /// How to connect, for those who do so themselves.
+    /// The configuration of the connection, for callers that connect by themselves.
     pub fn configuration(&self) -> Config {
         self.block_on(configuration(&self.kubeconfig))
     }
 
-    /// Sends a request and returns what the server says.
+    /// Sends a request and returns the response.
     ///
     /// # Errors
-    /// When it refuses, or does not answer.
+    ///
+    /// The server refuses the request, or does not respond.
     pub fn ask(
         &self,
         method: Method,
@@ -72,7 +74,7 @@ impl Api {
         self.block_on(answer(&self.client, method, path, object))
     }
 
-    /// Sends a request and returns what the server says, or nothing if it does not answer within the time.
+    /// Sends a request and returns the response; `None` without a response within the time.
     pub fn ask_within(
         &self,
         limit: Duration,
@@ -80,16 +82,17 @@ impl Api {
         object: Option<&Value>,
     ) -> Option<Result<Value, kube::Error>> {
         self.block_on(async {
-            let answer = answer(&self.client, method, path, object);
-            tokio::time::timeout(limit, answer).await.ok()
+            let result = answer(&self.client, method, path, object);
+            tokio::time::timeout(limit, result).await.ok()
         })
     }
 
-    /// Watches at `path`, which has the query of a watch, for a time. `each` gets the events, and tells whether it
-    /// wants more.
+    /// Watches at `path`, which has the query of a watch, for a time. `each` gets the events, and returns whether the
+    /// watch continues.
     ///
     /// # Errors
-    /// When the server refuses, or the connection ends with a failure.
+    ///
+    /// The server refuses the watch, or the connection breaks.
     pub fn follow(
         &self,
         path: &str,
@@ -113,15 +116,16 @@ impl Api {
     /// Creates an object in the collection at `path`.
     ///
     /// # Panics
-    /// When the server refuses.
+    /// The server refuses.
     pub fn create(&self, path: &str, object: &Value) -> Value {
         self.block_on(send(&self.client, Method::POST, path, Some(object)))
     }
 
-    /// Creates objects, several at once, and returns them as they were asked for.
+    /// Creates objects, several concurrently, and returns them in the order of the arguments.
     ///
     /// # Panics
-    /// When the server refuses one.
+    ///
+    /// The server refuses an object.
     pub fn create_all(&self, path: &str, objects: &[Value]) -> Vec<Value> {
         let requests = objects
             .iter()
@@ -133,16 +137,17 @@ impl Api {
     /// Deletes the object at `path`.
     ///
     /// # Panics
-    /// When the server refuses.
+    /// The server refuses.
     pub fn delete(&self, path: &str) {
         self.block_on(send(&self.client, Method::DELETE, path, None));
     }
 
-    /// Watches the collection at `path` from now on, until the receiver is dropped: what each object
-    /// became, and when that arrived here.
+    /// Watches the collection at `path` from now on, until the receiver is dropped: the new state of each changed
+    /// object, with the time of its arrival.
     ///
     /// # Panics
-    /// When the server refuses.
+    ///
+    /// The server refuses the watch.
     pub fn watch(&self, path: &str) -> Receiver<(Instant, Value)> {
         self.watch_for(path, |event| match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => Some(object),
@@ -150,10 +155,11 @@ impl Api {
         })
     }
 
-    /// As [`Self::watch`], for deletions: the last state of each object that is gone.
+    /// As [`Self::watch`], for deletions: the last state of each deleted object.
     ///
     /// # Panics
-    /// When the server refuses.
+    ///
+    /// The server refuses the watch.
     pub fn watch_deletions(&self, path: &str) -> Receiver<(Instant, Value)> {
         self.watch_for(path, |event| match event {
             WatchEvent::Deleted(object) => Some(object),
@@ -191,10 +197,11 @@ impl Api {
     }
 }
 
-/// The first object of a watch for which something holds, and when it arrived.
+/// The first object of a watch that fulfils the condition, with the time of its arrival.
 ///
 /// # Panics
-/// When there is none within that time.
+///
+/// No object fulfils the condition within that time.
 #[track_caller]
 pub fn first_seen(
     objects: &Receiver<(Instant, Value)>,
@@ -211,7 +218,7 @@ pub fn first_seen(
     }
 }
 
-/// How to connect as the administrator.
+/// The configuration for a connection as the administrator.
 pub(crate) async fn configuration(kubeconfig: &std::path::Path) -> Config {
     let configuration = configuration_if_usable(kubeconfig).await;
     configuration.expect("a usable kubeconfig")
@@ -227,8 +234,8 @@ pub(crate) async fn configuration_if_usable(
 }
 
 async fn send(client: &Client, method: Method, path: &str, object: Option<&Value>) -> Value {
-    let answer = answer(client, method, path, object).await;
-    answer.unwrap_or_else(|error| panic!("{path}: {error}"))
+    let result = answer(client, method, path, object).await;
+    result.unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 async fn answer(

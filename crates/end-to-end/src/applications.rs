@@ -1,14 +1,14 @@
-//! The images that tests and examples use, made of Debian packages in the form that the manifests
-//! expect: names of programs, accounts and directories are those of the images on docker.io.
+//! The images of tests and examples, built of Debian packages in the form that the manifests expect: names of programs,
+//! accounts and directories are those of the images on docker.io.
 
 use crate::debian::Recipe;
 use crate::image::{Image, Settings};
 use crate::musl;
 
-/// Makes an image, or takes the kept one.
+/// Builds an image, or returns the stored image.
 pub type Maker = fn() -> Image;
 
-/// The images that the examples name, with what makes them.
+/// The images that the examples name, with their makers.
 pub const ALL: &[(&str, Maker)] = &[
     ("busybox:1", busybox),
     ("busybox:1.28.4", old_busybox),
@@ -25,7 +25,7 @@ pub const ALL: &[(&str, Maker)] = &[
 /// One static program and its links.
 ///
 /// # Panics
-/// When the packages are missing.
+/// The packages are missing.
 pub fn busybox() -> Image {
     let settings = Settings {
         cmd: &["sh"],
@@ -40,12 +40,12 @@ pub fn busybox() -> Image {
     recipe.image()
 }
 
-/// busybox with the `nslookup` that it had up to 1.28: the program itself, which `cargo xtask setup`
-/// builds, with glibc. The rest is busybox of today, but for the shell: its own prefers its own
-/// `nslookup`.
+/// busybox with the `nslookup` of versions up to 1.28, a program with glibc that `cargo xtask setup` builds. The other
+/// commands are those of the present busybox, except for the shell, because a busybox shell prefers its own `nslookup`.
 ///
 /// # Panics
-/// When the packages or the program are missing.
+///
+/// The packages or the program are missing.
 pub fn old_busybox() -> Image {
     let settings = Settings {
         cmd: &["sh"],
@@ -61,11 +61,12 @@ pub fn old_busybox() -> Image {
     recipe.image()
 }
 
-/// The resolver programs: BIND's `dig`, glibc's `getent`, busybox' `nslookup`, the old one in
-/// `/usr/local/old`, and as `musl-getaddrinfo` a program with musl, which is built here.
+/// The resolver programs: BIND's `dig`, glibc's `getent`, busybox' `nslookup`, the old `nslookup` in `/usr/local/old`,
+/// and as `musl-getaddrinfo` a program with musl, which is built here.
 ///
 /// # Panics
-/// When the packages are missing, or there is no C compiler.
+///
+/// The packages are missing, or there is no C compiler.
 pub fn resolvers() -> Image {
     let source = include_str!("../images/getaddrinfo.c");
     let built = "musl-getaddrinfo";
@@ -80,11 +81,12 @@ pub fn resolvers() -> Image {
     recipe.image()
 }
 
-/// nginx in the form of the articles' image: serves `/usr/share/nginx/html` on port 80, logs to
-/// standard output. `label` makes the images of several tags differ.
+/// nginx in the form of the articles' image: serves `/usr/share/nginx/html` on port 80, logs to standard output.
+/// `label` distinguishes the images of several tags.
 ///
 /// # Panics
-/// When the packages are missing.
+///
+/// The packages are missing.
 pub fn nginx(label: &str) -> Image {
     let directories = [
         "var/log/nginx",
@@ -114,7 +116,7 @@ pub fn nginx(label: &str) -> Image {
 /// Redis with Sentinel.
 ///
 /// # Panics
-/// When the packages are missing.
+/// The packages are missing.
 pub fn redis() -> Image {
     let settings = Settings {
         cmd: &["redis-server"],
@@ -134,7 +136,7 @@ pub fn redis() -> Image {
 /// MariaDB with its programs for backups, and socat.
 ///
 /// # Panics
-/// When the packages are missing.
+/// The packages are missing.
 pub fn mariadb() -> Image {
     let settings = Settings {
         cmd: &["mariadbd"],
@@ -173,7 +175,7 @@ pub fn mariadb() -> Image {
 /// PostgreSQL, its programs on the path.
 ///
 /// # Panics
-/// When the packages are missing.
+/// The packages are missing.
 pub fn postgres() -> Image {
     const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
     let programs = [
@@ -208,7 +210,7 @@ pub fn postgres() -> Image {
 /// ZooKeeper, with a Java runtime.
 ///
 /// # Panics
-/// When the packages are missing.
+/// The packages are missing.
 pub fn zookeeper() -> Image {
     let settings = Settings {
         cmd: &["zkServer.sh", "start-foreground", "/conf/zoo.cfg"],
@@ -243,10 +245,11 @@ const JAVA: &str = "/usr/lib/jvm/java-17-openjdk-arm64/bin/java";
 /// The tables of Java's compiler, fonts, and the archive of classes for heaps of more than 32 GB.
 const JAVA_UNUSED: &[&str] = &["classes_nocoops.jsa", "ct.sym", "fonts"];
 
-/// WordPress with Apache and PHP, without its library for pictures.
+/// WordPress with Apache and PHP, without the library for pictures.
 ///
 /// # Panics
-/// When the packages are missing.
+///
+/// The packages are missing.
 pub fn wordpress() -> Image {
     let settings = Settings {
         entrypoint: &["docker-entrypoint.sh"],
@@ -286,7 +289,7 @@ pub fn wordpress() -> Image {
             ("usr/local/bin/apache2-foreground", 0o755, server),
             ("etc/apache2/wordpress.conf", 0o644, apache),
             ("etc/php/8.2/apache2/php.ini", 0o644, php),
-            // WordPress' own list of authorities leads to it; Debian makes it at installation.
+            // WordPress' own list of certificate authorities links to this file, which Debian creates at installation.
             ("etc/ssl/certs/ca-certificates.crt", 0o644, ""),
         ],
         settings,
@@ -295,11 +298,11 @@ pub fn wordpress() -> Image {
     recipe.image()
 }
 
-/// Cassandra as the tutorial's image has it: started by `run.sh` from variables, asked by
-/// `ready-probe.sh`.
+/// Cassandra in the form of the tutorial's image: started by `run.sh` from variables, probed by `ready-probe.sh`.
 ///
 /// # Panics
-/// When the packages are missing.
+///
+/// The packages are missing.
 pub fn cassandra() -> Image {
     let settings = Settings {
         cmd: &["/run.sh"],

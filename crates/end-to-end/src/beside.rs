@@ -1,4 +1,4 @@
-//! Programs that run beside the test.
+//! Programs that run concurrently with the test.
 
 use std::fs::File;
 use std::path::Path;
@@ -22,11 +22,11 @@ impl Beside {
         Self { child, output }
     }
 
-    /// The option of kubectl that prints each request with its answer to standard error.
+    /// The option of kubectl that logs each request with its response to standard error.
     pub(crate) const LOGS_REQUESTS: &str = "-v=6";
 
-    /// Starts a watch of kubectl that logs its requests, and waits until the server has answered:
-    /// from then on nothing is missed.
+    /// Starts a watch of kubectl that logs its requests, and waits until the server has responded: from then on no
+    /// event is missed.
     #[track_caller]
     pub(crate) fn watch(mut command: Command) -> Self {
         let log = tempfile::NamedTempFile::new().expect("a file for the log");
@@ -36,7 +36,7 @@ impl Beside {
         watch
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the program has exited by itself.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
@@ -56,44 +56,47 @@ impl Beside {
         output.lines().map(words).collect()
     }
 
-    /// Checks that a watch of pods showed these rows of name, containers and state in this order,
-    /// whatever it showed between them.
+    /// Checks that a watch of pods printed these rows of name, containers and state in this order; other rows may be in
+    /// between.
     ///
     /// # Panics
-    /// When one does not come in its turn.
+    ///
+    /// A row is missing or out of order.
     #[track_caller]
-    pub fn showed_in_order<T: AsRef<str>>(&self, wanted: &[T]) {
+    pub fn showed_in_order<T: AsRef<str>>(&self, expected: &[T]) {
         let rows = self.rows(3);
         let mut rest = rows.iter();
-        for row in wanted.iter().map(AsRef::as_ref) {
-            let found = rest.any(|shown| shown == row);
-            assert!(found, "{row:?} does not come in its turn in {rows:#?}");
+        for row in expected.iter().map(AsRef::as_ref) {
+            let is_present = rest.any(|printed| printed == row);
+            assert!(is_present, "{row:?} does not come in its turn in {rows:#?}");
         }
     }
 
-    /// Waits until a watch of pods has shown a row.
+    /// Waits until a watch of pods has printed a row.
     ///
     /// # Panics
-    /// When it takes too long.
+    ///
+    /// The wait takes too long.
     #[track_caller]
     pub fn wait_row(&self, row: &str) {
         wait_for(row, 90, || {
             let rows = self.rows(3);
-            let shown = rows.iter().any(|shown| shown == row);
-            if shown { Ok(()) } else { Err(rows) }
+            let is_printed = rows.iter().any(|is_printed| is_printed == row);
+            if is_printed { Ok(()) } else { Err(rows) }
         });
     }
 
-    /// Waits until the last row that a watch of pods has shown is this one.
+    /// Waits until the last printed row of a watch of pods is this row.
     ///
     /// # Panics
-    /// When it takes too long.
+    ///
+    /// The wait takes too long.
     #[track_caller]
     pub fn wait_last_row(&self, row: &str) {
         wait_for(&format!("{row} at the end"), 60, || {
             let rows = self.rows(3);
-            let shown = rows.last().is_some_and(|last| last == row);
-            if shown { Ok(()) } else { Err(rows) }
+            let is_last = rows.last().is_some_and(|last| last == row);
+            if is_last { Ok(()) } else { Err(rows) }
         });
     }
 }

@@ -1,4 +1,4 @@
-//! Common queries of a running server: readiness of a set, facts of a pod.
+//! Common queries of a running server: readiness of a set, properties of a pod.
 
 use serde_json::Value;
 
@@ -24,7 +24,8 @@ impl Kubectl {
     /// Defines the kind `Thing` of `example.com/v1`, without a schema, and waits until it is served.
     ///
     /// # Panics
-    /// When it is not.
+    ///
+    /// The kind is not served in time.
     #[track_caller]
     pub fn define_things(&self) {
         self.apply(THINGS);
@@ -32,11 +33,12 @@ impl Kubectl {
         self.ok(&["wait", established, "crd/things.example.com"]);
     }
 
-    /// Waits until the set has `replicas` ready pods, and no others. The pods are asked, too: the status
-    /// may be that from before the last change.
+    /// Waits until the set has `replicas` ready pods, and no other pods. The pods are read, too, because the status may
+    /// be older than the last change.
     ///
     /// # Panics
-    /// When it takes too long.
+    ///
+    /// The wait takes too long.
     #[track_caller]
     pub fn wait_ready(&self, set: &str, replicas: u64) {
         let ready = || {
@@ -65,7 +67,8 @@ impl Kubectl {
     /// The pod, which must exist.
     ///
     /// # Panics
-    /// When it does not.
+    ///
+    /// The pod does not exist.
     #[track_caller]
     pub fn pod(&self, name: &str) -> Value {
         self.json(&["get", "pod", name])
@@ -74,7 +77,8 @@ impl Kubectl {
     /// The pod's address.
     ///
     /// # Panics
-    /// When it has none.
+    ///
+    /// The pod has no address.
     #[track_caller]
     pub fn pod_ip(&self, name: &str) -> String {
         self.pod(name)["status"]["podIP"]
@@ -83,10 +87,11 @@ impl Kubectl {
             .to_owned()
     }
 
-    /// Waits until pods, named as `kubectl wait` names them, are Ready.
+    /// Waits until pods, named as for `kubectl wait`, are Ready.
     ///
     /// # Panics
-    /// When it takes too long. The message describes the pods.
+    ///
+    /// The wait takes too long. The message describes the pods.
     #[track_caller]
     pub fn wait_pods_ready(&self, pods: &[&str]) {
         let wait = ["wait", "--for=condition=Ready", "--timeout=300s"];
@@ -105,7 +110,7 @@ impl Kubectl {
     /// The name of the only node.
     ///
     /// # Panics
-    /// When there is no node.
+    /// There is no node.
     #[track_caller]
     pub fn node_name(&self) -> String {
         text(&self.node(), "/metadata/name").to_owned()
@@ -114,7 +119,8 @@ impl Kubectl {
     /// The address of the only node.
     ///
     /// # Panics
-    /// When it has none.
+    ///
+    /// The node has no address.
     #[track_caller]
     pub fn node_address(&self) -> String {
         let node = self.node();
@@ -124,10 +130,11 @@ impl Kubectl {
         text(internal.expect("the node has an address"), "/address").to_owned()
     }
 
-    /// Waits until a pod's first container is in the given waiting state.
+    /// Waits until a pod's first container has the given waiting reason.
     ///
     /// # Panics
-    /// When it takes too long.
+    ///
+    /// The wait takes too long.
     #[track_caller]
     pub fn wait_waiting(&self, pod: &str, reason: &str) {
         wait_for(&format!("{pod} to wait with {reason}"), 60, || {
@@ -144,7 +151,7 @@ impl Kubectl {
     /// Waits until a pod has the given phase.
     ///
     /// # Panics
-    /// When it takes too long.
+    /// The wait takes too long.
     #[track_caller]
     pub fn wait_phase(&self, pod: &str, phase: &str) {
         wait_for(&format!("{pod} to be {phase}"), 60, || {
@@ -158,7 +165,7 @@ impl Kubectl {
     }
 }
 
-/// Whether the status is of the current spec.
+/// Whether the status belongs to the current spec.
 pub(crate) fn has_been_seen(set: &Value) -> bool {
     set["status"]["observedGeneration"] == set["metadata"]["generation"]
 }
@@ -188,7 +195,8 @@ pub fn words(printed: &str) -> Vec<Vec<&str>> {
 /// The string at a JSON pointer.
 ///
 /// # Panics
-/// When there is none.
+///
+/// There is no string at the pointer.
 #[track_caller]
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value

@@ -1,5 +1,5 @@
-//! The CSI driver of the tests (`csi-test-driver`) with stand-ins for its sidecars, installed by manifests as a
-//! chart has them.
+//! The CSI driver of the tests (`csi-test-driver`) with replacements for its sidecars, installed by manifests like
+//! those of a chart.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,15 +25,16 @@ pub struct CsiDriver {
     pub kubectl: Kubectl,
     /// The directory of the driver's state.
     pub state: PathBuf,
-    /// It goes after the instance.
+    /// Dropped after the instance.
     _directory: tempfile::TempDir,
 }
 
 impl CsiDriver {
-    /// Starts the nodes, and the driver, which takes so many volumes on each.
+    /// Starts the nodes, and the driver, with this limit of volumes on each node.
     ///
     /// # Panics
-    /// When either does not become ready.
+    ///
+    /// A node or the driver does not become ready.
     #[track_caller]
     pub fn start(nodes: usize, limit: u32, flags: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("mainstay-csi-").tempdir();
@@ -68,10 +69,11 @@ impl CsiDriver {
         world
     }
 
-    /// Waits until the driver is known on that many nodes.
+    /// Waits until the driver is registered on that number of nodes.
     ///
     /// # Panics
-    /// When it takes too long.
+    ///
+    /// The wait takes too long.
     #[track_caller]
     pub fn wait_registered(&self, nodes: usize) {
         wait_for("the driver on each node", 120, || {
@@ -89,10 +91,11 @@ impl CsiDriver {
         });
     }
 
-    /// Orders a failure of the driver, by a name of its own.
+    /// Orders a failure of the driver, with a unique name.
     ///
     /// # Panics
-    /// When the file cannot be written.
+    ///
+    /// The file cannot be written.
     pub fn order(&self, name: &str, fault: &Value) {
         let file = self.state.join(format!("faults/{name}.json"));
         fs::write(&file, fault.to_string()).expect("order a failure");
@@ -108,9 +111,10 @@ impl CsiDriver {
     }
 }
 
-/// The name of the node of the server, which is the shortest, once all nodes are ready.
+/// The name of the node of the server, which is the shortest name, once all nodes are ready.
 ///
 /// # Errors
+///
 /// Fewer nodes are ready.
 pub fn first_node(kubectl: &Kubectl, nodes: usize) -> Result<String, String> {
     let list = kubectl.get(&["nodes"])?;
@@ -180,7 +184,7 @@ pub fn set(name: &str, replicas: u32, class: &str, more: Value) -> Value {
     set
 }
 
-/// A pod that does nothing, with the volume `data`.
+/// The spec of a pod that does nothing, with the volume `data`.
 pub fn pod_spec() -> Value {
     json!({"terminationGracePeriodSeconds": 1, "containers": [{
         "name": "shell", "image": "mainstay/debug", "command": ["sleep", "infinity"],
@@ -194,7 +198,7 @@ pub fn pod(name: &str, claim: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
 }
 
-/// A claim of the driver's class `disks`, with other fields.
+/// A claim of the driver's class `disks`, with additional fields.
 pub fn claim(name: &str, more: Value) -> Value {
     let mut claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
         "metadata": {"name": name}, "spec": {
@@ -204,7 +208,7 @@ pub fn claim(name: &str, more: Value) -> Value {
     claim
 }
 
-/// Puts the fields of an object into another.
+/// Merges the fields of an object into another object.
 pub fn merge(into: &mut Value, more: &Value) {
     match (into, more) {
         (Value::Object(into), Value::Object(more)) => {

@@ -1,5 +1,5 @@
-//! Images made of Debian packages: unpacked, with what their installation would have added. Each is
-//! made once and kept under `target/end-to-end-tools/images`.
+//! Images made of Debian packages: unpacked, with the files that their installation would have added. Each image is
+//! built once and stored in `target/end-to-end-tools/images`.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -18,36 +18,37 @@ pub struct Recipe<'a> {
     pub name: &'a str,
     /// The directory of packages that `cargo xtask setup` filled.
     pub packages: &'a str,
-    /// Files of the packages that no container runs or reads, beside [`UNUSED`]: patterns of names.
+    /// Files of the packages that no container runs or reads, in addition to [`UNUSED`]: patterns of names.
     pub unused: &'a [&'a str],
-    /// Directories that `cargo xtask setup` made, and where their contents come.
+    /// Directories that `cargo xtask setup` built, and the paths of their contents in the image.
     pub trees: &'a [(&'a str, &'a str)],
-    /// Accounts beside `root` and `nobody`: name, and number of user and group.
+    /// Accounts in addition to `root` and `nobody`: name, and number of user and group.
     pub users: &'a [(&'a str, u32)],
     /// Directories: path, owner's number, mode.
     pub directories: &'a [(&'a str, u32, u32)],
     /// Files of root: path, mode, contents.
     pub files: &'a [(&'a str, u32, &'a str)],
-    /// Symbolic links: path, what it names.
+    /// Symbolic links: path, target.
     pub links: &'a [(&'a str, &'a str)],
-    /// How a container starts.
+    /// The start of a container.
     pub settings: Settings<'a>,
 }
 
 impl Recipe<'_> {
-    /// The image: the kept one, where neither recipe nor packages have changed since.
+    /// The image; the stored image, if neither recipe nor packages have changed since.
     ///
     /// # Panics
-    /// When packages are missing, or the image cannot be made.
+    ///
+    /// Packages are missing, or the image cannot be built.
     pub fn image(&self) -> Image {
         let mut packages = archives(&crate::tool("packages").join(self.packages));
         packages.retain(|package| !is_unused(package));
-        let kept = crate::tools().join("images");
-        fs::create_dir_all(&kept).expect("make the directory of images");
-        // Tests are processes side by side: the first makes the image, the others wait.
-        let lock = File::create(kept.join(format!("{}.lock", self.name))).expect("make a lock");
+        let images = crate::tools().join("images");
+        fs::create_dir_all(&images).expect("make the directory of images");
+        // Tests are concurrent processes: the first one builds the image, the others wait.
+        let lock = File::create(images.join(format!("{}.lock", self.name))).expect("make a lock");
         lock.lock().expect("wait for the image");
-        let directory = kept.join(self.name);
+        let directory = images.join(self.name);
         let key = self.key(&packages);
         let is_current = fs::read_to_string(directory.join("key")).is_ok_and(|old| old == key);
         if is_current {
@@ -56,14 +57,15 @@ impl Recipe<'_> {
         let root = self.root(&packages);
         let image = Image::of_directory(root.path(), &self.settings);
         fs::create_dir_all(&directory).expect("make the image's directory");
-        // The key comes last: a directory without it is made anew.
+        // The key is written last, so a directory without a key is built anew.
         drop(fs::remove_file(directory.join("key")));
         image.write(&directory).expect("keep the image");
         fs::write(directory.join("key"), key).expect("keep the image's key");
         image
     }
 
-    /// Changes with the recipe, the packages' versions, and the way of making images.
+    /// The key of the stored image: it changes with the recipe, the packages' versions, and the method of building
+    /// images.
     fn key(&self, packages: &[PathBuf]) -> String {
         let names: Vec<Option<&OsStr>> = packages.iter().map(|path| path.file_name()).collect();
         let made_by = [include_str!("debian.rs"), include_str!("image.rs")];
@@ -117,7 +119,7 @@ impl Recipe<'_> {
         }
         for (link, target) in self.links {
             let link = path.join(link);
-            // In the place of what busybox has under the name.
+            // The link replaces busybox's command of that name.
             drop(fs::remove_file(&link));
             symlink(target, link).expect("make a link");
         }
@@ -138,8 +140,8 @@ impl Recipe<'_> {
     }
 }
 
-/// Starts of the names of packages that no container needs, though others depend on them: Perl, compilers and their
-/// libraries, PostgreSQL's compiler for queries, servers in Java, the sources of locales.
+/// Prefixes of the names of packages that no container needs, though other packages depend on them: Perl, compilers and
+/// their libraries, PostgreSQL's compiler for queries, servers in Java, the sources of locales.
 const UNUSED_PACKAGES: &[&str] = &[
     "binutils",
     "cpp",
@@ -165,9 +167,9 @@ const UNUSED_PACKAGES: &[&str] = &[
     "perl",
 ];
 
-/// Files of the packages that no container needs, character sets and most time zones among them. Each test sends its
-/// images through a registry and unpacks them: an image of 100 MB takes seconds of processor time, and each file of it
-/// some of the file system's.
+/// Files of the packages that no container needs, including character sets and most time zones. Each test sends its
+/// images through a registry and unpacks them: an image of 100 MB takes seconds of processor time, and each file costs
+/// time in the file system.
 const UNUSED: &[&str] = &[
     "*-linux-gnu/security",
     "*-linux-gnu/tc",
@@ -193,7 +195,7 @@ fn is_unused(package: &Path) -> bool {
     UNUSED_PACKAGES.iter().any(|start| name.starts_with(start))
 }
 
-/// Unpacks a package, but for what only people read, and what is unused.
+/// Unpacks a package, without documentation and unused files.
 fn unpack(package: &Path, unused: &[&str], root: &Path) {
     let mut files = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
@@ -217,8 +219,8 @@ fn unpack(package: &Path, unused: &[&str], root: &Path) {
     assert!(read.success() && unpacked, "unpack {}", package.display());
 }
 
-/// Links the commands of busybox that no other package brings, as the image of this name does: a name of a file costs
-/// less than a symbolic link, which is a file.
+/// Links the commands of busybox that no other package has, like the image of this name. Hard links are used, because a
+/// symbolic link would be an additional file.
 fn link_busybox(root: &Path) {
     let busybox = root.join("bin/busybox");
     let list = Command::new(&busybox).arg("--list").output();

@@ -1,12 +1,12 @@
-//! A disk of a test's own, which can be filled, held up and broken.
+//! A test's own disk, which can be filled, blocked and broken.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The variable for a program that runs all tasks on one thread, which a task that waits for a disk would then hold up for
-/// all others.
+/// The variable for a program that runs all tasks on one thread, so that a task that blocks on a disk would block all
+/// tasks.
 pub const ONE_THREAD: (&str, &str) = ("TOKIO_WORKER_THREADS", "1");
 
 /// A file system in a file, mounted; unmounted when dropped.
@@ -16,10 +16,11 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes an ext4 file system of that many MiB and mounts it.
+    /// Creates an ext4 file system of that many MiB and mounts it.
     ///
     /// # Panics
-    /// When that fails, for want of root above all.
+    ///
+    /// The mount fails, for instance without root.
     #[track_caller]
     pub fn mount(at: &Path, mib: u64) -> Self {
         let directory = tempfile::tempdir().expect("make a directory");
@@ -39,10 +40,11 @@ impl Disk {
         self.directory.path().join("disk")
     }
 
-    /// Fills the disk until not more than that many MiB are free.
+    /// Fills the disk until at most that many MiB are free.
     ///
     /// # Panics
-    /// When it cannot be filled.
+    ///
+    /// The disk cannot be filled.
     #[track_caller]
     pub fn fill(&self, left_mib: u64) {
         let filler = File::options()
@@ -59,44 +61,48 @@ impl Disk {
         filler.sync_all().expect("sync the file");
     }
 
-    /// Takes back what [`fill`](Self::fill) took.
+    /// Frees the bytes of [`fill`](Self::fill).
     ///
     /// # Panics
-    /// When nothing was filled.
+    ///
+    /// The disk was not filled.
     #[track_caller]
     pub fn make_room(&self) {
         fs::remove_file(self.filler()).expect("remove the file");
     }
 
-    /// Lets all writes wait, as a disk does that does not answer.
+    /// Blocks all writes, as a disk that does not respond.
     ///
     /// # Panics
-    /// When it is held up already.
+    ///
+    /// The disk is blocked already.
     #[track_caller]
     pub fn hold_up(&self) {
         run("fsfreeze", &["--freeze", path(&self.at)]);
     }
 
-    /// Lets writes go on.
+    /// Continues the writes.
     ///
     /// # Panics
-    /// When they do.
+    ///
+    /// The disk is not blocked.
     #[track_caller]
     pub fn let_go(&self) {
         run("fsfreeze", &["--unfreeze", path(&self.at)]);
     }
 
-    /// Lets writes go on, if they do not; what waits for the disk can end then.
+    /// Continues the writes if they are blocked, so that waiting processes can exit.
     pub fn thaw(&self) {
         let thaw = ["--unfreeze", path(&self.at)];
-        // Fails where it is not held up.
+        // Fails if the disk is not blocked.
         drop(Command::new("fsfreeze").args(thaw).output());
     }
 
-    /// Makes it read-only, or writable again; nobody may be writing.
+    /// Makes the disk read-only, or writable again; no process may have a file open for writing.
     ///
     /// # Panics
-    /// When somebody is.
+    ///
+    /// A process has a file open for writing.
     #[track_caller]
     pub fn set_read_only(&self, read_only: bool) {
         let mode = if read_only { "ro" } else { "rw" };
@@ -104,31 +110,33 @@ impl Disk {
         run("mount", &["-o", &options, path(&self.at)]);
     }
 
-    /// Breaks it while it is in use: the kernel takes no more writes, as after an error of the device.
+    /// Breaks the disk while it is in use: the kernel accepts no more writes, as after a device error.
     ///
     /// # Panics
-    /// When it cannot be broken.
+    ///
+    /// The disk cannot be broken.
     #[track_caller]
     pub fn fail(&self) {
         run("mount", &["-o", "remount,abort", path(&self.at)]);
     }
 
-    /// Repairs it as an operator does; nobody may be using it.
+    /// Repairs the disk as an operator would; no process may use it.
     ///
     /// # Panics
-    /// When somebody is.
+    ///
+    /// A process uses the disk.
     #[track_caller]
     pub fn repair(&self) {
         let image = self.image();
         run("umount", &[path(&self.at)]);
-        // The pods of another test may have the failed file system mounted (`kubectl debug node`). A copy is another device
-        // for the kernel, so it gets a file system of its own.
+        // The pods of another test may have the failed file system mounted (`kubectl debug node`). For the kernel a
+        // copy is another device, so it gets a separate file system.
         let copy = image.with_extension("copy");
         fs::copy(&image, &copy).expect("copy the disk");
         fs::rename(&copy, &image).expect("replace the disk");
         let checked = Command::new("e2fsck").args(["-fy", path(&image)]).output();
         let checked = checked.expect("start e2fsck");
-        // 1: there was something to repair.
+        // Exit code 1: errors were repaired.
         assert!(matches!(checked.status.code(), Some(0 | 1)), "{checked:?}");
         run("mount", &["-o", "loop", path(&image), path(&self.at)]);
     }
@@ -138,20 +146,20 @@ impl Disk {
     }
 
     fn free_bytes(&self) -> u64 {
-        let found = nix::sys::statvfs::statvfs(&self.at).expect("look at the disk");
-        found.blocks_available() * found.fragment_size()
+        let stat = nix::sys::statvfs::statvfs(&self.at).expect("look at the disk");
+        stat.blocks_available() * stat.fragment_size()
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Held up, nothing could be unmounted.
+        // A blocked file system could not be unmounted.
         self.thaw();
         let unmounted = Command::new("umount").args(["-l", path(&self.at)]).output();
         if let Err(error) = unmounted {
             eprintln!("{} stays mounted: {error}", self.at.display());
         }
-        // The mount kept whoever owns the directory from removing it.
+        // The mount has prevented the owner of the directory from its removal.
         if let Some(parent) = self.at.parent() {
             drop(fs::remove_dir_all(parent));
         }

@@ -1,5 +1,5 @@
-//! The engine under the servers of the tests: the store in the data directory, or an etcd of one member for each
-//! server. `cargo xtask test --store etcd` chooses the second one.
+//! The store of the servers in the tests: the embedded store in the data directory, or an etcd of one member for each
+//! server. `cargo xtask test --store etcd` selects etcd.
 
 use std::env::{self, VarError};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -8,12 +8,12 @@ use std::path::Path;
 use crate::etcd::{Member, of_one_member};
 use crate::{Network, wait_for};
 
-/// The variable that chooses the engine: `embedded`, which is the default, or `etcd`.
+/// The variable that selects the store: `embedded`, which is the default, or `etcd`.
 const VARIABLE: &str = "MAINSTAY_TEST_STORE";
-/// The ports of a member for clients and for other members, and the one that reserves its number.
+/// The ports of a member for clients and for other members, and the port that reserves its number.
 const PORTS: [u16; 3] = [2379, 2380, 2381];
 
-/// The engine of one server.
+/// The store of one server.
 pub(crate) enum Engine {
     /// `mainstay up` with its store in the data directory.
     Embedded,
@@ -22,11 +22,11 @@ pub(crate) enum Engine {
 }
 
 impl Engine {
-    /// The engine that was chosen for this run, with its data below `directory`, for a server with these
-    /// arguments.
+    /// The selected store, with its data below `directory`, for a server with these arguments.
     ///
     /// # Panics
-    /// When it cannot be started, or has no such arguments.
+    ///
+    /// The store cannot be started, or does not support these arguments.
     #[track_caller]
     pub(crate) fn chosen(directory: &Path, arguments: &[&str]) -> Self {
         match env::var(VARIABLE).as_deref() {
@@ -59,7 +59,7 @@ impl Engine {
     }
 }
 
-/// An etcd of one member, which ends with this value.
+/// An etcd of one member, which stops when this value is dropped.
 pub(crate) struct OwnEtcd {
     place: Place,
     _member: Member,
@@ -67,11 +67,11 @@ pub(crate) struct OwnEtcd {
 
 impl OwnEtcd {
     fn start(directory: &Path) -> Self {
-        let place = Place::reserve();
-        let address = place.address();
+        let reserved = Place::reserve();
+        let address = reserved.address();
         let [client, peer, _] = PORTS.map(|port| format!("http://{address}:{port}"));
         let mut arguments = of_one_member(&directory.join("etcd"), &client, &peer);
-        // No test here switches the machine off, and many tests share its disk.
+        // No test with this store switches the machine off, and many tests share its disk.
         arguments.push("--unsafe-no-fsync".to_owned());
         let member = Member::start(Network::of_machine(), arguments);
         wait_for(&format!("etcd at {client}"), 120, || {
@@ -79,25 +79,24 @@ impl OwnEtcd {
             connected.map(drop).map_err(|error| error.to_string())
         });
         Self {
-            place,
+            place: reserved,
             _member: member,
         }
     }
 
     fn arguments(&self) -> Vec<String> {
-        // `mainstay server` takes these ranges and no others, as `up` does.
+        // `mainstay server` accepts only these ranges, as `up` does.
         let [pods, services] = self.place.ranges();
         let store = format!("--store=etcd+http://{}:{}", self.place.address(), PORTS[0]);
         vec![store, pods, services]
     }
 }
 
-/// Ranges of addresses that no other test has at the same time, also while no server has them.
+/// Ranges of addresses that no other test uses at this time, even while no server uses them.
 pub struct ReservedRanges(Place);
 
 impl ReservedRanges {
     /// Reserves ranges until the value is dropped.
-    /// Takes ranges until the value ends.
     pub fn reserve() -> Self {
         Self(Place::reserve())
     }
@@ -112,10 +111,10 @@ impl ReservedRanges {
 const FIRST_RANGE: u8 = 160;
 const PLACES: u8 = 64;
 
-/// Addresses that no other test has at the same time.
+/// A number whose addresses no other test uses at this time.
 struct Place {
     number: u8,
-    /// Keeps the number; the kernel gives it free when the process ends.
+    /// Reserves the number; the kernel releases the port when the process exits.
     _reservation: TcpListener,
 }
 
@@ -124,7 +123,7 @@ impl Place {
         let mut free = (0..PLACES).filter_map(|number| {
             let address = address(number);
             let reservation = TcpListener::bind((address, PORTS[2])).ok()?;
-            // The etcd of a test that was killed may still be there.
+            // The etcd of a killed test may still run.
             let is_free = PORTS[..2]
                 .iter()
                 .all(|port| TcpListener::bind((address, *port)).is_ok());

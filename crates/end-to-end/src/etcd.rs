@@ -1,4 +1,4 @@
-//! Members of etcd, and a cluster of three, each on a machine of its own, with TLS on both sides.
+//! Members of etcd, and a cluster of three members, each on a separate machine, with TLS for clients and members.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -19,13 +19,13 @@ use crate::{Network, text, tool, wait_for};
 
 /// The port of a member's metrics, which need no certificate.
 const METRICS: u16 = 2381;
-/// The directories of the tools with the etcd of the tests, and with one that is too old.
+/// The directories of the tools with the etcd of the tests, and with an etcd that is too old.
 const CURRENT: &str = "etcd";
 const OLD: &str = "old-etcd";
-/// Longest time for them.
+/// Timeout of a request for metrics.
 const METRICS_LIMIT: Duration = Duration::from_secs(5);
 
-/// One member, which ends with this value.
+/// One member, which stops when this value is dropped.
 pub(crate) struct Member {
     network: Network,
     program: PathBuf,
@@ -33,7 +33,7 @@ pub(crate) struct Member {
     child: Option<Child>,
 }
 
-/// The cluster, which ends with this value.
+/// The cluster, which stops when this value is dropped.
 pub struct Etcd {
     members: Vec<Member>,
     addresses: Vec<String>,
@@ -44,7 +44,7 @@ impl Etcd {
     /// Starts the members on machines of the link, with their data below `around`.
     ///
     /// # Panics
-    /// When they cannot be started.
+    /// The members cannot be started.
     pub fn start(lan: &mut Lan, around: &Path) -> Self {
         let directory = around.join("etcd");
         let machines: Vec<(Network, String)> = (0..3).map(|_| lan.machine()).collect();
@@ -76,7 +76,7 @@ impl Etcd {
                 format!("--cert-file={}", file("server.pem")),
                 format!("--key-file={}", file("server.key")),
                 "--log-level=error".to_owned(),
-                // It is a client of its own member, and would need another certificate.
+                // The gateway is a client of its own member, and would need another certificate.
                 "--enable-grpc-gateway=false".to_owned(),
             ];
             Member::start(network, arguments)
@@ -96,7 +96,7 @@ impl Etcd {
         }
     }
 
-    /// The metrics of a member, if it answers.
+    /// The metrics of a member, if it responds.
     pub fn metrics(&self, number: usize) -> Option<String> {
         let Machine { network, address } = self.machine(number);
         network.run(|| {
@@ -110,17 +110,18 @@ impl Etcd {
         })
     }
 
-    /// Whether a member leads the others, by its own account.
+    /// Whether a member is the leader, as it reports itself.
     pub fn leads(&self, number: usize) -> bool {
         let metrics = self.metrics(number).unwrap_or_default();
         let mut lines = metrics.lines();
         lines.any(|line| line == "etcd_server_is_leader 1")
     }
 
-    /// The member that leads the others, by its own account.
+    /// The member that reports itself as the leader.
     ///
     /// # Panics
-    /// When none does.
+    ///
+    /// No member is the leader.
     pub fn leader(&self) -> usize {
         wait_for("a leader among the members", 120, || {
             let leader = (0..self.members.len()).find(|number| self.leads(*number));
@@ -128,10 +129,11 @@ impl Etcd {
         })
     }
 
-    /// Waits until all members take clients.
+    /// Waits until all members accept clients.
     ///
     /// # Panics
-    /// When one does not.
+    ///
+    /// A member is not ready in time.
     pub fn wait_until_ready(&self) {
         for (member, address) in self.members.iter().zip(&self.addresses) {
             let connect = || TcpStream::connect((address.as_str(), 2379));
@@ -151,11 +153,12 @@ impl Etcd {
         format!("etcd://{}", members.join(","))
     }
 
-    /// Starts `etcdctl watch` of the keys with a prefix from a revision on, on a machine of the link. It prints the
-    /// fields of each change, and ends when its member knows no leader.
+    /// Starts `etcdctl watch` of the keys with a prefix from a revision on, on a machine of the link. The program
+    /// prints the fields of each change, and exits when its member has no leader.
     ///
     /// # Panics
-    /// When there is no such program.
+    ///
+    /// The program is missing.
     pub fn watch(&self, machine: &Network, prefix: &str, revision: u64) -> Beside {
         let mut command = Command::new(tool(CURRENT).join("usr/bin/etcdctl"));
         let endpoints = self.addresses.iter();
@@ -182,37 +185,40 @@ impl Etcd {
     /// Kills a member with SIGKILL.
     ///
     /// # Panics
-    /// When it does not run.
+    /// The member does not run.
     pub fn kill(&mut self, number: usize) {
         self.members[number].kill();
     }
 
-    /// Stops a member with SIGSTOP: its connections stay open, and nothing comes.
+    /// Stops a member with SIGSTOP: its connections stay open, but it sends nothing.
     ///
     /// # Panics
-    /// When it does not run.
+    ///
+    /// The member does not run.
     pub fn pause(&self, number: usize) {
         self.members[number].signal(Signal::SIGSTOP);
     }
 
-    /// Lets a paused member go on.
+    /// Continues a paused member.
     ///
     /// # Panics
-    /// When it does not run.
+    ///
+    /// The member does not run.
     pub fn resume(&self, number: usize) {
         self.members[number].signal(Signal::SIGCONT);
     }
 
-    /// Starts a member again on its data.
+    /// Starts a member again with its data.
     ///
     /// # Panics
-    /// When it runs.
+    ///
+    /// The member runs.
     pub fn start_again(&mut self, number: usize) {
         self.members[number].start_again();
     }
 }
 
-/// A cluster of one member, without TLS, on a machine of its own. Its gateway takes JSON.
+/// A cluster of one member, without TLS, on a separate machine. Its gateway accepts JSON.
 pub struct OpenEtcd {
     member: Member,
     address: String,
@@ -232,18 +238,20 @@ pub(crate) fn of_one_member(data: &Path, client: &str, peer: &str) -> Vec<String
 }
 
 impl OpenEtcd {
-    /// Starts it with further arguments, with its data below `around`.
+    /// Starts the cluster with further arguments, with its data below `around`.
     ///
     /// # Panics
-    /// When it cannot be started.
+    ///
+    /// The cluster cannot be started.
     pub fn start(lan: &mut Lan, around: &Path, further: &[&str]) -> Self {
         Self::of(CURRENT, lan, &around.join("open-etcd"), further)
     }
 
-    /// Starts one of a version that loses events of watches, with its data in this directory.
+    /// Starts a cluster of a version that loses events of watches, with its data in this directory.
     ///
     /// # Panics
-    /// When it cannot be started.
+    ///
+    /// The cluster cannot be started.
     pub fn start_old(lan: &mut Lan, data: &Path) -> Self {
         Self::of(OLD, lan, data, &[])
     }
@@ -260,10 +268,11 @@ impl OpenEtcd {
         etcd
     }
 
-    /// The version, by its own account.
+    /// The version that the member reports.
     ///
     /// # Panics
-    /// When it does not answer.
+    ///
+    /// The member does not respond.
     pub fn version(&self) -> String {
         let status = self.ask("maintenance/status", &json!({}));
         text(&status.expect("the status of etcd"), "/version").to_owned()
@@ -274,21 +283,24 @@ impl OpenEtcd {
         format!("etcd+http://{}:2379", self.address)
     }
 
-    /// The answer to a call of etcd's API.
+    /// The response to a call of etcd's API.
     ///
     /// # Errors
-    /// The member does not answer, or refuses.
+    ///
+    /// The member does not respond, or refuses the call.
     pub fn ask(&self, call: &str, request: &Value) -> Result<Value, String> {
         let url = format!("http://{}:2379/v3/{call}", self.address);
         let ask = || curl(&["--fail-with-body", "--data", &request.to_string(), &url]);
-        let answer = self.member.network.run(ask)?;
-        serde_json::from_str(&answer).map_err(|error| format!("{error}: {answer}"))
+        let response = self.member.network.run(ask)?;
+        serde_json::from_str(&response).map_err(|error| format!("{error}: {response}"))
     }
 
-    /// Makes room in a full etcd as docs/high-availability.md says: compaction, defragmentation, and the end of the alarm.
+    /// Frees space in a full etcd as docs/high-availability.md describes: compaction, defragmentation, and removal of
+    /// the alarm.
     ///
     /// # Panics
-    /// When etcd refuses.
+    ///
+    /// etcd refuses a call.
     pub fn make_room(&self) {
         let ok = |call, request| self.ask(call, &request).expect("an answer of etcd");
         let status = ok("maintenance/status", json!({}));
@@ -309,7 +321,7 @@ impl Member {
     /// Starts a member with these arguments on a machine.
     ///
     /// # Panics
-    /// When there is no such program.
+    /// There is no such program.
     pub(crate) fn start(network: Network, arguments: Vec<String>) -> Self {
         Self::of(CURRENT, network, arguments)
     }

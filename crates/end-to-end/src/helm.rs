@@ -1,4 +1,4 @@
-//! helm, run as a user runs it.
+//! helm, as a user runs it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{Instance, Output};
 
-/// Runs `helm` with one kubeconfig and a home of its own.
+/// Runs `helm` with one kubeconfig and a separate home directory.
 #[derive(Clone, Debug)]
 pub struct Helm {
     kubeconfig: PathBuf,
@@ -25,7 +25,7 @@ impl Helm {
         }
     }
 
-    /// A client that keeps its state in another kind of object.
+    /// A client that stores its state in another kind of object.
     pub fn with_driver(&self, driver: &'static str) -> Self {
         Self {
             driver,
@@ -33,10 +33,11 @@ impl Helm {
         }
     }
 
-    /// Runs and returns whatever came.
+    /// Runs helm and returns its output, whether it succeeds or not.
     ///
     /// # Panics
-    /// When helm cannot be started.
+    ///
+    /// helm cannot be started.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Output {
         let output = Command::new(crate::tool("helm"))
@@ -57,19 +58,21 @@ impl Helm {
         }
     }
 
-    /// Runs, must succeed, returns standard output.
+    /// Runs helm, which must succeed; returns standard output.
     ///
     /// # Panics
-    /// When the command fails.
+    ///
+    /// The command fails.
     #[track_caller]
     pub fn ok(&self, arguments: &[&str]) -> String {
         self.run(arguments).expect_success(&arguments.join(" "))
     }
 
-    /// As [`ok`](Self::ok), of what it prints as JSON.
+    /// As [`ok`](Self::ok), with the JSON output parsed.
     ///
     /// # Panics
-    /// When the command fails, or prints no JSON.
+    ///
+    /// The command fails, or prints no JSON.
     #[track_caller]
     pub fn json(&self, arguments: &[&str]) -> Value {
         let text = self.ok(&[arguments, &["-o", "json"]].concat());
@@ -79,21 +82,22 @@ impl Helm {
     /// The revisions of a release: `1:superseded 2:deployed`.
     ///
     /// # Panics
-    /// When there is no such release.
+    /// There is no such release.
     #[track_caller]
     pub fn revisions(&self, release: &str) -> String {
         let history = self.json(&["history", release]);
         let revisions = history.as_array().into_iter().flatten();
-        let shown: Vec<String> = revisions
+        let entries: Vec<String> = revisions
             .map(|entry| format!("{}:{}", entry["revision"], crate::text(entry, "/status")))
             .collect();
-        shown.join(" ")
+        entries.join(" ")
     }
 
-    /// The chart that `helm create` makes, below `directory`.
+    /// The chart that `helm create` writes, below `directory`.
     ///
     /// # Panics
-    /// When it cannot be made.
+    ///
+    /// The chart cannot be created.
     #[track_caller]
     pub fn create(&self, directory: &Path, name: &str) -> String {
         let chart = directory.join(name).display().to_string();

@@ -22,7 +22,7 @@ pub struct Blob {
 #[derive(Clone, Debug)]
 enum Contents {
     Bytes(Vec<u8>),
-    /// A file that nobody changes.
+    /// A file that is never changed.
     File(PathBuf),
 }
 
@@ -37,7 +37,8 @@ impl Blob {
     /// The contents.
     ///
     /// # Errors
-    /// When their file cannot be read.
+    ///
+    /// The file of the contents cannot be read.
     pub fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
         match &self.contents {
             Contents::Bytes(bytes) => Ok(bytes.into()),
@@ -45,10 +46,11 @@ impl Blob {
         }
     }
 
-    /// Makes a file of the contents: another name of their file, on the same disk.
+    /// Creates a file with the contents: a hard link to their file, on the same disk.
     ///
     /// # Errors
-    /// When it cannot be made.
+    ///
+    /// The file cannot be created.
     pub fn write(&self, file: &Path) -> io::Result<()> {
         match &self.contents {
             Contents::Bytes(bytes) => fs::write(file, bytes),
@@ -70,18 +72,18 @@ pub struct Image {
     pub manifest: Blob,
 }
 
-/// How a container of the image starts.
+/// The start of a container of the image.
 #[derive(Clone, Debug, Default)]
 pub struct Settings<'a> {
     pub entrypoint: &'a [&'a str],
     pub cmd: &'a [&'a str],
-    /// `ENV`, beside `PATH`: `NAME=value`.
+    /// `ENV`, in addition to `PATH`: `NAME=value`.
     pub env: &'a [&'a str],
-    /// `WORKDIR`; none for `/`.
+    /// `WORKDIR`; empty for `/`.
     pub directory: &'a str,
 }
 
-/// Names of the files of an image that is kept.
+/// Names of the files of a stored image.
 const CONFIG: &str = "config";
 const LAYER: &str = "layer";
 const MANIFEST: &str = "manifest";
@@ -90,7 +92,8 @@ impl Image {
     /// Packs a directory as an image.
     ///
     /// # Panics
-    /// When the directory cannot be read.
+    ///
+    /// The directory cannot be read.
     pub fn of_directory(root: &Path, settings: &Settings<'_>) -> Self {
         let plain = pack(root);
         let diff_id = digest(&plain);
@@ -139,7 +142,7 @@ impl Image {
     /// Writes the three parts as files of a directory, for [`read`](Self::read).
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// The files cannot be written.
     pub fn write(&self, directory: &Path) -> io::Result<()> {
         let parts = [
             (CONFIG, &self.config),
@@ -148,7 +151,7 @@ impl Image {
         ];
         for (name, blob) in parts {
             let file = directory.join(name);
-            // A registry of an earlier test may have the former file under another name.
+            // A registry of an earlier test may have a hard link to the former file.
             if file.exists() {
                 fs::remove_file(&file)?;
             }
@@ -157,10 +160,11 @@ impl Image {
         Ok(())
     }
 
-    /// Reads what [`write`](Self::write) wrote.
+    /// Reads the files of [`write`](Self::write).
     ///
     /// # Errors
-    /// When it is not there.
+    ///
+    /// A file is missing.
     pub fn read(directory: &Path) -> io::Result<Self> {
         let part = |name: &str| fs::read(directory.join(name)).map(Blob::of);
         let [config, manifest] = [CONFIG, MANIFEST].map(part);
@@ -181,7 +185,7 @@ impl Image {
     /// Unpacks the root file system into a directory.
     ///
     /// # Panics
-    /// When it cannot be written.
+    /// The file cannot be written.
     pub fn unpack(&self, root: &Path) {
         let layer = self.layer.bytes().expect("read the layer");
         let plain = flate2::read::GzDecoder::new(layer.as_ref());
@@ -193,7 +197,7 @@ impl Image {
     /// Writes the image as an OCI archive (a tar of an OCI layout) named `reference`.
     ///
     /// # Panics
-    /// When the file cannot be written.
+    /// The file cannot be written.
     pub fn write_archive(&self, file: &Path, reference: &str) {
         let mut archive = tar::Builder::new(File::create(file).expect("make the archive"));
         let mut descriptor =
@@ -221,7 +225,7 @@ impl Image {
     }
 }
 
-/// A directory as a tar archive, in which a file with several names is once.
+/// A directory as a tar archive, which contains a file with several names only once.
 fn pack(root: &Path) -> Vec<u8> {
     let mut tar = Command::new("tar");
     tar.args(["-c", "--sort=name", "--numeric-owner", "-C"])

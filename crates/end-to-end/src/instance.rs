@@ -1,4 +1,4 @@
-//! One `mainstay up` on a data directory of its own, or a server with a node on an etcd of its own.
+//! One `mainstay up` on a separate data directory, or a server with a node on a separate etcd.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -16,15 +16,15 @@ use crate::image::Image;
 use crate::schema::{self, Violations};
 use crate::{Kubectl, Registry, wait_for};
 
-/// Whether this process measures. The client that checks all objects costs time and memory of the server,
-/// so that a benchmark runs without it. Cargo gives benchmarks the argument `--bench`.
+/// Whether this process is a benchmark. The client that checks all objects costs time and memory of the server, so a
+/// benchmark runs without this client. Cargo gives benchmarks the argument `--bench`.
 fn is_benchmark() -> bool {
     std::env::args().any(|argument| argument == "--bench")
 }
 
 /// A running (or stopped, or killed) server with its data directory.
 pub struct Instance {
-    /// It ends before its directory.
+    /// Dropped before the directory.
     engine: Engine,
     directory: tempfile::TempDir,
     program: PathBuf,
@@ -39,16 +39,17 @@ impl Instance {
     /// Starts a server on a fresh data directory and waits for its `ready` line.
     ///
     /// # Panics
-    /// When it does not become ready.
+    /// The server does not become ready.
     #[track_caller]
     pub fn start(arguments: &[&str]) -> Self {
         Self::start_prepared(arguments, |_| {})
     }
 
-    /// As [`start`](Self::start), with a copy of the program that can be [exchanged](Self::exchange).
+    /// As [`start`](Self::start), with a copy of the program that can be [replaced](Self::exchange).
     ///
     /// # Panics
-    /// When it does not become ready.
+    ///
+    /// The server does not become ready.
     #[track_caller]
     pub fn start_copy(arguments: &[&str]) -> Self {
         let mut instance = Self::prepared(arguments, |_| {});
@@ -58,10 +59,11 @@ impl Instance {
         instance
     }
 
-    /// As [`start`](Self::start), after `prepare` has been at the data directory.
+    /// As [`start`](Self::start), after `prepare` has changed the data directory.
     ///
     /// # Panics
-    /// When it does not become ready.
+    ///
+    /// The server does not become ready.
     #[track_caller]
     pub fn start_prepared(arguments: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let mut instance = Self::prepared(arguments, prepare);
@@ -72,7 +74,7 @@ impl Instance {
     /// An instance that is not started yet.
     ///
     /// # Panics
-    /// When its directory cannot be made.
+    /// The directory cannot be created.
     #[track_caller]
     pub fn prepare(arguments: &[&str]) -> Self {
         Self::prepared(arguments, |_| {})
@@ -109,10 +111,11 @@ impl Instance {
         self.environment.push(variable);
     }
 
-    /// Puts another copy in the place of the program, as a package manager does.
+    /// Replaces the program by another copy, as a package manager does.
     ///
     /// # Panics
-    /// When that is not possible.
+    ///
+    /// The program cannot be replaced.
     pub fn exchange(&self) {
         let new = self.program.with_extension("new");
         fs::copy(crate::binary(), &new).expect("copy the program");
@@ -124,7 +127,7 @@ impl Instance {
         self.directory.path().join("data")
     }
 
-    /// The client.
+    /// The client with the administrator's kubeconfig.
     pub fn kubectl(&self) -> Kubectl {
         Kubectl::new(&self.data().join("kubeconfig"))
     }
@@ -132,17 +135,17 @@ impl Instance {
     /// The process id of the running server.
     ///
     /// # Panics
-    /// When it does not run.
+    /// The server does not run.
     pub fn pid(&self) -> i32 {
         let child = self.child.as_ref().expect("the server runs");
         i32::try_from(child.id()).expect("a pid")
     }
 
-    /// All that the newest process printed so far.
+    /// The output of the newest process so far.
     pub fn output(&self) -> String {
         let mut text = String::new();
         if let Ok(mut file) = File::open(self.log()) {
-            // Cut-off text is still worth showing.
+            // Incomplete output is still useful.
             drop(file.read_to_string(&mut text));
         }
         text
@@ -157,25 +160,27 @@ impl Instance {
     /// Starts the server on the same data directory.
     ///
     /// # Panics
-    /// When it does not become ready.
+    /// The server does not become ready.
     #[track_caller]
     pub fn start_again(&mut self) {
         self.launch();
         self.wait_ready();
     }
 
-    /// Starts the server on the same data directory and does not wait for anything.
+    /// Starts the server on its data directory without waiting.
     ///
     /// # Panics
-    /// When there is no such program.
+    ///
+    /// The program is missing.
     pub fn launch(&mut self) {
         self.spawn();
     }
 
-    /// Waits until the server that was launched is ready.
+    /// Waits until the launched server is ready.
     ///
     /// # Panics
-    /// When it does not become so.
+    ///
+    /// The server does not become ready.
     #[track_caller]
     pub fn wait_ready(&mut self) {
         let log = self.log();
@@ -193,10 +198,11 @@ impl Instance {
         }
     }
 
-    /// Starts the server where it cannot run, and returns what it says of that.
+    /// Starts the server when it cannot run, and returns its error output.
     ///
     /// # Panics
-    /// When it does not end by itself, with a failure.
+    ///
+    /// The server does not exit by itself with a failure.
     #[track_caller]
     pub fn start_refused(&mut self) -> String {
         self.spawn();
@@ -234,7 +240,7 @@ impl Instance {
     /// Sends SIGINT, as Ctrl-C does, and waits for the end.
     ///
     /// # Panics
-    /// When it does not end within eight minutes.
+    /// The server does not exit within eight minutes.
     #[track_caller]
     pub fn interrupt(&mut self) -> ExitStatus {
         self.end_on(Signal::SIGINT)
@@ -243,7 +249,7 @@ impl Instance {
     /// Sends SIGTERM, as service managers do, and waits for the end.
     ///
     /// # Panics
-    /// When it does not end within eight minutes.
+    /// The server does not exit within eight minutes.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
         self.end_on(Signal::SIGTERM)
@@ -252,7 +258,7 @@ impl Instance {
     /// Sends SIGHUP, as the kernel does when the terminal is closed, and waits for the end.
     ///
     /// # Panics
-    /// When it does not end within eight minutes.
+    /// The server does not exit within eight minutes.
     #[track_caller]
     pub fn hang_up(&mut self) -> ExitStatus {
         self.end_on(Signal::SIGHUP)
@@ -265,14 +271,15 @@ impl Instance {
         self.wait_end(&mut child)
     }
 
-    /// Stops the server with `mainstay down` and returns what that prints.
+    /// Stops the server with `mainstay down` and returns the output of the command.
     ///
     /// # Panics
-    /// When either fails.
+    ///
+    /// The command or the server fails.
     #[track_caller]
     pub fn down(&mut self) -> String {
         let mut child = self.child.take().expect("the server runs");
-        // Whoever waits for the process to be gone waits until it is reaped, too.
+        // A process exists until its parent waits for it, so the wait must run concurrently with the command.
         let reaped = std::thread::spawn(move || child.wait());
         let mut down = Command::new(&self.program);
         let output = down.arg("down").arg("--data-dir").arg(self.data()).output();
@@ -292,10 +299,11 @@ impl Instance {
         })
     }
 
-    /// Kills the server with SIGKILL: its containers go on.
+    /// Kills the server with SIGKILL; its containers continue.
     ///
     /// # Panics
-    /// When it does not run.
+    ///
+    /// The server does not run.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("the server runs");
         child.kill().expect("send SIGKILL");
@@ -309,7 +317,7 @@ impl Drop for Instance {
             eprintln!("--- output of the server:\n{}", self.output());
         }
         if self.child.is_none() || self.has_ended() {
-            // Killed, or ended: whatever it left in the kernel is cleaned by one more run.
+            // The server was killed or has exited; one more run removes its remaining objects in the kernel.
             self.spawn();
             let log = self.log();
             wait_until(Duration::from_secs(300), || {
@@ -344,10 +352,11 @@ impl Drop for Instance {
     }
 }
 
-/// A server whose pulls of `busybox:1`, `nginx:1` and `nginx:2` go to a registry of its own.
+/// A server whose pulls of `busybox:1`, `nginx:1` and `nginx:2` use a separate registry.
 ///
 /// # Panics
-/// When either does not start.
+///
+/// The registry or the server does not start.
 #[track_caller]
 pub fn with_images() -> (Registry, Instance) {
     let images = [
@@ -358,11 +367,12 @@ pub fn with_images() -> (Registry, Instance) {
     with_mirrors_of(&["docker.io"], &images)
 }
 
-/// A server whose pulls from docker.io, and from the hosts that the articles name, go to a registry
-/// of its own, which has the images.
+/// A server whose pulls from docker.io, and from the hosts that the articles name, use a separate registry with the
+/// images.
 ///
 /// # Panics
-/// When either does not start.
+///
+/// The registry or the server does not start.
 #[track_caller]
 pub fn with_registry_of(images: &[(&str, &str, &Image)]) -> (Registry, Instance) {
     with_mirrors_of(

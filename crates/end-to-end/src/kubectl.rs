@@ -1,4 +1,4 @@
-//! The stock client, run as a user runs it.
+//! kubectl, as a user runs it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub struct Kubectl {
 /// The output of a command and its exit code.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// Exit code; -1 for a signal.
+    /// Exit code; -1 if a signal ended the process.
     pub code: i32,
     /// Standard output.
     pub stdout: String,
@@ -30,7 +30,7 @@ pub struct Output {
 }
 
 impl Kubectl {
-    /// A client for the given kubeconfig, with a discovery cache of its own beside it.
+    /// A client for the given kubeconfig, with a separate discovery cache in the same directory.
     pub fn new(kubeconfig: &Path) -> Self {
         let cache = kubeconfig.with_extension("kubectl-cache");
         Self {
@@ -42,16 +42,17 @@ impl Kubectl {
         }
     }
 
-    /// A client that shows a token instead of the administrator's certificate.
+    /// A client with a token instead of the administrator's certificate.
     ///
     /// # Panics
-    /// When the kubeconfig cannot be copied.
+    ///
+    /// The kubeconfig cannot be copied.
     #[track_caller]
     pub fn with_token(&self, token: &str) -> Self {
         let certificates = ["client-certificate-data", "client-key-data"];
         let text = std::fs::read_to_string(&self.kubeconfig).expect("read the kubeconfig");
         let lines = text.lines();
-        let kept: Vec<String> = lines
+        let remaining_lines: Vec<String> = lines
             .filter(|line| !certificates.iter().any(|field| line.contains(field)))
             .map(|line| match line.trim() {
                 "user:" => format!("{line} {{}}"),
@@ -59,7 +60,7 @@ impl Kubectl {
             })
             .collect();
         let kubeconfig = self.kubeconfig.with_extension("without-certificate");
-        std::fs::write(&kubeconfig, kept.join("\n")).expect("write a kubeconfig");
+        std::fs::write(&kubeconfig, remaining_lines.join("\n")).expect("write a kubeconfig");
         Self {
             kubeconfig,
             token: Some(token.to_owned()),
@@ -67,10 +68,11 @@ impl Kubectl {
         }
     }
 
-    /// A client that works in a namespace of its own, which is made for it.
+    /// A client that works in a new namespace, which is created.
     ///
     /// # Panics
-    /// When the namespace cannot be made.
+    ///
+    /// The namespace cannot be created.
     #[track_caller]
     pub fn in_new_namespace(&self, name: &str) -> Self {
         self.ok(&["create", "namespace", name]);
@@ -80,7 +82,7 @@ impl Kubectl {
         }
     }
 
-    /// The command, ready to be given more.
+    /// The command, to which the caller may add arguments.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
@@ -97,7 +99,7 @@ impl Kubectl {
         command
     }
 
-    /// Runs and returns whatever came.
+    /// Runs kubectl and returns its output, whether it succeeds or not.
     pub fn run(&self, arguments: &[&str]) -> Output {
         finish(
             self.command(arguments)
@@ -108,34 +110,37 @@ impl Kubectl {
         )
     }
 
-    /// Runs with text on standard input.
+    /// Runs kubectl with text on standard input.
     pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Output {
         finish_with_input(self.command(arguments), input)
     }
 
-    /// Runs, must succeed, returns standard output.
+    /// Runs kubectl, which must succeed; returns standard output.
     ///
     /// # Panics
-    /// When the command fails.
+    ///
+    /// The command fails.
     #[track_caller]
     pub fn ok(&self, arguments: &[&str]) -> String {
         self.run(arguments).expect_success(&arguments.join(" "))
     }
 
-    /// Runs with text on standard input, must succeed, returns standard output.
+    /// Runs kubectl with text on standard input; it must succeed. Returns standard output.
     ///
     /// # Panics
-    /// When the command fails.
+    ///
+    /// The command fails.
     #[track_caller]
     pub fn ok_with_input(&self, arguments: &[&str], input: &str) -> String {
         self.run_with_input(arguments, input)
             .expect_success(&arguments.join(" "))
     }
 
-    /// Runs, must fail, returns standard error.
+    /// Runs kubectl, which must fail; returns standard error.
     ///
     /// # Panics
-    /// When the command succeeds.
+    ///
+    /// The command succeeds.
     #[track_caller]
     pub fn fails(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -148,10 +153,11 @@ impl Kubectl {
         output.stderr
     }
 
-    /// Runs on a terminal of its own, typing `input`; returns what the terminal showed.
+    /// Runs kubectl in a new terminal, into which `input` is typed; returns the output of the terminal.
     ///
     /// # Panics
-    /// When the terminal cannot be made.
+    ///
+    /// The terminal cannot be created.
     #[track_caller]
     pub fn on_terminal(&self, arguments: &[&str], input: &str) -> Output {
         let plain = self.command(arguments);
@@ -170,10 +176,11 @@ impl Kubectl {
         finish_with_input(command, input)
     }
 
-    /// Starts a command that goes on beside the test.
+    /// Starts a command that runs concurrently with the test.
     ///
     /// # Panics
-    /// When there is no kubectl, or its output cannot be kept.
+    ///
+    /// kubectl is missing, or its output cannot be stored.
     #[track_caller]
     pub fn beside(&self, arguments: &[&str]) -> Beside {
         Beside::start(self.command(arguments))
@@ -182,26 +189,29 @@ impl Kubectl {
     /// Starts a watch as [`beside`](Self::beside), and waits until it is open.
     ///
     /// # Panics
-    /// When the server does not answer it.
+    ///
+    /// The server does not respond to the watch.
     #[track_caller]
     pub fn watch(&self, arguments: &[&str]) -> Beside {
         Beside::watch(self.command(&[arguments, &[Beside::LOGS_REQUESTS]].concat()))
     }
 
-    /// Applies a manifest given as text.
+    /// Applies a manifest that is given as text.
     ///
     /// # Panics
-    /// When the command fails.
+    ///
+    /// The command fails.
     #[track_caller]
     pub fn apply(&self, manifest: &str) -> String {
         self.ok_with_input(&["apply", "-f", "-"], manifest)
     }
 
-    /// The JSON that a command prints, which must succeed. An object that [`get`](Self::get) can read is read without
-    /// kubectl. Waits use [`look`](Self::look).
+    /// The JSON output of a command, which must succeed. If [`get`](Self::get) can read the object, kubectl is not
+    /// started. Waits use [`look`](Self::look).
     ///
     /// # Panics
-    /// When the command fails, or prints no JSON.
+    ///
+    /// The command fails, or prints no JSON.
     #[track_caller]
     pub fn json(&self, arguments: &[&str]) -> Value {
         if let ["get", arguments @ ..] = arguments {
@@ -217,17 +227,18 @@ impl Output {
     /// Standard output of a success.
     ///
     /// # Panics
-    /// When it was a failure.
+    /// The command failed.
     #[track_caller]
     pub fn expect_success(self, what: &str) -> String {
         assert_eq!(self.code, 0, "{what} failed: {self:#?}");
         self.stdout
     }
 
-    /// Standard output of a success, or all that is known of a failure.
+    /// Standard output of a success, or the whole output of a failure.
     ///
     /// # Errors
-    /// When it was a failure.
+    ///
+    /// The command failed.
     pub fn success(self) -> Result<String, Self> {
         if self.code == 0 {
             Ok(self.stdout)
@@ -248,7 +259,7 @@ fn finish_with_input(mut command: Command, input: &str) -> Output {
 pub(crate) fn finish(child: std::io::Result<Child>, input: Option<&str>) -> Output {
     let mut child = child.expect("start kubectl");
     if let (Some(input), Some(mut pipe)) = (input, child.stdin.take()) {
-        // A client that refuses early closes the pipe; its own message says why.
+        // A client that fails early closes the pipe; its own message has the reason.
         drop(pipe.write_all(input.as_bytes()));
     }
     let output = child.wait_with_output().expect("wait for kubectl");

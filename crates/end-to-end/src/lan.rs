@@ -1,5 +1,5 @@
-//! Machines on one link, for the roles `mainstay server` and `mainstay node`: each is a network
-//! namespace of this test, joined by a bridge in a namespace of its own.
+//! Machines on one link, for the roles `mainstay server` and `mainstay node`: each machine is a network namespace of
+//! this test, connected to a bridge in a separate namespace.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use crate::program::ok;
 use crate::{Kubectl, Network, wait_for};
 
-/// The link, which ends with this value.
+/// The link, which is removed when this value is dropped.
 pub struct Lan {
     switch: Network,
     machines: u8,
@@ -35,7 +35,7 @@ impl Lan {
     /// A new machine on the link, with the address 192.0.2.1, or the next one.
     ///
     /// # Panics
-    /// When the kernel refuses; root is needed.
+    /// The kernel refuses; root is needed.
     pub fn machine(&mut self) -> (Network, String) {
         let machine = Network::isolated();
         machine.run(|| ip("link set lo up"));
@@ -46,7 +46,7 @@ impl Lan {
     /// Gives a machine the link `eth0` with the next address.
     ///
     /// # Panics
-    /// When the kernel refuses; root is needed.
+    /// The kernel refuses; root is needed.
     pub fn plug(&mut self, machine: &Network) -> String {
         self.machines += 1;
         let number = self.machines;
@@ -65,32 +65,35 @@ impl Lan {
         address
     }
 
-    /// Plugs the cable of a role's machine in (`up`), or pulls it (`down`).
+    /// Connects the cable of a role's machine (`up`), or disconnects it (`down`).
     ///
     /// # Panics
-    /// When there is no such machine.
+    ///
+    /// There is no such machine.
     pub fn set_link(&self, role: &Role, state: &str) {
         self.set_cable(role.machine(), state);
     }
 
-    /// Plugs the cable of a machine in (`up`), or pulls it (`down`).
+    /// Connects the cable of a machine (`up`), or disconnects it (`down`).
     ///
     /// # Panics
-    /// When there is no such machine.
+    ///
+    /// There is no such machine.
     pub fn set_cable(&self, machine: Machine<'_>, state: &str) {
         let number = machine.address.rsplit('.').next().unwrap_or_default();
         let command = format!("link set port{number} {state}");
         self.switch.run(|| ip(&command));
     }
 
-    /// Loses a share of the packets to each machine at random, and delays as many others, so that they
-    /// arrive after later ones.
+    /// Drops a share of the packets to each machine at random, and delays an equal share, so that they arrive after
+    /// later packets.
     ///
     /// # Panics
-    /// When the kernel refuses; it needs `sch_htb` and `cls_bpf`.
+    ///
+    /// The kernel refuses; the modules `sch_htb` and `cls_bpf` are needed.
     pub fn disturb(&self, percent: u32) {
         let (lost, late) = (share(percent), share(2 * percent));
-        // A classic BPF program with `SKF_AD_RANDOM`: class 1:2 for a number from `lost` on, 1:3 for one from
+        // A classic BPF program with `SKF_AD_RANDOM`: class 1:2 for a number from `lost` on, 1:3 for a number from
         // `late` on, otherwise the default class.
         let program = format!(
             "6,32 0 0 4294963256,53 2 0 {lost},53 2 0 {late},6 0 0 0,6 0 0 65538,6 0 0 65539"
@@ -104,7 +107,7 @@ impl Lan {
                 tc(&format!("qdisc add dev {port} parent 1:{number} {queue}"));
             };
             class(1, "10gbit", "pfifo limit 1000");
-            // No packet has room in one byte.
+            // A queue of one byte drops every packet.
             class(2, "10gbit", "bfifo limit 1");
             class(3, "1mbit", "pfifo limit 50");
             let filter = format!("filter add dev {port} parent 1: protocol all bpf bytecode");
@@ -112,10 +115,11 @@ impl Lan {
         });
     }
 
-    /// Loses and delays no packets any more.
+    /// Stops dropping and delaying packets.
     ///
     /// # Panics
-    /// When none were lost.
+    ///
+    /// No packets were dropped before.
     pub fn calm(&self) {
         self.at_each_port(|port| tc(&format!("qdisc del dev {port} root")));
     }
@@ -127,7 +131,7 @@ impl Lan {
     }
 }
 
-/// The 32-bit number that this share of all numbers is not below.
+/// The 32-bit number below which all numbers except this share are.
 fn share(percent: u32) -> u32 {
     u32::MAX - u32::MAX / 100 * percent
 }
@@ -139,43 +143,47 @@ pub struct Machine<'a> {
     pub address: &'a str,
 }
 
-/// A hardware address that no machine has: frames to it are lost without a trace.
+/// A hardware address that no machine has: frames to the address are lost without an error.
 const NOBODY: &str = "02:00:00:00:00:01";
 
 impl Machine<'_> {
-    /// Loses what this machine sends to the other one from now on; the way back is open.
+    /// Drops all packets from this machine to the other machine from now on; packets in the opposite direction pass.
     ///
     /// # Panics
-    /// When the kernel refuses.
+    ///
+    /// The kernel refuses.
     pub fn lose(self, to: Machine<'_>) {
         let to = to.address;
         let command = format!("neighbour replace {to} lladdr {NOBODY} dev eth0 nud permanent");
         self.network.run(|| ip(&command));
     }
 
-    /// Sends what is for the other one to it again.
+    /// Stops dropping packets to the other machine.
     ///
     /// # Panics
-    /// When nothing was lost.
+    ///
+    /// No packets were dropped before.
     pub fn find(self, to: Machine<'_>) {
         let command = format!("neighbour del {} dev eth0", to.address);
         self.network.run(|| ip(&command));
     }
 }
 
-/// Cuts the link between two machines, both ways; others reach both.
+/// Cuts the link between two machines in both directions; other machines reach both.
 ///
 /// # Panics
-/// When the kernel refuses.
+///
+/// The kernel refuses.
 pub fn cut(one: Machine<'_>, other: Machine<'_>) {
     one.lose(other);
     other.lose(one);
 }
 
-/// Mends the link between two machines.
+/// Repairs the link between two machines.
 ///
 /// # Panics
-/// When it is not cut.
+///
+/// The link is not cut.
 pub fn mend(one: Machine<'_>, other: Machine<'_>) {
     one.find(other);
     other.find(one);
@@ -184,7 +192,7 @@ pub fn mend(one: Machine<'_>, other: Machine<'_>) {
 /// Runs `ip` in the network of this thread.
 ///
 /// # Panics
-/// When it fails.
+/// The process fails.
 pub fn ip(words: &str) {
     run("ip", words.split(' '));
 }
@@ -215,10 +223,11 @@ pub struct Role {
 }
 
 impl Role {
-    /// A role that does not run yet; its data are below `around`.
+    /// A role that does not run yet, with its data below `around`.
     ///
     /// # Panics
-    /// When there is no machine for it.
+    ///
+    /// There is no machine for the role.
     pub fn new(lan: &mut Lan, name: &str, around: &Path) -> Self {
         let (network, address) = lan.machine();
         Self {
@@ -233,7 +242,7 @@ impl Role {
         }
     }
 
-    /// The program of the next starts, in place of the release binary.
+    /// The program of the next starts, instead of the release binary.
     pub fn set_program(&mut self, program: &Path) {
         program.clone_into(&mut self.program);
     }
@@ -268,7 +277,7 @@ impl Role {
     /// A token that `mainstay token create` prints, with further arguments, on the machine of a server.
     ///
     /// # Panics
-    /// When it fails.
+    /// The process fails.
     #[track_caller]
     pub fn token(&self, more: &[&str]) -> String {
         let data = self.data();
@@ -289,7 +298,8 @@ impl Role {
     /// Starts `mainstay` with these arguments on the machine, and waits until it is ready.
     ///
     /// # Panics
-    /// When it does not become so.
+    ///
+    /// The program does not become ready.
     #[track_caller]
     pub fn start(&mut self, arguments: &[&str]) {
         self.spawn(arguments);
@@ -302,10 +312,11 @@ impl Role {
         });
     }
 
-    /// Starts `mainstay` with these arguments where it cannot run, and returns its output.
+    /// Starts `mainstay` with these arguments when it cannot run, and returns its output.
     ///
     /// # Panics
-    /// When it does not end by itself, with a failure.
+    ///
+    /// The program does not exit by itself with a failure.
     #[track_caller]
     pub fn refused(&mut self, arguments: &[&str]) -> String {
         self.spawn(arguments);
@@ -321,7 +332,7 @@ impl Role {
     /// Starts `mainstay` with these arguments on the machine.
     ///
     /// # Panics
-    /// When there is no such program.
+    /// There is no such program.
     pub fn spawn(&mut self, arguments: &[&str]) {
         self.starts += 1;
         let log = File::create(self.log()).expect("make a log file");
@@ -338,10 +349,11 @@ impl Role {
         self.child = Some(child.expect("start mainstay"));
     }
 
-    /// Kills the process; its pods go on.
+    /// Kills the process; its pods continue.
     ///
     /// # Panics
-    /// When it does not run.
+    ///
+    /// The process does not run.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
         child.kill().expect("send SIGKILL");
@@ -351,7 +363,7 @@ impl Role {
     /// The process id.
     ///
     /// # Panics
-    /// When it does not run.
+    /// The process does not run.
     pub fn pid(&self) -> i32 {
         let child = self.child.as_ref().expect("it runs");
         i32::try_from(child.id()).expect("a pid")
@@ -360,7 +372,7 @@ impl Role {
     /// Sends a signal to the process.
     ///
     /// # Panics
-    /// When it does not run.
+    /// The process does not run.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).expect("send a signal");
     }
@@ -368,7 +380,7 @@ impl Role {
     /// Sends SIGINT, as Ctrl-C does, and waits for the end.
     ///
     /// # Panics
-    /// When it does not end, or with a failure.
+    /// The process does not exit, or exits with a failure.
     #[track_caller]
     pub fn interrupt(&mut self) {
         self.signal(Signal::SIGINT);
@@ -382,20 +394,21 @@ impl Role {
 }
 
 impl Role {
-    /// Runs a command on the machine that ends the process, and waits for both.
+    /// Runs a command on the machine that stops the process, and waits for both.
     ///
     /// # Panics
-    /// When the process ends with a failure.
+    ///
+    /// The process exits with a failure.
     #[track_caller]
     pub fn ended_by<T: Send>(&mut self, end: impl FnOnce() -> T + Send) -> T {
         let mut child = self.child.take().expect("it runs");
-        // The process is gone when it is reaped.
+        // The process exists until its parent waits for it.
         let reaped = std::thread::spawn(move || child.wait());
-        let said = self.network.run(end);
+        let result = self.network.run(end);
         let status = reaped.join().expect("the thread ends");
         let status = status.expect("reap the process");
         assert!(status.success(), "{}", self.output());
-        said
+        result
     }
 }
 
@@ -407,11 +420,11 @@ impl Drop for Role {
         let mut down = Command::new(crate::binary());
         down.args(["down", "--data-dir", &self.data()]);
         if self.child.is_some() {
-            // A process that a test has stopped ends only when it continues.
+            // A suspended process exits only after it is continued.
             self.signal(Signal::SIGCONT);
         }
         if let Some(mut child) = self.child.take() {
-            // The process is gone when it is reaped.
+            // The process exists until its parent waits for it.
             let reaped = std::thread::spawn(move || child.wait());
             drop(self.network.run(|| down.output()));
             drop(reaped.join());

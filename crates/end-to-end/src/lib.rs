@@ -1,7 +1,7 @@
-//! The harness of the end-to-end tests: the release binary, the stock client, a real registry,
-//! images made of Debian packages. The tests themselves are in `tests/`.
+//! The harness of the end-to-end tests: the release binary, the standard client, a real registry, images made of Debian
+//! packages. The tests themselves are in `tests/`.
 //!
-//! Everything that a test starts belongs to a value here and ends with it, by pid.
+//! Everything that a test starts belongs to a value of this crate and is stopped with the value, by process ID.
 
 pub mod api;
 pub mod applications;
@@ -69,15 +69,16 @@ pub fn example(name: &str) -> PathBuf {
 /// The release binary under test.
 ///
 /// # Panics
-/// Where it has not been built.
+/// The binary has not been built.
 pub fn binary() -> PathBuf {
     built("mainstay", "cargo build --release")
 }
 
-/// The load generator of the build of the tests, which lies in the parent of this program's directory.
+/// The load generator of the tests' build, which is in the parent of this program's directory.
 ///
 /// # Panics
-/// Where it has not been built.
+///
+/// The load generator has not been built.
 pub fn load_generator() -> PathBuf {
     let this = std::env::current_exe().expect("the path of this program");
     let path = this
@@ -93,7 +94,7 @@ pub fn load_generator() -> PathBuf {
 /// The release binary of the CSI driver of the tests.
 ///
 /// # Panics
-/// Where it has not been built.
+/// The binary has not been built.
 pub fn csi_test_driver() -> PathBuf {
     built(
         "csi-test-driver",
@@ -107,7 +108,7 @@ fn built(name: &str, command: &str) -> PathBuf {
     path
 }
 
-/// Where `cargo xtask setup` puts what it installs.
+/// The directory into which `cargo xtask setup` installs.
 fn tools() -> PathBuf {
     target().join("end-to-end-tools")
 }
@@ -115,7 +116,8 @@ fn tools() -> PathBuf {
 /// A tool or package directory that `cargo xtask setup` installs.
 ///
 /// # Panics
-/// Where it is missing.
+///
+/// The directory is missing.
 pub fn tool(name: &str) -> PathBuf {
     let path = tools().join(name);
     assert!(

@@ -1,18 +1,19 @@
-//! The load of the machine during a measurement, by which a test decides whether times are those of the program.
+//! The load of the machine during a measurement, by which a test decides whether the measured times are those of the
+//! program.
 
 use std::fmt;
 use std::fs;
 
-/// The machine is loaded if its processors rest for less of the time.
+/// The machine is loaded if its processors are idle for less of the time, in percent.
 const IDLE_PERCENT_MIN: u64 = 25;
-/// The machine is loaded if its host gives its processors to others for more of the time.
+/// The machine is loaded if its host gives its processors to other machines for more of the time, in percent.
 const STOLEN_PERCENT_MAX: u64 = 5;
 
-/// A measurement of the load, from its begin on.
+/// A measurement of the load, from its start on.
 #[derive(Debug)]
 pub struct LoadMeasurement(Ticks);
 
-/// The load of the whole machine, the measuring program and its own processes included.
+/// The load of the whole machine, including the measuring program and its processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
     idle_percent: u64,
@@ -27,17 +28,19 @@ struct Ticks {
 }
 
 impl LoadMeasurement {
-    /// Begins to measure.
+    /// Starts the measurement.
     ///
     /// # Panics
-    /// The kernel does not tell the times of its processors.
+    ///
+    /// The kernel does not report the times of its processors.
     pub fn begin() -> Self {
         Self(Ticks::now())
     }
 
-    /// The load since then.
+    /// The load since the start.
     ///
     /// # Panics
+    ///
     /// As [`LoadMeasurement::begin`].
     pub fn end(&self) -> Load {
         Load::between(self.0, Ticks::now())
@@ -53,7 +56,7 @@ impl Ticks {
     fn read(text: &str) -> Option<Self> {
         let line = text.lines().next()?.strip_prefix("cpu ")?;
         let times: Option<Vec<u64>> = line.split_whitespace().map(|n| n.parse().ok()).collect();
-        // The times of guests are in those of users.
+        // The times of guests are part of the times of users.
         let times = times?;
         let [_, _, _, idle, waiting, _, _, stolen, ..] = times.as_slice() else {
             return None;
@@ -76,7 +79,7 @@ impl Load {
         }
     }
 
-    /// Whether times that were measured meanwhile are those of the machine's load.
+    /// Whether the load is so high that it affects measured times.
     pub fn is_high(self) -> bool {
         self.idle_percent < IDLE_PERCENT_MIN || self.stolen_percent > STOLEN_PERCENT_MAX
     }

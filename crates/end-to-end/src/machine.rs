@@ -1,6 +1,6 @@
-//! A machine of a test's own, as far as namespaces make one: with its own `/etc`, `/usr/local`, `/var/lib`,
-//! network, processes and control groups, so that pages about the whole machine can be pasted. systemd runs
-//! there if the test asks for it.
+//! A test's own machine, as far as namespaces provide one: with separate `/etc`, `/usr/local`, `/var/lib`, network,
+//! processes and control groups, so that pages about the whole machine can be pasted. systemd runs on the machine if
+//! the test requests it.
 
 use std::fs;
 use std::path::Path;
@@ -12,13 +12,13 @@ use crate::kubectl::finish;
 use crate::lan::{Lan, ip};
 use crate::{Network, Output, wait_for};
 
-/// A machine; its processes end with this value.
+/// A machine; its processes are stopped when this value is dropped.
 #[derive(Debug)]
 pub struct Machine {
     directory: tempfile::TempDir,
     outside: Child,
     first: String,
-    /// Name of its control group in each tree.
+    /// Name of the machine's control group in each tree.
     group: String,
 }
 
@@ -28,8 +28,8 @@ const GROUPS: &str = "/sys/fs/cgroup";
 /// The trees of control groups that systemd uses: of version 1, beside it, and of version 2 alone.
 const TREES: [&str; 3] = ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", GROUPS];
 
-/// Enters control groups of the machine's own, then its namespaces. `$1` is the group, `$2` the first
-/// program; the trees follow.
+/// Enters the control groups of the machine, then its namespaces. `$1` is the group, `$2` the first program; the trees
+/// follow.
 const ENTER: &str = r#"
 set -e
 group="$1" first="$2"
@@ -42,10 +42,10 @@ done
 exec unshare --mount --net --uts --pid --cgroup --fork --mount-proc --kill-child sh -c "$first" "$0" "$group"
 "#;
 
-/// The places, the control groups and the network of the machine. `$0` is a directory of the test's, `$1` the
-/// control group.
+/// Prepares the directories, the control groups and the network of the machine. `$0` is a directory of the test, `$1`
+/// the control group.
 ///
-/// All machines have their data in `/var/lib/mainstay`, and the path decides the names of control groups: each
+/// All machines have their data in `/var/lib/mainstay`, and the path decides the names of control groups. So each
 /// machine mounts its own group of each tree in place of the tree.
 const MAKE: &str = r#"
 set -e
@@ -87,15 +87,15 @@ printf '#!/bin/sh\nexec "$@"\n' > "$0/bin/sudo"
 chmod +x "$0/bin/sudo"
 "#;
 
-/// The first process of a machine without systemd: it collects processes that others have left.
+/// The first process of a machine without systemd: it reaps orphaned processes.
 const IDLE: &str = r#"
 if [ -d /run/systemd ]; then mount -t tmpfs machine /run/systemd; fi
 touch "$0/started"
 while :; do sleep 3600 & wait "$!"; done
 "#;
 
-/// systemd as the first process. It knows only the units that are written here and those of `/etc`, which
-/// are the test's: units of the distribution would clear `/tmp` and set parameters of the kernel.
+/// systemd as the first process. It knows only the units that are written here and the units of `/etc`, which belong to
+/// the test: units of the distribution would clear `/tmp` and set parameters of the kernel.
 const SYSTEMD: &str = r#"
 mount -t tmpfs machine /run
 mkdir /run/lock
@@ -121,7 +121,8 @@ impl Machine {
     /// Starts a machine.
     ///
     /// # Panics
-    /// When the kernel gives no namespaces; root is needed.
+    ///
+    /// The kernel provides no namespaces; root is needed.
     #[track_caller]
     pub fn start() -> Self {
         Self::with_first(IDLE)
@@ -169,10 +170,11 @@ impl Machine {
         machine
     }
 
-    /// Gives the machine a name, and a link to others in place of its own one.
+    /// Gives the machine a name, and replaces its link by a link to other machines.
     ///
     /// # Panics
-    /// When the kernel refuses.
+    ///
+    /// The kernel refuses.
     #[must_use]
     #[track_caller]
     pub fn plugged(self, lan: &mut Lan, name: &str) -> Self {
@@ -186,7 +188,8 @@ impl Machine {
     /// Waits until the machine has been switched off.
     ///
     /// # Panics
-    /// When it is still on after four minutes.
+    ///
+    /// The machine is still on after four minutes.
     #[track_caller]
     pub fn wait_off(&mut self) {
         let outside = &mut self.outside;
@@ -196,18 +199,18 @@ impl Machine {
         });
     }
 
-    /// A directory that the machine and the test share; also the home directory there is in it.
+    /// A directory that the machine and the test share; it contains the home directory of the machine.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// A command that runs there, in a directory.
+    /// A command that runs on the machine, in a directory.
     pub fn command(&self, directory: &Path, program: &str) -> Command {
         let usual = std::env::var("PATH").unwrap_or_default();
-        let (own, tools) = (self.directory().join("bin"), crate::tools());
+        let (programs, tools) = (self.directory().join("bin"), crate::tools());
         let path = format!(
             "{}:{}:/usr/local/bin:{usual}",
-            own.display(),
+            programs.display(),
             tools.display()
         );
         let mut command = Command::new("nsenter");
@@ -230,10 +233,11 @@ impl Machine {
         command
     }
 
-    /// Runs a line in a shell there.
+    /// Runs a line in a shell on the machine.
     ///
     /// # Panics
-    /// When it fails.
+    ///
+    /// The line fails.
     #[track_caller]
     pub fn ok(&self, line: &str) -> Output {
         let mut command = self.command(self.directory(), "sh");
@@ -246,7 +250,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Control groups are no part of a namespace.
+        // Control groups are not part of a namespace, so they remain after the machine.
         let mut down = self.command(self.directory(), "sh");
         let line = "if [ -e /var/lib/mainstay/instance ]; then \
                     \"$0\" down --data-dir /var/lib/mainstay; fi";

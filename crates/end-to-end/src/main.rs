@@ -1,5 +1,5 @@
-//! Writes an image that the tests are run with, as an archive for `mainstay image import`:
-//! `cargo run -p end-to-end -- redis:7 redis.tar`.
+//! Writes an image of the tests as an archive for `mainstay image import`: `cargo run -p end-to-end -- redis:7
+//! redis.tar`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,7 +11,10 @@ fn main() -> ExitCode {
     let [name, file] = arguments.as_slice() else {
         return refuse("two arguments are wanted, an image and a file");
     };
-    let Some((_, make)) = applications::ALL.iter().find(|(known, _)| known == name) else {
+    let Some((_, make)) = applications::ALL
+        .iter()
+        .find(|(image_name, _)| image_name == name)
+    else {
         return refuse(&format!("{name} is not made here"));
     };
     let repository = match name.as_str() {

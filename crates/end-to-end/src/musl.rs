@@ -1,4 +1,4 @@
-//! Programs with the C library musl, which Debian has, but nothing that uses it.
+//! Programs with the C library musl. Debian has the library, but no program that uses it.
 
 use std::fs;
 use std::path::Path;
@@ -6,11 +6,12 @@ use std::process::Command;
 
 use crate::debian;
 
-/// Builds a static program from a C source with the machine's C compiler and the package `musl-dev`
-/// of that directory of packages.
+/// Builds a static program from a C source with the machine's C compiler and the package `musl-dev` of that directory
+/// of packages.
 ///
 /// # Panics
-/// When the package or the compiler is missing.
+///
+/// The package or the compiler is missing.
 pub fn build(source: &str, packages: &str, program: &Path) {
     let root = tempfile::tempdir().expect("a directory");
     let packages = debian::archives(&crate::tool("packages").join(packages));

@@ -1,4 +1,4 @@
-//! Work in a pod's network, done by this process: each thread can be in another network.
+//! Work of this process in the network of a pod: each thread can be in another network.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -16,26 +16,28 @@ impl Network {
     /// The network of this machine.
     ///
     /// # Panics
-    /// When the kernel does not tell.
+    ///
+    /// The kernel does not report it.
     pub fn of_machine() -> Self {
         Self::open("/proc/thread-self/ns/net")
     }
 
-    /// A network of its own, that of a machine without links.
+    /// A separate network, like that of a machine without links.
     ///
     /// # Panics
-    /// When the kernel gives none; root is needed.
+    ///
+    /// The kernel refuses; root is needed.
     pub fn isolated() -> Self {
         std::thread::scope(|scope| {
-            let made = scope.spawn(|| {
+            let namespace = scope.spawn(|| {
                 unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace");
                 Self::of_machine()
             });
-            made.join().expect("the thread that makes the network")
+            namespace.join().expect("the thread that makes the network")
         })
     }
 
-    /// A path of the namespace, while this value exists.
+    /// A path of the namespace, valid while this value exists.
     pub fn path(&self) -> String {
         format!(
             "/proc/{}/fd/{}",
@@ -47,17 +49,19 @@ impl Network {
     /// The network of the pod in which that program runs.
     ///
     /// # Panics
-    /// When it does not run.
+    ///
+    /// The program does not run.
     #[track_caller]
     pub fn of_pod(kubectl: &Kubectl, pod: &str, program: &str) -> Self {
         let pid = process::of_pod(kubectl, pod, program);
         Self::open(&format!("/proc/{pid}/ns/net"))
     }
 
-    /// The network with a file of its own.
+    /// The network at a file.
     ///
     /// # Panics
-    /// When there is none.
+    ///
+    /// There is no such file.
     #[track_caller]
     pub fn at(path: &std::path::Path) -> Self {
         Self::open(&path.to_string_lossy())
@@ -68,11 +72,12 @@ impl Network {
         Self { namespace }
     }
 
-    /// Does the work in a thread that is in this network. Sockets that it opens, and threads that
-    /// it starts, stay there.
+    /// Runs the work in a thread in this network. Sockets that the work opens, and threads that it starts, stay in the
+    /// network.
     ///
     /// # Panics
-    /// When the work does.
+    ///
+    /// The work panics.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {

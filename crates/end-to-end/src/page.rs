@@ -1,5 +1,5 @@
-//! The pages of `examples`: a test pastes their blocks as a newcomer does, runs the commands in their text, and checks
-//! what a newcomer would not.
+//! The pages of `examples`: a test pastes their blocks as a new user would, runs the commands in their text, and checks
+//! more than a new user would.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::pasted::{self, Pasted};
 use crate::{Instance, Output, Shell, example};
 
-/// A page or a part of it, and which of its commands are still to be run.
+/// A page or a part of it, and its commands that still have to run.
 #[derive(Debug)]
 pub struct Page {
     file: String,
@@ -22,16 +22,17 @@ impl Page {
     /// The page of an example.
     ///
     /// # Panics
-    /// When there is no such page.
+    /// There is no such page.
     #[track_caller]
     pub fn open(instance: &Instance, file: &str) -> Self {
         Self::part(instance, file, "", None)
     }
 
-    /// The part of a page between two texts, or from one to the end.
+    /// The part of a page between two texts, or from one text to the end.
     ///
     /// # Panics
-    /// When the page has no such part.
+    ///
+    /// The page has no such part.
     #[track_caller]
     pub fn part(instance: &Instance, file: &str, from: &str, to: Option<&str>) -> Self {
         let page = pasted::read(file);
@@ -49,10 +50,11 @@ impl Page {
         }
     }
 
-    /// Pastes all blocks between two texts of the part, or from one to its end; returns what was shown.
+    /// Pastes all blocks between two texts of the part, or from one text to its end; returns the output.
     ///
     /// # Panics
-    /// When a command fails or warns, or nothing goes on any more.
+    ///
+    /// A command fails or warns, or the shell makes no progress.
     #[track_caller]
     pub fn paste(&self, from: &str, to: Option<&str>) -> Output {
         let blocks = pasted::commands(pasted::between(&self.text, from, to));
@@ -65,17 +67,19 @@ impl Page {
     /// Runs a command of the page, which must succeed; returns standard output.
     ///
     /// # Panics
-    /// When the page does not have it, or it fails.
+    ///
+    /// The page does not contain the command, or the command fails.
     #[track_caller]
     pub fn ok(&self, command: &str) -> String {
         self.otherwise(command);
         self.shell.ok(command)
     }
 
-    /// Notes a command of the page that a test runs in another way.
+    /// Records that a test runs a command of the page in another form.
     ///
     /// # Panics
-    /// When the page does not have it.
+    ///
+    /// The page does not contain the command.
     #[track_caller]
     pub fn otherwise(&self, command: &str) {
         let is_known = self.commands.contains(command);
@@ -87,10 +91,11 @@ impl Page {
         self.left.borrow_mut().remove(command);
     }
 
-    /// Checks that nothing on the page was left out.
+    /// Checks that all commands of the page have run.
     ///
     /// # Panics
-    /// When a command has not been run.
+    ///
+    /// A command has not run.
     #[track_caller]
     pub fn finish(self) {
         let left = self.left.into_inner();
@@ -116,7 +121,7 @@ mod tests {
     fn text_has_commands() {
         let page = "Text, `kubectl get\npods` and `web-0`:\n\n```\nkubectl apply -f a\n```\n\n\
             `not kubectl`, `kubectl delete pod a`\n";
-        let found: Vec<String> = commands_in_text(page).into_iter().collect();
-        assert_eq!(found, ["kubectl delete pod a", "kubectl get pods"]);
+        let names: Vec<String> = commands_in_text(page).into_iter().collect();
+        assert_eq!(names, ["kubectl delete pod a", "kubectl get pods"]);
     }
 }

@@ -1,5 +1,5 @@
-//! Pages of `docs` as a newcomer follows them: all commands of a page are pasted into one shell, in the
-//! order of the page, and none may fail, warn or wait for somebody.
+//! Pages of `docs` as a new user follows them: all commands of a page are pasted into one shell, in the order of the
+//! page, and no command may fail, warn or wait for input.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::kubectl::finish;
 use crate::{Instance, Machine, Output, example, shell};
 
-/// Where a page is pasted: a directory with what a checkout has, and programs on the path.
+/// The place in which a page is pasted: a directory with the files of a checkout, and programs on the path.
 #[derive(Debug)]
 pub struct Pasted<'m> {
     directory: PathBuf,
@@ -19,39 +19,40 @@ pub struct Pasted<'m> {
     scripts: AtomicUsize,
 }
 
-/// Where the shell runs.
+/// The place of the shell.
 #[derive(Debug)]
 enum Place<'m> {
-    /// Here, beside a server with that data directory.
+    /// This machine, with a server with that data directory.
     Beside(PathBuf),
-    /// On a machine of its own.
+    /// A separate machine.
     On(&'m Machine),
 }
 
 /// The warning of a class without enforced sizes, which depends on the file system of the machine.
 const NO_QUOTAS: &str = "does not enforce the size of volumes";
 
-/// How long a whole page may take, in seconds, before it counts as one that hangs.
+/// Maximum time of a whole page, in seconds.
 const PATIENCE: &str = "400";
 
 impl<'m> Pasted<'m> {
-    /// A fresh directory beside the data of a server.
+    /// A new directory for pages about a running server.
     ///
     /// # Panics
-    /// When it cannot be made.
+    ///
+    /// The directory cannot be created.
     #[track_caller]
     pub fn beside(instance: &Instance) -> Self {
         let directory = checkout(&instance.data().with_file_name("newcomer"));
         let data = instance.data();
         let program = format!("{}/target/release/mainstay", directory.display());
-        let shown = data.display().to_string();
-        // The server of a test is not where the program looks by itself.
+        let data_dir = data.display().to_string();
+        // The server of a test has another data directory than the default.
         let there = ["kubeconfig", "image", "why", "status", "logs", "token"].map(|command| {
-            let here = format!("{program} {command} --data-dir {shown}");
+            let here = format!("{program} {command} --data-dir {data_dir}");
             (format!("mainstay {command}"), here)
         });
         let mut replaced = vec![
-            ("/var/lib/mainstay".to_owned(), shown.clone()),
+            ("/var/lib/mainstay".to_owned(), data_dir.clone()),
             ("target/release/mainstay".to_owned(), "mainstay".to_owned()),
         ];
         replaced.extend(there);
@@ -63,10 +64,11 @@ impl<'m> Pasted<'m> {
         }
     }
 
-    /// A fresh directory on a machine of its own, where nothing of the page is replaced.
+    /// A new directory on a separate machine, where no command of the page is replaced.
     ///
     /// # Panics
-    /// When it cannot be made.
+    ///
+    /// The directory cannot be created.
     #[track_caller]
     pub fn on(machine: &'m Machine) -> Self {
         Self {
@@ -77,12 +79,12 @@ impl<'m> Pasted<'m> {
         }
     }
 
-    /// Where the page is pasted, and what it wrote there.
+    /// The directory in which the page is pasted, with the files that it wrote.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Has the page name something that is there in its place.
+    /// Replaces a text of the page by another text.
     #[must_use]
     pub fn with(mut self, on_the_page: &str, here: &str) -> Self {
         self.replaced
@@ -90,20 +92,22 @@ impl<'m> Pasted<'m> {
         self
     }
 
-    /// Pastes the part of a page between two headings, or from one to the end; returns what was shown.
+    /// Pastes the part of a page between two headings, or from one heading to the end; returns the output.
     ///
     /// # Panics
-    /// When a command fails or warns, or nothing goes on any more.
+    ///
+    /// A command fails or warns, or the shell makes no progress.
     #[track_caller]
     pub fn part(&self, page: &str, from: &str, to: Option<&str>) -> Output {
         let script = self.script(page, from, to);
         self.run(page, &script)
     }
 
-    /// Pastes a part whose last command keeps running, into a shell of its own.
+    /// Pastes a part whose last command continues to run, into a separate shell.
     ///
     /// # Panics
-    /// When the page has no such part.
+    ///
+    /// The page has no such part.
     #[track_caller]
     pub fn keep_running(&self, page: &str, from: &str, to: Option<&str>) -> Running {
         let file = self.script(page, from, to);
@@ -132,9 +136,10 @@ impl<'m> Pasted<'m> {
         file
     }
 
-    /// Pastes commands that were taken from a page.
+    /// Pastes commands of a page.
     ///
     /// # Panics
+    ///
     /// As [`part`](Self::part).
     #[track_caller]
     pub fn commands(&self, page: &str, commands: &str) -> Output {
@@ -152,17 +157,17 @@ impl<'m> Pasted<'m> {
 
     #[track_caller]
     fn run(&self, page: &str, script: &Path) -> Output {
-        // Each command is shown before it runs, so that the last one shown is the one that failed.
+        // Each command is printed before it runs, so the last printed command is the failed one.
         let shell = ["bash", "-e", "-o", "pipefail", "-v"];
         let timeout = ["timeout", "--kill-after=5", PATIENCE];
         let mut command = self.shell(script, &[&timeout[..], &shell].concat());
         let output = finish(command.spawn(), None);
-        let shown = format!("{}{}", output.stdout, output.stderr);
+        let printed = format!("{}{}", output.stdout, output.stderr);
         assert_eq!(
             output.code, 0,
             "{page}: a command failed or hung: {output:#?}"
         );
-        let mut warnings = shown
+        let mut warnings = printed
             .lines()
             .filter(|line| line.to_lowercase().starts_with("warning:"));
         let warned = warnings.find(|line| !line.contains(NO_QUOTAS));
@@ -186,15 +191,16 @@ impl<'m> Pasted<'m> {
     }
 }
 
-/// A shell whose last command keeps running.
+/// A shell whose last command continues to run.
 #[derive(Debug)]
 pub struct Running(Child);
 
 impl Running {
-    /// Ends the server that runs in it as Ctrl-C does; returns what was shown.
+    /// Stops the server in the shell as Ctrl-C does; returns the output.
     ///
     /// # Panics
-    /// When no server runs.
+    ///
+    /// No server runs.
     #[track_caller]
     pub fn interrupt(self, machine: &Machine) -> Output {
         machine.ok("kill -INT $(cut -d ' ' -f 1 /var/lib/mainstay/process)");
@@ -202,7 +208,7 @@ impl Running {
     }
 }
 
-/// The checkout of a newcomer, with the built program. It is made once.
+/// The checkout of a new user, with the built program. It is built once.
 #[track_caller]
 fn checkout(directory: &Path) -> PathBuf {
     if directory.exists() {
@@ -222,20 +228,20 @@ pub(crate) fn read(page: &str) -> String {
     fs::read_to_string(example("..").join(page)).expect("read the page")
 }
 
-/// The part of a text from one text to another, or to the end.
+/// The part of a text between two texts, or from one text to the end.
 #[track_caller]
 pub(crate) fn between<'t>(text: &'t str, from: &str, to: Option<&str>) -> &'t str {
     let start = text.find(from);
     let start = start.unwrap_or_else(|| panic!("the page has no {from:?}"));
     let rest = text.get(start..).unwrap_or_default();
     let end = to.map_or(rest.len(), |to| {
-        let found = rest.find(to);
-        found.unwrap_or_else(|| panic!("the page has no {to:?}"))
+        let offset = rest.find(to);
+        offset.unwrap_or_else(|| panic!("the page has no {to:?}"))
     });
     rest.get(..end).unwrap_or_default()
 }
 
-/// The blocks of commands of a page: those that name no other language.
+/// The blocks of commands of a page: blocks without a language name.
 pub(crate) fn commands(page: &str) -> String {
     let blocks = page.split("```").skip(1).step_by(2);
     let commands = blocks.filter_map(|block| {

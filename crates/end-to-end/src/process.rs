@@ -1,4 +1,4 @@
-//! The processes of a pod and of a server, as the host sees them.
+//! The processes of a pod and of a server, as the host lists them.
 
 use std::fs;
 use std::path::Path;
@@ -9,63 +9,65 @@ use nix::unistd::Pid;
 
 use crate::{Kubectl, text};
 
-/// The process of that program in the pod: the pod's own, not one of another instance's pod of the
-/// same name.
+/// The process of that program in the pod, and not in a pod of that name of another instance.
 ///
 /// # Panics
-/// When there is none.
+///
+/// There is no such process.
 #[track_caller]
 pub fn of_pod(kubectl: &Kubectl, pod: &str, program: &str) -> Pid {
     let uid = text(&kubectl.pod(pod), "/metadata/uid").to_owned();
     let processes = fs::read_dir("/proc").expect("read /proc");
-    let found = processes
+    let candidates = processes
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
         .find(|pid| {
             let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}"));
             read("comm").is_ok_and(|comm| comm.trim_end() == program)
                 && read("cgroup").is_ok_and(|groups| groups.contains(&uid))
         });
-    Pid::from_raw(found.unwrap_or_else(|| panic!("{program} does not run in {pod} ({uid})")))
+    Pid::from_raw(candidates.unwrap_or_else(|| panic!("{program} does not run in {pod} ({uid})")))
 }
 
-/// Kills that process as the kernel does when memory runs out.
+/// Kills that process as the kernel does when memory is exhausted.
 ///
 /// # Panics
-/// When it does not run.
+///
+/// The process does not run.
 #[track_caller]
 pub fn kill_in_pod(kubectl: &Kubectl, pod: &str, program: &str) {
     kill(of_pod(kubectl, pod, program), Signal::SIGKILL).expect("send SIGKILL");
 }
 
-/// The control group of all pods of the server whose pod the process is in.
+/// The control group of all pods of the server to which the pod of the process belongs.
 ///
 /// # Panics
-/// When it is in none.
+///
+/// The process is in no such group.
 #[track_caller]
 pub fn control_group(pid: Pid) -> String {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("a running process");
     let mut parts = groups.lines().flat_map(|line| line.split('/'));
-    let found = parts.find(|part| part.starts_with("mainstay-"));
-    found.expect("the group of a server").to_owned()
+    let group = parts.find(|part| part.starts_with("mainstay-"));
+    group.expect("the group of a server").to_owned()
 }
 
 /// The memory of a process in MiB.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// All of it (`Rss`).
+    /// All resident memory (`Rss`).
     pub resident: f64,
-    /// Pages that several processes have, divided among them (`Pss`).
+    /// Resident memory, in which shared pages are divided among their processes (`Pss`).
     pub proportional: f64,
-    /// Pages that only this one has. Those of the program count while no second process runs it.
+    /// Pages that are not shared with another process. Pages of the program count while no second process runs it.
     pub own: f64,
-    /// Pages without a file: what it has allocated.
+    /// Pages without a file: allocated memory.
     pub anonymous: f64,
 }
 
 /// The memory of a process.
 ///
 /// # Panics
-/// When it does not run.
+/// The process does not run.
 #[track_caller]
 pub fn memory(pid: i32) -> Memory {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a running process");
@@ -82,15 +84,16 @@ pub fn memory(pid: i32) -> Memory {
     }
 }
 
-/// The processor time that a process has used, its ended threads included.
+/// The processor time of a process, including its ended threads.
 ///
 /// # Panics
-/// When it does not run.
+///
+/// The process does not run.
 #[track_caller]
 pub fn processor_time(pid: i32) -> Duration {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
-    // The name, which may have anything in it, is in parentheses; user and system time are the
-    // twelfth and thirteenth words after it, in hundredths of a second.
+    // The name, which may contain any character, is in parentheses; user and system time are the twelfth and thirteenth
+    // words after it, in hundredths of a second.
     let after = text.rsplit(')').next().unwrap_or_default();
     let ticks = after.split_whitespace().skip(11).take(2);
     let hundredths: u64 = ticks.filter_map(|word| word.parse::<u64>().ok()).sum();
@@ -100,7 +103,7 @@ pub fn processor_time(pid: i32) -> Duration {
 /// The shims of the server on that data directory.
 ///
 /// # Panics
-/// When the processes cannot be listed.
+/// The processes cannot be listed.
 pub fn shims(data: &Path) -> Vec<i32> {
     let data = data.to_string_lossy();
     let processes = fs::read_dir("/proc").expect("read /proc");

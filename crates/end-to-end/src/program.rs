@@ -1,12 +1,13 @@
-//! The program's own commands, as a person types them.
+//! The program's commands, as a user types them.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// Runs `mainstay` with these arguments to its end; nobody answers its questions.
+/// Runs `mainstay` with these arguments until it exits; standard input is empty.
 ///
 /// # Panics
-/// When it cannot be started.
+///
+/// The program cannot be started.
 pub fn mainstay(arguments: &[&str]) -> Output {
     let output = Command::new(crate::binary())
         .args(arguments)
@@ -15,10 +16,11 @@ pub fn mainstay(arguments: &[&str]) -> Output {
     output.expect("run mainstay")
 }
 
-/// Runs `mainstay` and returns what it prints.
+/// Runs `mainstay` and returns its output.
 ///
 /// # Panics
-/// When it fails.
+///
+/// The program fails.
 #[track_caller]
 pub fn ok(arguments: &[&str]) -> String {
     let output = mainstay(arguments);
@@ -26,10 +28,11 @@ pub fn ok(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Runs `mainstay` and returns with what it refuses (exit status 1).
+/// Runs `mainstay`, which must refuse the command with exit status 1; returns its error output.
 ///
 /// # Panics
-/// When it ends in another way.
+///
+/// The program exits in another way.
 #[track_caller]
 pub fn refused(arguments: &[&str]) -> String {
     let output = mainstay(arguments);
@@ -40,7 +43,8 @@ pub fn refused(arguments: &[&str]) -> String {
 /// A path as an argument.
 ///
 /// # Panics
-/// When it is not UTF-8.
+///
+/// The path is not UTF-8.
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }

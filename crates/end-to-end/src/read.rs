@@ -1,5 +1,5 @@
-//! Objects that are read without the start of a program. The start of kubectl takes several times as
-//! much processor time as the request, and waits read many times.
+//! Reads objects without starting a program. The start of kubectl takes several times as much processor time as the
+//! request, and waits read many times.
 
 use http::Request;
 use kube::Client;
@@ -9,7 +9,7 @@ use tokio::runtime::Builder;
 use crate::Kubectl;
 use crate::api::configuration_if_usable;
 
-/// Names of kinds, the path of their group, their name in paths, and whether they are in namespaces.
+/// Names of kinds, the path of their group, their name in paths, and whether they are namespaced.
 const KINDS: &[(&[&str], &str, &str, bool)] = &[
     (
         &["configmap", "configmaps", "cm"],
@@ -50,11 +50,12 @@ const KINDS: &[(&[&str], &str, &str, bool)] = &[
 ];
 
 impl Kubectl {
-    /// The object or the list that `kubectl get -o json` prints. It is read without kubectl if the
-    /// arguments are a kind, a name, a namespace and selectors; a list has the kind of its objects.
+    /// The object or the list that `kubectl get -o json` prints. If the arguments are a kind, a name, a namespace and
+    /// selectors, kubectl is not started; a list has the kind of its objects.
     ///
     /// # Errors
-    /// When the server refuses, or does not answer.
+    ///
+    /// The server refuses the request, or does not respond.
     pub fn get(&self, arguments: &[&str]) -> Result<Value, String> {
         if let Some(path) = path(arguments, &self.namespace) {
             let text = self.read(&path)?;
@@ -66,9 +67,10 @@ impl Kubectl {
         serde_json::from_str(&printed).map_err(|error| error.to_string())
     }
 
-    /// As [`get`](Self::get), for waits that show the object if they fail.
+    /// As [`get`](Self::get), for waits that print the object if they fail.
     ///
     /// # Errors
+    ///
     /// The error as a string, as [`get`](Self::get).
     pub fn look(&self, arguments: &[&str]) -> Result<Value, Value> {
         self.get(arguments).map_err(Value::String)
@@ -85,9 +87,10 @@ impl Kubectl {
         ))
     }
 
-    /// The answer for a path, as `kubectl get --raw` prints it. The connection is of the network of this thread.
+    /// The response for a path, as `kubectl get --raw` prints it. The connection uses the network of this thread.
     ///
     /// # Errors
+    ///
     /// As [`get`](Self::get).
     pub fn read(&self, path: &str) -> Result<String, String> {
         let runtime = Builder::new_current_thread().enable_all().build();
@@ -101,8 +104,8 @@ impl Kubectl {
             let request = Request::get(path).body(Vec::new());
             let request = request.map_err(|error| error.to_string())?;
             let client = Client::try_from(configuration).map_err(|error| error.to_string())?;
-            let answer = client.request_text(request).await;
-            answer.map_err(|error| error.to_string())
+            let text = client.request_text(request).await;
+            text.map_err(|error| error.to_string())
         };
         runtime.block_on(read)
     }
@@ -155,7 +158,7 @@ fn path(arguments: &[&str], namespace: &str) -> Option<String> {
     Some(format!("/{group}/{namespace}{resource}{name}{query}"))
 }
 
-/// As part of a query (RFC 3986, section 2).
+/// The text, encoded as a part of a query (RFC 3986, section 2).
 fn encoded(text: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
     let parts = text.bytes().map(|byte| match plain(&byte) {
@@ -165,7 +168,7 @@ fn encoded(text: &str) -> String {
     parts.collect()
 }
 
-/// kubectl prints no managed fields, and gives the objects of a list the kind that the list names.
+/// An object as kubectl prints it: without managed fields, and in a list with the kind of the list's items.
 fn as_printed(mut object: Value) -> Value {
     let of_list = object["kind"]
         .as_str()
@@ -199,7 +202,7 @@ mod tests {
 
     #[test]
     fn plain_arguments_are_a_path() {
-        for (arguments, wanted) in [
+        for (arguments, expected) in [
             (
                 &["sts", "web"][..],
                 "/apis/apps/v1/namespaces/here/statefulsets/web",
@@ -222,7 +225,7 @@ mod tests {
                 "/api/v1/namespaces/default/services/kubernetes",
             ),
         ] {
-            assert_eq!(path(arguments, "here").as_deref(), Some(wanted));
+            assert_eq!(path(arguments, "here").as_deref(), Some(expected));
         }
         for arguments in [
             &["flower", "rose"][..],

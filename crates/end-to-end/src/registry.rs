@@ -19,14 +19,15 @@ pub struct Registry {
 pub const USER: &str = "somebody";
 /// The password of [`USER`].
 pub const PASSWORD: &str = "secret";
-/// User and password as an htpasswd file has them (bcrypt).
+/// User and password as in an htpasswd file (bcrypt).
 const HASHED: &str = "somebody:$2b$04$mhzvcNwWIwyffjIuLfwyaeX0tEkIo9JWP4YcBO4zm4RaRnO//5NQG\n";
 
 impl Registry {
     /// Starts a registry on a free port.
     ///
     /// # Panics
-    /// When it does not answer.
+    ///
+    /// The registry does not respond.
     #[track_caller]
     pub fn start() -> Self {
         Self::run("127.0.0.1", "")
@@ -35,16 +36,18 @@ impl Registry {
     /// Starts a registry at this address of the network of the calling thread.
     ///
     /// # Panics
-    /// When it does not answer.
+    ///
+    /// The registry does not respond.
     #[track_caller]
     pub fn start_at(address: &str) -> Self {
         Self::run(address, "")
     }
 
-    /// Starts a registry that answers only to [`USER`] with [`PASSWORD`].
+    /// Starts a registry that responds only to [`USER`] with [`PASSWORD`].
     ///
     /// # Panics
-    /// When it does not answer.
+    ///
+    /// The registry does not respond.
     #[track_caller]
     pub fn start_with_login() -> Self {
         let auth = "auth: {htpasswd: {realm: test, path: PASSWORDS}}\n";
@@ -100,7 +103,7 @@ impl Registry {
         self.mirrors(&["docker.io"])
     }
 
-    /// A `registries.yaml` that sends pulls of these registries to this one.
+    /// A `registries.yaml` that sends pulls of these registries to this registry.
     pub fn mirrors(&self, registries: &[&str]) -> String {
         let address = self.address();
         let mut text = "mirrors:\n".to_owned();
@@ -110,11 +113,12 @@ impl Registry {
         text
     }
 
-    /// Puts an image as `repository:tag` into the registry's storage, in the layout of its driver `filesystem`: an upload of
-    /// each image by each test took 2 % of the time of all tests.
+    /// Writes an image as `repository:tag` into the registry's storage, in the layout of its driver `filesystem`,
+    /// because an upload of each image by each test took 2 % of the time of all tests.
     ///
     /// # Panics
-    /// When the files cannot be written.
+    ///
+    /// The files cannot be written.
     #[track_caller]
     pub fn push(&self, repository: &str, tag: &str, image: &Image) {
         let links = self.storage().join("repositories").join(repository);
@@ -149,10 +153,11 @@ impl Registry {
         self.directory.path().join("blobs/docker/registry/v2")
     }
 
-    /// Removes all that the registry holds of a repository's tag.
+    /// Removes all stored data of a repository's tag.
     ///
     /// # Panics
-    /// When the files cannot be removed.
+    ///
+    /// The files cannot be removed.
     pub fn forget(&self, repository: &str) {
         let path = self.storage().join("repositories").join(repository);
         fs::remove_dir_all(path).expect("remove the repository");
@@ -183,16 +188,18 @@ impl Drop for Registry {
 /// A port that was free a moment ago.
 ///
 /// # Panics
-/// When there is none.
+///
+/// There is no free port.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("find a free port");
     listener.local_addr().expect("the port").port()
 }
 
-/// Runs curl quietly; the error is what it printed.
+/// Runs curl quietly; the error is its output.
 ///
 /// # Errors
-/// When curl fails.
+///
+/// curl fails.
 pub fn curl(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("curl")
         .args(["--silent", "--show-error", "--max-time", "20"])

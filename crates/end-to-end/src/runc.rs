@@ -1,4 +1,4 @@
-//! The same root file systems run by `runc` alone: what pods are measured against.
+//! The images' root file systems in containers that `runc` runs alone, for comparison with pods.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,16 +9,17 @@ use serde_json::{Value, json};
 
 use crate::image::Image;
 
-/// A root with runc's own default settings.
+/// A root with runc's default settings.
 pub struct Bundle {
     directory: tempfile::TempDir,
 }
 
 impl Bundle {
-    /// The image's root; a container of it runs `arguments`.
+    /// A bundle of the image's root; its container runs `arguments`.
     ///
     /// # Panics
-    /// When there is no runc.
+    ///
+    /// runc is missing.
     pub fn new(image: &Image, arguments: &[&str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("mainstay-bundle-")
@@ -43,7 +44,7 @@ impl Bundle {
     }
 
     fn runc(&self, arguments: &[&str]) {
-        // A container that goes on must not have a pipe of ours.
+        // A container that continues to run must not have a pipe of this process.
         let status = Command::new("runc")
             .args(arguments)
             .stdin(Stdio::null())
@@ -57,7 +58,7 @@ impl Bundle {
     /// Runs a container from its start to its removal.
     ///
     /// # Panics
-    /// When runc fails.
+    /// runc fails.
     pub fn time_run(&self, name: &str) -> Duration {
         let started = Instant::now();
         let bundle = self.path();
@@ -68,7 +69,7 @@ impl Bundle {
     /// A container that runs until it is dropped.
     ///
     /// # Panics
-    /// When runc fails.
+    /// runc fails.
     pub fn start(&self, name: &str) -> Running<'_> {
         let id = id(name);
         let bundle = self.path();
@@ -83,7 +84,7 @@ impl Bundle {
     }
 }
 
-/// No other process's container has this name.
+/// A name that no other process uses for a container.
 fn id(name: &str) -> String {
     format!("mainstay-bench-{}-{name}", std::process::id())
 }
@@ -95,10 +96,11 @@ pub struct Running<'a> {
 }
 
 impl Running<'_> {
-    /// Runs a command in it, to its end.
+    /// Runs a command in the container until it exits.
     ///
     /// # Panics
-    /// When it fails.
+    ///
+    /// The command fails.
     pub fn time_exec(&self, command: &[&str]) -> Duration {
         let started = Instant::now();
         self.bundle.runc(&[&["exec", &self.id], command].concat());

@@ -3,18 +3,18 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Whether benchmarks only show that they run: `MAINSTAY_BENCH_SMALL` is set, the sizes are small
-/// and the figures worth nothing.
+/// Whether benchmarks only check that they run: `MAINSTAY_BENCH_SMALL` is set, the sizes are small and the figures have
+/// no meaning.
 pub fn is_small() -> bool {
     std::env::var_os("MAINSTAY_BENCH_SMALL").is_some()
 }
 
-/// The size for figures, or the one that shows that it runs.
+/// The size for figures, or the size for a check that the benchmark runs.
 pub fn sized<T>(full: T, small: T) -> T {
     if is_small() { small } else { full }
 }
 
-/// Measurements of one thing.
+/// Measurements of one quantity.
 #[derive(Clone, Debug)]
 pub struct Sample {
     unit: &'static str,
@@ -22,7 +22,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Nothing measured yet. A unit may be empty.
+    /// An empty sample. A unit may be empty.
     pub fn new(unit: &'static str) -> Self {
         Self {
             unit,
@@ -47,21 +47,22 @@ impl Sample {
         self.push(milliseconds(time));
     }
 
-    /// The value in the middle.
+    /// The median of the values.
     ///
     /// # Panics
-    /// When nothing was measured.
+    ///
+    /// The sample is empty.
     pub fn median(&self) -> f64 {
         let sorted = self.sorted();
         sorted[sorted.len() / 2]
     }
 
-    /// How many times the other's median this one's is.
+    /// The ratio of this median to the other sample's median.
     pub fn against(&self, other: &Self) -> String {
         format!("{:.2}", self.median() / other.median())
     }
 
-    /// A percentile, by the nearest rank; `None` if nothing was measured.
+    /// A percentile, by the nearest rank; `None` for an empty sample.
     pub fn percentile(&self, percent: usize) -> Option<f64> {
         let sorted = self.sorted();
         let rank = (sorted.len() * percent).div_ceil(100);
@@ -98,7 +99,7 @@ impl fmt::Display for Sample {
     }
 }
 
-/// Three digits that mean something.
+/// A number with three significant digits.
 fn shown(value: f64) -> String {
     let digits = match value.abs() {
         small if small < 1.0 => 3,

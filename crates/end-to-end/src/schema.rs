@@ -1,4 +1,4 @@
-//! Checks every object that a server emits against the schema that the server publishes.
+//! Checks every object that a server publishes against the schema that the server publishes.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,22 +16,22 @@ use crate::api::configuration;
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
-/// Violations that were found, each once: objects of one set have the same.
+/// Violations, each once, because the objects of one set have equal violations.
 pub type Violations = Arc<Mutex<BTreeSet<String>>>;
 
-/// Watches all objects of a server in a thread of its own, until the server ends, and notes what the
-/// published schema refuses (findings C1). Kinds that are defined later are followed from then on.
-pub fn watch(kubeconfig: &Path, found: &Violations) {
-    let (kubeconfig, found) = (kubeconfig.to_owned(), found.clone());
+/// Watches all objects of a server in a separate thread, until the server ends, and records violations of the published
+/// schema (findings C1). Kinds that are defined later are watched from then on.
+pub fn watch(kubeconfig: &Path, violations: &Violations) {
+    let (kubeconfig, violations) = (kubeconfig.to_owned(), violations.clone());
     std::thread::spawn(move || {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let Ok(runtime) = builder.enable_all().build() else {
             return;
         };
-        // A server that a test stops while this starts refuses a request: nothing more is to be seen there.
+        // A server that a test stops during this start refuses a request; then there is nothing to check any more.
         drop(runtime.block_on(async {
             let client = Client::try_from(configuration(&kubeconfig).await)?;
-            follow(&client, &found).await
+            follow(&client, &violations).await
         }));
     });
 }
@@ -43,7 +43,7 @@ type Events = SelectAll<Watch>;
 trait Server {
     async fn get(&self, path: &str) -> Result<Value, kube::Error>;
 
-    /// All objects of a collection, then what happens to them.
+    /// All objects of a collection, then its changes.
     async fn watch(&self, path: &str) -> Result<Watch, kube::Error>;
 }
 
@@ -65,7 +65,7 @@ async fn follow(server: &impl Server, found: &Violations) -> Result<(), kube::Er
     let mut definitions = definitions(server).await?;
     let (mut followed, mut events) = (BTreeSet::new(), Events::new());
     let mut check = renewed(server, &mut followed, &mut events).await?;
-    // A watch that ends, as all do with the server, is not begun again.
+    // A watch that ends, as all watches do with the server, is not restarted.
     while let Some(event) = events.next().await {
         let Ok(
             WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object),
@@ -73,7 +73,7 @@ async fn follow(server: &impl Server, found: &Violations) -> Result<(), kube::Er
         else {
             continue;
         };
-        // Before the next object of the kind is looked at.
+        // The definition is read before the next object of the kind is checked.
         if let Some(definition) = definition(&object)
             && definitions.insert(definition)
         {
@@ -81,7 +81,7 @@ async fn follow(server: &impl Server, found: &Violations) -> Result<(), kube::Er
         }
         let mut violations = check.violations(&object);
         if !violations.is_empty() {
-            // Its definition may have changed since.
+            // The definition may have changed since the last read.
             check = SchemaCheck::new(server.get("/openapi/v2").await?);
             violations = check.violations(&object);
         }
@@ -91,8 +91,7 @@ async fn follow(server: &impl Server, found: &Violations) -> Result<(), kube::Er
     Ok(())
 }
 
-/// The state of a definition once its kind is served: its UID and generation, and whether it is
-/// being deleted.
+/// The state of a definition whose kind is served: its UID and generation, and whether it is being deleted.
 fn definition(object: &Value) -> Option<String> {
     if object["kind"] != "CustomResourceDefinition" {
         return None;
@@ -107,7 +106,7 @@ fn definition(object: &Value) -> Option<String> {
     ))
 }
 
-/// Those that there are.
+/// The existing definitions.
 async fn definitions(server: &impl Server) -> Result<BTreeSet<String>, kube::Error> {
     let list = server.get(DEFINITIONS).await?;
     let items = list["items"].as_array().into_iter().flatten();
@@ -118,7 +117,7 @@ async fn definitions(server: &impl Server) -> Result<BTreeSet<String>, kube::Err
     Ok(named.filter_map(|item| definition(&item)).collect())
 }
 
-/// The check for the document of now; what can be watched now and could not before is watched.
+/// The check for the present document. New collections that can be watched are watched.
 async fn renewed(
     server: &impl Server,
     followed: &mut BTreeSet<String>,
@@ -168,7 +167,7 @@ mod tests {
 
     const BOATS: &str = "/apis/example.org/v1/boats";
 
-    /// A server to which a kind is added while it is watched. Its boats lack what its document asks for.
+    /// A server to which a kind is added while it is watched. Its objects lack a field that its document requires.
     #[derive(Default)]
     struct Growing {
         has_boats: Cell<bool>,
@@ -194,7 +193,7 @@ mod tests {
 
         async fn watch(&self, path: &str) -> Result<Watch, kube::Error> {
             let object = match path {
-                // From the moment on in which the watch tells of it, its kind is served.
+                // The kind is served from the event of its definition on.
                 DEFINITIONS => {
                     self.has_boats.set(true);
                     json!({"kind": "CustomResourceDefinition",
@@ -208,17 +207,20 @@ mod tests {
         }
     }
 
-    /// findings C1: objects of a kind that is defined later are checked, by the document of then.
+    /// findings C1: objects of a kind that is defined later are checked with the document of that time.
     #[tokio::test]
     async fn kinds_that_are_defined_later_are_followed() {
-        let (server, found) = (Growing::default(), Violations::default());
-        follow(&server, &found).await.unwrap();
-        let found = found.lock().unwrap();
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found.iter().all(|one| one.contains("sails")), "{found:?}");
+        let (server, violations) = (Growing::default(), Violations::default());
+        follow(&server, &violations).await.unwrap();
+        let violations = violations.lock().unwrap();
+        assert_eq!(violations.len(), 1, "{violations:?}");
+        assert!(
+            violations.iter().all(|one| one.contains("sails")),
+            "{violations:?}"
+        );
     }
 
-    /// A definition counts once its kind is served, and again when it has changed.
+    /// A definition counts once its kind is served, and again after a change.
     #[test]
     fn definitions_are_told_apart_by_what_they_serve() {
         let of = |generation: u32, status: &str| {

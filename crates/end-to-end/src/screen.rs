@@ -1,9 +1,9 @@
-//! A terminal: what somebody sees of what a program has written.
+//! A terminal: the visible output of a program.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Runs a shell command in a pseudo terminal of that size; `typescript` gets what it writes.
+/// Runs a shell command in a pseudo terminal of that size; `typescript` receives the output.
 pub fn in_terminal(command: &str, columns: usize, rows: usize, typescript: &Path) -> Command {
     let mut script = Command::new("script");
     script
@@ -17,13 +17,14 @@ pub fn in_terminal(command: &str, columns: usize, rows: usize, typescript: &Path
     script
 }
 
-/// The lines of a terminal of that width, including those that scrolled out at the top.
+/// The lines of a terminal of that width, including the lines that scrolled out at the top.
 ///
-/// It knows what mainstay writes: text, new lines, moves upwards, and clearing from the cursor on. Moves
-/// upwards end at the top of the screen.
+/// The emulation supports the sequences that mainstay writes: text, new lines, moves upwards, and clearing from the
+/// cursor on. Moves upwards end at the top of the screen.
 ///
 /// # Panics
-/// On any other sequence.
+///
+/// The output contains another sequence.
 pub fn shown(written: &str, columns: usize, rows: usize) -> Vec<String> {
     let mut screen = Screen {
         lines: vec![Vec::new()],
@@ -107,7 +108,7 @@ mod tests {
         assert_eq!(shown("abcdef", 4, 24), ["abcd", "ef"]);
         let redrawn = "log\r\na\r\nb\r\n\r\x1b[2A\x1b[Jc\r\n";
         assert_eq!(shown(redrawn, 80, 24), ["log", "c", ""]);
-        // What has gone out at the top stays as it was.
+        // Lines that have scrolled out at the top do not change.
         let low = "1\r\n2\r\n3\r\n4\r\n\r\x1b[9A\x1b[Jx";
         assert_eq!(shown(low, 80, 3), ["1", "2", "x"]);
     }

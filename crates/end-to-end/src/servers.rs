@@ -6,11 +6,11 @@ use crate::Kubectl;
 use crate::etcd::Etcd;
 use crate::lan::{Lan, Role};
 
-/// The machines, which end with this value.
+/// The machines, which are removed when this value is dropped.
 pub struct ServersOnEtcd {
-    /// The servers, which do not run yet.
+    /// The servers, which are not started yet.
     pub servers: Vec<Role>,
-    /// The etcd, which runs.
+    /// The running etcd.
     pub etcd: Etcd,
     /// The directory around all data.
     pub directory: TempDir,
@@ -19,10 +19,11 @@ pub struct ServersOnEtcd {
 }
 
 impl ServersOnEtcd {
-    /// Makes the machines of two servers, and starts etcd.
+    /// Creates the machines of two servers, and starts etcd.
     ///
     /// # Panics
-    /// When they cannot be made.
+    ///
+    /// The machines cannot be created.
     #[expect(
         clippy::new_without_default,
         reason = "it starts processes, which no default does"
@@ -31,10 +32,11 @@ impl ServersOnEtcd {
         Self::of(&["a", "b"])
     }
 
-    /// Makes the machines of the servers with these names, and starts etcd.
+    /// Creates the machines of the servers with these names, and starts etcd.
     ///
     /// # Panics
-    /// When they cannot be made.
+    ///
+    /// The machines cannot be created.
     pub fn of(names: &[&str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("mainstay-test-")
@@ -53,7 +55,7 @@ impl ServersOnEtcd {
         }
     }
 
-    /// The arguments with the certificates of a client of etcd.
+    /// The arguments with the certificates for etcd clients.
     pub fn certificates(&self) -> [String; 3] {
         [
             format!("--etcd-cafile={}", self.etcd.file("ca.pem")),
@@ -62,7 +64,7 @@ impl ServersOnEtcd {
         ]
     }
 
-    /// The arguments of a server that uses one of the members first.
+    /// The arguments of a server that connects to one of the members first.
     pub fn arguments(&self, first: usize) -> Vec<String> {
         let mut arguments = vec!["server".to_owned(), "--store".to_owned()];
         arguments.push(self.etcd.url(first));
@@ -70,10 +72,11 @@ impl ServersOnEtcd {
         arguments
     }
 
-    /// Starts a server that uses one of the members first, with further arguments.
+    /// Starts a server that connects to one of the members first, with further arguments.
     ///
     /// # Panics
-    /// When it does not become ready.
+    ///
+    /// The server does not become ready.
     pub fn start(&mut self, server: usize, first: usize, further: &[String]) {
         let mut arguments = self.arguments(first);
         arguments.extend_from_slice(further);
@@ -81,11 +84,12 @@ impl ServersOnEtcd {
         self.servers[server].start(&arguments);
     }
 
-    /// Starts a server that uses the member with its own number first; all but the first one need the server
-    /// token of that.
+    /// Starts a server that connects to the member with its own number first; all servers except the first need the
+    /// server token of the first.
     ///
     /// # Panics
-    /// When it does not become ready.
+    ///
+    /// The server does not become ready.
     pub fn start_as_one_of_them(&mut self, server: usize) {
         let token = format!(
             "--server-token-file={}/server-token",
@@ -95,7 +99,7 @@ impl ServersOnEtcd {
         self.start(server, server, &further);
     }
 
-    /// Runs kubectl at a server.
+    /// Runs work with a kubectl for one of the servers.
     pub fn at<T: Send>(&self, server: usize, work: impl FnOnce(&Kubectl) -> T + Send) -> T {
         let kubectl = self.servers[server].kubectl();
         self.servers[server].network.run(|| work(&kubectl))

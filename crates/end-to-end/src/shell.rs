@@ -1,4 +1,4 @@
-//! Commands as a person types them, in a shell.
+//! Commands in a shell, as a user types them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,28 +32,31 @@ impl Shell {
         command
     }
 
-    /// Runs a line and returns whatever came.
+    /// Runs a line and returns its output, whether it succeeds or not.
     ///
     /// # Panics
-    /// When there is no shell.
+    ///
+    /// The shell is missing.
     #[track_caller]
     pub fn run(&self, line: &str) -> Output {
         finish(self.command("sh").args(["-c", line]).spawn(), None)
     }
 
-    /// Runs a line that must succeed, returns standard output.
+    /// Runs a line that must succeed; returns standard output.
     ///
     /// # Panics
-    /// When the line fails.
+    ///
+    /// The line fails.
     #[track_caller]
     pub fn ok(&self, line: &str) -> String {
         self.run(line).expect_success(line)
     }
 
-    /// Runs a line that must fail, returns standard error.
+    /// Runs a line that must fail; returns standard error.
     ///
     /// # Panics
-    /// When the line succeeds.
+    ///
+    /// The line succeeds.
     #[track_caller]
     pub fn fails(&self, line: &str) -> String {
         let output = self.run(line);
@@ -61,10 +64,11 @@ impl Shell {
         output.stderr
     }
 
-    /// Runs a line on a terminal of its own, typing `input`; returns what the terminal showed.
+    /// Runs a line in a new terminal, into which `input` is typed; returns the output of the terminal.
     ///
     /// # Panics
-    /// When the terminal cannot be made.
+    ///
+    /// The terminal cannot be created.
     #[track_caller]
     pub fn on_terminal(&self, line: &str, input: &str) -> Output {
         let mut script = self.command("script");
@@ -74,14 +78,15 @@ impl Shell {
         output
     }
 
-    /// Starts a line in another terminal, so to speak.
+    /// Starts a line that runs concurrently with the test, like in a second terminal.
     ///
     /// # Panics
-    /// When there is no shell, or its output cannot be kept.
+    ///
+    /// The shell is missing, or its output cannot be stored.
     #[track_caller]
     pub fn beside(&self, line: &str) -> Beside {
         let mut shell = self.command("sh");
-        // The shell makes way for the program, which then is what is killed.
+        // `exec` replaces the shell by the program, so that a kill reaches the program.
         shell.args(["-c", &format!("exec {line}")]);
         Beside::start(shell)
     }
@@ -89,7 +94,8 @@ impl Shell {
     /// Starts a watch of kubectl as [`beside`](Self::beside), and waits until it is open.
     ///
     /// # Panics
-    /// When the server does not answer it.
+    ///
+    /// The server does not respond to the watch.
     #[track_caller]
     pub fn watch(&self, line: &str) -> Beside {
         let mut shell = self.command("sh");

@@ -1,11 +1,11 @@
-//! A StatefulSet of the built-in image, and what its walk-throughs ask for.
+//! A StatefulSet of the built-in image, and queries of it.
 
 use serde_json::{Value, json};
 
 use crate::cluster::{has_been_seen, is_ready};
 use crate::{Kubectl, wait_for, wait_for_or_tell};
 
-/// A set `web` of version `a`, ready as soon as it answers.
+/// A set `web` of version `a`, whose pods are ready as soon as they respond.
 pub fn web(replicas: u64) -> Value {
     json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"}, "spec": {
         "serviceName": "web", "replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
@@ -36,7 +36,7 @@ pub fn container(change: Value) -> Value {
     json!({"spec": {"template": {"spec": {"containers": [container]}}}})
 }
 
-/// A patch that asks for another version.
+/// A patch to another version.
 pub fn version(version: &str) -> Value {
     container(json!({"env": [{"name": "VERSION", "value": version}]}))
 }
@@ -45,31 +45,35 @@ impl Kubectl {
     /// Patches the set `web`.
     ///
     /// # Panics
-    /// When the command fails.
+    /// The command fails.
     #[track_caller]
     pub fn patch_web(&self, patch: &Value) {
         self.ok(&["patch", "statefulset", "web", "-p", &patch.to_string()]);
     }
 
-    /// `0:a 1:b! 2:b~`: the ordinals of the pods of `web` with their versions; `!` is not Ready,
-    /// `~` is being deleted.
+    /// `0:a 1:b! 2:b~`: the ordinals of the pods of `web` with their versions; `!` is not Ready, `~` is being deleted.
     #[track_caller]
     pub fn versions(&self) -> String {
         versions_of(&self.json(&["get", "pods", "-l", "app=web"]))
     }
 
-    /// Waits until the pods of `web` are those; see [`versions`](Self::versions).
+    /// Waits until [`versions`](Self::versions) returns `wanted`.
     ///
     /// # Panics
-    /// When it takes too long.
+    ///
+    /// The wait takes too long.
     #[track_caller]
-    pub fn wait_versions(&self, wanted: &str) {
+    pub fn wait_versions(&self, expected: &str) {
         let probe = || {
-            let seen = versions_of(&self.get(&["pods", "-l", "app=web"])?);
-            if seen == wanted { Ok(()) } else { Err(seen) }
+            let versions = versions_of(&self.get(&["pods", "-l", "app=web"])?);
+            if versions == expected {
+                Ok(())
+            } else {
+                Err(versions)
+            }
         };
         let describe = || self.run(&["describe", "statefulset", "web"]).stdout;
-        wait_for_or_tell(wanted, 90, probe, describe);
+        wait_for_or_tell(expected, 90, probe, describe);
     }
 
     /// `status reason message` of a condition of the set `web`.
@@ -78,25 +82,26 @@ impl Kubectl {
         shown(&self.json(&["get", "statefulset", "web"]), kind)
     }
 
-    /// Waits until a condition of the set `web` begins so.
+    /// Waits until a condition of the set `web` begins with this text.
     ///
     /// # Panics
-    /// When it takes too long.
+    ///
+    /// The wait takes too long.
     #[track_caller]
     pub fn wait_condition(&self, kind: &str, start: &str) -> String {
         wait_for(&format!("{kind} {start}"), 90, || {
-            // A status from before the last change says nothing about it.
+            // A status from before the last change is not about the change.
             let set = self.get(&["statefulset", "web"])?;
-            let seen = shown(&set, kind);
-            if has_been_seen(&set) && seen.starts_with(start) {
-                Ok(seen)
+            let condition_text = shown(&set, kind);
+            if has_been_seen(&set) && condition_text.starts_with(start) {
+                Ok(condition_text)
             } else {
-                Err(seen)
+                Err(condition_text)
             }
         })
     }
 
-    /// The uid of a pod.
+    /// The UID of a pod.
     #[track_caller]
     pub fn pod_uid(&self, name: &str) -> String {
         self.ok(&["get", "pod", name, "-o", "jsonpath={.metadata.uid}"])
@@ -123,7 +128,7 @@ impl Kubectl {
 
 /// As [`Kubectl::versions`].
 fn versions_of(pods: &Value) -> String {
-    let mut shown: Vec<(u64, String)> = Vec::new();
+    let mut members: Vec<(u64, String)> = Vec::new();
     for pod in pods["items"].as_array().into_iter().flatten() {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         let ordinal = name.rsplit('-').next().and_then(|n| n.parse().ok());
@@ -131,12 +136,12 @@ fn versions_of(pods: &Value) -> String {
         let version = environment[0]["value"].as_str().unwrap_or("?");
         let dying = !pod["metadata"]["deletionTimestamp"].is_null();
         let bad = if is_ready(pod) { "" } else { "!" };
-        let gone = if dying { "~" } else { "" };
+        let mark = if dying { "~" } else { "" };
         let ordinal = ordinal.unwrap_or(u64::MAX);
-        shown.push((ordinal, format!("{ordinal}:{version}{bad}{gone}")));
+        members.push((ordinal, format!("{ordinal}:{version}{bad}{mark}")));
     }
-    shown.sort();
-    let texts: Vec<String> = shown.into_iter().map(|(_, text)| text).collect();
+    members.sort();
+    let texts: Vec<String> = members.into_iter().map(|(_, text)| text).collect();
     texts.join(" ")
 }
 

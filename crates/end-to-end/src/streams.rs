@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Takes what each connection sends, until there is no more; one connection after the other.
+/// Reads all bytes of each connection, one connection after the other.
 pub fn take_all(listener: &TcpListener) {
     let mut buffer = vec![0; 1 << 18];
     for mut stream in listener.incoming().flatten() {
@@ -12,10 +12,11 @@ pub fn take_all(listener: &TcpListener) {
     }
 }
 
-/// MiB per second to a listener that takes all, from the connection until it has taken everything.
+/// MiB per second to a listener that reads all bytes, from the connection until the listener has read everything.
 ///
 /// # Panics
-/// When the connection fails.
+///
+/// The connection fails.
 pub fn throughput(address: SocketAddr, span: Duration) -> f64 {
     let chunk = vec![0; 1 << 18];
     let mut stream = TcpStream::connect(address).expect("connect");

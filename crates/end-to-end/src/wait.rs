@@ -1,18 +1,18 @@
-//! Waiting for something to become true, with what was last seen in the failure.
+//! Waits for conditions, with the last observed state in the error message.
 
 use std::fmt::Debug;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// The factor of all times: the tests share the machine with each other, and a disk that others use
-/// can stop each write for seconds.
+/// The factor of all times, because the tests share the machine, and a disk in use can block each write for seconds.
 const BUSY_MACHINE: u64 = 4;
 
-/// Calls `read` until it answers with a text that contains `part`, and returns that; fails with the
-/// last text after `seconds` of an idle machine.
+/// Calls `read` until its text contains `part`, and returns the text; fails with the last text after `seconds` of an
+/// idle machine.
 ///
 /// # Panics
-/// When the time is over.
+///
+/// The time has passed.
 #[track_caller]
 pub fn wait_for_text(part: &str, seconds: u64, mut read: impl FnMut() -> String) -> String {
     wait_for(part, seconds, || {
@@ -25,26 +25,27 @@ pub fn wait_for_text(part: &str, seconds: u64, mut read: impl FnMut() -> String)
     })
 }
 
-/// Calls `probe` until it answers `Ok`, and fails with its last `Err` after `seconds` of an idle
-/// machine.
+/// Calls `probe` until it returns `Ok`, and fails with its last `Err` after `seconds` of an idle machine.
 ///
 /// # Panics
-/// When the time is over.
+///
+/// The time has passed.
 #[track_caller]
 pub fn wait_for<T, E: Debug>(what: &str, seconds: u64, probe: impl FnMut() -> Result<T, E>) -> T {
     wait_for_or_tell(what, seconds, probe, String::new)
 }
 
-/// As [`wait_for`]; a failure also shows what `tell` returns, which is called only then.
+/// As [`wait_for`]; an error message also contains the text of `tell`, which is called only then.
 ///
 /// # Panics
-/// When the time is over.
+///
+/// The time has passed.
 #[track_caller]
 pub fn wait_for_or_tell<T, E: Debug>(
     what: &str,
     seconds: u64,
     mut probe: impl FnMut() -> Result<T, E>,
-    tell: impl FnOnce() -> String,
+    describe: impl FnOnce() -> String,
 ) -> T {
     let seconds = seconds * BUSY_MACHINE;
     let started = Instant::now();
@@ -53,10 +54,10 @@ pub fn wait_for_or_tell<T, E: Debug>(
         let begun = Instant::now();
         match probe() {
             Ok(value) => return value,
-            Err(seen) if Instant::now() >= deadline => {
+            Err(error) if Instant::now() >= deadline => {
                 panic!(
-                    "waited {seconds} s for {what}; last seen: {seen:#?}\n{}",
-                    tell()
+                    "waited {seconds} s for {what}; last seen: {error:#?}\n{}",
+                    describe()
                 );
             }
             Err(_) => sleep(pause_after(begun.elapsed(), started.elapsed())),
@@ -64,8 +65,9 @@ pub fn wait_for_or_tell<T, E: Debug>(
     }
 }
 
-/// The time until the next probe: twice that of the last one, or a sixteenth of the time waited so far, between 50 ms
-/// and 1 s. A probe that starts a program takes processor time from all other tests: `kubectl get` takes 45 ms.
+/// The time until the next probe: twice the duration of the last probe, or a sixteenth of the time waited so far,
+/// between 50 ms and 1 s. A probe that starts a program takes processor time from all other tests: `kubectl get` takes
+/// 45 ms.
 pub fn pause_after(probe: Duration, waited: Duration) -> Duration {
     let pause = (2 * probe).max(waited / 16);
     pause.clamp(Duration::from_millis(50), Duration::from_secs(1))

@@ -1,6 +1,6 @@
-//! A node whose agent starts again while its server is away (docs/many-machines.md,
-//! docs/node-failure.md): the containers go on, those that end are started again, and pods that end
-//! with the node's lease are not kept beyond it.
+//! A node whose agent restarts while its server is absent (docs/many-machines.md, docs/node-failure.md): the containers
+//! continue, containers that exit are restarted, and pods that end with the node's lease do not run longer than the
+//! lease.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// Three pods: one goes on, one is killed meanwhile, and one ends with the lease of its node.
+/// Three pods: one continues, one is killed in the meantime, and one ends with the lease of its node.
 const SETS: &str = r"
 apiVersion: v1
 kind: Service
@@ -54,7 +54,7 @@ spec:
       containers: [{name: hello, image: mainstay/hello}]
 ";
 
-/// The ids of a pod's body in the API: uid, container id, start of the container, restarts.
+/// The identity of a pod's container in the API: UID, container ID, start of the container, restarts.
 fn body(kubectl: &Kubectl, pod: &str) -> (String, Value, Value, u64) {
     let pod = kubectl.pod(pod);
     let status = &pod["status"]["containerStatuses"][0];
@@ -67,7 +67,7 @@ fn body(kubectl: &Kubectl, pod: &str) -> (String, Value, Value, u64) {
     )
 }
 
-/// The time at which the process began, after the boot (proc_pid_stat(5), the 22nd field).
+/// The start time of the process, since the boot (proc_pid_stat(5), the 22nd field).
 fn begun(pid: Pid) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let after_name = stat.rsplit_once(") ")?.1;
@@ -107,14 +107,14 @@ fn an_agent_starts_again_without_its_server() {
     let short = ["--node-name", "n1", "--node-lease-duration", "12s"];
     node.start(&[&["node", "--server", &url, "--token", &token], &short[..]].concat());
     let kubectl = server.kubectl();
-    let (kept, killed, ends) = server.network.run(|| {
+    let (survivor, killed, ends) = server.network.run(|| {
         kubectl.apply(SETS);
         kubectl.wait_ready("kept", 2);
         kubectl.wait_ready("ends", 1);
         let of = |pod| body(&kubectl, pod);
         (of("kept-0"), of("kept-1"), of("ends-0"))
     });
-    let pids = [&kept, &killed].map(|body| {
+    let pids = [&survivor, &killed].map(|body| {
         let all = processes(&body.0);
         assert_eq!(all.len(), 1, "{all:?}");
         all[0]
@@ -122,10 +122,13 @@ fn an_agent_starts_again_without_its_server() {
     let begun_before = begun(pids[0]).expect("the process");
     let names = Path::new(&node.data()).join("node/names.json");
     wait_for("the names to be kept", 120, || {
-        let kept = fs::read_to_string(&names).unwrap_or_default();
-        match ["kept-0", "kept-1"].iter().all(|name| kept.contains(name)) {
+        let survivor = fs::read_to_string(&names).unwrap_or_default();
+        match ["kept-0", "kept-1"]
+            .iter()
+            .all(|name| survivor.contains(name))
+        {
             true => Ok(()),
-            false => Err(kept),
+            false => Err(survivor),
         }
     });
 
@@ -143,8 +146,8 @@ fn an_agent_starts_again_without_its_server() {
         let now = processes(&ends.0);
         if now.is_empty() { Ok(()) } else { Err(now) }
     });
-    assert_eq!(processes(&kept.0), [pids[0]]);
-    // A pod finds others by their names.
+    assert_eq!(processes(&survivor.0), [pids[0]]);
+    // A pod resolves the names of other pods.
     wait_for("a pod to reach another one", 120, || {
         let output = as_pod(pids[0], "wget -qO- -T 5 http://kept-1.kept/healthz");
         match output.stdout.trim_ascii() == b"ok" {
@@ -168,9 +171,9 @@ fn an_agent_starts_again_without_its_server() {
         });
         kubectl.wait_ready("kept", 2);
         kubectl.wait_ready("ends", 1);
-        assert_eq!(body(&kubectl, "kept-0"), kept);
+        assert_eq!(body(&kubectl, "kept-0"), survivor);
         assert_eq!(body(&kubectl, "ends-0").0, ends.0);
-        // The node serves again, and takes orders.
+        // The node serves again, and executes requests.
         wait_for("the agent to serve", 120, || {
             let output = kubectl.run(&["exec", "kept-0", "--", "hostname"]);
             let is_there = output.stdout.trim() == "kept-0";
@@ -182,7 +185,7 @@ fn an_agent_starts_again_without_its_server() {
             if left.is_empty() { Ok(()) } else { Err(left) }
         });
     });
-    assert_eq!(processes(&kept.0), []);
+    assert_eq!(processes(&survivor.0), []);
     assert_eq!(begun(pids[0]).filter(|now| *now == begun_before), None);
     node.interrupt();
     server.interrupt();

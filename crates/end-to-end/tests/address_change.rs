@@ -1,4 +1,4 @@
-//! A machine whose address changes while everything runs, as the stock client sees it.
+//! A machine whose address changes while everything runs, as seen by the standard client.
 
 use std::process::Command;
 
@@ -69,23 +69,23 @@ fn another_address_is_followed_and_nothing_is_restarted() {
             }
         });
         let node = kubectl.node_name();
-        let told = format!("Node {node} has the address 192.0.2.9; it was 192.0.2.7");
-        wait_for_text(&told, 30, || kubectl.ok(&["describe", "node", &node]));
+        let message = format!("Node {node} has the address 192.0.2.9; it was 192.0.2.7");
+        wait_for_text(&message, 30, || kubectl.ok(&["describe", "node", &node]));
         for (what, arguments) in [
             ("the pod's address", ["get", "pod", "on-host"]),
             ("the endpoints", ["get", "endpoints", "on-host"]),
             ("the load balancer", ["get", "service", "on-host"]),
         ] {
-            let shown = wait_for_text("192.0.2.9", 30, || {
+            let printed = wait_for_text("192.0.2.9", 30, || {
                 let wide = [arguments.as_slice(), &["-o", "wide"]].concat();
                 kubectl.ok(&wide)
             });
-            assert!(!shown.contains("192.0.2.7"), "{what}: {shown}");
+            assert!(!printed.contains("192.0.2.7"), "{what}: {printed}");
         }
         answers("http://192.0.2.9:18681/");
         let after = kubectl.pod("plain");
-        for place in ["/metadata/uid", "/status/podIP", "/status/startTime"] {
-            assert_eq!(text(&plain, place), text(&after, place));
+        for field in ["/metadata/uid", "/status/podIP", "/status/startTime"] {
+            assert_eq!(text(&plain, field), text(&after, field));
         }
         for pod in ["plain", "on-host"] {
             let restarts =
@@ -93,7 +93,7 @@ fn another_address_is_followed_and_nothing_is_restarted() {
             assert_eq!(restarts, 0, "{pod}");
         }
 
-        // The API is known by the new address to who trusts its authority.
+        // The API is reachable by the new address for clients that trust its authority.
         kubectl.ok(&by_new_address);
     });
 }

@@ -1,5 +1,5 @@
-//! The third article word by word, with `examples/nginx/web.yaml` and `web-parallel.yaml`: scaling,
-//! staged updates, both ways of deleting, parallel management.
+//! The third article word by word, with `examples/nginx/web.yaml` and `web-parallel.yaml`: scaling, staged updates,
+//! both kinds of deletion, parallel management.
 
 use end_to_end::applications::{nginx, old_busybox};
 use end_to_end::{Instance, Kubectl, Shell, example, wait_for, with_registry_of};
@@ -26,7 +26,9 @@ fn the_tutorial_holds() {
     wait_for("the failed pull", 60, || {
         let rows = watch.rows(3);
         let both = ["web-0 0/1 ErrImagePull", "web-0 0/1 ImagePullBackOff"];
-        let all = both.iter().all(|row| rows.iter().any(|seen| seen == row));
+        let all = both
+            .iter()
+            .all(|row| rows.iter().any(|row_of_watch| row_of_watch == row));
         if all { Ok(()) } else { Err(rows) }
     });
     let described = shell.ok("kubectl describe pod web-0");
@@ -57,21 +59,24 @@ fn identities(instance: &Instance, shell: &Shell) {
     let hostnames = "for i in 0 1; do kubectl exec web-$i -- sh -c 'hostname'; done";
     assert_eq!(shell.ok(hostnames), "web-0\nweb-1\n");
     let run = "kubectl run -i --tty --image busybox:1.28 dns-test --restart=Never --rm";
-    let shown = shell.on_terminal(run, "nslookup web-0.nginx\nnslookup web-1.nginx\nexit\n");
-    assert_eq!(shown.code, 0, "{shown:#?}");
+    let printed = shell.on_terminal(run, "nslookup web-0.nginx\nnslookup web-1.nginx\nexit\n");
+    assert_eq!(printed.code, 0, "{printed:#?}");
     for pod in ["web-0", "web-1"] {
         let address = instance.kubectl().pod_ip(pod);
-        let wanted = format!(
+        let expected = format!(
             "Name:      {pod}.nginx\nAddress 1: {address} {pod}.nginx.default.svc.cluster.local\n"
         );
-        assert!(shown.stdout.contains(&wanted), "{wanted}: {shown:#?}");
+        assert!(
+            printed.stdout.contains(&expected),
+            "{expected}: {printed:#?}"
+        );
     }
 }
 
-/// seeds.md C5, C12, C13: up in order, down in reverse.
+/// seeds.md C5, C12, C13: scaled up in order, down in reverse order.
 fn scaled(kubectl: &Kubectl, shell: &Shell) {
     let watch = shell.beside("kubectl get pods -w -l app=nginx");
-    // The list comes first; the watch continues from it.
+    // The list comes first; the watch continues from the list.
     watch.wait_row("web-1 1/1 Running");
     assert_eq!(
         shell.ok("kubectl scale sts web --replicas=5"),
@@ -98,7 +103,7 @@ fn scaled(kubectl: &Kubectl, shell: &Shell) {
 const IMAGES: &str = "for p in 0 1 2; do kubectl get po web-$p --template \
     '{{range $i, $c := .spec.containers}}{{$c.image}}{{end}}'; echo; done";
 
-/// seeds.md C11, C14, C15, C16, C17: a rolling update, a staged one, a canary.
+/// seeds.md C11, C14, C15, C16, C17: a rolling update, a staged update, a canary.
 fn updated(kubectl: &Kubectl, shell: &Shell) {
     let patched = "statefulset.apps/web patched\n";
     let strategy = r#"kubectl patch statefulset web -p '{"spec":{"updateStrategy":{"type":"RollingUpdate"}}}'"#;
@@ -108,9 +113,9 @@ fn updated(kubectl: &Kubectl, shell: &Shell) {
     watch.wait_row("web-2 1/1 Running");
     let image = r#"kubectl patch statefulset web --type='json' -p='[{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value":"gcr.io/google_containers/nginx-slim:0.8"}]'"#;
     assert_eq!(shell.ok(image), patched);
-    let told = shell.ok("kubectl rollout status sts/web");
+    let output = shell.ok("kubectl rollout status sts/web");
     let complete = "roll out complete: 3 new pods have been updated...\n";
-    assert!(told.ends_with(complete), "{told}");
+    assert!(output.ends_with(complete), "{output}");
     let one = "gcr.io/google_containers/nginx-slim:0.8\n";
     assert_eq!(shell.ok(IMAGES), one.repeat(3));
     watch.wait_last_row("web-0 1/1 Running");
@@ -149,7 +154,7 @@ fn updated(kubectl: &Kubectl, shell: &Shell) {
     kubectl.wait_ready("web", 3);
 }
 
-/// seeds.md C2, C11, C18, C19: without and with the pods.
+/// seeds.md C2, C11, C18, C19: deletion without and with the pods.
 fn deleted(kubectl: &Kubectl, shell: &Shell) {
     let orphaned = shell.run("kubectl delete statefulset web --cascade=false");
     assert_eq!(
@@ -201,7 +206,7 @@ fn wait_gone(kubectl: &Kubectl) {
     });
 }
 
-/// seeds.md C2, C19, M4: all at once; twice the same is no change.
+/// seeds.md C2, C19, M4: all pods at once; a second application changes nothing.
 fn in_parallel(kubectl: &Kubectl, shell: &Shell) {
     let watch = shell.watch("kubectl get po -lapp=nginx -w");
     assert_eq!(
@@ -216,7 +221,7 @@ fn in_parallel(kubectl: &Kubectl, shell: &Shell) {
     kubectl.wait_ready("web", 2);
     watch.wait_row("web-1 1/1 Running");
     let rows = watch.rows(3);
-    let first = |row: &str| rows.iter().position(|shown| shown == row);
+    let first = |row: &str| rows.iter().position(|printed_row| printed_row == row);
     let running = first("web-0 1/1 Running");
     assert!(first("web-1 0/1 Pending") < running, "{rows:#?}");
     assert_eq!(

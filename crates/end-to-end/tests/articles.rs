@@ -1,6 +1,5 @@
-//! Two articles word by word, with their manifests in `examples/nginx`: a StatefulSet's names, and
-//! what it keeps on claims. The commands are as printed; so is their output, in the current
-//! client's form.
+//! Two articles word by word, with their manifests in `examples/nginx`: a StatefulSet's names, and the data on its
+//! claims. The commands are as printed; the output is in the form of the present client.
 
 use end_to_end::applications::{nginx, old_busybox};
 use end_to_end::{
@@ -24,7 +23,7 @@ fn fields(table: &str, row: usize) -> Vec<&str> {
     fields.unwrap_or_else(|| panic!("no row {row} in:\n{table}"))
 }
 
-/// The states of a pod until it runs, as a watch shows them.
+/// The states of a pod until it runs, as a watch prints them.
 fn births(pods: &[&str]) -> Vec<String> {
     let stages = [
         "0/1 Pending",
@@ -37,9 +36,9 @@ fn births(pods: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// seeds.md C10: what an old `nslookup` prints of a pod's short name.
+/// seeds.md C10: the output of an old `nslookup` for a pod's short name.
 #[track_caller]
-fn looked_up(shown: &str, instance: &Instance, pod: &str) {
+fn looked_up(printed: &str, instance: &Instance, pod: &str) {
     let kubectl = instance.kubectl();
     let service = ["get", "svc", "kube-dns", "-n", "kube-system"];
     let output = ["-o", "jsonpath={.spec.clusterIP}"];
@@ -50,13 +49,16 @@ fn looked_up(shown: &str, instance: &Instance, pod: &str) {
     let server = tenth.filter(|tenth| server.is_empty() || *tenth == server);
     let server = server.expect("the DNS server has the tenth address of the range");
     let address = kubectl.pod_ip(pod);
-    let wanted = format!(
+    let expected = format!(
         "Server:    {server}\n\
          Address 1: {server} kube-dns.kube-system.svc.cluster.local\n\n\
          Name:      {pod}.nginx\n\
          Address 1: {address} {pod}.nginx.default.svc.cluster.local\n"
     );
-    assert!(shown.contains(&wanted), "{wanted}\nis not in\n{shown}");
+    assert!(
+        printed.contains(&expected),
+        "{expected}\nis not in\n{printed}"
+    );
 }
 
 /// The first article; seeds.md C1, C3, C4, C5, C6, C7, C9, C10, C11, M1, M2.
@@ -112,7 +114,7 @@ fn names_stay() {
     }
     names_lead_to_pods(&instance, &shell);
 
-    let gone = [kubectl.pod_uid("web-0"), kubectl.pod_uid("web-1")];
+    let former_uids = [kubectl.pod_uid("web-0"), kubectl.pod_uid("web-1")];
     let watch = shell.beside("kubectl get pods -w -l app=nginx");
     wait_for("the watch to begin", 60, || {
         let rows = watch.rows(3);
@@ -124,7 +126,7 @@ fn names_stay() {
          pod \"web-1\" deleted from default namespace\n"
     );
     kubectl.wait_ready("web", 2);
-    assert!(!gone.contains(&kubectl.pod_uid("web-0")));
+    assert!(!former_uids.contains(&kubectl.pod_uid("web-0")));
     watch.wait_last_row("web-1 1/1 Running");
     let rows = watch.rows(3);
     watch.showed_in_order(&births);
@@ -135,17 +137,17 @@ fn names_stay() {
     names_lead_to_pods(&instance, &shell);
 }
 
-/// seeds.md C9, C10: a busybox on a terminal, gone at its end.
+/// seeds.md C9, C10: a busybox in a terminal, which is deleted when it exits.
 fn names_lead_to_pods(instance: &Instance, shell: &Shell) {
     let run = "kubectl run -i --tty --image busybox:1.28.4 dns-test --restart=Never --rm /bin/sh";
     let typed = "nslookup web-0.nginx\nnslookup web-1.nginx\nexit\n";
-    let shown = shell.on_terminal(run, typed);
-    assert_eq!(shown.code, 0, "{shown:#?}");
+    let printed = shell.on_terminal(run, typed);
+    assert_eq!(printed.code, 0, "{printed:#?}");
     for pod in ["web-0", "web-1"] {
-        looked_up(&shown.stdout, instance, pod);
+        looked_up(&printed.stdout, instance, pod);
     }
     let deleted = "pod \"dns-test\" deleted from default namespace";
-    assert!(shown.stdout.contains(deleted), "{shown:#?}");
+    assert!(printed.stdout.contains(deleted), "{printed:#?}");
     let missing = shell.fails("kubectl get pod dns-test");
     assert!(missing.contains("\"dns-test\" not found"), "{missing}");
 }
@@ -173,7 +175,7 @@ fn a_claim_and_its_pod() {
     let page = shell.ok("kubectl exec pv-pod -- curl -s localhost");
     assert_eq!(page, "kept\n");
 
-    // Two of its fields do not exist, and what it may be used for is not said.
+    // Two of its fields do not exist, and its access modes are missing.
     let refused = shell.fails("kubectl create -f pv-volume.yaml");
     for field in ["spec.rbd.imageformat", "spec.rbd.imagefeatures"] {
         let unknown = format!("unknown field \"{field}\"");
@@ -197,13 +199,13 @@ fn claims_keep_what_pods_wrote() {
     );
     kubectl.wait_ready("web", 2);
     let run = "kubectl run -i --tty --image busybox:1.28.3 dns-test --restart=Never --rm /bin/sh";
-    let shown = shell.on_terminal(run, "nslookup web-0.nginx\nexit\n");
-    looked_up(&shown.stdout, &instance, "web-0");
+    let printed = shell.on_terminal(run, "nslookup web-0.nginx\nexit\n");
+    looked_up(&printed.stdout, &instance, "web-0");
 
     let claims = shell.ok("kubectl get pvc");
     let header = "NAME STATUS VOLUME CAPACITY ACCESS MODES STORAGECLASS";
-    let shown = fields(&claims, 0).join(" ");
-    assert!(shown.starts_with(header), "{claims}");
+    let printed = fields(&claims, 0).join(" ");
+    assert!(printed.starts_with(header), "{claims}");
     for (row, name) in [(1, "www-web-0"), (2, "www-web-1")] {
         let row = fields(&claims, row);
         assert_eq!(row[..2], [name, "Bound"], "{claims}");
@@ -216,12 +218,12 @@ fn claims_keep_what_pods_wrote() {
     let read = "for i in 0 1; do kubectl exec -it web-$i -- curl -s localhost; done";
     assert_eq!(shell.ok(read), "hello web-0\nhello web-1\n");
     let typed = "for i in 0 1; do kubectl exec -it web-$i -- curl localhost; done";
-    let shown = shell.on_terminal(typed, "");
+    let printed = shell.on_terminal(typed, "");
     assert!(
-        shown.stdout.ends_with("hello web-0\nhello web-1\n"),
-        "{shown:#?}"
+        printed.stdout.ends_with("hello web-0\nhello web-1\n"),
+        "{printed:#?}"
     );
-    // Without curl in the image: from the host, with the address that describe shows.
+    // The image has no curl, so the page is read from the host, with the address in the output of describe.
     let read_from_host = || {
         let described = shell.ok("kubectl describe pod web-0");
         let line = described.lines().find(|line| line.starts_with("IP:"));
@@ -237,7 +239,7 @@ fn claims_keep_what_pods_wrote() {
     a_labelled_node_and_a_directory(&instance, &shell);
 }
 
-/// seeds.md C22, C23, C27: a namespace, and a pod that goes to a labelled node for its directory.
+/// seeds.md C22, C23, C27: a namespace, and a pod that needs the directory of a labelled node.
 fn a_labelled_node_and_a_directory(instance: &Instance, shell: &Shell) {
     let namespace = shell.ok("kubectl create namespace data");
     assert_eq!(namespace, "namespace/data created\n");
@@ -270,8 +272,7 @@ fn a_labelled_node_and_a_directory(instance: &Instance, shell: &Shell) {
     shell.ok("kubectl delete pod mysql");
 }
 
-/// findings U7: the page that goes with the manifests is pasted while the README's example runs, which has
-/// the same names.
+/// findings U7: the page of the manifests is pasted while the README's example runs, which uses equal names.
 #[test]
 fn the_page_holds() {
     let (_registry, instance) = with_busybox("1.28.4");
@@ -282,13 +283,13 @@ fn the_page_holds() {
     kubectl.wait_ready("web", 3);
     let pasted = Pasted::beside(&instance);
     let output = pasted.page("examples/nginx/README.md");
-    for shown in [
+    for text in [
         "web-0\nweb-1\n",
         "Name:      web-0.nginx.default.svc.cluster.local",
         "hello web-0\n",
         "statefulset.apps/web created",
     ] {
-        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
     let claims = kubectl.ok(&["get", "pvc", "-o", "name"]);
     assert!(!claims.contains("www-web"), "{claims}");

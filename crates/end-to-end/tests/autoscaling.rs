@@ -2,7 +2,7 @@
 
 use end_to_end::{text, wait_for, wait_for_or_tell, with_images};
 
-/// Each pod takes all that its limit allows, until a file says otherwise.
+/// Each pod uses all that its limit allows, until a file stops it.
 const SET: &str = "
 apiVersion: apps/v1
 kind: StatefulSet
@@ -39,10 +39,10 @@ fn replicas_follow_the_load() {
     let (_registry, instance) = with_images();
     let kubectl = instance.kubectl();
     kubectl.apply(SET);
-    let wait_set = |what: &str, field: &str, wanted: u64| {
+    let wait_set = |what: &str, field: &str, replicas: u64| {
         let probe = || {
             let set = kubectl.look(&["statefulset", "load"])?;
-            if set.pointer(field) == Some(&wanted.into()) {
+            if set.pointer(field) == Some(&replicas.into()) {
                 Ok(())
             } else {
                 Err(set)

@@ -1,4 +1,4 @@
-//! Backup and restore: a database under load, onto another path of another host (findings R10, U10).
+//! Backup and restore of a database under load, to another path on another host (findings R10, U10).
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use end_to_end::stateful_set::web_with_claims;
 use end_to_end::{Instance, Kubectl, binary, example, wait_for, with_images, with_registry_of};
 use serde_json::{Value, json};
 
-/// An instance that was restored, on a host of another name.
+/// A restored instance, on a host with another name.
 struct Restored {
     folder: tempfile::TempDir,
 }
@@ -19,7 +19,7 @@ struct Restored {
 impl Restored {
     const HOST: &str = "elsewhere";
 
-    /// Restores a backup and starts what is in it.
+    /// Restores a backup and starts the instance.
     #[track_caller]
     fn start(backup: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a directory");
@@ -64,7 +64,7 @@ impl Drop for Restored {
     }
 }
 
-/// The numbers that a writer got acknowledged.
+/// The numbers whose writes were acknowledged.
 fn numbers(lines: &str) -> Vec<u64> {
     lines
         .lines()
@@ -72,8 +72,8 @@ fn numbers(lines: &str) -> Vec<u64> {
         .collect()
 }
 
-/// Writes into a database while it is backed up; then the restored one has all that was acknowledged
-/// before the backup began.
+/// Writes into a database during a backup; then the restored database has all writes that were acknowledged before the
+/// backup began.
 fn under_load(instance: &mut Instance, load: &[&str], count: &[&str], pod: &str, set: &str) {
     let kubectl = instance.kubectl();
     let writer = kubectl.beside(load);
@@ -190,8 +190,7 @@ fn on_the_pool(manifest: &str, replicas: &str) -> String {
     one.replacen(marks, &format!("{marks}\n      {class}"), 1)
 }
 
-/// An instance that does not run is backed up with its directories; one file that was changed is
-/// refused before anything is written.
+/// A stopped instance is backed up with its directories; a backup with one changed file is refused before any write.
 #[test]
 fn directories_are_copied_and_a_damaged_file_is_refused() {
     let mut instance = Instance::start(&[]);
@@ -232,8 +231,8 @@ fn directories_are_copied_and_a_damaged_file_is_refused() {
     assert_eq!(kept.expect("the note"), "kept");
 }
 
-/// findings U10: volumes of the class local are copied while pods run, on an explicit word, and volume
-/// snapshots on request; what is not in the backup is named.
+/// findings U10: volumes of the class local are copied while pods run if an option requests it, and volume snapshots on
+/// request; data that is not in the backup is named.
 #[test]
 fn directories_are_copied_while_pods_run_and_snapshots_with_them() {
     let (_registry, mut instance) = with_images();
@@ -260,20 +259,23 @@ fn directories_are_copied_while_pods_run_and_snapshots_with_them() {
     let folder = tempfile::tempdir().expect("a directory");
     let file = folder.path().join("backup.tar.gz");
     let backup = ["backup", text(&file), "--data-dir", text(&data)];
-    let said = ok(&backup);
+    let output = ok(&backup);
     assert!(
-        said.contains("NOT in it are these volume snapshots"),
-        "{said}"
+        output.contains("NOT in it are these volume snapshots"),
+        "{output}"
     );
-    assert!(said.contains("of VolumeSnapshot default/monday"), "{said}");
-    assert!(said.contains("of claim default/plain"), "{said}");
+    assert!(
+        output.contains("of VolumeSnapshot default/monday"),
+        "{output}"
+    );
+    assert!(output.contains("of claim default/plain"), "{output}");
     let error = refused(&[&backup[..], &["--volumes"]].concat());
     assert!(error.contains("say --live"), "{error}");
-    let said = ok(&[&backup[..], &["--volumes", "--live", "--snapshots"]].concat());
+    let output = ok(&[&backup[..], &["--volumes", "--live", "--snapshots"]].concat());
     let live = "of claim default/plain (copied while pods could write it)";
-    assert!(said.contains(live), "{said}");
-    assert!(said.contains("volume snapshots in it:"), "{said}");
-    assert!(!said.contains("NOT in it"), "{said}");
+    assert!(output.contains(live), "{output}");
+    assert!(output.contains("volume snapshots in it:"), "{output}");
+    assert!(!output.contains("NOT in it"), "{output}");
     assert!(instance.interrupt().success(), "{}", instance.output());
 
     let restored = Restored::start(&file);
@@ -295,7 +297,7 @@ fn claim(name: &str, class: &str, source: &Value) -> Value {
             "resources": {"requests": {"storage": "64Mi"}}}})
 }
 
-/// A pod on the claim of its name.
+/// A pod with the claim of its name.
 fn pod(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
         "terminationGracePeriodSeconds": 1,

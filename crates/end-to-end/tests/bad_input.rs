@@ -72,7 +72,7 @@ fn manifests() {
         "apiVersion: v9\nkind: Thing\nmetadata: {name: x}",
         &["no matches for kind \"Thing\""],
     );
-    // Of a group and version that is there, kubectl first looks for custom kinds.
+    // For an existing group and version, kubectl first searches for custom kinds.
     expect(
         "apiVersion: apps/v1\nkind: Rollout\nmetadata: {name: x}",
         &["no matches for kind \"Rollout\" in version \"apps/v1\""],
@@ -94,7 +94,7 @@ fn manifests() {
     own_annotations(&kubectl);
 }
 
-/// A name or value that is not known is refused with the list of those that are.
+/// An unknown name or value is refused with the list of the supported ones.
 fn own_annotations(kubectl: &Kubectl) {
     let value = kubectl.fails(&["annotate", "sts", "web", "mainstay.dev/stuck-rollout=Never"]);
     assert_eq!(
@@ -103,11 +103,11 @@ fn own_annotations(kubectl: &Kubectl) {
          Unsupported value: \"Never\": supported values: \"Replace\", \"Wait\""
     );
     let name = kubectl.fails(&["annotate", "sts", "web", "mainstay.dev/stuck=Wait"]);
-    let known = "a StatefulSet may have: mainstay.dev/lost-volume (Recreate or Wait), \
+    let message = "a StatefulSet may have: mainstay.dev/lost-volume (Recreate or Wait), \
                  mainstay.dev/lost-volume-seconds (1 to 2147483647), \
                  mainstay.dev/max-unavailable (AsReleased or Corrected), ";
     assert!(
-        name.contains("no such annotation") && name.contains(known),
+        name.contains("no such annotation") && name.contains(message),
         "{name}"
     );
     let kind = kubectl.fails(&[
@@ -124,7 +124,7 @@ fn own_annotations(kubectl: &Kubectl) {
     kubectl.ok(&["annotate", "sts", "web", "mainstay.dev/stuck-rollout-"]);
 }
 
-/// The client itself drops what is given twice; the server must not, so it is sent as it is.
+/// kubectl itself removes duplicate fields, so the request is sent directly: the server must refuse them.
 fn duplicate_fields(kubectl: &Kubectl) {
     let twice =
         r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"twice"},"data":{},"data":{}}"#;
@@ -157,7 +157,7 @@ fn immutable_fields(kubectl: &Kubectl) {
     assert_eq!(name, "web", "nothing has changed");
 }
 
-/// An image that does not exist, a command that does not, a claim of an unknown class.
+/// A missing image, a missing command, a claim of an unknown class.
 #[test]
 fn pods_that_cannot_start() {
     let registry = Registry::start();
@@ -240,10 +240,10 @@ fn starts_that_must_fail() {
     let elsewhere = tempfile::tempdir().expect("a directory");
     let other = elsewhere.path().to_str().expect("a path in UTF-8");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let taken = listener.local_addr().expect("the address").to_string();
-    let error = up_fails(&["--data-dir", other, "--listen", &taken]);
+    let address = listener.local_addr().expect("the address").to_string();
+    let error = up_fails(&["--data-dir", other, "--listen", &address]);
     assert!(
-        error.contains(&taken) && error.contains("in use"),
+        error.contains(&address) && error.contains("in use"),
         "{error}"
     );
 
@@ -275,7 +275,7 @@ fn starts_that_must_fail() {
     assert!(error.contains("root"), "{error}");
 }
 
-/// A start that fails after it has set up the network leaves nothing of it.
+/// A start that fails after the set-up of the network leaves no network objects behind.
 #[test]
 fn a_failed_start_leaves_nothing_in_the_kernel() {
     let mut instance = Instance::start(&[]);
@@ -288,16 +288,16 @@ fn a_failed_start_leaves_nothing_in_the_kernel() {
     let error = up_fails(&[&["--data-dir", data, "--listen", "127.0.0.1:0"], &other[..]].concat());
     assert!(error.contains("since its first start"), "{error}");
     let pods = ranges["pod"].as_str().expect("the pods' range");
-    let own = pods.replace(".0/24", ".1/32");
-    let shown = Command::new("ip")
+    let range = pods.replace(".0/24", ".1/32");
+    let addresses = Command::new("ip")
         .args(["-o", "addr", "show", "lo"])
         .output()
         .expect("ip");
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(!shown.contains(&own), "{own} is left:\n{shown}");
+    let addresses = String::from_utf8_lossy(&addresses.stdout).into_owned();
+    assert!(!addresses.contains(&range), "{range} is left:\n{addresses}");
 }
 
-/// The binary where an unprivileged user can reach it.
+/// A copy of the binary in a directory that an unprivileged user can read.
 fn copy_for_everybody(directory: &std::path::Path) -> std::path::PathBuf {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("open the directory");
@@ -306,7 +306,7 @@ fn copy_for_everybody(directory: &std::path::Path) -> std::path::PathBuf {
     copy
 }
 
-/// A body that is huge, slow or cut off does no harm to the others.
+/// A body that is too large, slow or incomplete does not affect other requests.
 #[test]
 fn request_bodies() {
     use std::io::Write;
@@ -336,7 +336,7 @@ fn request_bodies() {
     drop(cut_off);
     let anonymous = curl(&["--insecure", &format!("{config}/api/v1/namespaces")]);
     let anonymous = anonymous.expect("an answer");
-    // To curl, replies are indented.
+    // The server indents responses for curl.
     assert!(
         anonymous.contains("\"reason\": \"Unauthorized\""),
         "{anonymous}"

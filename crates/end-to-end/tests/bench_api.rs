@@ -1,4 +1,4 @@
-//! `mainstay-bench` on a running server, with few pods: figures come, and nothing stays.
+//! `mainstay-bench` on a running server, with few pods: it prints figures, and leaves no objects behind.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -40,7 +40,7 @@ fn every_request_succeeds_and_nothing_stays() {
     assert!(!namespaces.contains("mainstay-bench"), "{namespaces}");
 }
 
-/// The report of all measurements, each of which succeeded.
+/// The report of all measurements, which must all succeed.
 fn measured(instance: &Instance, more: &[&str]) -> Value {
     let kubeconfig = instance.data().join("kubeconfig");
     let pid = instance.pid().to_string();
@@ -114,14 +114,14 @@ fn an_interrupted_run_cleans_up_too() {
         "app.kubernetes.io/name=bench",
     ];
     let pods = wait_for("pods", 60, || {
-        let found = kubectl.ok(&ours);
-        if found.is_empty() {
-            Err(found)
+        let remaining = kubectl.ok(&ours);
+        if remaining.is_empty() {
+            Err(remaining)
         } else {
-            Ok(found)
+            Ok(remaining)
         }
     });
-    // Nobody runs them, here or elsewhere.
+    // No scheduler binds the pods.
     assert!(pods.lines().all(|pod| pod.contains("Pending")), "{pods}");
     let labelled = [
         "get",

@@ -1,14 +1,14 @@
-//! Claims that are block devices (statefulset.md §11): what is written to one is there for the next
-//! pod of that name, whatever happened in between.
+//! Claims that are block devices (statefulset.md §11): data that was written to a device is there for the next pod of
+//! that name, whatever happened in between.
 
 use std::path::Path;
 
 use end_to_end::{Kubectl, wait_for, wait_for_text, with_images};
 use serde_json::{Value, json};
 
-/// Where the containers have the device.
+/// The path of the device in the containers.
 const DEVICE: &str = "/dev/raw";
-/// Past what a page or a buffer holds.
+/// An offset behind any page or buffer.
 const FAR_KIB: &str = "8192";
 
 #[test]
@@ -28,7 +28,7 @@ fn a_block_device_is_its_pods_again_and_again() {
     assert_eq!(read(&kubectl, "raw-1"), "pattern-1");
     grows_in_use(&kubectl);
 
-    // Killed, its pods go on with their devices; told to end, it leaves none.
+    // After a kill the pods continue with their devices; after an orderly stop no device remains.
     instance.kill();
     instance.start_again();
     let kubectl = instance.kubectl();
@@ -61,7 +61,7 @@ fn a_block_device_is_its_pods_again_and_again() {
 fn what_is_no_block_device_is_said() {
     let (_registry, instance) = with_images();
     let kubectl = instance.kubectl();
-    // A pool that copies on write makes none.
+    // A pool that copies on write supports no block devices.
     kubectl.apply(&claim("pooled", "local-cow").to_string());
     kubectl.apply(&pod("pooled").to_string());
     event(
@@ -70,7 +70,7 @@ fn what_is_no_block_device_is_said() {
         "ProvisioningFailed",
         "makes no block devices",
     );
-    // A directory is none.
+    // A directory is no block device.
     let node = kubectl.node_name();
     let path = instance.data();
     let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume",
@@ -154,8 +154,8 @@ fn grows_in_use(kubectl: &Kubectl) {
     assert_eq!(read(kubectl, "raw-0"), "pattern-0");
 }
 
-/// Waits until no loop device is over a file below a directory: the kernel detaches a device when
-/// nobody has it open, and other tests open every device for a moment, to find their own.
+/// Waits until no loop device uses a file below a directory: the kernel detaches a device when no process has it open,
+/// and other tests open every device for a moment, to find their own.
 fn wait_detached(directory: &Path) {
     wait_for("the loop devices to go", 60, || {
         let left = attached(directory);
@@ -163,7 +163,7 @@ fn wait_detached(directory: &Path) {
     });
 }
 
-/// Files below a directory that loop devices are over.
+/// Files below a directory that loop devices use.
 fn attached(directory: &Path) -> Vec<String> {
     let devices = std::fs::read_dir("/sys/block").expect("the kernel's block devices");
     let backing = devices.filter_map(|device| {

@@ -1,5 +1,5 @@
-//! Cassandra: the tutorial's manifests to the letter, `examples/cassandra`. A ring of three, members
-//! known by name, that drains a member before it stops it and loses nothing.
+//! Cassandra: the tutorial's manifests word by word, `examples/cassandra`. A ring of three members, which know each
+//! other by name. A member is drained before it is stopped, and no data is lost.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use end_to_end::{
 };
 use serde_json::json;
 
-/// Serves a file once, as the tutorial's site does; the URL.
+/// Serves a file once, as the tutorial's site does; returns the URL.
 fn publish(file: &str) -> String {
     let contents = std::fs::read(example("cassandra").join(file)).expect("read the manifest");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -48,8 +48,8 @@ fn the_tutorials_ring() {
     wait_ring(&kubectl, 3);
     is_to_the_letter(&kubectl);
     let name = |ordinal: u32| format!("cassandra-{ordinal}.cassandra.default.svc.cluster.local");
-    let found = shell.ok(&format!("kubectl exec cassandra-0 -- nslookup {}", name(2)));
-    assert!(found.contains(&kubectl.pod_ip("cassandra-2")), "{found}");
+    let output = shell.ok(&format!("kubectl exec cassandra-0 -- nslookup {}", name(2)));
+    assert!(output.contains(&kubectl.pod_ip("cassandra-2")), "{output}");
 
     let statements = "create keyspace app with placement_strategy = 'SimpleStrategy' \
         and strategy_options = {replication_factor:3};
@@ -62,7 +62,7 @@ fn the_tutorials_ring() {
     let told = kubectl.ok_with_input(&client("cassandra-0"), statements);
     assert!(told.contains("Value inserted"), "{told}");
 
-    // The example's page, which finds the ring up. A member is drained, stopped, and back with its data under another
+    // The example's page, with the running ring. A member is drained, stopped, and returns with its data at another
     // address.
     let logs = shell.beside("kubectl logs -f cassandra-1");
     let shown = Pasted::beside(&instance).page("examples/cassandra/README.md");
@@ -76,7 +76,7 @@ fn the_tutorials_ring() {
     assert!(read.contains("Returned 1 results"), "{read}");
 }
 
-/// Waits until all members are up, and each by its own word (`UN` is up and normal).
+/// Waits until all members are up, as each member reports itself (`UN` is up and normal).
 #[track_caller]
 fn wait_ring(kubectl: &Kubectl, size: usize) {
     wait_for(&format!("a ring of {size}"), 240, || {

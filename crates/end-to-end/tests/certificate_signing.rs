@@ -1,4 +1,4 @@
-//! A certificate by the stock client: asked for, approved, denied (kubectl.md 10.5).
+//! A certificate by the standard client: requested, approved, denied (kubectl.md 10.5).
 
 use end_to_end::{Api, Instance, program, text, wait_for, wait_for_text, words};
 use k8s_openapi::ByteString;
@@ -8,7 +8,7 @@ use serde_json::json;
 const JANE: &[u8] =
     include_bytes!("../../resource-kinds/src/groups/certificates/testdata/jane.csr");
 
-/// For `system:node:n1` of `system:nodes`.
+/// A request for `system:node:n1` of `system:nodes`.
 const NODE: &[u8] =
     include_bytes!("../../resource-kinds/src/groups/certificates/testdata/node-client.csr");
 
@@ -24,7 +24,7 @@ fn requests_are_approved_and_denied() {
         kubectl.apply(&request.to_string());
     }
     let columns = kubectl.ok(&["get", "csr"]);
-    let wanted = [
+    let expected = [
         "NAME",
         "AGE",
         "SIGNERNAME",
@@ -32,7 +32,7 @@ fn requests_are_approved_and_denied() {
         "REQUESTEDDURATION",
         "CONDITION",
     ];
-    assert_eq!(words(&columns)[0], wanted, "{columns}");
+    assert_eq!(words(&columns)[0], expected, "{columns}");
     assert!(
         columns.contains("60m") && columns.contains("Pending"),
         "{columns}"
@@ -60,7 +60,7 @@ fn requests_are_approved_and_denied() {
     assert!(described.contains("Common Name:    jane"), "{described}");
 }
 
-/// A kubelet's first steps, with the stock client in its place.
+/// The first steps of a kubelet, executed by the standard client.
 #[test]
 fn a_new_node_gets_its_certificate_by_a_token() {
     let instance = Instance::start(&[]);
@@ -70,12 +70,16 @@ fn a_new_node_gets_its_certificate_by_a_token() {
         let command = ["token", "--data-dir", data];
         program::ok(&[&command[..], arguments].concat())
     };
-    let made = token(&["create", "--ttl", "1h", "--description", "rack 7"]);
-    let parts: Vec<&str> = made.trim().split('.').collect();
+    let created = token(&["create", "--ttl", "1h", "--description", "rack 7"]);
+    let parts: Vec<&str> = created.trim().split('.').collect();
     let [id, secret, hash] = parts[..] else {
-        panic!("{made}");
+        panic!("{created}");
     };
-    assert_eq!((id.len(), secret.len(), hash.len()), (6, 16, 64), "{made}");
+    assert_eq!(
+        (id.len(), secret.len(), hash.len()),
+        (6, 16, 64),
+        "{created}"
+    );
     let kubectl = instance.kubectl();
     let object = kubectl.json(&[
         "get",
@@ -102,28 +106,33 @@ fn a_new_node_gets_its_certificate_by_a_token() {
         node.ok(&["get", "csr", "joining", "--no-headers"])
     });
 
-    // A machine needs the server's address and the token, and no file of the server.
+    // A machine needs the server's address and the token, but no file of the server.
     let api = Api::new(&instance);
     let server = api.configuration().cluster_url;
-    let read = JoinToken::read(&made).expect("the form of a token");
+    let read = JoinToken::read(&created).expect("the form of a token");
     api.block_on(async {
         let joined = join(&server, &read, "n2").await.expect("a certificate");
-        let own = Credentials::Identity(&joined.identity);
-        let own = client(&server, &joined.ca_pem, &own).await;
-        let next =
-            node_identity::request(&own.expect("a client"), &CertificateSubject::client("n2"))
-                .await;
+        let credentials = Credentials::Identity(&joined.identity);
+        let credentials = client(&server, &joined.ca_pem, &credentials).await;
+        let next = node_identity::request(
+            &credentials.expect("a client"),
+            &CertificateSubject::client("n2"),
+        )
+        .await;
         next.expect("the next certificate, without the token");
     });
 
     assert_eq!(
-        token(&["delete", made.trim()]).trim(),
+        token(&["delete", created.trim()]).trim(),
         format!("deleted {id}")
     );
     let refused = node.fails(&["get", "csr"]);
     assert!(refused.contains("must be logged in"), "{refused}");
-    let gone = program::refused(&["token", "--data-dir", data, "delete", id]);
-    assert!(gone.contains(&format!("there is no token {id}")), "{gone}");
+    let refusal = program::refused(&["token", "--data-dir", data, "delete", id]);
+    assert!(
+        refusal.contains(&format!("there is no token {id}")),
+        "{refusal}"
+    );
 
     let short = token(&["create", "--ttl", "1s"]);
     let (short, _) = short.split_once('.').expect("a token");

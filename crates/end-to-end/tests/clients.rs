@@ -1,5 +1,5 @@
-//! Tours by client libraries that nobody here wrote; each is a program in its own language, which
-//! fails where the server is not what the client takes it for.
+//! Tours by client libraries of other projects; each is a program in its own language, which fails if the server
+//! behaves differently from the client's expectations.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ fn tour(name: &str) -> PathBuf {
     tours.join(name)
 }
 
-/// Runs the tour to its end, with the program's output where the test's is.
+/// Runs the tour until it exits, with its output in that of the test.
 #[track_caller]
 fn take(command: &mut Command) {
     let output = command

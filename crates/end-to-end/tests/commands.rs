@@ -1,4 +1,4 @@
-//! The everyday commands of the stock client, on real containers (kubectl.md §1–§6).
+//! The everyday commands of the standard client, on real containers (kubectl.md §1–§6).
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use end_to_end::{Kubectl, wait_for, with_images};
 
-/// A set whose container prints, waits for TERM, and restarts when told.
+/// A set whose container prints, waits for TERM, and restarts on request.
 const SET: &str = "
 apiVersion: v1
 kind: Service
@@ -157,9 +157,9 @@ fn watching() {
         "DELETED",
     ];
     wait_for("rows of all states", 60, || {
-        let shown = watch.output();
-        let missing = parts.into_iter().find(|part| !shown.contains(part));
-        missing.map_or(Ok(()), |part| Err(format!("{part} is not in:\n{shown}")))
+        let printed = watch.output();
+        let missing = parts.into_iter().find(|part| !printed.contains(part));
+        missing.map_or(Ok(()), |part| Err(format!("{part} is not in:\n{printed}")))
     });
 }
 
@@ -171,7 +171,7 @@ fn writing() {
         kubectl.apply(SET),
         "service/box created\nstatefulset.apps/box created\n"
     );
-    // The client sends the whole (atomic) list of claim templates again; nothing comes of it.
+    // The client sends the whole (atomic) list of claim templates again, without a change.
     assert!(kubectl.apply(SET).contains("service/box unchanged"));
     assert_eq!(
         kubectl.json(&["get", "sts", "box"])["metadata"]["generation"],
@@ -395,7 +395,7 @@ fn logs(kubectl: &Kubectl) {
     let mut followed = BufReader::new(follow.stdout.take().expect("its output"));
     let mut text = String::new();
     followed.read_line(&mut text).expect("read the log");
-    // It follows this container now, and not the next one.
+    // The client follows this container, and not the next one.
     kubectl.ok(&["exec", "box-0", "-c", "main", "--", "touch", "/tmp/stop"]);
     followed
         .read_to_string(&mut text)

@@ -1,4 +1,4 @@
-//! Completions of shells with names on the server, in the shells themselves.
+//! Completions of shells with names of objects on the server, in the shells themselves.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ spec:
     spec: {containers: [{name: main, image: 'busybox:1'}]}
 ";
 
-/// A shell's completions, in a file beside the data.
+/// A shell's completions, in a file next to the data directory.
 fn completions(instance: &Instance, shell: &str) -> PathBuf {
     let output = Command::new(binary()).args(["completion", shell]).output();
     let output = output.expect("run mainstay");
@@ -44,7 +44,7 @@ fn completed(instance: &Instance, shell: &str, line: &str) -> Vec<String> {
                  _mainstay_or_names mainstay '{last}' ''; printf '%s\\n' \"${{COMPREPLY[@]}}\""
             ),
         ),
-        // Outside of the line editor there is nobody to hand the words to.
+        // Outside of the line editor the completion function has no caller for its words.
         "zsh" => (
             &["zsh", "-f", "-c"],
             format!(
@@ -71,7 +71,7 @@ fn completed(instance: &Instance, shell: &str, line: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// findings U11: names of objects and namespaces; nothing, quietly, of a server that is down.
+/// findings U11: names of objects and namespaces; an empty result without an error for a stopped server.
 #[test]
 fn names_on_the_server_are_completed() {
     let mut instance = Instance::start(&[]);

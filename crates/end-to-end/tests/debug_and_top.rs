@@ -1,5 +1,5 @@
-//! Looking into what runs: `kubectl debug` (kubectl.md 5.8) and `kubectl top` (kubectl.md 6.1), on
-//! real containers.
+//! Inspection of running containers: `kubectl debug` (kubectl.md 5.8) and `kubectl top` (kubectl.md 6.1), on real
+//! containers.
 
 use end_to_end::{Kubectl, wait_for, with_images};
 use serde_json::Value;
@@ -34,11 +34,11 @@ fn ephemeral(kubectl: &Kubectl, pod: &str, name: &str) -> Value {
     let pod = kubectl.pod(pod);
     let statuses = pod["status"]["ephemeralContainerStatuses"].as_array();
     let mut statuses = statuses.into_iter().flatten();
-    let found = statuses.find(|status| status["name"] == name);
-    found.cloned().unwrap_or_default()
+    let status_of_name = statuses.find(|status| status["name"] == name);
+    status_of_name.cloned().unwrap_or_default()
 }
 
-/// A shell beside a container sees its processes, ends once, and changes nothing else.
+/// A debug container lists the processes of another container, runs once, and changes nothing else.
 #[test]
 fn a_running_pod_is_debugged() {
     let (_registry, mut instance) = with_images();
@@ -66,7 +66,7 @@ fn a_running_pod_is_debugged() {
     let pod = kubectl.pod("web-0");
     assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
 
-    // One that runs on stays through the agent's sudden end, and ends with its pod.
+    // A debug container that continues survives a kill of the agent, and ends with its pod.
     kubectl.ok(&[
         "debug",
         "web-1",
@@ -106,7 +106,7 @@ fn a_running_pod_is_debugged() {
     kubectl.ok(&["delete", "pod", "web-1", "--timeout=300s"]);
 }
 
-/// Copies of pods, and pods that look into the node.
+/// Copies of pods, and pods that inspect the node.
 #[test]
 fn a_copy_and_a_node_are_debugged() {
     let (_registry, instance) = with_images();
@@ -125,8 +125,8 @@ fn a_copy_and_a_node_are_debugged() {
         "1000",
     ]);
     kubectl.wait_pods_ready(&["pod/copy"]);
-    let seen = kubectl.ok(&["exec", "copy", "-c", "dbg", "--", "ps"]);
-    assert!(seen.contains("trap 'exit 0' TERM"), "{seen}");
+    let processes = kubectl.ok(&["exec", "copy", "-c", "dbg", "--", "ps"]);
+    assert!(processes.contains("trap 'exit 0' TERM"), "{processes}");
 
     let target = format!("node/{}", kubectl.node_name());
     kubectl.ok(&["debug", &target, "--image=busybox:1", "--", "sleep", "1000"]);
@@ -153,7 +153,7 @@ fn rows(text: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// The usage of nodes and pods after a while.
+/// The usage of nodes and pods is reported after a while.
 #[test]
 fn the_top_shows_who_uses_what() {
     let (_registry, instance) = with_images();
@@ -213,7 +213,7 @@ fn the_top_shows_who_uses_what() {
         listed.contains("PodMetrics") && listed.contains("NodeMetrics"),
         "{listed}"
     );
-    // The same in the form that Prometheus reads, by way of the node's proxy.
+    // The usage in the format of Prometheus, through the node's proxy.
     let name = kubectl.node_name();
     let path = format!("/api/v1/nodes/{name}/proxy/metrics/resource");
     let metrics = kubectl.ok(&["get", "--raw", &path]);

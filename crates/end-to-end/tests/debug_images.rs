@@ -1,5 +1,4 @@
-//! The built-in images have a shell and `tar`: what people do to look into a pod works without any
-//! registry (findings U8).
+//! The built-in images have a shell and `tar`, so that users can inspect a pod without a registry (findings U8).
 
 use std::fs;
 
@@ -50,7 +49,7 @@ fn the_demo_has_a_shell_and_tar() {
     ]);
     assert!(page.contains("Hello from web-2"), "{page}");
 
-    // With files of the host.
+    // Files of the host are copied, too.
     let directory = instance.data().with_file_name("files");
     fs::create_dir_all(directory.join("from/inside")).expect("make a directory");
     fs::write(directory.join("from/inside/file"), "kept\n").expect("write a file");
@@ -63,7 +62,7 @@ fn the_demo_has_a_shell_and_tar() {
     assert_eq!(back.expect("the file is back"), "kept\n");
 }
 
-/// findings U8: a shell beside a container, and one in a pod of its own, which stops at once.
+/// findings U8: a debug container with a shell, and a shell in a separate pod, which stops at once.
 #[test]
 fn the_debug_image_is_at_hand() {
     let (_instance, kubectl) = with_the_demo();
@@ -78,8 +77,8 @@ fn the_debug_image_is_at_hand() {
         "-c",
         "look",
     ];
-    let shown = kubectl.on_terminal(&debug, typed);
-    assert!(shown.stdout.contains("/mainstay hello"), "{shown:#?}");
+    let printed = kubectl.on_terminal(&debug, typed);
+    assert!(printed.stdout.contains("/mainstay hello"), "{printed:#?}");
     wait_for("the end of the shell", 60, || {
         let pod = kubectl.look(&["pod", "web-0"])?;
         let state = &pod["status"]["ephemeralContainerStatuses"][0]["state"];
@@ -90,12 +89,15 @@ fn the_debug_image_is_at_hand() {
     });
 
     let run = ["run", "-it", "--rm", "look", image, "--restart=Never"];
-    let shown = kubectl.on_terminal(&run, "curl -s http://web-1.web/\nid -u\nexit\n");
-    assert!(shown.stdout.contains("Hello from web-1"), "{shown:#?}");
-    assert!(shown.stdout.contains("pod \"look\" deleted"), "{shown:#?}");
+    let printed = kubectl.on_terminal(&run, "curl -s http://web-1.web/\nid -u\nexit\n");
+    assert!(printed.stdout.contains("Hello from web-1"), "{printed:#?}");
+    assert!(
+        printed.stdout.contains("pod \"look\" deleted"),
+        "{printed:#?}"
+    );
 
-    // The API server from inside, as the pod's account. The command waits for its input, which comes when kubectl is
-    // attached: output from before that is not shown.
+    // The API server from inside a pod, with the pod's account. The command waits for its input, which comes when
+    // kubectl is attached, because earlier output is not printed.
     let script = "read -r go && cd /var/run/secrets/kubernetes.io/serviceaccount && \
                   curl -s --cacert ca.crt -H \"Authorization: Bearer $(cat token)\" \
                   https://kubernetes.default.svc/version";
@@ -111,10 +113,10 @@ fn the_debug_image_is_at_hand() {
         "-c",
         script,
     ];
-    let shown = kubectl.ok_with_input(&run, "go\n");
-    assert!(shown.contains("gitVersion"), "{shown}");
+    let printed = kubectl.ok_with_input(&run, "go\n");
+    assert!(printed.contains("gitVersion"), "{printed}");
 
-    // It ends on the first signal, not on the last.
+    // The process exits on the first signal, not on the last.
     let run = ["run", "sleeps", image, "--", "sleep", "1000"];
     kubectl.ok(&run);
     kubectl.wait_pods_ready(&["pod/sleeps"]);

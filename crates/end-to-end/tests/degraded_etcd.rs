@@ -1,4 +1,4 @@
-//! An etcd that is full, or has lost members, as a user of kubectl sees it (docs/high-availability.md).
+//! A full etcd, and an etcd that has lost members, as seen by a user of kubectl (docs/high-availability.md).
 
 use std::fs;
 use std::time::Instant;
@@ -24,7 +24,7 @@ fn create(kubectl: &Kubectl, name: &str) -> Output {
     kubectl.run(&["create", "configmap", name, "--from-literal=a=1"])
 }
 
-/// The number of ConfigMaps by the status of the quota, and of those that exist.
+/// The number of ConfigMaps in the status of the quota, and the number of existing ConfigMaps.
 fn counted(kubectl: &Kubectl) -> (String, String) {
     let used = "--output=jsonpath={.status.used.configmaps}";
     let used = kubectl.ok(&["get", "resourcequota", "counts", used]);
@@ -50,18 +50,18 @@ fn a_full_etcd_is_told_emptied_and_used_again() {
     server.network.run(|| {
         kubectl.apply(OBJECTS);
         create(&kubectl, "kept").expect_success("a ConfigMap");
-        let mut made = 0;
+        let mut created = 0;
         let refused = loop {
-            let name = format!("large-{made}");
+            let name = format!("large-{created}");
             let output = kubectl.run(&["create", "configmap", &name, &large]);
             match output.code {
-                0 => made += 1,
+                0 => created += 1,
                 _ => break output.stderr,
             }
-            assert!(made < 100);
+            assert!(created < 100);
         };
         assert!(refused.contains("database space exceeded"), "{refused}");
-        // What there is can be read, and cannot be changed.
+        // Existing objects can be read, and cannot be changed.
         kubectl.ok(&["get", "configmap", "kept"]);
         let refused = kubectl.fails(&["label", "configmap", "kept", "a=b"]);
         assert!(refused.contains("database space exceeded"), "{refused}");
@@ -70,12 +70,12 @@ fn a_full_etcd_is_told_emptied_and_used_again() {
         kubectl.ok(&["get", "--raw", "/livez"]);
         let metrics = kubectl.ok(&["get", "--raw", "/metrics"]);
         assert!(metrics.contains("\nmainstay_store_full 1\n"));
-        // A quota counts it, whose status cannot be written.
-        for number in 0..made {
+        // The quota whose status cannot be written still counts the ConfigMaps.
+        for number in 0..created {
             kubectl.ok(&["delete", "configmap", &format!("large-{number}")]);
         }
     });
-    // The server looks for a full store every 10 s.
+    // The server checks for a full store every 10 s.
     wait_for("the warning", 60, || {
         let output = server.output();
         let is_told = output.contains("the store takes nothing new");
@@ -110,7 +110,7 @@ fn members_that_are_lost_cost_what_the_table_says() {
     machines.start_as_one_of_them(0);
     machines.start_as_one_of_them(1);
     let leader = machines.etcd.leader();
-    // Two of three: everything, after an election.
+    // Two of three members: everything works, after an election.
     machines.etcd.kill(leader);
     machines.at(0, |kubectl| {
         wait_for("a write with two members", 60, || {
@@ -120,13 +120,13 @@ fn members_that_are_lost_cost_what_the_table_says() {
     });
     machines.at(1, |kubectl| kubectl.ok(&["get", "configmap", "of-two"]));
 
-    // One of three: what is in memory.
+    // One of three members: objects in memory can be read.
     let second = (leader + 1) % 3;
     machines.etcd.kill(second);
     let path = "/api/v1/namespaces/default/configmaps/of-two";
     for server in [0, 1] {
         let written = machines.at(server, |kubectl| {
-            // The member that is left takes writes until it misses the others.
+            // The remaining member accepts writes until it detects the loss of the others.
             let name = format!("of-one-{server}");
             let written = create(kubectl, &name);
             assert_ne!(written.code, 0, "{written:?}");
@@ -144,7 +144,7 @@ fn members_that_are_lost_cost_what_the_table_says() {
                 create(kubectl, &format!("after-{server}")).success()
             });
             let (name, refusal) = &written;
-            // A refusal by 503 means that nothing was written.
+            // A refusal with 503 means that nothing was written.
             if refusal.contains("the store does not answer") {
                 let absent = kubectl.fails(&["get", "configmap", name]);
                 assert!(absent.contains("NotFound"), "{absent}");
@@ -177,7 +177,8 @@ fn a_member_that_vanishes_without_a_word_is_left() {
     });
     let begun = Instant::now();
     machines.at(0, |kubectl| {
-        // From memory, which the watch of the store feeds. No kernel gives the connection up within that time.
+        // The read is from memory, which the watch of the store updates. The kernel does not close the connection
+        // within that time.
         let path = "/api/v1/namespaces/default/configmaps/elsewhere?resourceVersion=0";
         wait_for("the write of the other server", 40, || {
             kubectl.run(&["get", "--raw", path]).success()

@@ -1,5 +1,5 @@
-//! The disk of the data directory is full, does not answer, or cannot be written: the error says so,
-//! pods go on, and nothing is lost that was acknowledged.
+//! The disk of the data directory is full, does not respond, or cannot be written: the error reports this, pods
+//! continue, and no acknowledged write is lost.
 
 use std::fs;
 use std::thread::sleep;
@@ -10,7 +10,7 @@ use end_to_end::stateful_set::web_with_claims;
 use end_to_end::{Instance, Kubectl, wait_for};
 use serde_json::json;
 
-/// A server with a disk of its own, and a pod on it. The server ends before its disk.
+/// A server with a separate disk, and a pod on it. The server is stopped before its disk is removed.
 struct OnADisk {
     instance: Instance,
     disk: Disk,
@@ -18,7 +18,7 @@ struct OnADisk {
 
 impl OnADisk {
     fn start() -> Self {
-        // Without the node's own measures, which would drive the pod out.
+        // Without the node's eviction, which would evict the pod.
         let arguments = ["--eviction-hard=memory.available<1Mi"];
         let mut instance = Instance::prepare(&arguments);
         let disk = Disk::mount(&instance.data(), 512);
@@ -32,13 +32,13 @@ impl OnADisk {
 }
 
 impl Drop for OnADisk {
-    /// A server that writes to a disk that is held up cannot be ended.
+    /// A server that writes to a blocked disk cannot exit.
     fn drop(&mut self) {
         self.disk.thaw();
     }
 }
 
-/// The uid of the only pod, and how often its container was started again.
+/// The UID of the only pod, and the number of restarts of its container.
 fn pod(kubectl: &Kubectl) -> (String, String) {
     let parts = "jsonpath={.metadata.uid} {.status.containerStatuses[0].restartCount}";
     let read = kubectl.ok(&["get", "pod", "web-0", "-o", parts]);
@@ -62,10 +62,10 @@ fn a_full_disk_holds_up_what_is_new() {
         refused.contains("no room on the disk of the store: "),
         "{refused}"
     );
-    // What is there can be changed and removed.
+    // Existing objects can be changed and removed.
     kubectl.ok(&["label", "statefulset", "web", "disk=full"]);
     kubectl.ok(&["delete", "configmap", "old"]);
-    // findings R13: that nothing new is taken is told.
+    // findings R13: the refusal of new objects is reported.
     let ready = kubectl.fails(&["get", "--raw", "/readyz?verbose"]);
     assert!(ready.contains("[-]store-room failed"), "{ready}");
     kubectl.ok(&["get", "--raw", "/livez"]);
@@ -102,7 +102,7 @@ fn a_full_disk_holds_up_what_is_new() {
     let count = "jsonpath={.data.count}";
     let count = kubectl.ok(&["get", "configmap", "kept", "-o", count]);
     let count: i32 = count.parse().expect("a number");
-    // The last one, which was refused, may be there or not.
+    // The last patch, which was refused, may be stored or not.
     assert!(patches - count <= 1, "{count} of {patches}");
     // The set still gets its pods.
     kubectl.ok(&["delete", "pod", "web-0"]);
@@ -113,15 +113,15 @@ fn a_full_disk_holds_up_what_is_new() {
 fn a_disk_that_does_not_answer_is_waited_for() {
     let world = OnADisk::start();
     let (instance, disk) = (&world.instance, &world.disk);
-    // The client keeps what it has learnt beside its configuration.
-    let own = tempfile::tempdir().expect("a directory");
-    let config = own.path().join("kubeconfig");
+    // The client stores its discovery cache next to its configuration.
+    let cache_dir = tempfile::tempdir().expect("a directory");
+    let config = cache_dir.path().join("kubeconfig");
     fs::copy(instance.data().join("kubeconfig"), &config).expect("copy");
     let kubectl = Kubectl::new(&config);
     let before = pod(&kubectl);
     disk.hold_up();
     let create = kubectl.beside(&["create", "configmap", "new"]);
-    // Longer than it takes to tell a node that is gone from one that is slow to write.
+    // Longer than the time after which a node counts as lost, because a node with a slow disk must not.
     for _ in 0..10 {
         sleep(Duration::from_secs(1));
         assert_eq!(create.output(), "", "acknowledged before it was written");
@@ -158,8 +158,8 @@ fn a_disk_that_cannot_be_written_is_refused_at_start() {
 fn a_disk_that_fails_under_running_pods_takes_nothing_with_it() {
     let mut world = OnADisk::start();
     let (instance, disk) = (&mut world.instance, &world.disk);
-    let own = tempfile::tempdir().expect("a directory");
-    let config = own.path().join("kubeconfig");
+    let cache_dir = tempfile::tempdir().expect("a directory");
+    let config = cache_dir.path().join("kubeconfig");
     fs::copy(instance.data().join("kubeconfig"), &config).expect("copy");
     let kubectl = Kubectl::new(&config);
     let before = pod(&kubectl);
@@ -169,7 +169,7 @@ fn a_disk_that_fails_under_running_pods_takes_nothing_with_it() {
         let refused = kubectl.fails(&["create", "configmap", "lost"]);
         assert!(refused.contains("Read-only file system"), "{refused}");
     }
-    // What is there can be looked at, and runs; who asks is told.
+    // Existing objects can be read, and pods run; requests get an error with the reason.
     assert_eq!(pod(&kubectl), before);
     kubectl.ok(&["exec", "web-0", "--", "/mainstay", "--version"]);
     let alive = kubectl.fails(&["get", "--raw", "/livez?verbose"]);
@@ -181,12 +181,12 @@ fn a_disk_that_fails_under_running_pods_takes_nothing_with_it() {
     let kubectl = instance.kubectl();
     kubectl.wait_ready("web", 1);
     assert_eq!(pod(&kubectl).0, before.0, "the same pod");
-    let kept = kubectl.ok(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]);
-    assert_eq!(kept, "1");
+    let value = kubectl.ok(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]);
+    assert_eq!(value, "1");
     kubectl.fails(&["get", "configmap", "lost"]);
 }
 
-/// Findings R13: on a full disk the program starts, so that something can be deleted.
+/// Findings R13: on a full disk the program starts, so that objects can be deleted.
 #[test]
 fn a_start_on_a_full_disk_lets_things_be_deleted() {
     let mut world = OnADisk::start();

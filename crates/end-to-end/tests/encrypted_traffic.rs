@@ -1,5 +1,5 @@
-//! `--encrypt-pod-traffic` (docs/many-machines.md): refused by a kernel without WireGuard, and in
-//! the virtual machine, whose kernel has it, two nodes that encrypt beside one that does not.
+//! `--encrypt-pod-traffic` (docs/many-machines.md): refused by a kernel without WireGuard; and in the virtual machine,
+//! whose kernel has WireGuard, two nodes that encrypt and one node that does not.
 
 use std::fs;
 use std::path::Path;
@@ -30,14 +30,14 @@ spec: {selector: {app: web}, ports: [{port: 80}]}
 const OPTION: &str = "--encrypt-pod-traffic";
 const KEY: &str = r"jsonpath={.metadata.annotations.node\.mainstay\.dev/wireguard-public-key}";
 
-/// Whether the kernel makes WireGuard devices. That of the virtual machine must.
+/// Whether the kernel supports WireGuard devices. The kernel of the virtual machine must support them.
 fn has_wireguard() -> bool {
     if std::env::var_os("MAINSTAY_KERNEL_HAS_WIREGUARD").is_some() {
         return true;
     }
     let make = ["link", "add", "wg0", "type", "wireguard"];
-    let made = Network::isolated().run(|| Command::new("ip").args(make).output());
-    made.expect("run ip").status.success()
+    let output = Network::isolated().run(|| Command::new("ip").args(make).output());
+    output.expect("run ip").status.success()
 }
 
 #[test]
@@ -55,10 +55,13 @@ fn a_kernel_without_wireguard_is_refused_before_anything_changes() {
         &["up", "--nodes=3", OPTION],
         &join,
     ] {
-        let said = role.refused(arguments);
-        assert!(said.contains("has no WireGuard"), "{arguments:?}: {said}");
-        assert!(said.contains("modprobe wireguard"), "{said}");
-        assert!(!Path::new(&role.data()).exists(), "{arguments:?}: {said}");
+        let output = role.refused(arguments);
+        assert!(
+            output.contains("has no WireGuard"),
+            "{arguments:?}: {output}"
+        );
+        assert!(output.contains("modprobe wireguard"), "{output}");
+        assert!(!Path::new(&role.data()).exists(), "{arguments:?}: {output}");
     }
 }
 
@@ -101,7 +104,7 @@ fn nodes_exchange_encrypted_packets_or_none() {
         for (from, to) in [(one, plain), (plain, one), (two, plain), (plain, two)] {
             from.does_not_reach(&kubectl, to);
         }
-        // Both sides say it.
+        // Both sides report the error.
         for part in [
             "Node n1 has no route to the pods of node n3: this node encrypts",
             "Node n3 has no route to the pods of node n1: it encrypts",
@@ -117,7 +120,7 @@ fn nodes_exchange_encrypted_packets_or_none() {
     };
     let before = key();
     server.network.run(|| {
-        // An administrator's mistake is put right.
+        // A wrong annotation by an administrator is corrected.
         let wrong = "node.mainstay.dev/wireguard-public-key=x";
         kubectl.ok(&["annotate", "node", "n1", "--overwrite", wrong]);
     });
@@ -155,8 +158,8 @@ impl Pod {
     fn on(kubectl: &Kubectl, node: &str) -> Self {
         let selector = format!("spec.nodeName={node}");
         let path = "jsonpath={.items[0].metadata.name} {.items[0].status.podIP}";
-        let found = kubectl.ok(&["get", "pods", "--field-selector", &selector, "-o", path]);
-        let (name, ip) = found.split_once(' ').expect("a name and an address");
+        let pod_name = kubectl.ok(&["get", "pods", "--field-selector", &selector, "-o", path]);
+        let (name, ip) = pod_name.split_once(' ').expect("a name and an address");
         Self {
             name: name.to_owned(),
             ip: ip.to_owned(),
@@ -175,8 +178,8 @@ impl Pod {
     }
 
     fn does_not_reach(&self, kubectl: &Kubectl, to: &Self) {
-        let said = self.asks(kubectl, to);
-        // By curl, which has run.
-        assert!(said.contains("terminated with exit code"), "{said}");
+        let output = self.asks(kubectl, to);
+        // The message of curl, which has run.
+        assert!(output.contains("terminated with exit code"), "{output}");
     }
 }

@@ -18,14 +18,14 @@ fn down(data: &Path, arguments: &[&str]) -> String {
     ok(&[&["down", "--data-dir", text(data)], arguments].concat())
 }
 
-/// The instance's name in the kernel.
+/// The name of the instance in the kernel.
 fn kernel_name(data: &Path) -> String {
     let marker = fs::read(data.join("instance")).expect("the marker");
     let marker: serde_json::Value = serde_json::from_slice(&marker).expect("JSON");
     marker["kernelName"].as_str().expect("a name").to_owned()
 }
 
-/// Everything that bears the instance's name in the kernel, and mounts and processes of its directory.
+/// All objects with the instance's name in the kernel, and mounts and processes of its directory.
 fn left_in_kernel(data: &Path, name: &str) -> Vec<String> {
     let run = |program: &str, arguments: &[&str]| {
         let output = Command::new(program)
@@ -38,7 +38,7 @@ fn left_in_kernel(data: &Path, name: &str) -> Vec<String> {
     let alias = format!("mainstay/{name}/");
     let group = format!("mainstay-{name}");
     let mut left = Vec::new();
-    let shown = [
+    let listings = [
         (run("ip", &["-o", "addr", "show", "lo"]), label.as_str()),
         (run("ip", &["-d", "link"]), alias.as_str()),
         (
@@ -46,9 +46,9 @@ fn left_in_kernel(data: &Path, name: &str) -> Vec<String> {
             text(data),
         ),
     ];
-    for (shown, mark) in &shown {
+    for (listings, mark) in &listings {
         left.extend(
-            shown
+            listings
                 .lines()
                 .filter(|line| line.contains(mark))
                 .map(str::to_owned),
@@ -74,7 +74,7 @@ fn left_in_kernel(data: &Path, name: &str) -> Vec<String> {
     left
 }
 
-/// findings R6: nobody reads what the program prints, as with `up 2>&1 | tee` after Ctrl-C.
+/// findings R6: the reader of the program's output has exited, as with `up 2>&1 | tee` after Ctrl-C.
 #[test]
 fn the_end_comes_though_nobody_reads() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -89,12 +89,12 @@ fn the_end_comes_though_nobody_reads() {
         .expect("start mainstay");
     let mut output = child.stdout.take().expect("its output");
     let errors = child.stderr.take().expect("its errors");
-    let mut shown = Vec::new();
-    while !String::from_utf8_lossy(&shown).contains("mainstay: ready") {
+    let mut lines = Vec::new();
+    while !String::from_utf8_lossy(&lines).contains("mainstay: ready") {
         let mut chunk = [0; 256];
         let count = output.read(&mut chunk).expect("read its output");
-        assert_ne!(count, 0, "{}", String::from_utf8_lossy(&shown));
-        shown.extend_from_slice(&chunk[..count]);
+        assert_ne!(count, 0, "{}", String::from_utf8_lossy(&lines));
+        lines.extend_from_slice(&chunk[..count]);
     }
     drop((output, errors));
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
@@ -112,8 +112,8 @@ fn the_end_comes_though_nobody_reads() {
     assert!(status.success(), "{status}");
 }
 
-/// findings R7: a closed terminal is as SIGTERM; and `down` ends what a killed server has left.
-/// findings R9: what is deleted is named, and only of directories that are marked.
+/// findings R7: a closed terminal has the effect of SIGTERM; and `down` stops the remains of a killed server. findings
+/// R9: deleted directories are named, and only marked directories are deleted.
 #[test]
 fn what_is_left_is_ended_and_what_is_ours_deleted() {
     let arguments = ["--on-stop=leave-pods"];
@@ -133,13 +133,13 @@ fn what_is_left_is_ended_and_what_is_ours_deleted() {
     instance.kubectl().wait_ready("web", 2);
     instance.kill();
 
-    let said = down(&data, &[]);
+    let output = down(&data, &[]);
     assert!(
-        said.contains("2 pods of a killed server: web-0, web-1"),
-        "{said}"
+        output.contains("2 pods of a killed server: web-0, web-1"),
+        "{output}"
     );
     assert_eq!(left_in_kernel(&data, &name), Vec::<String>::new());
-    // The next start has them all again.
+    // The next start has all pods again.
     instance.start_again();
     instance.kubectl().wait_ready("web", 2);
     instance.kill();
@@ -148,25 +148,25 @@ fn what_is_left_is_ended_and_what_is_ours_deleted() {
         .expect("the volumes")
         .count();
     assert_eq!(volume, 2);
-    let asked = refused(&["down", "--data-dir", text(&data), "--volumes"]);
-    assert!(asked.contains("add --yes"), "{asked}");
-    let said = down(&data, &["--volumes", "--yes"]);
+    let refusal = refused(&["down", "--data-dir", text(&data), "--volumes"]);
+    assert!(refusal.contains("add --yes"), "{refusal}");
+    let output = down(&data, &["--volumes", "--yes"]);
     assert!(
-        said.contains("kept: images, kubeconfig.kubectl-cache, mine, registries.yaml\n"),
-        "{said}"
+        output.contains("kept: images, kubeconfig.kubectl-cache, mine, registries.yaml\n"),
+        "{output}"
     );
     assert_eq!(left_in_kernel(&data, &name), Vec::<String>::new());
     assert!(!data.join("volumes").exists() && !data.join("store").exists());
 
     instance.start_again();
-    let said = instance.kubectl().run(&["get", "sts,pvc", "-o", "name"]);
-    assert_eq!(said.stdout, "", "a new cluster");
+    let output = instance.kubectl().run(&["get", "sts,pvc", "-o", "name"]);
+    assert_eq!(output.stdout, "", "a new cluster");
     assert!(instance.interrupt().success());
-    let said = down(&data, &["--all", "--yes"]);
+    let output = down(&data, &["--all", "--yes"]);
     assert!(
-        // Everything that the program makes is known by name; this is the test's and kubectl's.
-        said.contains("other files are kept: kubeconfig.kubectl-cache, mine\n"),
-        "{said}"
+        // Every file of the program is known by name; these files belong to the test and to kubectl.
+        output.contains("other files are kept: kubeconfig.kubectl-cache, mine\n"),
+        "{output}"
     );
     let error = refused(&["down", "--data-dir", text(&data), "--all", "--yes"]);
     assert!(
@@ -176,8 +176,7 @@ fn what_is_left_is_ended_and_what_is_ours_deleted() {
     assert!(data.join("mine").exists());
 }
 
-/// findings R7: a pod that a killed server has left ends with its hook, and by the signal that it asks
-/// for.
+/// findings R7: a pod that a killed server has left is stopped with its hook, and by its own stop signal.
 #[test]
 fn what_is_left_is_ended_as_its_pods_say() {
     let (_registry, mut instance) = with_images();
@@ -203,19 +202,19 @@ fn what_is_left_is_ended_as_its_pods_say() {
         }
     });
     instance.kill();
-    let said = down(&data, &[]);
-    assert!(said.contains("  p ended\n"), "{said}");
+    let output = down(&data, &[]);
+    assert!(output.contains("  p ended\n"), "{output}");
     assert_eq!(
         fs::read_to_string(order).expect("the order"),
         "hook\nUSR1\n"
     );
 }
 
-/// findings R5: a store that is gone is not replaced. findings R17: a directory that was moved is
-/// taken up where a killed program left it.
+/// findings R5: a deleted store is not replaced. findings R17: a moved directory continues where a killed program left
+/// it.
 #[test]
 fn a_directory_that_was_moved_goes_on_and_one_without_its_store_does_not() {
-    // After the move, other servers do not know the directory, and could take its ranges.
+    // After the move, other servers do not know the directory, and could use its ranges.
     let ranges = ReservedRanges::reserve();
     let [pods, services] = ranges.arguments();
     let mut instance = Instance::start(&[&pods, &services]);
@@ -238,7 +237,7 @@ fn a_directory_that_was_moved_goes_on_and_one_without_its_store_does_not() {
     assert!(output.status.success(), "{output:?}");
     let kubectl = end_to_end::Kubectl::new(&moved.join("kubeconfig"));
     kubectl.ok(&["get", "configmap", "kept"]);
-    // findings U5: a second one recognises the first.
+    // findings U5: a second server detects the first.
     let error = refused(&up);
     assert!(error.contains("mainstay already runs on"), "{error}");
     down(&moved, &[]);
@@ -255,7 +254,7 @@ fn a_directory_that_was_moved_goes_on_and_one_without_its_store_does_not() {
     instance.kubectl().ok(&["get", "configmap", "kept"]);
 }
 
-/// findings R8: a mistake in a manifest stops nothing that ran, and starts nothing.
+/// findings R8: an error in a manifest stops no running pod, and starts none.
 #[test]
 fn a_mistake_in_a_manifest_stops_nothing() {
     let folder = tempfile::tempdir().expect("a directory");

@@ -1,5 +1,5 @@
-//! The first hour of a newcomer: the table of `up`, `status`, completions and pages, and the sentences
-//! with the next step.
+//! The first hour of a new user: the table of `up`, `status`, completions and pages, and the messages with the next
+//! step.
 
 use std::fs;
 use std::io::Write;
@@ -31,7 +31,7 @@ impl Terminal {
     }
 
     fn up(&mut self, arguments: &str) {
-        // That of the run before.
+        // The typescript of the run before.
         fs::remove_file(self.typescript()).ok();
         let up = format!(
             "{} up --data-dir {} --listen 127.0.0.1:0 {arguments}",
@@ -51,16 +51,16 @@ impl Terminal {
     fn shown(&self) -> Vec<String> {
         let written = fs::read(self.typescript()).unwrap_or_default();
         let written = String::from_utf8_lossy(&written).into_owned();
-        // `script` has a line of its own before and after.
-        let own = written.split_once('\n').map_or("", |(_, rest)| rest);
-        screen::shown(own, self.size.0, self.size.1)
+        // `script` adds a line before and after the output.
+        let body = written.split_once('\n').map_or("", |(_, rest)| rest);
+        screen::shown(body, self.size.0, self.size.1)
     }
 
     fn kubectl(&self) -> Kubectl {
         Kubectl::new(&self.data().join("kubeconfig"))
     }
 
-    /// Ends the program as Ctrl-C does.
+    /// Stops the program as Ctrl-C does.
     #[track_caller]
     fn interrupt(&mut self) {
         let mut child = self.child.take().expect("it runs");
@@ -86,8 +86,8 @@ impl Drop for Terminal {
     }
 }
 
-/// Findings U4: the table is not garbled in a small terminal and by log lines, goes on when all is ready,
-/// and is there without `-f`.
+/// Findings U4: the table is not damaged by a small terminal and by log lines, continues when all pods are ready, and
+/// is printed without `-f`.
 #[test]
 fn the_table_stays_whole_in_a_small_terminal() {
     let mut terminal = Terminal::of_size(34, 8);
@@ -101,7 +101,7 @@ fn the_table_stays_whole_in_a_small_terminal() {
     assert_eq!(tables(&shown), 1, "{shown:#?}");
     assert!(shown.iter().any(|line| line.contains("INFO")), "{shown:#?}");
 
-    // All is ready, and yet it goes on.
+    // All pods are ready, and the table continues.
     terminal.kubectl().ok(&["scale", "sts/web", "--replicas=9"]);
     let shown = wait_for("the table of nine", 120, || {
         let shown = terminal.shown();
@@ -110,7 +110,7 @@ fn the_table_stays_whole_in_a_small_terminal() {
             _ => Err(shown),
         }
     });
-    // They have no room, and are all ready.
+    // The pods have no line any more, because all are ready.
     assert_eq!(foot(&shown).len(), 1, "{shown:#?}");
     assert_eq!(tables(&shown), 1, "{shown:#?}");
     terminal.interrupt();
@@ -128,21 +128,21 @@ fn the_table_stays_whole_in_a_small_terminal() {
     terminal.interrupt();
 }
 
-/// The lines of the table, which are the last.
-fn foot(shown: &[String]) -> Vec<String> {
-    let start = shown
+/// The lines of the table, which are the last lines.
+fn foot(lines: &[String]) -> Vec<String> {
+    let start = lines
         .iter()
         .rposition(|line| line.starts_with("statefulset "));
-    let foot = shown[start.unwrap_or(shown.len())..].iter();
+    let foot = lines[start.unwrap_or(lines.len())..].iter();
     foot.filter(|line| !line.is_empty()).cloned().collect()
 }
 
-fn tables(shown: &[String]) -> usize {
-    let heads = shown.iter().filter(|line| line.starts_with("statefulset "));
+fn tables(lines: &[String]) -> usize {
+    let heads = lines.iter().filter(|line| line.starts_with("statefulset "));
     heads.count()
 }
 
-/// A set that waits for its image, another set for nothing.
+/// A set that waits for its image, and a set that waits for nothing.
 const SETS: &str = "
 apiVersion: v1
 kind: Namespace
@@ -188,8 +188,8 @@ spec:
       containers: [{name: main, image: mainstay/hello}]
 ";
 
-/// Findings U11: `status` shows sets, ordinals, volumes and what waits; to whoever may read a namespace
-/// only, that namespace. Findings U4: a pipe has a line per change, with the reason.
+/// Findings U11: `status` prints sets, ordinals, volumes and waiting objects; for a user with rights in one namespace,
+/// only this namespace. Findings U4: a pipe gets a line per change, with the reason.
 #[test]
 fn status_shows_what_there_is() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -223,7 +223,7 @@ fn status_shows_what_there_is() {
     ] {
         assert!(shown.contains(part), "{part:?} is not in\n{shown}");
     }
-    // The cluster's DNS has no endpoints, and waits for none.
+    // The cluster's DNS has no endpoints, and does not wait for any.
     assert!(!shown.contains("kube-dns"), "{shown}");
     wait_for_text("shop/stuck-0: 0/1 ErrImageNeverPull (image", 30, || {
         instance.output()
@@ -249,7 +249,7 @@ fn status_shows_what_there_is() {
     let error = refused(&["status", "-A", "--kubeconfig", text(&reader)]);
     assert!(error.contains("forbidden"), "{error}");
 
-    // Nothing in it speaks HTTP, as far as anybody knows.
+    // Without the deleted set, no object is known to speak HTTP.
     kubectl.ok(&["delete", "sts/stuck", "-n", "shop"]);
     instance.interrupt();
     let error = refused(&["status", "--data-dir", text(&data)]);
@@ -263,7 +263,7 @@ fn status_shows_what_there_is() {
     assert!(!instance.output().contains("curl"), "{}", instance.output());
 }
 
-/// A kubeconfig of somebody who may read the namespace `shop`, and nothing else.
+/// A kubeconfig of a user who may only read the namespace `shop`.
 fn reader_of_shop(kubectl: &Kubectl, directory: &Path) -> PathBuf {
     kubectl.ok(&["create", "serviceaccount", "reader", "-n", "shop"]);
     let role = [
@@ -282,7 +282,7 @@ fn reader_of_shop(kubectl: &Kubectl, directory: &Path) -> PathBuf {
     path
 }
 
-/// Findings U4: without `-f`, and without a terminal, what is there from before is named.
+/// Findings U4: without `-f`, and without a terminal, existing sets are named.
 #[test]
 fn a_start_without_manifests_names_what_there_is() {
     let manifest = example("web.yaml");
@@ -298,14 +298,17 @@ fn a_start_without_manifests_names_what_there_is() {
     assert!(output.contains(" status"), "{output}");
 }
 
-/// Findings U11: completions and pages, installed and removed.
+/// Findings U11: completions and manual pages, installed and removed.
 #[test]
 fn install_and_uninstall() {
     let root = tempfile::tempdir().expect("a directory");
     let root = root.path();
-    let said = ok(&["install", "--root", text(root), "--data-dir", "/srv/state"]);
-    assert!(said.contains("bin/mainstay written"), "{said}");
-    assert!(said.contains("systemctl enable --now mainstay"), "{said}");
+    let output = ok(&["install", "--root", text(root), "--data-dir", "/srv/state"]);
+    assert!(output.contains("bin/mainstay written"), "{output}");
+    assert!(
+        output.contains("systemctl enable --now mainstay"),
+        "{output}"
+    );
     let program = root.join("usr/local/bin/mainstay");
     let version = Command::new(&program).arg("version").output();
     let version = version.expect("run the installed program");
@@ -330,15 +333,16 @@ fn install_and_uninstall() {
 
     let again = ok(&["install", "--root", text(root), "--data-dir", "/srv/state"]);
     assert!(!again.contains("written"), "{again}");
-    let said = ok(&["uninstall", "--root", text(root)]);
+    let output = ok(&["uninstall", "--root", text(root)]);
     assert!(
-        said.contains("mainstay down --all --data-dir /srv/state"),
-        "{said}"
+        output.contains("mainstay down --all --data-dir /srv/state"),
+        "{output}"
     );
     assert!(!root.join("usr").exists() && !root.join("etc").exists());
 }
 
-/// systemd itself reads the installed unit, beside its own and what the unit starts, and has nothing to say.
+/// systemd itself reads the installed unit, together with its own units and the programs of the unit, and reports no
+/// problem.
 fn verify_unit(root: &Path) {
     let units = root.join("lib/systemd");
     fs::create_dir_all(&units).expect("make a directory");
@@ -367,7 +371,7 @@ fn verify_unit(root: &Path) {
     }
 }
 
-/// Each mistake has a sentence that says what to do.
+/// Each mistake gets a message with the next step.
 #[test]
 fn mistakes_are_answered_with_the_next_step() {
     let typo = mainstay(&["stauts"]);
@@ -388,7 +392,7 @@ fn mistakes_are_answered_with_the_next_step() {
         "{error}"
     );
 
-    // A pipe whose reader has ended.
+    // A pipe whose reader has exited.
     for command in ["--help", "help", "man", "version"] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);

@@ -1,5 +1,5 @@
-//! The README's first command, and what must survive it: pods deleted, the program stopped, the
-//! program killed.
+//! The README's first command, and the events that its set must survive: pods are deleted, the program is stopped, the
+//! program is killed.
 
 use std::fs;
 use std::path::Path;
@@ -10,13 +10,13 @@ use serde_json::Value;
 
 const PODS: [&str; 3] = ["web-0", "web-1", "web-2"];
 
-/// The description of `mainstay/hello`.
+/// The page of `mainstay/hello` as JSON.
 fn hello(kubectl: &Kubectl, pod: &str) -> Value {
     let url = format!("http://{}/", kubectl.pod_ip(pod));
-    let answer = wait_for(&format!("{pod} to answer"), 60, || {
+    let page = wait_for(&format!("{pod} to answer"), 60, || {
         curl(&["--fail", "-H", "Accept: application/json", &url])
     });
-    serde_json::from_str(&answer).expect("hello answers with JSON")
+    serde_json::from_str(&page).expect("hello answers with JSON")
 }
 
 fn visits(kubectl: &Kubectl) -> Vec<u64> {
@@ -54,7 +54,7 @@ fn the_example_runs_and_survives() {
     nothing_is_left(&instance_data);
 }
 
-/// The ordinals come up one after the other, and the output says how to look at them.
+/// The pods are created one after the other, and the output has commands to inspect them.
 fn shows_progress_and_hints(instance: &Instance) {
     let output = wait_for("the hints", 60, || {
         let output = instance.output();
@@ -83,7 +83,7 @@ fn shows_progress_and_hints(instance: &Instance) {
     assert!(output.contains("kubeconfig"), "{output}");
 }
 
-/// Name, ordinal, peers by DNS, a counter of its own.
+/// Name, ordinal, peers by DNS, a separate counter.
 fn each_pod_shows_who_it_is(kubectl: &Kubectl) {
     for (ordinal, pod) in PODS.iter().enumerate() {
         let page = wait_for("all peers in DNS", 60, || {
@@ -105,7 +105,7 @@ fn each_pod_shows_who_it_is(kubectl: &Kubectl) {
     }
 }
 
-/// Same names, DNS names, claims and counters; other uids (statefulset.md §3.16, T3).
+/// Names, DNS names, claims and counters do not change, but the UIDs do (statefulset.md §3.16, T3).
 fn deleted_pods_come_back(kubectl: &Kubectl) {
     let before = visits(kubectl);
     let uids = each(kubectl, "/metadata/uid", &PODS);
@@ -135,7 +135,7 @@ fn deleted_pods_come_back(kubectl: &Kubectl) {
     );
 }
 
-/// After `kill -9` the containers go on; the next start adopts them and restarts none.
+/// After `kill -9` the containers continue; the next start adopts all of them and restarts none.
 fn killed_and_started_again(instance: &mut Instance) {
     let kubectl = instance.kubectl();
     let ids = each(&kubectl, "/status/containerStatuses/0/containerID", &PODS);
@@ -171,7 +171,7 @@ fn killed_and_started_again(instance: &mut Instance) {
     );
 }
 
-/// After Ctrl-C and another start: the same identities and the same data.
+/// After Ctrl-C and another start, the identities and the data have not changed.
 fn interrupted_and_started_again(instance: &mut Instance) {
     let kubectl = instance.kubectl();
     let counted = visits(&kubectl);

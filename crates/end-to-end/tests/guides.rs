@@ -1,5 +1,4 @@
-//! The pages of `docs` and the README, pasted as they are by somebody who has only them (findings U7,
-//! U8, U11).
+//! The pages of `docs` and the README, pasted unchanged by a user who has only the pages (findings U7, U8, U11).
 
 use std::fs;
 
@@ -7,27 +6,27 @@ use end_to_end::applications::redis;
 use end_to_end::{Instance, Pasted, Registry, example, wait_for_text};
 use serde_json::json;
 
-/// findings U11: the figures, an account that may read them, and nothing more.
+/// findings U11: the metrics, and an account that may read only them.
 #[test]
 fn the_monitoring_page_can_be_pasted() {
     let instance = Instance::start(&[]);
     let pasted = Pasted::beside(&instance);
     let output = pasted.page("docs/monitoring.md");
-    for shown in [
+    for text in [
         "[+]",
         "mainstay_store_bytes",
         "node_cpu_usage_seconds_total",
         "Ready",
     ] {
-        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
     let kubectl = instance.kubectl();
     let account = "--as=system:serviceaccount:monitoring:prometheus";
     for refused in [["get", "secrets"], ["create", "pods"]] {
-        let answer = kubectl.run(&[&["auth", "can-i"], &refused[..], &[account, "-A"]].concat());
-        assert_eq!(answer.stdout, "no\n", "{answer:?}");
+        let response = kubectl.run(&[&["auth", "can-i"], &refused[..], &[account, "-A"]].concat());
+        assert_eq!(response.stdout, "no\n", "{response:?}");
     }
-    // Every figure that the alerts name is served here, or is said to be another's.
+    // Every metric in the alerts is served here, or is documented as a metric of another program.
     let page = fs::read_to_string(example("../docs/monitoring.md")).expect("the page");
     let figures = kubectl.ok(&["get", "--raw", "/metrics"]);
     for name in [
@@ -40,22 +39,22 @@ fn the_monitoring_page_can_be_pasted() {
     }
 }
 
-/// findings U11: a person with a certificate, a program with a token, each within a namespace.
+/// findings U11: a user with a certificate, a program with a token, each with rights in one namespace.
 #[test]
 fn the_access_page_can_be_pasted() {
     let instance = Instance::start(&[]);
-    // The server has no unit here. The commands that follow are typed where the files of before are.
+    // The server has no systemd unit here. The commands after the restart are typed in the directory of the files.
     let restart = ("systemctl restart mainstay", "cd - > /dev/null");
     let pasted = Pasted::beside(&instance).with(restart.0, restart.1);
     let output = pasted.page("docs/access.md");
-    for shown in [
+    for text in [
         "jane",
         "shop-team",
         "\"PodList\"",
         "system:masters",
         "notAfter=",
     ] {
-        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
     assert!(output.stdout.contains("yes\n"), "{output:#?}");
     assert!(output.stdout.contains("no\n"), "{output:#?}");
@@ -65,22 +64,22 @@ fn the_access_page_can_be_pasted() {
     assert!(refused.contains("User \"jane\" cannot list"), "{refused}");
 }
 
-/// findings U11: policies of a namespace, taken as they are.
+/// findings U11: policies of a namespace, used unchanged.
 #[test]
 fn the_network_policy_page_can_be_pasted() {
     let instance = Instance::start(&[]);
     let pasted = Pasted::beside(&instance);
     let output = pasted.page("docs/network-policy.md");
-    for shown in [
+    for text in [
         "default-deny",
         "networkpolicy.networking.k8s.io/web created",
         "egress of pod/db: dropped, networkpolicy/default-deny selects it",
     ] {
-        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
 }
 
-/// findings U1, U8: images from files, with no registry within reach, and those in the program.
+/// findings U1, U8: images from files, without a reachable registry, and the images in the program.
 #[test]
 fn the_images_page_can_be_pasted() {
     let registry = Registry::start();
@@ -92,30 +91,30 @@ fn the_images_page_can_be_pasted() {
     );
     let pasted = Pasted::beside(&instance).with("docker://docker.io/library/redis:7", &here);
     let output = pasted.page("docs/images.md");
-    for shown in [
+    for text in [
         "kubernetes.default.svc.cluster.local",
         "PONG",
         "docker.io/library/redis:7",
     ] {
-        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
     let copied = fs::read(pasted.directory().join("copy.md")).expect("the copied file");
     assert_eq!(copied, fs::read(example("../README.md")).expect("the page"));
 }
 
-/// findings U7: the README's tour, beside the example that its first command starts.
+/// findings U7: the README's tour, while the example of its first command runs.
 #[test]
 fn the_tour_can_be_pasted() {
     let manifest = example("web.yaml");
     let instance = Instance::start(&["-f", manifest.to_str().expect("a path in UTF-8")]);
-    // The reader goes on in another shell when the server says so, after it has applied the manifest.
+    // The reader continues in another shell when the server prints this, after it has applied the manifest.
     wait_for_text("In another shell", 60, || instance.output());
     let pasted = Pasted::beside(&instance);
     let output = pasted.part("README.md", "In another shell", Some("Now Ctrl-C"));
-    for shown in ["Hello from web-1", "data-web-4", "rolled back", "sts/web"] {
-        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+    for text in ["Hello from web-1", "data-web-4", "rolled back", "sts/web"] {
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
-    // What other pages do to the same set.
+    // The commands of other pages for this set.
     let output = pasted.part(
         "docs/troubleshooting.md",
         "1. Show the state",
@@ -130,7 +129,7 @@ fn the_tour_can_be_pasted() {
     );
 }
 
-/// The claim of a set gets another class by its snapshot.
+/// The volume of an existing claim gets another class by a snapshot.
 #[test]
 fn an_existing_volume_gets_a_replica() {
     let instance = Instance::start(&[]);
@@ -164,7 +163,7 @@ fn an_existing_volume_gets_a_replica() {
     kubectl.ok(&["delete", "volumesnapshot", "db-0", "--timeout=300s"]);
 }
 
-/// findings U7: a snapshot is taken and restored on the class that can, whatever the disk is.
+/// findings U7: a snapshot is taken and restored with the class that supports it, whatever the disk is.
 #[test]
 fn the_snapshot_page_can_be_pasted() {
     let instance = Instance::start(&[]);

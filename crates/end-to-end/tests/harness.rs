@@ -1,4 +1,4 @@
-//! The harness itself: what it serves is what a puller needs.
+//! The harness itself: its registry serves complete images.
 
 use end_to_end::Registry;
 use end_to_end::applications::{busybox, nginx};

@@ -1,4 +1,4 @@
-//! helm: what people do with a release, from its installation to its end.
+//! helm: the work with a release, from its installation to its removal.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ fn chart_of_tests(name: &str) -> String {
     charts.join(name).display().to_string()
 }
 
-/// The remains of a release with this name.
+/// The remaining objects of a release with this name.
 fn left(kubectl: &Kubectl, selector: &str) -> Vec<String> {
     let kinds = "deployments,statefulsets,services,jobs,pods,configmaps,secrets,serviceaccounts,\
                  roles,rolebindings,poddisruptionbudgets";
@@ -44,7 +44,7 @@ fn the_chart_that_helm_creates() {
     let values = helm.json(&["get", "values", "web"]);
     assert_eq!(values["replicaCount"], 2);
 
-    // An upgrade that never gets ready is given up, and rolled back.
+    // An upgrade that does not become ready is stopped, and rolled back.
     let broken = ["--set", "image.tag=none", "--wait", "--timeout", "5s"];
     let failed = helm.run(&[&["upgrade", "web", &chart], &broken[..]].concat());
     assert_ne!(failed.code, 0, "{failed:?}");
@@ -60,7 +60,7 @@ fn the_chart_that_helm_creates() {
     assert_eq!(helm.json(&["status", "web"])["info"]["status"], "deployed");
 
     helm.ok(&["uninstall", "web", "--wait", "--timeout", "60s"]);
-    // What a hook made is not the release's: helm leaves it.
+    // An object that a hook created does not belong to the release, so helm does not remove it.
     kubectl.ok(&["delete", "pod", "web-demo-test-connection"]);
     nothing_is_left(&kubectl, "app.kubernetes.io/name=demo");
     assert_eq!(helm.json(&["list"]).as_array().map(Vec::len), Some(0));
@@ -78,8 +78,8 @@ fn nothing_is_left(kubectl: &Kubectl, selector: &str) {
     });
 }
 
-/// kubectl.md 7.5, 7.7, 10.6: a database of its own: StatefulSet with claims, headless Service,
-/// hooks, a test, a budget, rights (`examples/charts/ledger`).
+/// kubectl.md 7.5, 7.7, 10.6: a chart with a database: StatefulSet with claims, headless Service, hooks, a test, a
+/// budget, rights (`examples/charts/ledger`).
 #[test]
 fn a_chart_with_a_stateful_set_and_hooks() {
     let (_registry, instance) = with_images();
@@ -87,7 +87,7 @@ fn a_chart_with_a_stateful_set_and_hooks() {
     let chart = example("charts/ledger").display().to_string();
     let wait = ["--wait", "--timeout", "120s"];
 
-    // The hook before the installation has its say before anything is made.
+    // The hook before the installation can refuse it before any object is created.
     let refused = helm.run(&[&["install", "bad", &chart, "--set", "user=a:b"], &wait[..]].concat());
     assert_ne!(refused.code, 0, "{refused:?}");
     let log = kubectl.ok(&["logs", "job/bad-check"]);
@@ -133,7 +133,7 @@ fn a_chart_with_a_stateful_set_and_hooks() {
     });
 
     helm.ok(&["uninstall", "books", "--wait", "--timeout", "60s"]);
-    // Hooks' objects stay, and claims with their data.
+    // Objects of hooks stay, and so do claims with their data.
     kubectl.ok(&["delete", "job", "books-check"]);
     kubectl.ok(&["delete", "pod", "books-reads"]);
     nothing_is_left(&kubectl, "app.kubernetes.io/instance=books");
@@ -149,15 +149,15 @@ fn lines(kubectl: &Kubectl, ordinal: u32) -> String {
 fn rights(kubectl: &Kubectl) {
     let may = |verb: &str, object: &str| {
         let account = "--as=system:serviceaccount:default:books";
-        let said = kubectl.run(&["auth", "can-i", verb, object, account]);
-        said.stdout.trim() == "yes"
+        let output = kubectl.run(&["auth", "can-i", verb, object, account]);
+        output.stdout.trim() == "yes"
     };
     assert!(may("get", "configmaps/books"));
     assert!(!may("get", "configmaps/other"));
     assert!(!may("delete", "configmaps/books"));
 }
 
-/// A chart may bring a kind, and an object of it in the same installation.
+/// A chart may contain a kind, and an object of this kind in the same installation.
 #[test]
 fn a_chart_with_a_kind_of_its_own() {
     let instance = Instance::start(&[]);
@@ -184,6 +184,6 @@ fn a_chart_with_a_kind_of_its_own() {
         5
     );
     helm.ok(&["uninstall", "rose", "--wait"]);
-    // The kind stays: other releases may have objects of it.
+    // The kind stays, because other releases may have objects of it.
     assert_eq!(kubectl.ok(&["get", "flowers", "-o", "name"]), "");
 }

@@ -1,5 +1,5 @@
-//! helm, further: what it asks before it installs, both ways of applying, where it keeps its
-//! state, and what it says of it (kubectl.md 7).
+//! helm, further checks: its queries before an installation, both methods of applying, the storage of its state, and
+//! its output about the state (kubectl.md 7).
 
 use std::path::PathBuf;
 
@@ -19,9 +19,9 @@ fn releases_of_a_stateful_chart() {
     in_config_maps(&helm.with_driver("configmap"), &kubectl, &chart);
 }
 
-/// kubectl.md 7.1, 7.8: versions, kinds and objects that a chart looks up; nothing is kept.
+/// kubectl.md 7.1, 7.8: versions, kinds and objects that a chart looks up; nothing is stored.
 fn asked_while_rendering(helm: &Helm, kubectl: &Kubectl, chart: &str) {
-    let wanted = [
+    let expected = [
         "given: \"hello\"",
         "version: \"v1.36.0+mainstay",
         "sets: \"true\"",
@@ -31,7 +31,7 @@ fn asked_while_rendering(helm: &Helm, kubectl: &Kubectl, chart: &str) {
     let install = ["install", "dry", chart, "--dry-run=server"];
     for command in [template, install] {
         let rendered = helm.ok(&command);
-        for line in wanted {
+        for line in expected {
             assert!(rendered.contains(line), "{line} is not in:\n{rendered}");
         }
         assert!(!rendered.contains("namespaces: \"0\""), "{rendered}");
@@ -40,10 +40,10 @@ fn asked_while_rendering(helm: &Helm, kubectl: &Kubectl, chart: &str) {
     assert!(kubectl.fails(&["get", "sts", "dry"]).contains("NotFound"));
 }
 
-/// The manager of the set's replicas, and how it wrote.
+/// The manager of the set's replicas, and its operation.
 fn manager(kubectl: &Kubectl, set: &str) -> String {
-    let found = kubectl.json(&["get", "sts", set, "--show-managed-fields"]);
-    let list = found["metadata"]["managedFields"].as_array().cloned();
+    let set_object = kubectl.json(&["get", "sts", set, "--show-managed-fields"]);
+    let list = set_object["metadata"]["managedFields"].as_array().cloned();
     let owns = |entry: &&serde_json::Value| entry.to_string().contains("\"f:replicas\":{}");
     let spec = |entry: &&serde_json::Value| entry["subresource"].is_null();
     let list = list.unwrap_or_default();
@@ -52,10 +52,10 @@ fn manager(kubectl: &Kubectl, set: &str) -> String {
 }
 
 /// The steps of any release, from its installation to its end.
-fn through_its_life(helm: &Helm, kubectl: &Kubectl, chart: &str, name: &str, way: &str) {
+fn through_its_life(helm: &Helm, kubectl: &Kubectl, chart: &str, name: &str, method: &str) {
     let wait = ["--wait", "--timeout", "90s"];
     let run = |verb: &str, more: &[&str]| {
-        helm.run(&[&[verb, name, chart, way], &wait[..], more].concat())
+        helm.run(&[&[verb, name, chart, method], &wait[..], more].concat())
     };
     run("install", &[]).expect_success("helm install");
     let set = kubectl.json(&["get", "sts", name]);
@@ -73,7 +73,7 @@ fn through_its_life(helm: &Helm, kubectl: &Kubectl, chart: &str, name: &str, way
             .fails(&["get", "secret", &extra])
             .contains("NotFound")
     );
-    // What no set may change is refused with the set's own words.
+    // A change of an immutable field is refused with the message of the API server.
     let grown = run("upgrade", &["--set", "storage=16Mi"]);
     let why = "updates to statefulset spec for fields other than";
     assert!(grown.code != 0 && grown.stderr.contains(why), "{grown:?}");
@@ -101,33 +101,33 @@ fn ended(helm: &Helm, kubectl: &Kubectl, name: &str) {
     let objects = left("sts,secrets,configmaps");
     assert!(!objects.contains(&format!("/{name}")), "{objects}");
     assert!(!objects.contains("sh.helm.release"), "{objects}");
-    // Helm deletes in the background, and waits for its own objects only.
+    // Helm deletes in the background, and waits only for its own objects.
     wait_for("the end of the pods", 60, || match left("pods") {
         pods if pods.contains(&format!("/{name}")) => Err(pods),
         _ => Ok(()),
     });
 }
 
-/// kubectl.md 7.2, 7.3, 7.4, 7.6: helm 4's way. The state is in Secrets with labels.
+/// kubectl.md 7.2, 7.3, 7.4, 7.6: the method of helm 4. The state is in Secrets with labels.
 fn by_the_server(helm: &Helm, kubectl: &Kubectl, chart: &str) {
     through_its_life(helm, kubectl, chart, "new", "--server-side=true");
     assert_eq!(manager(kubectl, "new"), "helm Apply");
     let labels = "owner=helm,name=new,status=deployed,version=4";
-    let kept = kubectl.json(&["get", "secrets", "-l", labels]);
-    let kept = &kept["items"][0];
-    assert_eq!(text(kept, "/type"), "helm.sh/release.v1");
-    assert_eq!(text(kept, "/metadata/name"), "sh.helm.release.v1.new.v4");
-    // An object that is somebody else's is not taken over.
+    let secrets = kubectl.json(&["get", "secrets", "-l", labels]);
+    let secrets = &secrets["items"][0];
+    assert_eq!(text(secrets, "/type"), "helm.sh/release.v1");
+    assert_eq!(text(secrets, "/metadata/name"), "sh.helm.release.v1.new.v4");
+    // An object of another owner is not adopted.
     kubectl.ok(&["create", "configmap", "theirs"]);
-    let taken = helm.run(&["install", "theirs", chart]);
+    let refused = helm.run(&["install", "theirs", chart]);
     assert!(
-        taken.stderr.contains("invalid ownership metadata"),
-        "{taken:?}"
+        refused.stderr.contains("invalid ownership metadata"),
+        "{refused:?}"
     );
     ended(helm, kubectl, "new");
 }
 
-/// kubectl.md 7.3, 7.4, 7.5: helm 3's way, three-way patches; its way of waiting.
+/// kubectl.md 7.3, 7.4, 7.5: the method of helm 3, three-way patches; its method of waiting.
 fn by_the_client(helm: &Helm, kubectl: &Kubectl, chart: &str) {
     through_its_life(helm, kubectl, chart, "old", "--server-side=false");
     assert_eq!(manager(kubectl, "old"), "helm Update");
@@ -138,11 +138,11 @@ fn by_the_client(helm: &Helm, kubectl: &Kubectl, chart: &str) {
     ended(helm, kubectl, "old");
 }
 
-/// kubectl.md 7.2, 7.6
+/// kubectl.md 7.2, 7.6: the state in ConfigMaps.
 fn in_config_maps(helm: &Helm, kubectl: &Kubectl, chart: &str) {
     helm.ok(&["install", "open", chart, "--set", "replicas=0"]);
-    let kept = kubectl.ok(&["get", "configmaps", "-l", "owner=helm", "-o", "name"]);
-    assert_eq!(kept, "configmap/sh.helm.release.v1.open.v1\n");
+    let config_maps = kubectl.ok(&["get", "configmaps", "-l", "owner=helm", "-o", "name"]);
+    assert_eq!(config_maps, "configmap/sh.helm.release.v1.open.v1\n");
     assert_eq!(helm.revisions("open"), "1:deployed");
     ended(helm, kubectl, "open");
 }

@@ -1,5 +1,5 @@
-//! Ports of the node that belong to pods, by the stock client, on real containers; pods that are
-//! bound by hand to a node that has no room for them.
+//! Ports of the node that belong to pods, by the standard client, on real containers; pods that a user binds to a node
+//! without free resources for them.
 
 use end_to_end::registry::curl;
 use end_to_end::{Kubectl, Network, text, wait_for, wait_for_text, with_images};
@@ -34,12 +34,12 @@ fn page(address: &str, port: u16) -> Result<String, String> {
 }
 
 #[track_caller]
-fn answers(address: &str, port: u16, wanted: &str) {
+fn answers(address: &str, port: u16, expected: &str) {
     wait_for(
-        &format!("{wanted} at {address}:{port}"),
+        &format!("{expected} at {address}:{port}"),
         30,
         || match page(address, port) {
-            Ok(page) if page == wanted => Ok(()),
+            Ok(page) if page == expected => Ok(()),
             other => Err(format!("{other:?}")),
         },
     );
@@ -72,13 +72,13 @@ fn a_port_of_the_node_is_one_pods_and_answers_everybody() {
     answers("127.0.0.1", PORT, "first");
     answers("127.0.0.1", PORT + 1, "inside");
     assert!(page(&node, PORT + 1).is_err(), "on 127.0.0.1 alone");
-    // From pods, and from the pod itself.
+    // From another pod, and from the pod itself.
     for from in ["inside", "first"] {
         let network = Network::of_pod(&kubectl, from, "nginx");
         assert_eq!(network.run(|| page(&node, PORT)).as_deref(), Ok("first"));
     }
 
-    // Another pod that wants the port waits for it, and fails where it is bound by hand.
+    // Another pod that requests the port waits, and fails if a user binds it to the node.
     kubectl.apply(&pod("second", &port).to_string());
     wait_for_text(
         "didn't have free ports for the requested pod ports",
@@ -98,14 +98,14 @@ fn a_port_of_the_node_is_one_pods_and_answers_everybody() {
     let message = "Node didn't have enough resource: memory, requested: 109951162777600";
     refused(&kubectl, "greedy", "OutOfmemory", message);
 
-    // The port is served while no server runs, and by the next one.
+    // The port is served while no server runs, and by the next server.
     instance.kill();
     assert_eq!(page("127.0.0.1", PORT).as_deref(), Ok("first"));
     instance.start_again();
     assert_eq!(page("127.0.0.1", PORT).as_deref(), Ok("first"));
     kubectl.wait_pods_ready(&["pod/first"]);
 
-    // It goes with its pod, and the next one gets it.
+    // The port is released with its pod, and the next pod gets it.
     kubectl.ok(&["delete", "pod", "first"]);
     kubectl.wait_pods_ready(&["pod/second"]);
     answers("127.0.0.1", PORT, "second");

@@ -1,10 +1,9 @@
-//! The server is killed again and again, at instants that a seed gives, while pods are made, crash,
-//! are scaled away and deleted: no container is started twice or forgotten, and nothing is left.
+//! The server is killed again and again, at times that a seed decides, while pods are created, crash, are scaled down
+//! and deleted: no container is started twice or forgotten, and no remains are left.
 //!
-//! Each container keeps book where the test can read it: it holds a lock on a file of its pod's uid
-//! and one of its pod's name for as long as any process of it lives, notes if it does not get them,
-//! and writes a line for each start. A run that failed is repeated, but for the machine's part in it,
-//! with the seed that it prints: `MAINSTAY_KILLS_SEED=7`.
+//! Each container keeps a log that the test can read: it locks a file of its pod's UID and a file of its pod's name as
+//! long as any of its processes lives, records a failure to lock, and writes a line for each start. A failed run is
+//! repeated, except for the timing of the machine, with the seed that it prints: `MAINSTAY_KILLS_SEED=7`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,15 +22,15 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 const SEED: &str = "MAINSTAY_KILLS_SEED";
-/// Three times whatever may be under way, and as many without an aim.
+/// Three kills for each operation of [`UNDER_WAY`], and as many at other times.
 const KILLS: usize = 45;
-/// Pods that belong to no set.
+/// Pods without a set.
 const PODS: [&str; 4] = ["p0", "p1", "p2", "p3"];
-/// The set's pods, at most.
+/// Maximum number of the set's pods.
 const REPLICAS: u64 = 3;
-/// Images that have to be pulled one by one.
+/// The number of images, each of which is pulled separately.
 const IMAGES: u64 = 6;
-/// A server is ready in less.
+/// Maximum time of the start of a server, in milliseconds.
 const BEGINNING: u64 = 800;
 
 const POD: &str = "/api/v1/namespaces/default/pods";
@@ -93,7 +92,7 @@ impl Random {
     }
 }
 
-/// busybox, and the program of util-linux that takes locks, with what that needs.
+/// busybox, and the program of util-linux that locks files, with its libraries.
 fn image(label: u64) -> Image {
     let root = tempfile::tempdir().expect("a directory");
     busybox().unpack(root.path());
@@ -136,7 +135,7 @@ fn spec(image: u64, book: &Path) -> Value {
         "postStart": {"exec": {"command": ["sh", "-c", "sleep 0.1; touch /hooked"]}},
         "preStop": {"exec": {"command": ["sleep", "0.2"]}},
     });
-    // Who is ready has been through its hook, whoever ran that.
+    // A ready container has run its hook, whichever server executed the hook.
     main["readinessProbe"] =
         json!({"exec": {"command": ["test", "-e", "/hooked"]}, "periodSeconds": 1});
     json!({
@@ -174,7 +173,7 @@ fn set(book: &Path) -> Value {
     })
 }
 
-/// Sends a request that may come too late, or to what is not there.
+/// Sends a request that may be too late, or name an object that does not exist.
 fn try_to(api: &Api, method: Method, path: &str, object: Option<&Value>) {
     match api.ask(method, path, object) {
         Ok(_) => {}
@@ -193,7 +192,7 @@ fn scale(api: &Api, replicas: u64) {
         .expect("scale the set");
 }
 
-/// Something that users do, or that happens.
+/// A random action of a user, or a random event.
 fn act(random: &mut Random, api: &Api, book: &Path) {
     let name = random.of(&PODS);
     let of_set = random.of(&["web-0", "web-1", "web-2"]);
@@ -223,13 +222,13 @@ fn act(random: &mut Random, api: &Api, book: &Path) {
     }
 }
 
-/// When a server is killed.
+/// The time of a kill.
 enum Moment {
-    /// After so many milliseconds, ready or not.
+    /// After this number of milliseconds, whether the server is ready or not.
     Early(u64),
-    /// So long after something was done.
+    /// This number of milliseconds after an action.
     Any(u64),
-    /// As soon as a pod's record has this sign of work that is under way, if that comes soon.
+    /// As soon as a pod's record has this mark of a running operation, if the mark appears soon.
     During(&'static str),
 }
 
@@ -246,7 +245,7 @@ impl Moment {
     }
 }
 
-/// Lets a server do its work for a while, and kills it.
+/// Lets a server work for a while, and kills it.
 fn live_and_die(random: &mut Random, instance: &mut Instance, book: &Path, at: Moment) {
     instance.launch();
     if let Moment::Early(milliseconds) = at {
@@ -261,11 +260,11 @@ fn live_and_die(random: &mut Random, instance: &mut Instance, book: &Path, at: M
     }
     match at {
         Moment::During(sign) => {
-            for turn in 0..400 {
+            for attempt in 0..400 {
                 if cut_off(&instance.data(), sign) > 0 {
                     break;
                 }
-                if turn % 80 == 79 {
+                if attempt % 80 == 79 {
                     act(random, &api, book);
                 }
                 sleep(Duration::from_millis(2));
@@ -278,7 +277,7 @@ fn live_and_die(random: &mut Random, instance: &mut Instance, book: &Path, at: M
     instance.kill();
 }
 
-/// In how many pods that was under way when the server was killed.
+/// The number of pods in which the operation was interrupted by the kill.
 fn cut_off(data: &Path, sign: &str) -> usize {
     let records = entries(&data.join("pods")).into_iter();
     let records = records.map(|pod| fs::read_to_string(pod.join(".state/record.json")));
@@ -287,15 +286,15 @@ fn cut_off(data: &Path, sign: &str) -> usize {
         .count()
 }
 
-/// Wants all pods to be there, and waits until they are ready.
+/// Requests all pods, and waits until they are ready.
 fn settle(api: &Api, book: &Path) -> Vec<Value> {
-    for asked in entries(book) {
-        if asked
+    for request_file in entries(book) {
+        if request_file
             .file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with("crash."))
         {
-            // Whom it is for may be about to take it.
-            drop(fs::remove_file(asked));
+            // The container that reads the file may be removing it.
+            drop(fs::remove_file(request_file));
         }
     }
     scale(api, REPLICAS);
@@ -325,7 +324,7 @@ fn is_ready(pod: &Value) -> bool {
         && pod["metadata"]["deletionTimestamp"].is_null()
 }
 
-/// Compares what the pods' statuses say with what their containers wrote.
+/// Compares the statuses of the pods with the logs of their containers.
 fn check_book(book: &Path, pods: &[Value]) {
     let twice = fs::read_to_string(book.join("twice")).unwrap_or_default();
     assert_eq!(twice, "", "containers of one identity at once");
@@ -354,7 +353,7 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The pods' objects on the machine: directories, mounts, cgroups, links, shims, locks.
+/// The objects of the pods on the machine: directories, mounts, cgroups, links, shims, locks.
 fn left_of_pods(instance: &Instance, book: &Path) -> Vec<String> {
     let data = instance.data();
     let digest = Sha256::digest(data.to_string_lossy().as_bytes());
@@ -363,11 +362,11 @@ fn left_of_pods(instance: &Instance, book: &Path) -> Vec<String> {
         .take(3)
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let shown = |path: PathBuf| path.display().to_string();
+    let display = |path: PathBuf| path.display().to_string();
     let mut left: Vec<String> = ["pods", "sandboxes"]
         .iter()
         .flat_map(|directory| entries(&data.join(directory)))
-        .map(shown)
+        .map(display)
         .collect();
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
     let of_instance = mounts
@@ -382,7 +381,7 @@ fn left_of_pods(instance: &Instance, book: &Path) -> Vec<String> {
             .file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with("pod"))
     };
-    left.extend(groups.filter(of_pod).map(shown));
+    left.extend(groups.filter(of_pod).map(display));
     let links = Command::new("ip").args(["-o", "link"]).output();
     let links = String::from_utf8_lossy(&links.expect("run ip").stdout).into_owned();
     let alias = format!("mainstay/{id}/");
@@ -398,7 +397,7 @@ fn left_of_pods(instance: &Instance, book: &Path) -> Vec<String> {
             .is_some_and(|name| name.to_string_lossy().starts_with("lock."))
             && File::open(path).is_ok_and(|file| file.try_lock().is_err())
     };
-    left.extend(entries(book).into_iter().filter(is_held).map(shown));
+    left.extend(entries(book).into_iter().filter(is_held).map(display));
     left
 }
 
@@ -428,7 +427,7 @@ fn a_kill_at_any_instant_neither_forgets_a_container_nor_starts_it_twice() {
         }
     }
     println!("{KILLS} kills cut off: {cut:?}");
-    // The shortest work is done in less than a kill takes, at times.
+    // The shortest operations sometimes end faster than a kill takes.
     let kinds = cut.values().filter(|count| **count > 0).count();
     assert!(
         kinds + 2 >= UNDER_WAY.len(),
@@ -439,10 +438,12 @@ fn a_kill_at_any_instant_neither_forgets_a_container_nor_starts_it_twice() {
     let api = Api::new(&instance);
     let pods = settle(&api, book);
     check_book(book, &pods);
-    let held = left_of_pods(&instance, book);
+    let leftovers = left_of_pods(&instance, book);
     assert!(
-        held.iter().any(|left| left.contains("lock.web-0.main")),
-        "{held:#?}"
+        leftovers
+            .iter()
+            .any(|left| left.contains("lock.web-0.main")),
+        "{leftovers:#?}"
     );
     for name in PODS {
         api.delete(&format!("{POD}/{name}"));

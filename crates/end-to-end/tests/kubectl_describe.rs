@@ -1,5 +1,4 @@
-//! `describe`, `events`, and the commands about the cluster, by the stock client
-//! (kubectl.md 4 and 6).
+//! `describe`, `events`, and the commands about the cluster, by the standard client (kubectl.md 4 and 6).
 
 use end_to_end::stateful_set::{web, web_with_claims};
 use end_to_end::{Instance, Kubectl, text, wait_for, wait_for_text, words};
@@ -23,14 +22,16 @@ fn describing_and_administering() {
     drained(&kubectl.in_new_namespace("drained"));
 }
 
-/// Whether each line is there, whatever the spaces.
+/// Checks that each line is printed, ignoring white space.
 #[track_caller]
 fn has(printed: &str, lines: &[&str]) {
     let rows = words(printed);
     let squeezed: Vec<String> = rows.iter().map(|row| row.join(" ")).collect();
     for line in lines {
         assert!(
-            squeezed.iter().any(|found| found.starts_with(line)),
+            squeezed
+                .iter()
+                .any(|line_of_output| line_of_output.starts_with(line)),
             "{line:?} is not in:\n{printed}"
         );
     }
@@ -139,19 +140,22 @@ fn nodes_and_namespaces(kubectl: &Kubectl) {
     kubectl.ok(&["delete", "limitrange/l", "quota/few"]);
 }
 
-/// kubectl.md 4.2, 4.4: one store, two groups; what is about one object; as they come.
+/// kubectl.md 4.2, 4.4: one store, two API groups; events about one object; events of a watch.
 fn events(kubectl: &Kubectl) {
     let of_set = kubectl.ok(&["events", "--for=statefulset/web"]);
     has(&of_set, &["LAST SEEN TYPE REASON OBJECT MESSAGE"]);
     assert!(of_set.contains("StatefulSet/web"), "{of_set}");
     assert!(!of_set.contains("Pod/web-0"), "{of_set}");
     // On a busy machine a probe may fail once.
-    for wanted in ["Normal", "Warning"] {
-        let types = format!("--types={wanted}");
+    for event_type in ["Normal", "Warning"] {
+        let types = format!("--types={event_type}");
         let printed = kubectl.ok(&["events", "--no-headers", &types]);
         let rows = words(&printed);
-        assert!(rows.iter().all(|row| row.contains(&wanted)), "{printed}");
-        assert!(wanted == "Warning" || !rows.is_empty());
+        assert!(
+            rows.iter().all(|row| row.contains(&event_type)),
+            "{printed}"
+        );
+        assert!(event_type == "Warning" || !rows.is_empty());
     }
     assert_eq!(
         kubectl.run(&["events", "-n", "kube-public"]).stderr,
@@ -215,10 +219,10 @@ fn rights(kubectl: &Kubectl) {
     };
     for verbs in ["[get]", "[get, list]"] {
         let reconcile = ["auth", "reconcile", "-f", "-"];
-        let told = kubectl.ok_with_input(&reconcile, &role(verbs));
+        let output = kubectl.ok_with_input(&reconcile, &role(verbs));
         assert!(
-            told.starts_with("role.rbac.authorization.k8s.io/r reconciled"),
-            "{told}"
+            output.starts_with("role.rbac.authorization.k8s.io/r reconciled"),
+            "{output}"
         );
     }
     let verbs = "jsonpath={.rules[*].verbs}";
@@ -266,7 +270,7 @@ fn the_cluster(kubectl: &Kubectl) {
     assert!(unknown.stderr.contains(why), "{unknown:?}");
 }
 
-/// kubectl.md 6.6: what needs no server works on what the server writes.
+/// kubectl.md 6.6: commands without a server work with the files that the server writes.
 fn configuration(kubectl: &Kubectl) {
     let view = kubectl.ok(&["config", "view", "--minify"]);
     assert!(
@@ -329,13 +333,13 @@ fn drained(kubectl: &Kubectl) {
         kubectl.run(&[&these[..], more].concat())
     };
     let dry = drain(&["--dry-run=server"]);
-    let wanted = "evicting pod drained/web-0 (server dry run)\n";
-    assert!(dry.stdout.contains(wanted), "{dry:?}");
-    // One may go; it cannot come back to a node that takes no more, so the other has to stay.
-    let held = drain(&["--timeout=3s"]);
-    assert_ne!(held.code, 0, "{held:?}");
+    let expected = "evicting pod drained/web-0 (server dry run)\n";
+    assert!(dry.stdout.contains(expected), "{dry:?}");
+    // One pod may be evicted; it cannot start again on the cordoned node, so the other pod has to stay.
+    let blocked = drain(&["--timeout=3s"]);
+    assert_ne!(blocked.code, 0, "{blocked:?}");
     let why = "Cannot evict pod as it would violate the pod's disruption budget";
-    assert!(held.stderr.contains(why), "{held:?}");
+    assert!(blocked.stderr.contains(why), "{blocked:?}");
     let nodes = kubectl.ok(&["get", "nodes", "--no-headers"]);
     assert!(nodes.contains("Ready,SchedulingDisabled"), "{nodes}");
     kubectl.ok(&["delete", "pdb", "web"]);

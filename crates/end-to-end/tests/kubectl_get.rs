@@ -1,5 +1,4 @@
-//! Common options of all commands, and `get` in all its forms, by the stock client (kubectl.md 0
-//! and 1).
+//! Common options of all commands, and `get` in all its forms, by the standard client (kubectl.md 0 and 1).
 
 use end_to_end::beside::Beside;
 use end_to_end::stateful_set::web;
@@ -23,7 +22,7 @@ fn reading_with_the_stock_client() {
     events_of_a_watch(&kubectl.in_new_namespace("watched"));
 }
 
-/// kubectl.md 0.5, 0.6, 0.8: what the client makes of a `Status` and of warnings.
+/// kubectl.md 0.5, 0.6, 0.8: the client's output for a `Status` and for warnings.
 fn errors_are_told(kubectl: &Kubectl) {
     assert_eq!(
         kubectl.fails(&["get", "pod", "none"]),
@@ -50,7 +49,7 @@ fn errors_are_told(kubectl: &Kubectl) {
     );
 }
 
-/// kubectl.md 0.1: who shows nothing or something wrong, and who may not.
+/// kubectl.md 0.1: clients without credentials, with wrong credentials, and without rights.
 fn strangers_are_turned_away(kubectl: &Kubectl) {
     let nobody = kubectl.with_token("no.such.token");
     let refused = nobody.fails(&["get", "pods"]);
@@ -79,14 +78,13 @@ fn strangers_are_turned_away(kubectl: &Kubectl) {
     assert!(bot.fails(&["get", "secrets"]).contains("Forbidden"));
 }
 
-/// kubectl.md 0.2, 0.3, 0.4, 0.9, 0.10, 0.17: what the client learns of the server, and what it
-/// makes of it by itself.
+/// kubectl.md 0.2, 0.3, 0.4, 0.9, 0.10, 0.17: the client's discovery of the server, and its own work with the result.
 fn discovery_and_documents(kubectl: &Kubectl) {
     let listed = kubectl.ok(&["api-resources", "--verbs=list", "-o", "wide"]);
     let shorts = "po svc sts pvc pv sc ns no cm ev sa deploy rs ds ep cj hpa pdb limits quota";
     for short in shorts.split(' ') {
-        let found = words(&listed);
-        let mut names = found.iter().filter_map(|row| row.get(1));
+        let groups = words(&listed);
+        let mut names = groups.iter().filter_map(|row| row.get(1));
         assert!(
             names.any(|names| names.split(',').any(|name| name == short)),
             "{short} is no short name in:\n{listed}"
@@ -138,7 +136,7 @@ fn pages_and_selectors(kubectl: &Kubectl) {
     );
 }
 
-/// kubectl.md 0.7: each command writes under its own name.
+/// kubectl.md 0.7: each command writes with its own manager name.
 fn managers_are_recorded(kubectl: &Kubectl) {
     kubectl.ok(&["create", "configmap", "c", "--from-literal=a=b"]);
     kubectl.ok(&["label", "configmap", "c", "a=b"]);
@@ -159,14 +157,14 @@ fn managers_are_recorded(kubectl: &Kubectl) {
     kubectl.ok(&["rollout", "restart", "deployment/w"]);
     kubectl.ok(&["expose", "deployment", "w", "--port=80"]);
     let managers = |object: &str| -> Vec<String> {
-        let found = kubectl.json(&["get", object, "--show-managed-fields"]);
-        let list = found["metadata"]["managedFields"].as_array().cloned();
+        let object_json = kubectl.json(&["get", object, "--show-managed-fields"]);
+        let list = object_json["metadata"]["managedFields"].as_array().cloned();
         let entries = list.unwrap_or_default();
         let names = entries
             .iter()
             .map(|entry| text(entry, "/manager").to_owned());
         let mut names: Vec<String> = names.filter(|name| name.starts_with("kubectl")).collect();
-        // They are listed by time, in whole seconds, and by name within one.
+        // The entries are listed by time, in whole seconds, and by name within one second.
         names.sort();
         names
     };
@@ -195,7 +193,7 @@ fn tables(kubectl: &Kubectl) {
         let printed = kubectl.ok(&[&["get"], arguments].concat());
         words(&printed)[0].join(" ")
     };
-    for (arguments, wanted) in [
+    for (arguments, heading) in [
         (&["sts"][..], "NAME READY AGE"),
         (&["sts", "-o", "wide"], "NAME READY AGE CONTAINERS IMAGES"),
         (&["pods"], "NAME READY STATUS RESTARTS AGE"),
@@ -226,9 +224,9 @@ fn tables(kubectl: &Kubectl) {
         ),
     ] {
         let found = heads(arguments);
-        // The client has no column for what it does not know: secrets of an account are one.
+        // The client has no column for fields that it does not know, such as the secrets of an account.
         let found = found.replace("NAME SECRETS AGE", "NAME AGE");
-        assert_eq!(found, wanted, "{arguments:?}");
+        assert_eq!(found, heading, "{arguments:?}");
     }
     let sorted = kubectl.ok(&["get", "pods", "--sort-by={.metadata.name}", "--no-headers"]);
     let rows = words(&sorted);
@@ -253,8 +251,8 @@ fn forms_of_the_client(kubectl: &Kubectl) {
     assert_eq!(words(&columns), [["N", "R"], ["web", "2"]]);
     assert!(!print("yaml").contains("managedFields"));
     for part in ["status", "scale"] {
-        let found = kubectl.json(&["get", "sts", "web", &format!("--subresource={part}")]);
-        assert_eq!(found["status"]["replicas"], 2, "{found}");
+        let sub_resource = kubectl.json(&["get", "sts", "web", &format!("--subresource={part}")]);
+        assert_eq!(sub_resource["status"]["replicas"], 2, "{sub_resource}");
     }
     let scale = "/apis/apps/v1/namespaces/default/statefulsets/web/scale";
     let scale = kubectl.ok(&["get", "--raw", scale]);
@@ -278,15 +276,15 @@ fn the_category_all(kubectl: &Kubectl) {
 
 /// kubectl.md 1.7
 fn nothing_found(kubectl: &Kubectl) {
-    let told = |arguments: &[&str]| kubectl.run(arguments).stderr;
+    let message = |arguments: &[&str]| kubectl.run(arguments).stderr;
     assert_eq!(
-        told(&["get", "jobs"]),
+        message(&["get", "jobs"]),
         "No resources found in default namespace.\n"
     );
-    assert_eq!(told(&["get", "jobs", "-A"]), "No resources found\n");
+    assert_eq!(message(&["get", "jobs", "-A"]), "No resources found\n");
 }
 
-/// kubectl.md 0.13, 1.3, 1.4, 9.1: rows as things happen; one heading; whether rows come before.
+/// kubectl.md 0.13, 1.3, 1.4, 9.1: rows for each event; one heading; rows before the watch if they are requested.
 fn events_of_a_watch(kubectl: &Kubectl) {
     kubectl.ok(&["create", "configmap", "before"]);
     let watch = |more: &[&str]| {

@@ -1,5 +1,5 @@
-//! The served APIs, group by group, and the kinds that are stored without effect for clients that
-//! look for them (kubectl.md 10).
+//! The served APIs, group by group, and the kinds that are stored without effect for clients that read them (kubectl.md
+//! 10).
 
 use end_to_end::{Instance, Kubectl};
 use serde_json::Value;
@@ -17,7 +17,7 @@ fn everything_that_charts_touch() {
     flows(&kubectl);
 }
 
-/// kubectl.md 10.1 to 10.5: each group version, with its resources and their parts.
+/// kubectl.md 10.1 to 10.5: each group version, with its resources and their sub-resources.
 const SERVED: &[(&str, &str)] = &[
     (
         "/api/v1",
@@ -99,18 +99,18 @@ const SERVED: &[(&str, &str)] = &[
 ];
 
 fn served(kubectl: &Kubectl) {
-    for (path, wanted) in SERVED {
+    for (path, resources_text) in SERVED {
         let document = kubectl.ok(&["get", "--raw", path]);
         let document: Value = serde_json::from_str(&document).expect("JSON");
         let resources = document["resources"].as_array().expect("a list");
-        for name in wanted.split_whitespace() {
-            let found = resources.iter().any(|resource| resource["name"] == name);
-            assert!(found, "{name} is not in {path}: {document}");
+        for name in resources_text.split_whitespace() {
+            let is_served = resources.iter().any(|resource| resource["name"] == name);
+            assert!(is_served, "{name} is not in {path}: {document}");
         }
     }
 }
 
-/// kubectl.md 10.3, 10.4: kinds without anybody who acts on them are kept as they are.
+/// kubectl.md 10.3, 10.4: kinds without a controller are stored unchanged.
 fn kept(kubectl: &Kubectl) {
     let objects = "
 {apiVersion: storage.k8s.io/v1, kind: VolumeAttributesClass, metadata: {name: gold},
@@ -127,9 +127,12 @@ fn kept(kubectl: &Kubectl) {
 ---
 {apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: sandbox}, handler: runsc}
 ";
-    let made = kubectl.run_with_input(&["apply", "-f", "-"], objects);
-    assert_eq!(made.code, 0, "{made:?}");
-    assert!(made.stderr.contains("does not act on it yet"), "{made:?}");
+    let created = kubectl.run_with_input(&["apply", "-f", "-"], objects);
+    assert_eq!(created.code, 0, "{created:?}");
+    assert!(
+        created.stderr.contains("does not act on it yet"),
+        "{created:?}"
+    );
     let again = kubectl.ok_with_input(&["apply", "-f", "-"], objects);
     assert!(
         again.lines().all(|line| line.ends_with(" unchanged")),
@@ -147,7 +150,7 @@ fn kept(kubectl: &Kubectl) {
     assert!(row("ip", "10.200.0.7").starts_with("10.200.0.7 services/default/s"));
     let ready = "--for=condition=Ready";
     kubectl.ok(&["wait", ready, "servicecidr/kubernetes", "--timeout=300s"]);
-    // Each address of a Service has its object, for as long as the Service is there.
+    // Each address of a Service has its object, as long as the Service exists.
     kubectl.ok(&["create", "service", "clusterip", "brief", "--tcp=80"]);
     let address = kubectl.json(&["get", "service", "brief"])["spec"]["clusterIP"].clone();
     let address = address.as_str().expect("an address");
@@ -156,7 +159,7 @@ fn kept(kubectl: &Kubectl) {
     assert!(kubectl.fails(&["get", "ip", address]).contains("NotFound"));
 }
 
-/// findings C16: claims of devices, as kubectl shows them.
+/// findings C16: claims of devices, as kubectl prints them.
 fn devices(kubectl: &Kubectl) {
     let objects = "
 {apiVersion: resource.k8s.io/v1, kind: DeviceClass, metadata: {name: gpu}, spec: {selectors: [
@@ -184,14 +187,14 @@ fn devices(kubectl: &Kubectl) {
         words,
         ["board", "elsewhere", "dra.example.com", "elsewhere"]
     );
-    for (kind, name, shown) in [
+    for (kind, name, printed) in [
         ("deviceclass", "gpu", "device.driver == 'dra.example.com'"),
         ("resourceslice", "board", "gpu-0"),
         ("resourceclaim", "mine", "ExactCount"),
         ("resourceclaimtemplate", "each", "ExactCount"),
     ] {
         let described = kubectl.ok(&["describe", kind, name]);
-        assert!(described.contains(shown), "{described}");
+        assert!(described.contains(printed), "{described}");
         kubectl.ok(&["delete", kind, name]);
     }
     let explained = kubectl.ok(&["explain", "resourceclaim.spec.devices.requests.exactly"]);
@@ -217,7 +220,7 @@ fn own_groups_are_available(kubectl: &Kubectl) {
     assert!(waited.ends_with("condition met\n"), "{waited}");
 }
 
-/// kubectl.md 10.5: a policy refuses what the client sends, in its own words.
+/// kubectl.md 10.5: a policy refuses a request with its own message.
 fn policies(kubectl: &Kubectl) {
     let objects = "
 apiVersion: admissionregistration.k8s.io/v1
@@ -255,7 +258,7 @@ spec:
     assert!(patched.contains(why), "{patched}");
 }
 
-/// kubectl.md 10.5: questions that are answered and not kept.
+/// kubectl.md 10.5: reviews, which get a response and are not stored.
 fn reviews(kubectl: &Kubectl) {
     let ask = |kind: &str, group: &str, spec: &str| {
         let spec = match spec {
@@ -263,16 +266,16 @@ fn reviews(kubectl: &Kubectl) {
             spec => format!(", spec: {spec}"),
         };
         let review = format!("{{apiVersion: {group}/v1, kind: {kind}{spec}}}");
-        let answer = kubectl.ok_with_input(&["create", "-o", "json", "-f", "-"], &review);
-        let answer: Value = serde_json::from_str(&answer).expect("JSON");
-        answer["status"].clone()
+        let response = kubectl.ok_with_input(&["create", "-o", "json", "-f", "-"], &review);
+        let response: Value = serde_json::from_str(&response).expect("JSON");
+        response["status"].clone()
     };
     let authorization = "authorization.k8s.io";
     let pods = "{verb: get, resource: pods, namespace: default}";
-    let own = format!("{{resourceAttributes: {pods}}}");
+    let attributes = format!("{{resourceAttributes: {pods}}}");
     let jane = format!("{{user: jane, resourceAttributes: {pods}}}");
     assert_eq!(
-        ask("SelfSubjectAccessReview", authorization, &own)["allowed"],
+        ask("SelfSubjectAccessReview", authorization, &attributes)["allowed"],
         true
     );
     assert_eq!(
@@ -295,15 +298,18 @@ fn reviews(kubectl: &Kubectl) {
     kubectl.ok(&["create", "serviceaccount", "asked"]);
     let token = kubectl.ok(&["create", "token", "asked"]);
     let token = format!("{{token: {}}}", token.trim());
-    let known = ask("TokenReview", authentication, &token);
+    let token_review = ask("TokenReview", authentication, &token);
     let name = "system:serviceaccount:default:asked";
     assert_eq!(
-        (&known["authenticated"], &known["user"]["username"]),
+        (
+            &token_review["authenticated"],
+            &token_review["user"]["username"]
+        ),
         (&true.into(), &name.into())
     );
 }
 
-/// findings C16: a service account that a schema turns away, as an administrator would make it.
+/// findings C16: a service account whose requests a flow schema rejects, as an administrator would configure it.
 fn flows(kubectl: &Kubectl) {
     let levels = kubectl.ok(&["get", "prioritylevelconfigurations", "--no-headers"]);
     let low = levels
@@ -314,8 +320,8 @@ fn flows(kubectl: &Kubectl) {
     let bot = kubectl.in_new_namespace("flows");
     bot.ok(&["create", "serviceaccount", "bot"]);
     let token = bot.ok(&["create", "token", "bot", "--duration=10m"]);
-    let asked = ["get", "--raw", "/api", "--request-timeout=60s"];
-    kubectl.with_token(token.trim()).ok(&asked);
+    let request = ["get", "--raw", "/api", "--request-timeout=60s"];
+    kubectl.with_token(token.trim()).ok(&request);
     let objects = "
 {apiVersion: flowcontrol.apiserver.k8s.io/v1, kind: PriorityLevelConfiguration,
   metadata: {name: none}, spec: {type: Limited, limited: {nominalConcurrencyShares: 0,
@@ -327,7 +333,7 @@ fn flows(kubectl: &Kubectl) {
       nonResourceRules: [{verbs: ['*'], nonResourceURLs: ['*']}]}]}}
 ";
     kubectl.ok_with_input(&["create", "-f", "-"], objects);
-    let refused = kubectl.with_token(token.trim()).run(&asked);
+    let refused = kubectl.with_token(token.trim()).run(&request);
     assert_ne!(refused.code, 0, "{refused:?}");
     let text = &refused.stderr;
     assert!(
@@ -341,6 +347,6 @@ fn flows(kubectl: &Kubectl) {
     let schemas = kubectl.ok(&["get", "flowschemas"]);
     assert!(schemas.contains("MATCHINGPRECEDENCE"), "{schemas}");
     kubectl.ok(&["delete", "flowschema", "no-bots"]);
-    kubectl.with_token(token.trim()).ok(&asked);
+    kubectl.with_token(token.trim()).ok(&request);
     kubectl.ok(&["delete", "prioritylevelconfiguration", "none"]);
 }

@@ -1,5 +1,5 @@
-//! Streams into containers by the stock client: exec, attach, run, cp, port-forward, logs, proxy
-//! (kubectl.md 5), over WebSocket and over SPDY.
+//! Streams into containers by the standard client: exec, attach, run, cp, port-forward, logs, proxy (kubectl.md 5),
+//! over WebSocket and over SPDY.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use end_to_end::registry::curl;
 use end_to_end::{Kubectl, with_images};
 
-/// A container that says what is typed, and one that serves a page.
+/// A container that repeats its input, and a container that serves a page.
 const PODS: &str = "
 apiVersion: v1
 kind: Pod
@@ -34,7 +34,7 @@ metadata: {name: page}
 spec: {selector: {app: page}, ports: [{port: 8080, targetPort: http, name: http}]}
 ";
 
-/// The processes that end with the test.
+/// Processes that are killed at the end of the test.
 struct Background(Child);
 
 impl Drop for Background {
@@ -63,7 +63,7 @@ fn streams_into_containers() {
 
 const REMOTE: &str = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS";
 
-/// kubectl.md 5.1, 5.2, 5.10: exit codes come after all output.
+/// kubectl.md 5.1, 5.2, 5.10: the exit code comes after all output.
 fn exec(kubectl: &Kubectl, websocket: &str) {
     let script = "seq 1 2000; exit 7";
     let mut command = kubectl.command(&["exec", "echo", "--", "sh", "-c", script]);
@@ -95,11 +95,11 @@ fn attach(kubectl: &Kubectl, websocket: &str) {
     );
     let mut input = attached.0.stdin.take().expect("a pipe");
     writeln!(input, "over {websocket}").expect("type");
-    let said = first_line(&mut attached.0.stdout, "said");
-    assert_eq!(said, format!("said over {websocket}"));
+    let line_read = first_line(&mut attached.0.stdout, "said");
+    assert_eq!(line_read, format!("said over {websocket}"));
 }
 
-/// The first line with a word in it. The pipe stays open for as long as its client writes.
+/// The first line with a word. The pipe stays open as long as its client writes.
 fn first_line(pipe: &mut Option<impl Read>, word: &str) -> String {
     let pipe = BufReader::new(pipe.as_mut().expect("a pipe"));
     let mut lines = pipe.lines().map_while(Result::ok);
@@ -138,7 +138,7 @@ fn forward(kubectl: &Kubectl, websocket: &str) {
             .strip_prefix("Forwarding from ")
             .and_then(|rest| rest.split(' ').next())
             .unwrap_or_else(|| panic!("no address in {line:?}"));
-        // Several connections, one after the other and at once.
+        // Several connections, one after the other and concurrently.
         let url = format!("http://{address}/");
         let page = curl(&["--fail", "--parallel", &url, &url]).expect("pages");
         assert!(page.contains("page"), "{page}");
@@ -153,20 +153,20 @@ fn run(kubectl: &Kubectl) {
     let once = kubectl.run_with_input(&once, "typed\n");
     assert_eq!(once.code, 5, "{once:?}");
     assert!(once.stdout.contains("typed\n"), "{once:?}");
-    let gone = "pod \"once\" deleted from default namespace";
-    assert!(once.stdout.contains(gone), "{once:?}");
-    // Over before anybody could attach: the log says what it said. The client reads the log before it attaches, and again
-    // when it was too late for that. An attachment between the last line and the end of the process shows
-    // nothing, as in Kubernetes, so the next run counts.
-    let told = ["quick", "quicker", "quickest"]
+    let message = "pod \"once\" deleted from default namespace";
+    assert!(once.stdout.contains(message), "{once:?}");
+    // The container has exited before the client could attach, so its output comes from the log. The client reads the
+    // log before it attaches, and again when it was too late to attach. An attachment between the last line and the
+    // exit prints nothing, as in Kubernetes, so the next run counts.
+    let logged = ["quick", "quicker", "quickest"]
         .into_iter()
         .find_map(|name| {
             let quick = kubectl.run(&run(&[name, "-i", "--quiet", "--", "echo", "done"]));
             assert_eq!(quick.code, 0, "{quick:?}");
-            Some(quick.stdout).filter(|told| !told.is_empty())
+            Some(quick.stdout).filter(|logged| !logged.is_empty())
         });
-    let told = told.expect("an output in one of three runs");
-    assert!(matches!(&*told, "done\n" | "done\ndone\n"), "{told:?}");
+    let logged = logged.expect("an output in one of three runs");
+    assert!(matches!(&*logged, "done\n" | "done\ndone\n"), "{logged:?}");
     let terminal = kubectl.on_terminal(&run(&["tty", "-it", "--", "sh"]), "tty; exit 3\n");
     assert!(terminal.stdout.contains("/dev/"), "{terminal:?}");
     assert_eq!(terminal.code, 3, "{terminal:?}");
@@ -177,7 +177,7 @@ fn run(kubectl: &Kubectl) {
     kubectl.ok(&["delete", "pod", "stays", "--now"]);
 }
 
-/// kubectl.md 5.7: the rest is in `commands`.
+/// kubectl.md 5.7: further checks are in `commands`.
 fn logs(kubectl: &Kubectl) {
     let log = |arguments: &[&str]| kubectl.ok(&[&["logs", "echo"], arguments].concat());
     assert!(

@@ -1,5 +1,4 @@
-//! Writing with the stock client: create, apply, edit, patch, set, delete, scale, roll back
-//! (kubectl.md 2 and 3).
+//! Writes with the standard client: create, apply, edit, patch, set, delete, scale, roll back (kubectl.md 2 and 3).
 
 use end_to_end::stateful_set::{version, web};
 use end_to_end::{Instance, Kubectl, text};
@@ -37,9 +36,9 @@ fn made_and_made_again(kubectl: &Kubectl) {
     );
 }
 
-/// kubectl.md 2.2: what the client puts together by itself.
+/// kubectl.md 2.2: objects that the client builds by itself.
 fn made_by_the_client(kubectl: &Kubectl) {
-    for (what, made) in [
+    for (what, created) in [
         ("configmap c --from-literal=a=b", "configmap/c"),
         ("secret generic s --from-literal=a=b", "secret/s"),
         (
@@ -78,7 +77,7 @@ fn made_by_the_client(kubectl: &Kubectl) {
         ),
     ] {
         let words: Vec<&str> = std::iter::once("create").chain(what.split(' ')).collect();
-        assert_eq!(kubectl.ok(&words), format!("{made} created\n"), "{what}");
+        assert_eq!(kubectl.ok(&words), format!("{created} created\n"), "{what}");
     }
     let token = [
         "create",
@@ -98,16 +97,16 @@ fn made_by_the_client(kubectl: &Kubectl) {
     assert!(unknown.contains("Unexpected args"), "{unknown}");
 }
 
-/// kubectl.md 2.3, 0.7: three ways of `apply`, of a kind whose lists have keys and of one that the
-/// client does not know.
+/// kubectl.md 2.3, 0.7: three forms of `apply`, for a kind whose lists have keys and for a kind that the client does
+/// not know.
 fn applied(kubectl: &Kubectl) {
     assert_eq!(kubectl.apply(MAP), "configmap/c created\n");
-    let found = kubectl.json(&["get", "configmap", "c"]);
+    let map = kubectl.json(&["get", "configmap", "c"]);
     let last = "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration";
-    assert!(text(&found, last).contains("\"a\":\"b\""));
+    assert!(text(&map, last).contains("\"a\":\"b\""));
     assert_eq!(kubectl.apply(MAP), "configmap/c unchanged\n");
     kubectl.ok(&["patch", "configmap", "c", "-p", r#"{"data":{"x":"y"}}"#]);
-    // What was applied and is not any more goes, what others said stays.
+    // Fields that are not applied any more are removed, and fields of other managers stay.
     let other = MAP.replace("a: b", "c: d");
     assert_eq!(kubectl.apply(&other), "configmap/c configured\n");
     let data = kubectl.json(&["get", "configmap", "c"])["data"].clone();
@@ -118,7 +117,7 @@ fn applied(kubectl: &Kubectl) {
     let fewer = thing.replace("[1, 2]", "[3]");
     assert_eq!(kubectl.apply(&fewer), "thing.example.com/t configured\n");
     assert_eq!(kubectl.json(&["get", "thing", "t"])["list"][0], 3);
-    // What cannot be changed is made anew when the user says so.
+    // An object with a changed immutable field is recreated if the user requests it.
     let secret = "{apiVersion: v1, kind: Secret, metadata: {name: s}, type: Opaque}";
     kubectl.apply(secret);
     let other = secret.replace("Opaque", "example.com/other");
@@ -154,17 +153,20 @@ fn compared_replaced_and_edited(kubectl: &Kubectl) {
     let diff = |manifest: &str| kubectl.run_with_input(&["diff", "-f", "-"], manifest);
     assert_eq!(diff(MAP).code, 0);
     let changed = MAP.replace("a: b", "a: other");
-    let told = diff(&changed);
-    assert_eq!(told.code, 1, "{told:?}");
-    assert!(told.stdout.contains("+  a: other"), "{told:?}");
+    let printed_diff = diff(&changed);
+    assert_eq!(printed_diff.code, 1, "{printed_diff:?}");
+    assert!(
+        printed_diff.stdout.contains("+  a: other"),
+        "{printed_diff:?}"
+    );
     let replace = ["replace", "-f", "-"];
     assert_eq!(
         kubectl.ok_with_input(&replace, &changed),
         "configmap/c replaced\n"
     );
     let uid = |kubectl: &Kubectl| {
-        let found = kubectl.json(&["get", "configmap", "c"]);
-        text(&found, "/metadata/uid").to_owned()
+        let map = kubectl.json(&["get", "configmap", "c"]);
+        text(&map, "/metadata/uid").to_owned()
     };
     let first = uid(kubectl);
     let forced = kubectl.ok_with_input(&["replace", "--force", "-f", "-"], MAP);
@@ -177,9 +179,9 @@ fn compared_replaced_and_edited(kubectl: &Kubectl) {
         String::from_utf8_lossy(&edited.stdout),
         "configmap/c edited\n"
     );
-    let found = kubectl.json(&["get", "configmap", "c", "--show-managed-fields"]);
-    assert_eq!(found["data"]["a"], "edited");
-    assert!(found["metadata"].to_string().contains("\"kubectl-edit\""));
+    let map = kubectl.json(&["get", "configmap", "c", "--show-managed-fields"]);
+    assert_eq!(map["data"]["a"], "edited");
+    assert!(map["metadata"].to_string().contains("\"kubectl-edit\""));
 }
 
 /// kubectl.md 2.8
@@ -197,8 +199,8 @@ fn set_and_labelled(kubectl: &Kubectl) {
         ("serviceaccount sts/web bot", "serviceaccount updated"),
     ] {
         let words: Vec<&str> = std::iter::once("set").chain(what.split(' ')).collect();
-        let wanted = format!("statefulset.apps/web {printed}\n");
-        assert_eq!(kubectl.ok(&words), wanted);
+        let expected = format!("statefulset.apps/web {printed}\n");
+        assert_eq!(kubectl.ok(&words), expected);
     }
     kubectl.ok(&["set", "selector", "service", "front", "app=web"]);
     let spec = kubectl.json(&["get", "sts", "web"])["spec"]["template"]["spec"].clone();
@@ -230,7 +232,7 @@ fn set_and_labelled(kubectl: &Kubectl) {
     );
 }
 
-/// kubectl.md 2.7: the rest is in `structured-merge`'s tests.
+/// kubectl.md 2.7: further checks are in the tests of `structured-merge`.
 fn patched(kubectl: &Kubectl) {
     kubectl.apply(&web(0).to_string());
     let patch = |more: &[&str]| kubectl.run(&[&["patch", "sts", "web"], more].concat());
@@ -262,13 +264,15 @@ fn scaled_and_rolled_back(kubectl: &Kubectl) {
     );
     let rollout = |more: &[&str]| {
         let output = kubectl.run(&[&["rollout"], more, &["sts/web"]].concat());
-        // A warning that the set was applied before may come with either.
-        let said = if output.code == 0 {
+        // A warning about an earlier apply of the set may be printed in both cases.
+        let message = if output.code == 0 {
             output.stdout
         } else {
             output.stderr
         };
-        let lines = said.lines().filter(|line| !line.starts_with("Warning: "));
+        let lines = message
+            .lines()
+            .filter(|line| !line.starts_with("Warning: "));
         lines.map(|line| format!("{line}\n")).collect::<String>()
     };
     assert_eq!(
@@ -282,10 +286,10 @@ fn scaled_and_rolled_back(kubectl: &Kubectl) {
         "kubernetes.io/change-cause=b it is",
     ]);
     kubectl.patch_web(&version("b"));
-    let told = rollout(&["status", "--timeout=300s"]);
+    let status = rollout(&["status", "--timeout=300s"]);
     assert!(
-        told.ends_with("partitioned roll out complete: 1 new pods have been updated...\n"),
-        "{told}"
+        status.ends_with("partitioned roll out complete: 1 new pods have been updated...\n"),
+        "{status}"
     );
     let history = rollout(&["history"]);
     assert!(history.starts_with("statefulset.apps/web \nREVISION  CHANGE-CAUSE\n"));
@@ -300,18 +304,18 @@ fn scaled_and_rolled_back(kubectl: &Kubectl) {
     assert_eq!(rollout(&["undo"]), "statefulset.apps/web rolled back\n");
     kubectl.wait_versions("0:a");
     assert_eq!(rollout(&["restart"]), "statefulset.apps/web restarted\n");
-    let found = kubectl.json(&["get", "sts", "web"]);
+    let set = kubectl.json(&["get", "sts", "web"]);
     let restarted = "/spec/template/metadata/annotations/kubectl.kubernetes.io~1restartedAt";
-    text(&found, restarted);
+    text(&set, restarted);
     for verb in ["pause", "resume"] {
-        let said = rollout(&[verb]);
+        let message = rollout(&[verb]);
         let what = if verb == "pause" {
             "pausing"
         } else {
             "resuming"
         };
         let wanted = format!("error: statefulsets.apps \"web\" {what} is not supported\n");
-        assert_eq!(said, wanted);
+        assert_eq!(message, wanted);
     }
     let unknown = rollout(&["undo", "--to-revision=9"]);
     assert_eq!(
@@ -325,9 +329,9 @@ fn deleted(kubectl: &Kubectl) {
     kubectl.apply(&web(2).to_string());
     kubectl.wait_ready("web", 2);
     let before = kubectl.pod_uid("web-0");
-    let said = kubectl.ok(&["delete", "pod", "web-0"]);
-    assert_eq!(said, "pod \"web-0\" deleted from deleted namespace\n");
-    // It waited for that very pod; there may be another of the name by now.
+    let output = kubectl.ok(&["delete", "pod", "web-0"]);
+    assert_eq!(output, "pod \"web-0\" deleted from deleted namespace\n");
+    // The command waited for that pod; there may be another pod of its name by now.
     kubectl.wait_ready("web", 2);
     assert_ne!(kubectl.pod_uid("web-0"), before);
     let forced = kubectl.run(&["delete", "pod", "web-1", "--force"]);
@@ -353,6 +357,6 @@ fn deleted(kubectl: &Kubectl) {
     assert_eq!(left, "pod/web-0\npod/web-1\n");
     kubectl.ok(&["delete", "pods", "--all", "--now"]);
     kubectl.ok(&["create", "namespace", "short-lived"]);
-    let gone = kubectl.ok(&["delete", "namespace", "short-lived", "--timeout=300s"]);
-    assert_eq!(gone, "namespace \"short-lived\" deleted\n");
+    let message = kubectl.ok(&["delete", "namespace", "short-lived", "--timeout=300s"]);
+    assert_eq!(message, "namespace \"short-lived\" deleted\n");
 }

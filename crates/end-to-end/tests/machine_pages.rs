@@ -1,12 +1,12 @@
-//! Pages that change the machine, pasted on one that is the test's own (findings U7, U11): installation, first
-//! set, upgrade, backup, removal.
+//! Pages that change the machine, pasted on a machine of the test (findings U7, U11): installation, first set, upgrade,
+//! backup, removal.
 
 use std::fs;
 
 use end_to_end::lan::Lan;
 use end_to_end::{Machine, Pasted, wait_for};
 
-/// The program is installed, as the page says.
+/// A machine on which the program is installed, as the page describes.
 fn installed() -> Machine {
     install_on(Machine::start())
 }
@@ -22,7 +22,7 @@ fn install_on(machine: Machine) -> Machine {
 /// kubectl as the administrator.
 const KUBECTL: &str = "kubectl --kubeconfig /var/lib/mainstay/kubeconfig";
 
-/// findings U7: from nothing to a server of a newer program, and back to nothing.
+/// findings U7: from an empty machine to a server of a newer program, and back to an empty machine.
 #[test]
 fn install_upgrade_and_uninstall_can_be_pasted() {
     let machine = installed();
@@ -78,15 +78,15 @@ fn the_first_set_can_be_pasted() {
         "2. In a second shell",
         Some("5. Stop with Ctrl-C"),
     );
-    for shown in ["web-1", "persistentvolumeclaim/data-web-2"] {
-        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+    for text in ["web-1", "persistentvolumeclaim/data-web-2"] {
+        assert!(output.stdout.contains(text), "{text}: {output:#?}");
     }
     let ended = running.interrupt(&machine);
     assert_eq!(ended.code, 0, "{ended:#?}");
     machine.ok("mainstay down --all --yes");
 }
 
-/// findings U7: a backup is what brings the instance back.
+/// findings U7: the backup restores the instance.
 #[test]
 fn backup_and_restore_can_be_pasted() {
     let machine = installed();
@@ -105,14 +105,14 @@ fn backup_and_restore_can_be_pasted() {
         Some("3. Copy the directories"),
     );
     pasted.part("docs/backup.md", "4. Start.", Some("`restore` verifies"));
-    let kept = machine.ok(&format!(
+    let value = machine.ok(&format!(
         "{KUBECTL} get configmap kept -o jsonpath={{.data.a}}"
     ));
-    assert_eq!(kept.stdout, "b");
+    assert_eq!(value.stdout, "b");
     machine.ok("mainstay down --all --yes");
 }
 
-/// An instance is deleted while the pods of another machine, with the same data directory, run.
+/// An instance is deleted while the pods of another machine, with an equal data directory, run.
 #[test]
 fn machines_do_not_share_control_groups() {
     let machines = [installed(), installed()];
@@ -129,15 +129,15 @@ fn machines_do_not_share_control_groups() {
     second.ok("mainstay down --all --yes");
 }
 
-/// A pod that notes its end on the machine: `ENDED` is a directory there.
+/// A pod that records its end on the machine: `ENDED` is a directory there.
 const LAST_WORDS: &str = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "last-words"}, "spec": {
     "containers": [{"name": "c", "image": "mainstay/debug", "command": ["sleep", "1000000"],
         "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "echo in order > /ended/how"]}}},
         "volumeMounts": [{"name": "ended", "mountPath": "/ended"}]}],
     "volumes": [{"name": "ended", "hostPath": {"path": "ENDED"}}]}}"#;
 
-/// findings U7, U11: the service of systemd is started, upgraded with its pods running, and stops them in
-/// order when the machine is switched off.
+/// findings U7, U11: the systemd service is started, upgraded while its pods run, and stops the pods in order when the
+/// machine is switched off.
 #[test]
 fn the_service_of_systemd_can_be_pasted() {
     let mut machine = install_on(Machine::with_systemd());
@@ -179,7 +179,7 @@ fn the_service_of_systemd_can_be_pasted() {
     assert_eq!(how.expect("the pod's last words"), "in order\n");
 }
 
-/// Two fresh machines: a server and a node that joins, is drained and taken back; then both as services.
+/// Two fresh machines: a server, and a node that joins, is drained and joins again; then both as services.
 #[test]
 fn a_cluster_of_two_machines_can_be_pasted() {
     let mut lan = Lan::default();
@@ -208,7 +208,7 @@ fn a_cluster_of_two_machines_can_be_pasted() {
     );
     let node_is_ready = format!("{KUBECTL} wait --for=condition=Ready node/rack7 --timeout=1s");
     wait_until(&server, &node_is_ready);
-    let shown = on_server.part(
+    let output = on_server.part(
         "docs/many-machines.md",
         "On the server, the node is Ready:",
         Some("A pod with a volume of"),
@@ -219,7 +219,7 @@ fn a_cluster_of_two_machines_can_be_pasted() {
         "node/rack7 drained",
         "node/rack7 uncordoned",
     ] {
-        assert!(shown.stdout.contains(part), "{part}: {shown:#?}");
+        assert!(output.stdout.contains(part), "{part}: {output:#?}");
     }
     for ended in [joined.interrupt(&node), serving.interrupt(&server)] {
         assert_eq!(ended.code, 0, "{ended:#?}");
@@ -239,7 +239,7 @@ fn a_cluster_of_two_machines_can_be_pasted() {
     let container =
         format!("{KUBECTL} get pod web-0 -o jsonpath={{.status.containerStatuses[0].containerID}}");
     let before = server.ok(&container).stdout;
-    // The membership is in the data directory.
+    // The node's membership is stored in the data directory.
     node.ok("rm /etc/mainstay/node.env && systemctl restart mainstay");
     let exec = format!("{KUBECTL} exec web-0 -- hostname");
     wait_until(&server, &exec);

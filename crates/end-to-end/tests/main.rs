@@ -1,6 +1,7 @@
-//! Walks of people and programs with the release binary: stock clients, real containers, a real registry.
+//! Tests of users and programs with the release binary: standard clients, real containers, a real registry.
 //!
-//! One program of all of them: each has the whole client library in it, and fifty would fill disks.
+//! All tests are one program, because each program contains the whole client library, and fifty programs would fill
+//! disks.
 
 mod absent_server;
 mod address_change;

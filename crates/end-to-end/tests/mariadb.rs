@@ -1,5 +1,5 @@
-//! MariaDB: `examples/mariadb`. Replicas clone themselves from the member before them; whatever is
-//! deleted, rolled or killed while a writer writes, no row that it got acknowledged is lost.
+//! MariaDB: `examples/mariadb`. Each replica copies the data of the member before it; no acknowledged row is lost when
+//! members are deleted, updated or killed during writes.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ fn ask(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
     output.success().map_err(|output| output.stderr)
 }
 
-/// The rows that the writer got acknowledged.
+/// The rows whose writes were acknowledged.
 fn acknowledged(kubectl: &Kubectl) -> BTreeSet<u64> {
     let notes = kubectl.run(&["exec", "writer", "--", "cat", "/notes/acknowledged"]);
     numbers(&notes.stdout)
@@ -26,7 +26,7 @@ fn numbers(lines: &str) -> BTreeSet<u64> {
     lines.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-/// Waits until the writer has got more rows acknowledged.
+/// Waits until more writes are acknowledged.
 #[track_caller]
 fn wait_progress(kubectl: &Kubectl) {
     let before = acknowledged(kubectl).len();
@@ -60,7 +60,7 @@ fn no_acknowledged_row_is_lost() {
     page.ok("kubectl delete pod mariadb-0");
     kubectl.wait_ready("mariadb", 3);
     wait_progress(&kubectl);
-    // The primary's process dies at once.
+    // The primary's process is killed.
     kill_in_pod(&kubectl, "mariadb-0", "mariadbd");
     wait_for("the restart", 60, || {
         let status = kubectl.look(&["pod", "mariadb-0"])?["status"]["containerStatuses"].clone();
@@ -74,8 +74,8 @@ fn no_acknowledged_row_is_lost() {
     });
     kubectl.wait_ready("mariadb", 3);
     wait_progress(&kubectl);
-    // Everything is rolled, from the last to the first. In the midst of it the whole program dies:
-    // the databases go on without it, and it goes on where it was.
+    // All members are updated, from the last to the first. During the update the whole program is killed: the databases
+    // continue without it, and the restarted program continues the update.
     let last = kubectl.pod_uid("mariadb-2");
     page.ok("kubectl rollout restart sts/mariadb");
     wait_for("the first pod to be replaced", 60, || {
@@ -95,7 +95,7 @@ fn no_acknowledged_row_is_lost() {
     wait_progress(&kubectl);
     assert!(acknowledged(&kubectl).is_superset(&before));
 
-    // The node stops in order and comes back: so do the notes, which are in an emptyDir.
+    // The node stops in order and restarts, and so does the writer's log, which is in an emptyDir.
     let before = acknowledged(&kubectl);
     instance.interrupt();
     instance.start_again();
@@ -112,17 +112,17 @@ fn no_acknowledged_row_is_lost() {
 }
 
 /// The page's output for the primary, and for a replica.
-fn who_follows_whom(shown: &str) {
+fn who_follows_whom(output: &str) {
     for part in [
         "binlog.",
         "Slave_IO_Running: Yes",
         "Master_Host: mariadb-0.mariadb",
     ] {
-        assert!(shown.contains(part), "{part}: {shown}");
+        assert!(output.contains(part), "{part}: {output}");
     }
 }
 
-/// One more replica makes its own copy, and one is made anew.
+/// An additional replica copies the data, and a replica is recreated.
 fn more_replicas(kubectl: &Kubectl, page: &Page) {
     page.paste("## One more replica", None);
     kubectl.wait_ready("mariadb", 4);
@@ -135,12 +135,12 @@ fn more_replicas(kubectl: &Kubectl, page: &Page) {
     assert_ne!(claim(), before);
 }
 
-/// A primary without its disk does not begin anew while a replica has the data.
+/// A primary without its disk does not start with an empty database while a replica has the data.
 fn no_empty_primary(kubectl: &Kubectl, shell: &Shell) {
     shell.ok("kubectl delete pvc data-mariadb-0 --wait=false");
     shell.ok("kubectl delete pod mariadb-0");
-    let said = "mariadb-0 has lost its data, but mariadb-1 is there";
-    wait_for_text(said, 60, || {
+    let message = "mariadb-0 has lost its data, but mariadb-1 is there";
+    wait_for_text(message, 60, || {
         shell.run("kubectl logs mariadb-0 -c prepare").stdout
     });
     let rows = ask(
@@ -172,7 +172,7 @@ fn nothing_is_missing(kubectl: &Kubectl, page: &Page) {
             }
         });
     }
-    // As the page compares, once more: at its first look, a replica may be some rows behind.
+    // The comparison of the page, repeated: at its first run, a replica may lack some rows.
     let noted = page.ok("kubectl exec writer -- sh -c 'wc -l < /notes/acknowledged'");
     let present = page.ok(concat!(
         "kubectl exec mariadb-2 -c mariadb -- sh -c ",

@@ -6,16 +6,16 @@ use serde_json::json;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const COUNT: usize = 4000;
-/// Memory that stays for minutes: the history of changes (16 MiB), and buffers.
+/// Memory that is retained for minutes, in MiB: the history of changes (16 MiB), and buffers.
 const REST_MIB: f64 = 64.0;
 
-/// findings R23: after much was stored and deleted, its memory goes back to the machine.
+/// findings R23: after many objects were stored and deleted, the memory is returned to the machine.
 #[test]
 fn memory_is_given_back_after_deletions() {
     let instance = Instance::start(&[]);
     let api = Api::new(&instance);
     let before = memory(instance.pid()).anonymous;
-    // Of this size the allocator keeps what is freed; it gives back larger pieces by itself.
+    // The allocator keeps freed memory of this size; it returns larger blocks by itself.
     let text = "x".repeat(20_000);
     let maps: Vec<_> = (0..COUNT)
         .map(|number| {

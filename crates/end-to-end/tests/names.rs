@@ -1,5 +1,5 @@
-//! Names, asked for by the resolvers that people use: BIND's `dig`, glibc, musl, busybox
-//! (statefulset.md 10.1, 10.2, 10.4, 10.5, T38).
+//! DNS names, queried by common resolvers: BIND's `dig`, glibc, musl, busybox (statefulset.md 10.1, 10.2, 10.4, 10.5,
+//! T38).
 
 use std::collections::BTreeSet;
 
@@ -41,7 +41,7 @@ spec:
 
 const ZONE: &str = "default.svc.cluster.local";
 
-/// Runs a command in the pod that asks.
+/// Runs a command in the pod with the resolvers.
 struct Asker(Kubectl);
 
 impl Asker {
@@ -51,7 +51,7 @@ impl Asker {
         self.0.run(&command).expect_success(line)
     }
 
-    /// The lines that `dig` prints of an answer, in order.
+    /// The lines that `dig` prints of a response, in order.
     #[track_caller]
     fn dig(&self, question: &str) -> Vec<String> {
         let answer = self.ok(&format!("dig +short {question}"));
@@ -72,113 +72,117 @@ fn every_resolver_finds_the_names() {
     let pods = ["web-0", "web-1"].map(|pod| kubectl.pod_ip(pod));
     let vip = kubectl.json(&["get", "service", "vip"]);
     let vip = text(&vip, "/spec/clusterIP").to_owned();
-    let asks = Asker(kubectl.clone());
+    let asker = Asker(kubectl.clone());
     wait_for("both pods by name", 60, || {
-        let found = asks.dig(&format!("web.{ZONE}"));
-        if found.len() == 2 { Ok(()) } else { Err(found) }
+        let records_of_name = asker.dig(&format!("web.{ZONE}"));
+        if records_of_name.len() == 2 {
+            Ok(())
+        } else {
+            Err(records_of_name)
+        }
     });
-    records(&asks, &pods, &vip);
-    what_is_not_there(&asks);
-    forms_of_questions(&asks, &pods[0]);
-    libraries(&asks, &pods, &vip);
-    a_name_follows_its_pod(&asks, &pods[0]);
+    records(&asker, &pods, &vip);
+    what_is_not_there(&asker);
+    forms_of_questions(&asker, &pods[0]);
+    libraries(&asker, &pods, &vip);
+    a_name_follows_its_pod(&asker, &pods[0]);
 }
 
 /// statefulset.md 10.1, 10.2, 10.4
-fn records(asks: &Asker, pods: &[String; 2], vip: &str) {
+fn records(asker: &Asker, pods: &[String; 2], vip: &str) {
     let mut both = pods.to_vec();
     both.sort();
-    assert_eq!(asks.dig(&format!("web.{ZONE}")), both);
-    assert_eq!(asks.dig(&format!("web-1.web.{ZONE}")), [pods[1].as_str()]);
-    assert_eq!(asks.dig(&format!("vip.{ZONE}")), [vip]);
-    let members: BTreeSet<String> = asks
+    assert_eq!(asker.dig(&format!("web.{ZONE}")), both);
+    assert_eq!(asker.dig(&format!("web-1.web.{ZONE}")), [pods[1].as_str()]);
+    assert_eq!(asker.dig(&format!("vip.{ZONE}")), [vip]);
+    let members: BTreeSet<String> = asker
         .dig(&format!("SRV _http._tcp.web.{ZONE}"))
         .iter()
         .map(|line| line.split_once(' ').expect("a priority").1.to_owned())
         .collect();
-    let wanted = [0, 1].map(|ordinal| format!("50 80 web-{ordinal}.web.{ZONE}."));
-    assert_eq!(members, BTreeSet::from(wanted));
-    let port = asks.dig(&format!("SRV _http._tcp.vip.{ZONE}"));
+    let expected = [0, 1].map(|ordinal| format!("50 80 web-{ordinal}.web.{ZONE}."));
+    assert_eq!(members, BTreeSet::from(expected));
+    let port = asker.dig(&format!("SRV _http._tcp.vip.{ZONE}"));
     assert_eq!(port, [format!("0 100 8080 vip.{ZONE}.")]);
     assert_eq!(
-        asks.dig(&format!("-x {}", pods[0])),
+        asker.dig(&format!("-x {}", pods[0])),
         [format!("web-0.web.{ZONE}.")]
     );
-    assert_eq!(asks.dig(&format!("-x {vip}")), [format!("vip.{ZONE}.")]);
-    let alias = asks.dig(&format!("CNAME elsewhere.{ZONE}"));
+    assert_eq!(asker.dig(&format!("-x {vip}")), [format!("vip.{ZONE}.")]);
+    let alias = asker.dig(&format!("CNAME elsewhere.{ZONE}"));
     assert_eq!(alias, ["db.example.com."]);
-    assert_eq!(asks.dig("TXT dns-version.cluster.local"), ["\"1.1.0\""]);
+    assert_eq!(asker.dig("TXT dns-version.cluster.local"), ["\"1.1.0\""]);
 }
 
 /// statefulset.md 10.5
-fn what_is_not_there(asks: &Asker) {
-    let of_v6 = asks.ok(&format!("dig AAAA web-0.web.{ZONE}"));
+fn what_is_not_there(asker: &Asker) {
+    let of_v6 = asker.ok(&format!("dig AAAA web-0.web.{ZONE}"));
     assert!(
         of_v6.contains("status: NOERROR") && of_v6.contains("ANSWER: 0"),
         "{of_v6}"
     );
-    let unknown = asks.ok(&format!("dig web-7.web.{ZONE}"));
+    let unknown = asker.ok(&format!("dig web-7.web.{ZONE}"));
     assert!(unknown.contains("status: NXDOMAIN"), "{unknown}");
     assert!(unknown.contains("SOA"), "{unknown}");
 }
 
-/// Case, TCP, with and without EDNS.
-fn forms_of_questions(asks: &Asker, address: &str) {
+/// Letter case, TCP, with and without EDNS.
+fn forms_of_questions(asker: &Asker, address: &str) {
     for options in ["", "+tcp", "+noedns", "+bufsize=512", "+tcp +noedns"] {
         let question = format!("{options} WEB-0.Web.{ZONE}");
-        assert_eq!(asks.dig(&question), [address], "{question}");
+        assert_eq!(asker.dig(&question), [address], "{question}");
     }
-    let whole = asks.ok(&format!("dig WEB-0.Web.{ZONE}"));
+    let whole = asker.ok(&format!("dig WEB-0.Web.{ZONE}"));
     assert!(whole.contains(&format!("WEB-0.Web.{ZONE}.")), "{whole}");
     assert!(whole.contains("EDNS: version: 0"), "{whole}");
 }
 
-/// Short names by the search path: glibc, musl, busybox of today and of old.
-fn libraries(asks: &Asker, pods: &[String; 2], vip: &str) {
+/// Short names by the search path: glibc, musl, the present and an old busybox.
+fn libraries(asker: &Asker, pods: &[String; 2], vip: &str) {
     for (name, address) in [
         ("web-0.web", pods[0].as_str()),
         ("web-1.web.default", &pods[1]),
         ("vip", vip),
         ("vip.default.svc.cluster.local.", vip),
     ] {
-        let glibc = asks.ok(&format!("getent ahosts {name}"));
+        let glibc = asker.ok(&format!("getent ahosts {name}"));
         assert!(glibc.starts_with(&format!("{address} ")), "{name}: {glibc}");
-        let musl = asks.ok(&format!("musl-getaddrinfo {name}"));
+        let musl = asker.ok(&format!("musl-getaddrinfo {name}"));
         assert_eq!(musl, format!("{address}\n"), "{name}");
-        // It asks for both families, and for a name to each address.
-        let old = asks.ok(&format!("/usr/local/old/nslookup {name}"));
-        let found = format!("Name:      {name}\nAddress 1: {address} ");
-        assert!(old.contains(&found) && !old.contains("Address 2"), "{old}");
+        // The old nslookup queries both families, and a name for each address.
+        let old = asker.ok(&format!("/usr/local/old/nslookup {name}"));
+        let header = format!("Name:      {name}\nAddress 1: {address} ");
+        assert!(old.contains(&header) && !old.contains("Address 2"), "{old}");
     }
     for resolver in ["getent ahosts", "musl-getaddrinfo"] {
-        let missing = asks.ok(&format!("{resolver} web-9.web || echo missing"));
+        let missing = asker.ok(&format!("{resolver} web-9.web || echo missing"));
         assert!(missing.ends_with("missing\n"), "{resolver}: {missing}");
     }
-    let missing = asks.ok("/usr/local/old/nslookup web-9.web 2>&1 || echo missing");
-    let told = "nslookup: can't resolve 'web-9.web'\nmissing\n";
-    assert!(missing.ends_with(told), "{missing}");
-    // Since 1.29 busybox does not complete short names, which readers of old articles stumble over.
-    let short = asks.ok("busybox nslookup web-0.web || true");
+    let missing = asker.ok("/usr/local/old/nslookup web-9.web 2>&1 || echo missing");
+    let message = "nslookup: can't resolve 'web-9.web'\nmissing\n";
+    assert!(missing.ends_with(message), "{missing}");
+    // Since 1.29 busybox does not complete short names, which surprises readers of old articles.
+    let short = asker.ok("busybox nslookup web-0.web || true");
     assert!(short.contains("can't find web-0.web: NXDOMAIN"), "{short}");
-    let found = asks.ok(&format!("busybox nslookup web-0.web.{ZONE}"));
+    let header = asker.ok(&format!("busybox nslookup web-0.web.{ZONE}"));
     assert!(
-        found.contains(&format!("Address: {}\n", pods[0])),
-        "{found}"
+        header.contains(&format!("Address: {}\n", pods[0])),
+        "{header}"
     );
 }
 
-/// T38: a pod that is made again has its name at once.
-fn a_name_follows_its_pod(asks: &Asker, before: &str) {
-    asks.0.ok(&["delete", "pod", "web-0"]);
-    asks.0.wait_ready("web", 2);
-    let now = asks.0.pod_ip("web-0");
+/// T38: the name of a recreated pod resolves at once.
+fn a_name_follows_its_pod(asker: &Asker, before: &str) {
+    asker.0.ok(&["delete", "pod", "web-0"]);
+    asker.0.wait_ready("web", 2);
+    let now = asker.0.pod_ip("web-0");
     assert_ne!(now, before);
     wait_for("the new address", 60, || {
-        let found = asks.ok("musl-getaddrinfo web-0.web || true");
-        if found.trim() == now {
+        let lookup = asker.ok("musl-getaddrinfo web-0.web || true");
+        if lookup.trim() == now {
             Ok(())
         } else {
-            Err(found)
+            Err(lookup)
         }
     });
 }

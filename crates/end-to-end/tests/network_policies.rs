@@ -1,4 +1,4 @@
-//! NetworkPolicies by the stock client, on real pods (docs/network-policy.md).
+//! NetworkPolicies by the standard client, on real pods (docs/network-policy.md).
 
 use end_to_end::program::ok;
 use end_to_end::registry::curl;
@@ -35,7 +35,7 @@ metadata: {name: other, labels: {app: client}}
 spec: {terminationGracePeriodSeconds: 1, containers: [{name: http, image: nginx:1}]}
 ";
 
-/// A pod whose first deed is a connection.
+/// A pod whose first action is a connection.
 const FRESH: &str = r#"
 apiVersion: v1
 kind: Pod
@@ -48,11 +48,11 @@ spec:
     command: [sh, -c, 'if curl -s -m 3 -o /dev/null "http://WEB/" 2>/dev/null; then echo reached; else echo denied; fi']
 "#;
 
-/// Replaces the policy `p` by one with this specification.
+/// Replaces the policy `p` by a policy with this specification.
 fn policy(kubectl: &Kubectl, spec: &str) {
     let head = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n";
-    let answer = kubectl.apply(&format!("{head}spec: {spec}\n"));
-    assert!(!answer.contains("Warning"), "{answer}");
+    let output = kubectl.apply(&format!("{head}spec: {spec}\n"));
+    assert!(!output.contains("Warning"), "{output}");
 }
 
 fn asks(from: &Network, address: &str) -> Result<String, String> {
@@ -74,13 +74,13 @@ fn is_denied(from: &Network, address: &str) {
     });
 }
 
-/// `mainstay why pod/NAME -n NAMESPACE --to svc/web:8080` has this line (docs/network-policy.md, "Ask
+/// Checks that `mainstay why pod/NAME -n NAMESPACE --to svc/web:8080` prints this line (docs/network-policy.md, "Ask
 /// which policy decides").
 #[track_caller]
 fn why_says(instance: &Instance, namespace: &str, pod: &str, line: &str) {
     let data = instance.data().display().to_string();
     let pod = format!("pod/{pod}");
-    let said = ok(&[
+    let output = ok(&[
         "why",
         &pod,
         "-n",
@@ -92,7 +92,7 @@ fn why_says(instance: &Instance, namespace: &str, pod: &str, line: &str) {
         "--data-dir",
         &data,
     ]);
-    assert!(said.contains(line), "no {line:?}: {said}");
+    assert!(output.contains(line), "no {line:?}: {output}");
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn connections_pass_as_policies_allow() {
     }
     why_says(&instance, "default", "client", "the connection passes");
 
-    // Nothing but the node, whose probes pass.
+    // Only the node reaches the pod, so probes pass.
     policy(&kubectl, "{podSelector: {matchLabels: {app: web}}}");
     is_denied(&client, &web);
     for from in [&client, &other] {
@@ -169,7 +169,7 @@ fn connections_pass_as_policies_allow() {
     let dropped = "egress of pod/client: dropped, networkpolicy/p";
     why_says(&instance, "default", "client", dropped);
 
-    // Without the policy everything passes.
+    // Without the policy all connections pass.
     kubectl.ok(&["delete", "netpol", "p"]);
     reaches(&client, &service);
     reaches(&other, &service);
@@ -182,7 +182,7 @@ fn cluster_ip(kubectl: &Kubectl) -> String {
     kubectl.ok(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])
 }
 
-/// A pod that changes its labels changes what it may do, and so does the server.
+/// A changed label of the client changes its allowed connections, and so does a changed label of the server.
 fn follows_labels(kubectl: &Kubectl, client: &Network, web: &str, from: &dyn Fn(&str) -> String) {
     policy(
         kubectl,
@@ -199,7 +199,7 @@ fn follows_labels(kubectl: &Kubectl, client: &Network, web: &str, from: &dyn Fn(
     is_denied(client, web);
 }
 
-/// Egress, and a pod that is limited before it starts.
+/// Egress, and a pod that is restricted from its start.
 fn limits_what_pods_reach(kubectl: &Kubectl, web: &str) {
     let client = Network::of_pod(kubectl, "client", "nginx");
     let egress = |to: &str| {
@@ -213,9 +213,9 @@ fn limits_what_pods_reach(kubectl: &Kubectl, web: &str) {
     reaches(&client, web);
     policy(kubectl, &egress(""));
     is_denied(&client, web);
-    // The policy is in force: the first packet of a new pod meets it.
+    // The policy is enforced from the first packet of a new pod.
     kubectl.apply(&FRESH.replace("WEB", web));
     kubectl.wait_phase("fresh", "Succeeded");
-    let said = wait_for_text("e", 60, || kubectl.ok(&["logs", "fresh"]));
-    assert_eq!(said.lines().last(), Some("denied"), "{said}");
+    let logged = wait_for_text("e", 60, || kubectl.ok(&["logs", "fresh"]));
+    assert_eq!(logged.lines().last(), Some("denied"), "{logged}");
 }

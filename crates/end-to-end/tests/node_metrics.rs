@@ -1,12 +1,11 @@
-//! The figures of a joined node that monitoring reads, by way of the server and at the node's own port
-//! (docs/monitoring.md).
+//! The metrics of a joined node for monitoring, through the server and at the node's own port (docs/monitoring.md).
 
 use std::net::TcpListener;
 
 use end_to_end::registry::curl;
 use end_to_end::{Instance, Kubectl, wait_for};
 
-/// Paths of the kubelet API, and texts that their answers have while `web-0` runs on the node.
+/// Paths of the kubelet API, and texts in their responses while `web-0` runs on the node.
 const PATHS: [(&str, &[&str]); 5] = [
     (
         "metrics",
@@ -46,7 +45,7 @@ const PATHS: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// An account that may read the metrics of nodes, and one that may nothing.
+/// An account that may read the metrics of nodes, and an account without rights.
 const ACCOUNTS: &str = r"
 apiVersion: v1
 kind: ServiceAccount
@@ -68,7 +67,7 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: node-met
 subjects: [{kind: ServiceAccount, name: monitoring, namespace: default}]
 ";
 
-/// Each node with one of the pods of the set `web` answers all paths to those who may read them.
+/// Each node with a pod of the set `web` responds on all paths to accounts with the right to read.
 pub fn monitoring_reads_nodes(kubectl: &Kubectl, nodes: &[(&str, &str)]) {
     kubectl.apply(ACCOUNTS);
     let [reader, nobody] = ["monitoring", "nobody"].map(|name| token(kubectl, name));
@@ -104,16 +103,16 @@ fn the_node_of_up_serves_its_api_as_others_do() {
     });
     assert_eq!(asked(&url, Some(&nobody)).0, "403", "{url}");
     assert_eq!(asked(&url, None).0, "401", "{url}");
-    // findings-2 C33: by way of the server it is the node's own API.
+    // findings-2 C33: the path through the server gives the node's own API.
     let node = kubectl.node_name();
     let proxied = format!("/api/v1/nodes/{node}:{port}/proxy/healthz");
     assert_eq!(kubectl.ok(&["get", "--raw", &proxied]), "ok");
     // The certificate is the cluster's, for this address.
     let authority = instance.data().join("certificates/ca.crt");
     let authority = authority.display().to_string();
-    let known = curl(&["--cacert", &authority, "--header", &reader, &url]);
+    let response = curl(&["--cacert", &authority, "--header", &reader, &url]);
     assert!(
-        known
+        response
             .expect("a trusted answer")
             .contains("kubelet_running_pods ")
     );
@@ -127,8 +126,12 @@ fn the_node_of_up_runs_without_a_port_that_another_program_has() {
     let instance = Instance::start(&[&format!("--kubelet-port={port}")]);
     let kubectl = instance.kubectl();
     assert_eq!(kubelet(&kubectl).1, None);
-    let said = format!("this node does not serve the kubelet API on port {port}: ");
-    assert!(instance.output().contains(&said), "{}", instance.output());
+    let message = format!("this node does not serve the kubelet API on port {port}: ");
+    assert!(
+        instance.output().contains(&message),
+        "{}",
+        instance.output()
+    );
     let node = kubectl.node_name();
     let proxied = format!("/api/v1/nodes/{node}/proxy/healthz");
     assert_eq!(kubectl.ok(&["get", "--raw", &proxied]), "ok");
@@ -150,19 +153,19 @@ fn token(kubectl: &Kubectl, account: &str) -> String {
     format!("Authorization: Bearer {}", token.trim())
 }
 
-/// Waits until the answer has all texts: figures of files and volumes are read every few seconds.
+/// Waits until the response has all texts, because the metrics of files and volumes are updated every few seconds.
 #[track_caller]
-fn has(what: &str, texts: &[&str], answer: impl Fn() -> String) {
+fn has(what: &str, texts: &[&str], response: impl Fn() -> String) {
     wait_for(what, 120, || {
-        let answer = answer();
-        match texts.iter().find(|text| !answer.contains(**text)) {
+        let response = response();
+        match texts.iter().find(|text| !response.contains(**text)) {
             None => Ok(()),
-            Some(text) => Err(format!("no {text} in {answer}")),
+            Some(text) => Err(format!("no {text} in {response}")),
         }
     });
 }
 
-/// Status and body of an answer.
+/// Status and body of a response.
 fn asked(url: &str, header: Option<&str>) -> (String, String) {
     let mut arguments = vec![
         "--insecure",
@@ -173,7 +176,7 @@ fn asked(url: &str, header: Option<&str>) -> (String, String) {
         url,
     ];
     arguments.extend(header.iter().flat_map(|header| ["--header", *header]));
-    let answer = curl(&arguments).expect("an answer");
-    let (body, status) = answer.rsplit_once('\n').expect("a status");
+    let response = curl(&arguments).expect("an answer");
+    let (body, status) = response.rsplit_once('\n').expect("a status");
     (status.to_owned(), body.to_owned())
 }

@@ -1,4 +1,5 @@
-//! The disk that pods write to runs out: their set has them again when there is room, on their claims.
+//! The disk of the pods becomes full: the pods of their set start again when the disk has free bytes, with their
+//! claims.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,15 +8,15 @@ use end_to_end::disk::Disk;
 use end_to_end::stateful_set::web_with_claims;
 use end_to_end::{Instance, Kubectl, wait_for, wait_for_text};
 
-/// A server whose pods have a disk of their own. The server ends before the disk, and the disk before
-/// the directory that it is mounted in.
+/// A server whose pods have a separate disk. The server is stopped before the disk, and the disk before the directory
+/// in which it is mounted.
 struct OnADisk {
     instance: Instance,
     disk: Disk,
     _directory: Directory,
 }
 
-/// A directory that goes when this does.
+/// A directory that is removed when this value is dropped.
 struct Directory(PathBuf);
 
 impl Drop for Directory {
@@ -54,7 +55,7 @@ fn disk_pressure(kubectl: &Kubectl) -> String {
 
 #[test]
 fn a_set_whose_pods_are_driven_out_comes_back_with_its_data() {
-    // statefulset.md 12.1, 12.16
+    // statefulset.md 12.1, 12.16: eviction because of the disk.
     let world = OnADisk::start();
     let kubectl = world.instance.kubectl();
     kubectl.apply(&web_with_claims(2).to_string());
@@ -75,12 +76,12 @@ fn a_set_whose_pods_are_driven_out_comes_back_with_its_data() {
         );
     }
     let node = kubectl.ok(&["describe", "nodes"]);
-    for said in [
+    for text in [
         "node.kubernetes.io/disk-pressure:NoSchedule",
         "KubeletHasDiskPressure",
         "Attempting to reclaim ephemeral-storage",
     ] {
-        assert!(node.contains(said), "{said}: {node}");
+        assert!(node.contains(text), "{text}: {node}");
     }
 
     world.disk.make_room();

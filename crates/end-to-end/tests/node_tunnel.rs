@@ -1,5 +1,5 @@
-//! A node whose address the server cannot reach, as behind address translation (docs/many-machines.md, "A
-//! node that the server cannot reach").
+//! A node whose address the server cannot reach, as behind network address translation (docs/many-machines.md, "A node
+//! that the server cannot reach").
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
@@ -10,9 +10,9 @@ use end_to_end::{Kubectl, wait_for};
 
 use crate::nodes::{WEB, client_reaches, client_sees_usage, wait_for_way};
 
-/// The address in the Node object. Packets to it are lost on their way.
+/// The address in the Node object. Packets to this address are lost.
 const HIDDEN: &str = "10.77.0.2";
-/// The next hop to it, which does not exist.
+/// The next hop to the hidden address, which does not exist.
 const NOBODY: &str = "192.0.2.77";
 
 /// The value of a metric of the server.
@@ -83,12 +83,12 @@ fn a_hidden_node_is_reached_through_its_tunnel() {
         assert!(metric(&kubectl, &tunnel).is_ok_and(|count| count > 5));
     });
 
-    // The server is killed: the node opens a tunnel to the next one.
+    // The server is killed: the node opens a tunnel to the next server.
     server.kill();
     server.start(&["server"]);
     server.network.run(|| wait_for_exec(&kubectl));
 
-    // Packets are lost without a trace, both ways. Each end finds out, and the node comes back.
+    // Packets are dropped silently, in both directions. Each end detects this, and the node reconnects.
     server.network.run(|| wait_for_tunnels(&kubectl, 1));
     cut(server.machine(), node.machine());
     server.network.run(|| {
@@ -106,7 +106,7 @@ fn a_hidden_node_is_reached_through_its_tunnel() {
     server.interrupt();
 }
 
-/// The input of a command comes back, in parts.
+/// The input of a command is returned, in parts.
 fn says_back(kubectl: &Kubectl) {
     let mut command = kubectl.command(&["exec", "-i", "web-0", "--", "cat"]);
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -148,12 +148,12 @@ fn follows_logs(kubectl: &Kubectl) {
             }
         }
     });
-    let mut seen = 0;
+    let mut count = 0;
     wait_for("lines of the log", 240, || {
         let write = "echo later >/proc/1/fd/1";
         kubectl.run(&["exec", "web-0", "--", "sh", "-c", write]);
-        seen += lines.try_iter().filter(|line| line == "later").count();
-        if seen >= 2 { Ok(()) } else { Err(seen) }
+        count += lines.try_iter().filter(|line| line == "later").count();
+        if count >= 2 { Ok(()) } else { Err(count) }
     });
     child.kill().expect("end kubectl");
     child.wait().expect("wait for kubectl");

@@ -1,5 +1,5 @@
-//! A server and two nodes, each a machine of its own on one link (docs/many-machines.md): joining, pods on both
-//! nodes, and the ways of a client to them.
+//! A server and two nodes, each on a separate machine on one link (docs/many-machines.md): joining, pods on both nodes,
+//! and the paths from a client to the pods.
 
 use std::fs;
 use std::path::Path;
@@ -76,7 +76,7 @@ impl Machines {
         }
     }
 
-    /// A further address of the server, which stands for another server of the cluster.
+    /// Adds or removes a further address of the server, which stands for another server of the cluster.
     fn second_address(&self, action: &str) {
         let change = format!("address {action} {SECOND}/24 dev eth0");
         self.server.network.run(|| ip(&change));
@@ -132,7 +132,7 @@ fn two_machines_join_a_server() {
     machines.server.interrupt();
 }
 
-/// Each reason has its text, and nothing is left of it: the same directory joins later.
+/// Each refusal has its own message, and leaves no data behind: the directory can join later.
 fn refused_joins(machines: &mut Machines, url: &str, token: &str) {
     let data = machines.server.data();
     let (expired, deleted) = (
@@ -162,14 +162,17 @@ fn refused_joins(machines: &mut Machines, url: &str, token: &str) {
         (&deleted, "the server does not accept the token"),
         (&expired, "it has expired"),
     ] {
-        let said = node.refused(&["node", "--server", url, "--token", token]);
-        assert!(said.contains(reason), "{said}");
+        let message = node.refused(&["node", "--server", url, "--token", token]);
+        assert!(message.contains(reason), "{message}");
     }
-    let said = node.refused(&["node"]);
-    assert!(said.contains("has not joined a cluster yet"), "{said}");
+    let message = node.refused(&["node"]);
+    assert!(
+        message.contains("has not joined a cluster yet"),
+        "{message}"
+    );
 }
 
-/// Both nodes are Ready, with pod ranges of their own, labels and taints.
+/// Both nodes are Ready, with separate pod ranges, labels and taints.
 fn nodes_are_ready(kubectl: &Kubectl) {
     kubectl.ok(&[
         "wait",
@@ -195,7 +198,7 @@ fn nodes_are_ready(kubectl: &Kubectl) {
     assert!(wide.contains("192.0.2.3"), "{wide}");
 }
 
-/// The condition of a node names the way by which the server reaches its kubelet API.
+/// The condition of a node names the path by which the server reaches its kubelet API.
 #[track_caller]
 pub fn wait_for_way(kubectl: &Kubectl, node: &str, reason: &str) {
     let condition = "@.type==\"mainstay.dev/KubeletReachable\"";
@@ -240,7 +243,7 @@ pub fn client_reaches(kubectl: &Kubectl, pod: &str, directory: &Path) {
     forward(kubectl, pod);
 }
 
-/// The usage of so many nodes, and of as many pods.
+/// Checks the usage of that many nodes, and of as many pods.
 pub fn client_sees_usage(kubectl: &Kubectl, number: usize) {
     for command in [["top", "nodes"], ["top", "pods"]] {
         wait_for(&command.join(" "), 120, || {
@@ -282,9 +285,9 @@ pub fn pods_reach_each_other(kubectl: &Kubectl) {
                 output.stdout + &output.stderr
             });
         }
-        // Both pods answer behind the Service.
-        for answers in ["web-0", "web-1"] {
-            wait_for_text(answers, 30, || {
+        // Both pods behind the Service respond.
+        for pod_name in ["web-0", "web-1"] {
+            wait_for_text(pod_name, 30, || {
                 let curl = [
                     "exec",
                     from,
@@ -307,21 +310,21 @@ pub fn pods_reach_each_other(kubectl: &Kubectl) {
     }
 }
 
-/// A second agent on the data directory of one that runs is refused, and names it. The first one goes on: it renews its
-/// lease, keeps its pod, and takes commands.
+/// A second agent on the data directory of a running agent is refused, with the name of the running agent. The first
+/// agent continues: it renews its lease, keeps its pod, and executes commands.
 fn a_second_agent_is_refused(machines: &Machines, kubectl: &Kubectl) {
     let node = &machines.nodes[0];
     let pod = machines.server.network.run(|| of_node(kubectl, "n1"));
     let data = node.data();
     let second = || end_to_end::program::refused(&["node", "--data-dir", &data]);
-    let said = node.network.run(second);
+    let message = node.network.run(second);
     let reason = format!(
         "a node agent already runs on {data} (process {})",
         node.pid()
     );
-    assert!(said.contains(&reason), "{said}");
+    assert!(message.contains(&reason), "{message}");
     let remedy = format!("`mainstay down --data-dir {data}` stops it");
-    assert!(said.contains(&remedy), "{said}");
+    assert!(message.contains(&remedy), "{message}");
     machines.server.network.run(|| {
         let renewed = || {
             let lease = kubectl.get(&["lease", "n1", "-n", "kube-node-lease"])?;
@@ -344,7 +347,7 @@ fn a_second_agent_is_refused(machines: &Machines, kubectl: &Kubectl) {
     });
 }
 
-/// A killed agent starts again without a token, and its pod goes on.
+/// A killed agent restarts without a token, and its pod continues.
 fn an_agent_starts_again(machines: &mut Machines, kubectl: &Kubectl) {
     let pod = machines.server.network.run(|| of_node(kubectl, "n1"));
     let node = &mut machines.nodes[0];
@@ -360,7 +363,7 @@ fn an_agent_starts_again(machines: &mut Machines, kubectl: &Kubectl) {
     });
 }
 
-/// The address by which the nodes have joined is gone without a word: they go to the other one, which they
+/// The address by which the nodes have joined disappears silently: the nodes connect to the other address, which they
 /// have learnt, with everything that runs on them.
 fn a_server_vanishes(machines: &Machines, kubectl: &Kubectl) {
     let stored = |node: &Role| {
@@ -396,7 +399,7 @@ fn a_server_vanishes(machines: &Machines, kubectl: &Kubectl) {
     });
 }
 
-/// An agent starts while its server is away: its pod goes on, and is reached when the server is back.
+/// An agent starts while its server is absent: its pod continues, and is reachable when the server returns.
 fn an_agent_starts_without_a_server(machines: &mut Machines, kubectl: &Kubectl) {
     let pod = machines.server.network.run(|| of_node(kubectl, "n1"));
     machines.server.kill();
@@ -414,11 +417,11 @@ fn an_agent_starts_without_a_server(machines: &mut Machines, kubectl: &Kubectl) 
     });
 }
 
-/// The agent of a Node object that was deleted makes it again, and its node runs pods.
+/// The agent of a deleted Node object creates it again, and its node runs pods.
 fn a_deleted_node_is_registered_again(kubectl: &Kubectl) {
     let uid = |node: &str| {
-        let shown = kubectl.run(&["get", "node", node, "-o", "jsonpath={.metadata.uid}"]);
-        shown.stdout
+        let uid_text = kubectl.run(&["get", "node", node, "-o", "jsonpath={.metadata.uid}"]);
+        uid_text.stdout
     };
     let before = uid("n1");
     kubectl.ok(&["delete", "node", "n1"]);
@@ -433,35 +436,38 @@ fn a_deleted_node_is_registered_again(kubectl: &Kubectl) {
     kubectl.wait_ready("web", 2);
 }
 
-/// A node leaves if nothing is lost, or by force; the machine can join again.
+/// A node leaves if no data is lost, or by force; the machine can join again.
 fn a_node_leaves(machines: &mut Machines, kubectl: &Kubectl, url: &str, token: &str) {
     let kubeconfig = format!("{}/kubeconfig", machines.server.data());
     let node = &mut machines.nodes[1];
     let data = node.data();
     let leave = ["node", "--leave", "--data-dir", &data];
     let with_admin = [&leave[..], &["--kubeconfig", &kubeconfig]].concat();
-    let said = node
+    let message = node
         .network
         .run(|| end_to_end::program::refused(&with_admin));
-    assert!(said.contains("data-web-"), "{said}");
-    assert!(said.contains("nothing was changed"), "{said}");
+    assert!(message.contains("data-web-"), "{message}");
+    assert!(message.contains("nothing was changed"), "{message}");
     let forced = [&with_admin[..], &["--force"]].concat();
-    let said = node.ended_by(|| ok(&forced));
+    let message = node.ended_by(|| ok(&forced));
     for step in [
         "node n2 cordoned",
         "evicted",
         "node n2 deleted",
         "n2 has left the cluster",
     ] {
-        assert!(said.contains(step), "{step}: {said}");
+        assert!(message.contains(step), "{step}: {message}");
     }
     let nodes = machines
         .server
         .network
         .run(|| kubectl.ok(&["get", "nodes", "-o", "name"]));
     assert_eq!(nodes.trim(), "node/n1");
-    let said = node.refused(&["node"]);
-    assert!(said.contains("has not joined a cluster yet"), "{said}");
+    let message = node.refused(&["node"]);
+    assert!(
+        message.contains("has not joined a cluster yet"),
+        "{message}"
+    );
     node.start(&[
         "node",
         "--server",
@@ -474,7 +480,7 @@ fn a_node_leaves(machines: &mut Machines, kubectl: &Kubectl, url: &str, token: &
     machines.server.network.run(|| kubectl.wait_ready("web", 2));
 }
 
-/// Name, uid and restarts of the pod on a node.
+/// Name, UID and restarts of the pod on a node.
 fn of_node(kubectl: &Kubectl, node: &str) -> (String, String, String) {
     let field = format!("--field-selector=spec.nodeName={node}");
     let row = "jsonpath={.items[0].metadata.name} {.items[0].metadata.uid} \
@@ -493,7 +499,7 @@ fn a_node_is_drained(kubectl: &Kubectl) {
         // For a moment there is no pod of this name.
         let listed = kubectl.look(&["pods"])?;
         let mut pods = listed["items"].as_array().into_iter().flatten();
-        let now = pods.find(|found| found["metadata"]["name"] == pod.as_str());
+        let now = pods.find(|pod_object| pod_object["metadata"]["name"] == pod.as_str());
         let waits = now.is_some_and(|now| {
             now["status"]["phase"] == "Pending" && now["metadata"]["uid"] != uid.as_str()
         });
@@ -505,7 +511,7 @@ fn a_node_is_drained(kubectl: &Kubectl) {
     assert_eq!(copied, "copied\n");
 }
 
-/// A live name is not given twice, and a directory has one role.
+/// A name of a live node is refused to a second node, and a directory has one role.
 fn refused_starts(machines: &mut Machines, url: &str, token: &str) {
     let around = machines.directory.path().join("again");
     let again = around.display().to_string();
@@ -522,11 +528,11 @@ fn refused_starts(machines: &mut Machines, url: &str, token: &str) {
         "--node-name",
         "n1",
     ];
-    let said = refused(&same);
-    assert!(said.contains("n1 is alive"), "{said}");
+    let message = refused(&same);
+    assert!(message.contains("n1 is alive"), "{message}");
     let data = machines.nodes[0].data();
-    let said = refused(&["up", "--data-dir", &data, "--listen", "127.0.0.1:0"]);
-    assert!(said.contains("belongs to `mainstay node`"), "{said}");
+    let message = refused(&["up", "--data-dir", &data, "--listen", "127.0.0.1:0"]);
+    assert!(message.contains("belongs to `mainstay node`"), "{message}");
 }
 
 fn links() -> String {

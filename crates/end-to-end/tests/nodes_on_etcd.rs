@@ -1,5 +1,5 @@
-//! Three nodes of three servers over one etcd (docs/high-availability.md): the server that an agent talks to is
-//! killed; pods go on without a restart, and the node takes orders through another server.
+//! Three nodes of three servers over one etcd (docs/high-availability.md): the server to which an agent is connected is
+//! killed; pods continue without a restart, and the node executes requests through another server.
 
 use std::fs;
 
@@ -13,13 +13,13 @@ use crate::nodes::WEB;
 const COUNT: usize = 3;
 const PORT: u16 = 6443;
 
-/// The servers with which a node has connections.
+/// The servers to which a node is connected.
 fn talks_to(node: &Role, servers: &[Role]) -> Vec<usize> {
     let table = node
         .network
         .run(|| fs::read_to_string("/proc/thread-self/net/tcp"));
     let table = table.expect("read the connections");
-    // Remote address and state, of which 01 is ESTABLISHED (proc_net_tcp in the kernel's documentation).
+    // Remote address and state; the state 01 is ESTABLISHED (proc_net_tcp in the kernel's documentation).
     let connected = |address: &str| {
         let address: std::net::Ipv4Addr = address.parse().expect("an address");
         let remote = format!("{:08X}:{PORT:04X}", u32::from_le_bytes(address.octets()));
@@ -80,10 +80,17 @@ fn nodes_go_on_when_their_server_dies() {
     for number in 0..COUNT {
         let name = format!("n{number}");
         let mut node = Role::new(&mut machines.lan, &name, machines.directory.path());
-        let mut own = urls.clone();
-        own.rotate_left(number);
-        let own = own.join(",");
-        let join = ["--server", &own, "--token", &token, "--node-name", &name];
+        let mut server_urls = urls.clone();
+        server_urls.rotate_left(number);
+        let server_urls = server_urls.join(",");
+        let join = [
+            "--server",
+            &server_urls,
+            "--token",
+            &token,
+            "--node-name",
+            &name,
+        ];
         node.start(&[&["node"], &join[..]].concat());
         nodes.push(node);
     }
@@ -117,18 +124,18 @@ fn nodes_go_on_when_their_server_dies() {
         }
         all_can_be_entered(kubectl);
         assert_eq!(running_pods(kubectl), before);
-        // The node of that agent takes orders.
+        // The node of that agent executes requests.
         let on_node = before.iter().position(|(_, node, ..)| node == "n0");
         let pod = format!("web-{}", on_node.expect("a pod on the node"));
         kubectl.ok(&["delete", "pod", &pod]);
         kubectl.wait_ready("web", COUNT as u64);
         let now = running_pods(kubectl);
-        let kept = now.iter().filter(|body| before.contains(body));
-        assert_eq!(kept.count(), COUNT - 1, "{now:?}");
+        let unchanged = now.iter().filter(|body| before.contains(body));
+        assert_eq!(unchanged.count(), COUNT - 1, "{now:?}");
         all_can_be_entered(kubectl);
     });
 
-    // The server comes back, and another one goes.
+    // The server is restarted, and another server is killed.
     machines.start_as_one_of_them(killed);
     machines.servers[other].interrupt();
     machines.at(killed, all_can_be_entered);

@@ -1,5 +1,5 @@
-//! Several servers behind one name (`--tls-san`): kubectl verifies the servers by the name that it uses, through a load
-//! balancer that passes TLS through, and goes on when a server dies.
+//! Several servers behind one name (`--tls-san`): kubectl verifies the servers by that name, through a load balancer
+//! that passes TLS through, and continues when a server is killed.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ use end_to_end::{Kubectl, Network, Output, wait_for};
 const NAME: &str = "api.example.test";
 const PORT: u16 = 6443;
 
-/// A load balancer for TCP: each connection goes to the first server that accepts it.
+/// A load balancer for TCP: each connection is forwarded to the first server that accepts it.
 struct Balancer {
     address: String,
     is_over: Arc<AtomicBool>,
@@ -45,15 +45,15 @@ impl Balancer {
         }
     }
 
-    /// Ends it, in its network.
+    /// Stops the balancer, in its network.
     fn stop(&self) {
         self.is_over.store(true, Ordering::SeqCst);
-        // It waits for a connection.
+        // The balancer waits for a connection, so a last connection wakes it.
         drop(TcpStream::connect((self.address.as_str(), PORT)));
     }
 }
 
-/// Passes bytes both ways until one end closes.
+/// Forwards bytes in both directions until one end closes.
 fn pass(client: TcpStream, server: TcpStream) {
     let copy = |mut from: &TcpStream, mut to: &TcpStream| {
         drop(io::copy(&mut from, &mut to));
@@ -65,7 +65,7 @@ fn pass(client: TcpStream, server: TcpStream) {
     });
 }
 
-/// A machine whose programs know the servers by their name only, which leads to the balancer on it.
+/// A machine whose programs know only the name of the servers, which resolves to the balancer on this machine.
 struct Client {
     network: Network,
     balancer: Balancer,
@@ -75,7 +75,7 @@ struct Client {
 }
 
 impl Client {
-    /// The server with the number 0 has run.
+    /// Requires that the server with the number 0 has run.
     fn new(machines: &mut ServersOnEtcd) -> Self {
         let (network, address) = machines.lan.machine();
         let servers = machines.servers.iter();
@@ -121,7 +121,7 @@ impl Client {
         self.run(&self.kubectl.command(arguments))
     }
 
-    /// The answer to the health check of a load balancer, which has no credentials, and its code.
+    /// The response to the health check of a load balancer, which has no credentials, and its code.
     fn curl(&self, path: &str) -> Output {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--write-out", " %{http_code}"])
@@ -147,7 +147,7 @@ fn servers_are_verified_by_the_name_that_clients_use() {
     let refused = client.kubectl(&["get", "namespace", "default"]);
     assert!(refused.stderr.contains("x509"), "{refused:?}");
 
-    // The list of the certificate's names has changed.
+    // The list of names for the certificate has changed.
     let name = format!("--tls-san={NAME}");
     let token = format!(
         "--server-token-file={}/server-token",
@@ -169,12 +169,12 @@ fn servers_are_verified_by_the_name_that_clients_use() {
     });
     wait_for("the health of the other server", 60, || {
         match client.curl("/readyz") {
-            answer if answer.stdout == "ok 200" => Ok(()),
+            reply if reply.stdout == "ok 200" => Ok(()),
             other => Err(other),
         }
     });
 
-    // A name that was taken out of the list.
+    // A name that was removed from the list.
     machines.start_as_one_of_them(0);
     let refused = client.kubectl(&["get", "namespace", "default"]);
     assert!(refused.stderr.contains("x509"), "{refused:?}");

@@ -1,5 +1,5 @@
-//! A small operator written with `kube`: its kind is derived from a struct, its controller, its
-//! finalizer and its events are that library's.
+//! A small operator with the crate `kube`: the kind is derived from a struct; the controller, the finalizer and the
+//! events are those of the crate.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use serde_json::json;
 
 const FINALIZER: &str = "greetings.example.com/farewell";
 
-/// Whom to greet.
+/// The subject of the greeting.
 #[derive(CustomResource, Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[kube(
     group = "greetings.example.com",
@@ -77,14 +77,14 @@ async fn reconcile(greeting: Arc<Greeting>, operator: Arc<Operator>) -> Result<A
     Ok(done.await.map_err(Box::new)?)
 }
 
-/// Makes the config map, says so in an event, writes the status.
+/// Creates the ConfigMap, reports it in an event, writes the status.
 async fn greet(
     greetings: &Api<Greeting>,
     greeting: &Greeting,
     operator: &Operator,
 ) -> Result<Action, Trouble> {
     let (name, namespace) = (greeting.name_any(), greeting.namespace());
-    let said = format!("hello {} ({})", greeting.spec.whom, greeting.spec.tone);
+    let message = format!("hello {} ({})", greeting.spec.whom, greeting.spec.tone);
     let words = ConfigMap {
         metadata: ObjectMeta {
             name: Some(name.clone()),
@@ -93,7 +93,7 @@ async fn greet(
             ]),
             ..ObjectMeta::default()
         },
-        data: Some([("words".to_owned(), said.clone())].into()),
+        data: Some([("words".to_owned(), message.clone())].into()),
         ..ConfigMap::default()
     };
     let namespace = namespace.ok_or(Trouble::Bare)?;
@@ -104,9 +104,9 @@ async fn greet(
         .status
         .as_ref()
         .and_then(|status| status.said.as_ref());
-    if before != Some(&said) {
-        tell(greeting, operator, "Greeted", &said).await?;
-        let status = json!({ "status": { "said": said } });
+    if before != Some(&message) {
+        tell(greeting, operator, "Greeted", &message).await?;
+        let status = json!({ "status": { "said": message } });
         let patch = Patch::Merge(&status);
         greetings
             .patch_status(&name, &PatchParams::default(), &patch)
@@ -115,7 +115,7 @@ async fn greet(
     Ok(Action::await_change())
 }
 
-/// The farewell goes to a config map that nobody owns: it outlives the greeting.
+/// The farewell is in a ConfigMap without an owner, so that it outlives the greeting.
 async fn part(greeting: &Greeting, operator: &Operator) -> Result<Action, Trouble> {
     let namespace = greeting.namespace().ok_or(Trouble::Bare)?;
     let config_maps: Api<ConfigMap> = Api::namespaced(operator.client.clone(), &namespace);
@@ -156,7 +156,7 @@ async fn client(kubeconfig: &Path) -> Client {
     Client::try_from(config.await.expect("a configuration")).expect("a client")
 }
 
-/// Runs for as long as the runtime.
+/// Runs as long as the runtime.
 async fn operate(client: Client) {
     let reporter = Reporter {
         controller: "greeter".to_owned(),
@@ -195,8 +195,8 @@ async fn establish(client: &Client) {
         .expect("watch the definition");
 }
 
-/// A change of the object, of what it owns, and its end reach the operator, and what it writes
-/// is there.
+/// The operator receives changes of the object and of its dependents, and its deletion; and the writes of the operator
+/// are stored.
 #[test]
 fn an_operator_with_a_derived_kind() {
     let instance = Instance::start(&[]);
@@ -205,11 +205,11 @@ fn an_operator_with_a_derived_kind() {
     runtime.block_on(establish(&client));
     runtime.spawn(operate(client.clone()));
     let kubectl = instance.kubectl();
-    let said = |name: &str, wanted: &str| {
-        wait_for(wanted, 60, || {
+    let expect_message = |name: &str, text: &str| {
+        wait_for(text, 60, || {
             let greeting = kubectl.json(&["get", "hi", name]);
             let words = kubectl.run(&["get", "cm", name, "-o", "jsonpath={.data.words}"]);
-            let fine = greeting["status"]["said"] == wanted && words.stdout == wanted;
+            let fine = greeting["status"]["said"] == text && words.stdout == text;
             if fine {
                 Ok(())
             } else {
@@ -236,7 +236,7 @@ fn an_operator_with_a_derived_kind() {
             .await
             .expect("create");
     });
-    said("one", "hello world (plain)");
+    expect_message("one", "hello world (plain)");
     let row = kubectl.ok(&["get", "hi", "--no-headers"]);
     assert_eq!(
         row.split_whitespace().take(2).collect::<Vec<_>>(),
@@ -251,10 +251,10 @@ fn an_operator_with_a_derived_kind() {
         "-p",
         "{\"spec\":{\"tone\":\"warm\"}}",
     ]);
-    said("one", "hello world (warm)");
+    expect_message("one", "hello world (warm)");
     kubectl.ok(&["delete", "configmap", "one"]);
-    said("one", "hello world (warm)");
-    // The library counts what it tells again, and keeps the first words.
+    expect_message("one", "hello world (warm)");
+    // The crate counts repeated events, and keeps the message of the first.
     let events = kubectl.ok(&["events", "--for=greeting/one", "--no-headers"]);
     let once = events.lines().count() == 1 && events.contains("(x");
     assert!(once && events.contains("hello world (plain)"), "{events}");

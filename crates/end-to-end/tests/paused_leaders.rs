@@ -1,6 +1,6 @@
-//! Leaders that are frozen (SIGSTOP) and go on later (docs/high-availability.md): the server that holds the Lease of the
-//! controllers, and the leader of etcd. kubectl goes on at other servers, a StatefulSet reaches its size, and a leader
-//! that goes on writes nothing as such. No write is lost, and no pod exists twice.
+//! Leaders that are suspended (SIGSTOP) and continue later (docs/high-availability.md): the server that holds the Lease
+//! of the controllers, and the leader of etcd. kubectl continues at other servers, a StatefulSet reaches its size, and
+//! a former leader writes nothing as a leader. No write is lost, and no pod exists twice.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -35,7 +35,7 @@ spec:
     spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
 ";
 
-/// All writes of controllers and scheduler, before they are carried out and after their answers.
+/// All writes of controllers and scheduler, before their execution and after their responses.
 const POLICY: &str = "
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -46,11 +46,11 @@ rules:
 - level: None
 ";
 
-/// The server that leads at first, and two others.
+/// The index of the server that leads at first, and of two other servers.
 const FIRST: usize = 0;
 const OTHERS: [usize; 2] = [1, 2];
 
-/// Servers with a node, whose agent talks to the first one.
+/// Servers with a node, whose agent is connected to the first server.
 struct Cluster {
     machines: ServersOnEtcd,
     node: Role,
@@ -58,8 +58,8 @@ struct Cluster {
     holder: String,
     /// All ConfigMaps whose writes were acknowledged.
     written: Vec<String>,
-    /// The ConfigMaps, the pods with their UIDs, and the leaders with the begin of each lead, as one of the others
-    /// shows them to kubectl.
+    /// The ConfigMaps, the pods with their UIDs, and the leaders with the begin of each lead, as kubectl prints them
+    /// from another server.
     config_maps: Beside,
     pods: Beside,
     leads: Beside,
@@ -76,8 +76,8 @@ const LEASE: [&str; 5] = [
 
 /// The holder of the Lease and the begin of its lead.
 fn lead(kubectl: &Kubectl) -> String {
-    let shown = kubectl.ok(&LEASE);
-    let row = shown.lines().last().expect("the Lease");
+    let holder_text = kubectl.ok(&LEASE);
+    let row = holder_text.lines().last().expect("the Lease");
     row.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -139,8 +139,8 @@ impl Cluster {
         }
     }
 
-    /// Controllers and scheduler of the first server have sent nothing since its pause, unless it leads again, which a
-    /// busy machine can bring about.
+    /// Controllers and scheduler of the first server have sent nothing since its pause, unless the server leads again,
+    /// which may happen on a busy machine.
     fn first_has_sent_nothing_since(&self, pause: Timestamp) {
         let mut sent = sent_by_deciders(&self.machines);
         let newest = self.machines.at(OTHERS[1], lead);
@@ -159,7 +159,7 @@ impl Cluster {
         assert!(sent.is_empty(), "{sent:?} without the lead: {leads:?}");
     }
 
-    /// Creates a ConfigMap through a server, which the others show at once.
+    /// Creates a ConfigMap through a server; the other servers return it at once.
     fn write(&mut self, server: usize, name: &str, readers: &[usize]) {
         let create = ["create", "configmap", name, "--from-literal=a=1"];
         self.machines.at(server, |kubectl| {
@@ -195,7 +195,7 @@ impl Cluster {
         eprintln!("{replicas} replicas after {:.1?}", begun.elapsed());
     }
 
-    /// The size of the set, and its pods, are the same at all servers and on the node: one for each name, never
+    /// The size of the set, and its pods, are equal at all servers and on the node: one pod for each name, never
     /// started twice.
     fn each_pod_exists_once(&self, replicas: usize) {
         let names = (0..replicas).map(|number| format!("web-{number}"));
@@ -215,9 +215,12 @@ impl Cluster {
             let of_server = pods.iter().map(|pod| pod["metadata"]["uid"].clone());
             uids.push(of_server.collect::<Vec<_>>());
         }
-        assert!(uids.iter().all(|seen| *seen == uids[0]), "{uids:?}");
-        let shown: BTreeSet<String> = self.pods.rows(2).into_iter().skip(1).collect();
-        assert_eq!(shown.len(), replicas, "{shown:?}");
+        assert!(
+            uids.iter().all(|other_uids| *other_uids == uids[0]),
+            "{uids:?}"
+        );
+        let printed: BTreeSet<String> = self.pods.rows(2).into_iter().skip(1).collect();
+        assert_eq!(printed.len(), replicas, "{printed:?}");
         let directory = PathBuf::from(self.node.data()).join("sandboxes");
         let sandboxes = fs::read_dir(directory).expect("the node's sandboxes");
         let sandboxes = sandboxes.map(|entry| entry.expect("an entry").path());
@@ -225,7 +228,7 @@ impl Cluster {
         assert_eq!(sandboxes.len(), replicas, "{sandboxes:?}");
     }
 
-    /// Every server has all that was acknowledged, and the watch showed it in order, each once.
+    /// Every server has all acknowledged ConfigMaps, and the watch has printed them in order, each once.
     fn nothing_is_lost(&self) {
         for server in [FIRST].into_iter().chain(OTHERS) {
             let all = self.machines.at(server, |kubectl| {
@@ -238,21 +241,21 @@ impl Cluster {
                 );
             }
         }
-        let shown = wait_for("the last ConfigMap in the watch", 60, || {
-            let shown = self.config_maps.rows(1);
-            let shown = shown.into_iter().filter_map(|row| {
+        let printed = wait_for("the last ConfigMap in the watch", 60, || {
+            let printed = self.config_maps.rows(1);
+            let printed = printed.into_iter().filter_map(|row| {
                 let name = row.strip_prefix("configmap/")?;
                 self.written
                     .iter()
                     .any(|written| written == name)
                     .then(|| name.to_owned())
             });
-            match shown.collect::<Vec<_>>() {
-                shown if shown.last() == self.written.last() => Ok(shown),
-                shown => Err(shown),
+            match printed.collect::<Vec<_>>() {
+                printed if printed.last() == self.written.last() => Ok(printed),
+                printed => Err(printed),
             }
         });
-        assert_eq!(shown, self.written);
+        assert_eq!(printed, self.written);
     }
 }
 
@@ -300,7 +303,7 @@ fn paused_leaders_are_replaced_and_write_nothing_when_they_go_on() {
     cluster.scale(one, 3);
     cluster.write(other, "another-one-leads", &OTHERS);
     cluster.machines.servers[FIRST].signal(Signal::SIGCONT);
-    // Its first answer is of now.
+    // The first response of the continued server is up to date.
     cluster.write(other, "it-goes-on", &[FIRST]);
     wait_for_text("this server leads no more", 60, || {
         cluster.machines.servers[FIRST].output()
@@ -322,7 +325,7 @@ fn paused_leaders_are_replaced_and_write_nothing_when_they_go_on() {
     cluster.scale(one, 5);
     cluster.machines.etcd.resume(member);
     cluster.write(FIRST, "member-goes-on", &OTHERS);
-    // It finds out that others have elected another one.
+    // The old leader of etcd detects that another leader was elected.
     wait_for("one leader of etcd", 60, || {
         let leads = |number: usize| cluster.machines.etcd.leads(number);
         match (0..3).map(leads).collect::<Vec<_>>() {

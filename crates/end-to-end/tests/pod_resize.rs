@@ -1,4 +1,4 @@
-//! New resources for a running pod by the stock client, on real containers (kubectl.md 6.7).
+//! New resources for a running pod by the standard client, on real containers (kubectl.md 6.7).
 
 use end_to_end::{Kubectl, Output, wait_for, with_images};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ spec:
     - {resourceName: memory, restartPolicy: RestartContainer}
 "#;
 
-/// The processor's quota in microseconds as the container sees it, in both versions of cgroups.
+/// The CPU quota in microseconds inside the container, in both versions of cgroups.
 const QUOTA: &str = "cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null";
 
 fn resize(kubectl: &Kubectl, cpu: &str, memory: &str) -> Output {
@@ -55,10 +55,10 @@ fn has(pod: &Value, cpu: &str, memory: &str, restarts: i64) -> bool {
         && !resizing
 }
 
-fn wait(kubectl: &Kubectl, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+fn wait(kubectl: &Kubectl, what: &str, is_expected: impl Fn(&Value) -> bool) -> Value {
     wait_for(what, 30, || {
         let pod = kubectl.look(&["pod", "sized"])?;
-        if wanted(&pod) { Ok(pod) } else { Err(pod) }
+        if is_expected(&pod) { Ok(pod) } else { Err(pod) }
     })
 }
 
@@ -72,7 +72,7 @@ fn a_running_pod_gets_other_resources() {
         has(pod, "100m", "64Mi", 0)
     });
 
-    // Processor time: at once. Nobody is warned of anything.
+    // CPU: changed at once, without a warning.
     let output = resize(&kubectl, "300m", "64Mi");
     assert!(!output.stderr.contains("Warning"), "{output:#?}");
     wait(&kubectl, "more processor time", |pod| {
@@ -85,11 +85,11 @@ fn a_running_pod_gets_other_resources() {
         assert!(events.contains(reason), "{events}");
     }
 
-    // Memory: at the container's next start, which is at once, as the pod wants it.
+    // Memory: changed at the container's next start, which is at once, as the pod requests.
     resize(&kubectl, "300m", "96Mi");
     wait(&kubectl, "more memory", |pod| has(pod, "300m", "96Mi", 1));
 
-    // What this node does not have it says; the pod keeps what it has.
+    // A request beyond the node's capacity is reported; the pod keeps its resources.
     resize(&kubectl, "4000", "96Mi");
     kubectl.ok(&[
         "wait",

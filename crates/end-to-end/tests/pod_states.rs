@@ -1,12 +1,12 @@
-//! The answers of `kubectl logs`, `exec` and `attach` in every state of a pod (findings-2 I4): the table of
-//! docs/troubleshooting.md, and a command that ends at once.
+//! The responses of `kubectl logs`, `exec` and `attach` in every state of a pod (findings-2 I4): the table of
+//! docs/troubleshooting.md, and a command that exits at once.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use end_to_end::{Kubectl, wait_for, wait_for_text, with_images};
 
-/// A pod for each state. A pod that ends says so.
+/// A pod for each state. A pod that ends prints a last line.
 const PODS: &str = "
 apiVersion: v1
 kind: Pod
@@ -82,7 +82,7 @@ enum Verb {
 
 use Verb::{Attach, Exec, Follow, Logs, Previous};
 
-/// A state, a verb, the exit code, and what is printed: all of the output, and a part of the errors.
+/// A state, a verb, the exit code, and the output: all of standard output, and a part of the errors.
 const TABLE: &[(&str, Verb, i32, &str, &str)] = &[
     ("unscheduled", Logs, 0, "", ""),
     ("unscheduled", Follow, 0, "", ""),
@@ -179,7 +179,7 @@ const TABLE: &[(&str, Verb, i32, &str, &str)] = &[
         "",
         "container not found (\"c\"): it has ended with exit code 3",
     ),
-    // Its streams are at their end.
+    // The streams of the container have ended.
     ("restarting", Attach, 0, "", ""),
     ("ending", Logs, 0, "begin\n", ""),
     ("ending", Exec, 0, "hi\n", ""),
@@ -213,7 +213,7 @@ fn each_verb_has_its_answer_in_each_state() {
         let phase = format!("--for=jsonpath={{.status.phase}}={phase}");
         kubectl.ok(&["wait", &phase, &format!("pod/{pod}"), "--timeout=240s"]);
     }
-    // The time between two instances grows: the third wait is long enough for all that is asked.
+    // The time between two restarts grows: the third wait is long enough for all commands.
     wait_for("two restarts", 240, || {
         let pod = kubectl.pod("restarting");
         let status = &pod["status"]["containerStatuses"][0];
@@ -229,7 +229,7 @@ fn each_verb_has_its_answer_in_each_state() {
     for row in TABLE.iter().filter(|(pod, ..)| *pod != "restarting") {
         check(&kubectl, row);
     }
-    // Who follows or is attached gets the last words of a pod that ends.
+    // A client that follows or is attached gets the last lines of a pod that ends.
     let mut listeners = [Follow, Attach].map(|verb| kubectl.beside(&words(verb, "talking")));
     for listener in &listeners {
         wait_for_text("talk\n", 240, || listener.output());
@@ -245,16 +245,17 @@ fn each_verb_has_its_answer_in_each_state() {
 }
 
 fn check(kubectl: &Kubectl, (pod, verb, code, stdout, stderr): &(&str, Verb, i32, &str, &str)) {
-    let told = kubectl.run(&words(*verb, pod));
-    assert_eq!(told.code, *code, "{pod} {verb:?}: {told:?}");
-    assert_eq!(told.stdout, *stdout, "{pod} {verb:?}: {told:?}");
-    assert!(told.stderr.contains(stderr), "{pod} {verb:?}: {told:?}");
+    let output = kubectl.run(&words(*verb, pod));
+    assert_eq!(output.code, *code, "{pod} {verb:?}: {output:?}");
+    assert_eq!(output.stdout, *stdout, "{pod} {verb:?}: {output:?}");
+    assert!(output.stderr.contains(stderr), "{pod} {verb:?}: {output:?}");
 }
 
-/// Runs of a command that ends at once. The last audit's figure is that of `MAINSTAY_QUICK_RUNS=200`.
+/// The number of runs of a command that exits at once. The figure of the last audit was measured with
+/// `MAINSTAY_QUICK_RUNS=200`.
 const RUNS: usize = 40;
 
-/// Clients at a time.
+/// The number of concurrent clients.
 const CLIENTS: usize = 4;
 
 // findings-2 I4
@@ -282,9 +283,9 @@ fn a_command_that_ends_at_once_is_heard_exactly_once() {
 
 fn run_once(kubectl: &Kubectl, number: usize) {
     let name = format!("quick-{number}");
-    let said = format!("said {number}");
+    let text = format!("said {number}");
     let image = "--image=busybox:1";
-    let told = kubectl.run(&[
+    let output = kubectl.run(&[
         "run",
         &name,
         image,
@@ -294,9 +295,9 @@ fn run_once(kubectl: &Kubectl, number: usize) {
         "--quiet",
         "--",
         "echo",
-        &said,
+        &text,
     ]);
-    assert_eq!(told.code, 0, "{told:?}");
-    assert_eq!(told.stdout, format!("{said}\n"), "{told:?}");
-    assert!(!told.stderr.contains("warning"), "{told:?}");
+    assert_eq!(output.code, 0, "{output:?}");
+    assert_eq!(output.stdout, format!("{text}\n"), "{output:?}");
+    assert!(!output.stderr.contains("warning"), "{output:?}");
 }

@@ -24,7 +24,7 @@ fn service_addresses() {
         "--target-port=80",
         "--type=NodePort",
     ]);
-    // busybox is linked statically and cannot look names up everywhere; curl can.
+    // busybox is linked statically and cannot resolve names everywhere; curl can.
     kubectl.ok(&[
         "run",
         "client",
@@ -62,8 +62,8 @@ fn service_addresses() {
             end_to_end::registry::curl(&["--fail", "-o", "/dev/null", &format!("http://{target}/")])
         });
     }
-    // What reaches the server itself through its own Service comes back (hairpin).
-    let own = kubectl.ok(&[
+    // A request of the server to itself through its own Service arrives (hairpin).
+    let response = kubectl.ok(&[
         "exec",
         "server",
         "--",
@@ -75,7 +75,7 @@ fn service_addresses() {
         "%{http_code}",
         "front:8080",
     ]);
-    assert_eq!(own, "200");
+    assert_eq!(response, "200");
 }
 
 /// Init containers, hooks, probes, limits, volumes (docs/pod-spec.md; statefulset.md §12).

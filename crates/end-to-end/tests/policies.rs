@@ -1,5 +1,4 @@
-//! Policies in CEL that change what is written and that are asked about connections, by the stock
-//! client.
+//! CEL policies that change objects and that are evaluated for connections, by the standard client.
 
 use end_to_end::{Instance, text, wait_for};
 

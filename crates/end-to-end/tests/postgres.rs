@@ -1,4 +1,4 @@
-//! PostgreSQL: `examples/postgres`. Replicas copy the primary and follow it, whatever is deleted.
+//! PostgreSQL: `examples/postgres`. Replicas copy the primary and follow it, whichever member is deleted.
 
 use end_to_end::applications::postgres;
 use end_to_end::process::kill_in_pod;
@@ -22,13 +22,13 @@ fn ask(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
 }
 
 #[track_caller]
-fn wait_answer(kubectl: &Kubectl, pod: &str, sql: &str, wanted: &str) {
-    wait_for(&format!("{wanted} from {pod}"), 60, || {
-        let answer = ask(kubectl, pod, sql);
-        if answer.as_deref() == Ok(wanted) {
+fn wait_answer(kubectl: &Kubectl, pod: &str, sql: &str, expected: &str) {
+    wait_for(&format!("{expected} from {pod}"), 60, || {
+        let output = ask(kubectl, pod, sql);
+        if output.as_deref() == Ok(expected) {
             Ok(())
         } else {
-            Err(answer)
+            Err(output)
         }
     });
 }
@@ -40,13 +40,13 @@ fn replicas_follow_the_primary() {
     let kubectl = instance.kubectl();
     let shell = Shell::new(&instance, example("postgres"));
     let page = Page::open(&instance, "examples/postgres/README.md");
-    let shown = page.paste("", Some("This command adds a replica")).stdout;
-    assert!(shown.contains(" Ghent"), "{shown}");
+    let output = page.paste("", Some("This command adds a replica")).stdout;
+    assert!(output.contains(" Ghent"), "{output}");
     let address = kubectl.pod_ip("postgres-1");
-    let streams = shown
+    let streams = output
         .lines()
         .any(|line| line.contains(&address) && line.contains("streaming"));
-    assert!(streams, "{shown}");
+    assert!(streams, "{output}");
     kubectl.wait_ready("postgres", 2);
     wait_answer(&kubectl, "postgres-1", "SELECT pg_is_in_recovery()", "t");
     let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
@@ -56,20 +56,20 @@ fn replicas_follow_the_primary() {
     let refused = refused.expect_err("a replica takes no writes");
     assert!(refused.contains("read-only transaction"), "{refused}");
 
-    // One more replica makes its own copy.
+    // An additional replica copies the data.
     page.paste("This command adds a replica", None);
     kubectl.wait_ready("postgres", 3);
     wait_answer(&kubectl, "postgres-2", names, "Ghent");
     wait_answer(&kubectl, "postgres-0", streaming, "2");
 
-    // The primary comes back with its data under its name, and is followed again.
+    // The primary returns with its data and its name, and is followed again.
     page.ok("kubectl delete pod postgres-0");
     page.finish();
     kubectl.wait_ready("postgres", 3);
     wait_answer(&kubectl, "postgres-0", streaming, "2");
     let more = ask(&kubectl, "postgres-0", &add("Leuven"));
     assert_eq!(more.as_deref(), Ok("INSERT 0 1"));
-    // It crashes: what was acknowledged is in its log.
+    // The primary crashes: acknowledged writes are in its log.
     let more = ask(&kubectl, "postgres-0", &add("Mons"));
     assert_eq!(more.as_deref(), Ok("INSERT 0 1"));
     kill_in_pod(&kubectl, "postgres-0", "postgres");

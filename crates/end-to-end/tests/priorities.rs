@@ -1,4 +1,4 @@
-//! Pods of higher priority take the place of others, as people see it with kubectl.
+//! Pods of higher priority preempt other pods, as users observe it with kubectl.
 
 use end_to_end::{Instance, Kubectl, text, wait_for, wait_for_text};
 use serde_json::{Value, json};
@@ -64,10 +64,14 @@ fn scheduled(kubectl: &Kubectl, pod: &str) -> String {
     })
 }
 
-fn wait_for_message(kubectl: &Kubectl, pod: &str, wanted: &str) {
+fn wait_for_message(kubectl: &Kubectl, pod: &str, expected: &str) {
     wait_for(&format!("{pod} to wait"), 60, || {
-        let said = scheduled(kubectl, pod);
-        if said == wanted { Ok(()) } else { Err(said) }
+        let message = scheduled(kubectl, pod);
+        if message == expected {
+            Ok(())
+        } else {
+            Err(message)
+        }
     });
 }
 
@@ -80,7 +84,7 @@ fn the_important_come_first() {
     kubectl.apply(&low(part));
     kubectl.wait_ready("low", 2);
 
-    // Who may not drive others out waits, and says so.
+    // A pod that may not preempt others waits, and reports this.
     kubectl.apply(&pod("patient", "patient", part));
     let full = "0/1 nodes are available: 1 Insufficient cpu.";
     let waits = format!("{full} preemption: not eligible due to preemptionPolicy=Never.");
@@ -101,26 +105,26 @@ fn the_important_come_first() {
         }
     });
     assert_eq!(events.len(), 1, "one was enough: {events:#?}");
-    let told = format!(
+    let message = format!(
         "Preempted by pod {} on node {}",
         text(&important, "/metadata/uid"),
         text(&important, "/spec/nodeName")
     );
-    assert_eq!(text(&events[0], "/message"), told);
+    assert_eq!(text(&events[0], "/message"), message);
     assert_eq!(important["status"]["nominatedNodeName"], Value::Null);
 
-    // The set makes its pod again, which has to wait, and drives nobody out.
+    // The set recreates its pod, which has to wait, and preempts no pod.
     let victim = text(&events[0], "/involvedObject/name").to_owned();
     let waits = format!(
         "{full} preemption: 0/1 nodes are available: 1 No preemption victims found for incoming \
          pod."
     );
     wait_for(&format!("{victim} to wait"), 60, || {
-        let said = kubectl.run(&["get", "pod", &victim]);
-        if said.code == 0 && scheduled(&kubectl, &victim) == waits {
+        let output = kubectl.run(&["get", "pod", &victim]);
+        if output.code == 0 && scheduled(&kubectl, &victim) == waits {
             Ok(())
         } else {
-            Err(said)
+            Err(output)
         }
     });
     for wanted in [
@@ -129,9 +133,9 @@ fn the_important_come_first() {
         "workqueue_depth{name=\"statefulset\"} 0",
     ] {
         wait_for(wanted, 60, || {
-            let told = kubectl.ok(&["get", "--raw", "/metrics"]);
-            let is_told = told.lines().any(|line| line == wanted);
-            if is_told { Ok(()) } else { Err(told) }
+            let message = kubectl.ok(&["get", "--raw", "/metrics"]);
+            let is_told = message.lines().any(|line| line == wanted);
+            if is_told { Ok(()) } else { Err(message) }
         });
     }
     kubectl.ok(&["delete", "pod", "important"]);

@@ -1,5 +1,5 @@
-//! The machine is started anew: no process, no mount, no network and no control group of before is
-//! there any more. Every identity and all data come back.
+//! The machine is rebooted: all former processes, mounts, networks and control groups are lost. Every identity and all
+//! data return.
 
 use std::fs;
 use std::path::Path;
@@ -81,12 +81,12 @@ const PODS: [&str; 2] = ["db-0", "db-1"];
 
 struct Machine {
     instance: Instance,
-    /// The control group of all its pods, below each controller.
+    /// The control group of all pods, below each controller.
     group: String,
 }
 
 impl Machine {
-    /// Everything but the disk is lost.
+    /// Removes everything except the disk.
     fn lose_all_but_the_disk(&mut self) {
         let data = self.instance.data();
         let mut dead = process::shims(&data);
@@ -97,7 +97,7 @@ impl Machine {
         }
         self.instance.kill();
         for pid in dead {
-            // One that has ended with its parent is as dead as the others.
+            // A process may have exited with its parent.
             kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
         }
         wait_for("the end of all processes", 30, || {
@@ -135,7 +135,7 @@ fn unmount_below(directory: &Path) {
     }
 }
 
-/// A group goes after those in it; a processor's share of the dead is let go a moment later.
+/// A group can be removed after its subgroups; the kernel releases the dead processes a moment later.
 fn remove_group(group: &Path) {
     let Ok(inner) = fs::read_dir(group) else {
         return;
@@ -152,7 +152,7 @@ fn read(kubectl: &Kubectl, pod: &str, file: &str) -> String {
     kubectl.ok(&["exec", pod, "--", "cat", file])
 }
 
-/// Memory is empty again, and memory; the others are what they were.
+/// Memory volumes are empty again, and are mounted as memory; the other volumes have their data.
 fn volumes_are_mounted(kubectl: &Kubectl, pod: &str) {
     let mounts = read(kubectl, pod, "/proc/mounts");
     for (at, kind) in [("/fast", "tmpfs"), ("/cow", "btrfs")] {
@@ -165,21 +165,21 @@ fn volumes_are_mounted(kubectl: &Kubectl, pod: &str) {
     assert_eq!(kubectl.ok(&["exec", pod, "--", "ls", "/fast"]), "");
 }
 
-fn address_of(kubectl: &Kubectl, asks: &str, name: &str) -> String {
-    let found = kubectl.run(&["exec", asks, "--", "nslookup", name]);
-    found.stdout
+fn address_of(kubectl: &Kubectl, client_pod: &str, name: &str) -> String {
+    let output = kubectl.run(&["exec", client_pod, "--", "nslookup", name]);
+    output.stdout
 }
 
 fn peers_are_found(kubectl: &Kubectl) {
-    for (asks, name) in [("db-0", "db-1"), ("db-1", "db-0")] {
+    for (client_pod, name) in [("db-0", "db-1"), ("db-1", "db-0")] {
         let address = format!("Address: {}\n", kubectl.pod_ip(name));
         let full = format!("{name}.db.default.svc.cluster.local");
         wait_for(&full, 60, || {
-            let found = address_of(kubectl, asks, &full);
-            if found.contains(&address) {
+            let output = address_of(kubectl, client_pod, &full);
+            if output.contains(&address) {
                 Ok(())
             } else {
-                Err(found)
+                Err(output)
             }
         });
     }
@@ -228,7 +228,7 @@ fn identities_and_data_come_back() {
             }
             assert_eq!(read(&kubectl, pod, "/settings/colour"), "blue");
             volumes_are_mounted(&kubectl, pod);
-            // Of the pod, not of the container.
+            // The volume belongs to the pod, not to the container.
             assert_eq!(read(&kubectl, pod, "/scratch/log"), "started\nstarted\n");
             assert_eq!(
                 kubectl.ok(&["exec", pod, "--", "hostname"]),
@@ -236,7 +236,7 @@ fn identities_and_data_come_back() {
             );
         }
         peers_are_found(&kubectl);
-        // One that is not to be started again has failed.
+        // A pod that must not be restarted has failed.
         kubectl.wait_phase("once", "Failed");
     });
 }

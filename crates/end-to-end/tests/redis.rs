@@ -1,11 +1,11 @@
-//! Redis: `examples/redis`. Replicas and Sentinels know each other by name; a primary that stays
-//! away is replaced, comes back as a replica, and nothing that was written is lost.
+//! Redis: `examples/redis`. Replicas and Sentinels know each other by name; an absent primary is replaced, returns as a
+//! replica, and no write is lost.
 
 use end_to_end::applications::redis;
 use end_to_end::{Kubectl, Page, Shell, example, wait_for, with_registry_of};
 
-/// Seconds of an idle machine. A Sentinel does nothing for 30 s each time it stood still for 2 s (TILT
-/// mode), which repeats on a busy machine.
+/// Seconds of an idle machine. A Sentinel does nothing for 30 s each time it was blocked for 2 s (TILT mode), which
+/// repeats on a busy machine.
 const PATIENCE: u64 = 120;
 
 /// The output of redis-cli in a pod, or its error.
@@ -17,19 +17,19 @@ fn ask(kubectl: &Kubectl, pod: &str, command: &str) -> Result<String, String> {
     answer.map_err(|output| output.stderr)
 }
 
-/// An answer that contains this text, or the error.
-fn answers(kubectl: &Kubectl, pod: &str, command: &str, wanted: &str) -> Result<(), String> {
-    let answer = ask(kubectl, pod, command)?;
-    match answer.contains(wanted) {
+/// The output if it contains this text, or the error.
+fn answers(kubectl: &Kubectl, pod: &str, command: &str, expected: &str) -> Result<(), String> {
+    let output = ask(kubectl, pod, command)?;
+    match output.contains(expected) {
         true => Ok(()),
-        false => Err(format!("{command} at {pod}: {answer}")),
+        false => Err(format!("{command} at {pod}: {output}")),
     }
 }
 
 #[track_caller]
-fn wait_answer(kubectl: &Kubectl, pod: &str, command: &str, wanted: &str) {
-    wait_for(&format!("{command} at {pod}: {wanted}"), PATIENCE, || {
-        answers(kubectl, pod, command, wanted)
+fn wait_answer(kubectl: &Kubectl, pod: &str, command: &str, expected: &str) {
+    wait_for(&format!("{command} at {pod}: {expected}"), PATIENCE, || {
+        answers(kubectl, pod, command, expected)
     });
 }
 
@@ -47,12 +47,12 @@ fn sentinels_replace_a_primary_that_stays_away() {
         "",
         Some("## By hand"),
     );
-    let shown = page.paste("", Some("## Failover")).stdout;
-    assert!(shown.contains("OK\n2\n"), "two replicas have it: {shown}");
-    assert!(shown.lines().any(|line| line == "green"), "{shown}");
-    let primary_by_name = shown.lines().rev().nth(1).unwrap_or_default();
-    assert!(primary_by_name.starts_with("redis-0.redis-svc"), "{shown}");
-    // Replicas have found their primary, and Sentinels have found these and each other.
+    let output = page.paste("", Some("## Failover")).stdout;
+    assert!(output.contains("OK\n2\n"), "two replicas have it: {output}");
+    assert!(output.lines().any(|line| line == "green"), "{output}");
+    let primary_by_name = output.lines().rev().nth(1).unwrap_or_default();
+    assert!(primary_by_name.starts_with("redis-0.redis-svc"), "{output}");
+    // Replicas know their primary, and Sentinels know the replicas and each other.
     for replica in ["redis-1", "redis-2"] {
         let primary = "master_host:redis-0.redis-svc";
         wait_answer(&kubectl, replica, "info replication", primary);
@@ -60,24 +60,24 @@ fn sentinels_replace_a_primary_that_stays_away() {
         wait_answer(&kubectl, replica, "info replication", link);
     }
     for sentinel in ["sentinel-0", "sentinel-1", "sentinel-2"] {
-        let known = "slaves=2,sentinels=3";
-        wait_answer(&kubectl, sentinel, "-p 26379 info sentinel", known);
+        let counts = "slaves=2,sentinels=3";
+        wait_answer(&kubectl, sentinel, "-p 26379 info sentinel", counts);
         wait_answer(&kubectl, sentinel, WHO, "redis-0.redis-svc");
     }
 
-    // The primary's pod cannot come back: the node takes no pods. The next one takes a write.
+    // The primary's pod cannot start again, because the node is cordoned. The next primary accepts a write.
     let back = "Another server is the primary now.";
     page.paste("## Failover", Some(back));
     write_to_the_next(&kubectl);
-    let shown = page.paste(back, None).stdout;
-    assert!(shown.contains("role:slave"), "{shown}");
+    let output = page.paste(back, None).stdout;
+    assert!(output.contains("role:slave"), "{output}");
     kubectl.wait_ready("redis", 3);
     let written = [("colour", "green"), ("shape", "round")];
     wait_for("everything at all servers", PATIENCE, || {
         has_everywhere(&kubectl, &written)
     });
 
-    // A pod that comes back finds its data. On a slow machine, it finds another primary, too.
+    // A pod that returns has its data. On a slow machine, it follows another primary, too.
     let primary = wait_for("one primary", PATIENCE, || primary(&kubectl));
     kubectl.ok(&["delete", "pod", &primary]);
     kubectl.wait_ready("redis", 3);
@@ -87,14 +87,14 @@ fn sentinels_replace_a_primary_that_stays_away() {
     page.finish();
 }
 
-/// The current primary, by all Sentinels and itself.
+/// The current primary, as all Sentinels and the primary itself report.
 fn primary(kubectl: &Kubectl) -> Result<String, String> {
-    let answers = ["sentinel-0", "sentinel-1", "sentinel-2"].map(|pod| ask(kubectl, pod, WHO));
-    let same = answers.iter().all(|answer| *answer == answers[0]);
-    let name = answers[0].clone().unwrap_or_default();
+    let replies = ["sentinel-0", "sentinel-1", "sentinel-2"].map(|pod| ask(kubectl, pod, WHO));
+    let same = replies.iter().all(|reply| *reply == replies[0]);
+    let name = replies[0].clone().unwrap_or_default();
     let primary = match name.split_once('.') {
         Some((pod, rest)) if same && rest.starts_with("redis-svc") => pod,
-        _ => return Err(format!("{answers:?}")),
+        _ => return Err(format!("{replies:?}")),
     };
     self::answers(kubectl, primary, "info replication", "role:master")?;
     Ok(primary.to_owned())
@@ -103,7 +103,7 @@ fn primary(kubectl: &Kubectl) -> Result<String, String> {
 /// Writes to the primary that is not `redis-0` any more.
 #[track_caller]
 fn write_to_the_next(kubectl: &Kubectl) {
-    // One connection, whose writes WAIT counts.
+    // One connection, because WAIT counts the writes of its connection.
     let write = "printf 'set shape round\\nwait 1 5000\\n' | redis-cli";
     wait_for("a write at another primary", PATIENCE, || {
         let new = primary(kubectl)?;
@@ -137,7 +137,7 @@ fn has_everywhere(kubectl: &Kubectl, values: &[(&str, &str)]) -> Result<(), Stri
 
 const FAILOVER_PODS: [&str; 3] = ["cache-0", "cache-1", "cache-2"];
 
-/// Sentinels that started after a loss do not know a replica of a replica: it corrects itself.
+/// Sentinels that started after a loss do not know a replica of a replica: the replica corrects itself.
 #[test]
 fn a_replica_that_no_sentinel_knows_finds_the_primary() {
     let (_registry, instance) = with_registry_of(&[("library/redis", "7", &redis())]);
@@ -201,27 +201,27 @@ fn replication_by_hand() {
     let kubectl = instance.kubectl();
     let shell = Shell::new(&instance, example("redis/by-hand"));
     let page = Page::part(&instance, "examples/redis/README.md", "## By hand", None);
-    for (file, made) in [
+    for (file, created) in [
         ("redis-svc.yml", "service/redis-svc"),
         ("redis-sts.yml", "statefulset.apps/redis-sts"),
         ("redis-pv-sts.yml", "statefulset.apps/redis-pv-sts"),
     ] {
         let applied = shell.ok(&format!("kubectl apply -f {file}"));
-        assert_eq!(applied, format!("{made} created\n"));
+        assert_eq!(applied, format!("{created} created\n"));
     }
-    let shown = page.paste("", None).stdout;
+    let output = page.paste("", None).stdout;
     let again = page.ok("kubectl apply -f examples/redis/by-hand");
     assert_eq!(again.lines().count(), 3, "they are there already: {again}");
     page.finish();
-    // The page deletes the Service of the other part, which has this name. The sets are there already.
+    // The page deletes the Service of the other part, which has an equal name. The sets exist already.
     assert!(
-        shown.contains("statefulset.apps/redis-sts unchanged\n"),
-        "{shown}"
+        output.contains("statefulset.apps/redis-sts unchanged\n"),
+        "{output}"
     );
-    assert!(shown.lines().any(|line| line == "OK"), "{shown}");
+    assert!(output.lines().any(|line| line == "OK"), "{output}");
     let address = kubectl.pod_ip("redis-sts-1");
-    assert!(shown.contains(&format!("({address})")), "{shown}");
-    assert!(shown.contains("1 packets received"), "{shown}");
+    assert!(output.contains(&format!("({address})")), "{output}");
+    assert!(output.contains("1 packets received"), "{output}");
     wait_answer(
         &kubectl,
         "redis-pv-sts-1",
@@ -251,8 +251,7 @@ fn replication_by_hand() {
     assert_eq!(claims.matches("redis-100m-pvc-redis-pv-sts-").count(), 2);
 }
 
-/// The creator of a pod, the existing objects, and the change of a Service to headless: it is
-/// recreated.
+/// The creator of a pod, the existing objects, and the change of a Service to headless: the Service is recreated.
 fn what_readers_ask(kubectl: &Kubectl, shell: &Shell) {
     let described = shell.ok("kubectl describe pod redis-sts-0");
     let owner = "Controlled By:  StatefulSet/redis-sts\n";
@@ -281,8 +280,7 @@ fn what_readers_ask(kubectl: &Kubectl, shell: &Shell) {
     shell.ok("kubectl delete service vip");
 }
 
-/// seeds.md C24: a Deployment's pods in `kube-system`, where the cluster's DNS does not suffer from
-/// their deletion.
+/// seeds.md C24: a Deployment's pods in `kube-system`, whose deletion does not affect the cluster's DNS.
 fn the_systems_pods_are_like_others(shell: &Shell) {
     shell.ok("kubectl create deployment coredns -n kube-system --image=redis:5-alpine");
     shell.ok("kubectl rollout status deployment/coredns -n kube-system --timeout=300s");
@@ -298,7 +296,7 @@ fn the_systems_pods_are_like_others(shell: &Shell) {
         .map(|c| c.trim())
         .filter(|c| !c.is_empty())
         .collect();
-    let wanted = [
+    let expected = [
         "NAME",
         "READY",
         "STATUS",
@@ -309,7 +307,7 @@ fn the_systems_pods_are_like_others(shell: &Shell) {
         "NOMINATED NODE",
         "READINESS GATES",
     ];
-    assert_eq!(columns, wanted, "{pods}");
+    assert_eq!(columns, expected, "{pods}");
     let row = pods.lines().nth(1).expect("a pod");
     let name = row.split_whitespace().next().expect("a name");
     let parts: Vec<&str> = name.split('-').collect();
@@ -320,7 +318,7 @@ fn the_systems_pods_are_like_others(shell: &Shell) {
     shell.ok("kubectl delete deployment coredns -n kube-system");
 }
 
-/// seeds.md M11: what a claim says while it waits for a provisioner from elsewhere.
+/// seeds.md M11: the status of a claim while it waits for an external provisioner.
 fn a_class_that_nobody_serves(kubectl: &Kubectl, shell: &Shell) {
     kubectl.apply(
         "kind: StorageClass
@@ -337,13 +335,13 @@ spec:
   resources: {requests: {storage: 100Mi}}
 ",
     );
-    let wanted = "persistentvolume-controller  Waiting for a volume to be created either by the \
+    let message = "persistentvolume-controller  Waiting for a volume to be created either by the \
         external provisioner 'k8s-sigs.io/nfs-subdir-external-provisioner' or manually by the \
         system administrator";
     wait_for("the event", PATIENCE, || {
         let described = shell.ok("kubectl describe pvc nfs");
-        let found = described.contains(wanted) && described.contains("Pending");
-        if found { Ok(()) } else { Err(described) }
+        let is_reported = described.contains(message) && described.contains("Pending");
+        if is_reported { Ok(()) } else { Err(described) }
     });
     shell.ok("kubectl delete pvc nfs");
 }

@@ -1,4 +1,4 @@
-//! Pulls from a registry that wants a login: from `registries.yaml`, and from a pull secret.
+//! Pulls from a registry that requires a login: from `registries.yaml`, and from a pull secret.
 
 use std::fs;
 
@@ -42,8 +42,9 @@ fn a_pull_secret_opens_what_is_closed_to_strangers() {
     kubectl.apply(&pod("stranger", &image, ""));
     wait_for("the refusal to be told", 30, || {
         let described = kubectl.ok(&["describe", "pod", "stranger"]);
-        let told = described.contains("pull access denied") && described.contains("ErrImagePull");
-        if told { Ok(()) } else { Err(described) }
+        let is_denied =
+            described.contains("pull access denied") && described.contains("ErrImagePull");
+        if is_denied { Ok(()) } else { Err(described) }
     });
     let (server, user) = (
         format!("--docker-server={address}"),

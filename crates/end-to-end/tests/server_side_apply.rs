@@ -1,4 +1,4 @@
-//! `kubectl apply --server-side` and the ways to it and back (kubectl.md 0.7, 2.4, 2.6).
+//! `kubectl apply --server-side`, and the change from and to client-side apply (kubectl.md 0.7, 2.4, 2.6).
 
 use end_to_end::{Instance, Kubectl, text, wait_for_text};
 use serde_json::Value;
@@ -26,8 +26,8 @@ spec:
 
 /// `manager operation subresource` of each entry.
 fn managers(kubectl: &Kubectl, object: &str) -> Vec<String> {
-    let found = kubectl.json(&["get", object, "--show-managed-fields"]);
-    let list = found["metadata"]["managedFields"].as_array();
+    let object_json = kubectl.json(&["get", object, "--show-managed-fields"]);
+    let list = object_json["metadata"]["managedFields"].as_array();
     let word = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
     list.into_iter()
         .flatten()
@@ -39,8 +39,8 @@ fn managers(kubectl: &Kubectl, object: &str) -> Vec<String> {
 }
 
 fn version(kubectl: &Kubectl, object: &str) -> String {
-    let found = kubectl.json(&["get", object]);
-    text(&found, "/metadata/resourceVersion").to_owned()
+    let object_json = kubectl.json(&["get", object]);
+    text(&object_json, "/metadata/resourceVersion").to_owned()
 }
 
 fn apply(kubectl: &Kubectl, more: &[&str], manifest: &str) -> String {
@@ -78,7 +78,7 @@ fn kubectl_applies_by_the_server() {
         "a:2"
     );
     assert_eq!(found["metadata"].get("labels"), None);
-    // The controller writes its status; it settles without pods to wait for.
+    // The controller writes the status of the set, which has no pods to wait for.
     end_to_end::wait_for("the status to be written", 30, || {
         let found = kubectl.look(&["sts", "web"])?;
         let (spec, status) = (
@@ -95,7 +95,7 @@ fn kubectl_applies_by_the_server() {
     apply(&kubectl, &[], &set(0, "a:2", ""));
     assert_eq!(version(&kubectl, "sts/web"), before);
 
-    // Others take the number of replicas; kubectl.md 2.4 has the text.
+    // Another manager owns the number of replicas; kubectl.md 2.4 has the message.
     kubectl.ok(&["scale", "sts", "web", "--replicas=0"]);
     kubectl.ok(&["label", "sts", "web", "by=hand"]);
     let one = set(0, "a:2", "by: file");
@@ -118,7 +118,7 @@ fn kubectl_applies_by_the_server() {
     assert_eq!(text(&found, "/metadata/labels/by"), "file");
     let diff = kubectl.run_with_input(&["diff", "--server-side", "-f", "-"], &one);
     assert_eq!(diff.code, 0, "{diff:?}");
-    // A second manager takes its part, and lets go of it.
+    // A second manager owns its part, and releases it.
     let theirs = "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: web, \
                   annotations: {x/y: z}}}";
     apply(&kubectl, &["--field-manager=other"], theirs);
@@ -127,7 +127,7 @@ fn kubectl_applies_by_the_server() {
     let found = kubectl.json(&["get", "sts", "web"]);
     assert_eq!(found["metadata"].get("annotations"), None);
     assert_eq!(text(&found, "/metadata/labels/by"), "file");
-    // What the type does not have.
+    // A field that the type does not have.
     let wrong = set(0, "a:2", "").replace("serviceName", "serviceNam");
     let refused = kubectl.run_with_input(&["apply", "--server-side", "-f", "-"], &wrong);
     assert!(
@@ -147,7 +147,7 @@ fn what_the_client_applied_the_server_takes_over_and_gives_back() {
     let all = managers(&kubectl, "sts/web");
     let client = "kubectl-client-side-apply Update".to_owned();
     assert!(all.contains(&client), "{all:?}");
-    // No conflict, though the client's manager had it all; and what goes, goes.
+    // No conflict, though the client's manager owned all fields; and fields that are not applied any more are removed.
     apply(&kubectl, &[], &set(0, "a:2", "team: two"));
     let found = kubectl.json(&["get", "sts", "web"]);
     assert_eq!(
@@ -164,7 +164,7 @@ fn what_the_client_applied_the_server_takes_over_and_gives_back() {
         !all.iter().any(|name| name.starts_with("kubectl-client")),
         "{all:?}"
     );
-    // And back: the annotation has been kept up to date.
+    // Back to client-side apply: the annotation has been updated.
     kubectl.apply(&set(0, "a:3", ""));
     let found = kubectl.json(&["get", "sts", "web"]);
     assert_eq!(
@@ -172,7 +172,7 @@ fn what_the_client_applied_the_server_takes_over_and_gives_back() {
         "a:3"
     );
     assert_eq!(found["metadata"].get("labels"), None);
-    // An object that only the server applied: the client warns, and goes on.
+    // An object that was only applied server-side: the client warns, and continues.
     let map = |value: &str| {
         format!(
             "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: c}}, data: {{a: '{value}'}}}}"

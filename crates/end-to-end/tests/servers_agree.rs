@@ -1,5 +1,5 @@
-//! Three servers over one etcd at the same time: quotas, addresses and ports are given once, and encryption at rest,
-//! the audit log and the metrics are those of a server with a store of its own.
+//! Three servers over one etcd, used concurrently: quotas, addresses and ports are assigned once, and encryption at
+//! rest, the audit log and the metrics are those of a server with its own store.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,13 +12,13 @@ use memchr::memmem;
 use serde_json::{Value, json};
 
 const SERVERS: usize = 3;
-/// Requests of each server, which the others get at the same time.
+/// Requests of each server, which are sent concurrently to all servers.
 const EACH: usize = 12;
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const SECRET: &str = "a secret that nobody reads in a file";
 const PLAIN: &str = "a value that anybody may read in a file";
 
-/// The clients of the servers, on a machine of their own.
+/// The clients of the servers, on a separate machine.
 struct Clients {
     network: Network,
     servers: Vec<Api>,
@@ -34,32 +34,31 @@ impl Clients {
         Self { network, servers }
     }
 
-    /// Creates objects through all servers at the same time. Returns those that were created, and the codes of
-    /// the refusals.
+    /// Creates objects through all servers concurrently. Returns the created objects, and the codes of the refusals.
     fn create(
         &self,
         path: &str,
         object: impl Fn(usize, usize) -> Value + Sync,
     ) -> (Vec<Value>, Vec<u16>) {
         let through = |server: usize| {
-            let answers = (0..EACH).map(|number| {
+            let results = (0..EACH).map(|number| {
                 let object = object(server, number);
                 self.servers[server].ask(Method::POST, path, Some(&object))
             });
-            answers.collect::<Vec<_>>()
+            results.collect::<Vec<_>>()
         };
-        let answers = thread::scope(|scope| {
+        let results = thread::scope(|scope| {
             let asking: Vec<_> = (0..SERVERS)
                 .map(|server| scope.spawn(move || self.network.run(|| through(server))))
                 .collect();
-            let answers = asking
+            let results = asking
                 .into_iter()
                 .map(|asking| asking.join().expect("answers"));
-            answers.flatten().collect::<Vec<_>>()
+            results.flatten().collect::<Vec<_>>()
         });
         let (mut created, mut refused) = (Vec::new(), Vec::new());
-        for answer in answers {
-            match answer {
+        for result in results {
+            match result {
                 Ok(object) => created.push(object),
                 Err(kube::Error::Api(status)) => refused.push(status.code),
                 Err(error) => panic!("{path}: {error}"),
@@ -69,10 +68,10 @@ impl Clients {
     }
 
     fn ask(&self, server: usize, path: &str) -> Value {
-        let answer = self
+        let result = self
             .network
             .run(|| self.servers[server].ask(Method::GET, path, None));
-        answer.unwrap_or_else(|error| panic!("{path}: {error}"))
+        result.unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
     fn post(&self, server: usize, path: &str, object: &Value) -> Value {
@@ -131,7 +130,7 @@ fn audit_log(around: &Path, server: usize) -> std::path::PathBuf {
     around.join(format!("audit-{server}.log"))
 }
 
-/// The files of encryption and audit, which all servers have.
+/// The files of encryption and audit, which all servers use.
 fn protection(around: &Path) -> [String; 2] {
     let encryption = around.join("encryption.yaml");
     let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -202,7 +201,7 @@ fn a_quota_is_kept(clients: &Clients) {
     }
 }
 
-/// findings R19: a quota that one server stores while all of them write has in its count what was written before, too.
+/// findings R19: a quota that one server stores during writes by all servers counts the earlier objects, too.
 fn a_quota_that_comes_late_counts_all(clients: &Clients) {
     let namespace = namespace("late");
     clients.post(2, "/api/v1/namespaces", &namespace);
@@ -233,7 +232,8 @@ fn a_quota_that_comes_late_counts_all(clients: &Clients) {
     }
 }
 
-/// All servers read a Secret, and no file of etcd has its content; that of a ConfigMap shows how it would look.
+/// All servers read a Secret, and no file of etcd contains its contents; the contents of a ConfigMap show the
+/// unencrypted form.
 fn stored_objects_are_protected(clients: &Clients, around: &Path) {
     clients.post(1, "/api/v1/namespaces/default/secrets", &secret("kept"));
     let plain = json!({
@@ -250,12 +250,12 @@ fn stored_objects_are_protected(clients: &Clients, around: &Path) {
     }
     for member in 0..3 {
         let data = around.join(format!("etcd/data-{member}/member/wal"));
-        let has = |wanted: &str| {
+        let has = |text: &str| {
             let files = std::fs::read_dir(&data).expect("the files of etcd");
             let mut files = files.map(|file| std::fs::read(file.expect("a file").path()));
             files.any(|content| {
                 let content = content.expect("read a file");
-                memmem::find(&content, wanted.as_bytes()).is_some()
+                memmem::find(&content, text.as_bytes()).is_some()
             })
         };
         wait_for("the ConfigMap in etcd", 120, || match has(PLAIN) {
@@ -274,10 +274,10 @@ fn each_server_has_its_log_and_its_metrics(
     let path = |server: usize| format!("/api/v1/namespaces/default/secrets/asked-{server}");
     for server in 0..SERVERS {
         let api = &clients.servers[server];
-        let asked = clients
+        let log_lines = clients
             .network
             .run(|| api.ask(Method::GET, &path(server), None));
-        assert!(asked.is_err());
+        assert!(log_lines.is_err());
     }
     for server in 0..SERVERS {
         let log = wait_for("the audit log", 120, || {
@@ -288,7 +288,7 @@ fn each_server_has_its_log_and_its_metrics(
             }
         });
         assert!(!log.contains(&path((server + 1) % SERVERS)));
-        // A server renews its own Lease every some seconds.
+        // A server renews its own Lease every few seconds.
         let renewal = "etcd_requests_total{operation=\"update\",group=\"coordination.k8s.io\",resource=\"leases\"}";
         let metrics = machines.at(server, |kubectl| {
             wait_for_text(renewal, 60, || {

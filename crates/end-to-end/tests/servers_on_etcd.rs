@@ -1,12 +1,11 @@
-//! Two servers over one etcd of three members (docs/high-availability.md): what is written through
-//! one is read through the other at once, and nothing is lost when a server or a member is killed.
-//! The servers share one certificate authority; one of them runs the controllers, and the other one
-//! takes over.
+//! Two servers over one etcd of three members (docs/high-availability.md): a write through one server is readable
+//! through the other at once, and no write is lost when a server or a member is killed. The servers share one
+//! certificate authority; one of them runs the controllers, and the other takes over.
 
 use end_to_end::servers::ServersOnEtcd;
 use end_to_end::{wait_for, wait_for_text};
 
-/// Writes through a server as soon as it can, and reads through the other one at once.
+/// Writes through a server as soon as it accepts writes, and reads through the other server at once.
 fn write_and_read(machines: &ServersOnEtcd, writes: usize, reads: usize, name: &str) {
     machines.at(writes, |kubectl| {
         let create = ["create", "configmap", name, "--from-literal=a=1"];
@@ -22,7 +21,7 @@ fn write_and_read(machines: &ServersOnEtcd, writes: usize, reads: usize, name: &
     machines.at(reads, |kubectl| {
         wait_for(&format!("an answer about {name}"), 60, || {
             let output = kubectl.run(&["get", "configmap", name]);
-            // A server whose member is away may refuse a read for a moment, but never answer from before.
+            // A server whose member is absent may refuse a read for a moment, but never returns an old state.
             assert!(!output.stderr.contains("NotFound"), "{output:?}");
             output.success()
         });
@@ -80,17 +79,17 @@ fn two_servers_share_an_etcd() {
             );
         }
     }
-    // The watch at one server has the writes through both, in order.
+    // The watch at one server has the writes through both servers, in order.
     let last = written.last().expect("some were written");
-    let seen = wait_for_text(last, 60, || watch.output());
-    let places: Vec<Option<usize>> = written
+    let output = wait_for_text(last, 60, || watch.output());
+    let positions: Vec<Option<usize>> = written
         .iter()
-        .map(|name| seen.find(name.as_str()))
+        .map(|name| output.find(name.as_str()))
         .collect();
-    assert!(places.iter().all(Option::is_some), "{seen}");
-    assert!(places.is_sorted(), "{seen}");
+    assert!(positions.iter().all(Option::is_some), "{output}");
+    assert!(positions.is_sorted(), "{output}");
     drop(watch);
-    // Whichever led, the one that is left does.
+    // Whichever server led, the remaining server leads.
     machines.servers[1].interrupt();
     wait_for_leader(&machines, 0);
     endpoints_are(&machines, 0, &[0]);
@@ -98,7 +97,7 @@ fn two_servers_share_an_etcd() {
     other_stores_are_refused(&mut machines);
 }
 
-/// A server sees that one leads.
+/// Waits until a server reports a leader.
 fn wait_for_leader(machines: &ServersOnEtcd, server: usize) {
     let output = "--output=jsonpath={.spec.holderIdentity}";
     let get = [
@@ -116,7 +115,7 @@ fn wait_for_leader(machines: &ServersOnEtcd, server: usize) {
     });
 }
 
-/// Endpoints and the slice of the Service `kubernetes` become those of these servers.
+/// Waits until Endpoints and the slice of the Service `kubernetes` name these servers.
 fn endpoints_are(machines: &ServersOnEtcd, at: usize, live: &[usize]) {
     let live = live
         .iter()
@@ -140,20 +139,20 @@ fn endpoints_are(machines: &ServersOnEtcd, at: usize, live: &[usize]) {
     }
 }
 
-/// The administrator's file of a server has a context for each other server, which can be used.
+/// The administrator's kubeconfig of a server has a usable context for each other server.
 fn the_kubeconfig_names(machines: &ServersOnEtcd, at: usize, others: &[usize]) {
     let others = others
         .iter()
         .map(|other| format!("mainstay-{}:6443", machines.servers[*other].address));
     let others: Vec<String> = others.collect();
-    let mut wanted = vec!["mainstay".to_owned()];
-    wanted.extend(others.iter().cloned());
+    let mut expected = vec!["mainstay".to_owned()];
+    expected.extend(others.iter().cloned());
     machines.at(at, |kubectl| {
-        wait_for(&format!("contexts {wanted:?}"), 120, || {
-            let found = kubectl.ok(&["config", "get-contexts", "--output=name"]);
-            match found.lines().eq(wanted.iter()) {
+        wait_for(&format!("contexts {expected:?}"), 120, || {
+            let contexts = kubectl.ok(&["config", "get-contexts", "--output=name"]);
+            match contexts.lines().eq(expected.iter()) {
                 true => Ok(()),
-                false => Err(found),
+                false => Err(contexts),
             }
         });
         for other in &others {
@@ -162,7 +161,7 @@ fn the_kubeconfig_names(machines: &ServersOnEtcd, at: usize, others: &[usize]) {
     });
 }
 
-/// The controllers of the leader make the ServiceAccount of a new namespace, and publish the authority.
+/// The controllers of the leader create the ServiceAccount of a new namespace, and publish the certificate authority.
 fn controllers_work(machines: &ServersOnEtcd, at: usize, namespace: &str) {
     machines.at(at, |kubectl| {
         wait_for(namespace, 60, || {
@@ -183,7 +182,7 @@ fn controllers_work(machines: &ServersOnEtcd, at: usize, namespace: &str) {
     });
 }
 
-/// A further server without the cluster's secret, or with another one, changes nothing.
+/// A further server without the cluster's secret, or with another secret, changes nothing.
 fn refused_without_the_token(machines: &mut ServersOnEtcd) {
     let wrong = machines.directory.path().join("wrong-token");
     std::fs::write(&wrong, "0123456789abcdef0123456789abcdef").expect("write a file");
@@ -197,14 +196,14 @@ fn refused_without_the_token(machines: &mut ServersOnEtcd) {
     ] {
         let mut arguments = plain.clone();
         arguments.extend(flag.map(String::as_str));
-        let said = server.refused(&arguments);
-        assert!(said.contains(reason), "{said}");
+        let message = server.refused(&arguments);
+        assert!(message.contains(reason), "{message}");
     }
     let authority = std::path::Path::new(&server.data()).join("certificates/ca.crt");
     assert!(!authority.exists());
 }
 
-/// Each way to miss the etcd has its text.
+/// Each error of the connection to etcd has its own message.
 fn refused_starts(machines: &mut ServersOnEtcd) {
     let (cafile, url) = (machines.etcd.file("ca.pem"), machines.etcd.url(0));
     let (_empty, nobody) = machines.lan.machine();
@@ -228,27 +227,30 @@ fn refused_starts(machines: &mut ServersOnEtcd) {
         ),
         (vec!["--etcd-cafile", &cafile], "add --store"),
     ] {
-        // etcd is not there yet at first, which is another reason.
+        // At first etcd is not reachable yet, which is another reason.
         let flags = [&["server"], &flags[..]].concat();
         wait_for(reason, 60, || {
-            let said = server.refused(&flags);
-            match said.contains(reason) {
+            let message = server.refused(&flags);
+            match message.contains(reason) {
                 true => Ok(()),
-                false => Err(said),
+                false => Err(message),
             }
         });
     }
 }
 
-/// A cluster is in one place.
+/// A cluster is stored in one place only.
 fn other_stores_are_refused(machines: &mut ServersOnEtcd) {
     let mut other = machines.arguments(0);
     other.push("--etcd-prefix=/other".to_owned());
     let other: Vec<&str> = other.iter().map(String::as_str).collect();
     let server = &mut machines.servers[0];
     server.interrupt();
-    let said = server.refused(&["server"]);
-    assert!(said.contains("are in etcd"), "{said}");
-    let said = server.refused(&other);
-    assert!(said.contains("has no objects of the cluster"), "{said}");
+    let message = server.refused(&["server"]);
+    assert!(message.contains("are in etcd"), "{message}");
+    let message = server.refused(&other);
+    assert!(
+        message.contains("has no objects of the cluster"),
+        "{message}"
+    );
 }

@@ -1,10 +1,10 @@
-//! Services for the outside, on real containers: load balancers by the node's own addresses, a port
-//! of its own for each ordinal, clients that stay with their pod (statefulset.md §10).
+//! Services for clients outside, on real containers: load balancers with the node's own addresses, a separate port for
+//! each ordinal, clients that stay with their pod (statefulset.md §10).
 
 use end_to_end::registry::curl;
 use end_to_end::{Kubectl, wait_for, wait_for_text, with_images};
 
-/// A set whose pods tell their names.
+/// A set whose pods respond with their names.
 const NAMES: &str = r#"
 apiVersion: v1
 kind: Service
@@ -54,9 +54,9 @@ fn page(url: &str) -> Result<String, String> {
 }
 
 #[track_caller]
-fn answers(url: &str, wanted: &str) {
-    wait_for(&format!("{wanted} at {url}"), 30, || match page(url) {
-        Ok(page) if page == wanted => Ok(()),
+fn answers(url: &str, expected: &str) {
+    wait_for(&format!("{expected} at {url}"), 30, || match page(url) {
+        Ok(page) if page == expected => Ok(()),
         other => Err(format!("{other:?}")),
     });
 }
@@ -75,15 +75,15 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
         );
     }
 
-    // The type LoadBalancer: no node port needed, the port of the Service itself.
+    // The type LoadBalancer: no node port is needed, the Service has its own port.
     kubectl.apply(FRONT);
-    let shown = wait_for_text(&node, 30, || {
+    let printed = wait_for_text(&node, 30, || {
         kubectl.ok(&["get", "service", "front", "--no-headers"])
     });
-    assert!(shown.contains("LoadBalancer"), "{shown}");
+    assert!(printed.contains("LoadBalancer"), "{printed}");
     let front = format!("http://{node}:18480/");
     let first = wait_for("the front to answer", 30, || page(&front));
-    // A client stays with its pod for as long as that is there.
+    // A client stays with its pod as long as the pod exists.
     for _ in 0..6 {
         assert_eq!(page(&front).as_ref(), Ok(&first));
     }
@@ -93,7 +93,7 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
 
     tells_balancers_where_pods_are(&kubectl, &node);
 
-    // A second load balancer cannot have the port, and its events say who has.
+    // A second load balancer cannot get the port, and its events name the owner.
     kubectl.ok(&[
         "create",
         "service",
@@ -107,7 +107,7 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
     let late = kubectl.ok(&["get", "service", "late", "--no-headers"]);
     assert!(late.contains("<pending>"), "{late}");
 
-    // Scaled down, the ordinal's port is closed.
+    // After the scale-down, the ordinal's port is closed.
     kubectl.ok(&["scale", "statefulset", "names", "--replicas=1"]);
     wait_for("the port of names-1 to close", 30, || {
         match page(&format!("http://{node}:31411/")) {
@@ -118,7 +118,7 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
     answers(&format!("http://{node}:31410/"), "names-0");
 }
 
-/// With `externalTrafficPolicy: Local` a port of the node says whether it has pods.
+/// With `externalTrafficPolicy: Local` a port of the node reports whether it has pods.
 fn tells_balancers_where_pods_are(kubectl: &Kubectl, node: &str) {
     let patch = |policy: &str| {
         let spec = format!(r#"{{"spec": {{"externalTrafficPolicy": "{policy}"}}}}"#);

@@ -1,4 +1,4 @@
-//! Claims: what each retention policy keeps, and what a claim that goes does to its pod.
+//! Claims: the claims that each retention policy retains, and the effect of a deleted claim on its pod.
 
 use end_to_end::registry::curl;
 use end_to_end::stateful_set::{version, web_with_claims};
@@ -23,10 +23,14 @@ fn with_policy(replicas: u64, deleted: &str, scaled: &str) -> String {
     set.to_string()
 }
 
-fn wait_owners(kubectl: &Kubectl, wanted: &str) {
-    wait_for(&format!("claims {wanted}"), 60, || {
-        let seen = kubectl.claim_owners();
-        if seen == wanted { Ok(()) } else { Err(seen) }
+fn wait_owners(kubectl: &Kubectl, expected: &str) {
+    wait_for(&format!("claims {expected}"), 60, || {
+        let owners = kubectl.claim_owners();
+        if owners == expected {
+            Ok(())
+        } else {
+            Err(owners)
+        }
     });
 }
 
@@ -34,7 +38,7 @@ fn claim_uid(kubectl: &Kubectl, name: &str) -> String {
     kubectl.ok(&["get", "pvc", name, "-o", "jsonpath={.metadata.uid}"])
 }
 
-/// How often the pod was visited, counted on its volume.
+/// The number of visits of the pod, counted on its volume.
 fn visit(kubectl: &Kubectl, pod: &str) -> u64 {
     let url = format!("http://{}/", kubectl.pod_ip(pod));
     let page = wait_for(&format!("{pod} to answer"), 60, || {
@@ -62,7 +66,7 @@ fn scaled_away(kubectl: &Kubectl) {
     wait_owners(kubectl, "data-web-0: data-web-1:");
 }
 
-/// statefulset.md 2.17, T26: with the set; orphaned, they stay and belong to nobody.
+/// statefulset.md 2.17, T26: with the set; orphaned claims stay without an owner.
 fn deleted_with_the_set(kubectl: &Kubectl) {
     kubectl.apply(&with_policy(2, "Delete", "Retain"));
     kubectl.wait_ready("web", 2);
@@ -73,7 +77,7 @@ fn deleted_with_the_set(kubectl: &Kubectl) {
     wait_owners(kubectl, "data-web-0:StatefulSet data-web-1:StatefulSet");
     kubectl.ok(&["delete", "statefulset", "web"]);
     wait_owners(kubectl, "");
-    // Claims are kept as long as pods use them: one that has ended does not (statefulset.md 11.10).
+    // Claims are protected while pods use them; an ended pod does not (statefulset.md 11.10).
     let pods = kubectl.json(&["get", "pods", "-l", "app=web"]);
     for pod in pods["items"].as_array().into_iter().flatten() {
         let phase = text(pod, "/status/phase");
@@ -82,7 +86,7 @@ fn deleted_with_the_set(kubectl: &Kubectl) {
     kubectl.wait_versions("");
 }
 
-/// statefulset.md 2.13, T28: references come and go with the policy.
+/// statefulset.md 2.13, T28: references follow the policy.
 fn policy_changed(kubectl: &Kubectl) {
     kubectl.apply(&with_policy(2, "Retain", "Retain"));
     kubectl.wait_ready("web", 2);
@@ -94,7 +98,7 @@ fn policy_changed(kubectl: &Kubectl) {
     wait_owners(kubectl, "data-web-0: data-web-1:");
 }
 
-/// statefulset.md 2.14, T27: deleted by hand, evicted by a drain, replaced by an update.
+/// statefulset.md 2.14, T27: a pod is deleted by a user, evicted by a drain, replaced by an update.
 fn every_policy_keeps_the_data_of_a_pod_that_returns(kubectl: &Kubectl) {
     for (deleted, scaled) in [
         ("Retain", "Retain"),
@@ -118,7 +122,7 @@ fn every_policy_keeps_the_data_of_a_pod_that_returns(kubectl: &Kubectl) {
     }
 }
 
-/// statefulset.md 2.5, T30: in use it stays; then it goes, and pod and claim are made anew.
+/// statefulset.md 2.5, T30: a claim in use stays; then it is removed, and pod and claim are created again.
 fn a_claim_that_goes(kubectl: &Kubectl) {
     kubectl.apply(&with_policy(1, "Retain", "Retain"));
     kubectl.wait_ready("web", 1);

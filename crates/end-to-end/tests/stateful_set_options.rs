@@ -15,7 +15,7 @@ fn each_option_brings_back_what_kubernetes_does() {
     unknown_ones_are_refused(&kubectl.in_new_namespace("unknown"));
 }
 
-/// A set whose pods are Ready for as long as they have a file.
+/// A set whose pods are Ready as long as they have a file.
 fn with_file(replicas: u64) -> Value {
     let mut set = web(replicas);
     let container = &mut set["spec"]["template"]["spec"]["containers"][0];
@@ -27,7 +27,7 @@ fn with_file(replicas: u64) -> Value {
     set
 }
 
-/// Three pods, of which the upper two are not Ready.
+/// Three pods; the two highest are not Ready.
 fn upper_two_unhealthy(kubectl: &Kubectl, annotations: Value) {
     let mut set = with_file(3);
     set["metadata"]["annotations"] = annotations;
@@ -39,14 +39,14 @@ fn upper_two_unhealthy(kubectl: &Kubectl, annotations: Value) {
     kubectl.wait_versions("0:a 1:a! 2:a!");
 }
 
-/// statefulset.md 3.14, T6: surplus pods go from the top, whatever their health.
+/// statefulset.md 3.14, T6: surplus pods are deleted from the highest, healthy or not.
 fn unhealthy_surplus_goes(kubectl: &Kubectl) {
     upper_two_unhealthy(kubectl, json!({}));
     kubectl.ok(&["scale", "statefulset", "web", "--replicas=1"]);
     kubectl.wait_versions("0:a");
 }
 
-/// statefulset.md 3.14: each waits for the other, until somebody deletes one.
+/// statefulset.md 3.14: each pod waits for the other, until a user deletes one.
 fn unhealthy_surplus_waits(kubectl: &Kubectl) {
     upper_two_unhealthy(kubectl, json!({"mainstay.dev/scale-down": "WaitForLowest"}));
     kubectl.ok(&["scale", "statefulset", "web", "--replicas=1"]);
@@ -57,8 +57,8 @@ fn unhealthy_surplus_waits(kubectl: &Kubectl) {
     kubectl.wait_versions("0:a");
 }
 
-/// statefulset.md 3.43, 3.44, 3.45: a pod that is down anyway uses up the budget, as first released;
-/// without that it goes at once.
+/// statefulset.md 3.43, 3.44, 3.45: with the option an unavailable outdated pod uses up the budget; without it the pod
+/// is deleted at once.
 fn down_anyway(kubectl: &Kubectl) {
     let mut set = web(1);
     set["metadata"]["annotations"] = json!({
@@ -84,7 +84,7 @@ fn down_anyway(kubectl: &Kubectl) {
     kubectl.wait_versions("0:b!");
 }
 
-/// statefulset.md 4.11: only as many old revisions are kept as the set says.
+/// statefulset.md 4.11: the number of old revisions is limited by the set.
 fn short_history(kubectl: &Kubectl) {
     let mut set = web(1);
     set["spec"]["revisionHistoryLimit"] = json!(1);
@@ -113,14 +113,14 @@ fn unknown_ones_are_refused(kubectl: &Kubectl) {
     assert!(refused.stderr.contains(allowed), "{refused:?}");
 }
 
-/// Waits until the controller has seen the set as it is.
+/// Waits until the controller has observed the present set.
 fn seen(kubectl: &Kubectl) {
     let path = "jsonpath={.metadata.generation}={.status.observedGeneration}";
     wait_for("the set to be seen", 30, || {
         let seen = kubectl.ok(&["get", "statefulset", "web", "-o", path]);
         let same = seen
             .split_once('=')
-            .is_some_and(|(wanted, seen)| wanted == seen);
+            .is_some_and(|(observed, seen)| observed == seen);
         if same { Ok(()) } else { Err(seen) }
     });
 }

@@ -1,4 +1,4 @@
-//! Order: creation, scaling, time before the next, all at once, other ordinals, taken over.
+//! Order: creation, scaling, time before the next pod, all pods at once, other ordinals, adoption.
 
 use end_to_end::stateful_set::{version, web};
 use end_to_end::{Instance, Kubectl, text, wait_for};
@@ -66,11 +66,14 @@ fn one_after_the_other(kubectl: &Kubectl) {
         "jsonpath={range .items[?(@.reason==\"SuccessfulDelete\")]}{.message}{\"\\n\"}{end}",
     ]);
     let order: Vec<&str> = events.lines().filter(|line| !line.is_empty()).collect();
-    let gone = |pod: &str| format!("delete Pod {pod} in StatefulSet web successful");
-    assert_eq!(order, [gone("web-3"), gone("web-2"), gone("web-1")]);
+    let message = |pod: &str| format!("delete Pod {pod} in StatefulSet web successful");
+    assert_eq!(
+        order,
+        [message("web-3"), message("web-2"), message("web-1")]
+    );
 }
 
-/// statefulset.md 3.35, T2.
+/// statefulset.md 3.35, T2: time passes between two pods.
 fn time_lies_between(kubectl: &Kubectl) {
     let mut set = web(2);
     set["spec"]["minReadySeconds"] = json!(3);
@@ -105,7 +108,7 @@ fn time_lies_between(kubectl: &Kubectl) {
 fn all_at_once(kubectl: &Kubectl) {
     let mut set = web(4);
     set["spec"]["podManagementPolicy"] = json!("Parallel");
-    // None of them is ever Ready.
+    // No pod ever becomes Ready.
     set["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]["httpGet"]["path"] =
         json!("/missing");
     kubectl.apply(&set.to_string());
@@ -114,7 +117,7 @@ fn all_at_once(kubectl: &Kubectl) {
     kubectl.wait_versions("");
 }
 
-/// statefulset.md 1.3, T36: the new ordinals first, then the old ones from the top.
+/// statefulset.md 1.3, T36: the new ordinals are created first, then the old ones are deleted from the highest.
 fn other_ordinals(kubectl: &Kubectl) {
     let mut set = web(2);
     set["spec"]["ordinals"] = json!({"start": 5});
@@ -132,7 +135,7 @@ fn other_ordinals(kubectl: &Kubectl) {
     assert_eq!(index, "1");
 }
 
-/// statefulset.md 8.6, T32: the pods stay, and are the next set's; what is surplus goes.
+/// statefulset.md 8.6, T32: the pods stay, and the next set adopts them; surplus pods are deleted.
 fn orphaned_and_taken_over(kubectl: &Kubectl) {
     kubectl.apply(&web(3).to_string());
     kubectl.wait_ready("web", 3);
@@ -164,15 +167,15 @@ fn orphaned_and_taken_over(kubectl: &Kubectl) {
     );
 }
 
-/// statefulset.md 8.4, T34: somebody else's pod has the name; the set says so and waits.
+/// statefulset.md 8.4, T34: a foreign pod has the name; the set reports it and waits.
 fn a_pod_in_the_way(kubectl: &Kubectl) {
     kubectl.apply(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: web-1, labels: {app: other}}\nspec: \
          {terminationGracePeriodSeconds: 0, containers: [{name: c, image: mainstay/hello}]}",
     );
     kubectl.apply(&web(2).to_string());
-    let told = "True NameTaken a pod that is not of the set has the name web-1";
-    kubectl.wait_condition("Stalled", told);
+    let message = "True NameTaken a pod that is not of the set has the name web-1";
+    kubectl.wait_condition("Stalled", message);
     let described = kubectl.ok(&["describe", "statefulset", "web"]);
     assert!(described.contains("Warning  NameTaken"), "{described}");
     kubectl.ok(&["delete", "pod", "web-1"]);

@@ -1,4 +1,4 @@
-//! Rollouts: canary by partition and back, by hand, without a block, history and undo.
+//! Rollouts: a canary by partition and its rollback, `OnDelete`, without a block, history and undo.
 
 use end_to_end::stateful_set::{version, web};
 use end_to_end::{Instance, Kubectl, wait_for};
@@ -78,8 +78,8 @@ fn canary(kubectl: &Kubectl) {
     );
 }
 
-/// statefulset.md 5.5, T13: a raised partition brings a lost pod back as it was; rolling back the
-/// template takes the canary away.
+/// statefulset.md 5.5, T13: with a raised partition a lost pod is recreated at its former revision; a rollback of the
+/// template removes the canary.
 fn canary_taken_back(kubectl: &Kubectl) {
     kubectl.apply(&web(2).to_string());
     kubectl.wait_ready("web", 2);
@@ -99,7 +99,7 @@ fn canary_taken_back(kubectl: &Kubectl) {
     assert_eq!(kubectl.pod_uid("web-0"), first, "it was never touched");
 }
 
-/// statefulset.md 5.1, T14: nothing goes but what somebody deletes.
+/// statefulset.md 5.1, T14: only pods that a user deletes are replaced.
 fn by_hand(kubectl: &Kubectl) {
     let mut set = web(2);
     set["spec"]["updateStrategy"] = json!({"type": "OnDelete"});
@@ -179,7 +179,7 @@ fn history_and_undo(kubectl: &Kubectl) {
     assert_eq!(rows().len(), 3, "a restart is a revision");
 }
 
-/// statefulset.md 3.47: what may be and what is unavailable, for dashboards.
+/// statefulset.md 3.47: the allowed and the actual number of unavailable pods, for dashboards.
 fn figures(kubectl: &Kubectl) {
     let labels = "{pod_management_policy=\"Parallel\",statefulset_name=\"web\",\
                   statefulset_namespace=\"several\"}";
@@ -188,14 +188,14 @@ fn figures(kubectl: &Kubectl) {
         format!("statefulset_controller_statefulset_unavailable_replicas{labels} 0"),
     ] {
         wait_for(&line, 30, || {
-            let told = kubectl.ok(&["get", "--raw", "/metrics"]);
-            let here = told.lines().any(|other| other == line);
-            if here { Ok(()) } else { Err(told) }
+            let metrics = kubectl.ok(&["get", "--raw", "/metrics"]);
+            let here = metrics.lines().any(|other| other == line);
+            if here { Ok(()) } else { Err(metrics) }
         });
     }
 }
 
-/// statefulset.md 3.42, 3.45, T44: what is down anyway goes first, and two at a time are down.
+/// statefulset.md 3.42, 3.45, T44: unavailable pods are replaced first, and two pods at a time are unavailable.
 fn several_at_once(kubectl: &Kubectl) {
     let mut set = web(4);
     set["spec"]["podManagementPolicy"] = json!("Parallel");
@@ -214,6 +214,6 @@ fn several_at_once(kubectl: &Kubectl) {
     figures(kubectl);
     let first: Vec<&str> = deleted.lines().take(2).collect();
     let both = ["web-3", "web-2"];
-    let tells = |pod: &&str| first.iter().any(|line| line.contains(*pod));
-    assert!(both.iter().all(tells), "{deleted}");
+    let mentions = |pod: &&str| first.iter().any(|line| line.contains(*pod));
+    assert!(both.iter().all(mentions), "{deleted}");
 }

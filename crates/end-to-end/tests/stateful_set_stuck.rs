@@ -1,4 +1,4 @@
-//! Rollouts that a bad template breaks, and how a set says what it waits for.
+//! Rollouts that a bad template blocks, and the reasons that a waiting set reports.
 
 use end_to_end::stateful_set::{container, version, web};
 use end_to_end::{Instance, Kubectl, wait_for};
@@ -15,7 +15,7 @@ fn a_set_says_what_holds_it_up_and_frees_itself() {
     deadline(&kubectl.in_new_namespace("deadline"));
 }
 
-/// Nobody answers there, so the pull fails at once.
+/// No registry listens at the address, so the pull fails at once.
 fn bad_image() -> serde_json::Value {
     container(
         json!({"image": "127.0.0.1:1/none:1", "imagePullPolicy": "Always",
@@ -37,7 +37,7 @@ fn break_it(kubectl: &Kubectl) {
     kubectl.wait_versions("0:a 1:a 2:bad!");
 }
 
-/// statefulset.md 5.20, T16: the template is put right, and the rest goes by itself.
+/// statefulset.md 5.20, T16: after the template is corrected, the rollout continues by itself.
 fn broken_and_fixed(kubectl: &Kubectl) {
     break_it(kubectl);
     wait_for("the pull to fail", 60, || {
@@ -48,8 +48,8 @@ fn broken_and_fixed(kubectl: &Kubectl) {
             _ => Err(pod["status"].clone()),
         }
     });
-    let told = kubectl.wait_condition("Progressing", "True UpdatingPods web-2: ");
-    assert!(told.contains("127.0.0.1:1/none:1"), "{told}");
+    let message = kubectl.wait_condition("Progressing", "True UpdatingPods web-2: ");
+    assert!(message.contains("127.0.0.1:1/none:1"), "{message}");
     let untouched = (kubectl.pod_uid("web-0"), kubectl.pod_uid("web-1"));
     let waited = kubectl.fails(&[
         "wait",
@@ -85,7 +85,7 @@ fn broken_and_fixed(kubectl: &Kubectl) {
     );
 }
 
-/// statefulset.md 5.20, T16: rolled back, only the broken pod is touched.
+/// statefulset.md 5.20, T16: after a rollback, only the broken pod is replaced.
 fn broken_and_rolled_back(kubectl: &Kubectl) {
     break_it(kubectl);
     let untouched = (kubectl.pod_uid("web-0"), kubectl.pod_uid("web-1"));
@@ -97,7 +97,7 @@ fn broken_and_rolled_back(kubectl: &Kubectl) {
     );
 }
 
-/// statefulset.md 3.12, 5.20, 5.21: as Kubernetes does it, if that is asked for.
+/// statefulset.md 3.12, 5.20, 5.21: with the option, the behaviour of Kubernetes.
 fn broken_and_left(kubectl: &Kubectl) {
     break_it(kubectl);
     kubectl.ok(&[
@@ -116,11 +116,11 @@ fn broken_and_left(kubectl: &Kubectl) {
         "jsonpath={.metadata.generation}={.status.observedGeneration}",
     ];
     wait_for("the new template to be seen", 30, || {
-        let seen = kubectl.ok(&generation);
-        let same = seen
+        let generations = kubectl.ok(&generation);
+        let same = generations
             .split_once('=')
-            .is_some_and(|(wanted, seen)| wanted == seen);
-        if same { Ok(()) } else { Err(seen) }
+            .is_some_and(|(wanted, generations)| wanted == generations);
+        if same { Ok(()) } else { Err(generations) }
     });
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert_eq!(kubectl.versions(), "0:a 1:a 2:bad!");
@@ -129,15 +129,15 @@ fn broken_and_left(kubectl: &Kubectl) {
     kubectl.wait_versions("0:c 1:c 2:c");
 }
 
-/// statefulset.md 5.16, 7.3: where Kubernetes says nothing, the set names the pod and the cause.
+/// statefulset.md 5.16, 7.3: where Kubernetes reports nothing, the set names the pod and the cause.
 fn waited_for(kubectl: &Kubectl) {
     let mut set = web(2);
     let probe = &mut set["spec"]["template"]["spec"]["containers"][0]["readinessProbe"];
     probe["httpGet"]["path"] = json!("/missing");
     kubectl.apply(&set.to_string());
     kubectl.wait_versions("0:a!");
-    let told = kubectl.wait_condition("Progressing", "True WaitingForPods web-0: ");
-    assert!(told.contains("readiness probe"), "{told}");
+    let message = kubectl.wait_condition("Progressing", "True WaitingForPods web-0: ");
+    assert!(message.contains("readiness probe"), "{message}");
     let available = kubectl.condition("Available");
     assert!(
         available.starts_with("False ReplicasUnavailable 0 of 2 pods"),
@@ -153,7 +153,7 @@ fn waited_for(kubectl: &Kubectl) {
         "sts/web",
         "--timeout=300s",
     ]);
-    // What does not change is not told again and again.
+    // An unchanged state is not reported again.
     let quiet = [
         "get",
         "sts",
@@ -169,7 +169,7 @@ fn waited_for(kubectl: &Kubectl) {
     });
 }
 
-/// No progress for as long as the annotation allows: the set is stalled, until it gets on.
+/// Without progress within the time of the annotation, the set is stalled until it progresses.
 fn deadline(kubectl: &Kubectl) {
     let mut set = web(2);
     set["metadata"]["annotations"] = json!({"mainstay.dev/progress-deadline-seconds": "3"});

@@ -1,6 +1,6 @@
-//! The objects of servers on etcd are saved to a file while they are written, all of etcd is lost, and a new etcd
-//! gets them back: the same UIDs, and resource versions that go on upwards. The same file fills a data
-//! directory. The objects of a running server with a store of its own are saved in the same way.
+//! The objects of servers on etcd are backed up to a file during writes, all data of etcd is lost, and a new etcd is
+//! restored from the file: UIDs do not change, and resource versions continue to grow. The file also restores into a
+//! data directory. The objects of a running server with its own store are backed up in an equal way.
 
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,8 +29,11 @@ fn done(machines: &ServersOnEtcd, arguments: &[&str]) -> String {
 #[track_caller]
 fn refused(machines: &ServersOnEtcd, arguments: &[&str], reason: &str) {
     let output = store(machines, arguments);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains(reason), "{said}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && message.contains(reason),
+        "{message}"
+    );
 }
 
 /// Creates a ConfigMap, and returns its resource version.
@@ -61,14 +64,14 @@ fn objects_at(kubectl: &Kubectl, kinds: &str) -> String {
 #[track_caller]
 fn uid<'a>(objects: &'a str, name: &str) -> &'a str {
     let start = format!("ConfigMap/{name} ");
-    let place = objects.find(&start);
-    let place = place.unwrap_or_else(|| panic!("{name}: {objects}"));
-    let mut words = objects[place..].split(' ');
+    let offset = objects.find(&start);
+    let offset = offset.unwrap_or_else(|| panic!("{name}: {objects}"));
+    let mut words = objects[offset..].split(' ');
     words.nth(1).expect("a UID")
 }
 
-/// A client creates `n0`, `n1` and so on, one after the other, before, during and after the work. Returns the
-/// number of writes that were acknowledged before the work began.
+/// A client creates `n0`, `n1` and so on, one after the other, before, during and after the work. Returns the number of
+/// writes that were acknowledged before the work began.
 fn while_written(create: impl Fn(&str) -> u64 + Sync, work: impl FnOnce()) -> usize {
     let (is_over, written) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -95,8 +98,8 @@ fn while_written(create: impl Fn(&str) -> u64 + Sync, work: impl FnOnce()) -> us
     })
 }
 
-/// The first writes of [`while_written`] have the same UIDs in both outputs, and those that are in the second
-/// one are all up to one of them.
+/// The first writes of [`while_written`] have equal UIDs in both outputs, and the second output has all writes up to
+/// one write and none after it.
 #[track_caller]
 fn same_writes(before: &str, after: &str, acknowledged: usize) {
     let is_there = |number: &usize| after.contains(&format!("ConfigMap/n{number} "));
@@ -130,12 +133,12 @@ fn servers_on_etcd_come_back_from_a_file() {
     let [ca, certificate, key] = machines.certificates();
     let url = format!("--store={}", machines.etcd.url(0));
     let at_etcd = [&*url, &*ca, &*certificate, &*key];
-    // While a client writes: the file has all writes up to one, and none after it.
+    // During writes: the file has all writes up to one write, and none after it.
     let acknowledged = while_written(
         |name| create(&machines, name),
         || {
-            let said = done(&machines, &[&["backup", &file], &at_etcd[..]].concat());
-            assert!(said.contains("objects of etcd://"), "{said}");
+            let output = done(&machines, &[&["backup", &file], &at_etcd[..]].concat());
+            assert!(output.contains("objects of etcd://"), "{output}");
         },
     );
     let before = objects(&machines, "serviceaccounts,configmaps");
@@ -145,7 +148,7 @@ fn servers_on_etcd_come_back_from_a_file() {
     let restore = [&["restore", &file], &at_etcd[..]].concat();
     refused(&machines, &restore, "is not empty");
 
-    // All of etcd is gone; a new one has another place, and nothing in it.
+    // All data of etcd is lost; a new etcd has another address, and is empty.
     machines.servers[0].kill();
     for member in 0..3 {
         machines.etcd.kill(member);
@@ -157,25 +160,25 @@ fn servers_on_etcd_come_back_from_a_file() {
     let at_etcd = [&*url, &*ca, &*certificate, &*key];
     let restore = [&["restore", &file], &at_etcd[..]].concat();
     machines.etcd.wait_until_ready();
-    let said = done(&machines, &restore);
-    assert!(said.contains("verified"), "{said}");
+    let output = done(&machines, &restore);
+    assert!(output.contains("verified"), "{output}");
     machines.start(0, 0, &[]);
     assert_eq!(objects(&machines, "serviceaccounts"), accounts);
     let after = objects(&machines, "configmaps");
-    // The writes that were acknowledged before the backup began are there, with their UIDs.
+    // The writes that were acknowledged before the backup began are restored, with their UIDs.
     assert_eq!(uid(&after, "first"), uid(&before, "first"));
     same_writes(&before, &after, acknowledged);
     assert!(!after.contains("ConfigMap/last "), "{after}");
     assert!(create(&machines, "anew") > last + 1_000_000);
 
-    // The same file fills a data directory.
+    // The file also restores into a data directory.
     let second_data = format!("--data-dir={second}");
     let into_directory = ["restore", &file, &second_data, &token];
     refused(&machines, &into_directory[..3], "no server token");
-    let said = done(&machines, &into_directory);
-    assert!(said.contains("verified"), "{said}");
+    let output = done(&machines, &into_directory);
+    assert!(output.contains("verified"), "{output}");
     refused(&machines, &into_directory, "is not empty");
-    // And the objects of that can be saved again.
+    // The objects of this directory can be backed up again.
     let again = path("saved-again");
     done(&machines, &["backup", &again, &second_data, &token]);
     let other = path("other");
@@ -197,10 +200,10 @@ fn a_running_server_is_saved_while_it_is_written() {
         |name| create_at(&kubectl, name),
         || {
             let backup = ["store", "backup", text(&file), "--data-dir", text(&data)];
-            let said = ok(&backup);
+            let output = ok(&backup);
             assert!(
-                said.contains(&format!("objects of {}", text(&data))),
-                "{said}"
+                output.contains(&format!("objects of {}", text(&data))),
+                "{output}"
             );
         },
     );
@@ -212,8 +215,8 @@ fn a_running_server_is_saved_while_it_is_written() {
     let token = data.join("server-token");
     let restored = Instance::start_prepared(&[], |empty| {
         let restore = ["store", "restore", text(&file), "--data-dir", text(empty)];
-        let said = ok(&[&restore[..], &["--server-token-file", text(&token)]].concat());
-        assert!(said.contains("verified"), "{said}");
+        let output = ok(&[&restore[..], &["--server-token-file", text(&token)]].concat());
+        assert!(output.contains("verified"), "{output}");
     });
     let kubectl = restored.kubectl();
     let after = objects_at(&kubectl, "configmaps");

@@ -16,7 +16,8 @@ use flate2::{Compression, write::GzEncoder};
 /// An invalid command, and the parts of its refusal.
 type Case<'a> = (&'a [&'a str], &'a [&'a str]);
 
-/// A server with a store of its own, an etcd with TLS, one without and one that is too old, and a directory of input.
+/// A server with its own store, an etcd with TLS, an etcd without TLS and an etcd that is too old, and a directory of
+/// input.
 struct Places {
     machines: ServersOnEtcd,
     open: OpenEtcd,
@@ -30,13 +31,13 @@ impl Places {
         let etcd = machines.directory.path().join("etcd");
         let old = OpenEtcd::start_old(&mut machines.lan, &etcd.join("old"));
         machines.etcd.wait_until_ready();
-        let places = Self {
+        let setup = Self {
             machines,
             open,
             old,
         };
-        places.write_input();
-        places
+        setup.write_input();
+        setup
     }
 
     /// Invalid files, in the working directory of all commands.
@@ -95,7 +96,7 @@ impl Places {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// The files of the directory beside those of etcd, with their contents, and the revisions of both etcds.
+    /// The files of the directory except those of etcd, with their contents, and the revisions of both etcds.
     fn state(&self) -> (BTreeMap<String, Vec<u8>>, String, String) {
         let mut files = BTreeMap::new();
         let mut left = vec![self.machines.directory.path().to_owned()];
@@ -126,27 +127,27 @@ impl Places {
         let before = self.state();
         for (arguments, parts) in cases {
             let output = self.run(arguments);
-            let said = String::from_utf8_lossy(&output.stderr);
-            // 2 is a usage error, with which clap ends.
+            let message = String::from_utf8_lossy(&output.stderr);
+            // Exit code 2 is a usage error of clap.
             let is_refused = matches!(output.status.code(), Some(1 | 2));
             assert!(is_refused, "mainstay {arguments:?}: {output:?}");
             for part in *parts {
                 assert!(
-                    said.contains(part),
-                    "mainstay {arguments:?}: {part:?} is not in {said}"
+                    message.contains(part),
+                    "mainstay {arguments:?}: {part:?} is not in {message}"
                 );
             }
-            let messages = said
+            let messages = message
                 .lines()
                 .filter(|line| line.starts_with("mainstay: ") || line.starts_with("error: "));
-            assert_eq!(messages.count(), 1, "mainstay {arguments:?}: {said}");
+            assert_eq!(messages.count(), 1, "mainstay {arguments:?}: {message}");
             assert!(
                 output.stdout.is_empty(),
                 "mainstay {arguments:?}: {output:?}"
             );
             assert!(
                 self.state() == before,
-                "mainstay {arguments:?} has changed something: {said}"
+                "mainstay {arguments:?} has changed something: {message}"
             );
         }
     }
@@ -172,27 +173,27 @@ fn archive(path: &Path, files: &[(&str, &[u8])]) {
 
 #[test]
 fn invalid_stores_are_refused_and_nothing_changes() {
-    let mut places = Places::new();
-    addresses(&places);
-    an_old_etcd(&places);
-    certificates_of_clients(&places);
-    places.machines.servers[0].start(&["server"]);
-    let data = places.machines.servers[0].data();
-    let kubectl = places.machines.servers[0].kubectl();
-    places.machines.servers[0].network.run(|| {
+    let mut setup = Places::new();
+    addresses(&setup);
+    an_old_etcd(&setup);
+    certificates_of_clients(&setup);
+    setup.machines.servers[0].start(&["server"]);
+    let data = setup.machines.servers[0].data();
+    let kubectl = setup.machines.servers[0].kubectl();
+    setup.machines.servers[0].network.run(|| {
         kubectl.ok(&["create", "configmap", "kept", "--from-literal=a=1"]);
     });
-    // A server without a node is saved while it runs, too.
-    places.ok(&["store", "backup", "saved", "--data-dir", &data]);
-    let open = places.open.url();
-    let running = places.run(&["store", "copy", "--from", &data, "--to", &open]);
-    let said = String::from_utf8_lossy(&running.stderr);
+    // A server without a node is backed up while it runs, too.
+    setup.ok(&["store", "backup", "saved", "--data-dir", &data]);
+    let open = setup.open.url();
+    let running = setup.run(&["store", "copy", "--from", &data, "--to", &open]);
+    let message = String::from_utf8_lossy(&running.stderr);
     assert!(
-        !running.status.success() && said.contains("already runs"),
-        "{said}"
+        !running.status.success() && message.contains("already runs"),
+        "{message}"
     );
-    places.machines.servers[0].interrupt();
-    let saved = places.machines.directory.path().join("saved");
+    setup.machines.servers[0].interrupt();
+    let saved = setup.machines.directory.path().join("saved");
     let whole = fs::read(&saved).expect("read the backup");
     let write = |name: &str, content: &[u8]| {
         fs::write(saved.with_file_name(name), content).expect("write a file");
@@ -201,11 +202,11 @@ fn invalid_stores_are_refused_and_nothing_changes() {
     let mut changed = whole.clone();
     changed[whole.len() / 2] ^= 1;
     write("changed", &changed);
-    backups(&places, &data);
-    destinations(&places, &data);
+    backups(&setup, &data);
+    destinations(&setup, &data);
 }
 
-fn addresses(places: &Places) {
+fn addresses(setup: &Places) {
     let form = "etcd://HOST:PORT,HOST:PORT,…";
     for url in [
         "https://a:2379",
@@ -222,7 +223,7 @@ fn addresses(places: &Places) {
         "etcd://a/b",
         "etcd://u@a",
     ] {
-        places.refuse(&[
+        setup.refuse(&[
             (&["store", "backup", "out", "--store", url], &[url, form]),
             (&["store", "restore", "empty", "--store", url], &[url, form]),
             (
@@ -231,7 +232,7 @@ fn addresses(places: &Places) {
             ),
         ]);
     }
-    let (open, secure) = (places.open.url(), places.machines.etcd.url(0));
+    let (open, secure) = (setup.open.url(), setup.machines.etcd.url(0));
     let reversed = [
         open.replace("etcd+http", "etcd"),
         secure.replace("etcd://", "etcd+http://"),
@@ -248,7 +249,7 @@ fn addresses(places: &Places) {
             prefix,
         ]
     };
-    places.refuse(&[
+    setup.refuse(&[
         (
             &["store", "copy", "--from", "https://a", "--to", "new"],
             &["https://a", form],
@@ -298,24 +299,24 @@ fn addresses(places: &Places) {
     ]);
 }
 
-/// docs/high-availability.md: older versions lose or repeat events of watches, and are refused by name.
-fn an_old_etcd(places: &Places) {
-    let (url, version) = (places.old.url(), places.old.version());
+/// docs/high-availability.md: older versions lose or repeat events of watches, and are refused by their version.
+fn an_old_etcd(setup: &Places) {
+    let (url, version) = (setup.old.url(), setup.old.version());
     let fault = format!("etcd {version} loses or repeats events of watches");
-    let said = [&*url, &fault, "3.4.38, 3.5.22 or newer"];
-    places.refuse(&[
-        (&["store", "backup", "out", "--store", &url], &said),
-        (&["store", "copy", "--from", &url, "--to", "new"], &said),
+    let parts = [&*url, &fault, "3.4.38, 3.5.22 or newer"];
+    setup.refuse(&[
+        (&["store", "backup", "out", "--store", &url], &parts),
+        (&["store", "copy", "--from", &url, "--to", "new"], &parts),
     ]);
-    // A server makes its data directory first.
-    let server = places.run(&["server", "--data-dir", "of-old-etcd", "--store", &url]);
+    // A server creates its data directory first.
+    let server = setup.run(&["server", "--data-dir", "of-old-etcd", "--store", &url]);
     assert_eq!(server.status.code(), Some(1), "{server:?}");
     let message = String::from_utf8_lossy(&server.stderr);
-    assert!(said.iter().all(|part| message.contains(part)), "{message}");
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
 }
 
-fn certificates_of_clients(places: &Places) {
-    let url = places.machines.etcd.url(0);
+fn certificates_of_clients(setup: &Places) {
+    let url = setup.machines.etcd.url(0);
     let backup = ["store", "backup", "out", "--store", &url];
     let with = |more: &[&'static str]| [&backup[..], more].concat();
     let client = |certificate: &'static str, key: &'static str| {
@@ -401,9 +402,9 @@ fn certificates_of_clients(places: &Places) {
         ),
     ];
     for (arguments, parts) in &cases {
-        places.refuse(&[(arguments, parts)]);
+        setup.refuse(&[(arguments, parts)]);
     }
-    let open = places.open.url();
+    let open = setup.open.url();
     let without_tls = [
         "store",
         "backup",
@@ -413,12 +414,12 @@ fn certificates_of_clients(places: &Places) {
         "--etcd-cafile",
         "ca.pem",
     ];
-    places.refuse(&[(&without_tls, &[&open, "without TLS"])]);
+    setup.refuse(&[(&without_tls, &[&open, "without TLS"])]);
 }
 
-/// Files that are no backups of the objects, and sources and places of backups.
-fn backups(places: &Places, data: &str) {
-    let open = places.open.url();
+/// Files that are no backups of the objects, and invalid sources and destinations of backups.
+fn backups(setup: &Places, data: &str) {
+    let open = setup.open.url();
     let broken = "not a complete backup";
     for (file, parts) in [
         ("nothing", ["nothing", "No such file"]),
@@ -434,12 +435,12 @@ fn backups(places: &Places, data: &str) {
         ("of-a-machine", ["of-a-machine", "`mainstay restore`"]),
         ("newer", ["newer", "newer mainstay"]),
     ] {
-        places.refuse(&[
+        setup.refuse(&[
             (&["store", "restore", file, "--store", &open], &parts),
             (&["store", "restore", file, "--data-dir", "new"], &parts),
         ]);
     }
-    places.refuse(&[
+    setup.refuse(&[
         (
             &["store", "backup", "out", "--data-dir", "nothing"],
             &["nothing", "data directory"],
@@ -483,11 +484,11 @@ fn backups(places: &Places, data: &str) {
     ]);
 }
 
-/// Places that have something already, and tokens that do not fit.
-fn destinations(places: &Places, data: &str) {
-    let open = places.open.url();
+/// Destinations that contain data already, and tokens of another cluster.
+fn destinations(setup: &Places, data: &str) {
+    let open = setup.open.url();
     let token = format!("{data}/server-token");
-    places.refuse(&[
+    setup.refuse(&[
         (
             &[
                 "store",
@@ -562,8 +563,8 @@ fn destinations(places: &Places, data: &str) {
             &["--server-token-file nothing"],
         ),
     ]);
-    places.ok(&["store", "restore", "saved", "--store", &open]);
-    places.refuse(&[
+    setup.ok(&["store", "restore", "saved", "--store", &open]);
+    setup.refuse(&[
         (
             &["store", "restore", "saved", "--store", &open],
             &[&open, "not empty", "--etcd-prefix"],
@@ -585,14 +586,14 @@ fn destinations(places: &Places, data: &str) {
             &["prose", "Not a directory"],
         ),
     ]);
-    // A copy that is done names the next command with all flags, and is not begun again.
+    // A completed copy names the next command with all flags, and is not started again.
     let copy = ["store", "copy", "--from", data, "--to", &open];
-    let said = places.ok(&[&copy[..], &["--etcd-prefix", "/moved"]].concat());
+    let output = setup.ok(&[&copy[..], &["--etcd-prefix", "/moved"]].concat());
     let next = format!("mainstay server --store {open} --etcd-prefix /moved ");
-    assert!(said.contains(&next), "{said}");
+    assert!(output.contains(&next), "{output}");
     let again = [&copy[..], &["--etcd-prefix", "/again"]].concat();
     let in_etcd: &[&str] = &[data, "are in etcd already"];
-    places.refuse(&[
+    setup.refuse(&[
         (&again, in_etcd),
         (&["store", "backup", "out", "--data-dir", data], in_etcd),
     ]);

@@ -1,7 +1,7 @@
-//! The objects of a single server move into an etcd of several servers, and back
-//! (docs/high-availability.md): the same objects with the same UIDs and resource versions, the same
-//! kubeconfig, and new resource versions above the former ones. A volume keeps its file, an object of a custom
-//! resource and an encrypted Secret their content, and a token of a ServiceAccount is good at all of them.
+//! The objects of a single server move into an etcd of several servers, and back (docs/high-availability.md): UIDs,
+//! resource versions and the kubeconfig do not change, and new resource versions are above the former ones. A volume
+//! keeps its file, an object of a custom resource and an encrypted Secret their contents, and a token of a
+//! ServiceAccount is valid at all servers.
 
 use std::process::Output;
 
@@ -61,12 +61,14 @@ fn copied(machines: &ServersOnEtcd, from: &str, to: &str) {
 
 fn refused(machines: &ServersOnEtcd, from: &str, to: &str, reason: &str) {
     let output = copy(machines, from, to);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains(reason), "{said}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && message.contains(reason),
+        "{message}"
+    );
 }
 
-/// UIDs and times of creation of all objects, and the resource versions of those that no controller
-/// writes again.
+/// UIDs and times of creation of all objects, and the resource versions of objects that no controller writes again.
 fn objects(machines: &ServersOnEtcd, server: usize) -> String {
     let listed = |kinds: &str, field: &str| {
         let output = format!(
@@ -90,7 +92,7 @@ fn create(machines: &ServersOnEtcd, server: usize, name: &str) -> u64 {
     version.trim().parse().expect("a resource version")
 }
 
-/// Makes what has to be kept; returns a token.
+/// Creates the objects that must be preserved; returns a token.
 fn make_contents(kubectl: &Kubectl) -> String {
     kubectl.define_things();
     kubectl.apply(THING);
@@ -122,7 +124,7 @@ fn make_contents(kubectl: &Kubectl) -> String {
     kubectl.ok(&["create", "token", "default", "--duration=24h"])
 }
 
-/// A server has what was made, and knows the token.
+/// Checks that a server has the objects, and accepts the token.
 fn contents_are_kept(kubectl: &Kubectl, token: &str) {
     let content = ["get", "thing", "kept", "-o", "jsonpath={.spec.content}"];
     assert_eq!(kubectl.ok(&content), "of a custom resource");
@@ -149,7 +151,7 @@ fn a_single_server_moves_into_etcd_and_back() {
     let encryption = machines.directory.path().join("encryption.yaml");
     std::fs::write(&encryption, ENCRYPTION).expect("write a file");
     let encryption = format!("--encryption-provider-config={}", encryption.display());
-    // Its pod goes on while it is moved.
+    // The pod of the server continues during the move.
     let with_node = ["--with-node", "--on-stop=leave-pods", &encryption];
     machines.servers[0].start(&[&["server"], &with_node[..]].concat());
     let bearer = machines.at(0, make_contents);
@@ -164,9 +166,9 @@ fn a_single_server_moves_into_etcd_and_back() {
     refused(&machines, "/nonexistent", &url, "is not marked");
     copied(&machines, &data, &url);
 
-    // The directory alone is not used any more, and etcd not by a second copy.
-    let said = machines.servers[0].refused(&["server"]);
-    assert!(said.contains("are in etcd"), "{said}");
+    // The former directory is not usable any more, and etcd accepts no second copy.
+    let message = machines.servers[0].refused(&["server"]);
+    assert!(message.contains("are in etcd"), "{message}");
     refused(&machines, &data, &url, "are in etcd already");
     machines.start(0, 0, &with_node.map(str::to_owned));
     let token = format!("--server-token-file={data}/server-token");
@@ -183,13 +185,13 @@ fn a_single_server_moves_into_etcd_and_back() {
     let with_old = Kubectl::new(&old);
     machines.servers[0].network.run(|| {
         with_old.ok(&["get", "configmap", "second"]);
-        let gone = format!("/api/v1/configmaps?watch=1&resourceVersion={first}");
-        let gone = with_old.run(&["get", "--raw", &gone]);
-        let all = format!("{}{}", gone.stdout, gone.stderr);
+        let expired = format!("/api/v1/configmaps?watch=1&resourceVersion={first}");
+        let expired = with_old.run(&["get", "--raw", &expired]);
+        let all = format!("{}{}", expired.stdout, expired.stderr);
         assert!(all.contains("too old resource version"), "{all}");
     });
 
-    // And back, into the directory of a server.
+    // Back into the directory of a server.
     refused(&machines, &url, &data, "already runs");
     machines.servers[0].interrupt();
     let back = machines.directory.path().join("back").display().to_string();
@@ -199,8 +201,8 @@ fn a_single_server_moves_into_etcd_and_back() {
     let mut late = machines.arguments(0);
     late.push(token);
     let late: Vec<&str> = late.iter().map(String::as_str).collect();
-    let said = machines.servers[1].refused(&late);
-    assert!(said.contains("was moved to"), "{said}");
+    let message = machines.servers[1].refused(&late);
+    assert!(message.contains("was moved to"), "{message}");
     machines.servers[0].start(&[&["server"], &with_node[..]].concat());
     assert_eq!(objects(&machines, 0), before);
     machines.at(0, |kubectl| {

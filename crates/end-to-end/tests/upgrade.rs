@@ -1,5 +1,5 @@
-//! Another program takes the place of the one that started the pods, as a package manager puts it
-//! there: it finds the pods as they are, and all that can be done with a pod still can.
+//! Another program replaces the program that started the pods, as a package manager does: it adopts the pods unchanged,
+//! and all operations on a pod still work.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use end_to_end::registry::curl;
 use end_to_end::{Instance, Kubectl, example, process, text, wait_for};
 use host_kernel::mount_table;
 
-/// Which container of which start runs.
+/// The identity of the running container and of its start.
 fn identity(kubectl: &Kubectl, pod: &str) -> String {
     let pod = kubectl.pod(pod);
     let container = &pod["status"]["containerStatuses"][0];
@@ -38,7 +38,7 @@ fn pods_outlive_the_program_that_started_them() {
     assert!(version.starts_with("mainstay "), "{version}");
     let log = kubectl.ok(&["logs", "web-0"]);
     assert!(log.contains("web-0 listens on"), "{log}");
-    // Pods of the former program end, and are followed by others of the same name.
+    // Pods of the former program end, and are replaced by pods of that name.
     kubectl.ok(&["delete", "pod", "web-1"]);
     kubectl.wait_ready("web", 3);
     let after = identities();
@@ -56,13 +56,13 @@ fn pods_outlive_the_program_that_started_them() {
     assert_eq!(identity(&kubectl, "web-0"), before[0]);
 }
 
-/// The pod and its process, each told apart from any other that there ever was.
+/// The UID of the pod and the identity of its process, which are unique for all time.
 fn process_of(kubectl: &Kubectl, pod: &str) -> String {
     let uid = text(&kubectl.pod(pod), "/metadata/uid").to_owned();
     let pid = process::of_pod(kubectl, pod, "mainstay");
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
-    // The name, which may have anything in it, is in parentheses; the twentieth word after it is
-    // the time of the start.
+    // The name, which may contain any character, is in parentheses; the twentieth word after it is the time of the
+    // start.
     let after = stat.rsplit(')').next().unwrap_or_default();
     let started = after.split_whitespace().nth(19).unwrap_or_default();
     format!("{uid} {} {pid} {started}", identity(kubectl, pod))
@@ -79,8 +79,8 @@ fn a_service_manager_exchanges_the_program_under_the_pods() {
     kubectl.ok(&["expose", "pod", "web-0", "--name=first", "--port=80"]);
     let service = kubectl.json(&["get", "service", "first"]);
     let url = format!("http://{}/", text(&service, "/spec/clusterIP"));
-    let answers = || curl(&["--fail", "--max-time", "5", &url]);
-    wait_for("the Service", 30, answers);
+    let responds = || curl(&["--fail", "--max-time", "5", &url]);
+    wait_for("the Service", 30, responds);
     let processes = || ["web-0", "web-1", "web-2"].map(|pod| process_of(&kubectl, pod));
     let before = processes();
     let mounted = instance_mounts(&instance);
@@ -89,30 +89,30 @@ fn a_service_manager_exchanges_the_program_under_the_pods() {
     for _ in 0..2 {
         let shims = process::shims(&instance.data());
         assert!(instance.terminate().success(), "{}", instance.output());
-        let said = instance.output();
+        let output = instance.output();
         assert!(
-            said.contains("mainstay: leaving the pods running"),
-            "{said}"
+            output.contains("mainstay: leaving the pods running"),
+            "{output}"
         );
-        // Nothing serves, and everything that serves the pods goes on.
+        // No server runs, and all processes that serve the pods continue.
         assert_eq!(process::shims(&instance.data()), shims);
         assert_eq!(instance_mounts(&instance), mounted);
-        answers().expect("the Service without the program");
+        responds().expect("the Service without the program");
         instance.exchange();
         instance.start_again();
         kubectl.wait_ready("web", 3);
         assert_eq!(processes(), before);
         assert_eq!(instance_mounts(&instance), mounted);
-        answers().expect("the Service with the new program");
+        responds().expect("the Service with the new program");
     }
     kubectl.ok(&["exec", "web-1", "--", "/mainstay", "version"]);
 
-    // Who says down, means the pods.
-    let said = instance.down();
-    assert!(said.ends_with("stopped\n"), "{said}");
+    // The command `down` stops the pods.
+    let output = instance.down();
+    assert!(output.ends_with("stopped\n"), "{output}");
     assert!(process::shims(&instance.data()).is_empty());
     assert_eq!(instance_mounts(&instance), Vec::<PathBuf>::new());
-    answers().expect_err("the rules of Services are gone");
+    responds().expect_err("the rules of Services are gone");
 }
 
 /// The mounts below the data directory.

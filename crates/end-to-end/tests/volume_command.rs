@@ -1,4 +1,4 @@
-//! `mainstay volume`: what it says of the volumes of a server (docs/storage.md).
+//! `mainstay volume`: its output about the volumes of a server (docs/storage.md).
 
 use end_to_end::program::{mainstay, ok};
 use end_to_end::{Instance, wait_for};

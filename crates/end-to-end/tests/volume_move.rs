@@ -1,4 +1,4 @@
-//! `mainstay volume move`: a volume goes to another node with its files (docs/storage.md).
+//! `mainstay volume move`: a volume moves to another node with its files (docs/storage.md).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,7 +32,7 @@ spec:
     spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
 ";
 
-/// A pod that writes all the time: each number is in the log before it is the count.
+/// A pod that writes continuously: each number is in the log before it is the count.
 const WRITER: &str = r"
 apiVersion: apps/v1
 kind: StatefulSet
@@ -69,7 +69,7 @@ spec:
       resources: {requests: {storage: 256Mi}}
 ";
 
-/// A pod that nothing would start again.
+/// A pod that no controller would recreate.
 const ALONE: &str = r"
 apiVersion: v1
 kind: PersistentVolumeClaim
@@ -129,7 +129,7 @@ fn a_pod_runs_on_the_other_node_with_its_files() {
         directories(&instance.data(), text(&volume, "/metadata/name")).len(),
         1
     );
-    // And back again, with what was written there.
+    // Back again, with the data that was written there.
     kubectl.ok(&[
         "exec",
         "db-0",
@@ -157,7 +157,7 @@ fn a_pod_runs_on_the_other_node_with_its_files() {
     });
 }
 
-/// A pod without a controller holds its node's volumes, until it is left behind or gone.
+/// A pod without a controller blocks the move of its node's volumes, until it is left behind or deleted.
 fn a_node_gives_its_volumes_away(kubectl: &Kubectl, data: &str, node: &str) {
     let pod = kubectl.json(&["get", "pod", "alone"]);
     let drain = ["volume", "drain", node, "--data-dir", data];
@@ -175,7 +175,7 @@ fn a_node_gives_its_volumes_away(kubectl: &Kubectl, data: &str, node: &str) {
     kubectl.ok(&["uncordon", node]);
 }
 
-/// A mount from outside of the cluster, which no object tells of, holds the move until it goes.
+/// A mount from outside of the cluster, which no object describes, blocks the move until it is unmounted.
 fn a_directory_in_use_keeps_its_name(instance: &Instance, kubectl: &Kubectl, to: &str) {
     let data = instance.data();
     let path = text(&volume(kubectl), "/spec/local/path").to_owned();
@@ -217,7 +217,7 @@ fn run(program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// Starts the command, and does not wait for its end.
+/// Starts the command without waiting.
 fn begin(data: &Path, to: &str) -> Child {
     Command::new(binary())
         .args(["volume", "move", CLAIM, "--to", to, "--data-dir"])
@@ -249,23 +249,23 @@ fn wait_for_copy_to(kubectl: &Kubectl, node: &str) {
 }
 
 fn refusals(kubectl: &Kubectl, data: &str, (first, second): (&str, &str)) {
-    let says =
+    let refusal =
         |claim: &str, to: &str| refused(&["volume", "move", claim, "--to", to, "--data-dir", data]);
     let pod = kubectl.json(&["get", "pod", "alone"]);
     let elsewhere = other_node(kubectl, text(&pod, "/spec/nodeName"));
-    for (claim, to, wanted) in [
+    for (claim, to, message) in [
         ("none", second, "not found"),
         ("unbound", second, "not bound"),
         (CLAIM, "nowhere", "does not exist"),
         (CLAIM, first, "already"),
         ("alone", &elsewhere, "no controller"),
     ] {
-        let why = says(claim, to);
-        assert!(why.contains(wanted), "{why}");
+        let why = refusal(claim, to);
+        assert!(why.contains(message), "{why}");
     }
     let cancel = ["volume", "move", CLAIM, "--cancel", "--data-dir", data];
     assert!(refused(&cancel).contains("not being moved"));
-    // The place of a volume is not changed without the record of a move.
+    // The node of a volume cannot be changed without the record of a move.
     let patch = format!(
         r#"{{"spec":{{"nodeAffinity":{{"required":{{"nodeSelectorTerms":[{{"matchExpressions":[{{"key":"kubernetes.io/hostname","operator":"In","values":["{second}"]}}]}}]}}}}}}}}"#
     );
@@ -290,7 +290,7 @@ fn a_move_goes_on_after_the_server_and_its_nodes_were_killed() {
     command.kill().expect("stop the command");
     command.wait().expect("wait for the command");
     instance.start_again();
-    // The server goes on by itself.
+    // The server continues by itself.
     wait_for("the end of the move", 300, || {
         let record = record(&kubectl);
         if record["stage"] == "Moved" {
@@ -307,14 +307,14 @@ fn a_move_goes_on_after_the_server_and_its_nodes_were_killed() {
         assert_eq!(directories(&instance.data(), &name).len(), 1);
     };
     is_whole_on(&second);
-    // One agent is killed; the server starts it again.
+    // One agent is killed; the server restarts it.
     let command = begin(&instance.data(), &first);
     wait_for_copy_to(&kubectl, &first);
     kill_second_agent(&instance.data());
     let output = command.wait_with_output().expect("wait for the command");
     assert!(output.status.success(), "{output:?}");
     is_whole_on(&first);
-    // A user cancels; the copy may have been faster.
+    // A user cancels; the copy may have completed before.
     let data = instance.data().display().to_string();
     let command = begin(&instance.data(), &second);
     wait_for_copy_to(&kubectl, &second);
@@ -364,9 +364,9 @@ fn a_volume_of_local_cow_is_copied_while_its_pod_writes() {
         numbers_without_a_gap(&kubectl)
     };
     let numbers = is_whole_on(&second);
-    // The snapshots are gone on both nodes.
+    // The snapshots are removed on both nodes.
     assert_eq!(directories(&instance.data(), &volume).len(), 1);
-    // Back again, and cancelled: the copy may have been faster.
+    // Back again, and cancelled: the copy may have completed before.
     let data = instance.data().display().to_string();
     let command = begin(&instance.data(), &first);
     wait_for("the move back", 120, || {
@@ -391,8 +391,8 @@ fn a_volume_of_local_cow_is_copied_while_its_pod_writes() {
     });
 }
 
-/// A node is lost half-way through a move: the agent of the sender is killed, and that of
-/// the receiver, while the first copy is made.
+/// A node is lost during a move: the agent of the sender is killed, and then the agent of the receiver, during the
+/// first copy.
 #[test]
 fn a_move_of_local_cow_goes_on_after_an_agent_was_killed_in_preparing() {
     let instance = Instance::start(&["--nodes", "2"]);
@@ -403,7 +403,7 @@ fn a_move_of_local_cow_goes_on_after_an_agent_was_killed_in_preparing() {
     let sum = kubectl.ok(&["exec", "db-0", "--", "sh", "-c", write]);
     let name = text(&claim(&kubectl), "/spec/volumeName").to_owned();
     let mut last = 0;
-    // The agent of the second node has one part, then the other.
+    // The agent of the second node has one role, then the other.
     for _ in 0..2 {
         let from = node_of(&kubectl);
         let to = other_node(&kubectl, &from);
@@ -440,8 +440,8 @@ fn a_move_of_local_cow_goes_on_after_an_agent_was_killed_in_preparing() {
     }
 }
 
-/// The last number that the writer has logged. The pod went on with the number that it had, so nothing is
-/// missing in the log. A number of the last moment may be there twice.
+/// The last number that the writer has logged. The pod continued with its last number, so no number is missing in the
+/// log. The last number before a stop may be there twice.
 #[track_caller]
 fn numbers_without_a_gap(kubectl: &Kubectl) -> u64 {
     let log = kubectl.ok(&["exec", "db-0", "--", "cat", "/data/log"]);
@@ -464,9 +464,9 @@ fn kill_second_agent(data: &Path) {
     kill(Pid::from_raw(agent), Signal::SIGKILL).expect("kill the agent");
 }
 
-/// The directories of a volume below the data directories of all nodes, whatever their names are.
+/// The directories of a volume below the data directories of all nodes, with any names.
 fn directories(data: &Path, volume: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
+    let mut paths = BTreeSet::new();
     let mut open = vec![data.to_owned()];
     while let Some(directory) = open.pop() {
         let Ok(entries) = fs::read_dir(&directory) else {
@@ -480,13 +480,13 @@ fn directories(data: &Path, volume: &str) -> BTreeSet<String> {
                 continue;
             }
             if directory.ends_with("volumes") && name.ends_with(volume) {
-                found.insert(path.display().to_string());
+                paths.insert(path.display().to_string());
             } else if !["images", "pods", "namespaces"].contains(&name.as_str()) {
                 open.push(path);
             }
         }
     }
-    found
+    paths
 }
 
 fn claim(kubectl: &Kubectl) -> Value {

@@ -1,5 +1,4 @@
-//! Disks: what a volume of each class may hold, how it grows, and how it is copied
-//! (statefulset.md §11; kubectl.md 1.8).
+//! Disks: the limit of a volume of each class, its growth, and its copies (statefulset.md §11; kubectl.md 1.8).
 
 use end_to_end::{Kubectl, Output, text, wait_for, wait_for_text, with_images, words};
 use serde_json::{Value, json};
@@ -17,7 +16,7 @@ fn volumes_are_limited_grow_and_are_copied() {
     cloned(&kubectl);
     with_other_classes_and_long_names(&kubectl);
     goes_with_its_pod(&kubectl);
-    // Killed, it is taken over as it is; told to end, it leaves no mount.
+    // After a kill the volume is adopted unchanged; after an orderly stop no mount remains.
     instance.kill();
     instance.start_again();
     let kubectl = instance.kubectl();
@@ -39,24 +38,24 @@ fn what_a_plain_directory_cannot_be_is_said() {
     kubectl.apply(&pod("holder", "data").to_string());
     kubectl.wait_pods_ready(&["pod/holder"]);
     kubectl.apply(&snapshot("s", "data").to_string());
-    let told = |object: &str, pointer: &str, part: &str| {
+    let expect_message = |object: &str, pointer: &str, part: &str| {
         wait_for_text(part, 60, || {
-            let found = kubectl.look(&[object]).unwrap_or_else(|error| error);
-            let told = found.pointer(pointer).and_then(Value::as_str);
-            told.map_or_else(|| found.to_string(), str::to_owned)
+            let object_json = kubectl.look(&[object]).unwrap_or_else(|error| error);
+            let expect_message = object_json.pointer(pointer).and_then(Value::as_str);
+            expect_message.map_or_else(|| object_json.to_string(), str::to_owned)
         });
     };
     let cannot = "cannot make snapshots and clones; volumes of the class local-cow can";
-    told("volumesnapshot/s", "/status/error/message", cannot);
+    expect_message("volumesnapshot/s", "/status/error/message", cannot);
     let of_claim = json!({"kind": "PersistentVolumeClaim", "name": "data"});
     kubectl.apply(&claim("copy", "local", &of_claim).to_string());
     kubectl.apply(&pod("copier", "copy").to_string());
     event(&kubectl, "copy", "ProvisioningFailed", cannot);
     attributes_are_refused(&kubectl);
     given_to_one_pod_at_a_time(&kubectl);
-    // It grows all the same: nothing has to be done for that.
+    // The volume still grows, because no work is needed for that.
     kubectl.ok(&["patch", "pvc", "data", "-p", &request("96Mi")]);
-    told("pvc/data", "/status/capacity/storage", "96Mi");
+    expect_message("pvc/data", "/status/capacity/storage", "96Mi");
     let less = kubectl.fails(&["patch", "pvc", "data", "-p", &request("64Mi")]);
     assert!(
         less.contains("field can not be less than status.capacity"),
@@ -65,7 +64,7 @@ fn what_a_plain_directory_cannot_be_is_said() {
     kubectl.ok(&["delete", "pod", "holder", "copier", "--now"]);
 }
 
-/// A volume without a CSI driver has no attributes (KEP-3751); a class that a claim names is kept.
+/// A volume without a CSI driver has no attributes (KEP-3751); a class that a claim names is protected.
 fn attributes_are_refused(kubectl: &Kubectl) {
     let gold = json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttributesClass",
         "metadata": {"name": "gold"}, "driverName": "mainstay.dev/local",
@@ -92,15 +91,15 @@ fn attributes_are_refused(kubectl: &Kubectl) {
     kubectl.ok(&["patch", "pvc", "data", "-p", &name("null")]);
     kubectl.ok(&["wait", "--for=delete", "vac/gold", "--timeout=60s"]);
     wait_for("the refusal to end", 60, || {
-        let shown = kubectl.ok(&["get", "pvc", "data", "-o", status]);
-        match shown.is_empty() {
+        let condition = kubectl.ok(&["get", "pvc", "data", "-o", status]);
+        match condition.is_empty() {
             true => Ok(()),
-            false => Err(shown),
+            false => Err(condition),
         }
     });
 }
 
-/// ReadWriteOncePod: a pod that was not scheduled is stopped by the node.
+/// ReadWriteOncePod: the node stops a pod that was not scheduled.
 fn given_to_one_pod_at_a_time(kubectl: &Kubectl) {
     let mut single = claim("single", "local", &Value::Null);
     single["spec"]["accessModes"] = json!(["ReadWriteOncePod"]);
@@ -193,7 +192,7 @@ fn event(kubectl: &Kubectl, about: &str, reason: &str, part: &str) {
     });
 }
 
-/// statefulset.md 11.3: a volume holds what its claim says; its neighbour does not notice.
+/// statefulset.md 11.3: a volume accepts as many bytes as its claim requests; other volumes are not affected.
 fn stopped_at_the_limit(kubectl: &Kubectl) {
     let full = write(kubectl, "db-0", "/data/large", 80);
     assert_ne!(full.code, 0, "{full:#?}");
@@ -216,7 +215,7 @@ fn grows_in_use(kubectl: &Kubectl) {
     });
     event(kubectl, "data-db-0", "VolumeResizeSuccessful", "succeeded");
     write(kubectl, "db-0", "/data/large", 80).expect_success("write what fits now");
-    // What the disk cannot hold is refused, and the volume stays as it is.
+    // A size beyond the disk is refused, and the volume does not change.
     kubectl.ok(&["patch", "pvc", "data-db-0", "-p", &request("900Ti")]);
     event(
         kubectl,
@@ -247,15 +246,15 @@ fn kept_and_restored(kubectl: &Kubectl) {
     say(kubectl, "db-0", "after");
     let table = kubectl.ok(&["get", "volumesnapshot", "s"]);
     let rows = words(&table);
-    let wanted = "NAME READYTOUSE SOURCEPVC SOURCESNAPSHOTCONTENT RESTORESIZE SNAPSHOTCLASS \
+    let expected = "NAME READYTOUSE SOURCEPVC SOURCESNAPSHOTCONTENT RESTORESIZE SNAPSHOTCLASS \
         SNAPSHOTCONTENT CREATIONTIME AGE";
-    assert_eq!(rows[0].join(" "), wanted);
+    assert_eq!(rows[0].join(" "), expected);
     for cell in ["true", "data-db-0", "192Mi", "local-cow"] {
         assert!(rows[1].contains(&cell), "{table}");
     }
     let source = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot",
         "name": "s"});
-    // Too small at first: said so, and not made.
+    // Too small at first: this is reported, and no volume is created.
     kubectl.apply(&claim("restored", "local-cow", &source).to_string());
     kubectl.apply(&pod("reader", "restored").to_string());
     event(
@@ -284,8 +283,8 @@ fn cloned(kubectl: &Kubectl) {
     assert_eq!(read(kubectl, "db-1", "/data/word"), "second");
 }
 
-/// docs/storage.md: a volume of `local-cow` gets a replica as a copy of the class `local-replicated`, from a
-/// snapshot or from the claim. Copies of copies are like others, and names may have their full length.
+/// docs/storage.md: a volume of `local-cow` gets a replica as a copy of the class `local-replicated`, from a snapshot
+/// or from the claim. Copies of copies behave like other volumes, and names may have their full length.
 fn with_other_classes_and_long_names(kubectl: &Kubectl) {
     let long = |start: &str| format!("{start}-{}", "x".repeat(252 - start.len()));
     let (replicated, kept, again) = (long("replicated"), long("kept"), long("again"));
@@ -340,7 +339,7 @@ fn with_other_classes_and_long_names(kubectl: &Kubectl) {
     });
 }
 
-/// An `ephemeral` volume's claim is the pod's, and not another's of its name.
+/// The claim of an `ephemeral` volume must be the pod's claim, and not a foreign claim of its name.
 fn goes_with_its_pod(kubectl: &Kubectl) {
     let mut scratch = pod("scratch", "");
     scratch["spec"]["volumes"] = json!([{"name": "data", "ephemeral": {"volumeClaimTemplate": {
@@ -366,7 +365,7 @@ fn goes_with_its_pod(kubectl: &Kubectl) {
     kubectl.ok(&["delete", "pod/scratch", "pvc/scratch-data", "--now"]);
 }
 
-/// statefulset.md 11.8: everything goes with its objects, what is kept with its snapshot.
+/// statefulset.md 11.8: all data is removed with its objects, and retained data with its snapshot.
 fn removed(kubectl: &Kubectl, pool: &std::path::Path) {
     let count = |kind: &str| {
         std::fs::read_dir(pool.join("mount").join(kind))

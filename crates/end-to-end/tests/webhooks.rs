@@ -1,11 +1,10 @@
-//! A webhook behind a Service of the cluster: a pod that refuses what it is asked about
-//! (kubectl.md 10.5).
+//! A webhook behind a Service of the cluster: a pod that refuses the reviewed objects (kubectl.md 10.5).
 
 use certificates::{Authority, SubjectAltNames};
 use end_to_end::{wait_for, with_images};
 use serde_json::{Value, json};
 
-/// Answers every question alike; in the older form an answer need not name its question.
+/// Responds to every review with a constant; in the older version a response need not contain the UID of the review.
 const CONFIGURATION: &str = r#"
 events {}
 pid /tmp/nginx.pid;
@@ -56,7 +55,7 @@ fn a_pod_has_a_say() {
     kubectl.wait_pods_ready(&["pod/hook"]);
     let bundle = directory.path().join("bundle");
     std::fs::write(&bundle, authority.ca_pem()).expect("write the bundle");
-    // The client encodes it, as people let it.
+    // The client encodes the file in base64.
     let bundle = format!("--from-file=ca={}", bundle.display());
     let encoded = [
         "create",
@@ -80,8 +79,12 @@ fn a_pod_has_a_say() {
     let shop = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, labels: {shop: open}}}";
     let refused = wait_for("the Service to lead to the pod", 60, || {
         let refused = kubectl.run_with_input(&["create", "-f", "-"], shop);
-        let asked = !refused.stderr.contains("no endpoints available");
-        if asked { Ok(refused) } else { Err(refused) }
+        let was_called = !refused.stderr.contains("no endpoints available");
+        if was_called {
+            Ok(refused)
+        } else {
+            Err(refused)
+        }
     });
     let why = "admission webhook \"sundays.example.com\" denied the request: closed on Sundays";
     assert!(refused.stderr.contains(why), "{refused:?}");

@@ -1,5 +1,5 @@
-//! WordPress with MariaDB: `examples/wordpress`. Installed and written to through its Service; a post
-//! survives the deletion of all pods.
+//! WordPress with MariaDB: `examples/wordpress`. Installed and written to through its Service; a post survives the
+//! deletion of all pods.
 
 use end_to_end::applications::{mariadb, wordpress};
 use end_to_end::registry::curl;
@@ -7,19 +7,19 @@ use end_to_end::{Kubectl, Page, Shell, example, text, wait_for, with_registry_of
 
 const TITLE: &str = "A post that stays";
 
-/// Where the Service is reached.
+/// The address of the Service.
 fn address(kubectl: &Kubectl) -> String {
     let service = kubectl.json(&["get", "service", "wordpress"]);
     format!("http://{}", text(&service, "/spec/clusterIP"))
 }
 
-/// Gets a page once it answers with 200 and holds the text.
+/// Gets a page once the response is 200 and contains the text.
 #[track_caller]
-fn wait_page(url: &str, wanted: &str) -> String {
-    wait_for(&format!("{wanted:?} at {url}"), 90, || {
+fn wait_page(url: &str, expected: &str) -> String {
+    wait_for(&format!("{expected:?} at {url}"), 90, || {
         let page = curl(&["--fail", "--location", url]);
         match page {
-            Ok(page) if page.contains(wanted) => Ok(page),
+            Ok(page) if page.contains(expected) => Ok(page),
             other => Err(other),
         }
     })
@@ -37,8 +37,8 @@ fn a_post_survives_all_pods() {
     let shell = Shell::new(&instance, example("wordpress"));
     let page = Page::open(&instance, "examples/wordpress/README.md");
     let both = "Write a post; then delete both pods";
-    let shown = page.paste("", Some(both)).stdout;
-    assert!(shown.contains("NodePort"), "{shown}");
+    let output = page.paste("", Some(both)).stdout;
+    assert!(output.contains("NodePort"), "{output}");
     kubectl.wait_ready("wordpress-db", 1);
     kubectl.wait_ready("wordpress", 1);
     for pod in ["wordpress-db-0", "wordpress-0"] {
@@ -47,9 +47,9 @@ fn a_post_survives_all_pods() {
     }
     let site = address(&kubectl);
 
-    // findings U7: the first page is not an error, since the pod is ready after its database.
+    // findings U7: the first page is not an error, because the pod becomes ready after its database.
     curl(&["--fail", "--location", &format!("{site}/")]).expect("the first page");
-    // Nothing is installed: every page leads to the installation's.
+    // WordPress is not installed yet, so every page redirects to the installation page.
     let install = format!("{site}/wp-admin/install.php");
     wait_page(&format!("{site}/"), "WordPress");
     wait_page(&install, "weblog_title");
@@ -68,7 +68,7 @@ fn a_post_survives_all_pods() {
     let service = kubectl.json(&["get", "service", "wordpress"]);
     let port = &service["spec"]["ports"][0]["nodePort"];
     let node = shell.ok("kubectl get nodes -o jsonpath={.items[0].status.addresses[0].address}");
-    assert!(shown.contains(&format!("80:{port}/TCP")), "{shown}");
+    assert!(output.contains(&format!("80:{port}/TCP")), "{output}");
     let login = format!("http://{node}:{port}/wp-login.php");
     wait_page(&login, "user_login");
 
@@ -83,7 +83,7 @@ fn a_post_survives_all_pods() {
     has_the_post(&site);
 }
 
-/// As the page says, but for the port, which may be another's here.
+/// As the page describes, except for the port, which another program may use here.
 fn through_a_forwarded_port(shell: &Shell, page: &Page) {
     page.otherwise("kubectl port-forward service/wordpress 8080:80");
     let forward = shell.beside("kubectl port-forward service/wordpress :80");
@@ -118,12 +118,12 @@ fn publish(site: &str) {
     );
     let url = format!("{site}/xmlrpc.php");
     let kind = "Content-Type: text/xml";
-    let answer = curl(&["--fail", "-H", kind, "--data", &call, &url]).expect("an answer");
-    assert!(answer.contains("<string>"), "{answer}");
-    assert!(!answer.contains("fault"), "{answer}");
+    let response = curl(&["--fail", "-H", kind, "--data", &call, &url]).expect("an answer");
+    assert!(response.contains("<string>"), "{response}");
+    assert!(!response.contains("fault"), "{response}");
 }
 
-/// The front page and the REST API have it.
+/// The front page and the REST API contain the post.
 #[track_caller]
 fn has_the_post(site: &str) {
     wait_page(&format!("{site}/"), TITLE);

@@ -1,9 +1,9 @@
-//! Deployments, Jobs, CronJobs and DaemonSets by the stock client, on real containers.
+//! Deployments, Jobs, CronJobs and DaemonSets by the standard client, on real containers.
 
 use end_to_end::{Instance, text, wait_for};
 use serde_json::Value;
 
-/// The names of the pods with a label that run.
+/// The names of the running pods with a label.
 fn running(instance: &Instance, selector: &str) -> Vec<String> {
     let listed = instance.kubectl().json(&["get", "pods", "-l", selector]);
     let pods = listed["items"].as_array().cloned().unwrap_or_default();
@@ -78,7 +78,7 @@ fn a_deployment() {
     });
 }
 
-/// A job ends, its log can be read, and a job by the clock comes from a CronJob.
+/// A job completes, its log can be read, and a CronJob creates a job at its scheduled time.
 #[test]
 fn a_job_and_a_cron_job() {
     let instance = Instance::start(&[]);
@@ -161,7 +161,7 @@ fn a_job_and_a_cron_job() {
     ]);
 }
 
-/// The one node has its pod, and again after the pod is deleted.
+/// The only node has its pod, and gets it again after the pod is deleted.
 #[test]
 fn a_daemon_set() {
     let instance = Instance::start(&[]);
@@ -189,7 +189,7 @@ fn a_daemon_set() {
     kubectl.ok(&["rollout", "status", "daemonset/agent", "--timeout=300s"]);
 }
 
-/// A drain waits for the budget; what is only kept says so.
+/// A drain waits for the budget; kinds that are stored without effect give a warning.
 #[test]
 fn budgets_and_what_is_only_kept() {
     let instance = Instance::start(&[]);
@@ -215,9 +215,9 @@ fn budgets_and_what_is_only_kept() {
         if allowed { Ok(()) } else { Err(budget) }
     });
     // kubectl.md 3.6
-    let made = kubectl.ok(&["autoscale", "deployment", "web", "--max=5"]);
+    let output = kubectl.ok(&["autoscale", "deployment", "web", "--max=5"]);
     assert_eq!(
-        made.trim(),
+        output.trim(),
         "horizontalpodautoscaler.autoscaling/web autoscaled"
     );
     let row = kubectl.ok(&["get", "hpa", "web", "--no-headers"]);

@@ -1,5 +1,4 @@
-//! ZooKeeper: `examples/zookeeper`. An ensemble that is rolled one by one keeps its quorum and what it
-//! was told.
+//! ZooKeeper: `examples/zookeeper`. An ensemble that is updated one by one keeps its quorum and its data.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -10,7 +9,7 @@ use end_to_end::{Kubectl, Page, Shell, example, text, wait_for, with_registry_of
 
 const PODS: [&str; 3] = ["zk-0", "zk-1", "zk-2"];
 
-/// `leader`, `follower`, or why neither.
+/// `leader`, `follower`, or the reason why the member is neither.
 fn mode(kubectl: &Kubectl, pod: &str) -> Result<String, String> {
     let output = kubectl.run(&["exec", pod, "--", "sh", "/config/ready.sh"]);
     let mode = output.stdout.trim().strip_prefix("Mode: ");
@@ -21,7 +20,7 @@ fn mode(kubectl: &Kubectl, pod: &str) -> Result<String, String> {
 fn wait_ensemble(kubectl: &Kubectl) {
     wait_for("a leader with two followers", 90, || {
         let modes = PODS.map(|pod| mode(kubectl, pod).unwrap_or_else(|why| why));
-        let count = |wanted: &str| modes.iter().filter(|mode| *mode == wanted).count();
+        let count = |mode_name: &str| modes.iter().filter(|mode| *mode == mode_name).count();
         if count("leader") == 1 && count("follower") == 2 {
             Ok(())
         } else {
@@ -50,30 +49,30 @@ fn a_quorum_is_rolled_one_by_one() {
     wait_ensemble(&kubectl);
 
     let before = PODS.map(|pod| kubectl.pod_uid(pod));
-    let (seen, shown) = thread::scope(|scope| {
+    let (log, output) = thread::scope(|scope| {
         let watched = scope.spawn(|| {
-            let mut seen = BTreeSet::new();
+            let mut log = BTreeSet::new();
             let mut served = BTreeSet::from(before.clone());
             wait_for("the rollout", 120, || {
                 let (away, renewed) = members(&kubectl, &before, &mut served);
                 assert!(away.len() <= 1, "no quorum: {away:?} are away");
-                seen.extend(away);
+                log.extend(away);
                 if renewed == 3 { Ok(()) } else { Err(renewed) }
             });
-            seen
+            log
         });
-        let shown = page.paste(settings, Some(eviction)).stdout;
-        (watched.join().expect("the watch of the rollout"), shown)
+        let output = page.paste(settings, Some(eviction)).stdout;
+        (watched.join().expect("the watch of the rollout"), output)
     });
-    assert!(!seen.is_empty(), "nobody was seen to be away");
-    assert!(shown.lines().any(|line| line == "Ghent"), "{shown}");
+    assert!(!log.is_empty(), "nobody was seen to be away");
+    assert!(output.lines().any(|line| line == "Ghent"), "{output}");
     wait_ensemble(&kubectl);
     tell(&shell, "zk-2", "set /town Bruges");
 
     drained(&kubectl, &shell, &page, eviction);
     page.finish();
 
-    // The leader goes; the others elect one, and go on.
+    // The leader is deleted; the other members elect a new leader, and continue.
     let leader = PODS
         .iter()
         .find(|pod| mode(&kubectl, pod).as_deref() == Ok("leader"));
@@ -84,34 +83,34 @@ fn a_quorum_is_rolled_one_by_one() {
     assert!(read.lines().any(|line| line == "Bruges"), "{read}");
 }
 
-/// A drain takes one member; the budget keeps the others, which go on.
+/// A drain evicts one member; the budget protects the other members, which continue.
 fn drained(kubectl: &Kubectl, shell: &Shell, page: &Page, eviction: &str) {
     wait_for("the budget to allow one to go", 30, || {
         let budget = kubectl.look(&["pdb", "zk"])?;
         let allowed = budget["status"]["disruptionsAllowed"] == 1;
         if allowed { Ok(()) } else { Err(budget) }
     });
-    // The page lets the node accept pods again at once, so the drain is asked for before, too.
+    // The page uncordons the node at once, so the drain is also run before the page.
     let drain = "kubectl drain $(kubectl get nodes -o name) --pod-selector=app=zk --timeout=10s";
-    let held = shell.run(drain);
+    let blocked = shell.run(drain);
     let why = "Cannot evict pod as it would violate the pod's disruption budget";
-    assert!(held.stderr.contains(why), "{held:#?}");
+    assert!(blocked.stderr.contains(why), "{blocked:#?}");
     let ready = PODS.into_iter().filter(|pod| mode(kubectl, pod).is_ok());
     let ready: Vec<&str> = ready.collect();
     assert_eq!(ready.len(), 2, "{ready:?}");
     let read = tell(shell, ready[0], "get /town");
     assert!(read.lines().any(|line| line == "Bruges"), "{read}");
-    let shown = page.paste(eviction, None).stdout;
-    let kept = |line| line == "the budget keeps two members";
-    assert!(shown.lines().any(kept), "{shown}");
+    let output = page.paste(eviction, None).stdout;
+    let is_protected = |line| line == "the budget keeps two members";
+    assert!(output.lines().any(is_protected), "{output}");
     kubectl.wait_ready("zk", 3);
     wait_ensemble(kubectl);
 }
 
-/// Members that are not there to serve, and how many that are ready are not those of before.
+/// The members that do not serve, and the number of ready members with a UID that is not in `before`.
 ///
-/// `served` are those that have been ready: while a leader is elected no member answers, but it takes
-/// part in the quorum.
+/// `served` are the members that have been ready: while a leader is elected no member responds, but a member takes part
+/// in the quorum.
 fn members(
     kubectl: &Kubectl,
     before: &[String],

@@ -1,9 +1,8 @@
-//! Feeds every decoder that a stranger can reach with inputs made from good ones by mutation.
+//! Feeds mutated valid inputs to every decoder that untrusted clients can reach.
 //!
-//! Input number `i` of a target depends only on the target, the seed and `i`: those three reproduce
-//! a finding. Each target runs in a separate process with bounded memory, so that an endless loop,
-//! a stack overflow and an excessive allocation are found like a panic. Earlier findings are stored
-//! in `corpus/<target>` and tried first.
+//! Input number `i` of a target depends only on the target, the seed and `i`: these three values reproduce a finding.
+//! Each target runs in a separate process with bounded memory, so that an endless loop, a stack overflow and an
+//! excessive allocation are detected like a panic. Earlier findings are stored in `corpus/<target>` and tried first.
 
 mod mutate;
 mod runner;
@@ -14,7 +13,7 @@ use std::process::ExitCode;
 use cap::Cap;
 use clap::Parser;
 
-/// Memory past the bound is refused, which ends the process.
+/// An allocation beyond the bound fails, which aborts the process.
 #[global_allocator]
 static MEMORY: Cap<std::alloc::System> = Cap::new(std::alloc::System, usize::MAX);
 

@@ -1,4 +1,4 @@
-//! Inputs out of inputs: bytes, words and numbers are changed, and in JSON whole values.
+//! Mutates inputs: bytes, words and numbers are changed, and in JSON whole values.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::targets::Target;
 
-/// Inputs that grow beyond this are cut: the server bounds them likewise.
+/// Longer inputs are cut, because the server has such a bound too.
 const BYTES_MAX: usize = 256 * 1024;
 
 const NUMBERS: [&str; 14] = [
@@ -33,7 +33,7 @@ const BYTES: [u8; 12] = [
     0, 1, 0x7f, 0x80, 0xff, b'"', b'\\', b'{', b'[', b'\n', b'%', b'$',
 ];
 
-/// Makes the inputs of a target.
+/// Builds the inputs of a target.
 pub struct Maker {
     /// Earlier findings; tried unchanged.
     kept: Vec<Vec<u8>>,
@@ -49,10 +49,10 @@ impl Maker {
             .iter()
             .filter_map(|seed| serde_json::from_slice(seed).ok())
             .collect();
-        let kept = kept(target.name)?;
-        seeds.extend(kept.iter().cloned());
+        let findings = kept(target.name)?;
+        seeds.extend(findings.iter().cloned());
         Ok(Self {
-            kept,
+            kept: findings,
             seeds,
             trees,
             words: target.words,
@@ -64,13 +64,13 @@ impl Maker {
         self.kept.len() as u64
     }
 
-    /// An input by its number.
+    /// The input with that number.
     pub fn input(&self, seed: u64, iteration: u64) -> Vec<u8> {
-        if let Some(kept) = usize::try_from(iteration)
+        if let Some(finding) = usize::try_from(iteration)
             .ok()
             .and_then(|at| self.kept.get(at))
         {
-            return kept.clone();
+            return finding.clone();
         }
         let mut random =
             StdRng::seed_from_u64(seed ^ iteration.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -113,11 +113,11 @@ impl Maker {
             3 => drop(input.drain(at..end)),
             4 => input.truncate(at),
             5 => {
-                // Much of the same: nesting, long names, many elements.
+                // Repetition: deep nesting, long names, many elements.
                 let part = input[at..end].to_vec();
                 let times = 1 << random.random_range(0..14);
-                let room = BYTES_MAX / part.len().max(1);
-                insert(input, &part.repeat(times.min(room)));
+                let repetitions = BYTES_MAX / part.len().max(1);
+                insert(input, &part.repeat(times.min(repetitions)));
             }
             6 => {
                 let other = self.seeds.choose(random).cloned().unwrap_or_default();
@@ -147,7 +147,7 @@ impl Maker {
     }
 
     fn change_tree(&self, tree: &mut Value, other: &Value, random: &mut StdRng) {
-        let mut place = random.random_range(0..size(tree));
+        let mut position = random.random_range(0..size(tree));
         let mut from = random.random_range(0..size(other));
         let word = self.words.choose(random).copied().unwrap_or("x");
         let mut donor = nth(other, &mut from).cloned().unwrap_or_default();
@@ -156,7 +156,7 @@ impl Maker {
             serde_json::from_str(NUMBERS[random.random_range(0..10)]).unwrap_or_default();
         let times = 1 << random.random_range(0..10);
         let pick = random.random_range(0..usize::MAX);
-        let Some(value) = nth_mut(tree, &mut place) else {
+        let Some(value) = nth_mut(tree, &mut position) else {
             return;
         };
         match (kind, value) {
@@ -231,7 +231,7 @@ fn size(value: &Value) -> usize {
     1 + children(value).map(size).sum::<usize>()
 }
 
-/// The value that so many others come before.
+/// The value at position `before` in the order of a traversal.
 fn nth<'v>(value: &'v Value, before: &mut usize) -> Option<&'v Value> {
     if *before == 0 {
         return Some(value);

@@ -15,15 +15,14 @@ use crate::mutate::Maker;
 use crate::targets::{self, Target};
 use crate::{Arguments, MEMORY};
 
-/// Maximum memory for one input beside the process's own.
+/// Maximum memory for one input in addition to the memory of the process.
 const INPUT_BYTES_MAX: usize = 512 << 20;
-/// Maximum time of one input; a longer one counts as a hang. (Debug builds on busy machines are
-/// slow; no input needs a tenth of it.)
+/// Maximum time of one input; a longer time counts as a hang. (Debug builds on busy machines are slow; no input needs a
+/// tenth of the time.)
 const INPUT_TIME_MAX: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
 
-/// As much stack as the server's own threads have; a build without optimisation takes some five times
-/// as much for the same.
+/// The stack size of the server's threads; a build without optimisation needs about five times as much.
 const STACK_BYTES: usize = if cfg!(debug_assertions) { 16 } else { 2 } << 20;
 
 /// Runs the requested targets; returns whether all passed.
@@ -36,8 +35,8 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     }
     let mut chosen = Vec::new();
     for name in &arguments.targets {
-        let found = targets::ALL.iter().find(|target| target.name == name);
-        chosen.push(found.with_context(|| format!("no target {name}; --list shows all"))?);
+        let named_target = targets::ALL.iter().find(|target| target.name == name);
+        chosen.push(named_target.with_context(|| format!("no target {name}; --list shows all"))?);
     }
     if chosen.is_empty() {
         chosen.extend(targets::ALL);
@@ -70,7 +69,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     }
 }
 
-/// Does something on a thread like the server's.
+/// Runs `work` on a thread with the stack size of the server's threads.
 fn within_stack(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
@@ -79,13 +78,13 @@ fn within_stack(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
     })
 }
 
-/// Runs a target for a time, and notes before each input its number.
+/// Runs a target for a time, and before each input records its number in `note`.
 fn work(target: &Target, seed: u64, time: Duration, note: &Path) -> Result<()> {
     let note = OpenOptions::new().write(true).open(note)?;
     let maker = Maker::new(target)?;
     let started = Instant::now();
     let mut iteration = 0;
-    // Earlier findings are tried whatever the time.
+    // Earlier findings are always tried, even if the time is over.
     while iteration < maker.kept() || started.elapsed() < time {
         note.write_all_at(&u64::to_le_bytes(iteration), 0)?;
         let input = maker.input(seed, iteration);
@@ -99,7 +98,7 @@ fn work(target: &Target, seed: u64, time: Duration, note: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs the targets, as many at once as there are processors; returns whether all passed.
+/// Runs the targets, as many concurrently as there are processors; returns whether all passed.
 fn watch_all(targets: &[&Target], seed: u64, seconds: u64) -> Result<bool> {
     let next = AtomicUsize::new(0);
     let work = || -> Result<bool> {
@@ -147,7 +146,7 @@ fn watch(target: &Target, seed: u64, seconds: u64) -> Result<bool> {
     Ok(false)
 }
 
-/// Waits for the process; says how it ended if not well.
+/// Waits for the process; returns the reason of its end if it did not succeed.
 fn end_of(child: &mut Child, note: &File) -> Result<Option<String>> {
     let (mut last, mut since) = (noted(note)?, Instant::now());
     loop {
@@ -172,10 +171,10 @@ fn noted(note: &File) -> Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// Maximum number of displayed bytes of an input; seed and iteration reproduce all of it.
+/// Maximum number of printed bytes of an input; seed and iteration reproduce the whole input.
 const SHOWN_BYTES: usize = 2000;
 
-/// An input as a literal of Rust.
+/// An input as a Rust literal.
 fn shown(input: &[u8]) -> String {
     let (first, rest) = input.split_at(input.len().min(SHOWN_BYTES));
     let more = match rest.len() {

@@ -57,9 +57,9 @@ impl Body {
         Self::of_connection(incoming, None)
     }
 
-    pub(crate) fn of_stream(incoming: Incoming, place: StreamPlace) -> Self {
+    pub(crate) fn of_stream(incoming: Incoming, permit: StreamPlace) -> Self {
         Self {
-            _place: Some(place),
+            _place: Some(permit),
             ..Self::of_pool(incoming)
         }
     }
@@ -112,14 +112,14 @@ impl Body {
 
     /// The first `limit` bytes, or the bytes that arrived before an error.
     pub async fn beginning(mut self, limit: usize) -> Vec<u8> {
-        let mut kept = Vec::new();
-        while kept.len() < limit
+        let mut bytes = Vec::new();
+        while bytes.len() < limit
             && let Ok(Some(chunk)) = self.chunk().await
         {
-            let length = chunk.len().min(limit - kept.len());
-            kept.extend_from_slice(&chunk[..length]);
+            let length = chunk.len().min(limit - bytes.len());
+            bytes.extend_from_slice(&chunk[..length]);
         }
-        kept
+        bytes
     }
 }
 

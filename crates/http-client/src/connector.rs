@@ -42,8 +42,8 @@ impl Service<Name> for Resolver {
     fn call(&mut self, name: Name) -> Self::Future {
         let allows = self.0.clone();
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed = found.filter(|address| allows(name.as_str(), address.ip()));
+            let addresses = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let allowed = addresses.filter(|address| allows(name.as_str(), address.ip()));
             let allowed: Vec<SocketAddr> = allowed.collect();
             if allowed.is_empty() {
                 return Err("its name leads to no address that may be reached".into());

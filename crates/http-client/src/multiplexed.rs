@@ -214,14 +214,16 @@ impl<B: RequestBody> Multiplexed<B> {
     ) -> Result<Result<Response<Body>, Request<B>>, Error> {
         let mut attempts = 0;
         loop {
-            let Some((mut sender, mut place)) = self.place(request.uri()).await? else {
+            let Some((mut sender, mut permit)) = self.place(request.uri()).await? else {
                 return Ok(Err(request));
             };
             attempts += 1;
             match sender.try_send_request(request).await {
                 Ok(response) => {
-                    place.answered();
-                    return Ok(Ok(response.map(|incoming| Body::of_stream(incoming, place))));
+                    permit.answered();
+                    return Ok(Ok(
+                        response.map(|incoming| Body::of_stream(incoming, permit))
+                    ));
                 }
                 Err(mut failed) => match failed.take_message() {
                     // The request was not sent, because the connection has just ended.
@@ -237,7 +239,7 @@ impl<B: RequestBody> Multiplexed<B> {
         let key = key(uri);
         loop {
             match self.way(&key, uri) {
-                Way::Here(sender, place) => return Ok(Some((sender, place))),
+                Way::Here(sender, permit) => return Ok(Some((sender, permit))),
                 Way::Plain => return Ok(None),
                 Way::Connecting(connecting) => {
                     let connected = connecting.clone().await;
@@ -255,8 +257,8 @@ impl<B: RequestBody> Multiplexed<B> {
         if route.plain_until.is_some_and(|end| now < end) {
             return Way::Plain;
         }
-        if let Some((sender, place)) = route.place() {
-            return Way::Here(sender, place);
+        if let Some((sender, permit)) = route.place() {
+            return Way::Here(sender, permit);
         }
         // The failed attempt is still here if all requests that waited for it were cancelled.
         route
@@ -313,13 +315,13 @@ async fn connect<B: RequestBody>(connector: Connector, uri: Uri) -> Connected<B>
         .handshake(stream);
     let (sender, connection) = handshake.await.map_err(|error| failed(error.into()))?;
     let load = Arc::new(Load::new());
-    let told = load.clone();
+    let shared_load = load.clone();
     tokio::spawn(async move {
         let mut connection = Box::pin(connection);
         let running = poll_fn(|context| {
             let polled = connection.as_mut().poll(context);
             let max = connection.current_max_send_streams();
-            told.max.store(max, Ordering::Relaxed);
+            shared_load.max.store(max, Ordering::Relaxed);
             polled
         });
         // An error of the connection is also reported as an error of its requests and bodies.

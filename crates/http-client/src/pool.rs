@@ -119,8 +119,8 @@ impl<B: RequestBody> Pool<B> {
         let credentials = self.proxy_credentials(request.uri());
         let credentials = credentials.map(|value| (PROXY_AUTHORIZATION, value));
         request.headers_mut().extend(credentials);
-        let answer = tokio::time::timeout(self.silence_limit, self.send_once(request)).await;
-        let response = answer.map_err(|_| Error::Silent(self.silence_limit))??;
+        let result = tokio::time::timeout(self.silence_limit, self.send_once(request)).await;
+        let response = result.map_err(|_| Error::Silent(self.silence_limit))??;
         Ok(response.map(|body| body.with_silence_limit(self.silence_limit)))
     }
 

@@ -34,12 +34,12 @@ pub fn referer(from: &Url, to: &Url) -> Option<HeaderValue> {
 
 /// A URL without its credentials and its fragment.
 pub(crate) fn shown(url: &Url) -> Url {
-    let mut shown = url.clone();
+    let mut public_url = url.clone();
     // Both calls fail only for URLs without a host, which have no credentials.
-    let _without_name = shown.set_username("");
-    let _without_password = shown.set_password(None);
-    shown.set_fragment(None);
-    shown
+    let _without_name = public_url.set_username("");
+    let _without_password = public_url.set_password(None);
+    public_url.set_fragment(None);
+    public_url
 }
 
 /// Removes credentials from the headers if a redirect changes the scheme, host or port.

@@ -32,32 +32,32 @@ struct Server {
 }
 
 impl Server {
-    async fn new(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
-        Self::over(None, answer).await
+    async fn new(respond: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Self::over(None, respond).await
     }
 
     async fn over(
         tls: Option<TlsAcceptor>,
-        answer: impl Fn(&str) -> String + Send + Sync + 'static,
+        respond: impl Fn(&str) -> String + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::new(Mutex::new(0));
-        let (seen, counted, answer) = (heads.clone(), connections.clone(), Arc::new(answer));
+        let (requests, counted, respond) = (heads.clone(), connections.clone(), Arc::new(respond));
         tokio::spawn(async move {
             let mut clients = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 *counted.lock().unwrap() += 1;
-                let (seen, answer, tls) = (seen.clone(), answer.clone(), tls.clone());
+                let (requests, respond, tls) = (requests.clone(), respond.clone(), tls.clone());
                 clients.spawn(async move {
                     match tls {
                         // A client that does not trust the server goes away.
                         Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => serve(stream, &seen, &*answer).await,
+                            Ok(stream) => serve(stream, &requests, &*respond).await,
                             Err(_) => None,
                         },
-                        None => serve(stream, &seen, &*answer).await,
+                        None => serve(stream, &requests, &*respond).await,
                     }
                 });
             }
@@ -81,17 +81,17 @@ impl Server {
 /// Answers until the client goes away.
 async fn serve(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    seen: &Mutex<Vec<String>>,
-    answer: &(dyn Fn(&str) -> String + Send + Sync),
+    requests: &Mutex<Vec<String>>,
+    respond: &(dyn Fn(&str) -> String + Send + Sync),
 ) -> Option<()> {
     loop {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             head.push(char::from(stream.read_u8().await.ok()?));
         }
-        let answered = answer(&head);
-        seen.lock().unwrap().push(head);
-        stream.write_all(answered.as_bytes()).await.ok()?;
+        let response = respond(&head);
+        requests.lock().unwrap().push(head);
+        stream.write_all(response.as_bytes()).await.ok()?;
         stream.flush().await.ok()?;
     }
 }
@@ -169,8 +169,8 @@ async fn a_body_that_stops_is_given_up() {
         silence_limit: Duration::from_secs(3),
         ..settings()
     });
-    let answer = pool.get(&server.url("/"), HeaderMap::new(), all).await;
-    let mut body = answer.unwrap().into_body();
+    let result = pool.get(&server.url("/"), HeaderMap::new(), all).await;
+    let mut body = result.unwrap().into_body();
     assert_eq!(body.content_length(), Some(9));
     assert_eq!(body.chunk().await.unwrap().unwrap(), "hi");
     // A wait that is cancelled counts.
@@ -222,8 +222,8 @@ async fn redirects_are_followed_as_the_caller_says_and_without_credentials_elsew
     .await;
     let pool = Pool::new(settings());
     let mine = || HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("mine"))]);
-    let answer = pool.get(&first.url("/"), mine(), all).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
+    let response = pool.get(&first.url("/"), mine(), all).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
     let is_told = |head: &String| head.contains("authorization: mine");
     assert_eq!(
         first.heads().iter().map(is_told).collect::<Vec<_>>(),
@@ -251,12 +251,12 @@ async fn redirects_are_followed_as_the_caller_says_and_without_credentials_elsew
 async fn servers_are_trusted_as_the_settings_say() {
     let (pem, acceptor) = identity();
     let server = Server::over(Some(acceptor), |_| OK.to_owned()).await;
-    let given = Roots::none().with_pem(pem.as_bytes()).unwrap();
+    let custom_roots = Roots::none().with_pem(pem.as_bytes()).unwrap();
     let shake = async |config| {
         let stream = connect(server.address, PATIENCE).await.unwrap();
         tls::handshake(stream, "127.0.0.1", config).await
     };
-    for config in [tls::insecure(), tls::trusting(given)] {
+    for config in [tls::insecure(), tls::trusting(custom_roots)] {
         let config = config.unwrap();
         shake(config.clone()).await.unwrap();
         let pool = Pool::new(Settings {
@@ -295,18 +295,18 @@ async fn proxy(server: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let heads = Arc::new(Mutex::new(Vec::new()));
-    let seen = heads.clone();
+    let requests = heads.clone();
     tokio::spawn(async move {
         let mut clients = JoinSet::new();
         while let Ok((mut stream, _)) = listener.accept().await {
-            let seen = seen.clone();
+            let requests = requests.clone();
             clients.spawn(async move {
                 let mut head = String::new();
                 while !head.ends_with("\r\n\r\n") {
                     head.push(char::from(stream.read_u8().await.ok()?));
                 }
                 let is_tunnel = head.starts_with("CONNECT ");
-                seen.lock().unwrap().push(head);
+                requests.lock().unwrap().push(head);
                 if !is_tunnel {
                     return stream.write_all(OK.as_bytes()).await.ok();
                 }
@@ -359,10 +359,10 @@ async fn proxies_of_the_environment_are_used() {
         .kill_on_drop(true)
         .output();
     let output = child.await.unwrap();
-    let shown = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     assert!(
-        output.status.success() && shown.contains("1 passed"),
-        "{shown}"
+        output.status.success() && printed.contains("1 passed"),
+        "{printed}"
     );
     let heads = heads.lock().unwrap();
     let [plain, tunnel] = &heads[..] else {
@@ -389,7 +389,7 @@ async fn socks(server: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let sent = Arc::new(Mutex::new(Vec::new()));
-    let kept = sent.clone();
+    let received = sent.clone();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.ok()?;
         // Methods, credentials, and the place to connect to, with the answers of a willing proxy.
@@ -398,11 +398,11 @@ async fn socks(server: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
             (3 + "me".len() + "secret".len(), &[1, 0]),
             (7 + "far.example".len(), &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]),
         ];
-        for (length, answer) in steps {
+        for (length, reply) in steps {
             let mut read = vec![0; length];
             stream.read_exact(&mut read).await.ok()?;
-            kept.lock().unwrap().extend(read);
-            stream.write_all(answer).await.ok()?;
+            received.lock().unwrap().extend(read);
+            stream.write_all(reply).await.ok()?;
         }
         let mut there = TcpStream::connect(server).await.ok()?;
         let copied = tokio::io::copy_bidirectional(&mut stream, &mut there).await;
@@ -419,18 +419,18 @@ async fn a_given_proxy_is_used() {
     let server = Server::over(Some(acceptor), |_| OK.to_owned()).await;
     let (http, heads) = proxy(server.address).await;
     let (socks, sent) = socks(server.address).await;
-    for given in [
+    for proxy_url in [
         format!("http://me:secret@{http}"),
         format!("socks5://me:secret@{socks}"),
     ] {
         let pool = Pool::new(Settings {
             tls: tls::trusting(roots.clone()).unwrap(),
             server_name: Some("127.0.0.1".to_owned()),
-            proxies: Proxies::Through(given.parse().unwrap()),
+            proxies: Proxies::Through(proxy_url.parse().unwrap()),
             ..settings()
         });
         let url = Url::parse("https://far.example:6443/a").unwrap();
-        assert_eq!(text(&pool, &url).await.unwrap(), "hi", "{given}");
+        assert_eq!(text(&pool, &url).await.unwrap(), "hi", "{proxy_url}");
     }
     let heads = heads.lock().unwrap().concat().to_lowercase();
     assert!(heads.starts_with("connect far.example:6443 "), "{heads}");

@@ -1,7 +1,7 @@
-//! Leader election among the servers of a shared store: controllers and scheduler run on one of them.
+//! Leader election among the servers of a shared store: controllers and scheduler run on one of the servers.
 //!
-//! [`planners::leader_election`] decides; this crate reads and writes the Lease, starts the parts of a
-//! lead, and stops them before another server may lead.
+//! [`planners::leader_election`] decides; this crate reads and writes the Lease, starts the components of a lead, and
+//! stops them before another server may lead.
 
 mod term;
 
@@ -25,11 +25,11 @@ pub use term::{Clock, Term, during};
 /// The Lease of the leader.
 const LEASE: &str = "mainstay";
 
-/// The parts that run during a lead.
+/// The components that run during a lead.
 pub trait Lead: Send {
-    /// Ends the parts in order.
+    /// Stops the components in order.
     fn end(self) -> impl Future<Output = ()> + Send;
-    /// Ends the parts at once.
+    /// Stops the components at once.
     fn abort(self) -> impl Future<Output = ()> + Send;
 }
 
@@ -38,14 +38,14 @@ pub struct Election {
     leases: Api<Lease>,
     clock: Clock,
     candidate: Candidate,
-    /// The Lease as it was last read or written.
+    /// The Lease after the last read or write.
     object: Lease,
-    /// The begin of the own lead, for users.
+    /// The begin of this server's lead, for users.
     acquired: Option<Timestamp>,
 }
 
 impl Election {
-    /// A candidate under an identity that no other process has, and that this one has once.
+    /// A candidate with an identity that is unique among all processes; a process uses its identity only once.
     pub fn new(client: Client, identity: &str, clock: Clock) -> Self {
         Self {
             leases: Api::namespaced(client, KUBE_SYSTEM),
@@ -56,8 +56,8 @@ impl Election {
         }
     }
 
-    /// Stands for election until `stop`; runs the parts of each lead, and ends them with it. The Lease
-    /// is released at the end, so that another server leads at once.
+    /// Takes part in the election until `stop`; runs the components of each lead, and stops them with the lead. At the
+    /// end the Lease is released, so that another server leads at once.
     pub async fn run<L: Lead>(
         mut self,
         stop: CancellationToken,
@@ -86,7 +86,7 @@ impl Election {
         }
     }
 
-    /// Attempts to get the lead, at each change of the Lease and every two seconds.
+    /// Tries to acquire the lead, at each change of the Lease and every two seconds.
     async fn win(&mut self, changes: &Cache<Lease>) -> Arc<Term> {
         let mut changed = changes.subscribe();
         loop {
@@ -127,8 +127,8 @@ impl Election {
         }
     }
 
-    /// One attempt, within a time. A write whose answer does not come may be carried out; the next
-    /// read of the Lease shows it.
+    /// One attempt, within a time limit. A write without a response may be executed; the next read of the Lease reveals
+    /// this.
     async fn attempt(&mut self, within: SignedDuration) {
         let written = tokio::time::timeout(std(within), self.write()).await;
         match written {
@@ -183,7 +183,7 @@ impl Election {
         Ok(())
     }
 
-    /// The Lease as a holder writes it, over the version that was seen.
+    /// The Lease as a holder writes it, over the observed version.
     fn held(&self, transitions: i32, anew: bool) -> Lease {
         let now = Timestamp::now();
         let acquired = self.acquired.filter(|_| !anew).unwrap_or(now);
@@ -208,7 +208,7 @@ impl Election {
         }
     }
 
-    /// Gives the Lease back if this server has it.
+    /// Releases the Lease if this server holds it.
     async fn release(&mut self) {
         match tokio::time::timeout(std(RETRY), self.give_back()).await {
             Ok(Ok(())) => {}
@@ -217,8 +217,8 @@ impl Election {
         }
     }
 
-    /// Writes the Lease as client-go does: without a holder, for one second. It is read before, because
-    /// the answer to the last write may not have been waited for.
+    /// Releases the Lease as client-go does: without a holder, for one second. The Lease is read before the write,
+    /// because the last write may have had no response.
     async fn give_back(&mut self) -> api_client::Result<()> {
         self.look().await?;
         let Some(lease) = self.candidate.lease() else {

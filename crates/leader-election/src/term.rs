@@ -1,4 +1,4 @@
-//! The lead of one server: its controllers and its scheduler reach the API only while it holds.
+//! The lead of one server: its controllers and its scheduler reach the API only during the lead.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,11 +21,11 @@ pub struct Term {
     over: CancellationToken,
 }
 
-/// The refusal once the lead is over.
+/// The refusal after the end of the lead.
 const OVER: &str = "another server may lead: controllers and scheduler of this one write nothing";
 
 impl Term {
-    /// A lead that holds until that reading.
+    /// A lead that ends at that reading.
     pub fn new(until: ClockReading, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             until: Mutex::new(until),
@@ -34,25 +34,25 @@ impl Term {
         })
     }
 
-    /// The lead holds longer, after a renewal.
+    /// Prolongs the lead after a renewal.
     pub fn prolong(&self, until: ClockReading) {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
-    /// Ends the lead; requests that are on their way are dropped.
+    /// Ends the lead; pending requests are dropped.
     pub fn end(&self) {
         self.over.cancel();
     }
 
-    /// Whether the lead holds now. The clock is read for each request: after a pause of the process no timer has
-    /// run yet.
+    /// Whether the lead is valid now. The clock is read for each request, because after a suspension of the process no
+    /// timer has fired yet.
     pub fn holds(&self) -> bool {
         let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
         !self.over.is_cancelled() && (self.clock)() < until
     }
 }
 
-/// A client whose requests are refused once the lead does not hold.
+/// A client whose requests are refused after the end of the lead.
 pub fn during(term: &Arc<Term>, client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let gate = Gate {
@@ -73,7 +73,7 @@ impl Transport for Gate {
         request: Request<Bytes>,
     ) -> BoxFuture<'static, Result<Response<ResponseBody>, BoxError>> {
         let term = Arc::clone(&self.term);
-        let answer = self.client.send(request);
+        let response = self.client.send(request);
         let gated = async move {
             if !term.holds() {
                 return Err(OVER.into());
@@ -81,7 +81,7 @@ impl Transport for Gate {
             tokio::select! {
                 biased;
                 () = term.over.cancelled() => Err(OVER.into()),
-                answer = answer => answer.map_err(Into::into),
+                response = response => response.map_err(Into::into),
             }
         };
         gated.boxed()

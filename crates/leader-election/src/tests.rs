@@ -51,14 +51,18 @@ struct Server {
 
 impl Server {
     fn start(client: &Client, identity: &str) -> Self {
-        let (tell, seen) = unbounded_channel();
+        let (sender, receiver) = unbounded_channel();
         let stop = CancellationToken::new();
         let election = Election::new(client.clone(), identity, reading);
         let task = tokio::spawn(election.run(stop.clone(), move |term| {
-            tell.send(Seen::Leads(Arc::clone(term))).ok();
-            Parts(tell.clone())
+            sender.send(Seen::Leads(Arc::clone(term))).ok();
+            Parts(sender.clone())
         }));
-        Self { stop, seen, task }
+        Self {
+            stop,
+            seen: receiver,
+            task,
+        }
     }
 
     async fn leads(&mut self) -> Arc<Term> {
@@ -117,21 +121,21 @@ async fn a_leader_that_lost_its_lease_stops_and_writes_nothing() {
     let mut one = Server::start(&client, "one");
     let term = one.leads().await;
     let leases: Api<Lease> = Api::namespaced(client.clone(), KUBE_SYSTEM);
-    let taken = loop {
+    let lease_of_other = loop {
         let mut lease = leases.get(LEASE).await.unwrap();
         let spec = lease.spec.as_mut().unwrap();
         spec.holder_identity = Some("two".to_owned());
         spec.lease_duration_seconds = Some(3600);
         let replaced = leases.replace(LEASE, &PostParams::default(), &lease).await;
-        // A renewal may have come in between.
+        // The Lease may have been renewed in between.
         if let Ok(lease) = replaced {
             break lease;
         }
     };
     assert!(matches!(one.seen.recv().await, Some(Seen::Aborted)));
     assert!(!writes(&during(&term, client.clone()), "a").await);
-    assert_eq!(leases.get(LEASE).await.unwrap(), taken, "it waits");
-    // An administrator removes the Lease of the server that is away.
+    assert_eq!(leases.get(LEASE).await.unwrap(), lease_of_other, "it waits");
+    // An administrator removes the Lease of the absent server.
     leases.delete(LEASE, &Default::default()).await.unwrap();
     let again = one.leads().await;
     assert!(writes(&during(&again, client.clone()), "b").await);
@@ -148,7 +152,7 @@ async fn a_term_ends_by_its_clock() {
     let client = api().await;
     let term = Term::new(reading() - SignedDuration::from_secs(1), reading);
     let gated = during(&term, client.clone());
-    // No timer has run, as after a pause of the process.
+    // No timer has fired, as after a suspension of the process.
     assert!(!writes(&gated, "a").await);
     let maps: Api<ConfigMap> = Api::namespaced(client, "default");
     let listed = maps.list(&ListParams::default()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Gets while other clients keep the server busy.
+//! Gets while other clients load the server.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -21,16 +21,16 @@ use crate::target::{BenchNamespace, open_clients};
 const WRITERS: u32 = 64;
 /// Clients that list all pods without a pause.
 const LISTERS: u32 = 10;
-/// Size of the text that is written each second.
+/// Size of the text that is written each second, in bytes.
 const UPLOAD_BYTES: usize = 1_000_000;
 const UPLOAD_PERIOD: Duration = Duration::from_secs(1);
 /// The load runs for this time before the first get.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// Gets: ten of them are above the 99th percentile.
+/// Number of gets; ten gets are above the 99th percentile.
 const GETS: usize = 1000;
 
-/// The gets of this number of clients, while the others write.
+/// Measures the gets of this number of clients, while other clients write.
 pub async fn get_pods(target: &BenchNamespace, clients: u32, names: &[String]) -> Result<Load> {
     let pods = target.objects();
     let gets = names.iter().cycle().take(GETS);
@@ -55,8 +55,8 @@ pub async fn get_pods(target: &BenchNamespace, clients: u32, names: &[String]) -
     }
 }
 
-/// Sends the calls after the warm-up from a thread of their own. In the runtime of the other clients, the latency
-/// would include the time that the responses of these wait to be read.
+/// Sends the calls after the warm-up from a separate thread. In the runtime of the other clients, the latency would
+/// include the time for which their responses wait to be read.
 fn send_on_own_thread(
     config: Config,
     clients: u32,
@@ -71,7 +71,7 @@ fn send_on_own_thread(
         send_all(&clients, calls).await
     };
     thread::spawn(move || {
-        // The receiver is gone only if another client failed, whose error is reported.
+        // The receiver is closed only if another client failed, and then that error is reported.
         sender.send(runtime.block_on(gets)).ok();
     });
     Ok(receiver)
@@ -113,10 +113,10 @@ async fn upload_forever(client: Client, namespace: String) -> Result<Infallible>
 }
 
 const UPLOAD: &str = "upload";
-/// So that a value has about 1 KB.
+/// Chosen so that a value has about 1 KB.
 const LINE_WORDS: usize = 60;
 
-/// A ConfigMap of that size in YAML, different in each round.
+/// A YAML ConfigMap of [`UPLOAD_BYTES`], different in each round.
 fn document(round: u64) -> String {
     let mut text = format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {UPLOAD}\ndata:\n  round: \"{round}\"\n"

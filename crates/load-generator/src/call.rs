@@ -20,7 +20,7 @@ pub struct Call {
     method: Method,
     uri: String,
     body: Option<(&'static str, Vec<u8>)>,
-    /// Whether the following pages belong to it.
+    /// Whether the call includes the following pages.
     all_pages: bool,
     /// Whether the response is requested in protobuf, as Go's clients do, and not in JSON.
     protobuf: bool,
@@ -28,9 +28,9 @@ pub struct Call {
 
 /// The result of a request.
 pub struct Reply {
-    /// From the first byte sent to the last received; of pages, all together.
+    /// From the first sent to the last received byte; for pages the total.
     pub latency: Duration,
-    /// Bytes of the bodies.
+    /// Bytes of the response bodies.
     pub bytes: u64,
 }
 
@@ -62,7 +62,7 @@ impl Call {
         Self::new(Method::PUT, uri, Some(("application/yaml", body.into())))
     }
 
-    /// JSON is YAML.
+    /// JSON is valid YAML.
     pub fn apply(uri: String, body: &Value) -> Self {
         Self::with(Method::PATCH, uri, "application/apply-patch+yaml", body)
     }
@@ -85,7 +85,7 @@ impl Call {
         }
     }
 
-    /// Asks for a response in protobuf.
+    /// Requests a response in protobuf.
     pub fn in_protobuf(self) -> Self {
         Self {
             protobuf: true,
@@ -93,7 +93,7 @@ impl Call {
         }
     }
 
-    /// Sends it and reads, and drops, the response.
+    /// Sends the request, and reads and discards the response.
     pub async fn send(self, client: &Client) -> Result<Reply> {
         let mut total = Reply {
             latency: Duration::ZERO,
@@ -115,12 +115,12 @@ impl Call {
         }
     }
 
-    /// Sends it and decodes the reply.
+    /// Sends the request and decodes the response.
     pub async fn json(self, client: &Client) -> Result<Value> {
         self.decoded(client).await
     }
 
-    /// Sends it and decodes some fields of the reply.
+    /// Sends the request and decodes some fields of the response.
     pub async fn decoded<T: DeserializeOwned>(self, client: &Client) -> Result<T> {
         let body = exchange(client, self.request("")?, true, &mut 0).await?;
         serde_json::from_slice(&body).context("the reply is no such JSON")
@@ -156,7 +156,7 @@ struct PageMetadata {
     next: String,
 }
 
-/// The body of the response; empty unless it is requested or an error.
+/// The body of the response; empty unless the body is requested or the response is an error.
 async fn exchange(
     client: &Client,
     request: Request<Body>,
@@ -166,37 +166,37 @@ async fn exchange(
     let reply = client.send(request).await?;
     let status = reply.status();
     let mut body = reply.into_body();
-    let mut kept = Vec::new();
+    let mut contents = Vec::new();
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.context("the reply broke off")?.into_data() {
             *bytes += data.len() as u64;
             if keep || !status.is_success() {
-                kept.extend_from_slice(&data);
+                contents.extend_from_slice(&data);
             }
         }
     }
     if !status.is_success() {
-        bail!("{status}: {}", message(&kept));
+        bail!("{status}: {}", message(&contents));
     }
-    Ok(kept)
+    Ok(contents)
 }
 
-/// The message of an error response, a `Status` or not.
+/// The message of an error response, whether it is a `Status` or not.
 fn message(body: &[u8]) -> String {
     let status: Option<Value> = serde_json::from_slice(body).ok();
-    let said = status
+    let status_message = status
         .as_ref()
         .and_then(|status| status["message"].as_str());
-    said.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
+    status_message.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
 }
 
-/// A JSON text of a response that has to be there.
+/// A JSON text that must be in the response.
 pub fn text<'v>(value: &'v Value, pointer: &str) -> Result<&'v str> {
-    let found = value.pointer(pointer).and_then(Value::as_str);
-    found.with_context(|| format!("a response has no {pointer}"))
+    let string = value.pointer(pointer).and_then(Value::as_str);
+    string.with_context(|| format!("a response has no {pointer}"))
 }
 
-/// Whether the server says that there is no such thing.
+/// Whether the server responded that the object does not exist.
 pub fn is_not_found(error: &anyhow::Error) -> bool {
     error.to_string().starts_with("404")
 }

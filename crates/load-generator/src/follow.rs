@@ -1,5 +1,5 @@
-//! Collections that are listed and watched, as client-go's reflector does: a watch that ends goes on from the last
-//! version, and one whose version is too old begins again with a list.
+//! Collections that are listed and watched, as by client-go's reflector: a watch that ends is continued from the last
+//! version, and if that version is too old the collection is listed again.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::call::Call;
 
-/// The metadata of an object, as far as measurements read them.
+/// The metadata of an object, with the fields that measurements read.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Metadata {
@@ -24,12 +24,12 @@ pub struct Metadata {
     pub deletion_timestamp: Option<String>,
 }
 
-/// An object of a followed collection: a type with the fields that are read. The others are skipped in the text.
+/// An object of a followed collection: a type with the fields that are read. The parser skips other fields.
 pub trait Followed: DeserializeOwned + Send {
     fn metadata(&self) -> &Metadata;
 }
 
-/// An object of which only the metadata are read.
+/// An object of which only the metadata is read.
 #[derive(Debug, Deserialize)]
 pub struct AnyObject {
     pub metadata: Metadata,
@@ -46,11 +46,11 @@ impl Followed for AnyObject {
 pub enum ObjectChange<T> {
     /// The object is new, or may have changed.
     Put(T),
-    /// The object of that name is gone.
+    /// The object of that name was deleted.
     Gone(String),
 }
 
-/// Follows a collection, from its present objects on. Returns only with an error.
+/// Follows a collection, starting with its present objects. Returns only with an error.
 pub async fn follow<T: Followed>(
     client: &Client,
     path: &str,
@@ -73,13 +73,13 @@ pub async fn follow<T: Followed>(
 
 /// The end of a watch.
 enum Ended {
-    /// It can go on from the last version.
+    /// The watch can be continued from the last version.
     Early,
-    /// The changes since the last version are no longer known.
+    /// The server has no changes since the last version any more.
     Expired,
 }
 
-/// One watch, from the last version on.
+/// One watch, starting at the last version.
 async fn watch<T: Followed>(
     client: &Client,
     path: &str,
@@ -124,7 +124,7 @@ struct Event<T> {
     object: T,
 }
 
-/// The names that are known, and the version up to which changes were seen.
+/// The listed names, and the version up to which changes were received.
 struct View<S> {
     names: BTreeSet<String>,
     version: String,
@@ -132,15 +132,15 @@ struct View<S> {
 }
 
 impl<S> View<S> {
-    /// Takes in a list: objects that are missing in it are gone.
+    /// Applies a list: objects that are missing in the list were deleted.
     fn replace<T: Followed>(&mut self, list: List<T>)
     where
         S: FnMut(ObjectChange<T>),
     {
         let names = list.items.iter().map(|item| item.metadata().name.clone());
         let names: BTreeSet<String> = names.collect();
-        for gone in self.names.difference(&names) {
-            (self.see)(ObjectChange::Gone(gone.clone()));
+        for deleted in self.names.difference(&names) {
+            (self.see)(ObjectChange::Gone(deleted.clone()));
         }
         self.names = names;
         self.version = list.metadata.resource_version;
@@ -149,7 +149,7 @@ impl<S> View<S> {
         }
     }
 
-    /// Takes in an event; an error ends the watch.
+    /// Applies an event; an error event ends the watch.
     fn take<T: Followed>(&mut self, line: &[u8]) -> Result<Option<Ended>>
     where
         S: FnMut(ObjectChange<T>),
@@ -177,7 +177,7 @@ impl<S> View<S> {
     }
 }
 
-/// The end of a watch by an event that is no change.
+/// The end of a watch after an event that is no change.
 fn end(line: &[u8]) -> Result<Ended> {
     let event: Event<Value> = serde_json::from_slice(line).context("a watch event")?;
     match event.kind.as_str() {
@@ -193,9 +193,9 @@ fn end(line: &[u8]) -> Result<Ended> {
 #[derive(Default)]
 struct Lines {
     bytes: Vec<u8>,
-    /// The end of the lines that were given out.
+    /// The end of the lines that were returned.
     given: usize,
-    /// The end of the bytes that were searched.
+    /// The end of the bytes that were searched for a newline.
     searched: usize,
 }
 
@@ -207,7 +207,7 @@ impl Lines {
         self.bytes.extend_from_slice(data);
     }
 
-    /// The next whole line.
+    /// The next complete line.
     fn next(&mut self) -> Option<&[u8]> {
         let rest = self.bytes.get(self.searched..)?;
         let Some(length) = rest.iter().position(|byte| *byte == b'\n') else {
@@ -240,12 +240,12 @@ mod tests {
     }
 
     fn seen(text: &str) -> (Vec<String>, Result<Option<Ended>>, String) {
-        let mut seen = Vec::new();
+        let mut changes = Vec::new();
         let mut view = View {
             names: BTreeSet::from(["a".to_owned(), "b".to_owned()]),
             version: "3".to_owned(),
             see: |change: ObjectChange<AnyObject>| {
-                seen.push(match change {
+                changes.push(match change {
                     ObjectChange::Put(object) => format!("+{}", object.metadata.name),
                     ObjectChange::Gone(name) => format!("-{name}"),
                 });
@@ -259,7 +259,7 @@ mod tests {
             Err(_) => view.take::<AnyObject>(text.as_bytes()),
         };
         let version = view.version;
-        (seen, ended, version)
+        (changes, ended, version)
     }
 
     #[test]
@@ -267,8 +267,8 @@ mod tests {
         let list = r#"{"metadata": {"resourceVersion": "9"}, "items": [
             {"metadata": {"name": "b", "resourceVersion": "4"}},
             {"metadata": {"name": "c", "resourceVersion": "8"}}]}"#;
-        let (seen, _, version) = seen(list);
-        assert_eq!(seen, ["-a", "+b", "+c"]);
+        let (changes, _, version) = seen(list);
+        assert_eq!(changes, ["-a", "+b", "+c"]);
         assert_eq!(version, "9");
     }
 
@@ -281,14 +281,14 @@ mod tests {
             ))
         };
         for (kind, expected) in [("ADDED", "+a"), ("MODIFIED", "+a"), ("DELETED", "-a")] {
-            let (seen, ended, version) = event(kind);
-            assert_eq!(seen, [expected]);
+            let (changes, ended, version) = event(kind);
+            assert_eq!(changes, [expected]);
             assert!(matches!(ended, Ok(None)));
             assert_eq!(version, "7");
         }
     }
 
-    /// As client-go: 410 is the sign to list again, and any other error is one.
+    /// As client-go: error 410 causes a new list, and any other error is reported.
     #[test]
     fn a_watch_that_is_too_old_is_listed_again() {
         let error = |code: u16| {

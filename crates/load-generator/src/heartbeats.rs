@@ -1,5 +1,5 @@
-//! The cost of nodes without pods: each renews its Lease, writes its status now and then, and
-//! watches its pods, of which there are none.
+//! The cost of nodes without pods: each node renews its Lease, writes its status periodically, and watches its pods, of
+//! which there are none.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::processor;
 use crate::statistics::Summary;
 use crate::target::BenchNamespace;
 
-/// Figures of nodes that only live.
+/// Figures of nodes without pods.
 #[derive(Debug)]
 pub struct IdleNodes {
     pub nodes: u32,
@@ -34,7 +34,7 @@ impl IdleNodes {
     }
 }
 
-/// The nodes of a measurement. They live as long as this value exists.
+/// The nodes of a measurement. Their heartbeats stop when this value is dropped.
 pub struct HeartbeatFixture {
     counted: Counted,
     resident_before: u64,
@@ -55,7 +55,7 @@ impl HeartbeatFixture {
         })
     }
 
-    /// Measures for that long.
+    /// Measures for that time.
     pub async fn measure(&self, span: Duration, server: &[u32]) -> Result<IdleNodes> {
         let mut watches = JoinSet::new();
         for (name, client) in self.nodes.each() {
@@ -67,7 +67,7 @@ impl HeartbeatFixture {
                 }
             });
         }
-        // The creation of the nodes has its consequences by then.
+        // All effects of the creation of the nodes have ended by then.
         tokio::time::sleep(RENEWAL_PERIOD).await;
         self.counted.take()?;
         let before = processor::time(server)?;
@@ -75,13 +75,13 @@ impl HeartbeatFixture {
         let used = processor::time(server)?.saturating_sub(before);
         let latencies = self.counted.take()?;
         let resident = [self.resident_before, Memory::of(server)?.resident];
-        let told = !server.is_empty();
+        let has_processes = !server.is_empty();
         Ok(IdleNodes {
             nodes: u32::try_from(self.nodes.each().count())?,
             span,
             renewals: Summary::of(latencies),
-            processor: told.then_some(used),
-            resident: told.then_some(resident),
+            processor: has_processes.then_some(used),
+            resident: has_processes.then_some(resident),
         })
     }
 }
@@ -105,10 +105,10 @@ impl Counted {
 
     /// The latencies since the last call.
     fn take(&self) -> Result<Vec<Duration>> {
-        let seen = std::mem::take(&mut *self.seen());
-        match seen.failure {
+        let counted = std::mem::take(&mut *self.seen());
+        match counted.failure {
             Some(failure) => bail!("a heartbeat failed: {failure}"),
-            None => Ok(seen.latencies),
+            None => Ok(counted.latencies),
         }
     }
 }

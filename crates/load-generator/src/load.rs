@@ -1,4 +1,4 @@
-//! Many clients at once, each sending one request after the other.
+//! Concurrent clients, each of which sends one request after the other.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::call::Call;
 #[derive(Debug, Default)]
 pub struct Load {
     pub latencies: Vec<Duration>,
-    /// From the first request sent to the last reply.
+    /// From the first sent request to the last response.
     pub elapsed: Duration,
     pub bytes: u64,
     pub failures: u64,
@@ -28,7 +28,7 @@ impl Load {
     }
 }
 
-/// Sends each call once, shared out among the clients.
+/// Sends each call once, distributed among the clients.
 pub async fn send_all(clients: &[Client], calls: Vec<Call>) -> Result<Load> {
     let shares = share_out(calls, clients.len());
     let started = Instant::now();
@@ -62,7 +62,7 @@ async fn send_in_turn(client: Client, calls: Vec<Call>) -> Load {
     load
 }
 
-/// Distributes the calls in turn: neighbours go to different clients.
+/// Distributes the calls round-robin: adjacent calls go to different clients.
 fn share_out<T>(all: Vec<T>, among: usize) -> Vec<Vec<T>> {
     let mut shares: Vec<Vec<T>> = Vec::new();
     shares.resize_with(among, Vec::new);

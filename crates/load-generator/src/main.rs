@@ -1,5 +1,5 @@
-//! `mainstay-bench`: measures a Kubernetes API server, mainstay's or another, from outside. It is a
-//! separate program and not a part of the server's binary.
+//! `mainstay-bench`: measures a Kubernetes API server, mainstay's or another, from outside. The program is separate and
+//! not a part of the server's binary.
 
 mod arguments;
 mod busy;
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: Arguments) -> Result<()> {
-    // This fails only if a provider is installed already.
+    // The call fails only if a provider is installed already.
     rustls::crypto::ring::default_provider()
         .install_default()
         .ok();

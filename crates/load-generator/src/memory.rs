@@ -1,11 +1,11 @@
-//! The memory of the server, as the kernel counts it.
+//! The memory of the server, by the counters of the kernel.
 
 use anyhow::{Context, Result};
 
 /// The memory of processes in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Everything.
+    /// All resident memory.
     pub resident: u64,
     /// Anonymous memory: neither code nor mapped files.
     pub anonymous: u64,

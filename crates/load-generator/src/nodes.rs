@@ -1,4 +1,4 @@
-//! Nodes without containers: objects of the API, with the heartbeats of real ones.
+//! Nodes without containers: objects of the API, with the heartbeats of real nodes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,17 +18,17 @@ use crate::target::BenchNamespace;
 pub const NODE_LABEL: &str = "mainstay-bench/namespace";
 /// The taint that keeps other pods away.
 pub const TAINT: &str = "mainstay-bench/hollow";
-/// The time between two renewals of a node's Lease, as of kubelet. A node is lost after 50 seconds.
+/// The time between two renewals of a node's Lease; as kubelet. A node is lost after 50 seconds.
 pub const RENEWAL_PERIOD: Duration = Duration::from_secs(10);
 /// A node writes its status with each thirtieth renewal: every five minutes, as kubelet does.
 const RENEWALS_PER_STATUS: usize = 30;
 /// The namespace of the Leases.
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
-/// Nodes that are created at once.
+/// Nodes that are created concurrently.
 const AT_ONCE: usize = 16;
-/// Connections of all nodes together: a server may limit those of one address.
+/// Maximum number of connections of all nodes, because a server may limit the connections of one address.
 const CONNECTIONS: u32 = 100;
-/// Maximum time until the nodes take pods.
+/// Maximum time until pods can be bound to the nodes.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A receiver of the result of each heartbeat: the latency of a renewal, or an error.
@@ -39,7 +39,7 @@ pub trait Heartbeats: Clone + Send + 'static {
     fn failed(&self, error: &anyhow::Error);
 }
 
-/// Nodes; their heartbeats end with this value.
+/// Nodes; their heartbeats stop when this value is dropped.
 pub struct HollowNodes {
     names: Vec<String>,
     clients: Vec<Client>,
@@ -71,7 +71,7 @@ impl HollowNodes {
         let mut tasks = JoinSet::new();
         while let Some(started) = starting.join_next().await {
             let (index, node) = started??;
-            // The renewals of all nodes are spread over the period.
+            // The renewals of all nodes are distributed over the period.
             let first = RENEWAL_PERIOD * u32::try_from(index)? / count;
             tasks.spawn(node.live(index, first, heartbeats.clone()));
         }
@@ -103,7 +103,7 @@ pub async fn remove_nodes(target: &BenchNamespace) -> Result<()> {
     })
 }
 
-/// One node, and the version of its Lease that it wrote last.
+/// One node, and the version of its Lease after the node's last write.
 struct Node {
     client: Client,
     name: String,
@@ -155,7 +155,7 @@ impl Node {
         }
     }
 
-    /// Renews the Lease if nobody else wrote it.
+    /// Renews the Lease; fails if another client has written the Lease.
     async fn renew(&mut self) -> Result<()> {
         let patch = json!({
             "metadata": {"resourceVersion": self.version},
@@ -169,11 +169,11 @@ impl Node {
 
     /// Reports that the node is ready.
     async fn write_status(&self) -> Result<()> {
-        let room = json!({"cpu": "10000", "memory": "10Ti", "pods": "100000"});
+        let capacity = json!({"cpu": "10000", "memory": "10Ti", "pods": "100000"});
         let now = Timestamp::from_second(Timestamp::now().as_second())?;
         let status = json!({
-            "capacity": room,
-            "allocatable": room,
+            "capacity": capacity,
+            "allocatable": capacity,
             "conditions": [{
                 "type": "Ready",
                 "status": "True",

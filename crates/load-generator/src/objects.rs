@@ -1,4 +1,4 @@
-//! The created objects, and the requests about them.
+//! The created objects, and the requests for them.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -7,15 +7,15 @@ use crate::call::Call;
 
 /// No scheduler has this name, so the pods never run.
 const SCHEDULER: &str = "mainstay-bench-nobody";
-/// The account of the pods: created for them, so that they need not wait for the namespace's
-/// default.
+/// The account of the pods; it is created by the program, so that the pods need not wait for the namespace's default
+/// account.
 pub const ACCOUNT: &str = "mainstay-bench";
-/// As `kubectl` pages.
+/// The page size of `kubectl`.
 const PAGE: u32 = 500;
 /// The annotation that writes change.
 const ANNOTATION: &str = "bench/written-by";
 
-/// The kind of the objects that are created.
+/// The kind of the created objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BenchSubject {
     Pods {
@@ -33,7 +33,7 @@ impl BenchSubject {
         }
     }
 
-    /// As in paths and in the report.
+    /// The plural of the kind in paths and in the report.
     pub fn plural(self) -> &'static str {
         match self {
             Self::Pods { .. } => "pods",
@@ -41,7 +41,7 @@ impl BenchSubject {
         }
     }
 
-    /// The name of one of them.
+    /// The name of the object with that index.
     pub fn name(self, index: u32) -> String {
         match self {
             Self::Pods { .. } => format!("pod-{index}"),
@@ -98,8 +98,8 @@ impl BenchObjects {
         Call::pages(format!("{}?limit={PAGE}", self.path))
     }
 
-    /// Replaces the object as it was read, with one change. Here and below, `word` must differ each
-    /// time, or nothing changes.
+    /// Replaces the object that was read, with one change. In this method and the next ones, `word` must differ each
+    /// time, because otherwise nothing changes.
     pub fn update(&self, mut read: Value, word: &str) -> Result<Call> {
         let name = read["metadata"]["name"].as_str();
         let uri = self.one(name.context("an object in a list has no name")?);
@@ -115,26 +115,26 @@ impl BenchObjects {
     }
 
     pub fn apply(&self, name: &str, word: &str) -> Call {
-        let wanted = json!({
+        let object = json!({
             "apiVersion": "v1",
             "kind": self.subject.kind(),
             "metadata": {"name": name, "annotations": {"bench/applied": word}},
         });
         let manager = "fieldManager=mainstay-bench-apply&force=true";
-        Call::apply(format!("{}?{manager}", self.one(name)), &wanted)
+        Call::apply(format!("{}?{manager}", self.one(name)), &object)
     }
 
     pub fn delete(&self, name: &str) -> Call {
         Call::delete(format!("{}?gracePeriodSeconds=0", self.one(name)))
     }
 
-    /// All changes since then.
+    /// A watch of all changes since that version.
     pub fn watch(&self, version: &str) -> String {
         format!("{}?watch=true&resourceVersion={version}", self.path)
     }
 }
 
-/// A pod like a database's: with probes, volumes, limits; allowed at every Pod Security level.
+/// A pod like that of a database: with probes, volumes, limits; allowed at every Pod Security level.
 fn pod(name: &str, template: &str) -> Value {
     let probe = |path: &str| {
         let path = format!("/{template}/{path}");

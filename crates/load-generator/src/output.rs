@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-/// Writes text to standard output. A reader that has ended is no error.
+/// Writes text to standard output. A closed reader is no error.
 pub fn show(text: &str) {
     std::io::stdout().write_all(text.as_bytes()).ok();
 }

@@ -27,7 +27,7 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// Those that are made if none is named.
+    /// The measurements of a run that names none.
     const ALL: [Self; 9] = [
         Self::Create,
         Self::Get,
@@ -39,7 +39,7 @@ impl Measure {
         Self::Watch,
         Self::Memory,
     ];
-    /// Operations on existing pods, which leave them in place.
+    /// Operations on existing pods, which do not delete the pods.
     const ON_PODS: [Operation; 8] = [
         Operation::Get,
         Operation::GetUnderLoad,
@@ -115,7 +115,7 @@ pub struct LoadPlan {
     pub memory: bool,
 }
 
-/// Clients that make and remove pods where that is not measured.
+/// Clients that create and delete pods when this is not measured.
 const HANDS: u32 = 16;
 
 /// Orders the requested measurements.
@@ -158,7 +158,7 @@ pub fn plan(arguments: &Arguments) -> Result<LoadPlan, Error> {
 }
 
 fn steps(chosen: &[Measure], rounds: &[u32], objects: u32) -> Vec<LoadStep> {
-    let asked = |operation: Operation| chosen.contains(&operation.measure());
+    let is_requested = |operation: Operation| chosen.contains(&operation.measure());
     let hands = HANDS.min(objects);
     let mut steps = Vec::new();
     let mut there = false;
@@ -170,11 +170,13 @@ fn steps(chosen: &[Measure], rounds: &[u32], objects: u32) -> Vec<LoadStep> {
                 reported,
             });
         };
-        let later = Measure::ON_PODS.into_iter().filter(|step| asked(*step));
+        let later = Measure::ON_PODS
+            .into_iter()
+            .filter(|step| is_requested(*step));
         let needed = later.clone().count() > 0
-            || asked(Operation::Delete)
+            || is_requested(Operation::Delete)
             || chosen.contains(&Measure::Memory);
-        if asked(Operation::Create) {
+        if is_requested(Operation::Create) {
             if there {
                 then(Operation::Delete, hands, false);
             }
@@ -187,7 +189,7 @@ fn steps(chosen: &[Measure], rounds: &[u32], objects: u32) -> Vec<LoadStep> {
         for operation in later {
             then(operation, clients, true);
         }
-        if asked(Operation::Delete) {
+        if is_requested(Operation::Delete) {
             then(Operation::Delete, clients, true);
             there = false;
         }
@@ -196,13 +198,13 @@ fn steps(chosen: &[Measure], rounds: &[u32], objects: u32) -> Vec<LoadStep> {
 }
 
 fn distinct(numbers: &[u32]) -> Vec<u32> {
-    let mut seen = Vec::new();
+    let mut distinct_numbers = Vec::new();
     for number in numbers {
-        if !seen.contains(number) {
-            seen.push(*number);
+        if !distinct_numbers.contains(number) {
+            distinct_numbers.push(*number);
         }
     }
-    seen
+    distinct_numbers
 }
 
 fn mistake(text: &str) -> Error {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// The server works for a request after its reply, too: caches and controllers see the change.
+/// The time after the last response during which the server may still work for the requests: caches and controllers
+/// process the changes.
 pub const AFTER_THE_REPLY: Duration = Duration::from_millis(500);
-/// Fields 14 and 15 of `/proc/PID/stat` (proc_pid_stat(5)), counted after the name, which ends with
-/// the last parenthesis of the line.
+/// Fields 14 and 15 of `/proc/PID/stat` (proc_pid_stat(5)), counted after the name, which ends with the last
+/// parenthesis of the line.
 const USER_TIME: usize = 11;
 
 /// The processor time of processes since their start, in user mode and in the kernel.
@@ -49,9 +50,9 @@ mod tests {
 
     #[test]
     fn time_goes_on() {
-        let own = [std::process::id()];
-        let before = time(&own).unwrap();
-        assert!(time(&own).unwrap() >= before);
+        let own_process = [std::process::id()];
+        let before = time(&own_process).unwrap();
+        assert!(time(&own_process).unwrap() >= before);
         assert_eq!(time(&[]).unwrap(), Duration::ZERO);
     }
 }

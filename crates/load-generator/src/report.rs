@@ -1,4 +1,4 @@
-//! The figures, for people and for programs.
+//! The figures, for users and for programs.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub struct Row {
 /// The cost of a stored pod.
 #[derive(Debug)]
 pub struct PodMemory {
-    /// Its size in a reply.
+    /// The size of the pod in a response.
     pub json_bytes: u64,
     /// The growth of the server's memory per pod.
     pub bytes_per_pod: u64,
@@ -121,7 +121,7 @@ impl Report {
         self.rows.iter().find_map(of)
     }
 
-    /// For programs.
+    /// The report as JSON, for programs.
     pub fn json(&self) -> Value {
         let fan_out = |one: &FanOut| {
             json!({
@@ -143,7 +143,7 @@ impl Report {
         })
     }
 
-    /// For people.
+    /// The report as text, for users.
     pub fn text(&self) -> String {
         let mut lines = match (&self.idle_nodes, self.sets.is_empty()) {
             (Some(idle), _) => vec![idle_nodes_line(idle)],
@@ -238,7 +238,7 @@ fn sets_lines(steps: &[SetsStep]) -> Vec<String> {
         "{:<10}{:<14}{:<12}{:>10}{:>16}{:>22}{:>14}",
         "SETS", "POLICY", "STEP", "SECONDS", "SERVER CPU s", "CPU ms/POD STARTED", "RESIDENT MiB"
     )];
-    let shown = |number: Option<f64>| number.map_or("-".to_owned(), |n| format!("{n:.2}"));
+    let formatted = |number: Option<f64>| number.map_or("-".to_owned(), |n| format!("{n:.2}"));
     lines.extend(steps.iter().map(|step| {
         format!(
             "{:<10}{:<14}{:<12}{:>10.2}{:>16}{:>22}{:>14}",
@@ -246,9 +246,9 @@ fn sets_lines(steps: &[SetsStep]) -> Vec<String> {
             step.policy.name(),
             step.name,
             step.elapsed.as_secs_f64(),
-            shown(step.processor.map(|time| time.as_secs_f64())),
-            shown(step.processor_per_pod().map(milliseconds)),
-            shown(step.resident.map(mebibytes)),
+            formatted(step.processor.map(|time| time.as_secs_f64())),
+            formatted(step.processor_per_pod().map(milliseconds)),
+            formatted(step.resident.map(mebibytes)),
         )
     }));
     lines

@@ -25,12 +25,12 @@ use crate::{busy, heartbeats, nodes, output, processor};
 const LISTS_PER_CLIENT: usize = 4;
 /// Minimum number of lists of a single client.
 const LISTS_MIN: usize = 20;
-/// The nodes of sets: as many as a cluster of some size has, so that scheduling has a choice.
+/// The number of nodes for sets, as in a medium cluster, so that the scheduler has a choice.
 const NODES: u32 = 10;
 /// Number of pods whose JSON size is measured.
 const WEIGHED: usize = 100;
 
-/// The subject of a measurement.
+/// The requested work.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Work {
     Requests,
@@ -50,7 +50,7 @@ impl Work {
     }
 }
 
-/// Measures, removes the created objects, and prints.
+/// Measures, removes the created objects, and prints the report.
 pub async fn run(arguments: Arguments) -> Result<()> {
     let plan = plan(&arguments)?;
     let work = Work::of(&arguments);
@@ -58,7 +58,8 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     Memory::of(pids).and(processor::time(pids))?;
     let target = BenchNamespace::prepare(&arguments.kubeconfig, arguments.subject()).await?;
     let mut report = Report::of(arguments.objects, arguments.subject());
-    // The nodes let the pods go, also while the namespace is removed.
+    // The nodes must exist until the end, because they confirm the deletion of pods, also while the namespace is
+    // removed.
     let mut stage = None;
     let mut idle = None;
     let measured = tokio::select! {
@@ -80,7 +81,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         } => measured,
         interrupted = interruption() => interrupted.and_then(|()| bail!("interrupted")),
     };
-    // Measurements from before a failure or an interruption are printed.
+    // Results from before a failure or an interruption are printed.
     match arguments.output {
         OutputFormat::Text => output::show(&report.text()),
         OutputFormat::Json => output::show(&format!("{:#}\n", report.json())),
@@ -116,7 +117,7 @@ async fn measure(
         .map(|index| arguments.subject().name(index))
         .collect();
     let server = arguments.server_pid.as_slice();
-    // The first pods are measured: later ones reuse the memory of earlier ones.
+    // The first pods are measured, because later pods reuse the memory of earlier pods.
     let mut weigh = plan.memory;
     for (index, step) in plan.steps.iter().enumerate() {
         let how = if step.reported { "" } else { " (not measured)" };
@@ -171,7 +172,7 @@ async fn measure_sets(
     Ok(())
 }
 
-/// One step's requests, made before the first is sent.
+/// Sends one step's requests, which are built before the first is sent.
 async fn send(
     target: &BenchNamespace,
     step: LoadStep,
@@ -199,7 +200,8 @@ async fn send(
     send_all(clients, calls).await
 }
 
-/// Updates of the listed objects with these names: others may be in the namespace, such as the root certificates.
+/// Updates of the listed objects with these names, because the namespace contains other objects, such as the root
+/// certificates.
 async fn updates(
     target: &BenchNamespace,
     objects: &BenchObjects,

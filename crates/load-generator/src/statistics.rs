@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Many durations in few numbers.
+/// A summary of many durations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     pub count: usize,
@@ -27,8 +27,8 @@ impl Summary {
 /// The given percentile of the sorted durations; zero for an empty list.
 pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100);
-    let found = sorted.get(rank.saturating_sub(1));
-    found.copied().unwrap_or_default()
+    let value = sorted.get(rank.saturating_sub(1));
+    value.copied().unwrap_or_default()
 }
 
 /// The number of events per second.

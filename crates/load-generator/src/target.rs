@@ -13,7 +13,7 @@ use crate::objects::{ACCOUNT, BenchObjects, BenchSubject};
 
 /// Timeout of a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A thousand pods a second are removed with a namespace by slow servers, too.
+/// Long enough for a slow server to remove the thousands of pods of a measurement.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The label with the creator of a namespace.
@@ -30,7 +30,7 @@ pub struct BenchNamespace {
 }
 
 impl BenchNamespace {
-    /// Makes a namespace on the server of the kubeconfig.
+    /// Creates a namespace on the server of the kubeconfig.
     pub async fn prepare(kubeconfig: &Path, subject: BenchSubject) -> Result<Self> {
         let context = || format!("use {}", kubeconfig.display());
         let read = Kubeconfig::read_from(kubeconfig).with_context(context)?;
@@ -57,11 +57,11 @@ impl BenchNamespace {
     pub async fn make_account(&self) -> Result<()> {
         let uri = format!("/api/v1/namespaces/{}/serviceaccounts", self.namespace);
         let account = json!({"metadata": {"name": ACCOUNT}});
-        let made = Call::post(uri, &account).send(&self.client).await;
-        made.context("make a service account").map(drop)
+        let result = Call::post(uri, &account).send(&self.client).await;
+        result.context("make a service account").map(drop)
     }
 
-    /// Clients with a connection each, which is open.
+    /// Clients with an open connection each.
     pub async fn clients(&self, count: u32) -> Result<Vec<Client>> {
         open_clients(&self.config, count).await
     }
@@ -71,7 +71,7 @@ impl BenchNamespace {
         self.config.clone()
     }
 
-    /// Removes the namespace with its contents, and waits until it is gone.
+    /// Removes the namespace with its contents, and waits until the namespace is deleted.
     pub async fn remove(&self) -> Result<()> {
         let name = &self.namespace;
         let uri = format!("/api/v1/namespaces/{name}");
@@ -86,7 +86,7 @@ impl BenchNamespace {
         while Instant::now() < deadline {
             match Call::get(uri.clone()).send(&self.client).await {
                 Err(error) if is_not_found(&error) => return Ok(()),
-                found => found.with_context(advice)?,
+                result => result.with_context(advice)?,
             };
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -94,7 +94,7 @@ impl BenchNamespace {
     }
 }
 
-/// Clients with a connection each, which is open. The connections belong to the runtime of the caller.
+/// Clients with an open connection each. The connections belong to the runtime of the caller.
 pub async fn open_clients(config: &Config, count: u32) -> Result<Vec<Client>> {
     let mut clients = Vec::new();
     for _ in 0..count {
@@ -111,7 +111,7 @@ async fn make_namespace(client: &Client) -> Result<String> {
         "metadata": {"generateName": "mainstay-bench-", "labels": {LABEL: LABEL_VALUE}},
     });
     let uri = "/api/v1/namespaces".to_owned();
-    let made = Call::post(uri, &namespace).json(client).await?;
-    let name = made["metadata"]["name"].as_str();
+    let namespace_object = Call::post(uri, &namespace).json(client).await?;
+    let name = namespace_object["metadata"]["name"].as_str();
     Ok(name.context("it has no name")?.to_owned())
 }

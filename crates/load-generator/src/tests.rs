@@ -23,8 +23,8 @@ fn parse(words: &str) -> Result<LoadPlan, clap::Error> {
 
 fn steps(words: &str) -> Vec<(Operation, u32, bool)> {
     let plan = parse(words).unwrap();
-    let told = |step: &LoadStep| (step.operation, step.clients, step.reported);
-    plan.steps.iter().map(told).collect()
+    let fields = |step: &LoadStep| (step.operation, step.clients, step.reported);
+    plan.steps.iter().map(fields).collect()
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn the_same_round_is_not_done_twice() {
 
 #[test]
 fn what_makes_no_sense_is_refused() {
-    for (words, said) in [
+    for (words, message) in [
         ("--objects 0", "0 is not in"),
         ("--objects many", "many"),
         ("--clients 0", "0 is not in"),
@@ -111,7 +111,7 @@ fn what_makes_no_sense_is_refused() {
         ("--objects 10", "each of 64 clients"),
     ] {
         let refused = parse(words).unwrap_err().to_string();
-        assert!(refused.contains(said), "{words}: {refused}");
+        assert!(refused.contains(message), "{words}: {refused}");
     }
     let nowhere = Arguments::try_parse_from(["bench"])
         .unwrap_err()

@@ -1,4 +1,4 @@
-//! The time of a write until it reaches all watchers, and the cost of each watcher for the server.
+//! The time from a write until its event reaches all watchers, and the cost of each watcher for the server.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,34 +18,34 @@ use crate::target::BenchNamespace;
 
 /// Number of writes whose watch events are measured.
 const WRITES: u32 = 50;
-/// Connections that are opened at once.
+/// Connections that are opened concurrently.
 const OPENING: usize = 32;
-/// No event is that late.
+/// Maximum delay of an event.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// After this time the server's memory is stable.
 pub const SETTLED: Duration = Duration::from_secs(1);
 const NAME: &str = "watched";
 
-/// From a write sent to an event received.
+/// From a sent write to a received event.
 #[derive(Debug)]
 pub struct FanOut {
     pub watchers: u32,
-    /// Of each write, the median watcher.
+    /// For each write, the time of the median watcher.
     pub median_watcher: Summary,
-    /// Of each write, the last watcher.
+    /// For each write, the time of the last watcher.
     pub last_watcher: Summary,
     /// Memory of the server for each watcher.
     pub bytes_per_watcher: Option<u64>,
 }
 
-/// Opens watches, writes, and waits for all of them each time.
+/// Opens watches, sends writes, and waits for all watches after each write.
 pub async fn measure(target: &BenchNamespace, watchers: u32, server: &[u32]) -> Result<FanOut> {
     allow_many_connections()?;
     let pods = target.objects();
     let pod = pods.create(NAME).json(&target.client).await?;
     let version = pod["metadata"]["resourceVersion"].as_str();
     let uri = pods.watch(version.context("a pod without a resourceVersion")?);
-    // A separate client, whose connections end with it.
+    // A separate client, whose connections are closed with it.
     let client = target.clients(1).await?.remove(0);
     let weighed = !server.is_empty();
     let before = weighed.then(|| Memory::of(server)).transpose()?;
@@ -59,12 +59,12 @@ pub async fn measure(target: &BenchNamespace, watchers: u32, server: &[u32]) -> 
     for write in 0..WRITES {
         let sent = Instant::now();
         let patch = pods.patch(NAME, &write.to_string());
-        let answered = tokio::spawn({
+        let acknowledged = tokio::spawn({
             let client = target.client.clone();
             async move { patch.send(&client).await }
         });
         let arrivals = collect(&mut received, watchers, sent).await?;
-        answered.await.context("the writer broke")??;
+        acknowledged.await.context("the writer broke")??;
         medians.push(percentile(&arrivals, 50));
         lasts.push(percentile(&arrivals, 100));
     }
@@ -80,10 +80,10 @@ pub async fn measure(target: &BenchNamespace, watchers: u32, server: &[u32]) -> 
     })
 }
 
-/// The time of an event, or why none will come any more.
+/// The time of an event, or the reason why no further event will come.
 type Arrival = Result<Instant>;
 
-/// Returns when the server has answered all of them.
+/// Returns when the server has responded to all watch requests.
 async fn open(
     client: &Client,
     uri: &str,
@@ -112,7 +112,7 @@ async fn open(
     Ok(watching)
 }
 
-/// Reports the time of each event: each is one line.
+/// Reports the time of each event; each event is one line.
 async fn follow(mut body: Body, events: mpsc::UnboundedSender<Arrival>) {
     let why = loop {
         match body.frame().await {
@@ -133,7 +133,7 @@ async fn follow(mut body: Body, events: mpsc::UnboundedSender<Arrival>) {
     events.send(Err(anyhow::Error::msg(why))).ok();
 }
 
-/// One event of each watcher: how long after the write they came, sorted.
+/// The delays of one event of each watcher after the write, sorted.
 async fn collect(
     received: &mut mpsc::UnboundedReceiver<Arrival>,
     watchers: u32,
@@ -153,7 +153,7 @@ async fn collect(
     Ok(arrivals)
 }
 
-/// As many open files as this user may have: each watcher is a connection.
+/// Raises the limit of open files to its maximum, because each watcher is a connection.
 fn allow_many_connections() -> Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("how many files may be open")?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("have many files open")

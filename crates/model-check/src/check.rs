@@ -1,4 +1,4 @@
-//! Explores a world to its end, or to the first broken rule.
+//! Explores a world completely, or up to the first violation of a rule.
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,11 @@ use crate::world::World;
 /// The result of exploring a world.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Different states.
+    /// The number of different states.
     pub states: usize,
-    /// Steps of the longest of the shortest paths.
+    /// The length of the longest shortest path to a state.
     pub depth: usize,
-    /// Different situations that were planned for.
+    /// The number of different observed states that were planned.
     pub plans: usize,
     /// The counts of replies.
     pub counts: Counts,
@@ -25,7 +25,7 @@ pub struct Report {
     pub complete: bool,
     /// The elapsed time.
     pub time: Duration,
-    /// The first rule that was broken, and how.
+    /// The first violation of a rule.
     pub violation: Option<Violation>,
 }
 
@@ -33,7 +33,7 @@ pub struct Report {
 #[derive(Clone, Debug)]
 pub struct Violation {
     pub rule: &'static str,
-    /// A way to break it, as a story; with one thread a shortest one.
+    /// A path to the violation, in words; with one thread a shortest path.
     pub story: String,
 }
 
@@ -42,12 +42,12 @@ pub fn check(world: World, threads: usize) -> Report {
     check_within(world, Seeded::default(), threads, None)
 }
 
-/// Explores a world with mistakes on purpose.
+/// Explores a world with injected mistakes.
 pub fn check_seeded(world: World, seeded: Seeded, threads: usize) -> Report {
     check_within(world, seeded, threads, None)
 }
 
-/// Explores a world, but no longer than that.
+/// Explores a world, for at most that time.
 pub fn check_within(
     world: World,
     seeded: Seeded,

@@ -1,11 +1,10 @@
-//! Counters of replies during the exploration of a world: a world without refusals tests less than
-//! it seems to.
+//! Counters of replies during the exploration of a world: without refusals a world tests less than expected.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::server::Reply;
 
-/// The number of each reply, and the number of rounds until rest.
+/// The number of each reply, and the number of rounds until the world is idle.
 #[derive(Debug, Default)]
 pub struct Counters {
     done: AtomicU64,
@@ -18,7 +17,7 @@ pub struct Counters {
 /// The counts at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Writes that were carried out.
+    /// Writes that were executed.
     pub done: u64,
     /// Creations of existing objects.
     pub already_exists: u64,
@@ -26,7 +25,7 @@ pub struct Counts {
     pub not_found: u64,
     /// Writes to another or a changed object.
     pub conflict: u64,
-    /// Fair rounds that the slowest state needed.
+    /// The number of fair rounds that the slowest state needed.
     pub rounds_max: u64,
 }
 
@@ -42,13 +41,13 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes how many rounds a state needed.
+    /// Records the number of rounds that a state needed.
     pub fn needed(&self, rounds: usize) {
         let rounds = u64::try_from(rounds).unwrap_or(u64::MAX);
         self.rounds_max.fetch_max(rounds, Ordering::Relaxed);
     }
 
-    /// The counts now.
+    /// The present counts.
     pub fn now(&self) -> Counts {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {

@@ -1,8 +1,8 @@
-//! The world of two servers that elect a leader: never two leaders at once.
+//! The world of two servers that elect a leader: there are never two leaders at once.
 //!
-//! The decisions are those of the product (`planners::leader_election`). The rest is a model: a Lease whose writes
-//! are compared with its version, reads and writes that are late or lost, servers that stand still, stop in order and
-//! start again, and a clock that is faster than the other.
+//! The decisions are those of the product (`planners::leader_election`). The rest is a model: a Lease whose writes are
+//! compared with its version, reads and writes that are late or lost, servers that are suspended, stop in order and
+//! start again, and two clocks of different rates.
 
 use jiff::SignedDuration;
 use planners::leader_election::{Candidate, ClockReading, ElectionDecision, LENGTH, LeaderLease};
@@ -15,17 +15,17 @@ pub const NAME: &str = "election";
 /// Its description.
 pub const ABOUT: &str = "two servers elect a leader";
 
-/// A tick: a lead has two, and the others wait for three.
+/// The length of a tick: a lead lasts for two ticks, and other servers wait for three.
 const TICK: SignedDuration = SignedDuration::from_secs(5);
-/// The ticks of the world: one server leads, and another takes over.
+/// The number of ticks in the world: enough for one server to lead, and for another server to take over.
 const TICKS: u8 = 3;
-/// The writes of the Lease, at most.
+/// Maximum number of writes of the Lease.
 const WRITES: u8 = 3;
 
-/// A mistake on purpose.
+/// An injected mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
-    /// A lead counts from the answer to the renewal.
+    /// A lead counts from the response to the renewal.
     CountedFromAnswer,
     /// The Lease is written without a comparison of its version.
     WrittenUnconditionally,
@@ -33,14 +33,14 @@ pub enum Mistake {
     CountedFromStart,
 }
 
-/// A write on its way.
+/// A write that was sent and has no response yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct InFlight {
     lease: LeaderLease,
-    /// The version that it replaces; `None` if it creates the Lease.
+    /// The version that the write replaces; `None` if it creates the Lease.
     over: Option<String>,
     sent: ClockReading,
-    /// Whether it was carried out, once it has arrived.
+    /// Whether the write was executed; `None` before its arrival.
     stored: Option<bool>,
 }
 
@@ -50,7 +50,7 @@ struct Server {
     starts: u8,
     clock: ClockReading,
     flight: Option<InFlight>,
-    /// A write of the process before, which may still arrive.
+    /// A write of the former process, which may still arrive.
     late: Option<InFlight>,
 }
 
@@ -61,9 +61,9 @@ pub struct ElectionState {
     writes: u8,
     servers: [Server; 2],
     ticks: u8,
-    /// Ticks by which the clock of one server may still gain on the other's.
+    /// Remaining ticks that the clock of one server may gain on the clock of the other.
     gains: u8,
-    /// Starts that are left.
+    /// Remaining starts.
     starts: u8,
 }
 
@@ -77,11 +77,11 @@ pub enum ElectionStep {
     Decide(usize),
     /// A write arrives.
     Store(usize),
-    /// The answer to a write arrives.
+    /// The response to a write arrives.
     Answer(usize),
-    /// A write is lost, or its answer.
+    /// A write is lost, or its response.
     GiveUp(usize),
-    /// A write of a server that has ended arrives.
+    /// A late write of a server that has stopped arrives.
     StoreLate(usize),
     /// A server is killed and starts again.
     Kill(usize),
@@ -89,7 +89,7 @@ pub enum ElectionStep {
     Stop(usize),
 }
 
-/// The world.
+/// The world as a model for the checker.
 pub struct ElectionModel {
     mistake: Option<Mistake>,
 }
@@ -112,7 +112,7 @@ impl ElectionModel {
 
     fn saw(&self, server: &mut Server, lease: Option<LeaderLease>) {
         let at = match self.has(Mistake::CountedFromStart) {
-            // Both started when the world did.
+            // Both servers started at the beginning of the world.
             true => ClockReading::ZERO,
             false => server.clock,
         };
@@ -165,8 +165,8 @@ impl Model for ElectionModel {
         for (at, server) in state.servers.iter().enumerate() {
             match &server.flight {
                 None => {
-                    let seen = version(server.candidate.lease());
-                    if seen != version(state.lease.as_ref()) || seen.is_none() {
+                    let read_version = version(server.candidate.lease());
+                    if read_version != version(state.lease.as_ref()) || read_version.is_none() {
                         actions.push(ElectionStep::Look(at));
                     }
                     if state.writes < WRITES {
@@ -212,14 +212,14 @@ impl Model for ElectionModel {
             }
             ElectionStep::Decide(at) => {
                 let server = &mut state.servers[at];
-                let seen = server.candidate.lease();
+                let read_lease = server.candidate.lease();
                 let transitions = match server.candidate.decide(server.clock) {
                     ElectionDecision::Create => 0,
                     ElectionDecision::Take { transitions } => transitions,
-                    ElectionDecision::Renew => seen?.transitions,
+                    ElectionDecision::Renew => read_lease?.transitions,
                     ElectionDecision::Wait(_) => return None,
                 };
-                let over = version(seen);
+                let over = version(read_lease);
                 let holder = Some(server.candidate.identity().to_owned());
                 server.flight = Some(write(over, holder, transitions, server.clock));
             }
@@ -258,8 +258,8 @@ impl Model for ElectionModel {
             ElectionStep::Stop(at) => {
                 state.starts -= 1;
                 let server = &mut state.servers[at];
-                let seen = server.candidate.lease()?;
-                let (over, transitions) = (version(Some(seen)), seen.transitions);
+                let read_lease = server.candidate.lease()?;
+                let (over, transitions) = (version(Some(read_lease)), read_lease.transitions);
                 server.late = Some(write(over, None, transitions, server.clock));
                 start_again(server, at);
             }
@@ -305,7 +305,7 @@ fn write(
     }
 }
 
-/// Explores the world, with a mistake or without.
+/// Explores the world, with an injected mistake or without.
 pub fn explore(mistake: Option<Mistake>, threads: usize) -> Exploration {
     let checker = ElectionModel { mistake }
         .checker()

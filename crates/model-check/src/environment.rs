@@ -7,10 +7,10 @@ use crate::state::{
 };
 use crate::world::{Edit, Fault, World};
 
-/// A step of the environment. Each of them happens eventually.
+/// A step of the environment. Each possible step is taken eventually.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// A pod is placed on a node and started there.
+    /// A pod is bound to a node and started there.
     Start {
         /// The pod.
         ordinal: usize,
@@ -24,19 +24,19 @@ pub enum Progress {
     Reap(usize),
     /// The pod of a lost node is deleted.
     Evict(usize),
-    /// The lost node is back.
+    /// The lost node returns.
     NodeBack,
     /// A deleted claim is removed.
     ClaimGone(usize),
-    /// The garbage collector looks at a claim.
+    /// The garbage collector processes a claim.
     CollectClaim(usize),
-    /// The garbage collector deletes a pod without owner.
+    /// The garbage collector deletes a pod without an owner.
     CollectPod(usize),
-    /// The garbage collector deletes a revision without owner.
+    /// The garbage collector deletes a revision without an owner.
     CollectRevision(usize),
     /// The garbage collector removes a set from the owners of its dependents, to orphan them.
     ReleaseDependents,
-    /// The deleted set is removed: it has no dependents any more.
+    /// The deleted set is removed, because it has no dependents any more.
     SetGone,
     /// Time passes.
     Tick,
@@ -88,7 +88,7 @@ pub fn possible(world: &World, state: &ModelState) -> Vec<Progress> {
     steps
 }
 
-/// The set, unless the garbage collector counts it as going before its dependents.
+/// The set, unless the garbage collector treats it as waiting for its dependents.
 fn solid_set(state: &ModelState) -> Option<Id> {
     let set = state.api.set?;
     (set.deleting != Some(Deletion::Foreground)).then_some(set.uid)
@@ -105,7 +105,7 @@ fn has_dependents(state: &ModelState, set: Id) -> bool {
         .any(|owner| owner == Some(set))
 }
 
-/// Takes the set out of the owners of all that has it.
+/// Removes the set from the owners of all its dependents.
 fn release_dependents(state: &mut ModelState) {
     let Some(set) = state.api.set.map(|set| set.uid) else {
         return;
@@ -161,12 +161,12 @@ fn of_pod(world: &World, state: &ModelState, at: usize, pod: &Pod, steps: &mut V
     }
 }
 
-/// A claim is protected as long as a pod that has a node and has not ended uses it.
+/// Whether a claim is protected: a pod that has a node and has not ended uses it.
 fn in_use(state: &ModelState, at: usize) -> bool {
     state.api.pods[at].is_some_and(|pod| pod.node.is_some() && pod.phase != Phase::Ended)
 }
 
-/// The owners that are not there any more.
+/// The owners that do not exist any more.
 fn dangling(state: &ModelState, at: usize, owners: Owners) -> Owners {
     let set = solid_set(state);
     let pod = state.api.pods[at].map(|pod| pod.uid);
@@ -182,7 +182,7 @@ fn ages(world: &World, state: &ModelState) -> bool {
     pods.flatten().any(young)
 }
 
-/// Takes a step that is possible.
+/// Executes a possible step.
 pub fn progress(world: &World, state: &mut ModelState, step: Progress) {
     match step {
         Progress::Start { ordinal, node } => {
@@ -209,8 +209,8 @@ pub fn progress(world: &World, state: &mut ModelState, step: Progress) {
         Progress::ReleaseDependents => release_dependents(state),
         Progress::SetGone => state.api.set = None,
         Progress::Tick => {
-            let (api, seen) = (&mut state.api.pods, &mut state.seen.pods);
-            for pod in api.iter_mut().chain(seen).flatten() {
+            let (api, cached) = (&mut state.api.pods, &mut state.seen.pods);
+            for pod in api.iter_mut().chain(cached).flatten() {
                 if let Health::Ready(age) = &mut pod.health {
                     *age = (*age + 1).min(world.min_ready);
                 }
@@ -230,34 +230,34 @@ fn end_body(state: &mut ModelState, at: usize) {
     state.instances.retain(|instance| Some(instance.uid) != uid);
 }
 
-/// Deletes a claim whose owners are all gone, or removes the missing ones from its owners. Data is
-/// lost only here, so here it is checked against the specification.
+/// Deletes a claim whose owners are all deleted, or removes the deleted owners from its list. Data is lost only here,
+/// so the loss is checked against the specification here.
 fn collect_claim(world: &World, state: &mut ModelState, at: usize) {
     let version = state.fresh(Kind::ClaimVersion);
     let Some(mut claim) = state.api.claims[at] else {
         return;
     };
-    let gone = dangling(state, at, claim.owners);
-    if gone != claim.owners {
-        claim.owners.set = claim.owners.set.filter(|_| gone.set.is_none());
-        claim.owners.pod = claim.owners.pod.filter(|_| gone.pod.is_none());
+    let remaining = dangling(state, at, claim.owners);
+    if remaining != claim.owners {
+        claim.owners.set = claim.owners.set.filter(|_| remaining.set.is_none());
+        claim.owners.pod = claim.owners.pod.filter(|_| remaining.pod.is_none());
         claim.version = version;
         state.api.claims[at] = Some(claim);
         return;
     }
-    let kept = state.fates[at] == ClaimFate::Kept || !world.ever_deletes_when_scaled();
-    if gone.pod.is_some() && kept {
+    let is_kept = state.fates[at] == ClaimFate::Kept || !world.ever_deletes_when_scaled();
+    if remaining.pod.is_some() && is_kept {
         state.breaks(format!(
             "the claim data-web-{at} is deleted though it was to be kept"
         ));
     }
     // Without delayed writes no pod is created on such a claim.
-    if gone.pod.is_some() && in_use(state, at) && world.budget.takeovers == 0 {
+    if remaining.pod.is_some() && in_use(state, at) && world.budget.takeovers == 0 {
         state.breaks(format!(
             "the claim data-web-{at} goes while the successor of its pod runs on it"
         ));
     }
-    if gone.set.is_some() && !world.ever_deletes_when_deleted() {
+    if remaining.set.is_some() && !world.ever_deletes_when_deleted() {
         state.breaks(format!(
             "the claim data-web-{at} is deleted against the policy"
         ));
@@ -277,7 +277,7 @@ fn delete_claim(state: &mut ModelState, at: usize) {
     }
 }
 
-/// Changes the specification. `false` when it is so already.
+/// Changes the specification. `false` if the specification has the value already.
 pub fn edit(state: &mut ModelState, edit: Edit) -> bool {
     let (version, generation) = (state.fresh(Kind::SetVersion), state.fresh(Kind::Generation));
     let Some(set) = &mut state.api.set else {
@@ -297,7 +297,7 @@ pub fn edit(state: &mut ModelState, edit: Edit) -> bool {
     true
 }
 
-/// The fate of claims under another specification is open until a controller has seen it.
+/// The fates of claims become open under a new specification, until a controller has observed it.
 fn leave_open(state: &mut ModelState, spec: Spec) {
     for at in 0..ORDINALS {
         let before = state.fates[at];
@@ -313,24 +313,24 @@ fn leave_open(state: &mut ModelState, spec: Spec) {
     }
 }
 
-/// The faults that are possible now, each with the place where it happens.
+/// The possible faults, each with the index of its object.
 pub fn faults(world: &World, state: &ModelState) -> Vec<(Fault, usize)> {
-    let mut found = Vec::new();
+    let mut possible = Vec::new();
     for fault in world.faults {
         match fault {
-            Fault::NodeLost if !state.node_lost => found.push((*fault, 0)),
+            Fault::NodeLost if !state.node_lost => possible.push((*fault, 0)),
             Fault::DeleteSet(_) if state.api.set.is_some_and(|set| set.deleting.is_none()) => {
-                found.push((*fault, 0));
+                possible.push((*fault, 0));
             }
-            Fault::CreateSet if state.api.set.is_none() => found.push((*fault, 0)),
+            Fault::CreateSet if state.api.set.is_none() => possible.push((*fault, 0)),
             Fault::NodeLost | Fault::DeleteSet(_) | Fault::CreateSet => {}
             _ => {
-                let places = (0..ORDINALS).filter(|at| hits(state, *fault, *at));
-                found.extend(places.map(|at| (*fault, at)));
+                let indexes = (0..ORDINALS).filter(|at| hits(state, *fault, *at));
+                possible.extend(indexes.map(|at| (*fault, at)));
             }
         }
     }
-    found
+    possible
 }
 
 fn hits(state: &ModelState, fault: Fault, at: usize) -> bool {
@@ -346,7 +346,7 @@ fn hits(state: &ModelState, fault: Fault, at: usize) -> bool {
     }
 }
 
-/// Lets a fault happen.
+/// Executes a fault.
 pub fn fail(world: &World, state: &mut ModelState, fault: Fault, at: usize) {
     match fault {
         Fault::Fail => {
@@ -375,7 +375,7 @@ pub fn fail(world: &World, state: &mut ModelState, fault: Fault, at: usize) {
             }
         }
         Fault::DeleteSet(deletion) => {
-            // As the API server does: a deletion is a change of the specification.
+            // As in the API server, a deletion changes the generation.
             let version = state.fresh(Kind::SetVersion);
             let generation = state.fresh(Kind::Generation);
             state.api.set = state.api.set.filter(|_| deletion.is_some());
@@ -387,7 +387,7 @@ pub fn fail(world: &World, state: &mut ModelState, fault: Fault, at: usize) {
                     ..*set
                 };
             }
-            // Without its set a claim stays or is deleted as it was last written.
+            // Without its set a claim stays or is deleted as its last owners demand.
             (0..ORDINALS).for_each(|at| state.leave_open(at));
         }
         Fault::CreateSet => {

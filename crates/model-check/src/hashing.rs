@@ -1,15 +1,15 @@
-//! A hash for tables of small states: quick, and the same in every run.
+//! A hash for tables of small states: fast, and equal in every run.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Makes [`Mixer`]s.
+/// Builds [`Mixer`]s.
 pub type Quick = BuildHasherDefault<Mixer>;
 
-/// Mixes words one by one: sufficient for tables that are not under attack.
+/// Mixes words one by one; sufficient for tables without hostile keys.
 #[derive(Default)]
 pub struct Mixer(u64);
 
-/// An odd number with as many ones as zeros, from the golden ratio.
+/// An odd number with equally many ones and zeros, from the golden ratio.
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Hasher for Mixer {

@@ -1,15 +1,15 @@
 //! Model checking of the StatefulSet planner: every interleaving, in small worlds.
 //!
 //! The explored code is the production code: `planners::stateful_set::plan` decides, and
-//! `planners::stateful_set::write_schedule` orders the writes, as it does for the executor. Around them is
-//! a model: an API server that refuses the same writes as the real one, a controller whose watches
-//! may each be behind, a second one that takes over while the first still sends writes, nodes with
-//! running instances of pods, a garbage collector, users.
+//! `planners::stateful_set::write_schedule` orders the writes, as for the executor. The rest is a model: an API server
+//! that refuses the writes that the real server refuses, a controller whose watches may each be behind, a second
+//! controller that takes over while the first still sends writes, nodes with running instances of pods, a garbage
+//! collector, users.
 //!
-//! [`world`] lists the worlds, [`model`] the steps; [`environment`] and [`server`] execute them on
-//! a [`state`]; [`settling`] checks for every state that the world comes to rest as specified;
-//! [`story`] describes the path to a violation; [`seeded`] injects mistakes. [`fence`] and [`election`] are
-//! worlds with models of their own, of a lost node and of servers that elect a leader.
+//! [`world`] lists the worlds, [`model`] the steps; [`environment`] and [`server`] execute the steps on a [`state`];
+//! [`settling`] checks for every state that the world reaches the specified state; [`story`] describes the path to a
+//! violation; [`seeded`] injects mistakes. [`fence`] and [`election`] are worlds with separate models, of a lost node
+//! and of servers that elect a leader.
 
 pub mod check;
 pub mod counters;

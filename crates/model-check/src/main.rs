@@ -1,4 +1,4 @@
-//! `cargo xtask model-check`: explores worlds and prints the findings.
+//! `cargo xtask model-check`: explores worlds and prints the results.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,46 +14,46 @@ use model_check::world;
 /// Explores every interleaving of small worlds with the StatefulSet planner.
 #[derive(Parser)]
 struct Arguments {
-    /// Only this world.
+    /// Explore only this world.
     #[arg(long)]
     world: Option<String>,
-    /// The large worlds too.
+    /// Explore the large worlds too.
     #[arg(long)]
     deep: bool,
     /// Only list the worlds.
     #[arg(long)]
     list: bool,
-    /// Changes by users, instead of the world's own number.
+    /// Maximum number of changes by users, instead of the world's number.
     #[arg(long)]
     edits: Option<u8>,
-    /// Faults, instead of the world's own number.
+    /// Maximum number of faults, instead of the world's number.
     #[arg(long)]
     faults: Option<u8>,
-    /// Controllers that take over, instead of the world's own number.
+    /// Maximum number of controllers that take over, instead of the world's number.
     #[arg(long)]
     takeovers: Option<u8>,
-    /// Times that a watch falls behind, instead of the world's own number; 255 is no bound.
+    /// Maximum number of times that a watch falls behind, instead of the world's number; 255 is no bound.
     #[arg(long)]
     lags: Option<u8>,
-    /// Answers that are lost, instead of the world's own number.
+    /// Maximum number of lost responses, instead of the world's number.
     #[arg(long)]
     lost_answers: Option<u8>,
-    /// Give up on a world after so many seconds.
+    /// Stop the exploration of a world after so many seconds.
     #[arg(long)]
     seconds: Option<u64>,
-    /// How many threads explore; with one, a broken rule comes with a shortest story.
+    /// Number of threads that explore; with one thread, a violation is reported with a shortest path.
     #[arg(long, default_value_t = 2)]
     threads: usize,
 }
 
 impl Arguments {
-    fn budget(&self, own: Budget) -> Budget {
+    fn budget(&self, default: Budget) -> Budget {
         Budget {
-            edits: self.edits.unwrap_or(own.edits),
-            faults: self.faults.unwrap_or(own.faults),
-            takeovers: self.takeovers.unwrap_or(own.takeovers),
-            lost_answers: self.lost_answers.unwrap_or(own.lost_answers),
-            lags: self.lags.unwrap_or(own.lags),
+            edits: self.edits.unwrap_or(default.edits),
+            faults: self.faults.unwrap_or(default.faults),
+            takeovers: self.takeovers.unwrap_or(default.takeovers),
+            lost_answers: self.lost_answers.unwrap_or(default.lost_answers),
+            lags: self.lags.unwrap_or(default.lags),
         }
     }
 }

@@ -28,9 +28,9 @@ const WATCHES: [Watch; 4] = [Watch::Set, Watch::Pods, Watch::Claims, Watch::Revi
 /// One of two controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControllerRole {
-    /// The active one, which plans.
+    /// The active controller, which plans.
     Active,
-    /// The replaced one, with writes left to send; in a world of two leaders it plans, too.
+    /// The replaced controller, with unsent writes; in a world of two leaders it plans, too.
     Former,
 }
 
@@ -38,46 +38,45 @@ pub enum ControllerRole {
 pub enum ModelStep {
     /// The watch of a kind stops delivering changes.
     Lag(Watch),
-    /// The controller is shown the objects of a kind as they are now.
+    /// The watch of a kind delivers all changes to the controller.
     CatchUp(Watch),
     /// The controller plans.
     Plan,
-    /// A write reaches the API server, and its answer the controller.
+    /// A write reaches the API server, and its response reaches the controller.
     Write(ControllerRole, WritePosition),
-    /// A write reaches the API server; its answer is lost.
+    /// A write reaches the API server; its response is lost.
     WriteUnanswered(ControllerRole, WritePosition),
-    /// Another controller takes over; the former one does not know it, or has crashed.
+    /// Another controller takes over; the former controller does not know this, or has crashed.
     TakeOver {
-        /// Whether the former one continues its writes.
+        /// Whether the former controller continues its writes.
         former_goes_on: bool,
     },
-    /// Another leader begins, with fresh caches; the former one goes on, with its own.
+    /// Another leader starts, with new caches; the former leader continues, with its old caches.
     SecondLeader,
-    /// The former leader is shown all objects as they are now.
+    /// The caches of the former leader receive all changes.
     FormerCatchesUp,
     /// The former leader plans.
     FormerPlans,
-    /// The former leader learns that it leads no more: it plans nothing, but its writes may be on
-    /// their way.
+    /// The former leader learns that it does not lead any more: it plans nothing, but its sent writes may still arrive.
     FormerEnds,
     /// A user changes the specification.
     Edit(Edit),
     /// A fault happens.
     Fault(Fault, usize),
-    /// Something happens that is bound to.
+    /// The environment takes a step.
     Progress(Progress),
 }
 
-/// The world of a StatefulSet, with the planner that runs in the product.
+/// The model of a StatefulSet, with the planner of the product.
 pub struct StatefulSetModel {
     pub world: World,
     /// All plans so far.
     pub plans: Plans,
-    /// The mistakes on purpose.
+    /// The injected mistakes.
     pub seeded: Seeded,
     /// The counts of replies.
     pub counters: Counters,
-    /// States from which the world is known to come to rest.
+    /// States from which the world is known to become idle as specified.
     pub rest: Rest,
     found: AtomicBool,
 }
@@ -88,7 +87,7 @@ impl StatefulSetModel {
         Self::seeded(world, Seeded::default())
     }
 
-    /// A world with mistakes on purpose.
+    /// A world with injected mistakes.
     pub fn seeded(world: World, seeded: Seeded) -> Self {
         Self {
             plans: Plans::new(&world, seeded),
@@ -118,8 +117,8 @@ impl StatefulSetModel {
         };
         state.api.set = Some(set);
         for at in 0..ORDINALS {
-            let wanted = self.world.spec.wants(at);
-            state.fates[at] = if wanted {
+            let is_desired = self.world.spec.wants(at);
+            state.fates[at] = if is_desired {
                 ClaimFate::Kept
             } else {
                 ClaimFate::Open
@@ -132,7 +131,7 @@ impl StatefulSetModel {
         state.canonical()
     }
 
-    /// The watches that have anything to tell in this world.
+    /// The watches of kinds that occur in this world.
     fn watches(&self) -> impl Iterator<Item = Watch> {
         let claims = self.world.claims;
         let watches = WATCHES.into_iter();
@@ -161,12 +160,16 @@ impl StatefulSetModel {
         true
     }
 
-    /// The former leader plans for what it sees. `false` if there is nothing to write.
+    /// The former leader plans for its caches. `false` if there is nothing to write.
     fn former_plans(&self, state: &mut ModelState) -> bool {
-        let Some(seen) = state.former_seen.as_ref().filter(|seen| seen.set.is_some()) else {
+        let Some(cached) = state
+            .former_seen
+            .as_ref()
+            .filter(|cached| cached.set.is_some())
+        else {
             return false;
         };
-        let (planned, ops) = self.plans.of(seen);
+        let (planned, ops) = self.plans.of(cached);
         if let Some(rule) = planned.broken.first() {
             state.breaks(rule.as_str());
         }
@@ -196,15 +199,16 @@ impl StatefulSetModel {
         }
     }
 
-    /// The fates of claims that the present plan knows, from its view of the claims and their real
-    /// pods: it has the time to do what the specification wants. Claims of a former pod or set are
-    /// about to be deleted already.
+    /// The fates of claims that the present plan knows, from its view of the claims and their real pods: the plan can
+    /// still do what the specification demands. Claims of a former pod or set are about to be deleted already.
     fn known_fates(&self, state: &ModelState) -> [ClaimFate; ORDINALS] {
         let mut fates = [ClaimFate::Open; ORDINALS];
-        let (Some(set), Some(seen)) = (&state.api.set, &state.seen.set) else {
+        let (Some(set), Some(cached_set)) = (&state.api.set, &state.seen.set) else {
             return fates;
         };
-        if (set.uid, set.generation) != (seen.uid, seen.generation) || seen.deleting.is_some() {
+        if (set.uid, set.generation) != (cached_set.uid, cached_set.generation)
+            || cached_set.deleting.is_some()
+        {
             return fates;
         }
         for (at, fate) in fates.iter_mut().enumerate() {
@@ -223,39 +227,39 @@ impl StatefulSetModel {
         fates
     }
 
-    /// Carries out one write of a plan in hand.
+    /// Executes one write of a pending plan.
     pub fn write(
         &self,
         state: &mut ModelState,
         who: ControllerRole,
-        place: WritePosition,
-        answered: bool,
+        position: WritePosition,
+        is_answered: bool,
     ) -> Option<Op> {
         let slot = |state: &mut ModelState| match who {
             ControllerRole::Active => state.work.take(),
             ControllerRole::Former => state.former.take(),
         };
         let mut work = slot(state)?;
-        let at = work.ops.iter().position(|(other, _)| *other == place)?;
+        let at = work.ops.iter().position(|(other, _)| *other == position)?;
         let (_, op) = work.ops.remove(at);
         let reply = server::write(state, &op, self.seeded.guards);
         self.counters.replied(reply);
-        let outcome = if answered {
+        let outcome = if is_answered {
             reply.outcome(&op)
         } else {
             WriteOutcome::Refused
         };
-        work.schedule.sent(place);
-        work.schedule.ended(&work.shape, place, outcome);
+        work.schedule.sent(position);
+        work.schedule.ended(&work.shape, position, outcome);
         if work.schedule.is_over() {
             if !work.schedule.refused() {
                 decide_fates(state, work.fates);
             }
             return Some(op);
         }
-        // Writes that cannot be sent any more do not distinguish states.
+        // Writes that cannot be sent any more must not distinguish states.
         if outcome == WriteOutcome::Refused {
-            forget_what_cannot_follow(&mut work, place);
+            forget_what_cannot_follow(&mut work, position);
         }
         match who {
             ControllerRole::Active => state.work = Some(work),
@@ -278,10 +282,10 @@ impl StatefulSetModel {
                 true
             }
             ModelStep::Plan => self.plan(state),
-            ModelStep::Write(who, place) => self.write(state, who, place, true).is_some(),
-            ModelStep::WriteUnanswered(who, place) => {
+            ModelStep::Write(who, position) => self.write(state, who, position, true).is_some(),
+            ModelStep::WriteUnanswered(who, position) => {
                 state.budget.lost_answers -= 1;
-                self.write(state, who, place, false).is_some()
+                self.write(state, who, position, false).is_some()
             }
             ModelStep::TakeOver { former_goes_on } => {
                 state.budget.takeovers -= 1;
@@ -329,23 +333,23 @@ impl StatefulSetModel {
     }
 }
 
-/// Records the known fates. `false` if nothing changes.
-fn decide_fates(state: &mut ModelState, known: [ClaimFate; ORDINALS]) -> bool {
+/// Records the known fates. `false` if no fate changes.
+fn decide_fates(state: &mut ModelState, fates_of_plan: [ClaimFate; ORDINALS]) -> bool {
     let mut news = false;
-    for (fate, known) in state.fates.iter_mut().zip(known) {
-        if known != ClaimFate::Open && *fate != known {
-            *fate = known;
+    for (fate, planned_fate) in state.fates.iter_mut().zip(fates_of_plan) {
+        if planned_fate != ClaimFate::Open && *fate != planned_fate {
+            *fate = planned_fate;
             news = true;
         }
     }
     news
 }
 
-/// Drops the writes of a part of the plan that was cut short.
+/// Removes the writes of a part of the plan that a refusal has ended.
 fn forget_what_cannot_follow(work: &mut Work, refused: WritePosition) {
     let ready: Vec<WritePosition> = work.schedule.ready().collect();
-    work.ops.retain(|(place, _)| {
-        let follows_refused = match (refused, *place) {
+    work.ops.retain(|(position, _)| {
+        let follows_refused = match (refused, *position) {
             (WritePosition::Prepare(_), WritePosition::Prepare(_) | WritePosition::Pod { .. }) => {
                 true
             }
@@ -353,7 +357,7 @@ fn forget_what_cannot_follow(work: &mut Work, refused: WritePosition) {
             (_, WritePosition::Cleanup(_)) => true,
             _ => false,
         };
-        !follows_refused || ready.contains(place)
+        !follows_refused || ready.contains(position)
     });
 }
 
@@ -385,10 +389,10 @@ impl Model for StatefulSetModel {
         ];
         for (who, work) in hands {
             let Some(work) = work else { continue };
-            for place in work.schedule.ready() {
-                steps.push(ModelStep::Write(who, place));
+            for position in work.schedule.ready() {
+                steps.push(ModelStep::Write(who, position));
                 if state.budget.lost_answers > 0 {
-                    steps.push(ModelStep::WriteUnanswered(who, place));
+                    steps.push(ModelStep::WriteUnanswered(who, position));
                 }
             }
         }
@@ -439,8 +443,8 @@ impl Model for StatefulSetModel {
 }
 
 fn one_body_each(state: &ModelState) -> bool {
-    let mut seen = [false; ORDINALS];
-    let mut first = |ordinal: u8| !std::mem::replace(&mut seen[usize::from(ordinal)], true);
+    let mut occupied = [false; ORDINALS];
+    let mut first = |ordinal: u8| !std::mem::replace(&mut occupied[usize::from(ordinal)], true);
     state
         .instances
         .iter()

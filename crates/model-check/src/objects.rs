@@ -1,4 +1,4 @@
-//! Between the small state and the objects that the planner reads and writes.
+//! The conversion between the small state and the objects that the planner reads and writes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
@@ -228,12 +228,13 @@ impl Builder {
         }
     }
 
-    /// A write about objects that were seen, in short.
+    /// The compact form of a write about observed objects.
     ///
     /// # Errors
-    /// *Errors.* The write names an object outside of this world: a violation.
-    pub fn op(&self, seen: &Objects, write: Write<'_>) -> Result<Op, String> {
-        let set = seen.set.as_ref().ok_or("a plan without a set")?;
+    ///
+    /// *Errors.* The write names an object outside of this world, which is a violation.
+    pub fn op(&self, cached: &Objects, write: Write<'_>) -> Result<Op, String> {
+        let set = cached.set.as_ref().ok_or("a plan without a set")?;
         let read = match write {
             Write::Status(status) => {
                 let mut text = status.clone();
@@ -293,12 +294,12 @@ impl Builder {
                 name,
                 uid,
                 resource_version,
-                owners: wanted,
+                owners: new_owners,
             } => Op::SetClaimOwners {
                 ordinal: ordinal(name)?,
                 uid: id(uid)?,
                 version: id(resource_version)?,
-                owners: owners(Some(wanted))?,
+                owners: owners(Some(new_owners))?,
             },
             StatefulSetAction::CreatePod(pod) => {
                 let labels = pod.metadata.labels.as_ref()?;
@@ -324,7 +325,7 @@ impl Builder {
         u8::try_from(at).ok()
     }
 
-    /// The template that a revision of that name has.
+    /// The template of a revision with that name.
     pub fn template_of(&self, revision: Option<&str>) -> Option<u8> {
         self.template(revision?)
     }
@@ -415,7 +416,7 @@ fn owners(references: Option<&[OwnerReference]>) -> Option<Owners> {
     Some(owners)
 }
 
-/// `web-3` and `data-web-3` are 3.
+/// The ordinal in a name: 3 for `web-3` and `data-web-3`.
 fn ordinal(name: &str) -> Option<u8> {
     name.rsplit_once('-')?.1.parse().ok()
 }
@@ -432,7 +433,7 @@ fn at(second: i64) -> Time {
     Time(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second))
 }
 
-/// The statuses that have occurred, by number; without the generation, which the state has.
+/// The statuses that have occurred, by number; without the generation, which is part of the state.
 #[derive(Default)]
 pub struct Statuses {
     known: RwLock<(HashMap<String, u16>, Vec<StatefulSetStatus>)>,
@@ -441,19 +442,19 @@ pub struct Statuses {
 impl Statuses {
     /// The status with that number.
     pub fn get(&self, number: u16) -> StatefulSetStatus {
-        let known = self.known.read().expect("no panic");
-        known.1[usize::from(number)].clone()
+        let statuses = self.known.read().expect("no panic");
+        statuses.1[usize::from(number)].clone()
     }
 
     fn number(&self, status: StatefulSetStatus) -> u16 {
         let text = serde_json::to_string(&status).expect("a status is JSON");
-        let mut known = self.known.write().expect("no panic");
-        if let Some(number) = known.0.get(&text) {
+        let mut statuses = self.known.write().expect("no panic");
+        if let Some(number) = statuses.0.get(&text) {
             return *number;
         }
-        let number = u16::try_from(known.1.len()).expect("not so many statuses");
-        known.0.insert(text, number);
-        known.1.push(status);
+        let number = u16::try_from(statuses.1.len()).expect("not so many statuses");
+        statuses.0.insert(text, number);
+        statuses.1.push(status);
         number
     }
 }

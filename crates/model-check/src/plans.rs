@@ -1,6 +1,6 @@
 //! The planner's decisions for observed states, cached.
 //!
-//! Building objects and planning dominate the run time: each observed state is planned once.
+//! The construction of objects and the planning dominate the run time, so each observed state is planned once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
@@ -19,11 +19,11 @@ use crate::world::World;
 /// The decision for an observed state.
 #[derive(Debug)]
 pub struct Planned {
-    /// The writes, with identities as in the situation's renumbered form.
+    /// The writes, with identities as in the canonical form of the observed state.
     pub ops: Vec<(WritePosition, Op)>,
-    /// Their order.
+    /// The order of the writes.
     pub shape: Shape,
-    /// The rules that it breaks.
+    /// The rules that the plan violates.
     pub broken: Vec<String>,
     /// The reasons for waiting.
     pub reasons: Vec<String>,
@@ -40,7 +40,7 @@ pub struct Plans {
 }
 
 impl Plans {
-    /// None so far.
+    /// An empty cache.
     pub fn new(world: &World, seeded: Seeded) -> Self {
         Self {
             builder: Builder::new(world),
@@ -52,7 +52,7 @@ impl Plans {
 
     /// The number of planned states.
     pub fn count(&self) -> usize {
-        self.known.read().map_or(0, |known| known.len())
+        self.known.read().map_or(0, |plans| plans.len())
     }
 
     /// The templates of the current and of the update revision that a status names.
@@ -63,7 +63,7 @@ impl Plans {
         (current, update)
     }
 
-    /// A status in a few words.
+    /// A short text for a status.
     pub fn status_in_words(&self, text: u16) -> String {
         let status = self.builder.statuses.get(text);
         let letter = |name: Option<&str>| self.builder.template_of(name).map_or('?', letter);
@@ -80,8 +80,8 @@ impl Plans {
     }
 
     /// The plan for an observed state, with its writes.
-    pub fn of(&self, seen: &Objects) -> (Arc<Planned>, Vec<(WritePosition, Op)>) {
-        let mut situation = seen.clone();
+    pub fn of(&self, cached: &Objects) -> (Arc<Planned>, Vec<(WritePosition, Op)>) {
+        let mut situation = cached.clone();
         let mut numbers = Renumbering::default();
         situation.ids(&mut |kind, id| numbers.apply(kind, id));
         let planned = self.lookup(&situation);
@@ -97,8 +97,8 @@ impl Plans {
             return planned.clone();
         }
         let planned = Arc::new(self.make(situation));
-        let mut known = self.known.write().expect("no panic");
-        known
+        let mut plans = self.known.write().expect("no panic");
+        plans
             .entry(situation.clone())
             .or_insert_with(|| planned.clone())
             .clone()
@@ -107,8 +107,8 @@ impl Plans {
     fn make(&self, situation: &Objects) -> Planned {
         let observed = self.builder.observed(situation);
         let now = now();
-        let shown = self.seeded.shown(&observed);
-        let mut plan = plan(&shown, now);
+        let input = self.seeded.shown(&observed);
+        let mut plan = plan(&input, now);
         self.seeded.alter(&observed, &mut plan);
         let mut broken = if self.seeded.unjudged {
             Vec::new()
@@ -116,10 +116,10 @@ impl Plans {
             invariants::violations(&observed, &plan, now)
         };
         let mut ops = Vec::new();
-        for place in places(&plan) {
-            let write = plan.write(place).expect("a place of this plan");
+        for position in places(&plan) {
+            let write = plan.write(position).expect("a place of this plan");
             match self.builder.op(situation, write) {
-                Ok(op) => ops.push((place, op)),
+                Ok(op) => ops.push((position, op)),
                 Err(odd) => broken.push(odd),
             }
         }
@@ -133,7 +133,7 @@ impl Plans {
         }
     }
 
-    /// Plans of the same shape share one value.
+    /// Plans with an equal shape share one value.
     fn shape(&self, plan: &StatefulSetPlan) -> Shape {
         let blank =
             |actions: &[StatefulSetAction]| vec![StatefulSetAction::ConfirmSet; actions.len()];
@@ -160,12 +160,12 @@ impl Plans {
     }
 }
 
-/// A template as people call it.
+/// The letter of a template in texts.
 pub fn letter(template: u8) -> char {
     char::from(b'A' + template)
 }
 
-/// The time at which everything is decided; ages are told by how long ago things were.
+/// The time of all decisions; ages are relative to it.
 fn now() -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(NOW)
 }

@@ -1,6 +1,6 @@
-//! Injected mistakes: the checker must find them.
+//! Injected mistakes, which the checker must detect.
 //!
-//! Without any of them this is the planner and the executor as they are.
+//! Without a mistake the planner and the executor are unchanged.
 
 use planners::stateful_set::{Observed, StatefulSetPlan};
 
@@ -13,22 +13,22 @@ pub struct Seeded {
     pub plan: Option<fn(&Observed, &mut StatefulSetPlan)>,
     /// The preconditions of writes.
     pub guards: Guards,
-    /// Whether plans are not checked, so that a mistake is found by its effect.
+    /// Whether plans are not checked, so that a mistake is detected only by its effect.
     pub unjudged: bool,
 }
 
 /// The preconditions of writes. In production all are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guards {
-    /// A create of an existing name is refused; otherwise it replaces the object.
+    /// The creation of an existing name is refused; otherwise it replaces the object.
     pub create_by_name: bool,
     /// A pod is deleted by UID; otherwise by name only.
     pub delete_by_uid: bool,
     /// A pod is deleted with its grace period; otherwise at once.
     pub delete_gracefully: bool,
-    /// The status is written to the version of the set that was seen.
+    /// The status is written only to the observed version of the set.
     pub status_by_version: bool,
-    /// Owners are written to the version of the claim that was seen.
+    /// Owners are written only to the observed version of the claim.
     pub owners_by_version: bool,
 }
 
@@ -52,11 +52,11 @@ impl Default for Seeded {
 impl Seeded {
     /// The planner's input.
     pub fn shown(&self, observed: &Observed) -> Observed {
-        let mut shown = observed.clone();
+        let mut input = observed.clone();
         if let Some(change) = self.view {
-            change(&mut shown);
+            change(&mut input);
         }
-        shown
+        input
     }
 
     /// Changes the plan.

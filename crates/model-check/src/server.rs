@@ -1,7 +1,7 @@
-//! The API server: each write is one step, and is refused as the real one refuses it.
+//! The API server: each write is one step, and is refused if the real server would refuse it.
 //!
-//! It also checks the rules that no controller can break unnoticed: they are about the real state,
-//! not about a view of it.
+//! The model also checks rules about the real state, not about a view of it, so that no controller can violate them
+//! unnoticed.
 
 use planners::stateful_set::write_schedule::WriteOutcome;
 
@@ -14,16 +14,16 @@ use crate::state::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     Done,
-    /// Something has the name.
+    /// An object has the name already.
     AlreadyExists,
-    /// It is not there.
+    /// The object does not exist.
     NotFound,
-    /// It is another one, or in another state.
+    /// The object has another UID or another version.
     Conflict,
 }
 
 impl Reply {
-    /// The executor's interpretation, as for the real API server's replies.
+    /// The executor's interpretation of the reply; equal to that of the real API server's replies.
     pub fn outcome(self, op: &Op) -> WriteOutcome {
         let harmless = match op {
             // Another writer was faster.
@@ -41,7 +41,7 @@ impl Reply {
     }
 }
 
-/// Carries out a write.
+/// Executes a write.
 pub fn write(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
     match *op {
         Op::ConfirmSet { set } => match &state.api.set {
@@ -145,12 +145,12 @@ fn patch_pod(
 }
 
 fn create_pod(state: &mut ModelState, ordinal: u8, revision: u8, set: u8, guards: Guards) -> Reply {
-    let place = usize::from(ordinal);
-    if state.api.pods[place].is_some() && guards.create_by_name {
+    let index = usize::from(ordinal);
+    if state.api.pods[index].is_some() && guards.create_by_name {
         return Reply::AlreadyExists;
     }
     let uid = state.fresh(Kind::Pod);
-    state.api.pods[place] = Some(Pod {
+    state.api.pods[index] = Some(Pod {
         uid,
         owner: Some(set),
         revision,
@@ -163,8 +163,8 @@ fn create_pod(state: &mut ModelState, ordinal: u8, revision: u8, set: u8, guards
 }
 
 fn delete_pod(state: &mut ModelState, ordinal: u8, uid: u8, guards: Guards) -> Reply {
-    let place = usize::from(ordinal);
-    let Some(pod) = state.api.pods[place] else {
+    let index = usize::from(ordinal);
+    let Some(pod) = state.api.pods[index] else {
         return Reply::NotFound;
     };
     if pod.uid != uid {
@@ -176,38 +176,38 @@ fn delete_pod(state: &mut ModelState, ordinal: u8, uid: u8, guards: Guards) -> R
         ));
     }
     if guards.delete_gracefully {
-        terminate(state, place);
+        terminate(state, index);
     } else {
-        state.api.pods[place] = None;
+        state.api.pods[index] = None;
     }
     Reply::Done
 }
 
 /// Marks a pod for deletion. A pod without a node is removed at once.
-pub fn terminate(state: &mut ModelState, place: usize) {
-    let pod = &mut state.api.pods[place];
+pub fn terminate(state: &mut ModelState, index: usize) {
+    let pod = &mut state.api.pods[index];
     match pod {
-        Some(found) if found.node.is_none() => *pod = None,
-        Some(found) => found.terminating = true,
+        Some(existing) if existing.node.is_none() => *pod = None,
+        Some(existing) => existing.terminating = true,
         None => {}
     }
 }
 
 fn create_claim(state: &mut ModelState, ordinal: u8, set: Option<u8>) -> Reply {
-    let place = usize::from(ordinal);
-    if state.api.claims[place].is_some() {
+    let index = usize::from(ordinal);
+    if state.api.claims[index].is_some() {
         return Reply::AlreadyExists;
     }
     let uid = state.fresh(Kind::Claim);
     let version = state.fresh(Kind::ClaimVersion);
-    state.api.claims[place] = Some(Claim {
+    state.api.claims[index] = Some(Claim {
         uid,
         version,
         owners: crate::state::Owners { set, pod: None },
         terminating: false,
     });
-    let wanted = state.api.set.is_some_and(|set| set.spec.wants(place));
-    state.fates[place] = if wanted {
+    let is_desired = state.api.set.is_some_and(|set| set.spec.wants(index));
+    state.fates[index] = if is_desired {
         ClaimFate::Kept
     } else {
         ClaimFate::Open
@@ -225,9 +225,9 @@ fn set_owners(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
     else {
         return Reply::NotFound;
     };
-    let place = usize::from(ordinal);
+    let index = usize::from(ordinal);
     let next = state.fresh(Kind::ClaimVersion);
-    let Some(claim) = &mut state.api.claims[place] else {
+    let Some(claim) = &mut state.api.claims[index] else {
         return Reply::NotFound;
     };
     let as_seen = (claim.uid, claim.version) == (uid, version);
@@ -240,12 +240,12 @@ fn set_owners(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
     let taken_back = claim.owners.pod.is_some() && owners.pod.is_none();
     claim.owners = owners;
     claim.version = next;
-    if taken_back && state.api.set.is_some_and(|set| set.spec.wants(place)) {
-        state.fates[place] = ClaimFate::Kept;
+    if taken_back && state.api.set.is_some_and(|set| set.spec.wants(index)) {
+        state.fates[index] = ClaimFate::Kept;
     }
-    // A controller with an old view may still give away a kept claim.
+    // A controller with an old view may still add owners to a claim that must be kept.
     if as_seen && owners.pod.is_some() {
-        state.leave_open(place);
+        state.leave_open(index);
     }
     Reply::Done
 }

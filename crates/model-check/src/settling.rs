@@ -1,9 +1,9 @@
-//! From every state, without further input, the world comes to rest as specified, within a bounded
-//! number of fair rounds.
+//! From every state, without further input, the world becomes idle as specified, within a bounded number of fair
+//! rounds.
 //!
-//! A round: pending writes are sent, the caches catch up, the controller plans and writes, nodes
-//! and collectors do all their steps, time passes. Rounds are deterministic, so a state from which
-//! they have once led to the goal is not checked again.
+//! A round: pending writes are sent, the caches receive all changes, the controller plans and writes, nodes and
+//! collectors take all their steps, time passes. Rounds are deterministic, so a state from which they have once reached
+//! the goal is not checked again.
 
 use std::collections::HashMap;
 use std::sync::RwLock;
@@ -16,21 +16,22 @@ use crate::model::{ControllerRole, StatefulSetModel};
 use crate::state::{Budget, ClaimFate, ModelState, ORDINALS};
 use crate::world::Strategy;
 
-/// Number of rounds without rest that counts as a violation. The slowest known world needs a third
-/// of it.
+/// A world that is not idle after this number of rounds violates the rule. The slowest world needs a third of the
+/// number.
 const ROUNDS_MAX: usize = 100;
 
-/// States at the start of a round from which the world comes to rest, with the number of rounds.
+/// States at the start of a round from which the world becomes idle, with the number of rounds.
 #[derive(Default)]
 pub struct Rest {
     known: RwLock<HashMap<ModelState, usize, Quick>>,
 }
 
 impl StatefulSetModel {
-    /// Whether the world comes to rest as specified.
+    /// Whether the world becomes idle as specified.
     ///
     /// # Errors
-    /// *Errors.* The reason why not.
+    ///
+    /// *Errors.* The reason why it does not.
     pub fn comes_to_rest(&self, state: &ModelState) -> Result<(), String> {
         if state.broken.is_some() {
             return Ok(());
@@ -62,7 +63,7 @@ impl StatefulSetModel {
         Ok(())
     }
 
-    /// The state in which the world comes to rest.
+    /// The idle state of the world.
     pub fn settled(&self, state: &ModelState) -> ModelState {
         let mut state = self.without_inputs(state);
         for _ in 0..ROUNDS_MAX {
@@ -74,7 +75,7 @@ impl StatefulSetModel {
         state
     }
 
-    /// No further input, and pending writes are sent.
+    /// The state without further input, after the pending writes were sent.
     fn without_inputs(&self, state: &ModelState) -> ModelState {
         let mut state = state.clone();
         state.budget = Budget::default();
@@ -109,15 +110,15 @@ impl StatefulSetModel {
             };
             let next: Option<WritePosition> =
                 work.as_ref().and_then(|work| work.schedule.ready().next());
-            let Some(place) = next else { return };
-            self.write(state, who, place, true);
+            let Some(position) = next else { return };
+            self.write(state, who, position, true);
         }
     }
 
-    /// Whether a state at rest is as specified, or has a reason.
+    /// Whether an idle state is as specified, or has a reason.
     fn is_as_wanted(&self, state: &ModelState) -> Result<(), String> {
         let Some(set) = &state.api.set else {
-            // Its dependents were deleted or released.
+            // The dependents of the set were deleted or released.
             let owned = state
                 .api
                 .pods
@@ -163,7 +164,7 @@ impl StatefulSetModel {
         self.all_run(state)
     }
 
-    /// Each wanted pod runs and has its claim; no other pod runs.
+    /// Each desired pod runs and has its claim; no other pod runs.
     fn all_run(&self, state: &ModelState) -> Result<(), String> {
         let Some(set) = &state.api.set else {
             return Ok(());
@@ -173,18 +174,18 @@ impl StatefulSetModel {
                 .instances
                 .iter()
                 .filter(|instance| usize::from(instance.ordinal) == at);
-            let wanted = set.spec.wants(at);
-            if instances.count() != usize::from(wanted) {
+            let is_desired = set.spec.wants(at);
+            if instances.count() != usize::from(is_desired) {
                 return Err(format!("rest, but web-{at} does not run as it should"));
             }
-            // A claim in use is kept until the pod is gone, even if it is being deleted.
+            // A claim in use is kept until the pod is removed, even if the claim is being deleted.
             let claim = state.api.claims[at];
             let open = state.fates[at] != ClaimFate::Kept;
             if state.fates[at] == ClaimFate::Goes && claim.is_some_and(|claim| !claim.terminating) {
                 return Err(format!("rest, but data-web-{at} has not gone with its pod"));
             }
             let claim = claim.is_some_and(|claim| !claim.terminating || open);
-            if wanted && self.world.claims && !claim {
+            if is_desired && self.world.claims && !claim {
                 return Err(format!("rest, but web-{at} has no claim"));
             }
         }
@@ -192,7 +193,8 @@ impl StatefulSetModel {
     }
 }
 
-/// A lost node returns when the world comes to rest: pods need not leave it.
+/// Whether the step is taken eventually. A lost node returns when the world becomes idle, so its pods need not be
+/// evicted.
 fn bound_to_happen(step: Progress) -> bool {
     !matches!(step, Progress::Evict(_))
 }

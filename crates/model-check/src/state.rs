@@ -1,15 +1,15 @@
 //! The state of a world, reduced to the distinctions that the planner makes.
 //!
-//! Names are ordinals and template numbers; uids, versions and generations are small numbers
-//! that only say whether two things are the same. [`ModelState::canonical`] renumbers them, so that
-//! histories that lead to the same situation lead to the same state.
+//! Names are ordinals and template numbers; UIDs, versions and generations are small numbers that only tell whether two
+//! of them are equal. [`ModelState::canonical`] renumbers them, so that histories that lead to an equal situation lead
+//! to an equal state.
 
 use std::sync::Arc;
 
 use planners::stateful_set::StatefulSetPlan;
 use planners::stateful_set::write_schedule::{WritePosition, WriteSchedule};
 
-/// A plan without its content, for its course.
+/// A plan without the contents of its writes, which decides their order.
 pub type Shape = Arc<StatefulSetPlan>;
 
 /// Ordinals that a world may use.
@@ -17,20 +17,20 @@ pub const ORDINALS: usize = 4;
 /// Templates that a world may use.
 pub const TEMPLATES: usize = 3;
 
-/// An identity: a uid, a version or a generation.
+/// An identity: a UID, a version or a generation.
 pub type Id = u8;
 
 /// The kind of an [`Id`]'s object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Set,
-    /// A state of a set.
+    /// A version of a set.
     SetVersion,
-    /// A specification of a set.
+    /// A generation of a set.
     Generation,
     Pod,
     Claim,
-    /// A state of a claim.
+    /// A version of a claim.
     ClaimVersion,
     Revision,
 }
@@ -38,20 +38,20 @@ pub enum Kind {
 /// The number of kinds.
 pub const KINDS: usize = 7;
 
-/// Something that holds identities.
+/// A value that contains identities.
 pub trait Ids {
-    /// Calls `visit` for each, always in the same order.
+    /// Calls `visit` for each identity, always in an equal order.
     fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id));
 }
 
 /// The fields of a set that a user can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Spec {
-    /// Wanted pods.
+    /// The number of desired pods.
     pub replicas: u8,
-    /// Lowest ordinal.
+    /// The lowest ordinal.
     pub start: u8,
-    /// Wanted template.
+    /// The desired template.
     pub template: u8,
     /// Partition of the rolling update.
     pub partition: u8,
@@ -71,7 +71,7 @@ impl Spec {
         }
     }
 
-    /// Whether a pod of that ordinal is wanted.
+    /// Whether a pod of that ordinal is desired.
     pub fn wants(&self, ordinal: usize) -> bool {
         let start = usize::from(self.start);
         (start..start + usize::from(self.replicas)).contains(&ordinal)
@@ -81,7 +81,7 @@ impl Spec {
 /// A status; its text is stored elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Status {
-    /// The generation that it was counted for.
+    /// The generation that the status was counted for.
     pub observed: Id,
     /// The index of its text.
     pub text: u16,
@@ -90,37 +90,37 @@ pub struct Status {
 /// The kind of deletion of a set. A background deletion removes the set at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Deletion {
-    /// After its dependents have been released.
+    /// The set is removed after its dependents have been released.
     Orphan,
-    /// After the deletion of its dependents.
+    /// The set is removed after the deletion of its dependents.
     Foreground,
 }
 
 /// The fate of a claim after its pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ClaimFate {
-    /// It stays: its ordinal is wanted or the policy says Retain, and a controller has carried out a
-    /// plan that knew so while the pod was there.
+    /// The claim stays: its ordinal is desired or the policy is Retain, and a controller has executed a plan with this
+    /// knowledge while the pod existed.
     Kept,
-    /// Open: it depends on the order of events.
+    /// The fate is open, because it depends on the order of events.
     #[default]
     Open,
-    /// It is deleted: its ordinal was scaled down under `whenScaled: Delete`, and a controller has
-    /// carried out a plan that knew this while the pod existed.
+    /// The claim is deleted: its ordinal was scaled down under `whenScaled: Delete`, and a controller has executed a
+    /// plan with this knowledge while the pod existed.
     Goes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Set {
     pub uid: Id,
-    /// State.
+    /// The identity of the version.
     pub version: Id,
-    /// Specification.
+    /// The identity of the specification.
     pub generation: Id,
     /// The specification.
     pub spec: Spec,
     pub status: Option<Status>,
-    /// Whether it is being deleted, and how.
+    /// Whether the set is being deleted, and how.
     pub deleting: Option<Deletion>,
 }
 
@@ -138,38 +138,38 @@ pub enum Phase {
 /// Whether a pod is Ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Health {
-    /// Was not Ready yet.
+    /// The pod was not Ready yet.
     Never,
-    /// Was Ready.
+    /// The pod was Ready before.
     Lost,
-    /// Ready for that many ticks of the clock; counted up to the relevant maximum.
+    /// The pod has been Ready for that many ticks of the clock; counted up to the relevant maximum.
     Ready(u8),
 }
 
-/// A pod; its ordinal is its place.
+/// A pod; its ordinal is its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pod {
     pub uid: Id,
-    /// The set that owns it.
+    /// The set that owns the pod.
     pub owner: Option<Id>,
-    /// The template that it was made from.
+    /// The template from which the pod was created.
     pub revision: u8,
     pub phase: Phase,
     pub health: Health,
-    /// Whether it is being deleted.
+    /// Whether the pod is being deleted.
     pub terminating: bool,
-    /// Its node, if it has one. The planner does not look at it.
+    /// The node of the pod. The planner does not read it.
     pub node: Option<u8>,
 }
 
-/// A claim; its ordinal is its place.
+/// A claim; its ordinal is its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Claim {
     pub uid: Id,
-    /// State.
+    /// The identity of the version.
     pub version: Id,
     pub owners: Owners,
-    /// Whether it is being deleted.
+    /// Whether the claim is being deleted.
     pub terminating: bool,
 }
 
@@ -181,16 +181,16 @@ pub struct Owners {
     pub pod: Option<Id>,
 }
 
-/// A revision; its template is its place.
+/// A revision; its template is its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Revision {
     pub uid: Id,
-    /// The set that owns it.
+    /// The set that owns the revision.
     pub owner: Option<Id>,
     pub number: u8,
 }
 
-/// The objects that the API server has, or that a controller has last seen.
+/// The objects of the API server, or the objects in a controller's caches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Objects {
     pub set: Option<Set>,
@@ -202,31 +202,31 @@ pub struct Objects {
     pub revisions: [Option<Revision>; TEMPLATES],
 }
 
-/// A write on its way, with its preconditions.
+/// A pending write, with its preconditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// Reads the set.
     ConfirmSet {
         set: Id,
     },
-    /// Takes over a revision.
+    /// Adopts a revision.
     AdoptRevision {
         template: u8,
         uid: Id,
         set: Id,
     },
-    /// Takes over a pod.
+    /// Adopts a pod.
     AdoptPod {
         ordinal: u8,
         uid: Id,
         set: Id,
     },
-    /// Lets go of a pod.
+    /// Releases a pod.
     ReleasePod {
         ordinal: u8,
         uid: Id,
     },
-    /// Keeps a template.
+    /// Creates a revision for a template.
     CreateRevision {
         template: u8,
         number: u8,
@@ -238,12 +238,12 @@ pub enum Op {
         uid: Id,
         number: u8,
     },
-    /// Forgets a template.
+    /// Deletes a revision.
     DeleteRevision {
         template: u8,
         uid: Id,
     },
-    /// Makes a claim.
+    /// Creates a claim.
     CreateClaim {
         ordinal: u8,
         set: Option<Id>,
@@ -255,7 +255,7 @@ pub enum Op {
         version: Id,
         owners: Owners,
     },
-    /// Makes a pod.
+    /// Creates a pod.
     CreatePod {
         ordinal: u8,
         revision: u8,
@@ -279,17 +279,17 @@ pub enum Op {
     },
 }
 
-/// A plan that is being carried out.
+/// A plan that is being executed.
 #[derive(Clone, Debug)]
 pub struct Work {
     /// The writes that have not been sent.
     pub ops: Vec<(WritePosition, Op)>,
     /// The progress of its writes.
     pub schedule: WriteSchedule,
-    /// The plan that the course is of.
+    /// The plan that defines the order of the writes.
     pub shape: Shape,
-    /// The fates of claims after the plan, as known when it was made. A change of the specification
-    /// makes them open.
+    /// The fates of claims after the plan, as known when the plan was computed. A change of the specification opens the
+    /// fates.
     pub fates: [ClaimFate; ORDINALS],
 }
 
@@ -310,11 +310,11 @@ impl std::hash::Hash for Work {
 /// A running instance of a pod on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instance {
-    /// Under which identity.
+    /// The ordinal of the pod.
     pub ordinal: u8,
-    /// For which pod.
+    /// The UID of the pod.
     pub uid: Id,
-    /// The place.
+    /// The node.
     pub node: u8,
 }
 
@@ -324,15 +324,15 @@ pub const UNLIMITED: u8 = u8::MAX;
 /// The remaining faults and edits of the world.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Budget {
-    /// Changes by users.
+    /// The number of changes by users.
     pub edits: u8,
-    /// Faults of pods, claims and nodes.
+    /// The number of faults of pods, claims and nodes.
     pub faults: u8,
-    /// Crashes of the controller, and others that take over.
+    /// The number of crashes of the controller, and of controllers that take over.
     pub takeovers: u8,
-    /// Answers that do not reach the controller.
+    /// The number of responses that do not reach the controller.
     pub lost_answers: u8,
-    /// Times that a watch may fall behind; [`UNLIMITED`] is no bound.
+    /// The number of times that a watch may fall behind; [`UNLIMITED`] is no bound.
     pub lags: u8,
 }
 
@@ -349,18 +349,18 @@ pub struct ModelState {
     pub work: Option<Work>,
     /// The work in progress of a replaced controller.
     pub former: Option<Work>,
-    /// The objects in the caches of a replaced controller that goes on planning: a leader that does not
-    /// know that another one leads.
+    /// The objects in the caches of a replaced controller that continues to plan: a leader that does not know about the
+    /// other leader.
     pub former_seen: Option<Objects>,
     /// The running instances.
     pub instances: Vec<Instance>,
-    /// Whether the first node is cut off.
+    /// Whether the first node is disconnected.
     pub node_lost: bool,
     /// The fates of claims.
     pub fates: [ClaimFate; ORDINALS],
     /// The remaining budget.
     pub budget: Budget,
-    /// A rule that the last step broke.
+    /// The rule that the last step violated.
     pub broken: Option<Box<str>>,
     next: [Id; KINDS],
 }
@@ -373,7 +373,7 @@ impl ModelState {
         *next - 1
     }
 
-    /// The fate of that ordinal's claim becomes open, whatever pending plans assumed.
+    /// Makes the fate of that ordinal's claim open, whatever pending plans assumed.
     pub fn leave_open(&mut self, at: usize) {
         self.fates[at] = ClaimFate::Open;
         for work in [&mut self.work, &mut self.former].into_iter().flatten() {
@@ -392,45 +392,45 @@ impl ModelState {
         self
     }
 
-    /// Updates the controller's caches, except for lagging watches. The nodes of pods are left out,
-    /// because the planner does not use them.
+    /// Updates the controller's caches, except for lagging watches. The nodes of pods are left out, because the planner
+    /// does not use them.
     pub fn deliver(&mut self) {
-        let (api, seen) = (&self.api, &mut self.seen);
+        let (api, cached) = (&self.api, &mut self.seen);
         let [set, pods, claims, revisions] = self.lagging;
         if !set {
-            seen.set = api.set;
+            cached.set = api.set;
         }
         if !pods {
             let without_node = |pod: Pod| Pod { node: None, ..pod };
-            seen.pods = api.pods.map(|pod| pod.map(without_node));
+            cached.pods = api.pods.map(|pod| pod.map(without_node));
         }
         if !claims {
-            seen.claims = api.claims;
+            cached.claims = api.claims;
         }
         if !revisions {
-            seen.revisions = api.revisions;
+            cached.revisions = api.revisions;
         }
     }
 
-    /// The former leader's caches are shown everything.
+    /// Updates all caches of the former leader.
     pub fn deliver_to_former(&mut self) {
-        let shown = Objects {
+        let snapshot = Objects {
             pods: self
                 .api
                 .pods
                 .map(|pod| pod.map(|pod| Pod { node: None, ..pod })),
             ..self.api.clone()
         };
-        self.former_seen = Some(shown);
+        self.former_seen = Some(snapshot);
     }
 
-    /// The pod of an ordinal, if it is this one.
+    /// The pod of an ordinal, if it has this UID.
     pub fn pod_with(&self, ordinal: u8, uid: Id) -> Option<&Pod> {
         let pod = self.api.pods[usize::from(ordinal)].as_ref();
         pod.filter(|pod| pod.uid == uid)
     }
 
-    /// Notes that a rule is broken; the first counts.
+    /// Records the violation of a rule; the first violation counts.
     pub fn breaks(&mut self, rule: impl Into<Box<str>>) {
         if self.broken.is_none() {
             self.broken = Some(rule.into());
@@ -440,7 +440,7 @@ impl ModelState {
 
 const IDS_MAX: usize = 64;
 
-/// New numbers for identities, in the order in which they are first met.
+/// New numbers for identities, in the order of their first occurrence.
 pub struct Renumbering {
     new: [[Id; IDS_MAX]; KINDS],
     old: [[Id; IDS_MAX]; KINDS],
@@ -470,7 +470,7 @@ impl Renumbering {
         *id = *new;
     }
 
-    /// Replaces a new number by the identity that it was given for.
+    /// Replaces a new number by its original identity.
     pub fn undo(&self, kind: Kind, id: &mut Id) {
         *id = self.old[kind as usize][usize::from(*id)];
     }
@@ -480,8 +480,8 @@ impl Ids for ModelState {
     fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id)) {
         self.api.ids(visit);
         self.seen.ids(visit);
-        if let Some(seen) = &mut self.former_seen {
-            seen.ids(visit);
+        if let Some(cached) = &mut self.former_seen {
+            cached.ids(visit);
         }
         for work in [&mut self.work, &mut self.former].into_iter().flatten() {
             for (_, op) in &mut work.ops {

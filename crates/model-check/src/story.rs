@@ -53,13 +53,13 @@ fn step_in_words(model: &StatefulSetModel, before: &ModelState, step: ModelStep)
             let reasons = planned.reasons.join("; ");
             format!("the controller plans: {} [{reasons}]", ops.join(", "))
         }
-        ModelStep::Write(who, place) | ModelStep::WriteUnanswered(who, place) => {
+        ModelStep::Write(who, position) | ModelStep::WriteUnanswered(who, position) => {
             let (name, work) = match who {
                 ControllerRole::Active => ("the controller", &before.work),
                 ControllerRole::Former => ("the former controller", &before.former),
             };
             let ops = work.iter().flat_map(|work| &work.ops);
-            let op = ops.into_iter().find(|(other, _)| *other == place);
+            let op = ops.into_iter().find(|(other, _)| *other == position);
             let Some((_, op)) = op else {
                 return format!("{name} writes");
             };

@@ -7,7 +7,7 @@ use crate::state::{Budget, Deletion, Spec};
 pub enum Strategy {
     /// `RollingUpdate` with its block.
     RollingUpdate,
-    /// `RollingUpdate` without it (statefulset.md 5.10).
+    /// `RollingUpdate` without the block (statefulset.md 5.10).
     RollingUpdateWithoutBlock,
     OnDelete,
 }
@@ -15,17 +15,17 @@ pub enum Strategy {
 /// A change of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edit {
-    /// Other replicas.
+    /// Sets the replicas.
     Replicas(u8),
-    /// Another start ordinal.
+    /// Sets the start ordinal.
     Start(u8),
-    /// Another template, also a former one.
+    /// Sets the template, which may be a former template.
     Template(u8),
-    /// Another partition.
+    /// Sets the partition.
     Partition(u8),
-    /// Another `whenScaled`; true is Delete.
+    /// Sets `whenScaled`; true is Delete.
     WhenScaled(bool),
-    /// Another `whenDeleted`; true is Delete.
+    /// Sets `whenDeleted`; true is Delete.
     WhenDeleted(bool),
 }
 
@@ -58,9 +58,9 @@ pub enum Fault {
     Orphan,
     /// A user deletes a claim.
     DeleteClaim,
-    /// The first node is cut off.
+    /// The first node is disconnected.
     NodeLost,
-    /// A user deletes the set; by default in the background.
+    /// A user deletes the set; without a kind, in the background.
     DeleteSet(Option<Deletion>),
     /// A user creates the deleted set again.
     CreateSet,
@@ -71,7 +71,7 @@ pub enum Fault {
 pub enum Begin {
     /// The set has just been created.
     Fresh,
-    /// All its pods are there and Ready.
+    /// All pods of the set exist and are Ready.
     Settled,
 }
 
@@ -93,7 +93,7 @@ pub struct World {
     pub history: i32,
     /// Annotations of the set.
     pub annotations: &'static [(&'static str, &'static str)],
-    /// Nodes; the first one may be cut off.
+    /// The number of nodes; the first may be disconnected.
     pub nodes: u8,
     /// Templates whose pods never become Ready.
     pub bad_templates: &'static [u8],
@@ -104,21 +104,21 @@ pub struct World {
     /// The users' edits.
     pub edits: Vec<Edit>,
     pub faults: &'static [Fault],
-    /// Their maximum number.
+    /// The maximum numbers of edits and faults.
     pub budget: Budget,
-    /// Whether a controller that takes over finds the former one still leading: both plan and write.
+    /// Whether the former controller still leads after a takeover: both controllers plan and write.
     pub two_leaders: bool,
-    /// Whether this world takes more than a moment.
+    /// Whether the exploration takes more than a moment.
     pub deep: bool,
 }
 
 impl World {
-    /// Whether claims may ever be deleted because of a scale-down.
+    /// Whether a scale-down may delete claims in this world.
     pub fn ever_deletes_when_scaled(&self) -> bool {
         self.spec.delete_when_scaled || self.edits.contains(&Edit::WhenScaled(true))
     }
 
-    /// Whether claims may ever be deleted because of the set's end.
+    /// Whether the deletion of the set may delete claims in this world.
     pub fn ever_deletes_when_deleted(&self) -> bool {
         self.spec.delete_when_deleted || self.edits.contains(&Edit::WhenDeleted(true))
     }
@@ -129,7 +129,7 @@ impl World {
     }
 }
 
-/// The simplest world, of which the others are variations.
+/// The simplest world; the other worlds are variations of it.
 fn plain(name: &'static str, about: &'static str) -> World {
     World {
         name,

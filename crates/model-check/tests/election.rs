@@ -1,4 +1,4 @@
-//! The world of two servers that elect a leader, and the mistakes that must be found in it.
+//! The world of two servers that elect a leader, and the injected mistakes that must be detected in it.
 
 use model_check::election::{Mistake, explore};
 
@@ -21,10 +21,10 @@ fn each_mistake_is_found() {
             "{mistake:?}: {} states, {:?}",
             report.states, report.violation
         );
-        let found = report.violation.unwrap_or_default();
+        let violation = report.violation.unwrap_or_default();
         assert!(
-            found.starts_with("two servers lead"),
-            "{mistake:?}: {found}"
+            violation.starts_with("two servers lead"),
+            "{mistake:?}: {violation}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The world of a lost node, and the mistakes that must be found in it.
+//! The world of a lost node, and the injected mistakes that must be detected in it.
 
 use model_check::fence::{Mistake, World, explore};
 
@@ -43,10 +43,10 @@ fn each_mistake_is_found() {
             "{mistake:?}: {} states, {:?}",
             report.states, report.violation
         );
-        let found = report.violation.unwrap_or_default();
+        let violation = report.violation.unwrap_or_default();
         assert!(
-            found.contains("two running instances"),
-            "{mistake:?}: {found}"
+            violation.contains("two running instances"),
+            "{mistake:?}: {violation}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Injected mistakes, each of which the checker must find, in a world without other findings.
+//! Injected mistakes, each of which the checker must detect, in a world without other violations.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ fn world(name: &str) -> World {
     World::named(name).expect("a world of that name")
 }
 
-/// Explores a world without and with a mistake: only with it a rule is broken, and this one.
+/// Explores a world without and with a mistake: a rule is violated only with the mistake, and it is `rule`.
 fn finds(world: World, seeded: Seeded, rule: &str) {
     let without = check(world.clone(), 2);
     assert!(
@@ -24,8 +24,11 @@ fn finds(world: World, seeded: Seeded, rule: &str) {
         story(&without)
     );
     let with = check_seeded(world, seeded, 1);
-    let found = story(&with);
-    assert!(found.contains(rule), "expected {rule:?}, found: {found}");
+    let violation = story(&with);
+    assert!(
+        violation.contains(rule),
+        "expected {rule:?}, found: {violation}"
+    );
 }
 
 fn story(report: &Report) -> String {
@@ -59,7 +62,7 @@ fn ordinal(name: &str) -> i64 {
     identity::ordinal("web", name).expect("a pod of the set")
 }
 
-/// A few steps of the world that the mistake needs.
+/// A world with few steps, for one mistake.
 fn small(name: &str, budget: Budget) -> World {
     World {
         budget,
@@ -67,7 +70,7 @@ fn small(name: &str, budget: Budget) -> World {
     }
 }
 
-/// statefulset.md 3.11: the pod just below the next one counts as Ready.
+/// statefulset.md 3.11: the pod just below the next pod counts as Ready.
 #[test]
 fn order_with_an_off_by_one_is_found() {
     let view = |observed: &mut Observed| {
@@ -90,8 +93,7 @@ fn order_with_an_off_by_one_is_found() {
     );
 }
 
-/// statefulset.md 3.32: a create that replaces an existing object gives one identity two running
-/// instances.
+/// statefulset.md 3.32: a creation that replaces an existing object gives one identity two running instances.
 #[test]
 fn a_create_without_the_guard_of_the_name_is_found() {
     let budget = Budget {
@@ -106,8 +108,7 @@ fn a_create_without_the_guard_of_the_name_is_found() {
     );
 }
 
-/// statefulset.md 5.3: a delete by name alone hits the successor of the pod that was meant, when
-/// a controller that another took over from is slow to send it.
+/// statefulset.md 5.3: a late delete by name of a replaced controller deletes the successor of its pod.
 #[test]
 fn a_delete_without_uid_is_found() {
     let budget = Budget {
@@ -150,8 +151,8 @@ fn a_terminating_pod_that_counts_as_missing_is_found() {
     );
 }
 
-/// Two leaders at once, of which one has old caches: without the guard of the name they give one
-/// identity two running instances.
+/// Two leaders at once, one with old caches: without the guard of the name they give one identity two running
+/// instances.
 #[test]
 fn two_leaders_without_the_guard_of_the_name_are_found() {
     finds(
@@ -161,7 +162,7 @@ fn two_leaders_without_the_guard_of_the_name_are_found() {
     );
 }
 
-/// Two leaders at once: a delete by name alone hits the pod that the other leader has made.
+/// Two leaders at once: a delete by name alone deletes the pod that the other leader has created.
 #[test]
 fn two_leaders_that_delete_by_name_are_found() {
     finds(
@@ -181,7 +182,7 @@ fn two_leaders_that_delete_without_grace_are_found() {
     );
 }
 
-/// Liveness: a missing action is found as well.
+/// Liveness: a missing action is detected as well.
 #[test]
 fn a_set_that_never_deletes_surplus_pods_is_found() {
     let plan = |_: &Observed, plan: &mut StatefulSetPlan| {
@@ -201,7 +202,7 @@ fn a_set_that_never_deletes_surplus_pods_is_found() {
     finds(world, with_plan(plan), "nothing is done about ordinal");
 }
 
-/// statefulset.md 5.14: a status that is written without the version that was seen.
+/// statefulset.md 5.14: a status is written without its observed version.
 #[test]
 fn a_status_without_version_is_found() {
     finds(
@@ -211,7 +212,7 @@ fn a_status_without_version_is_found() {
     );
 }
 
-/// statefulset.md 2.14: owners that are written to a claim which others have cared for since.
+/// statefulset.md 2.14: owners are written to a claim that other controllers have changed since.
 #[test]
 fn claim_owners_without_version_are_found() {
     finds(
@@ -221,7 +222,7 @@ fn claim_owners_without_version_are_found() {
     );
 }
 
-/// statefulset.md 2.16, 2.17: a claim that a former set of the name owns is on its way out.
+/// statefulset.md 2.16, 2.17: a claim of a former set of this name is about to be deleted.
 #[test]
 fn pods_on_claims_of_a_former_set_are_found() {
     let view = |observed: &mut Observed| {
@@ -243,7 +244,7 @@ fn pods_on_claims_of_a_former_set_are_found() {
     finds(world, with_view(view), "owners of others");
 }
 
-/// The owners of a claim are put right only while its pod is not being deleted.
+/// The owners of a claim are corrected only while its pod is not being deleted.
 fn without_owners_of_terminating_pods() -> Seeded {
     let plan = |observed: &Observed, plan: &mut StatefulSetPlan| {
         for work in &mut plan.pods {
@@ -261,7 +262,7 @@ fn without_owners_of_terminating_pods() -> Seeded {
     }
 }
 
-/// A few changes in the world of pods on their way out.
+/// A world of terminating pods, with a few changes.
 fn going(edits: &[Edit], faults: &'static [Fault]) -> World {
     World {
         edits: edits.to_vec(),
@@ -275,7 +276,7 @@ fn going(edits: &[Edit], faults: &'static [Fault]) -> World {
     }
 }
 
-/// findings R1 (a): scaled down, and up again while the pod is on its way out.
+/// findings R1 (a): scaled down, and up again while the pod terminates.
 #[test]
 fn a_claim_that_is_not_taken_back_from_a_terminating_pod_is_found() {
     finds(
@@ -285,7 +286,7 @@ fn a_claim_that_is_not_taken_back_from_a_terminating_pod_is_found() {
     );
 }
 
-/// findings R1 (b): scaled down, and `Retain` while the pod is on its way out.
+/// findings R1 (b): scaled down, and `Retain` while the pod terminates.
 #[test]
 fn a_claim_that_goes_after_the_policy_says_retain_is_found() {
     finds(
@@ -295,7 +296,7 @@ fn a_claim_that_goes_after_the_policy_says_retain_is_found() {
     );
 }
 
-/// findings R1 (c): the pod is deleted, and then scaled away.
+/// findings R1 (c): the pod is deleted, and then its ordinal is scaled down.
 #[test]
 fn a_claim_that_stays_after_its_pod_was_deleted_and_scaled_away_is_found() {
     finds(
@@ -340,7 +341,7 @@ fn a_partition_with_an_off_by_one_is_found() {
     finds(world("partition"), with_view(view), "below the partition");
 }
 
-/// statefulset.md 3.13: surplus pods go from the top.
+/// statefulset.md 3.13: surplus pods are deleted from the highest.
 #[test]
 fn surplus_pods_that_go_from_the_bottom_are_found() {
     let plan = |observed: &Observed, plan: &mut StatefulSetPlan| {
@@ -377,8 +378,8 @@ fn a_status_that_is_never_written_is_found() {
     );
 }
 
-/// statefulset.md 5.20: as kube-controller-manager is, a rollout broken by a bad template stays
-/// broken when the template is put right. Here it is an annotation that brings that back.
+/// statefulset.md 5.20: with an annotation, as in kube-controller-manager, a rollout with a bad template stays broken
+/// when the template is corrected.
 #[test]
 fn a_rollout_that_stays_stuck_is_found() {
     let stuck = World {
@@ -386,8 +387,8 @@ fn a_rollout_that_stays_stuck_is_found() {
         ..world("bad-template-lagging")
     };
     let report = check(stuck, 1);
-    let found = story(&report);
-    assert!(found.contains("rest without the goal"), "{found}");
+    let violation = story(&report);
+    assert!(violation.contains("rest without the goal"), "{violation}");
 }
 
 /// The mistakes are only in the wrappers: without a mistake, writes pass unchanged.

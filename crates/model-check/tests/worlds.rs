@@ -1,8 +1,7 @@
-//! Every interleaving of every small world: no rule is violated, and each comes to rest as
-//! specified.
+//! Every interleaving of every small world: no rule is violated, and each world becomes idle as specified.
 //!
-//! A failure prints a way to break the rule as a story; with one thread it is a shortest one:
-//! `cargo xtask model-check --world NAME --threads 1`.
+//! A failure prints a path to the violation in words; with one thread it is a shortest path: `cargo xtask model-check
+//! --world NAME --threads 1`.
 
 use model_check::check::check;
 use model_check::world;

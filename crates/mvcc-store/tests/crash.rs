@@ -260,17 +260,17 @@ fn check(store: &EmbeddedStore, newest: &mut Acknowledged, before: Revision) -> 
         end: Some(vec![0xff]),
         ..Range::default()
     };
-    let found = runtime().block_on(store.range(all)).unwrap();
+    let result = runtime().block_on(store.range(all)).unwrap();
     let highest = newest
         .values()
         .map(|(_, revision)| *revision)
         .max()
         .unwrap_or(1);
     assert!(
-        found.revision >= before.max(Revision(highest)),
+        result.revision >= before.max(Revision(highest)),
         "the revision went back"
     );
-    let found: BTreeMap<String, KeyValue> = found
+    let result: BTreeMap<String, KeyValue> = result
         .items
         .into_iter()
         .map(|pair| (String::from_utf8(pair.key.to_vec()).unwrap(), pair))
@@ -279,7 +279,7 @@ fn check(store: &EmbeddedStore, newest: &mut Acknowledged, before: Revision) -> 
     let mut in_doubt = 0;
     for task in 0..TASKS {
         let (acknowledged, revision) = newest.get(&task).copied().unwrap_or((0, 0));
-        let Some(counter) = found.get(&counter_key(task)) else {
+        let Some(counter) = result.get(&counter_key(task)) else {
             assert_eq!(acknowledged, 0, "task {task} lost everything");
             continue;
         };
@@ -294,14 +294,14 @@ fn check(store: &EmbeddedStore, newest: &mut Acknowledged, before: Revision) -> 
         );
         assert!(beyond == 1 || counter.mod_revision.0 == revision);
         expected.insert(counter_key(task));
-        for kept in (number + 1).saturating_sub(KEPT).max(1)..=number {
-            for (half, len) in [("a", 100), ("b", kept * 7919 % 9000)] {
-                let key = pair_key(task, kept, half);
-                let pair = found
+        for stored_number in (number + 1).saturating_sub(KEPT).max(1)..=number {
+            for (half, len) in [("a", 100), ("b", stored_number * 7919 % 9000)] {
+                let key = pair_key(task, stored_number, half);
+                let pair = result
                     .get(&key)
                     .unwrap_or_else(|| panic!("{key} is missing"));
-                assert_eq!(pair.value, content(kept, len), "{key}");
-                if kept == number {
+                assert_eq!(pair.value, content(stored_number, len), "{key}");
+                if stored_number == number {
                     assert_eq!(
                         pair.mod_revision, counter.mod_revision,
                         "{key}: half applied"
@@ -313,7 +313,7 @@ fn check(store: &EmbeddedStore, newest: &mut Acknowledged, before: Revision) -> 
         newest.insert(task, (number, counter.mod_revision.0));
         in_doubt += beyond;
     }
-    let extra: Vec<_> = found
+    let extra: Vec<_> = result
         .keys()
         .filter(|key| !expected.contains(*key))
         .collect();

@@ -34,8 +34,8 @@ impl Small {
     }
 
     fn free(&self) -> u64 {
-        let found = rustix::fs::statvfs(self.path()).unwrap();
-        found.f_bavail * found.f_frsize
+        let stat = rustix::fs::statvfs(self.path()).unwrap();
+        stat.f_bavail * stat.f_frsize
     }
 
     fn empty(&self) {
@@ -107,11 +107,11 @@ async fn a_full_disk_is_survived_in_place() {
     // At most the one unacknowledged group.
     assert!(store.current_revision().0 <= acknowledged.0 + 1);
     put(&store, "after".into(), 10).await.unwrap();
-    let seen = (store.current_revision(), keys(&store).await);
+    let state_before = (store.current_revision(), keys(&store).await);
     store.close();
     drop(store);
     let again = open();
-    assert_eq!((again.current_revision(), keys(&again).await), seen);
+    assert_eq!((again.current_revision(), keys(&again).await), state_before);
 }
 
 async fn delete(store: &EmbeddedStore, key: &str) -> Result<TxnResult, StoreError> {

@@ -28,9 +28,9 @@ impl Mounted {
     /// A file system in the image whose blocks are written only to the image.
     fn image(image: &Path, at: PathBuf) -> Self {
         fs::create_dir(&at).unwrap();
-        let (image, place) = (image.to_str().unwrap(), at.to_str().unwrap());
+        let (image, mount_point) = (image.to_str().unwrap(), at.to_str().unwrap());
         // Its own journal is written every few hundred seconds, not every five.
-        run("mount", &["-o", "loop,commit=300", image, place]);
+        run("mount", &["-o", "loop,commit=300", image, mount_point]);
         Self(at)
     }
 }
@@ -87,13 +87,13 @@ async fn what_is_acknowledged_survives_a_loss_of_power() {
             ],
         );
         let after = Mounted::image(&copy, dir.path().join(format!("after-{number}")));
-        let found = EmbeddedStore::open(EmbeddedOptions::new(after.0.join("store"))).unwrap();
+        let reopened = EmbeddedStore::open(EmbeddedOptions::new(after.0.join("store"))).unwrap();
         assert_eq!(
-            keys(&found).await,
+            keys(&reopened).await,
             number,
             "of those that were acknowledged"
         );
-        found.close();
+        reopened.close();
     }
     store.close();
 }

@@ -37,10 +37,10 @@ async fn what_grows_is_refused_over_the_quota_and_room_comes_back() {
         ..EmbeddedOptions::new(dir.path())
     };
     let store = EmbeddedStore::open(options.clone()).unwrap();
-    let mut made = 0;
+    let mut count = 0;
     let error = loop {
-        match write(&store, put(&format!("key/{made}"), 1000)).await {
-            Ok(_) => made += 1,
+        match write(&store, put(&format!("key/{count}"), 1000)).await {
+            Ok(_) => count += 1,
             Err(error) => break error,
         }
     };
@@ -48,7 +48,7 @@ async fn what_grows_is_refused_over_the_quota_and_room_comes_back() {
         matches!(error, StoreError::Quota { max: 100_000, .. }),
         "{error}"
     );
-    assert!((70..100).contains(&made), "{made}");
+    assert!((70..100).contains(&count), "{count}");
     let occupancy = store.occupancy();
     assert!(occupancy.live_bytes <= 100_000);
     // The same after a start without any write.
@@ -89,27 +89,27 @@ async fn the_bytes_of_an_owner_are_counted() {
     write(&store, put("b/1", 300)).await.unwrap();
     write(&store, put("nobodys", 5000)).await.unwrap();
     let a = pair("a/1", 10) + pair("a/2", 200);
-    let seen = |store: &EmbeddedStore| {
+    let bytes_by_owner = |store: &EmbeddedStore| {
         let bytes = [&b"a"[..], b"b", b"nobodys"].map(|owner| store.bytes_of_owner(owner));
         (bytes, store.largest_owner())
     };
-    let wanted = (
+    let expected = (
         [a, pair("b/1", 300), 0],
         Some((Arc::from(&b"b"[..]), pair("b/1", 300))),
     );
-    let wanted = match a > pair("b/1", 300) {
-        true => (wanted.0, Some((Arc::from(&b"a"[..]), a))),
-        false => wanted,
+    let expected = match a > pair("b/1", 300) {
+        true => (expected.0, Some((Arc::from(&b"a"[..]), a))),
+        false => expected,
     };
-    assert_eq!(seen(&store), wanted);
+    assert_eq!(bytes_by_owner(&store), expected);
     store.close();
     drop(store);
     let store = EmbeddedStore::open(options).unwrap();
     store.count_by_owner(owner);
-    assert_eq!(seen(&store), wanted);
+    assert_eq!(bytes_by_owner(&store), expected);
     for key in ["a/1", "a/2", "b/1"] {
         let key = key.into();
         write(&store, Operation::Delete { key }).await.unwrap();
     }
-    assert_eq!(seen(&store), ([0, 0, 0], None));
+    assert_eq!(bytes_by_owner(&store), ([0, 0, 0], None));
 }

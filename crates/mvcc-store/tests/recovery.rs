@@ -66,12 +66,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn files(dir: &Path, matches: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBuf>) {
+fn files(dir: &Path, matches: &dyn Fn(&Path) -> bool, paths: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
         if entry.file_type().unwrap().is_dir() {
-            files(&entry.path(), matches, found);
+            files(&entry.path(), matches, paths);
         } else if matches(&entry.path()) {
-            found.push(entry.path());
+            paths.push(entry.path());
         }
     }
 }

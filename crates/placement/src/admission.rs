@@ -1,7 +1,7 @@
-//! Admission on the node: the checks that kubelet repeats for a pod that is bound to it.
+//! Admission on the node: the checks that kubelet repeats for a pod that is bound to the node.
 //!
-//! A pod that the scheduler binds fits; a pod that a user binds by hand (`nodeName`) may not. The
-//! first reason is reported: resources, then the node's labels, then ports, then taints.
+//! A pod that the scheduler binds passes these checks; a pod that a user binds (`nodeName`) may fail them. The first
+//! reason is reported, in this order: resources, the node's labels, ports, taints.
 
 use k8s_openapi::api::core::v1::Node;
 use object_model::Quantity;
@@ -19,20 +19,20 @@ pub enum AdmissionFailure {
         name: String,
         /// The pod's request.
         requested: i64,
-        /// The requests of the node's pods.
+        /// The sum of the requests of the node's pods.
         used: i64,
         capacity: i64,
     },
-    /// The pod does not want a node with such labels.
+    /// The node's labels do not match the pod's node selector or affinity.
     NodeAffinity,
-    /// Another pod has a port of the node that the pod wants.
+    /// Another pod uses a host port that the pod requests.
     NodePorts,
-    /// The node has a taint that drives the pod out.
+    /// The node has a `NoExecute` taint that the pod does not tolerate.
     Taint,
 }
 
 impl AdmissionFailure {
-    /// Reason of the pod's status, as kubelet has it.
+    /// Reason in the pod's status; as kubelet.
     pub fn reason(&self) -> String {
         match self {
             AdmissionFailure::Resource { name, .. } => format!("OutOf{name}"),
@@ -66,7 +66,7 @@ impl AdmissionFailure {
     }
 }
 
-/// The reason why the node cannot run the pod beside the others; `None` if it can.
+/// The reason why the node cannot run the pod in addition to `others`; `None` if the node can.
 pub fn misfit(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionFailure> {
     let against = [
         shortage(pod, node, others),
@@ -85,9 +85,9 @@ fn is_driven_out(pod: &PodView, node: &Node) -> bool {
 
 fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionFailure> {
     let allocatable = Allocatable::of(node);
-    let room = FreeResources::of(&allocatable, others);
+    let free = FreeResources::of(&allocatable, others);
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    if let Some(capacity) = room.pods_max().filter(|capacity| count >= *capacity) {
+    if let Some(capacity) = free.pods_max().filter(|capacity| count >= *capacity) {
         return Some(AdmissionFailure::Resource {
             name: "pods".to_owned(),
             requested: 1,
@@ -95,17 +95,17 @@ fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionF
             capacity,
         });
     }
-    let wanted = requests(pod);
+    let requested = requests(pod);
     // Extended resources that the node does not report are not checked here.
-    let counts = |name: &str| room.allocatable(name).is_some() || !is_extended(name);
-    let mut wanted: Vec<_> = wanted
+    let counts = |name: &str| free.allocatable(name).is_some() || !is_extended(name);
+    let mut requested: Vec<_> = requested
         .iter()
         .filter(|(name, amount)| !amount.is_zero() && counts(name))
         .collect();
-    wanted.sort_by_key(|(name, _)| order(name));
-    wanted.into_iter().find_map(|(name, amount)| {
-        let used = room.used(name).unwrap_or_default();
-        let capacity = room.allocatable(name).unwrap_or_default();
+    requested.sort_by_key(|(name, _)| order(name));
+    requested.into_iter().find_map(|(name, amount)| {
+        let used = free.used(name).unwrap_or_default();
+        let capacity = free.allocatable(name).unwrap_or_default();
         (*amount > capacity || *amount > capacity.minus(&used)).then(|| {
             let number = |amount: &Quantity| match name.as_str() {
                 "cpu" => amount.milli_value(),
@@ -121,11 +121,11 @@ fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionF
     })
 }
 
-/// In which order resources are checked; others come last, by name.
+/// The position of a resource in the order of checks; further resources follow, by name.
 fn order(name: &str) -> usize {
     let first = ["cpu", "memory", "ephemeral-storage"];
-    let place = first.iter().position(|one| *one == name);
-    place.unwrap_or(first.len())
+    let position = first.iter().position(|one| *one == name);
+    position.unwrap_or(first.len())
 }
 
 fn is_extended(name: &str) -> bool {
@@ -171,8 +171,8 @@ mod tests {
     }
 
     fn said(pod: PodView, others: &[PodView]) -> Option<(String, String)> {
-        let found = misfit(&tolerant(pod), &node(), others);
-        found.map(|misfit| (misfit.reason(), misfit.message()))
+        let failure = misfit(&tolerant(pod), &node(), others);
+        failure.map(|misfit| (misfit.reason(), misfit.message()))
     }
 
     #[test]
@@ -228,7 +228,7 @@ mod tests {
             message,
             "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
         );
-        let found = misfit(&pod(json!({})), &node(), &[]).unwrap();
-        assert_eq!(found.reason(), "TaintToleration");
+        let failure = misfit(&pod(json!({})), &node(), &[]).unwrap();
+        assert_eq!(failure.reason(), "TaintToleration");
     }
 }

@@ -1,4 +1,4 @@
-//! Pods that want to be near each other, or apart, within a topology (a node, a zone).
+//! Pods that require or prefer nodes near to other pods, or away from them, within a topology (a node, a zone).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ const AFFINITY: &str = "node(s) didn't match pod affinity rules";
 const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
 const EXISTING: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
 
-/// A domain: the key of a topology, and the value that its nodes have.
+/// A domain: the key of a topology, and the value of this key on its nodes.
 pub(crate) type TopologyDomain<'v> = (&'v str, &'v str);
 
 /// A term of a pod's affinity or anti-affinity.
@@ -36,15 +36,17 @@ impl<'t> AffinityTerm<'t> {
             && self.has_labels_of_owner(pod)
     }
 
-    /// Whether the term is about pods of the namespace: a listed or selected one; without both, the owner's.
+    /// Whether the term selects pods of the namespace: a listed or selected namespace; if the term has neither, the
+    /// owner's namespace.
     fn is_about(&self, namespace: &str, view: &ClusterView) -> bool {
         let listed = self.term.namespaces.as_deref().unwrap_or_default();
         let selector = self.term.namespace_selector.as_ref();
         if listed.is_empty() && selector.is_none() {
             return *self.owner.namespace == *namespace;
         }
-        let known = view.namespaces.get(namespace);
-        let labels = known.and_then(|known| known.metadata.labels.as_ref());
+        let labels_of_namespace = view.namespaces.get(namespace);
+        let labels = labels_of_namespace
+            .and_then(|labels_of_namespace| labels_of_namespace.metadata.labels.as_ref());
         let label = |key: &str| {
             labels
                 .and_then(|labels| labels.get(key))
@@ -53,8 +55,8 @@ impl<'t> AffinityTerm<'t> {
         listed.iter().any(|one| one == namespace) || selects(selector, label)
     }
 
-    /// `matchLabelKeys` and `mismatchLabelKeys` beside the selector; keys that the owner does not have do not
-    /// count.
+    /// Whether the owner's labels match `matchLabelKeys` and `mismatchLabelKeys`, which are checked in addition to the
+    /// selector; keys that the owner does not have are ignored.
     fn has_labels_of_owner(&self, pod: &PodView) -> bool {
         let term = self.term;
         let selector = term.label_selector.as_ref();
@@ -66,7 +68,7 @@ impl<'t> AffinityTerm<'t> {
             && unequal.all(|key| !is_known(key) || !is_same(key))
     }
 
-    /// The domain of a node.
+    /// The domain of a node in the term's topology.
     pub fn domain<'d>(&self, node: &'d Node) -> Option<TopologyDomain<'d>>
     where
         't: 'd,
@@ -88,24 +90,24 @@ impl<'v> Domains<'v> {
     }
 
     fn has(&self, (key, value): TopologyDomain<'_>) -> bool {
-        let known = self.0.get(key);
-        known.is_some_and(|values| values.contains(value))
+        let values_of_key = self.0.get(key);
+        values_of_key.is_some_and(|values| values.contains(value))
     }
 
-    /// Whether the node is in one of them.
+    /// Whether the node is in one of the domains.
     fn have(&self, node: &Node) -> bool {
         let mut all = self.0.iter();
         all.any(|(key, values)| of_node(node, key).is_some_and(|value| values.contains(value)))
     }
 }
 
-/// The domains where the pods of a snapshot allow or forbid a pod.
+/// The domains in which the pods of a snapshot allow or forbid a pod.
 pub(crate) struct Neighbours<'v> {
     /// The terms of required affinity.
     wanted: Vec<AffinityTerm<'v>>,
     /// The domains of the pods that all these terms select.
     near: Domains<'v>,
-    /// Whether the terms select the pod itself, which may then be the first of its group.
+    /// Whether the terms select the pod itself, which may then be the first pod of its group.
     starts_group: bool,
     /// The domains of the pods that the pod's anti-affinity selects.
     avoided: Domains<'v>,
@@ -117,17 +119,17 @@ impl<'v> Neighbours<'v> {
     pub fn of(pod: &'v PodView, snapshot: &SchedulingSnapshot<'v>) -> Self {
         let view = snapshot.view;
         let of_pod = |term| AffinityTerm::of(term, pod);
-        let wanted: Vec<AffinityTerm<'v>> = affinity_terms(pod).iter().map(of_pod).collect();
+        let required: Vec<AffinityTerm<'v>> = affinity_terms(pod).iter().map(of_pod).collect();
         let unwanted: Vec<AffinityTerm<'v>> = anti_affinity_terms(pod).iter().map(of_pod).collect();
         let (mut near, mut avoided) = (Domains::default(), Domains::default());
-        if !wanted.is_empty() || !unwanted.is_empty() {
+        if !required.is_empty() || !unwanted.is_empty() {
             let mut terms = affinity_terms(pod).iter().chain(anti_affinity_terms(pod));
             for other in snapshot.selectable(&mut terms, pod) {
                 let Some(node) = node_of(other, snapshot) else {
                     continue;
                 };
-                if wanted.iter().all(|term| term.selects(other, view)) {
-                    near.add(wanted.iter().filter_map(|term| term.domain(node)));
+                if required.iter().all(|term| term.selects(other, view)) {
+                    near.add(required.iter().filter_map(|term| term.domain(node)));
                 }
                 let against = unwanted.iter().filter(|term| term.selects(other, view));
                 avoided.add(against.filter_map(|term| term.domain(node)));
@@ -144,15 +146,15 @@ impl<'v> Neighbours<'v> {
             closed.add(against.filter_map(|term| term.domain(node)));
         }
         Self {
-            starts_group: near.0.is_empty() && wanted.iter().all(|term| term.selects(pod, view)),
-            wanted,
+            starts_group: near.0.is_empty() && required.iter().all(|term| term.selects(pod, view)),
+            wanted: required,
             near,
             avoided,
             closed,
         }
     }
 
-    /// The reason why affinity or anti-affinity forbids the node; `None` if it is allowed.
+    /// The reason why affinity or anti-affinity forbids the node; `None` if the node is allowed.
     pub fn objection(&self, node: &Node) -> Option<FilterFailure> {
         let is_near = |term: &AffinityTerm<'v>| {
             let domain = term.domain(node);

@@ -43,7 +43,7 @@ impl<'v> DriverVolumes<'v> {
         Self(volumes_of(pod, view).collect())
     }
 
-    /// The objection to a node that would have more volumes of a driver than the driver takes.
+    /// The objection to a node that would have more volumes of a driver than the driver's limit.
     pub fn objection(
         &self,
         node: &Node,
@@ -79,12 +79,12 @@ impl<'v> DriverVolumes<'v> {
 fn limits(node: &CSINode) -> impl Iterator<Item = (&str, usize)> {
     node.spec.drivers.iter().filter_map(|driver| {
         let count = driver.allocatable.as_ref()?.count?;
-        // A negative count is no valid one, and allows nothing.
+        // A negative count is invalid, and allows no volume.
         Some((&*driver.name, usize::try_from(count).unwrap_or_default()))
     })
 }
 
-/// The volumes that are attached to a node, or are about to be, for whatever pod.
+/// The volumes that are attached to a node, or will be attached, for any pod.
 fn attached<'v>(node: &str, view: &'v ClusterView) -> impl Iterator<Item = DriverVolume<'v>> {
     view.attachments.on(node).filter_map(|attachment| {
         let source = &attachment.spec.source;
@@ -130,7 +130,7 @@ fn volume_of<'v>(
     })
 }
 
-/// The claim's volume, if the claim names one that exists.
+/// The claim's volume, if the claim names an existing volume.
 fn bound_volume<'v>(
     claim: &PersistentVolumeClaim,
     view: &'v ClusterView,

@@ -10,7 +10,7 @@ use k8s_openapi::api::storage::v1::VolumeAttachment;
 pub struct Attachments(BTreeMap<String, BTreeMap<String, Arc<VolumeAttachment>>>);
 
 impl Attachments {
-    /// Adds an attachment, or replaces its former state. Its node is immutable.
+    /// Adds an attachment, or replaces its former state. The node of an attachment is immutable.
     pub fn push(&mut self, attachment: Arc<VolumeAttachment>) {
         let (node, name) = key(&attachment);
         self.0.entry(node).or_default().insert(name, attachment);

@@ -1,4 +1,4 @@
-//! One pod held against one node, with certain pods in the cluster.
+//! The check of one pod against one node, given the pods in the cluster.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::view::{ClaimStep, ClusterView};
 use crate::volumes::Claims;
 use crate::{node, ports};
 
-/// A pod with everything needed to check it against nodes.
+/// A pod with all data for checks against nodes.
 pub(crate) struct PodToPlace<'v> {
     pub pod: &'v PodView,
     pub wanted: Resources,
@@ -26,13 +26,13 @@ pub(crate) struct PodToPlace<'v> {
     claims: Claims<'v>,
     driver_volumes: DriverVolumes<'v>,
     devices: Devices<'v>,
-    /// Pods nominated to nodes with a priority that is not lower than this pod's.
+    /// Pods nominated to nodes whose priority is at least this pod's priority.
     before: Vec<&'v Arc<PodView>>,
     /// The pods of the present cluster, counted once for all nodes.
     present: OnceCell<Counted<'v>>,
 }
 
-/// The pods of a snapshot, as rules about several nodes count them.
+/// The pods of a snapshot, with the sums for rules that compare several nodes.
 struct Counted<'v> {
     spread: SpreadConstraints<'v>,
     neighbours: Neighbours<'v>,
@@ -73,14 +73,14 @@ impl<'v> PodToPlace<'v> {
     pub fn check(
         &self,
         node: &Node,
-        room: &FreeResources<'_>,
+        free: &FreeResources<'_>,
         snapshot: &SchedulingSnapshot<'v>,
     ) -> Result<(), FilterFailure> {
         let name = node.metadata.name.as_deref();
         let coming = self.before.iter().filter(|pod| pod.node.as_deref() == name);
         let coming: Vec<_> = coming.copied().collect();
         if let Some(name) = name.filter(|_| !coming.is_empty()) {
-            let mut less = room.clone();
+            let mut less = free.clone();
             for pod in &coming {
                 less.add(&requests(pod));
             }
@@ -88,14 +88,14 @@ impl<'v> PodToPlace<'v> {
             let objection = self.objection(node, &less, &crowded);
             objection.map_or(Ok(()), Err)?;
         }
-        self.objection(node, room, snapshot).map_or(Ok(()), Err)
+        self.objection(node, free, snapshot).map_or(Ok(()), Err)
     }
 
-    /// The objection of the first failed rule (as the scheduler framework reports it).
+    /// The objection of the first violated rule (as the scheduler framework reports it).
     fn objection(
         &self,
         node: &Node,
-        room: &FreeResources<'_>,
+        free: &FreeResources<'_>,
         snapshot: &SchedulingSnapshot<'v>,
     ) -> Option<FilterFailure> {
         let (pod, name) = (self.pod, node.metadata.name.as_deref());
@@ -103,7 +103,7 @@ impl<'v> PodToPlace<'v> {
             .or_else(|| {
                 ports::objection(&self.ports, || snapshot.on(name.unwrap_or_default(), pod))
             })
-            .or_else(|| room.shortage(&self.wanted))
+            .or_else(|| free.shortage(&self.wanted))
             .or_else(|| self.claims.restriction(pod, snapshot))
             .or_else(|| self.driver_volumes.objection(node, snapshot))
             .or_else(|| self.claims.objection(node, snapshot.view))
@@ -120,8 +120,7 @@ impl<'v> PodToPlace<'v> {
             })
     }
 
-    /// The writes for the pod's claims before it is bound to the node; `None` if the binding need
-    /// not wait.
+    /// The writes for the pod's claims before the pod is bound to the node; `None` if no claim delays the binding.
     pub fn steps(&self, node: &Node, view: &ClusterView) -> Option<Vec<ClaimStep>> {
         let bound = self.claims.are_bound();
         if bound && self.devices.are_reserved() {

@@ -57,7 +57,8 @@ fn requirement_matches(requirement: &NodeSelectorRequirement, value: Option<&str
     .matches(value)
 }
 
-/// Whether labels match a selector, read in place; an absent or malformed one matches nothing.
+/// Whether labels match a selector, without a parsed copy of the selector; an absent or malformed selector matches
+/// nothing.
 pub(crate) fn selects<'l>(
     selector: Option<&SelectorObject>,
     label: impl Fn(&str) -> Option<&'l str>,
@@ -84,9 +85,8 @@ pub(crate) fn selects<'l>(
         })
 }
 
-/// The label keys of a term or constraint that its selector does not name. The API server makes a pod's
-/// own values a part of the selector when the pod is created (KEP-3633, KEP-3243); a pod of an earlier version
-/// has only the keys.
+/// The label keys of a term or constraint that its selector does not name. The API server adds the pod's values to the
+/// selector when the pod is created (KEP-3633, KEP-3243); a pod of an earlier version has only the keys.
 pub(crate) fn not_merged<'t>(
     keys: Option<&'t Vec<String>>,
     selector: Option<&'t SelectorObject>,
@@ -103,7 +103,7 @@ pub(crate) fn of_node<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
     labels.get(key).map(String::as_str)
 }
 
-/// Parses a selector of pods; an absent or malformed one matches nothing.
+/// Parses a selector of pods; an absent or malformed selector matches nothing.
 pub(crate) fn parsed(selector: Option<&SelectorObject>) -> LabelSelector {
     LabelSelector::of(&selector).unwrap_or_else(LabelSelector::nothing)
 }

@@ -1,11 +1,11 @@
 //! The scheduling decision: the node of a pod.
 //!
-//! [`place`] takes a pod and a view of the cluster and returns a decision: a node; or a node after
-//! these claims are bound; or a node after these pods of lower priority are deleted; or no node,
-//! with the reason. Goal: a feasible pod is placed. Relies on nothing but its arguments.
-//! Guarantees: total, deterministic, silent; a pod is never placed where a rule forbids it; of
-//! several feasible nodes the same one is always chosen; no pod is preempted for a pod that is
-//! feasible elsewhere, nor for one of equal or lower priority.
+//! [`place`] returns the decision for a pod and a view of the cluster: a node; or a node after
+//! some claims are bound; or a node after some pods of lower priority are deleted; or no node,
+//! with the reason. Goal: a feasible pod is placed. Relies on: only its arguments. Guarantees:
+//! total, deterministic, silent; a pod is never placed where a rule forbids it; equal input gives
+//! equal decisions; no pod is preempted for a pod that is feasible elsewhere, nor for a pod of
+//! equal or lower priority.
 
 mod admission;
 mod affinity;

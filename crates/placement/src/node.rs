@@ -29,14 +29,14 @@ pub(crate) fn objection(pod: &PodView, node: &Node) -> Option<FilterFailure> {
     None
 }
 
-/// Whether a node accepts a pod that is made for it (a DaemonSet's): a new one, and an existing
-/// one. The other pods of the node do not matter.
+/// Whether a node accepts a DaemonSet's pod for this node: a new pod, and an existing pod. The other pods of the node do
+/// not matter.
 pub fn takes(pod: &Pod, node: &Node) -> (bool, bool) {
     let Some(spec) = pod.spec.as_ref() else {
         return (false, false);
     };
-    let wanted = spec.node_name.as_deref().filter(|name| !name.is_empty());
-    let elsewhere = wanted.is_some() && wanted != node.metadata.name.as_deref();
+    let node_name = spec.node_name.as_deref().filter(|name| !name.is_empty());
+    let elsewhere = node_name.is_some() && node_name != node.metadata.name.as_deref();
     if elsewhere || !matches_affinity(spec, node) {
         return (false, false);
     }
@@ -56,7 +56,7 @@ fn is_cordoned(node: &Node) -> bool {
         .unwrap_or_default()
 }
 
-/// The taint that cordoned nodes have; tolerating it allows a place on one.
+/// The taint of cordoned nodes; a pod that tolerates it may be placed on a cordoned node.
 fn cordon() -> Taint {
     Taint {
         key: UNSCHEDULABLE.to_owned(),
@@ -100,7 +100,7 @@ fn covers(toleration: &Toleration, taint: &Taint) -> bool {
     }
     match given(&toleration.operator) {
         "Exists" => true,
-        // An empty key is for "Exists" only.
+        // An empty key is valid only with the operator `Exists`.
         "" | "Equal" => !key.is_empty() && given(&toleration.value) == given(&taint.value),
         _ => false,
     }
@@ -109,10 +109,10 @@ fn covers(toleration: &Toleration, taint: &Taint) -> bool {
 /// Whether the node fulfils the pod's node selector and required node affinity.
 pub(crate) fn matches_affinity(spec: &PodSpec, node: &Node) -> bool {
     let labels = node.metadata.labels.as_ref();
-    let wanted = spec.node_selector.iter().flatten();
+    let required = spec.node_selector.iter().flatten();
     let selected =
         |(key, value): (&String, &String)| labels.and_then(|labels| labels.get(key)) == Some(value);
-    wanted.into_iter().all(selected)
+    required.into_iter().all(selected)
         && required_terms(spec).is_none_or(|terms| node_selector_matches(terms, node))
 }
 

@@ -1,5 +1,5 @@
-//! A node with its resources in numbers: a decision compares a pod with all nodes, so their quantities are parsed
-//! when a node changes and not by each decision.
+//! A node with its resources as numbers: a decision compares a pod with all nodes, so the quantities are parsed when a
+//! node changes and not for each decision.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub struct NodeView {
 }
 
 impl NodeView {
-    /// The resources that the node has for pods.
+    /// The resources of the node that pods can use.
     pub(crate) fn allocatable(&self) -> &Allocatable {
         &self.allocatable
     }

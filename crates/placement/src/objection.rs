@@ -1,10 +1,10 @@
 //! The objection of a rule to a node.
 
-/// The first failed rule's objection to a node, as user messages.
+/// A rule's objection to a node, as messages for users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FilterFailure {
     pub texts: Vec<String>,
-    /// Whether fewer pods on the node would help.
+    /// Whether fewer pods on the node would remove the objection.
     pub is_of_pods: bool,
 }
 
@@ -25,7 +25,7 @@ impl FilterFailure {
         }
     }
 
-    /// Several of a rule; `None` where there is none.
+    /// An objection with several messages that does not depend on pods; `None` without messages.
     pub fn all_lasting(texts: impl IntoIterator<Item = String>) -> Option<Self> {
         let texts: Vec<String> = texts.into_iter().collect();
         (!texts.is_empty()).then_some(Self {
@@ -34,7 +34,7 @@ impl FilterFailure {
         })
     }
 
-    /// A failure that fewer pods on the node would resolve; `None` without texts.
+    /// An objection with several messages that fewer pods on the node would remove; `None` without messages.
     pub fn all_of_pods(texts: impl IntoIterator<Item = String>) -> Option<Self> {
         Self::all_lasting(texts).map(|all| Self {
             is_of_pods: true,

@@ -11,9 +11,9 @@ use crate::score::{Feasible, best};
 use crate::snapshot::SchedulingSnapshot;
 use crate::view::{ClusterView, PlacementDecision, PlacementFailure, Preemption};
 
-/// Decides the node of the pod. `reserved` is the node that an earlier decision reserved for it: it
-/// is chosen again as long as it is feasible, because the pod's volumes are being provisioned
-/// there. The same holds for the pod's nominated node.
+/// Decides the node of the pod. `reserved` is the node that an earlier decision reserved for the pod: it is chosen
+/// again while it is feasible, because the pod's volumes are being provisioned there. The pod's nominated node is
+/// preferred in the same way.
 pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> PlacementDecision {
     if let Some(obstacle) = gates(pod) {
         return PlacementDecision::Unschedulable(obstacle);
@@ -33,19 +33,23 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Place
     let snapshot = SchedulingSnapshot::of(view);
     let mut against: BTreeMap<&str, FilterFailure> = BTreeMap::new();
     let mut feasible = Vec::new();
-    let own = snapshot.own(pod);
+    let placed_copy = snapshot.own(pod);
     for (name, node) in &view.nodes {
-        let room = snapshot.room(name, node, own);
-        match case.check(node, &room, &snapshot) {
-            Ok(()) => feasible.push(Feasible { name, node, room }),
+        let free = snapshot.room(name, node, placed_copy);
+        match case.check(node, &free, &snapshot) {
+            Ok(()) => feasible.push(Feasible {
+                name,
+                node,
+                room: free,
+            }),
             Err(objection) => {
                 against.insert(name, objection);
             }
         }
     }
-    let wanted = reserved.or(pod.nominated.as_deref());
-    let kept = feasible.iter().find(|one| Some(one.name) == wanted);
-    let best = kept.or_else(|| best(pod, &case.wanted, &feasible, &snapshot));
+    let preferred = reserved.or(pod.nominated.as_deref());
+    let preferred_node = feasible.iter().find(|one| Some(one.name) == preferred);
+    let best = preferred_node.or_else(|| best(pod, &case.wanted, &feasible, &snapshot));
     let Some(Feasible { name, node, .. }) = best else {
         let texts = against.values().flat_map(|objection| &objection.texts);
         let message = explain(total, texts);

@@ -1,5 +1,5 @@
-//! The pods that have a node, with the sums that decisions about other pods need. Each change costs
-//! as much as the changed pod, not as much as the cluster.
+//! The pods that have a node, with the sums that decisions about other pods need. The cost of a change depends on the
+//! changed pod, not on the size of the cluster.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,17 +20,18 @@ use crate::uid_index::UidIndex;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PlacedPods {
     by_node: IndexMap<Text, NodePods>,
-    /// The node of each pod, by the pod's uid.
+    /// The node of each pod, by the pod's UID.
     nodes: PodNodes,
-    /// The number of pods of each controller, by namespace and uid, that are not being deleted, on each node that has any.
+    /// For each controller, by namespace and UID: the number of its pods that are not being deleted, on each node with
+    /// such pods.
     of_controllers: BTreeMap<(Text, Text), IndexMap<Text, usize>>,
-    /// The uids of the pods that use a claim, by its namespace and name.
+    /// The UIDs of the pods that use a claim, by its namespace and name.
     users: UidIndex,
-    /// The uids of the pods with a label.
+    /// The UIDs of the pods with a label.
     labelled: UidIndex,
     /// Pods with required anti-affinity.
     repelling: TermOwners,
-    /// Pods with other terms of affinity or anti-affinity: they count for scores.
+    /// Pods with preferred affinity or anti-affinity, or required affinity: these terms count for scores.
     wishing: TermOwners,
 }
 
@@ -40,7 +41,7 @@ struct NodePods {
     /// By uid.
     pods: IndexMap<Text, Placed>,
     used: CountedRequests,
-    /// The sum of their loads.
+    /// The sum of the pods' loads.
     load: CountedUse,
 }
 
@@ -48,7 +49,7 @@ struct NodePods {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct CountedRequests {
     sum: Resources,
-    /// The number of pods that request that resource.
+    /// For each resource, the number of pods that request the resource.
     pods: BTreeMap<String, usize>,
 }
 
@@ -60,10 +61,10 @@ struct Placed {
 }
 
 impl PlacedPods {
-    /// Adds a pod, or replaces the former state of the same pod.
+    /// Adds a pod, or replaces the former state of this pod.
     pub fn push(&mut self, pod: Arc<PodView>) {
         let former = self.take(&pod.uid);
-        // Most changes of a pod are of its status.
+        // Most changes of a pod affect only its status.
         let before = former.as_ref().map(|former| &former.pod);
         if before.is_none_or(|before| !is_found_alike(before, &pod)) {
             if let Some(before) = before {
@@ -90,14 +91,14 @@ impl PlacedPods {
         });
     }
 
-    /// Removes the pod with that uid.
+    /// Removes the pod with that UID.
     pub fn remove(&mut self, uid: &str) -> Option<Arc<PodView>> {
         let Placed { pod, .. } = self.take(uid)?;
         self.forget(&pod);
         Some(pod)
     }
 
-    /// Takes the pod from its node. It is still in the indexes by which others find it.
+    /// Removes the pod from its node, but not from the indexes by which other pods find it.
     fn take(&mut self, uid: &str) -> Option<Placed> {
         let node = self.nodes.remove(uid)?;
         let there = self.by_node.get_mut(&node)?;
@@ -111,7 +112,7 @@ impl PlacedPods {
         placed
     }
 
-    /// Adds a pod to the indexes by which others find it.
+    /// Adds a pod to the indexes by which other pods find it.
     fn index(&mut self, pod: &PodView) {
         for claim in claims(pod) {
             self.users.add(claim, &pod.uid);
@@ -123,7 +124,7 @@ impl PlacedPods {
         self.wishing.add(pod, wishes(pod));
     }
 
-    /// Removes a pod from these indexes.
+    /// Removes a pod from the indexes by which other pods find it.
     fn forget(&mut self, pod: &PodView) {
         for claim in claims(pod) {
             self.users.remove(&claim, &pod.uid);
@@ -135,7 +136,7 @@ impl PlacedPods {
         self.wishing.remove(pod, wishes(pod));
     }
 
-    /// Counts one pod of the controller less on the node.
+    /// Subtracts one pod of the controller on the node.
     fn discount(&mut self, controller: (Text, Text), node: &Text) {
         let Some(there) = self.of_controllers.get_mut(&controller) else {
             return;
@@ -153,13 +154,13 @@ impl PlacedPods {
 
     /// Removes all pods for which `keep` is false.
     pub fn retain(&mut self, keep: impl Fn(&Arc<PodView>) -> bool) {
-        let gone: Vec<Text> = self.iter().filter(|pod| !keep(pod)).map(uid).collect();
-        for uid in gone {
+        let removed: Vec<Text> = self.iter().filter(|pod| !keep(pod)).map(uid).collect();
+        for uid in removed {
             self.remove(&uid);
         }
     }
 
-    /// The pod with that uid.
+    /// The pod with that UID.
     pub fn get(&self, uid: &str) -> Option<&Arc<PodView>> {
         let there = self.by_node.get(self.nodes.get(uid)?)?;
         Some(&there.pods.get(uid)?.pod)
@@ -170,7 +171,7 @@ impl PlacedPods {
         self.by_node.values().flat_map(NodePods::iter)
     }
 
-    /// All pods but those of one node.
+    /// All pods except the pods of one node.
     pub(crate) fn elsewhere(&self, than: Option<&str>) -> impl Iterator<Item = &Arc<PodView>> {
         let others = self.by_node.iter();
         let others = others.filter(move |(node, _)| Some(&***node) != than);
@@ -194,17 +195,17 @@ impl PlacedPods {
 
     /// The pods whose required anti-affinity may select the pod.
     pub(crate) fn repelling(&self, pod: &PodView) -> impl Iterator<Item = &Arc<PodView>> {
-        let found = self.repelling.of(pod);
-        found.into_iter().filter_map(|uid| self.get(uid))
+        let uids = self.repelling.of(pod);
+        uids.into_iter().filter_map(|uid| self.get(uid))
     }
 
-    /// The pods with required affinity, or with preferences for or against neighbours, that may select the pod.
+    /// The pods with required affinity, or with preferences about other pods, that may select the pod.
     pub(crate) fn wishing(&self, pod: &PodView) -> impl Iterator<Item = &Arc<PodView>> {
-        let found = self.wishing.of(pod);
-        found.into_iter().filter_map(|uid| self.get(uid))
+        let uids = self.wishing.of(pod);
+        uids.into_iter().filter_map(|uid| self.get(uid))
     }
 
-    /// The pods that one of the terms of `owner` may select, each once; `None` if these may be any.
+    /// The pods that one of the terms of `owner` may select, each once; `None` if a term may select any pod.
     pub(crate) fn selectable<'s>(
         &'s self,
         terms: &mut dyn Iterator<Item = &PodAffinityTerm>,
@@ -231,7 +232,7 @@ impl PlacedPods {
         })
     }
 
-    /// The number of pods with that controller that are not being deleted, on each node that has any.
+    /// The number of pods with that controller that are not being deleted, on each node with such pods.
     pub(crate) fn of_controller(
         &self,
         namespace: &Text,
@@ -274,8 +275,7 @@ impl NodePods {
         Some(placed)
     }
 
-    /// Takes requests off the sum. A sum at the end of the range is not the sum of its parts any
-    /// more, and is made again.
+    /// Subtracts requests from the sum. A saturated sum is not the sum of its parts any more, and is computed anew.
     fn discount(&mut self, requests: &Resources) {
         for (name, amount) in requests {
             let used = &mut self.used;
@@ -321,18 +321,18 @@ fn is_at_the_end(sum: &Quantity) -> bool {
     *sum >= end || *sum <= Quantity::default().minus(&end)
 }
 
-/// The namespace of a pod that stays and the uid of its controller.
+/// The namespace of a pod that is not being deleted, and the UID of its controller.
 fn controller(pod: &PodView) -> Option<(Text, Text)> {
     let controller = pod.controller.as_ref().filter(|_| !pod.is_deleting())?;
     Some((pod.namespace.clone(), controller.uid.clone()))
 }
 
-/// Whether others find two states of a pod surely by the same keys.
+/// Whether both states of a pod certainly have equal keys in the indexes.
 fn is_found_alike(old: &PodView, new: &PodView) -> bool {
     Arc::ptr_eq(&old.spec, &new.spec) && old.labels == new.labels && old.claims == new.claims
 }
 
-/// The keys of a pod's claims.
+/// The keys of a pod's claims in the index.
 fn claims(pod: &PodView) -> impl Iterator<Item = String> {
     let claims = pod.claims.iter();
     claims.map(|used| claim_key(&pod.namespace, &used.name))

@@ -4,10 +4,10 @@ use indexmap::IndexMap;
 use resource_kinds::pod_view::Text;
 
 /// The number of tables, one for each result of [`table_of`]. A table that grows hashes all of its keys again, at once:
-/// with the uids of 100,000 pods in one table this would take longer than a task may run.
+/// with the UIDs of 100,000 pods in one table this would take longer than a task may run without yielding.
 const TABLES: usize = 256;
 
-/// The nodes of pods, by the uid of the pod.
+/// The nodes of pods, by the UID of the pod.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PodNodes(Vec<IndexMap<Text, Text>>);
 

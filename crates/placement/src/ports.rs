@@ -1,4 +1,4 @@
-//! Host ports: two pods on a node cannot listen on the same one.
+//! Host ports: two pods on a node cannot listen on one port.
 
 use k8s_openapi::api::core::v1::ContainerPort;
 use resource_kinds::pod_view::PodView;
@@ -24,17 +24,17 @@ impl HostPort<'_> {
     }
 }
 
-/// The reason why a pod with these host ports cannot run beside the others: one of them has one of its ports.
+/// The reason why a pod with these host ports cannot run on the node: another pod has one of its ports.
 pub(crate) fn objection<'p, Others: IntoIterator<Item = &'p PodView>>(
-    wanted: &[HostPort<'_>],
+    requested: &[HostPort<'_>],
     others: impl FnOnce() -> Others,
 ) -> Option<FilterFailure> {
-    if wanted.is_empty() {
+    if requested.is_empty() {
         return None;
     }
-    let mut taken = others().into_iter().flat_map(host_ports);
-    taken
-        .any(|taken| wanted.iter().any(|port| port.collides(&taken)))
+    let mut used_ports = others().into_iter().flat_map(host_ports);
+    used_ports
+        .any(|used_ports| requested.iter().any(|port| port.collides(&used_ports)))
         .then(|| FilterFailure::of_pods(TAKEN))
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn objection<'p, Others: IntoIterator<Item = &'p PodView>>(
 pub(crate) fn host_ports(pod: &PodView) -> Vec<HostPort<'_>> {
     let spec = &pod.spec;
     let host_network = spec.host_network.unwrap_or_default();
-    // Of the init containers only sidecars keep their ports.
+    // The ports of init containers count only for sidecars.
     let sidecars = spec
         .init_containers
         .iter()

@@ -1,9 +1,9 @@
-//! Preemption victims for a pod that fits nowhere: pods of lower priority, as few and as
-//! unimportant ones as possible, as kube-scheduler's default preemption chooses them.
+//! Preemption victims for a pod without a feasible node: pods of lower priority, as few and as unimportant as possible,
+//! as kube-scheduler's default preemption chooses them.
 //!
-//! On each node all pods of lower priority are removed; if the pod fits then, they are put back one
-//! after the other as long as it still fits: first those whose disruption budget would be violated,
-//! and of each group the most important first. Then the nodes are compared.
+//! On each node all pods of lower priority are removed for a trial. If the pod is then feasible, the removed pods are
+//! added again, one after the other, while the pod stays feasible: first the pods whose disruption budget would be
+//! violated, and of each group the most important first. Then the nodes are compared.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -30,8 +30,8 @@ const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
 
 /// The result of preemption for a pod without a feasible node.
 pub(crate) enum PreemptionResult {
-    /// It fits on the node without the victims (the most important first). The displaced pods, of
-    /// lower priority too, were only nominated for the node.
+    /// The pod is feasible on the node without the victims (the most important first). The displaced pods, also of
+    /// lower priority, were only nominated for the node.
     Victims {
         node: String,
         victims: Vec<Arc<PodView>>,
@@ -39,11 +39,11 @@ pub(crate) enum PreemptionResult {
     },
     /// No pod is preempted now.
     NotEligible(&'static str),
-    /// It would not help: for each node, why.
+    /// Preemption would not help: for each node, the reasons.
     NoHelp(Vec<Vec<String>>),
 }
 
-/// The verdict on a pod for which no node is examined.
+/// The result for a pod for which no node is examined.
 pub(crate) fn without_nodes(pod: &PodView, view: &ClusterView) -> PreemptionResult {
     if never(pod) {
         return PreemptionResult::NotEligible(NEVER);
@@ -52,7 +52,7 @@ pub(crate) fn without_nodes(pod: &PodView, view: &ClusterView) -> PreemptionResu
     PreemptionResult::NoHelp(view.nodes.iter().map(|_| why()).collect())
 }
 
-/// Chooses the victims. `against` has each node's objection to the pod.
+/// Chooses the victims. `against` contains each node's objection to the pod.
 pub(crate) fn preempt<'v>(
     case: &PodToPlace<'v>,
     snapshot: &SchedulingSnapshot<'v>,
@@ -77,9 +77,11 @@ pub(crate) fn preempt<'v>(
             Err(texts) => why.push(texts),
         }
     }
-    // Of equal ones the first name wins.
-    let best = candidates.into_iter().min_by_key(|(_, found)| found.cost());
-    let Some((node, found)) = best else {
+    // Of nodes with equal cost the first name is chosen.
+    let best = candidates
+        .into_iter()
+        .min_by_key(|(_, candidate)| candidate.cost());
+    let Some((node, candidate)) = best else {
         return PreemptionResult::NoHelp(why);
     };
     let is_displaced =
@@ -87,7 +89,7 @@ pub(crate) fn preempt<'v>(
     let nominated = snapshot.view.nominated.iter();
     PreemptionResult::Victims {
         node: node.to_owned(),
-        victims: found.pods.into_iter().cloned().collect(),
+        victims: candidate.pods.into_iter().cloned().collect(),
         displaced: nominated.filter(is_displaced).cloned().collect(),
     }
 }
@@ -96,7 +98,7 @@ fn never(pod: &PodView) -> bool {
     pod.spec.preemption_policy.as_deref() == Some("Never")
 }
 
-/// Whether pods are being deleted for the pod already, on a node that it may still get.
+/// Whether victims are already being deleted for the pod, on a node that may still become feasible.
 fn is_waited_for(
     pod: &PodView,
     snapshot: &SchedulingSnapshot<'_>,
@@ -105,7 +107,7 @@ fn is_waited_for(
     let Some(node) = pod.nominated.as_deref() else {
         return false;
     };
-    let is_lost = against.get(node).is_some_and(|found| !found.is_of_pods);
+    let is_lost = against.get(node).is_some_and(|failure| !failure.is_of_pods);
     let was_driven_out = |other: &PodView| {
         let why = other.condition(DISRUPTION_TARGET);
         other.is_deleting()
@@ -121,18 +123,18 @@ fn is_below(other: &PodView, pod: &PodView) -> bool {
 
 /// The victims on a node.
 struct Victims<'v> {
-    /// The most important first; not empty.
+    /// The most important pod first; not empty.
     pods: Vec<&'v Arc<PodView>>,
-    /// Of how many the end breaks a disruption budget.
+    /// The number of victims whose eviction violates a disruption budget.
     violations: usize,
 }
 
 impl Victims<'_> {
-    /// The order of cost: violated budgets, the priority of the most important victim, the sum of
-    /// priorities, the number of victims, the run time of the most important ones.
+    /// The sort key of cost: violated budgets, the priority of the most important victim, the sum of priorities, the
+    /// number of victims, the start time of the most important victims.
     fn cost(&self) -> (usize, Option<i32>, i64, usize, Reverse<Option<Timestamp>>) {
         let highest = self.pods.iter().map(|pod| priority(pod)).max();
-        // So that fewer cost less also where priorities are negative.
+        // Priorities are shifted to positive numbers, so that fewer victims always cost less.
         let worth = |pod: &&Arc<PodView>| i64::from(priority(pod)) - i64::from(i32::MIN);
         let of_highest = |pod: &&&Arc<PodView>| Some(priority(pod)) == highest;
         let longest = self.pods.iter().filter(of_highest).map(|pod| since(pod));
@@ -146,12 +148,12 @@ impl Victims<'_> {
     }
 }
 
-/// The start time of the pod; the maximum for one that does not run.
+/// The start time of the pod; the maximum for a pod that does not run.
 fn since(pod: &PodView) -> Timestamp {
     pod.started.unwrap_or(Timestamp::MAX)
 }
 
-/// The order of candidates for preemption; the most important first.
+/// The sort key of pods for preemption; the most important pod is first.
 fn importance(pod: &PodView) -> (Reverse<i32>, Timestamp, &str) {
     (Reverse(priority(pod)), since(pod), &pod.uid)
 }
@@ -189,14 +191,13 @@ fn victims_on<'v>(
     pods.extend(free.into_iter().filter(|pod| !stays(pod)));
     pods.sort_by(|a, b| importance(a).cmp(&importance(b)));
     if pods.is_empty() {
-        // It fits with all of them: then it is not they that it does not fit with.
+        // The pod is feasible with all pods on the node: the objection has another cause.
         return Err(vec![NO_HELP.to_owned()]);
     }
     Ok(Victims { pods, violations })
 }
 
-/// The pods whose eviction violates a disruption budget, if all are evicted in this order, and the
-/// others.
+/// The pods whose eviction violates a disruption budget, if all pods are evicted in this order, and the other pods.
 fn by_budget<'v>(
     pods: Vec<&'v Arc<PodView>>,
     budgets: &[Arc<PodDisruptionBudget>],
@@ -234,14 +235,14 @@ impl<'b> Budget<'b> {
         }
     }
 
-    /// Whether the pod counts, and the budget's status has not counted it already. An empty
-    /// selector selects no pods here.
+    /// Whether the budget covers the pod, and its status does not count the pod's eviction already. Here an empty
+    /// selector selects no pods.
     fn covers(&self, pod: &PodView) -> bool {
         let status = self.object.status.as_ref();
-        let known = status.and_then(|status| status.disrupted_pods.as_ref());
+        let recorded = status.and_then(|status| status.disrupted_pods.as_ref());
         self.object.metadata.namespace.as_deref() == Some(&*pod.namespace)
             && !self.selector.requirements().is_empty()
             && self.selector.matches_by(|key| pod.label(key))
-            && !known.is_some_and(|known| known.contains_key(&*pod.name))
+            && !recorded.is_some_and(|recorded| recorded.contains_key(&*pod.name))
     }
 }

@@ -1,5 +1,5 @@
-//! The pods that a pod is spread from: those that a constraint selects; for a pod without constraints,
-//! those of its controller, or those that all its Services select.
+//! The pods from which a pod is spread: the pods that a constraint selects; for a pod without constraints, the pods of
+//! its controller, or the pods that all its Services select.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,19 @@ use crate::labels::{not_merged, selects};
 use crate::snapshot::SchedulingSnapshot;
 use crate::view::ClusterView;
 
-/// The pods that count, all of the pod's namespace.
+/// The counted pods; all are in the pod's namespace.
 #[derive(Clone)]
 pub(crate) enum Replicas<'v> {
-    /// Those that the constraint selects.
+    /// The pods that the constraint selects.
     Selected(&'v TopologySpreadConstraint),
-    /// Those with the controller of this uid, with their number on each node that has any.
+    /// The pods with the controller of this UID, with their number on each node with such pods.
     Controlled(&'v Text, Option<&'v IndexMap<Text, usize>>),
-    /// Those with these labels, the selectors of all Services of the pod.
+    /// The pods with these labels, the selectors of all Services of the pod.
     Served(BTreeMap<&'v str, &'v str>),
 }
 
 impl<'v> Replicas<'v> {
-    /// The pods that a pod without constraints is spread from; `None` for a pod that stands alone.
+    /// The pods from which a pod without constraints is spread; `None` for a pod without controller and Service.
     pub fn by_default(pod: &'v PodView, view: &'v ClusterView) -> Option<Self> {
         let controller = pod.controller.as_deref();
         if let Some(controller) = controller.filter(|controller| keeps_replicas(controller)) {
@@ -43,7 +43,7 @@ impl<'v> Replicas<'v> {
         (!labels.is_empty()).then_some(Self::Served(labels))
     }
 
-    /// Whether a pod counts, as far as its labels tell.
+    /// Whether a pod counts, judged only by its labels.
     pub fn have(&self, other: &PodView, asking: &PodView) -> bool {
         let label = |key: &str| other.label(key);
         match self {
@@ -52,8 +52,8 @@ impl<'v> Replicas<'v> {
                 let mut keys = not_merged(constraint.match_label_keys.as_ref(), selector);
                 selects(selector, label)
                     && keys.all(|key| {
-                        let wanted = asking.label(key);
-                        wanted.is_none() || label(key) == wanted
+                        let value_of_asking = asking.label(key);
+                        value_of_asking.is_none() || label(key) == value_of_asking
                     })
             }
             Self::Controlled(uid, _) => {
@@ -67,7 +67,7 @@ impl<'v> Replicas<'v> {
         }
     }
 
-    /// The number of them on a node.
+    /// The number of counted pods on a node.
     pub fn on(&self, node: &str, asking: &PodView, snapshot: &SchedulingSnapshot<'_>) -> u32 {
         let count = match self {
             Self::Controlled(_, present) if snapshot.is_present() => {
@@ -88,7 +88,7 @@ impl<'v> Replicas<'v> {
     }
 }
 
-/// The controllers whose pods are spread without a constraint, as by kube-scheduler's system default.
+/// Whether pods of this controller are spread without a constraint; as kube-scheduler's system default.
 fn keeps_replicas(controller: &Controller) -> bool {
     matches!(
         (&*controller.api_version, &*controller.kind),

@@ -15,72 +15,71 @@ use crate::objection::FilterFailure;
 /// Amounts of resources by their name, for instance `cpu`.
 pub(crate) type Resources = BTreeMap<String, Quantity>;
 
-/// The pod's requests: the sum of its containers and sidecars, or the maximum of its init
-/// containers if that is more, with its overhead. Pod-level requests override the sum. During a
-/// resize (kubectl.md 6.7) the larger of the old and the new values counts.
+/// The pod's requests: the sum of its containers and sidecars, or the maximum of its init containers if that is more,
+/// plus the overhead. Pod-level requests override the sum. During a resize (kubectl.md 6.7) the larger of the old and
+/// the new values counts.
 pub(crate) fn requests(pod: &PodView) -> Resources {
     sum(pod, |container| container_requests(pod, container))
 }
 
-/// The sum over a pod whose containers ask for that.
-fn sum(pod: &PodView, asked: impl Fn(&Container) -> Resources) -> Resources {
+/// The sum over the containers of a pod, where `request_of` returns the requests of a container.
+fn sum(pod: &PodView, request_of: impl Fn(&Container) -> Resources) -> Resources {
     let spec = &pod.spec;
     let mut total = Resources::new();
     for container in &spec.containers {
-        add(&mut total, &asked(container));
+        add(&mut total, &request_of(container));
     }
     let mut sidecars = Resources::new();
     let mut peak = Resources::new();
     for container in spec.init_containers.iter().flatten() {
-        let own = asked(container);
+        let request = request_of(container);
         if container.restart_policy.as_deref() == Some("Always") {
-            add(&mut total, &own);
-            add(&mut sidecars, &own);
+            add(&mut total, &request);
+            add(&mut sidecars, &request);
             raise(&mut peak, &sidecars);
         } else {
-            // An init container runs beside the sidecars that were started before it.
+            // An init container runs concurrently with the sidecars that were started before.
             let mut moment = sidecars.clone();
-            add(&mut moment, &own);
+            add(&mut moment, &request);
             raise(&mut peak, &moment);
         }
     }
     raise(&mut total, &peak);
-    if let Some(own) = &spec.resources {
-        total.extend(with_held(pod, effective(own), pod.held.as_deref()));
+    if let Some(request) = &spec.resources {
+        total.extend(with_held(pod, effective(request), pod.held.as_deref()));
     }
     add(&mut total, &read(spec.overhead.as_ref()));
     total
 }
 
-/// A use of CPU, in thousandths, and of memory, in bytes, as the score of free room counts it.
+/// A use of CPU, in thousandths, and of memory, in bytes, for the score of free resources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CountedUse {
     pub cpu: i128,
     pub memory: i128,
 }
 
-/// The use that counts for a container without a request (milli-CPU, bytes of memory), so that pods without
-/// requests are spread too.
+/// The use of a container without a request (milli-CPU, bytes of memory), so that pods without requests are spread too.
 const UNKNOWN: (i64, i64) = (100, 200 << 20);
 
 impl CountedUse {
-    /// The load by a pod.
+    /// The use by a pod.
     pub fn of(pod: &PodView) -> Self {
         let unknown = [
             ("cpu", Quantity::from_milli(UNKNOWN.0)),
             ("memory", Quantity::from_bytes(UNKNOWN.1)),
         ];
-        let asked = sum(pod, |container| {
-            let mut own = container_requests(pod, container);
+        let total_request = sum(pod, |container| {
+            let mut request = container_requests(pod, container);
             for (name, amount) in unknown {
-                own.entry(name.to_owned()).or_insert(amount);
+                request.entry(name.to_owned()).or_insert(amount);
             }
-            own
+            request
         });
-        Self::by(|name| asked.get(name).copied())
+        Self::by(|name| total_request.get(name).copied())
     }
 
-    /// The use by amounts of resources.
+    /// The use as a function of resource names.
     pub fn by(amount: impl Fn(&str) -> Option<Quantity>) -> Self {
         Self {
             cpu: amount("cpu").unwrap_or_default().milli_value().into(),
@@ -103,14 +102,14 @@ impl CountedUse {
     }
 }
 
-/// Whether two states of a pod surely have the same requests.
+/// Whether both states of a pod certainly have equal requests.
 pub(crate) fn asks_for_the_same(old: &PodView, new: &PodView) -> bool {
     Arc::ptr_eq(&old.spec, &new.spec)
         && held(old).eq(held(new))
         && is_infeasible(old) == is_infeasible(new)
 }
 
-/// Whether a pod asks for less of something than before, so that others may have it.
+/// Whether a pod requests less of a resource than before, so that other pods can use the difference.
 pub fn asks_for_less(old: &PodView, new: &PodView) -> bool {
     if asks_for_the_same(old, new) {
         return false;
@@ -129,23 +128,23 @@ fn held(pod: &PodView) -> impl Iterator<Item = Option<&Resources>> {
 }
 
 fn container_requests(pod: &PodView, container: &Container) -> Resources {
-    let own = container.resources.as_ref().map(effective);
+    let request = container.resources.as_ref().map(effective);
     let mut all = pod.containers.iter().chain(&pod.init_containers);
     let status = all.find(|status| *status.name == *container.name);
-    let held = status.and_then(|status| status.held.as_deref());
-    with_held(pod, own.unwrap_or_default(), held)
+    let allocated = status.and_then(|status| status.held.as_deref());
+    with_held(pod, request.unwrap_or_default(), allocated)
 }
 
-/// The larger of the requested and the held resources; an infeasible request does not count.
-fn with_held(pod: &PodView, mut asked: Resources, held: Option<&Resources>) -> Resources {
-    if let Some(held) = held {
+/// The larger of the requested and the allocated resources; an infeasible request does not count.
+fn with_held(pod: &PodView, mut requested: Resources, allocated: Option<&Resources>) -> Resources {
+    if let Some(allocated) = allocated {
         if is_infeasible(pod) {
-            asked.extend(held.clone());
+            requested.extend(allocated.clone());
         } else {
-            raise(&mut asked, held);
+            raise(&mut requested, allocated);
         }
     }
-    asked
+    requested
 }
 
 /// Whether the pod's resize is infeasible on its node.
@@ -154,7 +153,7 @@ fn is_infeasible(pod: &PodView) -> bool {
     pending.is_some_and(|pending| pending.reason() == Some("Infeasible"))
 }
 
-/// Requests; where there is only a limit, that.
+/// The requests; for a resource with a limit only, the limit.
 fn effective(resources: &ResourceRequirements) -> Resources {
     let mut effective = read(resources.limits.as_ref());
     effective.extend(read(resources.requests.as_ref()));
@@ -171,31 +170,33 @@ fn read(amounts: Option<&BTreeMap<String, Amount>>) -> Resources {
 
 fn add(total: &mut Resources, more: &Resources) {
     for (name, amount) in more {
-        let sum = total.get(name).map_or(*amount, |known| known.plus(amount));
+        let sum = total
+            .get(name)
+            .map_or(*amount, |present| present.plus(amount));
         total.insert(name.clone(), sum);
     }
 }
 
 fn raise(total: &mut Resources, least: &Resources) {
     for (name, amount) in least {
-        if total.get(name).is_none_or(|known| known < amount) {
+        if total.get(name).is_none_or(|present| present < amount) {
             total.insert(name.clone(), *amount);
         }
     }
 }
 
-/// The resources that a node has for pods.
+/// The resources of a node that pods can use.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Allocatable {
     amounts: Resources,
-    /// CPU and memory of these.
+    /// CPU and memory of these resources.
     counted: CountedUse,
-    /// The most pods.
+    /// The maximum number of pods.
     pods: Option<i64>,
 }
 
 impl Allocatable {
-    /// The resources in the node's status. An amount that is no quantity is left out.
+    /// The resources in the node's status. An invalid quantity is ignored.
     pub fn of(node: &Node) -> Self {
         let status = node.status.as_ref();
         let amounts =
@@ -209,8 +210,8 @@ impl Allocatable {
     }
 }
 
-/// The free resources of a node, and the number of pods that it can still run. Nothing is copied: a decision makes
-/// one for each node.
+/// The free resources of a node, and the number of further pods. The data is borrowed, because a decision creates a
+/// value for each node.
 #[derive(Clone, Debug)]
 pub(crate) struct FreeResources<'v> {
     allocatable: &'v Allocatable,
@@ -219,19 +220,19 @@ pub(crate) struct FreeResources<'v> {
 }
 
 impl<'v> FreeResources<'v> {
-    /// The room on a node with these pods on it.
+    /// The free resources of a node with these pods.
     pub fn of<'p>(
         allocatable: &'v Allocatable,
         pods: impl IntoIterator<Item = &'p PodView>,
     ) -> Self {
-        let mut room = Self::with(allocatable, Cow::default(), 0);
+        let mut free = Self::with(allocatable, Cow::default(), 0);
         for pod in pods {
-            room.add(&requests(pod));
+            free.add(&requests(pod));
         }
-        room
+        free
     }
 
-    /// The room on a node with that many pods, which use that.
+    /// The free resources of a node with that number of pods, which use `used`.
     pub fn with(allocatable: &'v Allocatable, used: Cow<'v, Resources>, pods: usize) -> Self {
         Self {
             allocatable,
@@ -240,48 +241,48 @@ impl<'v> FreeResources<'v> {
         }
     }
 
-    /// The number of pods that are there.
+    /// The number of pods on the node.
     pub fn pods(&self) -> i64 {
         self.pods
     }
 
-    /// The most pods that the node takes, if it says so.
+    /// The maximum number of pods on the node, if the node reports it.
     pub fn pods_max(&self) -> Option<i64> {
         self.allocatable.pods
     }
 
-    /// The CPU and the memory that the node has for pods.
+    /// The CPU and the memory of the node that pods can use.
     pub fn counted(&self) -> CountedUse {
         self.allocatable.counted
     }
 
-    /// The amount of a resource that the node has for pods.
+    /// The amount of a resource of the node that pods can use.
     pub fn allocatable(&self, name: &str) -> Option<Quantity> {
         self.allocatable.amounts.get(name).copied()
     }
 
-    /// The amount of a resource that its pods request.
+    /// The amount of a resource that the node's pods request.
     pub fn used(&self, name: &str) -> Option<Quantity> {
         self.used.get(name).copied()
     }
 
-    /// The room with one more pod, which asks for that.
+    /// Subtracts the requests of one more pod.
     pub fn add(&mut self, requests: &Resources) {
         add(self.used.to_mut(), requests);
         self.pods += 1;
     }
 
-    /// The reason why the requests exceed the free resources; `None` if they do not.
-    pub fn shortage(&self, wanted: &Resources) -> Option<FilterFailure> {
+    /// The reason why the requests exceed the free resources; `None` if they do not exceed them.
+    pub fn shortage(&self, requested: &Resources) -> Option<FilterFailure> {
         let mut shortages = Vec::new();
         let mut ever = true;
         if self.pods_max().is_some_and(|limit| self.pods >= limit) {
             shortages.push("Too many pods".to_owned());
         }
-        for (name, amount) in wanted.iter().filter(|(_, amount)| !amount.is_zero()) {
+        for (name, amount) in requested.iter().filter(|(_, amount)| !amount.is_zero()) {
             let has = self.allocatable(name).unwrap_or_default();
             let used = self.used(name).unwrap_or_default();
-            // Not their sum: amounts at the end of the range add up to no more than it.
+            // The difference is compared, not the sum: the sum of amounts at the end of the range is saturated.
             if *amount > has || *amount > has.minus(&used) {
                 shortages.push(format!("Insufficient {name}"));
                 ever &= *amount <= has;
@@ -314,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_container_that_gets_other_resources_has_the_more_of_both() {
-        // kubectl.md 6.7
+        // kubectl.md 6.7: the larger of the old and the new values counts.
         assert_eq!(cpu(json!([])), 3);
         let pending = |reason: &str| json!([{"type": "PodResizePending", "status": "True", "reason": reason}]);
         assert_eq!(cpu(pending("Deferred")), 3);
@@ -324,10 +325,10 @@ mod tests {
 
     #[test]
     fn so_has_a_pod_as_a_whole() {
-        // KEP-5419
-        let cpu = |asked: &str, reason: &str| {
+        // KEP-5419: resizes of pod-level resources.
+        let cpu = |requested: &str, reason: &str| {
             let pod: Pod = serde_json::from_value(json!({
-                "spec": {"containers": [{"name": "c"}], "resources": {"requests": {"cpu": asked}}},
+                "spec": {"containers": [{"name": "c"}], "resources": {"requests": {"cpu": requested}}},
                 "status": {"allocatedResources": {"cpu": "2"},
                     "resources": {"requests": {"cpu": "4"}},
                     "conditions": [

@@ -10,13 +10,13 @@ use crate::resources::{CountedUse, FreeResources};
 use crate::terms::anti_affinity_terms;
 use crate::view::ClusterView;
 
-/// The state of the cluster that scheduling rules read; pods may be added or left out for a trial.
+/// The state of the cluster that scheduling rules read; for a trial, pods may be added or left out.
 pub(crate) struct SchedulingSnapshot<'v> {
     pub view: &'v ClusterView,
     assumed: Option<Assumed<'v>>,
 }
 
-/// The pods of one node, in place of those of the view.
+/// The pods of one node that replace the pods of the view.
 struct Assumed<'v> {
     node: String,
     pods: Vec<&'v Arc<PodView>>,
@@ -31,7 +31,7 @@ impl<'v> SchedulingSnapshot<'v> {
         }
     }
 
-    /// The present cluster, if these were the pods of that node.
+    /// The present cluster, but with these pods on that node.
     pub fn assuming(view: &'v ClusterView, node: &str, pods: Vec<&'v Arc<PodView>>) -> Self {
         let node = node.to_owned();
         Self {
@@ -40,13 +40,13 @@ impl<'v> SchedulingSnapshot<'v> {
         }
     }
 
-    /// The present cluster, if the node had these pods beside those of this snapshot.
+    /// The present cluster, with these pods on the node in addition to the pods of this snapshot.
     pub fn with(&self, node: &str, more: impl IntoIterator<Item = &'v Arc<PodView>>) -> Self {
         let pods = self.there(node).chain(more).collect();
         Self::assuming(self.view, node, pods)
     }
 
-    /// The node with assumed pods, and these.
+    /// The node with assumed pods, and the assumed pods.
     fn assumed(&self) -> (Option<&str>, &[&'v Arc<PodView>]) {
         match &self.assumed {
             Some(assumed) => (Some(&assumed.node), &assumed.pods),
@@ -54,12 +54,12 @@ impl<'v> SchedulingSnapshot<'v> {
         }
     }
 
-    /// Whether these are the pods that are there.
+    /// Whether the snapshot has no assumed pods.
     pub fn is_present(&self) -> bool {
         self.assumed.is_none()
     }
 
-    /// These placed pods, with the assumed pods that count in place of those on their node.
+    /// The placed pods, with the assumed pods in place of the pods of their node.
     fn with_assumed<'s>(
         &'s self,
         placed: impl Iterator<Item = &'v Arc<PodView>> + 's,
@@ -83,10 +83,10 @@ impl<'v> SchedulingSnapshot<'v> {
         terms: &mut dyn Iterator<Item = &PodAffinityTerm>,
         owner: &PodView,
     ) -> Box<dyn Iterator<Item = &'v Arc<PodView>> + 's> {
-        let Some(found) = self.view.pods.selectable(terms, owner) else {
+        let Some(selected) = self.view.pods.selectable(terms, owner) else {
             return Box::new(self.pods());
         };
-        Box::new(self.with_assumed(found, |_| true))
+        Box::new(self.with_assumed(selected, |_| true))
     }
 
     /// The pods whose required anti-affinity may select the pod.
@@ -120,7 +120,7 @@ impl<'v> SchedulingSnapshot<'v> {
         placed.into_iter().flatten().chain(assumed.iter().copied())
     }
 
-    /// The pods on a node, without the pod that asks.
+    /// The pods on a node, without the requesting pod.
     pub fn on<'s>(
         &'s self,
         node: &'s str,
@@ -130,27 +130,28 @@ impl<'v> SchedulingSnapshot<'v> {
         others.map(|pod| &**pod)
     }
 
-    /// The pod that asks, if it has a node of the present cluster.
+    /// The requesting pod, if it has a node in the present cluster.
     pub fn own(&self, asking: &PodView) -> Option<&'v Arc<PodView>> {
         self.view.pods.get(&asking.uid)
     }
 
-    /// The load of a node of the present cluster, without the pod that asks, which is `own` there.
-    pub fn load(&self, name: &str, own: Option<&Arc<PodView>>) -> CountedUse {
+    /// The load of a node of the present cluster, without the requesting pod, whose placed copy is `placed_copy`.
+    pub fn load(&self, name: &str, placed_copy: Option<&Arc<PodView>>) -> CountedUse {
         let all = self.view.pods.load(name);
-        let own = own.filter(|own| own.node.as_deref() == Some(name));
-        own.map_or(all, |own| all.minus(CountedUse::of(own)))
+        let placed_copy =
+            placed_copy.filter(|placed_copy| placed_copy.node.as_deref() == Some(name));
+        placed_copy.map_or(all, |placed_copy| all.minus(CountedUse::of(placed_copy)))
     }
 
-    /// The room on a node of the present cluster, without the pod that asks, which is `own` there.
+    /// The free resources of a node of the present cluster, without the requesting pod, whose placed copy is `placed_copy`.
     pub fn room(
         &self,
         name: &str,
         node: &'v NodeView,
-        own: Option<&Arc<PodView>>,
+        placed_copy: Option<&Arc<PodView>>,
     ) -> FreeResources<'v> {
-        if let Some(own) = own {
-            return FreeResources::of(node.allocatable(), self.on(name, own));
+        if let Some(placed_copy) = placed_copy {
+            return FreeResources::of(node.allocatable(), self.on(name, placed_copy));
         }
         let (used, pods) = self.view.pods.used(name);
         FreeResources::with(node.allocatable(), used, pods)

@@ -1,5 +1,5 @@
-//! Topology spread: the number of matching pods in a domain may exceed that of the emptiest domain
-//! by at most `maxSkew` (`DoNotSchedule`), or should be small (`ScheduleAnyway`).
+//! Topology spread: the number of matching pods in a domain may exceed that of the domain with the fewest pods by at
+//! most `maxSkew` (`DoNotSchedule`), or should be small (`ScheduleAnyway`).
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ const SKEWED: &str = "node(s) didn't match pod topology spread constraints";
 const UNLABELLED: &str =
     "node(s) didn't match pod topology spread constraints (missing required label)";
 
-/// The topologies and skews of pods without constraints.
+/// The topologies and skews for pods without constraints.
 const BY_DEFAULT: [(&str, i32); 2] = [(HOSTNAME, 3), (ZONE, 5)];
 
 /// A constraint of a pod.
@@ -44,14 +44,14 @@ impl<'v> Constraint<'v> {
         }
     }
 
-    /// Those of a pod that are meant so.
+    /// The constraints of a pod with that value of `whenUnsatisfiable`.
     fn all(pod: &'v PodView, when: &str) -> Vec<Self> {
         let all = pod.spec.topology_spread_constraints.iter().flatten();
         let meant = all.filter(|constraint| constraint.when_unsatisfiable == when);
         meant.map(Self::of).collect()
     }
 
-    /// Those of a pod that has none itself.
+    /// The default constraints of a pod without constraints.
     fn by_default(pod: &'v PodView, snapshot: &SchedulingSnapshot<'v>) -> Vec<Self> {
         let Some(replicas) = Replicas::by_default(pod, snapshot.view) else {
             return Vec::new();
@@ -90,7 +90,7 @@ pub(crate) struct SpreadConstraints<'v>(Vec<Bound<'v>>);
 
 struct Bound<'v> {
     key: &'v str,
-    /// The most pods that a domain may have.
+    /// Maximum number of pods in a domain.
     most: i64,
     counts: BTreeMap<&'v str, u32>,
 }
@@ -115,17 +115,17 @@ impl<'v> SpreadConstraints<'v> {
                 true => counts.values().min().copied().unwrap_or(0),
                 false => 0,
             };
-            let own = i64::from(constraint.replicas.have(pod, pod));
+            let self_count = i64::from(constraint.replicas.have(pod, pod));
             Bound {
                 key: constraint.key,
-                most: i64::from(least) + i64::from(constraint.max_skew) - own,
+                most: i64::from(least) + i64::from(constraint.max_skew) - self_count,
                 counts,
             }
         };
         Self(constraints.iter().map(bound).collect())
     }
 
-    /// The reason why a constraint forbids the node, or `None`.
+    /// The reason why a constraint forbids the node; `None` if no constraint forbids it.
     pub fn objection(&self, node: &Node) -> Option<FilterFailure> {
         let (mut labelled, mut holds) = (true, true);
         for bound in &self.0 {
@@ -145,17 +145,17 @@ impl<'v> SpreadConstraints<'v> {
     }
 }
 
-/// A pod's `ScheduleAnyway` constraints, or those that kube-scheduler's default profile gives to a pod without
-/// constraints, counted once for all feasible nodes.
+/// A pod's `ScheduleAnyway` constraints, or the default constraints of kube-scheduler's default profile for a pod
+/// without constraints, counted once for all feasible nodes.
 pub(crate) struct SpreadPreferences {
     wishes: Vec<Wish>,
-    /// Whether a node without one of the labels comes last.
+    /// Whether a node without one of the labels is last.
     needs_labels: bool,
 }
 
 /// A constraint with the pods of each domain.
 struct Wish {
-    /// The cost of each pod, and of the domain itself: the more, the less a difference counts.
+    /// The cost of each pod, and of the domain itself: the larger the weight, the less a difference counts.
     weight: f64,
     base: f64,
     /// The domain of each feasible node, as an index of `counts`.
@@ -171,16 +171,17 @@ impl SpreadPreferences {
         feasible: &[&'v Node],
         snapshot: &SchedulingSnapshot<'v>,
     ) -> Self {
-        let own = pod.spec.topology_spread_constraints.as_deref();
-        let needs_labels = own.is_some_and(|own| !own.is_empty());
+        let own_constraints = pod.spec.topology_spread_constraints.as_deref();
+        let needs_labels =
+            own_constraints.is_some_and(|own_constraints| !own_constraints.is_empty());
         let constraints = match needs_labels {
             true => Constraint::all(pod, "ScheduleAnyway"),
             false => Constraint::by_default(pod, snapshot),
         };
         let is_labelled = |node: &Node| !needs_labels || has_all_labels(node, &constraints);
         let wish = |constraint: &Constraint<'v>| {
-            let mut known: IndexMap<&str, usize> = IndexMap::new();
-            // A domain of its own for the nodes without the label.
+            let mut indexes: IndexMap<&str, usize> = IndexMap::new();
+            // One additional domain for the nodes without the label.
             let mut nowhere = false;
             let mut domain_of = |node: &'v Node| {
                 if !is_labelled(node) {
@@ -190,23 +191,23 @@ impl SpreadPreferences {
                     nowhere = true;
                     return None;
                 };
-                let next = known.len();
-                Some(*known.entry(domain).or_insert(next))
+                let next = indexes.len();
+                Some(*indexes.entry(domain).or_insert(next))
             };
             let domains: Vec<_> = feasible.iter().map(|node| domain_of(node)).collect();
-            let mut counts = vec![0_u32; known.len()];
+            let mut counts = vec![0_u32; indexes.len()];
             for node in snapshot.view.nodes.values() {
                 if is_labelled(node)
                     && let Some(domain) = of_node(node, constraint.key)
-                    && let Some(domain) = known.get(domain)
+                    && let Some(domain) = indexes.get(domain)
                     && constraint.counts(pod, node)
                 {
                     let count = &mut counts[*domain];
                     *count = count.saturating_add(constraint.there(node, pod, snapshot));
                 }
             }
-            // Balances constraints with few and with many domains.
-            let size = u32::try_from(known.len() + usize::from(nowhere)).unwrap_or(u32::MAX);
+            // The weight balances constraints with few and with many domains.
+            let size = u32::try_from(indexes.len() + usize::from(nowhere)).unwrap_or(u32::MAX);
             Wish {
                 weight: (f64::from(size) + 2.0).ln(),
                 base: f64::from(constraint.max_skew) - 1.0,
@@ -220,13 +221,13 @@ impl SpreadPreferences {
         }
     }
 
-    /// Whether there is nothing to prefer.
+    /// Whether there are no preferences.
     pub fn is_empty(&self) -> bool {
         self.wishes.is_empty()
     }
 
-    /// The cost of a feasible node, by its index; the lowest is preferred. `None` without one of the labels that
-    /// are needed.
+    /// The cost of a feasible node, by its index; the lowest cost is preferred. `None` if the node lacks a required
+    /// label.
     pub fn cost(&self, feasible: usize) -> Option<i64> {
         let mut cost = 0.0;
         for wish in &self.wishes {

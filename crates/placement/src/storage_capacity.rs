@@ -1,5 +1,5 @@
-//! The free storage that CSI drivers report (CSIStorageCapacity; KEP-1472), for volumes that are made
-//! where a pod goes.
+//! The free storage that CSI drivers report (CSIStorageCapacity; KEP-1472), for volumes that are created on the pod's
+//! node.
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSIStorageCapacity, StorageClass};
@@ -9,9 +9,8 @@ use resource_kinds::volume_fit::requested_size;
 use crate::labels::{of_node, selects};
 use crate::view::ClusterView;
 
-/// Whether a volume for the claim can be made where the node is, as far as the class's driver
-/// reports. A driver reports if its CSIDriver has `storageCapacity`; all others are believed to
-/// have room.
+/// Whether a volume for the claim can be created on the node, as far as the class's driver reports its free storage. A
+/// driver reports if its CSIDriver has `storageCapacity`; other drivers are assumed to have enough storage.
 pub(crate) fn has_room(
     claim: &PersistentVolumeClaim,
     class: &StorageClass,
@@ -31,13 +30,13 @@ pub(crate) fn has_room(
     })
 }
 
-/// The size of the largest volume. One volume may be limited further than all of them together.
+/// The size of the largest volume. One volume may have a lower limit than all volumes together.
 fn volume_size_max(capacity: &CSIStorageCapacity) -> Option<Quantity> {
     let max = capacity.maximum_volume_size.as_ref();
     max.or(capacity.capacity.as_ref())?.0.parse().ok()
 }
 
-/// Whether the storage is accessible on the node. Storage without a topology is accessible nowhere.
+/// Whether the storage is accessible on the node. Storage without a topology is accessible on no node.
 fn is_accessible(capacity: &CSIStorageCapacity, node: &Node) -> bool {
     selects(capacity.node_topology.as_ref(), |key| of_node(node, key))
 }

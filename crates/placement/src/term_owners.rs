@@ -1,5 +1,5 @@
-//! Pods with terms of affinity or anti-affinity, so that a pod finds those whose terms may select it without a look at
-//! all others.
+//! Pods with terms of affinity or anti-affinity, indexed so that a search for the terms that may select a pod reads few
+//! pods.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,8 @@ use resource_kinds::pod_view::{PodView, Text};
 
 use crate::uid_index::UidIndex;
 
-/// Labels that controllers give to pods. Terms that select one of a set's pods, or of its revisions, by nothing else are
-/// rare, and each pod would have entries of its own.
+/// Labels that controllers give to pods. Each pod would have its own index entries for them, and terms that select only
+/// by these labels are rare.
 const NOT_INDEXED: [&str; 4] = [
     CONTROLLER_REVISION_HASH,
     POD_INDEX,
@@ -18,12 +18,12 @@ const NOT_INDEXED: [&str; 4] = [
     POD_TEMPLATE_HASH,
 ];
 
-/// The uids of pods that have terms of one sort, by what their terms select.
+/// The UIDs of pods that have terms of one type, by the labels that their terms select.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TermOwners {
     /// By a label that a term demands.
     by_label: UidIndex,
-    /// The pods with a term that demands no such label, or is about other namespaces.
+    /// The pods with a term that demands no indexed label, or selects other namespaces.
     others: BTreeSet<Text>,
 }
 
@@ -49,7 +49,7 @@ impl TermOwners {
         }
     }
 
-    /// Removes a pod, which had these terms when it was added.
+    /// Removes a pod that was added with these terms.
     pub fn remove<'t>(
         &mut self,
         owner: &PodView,
@@ -63,25 +63,25 @@ impl TermOwners {
         }
     }
 
-    /// The uids of all pods whose terms may select the pod, each once.
+    /// The UIDs of all pods whose terms may select the pod, each once.
     pub fn of(&self, pod: &PodView) -> BTreeSet<&Text> {
-        let mut found: BTreeSet<&Text> = self.others.iter().collect();
+        let mut uids: BTreeSet<&Text> = self.others.iter().collect();
         for label in indexed_labels(pod) {
-            found.extend(self.by_label.get(&label));
+            uids.extend(self.by_label.get(&label));
         }
-        found
+        uids
     }
 }
 
-/// The labels by which a pod is found.
+/// The labels by which a pod is indexed.
 pub(crate) fn indexed_labels(pod: &PodView) -> impl Iterator<Item = String> {
     let labels = pod.labels.iter();
     let labels = labels.filter(|(key, _)| !NOT_INDEXED.contains(key));
     labels.map(|(key, value)| namespace_label(&pod.namespace, key, value))
 }
 
-/// A label that all pods have which the term selects; `None` if there is none, or it is about other namespaces than the
-/// owner's.
+/// A label that all pods have which the term selects; `None` if there is no such label, or the term selects namespaces
+/// other than the owner's.
 pub(crate) fn demanded_label(term: &PodAffinityTerm, owner: &PodView) -> Option<String> {
     let is_at_home =
         term.namespaces.as_ref().is_none_or(Vec::is_empty) && term.namespace_selector.is_none();
@@ -91,7 +91,7 @@ pub(crate) fn demanded_label(term: &PodAffinityTerm, owner: &PodView) -> Option<
     Some(namespace_label(&owner.namespace, key, value))
 }
 
-/// No part of a namespace or a key has the sign after it.
+/// The separators are valid neither in a namespace nor in a key, so keys of the index are unique.
 fn namespace_label(namespace: &str, key: &str, value: &str) -> String {
     format!("{namespace}:{key}={value}")
 }
@@ -115,14 +115,14 @@ mod tests {
     type Term = ([Option<u8>; 2], bool, Option<u8>);
 
     fn labels(values: [Option<u8>; 2], keys: [&str; 2]) -> Value {
-        let given = keys.into_iter().zip(values);
-        let given =
-            given.filter_map(|(key, value)| Some((key.to_owned(), json!(value?.to_string()))));
-        Value::Object(given.collect())
+        let pairs = keys.into_iter().zip(values);
+        let pairs =
+            pairs.filter_map(|(key, value)| Some((key.to_owned(), json!(value?.to_string()))));
+        Value::Object(pairs.collect())
     }
 
     fn pod(uid: usize, (namespace, values, terms): &Spec) -> Arc<PodView> {
-        // One key that is in the index, and one that is not.
+        // One key that is in the index, and one key that is not.
         let keys = ["app", POD_INDEX];
         let term = |(values, is_expression, namespaces): &Term| {
             let expression = json!({"key": "app", "operator": "Exists"});
@@ -164,7 +164,7 @@ mod tests {
     }
 
     proptest! {
-        /// The pods that the indexes find are all that the terms select.
+        /// The indexes find all pods that the terms select.
         #[test]
         fn no_selected_pod_is_left_out(
             specs in prop::collection::vec(spec(), 1..8),
@@ -191,12 +191,12 @@ mod tests {
             };
             for pod in view.pods.iter() {
                 let all = uids(view.pods.iter().filter(|other| selects(other, pod)));
-                let found = view.pods.repelling(pod).filter(|other| selects(other, pod));
-                prop_assert_eq!(uids(found), all);
+                let repelling = view.pods.repelling(pod).filter(|other| selects(other, pod));
+                prop_assert_eq!(uids(repelling), all);
                 let all = uids(view.pods.iter().filter(|other| selects(pod, other)));
                 let terms = &mut anti_affinity_terms(pod).iter();
-                if let Some(found) = view.pods.selectable(terms, pod) {
-                    prop_assert_eq!(uids(found.filter(|other| selects(pod, other))), all);
+                if let Some(repelling) = view.pods.selectable(terms, pod) {
+                    prop_assert_eq!(uids(repelling.filter(|other| selects(pod, other))), all);
                 }
             }
         }

@@ -32,7 +32,7 @@ pub(crate) fn anti_affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
     terms.unwrap_or_default()
 }
 
-/// The preferences for neighbours, and those against them.
+/// The preferred affinity and the preferred anti-affinity.
 pub(crate) fn preferences(
     pod: &PodView,
 ) -> (&[WeightedPodAffinityTerm], &[WeightedPodAffinityTerm]) {
@@ -48,7 +48,7 @@ pub(crate) fn preferences(
     (near.unwrap_or_default(), apart.unwrap_or_default())
 }
 
-/// The terms that count for scores: required affinity, and preferences for or against neighbours.
+/// The terms that count for scores: required affinity, and preferred affinity and anti-affinity.
 pub(crate) fn wishes(pod: &PodView) -> impl Iterator<Item = &PodAffinityTerm> {
     let (near, apart) = preferences(pod);
     let preferred = near.iter().chain(apart).map(|one| &one.pod_affinity_term);

@@ -1,10 +1,10 @@
-//! Uids of pods by a key that several pods may have.
+//! UIDs of pods by a key that several pods may have.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use resource_kinds::pod_view::Text;
 
-/// Uids of pods by a key. Keys without pods are not kept.
+/// UIDs of pods by a key. Keys without pods are removed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct UidIndex(BTreeMap<String, BTreeSet<Text>>);
 
@@ -23,7 +23,7 @@ impl UidIndex {
         }
     }
 
-    /// The uids with that key.
+    /// The UIDs with that key.
     pub fn get<'s>(&'s self, key: &str) -> impl Iterator<Item = &'s Text> + use<'s> {
         self.0.get(key).into_iter().flatten()
     }

@@ -18,8 +18,7 @@ use crate::placed::PlacedPods;
 pub struct ClusterView {
     /// Nodes, by name.
     pub nodes: BTreeMap<String, NodeView>,
-    /// All pods that have a node and have not ended, also those that are about to be bound
-    /// (`PodView::node`).
+    /// All pods that have a node and have not ended, including pods that are about to be bound (`PodView::node`).
     pub pods: PlacedPods,
     /// Pods that are nominated for a node (here in `PodView::node`): other pods were preempted for
     /// them.
@@ -28,7 +27,7 @@ pub struct ClusterView {
     pub budgets: Vec<Arc<PodDisruptionBudget>>,
     /// Namespaces, by name; their labels count for affinity.
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
-    /// Services, by namespace and name; the pods that one selects are spread.
+    /// Services, by namespace and name; the pods that a Service selects are spread.
     pub services: BTreeMap<(String, String), Arc<Service>>,
     /// Claims, by namespace and name.
     pub claims: BTreeMap<(String, String), Arc<PersistentVolumeClaim>>,
@@ -40,7 +39,7 @@ pub struct ClusterView {
     pub drivers: BTreeMap<String, Arc<CSIDriver>>,
     /// The free storage of CSI drivers, by namespace and name.
     pub capacities: BTreeMap<(String, String), Arc<CSIStorageCapacity>>,
-    /// The nodes on which the volume of a claim could not be made lately, by the claim's namespace and name.
+    /// The nodes on which the volume of a claim could not be created recently, by the claim's namespace and name.
     pub refusals: BTreeMap<(String, String), BTreeSet<String>>,
     /// The CSI drivers of each node, by the node's name.
     pub csi_nodes: BTreeMap<String, Arc<CSINode>>,
@@ -69,7 +68,7 @@ pub enum ClaimStep {
         /// The claim's name.
         claim: String,
     },
-    /// Give devices to a claim, and the claim to the pod.
+    /// Allocate devices to a claim, and reserve the claim for the pod.
     Allocate {
         /// The ResourceClaim's name.
         claim: String,
@@ -91,15 +90,15 @@ pub enum PlacementDecision {
         /// The node's name.
         node: String,
     },
-    /// Reserve this node for it, perform the steps (none if all are done), and decide again after
-    /// its claims have changed.
+    /// Reserve this node for the pod, execute the steps (empty if none are left), and decide again after its claims
+    /// have changed.
     Prepare {
         /// The node's name.
         node: String,
         /// The writes, in this order.
         steps: Vec<ClaimStep>,
     },
-    /// It can go nowhere now, but it could if others went.
+    /// No node is feasible now, but a node would be feasible without the victims.
     Preempt(Preemption),
     /// No node is feasible now.
     Unschedulable(PlacementFailure),
@@ -110,13 +109,13 @@ pub enum PlacementDecision {
 pub struct PlacementFailure {
     /// Reason of the `PodScheduled` condition: `Unschedulable`, `SchedulingGated` or `SchedulerError`.
     pub reason: &'static str,
-    /// For users, for instance `0/1 nodes are available: 1 Insufficient cpu.`
+    /// A message for users, for instance `0/1 nodes are available: 1 Insufficient cpu.`
     pub message: String,
-    /// Whether the place that may be being made for it (`status.nominatedNodeName`) still is.
+    /// Whether the nomination of the pod (`status.nominatedNodeName`) is still valid.
     pub keeps_nomination: bool,
 }
 
-/// The preemption that lets a pod be placed on a node.
+/// The preemption that makes a node feasible for the pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preemption {
     /// The node to which the pod is nominated.
@@ -125,6 +124,6 @@ pub struct Preemption {
     pub victims: Vec<Arc<PodView>>,
     /// Pods whose nomination was cleared.
     pub displaced: Vec<Arc<PodView>>,
-    /// The condition of the pod in the meantime.
+    /// The condition of the pod until the victims have ended.
     pub obstacle: PlacementFailure,
 }

@@ -1,4 +1,4 @@
-//! The pod's claims: which are bound, which wait for a node, and whether they can be had on one
+//! The pod's claims: the bound claims, the claims that wait for a node, and whether a node can have their volumes
 //! (statefulset.md §11.3, 11.6, 11.11, 11.14, 11.15).
 
 use std::collections::BTreeSet;
@@ -31,21 +31,21 @@ const IN_USE: &str = "node has pod using PersistentVolumeClaim with the same nam
 #[derive(Debug, Default)]
 pub(crate) struct Claims<'v> {
     bound: Vec<&'v PersistentVolumeClaim>,
-    /// Claims with `WaitForFirstConsumer`; the smallest first, so that small claims do not take
-    /// large volumes from others.
+    /// Claims with `WaitForFirstConsumer`; the smallest first, so that small claims do not use large volumes that
+    /// others need.
     waiting: Vec<WaitingClaim<'v>>,
-    /// Whether a bound claim's status is not `Bound` yet. Nodes read the status, and would warn
-    /// about an unbound claim.
+    /// Whether a bound claim's status is not `Bound` yet. Nodes read the status, and would report an unbound claim.
     settling: bool,
-    /// They may be used by one pod at a time.
+    /// Claims that only one pod at a time may use.
     exclusive: Vec<&'v str>,
 }
 
-/// A claim that gets its volume with the pod's node.
+/// A claim that is bound when the pod's node is chosen.
 #[derive(Debug)]
 struct WaitingClaim<'v> {
     claim: &'v PersistentVolumeClaim,
-    /// The volumes that it may be bound to, on whatever node: few of those that each node would be asked about.
+    /// The volumes that may be bound to the claim, on any node. The list is computed once and is short, so that the
+    /// check of each node is quick.
     candidates: Vec<&'v PersistentVolume>,
 }
 
@@ -62,7 +62,9 @@ impl<'v> WaitingClaim<'v> {
 }
 
 impl<'v> Claims<'v> {
-    /// Reads the pod's claims. *Errors.* A message that applies to all nodes.
+    /// Reads the pod's claims.
+    ///
+    /// *Errors.* A message that applies to all nodes.
     pub fn of(pod: &PodView, view: &'v ClusterView) -> Result<Self, String> {
         let mut claims = Self::default();
         let mut immediate = false;
@@ -110,7 +112,7 @@ impl<'v> Claims<'v> {
         Ok(claims)
     }
 
-    /// Whether no claim has to be bound before the pod.
+    /// Whether no claim has to be bound before the pod is bound.
     pub fn are_bound(&self) -> bool {
         self.waiting.is_empty() && !self.settling
     }
@@ -126,7 +128,7 @@ impl<'v> Claims<'v> {
         is_used.then(|| FilterFailure::of_pods(IN_USE))
     }
 
-    /// The reason why the pod's claims cannot be used on the node; `None` if they can.
+    /// The reason why the pod's claims cannot be used on the node; `None` if they can be used.
     pub fn objection(&self, node: &Node, view: &ClusterView) -> Option<FilterFailure> {
         let mut objections = BTreeSet::new();
         for claim in &self.bound {
@@ -150,27 +152,28 @@ impl<'v> Claims<'v> {
         FilterFailure::all_lasting(objections.into_iter().map(str::to_owned))
     }
 
-    /// The writes that bind all waiting claims on the node. *Errors.* The reason why that is
-    /// impossible.
+    /// The writes that bind all waiting claims on the node.
+    ///
+    /// *Errors.* The reason why the claims cannot be bound there.
     pub fn steps(&self, node: &Node, view: &ClusterView) -> Result<Vec<ClaimStep>, &'static str> {
-        let mut taken: BTreeSet<&str> = BTreeSet::new();
+        let mut chosen: BTreeSet<&str> = BTreeSet::new();
         let mut steps = Vec::new();
         for WaitingClaim { claim, candidates } in &self.waiting {
             let name = claim.metadata.name.clone().unwrap_or_default();
             match selected_node(claim, view) {
-                // It is being made there.
+                // The volume is being provisioned on this node.
                 Some(selected) if Some(selected) == node.metadata.name.as_deref() => continue,
                 Some(_) => return Err(NO_MATCH),
                 None => {}
             }
             let permitted = |volume: &PersistentVolume| {
                 let name = volume.metadata.name.as_deref().unwrap_or_default();
-                usable_on(volume, node) && !taken.contains(name)
+                usable_on(volume, node) && !chosen.contains(name)
             };
             match find(claim, candidates.iter().copied(), permitted, false) {
                 Some(volume) => {
                     let volume_name = volume.metadata.name.as_deref().unwrap_or_default();
-                    taken.insert(volume_name);
+                    chosen.insert(volume_name);
                     let reserved = volume.spec.as_ref().is_some_and(|spec| {
                         let uid = spec.claim_ref.as_ref().and_then(|claim| claim.uid.as_ref());
                         uid.is_some() && uid == claim.metadata.uid.as_ref()
@@ -193,7 +196,7 @@ impl<'v> Claims<'v> {
     }
 }
 
-/// Whether the claim was made for the pod.
+/// Whether the claim was created for the pod.
 fn is_of_pod(claim: &PersistentVolumeClaim, pod: &PodView) -> bool {
     let mut owners = claim.metadata.owner_references.iter().flatten();
     owners.any(|owner| owner.controller == Some(true) && *owner.uid == *pod.uid)
@@ -220,6 +223,8 @@ fn usable(claim: &PersistentVolumeClaim, name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks that the claim's volume is not being moved.
+///
 /// *Errors.* The claim's volume is being moved to another node.
 fn at_rest(claim: &PersistentVolumeClaim, name: &str, view: &ClusterView) -> Result<(), String> {
     let volume = claim
@@ -241,7 +246,7 @@ fn at_rest(claim: &PersistentVolumeClaim, name: &str, view: &ClusterView) -> Res
     }
 }
 
-/// Bound to the end: named volume, and the binder's mark that the volume agrees.
+/// Whether the binding is complete: the claim names a volume, and has the binder's annotation that the volume agrees.
 fn is_bound(claim: &PersistentVolumeClaim) -> bool {
     names_volume(claim) && annotation(claim, BIND_COMPLETED).is_some()
 }
@@ -272,7 +277,7 @@ fn annotation<'c>(claim: &'c PersistentVolumeClaim, key: &str) -> Option<&'c str
         .map(String::as_str)
 }
 
-/// The selected node of the claim. A deleted node counts as none: it will not provision the volume.
+/// The selected node of the claim. A deleted node is ignored, because it will not provision the volume.
 fn selected_node<'c>(claim: &'c PersistentVolumeClaim, view: &ClusterView) -> Option<&'c str> {
     annotation(claim, SELECTED_NODE).filter(|node| view.nodes.contains_key(*node))
 }
@@ -303,7 +308,9 @@ fn usable_on(volume: &PersistentVolume, node: &Node) -> bool {
     required.is_none_or(|required| node_selector_matches(required, node))
 }
 
-/// Whether the claim's volume can be made where the node is. *Errors.* The reason why not.
+/// Whether the claim's volume can be created on the node.
+///
+/// *Errors.* The reason why the volume cannot be created.
 fn can_provision(
     claim: &PersistentVolumeClaim,
     node: &Node,
@@ -322,7 +329,7 @@ fn can_provision(
     }
 }
 
-/// Whether the volume could not be made on the node a moment ago.
+/// Whether the creation of the volume on the node failed recently.
 fn has_refused(claim: &PersistentVolumeClaim, node: &Node, view: &ClusterView) -> bool {
     let meta = &claim.metadata;
     let key = meta.namespace.clone().zip(meta.name.clone());

@@ -1,4 +1,4 @@
-//! A node admits the pods that the scheduler binds to it, and no others.
+//! A node admits the pods that the scheduler binds to it, and no other pods.
 
 use std::sync::Arc;
 

@@ -50,7 +50,7 @@ fn view(slices: &[Value], claims: &[Value]) -> ClusterView {
     view
 }
 
-/// The whole pool of a node.
+/// The complete pool of a node.
 fn slice(node: &str, devices: Value) -> Value {
     json!({"metadata": {"name": format!("slice-{node}")}, "spec": {"driver": DRIVER,
         "nodeName": node, "pool": {"name": node, "generation": 1, "resourceSliceCount": 1},
@@ -178,7 +178,7 @@ fn what_is_written_names_devices_configuration_and_nodes() {
 /// findings C16
 #[test]
 fn devices_of_others_are_not_given_away() {
-    let taken = |admin: bool| {
+    let foreign = |admin: bool| {
         let mut other = claim("other", one());
         other["status"] = json!({"allocation": {"devices": {"results": [{"request": "r",
             "driver": DRIVER, "pool": "n1", "device": "a", "adminAccess": admin}]}}});
@@ -186,11 +186,11 @@ fn devices_of_others_are_not_given_away() {
     };
     let slices = [slice("n1", devices(&["a"]))];
     let with = |other: Value| view(&slices, &[claim("c", one()), other]);
-    assert_eq!(placed(&pod(&["c"]), &with(taken(false))), NONE);
+    assert_eq!(placed(&pod(&["c"]), &with(foreign(false))), NONE);
     // Admin access does not occupy a device.
-    assert_eq!(placed(&pod(&["c"]), &with(taken(true))), "n1 c=r:a");
+    assert_eq!(placed(&pod(&["c"]), &with(foreign(true))), "n1 c=r:a");
     let admin = json!({"requests": [request("r", json!({"adminAccess": true}))]});
-    let view = view(&slices, &[claim("c", admin), taken(false)]);
+    let view = view(&slices, &[claim("c", admin), foreign(false)]);
     assert_eq!(placed(&pod(&["c"]), &view), "n1 c=r:a");
 }
 
@@ -228,7 +228,7 @@ fn requests_say_which_and_how_many() {
     };
     let index = format!("device.attributes['{DRIVER}'].index");
     let memory = |amount: &str| json!({"requests": [request("r", json!({"capacity": {"requests": {"memory": amount}}}))]});
-    for (spec, wanted) in [
+    for (spec, expected) in [
         (
             json!({"requests": [request("r", json!({"count": 3}))]}),
             "n1 c=r:a,r:b,r:c",
@@ -253,7 +253,7 @@ fn requests_say_which_and_how_many() {
         ),
     ] {
         let view = view(&four, &[claim("c", spec)]);
-        assert_eq!(placed(&pod(&["c"]), &view), wanted);
+        assert_eq!(placed(&pod(&["c"]), &view), expected);
     }
 }
 
@@ -313,7 +313,7 @@ fn a_pool_that_is_being_written_offers_nothing_and_old_slices_neither() {
 #[test]
 fn a_pod_says_what_it_waits_for() {
     let slices = [slice("n1", devices(&["a"]))];
-    let gone = |mut claim: Value| {
+    let deleted = |mut claim: Value| {
         claim["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         claim
     };
@@ -324,7 +324,7 @@ fn a_pod_says_what_it_waits_for() {
     for (claims, words) in [
         (vec![], "waiting for resource claim \"c\": not found"),
         (
-            vec![gone(claim("c", one()))],
+            vec![deleted(claim("c", one()))],
             "resourceclaim \"c\" is being deleted",
         ),
         (
@@ -333,27 +333,30 @@ fn a_pod_says_what_it_waits_for() {
         ),
         (vec![claim("c", wrong)], "request r: CEL runtime error: "),
     ] {
-        let said = placed(&pod(&["c"]), &view(&slices, &claims));
-        assert!(said.contains(words), "{said}");
+        let message = placed(&pod(&["c"]), &view(&slices, &claims));
+        assert!(message.contains(words), "{message}");
     }
-    let made = json!({"metadata": {"name": "p", "namespace": "default", "uid": "pod"},
+    let generated = json!({"metadata": {"name": "p", "namespace": "default", "uid": "pod"},
         "spec": {"containers": [{"name": "a"}], "resourceClaims": [
             {"name": "gpu", "resourceClaimTemplateName": "t"}]}});
-    let said = placed(&read::<Pod>(made.clone()).into(), &view(&slices, &[]));
+    let message = placed(&read::<Pod>(generated.clone()).into(), &view(&slices, &[]));
     let words = "waiting for dynamic resource controller to create the resourceclaim \"gpu\"";
-    assert!(said.contains(words), "{said}");
-    let mut noted = made;
+    assert!(message.contains(words), "{message}");
+    let mut noted = generated;
     noted["status"] = json!({"resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "c"}]});
     let noted: PodView = read::<Pod>(noted).into();
-    let said = placed(&noted, &view(&slices, &[claim("c", one())]));
-    assert!(said.contains("was not created for the pod"), "{said}");
-    let mut own = claim("c", one());
-    own["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p",
+    let message = placed(&noted, &view(&slices, &[claim("c", one())]));
+    assert!(message.contains("was not created for the pod"), "{message}");
+    let mut generated_claim = claim("c", one());
+    generated_claim["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p",
         "uid": "pod"}]);
-    assert_eq!(placed(&noted, &view(&slices, &[own])), "n1 c=r:a");
+    assert_eq!(
+        placed(&noted, &view(&slices, &[generated_claim])),
+        "n1 c=r:a"
+    );
 }
 
-/// findings C16: many devices that never go together end the search, not the scheduler.
+/// findings C16: many devices that violate the constraints end the search, but do not block the scheduler.
 #[test]
 fn the_search_is_bounded() {
     let names: Vec<String> = (0..128).map(|n| format!("d{n}")).collect();
@@ -367,11 +370,11 @@ fn the_search_is_bounded() {
         let index = device["attributes"]["index"]["int"].as_i64().unwrap();
         device["attributes"]["numa"] = json!({"int": index / 15});
     }
-    let said = placed(
+    let message = placed(
         &pod(&["c"]),
         &view(&[slice("n1", all)], &[claim("c", spec)]),
     );
-    assert!(said.contains("cannot allocate all claims"), "{said}");
+    assert!(message.contains("cannot allocate all claims"), "{message}");
 }
 
 proptest! {
@@ -380,34 +383,34 @@ proptest! {
     #[test]
     fn allocations_are_sound(
         there in 0_usize..8,
-        taken in proptest::collection::btree_set(0_usize..8, 0..4),
-        asked in proptest::collection::vec(1_usize..4, 1..4),
+        occupied in proptest::collection::btree_set(0_usize..8, 0..4),
+        counts in proptest::collection::vec(1_usize..4, 1..4),
     ) {
         let names: Vec<String> = (0..there).map(|n| format!("d{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut other = claim("other", one());
-        let results: Vec<Value> = taken
+        let results: Vec<Value> = occupied
             .iter()
             .map(|n| json!({"request": "r", "driver": DRIVER, "pool": "n1",
                 "device": format!("d{n}")}))
             .collect();
         other["status"] = json!({"allocation": {"devices": {"results": results}}});
         let mut claims = vec![other];
-        let mut wanted = Vec::new();
-        for (index, count) in asked.iter().enumerate() {
+        let mut claim_names = Vec::new();
+        for (index, count) in counts.iter().enumerate() {
             let name = format!("c{index}");
             let spec = json!({"requests": [request("r", json!({"count": count}))]});
             claims.push(claim(&name, spec));
-            wanted.push(name);
+            claim_names.push(name);
         }
-        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        let claim_names: Vec<&str> = claim_names.iter().map(String::as_str).collect();
         let view = view(&[slice("n1", devices(&names))], &claims);
-        let free = (0..there).filter(|n| !taken.contains(n)).count();
-        match place(&pod(&wanted), &view, None) {
+        let free = (0..there).filter(|n| !occupied.contains(n)).count();
+        match place(&pod(&claim_names), &view, None) {
             PlacementDecision::Prepare { steps, .. } => {
-                let mut seen = BTreeSet::new();
-                prop_assert_eq!(steps.len(), asked.len());
-                for (step, count) in steps.iter().zip(&asked) {
+                let mut allocated = BTreeSet::new();
+                prop_assert_eq!(steps.len(), counts.len());
+                for (step, count) in steps.iter().zip(&counts) {
                     let ClaimStep::Allocate { allocation, .. } = step else {
                         return Err(TestCaseError::fail("another step"));
                     };
@@ -415,12 +418,12 @@ proptest! {
                     prop_assert_eq!(names.len(), *count);
                     for name in names {
                         let number: usize = name[1..].parse().unwrap();
-                        prop_assert!(number < there && !taken.contains(&number));
-                        prop_assert!(seen.insert(name));
+                        prop_assert!(number < there && !occupied.contains(&number));
+                        prop_assert!(allocated.insert(name));
                     }
                 }
             }
-            PlacementDecision::Unschedulable(_) => prop_assert!(asked.iter().sum::<usize>() > free),
+            PlacementDecision::Unschedulable(_) => prop_assert!(counts.iter().sum::<usize>() > free),
             other => return Err(TestCaseError::fail(format!("{other:?}"))),
         }
     }

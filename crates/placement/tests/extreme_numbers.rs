@@ -1,4 +1,4 @@
-//! Numbers at the ends of their range in pods and nodes.
+//! Extreme numbers in pods and nodes.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -24,7 +24,7 @@ fn asks(amount: &str) -> Value {
         {"name": "a", "resources": {"requests": {"cpu": amount, "memory": amount}}}]})
 }
 
-/// findings S32: no number panics, and none makes room where there is none.
+/// findings S32: no number causes a panic, and no number creates free resources.
 #[test]
 fn numbers_at_the_ends_of_their_range_never_overfill_a_node() {
     let amounts = [
@@ -34,23 +34,23 @@ fn numbers_at_the_ends_of_their_range_never_overfill_a_node() {
         ("0", 0.0),
         ("-9223372036854775808", 0.0),
     ];
-    for (asked, amount) in amounts {
-        for (room, has) in amounts {
-            for (used, taken) in amounts {
+    for (request, amount) in amounts {
+        for (capacity, has) in amounts {
+            for (used, in_use) in amounts {
                 for number in [i32::MAX, i32::MIN, 0] {
                     let node = json!({"metadata": {"name": "a", "labels": {"zone": "z"}},
-                        "status": {"allocatable": {"cpu": room, "memory": room, "pods": room}}});
+                        "status": {"allocatable": {"cpu": capacity, "memory": capacity, "pods": capacity}}});
                     let mut view = ClusterView::default();
                     view.nodes
                         .insert("a".to_owned(), typed::<Node>(node).into());
                     let mut other = asks(used);
                     other["nodeName"] = "a".into();
                     view.pods.push(Arc::new(pod("other", other)));
-                    let mut spec = asks(asked);
+                    let mut spec = asks(request);
                     let term = json!({"topologyKey": "zone", "labelSelector": {}});
                     let weighted = json!([{"weight": number, "podAffinityTerm": term}]);
                     spec["priority"] = number.into();
-                    spec["overhead"] = json!({"cpu": asked});
+                    spec["overhead"] = json!({"cpu": request});
                     spec["affinity"] = json!({
                         "podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": weighted},
                         "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
@@ -59,10 +59,10 @@ fn numbers_at_the_ends_of_their_range_never_overfill_a_node() {
                         "minDomains": number, "topologyKey": "zone", "labelSelector": {},
                         "whenUnsatisfiable": "ScheduleAnyway"}]);
                     let decision = place(&pod("new", spec), &view, None);
-                    let fits = amount == 0.0 || amount + taken <= has;
+                    let fits = amount == 0.0 || amount + in_use <= has;
                     assert!(
                         fits || !matches!(decision, PlacementDecision::Bind { .. }),
-                        "{asked} beside {used} in {room}"
+                        "{request} beside {used} in {capacity}"
                     );
                 }
             }

@@ -1,4 +1,4 @@
-//! Laws of every placement.
+//! Properties of every placement.
 
 use std::sync::Arc;
 
@@ -24,11 +24,11 @@ fn budgets(allowed: [i32; 2]) -> Vec<Arc<PodDisruptionBudget>> {
     allowed.into_iter().enumerate().map(budget).collect()
 }
 
-/// The view without these pods.
-fn without(view: &ClusterView, gone: &[Arc<PodView>]) -> ClusterView {
+/// The view without the pods `removed`.
+fn without(view: &ClusterView, removed: &[Arc<PodView>]) -> ClusterView {
     let mut view = view.clone();
     view.pods
-        .retain(|pod| gone.iter().all(|gone| gone.uid != pod.uid));
+        .retain(|pod| removed.iter().all(|removed| removed.uid != pod.uid));
     view
 }
 
@@ -69,8 +69,7 @@ fn important(index: usize, milli: i64, priority: i32) -> PodView {
 }
 
 proptest! {
-    /// No node's resources are exceeded; a feasible pod is placed; the same input gives the same
-    /// decision.
+    /// No node's resources are exceeded; a feasible pod is placed; equal input gives equal decisions.
     #[test]
     fn nodes_are_never_overfull(sizes in prop::collection::vec(0..600i64, 1..20), nodes in 1..4usize) {
         let mut view = cluster(nodes);
@@ -81,9 +80,9 @@ proptest! {
             prop_assert_eq!(&decision, &place(&pod, &view, None));
             match decision {
                 PlacementDecision::Bind { node } => {
-                    let place: usize = node[1..].parse().expect("a node's number");
-                    used[place] += milli;
-                    prop_assert!(used[place] <= ROOM_MILLI);
+                    let number: usize = node[1..].parse().expect("a node's number");
+                    used[number] += milli;
+                    prop_assert!(used[number] <= ROOM_MILLI);
                     pod.node = Some(node.into());
                     view.pods.push(Arc::new(pod));
                 }
@@ -96,8 +95,8 @@ proptest! {
         }
     }
 
-    /// Victims have lower priority, the pod is infeasible before and feasible after, and no victim
-    /// could stay; without victims, no deletion would help.
+    /// Victims have lower priority, the pod is infeasible before and feasible after the preemption, and no victim could
+    /// stay; without victims, no deletion would help.
     #[test]
     fn nobody_goes_for_nothing(
         there in prop::collection::vec((1..600i64, -2..3i32, 0..3usize), 1..20),

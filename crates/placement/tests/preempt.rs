@@ -9,7 +9,7 @@ use placement::{ClusterView, PlacementDecision, place};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
-/// A node per name, with two CPUs and ten pods.
+/// Nodes with these names, each with two CPUs and ten pods.
 fn cluster(nodes: &[&str]) -> ClusterView {
     let mut view = ClusterView::default();
     for name in nodes {
@@ -23,8 +23,8 @@ fn cluster(nodes: &[&str]) -> ClusterView {
     view
 }
 
-/// `name priority cpu`, then words: `on=NODE`, `since=SECONDS`, `app=LABEL`, `never`, `ending` (by
-/// the user), `driven` (ending for another pod), `for=NODE` (a place is made there).
+/// `name priority cpu`, then words: `on=NODE`, `since=SECONDS`, `app=LABEL`, `never`, `ending` (deleted by the user),
+/// `driven` (ending as a victim of another pod), `for=NODE` (nominated).
 fn pod(line: &str) -> PodView {
     let mut words = line.split_whitespace();
     let mut next = || words.next().expect("name, priority and cpu");
@@ -83,23 +83,23 @@ fn show(pod: &PodView, view: &ClusterView) -> String {
         PlacementDecision::Bind { node } => format!("bind {node}"),
         PlacementDecision::Prepare { node, .. } => format!("prepare {node}"),
         PlacementDecision::Unschedulable(obstacle) => {
-            let kept = if obstacle.keeps_nomination {
+            let nomination = if obstacle.keeps_nomination {
                 "kept: "
             } else {
                 ""
             };
-            format!("{kept}{}", obstacle.message)
+            format!("{nomination}{}", obstacle.message)
         }
         PlacementDecision::Preempt(preemption) => {
             let names = |pods: &[Arc<PodView>]| {
                 let names: Vec<&str> = pods.iter().map(|pod| &*pod.name).collect();
                 names.join(" ")
             };
-            let mut shown = format!("on {}: {}", preemption.node, names(&preemption.victims));
+            let mut text = format!("on {}: {}", preemption.node, names(&preemption.victims));
             if !preemption.displaced.is_empty() {
-                shown = format!("{shown}; displaced {}", names(&preemption.displaced));
+                text = format!("{text}; displaced {}", names(&preemption.displaced));
             }
-            shown
+            text
         }
     }
 }
@@ -197,19 +197,19 @@ fn a_budget_is_kept_where_it_can_be() {
     let view = budget(with(cluster(&["n"]), &pods), "x", none.clone());
     check(&view, "new 9 1", "on n: b");
     check(&view, "new 9 2", "on n: b a");
-    // One is allowed, and the first that would go is one.
+    // One eviction is allowed, and the first victim uses it.
     let one = budget(
         with(cluster(&["n"]), &pods),
         "x",
         json!({"disruptionsAllowed": 1}),
     );
     check(&one, "new 9 1", "on n: a");
-    // It is on its way already, and counted.
+    // The pod's eviction is in progress, and counted in the status.
     let counted = json!({"disruptionsAllowed": 0,
         "disruptedPods": {"a": "2026-01-01T00:00:00Z"}});
     let counted = budget(with(cluster(&["n"]), &pods), "x", counted);
     check(&counted, "new 9 1", "on n: a");
-    // A budget of another namespace is none.
+    // A budget of another namespace has no effect.
     let mut elsewhere = budget(with(cluster(&["n"]), &pods), "x", none);
     Arc::make_mut(&mut elsewhere.budgets[0]).metadata.namespace = Some("other".to_owned());
     check(&elsewhere, "new 9 1", "on n: a");
@@ -217,17 +217,17 @@ fn a_budget_is_kept_where_it_can_be() {
 
 #[test]
 fn nodes_are_compared_by_what_goes() {
-    // Budgets first.
+    // Violated budgets are compared first.
     let view = with(cluster(&["m", "n"]), &["a 0 2 on=m app=x", "b 5 2 on=n"]);
     let view = budget(view, "x", json!({"disruptionsAllowed": 0}));
     check(&view, "new 9 2", "on n: b");
-    // Then the most important victim.
+    // Then the priority of the most important victim.
     let view = with(
         cluster(&["m", "n"]),
         &["a 5 2 on=m", "b 4 1 on=n", "c 4 1 on=n"],
     );
     check(&view, "new 9 2", "on n: b c");
-    // Then all together; fewer are less, also of negative ones.
+    // Then the sum of priorities; fewer victims cost less, also with negative priorities.
     let view = with(
         cluster(&["m", "n"]),
         &["a 5 1 on=m", "b 3 1 on=m", "c 5 1 on=n", "d 2 1 on=n"],
@@ -238,7 +238,7 @@ fn nodes_are_compared_by_what_goes() {
         &["a -5 1 on=m", "b -5 1 on=m", "c -5 2 on=n"],
     );
     check(&view, "new 9 2", "on n: c");
-    // Then those that started most recently.
+    // Then the latest start of the victims.
     let view = with(
         cluster(&["m", "n"]),
         &["a 5 2 on=m since=10", "b 5 2 on=n since=20"],
@@ -256,24 +256,24 @@ fn nodes_are_compared_by_what_goes() {
 fn a_place_that_is_being_made_is_not_given_away() {
     let driven = "old 0 2 on=n driven";
     let view = with(cluster(&["n"]), &[driven, "first 5 2 for=n"]);
-    // While victims are terminating no others are chosen.
+    // While victims are terminating no further victims are chosen.
     check(
         &view,
         "first 5 2 for=n",
         "kept: 0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to a \
          terminating pod on the nominated node.",
     );
-    // When they are gone, the node is for the nominated pod, not for pods of equal priority.
+    // After the end of the victims, the node is reserved for the nominated pod against pods of equal priority.
     let view = with(cluster(&["n"]), &["first 5 2 for=n"]);
     check(&view, "first 5 2 for=n", "bind n");
     let text = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
         1 No preemption victims found for incoming pod.";
     check(&view, "second 5 1", text);
     check(&view, "more 6 1", "bind n");
-    // A more important one takes its place.
+    // A pod with a higher priority replaces the nominated pod.
     let view = with(cluster(&["n"]), &["old 0 2 on=n", "first 5 2 for=n"]);
     check(&view, "more 6 1", "on n: old; displaced first");
-    // An equal one makes room beside it.
+    // A pod with an equal priority preempts further victims, in addition to the nominated pod.
     let view = with(
         cluster(&["n"]),
         &["old 0 1 on=n", "older 1 1 on=n", "first 5 1 for=n"],
@@ -360,7 +360,7 @@ fn using(line: &str, claims: &[&str]) -> PodView {
     pod
 }
 
-/// KEP-2485: the pod that uses a claim for one pod is preempted, and no other.
+/// KEP-2485: the pod that uses a ReadWriteOncePod claim is preempted, and no other pod.
 #[test]
 fn the_user_of_a_claim_for_one_pod_goes_and_no_other() {
     let cluster = |user: &str| {
@@ -375,33 +375,33 @@ fn the_user_of_a_claim_for_one_pod_goes_and_no_other() {
     let view = cluster("user 5 100m on=n");
     let new = |line: &str| show(&using(line, &["data"]), &view);
     assert_eq!(new("new 9 100m"), "on n: user");
-    // It needs the room of others as well.
+    // The new pod needs the resources of other pods as well.
     assert_eq!(new("new 9 1900m"), "on n: user b");
-    // A claim of the same name in another namespace is another claim.
+    // A claim of that name in another namespace is another claim.
     let mut elsewhere = using("new 9 100m", &["data"]);
     elsewhere.namespace = "other".into();
     assert!(!show(&elsewhere, &view).contains("on n: "));
-    // A claim that no pod uses is not waited for.
+    // A claim that no pod uses does not delay the binding.
     assert_eq!(show(&using("new 9 100m", &["log"]), &view), "bind m");
 
-    // Pods of the same and of a higher priority stay, on each node.
+    // Pods of an equal and of a higher priority stay, on each node.
     let in_use = "0/2 nodes are available: 2 node has pod using PersistentVolumeClaim with the same name and \
         ReadWriteOncePod access mode. preemption: 0/2 nodes are available: 2";
     for line in ["new 5 100m", "new 4 100m"] {
-        let shown = new(line);
-        assert!(shown.starts_with(in_use), "{shown}");
+        let decision = new(line);
+        assert!(decision.starts_with(in_use), "{decision}");
     }
     let never = new("new 9 100m never");
     assert!(
         never.ends_with("not eligible due to preemptionPolicy=Never."),
         "{never}"
     );
-    // A pod that ends already counts as a victim.
+    // A pod that is being deleted counts as a victim already.
     let ending = cluster("user 5 100m on=n ending");
     assert_eq!(show(&using("new 9 100m", &["data"]), &ending), "on n: user");
 }
 
-/// Users of two claims on two nodes: no node is free of both. On one node, both are preempted.
+/// Users of two claims on two nodes: no node is free of both claims. On one node, both users are preempted.
 #[test]
 fn the_users_of_two_claims_go_only_from_one_node() {
     let users = |second: &str| {

@@ -81,10 +81,10 @@ fn half_made(replicas: i32) -> Observed {
 
 fn half_made_at_once(replicas: i32) -> Observed {
     let ready = replicas / 4;
-    let made = world("Parallel", replicas, replicas / 2, |ordinal| {
+    let observed = world("Parallel", replicas, replicas / 2, |ordinal| {
         ("a", ordinal < ready)
     });
-    settled(made)
+    settled(observed)
 }
 
 fn half_updated(replicas: i32) -> Observed {
@@ -100,7 +100,7 @@ fn half_updated(replicas: i32) -> Observed {
     settled(observed)
 }
 
-/// With the status stored that a first plan writes.
+/// The observed state after the status of a first plan is stored.
 fn settled(mut observed: Observed) -> Observed {
     if let Some(status) = plan(&observed, now()).status {
         let mut set = (*observed.set).clone();
@@ -110,19 +110,19 @@ fn settled(mut observed: Observed) -> Observed {
     observed
 }
 
-/// A set, and its first pods with their claims, each of an image and ready or not.
+/// A set and its first pods with their claims; each pod is given by its image and its readiness.
 fn world(
     policy: &str,
     replicas: i32,
-    made: i32,
+    existing: i32,
     pod: impl Fn(i32) -> (&'static str, bool),
 ) -> Observed {
     let set = set(policy, replicas);
     let mut claims = BTreeMap::new();
     let mut pods = Vec::new();
-    // As a watch cache keeps them.
+    // A watch cache stores equal parts of objects once.
     let mut sharing = Sharing::default();
-    for ordinal in 0..made {
+    for ordinal in 0..existing {
         let (image, ready) = pod(ordinal);
         pods.push(Arc::new(
             sharing.pod(&made_pod(&set, ordinal, image, ready)),

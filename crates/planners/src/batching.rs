@@ -1,48 +1,49 @@
 //! The time at which a change is written, if changes come in quick succession.
 //!
-//! A change after a quiet time is written at once. Changes within a window ([`window_of`]) after a write are
-//! collected: the state at the end of the window is written, so no last state is lost. Upstream has
-//! the same window as `--endpoint-updates-batch-period`.
+//! A change after a quiet time is written at once. Changes within a window ([`window_of`]) after a write are collected:
+//! the state at the end of the window is written, so the newest state is never lost. Upstream has an equivalent window,
+//! `--endpoint-updates-batch-period`.
 
 use std::time::Duration;
 
-/// The shortest window of collected changes. Proxies and DNS may be this late, except for the first change
-/// after a quiet time, so it is short against the time in which a client gives up a connection. It
-/// is long against the time between two pods of a set that starts: with 80 pods per second a write
-/// reports eight of them, and the number of writes no longer grows with the number of pods.
+/// The shortest window of collected changes.
+///
+/// Proxies and DNS may be late by this time, except for the first change after a quiet time, so the window is short
+/// compared with the time after which a client gives up a connection. The window is long compared with the time between
+/// two pods of a set that starts: with 80 pods per second one write reports eight pods, and the number of writes no
+/// longer grows with the number of pods.
 pub const WINDOW: Duration = Duration::from_millis(100);
 
-/// The part of a window that each endpoint of a Service, or each pod of a set, adds beyond the first 250. A plan reads all of
-/// them, so without it a pod among many would cost more than one among few.
+/// The part of a window that each endpoint of a Service, or each pod of a set, adds beyond the first 250. A plan reads
+/// all endpoints or pods, so without this part the cost of one pod would grow with their number.
 const WINDOW_OF_PART: Duration = Duration::from_micros(400);
 
-/// The window of a Service with that many endpoints, or of a set with that many pods: from [`WINDOW`] to one second.
+/// The window of a Service with `parts` endpoints, or of a set with `parts` pods: from [`WINDOW`] to one second.
 pub fn window_of(parts: usize) -> Duration {
     let parts = u32::try_from(parts).unwrap_or(u32::MAX);
     let by_number = WINDOW_OF_PART.saturating_mul(parts);
     by_number.clamp(WINDOW, ENDPOINTS_WINDOW)
 }
 
-/// The window of the Endpoints of a Service, the old form of its slices. Proxies and DNS read the
-/// slices, so the Endpoints have readers that look once, and each write has all addresses: with 200
-/// pods it costs as much as four writes of a pod.
+/// The window of the Endpoints of a Service, the old form of its slices. Proxies and DNS read the slices. Readers of
+/// Endpoints do not watch them, and each write contains all addresses: with 200 pods a write costs as much as four
+/// writes of a pod.
 pub const ENDPOINTS_WINDOW: Duration = Duration::from_secs(1);
 
 /// The weight of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteUrgency {
-    /// No reader acts on it, and a change with more weight usually follows soon: it is written
-    /// together with that one, or one window later.
+    /// No reader acts on the change, and a more urgent change usually follows soon: both are written together, or this
+    /// change one window later.
     Minor,
-    /// Readers act on it: it is written at once after a quiet time.
+    /// Readers act on the change: after a quiet time the change is written at once.
     Prompt,
-    /// Later decisions depend on it: it is written at once, also within a window.
+    /// Later decisions depend on the change: the change is written at once, also within a window.
     Immediate,
 }
 
-/// The time to wait before a change is written; zero if it is due. `since_write` is the time since
-/// the last write to the same object, if there was one; `since_seen` is the time since the first
-/// change was seen that is not yet written.
+/// The time to wait before a change is written; zero if the write is due. `since_write` is the time since the last
+/// write to the object, if there was a write; `since_seen` is the time since the first unwritten change was observed.
 pub fn delay(
     window: Duration,
     urgency: WriteUrgency,

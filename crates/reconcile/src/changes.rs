@@ -141,14 +141,14 @@ impl<K: ?Sized> Mailbox<K> {
                 true => None,
                 false => state.pending.remove(key),
             };
-            let known = waiting.is_some();
+            let is_waiting = waiting.is_some();
             let merged = merge(waiting, change);
             if let Some(pending) = merged {
                 state.pending.insert(key.clone(), pending);
-                if !known {
+                if !is_waiting {
                     state.order.push_back(key.clone());
                 }
-            } else if known {
+            } else if is_waiting {
                 state.order.retain(|other| other != key);
             }
         }

@@ -77,7 +77,7 @@ impl QueueMetrics {
     /// A new, empty queue with the given name. Its counters continue those of an earlier queue with the name.
     pub fn queue<T: Work>(&self, name: &'static str, component: &Component) -> Queue<T> {
         let mut queues = self.queues();
-        let counts = queues.get(name).map(|known| known.counts.clone());
+        let counts = queues.get(name).map(|entry| entry.counts.clone());
         let counts = counts.unwrap_or_default();
         let streak = component.follow(Kind::Work, name);
         let queue = Queue::counted(counts.clone(), Some(streak));

@@ -84,7 +84,7 @@ async fn a_page_of_a_list_is_decoded_in_portions() {
         .map(|number| serde_json::to_value(object(number)).unwrap())
         .collect();
     let list = json!({"metadata": {"resourceVersion": "1000"}, "items": items}).to_string();
-    let answer = move |request: Request<api_client::Body>| {
+    let respond = move |request: Request<api_client::Body>| {
         let query = request.uri().query().unwrap_or_default();
         let (watches, list) = (query.contains("watch=true"), list.clone());
         async move {
@@ -94,7 +94,7 @@ async fn a_page_of_a_list_is_decoded_in_portions() {
             Ok::<_, Infallible>(Response::new(list))
         }
     };
-    let client = Client::new(tower::service_fn(answer), "default");
+    let client = Client::new(tower::service_fn(respond), "default");
     let end = CancellationToken::new();
     let _end = end.clone().drop_guard();
     let all: Api<ConfigMap> = Api::all(client);

@@ -230,18 +230,18 @@ impl<T: Work> Queue<T> {
     pub async fn next(&self) -> Lease<T> {
         loop {
             let now = Instant::now();
-            let (released, taken, more, wake) = {
+            let (released, leased, more, wake) = {
                 let mut state = self.state();
                 let released = state.release_due(now);
-                let taken = state.take(now);
+                let leased = state.take(now);
                 let wake = state.delayed.keys().next().map(|(at, _)| *at);
                 let more = !state.ready.is_empty() || wake.is_some();
-                (released, taken, more, wake)
+                (released, leased, more, wake)
             };
             if released > 0 {
                 self.counts().adds += released;
             }
-            if let Some((key, waited)) = taken {
+            if let Some((key, waited)) = leased {
                 self.counts().waited.observe(waited.as_secs_f64());
                 // A change wakes only one waiter, which therefore wakes the next waiter.
                 if more {
@@ -505,9 +505,9 @@ mod tests {
         let queue = Queue::new();
         let shutdown = CancellationToken::new();
         queue.add("a");
-        let (own, stop) = (queue.clone(), shutdown.clone());
+        let (worker_queue, stop) = (queue.clone(), shutdown.clone());
         run_workers(queue.clone(), 1, shutdown, move |key: &str| {
-            let (queue, stop) = (own.clone(), stop.clone());
+            let (queue, stop) = (worker_queue.clone(), stop.clone());
             async move {
                 match queue.failures(&key) {
                     // Once before anything is awaited, once after.
@@ -554,9 +554,9 @@ mod tests {
             let component = health.component("controllers", CancellationToken::new());
             let queue = Queue::of(&component, "job");
             queue.add("a");
-            let (own, stop) = (queue.clone(), component.shutdown.clone());
+            let (worker_queue, stop) = (queue.clone(), component.shutdown.clone());
             run_workers(queue.clone(), 2, component.shutdown, move |key: &str| {
-                let (queue, stop) = (own.clone(), stop.clone());
+                let (queue, stop) = (worker_queue.clone(), stop.clone());
                 async move {
                     if queue.failures(&key) == 3 {
                         stop.cancel();
@@ -565,8 +565,8 @@ mod tests {
                 }
             })
             .await;
-            let told = health.failing(Kind::Work);
-            assert_eq!(!told.is_empty(), fails, "{code}: {told:?}");
+            let failing = health.failing(Kind::Work);
+            assert_eq!(!failing.is_empty(), fails, "{code}: {failing:?}");
             queue.add("b");
             let lease = queue.next().await;
             let done = |_| async { Ok::<_, WriteError>(ReconcileResult::Done) };
@@ -581,11 +581,11 @@ mod tests {
         let count = Arc::new(AtomicU32::new(0));
         let shutdown = CancellationToken::new();
         queue.add("a");
-        let (seen, stop) = (count.clone(), shutdown.clone());
+        let (handled, stop) = (count.clone(), shutdown.clone());
         run_workers(queue, 2, shutdown, move |_| {
-            let (seen, stop) = (seen.clone(), stop.clone());
+            let (handled, stop) = (handled.clone(), stop.clone());
             async move {
-                if seen.fetch_add(1, Ordering::SeqCst) == 0 {
+                if handled.fetch_add(1, Ordering::SeqCst) == 0 {
                     panic!("the first attempt");
                 }
                 stop.cancel();

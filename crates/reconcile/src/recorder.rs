@@ -213,7 +213,8 @@ impl Writer {
             if same_topic || writes.len() == limits::EVENTS_AT_ONCE {
                 self.perform(std::mem::take(&mut writes)).await;
             }
-            let (known, message) = match self.memory.judge(&topic, &report.message, report.at) {
+            let (known_event, message) = match self.memory.judge(&topic, &report.message, report.at)
+            {
                 EventVerdict::Silence => continue,
                 EventVerdict::Create { message } => (None, message),
                 EventVerdict::Repeat {
@@ -226,7 +227,7 @@ impl Writer {
                 report,
                 topic,
                 message,
-                known,
+                known: known_event,
             });
         }
         self.perform(writes).await;
@@ -263,14 +264,14 @@ impl Writer {
         let EventWrite {
             topic,
             message,
-            known,
+            known: known_event,
             ..
         } = &mut write;
         match written {
             Ok(None) => {}
             Ok(Some(name)) => self.memory.remember(topic, message, name),
             Err(error) => {
-                if known.take().is_some() {
+                if known_event.take().is_some() {
                     // The event with the count was deleted.
                     self.memory.forget(topic, message);
                 }
@@ -284,7 +285,8 @@ impl Writer {
 
     /// Postpones a warning. Repetitions of a warning are postponed as one event with the first time.
     fn postpone(&mut self, new: EventWrite) {
-        let same = |known: &EventWrite| known.topic == new.topic && known.message == new.message;
+        let same =
+            |waiting: &EventWrite| waiting.topic == new.topic && waiting.message == new.message;
         if self.postponed.iter().any(same) {
             return;
         }
@@ -373,12 +375,12 @@ impl Writer {
 
 /// The namespace of the event: `default` for cluster-scoped objects.
 fn namespace(report: &Report) -> String {
-    let own = report
+    let object_namespace = report
         .object
         .namespace
         .clone()
         .filter(|namespace| !namespace.is_empty());
-    own.unwrap_or_else(|| "default".to_owned())
+    object_namespace.unwrap_or_else(|| "default".to_owned())
 }
 
 fn topic(report: &Report) -> SimilarEvents {
@@ -410,7 +412,7 @@ where
             Err(error) if !matches!(error, api_client::Error::Api(_)) => {
                 tracing::debug!(error = %error, "event to be written again");
             }
-            answer => return answer,
+            result => return result,
         }
         tokio::time::sleep(delay).await;
         delay *= 4;
@@ -440,7 +442,7 @@ mod tests {
     impl Server {
         fn client(&self) -> Client {
             let server = self.clone();
-            let answer = move |request: Request<Body>| {
+            let respond = move |request: Request<Body>| {
                 let server = server.clone();
                 async move {
                     let body = request
@@ -450,7 +452,7 @@ mod tests {
                         .expect("a body")
                         .to_bytes();
                     let event: Event = serde_json::from_slice(&body).expect("an event");
-                    let (code, answer) = match server.full.load(Ordering::Relaxed) {
+                    let (code, respond) = match server.full.load(Ordering::Relaxed) {
                         true => {
                             let status = json!({ "apiVersion": "v1", "kind": "Status",
                                 "status": "Failure", "reason": "InternalError",
@@ -463,12 +465,12 @@ mod tests {
                             (201, serde_json::to_value(&event).expect("JSON"))
                         }
                     };
-                    let answer = Body::from(answer.to_string().into_bytes());
-                    let response = Response::builder().status(code).body(answer);
+                    let respond = Body::from(respond.to_string().into_bytes());
+                    let response = Response::builder().status(code).body(respond);
                     Ok::<_, Infallible>(response.expect("a response"))
                 }
             };
-            Client::new(tower::service_fn(answer), "default")
+            Client::new(tower::service_fn(respond), "default")
         }
 
         fn stored(&self) -> Vec<String> {
@@ -533,7 +535,7 @@ mod tests {
         let (under_way, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let messages = Arc::new(Mutex::new(Vec::new()));
         let (most_seen, stored) = (most.clone(), messages.clone());
-        let answer = move |request: Request<Body>| {
+        let respond = move |request: Request<Body>| {
             let (under_way, most, stored) = (under_way.clone(), most.clone(), stored.clone());
             async move {
                 let body = request.into_body().collect().await.expect("a body");
@@ -548,12 +550,12 @@ mod tests {
                     .lock()
                     .expect("a lock")
                     .push(event.message.clone().unwrap_or_default());
-                let answer = serde_json::to_vec(&event).expect("JSON");
-                let response = Response::builder().status(201).body(Body::from(answer));
+                let respond = serde_json::to_vec(&event).expect("JSON");
+                let response = Response::builder().status(201).body(Body::from(respond));
                 Ok::<_, Infallible>(response.expect("a response"))
             }
         };
-        let client = Client::new(tower::service_fn(answer), "default");
+        let client = Client::new(tower::service_fn(respond), "default");
         let end = CancellationToken::new();
         let recorder = Recorder::spawn(client, "scheduler", end.clone());
         for pod in ["a", "b", "c"] {

@@ -117,11 +117,11 @@ mod tests {
     /// `web 1 slices`, or `web gone 1 slices`.
     async fn taken(changes: &mut ServiceChanges) -> Vec<String> {
         changes.wait().await;
-        let shown = |state: ServiceState| {
-            let gone = if state.service.is_none() { " gone" } else { "" };
-            format!("{}{gone} {} slices", state.key.name, state.slices.len())
+        let printed = |state: ServiceState| {
+            let suffix = if state.service.is_none() { " gone" } else { "" };
+            format!("{}{suffix} {} slices", state.key.name, state.slices.len())
         };
-        changes.take().into_iter().map(shown).collect()
+        changes.take().into_iter().map(printed).collect()
     }
 
     #[tokio::test]

@@ -51,8 +51,8 @@ impl SharedCaches {
 
     fn started_by<K: Send + Sync + 'static>(&self, start: impl FnOnce() -> Cache<K>) -> Cache<K> {
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = started.get(&TypeId::of::<K>());
-        if let Some(cache) = known.and_then(|cache| cache.downcast_ref::<Cache<K>>()) {
+        let cached = started.get(&TypeId::of::<K>());
+        if let Some(cache) = cached.and_then(|cache| cache.downcast_ref::<Cache<K>>()) {
             return cache.clone();
         }
         let cache = start();
@@ -75,11 +75,11 @@ mod tests {
     #[tokio::test]
     async fn each_kind_is_listed_once() {
         let lists = Arc::new(AtomicUsize::new(0));
-        let seen = lists.clone();
-        let answer = move |request: Request<api_client::Body>| {
+        let lists_of_server = lists.clone();
+        let respond = move |request: Request<api_client::Body>| {
             let query = request.uri().query().unwrap_or_default();
             let listed = !query.contains("watch=true");
-            seen.fetch_add(usize::from(listed), Ordering::Relaxed);
+            lists_of_server.fetch_add(usize::from(listed), Ordering::Relaxed);
             let body = r#"{"metadata": {"resourceVersion": "1"}, "items": []}"#.to_owned();
             async move {
                 if !listed {
@@ -88,7 +88,7 @@ mod tests {
                 Ok::<_, Infallible>(Response::new(body))
             }
         };
-        let client = Client::new(tower::service_fn(answer), "default");
+        let client = Client::new(tower::service_fn(respond), "default");
         let stop = CancellationToken::new();
         let _end = stop.clone().drop_guard();
         let caches = SharedCaches::new(client, stop.into());

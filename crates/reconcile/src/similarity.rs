@@ -188,12 +188,12 @@ impl Topic {
     /// Whether the topic already has the maximum number of other recent messages with separate events.
     fn is_one_of_many(&self, text: &str, now: Timestamp) -> bool {
         let is_recent = |message: &Message| elapsed(message.at, now) < limits::EVENT_SIMILAR_WINDOW;
-        let own = || {
+        let is_similar = || {
             self.messages
                 .iter()
                 .filter(|message| message.text != COMBINED)
         };
-        let mut recent = own().filter(|message| is_recent(message));
+        let mut recent = is_similar().filter(|message| is_recent(message));
         !recent.clone().any(|message| message.text == text)
             && recent.nth(limits::EVENT_SIMILAR_MAX - 1).is_some()
     }

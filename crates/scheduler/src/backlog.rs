@@ -137,8 +137,8 @@ impl Order {
             (&mut self.for_devices, interests.devices),
             (&mut self.for_neighbours, interests.neighbours),
         ];
-        let wanted = sets.into_iter().filter(|(_, interested)| *interested);
-        wanted.map(|(keys, _)| keys)
+        let matching = sets.into_iter().filter(|(_, interested)| *interested);
+        matching.map(|(keys, _)| keys)
     }
 
     /// The parked pods that a change concerns.
@@ -162,7 +162,7 @@ impl Order {
 impl Backlog {
     /// Adds a pod, or makes a changed one ready at once.
     pub fn add(&mut self, key: Key, rank: QueueOrder, interests: RetryTriggers, now: Instant) {
-        let since = self.pods.get(&key).map_or(now, |known| known.since);
+        let since = self.pods.get(&key).map_or(now, |entry| entry.since);
         self.remove(&key);
         let pending = Pending {
             rank,
@@ -177,8 +177,8 @@ impl Backlog {
 
     /// Removes a pod that has a node or is deleted.
     pub fn remove(&mut self, key: &Key) {
-        if let Some(known) = self.pods.remove(key) {
-            self.order.leave(key, &known);
+        if let Some(entry) = self.pods.remove(key) {
+            self.order.leave(key, &entry);
         }
     }
 

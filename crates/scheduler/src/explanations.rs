@@ -24,12 +24,12 @@ pub(crate) struct Explanations {
 impl Explanations {
     /// Replaces the reason of the pod.
     pub fn keep(&mut self, key: Key, obstacle: PlacementFailure) {
-        let in_progress = self.by_pod.get(&key).is_some_and(|own| own.in_progress);
-        let own = Explanation {
+        let in_progress = self.by_pod.get(&key).is_some_and(|entry| entry.in_progress);
+        let entry = Explanation {
             obstacle,
             in_progress,
         };
-        self.by_pod.insert(key, own);
+        self.by_pod.insert(key, entry);
     }
 
     /// Forgets the reason, because the pod is deleted or has a node.
@@ -39,14 +39,14 @@ impl Explanations {
 
     /// The reason to compare with the cached pod; `None` during a write.
     pub fn next(&self, key: &Key) -> Option<&PlacementFailure> {
-        let own = self.by_pod.get(key).filter(|own| !own.in_progress)?;
-        Some(&own.obstacle)
+        let entry = self.by_pod.get(key).filter(|entry| !entry.in_progress)?;
+        Some(&entry.obstacle)
     }
 
     /// Marks the start or the end of a write.
     pub fn set_in_progress(&mut self, key: &Key, in_progress: bool) {
-        if let Some(own) = self.by_pod.get_mut(key) {
-            own.in_progress = in_progress;
+        if let Some(entry) = self.by_pod.get_mut(key) {
+            entry.in_progress = in_progress;
         }
     }
 }

@@ -31,9 +31,9 @@ pub async fn run(
 ) -> Result<(), Error> {
     let component = component.into();
     // A child token, so that all tasks end with this function.
-    let own = component.shutdown.child_token();
-    let _end = own.clone().drop_guard();
-    let component = component.with_shutdown(own);
+    let stopping = component.shutdown.child_token();
+    let _end = stopping.clone().drop_guard();
+    let component = component.with_shutdown(stopping);
     let engine = engine::Engine::new(client, config, component.clone());
     component.watched("engine", engine.run()).await
 }

@@ -100,12 +100,12 @@ impl Metrics {
     }
 
     /// Records the end of an attempt.
-    pub(crate) fn attempt(&self, result: Attempt, took: Duration) {
+    pub(crate) fn attempt(&self, result: Attempt, duration: Duration) {
         let mut counts = self.counts();
         let first = || (0, Histogram::new(&ATTEMPT_BOUNDS));
         let (count, times) = counts.attempts.entry(result).or_insert_with(first);
         *count += 1;
-        times.observe(took.as_secs_f64());
+        times.observe(duration.as_secs_f64());
     }
 
     /// Records that a pod got a node after this number of attempts, and the time since the arrival of the pod.
@@ -214,7 +214,7 @@ mod tests {
         let mut page = Page::default();
         metrics.write(&mut page);
         let text = page.text();
-        for wanted in [
+        for expected in [
             "scheduler_pending_pods{queue=\"active\"} 1",
             "scheduler_pending_pods{queue=\"backoff\"} 2",
             "scheduler_pending_pods{queue=\"unschedulable\"} 3",
@@ -230,7 +230,10 @@ mod tests {
             "scheduler_preemption_attempts_total 2",
             "scheduler_preemption_victims_bucket{le=\"4\"} 1",
         ] {
-            assert!(text.lines().any(|line| line == wanted), "{wanted}: {text}");
+            assert!(
+                text.lines().any(|line| line == expected),
+                "{expected}: {text}"
+            );
         }
     }
 }

@@ -58,18 +58,21 @@ impl Nominations {
 
     /// The pod's nominated node, from the cache or from a later decision.
     pub fn node_of<'n>(&'n self, key: &Key, pod: &'n PodView) -> Option<&'n str> {
-        let decided = self.by_pod.get(key).filter(|own| own.is_news_to(pod));
-        let decided = decided.map(|own| own.node.as_str());
+        let decided = self
+            .by_pod
+            .get(key)
+            .filter(|nomination| nomination.is_news_to(pod));
+        let decided = decided.map(|nomination| nomination.node.as_str());
         decided.or(pod.nominated.as_deref())
     }
 }
 
 impl Nomination {
     /// Whether the observed pod is older than the write of the nomination.
-    fn is_news_to(&self, seen: &PodView) -> bool {
-        self.pod.uid == seen.uid
-            && match (self.written, seen.resource_version.parse::<u64>()) {
-                (NominationWrites::At(revision), Ok(seen)) => seen < revision,
+    fn is_news_to(&self, observed: &PodView) -> bool {
+        self.pod.uid == observed.uid
+            && match (self.written, observed.resource_version.parse::<u64>()) {
+                (NominationWrites::At(revision), Ok(observed)) => observed < revision,
                 (NominationWrites::NotYet, _) | (_, Err(_)) => true,
             }
     }
@@ -78,11 +81,11 @@ impl Nomination {
     /// finds a pod in the cache.
     pub fn is_under_way(
         &self,
-        seen: &PodView,
+        observed: &PodView,
         current: impl Fn(&PodView) -> Option<Arc<PodView>>,
     ) -> bool {
         let stays = |victim: &Arc<PodView>| current(victim).is_some_and(|pod| !pod.is_deleting());
-        self.is_news_to(seen) || self.victims.iter().any(stays)
+        self.is_news_to(observed) || self.victims.iter().any(stays)
     }
 
     /// Whether all victims are deleted.
@@ -108,13 +111,13 @@ mod tests {
     fn what_was_decided_counts_until_it_is_seen() {
         let mut nominations = Nominations::default();
         let key = Key::new("default", "p");
-        let own = Nomination {
+        let nomination = Nomination {
             pod: Arc::new(pod("p", "3")),
             node: "n".to_owned(),
             victims: vec![Arc::new(pod("v", "2"))],
             written: NominationWrites::NotYet,
         };
-        nominations.keep(key.clone(), own.clone());
+        nominations.keep(key.clone(), nomination.clone());
         let old = pod("p", "3");
         assert_eq!(nominations.node_of(&key, &old), Some("n"));
         assert_eq!(nominations.node_of(&key, &pod("another", "4")), None);
@@ -126,7 +129,7 @@ mod tests {
 
     #[test]
     fn nothing_is_decided_before_the_victims_are_seen_to_go() {
-        let own = Nomination {
+        let nomination = Nomination {
             pod: Arc::new(pod("p", "3")),
             node: "n".to_owned(),
             victims: vec![Arc::new(pod("v", "2"))],
@@ -141,10 +144,12 @@ mod tests {
             });
             Some(Arc::new(pod))
         };
-        let gone = |_: &PodView| None;
-        assert!(own.is_under_way(&pod("p", "3"), gone));
-        assert!(own.is_under_way(&pod("p", "5"), there));
-        assert!(!own.is_under_way(&pod("p", "5"), going) && !own.is_free(going));
-        assert!(!own.is_under_way(&pod("p", "5"), gone) && own.is_free(gone));
+        let is_deleted = |_: &PodView| None;
+        assert!(nomination.is_under_way(&pod("p", "3"), is_deleted));
+        assert!(nomination.is_under_way(&pod("p", "5"), there));
+        assert!(!nomination.is_under_way(&pod("p", "5"), going) && !nomination.is_free(going));
+        assert!(
+            !nomination.is_under_way(&pod("p", "5"), is_deleted) && nomination.is_free(is_deleted)
+        );
     }
 }

@@ -62,8 +62,9 @@ impl Refusals {
         steps: &[ReservedClaim],
         claims: &Cache<PersistentVolumeClaim>,
     ) {
-        for taken in steps {
-            if let (ClaimStep::SelectNode { claim }, Some(revision)) = (&taken.step, taken.revision)
+        for reserved in steps {
+            if let (ClaimStep::SelectNode { claim }, Some(revision)) =
+                (&reserved.step, reserved.revision)
                 && let Some(claim) = claims.get(namespace, claim)
             {
                 self.wrote(&claim, node.to_owned(), revision, Instant::now());

@@ -45,10 +45,10 @@ impl ReservedClaim {
 
     /// Whether the observed object is older than the write. A newer object is valid, even if another writer has undone
     /// the step.
-    fn is_news_to(&self, seen: Option<&String>) -> bool {
-        let seen = seen.and_then(|seen| seen.parse::<u64>().ok());
-        match (self.revision, seen) {
-            (Some(written), Some(seen)) => seen < written,
+    fn is_news_to(&self, observed: Option<&String>) -> bool {
+        let observed = observed.and_then(|observed| observed.parse::<u64>().ok());
+        match (self.revision, observed) {
+            (Some(written), Some(observed)) => observed < written,
             (None, _) => true,
             (Some(_), None) => false,
         }
@@ -69,7 +69,7 @@ impl Reservation {
     /// create the volume there.
     pub fn withdrawn<'a>(&self, steps: &'a [ClaimStep]) -> Option<&'a str> {
         let is_waiting = matches!(self.stage, ReservationStage::Waiting(_));
-        let was_taken = |step: &ClaimStep| self.steps.iter().any(|taken| taken.step == *step);
+        let was_taken = |step: &ClaimStep| self.steps.iter().any(|reserved| reserved.step == *step);
         steps.iter().find_map(|step| match step {
             ClaimStep::SelectNode { claim } if is_waiting && was_taken(step) => Some(&**claim),
             _ => None,
@@ -110,8 +110,8 @@ impl Reservations {
     pub fn overlay(&self, view: &mut ClusterView) -> Overlay {
         let mut overlay = Overlay::default();
         for (key, reservation) in &self.by_pod {
-            for taken in &reservation.steps {
-                overlay.step(key, reservation, taken, view);
+            for reserved in &reservation.steps {
+                overlay.step(key, reservation, reserved, view);
             }
         }
         overlay
@@ -138,14 +138,14 @@ impl Overlay {
     fn step(
         &mut self,
         pod: &Key,
-        kept: &Reservation,
-        taken: &ReservedClaim,
+        reservation: &Reservation,
+        reserved: &ReservedClaim,
         view: &mut ClusterView,
     ) {
-        let node = &kept.node;
+        let node = &reservation.node;
         let claim_key = |claim: &String| (pod.namespace.to_string(), claim.clone());
-        let is_news = |meta: &ObjectMeta| taken.is_news_to(meta.resource_version.as_ref());
-        match &taken.step {
+        let is_news = |meta: &ObjectMeta| reserved.is_news_to(meta.resource_version.as_ref());
+        match &reserved.step {
             ClaimStep::SelectNode { claim } => {
                 let key = claim_key(claim);
                 let claim = view.claims.get_mut(&key);
@@ -162,11 +162,11 @@ impl Overlay {
                 if let Some(claim) = claim.filter(|claim| is_news(&claim.metadata)) {
                     let former = self.device_claims.entry(key);
                     former.or_insert_with(|| claim.clone());
-                    let allocation = match &taken.step {
+                    let allocation = match &reserved.step {
                         ClaimStep::Allocate { allocation, .. } => Some(&**allocation),
                         _ => None,
                     };
-                    devices::overlay(claim, &kept.pod, allocation);
+                    devices::overlay(claim, &reservation.pod, allocation);
                 }
             }
             ClaimStep::Reserve { claim, volume } => {

@@ -51,14 +51,14 @@ pub(crate) async fn prepare(
     pod: &PodView,
     node: &str,
     steps: Vec<ClaimStep>,
-    seen: ObservedCaches<'_>,
+    caches: ObservedCaches<'_>,
 ) -> api_client::Result<Vec<ReservedClaim>> {
     let ObservedCaches {
         claims,
         volumes,
         device_claims,
-    } = seen;
-    let mut taken = Vec::new();
+    } = caches;
+    let mut reserved = Vec::new();
     for step in steps {
         let written = match &step {
             ClaimStep::Reserve { claim, volume } => {
@@ -91,9 +91,9 @@ pub(crate) async fn prepare(
         let revision = written
             .resource_version
             .and_then(|written| written.parse().ok());
-        taken.push(ReservedClaim { step, revision });
+        reserved.push(ReservedClaim { step, revision });
     }
-    Ok(taken)
+    Ok(reserved)
 }
 
 async fn reserve(

@@ -1,4 +1,5 @@
-//! The owners of addresses: those of pods, of Services and of the machines of the cluster are no Service's for the outside.
+//! The owners of addresses: a Service gets no address of a pod, a Service or a machine of the cluster as an external
+//! address.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,14 +11,14 @@ use crate::compile::Settings;
 /// The addresses of the machines of the cluster: nodes and servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineAddresses {
-    /// Those of this node; a Service gets ports of them here, except those of programs that listen.
+    /// The addresses of this node; a Service gets their ports on this node, except ports on which a program listens.
     pub own: BTreeSet<Ipv4Addr>,
-    /// Those of other nodes and of servers; this node sends their packets to them.
+    /// The addresses of other nodes and of servers; this node sends packets for these addresses to them.
     pub others: BTreeSet<Ipv4Addr>,
 }
 
 impl Settings {
-    /// Whether a Service may have the address for the outside.
+    /// Whether a Service may have the address as an external address.
     pub(crate) fn is_outside(&self, address: Ipv4Addr) -> bool {
         let ranges = [self.cluster_range, self.pod_range, self.service_range];
         let is_switched = self
@@ -26,7 +27,7 @@ impl Settings {
         let of_machine = is_switched || self.machines.others.contains(&address);
         special(IpAddr::V4(address)).is_none()
             && !ranges.iter().any(|range| range.contains(address))
-            && !self.for_pods().any(|own| own == address)
+            && !self.for_pods().any(|node_address| node_address == address)
             && (!of_machine || self.machines.own.contains(&address))
     }
 }

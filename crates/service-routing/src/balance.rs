@@ -1,13 +1,14 @@
 //! Endpoints as data of a map.
 //!
 //! When a rule or a verdict with a chain is added, the kernel checks every chain that a packet can reach
-//! (`nft_table_validate`), which takes longer the more chains there are. A change of the members of a set, or of a
-//! map that holds data, is not checked. Most Services therefore have no chains: a map has their endpoints by number, and
+//! (`nft_table_validate`), and the check takes longer with more chains. A change of the members of a set, or of a map
+//! that holds data, is not checked. Most Services therefore have no chains: a map has their endpoints by number, and
 //! sets have the Services of each class, which is the number of endpoints and the treatment of clients. The chains of
-//! all classes are there from the start.
+//! all classes exist from the start.
 //!
-//! The class is found by one set after the other. A map from a Service to the number of its class, and another one from
-//! there to a chain, would take two steps, but `nft list` ends with an assertion when it reads such a rule (1.0.6).
+//! The class is determined by a lookup in one set after the other. A map from a Service to the number of its class, and
+//! a second map from the number to a chain, would need two lookups, but `nft list` stops with a failed assertion when
+//! it reads such a rule (1.0.6).
 
 use std::fmt;
 
@@ -16,19 +17,19 @@ use object_model::cidr::Cidr;
 use crate::endpoints::Endpoint;
 use crate::model::{Chain, MapName, Match, Rule, RuleAction};
 
-/// The largest number of endpoints of a class. Services with more have chains of their own.
+/// The largest number of endpoints of a class. Services with more endpoints have separate chains.
 pub const BALANCED_ENDPOINTS_MAX: usize = 32;
 
 /// The clients whose connections are masqueraded, so that replies return through this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Masquerade {
-    /// Those outside of the cluster.
+    /// Clients outside of the cluster.
     FromOutside,
-    /// All.
+    /// All clients.
     Always,
 }
 
-/// A choice among endpoints at random, each with the same chance.
+/// A random choice among endpoints, each with an equal probability.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Balance {
     /// The clients whose addresses are replaced.
@@ -38,7 +39,7 @@ pub struct Balance {
 }
 
 impl Balance {
-    /// A choice among these; none when their number has no class.
+    /// A choice among these endpoints; `None` if there is no class for their number.
     pub fn among(endpoints: &[Endpoint], masquerade: Masquerade) -> Option<Balance> {
         let has_class = (1..=BALANCED_ENDPOINTS_MAX).contains(&endpoints.len());
         has_class.then(|| Balance {
@@ -47,7 +48,7 @@ impl Balance {
         })
     }
 
-    /// The sets that have the Service.
+    /// The sets that contain the Service.
     pub fn sets(&self) -> [ServiceSet; 2] {
         let class = Class {
             masquerade: self.masquerade,
@@ -70,9 +71,9 @@ pub struct Class {
 /// A set of Services, of a map of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceSet {
-    /// Those whose endpoints are data.
+    /// Services whose endpoints are data.
     Balanced(Masquerade),
-    /// Those of a class.
+    /// Services of a class.
     OfClass(Class),
 }
 
@@ -109,7 +110,8 @@ impl Class {
     }
 }
 
-/// The treatments of clients that a map has. No clients of node ports are known to be inside.
+/// The treatments of clients that a map supports. The clients of node ports are never known to be inside of the
+/// cluster.
 fn masquerades(map: MapName) -> impl Iterator<Item = Masquerade> {
     let inside = map.by_address().then_some(Masquerade::FromOutside);
     inside.into_iter().chain([Masquerade::Always])
@@ -122,7 +124,7 @@ fn clients(masquerade: Masquerade) -> &'static str {
     }
 }
 
-/// The chain that finds the class of a Service.
+/// The name of the chain that determines the class of a Service.
 fn balancing(map: MapName, masquerade: Masquerade) -> String {
     format!("{}/{}", map.as_str(), clients(masquerade))
 }
@@ -139,8 +141,9 @@ pub(crate) fn entrances(map: MapName) -> impl Iterator<Item = Rule> {
 
 /// The chains for the Services of a map whose endpoints are data.
 ///
-/// A packet may see the sets or the endpoints before a change, and the others after it. If its Service is in no set
-/// then, or the chosen endpoint is gone, the first endpoint gets the connection.
+/// During a change a packet may be matched against the sets before the change and the endpoints after it, or the
+/// reverse. If its Service is in no set then, or the chosen endpoint was removed, the first endpoint gets the
+/// connection.
 pub(crate) fn chains(map: MapName, cluster_range: Cidr) -> impl Iterator<Item = (String, Chain)> {
     masquerades(map).flat_map(move |masquerade| {
         let finding = (balancing(map, masquerade), finding(map, masquerade));
@@ -150,7 +153,7 @@ pub(crate) fn chains(map: MapName, cluster_range: Cidr) -> impl Iterator<Item = 
     })
 }
 
-/// The chain that looks for the class of a Service.
+/// The chain that determines the class of a Service.
 fn finding(map: MapName, masquerade: Masquerade) -> Chain {
     let to_class = Class::all(masquerade).map(|class| {
         let listed = Match::Listed(map, Some(ServiceSet::OfClass(class)));

@@ -1,8 +1,8 @@
-//! The least that turns one table into another, in an order the kernel accepts.
+//! The smallest change from one table to another, in an order that the kernel accepts.
 //!
-//! Order: new sets and chains first, so that rules can refer to them; then the rules of changed
-//! chains; then the members of sets and the elements of maps; then the removal of unused parts. All
-//! in one transaction, so packets see no state in between.
+//! Order: new sets and chains first, so that rules can refer to them; then the rules of changed chains; then the
+//! members of sets and the elements of maps; then the removal of unused parts. All steps are one transaction, so
+//! packets never match an intermediate state.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -15,7 +15,7 @@ use crate::model::{
 /// One change of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableChange {
-    /// Makes a set without members.
+    /// Creates a set without members.
     AddSet(String, SetKind),
     /// Creates a chain without rules.
     AddChain(String, Option<Hook>),
@@ -31,17 +31,17 @@ pub enum TableChange {
     RemoveMembers(String, Vec<Member>),
     /// Adds members to a set.
     AddMembers(String, Vec<Member>),
-    /// Does not filter the connections of an address any more.
+    /// Stops filtering the connections of an address.
     RemoveFilter(Direction, Ipv4Addr, String),
     /// Filters the connections of an address by a chain.
     AddFilter(Direction, Ipv4Addr, String),
     /// Removes a chain without rules and references.
     RemoveChain(String),
-    /// Removes a set that is not named anywhere.
+    /// Removes a set that no rule names.
     RemoveSet(String),
 }
 
-/// Returns the steps from `old` to `new`; none when they are equal.
+/// Returns the steps from `old` to `new`; empty if both are equal.
 pub fn changes(old: &Table, new: &Table) -> Vec<TableChange> {
     let mut steps = Vec::new();
     let remade: BTreeSet<&String> = new
@@ -129,7 +129,7 @@ fn elements(old: &Table, new: &Table) -> Vec<TableChange> {
     removed.chain(added).collect()
 }
 
-/// The members that sets lose and get. A set that is removed keeps its members until then.
+/// The members that are removed from sets and added to sets. A set that is removed keeps its members until its removal.
 fn members(old: &Table, new: &Table) -> Vec<TableChange> {
     let none = BTreeSet::new();
     let mut steps = Vec::new();
@@ -148,25 +148,27 @@ fn members(old: &Table, new: &Table) -> Vec<TableChange> {
 }
 
 fn filters(old: &Table, new: &Table) -> Vec<TableChange> {
-    let gone = old.filtered.iter();
-    let gone = gone.filter(|(of, chain)| new.filtered.get(of) != Some(chain));
-    let gone = gone
-        .map(|((way, address), chain)| TableChange::RemoveFilter(*way, *address, chain.clone()));
+    let removed = old.filtered.iter();
+    let removed = removed.filter(|(of, chain)| new.filtered.get(of) != Some(chain));
+    let removed = removed.map(|((direction, address), chain)| {
+        TableChange::RemoveFilter(*direction, *address, chain.clone())
+    });
     let got = new.filtered.iter();
     let got = got.filter(|(of, chain)| old.filtered.get(of) != Some(chain));
-    let got =
-        got.map(|((way, address), chain)| TableChange::AddFilter(*way, *address, chain.clone()));
-    gone.chain(got).collect()
+    let got = got.map(|((direction, address), chain)| {
+        TableChange::AddFilter(*direction, *address, chain.clone())
+    });
+    removed.chain(got).collect()
 }
 
-/// The kernel would refuse a step: it names something that is not there, or removes something
-/// that is in use.
+/// The kernel would refuse a step: the step names an object that does not exist, or removes an object that is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplyError(pub TableChange);
 
-/// Does the steps to a table as the kernel would: the model against which [`changes`] is checked.
+/// Applies the steps to a table as the kernel would: the model against which [`changes`] is checked.
 ///
 /// # Errors
+///
 /// The first step that the kernel would refuse.
 pub fn apply(mut table: Table, steps: &[TableChange]) -> Result<Table, ApplyError> {
     for step in steps {
@@ -242,12 +244,12 @@ fn step_on(table: &mut Table, step: &TableChange) -> Option<()> {
             let new = members.iter().all(|member| set.members.insert(*member));
             (fit && new).then_some(())
         }
-        TableChange::RemoveFilter(way, address, _) => {
-            table.filtered.remove(&(*way, *address)).map(|_| ())
+        TableChange::RemoveFilter(direction, address, _) => {
+            table.filtered.remove(&(*direction, *address)).map(|_| ())
         }
-        TableChange::AddFilter(way, address, chain) => {
+        TableChange::AddFilter(direction, address, chain) => {
             let named = table.chains.contains_key(chain);
-            let filtered = table.filtered.insert((*way, *address), chain.clone());
+            let filtered = table.filtered.insert((*direction, *address), chain.clone());
             (named && filtered.is_none()).then_some(())
         }
         TableChange::RemoveChain(name) => {

@@ -1,22 +1,22 @@
 //! Service ports → table.
 //!
-//! The path of a connection: the hooks look up `service-ips` (address, protocol, port) and
-//! `service-nodeports`: most Services are in sets by their number of endpoints, one of which is chosen from data (see
-//! `balance.rs`). A Service that keeps clients at their endpoints, keeps connections from outside on their node, admits
-//! some sources only, or has very many endpoints, has chains of its own: `svc/…` for the cluster IP, `ext/…` for external
-//! addresses (which marks for masquerading or keeps to this node); there an endpoint's chain `ep/…` is chosen, which
-//! rewrites the destination. A Service without endpoints is in `refused-…` instead, which the hooks that can reject look
-//! up. Other connections may be for a pod's host port: `host-ips` and `host-ports` are looked up last.
+//! The path of a connection: the hooks look up `service-ips` (address, protocol, port) and `service-nodeports`. Most
+//! Services are in sets by their number of endpoints, and one endpoint is chosen from data (see `balance.rs`). A
+//! Service that keeps clients at their endpoints, keeps connections from outside on their node, admits only some
+//! sources, or has very many endpoints, has its own chains: `svc/…` for the cluster IP, `ext/…` for external addresses
+//! (which marks for masquerading or keeps to this node). These chains choose the chain `ep/…` of an endpoint, which
+//! rewrites the destination. A Service without endpoints is in `refused-…` instead, which the hooks that can reject
+//! look up. Other connections may be for a pod's host port: `host-ips` and `host-ports` are looked up last.
 //!
-//! A pod that reaches itself must not see its own address as the client's: it would answer past this node. Its
-//! packets leave by the link by which they came in, and are marked where they are forwarded.
+//! A pod that connects to itself through a Service must not get its own address as the client's address, because its
+//! response would bypass this node. Its packets leave by the link by which they came in, and are marked where they are
+//! forwarded.
 //!
-//! Ports of the node's own listening sockets cannot be redirected: `held-ips` and `held-ports` are
-//! looked up first.
+//! Ports of the node's listening sockets cannot be redirected: `held-ips` and `held-ports` are looked up first.
 //!
 //! **Each address has one owner.** The ranges of pods and of Services, special addresses, and the addresses of other
-//! machines of the cluster are no Service's for the outside (see `addresses.rs`). An address and port that is left
-//! belongs to the Service whose `clusterIP` it is, else to the oldest that claims it, whatever the names.
+//! machines of the cluster are never external addresses of a Service (see `addresses.rs`). Any other address and port
+//! belongs to the Service with this `clusterIP`, else to the oldest Service that claims it, whatever the names are.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -34,10 +34,10 @@ use crate::model::{
 use crate::ranges;
 use crate::services::{Affinity, ServicePort};
 
-/// Bit of the packet mark that asks for masquerading, the same that kube-proxy uses.
+/// Bit of the packet mark that requests masquerading; the bit of kube-proxy.
 pub const MARK_MASQUERADE: u32 = 0x4000;
 
-/// Before connections are tracked.
+/// The priority before connection tracking.
 const PRIORITY_RAW: i32 = -300;
 
 const SERVICES: &str = "services";
@@ -53,11 +53,11 @@ pub struct Settings {
     pub cluster_range: Cidr,
     /// Addresses of Services (`clusterIP`).
     pub service_range: Cidr,
-    /// Addresses of Services that something on this node answers itself (DNS).
+    /// Addresses of Services that a program on this node serves itself (DNS).
     pub unmanaged: BTreeSet<Ipv4Addr>,
     /// The common prefix of the host-side link names of pods.
     pub pod_links: String,
-    /// The link by which encrypted packets of other nodes' pods come in, if this node encrypts.
+    /// The link by which encrypted packets of other nodes' pods come in; `None` if this node does not encrypt.
     pub encrypted_link: Option<String>,
     /// Addresses of nodes in namespaces of this machine, which reach other networks through it.
     pub switch_range: Option<Cidr>,
@@ -66,12 +66,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The node's own address towards its pods.
+    /// The address of the node on the network of its pods.
     fn gateway(&self) -> Option<Ipv4Addr> {
         self.pod_range.nth(1)
     }
 
-    /// Addresses of this machine that are there for its pods alone.
+    /// Addresses of this machine that only its pods may use.
     pub(crate) fn for_pods(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
         self.gateway()
             .into_iter()
@@ -83,7 +83,7 @@ impl Settings {
 pub fn table<'a>(ports: impl IntoIterator<Item = &'a ServicePort>, settings: &Settings) -> Table {
     let mut table = base(settings);
     let mut ports: Vec<&ServicePort> = ports.into_iter().collect();
-    // Those of one age stay in their order.
+    // The sort is stable: ports of equal age stay in their order.
     ports.sort_by(|a, b| a.age.cmp(&b.age));
     for port in &ports {
         add_inside(&mut table, port, settings);
@@ -138,11 +138,11 @@ fn base(settings: &Settings) -> Table {
         hook(HookKind::Nat, 4, 100),
         masquerading(settings),
     );
-    let held = [
+    let held_rules = [
         Rule::always(RuleAction::Ask(MapName::HeldIps)),
         to_node(MapName::HeldPorts),
     ];
-    let services = held
+    let services = held_rules
         .into_iter()
         .chain(entrances(MapName::ServiceIps))
         .chain([Rule::always(RuleAction::Ask(MapName::ServiceIps))])
@@ -162,7 +162,7 @@ fn base(settings: &Settings) -> Table {
     table
 }
 
-/// Drops packets of a pod with another source address than its own, and packets with the address of a pod of this
+/// Drops packets of a pod whose source address is not the pod's address, and packets with the address of a pod of this
 /// node that come from elsewhere. The kernel's own check (`rp_filter`) is disabled on some machines.
 fn no_false_sources(settings: &Settings) -> [Rule; 2] {
     let from_pod = |holds| Match::InputLink(settings.pod_links.clone(), holds);
@@ -176,9 +176,9 @@ fn no_false_sources(settings: &Settings) -> [Rule; 2] {
     ]
 }
 
-/// Drops packets to pods of this node, and packets with the address of any pod as their source, that came
-/// in by another link than those of pods and the encrypted one. They are seen before Services are
-/// translated: a client outside still reaches pods by a node port.
+/// Drops packets to pods of this node, and packets with the address of any pod as their source, if they came in by a
+/// link that is neither a pod's link nor the encrypted link. The check is before the translation of Services: a client
+/// outside still reaches pods by a node port.
 fn no_plain_packets(settings: &Settings) -> Vec<Rule> {
     let Some(encrypted) = &settings.encrypted_link else {
         return Vec::new();
@@ -201,27 +201,27 @@ fn no_plain_packets(settings: &Settings) -> Vec<Rule> {
 
 /// Adds the ports where programs of the node listen.
 pub fn hold(table: &mut Table, listening: &Listening) {
-    for place in listening.places() {
-        let map = match place.address {
+    for socket in listening.places() {
+        let map = match socket.address {
             Some(_) => MapName::HeldIps,
             None => MapName::HeldPorts,
         };
         let key = Key {
-            address: place.address,
-            protocol: place.transport.into(),
-            port: place.port,
+            address: socket.address,
+            protocol: socket.transport.into(),
+            port: socket.port,
         };
         table.elements.insert((map, key), MapVerdict::Return);
     }
 }
 
-/// Looks up packets for an address of this machine.
+/// A rule that looks up packets for an address of this machine.
 fn to_node(map: MapName) -> Rule {
     Rule::when([Match::DestinationIsLocal(true)], RuleAction::Ask(map))
 }
 
-/// Rejects connections at once that would get no answer: to Services without endpoints, to Service
-/// addresses without a Service, and forbidden ones.
+/// Rejects connections at once that would get no response: connections to Services without endpoints, to Service
+/// addresses without a Service, and forbidden connections.
 fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
     let mut chains = Vec::new();
     let filter = |number| {
@@ -232,7 +232,7 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
             priority: -10,
         })
     };
-    // Most packets are of connections that were let through before: one rule is all they pass.
+    // Most packets are of accepted connections: such packets pass only one rule.
     let mut hooked = |name, number, begins: Vec<Rule>| {
         let established = Rule::when([Match::Established], RuleAction::Accept);
         let rules = std::iter::once(established).chain(begins).collect();
@@ -248,14 +248,14 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
             RuleAction::Goto(REJECT.into()),
         )
     };
-    // Addresses of `lo` may be routed on pods' links (see node ports on localhost); a pod must not
-    // reach the host's loopback listeners.
+    // Addresses of `lo` may be routed on pods' links (see node ports on localhost); a pod must not reach the host's
+    // loopback listeners.
     let foreign_loopback = [
         Match::InputIsNotLoopback,
         Match::Destination(loopback, true),
     ];
-    // The machine answers for all its addresses on every link, so neighbours on its networks could
-    // reach listeners that are for pods only.
+    // The machine accepts packets for all its addresses on every link, so neighbours on its networks could reach
+    // listeners that are for pods only.
     let from_neighbours = settings.for_pods().map(|address| {
         let matches = [
             Match::InputIsNotLoopback,
@@ -295,15 +295,15 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
             ),
         ],
     );
-    // The kernel makes no ICMP answer to the node's own packets here, but resets work for all.
+    // The kernel sends no ICMP response to the node's own packets here, but resets work for all packets.
     let reset = Rule::when([Match::Protocol(Protocol::Tcp)], RuleAction::Reset);
     add(REJECT, vec![reset, Rule::always(RuleAction::Reject)]);
     chains
 }
 
-/// Masquerades connections whose source address the other side cannot reply to: marked ones, those
-/// of pods and of nodes on this machine to the outside, and those of the node from its loopback. Towards pods the
-/// node has one address; the kernel would choose the first of `lo`, which may be another instance's.
+/// Masquerades connections to whose source address the server cannot respond: marked connections, connections of pods
+/// and of nodes on this machine to the outside, and connections of the node from its loopback address. Towards pods the
+/// node has one address; the kernel would choose the first address of `lo`, which may belong to another instance.
 fn masquerading(settings: &Settings) -> Vec<Rule> {
     let multicast = Cidr::new(Ipv4Addr::new(224, 0, 0, 0), 4);
     let loopback = Cidr::new(Ipv4Addr::LOCALHOST, 8);
@@ -336,7 +336,7 @@ fn masquerading(settings: &Settings) -> Vec<Rule> {
     rules
 }
 
-/// Puts the verdict for an address of a Service.
+/// Adds the verdict for an address of a Service.
 fn put_ip(table: &mut Table, key: Key, verdict: Option<MapVerdict>) {
     let (served, refused) = (MapName::ServiceIps, MapName::RefusedIps);
     put(table, served, refused, key, verdict);
@@ -351,7 +351,7 @@ fn add_inside(table: &mut Table, port: &ServicePort, settings: &Settings) {
     }
 }
 
-/// Adds the addresses of a port for the outside, and its node port.
+/// Adds the external addresses of a port, and its node port.
 fn add_outside(table: &mut Table, port: &ServicePort, settings: &Settings) {
     let is_free = |ip: &&Ipv4Addr| settings.is_outside(**ip);
     for ip in port.external_ips.iter().filter(is_free) {
@@ -379,8 +379,8 @@ fn add_outside(table: &mut Table, port: &ServicePort, settings: &Settings) {
     }
 }
 
-/// Puts the key where its verdict belongs; none means that connections are refused. An address and port that is put
-/// already stays.
+/// Adds the key to the map of its verdict; `None` means that connections are refused. An address and port that is in a
+/// map already stays.
 fn put(
     table: &mut Table,
     served: MapName,
@@ -411,7 +411,7 @@ fn internal(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
     }))
 }
 
-/// The choice among the endpoints as data, if that is possible.
+/// The choice among the endpoints as data; `None` if the Service needs chains.
 fn balance(port: &ServicePort, local: bool, masquerade: Masquerade) -> Option<MapVerdict> {
     let balance = Balance::among(port.endpoints_at(local), masquerade);
     let balance = balance.filter(|_| port.affinity.is_none());
@@ -438,9 +438,9 @@ fn balanced(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
 
 /// Returns the verdict for connections to external addresses.
 ///
-/// Policy Cluster: any endpoint, masqueraded, so that replies return through this node. Policy
-/// Local: endpoints of this node see the client's own address; connections from this node or its
-/// pods are internal and may use any endpoint.
+/// Policy Cluster: any endpoint, masqueraded, so that responses return through this node. Policy Local: endpoints of
+/// this node get the client's real address; connections from this node or its pods are internal and may use any
+/// endpoint.
 fn external(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<MapVerdict> {
     let anywhere = balance(port, false, Masquerade::Always);
     anywhere
@@ -448,7 +448,7 @@ fn external(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
         .or_else(|| external_chain(table, port, settings).map(MapVerdict::Goto))
 }
 
-/// Builds the chain for connections to external addresses, and returns its name; none without endpoints.
+/// Builds the chain for connections to external addresses, and returns its name; `None` without endpoints.
 fn external_chain(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<String> {
     if port.endpoints.cluster.is_empty() {
         return None;
@@ -495,8 +495,8 @@ fn choice(table: &mut Table, port: &ServicePort, local: bool, settings: &Setting
     for endpoint in port.endpoints_at(local) {
         let target = add_endpoint(table, port, endpoint);
         if let Some(affinity) = port.affinity {
-            let known = Match::SourceIn(clients(port, endpoint, affinity));
-            rules.push(Rule::when([known], RuleAction::Goto(target.clone())));
+            let is_client = Match::SourceIn(clients(port, endpoint, affinity));
+            rules.push(Rule::when([is_client], RuleAction::Goto(target.clone())));
         }
         targets.push(target);
     }

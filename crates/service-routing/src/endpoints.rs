@@ -1,10 +1,9 @@
 //! The endpoints of a Service port that may get connections.
 //!
-//! As kube-proxy: the ready endpoints; if there are none, those that are terminating but still
-//! serving, so that a rollout of a single replica does not refuse connections. Computed for the
-//! whole cluster and for this node. Of the ready endpoints of the cluster, those with a hint for this
-//! node are preferred if all have hints for nodes, else those with a hint for its zone likewise
-//! (KEP-4444, KEP-3015).
+//! As kube-proxy: the ready endpoints; if there are none, the endpoints that are terminating but still serving, so that
+//! a rollout of a single replica does not refuse connections. Computed for the whole cluster and for this node. Of the
+//! ready endpoints of the cluster, endpoints with a hint for this node are preferred if all endpoints have hints for
+//! nodes; otherwise endpoints with a hint for its zone, if all have hints for zones (KEP-4444, KEP-3015).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -15,7 +14,7 @@ use object_model::dialling::special;
 
 use crate::model::Protocol;
 
-/// The place of the proxy that chooses.
+/// The location of the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxyNode<'a> {
     /// The name of the node.
@@ -42,12 +41,12 @@ pub struct Endpoint {
 
 /// The endpoints of a Service port that may get connections.
 ///
-/// *Invariant*: `local` is empty when `cluster` is.
+/// *Invariant*: `local` is empty when `cluster` is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
-    /// Those for connections that may go to any node.
+    /// The endpoints for connections that may go to any node.
     pub cluster: Vec<Endpoint>,
-    /// Those for connections that must stay on this node.
+    /// The endpoints for connections that must stay on this node.
     pub local: Vec<Endpoint>,
 }
 
@@ -85,8 +84,8 @@ impl Hint {
     }
 }
 
-/// The ready endpoints that are meant for this node or zone; all of them if some have no hint or none is for
-/// here.
+/// The ready endpoints with a hint for this node or zone; all ready endpoints if an endpoint has no hint or no hint is
+/// for this node or zone.
 fn preferred(ready: Vec<(Endpoint, State)>) -> Vec<Endpoint> {
     let hints: [fn(&State) -> Hint; 2] = [|state| state.for_nodes, |state| state.for_zones];
     for hint in hints {
@@ -100,7 +99,7 @@ fn preferred(ready: Vec<(Endpoint, State)>) -> Vec<Endpoint> {
     ready.into_iter().map(|(endpoint, _)| endpoint).collect()
 }
 
-/// Chooses among the endpoints of the slices those for the port of that name and protocol.
+/// Chooses the endpoints of the slices for the port of that name and protocol.
 pub(crate) fn choose<'a>(
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
     port_name: &str,
@@ -126,12 +125,12 @@ pub(crate) fn choose<'a>(
             for port in &ports {
                 let state = states.entry(Endpoint { ip, port: *port }).or_default();
                 // An endpoint may be in two slices for a moment; its better state counts.
-                let seen = state_of(endpoint, here);
-                state.ready |= seen.ready;
-                state.serving_terminating |= seen.serving_terminating;
-                state.local |= seen.local;
-                state.for_nodes.also(seen.for_nodes);
-                state.for_zones.also(seen.for_zones);
+                let state_here = state_of(endpoint, here);
+                state.ready |= state_here.ready;
+                state.serving_terminating |= state_here.serving_terminating;
+                state.local |= state_here.local;
+                state.for_nodes.also(state_here.for_nodes);
+                state.for_zones.also(state_here.for_zones);
             }
         }
     }
@@ -190,8 +189,8 @@ fn number_of(port: &EndpointPort, name: &str, protocol: Protocol) -> Option<u16>
     number.filter(|number| same_name && same_protocol && *number != 0)
 }
 
-/// An unknown readiness counts as ready, an unknown serving as readiness, an unknown termination
-/// as none (statefulset.md §10.5, §10.7).
+/// The state of an endpoint. An absent `ready` counts as true, an absent `serving` as `ready`, an absent `terminating`
+/// as false (statefulset.md §10.5, §10.7).
 fn state_of(endpoint: &SliceEndpoint, here: ProxyNode<'_>) -> State {
     let conditions = endpoint.conditions.as_ref();
     let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
@@ -277,7 +276,7 @@ mod tests {
         check(&[leaving, dead, ready], &[3], &[2]);
     }
 
-    /// As kube-proxy: hints count only if all ready endpoints have them, and one is for here.
+    /// As kube-proxy: hints count only if all ready endpoints have hints, and a hint is for this node or zone.
     #[test]
     fn endpoints_that_are_meant_for_the_node_or_its_zone_are_preferred() {
         let names = |names: &[&str]| -> Vec<serde_json::Value> {

@@ -1,8 +1,8 @@
 //! UDP flows to removed endpoints.
 //!
-//! The kernel chooses the endpoint for the first packet and remembers it for the flow. A UDP client
-//! that never stops sending keeps that entry alive, and would send to a removed endpoint for ever.
-//! TCP needs no such care: its connections break and are opened again.
+//! The kernel chooses the endpoint for the first packet and stores the choice for the flow. A UDP client that never
+//! stops sending keeps that entry alive, and would send to a removed endpoint without end. TCP needs no such action:
+//! its connections break and are opened again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -11,7 +11,7 @@ use crate::endpoints::Endpoint;
 use crate::model::Protocol;
 use crate::services::ServicePort;
 
-/// A UDP flow as the kernel remembers it.
+/// A UDP flow as the kernel stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpFlow {
     /// Address that the client sends to.
@@ -22,7 +22,7 @@ pub struct UdpFlow {
     pub endpoint: Endpoint,
 }
 
-/// Whether a UDP port has lost an endpoint. Only then all flows of the machine need to be read.
+/// Whether a UDP port has lost an endpoint. All flows of the machine need to be read only then.
 pub fn has_lost_endpoints(before: &[ServicePort], now: &[ServicePort]) -> bool {
     let now = endpoints(now);
     endpoints(before).difference(&now).next().is_some()
@@ -39,8 +39,8 @@ fn endpoints(ports: &[ServicePort]) -> BTreeSet<(&str, Endpoint)> {
     .collect()
 }
 
-/// Returns the indices of the flows to an endpoint that their Service no longer has. Flows to
-/// addresses of no Service are ignored.
+/// Returns the indices of the flows to an endpoint that their Service no longer has. Flows whose address belongs to no
+/// Service are ignored.
 pub fn stale_flows(flows: &[UdpFlow], ports: &[ServicePort]) -> Vec<usize> {
     let mut by_address: BTreeMap<(Ipv4Addr, u16), &ServicePort> = BTreeMap::new();
     let mut by_node_port: BTreeMap<u16, &ServicePort> = BTreeMap::new();
@@ -59,7 +59,7 @@ pub fn stale_flows(flows: &[UdpFlow], ports: &[ServicePort]) -> Vec<usize> {
     (0..)
         .zip(flows)
         .filter(|(_, flow)| is_stale(flow))
-        .map(|(place, _)| place)
+        .map(|(index, _)| index)
         .collect()
 }
 

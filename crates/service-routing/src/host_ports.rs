@@ -1,8 +1,8 @@
-//! Ports of the node that belong to a pod (`hostPort`), as the portmap plugin of CNI serves them.
+//! Ports of the node that belong to a pod (`hostPort`); as the portmap plugin of CNI.
 //!
-//! Host ports work on the node's own addresses, or on one of them (`hostIP`), for clients outside,
-//! on the node and in pods; the client's address is kept. A Service with the same port of the same
-//! address as a node port or an external address has priority.
+//! Host ports work on the node's own addresses, or on one of them (`hostIP`), for clients outside, on the node and in
+//! pods; the client's address does not change. A Service with an equal port of an equal address as a node port or an
+//! external address has priority.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::endpoints::Endpoint;
 use crate::flows::UdpFlow;
 use crate::model::{Chain, Key, MapName, MapVerdict, Protocol, Rule, RuleAction, Table};
 
-/// A port of the node that a pod asks for.
+/// A port of the node that a pod requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostPort {
     /// TCP, UDP or SCTP.
@@ -28,7 +28,7 @@ pub struct HostPort {
     pub target: u16,
 }
 
-/// A port of the node that leads to a pod.
+/// A port of the node that is forwarded to a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PublishedPort {
     /// The pod's IPv4 address.
@@ -60,8 +60,8 @@ pub(crate) fn container_ports(spec: &PodSpec) -> impl Iterator<Item = &Container
     containers.flat_map(|container| container.ports.iter().flatten())
 }
 
-/// Returns the ports of the node that the pod's containers and sidecars ask for. A pod in the
-/// node's own network has them without further ado; those on IPv6 addresses are left out.
+/// Returns the ports of the node that the pod's containers and sidecars request. A pod in the node's network namespace
+/// listens on its ports directly, so it has none here; ports on IPv6 addresses are left out.
 pub fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
     if spec.host_network == Some(true) {
         return Vec::new();
@@ -82,10 +82,11 @@ pub fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
     ports
 }
 
-/// Reads `hostIP`.
+/// Parses `hostIP`.
 ///
 /// # Errors
-/// The text, when it is not an IPv4 address.
+///
+/// The text, if it is not an IPv4 address.
 pub fn address(host_ip: Option<&str>) -> Result<Option<Ipv4Addr>, &str> {
     let Some(text) = host_ip.filter(|text| !text.is_empty()) else {
         return Ok(None);
@@ -96,8 +97,7 @@ pub fn address(host_ip: Option<&str>) -> Result<Option<Ipv4Addr>, &str> {
     }
 }
 
-/// Adds the host ports to a table of Services. If two pods request the same port of an address, the
-/// first has it.
+/// Adds the host ports to a table of Services. If two pods request one port of an address, the first pod gets the port.
 pub fn publish(table: &mut Table, ports: &[PublishedPort]) {
     for published in ports {
         let PublishedPort { pod, port } = *published;
@@ -118,8 +118,8 @@ pub fn publish(table: &mut Table, ports: &[PublishedPort]) {
     }
 }
 
-/// Returns the indices of the UDP flows that have a wrong destination after a change of ports: to a
-/// pod that has lost the port, or past one that has got it. `local` are the node's addresses.
+/// Returns the indices of the UDP flows that have a wrong destination after a change of ports: flows to a pod that has
+/// lost the port, and flows that bypass a pod that has got the port. `local` are the node's addresses.
 pub fn misled_flows(
     flows: &[UdpFlow],
     before: &[PublishedPort],
@@ -136,11 +136,11 @@ pub fn misled_flows(
     (0..)
         .zip(flows)
         .filter(|(_, flow)| local.contains(&flow.address) && is_misled(flow))
-        .map(|(place, _)| place)
+        .map(|(index, _)| index)
         .collect()
 }
 
-/// Whether a UDP port was added or removed. Only then all flows of the machine need to be read.
+/// Whether a UDP port was added or removed. All flows of the machine need to be read only then.
 pub fn udp_differs(before: &[PublishedPort], now: &[PublishedPort]) -> bool {
     let of = |ports: &[PublishedPort]| -> BTreeSet<PublishedPort> {
         let udp = |port: &&PublishedPort| port.port.protocol == Protocol::Udp;

@@ -1,11 +1,11 @@
-//! The parts of a table that the kernel refuses, found among those that it accepts.
+//! A search for the parts of a table that the kernel refuses.
 
 use std::collections::BTreeSet;
 
 use crate::routes::ServiceName;
 
-/// The object that a part of a table is for. Without its part, a Service is not served, and a policy allows nothing to
-/// the pods that it selects.
+/// The object that a part of a table is for. Without its part, a Service is not served, and a policy allows no
+/// connection to the pods that it selects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TableOwner {
     Service(ServiceName),
@@ -13,13 +13,14 @@ pub enum TableOwner {
     Policy(String),
 }
 
-/// Returns the least of the suspects without whose parts a table is accepted; `None` if it is refused without all of
-/// them. `accepts` tries the table without the given ones.
+/// Returns the smallest set of suspects without whose parts the kernel accepts the table; `None` if the table is
+/// refused without all of them. `accepts` tries the table without the given suspects.
 ///
-/// The number of tries grows with the logarithm of the number of suspects, for each that is found.
+/// The number of tries for each refused part grows with the logarithm of the number of suspects.
 ///
 /// # Errors
-/// Those of `accepts`.
+///
+/// The errors of `accepts`.
 pub fn isolate<E>(
     suspects: &BTreeSet<TableOwner>,
     mut accepts: impl FnMut(&BTreeSet<TableOwner>) -> Result<bool, E>,
@@ -56,15 +57,15 @@ mod tests {
         numbers.into_iter().map(owner).collect()
     }
 
-    /// The ones that are found among a thousand, and the number of tries.
+    /// The refused owners among a thousand, and the number of tries.
     fn found(bad: &BTreeSet<TableOwner>) -> (Option<BTreeSet<TableOwner>>, usize) {
         let mut tries = 0;
         let accepts = |left_out: &BTreeSet<TableOwner>| {
             tries += 1;
             Ok::<_, Infallible>(bad.is_subset(left_out))
         };
-        let Ok(found) = isolate(&policies(0..1000), accepts);
-        (found, tries)
+        let Ok(refused) = isolate(&policies(0..1000), accepts);
+        (refused, tries)
     }
 
     // findings-2 S36
@@ -88,7 +89,7 @@ mod tests {
         assert_eq!(isolate(&policies(0..9), bad_base), Ok(None));
     }
 
-    /// Parts may be refused for their number alone: then some of them are left out.
+    /// The kernel may refuse parts only because of their number: then some of the parts are left out.
     #[test]
     fn a_limit_of_all_is_used_up_to_the_limit() {
         let suspects = policies(0..100);

@@ -1,14 +1,12 @@
 //! Decides how connections to Services reach their endpoints, as an nftables table.
 //!
-//! [`ports`] reads Services and EndpointSlices into one [`ServicePort`] per port; [`table`] turns
-//! these into a [`Table`] of chains, maps and sets, to which [`publish`] adds the pods' host ports;
-//! [`changes`] computes the smallest change from one table to another, in an order that the kernel
-//! accepts in one transaction. [`Routes`] does the same for changed Services only. [`health_check`]
-//! computes the answers for external load balancers. [`filters`] decides which connections of pods
-//! pass, by NetworkPolicies.
+//! [`ports`] parses Services and EndpointSlices into one [`ServicePort`] per port; [`table`] turns these into a
+//! [`Table`] of chains, maps and sets, to which [`publish`] adds the pods' host ports; [`changes`] computes the
+//! smallest change from one table to another, in an order that the kernel accepts in one transaction. [`Routes`]
+//! computes the change for changed Services only. [`health_check`] computes the responses to health checks of external
+//! load balancers. [`filters`] decides which connections of pods pass, by NetworkPolicies.
 //!
-//! Pure: no I/O, no clock, no randomness. The service proxy encodes the `Rule`s for the kernel.
-//! IPv4 only.
+//! Pure: no I/O, no clock, no randomness. The service proxy encodes the `Rule`s for the kernel. IPv4 only.
 
 mod addresses;
 mod balance;

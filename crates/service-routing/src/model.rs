@@ -1,4 +1,4 @@
-//! The table as data: chains of rules, maps, sets of clients. No Kubernetes in here.
+//! The table as data: chains of rules, maps, sets of clients. The module does not depend on Kubernetes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,7 +18,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Reads the protocol of a Service or slice port; absent means TCP.
+    /// Parses the protocol of a Service or slice port; absent means TCP.
     pub fn of(text: Option<&str>) -> Option<Protocol> {
         match text {
             None | Some("" | "TCP") => Some(Protocol::Tcp),
@@ -59,22 +59,22 @@ impl fmt::Display for Protocol {
 
 /// The contents of a table.
 ///
-/// *Invariant* (kept by [`crate::table`], checked by [`crate::apply`]): every chain and set that a
-/// rule or a map refers to exists.
+/// *Invariant* (established by [`crate::table`], checked by [`crate::apply`]): every chain and set that a rule or a map
+/// refers to exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// The chains, by name.
     pub chains: BTreeMap<String, Chain>,
     /// The sets of addresses and ports, by name.
     pub sets: BTreeMap<String, Set>,
-    /// Elements of the maps; all maps of [`MapName`] exist always.
+    /// Elements of the maps; every map of [`MapName`] always exists.
     pub elements: BTreeMap<(MapName, Key), MapVerdict>,
-    /// The chain of each address whose connections of a direction are filtered.
+    /// The filter chain of each address and direction.
     pub filtered: BTreeMap<(Direction, Ipv4Addr), String>,
 }
 
 impl Table {
-    /// Adds another part, whose names are its own.
+    /// Adds another part of a table, whose names do not occur in this table.
     pub fn include(&mut self, part: Table) {
         self.chains.extend(part.chains);
         self.sets.extend(part.sets);
@@ -88,14 +88,14 @@ impl Table {
 pub struct Set {
     /// The kind of its members.
     pub kind: SetKind,
-    /// Its members; none of a set that the kernel fills.
+    /// The members of the set; empty for a set that the kernel fills.
     pub members: BTreeSet<Member>,
 }
 
 /// The kind of the members of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetKind {
-    /// Addresses of clients, which rules add; each is forgotten after this many seconds.
+    /// Addresses of clients, which rules add; each address is removed after this many seconds.
     Clients(u32),
     Addresses,
     /// Ports of addresses.
@@ -109,14 +109,14 @@ pub enum SetKind {
 pub enum Member {
     /// In a set of addresses.
     Address(Ipv4Addr),
-    /// In a set of ports; it has an address.
+    /// A port in a set of ports; the key has an address.
     Port(Key),
     /// In a set of ranges: the first and the last address.
     Range(Ipv4Addr, Ipv4Addr),
 }
 
 impl Member {
-    /// Whether a set of that kind may have it.
+    /// Whether a set of that kind may contain the member.
     pub fn fits(self, kind: SetKind) -> bool {
         match self {
             Member::Address(_) => kind == SetKind::Addresses,
@@ -126,7 +126,7 @@ impl Member {
     }
 }
 
-/// A direction of connections, seen from a pod.
+/// A direction of connections, relative to a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
     /// To the pod.
@@ -166,7 +166,7 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
-/// A place in the packet's way through the kernel.
+/// A position on the path of a packet through the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook {
     /// The kind of the base chain.
@@ -181,9 +181,9 @@ pub struct Hook {
 /// The type of a base chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookKind {
-    /// Sees the first packet of a connection and decides on address translation.
+    /// Gets the first packet of a connection and decides on address translation.
     Nat,
-    /// Sees every packet.
+    /// Gets every packet.
     Filter,
 }
 
@@ -257,7 +257,7 @@ impl MapName {
         matches!(self, MapName::ServiceIps | MapName::ServiceNodePorts)
     }
 
-    /// Whether the map is a set: its elements are refused.
+    /// Whether the map is a set: packets for its elements are rejected.
     pub fn refuses(self) -> bool {
         matches!(self, MapName::RefusedIps | MapName::RefusedNodePorts)
     }
@@ -266,7 +266,7 @@ impl MapName {
 /// The key of a lookup: the destination of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// The address; none in the maps of node ports.
+    /// The address; `None` in the maps of node ports.
     pub address: Option<Ipv4Addr>,
     /// TCP, UDP or SCTP.
     pub protocol: Protocol,
@@ -285,14 +285,14 @@ pub enum MapVerdict {
     Return,
     /// Send the connection to an endpoint.
     Balance(Balance),
-    /// Answer that the port is closed.
+    /// Respond that the port is closed.
     Reject,
 }
 
-/// A rule: its action is taken if all matches hold.
+/// A rule: its action is executed if all matches are true.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The conditions, all of which must hold.
+    /// The conditions, all of which must be true.
     pub matches: Vec<Match>,
     /// The action on packets that match.
     pub action: RuleAction,
@@ -307,7 +307,7 @@ impl Rule {
         }
     }
 
-    /// A rule that applies to packets for which all matches hold.
+    /// A rule that applies to packets for which all matches are true.
     pub fn when(matches: impl IntoIterator<Item = Match>, action: RuleAction) -> Rule {
         Rule {
             matches: matches.into_iter().collect(),
@@ -323,19 +323,19 @@ pub enum Match {
     Source(Cidr, bool),
     /// The destination address is inside (or outside) the range.
     Destination(Cidr, bool),
-    /// The source address is (not) one of this machine.
+    /// The source address is (not) an address of this machine.
     SourceIsLocal(bool),
-    /// The destination address is (not) one of this machine.
+    /// The destination address is (not) an address of this machine.
     DestinationIsLocal(bool),
-    /// The packet begins a connection.
+    /// The packet starts a connection.
     NewConnection,
     /// The packet is of that protocol.
     Protocol(Protocol),
-    /// The packet is of that protocol, and its destination port is one of the two or between them.
+    /// The packet is of that protocol, and its destination port is in the range, including both ends.
     Ports(Protocol, u16, u16),
-    /// The packet belongs to a connection that was let through before.
+    /// The packet belongs to a connection that was accepted before.
     Established,
-    /// The packet is of TCP and does not ask for a connection.
+    /// The packet is a TCP packet that does not start a connection.
     StrayTcp,
     /// The packet was marked for masquerading.
     Marked,
@@ -343,11 +343,11 @@ pub enum Match {
     OutputIsNotLoopback,
     /// The packet did not come in by `lo`.
     InputIsNotLoopback,
-    /// The packet came in by a link whose name has this prefix (or has not).
+    /// The packet came in by a link whose name has (or does not have) this prefix.
     InputLink(String, bool),
     /// The packet leaves by a link whose name has this prefix.
     OutputLink(String),
-    /// An answer to the packet's source would not leave by the link by which the packet came in.
+    /// The kernel would not send a response by the link by which the packet came in.
     SourceIsElsewhere,
     /// The source address is in the set of that name.
     SourceIn(String),
@@ -357,9 +357,9 @@ pub enum Match {
     PortIn(String),
     /// The packet's destination is in the map, or in one of its sets.
     Listed(MapName, Option<ServiceSet>),
-    /// The destination is behind the link by which the packet came in.
+    /// The route to the destination leads back to the link by which the packet came in.
     DestinationIsBehindInput,
-    /// The packet of UDP is one of VXLAN with this number of the virtual network.
+    /// The UDP packet is a VXLAN packet with this network identifier.
     TunnelNumber(u32),
 }
 
@@ -370,29 +370,29 @@ pub enum RuleAction {
     Jump(String),
     /// Continue in the chain.
     Goto(String),
-    /// Let the packet through, as far as the base chain decides.
+    /// Accept the packet in this base chain; other base chains may still drop it.
     Accept,
     /// Discard the packet silently.
     Drop,
-    /// Answer by ICMP that the port is closed.
+    /// Respond by ICMP that the port is closed.
     Reject,
-    /// Answer to TCP that the port is closed.
+    /// Respond by a TCP reset that the port is closed.
     Reset,
     /// Mark the packet for masquerading.
     Mark,
-    /// Take the mark away and give the packet an address of this machine as its source.
+    /// Remove the mark and give the packet an address of this machine as its source.
     Masquerade,
-    /// Take the mark away and give the packet this source address.
+    /// Remove the mark and give the packet this source address.
     SourceAddress(Ipv4Addr),
     /// Send the connection to this endpoint.
     Endpoint(Ipv4Addr, u16),
-    /// Put the client into the set, or renew it there.
+    /// Add the client to the set, or renew its entry.
     Remember(String),
     /// Continue in one of the chains, chosen at random.
     Random(Vec<String>),
-    /// Take the verdict of the map for the packet's destination.
+    /// Apply the verdict of the map for the packet's destination.
     Ask(MapName),
-    /// Send the connection to one of the first endpoints, in this number, of the packet's destination in the map.
+    /// Send the connection to one of the first `n` endpoints of the packet's destination in the map; the number is `n`.
     Balance(MapName, usize),
     /// Continue in the chain of the packet's destination (ingress) or source (egress), if it has one.
     Filter(Direction),

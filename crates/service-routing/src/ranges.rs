@@ -1,5 +1,4 @@
-//! Sets of addresses as ranges, however many blocks and exceptions they are made of: one look-up in the kernel
-//! takes the place of one comparison for each.
+//! Sets of addresses as ranges. One lookup in the kernel replaces one comparison for each block and exception.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -8,7 +7,8 @@ use object_model::cidr::Cidr;
 
 use crate::model::{Member, Set, SetKind, Table};
 
-/// The first and the last address of a range; wider than an address, so that the one after the last has a number.
+/// The first and the last address of a range; wider than an address, so that the number after the last address is
+/// valid.
 type Range = (u64, u64);
 
 /// The addresses of blocks, each without its exceptions, in ranges that neither overlap nor touch.
@@ -27,17 +27,17 @@ pub(crate) fn members<'b>(
         .collect()
 }
 
-/// Whether one of the ranges has the address.
+/// Whether one of the ranges contains the address.
 pub(crate) fn contain(members: &BTreeSet<Member>, address: Ipv4Addr) -> bool {
     let up_to = Member::Range(address, Ipv4Addr::BROADCAST);
     let nearest = members.range(..=up_to).next_back();
     matches!(nearest, Some(Member::Range(first, last)) if (*first..=*last).contains(&address))
 }
 
-/// Adds a set of ranges, and returns its name: `place` and a number that the ranges have. A set of other ranges is
-/// another one, because some kernels refuse to exchange ranges that overlap in one transaction.
-pub(crate) fn add_set(table: &mut Table, place: &str, members: BTreeSet<Member>) -> String {
-    let name = format!("{place}/{:016x}", number(&members));
+/// Adds a set of ranges, and returns its name: `prefix` and a number computed from the ranges. A set with other ranges
+/// gets another name, because some kernels refuse to replace overlapping ranges in one transaction.
+pub(crate) fn add_set(table: &mut Table, prefix: &str, members: BTreeSet<Member>) -> String {
+    let name = format!("{prefix}/{:016x}", number(&members));
     let kind = SetKind::Ranges;
     table.sets.insert(name.clone(), Set { kind, members });
     name
@@ -48,7 +48,7 @@ fn range(block: Cidr) -> Range {
     (number(block.network()), number(block.last()))
 }
 
-/// The ranges in order; those that overlap or touch are one.
+/// The ranges in order; overlapping or adjacent ranges are merged.
 fn merged(mut ranges: Vec<Range>) -> Vec<Range> {
     ranges.sort_unstable();
     let mut merged: Vec<Range> = Vec::with_capacity(ranges.len());
@@ -61,7 +61,7 @@ fn merged(mut ranges: Vec<Range>) -> Vec<Range> {
     merged
 }
 
-/// The parts of a range that are in none of the exceptions, which are in order.
+/// The parts of a range outside of the exceptions, which are sorted.
 fn without((first, last): Range, except: &[Range]) -> Vec<Range> {
     let mut parts = Vec::new();
     let mut next = first;
@@ -80,7 +80,8 @@ fn without((first, last): Range, except: &[Range]) -> Vec<Range> {
     parts
 }
 
-/// A number for the members (FNV-1a). Equal numbers of different sets do no harm: their members are exchanged.
+/// A number for the members (FNV-1a). Equal numbers of different sets do no harm: then the members of the set are
+/// replaced.
 fn number(members: &BTreeSet<Member>) -> u64 {
     let ranges = members.iter().filter_map(|member| match member {
         Member::Range(first, last) => Some([first.octets(), last.octets()]),
@@ -132,7 +133,7 @@ mod tests {
             ranges(&[("0.0.0.0/0", &["255.255.255.255/32", "0.0.0.0/32"])]),
             ["0.0.0.1-255.255.255.254"]
         );
-        // An exception of one block is none of another; blocks that touch are one range.
+        // An exception belongs to its own block only; adjacent blocks are one range.
         assert_eq!(
             ranges(&[
                 ("10.0.0.0/25", &["10.0.0.1/32"]),

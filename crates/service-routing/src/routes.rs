@@ -1,5 +1,5 @@
-//! The parts of a table, and its Services one by one, so that the cost of a change does not depend on the size of
-//! the table.
+//! The parts of a table, with each Service as a separate part, so that the cost of a change does not depend on the size
+//! of the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -23,7 +23,7 @@ pub struct ServiceName {
     pub name: String,
 }
 
-/// The claim of a Service to an element; the least of several gets it.
+/// The claim of a Service to an element; the smallest of several claims gets the element.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Claim {
     /// Whether the address is not the `clusterIP` of the Service.
@@ -34,8 +34,8 @@ struct Claim {
 
 /// The parts of a table, and the claimants of each of its elements.
 ///
-/// *Invariant* (checked by a test): the steps that the changes return, done one after the other,
-/// lead to [`Routes::table`].
+/// *Invariant* (checked by a test): the steps that the changes return, applied one after the other, lead to
+/// [`Routes::table`].
 #[derive(Clone, Debug)]
 pub struct Routes {
     settings: Settings,
@@ -44,9 +44,9 @@ pub struct Routes {
     held: Listening,
     tunnel: Option<TunnelGuard>,
     filters: Table,
-    /// The Services that the kernel refuses: they are not served.
+    /// The Services that the kernel refuses; they are not served.
     left_out: BTreeSet<ServiceName>,
-    /// Sorted; hardly ever more than one.
+    /// Sorted; nearly always one claim.
     claims: BTreeMap<Key, Vec<Claim>>,
 }
 
@@ -89,13 +89,13 @@ impl Routes {
         self.services.keys()
     }
 
-    /// The ports of a Service; none when it is not there.
+    /// The ports of a Service; empty if the Service does not exist.
     pub fn ports_of(&self, service: &ServiceName) -> &[ServicePort] {
         self.services.get(service).map_or(&[], Vec::as_slice)
     }
 
-    /// The `externalIPs` that a Service does not get: those that pods, Services or machines have, and those of an older
-    /// Service with the same port.
+    /// The `externalIPs` that a Service does not get: addresses of pods, Services or machines, and addresses of an
+    /// older Service with an equal port.
     pub fn withheld(&self, service: &ServiceName) -> BTreeSet<Ipv4Addr> {
         let of_port = |port: &'_ ServicePort| {
             let is_withheld = |address: &Ipv4Addr| {
@@ -135,9 +135,9 @@ impl Routes {
     /// Replaces the addresses of the machines of the cluster, and returns the changes of the table.
     pub fn place(&mut self, machines: MachineAddresses) -> Vec<TableChange> {
         let (old, new) = (&self.settings.machines, &machines);
-        let own = old.own.symmetric_difference(&new.own);
+        let changed_addresses = old.own.symmetric_difference(&new.own);
         let others = old.others.symmetric_difference(&new.others);
-        let changed: BTreeSet<&Ipv4Addr> = own.chain(others).collect();
+        let changed: BTreeSet<&Ipv4Addr> = changed_addresses.chain(others).collect();
         let claims = |port: &ServicePort| {
             let mut outside = port.external_ips.iter().chain(&port.load_balancer_ips);
             outside.any(|address| changed.contains(address))
@@ -148,14 +148,14 @@ impl Routes {
         self.alter(affected, |routes| routes.settings.machines = machines)
     }
 
-    /// Leaves out these Services and no others, and returns the changes of the table.
+    /// Leaves out exactly these Services, and returns the changes of the table.
     pub fn leave_out(&mut self, services: BTreeSet<ServiceName>) -> Vec<TableChange> {
         let affected = self.left_out.symmetric_difference(&services);
         let affected = affected.cloned().collect();
         self.alter(affected, |routes| routes.left_out = services)
     }
 
-    /// Changes these Services, and returns the changes of the table.
+    /// Applies a change to these Services, and returns the changes of the table.
     fn alter(
         &mut self,
         services: BTreeSet<ServiceName>,
@@ -167,7 +167,7 @@ impl Routes {
         let of_parts = before.values().chain(after.values());
         let keys = of_parts.flat_map(|(part, _)| part.elements.keys());
         let keys: BTreeSet<Key> = keys.map(|(_, key)| *key).collect();
-        // Chains and sets belong to one Service; an element may pass from one to another.
+        // Chains and sets belong to one Service; an element may change its Service.
         let mut old = joined(&before);
         old.elements = self.elements(&keys, before);
         for key in &keys {
@@ -183,8 +183,8 @@ impl Routes {
                     service: service.clone(),
                 };
                 let claims = self.claims.entry(*key).or_default();
-                if let Err(place) = claims.binary_search(&claim) {
-                    claims.insert(place, claim);
+                if let Err(index) = claims.binary_search(&claim) {
+                    claims.insert(index, claim);
                 }
             }
         }
@@ -237,8 +237,8 @@ impl Routes {
         &self.filters
     }
 
-    /// The elements with these keys: each is that of the first Service that claims it. `parts` has some of the
-    /// Services; the others are computed.
+    /// The elements with these keys: each is the element of the first Service that claims it. `parts` contains some of
+    /// the Services; the parts of other Services are computed.
     fn elements(
         &self,
         keys: &BTreeSet<Key>,
@@ -251,10 +251,10 @@ impl Routes {
             };
             let computed = || self.part(&owner.service);
             let (part, _) = parts.entry(owner.service.clone()).or_insert_with(computed);
-            let found = MapName::ALL
+            let of_maps = MapName::ALL
                 .iter()
                 .find_map(|map| part.elements.remove_entry(&(*map, *key)));
-            elements.extend(found);
+            elements.extend(of_maps);
         }
         elements
     }
@@ -279,7 +279,7 @@ impl Routes {
         }
     }
 
-    /// Whether the key is of the `clusterIP` of a Service.
+    /// Whether the key belongs to the `clusterIP` of a Service.
     fn is_inside(&self, service: &ServiceName, key: Key) -> bool {
         let mut ports = self.served(service).iter();
         ports.any(|port| Key::on(port.cluster_ip, port.protocol, port.port) == key)

@@ -1,4 +1,4 @@
-//! Services and their EndpointSlices, read into one plain value per Service port.
+//! Services and their EndpointSlices, parsed into one plain value per Service port.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -13,8 +13,8 @@ use resource_kinds::labels;
 use crate::endpoints::{self, Endpoint, Endpoints, ProxyNode};
 use crate::model::Protocol;
 
-/// Labels by which a Service asks for a proxy other than this one, or for none. Endpoint slices
-/// that have one are left out, too; as kube-proxy.
+/// Labels of a Service that is served by another proxy or by no proxy. EndpointSlices with such a label are left out,
+/// too; as kube-proxy.
 const LABELS_NOT_SERVED: [&str; 2] = ["service.kubernetes.io/service-proxy-name", labels::HEADLESS];
 
 /// Default session affinity time: three hours.
@@ -23,16 +23,16 @@ const AFFINITY_TIMEOUT_SECONDS: u32 = 10_800;
 /// Session affinity by client address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Affinity {
-    /// Seconds after its last connection until a client is forgotten.
+    /// Seconds after its last connection until the endpoint of a client is forgotten.
     pub timeout_seconds: u32,
 }
 
-/// The age of a Service, by which the older of two that claim one address and port keeps it. An older one is less.
+/// The age of a Service: the older of two Services that claim one address and port keeps it. An older age is less.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceAge {
     /// The second of its creation.
     pub created: Option<i64>,
-    /// Its UID, which decides between two of one second.
+    /// Its UID, which decides between two Services of one second.
     pub uid: String,
 }
 
@@ -60,7 +60,7 @@ pub struct ServicePort {
     pub port: u16,
     /// The `clusterIP`.
     pub cluster_ip: Ipv4Addr,
-    /// Addresses that the outside uses: `externalIPs`.
+    /// External addresses of the Service: `externalIPs`.
     pub external_ips: Vec<Ipv4Addr>,
     /// Addresses of the load balancer.
     pub load_balancer_ips: Vec<Ipv4Addr>,
@@ -72,14 +72,14 @@ pub struct ServicePort {
     pub affinity: Option<Affinity>,
     /// Connections to the cluster address must stay on this node.
     pub internal_local: bool,
-    /// Connections to the outside's addresses must stay on this node.
+    /// Connections to external addresses must stay on this node.
     pub external_local: bool,
     /// The pods that connections are forwarded to.
     pub endpoints: Endpoints,
 }
 
 impl ServicePort {
-    /// The endpoints on this node, or on all nodes.
+    /// The endpoints on this node (`local`), or on all nodes.
     pub(crate) fn endpoints_at(&self, local: bool) -> &[Endpoint] {
         match local {
             true => &self.endpoints.local,
@@ -88,11 +88,11 @@ impl ServicePort {
     }
 }
 
-/// Reads all Services that this proxy serves; sorted by namespace, name and their own port order.
+/// Parses all Services that this proxy serves; sorted by namespace, name and the order of the ports.
 ///
-/// Left out, as in kube-proxy: headless Services, `ExternalName`, those with the label
-/// `service.kubernetes.io/service-proxy-name` or `service.kubernetes.io/headless` (whatever its
-/// value), and those without an IPv4 address.
+/// Left out, as in kube-proxy: headless Services, `ExternalName`, Services with the label
+/// `service.kubernetes.io/service-proxy-name` or `service.kubernetes.io/headless` (whatever its value is), and Services
+/// without an IPv4 address.
 pub fn ports<'a>(
     services: impl IntoIterator<Item = &'a Service>,
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
@@ -164,14 +164,14 @@ fn ports_of(service: &Service, slices: &[&EndpointSlice], here: ProxyNode<'_>) -
 /// to nodes with endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// Port of the node at which it says so.
+    /// Port of the node at which the health check is served.
     pub port: u16,
     /// Ready endpoints on this node.
     pub local_endpoints: usize,
 }
 
-/// Reads the health check of a Service; `None` without one: only the type LoadBalancer with
-/// `externalTrafficPolicy: Local` has it.
+/// Parses the health check of a Service; `None` if it has none: only the type LoadBalancer with `externalTrafficPolicy:
+/// Local` has a health check.
 pub fn health_check<'a>(
     service: &Service,
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
@@ -189,7 +189,7 @@ pub fn health_check<'a>(
     })
 }
 
-/// The specification of a Service for this proxy.
+/// The specification of a Service; `None` if this proxy does not serve the Service.
 fn spec_of(service: &Service) -> Option<&ServiceSpec> {
     service
         .spec
@@ -228,7 +228,7 @@ fn affinity(spec: &ServiceSpec) -> Option<Affinity> {
 fn load_balancer_ips(status: Option<&ServiceStatus>) -> Vec<Ipv4Addr> {
     let ingress = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
     let ours = ingress.into_iter().flatten().filter(|ingress| {
-        // A load balancer of mode Proxy delivers to the pods or nodes itself.
+        // A load balancer with the mode `Proxy` forwards connections to the pods or nodes itself.
         ingress.ip_mode.as_deref().is_none_or(|mode| mode == "VIP")
     });
     ours.filter_map(|ingress| endpoints::host_address(ingress.ip.as_ref()?))

@@ -1,5 +1,5 @@
-//! The tunnel to other nodes takes packets from them alone. VXLAN itself takes packets of everybody, and what is in
-//! them reaches pods with any address as its source.
+//! The tunnel to other nodes accepts packets only from these nodes. VXLAN itself accepts packets from every sender, and
+//! the inner packets reach pods with any address as their source.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -8,7 +8,7 @@ use crate::model::{
     Chain, Hook, HookKind, Match, Member, Protocol, Rule, RuleAction, Set, SetKind, Table,
 };
 
-/// The set of the tunnel's other ends.
+/// The name of the set of the tunnel's other ends.
 const ENDS: &str = "tunnel-ends";
 
 /// The tunnel of a node, and its other ends.
@@ -16,7 +16,7 @@ const ENDS: &str = "tunnel-ends";
 pub struct TunnelGuard {
     /// The UDP port.
     pub port: u16,
-    /// The number of the virtual network, by which other tunnels of that port are left alone.
+    /// The network identifier, by which other tunnels with that port are distinguished.
     pub number: u32,
     /// The addresses of the nodes at the other ends.
     pub ends: BTreeSet<Ipv4Addr>,
@@ -38,7 +38,7 @@ pub fn guard(table: &mut Table, tunnel: Option<&TunnelGuard>) {
             Match::TunnelNumber(*number),
         ]
     };
-    let known = of_tunnel()
+    let is_known_end = of_tunnel()
         .into_iter()
         .chain([Match::SourceIn(ENDS.to_owned())]);
     let hook = Hook {
@@ -49,7 +49,7 @@ pub fn guard(table: &mut Table, tunnel: Option<&TunnelGuard>) {
     let chain = Chain {
         hook: Some(hook),
         rules: vec![
-            Rule::when(known, RuleAction::Accept),
+            Rule::when(is_known_end, RuleAction::Accept),
             Rule::when(of_tunnel(), RuleAction::Drop),
         ],
     };

@@ -322,7 +322,7 @@ fn a_load_balancer_lets_only_its_source_ranges_in() {
     );
 }
 
-/// A Service of the outside, made at that second.
+/// A Service with external addresses, created at that second.
 fn claimant(name: &str, created: i64, cluster_ip: &str, addresses: &[&str]) -> Service {
     let mut service = service(json!({ "clusterIP": cluster_ip, "externalIPs": addresses }));
     let time = format!("2026-01-01T00:00:{created:02}Z");
@@ -334,7 +334,7 @@ fn claimant(name: &str, created: i64, cluster_ip: &str, addresses: &[&str]) -> S
     service
 }
 
-/// The Services, by name, that have port 80 of addresses.
+/// The names of the Services that own port 80 of the addresses.
 fn owners(services: &[Service], settings: &Settings) -> Vec<String> {
     let slice = |name: &str, last: usize| {
         let mut slice = slice(&[(&format!("10.244.0.{last}"), "here")]);
@@ -373,7 +373,7 @@ fn no_service_gets_an_address_of_pods_services_machines_or_nobody() {
         own: addresses(&["192.0.2.1", "172.30.0.9"]),
         others: addresses(&["192.0.2.1", "192.0.2.2", "198.51.100.3"]),
     };
-    let taken = [
+    let owned_addresses = [
         "10.96.0.1",
         "10.96.255.254",
         "10.96.0.10",
@@ -390,7 +390,7 @@ fn no_service_gets_an_address_of_pods_services_machines_or_nobody() {
         "172.30.0.2",
     ];
     let free = ["192.0.2.1", "172.30.0.9", "203.0.113.7"];
-    let all: Vec<&str> = taken.iter().chain(&free).copied().collect();
+    let all: Vec<&str> = owned_addresses.iter().chain(&free).copied().collect();
     let mut greedy = claimant("a", 0, "10.96.0.5", &all);
     let expected = [
         "10.96.0.5 a",
@@ -399,7 +399,7 @@ fn no_service_gets_an_address_of_pods_services_machines_or_nobody() {
         "203.0.113.7 a",
     ];
     assert_eq!(owners(&[greedy.clone()], &settings), expected);
-    // The same for addresses of a load balancer.
+    // The check is repeated for addresses of a load balancer.
     greedy.spec.as_mut().unwrap().external_ips = None;
     let ingress: Vec<Value> = all.iter().map(|ip| json!({ "ip": ip })).collect();
     let status = json!({ "loadBalancer": { "ingress": ingress } });
@@ -411,8 +411,8 @@ fn no_service_gets_an_address_of_pods_services_machines_or_nobody() {
 #[test]
 fn a_service_names_the_addresses_that_it_does_not_get() {
     let old = claimant("old", 1, "10.96.0.5", &["203.0.113.7"]);
-    let wanted = ["203.0.113.7", "10.96.0.1", "203.0.113.8"];
-    let young = claimant("young", 9, "10.96.0.6", &wanted);
+    let expected = ["203.0.113.7", "10.96.0.1", "203.0.113.8"];
+    let young = claimant("young", 9, "10.96.0.6", &expected);
     let name = |name: &str| ServiceName {
         namespace: "default".to_owned(),
         name: name.to_owned(),
@@ -439,11 +439,11 @@ fn the_older_of_two_services_keeps_an_address_whatever_the_names() {
     let expected = ["10.96.0.5 a", "10.96.0.6 b", "203.0.113.7 b"];
     assert_eq!(owners(&[young(), old()], &settings()), expected);
     assert_eq!(owners(&[old(), young()], &settings()), expected);
-    // Of one second: the UID decides.
+    // Services of one second: the UID decides.
     let twin = || claimant("c", 9, "10.96.0.7", &shared);
     let expected = ["10.96.0.5 a", "10.96.0.7 c", "203.0.113.7 a"];
     assert_eq!(owners(&[twin(), young()], &settings()), expected);
-    // A clusterIP outside of the range, as of a former range, comes before older claims.
+    // A clusterIP outside of the range, for instance of a former range, has priority over older claims.
     let claims = claimant("a", 0, "10.96.0.5", &["10.97.0.1"]);
     let inside = claimant("b", 9, "10.97.0.1", &[]);
     let expected = ["10.96.0.5 a", "10.97.0.1 b"];
@@ -469,7 +469,7 @@ fn services_that_are_not_the_proxys_leave_no_trace() {
     );
     other.metadata.labels = Some([label].into());
     check_service(&other, &endpoints, "");
-    // findings C9: whatever the value.
+    // findings C9: the value of the label does not matter.
     let label = ("service.kubernetes.io/headless".to_owned(), String::new());
     other.metadata.labels = Some([label].into());
     check_service(&other, &endpoints, "");
@@ -479,14 +479,14 @@ fn services_that_are_not_the_proxys_leave_no_trace() {
 #[test]
 fn where_the_node_listens_nothing_is_done() {
     use object_model::listening::{Listening, ListeningAddress, Transport};
-    let place = |transport, address: Option<&str>, port| ListeningAddress {
+    let listening_address = |transport, address: Option<&str>, port| ListeningAddress {
         transport,
         address: address.map(|text| text.parse().unwrap()),
         port,
     };
     let listening: Listening = [
-        place(Transport::Tcp, None, 22),
-        place(Transport::Udp, Some("10.96.0.10"), 53),
+        listening_address(Transport::Tcp, None, 22),
+        listening_address(Transport::Udp, Some("10.96.0.10"), 53),
     ]
     .into_iter()
     .collect();

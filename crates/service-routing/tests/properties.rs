@@ -1,5 +1,5 @@
-//! For any two states of a cluster, the changes lead from the table of one to the table of the
-//! other, and the kernel accepts every step.
+//! For any two states of a cluster, the changes lead from the table of one state to the table of the other, and the
+//! kernel accepts every step.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -86,7 +86,7 @@ fn age(numbers: &mut StdRng) -> ServiceAge {
     }
 }
 
-/// Some of the addresses that Services claim.
+/// Random addresses of machines; Services claim some of them.
 fn machines(numbers: &mut StdRng) -> MachineAddresses {
     let mut some = || {
         let count = numbers.random_range(0..3);
@@ -153,7 +153,7 @@ fn numbers(seed: u64) -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// Services that are changed, made or removed; they contend for few addresses.
+/// Services that are changed, created or removed; they claim few addresses, so that claims conflict.
 fn some_services(numbers: &mut StdRng) -> BTreeMap<ServiceName, Vec<ServicePort>> {
     let some = (0..numbers.random_range(0..4)).map(|_| {
         let name = numbers.random_range(0..6);
@@ -183,16 +183,16 @@ fn services_one_by_one_lead_to_the_table_of_all() {
         let mut routes = Routes::new(settings.clone());
         let mut followed = routes.table();
         let mut services: BTreeMap<ServiceName, Vec<ServicePort>> = BTreeMap::new();
-        let mut held = Listening::default();
+        let mut listening = Listening::default();
         for round in 0..8 {
             let steps = if numbers.random_range(0..4) == 0 {
                 let ports = (0..numbers.random_range(0..4)).map(|_| host_port(&mut numbers));
                 routes.publish(ports.collect())
             } else if numbers.random_range(0..4) == 0 {
-                held = (0..numbers.random_range(0..4))
+                listening = (0..numbers.random_range(0..4))
                     .map(|_| place(&mut numbers))
                     .collect();
-                routes.hold(held.clone())
+                routes.hold(listening.clone())
             } else if numbers.random_range(0..6) == 0 {
                 settings.machines = machines(&mut numbers);
                 routes.place(settings.machines.clone())
@@ -218,7 +218,7 @@ fn services_one_by_one_lead_to_the_table_of_all() {
             let served = services.iter().filter(|(name, _)| !left_out.contains(name));
             let mut whole = table(served.flat_map(|(_, ports)| ports), &settings);
             publish(&mut whole, routes.published());
-            hold(&mut whole, &held);
+            hold(&mut whole, &listening);
             guard(&mut whole, tunnel.as_ref());
             assert_eq!(followed, whole, "seed {seed}, round {round}");
         }

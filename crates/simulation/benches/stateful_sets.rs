@@ -1,8 +1,8 @@
 //! Pods per second of the real control plane, on simulated nodes whose pods are ready at once.
 //!
-//! `cargo bench -p simulation --bench stateful_sets`. In real time: sets are created until all
-//! their pods are ready, then updated until all are replaced and ready, then deleted until all pods
-//! are gone; over the store on disk and over the store in memory.
+//! `cargo bench -p simulation --bench stateful_sets`. In real time: sets are created until all their pods are ready,
+//! then updated until all pods are replaced and ready, then deleted until all pods are removed; over the store on disk
+//! and over the store in memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 const NODES: usize = 10;
 
-/// A number of sets with so many replicas each.
+/// A number of sets, and the number of replicas of each.
 struct Case {
     name: &'static str,
     sets: usize,
@@ -57,8 +57,8 @@ async fn main() -> Result<()> {
     let filter = std::env::args()
         .skip(1)
         .find(|argument| !argument.starts_with("--"));
-    let wanted = |case: &&Case| filter.as_ref().is_none_or(|word| case.name.contains(word));
-    for case in CASES.iter().filter(wanted) {
+    let matches = |case: &&Case| filter.as_ref().is_none_or(|word| case.name.contains(word));
+    for case in CASES.iter().filter(matches) {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).context("make a directory")?;
         measure(case, "disk", on_disk(dir.path())?).await?;
         measure(case, "memory", EmbeddedStore::in_memory()).await?;
@@ -141,7 +141,7 @@ impl Cluster {
         while accounts.get_opt("default").await?.is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        // Nodes register and get rid of their first taints.
+        // Nodes register and lose their initial taints.
         tokio::time::sleep(Duration::from_secs(2)).await;
         Ok(cluster)
     }
@@ -221,7 +221,7 @@ impl Cluster {
 fn is_ready(set: &StatefulSet, case: &Case, image: &str) -> bool {
     let template = set.spec.as_ref().map(|spec| &spec.template);
     let containers = template.and_then(|template| Some(&template.spec.as_ref()?.containers));
-    // The view may be from before the change.
+    // The cached set may be older than the change.
     if containers.is_none_or(|all| all.iter().all(|c| c.image.as_deref() != Some(image))) {
         return false;
     }

@@ -1,8 +1,8 @@
-//! Clients that write, read and watch through several servers, and compare the answers with what the store did.
+//! Clients that write, read and watch through several servers, and compare the responses with the history of the store.
 //!
 //! Each writer owns its objects. A write has the resourceVersion of the writer's last read or write as its
-//! precondition, so the store never goes back to a state before an acknowledged write. Readers list; watchers list once
-//! and then watch. All of them move between servers at any time.
+//! precondition, so the store never returns to a state before an acknowledged write. Readers list; watchers list once
+//! and then watch. All clients move between servers at any time.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -87,7 +87,7 @@ impl Audit {
         self.acknowledged.fetch_max(revision, Ordering::Relaxed);
     }
 
-    /// Starts the clients, each with servers of its own.
+    /// Starts the clients, each with its own list of servers.
     pub fn start(&self, mut connect: impl FnMut(&str) -> (Client, Servers)) -> JoinSet<()> {
         let mut clients = JoinSet::new();
         for number in 0..2 {
@@ -115,7 +115,7 @@ impl Audit {
     }
 
     async fn write(self, number: u64, client: Moving) {
-        let mut own = Own {
+        let mut writer = Own {
             audit: self.clone(),
             client,
             number,
@@ -126,11 +126,11 @@ impl Audit {
         };
         while !self.is_over() && !trace::is_broken() {
             sleep(millis(100, 8_000)).await;
-            if let Err(error) = own.act().await {
+            if let Err(error) = writer.act().await {
                 trace!("writer {number}: {error:#}");
             }
         }
-        if let Err(error) = own.look().await {
+        if let Err(error) = writer.look().await {
             trace::broken(format!("the last state cannot be read: {error:#}"));
         }
     }
@@ -158,10 +158,10 @@ impl Audit {
             trace::broken(lost);
         }
         let items = list.items.iter();
-        let shown: BTreeMap<_, _> = items.map(|one| (one.name_any(), text_of(one))).collect();
+        let listed: BTreeMap<_, _> = items.map(|one| (one.name_any(), text_of(one))).collect();
         let state = self.state_at(revision);
-        if shown != state {
-            let differs = format!("a list at {revision} has {shown:?} instead of {state:?}");
+        if listed != state {
+            let differs = format!("a list at {revision} has {listed:?} instead of {state:?}");
             trace::broken(differs);
         }
         Ok(revision)
@@ -169,13 +169,13 @@ impl Audit {
 
     /// Watches across moves and broken connections. Each change must arrive once and in order.
     async fn watch(self, client: Moving) {
-        let mut seen = None;
+        let mut last_revision = None;
         let mut over_since = None;
         while !trace::is_broken() {
-            let from = match seen {
+            let from = match last_revision {
                 Some(from) => from,
                 None => match self.list(&client).await {
-                    Ok(revision) => *seen.insert(revision),
+                    Ok(revision) => *last_revision.insert(revision),
                     Err(error) => {
                         trace!("watcher: {error:#}");
                         sleep(Duration::from_secs(1)).await;
@@ -186,11 +186,11 @@ impl Audit {
             let mut at = from;
             let longest = millis(1_000, 60_000);
             let followed = timeout(longest, self.follow(&client, &mut at)).await;
-            seen = Some(at);
+            last_revision = Some(at);
             match followed {
                 Ok(Err(error)) if error.to_string() == EXPIRED => {
                     trace!("a watch at {at} is too old");
-                    seen = None;
+                    last_revision = None;
                 }
                 Ok(Err(error)) => {
                     trace!("watcher: {error:#}");
@@ -281,7 +281,7 @@ impl Moving {
 /// The object of a writer after its last acknowledged write or read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stored {
-    /// It was not created yet.
+    /// The object was not created yet.
     Absent,
     There {
         revision: u64,
@@ -295,7 +295,7 @@ struct Own {
     audit: Audit,
     client: Moving,
     number: u64,
-    /// The number of deleted objects of the writer. It is a part of the name, so a name is never used again.
+    /// The number of deleted objects of the writer. The number is a part of the name, so a name is never used again.
     generation: u64,
     /// The outcome of a creation is unknown. The server may store the object later, so a deletion now may come before
     /// the creation.
@@ -402,12 +402,13 @@ impl Own {
     /// Reads the object. The result must be the last acknowledged state, or the state of a write with an unknown
     /// outcome.
     async fn look(&mut self) -> Result<()> {
-        let found = self.client.api().get_opt(&self.name()).await?;
-        let found =
-            found.map(|found| Ok::<_, anyhow::Error>((revision_of(&found)?, text_of(&found).1)));
-        let found = found.transpose()?;
-        let text = found.as_ref().map(|(_, text)| text.clone());
-        let same = match (&self.stored, &found) {
+        let read_object = self.client.api().get_opt(&self.name()).await?;
+        let read_object = read_object.map(|read_object| {
+            Ok::<_, anyhow::Error>((revision_of(&read_object)?, text_of(&read_object).1))
+        });
+        let read_object = read_object.transpose()?;
+        let text = read_object.as_ref().map(|(_, text)| text.clone());
+        let same = match (&self.stored, &read_object) {
             (Stored::There { revision, .. }, Some((now, _))) if revision == now => true,
             (Stored::Absent | Stored::Deleted, None) => true,
             _ => false,
@@ -415,14 +416,14 @@ impl Own {
         if !same && !self.maybe.contains(&text) {
             let (name, stored, maybe) = (self.name(), &self.stored, &self.maybe);
             trace::broken(format!(
-                "{name} is {found:?} and not {stored:?}, nor any of {maybe:?}"
+                "{name} is {read_object:?} and not {stored:?}, nor any of {maybe:?}"
             ));
         }
         if same {
             // A write with an unknown outcome may be stored later: the next write or the next read detects it.
             return Ok(());
         }
-        let stored = match found {
+        let stored = match read_object {
             Some((revision, text)) => Stored::There { revision, text },
             None => Stored::Deleted,
         };

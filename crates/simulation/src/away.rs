@@ -1,7 +1,8 @@
-//! A world whose server is away for an hour while its nodes run on (docs/many-machines.md). There are no other faults.
+//! A world whose server is away for an hour while its nodes continue (docs/many-machines.md). There are no other
+//! faults.
 //!
-//! Meanwhile, agents, controllers and the scheduler end and come back. Pods that fail over end with the lease of their
-//! node, and all others run on. After the return the same pods run on the same nodes.
+//! During the hour, agents, controllers and the scheduler stop and start again. Pods that fail over end with the lease
+//! of their node, and all other pods continue. After the return of the server the node of each pod is unchanged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,17 +29,17 @@ use crate::{random, trace};
 
 /// The time without a server.
 const AWAY: Duration = Duration::from_secs(3600);
-/// Maximum age of a controller's view: controllers end and come back.
+/// Maximum age of a controller's view, because controllers stop and start again.
 const STALENESS: Duration = Duration::from_secs(15);
-/// The rates of the machines' clocks, in percent of the control plane's (docs/node-failure.md).
+/// The rates of the machines' clocks, in percent of the control plane's clock rate (docs/node-failure.md).
 const RATES: (u32, u32) = (96, 104);
 
-/// How nodes lose their server.
+/// The cause why nodes lose their server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Absence {
-    /// The server ends, with or without the controllers and the scheduler.
+    /// The server stops, with or without the controllers and the scheduler.
     Ended,
-    /// The link of the server's machine is cut: the control plane runs on, without nodes.
+    /// The link of the server's machine is cut: the control plane continues, without nodes.
     CutOff,
 }
 
@@ -49,11 +50,11 @@ struct RunningPod {
     node: String,
     uid: String,
     ends_with_lease: bool,
-    /// Whether its set has its revision: a pod of another one is replaced when it has ended.
+    /// Whether the pod has the set's revision: a pod of another revision is replaced when it has ended.
     is_wanted: bool,
 }
 
-/// Controllers and scheduler, which can end and come back.
+/// Controllers and scheduler, which can stop and start again.
 struct Deciders {
     address: Address,
     running: Vec<(Component, Instance)>,
@@ -79,7 +80,7 @@ impl Deciders {
         }
     }
 
-    /// Some of them end and start again.
+    /// Restarts some of them.
     fn some_restart(&mut self) {
         for (component, instance) in &mut self.running {
             if chance(30) {
@@ -94,7 +95,7 @@ impl Deciders {
 pub async fn live(seed: u64) {
     random::begin(seed ^ 0x6177_6179_5f31_6800);
     let absence = one_of(&[Absence::Ended, Absence::Ended, Absence::CutOff]);
-    // A control plane that ends takes no node for a lost one.
+    // A control plane that stops must not treat a node as lost.
     let checks = Checks::new(STALENESS, absence == Absence::Ended);
     let observer = checks.clone();
     let (disk, spin) = Disk::new(move |change| observer.see(change));
@@ -136,7 +137,7 @@ pub async fn live(seed: u64) {
     match absence {
         Absence::Ended => {
             server.crash();
-            // In one process with the server, or in another one.
+            // The controllers are in the process of the server, or in another process.
             if chance(60)
                 && let Some(deciders) = deciders.take()
             {
@@ -182,7 +183,7 @@ pub async fn live(seed: u64) {
     }
 }
 
-/// The pods that run on the node that the API names.
+/// The pods that run on the node that their API object names.
 async fn running_pods(user: &User, instances: &Instances) -> Vec<RunningPod> {
     let pods = user.api::<Pod>().list(&ListParams::default()).await;
     let pods = pods.unwrap_or_else(|error| {
@@ -210,7 +211,8 @@ async fn running_pods(user: &User, instances: &Instances) -> Vec<RunningPod> {
     pods.items.iter().filter_map(running).collect()
 }
 
-/// Pods that fail over have ended when the last lease that was renewed before `since` is over; the others run.
+/// Checks that pods that fail over have ended by the end of the last lease that was renewed before `since`, and that
+/// other pods run.
 fn check(before: &[RunningPod], instances: &Instances, since: Instant) {
     let lease_is_over = since.elapsed() > LeaseLength::DEFAULT.duration() * 100 / RATES.0;
     for pod in before {

@@ -1,5 +1,5 @@
-//! One of several servers over etcd: its API, its part in the election, and the controllers and the
-//! scheduler while it leads.
+//! One of several servers over etcd: its API, its candidacy in the election, and the controllers and the scheduler
+//! while it leads.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -237,7 +237,8 @@ thread_local! {
     static SEEN: Cell<ClockReading> = const { Cell::new(ClockReading::ZERO) };
 }
 
-/// A cached clock reading, which one task of the process updates. It does not advance while the process is suspended.
+/// A cached clock reading, which one task of the process updates. The reading does not advance while the process is
+/// suspended.
 pub fn seen() -> ClockReading {
     SEEN.get()
 }

@@ -1,4 +1,4 @@
-//! The real API server, controllers and scheduler, which can crash and come back.
+//! The real API server, controllers and scheduler, which can crash and start again.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -19,12 +19,13 @@ pub use api_server::StartError;
 /// The real API server over a store, for clients of this process.
 ///
 /// # Errors
+///
 /// The server does not start.
 pub async fn start_server(store: Arc<dyn Store>) -> Result<Arc<ApiServer>, StartError> {
     ApiServer::new(api_server::Config::in_process(store)).await
 }
 
-/// Keeps the server up over one store.
+/// Restarts the server over one store whenever it has stopped.
 pub struct Server {
     store: Arc<dyn Store>,
     /// The address for clients.
@@ -32,7 +33,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Not started yet.
+    /// A server that has not started yet.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
@@ -55,7 +56,7 @@ impl Server {
         }
     }
 
-    /// Ends it at any point of its work.
+    /// Stops the server at any point of its work.
     pub fn crash(&self) {
         if let Some(incarnation) = self.place().take() {
             trace!("API server crashes");
@@ -84,7 +85,7 @@ impl Component {
         }
     }
 
-    /// The way of this component to a server.
+    /// The link of this component to a server.
     pub fn link(self, address: &Address, conditions: &Arc<Conditions>) -> Link {
         let (address, conditions) = (address.clone(), conditions.clone());
         Link::new(self.name(), self.user(), address, conditions)
@@ -99,7 +100,7 @@ impl Component {
     }
 }
 
-/// One run of a component, until it dies.
+/// One run of a component, until it stops.
 pub struct Instance {
     link: Link,
     stop: CancellationToken,
@@ -150,14 +151,14 @@ impl Instance {
         Self { link, stop, work }
     }
 
-    /// Ends it at any point of its work.
+    /// Stops the component at any point of its work.
     pub fn crash(&self) {
         self.link.dead.cancel();
         self.stop.cancel();
         self.work.abort();
     }
 
-    /// Ends it in order.
+    /// Stops the component in order.
     pub async fn end(self) {
         self.stop.cancel();
         if let Err(error) = self.work.await {
@@ -167,7 +168,7 @@ impl Instance {
     }
 }
 
-/// Keeps a part running: a dead one is restarted after a while.
+/// Keeps a component running: a stopped component is restarted after a while.
 pub async fn supervise(component: Component, address: Address, conditions: Arc<Conditions>) {
     loop {
         let instance = Instance::start(component, &address, &conditions);
@@ -180,7 +181,7 @@ pub async fn supervise(component: Component, address: Address, conditions: Arc<C
     }
 }
 
-/// A second instance beside the first for a while, as if the first was assumed dead.
+/// Runs a second instance concurrently with the first for a while, as if the first was assumed dead.
 pub async fn second_for_a_while(component: Component, address: Address, time: Duration) {
     let instance = Instance::start(component, &address, &Arc::default());
     sleep(time).await;

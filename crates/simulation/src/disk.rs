@@ -1,4 +1,4 @@
-//! The store as the API server has it: every write waits for a simulated disk.
+//! The store of the API server, in which every write waits for a simulated disk.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,13 +15,13 @@ use crate::random;
 pub struct Disk {
     store: Arc<EmbeddedStore>,
     submitted: Notify,
-    /// Longest time that a sync takes, in milliseconds.
+    /// Maximum time of a sync, in milliseconds.
     sync_millis: AtomicU64,
 }
 
 impl Disk {
-    /// An empty store, and the task that commits to it. `step` gets every change right after its
-    /// commit, before any watcher.
+    /// An empty store, and the task that commits to it. `step` gets every change right after its commit, before any
+    /// watcher.
     pub fn new(
         mut step: impl FnMut(&WatchEvents) + Send + 'static,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send) {
@@ -51,7 +51,7 @@ impl Disk {
         (disk, spin)
     }
 
-    /// Sets how long a sync takes at most.
+    /// Sets the maximum time of a sync.
     pub fn set_slowest(&self, slowest: Duration) {
         let millis = u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX);
         self.sync_millis.store(millis, Ordering::Relaxed);
@@ -70,8 +70,8 @@ impl Disk {
 
     /// Wakes the disk after a write was submitted.
     async fn submitting<T>(&self, mut request: BoxFuture<'_, T>) -> T {
-        if let Some(answer) = poll_immediate(&mut request).await {
-            return answer;
+        if let Some(result) = poll_immediate(&mut request).await {
+            return result;
         }
         self.submitted.notify_one();
         request.await

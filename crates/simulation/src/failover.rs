@@ -1,5 +1,5 @@
-//! The parts of a failover, in simulated time: from the last renewal of a lost node's Lease to the end of the pod there,
-//! to the fence, and to the pod that runs on another node (docs/node-failure.md).
+//! The phases of a failover, in simulated time: from the last renewal of a lost node's Lease to the end of the pod
+//! there, to the fence, and to the pod that runs on another node (docs/node-failure.md).
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::user::NAMESPACE;
 /// The loss of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// The machine is off.
+    /// The machine is switched off.
     Power,
-    /// The agent ends; the pod runs on until the lease does.
+    /// The agent stops; the pod runs until the lease ends.
     Agent,
     /// The link of the machine is cut.
     Link,
@@ -30,17 +30,17 @@ pub enum Loss {
 pub struct FailoverTimes {
     /// The pod has ended on the lost node.
     pub ended: Duration,
-    /// The control plane has taken the node's Lease.
+    /// The control plane has fenced the node's Lease.
     pub fenced: Duration,
     /// The pod is ready on another node.
     pub ready: Duration,
 }
 
-/// A container starts on a node that has its image, and is ready.
+/// The startup time of a container on a node that has its image.
 const STARTUP_MILLIS: (u64, u64) = (1_000, 1_000);
-/// The interval of the looks, which is the error of the times.
+/// The interval of the checks, which is the error of the times.
 const LOOK: Duration = Duration::from_millis(10);
-/// Longer than any failover.
+/// Maximum time of a step; longer than any failover.
 const WITHIN: Duration = Duration::from_secs(300);
 
 /// Loses the node of a pod right after a renewal of its Lease, which is the longest failover.
@@ -51,9 +51,10 @@ pub fn failover(loss: Loss) -> Result<FailoverTimes> {
     run::alone(1, move || measure(loss, None))?
 }
 
-/// As [`failover`], with controllers that are killed each time they have run for a while.
+/// As [`failover`], with controllers that are killed again and again, each time after they have run for `every`.
 ///
 /// # Errors
+///
 /// The pod does not become ready on another node.
 pub fn failover_with_restarts(loss: Loss, every: Duration) -> Result<FailoverTimes> {
     run::alone(1, move || measure(loss, Some(every)))?
@@ -93,20 +94,20 @@ async fn measure(loss: Loss, restarts: Option<Duration>) -> Result<FailoverTimes
     let identity = (NAMESPACE.to_owned(), pod.name_any());
     let runs = || !all.cluster.instances.running(&node, &identity).is_empty();
     let mut ended = None;
-    let mut look = || {
+    let mut check_now = || {
         if !runs() {
             ended.get_or_insert_with(|| renewed.elapsed());
         }
     };
     until(async || {
-        look();
+        check_now();
         let spec = leases.get(&node).await?.spec.unwrap_or_default();
         Ok(spec.holder_identity.is_none_or(|holder| holder.is_empty()))
     })
     .await?;
     let fenced = renewed.elapsed();
     until(async || {
-        look();
+        check_now();
         let pod = pods.get_opt("set-0-0").await?;
         Ok(pod.is_some_and(|pod| {
             node_of(&pod).is_some_and(|other| other != node) && is_ready_with(&pod, "v1")

@@ -1,4 +1,4 @@
-//! Faults: each one is injected, lasts a while and is repaired.
+//! Faults: each fault is injected, lasts a while and is repaired.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::node::{self, Settings, WallClock};
 use crate::random::{below, between, chance, millis, one_of};
 use crate::{system, trace};
 
-/// A machine with its agent, if that is up.
+/// A machine with its agent, if the agent runs.
 pub struct Machine {
     settings: Settings,
     instances: Instances,
@@ -52,7 +52,7 @@ impl Machine {
         self.agent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the agent, if it is not up.
+    /// Starts the agent, unless it runs.
     pub fn start(&self) {
         let mut agent = self.agent();
         if agent.is_some() {
@@ -77,7 +77,7 @@ impl Machine {
         *agent = Some(Agent { link, stop, work });
     }
 
-    /// Ends the agent at any point of its work; instances keep running.
+    /// Stops the agent at any point of its work; instances continue.
     pub fn crash_agent(&self) {
         if let Some(agent) = self.agent().take() {
             trace!("{} agent crashes", self.settings.name);
@@ -87,12 +87,12 @@ impl Machine {
         }
     }
 
-    /// Cuts the link of the machine, or mends it.
+    /// Cuts or repairs the link of the machine.
     pub fn set_cut_off(&self, is_cut_off: bool) {
         self.conditions.set_partitioned(is_cut_off);
     }
 
-    /// Ends the machine, with all that runs on it.
+    /// Stops the machine, with all instances on it.
     pub fn crash(&self) {
         trace!("{} crashes", self.settings.name);
         self.crash_agent();
@@ -107,15 +107,15 @@ fn provisioner() -> UserInfo {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultExtent {
-    /// Controllers see the real state, or are dead.
+    /// Controllers have a current view of the state, or are stopped.
     Contained,
-    /// Controllers may also be cut off, and return with an old view.
+    /// Controllers may also be disconnected, and return with an old view.
     Everything,
-    /// As before, and nodes are away for minutes.
+    /// All faults of `Everything`, and nodes are away for minutes.
     Nodes,
 }
 
-/// Everything that can be made worse.
+/// The parts of a world in which faults are injected.
 pub struct Faults {
     /// The API server.
     pub server: Server,
@@ -127,7 +127,7 @@ pub struct Faults {
     pub scheduler: Arc<Conditions>,
     /// The nodes.
     pub machines: Vec<Arc<Machine>>,
-    /// All that runs on them.
+    /// The instances on the machines.
     pub instances: Instances,
 }
 
@@ -140,7 +140,7 @@ impl Faults {
         }
     }
 
-    /// Sets the clock of the control plane or of a machine wrong by hours.
+    /// Sets the clock of the control plane or of a machine to a wrong time, by hours.
     pub fn set_clock_wrong(&self) {
         let minutes = below(600).cast_signed() - 300;
         match chance(40) {
@@ -157,7 +157,7 @@ impl Faults {
         }
     }
 
-    /// Sets all clocks right.
+    /// Corrects all clocks.
     pub fn set_clocks_right(&self) {
         system::set_skew(0);
         for machine in &self.machines {
@@ -219,8 +219,8 @@ impl Faults {
         sleep(millis(10, 8_000)).await;
         let is_down = {
             let address = &self.server.address;
-            let place = address.lock().unwrap_or_else(PoisonError::into_inner);
-            place.is_none()
+            let guard = address.lock().unwrap_or_else(PoisonError::into_inner);
+            guard.is_none()
         };
         if is_down {
             self.server.start().await;
@@ -243,7 +243,7 @@ impl Faults {
         trace!("a part is back");
     }
 
-    /// A container that fails, or only its probe; or a node that has no room for it any more.
+    /// A container fails, or only its probe; or a node has no capacity for its pod any more.
     fn hurt_a_body(&self) {
         let machine = self.machine();
         let name = &machine.settings.name;
@@ -267,7 +267,7 @@ impl Faults {
     }
 }
 
-/// Mostly shorter than a node's silence is tolerated.
+/// A duration that is usually shorter than the tolerated silence of a node.
 pub fn some_time() -> Duration {
     one_of(&[
         millis(500, 30_000),
@@ -276,7 +276,7 @@ pub fn some_time() -> Duration {
     ])
 }
 
-/// Something happens to a machine; after some time it is well again.
+/// Injects a fault into a machine, which is repaired after some time.
 pub async fn trouble(machine: &Machine, time: Duration) {
     match below(3) {
         0 => machine.crash_agent(),
@@ -292,8 +292,8 @@ pub async fn trouble(machine: &Machine, time: Duration) {
     trace!("{} is well", machine.settings.name);
 }
 
-/// As [`trouble`]; or the machine has a slow link, on which its agent may freeze with requests on their way,
-/// and may be cut off when it goes on.
+/// As [`trouble`]; or the machine has a slow link, on which its agent may be suspended with pending requests, and may
+/// be disconnected when it continues.
 async fn hard_trouble(machine: &Machine, time: Duration) {
     if chance(50) {
         return trouble(machine, time).await;
@@ -325,7 +325,7 @@ async fn hard_trouble(machine: &Machine, time: Duration) {
     trace!("{name} is well");
 }
 
-/// A machine as they differ: slow and fast ones, with clocks of their own.
+/// The settings of a machine: machines are slow or fast, and have different clocks.
 pub fn some_settings(number: usize, hasty: bool) -> Settings {
     let startup = between(1, 3_000);
     let shutdown = between(1, 4_000);

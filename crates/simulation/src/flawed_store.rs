@@ -1,4 +1,4 @@
-//! The engine over etcd with a mistake on purpose.
+//! The engine over etcd with an injected mistake.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +11,28 @@ use mvcc_store::{
 };
 use tokio::time::timeout;
 
-/// The time after which a write counts as one without an answer.
+/// The time after which a write counts as unanswered.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A mistake of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreFlaw {
-    /// Consistent reads do not ask for the newest revision.
+    /// Consistent reads do not request the newest revision.
     NoReadIndex,
-    /// A write without an answer is told as carried out.
+    /// A write without a response is reported as executed.
     UnknownIsDone,
-    /// A watch that goes on begins at the newest event.
+    /// A continued watch begins at the newest event.
     SkippedEvents,
 }
 
-/// The engine with its mistake.
+/// The engine with the mistake.
 pub struct FlawedStore {
     store: Arc<dyn Store>,
     flaw: StoreFlaw,
 }
 
 impl FlawedStore {
-    /// The store, with the mistake if there is one.
+    /// The store, with the mistake if there is a mistake.
     pub fn over(store: Arc<dyn Store>, flaw: Option<StoreFlaw>) -> Arc<dyn Store> {
         match flaw {
             Some(flaw) => Arc::new(Self { store, flaw }),
@@ -48,8 +48,8 @@ impl StoreLayer for FlawedStore {
 
     fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
         if self.flaw == StoreFlaw::NoReadIndex {
-            let known = self.store.current_revision();
-            return async move { Ok(known) }.boxed();
+            let known_revision = self.store.current_revision();
+            return async move { Ok(known_revision) }.boxed();
         }
         self.store.newest()
     }
@@ -64,7 +64,7 @@ impl StoreLayer for FlawedStore {
                     let next = Revision(self.store.current_revision().0 + 1);
                     Ok(as_if_done(&txn, next))
                 }
-                Ok(known) => known,
+                Ok(known_revision) => known_revision,
             }
         }
         .boxed()

@@ -11,22 +11,22 @@ use planners::stateful_set::{Observed, identity, invariants, plan};
 use crate::instances::Instances;
 use crate::user::{self, NAMESPACE, User};
 
-/// The deviations from the goal; empty if there are none.
+/// The deviations from the goal; empty if the goal is reached.
 pub async fn missing(user: &User, instances: &Instances) -> api_client::Result<Vec<String>> {
     let all = ListParams::default();
     let sets = user.api::<StatefulSet>().list(&all).await?.items;
     let pods = user.api::<Pod>().list(&all).await?.items;
     let claims = user.api::<PersistentVolumeClaim>().list(&all).await?.items;
     let revisions = user.api::<ControllerRevision>().list(&all).await?.items;
-    let mut found = Vec::new();
+    let mut deviations = Vec::new();
     for pod in &pods {
-        leftovers(pod, &sets, instances, &mut found);
+        leftovers(pod, &sets, instances, &mut deviations);
     }
     let now = Timestamp::now();
     for set in sets {
         let name = set.name_any();
         if set.metadata.deletion_timestamp.is_some() {
-            found.push(format!("{name} is still being deleted"));
+            deviations.push(format!("{name} is still being deleted"));
             continue;
         }
         let observed = Observed {
@@ -39,22 +39,22 @@ pub async fn missing(user: &User, instances: &Instances) -> api_client::Result<V
                 .collect(),
             refused: Vec::new(),
         };
-        judge(&observed, now, &mut found);
+        judge(&observed, now, &mut deviations);
     }
-    Ok(found)
+    Ok(deviations)
 }
 
-/// A terminating pod, a pod of a deleted set, or one that does not run on its node.
-fn leftovers(pod: &Pod, sets: &[StatefulSet], instances: &Instances, found: &mut Vec<String>) {
+/// Reports a terminating pod, a pod of a deleted set, and a pod that does not run on its node.
+fn leftovers(pod: &Pod, sets: &[StatefulSet], instances: &Instances, deviations: &mut Vec<String>) {
     let name = pod.name_any();
     let owners = pod.owner_references().iter();
     let mut owners = owners.filter(|owner| owner.kind == identity::KIND);
     let orphaned = |uid: &String| !sets.iter().any(|set| set.uid().as_ref() == Some(uid));
     if pod.metadata.deletion_timestamp.is_some() {
-        found.push(format!("{name} is still being deleted"));
+        deviations.push(format!("{name} is still being deleted"));
     }
     if owners.any(|owner| orphaned(&owner.uid)) {
-        found.push(format!("{name} has outlived its set"));
+        deviations.push(format!("{name} has outlived its set"));
     }
     let status = pod.status.as_ref();
     let mut conditions = status
@@ -71,32 +71,32 @@ fn leftovers(pod: &Pod, sets: &[StatefulSet], instances: &Instances, found: &mut
             .iter()
             .any(|instance| Some(&instance.uid) == pod.metadata.uid.as_ref())
     {
-        found.push(format!("{name} is said to be ready and does not run"));
+        deviations.push(format!("{name} is said to be ready and does not run"));
     }
 }
 
-fn judge(observed: &Observed, now: Timestamp, found: &mut Vec<String>) {
+fn judge(observed: &Observed, now: Timestamp, deviations: &mut Vec<String>) {
     let name = observed.set.name_any();
     let plan = plan(observed, now);
     let actions: Vec<_> = plan.actions().collect();
     if !actions.is_empty() {
-        found.push(format!("{name}: still to be done: {actions:?}"));
+        deviations.push(format!("{name}: still to be done: {actions:?}"));
     }
     if plan.status.is_some() {
-        found.push(format!("{name}: the status is not up to date"));
+        deviations.push(format!("{name}: the status is not up to date"));
     }
     if invariants::goal_reached(observed, now) {
         return;
     }
-    // With such a template there is no goal that could be reached, but there is a reason.
+    // With a broken template the goal cannot be reached, but there must be a reason.
     if !user::is_broken(&observed.set) {
         let why: Vec<String> = plan
             .waiting_on
             .iter()
             .map(|one| one.cause.to_string())
             .collect();
-        found.push(format!("{name}: not reached, waiting for {why:?}"));
+        deviations.push(format!("{name}: not reached, waiting for {why:?}"));
     } else if plan.waiting_on.is_empty() {
-        found.push(format!("{name}: not reached, and no reason is given"));
+        deviations.push(format!("{name}: not reached, and no reason is given"));
     }
 }

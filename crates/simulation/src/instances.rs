@@ -11,28 +11,28 @@ use crate::trace;
 /// Identity of an instance: namespace and name of the pod.
 pub type Identity = (String, String);
 
-/// A pod's containers on a node, from the moment they are started until they have ended.
+/// A pod's containers on a node, from their start until they have ended.
 #[derive(Clone, Debug)]
 pub struct Instance {
-    /// The place.
+    /// The name of the node.
     pub node: String,
-    /// The pod's uid.
+    /// The pod's UID.
     pub uid: String,
-    /// The time at which it becomes ready, without faults.
+    /// The time at which the instance becomes ready, without faults.
     pub ready_at: Instant,
-    /// The time at which it ends, if it is terminating.
+    /// The time at which the instance ends, if it is terminating.
     pub ends_at: Option<Instant>,
-    /// The lease of its node, if it ends with that.
+    /// The lease of its node, if the instance ends with the lease.
     pub lease: Option<MachineLease>,
 }
 
 impl Instance {
-    /// Whether anything of it still runs.
+    /// Whether a container of the instance still runs.
     pub fn runs(&self, now: Instant) -> bool {
         self.ends_at.is_none_or(|at| now < at) && !self.has_lapsed(now)
     }
 
-    /// Whether it has ended with the lease of its node.
+    /// Whether the instance has ended with the lease of its node.
     pub fn has_lapsed(&self, now: Instant) -> bool {
         self.lease
             .as_ref()
@@ -49,8 +49,8 @@ impl Instances {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that an instance is started. That no other instance of the identity runs anywhere is the first
-    /// promise of all.
+    /// Records the start of an instance. The first promise is checked here: no other instance of the identity runs on
+    /// any node.
     pub fn start(&self, identity: &Identity, instance: Instance) {
         let now = Instant::now();
         let mut all = self.all();
@@ -62,8 +62,8 @@ impl Instances {
             ));
         }
         trace!("{} starts {} ({})", instance.node, identity.1, instance.uid);
-        // A node remembers instances that have ended, as an agent does on its disk: it must not start one again
-        // whose object it still sees.
+        // A node remembers ended instances, as an agent does on its disk: an instance whose object still exists must
+        // not be started again.
         same.retain(|other| other.node != instance.node || other.uid != instance.uid);
         same.push(instance);
     }
@@ -76,7 +76,7 @@ impl Instances {
             .cloned()
     }
 
-    /// The instances of an identity on a node that still run.
+    /// The running instances of an identity on a node.
     pub fn running(&self, node: &str, identity: &Identity) -> Vec<Instance> {
         let now = Instant::now();
         let all = self.all();
@@ -96,7 +96,7 @@ impl Instances {
         on_node.map(|(identity, _)| identity.clone()).collect()
     }
 
-    /// Changes the instance of a pod, if it is there.
+    /// Changes the instance of a pod, if it exists.
     pub fn change(&self, node: &str, uid: &str, change: impl Fn(&mut Instance)) {
         let mut all = self.all();
         for instance in all.values_mut().flatten() {
@@ -114,7 +114,7 @@ impl Instances {
         }
     }
 
-    /// Ends the instances on a node that end with its lease.
+    /// Ends the instances on a node whose end is bound to its lease.
     pub fn end_leased(&self, node: &str) {
         let mut all = self.all();
         for instances in all.values_mut() {
@@ -122,7 +122,7 @@ impl Instances {
         }
     }
 
-    /// Forgets an instance that has ended.
+    /// Removes an ended instance.
     pub fn forget(&self, node: &str, identity: &Identity, uid: &str) {
         let mut all = self.all();
         if let Some(instances) = all.get_mut(identity) {

@@ -1,5 +1,5 @@
-//! Whole lives of StatefulSets without faults: the number of API writes that they cost, and the time
-//! from a pod's readiness to its endpoint.
+//! Whole lives of StatefulSets without faults: the number of API writes, and the time from a pod's readiness to its
+//! endpoint.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::tally::{self, Tally};
 use crate::user::NAMESPACE;
 use crate::{random, run};
 
-/// The sets: their number, and the pods of each.
+/// The number of sets, and the number of pods of each.
 #[derive(Clone, Copy, Debug)]
 pub struct Sets {
     /// The number of sets.
@@ -37,29 +37,29 @@ pub struct Sets {
 }
 
 const NODES: usize = 3;
-/// The time of a request or of an answer between two programs of a machine, at most.
+/// Maximum latency of a request or a response between two programs of a machine.
 const LATENCY_MILLIS: u64 = 1;
-/// The time for a pod to become ready, and to end: short, so that changes come in the quickest
-/// succession that a node allows.
+/// The time for a pod to become ready, and to end: short, so that changes come as quickly as a node allows.
 const STARTUP_MILLIS: (u64, u64) = (2, 10);
-/// Longer than any window: the cluster is quiet before the pod is ready.
+/// A startup time that is longer than any window, so that no window is open when the pod becomes ready.
 const SLOW_STARTUP_MILLIS: (u64, u64) = (5_000, 5_000);
 const SHUTDOWN_MILLIS: (u64, u64) = (1, 5);
-/// Maximum time of a step. Longer than any step needs.
+/// Maximum time of a step; longer than any step needs.
 const STEP_WITHIN: Duration = Duration::from_secs(600);
-/// Longer than what follows from the change of a label.
+/// The time between two changes of labels; longer than all work after one change.
 const BETWEEN_CHANGES: Duration = Duration::from_millis(200);
-/// The time after which nothing is written any more, because all windows are over.
+/// The time after which no write follows any more, because all windows have ended.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Longer than events, their memory and the history of the store are kept.
+/// A time that is longer than the retention of events, of their records and of the history of the store.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(2 * 3600);
 
-/// Creates sets with a Service each, updates all pods once, and deletes the sets. The writes of all
-/// clients are counted, from the creation to the end of the last pod.
+/// Creates sets with a Service each, updates all pods once, and deletes the sets. The writes of all clients are
+/// counted, from the creation to the end of the last pod.
 ///
 /// # Errors
-/// A step does not end, or its last state is not reported.
+///
+/// A step does not end, or its final state is not reported.
 pub fn count_writes(sets: Sets) -> Result<Tally> {
     let life = move || async move {
         let all = Lives::prepare(sets, STARTUP_MILLIS, AtNodeLoss::Wait).await?;
@@ -72,10 +72,11 @@ pub fn count_writes(sets: Sets) -> Result<Tally> {
     run::alone(1, life)?
 }
 
-/// The simulated time between the report that a pod is ready and the last write of its EndpointSlice,
-/// in a cluster where nothing else happens.
+/// The simulated time between the report that a pod is ready and the last write of its EndpointSlice, in a cluster
+/// without other changes.
 ///
 /// # Errors
+///
 /// As [`count_writes`]; or the slice was not written after the report.
 pub fn readiness_to_slice() -> Result<Duration> {
     let life = || async {
@@ -95,11 +96,12 @@ pub fn readiness_to_slice() -> Result<Duration> {
     run::alone(1, life)?
 }
 
-/// Creates sets, and changes the labels of one pod so many times when all is at rest. Returns the growth
-/// of `count` while the API server, the controllers and the scheduler work on these changes, less that of as
-/// much time without changes.
+/// Creates sets, and changes the labels of one pod `changes` times when the cluster is idle. Returns the growth of
+/// `count` during the work of the API server, the controllers and the scheduler on these changes, minus the growth in
+/// an equally long time without changes.
 ///
 /// # Errors
+///
 /// As [`count_writes`].
 pub fn work_of_changes(sets: Sets, changes: usize, count: fn() -> usize) -> Result<usize> {
     let life = move || async move {
@@ -123,10 +125,11 @@ pub fn work_of_changes(sets: Sets, changes: usize, count: fn() -> usize) -> Resu
     run::alone(1, life)?
 }
 
-/// Creates and deletes sets so many times, and after each time waits until events and history are forgotten. Returns `count`
-/// after each round.
+/// Creates and deletes sets `rounds` times, and after each round waits until events and history are removed. Returns
+/// `count` after each round.
 ///
 /// # Errors
+///
 /// As [`count_writes`].
 pub fn count_after_rounds(sets: Sets, rounds: usize, count: fn() -> usize) -> Result<Vec<usize>> {
     let life = move || async move {
@@ -150,9 +153,9 @@ pub fn count_after_rounds(sets: Sets, rounds: usize, count: fn() -> usize) -> Re
 /// The effect of the loss of a node on the pods of all sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AtNodeLoss {
-    /// They wait for the node.
+    /// The pods wait for the node.
     Wait,
-    /// They are replaced on another node.
+    /// The pods are replaced on another node.
     Failover,
 }
 
@@ -160,7 +163,7 @@ pub(crate) struct Lives {
     pub(crate) client: Client,
     sets: Sets,
     at_node_loss: AtNodeLoss,
-    /// The cluster ends with it.
+    /// The cluster; dropped with this value.
     pub(crate) cluster: Faults,
 }
 
@@ -223,7 +226,7 @@ impl Lives {
             Ok(accounts.get_opt("default").await?.is_some())
         })
         .await?;
-        // Nodes register and get rid of their first taints.
+        // Nodes register and lose their initial taints.
         sleep(Duration::from_secs(10)).await;
         Ok(all)
     }
@@ -297,17 +300,17 @@ impl Lives {
         self.check_addresses(0).await
     }
 
-    /// Waits until all pods run that image; then the last state must be reported.
+    /// Waits until all pods run that image; then the final state must be reported.
     async fn come_to_rest(&self, image: &str) -> Result<()> {
-        let (pods, wanted): (Api<Pod>, _) = (self.api(), self.sets.number * self.sets.replicas);
+        let (pods, expected): (Api<Pod>, _) = (self.api(), self.sets.number * self.sets.replicas);
         wait_until("all pods are ready", async || {
             let pods = pods.list(&ListParams::default()).await?.items;
             let good = pods.iter().filter(|pod| is_ready_with(pod, image)).count();
-            Ok(good == wanted && pods.len() == wanted)
+            Ok(good == expected && pods.len() == expected)
         })
         .await?;
         sleep(QUIET).await;
-        self.check_addresses(wanted).await?;
+        self.check_addresses(expected).await?;
         let sets: Api<StatefulSet> = self.api();
         for set in sets.list(&ListParams::default()).await? {
             let replicas = i32::try_from(self.sets.replicas).ok();
@@ -327,8 +330,8 @@ impl Lives {
         Ok(())
     }
 
-    /// Whether slices and Endpoints have so many addresses.
-    async fn check_addresses(&self, wanted: usize) -> Result<()> {
+    /// Whether slices and Endpoints have that number of addresses.
+    async fn check_addresses(&self, expected: usize) -> Result<()> {
         let slices: Api<EndpointSlice> = self.api();
         let endpoints: Api<Endpoints> = self.api();
         let mut sliced = slices.list(&ListParams::default()).await?.items;
@@ -345,8 +348,8 @@ impl Lives {
         let listed = listed.iter().flat_map(|one| one.subsets.iter().flatten());
         let listed = listed.flat_map(|subset| subset.addresses.iter().flatten());
         let (ready, listed) = (ready.count(), listed.count());
-        if (ready, listed) != (wanted, wanted) {
-            bail!("{wanted} pods, {ready} endpoints in slices, {listed} in Endpoints");
+        if (ready, listed) != (expected, expected) {
+            bail!("{expected} pods, {ready} endpoints in slices, {listed} in Endpoints");
         }
         Ok(())
     }

@@ -31,17 +31,17 @@ const PATIENCE_MILLIS: (u64, u64) = (5_000, 15_000);
 /// Percentage of careless deletions that are delayed.
 const DAWDLING: u64 = 50;
 
-/// A running server, and the tasks that end with it.
+/// A running server, and the tasks that stop with it.
 #[derive(Clone)]
 pub struct Incarnation {
     pub server: Arc<ApiServer>,
-    /// Cancelled when it crashes.
+    /// Cancelled when the server crashes.
     pub down: CancellationToken,
     pub process: Process,
 }
 
 impl Incarnation {
-    /// Waits until it has stood still for longer than a client waits.
+    /// Waits until the server has been suspended for longer than a client waits.
     async fn tires(&self) {
         loop {
             self.process.is_still(true).await;
@@ -58,7 +58,7 @@ impl Incarnation {
 /// The address of the server for clients, if it runs.
 pub type Address = Arc<Mutex<Option<Incarnation>>>;
 
-/// The servers that a client knows. It stays with one as long as that answers.
+/// The servers of a client. The client uses one server as long as that server responds.
 #[derive(Clone)]
 pub struct Servers {
     addresses: Arc<[Address]>,
@@ -66,7 +66,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// The client begins with the first one.
+    /// The client starts with the first server.
     pub fn of(addresses: impl IntoIterator<Item = Address>) -> Self {
         Self {
             addresses: addresses.into_iter().collect(),
@@ -84,7 +84,7 @@ impl Servers {
             .clone()
     }
 
-    /// From now on another one is used.
+    /// Selects the next server.
     pub fn go_on(&self) {
         self.current.fetch_add(1, Ordering::Relaxed);
     }
@@ -101,38 +101,38 @@ impl From<Address> for Servers {
 pub struct Weather {
     /// Requests that do not reach the server.
     pub lost_requests: u64,
-    /// Answers that do not come back: the request took effect.
+    /// Responses that do not reach the client, though the request took effect.
     pub lost_answers: u64,
-    /// Watch events that are late, and with them those after.
+    /// Watch events that are late, and delay the events after them.
     pub late_events: u64,
-    /// Watches that break off at an event.
+    /// Watches that break at an event.
     pub broken_watches: u64,
-    /// Longest delay of a request and of an answer.
+    /// Maximum delay of a request and of a response.
     pub latency_millis: u64,
     /// Longest delay of a late event.
     pub lateness_millis: u64,
 }
 
-/// Something in the answers that a mutation replaces.
+/// A text in the responses and its replacement, for a mutation.
 pub type Forgery = (&'static str, &'static str);
 
-/// The conditions of a link; shared with the source of faults.
+/// The conditions of a link; shared with the code that injects faults.
 #[derive(Default)]
 pub struct Conditions {
     weather: Mutex<Weather>,
     partitioned: AtomicBool,
-    /// Whether the client's process stands still: it sends nothing, and notices no answer.
+    /// Whether the client's process is suspended: it sends nothing, and receives no response.
     frozen: watch::Sender<bool>,
-    /// Whether it freezes as soon as the server has carried out a write, before the answer comes.
+    /// Whether the process is suspended as soon as the server has executed a write, before the response arrives.
     freezes_at_write: AtomicBool,
-    /// The client dies at its n-th write from now; 0 is never.
+    /// The client is killed at its n-th write from now; 0 is never.
     writes_to_live: AtomicU64,
-    /// For mutations: answers are forged, and deletions say no uid.
+    /// For mutations: responses are forged, and deletions have no UID.
     forgery: Mutex<Option<Forgery>>,
     careless: AtomicBool,
     observation_gap: Mutex<Option<SignedDuration>>,
     killed: Notify,
-    /// The silence of nodes that one run of the client leaves to the next one.
+    /// The silence of nodes that one run of the client records for the next run.
     pub silence: SilencePlace,
 }
 
@@ -147,7 +147,7 @@ impl Conditions {
         *self.weather.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Cuts the link, or mends it.
+    /// Cuts or repairs the link.
     pub fn set_partitioned(&self, partitioned: bool) {
         self.partitioned.store(partitioned, Ordering::Relaxed);
     }
@@ -156,66 +156,66 @@ impl Conditions {
         self.partitioned.load(Ordering::Relaxed)
     }
 
-    /// Freezes the client's process, or lets it go on.
+    /// Suspends the client's process, or continues it.
     pub fn set_frozen(&self, frozen: bool) {
         self.frozen.send_replace(frozen);
     }
 
-    /// Freezes the client's process when the server has carried out its next write, or after that time.
+    /// Suspends the client's process when the server has executed its next write, or after that time.
     pub async fn freeze_at_write(&self, patience: Duration) {
         self.freezes_at_write.store(true, Ordering::Relaxed);
         let mut frozen = self.frozen.subscribe();
         let at_write = frozen.wait_for(|frozen| *frozen);
         let is_late = tokio::time::timeout(patience, at_write).await.is_err();
-        // Another fault may have frozen it.
+        // Another fault may have suspended it.
         self.freezes_at_write.store(false, Ordering::Relaxed);
         if is_late {
             self.set_frozen(true);
         }
     }
 
-    /// Waits until the client's process goes on.
+    /// Waits until the client's process is not suspended.
     async fn thawed(&self) {
         let mut frozen = self.frozen.subscribe();
-        // The sender lives as long as this.
+        // The sender lives as long as this value.
         let _goes_on = frozen.wait_for(|frozen| !frozen).await;
     }
 
-    /// Lets the client die now, or as soon as it runs.
+    /// Kills the client now, or as soon as it runs.
     pub fn kill(&self) {
         self.killed.notify_one();
     }
 
-    /// Waits until it is killed.
+    /// Waits until the client is killed.
     pub async fn killed(&self) {
         self.killed.notified().await;
     }
 
-    /// Lets the client die at its n-th write from now.
+    /// Kills the client at its n-th write from now.
     pub fn die_at_write(&self, n: u64) {
         self.writes_to_live.store(n, Ordering::Relaxed);
     }
 
-    /// Forges answers.
+    /// Forges responses.
     pub fn forge(&self, forgery: Option<Forgery>) {
         *self.forgery.lock().unwrap_or_else(PoisonError::into_inner) = forgery;
     }
 
-    /// Takes the preconditions out of deletions.
+    /// Removes the preconditions from deletions.
     pub fn set_careless(&self, careless: bool) {
         self.careless.store(careless, Ordering::Relaxed);
     }
 
-    /// Sets after which time without a look at the nodes controllers know that they were deaf.
+    /// Sets the time between two checks of the nodes after which controllers assume that they were suspended.
     pub fn set_observation_gap(&self, gap: Option<SignedDuration>) {
-        let place = self.observation_gap.lock();
-        *place.unwrap_or_else(PoisonError::into_inner) = gap;
+        let stored_gap = self.observation_gap.lock();
+        *stored_gap.unwrap_or_else(PoisonError::into_inner) = gap;
     }
 
     /// The configured value.
     pub fn observation_gap(&self) -> Option<SignedDuration> {
-        let place = self.observation_gap.lock();
-        *place.unwrap_or_else(PoisonError::into_inner)
+        let stored_gap = self.observation_gap.lock();
+        *stored_gap.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn forged(&self, bytes: Bytes) -> Bytes {
@@ -230,18 +230,18 @@ impl Conditions {
     }
 }
 
-/// One client's way to the server.
+/// One client's link to the server.
 #[derive(Clone)]
 pub struct Link {
     name: Arc<str>,
     user: UserInfo,
     servers: Servers,
     pub conditions: Arc<Conditions>,
-    /// Cancelled when the client is dead: none of its requests reach the server any more.
+    /// Cancelled when the client is killed: none of its requests reach the server any more.
     pub dead: CancellationToken,
-    /// The client is a part of the server's process, and stands still with it.
+    /// The client is a part of the server's process, and is suspended with it.
     is_inside: bool,
-    /// The lead that the client is a part of: it sends nothing after it.
+    /// The lead that the client is a part of; after its end the client sends nothing.
     lead: Option<Arc<Term>>,
 }
 
@@ -264,7 +264,7 @@ impl Link {
         }
     }
 
-    /// The way of a part of a lead.
+    /// The link of a part of a lead.
     pub fn of_lead(self, lead: &Arc<Term>) -> Self {
         Self {
             lead: Some(lead.clone()),
@@ -272,7 +272,7 @@ impl Link {
         }
     }
 
-    /// The way of a part of the server's own process.
+    /// The link of a part of the server's own process.
     pub fn inside(self) -> Self {
         Self {
             is_inside: true,
@@ -280,7 +280,7 @@ impl Link {
         }
     }
 
-    /// A copy of the link for another user of the same program.
+    /// A copy of the link for another user of the client's program.
     pub fn of(&self, user: UserInfo) -> Self {
         Self {
             user,
@@ -329,35 +329,35 @@ impl Link {
         let mut service: LocalService = incarnation.server.local(self.user.clone());
         let (process, down) = (incarnation.process.clone(), incarnation.down.clone());
         let call = service.call(request);
-        let mut answered = async move {
+        let mut response_future = async move {
             tokio::select! {
                 biased;
                 () = down.cancelled() => None,
-                answer = process.run(call) => Some(answer),
+                response = process.run(call) => Some(response),
             }
         }
         .boxed();
-        let answer = tokio::select! {
+        let response = tokio::select! {
             biased;
-            answer = &mut answered => answer,
+            response = &mut response_future => response,
             () = incarnation.tires(), if !self.is_inside => {
                 trace!("{} waits no longer for {method} {path}", self.name);
                 self.servers.go_on();
-                // The server has the request, and answers it when it goes on.
-                tokio::spawn(answered);
+                // The server has received the request, and responds when it continues.
+                tokio::spawn(response_future);
                 return Err("no answer".into());
             }
         };
-        let Some(answer) = answer else {
+        let Some(response) = response else {
             self.servers.go_on();
             return Err("connection reset".into());
         };
-        let answer = answer?;
-        if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
+        let response = response?;
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
             self.servers.go_on();
         }
         if is_write {
-            let code = answer.status().as_u16();
+            let code = response.status().as_u16();
             tally::count(&path, code);
             trace!("{} {method} {path} {code}", self.name);
             if self
@@ -381,7 +381,7 @@ impl Link {
         sleep(random::millis(0, weather.latency_millis)).await;
         self.conditions.thawed().await;
         let is_watch = path.contains("watch=true") || path.contains("watch=1");
-        Ok(self.received(answer, incarnation, is_watch))
+        Ok(self.received(response, incarnation, is_watch))
     }
 
     fn is_last_write(&self) -> bool {
@@ -395,8 +395,8 @@ impl Link {
         }
     }
 
-    /// For a mutation: deletions without preconditions. Some are delayed, so that a race is not
-    /// rare; with the UID it would be harmless.
+    /// For a mutation: deletions without preconditions. Some are delayed, so that a race is not rare; with the UID a
+    /// delay would be harmless.
     async fn careless(&self, request: Request<Body>) -> Result<Request<Body>, BoxError> {
         let careless = self.conditions.careless.load(Ordering::Relaxed);
         if !careless || request.method() != Method::DELETE {
@@ -419,11 +419,11 @@ impl Link {
 
     fn received(
         self,
-        answer: Response<ResponseBody>,
+        response: Response<ResponseBody>,
         incarnation: Incarnation,
         is_watch: bool,
     ) -> Response<ResponseBody> {
-        answer.map(|body| {
+        response.map(|body| {
             let frames = Frames {
                 body,
                 link: self,
@@ -452,16 +452,16 @@ impl Service<Request<Body>> for Link {
             let dead = link.dead.clone();
             tokio::select! {
                 biased;
-                // A dead client receives nothing.
+                // A killed client receives nothing.
                 () = dead.cancelled() => std::future::pending().await,
-                answer = link.request(request) => answer,
+                response = link.request(request) => response,
             }
         }
         .boxed()
     }
 }
 
-/// A body on its way to the client.
+/// A response body in transfer to the client.
 struct Frames {
     body: ResponseBody,
     link: Link,
@@ -507,7 +507,7 @@ impl Frames {
     }
 }
 
-/// The transport of a watch event.
+/// Delays or breaks the transfer of a watch event.
 async fn travel(conditions: &Conditions) -> Result<(), BoxError> {
     if conditions.is_partitioned() {
         sleep(random::millis(PATIENCE_MILLIS.0, PATIENCE_MILLIS.1)).await;

@@ -1,4 +1,4 @@
-//! Runs simulated worlds: one line for each that fails, with the command that repeats it.
+//! Runs simulated worlds: one line for each failed world, with the command that repeats it.
 
 use std::collections::VecDeque;
 use std::process::ExitCode;

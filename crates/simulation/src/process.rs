@@ -1,9 +1,9 @@
-//! The process of a server, which may stand still as after SIGSTOP: none of its work goes on, while the time, its
-//! clients and the store do.
+//! The process of a server, which may be suspended as by SIGSTOP: its work stops, while time, its clients and the store
+//! continue.
 
 use tokio::sync::watch;
 
-/// A process. Clones are the same one.
+/// A process. Clones are one process.
 #[derive(Clone)]
 pub struct Process(watch::Sender<bool>);
 
@@ -14,19 +14,19 @@ impl Default for Process {
 }
 
 impl Process {
-    /// Stops it, or lets it go on.
+    /// Suspends or continues the process.
     pub fn set_still(&self, is_still: bool) {
         self.0.send_replace(is_still);
     }
 
-    /// Waits until it stands still, or until it does not.
+    /// Waits until the process is suspended, or until it is not.
     pub async fn is_still(&self, is_still: bool) {
         let mut now = self.0.subscribe();
-        // There is a sender as long as this value.
+        // The sender lives as long as this value.
         let _ = now.wait_for(|now| *now == is_still).await;
     }
 
-    /// Does work of the process. Timers that end meanwhile are noticed when it goes on.
+    /// Runs work of the process. Timers that expire during a suspension fire when the process continues.
     pub async fn run<F: Future>(&self, work: F) -> F::Output {
         let mut work = std::pin::pin!(work);
         loop {

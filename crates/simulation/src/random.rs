@@ -1,5 +1,4 @@
-//! Random numbers that follow from a seed: one stream per thread, for everything that a world
-//! decides by chance.
+//! Random numbers that are computed from a seed: one stream per thread, for all random decisions of a world.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -22,7 +21,7 @@ pub fn begin(seed: u64) {
     STREAM.set(seed);
 }
 
-/// A number below `end`, which is above zero.
+/// A number below `end`, which must be above zero.
 pub fn below(end: u64) -> u64 {
     let mut state = STREAM.get();
     let number = next(&mut state) % end.max(1);
@@ -30,22 +29,22 @@ pub fn below(end: u64) -> u64 {
     number
 }
 
-/// A number from `from` to `to`, both included.
+/// A number from `from` to `to`, including both.
 pub fn between(from: u64, to: u64) -> u64 {
     from + below(to - from + 1)
 }
 
-/// Whether something happens that does so in `percent` of a hundred cases.
+/// True in `percent` of a hundred cases.
 pub fn chance(percent: u64) -> bool {
     below(100) < percent
 }
 
-/// One of several.
+/// One of several choices.
 pub fn one_of<T: Copy>(choices: &[T]) -> T {
     choices[below(choices.len() as u64) as usize]
 }
 
-/// A time between two, in milliseconds.
+/// A random duration between two bounds, in milliseconds.
 pub fn millis(from: u64, to: u64) -> Duration {
     Duration::from_millis(between(from, to))
 }

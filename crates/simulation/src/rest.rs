@@ -1,4 +1,4 @@
-//! The pauses of a world, and its rest after everything that happens.
+//! The pauses of a world, and the wait for the goal at the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::random::{below, millis};
 use crate::user::User;
 use crate::{goal, trace};
 
-/// Maximum time to come to rest: pods of a lost node wait for five minutes.
+/// Maximum time until the goal is reached: pods of a lost node wait for five minutes.
 const REST_WITHIN: Duration = Duration::from_secs(30 * 60);
-/// The world is at rest after this time without deviations from the goal.
+/// The world is idle after this time without deviations from the goal.
 const AT_REST: Duration = Duration::from_secs(20);
 
-/// Mostly short, so that one thing meets another half-way.
+/// A random pause, usually short, so that events overlap.
 pub fn pause() -> Duration {
     match below(10) {
         0..4 => millis(0, 300),
@@ -26,7 +26,7 @@ pub fn pause() -> Duration {
     }
 }
 
-/// No pod can be made before there is an account for it.
+/// Waits for the service account, without which no pod can be created.
 pub async fn wait_for_account(user: &User) {
     while !matches!(
         user.api::<ServiceAccount>().get_opt("default").await,
@@ -36,7 +36,7 @@ pub async fn wait_for_account(user: &User) {
     }
 }
 
-/// The user mends the sets; then the cluster comes to the specified state.
+/// The user repairs the sets; then the cluster must reach the specified state.
 pub async fn come_to_rest(user: &User, instances: &Instances, machines: &[Arc<Machine>]) {
     if let Err(error) = user.mend().await {
         trace::broken(format!("the user cannot mend: {error}"));
@@ -52,7 +52,7 @@ pub async fn rest(user: &User, instances: &Instances, machines: &[Arc<Machine>])
     let mut last = Vec::new();
     while started.elapsed() < REST_WITHIN {
         sleep(Duration::from_secs(5)).await;
-        // Pods may be let go late: a controller learns of a label only when it is up.
+        // A pod may be released late, because a controller observes a label only while it runs.
         if let Err(error) = user.tidy().await {
             trace!("user: refused: {error}");
         }

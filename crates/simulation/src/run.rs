@@ -1,5 +1,4 @@
-//! Runs worlds: each in a copy of this process and on a separate thread, so that each starts with
-//! the same memory.
+//! Runs worlds: each in a copy of this process and on a separate thread, so that all worlds start with equal memory.
 
 use std::io::{Read, Write};
 use std::panic;
@@ -14,45 +13,45 @@ use crate::flawed_store::StoreFlaw;
 use crate::trace::Summary;
 use crate::{away, servers, system, trace, world};
 
-/// An injected mistake that the checks must find.
+/// An injected mistake that the checks must detect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mutation {
     /// Nodes remove a pod's object while its instance still ends.
     HastyNode,
-    /// Controllers delete by name only, whichever object has the name.
+    /// Controllers delete by name only, whichever UID the object has.
     CarelessDeletes,
-    /// Controllers take an ordered set for a parallel one.
+    /// Controllers treat an ordered set as a parallel set.
     NoOrder,
-    /// Controllers see no partition.
+    /// Controllers ignore the partition.
     NoPartition,
     /// Controllers treat claims with the policy `Retain` as deletable.
     NoRetention,
-    /// Controllers take the time in which their own process stood still for silence of the nodes.
+    /// Controllers count the time of their own suspension as silence of the nodes.
     DeafWhilePaused,
     /// Instances do not end with the lease of their node.
     OutlivedLease,
-    /// The deadline of a node's instances counts from the answer to a renewal of its lease.
+    /// The deadline of a node's instances counts from the response to a renewal of its lease.
     AnsweredLease,
     /// The deadline of a node's instances is a time of the wall clock, which may be set back by hours.
     WallClockLease,
     /// The clocks of nodes are slower than the assumptions allow.
     SlowNodeClock,
-    /// The clock of one of two servers is twice as fast as that of the other.
+    /// The clock of one of two servers is twice as fast as the other clock.
     FastClock,
-    /// A server knows the time from its last look at the clock, also after its process stood still.
+    /// A server uses its last clock reading, also after its process was suspended.
     OldClock,
-    /// Controllers and scheduler reach the API also when the lead of their server is over.
+    /// Controllers and scheduler can use the API also after the end of their server's lead.
     UnguardedLead,
-    /// Consistent reads of a server do not ask etcd for the newest revision.
+    /// Consistent reads of a server do not request the newest revision from etcd.
     NoReadIndex,
-    /// A server tells a write without an answer as carried out.
+    /// A server reports a write without a response as executed.
     UnknownIsDone,
-    /// A watch that moves to another server goes on at the newest event.
+    /// A watch that moves to another server continues at the newest event.
     SkippedEvents,
 }
 
 impl Mutation {
-    /// Whether the mistake is in the lease of nodes: only pods that fail over show it.
+    /// Whether the mistake is in the lease of nodes: only pods that fail over reveal it.
     pub fn is_of_lease(self) -> bool {
         matches!(
             self,
@@ -70,7 +69,7 @@ impl Mutation {
         }
     }
 
-    /// Whether only several servers show the mistake.
+    /// Whether only several servers reveal the mistake.
     fn is_of_servers(self) -> bool {
         self.store_flaw().is_some()
             || matches!(self, Self::FastClock | Self::OldClock | Self::UnguardedLead)
@@ -90,7 +89,7 @@ impl Mutation {
 /// The options for running worlds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Prints everything that happens.
+    /// Prints every event.
     pub show: bool,
     /// The injected mistake.
     pub mutation: Option<Mutation>,
@@ -99,20 +98,20 @@ pub struct Options {
 /// The number of worlds in each run of the tests: at least a hundred of them have faults of nodes.
 pub const SEEDS: u64 = 180;
 
-/// Of so many worlds, one has several servers over etcd, and in another one the server is away.
+/// One of this number of worlds has several servers over etcd, and in another one the server is away.
 const EVERY: u64 = 10;
 const SERVERS_AT: u64 = 2;
 const AWAY_AT: u64 = 7;
 
-/// Maximum real time of one world; a slower one counts as stuck.
+/// Maximum real time of one world; a longer world counts as stuck.
 const REAL_SECONDS_MAX: u32 = 300;
 
-/// A process in which everything has been made that is made once per process (schemas and the
-/// like): its copies begin alike, and at once. It has one thread.
+/// A process that has executed all initialisation of a process (schemas and the like): its copies start quickly, and
+/// with equal memory. It has one thread.
 pub struct WarmProcess(());
 
 impl WarmProcess {
-    /// Warms this process up, by running a world in it.
+    /// Initialises this process by running a world.
     pub fn new() -> Self {
         here(0, Options::default());
         Self(())
@@ -121,13 +120,14 @@ impl WarmProcess {
     /// Starts a world in a copy of this process.
     ///
     /// # Errors
+    ///
     /// The system cannot start another process.
     pub fn start(&self, seed: u64, options: Options) -> Result<UnderWay> {
         let (reader, mut writer) = std::io::pipe().context("make a pipe")?;
         let child = system::in_copy(|| {
             nix::unistd::alarm::set(REAL_SECONDS_MAX);
             let summary = here(seed, options);
-            // There is no one to report a failed write to.
+            // A failed write cannot be reported to any process.
             let _ = writer.write_all(encode(&summary).as_bytes());
         });
         let child = child.context("start a process")?;
@@ -148,10 +148,11 @@ pub struct UnderWay {
 }
 
 impl UnderWay {
-    /// Waits for its end.
+    /// Waits for the end of the world.
     ///
     /// # Errors
-    /// The process cannot be waited for.
+    ///
+    /// The wait for the process fails.
     pub fn finish(mut self) -> Result<Summary> {
         let mut text = String::new();
         let read = self.reader.read_to_string(&mut text);
@@ -187,8 +188,7 @@ pub fn here(seed: u64, options: Options) -> Summary {
     })
 }
 
-/// Runs something on a separate thread with simulated time and that seed; what it spawned ends with
-/// it.
+/// Runs `life` on a separate thread with simulated time and that seed; its spawned tasks end with it.
 pub(crate) fn alone<T, F>(seed: u64, life: impl FnOnce() -> F + Send + 'static) -> Result<T>
 where
     T: Send + 'static,
@@ -210,7 +210,7 @@ where
             STARTED.set(Some(Instant::now()));
             life().await
         });
-        // The rest of the world is dropped without a trace.
+        // The rest of the world is dropped without trace lines.
         runtime.shutdown_timeout(Duration::ZERO);
         Ok(outcome)
     };
@@ -226,7 +226,7 @@ thread_local! {
     static STARTED: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
 }
 
-/// The whole machine pauses: time passes without work. Due work is done afterwards.
+/// Pauses the whole machine: time passes without work. Due work is executed afterwards.
 pub async fn stand_still(time: Duration) {
     if let Some(started) = STARTED.get() {
         system::set_elapsed(started.elapsed() + time);

@@ -1,4 +1,4 @@
-//! A world with two or three servers over a simulated etcd: servers are killed and come back, stand still and go on,
+//! A world with two or three servers over a simulated etcd: servers are killed and restarted, suspended and continued,
 //! their links to etcd are cut, slow and broken, etcd changes its leader, splits, lags and is compacted.
 
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use crate::run::Mutation;
 use crate::user::User;
 use crate::{random, trace};
 
-/// Maximum age of a view: a watch through a server without its store tells nothing new.
+/// Maximum age of a view: a watch through a server without its store delivers no changes.
 const STALENESS: Duration = Duration::from_secs(180);
-/// Longest time of one way to the store when nothing is wrong.
+/// Maximum latency to the store in one direction, without a fault.
 const WELL: Duration = Duration::from_millis(20);
 
 /// Runs one world. Violations are in the trace.
@@ -152,7 +152,7 @@ fn strike(
     });
 }
 
-/// Mends the link of a server, and starts it if it does not run.
+/// Repairs the link of a server, and starts the server unless it runs.
 async fn mend(server: &Candidate) {
     server.link.set_cut(false);
     server.link.set_slowest(WELL);

@@ -1,9 +1,9 @@
-//! The system's clock and random bytes, as a simulated world has them, and `fork`.
+//! The simulated clock and random bytes of a world, and `fork`.
 //!
-//! The program that contains this file defines `clock_gettime` and `getrandom` itself, so that
-//! everything in it (the standard library, all dependencies, the product's own code) gets time and
-//! randomness from here. On a thread without a world both behave like the system's. This is the
-//! only file here with `unsafe`; the product is never linked with it.
+//! The program that contains this file defines `clock_gettime` and `getrandom` itself, so that all its code (the
+//! standard library, all dependencies, the product's own code) gets time and randomness from here. On a thread without
+//! a world both behave like the system's functions. Only this file of the crate has `unsafe`; the product is never
+//! linked with it.
 
 #![expect(unsafe_code, reason = "takes the place of functions of the C library")]
 
@@ -38,8 +38,8 @@ thread_local! {
     };
 }
 
-/// Starts a world on this thread: its clocks stand still until they are moved, and its random bytes
-/// depend on the seed. Must be called before anything else on the thread.
+/// Starts a world on this thread: its clocks do not advance until they are set, and its random bytes depend on the
+/// seed. Must be called before any other code on the thread.
 pub fn begin(seed: u64) {
     WORLD.with(|world| {
         world.random.set(seed);
@@ -47,7 +47,7 @@ pub fn begin(seed: u64) {
     });
 }
 
-/// Moves the clocks.
+/// Sets the clocks.
 pub fn set_elapsed(elapsed: Duration) {
     WORLD.with(|world| world.elapsed.set(elapsed));
 }
@@ -94,24 +94,25 @@ type ClockGettime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -
 /// The C library's own `clock_gettime`.
 static REAL_CLOCK: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Takes the place of the C library's function.
+/// Replaces the C library's function.
 ///
 /// # Safety
-/// As of that one: `time` points to a `timespec`.
+///
+/// As the C library's function: `time` points to a `timespec`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
     if let Some(now) = simulated(clock) {
-        let shown = libc::timespec {
+        let reading = libc::timespec {
             tv_sec: now.as_secs() as libc::time_t,
             tv_nsec: i64::from(now.subsec_nanos()),
         };
-        // SAFETY: the caller says that the pointer is good.
-        unsafe { time.write(shown) };
+        // SAFETY: the caller guarantees that the pointer is valid.
+        unsafe { time.write(reading) };
         return 0;
     }
     let mut real = REAL_CLOCK.load(Ordering::Relaxed);
     if real.is_null() {
-        // SAFETY: the name is a C string; looking a symbol up has no other conditions.
+        // SAFETY: the name is a C string; `dlsym` has no other conditions.
         real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"clock_gettime".as_ptr()) };
         if real.is_null() {
             return -1;
@@ -124,10 +125,11 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
     unsafe { real(clock, time) }
 }
 
-/// Takes the place of the C library's function.
+/// Replaces the C library's function.
 ///
 /// # Safety
-/// As of that one: there are `len` bytes at `buffer`.
+///
+/// As the C library's function: there are `len` bytes at `buffer`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, flags: c_uint) -> isize {
     let filled = WORLD.with(|world| {
@@ -137,7 +139,7 @@ pub unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, flags: c_uin
         let mut state = world.random.get();
         for at in 0..len {
             let byte = (next(&mut state) >> 32) as u8;
-            // SAFETY: the caller says that there is room for `len` bytes.
+            // SAFETY: the caller guarantees that the buffer has `len` bytes.
             unsafe { buffer.cast::<u8>().add(at).write(byte) };
         }
         world.random.set(state);
@@ -151,17 +153,16 @@ pub unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, flags: c_uin
     done as isize
 }
 
-/// Runs `work` in a copy of this process, which ends with it, and returns the copy's id.
+/// Runs `work` in a copy of this process, which exits afterwards, and returns the copy's process ID.
 ///
-/// Only for a process with one thread; otherwise the copy could wait for ever for a lock without an
-/// owner.
+/// Only for a process with one thread; otherwise the copy could wait without end for a lock without an owner.
 pub fn in_copy(work: impl FnOnce()) -> io::Result<nix::unistd::Pid> {
-    // SAFETY: this process has one thread, so that the copy is whole.
+    // SAFETY: this process has one thread, so the copy is complete.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Parent { child } => Ok(child),
         nix::unistd::ForkResult::Child => {
             work();
-            // SAFETY: ends the process without running the original's exit handlers.
+            // SAFETY: exits the process without running the original's exit handlers.
             unsafe { libc::_exit(0) }
         }
     }

@@ -1,5 +1,4 @@
-//! Counts the writes of a world's clients, and the work of its controllers. Without a world nothing is
-//! counted.
+//! Counts the writes of a world's clients, and the work of its controllers. Without a world nothing is counted.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,12 +12,11 @@ use tokio::time::Instant;
 pub struct Tally {
     /// Accepted writes, by resource and sub-resource: `pods`, `pods/status`.
     pub accepted: BTreeMap<String, u64>,
-    /// Writes that were refused with 409, likewise.
+    /// Writes that were refused with 409, by resource and sub-resource.
     pub conflicts: BTreeMap<String, u64>,
-    /// The simulated times of the last accepted writes, likewise.
+    /// The simulated times of the last accepted writes, by resource and sub-resource.
     pub last: BTreeMap<String, Instant>,
-    /// The number of keys that controllers worked on, by the name of the queue: for `statefulset` the
-    /// number of plans.
+    /// The number of keys that controllers processed, by the name of the queue: for `statefulset` the number of plans.
     pub worked: BTreeMap<String, u64>,
 }
 
@@ -32,17 +30,17 @@ impl Tally {
 
 thread_local! {
     static TALLY: RefCell<Option<Tally>> = const { RefCell::new(None) };
-    /// The work of the controllers before the count.
+    /// The number of keys that the controllers had processed before the count started.
     static WORKED_BEFORE: RefCell<BTreeMap<String, u64>> = const { RefCell::new(BTreeMap::new()) };
     static METRICS: Metrics = Metrics::default();
 }
 
-/// The metrics in which the controllers on this thread count.
+/// The metrics of the controllers on this thread.
 pub fn metrics() -> Metrics {
     METRICS.with(Metrics::clone)
 }
 
-/// Starts to count on this thread, from zero.
+/// Starts the count on this thread, from zero.
 pub fn begin() {
     WORKED_BEFORE.set(worked());
     TALLY.set(Some(Tally::default()));
@@ -61,7 +59,7 @@ pub fn end() -> Tally {
     }
 }
 
-/// The numbers of keys that controllers on this thread have worked on.
+/// The numbers of keys that controllers on this thread have processed.
 fn worked() -> BTreeMap<String, u64> {
     let mut page = Page::default();
     metrics().write(&mut page);
@@ -74,7 +72,7 @@ fn worked() -> BTreeMap<String, u64> {
     lines.collect()
 }
 
-/// Counts a write and its answer.
+/// Counts a write by its response.
 pub fn count(path: &str, code: u16) {
     TALLY.with_borrow_mut(|tally| {
         let Some(tally) = tally else { return };
@@ -97,7 +95,7 @@ fn resource(path: &str) -> String {
     let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let version = if parts.first() == Some(&"api") { 2 } else { 3 };
     parts.drain(..version.min(parts.len()));
-    // Namespaces are a resource, and the place of others.
+    // Namespaces are a resource, and a prefix of the paths of other resources.
     if parts.first() == Some(&"namespaces") && parts.len() > 2 {
         parts.drain(..2);
     }

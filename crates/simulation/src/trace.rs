@@ -1,6 +1,6 @@
-//! The trace of events, in order: the same for every run of a seed.
+//! The trace of events, in order; equal for every run of a seed.
 //!
-//! Each line is hashed, the last ones are stored. Without a world nothing is recorded.
+//! Each line is hashed, the last lines are stored. Without a world no line is recorded.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -31,9 +31,9 @@ thread_local! {
 pub struct Summary {
     /// Hash of all lines.
     pub hash: u64,
-    /// Their number.
+    /// The number of lines.
     pub lines: u64,
-    /// The last of them.
+    /// The last lines.
     pub tail: Vec<String>,
     /// The violations, in the order of their detection.
     pub broken: Vec<String>,
@@ -61,7 +61,7 @@ pub fn end() -> Summary {
     })
 }
 
-/// Notes a line.
+/// Records a line.
 pub fn note(text: Arguments<'_>) {
     TRACE.with_borrow_mut(|trace| {
         let Some(trace) = trace else { return };
@@ -70,7 +70,7 @@ pub fn note(text: Arguments<'_>) {
         trace.hash.update(line.as_bytes());
         trace.lines += 1;
         if trace.show {
-            // A closed output does not matter.
+            // A closed output is ignored.
             let _ = writeln!(std::io::stderr(), "{line}");
         }
         trace.tail.push_back(line);
@@ -80,7 +80,7 @@ pub fn note(text: Arguments<'_>) {
     });
 }
 
-/// Notes that a rule is broken.
+/// Records the violation of a rule.
 pub fn broken(text: String) {
     note(format_args!("BROKEN {text}"));
     TRACE.with_borrow_mut(|trace| {
@@ -90,7 +90,7 @@ pub fn broken(text: String) {
     });
 }
 
-/// Whether a rule has been broken.
+/// Whether a rule was violated.
 pub fn is_broken() -> bool {
     TRACE.with_borrow(|trace| trace.as_ref().is_some_and(|trace| !trace.broken.is_empty()))
 }

@@ -22,7 +22,7 @@ pub const NAMESPACE: &str = "default";
 /// The names of the sets.
 pub const SETS: [&str; 2] = ["web", "db"];
 const GOOD_IMAGES: [&str; 3] = ["v1", "v2", "v3"];
-/// An image that cannot be pulled, and one whose containers never become ready.
+/// An image that cannot be pulled, and an image whose containers never become ready.
 const BROKEN_IMAGES: [&str; 2] = ["bad", "sick"];
 
 pub struct User {
@@ -30,12 +30,12 @@ pub struct User {
     checks: Checks,
     /// The sets whose pods fail over.
     failing_over: &'static [&'static str],
-    /// Whether nothing of the user depends on wall clocks.
+    /// Whether no action of the user depends on wall clocks.
     is_timeless: bool,
 }
 
 impl User {
-    /// A user with a reliable client. Pods of the sets of these names fail over.
+    /// A user with a reliable client. Pods of the sets in `failing_over` fail over.
     pub fn new(client: Client, checks: Checks, failing_over: &'static [&'static str]) -> Self {
         Self {
             client,
@@ -45,7 +45,7 @@ impl User {
         }
     }
 
-    /// The user without `minReadySeconds`, which compares the wall clocks of nodes and controllers.
+    /// The user without `minReadySeconds`, because that field compares the wall clocks of nodes and controllers.
     pub fn timeless(self) -> Self {
         Self {
             is_timeless: true,
@@ -53,7 +53,7 @@ impl User {
         }
     }
 
-    /// Deletes the Node object of a machine, in whatever state that is.
+    /// Deletes the Node object of a machine, in any state.
     pub async fn delete_node(&self, name: &str) {
         trace!("user: delete node {name}");
         let nodes: Api<Node> = Api::all(self.client.clone());
@@ -63,7 +63,7 @@ impl User {
         }
     }
 
-    /// The machines without a Node object that is ready.
+    /// The machines without a ready Node object.
     pub async fn nodes_missing(&self, names: &[String]) -> api_client::Result<Vec<String>> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let nodes = nodes.list(&ListParams::default()).await?.items;
@@ -81,7 +81,7 @@ impl User {
             .collect())
     }
 
-    /// Objects of a kind.
+    /// The API of a kind.
     pub fn api<K>(&self) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
@@ -89,7 +89,7 @@ impl User {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 
-    /// Does one thing.
+    /// Executes one random action.
     pub async fn act(&self) {
         let name = one_of(&SETS);
         let sets: Api<StatefulSet> = self.api();
@@ -239,7 +239,7 @@ impl User {
         deleted.map(drop)
     }
 
-    /// Changes a pod's label, so that its set has to let it go.
+    /// Changes a pod's label, so that its set has to release the pod.
     async fn relabel(&self, set: &str) -> api_client::Result<()> {
         let pods: Api<Pod> = self.api();
         let mine = ListParams::default().labels(&format!("app={set}"));
@@ -255,7 +255,7 @@ impl User {
             .map(drop)
     }
 
-    /// Mostly mends broken templates.
+    /// Repairs broken templates in most cases.
     pub async fn mend(&self) -> api_client::Result<()> {
         let sets: Api<StatefulSet> = self.api();
         for set in sets.list(&ListParams::default()).await? {
@@ -276,8 +276,7 @@ impl User {
             .map(drop)
     }
 
-    /// The manual actions at the end: deletes released pods, and broken ones that no update may
-    /// replace.
+    /// The manual actions at the end: deletes released pods, and broken pods that no update may replace.
     pub async fn tidy(&self) -> api_client::Result<()> {
         let sets: Api<StatefulSet> = self.api();
         let sets = sets.list(&ListParams::default()).await?.items;

@@ -21,28 +21,29 @@ use crate::run::{Mutation, stand_still};
 use crate::user::{SETS, User};
 use crate::{random, trace};
 
-/// The kind of a world.
+/// The properties of a world.
 struct Climate {
     weather: Weather,
     faults: Option<FaultExtent>,
-    /// Whether controllers run twice all the time, as when each takes the other for dead.
+    /// Whether two controllers always run, as if each assumed that the other is dead.
     two_controllers: bool,
     /// Maximum age of a view.
     staleness: Duration,
-    /// Whether the machine pauses now and then.
+    /// Whether the machine is sometimes suspended.
     pauses: bool,
     /// Whether pods fail over from nodes that are away.
     failover: bool,
 }
 
-/// The rate of a clock by which instances live for 66 seconds after a renewal; a node is fenced after 50.
+/// The rate of a clock with which instances live for 66 seconds after a renewal, although a node is fenced after 50
+/// seconds.
 const SLOW_CLOCK_PERCENT: u32 = 60;
 
 /// Maximum length of a pause.
 const PAUSE_MAX: Duration = Duration::from_secs(400);
 
 impl Climate {
-    /// The first chances of the world.
+    /// The first random choices of the world.
     fn of_seed(seed: u64, mutation: Option<Mutation>) -> Self {
         random::begin(seed ^ 0x6d61_696e_7374_6179);
         Self::of_chance(seed, mutation)
@@ -77,10 +78,10 @@ impl Climate {
                 ..fair
             };
         }
-        // One controller alone is never outrun by another: only two show this mistake.
+        // The mistake needs a race between two controllers.
         let two = mutation == Some(Mutation::CarelessDeletes);
         match if two { 3 } else { kind } {
-            // No faults but the users' actions: here the checks are strict.
+            // No faults except the users' actions: here the checks are strict.
             0 => fair,
             1 => Self {
                 faults: Some(FaultExtent::Contained),
@@ -122,7 +123,7 @@ pub fn has_faults_of_nodes(seed: u64) -> bool {
 /// Runs one world. Violations are in the trace.
 pub async fn live(seed: u64, mutation: Option<Mutation>) {
     let climate = Climate::of_seed(seed, mutation);
-    // Only faults make a node silent; a pause of the observer does not.
+    // Only faults make a node silent; a suspension of the observer does not.
     let checks = Checks::new(climate.staleness, climate.faults.is_none());
     let observer = checks.clone();
     let (disk, spin) = Disk::new(move |change| observer.see(change));

@@ -1,5 +1,5 @@
-//! The promise of a failover (docs/node-failure.md), by its parts, in simulated time: on a machine of any load the same
-//! code needs the same time.
+//! The promise of a failover (docs/node-failure.md), by its phases, in simulated time: the times do not depend on the
+//! load of the machine.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use simulation::failover::{Loss, failover, failover_with_restarts};
 
 /// docs/node-failure.md: a pod whose image is on the other node runs there within this time.
 const PROMISE: Duration = Duration::from_secs(50);
-/// Renewals and looks are some milliseconds late.
+/// Renewals and checks are some milliseconds late.
 const LATENESS: Duration = Duration::from_millis(100);
-/// All nodes are looked at so often.
+/// The interval of the checks of all nodes.
 const LOOK: Duration = Duration::from_secs(1);
 
 // findings-2 R40
@@ -20,7 +20,7 @@ fn a_pod_runs_on_another_node_within_the_promise_after_each_loss() {
     for loss in [Loss::Power, Loss::Agent, Loss::Link] {
         let times = failover(loss).expect("a failover");
         println!("{loss:?}: {times:?}");
-        // The pod ends at the node's own deadline, and never before the fence.
+        // The pod ends at the node's own deadline, and always before the fence.
         match loss {
             Loss::Power => assert!(times.ended <= LATENESS, "{loss:?}: {times:?}"),
             Loss::Agent | Loss::Link => {
@@ -28,7 +28,7 @@ fn a_pod_runs_on_another_node_within_the_promise_after_each_loss() {
                 assert!(times.ended <= lease + LATENESS, "{loss:?}: {times:?}");
             }
         }
-        // Not earlier than a quarter after the deadline, and not much later.
+        // The fence is a quarter of the lease's length after the deadline, and not much later.
         let fence = lease * 5 / 4;
         assert!(times.fenced + LATENESS >= fence, "{loss:?}: {times:?}");
         assert!(
@@ -40,7 +40,8 @@ fn a_pod_runs_on_another_node_within_the_promise_after_each_loss() {
     }
 }
 
-/// docs/node-failure.md: each restart takes a quarter of the lease, the time without a server, and what was not recorded.
+/// docs/node-failure.md: each restart adds a quarter of the lease, the time without a server, and the time since the
+/// last record.
 // findings-2 R36
 #[test]
 fn controllers_that_restart_again_and_again_fence_a_lost_node() {

@@ -1,6 +1,7 @@
-//! The work that follows from one event of a pod, in the API server, the controllers and the scheduler: it does
-//! not grow with the number of other pods. The bytes of all allocations are counted, so a copy of other pods, or a
-//! list of them, is seen. And pods that were leave nothing in memory. A program of its own, because its allocator counts those of the whole process.
+//! The work that follows from one event of a pod, in the API server, the controllers and the scheduler: it does not
+//! grow with the number of other pods. The bytes of all allocations are counted, so a copy of other pods, or a list of
+//! them, is detected. Deleted pods must leave no memory behind. The test is a separate program, because its allocator
+//! counts the allocations of the whole process.
 
 use std::alloc::System;
 
@@ -19,8 +20,8 @@ const MANY: Sets = Sets {
     number: 50,
     replicas: 3,
 };
-/// The most bytes that each other pod adds to the work of a change, twice what was counted: a list of references
-/// to all pods for each change is above it.
+/// Maximum number of bytes that each other pod adds to the work of a change, twice the measured number: a list of
+/// references to all pods for each change would exceed it.
 const BYTES_OF_ANOTHER_POD: usize = 13;
 
 fn allocated_bytes() -> usize {
@@ -47,9 +48,10 @@ const ROUND: Sets = Sets {
     number: 20,
     replicas: 3,
 };
-/// So many that values which are kept until there are more of them are given up in each half.
+/// The number is high enough that values that are freed only in batches are freed in each half.
 const ROUNDS: usize = 24;
-/// The most bytes that stay of a pod that was, in the program or in the records of the simulation: twice the counted number.
+/// Maximum number of bytes that a deleted pod leaves behind, in the program or in the records of the simulation: twice
+/// the measured number.
 const BYTES_OF_A_POD_THAT_WAS: usize = 120;
 
 fn live_bytes() -> usize {

@@ -1,13 +1,13 @@
-//! 180 worlds: each keeps the invariants, is reproducible, and comes to rest; and each
-//! injected mistake is found.
+//! 180 worlds: each respects the invariants, is reproducible, and reaches the goal; and each injected mistake is
+//! detected.
 //!
-//! The worlds run in a program of their own, which has one thread and can be copied.
+//! The worlds run in a separate program, which has one thread and can be copied.
 
 use std::process::Command;
 
 use simulation::run::SEEDS;
 
-/// The worlds are divided among tests that run side by side.
+/// The worlds are divided among tests that run concurrently.
 const PARTS: u64 = 12;
 
 fn simulate(arguments: &[&str]) {
@@ -15,12 +15,12 @@ fn simulate(arguments: &[&str]) {
         .args(arguments)
         .output()
         .expect("the simulation is built beside this test");
-    let (said, errors) = (
+    let (printed, errors) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    println!("{said}");
-    assert!(output.status.success(), "{said}{errors}");
+    println!("{printed}");
+    assert!(output.status.success(), "{printed}{errors}");
 }
 
 fn worlds(part: u64) {
@@ -60,8 +60,8 @@ fn a_seed_gives_the_same_world_again() {
     simulate(&["--from", "1000", "--seeds", "8", "--twice", "--jobs", "2"]);
 }
 
-/// At most 150 seeds are needed to find a mistake of this kind. The search begins near a seed that
-/// finds it, as long as worlds are generated as now.
+/// At most 150 seeds are needed to detect a mistake. The search begins near a seed that detects it with the present
+/// generator of worlds.
 fn is_found(mutation: &str, from: u64) {
     let from = from.to_string();
     simulate(&["--mutation", mutation, "--from", &from, "--seeds", "150"]);
@@ -103,7 +103,7 @@ fn a_server_that_takes_the_lead_too_early_is_found() {
     is_found("fast-clock", 10);
 }
 
-/// Only a server whose process stands still has an old reading.
+/// Only a server whose process was suspended has an old reading.
 #[test]
 fn a_lead_that_outlives_a_pause_of_its_server_is_found() {
     is_found("old-clock", 16);

@@ -1,14 +1,14 @@
 //! The number of API writes, and of the controllers' work, in the life of a pod of a StatefulSet: it is created and
-//! becomes ready, is replaced by an update, and is deleted. In simulated time, so the numbers are the
-//! same in each run. The bounds are a quarter above the counted numbers, because a change elsewhere
-//! may move a write to another window. A higher number is an additional write for each pod.
+//! becomes ready, is replaced by an update, and is deleted. In simulated time, so the numbers are equal in each run.
+//! The bounds are a quarter above the counted numbers, because a change elsewhere may move a write to another window. A
+//! higher number means an additional write for each pod.
 
 use std::time::Duration;
 
 use simulation::lifetimes::{Sets, count_writes, readiness_to_slice};
 use simulation::tally::Tally;
 
-/// Small sets, and one large set; as many pods each.
+/// Small sets, and one large set with equally many pods.
 const SMALL: Sets = Sets {
     number: 20,
     replicas: 3,
@@ -18,18 +18,18 @@ const LARGE: Sets = Sets {
     replicas: 60,
 };
 
-/// The kinds whose writes are collected for a window, with their largest numbers: of 20 x 3 pods,
-/// where a window covers two or three changes of a set (of Endpoints: all of a step), and of 1 x 60
-/// pods, where the number follows from the duration, not from the pods.
+/// The kinds whose writes are collected for a window, with their maximum numbers: for 20 x 3 pods, where a window
+/// contains two or three changes of a set (for Endpoints: all changes of a step), and for 1 x 60 pods, where the number
+/// depends on the duration, not on the pods.
 const COLLECTED: [(&str, u64, u64); 3] = [
     ("endpoints", 147, 9),
     ("endpointslices", 225, 35),
     ("statefulsets/status", 125, 30),
 ];
 
-/// Others: a pod is started twice (created, bound, two statuses), and deleted twice, by a controller
-/// and then by its node. Events are those of the scheduler, and those of the set for each pod; many
-/// of one set are combined.
+/// The kinds whose writes are not collected: a pod is started twice (created, bound, two statuses), and deleted twice,
+/// by a controller and then by its node. Events are those of the scheduler, and those of the set for each pod; many
+/// events of one set are combined.
 const SINGLE: [(&str, u64, u64); 4] = [
     ("pods", 390, 390),
     ("pods/binding", 120, 120),
@@ -37,9 +37,9 @@ const SINGLE: [(&str, u64, u64); 4] = [
     ("events", 430, 215),
 ];
 
-/// Objects that controllers take from their queues, with the largest numbers. A pod that becomes ready and one that is
-/// gone make one plan of the set each; the others are made for the statuses. In the window after a write, changes of
-/// pods queue no Service. An object with a live owner is not looked at by the garbage collector.
+/// Keys that controllers process, with the maximum numbers. A pod that becomes ready and a pod that is removed cause
+/// one plan of the set each; the other plans are for statuses. In the window after a write, changes of pods queue no
+/// Service. The garbage collector does not process an object with a live owner.
 const WORK: [(&str, u64, u64); 3] = [
     ("statefulset", 540, 430),
     ("endpoint_slice", 590, 80),
@@ -64,7 +64,7 @@ fn a_pods_life_costs_no_more_writes_than_before() {
         let (few, many) = (small.worked[queue], large.worked[queue]);
         assert!(few <= of_small, "{queue}: {few} of {SMALL:?}");
         assert!(many <= of_large, "{queue}: {many} of {LARGE:?}");
-        // A pod of a large set costs no more than one of a small set.
+        // A pod of a large set costs no more than a pod of a small set.
         assert!(many <= few, "{queue}: {many} > {few}");
     }
     for (kind, ..) in COLLECTED {
@@ -72,14 +72,13 @@ fn a_pods_life_costs_no_more_writes_than_before() {
         assert!(many <= few, "{kind}: {many} > {few}");
     }
     for tally in [&small, &large] {
-        // Each plan knows the last one's writes, so none is repeated.
+        // Each plan knows the writes of the plan before, so no write is repeated.
         assert!(tally.conflicts.is_empty(), "{tally:?}");
     }
 }
 
-/// The first change after a quiet time waits for no window: only requests and watches, of a
-/// millisecond each, lie between the readiness and the slice. DNS and the proxy add the time of
-/// their own debounces, which their tests check.
+/// The first change after a quiet time waits for no window: between the readiness and the slice there are only requests
+/// and watches, of a millisecond each. DNS and the proxy add the time of their own debounces, which their tests check.
 #[test]
 fn readiness_is_in_the_slice_at_once() {
     let time = readiness_to_slice().expect("a life without faults");

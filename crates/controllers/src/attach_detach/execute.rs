@@ -19,13 +19,14 @@ use super::observe::Observed;
 
 /// The reason of events about volumes that are not attached; kube-controller-manager's.
 const FAILED_ATTACH: &str = "FailedAttachVolume";
-/// The annotation of an attachment or a Node with the version in which a new leader has found it.
+/// The annotation of an attachment or a Node with the version that a new leader has read first.
 pub(super) const CLAIMED_AT: &str = "node.mainstay.dev/claimed-at";
 
 pub(super) struct Executor {
     client: Client,
     recorder: Recorder,
-    /// The UIDs of the attachments that this leader has made or claimed, and of the Nodes that it has written.
+    /// The UIDs of the attachments that this leader has created or claimed, and of the Nodes that this leader has
+    /// written.
     own: Mutex<BTreeSet<String>>,
 }
 
@@ -42,12 +43,13 @@ impl Executor {
         &self.client
     }
 
-    /// The UIDs of the attachments that this leader has made or claimed, and of the Nodes that it has written.
+    /// The UIDs of the attachments that this leader has created or claimed, and of the Nodes that this leader has
+    /// written.
     pub fn own(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Executes the steps; says whether a write found another version than the observed one.
+    /// Executes the steps; returns whether a write was refused because the observed version was old.
     pub async fn execute(
         &self,
         observed: &Observed,
@@ -69,7 +71,7 @@ impl Executor {
             }
             AttachDetachAction::Attach { name, volume } => {
                 if volume.is_exclusive && self.is_elsewhere(observed, &volume.volume).await? {
-                    // The cache shows it soon, and the node is checked again.
+                    // The attachment will be in the cache soon, and the node is checked again.
                     return Ok(false);
                 }
                 let attachment = VolumeAttachment {
@@ -87,11 +89,11 @@ impl Executor {
                     },
                     status: None,
                 };
-                let made = attachments
+                let created = attachments
                     .create(&PostParams::default(), &attachment)
                     .await;
-                match made {
-                    Ok(made) => self.own().extend(made.metadata.uid),
+                match created {
+                    Ok(created) => self.own().extend(created.metadata.uid),
                     Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -123,7 +125,7 @@ impl Executor {
                     resource_version: Some(version),
                     ..Delete::of_uid(&uid)
                 };
-                // Without an answer the deletion may come late: the attachment is to be claimed first then.
+                // Without a response the deletion may be executed later: then the attachment must be claimed first.
                 self.own().remove(&uid);
                 delete(&attachments, &name, how).await?;
             }
@@ -149,13 +151,13 @@ impl Executor {
         }
     }
 
-    /// Whether a volume is attached to another node; the cache may not show it yet.
+    /// Whether a volume is attached to another node; the attachment may not be in the cache yet.
     async fn is_elsewhere(&self, observed: &Observed, volume: &str) -> Result<bool, Error> {
         let attachments: Api<VolumeAttachment> = Api::all(self.client.clone());
         let listed = attachments.list(&ListParams::default()).await?;
-        Ok(listed.items.iter().any(|found| {
-            let of = found.spec.source.persistent_volume_name.as_deref();
-            of == Some(volume) && found.spec.node_name != observed.view.name
+        Ok(listed.items.iter().any(|attachment| {
+            let of = attachment.spec.source.persistent_volume_name.as_deref();
+            of == Some(volume) && attachment.spec.node_name != observed.view.name
         }))
     }
 
@@ -175,8 +177,8 @@ impl Executor {
         self.write_node(node, patch, "status").await
     }
 
-    /// Patches a Node, or a sub-resource of it, over the version that was observed: in a newer one the volume
-    /// may be in use. Says whether there was a newer one.
+    /// Patches a Node, or a sub-resource of the Node, over the observed version, because in a newer version the volume
+    /// may be in use. Returns whether there was a newer version.
     async fn write_node(
         &self,
         node: &Node,
@@ -192,7 +194,7 @@ impl Executor {
         );
         let nodes: Api<Node> = Api::all(self.client.clone());
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-        // Without an answer the write may come late: the Node is to be written once more then.
+        // Without a response the write may be executed later: then the Node must be written once more.
         self.own().remove(&uid);
         let written = match subresource {
             "status" => nodes.patch_status(&name, &params, &patch).await,
@@ -206,18 +208,18 @@ impl Executor {
     }
 }
 
-/// The words of kube-controller-manager, and a way out if an administrator has to find it.
-fn multi_attach(volume: &str, nodes: &BTreeSet<String>, gone: &BTreeSet<String>) -> String {
+/// kube-controller-manager's message, and a remedy if an administrator has to act.
+fn multi_attach(volume: &str, nodes: &BTreeSet<String>, deleted: &BTreeSet<String>) -> String {
     let names = |nodes: Vec<&str>| nodes.join(", ");
     let mut text = format!(
         "Multi-Attach error for volume \"{volume}\" Volume is already exclusively attached to one node and can't be attached to another ({})",
         names(nodes.iter().map(String::as_str).collect())
     );
-    let gone: Vec<&str> = nodes.intersection(gone).map(String::as_str).collect();
-    if !gone.is_empty() {
+    let deleted: Vec<&str> = nodes.intersection(deleted).map(String::as_str).collect();
+    if !deleted.is_empty() {
         text.push_str(&format!(
             ". The Node {} was deleted, and nothing proves that its pods are dead: if its machine is off, create the Node with the taint {}",
-            names(gone),
+            names(deleted),
             resource_kinds::reasons::taint::OUT_OF_SERVICE
         ));
     }

@@ -18,16 +18,16 @@ use crate::node_proof::proof;
 use execute::{CLAIMED_AT, Executor};
 use observe::Observed;
 
-/// A lost node gets its proof without a change of anything that is watched here.
+/// The time between two checks for a proof: the proof of a lost node causes no event here.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A heartbeat of the node, which changes nothing here, may outrun a write.
+/// The delay after a conflict. A heartbeat of the node, which changes nothing here, may cause a conflict with a write.
 const OUTRUN_RETRY: Duration = Duration::from_millis(100);
 
-/// The reason why a node was not brought up to date.
+/// The reason why the plan for a node was not executed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The server refused the request or did not answer.
+    /// The server refused the request or did not respond.
     #[error("write or look up an attachment")]
     Api(#[from] api_client::Error),
 }
@@ -59,7 +59,7 @@ impl reconcile::Controller for AttachDetach {
     type Key = String;
     type Error = Error;
 
-    /// One node at a time: a volume for one node is not given to two.
+    /// One node at a time, so that a volume for one node is not attached to two nodes.
     const WORKERS: usize = 1;
 
     async fn wait_synced(&self) -> bool {
@@ -89,8 +89,8 @@ impl reconcile::Controller for AttachDetach {
                     }
                 }
                 Some(change) = nodes.next() => if concerns(&change) {
-                    if let ObjectChange::Deleted(gone) = &change {
-                        self.executor.own().remove(&name(&gone.metadata.uid));
+                    if let ObjectChange::Deleted(deleted) = &change {
+                        self.executor.own().remove(&name(&deleted.metadata.uid));
                     }
                     queue.add(name(&change.object().metadata.name));
                 },
@@ -106,12 +106,12 @@ impl reconcile::Controller for AttachDetach {
                     }
                 }
                 Some(change) = attachments.next() => {
-                    if let ObjectChange::Deleted(gone) = &change {
-                        self.executor.own().remove(&name(&gone.metadata.uid));
+                    if let ObjectChange::Deleted(deleted) = &change {
+                        self.executor.own().remove(&name(&deleted.metadata.uid));
                     }
                     let spec = &change.object().spec;
                     queue.add(spec.node_name.clone());
-                    // Others wait until the volume is free.
+                    // Other nodes wait until the volume is free.
                     let volume = spec.source.persistent_volume_name.as_ref();
                     let volume = volume.and_then(|name| caches.volumes.get("", name));
                     for node in volume.iter().flat_map(|volume| self.nodes_of(volume)) {
@@ -136,7 +136,7 @@ impl reconcile::Controller for AttachDetach {
             .iter()
             .any(|one| matches!(one, AttachDetachAction::Detach { .. }))
         {
-            // The cached Node may be older than this controller's own last write to it.
+            // The cached Node may be older than this controller's last write to the Node.
             let nodes: Api<Node> = Api::all(self.executor.client().clone());
             let node = nodes.get_opt(key).await?.map(Arc::new);
             observed.with_node(node, &self.executor.own());
@@ -149,8 +149,8 @@ impl reconcile::Controller for AttachDetach {
 }
 
 impl AttachDetach {
-    /// The steps for a node, with the proof if they need one; `waits` says whether they need one that is not
-    /// there.
+    /// The steps for a node, with the proof if the steps depend on it; `waits` is true if the steps need a proof that
+    /// does not exist.
     async fn decide(
         &self,
         observed: &mut Observed,

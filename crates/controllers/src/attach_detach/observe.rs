@@ -11,26 +11,26 @@ use sha2::{Digest, Sha256};
 use super::AttachDetach;
 use crate::volume_binding::volume_of;
 
-/// A node as it was seen.
+/// The observed state of a node.
 pub(super) struct Observed {
     pub view: ObservedNode,
     /// The Node, whose version guards the write of its status.
     pub node: Option<Arc<Node>>,
-    /// The pods that want a volume, by PersistentVolume.
+    /// The pods that need a volume, by PersistentVolume.
     pub users: BTreeMap<String, Vec<Arc<PodView>>>,
-    /// The nodes with attachments whose Node object is gone.
+    /// The nodes with attachments whose Node object was deleted.
     pub gone: BTreeSet<String>,
 }
 
 impl Observed {
-    /// Replaces the Node by another version; `own` are the UIDs of the objects that this leader has written.
-    pub fn with_node(&mut self, node: Option<Arc<Node>>, own: &BTreeSet<String>) {
-        self.view.node = node.as_deref().map(|node| state(node, own));
+    /// Replaces the Node by another version; `written` are the UIDs of the objects that this leader has written.
+    pub fn with_node(&mut self, node: Option<Arc<Node>>, written: &BTreeSet<String>) {
+        self.view.node = node.as_deref().map(|node| state(node, written));
         self.node = node;
     }
 }
 
-fn state(node: &Node, own: &BTreeSet<String>) -> NodeState {
+fn state(node: &Node, written: &BTreeSet<String>) -> NodeState {
     let status = node.status.as_ref();
     let in_use = status.and_then(|status| status.volumes_in_use.as_ref());
     let attached = status.and_then(|status| status.volumes_attached.as_ref());
@@ -42,7 +42,7 @@ fn state(node: &Node, own: &BTreeSet<String>) -> NodeState {
             .metadata
             .uid
             .as_ref()
-            .is_some_and(|uid| own.contains(uid)),
+            .is_some_and(|uid| written.contains(uid)),
     }
 }
 
@@ -50,7 +50,7 @@ impl AttachDetach {
     pub(super) fn observe(&self, name: &str) -> Observed {
         let caches = &self.context.caches;
         let node = caches.nodes.get("", name);
-        let mut wanted = BTreeMap::new();
+        let mut desired = BTreeMap::new();
         let mut users: BTreeMap<String, Vec<Arc<PodView>>> = BTreeMap::new();
         for pod in self.pods_by_node.get(name) {
             if pod.has_ended() {
@@ -65,26 +65,26 @@ impl AttachDetach {
                 };
                 let of_volume = users.entry(volume.volume.clone()).or_default();
                 of_volume.push(pod.clone());
-                wanted.insert(attachment, volume);
+                desired.insert(attachment, volume);
             }
         }
         let mut attachments = Vec::new();
         let mut elsewhere: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for found in self.attachments.list() {
-            let Some(volume) = &found.spec.source.persistent_volume_name else {
+        for existing in self.attachments.list() {
+            let Some(volume) = &existing.spec.source.persistent_volume_name else {
                 continue;
             };
-            if found.spec.node_name != name {
+            if existing.spec.node_name != name {
                 let nodes = elsewhere.entry(volume.clone()).or_default();
-                nodes.insert(found.spec.node_name.clone());
+                nodes.insert(existing.spec.node_name.clone());
                 continue;
             }
-            let known = caches.volumes.get("", volume);
-            let unique_name = known.as_ref().and_then(|volume| ids(volume));
+            let cached_volume = caches.volumes.get("", volume);
+            let unique_name = cached_volume.as_ref().and_then(|volume| ids(volume));
             let unique_name = unique_name.map(|(driver, handle)| unique_name_of(&driver, &handle));
-            let meta = &found.metadata;
+            let meta = &existing.metadata;
             let uid = meta.uid.clone().unwrap_or_default();
-            let status = found.status.as_ref();
+            let status = existing.status.as_ref();
             let error = status.and_then(|status| status.attach_error.as_ref());
             attachments.push(Attachment {
                 name: meta.name.clone().unwrap_or_default(),
@@ -101,16 +101,16 @@ impl AttachDetach {
         }
         let holders: BTreeSet<&String> = elsewhere.values().flatten().collect();
         let is_gone = |node: &&&String| caches.nodes.get("", node).is_none();
-        let gone = holders.iter().filter(is_gone);
-        let gone = gone.map(|node| (*node).clone()).collect();
+        let deleted = holders.iter().filter(is_gone);
+        let deleted = deleted.map(|node| (*node).clone()).collect();
         Observed {
-            gone,
+            gone: deleted,
             view: ObservedNode {
                 name: name.to_owned(),
                 node: node
                     .as_deref()
                     .map(|node| state(node, &self.executor.own())),
-                wanted,
+                wanted: desired,
                 attachments,
                 elsewhere,
                 proof: None,
@@ -120,7 +120,7 @@ impl AttachDetach {
         }
     }
 
-    /// The attachment that a volume needs, with its name; `None` if the driver attaches nothing.
+    /// The attachment that a volume needs, with its name; `None` if the driver attaches no volumes.
     fn wanted(&self, node: &str, volume: &PersistentVolume) -> Option<(String, Volume)> {
         let (driver, handle) = ids(volume)?;
         let object = self.drivers.get("", &driver);
@@ -149,14 +149,14 @@ fn unique_name_of(driver: &str, handle: &str) -> String {
     format!("kubernetes.io/csi/{driver}^{handle}")
 }
 
-/// The name that nodes look for, too.
+/// The name of an attachment; nodes compute this name as well.
 fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
     let hash = Sha256::digest(format!("{handle}{driver}{node}"));
     let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("csi-{digits}")
 }
 
-/// Whether all modes of access are for one node.
+/// Whether all access modes allow one node only.
 fn is_exclusive(spec: &PersistentVolumeSpec) -> bool {
     let modes = spec.access_modes.as_deref().unwrap_or_default();
     let shared = |mode: &String| mode == "ReadWriteMany" || mode == "ReadOnlyMany";

@@ -54,9 +54,8 @@ impl reconcile::Controller for Worker {
         self.requests.wait_synced().await && self.nodes.wait_synced().await
     }
 
-    /// Queues new and changed requests, because others write decisions into the status. When a node
-    /// changes, the undecided requests of all nodes are checked: an address that another node had may be
-    /// free.
+    /// Queues new and changed requests, because users and other controllers write decisions into the status. When a
+    /// node changes, the undecided requests of all nodes are checked, because an address of the node may be free now.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut requests = self.requests.subscribe();
         let mut nodes = self.nodes.subscribe();
@@ -102,11 +101,11 @@ impl reconcile::Controller for Worker {
                 self.write(&changed, "approval").await?;
             }
             Some(CertificateSigningAction::Sign {
-                request: asked,
+                request: parsed,
                 usages,
                 seconds,
             }) => {
-                self.sign(&request, approved(&asked, &usages, seconds), now)
+                self.sign(&request, approved(&parsed, &usages, seconds), now)
                     .await?;
             }
             Some(CertificateSigningAction::Fail(condition)) => {
@@ -134,8 +133,8 @@ impl Worker {
             return Ok(None);
         };
         let leases: Api<Lease> = Api::namespaced(self.context.client.clone(), NODE_LEASES);
-        let found = leases.get_opt(&name).await;
-        let lease = found.map_err(api_error::failed("read the lease of a node"))?;
+        let renewed_lease = leases.get_opt(&name).await;
+        let lease = renewed_lease.map_err(api_error::failed("read the lease of a node"))?;
         let renewed = lease.and_then(|lease| lease.spec?.renew_time);
         Ok(renewed.map(|time| time.0))
     }
@@ -170,9 +169,9 @@ impl Worker {
             .map_err(api_client::Error::Json)
             .map_err(api_error::failed("check the requester's rights"))?;
         let reviews: Api<SubjectAccessReview> = Api::all(self.context.client.clone());
-        let answer = reviews.create(&PostParams::default(), &review).await;
-        let answer = answer.map_err(api_error::failed("check the requester's rights"))?;
-        Ok(answer.status.is_some_and(|status| status.allowed))
+        let response = reviews.create(&PostParams::default(), &review).await;
+        let response = response.map_err(api_error::failed("check the requester's rights"))?;
+        Ok(response.status.is_some_and(|status| status.allowed))
     }
 
     async fn sign(
@@ -241,17 +240,21 @@ fn with_condition(
     changed
 }
 
-fn approved<'a>(asked: &'a Request, usages: &[Usage], seconds: Option<i64>) -> ApprovedRequest<'a> {
+fn approved<'a>(
+    parsed: &'a Request,
+    usages: &[Usage],
+    seconds: Option<i64>,
+) -> ApprovedRequest<'a> {
     ApprovedRequest {
-        der: asked.der(),
+        der: parsed.der(),
         subject: ClientSubject {
-            common_name: asked.common_name.clone(),
-            organizations: asked.organizations.clone(),
+            common_name: parsed.common_name.clone(),
+            organizations: parsed.organizations.clone(),
         },
-        dns: &asked.dns,
-        addresses: &asked.addresses,
-        emails: &asked.emails,
-        uris: &asked.uris,
+        dns: &parsed.dns,
+        addresses: &parsed.addresses,
+        emails: &parsed.emails,
+        uris: &parsed.uris,
         usages: usages.iter().map(|usage| granted(*usage)).collect(),
         life: seconds.unwrap_or(LIFE_MAX),
     }

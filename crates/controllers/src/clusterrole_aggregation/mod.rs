@@ -29,7 +29,7 @@ impl reconcile::Controller for ClusterRoles {
     type Key = String;
     type Error = api_client::Error;
 
-    /// One, because an aggregated role may itself be selected by another.
+    /// One worker, because an aggregated role may itself be selected by another role.
     const WORKERS: usize = 1;
 
     async fn wait_synced(&self) -> bool {

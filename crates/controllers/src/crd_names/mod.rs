@@ -28,7 +28,7 @@ const PAGE: u32 = 500;
 /// The error of processing a definition.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// The server refused the request or did not answer.
+    /// The server refused the request or did not respond.
     #[error("check the names of a CustomResourceDefinition")]
     Api(#[from] api_client::Error),
 }
@@ -50,7 +50,7 @@ impl reconcile::Controller for CrdNames {
     type Key = String;
     type Error = Error;
 
-    /// Definitions processed at once. One, because names are accepted one after the other.
+    /// One definition at a time, because names are accepted one after the other.
     const WORKERS: usize = 1;
 
     async fn wait_synced(&self) -> bool {
@@ -98,7 +98,7 @@ pub(crate) fn served(cache: &Cache<CustomResourceDefinition>) -> Served {
     served
 }
 
-/// Waits until the served kinds differ from `before`, and then until no more changes come.
+/// Waits until the served kinds differ from `before`, and then until no further change comes for [`QUIET`].
 pub(crate) async fn changed(
     cache: &Cache<CustomResourceDefinition>,
     before: &Served,
@@ -142,19 +142,19 @@ async fn look_after(
     if !empty(&client, &definition).await? {
         return Ok(ReconcileResult::from(Some(RECHECK)));
     }
-    let mut kept = definition.metadata.finalizers.clone().unwrap_or_default();
-    kept.retain(|finalizer| finalizer != CUSTOM_RESOURCE_CLEANUP);
+    let mut remaining = definition.metadata.finalizers.clone().unwrap_or_default();
+    remaining.retain(|finalizer| finalizer != CUSTOM_RESOURCE_CLEANUP);
     let mut meta = meta;
-    meta["finalizers"] = json!(kept);
+    meta["finalizers"] = json!(remaining);
     let patch = Patch::Merge(json!({ "metadata": meta }));
     unless_outrun(api.patch(name, &PatchParams::default(), &patch).await)?;
     Ok(ReconcileResult::Done)
 }
 
-/// Deletes the objects; true if there are none.
+/// Deletes the objects; true if no objects are left.
 ///
-/// They are read through the storage version, which is served while the definition is being deleted. A kind that
-/// cannot be listed may have objects: it is asked again.
+/// The objects are read through the storage version, which is served while the definition is being deleted. A kind that
+/// cannot be listed may have objects: the list is retried.
 async fn empty(
     client: &api_client::Client,
     definition: &CustomResourceDefinition,

@@ -83,25 +83,25 @@ impl Worker {
     async fn not_seen_yet(
         &self,
         cron_job: &CronJob,
-        seen: &[Arc<Job>],
+        cached: &[Arc<Job>],
     ) -> Result<Vec<Arc<Job>>, ApiError> {
         let namespace = cron_job.namespace().unwrap_or_default();
         let api: Api<Job> = Api::namespaced(self.context.client.clone(), &namespace);
         let status = cron_job.status.as_ref();
         let active = status.and_then(|status| status.active.as_deref());
-        let mut found = Vec::new();
+        let mut missing = Vec::new();
         for job in active.unwrap_or_default() {
-            if seen.iter().any(|other| other.metadata.uid == job.uid) {
+            if cached.iter().any(|other| other.metadata.uid == job.uid) {
                 continue;
             }
             let name = job.name.as_deref().unwrap_or_default();
             let live = guarded_writes::found(api.get(name).await).map_err(failed("read a job"))?;
-            found.extend(
+            missing.extend(
                 live.filter(|live| live.metadata.uid == job.uid)
                     .map(Arc::new),
             );
         }
-        Ok(found)
+        Ok(missing)
     }
 
     async fn execute(&self, cron_job: &CronJob, plan: CronJobPlan) -> Result<(), ApiError> {
@@ -130,7 +130,7 @@ impl Worker {
         }
     }
 
-    /// An existing job of that name is the planned one, from an earlier plan.
+    /// Creates a job. An existing job of that name was created by an earlier plan.
     async fn create(&self, cron_job: &CronJob, jobs: &Api<Job>, job: &Job) -> Result<(), ApiError> {
         let name = job.name_any();
         match jobs.create(&PostParams::default(), job).await {

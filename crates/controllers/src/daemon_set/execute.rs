@@ -28,7 +28,7 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    /// The status is written even if writes to pods fail.
+    /// Executes a plan. The status is written even if writes to pods fail.
     pub async fn execute(&self, set: &DaemonSet, plan: DaemonSetPlan) -> Result<(), Error> {
         for action in &plan.revisions {
             self.act(set, action).await?;

@@ -65,7 +65,7 @@ impl reconcile::Controller for DaemonSets {
                 Some(change) = pods.next() => owners_of_pod(&change, &self.observer.sets, DAEMON_SET.1),
                 Some(change) = revisions.next() => owners_of(&change, &self.observer.sets, DAEMON_SET.1),
                 Some(change) = nodes.next() => {
-                    // Nodes update their status frequently; only labels and taints matter.
+                    // Nodes update their status frequently; only changes of labels and taints matter.
                     let same = matches!(&change, ObjectChange::Applied(new, Some(old))
                         if new.spec == old.spec && new.metadata.labels == old.metadata.labels);
                     if same { Vec::new() } else { self.observer.all() }

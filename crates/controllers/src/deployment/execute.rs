@@ -28,7 +28,7 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    /// The status is written even if writes to ReplicaSets fail.
+    /// Executes a plan. The status is written even if writes to ReplicaSets fail.
     pub async fn execute(
         &self,
         deployment: &Deployment,
@@ -50,8 +50,8 @@ impl Executor {
             result = result.and(written.await);
         }
         match result {
-            // The namespace is terminating: nothing can be created, and the garbage collector
-            // deletes the rest.
+            // The namespace is terminating: no object can be created, and the garbage collector deletes the existing
+            // objects.
             Err(Error::Api(error))
                 if refusal(&error.source) == WriteRefusal::NamespaceTerminating =>
             {

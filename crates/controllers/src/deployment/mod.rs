@@ -118,7 +118,7 @@ impl Observer {
         })
     }
 
-    /// The Deployment that waits for this pod to end before it starts new ones.
+    /// The Deployment that waits for the end of this pod before it starts new pods.
     fn waiting_for(&self, change: &ObjectChange<PodView>) -> Option<Key> {
         let pod = change.object();
         let namespace = &pod.namespace;

@@ -1,7 +1,7 @@
 //! The controller of PodDisruptionBudgets: computes the number of allowed evictions.
 //!
-//! A status that allows fewer evictions is written at once; other changes soon after a write are
-//! collected for a window ([`planners::batching`]).
+//! A status that allows fewer evictions is written at once; other changes soon after a write are collected for a window
+//! ([`planners::batching`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -134,13 +134,13 @@ impl reconcile::Controller for Worker {
         }
         self.write_status(&budget, status).await?;
         self.pacing.written(key, WINDOW);
-        // The pacing of a budget that stays quiet is forgotten.
+        // The pacing data of a budget without changes is removed after the window.
         later(WINDOW)
     }
 }
 
 impl Worker {
-    /// The pods that the budget selects, and those whose eviction it records.
+    /// The pods that the budget selects, and the pods whose eviction the budget records.
     fn pods(&self, key: &Key, budget: &PodDisruptionBudget) -> Vec<Arc<PodView>> {
         let selector = selector(budget).unwrap_or_else(LabelSelector::nothing);
         let selected = &self.context.pods_by_label;
@@ -244,7 +244,7 @@ impl Worker {
     }
 }
 
-/// Whether a change of a pod leaves the facts that budgets count.
+/// Whether both states of a pod have equal facts for budgets.
 fn counts_alike(old: &PodView, new: &PodView) -> bool {
     new.uid == old.uid
         && new.labels == old.labels

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::observe::Observer;
 use crate::Context;
 
-/// Maximum time until an own write is visible; then the cache is trusted.
+/// Maximum time until a write of this controller must be visible in the caches; then the caches are trusted.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -26,20 +26,20 @@ pub(super) enum Error {
 
 pub(super) struct Executor {
     client: Client,
-    /// Own writes that may not be visible yet, with their time. Bounded by the number of writes
-    /// within [`SEEN_WITHIN`].
+    /// Writes of this controller that may not be visible yet, with their time. Bounded by the number of writes within
+    /// [`SEEN_WITHIN`].
     unseen: Mutex<HashMap<Key, Vec<(OwnWrite, Instant)>>>,
 }
 
-/// A write that the caches will show, with the resourceVersion that it got.
+/// A write that will be visible in the caches, with its resourceVersion.
 enum OwnWrite {
     Slice(String),
     Endpoints(String),
 }
 
 impl OwnWrite {
-    /// Whether the caches show it. The garbage collector may have deleted it meanwhile, with a former Service of the
-    /// same name.
+    /// Whether the write is visible in the caches. A deleted object counts as visible: the garbage collector may have
+    /// deleted it with a former Service of that name.
     fn is_visible(&self, observer: &Observer) -> bool {
         match self {
             Self::Slice(version) => observer.slices.has_reached(version),
@@ -66,7 +66,7 @@ impl Executor {
         self.unseen().entry(key.clone()).or_default().push(entry);
     }
 
-    /// The time to wait for this Service's own recent writes.
+    /// The time to wait until this controller's recent writes for the Service are visible; `None` if they are visible.
     pub fn not_seen_yet(&self, key: &Key, observer: &Observer) -> Option<Duration> {
         let mut unseen = self.unseen();
         let waiting = unseen.get_mut(key)?;

@@ -1,8 +1,8 @@
 //! The endpoints controller: maintains EndpointSlices and Endpoints of Services.
 //!
-//! The first change of a Service's endpoints is written at once; further ones are collected for a
-//! window ([`planners::batching`]), and changes of endpoints that nobody uses wait for one. The
-//! Endpoints have a longer window than the slices, which proxies and DNS read.
+//! The first change of a Service's endpoints is written at once. Further changes are collected for a window
+//! ([`planners::batching`]), and changes of unused endpoints wait for a window. The Endpoints have a longer window than
+//! the slices, which proxies and DNS read.
 
 mod execute;
 mod observe;
@@ -76,7 +76,7 @@ impl reconcile::Controller for Endpoints {
                 },
                 else => return,
             };
-            // A Service whose slices were written a moment ago is planned again at the end of the window anyway.
+            // A Service whose slices were written a moment ago is planned again at the end of the window in any case.
             keys.retain(|key| self.pacing.rest(key).is_none());
             for key in keys {
                 queue.add(key);
@@ -85,12 +85,13 @@ impl reconcile::Controller for Endpoints {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, execute::Error> {
-        // Changes soon after a write are collected; the plan is made for all of them.
+        // Changes soon after a write are collected; one plan covers all of them.
         if let Some(wait) = self.pacing.rest(key) {
             return Ok(ReconcileResult::RequeueAfter(wait));
         }
-        // A plan from a view without the own writes would create slices twice, because their names
-        // are generated, and its other writes would be refused. Their arrival queues this Service.
+        // A plan from a snapshot without this controller's last writes would create slices twice, because their names
+        // are generated, and its other writes would be refused. The arrival of these writes in the cache queues the
+        // Service again.
         if let Some(wait) = self.executor.not_seen_yet(key, &self.observer) {
             return Ok(ReconcileResult::RequeueAfter(wait));
         }
@@ -109,7 +110,7 @@ impl reconcile::Controller for Endpoints {
             }
         };
         if late.is_some() {
-            // The plan at that time has the Endpoints with all changes until then.
+            // The plan at that time contains the Endpoints with all changes until then.
             plan.endpoints = None;
         }
         let Some(urgency) = plan.urgency(&observed) else {
@@ -127,15 +128,15 @@ impl reconcile::Controller for Endpoints {
         if writes_endpoints {
             self.pacing_of_endpoints.written(key, ENDPOINTS_WINDOW);
         }
-        // The pacing of a Service that stays quiet is forgotten.
+        // The pacing data of a Service without changes is removed after the window.
         let next = late.map_or(window, |late| late.min(window));
         Ok(ReconcileResult::RequeueAfter(next))
     }
 }
 
 impl Endpoints {
-    /// The time for which an update of the Endpoints is not planned, because they were written a moment ago. A change in
-    /// this time counts as delayed from now on.
+    /// The time for which an update of the Endpoints is not planned, because the Endpoints were written a moment ago. A
+    /// change in this time counts as delayed from now on.
     fn rest_of_endpoints(&self, key: &Key, observed: &Observed) -> Option<Duration> {
         let present = observed.service.is_some() && observed.endpoints.is_some();
         let rest = self.pacing_of_endpoints.rest(key).filter(|_| present)?;
@@ -144,7 +145,7 @@ impl Endpoints {
     }
 }
 
-/// The Services that select the pod, now or before; none if the change does not affect endpoints.
+/// The Services that select the pod, now or before the change; empty if the change does not affect endpoints.
 fn services_of(observer: &Observer, change: &ObjectChange<PodView>) -> Vec<Key> {
     let ObjectChange::Applied(new, Some(old)) = change else {
         return observer.services_of(change.object());
@@ -156,7 +157,7 @@ fn services_of(observer: &Observer, change: &ObjectChange<PodView>) -> Vec<Key> 
     keys
 }
 
-/// Whether a change of a pod, by its states before and after it, can change endpoints.
+/// Whether a change of a pod from `old` to `new` can change endpoints.
 fn changes_endpoints(old: Option<&PodView>, new: Option<&PodView>) -> bool {
     let same = |(old, new): (&PodView, &PodView)| {
         new.uid == old.uid

@@ -16,7 +16,7 @@ const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 
 pub(super) struct Observer {
     services: Cache<Service>,
-    /// By the first label of their selector.
+    /// Services by the first label of their selector.
     services_by_label: Index<Service>,
     pods: Cache<PodView>,
     pub slices: Cache<EndpointSlice>,
@@ -71,7 +71,7 @@ impl Observer {
         }
     }
 
-    /// The Services that select the pod; the others are not looked at.
+    /// The Services that select the pod. The index avoids a check of all other Services.
     pub fn services_of(&self, pod: &PodView) -> Vec<Key> {
         let terms = pod
             .labels
@@ -93,7 +93,7 @@ impl Observer {
     }
 }
 
-/// The labels of the pods that a Service selects; `None` if it selects none.
+/// The labels of the pods that a Service selects; `None` if the Service selects no pods.
 fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     let selector = service.spec.as_ref()?.selector.as_ref();
     selector.filter(|selector| !selector.is_empty())
@@ -123,10 +123,10 @@ pub(super) fn zone(node: &Node) -> Option<&str> {
 }
 
 /// The Service of a slice with this manager.
-fn kept_by(wanted: &str, slice: &EndpointSlice) -> Vec<String> {
+fn kept_by(manager_name: &str, slice: &EndpointSlice) -> Vec<String> {
     let labels = slice.metadata.labels.as_ref();
     let manager = labels.and_then(|labels| labels.get(labels::SLICE_MANAGED_BY));
-    if manager.map(String::as_str) != Some(wanted) {
+    if manager.map(String::as_str) != Some(manager_name) {
         return Vec::new();
     }
     service_of(slice).iter().map(term).collect()

@@ -12,13 +12,13 @@ use resource_kinds::reasons::volume::FAILED_BINDING;
 
 use crate::Context;
 
-/// Time until a name in use is checked again; the deletion of its claim wakes no pod.
+/// Time until a name in use is checked again, because the deletion of its claim queues no pod.
 const RETRY: Duration = Duration::from_secs(15);
 
 /// The reason why a claim was not created.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// The server refused the request or did not answer.
+    /// The server refused the request or did not respond.
     #[error("make the claim of an ephemeral volume")]
     Api(#[from] api_client::Error),
 }
@@ -92,7 +92,7 @@ impl reconcile::Controller for Worker {
                 ClaimAction::Create(claim) => {
                     match api.create(&PostParams::default(), &claim).await {
                         Ok(_) => tracing::info!(claim = claim.metadata.name, "claim made"),
-                        // The cache will show it soon.
+                        // The claim will be in the cache soon.
                         Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => {
                             outcome = ReconcileResult::RequeueAfter(RETRY);
                         }
@@ -116,9 +116,9 @@ impl reconcile::Controller for Worker {
 
 impl Worker {
     fn lacks_claims(&self, pod: &PodView, key: &Key) -> bool {
-        let mut wanted = pod.claims.iter().filter(|claim| claim.ephemeral);
+        let mut ephemeral = pod.claims.iter().filter(|claim| claim.ephemeral);
         !pod.is_deleting()
-            && wanted.any(|claim| {
+            && ephemeral.any(|claim| {
                 let there = self.context.caches.claims.get(&key.namespace, &claim.name);
                 !there.is_some_and(|there| is_of_pod(&there, &pod.uid))
             })

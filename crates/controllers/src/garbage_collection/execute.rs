@@ -1,4 +1,4 @@
-//! Deletes objects, and removes owner references and finalizers, each in the observed state.
+//! Deletes objects, and removes owner references and finalizers. Each write is refused if the observed version is old.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(super) struct Executor {
 impl Executor {
     pub async fn execute(
         &self,
-        found: &ListedObject,
+        item: &ListedObject,
         decision: CollectionDecision,
     ) -> Result<(), Error> {
         match decision {
@@ -39,10 +39,10 @@ impl Executor {
                 uids.into_iter().for_each(|uid| self.queue.add(uid));
                 Ok(())
             }
-            CollectionDecision::OrphanDependents => self.orphan(found).await,
-            CollectionDecision::Finish(finalizer) => self.finish(found, finalizer).await,
+            CollectionDecision::OrphanDependents => self.orphan(item).await,
+            CollectionDecision::Finish(finalizer) => self.finish(item, finalizer).await,
             CollectionDecision::Strip(uids) => {
-                self.set_owners(found, |owner| {
+                self.set_owners(item, |owner| {
                     (!uids.contains(&owner.uid)).then(|| owner.clone())
                 })
                 .await
@@ -52,45 +52,46 @@ impl Executor {
                 unblock,
             } => {
                 if unblock {
-                    // The write changes the object; its change queues it again.
-                    return self.unblock(found).await;
+                    // The write changes the object, and the change queues the object again.
+                    return self.unblock(item).await;
                 }
-                self.delete(found, propagation).await
+                self.delete(item, propagation).await
             }
         }
     }
 
-    fn api(&self, found: &ListedObject) -> Api<Metadata> {
-        let namespace = &found.object.namespace;
-        self.inventory.api(found.resource, namespace)
+    fn api(&self, item: &ListedObject) -> Api<Metadata> {
+        let namespace = &item.object.namespace;
+        self.inventory.api(item.resource, namespace)
     }
 
-    /// The dependents come first, then the finalizer: a crash in between leaves the finalizer.
-    async fn orphan(&self, found: &ListedObject) -> Result<(), Error> {
-        let uid = found.object.uid.to_string();
+    /// Removes the references of the dependents first, then the finalizer: after a crash in between, the finalizer is
+    /// still there.
+    async fn orphan(&self, item: &ListedObject) -> Result<(), Error> {
+        let uid = item.object.uid.to_string();
         for dependent in self.inventory.by_owner(&uid) {
             self.set_owners(&dependent, |owner| {
                 (owner.uid != uid).then(|| owner.clone())
             })
             .await?;
         }
-        // Their changes queue this object again; it is finished when none is left.
+        // The changes of the dependents queue this object again; the object is finished when no dependent is left.
         self.queue.add(uid);
         Ok(())
     }
 
-    async fn finish(&self, found: &ListedObject, finalizer: &'static str) -> Result<(), Error> {
-        let finalizers = found.object.finalizers.iter();
+    async fn finish(&self, item: &ListedObject, finalizer: &'static str) -> Result<(), Error> {
+        let finalizers = item.object.finalizers.iter();
         let left: Vec<&String> = finalizers.filter(|other| *other != finalizer).collect();
-        self.patch(found, json!({ "finalizers": left }), "remove finalizer")
+        self.patch(item, json!({ "finalizers": left }), "remove finalizer")
             .await
     }
 
-    async fn unblock(&self, found: &ListedObject) -> Result<(), Error> {
-        let mut owners = found.object.owners.iter();
+    async fn unblock(&self, item: &ListedObject) -> Result<(), Error> {
+        let mut owners = item.object.owners.iter();
         let blocks = owners.any(|owner| owner.block_owner_deletion == Some(true));
         if blocks {
-            self.set_owners(found, |owner| {
+            self.set_owners(item, |owner| {
                 Some(OwnerReference {
                     block_owner_deletion: Some(false),
                     ..owner.clone()
@@ -98,34 +99,34 @@ impl Executor {
             })
             .await
         } else {
-            self.delete(found, Propagation::Foreground).await
+            self.delete(item, Propagation::Foreground).await
         }
     }
 
     async fn set_owners(
         &self,
-        found: &ListedObject,
+        item: &ListedObject,
         change: impl Fn(&OwnerReference) -> Option<OwnerReference>,
     ) -> Result<(), Error> {
-        let owners = found.object.owners.iter();
+        let owners = item.object.owners.iter();
         let owners: Vec<OwnerReference> = owners.filter_map(change).collect();
-        self.patch(found, json!({ "ownerReferences": owners }), "set owners")
+        self.patch(item, json!({ "ownerReferences": owners }), "set owners")
             .await
     }
 
     async fn patch(
         &self,
-        found: &ListedObject,
+        item: &ListedObject,
         meta: Value,
         what: &'static str,
     ) -> Result<(), Error> {
         let mut patch = meta;
-        let object = &found.object;
+        let object = &item.object;
         patch["uid"] = json!(object.uid);
         patch["resourceVersion"] = json!(object.resource_version);
         let patch = Patch::Merge(json!({ "metadata": patch }));
         let written = self
-            .api(found)
+            .api(item)
             .patch(&object.name, &PatchParams::default(), &patch)
             .await;
         Ok(guarded_writes::found(written)
@@ -133,8 +134,8 @@ impl Executor {
             .map_err(failed(what))?)
     }
 
-    async fn delete(&self, found: &ListedObject, propagation: Propagation) -> Result<(), Error> {
-        let meta = &found.object;
+    async fn delete(&self, item: &ListedObject, propagation: Propagation) -> Result<(), Error> {
+        let meta = &item.object;
         let policy = match propagation {
             Propagation::Background => PropagationPolicy::Background,
             Propagation::Foreground => PropagationPolicy::Foreground,
@@ -146,9 +147,9 @@ impl Executor {
             propagation: Some(policy),
             ..Delete::default()
         };
-        let deleted = guarded_writes::delete(&self.api(found), &meta.name, how).await;
-        // A change or deletion in the meantime queues the object again. But only relevant changes
-        // do: a change of its status must not hide it.
+        let deleted = guarded_writes::delete(&self.api(item), &meta.name, how).await;
+        // A change or deletion in the meantime queues the object again. Only relevant changes queue an object, so after
+        // a refused deletion the object is queued here.
         if !deleted.map_err(failed("delete"))? {
             let uid = meta.uid.to_string();
             if self.inventory.by_uid(&uid).is_some() {

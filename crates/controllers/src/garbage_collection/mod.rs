@@ -1,8 +1,7 @@
-//! The garbage collector: deletes objects without owners, and finishes owners that wait for their
-//! dependents.
+//! The garbage collector: deletes objects without owners, and finishes owners that wait for their dependents.
 //!
-//! It watches the metadata of all kinds. An owner counts as absent only if the API server itself
-//! says so.
+//! The collector watches the metadata of all kinds. An owner counts as absent only if the API server itself reports
+//! that it is absent.
 
 mod execute;
 mod observe;
@@ -19,7 +18,7 @@ use crate::inventory::{Inventory, Meta};
 use execute::{Error, Executor};
 use observe::Observer;
 
-/// Events last for an hour, malformed metadata until somebody writes the object.
+/// Events are stored for an hour, but metadata is malformed until a user writes the object.
 const REPORTED_AGAIN_AFTER: Duration = Duration::from_mins(50);
 
 struct GarbageCollector {
@@ -65,8 +64,8 @@ impl reconcile::Controller for GarbageCollector {
                     None => return,
                 },
                 _ = again.tick() => {
-                    for found in self.inventory.malformed() {
-                        self.observer.report_malformed(found.resource, &found.object);
+                    for item in self.inventory.malformed() {
+                        self.observer.report_malformed(item.resource, &item.object);
                     }
                     continue;
                 }
@@ -83,14 +82,14 @@ impl reconcile::Controller for GarbageCollector {
     }
 
     async fn reconcile(&self, key: &String) -> Result<ReconcileResult, Error> {
-        if let Some((found, item)) = self.observer.observe(key).await.map_err(Error::Observe)? {
-            self.executor.execute(&found, plan(&item)).await?;
+        if let Some((listed, item)) = self.observer.observe(key).await.map_err(Error::Observe)? {
+            self.executor.execute(&listed, plan(&item)).await?;
         }
         Ok(ReconcileResult::Done)
     }
 }
 
-/// Whether a change, by the states before and after it, can ask for a deletion or for its completion.
+/// Whether a change from `old` to `new` can require a deletion or the completion of a deletion.
 fn changes_owners(old: Option<&Meta>, new: Option<&Meta>) -> bool {
     let same = |(old, new): (&Meta, &Meta)| {
         new.owners == old.owners && new.deleting == old.deleting && new.finalizers == old.finalizers
@@ -98,13 +97,13 @@ fn changes_owners(old: Option<&Meta>, new: Option<&Meta>) -> bool {
     !old.zip(new).is_some_and(same) || new.is_some_and(|new| becomes_malformed(old, new))
 }
 
-/// Whether parts of the metadata are left out that were not left out before.
+/// Whether the change leaves out parts of the metadata that were not left out before.
 fn becomes_malformed(old: Option<&Meta>, new: &Meta) -> bool {
     let before = old.and_then(|old| old.malformed.as_ref());
     new.malformed.is_some() && before != new.malformed.as_ref()
 }
 
-/// The UIDs of the objects that a change can make collectable or complete. For most changes there are none: the
+/// The UIDs of the objects that a change can make collectable or complete. Most changes give no UIDs, because the
 /// owners live, and live owners do not depend on their dependents.
 fn affected(inventory: &Inventory, change: &ObjectChange<Meta>) -> Vec<String> {
     let owners = |object: &Meta| -> Vec<String> {
@@ -115,7 +114,7 @@ fn affected(inventory: &Inventory, change: &ObjectChange<Meta>) -> Vec<String> {
     match change {
         ObjectChange::Applied(new, old) => {
             let mut uids = owners(new);
-            // An object that is being deleted, without a finalizer of the collector, needs none of its actions.
+            // An object that is being deleted, without a finalizer of the collector, needs no action of the collector.
             let may_need_action = match new.deleting {
                 true => new.has(ORPHAN) || new.has(FOREGROUND),
                 false => !uids.is_empty(),
@@ -140,6 +139,6 @@ fn affected(inventory: &Inventory, change: &ObjectChange<Meta>) -> Vec<String> {
 fn dependents(inventory: &Inventory, uid: &str) -> Vec<String> {
     let dependents = inventory.by_owner(uid).into_iter();
     dependents
-        .map(|found| found.object.uid.to_string())
+        .map(|dependent| dependent.object.uid.to_string())
         .collect()
 }

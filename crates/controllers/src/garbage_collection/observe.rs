@@ -53,15 +53,15 @@ impl Observer {
         &self,
         uid: &str,
     ) -> Result<Option<(ListedObject, CollectedObject)>, Error> {
-        let Some(found) = self.inventory.by_uid(uid) else {
+        let Some(listed) = self.inventory.by_uid(uid) else {
             return Ok(None);
         };
-        let meta = &found.object;
+        let meta = &listed.object;
         let deleting = meta.deleting;
         let mut owners = Vec::new();
         // Owners matter only for objects that are not being deleted.
         for owner in meta.owners.iter().filter(|_| !deleting) {
-            let state = self.state(&found, owner).await?;
+            let state = self.state(&listed, owner).await?;
             owners.push(Owner {
                 uid: owner.uid.clone(),
                 state,
@@ -75,21 +75,21 @@ impl Observer {
         };
         if item.needs_dependents() {
             let dependents = self.inventory.by_owner(uid).into_iter();
-            let dependents = dependents.map(|found| dependent(&found.object, uid));
+            let dependents = dependents.map(|listed| dependent(&listed.object, uid));
             item.dependents = dependents.collect();
         }
-        Ok(Some((found, item)))
+        Ok(Some((listed, item)))
     }
 
     async fn state(
         &self,
-        found: &ListedObject,
+        dependent: &ListedObject,
         owner: &OwnerReference,
     ) -> Result<OwnerState, Error> {
-        let namespace = &found.object.namespace;
-        let resource = &self.inventory.resources[found.resource].api;
-        // The lease of a node outlives its Node object: a machine that was deleted may run on, and no pod may
-        // be replaced without the lease. Pod garbage collection deletes it after the pods.
+        let namespace = &dependent.object.namespace;
+        let resource = &self.inventory.resources[dependent.resource].api;
+        // The lease of a node must outlive its Node object: the machine may still run after the deletion of the Node,
+        // and no pod may be replaced without the lease. Pod garbage collection deletes the lease after the pods.
         if **namespace == *NODE_LEASES && resource.kind == "Lease" && owner.kind == "Node" {
             return Ok(OwnerState::Solid);
         }
@@ -100,17 +100,17 @@ impl Observer {
         })?;
         let namespaced = self.inventory.resources[kind].namespaced;
         if namespaced && namespace.is_empty() {
-            // The reference cannot be resolved: the object is kept.
-            self.report(found, owner);
+            // The reference cannot be resolved, so the object is kept.
+            self.report(dependent, owner);
             return Ok(OwnerState::Solid);
         }
-        if let Some(known) = self.inventory.by_uid(&owner.uid) {
-            let elsewhere = known.object.namespace != *namespace;
-            if known.resource != kind || (namespaced && elsewhere) {
-                self.report(found, owner);
+        if let Some(cached_owner) = self.inventory.by_uid(&owner.uid) {
+            let elsewhere = cached_owner.object.namespace != *namespace;
+            if cached_owner.resource != kind || (namespaced && elsewhere) {
+                self.report(dependent, owner);
                 return Ok(OwnerState::Absent);
             }
-            return Ok(state_of(&known.object));
+            return Ok(state_of(&cached_owner.object));
         }
         if self.is_absent(&owner.uid) {
             return Ok(OwnerState::Absent);
@@ -151,16 +151,16 @@ impl Observer {
         }
     }
 
-    fn report(&self, found: &ListedObject, owner: &OwnerReference) {
-        let namespace = &found.object.namespace;
+    fn report(&self, item: &ListedObject, owner: &OwnerReference) {
+        let namespace = &item.object.namespace;
         let text = format!(
             "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in \
              namespace \"{namespace}\"",
             owner.api_version, owner.kind, owner.name, owner.uid
         );
         self.warn(
-            found.resource,
-            &found.object,
+            item.resource,
+            &item.object,
             "OwnerRefInvalidNamespace",
             text,
         );

@@ -39,7 +39,7 @@ struct Worker {
 struct Known {
     uid: String,
     memory: Memory,
-    /// The last known selector of its target.
+    /// The last valid selector of its target.
     selector: Option<LabelSelector>,
 }
 
@@ -64,7 +64,7 @@ impl reconcile::Controller for Worker {
         self.autoscalers.wait_synced().await && self.context.caches.pods.wait_synced().await
     }
 
-    /// Queues autoscalers whose specification changed; the others run periodically.
+    /// Queues autoscalers whose specification changed; all autoscalers also run periodically.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut autoscalers = self.autoscalers.subscribe();
         while let Some(change) = autoscalers.next().await {
@@ -76,7 +76,7 @@ impl reconcile::Controller for Worker {
 
     async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let Some(autoscaler) = self.autoscalers.get_key(key) else {
-            self.with_known(|known| known.remove(key));
+            self.with_known(|memories| memories.remove(key));
             return Ok(ReconcileResult::Done);
         };
         if autoscaler.metadata.deletion_timestamp.is_some() {
@@ -84,11 +84,11 @@ impl reconcile::Controller for Worker {
         }
         let mut conflicts = 0;
         let conclusion = loop {
-            let (observed, found) = self.observe(key, &autoscaler).await;
+            let (observed, target) = self.observe(key, &autoscaler).await;
             let memory = self.memory(key, &autoscaler);
             let plan = plan(&observed, &memory, Timestamp::now());
-            let outcome = match (&plan.rescale, found) {
-                (Some(rescale), Some(found)) => found.rescale(rescale.to).await,
+            let outcome = match (&plan.rescale, target) {
+                (Some(rescale), Some(target)) => target.rescale(rescale.to).await,
                 _ => Ok(()),
             };
             match outcome {
@@ -102,9 +102,9 @@ impl reconcile::Controller for Worker {
                 }
             }
         };
-        self.with_known(|known| {
-            if let Some(known) = known.get_mut(key) {
-                known.memory = conclusion.memory;
+        self.with_known(|memories| {
+            if let Some(memories) = memories.get_mut(key) {
+                memories.memory = conclusion.memory;
             }
         });
         for notice in conclusion.notices {
@@ -151,16 +151,16 @@ impl Worker {
         use_it(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The memory of this autoscaler; empty for a new one of the same name.
+    /// The memory of this autoscaler; empty for a new autoscaler with a former name.
     fn memory(&self, key: &Key, autoscaler: &HorizontalPodAutoscaler) -> Memory {
         let uid = autoscaler.uid().unwrap_or_default();
-        self.with_known(|known| {
-            let known = known.entry(key.clone()).or_default();
-            if known.uid != uid {
-                known.memory = Memory::default();
-                known.uid = uid;
+        self.with_known(|memories| {
+            let memories = memories.entry(key.clone()).or_default();
+            if memories.uid != uid {
+                memories.memory = Memory::default();
+                memories.uid = uid;
             }
-            known.memory.clone()
+            memories.memory.clone()
         })
     }
 }

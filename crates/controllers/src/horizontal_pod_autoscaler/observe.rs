@@ -1,5 +1,5 @@
-//! The observed state of an autoscaler: scale and measurements, requested each time because they
-//! cannot be watched, and the pods that the scale selects.
+//! The observed state of an autoscaler: its scale and measurements, which are requested each time because they cannot
+//! be watched, and the pods that the scale selects.
 
 use std::sync::Arc;
 
@@ -38,9 +38,9 @@ impl Worker {
         let parsed = text
             .as_deref()
             .and_then(|text| LabelSelector::parse(text).ok());
-        self.with_known(|known| {
-            let known = known.entry(key.clone()).or_default();
-            known.selector = parsed.clone();
+        self.with_known(|memories| {
+            let memories = memories.entry(key.clone()).or_default();
+            memories.selector = parsed.clone();
         });
         if let (Some(text), Some(selector)) = (text, parsed) {
             let pods = self
@@ -83,10 +83,12 @@ impl Worker {
             let mut pods = pods.iter();
             pods.any(|pod| selector.matches_by(|key| pod.label(key)))
         };
-        self.with_known(|known| {
-            let in_namespace = known.iter().filter(|(key, _)| *key.namespace == *namespace);
+        self.with_known(|memories| {
+            let in_namespace = memories
+                .iter()
+                .filter(|(key, _)| *key.namespace == *namespace);
             in_namespace
-                .filter(|(_, known)| known.selector.as_ref().is_some_and(selects))
+                .filter(|(_, memories)| memories.selector.as_ref().is_some_and(selects))
                 .map(|(key, _)| key.to_string())
                 .collect()
         })

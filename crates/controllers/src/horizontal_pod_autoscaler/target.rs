@@ -48,7 +48,7 @@ impl ScaleTarget {
     }
 }
 
-/// The served resource of a kind: in the named version, or in the preferred one.
+/// The served resource of a kind: in the named version, or in the preferred version.
 async fn resource(
     client: &Client,
     reference: &CrossVersionObjectReference,

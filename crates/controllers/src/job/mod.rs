@@ -18,7 +18,7 @@ use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of_pod, pods_for_ow
 use crate::plan_size::plan_size;
 use crate::pod_writer::{PodError, PodWriter};
 
-/// Time until a missing status in the cache is logged, and the API server is asked.
+/// Time until the controller logs that the status is missing in the cache, and reads it from the API server.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ enum Error {
 struct Worker {
     context: Context,
     jobs: Cache<Job>,
-    /// The pods that a job of that name counts, whether it exists or not.
+    /// The pods that a job of that name counts, whether the job exists or not.
     counted: Index<PodView>,
     recorder: Recorder,
 }
@@ -126,7 +126,7 @@ impl Worker {
         }
     }
 
-    /// Pods lose their finalizer only after the status that counts them is written.
+    /// Executes a plan. Pods lose their finalizer only after the status that counts them is written.
     async fn execute(&self, job: &Job, plan: JobPlan) -> Result<(), Error> {
         let writer = self.writer(job);
         writer.perform(&plan.prepare).await?;
@@ -170,16 +170,21 @@ impl Worker {
         Ok(())
     }
 
-    /// A deleted pod must not be missing from the counts of the next plan: the next plan of this
-    /// job waits until its own status is visible, or replaced by a newer one.
+    /// Waits until the job's written status, or a newer status, is visible: a deleted pod must not be missing from the
+    /// counts of the next plan.
     async fn wait_until_seen(&self, job: &Job) {
         let key = Key::of(job);
-        let is_old = |seen: &Job| seen.metadata.resource_version == job.metadata.resource_version;
+        let is_old =
+            |cached: &Job| cached.metadata.resource_version == job.metadata.resource_version;
         loop {
-            let is_seen = || self.jobs.get_key(&key).is_none_or(|seen| !is_old(&seen));
+            let is_seen = || {
+                self.jobs
+                    .get_key(&key)
+                    .is_none_or(|cached| !is_old(&cached))
+            };
             let wait = self.jobs.wait_until(is_seen);
-            let seen = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
-            if seen || self.jobs.is_stopped() {
+            let cached = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
+            if cached || self.jobs.is_stopped() {
                 return;
             }
             tracing::warn!(key = %key, "own status is not seen yet");
@@ -215,7 +220,7 @@ fn is_managed_elsewhere(job: &Job) -> bool {
     manager.is_some_and(|manager| manager != "kubernetes.io/job-controller")
 }
 
-/// The status decides the next step, so its changes count as well.
+/// The key of a changed job. The status decides the next step, so its changes count as well.
 fn key_of(change: &ObjectChange<Job>) -> Option<Key> {
     match change {
         ObjectChange::Applied(new, Some(old)) if new.status != old.status => {

@@ -20,7 +20,7 @@ use crate::endpoints::term;
 
 /// Several changes within this time are processed together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// The index term of the Services that are concerned.
+/// The index term of the Services that the planner reads.
 const CONCERNED: &str = "concerned";
 
 /// The indexes for the planner's input.
@@ -55,7 +55,7 @@ impl Observer {
             services,
             nodes: self.nodes.list(),
             listening: match &self.listening {
-                Some(known) => known.borrow().clone(),
+                Some(receiver) => receiver.borrow().clone(),
                 None => Listening::default(),
             },
         }
@@ -68,7 +68,7 @@ struct Error {
     services: usize,
 }
 
-/// The only key: a port of the node goes to one of all Services, so they are decided together.
+/// The only key: all Services are decided together, because a port of the node is given to one Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct AllServices;
 
@@ -76,7 +76,7 @@ struct LoadBalancers {
     context: Context,
     observer: Observer,
     recorder: Recorder,
-    /// The same event for a Service is not repeated.
+    /// The last event of each Service, so that an equal event is not repeated.
     told: Mutex<BTreeMap<Key, LoadBalancerEvent>>,
 }
 
@@ -156,7 +156,7 @@ impl LoadBalancers {
     }
 }
 
-/// Waits for a change of the listening sockets; `None` if they are no longer reported.
+/// Waits for a change of the listening sockets; `None` if changes are no longer reported.
 async fn changed(listening: &mut Option<watch::Receiver<Listening>>) -> Option<()> {
     listening.as_mut()?.changed().await.ok()
 }

@@ -16,10 +16,11 @@ use serde_json::json;
 use crate::api_error::{ApiError, failed};
 use crate::inventory::{Inventory, Resource};
 
-/// Objects in a page of a list, or of a deletion: work on thousands at once would keep a thread that also answers requests.
+/// Objects in a page of a list, or of a deletion: work on thousands of objects at once would block a thread that also
+/// serves requests.
 const PAGE: u32 = 50;
 
-/// The reason why a namespace is not empty yet; it is retried.
+/// The reason why a namespace is not empty yet; the deletion is retried.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error(transparent)]
@@ -43,7 +44,7 @@ impl Executor {
         resources.filter(|(_, resource)| resource.namespaced)
     }
 
-    /// The objects, from the API server itself: a cache could miss the last one.
+    /// The objects, from the API server itself: a cache could miss the newest object.
     pub async fn contents(&self, namespace: &str) -> Result<Vec<RemainingObjects>, Error> {
         let mut contents = Vec::new();
         for (number, resource) in self.namespaced() {

@@ -18,7 +18,7 @@ use execute::{Error, Executor};
 struct Namespaces {
     namespaces: Cache<Namespace>,
     executor: Executor,
-    /// The time of the last look at each namespace, and the pause after it.
+    /// The time of the last listing of each namespace, and the pause after it.
     looks: Pacing,
 }
 
@@ -45,7 +45,7 @@ impl reconcile::Controller for Namespaces {
         self.namespaces.wait_synced().await
     }
 
-    /// Queues namespaces that are being deleted, and those of removed objects.
+    /// Queues namespaces that are being deleted, and the namespaces of removed objects.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut namespaces = self.namespaces.subscribe();
         let mut contents = self
@@ -83,7 +83,7 @@ impl reconcile::Controller for Namespaces {
             self.looks.forget(key);
             return Ok(ReconcileResult::Done);
         };
-        // An object that goes during a look queues the namespace again.
+        // An object that is removed during a listing queues the namespace again.
         match self.looks.rest(key) {
             Some(pause) => Ok(ReconcileResult::RequeueAfter(pause)),
             None => self.empty(key, &namespace).await,

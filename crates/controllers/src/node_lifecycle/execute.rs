@@ -30,7 +30,7 @@ impl Executor {
                 .await
                 .map_err(failed("mark pod not ready"))?;
         }
-        // Last: until it is written the rest is repeated.
+        // The conditions are written last: until they are written, the other writes are repeated.
         if let Some(conditions) = &plan.conditions {
             self.write_conditions(node, conditions)
                 .await
@@ -45,7 +45,7 @@ impl Executor {
 
     async fn write_taints(&self, node: &Node, taints: &[Taint]) -> api_client::Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
-        // Over the observed resourceVersion: all writers share one list of taints.
+        // Over the observed resourceVersion, because all writers share one list of taints.
         let meta = json!({
             "uid": node.metadata.uid,
             "resourceVersion": node.metadata.resource_version,
@@ -75,7 +75,7 @@ impl Executor {
 
     async fn mark_not_ready(&self, pod: &PodView) -> api_client::Result<()> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
-        // By the node's clock the transition may be in the future.
+        // If the node's clock is ahead, the transition may be in the future.
         let since = pod.ready().and_then(|ready| ready.since);
         let now = since.map_or_else(Timestamp::now, |since| since.max(Timestamp::now()));
         let condition = json!({
@@ -107,8 +107,9 @@ impl Executor {
             let written = pods
                 .patch_status(name, &params, &Patch::Strategic(patch))
                 .await;
-            let known = guarded_writes::unless_outrun(written).map_err(failed("mark pod"))?;
-            if let Some(pod) = known {
+            let is_unchanged =
+                guarded_writes::unless_outrun(written).map_err(failed("mark pod"))?;
+            if let Some(pod) = is_unchanged {
                 let text = format!("Marking for deletion Pod {}/{name}", eviction.namespace);
                 self.recorder.normal(&pod, "TaintManagerEviction", text);
             }

@@ -1,4 +1,4 @@
-//! Performs the fence of silent nodes: takes their leases, and deletes pods that may fail over.
+//! Executes the fence of silent nodes: fences their leases, and deletes pods that may fail over.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -51,7 +51,7 @@ impl Divided {
         self.go.is_empty() && self.go_without.is_empty()
     }
 
-    /// The time until the next pod goes, on a node that has been fenced for that time.
+    /// The time until the next pod is deleted, on a node that has been fenced for `fenced_for`.
     fn next(&self, fenced_for: SignedDuration) -> Option<SignedDuration> {
         let waits = self.go_without.iter().map(|one| one.after - fenced_for);
         waits.filter(|left| left.is_positive()).min()
@@ -81,9 +81,10 @@ impl Fence {
         self.renewals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does the next step about a node; returns when to look again. The pods were read before: a
-    /// pod that the node may start in a new epoch was bound after its lease was found fenced, so it is
-    /// never among them.
+    /// Executes the next step for a node; returns the time until the next check.
+    ///
+    /// The caller has read the pods before the lease. A pod that the node may start in a new epoch was bound after this
+    /// controller read the fenced lease, so such a pod is not among them.
     pub async fn check(
         &self,
         node: &Node,
@@ -93,12 +94,12 @@ impl Fence {
         now: SignedDuration,
     ) -> Result<Option<SignedDuration>, ApiError> {
         let name = node.name_any();
-        let seen = seen_lease(lease);
+        let identity = seen_lease(lease);
         let lease = NodeLease::from(lease);
-        let unchanged_for = self.renewals().unchanged_for(&name, &seen, now);
+        let unchanged_for = self.renewals().unchanged_for(&name, &identity, now);
         let divided = self.divide(pods);
-        let wanted = others_ready && !(divided.replaces_none() && divided.stay.is_empty());
-        match decide(&lease, unchanged_for, wanted) {
+        let has_candidates = others_ready && !(divided.replaces_none() && divided.stay.is_empty());
+        match decide(&lease, unchanged_for, has_candidates) {
             FenceDecision::Nothing => return Ok(None),
             FenceDecision::Wait(left) => return Ok(Some(left)),
             FenceDecision::Take { .. } if divided.replaces_none() => {
@@ -106,9 +107,9 @@ impl Fence {
                 return Ok(None);
             }
             FenceDecision::Take { epoch } => {
-                let taken = take(&self.client, &name, &lease, epoch, unchanged_for).await;
-                // Renewed in the meantime: the change of the lease starts the count again.
-                let Some(proof) = taken.map_err(failed("take lease"))? else {
+                let written = take(&self.client, &name, &lease, epoch, unchanged_for).await;
+                // The lease was renewed in the meantime; the change of the lease starts the count again.
+                let Some(proof) = written.map_err(failed("take lease"))? else {
                     return Ok(None);
                 };
                 self.tell(node, &proof);
@@ -138,7 +139,7 @@ impl Fence {
         Ok(divided.next(unchanged_for))
     }
 
-    /// Deletes the claims of a pod whose volumes live on the fenced node. They go when their pod has gone.
+    /// Deletes the claims of a pod whose volumes are local to the fenced node. The claims are removed after their pod.
     async fn give_up(&self, node: &str, lost: &GoesWithout) -> Result<(), ApiError> {
         let pod = &lost.pod;
         let claims: Api<PersistentVolumeClaim> =
@@ -191,14 +192,14 @@ impl Fence {
             let set = self.sets.get(&pod.namespace, &owner.name)?;
             (set.metadata.uid.as_deref() == Some(&*owner.uid)).then_some(set)
         });
-        let held: Vec<_> = pod
+        let volumes: Vec<_> = pod
             .claims
             .iter()
             .map(|claim| self.volume_of(pod, &claim.name))
             .collect();
         fate(pod, set.as_deref(), |claim| {
             let at = pod.claims.iter().position(|one| &*one.name == claim);
-            match at.and_then(|at| held.get(at)) {
+            match at.and_then(|at| volumes.get(at)) {
                 Some(Held::Missing) => ClaimVolume::Missing,
                 Some(Held::Unbound) => ClaimVolume::Unbound,
                 Some(Held::Bound(volume)) => ClaimVolume::Bound(volume),
@@ -241,7 +242,7 @@ impl Fence {
         }
     }
 
-    /// Marks the pod as Failed, so that it does not look running; then deletes it.
+    /// Marks the pod as Failed, so that it is not reported as running; then deletes the pod.
     async fn delete(&self, node: &str, pod: &PodView) -> Result<(), ApiError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         if !pod.has_ended() {

@@ -38,7 +38,7 @@ struct Observer {
     leases: Cache<Lease>,
     pods_by_node: Index<PodView>,
     memory: Mutex<Memory>,
-    /// The start of this observer: silence is measured by its own monotonic clock.
+    /// The start of this observer: silence is measured by its local monotonic clock.
     started: Instant,
 }
 
@@ -55,9 +55,9 @@ struct NodeLifecycle {
     fence: Fence,
     executor: Executor,
     pods: Cache<PodView>,
-    /// The place of the record for the next run.
+    /// The storage of the record for the next run.
     silence: Option<SilencePlace>,
-    /// Queues all nodes when the mode of evictions changes.
+    /// The queue of nodes; all nodes are queued when the mode of evictions changes.
     nodes: Queue<Key>,
 }
 
@@ -202,10 +202,10 @@ impl NodeLifecycle {
 
     /// Continues the counts of the server's former run.
     async fn continue_former_run(&self) {
-        let Some(place) = &self.silence else {
+        let Some(storage) = &self.silence else {
             return;
         };
-        let Some(former) = place.read(Timestamp::now()).await else {
+        let Some(former) = storage.read(Timestamp::now()).await else {
             return;
         };
         let (mut leases, mut heartbeats) = (BTreeMap::new(), BTreeMap::new());
@@ -218,9 +218,9 @@ impl NodeLifecycle {
         self.observer.memory().heartbeats.continue_from(heartbeats);
     }
 
-    /// Records the silence of nodes for the next run, unless the record has it already.
+    /// Records the silence of nodes for the next run, unless the stored record is equal.
     async fn record(&self, recorded: &mut Option<SilenceRecord>, is_last: bool) {
-        let Some(place) = &self.silence else {
+        let Some(storage) = &self.silence else {
             return;
         };
         let observer = &self.observer;
@@ -246,20 +246,21 @@ impl NodeLifecycle {
         let before = recorded.as_ref().map(|before| &before.nodes);
         let is_known = match before {
             Some(before) => *before == record.nodes,
-            // Nothing to say, and a record of the former run is soon useless: its leases are renewed.
+            // There is no silence to record, and a record of the former run becomes invalid soon, because its leases
+            // are renewed.
             None => record.nodes.is_empty(),
         };
         if is_known {
             return;
         }
         record.written = Timestamp::now();
-        if place.replace(&record).await {
+        if storage.replace(&record).await {
             *recorded = Some(record);
         }
     }
 
-    /// Queues nodes with a heartbeat or a change, and the nodes of new pods if these may not stay, or may
-    /// fail over.
+    /// Queues nodes after a heartbeat or a change, and the nodes of new pods if these pods may not stay, or may fail
+    /// over.
     async fn follow(&self, queue: &Queue<Key>) {
         let mut nodes = self.observer.nodes.subscribe();
         let mut leases = self.observer.leases.subscribe();
@@ -269,7 +270,7 @@ impl NodeLifecycle {
         loop {
             let node = tokio::select! {
                 Some(change) = nodes.next() => change.object().metadata.name.clone(),
-                // A renewal needs no plan; it is only recorded.
+                // A renewal needs no plan; its time is recorded.
                 Some(change) = leases.next() => match &change {
                     ObjectChange::Applied(lease, before) => {
                         let name = lease.metadata.name.as_deref().unwrap_or_default();
@@ -309,8 +310,8 @@ impl Observer {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Checks the facts that the plan of one node depends on. A ready node among ready ones needs only the check of the
-    /// clock: its plan does not depend on the others, and all are checked every [`PERIOD`].
+    /// Checks the facts that the plan of one node depends on. A ready node among ready nodes needs only the check of
+    /// the clock: its plan does not depend on other nodes, and all nodes are checked every [`PERIOD`].
     fn look_for(&self, memory: &mut Memory, node: &Node, queue: &Queue<Key>) -> bool {
         let anew = memory.heartbeats.check(self.reading());
         let silent_for = self.silent_for(&mut memory.heartbeats, node);
@@ -321,8 +322,8 @@ impl Observer {
         self.look(memory, queue) || anew
     }
 
-    /// Checks all nodes, and queues them when the mode of evictions changes. Returns whether the
-    /// count of all silences started again.
+    /// Checks all nodes, and queues them when the mode of evictions changes. Returns whether the count of all silences
+    /// started again.
     fn look(&self, memory: &mut Memory, queue: &Queue<Key>) -> bool {
         let now = self.reading();
         let mut anew = memory.heartbeats.check(now);
@@ -333,7 +334,7 @@ impl Observer {
         });
         let disruption = Disruption::of(with_health);
         let before = std::mem::replace(&mut memory.disruption, disruption);
-        // The control plane was cut off and is back: missed heartbeats do not count as silence.
+        // The control plane was disconnected and has returned: missed heartbeats do not count as silence.
         if before.is_total() && !memory.disruption.is_total() {
             memory.heartbeats.restart_all(now);
             anew = true;
@@ -371,7 +372,7 @@ impl Observer {
     }
 }
 
-/// The part of a pod's status that says why it is deleted.
+/// The patch of a pod's status with the reason of its deletion.
 fn disruption_target(reason: &str, message: &str) -> Value {
     json!({ "conditions": [{
         "type": "DisruptionTarget",

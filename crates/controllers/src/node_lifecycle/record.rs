@@ -1,4 +1,4 @@
-//! The place of the record of silent nodes, and its format.
+//! The storage of the record of silent nodes, and its format.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,17 +12,17 @@ use jiff::{SignedDuration, Timestamp};
 use planners::node_lifecycle::silence::{ObservedSilence, SilenceRecord};
 use serde::{Deserialize, Serialize};
 
-/// Another format counts as no record.
+/// The version of the format; a record with another version is ignored.
 const FORMAT: u32 = 1;
 
-/// A record that is not on the disk after this time is left alone: the disk does not answer.
+/// A write that takes longer is not awaited, because the disk does not respond.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The place where a server keeps the observed silence of nodes for its next run.
+/// The storage in which a server keeps the observed silence of nodes for its next run.
 #[derive(Clone, Debug)]
 pub struct SilencePlace {
     place: Arc<Place>,
-    /// Held by a write until the disk has answered.
+    /// The lock of a write; locked until the disk has responded.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -104,14 +104,14 @@ impl SilencePlace {
         Self::of(Place::File(data.join(Self::FILE)))
     }
 
-    fn of(place: Place) -> Self {
+    fn of(storage: Place) -> Self {
         Self {
-            place: Arc::new(place),
+            place: Arc::new(storage),
             turn: Arc::default(),
         }
     }
 
-    /// The record of the former run, if it counts at that time. A file that cannot be read says nothing about nodes.
+    /// The record of the former run, if it is valid at `now`. A file that cannot be read gives no record.
     pub(super) async fn read(&self, now: Timestamp) -> Option<SilenceRecord> {
         let bytes = match self.run(Place::read).await {
             Ok(bytes) => bytes?,
@@ -123,10 +123,10 @@ impl SilencePlace {
         decode(&bytes).filter(|record| record.is_usable(now))
     }
 
-    /// Writes the record, and says whether it is on the disk. A disk that does not answer holds the caller up for a second
-    /// once: until it answers, further records are left out.
+    /// Writes the record, and returns whether the record is on disk. A disk that does not respond delays the caller by
+    /// a second, but only once: until the disk responds, further records are skipped.
     pub(super) async fn replace(&self, record: &SilenceRecord) -> bool {
-        let Ok(turn) = self.turn.clone().try_lock_owned() else {
+        let Ok(lock) = self.turn.clone().try_lock_owned() else {
             return false;
         };
         let bytes = match encode(record) {
@@ -138,7 +138,7 @@ impl SilencePlace {
         };
         let write = self.run(move |place| {
             let written = place.replace(bytes);
-            drop(turn);
+            drop(lock);
             written
         });
         match tokio::time::timeout(WRITE_TIMEOUT, write).await {
@@ -156,23 +156,24 @@ impl SilencePlace {
         }
     }
 
-    /// Removes the record: it says nothing about the nodes of this store.
+    /// Removes the record, because it does not describe the nodes of this store.
     ///
     /// # Errors
+    ///
     /// The error of the file system.
     pub async fn clear(&self) -> io::Result<()> {
         self.run(Place::clear).await
     }
 
-    /// Files are used on a thread that may wait.
+    /// Runs a file operation on a thread that may block.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Place) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let place = self.place.clone();
-        match *place {
-            Place::Memory(_) => work(&place),
-            Place::File(_) => blocking(move || work(&place)).await,
+        let storage = self.place.clone();
+        match *storage {
+            Place::Memory(_) => work(&storage),
+            Place::File(_) => blocking(move || work(&storage)).await,
         }
     }
 }
@@ -194,8 +195,8 @@ impl Place {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
             },
-            Self::Memory(place) => {
-                *place.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            Self::Memory(record) => {
+                *record.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 Ok(())
             }
         }
@@ -204,8 +205,8 @@ impl Place {
     fn replace(&self, bytes: Vec<u8>) -> io::Result<()> {
         match self {
             Self::File(path) => durable_file::replace(path, &bytes, 0o600, Durability::Content),
-            Self::Memory(place) => {
-                *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+            Self::Memory(record) => {
+                *record.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
                 Ok(())
             }
         }
@@ -235,19 +236,19 @@ mod tests {
     #[tokio::test]
     async fn a_record_is_read_as_it_was_written() {
         let directory = tempfile::tempdir().unwrap();
-        for place in [
+        for storage in [
             SilencePlace::default(),
             SilencePlace::in_directory(directory.path()),
         ] {
             let record = record();
-            assert_eq!(place.read(record.written).await, None);
-            assert!(place.replace(&record).await);
-            assert_eq!(place.read(record.written).await, Some(record.clone()));
+            assert_eq!(storage.read(record.written).await, None);
+            assert!(storage.replace(&record).await);
+            assert_eq!(storage.read(record.written).await, Some(record.clone()));
             let later = record.written + SignedDuration::from_hours(1);
-            assert_eq!(place.read(later).await, None);
-            place.clear().await.unwrap();
-            place.clear().await.unwrap();
-            assert_eq!(place.read(record.written).await, None);
+            assert_eq!(storage.read(later).await, None);
+            storage.clear().await.unwrap();
+            storage.clear().await.unwrap();
+            assert_eq!(storage.read(record.written).await, None);
         }
     }
 
@@ -255,7 +256,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_cannot_be_read_counts_as_none() {
         let directory = tempfile::tempdir().unwrap();
-        let place = SilencePlace::in_directory(directory.path());
+        let storage = SilencePlace::in_directory(directory.path());
         let file = directory.path().join(SilencePlace::FILE);
         let whole = String::from_utf8(encode(&record()).unwrap()).unwrap();
         let half = whole.split_at(whole.len() / 2).0;
@@ -263,23 +264,23 @@ mod tests {
         assert_ne!(other, whole);
         for text in [half, &other, "", "{}"] {
             std::fs::write(&file, text).unwrap();
-            assert_eq!(place.read(record().written).await, None, "{text}");
+            assert_eq!(storage.read(record().written).await, None, "{text}");
         }
         std::fs::remove_file(&file).unwrap();
         std::fs::create_dir(&file).unwrap();
-        assert_eq!(place.read(record().written).await, None);
+        assert_eq!(storage.read(record().written).await, None);
     }
 
     // findings-2 R36
     #[tokio::test]
     async fn a_disk_that_does_not_answer_holds_nobody_up_twice() {
         let directory = tempfile::tempdir().unwrap();
-        let place = SilencePlace::in_directory(directory.path());
-        // A write that the disk has not answered yet.
-        let turn = place.turn.clone().try_lock_owned().unwrap();
-        assert!(!place.replace(&record()).await);
-        assert_eq!(place.read(record().written).await, None);
-        drop(turn);
-        assert!(place.replace(&record()).await);
+        let storage = SilencePlace::in_directory(directory.path());
+        // The lock of a write to which the disk has not responded yet.
+        let lock = storage.turn.clone().try_lock_owned().unwrap();
+        assert!(!storage.replace(&record()).await);
+        assert_eq!(storage.read(record().written).await, None);
+        drop(lock);
+        assert!(storage.replace(&record()).await);
     }
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Context;
 use crate::api_error::{ApiError, failed};
 
-/// Connects to a node of that name; `None` for a node that needs no connection.
+/// Connects to the node of that name; `None` for a node that needs no connection.
 type Trial = dyn Fn(String) -> BoxFuture<'static, Option<KubeletPath>> + Send + Sync;
 
 /// The connections of a server to nodes of other machines.
@@ -25,7 +25,7 @@ type Trial = dyn Fn(String) -> BoxFuture<'static, Option<KubeletPath>> + Send + 
 pub struct NodeReach(Arc<Trial>);
 
 impl NodeReach {
-    /// A trial of connections by a function.
+    /// Connections through a function.
     pub fn of(
         trial: impl Fn(String) -> BoxFuture<'static, Option<KubeletPath>> + Send + Sync + 'static,
     ) -> Self {
@@ -63,14 +63,14 @@ impl Controller for Reachability {
     type Key = Key;
     type Error = ApiError;
 
-    /// A node that is off takes a worker for the time of a connection.
+    /// The number is high, because a node that is off occupies a worker until the connection attempt times out.
     const WORKERS: usize = 16;
 
     async fn wait_synced(&self) -> bool {
         self.nodes.wait_synced().await
     }
 
-    /// Queues nodes that are new or have another address. The others are tried from time to time.
+    /// Queues nodes that are new or have a new address. The other nodes are checked periodically.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut changes = self.nodes.subscribe();
         while let Some(change) = changes.next().await {
@@ -88,12 +88,12 @@ impl Controller for Reachability {
             return Ok(ReconcileResult::Done);
         }
         let trial = (self.reach.0)(key.name.to_string());
-        // A trial may take half a minute: the end of the controllers does not wait for it.
+        // A connection attempt may take half a minute: the shutdown of the controllers does not wait for it.
         let tried = self.shutdown.run_until_cancelled(trial).await;
         let Some(reached) = tried.flatten() else {
             return Ok(ReconcileResult::Done);
         };
-        // The trial takes its time: the node may have changed or gone.
+        // During the connection attempt the Node may have been changed or deleted.
         let Some(node) = self.nodes.get("", &key.name) else {
             return Ok(ReconcileResult::Done);
         };
@@ -113,7 +113,7 @@ impl Controller for Reachability {
     }
 }
 
-/// The parts of a Node object by which its API is found.
+/// The parts of a Node object that give the address of its API.
 fn place(node: &Node) -> Option<impl PartialEq + '_> {
     let status = node.status.as_ref()?;
     Some((&status.addresses, &status.daemon_endpoints))

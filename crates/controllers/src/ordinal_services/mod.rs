@@ -25,7 +25,7 @@ struct Error(#[source] api_client::Error);
 struct Worker {
     context: Context,
     recorder: Recorder,
-    /// The last problem reported for each set; bounded by the number of sets with a problem.
+    /// The last reported problem of each set; bounded by the number of sets with a problem.
     told: Mutex<HashMap<Key, String>>,
 }
 
@@ -50,8 +50,8 @@ impl reconcile::Controller for Worker {
         caches.stateful_sets.wait_synced().await && caches.services.wait_synced().await
     }
 
-    /// Queues the sets affected by a change: a Service may be a set's governing Service, or one of
-    /// its ordinals, or occupy its name.
+    /// Queues the sets affected by a change: a Service may be a set's governing Service, or the Service of an ordinal,
+    /// or occupy the name of such a Service.
     async fn feed(&self, queue: &Queue<Key>) {
         let caches = &self.context.caches;
         let mut sets = caches.stateful_sets.subscribe();
@@ -134,15 +134,15 @@ impl Worker {
     }
 
     fn tell(&self, key: &Key, set: &StatefulSet, problem: Option<String>) {
-        let mut told = self.told();
+        let mut reported = self.told();
         match problem {
             None => {
-                told.remove(key);
+                reported.remove(key);
             }
-            Some(problem) if told.get(key) != Some(&problem) => {
+            Some(problem) if reported.get(key) != Some(&problem) => {
                 self.recorder
                     .warning(set, reasons::FAILED_ORDINAL_SERVICE, problem.clone());
-                told.insert(key.clone(), problem);
+                reported.insert(key.clone(), problem);
             }
             Some(_) => {}
         }

@@ -1,4 +1,4 @@
-//! Takes and deletes leases, and removes pods.
+//! Fences and deletes leases, and removes pods.
 
 use api_client::guarded_writes::{self, Delete, chain};
 use api_client::{Api, Client, Patch, PatchParams};
@@ -28,7 +28,7 @@ impl Executor {
         }
     }
 
-    /// Executes a plan; the next one contains failed steps again.
+    /// Executes a plan; the next plan contains failed steps again.
     pub async fn execute(&self, plan: &PodGcPlan) {
         for removal in &plan.remove {
             self.remove(removal).await;
@@ -41,7 +41,7 @@ impl Executor {
                         self.remove(removal).await;
                     }
                 }
-                // The agent is alive.
+                // The lease was renewed, so the agent is alive.
                 Ok(false) => {}
                 Err(error) => {
                     let error = chain(&error);
@@ -68,11 +68,11 @@ impl Executor {
         if self.has_node(node).await? {
             return Ok(false);
         }
-        let taken = take(&self.client, node, lease, due.epoch, due.unchanged_for).await?;
-        if let Some(proof) = &taken {
+        let is_fenced = take(&self.client, node, lease, due.epoch, due.unchanged_for).await?;
+        if let Some(proof) = &is_fenced {
             tracing::info!(node, proof, "node without an object fenced");
         }
-        Ok(taken.is_some())
+        Ok(is_fenced.is_some())
     }
 
     async fn release(&self, due: &Release) -> api_client::Result<()> {
@@ -97,7 +97,7 @@ impl Executor {
         }
     }
 
-    /// Marks the pod as Failed, so that it does not look running; then deletes it.
+    /// Marks the pod as Failed, so that it is not reported as running; then deletes the pod.
     async fn try_remove(&self, removal: &Removal) -> api_client::Result<()> {
         if let RemovalCause::NodeGone { node } = &removal.cause
             && self.has_node(node).await?

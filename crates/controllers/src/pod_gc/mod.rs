@@ -31,9 +31,9 @@ struct Collector {
     executor: Executor,
     leases: Api<Lease>,
     memory: Memory,
-    /// The leases of Nodes that were deleted before this collector began are in the memory.
+    /// Whether the leases of Nodes that were deleted before this collector started are in the memory.
     knows_leases: bool,
-    /// The start of this collector: it counts by its own monotonic clock.
+    /// The start of this collector: time is measured by its local monotonic clock.
     started: Instant,
 }
 
@@ -57,7 +57,7 @@ pub(crate) async fn run(context: Context) {
         tokio::select! {
             () = context.shutdown.cancelled() => return,
             () = tokio::time::sleep_until(next) => {}
-            // A changed node may just have been tainted as out of service, or deleted.
+            // A changed node may have been tainted as out of service, or deleted.
             Some(change) = nodes.next() => {
                 if let ObjectChange::Deleted(node) = &change {
                     collector.memory.add(node.name_any());
@@ -73,13 +73,13 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl Collector {
-    /// Performs the due removals; returns the time until the next check.
+    /// Executes the due removals; returns the time until the next check.
     async fn collect(&mut self) -> Duration {
         if !self.knows_leases {
             self.learn_leases().await;
         }
         let caches = &self.context.caches;
-        // The pods before the leases: a pod that is bound after its node has returned is not among them.
+        // The pods are read before the leases, so a pod that is bound after its node has returned is not among them.
         let (pods, nodes) = (caches.pods.list(), caches.nodes.list());
         let missing = self.look(&pods, &nodes).await;
         let observed = Observed {
@@ -95,8 +95,8 @@ impl Collector {
         left.unwrap_or(INTERVAL).min(INTERVAL)
     }
 
-    /// Remembers the nodes of all leases: their Node objects may have been deleted before this collector
-    /// began.
+    /// Remembers the nodes of all leases, because their Node objects may have been deleted before this collector
+    /// started.
     async fn learn_leases(&mut self) {
         match self.leases.list_metadata(&ListParams::default()).await {
             Ok(leases) => {
@@ -111,7 +111,7 @@ impl Collector {
         }
     }
 
-    /// The nodes without a Node object, with their leases as the API server has them now.
+    /// The nodes without a Node object, with their leases, which are read from the API server now.
     async fn look(
         &mut self,
         pods: &[Arc<PodView>],
@@ -127,8 +127,8 @@ impl Collector {
             match self.leases.get_opt(&node).await {
                 Ok(lease) => {
                     let now = self.reading();
-                    let seen = self.memory.saw(&node, lease.as_ref(), now);
-                    missing.insert(node, seen);
+                    let orphan = self.memory.saw(&node, lease.as_ref(), now);
+                    missing.insert(node, orphan);
                 }
                 Err(error) => {
                     let error = chain(&error);
@@ -155,12 +155,12 @@ fn matters(change: &ObjectChange<Node>) -> bool {
     }
 }
 
-/// Whether a pod is newly deleted, by its states before and after a change.
+/// Whether a change from `old` to `new` starts the deletion of a pod.
 fn is_newly_deleted(old: Option<&PodView>, new: Option<&PodView>) -> bool {
     new.is_some_and(PodView::is_deleting) && !old.is_some_and(PodView::is_deleting)
 }
 
-/// Whether a deleted pod was never scheduled or has a node that is out of service.
+/// Whether a deleted pod was never scheduled, or its node is out of service: no node will finish such a pod.
 fn goes_alone(context: &Context, pod: &PodView) -> bool {
     let Some(node) = pod.node.as_deref() else {
         return true;

@@ -25,9 +25,9 @@ pub(crate) trait Replicated:
 {
     /// API version and kind.
     const KIND: (&'static str, &'static str);
-    /// The component of its events.
+    /// The component name of its events.
     const COMPONENT: &'static str;
-    /// The name of its queue in metrics.
+    /// The name of the queue in metrics.
     const QUEUE: &'static str;
 
     /// The object as a ReplicaSet.
@@ -64,7 +64,7 @@ impl Replicated for ReplicationController {
 
     fn with_status(&self, status: ReplicaSetStatus) -> Self {
         Self {
-            // The fields have the same names.
+            // Both types have equal field names.
             status: serde_json::from_value(json!(status)).ok(),
             ..self.clone()
         }
@@ -174,7 +174,7 @@ impl<K: Replicated> Worker<K> {
         }
     }
 
-    /// The status is written even if writes to pods fail.
+    /// Executes a plan. The status is written even if writes to pods fail.
     async fn execute(
         &self,
         set: &K,

@@ -17,7 +17,7 @@ pub(super) async fn pod_step(client: &Client, pod: &Pod, step: PodStep) -> api_c
     match step {
         PodStep::Create(claim) => match claims.create(&PostParams::default(), &claim).await {
             Ok(_) => Ok(()),
-            // The name is deterministic: an earlier plan created it, and the cache will show it.
+            // The name is derived from the pod: an earlier plan created the claim, which will be in the cache soon.
             Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         },
@@ -60,9 +60,12 @@ pub(super) async fn claim_steps(
     let mut claim = claim.clone();
     for step in steps {
         match step {
-            ClaimStep::Release { kept, free } => {
+            ClaimStep::Release {
+                kept: remaining,
+                free,
+            } => {
                 let status = claim.status.get_or_insert_default();
-                status.reserved_for = Some(kept).filter(|kept| !kept.is_empty());
+                status.reserved_for = Some(remaining).filter(|remaining| !remaining.is_empty());
                 if free {
                     status.allocation = None;
                 }
@@ -71,8 +74,8 @@ pub(super) async fn claim_steps(
                 };
                 claim = written;
             }
-            ClaimStep::Unprotect { kept } => {
-                let patch = json!({"metadata": {"finalizers": kept,
+            ClaimStep::Unprotect { kept: remaining } => {
+                let patch = json!({"metadata": {"finalizers": remaining,
                     "resourceVersion": claim.metadata.resource_version}});
                 let params = PatchParams::default();
                 let written = api.patch(name, &params, &Patch::Merge(patch)).await;

@@ -1,4 +1,4 @@
-//! The controller of ResourceClaims: creates them for pods, and releases those of ended pods.
+//! The controller of ResourceClaims: creates claims for pods, and releases the claims of ended pods.
 
 mod execute;
 mod observe;
@@ -23,12 +23,12 @@ const RETRY: Duration = Duration::from_secs(2);
 /// The error of a step.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// The server refused the request or did not answer.
+    /// The server refused the request or did not respond.
     #[error("write or delete the ResourceClaims of a pod")]
     Api(#[from] api_client::Error),
 }
 
-/// The object in question.
+/// A key in the queue: a pod or a claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Item {
     Pod(Key),
@@ -106,8 +106,8 @@ impl Worker {
         let of_pod =
             |claim: &Arc<ResourceClaim>| observe::pods_of(claim).any(|name| name == &*pod.name);
         let name = |claim: &Arc<ResourceClaim>| claim.metadata.name.clone().unwrap_or_default();
-        let found = claims.iter().filter(|claim| of_pod(claim));
-        found
+        let matching = claims.iter().filter(|claim| of_pod(claim));
+        matching
             .map(|claim| Key::new(&*pod.namespace, name(claim)))
             .collect()
     }
@@ -144,8 +144,8 @@ impl Worker {
             return Ok(ReconcileResult::Done);
         };
         let pods = &self.context.caches.pods;
-        let seen = observe::seen(&self.context.client, pods, &claim).await?;
-        let steps = plan_claim(&claim, |name, uid| observe::look_up(&seen, name, uid));
+        let states = observe::seen(&self.context.client, pods, &claim).await?;
+        let steps = plan_claim(&claim, |name, uid| observe::look_up(&states, name, uid));
         execute::claim_steps(&self.context.client, &claim, steps).await?;
         Ok(ReconcileResult::Done)
     }

@@ -34,8 +34,8 @@ fn named(claim: &ResourceClaim) -> impl Iterator<Item = (&str, &str)> {
     users.chain(owners.map(|owner| (owner.name.as_str(), owner.uid.as_str())))
 }
 
-/// Observes the pods of a claim. The API server is asked for those missing in the cache: a new pod
-/// may not be there yet, and must keep its claim.
+/// Observes the pods of a claim. Pods that are missing in the cache are read from the API server: a new pod may not be
+/// in the cache yet, and must keep its claim.
 pub(super) async fn seen(
     client: &Client,
     cache: &Cache<PodView>,
@@ -46,14 +46,14 @@ pub(super) async fn seen(
     let mut pods = Pods::new();
     for (name, uid) in named(claim) {
         let cached = cache.get(&namespace, name).filter(|pod| *pod.uid == *uid);
-        let found = match cached {
+        let observed_state = match cached {
             Some(pod) => state(&pod),
             None => match found(api.get(name).await)?.map(PodView::from) {
                 Some(pod) if *pod.uid == *uid => state(&pod),
                 _ => ConsumerState::Gone,
             },
         };
-        pods.insert((name.to_owned(), uid.to_owned()), found);
+        pods.insert((name.to_owned(), uid.to_owned()), observed_state);
     }
     Ok(pods)
 }

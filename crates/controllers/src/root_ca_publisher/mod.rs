@@ -44,7 +44,7 @@ impl reconcile::Controller for RootCaPublisher {
         self.namespaces.wait_synced().await && self.certificates.wait_synced().await
     }
 
-    /// Queues new namespaces, and those whose ConfigMap was changed or deleted.
+    /// Queues new namespaces, and namespaces whose ConfigMap was changed or deleted.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut namespaces = self.namespaces.subscribe();
         let mut certificates = self.certificates.subscribe();
@@ -86,7 +86,7 @@ impl RootCaPublisher {
         match action {
             RootCaAction::Create(map) => api.create(&PostParams::default(), &map).await.map(drop),
             RootCaAction::ReplaceData(data) => {
-                // A merge would keep keys that do not belong there.
+                // The data is replaced, because a merge would keep keys of other writers.
                 let patch = json!([{ "op": "add", "path": "/data", "value": data }]);
                 let parameters = PatchParams::default();
                 api.patch(NAME, &parameters, &Patch::Json(patch))

@@ -1,7 +1,6 @@
-//! The controller of Secrets of the type `kubernetes.io/service-account-token`, which some charts
-//! still create.
+//! The controller of Secrets of the type `kubernetes.io/service-account-token`, which some charts still create.
 //!
-//! Their tokens are bound to the Secret and valid as long as it exists; the API server signs them.
+//! Their tokens are bound to the Secret and valid as long as the Secret exists; the API server signs them.
 
 use api_client::guarded_writes::{Delete, delete, unless_outrun};
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::Context;
 
-/// Maximum validity of a token request; the token ends with its Secret.
+/// Maximum validity of a token request; the token becomes invalid with its Secret.
 const SECONDS: i64 = 1 << 32;
 
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +56,7 @@ impl reconcile::Controller for Keeper {
         self.secrets.wait_synced().await && self.accounts.wait_synced().await
     }
 
-    /// Queues new and changed Secrets, and those of changed ServiceAccounts.
+    /// Queues new and changed Secrets, and the Secrets of changed ServiceAccounts.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut secrets = self.secrets.subscribe();
         let mut accounts = self.accounts.subscribe();
@@ -98,8 +97,8 @@ impl Keeper {
         let Some(name) = account_of(&secret) else {
             return Ok(());
         };
-        let seen = self.accounts.get(&key.namespace, name);
-        match plan(&secret, seen.as_deref(), &self.root_ca_pem) {
+        let account = self.accounts.get(&key.namespace, name);
+        match plan(&secret, account.as_deref(), &self.root_ca_pem) {
             AccountTokenPlan::Leave => Ok(()),
             AccountTokenPlan::Fill { token, uid, data } => {
                 let mut data = json!(data);
@@ -139,10 +138,10 @@ impl Keeper {
         };
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &key.namespace);
         let params = PostParams::default();
-        let answer: TokenRequest = api
+        let response: TokenRequest = api
             .create_subresource("token", account, &params, &request)
             .await?;
-        let token = answer.status.and_then(|status| status.token);
+        let token = response.status.and_then(|status| status.token);
         token.ok_or(Error::NoToken)
     }
 

@@ -39,7 +39,7 @@ impl reconcile::Controller for ServiceAccounts {
         self.namespaces.wait_synced().await && self.accounts.wait_synced().await
     }
 
-    /// Queues new namespaces, and those whose account was deleted.
+    /// Queues new namespaces, and namespaces whose account was deleted.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut namespaces = self.namespaces.subscribe();
         let mut accounts = self.accounts.subscribe();

@@ -37,7 +37,7 @@ pub(super) enum Error {
 #[derive(Clone)]
 pub(super) struct Executor {
     pub client: Client,
-    /// The caches that the next plan is made from.
+    /// The cache from which the next plan is computed.
     pub cache: Cache<PodView>,
     pub revisions: Cache<ControllerRevision>,
     pub recorder: Recorder,
@@ -71,13 +71,13 @@ impl Refusals {
     }
 }
 
-/// The refusal, if the API server refused the write and a retry with a fresh view does not help.
+/// The refusal, if the API server refused the write and a retry with a fresh snapshot does not help.
 fn refused(write: Option<Write<'_>>, error: &Error) -> Option<Refused> {
     let (Some(Write::Action(action)), Error::Api(ApiError { source, .. })) = (write, error) else {
         return None;
     };
-    let said = matches!(source, api_client::Error::Api(_)) && !refusal(source).is_of_old_view();
-    said.then(|| Refused {
+    let is_final = matches!(source, api_client::Error::Api(_)) && !refusal(source).is_of_old_view();
+    is_final.then(|| Refused {
         action: action.to_string(),
         message: guarded_writes::message(source),
     })
@@ -101,8 +101,8 @@ impl Executor {
         let (result, refused) = run.follow(plan).await;
         self.refusals.replace(&Key::of(set.as_ref()), refused);
         match result {
-            // The namespace is terminating: nothing can be created, and the garbage collector
-            // deletes the rest.
+            // The namespace is terminating: no object can be created, and the garbage collector deletes the existing
+            // objects.
             Err(Error::Api(error))
                 if refusal(&error.source) == WriteRefusal::NamespaceTerminating =>
             {
@@ -144,8 +144,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Sends writes as soon as the order of the plan allows, and waits until the cache shows the
-    /// created and deleted pods. Returns the first error, and the API server's refusals.
+    /// Sends writes as soon as the order of the plan allows, and waits until the created and deleted pods are visible
+    /// in the cache. Returns the first error, and the API server's refusals.
     async fn follow(&self, plan: &StatefulSetPlan) -> (Result<(), Error>, Vec<Refused>) {
         let mut schedule = WriteSchedule::of(plan);
         let mut sent = FuturesUnordered::new();
@@ -154,16 +154,17 @@ impl<'a> Run<'a> {
         let mut pods = Vec::new();
         loop {
             let ready: Vec<WritePosition> = schedule.ready().collect();
-            for place in ready {
-                schedule.sent(place);
-                let write = plan.write(place);
+            for position in ready {
+                schedule.sent(position);
+                let write = plan.write(position);
                 sent.push(async move {
-                    // Hundreds may be ready at once: without budget, none is encoded in this poll.
+                    // Hundreds of writes may be ready at once: when the budget of this poll is used up, encoding
+                    // continues in the next poll.
                     spend(1).await;
-                    (place, self.write(write).await)
+                    (position, self.write(write).await)
                 });
             }
-            let Some((place, done)) = sent.next().await else {
+            let Some((position, done)) = sent.next().await else {
                 break;
             };
             let outcome = match done {
@@ -172,27 +173,28 @@ impl<'a> Run<'a> {
                     WriteOutcome::Done
                 }
                 Err(error) => {
-                    let room = refusals.len() < REFUSALS_MAX;
-                    refusals.extend(refused(plan.write(place), &error).filter(|_| room));
+                    let has_capacity = refusals.len() < REFUSALS_MAX;
+                    refusals.extend(refused(plan.write(position), &error).filter(|_| has_capacity));
                     result = result.and(Err(error));
                     WriteOutcome::Refused
                 }
             };
-            schedule.ended(plan, place, outcome);
+            schedule.ended(plan, position, outcome);
         }
-        let own = OwnPodWrites {
+        let unseen_writes = OwnPodWrites {
             pods: self.pods.clone(),
             cache: &self.executor.cache,
             namespace: &self.namespace,
         };
-        own.wait_until_seen(pods).await;
+        unseen_writes.wait_until_seen(pods).await;
         if result.is_ok() {
             self.see_revisions(plan).await;
         }
         (result, refusals)
     }
 
-    /// Waits until the cache shows the created revisions: the next plan would create them again, and be refused.
+    /// Waits until the created revisions are visible in the cache: otherwise the next plan would create them again, and
+    /// the API server would refuse the write.
     async fn see_revisions(&self, plan: &StatefulSetPlan) {
         let created = plan.actions().filter_map(|action| match action {
             StatefulSetAction::CreateRevision(revision) => revision.metadata.name.as_deref(),
@@ -200,8 +202,8 @@ impl<'a> Run<'a> {
         });
         let cache = &self.executor.revisions;
         for name in created {
-            let seen = cache.wait_until(|| cache.get(&self.namespace, name).is_some());
-            if tokio::time::timeout(SEEN_WITHIN, seen).await.is_err() {
+            let is_cached = cache.wait_until(|| cache.get(&self.namespace, name).is_some());
+            if tokio::time::timeout(SEEN_WITHIN, is_cached).await.is_err() {
                 return;
             }
         }
@@ -297,8 +299,8 @@ impl<'a> Run<'a> {
         if same { Ok(()) } else { Err(Error::SetChanged) }
     }
 
-    /// Confirms that the set exists before it becomes a claim's owner: the dependents of a deleted
-    /// set are collected, also if the set was deleted with `--cascade=orphan`.
+    /// Confirms that the set exists before it becomes the owner of a claim: the garbage collector deletes the
+    /// dependents of a deleted set, even if the set was deleted with `--cascade=orphan`.
     async fn confirm_owner(&self, owners: &[OwnerReference]) -> Result<(), Error> {
         if owners.iter().any(|owner| owner.uid == self.uid) {
             self.confirm().await?;
@@ -365,7 +367,7 @@ impl<'a> Run<'a> {
     async fn delete_pod(&self, name: &str, uid: &str) -> Result<PodWrite, Error> {
         let deleted = guarded_writes::delete(&self.pods, name, Delete::of_uid(uid)).await;
         let done = match deleted {
-            // Another writer was faster.
+            // Another writer has changed the claim first.
             Ok(false) => return Ok(PodWrite::Other),
             Ok(true) => Ok(PodWrite::Gone {
                 name: name.to_owned(),
@@ -440,7 +442,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Patches an object; a deleted one needs no patch.
+/// Patches an object; a deleted object needs no patch.
 async fn patched<K>(
     api: &Api<K>,
     name: &str,
@@ -461,8 +463,7 @@ mod tests {
 
     use super::*;
 
-    /// statefulset.md 2.7, 3.32, 8.3: a conflict of names is planned again without an event; a
-    /// refusal is reported.
+    /// statefulset.md 2.7, 3.32, 8.3: a conflict of names is planned again without an event; a refusal is reported.
     #[test]
     fn an_old_view_makes_no_event() {
         let refused = |code: u16, reason: &str| {

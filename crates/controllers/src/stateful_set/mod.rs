@@ -1,8 +1,8 @@
 //! The StatefulSet controller.
 //!
-//! It is woken by changes of sets, pods, revisions and claims, and by the planner's timers; it
-//! never polls. The caches may be old, so each write names the observed state. Changes of a status
-//! that nothing depends on are collected for a window ([`planners::batching`]).
+//! Changes of sets, pods, revisions and claims, and the planner's timers, start a plan; the controller never polls. The
+//! caches may be old, so each write names the observed version. Changes of a status that no decision depends on are
+//! collected for a window ([`planners::batching`]).
 
 mod execute;
 mod observe;
@@ -104,12 +104,12 @@ impl reconcile::Controller for StatefulSets {
             }
         };
         if late.is_some() {
-            // The plan at that time has the status with all changes until then.
+            // The plan at that time contains the status with all changes until then.
             plan.status = None;
         }
         let requeue_after = plan.requeue_after.into_iter().chain(late).min();
         let executed = self.executor.execute(&observed.set, &plan).await;
-        // The last references to thousands of objects may be among them.
+        // The drop may free thousands of objects, if these are their last references.
         decide(size, || drop((observed, plan)));
         executed?;
         Ok(ReconcileResult::from(requeue_after))
@@ -117,7 +117,7 @@ impl reconcile::Controller for StatefulSets {
 }
 
 impl StatefulSets {
-    /// Queues the sets affected by a change of a pod, as soon as their plan may act on it.
+    /// Queues the sets affected by a change of a pod, at the time at which their plan may act on the change.
     fn feed_pod(&self, queue: &Queue<Key>, change: &ObjectChange<PodView>) {
         let urgency = PlanUrgency::of(change);
         if urgency == PlanUrgency::None {
@@ -147,8 +147,8 @@ impl StatefulSets {
     }
 }
 
-/// The controller's own conditions need no new plan: a message that changes each time would keep it
-/// busy.
+/// The key of a changed set. Changes of the controller's own conditions are ignored: a message that changes each time
+/// would cause endless plans.
 fn key_if_relevant(change: &ObjectChange<StatefulSet>) -> Option<Key> {
     if let ObjectChange::Applied(new, Some(old)) = change
         && new.spec == old.spec

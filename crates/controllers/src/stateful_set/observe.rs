@@ -101,7 +101,7 @@ impl Observer {
         set.is_none_or(|set| stateful_set::readiness_decides(&set))
     }
 
-    /// The sets that an object may affect: its owner, and the set whose names it has.
+    /// The sets that an object may affect: its owner, and the set whose name is the stem of the object's name.
     pub fn sets_of(&self, object: &OwnedObject<'_>) -> Vec<Key> {
         let owner = object.controller.as_ref();
         let owner = owner.filter(|owner| owner.kind == identity::KIND);
@@ -115,7 +115,7 @@ impl Observer {
             .collect()
     }
 
-    /// The sets whose claim templates may have made a claim of that name.
+    /// The sets whose claim templates may have created a claim of that name.
     pub fn sets_of_claim(&self, claim: &PersistentVolumeClaim) -> Vec<Key> {
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
         let stem = stem(claim.metadata.name.as_deref().unwrap_or_default());

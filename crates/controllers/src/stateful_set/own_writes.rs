@@ -1,5 +1,5 @@
-//! The sets as this controller last wrote them, for as long as the cache does not show them: a plan
-//! from an older version would repeat a status, and the API server would refuse it.
+//! The sets as this controller last wrote them, until they are visible in the cache: a plan from an older version would
+//! repeat the write of a status, and the API server would refuse it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,14 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use reconcile::Key;
 
-/// The written sets. Bounded by the number of sets, and by the versions that the cache does not
-/// show yet.
+/// The written sets. Bounded by the number of sets, and by the versions that are not in the cache yet.
 #[derive(Default)]
 pub(super) struct OwnWrites(Mutex<BTreeMap<Key, Written>>);
 
 struct Written {
-    /// The versions before `set`. The API server accepts a status only over the version that the
-    /// plan was made for, so there is no version between these.
+    /// The versions before `set`. The API server accepts a status only over the version that the plan was computed for,
+    /// so no other version lies between these versions.
     older: Vec<Option<String>>,
     set: Arc<StatefulSet>,
 }
@@ -24,7 +23,7 @@ impl OwnWrites {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newer one of the set in the cache and the written set.
+    /// The newer of the cached set and the written set.
     pub fn newer(&self, key: &Key, cached: Arc<StatefulSet>) -> Arc<StatefulSet> {
         let mut all = self.all();
         if let Some(written) = all.get(key)
@@ -53,7 +52,7 @@ impl OwnWrites {
         all.insert(key.clone(), Written { older, set });
     }
 
-    /// Forgets a set that does not exist any more.
+    /// Removes a set that does not exist any more.
     pub fn forget(&self, key: &Key) {
         self.all().remove(key);
     }
@@ -72,35 +71,35 @@ mod tests {
 
     #[test]
     fn an_own_write_is_read_until_the_cache_has_it() {
-        let (own, key) = (OwnWrites::default(), Key::new("default", "web"));
+        let (writes, key) = (OwnWrites::default(), Key::new("default", "web"));
         let newer = |version: &str| {
-            let newer = own.newer(&key, Arc::new(set(version)));
+            let newer = writes.newer(&key, Arc::new(set(version)));
             newer.metadata.resource_version.clone().expect("a version")
         };
         assert_eq!(newer("1"), "1");
-        own.record(&key, &set("1"), set("2"));
-        own.record(&key, &set("2"), set("3"));
+        writes.record(&key, &set("1"), set("2"));
+        writes.record(&key, &set("2"), set("3"));
         assert_eq!(newer("1"), "3");
         assert_eq!(newer("2"), "3");
-        // Another writer's version is newer than all of them.
+        // The version of another writer is newer than all recorded versions.
         assert_eq!(newer("9"), "9");
         assert_eq!(newer("1"), "1");
     }
 
     #[test]
     fn a_set_of_the_same_name_is_another_set() {
-        let (own, key) = (OwnWrites::default(), Key::new("default", "web"));
-        own.record(&key, &set("1"), set("2"));
+        let (writes, key) = (OwnWrites::default(), Key::new("default", "web"));
+        writes.record(&key, &set("1"), set("2"));
         let mut other = set("1");
         other.metadata.uid = Some("other".to_owned());
-        let newer = own.newer(&key, Arc::new(other));
+        let newer = writes.newer(&key, Arc::new(other));
         assert_eq!(newer.metadata.resource_version.as_deref(), Some("1"));
     }
 
     #[test]
     fn a_write_that_changed_nothing_is_not_waited_for() {
-        let (own, key) = (OwnWrites::default(), Key::new("default", "web"));
-        own.record(&key, &set("1"), set("1"));
-        assert!(own.all().is_empty());
+        let (writes, key) = (OwnWrites::default(), Key::new("default", "web"));
+        writes.record(&key, &set("1"), set("1"));
+        assert!(writes.all().is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! The changes of a pod that a plan of its set acts on.
 //!
-//! A started pod changes three times and a deleted one twice, and a plan reads all pods of the set: fewer plans are a
-//! large part of the cost of a large set.
+//! A started pod changes three times and a deleted pod twice, and a plan reads all pods of the set: fewer plans reduce
+//! the cost of a large set considerably.
 
 use planners::stateful_set::identity;
 use reconcile::ObjectChange;
@@ -13,11 +13,12 @@ use resource_kinds::reasons::pod_condition;
 pub(super) enum PlanUrgency {
     /// No plan reads the change.
     None,
-    /// Only counters of the status change: if they may not be written yet, a plan before has no result.
+    /// Only counters of the status change. If the counters may not be written yet, an earlier plan would have no
+    /// effect.
     WithStatus,
     /// A pod became ready: in a set without an order and without an update, only the status changes.
     Readiness,
-    /// The set may have work to do.
+    /// The set may have a write to plan.
     Now,
 }
 
@@ -35,7 +36,7 @@ impl PlanUrgency {
     }
 }
 
-/// Whether a set's pod is as its controller creates it. The next step of the set waits for its readiness.
+/// Whether a set's pod is unchanged since its creation. The next step of the set waits for its readiness.
 fn is_just_created(new: &PodView) -> bool {
     let owner = new.controller.as_ref();
     owner.is_some_and(|owner| *owner.kind == *identity::KIND)
@@ -45,7 +46,7 @@ fn is_just_created(new: &PodView) -> bool {
         && new.conditions.is_empty()
 }
 
-/// Whether a new pod got its node, and nothing else has changed: no plan reads the node of a pod.
+/// Whether only the node of a new pod was set: no plan reads the node of a pod.
 fn is_first_binding(new: &PodView, old: &PodView) -> bool {
     let scheduled = new.condition(pod_condition::SCHEDULED);
     let only_scheduled = new.conditions.len() <= 1
@@ -63,7 +64,7 @@ fn is_first_binding(new: &PodView, old: &PodView) -> bool {
             }
 }
 
-/// Whether the deletion of a pod began, and nothing else has changed. The next step of the set waits for its end.
+/// Whether only the deletion of a pod began. The next step of the set waits for the end of the pod.
 fn is_start_of_deletion(new: &PodView, old: &PodView) -> bool {
     old.deletion.is_none()
         && new.deletion.is_some()
@@ -76,7 +77,7 @@ fn is_start_of_deletion(new: &PodView, old: &PodView) -> bool {
             }
 }
 
-/// Whether a pod became ready, and is in other respects as its set left it.
+/// Whether a pod became ready, and its other relevant fields are as its set created them.
 fn is_readiness(new: &PodView, old: &PodView) -> bool {
     new.ready().is_some()
         && old.ready().is_none()
@@ -148,7 +149,7 @@ mod tests {
     #[test]
     fn a_pod_as_it_is_created_changes_only_the_status() {
         assert_eq!(of(&view(|_| ()), None), PlanUrgency::WithStatus);
-        // An orphan is adopted, a ready pod lets the set go on, and a pod that ended is replaced.
+        // An orphan is adopted, a ready pod allows the next step, and an ended pod is replaced.
         for (path, value) in [
             ("/metadata/ownerReferences", json!([])),
             ("/metadata/ownerReferences/0/kind", "ReplicaSet".into()),
@@ -165,8 +166,8 @@ mod tests {
         }
     }
 
-    /// statefulset.md: an ended pod is replaced, another revision is an update, and a pod that is not ready any more may
-    /// stop an update.
+    /// statefulset.md: an ended pod is replaced, another revision is an update, and a pod that is not ready any more
+    /// may stop an update.
     #[test]
     fn readiness_alone_is_told_apart() {
         let ready = json!([{"type": "Ready", "status": "True"}]);

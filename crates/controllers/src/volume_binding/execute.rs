@@ -14,7 +14,7 @@ use serde_json::Value;
 /// The reason why a plan was not executed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The server refused the request or did not answer.
+    /// The server refused the request or did not respond.
     #[error("write or look up a claim or volume")]
     Api(#[from] api_client::Error),
 }
@@ -25,7 +25,7 @@ pub(crate) struct Executor {
     pub recorder: Recorder,
 }
 
-/// The UID and last known state of each written object.
+/// The UID and the newest version of each written object.
 type States = BTreeMap<BindingObject, ObjectMeta>;
 
 impl Executor {
@@ -46,7 +46,7 @@ impl Executor {
                 Some(state) => state.clone(),
                 None => match metadata(&write.on, volumes) {
                     Some(state) => state,
-                    None => continue, // planners only name what they were shown
+                    None => continue, // a planner names only objects of its input
                 },
             };
             tracing::info!(object = ?write.on, name = state.name, patch = %write.patch, "write");

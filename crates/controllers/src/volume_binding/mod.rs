@@ -16,7 +16,7 @@ use execute::{Error, Executor};
 use observe::{Observer, claim_of};
 pub(crate) use observe::{is_unbound, volume_of};
 
-/// The object in question.
+/// A key in the queue: a claim or a volume.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Task {
     Claim(Key),
@@ -45,8 +45,8 @@ impl reconcile::Controller for VolumeBinding {
     type Key = Task;
     type Error = Error;
 
-    /// Claims and volumes processed at once. More than one is safe: each write names the state that it
-    /// is based on.
+    /// Claims and volumes processed at once. Several workers are safe, because each write names the version that it is
+    /// based on.
     const WORKERS: usize = 4;
 
     async fn wait_synced(&self) -> bool {
@@ -86,12 +86,12 @@ async fn work(observer: &Observer, executor: &Executor, task: &Task) -> Result<(
     let now = Timestamp::now();
     match task {
         Task::Claim(key) => {
-            let Some(seen) = observer.claim(key).await? else {
+            let Some(observed) = observer.claim(key).await? else {
                 return Ok(());
             };
-            let plan = plan_claim(&seen.view(), now);
+            let plan = plan_claim(&observed.view(), now);
             executor
-                .execute(Some(&seen.claim), &seen.volumes, plan)
+                .execute(Some(&observed.claim), &observed.volumes, plan)
                 .await
         }
         Task::Volume(name) => {
@@ -125,7 +125,7 @@ fn of_volume(change: &ObjectChange<PersistentVolume>, observer: &Observer) -> BT
     let name = volume.metadata.name.clone().unwrap_or_default();
     let kept_for = claim_of(volume);
     let mut tasks: BTreeSet<Task> = match (change, &kept_for) {
-        // An unbound claim may wait for it.
+        // An unbound claim may wait for the new object.
         (ObjectChange::Applied(..), None) => all_unbound(observer),
         _ => BTreeSet::new(),
     };

@@ -1,5 +1,5 @@
-//! The observed state for the volume binding planner. A wrong absence would lose data, so it is
-//! never taken from a cache alone: a missing claim or volume is looked up in the API server.
+//! The observed state for the volume binding planner. A cache alone never decides that an object is absent, because a
+//! wrong decision would lose data: a claim or volume that is missing in the cache is read from the API server.
 
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ impl Observer {
             && self.csi_nodes.wait_synced().await
     }
 
-    /// The observed state of a claim; `None` if it is deleted.
+    /// The observed state of a claim; `None` if the claim was deleted.
     pub async fn claim(&self, key: &Key) -> Result<Option<ObservedClaim>, Error> {
         let Some(claim) = self.claims.get_key(key) else {
             return Ok(None);
@@ -110,7 +110,7 @@ impl Observer {
             && !self.csi_nodes.list().iter().any(|node| runs(node))
     }
 
-    /// A volume and the claim of its `claimRef`; `None` if the volume is deleted.
+    /// A volume and the claim of its `claimRef`; `None` if the volume was deleted.
     pub async fn volume(&self, name: &str) -> Result<Option<SeenVolume>, Error> {
         let Some(volume) = self.volumes.get("", name) else {
             return Ok(None);
@@ -153,8 +153,9 @@ impl Observer {
     /// Volumes reserved for a claim of that name.
     pub fn volumes_kept_for(&self, claim: &Key) -> Vec<String> {
         let volumes = self.volumes.list().into_iter();
-        let kept = volumes.filter(|volume| claim_of(volume).as_ref() == Some(claim));
-        kept.filter_map(|volume| volume.metadata.name.clone())
+        let reserved = volumes.filter(|volume| claim_of(volume).as_ref() == Some(claim));
+        reserved
+            .filter_map(|volume| volume.metadata.name.clone())
             .collect()
     }
 

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::Context;
 
-/// The object in question.
+/// A key in the queue.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Task {
     Claim(Key),
@@ -27,7 +27,7 @@ enum Task {
 /// The error of a finalizer's write.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// The server refused the request or did not answer.
+    /// The server refused the request or did not respond.
     #[error("protect a claim, a volume or a VolumeAttributesClass")]
     Api(#[from] api_client::Error),
 }
@@ -69,7 +69,7 @@ impl reconcile::Controller for VolumeProtection {
             tokio::select! {
                 Some(change) = claims.next() => {
                     queue.add(Task::Claim(Key::of(&**change.object())));
-                    // A class is let go by the last change or the end of an object that names it.
+                    // The last change or the deletion of an object that names a class may release the class.
                     self.going_classes().for_each(|task| queue.add(task));
                 }
                 Some(change) = volumes.next() => {
@@ -132,7 +132,7 @@ async fn guard_claim(context: &Context, key: &Key) -> Result<(), Error> {
     let cached = context.caches.pods.list_in(&key.namespace);
     let mut protection = protect_claim(&claim, cached.iter().map(AsRef::as_ref));
     if protection == Protection::Remove {
-        // A pod missing in the cache would lose its data: the API server is asked.
+        // A pod that is missing in the cache would lose its data, so the pods are read from the API server.
         let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
         let listed = pods.list(&ListParams::default()).await?;
         let listed: Vec<PodView> = listed.items.iter().map(PodView::from).collect();
@@ -184,7 +184,7 @@ async fn write<K: Object>(
     let written = api
         .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
         .await;
-    // After a conflict the object's change queues it again.
+    // After a conflict the change of the object queues it again.
     unless_outrun(written)?;
     Ok(())
 }

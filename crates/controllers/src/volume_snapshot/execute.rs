@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// The reason why a plan was not executed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The server refused the request or did not answer.
+    /// The server refused the request or did not respond.
     #[error("write or look up a snapshot or its content")]
     Api(#[from] api_client::Error),
 }
@@ -68,7 +68,7 @@ impl Executor {
         Ok(())
     }
 
-    /// Each write names the state that it is based on; a conflict queues the snapshot again.
+    /// Executes a write. Each write names the version that it is based on; a conflict queues the snapshot again.
     async fn write(
         &self,
         snapshot: &VolumeSnapshot,
@@ -93,7 +93,7 @@ impl Executor {
             }
             SnapshotAction::SetStatus(status) => {
                 let mut status = json!(status);
-                // An error that no longer holds is removed.
+                // An error that is no longer true is removed.
                 if status.get("error").is_none() {
                     status["error"] = Value::Null;
                 }
@@ -149,8 +149,8 @@ fn guarded(mut patch: Value, metadata: &ObjectMeta) -> Value {
     patch
 }
 
-fn unless_there<T>(made: api_client::Result<T>) -> Result<(), Error> {
-    match made {
+fn unless_there<T>(created: api_client::Result<T>) -> Result<(), Error> {
+    match created {
         Err(error) if refusal(&error) != WriteRefusal::AlreadyExists => Err(error.into()),
         _ => Ok(()),
     }

@@ -115,7 +115,7 @@ impl Observer {
         let content_name = ObservedSnapshot::content_name(&snapshot);
         let content = match self.contents.get("", &content_name) {
             Some(content) => Some(content),
-            // The absence decides about data: the API server is asked.
+            // The absence decides about data, so the object is read from the API server.
             None => {
                 let api: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
                 found(api.get(&content_name).await)?.map(Arc::new)

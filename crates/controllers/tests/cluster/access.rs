@@ -1,4 +1,4 @@
-//! Tokens in Secrets, and roles that gather the rules of others.
+//! Tokens in Secrets, and roles that contain the rules of other roles.
 
 use api_client::{Api, DeleteParams, PostParams, ResourceExt};
 use jiff::{SignedDuration, Timestamp};
@@ -18,8 +18,8 @@ async fn user_of(cluster: &Cluster, token: &str) -> String {
         ..TokenReview::default()
     };
     let api: Api<TokenReview> = Api::all(cluster.client.clone());
-    let answer = api.create(&PostParams::default(), &review).await.unwrap();
-    let user = answer.status.unwrap().user;
+    let response = api.create(&PostParams::default(), &review).await.unwrap();
+    let user = response.status.unwrap().user;
     user.and_then(|user| user.username).unwrap_or_default()
 }
 
@@ -61,7 +61,7 @@ async fn a_secret_for_an_account_gets_its_token_and_goes_with_it() {
         "system:serviceaccount:default:robot"
     );
 
-    // A token dies with its Secret, and the Secret with its account.
+    // A token becomes invalid with its Secret, and the Secret is deleted with its account.
     api.delete("robot-token", &DeleteParams::default())
         .await
         .unwrap();
@@ -96,26 +96,26 @@ async fn rules_of_parts_are_written_into_the_role_that_gathers_them() {
     };
     make(part("b", "blue")).await;
     make(part("a", "red")).await;
-    let shown = async || {
+    let verbs = async || {
         let rules = api.get("whole").await.unwrap().rules.unwrap_or_default();
         let resources = rules
             .into_iter()
             .flat_map(|rule| rule.resources.unwrap_or_default());
         resources.collect::<Vec<_>>().join(" ")
     };
-    let wait = async |wanted: &str| {
+    let wait = async |expected: &str| {
         for _ in 0..6000 {
-            if shown().await == wanted {
+            if verbs().await == expected {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        panic!("the rules never became {wanted:?}: {:?}", shown().await);
+        panic!("the rules never became {expected:?}: {:?}", verbs().await);
     };
     wait("red blue").await;
     api.delete("a", &DeleteParams::default()).await.unwrap();
     wait("blue").await;
-    // Those that every cluster has are as they should be.
+    // The roles that every cluster has contain their standard rules.
     let view = api.get("view").await.unwrap();
     assert!(view.rules.unwrap().len() > 5);
 }
@@ -136,11 +136,11 @@ async fn an_expired_bootstrap_token_is_deleted() {
         let secret = serde_json::from_value(secret).unwrap();
         api.create(&PostParams::default(), &secret).await.unwrap();
     }
-    let kept = ["bootstrap-token-cccccc", "bootstrap-token-dddddd"];
+    let remaining = ["bootstrap-token-cccccc", "bootstrap-token-dddddd"];
     eventually(async || {
         let all = api.list(&Default::default()).await.unwrap().items;
         let names: Vec<String> = all.iter().map(ResourceExt::name_any).collect();
-        names == kept
+        names == remaining
     })
     .await;
 }

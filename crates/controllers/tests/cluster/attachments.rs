@@ -1,4 +1,4 @@
-//! Attachment of volumes; the node and the driver's attacher are played by the test.
+//! Attachment of volumes; the test acts as the node and as the driver's attacher.
 
 use api_client::{
     Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions, Resource, ResourceExt,
@@ -54,7 +54,7 @@ async fn set_status(cluster: &Cluster, node: &str, status: Value) {
     nodes.patch_status(node, &params, &patch).await.unwrap();
 }
 
-/// The part of the driver's attacher.
+/// Acts as the driver's attacher.
 async fn attach(cluster: &Cluster) {
     let api: Api<VolumeAttachment> = Api::all(cluster.client.clone());
     let params = PatchParams::default();
@@ -65,7 +65,7 @@ async fn attach(cluster: &Cluster) {
     }
 }
 
-/// Deletes a pod as a node does when it has ended.
+/// Deletes a pod as a node does after the end of the pod.
 async fn ended(cluster: &Cluster, pod: &str) {
     let at_once = DeleteParams::default().grace_period(0);
     cluster.delete::<Pod>(pod, at_once).await;
@@ -93,7 +93,7 @@ async fn volume(cluster: &Cluster) {
     cluster.create::<PersistentVolumeClaim>(claim).await;
 }
 
-/// Whether the node's status says that the volume is attached.
+/// Whether the node's status lists the volume as attached.
 async fn told(cluster: &Cluster, node: &str) -> bool {
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     let status = nodes.get(node).await.unwrap().status.unwrap_or_default();
@@ -110,17 +110,18 @@ async fn event(cluster: &Cluster, text: &str) -> Event {
             event
                 .message
                 .as_deref()
-                .is_some_and(|own| own.contains(text))
+                .is_some_and(|note| note.contains(text))
         };
-        if let Some(found) = listed.into_iter().find(has) {
-            return found;
+        if let Some(matching) = listed.into_iter().find(has) {
+            return matching;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     panic!("no event: {text}");
 }
 
-/// The volume follows the pod from one node to another, and never before the first has let it go.
+/// The volume follows the pod to another node, and is never attached there before the first node has released the
+/// volume.
 #[tokio::test]
 async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
     let cluster = with_volume(&["n1", "n2"]).await;
@@ -128,26 +129,26 @@ async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
     eventually(async || attached_to(&cluster).await == ["n1"]).await;
 
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let told = async |node: &str| told(&cluster, node).await;
+    let is_attached = async |node: &str| told(&cluster, node).await;
     set_status(&cluster, "n1", json!({ "volumesInUse": [NAME] })).await;
-    assert!(!told("n1").await);
+    assert!(!is_attached("n1").await);
     attach(&cluster).await;
-    eventually(async || told("n1").await).await;
+    eventually(async || is_attached("n1").await).await;
 
-    // The pod goes elsewhere, and the node still has the volume mounted.
+    // The pod is bound to another node, and the first node still has the volume mounted.
     ended(&cluster, "first").await;
     cluster.create::<Pod>(pod("second", "n2")).await;
     event(&cluster, "Multi-Attach error").await;
     assert_eq!(attached_to(&cluster).await, ["n1"]);
-    assert!(told("n1").await);
+    assert!(is_attached("n1").await);
     set_status(&cluster, "n1", json!({ "volumesInUse": null })).await;
     eventually(async || attached_to(&cluster).await == ["n2"]).await;
-    assert!(!told("n1").await);
+    assert!(!is_attached("n1").await);
 
-    // The second node is lost with the volume in use; an administrator says that it is off.
+    // The second node is lost with the volume in use; an administrator declares that the node is off.
     attach(&cluster).await;
     set_status(&cluster, "n2", json!({ "volumesInUse": [NAME] })).await;
-    eventually(async || told("n2").await).await;
+    eventually(async || is_attached("n2").await).await;
     ended(&cluster, "second").await;
     let taint = json!({ "key": "node.kubernetes.io/out-of-service", "effect": "NoExecute" });
     let patch = Patch::Strategic(json!({ "spec": { "taints": [taint] } }));
@@ -156,8 +157,8 @@ async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
     eventually(async || attachments(&cluster).await.is_empty()).await;
 }
 
-/// A Node that was deleted says nothing about what runs on its machine: the volume stays there until the
-/// node's lease was taken, whose agent has ended the pods by then.
+/// The deletion of a Node does not prove that its machine is stopped: the volume stays attached until the node's lease
+/// is fenced, because the agent has ended the pods by then.
 #[tokio::test]
 async fn a_deleted_node_keeps_its_volume_until_its_pods_are_known_to_be_dead() {
     let cluster = with_volume(&["n1", "n2"]).await;
@@ -202,45 +203,44 @@ async fn after_a_leader() -> Cluster {
     cluster
 }
 
-/// A deletion that a former leader has on its way harms nobody: a pod may use the attachment again only
-/// when it has another version.
+/// A late deletion by a former leader does no harm: a pod may use the attachment again only when the attachment has
+/// another version.
 #[tokio::test]
 async fn a_late_deletion_of_a_former_leader_finds_another_version() {
     let cluster = after_a_leader().await;
-    let seen = attachments(&cluster).await.remove(0);
+    let attachment = attachments(&cluster).await.remove(0);
 
     cluster.start_controllers(&cluster.shutdown);
     eventually(async || told(&cluster, "n1").await).await;
     let late = DeleteParams {
         preconditions: Some(Preconditions {
-            uid: seen.uid(),
-            resource_version: seen.resource_version(),
+            uid: attachment.uid(),
+            resource_version: attachment.resource_version(),
         }),
         ..DeleteParams::default()
     };
     let api: Api<VolumeAttachment> = Api::all(cluster.client.clone());
-    let refused = api.delete(&seen.name_any(), &late).await.unwrap_err();
+    let refused = api.delete(&attachment.name_any(), &late).await.unwrap_err();
     assert_eq!(refused.code(), Some(409), "{refused:?}");
     let left = attachments(&cluster).await.remove(0);
-    assert_eq!(left.uid(), seen.uid());
+    assert_eq!(left.uid(), attachment.uid());
     assert_eq!(left.metadata.deletion_timestamp, None);
 }
 
-/// A write of `volumesAttached` that a former leader has on its way gives no volume back to a node after it was
-/// detached.
+/// A late write of `volumesAttached` by a former leader does not return a volume to a node after it was detached.
 #[tokio::test]
 async fn a_late_write_of_attached_volumes_finds_another_version() {
     let cluster = after_a_leader().await;
     ended(&cluster, "p").await;
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let seen = nodes.get("n1").await.unwrap();
-    assert_eq!(seen.annotations().get(CLAIMED_AT), None);
+    let node = nodes.get("n1").await.unwrap();
+    assert_eq!(node.annotations().get(CLAIMED_AT), None);
 
     cluster.start_controllers(&cluster.shutdown);
     eventually(async || attachments(&cluster).await.is_empty()).await;
     let claimed = nodes.get("n1").await.unwrap();
     assert!(claimed.annotations().contains_key(CLAIMED_AT));
-    let late = json!({ "metadata": { "resourceVersion": seen.resource_version() },
+    let late = json!({ "metadata": { "resourceVersion": node.resource_version() },
         "status": { "volumesAttached": [{ "name": NAME, "devicePath": "" }] } });
     let params = PatchParams::default();
     let written = nodes.patch_status("n1", &params, &Patch::Merge(late)).await;
@@ -259,14 +259,14 @@ async fn a_pod_hears_why_its_volume_is_not_attached() {
     let patch = Patch::Merge(json!({ "status": status }));
     let params = PatchParams::default();
     api.patch_status(&name, &params, &patch).await.unwrap();
-    let told = event(
+    let reported = event(
         &cluster,
         "AttachVolume.Attach failed for volume \"pv\" : rpc error",
     )
     .await;
-    assert_eq!(told.reason.as_deref(), Some("FailedAttachVolume"));
-    assert_eq!(told.involved_object.name.as_deref(), Some("p"));
-    assert!(told.message.unwrap().ends_with(words));
+    assert_eq!(reported.reason.as_deref(), Some("FailedAttachVolume"));
+    assert_eq!(reported.involved_object.name.as_deref(), Some("p"));
+    assert!(reported.message.unwrap().ends_with(words));
 }
 
 async fn has_account(cluster: &Cluster) -> bool {

@@ -55,15 +55,15 @@ async fn bounds_hold_and_what_cannot_be_measured_is_left_alone() {
         .await;
     wait_for(&cluster, "3", replicas).await;
     wait_for(&cluster, "5 3 True=SucceededRescale", shows).await;
-    let told = |events: &[Event]| {
+    let reported = |events: &[Event]| {
         let mut all = events.iter();
         let one = all.find(|event| event.reason.as_deref() == Some("SuccessfulRescale"));
         one.and_then(|event| event.message.clone())
             .unwrap_or_default()
     };
     let text = "New size: 3; reason: Current number of replicas above Spec.MaxReplicas";
-    wait_for(&cluster, text, told).await;
-    // Another spec is checked at once: nothing was measured.
+    wait_for(&cluster, text, reported).await;
+    // A changed spec is evaluated at once; there are no measurements.
     cluster
         .patch::<HorizontalPodAutoscaler>("scaler", json!({"spec": {"maxReplicas": 4}}))
         .await;
@@ -104,15 +104,15 @@ async fn any_kind_with_a_scale_can_be_a_target() {
     let farms: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), "default", &kind);
     let farm = json!({"metadata": {"name": "east"}, "spec": {"size": 1}});
     let farm: DynamicObject = serde_json::from_value(farm).unwrap();
-    let mut made = farms.create(&params, &farm).await;
+    let mut created = farms.create(&params, &farm).await;
     for _ in 0..12_000 {
-        if made.is_ok() {
+        if created.is_ok() {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        made = farms.create(&params, &farm).await;
+        created = farms.create(&params, &farm).await;
     }
-    made.unwrap();
+    created.unwrap();
     cluster
         .patch::<HorizontalPodAutoscaler>("scaler", json!({"spec": {"maxReplicas": 4}}))
         .await;

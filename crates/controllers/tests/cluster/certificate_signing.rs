@@ -17,7 +17,7 @@ use crate::support::{Cluster, eventually};
 
 type Requests = Api<CertificateSigningRequest>;
 
-/// A cluster whose controllers sign.
+/// A cluster whose controllers have a certificate authority.
 async fn cluster(dir: &std::path::Path) -> Cluster {
     let mut cluster = Cluster::without_controllers().await;
     cluster.authority = Some(Arc::new(Authority::open_or_create(dir).unwrap()));
@@ -42,16 +42,16 @@ async fn ask(client: &Client, name: &str, signer: &str, pem: &str) -> api_client
         "usages": ["digital signature", "client auth"]}});
     let request: CertificateSigningRequest = serde_json::from_value(request).unwrap();
     let requests: Requests = Api::all(client.clone());
-    let made = requests.create(&PostParams::default(), &request).await;
-    made.map(drop)
+    let created = requests.create(&PostParams::default(), &request).await;
+    created.map(drop)
 }
 
-/// Asks as soon as the right to do so has spread.
+/// Creates a request as soon as the user's right to create it is effective.
 async fn ask_soon(client: &Client, name: &str, signer: &str, pem: &str) {
     for _ in 0..12_000 {
         match ask(client, name, signer, pem).await {
             Err(api_client::Error::Api(status)) if status.code == 403 => {}
-            answer => return answer.unwrap(),
+            response => return response.unwrap(),
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
@@ -68,7 +68,7 @@ async fn approve(client: &Client, name: &str) -> api_client::Result<CertificateS
         .await
 }
 
-/// Waits until a request has a certificate or a condition that ends it.
+/// Waits until a request has a certificate or a final condition.
 async fn decided(cluster: &Cluster, name: &str) -> CertificateSigningRequest {
     let requests: Requests = Api::all(cluster.client.clone());
     let mut last = None;
@@ -118,7 +118,7 @@ async fn what_is_approved_gets_a_certificate() {
     assert_eq!(subject.common_name, "jane");
     assert_eq!(subject.organizations, ["developers"]);
 
-    // What is not of its signer's form fails, with the reason.
+    // A request that violates the rules of its signer fails, with the reason.
     ask(&cluster.client, "node", "kubelet-serving", &jane)
         .await
         .unwrap();
@@ -130,7 +130,7 @@ async fn what_is_approved_gets_a_certificate() {
         condition.message.as_deref(),
         Some("subject organization is not system:nodes")
     );
-    // Nobody is made a master.
+    // No certificate for the group `system:masters` is signed.
     let master = pem("me", "system:masters");
     let refused = ask(&cluster.client, "me", "kube-apiserver-client", &master).await;
     assert!(refused.unwrap_err().to_string().contains("is not allowed"));
@@ -172,7 +172,7 @@ async fn approving_needs_a_right_on_the_signer_and_nodes_need_nobody() {
     let signer = "kube-apiserver-client-kubelet";
     let joining = UserInfo::new("joining", ["system:authenticated"]);
     ask_soon(&cluster.client_of(joining), "other", signer, &mine).await;
-    // findings S10: a node asks for itself only.
+    // findings S10: a node may only create requests for itself.
     let refused = ask(&node("system:node:n2"), "wrong", signer, &mine).await;
     let refused = refused.unwrap_err().to_string();
     let words = "can only create a node CSR with CN=system:node:n2";
@@ -184,7 +184,7 @@ async fn approving_needs_a_right_on_the_signer_and_nodes_need_nobody() {
     assert_eq!(conditions[0].reason.as_deref(), Some("AutoApproved"));
     assert!(signed.name_any() == "own" && conditions.len() == 1);
 
-    // The role of the controller lets approve nodes as clients, and nobody else.
+    // The controller's role allows it to approve client certificates of nodes, and no other requests.
     let approver = UserInfo::new("approver", ["system:authenticated"]);
     let approver = cluster.client_of(approver);
     let jane = pem("jane", "developers");
@@ -246,8 +246,8 @@ async fn a_token_gets_the_certificate_of_a_new_node_and_not_of_a_live_one() {
     let joining = UserInfo::new("system:bootstrap:abcdef", groups);
     let joining = cluster.client_of(joining);
     let signer = "kube-apiserver-client-kubelet";
-    let taken = pem("system:node:n1", "system:nodes");
-    ask_soon(&joining, "taken", signer, &taken).await;
+    let request_of_live_node = pem("system:node:n1", "system:nodes");
+    ask_soon(&joining, "taken", signer, &request_of_live_node).await;
     let requests: Requests = Api::all(cluster.client.clone());
     let denied = async || {
         let request = requests.get("taken").await.unwrap();

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::stateful_sets::set;
 use crate::support::{Cluster, Warnings, eventually, names, pods, wait_for};
 
-/// statefulset.md T42, 8.7: the owner is there until its pods are gone, and makes none meanwhile.
+/// statefulset.md T42, 8.7: the owner stays until its pods are deleted, and creates no pods meanwhile.
 #[tokio::test]
 async fn foreground_deletion_waits_for_dependents() {
     let cluster = Cluster::new().await;
@@ -35,7 +35,7 @@ async fn foreground_deletion_waits_for_dependents() {
     wait_for::<StatefulSet>(&cluster, "", names).await;
 }
 
-/// statefulset.md T32, 8.6: orphaned pods stay, and are taken over by the next set of that name.
+/// statefulset.md T32, 8.6: orphaned pods stay, and the next set of that name adopts them.
 #[tokio::test]
 async fn orphaned_pods_stay() {
     let cluster = Cluster::new().await;
@@ -58,7 +58,7 @@ async fn orphaned_pods_stay() {
     assert_eq!(after.owner_references().len(), 1);
 }
 
-/// statefulset.md 13.2: an owner that is not there, or not the one that is meant, is found out.
+/// statefulset.md 13.2: an owner that is absent, or has another UID than the reference, is detected.
 #[tokio::test]
 async fn an_object_without_a_living_owner_goes() {
     let cluster = Cluster::new().await;
@@ -74,8 +74,8 @@ async fn an_object_without_a_living_owner_goes() {
     cluster.create::<ConfigMap>(map("mistaken", other)).await;
     wait_for::<ConfigMap>(&cluster, "kept kube-root-ca.crt owner", names).await;
     wait_for::<ConfigMap>(&cluster, "1", |maps| {
-        let kept = maps.iter().find(|map| map.name_any() == "kept").unwrap();
-        kept.owner_references().len().to_string()
+        let remaining = maps.iter().find(|map| map.name_any() == "kept").unwrap();
+        remaining.owner_references().len().to_string()
     })
     .await;
     cluster
@@ -84,8 +84,8 @@ async fn an_object_without_a_living_owner_goes() {
     wait_for::<ConfigMap>(&cluster, "kube-root-ca.crt", names).await;
 }
 
-/// statefulset.md 13.4 and the things that every namespace has. findings C24: that the namespace goes is
-/// no reason for a warning.
+/// statefulset.md 13.4, and the objects that every namespace has. findings C24: the deletion of a namespace causes no
+/// warnings.
 #[tokio::test]
 async fn a_namespace_comes_with_its_defaults_and_goes_with_everything() {
     let warnings = Warnings::default();

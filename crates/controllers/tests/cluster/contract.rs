@@ -1,5 +1,5 @@
-//! The parts of the StatefulSet contract that take more than a planner: what wakes the controller,
-//! what the collector does, whose grace counts.
+//! The parts of the StatefulSet contract that need more than a planner: the events that start a plan, the actions of
+//! the garbage collector, the grace periods.
 
 use api_client::{Api, DeleteParams, Patch, PatchParams, ResourceExt};
 use jiff::Timestamp;
@@ -17,29 +17,29 @@ fn with_policy(deleted: &str, scaled: &str) -> Value {
 
 /// `www-web-0:StatefulSet www-web-1:` names and owners of claims.
 fn owners(claims: &[PersistentVolumeClaim]) -> String {
-    let mut shown: Vec<String> = claims
+    let mut printed: Vec<String> = claims
         .iter()
         .map(|claim| {
             let kinds: Vec<&str> = claim.owner_references().iter().map(|o| &*o.kind).collect();
             format!("{}:{}", claim.name_any(), kinds.join("+"))
         })
         .collect();
-    shown.sort();
-    shown.join(" ")
+    printed.sort();
+    printed.join(" ")
 }
 
-/// statefulset.md 1.8: the Service that a set names need not exist, and nobody makes it.
+/// statefulset.md 1.8: the Service that a set names need not exist, and no controller creates it.
 #[tokio::test]
 async fn a_set_does_without_its_service() {
     let cluster = Cluster::new().await;
     cluster.create::<StatefulSet>(set(2, "a", json!({}))).await;
     wait_for(&cluster, "2 2 2 2 2", status).await;
-    // That of the API server itself is another matter.
+    // The Service of the API server itself is independent of this rule.
     wait_for::<Service>(&cluster, "kubernetes", names).await;
 }
 
-/// statefulset.md 2.10, 2.11, 2.14, T27: for each policy what becomes of the data of a pod that is
-/// deleted by hand, one that is scaled away, and a set that is deleted.
+/// statefulset.md 2.10, 2.11, 2.14, T27: for each policy, the fate of the data of a pod that a user deletes, of a pod
+/// that is scaled down, and of a set that is deleted.
 #[tokio::test]
 async fn each_policy_keeps_and_gives_up_its_claims() {
     for (deleted, scaled) in [
@@ -62,7 +62,7 @@ async fn each_policy_keeps_and_gives_up_its_claims() {
                 .collect::<Vec<_>>()
         };
         let before = uids().await;
-        // By hand, and by an update: data stay.
+        // After a deletion by a user, and after an update, the data stays.
         let former = cluster.api::<Pod>().get("web-1").await.unwrap().uid();
         cluster
             .delete::<Pod>("web-1", DeleteParams::default())
@@ -89,10 +89,10 @@ async fn each_policy_keeps_and_gives_up_its_claims() {
         } else {
             ""
         };
-        let kept = format!("www-web-0:{of_set}");
+        let expected = format!("www-web-0:{of_set}");
         let left = match scaled {
-            "Delete" => kept.clone(),
-            _ => format!("{kept} www-web-1:{of_set}"),
+            "Delete" => expected.clone(),
+            _ => format!("{expected} www-web-1:{of_set}"),
         };
         wait_for(&cluster, &left, owners).await;
 
@@ -109,7 +109,7 @@ async fn each_policy_keeps_and_gives_up_its_claims() {
     }
 }
 
-/// statefulset.md 2.17, 8.6, T26: orphaned, everything stays, and no claim points to the set.
+/// statefulset.md 2.17, 8.6, T26: after an orphaning deletion everything stays, and no claim references the set.
 #[tokio::test]
 async fn claims_of_an_orphaned_set_stay() {
     let cluster = Cluster::new().await;
@@ -129,7 +129,7 @@ async fn claims_of_an_orphaned_set_stay() {
     wait_for::<StatefulSet>(&cluster, "", names).await;
     wait_for(&cluster, "www-web-0: www-web-1:", owners).await;
     wait_for(&cluster, "web-0:a web-1:a", pods).await;
-    // The next set of that name takes both over.
+    // The next set of that name adopts the pods and uses the claims.
     cluster
         .create::<StatefulSet>(set(2, "a", with_policy("Delete", "Retain")))
         .await;
@@ -141,8 +141,8 @@ async fn claims_of_an_orphaned_set_stay() {
     .await;
 }
 
-/// statefulset.md 3.3, 8.1: a pod that begins to match is noticed: when it is made, and when it
-/// gets the label.
+/// statefulset.md 3.3, 8.1: a pod that starts to match the selector is detected: when it is created, and when it gets
+/// the label.
 #[tokio::test]
 async fn an_orphan_wakes_the_set_that_selects_it() {
     let cluster = Cluster::new().await;
@@ -152,7 +152,7 @@ async fn an_orphan_wakes_the_set_that_selects_it() {
         json!({ "metadata": { "name": name, "labels": { "app": app } },
             "spec": { "containers": [{ "name": "c", "image": "a" }] } })
     };
-    // Surplus as soon as it is adopted.
+    // The pod is surplus as soon as it is adopted.
     cluster.create::<Pod>(bare("web-7", "web")).await;
     wait_for::<Pod>(&cluster, "web-0", names).await;
     let later: Pod = cluster.create(bare("web-8", "other")).await;
@@ -162,7 +162,7 @@ async fn an_orphan_wakes_the_set_that_selects_it() {
     wait_for::<Pod>(&cluster, "web-0", names).await;
 }
 
-/// statefulset.md 3.3, 3.35: a pod becomes available with time alone.
+/// statefulset.md 3.3, 3.35: a pod becomes available by the passage of time alone.
 #[tokio::test]
 async fn time_alone_makes_a_pod_available() {
     let cluster = Cluster::new().await;
@@ -192,7 +192,7 @@ async fn time_alone_makes_a_pod_available() {
     assert!(Timestamp::now().duration_since(start).as_secs() >= 1);
 }
 
-/// statefulset.md 5.3: a pod goes with its own grace.
+/// statefulset.md 5.3: a pod is deleted with the grace period of its spec.
 #[tokio::test]
 async fn a_pod_is_deleted_with_its_own_grace() {
     let cluster = Cluster::without_node().await;
@@ -217,7 +217,7 @@ async fn a_pod_is_deleted_with_its_own_grace() {
     .await;
 }
 
-/// statefulset.md 3.30, 7.1, T8, T9: a pod that has ended is replaced; its claim is not.
+/// statefulset.md 3.30, 7.1, T8, T9: an ended pod is replaced; its claim is not replaced.
 #[tokio::test]
 async fn a_pod_that_has_ended_is_replaced() {
     let cluster = Cluster::new().await;
@@ -245,11 +245,12 @@ async fn a_pod_that_has_ended_is_replaced() {
         wait_for(&cluster, "1 1 1 1 1", status).await;
     }
     wait_for::<Event>(&cluster, "2", |events| {
-        let gone = "delete Pod web-0 in StatefulSet web successful";
-        let told = events
+        let message = "delete Pod web-0 in StatefulSet web successful";
+        let reported = events
             .iter()
-            .filter(|event| event.message.as_deref() == Some(gone));
-        told.map(|event| event.count.unwrap_or(1))
+            .filter(|event| event.message.as_deref() == Some(message));
+        reported
+            .map(|event| event.count.unwrap_or(1))
             .sum::<i32>()
             .to_string()
     })

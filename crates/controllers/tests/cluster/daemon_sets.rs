@@ -28,14 +28,14 @@ fn set(image: &str) -> Value {
         "selector": { "matchLabels": { "app": "agent" } },
         "template": { "metadata": { "labels": { "app": "agent" } }, "spec": {
             "nodeSelector": { "disk": "fast" },
-            // These nodes are never heard of.
+            // These nodes send no heartbeats.
             "tolerations": [{ "operator": "Exists", "effect": "NoSchedule" }],
             "containers": [{ "name": "c", "image": image }] } } } })
 }
 
-/// `n1:a n2:a`: the nodes that pods are meant for, and their images.
+/// `n1:a n2:a`: the nodes that the pods require, and their images.
 fn places(pods: &[Pod]) -> String {
-    let mut shown: Vec<String> = pods
+    let mut printed: Vec<String> = pods
         .iter()
         .map(|pod| {
             let spec = serde_json::to_value(pod.spec.as_ref().unwrap()).unwrap();
@@ -45,11 +45,11 @@ fn places(pods: &[Pod]) -> String {
             format!("{node}:{}", spec["containers"][0]["image"].as_str().unwrap())
         })
         .collect();
-    shown.sort();
-    shown.join(" ")
+    printed.sort();
+    printed.join(" ")
 }
 
-/// Desired, current, up to date and misscheduled.
+/// The counts of desired, current, updated and misscheduled pods.
 fn counts(sets: &[DaemonSet]) -> String {
     let status = sets[0].status.clone().unwrap_or_default();
     format!(
@@ -61,7 +61,7 @@ fn counts(sets: &[DaemonSet]) -> String {
     )
 }
 
-/// The pods go where their affinity says, whichever node the played scheduler names.
+/// The node of a pod is that of its affinity, whichever node the simulated scheduler names.
 #[tokio::test]
 async fn each_fitting_node_has_a_pod() {
     let cluster = Cluster::without_node().await;

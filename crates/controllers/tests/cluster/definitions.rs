@@ -1,5 +1,5 @@
-//! Custom kinds: their names are accepted, their objects are collected with their owners, and
-//! go before their definition does.
+//! Custom kinds: their names are accepted, their objects are collected with their owners, and are deleted before their
+//! definition.
 
 use api_client::{
     Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, ResourceExt,
@@ -58,15 +58,15 @@ fn told(definition: &CustomResourceDefinition) -> String {
         .join(" ")
 }
 
-async fn wait_told(api: &Api<CustomResourceDefinition>, name: &str, wanted: &str) {
+async fn wait_told(api: &Api<CustomResourceDefinition>, name: &str, expected: &str) {
     for _ in 0..12_000 {
-        let found = api.get_opt(name).await.unwrap();
-        if found.as_ref().map(told).unwrap_or_default() == wanted {
+        let definition = api.get_opt(name).await.unwrap();
+        if definition.as_ref().map(told).unwrap_or_default() == expected {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    panic!("{name} never told {wanted:?}");
+    panic!("{name} never told {expected:?}");
 }
 
 fn boats(cluster: &Cluster) -> Api<DynamicObject> {
@@ -96,7 +96,7 @@ async fn names_are_accepted_unless_another_has_them() {
         "NamesAccepted=False Established=False",
     )
     .await;
-    // The name becomes free, and the other gets it.
+    // The name becomes free, and the other definition gets it.
     api.delete("boats.example.org", &DeleteParams::default())
         .await
         .unwrap();
@@ -121,13 +121,16 @@ async fn what_a_custom_object_owns_goes_with_it() {
         .unwrap();
     wait_for::<ConfigMap>(&cluster, "free", |maps| {
         let all = names(maps);
-        let own = |name: &&str| *name != "kube-root-ca.crt";
-        all.split(' ').filter(own).collect::<Vec<_>>().join(" ")
+        let is_created = |name: &&str| *name != "kube-root-ca.crt";
+        all.split(' ')
+            .filter(is_created)
+            .collect::<Vec<_>>()
+            .join(" ")
     })
     .await;
 }
 
-/// A group prefers its most stable version; another kind of the group may not be served in it.
+/// A group prefers its most stable version; another kind of the group may not be served in that version.
 #[tokio::test]
 async fn a_kind_outside_of_the_preferred_version_is_collected() {
     let cluster = Cluster::without_node().await;
@@ -157,7 +160,7 @@ async fn a_definition_goes_after_its_objects() {
         .await
         .unwrap();
     wait_told(&api, "boats.example.org", "").await;
-    // That the definition is gone may be seen a moment before its kind is.
+    // The deletion of the definition may be visible a moment before the removal of its kind.
     for _ in 0..12_000 {
         if boats(&cluster).list(&Default::default()).await.is_err() {
             break;
@@ -183,7 +186,7 @@ async fn a_definition_goes_after_its_objects() {
 async fn objects_of_a_definition_without_a_served_version_go_with_it() {
     let cluster = Cluster::without_node().await;
     let api = define_boats(&cluster).await;
-    let held = boat(&cluster, "a").await;
+    let blocked = boat(&cluster, "a").await;
     let params = PatchParams::default();
     let hold = Patch::Merge(json!({"metadata": {"finalizers": ["example.org/hold"]}}));
     boats(&cluster).patch("a", &params, &hold).await.unwrap();
@@ -198,11 +201,11 @@ async fn objects_of_a_definition_without_a_served_version_go_with_it() {
     api.delete("boats.example.org", &DeleteParams::default())
         .await
         .unwrap();
-    // The definition stays while an object is left, and no other comes.
+    // The definition stays while an object is left, and no further object can be created.
     eventually(async || {
-        let found = boats(&cluster).get_opt("b").await.unwrap();
+        let second_boat = boats(&cluster).get_opt("b").await.unwrap();
         let left = boats(&cluster).get_opt("a").await.unwrap();
-        found.is_none() && left.is_some_and(|left| left.metadata.deletion_timestamp.is_some())
+        second_boat.is_none() && left.is_some_and(|left| left.metadata.deletion_timestamp.is_some())
     })
     .await;
     assert!(api.get_opt("boats.example.org").await.unwrap().is_some());
@@ -217,7 +220,7 @@ async fn objects_of_a_definition_without_a_served_version_go_with_it() {
     define(&cluster, "boats", "Boat").await;
     wait_told(&api, "boats.example.org", ACCEPTED).await;
     let again = boats(&cluster).get_opt("a").await.unwrap();
-    assert!(again.is_none(), "{:?} came back", held.uid());
+    assert!(again.is_none(), "{:?} came back", blocked.uid());
 }
 
 // findings-2 E2
@@ -248,11 +251,11 @@ async fn an_object_with_malformed_metadata_is_named_in_one_event() {
         ..Txn::default()
     };
     cluster.store.txn(txn).await.unwrap();
-    let told = |events: &[Event]| {
+    let reported = |events: &[Event]| {
         let about = events
             .iter()
             .filter(|event| event.involved_object.kind.as_deref() == Some("Boat"));
-        let told = about.map(|event| {
+        let reported = about.map(|event| {
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
             let name = text(&event.involved_object.name);
             format!(
@@ -262,13 +265,13 @@ async fn an_object_with_malformed_metadata_is_named_in_one_event() {
                 event.count
             )
         });
-        told.collect::<Vec<_>>().join(" ")
+        reported.collect::<Vec<_>>().join(" ")
     };
-    let wanted = "b MalformedMetadata: the stored metadata are malformed: labels, annotations left out; the next write \
+    let expected = "b MalformedMetadata: the stored metadata are malformed: labels, annotations left out; the next write \
                   of the object replaces them (Some(1))";
-    wait_for::<Event>(&cluster, wanted, told).await;
-    // Another change of the object is no further event.
+    wait_for::<Event>(&cluster, expected, reported).await;
+    // Another change of the object causes no further event.
     let label = Patch::Merge(json!({"spec": {"a": 1}}));
     let _ = api.patch("b", &PatchParams::default(), &label).await;
-    wait_for::<Event>(&cluster, wanted, told).await;
+    wait_for::<Event>(&cluster, expected, reported).await;
 }

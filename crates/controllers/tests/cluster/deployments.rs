@@ -23,10 +23,10 @@ fn image(image: &str) -> Value {
         { "name": "c", "image": image }] } } } })
 }
 
-/// `a a b!`: the pods' images; `!` is not Ready.
+/// `a a b!`: the pods' images; `!` means not Ready.
 fn images(pods: &[Pod]) -> String {
-    let shown = crate::support::pods(pods);
-    let mut images: Vec<&str> = shown
+    let printed = crate::support::pods(pods);
+    let mut images: Vec<&str> = printed
         .split(' ')
         .filter_map(|p| p.split_once(':'))
         .map(|p| p.1)
@@ -54,7 +54,7 @@ fn shows(deployments: &[Deployment]) -> String {
 
 /// `1:0 2:3`: revisions and replicas.
 fn sets(sets: &[ReplicaSet]) -> String {
-    let mut shown: Vec<String> = sets
+    let mut printed: Vec<String> = sets
         .iter()
         .map(|set| {
             let revision = &set.annotations()["deployment.kubernetes.io/revision"];
@@ -64,11 +64,11 @@ fn sets(sets: &[ReplicaSet]) -> String {
             )
         })
         .collect();
-    shown.sort();
-    shown.join(" ")
+    printed.sort();
+    printed.join(" ")
 }
 
-/// The whole life: create, update, roll back, scale, delete.
+/// The whole life of a Deployment: create, update, roll back, scale, delete.
 #[tokio::test]
 async fn a_deployment_lives() {
     let cluster = Cluster::new().await;
@@ -83,7 +83,7 @@ async fn a_deployment_lives() {
     wait_for(&cluster, "3/3 of 3 NewReplicaSetAvailable", shows).await;
     wait_for(&cluster, "1:0 2:3", sets).await;
 
-    // The old template again is the old ReplicaSet under a new number.
+    // With the old template, the old ReplicaSet gets a new revision number.
     cluster.patch::<Deployment>("web", image("a")).await;
     wait_for(&cluster, "a a a", images).await;
     wait_for(&cluster, "2:0 3:3", sets).await;
@@ -114,7 +114,7 @@ async fn a_deployment_lives() {
     wait_for::<ReplicaSet>(&cluster, "", names).await;
 }
 
-/// A rollout that cannot succeed keeps the old pods, as far as its strategy says.
+/// A rollout that cannot succeed keeps the old pods, as far as its strategy demands.
 #[tokio::test]
 async fn a_bad_template_leaves_the_old_pods() {
     let cluster = Cluster::new().await;
@@ -162,8 +162,7 @@ async fn a_paused_deployment_rolls_nothing_out_and_scales() {
     wait_for(&cluster, "b b b", images).await;
 }
 
-/// A pod that is deleted is replaced, one that loses its label too, and one that gains it is
-/// taken over.
+/// A deleted pod is replaced, a pod that loses its label too, and a pod that gets the label is adopted.
 #[tokio::test]
 async fn a_replica_set_keeps_its_number() {
     let cluster = Cluster::new().await;
@@ -212,7 +211,7 @@ async fn a_replication_controller_is_served_likewise() {
         status.ready_replicas.unwrap_or_default().to_string()
     };
     wait_for(&cluster, "2", ready).await;
-    // What somebody else says of it is put right.
+    // A wrong status by another writer is corrected.
     let wrong = Patch::Merge(json!({ "status": { "readyReplicas": 0, "availableReplicas": 0 } }));
     let api = cluster.api::<ReplicationController>();
     let params = PatchParams::default();

@@ -13,7 +13,7 @@ fn budget(spec: Value) -> Value {
     json!({ "metadata": { "name": "budget" }, "spec": spec })
 }
 
-/// Allowed, healthy, desired, expected, and the condition's reason.
+/// Allowed, healthy, desired and expected pods, and the condition's reason.
 fn shows(budgets: &[PodDisruptionBudget]) -> String {
     let status = budgets[0].status.clone().unwrap_or_default();
     let number = |count: Option<i32>| count.unwrap_or_default();
@@ -45,7 +45,7 @@ async fn a_budget_counts_what_its_controllers_want() {
         .await;
     wait_for(&cluster, "1 2 1 2 SufficientPods", shows).await;
 
-    // A pod that nobody keeps cannot be counted by share.
+    // A pod without a controller cannot be part of a percentage.
     let stray = json!({ "metadata": { "name": "stray", "labels": { "app": "web" } },
         "spec": { "containers": [{ "name": "c", "image": "a" }] } });
     cluster.create::<Pod>(stray).await;

@@ -48,7 +48,7 @@ async fn endpoints_follow_their_pods() {
         .patch::<StatefulSet>("web", json!({ "spec": { "replicas": 1 } }))
         .await;
     wait_for(&cluster, "web-0", hostnames).await;
-    // One slice all along: what was created is not created again.
+    // There is one slice all the time: a created slice is not created again.
     wait_for::<EndpointSlice>(&cluster, "1", |slices| slices.len().to_string()).await;
     cluster
         .delete::<Service>("svc", DeleteParams::default())

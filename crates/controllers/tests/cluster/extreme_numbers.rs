@@ -1,4 +1,4 @@
-//! Numbers at the ends of their range in objects that the server takes.
+//! Extreme numbers in objects that the server accepts.
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -30,7 +30,7 @@ fn job() -> Value {
     })
 }
 
-/// findings S32: controllers count with such numbers and do not panic.
+/// findings S32: controllers compute with extreme numbers and do not panic.
 #[tokio::test]
 async fn controllers_work_with_numbers_at_the_ends_of_their_range() {
     let warnings = Warnings::default();
@@ -38,18 +38,18 @@ async fn controllers_work_with_numbers_at_the_ends_of_their_range() {
     let cluster = Cluster::new().await;
     let selector = json!({ "matchLabels": { "app": "a" } });
     let named = |spec: Value| json!({ "metadata": { "name": "x" }, "spec": spec });
-    let kept = template("i", json!({}));
+    let template_of_index = template("i", json!({}));
     cluster
         .create::<StatefulSet>(named(json!({
             "serviceName": "x", "replicas": 1, "minReadySeconds": MOST,
-            "revisionHistoryLimit": MOST, "selector": selector, "template": kept,
+            "revisionHistoryLimit": MOST, "selector": selector, "template": template_of_index,
             "updateStrategy": { "rollingUpdate": { "partition": MOST } },
         })))
         .await;
     cluster
         .create::<Deployment>(named(json!({
             "replicas": 1, "minReadySeconds": MOST - 1, "progressDeadlineSeconds": MOST,
-            "revisionHistoryLimit": MOST, "selector": selector, "template": kept,
+            "revisionHistoryLimit": MOST, "selector": selector, "template": template_of_index,
             "strategy": { "rollingUpdate": { "maxSurge": MOST, "maxUnavailable": MOST } },
         })))
         .await;

@@ -20,12 +20,12 @@ fn job(image: &str, more: Value) -> Value {
     json!({ "metadata": { "name": "pi" }, "spec": spec })
 }
 
-/// `2 0 Complete`: pods that succeeded, pods that failed, conditions that hold.
+/// `2 0 Complete`: succeeded pods, failed pods, true conditions.
 fn shows(jobs: &[Job]) -> String {
     let all = jobs.iter().map(|job| {
         let status = job.status.clone().unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
-        let held: Vec<String> = conditions
+        let true_conditions: Vec<String> = conditions
             .into_iter()
             .filter(|condition| condition.status == "True")
             .map(|condition| condition.type_)
@@ -35,7 +35,7 @@ fn shows(jobs: &[Job]) -> String {
             "{} {} {}",
             number(status.succeeded),
             number(status.failed),
-            held.join("+")
+            true_conditions.join("+")
         )
     });
     all.collect::<Vec<_>>().join(", ")
@@ -55,8 +55,8 @@ async fn a_job_runs_until_enough_pods_have_succeeded() {
     wait_for(&cluster, "0", finalizers).await;
     wait_for::<Pod>(&cluster, "5", |pods| pods.len().to_string()).await;
     wait_for::<Event>(&cluster, "true", |events| {
-        let said = |text: &str| events.iter().any(|e| e.message.as_deref() == Some(text));
-        said("Job completed").to_string()
+        let is_reported = |text: &str| events.iter().any(|e| e.message.as_deref() == Some(text));
+        is_reported("Job completed").to_string()
     })
     .await;
     cluster
@@ -119,7 +119,7 @@ async fn a_job_that_is_suspended_has_no_pods() {
         .patch::<Job>("pi", json!({ "spec": { "suspend": false } }))
         .await;
     wait_for::<Pod>(&cluster, "2", |pods| pods.len().to_string()).await;
-    // Pods that ran are not kept by a job that is gone, also those that it leaves behind.
+    // Pods of a deleted job lose the finalizer, also pods that the job leaves behind.
     let orphan = DeleteParams {
         propagation_policy: Some(api_client::PropagationPolicy::Orphan),
         ..DeleteParams::default()
@@ -154,8 +154,8 @@ async fn a_cron_job_makes_jobs_by_the_clock() {
         "jobTemplate": { "spec": { "template": template("done") } } } });
     cluster.create::<CronJob>(often).await;
     wait_for::<Event>(&cluster, "true", |events| {
-        let seen = |reason: &str| events.iter().any(|e| e.reason.as_deref() == Some(reason));
-        let all = seen("SuccessfulCreate") && seen("SawCompletedJob");
+        let is_reported = |reason: &str| events.iter().any(|e| e.reason.as_deref() == Some(reason));
+        let all = is_reported("SuccessfulCreate") && is_reported("SawCompletedJob");
         all.to_string()
     })
     .await;
@@ -202,7 +202,7 @@ async fn indexes_fail_and_succeed_on_their_own() {
     wait_for(&cluster, "SuccessPolicy", done).await;
 }
 
-// findings C14: its namespace could never be deleted.
+// findings C14: otherwise the namespace of the pod could never be deleted.
 #[tokio::test]
 async fn a_pod_that_its_job_releases_loses_the_finalizer() {
     let cluster = Cluster::new().await;
@@ -214,17 +214,17 @@ async fn a_pod_that_its_job_releases_loses_the_finalizer() {
         json!({ "batch.kubernetes.io/controller-uid": "another", "controller-uid": "another" });
     let patch = json!({ "metadata": { "labels": labels } });
     cluster.patch::<Pod>(&name, patch).await;
-    // The job makes another, which is its own.
+    // The job creates another pod, which it owns.
     wait_for::<Pod>(&cluster, "free:0 owned:1", |pods| {
-        let mut shown: Vec<String> = pods
+        let mut printed: Vec<String> = pods
             .iter()
             .map(|pod| match pod.owner_references().len() {
                 0 => format!("free:{}", pod.finalizers().len()),
                 _ => format!("owned:{}", pod.finalizers().len()),
             })
             .collect();
-        shown.sort();
-        shown.join(" ")
+        printed.sort();
+        printed.join(" ")
     })
     .await;
 }

@@ -1,5 +1,5 @@
-//! The controllers against the real API server over a store in memory. Only the node is played:
-//! pods get Running, Ready and an address, and go when they are deleted.
+//! The controllers against the real API server over a store in memory. Only the node is simulated: pods become Running
+//! and Ready, get an address, and are removed when they are deleted.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

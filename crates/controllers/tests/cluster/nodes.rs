@@ -1,4 +1,4 @@
-//! Pods of nodes that are not there.
+//! Pods of nodes without a Node object.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, names, wait_for};
 
-/// statefulset.md 3.31, T41: a node that an administrator has declared out of service gives up its terminating pods;
-/// statefulset.md 12.17: and a NoExecute taint drives away those that do not tolerate it.
+/// statefulset.md 3.31, T41: the terminating pods of an out-of-service node are removed; statefulset.md 12.17: a
+/// `NoExecute` taint evicts the pods that do not tolerate it.
 #[tokio::test]
 async fn an_out_of_service_node_gives_up_its_pods() {
     let cluster = Cluster::without_node().await;
@@ -38,17 +38,17 @@ async fn an_out_of_service_node_gives_up_its_pods() {
     wait_for::<Pod>(&cluster, "", names).await;
 }
 
-/// docs/many-machines.md: the Node says by which way its kubelet API is reached; a node in the
-/// process of the server says nothing.
+/// docs/many-machines.md: the Node reports the path to its kubelet API; a node in the process of the server has no such
+/// condition.
 #[tokio::test]
 async fn a_node_has_the_way_to_it() {
     let cluster = Cluster::without_controllers().await;
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     create_node(&nodes, "far").await;
     create_node(&nodes, "own").await;
-    let place = "192.0.2.2:10250".to_owned();
+    let address = "192.0.2.2:10250".to_owned();
     let reach = NodeReach::of(move |node| {
-        let reached = (node == "far").then(|| KubeletPath::ThroughTunnel(place.clone()));
+        let reached = (node == "far").then(|| KubeletPath::ThroughTunnel(address.clone()));
         Box::pin(async move { reached })
     });
     let _ended = cluster.start_controllers_with(Some(reach), &cluster.shutdown);
@@ -60,8 +60,8 @@ async fn a_node_has_the_way_to_it() {
     for _ in 0..2400 {
         if let Some(reason) = reason(nodes.get("far").await.unwrap()) {
             assert_eq!(reason, "Tunnel");
-            let own = nodes.get("own").await.unwrap();
-            assert_eq!(own.status.unwrap().conditions.unwrap().len(), 1);
+            let local = nodes.get("own").await.unwrap();
+            assert_eq!(local.status.unwrap().conditions.unwrap().len(), 1);
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -100,15 +100,15 @@ fn uid_of(pods: &[Pod], name: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Pods of a node whose lease is not renewed: those of a set that says so are deleted by force, after the
-/// lease was taken; others wait (statefulset.md 3.31). The former holder cannot renew it any more.
+/// Pods of a node whose lease is not renewed: pods of a set with the failover annotation are deleted by force, after
+/// the lease was fenced; other pods wait (statefulset.md 3.31). The former holder cannot renew the lease any more.
 #[tokio::test]
 async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
     let cluster = Cluster::without_node().await;
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     create_node(&nodes, "n1").await;
     create_node(&nodes, "n2").await;
-    // The other node stays ready, however long it takes.
+    // The other node stays ready during the whole test.
     let beats = tokio::spawn(async move {
         loop {
             say_ready(&nodes, "n2").await;
@@ -123,7 +123,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
     let lease: Lease = serde_json::from_value(lease).unwrap();
     let lease = leases.create(&PostParams::default(), &lease).await.unwrap();
     let of_node = json!([{ "name": "v", "hostPath": { "path": "/v" } }]);
-    for (name, says, volumes) in [
+    for (name, annotation, volumes) in [
         ("goes", "Failover", json!([])),
         ("stays", "Failover", of_node),
         ("waits", "Wait", json!([])),
@@ -132,7 +132,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
         let template = json!({ "metadata": { "labels": { "app": name } },
             "spec": { "containers": containers, "volumes": volumes } });
         let set = json!({
-            "metadata": { "name": name, "annotations": { annotations::NODE_FAILURE: says } },
+            "metadata": { "name": name, "annotations": { annotations::NODE_FAILURE: annotation } },
             "spec": { "serviceName": name, "replicas": 1, "template": template,
                 "selector": { "matchLabels": { "app": name } } },
         });
@@ -155,7 +155,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
     bind(&cluster, "waits-0", "n1").await;
     bind(&cluster, "stays-0", "n1").await;
     wait_for::<Event>(&cluster, "true", |events| {
-        let told = events.iter().any(|event| {
+        let is_reported = events.iter().any(|event| {
             event.reason.as_deref() == Some("StaysWithNode")
                 && event.involved_object.name.as_deref() == Some("stays-0")
                 && event
@@ -164,13 +164,13 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
                     .unwrap_or_default()
                     .contains("hostPath")
         });
-        told.to_string()
+        is_reported.to_string()
     })
     .await;
-    // Nothing was to be gained by a fence.
-    let held = leases.get("n1").await.unwrap();
+    // There was no reason for a fence.
+    let fenced_lease = leases.get("n1").await.unwrap();
     assert_eq!(
-        held.metadata.resource_version,
+        fenced_lease.metadata.resource_version,
         lease.metadata.resource_version
     );
     bind(&cluster, "goes-0", "n1").await;
@@ -197,7 +197,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
     );
     let proof = &fenced.annotations()[annotations::FENCED];
     assert!(proof.contains("with epoch 5"), "{proof}");
-    // A renewal that was sent before is refused.
+    // A renewal that was sent earlier is refused.
     let late = Patch::Merge(json!({
         "metadata": { "resourceVersion": lease.metadata.resource_version },
         "spec": { "holderIdentity": "n1", "leaseTransitions": 4 },
@@ -210,7 +210,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
     beats.abort();
 }
 
-/// A set that says so gives up its volume on a fenced node after the stated time: claim and pod are made
+/// A set with the annotation gives up its volume on a fenced node after the annotated time: claim and pod are created
 /// again (docs/node-failure.md).
 #[tokio::test]
 async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
@@ -246,14 +246,14 @@ async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
             .await
             .unwrap();
     }
-    for (name, says) in [("copies", "Recreate"), ("waits", "Wait")] {
+    for (name, annotation) in [("copies", "Recreate"), ("waits", "Wait")] {
         let template = json!({ "metadata": { "labels": { "app": name } },
             "spec": { "containers": [{ "name": "c", "image": "a" }] } });
         let claim = json!({ "metadata": { "name": "d" }, "spec": { "storageClassName": "",
             "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Mi" } } } });
         let set = json!({
             "metadata": { "name": name, "annotations": { annotations::NODE_FAILURE: "Failover",
-                annotations::LOST_VOLUME: says, annotations::LOST_VOLUME_SECONDS: "1" } },
+                annotations::LOST_VOLUME: annotation, annotations::LOST_VOLUME_SECONDS: "1" } },
             "spec": { "serviceName": name, "replicas": 1, "template": template,
                 "volumeClaimTemplates": [claim], "selector": { "matchLabels": { "app": name } } },
         });
@@ -272,7 +272,7 @@ async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
     let before = cluster.api::<Pod>().list(&params).await.unwrap().items;
     let claims = cluster.api::<PersistentVolumeClaim>();
     let lost = claims.get("d-copies-0").await.unwrap();
-    let kept = claims.get("d-waits-0").await.unwrap();
+    let remaining_claim = claims.get("d-waits-0").await.unwrap();
     bind(&cluster, "waits-0", "n1").await;
     bind(&cluster, "copies-0", "n1").await;
     wait_for::<Pod>(&cluster, "true", |pods: &[Pod]| {
@@ -285,7 +285,7 @@ async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
     let after = cluster.api::<Pod>().list(&params).await.unwrap().items;
     assert_eq!(uid_of(&after, "waits-0"), uid_of(&before, "waits-0"));
     let same = claims.get("d-waits-0").await.unwrap();
-    assert_eq!(same.metadata.uid, kept.metadata.uid);
+    assert_eq!(same.metadata.uid, remaining_claim.metadata.uid);
     wait_for::<Event>(&cluster, "true", |events| {
         let given_up = events
             .iter()
@@ -298,8 +298,8 @@ async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
     beats.abort();
 }
 
-/// The lease of a node whose Node object was deleted stays, and is taken before its pods go; then the lease
-/// goes (statefulset.md 3.31, DESIGN §15).
+/// The lease of a node whose Node object was deleted stays, and is fenced before the node's pods are deleted; then the
+/// lease is deleted (statefulset.md 3.31, DESIGN §15).
 #[tokio::test]
 async fn pods_of_a_deleted_node_go_after_its_lease_was_taken() {
     let cluster = Cluster::without_node().await;
@@ -329,7 +329,7 @@ async fn pods_of_a_deleted_node_go_after_its_lease_was_taken() {
         epochs.push(lease.spec.unwrap().lease_transitions);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // It was fenced when the pod had gone.
+    // The lease was fenced when the pod was deleted.
     assert!(!epochs.is_empty() && epochs.iter().all(|epoch| *epoch == Some(5)));
     assert!(leases.get_opt("n1").await.unwrap().is_none());
 }

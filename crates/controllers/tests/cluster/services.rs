@@ -1,4 +1,4 @@
-//! Services for the outside.
+//! Services for clients outside of the cluster.
 
 use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -27,9 +27,9 @@ fn balanced(name: &str, port: u16) -> Value {
         "selector": { "app": name }, "ports": [{ "port": port }] } })
 }
 
-/// `web=10.0.0.1` for each Service that is balanced.
+/// `web=10.0.0.1` for each Service of the type `LoadBalancer`.
 fn addresses(services: &[Service]) -> String {
-    let mut shown = Vec::new();
+    let mut printed = Vec::new();
     for service in services {
         let status = service.status.clone().unwrap_or_default();
         let ingress = status.load_balancer.and_then(|balancer| balancer.ingress);
@@ -40,10 +40,10 @@ fn addresses(services: &[Service]) -> String {
         let ips: Vec<String> = ips.collect();
         if !ips.is_empty() {
             let name = service.metadata.name.clone().unwrap();
-            shown.push(format!("{name}={}", ips.join(",")));
+            printed.push(format!("{name}={}", ips.join(",")));
         }
     }
-    shown.join(" ")
+    printed.join(" ")
 }
 
 #[tokio::test]
@@ -55,18 +55,18 @@ async fn load_balancers_have_the_addresses_of_the_nodes() {
     ready_node(&cluster, "n2", "10.0.0.2").await;
     wait_for(&cluster, "web=10.0.0.1,10.0.0.2", addresses).await;
 
-    // A second one for the port has to wait, and says so, until the first gives it up.
+    // A second Service with the port has to wait, and reports this, until the first Service releases the port.
     cluster.create::<Service>(balanced("zebra", 80)).await;
     wait_for::<Event>(&cluster, "true", |events| {
-        let said = "port 80/TCP of 10.0.0.1 is taken by Service default/web";
-        let told = |event: &Event| {
+        let reason = "port 80/TCP of 10.0.0.1 is taken by Service default/web";
+        let is_warned = |event: &Event| {
             event.involved_object.name.as_deref() == Some("zebra")
                 && event
                     .message
                     .as_deref()
-                    .is_some_and(|message| message.contains(said))
+                    .is_some_and(|message| message.contains(reason))
         };
-        events.iter().any(told).to_string()
+        events.iter().any(is_warned).to_string()
     })
     .await;
     let plain = json!({ "spec": { "type": "ClusterIP" } });
@@ -76,20 +76,20 @@ async fn load_balancers_have_the_addresses_of_the_nodes() {
 
 /// `web-0@30100` for each Service of an ordinal.
 fn node_ports(services: &[Service]) -> String {
-    let mut shown = Vec::new();
+    let mut printed = Vec::new();
     for service in services {
         let spec = service.spec.clone().unwrap();
         for port in spec.ports.unwrap_or_default() {
             if let Some(node_port) = port.node_port {
-                shown.push(format!(
+                printed.push(format!(
                     "{}@{node_port}",
                     service.metadata.name.clone().unwrap()
                 ));
             }
         }
     }
-    shown.sort();
-    shown.join(" ")
+    printed.sort();
+    printed.join(" ")
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn each_ordinal_has_its_own_port_from_outside() {
     cluster.patch::<StatefulSet>("web", scale(1)).await;
     wait_for(&cluster, "web-0@30100", node_ports).await;
 
-    // A Service that is deleted by hand comes back; with the set they all go.
+    // A Service that a user deletes is created again; with the set all Services are deleted.
     cluster
         .delete::<Service>("web-0", DeleteParams::default())
         .await;
@@ -132,7 +132,7 @@ async fn endpoints_made_by_hand_are_served_as_slices() {
         })
     };
     cluster.create::<Endpoints>(with("10.9.0.1")).await;
-    let shown = |slices: &[EndpointSlice]| {
+    let printed = |slices: &[EndpointSlice]| {
         let manager = "endpointslicemirroring-controller.k8s.io";
         let lines = slices.iter().filter_map(|slice| {
             let labels = slice.metadata.labels.as_ref()?;
@@ -143,15 +143,15 @@ async fn endpoints_made_by_hand_are_served_as_slices() {
         });
         lines.collect::<Vec<_>>().join(" ")
     };
-    wait_for(&cluster, "db=10.9.0.1", shown).await;
+    wait_for(&cluster, "db=10.9.0.1", printed).await;
     let endpoints: Api<Endpoints> = Api::namespaced(cluster.client.clone(), "default");
     let params = PatchParams::default();
     let patch = Patch::Merge(with("10.9.0.2"));
     endpoints.patch("db", &params, &patch).await.unwrap();
-    wait_for(&cluster, "db=10.9.0.2", shown).await;
+    wait_for(&cluster, "db=10.9.0.2", printed).await;
     endpoints
         .delete("db", &DeleteParams::default())
         .await
         .unwrap();
-    wait_for(&cluster, "", shown).await;
+    wait_for(&cluster, "", printed).await;
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::support::{Cluster, eventually, wait_for};
 
-/// statefulset.md 7.4: the same event again is counted, not written again; another text is another event.
+/// statefulset.md 7.4: a repeated event increments a count and creates no object; another message is another event.
 #[tokio::test]
 async fn repeated_events_are_counted() {
     let cluster = Cluster::without_controllers().await;
@@ -21,14 +21,14 @@ async fn repeated_events_are_counted() {
         recorder.normal(&map, "Happened", "something");
     }
     recorder.warning(&map, "Failed", "something else");
-    // Events of what has no namespace are in `default`.
+    // Events of objects without a namespace are in `default`.
     let node: Node = serde_json::from_value(json!({ "metadata": { "name": "n" } })).unwrap();
     recorder.normal(&node, "Started", "a node");
     wait_for::<Event>(
         &cluster,
         "Failed 1 m, Happened 3 m, Started 1 n",
         |events| {
-            let mut shown: Vec<String> = events
+            let mut printed: Vec<String> = events
                 .iter()
                 .map(|event| {
                     assert_eq!(event.reporting_component.as_deref(), Some("tester"));
@@ -37,8 +37,8 @@ async fn repeated_events_are_counted() {
                     format!("{reason} {} {name}", event.count.unwrap())
                 })
                 .collect();
-            shown.sort();
-            shown.join(", ")
+            printed.sort();
+            printed.join(", ")
         },
     )
     .await;
@@ -80,7 +80,7 @@ async fn a_cache_follows_the_server() {
     assert!(changes.next().await.is_none());
 }
 
-/// findings A3: a watch that the server refuses is named until it is let in.
+/// findings A3: a watch that the server refuses is reported until the server accepts it.
 #[tokio::test]
 async fn a_watch_that_fails_is_named() {
     let cluster = Cluster::without_controllers().await;
@@ -89,8 +89,8 @@ async fn a_watch_that_fails_is_named() {
     let component = health.component("tester", cluster.shutdown.clone());
     let cache: Cache<ConfigMap> = Cache::spawn_all(&nobody, &component);
     eventually(async || !health.failing(Kind::Watch).is_empty()).await;
-    let told = health.failing(Kind::Watch).remove(0);
-    assert!(told.starts_with("tester: configmaps ("), "{told}");
+    let failing = health.failing(Kind::Watch).remove(0);
+    assert!(failing.starts_with("tester: configmaps ("), "{failing}");
     let binding = json!({
         "metadata": { "name": "nobody-views" },
         "roleRef": {

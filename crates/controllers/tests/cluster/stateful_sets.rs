@@ -51,7 +51,7 @@ pub fn status(sets: &[StatefulSet]) -> String {
     )
 }
 
-/// The whole life: create, scale, update, delete.
+/// The whole life of a set: create, scale, update, delete.
 #[tokio::test]
 async fn a_set_lives() {
     let cluster = Cluster::new().await;
@@ -92,7 +92,7 @@ async fn a_set_lives() {
     wait_for(&cluster, "web-0:b", pods).await;
     wait_for(&cluster, "1 1 1 1 1", status).await;
 
-    // statefulset.md 7.1, 7.2
+    // statefulset.md 7.1, 7.2: the events of the set.
     wait_for::<Event>(&cluster, "true", |events| {
         let has = |text: &str| {
             events
@@ -118,7 +118,7 @@ async fn a_set_lives() {
     wait_for::<PersistentVolumeClaim>(&cluster, "www-web-0 www-web-1 www-web-2", names).await;
 }
 
-/// statefulset.md T3, T33, T34
+/// statefulset.md T3, T33, T34: lost, released and orphaned pods.
 #[tokio::test]
 async fn lost_released_and_orphaned_pods() {
     let cluster = Cluster::new().await;
@@ -127,7 +127,7 @@ async fn lost_released_and_orphaned_pods() {
     let bare: Pod = cluster.create(bare).await;
     cluster.create::<StatefulSet>(set(2, "a", json!({}))).await;
     wait_for(&cluster, "2 2 2 2 2", status).await;
-    // Adopted pods have no revision label: they are rolled.
+    // Adopted pods have no revision label, so they are updated.
     wait_for::<Pod>(&cluster, "true", |pods| {
         let web_1 = pods.iter().find(|pod| pod.name_any() == "web-1");
         web_1.is_some_and(|pod| pod.uid() != bare.uid()).to_string()
@@ -160,7 +160,7 @@ async fn lost_released_and_orphaned_pods() {
     wait_for(&cluster, "2 2 2 2 2", status).await;
 }
 
-/// statefulset.md T16: nobody deletes anything by hand.
+/// statefulset.md T16: the rollout recovers without a deletion by a user.
 #[tokio::test]
 async fn a_broken_rollout_frees_itself() {
     let cluster = Cluster::new().await;
@@ -199,8 +199,8 @@ async fn claims_go_as_the_policy_says() {
     wait_for::<PersistentVolumeClaim>(&cluster, "", names).await;
 }
 
-/// statefulset.md T43: controllers that are killed at any moment, and two at once, never make two pods of a
-/// name, and end where one would have.
+/// statefulset.md T43: controllers that are killed at any moment, and two controllers at once, never create two pods of
+/// one name, and reach the state of a single controller.
 #[tokio::test]
 async fn controllers_come_and_go() {
     let cluster = Cluster::without_controllers().await;
@@ -231,12 +231,12 @@ async fn controllers_come_and_go() {
     wait_for::<ControllerRevision>(&cluster, "2", |all| all.len().to_string()).await;
     watched.cancel();
     let (created, deleted) = watcher.await.unwrap();
-    // In order, each once: nothing was made or deleted twice.
+    // In order, and each pod once: no pod was created or deleted twice.
     assert_eq!(deleted, ["web-2", "web-1", "web-0"]);
     assert_eq!(created, 6);
 }
 
-/// Two at a time, killed again and again; at last two that stay.
+/// Runs two controllers at a time and kills them again and again; at last two that stay.
 async fn come_and_go(cluster: &Cluster) {
     for round in 0..10 {
         let both = cluster.shutdown.child_token();
@@ -249,7 +249,7 @@ async fn come_and_go(cluster: &Cluster) {
     cluster.start_controllers(&cluster.shutdown);
 }
 
-/// statefulset.md T30, 2.5: a claim that was deleted in use goes with its pod; then both are made again.
+/// statefulset.md T30, 2.5: a claim that was deleted in use is removed with its pod; then both are created again.
 #[tokio::test]
 async fn a_deleted_claim_comes_back_with_its_pod() {
     let cluster = Cluster::new().await;
@@ -283,7 +283,7 @@ async fn a_deleted_claim_comes_back_with_its_pod() {
     wait_for(&cluster, "web-0:a", pods).await;
 }
 
-/// statefulset.md T22, 4.8: a revision's name that is taken by other data.
+/// statefulset.md T22, 4.8: other data has the name of a new revision.
 #[tokio::test]
 async fn a_taken_revision_name_is_avoided() {
     let cluster = Cluster::new().await;
@@ -307,7 +307,7 @@ async fn a_taken_revision_name_is_avoided() {
     wait_for::<ControllerRevision>(&cluster, "2", |all| all.len().to_string()).await;
 }
 
-// findings R21: a refusal by a quota is in the conditions, and goes when there is room.
+// findings R21: a refusal by a quota is in the conditions, and is removed when the quota has capacity.
 #[tokio::test]
 async fn a_refusal_by_a_quota_is_a_condition_of_the_set() {
     let cluster = Cluster::new().await;
@@ -326,8 +326,8 @@ async fn a_refusal_by_a_quota_is_a_condition_of_the_set() {
     };
     wait_for(&cluster, "FailedCreate true", shows).await;
     cluster.patch::<ResourceQuota>("q", quota("2")).await;
-    // Nobody is told that there is room now: the controller tries again after a while, or when
-    // something happens to the set.
+    // A change of the quota causes no event for the set: the controller retries after a delay, or after a change of the
+    // set.
     let annotate = json!({ "metadata": { "annotations": { "try": "again" } } });
     cluster.patch::<StatefulSet>("web", annotate).await;
     wait_for(&cluster, "RolloutComplete false", shows).await;

@@ -25,26 +25,26 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Level, Metadata, Subscriber};
 
 pub struct Cluster {
-    /// May do everything.
+    /// A client with all rights.
     pub client: Client,
     server: Arc<ApiServer>,
     pub store: Arc<EmbeddedStore>,
     pub shutdown: CancellationToken,
-    /// The certificate authority, if any.
+    /// The certificate authority, if there is one.
     pub authority: Option<Arc<certificates::Authority>>,
     slow_polls: Arc<SlowPolls>,
     _end: DropGuard,
 }
 
-/// No poll of a controller takes longer than this, unoptimised.
+/// Maximum duration of a poll of a controller, in a build without optimisation.
 const POLL_MAX: Duration = Duration::from_millis(250);
 
-/// findings A9: a test fails in which controllers held up what else runs on their threads.
+/// findings A9: a test fails if a controller blocked its thread for too long.
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let found = self.slow_polls.found();
-        if !found.is_empty() && !std::thread::panicking() {
-            panic!("slow on the runtime's threads: {found:?}");
+        let slow = self.slow_polls.found();
+        if !slow.is_empty() && !std::thread::panicking() {
+            panic!("slow on the runtime's threads: {slow:?}");
         }
     }
 }
@@ -54,13 +54,13 @@ impl Cluster {
     pub async fn without_node() -> Self {
         let cluster = Self::without_controllers().await;
         cluster.start_controllers(&cluster.shutdown);
-        // No pod can be made before there is an account for it.
+        // No pod can be created before its service account exists.
         let has_account = |accounts: &[ServiceAccount]| (!accounts.is_empty()).to_string();
         wait_for(&cluster, "true", has_account).await;
         cluster
     }
 
-    /// A server and nothing else.
+    /// A server without controllers and without a node.
     pub async fn without_controllers() -> Self {
         let store = EmbeddedStore::in_memory();
         let server = ApiServer::new(api_server::Config {
@@ -82,21 +82,20 @@ impl Cluster {
         }
     }
 
-    /// A server with controllers and a node on which all pods do well, but those whose image is
-    /// called `bad`; those of `done` and `fails` end at once.
+    /// A server with controllers and a node. All pods become ready, except pods with the image `bad`; pods with the
+    /// images `done` and `fails` end at once.
     pub async fn new() -> Self {
         let cluster = Self::without_node().await;
         tokio::spawn(play_node(cluster.client.clone(), cluster.shutdown.clone()));
         cluster
     }
 
-    /// A client of somebody else's.
+    /// A client for another user.
     pub fn client_of(&self, user: UserInfo) -> Client {
         client(&self.server, user)
     }
 
-    /// Starts (more) controllers, which end with `shutdown` or the cluster, and their task a little
-    /// later.
+    /// Starts (more) controllers, which end with `shutdown` or with the cluster; their task ends a little later.
     pub fn start_controllers(&self, shutdown: &CancellationToken) -> JoinHandle<()> {
         self.start_controllers_with(None, shutdown)
     }
@@ -168,8 +167,8 @@ fn client(server: &Arc<ApiServer>, user: UserInfo) -> Client {
     Client::new(server.local(user), "default")
 }
 
-/// Waits until all objects of a kind in `default` look as wanted.
-pub async fn wait_for<K>(cluster: &Cluster, wanted: &str, shows: impl Fn(&[K]) -> String)
+/// Waits until `shows` returns the text `expected` for all objects of a kind in `default`.
+pub async fn wait_for<K>(cluster: &Cluster, expected: &str, shows: impl Fn(&[K]) -> String)
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     K: Clone + Debug + DeserializeOwned,
@@ -178,12 +177,12 @@ where
     for _ in 0..12_000 {
         let listed = cluster.api::<K>().list(&Default::default()).await.unwrap();
         last = shows(&listed.items);
-        if last == wanted {
+        if last == expected {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("wanted {wanted}, last seen {last}");
+    panic!("wanted {expected}, last seen {last}");
 }
 
 /// Names, in order.
@@ -196,9 +195,9 @@ pub fn names<K: Resource>(objects: &[K]) -> String {
     names.join(" ")
 }
 
-/// `web-0:a web-1:b!`: names and images; `!` is not Ready.
+/// `web-0:a web-1:b!`: names and images; `!` means not Ready.
 pub fn pods(pods: &[Pod]) -> String {
-    let mut shown: Vec<String> = pods
+    let mut printed: Vec<String> = pods
         .iter()
         .map(|pod| {
             let image = pod.spec.as_ref().unwrap().containers[0]
@@ -213,11 +212,11 @@ pub fn pods(pods: &[Pod]) -> String {
             format!("{}:{image}{}", pod.name_any(), if ready { "" } else { "!" })
         })
         .collect();
-    shown.sort();
-    shown.join(" ")
+    printed.sort();
+    printed.join(" ")
 }
 
-/// Plays a node and the scheduler: every pod gets there, starts and, when asked, goes.
+/// Simulates a node and the scheduler: every pod is bound to the node, starts and, after its deletion, ends.
 pub async fn play_node(client: Client, shutdown: CancellationToken) {
     let cache: Cache<Pod> =
         Cache::spawn(Api::all(client.clone()), WatchConfig::default(), shutdown);
@@ -279,7 +278,7 @@ async fn start(api: &Api<Pod>, pod: &Pod, address: u32) {
         .await;
 }
 
-/// Waits until something holds.
+/// Waits until `holds` returns true.
 pub async fn eventually(holds: impl AsyncFn() -> bool) {
     for _ in 0..12_000 {
         if holds().await {

@@ -1,5 +1,4 @@
-//! Manual changes of a set's objects: it waits with a reason, or repairs them, and continues
-//! afterwards.
+//! Manual changes of a set's objects: the set waits with a reason, or repairs them, and continues afterwards.
 
 use api_client::{Api, DeleteParams, Patch, PatchParams, ResourceExt};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
@@ -28,15 +27,15 @@ const FINE: &str = "False NotStalled: ";
 
 async fn wait_for_event(cluster: &Cluster, reason: &str, message: &str) {
     wait_for::<Event>(cluster, "true", |events| {
-        let found = events.iter().any(|event| {
+        let is_reported = events.iter().any(|event| {
             event.reason.as_deref() == Some(reason) && event.message.as_deref() == Some(message)
         });
-        found.to_string()
+        is_reported.to_string()
     })
     .await;
 }
 
-/// Sets or removes fields, with nothing merged.
+/// Applies a JSON patch, so that no fields are merged.
 async fn edit<K>(cluster: &Cluster, name: &str, operations: Value)
 where
     K: api_client::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
@@ -71,7 +70,7 @@ async fn revision_of(cluster: &Cluster, number: i64) -> ControllerRevision {
         .unwrap()
 }
 
-/// A revision that pods are to be made from is replaced by nonsense of its name, then deleted.
+/// Another program replaces a revision that is needed for new pods by invalid data, then deletes it.
 #[tokio::test]
 async fn a_revision_that_cannot_be_read_is_told_and_may_be_deleted() {
     let cluster = Cluster::without_controllers().await;
@@ -90,7 +89,8 @@ async fn a_revision_that_cannot_be_read_is_told_and_may_be_deleted() {
     wait_for(&cluster, "web-0:a web-1:b", pods).await;
     wait_for(&cluster, "2 2 2 1 1", status).await;
 
-    // While nobody looks: a controller that saw it go would take the update for the current one.
+    // The controller is stopped: a running controller would observe the deletion, and make the update revision the
+    // current revision.
     first.cancel();
     running.await.unwrap();
     let old = revision_of(&cluster, 1).await;
@@ -109,10 +109,10 @@ async fn a_revision_that_cannot_be_read_is_told_and_may_be_deleted() {
         .delete::<Pod>("web-0", DeleteParams::default())
         .await;
     let name = old.name_any();
-    let told = format!(
+    let expected = format!(
         "True RevisionUnreadable: the template in ControllerRevision {name} cannot be read"
     );
-    wait_for(&cluster, &told, stalled).await;
+    wait_for(&cluster, &expected, stalled).await;
     wait_for::<Pod>(&cluster, "web-1:b", pods).await;
 
     revisions
@@ -123,8 +123,7 @@ async fn a_revision_that_cannot_be_read_is_told_and_may_be_deleted() {
     wait_for(&cluster, FINE, stalled).await;
 }
 
-/// Revisions that are deleted, unlabelled or disowned come back or are taken again; no pod is
-/// touched for it.
+/// Revisions that are deleted, or lose their labels or owner, are created or adopted again; no pod is changed.
 #[tokio::test]
 async fn revisions_that_are_lost_are_made_again() {
     let cluster = Cluster::new().await;
@@ -133,17 +132,17 @@ async fn revisions_that_are_lost_are_made_again() {
     let before = (uid(&cluster, "web-0").await, uid(&cluster, "web-1").await);
     let revision = revision_of(&cluster, 1).await;
     let (name, first) = (revision.name_any(), revision.uid());
-    let owned = |wanted: usize| {
+    let owned = |count: usize| {
         let name = name.clone();
         move |all: &[ControllerRevision]| {
-            let found = all.iter().find(|revision| revision.name_any() == name);
-            found
-                .is_some_and(|r| r.owner_references().len() == wanted)
+            let recreated = all.iter().find(|revision| revision.name_any() == name);
+            recreated
+                .is_some_and(|r| r.owner_references().len() == count)
                 .to_string()
         }
     };
 
-    // statefulset.md 4.6: made again under the same name.
+    // statefulset.md 4.6: created again with the former name.
     cluster
         .delete::<ControllerRevision>(&name, DeleteParams::default())
         .await;
@@ -153,11 +152,11 @@ async fn revisions_that_are_lost_are_made_again() {
             .to_string()
     })
     .await;
-    // statefulset.md 4.12: one without an owner is adopted.
+    // statefulset.md 4.12: a revision without an owner is adopted.
     let disown = json!([{ "op": "remove", "path": "/metadata/ownerReferences" }]);
     edit::<ControllerRevision>(&cluster, &name, disown.clone()).await;
     wait_for(&cluster, "true", owned(1)).await;
-    // One with neither label nor owner is not known any more, but has the data that are needed.
+    // A revision with neither label nor owner is not a revision of the set any more, but its data is still used.
     let other = json!([{ "op": "replace", "path": "/metadata/labels/app", "value": "other" }]);
     edit::<ControllerRevision>(&cluster, &name, other).await;
     edit::<ControllerRevision>(&cluster, &name, disown).await;
@@ -170,7 +169,7 @@ async fn revisions_that_are_lost_are_made_again() {
     assert_eq!(before, after);
 }
 
-/// statefulset.md 4.8, T22: the name of a revision is taken by somebody else's.
+/// statefulset.md 4.8, T22: a foreign revision has the name of a new revision.
 #[tokio::test]
 async fn a_revision_of_somebody_else_is_left_alone() {
     let cluster = Cluster::new().await;
@@ -182,7 +181,7 @@ async fn a_revision_of_somebody_else_is_left_alone() {
         .await;
     wait_for::<ControllerRevision>(&cluster, "", names).await;
     wait_for::<Pod>(&cluster, "", names).await;
-    // The owner must exist, or the collector would take it.
+    // The owner must exist, because otherwise the garbage collector would delete the revision.
     let owner: k8s_openapi::api::core::v1::ConfigMap = cluster
         .create(json!({ "metadata": { "name": "owner" } }))
         .await;
@@ -203,7 +202,7 @@ async fn a_revision_of_somebody_else_is_left_alone() {
     assert_ne!(pod.labels()["controller-revision-hash"], name);
 }
 
-/// statefulset.md 1.7, 5.6, 8.1: labels and owners of a pod that somebody edited.
+/// statefulset.md 1.7, 5.6, 8.1: labels and owners of a pod that a user edited.
 #[tokio::test]
 async fn an_edited_pod_is_repaired_adopted_or_replaced() {
     let cluster = Cluster::new().await;
@@ -248,7 +247,7 @@ async fn an_edited_pod_is_repaired_adopted_or_replaced() {
     wait_for(&cluster, "1 1 1 1 1", status).await;
 }
 
-/// A pod with a finalizer of somebody else's is waited for; nothing is made beside it.
+/// The set waits for a pod with a foreign finalizer; no second pod is created.
 #[tokio::test]
 async fn a_pod_that_is_held_is_waited_for() {
     let cluster = Cluster::new().await;
@@ -258,15 +257,15 @@ async fn a_pod_that_is_held_is_waited_for() {
     cluster.patch::<Pod>("web-1", hold).await;
     cluster.patch::<StatefulSet>("web", image("b")).await;
     wait_for::<Pod>(&cluster, "web-0 web-1~", |pods| {
-        let mut shown: Vec<String> = pods
+        let mut printed: Vec<String> = pods
             .iter()
             .map(|pod| {
                 let dying = pod.metadata.deletion_timestamp.is_some();
                 format!("{}{}", pod.name_any(), if dying { "~" } else { "" })
             })
             .collect();
-        shown.sort();
-        shown.join(" ")
+        printed.sort();
+        printed.join(" ")
     })
     .await;
     let release = json!([{ "op": "remove", "path": "/metadata/finalizers" }]);
@@ -274,7 +273,7 @@ async fn a_pod_that_is_held_is_waited_for() {
     wait_for(&cluster, "web-0:b web-1:b", pods).await;
 }
 
-/// statefulset.md 3.32, 8.4, T34: a pod by hand under a name that the set needs.
+/// statefulset.md 3.32, 8.4, T34: a user created a pod with a name that the set needs.
 #[tokio::test]
 async fn a_pod_in_the_way_is_told_of_and_waited_for() {
     let cluster = Cluster::new().await;
@@ -284,8 +283,8 @@ async fn a_pod_in_the_way_is_told_of_and_waited_for() {
     cluster.create::<StatefulSet>(set(2, "a", json!({}))).await;
     let nobody = "True NameTaken: a pod that is not of the set has the name web-1";
     wait_for(&cluster, nobody, stalled).await;
-    let told = nobody.strip_prefix("True NameTaken: ").unwrap();
-    wait_for_event(&cluster, "NameTaken", told).await;
+    let message = nobody.strip_prefix("True NameTaken: ").unwrap();
+    wait_for_event(&cluster, "NameTaken", message).await;
     cluster
         .delete::<Pod>("web-1", DeleteParams::default())
         .await;
@@ -305,14 +304,14 @@ async fn a_pod_in_the_way_is_told_of_and_waited_for() {
     let theirs = "True NameTaken: a pod of ConfigMap owner has the name web-2";
     wait_for(&cluster, theirs, stalled).await;
     assert_eq!(uid(&cluster, "web-2").await, foreign.uid());
-    // Without its owner it is free, and becomes the set's; outdated, it is replaced.
+    // Without its owner the pod is adopted by the set; an outdated pod is replaced.
     let disown = json!([{ "op": "remove", "path": "/metadata/ownerReferences" }]);
     edit::<Pod>(&cluster, "web-2", disown).await;
     wait_for(&cluster, "3 3 3 3 3", status).await;
     wait_for(&cluster, FINE, stalled).await;
 }
 
-/// statefulset.md 2.4, 2.5, T30: claims by hand under names that the set needs.
+/// statefulset.md 2.4, 2.5, T30: a user created claims with names that the set needs.
 #[tokio::test]
 async fn claims_that_are_there_are_used_and_dying_ones_waited_for() {
     let cluster = Cluster::new().await;
@@ -323,8 +322,8 @@ async fn claims_that_are_there_are_used_and_dying_ones_waited_for() {
                 "resources": { "requests": { "storage": "5Gi" } } } })
     };
     let mine: PersistentVolumeClaim = cluster.create(claim("www-web-0", json!([]))).await;
-    let held = claim("www-web-1", json!(["example.com/hold"]));
-    let held: PersistentVolumeClaim = cluster.create(held).await;
+    let blocked = claim("www-web-1", json!(["example.com/hold"]));
+    let blocked: PersistentVolumeClaim = cluster.create(blocked).await;
     cluster
         .delete::<PersistentVolumeClaim>("www-web-1", DeleteParams::default())
         .await;
@@ -348,10 +347,10 @@ async fn claims_that_are_there_are_used_and_dying_ones_waited_for() {
         .get("www-web-1")
         .await
         .unwrap();
-    assert_ne!(fresh.uid(), held.uid());
+    assert_ne!(fresh.uid(), blocked.uid());
 }
 
-/// statefulset.md 2.16, 7.3, T29: a claim that another controller manages is left to it.
+/// statefulset.md 2.16, 7.3, T29: a claim that another controller manages is not changed.
 #[tokio::test]
 async fn a_claim_of_somebody_else_is_left_alone() {
     let cluster = Cluster::new().await;
@@ -384,7 +383,7 @@ async fn a_claim_of_somebody_else_is_left_alone() {
     assert_eq!(after.owner_references(), claim.owner_references());
 }
 
-/// statefulset.md 5.13, 5.15: a status that somebody wrote is put right.
+/// statefulset.md 5.13, 5.15: a status by another writer is corrected.
 #[tokio::test]
 async fn a_status_by_hand_is_put_right() {
     let cluster = Cluster::new().await;
@@ -411,7 +410,8 @@ async fn a_status_by_hand_is_put_right() {
     assert_eq!(before, after, "no pod goes for it");
 }
 
-/// statefulset.md 6.6: with a long name no pod can be made; the set says why and can be deleted.
+/// statefulset.md 6.6: no pod can be created for a set with a too long name; the set reports the reason and can be
+/// deleted.
 #[tokio::test]
 async fn a_name_that_is_too_long_is_told() {
     let cluster = Cluster::new().await;
@@ -424,13 +424,13 @@ async fn a_name_that_is_too_long_is_told() {
             "create Pod {name}-0 in StatefulSet {name} failed error: Pod \"{name}-0\" is invalid: \
              metadata.labels: Invalid value: \"{name}-"
         );
-        let told = events.iter().any(|event| {
+        let is_reported = events.iter().any(|event| {
             let message = event.message.as_deref().unwrap_or_default();
             event.reason.as_deref() == Some("FailedCreate")
                 && message.starts_with(&start)
                 && message.ends_with("must be no more than 63 bytes")
         });
-        told.to_string()
+        is_reported.to_string()
     })
     .await;
     cluster.create::<StatefulSet>(set(1, "a", json!({}))).await;
@@ -441,7 +441,7 @@ async fn a_name_that_is_too_long_is_told() {
     wait_for::<StatefulSet>(&cluster, "web", names).await;
 }
 
-/// statefulset.md 2.4, 7.2: a claim that cannot be made is told of, and its pod is not made.
+/// statefulset.md 2.4, 7.2: a claim that cannot be created is reported, and its pod is not created.
 #[tokio::test]
 async fn a_claim_that_cannot_be_made_is_told() {
     let cluster = Cluster::new().await;
@@ -455,11 +455,11 @@ async fn a_claim_that_cannot_be_made_is_told() {
          PersistentVolumeClaim \"{long}-web-0\" is invalid: metadata.name: "
     );
     wait_for::<Event>(&cluster, "true", |events| {
-        let told = events.iter().any(|event| {
+        let is_reported = events.iter().any(|event| {
             let message = event.message.as_deref().unwrap_or_default();
             event.reason.as_deref() == Some("FailedCreate") && message.starts_with(&start)
         });
-        told.to_string()
+        is_reported.to_string()
     })
     .await;
     wait_for::<Pod>(&cluster, "", names).await;
@@ -469,7 +469,7 @@ async fn a_claim_that_cannot_be_made_is_told() {
     wait_for::<StatefulSet>(&cluster, "", names).await;
 }
 
-/// statefulset.md 8.9, T35: a second set with the same selector takes nothing.
+/// statefulset.md 8.9, T35: a second set with an equal selector adopts no pods of the first.
 #[tokio::test]
 async fn sets_with_one_selector_keep_to_their_own() {
     let cluster = Cluster::new().await;

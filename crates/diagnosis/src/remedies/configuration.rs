@@ -9,10 +9,10 @@ use serde_json::json;
 
 use super::DiagnosedPod;
 
-/// A user that is not root.
+/// The UID of a user that is not root.
 const SOME_USER: i64 = 1000;
 
-/// ConfigMaps and Secrets.
+/// The kinds of configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     ConfigMap,
@@ -20,7 +20,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// The kind named by a word in a message.
+    /// The kind that a word in a message names.
     fn of(word: &str) -> Option<Self> {
         match word.to_lowercase().as_str() {
             "configmap" => Some(Self::ConfigMap),
@@ -49,12 +49,12 @@ impl Kind {
 enum Missing<'m> {
     /// The whole object.
     Object(Kind, &'m str),
-    /// One of its keys.
+    /// One key of an object.
     Key(Kind, &'m str, &'m str),
 }
 
 impl<'m> Missing<'m> {
-    /// `configmap "settings" not found`, `couldn't find key a in Secret shop/db`.
+    /// Parses messages such as `configmap "settings" not found` and `couldn't find key a in Secret shop/db`.
     fn read(message: &'m str) -> Option<Self> {
         if let Some((key, rest)) = message
             .split_once("couldn't find key ")
@@ -89,7 +89,7 @@ impl DiagnosedPod<'_> {
         Some(self.supply(&Missing::read(message)?))
     }
 
-    /// Another path in the volume.
+    /// The remedy that mounts another path of the volume.
     fn sub_path(&self, volume: &str) -> Option<Remedy> {
         let mut mounts = self.container()?.volume_mounts.iter().flatten();
         let mount = mounts.find(|mount| {
@@ -166,35 +166,35 @@ impl DiagnosedPod<'_> {
         keys
     }
 
-    /// The remedy for a volume that cannot be mounted; `said` is the node's warning.
-    pub fn mount(&self, said: &str) -> Option<Remedy> {
-        let name = between(said, "failed for volume \"", "\"")?;
+    /// The remedy for a volume that cannot be mounted; `message` is the node's warning.
+    pub fn mount(&self, message: &str) -> Option<Remedy> {
+        let name = between(message, "failed for volume \"", "\"")?;
         let mut volumes = self.spec?.volumes.iter().flatten();
         let volume = volumes.find(|volume| volume.name == name)?;
-        let (_, said) = said.split_once("\" : ")?;
+        let (_, message) = message.split_once("\" : ")?;
         if let Some(source) = &volume.host_path
-            && said.contains("hostPath type check failed")
+            && message.contains("hostPath type check failed")
         {
             let edit = self.kubectl(&format!("edit {}", template(self.pod)));
-            let made = match source.type_.as_deref() {
+            let created_type = match source.type_.as_deref() {
                 Some("Directory" | "DirectoryOrCreate") => "DirectoryOrCreate",
                 Some("File" | "FileOrCreate") => "FileOrCreate",
                 _ => return Some(Remedy::new(format!("correct the path or its type: {edit}"))),
             };
             let change = json!({ "volumes": [
-                { "name": name, "hostPath": { "path": source.path, "type": made } },
+                { "name": name, "hostPath": { "path": source.path, "type": created_type } },
             ] });
             let text = format!("have the node make it, or correct the path ({edit})");
             return Some(self.by(text, self.change(change)));
         }
         if volume.persistent_volume_claim.is_some()
-            && let Some(path) = between(said, "path \"", "\" does not exist")
+            && let Some(path) = between(message, "path \"", "\" does not exist")
         {
             let text = "restore the volume: mount its disk, or use a backup; to continue with an empty volume, on the node";
             return Some(Remedy::new(text).with(format!("mkdir -m 0777 {}", quoted(path))));
         }
-        let (_, key) = said.rsplit_once(" key: ").unwrap_or_default();
-        if said.contains("references non-existent")
+        let (_, key) = message.rsplit_once(" key: ").unwrap_or_default();
+        if message.contains("references non-existent")
             && let Some(key) = key.split_whitespace().next()
         {
             if let Some(source) = &volume.config_map {
@@ -203,7 +203,7 @@ impl DiagnosedPod<'_> {
             let secret = volume.secret.as_ref()?.secret_name.as_deref()?;
             return Some(self.supply(&Missing::Key(Kind::Secret, secret, key)));
         }
-        Some(self.supply(&Missing::read(said)?))
+        Some(self.supply(&Missing::read(message)?))
     }
 
     /// The remedy for a process that cannot be started.

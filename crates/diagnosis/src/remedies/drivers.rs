@@ -1,5 +1,4 @@
-//! Pods that wait for a CSI driver: no node may have another of its volumes, or it has no room for
-//! one.
+//! Pods that wait for a CSI driver: no node may have another of its volumes, or the driver has too little free storage.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use crate::claims;
 use crate::observed::ObservedNamespace;
 
 impl DiagnosedPod<'_> {
-    /// The remedy for drivers that take no further volume on any node.
+    /// The remedy for drivers that accept no further volume on any node.
     pub(super) fn attach_limit(&self) -> Option<Remedy> {
         let nodes = self.observed.cluster.csi_nodes.as_deref()?;
         let mut full = Vec::new();
@@ -65,7 +64,7 @@ impl DiagnosedPod<'_> {
             let class = self.observed.class(requested_class(claim)?)?;
             let rooms = rooms(self.observed, capacities, class);
             let size = requested_size(claim);
-            let is_too_large = rooms.iter().all(|(room, _)| *room < size);
+            let is_too_large = rooms.iter().all(|(size_of_room, _)| *size_of_room < size);
             let is_bound = claims::volume_name(claim).is_some();
             (!is_bound && is_too_large).then_some((claim, class, rooms))
         });
@@ -80,7 +79,7 @@ impl DiagnosedPod<'_> {
         }
         let rooms: Vec<String> = rooms
             .iter()
-            .map(|(room, nodes)| format!("{room}{nodes}"))
+            .map(|(size_of_room, nodes)| format!("{size_of_room}{nodes}"))
             .collect();
         let text = format!(
             "driver {driver} has room for a volume of at most {}, and claim {name} asks for {}: \
@@ -93,7 +92,7 @@ impl DiagnosedPod<'_> {
     }
 }
 
-/// The drivers of the volumes that the pod's claims have or ask for.
+/// The drivers of the volumes that the pod's claims have or request.
 fn drivers<'o>(observed: &'o ObservedNamespace, pod: &PodView) -> BTreeSet<&'o str> {
     let claims = pod.claims.iter();
     let claims = claims.filter_map(|used| observed.claim(&used.name));
@@ -108,13 +107,13 @@ fn driver<'o>(observed: &'o ObservedNamespace, claim: &PersistentVolumeClaim) ->
     }
 }
 
-/// The node's name, and the number of the driver's volumes that it takes.
+/// The node's name, and the maximum number of the driver's volumes on the node.
 fn limit<'n>(node: &'n CSINode, driver: &str) -> Option<(&'n str, i32)> {
     let mut drivers = node.spec.drivers.iter();
-    let found = drivers.find(|one| one.name == driver)?;
+    let limits_of_driver = drivers.find(|one| one.name == driver)?;
     Some((
         text::name(&node.metadata),
-        found.allocatable.as_ref()?.count?,
+        limits_of_driver.allocatable.as_ref()?.count?,
     ))
 }
 
@@ -135,11 +134,11 @@ fn rooms(
             topology.matches_by(|key| labels?.get(key).map(String::as_str))
         });
         let nodes = text::list(nodes.map(|node| text::name(&node.metadata)));
-        let place = match nodes.is_empty() {
+        let location = match nodes.is_empty() {
             true => String::new(),
             false => format!(" on {nodes}"),
         };
-        Some((size.0.parse().ok()?, place))
+        Some((size.0.parse().ok()?, location))
     });
     let mut rooms: Vec<(Quantity, String)> = rooms.collect();
     rooms

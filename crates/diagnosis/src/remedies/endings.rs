@@ -1,4 +1,4 @@
-//! Containers that end, and pods that have ended.
+//! Containers that exit, and pods that have ended.
 
 use object_model::Quantity;
 use pod_lifecycle::diagnosis::remedy::{self, template};
@@ -23,14 +23,14 @@ impl DiagnosedPod<'_> {
         None
     }
 
-    /// Twice the memory limit.
+    /// The remedy that doubles the memory limit.
     fn memory(&self) -> Option<Remedy> {
         let container = self.container()?;
         let limits = container.resources.as_ref()?.limits.as_ref()?;
         let limit: Quantity = limits.get("memory")?.0.parse().ok()?;
         let mib = limit.value().saturating_mul(2).div_euclid(MIB).max(1);
         let text = "a program that uses less memory, or a higher limit";
-        // The resources of a bare pod are immutable, except by its `resize` sub-resource.
+        // The resources of a pod without a controller are immutable, except by its `resize` sub-resource.
         if self.pod.controller.is_none() {
             let change = json!({ "resources": { "limits": { "memory": format!("{mib}Mi") } } });
             return Some(self.by(text, self.change_container(change)));
@@ -42,8 +42,8 @@ impl DiagnosedPod<'_> {
 
     /// The remedy for a pod that has ended.
     pub(super) fn end(&self) -> Option<Remedy> {
-        let said = self.pod.message.as_deref().unwrap_or_default();
-        if let Some(change) = self.more_room(said) {
+        let message = self.pod.message.as_deref().unwrap_or_default();
+        if let Some(change) = self.more_room(message) {
             let text = "a program that writes less, or a higher limit";
             return Some(self.by(text, self.change(change)));
         }
@@ -63,17 +63,21 @@ impl DiagnosedPod<'_> {
         Some(Remedy::new(text).with(remedy::delete(self.pod)))
     }
 
-    /// A higher limit for a pod that wrote more than its limit.
-    fn more_room(&self, said: &str) -> Option<Value> {
-        if let Some(volume) = between(said, "Usage of EmptyDir volume \"", "\"") {
+    /// A higher storage limit for a pod that wrote more than its limit.
+    fn more_room(&self, message: &str) -> Option<Value> {
+        if let Some(volume) = between(message, "Usage of EmptyDir volume \"", "\"") {
             let volume = json!({ "name": volume, "emptyDir": { "sizeLimit": "SIZE" } });
             return Some(json!({ "volumes": [volume] }));
         }
-        let room = json!({ "limits": { "ephemeral-storage": "SIZE" } });
-        if let Some(name) = between(said, "Container ", " exceeded its local ephemeral storage") {
-            return Some(json!({ "containers": [{ "name": name, "resources": room }] }));
+        let larger_limits = json!({ "limits": { "ephemeral-storage": "SIZE" } });
+        if let Some(name) = between(
+            message,
+            "Container ",
+            " exceeded its local ephemeral storage",
+        ) {
+            return Some(json!({ "containers": [{ "name": name, "resources": larger_limits }] }));
         }
-        if !said.starts_with("Pod ephemeral local storage usage exceeds") {
+        if !message.starts_with("Pod ephemeral local storage usage exceeds") {
             return None;
         }
         let first = self.containers().find(|container| {
@@ -81,6 +85,6 @@ impl DiagnosedPod<'_> {
             let limits = limits.and_then(|resources| resources.limits.as_ref());
             limits.is_some_and(|limits| limits.contains_key("ephemeral-storage"))
         })?;
-        Some(json!({ "containers": [{ "name": first.name, "resources": room }] }))
+        Some(json!({ "containers": [{ "name": first.name, "resources": larger_limits }] }))
     }
 }

@@ -1,4 +1,4 @@
-//! Images that cannot be had.
+//! Images that cannot be pulled.
 
 use pod_lifecycle::diagnosis::Remedy;
 use pod_lifecycle::diagnosis::remedy::template;
@@ -9,7 +9,7 @@ use super::DiagnosedPod;
 
 /// The registry of images without a host in their name.
 const DEFAULT_HOST: &str = "docker.io";
-/// The key of its credentials in a Docker configuration.
+/// The key of the default registry's credentials in a Docker configuration.
 const DEFAULT_LOGIN: &str = "https://index.docker.io/v1/";
 
 impl DiagnosedPod<'_> {
@@ -51,7 +51,7 @@ impl DiagnosedPod<'_> {
         Some(Remedy::new(text).with(set_image))
     }
 
-    /// The registry requires credentials.
+    /// The remedy for a registry that requires credentials.
     fn login(&self, image: &str) -> Remedy {
         let host = between(&self.found.message, "denied at ", ": ").unwrap_or(host(image));
         let server = match host {
@@ -69,15 +69,15 @@ impl DiagnosedPod<'_> {
         self.by(text, commands)
     }
 
-    /// Whether some node's status lists the image.
+    /// Whether a node's status lists the image.
     fn is_on_a_node(&self, image: &str) -> bool {
-        let wanted = canonical(image);
+        let canonical_image = canonical(image);
         let nodes = self.observed.nodes().iter();
         let images = nodes.filter_map(|node| node.status.as_ref()?.images.as_ref());
         let mut names = images
             .flatten()
             .flat_map(|image| image.names.iter().flatten());
-        names.any(|name| canonical(name) == wanted)
+        names.any(|name| canonical(name) == canonical_image)
     }
 }
 

@@ -1,6 +1,6 @@
-//! The remedy of a pod, from its state and its surroundings.
+//! The remedy of a pod, from its state and the related objects.
 //!
-//! The cause is known already ([`Diagnosis`]); this module adds commands to run.
+//! The cause is already diagnosed ([`Diagnosis`]); this module adds commands.
 
 mod configuration;
 mod drivers;
@@ -20,22 +20,22 @@ use super::observed::ObservedNamespace;
 pub(super) struct DiagnosedPod<'a> {
     observed: &'a ObservedNamespace,
     pod: &'a PodView,
-    /// The pod's specification, if it is known.
+    /// The pod's specification, if it was read.
     spec: Option<&'a PodSpec>,
     found: &'a Diagnosis,
 }
 
 impl<'a> DiagnosedPod<'a> {
-    pub fn of(observed: &'a ObservedNamespace, pod: &'a PodView, found: &'a Diagnosis) -> Self {
+    pub fn of(observed: &'a ObservedNamespace, pod: &'a PodView, diagnosis: &'a Diagnosis) -> Self {
         Self {
             observed,
             pod,
             spec: observed.in_full(pod).and_then(|pod| pod.spec.as_ref()),
-            found,
+            found: diagnosis,
         }
     }
 
-    /// The remedy, if the surroundings tell more than the pod alone.
+    /// The remedy, if the related objects allow a better remedy than the pod alone.
     pub fn remedy(&self) -> Option<Remedy> {
         match self.found.reason {
             Reason::ImagePullFailed => self.image(),
@@ -64,7 +64,7 @@ impl<'a> DiagnosedPod<'a> {
         remedy::change(self.pod, change)
     }
 
-    /// The commands that merge `change` into the container in question.
+    /// The commands that merge `change` into the diagnosed container.
     fn change_container(&self, change: Value) -> Vec<String> {
         let name = self.found.container.as_deref().unwrap_or_default();
         self.change_of(name, change)
@@ -87,7 +87,7 @@ impl<'a> DiagnosedPod<'a> {
         spec.containers.iter().chain(init)
     }
 
-    /// The container in question.
+    /// The diagnosed container.
     fn container(&self) -> Option<&'a Container> {
         let name = self.found.container.as_deref()?;
         self.containers().find(|container| container.name == name)

@@ -1,4 +1,4 @@
-//! Pods that are not scheduled: no node fits, or their scheduling is held back.
+//! Pods that are not scheduled: no node is feasible, or a gate delays their scheduling.
 
 use k8s_openapi::api::core::v1::{Container, Node};
 use object_model::Quantity;
@@ -53,7 +53,7 @@ impl DiagnosedPod<'_> {
         .with(self.kubectl(&patch))
     }
 
-    /// The pod's own scheduler does not run.
+    /// The remedy for a pod whose scheduler does not run.
     pub(super) fn scheduler(&self) -> Option<Remedy> {
         let name = self.pod.spec.scheduler_name.as_deref()?;
         if name.is_empty() || name == DEFAULT_SCHEDULER {
@@ -65,10 +65,10 @@ impl DiagnosedPod<'_> {
         Some(self.by(text, self.change(change)))
     }
 
-    /// The remedy for a pod without a feasible node, by the scheduler's message.
+    /// The remedy for a pod without a feasible node, from the scheduler's message.
     pub(super) fn place(&self) -> Option<Remedy> {
-        let said = &self.found.message;
-        let about = |text: &str| said.contains(text);
+        let message = &self.found.message;
+        let about = |text: &str| message.contains(text);
         if self.pod.nominated.is_some() {
             None
         } else if about("PersistentVolume's node affinity") {
@@ -100,13 +100,13 @@ impl DiagnosedPod<'_> {
         }
     }
 
-    /// The node in the message: a pod on one machine has no choice.
+    /// The first node, for a message: with one machine the pod has no choice.
     fn a_node(&self) -> Option<&Node> {
         let mut nodes = self.observed.nodes().iter();
         nodes.next().map(AsRef::as_ref)
     }
 
-    /// The node to which the volume of a claim ties the pod.
+    /// The remedy for a pod whose claim has a volume on one node only.
     fn node_of_volume(&self) -> Option<Remedy> {
         let (claim, volume, host) = self.pod.claims.iter().find_map(|used| {
             let claim = self.observed.claim(&used.name)?;
@@ -154,8 +154,8 @@ impl DiagnosedPod<'_> {
             node.metadata.labels.as_ref()?.get(key).cloned()
         };
         let node = self.a_node();
-        let wanted = self.pod.spec.node_selector.iter().flatten();
-        let missing = wanted.filter(|(key, value)| {
+        let required = self.pod.spec.node_selector.iter().flatten();
+        let missing = required.filter(|(key, value)| {
             node.is_none_or(|node| labels(node, key).as_ref() != Some(*value))
         });
         let missing: Vec<String> = missing
@@ -171,7 +171,7 @@ impl DiagnosedPod<'_> {
         Remedy::new(text).with(format!("kubectl label --overwrite node {name}{missing}"))
     }
 
-    /// The remedy for the anti-affinity of existing pods.
+    /// The remedy if the anti-affinity of existing pods excludes the pod.
     fn repelled(&self) -> Option<Remedy> {
         let mut pods = self.observed.pods.iter();
         let other = pods.find(|other| {
@@ -230,29 +230,29 @@ impl DiagnosedPod<'_> {
             let mut ports = container.ports.iter().flatten();
             Some((container, ports.find(|port| port.host_port.is_some())?))
         })?;
-        let taken = port.host_port?;
+        let host_port = port.host_port?;
         let mut pods = self.observed.pods.iter();
         let other = pods.find(|other| {
             let ports = other.spec.containers.iter();
             let mut ports = ports.flat_map(|container| container.ports.iter().flatten());
             other.node.is_some()
                 && !other.has_ended()
-                && ports.any(|port| port.host_port == Some(taken))
+                && ports.any(|port| port.host_port == Some(host_port))
         });
         let whose = other.map_or("another pod".to_owned(), |pod| format!("pod {}", pod.name));
         let change = json!({ "ports": [
             { "containerPort": port.container_port, "hostPort": "PORT" },
         ] });
         Some(self.by(
-            format!("port {taken} of the node is in use by {whose}: use another one"),
+            format!("port {host_port} of the node is in use by {whose}: use another one"),
             self.change_of(&container.name, change),
         ))
     }
 
     /// Smaller requests of the resources that nodes lack.
     fn resources(&self) -> Option<Remedy> {
-        let said = &self.found.message;
-        let (_, rest) = said.split_once("Insufficient ")?;
+        let message = &self.found.message;
+        let (_, rest) = message.split_once("Insufficient ")?;
         let end = rest.find([',', ' ']).unwrap_or(rest.len());
         let resource = rest.get(..end)?.trim_end_matches('.');
         let containers = self.pod.spec.containers.iter();
@@ -287,7 +287,7 @@ impl DiagnosedPod<'_> {
     }
 }
 
-/// An affinity without its required terms.
+/// A patch that removes the required terms of an affinity.
 fn without_required(kind: &str) -> Value {
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
     json!({ "affinity": { kind: { required: null } } })
@@ -298,7 +298,7 @@ fn amount(container: &Container, resource: &str) -> Option<Quantity> {
     let of = |list: &Option<std::collections::BTreeMap<String, _>>| {
         list.as_ref()?.get(resource).cloned()
     };
-    let found: k8s_openapi::apimachinery::pkg::api::resource::Quantity =
+    let quantity: k8s_openapi::apimachinery::pkg::api::resource::Quantity =
         of(&resources.requests).or_else(|| of(&resources.limits))?;
-    found.0.parse().ok()
+    quantity.0.parse().ok()
 }

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use super::DiagnosedPod;
 
-/// Seconds to add to a probe's time.
+/// Seconds that a remedy adds to a probe's time.
 const MORE: i32 = 10;
 /// The default of `failureThreshold`.
 const FAILURES: i32 = 3;
 
 impl DiagnosedPod<'_> {
-    /// The remedy for a failing probe; `said` is the node's last message about it.
-    pub fn probe(&self, field: &'static str, said: &str) -> Option<Remedy> {
+    /// The remedy for a failing probe; `message` is the node's last message about it.
+    pub fn probe(&self, field: &'static str, message: &str) -> Option<Remedy> {
         let container = self.container()?;
         let probe = match field {
             "livenessProbe" => container.liveness_probe.as_ref(),
@@ -22,7 +22,7 @@ impl DiagnosedPod<'_> {
         }?;
         let logs = self.logs();
         let late = ["timed out", "deadline exceeded", "i/o timeout"];
-        let late = late.iter().any(|text| said.contains(text));
+        let late = late.iter().any(|text| message.contains(text));
         let starts = field == "startupProbe";
         if late || starts {
             let mut more = json!({});
@@ -58,7 +58,7 @@ impl DiagnosedPod<'_> {
     }
 }
 
-/// A probe of the same kind with placeholders.
+/// A probe of the given type with placeholders.
 fn asked_otherwise(probe: &Probe) -> Value {
     if probe.http_get.is_some() {
         json!({ "httpGet": { "path": "/PATH", "port": "PORT" } })

@@ -1,6 +1,6 @@
-//! Compares each situation in `golden/` with the answer to its question.
+//! Compares each situation in `golden/` with the explanation.
 //!
-//! `UPDATE_GOLDENS=1` writes what is said now; commit only what is understood and wanted.
+//! `UPDATE_GOLDENS=1` writes the present explanations; commit only changes that are understood and intended.
 
 use std::path::Path;
 
@@ -20,13 +20,13 @@ fn each_situation_has_an_answer_that_leads_to_its_cause() {
     let mut wrong = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
-        let (given, wanted) = text.split_once("---\n").unwrap_or((&text, ""));
-        let said = answer(given);
+        let (situation, expected) = text.split_once("---\n").unwrap_or((&text, ""));
+        let explained = answer(situation);
         if std::env::var_os("UPDATE_GOLDENS").is_some() {
-            std::fs::write(&file, format!("{given}---\n{said}")).unwrap();
-        } else if said != wanted {
+            std::fs::write(&file, format!("{situation}---\n{explained}")).unwrap();
+        } else if explained != expected {
             wrong.push(format!(
-                "{}\nwanted:\n{wanted}said:\n{said}",
+                "{}\nwanted:\n{expected}said:\n{explained}",
                 file.display()
             ));
         }
@@ -34,34 +34,34 @@ fn each_situation_has_an_answer_that_leads_to_its_cause() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Ages are for users alone: programs, and conditions, get the same as long as the cause is.
+/// Only users get ages: the JSON output, and conditions, do not change while the cause does not change.
 #[test]
 fn the_answer_for_programs_is_the_same_a_second_later() {
-    for given in situations() {
-        let question = question(&given);
-        let mut observed = parse(&given);
+    for situation in situations() {
+        let question = question(&situation);
+        let mut observed = parse(&situation);
         let json = |observed: &ObservedNamespace| question.ask(observed).json;
         let before = json(&observed);
         observed.now = observed
             .now
             .checked_add(SignedDuration::from_secs(1))
             .unwrap();
-        assert_eq!(json(&observed), before, "{given}");
+        assert_eq!(json(&observed), before, "{situation}");
     }
 }
 
-/// If any object is missing, because it may not be read or was just deleted, there is an answer or
-/// none, but never one without end or remedy.
+/// If any object is missing, because it is forbidden or was just deleted, an explanation is still complete: it has a
+/// root cause and a remedy.
 #[test]
 fn any_part_may_be_missing() {
-    for given in situations() {
-        let lines: Vec<&str> = given.lines().collect();
+    for situation in situations() {
+        let lines: Vec<&str> = situation.lines().collect();
         for left_out in 0..lines.len() {
             let mut rest = lines.clone();
             let line = rest.remove(left_out);
             let observed = parse(&rest.join("\n"));
-            let answer = question(&given).ask(&observed);
-            check(&answer.answers, &format!("{given}without {line}"));
+            let explanation = question(&situation).ask(&observed);
+            check(&explanation.answers, &format!("{situation}without {line}"));
         }
     }
 }
@@ -75,11 +75,11 @@ fn situations() -> Vec<String> {
         .collect()
 }
 
-/// The question and its format.
+/// The question and the formats of its answer.
 struct Question<'g> {
-    /// Of one object, or all that waits.
+    /// One object; `None` for all waiting objects.
     about: Option<(TargetKind, &'g str)>,
-    /// Whether the answer for programs is wanted, too.
+    /// Whether the JSON output is compared, too.
     json: bool,
 }
 
@@ -101,18 +101,20 @@ impl Question<'_> {
                 answers: all.answers,
             };
         };
-        let found = explain(kind, name, observed);
-        let text = found.as_ref().map(|answer| answer.text(now()));
+        let explained = explain(kind, name, observed);
+        let text = explained
+            .as_ref()
+            .map(|explanation| explanation.text(now()));
         Answer {
             text: text.unwrap_or_else(|| "not found\n".to_owned()),
-            json: found.as_ref().map(Explanation::json),
-            answers: found.into_iter().collect(),
+            json: explained.as_ref().map(Explanation::json),
+            answers: explained.into_iter().collect(),
         }
     }
 }
 
-fn question(given: &str) -> Question<'_> {
-    let question = given.lines().find_map(|line| line.strip_prefix("why "));
+fn question(situation: &str) -> Question<'_> {
+    let question = situation.lines().find_map(|line| line.strip_prefix("why "));
     let mut words = question.unwrap().split_whitespace();
     let about = match words.next().unwrap() {
         "everything" => None,
@@ -125,8 +127,8 @@ fn question(given: &str) -> Question<'_> {
     Question { about, json }
 }
 
-fn check(answers: &[Explanation], given: &str) {
-    for chain in answers.iter().flat_map(|answer| &answer.chains) {
+fn check(explanations: &[Explanation], given: &str) {
+    for chain in explanations.iter().flat_map(|answer| &answer.chains) {
         assert!(!chain.links.is_empty(), "a chain without links: {given}");
         assert!(
             !chain.remedy.text.is_empty(),
@@ -135,15 +137,15 @@ fn check(answers: &[Explanation], given: &str) {
     }
 }
 
-fn answer(given: &str) -> String {
-    let question = question(given);
-    let answer = question.ask(&parse(given));
-    check(&answer.answers, given);
-    match answer.json.filter(|_| question.json) {
+fn answer(situation: &str) -> String {
+    let question = question(situation);
+    let response = question.ask(&parse(situation));
+    check(&response.answers, situation);
+    match response.json.filter(|_| question.json) {
         Some(json) => {
             let json = serde_json::to_string_pretty(&json).unwrap();
-            format!("{}---\n{json}\n", answer.text)
+            format!("{}---\n{json}\n", response.text)
         }
-        None => answer.text,
+        None => response.text,
     }
 }

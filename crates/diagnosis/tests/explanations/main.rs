@@ -1,8 +1,7 @@
-//! Answers about waiting objects.
+//! Explanations of waiting objects.
 //!
-//! `golden/` holds one situation per file, with the answer for users, and for some the one for
-//! programs. `pods` goes through what may be the matter with a single pod, `remedies` through what
-//! would unblock it.
+//! `golden/` contains one situation per file, with the text for users, and in some files the JSON output. `pods` checks
+//! the problems of a single pod, `remedies` the remedies for them.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

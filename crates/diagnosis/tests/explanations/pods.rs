@@ -1,4 +1,4 @@
-//! One pod after the other: its status, and the words for it.
+//! Single pods: the status, and its diagnosis in words.
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use pod_lifecycle::diagnosis::{self, Diagnosis, PodContext};
@@ -45,7 +45,7 @@ fn condition(kind: &str, status: &str, message: &str) -> Value {
         "lastTransitionTime": "2026-01-01T12:00:01Z" })
 }
 
-/// A pod whose one container is in that state.
+/// A pod whose only container is in that state.
 fn main_is(state: Value) -> Pod {
     let status = json!({ "name": "main", "image": "shop:2", "imageID": "", "ready": false,
         "restartCount": 0, "started": false, "state": state });
@@ -63,12 +63,12 @@ fn ended(exit_code: i32, reason: &str, message: &str) -> Value {
 }
 
 #[track_caller]
-fn check(found: Option<Diagnosis>, wanted: [&str; 3]) {
-    let found = found.expect("something is the matter");
-    let reason = found.reason.to_string();
-    let remedy = found.remedy.to_string();
-    assert_eq!([reason.as_str(), &found.message, &remedy], wanted);
-    assert!(!found.message.contains('\n') && !remedy.contains('\n'));
+fn check(diagnosis: Option<Diagnosis>, wanted: [&str; 3]) {
+    let diagnosis = diagnosis.expect("something is the matter");
+    let reason = diagnosis.reason.to_string();
+    let remedy = diagnosis.remedy.to_string();
+    assert_eq!([reason.as_str(), &diagnosis.message, &remedy], wanted);
+    assert!(!diagnosis.message.contains('\n') && !remedy.contains('\n'));
 }
 
 #[test]
@@ -79,11 +79,11 @@ fn nothing_is_said_of_a_pod_that_is_ready() {
 
 #[test]
 fn a_pod_without_a_node_says_what_the_scheduler_said() {
-    let said = "0/1 nodes are available: 1 Insufficient cpu.";
+    let reason = "0/1 nodes are available: 1 Insufficient cpu.";
     check(
         pod(&web_1(
             json!({ "spec": { "nodeName": null }, "status": { "phase": "Pending",
-            "conditions": [condition("PodScheduled", "False", said)] } }),
+            "conditions": [condition("PodScheduled", "False", reason)] } }),
         )),
         [
             "Unschedulable",
@@ -91,18 +91,18 @@ fn a_pod_without_a_node_says_what_the_scheduler_said() {
             "free resources on a node or request less; kubectl describe nodes shows the nodes' resources",
         ],
     );
-    // What others could do about it is left out.
+    // The part of the message about other remedies is left out.
     let longer = format!(
-        "{said} preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        "{reason} preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
     );
-    let found = pod(&web_1(json!({ "spec": { "nodeName": null }, "status": {
+    let diagnosis = pod(&web_1(json!({ "spec": { "nodeName": null }, "status": {
         "conditions": [condition("PodScheduled", "False", &longer)] } })));
-    let message = found.map(|found| found.message);
-    assert_eq!(message, Some(format!("no node fits: {said}")));
+    let message = diagnosis.map(|diagnosis| diagnosis.message);
+    assert_eq!(message, Some(format!("no node fits: {reason}")));
     check(
         pod(&web_1(json!({ "spec": { "nodeName": null }, "status": {
             "nominatedNodeName": "n",
-            "conditions": [condition("PodScheduled", "False", said)] } }))),
+            "conditions": [condition("PodScheduled", "False", reason)] } }))),
         [
             "Unschedulable",
             "pods of lower priority make room for it on node n",
@@ -134,7 +134,7 @@ fn scheduling_gates_are_named() {
     );
 }
 
-/// `statefulset.md` 11.15
+/// `statefulset.md` 11.15: a pod that waits for a claim names the claim.
 #[test]
 fn a_pod_that_waits_for_a_claim_names_it() {
     let pending = |message: &str| {
@@ -163,16 +163,19 @@ fn a_pod_that_waits_for_a_claim_names_it() {
 
 #[test]
 fn an_image_that_cannot_be_pulled_gives_the_same_words_between_pulls() {
-    let wanted = [
+    let expected = [
         "ImagePullFailed",
         "image \"shop:2\" of container main cannot be pulled: registry says 404",
         "provide an image of that name in the registry, or use another image: \
          kubectl -n default set image sts/web main=IMAGE",
     ];
     let pulling = main_is(waiting("ErrImagePull", "registry says 404"));
-    check(pod(&pulling), wanted);
+    check(pod(&pulling), expected);
     let between = "Back-off pulling image \"shop:2\": ErrImagePull: registry says 404";
-    check(pod(&main_is(waiting("ImagePullBackOff", between))), wanted);
+    check(
+        pod(&main_is(waiting("ImagePullBackOff", between))),
+        expected,
+    );
     let first = pod(&pulling);
     assert_eq!(first, pod(&main_is(waiting("ImagePullBackOff", between))));
 }
@@ -241,13 +244,13 @@ fn a_crash_loop_gives_the_last_exit_and_no_back_off_times() {
         loops
     };
     let failed = ended(1, "Error", "no database\n");
-    let wanted = [
+    let expected = [
         "ContainerCrashed",
         "container main does not keep running: exit code 1 (Error): no database",
         "the program has to keep running; its last log lines: kubectl -n default logs web-1 -c main",
     ];
-    check(pod(&crashed(failed.clone())), wanted);
-    check(pod(&main_is(failed)), wanted);
+    check(pod(&crashed(failed.clone())), expected);
+    check(pod(&main_is(failed)), expected);
     let by_signal = pod(&crashed(ended(139, "Error", ""))).unwrap();
     assert_eq!(
         by_signal.message,
@@ -267,7 +270,7 @@ fn a_crash_loop_gives_the_last_exit_and_no_back_off_times() {
     );
 }
 
-/// `statefulset.md` 12.2, 12.3: init containers in turn; what comes after them is not the cause.
+/// `statefulset.md` 12.2, 12.3: init containers run one after the other; a later container is not the cause.
 #[test]
 fn of_init_containers_the_first_that_is_not_done_is_the_cause() {
     let status = |name: &str, ready: bool, state: Value| {
@@ -321,7 +324,7 @@ fn running(started: bool, spec: Value) -> Pod {
     }))
 }
 
-/// `statefulset.md` 12.5
+/// `statefulset.md` 12.5: a failing probe is named with its request.
 #[test]
 fn probes_are_named_with_what_they_ask() {
     let readiness = json!({ "readinessProbe": { "httpGet": { "path": "/ready", "port": 8080 } } });
@@ -360,7 +363,7 @@ fn probes_are_named_with_what_they_ask() {
     );
 }
 
-/// `statefulset.md` 3.34
+/// `statefulset.md` 3.34: readiness gates have the messages of the kubelet.
 #[test]
 fn readiness_gates_have_the_texts_of_the_kubelet() {
     let gated = |conditions: Vec<Value>| {
@@ -407,10 +410,10 @@ fn a_pod_that_is_being_deleted_says_what_it_still_waits_for() {
     );
     let since = pod(&stopping).unwrap().since.unwrap();
     assert_eq!(since.to_string(), "2026-01-01T12:00:30Z");
-    let held = going(json!({ "metadata": { "deletionGracePeriodSeconds": 0,
+    let blocked = going(json!({ "metadata": { "deletionGracePeriodSeconds": 0,
         "finalizers": ["example.com/backup"] } }));
     check(
-        pod(&held),
+        pod(&blocked),
         [
             "HeldByFinalizer",
             "being deleted: finalizers hold it: example.com/backup",
@@ -433,7 +436,7 @@ fn a_pod_that_is_being_deleted_says_what_it_still_waits_for() {
     );
 }
 
-/// `statefulset.md` 3.31
+/// `statefulset.md` 3.31: a lost node is the cause for its pods.
 #[test]
 fn a_lost_node_is_the_cause_of_what_happens_on_it() {
     let node = json!({ "metadata": { "name": "n1" }, "status": { "conditions": [
@@ -461,7 +464,7 @@ fn a_lost_node_is_the_cause_of_what_happens_on_it() {
         "conditions": [condition("Ready", "False", ""), condition("ContainersReady", "True", "")],
         "containerStatuses": [{ "name": "main", "image": "i", "imageID": "", "ready": true,
             "restartCount": 0 }] } }));
-    let wanted = [
+    let expected = [
         "NodeLost",
         "node n1 does not respond: its containers may still run",
         "node n1 has to come back; kubectl describe node n1 says since when it is silent; if its \
@@ -469,11 +472,11 @@ fn a_lost_node_is_the_cause_of_what_happens_on_it() {
          node.kubernetes.io/out-of-service=nodeshutdown:NoExecute replaces its pods within 20s, or \
          kubectl -n default delete pod web-1 --force --grace-period=0 this one at once",
     ];
-    check(pod_in(&unready, &around), wanted);
-    check(pod(&unready), wanted);
+    check(pod_in(&unready, &around), expected);
+    check(pod(&unready), expected);
 }
 
-/// `statefulset.md` 3.31: an administrator has declared the machine off, before or after the eviction.
+/// `statefulset.md` 3.31: an administrator has declared that the machine is off, before or after the eviction.
 #[test]
 fn a_pod_of_a_node_out_of_service_is_being_removed() {
     let taint = json!({ "key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown",
@@ -510,7 +513,7 @@ fn a_pod_of_a_node_out_of_service_is_being_removed() {
     }
 }
 
-/// `statefulset.md` 3.31
+/// `statefulset.md` 3.31: a pod that fails over names the next step.
 #[test]
 fn a_pod_that_fails_over_says_what_follows() {
     let node = json!({ "metadata": { "name": "n1" }, "status": { "conditions": [
@@ -542,7 +545,7 @@ fn a_pod_that_fails_over_says_what_follows() {
     }
 }
 
-/// `statefulset.md` 3.30
+/// `statefulset.md` 3.30: an ended pod has its result.
 #[test]
 fn pods_that_have_ended_say_how() {
     let evicted = web_1(json!({ "status": { "phase": "Failed", "reason": "Evicted",
@@ -581,7 +584,7 @@ fn a_pod_that_nobody_has_begun_with_and_one_that_is_being_prepared_are_told_apar
     );
 }
 
-/// An empty pod, and one with nothing but a node, have an answer too.
+/// An empty pod, and a pod with only a node, have a diagnosis too.
 #[test]
 fn any_pod_has_an_answer() {
     assert!(pod(&Pod::default()).is_some());

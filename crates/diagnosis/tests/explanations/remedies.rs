@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::situation::now;
 
-/// A pod `web` that nobody owns, in namespace `shop`.
+/// A pod `web` without an owner, in the namespace `shop`.
 fn web(spec: Value, status: Value) -> Value {
     json!({
         "metadata": { "name": "web", "namespace": "shop", "uid": "u" },
@@ -41,12 +41,12 @@ fn waiting(reason: &str, message: &str) -> Value {
     json!({ "waiting": { "reason": reason, "message": message } })
 }
 
-fn unplaced(spec: Value, said: &str) -> Value {
+fn unplaced(spec: Value, message: &str) -> Value {
     let mut spec = spec;
     if spec["containers"].is_null() {
         spec["containers"] = json!([{ "name": "main" }]);
     }
-    let scheduled = json!({ "type": "PodScheduled", "status": "False", "message": said });
+    let scheduled = json!({ "type": "PodScheduled", "status": "False", "message": message });
     web(spec, json!({ "conditions": [scheduled] }))
 }
 
@@ -71,8 +71,8 @@ fn chain(pods: &[Value], events: &[Value]) -> CauseChain {
         let event = serde_json::from_value(event.clone()).unwrap();
         observed.events.push(Arc::new(event));
     }
-    let mut answer = explain(TargetKind::Pod, "web", &observed).unwrap();
-    answer.chains.remove(0)
+    let mut explanation = explain(TargetKind::Pod, "web", &observed).unwrap();
+    explanation.chains.remove(0)
 }
 
 #[track_caller]
@@ -81,7 +81,7 @@ fn check(pods: &[Value], events: &[Value], commands: &[&str]) {
     assert_eq!(chain.remedy.commands, commands, "{chain:#?}");
 }
 
-/// findings U3: what is made from a template is changed there; what is nobody's is made again.
+/// findings U3: the remedy changes the template of a pod with an owner, and recreates a pod without an owner.
 #[test]
 fn the_change_is_made_where_the_pod_comes_from() {
     let never = || main(json!({ "image": "a" }), waiting("ErrImageNeverPull", "x"));
@@ -154,8 +154,8 @@ fn volumes_that_cannot_be_mounted_say_what_they_need() {
         { "name": "conf", "configMap": { "name": "a" } },
         { "name": "host", "hostPath": { "path": "/srv", "type": "Directory" } },
     ]);
-    let warning = |said: &str| {
-        let message = format!("MountVolume.SetUp failed for volume {said}");
+    let warning = |part: &str| {
+        let message = format!("MountVolume.SetUp failed for volume {part}");
         event("Warning", "FailedMount", &message)
     };
     check(
@@ -182,7 +182,7 @@ fn volumes_that_cannot_be_mounted_say_what_they_need() {
     );
 }
 
-/// findings U3: the exit code of a program that was told to stop says nothing.
+/// findings U3: the exit code of a stopped program is not the reason.
 #[test]
 fn who_is_killed_for_a_probe_is_told_so() {
     let probe = json!({ "livenessProbe": { "httpGet": { "path": "/live", "port": 80 } } });
@@ -201,8 +201,12 @@ fn who_is_killed_for_a_probe_is_told_so() {
             "Liveness probe failed: HTTP probe failed with statuscode: 500",
         ),
     ];
-    let found = chain(&[pod.clone()], &events);
-    let messages: Vec<&str> = found.links.iter().map(|link| &*link.message).collect();
+    let chain_of_kill = chain(&[pod.clone()], &events);
+    let messages: Vec<&str> = chain_of_kill
+        .links
+        .iter()
+        .map(|link| &*link.message)
+        .collect();
     assert_eq!(
         messages,
         [
@@ -211,17 +215,17 @@ fn who_is_killed_for_a_probe_is_told_so() {
             "Liveness probe failed: HTTP probe failed with statuscode: 500",
         ]
     );
-    assert_eq!(found.links[0].reason, "LivenessProbe");
-    assert_eq!(found.links[0].log, Log::Wanted { previous: false });
-    let patch = &found.remedy.commands[0];
-    let asks = r#""livenessProbe":{"httpGet":{"path":"/PATH","port":PORT}}"#;
-    assert!(patch.contains(asks), "{patch}");
-    // A kill of an earlier run is not the cause of this end.
+    assert_eq!(chain_of_kill.links[0].reason, "LivenessProbe");
+    assert_eq!(chain_of_kill.links[0].log, Log::Wanted { previous: false });
+    let patch = &chain_of_kill.remedy.commands[0];
+    let probe_patch = r#""livenessProbe":{"httpGet":{"path":"/PATH","port":PORT}}"#;
+    assert!(patch.contains(probe_patch), "{patch}");
+    // A kill of an earlier run is not the cause of this exit.
     pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["startedAt"] =
         "2026-01-01T11:59:55Z".into();
-    let found = chain(&[pod], &events);
+    let chain_of_kill = chain(&[pod], &events);
     assert_eq!(
-        found.links[0].message,
+        chain_of_kill.links[0].message,
         "container main does not keep running: exit code 0 (Completed)"
     );
 }
@@ -232,11 +236,11 @@ fn a_probe_that_takes_too_long_is_given_more_time() {
     let probe = json!({ "readinessProbe": { "exec": { "command": ["x"] }, "timeoutSeconds": 2 } });
     let mut pod = main(probe, json!({ "running": {} }));
     pod["status"]["containerStatuses"][0]["started"] = true.into();
-    let said = "Readiness probe errored and resulted in unknown state: command timed out: \"x\" \
+    let message = "Readiness probe errored and resulted in unknown state: command timed out: \"x\" \
                 timed out after 2s";
     check(
         &[owned(pod, "StatefulSet", "db")],
-        &[event("Warning", "Unhealthy", said)],
+        &[event("Warning", "Unhealthy", message)],
         &[
             "kubectl -n shop patch sts/db -p '{\"spec\":{\"template\":{\"spec\":{\"containers\":\
            [{\"readinessProbe\":{\"timeoutSeconds\":20},\"name\":\"main\"}]}}}}'",
@@ -244,24 +248,27 @@ fn a_probe_that_takes_too_long_is_given_more_time() {
     );
 }
 
-/// findings U3: a program that is killed before it is up gets more of all.
+/// findings U3: a program that is killed before it has started gets more time and more failures.
 #[test]
 fn a_slow_start_is_given_more_time() {
     let probe = json!({ "startupProbe": { "exec": { "command": ["x"] }, "failureThreshold": 4 } });
     let pod = main(probe, json!({ "running": {} }));
-    for (said, more) in [
+    for (message, more) in [
         ("Startup probe failed: x", r#"{"failureThreshold":40}"#),
         (
             "Startup probe failed: command timed out: \"x\" timed out after 1s",
             r#"{"timeoutSeconds":10,"failureThreshold":40}"#,
         ),
     ] {
-        let found = chain(
+        let explained = chain(
             std::slice::from_ref(&pod),
-            &[event("Warning", "Unhealthy", said)],
+            &[event("Warning", "Unhealthy", message)],
         );
-        let wanted = format!("{{\"startupProbe\":{more},\"name\":\"main\"}}");
-        assert!(found.remedy.commands[0].contains(&wanted), "{found:#?}");
+        let expected = format!("{{\"startupProbe\":{more},\"name\":\"main\"}}");
+        assert!(
+            explained.remedy.commands[0].contains(&expected),
+            "{explained:#?}"
+        );
     }
 }
 
@@ -280,12 +287,12 @@ fn memory_is_doubled() {
 /// findings U3
 #[test]
 fn who_is_not_placed_is_told_what_would_help() {
-    let said = |text: &str| format!("0/1 nodes are available: 1 {text}.");
+    let message = |text: &str| format!("0/1 nodes are available: 1 {text}.");
     let selector = json!({ "nodeSelector": { "disk": "fast" } });
     check(
         &[unplaced(
             selector,
-            &said("node(s) didn't match Pod's node affinity/selector"),
+            &message("node(s) didn't match Pod's node affinity/selector"),
         )],
         &[],
         &["kubectl label --overwrite node NODE disk=fast"],
@@ -296,7 +303,7 @@ fn who_is_not_placed_is_told_what_would_help() {
     ] });
     check(
         &[owned(
-            unplaced(large, &said("Insufficient cpu")),
+            unplaced(large, &message("Insufficient cpu")),
             "StatefulSet",
             "db",
         )],
@@ -315,17 +322,17 @@ fn who_is_not_placed_is_told_what_would_help() {
     let mut other = web(port(), json!({ "phase": "Running" }));
     other["metadata"]["name"] = "other".into();
     other["spec"]["nodeName"] = "n1".into();
-    let taken = said("node(s) didn't have free ports for the requested pod ports");
-    let found = chain(&[unplaced(port(), &taken), other], &[]);
+    let conflict = message("node(s) didn't have free ports for the requested pod ports");
+    let explained = chain(&[unplaced(port(), &conflict), other], &[]);
     assert_eq!(
-        found.remedy.text,
+        explained.remedy.text,
         "port 8080 of the node is in use by pod other: use another one"
     );
-    assert!(found.remedy.commands[0].contains("\"hostPort\":PORT"));
-    let mut own = unplaced(json!({ "schedulerName": "own" }), "");
-    own["status"] = json!({});
-    let found = chain(&[own], &[]);
-    assert!(found.remedy.commands[0].contains("\"schedulerName\":\"default-scheduler\""));
+    assert!(explained.remedy.commands[0].contains("\"hostPort\":PORT"));
+    let mut other_scheduler = unplaced(json!({ "schedulerName": "own" }), "");
+    other_scheduler["status"] = json!({});
+    let explained = chain(&[other_scheduler], &[]);
+    assert!(explained.remedy.commands[0].contains("\"schedulerName\":\"default-scheduler\""));
 }
 
 /// findings U3
@@ -337,30 +344,33 @@ fn a_pod_that_failed_says_how_and_wants_its_log() {
         json!({ "nodeName": "n1", "containers": [{ "name": "main" }] }),
         json!({ "phase": "Failed", "containerStatuses": [status] }),
     );
-    let found = chain(&[failed], &[]);
+    let explained = chain(&[failed], &[]);
     assert_eq!(
-        found.links[0].message,
+        explained.links[0].message,
         "failed: container main: exit code 7 (Error)"
     );
-    assert_eq!(found.links[0].log, Log::Wanted { previous: false });
-    assert_eq!(found.remedy.commands, ["kubectl -n shop delete pod web"]);
+    assert_eq!(explained.links[0].log, Log::Wanted { previous: false });
+    assert_eq!(
+        explained.remedy.commands,
+        ["kubectl -n shop delete pod web"]
+    );
 }
 
-/// findings U3: the shim is named in words, and nothing is left to do.
+/// findings U3: a stopped shim is named in words, and there is no remedy.
 #[test]
 fn a_shim_that_is_stopped_is_named() {
     let mut pod = main(json!({}), json!({ "running": {} }));
     pod["metadata"]["deletionTimestamp"] = "2026-01-01T11:59:00Z".into();
     pod["metadata"]["deletionGracePeriodSeconds"] = 30.into();
-    let said = "the shim of sandbox u does not answer (waited 10 s)";
-    let found = chain(&[pod], &[event("Warning", "FailedKillPod", said)]);
+    let message = "the shim of sandbox u does not answer (waited 10 s)";
+    let explained = chain(&[pod], &[event("Warning", "FailedKillPod", message)]);
     assert_eq!(
-        found.links[1].message,
+        explained.links[1].message,
         "the process that looks after its containers (their shim) does not answer: it is stopped, \
          or waits for a disk"
     );
     assert!(
-        found
+        explained
             .remedy
             .text
             .starts_with("nothing to do: the node kills the pod")
@@ -370,10 +380,11 @@ fn a_shim_that_is_stopped_is_named() {
 /// A volume ties its pod to one node: the remedy is about that node.
 #[test]
 fn a_pod_without_the_node_of_its_volume_needs_that_node() {
-    let said = "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity, \
+    let message = "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity, \
                 1 node(s) were unschedulable.";
     let volumes = json!([{ "name": "d", "persistentVolumeClaim": { "claimName": "d-web" } }]);
-    let pod: Pod = serde_json::from_value(unplaced(json!({ "volumes": volumes }), said)).unwrap();
+    let pod: Pod =
+        serde_json::from_value(unplaced(json!({ "volumes": volumes }), message)).unwrap();
     let claim = json!({ "metadata": { "name": "d-web", "namespace": "shop" },
         "spec": { "volumeName": "pv" } });
     let host = json!({ "key": "kubernetes.io/hostname", "operator": "In", "values": ["h1"] });
@@ -420,8 +431,8 @@ fn a_pod_without_the_node_of_its_volume_needs_that_node() {
             )]),
             ..ObservedCluster::default()
         });
-        let answer = explain(TargetKind::Pod, "web", &observed).unwrap();
-        let remedy = &answer.chains[0].remedy;
+        let explanation = explain(TargetKind::Pod, "web", &observed).unwrap();
+        let remedy = &explanation.chains[0].remedy;
         let tied = "volume pv of its claim d-web can only be used on node h1";
         assert_eq!(remedy.text, format!("{tied}, {text}"));
         assert_eq!(remedy.commands, commands);

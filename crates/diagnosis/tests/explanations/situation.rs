@@ -1,8 +1,7 @@
-//! A few words for what is there, so that a situation fits on some lines.
+//! A small language for observed objects, so that a situation fits on a few lines.
 //!
-//! One object per line: kind, name, words of the form `key` or `key=value`, and after a bar what
-//! its status says. Times are seconds before the question is asked. Revisions are named by the
-//! image of their template: `a`, `b`, ….
+//! One object per line: kind, name, words of the form `key` or `key=value`, and after a bar the message of its status.
+//! Times are seconds before the time of the question. Revisions are named by the image of their template: `a`, `b`, ….
 
 use std::sync::Arc;
 
@@ -56,7 +55,7 @@ fn object<T: DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(serde_json::from_value(value).unwrap())
 }
 
-/// Reads a situation; panics on what it does not know, as it is part of a test.
+/// Parses a situation; panics on unknown words, because the text is part of a test.
 pub fn parse(text: &str) -> ObservedNamespace {
     let mut observed = ObservedNamespace::of("default", now());
     let mut cluster = ObservedCluster {
@@ -67,7 +66,7 @@ pub fn parse(text: &str) -> ObservedNamespace {
     };
     let lines = text.lines();
     for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let (words, said) = line.split_once(" | ").unwrap_or((line, ""));
+        let (words, message) = line.split_once(" | ").unwrap_or((line, ""));
         if line.starts_with('{') {
             let value = serde_json::from_str(line).unwrap();
             whole(value, &mut observed, &mut cluster);
@@ -79,7 +78,7 @@ pub fn parse(text: &str) -> ObservedNamespace {
         let line = Line {
             name,
             words: words.collect(),
-            said,
+            said: message,
         };
         match kind {
             "set" => {
@@ -115,7 +114,7 @@ fn push<T: DeserializeOwned>(to: &mut Option<Vec<Arc<T>>>, value: Value) {
     to.get_or_insert_default().push(object(value));
 }
 
-/// An object as the server has it.
+/// Adds an object that is written as complete JSON.
 fn whole(mut value: Value, observed: &mut ObservedNamespace, cluster: &mut ObservedCluster) {
     let kind = value.as_object_mut().unwrap().remove("kind").unwrap();
     let meta = &mut value["metadata"];
@@ -274,8 +273,8 @@ fn pod(line: &Line<'_>) -> Value {
         pod["spec"]["nodeName"] = Value::Null;
     }
     if let Some(grace) = line.number("terminating") {
-        let asked = line.number("since").unwrap_or(100);
-        pod["metadata"]["deletionTimestamp"] = ago(asked - grace);
+        let seconds = line.number("since").unwrap_or(100);
+        pod["metadata"]["deletionTimestamp"] = ago(seconds - grace);
         pod["metadata"]["deletionGracePeriodSeconds"] = grace.into();
     }
     pod

@@ -1,4 +1,4 @@
-//! Pods, whose agent is a part of the server's process.
+//! Attacks on pods, whose agent is a part of the server's process.
 
 use end_to_end::{wait_for_text, with_images};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::{Scene, large_map};
 
 const MAPS: usize = 120;
 
-/// Pods have as many large ConfigMaps in their volumes and environments as a namespace may hold.
+/// Pods have large ConfigMaps in their volumes and environments, as many as a namespace may contain.
 // findings-2 S39
 #[test]
 fn large_config_maps() {
@@ -75,7 +75,7 @@ fn large_config_maps() {
     scene.assert_withstood("large ConfigMaps");
 }
 
-/// Commands in a container print without end, and nobody reads what they print.
+/// Commands in a container print without end, and their clients do not read the output.
 // findings-2 S38
 #[test]
 fn unread_sessions() {

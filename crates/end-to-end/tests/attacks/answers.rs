@@ -1,4 +1,4 @@
-//! Answers that are asked for and not read.
+//! Responses that clients request and do not read.
 
 use tokio::task::JoinSet;
 
@@ -7,12 +7,12 @@ use super::{Scene, Tenant};
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
-/// Each tenant asks a hundred times on a connection for each of these, and reads nothing.
-fn ask_and_read_nothing(attack: &str, asked: &[(&str, &str)]) {
+/// Each tenant sends each of these requests a hundred times on a connection, and reads nothing.
+fn ask_and_read_nothing(attack: &str, requests: &[(&str, &str)]) {
     let mut scene = Scene::with_tenants(12);
     let maps = scene.store_large_maps();
     let mut open = JoinSet::new();
-    for (path, accept) in asked {
+    for (path, accept) in requests {
         let path = path.replace("{configmaps}", &maps);
         scene.on_each_stream(1, Tenant::connect_deaf, |_, connection| {
             let request = connection.get(&path, accept);
@@ -26,8 +26,8 @@ fn ask_and_read_nothing(attack: &str, asked: &[(&str, &str)]) {
 // findings-2 S38
 #[test]
 fn documents() {
-    let asked = [("/openapi/v2", JSON), ("/openapi/v3/api/v1", JSON)];
-    ask_and_read_nothing("unread documents", &asked);
+    let requests = [("/openapi/v2", JSON), ("/openapi/v3/api/v1", JSON)];
+    ask_and_read_nothing("unread documents", &requests);
 }
 
 // findings-2 S38
@@ -40,6 +40,6 @@ fn watches() {
 // findings-2 S38
 #[test]
 fn lists() {
-    let asked = [("{configmaps}", JSON), ("{configmaps}", "application/yaml")];
-    ask_and_read_nothing("unread lists", &asked);
+    let requests = [("{configmaps}", JSON), ("{configmaps}", "application/yaml")];
+    ask_and_read_nothing("unread lists", &requests);
 }

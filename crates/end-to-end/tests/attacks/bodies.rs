@@ -1,4 +1,4 @@
-//! Requests with large bodies, whole and unfinished, many at once.
+//! Requests with large bodies, complete and unfinished, many concurrently.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
@@ -7,18 +7,23 @@ use tokio::task::JoinSet;
 
 use super::{Scene, Tenant};
 
-/// A little less than the largest body.
+/// A little less than the maximum length of a body.
 const BYTES: usize = 3 * 1024 * 1024 - 4096;
 
-/// Each tenant sends a hundred such bodies at once on each of two connections.
+/// Each tenant sends a hundred such bodies concurrently on each of two connections.
 fn send_at_once(attack: &str, content_type: &'static str, body: String) {
     let mut scene = Scene::with_tenants(12);
     let body = Bytes::from(body);
     let mut open = JoinSet::new();
     scene.on_each_stream(2, Tenant::connect, |tenant, connection| {
         let request = connection.post(&tenant.path("configmaps"), content_type, body.clone());
-        let answer = connection.sender.send_request(request);
-        open.spawn(async move { answer.await.map(|answer| answer.status().as_u16()).ok() });
+        let response = connection.sender.send_request(request);
+        open.spawn(async move {
+            response
+                .await
+                .map(|response| response.status().as_u16())
+                .ok()
+        });
     });
     let codes = scene.runtime.block_on(open.join_all());
     assert!(!codes.contains(&Some(500)), "{codes:?}");
@@ -56,7 +61,7 @@ fn large_strings() {
     send_at_once("bodies of text", "application/json", body);
 }
 
-/// Each tenant begins a hundred bodies on each of twenty connections, and ends none.
+/// Each tenant begins a hundred bodies on each of twenty connections, and completes none of them.
 #[test]
 fn unfinished() {
     let mut scene = Scene::with_tenants(12);

@@ -1,4 +1,4 @@
-//! Many connections, requests with large headers, and watches of nothing.
+//! Many connections, requests with large headers, and idle watches.
 
 use std::net::Ipv4Addr;
 
@@ -24,12 +24,12 @@ fn idle_watches() {
     scene.assert_withstood("idle watches");
 }
 
-/// Connections of strangers who prove nothing, in TLS, some with the begin of a request.
+/// TLS connections of clients without credentials, some with the begin of a request.
 // findings-2 S38
 #[test]
 fn strangers() {
     let mut scene = Scene::with_tenants(0);
-    // The preface of HTTP/2, and the head of a frame that does not come.
+    // The preface of HTTP/2, and the header of a frame that never comes.
     let begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\x3f\xff\x01\x04\0\0\0\x01";
     let addresses = [Ipv4Addr::LOCALHOST];
     let _held = scene.hold_connections(&scene.server, (&addresses, 600), "h2", begin);
@@ -38,7 +38,8 @@ fn strangers() {
     assert!(scene.refusals("api_connections") > 0);
 }
 
-/// The same at the kubelet API, from so many addresses that their shares are more than all of its connections.
+/// Connections without credentials to the kubelet API, from so many addresses that their shares exceed the number of
+/// its connections.
 // findings-2 S40
 #[test]
 fn strangers_at_the_kubelet_api() {
@@ -62,7 +63,7 @@ fn strangers_at_the_kubelet_api() {
 }
 
 impl Scene {
-    /// Opens so many connections from each address, and sends the begin of a request on each.
+    /// Opens that many connections from each address, and sends the begin of a request on each.
     fn hold_connections(
         &self,
         server: &Server,
@@ -71,21 +72,21 @@ impl Scene {
         begin: &[u8],
     ) -> Vec<impl Sized + use<>> {
         self.runtime.block_on(async {
-            let mut held = Vec::new();
+            let mut connections_open = Vec::new();
             for address in addresses {
                 for _ in 0..each {
                     let mut stream = server.connect_from((*address).into(), protocol).await;
-                    // The server may have closed it.
+                    // The server may have closed the connection.
                     stream.write_all(begin).await.ok();
-                    held.push(stream);
+                    connections_open.push(stream);
                 }
             }
-            held
+            connections_open
         })
     }
 }
 
-/// Requests with headers as large as the server takes them, each of them for a watch.
+/// Requests with headers of the maximum length, each for a watch.
 // findings-2 S38
 #[test]
 fn large_headers() {

@@ -1,4 +1,4 @@
-//! Pods that ask for names without end, and answer what they have asked themselves.
+//! Pods that send queries without end, to names for which they serve the responses themselves.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,16 +13,16 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::Scene;
 
-/// A name that does not exist, as long as names may be.
+/// A name that does not exist, with the maximum length.
 fn outside_name(number: usize) -> String {
     let label = "x".repeat(60);
     format!("n{number}.{label}.{label}.{label}.attack.example")
 }
 
-/// A question for the address of a name.
+/// A query for the address of a name.
 fn question(id: u16, name: &str) -> Vec<u8> {
     let mut bytes = id.to_be_bytes().to_vec();
-    // Recursion is wanted; there is one question.
+    // The flag "recursion desired", and one question.
     bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in name.split('.') {
         bytes.push(u8::try_from(label.len()).unwrap());
@@ -32,23 +32,23 @@ fn question(id: u16, name: &str) -> Vec<u8> {
     bytes
 }
 
-/// An answer to a question, which has to be asked for by TCP.
+/// A truncated response to a query, after which the query is repeated by TCP.
 fn truncated(question: &[u8]) -> Vec<u8> {
     let mut bytes = question[..end_of_name(question) + 4].to_vec();
     bytes[2..12].copy_from_slice(&[0x83, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]);
     bytes
 }
 
-/// An answer with as many addresses as fit into a message.
+/// A response with as many addresses as fit into a message.
 fn addresses(question: &[u8]) -> Vec<u8> {
-    let room = usize::from(u16::MAX) - question.len();
-    of_records(question, room / 16, |number| {
+    let capacity = usize::from(u16::MAX) - question.len();
+    of_records(question, capacity / 16, |number| {
         let [.., high, low] = number.to_be_bytes();
         vec![0, 1, 0, 1, 0, 0, 0, 30, 0, 4, 10, 9, high, low]
     })
 }
 
-/// An answer with some texts, each as large as fits.
+/// A response with some texts, each of the maximum length.
 fn texts(question: &[u8]) -> Vec<u8> {
     of_records(question, 60, |_| {
         let mut record = vec![0, 16, 0, 1, 0, 0, 0, 30, 4, 0];
@@ -57,7 +57,7 @@ fn texts(question: &[u8]) -> Vec<u8> {
     })
 }
 
-/// An answer with records that have the name of the question.
+/// A response with records that have the name of the query.
 fn of_records(question: &[u8], count: usize, record: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
     let mut bytes = truncated(question);
     let [high, low] = u16::try_from(count).unwrap().to_be_bytes();
@@ -77,12 +77,12 @@ fn end_of_name(question: &[u8]) -> usize {
     at + 1
 }
 
-/// A server whose machine asks this other DNS server, and two pods, "greedy" and "modest".
+/// A server whose machine uses this upstream DNS server, and two pods, "greedy" and "modest".
 fn scene(upstream: IpAddr) -> (Registry, Scene, Kubectl, SocketAddr) {
     let directory = tempfile::tempdir().unwrap();
     let list = directory.path().join("resolv.conf");
     fs::write(&list, format!("nameserver {upstream}\n")).unwrap();
-    // The processes that this thread starts see the list.
+    // The processes that this thread starts read this file.
     let start = || -> (Registry, Instance) {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let none = None::<&str>;
@@ -113,7 +113,7 @@ fn scene(upstream: IpAddr) -> (Registry, Scene, Kubectl, SocketAddr) {
     (registry, scene, kubectl, (server, 53).into())
 }
 
-/// The names of the cluster are answered to another pod until the attack is over, which goes on meanwhile.
+/// Names of the cluster are resolved for another pod until the attack, which runs concurrently, has ended.
 fn while_others_are_answered(
     (kubectl, server): (&Kubectl, SocketAddr),
     attack: impl FnOnce() + Send,
@@ -127,11 +127,11 @@ fn while_others_are_answered(
         });
         modest.run(|| {
             let name = "kubernetes.default.svc.cluster.local";
-            let mut answers = 0;
-            while answers == 0 || !(is_over.load(Ordering::Relaxed) || attacking.is_finished()) {
-                let what = format!("answer {answers} to another pod");
+            let mut responses = 0;
+            while responses == 0 || !(is_over.load(Ordering::Relaxed) || attacking.is_finished()) {
+                let what = format!("answer {responses} to another pod");
                 wait_for(&what, 30, || addresses_of(name, server));
-                answers += 1;
+                responses += 1;
                 thread::sleep(Duration::from_millis(100));
             }
         });
@@ -139,30 +139,31 @@ fn while_others_are_answered(
     });
 }
 
-/// The answer to a question by UDP, if it has addresses.
+/// The response to a query by UDP, if it has addresses.
 fn addresses_of(name: &str, server: SocketAddr) -> Result<Vec<u8>, String> {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     socket
         .set_read_timeout(Some(Duration::from_secs(2)))
         .unwrap();
     socket.send_to(&question(7, name), server).unwrap();
-    let mut answer = vec![0; 4096];
+    let mut response = vec![0; 4096];
     let length = socket
-        .recv(&mut answer)
+        .recv(&mut response)
         .map_err(|error| error.to_string())?;
-    answer.truncate(length);
-    let (code, addresses) = (answer[3] & 15, answer[7]);
+    response.truncate(length);
+    let (code, addresses) = (response[3] & 15, response[7]);
     match code == 0 && addresses > 0 {
-        true => Ok(answer),
+        true => Ok(response),
         false => Err(format!("code {code}, {addresses} addresses")),
     }
 }
 
-/// Questions for other names without end, which nobody answers, and many halves of questions by TCP.
+/// Queries for different names without end, to which the upstream server does not respond, and many incomplete queries
+/// by TCP.
 // findings-2 S38
 #[test]
 fn questions_that_nobody_answers() {
-    // No other test has this address.
+    // No other test uses this address.
     let upstream = IpAddr::from([127, 0, 0, 77]);
     let _silent = UdpSocket::bind((upstream, 53)).unwrap();
     let (_registry, mut scene, kubectl, server) = scene(upstream);
@@ -173,9 +174,9 @@ fn questions_that_nobody_answers() {
             .collect();
         for round in 0..40 {
             for number in 0..100 {
-                for (place, socket) in sockets.iter().enumerate() {
-                    let name = outside_name((round * 100 + number) * sockets.len() + place);
-                    // A full queue loses questions.
+                for (index, socket) in sockets.iter().enumerate() {
+                    let name = outside_name((round * 100 + number) * sockets.len() + index);
+                    // A full queue drops queries.
                     drop(socket.send_to(&question(9, &name), server));
                 }
                 thread::sleep(Duration::from_millis(2));
@@ -191,7 +192,7 @@ fn questions_that_nobody_answers() {
     assert!(scene.refusals("dns_connections") > 0);
 }
 
-/// A connection with most of a question that is as long as questions may be.
+/// A connection with the largest part of a query of the maximum length.
 fn half_a_question(server: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(server).unwrap();
     stream
@@ -200,12 +201,12 @@ fn half_a_question(server: SocketAddr) -> TcpStream {
     let mut bytes = u16::MAX.to_be_bytes().to_vec();
     bytes.extend(question(9, &outside_name(0)));
     bytes.resize(60_000, 0);
-    // The server may have closed the connection for newer ones.
+    // The server may have closed the connection in favour of newer connections.
     drop(stream.write_all(&bytes));
     stream
 }
 
-/// Answers as large as they may be, to more questions than the server keeps answers of.
+/// Responses of the maximum length, to more queries than the cache of the server has entries.
 // findings-2 S38
 #[test]
 fn large_answers() {
@@ -229,32 +230,34 @@ fn large_answers() {
         socket
             .set_read_timeout(Some(Duration::from_secs(2)))
             .unwrap();
-        let mut answered = 0;
+        let mut responses = 0;
         for round in 0..150 {
             for number in 0..10 {
                 let name = outside_name(round * 10 + number);
                 socket.send_to(&question(9, &name), server).unwrap();
             }
-            let mut answer = [0; 4096];
-            answered += (0..10).filter(|_| socket.recv(&mut answer).is_ok()).count();
+            let mut response = [0; 4096];
+            responses += (0..10)
+                .filter(|_| socket.recv(&mut response).is_ok())
+                .count();
         }
-        assert!(answered > 1000, "{answered}");
+        assert!(responses > 1000, "{responses}");
     });
     scene.wait_until_it_grows_no_more();
     scene.assert_withstood("large answers");
 }
 
-/// Answers one question of a connection.
+/// Responds to one query of a connection.
 fn answer_by_tcp(mut stream: TcpStream) -> Option<()> {
     let mut length = [0; 2];
     stream.read_exact(&mut length).ok()?;
     let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
     stream.read_exact(&mut bytes).ok()?;
-    // By the identity of the question, which is random.
-    let answer = match bytes[1] % 2 {
+    // The choice depends on the ID of the query, which is random.
+    let response = match bytes[1] % 2 {
         0 => addresses(&bytes),
         _ => texts(&bytes),
     };
-    let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
-    stream.write_all(&[&length[..], &answer].concat()).ok()
+    let length = u16::try_from(response.len()).unwrap().to_be_bytes();
+    stream.write_all(&[&length[..], &response].concat()).ok()
 }

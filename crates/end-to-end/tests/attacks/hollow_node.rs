@@ -21,12 +21,12 @@ use tokio_rustls::rustls::ServerConfig;
 
 use super::tenant::{Server, WINDOW, certificate_and_key, head};
 
-/// The manner of answering requests.
+/// The manner of the responses.
 #[derive(Clone, Copy)]
 pub enum Manner {
-    /// An answer without end.
+    /// A response without end.
     Talks,
-    /// The begin of an answer, or of a session.
+    /// The begin of a response, or of a session.
     Waits,
 }
 
@@ -34,7 +34,7 @@ pub struct HollowNode {
     server: Server,
     acceptor: TlsAcceptor,
     manner: Manner,
-    /// It does not read any more what comes by its tunnels.
+    /// Whether the node has stopped reading from its tunnels.
     pub is_deaf: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,
 }
@@ -53,12 +53,12 @@ impl HollowNode {
         }
     }
 
-    /// The requests that were answered so far.
+    /// The number of requests with a response so far.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Opens a tunnel, which takes as many connections as the server likes.
+    /// Opens a tunnel, which accepts any number of connections.
     pub async fn open_tunnel(&self) {
         let mut stream = self.server.connect("http/1.1").await;
         let request = "GET /mainstay.dev/tunnel HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
@@ -85,12 +85,12 @@ impl HollowNode {
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .serve_connection(TokioIo::new(io::join(reader, writer)), service);
-        // It ends when the server has enough of it.
+        // The task ends when the server closes the tunnel.
         tokio::spawn(serving);
     }
 }
 
-/// Answers the request of one connection.
+/// Responds to the request of one connection.
 async fn answer(
     upgrade: OnUpgrade,
     acceptor: TlsAcceptor,
@@ -99,8 +99,8 @@ async fn answer(
 ) -> Option<Infallible> {
     let upgraded = TokioIo::new(upgrade.await.ok()?);
     let mut stream = acceptor.accept(upgraded).await.ok()?;
-    let asked = head(&mut stream).await.ok()?.to_ascii_lowercase();
-    let begin = match asked.contains("upgrade: websocket") {
+    let request_head = head(&mut stream).await.ok()?.to_ascii_lowercase();
+    let begin = match request_head.contains("upgrade: websocket") {
         true => "101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket",
         false => "200 OK\r\nTransfer-Encoding: chunked",
     };
@@ -117,7 +117,7 @@ async fn answer(
     }
 }
 
-/// A reader that reads nothing any more once it is deaf.
+/// A reader that stops reading when it is deaf.
 struct Deaf<R> {
     reader: R,
     is_deaf: Arc<AtomicBool>,

@@ -1,4 +1,4 @@
-//! A registry that answers pulls with whatever makes a puller grow.
+//! A registry whose responses to pulls try to exhaust the memory of the client.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,17 +13,17 @@ use sha2::{Digest, Sha256};
 
 use super::Scene;
 
-/// Names of the hostile registry: each may have some pulls at once.
+/// Names of the hostile registry: the number of concurrent pulls of each name is limited.
 const NAMES: [&str; 2] = ["one.example", "two.example"];
 
-/// Pods with each answer, at each name.
+/// The number of pods for each response and name.
 const PODS: usize = 2;
 
-/// The largest manifest, and the largest configuration, that a registry may have.
+/// The maximum length of a manifest, and of a configuration, in bytes.
 const MANIFEST_BYTES: usize = (4 << 20) - 4096;
 const CONFIG_BYTES: usize = (8 << 20) - 4096;
 
-/// An answer of the registry, by the name of the repository, with a part of the reason that its pods give.
+/// A response of the registry, by the name of the repository, with a part of the reason in the status of its pods.
 struct Hostile {
     repository: &'static str,
     answer: fn(&Request, &mut TcpStream) -> std::io::Result<()>,
@@ -31,7 +31,7 @@ struct Hostile {
 }
 
 struct Request {
-    /// The path after the repository, or that of a token.
+    /// The path after the repository, or the path for a token.
     path: String,
     address: SocketAddr,
 }
@@ -116,7 +116,7 @@ const HOSTILE: &[Hostile] = &[
     },
 ];
 
-/// The head of an answer, and bytes without end.
+/// The header of a response, and bytes without end.
 fn endless(stream: &mut TcpStream, head: &str) -> std::io::Result<()> {
     stream.write_all(head.as_bytes())?;
     let more = "x".repeat(64 << 10);
@@ -178,7 +178,7 @@ fn send_configuration(
     send(stream, &manifest_of(&digest, text.len()))
 }
 
-/// Answers the request of a connection by the repository that it is for.
+/// Responds to the request of a connection by the repository that it is for.
 fn serve(mut stream: TcpStream, address: SocketAddr) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut first = String::new();
@@ -188,7 +188,7 @@ fn serve(mut stream: TcpStream, address: SocketAddr) -> std::io::Result<()> {
         line.clear();
     }
     let asked = first.split(' ').nth(1).unwrap_or_default();
-    // A token is asked for by the name of the repository, too.
+    // A request for a token contains the name of the repository, too.
     let hostile = HOSTILE.iter().find(|one| asked.contains(one.repository));
     let Some(hostile) = hostile else {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
@@ -199,7 +199,7 @@ fn serve(mut stream: TcpStream, address: SocketAddr) -> std::io::Result<()> {
     (hostile.answer)(&Request { path, address }, &mut stream)
 }
 
-/// A registry with good images as docker.io, and a hostile one under each of its names.
+/// A registry with good images as docker.io, and a hostile registry for each of the names.
 fn start() -> (Registry, Instance) {
     let registry = Registry::start();
     registry.push("library/busybox", "1", &busybox());
@@ -207,7 +207,7 @@ fn start() -> (Registry, Instance) {
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // A puller that has had enough closes the connection.
+            // A client that reaches its limit closes the connection.
             thread::spawn(move || serve(stream, address).is_ok());
         }
     });
@@ -228,7 +228,7 @@ fn pod(name: &str, image: &str) -> String {
     )
 }
 
-/// Waits until the pod says why it has no image.
+/// Waits until the status of the pod has the reason for the missing image.
 fn wait_for_reason(kubectl: &Kubectl, pod: &str, reason: &str) {
     wait_for(&format!("the reason of {pod}"), 120, || {
         let events = kubectl.run(&["describe", "pod", pod]).stdout;
@@ -239,7 +239,7 @@ fn wait_for_reason(kubectl: &Kubectl, pod: &str, reason: &str) {
     });
 }
 
-/// Pods with images of each kind at once, and then one with a good image.
+/// Pods with hostile images of each kind at once, and then a pod with a good image.
 // findings-2 S38
 #[test]
 fn hostile_answers_of_a_registry() {
@@ -249,10 +249,10 @@ fn hostile_answers_of_a_registry() {
     let mut all = String::new();
     let mut pods = Vec::new();
     for hostile in HOSTILE {
-        for (place, registry) in NAMES.iter().enumerate() {
+        for (index, registry) in NAMES.iter().enumerate() {
             for number in 0..PODS {
                 let repository = hostile.repository;
-                let name = format!("{repository}-{place}-{number}");
+                let name = format!("{repository}-{index}-{number}");
                 all += &pod(&name, &format!("{registry}/{repository}-{number}:1"));
                 pods.push((name, hostile.reason));
             }
@@ -264,7 +264,7 @@ fn hostile_answers_of_a_registry() {
     for (pod, reason) in &pods {
         wait_for_reason(&kubectl, pod, reason);
     }
-    // Those that try again do so meanwhile.
+    // Pulls that are retried are retried within this time.
     thread::sleep(Duration::from_secs(5));
     scene.assert_withstood("answers of a registry");
 }

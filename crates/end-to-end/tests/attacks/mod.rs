@@ -1,6 +1,6 @@
-//! The memory of the server under attack: accounts of namespaces do what makes the server's process grow, one attack for
-//! each row of `docs/contributing/budgets.md` that is about its memory. It stays below 300 MiB above what it has when
-//! idle, and others are answered.
+//! The memory of the server under attack: accounts of namespaces try to make the server's process grow, one attack for
+//! each row of `docs/contributing/budgets.md` about its memory. The memory stays below 300 MiB above that of the idle
+//! server, and other clients get responses.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 
@@ -28,16 +28,16 @@ use serde_json::{Value, json};
 use tenant::{Connection, Server, Tenant};
 use tokio::runtime::Runtime;
 
-/// The most that an attack may add to the memory of the idle server.
+/// Maximum growth of the memory during an attack, compared with the idle server.
 const GROWTH_MIB_MAX: u64 = 300;
 
-/// The most requests of a connection at once that the server takes.
+/// Maximum number of concurrent requests of a connection.
 const STREAMS: usize = 100;
 
-/// An attack is at its height when the server has not grown for so long.
+/// An attack has reached its maximum when the server has not grown for this time.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// A server, its tenants, and the most memory that it has had.
+/// A server, its tenants, and the maximum memory so far.
 struct Scene {
     instance: Instance,
     api: Api,
@@ -86,7 +86,8 @@ impl Scene {
         }
     }
 
-    /// Stores 25 ConfigMaps of 900 kB, which all tenants may read, and returns their path. They are no part of the attack.
+    /// Stores 25 ConfigMaps of 900 kB, which all tenants may read, and returns their path. The ConfigMaps are not part
+    /// of the attack.
     fn store_large_maps(&mut self) -> String {
         let path = "/api/v1/namespaces/default/configmaps";
         let maps: Vec<Value> = (0..25).map(|number| large_map(number, 900_000)).collect();
@@ -103,15 +104,16 @@ impl Scene {
         path.to_owned()
     }
 
-    /// The memory of stored objects, which the quota of the store bounds, is no part of the attack.
+    /// Starts the measurement; the memory of stored objects, which the quota of the store bounds, is not part of the
+    /// attack.
     fn begin_with_what_is_stored(&mut self) {
-        // The server gives back each half minute what it does not use any more.
+        // The server frees unused memory every half minute.
         thread::sleep(Duration::from_secs(40));
         self.idle_mib = mib(self.instance.pid());
         self.most_mib.store(self.idle_mib, Ordering::Relaxed);
     }
 
-    /// Each tenant opens so many connections, and does the same on each stream of them.
+    /// Each tenant opens that many connections, and executes the work on each stream of them.
     fn on_each_stream(
         &self,
         connections: usize,
@@ -130,7 +132,7 @@ impl Scene {
         });
     }
 
-    /// Waits until the memory of the server has not grown any more for a while.
+    /// Waits until the memory of the server has stopped growing for a while.
     fn wait_until_it_grows_no_more(&self) {
         let most = || self.most_mib.load(Ordering::Relaxed);
         let (mut highest, mut since) = (most(), Instant::now());
@@ -142,7 +144,8 @@ impl Scene {
         }
     }
 
-    /// The memory that the server has had beyond that of the idle one is within its bound, and it answers others.
+    /// Checks that the growth of the server's memory is within its bound, and that the server responds to other
+    /// clients.
     #[track_caller]
     fn assert_withstood(&mut self, attack: &str) {
         wait_for("an answer for somebody else", 60, || {
@@ -159,7 +162,7 @@ impl Scene {
         assert!(grown < GROWTH_MIB_MAX, "{attack}: {grown} MiB more");
     }
 
-    /// How often senders were refused by a budget.
+    /// The number of refusals because of a budget.
     fn refusals(&self, budget: &str) -> u64 {
         let page = self.instance.kubectl().ok(&["get", "--raw", "/metrics"]);
         let name = format!("mainstay_refusals_total{{budget=\"{budget}\"}} ");
@@ -168,7 +171,7 @@ impl Scene {
     }
 }
 
-/// The memory that a process has allocated.
+/// The anonymous memory of a process.
 fn mib(pid: i32) -> u64 {
     memory(pid).anonymous as u64
 }

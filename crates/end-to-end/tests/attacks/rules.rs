@@ -1,11 +1,11 @@
-//! Objects from which the server makes rules of the kernel, and objects that come without end.
+//! Objects for which the server creates kernel rules, and endless sequences of objects.
 
 use end_to_end::with_images;
 use serde_json::{Value, json};
 
 use super::Scene;
 
-/// Policies with thousands of blocks and exceptions, and Services with thousands of ports, for a pod that runs.
+/// Policies with thousands of blocks and exceptions, and Services with thousands of ports, for a running pod.
 // findings-2 S36
 #[test]
 fn large_policies_and_services() {
@@ -63,7 +63,7 @@ fn large_policies_and_services() {
     scene.assert_withstood("large policies and Services");
 }
 
-/// Events of ever new objects, with messages as long as may be.
+/// Events about ever new objects, with messages of the maximum length.
 // findings-2 S44
 #[test]
 fn events_without_end() {

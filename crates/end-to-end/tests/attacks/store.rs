@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Scene, large_map};
 
-/// A tenant stores as much as its namespace may have, and reads all of it.
+/// A tenant stores the maximum of its namespace, and reads all objects.
 // findings-2 S44
 #[test]
 fn a_full_namespace() {

@@ -1,4 +1,4 @@
-//! An account of a namespace that sends as it likes.
+//! A client with the account of a namespace.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -24,19 +24,19 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// More than any client needs: the server never waits for room of the client.
+/// The maximum window: the server never waits for the client's flow control.
 pub const WINDOW: u32 = 0x7fff_ffff;
 
 pub type Body = BoxBody<Bytes, Infallible>;
 
-/// The default account of a namespace, which may edit what is in it.
+/// The default account of a namespace, with the role `edit` in the namespace.
 pub struct Tenant {
     pub namespace: String,
     token: String,
     server: Server,
 }
 
-/// Where the server is, whom it has to be signed by, and the certificate that is shown to it, if any.
+/// The address of the server, its certificate authority, and the client certificate, if there is one.
 #[derive(Clone)]
 pub struct Server {
     address: (String, u16),
@@ -71,7 +71,7 @@ impl Server {
         }
     }
 
-    /// Another listener of the same cluster, whose certificate has its address.
+    /// Another listener of the cluster, whose certificate has its address.
     pub fn at(self, host: &str, port: u16) -> Self {
         Self {
             address: (host.to_owned(), port),
@@ -80,7 +80,7 @@ impl Server {
         }
     }
 
-    /// The server for somebody who shows a certificate.
+    /// The server for a client with a certificate.
     pub fn with_identity(self, identity: &Identity) -> Self {
         Self {
             identity: Some(identity.clone()),
@@ -88,7 +88,7 @@ impl Server {
         }
     }
 
-    /// A connection with a protocol, of somebody who has said nothing yet.
+    /// A connection with a protocol, on which the client has not sent data yet.
     pub async fn connect(&self, protocol: &str) -> TlsStream<TcpStream> {
         let (host, port) = &self.address;
         let stream = TcpStream::connect((host.as_str(), *port)).await.unwrap();
@@ -122,7 +122,7 @@ impl Server {
 }
 
 impl Tenant {
-    /// Makes a namespace, and lets its default account edit it.
+    /// Creates a namespace, and allows its default account to edit it.
     pub fn new(server: &Server, api: &Api, namespace: &str) -> Self {
         let name = json!({"metadata": {"name": namespace}});
         api.create("/api/v1/namespaces", &name);
@@ -156,18 +156,18 @@ impl Tenant {
         format!("/api/v1/namespaces/{}/{resource}", self.namespace)
     }
 
-    /// A web socket, whose frames nobody reads.
+    /// A web socket whose frames the client does not read.
     pub async fn web_socket(&self, path: &str) -> TlsStream<TcpStream> {
         let stream = self.server.connect("http/1.1").await;
         self.ask_for_web_socket(stream, path).await
     }
 
-    /// A web socket from an address, if the server grants it.
+    /// A web socket from an address, if the server accepts it.
     pub async fn web_socket_from(&self, from: IpAddr, path: &str) -> Option<TlsStream<TcpStream>> {
         let stream = self.server.connect_from(from, "http/1.1").await;
         let mut stream = self.ask_for_web_socket(stream, path).await;
-        let answer = head(&mut stream).await.unwrap();
-        answer.starts_with("HTTP/1.1 101").then_some(stream)
+        let response_head = head(&mut stream).await.unwrap();
+        response_head.starts_with("HTTP/1.1 101").then_some(stream)
     }
 
     async fn ask_for_web_socket(
@@ -192,7 +192,7 @@ impl Tenant {
         self.speak_http2(stream).await
     }
 
-    /// A connection of HTTP/2 of which nothing is read.
+    /// A connection of HTTP/2 on which the client reads nothing.
     pub async fn connect_deaf(&self) -> Connection {
         let (_, writer) = io::split(self.server.connect("h2").await);
         self.speak_http2(io::join(Silence, writer)).await
@@ -223,17 +223,17 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Sends a request, which stays open, with what it needs, until `open` is dropped.
+    /// Sends a request, which stays open with its resources until `open` is dropped.
     pub fn hold_open(
         &mut self,
         request: Request<Body>,
         needed: impl Send + 'static,
         open: &mut JoinSet<()>,
     ) {
-        let answer = self.sender.send_request(request);
+        let response = self.sender.send_request(request);
         open.spawn(async move {
             let _needed = needed;
-            let _answer = answer.await;
+            let _answer = response.await;
             std::future::pending::<()>().await;
         });
     }
@@ -264,16 +264,16 @@ impl Connection {
         request.body(body).unwrap()
     }
 
-    /// The code of the answer, which is read whole.
+    /// The status code of the response, which is read completely.
     pub async fn code(&mut self, request: Request<Body>) -> Option<u16> {
-        let answer = self.sender.send_request(request).await.ok()?;
-        let code = answer.status().as_u16();
-        answer.into_body().collect().await.ok()?;
+        let response = self.sender.send_request(request).await.ok()?;
+        let code = response.status().as_u16();
+        response.into_body().collect().await.ok()?;
         Some(code)
     }
 }
 
-/// The head of a request or an answer, and no byte after it.
+/// Reads the header of a request or a response, and no byte after it.
 pub async fn head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -282,7 +282,7 @@ pub async fn head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// A reader to which nothing ever comes.
+/// A reader that never returns data.
 struct Silence;
 
 impl AsyncRead for Silence {

@@ -1,4 +1,4 @@
-//! A node that answers by its tunnels as it likes, together with accounts that ask for its pods.
+//! A node with hostile responses in its tunnels, together with accounts that request its pods.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -16,13 +16,13 @@ use super::{STREAMS, Scene};
 
 const NODE: &str = "hollow";
 
-/// An address that the server does not reach, so that it uses the tunnel.
+/// An address that the server does not reach, so that the server uses the tunnel.
 const ADDRESS: [u8; 4] = [192, 0, 2, 77];
 
 /// More tunnels than a node may have.
 const TUNNELS: usize = 20;
 
-/// A node of the test joins, and has a pod of each tenant.
+/// The test's node joins, and gets a pod of each tenant.
 fn joined(scene: &Scene, manner: Manner) -> HollowNode {
     let data = scene.instance.data();
     let token = program::ok(&["token", "--data-dir", text(&data), "create"]);
@@ -36,16 +36,18 @@ fn joined(scene: &Scene, manner: Manner) -> HollowNode {
         "addresses": [{"type": "InternalIP", "address": IpAddr::from(ADDRESS)}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
     });
-    // Whatever the controllers have written in the meantime.
+    // The version is removed, because the controllers may have written in the meantime.
     node["metadata"]["resourceVersion"].take();
     let status = format!("{nodes}/{NODE}/status");
     scene.api.ask(Method::PUT, &status, Some(&node)).unwrap();
     let (identity, serving) = scene.runtime.block_on(async {
         let joined = join(&server, &token, NODE).await.unwrap();
-        let own = Credentials::Identity(&joined.identity);
-        let own = client(&server, &joined.ca_pem, &own).await.unwrap();
+        let credentials = Credentials::Identity(&joined.identity);
+        let credentials = client(&server, &joined.ca_pem, &credentials).await.unwrap();
         let serving = CertificateSubject::serving(NODE, [ADDRESS.into()]);
-        let serving = node_identity::request(&own, &serving).await.unwrap();
+        let serving = node_identity::request(&credentials, &serving)
+            .await
+            .unwrap();
         (joined.identity, serving)
     });
     for tenant in &scene.tenants {
@@ -58,7 +60,7 @@ fn joined(scene: &Scene, manner: Manner) -> HollowNode {
     HollowNode::new(scene.server.clone(), &identity, &serving, manner)
 }
 
-/// The node opens tunnels, and the tenants ask for the log of its pod on each stream of so many connections.
+/// The node opens tunnels, and the tenants request the log of its pod on each stream of that many connections.
 fn ask_for_logs(scene: &Scene, node: &HollowNode, connections: usize) -> JoinSet<()> {
     let mut open = JoinSet::new();
     scene.runtime.block_on(async {
@@ -74,7 +76,8 @@ fn ask_for_logs(scene: &Scene, node: &HollowNode, connections: usize) -> JoinSet
     open
 }
 
-/// The node has had many connections, and as many tunnels as it may have, and the server has withstood that.
+/// Checks that the node has had many connections and the maximum number of tunnels, and that the server has withstood
+/// the attack.
 #[track_caller]
 fn assert_used(scene: &mut Scene, node: &HollowNode, attack: &str) {
     println!("{} connections", node.connections());
@@ -83,7 +86,7 @@ fn assert_used(scene: &mut Scene, node: &HollowNode, attack: &str) {
     assert!(scene.refusals("tunnels") > 0);
 }
 
-/// Its answers have no end, and the tenants do not read them.
+/// The responses have no end, and the tenants do not read them.
 // findings-2 S38
 #[test]
 fn a_node_that_talks_without_end() {
@@ -94,7 +97,7 @@ fn a_node_that_talks_without_end() {
     assert_used(&mut scene, &node, "a node that talks without end");
 }
 
-/// Its answers begin, and do not go on.
+/// The responses begin, and do not continue.
 // findings-2 S38
 #[test]
 fn a_node_that_says_nothing_more() {
@@ -106,7 +109,7 @@ fn a_node_that_says_nothing_more() {
     assert!(scene.refusals("node_connections") > 0);
 }
 
-/// It reads nothing of the input that tenants send to commands in its pods.
+/// The node does not read the input that tenants send to commands in its pods.
 // findings-2 S38
 #[test]
 fn a_node_that_reads_nothing() {
@@ -117,9 +120,9 @@ fn a_node_that_reads_nothing() {
             node.open_tunnel().await;
         }
         let mut sessions = Vec::new();
-        for (place, tenant) in scene.tenants.iter().enumerate() {
-            // Pods have addresses of their own, and each its share of connections.
-            let address = [127, 0, 1, u8::try_from(place + 1).unwrap()].into();
+        for (index, tenant) in scene.tenants.iter().enumerate() {
+            // Each pod has its own address and its own share of connections.
+            let address = [127, 0, 1, u8::try_from(index + 1).unwrap()].into();
             for _ in 0..450 {
                 sessions.push(async move {
                     let path = tenant.path("pods/far/exec?command=cat&stdin=true&container=c");

@@ -1,6 +1,6 @@
 //! Real packets between pods of two joined nodes (docs/many-machines.md).
 //!
-//! The test serves and asks in the networks of pods, nodes and a machine outside, so that both ends of each
+//! The test acts as servers and clients in the networks of pods, nodes and a machine outside, so that both ends of each
 //! connection are known. Each pod is bound to a node.
 
 mod packets;
@@ -68,7 +68,7 @@ impl World {
         }
     }
 
-    /// Runs pods with these manifests, and returns the places of those with the names.
+    /// Runs pods with these manifests, and returns the networks of the pods with the names.
     fn pods<const N: usize>(
         &self,
         kubectl: &Kubectl,
@@ -87,7 +87,7 @@ impl World {
         })
     }
 
-    /// Does the work where the API server is reached.
+    /// Runs work in the network of the server.
     fn on_server<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.server.network.run(work)
     }
@@ -116,7 +116,7 @@ impl World {
     }
 }
 
-/// A pod with labels on a node. It does nothing by itself.
+/// A pod with labels on a node. Its container only sleeps.
 fn pod(name: &str, node: &str, labels: &str, http: u16) -> String {
     format!(
         "---
@@ -136,7 +136,7 @@ spec:
 }
 
 impl Place {
-    /// Serves all ports: each request is answered with the name and the address of the client.
+    /// Serves all ports: each response contains the name and the address of the client.
     fn serve(&self, name: &str) {
         for port in TCP {
             packets::serve_tcp(&self.network, port, name);
@@ -149,18 +149,18 @@ impl Place {
         at(self.ip, port)
     }
 
-    /// Waits for an answer of the server with that name; returns the client's address as the server saw it.
+    /// Waits for a response of the server with that name; returns the client's address as the server received it.
     #[track_caller]
     fn reaches(&self, to: SocketAddr, name: &str) -> IpAddr {
         wait_for(&format!("{name} at {to}"), 60, || {
             match packets::ask_tcp(&self.network, to) {
-                Ok(answer) if answer.name == name => Ok(answer.client),
+                Ok(reply) if reply.name == name => Ok(reply.client),
                 other => Err(format!("{other:?}")),
             }
         })
     }
 
-    /// Waits until packets to the address are dropped: nothing comes back.
+    /// Waits until packets to the address are dropped: no response arrives.
     #[track_caller]
     fn is_dropped(&self, to: SocketAddr) {
         wait_for(&format!("silence at {to}"), 60, || {
@@ -171,7 +171,7 @@ impl Place {
         });
     }
 
-    /// Waits until these servers and no others answer.
+    /// Waits until exactly these servers respond.
     #[track_caller]
     fn is_answered_by(&self, to: SocketAddr, names: &[&str]) -> Vec<Answer> {
         self.asks_many(&format!("TCP {to}"), names, || {
@@ -186,15 +186,16 @@ impl Place {
         names: &[&str],
         ask: impl Fn() -> std::io::Result<Answer>,
     ) -> Vec<Answer> {
-        let wanted: BTreeSet<&str> = names.iter().copied().collect();
-        wait_for(&format!("{wanted:?} at {what}"), 60, || {
-            // With two servers, one of a thousand rounds sees one of them alone.
-            let answers: Result<Vec<Answer>, _> = (0..10).map(|_| ask()).collect();
-            let answers = answers.map_err(|error| error.to_string())?;
-            let seen: BTreeSet<&str> = answers.iter().map(|answer| &*answer.name).collect();
-            match seen == wanted {
-                true => Ok(answers),
-                false => Err(format!("{answers:?}")),
+        let expected: BTreeSet<&str> = names.iter().copied().collect();
+        wait_for(&format!("{expected:?} at {what}"), 60, || {
+            // Ten requests miss one of two servers in one of a thousand rounds.
+            let replies: Result<Vec<Answer>, _> = (0..10).map(|_| ask()).collect();
+            let replies = replies.map_err(|error| error.to_string())?;
+            let names_of_replies: BTreeSet<&str> =
+                replies.iter().map(|reply| &*reply.name).collect();
+            match names_of_replies == expected {
+                true => Ok(replies),
+                false => Err(format!("{replies:?}")),
             }
         })
     }

@@ -1,4 +1,4 @@
-//! Servers and clients in networks of the test. The kernel has no sockets for SCTP, so its packets are made here.
+//! Servers and clients in networks of the test. The kernel has no sockets for SCTP, so the packets are built here.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -7,9 +7,9 @@ use std::time::Duration;
 use end_to_end::Network;
 use rustix::net::{AddressFamily, SocketType, ipproto, socket};
 
-/// The time without an answer after which a packet counts as dropped; a first packet is sent again meanwhile.
+/// The time without a response after which a packet counts as dropped; a first packet is repeated meanwhile.
 pub(super) const SILENCE: Duration = Duration::from_millis(1500);
-/// The time in which a connected server answers.
+/// The time within which a connected server responds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The answer of a server.
@@ -17,7 +17,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Answer {
     /// The server's name.
     pub(super) name: String,
-    /// The address of the client, as the server saw it.
+    /// The address of the client, as the server received it.
     pub(super) client: IpAddr,
 }
 
@@ -33,7 +33,7 @@ impl Answer {
     }
 }
 
-/// Whether nothing came back, not even a refusal.
+/// Whether no response arrived, not even a refusal.
 pub(super) fn is_silence(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
 }
@@ -44,12 +44,12 @@ pub(super) fn serve_tcp(network: &Network, port: u16, name: &str) {
     let (listener, name) = (listener.expect("listen"), name.to_owned());
     std::thread::spawn(move || {
         for connection in listener.incoming() {
-            let answered = connection.and_then(|mut connection| {
+            let served = connection.and_then(|mut connection| {
                 let peer = connection.peer_addr()?.ip();
                 connection.write_all(format!("{name} {peer}").as_bytes())
             });
-            // A client that is gone does not matter to the server.
-            drop(answered);
+            // A disconnected client does not matter to the server.
+            drop(served);
         }
     });
 }
@@ -58,13 +58,13 @@ pub(super) fn ask_tcp(network: &Network, to: SocketAddr) -> io::Result<Answer> {
     network.run(|| {
         let mut connection = TcpStream::connect_timeout(&to, SILENCE)?;
         connection.set_read_timeout(Some(PATIENCE))?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer)?;
-        Answer::read(&answer)
+        let mut reply = String::new();
+        connection.read_to_string(&mut reply)?;
+        Answer::read(&reply)
     })
 }
 
-/// An open connection: both of its ends, by a port that nothing serves.
+/// An open connection: both of its ends, with a port that no other server uses.
 pub(super) fn connection(
     from: &Network,
     to: &Network,
@@ -76,7 +76,7 @@ pub(super) fn connection(
     Ok((client, server))
 }
 
-/// Whether a byte that is written at one end arrives at the other in time.
+/// Whether a byte that is written at one end arrives at the other end in time.
 pub(super) fn arrives(mut from: &TcpStream, mut to: &TcpStream, limit: Duration) -> bool {
     let written = from.write_all(b"x");
     let limit = to.set_read_timeout(Some(limit));
@@ -100,8 +100,8 @@ pub(super) fn ask_udp(network: &Network, to: SocketAddr) -> io::Result<Answer> {
     send_udp(network, to, 1)
 }
 
-/// Sends a datagram of that length, which may not be fragmented: Linux sets DF on those of sockets that
-/// discover the MTU of the path, which is the default.
+/// Sends a datagram of that length, which may not be fragmented: Linux sets DF on datagrams of sockets that discover
+/// the MTU of the path, which is the default.
 pub(super) fn send_udp(network: &Network, to: SocketAddr, length: usize) -> io::Result<Answer> {
     let socket = network.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
     socket.connect(to)?;
@@ -114,8 +114,9 @@ pub(super) fn send_udp(network: &Network, to: SocketAddr, length: usize) -> io::
 
 /// A raw socket for SCTP.
 fn sctp(network: &Network) -> io::Result<UdpSocket> {
-    let made = network.run(|| socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::SCTP)));
-    Ok(UdpSocket::from(made?))
+    let raw_socket =
+        network.run(|| socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::SCTP)));
+    Ok(UdpSocket::from(raw_socket?))
 }
 
 /// The types of the chunks INIT and INIT ACK (RFC 9260 §3.2).
@@ -151,17 +152,17 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, add)
 }
 
-/// A received packet: the sender, the ports, the type of the first chunk, and what follows the chunk's 16 bytes.
+/// A received packet: the sender, the ports, the type of the first chunk, and the bytes after the chunk's 16 bytes.
 fn received(socket: &UdpSocket) -> io::Result<(IpAddr, [u16; 2], u8, Vec<u8>)> {
     let mut buffer = [0; 2048];
     let (length, peer) = socket.recv_from(&mut buffer)?;
-    // A raw socket delivers the header of IP, too.
+    // A raw socket delivers the IP header, too.
     let header = usize::from(buffer[0] & 0xf) * 4;
     let packet = &buffer[header..length];
     if packet.len() < 32 {
         return Err(io::Error::other("half a packet"));
     }
-    let port = |place: usize| u16::from_be_bytes([packet[place], packet[place + 1]]);
+    let port = |offset: usize| u16::from_be_bytes([packet[offset], packet[offset + 1]]);
     Ok((
         peer.ip(),
         [port(0), port(2)],
@@ -170,7 +171,7 @@ fn received(socket: &UdpSocket) -> io::Result<(IpAddr, [u16; 2], u8, Vec<u8>)> {
     ))
 }
 
-/// Answers the INIT of an association with an INIT ACK, until the test ends.
+/// Responds to the INIT of an association with an INIT ACK, until the test ends.
 pub(super) fn serve_sctp(network: &Network, port: u16, name: &str) {
     let socket = sctp(network).expect("a raw socket");
     let name = name.to_owned();
@@ -178,9 +179,9 @@ pub(super) fn serve_sctp(network: &Network, port: u16, name: &str) {
         loop {
             match received(&socket) {
                 Ok((peer, [from, to], INIT, _)) if to == port => {
-                    let answer = format!("{name} {peer}");
-                    let answer = packet(port, from, TAG, INIT_ACK, answer.as_bytes());
-                    drop(socket.send_to(&answer, (peer, 0)));
+                    let reply = format!("{name} {peer}");
+                    let reply = packet(port, from, TAG, INIT_ACK, reply.as_bytes());
+                    drop(socket.send_to(&reply, (peer, 0)));
                 }
                 Ok(_) => {}
                 Err(_) => return,
@@ -189,15 +190,15 @@ pub(super) fn serve_sctp(network: &Network, port: u16, name: &str) {
     });
 }
 
-/// Sends an INIT, and waits for the INIT ACK of the same address and port.
+/// Sends an INIT, and waits for the INIT ACK from that address and port.
 pub(super) fn ask_sctp(network: &Network, to: SocketAddr, from: u16) -> io::Result<Answer> {
     let socket = sctp(network)?;
     socket.set_read_timeout(Some(SILENCE))?;
     socket.send_to(&packet(from, to.port(), 0, INIT, &[]), (to.ip(), 0))?;
     loop {
         match received(&socket)? {
-            (peer, ports, INIT_ACK, answer) if peer == to.ip() && ports == [to.port(), from] => {
-                return Answer::read(&String::from_utf8_lossy(&answer));
+            (peer, ports, INIT_ACK, reply) if peer == to.ip() && ports == [to.port(), from] => {
+                return Answer::read(&String::from_utf8_lossy(&reply));
             }
             _ => {}
         }

@@ -1,5 +1,4 @@
-//! NetworkPolicies on two joined nodes: the client's node and the server's node are different ones, and the
-//! same ones.
+//! NetworkPolicies on two joined nodes: client and server are on different nodes, and on one node.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -8,7 +7,7 @@ use end_to_end::wait_for;
 
 use super::{Place, SCTP, UDP, World, at, packets, pod};
 
-/// `web` has the pod on the second node, `open` is a node port that keeps the client's address.
+/// `web` has the pod on the second node, `open` is a node port that does not change the client's address.
 const SERVICES: &str = r"---
 apiVersion: v1
 kind: Service
@@ -35,7 +34,7 @@ fn with_pods(transport: &str) -> (World, Pods) {
     let world = World::start(transport);
     let manifest = [
         pod("server-1", "n1", "app: server, name: server-1", 8080),
-        // The port has another number by this name.
+        // The named port has another number in this pod.
         pod("server-2", "n2", "app: server, name: server-2", 9090),
         pod("client-1", "n1", "app: client, name: client-1", 80),
         pod("client-2", "n2", "app: client, name: client-2", 80),
@@ -68,7 +67,7 @@ fn policy(world: &World, name: &str, spec: &str) {
     world.on_server(|| world.kubectl.apply(&manifest));
 }
 
-/// A policy of the servers with these rules for incoming connections.
+/// A policy of the servers with these rules for ingress.
 fn ingress(rules: &str) -> String {
     format!("{{podSelector: {{matchLabels: {{app: server}}}}, ingress: [{rules}]}}")
 }
@@ -77,7 +76,7 @@ fn from(peers: &str) -> String {
     ingress(&format!("{{from: [{peers}]}}"))
 }
 
-/// A policy of the clients with these rules for outgoing connections.
+/// A policy of the clients with these rules for egress.
 fn egress(rules: &str) -> String {
     format!(
         "{{podSelector: {{matchLabels: {{app: client}}}}, policyTypes: [Egress], egress: [{rules}]}}"
@@ -90,7 +89,7 @@ impl Pods {
     fn all_pass(&self) {
         for client in [&self.client_1, &self.client_2, &self.other_1] {
             client.reaches(self.server_1.at(8080), "server-1");
-            // Seen with its own address, on the other node, too.
+            // The server receives the client's own address, on the other node, too.
             assert_eq!(
                 client.reaches(self.server_2.at(8080), "server-2"),
                 client.ip
@@ -118,7 +117,7 @@ fn policies_hold_between_pods_of_two_nodes() {
     world.end();
 }
 
-/// Default deny, selectors of pods and namespaces with their empty forms, and several policies together.
+/// Default deny, selectors of pods and namespaces with their empty forms, and combinations of policies.
 fn incoming_by_peers(world: &World, pods: &Pods) {
     let (to_1, to_2) = (pods.server_1.at(8080), pods.server_2.at(8080));
     policy(world, "p", "{podSelector: {}}");
@@ -126,7 +125,7 @@ fn incoming_by_peers(world: &World, pods: &Pods) {
     pods.client_2.is_dropped(to_2);
     pods.client_2.is_dropped(to_1);
     pods.client_1.is_dropped(pods.service);
-    // A pod is reached by its node.
+    // The node of a pod reaches the pod.
     let probe = || packets::ask_tcp(&world.nodes[1].network, to_2);
     assert_eq!(wait_for("an answer", 60, probe).name, "server-2");
 
@@ -139,7 +138,7 @@ fn incoming_by_peers(world: &World, pods: &Pods) {
     pods.client_1.reaches(pods.service, "server-2");
     pods.client_2.is_dropped(to_2);
     pods.other_1.is_dropped(to_2);
-    // A second policy adds what it allows.
+    // A second policy allows further connections.
     policy(
         world,
         "q",
@@ -193,13 +192,16 @@ fn incoming_by_addresses(world: &World, pods: &Pods) {
     pods.other_1.reaches(pods.service, "server-2");
     pods.client_1.is_dropped(to_2);
     pods.client_1.is_dropped(pods.service);
-    let shown = at(world.node_ip(2), 31080);
-    world.outside.is_dropped(shown);
+    let node_port = at(world.node_ip(2), 31080);
+    world.outside.is_dropped(node_port);
     policy(world, "p", &block("192.0.2.0/24", world.node_ip(1)));
-    assert_eq!(world.outside.reaches(shown, "server-2"), world.outside.ip);
+    assert_eq!(
+        world.outside.reaches(node_port, "server-2"),
+        world.outside.ip
+    );
     pods.client_2.is_dropped(to_2);
     policy(world, "p", &block("192.0.2.0/24", world.outside.ip));
-    world.outside.is_dropped(shown);
+    world.outside.is_dropped(node_port);
 }
 
 /// Ports of the pod after translation, by number, by name and as a range.
@@ -215,7 +217,7 @@ fn incoming_by_ports(world: &World, pods: &Pods) {
     pods.client_1.reaches(two.at(8085), "server-2");
     pods.client_1.reaches(pods.service, "server-2");
     pods.client_1.is_dropped(two.at(8086));
-    // The port of the Service is not that of the pod.
+    // The port of the Service is not the port of the pod.
     policy(world, "p", &ports("{port: 80}"));
     pods.client_1.is_dropped(pods.service);
 }
@@ -224,7 +226,7 @@ fn incoming_by_ports(world: &World, pods: &Pods) {
 fn by_protocols(world: &World, pods: &Pods) {
     let client = &pods.client_1.network;
     let udp = || packets::ask_udp(client, pods.server_2.at(UDP));
-    // An association that is known would pass.
+    // An association that is already tracked would pass.
     let mut port = 41_000;
     let mut sctp = || {
         port += 1;
@@ -245,8 +247,8 @@ fn by_protocols(world: &World, pods: &Pods) {
     wait_for("silence by SCTP", 60, || silence(sctp()));
 }
 
-fn silence(asked: std::io::Result<packets::Answer>) -> Result<(), String> {
-    match asked {
+fn silence(result: std::io::Result<packets::Answer>) -> Result<(), String> {
+    match result {
         Err(error) if packets::is_silence(&error) => Ok(()),
         other => Err(format!("{other:?}")),
     }
@@ -269,7 +271,7 @@ fn outgoing(world: &World, pods: &Pods) {
     pods.client_1.reaches(pods.service, "server-2");
     pods.client_1.is_dropped(pods.server_2.at(9090));
     pods.client_2.is_dropped(to_1);
-    // The name of a port is that of each server.
+    // The named port is resolved for each server.
     policy(
         world,
         "p",
@@ -280,7 +282,7 @@ fn outgoing(world: &World, pods: &Pods) {
     pods.client_1.reaches(to_1, "server-1");
     pods.client_1.reaches(pods.server_2.at(9090), "server-2");
     pods.client_1.is_dropped(to_2);
-    // Datagrams alone.
+    // Only datagrams pass.
     policy(world, "p", &egress("{ports: [{protocol: UDP}]}"));
     let udp = || packets::ask_udp(&pods.client_1.network, pods.server_2.at(UDP));
     wait_for("an answer by UDP", 60, udp);
@@ -296,7 +298,7 @@ fn outgoing(world: &World, pods: &Pods) {
     pods.client_1.is_dropped(pods.service);
 }
 
-/// A pod that changes its labels, and one that starts on the other node.
+/// A pod that changes its labels, and a pod that starts on the other node.
 fn labels_and_new_pods(world: &World, pods: &Pods) {
     let to_2 = pods.server_2.at(8080);
     policy(world, "p", &from(FRIENDS));
@@ -308,7 +310,7 @@ fn labels_and_new_pods(world: &World, pods: &Pods) {
     pods.client_1.reaches(to_2, "server-2");
     label("pod", "client-1", "role-");
     pods.client_1.is_dropped(to_2);
-    // The labels of a namespace count in the same way.
+    // The labels of a namespace have an equal effect.
     let reds =
         "{namespaceSelector: {matchExpressions: [{key: team, operator: In, values: [red]}]}}";
     policy(world, "p", &from(reds));
@@ -325,7 +327,7 @@ fn labels_and_new_pods(world: &World, pods: &Pods) {
     late.reaches(pods.service, "server-2");
 }
 
-/// A connection between the nodes ends with the permission for it.
+/// A connection between the nodes ends when a policy does not allow it any more.
 fn open_connections(world: &World, pods: &Pods) {
     policy(world, "p", &ingress("{}"));
     pods.client_1.reaches(pods.server_2.at(8080), "server-2");
@@ -337,17 +339,17 @@ fn open_connections(world: &World, pods: &Pods) {
     assert_eq!(arrives(packets::PATIENCE), [true; 2]);
     policy(world, "p", &ingress(""));
     wait_for("the connection to end", 60, || {
-        let seen = arrives(packets::SILENCE);
-        (seen == [false; 2]).then_some(()).ok_or(seen)
+        let has_arrived = arrives(packets::SILENCE);
+        (has_arrived == [false; 2]).then_some(()).ok_or(has_arrived)
     });
 }
 
-/// The core of the rows, through the tunnel.
+/// The main checks of both tables, through the tunnel.
 #[test]
 fn services_and_policies_hold_through_vxlan() {
     let (world, pods) = with_pods("vxlan");
     pods.all_pass();
-    // Both nodes are on one link, so only the option leads here.
+    // Both nodes are on one link, so only the option selects the tunnel.
     let routes = world.nodes[0].network.run(|| ip("-4 route show proto 109"));
     assert!(
         routes.contains("dev mx") && !routes.contains("via 192.0.2"),
@@ -355,12 +357,15 @@ fn services_and_policies_hold_through_vxlan() {
     );
     let link = pods.client_1.network.run(|| ip("-o link show eth0"));
     assert!(link.contains("mtu 1450 "), "{link}");
-    // A datagram as large as the MTU arrives; headers have 28 bytes.
+    // A datagram as large as the MTU arrives; the headers have 28 bytes.
     let client = &pods.client_1.network;
     let full = || packets::send_udp(client, pods.server_2.at(UDP), 1450 - 28);
     assert_eq!(wait_for("an answer", 60, full).name, "server-2");
-    let (to_2, shown) = (pods.server_2.at(8080), at(world.node_ip(2), 31080));
-    assert_eq!(world.outside.reaches(shown, "server-2"), world.outside.ip);
+    let (to_2, node_port) = (pods.server_2.at(8080), at(world.node_ip(2), 31080));
+    assert_eq!(
+        world.outside.reaches(node_port, "server-2"),
+        world.outside.ip
+    );
     world.outside.is_dropped(at(world.node_ip(1), 31080));
     policy(&world, "p", "{podSelector: {}}");
     pods.client_1.is_dropped(to_2);

@@ -1,5 +1,5 @@
-//! Services on two joined nodes: cluster IPs, node ports of each node, session affinity, traffic policies with
-//! the client's address, health check ports of each node, UDP, SCTP, and endpoints of the client's node.
+//! Services on two joined nodes: cluster IPs, node ports of each node, session affinity, traffic policies with the
+//! client's address, health check ports of each node, UDP, SCTP, and endpoints of the client's node.
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::{Place, World, at, packets, pod};
 
-/// `both` has a pod on each node. The pods of the others are those with `far: "yes"`, at first on the second
-/// node alone.
+/// `both` has a pod on each node. The other Services select pods with `far: "yes"`, at first only the pod on the second
+/// node.
 const SERVICES: &str = r"
 apiVersion: v1
 kind: Service
@@ -94,18 +94,18 @@ fn services_lead_to_pods_of_each_node() {
 
 const BOTH: [&str; 2] = ["server-1", "server-2"];
 
-/// Each pod of the Service answers each client, by each protocol. A pod sees the address of another pod.
+/// Each pod of the Service responds to each client, by each protocol. A pod receives the address of another pod.
 fn cluster_ips_and_node_ports(world: &World, clients: [&Place; 2]) {
     let ip = world.cluster_ip("both");
     for client in clients {
-        for answer in client.is_answered_by(at(ip, 80), &BOTH) {
-            assert_eq!(answer.client, client.ip, "{answer:?}");
+        for reply in client.is_answered_by(at(ip, 80), &BOTH) {
+            assert_eq!(reply.client, client.ip, "{reply:?}");
         }
-        for answer in asks_udp(client, at(ip, 53)) {
-            assert_eq!(answer.client, client.ip, "{answer:?}");
+        for reply in asks_udp(client, at(ip, 53)) {
+            assert_eq!(reply.client, client.ip, "{reply:?}");
         }
-        for answer in asks_sctp(client, at(ip, 9)) {
-            assert_eq!(answer.client, client.ip, "{answer:?}");
+        for reply in asks_sctp(client, at(ip, 9)) {
+            assert_eq!(reply.client, client.ip, "{reply:?}");
         }
     }
     for number in [1, 2] {
@@ -115,11 +115,11 @@ fn cluster_ips_and_node_ports(world: &World, clients: [&Place; 2]) {
             asks_udp(client, node);
             asks_sctp(client, node);
         }
-        let own = Place {
+        let node_place = Place {
             network: Network::at(world.nodes[number - 1].network.path().as_ref()),
             ip: world.node_ip(number),
         };
-        own.is_answered_by(at(ip, 80), &BOTH);
+        node_place.is_answered_by(at(ip, 80), &BOTH);
     }
 }
 
@@ -129,7 +129,7 @@ fn asks_udp(from: &Place, to: SocketAddr) -> Vec<packets::Answer> {
     from.asks_many(&what, &BOTH, || packets::ask_udp(&from.network, to))
 }
 
-/// Each association has a port of its own.
+/// Each association has a separate port.
 #[track_caller]
 fn asks_sctp(from: &Place, to: SocketAddr) -> Vec<packets::Answer> {
     let port = Cell::new(40_000);
@@ -139,7 +139,7 @@ fn asks_sctp(from: &Place, to: SocketAddr) -> Vec<packets::Answer> {
     })
 }
 
-/// `sessionAffinity: ClientIP`: ten connections to one node go to one pod.
+/// `sessionAffinity: ClientIP`: ten connections to one node reach one pod.
 fn clients_stay_with_their_pod(world: &World, client: &Place) {
     let by_node = at(world.node_ip(1), 31081);
     let by_ip = at(world.cluster_ip("sticky"), 80);
@@ -152,8 +152,8 @@ fn clients_stay_with_their_pod(world: &World, client: &Place) {
     }
 }
 
-/// `externalTrafficPolicy: Local` and `internalTrafficPolicy: Local`: the node's own pods alone, which see the
-/// address of the client outside. The health check port of each node says whether it has some.
+/// `externalTrafficPolicy: Local` and `internalTrafficPolicy: Local`: only the node's own pods, which receive the
+/// address of the client outside. The health check port of each node reports whether the node has pods.
 fn local_endpoints_alone(world: &World, [client_1, client_2]: [&Place; 2]) {
     let [one, two] = [1, 2].map(|number| world.node_ip(number));
     let outside = &world.outside;
@@ -161,7 +161,7 @@ fn local_endpoints_alone(world: &World, [client_1, client_2]: [&Place; 2]) {
         assert_eq!(outside.reaches(at(two, port), "server-2"), outside.ip);
     }
     outside.is_dropped(at(one, 31082));
-    // A client in the cluster is not sent away.
+    // A client in the cluster may use any endpoint.
     client_1.reaches(at(one, 31082), "server-2");
     let inside = at(world.cluster_ip("inside"), 80);
     client_2.reaches(inside, "server-2");
@@ -187,14 +187,14 @@ fn local_endpoints_alone(world: &World, [client_1, client_2]: [&Place; 2]) {
     outside.is_dropped(at(one, 31082));
 }
 
-/// Waits for the answer of a node's health check port.
+/// Waits for the response of a node's health check port.
 #[track_caller]
 fn health(world: &World, node: Ipv4Addr, port: u16, status: u16, endpoints: u64) {
-    let wanted = (status.to_string(), json!(endpoints));
-    wait_for(&format!("{wanted:?} of {node}"), 60, || {
-        let seen = world.outside.network.run(|| look(at(node, port)));
-        match seen {
-            Ok(seen) if seen == wanted => Ok(()),
+    let expected = (status.to_string(), json!(endpoints));
+    wait_for(&format!("{expected:?} of {node}"), 60, || {
+        let result = world.outside.network.run(|| look(at(node, port)));
+        match result {
+            Ok(result) if result == expected => Ok(()),
             other => Err(format!("{other:?}")),
         }
     });
@@ -205,15 +205,15 @@ fn look(at: SocketAddr) -> std::io::Result<(String, Value)> {
     let mut connection = TcpStream::connect_timeout(&at, limit)?;
     connection.set_read_timeout(Some(limit))?;
     connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let mut text = String::new();
+    connection.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     let status = head.split(' ').nth(1).unwrap_or_default();
     Ok((status.to_owned(), body["localEndpoints"].clone()))
 }
 
-/// `trafficDistribution: PreferSameZone`: the pods of the client's zone, as the labels of the nodes say.
+/// `trafficDistribution: PreferSameZone`: the pods of the client's zone, by the labels of the nodes.
 fn endpoints_of_the_clients_zone_first(world: &World, [client_1, client_2]: [&Place; 2]) {
     let zonal = at(world.cluster_ip("zonal"), 80);
     let label = |node: &str, zone: &str| {
@@ -234,7 +234,7 @@ fn endpoints_of_the_clients_zone_first(world: &World, [client_1, client_2]: [&Pl
     client_2.is_answered_by(zonal, &BOTH);
 }
 
-/// `trafficDistribution: PreferSameNode`: the pod on the client's node, and the others if it has none.
+/// `trafficDistribution: PreferSameNode`: the pod on the client's node, and the other pods if the node has none.
 fn endpoints_of_the_clients_node_first(world: &World, [client_1, client_2]: [&Place; 2]) {
     let near = at(world.cluster_ip("near"), 80);
     client_1.is_answered_by(near, &["server-1"]);

@@ -1,4 +1,4 @@
-//! A driver that fails on purpose, is slow, dies between two steps and repeats answers, in every call.
+//! A driver with injected failures: it fails, is slow, exits between two steps and repeats responses, in every call.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::World;
 
-/// Every call of a volume's life.
+/// Every call in the life of a volume.
 const METHODS: [&str; 13] = [
     "CreateVolume",
     "ControllerPublishVolume",
@@ -25,7 +25,7 @@ const METHODS: [&str; 13] = [
     "DeleteVolume",
 ];
 
-/// The failures of each call, in the order of their names. The code 14 does not tell whether the work is done.
+/// The failures of each call, in the order of their names. After code 14 it is unknown whether the work was done.
 const FAILURES: [(&str, &str); 5] = [
     ("before", "fail-13"),
     ("middle", "fail-14"),
@@ -43,7 +43,7 @@ fn a_volume_s_life_with_a_driver_that_fails_in_every_call() {
             world.order(&name, &json!({"method": method, "at": at, "kind": kind}));
         }
     }
-    // The driver's containers end once each, before the other failures between two steps.
+    // The driver's containers exit once each, before the other failures between two steps.
     for method in ["CreateVolume", "NodePublishVolume"] {
         let name = format!("{method}--dies");
         world.order(
@@ -85,7 +85,7 @@ fn a_volume_s_life_with_a_driver_that_fails_in_every_call() {
     kubectl.ok(&["delete", "statefulset", "db", "--timeout=480s"]);
     kubectl.ok(&["delete", "pvc", "data-db-0", "--timeout=480s"]);
     world.wait_gone();
-    // The last failure is of a call whose work was done.
+    // The last failure is in a call whose work was done.
     wait_for("all failures to have happened", 60, || {
         let mut left = entries(&world.state.join("faults"));
         left.retain(|name| name.ends_with(".json"));
@@ -93,7 +93,7 @@ fn a_volume_s_life_with_a_driver_that_fails_in_every_call() {
     });
 }
 
-/// Each of these is told by an event or a condition, and can be mended.
+/// Each of these is reported by an event or a condition, and can be repaired.
 #[test]
 fn objects_that_do_not_fit_are_told() {
     let world = World::start(1, 0);
@@ -112,10 +112,10 @@ fn objects_that_do_not_fit_are_told() {
         let events = ["get", "events", "--field-selector", &of];
         wait_for_text(part, 120, || kubectl.ok(&events));
     };
-    // A parameter that the driver does not know.
+    // A parameter that the driver does not support.
     class("unknown", json!({"parameters": {"colour": "blue"}}));
     event("unknown", "unknown parameter colour");
-    // A secret that is missing, for the controller and for the node, and comes later.
+    // A Secret that is missing at first, for the controller and for the node.
     let secret = |of: &str| {
         json!({"parameters": {(format!("csi.storage.k8s.io/{of}-secret-name")): format!("{of}-key"),
             (format!("csi.storage.k8s.io/{of}-secret-namespace")): "default"}})
@@ -136,7 +136,7 @@ fn objects_that_do_not_fit_are_told() {
     kubectl.wait_pods_ready(&["pod/secret", "pod/staged"]);
     let journal = fs::read_to_string(world.state.join("journal")).expect("the journal");
     assert!(journal.contains("password") && !journal.contains("sesame"));
-    // Mount options are the driver's to judge, and reach it as they are.
+    // The driver decides about mount options, which reach the driver unchanged.
     class("flags", json!({"mountOptions": ["o".repeat(4096)]}));
     event("flags", "mount_flags has 4096 bytes");
     let odd = json!([
@@ -156,7 +156,7 @@ fn objects_that_do_not_fit_are_told() {
     let flags =
         |used: &serde_json::Value| used["staged"]["capability"]["mount"]["mount_flags"] == odd;
     assert_eq!(uses.filter(flags).count(), 1);
-    // A class of a driver that runs nowhere.
+    // A class of a driver that runs on no node.
     class("nowhere", json!({"provisioner": "nobody.example.com"}));
     event("nowhere", "nobody.example.com");
     let driver = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver",

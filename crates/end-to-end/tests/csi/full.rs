@@ -1,5 +1,5 @@
-//! A volume of a driver that fills: its pod gets ENOSPC, nothing else is harmed, figures show it, and expansion
-//! gives room again (docs/storage.md).
+//! A volume of a driver that becomes full: its pod gets ENOSPC, no other pod is affected, the metrics report it, and an
+//! expansion provides free bytes again (docs/storage.md).
 
 use end_to_end::cluster::is_ready;
 use end_to_end::csi::set;
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::World;
 
-/// Of a volume without room: less than a page.
+/// Free bytes of a full volume: less than a page.
 const ROOM_MAX: f64 = 4096.0;
 
-/// Beside the set `db`, whose pods go on.
+/// Runs concurrently with the set `db`, whose pods continue.
 pub fn a_volume_fills_and_grows(world: &World) {
     let kubectl = &world.kubectl;
     let mut full = set("full", 1, "disks-limited", json!({}));
@@ -31,7 +31,7 @@ pub fn a_volume_fills_and_grows(world: &World) {
         "{refused:?}"
     );
 
-    // The node and the pods are as before.
+    // The node and the pods have not changed.
     let pod = kubectl.pod("full-0");
     assert!(is_ready(&pod), "{pod}");
     assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
@@ -71,7 +71,7 @@ fn has_no_disk_pressure(node: &Value) -> bool {
     conditions.any(|one| one["type"] == "DiskPressure" && one["status"] == "False")
 }
 
-/// The bytes of the volume, by the metrics and by the summary of its node.
+/// The figures of the volume, from the metrics and from the summary of its node.
 #[derive(Debug)]
 struct Figures {
     capacity: f64,
@@ -99,11 +99,11 @@ impl Figures {
             serde_json::from_str(&raw("stats/summary")?).map_err(|error| error.to_string())?;
         let pods = summary["pods"].as_array().into_iter().flatten();
         let mut volumes = pods.filter_map(|pod| pod["volume"].as_array()).flatten();
-        let own = volumes.find(|volume| volume["pvcRef"]["name"] == "data-full-0");
+        let volume_stats = volumes.find(|volume| volume["pvcRef"]["name"] == "data-full-0");
         Ok(Self {
             capacity: of("capacity_bytes")?,
             available: of("available_bytes")?,
-            of_summary: own.cloned().unwrap_or_default(),
+            of_summary: volume_stats.cloned().unwrap_or_default(),
         })
     }
 

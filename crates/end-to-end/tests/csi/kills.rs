@@ -1,4 +1,4 @@
-//! The agent, killed at each step of an attachment and of its end.
+//! The agent is killed at each step of an attachment and of its removal.
 
 use end_to_end::cluster::is_ready;
 use end_to_end::csi::set;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::World;
 
-/// The calls of a volume's way to a pod and back, and of growth.
+/// The calls of a volume's attachment, of its removal, and of its expansion.
 const STEPS: [&str; 7] = [
     "ControllerPublishVolume",
     "NodeStageVolume",
@@ -36,7 +36,7 @@ fn a_kill_at_any_step_neither_leaks_nor_mounts_twice() {
             world.killed_at((step, at, "slow-3000"), size);
         }
     }
-    // The driver dies first. Once for each of its halves: a container that ends often is started late.
+    // The driver exits first, once for each of its halves, because a container that exits often is restarted late.
     for step in ["ControllerPublishVolume", "NodeStageVolume"] {
         world.killed_at((step, "after", "die"), size);
     }
@@ -50,8 +50,7 @@ fn a_kill_at_any_step_neither_leaks_nor_mounts_twice() {
 }
 
 impl World {
-    /// The server is killed while a call is under way, or just after the driver died in it, and everything
-    /// comes to its end nevertheless.
+    /// The server is killed during a call, or just after the driver exited in it, and all work completes nevertheless.
     fn killed_at(&mut self, (step, at, fault): (&str, &str, &str), size: u32) {
         let order = json!({"method": step, "at": at, "kind": fault});
         self.order("order", &order);
@@ -67,7 +66,7 @@ impl World {
             if !order.exists() {
                 return Ok(());
             }
-            // A pod that returns to its node before its volume is detached takes the volume as it is: again.
+            // A pod that returns to its node before its volume is detached uses the attached volume again.
             let pod = self.kubectl.look(&["pod", "db-0"])?;
             let uid = text(&pod, "/metadata/uid");
             if step != "NodeExpandVolume" && is_ready(&pod) && uid != deleted {
@@ -81,7 +80,7 @@ impl World {
         self.instance.kill();
         self.instance.start_again();
         self.kubectl = self.instance.kubectl();
-        let kept = || {
+        let is_kept = || {
             let claim = self.kubectl.get(&["pvc", "data-db-0"])?;
             let status = claim["status"].to_string();
             let has_grown = !status.contains("allocatedResourceStatuses");
@@ -97,11 +96,11 @@ impl World {
                 false => Err(format!("{read:?}")),
             }
         };
-        let tell = || {
+        let describe = || {
             let all = ["get", "pods,volumeattachments,events", "-A", "-o", "wide"];
             self.kubectl.run(&all).stdout
         };
-        wait_for_or_tell(&format!("{step} {at}, {fault}"), 120, kept, tell);
+        wait_for_or_tell(&format!("{step} {at}, {fault}"), 120, is_kept, describe);
         self.kubectl.wait_ready("db", 1);
         let uses = self.check_journal();
         assert_eq!(uses.attached.len(), 1, "{uses:?}");

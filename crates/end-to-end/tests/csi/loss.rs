@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::World;
 
-/// The set moves with its volume, which is detached from the lost node only after its fence, and is at no
-/// instant attached to both.
+/// The set moves with its volume, which is detached from the lost node only after its fence, and is never attached to
+/// both nodes.
 #[test]
 fn a_volume_follows_its_set_from_a_lost_node() {
     let world = World::start(2, 0);
@@ -23,7 +23,7 @@ fn a_volume_follows_its_set_from_a_lost_node() {
         .find(|name| *name != first)
         .expect("another node")
         .to_owned();
-    // The scheduler passes over a node whose free storage is not known.
+    // The scheduler does not choose a node whose free storage is unknown.
     wait_for("the free storage of the node", 60, || {
         let list = world.kubectl.get(&["csistoragecapacities", "-n", "csi"])?;
         let items = list["items"].as_array().into_iter().flatten();
@@ -71,25 +71,25 @@ fn a_volume_follows_its_set_from_a_lost_node() {
             false => Err(pod["status"].to_string()),
         }
     };
-    let tell = || {
+    let describe = || {
         let all = ["get", "pods,volumeattachments,events", "-A", "-o", "wide"];
         world.kubectl.run(&all).stdout
     };
-    wait_for_or_tell("the set on the other node", 180, moved, tell);
+    wait_for_or_tell("the set on the other node", 180, moved, describe);
     eprintln!(
         "a set with an attached volume was ready on another node after {:?}",
         started.elapsed()
     );
-    let kept = world
+    let survivor = world
         .kubectl
         .ok(&["exec", "db-0", "--", "cat", "/data/file"]);
-    assert_eq!(kept, "kept\n");
+    assert_eq!(survivor, "kept\n");
     let uses = world.check_journal();
     let mut nodes: Vec<&String> = uses.attached.values().collect();
     nodes.sort_by_key(|name| name.len());
     assert_eq!(nodes, [&first, &lost]);
 
-    // The node that is back has nothing of that volume left, and still has the other.
+    // The node that returns has no remains of the moved volume, and still has the other volume.
     link("up");
     let clean = || {
         let uses = world.check_journal();
@@ -100,7 +100,7 @@ fn a_volume_follows_its_set_from_a_lost_node() {
             _ => Err(format!("{left:?}")),
         }
     };
-    wait_for_or_tell("the mounts of the lost node to go", 120, clean, tell);
+    wait_for_or_tell("the mounts of the lost node to go", 120, clean, describe);
     world.kubectl.wait_ready("waits", 1);
     let now = world.kubectl.pod("waits-0");
     assert_eq!(now["metadata"]["uid"], waits["metadata"]["uid"]);

@@ -1,5 +1,5 @@
-//! A CSI driver with its sidecars, installed by manifests as a chart has them, and used through sets
-//! (docs/storage.md). The driver and the stand-ins for the sidecars are the project's own (`csi-test-driver`).
+//! A CSI driver with its sidecars, installed by manifests like those of a chart, and used by sets (docs/storage.md).
+//! The driver and the replacements for the sidecars are the project's own (`csi-test-driver`).
 
 mod faults;
 mod full;
@@ -34,13 +34,13 @@ impl DerefMut for World {
 }
 
 impl World {
-    /// Starts the nodes, and the driver, which takes so many volumes on each.
+    /// Starts the nodes, and the driver, with this limit of volumes on each node.
     #[track_caller]
     fn start(nodes: usize, limit: u32) -> Self {
         Self(CsiDriver::start(nodes, limit, &[]))
     }
 
-    /// No volume was attached to two nodes, or mounted twice at one place, at any instant.
+    /// Checks that no volume was ever attached to two nodes, or mounted twice at one path.
     #[track_caller]
     fn check_journal(&self) -> Uses {
         let mut uses = Uses::default();
@@ -50,18 +50,18 @@ impl World {
         uses
     }
 
-    /// Waits until the driver has no volumes, and checks that nothing is left of them.
+    /// Waits until the driver has no volumes, and checks that no remains of them exist.
     #[track_caller]
     fn wait_gone(&self) {
         let volumes = || {
             let left = entries(&self.state.join("volumes"));
             if left.is_empty() { Ok(()) } else { Err(left) }
         };
-        let tell = || {
+        let describe = || {
             let all = ["get", "pods,pvc,pv,volumeattachments,events", "-A"];
             self.kubectl.run(&all).stdout
         };
-        wait_for_or_tell("the volumes to go", 120, volumes, tell);
+        wait_for_or_tell("the volumes to go", 120, volumes, describe);
         for kind in ["uses", "data", "snapshots"] {
             assert_eq!(entries(&self.state.join(kind)), [""; 0], "{kind}");
         }
@@ -89,7 +89,7 @@ impl Uses {
     #[track_caller]
     fn take(&mut self, line: &Value) {
         let at = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
-        let (volume, node, place) = (at("volume"), at("node"), at("at"));
+        let (volume, node, path) = (at("volume"), at("node"), at("at"));
         match line["event"].as_str() {
             Some("attached") => {
                 let before = self.attached.insert(volume.clone(), node.clone());
@@ -100,13 +100,13 @@ impl Uses {
             Some("mounted") => {
                 let before = self
                     .mounted
-                    .insert((node.clone(), place.clone()), volume.clone());
+                    .insert((node.clone(), path.clone()), volume.clone());
                 assert_eq!(
                     before, None,
-                    "{volume} is mounted again at {place} of {node}"
+                    "{volume} is mounted again at {path} of {node}"
                 );
             }
-            Some("unmounted") => drop(self.mounted.remove(&(node, place))),
+            Some("unmounted") => drop(self.mounted.remove(&(node, path))),
             _ => {}
         }
     }

@@ -28,7 +28,7 @@ impl World {
         text(&self.kubectl.pod(pod), "/spec/nodeName").to_owned()
     }
 
-    /// The volume of a claim, as the API and as the driver have it.
+    /// The volume of a claim, in the API and in the driver.
     #[track_caller]
     fn volume_of(&self, claim: &str) -> (Value, Value) {
         let claim = self.kubectl.json(&["get", "pvc", claim]);
@@ -40,7 +40,7 @@ impl World {
         (volume, serde_json::from_str(&record).expect("JSON"))
     }
 
-    /// Asks for more room.
+    /// Requests a larger size.
     pub(super) fn grow(&self, claim: &str, size: &str) {
         let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}}).to_string();
         self.kubectl.ok(&["patch", "pvc", claim, "-p", &patch]);
@@ -75,12 +75,12 @@ impl World {
             .ok(&["delete", "statefulset", name, "--timeout=240s"]);
         let claims = self.kubectl.ok(&["get", "pvc", "-o", "name"]);
         let prefix = format!("persistentvolumeclaim/data-{name}-");
-        let own: Vec<&str> = claims
+        let claims_of_set: Vec<&str> = claims
             .lines()
             .filter(|line| line.starts_with(&prefix))
             .collect();
         self.kubectl
-            .ok(&[&["delete", "--timeout=240s"][..], &own].concat());
+            .ok(&[&["delete", "--timeout=240s"][..], &claims_of_set].concat());
     }
 
     /// Waits for an event of an object.
@@ -169,7 +169,7 @@ fn figures(world: &World) {
     assert!(listed.contains("data-db-0"), "{listed}");
 }
 
-/// A pod goes to another node with its volume, whose files belong to the pod's group.
+/// A pod starts on another node with its volume, whose files belong to the pod's group.
 fn another_node_and_another_group(world: &World) {
     let more = json!({"spec": {"template": {"spec": {"securityContext": {"fsGroup": 4321}}}}});
     world.apply(&set("goes", 1, "disks", more));
@@ -336,7 +336,7 @@ fn one_pod_only(world: &World) {
         .ok(&["delete", "pvc", "single", "--timeout=240s"]);
 }
 
-/// Volumes that belong to a node, and a node without room for them.
+/// Volumes that belong to a node, and a node without free storage for them.
 fn places_with_room(world: &World) {
     let list = world.kubectl.json(&["get", "nodes"]);
     let nodes = list["items"].as_array().expect("nodes").iter();
@@ -371,7 +371,7 @@ fn places_with_room(world: &World) {
     world.remove_set("zoned");
 }
 
-/// A pod too many waits until a volume is detached.
+/// A pod beyond the limit waits until a volume is detached.
 fn the_limit_of_a_node(world: &World) {
     let list = world.kubectl.json(&["get", "nodes"]);
     let node = text(&list["items"][0], "/metadata/name").to_owned();

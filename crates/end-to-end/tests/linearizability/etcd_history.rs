@@ -1,4 +1,4 @@
-//! The changes of ConfigMaps as etcd itself tells them to `etcdctl watch --write-out=fields`.
+//! The changes of ConfigMaps as etcd itself reports them to `etcdctl watch --write-out=fields`.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ use super::changes::Changes;
 /// The prefix of the keys of ConfigMaps in the namespace `default`.
 const PREFIX: &str = "/mainstay/data//registry/configmaps/default/";
 
-/// The changes after a revision, each at a revision of its own. It is read in parts: the servers compact the history.
+/// The changes after a revision, each with its own revision. The history is read in parts, because the servers compact
+/// it.
 #[derive(Debug)]
 pub struct EtcdHistory {
     read_to: u64,
@@ -27,10 +28,11 @@ impl EtcdHistory {
         }
     }
 
-    /// Reads on, from a machine on the members' link, up to a revision with a change.
+    /// Continues to read, from a machine on the members' link, up to a revision with a change.
     ///
     /// # Panics
-    /// When etcd does not tell it, or tells a change twice or out of order.
+    ///
+    /// etcd does not report the revision, or reports a change twice or out of order.
     pub fn read_to(&mut self, revision: u64, etcd: &Etcd, machine: &Network) {
         if revision <= self.read_to {
             return;
@@ -56,7 +58,7 @@ fn changes(watch: &Beside) -> BTreeMap<u64, Changes> {
     let mut changes = BTreeMap::<u64, Changes>::new();
     let (mut is_deletion, mut name, mut revision) = (false, String::new(), 0);
     let printed = watch.output();
-    // The last line may not be complete.
+    // The last line may be incomplete.
     let complete = printed.rsplit_once('\n').map_or("", |(lines, _)| lines);
     for (field, content) in complete.lines().filter_map(|line| line.split_once(" : ")) {
         match field.trim_matches('"') {

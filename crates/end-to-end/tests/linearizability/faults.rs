@@ -1,5 +1,5 @@
-//! Faults of servers, of members of etcd, and of the links between them. A majority of the members always runs and
-//! is connected.
+//! Faults of servers, of members of etcd, and of the links between them. A majority of the members always runs and is
+//! connected.
 
 use end_to_end::lan::{cut, mend};
 use end_to_end::servers::ServersOnEtcd;
@@ -7,30 +7,30 @@ use nix::sys::signal::Signal;
 
 use super::history::Random;
 
-/// A kind of fault. Members and servers that it does not name are chosen at random.
+/// A kind of fault. Members and servers that the fault does not name are chosen at random.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     MemberKilled,
-    /// It may lead: it still believes so when it goes on.
+    /// The paused member may be the leader, and still believes this when it continues.
     MemberPaused,
     LeaderKilled,
     LeaderPaused,
     ServerKilled,
-    /// The one with this number: one of them leads.
+    /// The server with this number; one of the servers leads.
     ServerPaused(usize),
-    /// The server reaches no member, and clients reach the server.
+    /// The server reaches no member, but clients reach the server.
     ServerWithoutMembers,
-    /// The server reaches one member only, which is cut off from the others.
+    /// The server reaches only one member, which is disconnected from the other members.
     ServerWithMinority,
     ServerUnplugged,
     LeaderUnplugged,
-    /// The leader reaches no other member; servers reach all of them.
+    /// The leader reaches no other member; servers reach all members.
     LeaderWithoutMembers,
-    /// The leader hears another member, and is not heard by it.
+    /// The leader receives packets of another member, but its own packets do not arrive there.
     LeaderUnheard,
 }
 
-/// All faults, in an order in which each server and the members have come back between.
+/// All faults, in an order in which each server and the members recover in between.
 pub const ALL: [Fault; 14] = [
     Fault::MemberKilled,
     Fault::ServerPaused(0),
@@ -50,7 +50,7 @@ pub const ALL: [Fault; 14] = [
 
 const MEMBERS: usize = 3;
 
-/// A fault that lasts.
+/// A fault that continues until its repair.
 #[derive(Debug)]
 pub enum Struck {
     MemberKilled(usize),
@@ -59,7 +59,7 @@ pub enum Struck {
     ServerPaused(usize),
     ServerUnplugged(usize),
     MemberUnplugged(usize),
-    /// Cut links: of servers to members, among members, and ways that are lost from one member to another.
+    /// Cut links: of servers to members, among members, and directions that are lost from one member to another.
     Cut {
         servers: Vec<(usize, usize)>,
         members: Vec<(usize, usize)>,
@@ -67,13 +67,13 @@ pub enum Struck {
     },
 }
 
-/// The members beside one.
+/// The members other than this member.
 fn others(member: usize) -> impl Iterator<Item = usize> {
     (0..MEMBERS).filter(move |other| *other != member)
 }
 
 impl Fault {
-    /// Lets it happen.
+    /// Injects the fault.
     pub fn strike(self, machines: &mut ServersOnEtcd, random: &mut Random) -> Struck {
         let server = random.place(machines.servers.len());
         let member = random.place(MEMBERS);
@@ -90,7 +90,7 @@ impl Fault {
             Self::LeaderUnplugged => Struck::MemberUnplugged(machines.etcd.leader()),
             Self::ServerWithoutMembers | Self::ServerWithMinority => {
                 if let Self::ServerWithMinority = self {
-                    // The member that the server uses first.
+                    // The member to which the server connects first.
                     members = to_others(server % MEMBERS);
                     servers = others(server % MEMBERS)
                         .map(|other| (server, other))
@@ -165,7 +165,7 @@ impl Struck {
         }
     }
 
-    /// Ends it.
+    /// Repairs the fault.
     pub fn repair(self, machines: &mut ServersOnEtcd) {
         match self {
             Self::MemberKilled(member) => machines.etcd.start_again(member),

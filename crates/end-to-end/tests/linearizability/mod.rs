@@ -1,7 +1,7 @@
-//! Clients of three servers over one etcd (docs/high-availability.md), while servers and members of
-//! etcd are killed, paused and cut off from each other: the answers about ConfigMaps are those of
-//! one server with one copy, and watches that move between the servers see each change once, in
-//! order, as etcd itself tells it. The specification is that of the test of the store.
+//! Clients of three servers over one etcd (docs/high-availability.md), while servers and members of etcd are killed,
+//! paused and disconnected: the responses about ConfigMaps are those of one server with one copy, and watches that move
+//! between the servers receive each change once, in order, as etcd itself reports it. The specification is that of the
+//! store's test.
 
 mod etcd_history;
 mod faults;
@@ -30,16 +30,16 @@ use etcd_history::EtcdHistory;
 use history::{History, KEYS, Key, Op, Pair, Present, Random, Ret};
 use watchers::Watcher;
 
-/// Clients of a round, and the operations of each: the search for an order grows exponentially with both.
+/// Clients of a round, and the operations of each: the search for an order grows exponentially with both numbers.
 const CLIENTS: usize = 4;
 const OPERATIONS: u64 = 3;
-/// Longest wait of a client for an answer.
+/// Maximum wait of a client for a response.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// The message for `StoreError::Unavailable`, after which nothing was written.
 const NOT_WRITTEN: &str = "the store does not answer";
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
 
-/// The clients, on a machine of their own.
+/// The clients, on a separate machine.
 struct Clients {
     network: Network,
     servers: Vec<Api>,
@@ -47,23 +47,23 @@ struct Clients {
     rounds: AtomicUsize,
     answers: AtomicUsize,
     unknown: AtomicUsize,
-    /// Resource versions of acknowledged writes, with names and what was written.
+    /// Resource versions of acknowledged writes, with names and written contents.
     acknowledged: Mutex<Vec<(u64, String, String)>>,
-    /// The resource version at which watchers end.
+    /// The resource version at which watchers stop.
     end: AtomicU64,
 }
 
 impl Clients {
     fn new(network: Network, machines: &ServersOnEtcd) -> Self {
         let kubeconfigs = machines.servers.iter().map(|server| {
-            let own = std::fs::read_to_string(format!("{}/kubeconfig", server.data()));
-            let own = own.expect("read a kubeconfig");
-            // It is for its own machine.
-            let lines = own
+            let kubeconfig = std::fs::read_to_string(format!("{}/kubeconfig", server.data()));
+            let kubeconfig = kubeconfig.expect("read a kubeconfig");
+            // The kubeconfig is written for the server's own machine.
+            let lines = kubeconfig
                 .lines()
                 .map(|line| match line.split_once("server: https://") {
-                    Some((indent, place)) => {
-                        let (_, port) = place.rsplit_once(':').expect("a port");
+                    Some((indent, endpoint)) => {
+                        let (_, port) = endpoint.rsplit_once(':').expect("a port");
                         format!("{indent}server: https://{}:{port}\n", server.address)
                     }
                     None => format!("{line}\n"),
@@ -115,12 +115,12 @@ impl Clients {
     fn rounds(&self, mut random: Random) {
         while !self.is_over.load(Ordering::SeqCst) {
             let number = self.rounds.load(Ordering::SeqCst);
-            let (history, known) = (History::default(), Mutex::default());
+            let (history, revisions) = (History::default(), Mutex::default());
             thread::scope(|scope| {
                 for client in 0..CLIENTS {
-                    let (history, known, random) = (&history, &known, random.part());
+                    let (history, revisions, random) = (&history, &revisions, random.part());
                     scope.spawn(move || {
-                        let work = || self.client(client, number, history, known, random);
+                        let work = || self.client(client, number, history, revisions, random);
                         self.network.run(work);
                     });
                 }
@@ -137,27 +137,27 @@ impl Clients {
         client: usize,
         round: usize,
         history: &History,
-        known: &Mutex<BTreeMap<Key, u64>>,
+        revisions: &Mutex<BTreeMap<Key, u64>>,
         mut random: Random,
     ) {
         for number in 0..OPERATIONS {
             let value = client as u64 * OPERATIONS + number;
-            let op = random.operation(value, &known.lock().expect("the lock"));
+            let op = random.operation(value, &revisions.lock().expect("the lock"));
             let server = &self.servers[random.place(self.servers.len())];
             history.called(client, op);
-            let Some(answer) = perform(server, round, op) else {
+            let Some(result) = perform(server, round, op) else {
                 self.unknown.fetch_add(1, Ordering::SeqCst);
                 return;
             };
-            let tells = answer.tells(op);
+            let informs = result.tells(op);
             if let (Op::Create(key, value) | Op::Update(key, value, _), Ret::Done(Some(revision))) =
-                (op, &answer)
+                (op, &result)
             {
                 let written = (*revision, name(round, key), format!("{value}@{revision}"));
                 self.acknowledged.lock().expect("the lock").push(written);
             }
-            history.answered(client, answer);
-            known.lock().expect("the lock").extend(tells);
+            history.answered(client, result);
+            revisions.lock().expect("the lock").extend(informs);
             self.answers.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -168,7 +168,7 @@ impl Clients {
         watchers::newest(&[], &acknowledged)
     }
 
-    /// Waits until clients have got some answers since.
+    /// Waits until clients have received some responses since the call.
     fn go_on(&self) {
         let before = self.rounds.load(Ordering::SeqCst);
         wait_for("rounds of operations", 120, || {
@@ -180,21 +180,21 @@ impl Clients {
     }
 }
 
-/// Carries an operation out; `None` if its outcome is unknown.
+/// Executes an operation; `None` if its outcome is unknown.
 fn perform(server: &Api, round: usize, op: Op) -> Option<Ret> {
     let (request, body) = request(round, op);
     let (method, path) = request;
-    let answer = server.ask_within(PATIENCE, (method, &path), body.as_ref());
+    let result = server.ask_within(PATIENCE, (method, &path), body.as_ref());
     let is_read = matches!(op, Op::Get(_) | Op::List);
-    match answer {
-        Some(Ok(found)) => Some(done(op, &found)),
+    match result {
+        Some(Ok(object)) => Some(done(op, &object)),
         Some(Err(kube::Error::Api(status))) => match (status.code, op) {
             (404, Op::Get(_)) => Some(Ret::Got(None)),
             (404, _) => Some(Ret::Refused(Present::Nothing)),
             (409, _) => Some(Ret::Refused(Present::Something)),
-            // Before anything was done for it.
+            // The refusal came before any work for the request.
             (429, _) => Some(Ret::Nothing),
-            // For a write, the server says by it that etcd has not carried it out and will not.
+            // For a write, this message guarantees that etcd has not executed the write and will not.
             (503, _) if status.message.contains(NOT_WRITTEN) => Some(Ret::Nothing),
             (code, _) if code >= 500 => is_read.then_some(Ret::Nothing),
             _ => panic!("{op:?}: {status:?}"),
@@ -248,22 +248,22 @@ fn name(round: usize, key: Key) -> String {
     format!("r{round}-{}", KEYS[key])
 }
 
-/// The answer of a request that succeeded.
-fn done(op: Op, found: &Value) -> Ret {
+/// The result of a successful request.
+fn done(op: Op, object: &Value) -> Ret {
     match op {
-        Op::Get(_) => Ret::Got(Some(pair(found))),
+        Op::Get(_) => Ret::Got(Some(pair(object))),
         Op::List => {
-            let items = found["items"].as_array().expect("items").iter();
+            let items = object["items"].as_array().expect("items").iter();
             let pairs = items.map(|item| {
                 let name = text(item, "/metadata/name");
                 let key = KEYS.iter().position(|key| name.ends_with(key));
                 (key.expect("a key"), pair(item))
             });
-            let revision = version(found);
+            let revision = version(object);
             let pairs = pairs.collect();
             Ret::Listed { revision, pairs }
         }
-        Op::Create(..) | Op::Update(..) => Ret::Done(Some(version(found))),
+        Op::Create(..) | Op::Update(..) => Ret::Done(Some(version(object))),
         Op::Delete(..) => Ret::Done(None),
     }
 }
@@ -294,7 +294,7 @@ fn three_servers_are_linearizable_under_faults() {
     let start = clients.base();
     let mut history = EtcdHistory::after(start.0);
     let (of_rounds, mut of_faults) = (random.part(), random.part());
-    let seen = thread::scope(|scope| {
+    let watched = thread::scope(|scope| {
         let watchers = [random.part(), random.part(), random.part()];
         let watchers =
             watchers.map(|random| scope.spawn(|| Watcher::new(&clients, random).follow()));
@@ -316,20 +316,20 @@ fn three_servers_are_linearizable_under_faults() {
         let checked = rounds.join();
         let end = struck.as_ref().map_or(0, |last| *last);
         clients.end.store(end, Ordering::SeqCst);
-        let seen = watchers.map(|watcher| watcher.join().expect("the watcher gets to the end"));
+        let watched = watchers.map(|watcher| watcher.join().expect("the watcher gets to the end"));
         checked.expect("the answers are linearizable");
         if let Err(panic) = struck {
             std::panic::resume_unwind(panic);
         }
-        seen
+        watched
     });
     let count = |number: &AtomicUsize| number.load(Ordering::SeqCst);
     let end = clients.end.load(Ordering::SeqCst);
-    let moves: usize = seen.iter().map(|watcher| watcher.moves).sum();
+    let moves: usize = watched.iter().map(|watcher| watcher.moves).sum();
     let acknowledged = clients.acknowledged.lock().expect("the lock");
-    let newest = watchers::newest(&seen, &acknowledged);
+    let newest = watchers::newest(&watched, &acknowledged);
     history.read_to(newest, &machines.etcd, &clients.network);
-    watchers::check(start, &seen, &acknowledged, &history.changes, end);
+    watchers::check(start, &watched, &acknowledged, &history.changes, end);
     let changes = history.changes.len();
     eprintln!(
         "{} rounds, {} answers, {} operations without one; {changes} changes, {moves} watches",
@@ -337,5 +337,8 @@ fn three_servers_are_linearizable_under_faults() {
         count(&clients.answers),
         count(&clients.unknown),
     );
-    assert!(moves > 2 * seen.len(), "watches go on elsewhere: {moves}");
+    assert!(
+        moves > 2 * watched.len(),
+        "watches go on elsewhere: {moves}"
+    );
 }

@@ -1,4 +1,4 @@
-//! Watches of all ConfigMaps that go on at other servers, and the check of their events.
+//! Watches of all ConfigMaps that continue at other servers, and the check of their events.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -23,16 +23,16 @@ pub enum Type {
     Deleted,
 }
 
-/// Follows all ConfigMaps, and goes on at another server now and then.
+/// Follows all ConfigMaps, and continues at another server from time to time.
 pub struct Watcher<'a> {
     clients: &'a Clients,
     random: Random,
     at: Option<u64>,
-    /// All that it has seen, in order.
+    /// All received events, in order.
     pub seen: Vec<Seen>,
     /// The types of the events by resource version.
     pub types: Vec<(u64, Type)>,
-    /// The watches that it has begun.
+    /// The number of started watches.
     pub moves: usize,
 }
 
@@ -54,10 +54,10 @@ impl<'a> Watcher<'a> {
         clients.network.run(move || {
             let mut expired = 0;
             while self.at.is_none_or(|at| !self.is_end(at)) {
-                let place = self.random.place(clients.servers.len());
-                match self.follow_at(place) {
+                let index = self.random.place(clients.servers.len());
+                match self.follow_at(index) {
                     Ok(()) => expired = 0,
-                    // A server that was started later does not have the events; the others may.
+                    // A server that was started later does not have the events; other servers may have them.
                     Err(Some(410)) if expired < 2 * clients.servers.len() => expired += 1,
                     Err(Some(410)) => self.at = None,
                     Err(_) => std::thread::sleep(PAUSE),
@@ -71,14 +71,14 @@ impl<'a> Watcher<'a> {
         at >= self.clients.end.load(Ordering::SeqCst)
     }
 
-    /// Watches at a server for a while, after a list if it has no resource version.
+    /// Watches at a server for a while, after a list if there is no resource version.
     ///
-    /// *Errors.* The code of a refusal, or none without an answer.
-    fn follow_at(&mut self, place: usize) -> Result<(), Option<u16>> {
-        let server = &self.clients.servers[place];
+    /// *Errors.* The code of a refusal; `None` without a response.
+    fn follow_at(&mut self, index: usize) -> Result<(), Option<u16>> {
+        let server = &self.clients.servers[index];
         let Some(at) = self.at else {
-            let answer = server.ask_within(PATIENCE, (Method::GET, PATH), None);
-            let list = answer.ok_or(None)?.map_err(|error| code(&error))?;
+            let result = server.ask_within(PATIENCE, (Method::GET, PATH), None);
+            let list = result.ok_or(None)?.map_err(|error| code(&error))?;
             let (revision, pairs) = listed(&list);
             self.see(revision, Seen::Listed(revision, pairs));
             return Ok(());
@@ -116,8 +116,8 @@ impl<'a> Watcher<'a> {
         self.see(revision, Seen::Changed(revision, changes));
     }
 
-    fn see(&mut self, revision: u64, seen: Seen) {
-        self.seen.push(seen);
+    fn see(&mut self, revision: u64, event: Seen) {
+        self.seen.push(event);
         self.at = Some(revision);
     }
 }
@@ -142,19 +142,20 @@ fn value(object: &Value) -> String {
     format!("{value}@{}", version(object))
 }
 
-/// The newest resource version of a change that was acknowledged or seen.
+/// The newest resource version of a change that was acknowledged or received.
 pub fn newest(watchers: &[Watcher<'_>], acknowledged: &[(u64, String, String)]) -> u64 {
     let acknowledged = acknowledged.iter().map(|(revision, ..)| *revision);
-    let seen = watchers.iter().flat_map(|watcher| &watcher.types);
-    let seen = seen.map(|(revision, _)| *revision);
-    acknowledged.chain(seen).max().unwrap_or_default()
+    let revisions = watchers.iter().flat_map(|watcher| &watcher.types);
+    let revisions = revisions.map(|(revision, _)| *revision);
+    acknowledged.chain(revisions).max().unwrap_or_default()
 }
 
-/// Checks that each watcher has seen each change of etcd's history once, in order, and that the history has the writes
-/// that were acknowledged.
+/// Checks that each watcher has received each change of etcd's history once, in order, and that the history has the
+/// acknowledged writes.
 ///
 /// # Panics
-/// When one has not.
+///
+/// The history or a watcher violates this.
 pub fn check(
     (begin, mut state): (u64, Pairs),
     watchers: &[Watcher<'_>],

@@ -1,5 +1,5 @@
-//! The data of the articles on a real NFS server: the claims of the web servers on volumes made by hand, and
-//! Redis on a class, whose directories the program makes or a provisioner that its own manifests install
+//! The data of the articles on a real NFS server: the claims of the web servers with volumes that a user creates, and
+//! Redis with a class, whose directories are created by the program or by a provisioner that its own manifests install
 //! (seeds.md C20, C25, C26, M3, M11).
 
 use std::fs;
@@ -32,7 +32,7 @@ fn with_server(address: &str) {
     let kubectl = instance.kubectl();
     web_servers(&instance, &kubectl, address);
 
-    // The program makes the directories.
+    // The program creates the directories.
     let others = directories();
     let class = manifest("nfs", "class.yaml", address);
     kubectl.apply(&class);
@@ -40,7 +40,7 @@ fn with_server(address: &str) {
     redis_keeps_its_data(&instance, &kubectl, &others);
     kubectl.ok(&["delete", "storageclass", "nfs-client"]);
 
-    // A provisioner from elsewhere makes them: until it runs, the claims wait for it.
+    // An external provisioner creates the directories; until it runs, the claims wait.
     let installed = include_str!("../../images/nfs-provisioner.yaml").replace(IN_EXAMPLES, address);
     let (deployment, class) = installed.split_at(installed.rfind("---").expect("documents"));
     kubectl.apply(class);
@@ -52,7 +52,8 @@ fn with_server(address: &str) {
     redis_keeps_its_data(&instance, &kubectl, &others);
 }
 
-/// The second article: two volumes without a class, made by hand, and claims without a class where none is the default.
+/// The second article: two volumes without a class, created by a user, and claims without a class where no class is the
+/// default.
 fn web_servers(instance: &Instance, kubectl: &Kubectl, address: &str) {
     for name in ["pv000", "pv001"] {
         let directory = exported().join(name);
@@ -68,8 +69,8 @@ fn web_servers(instance: &Instance, kubectl: &Kubectl, address: &str) {
     let claims = shell.ok("kubectl get pvc");
     let rows = words(&claims);
     for (row, name, volume) in [(1, "www-web-0", "pv000"), (2, "www-web-1", "pv001")] {
-        let wanted = [name, "Bound", volume, "1Gi", "RWO", "<unset>"];
-        assert_eq!(rows[row][..6], wanted, "{claims}");
+        let expected = [name, "Bound", volume, "1Gi", "RWO", "<unset>"];
+        assert_eq!(rows[row][..6], expected, "{claims}");
     }
     shell.ok("for i in 0 1; do kubectl exec web-$i -- sh -c \
         'echo hello $(hostname) > /usr/share/nginx/html/index.html'; done");
@@ -82,7 +83,7 @@ fn web_servers(instance: &Instance, kubectl: &Kubectl, address: &str) {
     let from_host = format!("curl -s {}", kubectl.pod_ip("web-0"));
     assert_eq!(shell.ok(&from_host), "hello web-0\n");
 
-    // Volumes made by hand are kept, and so are the files.
+    // Volumes of users are retained, and so are the files.
     shell.ok("kubectl delete -f svc.yaml");
     shell.ok("kubectl delete pvc www-web-0 www-web-1 --timeout=300s");
     let phase = "jsonpath={.status.phase}";
@@ -97,8 +98,8 @@ fn web_servers(instance: &Instance, kubectl: &Kubectl, address: &str) {
     }
 }
 
-/// The last article: what was written outlives its pod, each pod has its own directory, and one follows the other by its
-/// name. Directories go with their claims.
+/// The last article: written data outlives its pod, each pod has a separate directory, and the replica finds its
+/// primary by name. Directories are removed with their claims.
 fn redis_keeps_its_data(instance: &Instance, kubectl: &Kubectl, others: &[String]) {
     let shell = Shell::new(instance, example("redis/by-hand"));
     shell.ok("kubectl apply -f redis-svc.yml");
@@ -117,8 +118,8 @@ fn redis_keeps_its_data(instance: &Instance, kubectl: &Kubectl, others: &[String
         assert!(directories().contains(&name), "{:?}", directories());
     }
     let ask = |pod: &str, command: &str| {
-        let answer = shell.ok(&format!("kubectl exec {pod} -- redis-cli --raw {command}"));
-        answer.trim().to_owned()
+        let output = shell.ok(&format!("kubectl exec {pod} -- redis-cli --raw {command}"));
+        output.trim().to_owned()
     };
     assert_eq!(ask("redis-pv-sts-0", "set a 111"), "OK");
     assert_eq!(ask("redis-pv-sts-1", "get a"), "", "each has its own data");
@@ -142,7 +143,7 @@ fn redis_keeps_its_data(instance: &Instance, kubectl: &Kubectl, others: &[String
     });
 }
 
-/// An image with the name of the provisioner, which makes and removes directories with kubectl.
+/// An image with the name of the provisioner, which creates and removes directories with kubectl.
 fn provisioner() -> Image {
     let root = tempfile::tempdir().expect("a directory");
     busybox().unpack(root.path());

@@ -1,4 +1,4 @@
-//! Images of Ceph as volumes, with a real cluster (seeds.md M7).
+//! Ceph images as volumes, with a real cluster (seeds.md M7).
 
 use std::fs;
 use std::path::Path;
@@ -55,7 +55,7 @@ fn images_of_ceph_are_volumes_of_pods() {
             start_cluster(&address);
             with_cluster(&address);
         }
-        // It would wait for monitors.
+        // With the module the kernel would wait for monitors.
         (None, true) => {}
         (None, false) => without_module(),
     }
@@ -87,14 +87,14 @@ fn with_cluster(address: &str) {
     kubectl.wait_ready("notes", 2);
     assert_eq!((images().len(), mapped()), (2, images()));
 
-    // Contents outlive the pod; the group is that of the pod.
+    // The contents outlive the pod; the group is that of the pod.
     exec(&kubectl, "notes-0", "echo first > /data/note; sync");
     assert_eq!(exec(&kubectl, "notes-0", "stat -c %g /data"), "2000\n");
     kubectl.ok(&["delete", "pod", "notes-0"]);
     kubectl.wait_ready("notes", 2);
     assert_eq!(exec(&kubectl, "notes-0", "cat /data/note"), "first\n");
 
-    // A new agent knows what the killed one mapped.
+    // A new agent detects the image that the killed agent mapped.
     instance.kill();
     instance.start_again();
     let kubectl = instance.kubectl();
@@ -130,7 +130,7 @@ fn wait_for_capacity(kubectl: &Kubectl, claim: &str, size: &str) {
     });
 }
 
-/// The claims grow, one in use and one that its pod uses later.
+/// The claims grow: a claim in use, and a claim that its pod uses later.
 fn a_file_system_grows(kubectl: &Kubectl) {
     let blocks = "df -k /data | tail -n 1 | awk '{print $2}'";
     let size = || -> u64 {
@@ -184,7 +184,7 @@ fn secrets(kubectl: &Kubectl) {
     }
 }
 
-/// A client of the image that is not this node's.
+/// A client of the image that is not this node's client.
 struct Watcher(Child);
 
 impl Drop for Watcher {
@@ -203,7 +203,7 @@ fn by_hand(kubectl: &Kubectl, volume: &str, address: &str) {
     kubectl.apply(&claim.to_string());
     kubectl.apply(&pod("writer", of_claim("by-hand")));
     event(kubectl, "writer", "no such pool or image");
-    // It would use the image before the watcher does.
+    // The pod would use the image before the watcher does.
     kubectl.ok(&["delete", "pod", "writer"]);
     run(&[
         "rbd",
@@ -216,7 +216,7 @@ fn by_hand(kubectl: &Kubectl, volume: &str, address: &str) {
     ]);
     let watch = Command::new("rbd")
         .args(["watch", "kube/foo"])
-        // It ends at the end of its input.
+        // The watcher exits at the end of its input.
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn();
@@ -224,7 +224,7 @@ fn by_hand(kubectl: &Kubectl, volume: &str, address: &str) {
     wait_for_text("watcher=", 120, || run(&["rbd", "status", "kube/foo"]));
     kubectl.apply(&pod("writer", of_claim("by-hand")));
     event(kubectl, "writer", "rbd image kube/foo is still being used");
-    // Each attempt maps it for a moment.
+    // Each attempt maps the image for a moment.
     gone("the image to be unmapped", mapped);
     drop(watcher);
     ready(kubectl, "writer");
@@ -247,14 +247,15 @@ fn by_hand(kubectl: &Kubectl, volume: &str, address: &str) {
     assert_eq!(read, "kept\nrefused\n");
     kubectl.ok(&["delete", "pod", "reader"]);
     gone("the image to be unmapped", mapped);
-    // Policy Retain: the image stays.
+    // With the policy Retain the image stays.
     kubectl.ok(&["delete", "pvc", "by-hand"]);
     kubectl.ok(&["delete", "pv", "pv-volume"]);
     assert_eq!(images(), ["foo"]);
 }
 
-/// The article's claim, pod and volume, which is read-only; one of its three monitors answers. The volume has access
-/// modes here, and lacks the two fields that the API does not have (`articles.rs`; seeds.md M5, M6, M7).
+/// The article's claim, pod and volume, which is read-only; one of its three monitors responds. Unlike the article's,
+/// this volume has access modes, and lacks the two fields that the API does not have (`articles.rs`; seeds.md M5, M6,
+/// M7).
 fn of_the_article(instance: &Instance, kubectl: &Kubectl, address: &str) {
     let no_default = "storageclass.kubernetes.io/is-default-class-";
     kubectl.ok(&["annotate", "storageclass", "local", no_default]);
@@ -284,7 +285,7 @@ fn of_the_article(instance: &Instance, kubectl: &Kubectl, address: &str) {
     kubectl.ok(&["delete", "pv", "pv-volume"]);
 }
 
-/// A claim of a device, on an instance that is interrupted.
+/// A claim of a block device, on an instance that is stopped.
 fn a_device(kubectl: &Kubectl, instance: &Instance) {
     let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
         "metadata": {"name": "raw"}, "spec": {"storageClassName": "ceph", "volumeMode": "Block",

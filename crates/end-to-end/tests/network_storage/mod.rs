@@ -1,6 +1,5 @@
-//! Volumes on real servers of networks, in the virtual machine, whose kernel has their file systems and
-//! devices (`cargo xtask virtual-machine-test storage`); on other kernels the event that says what is
-//! missing (docs/storage.md).
+//! Volumes on real network servers, in the virtual machine, whose kernel has their file systems and devices (`cargo
+//! xtask virtual-machine-test storage`); on other kernels the event that names the missing part (docs/storage.md).
 
 mod articles;
 mod ceph;
@@ -14,7 +13,8 @@ use end_to_end::applications::busybox;
 use end_to_end::{Instance, Kubectl, Registry, example, wait_for, wait_for_text, with_registry_of};
 use serde_json::{Value, json};
 
-/// The address of servers, on a machine that is thrown away after the tests: they write to `/etc`.
+/// The variable with the address of the servers, on a machine that is deleted after the tests, because the servers
+/// write to `/etc`.
 const ADDRESS: &str = "MAINSTAY_TEST_STORAGE_ADDRESS";
 
 /// The address in the examples.
@@ -24,14 +24,14 @@ fn server_address() -> Option<String> {
     std::env::var(ADDRESS).ok()
 }
 
-/// Whether the kernel has a module.
+/// Whether the kernel has a module, which is loaded.
 fn loads(module: &str) -> bool {
     let mut modprobe = Command::new("modprobe");
     let modprobe = modprobe.arg(module).stderr(Stdio::null());
     modprobe.status().is_ok_and(|status| status.success())
 }
 
-/// A server that has one image: others take minutes to make on an emulated processor.
+/// A server with only one image, because other images take minutes to build on an emulated processor.
 fn with_busybox() -> (Registry, Instance) {
     with_registry_of(&[("library/busybox", "1", &busybox())])
 }
@@ -42,17 +42,17 @@ fn manifest(directory: &str, name: &str, address: &str) -> String {
     text.replace(IN_EXAMPLES, address)
 }
 
-/// Runs a command of the machine; its output.
+/// Runs a command of the machine; returns its output.
 #[track_caller]
 fn run(command: &[&str]) -> String {
     let output = Command::new(command[0]).args(&command[1..]).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let (said, told) = (
+    let (stdout, stderr) = (
         String::from_utf8_lossy(&output.stdout).into_owned(),
         String::from_utf8_lossy(&output.stderr).into_owned(),
     );
-    assert!(output.status.success(), "{command:?}: {said}{told}");
-    said
+    assert!(output.status.success(), "{command:?}: {stdout}{stderr}");
+    stdout
 }
 
 #[track_caller]

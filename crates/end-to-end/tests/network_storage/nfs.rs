@@ -19,14 +19,14 @@ pub(super) const EXPORT: &str = "/srv/nfs";
 #[test]
 fn a_class_of_an_export_makes_a_directory_for_each_claim() {
     on_a_server(with_server);
-    // With the module, it would wait for a server.
+    // With the module the mount would wait for a server.
     if server_address().is_none() && !loads("nfs") {
         without_module();
     }
 }
 
-/// Runs a test with a server and its address in the virtual machine, and not at all on other machines: there,
-/// the test of classes shows the event of a kernel without NFS.
+/// Runs a test with a server and its address in the virtual machine, and skips the test on other machines: there, the
+/// test of classes covers the event of a kernel without NFS.
 pub(super) fn on_a_server(test: impl FnOnce(&str)) {
     if let Some(address) = server_address() {
         assert!(loads("nfs"), "the kernel of the virtual machine has no nfs");
@@ -35,8 +35,8 @@ pub(super) fn on_a_server(test: impl FnOnce(&str)) {
     }
 }
 
-/// The root of the server, on the machine's disk: its own root, an overlay, cannot be exported. In version 4
-/// the exported directory is below it.
+/// The root of the server, on the machine's disk, because the machine's root is an overlay and cannot be exported. In
+/// version 4 the exported directory is below this root.
 pub(super) const ROOT: &str = "/tmp/nfs-root";
 
 /// The server's directory behind the export.
@@ -44,7 +44,7 @@ pub(super) fn exported() -> PathBuf {
     PathBuf::from(format!("{ROOT}{EXPORT}"))
 }
 
-/// A command that may leave a process behind, which would hold a pipe.
+/// Runs a command that may leave a process behind, which would keep a pipe open.
 #[track_caller]
 fn start(command: &[&str]) {
     let status = Command::new(command[0]).args(&command[1..]).status();
@@ -67,7 +67,7 @@ fn start_server() {
     }
     if !Path::new("/proc/fs/nfsd/threads").exists() {
         start(&["mount", "-t", "nfsd", "nfsd", "/proc/fs/nfsd"]);
-        // Another test program may have started them.
+        // Another test program may have started these daemons.
         start(&["rpcbind", "-w"]);
         start(&["rpc.mountd"]);
     }
@@ -76,9 +76,9 @@ fn start_server() {
     serve(true);
 }
 
-/// Lets it answer, or not.
-pub(super) fn serve(answers: bool) {
-    let threads = if answers { "4" } else { "0" };
+/// Starts or stops the responses of the server.
+pub(super) fn serve(responds: bool) {
+    let threads = if responds { "4" } else { "0" };
     start(&["rpc.nfsd", "-G", "10", "-L", "10", threads]);
 }
 
@@ -107,35 +107,35 @@ fn with_server(address: &str) {
     kubectl.apply(&manifest("class.yaml"));
     kubectl.apply(&manifest("shared.yaml"));
     kubectl.ok(&["rollout", "status", "deployment/shared", "--timeout=900s"]);
-    // Each pod writes a file that is named for it, and sees those of the others.
+    // Each pod writes a file with its name, and reads the files of the other pods.
     let pods = kubectl.ok(&["get", "pods", "-l", "app=shared", "-o", "name"]);
     let pods: BTreeSet<&str> = pods.lines().map(|pod| &pod["pod/".len()..]).collect();
     assert_eq!(pods.len(), 3, "{pods:?}");
     for pod in &pods {
         wait_for("the files of all pods", 120, || {
-            let shown = exec(&kubectl, pod, "ls /files");
-            match shown.lines().collect::<BTreeSet<&str>>() == pods {
+            let files = exec(&kubectl, pod, "ls /files");
+            match files.lines().collect::<BTreeSet<&str>>() == pods {
                 true => Ok(()),
-                false => Err(shown),
+                false => Err(files),
             }
         });
     }
     assert_eq!(directories().len(), 1);
 
-    // A server that goes away and comes back: what was asked for meanwhile is done.
+    // After the server was stopped and started, the requests from the time in between are executed.
     serve(false);
     kubectl.apply(&pod("late", of_claim("shared-files")));
     event(&kubectl, "late", "does not answer on port 2049");
     serve(true);
     ready(&kubectl, "late");
-    let seen = exec(&kubectl, "late", "ls /data | wc -l");
-    assert_eq!(seen.trim(), "3");
+    let count = exec(&kubectl, "late", "ls /data | wc -l");
+    assert_eq!(count.trim(), "3");
     kubectl.ok(&["delete", "pod", "late"]);
     kubectl.ok(&["delete", "deployment", "shared"]);
     kubectl.ok(&["delete", "pvc", "shared-files"]);
     gone("the directory to be removed", directories);
 
-    // By default the files are kept under another name.
+    // By default the files are retained with another name.
     let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
         "metadata": {"name": "kept"}, "provisioner": "mainstay.dev/nfs",
         "parameters": {"server": address, "path": EXPORT}});
@@ -150,20 +150,20 @@ fn with_server(address: &str) {
     kubectl.ok(&["delete", "pod", "keeper"]);
     kubectl.ok(&["delete", "pvc", "kept"]);
     wait_for("the directory to be archived", 120, || {
-        let found = directories();
-        let archived = found
+        let remaining = directories();
+        let archived = remaining
             .iter()
             .find(|name| name.starts_with("archived-default-kept-"));
         let file = archived.map(|name| exported().join(name).join("file"));
         match file.map(fs::read_to_string) {
             Some(Ok(text)) if text == "kept\n" => Ok(()),
-            _ => Err(found),
+            _ => Err(remaining),
         }
     });
 
     what_is_kept(&kubectl, address);
 
-    // The volume of the page, by hand.
+    // The volume of the page, created by a user.
     kubectl.apply(&manifest("pv.yaml"));
     kubectl.apply(&pod("reader", of_claim("shared")));
     ready(&kubectl, "reader");
@@ -173,8 +173,8 @@ fn with_server(address: &str) {
     kubectl.ok(&["delete", "pod", "reader"]);
 }
 
-/// A directory that its class keeps, and one whose volume is kept. Its user, a group and a directory below do not change
-/// what others have on the server.
+/// A directory that its class retains, and a directory whose volume is retained. Its user, a group and a subdirectory
+/// do not change the permissions of others on the server.
 fn what_is_kept(kubectl: &Kubectl, address: &str) {
     for (name, parameter, policy) in [
         ("of-class", json!({"onDelete": "retain"}), "Delete"),

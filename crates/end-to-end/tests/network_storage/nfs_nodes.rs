@@ -1,8 +1,9 @@
-//! One export for the pods of a set on three nodes: they write to one file by turns, while the server
-//! goes away and comes back and a node loses its link.
+//! One export for the pods of a set on three nodes: the pods write to one file with a lock, while the server stops and
+//! starts and a node loses its link.
 //!
-//! A turn is a hard link that one pod at a time can make. Each line is acknowledged in the pod's log after its file was
-//! closed, so when the server has it. So the file has each acknowledged line, no line twice, and none by half.
+//! The lock is a hard link that only one pod at a time can create. Each line is acknowledged in the pod's log after its
+//! file was closed, so after the server has stored it. So the file contains each acknowledged line, no line twice, and
+//! no incomplete line.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +22,7 @@ use super::{exec, gone, manifest, of_claim, pod, ready};
 
 const NODES: usize = 3;
 
-/// The lines of the pods in the export, by turns, and a journal for each that the kernel writes when it likes.
+/// The lines of the pods in the export, with a lock, and a journal for each pod that the kernel writes at any time.
 const WRITE: &str = r"
 trap 'exit 0' TERM
 mine=/files/$HOSTNAME
@@ -45,7 +46,7 @@ while true; do
 done
 ";
 
-/// The class `often` looks at the directory each second: a turn that was given back is seen soon.
+/// The class `often` checks the directory each second, so that a pod detects the release of the lock soon.
 const CLASS: &str = "
 apiVersion: storage.k8s.io/v1
 kind: StorageClass
@@ -68,7 +69,8 @@ fn pods_on_several_nodes_write_to_one_export() {
     on_a_server(with_server);
 }
 
-/// A set whose pods have a directory of the export in common and one for each, on different nodes if there are.
+/// A set whose pods share a directory of the export and each have a separate one, on different nodes if there are
+/// several.
 fn set() -> Value {
     let apart = json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
         "weight": 100, "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname",
@@ -105,22 +107,22 @@ fn with_server(address: &str) {
     kubectl.apply(&class.replace("EXPORT", EXPORT));
     kubectl.apply(&set().to_string());
     kubectl.wait_ready("writers", NODES as u64);
-    let places: BTreeSet<String> = (0..NODES)
+    let nodes_used: BTreeSet<String> = (0..NODES)
         .map(|ordinal| node_of(&kubectl, ordinal))
         .collect();
-    assert_eq!(places.len(), NODES, "{places:?}");
+    assert_eq!(nodes_used.len(), NODES, "{nodes_used:?}");
     all_write_more(&kubectl);
 
-    // A node that uses an earlier version sees the same file.
+    // A node with an older NFS version reads the shared file, too.
     let host = first_node(&kubectl, NODES).expect("the nodes");
-    let last = places
+    let last = nodes_used
         .iter()
         .rfind(|node| **node != host)
         .expect("another node");
     let claim = kubectl.json(&["get", "pvc", "files"]);
     let below = kubectl.json(&["get", "pv", text(&claim, "/spec/volumeName")]);
     let below = text(&below, "/spec/nfs/path").to_owned();
-    // Version 3 has no root of its own.
+    // Version 3 has no separate root.
     let options = ["nfsvers=3", "nolock"];
     by_hand(
         &kubectl,
@@ -132,10 +134,11 @@ fn with_server(address: &str) {
     ready(&kubectl, "old");
     let before = written(&kubectl, 0);
     wait_for("what the others wrote", 120, || {
-        let seen: BTreeSet<String> = lines(&exec(&kubectl, "old", "cat /data/log")).collect();
-        match before.is_subset(&seen) {
+        let lines_of_log: BTreeSet<String> =
+            lines(&exec(&kubectl, "old", "cat /data/log")).collect();
+        match before.is_subset(&lines_of_log) {
             true => Ok(()),
-            false => Err(seen),
+            false => Err(lines_of_log),
         }
     });
 
@@ -201,24 +204,24 @@ fn all_write_more(kubectl: &Kubectl) {
     }
 }
 
-/// All that was acknowledged is in the file once, and nothing by half.
+/// All acknowledged lines are in the file once, and no line is incomplete.
 #[track_caller]
 fn check_log(acknowledged: &BTreeSet<String>, directory: &Path) {
     let log = fs::read_to_string(directory.join("log")).expect("read the export");
-    let mut seen = BTreeSet::new();
+    let mut visited = BTreeSet::new();
     for line in log.lines() {
         let number = line
             .strip_prefix("writers-")
             .and_then(|rest| rest.split_once(' '));
         let is_whole = number.is_some_and(|(_, number)| number.parse::<u64>().is_ok());
         assert!(is_whole, "half a line: {line:?}");
-        assert!(seen.insert(line.to_owned()), "{line} is there twice");
+        assert!(visited.insert(line.to_owned()), "{line} is there twice");
     }
-    let lost: Vec<&String> = acknowledged.difference(&seen).collect();
-    assert!(lost.is_empty(), "{lost:?} are lost of {}", seen.len());
+    let lost: Vec<&String> = acknowledged.difference(&visited).collect();
+    assert!(lost.is_empty(), "{lost:?} are lost of {}", visited.len());
 }
 
-/// A volume made by hand, and a claim for it.
+/// A volume that a user creates, and a claim for it.
 fn by_hand(kubectl: &Kubectl, name: &str, (server, path): (&str, &str), options: &[&str]) {
     let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
         "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"],
@@ -239,7 +242,7 @@ fn apply_on(kubectl: &Kubectl, node: &str, pod: &str) {
     kubectl.apply(&pod.to_string());
 }
 
-/// Writes into a soft mount, whose errors it sees.
+/// Writes into a soft mount, and reports its errors.
 const TRY: &str = r"
 trap 'exit 0' TERM
 n=0
@@ -250,7 +253,8 @@ while true; do
 done
 ";
 
-/// With `hard` the writers wait for the server and go on; with `soft` they have errors. Returns what was acknowledged.
+/// With `hard` the writers wait for the server and continue; with `soft` they get errors. Returns the acknowledged
+/// lines.
 fn a_server_goes_and_comes(kubectl: &Kubectl, address: &str) -> BTreeSet<String> {
     let options = ["soft", "timeo=10", "retrans=1", "nfsvers=4.1"];
     by_hand(
@@ -262,14 +266,14 @@ fn a_server_goes_and_comes(kubectl: &Kubectl, address: &str) -> BTreeSet<String>
     let mut soft: Value = serde_json::from_str(&pod("soft", of_claim("soft"))).expect("JSON");
     soft["spec"]["containers"][0]["command"] = json!(["sh", "-c", TRY]);
     kubectl.apply(&soft.to_string());
-    let said = |word: &str| {
+    let wait_for_word = |word: &str| {
         wait_for_text(word, 300, || {
             kubectl.log("soft").unwrap_or_else(|error| error)
         });
     };
-    said("wrote ");
+    wait_for_word("wrote ");
     serve(false);
-    said("failed ");
+    wait_for_word("failed ");
     let waiting = acknowledged(kubectl);
     serve(true);
     all_write_more(kubectl);
@@ -298,16 +302,16 @@ fn acknowledged(kubectl: &Kubectl) -> BTreeSet<String> {
         .collect()
 }
 
-/// The pod of a node without a link goes on elsewhere, in its directories. Returns the acknowledged lines.
+/// The pod of a node without a link starts on another node, with its directories. Returns the acknowledged lines.
 fn a_node_is_lost(instance: &Instance, kubectl: &Kubectl, lost: &str) -> BTreeSet<String> {
     let mut on_lost = (0..NODES).filter(|ordinal| node_of(kubectl, *ordinal) == lost);
     let ordinal = on_lost.next().expect("a pod on the node");
     let name = format!("writers-{ordinal}");
     let before = kubectl.pod(&name);
     let claim = kubectl.json(&["get", "pvc", &format!("own-{name}")]);
-    let own = kubectl.json(&["get", "pv", text(&claim, "/spec/volumeName")]);
-    let own = directory_of(text(&own, "/spec/nfs/path"));
-    let mut seen = acknowledged(kubectl);
+    let volume = kubectl.json(&["get", "pv", text(&claim, "/spec/volumeName")]);
+    let volume = directory_of(text(&volume, "/spec/nfs/path"));
+    let mut acknowledged_lines = acknowledged(kubectl);
     let number = lost.rsplit('-').next().expect("a number");
     let switch = instance.data().join("namespaces/switch");
     let link = |state: &str| {
@@ -322,12 +326,12 @@ fn a_node_is_lost(instance: &Instance, kubectl: &Kubectl, lost: &str) -> BTreeSe
             false => Err(pod["status"].to_string()),
         }
     };
-    let tell = || {
+    let describe = || {
         kubectl
             .run(&["get", "pods,nodes,events", "-o", "wide"])
             .stdout
     };
-    wait_for_or_tell("the pod on another node", 300, moved, tell);
+    wait_for_or_tell("the pod on another node", 300, moved, describe);
     all_write_more(kubectl);
     link("up");
     let uid = text(&before, "/metadata/uid");
@@ -343,7 +347,7 @@ fn a_node_is_lost(instance: &Instance, kubectl: &Kubectl, lost: &str) -> BTreeSe
         }
     });
     all_write_more(kubectl);
-    seen.extend(acknowledged(kubectl));
+    acknowledged_lines.extend(acknowledged(kubectl));
     let log = kubectl.ok(&["logs", &name]);
     let begin = log
         .lines()
@@ -356,15 +360,16 @@ fn a_node_is_lost(instance: &Instance, kubectl: &Kubectl, lost: &str) -> BTreeSe
         let left = kubectl.ok(&["get", "pods", "-o", "name"]);
         left.lines().map(str::to_owned).collect()
     });
-    check_journal(&own, begin + 1);
-    seen
+    check_journal(&volume, begin + 1);
+    acknowledged_lines
 }
 
-/// The journal of a pod has all that its last body wrote, from this number on, and nothing by half. The line that
-/// the former body was writing without a link may come later, over the first one: NFS has no fence (docs/nfs.md).
+/// The journal of a pod has all lines of its last container from this number on, and no incomplete line. The line that
+/// the former container was writing without a link may be stored later, over the first line, because NFS has no fence
+/// (docs/nfs.md).
 #[track_caller]
-fn check_journal(own: &Path, first: u64) {
-    let journal = fs::read_to_string(own.join("journal")).expect("read the export");
+fn check_journal(directory: &Path, first: u64) {
+    let journal = fs::read_to_string(directory.join("journal")).expect("read the export");
     let lines = journal.lines().map(|line| {
         let (body, number) = line.split_once(' ').unwrap_or_default();
         let is_whole = body.len() == 36 && number.len() == 6;

@@ -20,7 +20,7 @@ fn change_address(role: &mut Role, to: &str) {
     });
 }
 
-/// Uid, node, address, container and restarts of each pod, which stay when an address changes.
+/// UID, node, address, container and restarts of each pod, which do not change with the machine's address.
 fn identities(kubectl: &Kubectl) -> Vec<Value> {
     let pod = |name: &str| {
         let pod = kubectl.pod(name);
@@ -71,8 +71,8 @@ fn a_node_with_another_address_keeps_its_pods() {
     let directory = tempfile::tempdir().expect("make a directory");
     machines.server.network.run(|| {
         wait_for_address(&kubectl, "n1", "192.0.2.22");
-        let told = "Node n1 has the address 192.0.2.22; it was 192.0.2.2";
-        wait_for_text(told, 120, || kubectl.ok(&["describe", "node", "n1"]));
+        let message = "Node n1 has the address 192.0.2.22; it was 192.0.2.2";
+        wait_for_text(message, 120, || kubectl.ok(&["describe", "node", "n1"]));
         pods_reach_each_other(&kubectl);
         for pod in ["web-0", "web-1"] {
             client_reaches(&kubectl, pod, directory.path());
@@ -81,19 +81,19 @@ fn a_node_with_another_address_keeps_its_pods() {
         assert_eq!(identities(&kubectl), before);
         assert_eq!(fenced(&kubectl), "", "no node was lost");
     });
-    // Requests do not wait for answers to the former address.
+    // Requests do not wait for responses to the former address.
     let output = machines.nodes[0].output();
     assert!(!output.contains("nothing was sent for"), "{output}");
     machines.end();
 }
 
-/// With notice: the server has both addresses for a while, and is started with the new one, which its nodes learn.
+/// Announced: the server has both addresses for a while, and is started with the new address, which its nodes learn.
 #[test]
 fn nodes_follow_a_server_that_is_moved_with_notice() {
     let (mut machines, kubectl, before) = with_pods();
     let server = &mut machines.server;
     server.network.run(|| {
-        // The second address stays when the first one is taken away.
+        // The second address stays when the first is removed.
         let promote = "/proc/sys/net/ipv4/conf/eth0/promote_secondaries";
         fs::write(promote, "1").expect("set an option of the link");
         ip("address add 192.0.2.91/24 dev eth0");
@@ -117,7 +117,7 @@ fn nodes_follow_a_server_that_is_moved_with_notice() {
     machines.end();
 }
 
-/// Without notice: the nodes do not find the server, and their pods go on; each agent is started once with the new
+/// Unannounced: the nodes do not find the server, and their pods continue; each agent is started once with the new
 /// address, and needs no token.
 #[test]
 fn nodes_are_told_the_new_address_of_their_server() {
@@ -134,7 +134,7 @@ fn nodes_are_told_the_new_address_of_their_server() {
     machines.end();
 }
 
-/// The nodes are Ready by the new address of the server, and their pods are those of before.
+/// The nodes are Ready with the new address of the server, and their pods have not changed.
 fn server_is_followed(machines: &Machines, kubectl: &Kubectl, before: &[Value]) {
     let directory = tempfile::tempdir().expect("make a directory");
     machines.server.network.run(|| {

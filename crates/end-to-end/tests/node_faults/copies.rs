@@ -9,7 +9,7 @@ use end_to_end::{binary, text, wait_for_text};
 
 use super::{Machines, runs, wait_node_ready};
 
-/// The program on a machine with another id.
+/// The program on a machine with another machine ID.
 fn program_elsewhere(directory: &Path) -> PathBuf {
     let id = directory.join("machine-id");
     fs::write(&id, "0123456789abcdef0123456789abcdef\n").expect("write an id");
@@ -23,8 +23,8 @@ fn program_elsewhere(directory: &Path) -> PathBuf {
     path
 }
 
-/// The agent of the copy is refused while the original one lives, whose pod goes on. It takes the node over
-/// when the lease of the original one has ended.
+/// The agent of the copy is refused while the original agent lives, whose pod continues. The copy takes the node over
+/// when the lease of the original agent has ended.
 #[test]
 fn a_copy_of_a_nodes_directory_does_not_run_its_pods_twice() {
     let directory = tempfile::tempdir().expect("make a directory");
@@ -40,10 +40,10 @@ fn a_copy_of_a_nodes_directory_does_not_run_its_pods_twice() {
     let copied = copied.expect("run cp");
     assert!(copied.status.success(), "{copied:?}");
     machines.nodes[1].set_program(&program_elsewhere(directory.path()));
-    let said = machines.nodes[1].refused(&["node"]);
+    let message = machines.nodes[1].refused(&["node"]);
     assert!(
-        said.contains("the node n1 runs on another machine (machine id "),
-        "{said}"
+        message.contains("the node n1 runs on another machine (machine id "),
+        "{message}"
     );
     assert!(runs(&uid));
     machines.server.network.run(|| {

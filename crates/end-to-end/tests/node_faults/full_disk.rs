@@ -8,7 +8,7 @@ use end_to_end::{Kubectl, wait_for, wait_for_or_tell, wait_for_text};
 
 use super::{Machines, SHORT_LEASE, fenced, get, runs, wait_for_pod, wait_node_ready};
 
-/// The node goes on: it renews its lease, drives its pods out, and takes pods when there is room.
+/// The node continues to work: it renews its lease, evicts its pods, and accepts pods when the disk has free bytes.
 #[test]
 fn a_node_whose_disk_is_full_stays_and_its_pods_go_elsewhere() {
     let mut machines = Machines::new();
@@ -34,11 +34,11 @@ fn a_node_whose_disk_is_full_stays_and_its_pods_go_elsewhere() {
         };
         let pods = || kubectl.run(&["get", "pods", "-o", "wide"]).stdout;
         wait_for_or_tell("the end of the old body", 120, ended, pods);
-        // Longer than the lease, which needs no room on the disk.
-        let mut seen = renewal(&kubectl);
+        // Longer than the lease, whose renewal needs no free bytes on the disk.
+        let mut last_renewal = renewal(&kubectl);
         for _ in 0..5 {
-            seen = wait_for("a renewal of n1", 120, || match renewal(&kubectl) {
-                now if now == seen => Err(now),
+            last_renewal = wait_for("a renewal of n1", 120, || match renewal(&kubectl) {
+                now if now == last_renewal => Err(now),
                 now => Ok(now),
             });
         }

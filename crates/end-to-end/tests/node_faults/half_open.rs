@@ -1,4 +1,4 @@
-//! A link between a node and its server that passes packets in one direction alone.
+//! A link between a node and its server that passes packets in one direction only.
 
 use std::mem::swap;
 
@@ -6,8 +6,9 @@ use end_to_end::wait_for_text;
 
 use super::{Machines, SHORT_LEASE, fenced, runs, wait_for_pod, wait_node_ready};
 
-/// The first node does not reach the server, which reaches the node; then the second one is not reached, and
-/// reaches the server. Each loses its pod to the other one, and takes pods when the link is whole.
+/// The first node does not reach the server, but the server reaches the node; then the server does not reach the second
+/// node, which reaches the server. Each node loses its pod to the other node, and accepts pods when the link is
+/// repaired.
 #[test]
 fn a_node_whose_link_is_half_open_loses_its_pods_to_another_node() {
     let mut machines = Machines::new();

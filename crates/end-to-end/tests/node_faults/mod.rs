@@ -1,5 +1,5 @@
-//! Faults around a node: packets that are lost or late, links that pass one direction, disks that are full or do
-//! not answer, and machines that come back. No ordinal ever has two running containers (docs/node-failure.md).
+//! Faults of a node and its links: packets that are lost or late, links that pass one direction, disks that are full or
+//! do not respond, and machines that return. No ordinal ever has two running containers (docs/node-failure.md).
 
 mod addresses;
 mod copies;
@@ -20,19 +20,19 @@ use end_to_end::lan::{Lan, Role};
 use end_to_end::{Kubectl, text, wait_for, wait_for_text};
 use serde_json::Value;
 
-/// A server and two nodes, each a machine of its own.
+/// A server and two nodes, each on a separate machine.
 struct Machines {
     server: Role,
     nodes: [Role; 2],
     lan: Lan,
-    /// The disk of the first node; it ends after the nodes.
+    /// The disk of the first node; dropped after the nodes.
     disk: Option<Disk>,
     _directory: tempfile::TempDir,
 }
 
 impl Drop for Machines {
     fn drop(&mut self) {
-        // Before the nodes are ended.
+        // The disk must respond before the nodes are stopped.
         if let Some(disk) = &self.disk {
             disk.thaw();
         }
@@ -57,7 +57,7 @@ impl Machines {
         }
     }
 
-    /// Lets a node join.
+    /// Joins a node.
     fn join(&mut self, number: usize, flags: &[&str]) {
         let (url, token) = (self.server.url(), self.server.token(&[]));
         let name = format!("n{}", number + 1);
@@ -66,7 +66,7 @@ impl Machines {
         self.nodes[number].start(&[&join[..], &name, flags].concat());
     }
 
-    /// Lets the first node join, and waits for the pod of the set "ticks" there.
+    /// Joins the first node, and waits for the pod of the set "ticks" there.
     fn join_with_pod(&mut self, flags: &[&str]) -> RunningPods {
         self.join(0, flags);
         let kubectl = self.server.kubectl();
@@ -79,12 +79,12 @@ impl Machines {
         running_pods
     }
 
-    /// Lets the first node join with a pod and a disk of its own, and the second one after it.
+    /// Joins the first node with a pod and a separate disk, and then the second node.
     fn join_on_a_disk(&mut self) -> RunningPods {
         let data = self.nodes[0].data();
         fs::create_dir(&data).expect("make a directory");
         self.disk = Some(Disk::mount(Path::new(&data), 1024));
-        // Without the node's own measures, which would drive the pod out.
+        // Without the node's eviction, which would evict the pod.
         let flags = [&SHORT_LEASE[..], &["--eviction-hard=memory.available<1Mi"]].concat();
         self.nodes[0].set_variable(ONE_THREAD);
         let running_pods = self.join_with_pod(&flags);
@@ -100,10 +100,10 @@ impl Machines {
     }
 }
 
-/// A lease that ends soon.
+/// A short lease.
 const SHORT_LEASE: [&str; 2] = ["--node-lease-duration", "16s"];
 
-/// A set that may fail over, with at most one pod on a node. Each pod writes a log all the time.
+/// A set that may fail over, with at most one pod on a node. Each pod writes a log continuously.
 fn set(name: &str, replicas: u8) -> String {
     format!(
         "---
@@ -145,12 +145,12 @@ fn runs(uid: &str) -> bool {
     })
 }
 
-/// The uids that the pods of each name had, in the order in which they were seen.
+/// The UIDs of the pods of each name, in the order of their observation.
 #[derive(Default)]
 struct RunningPods(BTreeMap<String, Vec<String>>);
 
 impl RunningPods {
-    /// The pods as they are now; fails when two of one name run.
+    /// The present pods; fails if two pods of one name run.
     #[track_caller]
     fn look(&mut self, kubectl: &Kubectl) -> Result<Vec<Value>, String> {
         let mut listed = get(kubectl, &["pods"])?;
@@ -167,7 +167,7 @@ impl RunningPods {
             let Some((newest, older)) = uids.split_last() else {
                 continue;
             };
-            // The new one first: an old one that runs after it was seen has run beside it.
+            // The new pod is checked first: an old pod that runs after this check has run concurrently with it.
             if !older.is_empty() && runs(newest) {
                 assert!(
                     !older.iter().any(|uid| runs(uid)),
@@ -179,14 +179,14 @@ impl RunningPods {
     }
 }
 
-/// Objects of the API. A server that stands still for seconds is no failure of the test.
+/// Objects of the API. A server that is suspended for seconds is no failure of the test.
 fn get(kubectl: &Kubectl, what: &[&str]) -> Result<Value, String> {
     let output = kubectl.run(&[&["get", "-o", "json"], what].concat());
     let printed = output.success().map_err(|output| output.stderr)?;
     serde_json::from_str(&printed).map_err(|error| error.to_string())
 }
 
-/// Waits until the pod of that name is ready on the node, and the only one.
+/// Waits until the pod of that name is ready on the node, and is the only pod of its name.
 #[track_caller]
 fn wait_for_pod(kubectl: &Kubectl, running_pods: &mut RunningPods, name: &str, node: &str) {
     wait_for(&format!("{name} on {node}"), 300, || {
@@ -217,7 +217,7 @@ fn fenced(kubectl: &Kubectl) -> String {
     kubectl.ok(&[&["get", "events", "-A"], &reason[..]].concat())
 }
 
-/// A fifth of all packets is lost, and another fifth is late, between all machines.
+/// A fifth of all packets between all machines is lost, and another fifth is late.
 #[test]
 fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
     let mut machines = Machines::new();
@@ -256,16 +256,16 @@ fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
                 }
             });
         }
-        // The nodes renew their leases, and answer.
+        // The nodes renew their leases, and respond.
         for name in ["n1", "n2"] {
             let lease = ["lease", "-n", "kube-node-lease", name];
             let renewed = || Ok::<_, String>(get(&kubectl, &lease)?["spec"]["renewTime"].clone());
-            let mut seen = wait_for("a lease", 120, renewed);
+            let mut last_renewal = wait_for("a lease", 120, renewed);
             for _ in 0..3 {
-                seen = wait_for(&format!("a renewal of {name}"), 120, || {
+                last_renewal = wait_for(&format!("a renewal of {name}"), 120, || {
                     running_pods.look(&kubectl)?;
                     let now = renewed()?;
-                    if now == seen {
+                    if now == last_renewal {
                         Err(now.to_string())
                     } else {
                         Ok(now)
@@ -297,8 +297,8 @@ fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
     machines.end();
 }
 
-/// Writes to the disk of a node's data directory wait. The agent cannot renew what ends its pods, so the pods
-/// end with the lease, although the process that keeps their logs waits for the disk.
+/// Writes to the disk of a node's data directory block. The agent cannot renew the lease, so the pods end with the
+/// lease, although the process that stores their logs waits for the disk.
 #[test]
 fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
     let mut machines = Machines::new();
@@ -306,7 +306,7 @@ fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
     let kubectl = machines.server.kubectl();
     let disk = machines.disk.as_ref().expect("a disk");
     disk.hold_up();
-    // The agent waits for the disk, too, to write the deadline of its lease, and yet answers.
+    // The agent waits for the disk, too, to write the deadline of its lease, but still responds.
     let old = moves_while_the_agent_answers(&machines, &mut running_pods);
     disk.let_go();
     machines.server.network.run(|| {
@@ -320,7 +320,7 @@ fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
     machines.end();
 }
 
-/// Writes to the disk fail. The agent does not end (a write to a page of a file that is mapped would end it), and does not
+/// Writes to the disk fail. The agent does not exit (a write to a page of a mapped file would kill it), and does not
 /// renew a lease whose deadline it cannot write.
 #[test]
 fn a_node_whose_disk_fails_loses_its_pods_to_another_node() {
@@ -329,13 +329,13 @@ fn a_node_whose_disk_fails_loses_its_pods_to_another_node() {
     machines.disk.as_ref().expect("a disk").fail();
     moves_while_the_agent_answers(&machines, &mut running_pods);
     machines.nodes[0].kill();
-    // What the node has made can be removed then.
+    // The mounts of the node can be removed then.
     machines.disk.as_ref().expect("a disk").repair();
     machines.nodes[1].interrupt();
     machines.server.interrupt();
 }
 
-/// Waits until the pod of the first node runs on the other one; the uid of the former pod.
+/// Waits until the pod of the first node runs on the other node; returns the UID of the former pod.
 fn moves_while_the_agent_answers(machines: &Machines, running_pods: &mut RunningPods) -> String {
     let kubectl = machines.server.kubectl();
     let old = running_pods.0["ticks-0"][0].clone();

@@ -1,7 +1,7 @@
-//! The promise of a failover, by its parts: renewal, expiry, fence and start (docs/node-failure.md).
+//! The promise of a failover, by its phases: renewal, expiry, fence and start (docs/node-failure.md).
 //!
-//! The simulation asserts the parts on a machine of any load (`crates/simulation/tests/failover.rs`). Here they are those of
-//! the program with real containers. Bounds that no load excuses are asserted always.
+//! The simulation checks the phases independently of the machine's load (`crates/simulation/tests/failover.rs`). This
+//! test checks the program with real containers. Bounds that do not depend on the load are always checked.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use end_to_end::wait_for;
 
 use super::{Machines, get, runs, wait_for_pod};
 
-/// A pod whose image is on the other node runs there within this time.
+/// Maximum time until a pod whose image is on the other node runs there.
 const PROMISE: Duration = Duration::from_secs(50);
 /// The default lease, and the time from a renewal to the fence.
 const LEASE: Duration = Duration::from_secs(38);
 const FENCE: Duration = Duration::from_millis(47_500);
-/// A look takes so long, so times are so much shorter or longer.
+/// The duration of a check, which is the error of the times.
 const LOOK: Duration = Duration::from_secs(1);
 /// Maximum time with any load.
 const LOADED_MAX: Duration = Duration::from_secs(150);
@@ -30,15 +30,15 @@ fn a_pod_whose_node_is_cut_off_right_after_a_renewal_runs_elsewhere_within_the_p
     let old = running_pods.0["ticks-0"][0].clone();
     let lease = ["lease", "-n", "kube-node-lease", "n1"];
     let renewals = || Ok::<_, String>(get(&kubectl, &lease)?["spec"]["renewTime"].clone());
-    // The renewal was after the last look that has not seen it.
+    // The renewal came after the last check that has not observed it.
     let not_yet_renewed = machines.server.network.run(|| {
         let mut not_yet = Instant::now();
         let before = wait_for("a lease", 120, renewals);
         wait_for("a renewal", 120, || {
-            let asked = Instant::now();
+            let started = Instant::now();
             match renewals()? {
                 now if now == before => {
-                    not_yet = asked;
+                    not_yet = started;
                     Err(now.to_string())
                 }
                 _ => Ok(()),
@@ -70,7 +70,7 @@ fn a_pod_whose_node_is_cut_off_right_after_a_renewal_runs_elsewhere_within_the_p
     let times =
         format!("ended after {ended:?}, fenced after {fenced:?}, ready after {ready:?}; {load}");
     eprintln!("{times}");
-    // The proof of the fence is the time, whatever the load.
+    // The fence must not be too early, whatever the load is.
     let earliest = renewed.duration_since(not_yet_renewed) + fenced;
     assert!(earliest >= FENCE, "too early: {times}");
     assert!(ended < fenced, "{times}");

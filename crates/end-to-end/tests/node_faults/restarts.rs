@@ -1,4 +1,4 @@
-//! A server that is killed again and again, each time before it has seen a silent node for long enough.
+//! A server that is killed again and again, each time before it has observed a silent node for long enough.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -10,14 +10,14 @@ use super::{Machines, fenced, get, runs, wait_for_pod, wait_node_ready};
 
 const LEASE: [&str; 2] = ["--node-lease-duration", "24s"];
 
-/// One run of a server takes the lease of a silent node after its length and a quarter of it.
+/// The time after which one run of a server fences the lease of a silent node: the lease's length and a quarter.
 const ONE_RUN_FENCES: Duration = Duration::from_secs(30);
 
-/// Each run of the server ends so long after its start: before the lease could have lapsed in it.
+/// The time after which each run of the server is killed: before the lease could lapse within the run.
 const RUN: Duration = Duration::from_secs(22);
 
-/// A run that begins late, on a busy machine, adds less to the observed silence. Runs that begin anew each time are
-/// never enough.
+/// On a busy machine a run begins late and adds less to the observed silence. Without the record of former runs, no
+/// number of runs is enough.
 const RUNS_MAX: usize = 10;
 
 // findings-2 R36
@@ -53,8 +53,8 @@ fn restarts_do_not_postpone_the_loss_of_a_silent_node_for_ever() {
     machines.end();
 }
 
-/// Starts the server, and kills it before it could have fenced the node by what this run has seen alone. A server that
-/// has fenced the node goes on.
+/// Starts the server, and kills it before it could have fenced the node by its own observation alone. A server that has
+/// fenced the node is not killed.
 fn is_fenced_in_a_short_run(machines: &mut Machines, kubectl: &Kubectl) -> bool {
     let started = Instant::now();
     machines.server.spawn(&["server"]);

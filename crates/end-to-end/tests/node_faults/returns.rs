@@ -1,4 +1,4 @@
-//! Machines that come back after their pods were taken from them.
+//! Machines that return after they have lost their pods.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use super::{
     Machines, RunningPods, SHORT_LEASE, fenced, get, runs, set, wait_for_pod, wait_node_ready,
 };
 
-/// The set [`set`] with a volume of each pod's own, which stays with its node.
+/// The set [`set`] with a separate volume for each pod, which stays with its node.
 fn with_claim(name: &str) -> String {
     let volume = "        volumeMounts: [{name: data, mountPath: /data}]
   volumeClaimTemplates:
@@ -27,7 +27,7 @@ fn with_claim(name: &str) -> String {
     set(name, 1) + volume
 }
 
-/// All processes of the machine end at once.
+/// All processes of the machine are killed at once.
 fn lose(node: &mut Role) {
     node.kill();
     for shim in process::shims(Path::new(&node.data())) {
@@ -35,8 +35,8 @@ fn lose(node: &mut Role) {
     }
 }
 
-/// A set that may fail over, and one that might, but for its volume: its pod waits, and has its files again when
-/// the node is back.
+/// A set that may fail over, and a set that cannot because of its volume: its pod waits, and has its files again when
+/// the node returns.
 #[test]
 fn a_volume_that_stayed_with_its_node_is_used_again() {
     let mut machines = Machines::new();
@@ -75,7 +75,7 @@ fn a_volume_that_stayed_with_its_node_is_used_again() {
         });
         assert_eq!(file, "kept\n");
         assert_eq!(volume(), before);
-        // The node takes other pods, too.
+        // The node accepts other pods, too.
         kubectl.ok(&["scale", "statefulset/moves", "--replicas=2"]);
         wait_for_pod(&kubectl, &mut running_pods, "moves-1", "n1");
         assert_eq!(running_pods.0["moves-0"].len(), 2, "it was replaced once");
@@ -83,8 +83,8 @@ fn a_volume_that_stayed_with_its_node_is_used_again() {
     machines.end();
 }
 
-/// A pod whose set does not say `Failover` waits for its lost node until a person confirms that the machine is
-/// off (`node.kubernetes.io/out-of-service`).
+/// A pod of a set without the value `Failover` waits for its lost node until a user confirms that the machine is off
+/// (`node.kubernetes.io/out-of-service`).
 #[test]
 fn a_person_confirms_that_a_lost_node_is_off() {
     let mut machines = Machines::new();
@@ -127,8 +127,8 @@ fn a_person_confirms_that_a_lost_node_is_off() {
     machines.end();
 }
 
-/// All processes of a node stand still, those that guard its pods, too. They go on after its pod runs elsewhere:
-/// the node is ready only after its old running container has ended.
+/// All processes of a node are suspended, including those that guard its pods. They continue after its pod runs
+/// elsewhere: the node is ready only after its old container has ended.
 #[test]
 fn a_node_that_thaws_after_the_takeover_ends_its_bodies_before_it_is_ready() {
     let mut machines = Machines::new();
@@ -156,19 +156,19 @@ fn a_node_that_thaws_after_the_takeover_ends_its_bodies_before_it_is_ready() {
         });
         wait_for_text("n1", 120, || fenced(&kubectl));
     });
-    // Nothing of the node has run meanwhile.
+    // No process of the node has run in the meantime.
     let states = states();
     let standing = frozen.iter().filter(|pid| states[*pid].1 == 'T');
     assert_eq!(standing.count(), frozen.len());
     for pid in &frozen {
-        // The guards, which go on first, end the others.
+        // The guards, which continue first, end the other processes.
         kill(Pid::from_raw(*pid), Signal::SIGCONT).ok();
     }
     machines.server.network.run(|| {
         wait_for("the node to be back", 300, || {
             let node = get(&kubectl, &["node", "n1"])?;
             let is_back = is_ready(&node);
-            // After the look: a running container that is gone does not come back.
+            // The check comes after the read: a container that has ended does not run again.
             assert!(!is_back || !runs(&old), "{node}");
             match is_back {
                 true => Ok(()),
@@ -200,21 +200,21 @@ fn states() -> BTreeMap<i32, (i32, char)> {
     pids.filter_map(state).collect()
 }
 
-/// Stops the agent, the shims of its pods, and all processes below them; returns them, parents first.
+/// Suspends the agent, the shims of its pods, and all their child processes; returns them, parents first.
 fn freeze(node: &Role) -> Vec<i32> {
     let mut roots = process::shims(Path::new(&node.data()));
     roots.push(node.pid());
     let of_node = |states: &BTreeMap<i32, (i32, char)>| {
-        let mut found = roots.clone();
+        let mut processes = roots.clone();
         let mut next = 0;
-        while let Some(parent) = found.get(next).copied() {
+        while let Some(parent) = processes.get(next).copied() {
             let children = states.iter().filter(|(_, (of, _))| *of == parent);
             let new: Vec<i32> = children.map(|(pid, _)| *pid).collect();
-            found.extend(new.into_iter().filter(|pid| !roots.contains(pid)));
+            processes.extend(new.into_iter().filter(|pid| !roots.contains(pid)));
             next += 1;
         }
-        found.retain(|pid| states.get(pid).is_some_and(|(_, state)| *state != 'Z'));
-        found
+        processes.retain(|pid| states.get(pid).is_some_and(|(_, state)| *state != 'Z'));
+        processes
     };
     wait_for("the node to stand still", 60, || {
         let states = states();
@@ -222,7 +222,7 @@ fn freeze(node: &Role) -> Vec<i32> {
         let moving = all.iter().filter(|pid| states[*pid].1 != 'T');
         let moving: Vec<i32> = moving.copied().collect();
         for pid in &moving {
-            // It may have ended meanwhile.
+            // The process may have exited in the meantime.
             kill(Pid::from_raw(*pid), Signal::SIGSTOP).ok();
         }
         match moving.is_empty() {

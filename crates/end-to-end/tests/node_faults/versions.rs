@@ -8,10 +8,10 @@ use end_to_end::{Kubectl, binary, text, wait_for, wait_for_text};
 
 use super::{Machines, fenced, wait_for_pod, wait_node_ready};
 
-/// The words in which the program names its version.
+/// The text with which the program contains its version.
 const OWN: &[u8] = concat!("+mainstay.", env!("CARGO_PKG_VERSION")).as_bytes();
 
-/// A copy of the program that says this version, which is as long as its own.
+/// A copy of the program with this version, whose text has the length of the original.
 fn program_of(version: &str, directory: &Path) -> PathBuf {
     let mut bytes = fs::read(binary()).expect("read the program");
     let at = memchr::memmem::find(&bytes, OWN);
@@ -33,7 +33,7 @@ fn wait_for_version(kubectl: &Kubectl, node: &str, version: &str) {
     });
 }
 
-/// A command reaches the pod, which is the one of before.
+/// Checks that a command reaches the pod, and that its UID has not changed.
 #[track_caller]
 fn goes_on(kubectl: &Kubectl, uid: &str) {
     wait_for("a command in the pod", 120, || {
@@ -48,7 +48,7 @@ fn goes_on(kubectl: &Kubectl, uid: &str) {
     assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
 }
 
-/// A node one version behind its server works. A node that is newer does not join, and goes on with a warning if it
+/// A node that is one version older than its server works. A newer node cannot join, and continues with a warning if it
 /// has joined before: an upgrade in the wrong order ends no pod.
 #[test]
 fn a_node_may_be_older_than_its_server_and_not_newer() {
@@ -60,9 +60,9 @@ fn a_node_may_be_older_than_its_server_and_not_newer() {
 
     machines.nodes[1].set_program(&newer);
     let join = ["node", "--server", &url, "--token", &token];
-    let said = machines.nodes[1].refused(&join);
+    let message = machines.nodes[1].refused(&join);
     let reason = "this program has the version v1.36.0+mainstay.0.2.0, and the server";
-    assert!(said.contains(reason), "{said}");
+    assert!(message.contains(reason), "{message}");
 
     machines.nodes[0].set_program(&older);
     let mut running_pods = machines.join_with_pod(&[]);
@@ -76,8 +76,8 @@ fn a_node_may_be_older_than_its_server_and_not_newer() {
     machines.nodes[0].kill();
     machines.nodes[0].set_program(&newer);
     machines.nodes[0].start(&["node"]);
-    let said = machines.nodes[0].output();
-    assert!(said.contains(reason), "{said}");
+    let message = machines.nodes[0].output();
+    assert!(message.contains(reason), "{message}");
     machines.server.network.run(|| {
         wait_for_version(&kubectl, "n1", "0.2.0");
         goes_on(&kubectl, &uid);

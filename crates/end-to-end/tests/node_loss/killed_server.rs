@@ -1,5 +1,5 @@
-//! The server is killed while a replicated volume is promoted: the promotion goes on when the server is back,
-//! once, with the same recovery point.
+//! The server is killed while a replicated volume is promoted: the promotion continues after the restart of the server,
+//! once, with an unchanged recovery point.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::local_replicated::{
 };
 use super::{Cluster, Loss};
 
-/// No stage takes longer, on a busy machine either.
+/// Maximum time of a stage, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Waits until a volume is in the stage.
@@ -21,11 +21,11 @@ pub(super) fn wait_for_stage(stage: &str, cluster: &Cluster) {
         .network
         .run(|| kubectl.watch(&[&volumes[..], &["--watch"]].concat()));
     let until = Instant::now() + PATIENCE;
-    // The annotation is text with JSON in it.
-    let wanted = format!(r#"\"stage\":\"{stage}\""#);
-    while !watch.output().contains(&wanted) {
+    // The annotation is a string that contains JSON.
+    let expected = format!(r#"\"stage\":\"{stage}\""#);
+    while !watch.output().contains(&expected) {
         assert!(Instant::now() < until, "no {stage}: {}", watch.output());
-        // Stages are short.
+        // The pause is short, because stages are short.
         sleep(Duration::from_millis(2));
     }
 }
@@ -55,7 +55,7 @@ fn a_promotion_goes_on_after_the_server_was_killed() {
         cluster.server.network.run(|| {
             the_lines_are_kept(&kubectl, &lost, epoch - 1);
             wait_for_copy(&kubectl);
-            // It was promoted once.
+            // The volume was promoted once.
             let record = record(&kubectl).expect("a record");
             assert_eq!(record["epoch"].as_u64(), Some(epoch), "{record}");
             assert_eq!(record["recovery"], point);

@@ -1,8 +1,8 @@
 //! A volume with a replica on another node loses the node of its primary, twice (docs/storage.md).
 //!
-//! The pod numbers its writes, and prints each number when it is on disk. After the loss the pod runs on the
-//! other node with all that was written before the stated recovery point, and with nothing half. The
-//! other writes of the lost node are kept there when it returns.
+//! The pod numbers its writes, and prints each number when the write is on disk. After the loss the pod runs on the
+//! other node with all writes from before the stated recovery point, and without incomplete writes. The other writes of
+//! the lost node are retained there when it returns.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -109,17 +109,17 @@ fn the_pod_runs_on_the_other_node_with_a_stated_recovery_point() {
     cluster.end();
 }
 
-/// A server and two nodes, with the pod on one of these.
+/// A server and two nodes, with the pod on one of the nodes.
 pub(super) fn with_the_set() -> (Cluster, Kubectl) {
     with_the_set_on(2, CLASS)
 }
 
-/// A server and that many nodes, with the pod on one of these and volumes of the class.
+/// A server and that many nodes, with the pod on one of the nodes and volumes of the class.
 pub(super) fn with_the_set_on(nodes: u64, class: &str) -> (Cluster, Kubectl) {
     with(nodes, class, SET)
 }
 
-/// As [`with_the_set_on`], with a set of other volumes.
+/// As [`with_the_set_on`], with a set with other volumes.
 pub(super) fn with(nodes: u64, class: &str, set: &str) -> (Cluster, Kubectl) {
     let lease = ["--node-lease-duration", "16s"];
     let cluster = Cluster::of(nodes, &lease, |_| {});
@@ -133,7 +133,7 @@ pub(super) fn with(nodes: u64, class: &str, set: &str) -> (Cluster, Kubectl) {
     (cluster, kubectl)
 }
 
-/// The node of the pod is lost, and something happens meanwhile; returns its number.
+/// The node of the pod is lost, and the work runs in the meantime; returns the number of the node.
 pub(super) fn a_node_is_lost(
     cluster: &mut Cluster,
     kubectl: &Kubectl,
@@ -159,7 +159,7 @@ pub(super) fn a_node_is_lost(
                 false => Ok(lines),
             }
         });
-        // Nothing is missing between the first line and the last, and nothing is half.
+        // No line is missing between the first and the last line, and no line is incomplete.
         for (at, line) in lines.iter().enumerate() {
             let whole = line.split_once(' ');
             let (number, body) = whole.unwrap_or_else(|| panic!("half a line: {line:?}"));
@@ -167,7 +167,7 @@ pub(super) fn a_node_is_lost(
             assert_eq!(body.len(), 36, "{line}");
         }
         assert!(lines.starts_with(former), "the former contents are kept");
-        // Each write that was acknowledged before the recovery point is there.
+        // Each write that was acknowledged before the recovery point is present.
         let early = written.iter().filter(|(_, time)| **time < point);
         for (line, _) in early {
             assert!(lines.contains(line), "{line} of before {point} is lost");
@@ -176,7 +176,7 @@ pub(super) fn a_node_is_lost(
     number - 1
 }
 
-/// The node and the identity of the pod.
+/// The node and the UID of the pod.
 #[track_caller]
 pub(super) fn place(kubectl: &Kubectl) -> (String, String) {
     let pod = wait_for("the pod", 300, || get(kubectl, &["pod", "db-0"]));
@@ -184,22 +184,22 @@ pub(super) fn place(kubectl: &Kubectl) -> (String, String) {
     (at("/spec/nodeName"), at("/metadata/uid"))
 }
 
-/// Waits until a pod has printed something that is not in the last copy; returns all that it has printed.
+/// Waits until a pod has printed a write that is not in the last copy; returns all printed writes.
 #[track_caller]
 pub(super) fn wait_for_more_than_the_copy(kubectl: &Kubectl, pod: &str) -> BTreeMap<String, i64> {
     wait_for("writes after a copy", 120, || {
-        let shown = record(kubectl)?["last"].as_i64().ok_or("no copy")?;
+        let copied_until = record(kubectl)?["last"].as_i64().ok_or("no copy")?;
         let written = acknowledged(kubectl, pod)?;
         let newest = written.values().max().copied().unwrap_or_default();
-        match newest > shown {
+        match newest > copied_until {
             true => Ok(written),
-            false => Err(format!("{newest} {shown}")),
+            false => Err(format!("{newest} {copied_until}")),
         }
     })
 }
 
-/// Waits until another pod is ready on another node than the lost one; returns the recovery point, in
-/// milliseconds since 1970, as the claim states it.
+/// Waits until another pod is ready on a node other than the lost node; returns the recovery point, in milliseconds
+/// since 1970, as the claim states it.
 #[track_caller]
 pub(super) fn wait_for_promotion(kubectl: &Kubectl, (node, uid): (&str, &str), epoch: u64) -> i64 {
     wait_for("the pod on the other node", 600, || {
@@ -211,7 +211,7 @@ pub(super) fn wait_for_promotion(kubectl: &Kubectl, (node, uid): (&str, &str), e
         }
     });
     let record = wait_for("the record", 120, || record(kubectl));
-    // Each replacement of a replica is another epoch.
+    // Each replacement of a replica increments the epoch.
     assert!(record["epoch"].as_u64() >= Some(epoch), "{record}");
     assert_eq!(text(&record, "/recovery/from"), node);
     wait_for("the stated recovery point", 120, || {
@@ -224,15 +224,15 @@ pub(super) fn wait_for_promotion(kubectl: &Kubectl, (node, uid): (&str, &str), e
     record["recovery"]["time"].as_i64().expect("a time")
 }
 
-/// Waits until an event of the claim states the recovery point. A server that is killed may not have written it.
+/// Waits until an event of the claim states the recovery point. A killed server may not have written the event.
 #[track_caller]
 pub(super) fn the_event_states_the_point(kubectl: &Kubectl) {
     wait_for("the event of the promotion", 120, || {
         let point = record(kubectl)?["recovery"]["time"].as_i64();
-        let shown = Timestamp::from_millisecond(point.ok_or("no time")?);
-        let shown = shown.map_err(|error| error.to_string())?;
+        let stated = Timestamp::from_millisecond(point.ok_or("no time")?);
+        let stated = stated.map_err(|error| error.to_string())?;
         let claim = read(kubectl, &["describe", "pvc", CLAIM])?;
-        let event = format!("with what was there at {shown}");
+        let event = format!("with what was there at {stated}");
         match claim.contains("VolumePromoted") && claim.contains(&event) {
             true => Ok(()),
             false => Err(claim),
@@ -240,36 +240,36 @@ pub(super) fn the_event_states_the_point(kubectl: &Kubectl) {
     });
 }
 
-/// The former primary of an epoch keeps its lines.
+/// The former primary of an epoch retains its lines.
 #[track_caller]
 pub(super) fn the_lines_are_kept(kubectl: &Kubectl, data: &str, epoch: u64) {
-    let kept = a_state_is_kept(kubectl, data, epoch);
-    let log = fs::read_to_string(kept.join("log"));
-    let log = log.unwrap_or_else(|error| panic!("{}: {error}", kept.display()));
+    let state_dir = a_state_is_kept(kubectl, data, epoch);
+    let log = fs::read_to_string(state_dir.join("log"));
+    let log = log.unwrap_or_else(|error| panic!("{}: {error}", state_dir.display()));
     assert!(log.lines().count() > 0);
 }
 
-/// The former primary of an epoch keeps its state, which cannot be changed; returns its directory.
+/// The former primary of an epoch retains its state, which cannot be changed; returns its directory.
 #[track_caller]
 pub(super) fn a_state_is_kept(kubectl: &Kubectl, data: &str, epoch: u64) -> PathBuf {
     let snapshot = wait_for("the kept state of the lost node", 300, || {
         let record = record(kubectl)?;
-        let kept = record["diverged"].as_array().into_iter().flatten();
-        let names = kept.filter_map(|one| one["snapshot"].as_str());
-        let wanted = format!("diverged-{epoch}-");
-        let mut names = names.filter(|name| name.starts_with(&wanted));
+        let states = record["diverged"].as_array().into_iter().flatten();
+        let names = states.filter_map(|one| one["snapshot"].as_str());
+        let prefix = format!("diverged-{epoch}-");
+        let mut names = names.filter(|name| name.starts_with(&prefix));
         names.next().map(str::to_owned).ok_or(record.to_string())
     });
-    let kept = Path::new(data).join("pool/mount/snapshots").join(snapshot);
-    let error = fs::write(kept.join("more"), "").expect_err("a read-only snapshot");
+    let states = Path::new(data).join("pool/mount/snapshots").join(snapshot);
+    let error = fs::write(states.join("more"), "").expect_err("a read-only snapshot");
     assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
-    kept
+    states
 }
 
-/// Waits until the replica has a copy of what the claim holds now.
+/// Waits until the replica has a copy of the claim's present contents.
 #[track_caller]
 pub(super) fn wait_for_copy(kubectl: &Kubectl) {
-    // A copy that begins now: one under way may be of a state long ago if the machine is busy.
+    // A copy that begins now: a running copy may be of an old state if the machine is busy.
     let now = Timestamp::now().as_millisecond();
     wait_for("a copy of the present state", 300, || {
         let record = record(kubectl)?;
@@ -282,8 +282,8 @@ pub(super) fn wait_for_copy(kubectl: &Kubectl) {
         let claim = claim(kubectl)?;
         let conditions = claim["status"]["conditions"].as_array();
         let mut conditions = conditions.into_iter().flatten();
-        let found = conditions.find(|one| one["type"] == "mainstay.dev/Replicated");
-        match found.is_some_and(|one| one["status"] == "True") {
+        let condition = conditions.find(|one| one["type"] == "mainstay.dev/Replicated");
+        match condition.is_some_and(|one| one["status"] == "True") {
             true => Ok(()),
             false => Err(claim["status"].to_string()),
         }
@@ -302,7 +302,7 @@ pub(super) fn record(kubectl: &Kubectl) -> Result<Value, String> {
     serde_json::from_str(record.as_str().unwrap_or("{}")).map_err(|error| error.to_string())
 }
 
-/// The lines of the volume, in their order.
+/// The lines of the volume, in order.
 pub(super) fn lines(kubectl: &Kubectl) -> Vec<String> {
     let log = read(kubectl, &["exec", "db-0", "--", "cat", "/data/log"]);
     let log = log.unwrap_or_default();
@@ -320,7 +320,7 @@ pub(super) fn acknowledged(kubectl: &Kubectl, pod: &str) -> Result<BTreeMap<Stri
     Ok(rows.collect())
 }
 
-/// The subvolumes of a volume in the pool of a node, whatever their names are.
+/// The subvolumes of a volume in the pool of a node, with any names.
 pub(super) fn subvolumes(data: &Path, volume: &str) -> Vec<PathBuf> {
     let directories = ["volumes", "snapshots"].map(|name| data.join("pool/mount").join(name));
     let entries = directories.iter().filter_map(|at| fs::read_dir(at).ok());

@@ -1,5 +1,5 @@
-//! A second node is lost half-way through a promotion, and one half-way through a move: what was begun ends when the
-//! node is back, once and with the same contents, and a move can be given up meanwhile (docs/storage.md).
+//! A second node is lost during a promotion, and a node is lost during a move: the started operation completes when the
+//! node returns, once and with unchanged contents, and a move can be cancelled meanwhile (docs/storage.md).
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -37,7 +37,7 @@ fn a_promotion_goes_on_after_its_node_was_lost() {
     cluster.server.network.run(|| {
         the_lines_are_kept(&kubectl, &data, 1);
         wait_for_copy(&kubectl);
-        // It was promoted once.
+        // The volume was promoted once.
         let record = record(&kubectl).expect("a record");
         assert_eq!(record["epoch"].as_u64(), Some(2), "{record}");
     });
@@ -53,12 +53,12 @@ fn a_move_waits_for_a_node_that_was_lost_and_can_be_given_up() {
     let set = SET.replace("storage: 128Mi", "storage: 1Gi");
     let (mut cluster, kubectl) = with(2, &without_replica, &set);
     let data = cluster.server.data();
-    // So that a copy takes its time.
+    // The file is large, so that a copy takes some time.
     let fill = "head -c 536870912 /dev/urandom >/data/large; sync";
     cluster.server.network.run(|| {
         kubectl.ok(&["exec", "db-0", "--", "sh", "-c", fill]);
     });
-    let mut seen: Vec<String> = Vec::new();
+    let mut stages: Vec<String> = Vec::new();
     // The receiver, then the sender.
     for loses_receiver in [true, false] {
         let (from, to) = cluster.server.network.run(|| from_and_to(&kubectl));
@@ -71,13 +71,13 @@ fn a_move_waits_for_a_node_that_was_lost_and_can_be_given_up() {
         cluster.bring_back(lost, Loss::Killed);
         let output = command.wait_with_output().expect("wait for the command");
         assert!(output.status.success(), "{output:?}");
-        seen = cluster.server.network.run(|| {
+        stages = cluster.server.network.run(|| {
             wait_ready_on(&kubectl, &to);
-            whole_lines(&kubectl, &seen)
+            whole_lines(&kubectl, &stages)
         });
         only_on(&cluster, &kubectl, &to);
     }
-    // The receiver stays away, and the user gives the move up.
+    // The receiver stays absent, and the user cancels the move.
     let (from, to) = cluster.server.network.run(|| from_and_to(&kubectl));
     let command = cluster.server.network.run(|| begin(&data, &to));
     wait_for_move("Preparing", &cluster, &kubectl, &to);
@@ -85,9 +85,9 @@ fn a_move_waits_for_a_node_that_was_lost_and_can_be_given_up() {
     cluster.server.network.run(|| {
         ok(&["volume", "move", CLAIM, "--cancel", "--data-dir", &data]);
         wait_ready_on(&kubectl, &from);
-        whole_lines(&kubectl, &seen);
+        whole_lines(&kubectl, &stages);
     });
-    // It may still have a part of the copy.
+    // The receiver may still have a part of the copy.
     cluster.bring_back(number(&to), Loss::Killed);
     let output = command.wait_with_output().expect("wait for the command");
     assert!(!output.status.success(), "{output:?}");
@@ -95,13 +95,13 @@ fn a_move_waits_for_a_node_that_was_lost_and_can_be_given_up() {
     cluster.end();
 }
 
-/// The place of a node among the nodes.
+/// The index of a node.
 fn number(name: &str) -> usize {
     let number: usize = name[1..].parse().expect("a number");
     number - 1
 }
 
-/// Kills a node with its pods, and waits until the cluster sees that it is away.
+/// Kills a node with its pods, and waits until its Node is not ready.
 fn is_away(cluster: &mut Cluster, kubectl: &Kubectl, lost: usize) {
     cluster.lose(lost, Loss::Killed);
     let name = format!("n{}", lost + 1);
@@ -116,7 +116,7 @@ fn is_away(cluster: &mut Cluster, kubectl: &Kubectl, lost: usize) {
     });
 }
 
-/// The node of the pod, and the other one.
+/// The node of the pod, and the other node.
 fn from_and_to(kubectl: &Kubectl) -> (String, String) {
     let (from, _) = place(kubectl);
     let to = if from == "n1" { "n2" } else { "n1" };
@@ -164,7 +164,7 @@ fn wait_ready_on(kubectl: &Kubectl, node: &str) {
     });
 }
 
-/// The lines of the volume, which begin with those that were there before and have no gap.
+/// The lines of the volume, which begin with the lines in `before` and have no gap.
 #[track_caller]
 fn whole_lines(kubectl: &Kubectl, before: &[String]) -> Vec<String> {
     let lines = wait_for("the lines", 120, || match lines(kubectl) {
@@ -181,7 +181,7 @@ fn whole_lines(kubectl: &Kubectl, before: &[String]) -> Vec<String> {
     lines
 }
 
-/// Waits until only this node has something of the volume: the volume itself.
+/// Waits until only this node has data of the volume: the volume itself.
 fn only_on(cluster: &Cluster, kubectl: &Kubectl, node: &str) {
     let volume = cluster.server.network.run(|| {
         let claim = claim(kubectl).expect("a claim");
@@ -193,7 +193,7 @@ fn only_on(cluster: &Cluster, kubectl: &Kubectl, node: &str) {
         let is_only = left
             .iter()
             .enumerate()
-            .all(|(at, found)| found.len() == usize::from(at == number(node)));
+            .all(|(at, data)| data.len() == usize::from(at == number(node)));
         match is_only {
             true => Ok(()),
             false => Err(left),

@@ -1,4 +1,4 @@
-//! MariaDB with a semi-synchronous replica: the member that replaces the lost primary makes the other one the
+//! MariaDB with a semi-synchronous replica: the member that replaces the lost primary makes the other member the
 //! primary.
 
 use std::collections::BTreeSet;
@@ -64,7 +64,7 @@ pub(super) fn sql(kubectl: &Kubectl, pod: &str, sql: &str) -> Answer<String> {
     ask(kubectl, pod, &["sh", "-c", &client])
 }
 
-/// Writes to the member that is the primary. A write without an answer is not written again.
+/// Writes to the primary member. A write without a response is not repeated.
 const WRITER: &str = r#"
 sql() {
   for member in 0 1; do

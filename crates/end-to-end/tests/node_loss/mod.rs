@@ -1,8 +1,8 @@
 //! A replicated application loses the node of its primary under a write load (docs/node-failure.md).
 //!
-//! Each node is a machine on one link. A writer on another node prints the number of each write that the
-//! application has acknowledged. After the loss the pod runs on another node, and no ordinal ever has two
-//! running containers. In the end the application has every acknowledged write.
+//! Each node is a machine on one link. A writer on another node prints the number of each write that the application
+//! has acknowledged. After the loss the pod runs on another node, and no ordinal ever has two running containers. At
+//! the end the application has every acknowledged write.
 
 mod killed_server;
 mod local_replicated;
@@ -28,14 +28,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// Longest wait for the application, in seconds of an idle machine: shorter than the time after which the runner
-/// ends a test without a message.
+/// Maximum wait for the application, in seconds of an idle machine: shorter than the time after which the test runner
+/// kills a test without a message.
 const PATIENCE: u64 = 150;
 
-/// A failed read of the application, for the message of a wait that takes too long.
+/// The result of a read of the application; its error is for the message of a wait that takes too long.
 type Answer<T> = Result<T, String>;
 
-/// An application in one StatefulSet, with the label `app` of the set's name.
+/// An application in one StatefulSet, whose label `app` is the set's name.
 trait Application {
     /// The name of the set.
     const SET: &str;
@@ -43,47 +43,47 @@ trait Application {
     const REPLICAS: u64;
     /// The manifest below `examples`.
     const MANIFEST: &str;
-    /// The programs of a running container, by the start of their names.
+    /// Prefixes of the names of the programs in a running container.
     const PROGRAMS: &[&str];
     /// Repository and tag of the image.
     const IMAGE: (&str, &str);
-    /// The ConfigMap that allows an empty member to begin without a peer that has data.
+    /// The ConfigMap that allows an empty member to start without a peer that has data.
     const FIRST_START: Option<&str> = None;
     /// The variables of the writer, in YAML.
     const WRITER_ENVIRONMENT: &str = "[]";
-    /// The shell script of the writer: it prints `acknowledged NUMBER` for each acknowledged write. A
-    /// write without an answer is not written again.
+    /// The shell script of the writer: it prints `acknowledged NUMBER` for each acknowledged write. A write without a
+    /// response is not repeated.
     const WRITER: &str;
 
     fn image() -> Image;
 
-    /// The pod whose node is lost: the one that takes the writes.
+    /// The pod whose node is lost: the pod that receives the writes.
     fn primary(kubectl: &Kubectl) -> Answer<String>;
 
     /// Whether all members follow the primary.
     fn is_whole(kubectl: &Kubectl) -> Answer<()>;
 
-    /// The numbers that the application has.
+    /// The numbers that are stored in the application.
     fn stored(kubectl: &Kubectl) -> Answer<BTreeSet<u64>>;
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Loss {
-    /// All processes end at once, as with the power.
+    /// All processes are killed at once, as by a power failure.
     Killed,
-    /// The agent stands still, its pods go on.
+    /// The agent is suspended, its pods continue.
     Frozen,
     /// No packet passes.
     CutOff,
 }
 
-/// The ways in which a node is lost, in the order of a walk.
+/// The kinds of loss, in the order of a test.
 const LOSSES: [Loss; 3] = [Loss::Killed, Loss::Frozen, Loss::CutOff];
 
-/// The share of packets that are lost on each link before a node is lost; twice as many come late.
+/// The percentage of packets that are lost on each link before a node is lost; twice as many arrive late.
 const PERCENT_LOST: u32 = 5;
 
-/// The lease of the nodes of databases whose volumes are given up: they wait long enough.
+/// A short lease for the nodes of databases whose volumes are given up, because these have a further delay.
 const SHORT_LEASE: &[&str] = &["--node-lease-duration", "20s"];
 
 struct Cluster {
@@ -96,7 +96,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// A server, whose own node is for the writer, and one node more than the application has pods.
+    /// A server, whose own node is for the writer, and one node more than the number of the application's pods.
     fn start<A: Application>(lease: &[&str]) -> Self {
         let (repository, tag) = A::IMAGE;
         Self::of(A::REPLICAS + 1, lease, |registry| {
@@ -104,7 +104,7 @@ impl Cluster {
         })
     }
 
-    /// A server with a node of its own, and that many other nodes.
+    /// A server with its own node, and that many other nodes.
     fn of(nodes: u64, lease: &[&str], push: impl FnOnce(&Registry) + Send) -> Self {
         let directory = tempfile::Builder::new().prefix("mainstay-test-").tempdir();
         let directory = directory.expect("make a directory");
@@ -141,7 +141,7 @@ impl Cluster {
         cluster
     }
 
-    /// Keeps the server's own node for the writer.
+    /// Reserves the server's own node for the writer.
     fn reserve_own_node(&self, kubectl: &Kubectl) {
         let nodes = kubectl.ok(&["get", "nodes", "-o", "name"]);
         let mut names = nodes.lines().filter_map(|name| name.strip_prefix("node/"));
@@ -190,13 +190,13 @@ impl Cluster {
     }
 }
 
-/// The application loses the node of its primary in each way, one after the other.
+/// The application loses the node of its primary by each kind of loss, one after the other.
 #[track_caller]
 fn no_acknowledged_write_is_lost<A: Application>(lease: &[&str]) {
     let mut cluster = Cluster::start::<A>(lease);
     let kubectl = cluster.server.kubectl();
     let manifest = fs::read_to_string(example(A::MANIFEST)).expect("read the example");
-    // The example waits for five minutes until a volume is given up.
+    // The example waits for five minutes before a volume is given up.
     let manifest = manifest.replace("lost-volume-seconds: '300'", "lost-volume-seconds: '20'");
     cluster.server.network.run(|| {
         cluster.reserve_own_node(&kubectl);
@@ -256,9 +256,9 @@ spec:
     )
 }
 
-/// The set loses its primary with the node, and is whole again on the others. Then the node comes back.
+/// The set loses its primary with the node, and is complete again on the other nodes. Then the node returns.
 fn the_primarys_node_is_lost<A: Application>(cluster: &mut Cluster, kubectl: &Kubectl, loss: Loss) {
-    // Packets are lost and arrive out of order while the application writes.
+    // Packets are lost and arrive out of order during the writes of the application.
     cluster.lan.disturb(PERCENT_LOST);
     cluster
         .server
@@ -335,7 +335,7 @@ impl Gap {
     }
 }
 
-/// The pod of that name with another identity.
+/// The pod of that name with another UID.
 fn successor<'a>(listed: &'a Value, name: &str, uid: &str) -> Option<&'a Value> {
     let mut pods = listed["items"].as_array().into_iter().flatten();
     let now = pods.find(|pod| pod["metadata"]["name"] == name)?;
@@ -391,8 +391,8 @@ fn wait_for_writes(kubectl: &Kubectl, more: usize, gap: &mut Gap) {
             false => Err(count.to_string()),
         }
     };
-    let tell = || kubectl.run(&["logs", "writer", "--tail=5"]).stdout;
-    wait_for_or_tell("acknowledged writes", PATIENCE, enough, tell);
+    let describe = || kubectl.run(&["logs", "writer", "--tail=5"]).stdout;
+    wait_for_or_tell("acknowledged writes", PATIENCE, enough, describe);
 }
 
 /// The numbers that the writer printed.
@@ -406,7 +406,7 @@ fn acknowledged(kubectl: &Kubectl) -> Answer<BTreeSet<u64>> {
     Ok(numbers.collect())
 }
 
-/// The output of kubectl. A machine that stands still for seconds is no failure of the test.
+/// The output of kubectl. A machine that is suspended for seconds is no failure of the test.
 fn read(kubectl: &Kubectl, arguments: &[&str]) -> Answer<String> {
     let output = kubectl.run(arguments).success();
     output.map_err(|output| output.stderr)
@@ -417,13 +417,13 @@ fn get(kubectl: &Kubectl, arguments: &[&str]) -> Answer<Value> {
     kubectl.get(arguments)
 }
 
-/// The numbers of an answer.
-fn numbers(answer: &str) -> BTreeSet<u64> {
-    let parts = answer.split(|c: char| !c.is_ascii_digit());
+/// The numbers in a text.
+fn numbers(text: &str) -> BTreeSet<u64> {
+    let parts = text.split(|c: char| !c.is_ascii_digit());
     parts.filter_map(|part| part.parse().ok()).collect()
 }
 
-/// The answer of a command in a pod.
+/// The output of a command in a pod.
 fn ask(kubectl: &Kubectl, pod: &str, command: &[&str]) -> Answer<String> {
     let exec = ["exec", pod, "--", "timeout", "30"];
     read(kubectl, &[&exec[..], command].concat())

@@ -1,4 +1,4 @@
-//! A node is drained before it is switched off: with the copy after the drain, its replicated volume loses nothing
+//! A node is drained before it is switched off: with the copy after the drain, its replicated volume loses no data
 //! (docs/storage.md, "Before a planned maintenance").
 
 use std::fs;
@@ -28,7 +28,7 @@ fn a_drained_node_takes_no_write_of_a_replicated_volume_with_it() {
                 Err(pod["status"].to_string())
             }
         });
-        // The second of two further copies was begun after the end of the pod.
+        // The second of two further copies started after the end of the pod.
         wait_for_copy(&kubectl);
         wait_for_copy(&kubectl);
         (node, uid, written)
@@ -45,11 +45,11 @@ fn a_drained_node_takes_no_write_of_a_replicated_volume_with_it() {
         the_event_states_the_point(&kubectl);
     });
     cluster.bring_back(number, Loss::Killed);
-    let kept = cluster.nodes[number].data();
+    let former_data = cluster.nodes[number].data();
     cluster.server.network.run(|| {
         taint("-");
         kubectl.ok(&["uncordon", &node]);
-        let state = a_state_is_kept(&kubectl, &kept, 1);
+        let state = a_state_is_kept(&kubectl, &former_data, 1);
         let before = fs::read_to_string(state.join("log")).expect("the former lines");
         let before: Vec<&str> = before.lines().collect();
         assert!(
@@ -58,7 +58,7 @@ fn a_drained_node_takes_no_write_of_a_replicated_volume_with_it() {
             before.len(),
             written.len()
         );
-        // All that the former pod wrote is in the volume: the kept state has nothing else.
+        // All writes of the former pod are in the volume: the retained state has no further writes.
         let now = lines(&kubectl);
         assert_eq!(now[..before.len()], before);
         wait_for_copy(&kubectl);

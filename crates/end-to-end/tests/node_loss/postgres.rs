@@ -1,4 +1,4 @@
-//! PostgreSQL with a synchronous replica: the member that replaces the lost primary promotes the other one.
+//! PostgreSQL with a synchronous replica: the member that replaces the lost primary promotes the other member.
 
 use std::collections::BTreeSet;
 
@@ -60,7 +60,7 @@ pub(super) fn psql(kubectl: &Kubectl, pod: &str, sql: &str) -> Answer<String> {
     ask(kubectl, pod, &["psql", "-U", "postgres", "-Atc", sql])
 }
 
-/// Writes to the member that is the primary. A write without an answer is not written again.
+/// Writes to the primary member. A write without a response is not repeated.
 const WRITER: &str = r#"
 sql() {
   timeout 10 psql -c "$1" "host=pg-0.pg,pg-1.pg user=postgres connect_timeout=3 \

@@ -31,13 +31,13 @@ impl Application for Redis {
     /// The pod that the Sentinels name.
     fn primary(kubectl: &Kubectl) -> Answer<String> {
         let who = "-p 26379 sentinel get-master-addr-by-name main";
-        let answers = PODS.map(|pod| ask_redis(kubectl, pod, who));
-        let names = answers.iter().flatten();
+        let replies = PODS.map(|pod| ask_redis(kubectl, pod, who));
+        let names = replies.iter().flatten();
         let mut names: Vec<&str> = names.filter_map(|name| name.split('.').next()).collect();
         names.dedup();
         match names[..] {
             [name] if name.starts_with("cache-") => Ok(name.to_owned()),
-            _ => Err(format!("{answers:?}")),
+            _ => Err(format!("{replies:?}")),
         }
     }
 
@@ -57,13 +57,13 @@ impl Application for Redis {
     }
 }
 
-/// The answer of redis-cli in a pod.
+/// The output of redis-cli in a pod.
 fn ask_redis(kubectl: &Kubectl, pod: &str, command: &str) -> Answer<String> {
     let words = ["redis-cli", "--raw"].into_iter().chain(command.split(' '));
     ask(kubectl, pod, &words.collect::<Vec<_>>())
 }
 
-/// Writes numbers, and prints each that a replica has, too (`WAIT 1`).
+/// Writes numbers, and prints each number that a replica has, too (`WAIT 1`).
 const WRITER: &str = r#"
 n=0
 find() {

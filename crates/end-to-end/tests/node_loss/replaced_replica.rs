@@ -1,4 +1,4 @@
-//! A replica's node stays away: another node takes its place, and is the one that is promoted (docs/storage.md).
+//! A replica's node stays absent: another node replaces it, and is promoted (docs/storage.md).
 
 use std::path::Path;
 
@@ -35,7 +35,7 @@ fn another_node_takes_the_place_of_a_replica_that_stays_away() {
         text(&claim(&kubectl).expect("a claim"), "/spec/volumeName").to_owned()
     });
     let copies = |cluster: &Cluster| subvolumes(Path::new(&cluster.nodes[away].data()), &volume);
-    // The node of the new replica is promoted, and not the one with the older copies.
+    // The node of the new replica is promoted, and not the node with the older copies.
     let second = cluster.server.network.run(|| replica(&kubectl));
     cluster.bring_back(away, Loss::Killed);
     cluster.server.network.run(|| {
@@ -58,7 +58,7 @@ fn another_node_takes_the_place_of_a_replica_that_stays_away() {
         let pod = get(&kubectl, &["pod", "db-0"]).expect("the pod");
         assert_eq!(text(&pod, "/spec/nodeName"), second);
         assert!(!lines(&kubectl).is_empty());
-        // The lost primary is the replica of the next epoch, and stays away as well.
+        // The lost primary is the replica of the next epoch, and stays absent as well.
         wait_for("another replica", 300, || {
             let record = record(&kubectl)?;
             match record["replica"] == *first {

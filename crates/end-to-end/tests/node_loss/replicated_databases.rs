@@ -1,9 +1,9 @@
-//! A database of one pod loses its node under a write load, with its data in a volume that has a replica on
-//! another node (docs/storage.md).
+//! A database of one pod loses its node under a write load, with its data in a volume that has a replica on another
+//! node (docs/storage.md).
 //!
-//! Each transaction of the writer puts its number into two tables. After the promotion, the database recovers
-//! by itself: it has each transaction that was acknowledged before the stated recovery point, none by half,
-//! and none without all before it. The node that returns keeps what it had.
+//! Each transaction of the writer inserts its number into two tables. After the promotion, the database recovers by
+//! itself: it has each transaction that was acknowledged before the stated recovery point, no incomplete transaction,
+//! and no transaction without all earlier ones. The node that returns retains its data.
 
 use std::collections::BTreeSet;
 
@@ -29,16 +29,16 @@ fn mariadb_starts_at_the_recovery_point() {
     the_database_starts_at_the_recovery_point::<MariaDb>(Loss::CutOff);
 }
 
-/// An application that is one pod here: `db-0`.
+/// An application with one pod: `db-0`.
 trait Single: Application {
-    /// The container of the pod, in YAML. Its data are in `/data/base`.
+    /// The container of the pod, in YAML. Its data is in `/data/base`.
     const CONTAINER: &str;
     /// The client of the writer, which executes the statements of its input until the first failure.
     const CLIENT: &str;
-    /// The place of the tables.
+    /// The schema of the tables.
     const SCHEMA: &str;
 
-    /// The answer of the database.
+    /// The response of the database.
     fn answer(kubectl: &Kubectl, statement: &str) -> Answer<String>;
 }
 
@@ -144,8 +144,8 @@ spec:
     )
 }
 
-/// Transactions one after the other over one connection. The client itself prints that one is
-/// acknowledged; with the connection, all ends.
+/// Transactions one after the other over one connection. The client itself prints the acknowledgement of a transaction;
+/// when the connection breaks, the writer exits.
 const WRITER: &str = r"
 tables='CREATE TABLE IF NOT EXISTS one (n INT PRIMARY KEY);
   CREATE TABLE IF NOT EXISTS two (n INT PRIMARY KEY);'
@@ -212,16 +212,16 @@ fn the_database_starts_at_the_recovery_point<A: Single>(loss: Loss) {
     cluster.bring_back(number - 1, loss);
     let (server, lost) = (cluster.server.data(), cluster.nodes[number - 1].data());
     cluster.server.network.run(|| {
-        let kept = a_state_is_kept(&kubectl, &lost, 1);
-        assert!(kept.join("base").is_dir(), "{}", kept.display());
+        let state_dir = a_state_is_kept(&kubectl, &lost, 1);
+        assert!(state_dir.join("base").is_dir(), "{}", state_dir.display());
         let listed = ok(&["volume", "ls", "--data-dir", &server, "-o", "json"]);
         let listed: Value = serde_json::from_str(&listed).expect("JSON");
         let claims = listed["claims"].as_array().into_iter().flatten();
         let claim = claims.clone().find(|claim| claim["name"] == CLAIM);
         let claim = claim.unwrap_or_else(|| panic!("{listed}"));
-        let snapshot = kept.file_name().expect("a name").to_string_lossy();
-        let wanted = format!("{node}/{snapshot}");
-        assert_eq!(claim["replication"]["diverged"][0], *wanted, "{claim}");
+        let snapshot = state_dir.file_name().expect("a name").to_string_lossy();
+        let expected = format!("{node}/{snapshot}");
+        assert_eq!(claim["replication"]["diverged"][0], *expected, "{claim}");
         wait_for_copy(&kubectl);
         assert!(!runs::<A>(&uid), "the old container of db-0 runs");
         assert_eq!(rows::<A>(&kubectl, "one"), present);
@@ -229,7 +229,7 @@ fn the_database_starts_at_the_recovery_point<A: Single>(loss: Loss) {
     cluster.end();
 }
 
-/// The recovery point that the metric states before a loss, in milliseconds: whole seconds, rounded down.
+/// The recovery point in the metric before a loss, in milliseconds: whole seconds, rounded down.
 fn last_copy(kubectl: &Kubectl) -> i64 {
     let page = kubectl.ok(&["get", "--raw", "/metrics"]);
     let name = "mainstay_volume_replica_last_copy_timestamp_seconds{";
@@ -244,6 +244,6 @@ fn last_copy(kubectl: &Kubectl) -> i64 {
 /// The numbers in a table.
 fn rows<A: Single>(kubectl: &Kubectl, table: &str) -> BTreeSet<u64> {
     let select = format!("SELECT n FROM {}.{table}", A::SCHEMA);
-    let answer = wait_for("the rows", 300, || A::answer(kubectl, &select));
-    numbers(&answer)
+    let reply = wait_for("the rows", 300, || A::answer(kubectl, &select));
+    numbers(&reply)
 }

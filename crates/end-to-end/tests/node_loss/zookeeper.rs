@@ -1,4 +1,4 @@
-//! ZooKeeper: the others elect another leader, and the member that replaces the lost one copies its data.
+//! ZooKeeper: the other members elect a new leader, and the member that replaces the lost one copies its data.
 
 use std::collections::BTreeSet;
 
@@ -48,24 +48,24 @@ impl Application for ZooKeeper {
         }
     }
 
-    /// Of each member: the replaced one, too.
+    /// Reads from each member, including the replaced member.
     fn stored(kubectl: &Kubectl) -> Answer<BTreeSet<u64>> {
-        // A follower that applies nothing does not end its sync. The client prints an event of its connection at any
-        // time, also within the list.
+        // A follower without applied writes does not complete its sync. The client prints events of its connection at
+        // any time, also within the list.
         let list = "cli() { zkCli.sh -server 127.0.0.1:2181 \"$@\"; }; \
                     cli sync /log 2>&1 | grep -q 'Sync is OK' || { echo srvr | nc 127.0.0.1 2181 >&2; exit 1; }; \
                     cli ls /log 2>/dev/null | sed -n '/^\\[/,/]$/p' | grep .";
         let mut stored: Option<BTreeSet<u64>> = None;
         for pod in PODS {
-            let found = numbers(&ask(kubectl, pod, &["sh", "-c", list])?);
+            let numbers_of_member = numbers(&ask(kubectl, pod, &["sh", "-c", list])?);
             eprintln!(
                 "{pod} has {} nodes, the last {:?}",
-                found.len(),
-                found.last()
+                numbers_of_member.len(),
+                numbers_of_member.last()
             );
             stored = Some(match stored {
-                Some(stored) => stored.intersection(&found).copied().collect(),
-                None => found,
+                Some(stored) => stored.intersection(&numbers_of_member).copied().collect(),
+                None => numbers_of_member,
             });
         }
         Ok(stored.unwrap_or_default())
@@ -77,8 +77,8 @@ fn modes(kubectl: &Kubectl) -> [Answer<String>; 3] {
     PODS.map(|pod| ask(kubectl, pod, &["sh", "/config/ready.sh"]))
 }
 
-/// Sends commands to one client, which prints an answer for each. A client whose session has expired is
-/// replaced; its numbers are not used again.
+/// Sends commands to one client, which prints a response for each. A client whose session has expired is replaced; its
+/// numbers are not used again.
 const WRITER: &str = r#"
 start=0
 commands() {

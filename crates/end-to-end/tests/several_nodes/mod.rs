@@ -1,4 +1,4 @@
-//! `mainstay up --nodes`: three nodes on one machine, the pods that come and go on them, and the failover of a set from a
+//! `mainstay up --nodes`: three nodes on one machine, pods that start and end on them, and the failover of a set from a
 //! node without a link (docs/many-machines.md, docs/node-failure.md).
 
 mod placement;
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 const SPREAD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/spread.yaml");
 
-/// Pods that stay with their node, because their set does not say otherwise.
+/// Pods that stay with their node, because their set has no failover annotation.
 const WAITS: &str = r"
 apiVersion: apps/v1
 kind: StatefulSet
@@ -49,17 +49,17 @@ fn a_set_spreads_over_nodes_and_leaves_a_lost_one() {
             if is_there { Ok(()) } else { Err(output) }
         });
         let other = format!("http://spread-{}.spread/healthz", (ordinal + 1) % 4);
-        let asked = ["exec", &pod, "--", "wget", "-qO-", "-T", "60", &other];
-        // The DNS server of the pod's node may still learn the name.
+        let command = ["exec", &pod, "--", "wget", "-qO-", "-T", "60", &other];
+        // The DNS server of the pod's node may not have the name yet.
         wait_for(&format!("{pod} to reach {other}"), 60, || {
-            let output = kubectl.run(&asked);
+            let output = kubectl.run(&command);
             let is_reached = output.stdout.trim() == "ok";
             if is_reached { Ok(()) } else { Err(output) }
         });
     }
     let lost = nodes.last().expect("three nodes").clone();
     placement::pods_come_and_go(&kubectl, &lost);
-    // The taint has driven away the set's pod as well, and only a new pod can come back.
+    // The taint has evicted the set's pod as well, and only a new pod can start there.
     let away = (0..4).find(|ordinal| placed[*ordinal] == lost);
     let away = format!("spread-{}", away.expect("a pod on each node"));
     kubectl.ok(&["delete", "pod", &away]);
@@ -86,8 +86,8 @@ fn a_set_spreads_over_nodes_and_leaves_a_lost_one() {
     assert!(!mounts.contains(&data), "{mounts}");
 }
 
-/// The pods of the set run elsewhere after the old bodies have ended; the other pod waits, and goes on when
-/// the node is back.
+/// The pods of the set run elsewhere after the old containers have ended; the other pod waits, and continues when the
+/// node returns.
 fn a_lost_node_is_fenced(instance: &Instance, kubectl: &Kubectl, lost: &str) {
     let on_lost = |pods: Vec<Value>| {
         pods.into_iter()
@@ -106,7 +106,7 @@ fn a_lost_node_is_fenced(instance: &Instance, kubectl: &Kubectl, lost: &str) {
         let mut all = pods("spread").into_iter();
         let now = all.find(|pod| text(pod, "/metadata/name") == name);
         let now = now.unwrap_or_default();
-        // Two bodies of one ordinal never run at the same time.
+        // Two containers of one ordinal never run concurrently.
         let is_old = now.is_null() || now["metadata"]["uid"] == *uid;
         assert!(is_old || !has_processes(uid));
         match !is_old && now["spec"]["nodeName"] != *lost && is_ready(&now) {

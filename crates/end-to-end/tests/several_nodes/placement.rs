@@ -1,5 +1,5 @@
-//! The nodes that pods get, and pods that leave a node: scores, the rollback of a DaemonSet, a budget in a drain,
-//! and taints with tolerations.
+//! The nodes of pods, and pods that leave a node: scores, the rollback of a DaemonSet, a budget during a drain, and
+//! taints with tolerations.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ metadata: {name: guarded}
 spec: {maxUnavailable: 0, selector: {matchLabels: {app: guarded}}}
 ";
 
-/// A pod with these labels and further fields. Its requests are too small to count in the score of free room.
+/// A pod with these labels and further fields. Its requests are too small to count in the score of free resources.
 fn pod(name: &str, app: &str, more: &str) -> String {
     format!(
         "
@@ -73,7 +73,7 @@ fn uids(kubectl: &Kubectl, app: &str) -> BTreeMap<String, String> {
     pods.iter().map(pair).collect()
 }
 
-/// Pods come and go on three nodes, of which `node` is drained and tainted.
+/// Pods start and end on three nodes; `node` is drained and tainted.
 pub fn pods_come_and_go(kubectl: &Kubectl, node: &str) {
     kubectl.apply(WORKLOADS);
     kubectl.ok(&["rollout", "status", "daemonset/agent", "--timeout=120s"]);
@@ -112,7 +112,7 @@ fn pods_of_a_service_are_spread(kubectl: &Kubectl) {
     assert_eq!(counts, [2, 2, 2]);
 }
 
-/// Pods that an update has not reached stay as they are when it is undone.
+/// Pods that an update has not reached do not change when the update is undone.
 fn a_daemon_set_is_rolled_back(kubectl: &Kubectl) {
     let before = uids(kubectl, "agent");
     assert_eq!(before.len(), 3, "one on each node: {before:?}");
@@ -123,10 +123,14 @@ fn a_daemon_set_is_rolled_back(kubectl: &Kubectl) {
     kubectl.ok(&["rollout", "undo", "daemonset/agent"]);
     kubectl.ok(&["rollout", "status", "daemonset/agent", "--timeout=120s"]);
     let after = uids(kubectl, "agent");
-    let kept = before
+    let unchanged = before
         .iter()
         .filter(|(node, uid)| after.get(*node) == Some(*uid));
-    assert_eq!((after.len(), kept.count()), (3, 2), "{before:?} {after:?}");
+    assert_eq!(
+        (after.len(), unchanged.count()),
+        (3, 2),
+        "{before:?} {after:?}"
+    );
 }
 
 /// kubectl.md 3.6
@@ -159,8 +163,8 @@ fn a_drain_keeps_to_the_budget(kubectl: &Kubectl, node: &str) {
 fn a_taint_drives_pods_away(kubectl: &Kubectl, node: &str) {
     let there = format!("  nodeSelector: {{kubernetes.io/hostname: {node}}}\n");
     let tolerates = |seconds: &str| {
-        let own = format!("{{key: test, operator: Exists, effect: NoExecute{seconds}}}");
-        format!("{there}  tolerations: [{own}]\n")
+        let toleration = format!("{{key: test, operator: Exists, effect: NoExecute{seconds}}}");
+        format!("{there}  tolerations: [{toleration}]\n")
     };
     let pods = [
         pod("goes", "driven", &there),
@@ -185,7 +189,7 @@ fn a_taint_drives_pods_away(kubectl: &Kubectl, node: &str) {
             let pod = pods
                 .iter()
                 .find(|pod| text(pod, "/metadata/name") == name)?;
-            // The time at which the grace period ends. The node ends it at once when the containers have ended.
+            // The time at which the grace period ends. The node ends it early when the containers have exited.
             let end = pod.pointer("/metadata/deletionTimestamp")?.as_str()?;
             let grace = pod.pointer("/metadata/deletionGracePeriodSeconds")?;
             let grace = SignedDuration::from_secs(grace.as_i64()?);

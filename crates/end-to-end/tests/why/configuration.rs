@@ -1,4 +1,4 @@
-//! Containers that cannot be made or started.
+//! Containers that cannot be created or started.
 
 use super::situation::{Remedy, Situation, USUAL};
 use super::web::{POD, Web};

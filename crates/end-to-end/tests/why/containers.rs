@@ -1,4 +1,4 @@
-//! Containers that end, are killed, or are not ready.
+//! Containers that exit, are killed, or are not ready.
 
 use super::situation::{Remedy, Situation, USUAL};
 use super::web::{POD, SET, Web};

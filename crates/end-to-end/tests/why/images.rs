@@ -1,4 +1,4 @@
-//! Pods whose image cannot be had.
+//! Pods whose image cannot be pulled.
 
 use super::situation::{Remedy, Situation, USUAL};
 use super::web::{POD, SET, Web};

@@ -1,4 +1,4 @@
-//! `mainstay why` on a running server with real containers: what waits is led back to its cause.
+//! `mainstay why` on a running server with real containers: a waiting object is traced to its cause.
 //!
 //! The table of stuck situations is in the modules; `docs/why.md` lists it.
 
@@ -28,7 +28,7 @@ use serde_json::Value;
 
 use situation::{Situation, resolve, resolve_with};
 
-/// A set whose pods are not ready before somebody makes a file in them.
+/// A set whose pods are not ready before a user creates a file in them.
 const SETS: &str = "
 apiVersion: v1
 kind: Service
@@ -73,7 +73,7 @@ spec:
       volumes: [{name: conf, configMap: {name: nginx}}]
 ";
 
-/// A set whose image does not exist, and one whose claim gets no volume.
+/// A set whose image does not exist, and a set whose claim gets no volume.
 const STUCK: &str = "
 apiVersion: apps/v1
 kind: StatefulSet
@@ -105,7 +105,7 @@ spec:
       resources: {requests: {storage: 16Mi}}
 ";
 
-/// Runs `mainstay why`, without any settings of whoever runs the test.
+/// Runs `mainstay why`, without the settings of the user who runs the test.
 fn run(arguments: &[&str], data: &Path) -> Output {
     Command::new(binary())
         .arg("why")
@@ -128,11 +128,11 @@ fn why(instance: &Instance, arguments: &[&str]) -> String {
 #[track_caller]
 fn wait_for_answer(instance: &Instance, arguments: &[&str], parts: &[&str]) -> String {
     wait_for(&format!("{parts:?}"), 90, || {
-        let answer = why(instance, arguments);
-        if parts.iter().all(|part| answer.contains(part)) {
-            Ok(answer)
+        let response = why(instance, arguments);
+        if parts.iter().all(|part| response.contains(part)) {
+            Ok(response)
         } else {
-            Err(answer)
+            Err(response)
         }
     })
 }
@@ -179,7 +179,7 @@ fn volumes_claims_snapshots_and_parts_of_the_api() {
     resolve(&instance, cluster::CLUSTER);
 }
 
-/// findings U3, R13: a disk of its own, so that what fills it fills nothing else.
+/// findings U3, R13: a separate disk, so that the files of this test fill no other disk.
 #[test]
 fn a_node_without_room() {
     let mut disk = None;
@@ -191,7 +191,7 @@ fn a_node_without_room() {
     let instance = Instance::start_prepared(&arguments, |data| {
         disk = Some(Disk::mount(data, 4096));
     });
-    // The server ends before its disk.
+    // The server is stopped before its disk is removed.
     let world = (instance, disk);
     let kubectl = world.0.kubectl();
     let node = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
@@ -211,7 +211,7 @@ fn lost_nodes_and_what_runs_there() {
     resolve(&instance, nodes::LOST);
 }
 
-/// findings U3: all that waits, one block for each root; and nothing once it is unblocked.
+/// findings U3: all waiting objects, one block for each root cause; and no block once the cause is resolved.
 #[test]
 fn all_that_waits_is_listed() {
     let (_registry, instance) = with_images();
@@ -220,7 +220,7 @@ fn all_that_waits_is_listed() {
     kubectl.apply(STUCK);
     let node = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
     kubectl.ok(&["cordon", &node]);
-    let answer = wait_for_answer(
+    let response = wait_for_answer(
         &instance,
         &[],
         &[
@@ -230,7 +230,7 @@ fn all_that_waits_is_listed() {
             "sts/disk in namespace default is waiting",
         ],
     );
-    assert!(!answer.contains("\npod/"), "{answer}");
+    assert!(!response.contains("\npod/"), "{response}");
     let of_node = why(&instance, &[&format!("node/{node}")]);
     assert!(
         of_node.contains(&format!("kubectl uncordon {node}")),
@@ -300,7 +300,7 @@ fn sets_that_are_held_up() {
     resolve(&instance, sets::SETS);
 }
 
-/// findings U3: the page has a row for each situation, and none besides.
+/// findings U3: the page has a row for each situation, and no other rows.
 #[test]
 fn the_page_lists_the_table() {
     let page = example("../docs/why.md");
@@ -321,13 +321,13 @@ fn a_set_is_led_back_to_the_probe_that_fails() {
     let (_registry, instance) = with_images();
     let kubectl = instance.kubectl();
     kubectl.apply(SETS);
-    // web-0 runs, and answers its probe with 503: web-1 has to wait.
-    let answer = wait_for_answer(
+    // web-0 runs, and its probe gets 503: web-1 has to wait.
+    let response = wait_for_answer(
         &instance,
         &["sts/web"],
         &["Readiness probe failed: HTTP probe failed with statuscode: 503"],
     );
-    let lines: Vec<&str> = answer.lines().collect();
+    let lines: Vec<&str> = response.lines().collect();
     assert_eq!(lines[0], "sts/web is waiting (0 of 2 pods are available)");
     assert_eq!(lines[1], "  web-1 waits for web-0 to be Ready");
     assert!(
@@ -335,13 +335,13 @@ fn a_set_is_led_back_to_the_probe_that_fails() {
             "    ← pod/web-0: readiness probe of container main does not pass \
              (GET /ready on port 80)"
         ),
-        "{answer}"
+        "{response}"
     );
     assert!(
-        answer.contains("its output: kubectl -n default logs web-0 -c main"),
-        "{answer}"
+        response.contains("its output: kubectl -n default logs web-0 -c main"),
+        "{response}"
     );
-    // A pod that does not exist yet has the same cause.
+    // A pod that does not exist yet has an equal cause.
     let missing = why(&instance, &["pod", "web-1"]);
     assert!(
         missing.contains("web-1 waits for web-0 to be Ready"),
@@ -370,7 +370,7 @@ fn images_and_claims_that_cannot_be_had_are_named() {
     let (_registry, instance) = with_images();
     let kubectl = instance.kubectl();
     kubectl.apply(STUCK);
-    let answer = wait_for_answer(
+    let response = wait_for_answer(
         &instance,
         &["statefulset", "pull"],
         &[
@@ -379,20 +379,20 @@ fn images_and_claims_that_cannot_be_had_are_named() {
         ],
     );
     assert!(
-        answer.contains("kubectl -n default set image sts/pull main=IMAGE"),
-        "{answer}"
+        response.contains("kubectl -n default set image sts/pull main=IMAGE"),
+        "{response}"
     );
     let parts = ["no persistent volumes available for this claim and no storage class is set"];
     wait_for_answer(&instance, &["sts/disk"], &parts);
-    let answer = why(&instance, &["pvc/www-disk-0", "-o", "json"]);
-    let json: Value = serde_json::from_str(&answer).expect("JSON");
+    let response = why(&instance, &["pvc/www-disk-0", "-o", "json"]);
+    let json: Value = serde_json::from_str(&response).expect("JSON");
     assert_eq!(text(&json, "/state"), "Waiting");
     assert_eq!(text(&json, "/chains/0/links/0/object/name"), "www-disk-0");
     assert!(
         text(&json, "/chains/0/remedy").starts_with("create a PersistentVolume without a class"),
-        "{answer}"
+        "{response}"
     );
-    // What is not there, what is no kind, and a server that is not there.
+    // A missing object, a word that is no kind, and a server that does not run.
     let missing = run(&["sts/nothing"], &instance.data());
     assert_eq!(missing.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&missing.stderr);

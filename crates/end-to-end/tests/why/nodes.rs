@@ -1,5 +1,5 @@
-//! Nodes of which nothing is heard, and what runs there. The nodes are objects without a machine: nobody renews
-//! their leases.
+//! Nodes without heartbeats, and the pods on them. The nodes are objects without a machine, so their leases are not
+//! renewed.
 
 use super::situation::{End, Remedy, Situation, USUAL};
 use super::web::{DEPLOYMENT, POD, Web};

@@ -1,4 +1,4 @@
-//! Pods that no node takes, or that somebody holds back.
+//! Pods without a feasible node, and pods with a scheduling gate.
 
 use super::situation::{End, Remedy, Situation, USUAL};
 use super::web::{POD, Web};

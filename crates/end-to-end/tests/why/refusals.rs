@@ -1,9 +1,9 @@
-//! Pods that the API server does not let be made.
+//! Pods whose creation the API server refuses.
 
 use super::situation::{Remedy, Situation, USUAL};
 use super::web::{SET, Web};
 
-/// Gives a webhook its certificate, has it asked about pods without a team, and makes a set of such.
+/// Gives a webhook its certificate, registers it for pods without a team, and creates a set of such pods.
 const WEBHOOK: &str = r#"
 cd "$(mktemp -d)"
 openssl req -x509 -newkey rsa:2048 -nodes -keyout tls.key -out tls.crt -days 2 -subj /CN=hook \

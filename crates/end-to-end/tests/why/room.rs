@@ -1,10 +1,9 @@
-//! A node and a store with little room, and a node that is being emptied. Each of these holds up everything
-//! on its instance.
+//! A node and a store with few free bytes, and a node that is drained. Each of these affects the whole instance.
 
 use super::situation::{End, Remedy, Situation, USUAL};
 use super::web::{POD, SET, Web};
 
-/// On a disk of 4 GiB with ext4, which can neither make snapshots nor hold large volumes.
+/// On a disk of 4 GiB with ext4, which supports neither snapshots nor large volumes.
 pub const DISK: &[Situation] = &[
     Situation {
         name: "snapshot-of-class-that-cannot",
@@ -106,7 +105,7 @@ kind: ConfigMap
 metadata: {name: nothing}
 ",
     before: &[
-        // Only the system's namespaces may fill the store. What is there can be changed, so that changes take the last
+        // Only the system's namespaces may fill the store. Existing objects can be changed, so changes use the last
         // bytes.
         "head -c 900000 /dev/zero | tr '\\0' x > DATA/text; for i in $(seq 40); do \
          kubectl -n kube-system create configmap text-$i --from-file=DATA/text || break; done; \

@@ -1,4 +1,4 @@
-//! Services without endpoints or addresses, and what watches over numbers of pods.
+//! Services without endpoints or addresses, and the objects that control numbers of pods.
 
 use super::situation::{End, Remedy, Situation, USUAL};
 use super::web::{DEPLOYMENT, Web};

@@ -1,4 +1,4 @@
-//! StatefulSets that are held up by what their pods are made of.
+//! StatefulSets that the configuration of their pods blocks.
 
 use super::situation::{End, Remedy, Situation, USUAL};
 use super::web::{SET, Web};

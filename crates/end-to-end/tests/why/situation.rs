@@ -1,8 +1,8 @@
-//! A table of stuck situations, and the walk through it: make all of them, ask about each, type the
-//! remedy as it is printed, and see that nothing waits any more.
+//! A table of stuck situations, and the test of them: create all situations, run `mainstay why` for each, type the
+//! remedy as it is printed, and check that the object does not wait any more.
 //!
-//! Each situation is in a namespace of its own, which has its name. In all texts `NAMESPACE` stands
-//! for that, `DATA` for the data directory, `MAINSTAY` for the program.
+//! Each situation is in a separate namespace with its name. In all texts `NAMESPACE` stands for the namespace, `DATA`
+//! for the data directory, `MAINSTAY` for the program.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -15,26 +15,26 @@ use serde_json::Value;
 use super::run;
 use super::web::Web;
 
-/// Situations that are looked at at the same time.
+/// Number of situations that are checked concurrently.
 const AT_ONCE: usize = 6;
-/// How long the cause may take to show, and what was stuck to get going.
+/// Maximum time until the cause is reported, and until the object progresses after the remedy.
 const PATIENCE: Duration = Duration::from_secs(480);
 
-/// Something that waits, and what is to be said of it.
+/// A waiting object, and the expected explanation.
 pub struct Situation {
-    /// The name, a namespace's, which is also in the table of `docs/why.md`.
+    /// The name of the situation and of its namespace, which is also in the table of `docs/why.md`.
     pub name: &'static str,
     /// The applied objects.
     pub manifest: &'static str,
     /// Further applied objects.
     pub web: Option<Web>,
-    /// Lines that are typed after that.
+    /// Lines that are typed after the creation of the objects.
     pub before: &'static [&'static str],
-    /// A line that is typed right before the question: the state after it lasts for seconds only.
+    /// A line that is typed right before the question, because the state after it lasts only for seconds.
     pub just_before: Option<&'static str>,
     /// The object of the question: `sts/web`.
     pub asked: &'static str,
-    /// Parts that the answer has to have.
+    /// Texts that the answer must contain.
     pub cause: &'static [&'static str],
     pub remedy: Remedy,
     /// The state after the remedy.
@@ -43,25 +43,25 @@ pub struct Situation {
 
 /// The remedy of a situation.
 pub enum Remedy {
-    /// The commands of the answer, as they are.
+    /// The commands of the answer, unchanged.
     Typed,
-    /// The commands of the answer, with words of it that are filled in.
+    /// The commands of the answer, in which these words are replaced.
     Filled(&'static [(&'static str, &'static str)]),
-    /// Lines that the answer describes, but cannot know.
+    /// Lines that the answer describes, but cannot contain literally.
     Described(&'static [&'static str]),
-    /// Nothing needs to be done.
+    /// No action is necessary.
     Patience,
-    /// The command at the end of a note: what is noted is as somebody wants it.
+    /// The command at the end of a note: the noted state is intended by a user.
     Noted,
 }
 
 /// The state of the object afterwards.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Nothing waits.
+    /// The object does not wait.
     Fine,
     Gone,
-    /// It was fine all along, and is without the note by now.
+    /// The object never waited, and its note has disappeared.
     Unnoted,
 }
 
@@ -78,7 +78,7 @@ pub const USUAL: Situation = Situation {
     end: End::Fine,
 };
 
-/// Makes all situations on the instance at once, then resolves them.
+/// Creates all situations on the instance at once, then resolves them.
 #[track_caller]
 pub fn resolve(instance: &Instance, situations: &[Situation]) {
     resolve_with(instance, &[], situations);
@@ -89,8 +89,8 @@ pub fn resolve(instance: &Instance, situations: &[Situation]) {
 pub fn resolve_with(instance: &Instance, words: &[(&str, String)], situations: &[Situation]) {
     let data = instance.data().display().to_string();
     let program = binary().display().to_string();
-    let own = [("DATA", data), ("MAINSTAY", program)];
-    let words: Vec<(&str, String)> = words.iter().cloned().chain(own).collect();
+    let standard = [("DATA", data), ("MAINSTAY", program)];
+    let words: Vec<(&str, String)> = words.iter().cloned().chain(standard).collect();
     let walks = situations.iter();
     let walks: Vec<Walk<'_>> = walks.map(|it| Walk::of(instance, &words, it)).collect();
     let made = in_parallel(&walks, Walk::make);
@@ -104,7 +104,7 @@ pub fn resolve_with(instance: &Instance, words: &[(&str, String)], situations: &
     );
 }
 
-/// Runs `step` for all, some at once; returns what failed.
+/// Runs `step` for all situations, some concurrently; returns the failures.
 fn in_parallel<'w, 'i>(
     walks: &'w [Walk<'i>],
     step: impl Fn(&Walk<'i>) -> Result<(), String> + Sync,
@@ -119,10 +119,10 @@ fn in_parallel<'w, 'i>(
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(walk) = next() {
-                    if let Err(seen) = step(walk) {
+                    if let Err(failure) = step(walk) {
                         let name = walk.situation.name;
                         let mut all = failures.lock().unwrap_or_else(PoisonError::into_inner);
-                        all.push(format!("--- {name}: {seen}"));
+                        all.push(format!("--- {name}: {failure}"));
                     }
                 }
             });
@@ -143,7 +143,7 @@ struct Walk<'i> {
 
 /// The answer of `mainstay why`.
 enum Answer {
-    /// It has one.
+    /// The explanation as text and as JSON.
     Given { text: String, json: Value },
     /// There is no such object.
     NotFound(String),
@@ -190,11 +190,11 @@ impl<'i> Walk<'i> {
     }
 
     fn ask(&self) -> Answer {
-        let (name, asked) = (self.situation.name, self.placed(self.situation.asked));
-        let asked = asked.as_str();
+        let (name, object) = (self.situation.name, self.placed(self.situation.asked));
+        let object = object.as_str();
         let data = self.instance.data();
-        let plain = run(&[asked, "-n", name], &data);
-        let json = run(&[asked, "-n", name, "-o", "json"], &data);
+        let plain = run(&[object, "-n", name], &data);
+        let json = run(&[object, "-n", name, "-o", "json"], &data);
         let errors = String::from_utf8_lossy(&json.stderr).into_owned();
         match serde_json::from_slice(&json.stdout) {
             Ok(json) => Answer::Given {
@@ -209,18 +209,18 @@ impl<'i> Walk<'i> {
         if let Some(line) = self.situation.just_before {
             self.type_line(&self.placed(line))?;
         }
-        let (text, commands) = self.wait("the cause", |answer| self.cause(answer))?;
+        let (text, commands) = self.wait("the cause", |response| self.cause(response))?;
         for line in self.lines(commands) {
             let typed = self.type_line(&line);
             typed.map_err(|error| format!("{text}\n{error}"))?;
         }
-        let ended = self.wait("its end", |answer| self.has_ended(answer));
+        let ended = self.wait("its end", |response| self.has_ended(response));
         ended.map_err(|error| format!("{text}\nand then {error}"))
     }
 
-    /// The answer and its commands, if it has what it should have.
-    fn cause(&self, answer: &Answer) -> Option<(String, Vec<String>)> {
-        let Answer::Given { text, json } = answer else {
+    /// The answer and its commands, if the answer contains the expected texts.
+    fn cause(&self, response: &Answer) -> Option<(String, Vec<String>)> {
+        let Answer::Given { text, json } = response else {
             return None;
         };
         let mut parts = self.situation.cause.iter();
@@ -241,11 +241,11 @@ impl<'i> Walk<'i> {
             let ends = notes.filter_map(|note| note.split_once(": kubectl "));
             commands.extend(ends.map(|(_, command)| format!("kubectl {command}")));
         }
-        let wanted = !matches!(
+        let is_complete = !matches!(
             self.situation.remedy,
             Remedy::Described(_) | Remedy::Patience
         );
-        (!wanted || !commands.is_empty()).then(|| (text.clone(), commands))
+        (!is_complete || !commands.is_empty()).then(|| (text.clone(), commands))
     }
 
     fn lines(&self, commands: Vec<String>) -> Vec<String> {
@@ -265,8 +265,8 @@ impl<'i> Walk<'i> {
         }
     }
 
-    fn has_ended(&self, answer: &Answer) -> Option<()> {
-        let ended = match answer {
+    fn has_ended(&self, response: &Answer) -> Option<()> {
+        let ended = match response {
             Answer::Given { text, json } => match self.situation.end {
                 End::Fine => json["state"] == "Fine",
                 End::Gone => false,
@@ -282,24 +282,24 @@ impl<'i> Walk<'i> {
         ended.then_some(())
     }
 
-    /// Asks until the answer will do.
+    /// Repeats the question until the answer is as expected.
     fn wait<T>(
         &self,
         what: &str,
-        mut found: impl FnMut(&Answer) -> Option<T>,
+        mut expected: impl FnMut(&Answer) -> Option<T>,
     ) -> Result<T, String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let answer = self.ask();
-            if let Some(found) = found(&answer) {
-                return Ok(found);
+            let response = self.ask();
+            if let Some(expected) = expected(&response) {
+                return Ok(expected);
             }
             if Instant::now() >= deadline {
-                let seen = match answer {
+                let printed = match response {
                     Answer::Given { text, .. } => text,
                     Answer::NotFound(error) => error,
                 };
-                return Err(format!("waited for {what}; the last answer:\n{seen}"));
+                return Err(format!("waited for {what}; the last answer:\n{printed}"));
             }
             sleep(Duration::from_millis(500));
         }

@@ -1,9 +1,9 @@
-//! The workload `web` of most situations, made from a usual one and what is different in it.
+//! The workload `web` of most situations, built from default values and the fields of the situation.
 
-/// A pod, or what makes pods; the texts are entries of flow mappings of YAML.
+/// A pod, or an object that creates pods; the texts are entries of YAML flow mappings.
 pub struct Web {
     pub kind: Kind,
-    /// How many pods it makes.
+    /// The number of pods that the object creates.
     pub replicas: u32,
     /// Further fields of its `spec`.
     pub spec: &'static str,
@@ -24,7 +24,7 @@ pub enum Kind {
     Deployment,
 }
 
-/// A pod that runs for long.
+/// A pod that runs for a long time.
 pub const POD: Web = Web {
     kind: Kind::Pod,
     replicas: 1,
@@ -65,12 +65,12 @@ impl Web {
             Kind::Deployment => "Deployment",
         };
         let template = format!("{{metadata: {{labels: {{app: web}}}}, spec: {{{pod}}}}}");
-        let own = format!(
+        let fields = format!(
             "replicas: {}, selector: {{matchLabels: {{app: web}}}}, template: {template}",
             self.replicas
         );
-        let own = entries(&own, self.spec);
-        format!("{{{}, spec: {{{own}}}}}\n", head("apps/v1", kind))
+        let fields = entries(&fields, self.spec);
+        format!("{{{}, spec: {{{fields}}}}}\n", head("apps/v1", kind))
     }
 }
 

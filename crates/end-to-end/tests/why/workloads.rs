@@ -1,10 +1,10 @@
-//! Workloads whose pods are not made or do not run.
+//! Workloads whose pods are not created or do not run.
 
 use super::situation::{End, Remedy, Situation, USUAL};
 use super::web::{DEPLOYMENT, Web};
 
 pub const WORKLOADS: &[Situation] = &[
-    // First, since it takes two minutes by the clock.
+    // This situation is first, because it takes two minutes.
     Situation {
         name: "cron-job-forbid",
         manifest: "

@@ -1,4 +1,4 @@
-//! Answers of webhooks, and certificate requests.
+//! Responses of webhooks, and certificate requests.
 
 use std::sync::OnceLock;
 
@@ -23,7 +23,7 @@ fn webhook() -> &'static Webhook {
 
 pub const WEBHOOK: Target = Target {
     name: "webhook-answer",
-    // `[answer, patch]`: the patch is put into the answer as base64.
+    // `[response, patch]`: the patch is added to the response in base64.
     seeds: &[
         br#"[{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"u","allowed":true,"patchType":"JSONPatch","warnings":["w"]}},[{"op":"add","path":"/metadata/labels","value":{"a":"b"}},{"op":"replace","path":"/spec/replicas","value":3}]]"#,
         br#"[{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"u","allowed":false,"status":{"message":"m","reason":"Invalid","code":422,"details":{"causes":[]}}}},[]]"#,
@@ -52,7 +52,7 @@ pub const WEBHOOK: Target = Target {
 fn authority() -> &'static Authority {
     static AUTHORITY: OnceLock<Authority> = OnceLock::new();
     AUTHORITY.get_or_init(|| {
-        // What it has read it keeps; the files go.
+        // The authority stays in memory, so the directory may be deleted.
         let directory = tempfile::tempdir().expect("a directory");
         Authority::open_or_create(directory.path()).expect("an authority")
     })
@@ -88,7 +88,7 @@ pub const BUNDLE: Target = Target {
         "\n",
     ],
     run: |bytes| {
-        // Without one the machine's own certificates are read.
+        // Without a certificate authority the machine's own certificates would be read.
         if let Some(text) = std::str::from_utf8(bytes)
             .ok()
             .filter(|text| !text.is_empty())
@@ -100,7 +100,7 @@ pub const BUNDLE: Target = Target {
 
 pub const REQUEST: Target = Target {
     name: "certificate-request",
-    // The bytes of requests, and the texts around them.
+    // The bytes of requests, and their PEM texts.
     seeds: &[
         include_bytes!("../../seeds/node.der"),
         include_bytes!("../../seeds/jane.der"),

@@ -1,4 +1,4 @@
-//! Whole archives of images, as `mainstay image import` takes them.
+//! Whole image archives, as the input of `mainstay image import`.
 
 use image_store::decoders;
 use serde_json::Value;
@@ -8,14 +8,14 @@ use tar::{Builder, EntryType, Header};
 use super::Target;
 use api_server::decoders::json;
 
-/// A list of `[name, kind, contents]`: `-` for files, `l` for links, `d` for directories. Contents are
-/// a text, a list of the same form for an archive within, or anything else for JSON.
+/// A list of `[name, kind, contents]`: `-` for files, `l` for links, `d` for directories. Contents are a text, a list
+/// of this form for a nested archive, or any other value for JSON.
 ///
-/// `@0` in a name or in contents stands for the digest of the first entry, and so on: so entries that
-/// belong together still do after they have changed.
+/// `@0` in a name or in contents stands for the digest of the first entry, and so on, so that references between
+/// entries stay correct after a mutation.
 fn archive(entries: &[Value]) -> Vec<u8> {
     let mut digests: Vec<String> = Vec::new();
-    let mut made = Builder::new(Vec::new());
+    let mut builder = Builder::new(Vec::new());
     for entry in entries {
         let contents = match &entry[2] {
             Value::String(text) => named(text, &digests).into_bytes(),
@@ -49,14 +49,14 @@ fn archive(entries: &[Value]) -> Vec<u8> {
         };
         header.set_size(contents.len() as u64);
         header.set_cksum();
-        if made.append(&header, contents.as_slice()).is_err() {
+        if builder.append(&header, contents.as_slice()).is_err() {
             break;
         }
     }
-    made.into_inner().unwrap_or_default()
+    builder.into_inner().unwrap_or_default()
 }
 
-/// A text with the digests that it stands for.
+/// A text in which the references are replaced by digests.
 fn named(text: &str, digests: &[String]) -> String {
     let numbered = digests.iter().enumerate().rev();
     numbered.fold(text.to_owned(), |text, (number, digest)| {
@@ -97,7 +97,7 @@ pub const ARCHIVE: Target = Target {
             return;
         };
         decoders::archive(directory.path(), &whole);
-        // Nothing is written beside the store.
+        // No file is written outside of the store.
         let mut names: Vec<_> = std::fs::read_dir(directory.path())
             .into_iter()
             .flatten()

@@ -52,7 +52,7 @@ pub const JSON: Target = Target {
     words: WORDS,
     run: |bytes| {
         if let Some(value) = decoders::json(bytes) {
-            // What was read can be written, and is then read as the same.
+            // A decoded value can be encoded, and is then decoded to an equal value.
             assert_eq!(decoders::json(value.to_string().as_bytes()), Some(value));
         }
     },
@@ -76,7 +76,7 @@ pub const JSON_TEXT: Target = Target {
             }
         }
         let skipped = Cursor::new(bytes).skip();
-        // A text that is JSON is read as the same value.
+        // A text that is JSON is decoded to an equal value.
         if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
             assert_eq!(skipped, Ok(bytes.trim_ascii()));
             assert_eq!(tree(&mut Cursor::new(bytes)), Ok(value));
@@ -108,7 +108,7 @@ pub const PROTOBUF: Target = Target {
         if let Some(value) = decoders::protobuf(bytes)
             && let Some(encoded) = decoders::to_protobuf(&value)
         {
-            // What was written can be read, and is then written as the same.
+            // An encoded value can be decoded, and is then encoded to equal bytes.
             let again = decoders::protobuf(&encoded).expect("what was written is read");
             assert_eq!(decoders::to_protobuf(&again).as_ref(), Some(&encoded));
             assert!(decoders::twice_to_protobuf(&value).is_some());

@@ -156,7 +156,7 @@ pub const SCHEMA: Target = Target {
         };
         Definition.default(&mut definition);
         let accepted = Definition.validate_create(&definition).is_empty();
-        // Also one that is refused must not bring anything down, as it may be stored already.
+        // A refused definition must be processed without a panic as well, because it may be stored already.
         for version in served_versions(&definition) {
             let Ok(mut object) = version.kind.decode(object.clone()) else {
                 continue;
@@ -176,7 +176,7 @@ pub const SCHEMA: Target = Target {
 
 pub const ANNOTATIONS: Target = Target {
     name: "annotations",
-    // What annotations have in JSON, for those who read them.
+    // JSON in annotations, for its decoders.
     seeds: &[
         br#"[{"type":"Pods","pods":{"metricName":"m","targetAverageValue":"1k","selector":{"matchLabels":{"a":"b"}}}}]"#,
         br#"{"scaleUp":{"policies":[{"type":"Pods","value":4,"periodSeconds":15}],"selectPolicy":"Max"}}"#,

@@ -1,4 +1,4 @@
-//! Answers of registries, and image archives.
+//! Responses of registries, and image archives.
 
 use image_store::decoders;
 
@@ -87,7 +87,7 @@ pub const REFERENCE: Target = Target {
     words: &["/", ":", "@", "sha256:", "..", "docker.io", "library", "_", "__", "-"],
     run: |bytes| {
         if let Some(name) = std::str::from_utf8(bytes).ok().and_then(|text| image_store::normalize(text).ok()) {
-            // The full form is its own full form.
+            // The canonical form is its own canonical form.
             assert_eq!(image_store::normalize(&name).as_ref(), Ok(&name));
         }
     },
@@ -128,7 +128,7 @@ pub const REDIRECT: Target = Target {
         let Ok(location) = std::str::from_utf8(bytes) else {
             return;
         };
-        // It stays within the web, however it is written.
+        // A redirect stays within HTTP and HTTPS, whatever its form is.
         let allowed = decoders::redirect("https://registry.example", location);
         let start = location.trim_start().to_ascii_lowercase();
         assert!(!allowed || !start.starts_with("file:"));
@@ -151,7 +151,7 @@ pub const PROBE_REDIRECT: Target = Target {
             return;
         };
         if let Some(url) = node_agent::decoders::probe_redirect(location) {
-            // A container sends a probe nowhere but to itself.
+            // A probe of a container is sent only to the container itself.
             let rest = url.split_once("://").map_or("", |(_, rest)| rest);
             assert!(rest.starts_with("10.0.0.1:"), "{url}");
         }

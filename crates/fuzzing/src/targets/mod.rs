@@ -1,4 +1,4 @@
-//! The fuzz targets: the decoder, its valid inputs, and the properties that hold for every input.
+//! The fuzz targets: the decoder, its valid inputs, and the properties of every result.
 
 mod answers;
 mod archives;
@@ -15,19 +15,19 @@ mod wires;
 use api_server::decoders;
 use serde_json::Value;
 
-/// Something that decodes what strangers send.
+/// A decoder of untrusted input.
 pub struct Target {
     pub name: &'static str,
-    /// Good inputs to begin with.
+    /// Valid inputs, from which mutations start.
     pub seeds: &'static [&'static [u8]],
-    /// Words that mean something there.
+    /// Words with a meaning for the decoder.
     pub words: &'static [&'static str],
-    /// Decodes an input. Must not panic, hang or take memory past all bounds; some also check what
-    /// must hold of the result.
+    /// Decodes an input. Must not panic, hang or exceed the memory bound; some targets also check properties of the
+    /// result.
     pub run: fn(&[u8]),
 }
 
-/// Two values in a list; `None` for anything else.
+/// The two values of a list; `None` for any other value.
 fn pair(bytes: &[u8]) -> Option<(Value, Value)> {
     let Value::Array(pair) = decoders::json(bytes)? else {
         return None;

@@ -1,16 +1,16 @@
-//! Messages of DNS: questions of pods, and answers of the servers that are asked for the rest.
+//! DNS messages: queries of pods, and responses of upstream servers.
 
 use super::Target;
 
-/// The first byte says how long the question is; an answer to it follows.
+/// The first byte is the length of the query, which is followed by a response.
 pub const DNS: Target = Target {
     name: "dns",
     seeds: &[
-        // A question for an address, with EDNS.
+        // A query for an address, with EDNS.
         b"\x2f\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x03web\x07default\x03svc\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\x80\0\0\0",
-        // The same and its answer: an alias, and an address by a pointer to its name.
+        // The query and its response: an alias, and an address with a compression pointer to its name.
         b"\x1d\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x07example\x03com\0\0\x01\0\x01\x12\x34\x81\x80\0\x01\0\x02\0\0\0\0\x07example\x03com\0\0\x01\0\x01\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x06\x03www\xc0\x0c\xc0\x29\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01",
-        // Services, texts and "there is no such name".
+        // A query for a service record, and the response NXDOMAIN.
         b"\x1d\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x07example\x03com\0\0\x21\0\x01\x12\x34\x81\x83\0\x01\0\0\0\x01\0\0\x07example\x03com\0\0\x21\0\x01\xc0\x0c\0\x06\0\x01\0\0\0\x3c\0\x16\xc0\x0c\xc0\x0c\0\0\0\x01\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0\0\x05",
     ],
     words: &["\u{0}\u{1}\u{0}\u{1}", "\u{c}", "\u{0}\u{29}", "\u{3f}"],
@@ -26,7 +26,7 @@ pub const DNS: Target = Target {
         ] {
             let Some((said, max)) = said else { continue };
             assert!(said.len() <= max, "{} bytes, at most {max}", said.len());
-            // Whoever sends it back to where it came from gets no word.
+            // A response that is sent back to its server must get no response.
             assert!(dns_server::decoders::question(&said).is_none());
         }
     },

@@ -1,4 +1,4 @@
-//! Bodies of sub-resources, through a whole server: `[which, body]`.
+//! Bodies of sub-resources, sent to a complete server: `[part, body]`.
 
 use std::sync::OnceLock;
 
@@ -106,7 +106,7 @@ fn running() -> &'static Running {
     })
 }
 
-/// The named part, or one that follows from the words.
+/// The named part; for an unknown name, a part that is derived from it.
 fn chosen(which: &Value) -> (&'static str, String, &'static str) {
     let text = which.as_str().unwrap_or_default();
     let named = PARTS.iter().find(|part| part.0 == text);
@@ -147,7 +147,7 @@ pub const PART: Target = Target {
         let running = running();
         let body = body.to_string();
         let asked = running.server.ask(method, &path, form, body.as_bytes());
-        // What a client sends is never the server's fault.
+        // The input of a client never causes a server error.
         let code = running.runtime.block_on(asked);
         assert!(code < 500, "{method} {path}: {code}");
     },

@@ -1,4 +1,4 @@
-//! Patches, each with the document that it is for: `[document, patch]`.
+//! Patches, each with its document: `[document, patch]`.
 
 use api_server::decoders;
 use openapi_schema::{Schema, TypeRef};
@@ -56,8 +56,8 @@ const WORDS: &[&str] = &[
 ];
 
 fn stateful_set() -> TypeRef<'static> {
-    let found = Schema::published().lookup("apps", "v1", "StatefulSet");
-    found.expect("a kind that every cluster has")
+    let schema_type = Schema::published().lookup("apps", "v1", "StatefulSet");
+    schema_type.expect("a kind that every cluster has")
 }
 
 fn writer(manager: &str) -> Writer<'_> {
@@ -94,7 +94,7 @@ pub const MERGE: Target = Target {
         if let Some((document, patch)) = pair(bytes)
             && let Ok(merged) = merge_patch(document, patch.clone())
         {
-            // Twice is once (RFC 7386).
+            // A second application changes nothing (RFC 7386).
             assert_eq!(merge_patch(merged.clone(), patch), Ok(merged));
         }
     },
@@ -135,7 +135,7 @@ pub const APPLY: Target = Target {
     seeds: &[CONFIG, SET],
     words: WORDS,
     run: |bytes| {
-        // Others are refused before this.
+        // Other documents are refused before this step.
         let Some((live, config)) = pair(bytes).filter(|(_, config)| config["metadata"].is_object())
         else {
             return;
@@ -146,9 +146,9 @@ pub const APPLY: Target = Target {
             apply::apply(live, &config, kind, &writer(manager), reach, true)
         };
         if let Ok(once) = apply(Some(&live), "one") {
-            // Twice is once.
+            // A second application changes nothing.
             assert_eq!(apply(Some(&once), "one").as_ref(), Ok(&once));
-            // What another applies likewise changes nothing but who owns it.
+            // An equal configuration of a second manager changes only the ownership.
             if let Ok(mut shared) = apply(Some(&once), "two") {
                 shared["metadata"]["managedFields"] = once["metadata"]["managedFields"].clone();
                 assert_eq!(shared, once);

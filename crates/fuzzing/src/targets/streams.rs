@@ -1,4 +1,4 @@
-//! Volumes that come from another node.
+//! Volume streams from another node.
 
 use btrfs_stream::decoders;
 

@@ -1,4 +1,4 @@
-//! Short texts with a grammar of their own.
+//! Short texts with their own grammar.
 
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -78,7 +78,7 @@ pub const QUANTITY: Target = Target {
         let Some(quantity) = text(bytes).and_then(|text| Quantity::from_str(text).ok()) else {
             return;
         };
-        // Written and read again it is the same amount.
+        // A quantity that is formatted and parsed again is equal.
         let again = Quantity::from_str(&quantity.to_string()).expect("what was written is read");
         assert_eq!(again, quantity);
         let _sums = (
@@ -164,7 +164,7 @@ pub const TOKEN: Target = Target {
         let signer = SIGNER.get_or_init(|| TokenSigner::ephemeral().expect("random numbers"));
         if let Some(text) = text(bytes) {
             assert!(signer.verify(text).is_err(), "a token that nobody signed");
-            // With the right header, so that more of it is looked at.
+            // The header is valid, so that the decoder reads the other parts too.
             let good = signer.sign(&json!({}));
             let header = good.split('.').next().unwrap_or_default();
             assert!(

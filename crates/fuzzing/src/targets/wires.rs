@@ -1,4 +1,4 @@
-//! Frames on a connection.
+//! Frames of network protocols.
 
 use bytes::{Buf, Bytes};
 use spdy::{Frame, Header, Inflater, parse_head, read_control};
@@ -12,7 +12,7 @@ pub const SPDY: Target = Target {
         b"\x80\x03\0\x06\0\0\0\x04\0\0\0\x01\0\0\0\x01\x01\0\0\x03abc\x80\x03\0\x03\0\0\0\x08\0\0\0\x01\0\0\0\x05\x80\x03\0\x04\0\0\0\x04\0\0\0\0",
         // A stream with headers, compressed with the dictionary.
         b"\x80\x03\0\x01\x01\0\0\x2e\0\0\0\x01\0\0\0\0\0\0\x78\xbb\xe3\xc6\xa7\xc2\x62\x60\x60\x60\x62\x60\x60\x60\x01\xe2\x92\xa2\xc4\xbc\xe2\xcc\x92\xcc\xfc\x3c\x06\x06\x00\0\0\xff\xff",
-        // The same without one.
+        // The stream without the dictionary.
         b"\x80\x03\0\x01\0\0\0\x1e\0\0\0\x03\0\0\0\0\0\0\x78\x9c\x63\x60\x60\x60\x64\x60\x60\x60\x4c\x04\x52\x8c\x49\x00\0\0\0\xff\xff",
     ],
     words: &["\u{0}\u{0}\u{0}\u{1}", "x\u{bb}", "streamtype", "\u{7f}"],
@@ -50,13 +50,13 @@ pub const WEB_SOCKET: Target = Target {
         b"\x82\x82\0\0\0\0\0a\x82\x99\0\0\0\0\x04{\"Width\":80,\"Height\":24}\x82\x82\0\0\0\0\xff\0\x89\x80\0\0\0\0\x88\x82\0\0\0\0\x03\xe8",
         // A message in parts, with a ping between them, and a length in two bytes.
         b"\x02\x82\x01\x02\x03\x04\x01c\x89\x80\0\0\0\0\x80\xfe\0\x03\0\0\0\0abc",
-        // A text, and a length in eight bytes that is not there.
+        // A text, and a frame whose length of eight bytes has no contents.
         b"\x81\x83\0\0\0\0\0\xc3\xa9\x82\xff\0\0\0\0\0\x10\0\0\0\0\0\0",
     ],
     words: &["\u{1}", "\u{2}", "\u{7f}", "{\"Width\":"],
     run: |bytes| {
         let said = node_agent::decoders::web_socket(bytes);
-        // A frame has a head and a mask of four bytes at least, and is read by all protocols.
+        // A frame has a header and a mask of at least six bytes in total, and all protocols read each frame.
         assert!(said <= node_agent::decoders::PROTOCOLS * bytes.len() / 6);
     },
 };
@@ -66,7 +66,7 @@ pub const ETCD_MESSAGES: Target = Target {
     seeds: &[
         // A page of keys: a header with revision 5, one pair, more to come.
         b"\0\0\0\0\x1c\x0a\x02\x18\x05\x12\x12\x0a\x03k/a\x10\x02\x18\x04\x20\x03\x2a\x03s\x01v\x30\x07\x18\x01\x20\x02",
-        // A transaction that deleted a key, and one that read another.
+        // A transaction that deleted a key, and a transaction that read another key.
         b"\0\0\0\0\x1b\x0a\x02\x18\x09\x10\x01\x1a\x08\x1a\x06\x1a\x04\x0a\x02k1\x1a\x09\x0a\x07\x12\x05\x2a\x03pab",
         // A watch: a put and a deletion, then its end after a compaction.
         b"\0\0\0\0\x16\x0a\x02\x18\x08\x5a\x08\x12\x06\x0a\x01k\x2a\x01p\x5a\x06\x08\x01\x12\x02\x18\x08\0\0\0\0\x08\x20\x01\x28\x07\x32\x02no",
@@ -74,7 +74,7 @@ pub const ETCD_MESSAGES: Target = Target {
     words: &["\u{12}\u{2}", "s\u{5}", "\u{7f}"],
     run: |bytes| {
         let messages = etcd_store::decoders::stream(bytes);
-        // Each has a head of five bytes.
+        // Each message has a header of five bytes.
         assert!(messages <= bytes.len() / 5);
         let stored = Bytes::copy_from_slice(bytes);
         if let Some(value) = etcd_store::decoders::stored_value(&stored) {
@@ -86,16 +86,16 @@ pub const ETCD_MESSAGES: Target = Target {
 pub const CSI_ANSWERS: Target = Target {
     name: "csi-answers",
     seeds: &[
-        // A node with a limit and a place.
+        // A CSI node with a limit and a topology.
         b"\x0a\x02n1\x10\x05\x1a\x08\x0a\x06\x0a\x01z\x12\x01a",
-        // The capability to stage.
+        // The capability to stage volumes.
         b"\x0a\x04\x0a\x02\x08\x01",
-        // A registration.
+        // The registration of a CSI driver.
         b"\x0a\x09CSIPlugin\x12\x03a.b\x1a\x02/s\x22\x051.0.0",
     ],
     words: &["\u{a}\u{2}", "\u{12}\u{1}", "\u{7f}"],
     run: |bytes| {
-        // Each text has a tag and a length at least.
+        // Each text has at least a tag and a length.
         assert!(csi::decoders::answers(bytes) <= bytes.len());
     },
 };

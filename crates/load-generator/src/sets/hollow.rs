@@ -1,5 +1,5 @@
-//! One task that answers for the kubelets of all nodes without containers. A bound pod is Running and Ready at
-//! once, and a deleted one is removed at once.
+//! One task that acts as the kubelets of all nodes without containers. A bound pod is Running and Ready at once, and a
+//! deleted pod is removed at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::target::BenchNamespace;
 /// Concurrent writes of the kubelets.
 const WRITES: usize = 32;
 
-/// Hollow nodes with their kubelets; the tasks end with this value.
+/// Hollow nodes with their kubelets; the tasks stop when this value is dropped.
 pub(super) struct Hollow {
     _nodes: HollowNodes,
     _tasks: JoinSet<()>,
 }
 
-/// A kubelet's answer to the state of a pod.
+/// The write of a kubelet after a change of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Run,
@@ -39,7 +39,7 @@ impl Hollow {
         let nodes = HollowNodes::start(target, count, views.clone()).await?;
         let path = format!("/api/v1/namespaces/{}/pods", target.namespace);
         let kubelet = Kubelet {
-            // A connection of its own, so that the kubelets do not wait for other requests.
+            // A separate connection, so that the kubelets do not wait for other requests.
             client: target.clients(1).await?.remove(0),
             path,
             views: views.clone(),
@@ -64,36 +64,36 @@ struct Kubelet {
 
 impl Kubelet {
     async fn run(self) {
-        // The answer to each pod, by its name: events from before the answer come after it.
-        let mut given = BTreeMap::new();
+        // The last write for each pod, by its name. Events from before the write may arrive after it.
+        let mut responses = BTreeMap::new();
         let mut started = 0;
-        let seen = follow(&self.client, &self.path, |change: ObjectChange<Pod>| {
+        let followed = follow(&self.client, &self.path, |change: ObjectChange<Pod>| {
             self.views.see_pod(&change);
             let pod = match change {
                 ObjectChange::Put(pod) => pod,
                 ObjectChange::Gone(name) => {
-                    given.remove(&name);
+                    responses.remove(&name);
                     return;
                 }
             };
-            let Some(answer) = answer(&pod) else {
+            let Some(reply) = answer(&pod) else {
                 return;
             };
-            let now = (pod.metadata.uid.clone(), answer);
-            if given.get(&pod.metadata.name) != Some(&now) {
-                given.insert(pod.metadata.name.clone(), now);
-                started += u32::from(answer == Answer::Run);
-                self.give(answer, &pod, started);
+            let now = (pod.metadata.uid.clone(), reply);
+            if responses.get(&pod.metadata.name) != Some(&now) {
+                responses.insert(pod.metadata.name.clone(), now);
+                started += u32::from(reply == Answer::Run);
+                self.give(reply, &pod, started);
             }
         });
-        if let Err(error) = seen.await {
+        if let Err(error) = followed.await {
             self.views.fail(&error);
         }
     }
 
-    fn give(&self, answer: Answer, pod: &Pod, number: u32) {
+    fn give(&self, reply: Answer, pod: &Pod, number: u32) {
         let uri = format!("{}/{}", self.path, pod.metadata.name);
-        let call = match answer {
+        let call = match reply {
             Answer::Run => Call::merge_patch(format!("{uri}/status"), &running(pod, number)),
             Answer::Remove => Call::delete(format!("{uri}?gracePeriodSeconds=0")),
         };

@@ -1,5 +1,5 @@
-//! Whole StatefulSets on hollow nodes: the time from a write by the user until all pods are as
-//! wanted, and the processor time of the server.
+//! Whole StatefulSets on hollow nodes: the time from a write by the user until all pods have the desired state, and the
+//! processor time of the server.
 
 mod hollow;
 mod pod;
@@ -26,7 +26,7 @@ use views::Views;
 
 /// Clients that write the sets.
 const HANDS: u32 = 8;
-/// Maximum time of a step, and what each pod adds to it.
+/// Maximum time of a step, and the time that each pod adds.
 const PATIENCE: Duration = Duration::from_secs(900);
 const PATIENCE_PER_POD: Duration = Duration::from_millis(30);
 
@@ -61,13 +61,13 @@ impl FromStr for Sets {
         let parts = text.split_once('x');
         let parsed = parts.and_then(|(sets, pods)| Some((parse(sets)?, parse(pods)?)));
         let sets = parsed.map(|(number, replicas)| Self { number, replicas });
-        // As many pods as Services and nodes of this program have addresses for.
+        // More pods would need more addresses of Services and nodes than this program has.
         sets.filter(|sets| u64::from(sets.number) * u64::from(sets.replicas) <= 200_000)
             .ok_or_else(|| "expected SETSxPODS, such as 100x3, of at most 200000 pods".to_owned())
     }
 }
 
-/// The order in which the pods of a set are made.
+/// The order in which the pods of a set are created.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 #[value(rename_all = "PascalCase")]
 pub enum Policy {
@@ -115,17 +115,17 @@ pub struct SetsFixture {
 }
 
 impl SetsFixture {
-    /// Creates this number of nodes. They answer for pods as long as this value exists.
+    /// Creates this number of nodes. Their kubelets run as long as this value exists.
     pub async fn prepare(target: &BenchNamespace, nodes: u32) -> Result<Self> {
         let views = Arc::new(Views::default());
         let hollow = Hollow::start(target, nodes, &views).await?;
         let path = format!("/apis/apps/v1/namespaces/{}/statefulsets", target.namespace);
-        let (client, seen) = (target.clients(1).await?.remove(0), views.clone());
+        let (client, shared_views) = (target.clients(1).await?.remove(0), views.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let see = |change| seen.see_set(change);
+            let see = |change| shared_views.see_set(change);
             if let Err(error) = follow(&client, &path, see).await {
-                seen.fail(&error);
+                shared_views.fail(&error);
             }
         });
         Ok(Self {
@@ -200,12 +200,12 @@ impl Life<'_> {
         steps.push(scaled.await?);
         let deleted = self.step("delete", delete, 0, |views| views.sets() == 0);
         steps.push(deleted.await?);
-        // The next measurement has the same names.
+        // The next measurement uses equal names.
         self.send(services).await?;
         Ok(steps)
     }
 
-    /// Sends the writes and waits until the view is as wanted.
+    /// Sends the writes and waits until the view has the desired state.
     async fn step(
         &self,
         name: &'static str,
@@ -227,14 +227,14 @@ impl Life<'_> {
         let elapsed = begin.elapsed();
         let used = processor::time(self.server)?.saturating_sub(before);
         let resident = Memory::of(self.server)?.resident;
-        let told = !self.server.is_empty();
+        let has_processes = !self.server.is_empty();
         Ok(SetsStep {
             sets: self.sets,
             policy: self.policy,
             name,
             elapsed,
-            processor: told.then_some(used),
-            resident: told.then_some(resident),
+            processor: has_processes.then_some(used),
+            resident: has_processes.then_some(resident),
             started,
         })
     }
@@ -288,7 +288,7 @@ impl Life<'_> {
                         "containers": [{
                             "name": "main",
                             "image": image(1),
-                            // Each set has a template of its own.
+                            // Each set has a different template.
                             "env": [{"name": "SET", "value": name}],
                             "ports": [{"name": "http", "containerPort": 8080}],
                         }],

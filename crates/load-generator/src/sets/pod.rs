@@ -47,7 +47,7 @@ impl Pod {
         container.map_or("", |container| &container.image)
     }
 
-    /// Whether its condition says so.
+    /// Whether the pod's condition `Ready` is true.
     pub fn is_ready(&self) -> bool {
         let mut conditions = self.status.conditions.iter();
         conditions.any(|one| one.kind == "Ready" && one.status == "True")

@@ -1,4 +1,4 @@
-//! The pods and sets of the namespace, as their watches show them.
+//! The pods and sets of the namespace, from their watches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use super::pod::Pod;
 use crate::follow::{AnyObject, ObjectChange};
 use crate::nodes::Heartbeats;
 
-/// A pod, as far as the measurement is concerned.
+/// The fields of a pod that the measurement reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ShownPod {
     image: String,
@@ -28,7 +28,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Replaces a pod. The counts follow, because the end of a step is looked for at each event.
+    /// Replaces a pod. The counts are updated with it, because the end of a step is checked at each event.
     fn put(&mut self, name: &str, pod: Option<ShownPod>) {
         if let Some(pod) = pod.as_ref().filter(|pod| pod.ready) {
             *self.ready.entry(pod.image.clone()).or_default() += 1;
@@ -74,13 +74,13 @@ impl Views {
 
     /// The state, for an error.
     pub fn summary(&self) -> String {
-        let seen = self.seen();
-        let ready: usize = seen.ready.values().sum();
-        let (sets, pods) = (seen.sets.len(), seen.pods.len());
+        let state = self.seen();
+        let ready: usize = state.ready.values().sum();
+        let (sets, pods) = (state.sets.len(), state.pods.len());
         format!("{sets} sets, {pods} pods, {ready} of them ready")
     }
 
-    /// Waits until something holds, or a task has failed.
+    /// Waits until the condition is true, or a task has failed.
     pub async fn wait_for(&self, holds: impl Fn() -> bool) -> Result<()> {
         loop {
             if let Some(failure) = &self.seen().failure {
@@ -99,34 +99,34 @@ impl Views {
         self.changed.notify_one();
     }
 
-    /// Takes in a change of the pods.
+    /// Applies a change of the pods.
     pub fn see_pod(&self, change: &ObjectChange<Pod>) {
         match change {
             ObjectChange::Put(pod) => {
-                let shown = ShownPod {
+                let pod_state = ShownPod {
                     image: pod.image().to_owned(),
                     ready: pod.is_ready() && pod.metadata.deletion_timestamp.is_none(),
                 };
-                self.seen().put(&pod.metadata.name, Some(shown));
+                self.seen().put(&pod.metadata.name, Some(pod_state));
             }
             ObjectChange::Gone(name) => self.seen().put(name, None),
         }
         self.changed.notify_one();
     }
 
-    /// Takes in a change of the sets.
+    /// Applies a change of the sets.
     pub fn see_set(&self, change: ObjectChange<AnyObject>) {
-        let mut seen = self.seen();
+        let mut state = self.seen();
         match change {
-            ObjectChange::Put(set) => seen.sets.insert(set.metadata.name),
-            ObjectChange::Gone(name) => seen.sets.remove(&name),
+            ObjectChange::Put(set) => state.sets.insert(set.metadata.name),
+            ObjectChange::Gone(name) => state.sets.remove(&name),
         };
-        drop(seen);
+        drop(state);
         self.changed.notify_one();
     }
 }
 
-/// The measurement of sets depends on the heartbeats, and does not count them.
+/// The measurement of sets needs the heartbeats, but does not count them.
 impl Heartbeats for Arc<Views> {
     fn renewed(&self, _latency: Duration) {}
 

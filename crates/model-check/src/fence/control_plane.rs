@@ -22,12 +22,12 @@ impl FenceModel {
                 let epoch = u8::try_from(epoch).unwrap_or(u8::MAX);
                 observer.take = Some((observer.seen.version, epoch));
             }
-            // The executor reads the lease before it deletes.
+            // The executor reads the lease before the deletion.
             FenceDecision::Delete => observer.delete = stored.exists && !stored.held,
         }
     }
 
-    /// Pod garbage collection: the executor reads the Node object and the lease before it acts.
+    /// Pod garbage collection: the executor reads the Node object and the lease before the action.
     pub(super) fn collect(&self, state: &mut FenceState, at: usize) {
         let stored = state.lease;
         let observer = &mut state.observers[at];
@@ -79,19 +79,20 @@ impl FenceModel {
         if self.has(Mistake::PredecessorsClock) {
             next.since = (former.since + CLOCKS_APART).min(COUNTED);
         }
-        // As `planners::node_lifecycle::silence`: of the seen version, and without the time to reconnect.
+        // As `planners::node_lifecycle::silence`: the count is valid for the observed version, and without the time to
+        // reconnect.
         let is_same = former.seen == state.lease || self.has(Mistake::ContinuedOverRenewal);
         if continues && is_same {
             next.since = former.since.min(WAIT).saturating_sub(LENGTH / 4);
         }
-        // Only its writes are left.
+        // Only its pending writes remain.
         former.leads = false;
         former.seen = next.seen;
         former.since = 0;
     }
 }
 
-/// The lease as the observer saw it last.
+/// The lease as the observer read it last.
 fn seen(observer: &Observer) -> Option<NodeLease> {
     observer.seen.exists.then(|| NodeLease {
         version: observer.seen.version.to_string(),

@@ -1,14 +1,14 @@
-//! The world of a node that is lost and returns: the earliest replacement of its pod elsewhere.
+//! The world of a node that is lost and returns, with the earliest replacement of its pod elsewhere.
 //!
-//! One node runs one pod that may fail over. It renews its lease, and ends the pod at its deadline; two
-//! control planes watch the lease, of which one takes over from the other. The decisions are those of
-//! the product: `planners::node_lifecycle::fence::decide`, `planners::pod_gc::missing::decide` and
-//! `pod_lifecycle::node::lease::step`. The rest is a model: renewals, answers and writes that arrive late or never,
-//! a link that is cut, an agent and a shim that are killed, clocks of different rates, a shim that kills late, and
-//! a Node object and its lease that are deleted at any time.
+//! One node runs one pod that may fail over. The node renews its lease, and ends the pod at its deadline; two control
+//! planes watch the lease, and one takes over from the other. The decisions are those of the product:
+//! `planners::node_lifecycle::fence::decide`, `planners::pod_gc::missing::decide` and
+//! `pod_lifecycle::node::lease::step`. The rest is a model: renewals, responses and writes that arrive late or never, a
+//! broken link, an agent and a shim that are killed, clocks of different rates, a shim that kills late, and a Node
+//! object and its lease that are deleted at any time.
 //!
-//! The replacement runs as soon as the pod's object is gone. So there are two running instances in a state if the
-//! object is gone and the old instance still runs.
+//! The replacement runs as soon as the pod's object is deleted. So a state has two running instances if the object is
+//! deleted and the old instance still runs.
 
 mod control_plane;
 mod node;
@@ -23,21 +23,21 @@ use node::end;
 const TICK: u16 = 4750;
 /// The length of the lease, in ticks.
 const LENGTH: u8 = 8;
-/// Ticks between two renewals, at least.
+/// Minimum number of ticks between two renewals.
 const BETWEEN: u8 = 2;
-/// Ticks that an observer counts, at most: more than it waits.
+/// Maximum number of ticks that an observer counts: more than the length of its wait.
 const COUNTED: u8 = WAIT + 1;
-/// Ticks for which a lease must be unchanged.
+/// The number of ticks for which a lease must be unchanged.
 const WAIT: u8 = LENGTH + LENGTH / 4;
-/// The error of a clock that is compared with another machine's.
+/// The error of a clock that is compared with another machine's clock.
 const CLOCKS_APART: u8 = 4;
 
-/// A world, by the deletions in it.
+/// A world; the worlds differ in the deletions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum World {
     /// A node is lost, fenced, and returns.
     LostNode,
-    /// The same, and its Node object and its lease are deleted.
+    /// A node is lost, fenced, and returns, and its Node object and its lease are deleted.
     DeletedNode,
 }
 
@@ -70,7 +70,7 @@ impl World {
         };
         match self {
             Self::LostNode => lost,
-            // Clocks and shims have their errors in the other world.
+            // The errors of clocks and shims are explored in the other world.
             Self::DeletedNode => Budget {
                 slips: 0,
                 deletions: 1,
@@ -80,53 +80,53 @@ impl World {
     }
 }
 
-/// A mistake on purpose.
+/// An injected mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
-    /// A renewal counts from its answer.
+    /// The time of a renewal counts from its response.
     CountedFromAnswer,
     /// The deadline is written when a renewal is sent.
     BeforeAcknowledgement,
-    /// A new leader trusts its predecessor's clock.
+    /// A new leader uses the clock reading of its predecessor.
     PredecessorsClock,
-    /// A new run continues the count of the former one for a lease that was renewed since.
+    /// A new run continues the count of the former run for a lease that was renewed since then.
     ContinuedOverRenewal,
-    /// The lease is taken without compare-and-swap.
+    /// The lease is fenced without compare-and-swap.
     TakenUnconditionally,
-    /// Renewals carry neither version nor epoch.
+    /// Renewals contain neither version nor epoch.
     RenewedUnconditionally,
-    /// Containers do not nest in the warden's namespace, and outlive the shim.
+    /// Containers are not nested in the warden's namespace, and outlive the shim.
     WithoutNesting,
-    /// A returning node takes its lease, and runs its old pods.
+    /// A returning node acquires its lease, and runs its old pods.
     ReturnsWithoutProof,
-    /// A node whose lease was deleted makes it in the served epoch, and runs its old pods.
+    /// A node whose lease was deleted creates it with the present epoch, and runs its old pods.
     CreatedInServedEpoch,
     /// Pods of a node without a Node object are removed although its lease is renewed.
     RemovedWhileRenewed,
-    /// A lease that is gone counts as a proof at once.
+    /// A deleted lease counts as a proof at once.
     GoneLeaseIsProof,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct StoredLease {
-    /// The version of the last change, also of its deletion.
+    /// The version of the last change, including a deletion.
     version: u8,
     epoch: u8,
     exists: bool,
     held: bool,
 }
 
-/// A renewal on its way.
+/// A renewal that was sent and has no response yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct InFlight {
     version: u8,
     epoch: u8,
     /// Ticks of the node's clock since it was sent.
     age: u8,
-    /// It makes the lease.
+    /// The renewal creates the lease.
     creates: bool,
     returns: bool,
-    /// It has reached the store, which gave it this version, or refused it.
+    /// The result in the store: the new version, or a refusal; `None` before the arrival.
     stored: Option<Option<u8>>,
 }
 
@@ -136,9 +136,9 @@ struct Node {
     agent: bool,
     shim: bool,
     instance: bool,
-    /// Ticks of its clock until the deadline on the page.
+    /// Remaining ticks of the node's clock until the deadline on the page.
     left: u8,
-    /// The shim is late by a tick.
+    /// The shim kills a tick late.
     late: bool,
     served: u8,
     /// The agent's view of the lease's version.
@@ -152,16 +152,16 @@ struct Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Observer {
     leads: bool,
-    /// The version that it saw last, and the ticks of its clock since.
+    /// The last version that the observer read, and the ticks of its clock since then.
     seen: StoredLease,
     since: u8,
-    /// A write that takes the lease, on its way.
+    /// A pending write that fences the lease.
     take: Option<(u8, u8)>,
-    /// A deletion of the pod, on its way.
+    /// Whether a deletion of the pod is pending.
     delete: bool,
 }
 
-/// The faults and steps that are left.
+/// The remaining faults and steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Budget {
     faults: u8,
@@ -179,7 +179,7 @@ pub struct FenceState {
     lease: StoredLease,
     /// The Node object exists.
     registered: bool,
-    /// The Node object that owned the lease is gone.
+    /// Whether the Node object that owned the lease was deleted.
     owner_gone: bool,
     pod: bool,
     node: Node,
@@ -189,9 +189,9 @@ pub struct FenceState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FenceStep {
-    /// Time passes; the node's clock may miss a tick, the observers' may count two.
+    /// Time passes; the node's clock may lose a tick, the observers' clocks may count two.
     Tick {
-        /// The node's clock misses it.
+        /// The node's clock does not count the tick.
         slow_node: bool,
         /// The observers' clocks count two.
         fast_observer: bool,
@@ -202,43 +202,43 @@ pub enum FenceStep {
     Send,
     /// The renewal reaches the store.
     Store,
-    /// Its answer reaches the agent.
+    /// The response reaches the agent.
     Answer,
-    /// The renewal or its answer is lost, and the agent gives up on it.
+    /// The renewal or its response is lost, and the agent stops waiting.
     Lose,
-    /// The link of the node is cut, or comes back.
+    /// The link of the node is broken, or repaired.
     Link,
     /// The agent is killed, or starts again.
     Agent,
     KillShim,
     /// The agent starts the pod's instance.
     Start,
-    /// The agent hears that its pod is gone.
+    /// The agent observes the deletion of its pod.
     HearOfPod,
-    /// An observer is shown the lease.
+    /// An observer reads the lease.
     Watch(usize),
     /// An observer decides.
     Decide(usize),
     /// An observer decides about the node without a Node object.
     Collect(usize),
-    /// Its write reaches the store.
+    /// The observer's write reaches the store.
     Take(usize),
-    /// Its deletion reaches the store.
+    /// The observer's deletion reaches the store.
     Delete(usize),
     /// The other control plane takes over.
     TakeOver {
-        /// It has the record of the former one, and continues its count.
+        /// The new control plane has the record of the former control plane, and continues its count.
         continues: bool,
     },
-    /// A person deletes the Node object.
+    /// A user deletes the Node object.
     DeleteNode,
-    /// The agent makes the Node object again.
+    /// The agent creates the Node object again.
     Register,
-    /// Somebody deletes the lease after its owner.
+    /// A user or controller deletes the lease after the deletion of its owner.
     DeleteLease,
 }
 
-/// The world.
+/// The world as a model for the checker.
 pub struct FenceModel {
     world: World,
     mistake: Option<Mistake>,
@@ -304,7 +304,7 @@ impl Model for FenceModel {
 
     fn actions(&self, state: &FenceState, actions: &mut Vec<FenceStep>) {
         let (node, budget) = (&state.node, &state.budget);
-        // Time stands still when nothing depends on it any more.
+        // Time stops when no decision depends on it any more.
         let counts = |one: &Observer| one.leads && one.since < COUNTED;
         if node.left > 0 || state.observers.iter().any(counts) {
             let mut tick = |slow_node, fast_observer, late| {
@@ -333,7 +333,7 @@ impl Model for FenceModel {
             }
             Some(renewal) => {
                 match renewal.stored {
-                    // What was sent may arrive although the link is cut since.
+                    // A sent renewal may arrive although the link is broken since then.
                     None => actions.push(FenceStep::Store),
                     Some(_) if node.agent && node.linked => actions.push(FenceStep::Answer),
                     Some(_) => {}
@@ -351,7 +351,7 @@ impl Model for FenceModel {
                 actions.push(FenceStep::KillShim);
             }
         } else {
-            // Faults end.
+            // All faults end.
             if !node.linked {
                 actions.push(FenceStep::Link);
             }
@@ -414,7 +414,7 @@ impl Model for FenceModel {
                 budget.renewals -= 1;
                 node.flight = Some(renewal);
                 if renewal.returns && !self.has(Mistake::ReturnsWithoutProof) {
-                    // First all instances of earlier epochs end, and none can start.
+                    // First all instances of earlier epochs end, and no such instance can start.
                     node.left = 0;
                     end(node);
                 }
@@ -498,18 +498,18 @@ impl Model for FenceModel {
     }
 }
 
-/// The result of exploring a world.
+/// The result of the exploration of a world.
 #[derive(Clone, Debug)]
 pub struct Exploration {
-    /// Different states.
+    /// The number of different states.
     pub states: usize,
-    /// Steps of the longest of the shortest paths.
+    /// The length of the longest shortest path to a state.
     pub depth: usize,
-    /// The broken rule, with the steps to it.
+    /// The violated rule, with the steps to it.
     pub violation: Option<String>,
 }
 
-/// Explores a world, with a mistake or without.
+/// Explores a world, with an injected mistake or without.
 pub fn explore(world: World, mistake: Option<Mistake>, threads: usize) -> Exploration {
     debug_assert!(wait(elapsed(LENGTH)) > elapsed(LENGTH));
     let checker = FenceModel { world, mistake }
@@ -530,8 +530,8 @@ pub fn explore(world: World, mistake: Option<Mistake>, threads: usize) -> Explor
             )
         });
     let violation = violation.or_else(|| {
-        let wanted = ["the pod is replaced", "the node is back"];
-        let name = wanted
+        let expected = ["the pod is replaced", "the node is back"];
+        let name = expected
             .iter()
             .find(|name| checker.discovery(name).is_none())?;
         Some(missing(name))

@@ -80,7 +80,7 @@ impl FenceModel {
         }
         node.served = epoch;
         if returns && !self.has(Mistake::ReturnsWithoutProof) {
-            // The pods that it then reads were never started in this epoch: it deletes them.
+            // The agent then reads pods that were never started in this epoch, and deletes them.
             state.pod = false;
             node.knows_pod = false;
         }

@@ -1,9 +1,9 @@
 //! Every interleaving of the attach-detach controller with two nodes that use one volume: pods that are deleted by
-//! force, Node objects that are deleted and registered again, leases that are taken, old caches, leaders
-//! that change, and writes that arrive late: of former leaders, and those without an answer.
+//! force, Node objects that are deleted and registered again, leases that are fenced, old caches, leaders that change,
+//! and writes that arrive late: writes of former leaders, and writes without a response.
 //!
 //! A volume is never detached from a node where the pod still runs, and never mounted on two nodes. Each guard is
-//! needed: without it a violation is found.
+//! needed: without it a violation is detected.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -11,16 +11,16 @@ use planners::attach_detach::*;
 
 const NODES: [usize; 2] = [0, 1];
 
-/// The guards of the promise; a test takes one away at a time.
+/// The guards of the promise; a test removes one guard at a time.
 #[derive(Clone, Copy, Debug)]
 struct Guards {
-    /// A Node that was deleted needs a proof.
+    /// The detachment from a deleted Node needs a proof.
     proof: bool,
-    /// A detachment is decided with the Node as it is now, not as the cache has it.
+    /// A detachment is decided with the Node from the API server, not from the cache.
     fresh_node: bool,
-    /// An attachment is deleted in the version that was observed.
+    /// An attachment is deleted only in the observed version.
     version: bool,
-    /// An attachment of a former leader is claimed.
+    /// An attachment of a former leader is claimed before its use.
     claim: bool,
     /// A Node of a former leader is written before a volume is detached from it.
     claim_node: bool,
@@ -54,12 +54,12 @@ struct ApiAttachment {
 /// An agent, and the running pod that it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Machine {
-    /// It has seen a pod, and not yet its end.
+    /// The agent has observed a pod, and not its end yet.
     pod: bool,
-    /// It has read that the volume is in use and attached.
+    /// The agent has read that the volume is in use and attached.
     ready: bool,
     mounted: bool,
-    /// Its lease has lapsed: its pods have ended.
+    /// The lease has lapsed, so its pods have ended.
     lapsed: bool,
 }
 
@@ -81,13 +81,13 @@ struct World {
     machines: [Machine; 2],
     /// The leader's cache of the Nodes.
     cached: [Option<ApiNode>; 2],
-    /// The attachments that the leader has made or claimed.
+    /// The attachments that the leader has created or claimed.
     own: BTreeSet<u8>,
     /// The Nodes that the leader has written.
     own_nodes: [bool; 2],
-    /// The leader's present write.
+    /// The leader's pending write.
     pending: Option<(usize, Write)>,
-    /// A write of a former leader, or one without an answer.
+    /// A write of a former leader, or a write without a response.
     late: Option<(usize, Write)>,
     revision: u8,
     pods_left: u8,
@@ -134,7 +134,7 @@ impl World {
         self.revision
     }
 
-    /// Versions matter by their equality only.
+    /// Versions are compared only for equality, so they are renumbered.
     fn normalized(mut self) -> Self {
         let mut all = BTreeSet::new();
         self.each_version(|version| {
@@ -159,7 +159,9 @@ impl World {
         }
         for (_, write) in self.pending.iter_mut().chain(&mut self.late) {
             match write {
-                Write::SetAttached { seen, .. } | Write::ClaimNode { seen } => visit(seen),
+                Write::SetAttached { seen: observed, .. } | Write::ClaimNode { seen: observed } => {
+                    visit(observed)
+                }
                 Write::Attach => {}
                 Write::Claim { uid, version } | Write::Detach { uid, version } => {
                     visit(uid);
@@ -239,19 +241,28 @@ impl World {
         }
     }
 
-    /// The write arrives. Of a leader that still waits for it, `is_awaited`.
+    /// The write arrives. `is_awaited`: the leader still waits for the response.
     fn arrive(&mut self, at: usize, write: Write, is_awaited: bool, guards: Guards) {
         match write {
-            Write::SetAttached { seen, attached } => {
+            Write::SetAttached {
+                seen: observed,
+                attached,
+            } => {
                 let revision = self.next_revision();
-                if let Some(node) = self.nodes[at].as_mut().filter(|node| node.version == seen) {
+                if let Some(node) = self.nodes[at]
+                    .as_mut()
+                    .filter(|node| node.version == observed)
+                {
                     (node.attached, node.version) = (attached, revision);
                     self.own_nodes[at] |= is_awaited;
                 }
             }
-            Write::ClaimNode { seen } => {
+            Write::ClaimNode { seen: observed } => {
                 let revision = self.next_revision();
-                if let Some(node) = self.nodes[at].as_mut().filter(|node| node.version == seen) {
+                if let Some(node) = self.nodes[at]
+                    .as_mut()
+                    .filter(|node| node.version == observed)
+                {
                     node.version = revision;
                     self.own_nodes[at] |= is_awaited;
                 }
@@ -272,10 +283,10 @@ impl World {
             }
             Write::Claim { uid, version } => {
                 let revision = self.next_revision();
-                let found = self.attachments[at].as_mut();
+                let attachment_slot = self.attachments[at].as_mut();
                 let same = |one: &&mut ApiAttachment| (one.uid, one.version) == (uid, version);
-                if let Some(found) = found.filter(same) {
-                    found.version = revision;
+                if let Some(attachment_slot) = attachment_slot.filter(same) {
+                    attachment_slot.version = revision;
                     if is_awaited {
                         self.own.insert(uid);
                     }
@@ -292,11 +303,11 @@ impl World {
         }
     }
 
-    fn of_leader(&self, guards: Guards, found: &mut Vec<Self>) {
+    fn of_leader(&self, guards: Guards, worlds: &mut Vec<Self>) {
         let mut add = |change: &dyn Fn(&mut Self)| {
             let mut next = self.clone();
             change(&mut next);
-            found.push(next);
+            worlds.push(next);
         };
         if let Some((at, write)) = self.late {
             add(&|next| {
@@ -353,24 +364,24 @@ impl World {
         }
     }
 
-    fn of_node(&self, at: usize, guards: Guards, found: &mut Vec<Self>) {
+    fn of_node(&self, at: usize, guards: Guards, worlds: &mut Vec<Self>) {
         let (machine, node) = (self.machines[at], self.nodes[at]);
         let mut when = |holds: bool, change: &dyn Fn(&mut Self)| {
             if holds {
                 let mut next = self.clone();
                 change(&mut next);
-                found.push(next);
+                worlds.push(next);
             }
         };
         let is_lonely = self.pods == [false, false];
-        // The second node matters if the first one is lost.
+        // The second node matters only if the first node is lost.
         let is_place = at == 0 || self.has_losses;
         let is_bound = is_place && is_lonely && self.pods_left > 0 && node.is_some();
         when(is_bound, &|next| {
             next.pods_left -= 1;
             next.pods[at] = true;
         });
-        // By force: the pod may still run.
+        // The pod is deleted by force, so it may still run.
         when(self.pods[at], &|next| next.pods[at] = false);
         let sees = self.pods[at] && !machine.pod && !machine.lapsed;
         when(sees, &|next| next.machines[at].pod = true);
@@ -378,8 +389,8 @@ impl World {
             next.machines[at] = Machine::default();
         });
         let in_use = machine.pod || machine.mounted;
-        let tells = !machine.lapsed && node.is_some_and(|node| node.in_use != in_use);
-        when(tells, &|next| {
+        let is_reported = !machine.lapsed && node.is_some_and(|node| node.in_use != in_use);
+        when(is_reported, &|next| {
             let revision = next.next_revision();
             if let Some(node) = &mut next.nodes[at] {
                 (node.in_use, node.version) = (in_use, revision);
@@ -455,24 +466,24 @@ const NAME: &str = "kubernetes.io/csi/d^h";
 /// The first violation, and the number of states, for a number of leader changes and node losses.
 fn search(leaders: u8, losses: u8, guards: Guards) -> (Option<(&'static str, World)>, usize) {
     let begin = World::new(leaders, losses).normalized();
-    let mut seen = BTreeSet::from([begin.clone()]);
+    let mut visited = BTreeSet::from([begin.clone()]);
     let mut open = VecDeque::from([begin]);
     let mut next = Vec::new();
     while let Some(world) = open.pop_front() {
         if let Some(violation) = world.violation() {
-            return (Some((violation, world)), seen.len());
+            return (Some((violation, world)), visited.len());
         }
         world.of_leader(guards, &mut next);
         for at in NODES {
             world.of_node(at, guards, &mut next);
         }
         for world in next.drain(..).map(World::normalized) {
-            if seen.insert(world.clone()) {
+            if visited.insert(world.clone()) {
                 open.push_back(world);
             }
         }
     }
-    (None, seen.len())
+    (None, visited.len())
 }
 
 #[test]

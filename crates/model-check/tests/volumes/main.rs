@@ -1,4 +1,4 @@
-//! The planners of volumes in models of their own: attachments, moves, and replication to a second node.
+//! The planners of volumes in separate models: attachments, moves, and replication to a second node.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

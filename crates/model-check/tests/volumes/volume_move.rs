@@ -1,49 +1,49 @@
-//! Every interleaving of a move, and of the move back, with the calls of a node, pods that start from
-//! stale views, a user who cancels, lost answers, a crash inside of a call, first copies that a restarted
-//! node removes, and calls that arrive late.
+//! Every interleaving of a move, and of the move back, with the calls of a node, pods that start from stale views, a
+//! user who cancels, lost responses, a crash during a call, first copies that a restarted node removes, and calls that
+//! arrive late.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use planners::volume_move::*;
 use resource_kinds::storage::volume_move::{MoveStage, VolumeMove};
 
-/// Number of writes of pods that are explored.
+/// The number of writes of pods that are explored.
 const WRITES: u8 = 2;
 
-/// The directories of the volume on a node; each has the number of the last write that it holds.
+/// The directories of the volume on a node; each has the number of the last write in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Disk {
-    /// With the name that pods mount.
+    /// The directory with the name that pods mount.
     real: Option<u8>,
-    /// With the name of a move.
+    /// The directories with the name of a move.
     moving: BTreeMap<u8, u8>,
     /// Complete copies.
     arrived: BTreeMap<u8, u8>,
-    /// First copies: snapshots on the source, complete ones on the destination.
+    /// First copies: snapshots on the source, complete copies on the destination.
     first: BTreeMap<u8, u8>,
-    /// The moves that have ended here.
+    /// The moves that have ended on this node.
     ended: BTreeSet<u8>,
-    /// Whether a pod has the directory open, whatever its name is.
+    /// Whether a pod has the directory open, whatever the directory's name is.
     pod: bool,
 }
 
 /// A call that arrives late.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Late {
-    /// Of this move.
+    /// A call of this move.
     Call(u8, Call),
-    /// The rest of a stream that was read before.
+    /// The rest of a stream that was read earlier.
     Stream(u8, Stream),
 }
 
 /// A stream that was read on the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stream {
-    /// Of the first snapshot.
+    /// The first snapshot.
     First(u8),
-    /// The difference to the first snapshot, which had the former data.
+    /// The difference to the first snapshot, which had the older data.
     Increment(u8, u8),
-    /// All of the data.
+    /// All data.
     Whole(u8),
 }
 
@@ -58,7 +58,7 @@ struct World {
     late: BTreeSet<Late>,
 }
 
-/// The number of a move; odd ones go to the second node.
+/// The number of a move; odd moves go to the second node.
 fn number(record: &VolumeMove) -> u8 {
     record.id.parse().unwrap()
 }
@@ -133,7 +133,7 @@ impl Disk {
                 if self.first.get(&id) == Some(&former) {
                     self.arrived.insert(id, data);
                 } else {
-                    // Of another first copy.
+                    // The increment belongs to another first copy.
                     self.first.remove(&id);
                 }
             }
@@ -192,9 +192,9 @@ impl World {
         })
     }
 
-    /// Carries out a call; the answer goes to the leader unless it is late.
+    /// Executes a call; the response goes to the leader unless the call is late.
     fn carry_out(&mut self, id: u8, call: Call, is_late: bool) {
-        let mut answers = self.answers.clone();
+        let mut results = self.answers.clone();
         match call {
             Call::Inspect(side) => {
                 let inspection = Some(Inspection {
@@ -204,23 +204,23 @@ impl World {
                     has_first_copy: self.disk(id, side).first.contains_key(&id),
                 });
                 match side {
-                    MoveEnd::Source => answers.source = inspection,
-                    MoveEnd::Destination => answers.destination = inspection,
+                    MoveEnd::Source => results.source = inspection,
+                    MoveEnd::Destination => results.destination = inspection,
                 }
             }
-            Call::Detach => answers.detached = Some(self.disk(id, MoveEnd::Source).detach(id)),
+            Call::Detach => results.detached = Some(self.disk(id, MoveEnd::Source).detach(id)),
             Call::Copy(extent) => {
-                // A copy that is there is not made again.
+                // An existing copy is not created again.
                 if !self.disk(id, MoveEnd::Destination).has(id, extent)
                     && let Some(stream) = self.disk(id, MoveEnd::Source).send(id, extent)
                 {
                     self.disk(id, MoveEnd::Destination).receive(id, stream);
                 }
                 if self.disk(id, MoveEnd::Destination).has(id, extent) {
-                    answers.copied = Some(CopyResult::Complete("/p".to_owned()));
+                    results.copied = Some(CopyResult::Complete("/p".to_owned()));
                 } else {
-                    // The call fails, and the next round asks again.
-                    answers = MoveAnswers::default();
+                    // The call fails, and the next round repeats it.
+                    results = MoveAnswers::default();
                 }
             }
             Call::Place => {
@@ -231,25 +231,25 @@ impl World {
                     assert_eq!(disk.real, None, "two directories");
                     disk.real = Some(data);
                 }
-                answers.placed = true;
+                results.placed = true;
             }
             Call::Discard => {
                 let disk = self.disk(id, MoveEnd::Source);
                 disk.moving.remove(&id);
                 disk.first.remove(&id);
                 disk.ended.insert(id);
-                answers.discarded = true;
+                results.discarded = true;
             }
             Call::Abandon(side) => {
                 self.disk(id, side).abandon(id);
                 match side {
-                    MoveEnd::Source => answers.restored = true,
-                    MoveEnd::Destination => answers.cleared = true,
+                    MoveEnd::Source => results.restored = true,
+                    MoveEnd::Destination => results.cleared = true,
                 }
             }
         }
         if !is_late {
-            self.answers = answers;
+            self.answers = results;
         }
     }
 
@@ -288,12 +288,12 @@ impl World {
         let id = number(&self.record);
         let mut done = self.clone();
         done.carry_out(id, call, false);
-        // The answer is lost.
+        // The response is lost.
         let mut unheard = done.clone();
         unheard.answers = MoveAnswers::default();
         out.extend([done, unheard]);
         if self.late.is_empty() && !matches!(call, Call::Inspect(_)) {
-            // A leader of before sends it too, at any later time.
+            // A former leader sends the call too, at any later time.
             let mut late = self.clone();
             late.late.insert(Late::Call(id, call));
             out.push(late);
@@ -344,7 +344,7 @@ impl World {
         }
         for at in 0..2 {
             if !self.disks[at].first.is_empty() {
-                // The node starts, and does not know yet that the move is in progress.
+                // The node starts, and has not read yet that the move is in progress.
                 let mut next = self.clone();
                 next.disks[at].first.clear();
                 out.push(next);
@@ -364,7 +364,7 @@ impl World {
                     out.push(next);
                 }
             } else if disk.real.is_some() {
-                // Whatever the scheduler says: agents may act on old objects.
+                // The scheduler does not prevent this start, because agents may act on old objects.
                 disk.pod = true;
                 out.push(next);
             }
@@ -380,23 +380,27 @@ impl World {
             let open = disk.real.or(disk.moving.values().next().copied());
             assert_eq!(open, Some(self.latest), "old data: {self:#?}");
         }
-        let mut held = [one, two].into_iter().flat_map(|disk| {
+        let mut writes = [one, two].into_iter().flat_map(|disk| {
             let moving = disk.moving.values().copied();
             let arrived = disk.arrived.values().copied();
             disk.real.into_iter().chain(moving).chain(arrived)
         });
-        assert!(held.any(|data| data == self.latest), "lost: {self:#?}");
+        assert!(writes.any(|data| data == self.latest), "lost: {self:#?}");
         if self.record.stage.is_final() {
             let side = match self.record.stage {
                 MoveStage::Moved => MoveEnd::Destination,
                 _ => MoveEnd::Source,
             };
-            let place = &self.disks[index(number(&self.record), side)];
-            assert_eq!(place.real, Some(self.latest), "misplaced: {self:#?}");
+            let disk_of_volume = &self.disks[index(number(&self.record), side)];
+            assert_eq!(
+                disk_of_volume.real,
+                Some(self.latest),
+                "misplaced: {self:#?}"
+            );
         }
     }
 
-    /// Without further faults the move ends, and nothing is left of it.
+    /// Without further faults the move ends, and leaves no data behind.
     fn finish(mut self) {
         self.late.clear();
         for _ in 0..40 {
@@ -421,7 +425,7 @@ impl World {
     }
 }
 
-// The data is in one usable place, whatever crashes (statefulset.md 11.3).
+// The data is in one usable directory after any crash (statefulset.md 11.3).
 #[test]
 fn no_interleaving_loses_data_or_has_it_twice() {
     for transfer in [DataTransfer::Files, DataTransfer::Streams] {
@@ -430,16 +434,16 @@ fn no_interleaving_loses_data_or_has_it_twice() {
 }
 
 fn explore(start: World) {
-    let mut seen = BTreeSet::from([start.clone()]);
+    let mut visited = BTreeSet::from([start.clone()]);
     let mut open = VecDeque::from([start]);
     while let Some(world) = open.pop_front() {
         world.check();
         world.clone().finish();
         for next in world.next() {
-            if seen.insert(next.clone()) {
+            if visited.insert(next.clone()) {
                 open.push_back(next);
             }
         }
     }
-    assert!(seen.len() > 1000, "{}", seen.len());
+    assert!(visited.len() > 1000, "{}", visited.len());
 }

@@ -106,7 +106,7 @@ impl GroupDraft {
     /// Checks that there is space for the transaction's writes.
     ///
     /// *Errors.* `Full`, `Quota`.
-    pub(crate) fn check_space(&self, txn: &Txn, room: &Space) -> Result<(), StoreError> {
+    pub(crate) fn check_space(&self, txn: &Txn, space: &Space) -> Result<(), StoreError> {
         let (mut after, mut need) = (self.live_bytes, SpaceNeed::Nothing);
         for operation in &txn.operations {
             let (key, put) = match operation {
@@ -128,7 +128,7 @@ impl GroupDraft {
         if need == SpaceNeed::Nothing && after > self.live_bytes {
             need = SpaceNeed::Change;
         }
-        room.check(need, after)
+        space.check(need, after)
     }
 
     /// Creates a lease that ends after `ttl` without a renewal.

@@ -80,7 +80,7 @@ impl Directory {
 
     /// Free bytes on the disk. A file system that does not report them counts as never full.
     pub(crate) fn free_bytes(&self) -> u64 {
-        fstatvfs(&self.lock).map_or(u64::MAX, |found| found.f_bavail * found.f_frsize)
+        fstatvfs(&self.lock).map_or(u64::MAX, |stat| stat.f_bavail * stat.f_frsize)
     }
 
     /// Removes the ballast file if the disk is full.
@@ -203,8 +203,8 @@ fn check_format(data: &Path) -> Result<(), StoreError> {
         }
         Err(error) => return Err(failed("read", &path, &error)),
     };
-    let found = text.trim_end();
-    let version = found
+    let stored_format = text.trim_end();
+    let version = stored_format
         .strip_prefix(FORMAT_PREFIX)
         .and_then(|text| text.parse::<u32>().ok());
     match version {
@@ -226,8 +226,8 @@ fn damaged_format(path: &Path) -> StoreError {
 
 /// Creates a directory without access for other users, because objects include secrets.
 fn make_dir(path: &Path) -> Result<(), StoreError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| failed("create", path, &error))
+    let result = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    result.map_err(|error| failed("create", path, &error))
 }
 
 fn sync_dir(path: &Path) -> Result<(), StoreError> {

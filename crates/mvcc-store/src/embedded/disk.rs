@@ -188,13 +188,13 @@ fn open_and_read(directory: &Directory) -> Result<(Engine, Loaded), StoreError> 
             engine.display()
         )))
     })?;
-    let found = loaded.counters.revision;
-    if let Some(noted) = directory.noted_durable().filter(|noted| *noted > found) {
+    let revision = loaded.counters.revision;
+    if let Some(noted) = directory.noted_durable().filter(|noted| *noted > revision) {
         return Err(StoreError::Damaged(format!(
             "the newest revision in {} is {}, but {} was durable before: files are missing \
              or were replaced by older ones",
             engine.display(),
-            found.0,
+            revision.0,
             noted.0
         )));
     }

@@ -66,8 +66,8 @@ pub(crate) fn verify(
     if holds_batch(&whole.tail) {
         return Err(fails_its_checksum(&path, whole.good));
     }
-    if let (Some(found), Some(noted)) = (revision, acknowledged)
-        && found < noted
+    if let (Some(revision_on_disk), Some(noted)) = (revision, acknowledged)
+        && revision_on_disk < noted
     {
         let at = whole.good;
         return Err(damaged(
@@ -75,7 +75,7 @@ pub(crate) fn verify(
             &format!(
                 "fails its checksum at byte {at}, where the acknowledged writes up to revision {} \
                  should be; the newest whole one is {}. Restore the directory from a backup",
-                noted.0, found.0
+                noted.0, revision_on_disk.0
             ),
         ));
     }

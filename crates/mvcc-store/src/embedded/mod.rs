@@ -173,9 +173,9 @@ impl EmbeddedStore {
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, reply_receiver) = oneshot::channel();
         self.shared.queue.submit(request(reply)).await?;
-        answer.await.unwrap_or(Err(StoreError::Closed))
+        reply_receiver.await.unwrap_or(Err(StoreError::Closed))
     }
 }
 
@@ -197,12 +197,12 @@ impl Store for EmbeddedStore {
 
     fn occupancy(&self) -> StoreUsage {
         let (live_bytes, history_bytes) = self.shared.published.bytes();
-        let room = self.shared.room();
+        let space = self.shared.room();
         StoreUsage {
             live_bytes,
             history_bytes: u64::try_from(history_bytes).unwrap_or(u64::MAX),
-            live_bytes_max: room.live_bytes_max,
-            full: room
+            live_bytes_max: space.live_bytes_max,
+            full: space
                 .full(live_bytes)
                 .or_else(|| self.failure().filter(StoreError::is_full)),
         }
@@ -237,8 +237,8 @@ impl Store for EmbeddedStore {
 
     fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
         let newest = self.current_revision();
-        let known = revision <= newest;
-        Box::pin(ready(known.then_some(()).ok_or(StoreError::Future {
+        let is_reached = revision <= newest;
+        Box::pin(ready(is_reached.then_some(()).ok_or(StoreError::Future {
             asked: revision,
             newest,
         })))

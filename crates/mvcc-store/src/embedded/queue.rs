@@ -103,15 +103,15 @@ impl Queue {
 
     /// Waits for a free slot and appends a request.
     pub(crate) async fn submit(&self, request: Request) -> Result<(), StoreError> {
-        let place = self.room.acquire().await.map_err(|_| StoreError::Closed)?;
+        let permit = self.room.acquire().await.map_err(|_| StoreError::Closed)?;
         let mut waiting = self.lock();
         if waiting.closed {
             return Err(StoreError::Closed);
         }
-        place.forget();
+        permit.forget();
         waiting.requests.push_back(request);
         let count = waiting.requests.len();
-        let wakes = waiting.wakes_at.take_if(|wanted| *wanted <= count);
+        let wakes = waiting.wakes_at.take_if(|wake_count| *wake_count <= count);
         drop(waiting);
         if wakes.is_some() {
             self.arrived.notify_one();
@@ -252,8 +252,8 @@ mod tests {
     async fn requests_that_do_not_come_delay_a_group_for_a_bounded_time() {
         let queue = Queue::new();
         submit(&queue).await;
-        let taken = queue.take(None, gathering(3, Duration::from_millis(1)));
-        assert!(matches!(taken, QueuedWork::Group(requests) if requests.len() == 1));
+        let group = queue.take(None, gathering(3, Duration::from_millis(1)));
+        assert!(matches!(group, QueuedWork::Group(requests) if requests.len() == 1));
     }
 
     /// With many writers, a group waits for each of them; with few writers, for as many requests as the last group had.
@@ -273,8 +273,8 @@ mod tests {
             pause_max: Duration::from_millis(1),
             ..gathering(3, LONG)
         };
-        let taken = queue.take(None, wait);
-        assert!(matches!(taken, QueuedWork::Group(requests) if requests.len() == 1));
+        let group = queue.take(None, wait);
+        assert!(matches!(group, QueuedWork::Group(requests) if requests.len() == 1));
     }
 
     #[tokio::test]
@@ -284,8 +284,8 @@ mod tests {
         let taking = take_beside(&queue, gathering(2, LONG));
         queue.close();
         assert_eq!(taking.join().unwrap(), 1);
-        let taken = queue.take(None, Gathering::NONE);
-        assert!(matches!(taken, QueuedWork::Closed));
+        let group = queue.take(None, Gathering::NONE);
+        assert!(matches!(group, QueuedWork::Closed));
     }
 
     #[tokio::test]
@@ -298,11 +298,11 @@ mod tests {
                 pause_max: LONG,
                 ..Gathering::after(group, waiting)
             };
-            let taken = queue.take(None, wait);
-            assert!(matches!(taken, QueuedWork::Group(requests) if requests.len() == 1));
+            let lone_group = queue.take(None, wait);
+            assert!(matches!(lone_group, QueuedWork::Group(requests) if requests.len() == 1));
         }
         let deadline = Some(Instant::now());
-        let taken = queue.take(deadline, Gathering::NONE);
-        assert!(matches!(taken, QueuedWork::Idle));
+        let lone_group = queue.take(deadline, Gathering::NONE);
+        assert!(matches!(lone_group, QueuedWork::Idle));
     }
 }

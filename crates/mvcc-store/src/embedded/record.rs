@@ -104,8 +104,8 @@ mod tests {
             Some(LeaseId(5)),
         );
         assert_eq!(&recorded.pair.value[..], b"{\"rv\":\"1234\"}");
-        let place = recorded.pair.omittable.range().unwrap();
-        assert_eq!(&recorded.pair.value[place], b"\"");
+        let range = recorded.pair.omittable.range().unwrap();
+        assert_eq!(&recorded.pair.value[range], b"\"");
         let read = KeyValue {
             omittable: Omittable::UNKNOWN,
             ..KeyValue::clone(&recorded.pair)

@@ -91,17 +91,17 @@ mod tests {
     /// findings S26: creations are refused first, then changes; deletions never are.
     #[test]
     fn the_quota_stops_what_grows_and_lets_deletions_pass() {
-        let room = Space {
+        let space = Space {
             free_bytes: u64::MAX,
             live_bytes_max: 3200,
         };
-        let most = |need| (0..10_000).rfind(|live| room.check(need, *live).is_ok());
+        let most = |need| (0..10_000).rfind(|live| space.check(need, *live).is_ok());
         assert_eq!(most(SpaceNeed::New), Some(3200));
         assert_eq!(most(SpaceNeed::Leased), Some(3300));
         assert_eq!(most(SpaceNeed::Change), Some(3400));
         assert_eq!(most(SpaceNeed::Nothing), Some(9_999));
         assert!(matches!(
-            room.check(SpaceNeed::New, 3201),
+            space.check(SpaceNeed::New, 3201),
             Err(StoreError::Quota {
                 stored: 3201,
                 max: 3200
@@ -113,13 +113,13 @@ mod tests {
     #[test]
     fn a_store_without_room_for_a_large_object_is_full() {
         let quota = 16 << 20;
-        let room = Space {
+        let space = Space {
             free_bytes: u64::MAX,
             live_bytes_max: quota,
         };
         for live in (0..=quota).step_by(4096) {
-            let refused = room.check(SpaceNeed::New, live + OBJECT_BYTES).is_err();
-            assert_eq!(room.full(live).is_some(), refused, "{live}");
+            let refused = space.check(SpaceNeed::New, live + OBJECT_BYTES).is_err();
+            assert_eq!(space.full(live).is_some(), refused, "{live}");
         }
     }
 
@@ -127,11 +127,11 @@ mod tests {
     fn the_disk_stops_what_is_new() {
         let least = |need| {
             (0..=FREE_BYTES_MIN).find(|free| {
-                let room = Space {
+                let space = Space {
                     free_bytes: *free << 10,
                     live_bytes_max: u64::MAX,
                 };
-                room.check(need, 0).is_ok()
+                space.check(need, 0).is_ok()
             })
         };
         assert_eq!(least(SpaceNeed::New), Some(FREE_BYTES_MIN >> 10));

@@ -53,13 +53,13 @@ impl PublishedState {
     pub(super) fn snapshot(&self, revision: Option<Revision>) -> Result<Snapshot, StoreError> {
         let revision = match revision {
             None => self.revision,
-            Some(asked) if asked > self.revision => {
+            Some(requested) if requested > self.revision => {
                 return Err(StoreError::Future {
-                    asked,
+                    asked: requested,
                     newest: self.revision,
                 });
             }
-            Some(asked) => asked,
+            Some(requested) => requested,
         };
         let newer = if revision == self.revision {
             Vec::new()

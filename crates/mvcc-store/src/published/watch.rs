@@ -153,7 +153,7 @@ impl WatchHub {
         let id = self.next_id;
         self.next_id += 1;
         let prefix: Arc<[u8]> = match self.by_prefix.get_key_value(prefix) {
-            Some((known, _)) => Arc::clone(known),
+            Some((shared_prefix, _)) => Arc::clone(shared_prefix),
             None => Arc::from(prefix),
         };
         let same = self.by_prefix.entry(Arc::clone(&prefix)).or_default();
@@ -397,18 +397,18 @@ impl Stream for Watch {
         if self.ended {
             return Poll::Ready(None);
         }
-        let taken = match self.next() {
-            Some(taken) => taken,
+        let next_events = match self.next() {
+            Some(next_events) => next_events,
             None => {
                 self.buffer.waker.register(context.waker());
                 // An item may have arrived in the meantime.
                 match self.next() {
-                    Some(taken) => taken,
+                    Some(next_events) => next_events,
                     None => return Poll::Pending,
                 }
             }
         };
-        let next = match taken {
+        let next = match next_events {
             Ok(Item::Replay(commit) | Item::Commit(commit)) => Ok(self.events(&commit)),
             Ok(Item::Progress(revision)) => Ok(WatchEvents::Progress(revision)),
             Err(end) => {

@@ -201,10 +201,10 @@ impl<E: Engine> World<E> {
                 0 => (newest.is_none(), Compare::Absent(key)),
                 1 => (newest.is_some(), Compare::Exists(key)),
                 _ => {
-                    let asked = newest.unwrap_or(9).saturating_sub(back / 2);
+                    let old_revision = newest.unwrap_or(9).saturating_sub(back / 2);
                     (
-                        newest == Some(asked),
-                        Compare::ModRevision(key, Revision(asked)),
+                        newest == Some(old_revision),
+                        Compare::ModRevision(key, Revision(old_revision)),
                     )
                 }
             };
@@ -270,12 +270,12 @@ impl<E: Engine> World<E> {
             revision: back.map(|_| Revision(revision)),
             limit,
         };
-        let found = match self.store.range(range).await {
+        let result = match self.store.range(range).await {
             Err(StoreError::Compacted { asked, oldest }) => {
                 assert!(asked.0 == revision && oldest.0 == self.model.floor && asked < oldest);
                 return;
             }
-            found => found.unwrap(),
+            result => result.unwrap(),
         };
         assert!(revision >= self.model.floor || back.is_none());
         let within = |key: &[u8]| match end {
@@ -284,8 +284,11 @@ impl<E: Engine> World<E> {
         };
         let mut expected = self.model.state(revision);
         expected.retain(|key, _| within(key));
-        assert_eq!((found.revision.0, found.count), (revision, expected.len()));
-        let items: Vec<_> = found
+        assert_eq!(
+            (result.revision.0, result.count),
+            (revision, expected.len())
+        );
+        let items: Vec<_> = result
             .items
             .iter()
             .map(|pair| (pair.key.to_vec(), plain(pair)))
@@ -322,7 +325,7 @@ impl<E: Engine> World<E> {
             from,
         } in std::mem::take(&mut self.watches)
         {
-            let (mut seen, mut reached) = (Vec::new(), 0);
+            let (mut received, mut reached) = (Vec::new(), 0);
             let deadline = Instant::now() + Duration::from_secs(240);
             while reached < newest {
                 let next = tokio::time::timeout_at(deadline.into(), stream.next()).await;
@@ -338,7 +341,7 @@ impl<E: Engine> World<E> {
                     WatchEvents::Events(events) => {
                         assert!(events.iter().all(|event| event.revision.0 > reached));
                         reached = events[0].revision.0;
-                        seen.extend(events.into_iter().map(|event| {
+                        received.extend(events.into_iter().map(|event| {
                             let is = match &event.kind {
                                 EventKind::Put(pair) => Some(plain(pair)),
                                 EventKind::Delete => None,
@@ -349,8 +352,8 @@ impl<E: Engine> World<E> {
                     }
                 }
             }
-            seen.sort();
-            assert_eq!(seen, self.model.changes(prefix, from));
+            received.sort();
+            assert_eq!(received, self.model.changes(prefix, from));
         }
     }
 

@@ -23,8 +23,8 @@ pub async fn lease_expiry(store: Arc<dyn Store>) {
     .await;
     assert_eq!(get(&*store, "a1").await.unwrap().lease, Some(lease));
     assert_eq!(next_events(&mut watch).await.len(), 3);
-    let seen: Vec<_> = next_events(&mut watch).await.iter().map(describe).collect();
-    assert_eq!(seen, ["3 a1: leased -> gone", "3 a2: leased -> gone"]);
+    let events: Vec<_> = next_events(&mut watch).await.iter().map(describe).collect();
+    assert_eq!(events, ["3 a1: leased -> gone", "3 a2: leased -> gone"]);
     assert_eq!(keys(&read(&*store, "a", "b").await), ["a3"]);
     let again = store.lease_keep_alive(lease).await;
     assert!(matches!(again, Err(StoreError::LeaseNotFound(id)) if id == lease));
@@ -39,25 +39,25 @@ pub async fn lease_expiry(store: Arc<dyn Store>) {
 }
 
 pub async fn lease_life(store: Arc<dyn Store>) {
-    let kept = store.lease_grant(Duration::from_secs(3600)).await.unwrap();
+    let lease = store.lease_grant(Duration::from_secs(3600)).await.unwrap();
     let short = store.lease_grant(SHORT).await.unwrap();
-    assert_ne!(kept, short);
-    commit(&*store, vec![put_leased("kept", kept)]).await;
+    assert_ne!(lease, short);
+    commit(&*store, vec![put_leased("kept", lease)]).await;
     commit(&*store, vec![put_leased("freed", short)]).await;
     commit(&*store, vec![put_leased("moved", short)]).await;
     commit(&*store, vec![put_leased("lost", short)]).await;
     commit(&*store, vec![put("freed", "")]).await;
-    commit(&*store, vec![put_leased("moved", kept)]).await;
+    commit(&*store, vec![put_leased("moved", lease)]).await;
     eventually(|| async { get(&*store, "lost").await.is_none() }).await;
-    store.lease_keep_alive(kept).await.unwrap();
+    store.lease_keep_alive(lease).await.unwrap();
     assert_eq!(
         keys(&read(&*store, "a", "z").await),
         ["freed", "kept", "moved"]
     );
-    store.lease_revoke(kept).await.unwrap();
+    store.lease_revoke(lease).await.unwrap();
     assert_eq!(keys(&read(&*store, "a", "z").await), ["freed"]);
     assert!(matches!(
-        store.lease_revoke(kept).await,
+        store.lease_revoke(lease).await,
         Err(StoreError::LeaseNotFound(_))
     ));
     let zero = store.lease_grant(Duration::ZERO).await;

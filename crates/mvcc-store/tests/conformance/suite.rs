@@ -466,9 +466,9 @@ async fn compaction(store: Arc<dyn Store>) {
         revision: Some(Revision(revision)),
         ..Range::default()
     };
-    let gone = store.range(at(5)).await.unwrap_err();
-    let StoreError::Compacted { asked, oldest } = gone else {
-        panic!("{gone}")
+    let error = store.range(at(5)).await.unwrap_err();
+    let StoreError::Compacted { asked, oldest } = error else {
+        panic!("{error}")
     };
     assert_eq!((asked, oldest), (Revision(5), Revision(6)));
     assert_eq!(&store.range(at(6)).await.unwrap().items[0].value[..], b"4");

@@ -13,12 +13,12 @@ pub async fn watch_changes(store: Arc<dyn Store>) {
     commit(&*store, vec![put("b/1", "x")]).await;
     commit(&*store, vec![put("a/1", "y")]).await;
     commit(&*store, vec![delete("a/1")]).await;
-    let mut seen = Vec::new();
+    let mut events = Vec::new();
     for _ in 0..3 {
-        seen.extend(next_events(&mut watch).await.iter().map(describe));
+        events.extend(next_events(&mut watch).await.iter().map(describe));
     }
     assert_eq!(
-        seen,
+        events,
         ["2 a/1: nothing -> x", "4 a/1: x -> y", "5 a/1: y -> gone"]
     );
 }
@@ -42,8 +42,8 @@ pub async fn watch_replay(store: Arc<dyn Store>) {
 pub async fn watch_atomic(store: Arc<dyn Store>) {
     let mut watch = store.watch(b"a".to_vec(), Revision(1)).unwrap();
     commit(&*store, vec![put("b", "1"), put("a1", "1"), put("a2", "1")]).await;
-    let seen: Vec<_> = next_events(&mut watch).await.iter().map(describe).collect();
-    assert_eq!(seen, ["2 a1: nothing -> 1", "2 a2: nothing -> 1"]);
+    let events: Vec<_> = next_events(&mut watch).await.iter().map(describe).collect();
+    assert_eq!(events, ["2 a1: nothing -> 1", "2 a2: nothing -> 1"]);
 }
 
 /// Rebuilds the keys from a watch, and compares with reads at the same revisions.
@@ -138,10 +138,10 @@ pub async fn slow_watcher(store: Arc<dyn Store>) {
     assert_eq!(next_events(&mut slow).await[0].revision, newest);
     store.compact(newest).await.unwrap();
     // The buffer was dropped at once: only the final error is left.
-    let seen: Vec<_> = slower.collect().await;
+    let events: Vec<_> = slower.collect().await;
     assert!(
-        matches!(seen[..], [Err(StoreError::WatcherTooSlow)]),
-        "{seen:?}"
+        matches!(events[..], [Err(StoreError::WatcherTooSlow)]),
+        "{events:?}"
     );
     let last = store.watch(b"a".to_vec(), Revision(newest.0 + 1)).unwrap();
     for number in 0..=WATCHER_COMMITS_MAX {

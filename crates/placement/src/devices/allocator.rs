@@ -1,5 +1,4 @@
-//! The search for devices: all requests of a pod at once, the first alternatives first, in a bounded number of
-//! steps.
+//! The search for devices: all requests of a pod at once, first alternatives first, in a bounded number of steps.
 
 use std::collections::BTreeSet;
 
@@ -11,31 +10,31 @@ use k8s_openapi::api::resource::v1::{
 use super::pools::{AvailableDevice, DeviceId, DeviceNodes};
 use super::wishes::{ClaimRequests, Count, RequestAlternative};
 
-/// Maximum number of devices to try for one pod and node: an unlucky combination of claims and
-/// devices must not delay other pods.
+/// Maximum number of devices that are tried for one pod and node: an unfavourable combination of claims and devices
+/// must not delay other pods.
 const TRIES_MAX: usize = 20_000;
-/// Most devices of a claim.
+/// Maximum number of devices of a claim; a limit of the API.
 const RESULTS_MAX: usize = 32;
 
 const CANNOT: &str = "cannot allocate all claims";
 
-/// For each alternative of a request, whether each device meets it.
+/// For each alternative of a request, whether each device matches the alternative.
 type Alternatives = Vec<Vec<Result<bool, String>>>;
 
-/// The devices that are offered, and the wishes that each of them meets.
+/// The devices that drivers offer, and the requests that each device matches.
 #[derive(Default)]
 pub(super) struct DeviceOffer {
     devices: Vec<AvailableDevice>,
     taken: BTreeSet<DeviceId>,
-    /// The alternatives of each request of each wish.
+    /// The alternatives of each request of each claim.
     matches: Vec<Vec<Alternatives>>,
 }
 
 impl DeviceOffer {
-    /// Checks every device once for each demand.
+    /// Checks every device once for each alternative.
     pub fn of(
         devices: Vec<AvailableDevice>,
-        taken: BTreeSet<DeviceId>,
+        allocated: BTreeSet<DeviceId>,
         wishes: &[ClaimRequests],
     ) -> Self {
         let of_demand = |demand: &RequestAlternative| {
@@ -47,12 +46,12 @@ impl DeviceOffer {
         Self {
             matches: wishes.iter().map(of_wish).collect(),
             devices,
-            taken,
+            taken: allocated,
         }
     }
 }
 
-/// A device for a demand.
+/// A device that was chosen for an alternative.
 #[derive(Clone, Copy)]
 struct Pick<'s> {
     wish: usize,
@@ -68,10 +67,11 @@ struct Search<'s> {
     tries: usize,
 }
 
-/// Devices on a node for each wish, in their order.
+/// Devices on a node for each claim, in their order.
 ///
 /// # Errors
-/// *Errors.* There are too few devices, or the search was cut off.
+///
+/// There are too few devices, or the search was stopped after its maximum number of steps.
 pub(super) fn allocate(
     wishes: &[ClaimRequests],
     offer: &DeviceOffer,
@@ -91,36 +91,36 @@ pub(super) fn allocate(
     let wishes = wishes.iter().enumerate();
     Ok(wishes
         .map(|(index, wish)| {
-            let own = picks.iter().filter(|pick| pick.wish == index);
-            result(wish, &own.copied().collect::<Vec<_>>())
+            let picks_of_wish = picks.iter().filter(|pick| pick.wish == index);
+            result(wish, &picks_of_wish.copied().collect::<Vec<_>>())
         })
         .collect())
 }
 
 impl<'s> Search<'s> {
-    /// Whether the request and all after it can be fulfilled.
+    /// Whether the request and all requests after it can be fulfilled.
     fn fulfil(&mut self, wish: usize, request: usize) -> Result<bool, String> {
-        let Some(wanted) = self.wishes.get(wish) else {
+        let Some(claim_requests) = self.wishes.get(wish) else {
             return Ok(true);
         };
-        let Some(alternatives) = wanted.requests.get(request) else {
+        let Some(alternatives) = claim_requests.requests.get(request) else {
             return self.fulfil(wish + 1, 0);
         };
         for (alternative, demand) in alternatives.iter().enumerate() {
             let candidates = self.candidates(wish, request, alternative)?;
             let at = (wish, request);
-            let found = match demand.count {
+            let is_fulfilled = match demand.count {
                 Count::Exactly(count) => self.choose(at, demand, &candidates, count)?,
                 Count::All => self.take_all(at, demand, &candidates)?,
             };
-            if found {
+            if is_fulfilled {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// The devices on the node that a demand is about.
+    /// The devices on the node that the alternative may use.
     fn candidates(
         &self,
         wish: usize,
@@ -142,7 +142,7 @@ impl<'s> Search<'s> {
         Ok(candidates)
     }
 
-    /// Takes that number of candidates, in every combination until the later requests fit too.
+    /// Chooses that number of candidates, in every combination until the later requests can be fulfilled too.
     fn choose(
         &mut self,
         at: (usize, usize),
@@ -171,7 +171,7 @@ impl<'s> Search<'s> {
         Ok(false)
     }
 
-    /// Takes all candidates, or none.
+    /// Chooses all candidates, or no candidate.
     fn take_all(
         &mut self,
         at: (usize, usize),
@@ -181,18 +181,18 @@ impl<'s> Search<'s> {
         let before = self.picks.len();
         for device in candidates {
             self.count()?;
-            // A pool that is being rewritten is incomplete.
+            // A pool is incomplete while its driver rewrites it.
             if !device.pool_is_whole || !self.fits(at.0, demand, device) {
                 self.picks.truncate(before);
                 return Ok(false);
             }
             self.pick(at.0, demand, device);
         }
-        let found = !candidates.is_empty() && self.fulfil(at.0, at.1 + 1)?;
-        if !found {
+        let is_fulfilled = !candidates.is_empty() && self.fulfil(at.0, at.1 + 1)?;
+        if !is_fulfilled {
             self.picks.truncate(before);
         }
-        Ok(found)
+        Ok(is_fulfilled)
     }
 
     fn count(&mut self) -> Result<(), String> {
@@ -215,8 +215,8 @@ impl<'s> Search<'s> {
 
     /// Whether a device is free and fulfils the constraints with the claim's other devices.
     fn fits(&self, wish: usize, demand: &RequestAlternative, device: &AvailableDevice) -> bool {
-        let own = || self.picks.iter().filter(|pick| pick.wish == wish);
-        if own().count() >= RESULTS_MAX {
+        let picks_of_wish = || self.picks.iter().filter(|pick| pick.wish == wish);
+        if picks_of_wish().count() >= RESULTS_MAX {
             return false;
         }
         let has_it = |pick: &&Pick<'_>| pick.device.id == device.id && !pick.demand.admin;
@@ -237,7 +237,8 @@ impl<'s> Search<'s> {
             let Some(value) = device.attribute(&constraint.attribute) else {
                 return false;
             };
-            let mut others = own().filter(|pick| constraint.concerns(&pick.demand.request));
+            let mut others =
+                picks_of_wish().filter(|pick| constraint.concerns(&pick.demand.request));
             others.all(|pick| {
                 let same = pick.device.attribute(&constraint.attribute) == Some(value);
                 same != constraint.distinct
@@ -261,10 +262,10 @@ fn result(wish: &ClaimRequests, picks: &[Pick<'_>]) -> AllocationResult {
             ..DeviceRequestAllocationResult::default()
         }
     });
-    let mut seen = BTreeSet::new();
+    let mut names = BTreeSet::new();
     let demands = picks.iter().map(|pick| pick.demand);
-    let demands = demands.filter(|demand| seen.insert(demand.request.as_str()));
-    // The class's configuration comes first: the claim's comes later and has priority.
+    let demands = demands.filter(|demand| names.insert(demand.request.as_str()));
+    // The class's configuration comes first, because the claim's configuration comes later and has priority.
     let of_classes = demands.flat_map(|demand| demand.config.iter().cloned());
     let config: Vec<_> = of_classes.chain(wish.config.iter().cloned()).collect();
     AllocationResult {
@@ -284,12 +285,12 @@ fn nodes(picks: &[Pick<'_>]) -> Option<NodeSelector> {
         let (fields, labels) = match &pick.device.place {
             DeviceNodes::Everywhere => continue,
             DeviceNodes::On(name) => {
-                let own = NodeSelectorRequirement {
+                let by_name = NodeSelectorRequirement {
                     key: "metadata.name".to_owned(),
                     operator: "In".to_owned(),
                     values: Some(vec![name.clone()]),
                 };
-                (vec![own], Vec::new())
+                (vec![by_name], Vec::new())
             }
             DeviceNodes::OnNodes(selector) => {
                 let first = selector.node_selector_terms.first().cloned();

@@ -21,7 +21,7 @@ use allocator::{DeviceOffer, allocate};
 use pools::{DeviceId, pools};
 use wishes::{ClaimRequests, wish};
 
-/// Most pods that one claim serves.
+/// Maximum number of pods that one claim serves; a limit of the API.
 const USERS_MAX: usize = 256;
 
 /// The claims of a pod.
@@ -41,11 +41,11 @@ impl<'v> Devices<'v> {
         if claims.is_empty() {
             return Ok(devices);
         }
-        let mut seen = BTreeSet::new();
-        for wanted in claims {
-            let claim = claim_of(pod, wanted, view)?;
+        let mut visited = BTreeSet::new();
+        for reference in claims {
+            let claim = claim_of(pod, reference, view)?;
             // A pod may name a claim twice.
-            if !seen.insert(claim.metadata.name.as_deref().unwrap_or_default()) {
+            if !visited.insert(claim.metadata.name.as_deref().unwrap_or_default()) {
                 continue;
             }
             let users = claim
@@ -63,17 +63,17 @@ impl<'v> Devices<'v> {
             }
         }
         if !devices.wishes.is_empty() {
-            let taken = view.device_claims.values().flat_map(|claim| held(claim));
+            let allocated = view.device_claims.values().flat_map(|claim| held(claim));
             let pools = pools(&view.device_slices);
-            devices.offer = DeviceOffer::of(pools, taken.collect(), &devices.wishes);
+            devices.offer = DeviceOffer::of(pools, allocated.collect(), &devices.wishes);
         }
         Ok(devices)
     }
 
-    /// The objection to a node that does not depend on its pods.
+    /// The objection to a node that does not depend on the node's pods.
     pub fn objection(&self, node: &Node) -> Option<String> {
         let elsewhere = self.allocated.iter().any(|(claim, _)| {
-            let nodes = allocation(claim).and_then(|found| found.node_selector.as_ref());
+            let nodes = allocation(claim).and_then(|result| result.node_selector.as_ref());
             nodes.is_some_and(|nodes| !node_selector_matches(nodes, node))
         });
         if elsewhere {
@@ -95,13 +95,13 @@ impl<'v> Devices<'v> {
         let name = |claim: &ResourceClaim| claim.metadata.name.clone().unwrap_or_default();
         let used = self.allocated.iter().filter(|(_, reserved)| !reserved);
         let used = used.map(|(claim, _)| ClaimStep::UseDevices { claim: name(claim) });
-        let found = allocate(&self.wishes, &self.offer, node).unwrap_or_default();
-        let wishes = self.wishes.iter().zip(found);
-        let given = wishes.map(|(wish, allocation)| ClaimStep::Allocate {
+        let allocations = allocate(&self.wishes, &self.offer, node).unwrap_or_default();
+        let wishes = self.wishes.iter().zip(allocations);
+        let allocate_steps = wishes.map(|(wish, allocation)| ClaimStep::Allocate {
             claim: wish.claim.clone(),
             allocation: Box::new(allocation),
         });
-        used.chain(given).collect()
+        used.chain(allocate_steps).collect()
     }
 }
 
@@ -109,12 +109,12 @@ fn allocation(claim: &ResourceClaim) -> Option<&AllocationResult> {
     claim.status.as_ref()?.allocation.as_ref()
 }
 
-/// The devices that a claim has for itself.
+/// The devices that a claim uses exclusively.
 fn held(claim: &ResourceClaim) -> impl Iterator<Item = DeviceId> {
     let devices = allocation(claim).and_then(|found| found.devices.as_ref());
     let results = devices.and_then(|devices| devices.results.as_deref());
-    let own = |result: &&DeviceRequestAllocationResult| result.admin_access != Some(true);
-    let results = results.unwrap_or_default().iter().filter(own);
+    let is_exclusive = |result: &&DeviceRequestAllocationResult| result.admin_access != Some(true);
+    let results = results.unwrap_or_default().iter().filter(is_exclusive);
     results.map(|result| {
         DeviceId(
             result.driver.clone(),
@@ -124,21 +124,21 @@ fn held(claim: &ResourceClaim) -> impl Iterator<Item = DeviceId> {
     })
 }
 
-/// The claim that a pod names, or that was made for it.
+/// The claim that a pod names, or that was created for the pod.
 fn claim_of<'v>(
     pod: &PodView,
-    wanted: &PodResourceClaim,
+    reference: &PodResourceClaim,
     view: &'v ClusterView,
 ) -> Result<&'v Arc<ResourceClaim>, String> {
-    let made = pod.device_claims.as_ref();
-    let made = made.and_then(|made| made.get(wanted.name.as_str()));
-    let name = match (&wanted.resource_claim_name, made) {
+    let generated = pod.device_claims.as_ref();
+    let generated = generated.and_then(|generated| generated.get(reference.name.as_str()));
+    let name = match (&reference.resource_claim_name, generated) {
         (Some(name), _) => name.clone(),
-        (None, Some(made)) => made.to_string(),
+        (None, Some(generated)) => generated.to_string(),
         (None, None) => {
             return Err(format!(
                 "waiting for dynamic resource controller to create the resourceclaim {:?}",
-                wanted.name
+                reference.name
             ));
         }
     };
@@ -150,7 +150,8 @@ fn claim_of<'v>(
         .owner_references
         .as_deref()
         .unwrap_or_default();
-    if wanted.resource_claim_name.is_none() && !owners.iter().any(|owner| owner.uid == *pod.uid) {
+    if reference.resource_claim_name.is_none() && !owners.iter().any(|owner| owner.uid == *pod.uid)
+    {
         return Err(format!(
             "resourceclaim {name:?} was not created for the pod"
         ));

@@ -21,20 +21,20 @@ pub(super) enum DeviceNodes {
     Everywhere,
 }
 
-/// A device that can be given to a claim.
+/// A device that can be allocated to a claim.
 #[derive(Clone, Debug)]
 pub(super) struct AvailableDevice {
     pub id: DeviceId,
     pub device: Device,
-    /// The same, as expressions read it.
+    /// The device in the form that CEL expressions read.
     pub json: Value,
     pub place: DeviceNodes,
-    /// Whether its pool is complete: not while the driver rewrites it.
+    /// Whether the device's pool is complete; false while the driver rewrites the pool.
     pub pool_is_whole: bool,
 }
 
 impl AvailableDevice {
-    /// Whether a node has the device.
+    /// Whether the device can be reached from a node.
     pub fn is_on(&self, node: &Node) -> bool {
         match &self.place {
             DeviceNodes::Everywhere => true,
@@ -43,14 +43,14 @@ impl AvailableDevice {
         }
     }
 
-    /// An attribute by its whole name; one without a domain is the driver's own.
+    /// An attribute by its qualified name; a name without a domain has the driver's domain.
     pub fn attribute(&self, name: &str) -> Option<&DeviceAttribute> {
         let attributes = self.device.attributes.as_ref()?;
-        let own = || {
+        let unqualified = || {
             let (domain, id) = name.split_once('/')?;
             (domain == self.id.0).then(|| attributes.get(id))?
         };
-        attributes.get(name).or_else(own)
+        attributes.get(name).or_else(unqualified)
     }
 }
 
@@ -63,7 +63,7 @@ pub(super) fn pools(slices: &[Arc<ResourceSlice>]) -> Vec<AvailableDevice> {
     }
     let mut offered = Vec::new();
     for slices in pools.values_mut() {
-        // Older slices are on their way out.
+        // Slices of older generations are about to be deleted.
         let newest = slices.iter().map(|slice| slice.spec.pool.generation).max();
         slices.retain(|slice| Some(slice.spec.pool.generation) == newest);
         slices.sort_unstable_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
@@ -87,8 +87,7 @@ pub(super) fn pools(slices: &[Arc<ResourceSlice>]) -> Vec<AvailableDevice> {
     offered
 }
 
-/// The offer of a device; `None` for a shared device, or one with binding conditions: those are not
-/// allocated yet.
+/// The offer of a device; `None` for a shared device or a device with binding conditions, which are not supported yet.
 fn offer(slice: &ResourceSlice, device: &Device, whole: bool) -> Option<AvailableDevice> {
     let partial = device
         .consumes_counters
@@ -106,7 +105,7 @@ fn offer(slice: &ResourceSlice, device: &Device, whole: bool) -> Option<Availabl
         Some(true) => (&device.node_name, &device.node_selector, device.all_nodes),
         _ => (&spec.node_name, &spec.node_selector, spec.all_nodes),
     };
-    let place = match (name, selector, all) {
+    let nodes = match (name, selector, all) {
         (Some(name), _, _) => DeviceNodes::On(name.clone()),
         (None, Some(selector), _) => DeviceNodes::OnNodes(selector.clone()),
         (None, None, Some(true)) => DeviceNodes::Everywhere,
@@ -120,7 +119,7 @@ fn offer(slice: &ResourceSlice, device: &Device, whole: bool) -> Option<Availabl
         ),
         json: serde_json::to_value(device).ok()?,
         device: device.clone(),
-        place,
+        place: nodes,
         pool_is_whole: whole,
     })
 }

@@ -16,11 +16,11 @@ use super::pools::AvailableDevice;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Count {
     Exactly(usize),
-    /// All that there are on the node, and at least one.
+    /// All matching devices on the node, and at least one device.
     All,
 }
 
-/// One way to fulfil a request.
+/// One alternative to fulfil a request.
 #[derive(Clone, Debug)]
 pub(super) struct RequestAlternative {
     /// `REQUEST`, or `REQUEST/ALTERNATIVE` of a request with `firstAvailable`.
@@ -34,12 +34,12 @@ pub(super) struct RequestAlternative {
     pub config: Vec<DeviceAllocationConfiguration>,
 }
 
-/// A constraint over the devices of several requests: a common attribute, or a distinct one.
+/// A constraint over the devices of several requests: an attribute with equal or with distinct values.
 #[derive(Clone, Debug)]
 pub(super) struct Constraint {
     requests: BTreeSet<String>,
     pub attribute: String,
-    /// Whether all differ, instead of being the same.
+    /// Whether the values must be distinct, instead of equal.
     pub distinct: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Constraint {
 pub(super) struct ClaimRequests {
     /// Name of the ResourceClaim.
     pub claim: String,
-    /// For each request the ways to fulfil it, the best first.
+    /// For each request its alternatives, the preferred alternative first.
     pub requests: Vec<Vec<RequestAlternative>>,
     pub constraints: Vec<Constraint>,
     /// The claim's configuration for drivers.
@@ -59,7 +59,7 @@ pub(super) struct ClaimRequests {
 pub(super) type Classes = BTreeMap<String, Arc<DeviceClass>>;
 
 impl Constraint {
-    /// Whether devices of a request are meant.
+    /// Whether the constraint applies to devices of a request.
     pub fn concerns(&self, request: &str) -> bool {
         self.requests.is_empty() || names(&self.requests, request)
     }
@@ -71,10 +71,11 @@ fn names(requests: &BTreeSet<String>, request: &str) -> bool {
     requests.contains(request) || requests.contains(whole)
 }
 
-/// Reads a claim.
+/// Parses the requests of a claim.
 ///
 /// # Errors
-/// A text for users: it cannot be fulfilled on any node.
+///
+/// A message for users: the claim cannot be fulfilled on any node.
 pub(super) fn wish(claim: &ResourceClaim, classes: &Classes) -> Result<ClaimRequests, String> {
     let name = claim.metadata.name.clone().unwrap_or_default();
     let devices = claim.spec.devices.clone().unwrap_or_default();
@@ -164,10 +165,10 @@ impl Parts<'_> {
             ));
         };
         let of_class = class.spec.selectors.as_deref().unwrap_or_default();
-        let own = self.selectors.unwrap_or_default();
+        let own_selectors = self.selectors.unwrap_or_default();
         let sources = of_class
             .iter()
-            .chain(own)
+            .chain(own_selectors)
             .filter_map(|one| one.cel.as_ref());
         let selectors = sources.map(|one| {
             DeviceSelector::compile(&one.expression)
@@ -211,7 +212,8 @@ impl RequestAlternative {
     /// Whether a device matches and may be allocated.
     ///
     /// # Errors
-    /// A text: an expression could not be evaluated.
+    ///
+    /// A message: an expression could not be evaluated.
     pub fn takes(&self, offered: &AvailableDevice) -> Result<bool, String> {
         for selector in &self.selectors {
             let selected = selector.selects(&offered.id.0, &offered.json);
@@ -232,21 +234,27 @@ impl RequestAlternative {
     fn is_large_enough(&self, offered: &AvailableDevice) -> bool {
         let has = |name: &str| -> Option<Quantity> {
             let capacity = offered.device.capacity.as_ref()?;
-            let own = || {
+            let unqualified = || {
                 let (domain, id) = name.split_once('/')?;
                 (domain == offered.id.0).then(|| capacity.get(id))?
             };
-            capacity.get(name).or_else(own)?.value.0.parse().ok()
+            capacity
+                .get(name)
+                .or_else(unqualified)?
+                .value
+                .0
+                .parse()
+                .ok()
         };
-        let mut asked = self.capacity.iter();
-        asked.all(|(name, amount)| has(name).is_some_and(|there| there >= *amount))
+        let mut requested = self.capacity.iter();
+        requested.all(|(name, amount)| has(name).is_some_and(|there| there >= *amount))
     }
 }
 
 fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let any_or = |wanted: &Option<String>, found: &str| {
-        let wanted = wanted.as_deref().unwrap_or_default();
-        wanted.is_empty() || wanted == found
+    let any_or = |pattern: &Option<String>, found: &str| {
+        let pattern = pattern.as_deref().unwrap_or_default();
+        pattern.is_empty() || pattern == found
     };
     let value = toleration.value.as_deref().unwrap_or_default();
     let same = value == taint.value.as_deref().unwrap_or_default();

@@ -6,13 +6,13 @@ use resource_kinds::pod_view::PodView;
 use super::part;
 use crate::snapshot::SchedulingSnapshot;
 
-/// The tag of an image that is named without one.
+/// The tag of an image name without a tag.
 const LATEST: &str = ":latest";
 const MIB: i128 = 1 << 20;
-/// Images of less are not worth a preference; more than the second for each container is worth no more.
+/// Images below the first size give no points; above the second size, for each container, the points do not grow.
 const IMAGE_BYTES: (i128, i128) = (23 * MIB, 1000 * MIB);
 
-/// The images of a pod's containers, with the number of the nodes that have each.
+/// The images of a pod's containers, with the number of nodes that have each image.
 pub(super) struct Images<'p> {
     images: Vec<(&'p str, i128)>,
     nodes: i128,
@@ -38,10 +38,10 @@ impl<'p> Images<'p> {
         }
     }
 
-    /// Points for the images that a node has: their sizes, each times the share of the nodes that have it, so that
-    /// the first node with an image does not get all pods.
+    /// Points for the images on a node: the size of each image times the share of the nodes that have it, so that the
+    /// first node with an image does not get all pods.
     pub fn points(&self, node: &Node) -> i64 {
-        // An image that no node has is worth nothing.
+        // An image that no node has gives no points.
         let present = self.images.iter().filter(|(_, with)| *with > 0);
         let worth = present.map(|(image, with)| {
             let bytes = bytes(node, image).unwrap_or(0).max(0);
@@ -54,16 +54,16 @@ impl<'p> Images<'p> {
     }
 }
 
-/// The size of an image on a node, if it is there.
+/// The size of an image on a node; `None` if the node does not have the image.
 fn bytes(node: &Node, image: &str) -> Option<i64> {
     let status = node.status.as_ref()?;
-    // The length first: it is read without the text.
+    // The lengths are compared first, because that does not read the text.
     let is_it = |name: &String| match name.len().checked_sub(image.len()) {
         Some(0) => name == image,
         Some(more) if more == LATEST.len() => name.starts_with(image) && name.ends_with(LATEST),
         _ => false,
     };
     let mut images = status.images.iter().flatten();
-    let found = images.find(|one| one.names.iter().flatten().any(is_it))?;
-    Some(found.size_bytes.unwrap_or(0))
+    let status_image = images.find(|one| one.names.iter().flatten().any(is_it))?;
+    Some(status_image.size_bytes.unwrap_or(0))
 }

@@ -1,8 +1,8 @@
 //! The scores of feasible nodes, by the rules and weights of kube-scheduler's default profile.
 //!
-//! Each rule gives a node 0 to 100 points, most of them in comparison with the other feasible nodes; the
-//! weighted sum decides. Of equal sums the node with fewer pods wins, then the first name, so that the result is
-//! deterministic; kube-scheduler draws lots.
+//! Each rule gives a node 0 to 100 points, most rules in comparison with the other feasible nodes; the weighted sum
+//! decides. Of equal sums the node with fewer pods is chosen, then the first name, so that the result is deterministic;
+//! kube-scheduler chooses at random.
 
 mod images;
 mod neighbours;
@@ -21,7 +21,7 @@ use crate::resources::{CountedUse, FreeResources, Resources};
 use crate::snapshot::SchedulingSnapshot;
 use crate::spread::SpreadPreferences;
 
-/// The most points of a rule.
+/// Maximum number of points of a rule.
 const POINTS: i64 = 100;
 
 /// Weights of the rules (`TaintToleration`, `NodeAffinity`, `InterPodAffinity`, `PodTopologySpread`,
@@ -34,24 +34,24 @@ const ROOM: i64 = 1;
 const BALANCE: i64 = 1;
 const IMAGES: i64 = 1;
 
-/// A node that the pod may get.
+/// A feasible node for the pod.
 pub(crate) struct Feasible<'v> {
     pub name: &'v str,
     pub node: &'v Node,
     pub room: FreeResources<'v>,
 }
 
-/// The best of the feasible nodes for a pod that asks for that.
+/// The best of the feasible nodes for the pod.
 pub(crate) fn best<'f, 'v>(
     pod: &'v PodView,
-    wanted: &Resources,
+    requested: &Resources,
     nodes: &'f [Feasible<'v>],
     snapshot: &SchedulingSnapshot<'v>,
 ) -> Option<&'f Feasible<'v>> {
     if nodes.len() < 2 {
         return nodes.first();
     }
-    let scores = scores(pod, wanted, nodes, snapshot);
+    let scores = scores(pod, requested, nodes, snapshot);
     let ranked = nodes.iter().zip(scores);
     let rank =
         |(one, score): &(&Feasible<'v>, i64)| (*score, Reverse(one.room.pods()), Reverse(one.name));
@@ -61,7 +61,7 @@ pub(crate) fn best<'f, 'v>(
 /// The scores of all feasible nodes, in their order.
 fn scores<'v>(
     pod: &'v PodView,
-    wanted: &Resources,
+    requested: &Resources,
     nodes: &[Feasible<'v>],
     snapshot: &SchedulingSnapshot<'v>,
 ) -> Vec<i64> {
@@ -70,8 +70,8 @@ fn scores<'v>(
     let spread = SpreadPreferences::of(pod, &feasible, snapshot);
     let attraction = AffinityWeights::of(pod, snapshot);
     let images = Images::of(pod, snapshot);
-    let (own, load) = (snapshot.own(pod), CountedUse::of(pod));
-    let asked = CountedUse::by(|name| wanted.get(name).copied());
+    let (placed_copy, load) = (snapshot.own(pod), CountedUse::of(pod));
+    let request = CountedUse::by(|name| requested.get(name).copied());
     let rules: [(i64, Vec<i64>); 7] = [
         (TAINTS, few(each(&|one| soft_taints(pod, one.node)))),
         (
@@ -85,9 +85,9 @@ fn scores<'v>(
         (SPREAD, spread_points(&spread, nodes.len())),
         (
             ROOM,
-            each(&|one| room::free(one, snapshot.load(one.name, own).plus(load))),
+            each(&|one| room::free(one, snapshot.load(one.name, placed_copy).plus(load))),
         ),
-        (BALANCE, each(&|one| room::balance(&one.room, asked))),
+        (BALANCE, each(&|one| room::balance(&one.room, request))),
         (IMAGES, each(&|one| images.points(one.node))),
     ];
     let mut sums = vec![0; nodes.len()];
@@ -99,19 +99,19 @@ fn scores<'v>(
     sums
 }
 
-/// Points in proportion to amounts.
+/// Points in proportion to the amounts.
 fn many(amounts: Vec<i64>) -> Vec<i64> {
     let most = amounts.iter().max().copied().unwrap_or(0);
     amounts.into_iter().map(|one| part(one, most)).collect()
 }
 
-/// The reverse: all points for none.
+/// Inverted proportion: the smallest amount gets all points.
 fn few(amounts: Vec<i64>) -> Vec<i64> {
     let points = many(amounts);
     points.into_iter().map(|points| POINTS - points).collect()
 }
 
-/// Points by the place between the least and the most.
+/// Points by the position between the smallest and the largest amount.
 fn between(amounts: Vec<i64>) -> Vec<i64> {
     let least = amounts.iter().min().copied().unwrap_or(0);
     let above = amounts.into_iter().map(|one| one.saturating_sub(least));
@@ -123,8 +123,8 @@ fn spread_points(spread: &SpreadPreferences, nodes: usize) -> Vec<i64> {
         return vec![0; nodes];
     }
     let costs: Vec<Option<i64>> = (0..nodes).map(|node| spread.cost(node)).collect();
-    let known = || costs.iter().flatten().copied();
-    let (least, most) = (known().min().unwrap_or(0), known().max().unwrap_or(0));
+    let finite = || costs.iter().flatten().copied();
+    let (least, most) = (finite().min().unwrap_or(0), finite().max().unwrap_or(0));
     let points = |cost: Option<i64>| match cost {
         None => 0,
         Some(_) if most == 0 => POINTS,
@@ -133,7 +133,7 @@ fn spread_points(spread: &SpreadPreferences, nodes: usize) -> Vec<i64> {
     costs.into_iter().map(points).collect()
 }
 
-/// A part of a whole in points; none of nothing.
+/// The ratio of a part to the whole in points; 0 if the whole is 0.
 fn part(amount: impl Into<i128>, whole: impl Into<i128>) -> i64 {
     let (amount, whole) = (amount.into(), whole.into());
     match whole <= 0 {
@@ -145,7 +145,7 @@ fn part(amount: impl Into<i128>, whole: impl Into<i128>) -> i64 {
     }
 }
 
-/// The weights of the pod's preferences for nodes that hold there.
+/// The sum of the weights of the pod's preferred node affinity that matches the node.
 fn node_preference(pod: &PodView, node: &Node) -> i64 {
     let affinity = pod.spec.affinity.as_ref();
     let preferences = affinity
@@ -155,14 +155,16 @@ fn node_preference(pod: &PodView, node: &Node) -> i64 {
                 .preferred_during_scheduling_ignored_during_execution
                 .as_ref()
         });
-    let held = preferences
+    let matching = preferences
         .into_iter()
         .flatten()
         .filter(|preference| node_term_matches(&preference.preference, node));
-    held.map(|preference| i64::from(preference.weight)).sum()
+    matching
+        .map(|preference| i64::from(preference.weight))
+        .sum()
 }
 
-/// The number of taints that only discourage.
+/// The number of untolerated `PreferNoSchedule` taints.
 fn soft_taints(pod: &PodView, node: &Node) -> i64 {
     let spec = &pod.spec;
     let soft = node::taints(node)

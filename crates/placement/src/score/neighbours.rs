@@ -1,5 +1,5 @@
-//! Preferences for and against neighbours (`InterPodAffinity`): those of the pod, and those of the pods that are
-//! there, of which required affinity counts as a weak preference.
+//! Preferences about neighbours (`InterPodAffinity`): the preferences of the pod and those of the existing pods, whose
+//! required affinity counts as a weak preference.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::labels::of_node;
 use crate::snapshot::SchedulingSnapshot;
 use crate::terms::{affinity_terms, preferences};
 
-/// The weight of the required affinity of a pod that is there (`hardPodAffinityWeight`).
+/// The weight of the required affinity of an existing pod (`hardPodAffinityWeight`).
 const REQUIRED: i64 = 1;
 
 /// The sum of the weights for each domain, by the key of its topology.
@@ -27,15 +27,15 @@ impl<'v> AffinityWeights<'v> {
                 *sum = sum.saturating_add(weight);
             }
         };
-        let own: Vec<_> = weighted(pod).collect();
-        if !own.is_empty() {
+        let pod_terms: Vec<_> = weighted(pod).collect();
+        if !pod_terms.is_empty() {
             let (near, apart) = preferences(pod);
             let mut terms = near.iter().chain(apart).map(|one| &one.pod_affinity_term);
             for other in snapshot.selectable(&mut terms, pod) {
                 let Some(node) = node_of(other, snapshot) else {
                     continue;
                 };
-                for (weight, term) in &own {
+                for (weight, term) in &pod_terms {
                     if term.selects(other, view) {
                         add(*term, *weight, node);
                     }
@@ -67,7 +67,7 @@ impl<'v> AffinityWeights<'v> {
     }
 }
 
-/// The weighted terms of a pod; weights against neighbours are negative.
+/// The weighted terms of a pod; weights of anti-affinity are negative.
 fn weighted(pod: &PodView) -> impl Iterator<Item = (i64, AffinityTerm<'_>)> {
     let (near, apart) = preferences(pod);
     let near = near.iter().map(|term| (1, term));

@@ -1,33 +1,32 @@
-//! Free room, and even use of CPU and memory (`NodeResourcesFit` with `LeastAllocated`,
+//! Free resources, and even use of CPU and memory (`NodeResourcesFit` with `LeastAllocated`,
 //! `NodeResourcesBalancedAllocation`).
 
 use super::{Feasible, POINTS, part};
 use crate::resources::{CountedUse, FreeResources};
 
-/// Points for the free part of CPU and of memory with that use, on average. Containers without requests count
-/// too.
+/// The average of the free shares of CPU and memory with that use, in points. Containers without requests count too.
 pub(super) fn free(node: &Feasible<'_>, used: CountedUse) -> i64 {
     let has = node.room.counted();
     let both = [(used.cpu, has.cpu), (used.memory, has.memory)];
-    let known = both.into_iter().filter(|(_, has)| *has > 0);
-    let points: Vec<i64> = known.map(|(used, has)| part(has - used, has)).collect();
+    let counted = both.into_iter().filter(|(_, has)| *has > 0);
+    let points: Vec<i64> = counted.map(|(used, has)| part(has - used, has)).collect();
     let resources = i64::try_from(points.len()).unwrap_or(1).max(1);
     points.into_iter().sum::<i64>() / resources
 }
 
-/// Points for a use of CPU and memory that the pod makes more even: 75 if it changes nothing, 50 to 100 else. None
-/// for a pod without requests, so that such pods do not gather.
-pub(super) fn balance(room: &FreeResources<'_>, wanted: CountedUse) -> i64 {
-    if wanted.cpu == 0 && wanted.memory == 0 {
+/// Points for a use of CPU and memory that the pod makes more even: 75 if the pod changes nothing, otherwise 50 to 100.
+/// A pod without requests gets no points, so that such pods do not collect on one node.
+pub(super) fn balance(free: &FreeResources<'_>, requested: CountedUse) -> i64 {
+    if requested.cpu == 0 && requested.memory == 0 {
         return 0;
     }
-    let used = CountedUse::by(|name| room.used(name));
-    let has = room.counted();
-    let (before, after) = (evenness(used, has), evenness(used.plus(wanted), has));
+    let used = CountedUse::by(|name| free.used(name));
+    let has = free.counted();
+    let (before, after) = (evenness(used, has), evenness(used.plus(requested), has));
     POINTS / 2 + (POINTS / 2 + after - before) / 2
 }
 
-/// Points less the standard deviation of the used parts.
+/// The maximum of points minus the standard deviation of the used shares.
 fn evenness(used: CountedUse, has: CountedUse) -> i64 {
     if has.cpu <= 0 || has.memory <= 0 {
         return POINTS;
@@ -59,7 +58,7 @@ mod tests {
             .collect()
     }
 
-    /// Used before and asked for, of 4 CPUs and 4 GiB; the points of a balanced allocation.
+    /// The used and the requested amounts, of 4 CPUs and 4 GiB; the points of a balanced allocation.
     #[test]
     fn evenness_counts_by_its_change() {
         let node: Node = serde_json::from_value(
@@ -67,7 +66,7 @@ mod tests {
         )
         .unwrap_or_default();
         let allocatable = Allocatable::of(&node);
-        for (used, wanted, points) in [
+        for (used, requested, points) in [
             (("0", "0"), ("1", "1Gi"), 75),
             (("1", "1Gi"), ("1", "1Gi"), 75),
             (("0", "0"), ("4", "0"), 50),
@@ -76,10 +75,10 @@ mod tests {
             (("0", "0"), ("2", "0"), 62),
             (("2", "0"), ("0", "0"), 0),
         ] {
-            let room = FreeResources::with(&allocatable, Cow::Owned(amounts(used.0, used.1)), 0);
-            let asked = amounts(wanted.0, wanted.1);
-            let asked = CountedUse::by(|name| asked.get(name).copied());
-            assert_eq!(balance(&room, asked), points, "{used:?} {wanted:?}");
+            let free = FreeResources::with(&allocatable, Cow::Owned(amounts(used.0, used.1)), 0);
+            let request = amounts(requested.0, requested.1);
+            let request = CountedUse::by(|name| request.get(name).copied());
+            assert_eq!(balance(&free, request), points, "{used:?} {requested:?}");
         }
     }
 }

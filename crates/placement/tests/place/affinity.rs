@@ -97,7 +97,7 @@ fn each_field_of_a_term_counts() {
             json!({"labelSelector": db, "namespaces": ["team"]}),
             false,
         ),
-        // An empty selector selects all namespaces, none the pod's own.
+        // An empty selector selects all namespaces; without a selector only the pod's namespace counts.
         (
             &team,
             json!({"labelSelector": db, "namespaceSelector": {}}),
@@ -118,13 +118,13 @@ fn each_field_of_a_term_counts() {
             json!({"labelSelector": db, "namespaceSelector": of_team}),
             false,
         ),
-        // Listed and selected namespaces are united.
+        // The listed and the selected namespaces both count.
         (
             &here,
             json!({"labelSelector": db, "namespaceSelector": of_team, "namespaces": ["default"]}),
             true,
         ),
-        // No selector selects no pods.
+        // A term without a selector selects no pods.
         (&here, json!({}), false),
         (
             &like,
@@ -146,13 +146,13 @@ fn each_field_of_a_term_counts() {
             json!({"labelSelector": db, "mismatchLabelKeys": ["app"]}),
             true,
         ),
-        // A key that the pod does not have does not count.
+        // A key that the pod does not have is ignored.
         (
             &here,
             json!({"labelSelector": db, "matchLabelKeys": ["other"]}),
             true,
         ),
-        // KEP-3633: the selector has the label of the pod's creation, which has changed since.
+        // KEP-3633: the selector contains the pod's label of the time of creation, which has changed since.
         (&here, merged, true),
     ];
     for (objects, fields, holds) in rows {
@@ -184,31 +184,35 @@ fn several_terms_are_about_the_same_pods() {
         near(&terms),
         "bind a",
     );
-    // The first of a group needs all terms to select itself, and all labels on its node.
-    let own = of(json!({"app": "web"}));
-    check(json!({"nodes": {"a": {}}}), near(&json!([own])), "bind a");
+    // The first pod of a group must be selected by all its terms, and its node must have all topology labels.
+    let term_of_web = of(json!({"app": "web"}));
     check(
         json!({"nodes": {"a": {}}}),
-        near(&json!([own, of(json!({"app": "db"}))])),
+        near(&json!([term_of_web])),
+        "bind a",
+    );
+    check(
+        json!({"nodes": {"a": {}}}),
+        near(&json!([term_of_web, of(json!({"app": "db"}))])),
         FAR,
     );
-    let mut of_zone = own.clone();
+    let mut of_zone = term_of_web.clone();
     of_zone["topologyKey"] = "zone".into();
     check(
         json!({"nodes": {"a": {}}}),
-        near(&json!([own, of_zone])),
+        near(&json!([term_of_web, of_zone])),
         FAR,
     );
 }
 
-/// Preferences for, or against, pods with that label, with this weight.
+/// A preference for, or against, pods with that label, with this weight.
 fn prefers(kind: &str, app: &str, weight: i32) -> Value {
     let term = term(&json!({"labelSelector": {"matchLabels": {"app": app}}}));
     json!({"affinity": {kind: {"preferredDuringSchedulingIgnoredDuringExecution":
         [{"weight": weight, "podAffinityTerm": term}]}}})
 }
 
-// InterPodAffinity of kube-scheduler: the preferences of the pods that are there count as the pod's own.
+// InterPodAffinity of kube-scheduler: the preferences of existing pods count like those of the new pod.
 #[test]
 fn preferences_of_both_sides_count() {
     let with = |app: &str, affinity: &Value| {
@@ -237,7 +241,7 @@ fn preferences_of_both_sides_count() {
             json!({}),
             "bind a",
         ),
-        // The weaker side loses; required affinity counts 1.
+        // The larger weight decides; required affinity has the weight 1.
         (
             with("db", &prefers(for_it, "web", 2)),
             prefers(against, "db", 1),
@@ -257,7 +261,7 @@ fn preferences_of_both_sides_count() {
             "{spec} in {objects}"
         );
     }
-    // A preference against the pod outweighs more room.
+    // A preference against the pod outweighs more free resources.
     let mut objects = with("db", &prefers(against, "web", 1));
     objects["pods"]["y"] = on_node("a", "1900m");
     check(objects, json!({}), "bind a");

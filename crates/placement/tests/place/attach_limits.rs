@@ -13,7 +13,7 @@ use super::{check, pod, view};
 
 const FULL: &str = "0/1 nodes are available: 1 node(s) exceed max volume count.";
 
-/// A node with a driver that takes so many volumes.
+/// A node with a driver that has this limit of volumes.
 fn csi_node(count: Option<u8>) -> Value {
     let allocatable = count.map(|count| json!({"count": count}));
     json!({"spec": {"drivers": [
@@ -32,7 +32,7 @@ fn with_claims(node: &str, names: &[&str]) -> Value {
     json!({"spec": {"nodeName": node, "containers": [{"name": "a"}], "volumes": volumes}})
 }
 
-/// A node with a pod with the claims `p` and `q`, and a driver that takes so many volumes.
+/// A node with a pod with the claims `p` and `q`, and a driver with this limit of volumes.
 fn cluster(count: Option<u8>) -> Value {
     let mut classes = classes();
     classes["disks"] = json!({"provisioner": "disks", "volumeBindingMode": "WaitForFirstConsumer"});
@@ -53,7 +53,7 @@ fn a_node_takes_as_many_volumes_as_its_driver() {
     check(cluster(Some(2)), claiming("new"), FULL);
     check(cluster(Some(3)), claiming("r"), "bind a");
     check(cluster(Some(3)), claiming("new"), "prepare a new=new");
-    // Without a limit, or without the driver's CSINode, nothing is counted.
+    // Without a limit, or without the driver's CSINode, volumes are not counted.
     check(cluster(None), claiming("r"), "bind a");
     let mut objects = cluster(Some(2));
     objects["csinodes"] = json!({});
@@ -62,14 +62,15 @@ fn a_node_takes_as_many_volumes_as_its_driver() {
 
 #[test]
 fn a_volume_counts_once() {
-    // A volume that is there already, by the same claim or by another volume object of its handle.
+    // A volume that is already on the node, by the pod's claim or by another PersistentVolume with its handle, is not
+    // counted again.
     check(cluster(Some(2)), claiming("p"), "bind a");
     check(cluster(Some(2)), claiming("same"), "bind a");
-    // Also where more are there than the driver takes by now.
+    // The pod is bound also if the node already has more volumes than the limit.
     check(cluster(Some(1)), claiming("p"), "bind a");
-    // Each driver counts its own.
+    // The limits of drivers are independent.
     check(cluster(Some(2)), claiming("of-other"), "bind a");
-    // Two pods that wait with one claim.
+    // Two waiting pods with one claim.
     let mut objects = cluster(Some(3));
     objects["pods"]["next"] = with_claims("a", &["new"]);
     check(objects.clone(), claiming("new"), "prepare a new=new");
@@ -102,7 +103,7 @@ fn a_pod_of_lower_priority_goes_for_its_volumes() {
     let mut spec = claiming("r");
     spec["priority"] = 1.into();
     check(cluster(Some(2)), spec.clone(), "preempt on a");
-    // While its volumes stay attached, that does not help.
+    // A preemption does not help while the victims' volumes stay attached.
     let mut objects = cluster(Some(2));
     objects["attachments"] = json!({"1": {"spec": {"attacher": "disks", "nodeName": "a",
         "source": {"persistentVolumeName": "v1"}}}, "2": {"spec": {"attacher": "disks",
@@ -112,7 +113,7 @@ fn a_pod_of_lower_priority_goes_for_its_volumes() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A pod with these claims asks for a node.
+    /// A pod with these claims is placed.
     Place(Vec<u8>),
     /// The oldest pod ends.
     End,
@@ -128,14 +129,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A view of two nodes that take so many volumes each, and of eight claims without volumes.
+/// A view of two nodes with these limits of volumes, and of eight claims without volumes.
 fn empty(counts: [u8; 2]) -> ClusterView {
     let claims: BTreeMap<String, Value> = (0..8)
         .map(|claim| (format!("c{claim}"), unbound("disks", "1Gi")))
         .collect();
-    let room = json!({"status": {"allocatable": {"pods": "110"}}});
+    let capacity = json!({"status": {"allocatable": {"pods": "110"}}});
     view(json!({
-        "nodes": {"n0": room, "n1": room}, "claims": claims,
+        "nodes": {"n0": capacity, "n1": capacity}, "claims": claims,
         "csinodes": {"n0": csi_node(Some(counts[0])), "n1": csi_node(Some(counts[1]))},
         "classes": {"disks":
             {"provisioner": "disks", "volumeBindingMode": "WaitForFirstConsumer"}},
@@ -151,8 +152,8 @@ fn used(view: &ClusterView, node: &str) -> BTreeSet<String> {
 }
 
 proptest! {
-    /// No node gets more volumes than its driver takes, in whatever order pods come and go and
-    /// volumes are made; a pod without a node would have exceeded the limit of each.
+    /// No node gets more volumes than its driver's limit, in any order of pods that start and end and volumes that are
+    /// provisioned; a pod without a feasible node would have exceeded the limit of each node.
     #[test]
     fn no_node_has_more_volumes_than_its_driver_takes(
         counts in [0..5u8, 0..5u8],
@@ -173,7 +174,7 @@ proptest! {
                     let mut asking = pod(json!({ "volumes": volumes }));
                     asking.uid = index.to_string().into();
                     match place(&asking, &view, None) {
-                        // The scheduler keeps the place while the volumes are made.
+                        // The scheduler reserves the node while the volumes are provisioned.
                         PlacementDecision::Bind { node } | PlacementDecision::Prepare { node, .. } => {
                             asking.node = Some(node.into());
                             let asking = Arc::new(asking);

@@ -1,4 +1,4 @@
-//! Claims of a pod: the volumes that they have, take or wait for.
+//! Claims of a pod: the volumes that are bound, chosen or awaited.
 
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ pub fn classes() -> Value {
     })
 }
 
-/// statefulset.md §11.15.
+/// statefulset.md §11.15: a claim that cannot be used is named.
 #[test]
 fn claims_that_cannot_serve_are_named() {
     let with = |claims: Value| json!({"nodes": {"a": {}}, "classes": classes(), "claims": claims});
@@ -67,7 +67,7 @@ fn claims_that_cannot_serve_are_named() {
     check(with(json!({"x": lost})), claiming("x"), text);
 }
 
-/// The claim of an `ephemeral` volume is the pod's own.
+/// The claim of an `ephemeral` volume must belong to the pod.
 #[test]
 fn somebody_elses_claim_is_not_taken_for_an_ephemeral_volume() {
     let spec = json!({"volumes": [{"name": "data", "ephemeral": {"volumeClaimTemplate":
@@ -85,7 +85,7 @@ fn somebody_elses_claim_is_not_taken_for_an_ephemeral_volume() {
     check(with("another"), spec, text);
 }
 
-/// statefulset.md §11.14: the disk decides where the pod runs.
+/// statefulset.md §11.14: the volume decides the node of the pod.
 #[test]
 fn a_bound_volume_keeps_the_pod_on_its_node() {
     let objects = |volumes: Value| {
@@ -108,7 +108,7 @@ fn a_bound_volume_keeps_the_pod_on_its_node() {
     check(objects(json!({})), claiming("x"), text);
 }
 
-/// A volume without one place (docs/storage.md).
+/// A volume is on no node while it moves (docs/storage.md).
 #[test]
 fn a_pod_waits_while_its_volume_moves() {
     let in_stage = |stage: &str| {
@@ -128,7 +128,7 @@ fn a_pod_waits_while_its_volume_moves() {
     }
 }
 
-/// statefulset.md §11.3, 11.6.
+/// statefulset.md §11.3, 11.6: waiting claims are bound to volumes of the node or provisioned there.
 #[test]
 fn waiting_claims_take_volumes_of_the_node_or_have_them_made() {
     let objects = |claims: Value, volumes: Value| {
@@ -170,7 +170,7 @@ fn waiting_claims_take_volumes_of_the_node_or_have_them_made() {
     check(objects(manual, json!({})), claiming("x"), text);
 }
 
-/// The node reads the claim's status.
+/// The pod waits until the claim's status is `Bound`, because the node reads the status.
 #[test]
 fn a_claim_is_waited_for_until_its_status_says_that_it_is_bound() {
     let objects = |phase: &str| {
@@ -194,7 +194,7 @@ fn two_claims_of_a_pod_take_two_volumes() {
     check(objects, spec, "prepare a little=v5 large=v6");
 }
 
-/// statefulset.md §11.11.
+/// statefulset.md §11.11: only one pod uses a ReadWriteOncePod claim.
 #[test]
 fn an_exclusive_claim_is_used_by_one_pod() {
     let mut claim = bound("v");

@@ -78,7 +78,7 @@ fn view(objects: Value) -> ClusterView {
         view.capacities
             .insert(key, Arc::new(serde_json::from_value(capacity).expect(read)));
     }
-    // No objects: the names of nodes, by claim.
+    // Refusals are not objects: they are names of nodes, by claim.
     for (name, nodes) in objects["refusals"].as_object().into_iter().flatten() {
         let key = ("default".to_owned(), name.clone());
         view.refusals
@@ -116,7 +116,7 @@ fn check(objects: Value, spec: Value, expected: &str) {
     assert_eq!(decide(&pod(spec), &view(objects)), expected);
 }
 
-/// The decision, in a line.
+/// The decision as one line of text.
 fn decide(pod: &PodView, view: &ClusterView) -> String {
     match place(pod, view, None) {
         PlacementDecision::Bind { node } => format!("bind {node}"),
@@ -135,11 +135,11 @@ fn decide(pod: &PodView, view: &ClusterView) -> String {
         }
         PlacementDecision::Unschedulable(obstacle) => {
             // Preemption messages are tested in preempt.rs.
-            let (shown, _) = obstacle
+            let (first_sentence, _) = obstacle
                 .message
                 .split_once(" preemption: ")
                 .unwrap_or((&obstacle.message, ""));
-            shown.to_owned()
+            first_sentence.to_owned()
         }
         PlacementDecision::Preempt(preemption) => format!("preempt on {}", preemption.node),
     }

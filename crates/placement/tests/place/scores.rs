@@ -22,14 +22,14 @@ fn a_node_with_the_image_is_preferred() {
     check(nodes.clone(), of_image("db:latest"), "bind b");
     check(nodes.clone(), of_image("db"), "bind b");
     check(nodes, of_image("other"), "bind a");
-    // Not worth a preference.
+    // The image is too small for points.
     let small = json!({"nodes": {"a": {}, "b": with_image(20)}});
     check(small, of_image("db"), "bind a");
-    // Room for the pod is worth more.
+    // Free resources for the pod give more points.
     let busy =
         json!({"nodes": {"a": {}, "b": with_image(900)}, "pods": {"x": on_node("b", "1900m")}});
     check(busy, of_image("db"), "bind a");
-    // Two containers of an image count it twice, and may reach twice as much.
+    // Two containers with one image count it twice, and have twice the maximum.
     let two = json!({"containers": [{"name": "a", "image": "db"}, {"name": "b", "image": "db"}]});
     check(
         json!({"nodes": {"a": {}, "b": with_image(900)}}),
@@ -43,16 +43,16 @@ fn uses(node: &str, cpu: &str, memory: &str) -> Value {
         {"requests": {"cpu": cpu, "memory": memory}}}]}})
 }
 
-// NodeResourcesBalancedAllocation: the node that the pod makes more even.
+// NodeResourcesBalancedAllocation: the node whose use the pod makes more even is preferred.
 #[test]
 fn cpu_and_memory_are_used_evenly() {
-    // `a` has used as much in sum, and all of it of one resource.
+    // `a` has an equal sum of used shares, but all of one resource.
     let objects = json!({"nodes": {"a": {}, "b": {}},
         "pods": {"x": uses("a", "1", "0"), "y": uses("b", "500m", "1Gi")}});
     check(objects.clone(), asks("0", "2Gi"), "bind a");
-    // A pod that asks for nothing changes nothing, and goes by room and name.
+    // A pod without requests does not change the use, so free resources and the name decide.
     check(objects, json!({}), "bind a");
-    // `b` is even with the pod, but was already; `a` becomes so.
+    // `b` is even with the pod, but was already even; `a` becomes even.
     let objects = json!({"nodes": {"a": {}, "b": {}},
         "pods": {"x": uses("a", "500m", "0"), "y": uses("b", "250m", "512Mi")}});
     check(objects, asks("0", "1Gi"), "bind a");
@@ -76,7 +76,7 @@ fn pods_without_requests_take_room_in_the_score() {
         json!({}),
         "bind a",
     );
-    // A request of zero is a request; then the number of pods decides.
+    // A request of zero counts as a request; then the number of pods decides.
     check(case(json!({"x": zero("a")})), json!({}), "bind b");
     check(
         case(json!({"x": zero("a"), "y": zero("b"), "z": zero("b")})),
@@ -85,7 +85,7 @@ fn pods_without_requests_take_room_in_the_score() {
     );
 }
 
-// TaintToleration: taints that are not tolerated, in proportion to the most of a node.
+// TaintToleration: the number of untolerated taints, in proportion to the maximum of all nodes.
 #[test]
 fn discouraging_taints_count_by_their_number() {
     let tainted = |keys: &[&str]| {
@@ -110,7 +110,7 @@ fn discouraging_taints_count_by_their_number() {
 #[test]
 fn weights_are_those_of_the_default_profile() {
     let soft = json!({"spec": {"taints": [{"key": "k", "effect": "PreferNoSchedule"}]}});
-    // A taint weighs three times as much as room, and more than a preference, which weighs twice as much.
+    // A taint has three times the weight of free resources, and more than a preference, which has twice the weight.
     let objects = json!({"nodes": {"a": soft, "b": {}}, "pods": {"x": on_node("b", "1500m")}});
     check(objects.clone(), json!({}), "bind b");
     let prefers = |node: &str| {

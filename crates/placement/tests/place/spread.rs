@@ -1,4 +1,4 @@
-//! Topology spread constraints, the pod's own and those by default.
+//! Topology spread constraints, of the pod and by default.
 //!
 //! <https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints/>
 
@@ -32,7 +32,7 @@ fn spread_bounds_the_skew() {
     );
 }
 
-// findings C21: as kube-scheduler's PodTopologySpread scores it.
+// findings C21: the score of kube-scheduler's PodTopologySpread.
 #[test]
 fn spread_is_wished_for() {
     let wish = |keys: &[(&str, i64)]| {
@@ -52,7 +52,7 @@ fn spread_is_wished_for() {
     };
     let zone = |zone: &str| json!({"metadata": {"labels": {"zone": zone}}});
     let nodes = json!({"a": zone("z1"), "b": zone("z1"), "c": zone("z2"), "d": {}});
-    // `c` has the least room.
+    // `c` has the fewest free resources.
     let other = on_node("c", "1");
     let pods = json!({"x": like("a"), "y": other});
     let objects = json!({"nodes": nodes, "pods": pods});
@@ -63,7 +63,7 @@ fn spread_is_wished_for() {
         wish(&[("kubernetes.io/hostname", 1)]),
         "bind b",
     );
-    // It can still be chosen last.
+    // A node without the label can still be chosen last.
     let only = json!({"nodes": {"d": {}}, "pods": {}});
     check(only, wish(&[("zone", 1)]), "bind d");
 }
@@ -78,7 +78,7 @@ fn web(node: &str) -> Value {
     web
 }
 
-/// A constraint over zones, with these fields too.
+/// A constraint over zones, with these additional fields.
 fn over_zones(more: &Value) -> Value {
     let mut constraint = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
         "labelSelector": {"matchLabels": {"app": "web"}}});
@@ -109,18 +109,18 @@ fn each_field_of_a_constraint_counts() {
         1 node(s) didn't match pod topology spread constraints.";
     let rows: [(&Value, Value, &str); 11] = [
         (&one, json!({}), "bind a"),
-        // With fewer domains than minDomains, the least is 0.
+        // With fewer domains than `minDomains`, the global minimum is 0.
         (&one, json!({"minDomains": 1}), "bind a"),
         (&one, json!({"minDomains": 2}), skewed),
         (&one, json!({"minDomains": 2, "maxSkew": 2}), "bind a"),
         // A pod that is being deleted does not count.
         (&deleting, json!({"minDomains": 2}), skewed),
         (&deleting, json!({"minDomains": 2, "maxSkew": 2}), "bind a"),
-        // Tainted nodes count unless the policy says Honor.
+        // Tainted nodes count unless the policy is `Honor`.
         (&two, json!({}), both),
         (&two, json!({"nodeTaintsPolicy": "Ignore"}), both),
         (&two, json!({"nodeTaintsPolicy": "Honor"}), "bind a"),
-        // The pod's labels are compared where the selector does not name them.
+        // The pod's label values are compared for keys that the selector does not name.
         (
             &one,
             json!({"minDomains": 2, "labelSelector": {}, "matchLabelKeys": ["app"]}),
@@ -133,10 +133,10 @@ fn each_field_of_a_constraint_counts() {
         ),
     ];
     for (objects, more, expected) in rows {
-        let seen = decide(&pod(over_zones(&more)), &view(objects.clone()));
-        assert_eq!(seen, expected, "{more} in {objects}");
+        let decision = decide(&pod(over_zones(&more)), &view(objects.clone()));
+        assert_eq!(decision, expected, "{more} in {objects}");
     }
-    // Nodes that the pod's node selector excludes do not count unless the policy says Ignore.
+    // Nodes that the pod's node selector excludes do not count unless the policy is `Ignore`.
     let free = json!({"nodes": {"a": zone("z1"), "b": zone("z2")}, "pods": {"x": web("a")}});
     let on_a = |more: Value| {
         let mut spec = over_zones(&more);
@@ -152,16 +152,16 @@ fn each_field_of_a_constraint_counts() {
     check(free, on_a(json!({"nodeAffinityPolicy": "Ignore"})), away);
 }
 
-/// The nodes of pods that come one after the other, all with these labels and this controller.
+/// The nodes of `count` pods that are placed one after the other, all with these labels and this controller.
 fn places(mut objects: Value, count: usize, controller: Option<&str>) -> Vec<String> {
-    let mut places = Vec::new();
+    let mut chosen = Vec::new();
     for index in 0..count {
         let owners = controller.map(|kind| {
             json!([{"apiVersion": "apps/v1", "kind": kind, "name": "c", "uid": "c", "controller": true}])
         });
         let metadata = json!({"name": format!("p{index}"), "namespace": "default",
             "uid": format!("p{index}"), "labels": {"app": "web"}, "ownerReferences": owners});
-        // Much room, so that it does not decide.
+        // The nodes have many free resources, so that these do not decide.
         let new = json!({"metadata": metadata, "spec": {"containers": [{"name": "a", "resources":
             {"requests": {"cpu": "1m", "memory": "1Mi"}}}]}});
         let typed: k8s_openapi::api::core::v1::Pod =
@@ -171,15 +171,15 @@ fn places(mut objects: Value, count: usize, controller: Option<&str>) -> Vec<Str
         let mut placed = new;
         placed["spec"]["nodeName"] = node.clone().into();
         objects["pods"][format!("p{index}")] = placed;
-        places.push(node);
+        chosen.push(node);
     }
-    places
+    chosen
 }
 
-fn counted(places: &[String]) -> Vec<(String, usize)> {
+fn counted(chosen: &[String]) -> Vec<(String, usize)> {
     let mut counts = std::collections::BTreeMap::new();
-    for place in places {
-        *counts.entry(place.clone()).or_default() += 1;
+    for node in chosen {
+        *counts.entry(node.clone()).or_default() += 1;
     }
     counts.into_iter().collect()
 }
@@ -192,7 +192,7 @@ fn pods_of_a_service_or_a_controller_are_spread_without_constraints() {
         json!({"metadata": {"labels": labels},
             "status": {"allocatable": {"cpu": "64", "memory": "256Gi", "pods": "110"}}})
     };
-    // `a` is preferred by room: the others have a use of their own.
+    // `a` is preferred by free resources: the other nodes are in use.
     let busy = |node: &str| {
         json!({"spec": {"nodeName": node, "containers": [{"name": "a", "resources":
             {"requests": {"cpu": "8", "memory": "32Gi"}}}]}})
@@ -211,23 +211,29 @@ fn pods_of_a_service_or_a_controller_are_spread_without_constraints() {
         (&served, None, even.clone()),
         (&plain, Some("ReplicaSet"), even.clone()),
         (&plain, Some("StatefulSet"), even.clone()),
-        // Not a controller of replicas, but a Service selects its pods.
+        // The controller has no replicas, but a Service selects its pods.
         (&plain, Some("Job"), all("a")),
         (&served, Some("Job"), even),
     ] {
-        let seen = counted(&places(objects.clone(), 6, controller));
-        assert_eq!(seen, expected, "controller {controller:?} in {objects}");
+        let counts_by_node = counted(&places(objects.clone(), 6, controller));
+        assert_eq!(
+            counts_by_node, expected,
+            "controller {controller:?} in {objects}"
+        );
     }
-    // Zones are filled evenly, though one has more nodes.
+    // Zones are filled evenly, even if a zone has more nodes.
     let of_zone = |zone: &str| big(json!({"topology.kubernetes.io/zone": zone}));
     let zoned = json!({"nodes": {"a": of_zone("z1"), "b": of_zone("z1"), "c": of_zone("z1"),
         "d": of_zone("z2")}, "pods": {}});
-    let seen = counted(&places(zoned, 8, Some("ReplicaSet")));
-    let of_d = seen.iter().find(|(node, _)| node == "d");
-    assert!(of_d.is_some_and(|(_, count)| *count >= 3), "{seen:?}");
+    let counts_by_node = counted(&places(zoned, 8, Some("ReplicaSet")));
+    let of_d = counts_by_node.iter().find(|(node, _)| node == "d");
+    assert!(
+        of_d.is_some_and(|(_, count)| *count >= 3),
+        "{counts_by_node:?}"
+    );
 }
 
-// A pod with constraints of its own gets none by default.
+// A pod with constraints gets no default constraints.
 #[test]
 fn own_constraints_replace_those_by_default() {
     let mut objects = json!({"nodes": {"a": {}, "b": {}, "c": zone("z")}, "pods": {"x": web("b"), "y": on_node("c", "1900m")}});

@@ -27,21 +27,21 @@ fn cluster(capacities: Value) -> Value {
 
 #[track_caller]
 fn has_room(capacities: Value, expected: bool) {
-    let shown = if expected { "prepare a c=new" } else { NO_ROOM };
-    check(cluster(capacities), claiming("c"), shown);
+    let decision = if expected { "prepare a c=new" } else { NO_ROOM };
+    check(cluster(capacities), claiming("c"), decision);
 }
 
 #[test]
 fn a_volume_is_made_where_there_is_room_for_it() {
     has_room(json!({"x": free("z", "5Gi")}), true);
     has_room(json!({"x": free("z", "4Gi")}), false);
-    // Elsewhere, or of another class.
+    // The free storage is in another zone, or of another class.
     has_room(json!({"x": free("y", "9Gi")}), false);
     let mut other = free("z", "9Gi");
     other["storageClassName"] = "slow".into();
     has_room(json!({"x": other}), false);
     has_room(json!({}), false);
-    // One of several is enough.
+    // One object with enough free storage is enough.
     has_room(json!({"x": free("z", "1Gi"), "y": free("z", "6Gi")}), true);
 }
 
@@ -99,7 +99,7 @@ fn of_several_nodes_one_with_room_is_chosen() {
     check(objects, claiming("c"), text);
 }
 
-/// A full node is left out while another one can make the volume, and is named where it is the only one.
+/// A full node is left out while another node can create the volume, and is named if there is no other node.
 // findings-2 R30
 #[test]
 fn a_node_that_could_not_make_the_volume_is_left_out() {
@@ -119,7 +119,7 @@ fn a_node_that_could_not_make_the_volume_is_left_out() {
         claiming("c"),
         "prepare b c=new",
     );
-    // The volume of another claim may fit.
+    // The volume of another claim may still fit.
     check(
         cluster(both, json!({"other": ["a"]})),
         claiming("c"),

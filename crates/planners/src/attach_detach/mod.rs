@@ -1,21 +1,20 @@
 //! Attachment of volumes to nodes (the attach/detach controller of kube-controller-manager).
 //!
-//! **Goal**: each volume of a driver that attaches is attached to the nodes of its pods, and to no
-//! other. **Relies on**: the driver's attacher, which acts on VolumeAttachments, and the node, which
-//! lists in `volumesInUse` the volumes that it may have mounted *before* it reads `volumesAttached`.
-//! **Guarantees**: a volume is detached from a node only after it left `volumesAttached` over a version
-//! of the Node in which it was not in use, so never under a pod; or with a [`DetachProof`] that nothing runs
-//! on the node, also if the Node was deleted. A volume for one node is not attached to a second one while
-//! an attachment to another is there. An attachment is deleted in the version that was observed, and
-//! comes into `volumesAttached` only after this leader has made or [claimed](AttachDetachAction::Claim) it: a
-//! deletion that a former leader has on its way then finds another version. Nothing is detached from a node
-//! before this leader has written the Node ([AttachDetachAction::SetAttached], [AttachDetachAction::ClaimNode]): a write of
-//! `volumesAttached` that a former leader has on its way, which would give the volume back to the node, then
-//! finds another version.
+//! **Goal**: each volume of a driver that attaches is attached to the nodes of its pods, and to no other node. **Relies
+//! on**: the driver's attacher, which acts on VolumeAttachments, and the node, which lists in `volumesInUse` the
+//! volumes that may be mounted on the node *before* the node reads `volumesAttached`. **Guarantees**: a volume is
+//! detached from a node only after the volume was removed from `volumesAttached` in a version of the Node in which the
+//! volume was not in use, so never under a pod; or with a [`DetachProof`] that nothing runs on the node, even if the
+//! Node was deleted. A volume for one node is not attached to a second node while an attachment to another node exists.
+//! An attachment is deleted only in the observed version, and a volume is added to `volumesAttached` only after this
+//! leader has created or [claimed](AttachDetachAction::Claim) the attachment: a late deletion by a former leader then
+//! fails, because the version has changed. Nothing is detached from a node before this leader has written the Node
+//! ([AttachDetachAction::SetAttached], [AttachDetachAction::ClaimNode]): a late write of `volumesAttached` by a former
+//! leader, which would return the volume to the node, then fails, because the version has changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Names of volumes in the status of Nodes that this controller writes begin so.
+/// Prefix of the names of volumes that this controller writes into the status of Nodes.
 const OF_DRIVERS: &str = "kubernetes.io/csi/";
 
 /// A volume that a pod of the node uses, of a driver that attaches.
@@ -23,15 +22,15 @@ const OF_DRIVERS: &str = "kubernetes.io/csi/";
 pub struct Volume {
     /// Name of the PersistentVolume.
     pub volume: String,
-    /// Its name in the status of Nodes.
+    /// Name of the volume in the status of Nodes.
     pub unique_name: String,
     /// Name of the CSI driver.
     pub driver: String,
-    /// Whether it may be attached to one node only.
+    /// Whether the volume can be attached to one node only.
     pub is_exclusive: bool,
 }
 
-/// A VolumeAttachment with the facts that decide.
+/// The parts of a VolumeAttachment that the plan depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attachment {
     /// Name of the VolumeAttachment.
@@ -40,17 +39,17 @@ pub struct Attachment {
     pub uid: String,
     /// Its resourceVersion.
     pub version: String,
-    /// This leader has made or claimed it.
+    /// This leader has created or claimed the attachment.
     pub is_own: bool,
     /// Name of the node.
     pub node: String,
     /// Name of the PersistentVolume.
     pub volume: String,
-    /// The volume's name in the status of Nodes; `None` if the PersistentVolume is gone.
+    /// The volume's name in the status of Nodes; `None` if the PersistentVolume was deleted.
     pub unique_name: Option<String>,
     /// `status.attached`: the driver has attached the volume.
     pub is_attached: bool,
-    /// The driver's last error of attaching it.
+    /// The driver's last error when it attached the volume.
     pub error: Option<String>,
     /// Whether it has a deletion timestamp.
     pub is_deleting: bool,
@@ -63,17 +62,17 @@ pub struct Node {
     pub in_use: BTreeSet<String>,
     /// The names in `status.volumesAttached`.
     pub attached: BTreeSet<String>,
-    /// This leader has written the Node, and has the answer.
+    /// This leader has written the Node, and the write was acknowledged.
     pub is_own: bool,
 }
 
 /// The reason why nothing that used a volume on the node can be alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DetachProof {
-    /// The node's lease was taken, and its agent ends pods with it.
+    /// The node's lease was fenced, and the node's agent ends the pods when the lease lapses.
     Fenced,
-    /// An administrator, or an agent that has switched the machine off, says so by the taint
-    /// `node.kubernetes.io/out-of-service`.
+    /// The Node has the taint `node.kubernetes.io/out-of-service`, which an administrator sets, or an agent that has
+    /// switched the machine off.
     OutOfService,
 }
 
@@ -84,21 +83,21 @@ pub struct ObservedNode {
     pub name: String,
     /// The Node; `None` if it was deleted.
     pub node: Option<Node>,
-    /// The volumes of the pods bound to it, once each, by the names of their attachments.
+    /// The volumes of the pods bound to the node, once each, by the names of their attachments.
     pub wanted: BTreeMap<String, Volume>,
     /// The attachments to this node.
     pub attachments: Vec<Attachment>,
     /// The nodes with attachments of a volume, by PersistentVolume, other than this node.
     pub elsewhere: BTreeMap<String, BTreeSet<String>>,
-    /// A proof that nothing runs on it.
+    /// A proof that nothing runs on the node.
     pub proof: Option<DetachProof>,
 }
 
 /// An action of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttachDetachAction {
-    /// Writes the driver's volumes in `status.volumesAttached`, over the version of the Node that was
-    /// observed. No step follows it: the next plan relies on the write.
+    /// Writes the driver's volumes in `status.volumesAttached`, over the observed version of the Node. This action is
+    /// the last of its plan, because the next plan relies on the write.
     SetAttached(BTreeSet<String>),
     /// Creates the attachment of that name.
     Attach {
@@ -106,8 +105,8 @@ pub enum AttachDetachAction {
         name: String,
         volume: Volume,
     },
-    /// Writes an attachment of a former leader, in the version that was observed. No step follows it: the
-    /// next plan relies on the write.
+    /// Writes an attachment of a former leader, in the observed version. This action is the last of its plan, because
+    /// the next plan relies on the write.
     Claim {
         /// Name of the VolumeAttachment.
         name: String,
@@ -116,10 +115,10 @@ pub enum AttachDetachAction {
         /// Its resourceVersion.
         version: String,
     },
-    /// Writes the Node over the version that was observed, as nothing of this leader is in it yet. No step
-    /// follows it: the next plan relies on the write.
+    /// Writes the Node over the observed version, because this leader has not written the Node yet. This action is the
+    /// last of its plan, because the next plan relies on the write.
     ClaimNode,
-    /// Deletes an attachment, in the version that was observed.
+    /// Deletes an attachment, in the observed version.
     Detach {
         /// Name of the VolumeAttachment.
         name: String,
@@ -128,17 +127,17 @@ pub enum AttachDetachAction {
         /// Its resourceVersion.
         version: String,
     },
-    /// Tells the pods the driver's error.
+    /// Reports the driver's error to the pods.
     Failed { volume: Volume, error: String },
-    /// Tells the pods that the volume is attached elsewhere.
+    /// Reports to the pods that the volume is attached to another node.
     Refuse {
         volume: Volume,
         nodes: BTreeSet<String>,
     },
 }
 
-/// Whether something can only be decided with or without a proof: an attachment that no pod wants is
-/// still in use, or its Node is gone.
+/// Whether the plan depends on a proof: the node has an attachment that no pod needs, and the volume is still in use or
+/// the Node was deleted.
 pub fn needs_proof(view: &ObservedNode) -> bool {
     unwanted(view).any(|attachment| match &view.node {
         Some(node) => is_in_use(node, attachment),
@@ -146,23 +145,24 @@ pub fn needs_proof(view: &ObservedNode) -> bool {
     })
 }
 
-/// The steps for a node. Total.
+/// Plans the actions for a node. Total.
 pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
     let Some(node) = &view.node else {
-        // It is not known any more which volumes it has mounted.
+        // The kubelet no longer reports which volumes are mounted on the node.
         let is_proven = view.proof.is_some();
         return unwanted(view).filter(|_| is_proven).map(detach).collect();
     };
-    let wanted: BTreeSet<&str> = view
+    let needed: BTreeSet<&str> = view
         .wanted
         .values()
         .map(|volume| volume.unique_name.as_str())
         .collect();
     let stays = |attachment: &&Attachment| {
         let name = attachment.unique_name.as_deref().unwrap_or_default();
-        // What no pod wants is not given to the node, and is taken only when it is not in use.
+        // A volume that no pod needs is not added to `volumesAttached`, and is removed from there only when the volume
+        // is not in use.
         let is_kept = node.in_use.contains(name) && node.attached.contains(name);
-        let is_used = wanted.contains(name) || is_kept;
+        let is_used = needed.contains(name) || is_kept;
         attachment.is_attached && !attachment.is_deleting && is_used
     };
     let attached = view.attachments.iter().filter(stays);
@@ -170,9 +170,9 @@ pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
         .filter_map(|attachment| attachment.unique_name.clone())
         .collect();
     if view.proof.is_some() {
-        attached.retain(|name| wanted.contains(name.as_str()));
+        attached.retain(|name| needed.contains(name.as_str()));
     }
-    // Others may write names that are not ours.
+    // Other controllers may write names without this controller's prefix.
     let of_others = node
         .attached
         .iter()
@@ -227,7 +227,7 @@ pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
     actions
 }
 
-/// The attachments that no pod of the node wants, and that are not being deleted.
+/// The attachments that no pod of the node needs, and that are not being deleted.
 fn unwanted(view: &ObservedNode) -> impl Iterator<Item = &Attachment> {
     let all = view.attachments.iter();
     all.filter(|one| !one.is_deleting && !view.wanted.contains_key(&one.name))
@@ -236,7 +236,7 @@ fn unwanted(view: &ObservedNode) -> impl Iterator<Item = &Attachment> {
 fn is_in_use(node: &Node, attachment: &Attachment) -> bool {
     match &attachment.unique_name {
         Some(name) => node.in_use.contains(name),
-        // It is not known which of them it is.
+        // The name of the volume in use is unknown, so any volume of a driver counts.
         None => node.in_use.iter().any(|name| name.starts_with(OF_DRIVERS)),
     }
 }

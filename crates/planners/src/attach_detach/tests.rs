@@ -24,8 +24,9 @@ fn attachment(is_attached: bool) -> Attachment {
     }
 }
 
-/// A node that wants the volume or not, has it in use or not, and says that it is attached or not.
-fn view(wanted: bool, in_use: bool, attached: bool) -> ObservedNode {
+/// A node by three facts: whether a pod needs the volume, whether the volume is in use, and whether the volume is in
+/// `volumesAttached`.
+fn view(needed: bool, in_use: bool, attached: bool) -> ObservedNode {
     let names = |has: bool| has.then(|| volume().unique_name).into_iter().collect();
     ObservedNode {
         name: "n".to_owned(),
@@ -34,7 +35,7 @@ fn view(wanted: bool, in_use: bool, attached: bool) -> ObservedNode {
             attached: names(attached),
             is_own: true,
         }),
-        wanted: wanted
+        wanted: needed
             .then(|| ("csi-1".to_owned(), volume()))
             .into_iter()
             .collect(),
@@ -65,10 +66,10 @@ fn a_volume_is_attached_told_and_detached_in_order() {
     assert_eq!(plan(&view(true, false, false)), [attach]);
     let waits = with(view(true, true, false), attachment(false));
     assert_eq!(plan(&waits), []);
-    let told = with(view(true, true, false), attachment(true));
-    assert_eq!(plan(&told), set(&["kubernetes.io/csi/d^h"]));
+    let attached = with(view(true, true, false), attachment(true));
+    assert_eq!(plan(&attached), set(&["kubernetes.io/csi/d^h"]));
     assert_eq!(plan(&with(view(true, true, true), attachment(true))), []);
-    // The pod is gone, the mount is not.
+    // The pod was deleted, but the volume is still mounted.
     let mounted = with(view(false, true, true), attachment(true));
     assert_eq!(plan(&mounted), []);
     assert!(needs_proof(&mounted));
@@ -83,7 +84,7 @@ fn a_volume_is_attached_told_and_detached_in_order() {
         ..attachment(true)
     };
     assert_eq!(plan(&with(view(false, false, false), going.clone())), []);
-    // Wanted again while it goes: it must go first.
+    // A pod needs the volume again while the attachment is being deleted: the deletion must end first.
     assert_eq!(plan(&with(view(true, false, false), going)), []);
 }
 
@@ -95,7 +96,7 @@ fn a_leader_writes_the_node_before_it_detaches() {
     assert_eq!(plan(&free), [AttachDetachAction::ClaimNode]);
     free.proof = Some(DetachProof::Fenced);
     assert_eq!(plan(&free), [AttachDetachAction::ClaimNode]);
-    // Attachments need no such write.
+    // A plan that only waits for attachments needs no write of the Node.
     let mut waits = view(true, false, false);
     waits.node.as_mut().unwrap().is_own = false;
     assert!(matches!(
@@ -112,11 +113,11 @@ fn a_proof_stands_for_the_node_that_cannot_say_any_more_what_it_uses() {
     let mut lost = with(view(false, true, false), attachment(true));
     lost.proof = Some(DetachProof::Fenced);
     assert_eq!(plan(&lost), detached());
-    // A pod that is still bound to the node keeps its volume in any case.
+    // A volume of a pod that is still bound to the node stays attached in any case.
     let mut bound = with(view(true, true, true), attachment(true));
     bound.proof = Some(DetachProof::Fenced);
     assert_eq!(plan(&bound), []);
-    // A Node that was deleted says nothing about what runs on its machine.
+    // The deletion of a Node does not prove that the machine is stopped.
     let mut deleted = with(view(false, true, true), attachment(true));
     deleted.node = None;
     assert_eq!(plan(&deleted), []);
@@ -133,7 +134,7 @@ fn an_attachment_of_a_former_leader_is_claimed_before_a_pod_may_use_it() {
     };
     let claims = [claim(&former)];
     assert_eq!(plan(&with(view(true, true, false), former.clone())), claims);
-    // Told by the former leader, which has not started to take it away.
+    // The former leader wrote `volumesAttached`, and has not started to detach the volume.
     assert_eq!(plan(&with(view(true, true, true), former.clone())), []);
     assert_eq!(
         plan(&with(view(false, false, true), former.clone())),
@@ -148,11 +149,14 @@ fn pods_hear_why_their_volume_is_not_attached() {
         error: Some("rpc error: no room".to_owned()),
         ..attachment(is_attached)
     };
-    let told = AttachDetachAction::Failed {
+    let failed = AttachDetachAction::Failed {
         volume: volume(),
         error: "rpc error: no room".to_owned(),
     };
-    assert_eq!(plan(&with(view(true, true, false), broken(false))), [told]);
+    assert_eq!(
+        plan(&with(view(true, true, false), broken(false))),
+        [failed]
+    );
     assert_eq!(plan(&with(view(true, true, true), broken(true))), []);
     assert_eq!(
         plan(&with(view(false, false, false), broken(false))),
@@ -193,9 +197,9 @@ fn names_of_others_and_volumes_without_an_object_are_left_alone() {
     assert_eq!(plan(&with(view(false, false, false), lost)), detached());
 }
 
-/// Every situation of one volume: it is never detached while the node may use it, unless there is a
-/// proof, is told to the node only when it is this leader's, and no step follows a write that the next
-/// plan relies on.
+/// Every situation of one volume: the volume is never detached while the node may use the volume, unless there is a
+/// proof; `volumesAttached` has the volume only when the attachment is this leader's; and no action follows a write
+/// that the next plan relies on.
 #[test]
 fn no_situation_takes_a_volume_from_a_pod() {
     for bits in 0..256_u32 {

@@ -18,7 +18,7 @@ pub(super) enum SignerRules {
     NodeServing,
 }
 
-/// The rules of a built-in signer; `None` for the signers of others.
+/// The rules of a built-in signer; `None` for other signers.
 pub(super) fn of_signer(name: &str) -> Option<SignerRules> {
     match name {
         signer::API_CLIENT => Some(SignerRules::ApiClient),
@@ -31,52 +31,52 @@ pub(super) fn of_signer(name: &str) -> Option<SignerRules> {
 impl SignerRules {
     /// Checks a request and returns the usages of its certificate.
     ///
-    /// *Errors.* The first broken rule, in the words of Kubernetes.
-    pub fn check(self, asked: &Request, usages: &[String]) -> Result<Vec<Usage>, String> {
+    /// *Errors.* The first violated rule, in the words of Kubernetes.
+    pub fn check(self, request: &Request, usages: &[String]) -> Result<Vec<Usage>, String> {
         match self {
             Self::ApiClient => client_usages(usages),
             Self::NodeClient => {
                 let names = [
-                    (asked.dns.is_empty(), "DNS"),
-                    (asked.emails.is_empty(), "Email"),
-                    (asked.addresses.is_empty(), "IP"),
-                    (asked.uris.is_empty(), "URI"),
+                    (request.dns.is_empty(), "DNS"),
+                    (request.emails.is_empty(), "Email"),
+                    (request.addresses.is_empty(), "IP"),
+                    (request.uris.is_empty(), "URI"),
                 ];
-                check_organization(asked)?;
+                check_organization(request)?;
                 check_names(&names)?;
-                check_common_name(asked)?;
+                check_common_name(request)?;
                 exactly(usages, Usage::ClientAuth)
             }
             Self::NodeServing => {
-                check_organization(asked)?;
-                if asked.dns.is_empty() && asked.addresses.is_empty() {
+                check_organization(request)?;
+                if request.dns.is_empty() && request.addresses.is_empty() {
                     return Err("DNS or IP subjectAltName is required".to_owned());
                 }
                 let names = [
-                    (asked.emails.is_empty(), "Email"),
-                    (asked.uris.is_empty(), "URI"),
+                    (request.emails.is_empty(), "Email"),
+                    (request.uris.is_empty(), "URI"),
                 ];
                 check_names(&names)?;
                 let usages = exactly(usages, Usage::ServerAuth)?;
-                check_common_name(asked)?;
+                check_common_name(request)?;
                 Ok(usages)
             }
         }
     }
 }
 
-fn check_organization(asked: &Request) -> Result<(), String> {
-    match asked.organizations.as_slice() {
+fn check_organization(request: &Request) -> Result<(), String> {
+    match request.organizations.as_slice() {
         [only] if only == NODES => Ok(()),
         _ => Err("subject organization is not system:nodes".to_owned()),
     }
 }
 
-fn check_common_name(asked: &Request) -> Result<(), String> {
-    if !NodeName::is_claimed_by(&asked.common_name) {
+fn check_common_name(request: &Request) -> Result<(), String> {
+    if !NodeName::is_claimed_by(&request.common_name) {
         return Err("subject common name does not begin with system:node: ".to_owned());
     }
-    match NodeName::of_user(&asked.common_name) {
+    match NodeName::of_user(&request.common_name) {
         Some(_) => Ok(()),
         None => Err("subject common name does not end with the name of a node".to_owned()),
     }
@@ -100,27 +100,27 @@ fn usage(name: &str) -> Option<Usage> {
 }
 
 fn client_usages(usages: &[String]) -> Result<Vec<Usage>, String> {
-    let mut found = BTreeSet::new();
+    let mut requested = BTreeSet::new();
     for name in usages {
         match usage(name) {
-            Some(usage) if usage != Usage::ServerAuth => found.insert(usage),
+            Some(usage) if usage != Usage::ServerAuth => requested.insert(usage),
             _ => return Err(format!("invalid usage for client certificate: {name}")),
         };
     }
-    match found.contains(&Usage::ClientAuth) {
-        true => Ok(found.into_iter().collect()),
+    match requested.contains(&Usage::ClientAuth) {
+        true => Ok(requested.into_iter().collect()),
         false => Err("missing required usage for client certificate: client auth".to_owned()),
     }
 }
 
 /// Requires the purpose and digital signatures, and allows key encipherment.
 fn exactly(usages: &[String], purpose: Usage) -> Result<Vec<Usage>, String> {
-    let found: BTreeSet<Option<Usage>> = usages.iter().map(|name| usage(name)).collect();
+    let requested: BTreeSet<Option<Usage>> = usages.iter().map(|name| usage(name)).collect();
     let needed = BTreeSet::from([Some(purpose), Some(Usage::DigitalSignature)]);
     let mut all = needed.clone();
     all.insert(Some(Usage::KeyEncipherment));
-    if found == needed || found == all {
-        return Ok(found.into_iter().flatten().collect());
+    if requested == needed || requested == all {
+        return Ok(requested.into_iter().flatten().collect());
     }
     let purpose = match purpose {
         Usage::ServerAuth => ["digital signature", "key encipherment", "server auth"],
@@ -140,12 +140,12 @@ mod tests {
         let usages: Vec<String> = strings(&["client auth", "digital signature"]);
         let serving: Vec<String> = strings(&["server auth", "digital signature"]);
         let signed = |common_name: &str, organizations: &[&str]| {
-            let mut asked = Request::default();
-            asked.common_name = common_name.to_owned();
-            asked.organizations = strings(organizations);
-            let client = SignerRules::NodeClient.check(&asked, &usages);
-            asked.dns = strings(&["n1"]);
-            let server = SignerRules::NodeServing.check(&asked, &serving);
+            let mut request = Request::default();
+            request.common_name = common_name.to_owned();
+            request.organizations = strings(organizations);
+            let client = SignerRules::NodeClient.check(&request, &usages);
+            request.dns = strings(&["n1"]);
+            let server = SignerRules::NodeServing.check(&request, &serving);
             assert_eq!(client.is_ok(), server.is_ok(), "{common_name}");
             client.is_ok()
         };

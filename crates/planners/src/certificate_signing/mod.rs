@@ -1,13 +1,12 @@
 //! CertificateSigningRequests for the signers that every cluster has.
 //!
-//! **Goal**: approved valid requests are signed; approved invalid ones fail with the reason;
-//! requests of nodes with the right to a client or a server certificate are approved without a
-//! person; decided and expired requests are deleted. **Relies on**: the API server, which lets only
-//! authorised users approve, and keeps decisions. **Guarantees**: nothing is signed that is not
-//! approved, is denied, or breaks its signer's rules; a bootstrap token does not get the certificate
-//! of a node that is alive; a certificate of a node is for one node with a valid name; a node's server
-//! certificate has no name or address of the API server or
-//! of another node; requests for other signers are only ever deleted for their age.
+//! **Goal**: approved valid requests are signed; approved invalid requests fail with the reason; requests of nodes with
+//! the right to a client or a server certificate are approved automatically; decided and expired requests are deleted.
+//! **Relies on**: the API server, which lets only authorised users approve, and keeps decisions. **Guarantees**: no
+//! request is signed that is not approved, is denied, or violates its signer's rules; a bootstrap token does not get
+//! the certificate of a live node; a certificate of a node is for one node with a valid name; a node's server
+//! certificate has no name or address of the API server or of another node; requests for other signers are deleted only
+//! because of their age.
 
 mod form;
 mod node;
@@ -35,10 +34,10 @@ const AGAIN: SignedDuration = SignedDuration::from_mins(1);
 #[derive(Clone, Debug, PartialEq)]
 pub enum CertificateSigningAction {
     Delete,
-    /// Approve it with this condition, if the requester may `create` one of these sub-resources of
-    /// requests. The first right that the requester has decides.
+    /// Approve the request with this condition, if the requester may `create` one of these sub-resources of requests.
+    /// The first right that the requester has decides.
     ApproveIf(Vec<(&'static str, Condition)>),
-    /// Deny it with this condition.
+    /// Deny the request with this condition.
     Deny(Condition),
     Sign {
         /// The approved request.
@@ -87,8 +86,8 @@ pub fn plan(
         };
     }
     let action = next(request, around, now);
-    let asks = matches!(action, Some(CertificateSigningAction::ApproveIf(_)));
-    let again = asks.then(|| now.checked_add(AGAIN).unwrap_or(now));
+    let is_pending_approval = matches!(action, Some(CertificateSigningAction::ApproveIf(_)));
+    let again = is_pending_approval.then(|| now.checked_add(AGAIN).unwrap_or(now));
     CertificateSigningPlan {
         action,
         wake_at: expiry.into_iter().chain(again).min(),
@@ -136,28 +135,28 @@ fn next(
         return None;
     }
     let usages = spec.usages.as_deref().unwrap_or_default();
-    let asked = Request::parse(&spec.request.0).map_err(|error| error.to_string());
-    let checked = asked.and_then(|asked| Ok((form.check(&asked, usages)?, asked)));
+    let csr = Request::parse(&spec.request.0).map_err(|error| error.to_string());
+    let checked = csr.and_then(|csr| Ok((form.check(&csr, usages)?, csr)));
     if has(condition::APPROVED) {
-        let checked = checked.and_then(|(usages, asked)| {
-            let of_server = around.name_of_server(&asked);
+        let checked = checked.and_then(|(usages, csr)| {
+            let of_server = around.name_of_server(&csr);
             let of_server = of_server.filter(|_| spec.signer_name == signer::NODE_SERVING);
             match of_server {
                 Some(name) => Err(format!("{name} covers a name of the API server")),
-                None => Ok((usages, asked)),
+                None => Ok((usages, csr)),
             }
         });
         return Some(match checked {
-            Ok((usages, asked)) => CertificateSigningAction::Sign {
-                request: Box::new(asked),
+            Ok((usages, csr)) => CertificateSigningAction::Sign {
+                request: Box::new(csr),
                 usages,
                 seconds: spec.expiration_seconds.map(i64::from),
             },
             Err(why) => CertificateSigningAction::Fail(failed(why, now)),
         });
     }
-    let (_, asked) = checked.ok()?;
-    let own = spec.username.as_deref() == Some(asked.common_name.as_str());
+    let (_, csr) = checked.ok()?;
+    let is_for_itself = spec.username.as_deref() == Some(csr.common_name.as_str());
     let approved = |text: &str| {
         let text = format!("Auto approving {text} after SubjectAccessReview.");
         decision(condition::APPROVED, "AutoApproved", text, now)
@@ -165,7 +164,7 @@ fn next(
     match spec.signer_name.as_str() {
         signer::NODE_CLIENT => {}
         signer::NODE_SERVING => {
-            let fits = own && around.serving_names_fit(&asked);
+            let fits = is_for_itself && around.serving_names_fit(&csr);
             let right = (
                 "selfnodeserver",
                 approved("self kubelet server certificate"),
@@ -178,11 +177,11 @@ fn next(
         let denied = decision(condition::DENIED, reason, why, now);
         Some(CertificateSigningAction::Deny(denied))
     };
-    if let Some(why) = around.service_of_server(&asked.common_name) {
+    if let Some(why) = around.service_of_server(&csr.common_name) {
         return deny("NameOfServer", why);
     }
     let by_token = spec.groups.iter().flatten().any(|group| group == GROUP);
-    if let Some(why) = around.alive(&asked.common_name).filter(|_| by_token) {
+    if let Some(why) = around.alive(&csr.common_name).filter(|_| by_token) {
         return deny("NodeIsAlive", why);
     }
     let of_itself = (
@@ -190,7 +189,7 @@ fn next(
         approved("self kubelet client certificate"),
     );
     let of_another = ("nodeclient", approved("kubelet client certificate"));
-    let rights = own.then_some(of_itself).into_iter();
+    let rights = is_for_itself.then_some(of_itself).into_iter();
     Some(CertificateSigningAction::ApproveIf(
         rights.chain([of_another]).collect(),
     ))

@@ -19,18 +19,18 @@ pub struct Names {
     pub addresses: BTreeSet<IpAddr>,
 }
 
-/// The facts beside a request that decide about it.
+/// The objects that decide about a request, apart from the request.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeCertificateContext<'a> {
     /// The Node objects.
     pub nodes: &'a [Arc<Node>],
     /// The last heartbeat of the node that the request names, if it is known.
     pub heartbeat: Option<Timestamp>,
-    /// The names of the API server, which no node may have.
+    /// The names of the API server, which are refused for nodes.
     pub server: &'a Names,
 }
 
-/// The node that an undecided request of a node's signer names by its user; `None` for other requests.
+/// The node that an undecided request for a node's signer names by its user; `None` for other requests.
 pub fn asks_for_node(request: &CertificateSigningRequest) -> Option<String> {
     let spec = &request.spec;
     let conditions = request
@@ -42,8 +42,8 @@ pub fn asks_for_node(request: &CertificateSigningRequest) -> Option<String> {
     }
     match spec.signer_name.as_str() {
         signer::NODE_CLIENT | signer::NODE_SERVING => {
-            let asked = Request::parse(&spec.request.0).ok()?;
-            let name = NodeName::of_user(&asked.common_name)?;
+            let csr = Request::parse(&spec.request.0).ok()?;
+            let name = NodeName::of_user(&csr.common_name)?;
             Some(name.as_str().to_owned())
         }
         _ => None,
@@ -53,11 +53,11 @@ pub fn asks_for_node(request: &CertificateSigningRequest) -> Option<String> {
 impl NodeCertificateContext<'_> {
     fn node(&self, name: NodeName<'_>) -> Option<&Node> {
         let mut nodes = self.nodes.iter();
-        let found = nodes.find(|node| node.metadata.name.as_deref() == Some(name.as_str()));
-        found.map(AsRef::as_ref)
+        let node_object = nodes.find(|node| node.metadata.name.as_deref() == Some(name.as_str()));
+        node_object.map(AsRef::as_ref)
     }
 
-    /// Says that a user's node exists and is alive, with its last heartbeat.
+    /// The reason for a refusal if the user's node exists and is alive, with its last heartbeat.
     pub(super) fn alive(&self, user: &str) -> Option<String> {
         let name = NodeName::of_user(user)?;
         let status = self.node(name)?.status.as_ref()?;
@@ -79,47 +79,47 @@ impl NodeCertificateContext<'_> {
 
     /// Whether the names and addresses of a server certificate are those of the node: its name, and
     /// the addresses of its Node object that neither another Node nor the API server has.
-    pub(super) fn serving_names_fit(&self, asked: &Request) -> bool {
-        let Some(name) = NodeName::of_user(&asked.common_name) else {
+    pub(super) fn serving_names_fit(&self, request: &Request) -> bool {
+        let Some(name) = NodeName::of_user(&request.common_name) else {
             return false;
         };
         let Some(node) = self.node(name) else {
             return false;
         };
-        let own: BTreeSet<IpAddr> = addresses(node).collect();
+        let node_addresses: BTreeSet<IpAddr> = addresses(node).collect();
         let others = self
             .nodes
             .iter()
             .filter(|other| other.metadata.name != node.metadata.name);
         let others: BTreeSet<IpAddr> = others.flat_map(|other| addresses(other)).collect();
         let is_own = |address: &IpAddr| {
-            own.contains(address)
+            node_addresses.contains(address)
                 && !address.is_loopback()
                 && !others.contains(address)
                 && !self.server.addresses.contains(address)
         };
-        asked.dns.iter().all(|dns| dns == name.as_str())
-            && self.name_of_server(asked).is_none()
-            && asked.addresses.iter().all(is_own)
+        request.dns.iter().all(|dns| dns == name.as_str())
+            && self.name_of_server(request).is_none()
+            && request.addresses.iter().all(is_own)
     }
 
-    /// The first DNS name of a request that covers a name of the API server, by a wildcard too.
-    pub(super) fn name_of_server<'r>(&self, asked: &'r Request) -> Option<&'r str> {
-        let names = asked.dns.iter().map(String::as_str);
+    /// The first DNS name of a request that covers a name of the API server; a wildcard may cover a name as well.
+    pub(super) fn name_of_server<'r>(&self, request: &'r Request) -> Option<&'r str> {
+        let names = request.dns.iter().map(String::as_str);
         let mut names = names.filter(|dns| {
             let dns = dns.trim_end_matches('.').to_ascii_lowercase();
             let parent = dns.strip_prefix("*.");
             let mut server = self.server.dns.iter();
-            server.any(|own| {
-                let own_parent = own.split_once('.').map(|(_, parent)| parent);
-                *own == dns || (parent.is_some() && own_parent == parent)
+            server.any(|server_name| {
+                let own_parent = server_name.split_once('.').map(|(_, parent)| parent);
+                *server_name == dns || (parent.is_some() && own_parent == parent)
             })
         });
         names.next()
     }
 
-    /// Says that a user would be a node with a name of the Service `kubernetes`, which can have no server
-    /// certificate.
+    /// The reason for a refusal if the node of the user has a name of the Service `kubernetes`; such a node gets no
+    /// server certificate.
     pub(super) fn service_of_server(&self, user: &str) -> Option<String> {
         let name = NodeName::of_user(user)?.as_str();
         let of_service = name == "kubernetes" || name.starts_with("kubernetes.default");
@@ -156,9 +156,9 @@ mod tests {
             server: &server,
         };
         let covers = |dns: &str| {
-            let mut asked = Request::default();
-            asked.dns = vec!["n1".to_owned(), dns.to_owned()];
-            around.name_of_server(&asked).map(str::to_owned)
+            let mut request = Request::default();
+            request.dns = vec!["n1".to_owned(), dns.to_owned()];
+            around.name_of_server(&request).map(str::to_owned)
         };
         for dns in [
             "kubernetes",

@@ -1,15 +1,14 @@
-//! ClusterRoles that gather the rules of others.
+//! ClusterRoles that contain the rules of other ClusterRoles.
 //!
-//! **Goal.** The rules of a role with an `aggregationRule` are the rules of all roles that it
-//! selects, in the order of the roles' names, without duplicates. **Guarantees**: other roles are
-//! not changed.
+//! **Goal.** The rules of a role with an `aggregationRule` are the rules of all roles that the rule selects, in the
+//! order of the roles' names, without duplicates. **Guarantees**: other roles are not changed.
 
 use std::sync::Arc;
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use object_model::LabelSelector;
 
-/// The rules to write into a role; `None` if it has them already.
+/// The rules to write into a role; `None` if the role has the rules already.
 pub fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRule>> {
     let rule = role.aggregation_rule.as_ref()?;
     if role.metadata.deletion_timestamp.is_some() {
@@ -17,7 +16,7 @@ pub fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRu
     }
     let selectors = rule.cluster_role_selectors.as_deref().unwrap_or_default();
     let selectors: Vec<LabelSelector> = selectors.iter().filter_map(LabelSelector::of).collect();
-    let own = role.metadata.name.as_deref();
+    let role_name = role.metadata.name.as_deref();
     let chosen = |other: &&Arc<ClusterRole>| {
         let labels = other.metadata.labels.as_ref();
         let label = |key: &str| {
@@ -25,7 +24,7 @@ pub fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRu
                 .and_then(|labels| labels.get(key))
                 .map(String::as_str)
         };
-        other.metadata.name.as_deref() != own
+        other.metadata.name.as_deref() != role_name
             && selectors.iter().any(|selector| selector.matches_by(label))
     };
     let mut others: Vec<&Arc<ClusterRole>> = all.iter().filter(chosen).collect();
@@ -65,14 +64,14 @@ mod tests {
                 "rules": rules,
             }))
         };
-        let own = gather(json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]));
+        let gathered = gather(json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]));
         let roles = [
             part("b", "pods"),
             part("a", "nodes"),
             part("c", "pods"),
-            own.clone(),
+            gathered.clone(),
         ];
-        let rules = plan(&own, &roles).unwrap();
+        let rules = plan(&gathered, &roles).unwrap();
         let resources = rules
             .iter()
             .flat_map(|rule| rule.resources.clone().unwrap());

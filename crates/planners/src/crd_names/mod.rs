@@ -1,5 +1,5 @@
-//! CustomResourceDefinitions: the acceptance of their names, and their deletion, which waits for
-//! that of their objects.
+//! CustomResourceDefinitions: the acceptance of their names, and their deletion, which waits for the deletion of their
+//! objects.
 
 use std::collections::BTreeSet;
 
@@ -16,22 +16,22 @@ use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 pub struct CrdNamesPlan {
     /// The new status, if it differs from the stored one.
     pub status: Option<CustomResourceDefinitionStatus>,
-    /// Whether to delete its objects, and then its finalizer.
+    /// Whether to delete the objects of the definition, and then its finalizer.
     pub clean_up: bool,
 }
 
-/// Whether the kind is or was served, so that it may have objects.
+/// Whether the kind is or was served, so that objects of the kind may exist.
 pub fn may_have_objects(definition: &CustomResourceDefinition) -> bool {
     let holds = |name: &str| {
         let status = definition.status.as_ref();
-        let found = status.and_then(|status| condition(status, name));
-        found.is_some_and(|condition| condition.status == "True")
+        let condition_of_kind = status.and_then(|status| condition(status, name));
+        condition_of_kind.is_some_and(|condition| condition.status == "True")
     };
     holds("NamesAccepted") || holds("Established")
 }
 
-/// The version through which all objects of a definition that is being deleted can be read: the one that they
-/// are stored in, which is served then.
+/// The version through which all objects of a definition that is being deleted can be read: the storage version, which
+/// is served then.
 pub fn storage_version(definition: &CustomResourceDefinition) -> Option<&str> {
     let mut versions = definition.spec.versions.iter();
     let stored = versions.find(|version| version.storage)?;
@@ -70,9 +70,9 @@ fn accept_names<'d>(
     status: &mut CustomResourceDefinitionStatus,
     now: Timestamp,
 ) {
-    let taken = UsedNames::by(definition, others);
+    let used = UsedNames::by(definition, others);
     let names = &definition.spec.names;
-    let conflict = taken.conflict(names);
+    let conflict = used.conflict(names);
     let accepted = condition(status, "NamesAccepted").is_some_and(|c| c.status == "True");
     match conflict {
         Some((reason, name)) => {
@@ -88,8 +88,8 @@ fn accept_names<'d>(
     // An established definition stays served under its accepted names.
     let established = condition(status, "Established").is_some_and(|c| c.status == "True");
     if conflict.is_none() {
-        // The kind is served from the write that accepts its names. `Established` follows with the
-        // next write: otherwise a watcher could use the kind before the server serves it.
+        // The kind is served from the write that accepts its names. `Established` follows with the next write, because
+        // otherwise a watcher could use the kind before the server serves the kind.
         let served = established || accepted;
         let reason = if served {
             "InitialNamesAccepted"
@@ -116,7 +116,7 @@ impl<'d> UsedNames<'d> {
         definition: &CustomResourceDefinition,
         others: impl IntoIterator<Item = &'d CustomResourceDefinition>,
     ) -> Self {
-        let mut taken = Self::default();
+        let mut used = Self::default();
         for other in others {
             let same_group = other.spec.group == definition.spec.group;
             if !same_group || other.metadata.name == definition.metadata.name {
@@ -127,12 +127,12 @@ impl<'d> UsedNames<'d> {
                 .as_ref()
                 .and_then(|s| s.accepted_names.as_ref());
             if let Some(names) = accepted {
-                taken.resources.extend(resource_names(names));
-                taken.kinds.insert(&names.kind);
-                taken.kinds.extend(names.list_kind.as_deref());
+                used.resources.extend(resource_names(names));
+                used.kinds.insert(&names.kind);
+                used.kinds.extend(names.list_kind.as_deref());
             }
         }
-        taken
+        used
     }
 
     fn conflict<'n>(
@@ -195,7 +195,7 @@ fn set(
         .iter_mut()
         .find(|condition| condition.type_ == kind)
     {
-        Some(place) => *place = next,
+        Some(stored) => *stored = next,
         None => conditions.push(next),
     }
 }
@@ -236,11 +236,11 @@ mod tests {
         let status = plan(&boats, [&boats.clone()], Timestamp::UNIX_EPOCH)
             .status
             .unwrap();
-        let wanted = [
+        let expected = [
             "NamesAccepted=True NoConflicts",
             "Established=False Installing",
         ];
-        assert_eq!(told(&status), wanted);
+        assert_eq!(told(&status), expected);
         boats.status = Some(status);
         let status = plan(&boats, [&boats.clone()], Timestamp::UNIX_EPOCH)
             .status
@@ -259,11 +259,11 @@ mod tests {
         let status = plan(&other, [&boats, &other], Timestamp::UNIX_EPOCH)
             .status
             .unwrap();
-        let wanted = [
+        let expected = [
             "NamesAccepted=False KindConflict",
             "Established=False NotAccepted",
         ];
-        assert_eq!(told(&status), wanted);
+        assert_eq!(told(&status), expected);
         // Names in another group do not conflict.
         let mut elsewhere = definition("boats", "boats", "Boat");
         elsewhere.spec.group = "example.com".to_owned();

@@ -1,9 +1,8 @@
-//! CronJob: jobs by the clock.
+//! CronJob: jobs at scheduled times.
 //!
-//! **Goal**: a job for the latest scheduled time, unless the time is too long ago or the previous
-//! job still runs; a limited number of finished jobs. **Relies on**: the API server, which refuses
-//! a second job of the same name. **Guarantees**: each scheduled time makes at most one job,
-//! because the job's name is computed from the time.
+//! **Goal**: a job for the latest scheduled time, unless the time is too long ago or the previous job still runs; a
+//! limited number of finished jobs. **Relies on**: the API server, which refuses a second job of the same name.
+//! **Guarantees**: each scheduled time creates at most one job, because the job's name is computed from the time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +27,7 @@ const MISSED_MAX: usize = 100;
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     pub cron_job: Arc<CronJob>,
-    /// The jobs that it controls, and all existing jobs in its status's `active` list.
+    /// The jobs that the CronJob controls, and all existing jobs in its status's `active` list.
     pub jobs: Vec<Arc<Job>>,
 }
 
@@ -71,11 +70,11 @@ pub fn plan(observed: &Observed, now: Timestamp) -> CronJobPlan {
         active: None,
         ..stored.clone()
     };
-    let known = stored.active.clone().unwrap_or_default();
+    let recorded = stored.active.clone().unwrap_or_default();
     let (active, ended): (Vec<&Arc<Job>>, Vec<&Arc<Job>>) =
         observed.jobs.iter().partition(|job| outcome(job).is_none());
-    note_ends(&known, &ended, &mut status, &mut plan);
-    note_missing(&known, &observed.jobs, &mut plan);
+    note_ends(&recorded, &ended, &mut status, &mut plan);
+    note_missing(&recorded, &observed.jobs, &mut plan);
     forget_old(&spec, &ended, &mut plan);
     let mut active: Vec<ObjectReference> = active.into_iter().map(|job| reference(job)).collect();
     if !spec.suspend.unwrap_or_default() {
@@ -126,14 +125,14 @@ fn reference(job: &Job) -> ObjectReference {
 
 /// Reports newly finished jobs, and records the last success.
 fn note_ends(
-    known: &[ObjectReference],
+    recorded: &[ObjectReference],
     ended: &[&Arc<Job>],
     status: &mut CronJobStatus,
     plan: &mut CronJobPlan,
 ) {
     for job in ended {
         let well = outcome(job) == Some(true);
-        if known.iter().any(|active| active.uid == job.metadata.uid) {
+        if recorded.iter().any(|active| active.uid == job.metadata.uid) {
             let result = if well { "Complete" } else { "Failed" };
             plan.notices.push(CronJobEvent {
                 warning: false,
@@ -149,9 +148,9 @@ fn note_ends(
 }
 
 /// Reports active jobs that were deleted.
-fn note_missing(known: &[ObjectReference], jobs: &[Arc<Job>], plan: &mut CronJobPlan) {
+fn note_missing(recorded: &[ObjectReference], jobs: &[Arc<Job>], plan: &mut CronJobPlan) {
     let is_there = |active: &&ObjectReference| jobs.iter().any(|j| j.metadata.uid == active.uid);
-    for active in known.iter().filter(|active| !is_there(active)) {
+    for active in recorded.iter().filter(|active| !is_there(active)) {
         let name = active.name.as_deref().unwrap_or_default();
         plan.notices.push(CronJobEvent {
             warning: false,
@@ -301,7 +300,7 @@ fn start(
     status.last_schedule_time = Some(Time(due));
 }
 
-/// The last scheduled time after `since` and up to `now`, and the number of times in between.
+/// The last scheduled time after `since` and up to `now`, and the number of scheduled times in that interval.
 fn last_due(times: &Times, since: Timestamp, now: Timestamp) -> (Option<Timestamp>, usize) {
     let (mut due, mut missed) = (None, 0);
     let mut at = since;
@@ -309,8 +308,7 @@ fn last_due(times: &Times, since: Timestamp, now: Timestamp) -> (Option<Timestam
         due = Some(next);
         missed += 1;
         at = next;
-        // After many missed times the search jumps over half of the remaining interval, as long as
-        // a time follows.
+        // After many missed times the search skips half of the remaining interval, as long as a scheduled time follows.
         if missed > MISSED_MAX {
             let half = now.duration_since(at) / 2;
             let ahead = at.checked_add(half).unwrap_or(at);

@@ -1,4 +1,4 @@
-//! The templates of a set, kept as ControllerRevisions.
+//! The templates of a set, stored as ControllerRevisions.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -78,9 +78,9 @@ pub(super) fn choose(world: &ParsedDaemonSet<'_>) -> ChosenRevision {
         stored == Some(&data) || means().as_ref() == Some(&world.spec.template)
     };
     let newest = all.last().map_or(0, |revision| revision.revision);
-    if let Some(found) = all.iter().rev().find(same) {
-        if found.revision < newest {
-            let (name, uid) = id(found);
+    if let Some(existing) = all.iter().rev().find(same) {
+        if existing.revision < newest {
+            let (name, uid) = id(existing);
             let revision = newest.saturating_add(1);
             actions.push(RevisionAction::Renumber {
                 name,
@@ -89,7 +89,7 @@ pub(super) fn choose(world: &ParsedDaemonSet<'_>) -> ChosenRevision {
             });
         }
         return ChosenRevision {
-            hash: hash_of(found).to_owned(),
+            hash: hash_of(existing).to_owned(),
             collisions,
             actions,
         };
@@ -98,8 +98,8 @@ pub(super) fn choose(world: &ParsedDaemonSet<'_>) -> ChosenRevision {
     let mut hash = revisions::hash(&bytes, collisions);
     for _ in 0..COLLISIONS_MAX {
         let name = revisions::name(world.owner.name, &hash);
-        let mut taken = world.observed.revisions.iter();
-        if !taken.any(|revision| revision.metadata.name.as_ref() == Some(&name)) {
+        let mut other_revisions = world.observed.revisions.iter();
+        if !other_revisions.any(|revision| revision.metadata.name.as_ref() == Some(&name)) {
             break;
         }
         collisions = Some(collisions.unwrap_or_default().saturating_add(1));
@@ -127,7 +127,7 @@ pub(super) fn choose(world: &ParsedDaemonSet<'_>) -> ChosenRevision {
     }
 }
 
-/// Deletes the oldest revisions that no pod has, beyond the limit.
+/// Deletes the oldest revisions that no pod uses, beyond the limit.
 pub(super) fn surplus(world: &ParsedDaemonSet<'_>, current: &str) -> Vec<RevisionAction> {
     let limit = world.spec.revision_history_limit.unwrap_or(10);
     let Ok(limit) = usize::try_from(limit) else {

@@ -33,7 +33,7 @@ pub(super) fn decide(
 ) -> (Vec<PodAction>, Option<Timestamp>) {
     let (mut delete, mut wake): (Vec<&PodState<'_>>, Option<Timestamp>) = (Vec::new(), None);
     let mut create: Vec<&str> = Vec::new();
-    let mut places = Vec::new();
+    let mut node_pods = Vec::new();
     for (name, fit) in &world.observed.nodes {
         let pods = world.by_node.get(name).map_or(&[][..], Vec::as_slice);
         if !fit.stays {
@@ -48,10 +48,10 @@ pub(super) fn decide(
             }
         }
         if pods.is_empty() {
-            // A node that takes no pod is not one without its pod.
+            // A node that is not eligible does not count as a node without its pod.
             if fit.starts {
                 create.push(name);
-                places.push(NodePods {
+                node_pods.push(NodePods {
                     name,
                     new: None,
                     old: None,
@@ -62,15 +62,15 @@ pub(super) fn decide(
         let mut active = pods.iter().filter(|pod| pod.active());
         let is_new = |pod: &&PodState<'_>| pod.label(CONTROLLER_REVISION_HASH) == Some(hash);
         let (new, old): (Vec<_>, Vec<_>) = active.by_ref().partition(is_new);
-        // The oldest pod of each revision stays. If a node has both, the update decides.
+        // The oldest pod of each revision stays. If a node has a current and an outdated pod, the update decides.
         delete.extend(new.iter().skip(1).chain(old.iter().skip(1)));
-        places.push(NodePods {
+        node_pods.push(NodePods {
             name,
             new: new.first().copied(),
             old: old.first().copied(),
         });
     }
-    update(world, &places, &mut create, &mut delete);
+    update(world, &node_pods, &mut create, &mut delete);
     let mut names = Names::new(
         world.owner.name,
         world.owner.uid,
@@ -92,87 +92,89 @@ pub(super) fn decide(
 /// Replaces old pods, with `maxUnavailable` or with `maxSurge`.
 fn update<'w, 'a>(
     world: &ParsedDaemonSet<'_>,
-    places: &[NodePods<'w, 'a>],
+    node_pods: &[NodePods<'w, 'a>],
     create: &mut Vec<&'w str>,
     delete: &mut Vec<&'w PodState<'a>>,
 ) {
     let nodes = world.observed.nodes.values();
-    let wanted = nodes.filter(|fit| fit.starts).count();
-    let Some(update) = strategy(world, wanted) else {
+    let eligible = nodes.filter(|fit| fit.starts).count();
+    let Some(update) = strategy(world, eligible) else {
         // With `OnDelete` only duplicates are deleted.
-        let both = places.iter().filter(|place| place.new.is_some());
-        delete.extend(both.filter_map(|place| place.old));
+        let both = node_pods
+            .iter()
+            .filter(|pods_of_node| pods_of_node.new.is_some());
+        delete.extend(both.filter_map(|pods_of_node| pods_of_node.old));
         return;
     };
     if update.surge > 0 {
-        beside(world, places, &update, create, delete);
+        beside(world, node_pods, &update, create, delete);
     } else {
-        in_place(places, &update, delete);
+        in_place(node_pods, &update, delete);
     }
 }
 
 fn in_place<'w, 'a>(
-    places: &[NodePods<'w, 'a>],
+    node_pods: &[NodePods<'w, 'a>],
     update: &Update,
     delete: &mut Vec<&'w PodState<'a>>,
 ) {
     let mut unavailable = 0;
     let mut candidates = Vec::new();
-    for place in places {
-        match (place.new, place.old) {
+    for pods_of_node in node_pods {
+        match (pods_of_node.new, pods_of_node.old) {
             (Some(new), old) => {
                 unavailable += usize::from(!new.available);
                 delete.extend(old);
             }
             (None, Some(old)) if old.available => candidates.push(old),
             (None, Some(old)) => {
-                // This pod is missing already.
+                // The pod of this node is missing already.
                 unavailable += 1;
                 delete.push(old);
             }
             (None, None) => unavailable += 1,
         }
     }
-    let room = update.unavailable.saturating_sub(unavailable);
-    delete.extend(candidates.into_iter().take(room));
+    let remaining = update.unavailable.saturating_sub(unavailable);
+    delete.extend(candidates.into_iter().take(remaining));
 }
 
 fn beside<'w, 'a>(
     world: &ParsedDaemonSet<'_>,
-    places: &[NodePods<'w, 'a>],
+    node_pods: &[NodePods<'w, 'a>],
     update: &Update,
     create: &mut Vec<&'w str>,
     delete: &mut Vec<&'w PodState<'a>>,
 ) {
     let mut surging = 0;
     let mut candidates = Vec::new();
-    for place in places {
-        match (place.new, place.old) {
+    for pods_of_node in node_pods {
+        match (pods_of_node.new, pods_of_node.old) {
             (Some(new), Some(old)) if new.available || !old.available => delete.push(old),
             (Some(_), Some(_)) => surging += 1,
             (None, Some(old)) => {
-                let fit = world.observed.nodes.get(place.name);
+                let fit = world.observed.nodes.get(pods_of_node.name);
                 if !old.available {
                     delete.push(old);
                 } else if fit.is_some_and(|fit| fit.starts) {
-                    candidates.push(place.name);
+                    candidates.push(pods_of_node.name);
                 }
             }
             _ => {}
         }
     }
-    let room = update.surge.saturating_sub(surging);
-    create.extend(candidates.into_iter().take(room));
+    let remaining = update.surge.saturating_sub(surging);
+    create.extend(candidates.into_iter().take(remaining));
 }
 
-/// The update strategy for so many nodes that take a pod; `None` for `OnDelete`.
-fn strategy(world: &ParsedDaemonSet<'_>, wanted: usize) -> Option<Update> {
+/// The update strategy for that number of eligible nodes; `None` for `OnDelete`.
+fn strategy(world: &ParsedDaemonSet<'_>, eligible: usize) -> Option<Update> {
     let strategy = world.spec.update_strategy.as_ref();
     if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {
         return None;
     }
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
-    let total = i32::try_from(wanted).unwrap_or(i32::MAX);
+    let total = i32::try_from(eligible).unwrap_or(i32::MAX);
     let number = |value: Option<&IntOrString>| {
         let value = value.and_then(|value| serde_json::to_value(value).ok())?;
         let number = IntOrPercent::from_json(&value)?.of(total, true);

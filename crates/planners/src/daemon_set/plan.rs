@@ -20,12 +20,12 @@ use crate::pod_set::{self, Owner, PodAction, PodState, pod_of};
 /// API version and kind of a DaemonSet.
 pub const DAEMON_SET: (&str, &str) = ("apps/v1", "DaemonSet");
 
-/// The scheduler's answer for the set's pod on one node.
+/// The scheduler's decision about the set's pod on one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeFit {
-    /// Whether a new pod may start there.
+    /// Whether a new pod may start on the node.
     pub starts: bool,
-    /// Whether an existing pod may stay there.
+    /// Whether an existing pod may stay on the node.
     pub stays: bool,
 }
 
@@ -38,14 +38,14 @@ pub struct Observed {
     pub pods: Vec<Arc<PodView>>,
     /// Revisions of its namespace: at least those it owns, and those without an owner.
     pub revisions: Vec<Arc<ControllerRevision>>,
-    /// All nodes, each with its answer for [`daemon_pod`].
+    /// All nodes, each with the scheduler's decision about [`daemon_pod`].
     pub nodes: BTreeMap<String, NodeFit>,
 }
 
 /// The planned writes, in this order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DaemonSetPlan {
-    /// Writes to revisions that come first.
+    /// Writes to revisions, before all other writes.
     pub revisions: Vec<RevisionAction>,
     /// Pods to create and delete.
     pub pods: Vec<PodAction>,

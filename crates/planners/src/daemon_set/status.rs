@@ -1,4 +1,4 @@
-//! The status: counted again each time.
+//! The status: counted anew for each plan.
 
 use k8s_openapi::api::apps::v1::DaemonSetStatus;
 use resource_kinds::labels::CONTROLLER_REVISION_HASH;

@@ -18,8 +18,8 @@ use crate::pod_set::Owner;
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     pub deployment: Arc<Deployment>,
-    /// ReplicaSets of its namespace: at least those that it owns, those without an owner, and those
-    /// whose names begin with the Deployment's name.
+    /// ReplicaSets of its namespace: at least the owned ReplicaSets, those without an owner, and those whose names
+    /// begin with the Deployment's name.
     pub sets: Vec<Arc<ReplicaSet>>,
     /// Pods of its namespace: at least those of its ReplicaSets.
     pub pods: Vec<Arc<PodView>>,
@@ -122,7 +122,7 @@ pub(super) struct ParsedDeployment<'a> {
     pub paused: bool,
     pub template: &'a PodTemplateSpec,
     pub min_ready: Option<i32>,
-    /// The progress deadline; `None` waits for ever.
+    /// The progress deadline; `None` waits without a limit.
     pub deadline: Option<SignedDuration>,
     pub history_limit: Option<usize>,
 }
@@ -186,7 +186,7 @@ fn fences(spec: Option<&DeploymentSpec>, replicas: i32) -> (i32, i32) {
     match (surge, unavailable) {
         (0, 0) => (0, 1.min(replicas)),
         _ => (
-            // The sum of both must fit a number of replicas.
+            // The sum of surge and replicas must fit into an `i32`.
             surge.min(i32::MAX.saturating_sub(replicas)),
             unavailable.min(replicas),
         ),

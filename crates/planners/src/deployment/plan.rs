@@ -11,8 +11,8 @@ use super::sets::Sets;
 use super::status::Progress;
 use super::{rollout, scale, sets, status};
 
-/// A write of the plan. Each write names its object by resourceVersion or UID, or creates a new object. The
-/// server therefore refuses a plan that was made from an old view.
+/// A write of the plan. Each write names its object by resourceVersion or UID, or creates a new object. The server
+/// therefore refuses a plan that was computed from an outdated snapshot.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DeploymentAction {
     /// Read the Deployment from the API server; continue only if its UID is the same and it is not
@@ -61,8 +61,8 @@ pub struct DeploymentPlan {
     pub actions: Vec<DeploymentAction>,
     /// The new status, if it differs from the stored one.
     pub status: Option<DeploymentStatus>,
-    /// The new revision annotation of the Deployment, if it differs. It is written together with
-    /// the status.
+    /// The new revision annotation of the Deployment, if it differs from the stored one; written together with the
+    /// status.
     pub revision: Option<String>,
     /// The time after which to plan again even without an event.
     pub requeue_after: Option<Duration>,

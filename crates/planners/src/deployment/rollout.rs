@@ -1,4 +1,4 @@
-//! Moving replicas from the old ReplicaSets to the new one.
+//! Moves replicas from the old ReplicaSets to the new ReplicaSet.
 
 use super::observed::{ParsedDeployment, Strategy};
 use super::sets::Sets;
@@ -8,17 +8,16 @@ pub(super) fn replicas_of_new(world: &ParsedDeployment<'_>, sets: &Sets<'_>, cur
     match world.strategy {
         Strategy::Recreate => world.replicas,
         Strategy::Rolling => {
-            let room = world.replicas + world.surge - sets.replicas();
-            if room <= 0 {
+            let remaining = world.replicas + world.surge - sets.replicas();
+            if remaining <= 0 {
                 return current;
             }
-            current + room.min((world.replicas - current).max(0))
+            current + remaining.min((world.replicas - current).max(0))
         }
     }
 }
 
-/// One step of a rolling update: either scale the new set up or the old sets down, never both from
-/// one view.
+/// One step of a rolling update: either scale the new set up or the old sets down, never both from one snapshot.
 pub(super) fn roll(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) {
     if fill_step(world, sets) {
         return;
@@ -93,7 +92,7 @@ pub(super) fn empty_old(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) -> bo
     empty && !old_pods_run(world, sets)
 }
 
-/// Whether old pods still run. A pod that is being deleted runs until it is gone.
+/// Whether old pods still run. A pod that is being deleted counts as running until the pod has ended.
 fn old_pods_run(world: &ParsedDeployment<'_>, sets: &Sets<'_>) -> bool {
     let old: Vec<&str> = sets
         .old

@@ -1,4 +1,4 @@
-//! Sharing replicas out between the ReplicaSets when the Deployment is scaled or paused.
+//! Distribution of the replicas between the ReplicaSets when the Deployment is scaled or paused.
 
 use std::cmp::Reverse;
 
@@ -17,12 +17,11 @@ pub(super) fn is_due(world: &ParsedDeployment<'_>, sets: &Sets<'_>) -> bool {
     })
 }
 
-/// Gives the replicas to the only set that has any, or distributes them in proportion to the sets'
+/// Assigns the replicas to the only set that has replicas, or distributes the replicas in proportion to the sets'
 /// sizes.
 pub(super) fn share_out(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) {
     if let Some(only) = only_one(sets) {
-        // This also applies when the number is right: the annotations must hold the Deployment's
-        // current number.
+        // The call is needed also if the number is right: the annotations must contain the Deployment's current number.
         only.scale(world.replicas, world);
         return;
     }
@@ -40,7 +39,7 @@ pub(super) fn share_out(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) {
     }
 }
 
-/// The only set with replicas; if no set has any, the newest.
+/// The only set with replicas; if no set has replicas, the newest.
 fn only_one<'s, 'a>(sets: &'s mut Sets<'a>) -> Option<&'s mut Set<'a>> {
     let active = sets.all().filter(|set| set.target > 0).count();
     match active {
@@ -55,9 +54,9 @@ fn only_one<'s, 'a>(sets: &'s mut Sets<'a>) -> Option<&'s mut Set<'a>> {
     }
 }
 
-/// Distributes the added or removed replicas in proportion to the sets' sizes; the first set gets
-/// the remainder. The largest set comes first; of equal sets the newer one when adding, the older
-/// one when removing.
+/// Distributes the added or removed replicas in proportion to the sets' sizes; the first set gets the remainder. The
+/// largest set is first. Of equal sets the newer set is first when replicas are added, and the older set when replicas
+/// are removed.
 fn in_proportion(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) {
     let allowed = match world.replicas {
         0 => 0,

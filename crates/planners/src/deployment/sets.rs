@@ -1,4 +1,4 @@
-//! The ReplicaSets of a Deployment: that of the wanted template, and those of the past.
+//! The ReplicaSets of a Deployment: the ReplicaSet of the current template, and the ReplicaSets of earlier templates.
 
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ pub(super) fn sort<'a>(world: &ParsedDeployment<'a>) -> (Sets<'a>, Vec<Deploymen
         let meta = &set.metadata;
         (meta.creation_timestamp.clone(), meta.name.clone())
     });
-    // Of several sets with the same template the oldest is the new one.
+    // Of several sets with an equal template the oldest is the new set.
     let is_new = |set: &Arc<ReplicaSet>| {
         let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
         template.is_some_and(|template| same_template(template, world.template))
@@ -111,9 +111,9 @@ impl<'a> Sets<'a> {
             new.annotate(key, value.clone());
         }
         let stored = new.set.spec.as_ref().and_then(|s| s.min_ready_seconds);
-        let wanted = world.min_ready.unwrap_or_default();
-        if stored.unwrap_or_default() != wanted {
-            new.min_ready = Some(wanted);
+        let desired = world.min_ready.unwrap_or_default();
+        if stored.unwrap_or_default() != desired {
+            new.min_ready = Some(desired);
         }
     }
 
@@ -142,8 +142,9 @@ impl<'a> Sets<'a> {
             .filter(|set| set.actual() == 0 && set.stored() == 0 && set.target == 0)
             .filter(|set| {
                 let status = set.set.status.as_ref();
-                let seen = status.and_then(|status| status.observed_generation);
-                seen.unwrap_or_default() >= set.set.metadata.generation.unwrap_or_default()
+                let observed_generation = status.and_then(|status| status.observed_generation);
+                observed_generation.unwrap_or_default()
+                    >= set.set.metadata.generation.unwrap_or_default()
             })
             .map(|set| {
                 let meta = &set.set.metadata;
@@ -167,7 +168,7 @@ fn inherited<'a>(
         .filter(|(key, _)| !OWN.contains(key))
 }
 
-/// The list of former revisions with one added; the oldest are dropped beyond the maximum length.
+/// The list of former revisions with one revision added; the oldest revisions are dropped beyond the maximum length.
 fn with_former(history: &str, former: i64) -> String {
     let former = former.to_string();
     let mut all: Vec<&str> = history.split(',').filter(|one| !one.is_empty()).collect();
@@ -187,8 +188,8 @@ pub(super) fn create(
     let mut hash = hash(world.template, *collisions);
     for _ in 0..COLLISIONS_MAX {
         let name = name(world, &hash);
-        let taken = |set: &Arc<ReplicaSet>| set.metadata.name.as_ref() == Some(&name);
-        if !world.observed.sets.iter().any(taken) {
+        let has_name = |set: &Arc<ReplicaSet>| set.metadata.name.as_ref() == Some(&name);
+        if !world.observed.sets.iter().any(has_name) {
             break;
         }
         *collisions = Some(collisions.unwrap_or_default().saturating_add(1));
@@ -204,14 +205,14 @@ pub(super) fn create(
     let matched = selector.match_labels.get_or_insert_default();
     matched.insert(POD_TEMPLATE_HASH.to_owned(), hash.clone());
     let replicas = rollout::replicas_of_new(world, sets, 0);
-    let own = [
+    let computed = [
         (REVISION, sets.next_revision().to_string()),
         (DESIRED_REPLICAS, world.replicas.to_string()),
         (MAX_REPLICAS, (world.replicas + world.surge).to_string()),
     ];
     let annotations = inherited(world)
         .map(|(key, value)| (key.to_owned(), value.clone()))
-        .chain(own.map(|(key, value)| (key.to_owned(), value)));
+        .chain(computed.map(|(key, value)| (key.to_owned(), value)));
     ReplicaSet {
         metadata: ObjectMeta {
             name: Some(name(world, &hash)),
@@ -235,7 +236,7 @@ fn name(world: &ParsedDeployment<'_>, hash: &str) -> String {
     format!("{}-{hash}", world.owner.name)
 }
 
-/// The hash of a template: the same bytes as for ControllerRevisions.
+/// The hash of a template, computed from the bytes that a ControllerRevision would store.
 fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     revisions::hash(&revisions::bytes(&revisions::encode(template)), collisions)
 }

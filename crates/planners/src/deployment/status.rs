@@ -18,9 +18,9 @@ const PAUSED: &str = "DeploymentPaused";
 
 /// The cause of the `Progressing` condition in this plan.
 pub(super) enum Progress {
-    /// No rollout is going on: the condition stays.
+    /// No rollout is in progress: the condition is not changed.
     Leave,
-    /// The counts decide.
+    /// The counts of pods decide.
     Judge,
     /// The ReplicaSet of this name was just created.
     Created(String),
@@ -97,7 +97,7 @@ fn count(
     }
 }
 
-/// Whether all pods exist, have the current template, and no others exist.
+/// Whether all pods exist and have the current template, and no other pods exist.
 pub(super) fn is_complete(world: &ParsedDeployment<'_>, status: &DeploymentStatus) -> bool {
     let all = |count: Option<i32>| count.unwrap_or_default() == world.replicas;
     all(status.updated_replicas)
@@ -124,7 +124,7 @@ impl Conditions<'_, '_> {
         self.get(PROGRESSING)?.reason.as_deref()
     }
 
-    /// Sets a condition, unless it is equal already.
+    /// Sets a condition, unless an equal condition is stored.
     fn set(&mut self, kind: &str, status: &str, reason: &str, message: String) {
         let same = self.get(kind).is_some_and(|current| {
             current.status == status && current.reason.as_deref() == Some(reason)
@@ -134,7 +134,7 @@ impl Conditions<'_, '_> {
         }
     }
 
-    /// Sets a condition as of now. Its transition time changes only with its status.
+    /// Sets a condition with the present time. Its transition time changes only with its status.
     fn renew(&mut self, kind: &str, status: &str, reason: &str, message: String) {
         let now = Time(self.world.now);
         let before = self.get(kind).filter(|current| current.status == status);
@@ -244,15 +244,15 @@ impl Conditions<'_, '_> {
         Some(Duration::from_secs(seconds.saturating_add(1)))
     }
 
-    /// The `ReplicaFailure` of the new ReplicaSet, or of an old one.
+    /// The condition `ReplicaFailure` of the new ReplicaSet, or of an old ReplicaSet.
     fn failures(&mut self, sets: &Sets<'_>) {
         let failure = |set: &Set<'_>| -> Option<ReplicaSetCondition> {
             let conditions = set.set.status.as_ref()?.conditions.as_ref()?;
             let mut failures = conditions.iter().filter(|c| c.type_ == REPLICA_FAILURE);
             failures.next().cloned()
         };
-        let found = sets.new.iter().chain(&sets.old).find_map(failure);
-        match found {
+        let condition = sets.new.iter().chain(&sets.old).find_map(failure);
+        match condition {
             None => self.remove(REPLICA_FAILURE),
             Some(failure) => {
                 let reason = failure.reason.unwrap_or_default();

@@ -1,8 +1,8 @@
-//! PodDisruptionBudget: how many pods may be evicted now.
+//! PodDisruptionBudget: the number of pods that may be evicted now.
 //!
-//! **Goal**: a status with the number of allowed evictions, for the API server to decide on.
-//! **Relies on**: the API server, which writes each eviction into `disruptedPods` of the budget
-//! that it read. **Guarantees**: a budget that cannot be computed allows no eviction.
+//! **Goal**: a status with the number of allowed evictions, for the API server to decide on. **Relies on**: the API
+//! server, which writes each eviction into `disruptedPods` of the budget that the API server read. **Guarantees**: a
+//! budget that cannot be computed allows no eviction.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use resource_kinds::pod_view::PodView;
 use crate::batching::WriteUrgency;
 use crate::pod_set::{Phase, state};
 
-/// An eviction without effect counts for this time.
+/// The time for which an eviction counts whose pod is not deleted.
 const EVICTION_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 const ALLOWED: &str = "DisruptionAllowed";
 
@@ -27,10 +27,10 @@ const ALLOWED: &str = "DisruptionAllowed";
 pub struct Observed {
     /// The PodDisruptionBudget.
     pub budget: Arc<PodDisruptionBudget>,
-    /// The pods that it selects, and those whose eviction it records. Others do no harm.
+    /// The pods that the budget selects, and the pods whose eviction the budget records. Further pods have no effect.
     pub pods: Vec<Arc<PodView>>,
-    /// The controller and its replica count, by the controller's UID. For a ReplicaSet of a
-    /// Deployment it is the Deployment.
+    /// The controller and its replica count, by the UID of the pods' controller. The controller of a ReplicaSet's pods
+    /// is the Deployment, if the ReplicaSet has one.
     pub scales: BTreeMap<String, (String, i32)>,
 }
 
@@ -46,8 +46,8 @@ pub struct DisruptionPlan {
 }
 
 impl DisruptionPlan {
-    /// The weight of the new status; `None` if there is nothing to write. The API server allows
-    /// evictions by the stored status, so fewer allowed ones are written at once.
+    /// The weight of the new status; `None` if there is nothing to write. The API server allows evictions by the stored
+    /// status, so a lower number of allowed evictions is written at once.
     pub fn urgency(&self, budget: &PodDisruptionBudget) -> Option<WriteUrgency> {
         let planned = self.status.as_ref()?;
         let Some(stored) = &budget.status else {
@@ -188,7 +188,7 @@ fn expected<'p>(
 
 /// The sum of the replicas of these pods' controllers.
 fn wanted<'p>(observed: &Observed, pods: impl Iterator<Item = &'p PodView>) -> Result<i32, String> {
-    let mut found: BTreeMap<&str, i32> = BTreeMap::new();
+    let mut scales: BTreeMap<&str, i32> = BTreeMap::new();
     for pod in pods {
         let name = &pod.name;
         let Some(owner) = &pod.controller else {
@@ -200,9 +200,9 @@ fn wanted<'p>(observed: &Observed, pods: impl Iterator<Item = &'p PodView>) -> R
                 "{kind} of pod \"{name}\" does not implement the scale subresource"
             ));
         };
-        found.insert(scaler, *scale);
+        scales.insert(scaler, *scale);
     }
-    Ok(found
+    Ok(scales
         .values()
         .fold(0, |sum, scale| sum.saturating_add(*scale)))
 }
@@ -219,9 +219,9 @@ fn condition(
         None if allowed > 0 => ("True", "SufficientPods"),
         None => ("False", "InsufficientPods"),
     };
-    let mut known = stored.conditions.iter().flatten();
+    let mut stored_conditions = stored.conditions.iter().flatten();
     // An unchanged condition keeps its transition time.
-    let since = known
+    let since = stored_conditions
         .find(|c| c.type_ == ALLOWED && c.status == status)
         .map(|c| c.last_transition_time.clone());
     Condition {

@@ -1,5 +1,5 @@
-//! EndpointSlices that mirror the Endpoints of a Service without a selector, for proxies and DNS,
-//! which read slices only. As kube-controller-manager's mirroring of EndpointSlices.
+//! EndpointSlices that mirror the Endpoints of a Service without a selector, for proxies and DNS, which read slices
+//! only. As kube-controller-manager's mirroring of EndpointSlices.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,11 +18,12 @@ use super::slices::{Group, by_group, identity, ports_key};
 pub(super) const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 /// Endpoints with this label and the value `true` are not mirrored.
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
-/// Endpoints that are the lock of a leader election have this annotation.
+/// The annotation of Endpoints that are the lock of a leader election.
 const ELECTION: &str = "control-plane.alpha.kubernetes.io/leader";
-/// The time of the last change of Endpoints. Copied, it would change the slices as well.
+/// The annotation with the time of the last change of Endpoints. A copy of the annotation would change the slices as
+/// well.
 const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-/// Maximum number of addresses of one subset; as kube-controller-manager. One slice holds as many.
+/// Maximum number of addresses of one subset; as kube-controller-manager. The limit of one slice is equal.
 const ADDRESSES_MAX: usize = 1000;
 
 struct Wanted {
@@ -34,11 +35,11 @@ pub(super) fn plan(observed: &Observed, service: Option<&Service>, plan: &mut En
     let endpoints = observed.endpoints.as_deref();
     let endpoints = endpoints.filter(|endpoints| service.is_some() && is_mirrored(endpoints));
     let mut present = by_group(&observed.mirrored);
-    for (group, wanted) in endpoints.map(wanted).unwrap_or_default() {
+    for (group, desired) in endpoints.map(wanted).unwrap_or_default() {
         let slices = present.remove(&group).unwrap_or_default();
-        let kept = slices.first().copied();
+        let existing = slices.first().copied();
         if let Some(endpoints) = endpoints {
-            write(endpoints, group.0, wanted, kept, plan);
+            write(endpoints, group.0, desired, existing, plan);
         }
         let surplus = slices.iter().skip(1);
         plan.delete.extend(surplus.map(|slice| identity(slice)));
@@ -68,15 +69,15 @@ fn wanted(endpoints: &Endpoints) -> BTreeMap<Group, Wanted> {
             .filter_map(|(address, ready)| endpoint(address, ready))
             .take(ADDRESSES_MAX)
         {
-            let wanted = groups
+            let desired = groups
                 .entry((family, key.clone()))
                 .or_insert_with(|| Wanted {
                     ports: ports.clone(),
                     endpoints: Vec::new(),
                 });
             let same = |other: &Endpoint| other.addresses == endpoint.addresses;
-            if wanted.endpoints.len() < ADDRESSES_MAX && !wanted.endpoints.iter().any(same) {
-                wanted.endpoints.push(endpoint);
+            if desired.endpoints.len() < ADDRESSES_MAX && !desired.endpoints.iter().any(same) {
+                desired.endpoints.push(endpoint);
             }
         }
     }
@@ -113,12 +114,12 @@ fn port(port: &OldPort) -> EndpointPort {
 fn write(
     endpoints: &Endpoints,
     family: Family,
-    wanted: Wanted,
-    kept: Option<&Arc<EndpointSlice>>,
+    desired: Wanted,
+    existing: Option<&Arc<EndpointSlice>>,
     plan: &mut EndpointsPlan,
 ) {
     let (labels, annotations) = (labels(endpoints), annotations(endpoints));
-    let Some(slice) = kept else {
+    let Some(slice) = existing else {
         let name = endpoints.metadata.name.clone().unwrap_or_default();
         plan.create.push(EndpointSlice {
             metadata: ObjectMeta {
@@ -130,8 +131,8 @@ fn write(
                 ..ObjectMeta::default()
             },
             address_type: family.as_str().to_owned(),
-            endpoints: Some(wanted.endpoints),
-            ports: Some(wanted.ports),
+            endpoints: Some(desired.endpoints),
+            ports: Some(desired.ports),
         });
         return;
     };
@@ -140,18 +141,18 @@ fn write(
     let same = meta.labels.as_ref() == Some(&labels)
         && meta.annotations.clone().unwrap_or_default() == annotations
         && meta.owner_references.as_ref() == Some(&owners)
-        && slice.endpoints.as_deref().unwrap_or_default() == wanted.endpoints;
+        && slice.endpoints.as_deref().unwrap_or_default() == desired.endpoints;
     if !same {
         let mut changed = EndpointSlice::clone(slice);
         changed.metadata.labels = Some(labels);
         changed.metadata.annotations = Some(annotations);
         changed.metadata.owner_references = Some(owners);
-        changed.endpoints = Some(wanted.endpoints);
+        changed.endpoints = Some(desired.endpoints);
         plan.update.push(changed);
     }
 }
 
-/// The Endpoints' own labels, and the labels by which slices are found.
+/// The labels of the Endpoints, and the labels that identify the slices of a Service.
 fn labels(endpoints: &Endpoints) -> BTreeMap<String, String> {
     let mut all = endpoints.metadata.labels.clone().unwrap_or_default();
     let name = endpoints.metadata.name.clone().unwrap_or_default();

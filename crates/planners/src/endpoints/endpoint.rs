@@ -14,19 +14,20 @@ use resource_kinds::pod_view::{PodView, Text};
 
 use super::plan::Observed;
 
-/// A pod with its ports and conditions. Nothing of it is copied: most pods are in a slice already, and stay there as
-/// they are.
+/// A pod with its ports and conditions. The fields are borrowed, because most pods are in a slice already, and their
+/// endpoint does not change.
 #[derive(Clone, Debug)]
 pub(super) struct Backend<'o> {
     pub pod: &'o PodView,
     pub address: &'o str,
-    /// Only if its `subdomain` is the Service.
+    /// Set only if the pod's `subdomain` is the name of the Service.
     pub hostname: Option<&'o str>,
     zone: Option<&'o str>,
     hints: Option<Hints>,
-    /// Shared by pods that surely have the same.
+    /// Shared by pods whose ports cannot differ.
     pub ports: Rc<[EndpointPort]>,
-    /// Whether clients may use it: it serves and stays, or the Service publishes all.
+    /// Whether clients may use the endpoint: the pod serves and is not being deleted, or the Service publishes all
+    /// pods.
     is_published: bool,
     pub ready: bool,
     pub terminating: bool,
@@ -69,7 +70,7 @@ impl Backend<'_> {
         }
     }
 
-    /// Whether that is the reference to the pod.
+    /// Whether `reference` is the reference to the pod.
     pub fn is_referred_to_by(&self, reference: Option<&ObjectReference>) -> bool {
         let Some(ObjectReference {
             api_version: None,
@@ -89,7 +90,7 @@ impl Backend<'_> {
             && kind.as_deref() == Some("Pod")
     }
 
-    /// Whether that is its [`endpoint`](Self::endpoint).
+    /// Whether `present` is equal to the pod's [`endpoint`](Self::endpoint).
     pub fn is(&self, present: &Endpoint) -> bool {
         let Endpoint {
             addresses,
@@ -217,7 +218,7 @@ pub(super) fn backends<'o>(
     service: &Service,
     family: Family,
 ) -> Vec<Backend<'o>> {
-    // Ports by number are the same for all pods.
+    // Ports with a number do not depend on the pod.
     let by_number = ports(service, |_, _| None);
     let named = has_named_port(service);
     let ports_of = |pod: &PodView| match named {
@@ -239,7 +240,7 @@ fn backend<'o>(
     family: Family,
     ports_of: impl Fn(&PodView) -> Rc<[EndpointPort]>,
 ) -> Option<Backend<'o>> {
-    // An ended pod serves no more, and its address may belong to another pod.
+    // An ended pod does not serve, and its address may belong to another pod.
     if pod.has_ended() {
         return None;
     }
@@ -267,9 +268,9 @@ fn backend<'o>(
 /// The host name of a pod: only if its `subdomain` is the Service.
 fn hostname<'p>(service: &Service, pod: &'p PodView) -> Option<&'p str> {
     let subdomain = &pod.spec.subdomain;
-    let asked = subdomain.is_some() && *subdomain == service.metadata.name;
+    let is_requested = subdomain.is_some() && *subdomain == service.metadata.name;
     let same = *pod.namespace == *service.metadata.namespace.as_deref().unwrap_or_default();
-    pod.hostname.as_deref().filter(|_| asked && same)
+    pod.hostname.as_deref().filter(|_| is_requested && same)
 }
 
 fn ports_of_service(service: &Service) -> impl Iterator<Item = &PortOfService> {
@@ -277,14 +278,14 @@ fn ports_of_service(service: &Service) -> impl Iterator<Item = &PortOfService> {
     ports.into_iter().flatten()
 }
 
-/// Whether a port of the pods is found by its name.
+/// Whether the Service names a port of the pods by its name.
 fn has_named_port(service: &Service) -> bool {
     ports_of_service(service).any(|port| matches!(port.target_port, Some(IntOrString::String(_))))
 }
 
-/// The Service's ports on a pod, which has `named` ports; a named port that it lacks is left out.
+/// The Service's ports on a pod with the `named` ports; a named port that the pod does not have is left out.
 fn ports(service: &Service, named: impl Fn(&str, &str) -> Option<i32>) -> Rc<[EndpointPort]> {
-    let found = ports_of_service(service).filter_map(|port| {
+    let resolved = ports_of_service(service).filter_map(|port| {
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
         let number = match &port.target_port {
             None | Some(IntOrString::Int(0)) => port.port,
@@ -298,7 +299,7 @@ fn ports(service: &Service, named: impl Fn(&str, &str) -> Option<i32>) -> Rc<[En
             app_protocol: port.app_protocol.clone(),
         })
     });
-    found.collect()
+    resolved.collect()
 }
 
 /// The number of a port of a pod's containers and sidecars.

@@ -26,8 +26,8 @@ pub(super) fn without_service(observed: &Observed) -> Option<EndpointsWrite> {
     let ours = labels
         .get(MANAGED_BY)
         .is_some_and(|manager| manager == MANAGER);
-    let gone = endpoints.metadata.deletion_timestamp.is_some();
-    (ours && !gone).then(|| EndpointsWrite::Delete {
+    let is_deleted = endpoints.metadata.deletion_timestamp.is_some();
+    (ours && !is_deleted).then(|| EndpointsWrite::Delete {
         name: observed.name.clone(),
         uid: endpoints.metadata.uid.clone().unwrap_or_default(),
     })
@@ -47,12 +47,12 @@ pub(super) fn plan(
         .collect();
     let over = backends.len() > ADDRESSES_MAX;
     if over {
-        // Ready addresses stay.
+        // If addresses are dropped, ready addresses are retained first.
         backends.sort_by_key(|backend| !backend.ready);
         backends.truncate(ADDRESSES_MAX);
     }
     let subsets = subsets(service, &backends);
-    let made = || Some(subsets.iter().map(Subset::subset).collect());
+    let build = || Some(subsets.iter().map(Subset::subset).collect());
     let labels = labels(service);
     let Some(present) = observed.endpoints.as_deref() else {
         return Some(EndpointsWrite::Create(Box::new(Endpoints {
@@ -63,22 +63,22 @@ pub(super) fn plan(
                 annotations: over.then(|| BTreeMap::from([truncated()])),
                 ..ObjectMeta::default()
             },
-            subsets: made(),
+            subsets: build(),
         })));
     };
     let annotations = present.metadata.annotations.as_ref();
-    let said = annotations.is_some_and(|all| all.contains_key(OVER_CAPACITY));
-    let known = present.subsets.as_deref().unwrap_or_default();
-    let same = known.len() == subsets.len()
-        && subsets.iter().zip(known).all(|(new, old)| new.is(old))
+    let is_annotated = annotations.is_some_and(|all| all.contains_key(OVER_CAPACITY));
+    let stored = present.subsets.as_deref().unwrap_or_default();
+    let same = stored.len() == subsets.len()
+        && subsets.iter().zip(stored).all(|(new, old)| new.is(old))
         && present.metadata.labels.as_ref() == Some(&labels)
-        && said == over;
+        && is_annotated == over;
     if same || present.metadata.deletion_timestamp.is_some() {
         return None;
     }
     let mut changed = Endpoints {
         metadata: present.metadata.clone(),
-        subsets: made(),
+        subsets: build(),
     };
     changed.metadata.labels = Some(labels);
     let annotations = changed.metadata.annotations.get_or_insert_default();
@@ -101,7 +101,7 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
     all
 }
 
-/// Pods with the same ports.
+/// Pods with equal ports.
 #[derive(Default)]
 struct Subset<'b> {
     ports: Vec<PortKey>,
@@ -124,7 +124,7 @@ impl Subset<'_> {
         }
     }
 
-    /// Whether that is its [`subset`](Self::subset).
+    /// Whether `present` is equal to this [`subset`](Self::subset).
     fn is(&self, present: &EndpointSubset) -> bool {
         present.ports == self.ports()
             && are(&self.ready, present.addresses.as_deref())
@@ -140,7 +140,7 @@ fn subsets<'b>(service: &Service, backends: &[&'b Backend<'b>]) -> Vec<Subset<'b
             .as_ref()
             .is_none_or(|spec| spec.ports.iter().flatten().count() == 0);
     let mut subsets: BTreeMap<Vec<PortKey>, Subset<'b>> = BTreeMap::new();
-    // Most pods have the same ports as the one before.
+    // Adjacent pods usually have equal ports.
     for backends in backends.chunk_by(|a, b| a.ports == b.ports) {
         let ports = &backends[0].ports;
         if ports.is_empty() && !without_ports {
@@ -166,7 +166,7 @@ fn subsets<'b>(service: &Service, backends: &[&'b Backend<'b>]) -> Vec<Subset<'b
     subsets
 }
 
-/// A list without entries is left out.
+/// `None` without backends, because an empty list is left out of the object.
 fn addresses(backends: &[&Backend<'_>]) -> Option<Vec<EndpointAddress>> {
     let address = |backend: &&Backend<'_>| EndpointAddress {
         ip: backend.address.to_owned(),
@@ -177,7 +177,7 @@ fn addresses(backends: &[&Backend<'_>]) -> Option<Vec<EndpointAddress>> {
     (!backends.is_empty()).then(|| backends.iter().map(address).collect())
 }
 
-/// Whether these are their [`addresses`].
+/// Whether `present` are the [`addresses`] of the backends.
 fn are(backends: &[&Backend<'_>], present: Option<&[EndpointAddress]>) -> bool {
     let is = |(backend, present): (&&Backend<'_>, &EndpointAddress)| {
         present.ip == backend.address

@@ -28,7 +28,7 @@ pub struct Observed {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// The Service's slices that mirror Endpoints.
     pub mirrored: Vec<Arc<EndpointSlice>>,
-    /// The Endpoints of the same name, of any manager.
+    /// The Endpoints with the Service's name, of any manager.
     pub endpoints: Option<Arc<Endpoints>>,
 }
 
@@ -37,9 +37,9 @@ pub struct Observed {
 pub enum EndpointsWrite {
     /// Create them.
     Create(Box<Endpoints>),
-    /// Replace them; they contain the observed resourceVersion.
+    /// Replace the Endpoints; the object contains the observed resourceVersion.
     Update(Box<Endpoints>),
-    /// Delete them, because their Service was deleted.
+    /// Delete the Endpoints, because their Service was deleted.
     Delete { name: String, uid: String },
 }
 
@@ -62,15 +62,15 @@ impl EndpointsPlan {
         *self == Self::default()
     }
 
-    /// The weight of the planned changes; `None` if there are none. `observed` is the state for
-    /// which the plan was made. Endpoints that are not used yet, or no longer, are minor: their
-    /// readiness follows or went before.
+    /// The weight of the planned changes; `None` if there are no changes. `observed` is the state for which the plan
+    /// was made. A change to endpoints that clients do not use yet, or no longer use, is minor: the change of their
+    /// readiness is written separately.
     pub fn urgency(&self, observed: &Observed) -> Option<WriteUrgency> {
         urgency::of(observed, self)
     }
 
-    /// The weight of the write to the Endpoints; `None` if there is none. An update is minor unless
-    /// it changes the ready addresses or their ports.
+    /// The weight of the write to the Endpoints; `None` if there is no write. An update is minor unless it changes the
+    /// ready addresses or their ports.
     pub fn urgency_of_endpoints(&self, observed: &Observed) -> Option<WriteUrgency> {
         let write = self.endpoints.as_ref()?;
         Some(urgency::of_endpoints(observed, write))
@@ -93,8 +93,8 @@ fn plan_with(
 ) -> EndpointsPlan {
     let mut plan = EndpointsPlan::default();
     match observed.service.as_deref() {
-        // The garbage collector deletes the slices of the Service by their owner reference;
-        // mirrored slices have another owner.
+        // The garbage collector deletes the slices of the Service by their owner reference; mirrored slices have
+        // another owner.
         None => {
             plan.endpoints = mirror::without_service(observed);
             by_hand::plan(observed, None, &mut plan);

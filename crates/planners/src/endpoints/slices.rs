@@ -1,7 +1,7 @@
-//! Endpoints spread over slices of bounded size.
+//! Endpoints distributed over slices of bounded size.
 //!
-//! An endpoint stays in its slice; only a new one is put where there is space. The change of one
-//! pod thus changes one slice, however large the Service is.
+//! An endpoint stays in its slice; only a new endpoint is added to a slice with free capacity. The change of one pod
+//! thus changes one slice, however large the Service is.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -42,19 +42,19 @@ pub(super) fn plan(
     for (family, backends) in backends {
         let mut last: Option<(Rc<[EndpointPort]>, String)> = None;
         for backend in backends {
-            // Most pods have the same ports as the one before.
+            // Adjacent pods usually have equal ports.
             let key = match last.take() {
                 Some((ports, key)) if ports == backend.ports => key,
                 _ => ports_key(&backend.ports),
             };
-            let wanted = groups
+            let desired = groups
                 .entry((family, key.clone()))
                 .or_insert_with(|| Wanted {
                     ports: backend.ports.to_vec(),
                     endpoints: BTreeMap::new(),
                 });
             last = Some((Rc::clone(&backend.ports), key));
-            wanted.endpoints.insert(&backend.pod.uid, backend);
+            desired.endpoints.insert(&backend.pod.uid, backend);
         }
         // A Service without endpoints has one empty slice.
         if !groups.keys().any(|(of, _)| *of == family) {
@@ -65,14 +65,14 @@ pub(super) fn plan(
     let owned = |slice: &&Arc<EndpointSlice>| {
         is_controlled_by(slice.metadata.owner_references.as_deref(), uid)
     };
-    let (own, former): (Vec<_>, Vec<_>) = observed.slices.iter().partition(owned);
-    // Slices of a former Service of the same name: the garbage collector is about to delete them.
+    let (owned_slices, former): (Vec<_>, Vec<_>) = observed.slices.iter().partition(owned);
+    // Slices of a former Service of this name: the garbage collector is about to delete them.
     plan.delete
         .extend(former.into_iter().map(|slice| identity(slice)));
-    let mut present = by_group(own);
-    for (group, wanted) in groups {
+    let mut present = by_group(owned_slices);
+    for (group, desired) in groups {
         let slices = present.remove(&group).unwrap_or_default();
-        fill(service, group.0, wanted, &slices, plan);
+        fill(service, group.0, desired, &slices, plan);
     }
     for slice in present.into_values().flatten() {
         plan.delete.push(identity(slice));
@@ -108,22 +108,22 @@ pub(super) fn by_group<'s>(
 fn fill(
     service: &Service,
     family: Family,
-    mut wanted: Wanted<'_>,
+    mut desired: Wanted<'_>,
     slices: &[&Arc<EndpointSlice>],
     plan: &mut EndpointsPlan,
 ) {
     let mut contents: Vec<(Option<&Arc<EndpointSlice>>, Vec<Backend<'_>>)> = Vec::new();
     for slice in slices {
-        let kept = slice.endpoints.iter().flatten();
-        let kept = kept.filter_map(|endpoint| wanted.endpoints.remove(uid_of(endpoint)));
-        contents.push((Some(slice), kept.collect()));
+        let stored = slice.endpoints.iter().flatten();
+        let stored = stored.filter_map(|endpoint| desired.endpoints.remove(uid_of(endpoint)));
+        contents.push((Some(slice), stored.collect()));
     }
-    let mut left: Vec<Backend<'_>> = wanted.endpoints.into_values().collect();
+    let mut left: Vec<Backend<'_>> = desired.endpoints.into_values().collect();
     left.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
     let mut left = left.into_iter();
     for (_, endpoints) in &mut contents {
-        let room = ENDPOINTS_MAX.saturating_sub(endpoints.len());
-        endpoints.extend(left.by_ref().take(room));
+        let capacity = ENDPOINTS_MAX.saturating_sub(endpoints.len());
+        endpoints.extend(left.by_ref().take(capacity));
     }
     loop {
         let chunk: Vec<_> = left.by_ref().take(ENDPOINTS_MAX).collect();
@@ -142,7 +142,7 @@ fn fill(
             plan.delete.extend(slice.map(|slice| identity(slice)));
             continue;
         }
-        write(service, family, &wanted.ports, slice, &endpoints, plan);
+        write(service, family, &desired.ports, slice, &endpoints, plan);
     }
 }
 
@@ -155,7 +155,7 @@ fn write(
     plan: &mut EndpointsPlan,
 ) {
     let labels = labels(service);
-    let made = || endpoints.iter().map(Backend::endpoint).collect();
+    let build = || endpoints.iter().map(Backend::endpoint).collect();
     let Some(slice) = slice else {
         let name = service.metadata.name.clone().unwrap_or_default();
         plan.create.push(EndpointSlice {
@@ -167,7 +167,7 @@ fn write(
                 ..ObjectMeta::default()
             },
             address_type: family.as_str().to_owned(),
-            endpoints: Some(made()),
+            endpoints: Some(build()),
             ports: Some(ports.to_vec()),
         });
         return;
@@ -183,13 +183,13 @@ fn write(
                 ..slice.metadata.clone()
             },
             address_type: slice.address_type.clone(),
-            endpoints: Some(made()),
+            endpoints: Some(build()),
             ports: slice.ports.clone(),
         });
     }
 }
 
-/// The Service's own labels, and the labels by which slices are found.
+/// The labels of the Service, and the labels that identify the slices of a Service.
 fn labels(service: &Service) -> BTreeMap<String, String> {
     let mut all = service.metadata.labels.clone().unwrap_or_default();
     let name = service.metadata.name.clone().unwrap_or_default();

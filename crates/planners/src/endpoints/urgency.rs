@@ -45,7 +45,7 @@ fn ready(endpoints: &Endpoints) -> impl Iterator<Item = (&[EndpointAddress], &[E
     parts.filter(|(addresses, _)| !addresses.is_empty())
 }
 
-/// Whether the endpoints in use change, or the properties by which a slice is found and read.
+/// Whether the endpoints in use change, or the properties by which a reader finds and decodes a slice.
 fn changes_use(observed: &Observed, plan: &EndpointsPlan) -> bool {
     let present = || observed.slices.iter().chain(&observed.mirrored);
     let is_first = present().next().is_none();
@@ -57,7 +57,7 @@ fn changes_use(observed: &Observed, plan: &EndpointsPlan) -> bool {
         let is_deleted = plan
             .delete
             .iter()
-            .any(|(gone, _)| Some(gone) == name.as_ref());
+            .any(|(deleted, _)| Some(deleted) == name.as_ref());
         match changed {
             Some(new) if !reads_alike(slice, new) => return true,
             None if !is_deleted => continue,
@@ -72,9 +72,9 @@ fn changes_use(observed: &Observed, plan: &EndpointsPlan) -> bool {
     is_first || before != after
 }
 
-/// The endpoints that may get traffic or that names resolve to, with their ports. An endpoint that
-/// is neither ready nor serving is listed only for information. Without conditions it is ready, and
-/// it serves if it is ready.
+/// The endpoints that may get traffic or that names resolve to, with their ports. An endpoint that is neither ready nor
+/// serving is listed only for information. An endpoint without conditions is ready, and a ready endpoint without a
+/// `serving` condition serves.
 fn in_use(slice: &EndpointSlice) -> impl Iterator<Item = (String, &Endpoint)> {
     let ports = ports_key(slice.ports.as_deref().unwrap_or_default());
     let endpoints = slice.endpoints.iter().flatten();

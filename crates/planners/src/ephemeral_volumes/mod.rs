@@ -1,7 +1,7 @@
-//! Claims of pods' `ephemeral` volumes: made for the pod, owned by it, and deleted with it.
+//! Claims of pods' `ephemeral` volumes: created for the pod, owned by the pod, and deleted with the pod.
 //!
-//! Goal: each ephemeral volume of an active pod has its claim. Guarantees: a claim of that name
-//! with another owner is neither used nor changed.
+//! Goal: each ephemeral volume of an active pod has its claim. Guarantees: a claim of that name with another owner is
+//! neither used nor changed.
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -11,9 +11,9 @@ use crate::ownership::controller;
 /// The action for one volume.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClaimAction {
-    /// Make the claim.
+    /// Create the claim.
     Create(Box<PersistentVolumeClaim>),
-    /// Another owner's claim has the name; the message for an event.
+    /// The claim of another owner has the name; the message for an event.
     Conflict(String),
 }
 
@@ -28,7 +28,7 @@ pub fn is_of_pod(claim: &PersistentVolumeClaim, pod_uid: &str) -> bool {
     owner.is_some_and(|owner| owner.uid == pod_uid)
 }
 
-/// Plans the actions for a pod; `claim` finds claims of its namespace by name.
+/// Plans the actions for a pod; `claim` returns claims of the pod's namespace by name.
 pub fn plan<C: AsRef<PersistentVolumeClaim>>(
     pod: &Pod,
     claim: impl Fn(&str) -> Option<C>,
@@ -45,11 +45,11 @@ pub fn plan<C: AsRef<PersistentVolumeClaim>>(
     let volumes = volumes.unwrap_or_default().iter();
     volumes
         .filter_map(|volume| {
-            let wanted = wanted(pod, volume)?;
-            let name = wanted.metadata.name.clone().unwrap_or_default();
+            let desired = wanted(pod, volume)?;
+            let name = desired.metadata.name.clone().unwrap_or_default();
             let uid = pod.metadata.uid.as_deref().unwrap_or_default();
             match claim(&name) {
-                None => Some(ClaimAction::Create(Box::new(wanted))),
+                None => Some(ClaimAction::Create(Box::new(desired))),
                 Some(there) if is_of_pod(there.as_ref(), uid) => None,
                 Some(_) => Some(ClaimAction::Conflict(conflict(pod, volume, &name))),
             }
@@ -122,11 +122,11 @@ mod tests {
         let [ClaimAction::Create(claim)] = &steps(&pod(), None)[..] else {
             panic!("not one claim");
         };
-        let made = json!(claim);
-        assert_eq!(made["metadata"]["name"], "p-scratch");
-        assert_eq!(made["metadata"]["labels"]["a"], "b");
-        assert_eq!(made["metadata"]["ownerReferences"][0]["uid"], "u1");
-        assert_eq!(steps(&pod(), Some(made)), []);
+        let created = json!(claim);
+        assert_eq!(created["metadata"]["name"], "p-scratch");
+        assert_eq!(created["metadata"]["labels"]["a"], "b");
+        assert_eq!(created["metadata"]["ownerReferences"][0]["uid"], "u1");
+        assert_eq!(steps(&pod(), Some(created)), []);
     }
 
     #[test]

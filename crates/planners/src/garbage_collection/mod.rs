@@ -1,9 +1,9 @@
-//! Garbage collection: an object is deleted when all its owners are gone.
+//! Garbage collection: an object is deleted when all its owners are deleted.
 //!
-//! **Goal**: objects whose owners have all been deleted are deleted, and an owner that waits for
-//! its dependents is deleted after the last of them. **Relies on**: the API server itself confirms
-//! that an owner is absent. **Guarantees**: an object with one remaining owner is never deleted; a
-//! dependent that is to be orphaned loses its reference before its owner is deleted.
+//! **Goal**: objects whose owners have all been deleted are deleted, and an owner that waits for its dependents is
+//! deleted after the last dependent. **Relies on**: a confirmation by the API server itself that an owner is absent.
+//! **Guarantees**: an object with a remaining owner is never deleted; a dependent that is to be orphaned loses its
+//! reference before its owner is deleted.
 
 /// Finalizer of an owner whose dependents are orphaned.
 pub const ORPHAN: &str = "orphan";
@@ -30,7 +30,7 @@ pub struct Owner {
     pub state: OwnerState,
 }
 
-/// An object that has this one as its owner.
+/// An object that names the collected object as an owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dependent {
     /// UID of the dependent.
@@ -55,7 +55,8 @@ pub struct CollectedObject {
 }
 
 impl CollectedObject {
-    /// Whether the decision depends on the dependents, of which an owner may have many.
+    /// Whether the decision depends on the dependents; the caller reads the dependents only then, because an owner may
+    /// have many.
     pub fn needs_dependents(&self) -> bool {
         match self.deleting {
             true => self.has(ORPHAN) || self.has(FOREGROUND),
@@ -74,11 +75,11 @@ impl CollectedObject {
 /// The effect of an object's deletion on its dependents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {
-    /// They are deleted afterwards.
+    /// The dependents are deleted after the object.
     Background,
-    /// They are deleted before.
+    /// The dependents are deleted before the object.
     Foreground,
-    /// They stay, without the owner.
+    /// The dependents stay, without the owner.
     Orphan,
 }
 
@@ -124,7 +125,7 @@ pub fn plan(item: &CollectedObject) -> CollectionDecision {
     if item.owners.is_empty() {
         return CollectionDecision::Keep;
     }
-    // An owner waits, so this object must wait for its own dependents as well.
+    // An owner waits for this object, so this object must wait for its own dependents as well.
     if of(OwnerState::Waiting).next().is_some() && !item.dependents.is_empty() {
         let unblock = item.dependents.iter().any(|dependent| dependent.waiting);
         return CollectionDecision::Delete {
@@ -195,7 +196,7 @@ mod tests {
         unblock: false,
     };
 
-    /// statefulset.md 13.2: one owner that stays is enough; the others are struck off.
+    /// statefulset.md 13.2: an object with one remaining owner stays; the references to absent owners are removed.
     #[test]
     fn one_solid_owner_keeps_an_object() {
         use OwnerState::{Absent, Solid, Waiting};
@@ -205,7 +206,8 @@ mod tests {
         assert_eq!(plan(&owned(&[Absent, Solid, Waiting])), strip);
     }
 
-    /// statefulset.md 13.2: without any it goes, as its own finalizers say.
+    /// statefulset.md 13.2: an object without a remaining owner is deleted, with the propagation that its finalizers
+    /// demand.
     #[test]
     fn an_object_without_solid_owners_goes() {
         use OwnerState::{Absent, Waiting};
@@ -220,7 +222,8 @@ mod tests {
         assert_eq!(plan(&item), orphan);
     }
 
-    /// statefulset.md 13.2: foreground deletion goes down the tree, and out of circles.
+    /// statefulset.md 13.2: a foreground deletion continues to the dependents of dependents, and ends in cycles of
+    /// owners.
     #[test]
     fn foreground_goes_down() {
         let mut item = owned(&[OwnerState::Waiting]);

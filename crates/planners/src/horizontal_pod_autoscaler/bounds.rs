@@ -14,7 +14,7 @@ const UP_LEAST: i32 = 4;
 /// The demanded number of replicas, and its bounds.
 pub(super) struct DesiredReplicas {
     pub current: i32,
-    /// The number that the metrics demand.
+    /// The number of replicas that the metrics demand.
     pub asked: i32,
     pub least: i32,
     pub most: i32,
@@ -26,7 +26,7 @@ pub(super) struct Bounded {
     pub replicas: i32,
     /// Reason and message of the condition `AbleToScale`.
     pub able: (&'static str, &'static str),
-    /// Whether something other than the metrics decides; reason and message of `ScalingLimited`.
+    /// Whether bounds or rates, and not the metrics, decide; reason and message of `ScalingLimited`.
     pub limited: bool,
     pub limit: (&'static str, &'static str),
 }
@@ -137,7 +137,7 @@ impl Rules {
 
 impl Direction {
     fn of(rules: Option<&api::HPAScalingRules>, window: SignedDuration) -> Self {
-        let given = rules.and_then(|rules| rules.stabilization_window_seconds);
+        let configured = rules.and_then(|rules| rules.stabilization_window_seconds);
         let select = rules.and_then(|rules| rules.select_policy.as_deref());
         let policies = rules.and_then(|rules| rules.policies.as_deref());
         let policies = policies.unwrap_or_default().iter().map(|policy| Policy {
@@ -148,7 +148,7 @@ impl Direction {
             period: SignedDuration::from_secs(i64::from(policy.period_seconds)),
         });
         Self {
-            window: given.map_or(window, |seconds| {
+            window: configured.map_or(window, |seconds| {
                 SignedDuration::from_secs(i64::from(seconds))
             }),
             select: match select {
@@ -169,17 +169,21 @@ fn steady(
     memory: &mut Memory,
     now: Timestamp,
 ) -> (i32, (&'static str, &'static str)) {
-    let DesiredReplicas { current, asked, .. } = *wish;
+    let DesiredReplicas {
+        current,
+        asked: demand,
+        ..
+    } = *wish;
     let Some(Rules { up, down }) = rules else {
-        let highest = memory.recommended(DOWN_WINDOW, now).fold(asked, i32::max);
-        memory.recommend(asked, DOWN_WINDOW, now);
+        let highest = memory.recommended(DOWN_WINDOW, now).fold(demand, i32::max);
+        memory.recommend(demand, DOWN_WINDOW, now);
         return (highest, DOWN_STABILIZED);
     };
-    let lowest = memory.recommended(up.window, now).fold(asked, i32::min);
-    let highest = memory.recommended(down.window, now).fold(asked, i32::max);
-    memory.recommend(asked, up.window.max(down.window), now);
+    let lowest = memory.recommended(up.window, now).fold(demand, i32::min);
+    let highest = memory.recommended(down.window, now).fold(demand, i32::max);
+    memory.recommend(demand, up.window.max(down.window), now);
     let steady = current.max(lowest).min(highest);
-    let why = if asked >= current {
+    let why = if demand >= current {
         UP_STABILIZED
     } else {
         DOWN_STABILIZED
@@ -239,15 +243,14 @@ enum Way {
     Down,
 }
 
-/// The limit of the policies, from the number of replicas at the start of their periods.
-fn limit(current: i32, rules: &Direction, memory: &Memory, now: Timestamp, way: Way) -> i32 {
+/// The limit of the policies, computed from the number of replicas at the start of their periods.
+fn limit(current: i32, rules: &Direction, memory: &Memory, now: Timestamp, direction: Way) -> i32 {
     let proposals = rules.policies.iter().map(|policy| {
         let start = i64::from(current) - memory.changed(policy.period, now);
-        let proposed = match (way, &policy.change) {
+        let proposed = match (direction, &policy.change) {
             (Way::Up, Change::Pods(pods)) => start + pods,
             (Way::Down, Change::Pods(pods)) => start - pods,
-            // Rounded up, so that a small target can grow at all, and rounded down to zero when
-            // shrinking.
+            // A percentage is rounded up for growth, so that a small target can grow, and to zero for shrinking.
             (Way::Up, Change::Percent(share)) => {
                 let grown = start.saturating_mul(100 + share);
                 grown.div_euclid(100) + i64::from(grown.rem_euclid(100) != 0)
@@ -256,7 +259,7 @@ fn limit(current: i32, rules: &Direction, memory: &Memory, now: Timestamp, way: 
         };
         i32::try_from(proposed).unwrap_or(if proposed < 0 { i32::MIN } else { i32::MAX })
     });
-    let chosen = match (&rules.select, way) {
+    let chosen = match (&rules.select, direction) {
         (Select::Disabled, _) => None,
         (Select::Most, Way::Up) | (Select::Least, Way::Down) => proposals.max(),
         (Select::Least, Way::Up) | (Select::Most, Way::Down) => proposals.min(),

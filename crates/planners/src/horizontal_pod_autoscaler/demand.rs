@@ -38,13 +38,14 @@ pub(super) struct Failure {
 pub(super) struct Evaluation {
     /// The demand, or the reason why there is none.
     pub demand: Result<Demand, String>,
-    /// One for each metric; empty where nothing was measured.
+    /// One status for each metric; empty for a metric without a measurement.
     pub statuses: Vec<api::MetricStatus>,
     /// The failures, in the order of the metrics.
     pub failures: Vec<Failure>,
 }
 
-/// Evaluates every metric; the largest demand wins. If a metric is missing, nothing is scaled down.
+/// Evaluates every metric; the largest demand decides. If a measurement of a metric is missing, the target is not
+/// scaled down.
 pub(super) fn of_all(observed: &Observed, replicas: i32, now: Timestamp) -> Evaluation {
     let metrics = observed.autoscaler.spec.metrics.as_deref();
     let metrics = metrics.unwrap_or_default();
@@ -194,34 +195,36 @@ fn of_resource(
     now: Timestamp,
 ) -> Result<(Demand, api::MetricValueStatus), String> {
     let tolerance = Tolerance::of(observed);
-    if let Some(wanted) = &target.average_value {
-        let wanted = milli(&wanted.0).unwrap_or_default();
-        let goal = Goal::Value { wanted };
-        let found = Pods::group(observed, resource, container, now)
+    if let Some(average_value) = &target.average_value {
+        let average_value = milli(&average_value.0).unwrap_or_default();
+        let goal = Goal::Value {
+            wanted: average_value,
+        };
+        let result = Pods::group(observed, resource, container, now)
             .and_then(|pods| pods.replicas(&goal, replicas, tolerance))
             .map_err(|error| format!("failed to get {resource} usage: {error}"))?;
         let demand = Demand {
-            replicas: found.replicas,
+            replicas: result.replicas,
             metric: format!("{resource} resource"),
         };
         let status = api::MetricValueStatus {
-            average_value: Some(quantity(resource, found.usage.average)),
+            average_value: Some(quantity(resource, result.usage.average)),
             ..api::MetricValueStatus::default()
         };
         return Ok((demand, status));
     }
-    let Some(wanted) = target.average_utilization else {
+    let Some(average_value) = target.average_utilization else {
         return Err(
             "invalid resource metric source: neither an average utilization target nor \
                     an average value (usage) target was set"
                 .to_owned(),
         );
     };
-    let found = Pods::group(observed, resource, container, now)
+    let result = Pods::group(observed, resource, container, now)
         .and_then(|pods| {
             let requests = requests(&observed.pods, resource, container)?;
             let goal = Goal::Share {
-                wanted: i64::from(wanted),
+                wanted: i64::from(average_value),
                 requests,
             };
             pods.replicas(&goal, replicas, tolerance)
@@ -233,12 +236,12 @@ fn of_resource(
         ""
     };
     let demand = Demand {
-        replicas: found.replicas,
+        replicas: result.replicas,
         metric: format!("{resource}{of_container} resource utilization (percentage of request)"),
     };
     let status = api::MetricValueStatus {
-        average_utilization: Some(i32::try_from(found.usage.measure).unwrap_or(i32::MAX)),
-        average_value: Some(quantity(resource, found.usage.average)),
+        average_utilization: Some(i32::try_from(result.usage.measure).unwrap_or(i32::MAX)),
+        average_value: Some(quantity(resource, result.usage.average)),
         value: None,
     };
     Ok((demand, status))
@@ -247,12 +250,12 @@ fn of_resource(
 /// An amount in thousandths as a quantity: memory in binary units if it is whole.
 fn quantity(resource: &str, milli: i64) -> ApiQuantity {
     let exact = Quantity::from_milli(milli);
-    let shown = if resource == "memory" && exact.is_integer() {
+    let formatted = if resource == "memory" && exact.is_integer() {
         Quantity::from_bytes(exact.value())
     } else {
         exact
     };
-    ApiQuantity(shown.to_string())
+    ApiQuantity(formatted.to_string())
 }
 
 fn requests(
@@ -274,12 +277,12 @@ struct Tolerance {
 impl Tolerance {
     fn of(observed: &Observed) -> Self {
         let behavior = observed.autoscaler.spec.behavior.as_ref();
-        let given = |rules: Option<&api::HPAScalingRules>| {
+        let configured = |rules: Option<&api::HPAScalingRules>| {
             let share = milli(&rules?.tolerance.as_ref()?.0)?;
             Some(share as f64 / 1000.0)
         };
-        let down = given(behavior.and_then(|behavior| behavior.scale_down.as_ref()));
-        let up = given(behavior.and_then(|behavior| behavior.scale_up.as_ref()));
+        let down = configured(behavior.and_then(|behavior| behavior.scale_down.as_ref()));
+        let up = configured(behavior.and_then(|behavior| behavior.scale_up.as_ref()));
         Self {
             down: down.unwrap_or(TOLERANCE),
             up: up.unwrap_or(TOLERANCE),
@@ -315,50 +318,59 @@ struct Usage {
 impl Goal {
     fn usage(&self, metrics: &BTreeMap<&str, i64>) -> Result<Usage, String> {
         match self {
-            Self::Value { wanted } => {
+            Self::Value { wanted: goal } => {
                 let average = average(metrics.values().copied());
                 Ok(Usage {
                     measure: average,
                     average,
-                    ratio: ratio(average, *wanted),
+                    ratio: ratio(average, *goal),
                 })
             }
-            Self::Share { wanted, requests } => {
-                let known = metrics
+            Self::Share {
+                wanted: goal,
+                requests,
+            } => {
+                let measured = metrics
                     .iter()
                     .filter_map(|(pod, used)| Some((*used, *requests.get(*pod)?)));
-                let known: Vec<(i64, i64)> = known.collect();
-                let used: i128 = known.iter().map(|(used, _)| i128::from(*used)).sum();
-                let asked: i128 = known.iter().map(|(_, asked)| i128::from(*asked)).sum();
-                if asked == 0 {
+                let measured: Vec<(i64, i64)> = measured.collect();
+                let used: i128 = measured.iter().map(|(used, _)| i128::from(*used)).sum();
+                let requested: i128 = measured
+                    .iter()
+                    .map(|(_, requested)| i128::from(*requested))
+                    .sum();
+                if requested == 0 {
                     return Err("no metrics returned matched known pods".to_owned());
                 }
-                let share = i64::try_from(used * 100 / asked).unwrap_or(i64::MAX);
+                let share = i64::try_from(used * 100 / requested).unwrap_or(i64::MAX);
                 Ok(Usage {
                     measure: share,
-                    average: average(known.iter().map(|(used, _)| *used)),
-                    ratio: ratio(share, *wanted),
+                    average: average(measured.iter().map(|(used, _)| *used)),
+                    ratio: ratio(share, *goal),
                 })
             }
         }
     }
 
-    /// The assumed usage of an unmeasured pod when scaling down.
+    /// The assumed usage of an unmeasured pod when the target is scaled down.
     fn assumed(&self, pod: &str) -> i64 {
         match self {
-            Self::Value { wanted } => *wanted,
-            Self::Share { wanted, requests } => {
+            Self::Value { wanted: goal } => *goal,
+            Self::Share {
+                wanted: goal,
+                requests,
+            } => {
                 let request = requests.get(pod).copied().unwrap_or_default();
-                let share = i128::from(request) * i128::from((*wanted).max(100)) / 100;
+                let share = i128::from(request) * i128::from((*goal).max(100)) / 100;
                 i64::try_from(share).unwrap_or(i64::MAX)
             }
         }
     }
 }
 
-/// Validation refuses a goal below 1.
-fn ratio(measure: i64, wanted: i64) -> f64 {
-    measure as f64 / wanted.max(1) as f64
+/// The measure divided by the goal. Validation refuses a goal below 1.
+fn ratio(measure: i64, goal: i64) -> f64 {
+    measure as f64 / goal.max(1) as f64
 }
 
 fn average(values: impl Iterator<Item = i64> + Clone) -> i64 {
@@ -371,7 +383,7 @@ fn average(values: impl Iterator<Item = i64> + Clone) -> i64 {
 struct Pods<'o> {
     /// Pods whose usage counts.
     metrics: BTreeMap<&'o str, i64>,
-    /// The number of them among the known pods.
+    /// The number of measured pods among the pods of the target.
     ready: usize,
     unready: Vec<&'o str>,
     missing: Vec<&'o str>,
@@ -440,8 +452,8 @@ impl<'o> Pods<'o> {
         Ok(pods)
     }
 
-    /// The number of replicas that brings usage to the goal. Pods that are unmeasured or not ready
-    /// are assumed to work against the change; they never reverse its direction.
+    /// The number of replicas that changes usage to the goal. Pods that are unmeasured or not ready are assumed to
+    /// reduce the change; this assumption never reverses the direction of the change.
     fn replicas(
         &self,
         goal: &Goal,
@@ -449,10 +461,10 @@ impl<'o> Pods<'o> {
         tolerance: Tolerance,
     ) -> Result<MetricResult, String> {
         let usage = goal.usage(&self.metrics)?;
-        let found = |replicas: i32| MetricResult { replicas, usage };
+        let result = |replicas: i32| MetricResult { replicas, usage };
         let up_with_unready = !self.unready.is_empty() && usage.ratio > 1.0;
         if !up_with_unready && self.missing.is_empty() {
-            return Ok(found(match tolerance.covers(usage.ratio) {
+            return Ok(result(match tolerance.covers(usage.ratio) {
                 true => current,
                 false => times(usage.ratio, self.ready),
             }));
@@ -471,20 +483,20 @@ impl<'o> Pods<'o> {
         let ratio = goal.usage(&metrics)?.ratio;
         let turned = (usage.ratio < 1.0 && ratio > 1.0) || (usage.ratio > 1.0 && ratio < 1.0);
         if tolerance.covers(ratio) || turned {
-            return Ok(found(current));
+            return Ok(result(current));
         }
         let replicas = times(ratio, metrics.len());
         let turned = (ratio < 1.0 && replicas > current) || (ratio > 1.0 && replicas < current);
-        Ok(found(if turned { current } else { replicas }))
+        Ok(result(if turned { current } else { replicas }))
     }
 }
 
-/// Rounded up; the cast of a float saturates.
+/// Rounded up. The cast of a float saturates.
 fn times(ratio: f64, pods: usize) -> i32 {
     (ratio * pods as f64).ceil() as i32
 }
 
-/// Whether a pod's CPU usage counts: not while it is starting.
+/// Whether a pod's CPU usage counts: the usage of a starting pod does not.
 fn counts(pod: &PodFacts, sample: &PodMeasurement, now: Timestamp) -> bool {
     let (Some((ready, since)), Some(started)) = (pod.ready, pod.started) else {
         return false;

@@ -25,7 +25,7 @@ pub struct Observed {
     pub pods: Vec<PodFacts>,
     /// The measurements of the pods, or the error of reading them.
     pub samples: Result<Vec<PodMeasurement>, String>,
-    /// The autoscalers that select one of these pods (`namespace/name`), this one included.
+    /// The autoscalers that select one of these pods (`namespace/name`), including this autoscaler.
     pub selecting: Vec<String>,
 }
 
@@ -47,13 +47,13 @@ pub struct PodFacts {
     pub gone: bool,
     /// Whether some of its containers have not started.
     pub pending: bool,
-    /// The time at which its node started it.
+    /// The time at which its node started the pod.
     pub started: Option<Timestamp>,
-    /// Whether it is Ready, and since when; `None` without a Ready condition.
+    /// Whether the pod is Ready, and since when; `None` without a Ready condition.
     pub ready: Option<(bool, Timestamp)>,
     /// The requests of the pod as a whole.
     pub requests: Amounts,
-    /// The requests of its containers, sidecar containers included.
+    /// The requests of its containers, including sidecar containers.
     pub containers: Vec<(String, Amounts)>,
 }
 
@@ -72,7 +72,7 @@ impl PodFacts {
             started: pod.started,
             ready: ready.map(|condition| {
                 let since = condition.since.unwrap_or(Timestamp::UNIX_EPOCH);
-                // `Unknown` is not `False`.
+                // A condition with the status `Unknown` counts as ready.
                 (condition.status() != "False", since)
             }),
             requests: requests(spec.resources.as_ref()),
@@ -84,7 +84,7 @@ impl PodFacts {
 
     /// The request of the pod, or of one of its containers, for a resource.
     ///
-    /// *Errors.* The reason why there is none.
+    /// *Errors.* The reason why there is no request.
     pub(super) fn request(&self, resource: &str, container: Option<&str>) -> Result<i64, String> {
         if container.is_none()
             && let Some(whole) = self.requests.get(resource)
@@ -92,12 +92,12 @@ impl PodFacts {
             return Ok(*whole);
         }
         let mut sum = 0_i64;
-        let mut found = false;
+        let mut exists = false;
         for (name, requests) in &self.containers {
-            if container.is_some_and(|wanted| wanted != name) {
+            if container.is_some_and(|name_of_container| name_of_container != name) {
                 continue;
             }
-            found = true;
+            exists = true;
             let Some(amount) = requests.get(resource) else {
                 return Err(format!(
                     "missing request for {resource} in container {name} of Pod {}",
@@ -107,9 +107,10 @@ impl PodFacts {
             sum = sum.saturating_add(*amount);
         }
         match container {
-            Some(wanted) if !found => {
-                Err(format!("container {wanted} not found in Pod {}", self.name))
-            }
+            Some(name_of_container) if !exists => Err(format!(
+                "container {name_of_container} not found in Pod {}",
+                self.name
+            )),
             _ => Ok(sum),
         }
     }
@@ -143,13 +144,13 @@ pub struct PodMeasurement {
 impl PodMeasurement {
     /// The usage of the pod, or of one of its containers. `None` if a part is missing.
     pub(super) fn usage(&self, resource: &str, container: Option<&str>) -> Option<i64> {
-        let mut asked = self
+        let mut parts = self
             .containers
             .iter()
-            .filter(|(name, _)| container.is_none_or(|wanted| wanted == name))
+            .filter(|(name, _)| container.is_none_or(|container_name| container_name == name))
             .peekable();
-        asked.peek()?;
-        asked.try_fold(0_i64, |sum, (_, usage)| {
+        parts.peek()?;
+        parts.try_fold(0_i64, |sum, (_, usage)| {
             Some(sum.saturating_add(*usage.get(resource)?))
         })
     }

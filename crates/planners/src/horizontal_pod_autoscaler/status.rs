@@ -21,8 +21,8 @@ pub(super) fn set_condition(
     now: Timestamp,
 ) {
     let status = if holds { "True" } else { "False" };
-    let found = conditions.iter().position(|known| known.type_ == kind);
-    let index = found.unwrap_or_else(|| {
+    let position = conditions.iter().position(|stored| stored.type_ == kind);
+    let index = position.unwrap_or_else(|| {
         conditions.push(Condition {
             type_: kind.to_owned(),
             ..Condition::default()

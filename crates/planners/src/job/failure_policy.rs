@@ -43,7 +43,7 @@ pub(super) fn verdict(spec: &JobSpec, pod: &PodState<'_>) -> FailureEffect {
     FailureEffect::Count
 }
 
-/// The match of the rule in words; `None` if it does not match.
+/// The description of the rule that matches the pod; `None` if the rule does not match.
 fn matched(rule: &PodFailurePolicyRule, pod: &PodState<'_>) -> Option<String> {
     let namespace = &pod.pod.namespace;
     let name = pod.name();
@@ -59,12 +59,12 @@ fn matched(rule: &PodFailurePolicyRule, pod: &PodState<'_>) -> Option<String> {
         ));
     }
     rule.on_pod_conditions.iter().flatten().find_map(|pattern| {
-        let wanted = pattern.status.as_deref().unwrap_or("True");
+        let expected = pattern.status.as_deref().unwrap_or("True");
         let mut conditions = pod.pod.conditions.iter();
-        let found =
-            conditions.any(|found| found.kind() == pattern.type_ && found.status() == wanted);
+        let stored =
+            conditions.any(|stored| stored.kind() == pattern.type_ && stored.status() == expected);
         let kind = &pattern.type_;
-        found.then(|| format!("Pod {namespace}/{name} has condition {kind}"))
+        stored.then(|| format!("Pod {namespace}/{name} has condition {kind}"))
     })
 }
 

@@ -1,6 +1,6 @@
 //! Sets of indexes, written as `0-2,5`.
 //!
-//! They are stored as ranges, as they are written: a job may have any number of indexes.
+//! The sets are stored as ranges, in memory as in the status, because a job may have any number of indexes.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,7 @@ impl Indexes {
         all
     }
 
-    /// Parses the output of [`write`](Self::write); invalid parts and indexes from `end` on are
-    /// left out.
+    /// Parses the output of [`write`](Self::write); invalid parts and indexes from `end` on are ignored.
     pub fn read(text: &str, end: u32) -> Self {
         let mut all = Self::default();
         let Some(last) = end.checked_sub(1) else {
@@ -37,7 +36,7 @@ impl Indexes {
         all
     }
 
-    /// Writes the indexes; three and more consecutive ones as a range.
+    /// Writes the indexes; three or more consecutive indexes are written as a range.
     pub fn write(&self) -> String {
         let texts: Vec<String> = self
             .ranges
@@ -51,7 +50,7 @@ impl Indexes {
         texts.join(",")
     }
 
-    /// Adds an index; `false` if it is there already.
+    /// Adds an index; `false` if the set has the index already.
     pub fn insert(&mut self, index: u32) -> bool {
         let before = self.ranges.range(..=index).next_back();
         let is_there = before.is_some_and(|(_, to)| *to >= index);
@@ -73,7 +72,7 @@ impl Indexes {
         self.ranges.iter().flat_map(|(from, to)| *from..=*to)
     }
 
-    /// The union with the others.
+    /// The union of both sets.
     pub fn with(mut self, others: &Self) -> Self {
         for (from, to) in &others.ranges {
             self.add(*from, *to);
@@ -81,7 +80,7 @@ impl Indexes {
         self
     }
 
-    /// The difference from the others.
+    /// The indexes that are not in `others`.
     pub fn without(&self, others: &Self) -> Self {
         let mut left = Self::default();
         for (from, to) in &self.ranges {
@@ -102,7 +101,7 @@ impl Indexes {
         left
     }
 
-    /// Adds a range; no-op if it ends before it begins.
+    /// Adds a range; no-op if `to` is before `from`.
     fn add(&mut self, mut from: u32, mut to: u32) {
         if from > to {
             return;

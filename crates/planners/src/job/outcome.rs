@@ -29,7 +29,7 @@ impl JobResult {
 
 /// The result of the job, decided now or before; `None` while the job continues.
 pub(super) fn judge(world: &ParsedJob<'_>, counted: &Counted) -> Option<JobResult> {
-    // A decided result stays.
+    // A result in the stored status is final.
     for (kind, well) in [("FailureTarget", false), ("SuccessCriteriaMet", true)] {
         let mut conditions = world.stored.conditions.iter().flatten();
         if let Some(met) = conditions.find(|c| c.type_ == kind && c.status == "True") {
@@ -70,14 +70,16 @@ pub(super) fn judge(world: &ParsedJob<'_>, counted: &Counted) -> Option<JobResul
 
 fn is_done(world: &ParsedJob<'_>, counted: &Counted) -> bool {
     match world.spec.completions {
-        Some(wanted) => counted.succeeded >= wanted && !(wanted > 0 && world.suspended()),
-        // A work queue is empty when one pod has succeeded and the others have ended.
+        Some(completions) => {
+            counted.succeeded >= completions && !(completions > 0 && world.suspended())
+        }
+        // A work queue is empty when one pod has succeeded and all pods have ended.
         None => counted.succeeded > 0 && active(world).next().is_none(),
     }
 }
 
-/// The message if failed indexes end the job: there are more than `maxFailedIndexes`, or all others
-/// are complete.
+/// The message if failed indexes end the job: there are more than `maxFailedIndexes`, or all other indexes are
+/// complete.
 fn too_many_failed_indexes(
     world: &ParsedJob<'_>,
     counted: &Counted,
@@ -112,7 +114,7 @@ fn is_past_limit(world: &ParsedJob<'_>, counted: &Counted) -> bool {
     }
 }
 
-/// The time at which `activeDeadlineSeconds` ends; `None` for a suspended or not started job.
+/// The time at which `activeDeadlineSeconds` ends; `None` for a suspended job and for a job that has not started.
 pub(super) fn deadline(world: &ParsedJob<'_>) -> Option<Timestamp> {
     let seconds = world.spec.active_deadline_seconds?;
     let start = world.stored.start_time.as_ref()?;
@@ -166,7 +168,7 @@ pub(super) fn write(
     })
 }
 
-/// Sets the condition `Suspended` in `status`, and returns its event if it has changed.
+/// Sets the condition `Suspended` in `status`, and returns the event if the condition has changed.
 pub(super) fn suspend(world: &ParsedJob<'_>, status: &mut JobStatus) -> Option<JobEvent> {
     let noted = holds(status, "Suspended");
     let (reason, message) = match (world.suspended(), noted) {

@@ -1,7 +1,7 @@
-//! Jobs whose indexes each have a limit of failures of their own (`backoffLimitPerIndex`).
+//! Jobs in which each index has its own limit of failures (`backoffLimitPerIndex`).
 //!
-//! The failure count of an index is written on its next pod. A failed pod is therefore counted and
-//! released only when its replacement exists, or the index has failed.
+//! The failure count of an index is written on its next pod. A failed pod is therefore counted and released only when
+//! its replacement exists, or the index has failed.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -15,7 +15,7 @@ use crate::pod_set::PodState;
 /// The effect of a pod's failure on its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// None: there is no limit for each index, or the job is about to end.
+    /// The failure has no effect on an index: there is no limit for each index, or the job is about to end.
     Pod,
     /// The index may retry.
     IndexSoFar,
@@ -32,13 +32,13 @@ pub(super) fn failure(
     let Some(limit) = world.limit_per_index else {
         return Failure::Pod;
     };
-    let known = world
+    let is_valid = world
         .indexes
         .is_some_and(|end| index.is_some_and(|index| index < end));
     let exhausted = *verdict == FailureEffect::Count && failures(pod) >= i64::from(limit);
     match verdict {
-        // Pods that the end of the job stopped have not failed.
-        _ if !known || world.is_ending() => Failure::Pod,
+        // Pods that were stopped because the job ends have not failed.
+        _ if !is_valid || world.is_ending() => Failure::Pod,
         FailureEffect::FailIndex => Failure::Index,
         _ if exhausted => Failure::Index,
         FailureEffect::FailJob(_) => Failure::Pod,
@@ -46,7 +46,7 @@ pub(super) fn failure(
     }
 }
 
-/// Whether there is a newer pod of the same index.
+/// Whether there is a newer pod of the pod's index.
 pub(super) fn is_replaced(world: &ParsedJob<'_>, pod: &PodState<'_>) -> bool {
     let mut others = world.pods.iter();
     others.any(|other| index(other) == index(pod) && age(other) > age(pod))
@@ -61,11 +61,11 @@ pub(super) struct History {
 }
 
 /// The failure history for the next pod of an index; `None` without `backoffLimitPerIndex`.
-pub(super) fn history(world: &ParsedJob<'_>, wanted: u32) -> Option<History> {
+pub(super) fn history(world: &ParsedJob<'_>, ordinal: u32) -> Option<History> {
     world.limit_per_index?;
     let failed = world.pods.iter().filter(|pod| world.failed(pod));
     let last = failed
-        .filter(|pod| index(pod) == Some(wanted))
+        .filter(|pod| index(pod) == Some(ordinal))
         .max_by_key(|pod| age(pod));
     let Some(last) = last else {
         return Some(History {
@@ -88,7 +88,7 @@ pub(super) fn history(world: &ParsedJob<'_>, wanted: u32) -> Option<History> {
 }
 
 impl History {
-    /// Writes it into a pod's annotations.
+    /// Writes the history into a pod's annotations.
     pub fn note(&self, pod: &mut Pod) {
         let notes = pod.metadata.annotations.get_or_insert_default();
         notes.insert(JOB_INDEX_FAILURES.to_owned(), self.failures.to_string());
@@ -114,7 +114,8 @@ fn number(pod: &PodState<'_>, key: &str) -> i64 {
     i64::max(number, 0)
 }
 
-/// Pods of one index are consecutive; those of the same second are ordered by their failure count.
+/// The sort key of a pod. Pods of one index run one after the other; pods of the same second are ordered by their
+/// failure count.
 fn age(pod: &PodState<'_>) -> (Option<Timestamp>, i64) {
     (pod.created(), failures(pod).saturating_add(ignored(pod)))
 }

@@ -31,11 +31,11 @@ pub struct JobPlan {
     pub prepare: Vec<PodAction>,
     /// The new status, if it differs from the stored one.
     pub status: Option<JobStatus>,
-    /// Pods whose finalizer to remove once the status is written.
+    /// Pods whose finalizer is removed after the status is written.
     pub release: Vec<PodAction>,
     /// Pods to create and delete.
     pub pods: Vec<PodAction>,
-    /// Whether to delete the job, because its time to live is over.
+    /// Whether to delete the job, because its time to live has passed.
     pub expired: bool,
     /// Events to report, in order.
     pub notices: Vec<JobEvent>,
@@ -149,8 +149,8 @@ fn wait(at: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
 }
 
-/// Removes the finalizer of pods that no job will count: pods of a deleted job, and pods without a
-/// job that none can adopt. `job` is the present job of that name.
+/// Removes the finalizer of pods that no job will count: pods of a deleted job, and pods without a job that no job can
+/// adopt. `job` is the present job of that name.
 pub fn orphaned(pods: &[Arc<PodView>], name: &str, job: Option<&Job>) -> Vec<PodAction> {
     let uid = job.and_then(|job| job.metadata.uid.as_deref());
     let selector = job.and_then(|job| job.spec.as_ref()?.selector.clone());

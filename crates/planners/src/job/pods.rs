@@ -30,36 +30,36 @@ pub(super) fn adjust(
 ) -> (Vec<PodAction>, Option<Timestamp>) {
     let running: Vec<&PodState<'_>> = active(world).collect();
     let parallelism = world.spec.parallelism.unwrap_or(1).max(0);
-    let wanted = match world.spec.completions {
+    let desired = match world.spec.completions {
         Some(completions) => {
             let lost = number(counted.lost.len());
             let left = completions.saturating_sub(counted.succeeded);
             left.saturating_sub(lost).clamp(0, parallelism)
         }
-        // A work queue starts no pod after one has succeeded.
+        // A work queue starts no further pod after a pod has succeeded.
         None if counted.succeeded > 0 => running.len().try_into().unwrap_or(i32::MAX),
         None => parallelism,
     };
-    let wanted = usize::try_from(wanted).unwrap_or_default();
+    let desired = usize::try_from(desired).unwrap_or_default();
     let (keep, surplus) = sort_out(world, counted, running);
     let mut stop: Vec<PodAction> = surplus
         .iter()
         .map(|pod| PodAction::delete(pod.pod))
         .collect();
-    if keep.len() > wanted {
+    if keep.len() > desired {
         let mut ranked = keep.clone();
         ranked.sort_by_key(|pod| (pod.assigned, pod.phase, pod.ready(), pod.created()));
-        let victims = ranked.into_iter().take(keep.len() - wanted);
+        let victims = ranked.into_iter().take(keep.len() - desired);
         stop.extend(victims.map(|pod| PodAction::delete(pod.pod)));
         return (stop, None);
     }
     let leaving = world.pods.iter().filter(|p| p.terminating && !p.ended());
     let occupied = if world.patient { leaving.count() } else { 0 };
-    let missing = wanted.saturating_sub(keep.len() + occupied).min(BURST_MAX);
+    let missing = desired.saturating_sub(keep.len() + occupied).min(BURST_MAX);
     if missing == 0 {
         return (stop, None);
     }
-    // With a limit for each index, a failing index does not delay the others.
+    // With a limit for each index, a failing index does not delay the other indexes.
     let together = world.limit_per_index.is_none();
     if together && let Some(at) = not_before(world).filter(|at| *at > world.now) {
         return (stop, Some(at));
@@ -69,8 +69,7 @@ pub(super) fn adjust(
     (stop, wake)
 }
 
-/// Keeps the first pod of each index of an Indexed job that is not complete; the others are
-/// surplus.
+/// Keeps the first pod of each incomplete index of an Indexed job; the other pods are surplus.
 fn sort_out<'w, 'a>(
     world: &ParsedJob<'a>,
     counted: &Counted,
@@ -79,10 +78,10 @@ fn sort_out<'w, 'a>(
     let Some(end) = world.indexes else {
         return (running, Vec::new());
     };
-    let mut seen = counted.done.clone().with(&counted.lost);
+    let mut covered = counted.done.clone().with(&counted.lost);
     running.into_iter().partition(|pod| {
         let index = index(pod).filter(|index| *index < end);
-        index.is_some_and(|index| seen.insert(index))
+        index.is_some_and(|index| covered.insert(index))
     })
 }
 
@@ -92,9 +91,9 @@ fn start(
     running: &[&PodState<'_>],
     missing: usize,
 ) -> (Vec<PodAction>, Option<Timestamp>) {
-    let taken = world.sorted.names.iter().cloned();
+    let used_names = world.sorted.names.iter().cloned();
     let Some(end) = world.indexes else {
-        let mut names = Names::new(world.owner.name, world.owner.uid, world.now, taken);
+        let mut names = Names::new(world.owner.name, world.owner.uid, world.now, used_names);
         let pods = std::iter::repeat_with(|| create(new_pod(world), names.draw()));
         return (pods.take(missing).collect(), None);
     };
@@ -121,7 +120,7 @@ fn start(
             continue;
         }
         let prefix = format!("{}-{index}", world.owner.name);
-        let mut names = Names::new(&prefix, world.owner.uid, world.now, taken.clone());
+        let mut names = Names::new(&prefix, world.owner.uid, world.now, used_names.clone());
         let mut pod = indexed_pod(world, index);
         if let Some(before) = before {
             before.note(&mut pod);

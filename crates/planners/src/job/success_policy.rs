@@ -19,9 +19,9 @@ fn holds(rule: &SuccessPolicyRule, done: &Indexes, end: u32) -> bool {
         .map(|count| usize::try_from(count).unwrap_or_default());
     match (&rule.succeeded_indexes, count) {
         (Some(text), count) => {
-            let wanted = Indexes::read(text, end);
-            let found = wanted.len() - wanted.without(done).len();
-            found >= count.unwrap_or(wanted.len())
+            let selected = Indexes::read(text, end);
+            let matching = selected.len() - selected.without(done).len();
+            matching >= count.unwrap_or(selected.len())
         }
         (None, Some(count)) => done.len() >= count,
         (None, None) => false,

@@ -16,22 +16,22 @@ use super::observed::{ParsedJob, index, tracked};
 use super::per_index::{self, Failure};
 use crate::pod_set::{Phase, PodAction, PodState};
 
-/// Maximum number of UIDs in one write; the others follow with the next plan.
+/// Maximum number of UIDs in one write; further UIDs follow with the next plan.
 const UNCOUNTED_MAX: usize = 500;
 
 /// The status after newly ended pods were counted.
 pub(super) struct Counted {
     pub status: JobStatus,
-    /// Pods whose finalizer to remove once the status is written.
+    /// Pods whose finalizer is removed after the status is written.
     pub release: Vec<PodAction>,
-    /// Succeeded pods, uncounted ones included.
+    /// Succeeded pods, including uncounted pods.
     pub succeeded: i32,
-    /// Failed pods, uncounted ones included.
+    /// Failed pods, including uncounted pods.
     pub failed: i32,
     pub done: Indexes,
     /// The indexes that have failed.
     pub lost: Indexes,
-    /// Whether failed pods wait, uncounted, for their replacements.
+    /// Whether failed pods are uncounted because they wait for their replacements.
     pub delayed: bool,
     /// The message if a failure ends the job by its `podFailurePolicy`.
     pub fatal: Option<String>,
@@ -50,7 +50,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
         status: JobStatus::default(),
     };
     let (mut good, mut bad) = uncounted(&mut status, world);
-    // The job is being deleted or has ended: nothing more is counted.
+    // The job is being deleted or has ended: no further pod is counted.
     let closing = world.owner.deleting || world.ended();
     for pod in &world.pods {
         let uid = pod.pod.uid.to_string();
@@ -84,7 +84,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
                 let verdict = failure_policy::verdict(&world.spec, pod);
                 let failed = per_index::failure(world, pod, index, &verdict);
                 if failed == Failure::IndexSoFar && !per_index::is_replaced(world, pod) {
-                    // Its replacement needs its failure count.
+                    // The replacement of the pod reads the failure count from this pod.
                     counted.delayed = true;
                     continue;
                 }
@@ -122,13 +122,12 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
     counted
 }
 
-/// The UIDs that are still uncounted. Those whose pods are gone or without the finalizer are added
-/// to the counts.
+/// The UIDs that are still uncounted. UIDs whose pods are deleted or have no finalizer are added to the counts.
 fn uncounted(
     status: &mut JobStatus,
     world: &ParsedJob<'_>,
 ) -> (BTreeSet<String>, BTreeSet<String>) {
-    let held: BTreeMap<&str, bool> = world
+    let tracked_pods: BTreeMap<&str, bool> = world
         .pods
         .iter()
         .map(|pod| (&*pod.pod.uid, tracked(pod.pod)))
@@ -138,12 +137,12 @@ fn uncounted(
         let all: BTreeSet<String> = uids.into_iter().flatten().collect();
         let (stay, go): (BTreeSet<String>, BTreeSet<String>) = all
             .into_iter()
-            .partition(|uid| held.get(uid.as_str()).copied().unwrap_or_default());
+            .partition(|uid| tracked_pods.get(uid.as_str()).copied().unwrap_or_default());
         (stay, number(go.len()))
     };
     let (good, more_good) = sort(lists.succeeded);
     let (bad, more_bad) = sort(lists.failed);
-    let sum = |known: Option<i32>, more: i32| known.unwrap_or_default().saturating_add(more);
+    let sum = |count: Option<i32>, more: i32| count.unwrap_or_default().saturating_add(more);
     status.succeeded = Some(sum(status.succeeded, more_good));
     status.failed = Some(sum(status.failed, more_bad));
     (good, bad)

@@ -1,15 +1,16 @@
-//! The election of one leader among several servers, on a Lease.
+//! The election of one leader among several servers, by a Lease.
 //!
-//! **Goal**: controllers and scheduler run on one server. **Relies on**: a write of the Lease over
-//! another version than the read one is refused. **Guarantees**: a candidate takes the Lease only
-//! after it has itself seen one version of it for the Lease's length, by its own monotonic clock; the
-//! times in the Lease are for users and are never compared. A leader leads until [`RENEW_DEADLINE`]
-//! after it sent the last renewal that was acknowledged. So two never lead at once while the rates of
-//! their clocks differ by less than half. A write that a former leader has sent may still arrive: that
-//! must be harmless, as the model checker's worlds with two leaders show.
+//! **Goal**: controllers and scheduler run on one server. **Relies on**: the API server refuses a write of the Lease if
+//! the version has changed since the read. **Guarantees**: a candidate acquires the Lease only after the candidate
+//! itself has observed one version of the Lease for the Lease's length, by its own monotonic clock; the times in the
+//! Lease are for users and are never compared. A leader leads until [`RENEW_DEADLINE`] after the time at which it sent
+//! the last acknowledged renewal. So two servers never lead at the same time while the rates of their clocks differ by
+//! less than half. A late write of a former leader may still arrive: such a write must be harmless, as the model
+//! checker's worlds with two leaders show.
 //!
-//! The fields are those of client-go's `leaderelection`. Length and deadline are a second shorter than its defaults:
-//! controllers continue within 15 seconds after the death of their server, with the time of their start.
+//! The fields are those of client-go's `leaderelection`. Length and deadline are a second shorter than the defaults of
+//! client-go: controllers continue within 15 seconds after the death of their server, including the time of their
+//! start.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -18,16 +19,16 @@ use k8s_openapi::api::coordination::v1::Lease;
 pub const LENGTH: SignedDuration = SignedDuration::from_secs(14);
 /// The time after which a leader whose renewals fail stops.
 pub const RENEW_DEADLINE: SignedDuration = SignedDuration::from_secs(9);
-/// The time between two attempts, of a leader and of the others.
+/// The time between two attempts, of a leader and of other candidates.
 pub const RETRY: SignedDuration = SignedDuration::from_secs(2);
 
-/// A reading of a candidate's own monotonic clock.
+/// A reading of the candidate's local monotonic clock.
 pub type ClockReading = SignedDuration;
 
-/// The parts of the Lease that decide.
+/// The parts of the Lease that the decision depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaderLease {
-    /// The resourceVersion that it was read with.
+    /// The resourceVersion at the read.
     pub version: String,
     /// The leader; `None` after a release.
     pub holder: Option<String>,
@@ -54,31 +55,30 @@ impl From<&Lease> for LeaderLease {
 /// The next step of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ElectionDecision {
-    /// There is no Lease: it is created, held.
+    /// There is no Lease: create the Lease with this candidate as its holder.
     Create,
-    /// The Lease is written over the seen version, with the candidate as a new holder.
+    /// Write the Lease over the observed version, with this candidate as the new holder.
     Take {
-        /// The number of changes of the leader, with this one.
+        /// The number of changes of the leader, including this change.
         transitions: i32,
     },
-    /// The candidate holds the Lease: it is written over the seen version with another time.
+    /// The candidate holds the Lease: write the Lease over the observed version with a new time.
     Renew,
-    /// Another holds it; look again after this time.
+    /// Another candidate holds the Lease; read the Lease again after this time.
     Wait(SignedDuration),
 }
 
-/// One server in the election: its knowledge, and the end of its lead.
+/// One server in the election: the Lease that it has read, and the end of its lead.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Candidate {
     identity: String,
-    /// The last read state, and when this candidate read its version first; `None` before the first
-    /// look.
+    /// The last read state, and when this candidate read its version first; `None` before the first read.
     seen: Option<(Option<LeaderLease>, ClockReading)>,
     leads_until: Option<ClockReading>,
 }
 
 impl Candidate {
-    /// A candidate that has seen nothing. The identity is another one at each start of a process.
+    /// A candidate that has read nothing. Each start of a process has a new identity.
     pub fn new(identity: &str) -> Self {
         Self {
             identity: identity.to_owned(),
@@ -87,13 +87,12 @@ impl Candidate {
         }
     }
 
-    /// The holder in Leases of this candidate.
+    /// The `holderIdentity` in Leases of this candidate.
     pub fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// Notes the Lease as it was read; `None` if there is none. A leader that reads another holder
-    /// leads no more.
+    /// Records the Lease at a read; `None` if there is no Lease. A leader that reads another holder stops leading.
     pub fn saw(&mut self, lease: Option<LeaderLease>, now: ClockReading) {
         if self.leads_until.is_some() && !self.is_of_self(lease.as_ref()) {
             self.leads_until = None;
@@ -106,13 +105,13 @@ impl Candidate {
         self.seen = Some((lease, since));
     }
 
-    /// Notes an acknowledged creation, taking or renewal that was sent at that reading.
+    /// Records an acknowledged creation, takeover or renewal that was sent at the reading `sent`.
     pub fn wrote(&mut self, lease: LeaderLease, sent: ClockReading, now: ClockReading) {
         self.saw(Some(lease), now);
         self.leads_until = Some(sent.saturating_add(RENEW_DEADLINE));
     }
 
-    /// The next step; a candidate that has read nothing yet reads the Lease at once. Total.
+    /// The next step; a candidate that has not read the Lease yet reads it at once. Total.
     pub fn decide(&self, now: ClockReading) -> ElectionDecision {
         let Some((lease, since)) = &self.seen else {
             return ElectionDecision::Wait(SignedDuration::ZERO);
@@ -120,16 +119,16 @@ impl Candidate {
         let Some(lease) = lease else {
             return ElectionDecision::Create;
         };
-        let take = ElectionDecision::Take {
+        let acquire = ElectionDecision::Take {
             transitions: lease.transitions.saturating_add(1),
         };
         match &lease.holder {
-            None => take,
+            None => acquire,
             Some(holder) if *holder == self.identity => ElectionDecision::Renew,
             Some(_) => {
                 let left = lease.length.saturating_sub(now.saturating_sub(*since));
                 if left <= SignedDuration::ZERO {
-                    return take;
+                    return acquire;
                 }
                 ElectionDecision::Wait(left.min(RETRY))
             }
@@ -141,12 +140,12 @@ impl Candidate {
         self.seen.as_ref().and_then(|(lease, _)| lease.as_ref())
     }
 
-    /// The reading at which the lead ends unless it is renewed; `None` without a lead.
+    /// The reading at which the lead ends without a renewal; `None` without a lead.
     pub fn leads_until(&self) -> Option<ClockReading> {
         self.leads_until
     }
 
-    /// Whether it leads: only then controllers and scheduler may write.
+    /// Whether the candidate leads: controllers and scheduler may write only then.
     pub fn leads(&self, now: ClockReading) -> bool {
         self.leads_until.is_some_and(|until| now < until)
     }

@@ -92,7 +92,7 @@ fn the_lease_is_read_as_client_go_writes_it() {
     assert_eq!((bare.holder, bare.length), (None, LENGTH));
 }
 
-/// A write of the Lease on its way to the store.
+/// A write of the Lease that has not arrived at the store.
 #[derive(Clone, Debug)]
 struct Sent {
     by: usize,
@@ -101,20 +101,20 @@ struct Sent {
     at: ClockReading,
 }
 
-/// A step of the world. The numbers choose among that which is possible.
+/// A step of the cluster. The numbers choose among the possible messages.
 #[derive(Clone, Debug)]
 enum Step {
     /// Time passes, in tenths of a second.
     Pass(u8),
-    /// A candidate's read arrives, as the store is now.
+    /// A candidate's read arrives, with the present state of the store.
     Read(usize),
     /// A candidate sends its decision.
     Send(usize),
     /// A write arrives at the store, in any order.
     Arrive(usize),
-    /// An answer arrives.
+    /// A response arrives.
     Answer(usize),
-    /// An answer is lost.
+    /// A response is lost.
     Lose(usize),
 }
 
@@ -129,11 +129,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Three candidates with clocks of their own, one store, and messages in between.
+/// Three candidates, each with its own clock, one store, and the messages between them.
 struct Cluster {
     /// Tenths of a second.
     time: i64,
-    /// Milliseconds of each clock for a tenth of a second, and its start in seconds.
+    /// For each clock: milliseconds in a tenth of a second, and its start in seconds.
     clocks: [(i64, i64); 3],
     candidates: Vec<Candidate>,
     stored: Option<LeaderLease>,
@@ -164,12 +164,12 @@ impl Cluster {
         let now = self.reading(by);
         let candidate = &self.candidates[by];
         let over = candidate.lease().map(|lease| lease.version.clone());
-        let kept = candidate.lease().map_or(0, |lease| lease.transitions);
+        let last_transitions = candidate.lease().map_or(0, |lease| lease.transitions);
         let transitions = match candidate.decide(now) {
             ElectionDecision::Wait(_) => return,
             ElectionDecision::Create => 0,
             ElectionDecision::Take { transitions } => transitions,
-            ElectionDecision::Renew => kept,
+            ElectionDecision::Renew => last_transitions,
         };
         let lease = LeaderLease {
             version: String::new(),
@@ -204,9 +204,9 @@ impl Cluster {
                 }
             }
             Step::Answer(which) if which < self.answers.len() => {
-                let answer = self.answers.swap_remove(which);
-                let now = self.reading(answer.by);
-                self.candidates[answer.by].wrote(answer.lease, answer.at, now);
+                let response = self.answers.swap_remove(which);
+                let now = self.reading(response.by);
+                self.candidates[response.by].wrote(response.lease, response.at, now);
             }
             Step::Lose(which) if which < self.answers.len() => {
                 self.answers.swap_remove(which);
@@ -246,8 +246,8 @@ proptest! {
         }
     }
 
-    /// After any history, a cluster whose messages arrive has a leader after the length of a lease
-    /// and two attempts, and keeps it.
+    /// After any history, a cluster whose messages arrive has a leader after the length of a lease and two attempts,
+    /// and the leader stays.
     #[test]
     fn a_cluster_that_works_gets_a_leader(
         clocks in [clock(), clock(), clock()],

@@ -1,10 +1,9 @@
 //! The live servers of a cluster, and the endpoints of its Service `kubernetes`.
 //!
-//! **Goal**: Endpoints and EndpointSlices of `default/kubernetes` name every live server. **Relies on**:
-//! each server renews a Lease in `kube-system`, named and labelled as kube-apiserver's identity
-//! (KEP-1965), with its address in an annotation. **Guarantees**: a server counts as dead only after this
-//! observer has seen its Lease unchanged for the Lease's length, by its own monotonic clock; the own
-//! address is always among the live ones.
+//! **Goal**: Endpoints and EndpointSlices of `default/kubernetes` name every live server. **Relies on**: each server
+//! renews a Lease in `kube-system`, named and labelled as kube-apiserver's identity (KEP-1965), with its address in an
+//! annotation. **Guarantees**: a server counts as dead only after this observer has read its Lease unchanged for the
+//! Lease's length, by its local monotonic clock; the observer's own address always counts as live.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// The length of a server's Lease.
 pub const LENGTH: SignedDuration = SignedDuration::from_secs(15);
-/// The time between two renewals, and between two checks of the others.
+/// The time between two renewals, and between two checks of the other servers.
 pub const RENEW: SignedDuration = SignedDuration::from_secs(5);
 /// The label of the Leases.
 pub const IDENTITY_LABEL: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
@@ -30,16 +29,16 @@ pub const SERVICE: &str = "kubernetes";
 /// The namespace of the Service.
 pub const NAMESPACE: &str = "default";
 
-/// The Lease by which a server shows that it lives.
+/// The Lease of a server, whose renewals show that the server is alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerLease {
     /// Name of the Lease.
     pub name: String,
     /// UID of the Lease.
     pub uid: String,
-    /// The resourceVersion that it was read with.
+    /// The resourceVersion at the read.
     pub version: String,
-    /// The address; `None` for a Lease that another program made.
+    /// The address; `None` for a Lease that another program created.
     pub address: Option<SocketAddr>,
     /// `leaseDurationSeconds`.
     pub length: SignedDuration,
@@ -66,13 +65,13 @@ impl From<&Lease> for ServerLease {
 /// The servers, as observed by one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveServersPlan {
-    /// The addresses of the live ones, in order.
+    /// The addresses of the live servers, in order.
     pub live: Vec<SocketAddr>,
-    /// The Leases of the dead ones, which are deleted in the seen state.
+    /// The Leases of the dead servers, which are deleted in the observed version.
     pub dead: Vec<ServerLease>,
 }
 
-/// Divides the servers by the time for which this observer has seen each Lease unchanged. Total.
+/// Divides the servers into live and dead by the time for which this observer has read each Lease unchanged. Total.
 pub fn plan(
     own_name: &str,
     own_address: SocketAddr,
@@ -81,7 +80,7 @@ pub fn plan(
     let mut live = vec![own_address];
     let mut dead = Vec::new();
     for (lease, unchanged_for) in leases {
-        // A Lease of another program says nothing about a server of ours.
+        // The Lease was created by another program and does not belong to a server of mainstay.
         let Some(address) = lease.address else {
             continue;
         };
@@ -99,7 +98,8 @@ pub fn plan(
     LiveServersPlan { live, dead }
 }
 
-/// The addresses that a pod can reach, by port: a loopback address means another host for a pod.
+/// The addresses that a pod can reach, by port. Loopback addresses are left out, because inside a pod a loopback
+/// address is the pod itself.
 fn by_port(live: &[SocketAddr]) -> BTreeMap<u16, Vec<String>> {
     let mut ports: BTreeMap<u16, Vec<String>> = BTreeMap::new();
     let reachable = live
@@ -135,8 +135,8 @@ pub fn subsets(live: &[SocketAddr]) -> Vec<EndpointSubset> {
     by_port(live).into_iter().map(subset).collect()
 }
 
-/// The slices: a slice has one set of ports, so servers with several ports (on one machine) have
-/// several. The one of the lowest port has the name of the Service.
+/// The slices: a slice has one set of ports, so servers with several ports (on one machine) have several slices. The
+/// slice of the lowest port has the name of the Service.
 pub fn slices(live: &[SocketAddr]) -> Vec<EndpointSlice> {
     let slice = |(at, (port, addresses)): (usize, (u16, Vec<String>))| EndpointSlice {
         metadata: ObjectMeta {
@@ -196,14 +196,14 @@ mod tests {
 
     #[test]
     fn a_server_is_dead_after_the_length_of_its_lease() {
-        let own = "192.0.2.2:6443".parse().unwrap();
+        let local = "192.0.2.2:6443".parse().unwrap();
         let leases = [
             lease("b", "192.0.2.9:6443", 99),
             lease("c", "192.0.2.1:6443", 14),
             lease("d", "192.0.2.3:6443", 15),
             lease("kube", "", 99),
         ];
-        let plan = plan("b", own, leases);
+        let plan = plan("b", local, leases);
         assert_eq!(plan.live, addresses(&["192.0.2.1:6443", "192.0.2.2:6443"]));
         let dead: Vec<&str> = plan.dead.iter().map(|lease| lease.name.as_str()).collect();
         assert_eq!(dead, ["d"], "the own one and a foreign one are left alone");

@@ -1,5 +1,5 @@
-//! Ports that a Service wants although a process of the machine listens on them. The service proxy
-//! leaves them to that process; this module finds the Services to warn.
+//! Ports of Services on which a process of the machine listens already. The service proxy does not serve such ports;
+//! this module selects the Services that get a warning.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use object_model::listening::{Listening, Transport};
 
 use super::Observed;
 
-/// Whether the Service's port needs an address or a port of the machine itself.
+/// Whether the Service needs an address or a port of the machine itself.
 pub(super) fn asks_for_the_machine(service: &Service) -> bool {
     let Some(spec) = &service.spec else {
         return false;
@@ -54,7 +54,7 @@ pub(super) fn problems(service: &Service, observed: &Observed) -> Vec<String> {
         for address in &externals {
             let IpAddr::V4(v4) = address else { continue };
             let listening = &observed.listening;
-            // A listener on all addresses covers the node's own addresses only.
+            // A listener on all addresses covers only the addresses of the local node.
             if listening.holds(transport, *v4, number)
                 && (!listening.holds_everywhere(transport, number) || observed.is_of_node(*address))
             {

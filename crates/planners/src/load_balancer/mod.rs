@@ -1,11 +1,10 @@
-//! Addresses of Services of the type `LoadBalancer`: those of the machines themselves.
+//! Addresses of Services of the type `LoadBalancer`: the addresses of the machines.
 //!
-//! **Goal**: the status of each such Service names the nodes that accept its connections, and no
-//! two Services share one port of one address. **Relies on**: the service proxy of every node,
-//! which serves the addresses in a status. **Guarantees**: Services of another class are not
-//! changed; a Service keeps its address; a port of the API server or of any other process of the
-//! machine is given to no Service, and a Service that wants one (as a node port or an external
-//! address, too) gets an event.
+//! **Goal**: the status of each such Service names the nodes that accept its connections, and no two Services share one
+//! port of one address. **Relies on**: the service proxy of every node, which serves the addresses in a status.
+//! **Guarantees**: Services of another class are not changed; a Service keeps its address; a port of the API server or
+//! of another process of the machine is assigned to no Service, and a Service that requests such a port (also as a node
+//! port or an external address) gets an event.
 
 mod in_use;
 
@@ -20,20 +19,19 @@ use resource_kinds::discovery::service_of;
 use resource_kinds::labels;
 use resource_kinds::reasons::{node_condition, service as reasons};
 
-/// The class of Services that get the machines' own addresses; Services without a class get them
-/// too.
+/// The class of Services that get the addresses of the machines; Services without a class get them too.
 pub const CLASS: &str = "mainstay.dev/node";
 
 /// The observed state of all Services of type `LoadBalancer`.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The Services that are [`concerned`]; others have no effect.
+    /// The Services that are [`concerned`]; other Services have no effect.
     pub services: Vec<Arc<Service>>,
-    /// The EndpointSlices of those Services and of the API server's; others have no effect.
+    /// The EndpointSlices of those Services and of the API server; other slices have no effect.
     pub slices: Vec<Arc<EndpointSlice>>,
     /// The Node objects.
     pub nodes: Vec<Arc<Node>>,
-    /// The listening sockets of the machine; assumed to be the same on all nodes.
+    /// The listening sockets of the machine; assumed to be equal on all nodes.
     pub listening: Listening,
 }
 
@@ -43,7 +41,7 @@ impl Observed {
         let addresses = statuses.filter_map(|status| status.addresses.as_ref());
         addresses
             .flatten()
-            .any(|known| known.address.parse() == Ok(address))
+            .any(|status_address| status_address.address.parse() == Ok(address))
     }
 }
 
@@ -72,10 +70,10 @@ pub struct LoadBalancerEvent {
 /// The API server's Service: namespace and name.
 pub const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
-/// A port of an address.
+/// An address, a protocol and a port.
 type Place = (IpAddr, String, i32);
 
-/// Plans the status of all Services of the type `LoadBalancer`, and of Services that no longer are.
+/// Plans the status of all Services of the type `LoadBalancer`, and of Services that had the type before.
 pub fn plan(observed: &Observed) -> Vec<LoadBalancerDecision> {
     let mut services: Vec<&Arc<Service>> = observed
         .services
@@ -85,8 +83,8 @@ pub fn plan(observed: &Observed) -> Vec<LoadBalancerDecision> {
     if services.is_empty() {
         return Vec::new();
     }
-    let mut taken = reserved(&observed.slices);
-    // Services with an address come first, then the oldest.
+    let mut assigned = reserved(&observed.slices);
+    // Services with an address come first, then the oldest Services.
     services.sort_unstable_by_key(|service| {
         let meta = &service.metadata;
         let created = meta.creation_timestamp.as_ref().map(|time| time.0);
@@ -99,11 +97,11 @@ pub fn plan(observed: &Observed) -> Vec<LoadBalancerDecision> {
     });
     services
         .into_iter()
-        .filter_map(|service| decide(service, observed, &mut taken))
+        .filter_map(|service| decide(service, observed, &mut assigned))
         .collect()
 }
 
-/// Whether the plan must see the Service: it may need a write, or it reserves ports.
+/// Whether the plan depends on the Service: the Service may need a write, or its ports are reserved.
 pub fn concerned(service: &Service) -> bool {
     matches!(kind(service), Kind::Balanced)
         || !addresses(service).is_empty()
@@ -113,10 +111,10 @@ pub fn concerned(service: &Service) -> bool {
 fn decide(
     service: &Arc<Service>,
     observed: &Observed,
-    taken: &mut BTreeMap<Place, String>,
+    assigned: &mut BTreeMap<Place, String>,
 ) -> Option<LoadBalancerDecision> {
     let (chosen, mut problems) = match kind(service) {
-        Kind::Balanced => choose(service, observed, taken),
+        Kind::Balanced => choose(service, observed, assigned),
         Kind::Foreign => (addresses(service), Vec::new()),
         Kind::Other => Default::default(),
     };
@@ -160,7 +158,7 @@ enum Kind {
     Balanced,
     /// Of another class.
     Foreign,
-    /// Not of the type `LoadBalancer` (any more).
+    /// Not (or no longer) of the type `LoadBalancer`.
     Other,
 }
 
@@ -175,11 +173,11 @@ fn kind(service: &Service) -> Kind {
     }
 }
 
-/// The addresses for the Service, and the reason why it does not get others.
+/// The addresses for the Service, and the reason why the Service gets no further addresses.
 fn choose(
     service: &Service,
     observed: &Observed,
-    taken: &mut BTreeMap<Place, String>,
+    assigned: &mut BTreeMap<Place, String>,
 ) -> (BTreeSet<IpAddr>, Vec<String>) {
     let mut problems = Vec::new();
     let Some(spec) = service.spec.as_ref() else {
@@ -187,45 +185,41 @@ fn choose(
     };
     let local = spec.external_traffic_policy.as_deref() == Some("Local");
     let mut candidates = candidates(observed, local.then_some(service));
-    let wanted = spec.load_balancer_ip.as_deref().filter(|ip| !ip.is_empty());
-    if let Some(wanted) = wanted {
-        candidates.retain(|address| wanted.parse() == Ok(*address));
+    let requested = spec.load_balancer_ip.as_deref().filter(|ip| !ip.is_empty());
+    if let Some(requested) = requested {
+        candidates.retain(|address| requested.parse() == Ok(*address));
         if candidates.is_empty() {
-            problems.push(format!("{wanted} is no address of a node that is ready"));
+            problems.push(format!("{requested} is no address of a node that is ready"));
         }
     } else if candidates.is_empty() {
         problems.push("no node is ready to take connections".to_owned());
     }
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
     let name = service.metadata.name.as_deref().unwrap_or_default();
-    let own = format!("Service {namespace}/{name}");
+    let owner = format!("Service {namespace}/{name}");
     let mut chosen = BTreeSet::new();
     for address in candidates {
-        let places = spec.ports.iter().flatten().map(|port| {
+        let keys = spec.ports.iter().flatten().map(|port| {
             let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
             (address, protocol, port.port)
         });
-        let places: Vec<Place> = places.collect();
-        match places
-            .iter()
-            .find_map(|place| Some((place, taken.get(place)?)))
-        {
+        let keys: Vec<Place> = keys.collect();
+        match keys.iter().find_map(|key| Some((key, assigned.get(key)?))) {
             Some(((address, protocol, port), by)) => {
                 problems.push(format!(
                     "port {port}/{protocol} of {address} is taken by {by}"
                 ));
             }
-            None if let Some((_, protocol, port)) =
-                places.iter().find(|(_, protocol, port)| {
-                    in_use::is_held(&observed.listening, address, protocol, *port)
-                }) =>
+            None if let Some((_, protocol, port)) = keys.iter().find(|(_, protocol, port)| {
+                in_use::is_held(&observed.listening, address, protocol, *port)
+            }) =>
             {
                 problems.push(format!(
                     "port {port}/{protocol} of {address} is taken by a program of the node"
                 ));
             }
             None => {
-                taken.extend(places.into_iter().map(|place| (place, own.clone())));
+                assigned.extend(keys.into_iter().map(|key| (key, owner.clone())));
                 chosen.insert(address);
             }
         }
@@ -233,8 +227,8 @@ fn choose(
     (chosen, problems)
 }
 
-/// The addresses of nodes that accept connections: external ones where a node has any. With
-/// `externalTrafficPolicy: Local`, the nodes with a ready endpoint, if there is one.
+/// The addresses of nodes that accept connections: the external addresses of a node that has external addresses. With
+/// `externalTrafficPolicy: Local`, the nodes with a ready endpoint, if there are such nodes.
 fn candidates(observed: &Observed, local_to: Option<&Service>) -> BTreeSet<IpAddr> {
     let nodes = || observed.nodes.iter().filter(|node| takes_connections(node));
     let holders = local_to.map(|service| holders(service, &observed.slices));
@@ -271,9 +265,9 @@ fn outer(node: &Node) -> Vec<IpAddr> {
         .status
         .as_ref()
         .and_then(|status| status.addresses.as_ref());
-    let of_type = |wanted: &str| -> Vec<IpAddr> {
+    let of_type = |kind: &str| -> Vec<IpAddr> {
         let all = addresses.into_iter().flatten();
-        let those = all.filter(|address| address.type_ == wanted);
+        let those = all.filter(|address| address.type_ == kind);
         those
             .filter_map(|address| address.address.parse().ok())
             .collect()
@@ -364,7 +358,7 @@ mod tests {
         Arc::new(serde_json::from_value(service).unwrap())
     }
 
-    /// Words: `unready`, `excluded`, or its outer address.
+    /// A Node; `word` is `unready`, `excluded`, or an external address.
     fn node(name: &str, ip: &str, word: &str) -> Arc<Node> {
         let mut addresses = vec![json!({"type": "InternalIP", "address": ip})];
         if word.contains('.') {
@@ -398,7 +392,7 @@ mod tests {
         Arc::new(serde_json::from_value(slice).unwrap())
     }
 
-    /// `web=10.0.0.1,10.0.0.2` for each status that is written, and the texts of the events.
+    /// `web=10.0.0.1,10.0.0.2` for each planned status, and the messages of the events.
     fn decided(observed: &Observed) -> Vec<String> {
         let mut lines = Vec::new();
         for decision in plan(observed) {
@@ -460,8 +454,8 @@ mod tests {
             nodes,
             ..Default::default()
         };
-        let taken = "late: port 80/TCP of 10.0.0.1 is taken by Service default/web";
-        assert_eq!(decided(&observed), [taken, "udp=10.0.0.1"]);
+        let conflict = "late: port 80/TCP of 10.0.0.1 is taken by Service default/web";
+        assert_eq!(decided(&observed), [conflict, "udp=10.0.0.1"]);
     }
 
     #[test]
@@ -472,13 +466,13 @@ mod tests {
             nodes: two_nodes(),
             ..Default::default()
         };
-        let taken = "web: port 6443/TCP of 10.0.0.1 is taken by the API server";
-        assert_eq!(decided(&observed), ["web=10.0.0.2", taken]);
+        let conflict = "web: port 6443/TCP of 10.0.0.1 is taken by the API server";
+        assert_eq!(decided(&observed), ["web=10.0.0.2", conflict]);
     }
 
-    /// `TCP 22` for all addresses, `TCP 10.0.0.1 22` for one.
-    fn listening(places: &[&str]) -> Listening {
-        let place = |text: &&str| {
+    /// Sockets from texts: `TCP 22` for all addresses, `TCP 10.0.0.1 22` for one address.
+    fn listening(sockets: &[&str]) -> Listening {
+        let socket = |text: &&str| {
             let words: Vec<&str> = text.split(' ').collect();
             object_model::listening::ListeningAddress {
                 transport: object_model::listening::Transport::of(words[0]).unwrap(),
@@ -486,7 +480,7 @@ mod tests {
                 port: words.last().unwrap().parse().unwrap(),
             }
         };
-        places.iter().map(place).collect()
+        sockets.iter().map(socket).collect()
     }
 
     // findings S11
@@ -498,16 +492,20 @@ mod tests {
             listening: listening(&["TCP 22"]),
             ..Default::default()
         };
-        let taken = "web: port 22/TCP of 10.0.0.1 is taken by a program of the node; \
+        let conflict = "web: port 22/TCP of 10.0.0.1 is taken by a program of the node; \
                      port 22/TCP of 10.0.0.2 is taken by a program of the node";
-        assert_eq!(decided(&ssh(&[])), [taken]);
-        assert_eq!(decided(&ssh(&["10.0.0.1"])), ["web=", taken], "taken back");
+        assert_eq!(decided(&ssh(&[])), [conflict]);
+        assert_eq!(
+            decided(&ssh(&["10.0.0.1"])),
+            ["web=", conflict],
+            "taken back"
+        );
         let one = Observed {
             listening: listening(&["TCP 10.0.0.1 22", "UDP 22"]),
             ..ssh(&[])
         };
-        let taken = "web: port 22/TCP of 10.0.0.1 is taken by a program of the node";
-        assert_eq!(decided(&one), ["web=10.0.0.2", taken]);
+        let conflict = "web: port 22/TCP of 10.0.0.1 is taken by a program of the node";
+        assert_eq!(decided(&one), ["web=10.0.0.2", conflict]);
     }
 
     // findings S12
@@ -518,10 +516,10 @@ mod tests {
             "externalIPs": ["10.0.0.1", "192.0.2.9"],
             "ports": [{"port": 53, "protocol": "UDP", "nodePort": 30053}],
         });
-        let observed = |places: &[&str]| Observed {
+        let observed = |sockets: &[&str]| Observed {
             services: vec![service("web", spec.clone(), &[])],
             nodes: two_nodes(),
-            listening: listening(places),
+            listening: listening(sockets),
             ..Default::default()
         };
         assert!(decided(&observed(&["TCP 53", "TCP 30053", "UDP 127.0.0.1 53"])).is_empty());

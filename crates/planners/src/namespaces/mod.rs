@@ -1,8 +1,8 @@
-//! Deletion of a namespace: pods first, then everything else, then the namespace.
+//! Deletion of a namespace: pods first, then all other objects, then the namespace.
 //!
-//! **Goal**: a namespace that is being deleted is emptied and removed. **Guarantees**: nothing but
-//! pods is deleted while there are pods, because pods may need the rest until they have stopped.
-//! The conditions list the remaining objects and the reason.
+//! **Goal**: a namespace that is being deleted is emptied and removed. **Guarantees**: only pods are deleted while
+//! there are pods, because pods may need the other objects until they have stopped. The conditions list the remaining
+//! objects and the reason.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,10 +14,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 /// Finalizer of every namespace (in `spec.finalizers`).
 pub const FINALIZER: &str = "kubernetes";
 
-/// The longest time between two looks at a namespace. Objects of kinds that are not watched go without a notice.
+/// The longest time between two listings of a namespace. Without a watch on their kind, the deletion of objects sends
+/// no event.
 pub const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// The part of a pause that each object adds. A look lists all of them, which takes about a tenth of this time.
+/// The part of a pause that each object adds. A listing contains all objects, and takes about a tenth of this time.
 const PAUSE_OF_OBJECT: Duration = Duration::from_micros(100);
 
 /// The remaining objects of one kind.
@@ -57,8 +58,8 @@ pub fn step(contents: &[RemainingObjects]) -> DeletionStep {
     }
 }
 
-/// The time until the next look at a namespace with these contents, if one of them goes before. Without it, the deletion
-/// of many objects would list the others after each one that goes.
+/// The time until the next listing of a namespace with these contents, if an object is deleted before. Without the
+/// pause, the deletion of many objects would list the remaining objects after each deletion.
 pub fn pause_after(contents: &[RemainingObjects]) -> Duration {
     let left: usize = contents.iter().map(|content| content.count).sum();
     let left = u32::try_from(left).unwrap_or(u32::MAX);
@@ -185,7 +186,7 @@ mod tests {
         }
     }
 
-    /// statefulset.md 13.4
+    /// statefulset.md 13.4: pods are deleted first.
     #[test]
     fn pods_go_first() {
         assert_eq!(
@@ -223,12 +224,12 @@ mod tests {
                 condition.message.clone().unwrap()
             )
         };
-        let wanted = "True Some resources are remaining: \
+        let expected = "True Some resources are remaining: \
             persistentvolumeclaims. has 2 resource instances";
-        assert_eq!(text(&first, 3), wanted);
-        let wanted = "True Some content in the namespace has finalizers remaining: \
+        assert_eq!(text(&first, 3), expected);
+        let expected = "True Some content in the namespace has finalizers remaining: \
             kubernetes.io/pvc-protection in 2 resource instances";
-        assert_eq!(text(&first, 4), wanted);
+        assert_eq!(text(&first, 4), expected);
         let second = conditions(&first, &[], &[], at(9));
         assert_eq!(
             second[0].last_transition_time,

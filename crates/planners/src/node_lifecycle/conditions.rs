@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 const KINDS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
-/// All conditions set to `Unknown`, missing ones included.
+/// All conditions set to `Unknown`, including missing conditions.
 pub(super) fn unknown(present: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
     let mut conditions = present.to_vec();
     for kind in KINDS {
@@ -19,7 +19,7 @@ pub(super) fn unknown(present: &[NodeCondition], now: Timestamp) -> Vec<NodeCond
                 condition.status = "Unknown".to_owned();
                 condition.reason = Some("NodeStatusUnknown".to_owned());
                 condition.message = Some("Kubelet stopped posting node status.".to_owned());
-                // By the node's clock the transition may be in the future.
+                // If the node's clock is ahead, the transition may be in the future.
                 let before = condition.last_transition_time.as_ref().map(|time| time.0);
                 condition.last_transition_time = Some(Time(before.map_or(now, |at| at.max(now))));
             }

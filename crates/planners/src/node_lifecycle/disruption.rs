@@ -1,8 +1,8 @@
 //! The number of silent nodes, and its effect on the eviction of their pods.
 //!
-//! If few nodes of a zone are silent, they are lost, and their pods are evicted one node after the
-//! other. If most of them are, the network between them and the control plane is the more likely
-//! cause. The modes and rates are those of kube-controller-manager's node lifecycle controller.
+//! If few nodes of a zone are silent, these nodes count as lost, and their pods are evicted one node after the other.
+//! If most nodes are silent, the more likely cause is the network between the nodes and the control plane. The modes
+//! and rates are those of kube-controller-manager's node lifecycle controller.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Node;
 
 /// A zone is partially disrupted from this percentage of silent nodes.
 const UNHEALTHY_ZONE_PERCENT: usize = 55;
-/// A partially disrupted zone of up to this many nodes loses no pods.
+/// The largest zone in which a partial disruption stops all evictions.
 const LARGE_CLUSTER_SIZE: usize = 50;
 /// Time between the evictions from two nodes of a zone (0.1 nodes per second).
 const INTERVAL: SignedDuration = SignedDuration::from_secs(10);
@@ -55,12 +55,12 @@ pub enum Permission {
     /// The eviction may start now.
     #[default]
     Now,
-    /// It may start at this time, because another node of the zone has just lost its pods.
+    /// The eviction may start at this time, because the eviction of another node of the zone has just started.
     At(Timestamp),
     /// No new eviction starts while too many nodes of the zone are silent. Evictions that have
     /// started continue.
     Withheld,
-    /// No node is ready: nothing is evicted, and started evictions are cancelled.
+    /// No node is ready: no pod is evicted, and started evictions are cancelled.
     Revoked,
 }
 
@@ -88,7 +88,7 @@ impl Disruption {
         Self { zones }
     }
 
-    /// Whether no node is ready, so that the control plane itself is likely cut off.
+    /// Whether no node is ready, so that the control plane itself is probably disconnected.
     pub fn is_total(&self) -> bool {
         let mut zones = self.zones.values();
         !self.zones.is_empty() && zones.all(|count| count.state() == State::Full)
@@ -99,15 +99,15 @@ impl Disruption {
         self.zones.values().all(|count| count.not_ready == 0)
     }
 
-    /// Whether the permissions of all nodes follow from both in the same way. Most changes of the counts, as by
-    /// a node that joins, change no permission.
+    /// Whether both states give each node the same permission. Most changes of the counts, for instance by a node that
+    /// joins, change no permission.
     pub fn permits_as(&self, other: &Self) -> bool {
         let mut zones = self.zones.keys().chain(other.zones.keys());
         self.is_total() == other.is_total()
             && zones.all(|zone| self.interval(zone) == other.interval(zone))
     }
 
-    /// The time between the evictions from two nodes of a zone; `None` while there are none.
+    /// The time between the evictions from two nodes of a zone; `None` while evictions are stopped.
     fn interval(&self, zone: &str) -> Option<SignedDuration> {
         let count = self.zones.get(zone).copied().unwrap_or_default();
         match count.state() {
@@ -136,7 +136,7 @@ impl EvictionRateLimiter {
         let Some(interval) = disruption.interval(&zone) else {
             return Permission::Withheld;
         };
-        // A clock that was set back must not delay evictions for ever.
+        // A clock that was set back must not delay evictions without a limit.
         let last = self.last.get(&zone).filter(|last| **last <= now);
         let next = last.and_then(|last| last.checked_add(interval).ok());
         match next {
@@ -155,7 +155,7 @@ fn label<'n>(node: &'n Node, key: &str) -> Option<&'n String> {
     node.metadata.labels.as_ref()?.get(key)
 }
 
-/// Region and zone of a node; all nodes without them are in one zone.
+/// Region and zone of a node; all nodes without region and zone are in one zone.
 fn zone(node: &Node) -> String {
     let text = |key| label(node, key).map_or("", String::as_str);
     let region = text("topology.kubernetes.io/region");
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(permission(&zone_of(0, 7)), Permission::Revoked);
     }
 
-    /// Nodes that join a healthy cluster, one after the other, are no reason to check all of them.
+    /// Nodes that join a healthy cluster, one after the other, do not cause a check of all nodes.
     #[test]
     fn counts_that_change_no_permission_are_as_before() {
         let permits_alike = |[one, other]: [(usize, usize); 2]| {

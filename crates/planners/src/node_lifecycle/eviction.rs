@@ -15,7 +15,7 @@ pub struct Eviction {
     pub namespace: String,
     /// Name of the pod.
     pub name: String,
-    /// UID of the pod: a new pod of the same name is not evicted.
+    /// UID of the pod: a new pod of that name is not evicted.
     pub uid: String,
 }
 
@@ -28,11 +28,11 @@ pub struct Evictions {
     pub wake_at: Option<Timestamp>,
 }
 
-/// A `NoExecute` taint, and the time since which it holds.
+/// A `NoExecute` taint, and the time since which the node has the taint.
 type TimedTaint = (Taint, Timestamp);
 
-/// The `NoExecute` taints of nodes with their times. Many taints have no `timeAdded` (`kubectl taint` writes
-/// none): their time is the one at which they were first seen, as in kube-controller-manager.
+/// The `NoExecute` taints of nodes with their times. Many taints have no `timeAdded` (`kubectl taint` writes none): as
+/// in kube-controller-manager, their time is that of their first observation.
 #[derive(Clone, Debug, Default)]
 pub struct TimedTaints {
     nodes: BTreeMap<String, Vec<TimedTaint>>,
@@ -43,7 +43,7 @@ impl TimedTaints {
     pub fn update(&mut self, node: &str, taints: &[Taint], now: Timestamp) -> Vec<TimedTaint> {
         let before = self.nodes.remove(node).unwrap_or_default();
         let first_seen = |taint: &Taint| {
-            let same = before.iter().find(|(seen, _)| seen == taint);
+            let same = before.iter().find(|(recorded, _)| recorded == taint);
             same.map_or(now, |(_, since)| *since)
         };
         let timed = |taint: &Taint| {
@@ -59,7 +59,7 @@ impl TimedTaints {
         taints
     }
 
-    /// Forgets the nodes that do not exist.
+    /// Removes the nodes that do not exist.
     pub fn retain(&mut self, exists: impl Fn(&str) -> bool) {
         self.nodes.retain(|name, _| exists(name));
     }
@@ -82,7 +82,7 @@ pub fn evictions(taints: &[TimedTaint], pods: &[Arc<PodView>], now: Timestamp) -
     found
 }
 
-/// The time since which the pod has its node: a toleration of a taint that was there before counts from it.
+/// The time since which the pod has its node: the toleration of an older taint counts from this time.
 fn assigned(pod: &PodView) -> Option<Timestamp> {
     let scheduled = pod.condition(pod_condition::SCHEDULED);
     scheduled
@@ -102,7 +102,7 @@ fn deadline(pod: &PodView, taints: &[TimedTaint]) -> Option<Timestamp> {
         if matching.is_empty() {
             return Some(Timestamp::MIN);
         }
-        // Of several tolerations of one taint the shortest counts; one without seconds is for ever.
+        // Of several tolerations of one taint the shortest counts; a toleration without seconds has no end.
         let seconds = matching
             .iter()
             .filter_map(|toleration| toleration.toleration_seconds)
@@ -144,7 +144,7 @@ mod tests {
         Arc::new(PodView::from(&pod))
     }
 
-    /// The timed taints of a node that is seen for the first time at this second.
+    /// The timed taints of a node whose first observation is at this second.
     fn timed(taints: &Value, second: i64) -> Vec<TimedTaint> {
         let taints: Vec<Taint> = serde_json::from_value(taints.clone()).unwrap();
         TimedTaints::default().update("n", &taints, at(second))
@@ -154,7 +154,7 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    /// statefulset.md 12.17: pods go when their toleration of the taint runs out.
+    /// statefulset.md 12.17: pods are evicted when their toleration of the taint expires.
     #[test]
     fn pods_go_when_their_tolerations_run_out() {
         let taints = json!([
@@ -206,10 +206,10 @@ mod tests {
             (json!([a()]), json!([for_ever("a")]), None),
             (json!([a()]), json!([equal("a", "w", Value::Null)]), now),
             (json!([a()]), json!([seconds(300)]), at(400)),
-            // Zero and less are at once.
+            // Zero or negative seconds expire at once.
             (json!([a()]), json!([seconds(0)]), at(100)),
             (json!([a()]), json!([seconds(-5)]), at(100)),
-            // Without a time, the taint holds since it was seen.
+            // Without `timeAdded`, the time of the taint is that of its first observation.
             (
                 json!([taint("a", Value::Null)]),
                 json!([for_ever("a")]),
@@ -220,7 +220,7 @@ mod tests {
                 json!([seconds(2)]),
                 at(502),
             ),
-            // Of several taints, the first to run out; one that is not tolerated is at once.
+            // Of several taints the first expiry counts; a taint without a toleration evicts at once.
             (
                 json!([a(), b()]),
                 json!([seconds(300), for_ever("b")]),
@@ -232,20 +232,20 @@ mod tests {
                 at(250),
             ),
             (json!([a(), b()]), json!([seconds(300)]), now),
-            // Of several tolerations of a taint, the shortest.
+            // Of several tolerations of a taint the shortest counts.
             (json!([a()]), json!([seconds(300), seconds(60)]), at(160)),
         ];
         for (taints, tolerations, expected) in rows {
             let timed = timed(&taints, 500);
-            let found = deadline(&pod("p", tolerations.clone()), &timed);
-            assert_eq!(found, expected, "{taints} {tolerations}");
+            let evicted_at = deadline(&pod("p", tolerations.clone()), &timed);
+            assert_eq!(evicted_at, expected, "{taints} {tolerations}");
         }
     }
 
-    /// A taint without `timeAdded` keeps the time of the first look until it goes.
+    /// A taint without `timeAdded` keeps the time of its first observation until the taint is removed.
     #[test]
     fn a_taint_without_a_time_counts_from_the_first_look() {
-        let mut seen = TimedTaints::default();
+        let mut timed_taints = TimedTaints::default();
         let taint = |key: &str, effect: &str| Taint {
             key: key.to_owned(),
             effect: effect.to_owned(),
@@ -253,31 +253,31 @@ mod tests {
         };
         let (a, b) = (taint("a", "NoExecute"), taint("b", "NoExecute"));
         let other = taint("c", "NoSchedule");
-        let first = seen.update("n", &[a.clone(), other.clone()], at(10));
+        let first = timed_taints.update("n", &[a.clone(), other.clone()], at(10));
         assert_eq!(first, [(a.clone(), at(10))]);
-        let both = seen.update("n", &[b.clone(), a.clone()], at(20));
+        let both = timed_taints.update("n", &[b.clone(), a.clone()], at(20));
         assert_eq!(both, [(b.clone(), at(20)), (a.clone(), at(10))]);
         assert_eq!(
-            seen.update("m", std::slice::from_ref(&a), at(30)),
+            timed_taints.update("m", std::slice::from_ref(&a), at(30)),
             [(a.clone(), at(30))]
         );
-        assert_eq!(seen.update("n", &[other], at(40)), []);
+        assert_eq!(timed_taints.update("n", &[other], at(40)), []);
         assert_eq!(
-            seen.update("n", std::slice::from_ref(&a), at(50)),
+            timed_taints.update("n", std::slice::from_ref(&a), at(50)),
             [(a.clone(), at(50))]
         );
-        seen.retain(|name| name == "m");
+        timed_taints.retain(|name| name == "m");
         assert_eq!(
-            seen.update("n", std::slice::from_ref(&a), at(60)),
+            timed_taints.update("n", std::slice::from_ref(&a), at(60)),
             [(a.clone(), at(60))]
         );
         assert_eq!(
-            seen.update("m", std::slice::from_ref(&a), at(60)),
+            timed_taints.update("m", std::slice::from_ref(&a), at(60)),
             [(a, at(30))]
         );
     }
 
-    /// As in kube-controller-manager, a pod that comes to a tainted node has its whole time.
+    /// As in kube-controller-manager, a pod that is bound to a tainted node has its whole toleration time.
     #[test]
     fn a_pod_that_comes_later_is_tolerated_from_then_on() {
         let taints =

@@ -1,9 +1,9 @@
-//! The fate of a pod whose node is fenced: it is replaced elsewhere, or stays with its node.
+//! The fate of a pod whose node is fenced: the pod is replaced elsewhere, or stays with its node.
 //!
-//! **Goal**: a pod is replaced only where its set asks for it, and its data can follow or need not.
-//! **Relies on**: the fence ([`super::fence`]), after which the pod's processes have ended.
-//! **Guarantees**: a claim is given up only if its set says `mainstay.dev/lost-volume: Recreate`, the
-//! claim is made from a template of the set, and its volume lives on the node.
+//! **Goal**: a pod is replaced only where its set requests a failover, and the pod's data can follow or is not needed.
+//! **Relies on**: the fence ([`super::fence`]), after which the pod's processes have ended. **Guarantees**: a claim is
+//! given up only if its set has the annotation `mainstay.dev/lost-volume: Recreate`, the claim is created from a
+//! template of the set, and its volume is local to the node.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -18,14 +18,14 @@ use crate::stateful_set::{NodeFailure, Options};
 /// The cause why a pod stays with its node although the node is fenced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StayReason {
-    /// Its set does not say `Failover`.
+    /// Its set does not have the annotation value `Failover`.
     NotAsked,
-    /// It was created before its set said so, or uses the node's processes: it does not end with
-    /// the lease.
+    /// The pod was created before its set got the annotation, or uses the node's process namespace: the pod does not
+    /// end with the lease.
     NotEnded,
-    /// A directory of the node.
+    /// The pod uses a directory of the node.
     HostPath,
-    /// A claim whose volume lives on the node.
+    /// The pod uses a claim whose volume is local to the node.
     Volume {
         claim: String,
         /// The volume; `None` if it is unknown.
@@ -62,21 +62,21 @@ impl std::fmt::Display for StayReason {
 /// The treatment of a pod whose node is fenced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PodFate {
-    /// It is deleted by force, and its set replaces it.
+    /// The pod is deleted by force, and its set replaces the pod.
     Goes,
-    /// The same, when the node has been fenced for this time, with these claims: the new pod starts
-    /// with empty ones.
+    /// The pod is deleted by force together with these claims, when the node has been fenced for this time: the new pod
+    /// starts with empty claims.
     GoesWithout {
-        /// Claims whose volumes live on the node.
+        /// Claims whose volumes are local to the node.
         claims: Vec<String>,
-        /// The time.
+        /// The time since the fence.
         after: SignedDuration,
     },
-    /// It waits for its node, or for an administrator.
+    /// The pod waits for its node, or for an administrator.
     StayReason(StayReason),
 }
 
-/// The volume of a claim, as far as the fence needs it.
+/// The volume of a claim, with the facts that the fence needs.
 #[derive(Clone, Copy, Debug)]
 pub enum ClaimVolume<'a> {
     /// The claim does not exist.
@@ -110,7 +110,7 @@ pub fn fate<'a>(
     for claim in &pod.claims {
         let volume = match volume_of(&claim.name) {
             ClaimVolume::Unbound => continue,
-            // It was given up a moment ago.
+            // The claim was given up a moment ago.
             ClaimVolume::Missing if give_up_after.is_some() => continue,
             ClaimVolume::Bound(volume) if !lives_on_a_node(volume) => continue,
             ClaimVolume::Bound(_) if give_up_after.is_some() && is_made(set, pod, &claim.name) => {
@@ -132,7 +132,7 @@ pub fn fate<'a>(
     }
 }
 
-/// Whether a pod's claim is made from a template of its set.
+/// Whether a pod's claim was created from a template of its set.
 fn is_made(set: &StatefulSet, pod: &PodView, claim: &str) -> bool {
     let spec = set.spec.as_ref();
     let mut templates = spec
@@ -146,13 +146,13 @@ fn is_made(set: &StatefulSet, pod: &PodView, claim: &str) -> bool {
     })
 }
 
-/// Whether a set says `mainstay.dev/node-failure: Failover`.
+/// Whether a set has the annotation `mainstay.dev/node-failure: Failover`.
 pub fn asks_for_failover(set: &StatefulSet) -> bool {
     Options::of(set).node_failure == NodeFailure::Failover
 }
 
-/// Whether a volume cannot be used without one certain node. One with a complete copy on another node
-/// follows it there.
+/// Whether a volume can be used on one certain node only. A volume with a complete copy on another node can be used
+/// there.
 fn lives_on_a_node(volume: &PersistentVolume) -> bool {
     if VolumeReplication::of(volume).is_some_and(|record| record.can_be_promoted()) {
         return false;
@@ -182,17 +182,17 @@ mod tests {
 
     use super::*;
 
-    fn set(says: Option<&str>) -> StatefulSet {
-        with_volumes(says, json!([]))
+    fn set(annotation: Option<&str>) -> StatefulSet {
+        with_volumes(annotation, json!([]))
     }
 
-    /// A set whose template has these volumes now.
-    fn with_volumes(says: Option<&str>, volumes: Value) -> StatefulSet {
+    /// A set whose present template has these volumes.
+    fn with_volumes(annotation: Option<&str>, volumes: Value) -> StatefulSet {
         let mut set = json!({ "metadata": { "name": "web" },
             "spec": { "serviceName": "web", "selector": {},
                 "template": { "spec": { "containers": [], "volumes": volumes } } } });
-        if let Some(says) = says {
-            set["metadata"]["annotations"] = json!({ annotations::NODE_FAILURE: says });
+        if let Some(annotation) = annotation {
+            set["metadata"]["annotations"] = json!({ annotations::NODE_FAILURE: annotation });
         }
         serde_json::from_value(set).unwrap()
     }
@@ -201,7 +201,7 @@ mod tests {
         using(ends, json!({ "name": "e", "emptyDir": {} }))
     }
 
-    /// A pod with this volume beside its claim.
+    /// A pod with this volume in addition to its claim.
     fn using(ends: bool, volume: Value) -> PodView {
         let mut pod = json!({ "metadata": { "name": "web-0" }, "spec": { "containers": [], "volumes":
             [{ "name": "d", "persistentVolumeClaim": { "claimName": "d-web-0" } }, volume] } });
@@ -236,7 +236,7 @@ mod tests {
             fate(&pod(false), Some(&fine), unbound),
             PodFate::StayReason(StayReason::NotEnded)
         );
-        // The pod's own volumes count, not those that a template has by now.
+        // The pod's own volumes count, not the volumes of the present template.
         let directory = json!({ "name": "h", "hostPath": { "path": "/x" } });
         assert_eq!(
             fate(&using(true, directory.clone()), Some(&fine), unbound),
@@ -257,14 +257,14 @@ mod tests {
             (json!({ "nfs": { "path": "/x", "server": "s" } }), true),
         ] {
             let volume = volume(spec.clone());
-            let asked = Cell::new(false);
-            let found = fate(&pod(true), Some(&set), |claim| {
+            let is_called = Cell::new(false);
+            let fate_of_pod = fate(&pod(true), Some(&set), |claim| {
                 assert_eq!(claim, "d-web-0");
-                asked.set(true);
+                is_called.set(true);
                 ClaimVolume::Bound(&volume)
             });
-            assert!(asked.get());
-            assert_eq!(found == PodFate::Goes, moves, "{spec}");
+            assert!(is_called.get());
+            assert_eq!(fate_of_pod == PodFate::Goes, moves, "{spec}");
         }
         for unknown in [ClaimVolume::Unknown, ClaimVolume::Missing] {
             let PodFate::StayReason(cause) = fate(&pod(true), Some(&set), |_| unknown) else {
@@ -293,7 +293,7 @@ mod tests {
             marks.as_object_mut().unwrap().extend(more);
             marks
         };
-        let found = |marks: Value, template: &str, volume: ClaimVolume<'_>| {
+        let fate_of = |marks: Value, template: &str, volume: ClaimVolume<'_>| {
             fate(&pod(true), Some(&annotated(marks, template)), |_| volume)
         };
         let bound = ClaimVolume::Bound(&tied);
@@ -301,23 +301,23 @@ mod tests {
             claims: vec!["d-web-0".into()],
             after: SignedDuration::from_secs(seconds),
         };
-        assert_eq!(found(both(json!({})), "d", bound), given_up(300));
+        assert_eq!(fate_of(both(json!({})), "d", bound), given_up(300));
         let soon = both(json!({ annotations::LOST_VOLUME_SECONDS: "60" }));
-        assert_eq!(found(soon, "d", bound), given_up(60));
-        // Its claim is gone already.
+        assert_eq!(fate_of(soon, "d", bound), given_up(60));
+        // The claim of the pod is deleted already.
         assert_eq!(
-            found(both(json!({})), "d", ClaimVolume::Missing),
+            fate_of(both(json!({})), "d", ClaimVolume::Missing),
             PodFate::Goes
         );
-        // A claim that the set did not make, an unknown volume, and a set that says nothing.
+        // A claim that the set did not create, an unknown volume, and a set without the annotation.
         for (marks, template, volume) in [
             (both(json!({})), "other", bound),
             (both(json!({})), "d", ClaimVolume::Unknown),
             (json!({ annotations::NODE_FAILURE: "Failover" }), "d", bound),
             (json!({ annotations::LOST_VOLUME: "Recreate" }), "d", bound),
         ] {
-            let found = found(marks, template, volume);
-            assert!(matches!(found, PodFate::StayReason(_)), "{found:?}");
+            let fate_of = fate_of(marks, template, volume);
+            assert!(matches!(fate_of, PodFate::StayReason(_)), "{fate_of:?}");
         }
     }
 }

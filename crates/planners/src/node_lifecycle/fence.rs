@@ -1,12 +1,11 @@
-//! The fence of a silent node, so that its pods can be replaced elsewhere and never run twice.
+//! The fence of a silent node: pods are replaced elsewhere and never run twice.
 //!
-//! **Goal**: pods of sets that say `mainstay.dev/node-failure: Failover` run elsewhere soon after
-//! their node was lost. **Relies on**: the node's agent, which ends such pods by itself when its lease
-//! has lapsed, and says so on the lease ([`annotations::ENDS_PODS`]). **Guarantees**: a pod is deleted
-//! by force only after the lease was taken by compare-and-swap over the version that this observer
-//! saw unchanged for the lease's length and a quarter of it ([`wait`]), by its own monotonic clock. A
-//! renewal that is on its way then is refused. A new observer starts its count again, or continues that of its former
-//! run ([`super::silence`]).
+//! **Goal**: pods of sets with `mainstay.dev/node-failure: Failover` run elsewhere soon after their node was lost.
+//! **Relies on**: the node's agent, which ends such pods by itself when its lease has lapsed, and declares this on the
+//! lease ([`annotations::ENDS_PODS`]). **Guarantees**: a pod is deleted by force only after the lease was fenced by
+//! compare-and-swap over the version that this observer read unchanged for the lease's length and a quarter of the
+//! length ([`wait`]), by its local monotonic clock. A late renewal by the agent is then refused. A new observer starts
+//! its count again, or continues the count of its former run ([`super::silence`]).
 
 use std::collections::BTreeMap;
 
@@ -16,17 +15,17 @@ use resource_kinds::annotations;
 
 use super::silence::Carried;
 
-/// The length of leases that name none.
+/// The length of leases without `leaseDurationSeconds`.
 pub(crate) const LENGTH: SignedDuration = SignedDuration::from_secs(40);
 
 /// The parts of a node's lease that the fence needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeLease {
-    /// The resourceVersion that it was read with.
+    /// The resourceVersion at the read.
     pub version: String,
     /// The epoch: the number of its transitions.
     pub epoch: i32,
-    /// It has no holder, and a proof of the fence: an administrator who clears the holder has not waited.
+    /// The lease has no holder, and has a proof of the fence: an administrator who clears the holder has not waited.
     pub fenced: bool,
     /// `leaseDurationSeconds`.
     pub length: SignedDuration,
@@ -55,8 +54,8 @@ impl From<&Lease> for NodeLease {
     }
 }
 
-/// The time for which a lease must be unchanged before it may be taken: its length and a quarter of
-/// it, which covers clocks whose rates differ by 5 % and a process that is killed late.
+/// The time for which a lease must be unchanged before the fence: the length and a quarter of the length. The quarter
+/// covers clocks whose rates differ by 5 % and a process that is killed late.
 pub fn wait(length: SignedDuration) -> SignedDuration {
     length.saturating_add(length / 4)
 }
@@ -64,20 +63,24 @@ pub fn wait(length: SignedDuration) -> SignedDuration {
 /// The next step of the fence of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FenceDecision {
-    /// Nothing is to be done, or can be done.
+    /// No action is necessary or possible.
     Nothing,
-    /// The lease may not have lapsed yet; look again after this time.
+    /// The lease may not have lapsed yet; decide again after this time.
     Wait(SignedDuration),
-    /// The lease is taken: it is written over the seen version, with this epoch and no holder.
+    /// Fence the lease: write the lease over the observed version, with this epoch and no holder.
     Take { epoch: i32 },
-    /// The node is fenced: its pods that may fail over are deleted by force.
+    /// The node is fenced: delete by force its pods that may fail over.
     Delete,
 }
 
-/// Decides about a node whose lease this observer has seen unchanged for that time; `wanted` says
-/// whether it has pods that may fail over, and other nodes could run them. Total.
-pub fn decide(lease: &NodeLease, unchanged_for: SignedDuration, wanted: bool) -> FenceDecision {
-    if !lease.ends_pods || !wanted {
+/// Decides about a node whose lease this observer has read unchanged for `unchanged_for`. `has_candidates`: the node
+/// has pods that may fail over, and other nodes could run them. Total.
+pub fn decide(
+    lease: &NodeLease,
+    unchanged_for: SignedDuration,
+    has_candidates: bool,
+) -> FenceDecision {
+    if !lease.ends_pods || !has_candidates {
         return FenceDecision::Nothing;
     }
     if lease.fenced {
@@ -92,12 +95,11 @@ pub fn decide(lease: &NodeLease, unchanged_for: SignedDuration, wanted: bool) ->
     }
 }
 
-/// The versions of leases, and the readings of the observer's own monotonic clock when it read each of
-/// them first.
+/// The versions of leases, each with the reading of the observer's local monotonic clock at the first read.
 #[derive(Clone, Debug, Default)]
 pub struct Renewals {
     seen: BTreeMap<String, SeenVersion>,
-    /// The counts of the observer's former run, until it has seen the lease again.
+    /// The counts of the observer's former run, until this run has read the lease.
     former: BTreeMap<String, (String, Carried)>,
 }
 
@@ -110,7 +112,7 @@ struct SeenVersion {
 }
 
 impl Renewals {
-    /// Continues the counts of the observer's former run, by node: each for the version of the lease that it saw.
+    /// Continues the counts of the observer's former run, by node: each count belongs to one version of the lease.
     pub fn continue_from(&mut self, former: BTreeMap<String, (String, Carried)>) {
         self.former = former;
     }
@@ -122,25 +124,25 @@ impl Renewals {
         version: &str,
         now: SignedDuration,
     ) -> SignedDuration {
-        if let Some(seen) = self.seen.get(node)
-            && seen.version == version
+        if let Some(renewal) = self.seen.get(node)
+            && renewal.version == version
         {
-            return now.saturating_sub(seen.since);
+            return now.saturating_sub(renewal.since);
         }
         let former = self.former.remove(node);
-        let former = former.filter(|(seen, _)| seen == version);
+        let former = former.filter(|(renewal, _)| renewal == version);
         let carried = former.map_or(Carried::default(), |(_, carried)| carried);
-        let seen = SeenVersion {
+        let renewal = SeenVersion {
             version: version.to_owned(),
             since: now.saturating_sub(carried.counts),
             carried: carried.observed,
         };
-        self.seen.insert(node.to_owned(), seen);
+        self.seen.insert(node.to_owned(), renewal);
         carried.counts
     }
 
-    /// The time for which this observer and its former runs have seen this version, for the next run. It is never less
-    /// than that of the former run, however short this one is.
+    /// The time for which this observer and its former runs have read this version, for the next run. The time is never
+    /// less than that of the former run, however short this run is.
     pub fn observed_for(
         &mut self,
         node: &str,
@@ -148,11 +150,11 @@ impl Renewals {
         now: SignedDuration,
     ) -> SignedDuration {
         let counted = self.unchanged_for(node, version, now);
-        let carried = self.seen.get(node).map(|seen| seen.carried);
+        let carried = self.seen.get(node).map(|renewal| renewal.carried);
         counted.max(carried.unwrap_or_default())
     }
 
-    /// Counts all from now: this observer itself did not run, or was cut off.
+    /// Starts all counts again, because this observer itself did not run, or was disconnected.
     pub fn restart_all(&mut self) {
         self.seen.clear();
         self.former.clear();
@@ -191,17 +193,23 @@ mod tests {
 
     #[test]
     fn a_lease_is_taken_after_its_length_and_a_quarter() {
-        let held = lease(Some("n"));
-        assert_eq!(decide(&held, secs(0), true), FenceDecision::Wait(secs(50)));
-        assert_eq!(decide(&held, secs(49), true), FenceDecision::Wait(secs(1)));
+        let leased = lease(Some("n"));
         assert_eq!(
-            decide(&held, secs(50), true),
+            decide(&leased, secs(0), true),
+            FenceDecision::Wait(secs(50))
+        );
+        assert_eq!(
+            decide(&leased, secs(49), true),
+            FenceDecision::Wait(secs(1))
+        );
+        assert_eq!(
+            decide(&leased, secs(50), true),
             FenceDecision::Take { epoch: 3 }
         );
-        assert_eq!(decide(&held, secs(50), false), FenceDecision::Nothing);
+        assert_eq!(decide(&leased, secs(50), false), FenceDecision::Nothing);
         let short = NodeLease {
             length: secs(16),
-            ..held
+            ..leased
         };
         assert_eq!(
             decide(&short, secs(20), true),
@@ -243,46 +251,46 @@ mod tests {
 
     #[test]
     fn every_change_of_a_lease_counts_from_anew() {
-        let mut seen = Renewals::default();
-        assert_eq!(seen.unchanged_for("n", "1", secs(5)), secs(0));
-        assert_eq!(seen.unchanged_for("n", "1", secs(25)), secs(20));
-        assert_eq!(seen.unchanged_for("n", "2", secs(30)), secs(0));
-        assert_eq!(seen.unchanged_for("n", "2", secs(31)), secs(1));
-        seen.restart_all();
-        assert_eq!(seen.unchanged_for("n", "2", secs(70)), secs(0));
-        seen.retain(|_| false);
-        assert_eq!(seen.unchanged_for("n", "2", secs(90)), secs(0));
+        let mut renewals = Renewals::default();
+        assert_eq!(renewals.unchanged_for("n", "1", secs(5)), secs(0));
+        assert_eq!(renewals.unchanged_for("n", "1", secs(25)), secs(20));
+        assert_eq!(renewals.unchanged_for("n", "2", secs(30)), secs(0));
+        assert_eq!(renewals.unchanged_for("n", "2", secs(31)), secs(1));
+        renewals.restart_all();
+        assert_eq!(renewals.unchanged_for("n", "2", secs(70)), secs(0));
+        renewals.retain(|_| false);
+        assert_eq!(renewals.unchanged_for("n", "2", secs(90)), secs(0));
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// With clocks whose rates differ by 5 %, in either direction, the node's own deadline is
-        /// over before the lease is taken, and an eighth of its length is left.
+        /// With clocks whose rates differ by 5 %, in either direction, the node's own deadline passes before the lease
+        /// is fenced, and an eighth of the lease's length remains.
         #[test]
         fn the_wait_covers_clocks_of_other_rates(length in 4i64..600) {
             let (node, observer) = (0.95, 1.05);
             let ended = length as f64 / node;
-            let taken = wait(secs(length)).as_secs_f64() / observer;
-            prop_assert!(ended + length as f64 / 8.0 < taken);
+            let fenced_after = wait(secs(length)).as_secs_f64() / observer;
+            prop_assert!(ended + length as f64 / 8.0 < fenced_after);
         }
 
-        /// A lease is never taken before the wait is over, nor pods deleted before it is.
+        /// No lease is fenced before the wait ends, and no pod is deleted before the fence.
         #[test]
         fn nothing_is_taken_early(
-            length in 1i64..100, unchanged in 0i64..200, fenced: bool, ends_pods: bool, wanted: bool,
+            length in 1i64..100, unchanged in 0i64..200, fenced: bool, ends_pods: bool, has_candidates: bool,
         ) {
             let lease = NodeLease { length: secs(length), fenced, ends_pods, ..lease(None) };
-            match decide(&lease, secs(unchanged), wanted) {
+            match decide(&lease, secs(unchanged), has_candidates) {
                 FenceDecision::Take { epoch } => {
-                    prop_assert!(!fenced && wanted && ends_pods && secs(unchanged) >= wait(lease.length));
+                    prop_assert!(!fenced && has_candidates && ends_pods && secs(unchanged) >= wait(lease.length));
                     prop_assert_eq!(epoch, lease.epoch + 1);
                 }
-                FenceDecision::Delete => prop_assert!(fenced && wanted && ends_pods),
+                FenceDecision::Delete => prop_assert!(fenced && has_candidates && ends_pods),
                 FenceDecision::Wait(left) => {
                     prop_assert_eq!(secs(unchanged).saturating_add(left), wait(lease.length));
                 }
-                FenceDecision::Nothing => prop_assert!(!wanted || !ends_pods),
+                FenceDecision::Nothing => prop_assert!(!has_candidates || !ends_pods),
             }
         }
     }

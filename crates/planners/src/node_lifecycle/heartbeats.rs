@@ -8,14 +8,15 @@ use k8s_openapi::api::core::v1::Node;
 use super::reach;
 use super::silence::Carried;
 
-/// The last heartbeats of nodes: a renewed lease or another heartbeat time counts as one now.
+/// The last heartbeats of nodes: a renewed lease or another heartbeat time counts as a heartbeat at the time of its
+/// observation.
 ///
-/// For each node, the times in the heartbeat and the reading of the observer's clock when it was
-/// seen. Readings are those of a monotonic clock, since any origin.
+/// For each node, the times in the heartbeat and the observer's clock reading at the observation. Readings are those of
+/// a monotonic clock with any origin.
 #[derive(Clone, Debug)]
 pub struct NodeHeartbeats {
     nodes: BTreeMap<String, LastHeartbeat>,
-    /// The counts of the observer's former run, until it has seen the node again.
+    /// The counts of the observer's former run, until this run has observed the node.
     former: BTreeMap<String, (Vec<Timestamp>, Carried)>,
     checked_at: Option<SignedDuration>,
     gap: SignedDuration,
@@ -30,8 +31,8 @@ struct LastHeartbeat {
 }
 
 impl NodeHeartbeats {
-    /// No heartbeats yet. `gap` is the time between two checks after which the observer counts as
-    /// stopped, usually [`GAP`](super::GAP).
+    /// No heartbeats yet. `gap` is the time between two checks after which the observer counts as stopped, usually
+    /// [`GAP`](super::GAP).
     pub fn new(gap: SignedDuration) -> Self {
         Self {
             nodes: BTreeMap::new(),
@@ -43,9 +44,8 @@ impl NodeHeartbeats {
 
     /// Records a check, at least every [`PERIOD`](super::PERIOD).
     ///
-    /// After a gap nobody knows which nodes were silent, and their heartbeats may still be on the
-    /// way: the grace period of all starts again, and the answer is true. The same holds if the clock
-    /// was set back.
+    /// After a gap the silent nodes are unknown, and their heartbeats may still be unread: the grace period of all
+    /// nodes starts again, and the result is true. A clock that was set back counts as a gap.
     pub fn check(&mut self, now: SignedDuration) -> bool {
         let checked_at = self.checked_at.replace(now);
         let is_gap = |checked_at: SignedDuration| {
@@ -59,7 +59,7 @@ impl NodeHeartbeats {
         anew
     }
 
-    /// Counts a heartbeat of all nodes now.
+    /// Records a heartbeat of all nodes at `now`.
     pub fn restart_all(&mut self, now: SignedDuration) {
         self.former.clear();
         for last in self.nodes.values_mut() {
@@ -68,13 +68,13 @@ impl NodeHeartbeats {
         }
     }
 
-    /// Continues the counts of the observer's former run, by node: each since the heartbeat with these times.
+    /// Continues the counts of the observer's former run, by node: each count begins at the heartbeat with these times.
     pub fn continue_from(&mut self, former: BTreeMap<String, (Vec<Timestamp>, Carried)>) {
         self.former = former;
     }
 
-    /// The times in the node's last heartbeat, and the silence since then for the next run, which is never less than that
-    /// of the former one.
+    /// The times in the node's last heartbeat, and the silence since then, for the next run. The silence is never less
+    /// than that of the former run.
     pub fn observed(
         &self,
         node: &str,
@@ -84,7 +84,7 @@ impl NodeHeartbeats {
         Some((&last.signs, now.saturating_sub(last.at).max(last.carried)))
     }
 
-    /// The time since the node's last heartbeat, given the `renewTime` of its lease.
+    /// The time since the node's last heartbeat; `renewTime` is that of the node's lease.
     pub fn silent_for(
         &mut self,
         node: &Node,
@@ -95,23 +95,23 @@ impl NodeHeartbeats {
         let conditions = status
             .into_iter()
             .flat_map(|s| s.conditions.iter().flatten());
-        // A server writes the other one.
+        // The condition about reachability is written by a server.
         let by_agent = conditions.filter(|condition| condition.type_ != reach::KUBELET_REACHABLE);
         let beats = by_agent.filter_map(|condition| condition.last_heartbeat_time.as_ref());
         let mut signs: Vec<Timestamp> = beats.map(|time| time.0).chain(renewed).collect();
         signs.sort_unstable();
         signs.dedup();
         let name = node.metadata.name.clone().unwrap_or_default();
-        // Only another time than all before is a heartbeat: this controller's own writes are not. The time
-        // is that of the node's clock, which may be set back.
-        let is_known = |known: &[Timestamp]| signs.iter().all(|sign| known.contains(sign));
+        // A heartbeat is a time that differs from all earlier times; this controller's own writes have no new time. The
+        // time is from the node's clock, which may be set back.
+        let is_known = |recorded: &[Timestamp]| signs.iter().all(|sign| recorded.contains(sign));
         if let Some(last) = self.nodes.get(&name)
             && is_known(&last.signs)
         {
             return now.saturating_sub(last.at);
         }
         let former = self.former.remove(&name);
-        let former = former.filter(|(known, _)| is_known(known));
+        let former = former.filter(|(recorded, _)| is_known(recorded));
         let (signs, carried) = former.unwrap_or_else(|| (signs, Carried::default()));
         let last = LastHeartbeat {
             signs,

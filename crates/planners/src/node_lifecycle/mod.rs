@@ -1,12 +1,11 @@
 //! Nodes without heartbeats, and the eviction of their pods.
 //!
-//! **Goal**: a node without a heartbeat for [`GRACE`] is marked as lost, gets no new pods, and
-//! loses its pods when their tolerations expire. **Relies on**: the caller, which records by its own
-//! monotonic clock when it read each node's last heartbeat ([`NodeHeartbeats`]): no clock of another machine is
-//! compared with it, and a new caller starts its count again, or continues that of its former run ([`silence`]).
-//! **Guarantees**: pods are only deleted with grace; only the node, or an administrator, says that they have stopped. No pod is
-//! evicted while no node is ready, nor for a silence during which the control plane itself did not
-//! run.
+//! **Goal**: a node without a heartbeat for [`GRACE`] is marked as lost, gets no new pods, and loses its pods when
+//! their tolerations expire. **Relies on**: the caller, which records by its local monotonic clock when the caller read
+//! each node's last heartbeat ([`NodeHeartbeats`]): clocks of other machines are not compared, and a new caller starts
+//! its count again, or continues the count of its former run ([`silence`]). **Guarantees**: pods are only deleted with
+//! grace; only the node, or an administrator, declares that the pods have stopped. No pod is evicted while no node is
+//! ready, nor for a silence during which the control plane itself did not run.
 
 mod conditions;
 mod disruption;
@@ -37,8 +36,8 @@ const GRACE_MIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// The time between two checks of all nodes; as kube-controller-manager's `--node-monitor-period`.
 pub const PERIOD: SignedDuration = SignedDuration::from_secs(5);
-/// If the time between two checks is longer, the observer itself did not run: its process, or the
-/// whole machine, was stopped.
+/// The longest expected time between two checks. After a longer time the observer itself did not run: its process, or
+/// the whole machine, was stopped.
 pub const GAP: SignedDuration = SignedDuration::from_secs(15);
 
 /// The observed state of a node.
@@ -48,12 +47,13 @@ pub struct Observed {
     pub node: Arc<Node>,
     /// The time since its last heartbeat, by the observer's monotonic clock.
     pub silent_for: SignedDuration,
-    /// The time without a heartbeat after which it counts as lost.
+    /// The time without a heartbeat after which the node counts as lost.
     pub grace: SignedDuration,
-    /// Whether its lease was taken, and it has not taken it again. Pods that come to it and may fail over are deleted at
-    /// once, so it gets none, whatever it says of itself.
+    /// Whether the node's lease was fenced, and the node has not acquired the lease again. Pods that are bound to such
+    /// a node and may fail over are deleted at once, so the node gets no new pods, even if the node reports that it is
+    /// ready.
     pub is_fenced: bool,
-    /// The pods that are bound to it.
+    /// The pods that are bound to the node.
     pub pods: Vec<Arc<PodView>>,
     /// The permission to evict its pods.
     pub permission: Permission,
@@ -62,9 +62,9 @@ pub struct Observed {
 /// The planned writes for a node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeLifecyclePlan {
-    /// All its conditions, if some change.
+    /// All conditions of the node, if a condition changes.
     pub conditions: Option<Vec<NodeCondition>>,
-    /// All its taints, if some change.
+    /// All taints of the node, if a taint changes.
     pub taints: Option<Vec<Taint>>,
     /// Pods whose Ready condition becomes False, because their state is unknown.
     pub pods_not_ready: Vec<Arc<PodView>>,
@@ -122,8 +122,8 @@ pub fn plan(observed: &Observed, now: Timestamp) -> NodeLifecyclePlan {
     plan
 }
 
-/// Whether a pod that comes to the node may have to be evicted or marked as not ready. Pods of other
-/// nodes need no look.
+/// Whether a pod that is bound to the node may have to be evicted or marked as not ready. Pods of other nodes need no
+/// check.
 pub fn concerns_new_pods(node: &Node) -> bool {
     let status = node.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_deref());
@@ -134,7 +134,7 @@ pub fn concerns_new_pods(node: &Node) -> bool {
 }
 
 impl NodeLifecyclePlan {
-    /// Whether it starts an eviction of the node's pods.
+    /// Whether the plan starts an eviction of the node's pods.
     pub fn begins_to_drive_away(&self, node: &Node) -> bool {
         let before = taints_of(node);
         let after = self.taints.as_deref().unwrap_or(before);
@@ -159,8 +159,8 @@ fn ready(conditions: &[NodeCondition]) -> Option<bool> {
     ready.map(|condition| condition.status == "True")
 }
 
-/// The time without a heartbeat after which a node with that lease counts as lost: the time after which
-/// the lease may be taken, so that no pod is sent to the node then, and at most [`GRACE`].
+/// The time without a heartbeat after which a node with that lease counts as lost. At this time the lease may be
+/// fenced, so that no pod is bound to the node then; at most [`GRACE`].
 pub fn grace(lease: Option<&Lease>) -> SignedDuration {
     let length = lease.map(|lease| fence::NodeLease::from(lease).length);
     length.map_or(GRACE, |length| fence::wait(length).clamp(GRACE_MIN, GRACE))
@@ -243,7 +243,7 @@ mod tests {
         }
     }
 
-    /// A node whose disk has failed cannot take its lease again, and its agent runs.
+    /// The node's disk has failed, so its agent runs, but cannot acquire the lease again.
     // findings-2 R34
     #[test]
     fn a_fenced_node_that_says_it_is_ready_gets_no_pods() {
@@ -259,8 +259,8 @@ mod tests {
         assert_eq!(plan.conditions, None, "the agent would correct them");
         let taints = plan.taints.unwrap();
         let unreachable = "node.kubernetes.io/unreachable";
-        let wanted = ["NoExecute", "NoSchedule"].map(|effect| format!("{unreachable}:{effect}"));
-        assert_eq!(keys(&taints), wanted);
+        let expected = ["NoExecute", "NoSchedule"].map(|effect| format!("{unreachable}:{effect}"));
+        assert_eq!(keys(&taints), expected);
         observed.node = Arc::new(node("True", json!(taints)));
         assert_eq!(super::plan(&observed, at(1001)).taints, None);
         observed.is_fenced = false;
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(keys(&plan.taints.unwrap()), [""; 0]);
     }
 
-    /// statefulset.md 12.17: silence makes everything unknown and keeps pods away.
+    /// statefulset.md 12.17: after silence all conditions are Unknown, and taints keep new pods away.
     #[test]
     fn a_silent_node_is_marked() {
         let node = Arc::new(node("True", json!([])));
@@ -293,11 +293,11 @@ mod tests {
                 .iter()
                 .all(|condition| condition.status == "Unknown")
         );
-        let wanted = [
+        let expected = [
             "node.kubernetes.io/unreachable:NoExecute",
             "node.kubernetes.io/unreachable:NoSchedule",
         ];
-        assert_eq!(keys(&lost.taints.clone().unwrap()), wanted);
+        assert_eq!(keys(&lost.taints.clone().unwrap()), expected);
         assert_eq!(lost.pods_not_ready.len(), 1);
         assert_eq!(lost.event.unwrap().0, "NodeNotReady");
         // After its writes the plan is empty.
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(plan(&observed, at(60)), NodeLifecyclePlan::default());
     }
 
-    /// The taints of a node that has been silent for long, where that is permitted.
+    /// The taints of a node after a long silence, with that permission.
     fn taints_of_silent(node: Node, permission: Permission) -> Vec<String> {
         let observed = Observed {
             node: Arc::new(node),
@@ -356,21 +356,21 @@ mod tests {
         assert_eq!(taints_of_silent(tainted(), Permission::Revoked), one);
     }
 
-    // findings R2: the process was stopped for 50 s and more, and so were its ears.
+    // findings R2: the process was stopped for 50 s and more, and received no heartbeats in that time.
     #[test]
     fn a_gap_in_the_observation_is_no_silence() {
         let mut heartbeats = NodeHeartbeats::new(GAP);
         let node = node("True", json!([]));
         let renewed = Some(at(1000));
-        let mut look = |now| {
+        let mut observe = |now| {
             heartbeats.check(secs(now));
             heartbeats.silent_for(&node, renewed, secs(now))
         };
-        assert_eq!(look(0), secs(0));
-        assert_eq!(look(5), secs(5));
-        assert_eq!(look(65), secs(0));
-        assert_eq!(look(70), secs(5));
-        assert_eq!(look(20), secs(0));
+        assert_eq!(observe(0), secs(0));
+        assert_eq!(observe(5), secs(5));
+        assert_eq!(observe(65), secs(0));
+        assert_eq!(observe(70), secs(5));
+        assert_eq!(observe(20), secs(0));
     }
 
     // findings R2
@@ -385,7 +385,7 @@ mod tests {
         assert_eq!(unknown[1].last_transition_time, Some(later));
     }
 
-    /// A node that is back loses this controller's taints, and keeps others.
+    /// A node that returns loses this controller's taints, and keeps other taints.
     #[test]
     fn a_node_that_is_back_is_cleared() {
         let taints = json!([
@@ -407,7 +407,7 @@ mod tests {
         assert!(plan.pods_not_ready.is_empty());
     }
 
-    /// A node whose clock is set back or forth by hours renews its lease as before, and is not lost.
+    /// A node whose clock is set back or forward by hours renews its lease as before, and is not lost.
     #[test]
     fn a_jump_of_a_nodes_clock_is_no_silence() {
         for hours in [-30, -3, 3, 30] {
@@ -428,23 +428,23 @@ mod tests {
                 let on_node = at(start + hours * 3600 + tick * 10);
                 let now = secs(tick * 10);
                 // The status is written less often than the lease.
-                let told = if tick % 7 == 0 {
+                let reported = if tick % 7 == 0 {
                     beat(on_node)
                 } else {
                     beat(at(start))
                 };
-                let silent = heartbeats.silent_for(&told, Some(on_node), now);
+                let silent = heartbeats.silent_for(&reported, Some(on_node), now);
                 assert_eq!(silent, secs(0), "{hours} h, {tick}");
-                assert_eq!(is_ready(&told, silent, GRACE), Some(true));
+                assert_eq!(is_ready(&reported, silent, GRACE), Some(true));
                 assert_eq!(
-                    heartbeats.silent_for(&told, Some(on_node), now + secs(4)),
+                    heartbeats.silent_for(&reported, Some(on_node), now + secs(4)),
                     secs(4)
                 );
             }
         }
     }
 
-    /// A server writes the condition about its connections: that is no sign of the node's agent.
+    /// A server writes the condition about its connections: the condition is no heartbeat of the node's agent.
     #[test]
     fn the_condition_of_a_server_is_no_heartbeat() {
         let mut heartbeats = NodeHeartbeats::new(GAP);
@@ -468,7 +468,7 @@ mod tests {
         );
     }
 
-    /// Another heartbeat counts; a repeated one does not, nor do our own writes.
+    /// A new heartbeat counts; a repeated heartbeat and this controller's own writes do not.
     #[test]
     fn silence_is_measured_by_our_own_clock() {
         let mut heartbeats = NodeHeartbeats::new(GAP);

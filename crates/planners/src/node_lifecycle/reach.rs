@@ -9,26 +9,27 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 /// The type of the condition.
 pub const KUBELET_REACHABLE: &str = "mainstay.dev/KubeletReachable";
 
-/// The time between two trials of a node that was reached at its address.
+/// The time between two attempts to connect to a node that was reached at its address.
 const AT_ADDRESS: Duration = Duration::from_secs(300);
-/// The time between two trials of a node with a tunnel, which may end.
+/// The time between two attempts to connect to a node with a tunnel, because a tunnel may close.
 const IN_TUNNEL: Duration = Duration::from_secs(30);
-/// The time between two trials of a node that was not reached: a new one waits for its certificate.
+/// The time between two attempts to connect to a node that was not reached; a new node may still wait for its
+/// certificate.
 const UNREACHED: Duration = Duration::from_secs(10);
 
-/// The way by which a server reaches the kubelet API of a node.
+/// The path from a server to the kubelet API of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KubeletPath {
     /// At this address and port of the Node object.
     AtAddress(String),
-    /// Through the tunnel of the node; this address and port did not answer.
+    /// Through the tunnel of the node; a connection to this address and port failed.
     ThroughTunnel(String),
-    /// Not at all, for this reason.
+    /// No connection, for this reason.
     Not(String),
 }
 
 impl KubeletPath {
-    /// The time until the next trial.
+    /// The time until the next attempt.
     pub fn again(&self) -> Duration {
         match self {
             Self::AtAddress(_) => AT_ADDRESS,
@@ -38,24 +39,24 @@ impl KubeletPath {
     }
 }
 
-/// The condition to write, if the present ones do not say it already. The transition time changes only
-/// with the status, and never goes back.
+/// The condition to write, if the present conditions differ. The transition time changes only with the status, and
+/// never goes back.
 pub fn condition(
     present: &[NodeCondition],
     reached: &KubeletPath,
     now: Timestamp,
 ) -> Option<NodeCondition> {
     let (status, reason, message) = match reached {
-        KubeletPath::AtAddress(place) => (
+        KubeletPath::AtAddress(address) => (
             "True",
             "Address",
-            format!("the server reaches the kubelet API at {place}"),
+            format!("the server reaches the kubelet API at {address}"),
         ),
-        KubeletPath::ThroughTunnel(place) => (
+        KubeletPath::ThroughTunnel(address) => (
             "True",
             "Tunnel",
             format!(
-                "the server reaches the kubelet API through the tunnel of the node: {place} does not \
+                "the server reaches the kubelet API through the tunnel of the node: {address} does not \
                  answer"
             ),
         ),
@@ -103,7 +104,7 @@ mod tests {
         "10.0.0.1:10250".to_owned()
     }
 
-    /// docs/many-machines.md: the server picks the way; an administrator sees which one.
+    /// docs/many-machines.md: the server chooses the path, and the condition reports the path to an administrator.
     #[test]
     fn each_way_has_its_reason() {
         let cases = [

@@ -34,16 +34,16 @@ pub(super) fn wanted(
     let present = spec
         .and_then(|spec| spec.taints.as_deref())
         .unwrap_or_default();
-    let mut wanted = keys(node, conditions);
+    let mut desired = keys(node, conditions);
     let has_begun = drives_pods_away(present);
     let may_drive_away = match permission {
         Permission::Now => true,
         Permission::At(_) | Permission::Withheld => has_begun,
         Permission::Revoked => false,
     };
-    wanted.retain(|(_, effect)| may_drive_away || *effect != "NoExecute");
+    desired.retain(|(_, effect)| may_drive_away || *effect != "NoExecute");
     let is_wanted = |taint: &Taint| {
-        wanted
+        desired
             .iter()
             .any(|(key, effect)| taint.key == *key && taint.effect == *effect)
     };
@@ -56,7 +56,7 @@ pub(super) fn wanted(
         .filter(|taint| !is_ours(taint) || is_wanted(taint))
         .cloned()
         .collect();
-    for (key, effect) in wanted {
+    for (key, effect) in desired {
         if !taints
             .iter()
             .any(|taint| taint.key == key && taint.effect == effect)
@@ -65,7 +65,7 @@ pub(super) fn wanted(
                 key: key.to_owned(),
                 effect: effect.to_owned(),
                 value: None,
-                // Tolerations count from this time.
+                // Tolerations are counted from this time.
                 time_added: Some(Time(now)),
             });
         }
@@ -83,8 +83,8 @@ pub(super) fn drives_pods_away(taints: &[Taint]) -> bool {
 
 fn keys(node: &Node, conditions: &[NodeCondition]) -> Vec<(&'static str, &'static str)> {
     let status = |kind: &str| {
-        let found = conditions.iter().find(|condition| condition.type_ == kind);
-        found.map(|condition| condition.status.as_str())
+        let existing = conditions.iter().find(|condition| condition.type_ == kind);
+        existing.map(|condition| condition.status.as_str())
     };
     let mut keys = Vec::new();
     match status("Ready") {
@@ -101,7 +101,7 @@ fn keys(node: &Node, conditions: &[NodeCondition]) -> Vec<(&'static str, &'stati
                 (taint::UNREACHABLE, "NoSchedule"),
             ]);
         }
-        // It never reported a status: no pod may start there, but nothing is evicted.
+        // The node never reported a status: no pod may start on the node, but no pod is evicted.
         None => keys.push((taint::NOT_READY, "NoSchedule")),
     }
     let pressures = [

@@ -1,10 +1,10 @@
-//! A Service for each pod of a StatefulSet, with a node port of its own.
+//! A Service for each pod of a StatefulSet, with its own node port.
 //!
-//! **Goal**: with the annotation `mainstay.dev/ordinal-node-port: 30100`, the pod `web-0` is
-//! reachable from outside at port 30100 of every node, `web-1` at 30101, and so on. Members of a
-//! database that advertise an address to their clients can compute it from their ordinal. **Relies
-//! on**: the garbage collector, which deletes the Services of a deleted set. **Guarantees**:
-//! Services that this controller did not create are not changed, whatever their names.
+//! **Goal**: with the annotation `mainstay.dev/ordinal-node-port: 30100`, the pod `web-0` is reachable from outside at
+//! port 30100 of every node, `web-1` at 30101, and so on. Members of a database that advertise an address to their
+//! clients can compute the address from their ordinal. **Relies on**: the garbage collector, which deletes the Services
+//! of a deleted set. **Guarantees**: Services that this controller did not create are not changed, whatever their names
+//! are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,11 +35,11 @@ pub struct OrdinalServicesPlan {
     pub apply: Vec<(String, Value)>,
     /// Services to delete: name and uid.
     pub delete: Vec<(String, String)>,
-    /// The problem, for an event.
+    /// The reason why the Services cannot be created, for an event.
     pub problem: Option<String>,
 }
 
-/// Compares the Services with the set's annotation.
+/// Plans the Services that the set's annotation requests.
 pub fn plan(observed: &Observed) -> OrdinalServicesPlan {
     let set = observed.set.as_ref();
     let mut plan = OrdinalServicesPlan::default();
@@ -51,8 +51,8 @@ pub fn plan(observed: &Observed) -> OrdinalServicesPlan {
         .iter()
         .filter_map(|service| Some((service.metadata.name.as_deref()?, service)))
         .collect();
-    let wanted = wanted(set, &by_name, &mut plan.problem);
-    for (name, service) in &wanted {
+    let desired = wanted(set, &by_name, &mut plan.problem);
+    for (name, service) in &desired {
         match by_name.get(name.as_str()) {
             Some(there) if !is_ours(set, there) => {
                 plan.problem.get_or_insert(format!(
@@ -65,7 +65,7 @@ pub fn plan(observed: &Observed) -> OrdinalServicesPlan {
         }
     }
     for (name, service) in by_name {
-        let surplus = is_ours(set, service) && !wanted.contains_key(name);
+        let surplus = is_ours(set, service) && !desired.contains_key(name);
         if surplus && service.metadata.deletion_timestamp.is_none() {
             let uid = service.metadata.uid.clone().unwrap_or_default();
             plan.delete.push((name.to_owned(), uid));
@@ -74,7 +74,7 @@ pub fn plan(observed: &Observed) -> OrdinalServicesPlan {
     plan
 }
 
-/// Whether this controller made the Service for the set.
+/// Whether this controller created the Service for the set.
 fn is_ours(set: &StatefulSet, service: &Service) -> bool {
     let owner = controller(service.metadata.owner_references.as_deref());
     owner.is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
@@ -103,7 +103,7 @@ fn wanted(
     let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start);
     let start = i64::from(start.unwrap_or_default().max(0));
     let replicas = i64::from(spec.replicas.unwrap_or(1).max(0));
-    let mut wanted = BTreeMap::new();
+    let mut desired = BTreeMap::new();
     for ordinal in start..start + replicas {
         let node_port = first + ordinal;
         if node_port > i64::from(u16::MAX) {
@@ -113,12 +113,12 @@ fn wanted(
             break;
         }
         let name = identity::pod_name(set_name, ordinal);
-        wanted.insert(name.clone(), service(set, &name, &ports, node_port));
+        desired.insert(name.clone(), service(set, &name, &ports, node_port));
     }
-    wanted
+    desired
 }
 
-/// The ports of the set's governing Service; without one, those of the template's containers.
+/// The ports of the set's governing Service; without a governing Service, the ports of the template's containers.
 fn ports(set: &StatefulSet, services: &BTreeMap<&str, &Arc<Service>>) -> Vec<ServicePort> {
     let spec = set.spec.as_ref();
     let governing = spec.and_then(|spec| services.get(spec.service_name.as_deref()?));
@@ -143,25 +143,25 @@ fn ports(set: &StatefulSet, services: &BTreeMap<&str, &Arc<Service>>) -> Vec<Ser
 /// chooses the others.
 fn service(set: &StatefulSet, pod: &str, ports: &[ServicePort], node_port: i64) -> Value {
     let several = ports.len() > 1;
-    let ports = ports.iter().enumerate().map(|(place, port)| {
+    let ports = ports.iter().enumerate().map(|(index, port)| {
         let target = port
             .target_port
             .clone()
             .unwrap_or(IntOrString::Int(port.port));
-        let mut said = json!({
+        let mut fields = json!({
             "port": port.port,
             "protocol": port.protocol.as_deref().unwrap_or("TCP"),
             "targetPort": target,
         });
         if let Some(name) = &port.name {
-            said["name"] = json!(name);
+            fields["name"] = json!(name);
         } else if several {
-            said["name"] = json!(format!("port-{}", port.port));
+            fields["name"] = json!(format!("port-{}", port.port));
         }
-        if place == 0 {
-            said["nodePort"] = json!(node_port);
+        if index == 0 {
+            fields["nodePort"] = json!(node_port);
         }
-        said
+        fields
     });
     json!({
         "apiVersion": "v1",
@@ -180,28 +180,28 @@ fn service(set: &StatefulSet, pod: &str, ports: &[ServicePort], node_port: i64) 
     })
 }
 
-/// Whether the Service contains all fields of the other; it may have more.
-fn says(service: &Service, wanted: &Value) -> bool {
+/// Whether the Service contains all fields of `desired`; the Service may have further fields.
+fn says(service: &Service, desired: &Value) -> bool {
     serde_json::to_value(service).is_ok_and(|service| {
         let ports = |value: &Value| value["spec"]["ports"].as_array().map(Vec::len);
-        covers(&service["spec"], &wanted["spec"])
+        covers(&service["spec"], &desired["spec"])
             && covers(
                 &service["metadata"]["labels"],
-                &wanted["metadata"]["labels"],
+                &desired["metadata"]["labels"],
             )
-            && ports(&service) == ports(wanted)
+            && ports(&service) == ports(desired)
     })
 }
 
-fn covers(has: &Value, wanted: &Value) -> bool {
-    match (has, wanted) {
-        (Value::Object(has), Value::Object(wanted)) => wanted
+fn covers(has: &Value, desired: &Value) -> bool {
+    match (has, desired) {
+        (Value::Object(has), Value::Object(desired)) => desired
             .iter()
             .all(|(key, value)| has.get(key).is_some_and(|has| covers(has, value))),
-        (Value::Array(has), Value::Array(wanted)) => {
-            has.len() == wanted.len() && has.iter().zip(wanted).all(|(has, w)| covers(has, w))
+        (Value::Array(has), Value::Array(desired)) => {
+            has.len() == desired.len() && has.iter().zip(desired).all(|(has, w)| covers(has, w))
         }
-        (has, wanted) => has == wanted,
+        (has, desired) => has == desired,
     }
 }
 
@@ -246,7 +246,7 @@ mod tests {
         plan.apply.iter().map(service).collect()
     }
 
-    /// `web-0:3306→db@30100`, of the first port.
+    /// `web-0:3306→db@30100`: name, port, target and node port of each Service's first port.
     fn shown(plan: &OrdinalServicesPlan) -> Vec<String> {
         let first = |(name, service): &(String, Value)| {
             let port = &service["spec"]["ports"][0];

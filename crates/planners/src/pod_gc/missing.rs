@@ -1,10 +1,10 @@
-//! The deletion of pods that are bound to a node without a Node object, and of that node's lease.
+//! The deletion of pods that are bound to a node without a Node object, and the deletion of that node's lease.
 //!
-//! A deleted Node object says nothing about the machine: its agent may run on, and registers the node
-//! again when it can. **Guarantees**: pods stay while the lease is renewed. They are deleted after the lease
-//! was taken by compare-and-swap over a version that this observer read unchanged for [`wait`], by its own
-//! monotonic clock, so after the end of all pods that end with the lease. The lease is deleted after them:
-//! an agent that returns then begins a new epoch.
+//! The deletion of a Node object does not stop the machine: its agent may still run, and registers the node again when
+//! possible. **Guarantees**: pods stay while the lease is renewed. The pods are deleted only after the lease was fenced
+//! by compare-and-swap over a version that this observer read unchanged for [`wait`], by its local monotonic clock, so
+//! after the end of all pods that end with the lease. The lease is deleted after the pods: an agent that returns then
+//! begins a new epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use resource_kinds::pod_view::PodView;
 use super::{PodGcPlan, Removal, RemovalCause, removal};
 use crate::node_lifecycle::fence::{self, LENGTH, NodeLease, Renewals};
 
-/// The shortest time for which a node must have been missing; as kube-controller-manager.
+/// The shortest time without a Node object before pods are deleted; as kube-controller-manager.
 pub const MISSING_FOR: SignedDuration = SignedDuration::from_secs(40);
 
-/// The version of a lease that does not exist.
+/// The version that is recorded for an absent lease.
 const ABSENT: &str = "";
 
 /// The observed lease of a node without a Node object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrphanLease {
-    /// The lease; `None` if there is none.
+    /// The lease; `None` if there is no lease.
     pub lease: Option<NodeLease>,
     /// A Node object owned the lease.
     pub is_owned: bool,
-    /// The time for which this observer has seen the node missing and its lease unchanged.
+    /// The time for which this observer has read that the Node is absent and its lease unchanged.
     pub unchanged_for: SignedDuration,
 }
 
@@ -39,13 +39,13 @@ pub struct OrphanLease {
 pub struct LeaseTakeover {
     /// Name of the node.
     pub node: String,
-    /// The lease as it was seen.
+    /// The lease as observed.
     pub lease: NodeLease,
-    /// The time for which it was unchanged.
+    /// The time for which the lease was unchanged.
     pub unchanged_for: SignedDuration,
     /// The epoch after the takeover.
     pub epoch: i32,
-    /// The pods that go when it was taken.
+    /// The pods to delete after the takeover.
     pub remove: Vec<Removal>,
 }
 
@@ -54,7 +54,7 @@ pub struct LeaseTakeover {
 pub struct Release {
     /// Name of the node.
     pub node: String,
-    /// The seen version of its lease.
+    /// The observed version of its lease.
     pub version: String,
 }
 
@@ -65,17 +65,17 @@ pub enum OrphanDecision {
     Nothing,
     /// The pods are removed.
     Remove,
-    /// The lease is deleted over the seen version.
+    /// The lease is deleted, if its version is the observed version.
     Release,
-    /// The agent may be alive; look again after this time.
+    /// The agent may be alive; decide again after this time.
     Wait(SignedDuration),
-    /// The lease is taken: it is written over the seen version, with this epoch and no holder. Then its
-    /// pods are removed.
+    /// The lease is taken over: write the lease over the observed version, with this epoch and no holder. Then the pods
+    /// of the node are removed.
     Take { epoch: i32 },
 }
 
-/// Decides about a node without a Node object, whose lease this observer has seen unchanged, or absent, for
-/// that time. Total.
+/// Decides about a node without a Node object, whose lease this observer has read unchanged, or absent, for
+/// `unchanged_for`. Total.
 pub fn decide(
     lease: Option<&NodeLease>,
     unchanged_for: SignedDuration,
@@ -124,7 +124,7 @@ pub(super) fn plan(
             remove: remove().collect(),
         })),
         OrphanDecision::Remove => plan.remove.extend(remove()),
-        // Leases that nobody owns are kept, as by the garbage collector.
+        // Leases without an owner stay, as with the garbage collector.
         OrphanDecision::Release => {
             plan.release
                 .extend(lease.filter(|_| missing.is_owned).map(|lease| Release {
@@ -156,9 +156,9 @@ impl Memory {
         self.left.insert(node);
     }
 
-    /// The nodes without a Node object: those of pods, and those that may have left a lease. A longer time
-    /// than `gap` since the last look, or a clock that was set back, says that this observer itself did not
-    /// run: it counts again.
+    /// The nodes without a Node object: the nodes of pods, and the nodes that may have left a lease. If the time since
+    /// the last call is longer than `gap`, or the clock was set back, this observer itself did not run: all counts
+    /// start again.
     pub fn missing_nodes(
         &mut self,
         pods: &[Arc<PodView>],
@@ -188,7 +188,7 @@ impl Memory {
         missing
     }
 
-    /// Records the lease that was read now.
+    /// Records the lease at a read.
     pub fn saw(&mut self, node: &str, lease: Option<&Lease>, now: SignedDuration) -> OrphanLease {
         match lease {
             Some(_) => self.left.insert(node.to_owned()),
@@ -257,18 +257,18 @@ mod tests {
 
     #[test]
     fn the_lease_is_taken_before_pods_go_and_deleted_after_them() {
-        let held = NodeLease::from(&held("7"));
+        let leased = NodeLease::from(&held("7"));
         let fenced = fenced();
         let foreign = NodeLease {
             ends_pods: false,
-            ..held.clone()
+            ..leased.clone()
         };
         for (lease, unchanged, has_pods, expected) in [
-            (Some(&held), 0, true, OrphanDecision::Wait(secs(50))),
-            (Some(&held), 49, true, OrphanDecision::Wait(secs(1))),
-            (Some(&held), 50, true, OrphanDecision::Take { epoch: 3 }),
-            (Some(&held), 49, false, OrphanDecision::Wait(secs(1))),
-            (Some(&held), 50, false, OrphanDecision::Release),
+            (Some(&leased), 0, true, OrphanDecision::Wait(secs(50))),
+            (Some(&leased), 49, true, OrphanDecision::Wait(secs(1))),
+            (Some(&leased), 50, true, OrphanDecision::Take { epoch: 3 }),
+            (Some(&leased), 49, false, OrphanDecision::Wait(secs(1))),
+            (Some(&leased), 50, false, OrphanDecision::Release),
             (Some(&foreign), 50, true, OrphanDecision::Take { epoch: 3 }),
             (Some(&fenced), 49, true, OrphanDecision::Wait(secs(1))),
             (Some(&fenced), 50, true, OrphanDecision::Remove),
@@ -282,7 +282,7 @@ mod tests {
         }
     }
 
-    /// statefulset.md 3.31: kube-controller-manager's time is the least, also with a short lease.
+    /// statefulset.md 3.31: the minimum is kube-controller-manager's time, also with a short lease.
     #[test]
     fn a_short_lease_shortens_the_wait_to_that_of_kubernetes() {
         for (length, expected) in [(12, 40), (32, 40), (40, 50)] {
@@ -306,22 +306,22 @@ mod tests {
         let gap = secs(35);
         let mut memory = Memory::default();
         let pods = [pod("n")];
-        let mut look = |at: i64, lease: Option<&Lease>| {
+        let mut observe = |at: i64, lease: Option<&Lease>| {
             let missing = memory.missing_nodes(&pods, &[], gap, secs(at));
             assert!(missing.contains("n"));
             memory.saw("n", lease, secs(at)).unchanged_for
         };
-        assert_eq!(look(0, Some(&held("1"))), secs(0));
-        assert_eq!(look(20, Some(&held("1"))), secs(20));
+        assert_eq!(observe(0, Some(&held("1"))), secs(0));
+        assert_eq!(observe(20, Some(&held("1"))), secs(20));
         // The agent is alive, although it cannot register the node.
-        assert_eq!(look(40, Some(&held("2"))), secs(0));
-        assert_eq!(look(60, Some(&held("2"))), secs(20));
+        assert_eq!(observe(40, Some(&held("2"))), secs(0));
+        assert_eq!(observe(60, Some(&held("2"))), secs(20));
         // A user deletes the lease.
-        assert_eq!(look(80, None), secs(0));
-        assert_eq!(look(100, None), secs(20));
-        assert_eq!(look(136, None), secs(0));
-        assert_eq!(look(130, None), secs(0));
-        assert_eq!(look(150, None), secs(20));
+        assert_eq!(observe(80, None), secs(0));
+        assert_eq!(observe(100, None), secs(20));
+        assert_eq!(observe(136, None), secs(0));
+        assert_eq!(observe(130, None), secs(0));
+        assert_eq!(observe(150, None), secs(20));
     }
 
     #[test]
@@ -331,24 +331,24 @@ mod tests {
         };
         let mut memory = Memory::default();
         let gap = secs(1000);
-        let look = |memory: &mut Memory, pods: &[Arc<PodView>], nodes: &[Arc<Node>], at| {
+        let observe = |memory: &mut Memory, pods: &[Arc<PodView>], nodes: &[Arc<Node>], at| {
             let missing = memory.missing_nodes(pods, nodes, gap, secs(at));
             missing.into_iter().collect::<Vec<_>>().join(" ")
         };
         memory.add("b".to_owned());
         let pods = [pod("a"), pod("c")];
-        assert_eq!(look(&mut memory, &pods, &[node("c")], 0), "a b");
+        assert_eq!(observe(&mut memory, &pods, &[node("c")], 0), "a b");
         memory.saw("a", Some(&held("1")), secs(0));
         memory.saw("b", None, secs(0));
-        // It has left no lease.
-        assert_eq!(look(&mut memory, &[], &[node("c")], 60), "a");
+        // The node has left no lease.
+        assert_eq!(observe(&mut memory, &[], &[node("c")], 60), "a");
         assert_eq!(
             memory.saw("a", Some(&held("1")), secs(60)).unchanged_for,
             secs(60)
         );
-        // The node is back, and goes again: the count starts again.
-        assert_eq!(look(&mut memory, &pods, &[node("a"), node("c")], 70), "");
-        assert_eq!(look(&mut memory, &pods, &[node("c")], 90), "a");
+        // The node returns and is deleted again: the count starts again.
+        assert_eq!(observe(&mut memory, &pods, &[node("a"), node("c")], 70), "");
+        assert_eq!(observe(&mut memory, &pods, &[node("c")], 90), "a");
         assert_eq!(
             memory.saw("a", Some(&held("1")), secs(90)).unchanged_for,
             secs(0)
@@ -358,7 +358,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Nothing happens before the wait is over, and pods go only with a fenced lease or none.
+        /// No action is planned before the wait ends, and pods are deleted only with a fenced lease or without a lease.
         #[test]
         fn nothing_goes_early(
             length in 1i64..100, unchanged in 0i64..200, is_fenced: bool, exists: bool, has_pods: bool,

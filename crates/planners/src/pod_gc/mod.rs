@@ -1,9 +1,9 @@
-//! Deletion of pods that no node will finish: their node is gone, they never had one, or too many
-//! pods have ended.
+//! Deletion of pods that no node will finish: their node was deleted, they never had a node, or too many pods have
+//! ended.
 //!
 //! **Guarantees**: a pod of a node without a Node object is deleted only after the node's Lease was fenced
 //! ([`missing`]) and the API server has confirmed to the executor that there is no Node. A terminating pod of an
-//! existing node is deleted only if a person has set the out-of-service taint on the node.
+//! existing node is deleted only if an administrator has set the out-of-service taint on the node.
 
 pub mod missing;
 
@@ -39,7 +39,7 @@ pub struct Removal {
     pub namespace: String,
     /// Name of the pod.
     pub name: String,
-    /// UID of the pod: a new pod of the same name is not removed.
+    /// UID of the pod: a new pod of that name is not removed.
     pub uid: String,
     /// The reason why the pod is removed.
     pub cause: RemovalCause,
@@ -48,14 +48,14 @@ pub struct Removal {
 /// The reason why a pod is removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RemovalCause {
-    /// The pod's node has no Node object; the executor confirms this with the API server before the deletion.
+    /// The pod's node has no Node object; the executor confirms the absence with the API server before the deletion.
     NodeGone {
         /// Name of the node.
         node: String,
     },
-    /// Its node has the out-of-service taint.
+    /// The pod's node has the out-of-service taint.
     OutOfService,
-    /// It is being deleted and was never scheduled.
+    /// The pod is being deleted and was never scheduled.
     NeverScheduled,
     /// The pod has ended, and the number of ended pods is above [`ENDED_MAX`].
     TooManyEnded,
@@ -117,7 +117,8 @@ pub fn plan(observed: &Observed) -> PodGcPlan {
     plan
 }
 
-/// Whether a node has the out-of-service taint and is not Ready: a pod may still run on a Ready node.
+/// Whether a node has the out-of-service taint and is not Ready. A Ready node does not count, because a pod may still
+/// run on it.
 fn out_of_service(node: &Node) -> bool {
     node_conditions::is_out_of_service(node) && !node_conditions::is_ready(node)
 }
@@ -190,7 +191,7 @@ mod tests {
         }
     }
 
-    /// statefulset.md 3.31
+    /// statefulset.md 3.31: the pods of a node without a Node object are removed after the takeover of its lease.
     #[test]
     fn pods_of_a_missing_node_are_removed_after_its_lease_was_taken() {
         let pods = vec![
@@ -216,10 +217,10 @@ mod tests {
         assert_eq!((causes(&renewed), renewed.wake_after), (vec![], Some(left)));
         let lapsed = plan_with(missing(Some("lapsed"), 50));
         assert!(lapsed.remove.is_empty());
-        let [take] = &lapsed.take[..] else {
+        let [takeover] = &lapsed.take[..] else {
             panic!("{lapsed:?}");
         };
-        assert_eq!((take.epoch, take.remove.len()), (3, 2));
+        assert_eq!((takeover.epoch, takeover.remove.len()), (3, 2));
         let fenced = plan_with(missing(Some(annotations::FENCED), 50));
         assert_eq!((causes(&fenced), fenced.take.len()), (both.to_vec(), 0));
         assert_eq!(causes(&plan_with(missing(None, 50))), both);
@@ -248,7 +249,7 @@ mod tests {
         assert_eq!(plan_with(missing(None, 50)), PodGcPlan::default());
     }
 
-    /// statefulset.md 3.31, T41
+    /// statefulset.md 3.31, T41: terminating pods of an out-of-service node are removed.
     #[test]
     fn an_out_of_service_node_gives_up_its_terminating_pods() {
         let pods = vec![
@@ -274,7 +275,7 @@ mod tests {
         assert_eq!(with("Unknown", false), ["unscheduled"]);
     }
 
-    /// statefulset.md 13.5
+    /// statefulset.md 13.5: ended pods beyond the maximum are removed.
     #[test]
     fn of_too_many_ended_pods_the_surplus_goes() {
         let mut pods: Vec<Arc<PodView>> = (0..=ENDED_MAX)

@@ -1,11 +1,10 @@
-//! Common functions of the controllers of interchangeable pods: the owner of a pod, its state, the
-//! creation and the name of a new one.
+//! Common functions of the controllers of interchangeable pods: the owner of a pod, its state, and the creation and the
+//! name of a new pod.
 //!
-//! **Goal**: none of its own; it is shared by the planners of ReplicaSets, Jobs and DaemonSets.
-//! **Relies on**: a fresh view. Unlike the pods of a StatefulSet these pods have generated names,
-//! so a planner must see its own earlier writes: the executor waits until they have reached the
-//! cache. **Guarantees**: pods of other owners are never changed; each write except a creation
-//! names a UID.
+//! **Goal**: the planners of ReplicaSets, Jobs and DaemonSets share this code; the code has no goal for objects.
+//! **Relies on**: a fresh snapshot. Unlike the pods of a StatefulSet these pods have generated names, so a planner must
+//! observe its own earlier writes: the executor waits until the writes have reached the cache. **Guarantees**: pods of
+//! other owners are never changed; each write except a creation names a UID.
 
 mod name;
 mod ownership;
@@ -35,7 +34,7 @@ pub enum PodAction {
     Release { name: String, uid: String },
     /// Create a pod.
     Create(Box<Pod>),
-    /// Delete a pod, with its own grace period.
+    /// Delete a pod, with the grace period of the pod's spec.
     Delete { name: String, uid: String },
     /// Replace the finalizers of a pod.
     SetFinalizers {
@@ -58,7 +57,7 @@ impl PodAction {
     }
 }
 
-/// A pod of an owner, made from a template, without a name.
+/// A pod of an owner, created from a template, without a name.
 pub fn pod_of(owner: &Owner<'_>, template: &PodTemplateSpec) -> Pod {
     let from = template.metadata.clone().unwrap_or_default();
     Pod {

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-/// Letters and digits that form no words.
+/// Letters and digits that form no words: vowels are absent.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_CHARS: usize = 5;
-/// Maximum length of the owner's name in a pod's name, so that the whole is a valid host name.
+/// Maximum length of the owner's name in a pod's name, so that the pod's name is a valid host name.
 const PREFIX_BYTES_MAX: usize = 57;
 
-/// Generates names such as `web-7d4b9-x2k4p`: none that is in use, and none twice.
+/// Generates names such as `web-7d4b9-x2k4p`, never a name that is in use, and never a name twice.
 ///
-/// They are derived from the owner's UID and the time, so that a used name does not return soon.
+/// The names are derived from the owner's UID and the time, so that a used name does not return soon.
 #[derive(Clone, Debug)]
 pub struct Names {
     prefix: String,
@@ -21,18 +21,18 @@ pub struct Names {
 }
 
 impl Names {
-    /// A generator of names that begin with the owner's.
+    /// A generator of names that begin with the owner's name.
     pub fn new(
         owner: &str,
         uid: &str,
         now: Timestamp,
-        taken: impl IntoIterator<Item = String>,
+        used: impl IntoIterator<Item = String>,
     ) -> Self {
         let end = owner.floor_char_boundary(PREFIX_BYTES_MAX);
         let moment = now.as_nanosecond().to_le_bytes();
         Self {
             prefix: owner[..end].to_owned(),
-            taken: taken.into_iter().collect(),
+            taken: used.into_iter().collect(),
             state: fnv(14_695_981_039_346_656_037, uid.bytes().chain(moment)),
         }
     }

@@ -24,14 +24,14 @@ pub struct Owner<'a> {
     pub namespace: &'a str,
     /// UID of the owner.
     pub uid: &'a str,
-    /// Whether it is being deleted.
+    /// Whether the owner is being deleted.
     pub deleting: bool,
     /// The selector; `None` if it is invalid or selects everything.
     pub selector: Option<LabelSelector>,
 }
 
 impl<'a> Owner<'a> {
-    /// The owner of that metadata and selector.
+    /// The owner with this metadata and selector.
     pub fn new(
         (api_version, kind): (&'static str, &'static str),
         metadata: &'a ObjectMeta,
@@ -76,7 +76,7 @@ impl<'a> Owner<'a> {
             && self.selects(metadata.labels.as_ref())
     }
 
-    /// Finds this owner's pods, and plans adoptions and releases.
+    /// Selects this owner's pods, and plans adoptions and releases.
     pub fn sort<'p>(&self, pods: &'p [Arc<PodView>]) -> Sorted<'p> {
         let mut sorted = Sorted::default();
         let mut adopts = false;
@@ -114,7 +114,7 @@ impl<'a> Owner<'a> {
 /// The owner's pods, with adoptions and releases.
 #[derive(Clone, Debug, Default)]
 pub struct Sorted<'p> {
-    /// Pods that the owner controls, those to be adopted included.
+    /// Pods that the owner controls, including pods to adopt.
     pub mine: Vec<&'p PodView>,
     /// Adoptions and releases to write.
     pub actions: Vec<PodAction>,

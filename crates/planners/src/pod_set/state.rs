@@ -8,47 +8,47 @@ use resource_kinds::pod_view::{self, PodView};
 pub enum Phase {
     /// Not all containers have started.
     Pending,
-    /// The node is unreachable.
+    /// The state is unknown, because the node is unreachable.
     Unknown,
     /// At least one container runs.
     Running,
-    /// All containers have ended, with success.
+    /// All containers have ended with success.
     Succeeded,
     /// All containers have ended, at least one with a failure.
     Failed,
 }
 
-/// A pod with the state that controllers count by.
+/// A pod with the state that controllers count.
 #[derive(Clone, Debug)]
 pub struct PodState<'a> {
     /// The pod as the cache has it.
     pub pod: &'a PodView,
     /// `status.phase`.
     pub phase: Phase,
-    /// Whether it is being deleted.
+    /// Whether the pod is being deleted.
     pub terminating: bool,
-    /// Whether it has a node.
+    /// Whether the pod has a node.
     pub assigned: bool,
     /// The last transition of the condition `Ready`, if it is true.
     pub ready_since: Option<Timestamp>,
-    /// Whether it has been Ready for long enough.
+    /// Whether the pod has been Ready for `minReadySeconds`.
     pub available: bool,
-    /// The time at which it becomes available, if it stays Ready.
+    /// The time at which the pod becomes available, if it stays Ready.
     pub available_at: Option<Timestamp>,
 }
 
 impl PodState<'_> {
-    /// Whether its phase is `Succeeded` or `Failed`.
+    /// Whether the pod's phase is `Succeeded` or `Failed`.
     pub fn ended(&self) -> bool {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
     }
 
-    /// Whether it is active: neither ended nor being deleted.
+    /// Whether the pod is active: neither ended nor being deleted.
     pub fn active(&self) -> bool {
         !self.ended() && !self.terminating
     }
 
-    /// Whether its condition `Ready` is true.
+    /// Whether the pod's condition `Ready` is true.
     pub fn ready(&self) -> bool {
         self.ready_since.is_some()
     }
@@ -58,7 +58,7 @@ impl PodState<'_> {
         &self.pod.name
     }
 
-    /// The value of one of its labels.
+    /// The value of the pod's label.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.pod.label(key)
     }
@@ -68,7 +68,7 @@ impl PodState<'_> {
         self.pod.created
     }
 
-    /// The name of its node, empty if it has none.
+    /// The name of the pod's node; empty if the pod has no node.
     pub fn node(&self) -> &str {
         self.pod.node.as_deref().unwrap_or_default()
     }
@@ -80,7 +80,7 @@ impl PodState<'_> {
     }
 }
 
-/// The state of a pod, if it becomes available after being Ready for `min_ready`.
+/// The state of a pod that becomes available after being Ready for `min_ready`.
 pub fn state(pod: &PodView, min_ready: SignedDuration, now: Timestamp) -> PodState<'_> {
     let phase = match pod.phase {
         pod_view::Phase::Unset | pod_view::Phase::Pending => Phase::Pending,
@@ -89,12 +89,12 @@ pub fn state(pod: &PodView, min_ready: SignedDuration, now: Timestamp) -> PodSta
         pod_view::Phase::Failed => Phase::Failed,
         pod_view::Phase::Unknown => Phase::Unknown,
     };
-    // Without a transition time it counts as Ready for ever.
+    // A Ready condition without a transition time counts as old.
     let ready_since = pod
         .ready()
         .map(|ready| ready.since.unwrap_or(Timestamp::MIN));
     let at = ready_since.map(|since| since.checked_add(min_ready).unwrap_or(Timestamp::MAX));
-    // Without `minReadySeconds` the difference between clocks does not matter.
+    // Without `minReadySeconds` a difference between clocks has no effect.
     let available = at.is_some_and(|at| min_ready <= SignedDuration::ZERO || at <= now);
     PodState {
         pod,

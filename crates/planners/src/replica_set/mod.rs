@@ -1,8 +1,8 @@
 //! ReplicaSet and ReplicationController: a number of equal pods.
 //!
-//! **Goal**: as many active pods as `spec.replicas`. **Relies on**: a view that contains the set's
-//! own last writes (`pod_set`). **Guarantees**: surplus pods are deleted in
-//! kube-controller-manager's order; the status counts the existing pods, even if writes fail.
+//! **Goal**: as many active pods as `spec.replicas`. **Relies on**: a snapshot that contains the set's own last writes
+//! (`pod_set`). **Guarantees**: surplus pods are deleted in kube-controller-manager's order; the status counts the
+//! existing pods, even if writes fail.
 
 mod rank;
 
@@ -61,17 +61,17 @@ pub fn plan(observed: &Observed, now: Timestamp) -> ReplicaSetPlan {
         .collect();
     let active: Vec<&PodState<'_>> = states.iter().filter(|state| state.active()).collect();
     let mut actions = sorted.actions;
-    let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
+    let desired = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
     let mut full = false;
     if !owner.deleting && owner.selector.is_some() {
-        if let Some(missing) = wanted.checked_sub(active.len()) {
+        if let Some(missing) = desired.checked_sub(active.len()) {
             let template = spec.template.clone().unwrap_or_default();
             let mut names = Names::new(owner.name, owner.uid, now, sorted.names);
             let pods = std::iter::repeat_with(|| new_pod(&owner, &template, &mut names));
             actions.extend(pods.take(missing.min(BURST_MAX)));
             full = missing > BURST_MAX;
         } else {
-            let surplus = (active.len() - wanted).min(BURST_MAX);
+            let surplus = (active.len() - desired).min(BURST_MAX);
             let victims = rank::least_missed(&active, now).into_iter().take(surplus);
             actions.extend(victims.map(|victim| PodAction::delete(victim.pod)));
         }
@@ -152,7 +152,7 @@ pub fn with_failure(
     status
 }
 
-/// Whether a status has to be written: it differs from the stored one.
+/// Whether a status has to be written because it differs from the stored status.
 pub fn differs(stored: Option<&ReplicaSetStatus>, status: &ReplicaSetStatus) -> bool {
     let plain = |status: &ReplicaSetStatus| {
         let number = |value: Option<i32>| value.unwrap_or_default();
@@ -169,7 +169,7 @@ pub fn differs(stored: Option<&ReplicaSetStatus>, status: &ReplicaSetStatus) -> 
     stored.is_none_or(|stored| plain(stored) != plain(status))
 }
 
-/// A ReplicationController as a ReplicaSet with the same behaviour.
+/// A ReplicationController as a ReplicaSet with equal behaviour.
 pub fn converted(controller: &ReplicationController) -> ReplicaSet {
     let spec = controller.spec.clone().unwrap_or_default();
     let selector = LabelSelector {
@@ -185,7 +185,7 @@ pub fn converted(controller: &ReplicationController) -> ReplicaSet {
             selector,
             template: spec.template,
         }),
-        // The fields have the same names.
+        // Both types have equal field names.
         status: status.and_then(|status| serde_json::from_value(status).ok()),
     }
 }

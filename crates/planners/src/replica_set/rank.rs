@@ -8,8 +8,9 @@ use resource_kinds::annotations::POD_DELETION_COST;
 
 use crate::pod_set::PodState;
 
-/// Sorts the pods, first to delete first: without a node, not started, not ready, low deletion
-/// cost, many of the set on the same node, ready only recently, often restarted, young.
+/// Sorts the pods; the first pod is deleted first. First are pods without a node, then pods that have not started, pods
+/// that are not ready, pods with a low deletion cost, pods on a node with many pods of the set, pods that became ready
+/// recently, pods with many restarts, and young pods.
 pub(super) fn least_missed<'s, 'p>(
     pods: &[&'s PodState<'p>],
     now: Timestamp,

@@ -1,9 +1,9 @@
-//! ResourceClaims: made for pods from templates, and given back when the pods are over.
+//! ResourceClaims: created for pods from templates, and released when the pods have ended.
 //!
-//! Goal: each active pod has a claim for each template that it names, and its status names them; no
-//! claim is reserved for an ended pod; an unused claim has no devices. Relies on: a pod is
-//! `ConsumerState::Gone` only if the API server, not a cache, said so. Guarantees: a claim of another owner
-//! is neither used nor deleted; a claim keeps its devices as long as a consumer uses it.
+//! Goal: each active pod has a claim for each template that the pod names, and the pod's status names the claims; no
+//! claim is reserved for an ended pod; an unused claim has no devices. Relies on: the caller uses `ConsumerState::Gone`
+//! only if the API server itself, not a cache, reported that the pod is absent. Guarantees: a claim of another owner is
+//! neither used nor deleted; a claim keeps its devices as long as a consumer uses the claim.
 
 mod of_claim;
 mod of_pod;

@@ -12,9 +12,9 @@ pub enum ConsumerState {
     Living,
     /// The pod has ended.
     Over,
-    /// It does not exist, or another pod has its name.
+    /// The pod does not exist, or another pod has its name.
     Gone,
-    /// It was not confirmed by the API server.
+    /// The API server did not confirm the state.
     Unknown,
 }
 
@@ -50,40 +50,44 @@ fn is_pod(user: &ResourceClaimConsumerReference) -> bool {
     user.resource == "pods" && user.api_group.as_deref().unwrap_or_default().is_empty()
 }
 
-/// Plans the actions for a claim; `seen` gives the state of pods of its namespace by name and UID.
+/// Plans the actions for a claim; `state_of` returns the state of pods of its namespace by name and UID.
 pub fn plan_claim(
     claim: &ResourceClaim,
-    seen: impl Fn(&str, &str) -> ConsumerState,
+    state_of: impl Fn(&str, &str) -> ConsumerState,
 ) -> Vec<ClaimStep> {
     let users = consumers(claim);
     let stays = |user: &&ResourceClaimConsumerReference| {
-        // Consumers of other kinds are unknown here and keep the claim.
+        // The state of consumers of other kinds is unknown to this controller, so their claims stay reserved.
         !is_pod(user)
             || matches!(
-                seen(&user.name, &user.uid),
+                state_of(&user.name, &user.uid),
                 ConsumerState::Living | ConsumerState::Unknown
             )
     };
-    let kept: Vec<ResourceClaimConsumerReference> = users.iter().filter(stays).cloned().collect();
+    let remaining: Vec<ResourceClaimConsumerReference> =
+        users.iter().filter(stays).cloned().collect();
     let finalizers = claim.metadata.finalizers.as_deref().unwrap_or_default();
     let protected = finalizers.iter().any(|finalizer| finalizer == ALLOCATED);
     let status = claim.status.as_ref();
     let allocated = status.is_some_and(|status| status.allocation.is_some());
-    let unused = kept.is_empty();
+    let unused = remaining.is_empty();
     let going = claim.metadata.deletion_timestamp.is_some();
-    let released = kept.len() < users.len();
-    // An allocated claim without a consumer may be about to be used.
+    let released = remaining.len() < users.len();
+    // An allocated claim without a consumer may get a consumer soon.
     let ends = protected && unused && (released || going);
     let mut steps = Vec::new();
     if released || (ends && allocated) {
-        steps.push(ClaimStep::Release { kept, free: ends });
+        steps.push(ClaimStep::Release {
+            kept: remaining,
+            free: ends,
+        });
     }
     if ends {
-        let kept = finalizers
+        let remaining = finalizers
             .iter()
             .filter(|finalizer| *finalizer != ALLOCATED);
         steps.push(ClaimStep::Unprotect {
-            kept: kept.cloned().collect(),
+            kept: remaining.cloned().collect(),
         });
     }
     let owner = controller(claim.metadata.owner_references.as_deref());
@@ -91,7 +95,7 @@ pub fn plan_claim(
     if let Some(owner) = owner
         && unused
         && !going
-        && seen(&owner.name, &owner.uid) == ConsumerState::Over
+        && state_of(&owner.name, &owner.uid) == ConsumerState::Over
     {
         steps.push(ClaimStep::Delete);
     }

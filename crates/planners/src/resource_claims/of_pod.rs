@@ -10,7 +10,7 @@ use resource_kinds::resource::POD_CLAIM_NAME;
 use crate::ownership::controller;
 use crate::stateful_set::revisions::hash;
 
-/// Maximum length of a claim's name before its hash, in bytes: names are used as labels.
+/// Maximum length of a claim's name without the hash, in bytes: the name must be valid as a label value.
 const BASE_BYTES_MAX: usize = 50;
 /// Maximum number of consumers of one claim.
 const USERS_MAX: usize = 256;
@@ -22,10 +22,10 @@ pub enum PodStep {
     Create(Box<ResourceClaim>),
     /// A claim cannot be created yet; the message for an event.
     Wait(String),
-    /// Write the names of the created claims into the pod's status: the name in the pod, and the
-    /// claim's name.
+    /// Write the names of the created claims into the pod's status; each pair is the name in the pod and the claim's
+    /// name.
     Note(Vec<(String, String)>),
-    /// Reserve a claim for the pod, which was bound without the scheduler.
+    /// Reserve a claim for a pod that was bound without the scheduler.
     Reserve {
         /// The observed claim.
         claim: Box<ResourceClaim>,
@@ -39,10 +39,10 @@ pub fn templates(pod: &Pod) -> impl Iterator<Item = &str> {
     claims_of(pod).filter_map(|claim| claim.resource_claim_template_name.as_deref())
 }
 
-/// The name of a pod's claim; deterministic.
+/// The name of a pod's claim; equal for each call, because the name contains a hash of its input.
 pub fn claim_name(pod: &str, uid: &str, claim: &str) -> String {
     let whole = pod.len() + claim.len() + 2;
-    // Both names stay recognisable: each is shortened in proportion.
+    // Both names are shortened in proportion, so that both stay recognisable.
     let shorten = |name: &str| {
         let most = (name.len() * BASE_BYTES_MAX).div_ceil(whole.max(1));
         let end = name.floor_char_boundary(most.saturating_sub(1).max(1));
@@ -60,7 +60,7 @@ pub fn claim_name(pod: &str, uid: &str, claim: &str) -> String {
     format!("{pod}-{claim_part}-{hash}")
 }
 
-/// Plans the actions for a pod. `claim` and `template` find objects of its namespace by name.
+/// Plans the actions for a pod. `claim` and `template` return objects of its namespace by name.
 pub fn plan_pod<C, T>(
     pod: &Pod,
     claim: impl Fn(&str) -> Option<C>,
@@ -75,14 +75,14 @@ where
     }
     let mut steps = Vec::new();
     let mut notes = Vec::new();
-    for wanted in claims_of(pod) {
+    for requested in claims_of(pod) {
         let name = match (
-            &wanted.resource_claim_name,
-            &wanted.resource_claim_template_name,
+            &requested.resource_claim_name,
+            &requested.resource_claim_template_name,
         ) {
             (Some(name), _) => name.clone(),
             (None, Some(from)) => {
-                let (name, step) = made(pod, wanted, from, &claim, &template);
+                let (name, step) = made(pod, requested, from, &claim, &template);
                 if let Some(step) = step {
                     let waits = matches!(step, PodStep::Wait(_));
                     steps.push(step);
@@ -90,8 +90,8 @@ where
                         continue;
                     }
                 }
-                if noted(pod, &wanted.name) != Some(name.as_str()) {
-                    notes.push((wanted.name.clone(), name.clone()));
+                if noted(pod, &requested.name) != Some(name.as_str()) {
+                    notes.push((requested.name.clone(), name.clone()));
                 }
                 name
             }
@@ -108,20 +108,20 @@ where
 /// The name of the claim from a template, and the action before the pod has it.
 fn made<C: AsRef<ResourceClaim>, T: AsRef<ResourceClaimTemplate>>(
     pod: &Pod,
-    wanted: &PodResourceClaim,
+    requested: &PodResourceClaim,
     from: &str,
     claim: &impl Fn(&str) -> Option<C>,
     template: &impl Fn(&str) -> Option<T>,
 ) -> (String, Option<PodStep>) {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let (pod_name, uid) = (text(&pod.metadata.name), text(&pod.metadata.uid));
-    let name = claim_name(&pod_name, &uid, &wanted.name);
+    let name = claim_name(&pod_name, &uid, &requested.name);
     if let Some(there) = claim(&name) {
         let owner = controller(there.as_ref().metadata.owner_references.as_deref());
         let step = (owner.is_none_or(|owner| owner.uid != uid)).then(|| {
             PodStep::Wait(format!(
                 "PodResourceClaim {}: resource claim {name:?} exists, but is not owned by the pod",
-                wanted.name
+                requested.name
             ))
         });
         return (name, step);
@@ -130,15 +130,15 @@ fn made<C: AsRef<ResourceClaim>, T: AsRef<ResourceClaimTemplate>>(
         let text = format!(
             "PodResourceClaim {}: resource claim template {from:?}: \
              resourceclaimtemplate.resource.k8s.io {from:?} not found",
-            wanted.name
+            requested.name
         );
         return (name, Some(PodStep::Wait(text)));
     };
     let spec = &template.as_ref().spec;
     let metadata = spec.metadata.clone().unwrap_or_default();
     let mut annotations = metadata.annotations.unwrap_or_default();
-    annotations.insert(POD_CLAIM_NAME.to_owned(), wanted.name.clone());
-    let made = ResourceClaim {
+    annotations.insert(POD_CLAIM_NAME.to_owned(), requested.name.clone());
+    let created = ResourceClaim {
         metadata: ObjectMeta {
             name: Some(name.clone()),
             namespace: pod.metadata.namespace.clone(),
@@ -157,10 +157,10 @@ fn made<C: AsRef<ResourceClaim>, T: AsRef<ResourceClaimTemplate>>(
         spec: spec.spec.clone(),
         status: None,
     };
-    (name, Some(PodStep::Create(Box::new(made))))
+    (name, Some(PodStep::Create(Box::new(created))))
 }
 
-/// The scheduler did not reserve the claims of a pod that was created with `nodeName`.
+/// Reserves the claim of a pod that was created with `nodeName`, because the scheduler has not reserved the claim.
 fn reserve(pod: &Pod, claim: &ResourceClaim) -> Option<PodStep> {
     let node = pod.spec.as_ref()?.node_name.as_deref()?;
     let status = claim.status.as_ref()?;
@@ -189,8 +189,8 @@ fn claims_of(pod: &Pod) -> impl Iterator<Item = &PodResourceClaim> {
 
 fn noted<'p>(pod: &'p Pod, name: &str) -> Option<&'p str> {
     let statuses = pod.status.as_ref()?.resource_claim_statuses.as_deref()?;
-    let found = statuses.iter().find(|status| status.name == name)?;
-    found.resource_claim_name.as_deref()
+    let noted_status = statuses.iter().find(|status| status.name == name)?;
+    noted_status.resource_claim_name.as_deref()
 }
 
 fn is_over(pod: &Pod) -> bool {

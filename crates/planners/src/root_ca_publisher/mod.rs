@@ -1,8 +1,7 @@
-//! The ConfigMap `kube-root-ca.crt` of every namespace: the certificate authority of the API server
-//! for its pods.
+//! The ConfigMap `kube-root-ca.crt` of every namespace: the certificate authority of the API server, for pods.
 //!
-//! Goal: the ConfigMap has the authority's certificates and no other data. Guarantees: namespaces that
-//! are being deleted are left alone.
+//! Goal: the ConfigMap contains the authority's certificates and no other data. Guarantees: namespaces that are being
+//! deleted are not changed.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +25,7 @@ pub enum RootCaAction {
     ReplaceData(BTreeMap<String, String>),
 }
 
-/// Plans the write for a namespace with that ConfigMap; an empty `pem` publishes nothing.
+/// Plans the write for a namespace with the ConfigMap `present`; an empty `pem` publishes nothing.
 pub fn plan(namespace: &Namespace, present: Option<&ConfigMap>, pem: &str) -> Option<RootCaAction> {
     if namespace.metadata.deletion_timestamp.is_some() || pem.is_empty() {
         return None;
@@ -65,25 +64,25 @@ mod tests {
     #[test]
     fn a_namespace_gets_the_authority_once() {
         let namespace = namespace(json!({"name": "n"}));
-        let Some(RootCaAction::Create(made)) = plan(&namespace, None, "pem") else {
+        let Some(RootCaAction::Create(created)) = plan(&namespace, None, "pem") else {
             panic!("nothing is created");
         };
-        assert_eq!(made.metadata.namespace.as_deref(), Some("n"));
-        assert_eq!(plan(&namespace, Some(&made), "pem"), None);
+        assert_eq!(created.metadata.namespace.as_deref(), Some("n"));
+        assert_eq!(plan(&namespace, Some(&created), "pem"), None);
         assert_eq!(plan(&namespace, None, ""), None);
     }
 
     #[test]
     fn other_data_is_replaced() {
         let namespace = namespace(json!({"name": "n"}));
-        let wanted = BTreeMap::from([("ca.crt".to_owned(), "new".to_owned())]);
+        let expected = BTreeMap::from([("ca.crt".to_owned(), "new".to_owned())]);
         for data in [
             json!({"ca.crt": "old"}),
             json!({"ca.crt": "new", "x": "y"}),
             json!(null),
         ] {
             let planned = plan(&namespace, Some(&map(data)), "new");
-            assert_eq!(planned, Some(RootCaAction::ReplaceData(wanted.clone())));
+            assert_eq!(planned, Some(RootCaAction::ReplaceData(expected.clone())));
         }
     }
 

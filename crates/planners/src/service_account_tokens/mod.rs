@@ -1,16 +1,16 @@
 //! Tokens in Secrets of the type `kubernetes.io/service-account-token`.
 //!
-//! **Goal.** Each such Secret holds a token of the ServiceAccount that it names, the API server's
-//! CA certificates, and its namespace; a Secret of a deleted ServiceAccount is deleted. **Relies
-//! on**: the caller reads the account from the API server before a Secret is deleted, because a new
-//! account may not be in the cache yet. **Guarantees**: an existing token stays.
+//! **Goal.** Each such Secret contains a token of the ServiceAccount that the Secret names, the API server's CA
+//! certificates, and its namespace; a Secret of a deleted ServiceAccount is deleted. **Relies on**: the caller reads
+//! the account from the API server before the deletion of a Secret, because a new account may not be in the cache yet.
+//! **Guarantees**: an existing token stays.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 
-/// The type of such Secrets.
+/// The type of Secrets for tokens of ServiceAccounts.
 pub const TYPE: &str = "kubernetes.io/service-account-token";
 /// The annotation with the account's name.
 pub const ACCOUNT: &str = "kubernetes.io/service-account.name";
@@ -24,7 +24,7 @@ pub const TOKEN: &str = "token";
 pub enum AccountTokenPlan {
     /// No action.
     Leave,
-    /// Delete it, if the API server confirms that its account is gone.
+    /// Delete the Secret, if the API server confirms that its account does not exist.
     Delete,
     /// Add missing data.
     Fill {
@@ -44,7 +44,7 @@ pub fn account_of(secret: &Secret) -> Option<&str> {
     (secret.type_.as_deref() == Some(TYPE) && !name.is_empty()).then_some(name)
 }
 
-/// Plans the action for a Secret, given its account, if it exists.
+/// Plans the action for a Secret; `account` is `None` if the account does not exist.
 pub fn plan(
     secret: &Secret,
     account: Option<&ServiceAccount>,
@@ -63,8 +63,8 @@ pub fn plan(
     }
     let present = |key: &str| secret.data.as_ref().and_then(|data| data.get(key));
     let namespace = secret.metadata.namespace.as_deref().unwrap_or_default();
-    let wanted = [("ca.crt", root_ca_pem), ("namespace", namespace)];
-    let data: BTreeMap<String, ByteString> = wanted
+    let desired = [("ca.crt", root_ca_pem), ("namespace", namespace)];
+    let data: BTreeMap<String, ByteString> = desired
         .into_iter()
         .map(|(key, text)| (key.to_owned(), ByteString(text.as_bytes().to_vec())))
         .filter(|(key, bytes)| !bytes.0.is_empty() && present(key) != Some(bytes))

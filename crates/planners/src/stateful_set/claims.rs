@@ -1,7 +1,7 @@
-//! Claims: made from templates, and owned as the retention policy says.
+//! Claims: created from templates, and owned as the retention policy demands.
 //!
-//! A policy works by owner references only; the garbage collector deletes. A reference is therefore
-//! written only where the policy wants deletion, and removed everywhere else.
+//! The policy works only by owner references, because the garbage collector deletes the claims. A reference is
+//! therefore written only where the policy demands deletion, and removed everywhere else.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -28,18 +28,17 @@ pub(super) fn names(spec: &Spec<'_>, ordinal: i64) -> Vec<String> {
         .collect()
 }
 
-/// The cause why the pod of that ordinal cannot be created now.
+/// The reason why the pod of that ordinal cannot be created now.
 pub(super) fn obstacle(world: &ParsedSet<'_>, ordinal: i64) -> Option<Cause> {
     for claim_name in names(&world.spec, ordinal) {
         let Some(claim) = world.observed.claims.get(&claim_name) else {
             continue;
         };
-        // It will be deleted with the former pod, even if the policy has changed since: a new pod
-        // must not use it.
+        // The claim will be deleted with the former pod, even if the policy has changed since then: a new pod must not
+        // use the claim.
         let pod = identity::pod_name(world.spec.name, ordinal);
         let of_former_pod = references_other(claim, "v1", "Pod", &pod, "");
-        // The same holds for a former set of this name; kube-controller-manager does not check
-        // that.
+        // A claim of a former set of this name will be deleted as well; kube-controller-manager does not check this.
         let of_former_set = references_other(
             claim,
             identity::API_VERSION,
@@ -59,9 +58,9 @@ pub(super) fn obstacle(world: &ParsedSet<'_>, ordinal: i64) -> Option<Cause> {
 
 /// Confirms that a new pod's claims are in the observed state.
 ///
-/// A surplus pod's claims are deleted with it. After a scale-up this controller may not yet see its
-/// own write to them, and the new pod would use a claim that is about to be deleted. The write of
-/// the desired owners (statefulset.md 2.12) is refused then.
+/// The claims of a surplus pod are deleted with the pod. After a scale-up the cache of this controller may not contain
+/// the controller's own write to these claims yet, and the new pod would use a claim that is about to be deleted. The
+/// API server then refuses the write of the desired owners (statefulset.md 2.12), because the resourceVersion is old.
 pub(super) fn confirm_present(world: &ParsedSet<'_>, ordinal: i64, draft: &mut Draft) {
     if world.spec.when_scaled != Retention::Delete {
         return;
@@ -77,7 +76,7 @@ pub(super) fn confirm_present(world: &ParsedSet<'_>, ordinal: i64, draft: &mut D
     }
 }
 
-/// The owners of a claim whose pod is wanted and does not exist.
+/// The owners of a claim whose pod is desired and does not exist.
 fn owners_of_wanted(spec: &Spec<'_>, claim: &PersistentVolumeClaim) -> Vec<OwnerReference> {
     let present = claim.metadata.owner_references.as_deref();
     let present = present.unwrap_or_default();
@@ -96,11 +95,11 @@ fn owners_of_wanted(spec: &Spec<'_>, claim: &PersistentVolumeClaim) -> Vec<Owner
 /// Creates the missing claims of an ordinal.
 pub(super) fn create_missing(world: &ParsedSet<'_>, ordinal: i64, draft: &mut Draft) {
     let spec = &world.spec;
-    for (place, template) in spec.claim_templates.iter().enumerate() {
+    for (index, template) in spec.claim_templates.iter().enumerate() {
         let Some(template_name) = template.metadata.name.as_deref() else {
             continue;
         };
-        if !world.claims.contains_key(&(ordinal, place)) {
+        if !world.claims.contains_key(&(ordinal, index)) {
             let name = identity::claim_name(template_name, spec.name, ordinal);
             draft.act(
                 ordinal,
@@ -118,7 +117,7 @@ fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> Per
             .and_then(|s| s.match_labels.clone())
             .unwrap_or_default(),
     );
-    // Claims are created for wanted ordinals only.
+    // Claims are created for desired ordinals only.
     let owned = spec.when_deleted == Retention::Delete;
     PersistentVolumeClaim {
         metadata: ObjectMeta {
@@ -134,14 +133,13 @@ fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> Per
     }
 }
 
-/// Gives every claim the owners of the policy, before any other write.
+/// Writes the owners of every claim as the policy demands, before any other write.
 ///
-/// A terminating pod counts like any other. The garbage collector reads the owners when the pod is
-/// gone, so they must be right by then, even if the ordinal was scaled down or up again, or the
-/// policy changed, after the deletion began. Therefore a pod that blocks the others does not block
-/// this.
+/// A terminating pod is not an exception. The garbage collector reads the owners when the pod is deleted, so the owners
+/// must be correct by then, even if the ordinal was scaled down or up again, or the policy changed, after the deletion
+/// began. Therefore a pod that blocks other pods does not block the writes of owners.
 pub(super) fn settle_owners(world: &ParsedSet<'_>, draft: &mut Draft) {
-    // In the order of the later work on the pods.
+    // The order is that of the later work on the pods.
     let members = world.members.iter();
     for member in members.chain(world.condemned.iter().rev()) {
         settle_owners_of_member(world, member, draft);
@@ -153,11 +151,11 @@ pub(super) fn settle_owners(world: &ParsedSet<'_>, draft: &mut Draft) {
 
 fn settle_owners_of_member(world: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
     for (name, claim) in world.claims_of(member.ordinal) {
-        let wanted = wanted_owners(&world.spec, member, claim);
-        if matches!(wanted, Owners::Foreign(_)) {
+        let desired = wanted_owners(&world.spec, member, claim);
+        if matches!(desired, Owners::Foreign(_)) {
             draft.notices.push(conflicting(name));
         }
-        if let Owners::Foreign(Some(owners)) | Owners::Wanted(owners) = wanted {
+        if let Owners::Foreign(Some(owners)) | Owners::Wanted(owners) = desired {
             draft.act(member.ordinal, set_owners(claim, name.to_owned(), owners));
         }
     }
@@ -206,13 +204,13 @@ fn conflicting(claim: &str) -> SetEvent {
 enum Owners {
     AsWanted,
     Wanted(Vec<OwnerReference>),
-    /// Another controller manages it; our references, if any, are removed.
+    /// Another controller manages the claim; references to this set, if there are any, are removed.
     Foreign(Option<Vec<OwnerReference>>),
 }
 
 fn wanted_owners(spec: &Spec<'_>, member: &Member<'_>, claim: &PersistentVolumeClaim) -> Owners {
     let (api, kind) = (identity::API_VERSION, identity::KIND);
-    // A reference to a predecessor means that the claim is about to be deleted: leave it alone.
+    // A reference to a predecessor means that the claim is about to be deleted: the claim is not changed.
     if references_other(claim, api, kind, spec.name, spec.uid)
         || references_other(claim, "v1", "Pod", member.name(), member.uid())
     {
@@ -260,8 +258,8 @@ fn pod_reference(member: &Member<'_>) -> OwnerReference {
 }
 
 /// Equal, apart from the order.
-fn same(wanted: &[OwnerReference], present: &[OwnerReference]) -> bool {
-    wanted.len() == present.len() && wanted.iter().all(|owner| present.contains(owner))
+fn same(desired: &[OwnerReference], present: &[OwnerReference]) -> bool {
+    desired.len() == present.len() && desired.iter().all(|owner| present.contains(owner))
 }
 
 /// Whether an owner of the claim has that kind and name, but another UID.

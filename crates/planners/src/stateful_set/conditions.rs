@@ -1,7 +1,7 @@
-//! The conditions of a set: `Available`, `Progressing` and `Stalled`. `docs/conditions.md`
-//! describes them for users.
+//! The conditions of a set: `Available`, `Progressing` and `Stalled`. `docs/conditions.md` describes the conditions for
+//! users.
 //!
-//! A text is the same as long as its cause is, so that the status is written only for changes.
+//! A message does not change while its cause does not change, so that the status is written only for changes.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSetCondition;
@@ -26,7 +26,7 @@ struct Progress {
     message: String,
     /// Whether an administrator must act.
     warning: bool,
-    /// Whether waiting cannot help.
+    /// Whether the set cannot progress without a change by a user.
     stalled: bool,
 }
 
@@ -70,7 +70,7 @@ pub(super) fn next(
         false => ("False", reasons::NOT_STALLED, ""),
     };
     let (available, why, counted) = availability(world, &progress);
-    let own = [
+    let computed = [
         (kinds::AVAILABLE, available, why, counted.as_str()),
         (
             kinds::PROGRESSING,
@@ -80,7 +80,7 @@ pub(super) fn next(
         ),
         (kinds::STALLED, stalled.0, stalled.1, stalled.2),
     ];
-    let mut conditions: Vec<_> = own
+    let mut conditions: Vec<_> = computed
         .into_iter()
         .map(|(kind, status, reason, message)| {
             condition(stored, world.now, kind, status, reason, message)
@@ -88,7 +88,7 @@ pub(super) fn next(
         .collect();
     let others = stored
         .iter()
-        .filter(|other| own.iter().all(|own| own.0 != other.type_));
+        .filter(|other| computed.iter().all(|computed| computed.0 != other.type_));
     conditions.extend(others.cloned());
     Some(conditions)
 }
@@ -139,7 +139,9 @@ fn progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) 
         reason = reasons::FAILED_CREATE;
     }
     let trouble = trouble(draft);
-    let message = trouble.as_ref().map_or(plain, |(_, told)| told.clone());
+    let message = trouble
+        .as_ref()
+        .map_or(plain, |(_, problem)| problem.clone());
     if let Some(seconds) = deadline::exceeded(world, chosen, draft) {
         let message = format!("no progress for {seconds} seconds: {message}");
         return Progress::stuck(reasons::PROGRESS_DEADLINE_EXCEEDED, message);
@@ -150,20 +152,20 @@ fn progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) 
     }
 }
 
-/// The most important problem, if there is any.
+/// The most important problem, if there is a problem.
 fn trouble(draft: &Draft) -> Option<(Weight, String)> {
     let causes = || draft.waiting.iter().map(|waiting| &waiting.cause);
     let first = |weight| causes().find(|cause| cause.weight() == weight);
-    let found = first(Weight::Trouble).or_else(|| first(Weight::Known))?;
-    Some((found.weight(), found.told()))
+    let most_severe = first(Weight::Trouble).or_else(|| first(Weight::Known))?;
+    Some((most_severe.weight(), most_severe.told()))
 }
 
 /// The progress of a set that has reached its goal.
 fn completion(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Option<Progress> {
-    let (available, wanted) = available(world);
+    let (available, desired) = available(world);
     let outdated = |member: &&_| rollout::outdated(member, chosen);
     let awaits = |member| rollout::awaits_update(world, chosen, member);
-    if available < wanted || !world.condemned.is_empty() || world.members.iter().any(awaits) {
+    if available < desired || !world.condemned.is_empty() || world.members.iter().any(awaits) {
         return None;
     }
     let left = world.members.iter().filter(outdated).count();
@@ -171,16 +173,16 @@ fn completion(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Option<Progres
     Some(match (left, world.spec.strategy) {
         (0, _) => Progress::fine(
             reasons::ROLLOUT_COMPLETE,
-            format!("{wanted} of {wanted} pods are available at revision {update}"),
+            format!("{desired} of {desired} pods are available at revision {update}"),
         ),
         (left, Strategy::OnDelete) => Progress::fine(
             reasons::WAITING_FOR_DELETION,
-            format!("{left} of {wanted} pods get revision {update} when they are deleted"),
+            format!("{left} of {desired} pods get revision {update} when they are deleted"),
         ),
         (left, Strategy::RollingUpdate(_)) => Progress::fine(
             reasons::PARTITION_COMPLETE,
             format!(
-                "{wanted} of {wanted} pods are available; the partition keeps {left} from {update}"
+                "{desired} of {desired} pods are available; the partition keeps {left} from {update}"
             ),
         ),
     })
@@ -188,7 +190,7 @@ fn completion(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Option<Progres
 
 /// The current stage of the set, and the pod that it waits for.
 fn stage(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &Draft) -> (&'static str, String) {
-    let (available, wanted) = available(world);
+    let (available, desired) = available(world);
     let subject = || draft.blocker.clone().unwrap_or_else(|| first_amiss(world));
     let updatable = world.spec.first_updatable().max(world.spec.start)..world.spec.ordinals().end;
     let updated = |ordinal: i64| {
@@ -196,7 +198,7 @@ fn stage(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &Draft) -> (&'s
         member.is_some_and(|member| !rollout::outdated(member, chosen) && !member.unavailable())
     };
     let rolling = matches!(world.spec.strategy, Strategy::RollingUpdate(_));
-    if available == wanted && !world.condemned.is_empty() {
+    if available == desired && !world.condemned.is_empty() {
         let message = format!("waiting for pod {} to be gone", subject());
         (reasons::SCALING_DOWN, message)
     } else if rolling && chosen.current != chosen.update && !updatable.clone().all(updated) {
@@ -209,18 +211,18 @@ fn stage(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &Draft) -> (&'s
     }
 }
 
-/// The lowest wanted pod that is not available, or the highest surplus pod.
+/// The lowest desired pod that is not available, or the highest surplus pod.
 fn first_amiss(world: &ParsedSet<'_>) -> String {
     let amiss = |ordinal: &i64| {
         let member = world.members.get(*ordinal);
         member.is_none_or(Member::unavailable)
     };
-    let wanted = world.spec.ordinals().find(amiss);
-    let ordinal = wanted.or_else(|| world.condemned.last().map(|member| member.ordinal));
+    let desired = world.spec.ordinals().find(amiss);
+    let ordinal = desired.or_else(|| world.condemned.last().map(|member| member.ordinal));
     identity::pod_name(world.spec.name, ordinal.unwrap_or(world.spec.start))
 }
 
-/// The numbers of available and of wanted pods.
+/// The numbers of available and of desired pods.
 fn available(world: &ParsedSet<'_>) -> (usize, usize) {
     let available = world.members.iter().filter(|member| !member.unavailable());
     let ordinals = world.spec.ordinals();
@@ -234,12 +236,12 @@ fn availability(
     world: &ParsedSet<'_>,
     progress: &Progress,
 ) -> (&'static str, &'static str, String) {
-    let (available, wanted) = available(world);
-    if available == wanted {
-        let message = format!("{wanted} of {wanted} pods are available");
+    let (available, desired) = available(world);
+    if available == desired {
+        let message = format!("{desired} of {desired} pods are available");
         return ("True", reasons::ALL_REPLICAS_AVAILABLE, message);
     }
-    let mut message = format!("{available} of {wanted} pods are available");
+    let mut message = format!("{available} of {desired} pods are available");
     if progress.warning {
         message.push_str("; ");
         message.push_str(&progress.message);
@@ -255,7 +257,7 @@ fn notice(world: &ParsedSet<'_>, progress: &Progress, draft: &Draft) -> Option<S
     if same_reason && (same_text || !progress.warning) || before.is_none() && !progress.warning {
         return None;
     }
-    // The same message was reported when it was written.
+    // The message was already reported as an event when the condition was written.
     if progress.reason == reasons::FAILED_CREATE {
         return None;
     }
@@ -268,7 +270,7 @@ fn notice(world: &ParsedSet<'_>, progress: &Progress, draft: &Draft) -> Option<S
             }
             _ => None,
         });
-    // As kube-controller-manager reports it (statefulset.md 2.5).
+    // The event is that of kube-controller-manager (statefulset.md 2.5).
     if let Some((ordinal, cause)) = dying {
         let (set, pod) = (
             world.spec.name,

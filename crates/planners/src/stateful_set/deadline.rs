@@ -1,9 +1,9 @@
 //! The progress deadline: the maximum time without progress.
 //!
-//! The time of the last progress is computed from the observed state, so that a restart of the
-//! controller changes nothing: pods created, Ready or not Ready, or about to end; the update
-//! revision created; the set's availability changed. The transition time of a stored
-//! `Progressing=True` counts, but not that of one that the deadline set to False.
+//! The time of the last progress is computed from the observed state, so that a restart of the controller changes
+//! nothing. The last progress is the newest of these times: a pod was created, became Ready or not Ready, or is about
+//! to end; the update revision was created; the set's availability changed. The transition time of a stored
+//! `Progressing=True` counts, but not that of a `Progressing=False` that the deadline caused.
 
 use jiff::Timestamp;
 use resource_kinds::reasons::stateful_set_condition as kinds;
@@ -14,7 +14,7 @@ use super::member::Member;
 use super::observed::ParsedSet;
 use super::revisions::ChosenRevisions;
 
-/// The set's deadline in seconds, if it has passed. Otherwise schedules a plan at the deadline.
+/// The set's deadline in seconds, if the deadline has passed. Otherwise schedules a plan at the deadline.
 pub(super) fn exceeded(
     world: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
@@ -32,12 +32,12 @@ pub(super) fn exceeded(
 
 fn last_progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Timestamp {
     let status = world.spec.set.status.as_ref();
-    let seen = status.and_then(|status| status.observed_generation);
+    let observed_generation = status.and_then(|status| status.observed_generation);
     let stored = conditions::stored(world);
     let Some(progressing) = conditions::find(stored, kinds::PROGRESSING) else {
         return world.now;
     };
-    if seen != world.spec.set.metadata.generation {
+    if observed_generation != world.spec.set.metadata.generation {
         return world.now;
     }
     let mut revisions = world.observed.revisions.iter();
@@ -49,13 +49,13 @@ fn last_progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Timestamp {
     ];
     let times = times.into_iter().flatten();
     let times = times.filter_map(|condition| condition.last_transition_time.as_ref());
-    let made = update.and_then(|revision| revision.metadata.creation_timestamp.as_ref());
-    let own = times.chain(made).map(|time| time.0);
-    let all = own.chain(world.all().map(last_change));
+    let created = update.and_then(|revision| revision.metadata.creation_timestamp.as_ref());
+    let update_times = times.chain(created).map(|time| time.0);
+    let all = update_times.chain(world.all().map(last_change));
     all.max().unwrap_or(world.now)
 }
 
-/// The time of the pod's last progress; in the future, if the pod only has to wait.
+/// The time of the pod's last progress; a time in the future, if the pod only has to wait until then.
 fn last_change(member: &Member<'_>) -> Timestamp {
     let times = [
         member.pod.created,

@@ -1,4 +1,4 @@
-//! A plan in the making.
+//! A plan under construction.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +14,13 @@ pub(super) struct Draft {
     place: BTreeMap<i64, usize>,
     pub notices: Vec<SetEvent>,
     pub waiting: Vec<Waiting>,
-    /// The pod that the others wait for.
+    /// The pod that the other pods wait for.
     pub blocker: Option<String>,
     /// Claims whose owners this plan writes.
     claims_written: BTreeSet<String>,
     /// The next time at which the state changes without an event.
     pub wake_at: Option<Timestamp>,
-    /// The number of current pods that this plan deletes to update them.
+    /// The number of pods of the current revision that this plan deletes to update them.
     pub current_less: i32,
 }
 
@@ -32,20 +32,20 @@ pub(super) enum PlanFlow {
 }
 
 impl Draft {
-    /// Adds an action to the work on a pod.
+    /// Adds an action to the work on the pod of that ordinal.
     pub fn act(&mut self, ordinal: i64, action: StatefulSetAction) {
         if let StatefulSetAction::SetClaimOwners { name, .. } = &action {
             self.claims_written.insert(name.clone());
         }
         let next = self.pods.len();
-        let place = *self.place.entry(ordinal).or_insert(next);
-        if place == next {
+        let index = *self.place.entry(ordinal).or_insert(next);
+        if index == next {
             self.pods.push(PodWork {
                 ordinal,
                 actions: Vec::new(),
             });
         }
-        self.pods[place].actions.push(action);
+        self.pods[index].actions.push(action);
     }
 
     pub fn wait(&mut self, ordinal: impl Into<Option<i64>>, cause: Cause) {
@@ -55,19 +55,19 @@ impl Draft {
         });
     }
 
-    /// From now on all pods that are not in their desired state wait for this pod, unless they wait
-    /// for another already.
+    /// From this call on, all pods that are not in their desired state wait for `pod`, unless they wait for another pod
+    /// already.
     pub fn block(&mut self, pod: &str) {
         self.blocker.get_or_insert_with(|| pod.to_owned());
     }
 
-    /// Whether the plan writes the owners of that claim already: a second write would be refused,
-    /// because the first one changes the resourceVersion.
+    /// Whether the plan writes the owners of that claim already. A second write would be refused, because the first
+    /// write changes the resourceVersion.
     pub fn writes_claim(&self, name: &str) -> bool {
         self.claims_written.contains(name)
     }
 
-    /// Plans again at that time at the latest.
+    /// Schedules the next plan at `at`, or earlier.
     pub fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |other| other.min(at)));
     }
@@ -79,8 +79,8 @@ impl Draft {
 
     /// Whether the pod of that ordinal is created or deleted.
     pub fn changes(&self, ordinal: i64) -> bool {
-        let place = self.place.get(&ordinal);
-        place.is_some_and(|place| changes_pod(&self.pods[*place]))
+        let index = self.place.get(&ordinal);
+        index.is_some_and(|index| changes_pod(&self.pods[*index]))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The waits between pods: each pod that is not in its wanted state, and has no reason of its own,
-//! waits for the one that holds up the plan.
+//! The waits between pods: a pod that is not in its desired state, and has no reason of its own, waits for the pod that
+//! blocks the plan.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::revisions::ChosenRevisions;
 use super::waiting::{Cause, Waiting};
 use super::{replica, rollout};
 
-/// Maximum number of pods whose wait is reported one by one.
+/// Maximum number of pods whose wait is reported individually.
 const NAMED_MAX: usize = 1000;
 
 /// Gives a reason for each pod that is neither in its desired state nor being changed.
@@ -22,9 +22,9 @@ pub(super) fn explain(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &m
     let after = || Cause::After {
         pod: Arc::clone(&blocker),
     };
-    let said: BTreeSet<i64> = draft.waiting.iter().filter_map(|w| w.ordinal).collect();
-    let silent = |ordinal: &i64| !said.contains(ordinal) && !draft.changes(*ordinal);
-    let wanted = world.spec.ordinals().filter(silent).filter_map(|ordinal| {
+    let explained: BTreeSet<i64> = draft.waiting.iter().filter_map(|w| w.ordinal).collect();
+    let silent = |ordinal: &i64| !explained.contains(ordinal) && !draft.changes(*ordinal);
+    let desired = world.spec.ordinals().filter(silent).filter_map(|ordinal| {
         let cause = match world.members.get(ordinal) {
             Some(member) => of_member(world, chosen, member, after)?,
             None => after(),
@@ -38,7 +38,7 @@ pub(super) fn explain(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &m
         .map(|member| member.ordinal)
         .filter(silent);
     let surplus = surplus.map(|ordinal| (ordinal, after()));
-    let waiting = wanted.chain(surplus).map(|(ordinal, cause)| Waiting {
+    let waiting = desired.chain(surplus).map(|(ordinal, cause)| Waiting {
         ordinal: Some(ordinal),
         cause,
     });
@@ -53,17 +53,17 @@ pub(super) fn explain(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &m
     draft.waiting.extend(more);
 }
 
-/// The reason why a wanted pod is not in its desired state, if it is not.
+/// The reason why a desired pod is not in its desired state; `None` if the pod is in its desired state.
 fn of_member(
     world: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
     member: &Member<'_>,
     after: impl Fn() -> Cause,
 ) -> Option<Cause> {
-    // An ended pod is replaced when it is its turn.
+    // An ended pod is replaced when the plan reaches its ordinal.
     let ended = member.phase == Phase::Ended && !member.terminating;
-    if !ended && let Some(own) = replica::unhealthy(member) {
-        return Some(own);
+    if !ended && let Some(cause) = replica::unhealthy(member) {
+        return Some(cause);
     }
     (ended || rollout::awaits_update(world, chosen, member)).then(after)
 }

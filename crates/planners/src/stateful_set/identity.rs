@@ -1,4 +1,4 @@
-//! The names and labels that make a pod the n-th of its set.
+//! The names and labels by which a pod is the pod of an ordinal of its set.
 
 use std::collections::BTreeMap;
 
@@ -27,18 +27,18 @@ pub fn claim_name(template: &str, set: &str, ordinal: i64) -> String {
     format!("{template}-{set}-{ordinal}")
 }
 
-/// The ordinal of a pod, if its name is one of the set's.
+/// The ordinal of a pod, if the pod's name is a name of the set's pods.
 ///
-/// `web-3` of the set `web` is 3; `web-03`, `web-x` and `web-99999999999` are not of the set.
+/// `web-3` of the set `web` is 3; `web-03`, `web-x` and `web-99999999999` are no names of the set.
 pub fn ordinal(set: &str, pod: &str) -> Option<i64> {
     let digits = pod.strip_prefix(set)?.strip_prefix('-')?;
     let ordinal: i32 = digits.parse().ok()?;
-    // Only the canonical spelling counts: `web-03`, `web-+3` and `web--0` are other names.
+    // Only the canonical spelling is accepted: `web-03`, `web-+3` and `web--0` are other names.
     let canonical = digits == "0" || digits.starts_with(|first| ('1'..='9').contains(&first));
     canonical.then_some(i64::from(ordinal))
 }
 
-/// The labels of a pod in addition to those of the template.
+/// The labels of a pod that are added to those of the template.
 pub fn pod_labels(set: &str, ordinal: i64, revision: &str) -> BTreeMap<String, String> {
     BTreeMap::from([
         (labels::POD_NAME.to_owned(), pod_name(set, ordinal)),
@@ -50,7 +50,7 @@ pub fn pod_labels(set: &str, ordinal: i64, revision: &str) -> BTreeMap<String, S
     ])
 }
 
-/// The owner reference for pods, revisions and, if the policy says so, claims.
+/// The owner reference for pods, revisions and, if the retention policy demands it, claims.
 pub fn owner_reference(set: &StatefulSet) -> OwnerReference {
     OwnerReference {
         api_version: API_VERSION.to_owned(),
@@ -62,7 +62,7 @@ pub fn owner_reference(set: &StatefulSet) -> OwnerReference {
     }
 }
 
-/// The pod of that ordinal, made from a template.
+/// The pod of that ordinal, created from a template.
 pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, ordinal: i64, revision: &str) -> Pod {
     let set_name = set.metadata.name.as_deref().unwrap_or_default();
     let name = pod_name(set_name, ordinal);
@@ -99,8 +99,8 @@ pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, ordinal: i64, revision
     }
 }
 
-/// The annotations of the template, and the mark of a pod that ends with the lease of its node. A pod in
-/// the node's process namespace cannot.
+/// The annotations of the template, and the annotation of a pod that ends with the lease of its node. A pod in the
+/// node's process namespace does not end with the lease, so it does not get the annotation.
 fn annotations(
     set: &StatefulSet,
     spec: &PodSpec,
@@ -115,12 +115,12 @@ fn annotations(
     Some(all)
 }
 
-/// The volumes of the claims in the order of their templates, then the template's own, except those
-/// with the name of a claim template.
+/// The volumes of the claims in the order of their templates, then the volumes of the pod template, except volumes with
+/// the name of a claim template.
 fn volumes(
     set: &str,
     claim_templates: &[PersistentVolumeClaim],
-    own: Option<Vec<Volume>>,
+    template_volumes: Option<Vec<Volume>>,
     ordinal: i64,
 ) -> Vec<Volume> {
     let names = claim_templates
@@ -136,7 +136,7 @@ fn volumes(
             ..Volume::default()
         })
         .collect();
-    for volume in own.unwrap_or_default() {
+    for volume in template_volumes.unwrap_or_default() {
         if !volumes.iter().any(|other| other.name == volume.name) {
             volumes.push(volume);
         }
@@ -148,7 +148,7 @@ fn volumes(
 mod tests {
     use super::*;
 
-    /// statefulset.md 1.1, 1.2
+    /// statefulset.md 1.1, 1.2: only a canonical name has an ordinal.
     #[test]
     fn only_canonical_names_have_an_ordinal() {
         assert_eq!(ordinal("web", "web-0"), Some(0));
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(ordinal("web", "web-2147483648"), None);
     }
 
-    /// statefulset.md 2.3
+    /// statefulset.md 2.3: a claim replaces a volume of its name.
     #[test]
     fn a_claim_replaces_a_volume_of_its_name() {
         let mut template = PersistentVolumeClaim::default();
@@ -172,8 +172,8 @@ mod tests {
             name: name.to_owned(),
             ..Volume::default()
         };
-        let own = vec![named("conf"), named("data")];
-        let volumes = volumes("web", &[template], Some(own), 2);
+        let template_volumes = vec![named("conf"), named("data")];
+        let volumes = volumes("web", &[template], Some(template_volumes), 2);
         let names: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
         assert_eq!(names, ["data", "conf"]);
         let source = volumes[0].persistent_volume_claim.as_ref().unwrap();

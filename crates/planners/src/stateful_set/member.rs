@@ -8,13 +8,13 @@ use resource_kinds::reasons::pod_condition;
 /// The phase of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Not all containers have started, or no node has seen it yet.
+    /// Not all containers have started, or the pod's node has not reported the pod yet.
     Pending,
     /// At least one container runs.
     Running,
-    /// All containers have ended: it will not run again.
+    /// All containers have ended and will not be restarted.
     Ended,
-    /// The node is unreachable.
+    /// The state is unknown, because the node is unreachable.
     Unknown,
 }
 
@@ -27,19 +27,19 @@ pub struct Member<'a> {
     pub ordinal: i64,
     /// `status.phase`.
     pub phase: Phase,
-    /// Whether it has a phase, which the API server sets at creation.
+    /// Whether the pod has a phase, which the API server sets at creation.
     pub created: bool,
-    /// Whether it is being deleted.
+    /// Whether the pod is being deleted.
     pub terminating: bool,
     /// The last transition of the condition `Ready`, if it is true.
     pub ready_since: Option<Timestamp>,
-    /// The time from which it counts as available, if it is Ready.
+    /// The time from which a Ready pod counts as available.
     pub available_at: Option<Timestamp>,
-    /// Whether it has been Ready for `minReadySeconds`.
+    /// Whether the pod has been Ready for `minReadySeconds`.
     pub available: bool,
     /// Name of its revision (label `controller-revision-hash`).
     pub revision: &'a str,
-    /// Whether it has the label with its name.
+    /// Whether the pod has the label with its name.
     pub labelled: bool,
 }
 
@@ -58,11 +58,11 @@ impl<'a> Member<'a> {
             pod_view::Phase::Unknown => Phase::Unknown,
         };
         let ready = pod.ready().filter(|_| phase == Phase::Running);
-        // Without a transition time it counts as Ready for ever.
+        // A Ready condition without a transition time counts as old.
         let ready_since = ready.map(|ready| ready.since.unwrap_or(Timestamp::MIN));
         let available_at =
             ready_since.map(|since| since.checked_add(min_ready).unwrap_or(Timestamp::MAX));
-        // Without `minReadySeconds` the difference between clocks does not matter.
+        // Without `minReadySeconds` a difference between clocks has no effect.
         let available =
             available_at.is_some_and(|at| min_ready == SignedDuration::ZERO || at <= now);
         Self {
@@ -91,17 +91,17 @@ impl<'a> Member<'a> {
         &self.pod.uid
     }
 
-    /// Whether it is unavailable or about to be.
+    /// Whether the pod is unavailable or about to be unavailable.
     pub fn unavailable(&self) -> bool {
         !self.available || self.terminating
     }
 
-    /// Its condition `Ready`, if it has one.
+    /// The pod's condition `Ready`.
     pub fn ready_condition(&self) -> Option<&Condition> {
         self.pod.condition(pod_condition::READY)
     }
 
-    /// Whether its node reports ready containers, and the pod was marked as not ready since: the node is silent.
+    /// Whether the pod's node reports ready containers, but the pod was marked as not ready later: the node is silent.
     pub fn is_forsaken(&self) -> bool {
         let containers = self.pod.condition(pod_condition::CONTAINERS_READY);
         let ready = self.ready_condition();
@@ -109,10 +109,10 @@ impl<'a> Member<'a> {
             && ready.is_some_and(|ready| !ready.holds() && ready.reason().is_none())
     }
 
-    /// Whether it has not been Ready since its start.
+    /// Whether the pod has not been Ready since its start.
     ///
-    /// Its Ready condition then still has the time of its start. Timestamps have whole seconds, so
-    /// one second of difference is allowed.
+    /// The Ready condition of such a pod still has the time of the pod's start. Timestamps have whole seconds, so one
+    /// second of difference is allowed.
     pub fn never_ready(&self) -> bool {
         if self.ready_since.is_some() {
             return false;
@@ -138,16 +138,16 @@ impl<'a> Members<'a> {
     }
 
     pub fn get(&self, ordinal: i64) -> Option<&Member<'a>> {
-        // Ordinals without a gap are the rule.
+        // Ordinals usually have no gap.
         let first = self.0.first()?.ordinal;
-        let place = usize::try_from(ordinal.checked_sub(first)?).ok()?;
-        if let Some(member) = self.0.get(place).filter(|member| member.ordinal == ordinal) {
+        let index = usize::try_from(ordinal.checked_sub(first)?).ok()?;
+        if let Some(member) = self.0.get(index).filter(|member| member.ordinal == ordinal) {
             return Some(member);
         }
-        let place = self
+        let index = self
             .0
             .binary_search_by_key(&ordinal, |member| member.ordinal);
-        self.0.get(place.ok()?)
+        self.0.get(index.ok()?)
     }
 
     pub fn contains(&self, ordinal: i64) -> bool {
@@ -198,8 +198,11 @@ mod tests {
         for ordinals in [&[][..], &[5], &[7, 5, 6], &[10, 2, 1, 40], &[3, 3, 4]] {
             let members = of(ordinals);
             for ordinal in -1..50 {
-                let found = members.get(ordinal).map(|member| member.ordinal);
-                assert_eq!(found, ordinals.contains(&ordinal).then_some(ordinal));
+                let member_ordinal = members.get(ordinal).map(|member| member.ordinal);
+                assert_eq!(
+                    member_ordinal,
+                    ordinals.contains(&ordinal).then_some(ordinal)
+                );
                 assert!(
                     members
                         .from(ordinal)

@@ -9,7 +9,7 @@ use super::observed::{Spec, Strategy};
 pub struct Metrics {
     /// Pods that a rolling update may make unavailable.
     pub max_unavailable: i64,
-    /// Wanted pods that are not available.
+    /// Desired pods that are not available.
     pub unavailable: i64,
     /// `spec.podManagementPolicy`: `OrderedReady` or `Parallel`.
     pub pod_management_policy: &'static str,
@@ -48,7 +48,7 @@ mod tests {
         metrics(&serde_json::from_value(set).unwrap())
     }
 
-    /// statefulset.md 3.47
+    /// statefulset.md 3.47: the metrics contain the allowed and the actual number of unavailable pods.
     #[test]
     fn a_set_says_what_may_be_and_what_is_unavailable() {
         let metrics = |max_unavailable, unavailable, pod_management_policy| {

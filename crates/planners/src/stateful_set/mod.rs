@@ -1,18 +1,16 @@
-//! StatefulSet: pods with a name, an ordinal and claims of their own.
+//! StatefulSet: pods that each have a name, an ordinal and claims.
 //!
-//! **Goal**: for each ordinal from `start` to `start + replicas - 1` one pod of the desired
-//! revision, with its claims, and no other pods. **Relies on**: the API server, which refuses a
-//! second object of the same name and a write with an old UID or resourceVersion. The observed
-//! state may be old. **Guarantees**: at most one pod per ordinal; in `OrderedReady` at most one
-//! creation or deletion at a time and in order; claims are deleted only by the retention policy; if
-//! the goal is not reached there is an action or a reason.
+//! **Goal**: for each ordinal from `start` to `start + replicas - 1` one pod of the desired revision, with its claims,
+//! and no other pods. **Relies on**: the API server, which refuses a second object of the same name and a write with an
+//! old UID or resourceVersion. The observed state may be old. **Guarantees**: at most one pod per ordinal; in
+//! `OrderedReady` at most one creation or deletion at a time and in order; claims are deleted only by the retention
+//! policy; if the goal is not reached there is an action or a reason.
 //!
-//! Start with [`plan()`]: it calls the other files in order. `observed`, `member` and `options` parse,
-//! `revisions` finds the templates for pods, `replica` walks the wanted ordinals, `scale` the
-//! surplus, `rollout` the outdated, `recovery` unblocks a stuck rollout, `held_back` gives the
-//! reasons for waiting, `refused` the API server's refusals, `status` counts, `conditions` and
-//! `deadline` set conditions, `metrics` gives metrics. `write_schedule` decides the order of writes,
-//! and `status_urgency` whether the status may be late.
+//! Start with [`plan()`], which calls the other files in order. `observed`, `member` and `options` parse, `revisions`
+//! selects the templates for pods, `replica` plans the desired ordinals, `scale` the surplus pods, `rollout` the
+//! outdated pods, `recovery` unblocks a stuck rollout, `held_back` gives the reasons for waiting, `refused` the API
+//! server's refusals, `status` counts, `conditions` and `deadline` set conditions, `metrics` gives metrics.
+//! `write_schedule` decides the order of writes, and `status_urgency` whether the status may be late.
 
 pub mod claims;
 mod conditions;

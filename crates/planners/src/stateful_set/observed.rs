@@ -23,13 +23,13 @@ use super::options::Options;
 pub struct Observed {
     /// The StatefulSet.
     pub set: Arc<StatefulSet>,
-    /// Pods of its namespace: at least those that it owns, those that its selector matches, and
-    /// those with the name of one of its ordinals.
+    /// Pods of its namespace: at least the pods that the set owns, the pods that its selector matches, and the pods
+    /// with the name of one of its ordinals.
     pub pods: Vec<Arc<PodView>>,
-    /// Revisions of its namespace: at least those that it owns, those that its selector matches,
-    /// and those whose names begin with the set's name.
+    /// Revisions of its namespace: at least the revisions that the set owns, the revisions that its selector matches,
+    /// and the revisions whose names begin with the set's name.
     pub revisions: Vec<Arc<ControllerRevision>>,
-    /// Claims of its namespace by name: at least those of its ordinals.
+    /// Claims of its namespace by name: at least the claims of its ordinals.
     pub claims: BTreeMap<String, Arc<PersistentVolumeClaim>>,
     /// Writes that the API server refused at their last attempt.
     pub refused: Vec<Refused>,
@@ -41,7 +41,7 @@ pub struct Observed {
 pub struct Refused {
     /// The action in words, as [`super::StatefulSetAction`] displays it.
     pub action: String,
-    /// The message with which the API server refused it.
+    /// The message of the API server's refusal.
     pub message: String,
 }
 
@@ -122,7 +122,7 @@ impl<'a> Spec<'a> {
         }
     }
 
-    /// The wanted ordinals. Ordinals beyond 32 bits cannot be in a name.
+    /// The desired ordinals. Ordinals beyond 32 bits cannot be part of a name.
     pub fn ordinals(&self) -> Range<i64> {
         let end = (self.start + self.replicas).min(i64::from(i32::MAX) + 1);
         self.start..end
@@ -132,8 +132,7 @@ impl<'a> Spec<'a> {
         self.ordinals().contains(&ordinal)
     }
 
-    /// `maxUnavailable` of a rolling update; `None` if it is not set, and pods are updated one by
-    /// one.
+    /// `maxUnavailable` of a rolling update; `None` if the field is not set: then pods are updated one by one.
     pub fn budget(&self) -> Option<i64> {
         let Strategy::RollingUpdate(Some(rolling)) = self.strategy else {
             return None;
@@ -177,7 +176,7 @@ fn int_or_percent(value: &IntOrString) -> Option<IntOrPercent> {
 }
 
 fn retention(text: Option<&str>) -> Retention {
-    // Any value but `Delete` keeps the data.
+    // Any value except `Delete` keeps the data.
     if text == Some("Delete") {
         Retention::Delete
     } else {
@@ -195,9 +194,9 @@ pub(super) struct ParsedSet<'a> {
     pub spec: Spec<'a>,
     pub observed: &'a Observed,
     pub now: Timestamp,
-    /// Pods with a wanted ordinal.
+    /// Pods with a desired ordinal.
     pub members: Members<'a>,
-    /// Pods with an ordinal outside of the wanted range.
+    /// Pods with an ordinal outside of the desired range.
     pub condemned: Members<'a>,
     /// Pods to adopt; they are members already.
     pub orphans: Vec<&'a PodView>,
@@ -205,8 +204,8 @@ pub(super) struct ParsedSet<'a> {
     pub strays: Vec<&'a PodView>,
     /// Pods with a name of the set that belong to another owner, by name.
     pub taken: BTreeMap<&'a str, &'a PodView>,
-    /// Claims and their names by ordinal and index of their template. A search for 10,000 names
-    /// would take longer than the rest of the plan.
+    /// Claims and their names by ordinal and index of their template. The index is built once, because a search for
+    /// 10,000 names would take longer than the rest of the plan.
     pub claims: BTreeMap<(i64, usize), (&'a str, &'a PersistentVolumeClaim)>,
     /// Names of the pods' revisions, stored once, so that comparisons are quick.
     revisions: Vec<&'a str>,
@@ -230,9 +229,13 @@ impl<'a> ParsedSet<'a> {
         let (mut members, mut condemned) = (Vec::new(), Vec::new());
         for pod in &observed.pods {
             if let Some(member) = world.sort_in(pod) {
-                let wanted = world.spec.in_range(member.ordinal);
-                let place = if wanted { &mut members } else { &mut condemned };
-                place.push(member);
+                let is_desired = world.spec.in_range(member.ordinal);
+                let members_of_kind = if is_desired {
+                    &mut members
+                } else {
+                    &mut condemned
+                };
+                members_of_kind.push(member);
             }
         }
         world.members = Members::of(members);
@@ -240,7 +243,7 @@ impl<'a> ParsedSet<'a> {
         world
     }
 
-    /// The member for a pod of the set; other pods go into their own lists.
+    /// The member for a pod of the set; pods that are not members are added to the other lists.
     fn sort_in(&mut self, pod: &'a PodView) -> Option<Member<'a>> {
         if *pod.namespace != *self.spec.namespace {
             return None;
@@ -275,7 +278,7 @@ impl<'a> ParsedSet<'a> {
     fn sorted_claims(&self) -> BTreeMap<(i64, usize), (&'a str, &'a PersistentVolumeClaim)> {
         let templates = self.spec.claim_templates.iter().enumerate();
         let templates: Vec<(usize, &str)> = templates
-            .filter_map(|(place, template)| Some((place, template.metadata.name.as_deref()?)))
+            .filter_map(|(index, template)| Some((index, template.metadata.name.as_deref()?)))
             .collect();
         let of_template = |claim: &str, template: &str| {
             let pod = claim.strip_prefix(template)?.strip_prefix('-')?;
@@ -283,9 +286,9 @@ impl<'a> ParsedSet<'a> {
         };
         let mut claims = Vec::new();
         for (name, claim) in &self.observed.claims {
-            for (place, template) in &templates {
+            for (index, template) in &templates {
                 if let Some(ordinal) = of_template(name, template) {
-                    claims.push(((ordinal, *place), (name.as_str(), claim.as_ref())));
+                    claims.push(((ordinal, *index), (name.as_str(), claim.as_ref())));
                 }
             }
         }
@@ -302,20 +305,20 @@ impl<'a> ParsedSet<'a> {
     }
 
     fn one_place(&mut self, revision: &'a str) -> &'a str {
-        /// More revisions are unusual; the search must stay quick.
+        /// The search through the list must stay quick, and more revisions are unusual.
         const REVISIONS_MAX: usize = 8;
-        let known = self
+        let stored = self
             .revisions
             .iter()
             .copied()
-            .find(|known| *known == revision);
-        if known.is_none() && self.revisions.len() < REVISIONS_MAX {
+            .find(|stored| *stored == revision);
+        if stored.is_none() && self.revisions.len() < REVISIONS_MAX {
             self.revisions.push(revision);
         }
-        known.unwrap_or(revision)
+        stored.unwrap_or(revision)
     }
 
-    /// All pods of the set, condemned ones included.
+    /// All pods of the set, including condemned pods.
     pub fn all(&self) -> impl Iterator<Item = &Member<'a>> {
         self.members.iter().chain(self.condemned.iter())
     }

@@ -7,8 +7,8 @@ use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use resource_kinds::annotations;
 
-/// The options of a set. The default is mainstay's own behaviour; the other values are
-/// kube-controller-manager's.
+/// The options of a set. The default is the behaviour of mainstay; the other values select the behaviour of
+/// kube-controller-manager.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// `mainstay.dev/stuck-rollout`: whether a pod that never becomes Ready may be replaced.
@@ -17,7 +17,7 @@ pub struct Options {
     pub scale_down: ScaleDown,
     /// `mainstay.dev/max-unavailable`: how `maxUnavailable` counts.
     pub max_unavailable: MaxUnavailable,
-    /// `mainstay.dev/progress-deadline-seconds`; `None` is no deadline.
+    /// `mainstay.dev/progress-deadline-seconds`; without the annotation there is no deadline.
     pub progress_deadline: Option<SignedDuration>,
     /// `mainstay.dev/node-failure`: whether pods of a failed node run elsewhere.
     pub node_failure: NodeFailure,
@@ -26,16 +26,16 @@ pub struct Options {
     pub lost_volume: Option<SignedDuration>,
 }
 
-/// The time after which a volume of a fenced node is given up, if the set names none.
+/// The time after which a volume of a fenced node is given up, if the set has no annotation for the time.
 const LOST_VOLUME_AFTER: SignedDuration = SignedDuration::from_secs(300);
 
 /// The handling of pods whose node was lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NodeFailure {
-    /// They wait for their node, or for an administrator (statefulset.md 3.31).
+    /// The pods wait for their node, or for an administrator (statefulset.md 3.31).
     #[default]
     Wait,
-    /// They end with the lease of their node, and are replaced elsewhere.
+    /// The pods end with the lease of their node, and are replaced elsewhere.
     Failover,
 }
 
@@ -49,30 +49,29 @@ pub enum StuckRollout {
     Wait,
 }
 
-/// The next surplus pod to delete, in `OrderedReady`.
+/// The surplus pod that is deleted next, in `OrderedReady`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ScaleDown {
-    /// The highest; but one that was healthy recently waits for an unhealthy lower one, for
-    /// [`MOMENT`] at most.
+    /// The highest ordinal. If its pod was healthy recently, it waits for an unhealthy lower pod, for [`MOMENT`] at
+    /// most.
     #[default]
     WaitAMoment,
-    /// The highest ordinal, whatever its health.
+    /// The highest ordinal, whether its pod is healthy or not.
     HighestFirst,
-    /// The highest; but an unhealthy one waits for an unhealthy lower one (statefulset.md 3.13,
-    /// 3.14).
+    /// The highest ordinal. If its pod is unhealthy, it waits for an unhealthy lower pod (statefulset.md 3.13, 3.14).
     WaitForLowest,
 }
 
 /// A surplus pod that became unhealthy may recover for this time before it is deleted.
 pub const MOMENT: SignedDuration = SignedDuration::from_secs(60);
 
-/// The cost of unavailable outdated pods against `maxUnavailable`, in `Parallel`.
+/// The effect of unavailable outdated pods on the budget `maxUnavailable`, in `Parallel`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MaxUnavailable {
-    /// They cost nothing and are updated first (statefulset.md 3.45).
+    /// Unavailable outdated pods use no budget and are updated first (statefulset.md 3.45).
     #[default]
     Corrected,
-    /// They count like all others (statefulset.md 3.43).
+    /// Unavailable outdated pods use the budget like all other pods (statefulset.md 3.43).
     AsReleased,
 }
 
@@ -138,7 +137,7 @@ mod tests {
             (annotations::LOST_VOLUME, "Recreate"),
             (annotations::LOST_VOLUME_SECONDS, "60"),
         ]);
-        let wanted = Options {
+        let expected = Options {
             stuck_rollout: StuckRollout::Wait,
             scale_down: ScaleDown::WaitForLowest,
             max_unavailable: MaxUnavailable::AsReleased,
@@ -146,7 +145,7 @@ mod tests {
             node_failure: NodeFailure::Failover,
             lost_volume: Some(SignedDuration::from_secs(60)),
         };
-        assert_eq!(read, wanted);
+        assert_eq!(read, expected);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The plan of a set: the writes, their order, and the reasons why there are no more.
+//! The plan of a set: the writes, their order, and the reasons why there are no further writes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,8 +16,8 @@ use super::options::StuckRollout;
 use super::waiting::{Cause, Waiting};
 use super::{claims, held_back, recovery, refused, replica, revisions, rollout, scale, status};
 
-/// A write of the plan. Each write names its object by UID, or creates a new object. The server therefore
-/// refuses a plan that was made from an old view.
+/// A write of the plan. Each write names its object by UID, or creates a new object. The server therefore refuses a
+/// plan that was computed from an outdated snapshot.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StatefulSetAction {
     /// Read the set from the API server; continue only if its UID is the same and it is not being
@@ -68,7 +68,7 @@ pub enum StatefulSetAction {
         /// The labels to set.
         labels: BTreeMap<String, String>,
     },
-    /// Delete a pod, with its own grace period.
+    /// Delete a pod, with the grace period of the pod's spec.
     DeletePod {
         name: String,
         uid: String,
@@ -76,7 +76,7 @@ pub enum StatefulSetAction {
 }
 
 impl fmt::Display for StatefulSetAction {
-    /// In a few words: `create pod web-0`.
+    /// A short text: `create pod web-0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |meta: &ObjectMeta| meta.name.clone().unwrap_or_default();
         match self {
@@ -123,25 +123,25 @@ pub struct SetEvent {
 /// The order of the work on several pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodManagement {
-    /// One pod after the other; the first failure ends it.
+    /// One pod after the other; the first failure stops the work.
     OneByOne,
-    /// In batches of 1, 2, 4, … at once; a failure ends it after its batch.
+    /// In batches of 1, 2, 4, … pods at once; after a failure no further batch starts.
     Batches,
 }
 
 /// The writes that bring a StatefulSet closer to its specification.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatefulSetPlan {
-    /// Writes that come first, in order.
+    /// Writes before all other writes, in order.
     pub prepare: Vec<StatefulSetAction>,
-    /// Then the work on pods.
+    /// The work on pods, after `prepare`.
     pub pods: Vec<PodWork>,
     /// The order of the work on pods.
     pub pod_management: PodManagement,
-    /// Then the status, if it differs from the stored one. It is written even if an earlier write
-    /// failed.
+    /// The status, after the work on pods, if it differs from the stored status. The status is written even if an
+    /// earlier write failed.
     pub status: Option<StatefulSetStatus>,
-    /// Last, only if all earlier writes succeeded.
+    /// The last writes, only if all earlier writes succeeded.
     pub cleanup: Vec<StatefulSetAction>,
     /// Events to report, in order.
     pub notices: Vec<SetEvent>,
@@ -200,7 +200,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> StatefulSetPlan {
     }
 }
 
-/// Owners of claims come first, then wanted pods, surplus pods, outdated pods, and stuck pods.
+/// The order of decisions: owners of claims, desired pods, surplus pods, outdated pods, and stuck pods.
 fn decide(world: &ParsedSet<'_>, chosen: &revisions::ChosenRevisions, draft: &mut Draft) {
     claims::settle_owners(world, draft);
     let mut flow = replica::walk(world, chosen, draft);
@@ -222,8 +222,8 @@ fn decide(world: &ParsedSet<'_>, chosen: &revisions::ChosenRevisions, draft: &mu
     held_back::explain(world, chosen, draft);
 }
 
-/// Adoption needs a fresh read of the set: a set that is being deleted must not adopt pods that the
-/// garbage collector released.
+/// Adoption needs a fresh read of the set: a set that is being deleted must not adopt pods that the garbage collector
+/// released.
 fn adopt_and_release(world: &ParsedSet<'_>, draft: &mut Draft) {
     let id = |pod: &PodView| (pod.name.to_string(), pod.uid.to_string());
     for pod in &world.strays {
@@ -249,7 +249,7 @@ fn adopt_and_release(world: &ParsedSet<'_>, draft: &mut Draft) {
     }
 }
 
-/// A pod becomes available without an event.
+/// A pod becomes available without an event, so the plan needs a wake-up time.
 fn wake_when_available(world: &ParsedSet<'_>, draft: &mut Draft) {
     for member in world.all().filter(|member| !member.available) {
         if let Some(at) = member.available_at {

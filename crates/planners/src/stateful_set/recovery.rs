@@ -1,13 +1,13 @@
 //! Recovery of a rollout that is stuck on pods of an obsolete revision.
 //!
-//! In kube-controller-manager a pod that never becomes Ready blocks everything, even its own
-//! replacement after the template was fixed; an administrator must delete it. Here such a pod is replaced,
-//! the highest first, one at a time, when nothing else can be done.
+//! In kube-controller-manager a pod that never becomes Ready blocks everything, even its own replacement after the
+//! template was fixed, until an administrator deletes the pod. Here such a pod is replaced, the highest first, one at a
+//! time, when no other action is possible.
 //!
-//! A pod qualifies only if it is not Ready and its revision is not the desired one: either an
-//! abandoned revision, or, if the pod has never been Ready, the one before the update. A pod that
-//! is or was healthy at its desired revision is never touched, nor is one below the partition that
-//! has one of the two live revisions, nor one whose containers are ready and whose node is silent.
+//! A pod qualifies only if it is not Ready and its revision is not the desired revision: its revision is either an
+//! abandoned revision or, if the pod has never been Ready, the revision before the update. Three kinds of pods are
+//! never replaced: a pod that is or was healthy at its desired revision, a pod below the partition that has one of the
+//! two live revisions, and a pod whose containers are ready but whose node is silent.
 
 use resource_kinds::reasons::stateful_set as reasons;
 
@@ -19,7 +19,7 @@ use super::revisions::ChosenRevisions;
 use super::rollout;
 
 pub(super) fn replace_stuck(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
-    // One at a time: the previous pod must be gone before the next is deleted.
+    // One pod at a time: the previous pod must be deleted before the next deletion.
     if world.all().any(|member| member.terminating) {
         return;
     }
@@ -57,7 +57,7 @@ fn is_stuck(
         return false;
     }
     if member.ordinal < world.spec.first_updatable() {
-        // The status's current revision counts even if it has been deleted.
+        // The current revision in the status counts even if the revision has been deleted.
         let status = world.spec.set.status.as_ref();
         let named = status.and_then(|status| status.current_revision.as_deref());
         return member.revision != chosen.current && named != Some(member.revision);
@@ -65,7 +65,7 @@ fn is_stuck(
     if member.revision != chosen.current {
         return true;
     }
-    // A pod that would be recreated at the same revision would be replaced for ever.
+    // A pod that would be recreated at its present revision would be replaced without end.
     member.never_ready() && member.ordinal >= stays
 }
 
@@ -74,7 +74,7 @@ fn stay_current(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> i64 {
     if !matches!(world.spec.strategy, Strategy::RollingUpdate(None)) {
         return i64::MIN;
     }
-    // Without `rollingUpdate` as many pods stay current as the status will count.
+    // Without `rollingUpdate` the number of current pods in the status decides how many pods keep the current revision.
     let current = world
         .all()
         .filter(|member| member.revision == chosen.current)

@@ -1,12 +1,12 @@
-//! Writes that are planned again although the API server refused them: only a new attempt shows
-//! whether it accepts them now. Until then the set reports the API server's message.
+//! Writes that are planned again although the API server refused them: only a new attempt shows whether the API server
+//! accepts the write now. Until then the set reports the API server's message.
 
 use super::draft::Draft;
 use super::observed::ParsedSet;
 use super::plan::StatefulSetAction;
 use super::waiting::Cause;
 
-/// Sets the API server's message as the reason for each planned action that it refused.
+/// Sets the API server's message as the reason for each planned action that the API server refused.
 pub(super) fn explain(world: &ParsedSet<'_>, draft: &mut Draft) {
     let refused = &world.observed.refused;
     if refused.is_empty() {
@@ -19,12 +19,12 @@ pub(super) fn explain(world: &ParsedSet<'_>, draft: &mut Draft) {
         Some(Cause::Refused { action, message })
     };
     let of_set = draft.prepare.iter().filter_map(cause);
-    let mut found: Vec<(Option<i64>, Cause)> = of_set.map(|cause| (None, cause)).collect();
+    let mut waits: Vec<(Option<i64>, Cause)> = of_set.map(|cause| (None, cause)).collect();
     for work in &draft.pods {
         let causes = work.actions.iter().filter_map(cause);
-        found.extend(causes.map(|cause| (Some(work.ordinal), cause)));
+        waits.extend(causes.map(|cause| (Some(work.ordinal), cause)));
     }
-    for (ordinal, cause) in found {
+    for (ordinal, cause) in waits {
         draft.wait(ordinal, cause);
     }
 }

@@ -1,5 +1,5 @@
-//! The walk over the wanted ordinals: missing pods are created, ended ones are deleted, and an
-//! unhealthy one blocks the rest (in `OrderedReady`).
+//! The plan for the desired ordinals: missing pods are created, ended pods are deleted, and an unhealthy pod blocks the
+//! following ordinals (in `OrderedReady`).
 
 use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::labels;
@@ -47,7 +47,7 @@ enum Step {
     Fine,
     Created,
     Busy,
-    /// No pod can be created at all.
+    /// No pod of the set can be created.
     Hopeless,
 }
 
@@ -80,7 +80,7 @@ fn keep(world: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) -> Step {
     Step::Fine
 }
 
-/// The cause why the pod is not available, if it is not.
+/// The reason why the pod is not available; `None` if the pod is available.
 pub(super) fn unhealthy(member: &Member<'_>) -> Option<Cause> {
     if !member.unavailable() {
         return None;
@@ -93,8 +93,8 @@ pub(super) fn unhealthy(member: &Member<'_>) -> Option<Cause> {
         let diagnosis = diagnosis::pod(member.pod);
         let reason = diagnosis
             .as_ref()
-            .map_or(Reason::Unknown, |found| found.reason);
-        let message = diagnosis.map(|found| found.message);
+            .map_or(Reason::Unknown, |report| report.reason);
+        let message = diagnosis.map(|report| report.message);
         return Some(Cause::PodNotReady {
             pod,
             reason,
@@ -104,7 +104,7 @@ pub(super) fn unhealthy(member: &Member<'_>) -> Option<Cause> {
     (!member.available).then_some(Cause::PodNotAvailable { pod, at })
 }
 
-/// A deleted claim that a pod waits for is created again.
+/// Creates a deleted claim that a pod waits for again.
 fn restore_claims(world: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
     let terminating = world
         .claims_of(member.ordinal)
@@ -156,7 +156,7 @@ fn create(
     Step::Created
 }
 
-/// Another pod has the name; the cause says whether that pod will be deleted automatically.
+/// The reason if another pod has the name: whether that pod will be deleted automatically or not.
 fn name_taken(world: &ParsedSet<'_>, holder: &PodView, pod: String) -> Cause {
     if holder.is_deleting() {
         return Cause::PodTerminating { pod };
@@ -164,7 +164,7 @@ fn name_taken(world: &ParsedSet<'_>, holder: &PodView, pod: String) -> Cause {
     let owner = holder.controller.as_deref();
     let other = owner.filter(|owner| *owner.uid != *world.spec.uid);
     match other {
-        // The garbage collector will delete it: its owner is gone.
+        // The garbage collector will delete the pod, because its owner does not exist any more.
         Some(other) if *other.kind == *identity::KIND && *other.name == *world.spec.name => {
             Cause::FormerPod { pod }
         }
@@ -190,7 +190,7 @@ fn new_pod(world: &ParsedSet<'_>, chosen: &ChosenRevisions, ordinal: i64) -> Opt
     Some(identity::pod(set, template, ordinal, &chosen.current))
 }
 
-/// Whether a new pod of that ordinal gets the current revision, not the update revision.
+/// Whether a new pod of that ordinal gets the current revision instead of the update revision.
 fn needs_current(world: &ParsedSet<'_>, ordinal: i64) -> bool {
     match world.spec.strategy {
         Strategy::OnDelete => false,

@@ -1,7 +1,7 @@
 //! Revisions: the templates of pods, stored as ControllerRevisions.
 //!
-//! Only the template is stored, as a patch that replaces it. The name of a revision is a hash of
-//! those bytes, so the same template always gets the same name.
+//! Only the template is stored, as a patch that replaces the template. The name of a revision contains a hash of the
+//! patch, so equal templates always get equal names.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +32,7 @@ pub fn encode(template: &PodTemplateSpec) -> Value {
     sorted(unsorted(template))
 }
 
-/// The same with the keys in any order, which a comparison does not need.
+/// The encoded template with its keys in any order, because a comparison needs no order.
 fn unsorted(template: &PodTemplateSpec) -> Value {
     let mut template = serde_json::to_value(template).unwrap_or_default();
     if let Value::Object(fields) = &mut template {
@@ -41,11 +41,11 @@ fn unsorted(template: &PodTemplateSpec) -> Value {
     json!({ "spec": { "template": template } })
 }
 
-/// The template in a revision's data; `None` if it is not one.
+/// The template in a revision's data; `None` if the data is not a template.
 pub fn decode(data: &Value) -> Option<PodTemplateSpec> {
     let template = data.pointer("/spec/template")?.as_object()?;
-    // By way of text: a decoder from trees would be needed here only, and be a seventh of this crate's code. `$patch` is
-    // no field of the type, and is passed over.
+    // The template is decoded from text: a decoder for JSON values would be used only here, and would be a seventh of
+    // this crate's code. `$patch` is no field of the type, and is ignored.
     let text = serde_json::to_vec(template).ok()?;
     object_decoders::from_slice(&text).ok()
 }
@@ -70,8 +70,8 @@ pub fn bytes(data: &Value) -> String {
     escaped
 }
 
-/// The hash in a revision's name: FNV-1 of the bytes and the number of collisions, in letters and
-/// digits that form no words.
+/// The hash in a revision's name: FNV-1 of the bytes and the number of collisions, in letters and digits that form no
+/// words.
 pub fn hash(bytes: &str, collisions: Option<i32>) -> String {
     const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let probe = collisions
@@ -128,14 +128,14 @@ impl ChosenRevisions {
     pub fn current_template(&self, world: &ParsedSet<'_>) -> Option<&PodTemplateSpec> {
         let read = || {
             let mut revisions = world.observed.revisions.iter();
-            let found = revisions.find(|revision| name_of(revision) == self.current)?;
-            decode(data_of(found)?)
+            let current = revisions.find(|revision| name_of(revision) == self.current)?;
+            decode(data_of(current)?)
         };
         self.template.get_or_init(read).as_ref()
     }
 }
 
-/// Finds, renumbers or creates the revision of the template, and finds the current one.
+/// Selects, renumbers or creates the revision of the template, and selects the current revision.
 pub(super) fn choose(world: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevisions {
     let history = history(world);
     let stored = world.spec.set.status.as_ref();
@@ -224,7 +224,7 @@ fn pick<'a>(
     template: &PodTemplateSpec,
 ) -> Picked<'a> {
     if let Some(newest) = history.last() {
-        // Another version may have written the same template differently.
+        // Another version of the program may have encoded an equal template differently.
         let same_meaning = || {
             data_of(newest)
                 .and_then(decode)
@@ -241,7 +241,7 @@ fn pick<'a>(
     older.map_or(Picked::None, |revision| Picked::Older(revision))
 }
 
-/// Creates a revision under the first free name, or finds the same data there.
+/// Creates a revision with the first free name, or uses the existing revision of that name if its data is equal.
 fn create(
     world: &ParsedSet<'_>,
     history: &[&Arc<ControllerRevision>],
@@ -251,17 +251,17 @@ fn create(
 ) -> String {
     let bytes = bytes(&data);
     let name_and_hash = |collisions: &Option<i32>| {
-        // A set without a collision counts from zero.
+        // In a set without a collision the count is zero.
         let hash = hash(&bytes, Some(collisions.unwrap_or_default()));
         (name(world.spec.name, &hash), hash)
     };
     let (mut full_name, mut hash) = name_and_hash(collisions);
     for _ in 0..COLLISIONS_MAX {
-        let taken = world.observed.revisions.iter().find(|revision| {
+        let existing = world.observed.revisions.iter().find(|revision| {
             name_of(revision) == full_name
                 && revision.metadata.namespace.as_deref() == Some(world.spec.namespace)
         });
-        match taken {
+        match existing {
             None => break,
             Some(revision) if data_of(revision) == Some(&data) => return full_name,
             Some(_) => {
@@ -294,13 +294,12 @@ fn create(
     full_name
 }
 
-/// The annotations of the set that are copied to a revision: notes of people and tools, without
-/// mainstay's options.
+/// The annotations of the set that are copied to a revision: all annotations except mainstay's options.
 fn noted(all: Option<&BTreeMap<String, String>>) -> Option<BTreeMap<String, String>> {
-    let kept = all?
+    let copied = all?
         .iter()
         .filter(|(key, _)| !key.starts_with(annotations::OWN_PREFIX));
-    Some(kept.map(|(k, v)| (k.clone(), v.clone())).collect())
+    Some(copied.map(|(k, v)| (k.clone(), v.clone())).collect())
 }
 
 fn next_number(history: &[&Arc<ControllerRevision>]) -> i64 {
@@ -364,7 +363,7 @@ mod tests {
         r#""terminationGracePeriodSeconds":30}}}}"#
     );
 
-    /// statefulset.md 4.1, 4.2, 4.3, T21
+    /// statefulset.md 4.1, 4.2, 4.3, T21: the names are equal to those of other implementations.
     #[test]
     fn names_are_those_that_other_implementations_give() {
         assert_eq!(hash(STORED, Some(0)), "776999688b");
@@ -377,7 +376,7 @@ mod tests {
         assert_eq!(name(&"x".repeat(300), "h").len(), 225);
     }
 
-    /// statefulset.md 4.1
+    /// statefulset.md 4.1: encoding a decoded template gives equal bytes.
     #[test]
     fn encoding_a_decoded_template_gives_the_same_bytes() {
         let data: Value = serde_json::from_str(STORED).unwrap();
@@ -393,7 +392,7 @@ mod tests {
         );
     }
 
-    /// statefulset.md 4.6: data that cannot be read is not equal to anything.
+    /// statefulset.md 4.6: data that cannot be decoded is not equal to any template.
     #[test]
     fn foreign_data_is_no_template() {
         for data in [

@@ -1,5 +1,4 @@
-//! Outdated pods: replaced from the highest ordinal down to the partition, as far as
-//! availability allows.
+//! Outdated pods: replaced from the highest ordinal down to the partition, while availability allows it.
 
 use super::draft::Draft;
 use super::identity;
@@ -34,15 +33,14 @@ fn one_at_a_time(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Dr
             return replace(member, chosen, draft);
         }
         if member.unavailable() {
-            // The walk over the ordinals gave the reason.
+            // The plan for the desired ordinals has given the reason already.
             return draft.block(member.name());
         }
     }
 }
 
-/// Deletes outdated pods from the highest while at most `max` pods are unavailable. In `Parallel`
-/// unavailable pods cost nothing and are deleted at once (statefulset.md 3.45), except with the
-/// option for the original algorithm (3.43).
+/// Deletes outdated pods from the highest while at most `max` pods are unavailable. In `Parallel` unavailable pods use
+/// no budget and are deleted at once (statefulset.md 3.45), except with the option for the original algorithm (3.43).
 fn within_budget(world: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, draft: &mut Draft) {
     let available = world
         .members
@@ -75,7 +73,7 @@ fn within_budget(world: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, draf
     }
 }
 
-/// With `OnDelete` the user deletes outdated pods; they are only reported.
+/// Reports outdated pods: with `OnDelete` the user deletes them.
 pub(super) fn mention_outdated(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
     let outdated = world
         .members

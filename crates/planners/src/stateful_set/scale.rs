@@ -1,9 +1,8 @@
 //! Surplus pods: the highest first; in `OrderedReady` one at a time.
 //!
-//! Differs from kube-controller-manager if two surplus pods are unhealthy: there each waits for the
-//! other, for ever. Here the highest is deleted, after [`super::options::MOMENT`] if it was healthy
-//! before. The annotation `mainstay.dev/scale-down` restores the upstream behaviour, or removes the
-//! wait.
+//! Differs from kube-controller-manager if two surplus pods are unhealthy: there each of the two pods waits for the
+//! other without end. Here the highest pod is deleted, after [`super::options::MOMENT`] if it was healthy before. The
+//! annotation `mainstay.dev/scale-down` restores the upstream behaviour, or removes the wait.
 
 use jiff::Timestamp;
 
@@ -40,8 +39,8 @@ pub(super) fn remove_condemned(world: &ParsedSet<'_>, draft: &mut Draft) -> Plan
     flow
 }
 
-/// The lower surplus pod that an unhealthy one waits for, and the end of the wait, if any
-/// (statefulset.md 3.13, 3.14). All wanted pods are healthy at this point.
+/// The lower surplus pod that an unhealthy pod waits for, and the end of the wait, if there is an end (statefulset.md
+/// 3.13, 3.14). All desired pods are healthy at this point.
 fn waits_for<'w>(
     world: &'w ParsedSet<'_>,
     member: &Member<'_>,
@@ -59,14 +58,14 @@ fn waits_for<'w>(
     Some((lower, until))
 }
 
-/// The end of a pod's time to recover, if it was healthy and the time is not over.
+/// The end of a pod's time to recover, if the pod was healthy and the time has not passed.
 pub(super) fn end_of_moment(world: &ParsedSet<'_>, member: &Member<'_>) -> Option<Timestamp> {
     if member.never_ready() {
         return None;
     }
     let since = member.ready_condition()?.since?;
     let until = since.checked_add(MOMENT).ok()?;
-    // A Ready pod that is not yet available counts as well; so does a clock that is ahead by no
-    // more than the time.
+    // A Ready pod that is not yet available gets the time as well. A transition in the future counts if the clock is
+    // ahead by at most the time to recover.
     (world.now < until && since <= world.now + MOMENT).then_some(until)
 }

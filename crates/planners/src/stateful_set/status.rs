@@ -18,7 +18,7 @@ pub(super) fn next(
     let mut status = if world.spec.selector.is_some() {
         count(world, chosen, draft.current_less)
     } else {
-        // The pods to count are unknown.
+        // Without a selector the pods to count are unknown.
         stored.clone()
     };
     status.observed_generation =
@@ -66,7 +66,7 @@ fn count(world: &ParsedSet<'_>, chosen: &ChosenRevisions, current_less: i32) -> 
     }
 }
 
-/// When all pods are Ready at the update, it becomes the current revision.
+/// Makes the update revision the current revision when all pods are Ready at the update revision.
 fn complete(world: &ParsedSet<'_>, status: &mut StatefulSetStatus) {
     let all = status.replicas;
     let done = world.spec.selector.is_some()

@@ -1,5 +1,5 @@
-//! The weight of a new status. Counters and texts may be late by a window; what later plans depend
-//! on, and a new stage of the set, may not.
+//! The weight of a new status. Counters and messages may be late by a window. Values that later plans depend on, and a
+//! new stage of the set, must not be late.
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 
@@ -14,8 +14,8 @@ impl StatefulSetPlan {
         let Some(stored) = &set.status else {
             return Some(WriteUrgency::Immediate);
         };
-        // A notice names the difference from the stored status: as long as that is not written, each
-        // plan would have the notice again.
+        // A notice is a difference from the stored status: until the status is stored, each plan would repeat the
+        // notice.
         let decides = !self.notices.is_empty() || decides(set, stored, planned);
         Some(if decides {
             WriteUrgency::Immediate
@@ -27,14 +27,14 @@ impl StatefulSetPlan {
     }
 }
 
-/// Whether the number of current pods in the status decides the revision of a new pod: so it is without `rollingUpdate`
+/// Whether the number of current pods in the status decides the revision of a new pod: true without `rollingUpdate`
 /// (statefulset.md 5.9).
 pub fn counts_decide(set: &StatefulSet) -> bool {
     strategy(set) == Strategy::RollingUpdate(None)
 }
 
-/// Whether the readiness of a pod decides about other pods: in a set with an order, and in an update. Otherwise it changes the
-/// status alone.
+/// Whether the readiness of a pod decides about other pods: true in an ordered set, and during an update. Otherwise the
+/// readiness changes only the status.
 pub fn readiness_decides(set: &StatefulSet) -> bool {
     let policy = set.spec.as_ref();
     let policy = policy.and_then(|spec| spec.pod_management_policy.as_deref());
@@ -54,8 +54,8 @@ fn decides(set: &StatefulSet, stored: &StatefulSetStatus, planned: &StatefulSetS
         || stored.collision_count != planned.collision_count
 }
 
-/// Whether a pod became ready or available, or no longer is, or a condition says something else. A
-/// new pod that is not ready is counted together with its readiness, if that follows soon.
+/// Whether a pod became ready or available, or is no longer so, or a condition changed. A new pod that is not ready is
+/// counted together with its readiness, if the pod becomes ready soon.
 fn is_progress(stored: &StatefulSetStatus, planned: &StatefulSetStatus) -> bool {
     let number = Option::unwrap_or_default;
     number(stored.ready_replicas) != number(planned.ready_replicas)
@@ -73,7 +73,7 @@ mod tests {
     use super::super::{Observed, SetEvent, plan};
     use super::*;
 
-    /// The weight of that change to the status of a set of which nothing else is known.
+    /// The weight of that change to the status of a set with this strategy.
     fn weight(strategy: Value, change: Value, has_notice: bool) -> Option<WriteUrgency> {
         let status = json!({ "replicas": 2, "readyReplicas": 1, "currentReplicas": 2,
             "updatedReplicas": 2, "observedGeneration": 1, "currentRevision": "a",
@@ -105,8 +105,8 @@ mod tests {
         plan.status_urgency(&set)
     }
 
-    /// statefulset.md 5.9, 5.14, 5.18: the fields that plans and `kubectl rollout status` depend on
-    /// are never late; counters may be.
+    /// statefulset.md 5.9, 5.14, 5.18: the fields that plans and `kubectl rollout status` depend on are never late;
+    /// counters may be late.
     #[test]
     fn only_counters_and_texts_may_be_late() {
         let rolling = || json!({ "type": "RollingUpdate", "rollingUpdate": { "partition": 0 } });
@@ -130,7 +130,7 @@ mod tests {
         }
     }
 
-    /// statefulset.md 5.9
+    /// statefulset.md 5.9: the number of current pods is not late where it decides the revision of a new pod.
     #[test]
     fn the_number_of_current_pods_is_not_late_where_it_chooses_revisions() {
         let without = json!({ "type": "RollingUpdate" });

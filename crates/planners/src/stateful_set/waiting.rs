@@ -1,4 +1,4 @@
-//! The reason why nothing, or nothing more, happens.
+//! The reasons why the plan has no action, or no further action.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub enum Cause {
     SetDeleting,
     /// The selector is invalid or selects everything.
     Selector,
-    /// The stored template of that revision cannot be parsed.
+    /// The stored template of that revision cannot be decoded.
     RevisionUnreadable {
         /// Name of the ControllerRevision.
         revision: String,
@@ -42,11 +42,11 @@ pub enum Cause {
         reason: Reason,
         message: String,
     },
-    /// The pod is Ready, but not for `minReadySeconds`.
+    /// The pod is Ready, but has not been Ready for `minReadySeconds`.
     PodNotAvailable {
         /// Name of the pod.
         pod: String,
-        /// The time at which it becomes available.
+        /// The time at which the pod becomes available.
         at: Timestamp,
     },
     /// The claim belonged to the pod's predecessor and will be deleted.
@@ -59,13 +59,13 @@ pub enum Cause {
         /// Name of the claim.
         claim: String,
     },
-    /// The surplus pod is unhealthy, and waits for an unhealthy lower one.
+    /// The surplus pod is unhealthy, and waits for an unhealthy lower pod.
     LowerUnhealthy {
         /// Name of the pod.
         pod: String,
-        /// Name of the lower one.
+        /// Name of the lower pod.
         lower: String,
-        /// The end of its time to recover; then it is deleted.
+        /// The end of the pod's time to recover; then the pod is deleted.
         until: Option<Timestamp>,
     },
     /// Another pod has the name, and no controller will delete it.
@@ -82,10 +82,10 @@ pub enum Cause {
     },
     /// Another pod must be changed first.
     After {
-        /// Name of the other pod. Most pods of a set may wait for the same one.
+        /// Name of the other pod; shared, because most pods of a set may wait for one pod.
         pod: Arc<str>,
     },
-    /// The API server refused a write at its last attempt; it is retried.
+    /// The API server refused a write at its last attempt; the write is retried.
     Refused {
         /// The write: `create pod web-0`.
         action: String,
@@ -109,9 +109,9 @@ pub enum Cause {
 /// The importance of a cause for an observer of the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Weight {
-    /// Part of every start and end.
+    /// A wait that is part of every start and end of a pod.
     Ordinary,
-    /// Worth reporting.
+    /// A wait that is reported.
     Known,
     /// A problem.
     Trouble,

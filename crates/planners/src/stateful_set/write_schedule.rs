@@ -1,13 +1,11 @@
-//! The order of a plan's writes: the writes that may be sent next, given the outcomes of the
-//! earlier ones.
+//! The order of a plan's writes: the writes that may be sent next, given the outcomes of the earlier writes.
 //!
-//! First the preparation, in order. Then the pods: one by one, or in batches of 1, 2, 4, … at once,
-//! where the writes for one pod stay in order; a refused write ends the work after its batch. Then
-//! the status in any case, because it reports the present state. Last the cleanup, only if no write
-//! was refused. After a crash a new plan is made.
+//! First the preparation, in order. Then the pods: one by one, or in batches of 1, 2, 4, … at once, where the writes
+//! for one pod stay in order; after a refused write no further batch starts. Then the status in any case, because the
+//! status reports the present state. Last the cleanup, only if no write was refused. After a crash a new plan is
+//! computed.
 //!
-//! The executor and the model checker share this code, so the model checker explores the real order
-//! of writes.
+//! The executor and the model checker share this code, so the model checker explores the real order of writes.
 
 use std::collections::BTreeSet;
 
@@ -25,12 +23,12 @@ pub enum Write<'p> {
     Status(&'p StatefulSetStatus),
 }
 
-/// The result of a write, which decides the next ones.
+/// The result of a write, which decides the next writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WriteOutcome {
-    /// It was carried out, or was not necessary.
+    /// The write was executed, or was not necessary.
     Done,
-    /// It was refused, or its outcome is unknown.
+    /// The write was refused, or its outcome is unknown.
     Refused,
 }
 
@@ -52,8 +50,8 @@ pub enum WritePosition {
 
 impl StatefulSetPlan {
     /// The write at that position; `None` past the end of its part.
-    pub fn write(&self, place: WritePosition) -> Option<Write<'_>> {
-        let action = match place {
+    pub fn write(&self, position: WritePosition) -> Option<Write<'_>> {
+        let action = match position {
             WritePosition::Prepare(step) => self.prepare.get(step),
             WritePosition::Pod { work, step } => self.pods.get(work)?.actions.get(step),
             WritePosition::Status => return self.status.as_ref().map(Write::Status),
@@ -76,7 +74,7 @@ enum Part {
     Over,
 }
 
-/// The progress of carrying out a plan. It belongs to one plan, which is passed to each call.
+/// The progress of the execution of a plan. A schedule belongs to one plan, which is passed to each call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WriteSchedule {
     part: Part,
@@ -88,7 +86,7 @@ pub struct WriteSchedule {
 }
 
 impl WriteSchedule {
-    /// The start of a plan.
+    /// The schedule at the start of a plan.
     pub fn of(plan: &StatefulSetPlan) -> Self {
         let mut schedule = Self {
             part: Part::Prepare,
@@ -101,7 +99,7 @@ impl WriteSchedule {
         schedule
     }
 
-    /// Whether nothing is left to write and nothing is on its way.
+    /// Whether no write is left and no write is without an outcome.
     pub fn is_over(&self) -> bool {
         self.part == Part::Over
     }
@@ -116,21 +114,26 @@ impl WriteSchedule {
         self.ready.iter().copied()
     }
 
-    /// Records that a write is on its way.
-    pub fn sent(&mut self, place: WritePosition) {
-        if self.ready.remove(&place) {
-            self.sent.insert(place);
+    /// Records that a write was sent.
+    pub fn sent(&mut self, position: WritePosition) {
+        if self.ready.remove(&position) {
+            self.sent.insert(position);
         }
     }
 
     /// Records the outcome of a sent write, and releases the writes that follow it.
-    pub fn ended(&mut self, plan: &StatefulSetPlan, place: WritePosition, outcome: WriteOutcome) {
-        if !self.sent.remove(&place) {
+    pub fn ended(
+        &mut self,
+        plan: &StatefulSetPlan,
+        position: WritePosition,
+        outcome: WriteOutcome,
+    ) {
+        if !self.sent.remove(&position) {
             return;
         }
         match outcome {
             WriteOutcome::Refused => self.refused = true,
-            WriteOutcome::Done => match place {
+            WriteOutcome::Done => match position {
                 WritePosition::Prepare(step) => {
                     self.open_at(plan, WritePosition::Prepare(step + 1))
                 }
@@ -147,13 +150,13 @@ impl WriteSchedule {
         self.settle(plan);
     }
 
-    fn open_at(&mut self, plan: &StatefulSetPlan, place: WritePosition) {
-        if plan.write(place).is_some() {
-            self.ready.insert(place);
+    fn open_at(&mut self, plan: &StatefulSetPlan, position: WritePosition) {
+        if plan.write(position).is_some() {
+            self.ready.insert(position);
         }
     }
 
-    /// Continues with the next part when all writes of this one have ended.
+    /// Continues with the next part when all writes of this part have ended.
     fn settle(&mut self, plan: &StatefulSetPlan) {
         while self.ready.is_empty() && self.sent.is_empty() && self.part != Part::Over {
             self.part = self.following(plan);
@@ -227,7 +230,7 @@ mod tests {
         }
     }
 
-    /// Sends all released writes, round by round; `refuse` is refused.
+    /// Sends all released writes, round by round; the write `refuse` is refused.
     fn rounds(plan: &StatefulSetPlan, refuse: Option<WritePosition>) -> Vec<String> {
         let mut schedule = WriteSchedule::of(plan);
         let mut rounds = Vec::new();
@@ -237,23 +240,26 @@ mod tests {
                 !ready.is_empty(),
                 "nothing to do and not over: {schedule:?}"
             );
-            let text = |place: &WritePosition| match plan.write(*place) {
+            let text = |position: &WritePosition| match plan.write(*position) {
                 Some(Write::Action(StatefulSetAction::DeletePod { name, .. })) => name.clone(),
                 Some(Write::Action(_)) => "confirm".to_owned(),
                 Some(Write::Status(_)) => "status".to_owned(),
-                None => panic!("{place:?} is not in the plan"),
+                None => panic!("{position:?} is not in the plan"),
             };
             rounds.push(ready.iter().map(text).collect::<Vec<_>>().join(" "));
-            for place in ready {
-                schedule.sent(place);
-                assert!(!schedule.ready().any(|other| other == place), "sent once");
-                let refused = refuse == Some(place);
+            for position in ready {
+                schedule.sent(position);
+                assert!(
+                    !schedule.ready().any(|other| other == position),
+                    "sent once"
+                );
+                let refused = refuse == Some(position);
                 let outcome = if refused {
                     WriteOutcome::Refused
                 } else {
                     WriteOutcome::Done
                 };
-                schedule.ended(plan, place, outcome);
+                schedule.ended(plan, position, outcome);
             }
         }
         rounds
@@ -268,7 +274,7 @@ mod tests {
         );
     }
 
-    /// statefulset.md 3.20
+    /// statefulset.md 3.20: batches double, and the writes for one pod stay in order.
     #[test]
     fn batches_double_and_keep_the_order_about_each_pod() {
         let rounds = rounds(&plan(4, PodManagement::Batches), None);
@@ -287,7 +293,7 @@ mod tests {
         assert_eq!(rounds, expected);
     }
 
-    /// statefulset.md 2.4, 3.20: no pod without its claims, and no further batch.
+    /// statefulset.md 2.4, 3.20: no pod is created without its claims, and after a refusal no further batch starts.
     #[test]
     fn a_refusal_ends_the_work_after_its_batch_but_not_the_status() {
         let refuse = WritePosition::Pod { work: 1, step: 0 };
@@ -299,7 +305,7 @@ mod tests {
         assert_eq!(after(PodManagement::OneByOne), ["claim-1", "status"]);
     }
 
-    /// statefulset.md 5.14: the counters are written even when nothing else can be done.
+    /// statefulset.md 5.14: the counters are written even if no other write is possible.
     #[test]
     fn a_refused_preparation_leaves_only_the_status() {
         let rounds = rounds(

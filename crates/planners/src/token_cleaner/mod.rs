@@ -1,8 +1,8 @@
 //! Bootstrap tokens that have expired.
 //!
-//! **Goal**: the Secret of an expired bootstrap token is deleted. **Relies on**: the caller deletes
-//! the observed state only, so that a token that was prolonged stays. **Guarantees**: tokens without
-//! an end stay, and so do Secrets of other types and namespaces.
+//! **Goal**: the Secret of an expired bootstrap token is deleted. **Relies on**: the caller deletes only the observed
+//! version, so that a token with a new expiry stays. **Guarantees**: tokens without an expiry stay, and so do Secrets
+//! of other types and namespaces.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;

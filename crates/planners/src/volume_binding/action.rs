@@ -17,14 +17,14 @@ pub struct VolumeBindingPlan {
     pub actions: Vec<VolumeBindingAction>,
     /// Events to report, in order.
     pub notes: Vec<BindingEvent>,
-    /// The reason for waiting, if any.
+    /// The reason for waiting; `None` if the plan does not wait.
     pub waiting_on: Option<String>,
 }
 
 /// The object of a write or an event.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BindingObject {
-    /// The claim of the plan.
+    /// The claim that the plan is for.
     Claim,
     /// The volume of that name.
     Volume(String),
@@ -93,14 +93,14 @@ pub enum VolumeBindingAction {
         /// All conditions of the claim.
         conditions: Vec<Value>,
     },
-    /// Give the claim the default class.
+    /// Write the default class into the claim.
     AssignClass { class: String },
-    /// Ask a provisioner for a volume.
+    /// Request a volume from a provisioner.
     RequestVolume { provisioner: String },
-    /// End the reservation of a volume for a claim that is bound to another one.
+    /// Remove the reservation of a volume for a claim that is bound to another volume.
     FreeVolume {
         volume: String,
-        /// Whether the user named the claim: then only the claim's UID is removed.
+        /// Whether the user named the claim in the volume: then only the claim's UID is removed.
         by_user: bool,
     },
 }
@@ -110,7 +110,7 @@ pub enum VolumeBindingAction {
 pub struct Write {
     /// The claim or volume that is patched.
     pub on: BindingObject,
-    /// Whether it goes to the `status` sub-resource.
+    /// Whether the patch is sent to the `status` sub-resource.
     pub status: bool,
     /// The merge patch, without preconditions.
     pub patch: Value,

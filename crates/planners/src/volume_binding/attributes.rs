@@ -1,7 +1,7 @@
-//! VolumeAttributesClasses of claims whose volumes have no attributes: those without a CSI driver.
+//! VolumeAttributesClasses of claims whose volumes have no attributes because they have no CSI driver.
 //!
-//! The resizer of a CSI driver writes the progress of a change; for other volumes nobody else does, and the
-//! claim says that the change is infeasible.
+//! The resizer of a CSI driver writes the progress of a change. For volumes without a driver this controller writes
+//! that the change is infeasible.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -15,7 +15,8 @@ use super::action::{BindingObject, NoteType, VolumeBindingAction, VolumeBindingP
 /// The condition of a claim whose volume could not be changed, as external-resizer writes it.
 const MODIFY_ERROR: &str = "ModifyVolumeError";
 
-/// Adds the refusal of another VolumeAttributesClass for a volume without a CSI driver, or its end.
+/// Adds the refusal of a new VolumeAttributesClass for a volume without a CSI driver, or removes the refusal when the
+/// request ends.
 pub(super) fn refuse_attributes(
     volume: &PersistentVolume,
     claim: &PersistentVolumeClaim,
@@ -26,13 +27,13 @@ pub(super) fn refuse_attributes(
         return;
     }
     let spec = claim.spec.as_ref();
-    let wanted = spec.and_then(|spec| spec.volume_attributes_class_name.clone());
+    let desired = spec.and_then(|spec| spec.volume_attributes_class_name.clone());
     let has = class_of_volume(volume);
-    let refused = wanted.filter(|name| !name.is_empty() && Some(name.as_str()) != has);
+    let refused = desired.filter(|name| !name.is_empty() && Some(name.as_str()) != has);
     let status = claim.status.as_ref();
-    let shown = status.and_then(|status| status.modify_volume_status.as_ref());
-    let shown = shown.map(|shown| shown.target_volume_attributes_class_name.clone());
-    if shown.clone().map(Option::unwrap_or_default) == refused {
+    let reported = status.and_then(|status| status.modify_volume_status.as_ref());
+    let reported = reported.map(|reported| reported.target_volume_attributes_class_name.clone());
+    if reported.clone().map(Option::unwrap_or_default) == refused {
         return;
     }
     let conditions = status.and_then(|status| status.conditions.as_deref());

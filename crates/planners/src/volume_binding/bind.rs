@@ -1,4 +1,4 @@
-//! The four writes of a binding (statefulset.md §11.5), as far as they are missing.
+//! The four writes of a binding (statefulset.md §11.5), without those that are stored already.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -10,7 +10,7 @@ use crate::volume_protection::class_of_volume;
 use super::action::{VolumeBindingAction, VolumeBindingPlan};
 use super::volume::set_phase;
 
-/// Adds the missing writes of a binding. The caller has checked that it is allowed.
+/// Adds the missing writes of a binding. The caller has checked that the binding is allowed.
 pub(crate) fn bind(
     volume: &PersistentVolume,
     claim: &PersistentVolumeClaim,
@@ -22,9 +22,9 @@ pub(crate) fn bind(
         .spec
         .as_ref()
         .and_then(|spec| spec.claim_ref.as_ref());
-    let kept = reference
+    let is_reserved = reference
         .is_some_and(|reference| reference.uid.is_some() && reference.uid == claim.metadata.uid);
-    if !kept {
+    if !is_reserved {
         plan.actions.push(VolumeBindingAction::ReserveVolume {
             volume: name.clone(),
             claim: Box::new(claim_reference(claim)),
@@ -66,10 +66,10 @@ fn set_bound(
         .as_ref()
         .and_then(|spec| spec.access_modes.clone());
     let offered = offered.unwrap_or_default();
-    let shown = status
+    let reported = status
         .and_then(|status| status.access_modes.clone())
         .unwrap_or_default();
-    if becomes_bound || shown != offered {
+    if becomes_bound || reported != offered {
         let capacity = volume.spec.as_ref().and_then(|spec| spec.capacity.clone());
         let attributes = class_of_volume(volume).map(str::to_owned);
         plan.actions.push(VolumeBindingAction::SetClaimStatus {

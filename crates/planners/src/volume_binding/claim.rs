@@ -19,7 +19,7 @@ use super::action::{BindingObject, NoteType, VolumeBindingAction, VolumeBindingP
 use super::attributes::refuse_attributes;
 use super::bind::bind;
 
-/// The name of the provisioner that provisions nothing.
+/// The name of the provisioner that stands for manual provisioning.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 /// The observed state of one claim.
@@ -27,13 +27,13 @@ const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 pub struct ClaimView<'a> {
     /// The PersistentVolumeClaim.
     pub claim: &'a PersistentVolumeClaim,
-    /// All PersistentVolumes, from which one is chosen.
+    /// All PersistentVolumes, from which the plan chooses a volume.
     pub volumes: &'a [Arc<PersistentVolume>],
     /// All StorageClasses.
     pub classes: &'a [Arc<StorageClass>],
     /// Names of unscheduled pods that use the claim.
     pub unscheduled_pods: &'a [String],
-    /// The provisioner of the claim's class has a CSIDriver, and no CSINode names it.
+    /// Whether the provisioner of the claim's class has a CSIDriver that no CSINode names.
     pub is_driver_absent: bool,
 }
 
@@ -63,7 +63,7 @@ impl ClaimView<'_> {
     }
 }
 
-/// The default class: the newest of those with the annotation; of equal age, the first by name.
+/// The default class: the newest of the classes with the annotation; of equal age, the first by name.
 pub fn default_class(classes: &[Arc<StorageClass>]) -> Option<&StorageClass> {
     let marked = classes
         .iter()
@@ -134,7 +134,7 @@ fn lose(view: &ClaimView<'_>, reason: &'static str, text: &str, plan: &mut Volum
     }
 }
 
-/// The user named the volume (statefulset.md §11.4).
+/// Binds the claim to the volume that the user named (statefulset.md §11.4).
 fn bind_to_named(view: &ClaimView<'_>, name: &str, now: Timestamp, plan: &mut VolumeBindingPlan) {
     let Some(volume) = view.volume(name) else {
         plan.waiting_on = Some(format!("volume {name:?}, which does not exist"));
@@ -155,7 +155,7 @@ fn bind_to_named(view: &ClaimView<'_>, name: &str, now: Timestamp, plan: &mut Vo
         Reservation::Other => {
             let text = format!("volume {name:?} already bound to a different claim.");
             plan.waiting_on = Some(text.clone());
-            // The controller chose this volume earlier and lost it; the user needs no event.
+            // The controller chose this volume earlier, and another claim got the volume; the user needs no event.
             if view.annotation(BOUND_BY_CONTROLLER).is_none() {
                 plan.note(
                     BindingObject::Claim,
@@ -187,11 +187,11 @@ fn unfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim, name: &str) -
     Some(why.to_owned())
 }
 
-/// The controller chooses the volume.
+/// Binds the claim to the best volume, which the controller chooses.
 fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPlan) {
     let class = requested_class(view.claim).filter(|class| !class.is_empty());
-    let known = class.and_then(|class| view.class(class));
-    let waits = known
+    let is_existing = class.and_then(|class| view.class(class));
+    let waits = is_existing
         .is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
     let volumes = view.volumes.iter().map(AsRef::as_ref);
     if let Some(volume) = find(view.claim, volumes, |_| true, waits) {
@@ -201,7 +201,7 @@ fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPl
         wait_for_consumer(view, plan);
         return stay_pending(view, plan);
     }
-    match (class, known) {
+    match (class, is_existing) {
         (Some(_), Some(class)) => provision(view, class, plan),
         (Some(class), None) => {
             let text = format!("storageclass.storage.k8s.io {class:?} not found");
@@ -214,7 +214,7 @@ fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPl
             );
         }
         (None, _) => match default_class(view.classes) {
-            // The default class is set later, only if the user set none (statefulset.md §11.2).
+            // The default class is written later, only if the user set no class (statefulset.md §11.2).
             Some(class) if requested_class(view.claim).is_none() => {
                 let class = class.metadata.name.clone().unwrap_or_default();
                 plan.actions
@@ -236,7 +236,7 @@ fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPl
     stay_pending(view, plan);
 }
 
-/// statefulset.md §11.6.
+/// Waits for a pod that uses the claim (statefulset.md §11.6).
 fn wait_for_consumer(view: &ClaimView<'_>, plan: &mut VolumeBindingPlan) {
     let (reason, text) = match view.unscheduled_pods {
         [] => (
@@ -269,10 +269,10 @@ fn provision(view: &ClaimView<'_>, class: &StorageClass, plan: &mut VolumeBindin
             text,
         );
     }
-    let asked = [STORAGE_PROVISIONER, BETA_STORAGE_PROVISIONER]
+    let requested = [STORAGE_PROVISIONER, BETA_STORAGE_PROVISIONER]
         .iter()
         .all(|key| view.annotation(key) == Some(provisioner));
-    if !asked {
+    if !requested {
         plan.actions.push(VolumeBindingAction::RequestVolume {
             provisioner: provisioner.to_owned(),
         });

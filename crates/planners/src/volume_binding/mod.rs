@@ -1,11 +1,10 @@
 //! Binding claims and volumes to each other (statefulset.md §11).
 //!
-//! Goal: a claim is bound to the volume that was made or chosen for it, or to the best match, and
-//! stays bound; a volume whose claim is gone follows its reclaim policy. Relies on: each write
-//! names the state that it is based on, so a write from an old view fails. Guarantees: the four
-//! writes of a binding have a fixed order, and a lost one is repeated; no volume is reserved for
-//! two claims; a volume of a deleted claim is not given to another; `waiting_on` gives the reason
-//! for each wait.
+//! Goal: a claim is bound to the volume that was created or chosen for it, or to the best match, and stays bound; a
+//! volume whose claim was deleted follows its reclaim policy. Relies on: each write names the version that it is based
+//! on, so a write from an outdated snapshot fails. Guarantees: the four writes of a binding have a fixed order, and a
+//! lost write is repeated; no volume is reserved for two claims; a volume of a deleted claim is not given to another
+//! claim; `waiting_on` gives the reason for each wait.
 
 mod action;
 mod attributes;

@@ -8,9 +8,8 @@ use resource_kinds::volume_fit::{VolumeMismatch, misfit};
 
 use super::action::{BindingObject, NoteType, VolumeBindingAction, VolumeBindingPlan};
 
-/// Plans the writes for a volume. `claim` is the claim in the volume's `claimRef`, by name *and*
-/// UID: another claim of the same name counts as gone. The API server, not only a cache, must have
-/// confirmed that it is gone.
+/// Plans the writes for a volume. `claim` is the claim in the volume's `claimRef`, by name *and* UID: another claim of
+/// that name counts as absent. The API server, not only a cache, must have confirmed the absence.
 pub fn plan_volume(
     volume: &PersistentVolume,
     claim: Option<&PersistentVolumeClaim>,
@@ -39,7 +38,7 @@ pub fn plan_volume(
         Some(name) if Some(name) == volume.metadata.name.as_deref() => {
             set_phase(volume, "Bound", None, now, &mut plan);
         }
-        // It was provisioned for a claim that got another volume: nobody needs it.
+        // The volume was provisioned for a claim that got another volume: nobody needs the volume.
         Some(_) if is_provisioned(volume) && policy(volume) == "Delete" => {
             release(volume, now, &mut plan);
         }
@@ -56,7 +55,8 @@ pub fn plan_volume(
     plan
 }
 
-/// The volume is reserved for a claim that does not name it yet; the plan of the claim continues.
+/// Waits for the claim: the volume is reserved for a claim that does not name the volume yet, and the plan of the claim
+/// continues the binding.
 fn await_claim(
     volume: &PersistentVolume,
     claim: &PersistentVolumeClaim,
@@ -74,7 +74,7 @@ fn await_claim(
     }
 }
 
-/// The claim is gone (statefulset.md §11.8).
+/// Releases the volume of a deleted claim (statefulset.md §11.8).
 fn release(volume: &PersistentVolume, now: Timestamp, plan: &mut VolumeBindingPlan) {
     let phase = volume
         .status
@@ -130,11 +130,11 @@ fn fail(
 ) {
     plan.waiting_on = Some(text.clone());
     let status = volume.status.as_ref();
-    let known = status.is_some_and(|status| {
+    let is_stored = status.is_some_and(|status| {
         status.phase.as_deref() == Some("Failed")
             && status.message.as_deref() == Some(text.as_str())
     });
-    if known {
+    if is_stored {
         return;
     }
     let on = BindingObject::Volume(volume.metadata.name.clone().unwrap_or_default());
@@ -142,7 +142,7 @@ fn fail(
     set_phase(volume, "Failed", Some((reason, text)), now, plan);
 }
 
-/// Adds the write of a phase, unless the volume has it.
+/// Adds the write of a phase, unless the volume has that phase.
 pub(crate) fn set_phase(
     volume: &PersistentVolume,
     phase: &'static str,

@@ -1,9 +1,9 @@
 //! Claims that grow (statefulset.md §11.12, 11.13).
 //!
-//! Goal: a claim has its requested size. Guarantees: the storage grows first, then the volume's
-//! capacity, then the claim's, so that an interrupted expansion continues; nothing ever shrinks.
-//! Volumes limited by their file system's quota need no expansion on the node after that. A claim whose
-//! storage has a file system of its own waits with `FileSystemResizePending` until the node has grown it.
+//! Goal: a claim has its requested size. Guarantees: the storage grows first, then the volume's capacity, then the
+//! claim's capacity, so that an interrupted expansion continues; no claim or volume ever shrinks. Volumes that are
+//! limited by a quota of the file system need no expansion on the node after these steps. A claim whose storage has a
+//! separate file system waits with `FileSystemResizePending` until the node has grown the file system.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -19,15 +19,15 @@ const RESIZE_ERROR: &str = "ControllerResizeError";
 /// The condition of a claim whose file system is still smaller than its storage.
 const FILE_SYSTEM_PENDING: &str = "FileSystemResizePending";
 
-/// The states in which a claim is left to the node.
+/// The states in which the node continues the expansion of a claim.
 const ON_NODE: [&str; 2] = ["NodeResizePending", "NodeResizeInProgress"];
 
 /// The next step for a claim.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExpansionStep {
-    /// None: it has its requested size, or is not bound.
+    /// No step: the claim has its requested size, or is not bound.
     Nothing,
-    /// Write the started expansion into the claim's status.
+    /// Write the start of the expansion into the claim's status.
     Announce(Value),
     /// Expand the storage to this size, then write the patch into the volume.
     Grow {
@@ -36,7 +36,7 @@ pub enum ExpansionStep {
         /// The merge patch for the volume.
         volume: Value,
     },
-    /// Write the finished expansion into the claim's status.
+    /// Write the end of the expansion into the claim's status.
     Finish(Value),
 }
 
@@ -51,20 +51,21 @@ pub fn plan(
     let bound = status.and_then(|status| status.phase.as_deref()) == Some("Bound")
         && spec.and_then(|spec| spec.volume_name.as_ref()) == volume.metadata.name.as_ref();
     let going = claim.metadata.deletion_timestamp.is_some();
-    let asked = spec
+    let requested = spec
         .and_then(|spec| spec.resources.as_ref())
         .and_then(|resources| resources.requests.as_ref())
         .and_then(|requests| requests.get("storage"));
-    let (Some(asked), true, false) = (asked, bound, going) else {
+    let (Some(requested), true, false) = (requested, bound, going) else {
         return ExpansionStep::Nothing;
     };
     let has = status.and_then(|status| status.capacity.as_ref()?.get("storage"));
-    let Some(wanted) = quantity(Some(asked)).filter(|wanted| Some(*wanted) > quantity(has)) else {
+    let Some(desired) = quantity(Some(requested)).filter(|desired| Some(*desired) > quantity(has))
+    else {
         return ExpansionStep::Nothing;
     };
     let offered = volume.spec.as_ref();
     let offered = offered.and_then(|spec| spec.capacity.as_ref()?.get("storage"));
-    if quantity(offered) >= Some(wanted) {
+    if quantity(offered) >= Some(desired) {
         return ExpansionStep::Finish(json!({"status": {
             "capacity": {"storage": offered},
             "allocatedResources": null,
@@ -73,26 +74,26 @@ pub fn plan(
         }}));
     }
     let allocated = status.and_then(|status| status.allocated_resources.as_ref()?.get("storage"));
-    let announced = condition(claim, RESIZING).is_some() && allocated == Some(asked);
+    let announced = condition(claim, RESIZING).is_some() && allocated == Some(requested);
     if !announced {
         let mut conditions = others(claim);
         conditions.push(new_condition(RESIZING, "", now));
         return ExpansionStep::Announce(json!({"status": {
-            "allocatedResources": {"storage": asked},
+            "allocatedResources": {"storage": requested},
             "allocatedResourceStatuses": {"storage": "ControllerResizeInProgress"},
             "conditions": conditions,
         }}));
     }
     ExpansionStep::Grow {
-        bytes: bytes(wanted),
-        volume: json!({"spec": {"capacity": {"storage": asked}}}),
+        bytes: bytes(desired),
+        volume: json!({"spec": {"capacity": {"storage": requested}}}),
     }
 }
 
-/// The claim's status after a failed expansion; `None` if it is stored already.
+/// The claim's status after a failed expansion; `None` if that status is stored already.
 pub fn failure(claim: &PersistentVolumeClaim, message: &str, now: Timestamp) -> Option<Value> {
-    let known = condition(claim, RESIZE_ERROR);
-    if known.is_some_and(|known| known.message.as_deref() == Some(message)) {
+    let stored = condition(claim, RESIZE_ERROR);
+    if stored.is_some_and(|stored| stored.message.as_deref() == Some(message)) {
         return None;
     }
     let mut conditions = others(claim);
@@ -104,8 +105,8 @@ pub fn failure(claim: &PersistentVolumeClaim, message: &str, now: Timestamp) -> 
     }}))
 }
 
-/// The claim's status after its storage has grown, where the node lets the file system grow; `None` if the
-/// node knows already.
+/// The claim's status after its storage has grown, when the node has to grow the file system; `None` if the node has
+/// started already.
 pub fn hand_to_node(claim: &PersistentVolumeClaim, now: Timestamp) -> Option<Value> {
     let states = claim.status.as_ref();
     let states = states.and_then(|status| status.allocated_resource_statuses.as_ref());
@@ -145,7 +146,7 @@ fn condition<'c>(
         .find(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
-/// Conditions about other things than expansion.
+/// The claim's conditions that are not about expansion.
 fn others(claim: &PersistentVolumeClaim) -> Vec<Value> {
     let conditions = claim.status.as_ref();
     let conditions = conditions.and_then(|status| status.conditions.as_deref());
@@ -171,9 +172,9 @@ fn new_condition(type_: &str, message: &str, now: Timestamp) -> Value {
 mod tests {
     use super::*;
 
-    fn claim(asked: &str, has: &str) -> Value {
+    fn claim(requested: &str, has: &str) -> Value {
         json!({"metadata": {"name": "c"}, "spec": {"volumeName": "v",
-            "resources": {"requests": {"storage": asked}}},
+            "resources": {"requests": {"storage": requested}}},
             "status": {"phase": "Bound", "capacity": {"storage": has}}})
     }
 
@@ -198,13 +199,13 @@ mod tests {
     /// statefulset.md §11.13.
     #[test]
     fn a_claim_grows_step_by_step() {
-        let asked = claim("2Gi", "1Gi");
-        let ExpansionStep::Announce(patch) = step(&asked, "1Gi") else {
+        let growing = claim("2Gi", "1Gi");
+        let ExpansionStep::Announce(patch) = step(&growing, "1Gi") else {
             panic!("not announced");
         };
         assert_eq!(patch["status"]["allocatedResources"]["storage"], "2Gi");
         assert_eq!(patch["status"]["conditions"][0]["type"], RESIZING);
-        let announced = merged(asked, &patch);
+        let announced = merged(growing, &patch);
         let grow = ExpansionStep::Grow {
             bytes: 2 << 30,
             volume: json!({"spec": {"capacity": {"storage": "2Gi"}}}),
@@ -254,11 +255,11 @@ mod tests {
 
     #[test]
     fn another_request_is_announced_anew() {
-        let asked = claim("2Gi", "1Gi");
-        let ExpansionStep::Announce(patch) = step(&asked, "1Gi") else {
+        let growing = claim("2Gi", "1Gi");
+        let ExpansionStep::Announce(patch) = step(&growing, "1Gi") else {
             panic!("not announced");
         };
-        let mut more = merged(asked, &patch);
+        let mut more = merged(growing, &patch);
         more["spec"]["resources"]["requests"]["storage"] = "3Gi".into();
         let ExpansionStep::Announce(patch) = step(&more, "1Gi") else {
             panic!("not announced");

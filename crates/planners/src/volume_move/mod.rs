@@ -1,13 +1,12 @@
 //! The move of a local volume to another node: the next step, from the record and the observed state.
 //!
-//! The name of the directory is the lock. Before the copy the directory gets a name that no pod mounts;
-//! the copy gets the volume's name only after the record says that the volume belongs to the other
-//! node. Every call may be repeated, and a call that is late does no harm: a node refuses the calls of
-//! a move that has ended there.
+//! The name of the directory is the lock. Before the copy the directory gets a name that no pod mounts; the copy gets
+//! the volume's name only after the record states that the volume belongs to the other node. Every call may be
+//! repeated, and a late call does no harm: a node refuses the calls of a move that has ended on that node.
 //!
-//! A volume that has snapshots is copied twice: a first snapshot while its pods run, and the difference
-//! to a second one after they have ended. Without the first copy, which a restarted node may have
-//! removed, the second one is copied as a whole.
+//! A volume that supports snapshots is copied twice: a first snapshot while its pods run, and the difference to a
+//! second snapshot after the pods have ended. Without the first copy, which a restarted node may have removed, the
+//! second snapshot is copied as a whole.
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +23,7 @@ const RESERVE: u64 = 64 << 20;
 pub enum MoveEnd {
     /// The node that has the data.
     Source,
-    /// The node that gets it.
+    /// The node that gets the data.
     Destination,
 }
 
@@ -32,13 +31,13 @@ pub enum MoveEnd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodePresence {
     Ready,
-    /// It has an object, and is not ready.
+    /// The node has a Node object, and is not ready.
     Silent,
-    /// It has no object.
+    /// The node has no Node object.
     Gone,
 }
 
-/// The way in which the data goes to the other node.
+/// The method of the transfer to the other node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DataTransfer {
     /// The files, after the pods have ended.
@@ -59,7 +58,7 @@ pub enum CopyExtent {
 }
 
 impl CopyExtent {
-    /// Its name in calls to nodes.
+    /// The name of the extent in calls to nodes.
     pub fn name(self) -> &'static str {
         match self {
             Self::First => "first",
@@ -80,7 +79,7 @@ impl CopyExtent {
 pub enum Call {
     /// Measure the volume and the free space.
     Inspect(MoveEnd),
-    /// Give the directory the name of the move, if nobody uses it.
+    /// Give the directory the name of the move, if no process uses the directory.
     Detach,
     /// Copy the data to the other node.
     Copy(CopyExtent),
@@ -88,12 +87,12 @@ pub enum Call {
     Place,
     /// Remove the old directory.
     Discard,
-    /// End the move on a node: the directory gets its name back, a copy is removed.
+    /// End the move on a node: the directory gets its former name back, or the copy is removed.
     Abandon(MoveEnd),
 }
 
 impl Call {
-    /// The node that carries it out. A copy is read from the source.
+    /// The node that executes the call. A copy is requested from the source.
     pub fn side(self) -> MoveEnd {
         match self {
             Self::Inspect(side) | Self::Abandon(side) => side,
@@ -103,27 +102,27 @@ impl Call {
     }
 }
 
-/// The answer to [`Call::Inspect`].
+/// The response to [`Call::Inspect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Inspection {
     /// The bytes of the volume's files; `None` if there is no directory.
     pub used: Option<u64>,
-    /// The bytes that new files can take.
+    /// The free bytes for new files.
     pub free: u64,
-    /// The bytes that are set aside for the volume, where it has its own.
+    /// The bytes that are reserved for the volume, if it has a reservation.
     #[serde(default)]
     pub limit: Option<u64>,
-    /// Whether the first copy is there: on the source its snapshot, on the destination all of it.
+    /// Whether the node has the first copy: the source has its snapshot, the destination has the complete copy.
     #[serde(default)]
     pub has_first_copy: bool,
 }
 
-/// The answer to [`Call::Detach`].
+/// The response to [`Call::Detach`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Detachment {
     /// No pod can use the directory any more.
     Detached,
-    /// A process uses it: it has its name still, or again.
+    /// A process uses the directory, which has its former name still, or again.
     InUse(String),
     /// The move has ended on that node.
     Ended,
@@ -131,44 +130,44 @@ pub enum Detachment {
     Missing,
 }
 
-/// The answer of the destination to a part of the copy.
+/// The response of the destination to a part of the copy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum CopyReceipt {
-    /// The part is taken, and more is expected.
+    /// The part is stored, and more parts are expected.
     More,
     /// The copy is complete and on disk; the path that the volume will have.
     Arrived(String),
-    /// The files cannot be stored there.
+    /// The files cannot be stored on the destination.
     Impossible(String),
 }
 
-/// The answer to [`Call::Copy`].
+/// The response to [`Call::Copy`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CopyResult {
     /// The copy is complete and on disk; the path of the volume there.
     Complete(String),
-    /// The files cannot be copied, whenever it is tried.
+    /// The files cannot be copied; a retry would fail as well.
     Impossible(String),
 }
 
-/// The answers since the last write of the record.
+/// The responses since the last write of the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MoveAnswers {
-    /// The source's answer to [`Call::Inspect`].
+    /// The source's response to [`Call::Inspect`].
     pub source: Option<Inspection>,
-    /// The destination's answer to [`Call::Inspect`].
+    /// The destination's response to [`Call::Inspect`].
     pub destination: Option<Inspection>,
-    /// The answer to [`Call::Detach`].
+    /// The response to [`Call::Detach`].
     pub detached: Option<Detachment>,
-    /// The answer to [`Call::Copy`].
+    /// The response to [`Call::Copy`].
     pub copied: Option<CopyResult>,
-    /// [`Call::Place`] was carried out.
+    /// [`Call::Place`] succeeded.
     pub placed: bool,
-    /// [`Call::Discard`] was carried out.
+    /// [`Call::Discard`] succeeded.
     pub discarded: bool,
-    /// [`Call::Abandon`] was carried out on the source.
+    /// [`Call::Abandon`] succeeded on the source.
     pub restored: bool,
-    /// [`Call::Abandon`] was carried out on the destination.
+    /// [`Call::Abandon`] succeeded on the destination.
     pub cleared: bool,
 }
 
@@ -181,9 +180,9 @@ pub struct User {
     pub uid: String,
     /// Name of the pod's node.
     pub node: String,
-    /// Whether a controller would make it again.
+    /// Whether a controller would create the pod again.
     pub is_controlled: bool,
-    /// Whether it is being deleted.
+    /// Whether the pod is being deleted.
     pub is_deleted: bool,
 }
 
@@ -202,26 +201,26 @@ pub struct Observed<'a> {
     pub transfer: DataTransfer,
     /// Whether volume and claim are bound, and neither is being deleted.
     pub is_bound: bool,
-    /// The pods with the claim.
+    /// The pods that use the claim.
     pub users: &'a [User],
     /// The node with the data.
     pub source: NodePresence,
     /// The node that the data moves to.
     pub destination: NodePresence,
-    /// The answers of the nodes.
+    /// The responses of the nodes.
     pub answers: &'a MoveAnswers,
 }
 
 /// The next step of a move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VolumeMoveStep {
-    /// The move is over.
+    /// The move has ended.
     Done,
-    /// Something else has to happen first.
+    /// The move waits, for this reason.
     Wait(String),
     /// Replace the record; with the stage `Placed`, also the affinity and the path of the volume.
     Write(VolumeMove),
-    /// Call a node, and plan again with its answer.
+    /// Call a node, and plan again with its response.
     Call(Call),
     /// Delete a pod that waits on a node without the data.
     DeletePod(User),
@@ -264,7 +263,7 @@ fn obstacle(seen: &Observed<'_>) -> Option<String> {
     None
 }
 
-/// A call, if the node answers.
+/// A call; a wait if the node is not ready.
 fn call(seen: &Observed<'_>, call: Call) -> VolumeMoveStep {
     let (presence, node) = match call.side() {
         MoveEnd::Source => (seen.source, &seen.record.from),
@@ -278,7 +277,7 @@ fn call(seen: &Observed<'_>, call: Call) -> VolumeMoveStep {
     }
 }
 
-/// Requested: the other node must have room.
+/// Stage Requested: the other node must have enough free bytes.
 fn measure(seen: &Observed<'_>) -> VolumeMoveStep {
     let record = seen.record;
     if seen.destination == NodePresence::Silent {
@@ -294,7 +293,7 @@ fn measure(seen: &Observed<'_>) -> VolumeMoveStep {
         let reason = format!("node {:?} has no directory of the volume", record.from);
         return VolumeMoveStep::Write(record.abandoned(reason));
     };
-    // The first copy and the volume are there beside each other for a while.
+    // For a while the first copy and the volume exist at the same time.
     let set_aside = source.limit.unwrap_or(0);
     let needed = used.saturating_add(set_aside);
     if needed.saturating_add(RESERVE) > destination.free {
@@ -317,7 +316,7 @@ fn measure(seen: &Observed<'_>) -> VolumeMoveStep {
     })
 }
 
-/// Preparing: a first copy, while pods run.
+/// Stage Preparing: a first copy, while pods run.
 fn prepare(seen: &Observed<'_>) -> VolumeMoveStep {
     let record = seen.record;
     match &seen.answers.copied {
@@ -339,7 +338,7 @@ fn copy_to(seen: &Observed<'_>, extent: CopyExtent) -> VolumeMoveStep {
     }
 }
 
-/// Stopping: pods on a node have to end.
+/// Stage Stopping: the pods on a node have to end.
 fn stop(seen: &Observed<'_>) -> VolumeMoveStep {
     match seen.users.first() {
         Some(user) => {
@@ -349,7 +348,7 @@ fn stop(seen: &Observed<'_>) -> VolumeMoveStep {
     }
 }
 
-/// Copying: the directory is detached first, whatever was detached before.
+/// Stage Copying: the directory is detached first, in each plan that has no response to the call yet.
 fn copy(seen: &Observed<'_>) -> VolumeMoveStep {
     let record = seen.record;
     match &seen.answers.detached {
@@ -366,8 +365,8 @@ fn copy(seen: &Observed<'_>) -> VolumeMoveStep {
         }
         Some(Detachment::Detached) => {}
     }
-    // A pod that was bound before the directory was detached may have it open without a mount. Pods
-    // that are bound later find no directory.
+    // A pod that was bound before the directory was detached may have the directory open without a mount. A pod that is
+    // bound later finds no directory.
     let mut early = seen.users.iter().filter(|user| user.node == record.from);
     if let Some(user) = early.next() {
         return match user.is_controlled && !user.is_deleted {
@@ -399,7 +398,7 @@ fn copy(seen: &Observed<'_>) -> VolumeMoveStep {
     }
 }
 
-/// Placed: the copy gets its name, then the old directory goes, then pods on the wrong node.
+/// Stage Placed: the copy gets its name, then the old directory is removed, then pods on the wrong node are deleted.
 fn settle(seen: &Observed<'_>) -> VolumeMoveStep {
     let record = seen.record;
     if !seen.answers.placed {
@@ -418,7 +417,7 @@ fn settle(seen: &Observed<'_>) -> VolumeMoveStep {
     }
 }
 
-/// Abandoned: the directory gets its name back.
+/// Stage Abandoned: the directory gets its former name back.
 fn restore(seen: &Observed<'_>) -> VolumeMoveStep {
     if !seen.answers.restored && seen.source != NodePresence::Gone {
         return call(seen, Call::Abandon(MoveEnd::Source));

@@ -208,7 +208,7 @@ fn pods_run_until_the_first_copy_is_there() {
     let VolumeMoveStep::Write(next) = case.plan() else {
         panic!("no write");
     };
-    // The path belongs to the whole copy.
+    // The path belongs to the whole copy, and is not recorded for the first copy.
     assert_eq!((next.stage, next.path), (MoveStage::Stopping, None));
     case.answers.copied = Some(CopyResult::Impossible("a device".to_owned()));
     assert_eq!(stage_and_message(case.plan()).0, MoveStage::Abandoned);

@@ -1,8 +1,7 @@
-//! Finalizers that keep claims while pods use them and volumes while they are bound
-//! (statefulset.md §11.10).
+//! Finalizers that keep claims while pods use them and volumes while they are bound (statefulset.md §11.10).
 //!
-//! Goal: no claim or volume in use is deleted. Guarantees: every claim and volume that is not being
-//! deleted has its finalizer; it is removed only from an object that is being deleted and unused.
+//! Goal: no claim or volume in use is deleted. Guarantees: every claim and volume that is not being deleted has its
+//! finalizer; the finalizer is removed only from an object that is being deleted and unused.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
@@ -16,9 +15,9 @@ pub enum Protection {
     /// The finalizer stays as it is.
     Keep,
     Add,
-    /// Remove it: the object may be deleted.
+    /// Remove the finalizer: the object may be deleted.
     Remove,
-    /// The object stays, because this still uses it.
+    /// The object stays, because the named object still uses it.
     HeldBy(String),
 }
 
@@ -54,17 +53,17 @@ pub fn protect_attributes_class<'o>(
     })
 }
 
-/// The VolumeAttributesClasses that a claim asks for, changes to or has.
+/// The VolumeAttributesClasses that a claim requests, changes to or has.
 fn classes_of_claim(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &str> {
     let spec = claim.spec.as_ref();
-    let asked = spec.and_then(|spec| spec.volume_attributes_class_name.as_deref());
+    let requested = spec.and_then(|spec| spec.volume_attributes_class_name.as_deref());
     let status = claim.status.as_ref();
     let has = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
     let target = status.and_then(|status| {
         let modify = status.modify_volume_status.as_ref()?;
         modify.target_volume_attributes_class_name.as_deref()
     });
-    let named = [asked, target, has].into_iter().flatten();
+    let named = [requested, target, has].into_iter().flatten();
     named.filter(|name| !name.is_empty())
 }
 
@@ -107,8 +106,8 @@ fn decide(
     }
 }
 
-/// Whether the pod uses the claim. A pod without a node does not: it is not started with a claim
-/// that is being deleted. An ended pod does not either.
+/// Whether the pod uses the claim. A pod without a node does not use the claim, because the pod is not started with a
+/// claim that is being deleted. An ended pod does not use the claim either.
 pub fn uses(pod: &PodView, claim: &str) -> bool {
     pod.node.is_some() && !pod.has_ended() && names(pod, claim)
 }
@@ -145,9 +144,15 @@ mod tests {
     #[test]
     fn a_claim_is_kept_while_a_living_pod_uses_it() {
         let going = claim(true, &[PVC_PROTECTION]);
-        let held = Protection::HeldBy("pod web-0".to_owned());
-        assert_eq!(protect_claim(&going, [&pod(Some("a"), "Running")]), held);
-        assert_eq!(protect_claim(&going, [&pod(Some("a"), "Pending")]), held);
+        let protected = Protection::HeldBy("pod web-0".to_owned());
+        assert_eq!(
+            protect_claim(&going, [&pod(Some("a"), "Running")]),
+            protected
+        );
+        assert_eq!(
+            protect_claim(&going, [&pod(Some("a"), "Pending")]),
+            protected
+        );
         assert_eq!(
             protect_claim(&going, [&pod(Some("a"), "Succeeded")]),
             Protection::Remove
@@ -184,14 +189,14 @@ mod tests {
             serde_json::from_value(claim).unwrap()
         };
         let plan = |claim: &PersistentVolumeClaim| protect_attributes_class(&class, [claim], []);
-        let held = Protection::HeldBy("claim data".to_owned());
+        let protected = Protection::HeldBy("claim data".to_owned());
         let named = json!({"volumeAttributesClassName": "gold"});
-        assert_eq!(plan(&claim(named.clone(), json!({}))), held);
+        assert_eq!(plan(&claim(named.clone(), json!({}))), protected);
         let has = json!({"currentVolumeAttributesClassName": "gold"});
-        assert_eq!(plan(&claim(json!({}), has)), held);
+        assert_eq!(plan(&claim(json!({}), has)), protected);
         let changes = json!({"modifyVolumeStatus": {"status": "InProgress",
             "targetVolumeAttributesClassName": "gold"}});
-        assert_eq!(plan(&claim(json!({}), changes)), held);
+        assert_eq!(plan(&claim(json!({}), changes)), protected);
         assert_eq!(plan(&claim(json!({}), json!({}))), Protection::Remove);
         let volume: PersistentVolume =
             serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": named})).unwrap();
@@ -212,8 +217,8 @@ mod tests {
             }))
             .unwrap()
         };
-        let held = Protection::HeldBy("claim data".to_owned());
-        assert_eq!(protect_volume(&volume("Bound")), held);
+        let protected = Protection::HeldBy("claim data".to_owned());
+        assert_eq!(protect_volume(&volume("Bound")), protected);
         assert_eq!(protect_volume(&volume("Released")), Protection::Remove);
     }
 }

@@ -1,5 +1,5 @@
-//! The decisions that all provisioners of mainstay share: the claims that ask for a volume, and the end of
-//! the volumes that were made for them.
+//! The decisions that all provisioners of mainstay share: the claims that request a volume, and the removal of the
+//! volumes that were created for them.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -11,10 +11,10 @@ fn annotation<'a>(claim: &'a PersistentVolumeClaim, key: &str) -> Option<&'a str
     annotations.get(key).map(String::as_str)
 }
 
-/// The provisioner that a claim asks for a volume.
+/// The provisioner from which a claim requests a volume.
 pub fn provisioner_of(claim: &PersistentVolumeClaim) -> Option<&str> {
-    let asked = annotation(claim, STORAGE_PROVISIONER);
-    asked.or_else(|| annotation(claim, BETA_STORAGE_PROVISIONER))
+    let requested = annotation(claim, STORAGE_PROVISIONER);
+    requested.or_else(|| annotation(claim, BETA_STORAGE_PROVISIONER))
 }
 
 /// Whether a claim has no volume and is not being deleted.
@@ -29,11 +29,11 @@ pub fn needs_volume(claim: &PersistentVolumeClaim) -> bool {
 /// The node on which the volume of a claim is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeOfClaim<'a> {
-    /// The scheduler has not chosen it yet, and the class waits for that.
+    /// The scheduler has not chosen the node yet, and the StorageClass waits for the choice.
     NotChosen,
     /// The node that the scheduler chose.
     Chosen(&'a str),
-    /// Any node.
+    /// The volume may be on any node.
     Any,
 }
 
@@ -50,7 +50,7 @@ pub fn node_of_claim<'a>(
     }
 }
 
-/// The name of the volume that is made for a claim: the same at each attempt.
+/// The name of the volume for a claim; equal at each attempt, because it is derived from the claim's UID.
 pub fn volume_name(claim: &PersistentVolumeClaim) -> Option<String> {
     Some(format!("{VOLUME_PREFIX}{}", claim.metadata.uid.as_deref()?))
 }
@@ -61,7 +61,7 @@ pub fn claim_of(volume: &PersistentVolume) -> Option<(&str, &str)> {
     Some((reference.namespace.as_deref()?, reference.name.as_deref()?))
 }
 
-/// Whether a claim is the one that the volume names, by identity, and is bound to no other volume.
+/// Whether a claim is the claim that the volume names, by UID, and is bound to no other volume.
 pub fn is_claimed_by(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let spec = volume.spec.as_ref();
     let reference = spec.and_then(|spec| spec.claim_ref.as_ref());
@@ -76,16 +76,16 @@ pub fn is_claimed_by(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -
 /// The action for a volume of a provisioner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReclaimAction {
-    /// The volume is kept.
+    /// The volume stays.
     Keep,
-    /// The data and the object go.
+    /// The data and the object are removed.
     Remove,
-    /// The object may go, the data stay: the policy says so.
+    /// The object may be deleted, but the data stays, because the policy demands it.
     RemoveFinalizer,
 }
 
-/// The action for a volume that the caller made, with its finalizer: data go only after their claim, and
-/// only if the policy says so.
+/// The action for a volume that the caller created, with the caller's finalizer. Data is removed only after the
+/// deletion of the claim, and only if the policy demands it.
 pub fn reclaim_action(volume: &PersistentVolume, finalizer: &str) -> ReclaimAction {
     let spec = volume.spec.as_ref();
     let policy = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
@@ -105,7 +105,7 @@ pub fn reclaim_action(volume: &PersistentVolume, finalizer: &str) -> ReclaimActi
     }
 }
 
-/// The other finalizers of a volume that has this one.
+/// The other finalizers of a volume that has `finalizer`.
 pub fn finalizers_without<'a>(
     volume: &'a PersistentVolume,
     finalizer: &str,
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn data_go_after_their_claim_and_by_the_policy() {
-        let found = |phase: &str, policy: &str, is_going: bool| {
+        let action_for = |phase: &str, policy: &str, is_going: bool| {
             let mut volume = json!({"metadata": {"name": "pvc-c1", "finalizers": ["f"]},
                 "status": {"phase": phase}, "spec": {"persistentVolumeReclaimPolicy": policy}});
             if is_going {
@@ -132,22 +132,31 @@ mod tests {
             }
             reclaim_action(&serde_json::from_value(volume).unwrap(), "f")
         };
-        assert_eq!(found("Bound", "Delete", false), ReclaimAction::Keep);
-        assert_eq!(found("Bound", "Delete", true), ReclaimAction::Keep);
+        assert_eq!(action_for("Bound", "Delete", false), ReclaimAction::Keep);
+        assert_eq!(action_for("Bound", "Delete", true), ReclaimAction::Keep);
         // findings R16
-        assert_eq!(found("Available", "Delete", false), ReclaimAction::Keep);
-        assert_eq!(found("Available", "Delete", true), ReclaimAction::Remove);
         assert_eq!(
-            found("Available", "Retain", true),
+            action_for("Available", "Delete", false),
+            ReclaimAction::Keep
+        );
+        assert_eq!(
+            action_for("Available", "Delete", true),
+            ReclaimAction::Remove
+        );
+        assert_eq!(
+            action_for("Available", "Retain", true),
             ReclaimAction::RemoveFinalizer
         );
-        assert_eq!(found("Released", "Delete", false), ReclaimAction::Remove);
-        assert_eq!(found("Released", "Retain", false), ReclaimAction::Keep);
         assert_eq!(
-            found("Released", "Retain", true),
+            action_for("Released", "Delete", false),
+            ReclaimAction::Remove
+        );
+        assert_eq!(action_for("Released", "Retain", false), ReclaimAction::Keep);
+        assert_eq!(
+            action_for("Released", "Retain", true),
             ReclaimAction::RemoveFinalizer
         );
-        assert_eq!(found("Failed", "Delete", true), ReclaimAction::Remove);
+        assert_eq!(action_for("Failed", "Delete", true), ReclaimAction::Remove);
     }
 
     #[test]

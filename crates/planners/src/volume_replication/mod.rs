@@ -1,14 +1,15 @@
 //! The replica of a volume on another node: the next step, from the record and the observed state.
 //!
-//! **Goal**: every few seconds the replica gets the difference to a new snapshot of the primary; when the
-//! node of the primary is proven dead, the newest complete copy becomes the volume on the replica's node.
-//! **Relies on**: nodes that refuse steps of an epoch before the newest that they know, and pods
-//! that are started only after a fresh read of the record. **Guarantees**: the volume is promoted only while
-//! a proof holds that was read after the record held all pods; a former primary keeps its state under
-//! another name before it takes a copy; a promoted copy is never older than the one that the record named;
-//! only the replica of the record is promoted, and a node that takes its place has a complete copy by then.
+//! **Goal**: every few seconds the replica gets the difference to a new snapshot of the primary; when the node of the
+//! primary is proven dead, the newest complete copy becomes the volume on the replica's node. **Relies on**: nodes that
+//! refuse steps of an epoch before the newest epoch that they know, and pods that are started only after a fresh read
+//! of the record. **Guarantees**: the volume is promoted only while a proof is valid that was read after the record
+//! blocked all pods; a former primary keeps its state under another name before it receives a copy; a promoted copy is
+//! never older than the copy that the record named; only the replica of the record is promoted, and a node that
+//! replaces the replica has a complete copy by then.
 //!
-//! The name of a copy is the time before its snapshot was taken, so each write that had ended then is in it.
+//! The name of a copy is a time before its snapshot was taken, so the snapshot contains each write that had ended at
+//! that time.
 
 #[cfg(test)]
 mod tests;
@@ -25,47 +26,48 @@ use crate::volume_move::NodePresence;
 /// Milliseconds of a second.
 const SECOND: i64 = 1000;
 
-/// The part of a node in the replication of a volume.
+/// The role of a node in the replication of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Role {
-    /// It has the volume.
+    /// The node has the volume.
     Primary,
-    /// It has the copies.
+    /// The node has the copies.
     Replica,
 }
 
-/// A call to a node. Each has the epoch of the record, and is refused by a node that knows a later one.
+/// A call to a node. Each call has the epoch of the record, and a node that knows a later epoch refuses the call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
     /// Read the snapshots and copies of the volume on the node.
     Inspect(Role),
-    /// Take no more copies of earlier epochs. The replica carries it out.
+    /// Refuse copies of earlier epochs from now on. Executed by the replica.
     Seal,
-    /// Give the volume of a former primary the name of a kept snapshot. The receiver carries it out. Its own
-    /// snapshot with the contents of the recovery point becomes a copy, so that a difference follows.
+    /// Give the volume of a former primary the name of a retained snapshot. Executed by the node that receives copies.
+    /// Its own snapshot with the contents of the recovery point becomes a copy, so that the next copy can be a
+    /// difference.
     Demote(Option<CommonSnapshot>),
     /// Take a snapshot on the primary and send it.
     Copy {
-        /// Its name: the present time.
+        /// The name of the copy: the present time.
         time: i64,
-        /// The snapshot and copy that it is the difference to.
+        /// The snapshot and copy that the new copy is the difference to.
         base: Option<i64>,
     },
-    /// Remove other snapshots and copies than these.
+    /// Remove the snapshots and copies that are not in the set.
     Keep(Role, BTreeSet<i64>),
-    /// Give a copy the name of the volume. The new primary carries it out.
+    /// Give a copy the name of the volume. Executed by the new primary.
     Promote {
         /// The copy.
         time: i64,
     },
-    /// Remove all that this node has of the volume.
+    /// Remove everything that this node stores of the volume.
     Forget(String),
-    /// Remove the copies of this node. The volume of a former primary is kept as a snapshot.
+    /// Remove the copies of this node. The volume of a former primary is retained as a snapshot.
     Retire(String),
 }
 
 impl Call {
-    /// The node that carries it out. A copy is read from the primary.
+    /// The node that executes the call. A copy is requested from the primary.
     pub fn node<'a>(&'a self, record: &'a VolumeReplication) -> Option<&'a str> {
         match self {
             Self::Inspect(Role::Primary)
@@ -81,65 +83,65 @@ impl Call {
     }
 }
 
-/// A snapshot of the new primary with the contents of one that the former primary has sent: the recovery
-/// point of the promotion. Identities are those of the file systems, so equal ones are one snapshot.
+/// A snapshot of the new primary with the contents of a snapshot that the former primary has sent: the recovery point
+/// of the promotion. Identities are assigned by the file systems: snapshots with equal identities are one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CommonSnapshot {
-    /// The time of the snapshot in milliseconds since 1970, which is the name of both.
+    /// The time of the snapshot in milliseconds since 1970, which is the name of both snapshots.
     pub time: i64,
-    /// The identity of the new primary's.
+    /// The identity of the new primary's snapshot.
     pub here: String,
-    /// The identity of the former primary's.
+    /// The identity of the former primary's snapshot.
     pub there: String,
 }
 
 /// The snapshots and copies of a volume on a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct VolumeCopies {
-    /// The newest epoch that the node knows; 0 for none.
+    /// The newest epoch that the node knows; 0 if the node knows no epoch.
     pub epoch: u32,
     /// Whether there is a directory with the name of the volume.
     pub has_volume: bool,
     /// The path that the volume has, or would have.
     pub path: String,
-    /// The snapshots that were sent from there.
+    /// The snapshots that this node has sent.
     pub sent: BTreeSet<i64>,
-    /// The copies that were received completely, by the times of their snapshots.
+    /// The completely received copies, by the times of their snapshots.
     pub copies: BTreeSet<i64>,
-    /// The snapshot of the last promotion, if it is still there.
+    /// The snapshot of the last promotion; `None` if it was removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub common: Option<CommonSnapshot>,
-    /// The names of kept snapshots of former primaries.
+    /// The names of retained snapshots of former primaries.
     pub diverged: BTreeSet<String>,
 }
 
-/// The end of a copy.
+/// The result of a copy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CopyResult {
-    /// It is complete and on disk.
+    /// The copy is complete and on disk.
     Complete(i64),
-    /// It cannot be stored or sent, whenever it is tried; the reason.
+    /// The copy cannot be stored or sent, and a retry would fail as well; the reason.
     Impossible(String),
 }
 
-/// The answers since the last write of the record.
+/// The responses since the last write of the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReplicationAnswers {
-    /// The primary's answer to an inspection.
+    /// The primary's response to [`Call::Inspect`].
     pub primary: Option<VolumeCopies>,
-    /// The replica's answer to an inspection.
+    /// The replica's response to [`Call::Inspect`].
     pub replica: Option<VolumeCopies>,
-    /// [`Call::Seal`] was carried out: the copies of the replica.
+    /// The copies of the replica after [`Call::Seal`]; `None` until the call succeeded.
     pub sealed: Option<VolumeCopies>,
-    /// The answer to [`Call::Copy`].
+    /// The response to [`Call::Copy`].
     pub copied: Option<CopyResult>,
-    /// The nodes that have carried out [`Call::Keep`].
+    /// The nodes on which [`Call::Keep`] succeeded.
     pub kept: BTreeSet<Role>,
-    /// [`Call::Promote`] was carried out.
+    /// [`Call::Promote`] succeeded.
     pub promoted: bool,
-    /// The nodes that have carried out [`Call::Forget`].
+    /// The nodes on which [`Call::Forget`] succeeded.
     pub forgotten: BTreeSet<String>,
-    /// The nodes that were asked for [`Call::Retire`], with the copies that they have now; `None` if they failed.
+    /// The nodes that got [`Call::Retire`], with their remaining copies; `None` if the call failed.
     pub retired: BTreeMap<String, Option<VolumeCopies>>,
 }
 
@@ -152,7 +154,7 @@ pub struct Users {
     pub waiting: bool,
 }
 
-/// The observed state. The record is read first, then the proof, then the pods.
+/// The observed state. The caller reads the record first, then the proof, then the pods.
 #[derive(Clone, Debug)]
 pub struct Observed<'a> {
     /// The record of the replica, as stored in its annotation.
@@ -161,38 +163,38 @@ pub struct Observed<'a> {
     pub primary: NodePresence,
     /// Whether the pods on the primary's node are proven dead (docs/node-failure.md).
     pub is_proven_dead: bool,
-    /// The pods with the claim.
+    /// The pods that use the claim.
     pub users: Users,
-    /// The node of the replica, if there is one.
+    /// The node of the replica, if there is a replica.
     pub replica: NodePresence,
     /// Whether the node of the replica is away for longer than the record allows.
     pub is_replica_lost: bool,
-    /// All nodes beside the primary that may have something of the volume.
+    /// All nodes except the primary that may store data of the volume.
     pub others: &'a BTreeMap<String, NodePresence>,
-    /// Another node that can take the copies, and has not refused one lately.
+    /// Another node that can receive the copies, and has not refused a copy lately.
     pub candidate: Option<&'a str>,
-    /// Whether the claim is gone, and the volume goes with it.
+    /// Whether the claim was deleted, and the volume is deleted with it.
     pub is_released: bool,
     /// The time, in milliseconds since 1970.
     pub now: i64,
-    /// The answers of the nodes.
+    /// The responses of the nodes.
     pub answers: &'a ReplicationAnswers,
 }
 
 /// The next step of the replication of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplicationStep {
-    /// There is nothing to do any more.
+    /// No further step is necessary.
     Done,
-    /// Something else has to happen first.
+    /// The replication waits, for this reason.
     Wait(String),
-    /// Nothing to do for this many milliseconds.
+    /// No step is necessary for this number of milliseconds.
     Rest(i64),
     /// Replace the record.
     Write(VolumeReplication),
-    /// Replace the record, and the affinity and path of the volume with it.
+    /// Replace the record, together with the affinity and path of the volume.
     Place(VolumeReplication, String),
-    /// Call a node, and plan again with its answer.
+    /// Call a node, and plan again with its response.
     Call(Call),
 }
 
@@ -204,7 +206,7 @@ pub fn plan(seen: &Observed<'_>) -> ReplicationStep {
         ReplicationStage::Replicating if is_lost(seen) => {
             ReplicationStep::Write(VolumeReplication {
                 stage: ReplicationStage::Promoting,
-                // A copy that a successor has started is given up.
+                // A copy that was started on a successor is given up.
                 ..record.replaced(record.replica.as_deref())
             })
         }
@@ -217,7 +219,7 @@ pub fn plan(seen: &Observed<'_>) -> ReplicationStep {
     }
 }
 
-/// Whether the replica has to take over: the primary is dead, and a pod waits for its volume.
+/// Whether the replica has to be promoted: the primary is dead, and a pod waits for its volume.
 fn is_lost(seen: &Observed<'_>) -> bool {
     let users = seen.users;
     let is_wanted = users.waiting && !users.on_primary;
@@ -227,18 +229,18 @@ fn is_lost(seen: &Observed<'_>) -> bool {
         && seen.record.can_be_promoted()
 }
 
-/// Whether a replica's node that is not ready is lost, with the time of its last heartbeat that counted.
+/// Whether a replica's node that is not ready counts as lost; `silent_since` is the time of its last heartbeat.
 pub fn is_replica_lost(record: &VolumeReplication, silent_since: Option<i64>, now: i64) -> bool {
     let bound = i64::from(record.replacement_seconds) * SECOND;
     silent_since.is_some_and(|since| now >= since.saturating_add(bound))
 }
 
-/// The state of another node than the primary.
+/// The state of a node that is not the primary.
 fn presence(seen: &Observed<'_>, node: &str) -> NodePresence {
     seen.others.get(node).copied().unwrap_or(NodePresence::Gone)
 }
 
-/// A call, if the node answers.
+/// A call; a wait if the node is not ready.
 fn call(seen: &Observed<'_>, call: Call) -> ReplicationStep {
     let record = seen.record;
     let Some(node) = call.node(record).map(str::to_owned) else {
@@ -256,7 +258,7 @@ fn call(seen: &Observed<'_>, call: Call) -> ReplicationStep {
     }
 }
 
-/// Replicating: the replica gets a new copy at each interval.
+/// Stage Replicating: the replica gets a new copy at each interval.
 fn replicate(seen: &Observed<'_>) -> ReplicationStep {
     let (record, answers) = (seen.record, seen.answers);
     if let Some(CopyResult::Impossible(reason)) = &answers.copied {
@@ -275,7 +277,7 @@ fn replicate(seen: &Observed<'_>) -> ReplicationStep {
     }
     let interval = i64::from(record.interval_seconds) * SECOND;
     if let Some(last) = record.last
-        // The former replica has the last copy of a successor.
+        // With a successor, the last copy belongs to the successor, not to the former replica.
         && record.successor.is_none()
         && seen.now < last.saturating_add(interval)
         // A clock that was set back does not stop the copies.
@@ -289,7 +291,7 @@ fn replicate(seen: &Observed<'_>) -> ReplicationStep {
     let Some(primary) = &answers.primary else {
         return call(seen, Call::Inspect(Role::Primary));
     };
-    // A former primary has the volume, and steps of the epochs before are refused only from now on.
+    // A former primary still has the volume, and steps of earlier epochs are refused only from now on.
     if replica.has_volume || replica.epoch < record.epoch {
         return call(seen, Call::Demote(primary.common.clone()));
     }
@@ -306,8 +308,8 @@ fn replicate(seen: &Observed<'_>) -> ReplicationStep {
     }
     let base = primary.sent.intersection(&replica.copies).max().copied();
     let promoted = record.recovery.as_ref().map(|recovery| recovery.time);
-    // The copy that the record names stays until another one is complete and named. A former primary that
-    // returns before its successor has a copy continues from the recovery point.
+    // The copy that the record names stays until another copy is complete and named. A former primary that returns
+    // before its successor has a copy continues from the recovery point.
     let point = promoted.filter(|_| record.successor.is_some());
     let kept: BTreeSet<i64> = base.into_iter().chain(record.last).chain(point).collect();
     for (role, has) in [
@@ -330,8 +332,8 @@ fn replicate(seen: &Observed<'_>) -> ReplicationStep {
     }
 }
 
-/// The change of the node for the copies, if there is one: a first replica; a successor of a replica that
-/// is lost; the end of a successor that is not needed any more, or is lost itself.
+/// The change of the node for the copies, if a change is necessary: a first replica; a successor of a lost replica; the
+/// removal of a successor that is not needed any more, or is lost itself.
 fn choose(seen: &Observed<'_>) -> Option<ReplicationStep> {
     let record = seen.record;
     let Some(replica) = &record.replica else {
@@ -344,7 +346,7 @@ fn choose(seen: &Observed<'_>) -> Option<ReplicationStep> {
     }
     let is_lost = seen.replica == NodePresence::Gone
         || (seen.replica == NodePresence::Silent && seen.is_replica_lost);
-    // The copies of the replica may be all that is left of the volume.
+    // The copies of the replica may be the only remaining data of the volume.
     if !is_lost || seen.primary != NodePresence::Ready {
         return None;
     }
@@ -365,13 +367,13 @@ fn choose(seen: &Observed<'_>) -> Option<ReplicationStep> {
     }))
 }
 
-/// Whether the replica has never had a complete copy: another node serves as well.
+/// Whether the replica has never had a complete copy: then another node can replace the replica.
 fn has_no_copy(record: &VolumeReplication) -> bool {
     record.last.is_none() && record.recovery.is_none()
 }
 
-/// The node for the copies does not take one, for instance because it has no room. A replica with copies
-/// keeps its place; otherwise another node is tried.
+/// Handles a node that refuses a copy, for instance because it has too few free bytes. A replica with copies stays the
+/// replica; otherwise another node is tried.
 fn choose_another(seen: &Observed<'_>, reason: &str) -> ReplicationStep {
     let record = seen.record;
     let message = Some(reason.to_owned());
@@ -409,7 +411,7 @@ fn without(nodes: &[String], node: &str) -> Vec<String> {
     others.cloned().collect()
 }
 
-/// A node that had copies is back, and removes them. One that fails does not hold up the copies.
+/// Removes the copies of a node that had copies and has returned. A failure of that node does not delay the copies.
 fn retire(seen: &Observed<'_>) -> Option<ReplicationStep> {
     let (record, retired) = (seen.record, &seen.answers.retired);
     let is_done = |node: &&String| matches!(retired.get(*node), Some(Some(_)));
@@ -429,7 +431,7 @@ fn retire(seen: &Observed<'_>) -> Option<ReplicationStep> {
     Some(ReplicationStep::Call(Call::Retire(node.clone())))
 }
 
-/// The kept states of the record with those of a node; `None` if there are no new ones.
+/// The retained states of the record and of a node; `None` if the node has no new states.
 fn newly_diverged(
     record: &VolumeReplication,
     node: &str,
@@ -444,10 +446,10 @@ fn newly_diverged(
     (all != known).then(|| all.into_iter().collect())
 }
 
-/// Promoting: while the proof holds, the newest copy is chosen.
+/// Stage Promoting: while the proof is valid, the newest copy is chosen.
 fn promote(seen: &Observed<'_>) -> ReplicationStep {
     let record = seen.record;
-    // The epoch stays: steps of the one before are refused.
+    // The epoch does not change, so that nodes still refuse steps of the epoch before.
     let back = |message: &str| {
         ReplicationStep::Write(VolumeReplication {
             stage: ReplicationStage::Replicating,
@@ -489,13 +491,13 @@ fn promote(seen: &Observed<'_>) -> ReplicationStep {
     }
 }
 
-/// The newest copy, if it is not older than the one that the record names.
+/// The newest copy, if it is not older than the copy that the record names.
 fn newest_copy(record: &VolumeReplication, sealed: &VolumeCopies) -> Option<i64> {
     let named = record.last?;
     sealed.copies.last().copied().filter(|time| *time >= named)
 }
 
-/// Promoted: the copy gets the name of the volume.
+/// Stage Promoted: the copy gets the name of the volume.
 fn settle(seen: &Observed<'_>) -> ReplicationStep {
     let record = seen.record;
     match (&record.recovery, seen.answers.promoted) {
@@ -512,7 +514,7 @@ fn settle(seen: &Observed<'_>) -> ReplicationStep {
     }
 }
 
-/// The claim is gone: the copies go before the volume.
+/// The claim was deleted: the copies are removed before the volume.
 fn forget(seen: &Observed<'_>) -> ReplicationStep {
     let record = seen.record;
     let mut left = record.others().into_iter().filter(|node| {
@@ -534,7 +536,8 @@ pub fn lag_seconds(record: &VolumeReplication, now: i64) -> Option<i64> {
     Some((now - last).max(0) / SECOND)
 }
 
-/// The state of the replica, the last promotion and the kept states, for the claim's condition and `why`.
+/// The state of the replica, the last promotion and the retained states, for the claim's condition and the command
+/// `why`.
 pub fn condition_message(record: &VolumeReplication) -> String {
     let mut parts = Vec::new();
     match (&record.replica, record.last) {

@@ -23,7 +23,7 @@ const PARAMETERS: Parameters = Parameters {
     replacement: 600,
 };
 
-/// The nodes `two`, `three` and `four`, of which these are not ready.
+/// The nodes `two`, `three` and `four`; the nodes in `silent` are not ready.
 fn nodes(silent: &[&str]) -> &'static BTreeMap<String, NodePresence> {
     let state = |node: &str| match silent.contains(&node) {
         true => NodePresence::Silent,
@@ -64,7 +64,7 @@ fn holdings(sent: &[i64], copies: &[i64]) -> VolumeCopies {
     }
 }
 
-// docs/storage.md
+// docs/storage.md: copies are differences, one in each interval.
 #[test]
 fn the_difference_to_the_last_copy_is_sent_when_the_interval_is_over() {
     let record = record();
@@ -143,7 +143,7 @@ fn a_node_is_chosen_where_there_is_none() {
     assert!(matches!(plan(&seen), ReplicationStep::Wait(_)));
 }
 
-// docs/storage.md
+// docs/storage.md: an absent replica stays the replica until another node has a copy.
 #[test]
 fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
     let record = record();
@@ -165,7 +165,7 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
         away(false, NodePresence::Gone, NodePresence::Ready),
         ReplicationStep::Write(chosen.clone())
     );
-    // Not yet, and not while those copies may be all that is left.
+    // The replica is not replaced yet, and not while its copies may be the only data.
     assert!(!matches!(
         away(false, NodePresence::Silent, NodePresence::Ready),
         ReplicationStep::Write(_)
@@ -174,7 +174,7 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
         away(true, NodePresence::Silent, NodePresence::Silent),
         ReplicationStep::Write(_)
     ));
-    // The successor gets a copy at once, and has the place then.
+    // The successor gets a copy at once, and then becomes the replica.
     answers.replica = Some(VolumeCopies {
         epoch: 1,
         ..VolumeCopies::default()
@@ -206,7 +206,7 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
         (None, &["two".to_owned()][..])
     );
     assert!(condition_message(&replaced).contains("node \"two\" removes its former copies"));
-    // The old one is back first.
+    // The former replica returns first.
     answers.copied = None;
     let ReplicationStep::Write(kept) = plan(&observed(&chosen, &answers)) else {
         panic!("not given up");
@@ -233,7 +233,7 @@ fn another_node_is_tried_if_one_has_no_room() {
         (seen.candidate, seen.replica, seen.now) = (Some("three"), replica, 65_000);
         plan(&seen)
     };
-    // A replica without a copy goes when another node has one.
+    // A replica without a copy is replaced when another node has a copy.
     let ReplicationStep::Write(next) = three(&new, NodePresence::Ready) else {
         panic!("no other node");
     };
@@ -245,12 +245,12 @@ fn another_node_is_tried_if_one_has_no_room() {
         plan(&observed(&next, &none)),
         ReplicationStep::Call(_)
     ));
-    // One with copies keeps its place.
+    // A replica with copies stays the replica.
     assert_eq!(
         three(&record(), NodePresence::Ready),
         ReplicationStep::Wait("no room".to_owned())
     );
-    // A successor is given up for the next one.
+    // A successor is replaced by the next successor.
     let chosen = VolumeReplication {
         successor: Some("four".to_owned()),
         ..record()
@@ -350,14 +350,14 @@ fn a_former_primary_goes_on_from_the_recovery_point() {
     });
     let copy = |base| ReplicationStep::Call(Call::Copy { time: 61_000, base });
     assert_eq!(plan(&observed(&record, &answers)), copy(Some(50_000)));
-    // The snapshots were not identical: the copy is a whole one.
+    // The snapshots were not identical, so the copy is whole.
     answers.replica = Some(VolumeCopies {
         epoch: 2,
         ..VolumeCopies::default()
     });
     answers.kept = BTreeSet::from([Role::Primary]);
     assert_eq!(plan(&observed(&record, &answers)), copy(None));
-    // A clock that was set back names no copy as the recovery point is named.
+    // If the clock was set back, a copy still does not get the name of the recovery point.
     let mut seen = observed(&record, &answers);
     seen.now = 40_000;
     let later = Call::Copy {
@@ -414,13 +414,13 @@ fn the_volume_follows_the_newest_complete_copy() {
     assert_eq!(next.replica.as_deref(), Some("one"));
     assert_eq!(next.recovery.as_ref().map(|one| one.time), Some(60_000));
     assert!(condition_message(&next).contains("recovery point 1970-01-01T00:01:00Z"));
-    // The node that returned has its volume still.
+    // The node that returned still has its volume.
     let ReplicationStep::Write(back) = plan(&observed(&promoting, &answers)) else {
         panic!("no write");
     };
     assert_eq!((back.stage, back.epoch), (ReplicationStage::Replicating, 2));
     assert_eq!(back.primary, "one");
-    // An older copy than the one that was shown is never promoted.
+    // A copy that is older than the reported copy is never promoted.
     answers.sealed = Some(holdings(&[], &[40_000]));
     assert!(matches!(dead(&answers), ReplicationStep::Write(back) if back.last.is_none()));
 }
@@ -447,7 +447,7 @@ fn copies_go_before_the_volume() {
     assert_eq!(released(&answers, nodes(&[])), forget("two"));
     let none = BTreeMap::new();
     let is_ended = |step| matches!(step, ReplicationStep::Write(next) if next.stage == ReplicationStage::Ended);
-    // Nodes that were deleted have nothing any more.
+    // Deleted nodes have no copies any more.
     assert!(is_ended(released(&answers, &none)));
     answers.forgotten.insert("two".to_owned());
     assert!(is_ended(released(&answers, nodes(&[]))));

@@ -38,10 +38,10 @@ impl std::fmt::Display for Handle {
 /// The next step on the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContentStep {
-    /// None: it is done, or belongs to another node.
+    /// No step: the content is complete, or belongs to another node.
     Nothing,
-    /// Add a finalizer to the content, so that its data is handled before it is deleted: a content
-    /// made by hand has none.
+    /// Add a finalizer to the content, so that its data is handled before the deletion of the content. A content that a
+    /// user created has no finalizer.
     Protect,
     /// Take a snapshot of a volume.
     Take {
@@ -80,13 +80,13 @@ pub fn plan_on_node(
     let status = content.status.clone().unwrap_or_default();
     let uid = content.spec.volume_snapshot_ref.uid.as_deref();
     let source = &content.spec.source;
-    let known = status
+    let stored_handle = status
         .snapshot_handle
         .as_ref()
         .or(source.snapshot_handle.as_ref());
-    let handle = match (known, uid) {
+    let handle = match (stored_handle, uid) {
         (Some(text), _) => Handle::parse(text),
-        // The snapshot may have been taken without the handle being written.
+        // The snapshot may have been taken before a crash, without a write of the handle.
         (None, Some(uid)) => volume.map(|(_, on)| Handle {
             node: on.to_owned(),
             name: kept_name(uid),
@@ -94,7 +94,7 @@ pub fn plan_on_node(
         (None, None) => None,
     };
     let Some(handle) = handle.filter(|handle| handle.node == node) else {
-        return nowhere(content, volume.is_none() && known.is_none());
+        return nowhere(content, volume.is_none() && stored_handle.is_none());
     };
     if content.metadata.deletion_timestamp.is_some() {
         return match end(content) {
@@ -121,7 +121,7 @@ pub fn plan_on_node(
     }
 }
 
-/// A content that never had data may be deleted.
+/// The step for a content without a node: a content that never had data may be deleted.
 fn nowhere(content: &VolumeSnapshotContent, never_was: bool) -> ContentStep {
     let going = content.metadata.deletion_timestamp.is_some();
     if never_was && going && holds(content) {
@@ -138,13 +138,14 @@ fn holds(content: &VolumeSnapshotContent) -> bool {
 
 /// The end of a content.
 enum End {
-    /// Not yet: its snapshot still exists.
+    /// The content stays, because its snapshot still exists.
     Wait,
     Remove,
     LetGo,
 }
 
-/// The data is deleted if the snapshot was deleted, or never existed, and the policy says so.
+/// The effect of a deletion: the data is deleted if the snapshot was deleted, or never existed, and the policy demands
+/// it.
 fn end(content: &VolumeSnapshotContent) -> End {
     let annotations = content.metadata.annotations.as_ref();
     let marked = annotations.is_some_and(|all| all.contains_key(BEING_DELETED));

@@ -1,5 +1,5 @@
-//! The secret with which a driver makes and deletes a snapshot, as its class names it. The
-//! snapshotter of a driver finds it by two annotations of the content.
+//! The secret with which a driver creates and deletes a snapshot, as the snapshot class names it. The snapshotter of a
+//! driver reads the secret's name from two annotations of the content.
 
 use std::collections::BTreeMap;
 
@@ -12,27 +12,27 @@ const OF_CONTENT: [&str; 2] = [
     "snapshot.storage.kubernetes.io/deletion-secret-namespace",
 ];
 
-/// The values of the words that a class's parameters may contain, as `${WORD}`.
+/// The values of the variables that a class's parameters may contain, as `${WORD}`.
 pub(super) struct SecretParameters<'a> {
     pub content: &'a str,
     pub snapshot: &'a str,
     pub namespace: &'a str,
 }
 
-/// The annotations of the content; none for a class without a secret.
+/// The annotations of the content; empty for a class without a secret.
 ///
 /// *Errors.* The reason why the class's parameters name no secret.
 pub(super) fn annotations(
     parameters: &BTreeMap<String, String>,
     words: &SecretParameters<'_>,
 ) -> Result<Option<BTreeMap<String, String>>, String> {
-    let given = |key: &str| parameters.get(key).filter(|value| !value.is_empty());
-    let (name, namespace) = match (given(NAME), given(NAMESPACE)) {
+    let parameter = |key: &str| parameters.get(key).filter(|value| !value.is_empty());
+    let (name, namespace) = match (parameter(NAME), parameter(NAMESPACE)) {
         (None, None) => return Ok(None),
         (Some(name), Some(namespace)) => (name, namespace),
         _ => return Err(format!("a secret needs both {NAME} and {NAMESPACE}")),
     };
-    // The name of a snapshot is its user's choice: it does not choose a namespace.
+    // A user chooses the name of a snapshot, so the name must not decide the namespace of the secret.
     let of_namespace = [
         ("volumesnapshotcontent.name", words.content),
         ("volumesnapshot.namespace", words.namespace),
@@ -62,7 +62,7 @@ fn filled(template: &str, words: &[(&str, &str)]) -> Result<String, String> {
         let (word, next) = after
             .split_once('}')
             .ok_or_else(|| format!("{template:?} has no end of a word"))?;
-        let value = words.iter().find(|(known, _)| *known == word);
+        let value = words.iter().find(|(name, _)| *name == word);
         let (_, value) = value.ok_or_else(|| format!("invalid tokens: [{word:?}]"))?;
         text.push_str(before);
         text.push_str(value);

@@ -19,9 +19,9 @@ use super::secret::{self, SecretParameters};
 pub struct ObservedSnapshot<'a> {
     /// The VolumeSnapshot.
     pub snapshot: &'a VolumeSnapshot,
-    /// Its content: the one that it names, or the one to create.
+    /// The content that the snapshot names, or the content to create.
     pub content: Option<&'a VolumeSnapshotContent>,
-    /// The claim that it is made of, if it exists.
+    /// The claim that is the source of the snapshot, if the claim exists.
     pub claim: Option<&'a PersistentVolumeClaim>,
     /// The volume of that claim.
     pub volume: Option<&'a PersistentVolume>,
@@ -36,10 +36,10 @@ pub struct ObservedSnapshot<'a> {
 pub enum SnapshotAction {
     /// Replace the snapshot's finalizers.
     SetFinalizers(Vec<String>),
-    /// Give the snapshot a class.
+    /// Write a class into the snapshot.
     AssignClass(String),
     CreateContent(Box<VolumeSnapshotContent>),
-    /// Write the snapshot's UID and class into a content that existed first.
+    /// Write the snapshot's UID and class into a content that existed before the snapshot.
     BindContent {
         /// The snapshot's UID.
         uid: String,
@@ -68,7 +68,7 @@ pub struct SnapshotPlan {
     pub actions: Vec<SnapshotAction>,
     /// Events to report, in order.
     pub notes: Vec<SnapshotEvent>,
-    /// The reason for waiting, if any.
+    /// The reason for waiting; `None` if the plan does not wait.
     pub waiting_on: Option<String>,
 }
 
@@ -81,9 +81,9 @@ pub fn plan_snapshot(view: &ObservedSnapshot<'_>, now: Timestamp) -> SnapshotPla
     }
     let mut finalizers = finalizers_of(view.snapshot);
     let before = finalizers.len();
-    for wanted in [SOURCE_PROTECTION, BOUND_PROTECTION] {
-        if !finalizers.iter().any(|present| present == wanted) {
-            finalizers.push(wanted.to_owned());
+    for required in [SOURCE_PROTECTION, BOUND_PROTECTION] {
+        if !finalizers.iter().any(|present| present == required) {
+            finalizers.push(required.to_owned());
         }
     }
     if finalizers.len() != before {
@@ -122,7 +122,7 @@ impl Fault {
     }
 }
 
-/// The content existed first.
+/// Binds the snapshot to a content that existed before the snapshot.
 fn bind_existing<'v>(
     view: &ObservedSnapshot<'v>,
     name: &str,
@@ -157,7 +157,7 @@ fn bind_existing<'v>(
     Ok(Some(content))
 }
 
-/// The content is created for the snapshot.
+/// Binds the snapshot to the content that is created for it.
 fn bind_new<'v>(
     view: &ObservedSnapshot<'v>,
     claim: &str,
@@ -176,20 +176,20 @@ fn bind_new<'v>(
     }
     let status = view.snapshot.status.as_ref();
     if status.is_some_and(|status| status.bound_volume_snapshot_content_name.is_some()) {
-        // The content existed and is gone: a new one would have other data.
+        // The content existed and was deleted: a new content would have other data.
         return Err(Fault::new(
             "SnapshotContentMissing",
             "VolumeSnapshotContent is missing",
         ));
     }
     let failed = |message: String| Fault::new("SnapshotContentCreationFailed", message);
-    let found = view.claim.ok_or_else(|| {
+    let claim_of_snapshot = view.claim.ok_or_else(|| {
         failed(format!(
             "failed to get input parameters to create snapshot: \
              persistentvolumeclaim {claim:?} not found"
         ))
     })?;
-    let phase = found
+    let phase = claim_of_snapshot
         .status
         .as_ref()
         .and_then(|status| status.phase.as_deref());
@@ -248,8 +248,8 @@ fn bind_new<'v>(
 impl<'v> ObservedSnapshot<'v> {
     fn class(&self, name: &str) -> Result<&'v VolumeSnapshotClass, Fault> {
         let mut classes = self.classes.iter();
-        let found = classes.find(|class| class.metadata.name.as_deref() == Some(name));
-        found.ok_or_else(|| {
+        let existing = classes.find(|class| class.metadata.name.as_deref() == Some(name));
+        existing.ok_or_else(|| {
             Fault::new(
                 "GetSnapshotClassFailed",
                 format!(
@@ -292,7 +292,7 @@ fn provisioner(volume: &PersistentVolume) -> Option<&str> {
     Some(Driver::of_volume(volume)?.name())
 }
 
-/// The volume, as its driver knows it: the built-in ones know it by the name of its object.
+/// The name by which the driver identifies the volume; for the built-in drivers the name of the PersistentVolume.
 fn handle(volume: &PersistentVolume) -> Option<String> {
     let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
     match csi {
@@ -373,11 +373,11 @@ fn follow(view: &ObservedSnapshot<'_>, content: &VolumeSnapshotContent, plan: &m
         error: of_content.error.clone().filter(|_| !ready),
     };
     let became_ready = ready && stored.ready_to_use != Some(true);
-    let told = |error: &Option<SnapshotError>| {
+    let reported = |error: &Option<SnapshotError>| {
         let message = error.as_ref().and_then(|error| error.message.clone());
         message.unwrap_or_default()
     };
-    let (error, before) = (told(&status.error), told(&stored.error));
+    let (error, before) = (reported(&status.error), reported(&stored.error));
     if !error.is_empty() && error != before {
         plan.notes.push(SnapshotEvent {
             warning: true,
@@ -412,11 +412,11 @@ fn fail(view: &ObservedSnapshot<'_>, fault: Fault, now: Timestamp, plan: &mut Sn
         ),
         _ => fault.message,
     };
-    let known = stored
+    let is_stored = stored
         .error
         .as_ref()
         .and_then(|error| error.message.clone());
-    if known.as_ref() == Some(&message) {
+    if is_stored.as_ref() == Some(&message) {
         return;
     }
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
@@ -437,7 +437,7 @@ fn fail(view: &ObservedSnapshot<'_>, fault: Fault, now: Timestamp, plan: &mut Sn
         .push(SnapshotAction::SetStatus(Box::new(status)));
 }
 
-/// The snapshot is being deleted: its content first, if the policy says so.
+/// The plan for a snapshot that is being deleted: its content is deleted first, if the policy demands it.
 fn end(view: &ObservedSnapshot<'_>, plan: &mut SnapshotPlan) {
     let finalizers = finalizers_of(view.snapshot);
     let ours = |name: &&String| *name == SOURCE_PROTECTION || *name == BOUND_PROTECTION;

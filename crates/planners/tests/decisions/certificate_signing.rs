@@ -202,7 +202,7 @@ fn what_is_decided_or_forgotten_goes() {
         planned(&signed, hour + 100).action,
         Some(CertificateSigningAction::Delete)
     );
-    // As long as it is not signed, it is not done.
+    // A request is not complete before it is signed.
     let approved = decided(pending, "Approved", None);
     assert_eq!(
         planned(&approved, 100 * hour),
@@ -210,12 +210,12 @@ fn what_is_decided_or_forgotten_goes() {
     );
 }
 
-/// Upstream leaves server certificates of nodes to an administrator; here they are approved for the names of
-/// the Node object.
+/// Differs from upstream, which leaves server certificates of nodes to an administrator: here these requests are
+/// approved for the names of the Node object.
 #[test]
 fn a_node_gets_a_server_certificate_for_its_own_names() {
     let serving = request(NODE, "kubelet-serving", SERVING);
-    let own = node("n1", "10.0.0.1", "True");
+    let serving_node = node("n1", "10.0.0.1", "True");
     let server = Names {
         dns: ["kubernetes".to_owned()].into(),
         addresses: [[10, 0, 0, 9].into()].into(),
@@ -234,22 +234,22 @@ fn a_node_gets_a_server_certificate_for_its_own_names() {
         None => false,
         other => panic!("{other:?}"),
     };
-    let alone = std::slice::from_ref(&own);
+    let alone = std::slice::from_ref(&serving_node);
     assert!(approved(&serving, alone, &server));
-    // Nobody else asks for it.
+    // The request of another user is not approved.
     let mut anothers = serving.clone();
     anothers["spec"]["username"] = json!("system:node:n2");
     assert!(!approved(&anothers, alone, &server));
-    // The Node object is not there yet, or has another address.
+    // The Node object does not exist yet, or has another address.
     assert!(!approved(&serving, &[], &server));
     assert!(!approved(
         &serving,
         &[node("n1", "10.0.0.2", "True")],
         &server
     ));
-    // The address, or the name, is also that of somebody else.
+    // The address, or the name, belongs to another node as well.
     let twin = node("n2", "10.0.0.1", "Unknown");
-    assert!(!approved(&serving, &[own.clone(), twin], &server));
+    assert!(!approved(&serving, &[serving_node.clone(), twin], &server));
     for stolen in [
         Names {
             addresses: [[10, 0, 0, 1].into()].into(),
@@ -262,7 +262,7 @@ fn a_node_gets_a_server_certificate_for_its_own_names() {
     ] {
         assert!(!approved(&serving, alone, &stolen));
     }
-    // A certificate that breaks the rules of its signer is left to an administrator.
+    // A request that violates the rules of its signer is left to an administrator.
     let wrong = request(NODE, "kubelet-serving", CLIENT);
     assert!(!approved(&wrong, alone, &server));
 }
@@ -290,7 +290,7 @@ fn a_bootstrap_token_does_not_take_the_name_of_a_live_node() {
         among(&joining, "False"),
         Some(CertificateSigningAction::Deny(_))
     ));
-    // A node that is lost gives its name to the next.
+    // The name of a lost node is free for a new node.
     assert!(matches!(
         among(&joining, "Unknown"),
         Some(CertificateSigningAction::ApproveIf(_))
@@ -312,7 +312,7 @@ fn a_node_has_no_name_of_the_api_server() {
         dns: [dns.to_owned()].into(),
         ..Names::default()
     };
-    // The request of NODE is for the name `n1`; nobody's approval makes it a name of the server's.
+    // The request of NODE is for the name `n1`; no approval allows a name of the API server.
     let serving = decided(request(NODE, "kubelet-serving", SERVING), "Approved", None);
     let action = planned_among(&serving, &[], &names("n1"), 0).action;
     let Some(CertificateSigningAction::Fail(condition)) = action else {
@@ -325,7 +325,7 @@ fn a_node_has_no_name_of_the_api_server() {
         action,
         Some(CertificateSigningAction::Sign { .. })
     ));
-    // A machine of the API server's may also be a node.
+    // A machine of the API server may also be a node.
     let client = request(NODE_CLIENT, "kube-apiserver-client-kubelet", CLIENT);
     let action = planned_among(&client, &[], &names("n1"), 0).action;
     assert!(matches!(

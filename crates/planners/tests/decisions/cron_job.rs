@@ -1,4 +1,4 @@
-//! CronJobs: one job for a time, by the policy.
+//! CronJobs: one job for each scheduled time, as the policies demand.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ fn a_job_is_made_when_its_time_has_come() {
         (None, 60)
     );
     let due = at("00:10:01", cron_job(json!({})), Vec::new());
-    // Minutes since 1970.
+    // The number in the name is in minutes since 1970.
     assert_eq!(created(&due).as_deref(), Some("c-29453770"));
     let job = due.create.unwrap();
     assert_eq!(job.metadata.labels.unwrap()["a"], "b");
@@ -118,7 +118,7 @@ fn ended_jobs_are_kept_within_limits() {
 fn a_zone_moves_the_times() {
     let zoned = cron_job(json!({"schedule": "30 5 * * *", "timeZone": "Asia/Kolkata"}));
     let plan = at("00:00:31", zoned, Vec::new());
-    // Half past five there was midnight here, before the CronJob was made.
+    // At half past five the time zone had midnight, before the CronJob was created.
     assert_eq!(created(&plan), None);
     assert_eq!(plan.requeue_after.unwrap().as_secs(), 24 * 3600 - 31);
     let unknown = cron_job(json!({"timeZone": "Moon/Crater"}));
@@ -129,7 +129,7 @@ fn a_zone_moves_the_times() {
     );
 }
 
-// findings C6: as kube-controller-manager tells it.
+// findings C6: the event is that of kube-controller-manager.
 #[test]
 fn an_active_job_that_was_deleted_is_told_and_forgotten() {
     let mut cron_job = cron_job(json!({}));
@@ -137,13 +137,13 @@ fn an_active_job_that_was_deleted_is_told_and_forgotten() {
         json!({"active": [{"name": "here", "uid": "here"}, {"name": "gone", "uid": "gone"}]});
     cron_job.status = serde_json::from_value(active).unwrap();
     let plan = at("00:09:00", cron_job, vec![job("here", None)]);
-    let told: Vec<(bool, &str, &str)> = plan
+    let reported: Vec<(bool, &str, &str)> = plan
         .notices
         .iter()
         .map(|notice| (notice.warning, notice.reason, &*notice.message))
         .collect();
     assert_eq!(
-        told,
+        reported,
         [(false, "MissingJob", "Active job went missing: gone")]
     );
     let active = plan.status.unwrap().active.unwrap();

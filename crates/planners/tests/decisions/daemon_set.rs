@@ -1,4 +1,4 @@
-//! DaemonSets: one pod for each node that takes one, replaced within limits.
+//! DaemonSets: one pod for each eligible node, replaced within the limits.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl World {
         plan(&observed, self.now)
     }
 
-    /// Carries a plan out; pods that are deleted are gone at once.
+    /// Executes a plan; deleted pods are removed at once.
     fn step(&mut self) {
         let plan = self.plan();
         for action in plan.revisions.into_iter().chain(plan.cleanup) {
@@ -98,9 +98,9 @@ impl World {
                 self.observed.revisions.push(Arc::from(revision));
             }
             RevisionAction::Renumber { uid, revision, .. } => {
-                for found in &mut self.observed.revisions {
-                    if found.metadata.uid.as_ref() == Some(&uid) {
-                        Arc::make_mut(found).revision = revision;
+                for stored_revision in &mut self.observed.revisions {
+                    if stored_revision.metadata.uid.as_ref() == Some(&uid) {
+                        Arc::make_mut(stored_revision).revision = revision;
                     }
                 }
             }
@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    /// All pods become ready, but those of the image `bad`.
+    /// Makes all pods ready, except pods of the image `bad`.
     fn start_pods(&mut self) {
         for pod in &mut self.pods {
             let image = pod.spec.as_ref().unwrap().containers[0].image.clone();
@@ -138,7 +138,7 @@ impl World {
         panic!("does not settle: {:?}", self.plan());
     }
 
-    /// Nodes and images.
+    /// The node and the image of each pod.
     fn shows(&self) -> String {
         let mut all: Vec<String> = self
             .pods
@@ -155,7 +155,7 @@ impl World {
         all.join(" ")
     }
 
-    /// Pods that are there and ready.
+    /// The number of existing, ready pods.
     fn available(&self) -> usize {
         let ready = |pod: &&Pod| {
             let status = pod
@@ -269,7 +269,7 @@ fn on_delete_somebody_else_deletes() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// For any templates, an update takes down at most the allowed number of pods.
+    /// For any templates, an update makes at most the allowed number of pods unavailable.
     #[test]
     fn an_update_keeps_within_its_limit(
         limit in 1_usize..4,

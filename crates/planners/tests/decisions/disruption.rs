@@ -1,4 +1,4 @@
-//! PodDisruptionBudgets: what may be evicted.
+//! PodDisruptionBudgets: the number of pods that may be evicted.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ fn status(observed: &Observed) -> PodDisruptionBudgetStatus {
     plan(observed, Timestamp::UNIX_EPOCH).status.unwrap()
 }
 
-/// Allowed, healthy, desired, expected.
+/// The counts `[allowed, healthy, desired, expected]` of the status.
 fn counts(spec: Value, pods: Vec<Arc<PodView>>) -> [i32; 4] {
     let status = status(&observed(spec, pods));
     assert_eq!(status.observed_generation, Some(3));
@@ -110,7 +110,7 @@ fn what_is_said_already_is_not_written_again() {
     assert_eq!((later.status, later.requeue_after), (None, None));
 }
 
-/// The weight of the status that follows the stored one.
+/// The weight of the new status compared with the stored status.
 fn weight(stored: Option<Value>, pods: Vec<Arc<PodView>>) -> Option<WriteUrgency> {
     let mut observed = observed(json!({"minAvailable": 1}), pods);
     let mut budget = (*observed.budget).clone();

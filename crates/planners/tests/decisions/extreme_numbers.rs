@@ -1,5 +1,5 @@
-//! Numbers at the ends of their range in what controllers see: plans are made, nothing panics, and no
-//! plan does without end what a number asks for.
+//! Extreme numbers in the objects that controllers read: every plan is computed without a panic, and no plan has an
+//! unbounded number of writes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,45 +32,45 @@ const NUMBERS: [i64; 10] = [
     -1,
 ];
 
-/// More writes than this at a time are without end.
+/// A plan with more writes counts as unbounded.
 const WRITES_MAX: usize = 1000;
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
-/// The places of numbers in an object.
-fn places(object: &Value, path: &str, found: &mut Vec<String>) {
+/// The paths of numbers in an object.
+fn places(object: &Value, path: &str, paths: &mut Vec<String>) {
     match object {
-        Value::Number(_) => found.push(path.to_owned()),
+        Value::Number(_) => paths.push(path.to_owned()),
         Value::Object(fields) => {
             for (name, value) in fields {
-                places(value, &format!("{path}/{name}"), found);
+                places(value, &format!("{path}/{name}"), paths);
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                places(item, &format!("{path}/{index}"), found);
+                places(item, &format!("{path}/{index}"), paths);
             }
         }
         _ => {}
     }
 }
 
-/// The object with each of its numbers at the ends of its range, as far as its kind can say so, and
-/// with all of them there.
+/// Copies of the object in which each number, or all numbers, have the extreme values of their range, as far as the
+/// object's type can decode them.
 fn variants<K: DeserializeOwned>(object: &Value) -> Vec<(String, K)> {
-    let mut found = Vec::new();
-    places(object, "", &mut found);
+    let mut paths = Vec::new();
+    places(object, "", &mut paths);
     let mut variants = Vec::new();
     for number in NUMBERS {
         let mut all = object.clone();
-        for place in &found {
+        for path in &paths {
             let mut one = object.clone();
-            *one.pointer_mut(place).unwrap() = number.into();
+            *one.pointer_mut(path).unwrap() = number.into();
             if let Ok(typed) = serde_json::from_value(one) {
-                *all.pointer_mut(place).unwrap() = number.into();
-                variants.push((format!("{place} = {number}"), typed));
+                *all.pointer_mut(path).unwrap() = number.into();
+                variants.push((format!("{path} = {number}"), typed));
             }
         }
         variants.push((format!("{number}"), serde_json::from_value(all).unwrap()));
@@ -87,7 +87,7 @@ fn template() -> Value {
     json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c"}]}})
 }
 
-/// Two pods of an owner, of which one is ready.
+/// Two pods of an owner; one pod is ready.
 fn pods(api: &str, kind: &str) -> Vec<Arc<PodView>> {
     let pod = |name: &str, ready: &str| {
         let pod: Pod = typed(json!({
@@ -244,7 +244,7 @@ fn jobs_of_any_size_are_planned_piece_by_piece() {
     }
 }
 
-/// findings S32: a scaler never asks for more or less than its bounds.
+/// findings S32: the number of replicas stays within the bounds of the autoscaler.
 #[test]
 fn scalers_stay_within_their_bounds() {
     let policy = json!({"stabilizationWindowSeconds": 1, "policies": [
@@ -294,7 +294,7 @@ fn scalers_stay_within_their_bounds() {
                     selecting: vec!["d/x".to_owned()],
                 };
                 let plan = horizontal_pod_autoscaler::plan(&observed, &Memory::default(), now());
-                // The API takes no other bounds.
+                // The API accepts no other bounds.
                 let is_valid = !what.contains('-') && bounds.0 <= bounds.1;
                 if let Some(rescale) = plan.rescale.as_ref().filter(|_| is_valid) {
                     let to = rescale.to;

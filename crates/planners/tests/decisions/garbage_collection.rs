@@ -1,4 +1,4 @@
-//! The garbage collector's decisions, played out on random graphs of owners.
+//! The garbage collector's decisions, executed on random graphs of owners.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 #[derive(Clone, Debug, Default)]
 struct Object {
-    /// Owners, and whether the reference blocks.
+    /// Owners; the value is true if the reference blocks.
     owners: BTreeMap<usize, bool>,
     deleting: bool,
     finalizers: BTreeSet<&'static str>,
@@ -60,7 +60,7 @@ impl World {
         }
     }
 
-    /// As the server deletes.
+    /// Deletes an object as the API server does.
     fn delete(&mut self, id: usize, propagation: Propagation) {
         let Some(object) = self.objects.get_mut(&id) else {
             return;
@@ -88,7 +88,7 @@ impl World {
         }
     }
 
-    /// Carries out the decision about one object; whether anything has changed.
+    /// Executes the decision about one object; returns whether an object has changed.
     fn step(&mut self, id: usize) -> bool {
         match plan(&self.item(id)) {
             CollectionDecision::Keep | CollectionDecision::AwaitDependents(_) => false,
@@ -178,8 +178,8 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// After any deletion the collector comes to rest, deleted objects are removed, and no
-    /// remaining object has only absent owners.
+    /// After any deletion the collector becomes idle, deleted objects are removed, and no remaining object has only
+    /// absent owners.
     #[test]
     fn deletions_come_to_an_end(
         mut world in graph(),
@@ -196,7 +196,7 @@ proptest! {
         }
     }
 
-    /// An object with an owner that stays is never deleted, nor one without any owner.
+    /// An object with an owner that stays is never deleted, and an object without an owner is never deleted either.
     #[test]
     fn what_has_an_owner_stays(mut world in graph(), id in 0_usize..8, how in propagation()) {
         world.settle();
@@ -204,8 +204,8 @@ proptest! {
         world.delete(id, how);
         world.settle();
         for (other, object) in &before.objects {
-            let gone = !world.objects.contains_key(other);
-            if *other == id || !gone {
+            let is_deleted = !world.objects.contains_key(other);
+            if *other == id || !is_deleted {
                 continue;
             }
             prop_assert!(how != Propagation::Orphan, "{other} went with an orphaning owner");

@@ -1,4 +1,4 @@
-//! Jobs: each pod counted once, no more than asked for, and an end.
+//! Jobs: each pod is counted once, the limits are respected, and the job ends.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ struct World {
     made: usize,
 }
 
-/// How far a plan is carried out before the controller dies.
+/// The part of a plan that is executed before the controller is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Upto {
     Nothing,
@@ -103,15 +103,15 @@ impl World {
     /// Removes deleted pods without finalizers.
     fn collect(&mut self) {
         self.pods.retain(|pod| {
-            let held = pod.metadata.finalizers.iter().flatten().next().is_some();
-            held || pod.metadata.deletion_timestamp.is_none()
+            let has_finalizer = pod.metadata.finalizers.iter().flatten().next().is_some();
+            has_finalizer || pod.metadata.deletion_timestamp.is_none()
         });
     }
 
     fn pod(&mut self, uid: &str) -> &mut Pod {
         let pods = self.pods.iter_mut();
-        let mut found = pods.filter(|pod| pod.metadata.uid.as_deref() == Some(uid));
-        found.next().unwrap()
+        let mut matching = pods.filter(|pod| pod.metadata.uid.as_deref() == Some(uid));
+        matching.next().unwrap()
     }
 
     fn running(&self) -> Vec<String> {
@@ -149,8 +149,9 @@ impl World {
     fn condition(&self) -> Vec<String> {
         let status = self.observed.job.status.clone().unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default().into_iter();
-        let held = conditions.filter(|c| c.status == "True");
-        held.map(|c| format!("{} {}", c.type_, c.reason.unwrap_or_default()))
+        let true_conditions = conditions.filter(|c| c.status == "True");
+        true_conditions
+            .map(|c| format!("{} {}", c.type_, c.reason.unwrap_or_default()))
             .collect()
     }
 
@@ -300,7 +301,7 @@ fn an_exit_code_can_end_the_job_or_not_count() {
     assert!(world.condition().is_empty());
 }
 
-/// Whether the job was deleted with its pods, or left them behind.
+/// The job is deleted with its pods, or its pods stay: in both cases the finalizers are removed.
 #[test]
 fn pods_of_a_job_that_is_gone_are_let_go() {
     let mut world = World::new(json!({"parallelism": 2}));
@@ -348,19 +349,19 @@ fn a_pod_that_no_job_owns_or_can_own_is_let_go() {
     assert!(let_go(&pod, ""), "nobody knows whose it was");
 }
 
-/// The uid of the pod of an index that runs.
+/// The UID of the running pod of an index.
 fn of_index(world: &World, index: u32) -> Option<String> {
     let running = world.running();
     let mut pods = world.pods.iter();
-    let found = pods.find(|pod| {
+    let pod_of_index = pods.find(|pod| {
         let notes = pod.metadata.annotations.clone().unwrap_or_default();
         notes.get("batch.kubernetes.io/job-completion-index") == Some(&index.to_string())
             && running.contains(pod.metadata.uid.as_ref().unwrap())
     });
-    found.and_then(|pod| pod.metadata.uid.clone())
+    pod_of_index.and_then(|pod| pod.metadata.uid.clone())
 }
 
-/// Ends the pod of an index, and lets the next one come.
+/// Ends the pod of an index, and lets the next pod start.
 fn end_index(world: &mut World, index: u32, code: i32) {
     let uid = of_index(world, index).unwrap();
     world.end(&uid, code == 0, code);
@@ -394,7 +395,7 @@ fn an_index_that_fails_too_often_does_not_hold_up_the_others() {
     let uid = of_index(&world, 1).unwrap();
     world.end(&uid, false, 1);
     world.settle();
-    // It waits, uncounted, for its replacement; the others continue.
+    // The failed pod waits, uncounted, for its replacement; the other pods continue.
     assert_eq!((world.counts(), of_index(&world, 1)), ((0, 0), None));
     assert_eq!(world.running().len(), 2);
     let plan = world.plan();
@@ -475,8 +476,8 @@ fn a_job_may_be_done_before_all_indexes_are() {
 
 type Events = Vec<(u8, prop::sample::Index)>;
 
-/// The controller may die between any two writes, pods may be deleted by anyone: each pod is counted
-/// once, and never more run than are allowed.
+/// The controller may be killed between any two writes, and users may delete pods: each pod is counted once, and the
+/// number of running pods stays within the limit.
 fn counted_once(mut world: World, events: Events) -> Result<(), TestCaseError> {
     let (mut good, mut bad) = (0, 0);
     for (event, which) in events {

@@ -1,4 +1,4 @@
-//! The pods that a job of some name counts: the controller finds them by an index.
+//! The pods that a job of a given name counts: the controller selects them by an index.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use resource_kinds::pod_view::PodView;
 use serde_json::json;
 
-/// A pod: the kind, name and uid of its controller, the job of its label, whether it is tracked.
+/// A pod: the kind, name and UID of its controller, the job in its label, and whether it has the tracking finalizer.
 fn pod(
     number: usize,
     (kind, name, uid): (&str, &str, &str),
@@ -34,8 +34,7 @@ fn pod(
 }
 
 proptest! {
-    /// The pods with the job's name have all pods without a job among them: no other pod of the
-    /// namespace matters.
+    /// The pods with the job's name include all pods without a job: no other pod of the namespace matters.
     #[test]
     fn the_pods_that_name_a_job_are_enough(
         pods in prop::collection::vec(

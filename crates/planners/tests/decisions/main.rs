@@ -1,5 +1,5 @@
-//! The decisions of all controllers, situation by situation. One program: each would link the planners and
-//! the API types again.
+//! The decisions of all controllers, situation by situation. The tests are one program, because each further program
+//! would link the planners and the API types again.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

@@ -87,7 +87,7 @@ fn a_pod_gets_a_claim_of_its_template() {
     );
 }
 
-/// findings C16: a view without the claim makes the same claim again, which the server refuses.
+/// findings C16: a snapshot without the claim creates the claim again, which the server refuses.
 #[test]
 fn a_claim_that_is_there_is_only_noted_and_then_nothing_is_left_to_do() {
     let plain = pod(json!({}));
@@ -138,9 +138,9 @@ fn a_pod_that_its_author_bound_is_added_to_the_users_of_its_claims() {
         {"name": "nic", "resourceClaimName": "shared"}]}}));
     let shared = |status: Value| claim(json!({"metadata": {"name": "shared"}, "status": status}));
     let allocated = shared(json!({"allocation": {}}));
-    let found = steps(&bound, std::slice::from_ref(&allocated), true);
-    let [PodStep::Reserve { user, .. }] = found.as_slice() else {
-        panic!("{found:?}");
+    let actions = steps(&bound, std::slice::from_ref(&allocated), true);
+    let [PodStep::Reserve { user, .. }] = actions.as_slice() else {
+        panic!("{actions:?}");
     };
     assert_eq!((user.name.as_str(), user.uid.as_str()), ("p", "u1"));
     let has = shared(json!({"allocation": {}, "reservedFor": [
@@ -181,11 +181,17 @@ fn seen(name: &str, _: &str) -> ConsumerState {
 fn pods_that_are_over_do_not_keep_a_claim() {
     let claim = reserved(json!([PROTECTION]), &["lives-1", "over-1", "gone-1", "x"]);
     let steps = plan_claim(&claim, seen);
-    let [ClaimStep::Release { kept, free: false }] = steps.as_slice() else {
+    let [
+        ClaimStep::Release {
+            kept: remaining,
+            free: false,
+        },
+    ] = steps.as_slice()
+    else {
         panic!("{steps:?}");
     };
-    let kept: Vec<&str> = kept.iter().map(|user| user.name.as_str()).collect();
-    assert_eq!(kept, ["lives-1", "x"]);
+    let remaining: Vec<&str> = remaining.iter().map(|user| user.name.as_str()).collect();
+    assert_eq!(remaining, ["lives-1", "x"]);
 }
 
 /// findings C16
@@ -204,7 +210,7 @@ fn with_its_last_user_a_claim_gives_its_devices_back() {
             },
         ]
     );
-    // Allocated by somebody else, who has to free it.
+    // The claim was allocated by another allocator, which has to deallocate it.
     let foreign = reserved(json!([]), &["over-1"]);
     assert_eq!(
         plan_claim(&foreign, seen),
@@ -213,7 +219,7 @@ fn with_its_last_user_a_claim_gives_its_devices_back() {
             free: false
         }]
     );
-    // Allocated, and about to be used.
+    // The claim is allocated, and may get a consumer soon.
     assert_eq!(plan_claim(&reserved(json!([PROTECTION]), &[]), seen), []);
 }
 
@@ -255,7 +261,7 @@ fn the_claim_of_a_pod_that_is_over_is_deleted() {
         plan_claim(&owned("over-1", json!([])), seen),
         [ClaimStep::Delete]
     );
-    // What belongs to a pod that is gone is for the garbage collector.
+    // The garbage collector deletes the claims of a pod that does not exist.
     for pod in ["lives-1", "gone-1", "x"] {
         assert_eq!(plan_claim(&owned(pod, json!([])), seen), []);
     }
@@ -264,7 +270,7 @@ fn the_claim_of_a_pod_that_is_over_is_deleted() {
 }
 
 proptest! {
-    /// findings C16: names are valid, the pod's own, and the same at every look.
+    /// findings C16: names are valid, unique for the pod, and equal in each plan.
     #[test]
     fn names_of_claims_are_labels(
         pod in "[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?",
@@ -277,7 +283,7 @@ proptest! {
         prop_assert_ne!(&name, &claim_name(&pod, "other", &claim));
     }
 
-    /// findings C16: whoever lives keeps the claim and its devices.
+    /// findings C16: a claim keeps its devices while a consumer lives.
     #[test]
     fn a_claim_in_use_keeps_its_devices(
         users in proptest::collection::vec("(lives|over|gone|x)-[a-c]", 0..5),

@@ -16,7 +16,7 @@ fn typed<T: k8s_openapi::serde::de::DeserializeOwned>(value: &Value) -> T {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// A world in which the claim `data` is bound and the snapshot `s` of it has its finalizers.
+/// A cluster in which the claim `data` is bound and its snapshot `s` has its finalizers.
 struct World {
     snapshot: Value,
     content: Option<Value>,
@@ -69,7 +69,7 @@ impl World {
         plan_snapshot(&view, Timestamp::UNIX_EPOCH)
     }
 
-    /// The content that a plan makes.
+    /// The content that a plan creates.
     fn made(&self) -> Value {
         match &self.plan().actions[..] {
             [SnapshotAction::CreateContent(content)] => json!(content),
@@ -100,10 +100,10 @@ fn step(content: &Value, volume: Option<&Value>, node: &str) -> ContentStep {
 fn finalizers_come_first() {
     let mut world = World::new();
     world.snapshot["metadata"]["finalizers"] = json!(["other"]);
-    let wanted = ["other", SOURCE_PROTECTION, BOUND_PROTECTION].map(str::to_owned);
+    let expected = ["other", SOURCE_PROTECTION, BOUND_PROTECTION].map(str::to_owned);
     assert_eq!(
         world.plan().actions,
-        [SnapshotAction::SetFinalizers(wanted.to_vec())]
+        [SnapshotAction::SetFinalizers(expected.to_vec())]
     );
 }
 
@@ -130,19 +130,19 @@ fn a_snapshot_becomes_ready_with_its_content() {
         node: "n1".to_owned(),
         name: "snapshot-u1".to_owned(),
     };
-    let take = ContentStep::Take {
+    let take_snapshot = ContentStep::Take {
         driver: Driver::LocalCow,
         volume: "pvc-1".to_owned(),
         handle,
         bytes: 1 << 30,
     };
-    assert_eq!(step(&content, Some(&world.volume), "n1"), take);
+    assert_eq!(step(&content, Some(&world.volume), "n1"), take_snapshot);
     assert_eq!(
         step(&content, Some(&world.volume), "n2"),
         ContentStep::Nothing
     );
 
-    // Bound, not ready yet.
+    // Bound, but not ready yet.
     world.content = Some(content.clone());
     let plan = world.plan();
     let [SnapshotAction::SetStatus(status)] = &plan.actions[..] else {
@@ -239,7 +239,7 @@ fn what_is_kept_goes_with_the_snapshot_if_the_policy_says_so() {
     let mut content = world.made();
     content["status"] = json!({"snapshotHandle": "n1/snapshot-u1", "readyToUse": true});
     content["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-    // Deleted by hand while its snapshot is there: it waits.
+    // A content that a user deletes while its snapshot exists waits.
     assert_eq!(
         step(&content, Some(&world.volume), "n1"),
         ContentStep::Nothing
@@ -287,7 +287,8 @@ fn handles_are_a_node_and_a_name() {
     assert_eq!(handle.to_string(), "n1/a");
 }
 
-/// The volume and the secret are the driver's: its snapshotter knows nothing else.
+/// The content names the volume and the secret as the driver does, because the driver's snapshotter knows no other
+/// names.
 #[test]
 fn a_content_of_another_driver_has_its_handle_and_its_secret() {
     let mut world = World::new();

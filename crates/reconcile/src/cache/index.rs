@@ -33,14 +33,14 @@ enum Keys {
 }
 
 impl Keys {
-    fn insert(&mut self, key: &Key, place: ObjectPlace) {
+    fn insert(&mut self, key: &Key, slot: ObjectPlace) {
         match self {
-            Self::One(only, at) if only == key => *at = place,
+            Self::One(only, at) if only == key => *at = slot,
             Self::One(only, at) => {
-                *self = Self::Many([(only.clone(), *at), (key.clone(), place)].into());
+                *self = Self::Many([(only.clone(), *at), (key.clone(), slot)].into());
             }
             Self::Many(all) => {
-                all.insert(key.clone(), place);
+                all.insert(key.clone(), slot);
             }
         }
     }
@@ -65,12 +65,11 @@ impl Keys {
 
     fn iter(&self) -> impl Iterator<Item = (&Key, ObjectPlace)> {
         let (one, many) = match self {
-            Self::One(only, place) => (Some((only, *place)), None),
+            Self::One(only, slot) => (Some((only, *slot)), None),
             Self::Many(all) => (None, Some(all)),
         };
         let many = many.into_iter().flatten();
-        one.into_iter()
-            .chain(many.map(|(key, place)| (key, *place)))
+        one.into_iter().chain(many.map(|(key, slot)| (key, *slot)))
     }
 }
 
@@ -84,7 +83,7 @@ impl IndexState {
 
     /// The slots of the objects with the given term, sorted by key.
     pub fn places(&self, term: &str) -> impl Iterator<Item = ObjectPlace> {
-        self.found(term).map(|(_, place)| place)
+        self.found(term).map(|(_, slot)| slot)
     }
 
     /// Whether an object has that term.
@@ -104,17 +103,17 @@ impl IndexState {
         };
         let smallest = sets.iter().min_by_key(size);
         let terms = smallest.map(Vec::as_slice).unwrap_or_default();
-        let found = terms.iter().flat_map(|term| self.found(term));
-        let mut found: Vec<(&Key, ObjectPlace)> = found.collect();
+        let entries = terms.iter().flat_map(|term| self.found(term));
+        let mut entries: Vec<(&Key, ObjectPlace)> = entries.collect();
         if terms.len() > 1 {
-            found.sort_unstable_by_key(|(key, _)| *key);
-            found.dedup_by_key(|(key, _)| *key);
+            entries.sort_unstable_by_key(|(key, _)| *key);
+            entries.dedup_by_key(|(key, _)| *key);
         }
-        found.into_iter().map(|(_, place)| place)
+        entries.into_iter().map(|(_, slot)| slot)
     }
 
-    pub fn insert(&mut self, key: &Key, place: ObjectPlace, object: &Stored) {
-        self.add(key, place, (self.terms.of)(object));
+    pub fn insert(&mut self, key: &Key, slot: ObjectPlace, object: &Stored) {
+        self.add(key, slot, (self.terms.of)(object));
     }
 
     pub fn remove(&mut self, key: &Key, object: &Stored) {
@@ -122,14 +121,14 @@ impl IndexState {
     }
 
     /// Updates the terms of an object. Most changes of an object do not change its terms.
-    pub fn replace(&mut self, key: &Key, place: ObjectPlace, old: &Stored, new: &Stored) {
+    pub fn replace(&mut self, key: &Key, slot: ObjectPlace, old: &Stored, new: &Stored) {
         if (self.terms.unchanged)(old, new) {
             return;
         }
         let (before, after) = ((self.terms.of)(old), (self.terms.of)(new));
         if before != after {
             self.take(key, before);
-            self.add(key, place, after);
+            self.add(key, slot, after);
         }
     }
 
@@ -137,12 +136,12 @@ impl IndexState {
         self.entries.get(term).map_or(0, Keys::len)
     }
 
-    fn add(&mut self, key: &Key, place: ObjectPlace, terms: Vec<String>) {
+    fn add(&mut self, key: &Key, slot: ObjectPlace, terms: Vec<String>) {
         for term in terms {
             match self.entries.entry(term) {
-                Entry::Occupied(mut keys) => keys.get_mut().insert(key, place),
+                Entry::Occupied(mut keys) => keys.get_mut().insert(key, slot),
                 Entry::Vacant(entry) => {
-                    entry.insert(Keys::One(key.clone(), place));
+                    entry.insert(Keys::One(key.clone(), slot));
                 }
             }
         }

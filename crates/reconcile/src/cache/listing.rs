@@ -17,8 +17,8 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Adds an object of the list.
-    pub fn add(&mut self, place: ObjectPlace, version: Option<u64>) {
-        let number = place.number();
+    pub fn add(&mut self, slot: ObjectPlace, version: Option<u64>) {
+        let number = slot.number();
         if self.listed.len() <= number {
             self.listed.resize(number + 1, false);
         }
@@ -34,7 +34,7 @@ impl Listing {
     }
 
     /// Whether the list contains the object in the given slot.
-    pub fn has(&self, place: ObjectPlace) -> bool {
-        self.listed.get(place.number()) == Some(&true)
+    pub fn has(&self, slot: ObjectPlace) -> bool {
+        self.listed.get(slot.number()) == Some(&true)
     }
 }

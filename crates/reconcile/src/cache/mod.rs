@@ -168,8 +168,8 @@ where
 /// The key of an object, read from its text without decoding the object.
 fn key_of(object: &[u8]) -> Option<Key> {
     let text = |name| {
-        let found = find_string(object, &["metadata", name]);
-        found.map(Option::unwrap_or_default).ok()
+        let string = find_string(object, &["metadata", name]);
+        string.map(Option::unwrap_or_default).ok()
     };
     let (namespace, name) = (text("namespace")?, text("name")?);
     Some(Key::new(namespace, name))
@@ -241,11 +241,11 @@ async fn take_until(
         let units = next.as_ref().map_or(0, |event| {
             limits::OBJECT_UNITS.max(bytes_of(event) / limits::DECODED_BYTES_PER_UNIT)
         });
-        let taken = next.and_then(|event| {
-            let taken = take_event(&mut *sink, event);
-            taken.map_err(|error| watcher.undecodable(error))
+        let result = next.and_then(|event| {
+            let result = take_event(&mut *sink, event);
+            result.map_err(|error| watcher.undecodable(error))
         });
-        match taken {
+        match result {
             Ok(()) if begins => {}
             Ok(()) => {
                 backoff.reset();
@@ -386,27 +386,30 @@ impl<K: Send + Sync + 'static> Cache<K> {
         Changes::new(self.store.subscribe(None))
     }
 
-    /// A subscription to the objects for which `wanted` holds; see [`subscribe`](Cache::subscribe). Other objects do
-    /// not wake the subscriber. `wanted` must depend only on fields that never change after the creation of an object.
-    pub fn subscribe_to(&self, wanted: impl Fn(&K) -> bool + Send + Sync + 'static) -> Changes<K> {
+    /// A subscription to the objects for which `is_wanted` holds; see [`subscribe`](Cache::subscribe). Other objects do
+    /// not wake the subscriber. `is_wanted` must depend only on fields that never change after the creation of an object.
+    pub fn subscribe_to(
+        &self,
+        is_wanted: impl Fn(&K) -> bool + Send + Sync + 'static,
+    ) -> Changes<K> {
         self.subscribe_to_changes(move |old, new| {
-            old.is_some_and(&wanted) || new.is_some_and(&wanted)
+            old.is_some_and(&is_wanted) || new.is_some_and(&is_wanted)
         })
     }
 
-    /// A subscription to the changes for which `wanted` holds; see [`subscribe`](Cache::subscribe). Other changes do
-    /// not wake the subscriber. `wanted` gets the states of the object before and after the change. The previous state
-    /// in a change can be older than the last state of the cache, if `wanted` did not hold for the changes in between.
+    /// A subscription to the changes for which `is_wanted` holds; see [`subscribe`](Cache::subscribe). Other changes do
+    /// not wake the subscriber. `is_wanted` gets the states of the object before and after the change. The previous state
+    /// in a change can be older than the last state of the cache, if `is_wanted` did not hold for the changes in between.
     pub fn subscribe_to_changes(
         &self,
-        wanted: impl Fn(Option<&K>, Option<&K>) -> bool + Send + Sync + 'static,
+        is_wanted: impl Fn(Option<&K>, Option<&K>) -> bool + Send + Sync + 'static,
     ) -> Changes<K> {
         fn typed<K: 'static>(state: Option<&Stored>) -> Option<&K> {
             state.and_then(|state| state.downcast_ref())
         }
-        let wanted =
-            move |old: Option<&Stored>, new: Option<&Stored>| wanted(typed(old), typed(new));
-        Changes::new(self.store.subscribe(Some(Box::new(wanted))))
+        let is_wanted =
+            move |old: Option<&Stored>, new: Option<&Stored>| is_wanted(typed(old), typed(new));
+        Changes::new(self.store.subscribe(Some(Box::new(is_wanted))))
     }
 
     /// Adds an index that finds an object by each of its `terms`.

@@ -32,8 +32,8 @@ impl Objects {
     }
 
     /// The object in a slot.
-    pub fn at(&self, place: ObjectPlace) -> Option<&Arc<Stored>> {
-        self.kept.get(place.0)?.as_ref()
+    pub fn at(&self, slot: ObjectPlace) -> Option<&Arc<Stored>> {
+        self.kept.get(slot.0)?.as_ref()
     }
 
     pub fn len(&self) -> usize {
@@ -52,34 +52,37 @@ impl Objects {
 
     fn found<'s>(
         &'s self,
-        places: impl Iterator<Item = (&'s Key, &'s ObjectPlace)>,
+        slots: impl Iterator<Item = (&'s Key, &'s ObjectPlace)>,
     ) -> impl Iterator<Item = (&'s Key, ObjectPlace, &'s Arc<Stored>)> {
-        places.filter_map(|(key, place)| Some((key, *place, self.at(*place)?)))
+        slots.filter_map(|(key, slot)| Some((key, *slot, self.at(*slot)?)))
     }
 
     /// Stores the state of an object. Returns the object's slot and the previous state.
     pub fn insert(&mut self, key: &Key, object: Arc<Stored>) -> (ObjectPlace, Option<Arc<Stored>>) {
         let entry = match self.places.entry(key.clone()) {
-            Entry::Occupied(known) => {
-                let place = *known.get();
-                let kept = self.kept.get_mut(place.0);
-                return (place, kept.and_then(|kept| kept.replace(object)));
+            Entry::Occupied(occupied) => {
+                let slot = *occupied.get();
+                let stored_object = self.kept.get_mut(slot.0);
+                return (
+                    slot,
+                    stored_object.and_then(|stored_object| stored_object.replace(object)),
+                );
             }
             Entry::Vacant(entry) => entry,
         };
-        let place = self.free.pop().unwrap_or(ObjectPlace(self.kept.len()));
-        match self.kept.get_mut(place.0) {
-            Some(kept) => *kept = Some(object),
+        let slot = self.free.pop().unwrap_or(ObjectPlace(self.kept.len()));
+        match self.kept.get_mut(slot.0) {
+            Some(stored_object) => *stored_object = Some(object),
             None => self.kept.push(Some(object)),
         }
-        entry.insert(place);
-        (place, None)
+        entry.insert(slot);
+        (slot, None)
     }
 
     pub fn remove(&mut self, key: &Key) -> Option<Arc<Stored>> {
-        let place = self.places.remove(key)?;
-        let object = self.kept.get_mut(place.0)?.take();
-        self.free.push(place);
+        let slot = self.places.remove(key)?;
+        let object = self.kept.get_mut(slot.0)?.take();
+        self.free.push(slot);
         if self.places.is_empty() {
             (self.kept, self.free) = (Vec::new(), Vec::new());
         }
@@ -103,19 +106,19 @@ mod tests {
     fn a_place_shows_the_newest_state_of_its_object() {
         let mut objects = Objects::default();
         let (a, b, c) = (Key::cluster("a"), Key::cluster("b"), Key::cluster("c"));
-        let (place, before) = objects.insert(&b, stored(1));
+        let (slot, before) = objects.insert(&b, stored(1));
         assert!(before.is_none());
         assert_eq!(number(objects.insert(&b, stored(2)).1.as_ref()), Some(1));
-        assert_eq!(number(objects.at(place)), Some(2));
+        assert_eq!(number(objects.at(slot)), Some(2));
         let other = objects.insert(&a, stored(3)).0;
-        assert_ne!(place, other);
+        assert_ne!(slot, other);
         let sorted: Vec<&Key> = objects.iter().map(|(key, ..)| key).collect();
         assert_eq!(sorted, [&a, &b]);
         assert_eq!(objects.from(b.clone()).count(), 1);
         // The slot of a removed object is reused.
         assert_eq!(number(objects.remove(&b).as_ref()), Some(2));
-        assert_eq!(number(objects.at(place)), None);
-        assert_eq!(objects.insert(&c, stored(4)).0, place);
+        assert_eq!(number(objects.at(slot)), None);
+        assert_eq!(objects.insert(&c, stored(4)).0, slot);
         assert_eq!(objects.len(), 2);
         assert!(objects.remove(&b).is_none());
         objects.remove(&a);

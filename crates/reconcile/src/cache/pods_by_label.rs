@@ -45,12 +45,12 @@ impl PodsByLabel {
             _ => None,
         });
         let sets: Vec<Vec<String>> = sets.collect();
-        let mut found = match sets.as_slice() {
+        let mut pods = match sets.as_slice() {
             [] => self.pods.list_in(namespace),
             sets => self.by_value.of_smallest(sets),
         };
-        found.retain(|pod| selector.matches_by(|key| pod.label(key)));
-        found
+        pods.retain(|pod| selector.matches_by(|key| pod.label(key)));
+        pods
     }
 
     /// The pods of the namespace with all of these labels, sorted by name. Without labels the result is empty, as for
@@ -64,12 +64,12 @@ impl PodsByLabel {
             .iter()
             .map(|(key, value)| label_term(namespace, key, value));
         let sets: Vec<Vec<String>> = terms.map(|term| vec![term]).collect();
-        let mut found = self.by_value.of_smallest(&sets);
-        found.retain(|pod| {
+        let mut pods = self.by_value.of_smallest(&sets);
+        pods.retain(|pod| {
             let mut labels = labels.iter();
             labels.all(|(key, value)| pod.label(key) == Some(value))
         });
-        found
+        pods
     }
 }
 
@@ -211,8 +211,8 @@ mod tests {
         });
         take(&cache, events.into());
         let sets = ["app=web", "tier=b"].map(|label| vec![format!("one/{label}")]);
-        let names = |found: Vec<Arc<PodView>>| -> Vec<String> {
-            found.iter().map(|pod| pod.name.to_string()).collect()
+        let names = |pods: Vec<Arc<PodView>>| -> Vec<String> {
+            pods.iter().map(|pod| pod.name.to_string()).collect()
         };
         assert_eq!(names(index.by_value.of_smallest(&sets)), ["y"]);
         let both = [vec!["one/tier=a".to_owned(), "one/tier=b".to_owned()]];

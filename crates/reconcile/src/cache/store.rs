@@ -52,12 +52,12 @@ struct Subscriber {
 
 impl Subscriber {
     fn wants(&self, change: &ObjectChange<Stored>) -> bool {
-        let Some(wanted) = &self.wanted else {
+        let Some(filter) = &self.wanted else {
             return true;
         };
         match change {
-            ObjectChange::Applied(new, old) => wanted(old.as_deref(), Some(&**new)),
-            ObjectChange::Deleted(last) => wanted(Some(&**last), None),
+            ObjectChange::Applied(new, old) => filter(old.as_deref(), Some(&**new)),
+            ObjectChange::Deleted(last) => filter(Some(&**last), None),
         }
     }
 }
@@ -137,11 +137,11 @@ impl Store {
         self.changed.notified()
     }
 
-    pub(super) fn subscribe(&self, wanted: Option<Box<WantedChanges>>) -> Arc<Mailbox<Stored>> {
+    pub(super) fn subscribe(&self, filter: Option<Box<WantedChanges>>) -> Arc<Mailbox<Stored>> {
         let mailbox = Arc::new(Mailbox::new());
         let subscriber = Subscriber {
             mailbox: Arc::downgrade(&mailbox),
-            wanted,
+            wanted: filter,
         };
         let mut state = self.write();
         for (key, _, object) in state.objects.iter() {
@@ -162,8 +162,8 @@ impl Store {
     pub(super) fn index(&self, terms: IndexTerms) -> usize {
         let mut state = self.write();
         let mut index = IndexState::new(terms);
-        for (key, place, object) in state.objects.iter() {
-            index.insert(key, place, object.as_ref());
+        for (key, slot, object) in state.objects.iter() {
+            index.insert(key, slot, object.as_ref());
         }
         state.indexes.push(index);
         state.indexes.len() - 1
@@ -187,8 +187,8 @@ impl Store {
     pub(super) fn find_smallest(&self, index: usize, sets: &[Vec<String>]) -> Vec<Arc<Stored>> {
         let state = self.read();
         let index = state.indexes.get(index);
-        let places = index.map(|index| index.places_of_smallest(sets));
-        state.objects_of(places.into_iter().flatten())
+        let slots = index.map(|index| index.places_of_smallest(sets));
+        state.objects_of(slots.into_iter().flatten())
     }
 
     /// Whether the store includes the write with this resourceVersion.
@@ -210,8 +210,8 @@ impl Store {
             Event::Init => *listing = Listing::default(),
             Event::InitApply(object) => {
                 let version = number(self.identify.identity(object.as_ref()).resource_version);
-                let place = self.write().apply(object, &*self.identify);
-                listing.add(place, version);
+                let slot = self.write().apply(object, &*self.identify);
+                listing.add(slot, version);
             }
             Event::InitDone => listing.end(),
             Event::Apply(object) => {
@@ -235,9 +235,9 @@ impl Store {
             return 0;
         };
         let mut state = self.write();
-        let (gone, rest) = state.not_listed(listing, from);
+        let (unlisted, rest) = state.not_listed(listing, from);
         listing.rest = rest;
-        for key in &gone {
+        for key in &unlisted {
             state.remove(key, None, &*self.identify);
         }
         let is_over = listing.rest.is_none();
@@ -254,7 +254,7 @@ impl Store {
             });
         }
         self.changed.notify_waiters();
-        limits::SWEEP_UNITS + gone.len()
+        limits::SWEEP_UNITS + unlisted.len()
     }
 
     /// Processes the deletion of an object by its key.
@@ -290,8 +290,8 @@ fn taken(objects: impl Iterator<Item = Arc<Stored>>) -> Vec<Arc<Stored>> {
 }
 
 impl State {
-    fn objects_of(&self, places: impl Iterator<Item = ObjectPlace>) -> Vec<Arc<Stored>> {
-        taken(places.filter_map(|place| self.objects.at(place).cloned()))
+    fn objects_of(&self, slots: impl Iterator<Item = ObjectPlace>) -> Vec<Arc<Stored>> {
+        taken(slots.filter_map(|slot| self.objects.at(slot).cloned()))
     }
 
     fn reach(&mut self, version: Option<u64>) {
@@ -302,9 +302,9 @@ impl State {
     fn not_listed(&self, listing: &Listing, from: Key) -> (Vec<Key>, Option<Key>) {
         let mut objects = self.objects.from(from);
         let portion = objects.by_ref().take(limits::SWEEP_OBJECTS);
-        let gone = portion.filter(|(_, place, _)| !listing.has(*place));
-        let gone = gone.map(|(key, ..)| key.clone()).collect();
-        (gone, objects.next().map(|(key, ..)| key.clone()))
+        let unlisted = portion.filter(|(_, slot, _)| !listing.has(*slot));
+        let unlisted = unlisted.map(|(key, ..)| key.clone()).collect();
+        (unlisted, objects.next().map(|(key, ..)| key.clone()))
     }
 
     /// Stores the state of an object. Returns its slot.
@@ -314,18 +314,18 @@ impl State {
             self.namespace = new.namespace.into();
         }
         let key = Key::new(self.namespace.clone(), new.name);
-        let (place, mut previous) = self.objects.insert(&key, object.clone());
+        let (slot, mut previous) = self.objects.insert(&key, object.clone());
         if let Some(old) = &previous {
             let version = identify.identity(old.as_ref()).resource_version;
             if version == new.resource_version && !version.is_empty() {
-                return place;
+                return slot;
             }
             for index in &mut self.indexes {
-                index.replace(&key, place, old.as_ref(), object.as_ref());
+                index.replace(&key, slot, old.as_ref(), object.as_ref());
             }
         } else {
             for index in &mut self.indexes {
-                index.insert(&key, place, object.as_ref());
+                index.insert(&key, slot, object.as_ref());
             }
         }
         // A new object has the same name: the cache missed the deletion of the old object.
@@ -333,7 +333,7 @@ impl State {
             self.tell(&key, ObjectChange::Deleted(old));
         }
         self.tell(&key, ObjectChange::Applied(object, previous));
-        place
+        slot
     }
 
     /// Removes the object with the given key; `last` is its final state, if the event contains it.

@@ -49,7 +49,7 @@ fn describe(change: ObjectChange<ConfigMap>) -> String {
 
 #[tokio::test]
 async fn a_list_anew_tells_what_went_away_meanwhile() {
-    let (cache, told) = after(vec![
+    let (cache, changes) = after(vec![
         Event::Init,
         Event::InitApply(object("a", "1", "1")),
         Event::InitApply(object("b", "1", "2")),
@@ -60,21 +60,21 @@ async fn a_list_anew_tells_what_went_away_meanwhile() {
         Event::InitDone,
     ])
     .await;
-    assert_eq!(told, ["+a1", "+b1", "~a1", "~a1", "-b1"]);
+    assert_eq!(changes, ["+a1", "+b1", "~a1", "~a1", "-b1"]);
     assert_eq!(cache.list().len(), 1);
     assert!(cache.get("default", "a").is_some());
 }
 
 #[tokio::test]
 async fn a_new_object_under_an_old_name_is_a_deletion_and_a_creation() {
-    let (_, told) = after(vec![
+    let (_, changes) = after(vec![
         Event::Init,
         Event::InitApply(object("a", "1", "1")),
         Event::InitDone,
         Event::Apply(object("a", "2", "5")),
     ])
     .await;
-    assert_eq!(told, ["+a1", "-a1", "+a2"]);
+    assert_eq!(changes, ["+a1", "-a1", "+a2"]);
 }
 
 /// A write is shown though its object is gone, and while a list is not complete only by what came before.
@@ -117,8 +117,8 @@ async fn a_subscriber_hears_of_the_objects_that_it_wants() {
     let send = |event| sender.unbounded_send(event).unwrap();
     let is_wanted =
         |o: &ConfigMap| (&*Key::of(o).name, o.metadata.uid.as_deref()) == ("a", Some("1"));
-    let mut wanted = cache.subscribe_to(is_wanted);
-    let mut told = Vec::new();
+    let mut matching = cache.subscribe_to(is_wanted);
+    let mut changes = Vec::new();
     for events in [
         [object("b", "1", "1"), object("a", "1", "2")],
         [object("b", "1", "3"), object("a", "1", "4")],
@@ -126,15 +126,15 @@ async fn a_subscriber_hears_of_the_objects_that_it_wants() {
         [object("b", "2", "5"), object("a", "2", "6")],
     ] {
         events.into_iter().map(Event::Apply).for_each(send);
-        told.extend(wanted.next().await.map(describe));
+        changes.extend(matching.next().await.map(describe));
     }
     // A subscriber that comes later gets those that it wants of the present objects.
     let mut later = cache.subscribe_to(|o: &ConfigMap| *Key::of(o).name == *"b");
-    told.extend(later.next().await.map(describe));
+    changes.extend(later.next().await.map(describe));
     send(Event::Delete(object("a", "2", "7")));
     drop(sender);
-    assert!(wanted.next().await.is_none() && later.next().await.is_none());
-    assert_eq!(told, ["+a1", "~a1", "-a1", "+b2"]);
+    assert!(matching.next().await.is_none() && later.next().await.is_none());
+    assert_eq!(changes, ["+a1", "~a1", "-a1", "+b2"]);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_subscriber_hears_of_the_changes_that_it_wants() {
         labels(old) != labels(new)
     });
     let mut ended = cache.subscribe_to_changes(|_, new| new.is_none());
-    let mut told = Vec::new();
+    let mut changes = Vec::new();
     for objects in [
         [labelled("x", "1"), labelled("x", "2")],
         [labelled("x", "3"), labelled("y", "4")],
@@ -161,7 +161,7 @@ async fn a_subscriber_hears_of_the_changes_that_it_wants() {
         }
         let change = changed.next().await.unwrap();
         let version = |object: &ConfigMap| object.metadata.resource_version.clone().unwrap();
-        told.push(match &change {
+        changes.push(match &change {
             ObjectChange::Applied(new, old) => (version(new), old.as_deref().map(version)),
             ObjectChange::Deleted(_) => panic!("{change:?}"),
         });
@@ -178,7 +178,7 @@ async fn a_subscriber_hears_of_the_changes_that_it_wants() {
     assert!(changed.next().await.is_none() && ended.next().await.is_none());
     // The state before a change is the last one in the cache, also if the subscriber did not get it.
     assert_eq!(
-        told,
+        changes,
         [
             ("1".to_owned(), None),
             ("4".to_owned(), Some("3".to_owned()))

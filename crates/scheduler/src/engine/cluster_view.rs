@@ -129,8 +129,8 @@ impl Engine {
 
     /// The nominated pods, as if they were on their nominated nodes.
     fn nominated_pods(&self) -> Vec<Arc<PodView>> {
-        let known = self.world.nominated.iter();
-        let keys: BTreeSet<&Key> = known.chain(self.nominations.keys()).collect();
+        let nominated = self.world.nominated.iter();
+        let keys: BTreeSet<&Key> = nominated.chain(self.nominations.keys()).collect();
         let pods = keys.into_iter().filter_map(|key| {
             let pod = self.world.unplaced.get(key)?;
             let mut there = (**pod).clone();
@@ -154,8 +154,8 @@ fn keep<Q: Ord, K: Object, V: From<Arc<K>>>(
 
 /// Applies a change to a list that is sorted by namespace and name.
 fn keep_sorted<K: Object>(objects: &mut Vec<Arc<K>>, change: &ObjectChange<K>) {
-    let wanted = namespace_and_name(&**change.object());
-    let at = objects.binary_search_by_key(&wanted, |object| namespace_and_name(&**object));
+    let key = namespace_and_name(&**change.object());
+    let at = objects.binary_search_by_key(&key, |object| namespace_and_name(&**object));
     match (at, change) {
         (Ok(at), ObjectChange::Applied(object, _)) => objects[at] = object.clone(),
         (Err(at), ObjectChange::Applied(object, _)) => objects.insert(at, object.clone()),
@@ -261,32 +261,32 @@ mod tests {
             let mut world = ClusterState::default();
             let (mut pods, mut slices) = (BTreeMap::new(), BTreeMap::new());
             for (revision, step) in steps.into_iter().enumerate() {
-                let mut tell = |change: CacheChange| world.apply(&change);
+                let mut notify = |change: CacheChange| world.apply(&change);
                 let deleted = |pod| CacheChange::Pod(ObjectChange::Deleted(pod));
                 match step {
                     Step::Apply(name, spec) => {
                         let uid = pods.get(&name).map_or(u32::from(name), |(uid, _)| *uid);
                         let new = pod(name, uid, revision, spec);
                         let old = pods.insert(name, (uid, new.clone())).map(|(_, old)| old);
-                        tell(CacheChange::Pod(ObjectChange::Applied(new, old)));
+                        notify(CacheChange::Pod(ObjectChange::Applied(new, old)));
                     }
                     Step::Delete(name) => {
                         if let Some((_, old)) = pods.remove(&name) {
-                            tell(deleted(old));
+                            notify(deleted(old));
                         }
                     }
                     Step::Replace(name, spec) => {
                         let uid = 100 + u32::try_from(revision).unwrap();
                         let new = pod(name, uid, revision, spec);
                         if let Some((_, old)) = pods.insert(name, (uid, new.clone())) {
-                            tell(deleted(old));
+                            notify(deleted(old));
                         }
-                        tell(CacheChange::Pod(ObjectChange::Applied(new, None)));
+                        notify(CacheChange::Pod(ObjectChange::Applied(new, None)));
                     }
                     Step::Slice(name) => {
                         let new = slice(name, revision);
                         let old = slices.insert(name, new.clone());
-                        tell(CacheChange::DeviceSlice(ObjectChange::Applied(new, old)));
+                        notify(CacheChange::DeviceSlice(ObjectChange::Applied(new, old)));
                     }
                     Step::Reserve(name, node) => {
                         let reserved = pods.get(&name).map(|(_, pod)| Reservation {
@@ -298,13 +298,13 @@ mod tests {
                         world.reserve(reserved.iter());
                         if let Some(Reservation { pod, node, .. }) = &reserved {
                             let there = world.view.pods.get(&pod.uid);
-                            let wanted = if is_running(pod) { pod.node.as_deref() } else { Some(&**node) };
-                            prop_assert_eq!(there.and_then(|pod| pod.node.as_deref()), wanted);
+                            let node_name = if is_running(pod) { pod.node.as_deref() } else { Some(&**node) };
+                            prop_assert_eq!(there.and_then(|pod| pod.node.as_deref()), node_name);
                         }
                     }
                     Step::NoSlice(name) => {
                         if let Some(old) = slices.remove(&name) {
-                            tell(CacheChange::DeviceSlice(ObjectChange::Deleted(old)));
+                            notify(CacheChange::DeviceSlice(ObjectChange::Deleted(old)));
                         }
                     }
                 }

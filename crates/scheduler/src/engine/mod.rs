@@ -98,8 +98,8 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub fn new(client: Client, config: Config, component: Component) -> Self {
-        let own = || SharedCaches::new(client.clone(), component.clone());
-        let shared = config.caches.clone().unwrap_or_else(own);
+        let new_caches = || SharedCaches::new(client.clone(), component.clone());
+        let shared = config.caches.clone().unwrap_or_else(new_caches);
         let caches = Caches {
             pods: shared.pods(),
             nodes: shared.all(),
@@ -256,17 +256,18 @@ impl Engine {
             return;
         };
         let nomination = self.nominations.get(&key);
-        let nomination = nomination.filter(|own| same(&own.pod, &pod));
-        if nomination.is_some_and(|own| own.is_under_way(&pod, |pod| self.current(pod))) {
+        let nomination = nomination.filter(|nominated| same(&nominated.pod, &pod));
+        if nomination.is_some_and(|nominated| nominated.is_under_way(&pod, |pod| self.current(pod)))
+        {
             return;
         }
         self.nominations.drop(&key);
-        let kept = self
+        let reserved = self
             .reservations
             .get(&key)
-            .filter(|kept| same(&kept.pod, &pod))
+            .filter(|reserved| same(&reserved.pod, &pod))
             .cloned();
-        let overdue = match kept.as_ref().map(|kept| kept.stage) {
+        let overdue = match reserved.as_ref().map(|reserved| reserved.stage) {
             Some(ReservationStage::Preparing | ReservationStage::Binding) => return,
             Some(ReservationStage::Waiting(since)) => {
                 since.elapsed() >= limits::VOLUMES_BOUND_WITHIN
@@ -277,8 +278,12 @@ impl Engine {
             self.explain_unbound_volumes(&key, &pod, "context deadline exceeded");
             self.reservations.drop(&key);
         }
-        let kept = kept.filter(|_| !overdue);
-        let decision = self.decide(&key, &pod, kept.as_ref().map(|kept| kept.node.as_str()));
+        let reserved = reserved.filter(|_| !overdue);
+        let decision = self.decide(
+            &key,
+            &pod,
+            reserved.as_ref().map(|reserved| reserved.node.as_str()),
+        );
         self.reservations.drop(&key);
         if !matches!(decision, PlacementDecision::Unschedulable(_)) {
             self.explanations.drop(&key);
@@ -286,12 +291,14 @@ impl Engine {
         match decision {
             PlacementDecision::Bind { node } => self.bind(key, pod, node, begun),
             PlacementDecision::Prepare { node, steps } => {
-                let withdrawn = kept.as_ref().and_then(|kept| kept.withdrawn(&steps));
+                let withdrawn = reserved
+                    .as_ref()
+                    .and_then(|reserved| reserved.withdrawn(&steps));
                 if let Some(claim) = withdrawn {
                     let why = format!("provisioning failed for PVC {claim:?}");
                     self.explain_unbound_volumes(&key, &pod, &why);
                 }
-                self.prepare(key, pod, node, steps, kept, begun)
+                self.prepare(key, pod, node, steps, reserved, begun)
             }
             PlacementDecision::Preempt(preemption) => self.preempt(key, pod, preemption, begun),
             PlacementDecision::Unschedulable(obstacle) => self.explain(key, &pod, obstacle, begun),
@@ -326,20 +333,20 @@ impl Engine {
         pod: Arc<PodView>,
         node: String,
         steps: Vec<ClaimStep>,
-        kept: Option<Reservation>,
+        reserved: Option<Reservation>,
         begun: Instant,
     ) {
-        let kept = kept.filter(|kept| kept.node == node);
+        let reserved = reserved.filter(|reserved| reserved.node == node);
         if steps.is_empty() {
             // All writes are finished. The reservation stays until the caches show them.
             let waiting = ReservationStage::Waiting(Instant::now());
-            let kept = kept.unwrap_or(Reservation {
+            let reserved = reserved.unwrap_or(Reservation {
                 pod,
                 node,
                 steps: Vec::new(),
                 stage: waiting,
             });
-            self.reservations.keep(key, kept);
+            self.reservations.keep(key, reserved);
             return;
         }
         let under_way = steps
@@ -358,12 +365,12 @@ impl Engine {
         let volumes = self.caches.volumes.clone();
         let device_claims = self.caches.device_claims.clone();
         self.writes.spawn(async move {
-            let seen = writes::ObservedCaches {
+            let caches = writes::ObservedCaches {
                 claims: &claims,
                 volumes: &volumes,
                 device_claims: &device_claims,
             };
-            let result = writes::prepare(client, &pod, &node, steps, seen).await;
+            let result = writes::prepare(client, &pod, &node, steps, caches).await;
             FinishedWrite {
                 key,
                 pod,
@@ -388,7 +395,7 @@ impl Engine {
         let current = self
             .reservations
             .get(&key)
-            .is_some_and(|kept| same(&kept.pod, &pod));
+            .is_some_and(|reservation| same(&reservation.pod, &pod));
         match outcome {
             WriteOutcome::Explained(result) => {
                 if let Err(error) = result {
@@ -415,13 +422,13 @@ impl Engine {
                 self.settle(&key);
             }
             WriteOutcome::Prepared(steps) => {
-                if let Some(kept) = self.reservations.get_mut(&key).filter(|_| current) {
+                if let Some(reservation) = self.reservations.get_mut(&key).filter(|_| current) {
                     let claims = &self.caches.claims;
                     self.refusals
-                        .chose(&pod.namespace, &kept.node, &steps, claims);
+                        .chose(&pod.namespace, &reservation.node, &steps, claims);
                     self.world.refused(self.refusals.nodes());
-                    kept.stage = ReservationStage::Waiting(Instant::now());
-                    kept.steps = steps;
+                    reservation.stage = ReservationStage::Waiting(Instant::now());
+                    reservation.steps = steps;
                 }
                 // The change for which the pod waits may have arrived already.
                 self.backlog.wake(AffectedPods::Pod(&key));
@@ -455,8 +462,8 @@ impl Engine {
         let key = Key::of_pod(change.object());
         match change {
             ObjectChange::Applied(pod, previous) => {
-                let kept = self.reservations.get(&key);
-                if kept.is_some_and(|kept| !same(&kept.pod, &pod)) {
+                let reservation = self.reservations.get(&key);
+                if reservation.is_some_and(|reservation| !same(&reservation.pod, &pod)) {
                     self.reservations.drop(&key);
                 }
                 if previous.as_ref().is_some_and(|old| leaves(old, &pod)) {
@@ -500,14 +507,14 @@ impl Engine {
 
     fn node_changed(&mut self, change: &ObjectChange<Node>) {
         if let ObjectChange::Applied(new, Some(old)) = change {
-            let room = |node: &Node| {
+            let capacity = |node: &Node| {
                 node.status
                     .as_ref()
                     .and_then(|status| status.allocatable.clone())
             };
             if new.spec == old.spec
                 && new.metadata.labels == old.metadata.labels
-                && room(new) == room(old)
+                && capacity(new) == capacity(old)
             {
                 return;
             }
@@ -572,8 +579,8 @@ fn matters(old: &PodView, new: &PodView) -> bool {
 
 /// Whether the pod is no longer nominated for its former nominated node, and is not bound to it either.
 fn leaves(old: &PodView, new: &PodView) -> bool {
-    let place = new.nominated.as_ref().or(new.node.as_ref());
-    old.nominated.is_some() && old.nominated.as_ref() != place
+    let node_name = new.nominated.as_ref().or(new.node.as_ref());
+    old.nominated.is_some() && old.nominated.as_ref() != node_name
 }
 
 fn interests(pod: &PodView) -> RetryTriggers {

@@ -25,8 +25,8 @@ impl Engine {
             return None;
         }
         let key = Key::of_pod(pod);
-        let kept = self.reservations.get(&key);
-        if kept.is_some_and(|kept| same(&kept.pod, pod)) {
+        let reservation = self.reservations.get(&key);
+        if reservation.is_some_and(|reservation| same(&reservation.pod, pod)) {
             return None;
         }
         self.nominations.node_of(&key, pod)
@@ -88,10 +88,11 @@ impl Engine {
     /// Whether the victim has only a reservation. Such a victim is not deleted, but scheduled again.
     fn gives_way(&mut self, victim: &PodView, now: Instant) -> bool {
         let key = Key::of_pod(victim);
-        let kept = self.reservations.get(&key);
-        let waits =
-            |kept: &Reservation| kept.stage != ReservationStage::Binding && same(&kept.pod, victim);
-        if !kept.is_some_and(waits) {
+        let reservation = self.reservations.get(&key);
+        let waits = |reservation: &Reservation| {
+            reservation.stage != ReservationStage::Binding && same(&reservation.pod, victim)
+        };
+        if !reservation.is_some_and(waits) {
             return false;
         }
         self.reservations.drop(&key);
@@ -113,12 +114,12 @@ impl Engine {
             self.recorder
                 .event(victim.reference(), kind, "Preempted", text);
         }
-        if let Some(own) = self
+        if let Some(nomination) = self
             .nominations
             .get_mut(key)
-            .filter(|own| same(&own.pod, pod))
+            .filter(|nomination| same(&nomination.pod, pod))
         {
-            own.written = nominations::NominationWrites::At(revision.unwrap_or_default());
+            nomination.written = nominations::NominationWrites::At(revision.unwrap_or_default());
         }
         self.wake_free(key);
     }
@@ -126,7 +127,7 @@ impl Engine {
     /// Retries a pod after all its victims are deleted.
     pub(super) fn wake_free(&mut self, key: &Key) {
         let nomination = self.nominations.get(key);
-        if nomination.is_some_and(|own| own.is_free(|pod| self.current(pod))) {
+        if nomination.is_some_and(|entry| entry.is_free(|pod| self.current(pod))) {
             self.backlog.wake(AffectedPods::Pod(key));
         }
     }
@@ -134,7 +135,7 @@ impl Engine {
     /// Handles a preemption in which some victims could not be deleted.
     pub(super) fn not_preempted(&mut self, key: &Key, pod: &PodView) {
         let nomination = self.nominations.get(key);
-        if nomination.is_some_and(|own| same(&own.pod, pod)) {
+        if nomination.is_some_and(|entry| same(&entry.pod, pod)) {
             self.nominations.drop(key);
             self.backlog.wake(AffectedPods::All);
         }

@@ -39,7 +39,7 @@ fn listed(path: &str) -> Vec<Value> {
 async fn one_poll_compares_a_bounded_number_of_pods_with_nodes() {
     let bindings = Arc::new(AtomicUsize::new(0));
     let count = bindings.clone();
-    let answer = move |request: Request<api_client::Body>| {
+    let respond = move |request: Request<api_client::Body>| {
         let (uri, count) = (request.uri().clone(), count.clone());
         let binds = request.method() == Method::POST && uri.path().ends_with("/binding");
         count.fetch_add(usize::from(binds), Ordering::Relaxed);
@@ -52,7 +52,7 @@ async fn one_poll_compares_a_bounded_number_of_pods_with_nodes() {
             Ok::<_, Infallible>(Response::new(list.to_string()))
         }
     };
-    let client = Client::new(tower::service_fn(answer), "default");
+    let client = Client::new(tower::service_fn(respond), "default");
     let end = CancellationToken::new();
     let _end = end.clone().drop_guard();
     let engine = Engine::new(client, Config::default(), end.into());

@@ -83,8 +83,8 @@ async fn a_pod_gets_a_device_and_gives_it_back() {
         .unwrap();
     eventually(Some("n2".to_owned()), || cluster.node_of("b")).await;
     let first = || async {
-        let found = cluster.device_claims().get_opt(&name).await.unwrap();
-        found.is_some()
+        let remaining_claim = cluster.device_claims().get_opt(&name).await.unwrap();
+        remaining_claim.is_some()
     };
     eventually(false, first).await;
 }

@@ -37,9 +37,9 @@ struct Cluster {
 /// findings A9: fails a test in which a task blocked its thread.
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let found = self.slow_polls.found();
-        if !found.is_empty() && !std::thread::panicking() {
-            panic!("slow on the runtime's threads: {found:?}");
+        let slow = self.slow_polls.found();
+        if !slow.is_empty() && !std::thread::panicking() {
+            panic!("slow on the runtime's threads: {slow:?}");
         }
     }
 }
@@ -82,13 +82,13 @@ impl Cluster {
     }
 
     async fn add_node(&self, name: &str) {
-        let room = json!({"cpu": "2", "memory": "4Gi", "pods": "10"});
+        let capacity = json!({"cpu": "2", "memory": "4Gi", "pods": "10"});
         let node: Node = typed(json!({
             "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
         }));
         let api: Api<Node> = Api::all(self.client.clone());
         api.create(&PostParams::default(), &node).await.unwrap();
-        let status = json!({"status": {"capacity": room, "allocatable": room,
+        let status = json!({"status": {"capacity": capacity, "allocatable": capacity,
             "conditions": [{"type": "Ready", "status": "True"}]}});
         api.patch_status(name, &PatchParams::default(), &Patch::Merge(status))
             .await
@@ -155,7 +155,7 @@ impl Cluster {
             .items
             .into_iter()
             .filter(|event| event.involved_object.name.as_deref() == Some(name));
-        let mut shown: Vec<String> = about
+        let mut printed: Vec<String> = about
             .map(|event| {
                 let component = |text: Option<String>| text.unwrap_or_default();
                 format!(
@@ -166,25 +166,25 @@ impl Cluster {
                 )
             })
             .collect();
-        shown.sort();
-        shown.join("\n")
+        printed.sort();
+        printed.join("\n")
     }
 }
 
-/// Waits until `look` returns the expected value.
+/// Waits until `read` returns the expected value.
 async fn eventually<T: PartialEq + Debug, F: Future<Output = T>>(
-    wanted: T,
-    mut look: impl FnMut() -> F,
+    expected: T,
+    mut read: impl FnMut() -> F,
 ) {
     let start = Instant::now();
     loop {
-        let seen = look().await;
-        if seen == wanted {
+        let value = read().await;
+        if value == expected {
             return;
         }
         assert!(
             start.elapsed() < Duration::from_secs(240),
-            "wanted {wanted:?}, saw {seen:?}"
+            "wanted {expected:?}, saw {value:?}"
         );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -212,8 +212,8 @@ async fn a_pod_is_bound_and_told_so() {
     let cluster = Cluster::new(&["n1"]).await;
     cluster.create_pod("web-0", json!({})).await;
     eventually("n1".to_owned(), || cluster.place_of("web-0")).await;
-    let told = "Normal Scheduled: Successfully assigned default/web-0 to n1";
-    eventually(told.to_owned(), || cluster.events("web-0")).await;
+    let event = "Normal Scheduled: Successfully assigned default/web-0 to n1";
+    eventually(event.to_owned(), || cluster.events("web-0")).await;
 }
 
 #[tokio::test]
@@ -228,8 +228,8 @@ async fn a_pod_that_fits_nowhere_is_placed_when_there_is_room() {
          1 No preemption victims found for incoming pod."
     );
     eventually(full.clone(), || cluster.place_of("second")).await;
-    let told = format!("Warning FailedScheduling: {full}");
-    eventually(told, || cluster.events("second")).await;
+    let event = format!("Warning FailedScheduling: {full}");
+    eventually(event, || cluster.events("second")).await;
     let now = DeleteParams::default().grace_period(0);
     cluster.pods().delete("large", &now).await.unwrap();
     eventually("n1".to_owned(), || cluster.place_of("second")).await;
@@ -269,8 +269,8 @@ async fn a_pod_waits_for_its_volume_and_is_bound_where_it_is() {
         annotation("volume.kubernetes.io/selected-node"),
     )
     .await;
-    let asked = annotation("volume.kubernetes.io/storage-provisioner");
-    eventually("mainstay.dev/local".to_owned(), asked).await;
+    let provisioner = annotation("volume.kubernetes.io/storage-provisioner");
+    eventually("mainstay.dev/local".to_owned(), provisioner).await;
     let claim = cluster.claims().get("data").await.unwrap();
     let volume = typed(json!({"metadata": {"name": "made"}, "spec": {
         "storageClassName": "local", "accessModes": ["ReadWriteOnce"],
@@ -314,12 +314,12 @@ async fn two_pods_share_out_the_volumes_that_are_there() {
         cluster.create_claim(name, "manual").await;
         cluster.create_pod(name, claiming(name)).await;
     }
-    let places = || async {
-        let mut places = [cluster.place_of("a").await, cluster.place_of("b").await];
-        places.sort();
-        places
+    let nodes = || async {
+        let mut nodes = [cluster.place_of("a").await, cluster.place_of("b").await];
+        nodes.sort();
+        nodes
     };
-    eventually(["n1".to_owned(), "n2".to_owned()], places).await;
+    eventually(["n1".to_owned(), "n2".to_owned()], nodes).await;
     for name in ["a", "b"] {
         let claim = cluster.claims().get(name).await.unwrap();
         let volume = claim.spec.unwrap().volume_name.unwrap();
@@ -355,12 +355,15 @@ async fn claims_and_volumes_are_bound_protected_and_released() {
         .await
         .unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let kept = cluster.claims().get("data").await.unwrap();
-    assert!(kept.meta().deletion_timestamp.is_some(), "a pod uses it");
+    let protected_claim = cluster.claims().get("data").await.unwrap();
+    assert!(
+        protected_claim.meta().deletion_timestamp.is_some(),
+        "a pod uses it"
+    );
     let now = DeleteParams::default().grace_period(0);
     cluster.pods().delete("user", &now).await.unwrap();
-    let gone = || async { cluster.claims().get_opt("data").await.unwrap().is_none() };
-    eventually(true, gone).await;
+    let is_deleted = || async { cluster.claims().get_opt("data").await.unwrap().is_none() };
+    eventually(true, is_deleted).await;
     let phase = || async {
         let volume = cluster.volumes().get("v").await.unwrap();
         volume
@@ -370,16 +373,16 @@ async fn claims_and_volumes_are_bound_protected_and_released() {
     };
     eventually("Released".to_owned(), phase).await;
     cluster.create_claim("data", "").await;
-    let told = "Normal FailedBinding: no persistent volumes available for this claim and no \
+    let event = "Normal FailedBinding: no persistent volumes available for this claim and no \
         storage class is set";
-    let seen = || async {
+    let is_reported = || async {
         cluster
             .events("data")
             .await
             .lines()
-            .any(|line| line == told)
+            .any(|line| line == event)
     };
-    eventually(true, seen).await;
+    eventually(true, is_reported).await;
     let free = Patch::Merge(json!({"spec": {"claimRef": null}}));
     cluster
         .volumes()
@@ -393,8 +396,8 @@ async fn claims_and_volumes_are_bound_protected_and_released() {
 async fn a_hundred_pods_are_bound_promptly() {
     let cluster = Cluster::new(&["n1"]).await;
     let api: Api<Node> = Api::all(cluster.client.clone());
-    let room = Patch::Merge(json!({"status": {"allocatable": {"pods": "200"}}}));
-    api.patch_status("n1", &PatchParams::default(), &room)
+    let capacity = Patch::Merge(json!({"status": {"allocatable": {"pods": "200"}}}));
+    api.patch_status("n1", &PatchParams::default(), &capacity)
         .await
         .unwrap();
     cluster.create_pod("first", json!({})).await;

@@ -78,16 +78,16 @@ async fn one_goes_and_says_why() {
     let on = Some("n1".to_owned());
     eventually(on, || cluster.nominated("important")).await;
     eventually(FULL.to_owned(), || cluster.place_of("important")).await;
-    let told = format!("Warning FailedScheduling: {FULL}");
-    eventually(told, || cluster.events("important")).await;
+    let event = format!("Warning FailedScheduling: {FULL}");
+    eventually(event, || cluster.events("important")).await;
     let uid = cluster.pods().get("important").await.unwrap().metadata.uid;
-    let told = format!(
+    let event = format!(
         "Normal Preempted: Preempted by pod {} on node n1",
         uid.unwrap()
     );
     let victim = name_of(&victim);
-    let seen = || async { cluster.events(&victim).await.contains(&told) };
-    eventually(true, seen).await;
+    let is_reported = || async { cluster.events(&victim).await.contains(&event) };
+    eventually(true, is_reported).await;
 
     // Pods of lower priority do not get the node.
     cluster.create_of("low", "late", "1").await;

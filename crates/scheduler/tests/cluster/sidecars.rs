@@ -135,7 +135,7 @@ impl Cluster {
         self.create_claim("data", "disks").await;
         self.create_pod("user", claiming("data")).await;
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(provisioner.clone(), "default");
-        let asked = || async {
+        let requested_provisioner = || async {
             let claim = claims.get("data").await.unwrap();
             let annotations = claim.metadata.annotations.unwrap_or_default();
             let of = |key: &str| annotations.get(key).cloned();
@@ -144,8 +144,8 @@ impl Cluster {
                 of("volume.kubernetes.io/selected-node"),
             )
         };
-        let wanted = (Some(DRIVER.to_owned()), Some("n1".to_owned()));
-        eventually(wanted, asked).await;
+        let expected = (Some(DRIVER.to_owned()), Some("n1".to_owned()));
+        eventually(expected, requested_provisioner).await;
         let claim = claims.get("data").await.unwrap().metadata;
         let name = format!("pvc-{}", claim.uid.clone().unwrap());
         let volume = json!({
@@ -204,8 +204,8 @@ async fn deletes(provisioner: &Client, name: &str) {
     };
     let patch = Patch::Strategic(patch);
     volumes.patch(name, &patched(), &patch).await.unwrap();
-    let gone = || async { volumes.get_opt(name).await.unwrap().is_none() };
-    eventually(true, gone).await;
+    let is_deleted = || async { volumes.get_opt(name).await.unwrap().is_none() };
+    eventually(true, is_deleted).await;
 }
 
 /// client-go's leader election: get, create, update.
@@ -219,8 +219,8 @@ async fn leads(sidecar: &Client, name: &str) {
     };
     let lease = json!({"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec("a")});
     let params = PostParams::default();
-    let made = leases.create(&params, &typed(lease)).await.unwrap();
-    let mut lease = json!(made);
+    let created = leases.create(&params, &typed(lease)).await.unwrap();
+    let mut lease = json!(created);
     lease["spec"] = spec("b");
     let old = lease.clone();
     leases.replace(name, &params, &typed(lease)).await.unwrap();
@@ -260,20 +260,23 @@ async fn a_volume_is_made_attached_grown_and_deleted_by_sidecars() {
         .patch(&volume, &params, &Patch::Json(add))
         .await
         .unwrap();
-    let own = Patch::Merge(json!({"metadata": {"finalizers": [OF_ATTACHER],
+    let finalizer_patch = Patch::Merge(json!({"metadata": {"finalizers": [OF_ATTACHER],
         "annotations": {"csi.alpha.kubernetes.io/node-id": "id-1"}}}));
-    attachments.patch(&attachment, &params, &own).await.unwrap();
+    attachments
+        .patch(&attachment, &params, &finalizer_patch)
+        .await
+        .unwrap();
     let attached = Patch::Merge(json!({"status": {"attached": true,
         "attachmentMetadata": {"device": "sdb"}}}));
     let done = attachments.patch_status(&attachment, &params, &attached);
     assert!(done.await.unwrap().status.unwrap().attached);
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let shown = || async {
+    let attached_volumes = || async {
         let status = nodes.get("n1").await.unwrap().status.unwrap();
         let volumes = status.volumes_attached.unwrap_or_default();
         volumes.iter().any(|one| one.name.ends_with("^disk-1"))
     };
-    eventually(true, shown).await;
+    eventually(true, attached_volumes).await;
 
     let resizer = cluster.sidecar("csi-resizer", RESIZER).await;
     grows(&cluster, &resizer, &volume).await;
@@ -293,11 +296,11 @@ async fn a_volume_is_made_attached_grown_and_deleted_by_sidecars() {
         .unwrap();
     eventually(0, count).await;
     let finalizers = of_attacher.get(&volume).await.unwrap().metadata.finalizers;
-    let place = finalizers
+    let index = finalizers
         .unwrap()
         .iter()
         .position(|name| name == OF_ATTACHER);
-    let path = format!("/metadata/finalizers/{}", place.unwrap());
+    let path = format!("/metadata/finalizers/{}", index.unwrap());
     let remove = json!([{"op": "test", "path": path, "value": OF_ATTACHER},
         {"op": "remove", "path": path}]);
     of_attacher
@@ -315,17 +318,17 @@ async fn a_volume_is_made_attached_grown_and_deleted_by_sidecars() {
 async fn grows(cluster: &Cluster, resizer: &Client, volume: &str) {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(resizer.clone(), "default");
     let params = patched();
-    let wanted = Patch::Merge(json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}}));
+    let growth = Patch::Merge(json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}}));
     cluster
         .claims()
-        .patch("data", &params, &wanted)
+        .patch("data", &params, &growth)
         .await
         .unwrap();
     let state = |version: &str, state: &str, condition: &str, former: Option<&str>| {
         let mut conditions = vec![json!({"type": condition, "status": "True",
             "lastProbeTime": null, "lastTransitionTime": "2026-01-01T00:00:00Z"})];
-        let gone = former.map(|former| json!({"$patch": "delete", "type": former}));
-        conditions.extend(gone);
+        let removed_condition = former.map(|former| json!({"$patch": "delete", "type": former}));
+        conditions.extend(removed_condition);
         Patch::Strategic(json!({"metadata": {"resourceVersion": version}, "status": {
             "$setElementOrder/conditions": [{"type": condition}], "conditions": conditions,
             "allocatedResources": {"storage": "2Gi"},
@@ -373,10 +376,10 @@ async fn changes(cluster: &Cluster, resizer: &Client, volume: &str) {
         "parameters": {"iops": "100"}});
     classes.create(&params, &typed(class)).await.unwrap();
     let params = patched();
-    let wanted = Patch::Merge(json!({"spec": {"volumeAttributesClassName": "gold"}}));
+    let change = Patch::Merge(json!({"spec": {"volumeAttributesClassName": "gold"}}));
     cluster
         .claims()
-        .patch("data", &params, &wanted)
+        .patch("data", &params, &change)
         .await
         .unwrap();
     let of_resizer: Api<VolumeAttributesClass> = Api::all(resizer.clone());
@@ -481,21 +484,21 @@ async fn free_storage_is_reported_by_the_provisioner() {
                 "uid": owner.uid, "controller": true}]},
         "storageClassName": "disks", "capacity": "1Gi",
         "nodeTopology": {"matchLabels": {"kubernetes.io/hostname": "n1"}}});
-    let mut made = capacities.create(&params, &typed(capacity)).await.unwrap();
-    let name = made.metadata.name.clone().unwrap();
+    let mut created = capacities.create(&params, &typed(capacity)).await.unwrap();
+    let name = created.metadata.name.clone().unwrap();
     assert!(name.starts_with("csisc-"));
-    made.capacity = Some(k8s_openapi::apimachinery::pkg::api::resource::Quantity(
+    created.capacity = Some(k8s_openapi::apimachinery::pkg::api::resource::Quantity(
         "5Gi".to_owned(),
     ));
-    let written = capacities.replace(&name, &params, &made).await.unwrap();
+    let written = capacities.replace(&name, &params, &created).await.unwrap();
     assert_eq!(written.capacity.unwrap().0, "5Gi");
-    let own =
+    let selector =
         api_client::ListParams::default().labels("csi.storage.k8s.io/drivername=disks.example.com");
-    assert_eq!(capacities.list(&own).await.unwrap().items.len(), 1);
+    assert_eq!(capacities.list(&selector).await.unwrap().items.len(), 1);
     // It goes with its owner.
     let now = DeleteParams::default().grace_period(0);
     cluster.pods().delete("driver-0", &now).await.unwrap();
-    let left = || async { capacities.list(&own).await.unwrap().items.len() };
+    let left = || async { capacities.list(&selector).await.unwrap().items.len() };
     eventually(0, left).await;
 }
 
@@ -575,6 +578,6 @@ async fn a_snapshot_is_made_and_deleted_by_the_snapshotter() {
         .await
         .unwrap();
     eventually(0, count).await;
-    let gone = || async { snapshots.get_opt("s").await.unwrap().is_none() };
-    eventually(true, gone).await;
+    let is_deleted = || async { snapshots.get_opt("s").await.unwrap().is_none() };
+    eventually(true, is_deleted).await;
 }

@@ -16,7 +16,7 @@ use crate::ranges;
 /// `NF_INET_FORWARD`.
 const FORWARD: u32 = 2;
 
-/// After Services without endpoints have refused their connections.
+/// After the rejection of connections to Services without endpoints.
 const PRIORITY_FIRST: i32 = -8;
 
 /// The labels of namespaces, by name.
@@ -31,12 +31,12 @@ pub struct PolicyObjects {
     pub namespaces: NamespaceLabels,
     /// The pods of the cluster, by UID.
     pub pods: BTreeMap<String, PolicyPod>,
-    /// The UIDs of the policies that the kernel refuses: they allow nothing.
+    /// The UIDs of the policies that the kernel refuses: these policies allow no connection.
     pub left_out: BTreeSet<String>,
 }
 
 impl PolicyObjects {
-    /// The rules of a policy for a direction; `None` if it is not about it.
+    /// The rules of a policy for a direction; `None` if the policy does not restrict the direction.
     pub(super) fn rules<'p>(
         &self,
         policy: &'p Policy,
@@ -50,8 +50,8 @@ impl PolicyObjects {
     }
 }
 
-/// Returns the part of a table that filters the connections of this node's pods; empty if no policy
-/// selects one.
+/// Returns the part of a table that filters the connections of this node's pods; empty if no policy selects a pod of
+/// this node.
 pub fn filters(state: &PolicyObjects) -> Table {
     let mut table = Table::default();
     let mut used: BTreeMap<&str, &Policy> = BTreeMap::new();
@@ -101,8 +101,7 @@ fn add_chain(table: &mut Table, name: String, hook: Option<Hook>, rules: Vec<Rul
     table.chains.insert(name, Chain { hook, rules });
 }
 
-/// The rules of a selected pod. A direction that no policy is about has no limit for connections
-/// that begin.
+/// The rules of a selected pod. If no policy restricts a direction, new connections in this direction pass.
 fn of_pod(
     pod: &PolicyPod,
     direction: Direction,
@@ -160,7 +159,7 @@ fn add_policy(table: &mut Table, policy: &Policy, direction: Direction, state: &
     add_chain(table, chain, None, all);
 }
 
-/// The conditions of a rule's peers, one of which must hold.
+/// The conditions of a rule's peers, one of which must be true.
 fn from_peers(
     table: &mut Table,
     name: &str,
@@ -179,8 +178,8 @@ fn from_peers(
     }
     let mut sets = Vec::new();
     if !blocks.is_empty() {
-        let place = format!("{name}/blocks");
-        sets.push(ranges::add_set(table, &place, ranges::members(blocks)));
+        let set_name = format!("{name}/blocks");
+        sets.push(ranges::add_set(table, &set_name, ranges::members(blocks)));
     }
     if !selectors.is_empty() {
         let members = members(policy, &selectors, state);
@@ -214,8 +213,8 @@ fn members(
             }
         };
         let all = state.pods.values();
-        let found = all.filter(|pod| in_reach.contains(&*pod.namespace) && pod.matches(pods));
-        members.extend(found.map(|pod| Member::Address(pod.address)));
+        let matching = all.filter(|pod| in_reach.contains(&*pod.namespace) && pod.matches(pods));
+        members.extend(matching.map(|pod| Member::Address(pod.address)));
     }
     members
 }
@@ -257,7 +256,7 @@ fn ports(table: &mut Table, name: &str, rule: &PolicyRule, state: &PolicyObjects
     RuleAction::Jump(chain)
 }
 
-/// The ranges of ports in order; those that overlap or touch are one, so that their number has a limit.
+/// The ranges of ports in order; overlapping or adjacent ranges are merged, so that their number is bounded.
 fn joined(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
     ranges.sort_unstable();
     let mut joined: Vec<(u16, u16)> = Vec::new();

@@ -18,7 +18,7 @@ pub struct Connection {
     pub port: Option<(Protocol, u16)>,
 }
 
-/// Says whether the connection may begin.
+/// Whether the connection may begin.
 pub fn passes(table: &Table, connection: &Connection) -> bool {
     Direction::BOTH.iter().all(|direction| {
         let pod = match direction {
@@ -30,8 +30,8 @@ pub fn passes(table: &Table, connection: &Connection) -> bool {
     })
 }
 
-/// Returns the places of the connections that may not begin. Those that end on this node did not
-/// come through it: `is_local` knows its addresses.
+/// Returns the indices of the connections that may not begin. Connections that end on this node itself did not pass
+/// through it: `is_local` contains its addresses.
 pub fn denied(
     table: &Table,
     connections: &[Connection],
@@ -44,12 +44,12 @@ pub fn denied(
     (0..)
         .zip(connections)
         .filter(|(_, connection)| is_denied(connection))
-        .map(|(place, _)| place)
+        .map(|(index, _)| index)
         .collect()
 }
 
-/// Says whether the steps can deny a connection that was allowed before. Only then all connections
-/// of the machine need to be read.
+/// Whether the steps can deny a connection that was allowed before. All connections of the machine need to be read only
+/// then.
 pub fn tightens(steps: &[TableChange]) -> bool {
     let loosens = |step: &TableChange| {
         matches!(
@@ -65,7 +65,7 @@ pub fn tightens(steps: &[TableChange]) -> bool {
     !steps.iter().all(loosens)
 }
 
-/// Whether a chain accepts or drops the connection; `None` at its end.
+/// Whether a chain accepts or drops the connection; `None` if the chain decides neither.
 pub(super) fn verdict(table: &Table, chain: &str, connection: &Connection) -> Option<bool> {
     let rules = table.chains.get(chain).map(|chain| chain.rules.iter());
     let holds = |matches: &[Match]| matches.iter().all(|one| holds(table, one, connection));
@@ -81,7 +81,7 @@ pub(super) fn verdict(table: &Table, chain: &str, connection: &Connection) -> Op
         })
 }
 
-/// Whether a condition holds for the first packet. Policies have no other conditions.
+/// Whether a condition is true for the first packet of the connection. Policies have no other conditions.
 fn holds(table: &Table, condition: &Match, connection: &Connection) -> bool {
     let in_set = |set: &str, member: Member| {
         let set = table.sets.get(set);

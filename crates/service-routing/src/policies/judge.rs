@@ -1,4 +1,4 @@
-//! The decision about a connection at one of its ends, with the policies that make it.
+//! The decision about a connection at one of its ends, with the policies that decide.
 
 use super::compile::{PolicyObjects, chain_of};
 use super::connections::{Connection, verdict};
@@ -8,13 +8,13 @@ use crate::model::{Direction, Table};
 /// The decision at one end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PolicyJudgement<'f> {
-    /// No policy selects the end for this direction.
+    /// No policy selects the pod at this end for this direction.
     Open,
     /// Both ends are the same pod.
     Itself,
-    /// One of these policies allows it.
+    /// These policies allow the connection.
     Allowed(Vec<&'f Policy>),
-    /// These policies select the end, and none of them allows it.
+    /// These policies select the pod at this end, and none of them allows the connection.
     Dropped(Vec<&'f Policy>),
 }
 
@@ -25,9 +25,8 @@ impl PolicyJudgement<'_> {
     }
 }
 
-/// Decides about a connection at the end that the direction names: its client for egress, its server for
-/// ingress. `table` is that of the `state`, which enforces the policies; an end that is not local in it is
-/// open.
+/// Decides about a connection at the end that the direction names: its client for egress, its server for ingress.
+/// `table` is the table of `state`, which enforces the policies; an end that is not local in the table is open.
 pub fn judge<'f>(
     state: &'f PolicyObjects,
     table: &Table,

@@ -1,4 +1,4 @@
-//! NetworkPolicies and pods, read into plain values.
+//! NetworkPolicies and pods, parsed into plain values.
 
 use std::net::Ipv4Addr;
 
@@ -14,7 +14,7 @@ use resource_kinds::pod_view::{Labels, PodView, Text};
 use crate::host_ports::container_ports;
 use crate::model::{Direction, Protocol};
 
-/// Longest name of a pod's port; a longer one in a policy matches none.
+/// Maximum length of the name of a pod's port; a longer name in a policy matches no port.
 const PORT_NAME_BYTES_MAX: usize = 15;
 
 /// A NetworkPolicy, parsed.
@@ -24,7 +24,7 @@ pub struct Policy {
     pub namespace: String,
     /// Name of the policy.
     pub name: String,
-    /// Its uid, which names its chains and sets.
+    /// The UID of the policy; part of the names of its chains and sets.
     pub uid: String,
     pods: LabelSelector,
     ingress: Option<Vec<PolicyRule>>,
@@ -44,7 +44,7 @@ pub(super) struct PolicyRule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
     Pods {
-        /// Their namespaces; `None` for that of the policy.
+        /// Their namespaces; `None` for the namespace of the policy.
         namespaces: Option<LabelSelector>,
         /// Their labels.
         pods: LabelSelector,
@@ -52,7 +52,7 @@ pub(super) enum Peer {
     /// Addresses.
     Block {
         range: Cidr,
-        /// The parts of it that do not count.
+        /// The excluded parts of the range.
         except: Vec<Cidr>,
     },
 }
@@ -60,17 +60,16 @@ pub(super) enum Peer {
 /// The destination ports of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Port {
-    /// All of a protocol.
+    /// All ports of a protocol.
     All(Protocol),
-    /// From the first to the last.
+    /// The ports from the first to the last.
     Range(Protocol, u16, u16),
-    /// Those to which the destination pod gives the name.
+    /// The ports to which the destination pod gives the name.
     Named(Protocol, String),
 }
 
 impl Policy {
-    /// Reads a policy. A part that cannot be read matches nothing, so that no connection passes by
-    /// mistake.
+    /// Parses a policy. An invalid part matches nothing, so that no connection passes by mistake.
     pub fn of(policy: &NetworkPolicy) -> Policy {
         let spec = policy.spec.clone().unwrap_or_default();
         let types = spec.policy_types.unwrap_or_default();
@@ -97,12 +96,12 @@ impl Policy {
         }
     }
 
-    /// Says whether the policy is about the pod.
+    /// Whether the policy selects the pod.
     pub fn selects(&self, pod: &PolicyPod) -> bool {
         *pod.namespace == *self.namespace && pod.matches(&self.pods)
     }
 
-    /// The rules for a direction; `None` if the policy is not about it.
+    /// The rules for a direction; `None` if the policy does not restrict the direction.
     pub(super) fn rules(&self, direction: Direction) -> Option<&[PolicyRule]> {
         match direction {
             Direction::Ingress => self.ingress.as_deref(),
@@ -112,7 +111,7 @@ impl Policy {
 }
 
 impl PolicyRule {
-    /// An empty list matches everything, as no list does.
+    /// An empty list matches everything, as an absent list does.
     fn new(
         peers: Option<Vec<NetworkPolicyPeer>>,
         ports: Option<Vec<NetworkPolicyPort>>,
@@ -142,8 +141,7 @@ impl Peer {
         })
     }
 
-    /// An exception of the other address family takes nothing away; one that cannot be read takes
-    /// everything away.
+    /// An exception of the other address family excludes nothing; an invalid exception excludes the whole block.
     fn block(block: &IPBlock) -> Option<Peer> {
         let except = block.except.iter().flatten();
         let except = except.filter(|text| !text.contains(':'));
@@ -172,26 +170,26 @@ impl Port {
     }
 }
 
-/// An unreadable selector selects nothing.
+/// An invalid selector selects nothing.
 fn selector(selector: &ApiSelector) -> LabelSelector {
     LabelSelector::of(selector).unwrap_or_else(LabelSelector::nothing)
 }
 
-/// A range as the API takes it: bits after the prefix do not count.
+/// A range in the form that the API accepts: bits after the prefix are ignored.
 fn range(text: &str) -> Option<Cidr> {
     let (address, prefix) = text.split_once('/')?;
     let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
     Some(Cidr::new(address.parse().ok()?, prefix))
 }
 
-/// A pod with an address of its own, as far as policies are concerned.
+/// The properties of a pod that policies read. The pod has an address that no other pod shares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyPod {
     /// Namespace of the pod.
     pub namespace: Text,
     /// The pod's IPv4 address.
     pub address: Ipv4Addr,
-    /// Whether it is connected to this node, which then filters its connections.
+    /// Whether the pod is connected to this node, which then filters its connections.
     pub is_local: bool,
     labels: Labels,
     ports: Vec<NamedPort>,
@@ -206,9 +204,9 @@ pub(super) struct NamedPort {
 }
 
 impl PolicyPod {
-    /// Reads a pod. `local` is the address that this node gave it; pods of other nodes have one in
-    /// their status. A pod that has none, has ended, or is on its node's network counts for no
-    /// selector: `None`.
+    /// Parses a pod. `local` is the address that this node assigned to the pod; pods of other nodes have an address in
+    /// their status. `None` for a pod without an address, an ended pod, and a pod on its node's network: no selector
+    /// matches such a pod.
     pub fn of(pod: &PodView, local: Option<Ipv4Addr>) -> Option<PolicyPod> {
         let stored = || pod.addresses.iter().find_map(|text| text.parse().ok());
         if pod.spec.host_network == Some(true) || (pod.has_ended() && local.is_none()) {

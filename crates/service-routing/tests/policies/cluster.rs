@@ -1,4 +1,4 @@
-//! A cluster as objects of the API, and the table that follows from it.
+//! A cluster as objects of the API, and the table that is computed from it.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -23,9 +23,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Namespaces `shop` (team=shop), with the pods `web` 10.244.0.2, `db` 10.244.0.3 and `job`
-    /// 10.244.0.4, and `lab` (team=lab), with `web` 10.244.0.5; all on this node. `far` 10.244.1.6
-    /// in `shop` is on another.
+    /// Namespaces `shop` (team=shop), with the pods `web` 10.244.0.2, `db` 10.244.0.3 and `job` 10.244.0.4, and `lab`
+    /// (team=lab), with `web` 10.244.0.5; all on this node. `far` 10.244.1.6 in `shop` is on another node.
     pub fn new() -> Cluster {
         let mut cluster = Cluster::default();
         for team in ["shop", "lab"] {
@@ -95,7 +94,7 @@ impl Cluster {
         filters(&self.state())
     }
 
-    /// Whether the connection passes; its port is such as `tcp 80`, or `icmp`.
+    /// Whether the connection passes; its port is for instance `tcp 80`, or `icmp`.
     #[track_caller]
     pub fn passes(&self, source: &str, destination: &str, port: &str) -> bool {
         passes(&self.table(), &connection(source, destination, port))

@@ -72,7 +72,7 @@ fn a_policy_without_rules_isolates_the_pods_of_its_namespace() {
     }
 }
 
-/// A policy that selects other pods does not isolate this one.
+/// A policy that selects other pods does not isolate this pod.
 #[test]
 fn a_pod_that_no_policy_selects_is_not_isolated() {
     let other = json!({"podSelector": {"matchLabels": {"app": "other"}}});
@@ -142,7 +142,7 @@ fn peers_are_pods_by_their_labels_and_namespaces() {
             json!([{"namespaceSelector": {}, "podSelector": {}}]),
             &[WEB, JOB, LAB, FAR],
         ),
-        // Two peers, of which one is enough.
+        // Two peers; a connection from either peer passes.
         (
             json!([{"namespaceSelector": lab()}, {"podSelector": web()}]),
             &[WEB, LAB],
@@ -170,12 +170,12 @@ fn blocks_are_addresses_with_exceptions() {
             block("0.0.0.0/0", &["192.0.2.7/32", "10.244.1.0/24"]),
             &[WEB, JOB, LAB],
         ),
-        // Bits after the prefix do not count.
+        // Bits after the prefix are ignored.
         (block("192.0.2.99/24", &[]), &[OUTSIDE]),
-        // A block of the other family contains no address of this one.
+        // A block of the other family contains no address of this family.
         (block("2001:db8::/32", &[]), &[]),
         (block("::/0", &["2001:db8::/32"]), &[]),
-        // Text that is no range allows nothing.
+        // A text that is no range allows nothing.
         (block("all", &[]), &[]),
         (block("0.0.0.0/0", &["some"]), &[]),
     ] {
@@ -251,7 +251,7 @@ fn policies_add_up() {
     reach_db(&[outside, deny], "tcp 80", &[OUTSIDE]);
 }
 
-/// The named port of the destination counts, whatever the source has.
+/// The named port of the destination counts; the ports of the source do not matter.
 #[test]
 fn egress_to_a_named_port_is_to_the_peers_own_port() {
     let mut cluster = Cluster::new();
@@ -268,7 +268,7 @@ fn egress_to_a_named_port_is_to_the_peers_own_port() {
     }
 }
 
-/// Both ends have a say: the client's egress and the server's ingress.
+/// Both ends decide: the client's egress and the server's ingress.
 #[test]
 fn a_connection_must_pass_at_both_ends() {
     let mut cluster = Cluster::new();
@@ -312,7 +312,7 @@ fn pods_of_other_nodes_are_left_to_them() {
     assert_eq!(cluster.table(), Table::default());
 }
 
-/// One peer more or less is one element.
+/// An added or removed peer is one element.
 #[test]
 fn a_new_peer_is_one_element() {
     let mut cluster = Cluster::new();
@@ -384,7 +384,7 @@ fn a_policy_that_the_kernel_refuses_allows_nothing_and_no_more() {
     let (db, web) = ([10, 244, 0, 3], [10, 244, 0, 2]);
     assert!(passes(&cluster.table(), &connection(web, db)));
     assert!(!passes(&closed, &connection(web, db)));
-    // The policy is about ingress to the one pod alone.
+    // The policy restricts only the ingress of one pod.
     assert!(passes(&closed, &connection(db, web)));
     assert!(passes(&closed, &connection([192, 0, 2, 1], web)));
 }
@@ -420,7 +420,7 @@ policy/uid-p0/ingress/0/ports: daddr . proto . dport @policy/tcp/http accept
     assert_eq!(cluster.table().to_string(), expected);
 }
 
-/// A new policy ends connections through the node; those of the node itself stay.
+/// A new policy ends connections through the node; connections of the node itself stay.
 #[test]
 fn connections_that_may_not_begin_any_more_are_found() {
     let mut cluster = Cluster::new();
@@ -440,7 +440,7 @@ fn connections_that_may_not_begin_any_more_are_found() {
     assert_eq!(denied(&cluster.table(), &connections, is_local), [1, 4]);
 }
 
-/// The kernel takes each step from no policy to many, and back.
+/// The kernel accepts each step from no policy to many, and back.
 #[test]
 fn the_table_is_made_and_removed() {
     let mut cluster = Cluster::new();

@@ -1,4 +1,4 @@
-//! NetworkPolicies: every form of a rule, and any policies against the text of the API.
+//! NetworkPolicies: every form of a rule, and random policies against the text of the API.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 

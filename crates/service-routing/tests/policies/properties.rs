@@ -1,5 +1,5 @@
-//! For any cluster and any policies, the table lets exactly those connections pass that the API
-//! allows, and the changes from one table to another are steps that the kernel takes.
+//! For any cluster and any policies, the table lets exactly those connections pass that the API allows, and the kernel
+//! accepts the steps from one table to another.
 
 use std::net::Ipv4Addr;
 
@@ -141,9 +141,9 @@ fn the_table_allows_what_the_api_allows() {
                     port,
                 };
                 let expected = reference::allowed(&cluster, source, destination, port);
-                let seen = passes(&table, &connection);
+                let has_passed = passes(&table, &connection);
                 assert_eq!(
-                    seen, expected,
+                    has_passed, expected,
                     "seed {seed}: {connection:?} {cluster:?}\n{table}"
                 );
                 let judged = |direction| judge(&state, &table, &connection, direction).passes();

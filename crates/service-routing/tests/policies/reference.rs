@@ -1,5 +1,5 @@
-//! The connections that are allowed, read word by word from the API's description of the fields. Slow
-//! and plain: the table of the node must give the same answers.
+//! The allowed connections, implemented word by word from the API's description of the fields. Slow and simple: the
+//! table of the node must give equal results.
 
 use std::net::Ipv4Addr;
 
@@ -8,7 +8,7 @@ use service_routing::Protocol;
 
 use crate::cluster::Cluster;
 
-/// Whether a connection may begin, as far as the pods of this node are concerned.
+/// Whether a connection may begin, judged by the policies of this node's pods.
 pub fn allowed(
     cluster: &Cluster,
     source: Ipv4Addr,
@@ -22,8 +22,8 @@ pub fn allowed(
         ("Ingress", "ingress", "from", destination, source),
         ("Egress", "egress", "to", source, destination),
     ];
-    ends.iter().all(|(kind, rules, side, own, other)| {
-        let Some(pod) = pod_at(cluster, *own).filter(|pod| is_local(cluster, pod)) else {
+    ends.iter().all(|(kind, rules, side, own_address, other)| {
+        let Some(pod) = pod_at(cluster, *own_address).filter(|pod| is_local(cluster, pod)) else {
             return true;
         };
         let selecting = cluster.policies.iter();
@@ -57,7 +57,7 @@ fn is_about(spec: &Value, kind: &str) -> bool {
     kind == "Ingress" || !list(&spec["egress"]).is_empty()
 }
 
-/// The pod with the address that counts for selectors.
+/// The pod with this address that selectors can match.
 fn pod_at(cluster: &Cluster, address: Ipv4Addr) -> Option<&Value> {
     let text = address.to_string();
     cluster.pods.iter().find(|pod| {
@@ -132,13 +132,13 @@ fn ports_match(
 ) -> bool {
     let ports = list(ports);
     ports.is_empty()
-        || ports.iter().any(|wanted| {
+        || ports.iter().any(|allowed_port| {
             let Some((protocol, port)) = port else {
                 return false;
             };
             let name = protocol.to_string().to_uppercase();
             let is_protocol = |value: &Value| value.as_str().unwrap_or("TCP") == name;
-            let of_port = match &wanted["port"] {
+            let of_port = match &allowed_port["port"] {
                 Value::Null => true,
                 Value::String(named) => {
                     let pod = pod_at(cluster, destination);
@@ -152,10 +152,10 @@ fn ports_match(
                 }
                 number => {
                     let first = number.as_u64().unwrap();
-                    let last = wanted["endPort"].as_u64().unwrap_or(first);
+                    let last = allowed_port["endPort"].as_u64().unwrap_or(first);
                     (first..=last).contains(&u64::from(port))
                 }
             };
-            is_protocol(&wanted["protocol"]) && of_port
+            is_protocol(&allowed_port["protocol"]) && of_port
         })
 }

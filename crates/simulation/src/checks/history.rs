@@ -7,19 +7,19 @@ use tokio::time::Instant;
 
 use crate::instances::Identity;
 
-/// A pod as last written.
+/// The state of a pod after its last write.
 #[derive(Clone, Debug)]
 pub(super) struct PodRecord {
     pub name: String,
-    /// uid of the set that it belongs to.
+    /// UID of the set that the pod belongs to.
     pub owner: Option<String>,
-    /// The time at which it was last released.
+    /// The time at which the pod was last released.
     pub freed_at: Option<Instant>,
     pub node: Option<String>,
-    /// The template's distinguishing feature for the user.
+    /// The mark of the template, which distinguishes the user's templates.
     pub made_of: String,
     pub ready: bool,
-    /// The time since which it is Ready.
+    /// The time since which the pod is Ready.
     pub ready_since: Option<Instant>,
     pub ended: bool,
     pub deleting: bool,
@@ -95,8 +95,8 @@ impl Version {
         (self.start..self.start + self.replicas).contains(&ordinal)
     }
 
-    /// Whether a rolling update may replace a pod of that ordinal. Below the partition only an
-    /// unhealthy pod of an abandoned template is replaced; a controller may see the pod as it was before.
+    /// Whether a rolling update may replace a pod of that ordinal. Below the partition only an unhealthy pod of an
+    /// abandoned template is replaced; the controller may decide with an older state of the pod.
     pub fn may_update(&self, ordinal: i64, pod: &PodRecord, staleness: Duration) -> bool {
         let ready_for_long = |since: Instant| since + staleness < Instant::now();
         let unhealthy = !pod.ready_since.is_some_and(ready_for_long);
@@ -105,12 +105,12 @@ impl Version {
     }
 }
 
-/// A set with everything that it ever wanted.
+/// A set with all its former specifications.
 pub(super) struct SetRecord {
     pub namespace: String,
     pub name: String,
     pub gone_at: Option<Instant>,
-    /// Each with the time from which on it held.
+    /// The specifications, each with the time from which it was valid.
     versions: Vec<(Instant, Version)>,
 }
 
@@ -135,13 +135,13 @@ impl SetRecord {
         }
     }
 
-    /// Whether it is being deleted, or is deleted.
+    /// Whether the set is being deleted, or was deleted.
     pub fn is_going(&self) -> bool {
         let last = self.versions.last();
         self.gone_at.is_some() || last.is_some_and(|(_, version)| version.deleting)
     }
 
-    /// Its specifications within that time.
+    /// The specifications of the set that were valid within that time.
     pub fn recent(&self, time: Duration) -> Vec<Version> {
         self.since(Instant::now().checked_sub(time))
     }
@@ -149,36 +149,38 @@ impl SetRecord {
     fn since(&self, since: Option<Instant>) -> Vec<Version> {
         let ends = self.versions.iter().skip(1).map(|(at, _)| Some(*at));
         let ends = ends.chain([None]);
-        let held = self.versions.iter().zip(ends);
-        held.filter(|(_, end)| end.is_none_or(|end| since.is_none_or(|since| end >= since)))
+        let periods = self.versions.iter().zip(ends);
+        periods
+            .filter(|(_, end)| end.is_none_or(|end| since.is_none_or(|since| end >= since)))
             .map(|((_, version), _)| version.clone())
             .collect()
     }
 
-    /// Whether it has let go of the claims of that ordinal at some time since then.
+    /// Whether the set has released the claims of that ordinal at some time since `since`.
     pub fn gives_up(&self, ordinal: i64, since: Instant, staleness: Duration) -> bool {
         let versions = self.since(since.checked_sub(staleness));
-        // A background deletion leaves no version with a deletion time. As with a foreground deletion,
-        // the owners of the claims are those of the last policy that the controller saw.
+        // A background deletion leaves no version with a deletion time. As with a foreground deletion, the owners of
+        // the claims are those of the last policy that the controller observed.
         let last = self.versions.last().map(|(_, version)| version);
-        let gone = self.gone_at.is_some_and(|at| {
-            let seen = self.since(at.checked_sub(staleness));
-            at + staleness >= since && seen.iter().any(|version| version.when_deleted)
+        let is_released = self.gone_at.is_some_and(|at| {
+            let versions_seen = self.since(at.checked_sub(staleness));
+            at + staleness >= since && versions_seen.iter().any(|version| version.when_deleted)
         }) && last.is_some_and(|last| !last.orphaning);
-        gone || versions
-            .iter()
-            .any(|version| version.when_scaled && !version.wants(ordinal))
+        is_released
+            || versions
+                .iter()
+                .any(|version| version.when_scaled && !version.wants(ordinal))
             || self.went_with_its_claims(staleness)
     }
 
-    /// Whether its deletion includes the claims: the garbage collector uses the claims' owners,
-    /// which the controller sets by the last policy that it saw.
+    /// Whether the deletion of the set includes the claims: the garbage collector uses the claims' owners, which the
+    /// controller sets by the last policy that it observed.
     fn went_with_its_claims(&self, staleness: Duration) -> bool {
         let mut versions = self.versions.iter();
         let deletion = versions.find(|(_, version)| version.deleting && !version.orphaning);
         deletion.is_some_and(|(at, _)| {
-            let seen = self.since(at.checked_sub(staleness));
-            seen.iter().any(|version| version.when_deleted)
+            let versions_seen = self.since(at.checked_sub(staleness));
+            versions_seen.iter().any(|version| version.when_deleted)
         })
     }
 }
@@ -211,6 +213,6 @@ pub(super) fn identity_of(object: &Value) -> Identity {
 pub(super) fn condition(object: &Value, name: &str) -> Option<bool> {
     let conditions = object["status"]["conditions"].as_array()?;
     let mut conditions = conditions.iter();
-    let found = conditions.find(|condition| condition["type"] == name)?;
-    Some(found["status"] == "True")
+    let first_match = conditions.find(|condition| condition["type"] == name)?;
+    Some(first_match["status"] == "True")
 }

@@ -1,9 +1,8 @@
-//! Looks at every write to the store, in order, and says which promise it breaks.
+//! Checks every write to the store, in order, and reports the violated promises.
 //!
-//! An observer cannot know a controller's view at the time of a write, only that it was no older
-//! than some time (`staleness`, which is much shorter without faults). So a write is wrong if no
-//! state within that time justifies it. The check that no identity has two instances is where they
-//! are started ([`crate::instances`]), and needs no such allowance.
+//! The checks do not know a controller's view at the time of a write, only its maximum age (`staleness`, which is much
+//! shorter without faults). So a write is wrong if no state within that time justifies it. The check that no identity
+//! has two instances is at their start ([`crate::instances`]), and needs no such tolerance.
 
 mod history;
 
@@ -26,23 +25,23 @@ pub struct Checks(Arc<Mutex<State>>);
 
 struct State {
     staleness: Duration,
-    /// Whether no node ever has a reason to be silent.
+    /// Whether all nodes are always healthy, so that none may be treated as lost.
     nodes_are_well: bool,
-    /// Sets by UID, deleted ones included.
+    /// Sets by UID, including deleted sets.
     sets: BTreeMap<String, SetRecord>,
     pods: BTreeMap<String, PodRecord>,
-    /// Claims by uid: name, and since when they are there.
+    /// Claims by UID: their name, and their time of creation.
     claims: BTreeMap<String, (Identity, Instant)>,
-    /// Until when the pod of a name was last Ready; `None` while it is.
+    /// The last time at which the pod of a name was Ready; `None` while it is Ready.
     ready: BTreeMap<Identity, Option<Instant>>,
-    /// Until when a node was last lost; `None` while it is.
+    /// The last time at which a node was lost; `None` while it is lost.
     lost: BTreeMap<String, Option<Instant>>,
     by_user: BTreeSet<String>,
 }
 
 impl Checks {
-    /// Checks that allow for views of the world as old as `staleness`. In a world in which all
-    /// nodes are well, none may be called lost.
+    /// Checks that tolerate views of the cluster as old as `staleness`. If all nodes are healthy, no node may be
+    /// treated as lost.
     pub fn new(staleness: Duration, nodes_are_well: bool) -> Self {
         Self(Arc::new(Mutex::new(State {
             staleness,
@@ -60,7 +59,7 @@ impl Checks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The user is about to delete this object.
+    /// Records that the user is about to delete this object.
     pub fn deleted_by_user(&self, uid: &str) {
         self.state().by_user.insert(uid.to_owned());
     }
@@ -120,7 +119,7 @@ impl State {
         status_is_sane(old, new);
     }
 
-    /// A node without its object counts as a lost one.
+    /// A node without its object counts as lost.
     fn see_node(&mut self, old: &Value, new: &Value) {
         let last = if new.is_null() { old } else { new };
         let name = last["metadata"]["name"].as_str().unwrap_or_default();
@@ -172,14 +171,14 @@ impl State {
         until.is_none_or(|at| at + self.staleness >= Instant::now())
     }
 
-    /// Whether the pod of that ordinal was Ready at some moment that may have been seen.
+    /// Whether the pod of that ordinal was Ready at a time that the controller may have observed.
     fn was_ready(&self, namespace: &str, set: &str, ordinal: i64) -> bool {
         let identity = (namespace.to_owned(), identity::pod_name(set, ordinal));
         let ready = self.ready.get(&identity);
         ready.is_some_and(|until| self.recently(*until))
     }
 
-    /// A pod is created for a wanted ordinal; in order, when all lower ones are Ready.
+    /// A pod is created only for a desired ordinal; in an ordered set only when all lower pods are Ready.
     fn creation_is_due(&self, identity: &Identity, pod: &PodRecord) {
         let Some(set) = pod.owner.as_ref().and_then(|uid| self.sets.get(uid)) else {
             return;
@@ -205,8 +204,8 @@ impl State {
         }
     }
 
-    /// A pod is deleted by the user, with its set, because it has ended, because its node is lost,
-    /// because it is surplus or because it is outdated; the last two in order.
+    /// A pod is deleted only by the user, with its set, because it has ended, because its node is lost, because it is
+    /// surplus or because it is outdated; surplus and outdated pods are deleted in order.
     fn deletion_is_due(&self, identity: &Identity, uid: &str, pod: &PodRecord) {
         let lost = pod.node.as_ref().and_then(|node| self.lost.get(node));
         if self.by_user.contains(uid)
@@ -216,8 +215,8 @@ impl State {
             return;
         }
         let Some(set) = pod.owner.as_ref().and_then(|uid| self.sets.get(uid)) else {
-            // A decision from before the release may take effect a moment later: as in Kubernetes,
-            // a deletion names the pod, not its state.
+            // A decision from before the release may take effect a moment later: as in Kubernetes, a deletion names the
+            // pod, not its version.
             if pod.freed_at.is_none() || !self.recently(pod.freed_at) {
                 trace::broken(format!("{} is deleted and is nobody's", identity.1));
             }
@@ -266,7 +265,7 @@ impl State {
         pod.seen_at + self.staleness < Instant::now()
     }
 
-    /// A healthy pod is taken down for an update only if the higher ones are healthy.
+    /// A healthy pod is deleted for an update only if all higher pods are healthy.
     fn update_is_in_order(
         &self,
         identity: &Identity,
@@ -315,7 +314,7 @@ impl State {
         }
     }
 
-    /// Whether any set that the claim may belong to has wanted it to go since it was there.
+    /// Whether any set that the claim may belong to has demanded its deletion since its creation.
     fn may_go(&self, (namespace, name): &Identity, since: Instant) -> bool {
         let mut sets = self.sets.values().filter(|set| set.namespace == *namespace);
         sets.any(|set| {
@@ -325,7 +324,7 @@ impl State {
         })
     }
 
-    /// A volume is deleted after its claim.
+    /// A volume is deleted only after its claim.
     fn see_volume(&mut self, old: &Value, new: &Value) {
         let claim = old["spec"]["claimRef"]["uid"].as_str().unwrap_or_default();
         if new.is_null() && self.claims.contains_key(claim) {
@@ -335,7 +334,7 @@ impl State {
     }
 }
 
-/// statefulset.md 5.17
+/// statefulset.md 5.17: the counters and conditions of a status are consistent.
 fn status_is_sane(old: &Value, new: &Value) {
     let number = |object: &Value, field: &str| object["status"][field].as_i64().unwrap_or_default();
     let [all, ready, available, current, updated, observed] = [

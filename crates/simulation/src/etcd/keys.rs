@@ -1,5 +1,5 @@
-//! The state that all members of the cluster agree on: the keys with their history, and the leases. Pure, but for the
-//! clock.
+//! The state that all members of the cluster agree on: the keys with their history, and the leases. Pure, except for
+//! the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use super::messages::{self, Compare, Done, Operation, Range, Txn};
 
-/// One key, or all keys before an end.
+/// A single key, or all keys before an end.
 #[derive(Clone, Debug, Default)]
 pub struct Span {
     pub key: Vec<u8>,
-    /// Empty for the single key.
+    /// Empty for a single key.
     pub end: Vec<u8>,
 }
 
@@ -37,7 +37,7 @@ pub struct Pair {
     pub created: u64,
     pub modified: u64,
     pub version: u64,
-    /// Zero for none.
+    /// Zero without a lease.
     pub lease: u64,
 }
 
@@ -51,7 +51,7 @@ pub struct Change {
     pub previous: Option<Arc<Pair>>,
 }
 
-/// A refusal, as gRPC tells it.
+/// A gRPC error.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub code: Code,
@@ -76,7 +76,7 @@ struct Lease {
     keys: BTreeSet<Vec<u8>>,
 }
 
-/// The states of a key, each with the revision from which on it holds.
+/// The states of a key, each with the revision from which it is valid.
 type States = Vec<(u64, Option<Arc<Pair>>)>;
 
 #[derive(Default)]
@@ -119,29 +119,29 @@ impl Keys {
         keys.filter_map(|(key, _)| self.at(key, revision)).collect()
     }
 
-    /// Reads keys as a member has them that knows all up to `newest`.
+    /// Reads keys as of the revision `newest`, up to which the member knows the state.
     pub fn range(&self, range: &Range, newest: u64) -> Result<Vec<u8>, Refusal> {
         let revision = match range.revision {
             0 => newest,
-            asked if asked < self.compacted => {
+            requested if requested < self.compacted => {
                 let message = "etcdserver: mvcc: required revision has been compacted";
                 return Err(Refusal::new(Code::OUT_OF_RANGE, message));
             }
-            asked => asked,
+            requested => requested,
         };
-        let found = self.all(&range.span, revision);
-        let count = found.len();
+        let pairs_in_span = self.all(&range.span, revision);
+        let count = pairs_in_span.len();
         let limit = match range.limit {
             0 => count,
             limit => usize::try_from(limit).unwrap_or(count).min(count),
         };
-        let pairs: Vec<&Pair> = found[..limit].iter().map(|pair| &***pair).collect();
-        let shown = if range.count_only { &[] } else { &pairs[..] };
+        let pairs: Vec<&Pair> = pairs_in_span[..limit].iter().map(|pair| &***pair).collect();
+        let listed = if range.count_only { &[] } else { &pairs[..] };
         let more = limit < count;
-        Ok(messages::range_answer(newest, shown, count, more))
+        Ok(messages::range_answer(newest, listed, count, more))
     }
 
-    /// Carries a transaction out.
+    /// Executes a transaction.
     pub fn txn(&mut self, txn: &Txn) -> Result<Vec<u8>, Refusal> {
         let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
         let operations = match succeeded {
@@ -177,18 +177,23 @@ impl Keys {
                 _ => number != compare.value,
             }
         };
-        let found = self.all(&compare.span, self.revision);
-        match found.is_empty() {
+        let pairs_in_span = self.all(&compare.span, self.revision);
+        match pairs_in_span.is_empty() {
             true => holds(&Pair::default()),
-            false => found.iter().all(|pair| holds(pair)),
+            false => pairs_in_span.iter().all(|pair| holds(pair)),
         }
     }
 
     fn carry_out(&mut self, operation: &Operation, revision: u64) -> Done {
         match operation {
             Operation::Get(span) => {
-                let found = self.all(span, revision);
-                Done::Got(found.into_iter().map(|pair| Pair::clone(pair)).collect())
+                let pairs_in_span = self.all(span, revision);
+                Done::Got(
+                    pairs_in_span
+                        .into_iter()
+                        .map(|pair| Pair::clone(pair))
+                        .collect(),
+                )
             }
             Operation::Put { key, value, lease } => {
                 let before = self.at(key, revision);
@@ -204,11 +209,12 @@ impl Keys {
                 Done::Put
             }
             Operation::Delete(span) => {
-                let found: Vec<Arc<Pair>> = self.all(span, revision).into_iter().cloned().collect();
-                for pair in &found {
+                let pairs_in_span: Vec<Arc<Pair>> =
+                    self.all(span, revision).into_iter().cloned().collect();
+                for pair in &pairs_in_span {
                     self.change(&pair.key, None, revision);
                 }
-                Done::Deleted(found.iter().map(|pair| Pair::clone(pair)).collect())
+                Done::Deleted(pairs_in_span.iter().map(|pair| Pair::clone(pair)).collect())
             }
         }
     }
@@ -234,7 +240,7 @@ impl Keys {
         self.revision = revision;
     }
 
-    /// Forgets the history before a revision.
+    /// Removes the history before a revision.
     pub fn compact(&mut self, revision: u64) -> Result<Vec<u8>, Refusal> {
         if revision <= self.compacted {
             let message = "etcdserver: mvcc: required revision has been compacted";
@@ -283,7 +289,7 @@ impl Keys {
         Ok(messages::plain_answer(self.revision))
     }
 
-    /// The leases whose time is over.
+    /// The expired leases.
     pub fn ended(&self, now: Instant) -> Vec<u64> {
         let ended = self.leases.iter().filter(|(_, lease)| lease.ends <= now);
         ended.map(|(id, _)| *id).collect()

@@ -1,4 +1,4 @@
-//! A member as its clients have it: gRPC over HTTP/2, on a connection that may be slow, cut or broken.
+//! The gRPC interface of a member: HTTP/2, on a connection that may be slow, cut or broken.
 
 use std::convert::Infallible;
 use std::io;
@@ -31,9 +31,9 @@ use super::{Cluster, lock};
 use crate::process::Process;
 use crate::random::{between, millis};
 
-/// Bytes on their way over a connection.
+/// Size of the buffer of a connection, in bytes.
 const BUFFER: usize = 1 << 20;
-/// The longest message.
+/// Maximum length of a message, in bytes.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// The prefix of the keys of the store.
 const DATA: &[u8] = b"/mainstay/data/";
@@ -43,19 +43,19 @@ const NOTICED_MILLIS: (u64, u64) = (500, 3_000);
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 type Answer = Result<Vec<u8>, Refusal>;
 
-/// The way between a server and the members.
+/// The link between a server and the members.
 #[derive(Default)]
 pub struct StoreLink {
-    /// Its connections, on which nothing moves while the link is cut.
+    /// The process of the link's connections, which is suspended while the link is cut.
     connections: Process,
-    /// Longest time of one way, in milliseconds.
+    /// Maximum latency in one direction, in milliseconds.
     slowest: AtomicU64,
-    /// Cancelled when its connections break.
+    /// Cancelled when the connections break.
     unbroken: Mutex<CancellationToken>,
 }
 
 impl StoreLink {
-    /// Cuts the link, or mends it: what was sent meanwhile arrives late.
+    /// Cuts or repairs the link. Bytes that are sent while the link is cut arrive late.
     pub fn set_cut(&self, is_cut: bool) {
         self.connections.set_still(is_cut);
     }
@@ -66,7 +66,7 @@ impl StoreLink {
         broken.cancel();
     }
 
-    /// Sets how long one way takes at most.
+    /// Sets the maximum latency in one direction.
     pub fn set_slowest(&self, slowest: Duration) {
         let millis = u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX);
         self.slowest.store(millis, Ordering::Relaxed);
@@ -78,7 +78,7 @@ impl StoreLink {
 }
 
 impl Cluster {
-    /// Makes connections over a link, until the server at its end has died.
+    /// Opens connections over a link, until the server at its end has stopped.
     pub fn dialer(self: &Arc<Self>, link: &Arc<StoreLink>, dead: CancellationToken) -> Dialer {
         let (cluster, link) = (Arc::clone(self), Arc::clone(link));
         Dialer::new(move |host| {
@@ -135,7 +135,7 @@ impl Cluster {
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .serve_connection(TokioIo::new(stream), service);
-        // The client tells why it broke.
+        // The client reports why the connection broke.
         let _ended = connection.await;
     }
 
@@ -160,19 +160,19 @@ impl Cluster {
             tokio::spawn(watch);
             return stream(receiving);
         }
-        // Once it has arrived it is carried out, also if nobody waits for it any more.
+        // A request that has arrived is executed, even if its client does not wait any more.
         let work = tokio::spawn(async move { self.handle(member, &path, &first).await });
-        let answer = work.await;
+        let reply = work.await;
         link.travel().await;
-        whole(answer.unwrap_or_else(|_| Err(Refusal::new(Code::INTERNAL, "a panic"))))
+        whole(reply.unwrap_or_else(|_| Err(Refusal::new(Code::INTERNAL, "a panic"))))
     }
 
     async fn handle(&self, member: usize, path: &str, message: &[u8]) -> Answer {
         match path.rsplit('/').next().unwrap_or_default() {
             "Range" => {
                 let range = Range::read(message)?;
-                let known = self.read_index(member).await?;
-                lock(&self.keys).range(&range, known)
+                let known_revision = self.read_index(member).await?;
+                lock(&self.keys).range(&range, known_revision)
             }
             "Put" => {
                 let txn = Txn {
@@ -214,7 +214,7 @@ impl Cluster {
         }
     }
 
-    /// Serves one watch, as a member has it that may be behind.
+    /// Serves one watch of a member that may be behind.
     async fn watch(
         self: Arc<Self>,
         member: usize,
@@ -230,16 +230,16 @@ impl Cluster {
         let Ok(WatchRequest::Create { span, from }) = WatchRequest::read(&first) else {
             return;
         };
-        let mut known = self.members[member].known.subscribe();
+        let mut known_revision = self.members[member].known.subscribe();
         let mut next = match from {
-            0 => *known.borrow() + 1,
+            0 => *known_revision.borrow() + 1,
             from => from,
         };
-        if !send(messages::watch_state(*known.borrow(), true)) {
+        if !send(messages::watch_state(*known_revision.borrow(), true)) {
             return;
         }
         loop {
-            let newest = *known.borrow_and_update();
+            let newest = *known_revision.borrow_and_update();
             match self.pending(&span, next, newest) {
                 Pending::Compacted(at) => {
                     send(messages::watch_compacted(newest, at));
@@ -257,13 +257,13 @@ impl Cluster {
             }
             tokio::select! {
                 biased;
-                changed = known.changed() => if changed.is_err() { return },
+                changed = known_revision.changed() => if changed.is_err() { return },
                 request = requests.next() => {
                     if request.is_none() {
                         return;
                     }
                     link.travel().await;
-                    // All before `next` have been sent.
+                    // All events before `next` have been sent.
                     if !send(messages::watch_state(next - 1, false)) {
                         return;
                     }
@@ -290,7 +290,7 @@ impl Cluster {
         let revisions: Vec<&[&Change]> = changes
             .chunk_by(|one, other| one.revision == other.revision)
             .collect();
-        // A message has the changes of one revision, or of several.
+        // A message contains the changes of one or several revisions.
         let size = between(1, 5) as usize;
         let messages = revisions
             .chunks(size)
@@ -298,7 +298,7 @@ impl Cluster {
         Pending::Messages(messages.collect())
     }
 
-    /// Waits until a member has noticed that it does not reach the leader.
+    /// Waits until a member has detected that it does not reach the leader.
     async fn is_without_leader(&self, member: usize) {
         loop {
             let is_without = || {
@@ -319,7 +319,7 @@ impl Cluster {
     }
 }
 
-/// The messages that a watch has to send.
+/// The pending messages of a watch.
 enum Pending {
     Compacted(u64),
     Messages(Vec<Vec<u8>>),
@@ -352,9 +352,9 @@ fn status(refusal: &Refusal) -> HeaderMap {
     trailers
 }
 
-fn whole(answer: Answer) -> Response<Body> {
+fn whole(reply: Answer) -> Response<Body> {
     let (sending, receiving) = unbounded();
-    let frames = match answer {
+    let frames = match reply {
         Ok(message) => [
             Some(Frame::data(framing::framed(&message))),
             Some(Frame::trailers(status(&Refusal::new(Code(0), "")))),
@@ -375,7 +375,7 @@ fn stream(receiving: UnboundedReceiver<Frame<Bytes>>) -> Response<Body> {
     response
 }
 
-/// The changes of one transaction as the store's; `None` if there are none below its prefix.
+/// The changes of one transaction in the store's form; `None` if no change is below its prefix.
 pub(super) fn store_events(changes: &[Change]) -> Option<WatchEvents> {
     let events: Vec<Event> = changes.iter().filter_map(store_event).collect();
     (!events.is_empty()).then_some(WatchEvents::Events(events))
@@ -395,8 +395,8 @@ fn store_event(change: &Change) -> Option<Event> {
     })
 }
 
-/// The engine marks a plain value with `p`, and one that contains its revision with `s` and the length of
-/// the part before.
+/// The engine marks a plain value with `p`, and a value that contains its revision with `s` and the length of the part
+/// before.
 fn store_pair(key: &[u8], pair: &Pair) -> KeyValue {
     let stamped = || {
         let mut rest = pair.value.strip_prefix(b"s")?;

@@ -1,7 +1,7 @@
-//! The messages of etcd's v3 API, from the side of a member: requests are read, answers are written.
+//! The messages of etcd's v3 API on the side of a member: requests are decoded, responses are encoded.
 //!
-//! Field numbers: `api/etcdserverpb/rpc.proto` and `api/mvccpb/kv.proto` of etcd. Only the fields that the engine
-//! over etcd sends are read.
+//! Field numbers: `api/etcdserverpb/rpc.proto` and `api/mvccpb/kv.proto` of etcd. Only the fields that the engine over
+//! etcd sends are decoded.
 
 use bytes::Bytes;
 use object_model::protobuf::{WireError, Writer, bytes, fields, number};
@@ -12,9 +12,9 @@ use super::keys::{Change, Pair, Span};
 #[derive(Clone, Debug, Default)]
 pub struct Range {
     pub span: Span,
-    /// Zero for none.
+    /// Zero without a limit.
     pub limit: u64,
-    /// Zero for the newest.
+    /// Zero for the newest revision.
     pub revision: u64,
     pub count_only: bool,
 }
@@ -44,14 +44,14 @@ pub enum Operation {
     Put {
         key: Vec<u8>,
         value: Bytes,
-        /// Zero for none.
+        /// Zero without a lease.
         lease: u64,
     },
     Delete(Span),
 }
 
 impl Operation {
-    /// A `PutRequest`.
+    /// Decodes a `PutRequest`.
     pub fn read_put(message: &[u8]) -> Result<Self, WireError> {
         let (mut key, mut value, mut lease) = (Vec::new(), Bytes::new(), 0);
         fields(message, |field, wire| {
@@ -66,7 +66,7 @@ impl Operation {
         Ok(Self::Put { key, value, lease })
     }
 
-    /// A `RequestOp`.
+    /// Decodes a `RequestOp`.
     fn read(message: &[u8]) -> Result<Self, WireError> {
         let mut operation = Self::Get(Span::default());
         fields(message, |field, wire| {
@@ -95,13 +95,13 @@ fn read_span(message: &[u8]) -> Result<Span, WireError> {
     Ok(span)
 }
 
-/// A `Compare`: a number of the pair against another one.
+/// A `Compare`: a number of the pair is compared with another number.
 #[derive(Clone, Debug, Default)]
 pub struct Compare {
     pub span: Span,
     /// Equal, greater, less, or not equal.
     pub relation: u64,
-    /// The version, the revision of the creation, or the one of the last write.
+    /// The version, the revision of the creation, or the revision of the last write.
     pub target: u64,
     pub value: u64,
 }
@@ -150,14 +150,14 @@ impl Txn {
 
 /// The first number of a message: a revision to compact to, the seconds of a lease, or a lease.
 pub fn read_number(message: &[u8]) -> Result<u64, WireError> {
-    let mut found = 0;
+    let mut number = 0;
     fields(message, |field, wire| {
         if field == 1 {
-            found = wire.varint()?;
+            number = wire.varint()?;
         }
         Ok(())
     })?;
-    Ok(found)
+    Ok(number)
 }
 
 /// A `WatchRequest`.
@@ -188,7 +188,7 @@ impl WatchRequest {
     }
 }
 
-/// An answer that begins with its header.
+/// A response that begins with its header.
 fn answer(revision: u64, write: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut out = Writer::default();
     header(&mut out, revision);
@@ -247,7 +247,7 @@ pub fn txn_answer(revision: u64, succeeded: bool, done: &[Done]) -> Vec<u8> {
     })
 }
 
-/// An answer that only has a header.
+/// A response with only a header.
 pub fn plain_answer(revision: u64) -> Vec<u8> {
     answer(revision, |_| {})
 }

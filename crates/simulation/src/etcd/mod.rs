@@ -1,9 +1,9 @@
 //! A simulated etcd cluster of three members, to which the engine over etcd speaks gRPC.
 //!
-//! [`keys`] is the state that the members agree on. Each member knows it up to a revision, and is behind the others for a
-//! while; [`member`] answers clients with what it knows. A leader carries writes out, one after the other. Faults:
-//! members are slow, cut off from the others and killed, and the leader changes. A write that is on its way then is
-//! lost, or carried out later, and in both cases its client is not told.
+//! [`keys`] is the state that the members agree on. Each member knows the state up to a revision, and is behind the
+//! other members for a while; [`member`] responds to clients with the known state. A leader executes writes, one after
+//! the other. Faults: members are slow, disconnected from the other members and killed, and the leader changes. A
+//! pending write is then lost, or executed later, and in both cases its client gets no response.
 
 mod keys;
 mod member;
@@ -26,33 +26,33 @@ pub use member::StoreLink;
 /// The number of members.
 pub const MEMBERS: usize = 3;
 
-/// Longest time between two members when nothing is wrong, in milliseconds.
+/// Maximum latency between two members without a fault, in milliseconds.
 const WELL_MILLIS: u64 = 5;
 /// The time of an election, in milliseconds.
 const ELECTION_MILLIS: (u64, u64) = (300, 2_500);
-/// The time after which a member gives a request up, as etcd with its default options.
+/// The time after which a member stops waiting for a request, as etcd with its default options.
 const GIVEN_UP: Duration = Duration::from_secs(7);
-/// Pause before another look at the state of the cluster.
+/// The time between two checks of the state of the cluster.
 const LOOK: Duration = Duration::from_millis(50);
-/// Interval of the look at leases.
+/// The time between two checks of the leases.
 const LEASES: Duration = Duration::from_secs(1);
 
 type Observe = dyn FnMut(&WatchEvents) + Send;
 
 pub struct Cluster {
     keys: Mutex<Keys>,
-    /// Gets every change when it is carried out.
+    /// Gets every change when it is executed.
     observe: Mutex<Box<Observe>>,
     newest: watch::Sender<u64>,
     rule: Mutex<Rule>,
     members: [Member; MEMBERS],
 }
 
-/// The leader, and the members that it reaches.
+/// The leader, and the members that the leader reaches.
 #[derive(Clone, Copy, Debug, Default)]
 struct Rule {
     leader: Option<usize>,
-    /// Grows with each election.
+    /// Incremented by each election.
     term: u64,
     is_cut: [bool; MEMBERS],
     is_down: [bool; MEMBERS],
@@ -65,11 +65,11 @@ impl Rule {
 }
 
 struct Member {
-    /// The newest revision that it knows.
+    /// The newest revision that the member knows.
     known: watch::Sender<u64>,
-    /// Longest time until it knows what the others do, in milliseconds.
+    /// Maximum time until the member knows the writes of other members, in milliseconds.
     behind_millis: Mutex<u64>,
-    /// Cancelled when it is killed.
+    /// Cancelled when the member is killed.
     life: Mutex<CancellationToken>,
 }
 
@@ -78,7 +78,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Cluster {
-    /// An empty cluster. `observe` gets every change of the store below the prefix of the engine.
+    /// An empty cluster. `observe` gets every change below the prefix of the engine.
     pub fn start(observe: impl FnMut(&WatchEvents) + Send + 'static) -> Arc<Self> {
         let cluster = Arc::new(Self {
             keys: Mutex::new(Keys::new()),
@@ -110,12 +110,12 @@ impl Cluster {
         *lock(&self.rule)
     }
 
-    /// Keeps a member current.
+    /// Updates the known revision of a member.
     async fn follow(self: Arc<Self>, member: usize) {
         let mut newest = self.newest.subscribe();
-        let known = &self.members[member].known;
+        let known_revision = &self.members[member].known;
         loop {
-            let behind = *known.borrow();
+            let behind = *known_revision.borrow();
             if newest.wait_for(|newest| *newest > behind).await.is_err() {
                 return;
             }
@@ -124,7 +124,7 @@ impl Cluster {
             while !self.rule().reaches(member) || self.rule().leader.is_none() {
                 sleep(LOOK).await;
             }
-            known.send_replace(*newest.borrow());
+            known_revision.send_replace(*newest.borrow());
         }
     }
 
@@ -136,13 +136,13 @@ impl Cluster {
             }
             let ended = lock(&self.keys).ended(Instant::now());
             for lease in ended {
-                // It may have been ended by a client.
+                // A client may have ended the lease already.
                 let _ended = self.change(|keys| keys.revoke(lease));
             }
         }
     }
 
-    /// Carries something out.
+    /// Executes a change.
     fn change<T>(&self, change: impl FnOnce(&mut Keys) -> T) -> (T, u64) {
         let mut keys = lock(&self.keys);
         let before = keys.revision;
@@ -157,7 +157,7 @@ impl Cluster {
         (done, revision)
     }
 
-    /// Carries a write out for a client of a member.
+    /// Executes a write for a client of a member.
     async fn propose(
         &self,
         member: usize,
@@ -176,28 +176,28 @@ impl Cluster {
         while is_late && self.rule().leader.is_none() {
             sleep(LOOK).await;
         }
-        let (answer, revision) = self.change(write);
+        let (result, revision) = self.change(write);
         if is_late {
             trace!("a late write of member {member} of etcd is carried out at {revision}");
             sleep(GIVEN_UP).await;
             return Err(given_up());
         }
         self.know(member, revision).await?;
-        answer
+        result
     }
 
-    /// Waits until a member knows all that was carried out before, for a read.
+    /// Waits until a member knows all executed writes, for a consistent read.
     async fn read_index(&self, member: usize) -> Result<u64, Refusal> {
         self.has_leader(member).await?;
         let newest = *self.newest.borrow();
         sleep(millis(0, WELL_MILLIS)).await;
-        // A leader that was replaced does not learn that it still leads.
+        // A replaced leader gets no confirmation that it still leads.
         self.has_leader(member).await?;
         self.know(member, newest).await?;
         Ok(*self.members[member].known.borrow())
     }
 
-    /// A member that does not reach the leader notices after a while.
+    /// Fails if a member does not reach the leader; the member detects this after a while.
     async fn has_leader(&self, member: usize) -> Result<(), Refusal> {
         let rule = self.rule();
         if rule.leader.is_some() && rule.reaches(member) {
@@ -211,15 +211,15 @@ impl Cluster {
     }
 
     async fn know(&self, member: usize, revision: u64) -> Result<(), Refusal> {
-        let mut known = self.members[member].known.subscribe();
-        let arrival = known.wait_for(|known| *known >= revision);
+        let mut known_revision = self.members[member].known.subscribe();
+        let arrival = known_revision.wait_for(|known_revision| *known_revision >= revision);
         match tokio::time::timeout(GIVEN_UP, arrival).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(given_up()),
         }
     }
 
-    /// Elects a leader, if a majority is there.
+    /// Elects a leader, if a majority of the members is connected.
     async fn elect(&self) {
         {
             let mut rule = lock(&self.rule);
@@ -243,7 +243,7 @@ impl Cluster {
         self.elect().await;
     }
 
-    /// Cuts a member off from the others for a while.
+    /// Disconnects a member from the other members for a while.
     pub async fn split(&self, member: usize, time: Duration) {
         trace!("member {member} of etcd is cut off from the others");
         lock(&self.rule).is_cut[member] = true;
@@ -279,7 +279,7 @@ impl Cluster {
         }
     }
 
-    /// A member is behind the others for a while.
+    /// Delays the updates of a member for a while.
     pub async fn slow_down(&self, member: usize, slowest: Duration, time: Duration) {
         trace!("member {member} of etcd is behind by up to {slowest:?}");
         let slowest = u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX);
@@ -288,7 +288,7 @@ impl Cluster {
         *lock(&self.members[member].behind_millis) = WELL_MILLIS;
     }
 
-    /// Forgets all history.
+    /// Removes the whole history.
     pub fn compact(&self) {
         let (_, revision) = self.change(|keys| keys.compact(keys.revision).map(drop));
         trace!("etcd is compacted to {revision}");

@@ -1,7 +1,7 @@
-//! The lease of a simulated node, and the end of its pods with it.
+//! The lease of a simulated node, and the end of its pods with the lease.
 //!
-//! The keeper is the node agent's own (`node-lease`). The machine is simulated, its shims included: pods
-//! end at the deadline without an agent, and none starts without a lease.
+//! The keeper is the node agent's own (`node-lease`). The machine is simulated, including its shims: pods end at the
+//! deadline without an agent, and no pod starts without a lease.
 
 use std::ops::Add;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use super::WallClock;
 use crate::instances::Instances;
 use crate::trace;
 
-/// The part of a machine that outlives its agent: the deadline page and the epoch. Clones share it.
+/// The part of a machine that survives its agent: the deadline page and the epoch. Clones share the part.
 #[derive(Clone, Debug, Default)]
 pub struct MachineLease(Arc<Mutex<Kept>>);
 
@@ -25,7 +25,7 @@ pub struct MachineLease(Arc<Mutex<Kept>>);
 struct Kept {
     epoch: i32,
     deadline: Option<Reading>,
-    /// Counts the times at which instances of before may not be started any more.
+    /// Incremented whenever earlier instances may not be started any more.
     turn: u64,
     clock: Clock,
     /// For a mutation.
@@ -49,22 +49,22 @@ impl Default for Kept {
 pub enum LeaseFlaw {
     /// Instances do not end at the deadline.
     Outlived,
-    /// The deadline counts from the answer to a renewal, not from its sending.
+    /// The deadline counts from the response to a renewal, not from its request.
     FromAnswer,
     /// The deadline is a reading of the wall clock.
     WallClock,
 }
 
-/// The clock of a machine, which has a rate of its own.
+/// The clock of a machine, which has its own rate.
 #[derive(Clone, Debug)]
 struct Clock {
     begun: Instant,
     percent: u32,
-    /// For a mutation: the clock goes with this one.
+    /// For a mutation: the clock follows this wall clock.
     wall: Option<WallClock>,
 }
 
-/// More than a wall clock is wrong.
+/// A time that is longer than any error of a wall clock.
 const LONG_AGO: SignedDuration = SignedDuration::from_hours(24);
 
 impl Clock {
@@ -97,16 +97,16 @@ impl Add<Duration> for Reading {
 }
 
 impl MachineLease {
-    /// The lease of a machine whose monotonic clock has this rate, in percent of the control plane's.
+    /// The lease of a machine whose monotonic clock has this rate, in percent of the control plane's clock rate.
     pub fn new(percent: u32, wall: &WallClock, flaw: Option<LeaseFlaw>) -> Self {
         let lease = Self::default();
         {
-            let mut kept = lease.kept();
-            kept.clock = Clock::new(percent);
+            let mut state = lease.kept();
+            state.clock = Clock::new(percent);
             if flaw == Some(LeaseFlaw::WallClock) {
-                kept.clock.wall = Some(wall.clone());
+                state.clock.wall = Some(wall.clone());
             }
-            kept.flaw = flaw;
+            state.flaw = flaw;
         }
         lease
     }
@@ -117,11 +117,11 @@ impl MachineLease {
 
     /// Whether instances that end with the lease may run at that time.
     pub fn lets_run(&self, now: Instant) -> bool {
-        let kept = self.kept();
-        kept.flaw == Some(LeaseFlaw::Outlived)
-            || kept
+        let state = self.kept();
+        state.flaw == Some(LeaseFlaw::Outlived)
+            || state
                 .deadline
-                .is_some_and(|deadline| kept.clock.read(now) < deadline)
+                .is_some_and(|deadline| state.clock.read(now) < deadline)
     }
 
     fn begin_turn(&self) {
@@ -129,29 +129,29 @@ impl MachineLease {
     }
 }
 
-/// Whether the instance of a pod may be started: the pod is still bound to the node, and nothing that ends
-/// its instance has happened in the meantime.
+/// Whether the instance of a pod may be started: the pod is still bound to the node, and no event that ends its
+/// instance has happened since the decision.
 pub(super) async fn may_start(
     lease: &MachineLease,
     client: &Client,
     node: &str,
     pod: &Pod,
 ) -> Result<bool> {
-    let turn = lease.kept().turn;
+    let start_count = lease.kept().turn;
     if !lease.lets_run(Instant::now()) {
         return Ok(false);
     }
     let namespace = pod.namespace().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let found = pods.get_opt(&pod.name_any()).await?;
-    let bound = found.is_some_and(|found| {
-        let on = found
+    let current_pod = pods.get_opt(&pod.name_any()).await?;
+    let bound = current_pod.is_some_and(|current_pod| {
+        let on = current_pod
             .spec
             .as_ref()
             .and_then(|spec| spec.node_name.as_deref());
-        found.metadata.uid == pod.metadata.uid && on == Some(node)
+        current_pod.metadata.uid == pod.metadata.uid && on == Some(node)
     });
-    Ok(bound && lease.kept().turn == turn && lease.lets_run(Instant::now()))
+    Ok(bound && lease.kept().turn == start_count && lease.lets_run(Instant::now()))
 }
 
 /// The machine of a simulated node, for the keeper of its lease.
@@ -191,13 +191,13 @@ impl LeasedMachine for Machine {
     }
 
     fn set_deadline(&mut self, deadline: Reading) -> Result<()> {
-        // Pods that ended at the former deadline do not run on.
+        // Pods that ended at the former deadline are not continued.
         if !self.lease.lets_run(Instant::now()) {
             self.instances.end_leased(&self.node);
         }
         let now = self.now();
-        let mut kept = self.lease.kept();
-        kept.deadline = Some(match kept.flaw {
+        let mut state = self.lease.kept();
+        state.deadline = Some(match state.flaw {
             Some(LeaseFlaw::FromAnswer) => now + LeaseLength::DEFAULT.duration(),
             _ => deadline,
         });

@@ -1,8 +1,8 @@
-//! A node that is played: an ordinary client of the API that has instances instead of containers.
+//! A simulated node: an ordinary client of the API that has instances instead of containers.
 //!
-//! It keeps a node agent's guarantees: no instance of an identity is started while another runs
-//! here, and a pod's object is removed only after its instance has ended. Instances survive the
-//! agent. It also provisions volumes for claims.
+//! The node keeps a node agent's guarantees: no instance of an identity is started while another instance runs on the
+//! node, and a pod's object is removed only after its instance has ended. Instances survive the agent. The node also
+//! provisions volumes for claims.
 
 mod lease;
 mod volumes;
@@ -31,7 +31,8 @@ use crate::{random, trace};
 pub use lease::{LeaseFlaw, MachineLease};
 use lease::{Machine, may_start};
 
-/// As the node agent has them: when others may have missed it, and how often it says all the same.
+/// The intervals of the node agent: after the first, other programs may have changed the status; after the second, the
+/// status is written without a change.
 const MISSED_AFTER: Duration = Duration::from_secs(20);
 const SAY_AGAIN: Duration = Duration::from_secs(300);
 /// Interval of the checks of pods without a change.
@@ -47,9 +48,9 @@ pub const PROVISIONER_GROUPS: [&str; 3] = [
 
 /// The clients of a node.
 pub struct Clients {
-    /// For its pods.
+    /// For the node's pods.
     pub agent: Client,
-    /// For the volumes that it makes.
+    /// For the volumes that the node provisions.
     pub provisioner: Client,
 }
 
@@ -63,16 +64,16 @@ pub struct Settings {
     pub shutdown_millis: (u64, u64),
     /// Its wall clock.
     pub clock: WallClock,
-    /// Pods that are worked on at once.
+    /// Maximum number of pods that are processed concurrently.
     pub workers: usize,
-    /// For a mutation: it says that an instance has ended when it has not.
+    /// For a mutation: the node reports the end of an instance that still runs.
     pub hasty: bool,
-    /// Pods that may fail over end with it; without, the node is never fenced.
+    /// The lease with which pods end that may fail over; without it, the node is never fenced.
     pub lease: Option<MachineLease>,
 }
 
 impl Settings {
-    /// A node on which instances are ready, and end, at once.
+    /// A node on which instances become ready, and end, at once.
     pub fn instant(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -86,7 +87,7 @@ impl Settings {
     }
 }
 
-/// The wall clock of a machine, which may be wrong. Clones share it.
+/// The wall clock of a machine, which may be wrong. Clones share the clock.
 #[derive(Clone, Debug, Default)]
 pub struct WallClock(Arc<AtomicI64>);
 
@@ -109,8 +110,8 @@ impl WallClock {
     }
 }
 
-/// Plays a node until `shutdown` is cancelled: registers it, keeps its lease, runs its pods.
-/// Refusals and lost connections are tried again.
+/// Simulates a node until `shutdown` is cancelled: registers the node, renews its lease, runs its pods. Refused
+/// requests and lost connections are retried.
 pub async fn run(
     settings: Settings,
     instances: Instances,
@@ -119,10 +120,10 @@ pub async fn run(
 ) {
     let (client, provisioner) = (clients.agent, clients.provisioner);
     let on_node = WatchConfig::default().fields(&format!("spec.nodeName={}", settings.name));
-    let own = WatchConfig::default().fields(&format!("metadata.name={}", settings.name));
+    let own_node = WatchConfig::default().fields(&format!("metadata.name={}", settings.name));
     let node = settings.lease.as_ref().map(|_| {
         let nodes = Api::all(client.clone());
-        Cache::spawn(nodes, own, shutdown.clone())
+        Cache::spawn(nodes, own_node, shutdown.clone())
     });
     let agent = Arc::new(Agent {
         node,
@@ -169,7 +170,7 @@ struct Agent {
     instances: Instances,
     client: Client,
     provisioner: Client,
-    /// Its Node object, if that may be deleted while the agent runs.
+    /// The Node object, if it may be deleted while the agent runs.
     node: Option<Cache<Node>>,
     pods: Cache<Pod>,
     claims: Cache<PersistentVolumeClaim>,
@@ -178,7 +179,7 @@ struct Agent {
     written: Mutex<BTreeMap<String, Shown>>,
 }
 
-/// The contents of a pod's status.
+/// The reported parts of a pod's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shown {
     phase: &'static str,
@@ -188,8 +189,8 @@ struct Shown {
 impl Agent {
     fn now(&self) -> Timestamp {
         let now = Timestamp::now();
-        let shown = now.checked_add(self.settings.clock.error()).unwrap_or(now);
-        Timestamp::from_second(shown.as_second()).unwrap_or(shown)
+        let wall_time = now.checked_add(self.settings.clock.error()).unwrap_or(now);
+        Timestamp::from_second(wall_time.as_second()).unwrap_or(wall_time)
     }
 
     async fn register(&self) {
@@ -198,7 +199,7 @@ impl Agent {
         }
     }
 
-    /// Makes the Node object, if there is none.
+    /// Creates the Node object, if it does not exist.
     async fn make_node(&self) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let name = &self.settings.name;
@@ -212,13 +213,13 @@ impl Agent {
         }
     }
 
-    /// The uid of its Node object; `None` if that is gone, or was not seen yet.
+    /// The UID of the Node object; `None` if it was deleted, or is not in the cache yet.
     fn node_uid(&self) -> Option<String> {
         let node = self.node.as_ref()?.get("", &self.settings.name)?;
         node.metadata.uid.clone()
     }
 
-    /// Waits until the Node object is gone.
+    /// Waits until the Node object is deleted.
     async fn is_deleted(&self) {
         match &self.node {
             Some(node) => {
@@ -231,8 +232,8 @@ impl Agent {
 
     async fn say_ready(&self) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let room = json!({"cpu": "64", "memory": "256Gi", "pods": "1000"});
-        let status = json!({"status": {"capacity": room, "allocatable": room, "conditions": [{
+        let capacity = json!({"cpu": "64", "memory": "256Gi", "pods": "1000"});
+        let status = json!({"status": {"capacity": capacity, "allocatable": capacity, "conditions": [{
             "type": "Ready", "status": "True", "reason": "KubeletReady",
             "lastHeartbeatTime": self.now(), "lastTransitionTime": self.now()}]}});
         let patch = Patch::Strategic(status);
@@ -243,7 +244,7 @@ impl Agent {
         written.map(drop)
     }
 
-    /// Renews the lease as agents do whose pods do not end with it; returns whether it was there.
+    /// Renews the lease like an agent whose pods do not end with the lease; returns whether the lease exists.
     async fn renew(&self) -> bool {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), NODE_LEASES);
         let name = &self.settings.name;
@@ -273,8 +274,8 @@ impl Agent {
             LeaseKeeper::new(self.client.clone(), node, LeaseLength::DEFAULT, machine)
         });
         let mut renewed = Instant::now();
-        // The lease comes first: pods that are bound to a ready node belong to its epoch.
-        let mut told = None;
+        // The lease is renewed first: pods that are bound to a ready node belong to its epoch.
+        let mut last_written = None;
         loop {
             let done = match &mut keeper {
                 Some(keeper) => {
@@ -284,25 +285,25 @@ impl Agent {
                 None => self.renew().await,
             };
             if done {
-                // Others may have said meanwhile that the node is lost.
+                // A controller may have marked the node as lost in the meantime.
                 if renewed.elapsed() > MISSED_AFTER {
-                    told = None;
+                    last_written = None;
                 }
                 renewed = Instant::now();
             }
-            let is_due = told.is_none_or(|at: Instant| at.elapsed() > SAY_AGAIN);
+            let is_due = last_written.is_none_or(|at: Instant| at.elapsed() > SAY_AGAIN);
             if is_due && self.say_ready().await.is_ok() {
-                told = Some(Instant::now());
+                last_written = Some(Instant::now());
             }
             let soon = Duration::from_secs(1);
             let period = LeaseLength::DEFAULT.renewal_period();
-            let pause = sleep(if told.is_some() { period } else { soon });
+            let pause = sleep(if last_written.is_some() { period } else { soon });
             tokio::select! {
                 biased;
                 () = pause => {}
                 () = self.is_deleted() => {
                     trace!("{} registers again", self.settings.name);
-                    told = None;
+                    last_written = None;
                     if self.make_node().await.is_err() {
                         sleep(soon).await;
                     }
@@ -343,13 +344,13 @@ impl Agent {
         tokio::join!(feed, housekeeping, work);
     }
 
-    /// Does the next thing about the pod of that name.
+    /// Executes the next step for the pod of that name.
     async fn sync(&self, key: &Key) -> Result<ReconcileResult> {
         let identity: Identity = (key.namespace.to_string(), key.name.to_string());
         let pod = self.pods.get_key(key);
         let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
         let uid = uid.unwrap_or_default();
-        // An instance whose object is deleted must end, and nothing is started before.
+        // An instance whose object was deleted must end, and no instance is started before.
         let mut others = self.instances.running(&self.settings.name, &identity);
         others.retain(|instance| instance.uid != uid);
         if let Some(other) = others.first() {
@@ -365,7 +366,7 @@ impl Agent {
         }
     }
 
-    /// Lets an instance end, if it does not already; returns when it will have.
+    /// Starts the end of an instance, unless it is ending already; returns the time of the end.
     fn end(&self, instance: &Instance, grace: Duration) -> Instant {
         if let Some(at) = instance.ends_at {
             return at;
@@ -388,8 +389,8 @@ impl Agent {
                 return Ok(later(at));
             }
         }
-        // As the node agent does. It matters where the object stays: a claim is held as long as a
-        // pod may run on it, and a pod that is deleted in the foreground waits for its claims.
+        // As the node agent does. The order matters if the object stays: a claim is protected while a pod may run on
+        // it, and a pod that is deleted in the foreground waits for its claims.
         if pod.metadata.finalizers.is_some() {
             let ended = Shown {
                 phase: "Failed",
@@ -467,8 +468,8 @@ impl Agent {
             .await?;
             return Ok(ReconcileResult::Done);
         };
-        let shown = match instance.ends_at {
-            // It ended without a request: the node evicted it.
+        let reported = match instance.ends_at {
+            // The instance ended without a request: the node evicted the pod.
             Some(at) if at <= now => Shown {
                 phase: "Failed",
                 ready: false,
@@ -484,7 +485,7 @@ impl Agent {
             },
             None => {
                 let before = self.before(pod, uid);
-                let started = before.is_some_and(|shown| shown.phase == "Running");
+                let started = before.is_some_and(|reported| reported.phase == "Running");
                 let phase = if started { "Running" } else { "Pending" };
                 self.show(
                     pod,
@@ -498,7 +499,7 @@ impl Agent {
                 return Ok(later(instance.ready_at));
             }
         };
-        self.show(pod, uid, shown).await?;
+        self.show(pod, uid, reported).await?;
         Ok(ReconcileResult::Done)
     }
 
@@ -506,10 +507,10 @@ impl Agent {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pod's status in this agent's view.
+    /// The pod's status in the view of this agent.
     fn before(&self, pod: &Pod, uid: &str) -> Option<Shown> {
-        if let Some(shown) = self.written().get(uid) {
-            return Some(*shown);
+        if let Some(reported) = self.written().get(uid) {
+            return Some(*reported);
         }
         let status = pod.status.as_ref()?;
         let conditions = status.conditions.iter().flatten();
@@ -523,21 +524,21 @@ impl Agent {
         Some(Shown { phase, ready })
     }
 
-    async fn show(&self, pod: &Pod, uid: &str, shown: Shown) -> Result<()> {
+    async fn show(&self, pod: &Pod, uid: &str, reported: Shown) -> Result<()> {
         let before = self.before(pod, uid);
-        // After a node was lost others may have written that the pod is not ready.
-        let told_otherwise = shown.ready && !is_ready(pod) && before == Some(shown);
-        if before == Some(shown) && !told_otherwise {
+        // After the loss of a node a controller may have written that the pod is not ready.
+        let told_otherwise = reported.ready && !is_ready(pod) && before == Some(reported);
+        if before == Some(reported) && !told_otherwise {
             return Ok(());
         }
         let now = self.now();
         let address = format!("10.1.{}.{}", random::below(250), random::below(250));
         let condition = |kind| {
-            let status = if shown.ready { "True" } else { "False" };
+            let status = if reported.ready { "True" } else { "False" };
             json!({"type": kind, "status": status, "lastTransitionTime": now})
         };
         let conditions = ["ContainersReady", "Ready"].map(condition);
-        let mut status = json!({"phase": shown.phase, "conditions": conditions});
+        let mut status = json!({"phase": reported.phase, "conditions": conditions});
         if pod
             .status
             .as_ref()
@@ -548,7 +549,7 @@ impl Agent {
             status["podIPs"] = json!([{ "ip": address }]);
         }
         self.write(pod, uid, &status).await?;
-        self.written().insert(uid.to_owned(), shown);
+        self.written().insert(uid.to_owned(), reported);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! The volumes that a simulated node makes for claims.
+//! The volumes that a simulated node provisions for claims.
 
 use std::sync::Arc;
 
@@ -102,8 +102,8 @@ impl Agent {
             .into_iter()
             .flat_map(|terms| &terms.node_selector_terms);
         let here = terms.any(|term| {
-            let mut wanted = term.match_expressions.iter().flatten();
-            wanted.any(|one| {
+            let mut expressions = term.match_expressions.iter().flatten();
+            expressions.any(|one| {
                 one.values
                     .iter()
                     .flatten()

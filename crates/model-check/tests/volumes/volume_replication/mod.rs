@@ -1,6 +1,6 @@
-//! A world of nodes with a replicated volume: late calls, lost answers, nodes that are lost and return at any
-//! step, and leaders that act on an earlier observation. Two nodes are explored to the end; with a third one,
-//! which takes the place of a replica that stays away, the world is walked at random.
+//! A world of nodes with a replicated volume: late calls, lost responses, nodes that are lost and return at any step,
+//! and leaders that act on an earlier observation. Two nodes are explored completely; with a third node, which replaces
+//! an absent replica, random walks are taken.
 
 mod node;
 mod search;
@@ -20,41 +20,41 @@ use planners::volume_replication::{
 const NODES: [&str; 3] = ["one", "two", "three"];
 /// The bounds of a world of two nodes: copies that are started, epochs, and writes of pods.
 const TWO: (i64, u32, u8) = (3, 3, 3);
-/// The same with a third node, which is walked and not explored.
+/// The bounds of a world with a third node, in which random walks are taken.
 const THREE: (i64, u32, u8) = (60, 40, 30);
 
-/// A deliberate mistake, which the model has to find.
+/// An injected mistake, which the model has to detect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Mistake {
     None,
     /// The volume is promoted without a proof.
     NoProof,
-    /// Agents start pods by an earlier record.
+    /// Agents start pods with an earlier record.
     StaleAgents,
-    /// Nodes take steps of any epoch.
+    /// Nodes accept steps of any epoch.
     AnyEpoch,
     /// A former primary's state is removed.
     NoDivergence,
-    /// The proof of before the record is enough.
+    /// A proof that is older than the record is accepted.
     EarlyProof,
-    /// Any copy is promoted, also one that is older than the record says.
+    /// Any copy is promoted, including a copy that is older than the recorded copy.
     AnyCopy,
-    /// A snapshot of a former primary is taken for the recovery point, whatever is in it.
+    /// Any snapshot of a former primary is accepted as the recovery point.
     OtherBase,
-    /// A leader promotes the replica that it knew, though another one has its place.
+    /// A leader promotes the replica in its old record, though another node has replaced the replica.
     PromoteStaleReplica,
 }
 
-/// The writes of one history: each is followed by the later ones.
+/// The writes of one history, in order.
 type History = Vec<u8>;
 
-/// A copy on its way: the difference to a base, or all of it.
+/// A copy in transfer: the difference to a base, or all data.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Stream {
     epoch: u32,
     to: usize,
     time: i64,
-    /// The snapshot that it is the difference to.
+    /// The snapshot that the copy is the difference to.
     base: Option<(i64, History)>,
     writes: History,
 }
@@ -65,19 +65,19 @@ struct World {
     record: VolumeReplication,
     answers: ReplicationAnswers,
     nodes: Vec<Node>,
-    /// The contents of each shown copy.
+    /// The contents of each reported copy.
     shown: BTreeMap<i64, History>,
     writes: u8,
     now: i64,
     /// A call that arrives at any later time, with the epoch and the nodes of its record.
     late: Option<(VolumeReplication, Call)>,
-    /// The receiving half of a copy that was read before.
+    /// The second half of a copy whose first half was read earlier.
     stream: Option<Stream>,
     /// The record before the replica was replaced.
     replaced: Option<VolumeReplication>,
-    /// A pod whose agent read the record before, on this node.
+    /// The node of a pod whose agent has read an earlier record.
     starting: Option<usize>,
-    /// A leader saw the proof, and acts on it later.
+    /// Whether a leader has read the proof, and acts on it later.
     saw_proof: bool,
 }
 
@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    /// A node that is ready and has no part yet.
+    /// A ready node without a role.
     fn candidate(&self) -> Option<&'static str> {
         let others = self.record.others();
         let mut free = NODES[..self.nodes.len()].iter().filter(|node| {
@@ -142,8 +142,8 @@ impl World {
         }
     }
 
-    /// Whether the leader acts on an earlier observation. A write of the record that is as it was read then
-    /// succeeds.
+    /// Whether the leader acts on an earlier observation. Its write of the record succeeds only if the record has not
+    /// changed since the read.
     fn acts_late(&self) -> bool {
         let may = self.record.stage == ReplicationStage::Replicating
             || self.mistake == Mistake::EarlyProof;
@@ -171,7 +171,7 @@ impl World {
             primary: self.presence(NODES[primary]),
             is_proven_dead: self.is_proven_dead(),
             users: Users {
-                // The pod's object is gone once the fence deleted it.
+                // The pod's object does not exist once the fence deleted it.
                 on_primary: self.nodes[primary].pod
                     && !self.nodes[primary].is_lost
                     && !self.acts_late(),
@@ -190,7 +190,7 @@ impl World {
         })
     }
 
-    /// Carries out a call of a record; the answer goes to the leader unless it is late.
+    /// Executes a call of a record; the response goes to the leader unless the call is late.
     fn carry_out(&mut self, record: &VolumeReplication, call: &Call, is_late: bool) {
         let at = index(call.node(record).expect("a node"));
         if self.nodes[at].is_lost {
@@ -223,7 +223,7 @@ impl World {
                     }
                 }
                 if answers.copied.is_none() {
-                    // After a failure all is checked again.
+                    // After a failure all facts are read again.
                     answers = ReplicationAnswers::default();
                 }
             }
@@ -310,7 +310,7 @@ impl World {
             self.replaced = Some(self.record.clone());
         }
         let kept = match self.mistake {
-            // The planner saw another time than the one that was shown.
+            // The planner reads another time than the reported time.
             Mistake::AnyCopy if record.last == Some(0) => self.record.last,
             _ => record.last,
         };
@@ -355,7 +355,7 @@ impl World {
                 return;
             }
             if self.stream.is_none() && self.late.is_none() {
-                // The receiver gets it at any later time.
+                // The receiver gets the stream at any later time.
                 let mut read = self.clone();
                 let at = index(&self.record.primary);
                 if !read.nodes[at].is_lost
@@ -374,10 +374,10 @@ impl World {
             done.now = self.now.max(*time + 1);
         }
         if done == *self {
-            // No answer: the next round asks again.
+            // No response: the next round repeats the call.
             done.answers = ReplicationAnswers::default();
         }
-        // The answer is lost.
+        // The response is lost.
         let mut unheard = done.clone();
         unheard.answers = ReplicationAnswers::default();
         out.extend([done, unheard]);
@@ -421,7 +421,8 @@ impl World {
         out
     }
 
-    /// The leader writes by its read before the replica was replaced, without a comparison with the present record.
+    /// The leader writes with its read from before the replacement of the replica, without a comparison with the
+    /// present record.
     fn stale(&self, out: &mut Vec<World>) {
         let is_dead = self.nodes[index(&self.record.primary)].is_fenced;
         if self.mistake == Mistake::PromoteStaleReplica
@@ -441,7 +442,7 @@ impl World {
         }
     }
 
-    /// The changes of a node by itself.
+    /// The changes that a node makes by itself.
     fn of_node(&self, at: usize, out: &mut Vec<World>) {
         let node = &self.nodes[at];
         let may_start = !node.is_fenced && !node.is_lost && node.volume.is_some() && !node.pod;
@@ -471,14 +472,14 @@ impl World {
             next.nodes[at].volume.as_mut().unwrap().push(write);
             out.push(next);
         }
-        // A copy that its base turns out not to belong to is removed.
+        // A copy whose base turns out to be wrong is removed.
         let takes_copies = self.record.stage == ReplicationStage::Replicating;
         if takes_copies && node.copies.len() > 1 {
             let mut next = self.clone();
             next.nodes[at].copies.pop_last();
             out.push(next);
         }
-        // One node is there, so that it can continue.
+        // One node is ready, so that the replication can continue.
         let others = self.nodes.iter().enumerate();
         let is_last = !others
             .into_iter()
@@ -489,7 +490,7 @@ impl World {
             out.push(next);
         }
         if node.is_lost && !node.is_fenced {
-            // Its pods end by themselves before the lease is taken.
+            // The pods of the node end by themselves before the lease is fenced.
             let mut next = self.clone();
             next.nodes[at].pod = false;
             next.nodes[at].is_fenced = true;
@@ -503,7 +504,7 @@ impl World {
         }
     }
 
-    /// The promoted copy has all writes that were shown, and is a prefix of the primary's writes.
+    /// The promoted copy has all reported writes, and is a prefix of the primary's writes.
     fn check_recovery(&self) {
         let time = self
             .record
@@ -528,7 +529,7 @@ impl World {
                 "a running pod without its volume: {self:#?}"
             );
         }
-        // Each write is somewhere: in a volume, or in a kept state.
+        // Each write is in a volume, or in a retained state.
         for write in 1..=self.writes {
             let has = |node: &Node| {
                 let kept = node.diverged.iter();
@@ -544,7 +545,7 @@ impl World {
         }
     }
 
-    /// Without further faults the volume has a replica again, and one node has it.
+    /// Without further faults the volume has a replica again, and only one node has the volume.
     fn finish(mut self) {
         self.late = None;
         self.stream = None;

@@ -1,4 +1,4 @@
-//! The part of a node in the model: its copies, and the steps that it refuses.
+//! The model of a node: its copies, and the steps that it refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +16,11 @@ pub(super) struct Node {
     /// The recovery point with which the node was promoted, and the contents of the other node's snapshot.
     pub(super) common: Option<(i64, History)>,
     pub(super) diverged: BTreeSet<History>,
-    /// A pod runs with the volume.
+    /// Whether a pod with the volume runs on the node.
     pub(super) pod: bool,
-    /// It does not answer, and its lease is not renewed.
+    /// Whether the node does not respond, and its lease is not renewed.
     pub(super) is_lost: bool,
-    /// Its lease was taken, and its pods are dead.
+    /// Whether the lease of the node is fenced, and its pods are dead.
     pub(super) is_fenced: bool,
 }
 
@@ -76,7 +76,8 @@ impl Node {
         self.copies.entry(stream.time).or_insert(history);
     }
 
-    /// The volume becomes a kept state, and what it had sent goes, except for the base of a difference.
+    /// Makes the volume a retained state, and removes the snapshots that it has sent, except for the base of a
+    /// difference.
     pub(super) fn demote(&mut self, mistake: Mistake, epoch: u32, common: Option<&CommonSnapshot>) {
         if !self.admit(mistake, epoch, Role::Replica) {
             return;

@@ -1,10 +1,10 @@
-//! The searches of the model.
+//! The searches in the model.
 
 use std::collections::BTreeSet;
 
 use super::{Mistake, World};
 
-/// All worlds of two nodes, up to a number.
+/// Explores all worlds of two nodes, up to a number.
 fn explore(mistake: Mistake, limit: usize) -> usize {
     let start = World::start(mistake, 2);
     let mut seen = BTreeSet::from([start.clone()]);
@@ -22,22 +22,22 @@ fn explore(mistake: Mistake, limit: usize) -> usize {
     seen.len()
 }
 
-/// The findings of the walks.
+/// The events that occurred in the walks.
 #[derive(Debug, Default)]
 struct Found {
     /// A replica was replaced.
     replaced: usize,
-    /// A successor was given up.
+    /// A successor was abandoned.
     given_up: usize,
-    /// A former primary took the difference to the recovery point.
+    /// A former primary received the difference to the recovery point.
     went_on: usize,
     promoted: usize,
 }
 
-/// Steps of a walk. Most are the leader's.
+/// The number of steps of a walk. Most steps are the leader's.
 const STEPS: usize = 200;
 
-/// Walks through worlds of three nodes, the same ones each time.
+/// Random walks through worlds of three nodes; the walks are equal in each run.
 fn walk(mistake: Mistake, walks: u64) -> Found {
     let mut found = Found::default();
     for walk in 1..=walks {
@@ -87,7 +87,7 @@ impl Found {
     }
 }
 
-// docs/storage.md: no split brain, the recovery point is the stated one, and divergence is kept.
+// docs/storage.md: no split brain, the recovery point is the recorded one, and diverged states are retained.
 #[test]
 fn no_interleaving_has_two_bodies_or_loses_a_write() {
     let count = explore(Mistake::None, 80_000);
@@ -109,7 +109,7 @@ fn mistakes_are_found() {
     }
 }
 
-/// The other body starts when the promoted copy is the volume.
+/// The second pod starts when the promoted copy is the volume.
 #[test]
 fn agents_with_an_earlier_record_are_found() {
     let found = std::panic::catch_unwind(|| walk(Mistake::StaleAgents, 3000));

@@ -166,19 +166,19 @@ impl Committer {
 
     fn commit(&mut self, requests: Vec<Request>) {
         let mut draft = self.draft();
-        let mut answers = Vec::with_capacity(requests.len());
+        let mut replies = Vec::with_capacity(requests.len());
         self.look();
-        let room = self.shared.room();
+        let space = self.shared.room();
         for request in requests {
-            answers.push(self.prepare(request, &mut draft, &room));
+            replies.push(self.prepare(request, &mut draft, &space));
         }
         self.make_durable(draft);
         // The writers of this group and of the queued requests still wait for their responses, so they are different
         // writers.
-        self.gathering = Gathering::after(answers.len(), self.shared.queue.len());
+        self.gathering = Gathering::after(replies.len(), self.shared.queue.len());
         let failure = self.failure.as_ref().map(|failure| &failure.error);
-        for answer in answers {
-            answer.send(failure);
+        for reply in replies {
+            reply.send(failure);
         }
     }
 
@@ -186,11 +186,11 @@ impl Committer {
         GroupDraft::new(self.shared.published.newest(), Instant::now())
     }
 
-    fn prepare(&mut self, request: Request, draft: &mut GroupDraft, room: &Space) -> Answer {
+    fn prepare(&mut self, request: Request, draft: &mut GroupDraft, space: &Space) -> Answer {
         let leases = &mut self.leases;
         match request {
             Request::Txn(txn, reply) => {
-                let result = draft.check_space(&txn, room);
+                let result = draft.check_space(&txn, space);
                 let result = result.and_then(|()| draft.apply(&txn, leases));
                 Answer::Txn(reply, result)
             }
@@ -265,15 +265,15 @@ impl Committer {
                 failure.retry_due = Some(now + FULL_RETRY_INTERVAL);
                 self.failure = Some(failure);
             }
-            Ok(found) => {
+            Ok(result) => {
                 let (written, before) = (failure.draft.revision, self.published_revision());
-                let revision = found.counters.revision;
+                let revision = result.counters.revision;
                 assert!(
                     revision == written || revision == before,
                     "a group is written whole or not at all"
                 );
-                self.leases = found.leases;
-                self.counters = found.counters;
+                self.leases = result.leases;
+                self.counters = result.counters;
                 if revision > before {
                     self.publish(failure.draft);
                 }

@@ -103,11 +103,11 @@ impl GroupStorage for FullOnce {
     }
 }
 
-fn full_once(kept: bool) -> Arc<EmbeddedStore> {
+fn full_once(is_durable: bool) -> Arc<EmbeddedStore> {
     let disk = FullOnce {
         room: 1,
         durable: Loaded::default(),
-        kept,
+        kept: is_durable,
     };
     EmbeddedStore::start(Box::new(disk), Loaded::default(), &Limits::default()).unwrap()
 }
@@ -138,11 +138,11 @@ async fn a_store_without_room_goes_on_when_it_has_some() {
 async fn a_write_that_was_there_after_all_is_published() {
     let store = full_once(true);
     store.txn(put("a")).await.unwrap();
-    let mut seen = store.watch(b"b".to_vec(), Revision(3)).unwrap();
+    let mut watch = store.watch(b"b".to_vec(), Revision(3)).unwrap();
     store.txn(put("b")).await.unwrap_err();
     wait_for_room(&store).await;
     assert_eq!(store.current_revision(), Revision(3));
-    while let Some(events) = futures::StreamExt::next(&mut seen).await {
+    while let Some(events) = futures::StreamExt::next(&mut watch).await {
         if matches!(events, Ok(crate::WatchEvents::Events(_))) {
             return;
         }
@@ -181,9 +181,9 @@ impl GroupStorage for Scarce {
 
 #[tokio::test]
 async fn where_room_is_scarce_there_are_changes_and_deletions_but_nothing_new() {
-    let found = full_once(false);
-    found.txn(put("old")).await.unwrap();
-    let live = found.shared.published.newest().live;
+    let full_store = full_once(false);
+    full_store.txn(put("old")).await.unwrap();
+    let live = full_store.shared.published.newest().live;
     let loaded = Loaded {
         live,
         counters: Counters {

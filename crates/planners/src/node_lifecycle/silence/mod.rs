@@ -1,10 +1,10 @@
-//! The silence of nodes that one run of the observer leaves to the next one.
+//! The silence of nodes that one run of the observer records for the next run.
 //!
 //! **Goal**: restarts of a server do not postpone the loss of a silent node without end. **Relies on**: the caller,
-//! which keeps the record. **Guarantees**: a count is never more than the real time for which the node was silent. It
-//! is the sum of times that runs of the observer have measured by their own monotonic clocks, and it counts for the
-//! stored version of the lease only: a version that is still stored was never renewed in between. The time between two
-//! runs does not count, nor does the beginning of a run ([`reconnection`]).
+//! which stores the record. **Guarantees**: a count is never more than the real time for which the node was silent. The
+//! count is the sum of times that runs of the observer have measured by their local monotonic clocks, and is valid for
+//! the stored version of the lease only: a version that is still stored was never renewed between two runs. The time
+//! between two runs does not count, and the beginning of a run does not count either ([`reconnection`]).
 
 use std::collections::BTreeMap;
 
@@ -14,26 +14,26 @@ use k8s_openapi::api::coordination::v1::Lease;
 use super::fence::{NodeLease, wait};
 use super::grace;
 
-/// A record that is older counts as none, by the clock of the machine: a disk that was set back to an earlier state has
-/// an earlier version of the lease, too, and the node may have renewed it in between.
+/// A record that is older, by the clock of the machine, is ignored: a disk that was restored to an earlier state also
+/// has an earlier version of the lease, and the node may have renewed the lease since then.
 const USABLE_FOR: SignedDuration = SignedDuration::from_mins(10);
 
 /// The count of a former run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
-    /// The time that it had observed.
+    /// The time that the former run had observed.
     pub observed: SignedDuration,
-    /// The part of it that counts at the beginning of the next run.
+    /// The part of the observed time that counts at the beginning of the next run.
     pub counts: SignedDuration,
 }
 
 /// The observed silence of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedSilence {
-    /// The seen lease ([`seen_lease`]).
+    /// The state of the observed lease ([`seen_lease`]).
     pub lease: String,
     pub length: SignedDuration,
-    /// The time for which it was unchanged.
+    /// The time for which the lease was unchanged.
     pub unchanged_for: SignedDuration,
     /// The times in the node's last heartbeat.
     pub signs: Vec<Timestamp>,
@@ -44,21 +44,23 @@ pub struct ObservedSilence {
 /// The record of all nodes whose silence matters to the next run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SilenceRecord {
-    /// The time at which it was written, by the clock of the machine.
+    /// The time of the write, by the clock of the machine.
     pub written: Timestamp,
     /// The silent nodes by name.
     pub nodes: BTreeMap<String, ObservedSilence>,
 }
 
 impl SilenceRecord {
-    /// Whether it counts at that time. A clock that was set back makes it useless, as does one without a battery.
+    /// Whether the record is valid at `now`. A clock that was set back, or a machine without a clock battery, makes the
+    /// record invalid.
     pub fn is_usable(&self, now: Timestamp) -> bool {
         let age = now.duration_since(self.written);
         !age.is_negative() && age <= USABLE_FOR
     }
 }
 
-/// A name for one state of a lease, which no other state of any lease has, also in a store that was set back.
+/// An identifier for one state of a lease. No other state of any lease has this identifier, even if the store was
+/// restored to an earlier state.
 pub fn seen_lease(lease: &Lease) -> String {
     let meta = &lease.metadata;
     let uid = meta.uid.as_deref().unwrap_or_default();
@@ -69,14 +71,14 @@ pub fn seen_lease(lease: &Lease) -> String {
     format!("{uid} {version} {renewed}")
 }
 
-/// The time at the beginning of a run that does not count after a former one: each node that can reach the server sends
-/// a renewal in it, because agents renew their leases at four times in each length.
+/// The time at the beginning of a run that does not count after a former run: each node that can reach the server sends
+/// a renewal within this time, because agents renew their leases four times in each length.
 fn reconnection(length: SignedDuration) -> SignedDuration {
     length / 4
 }
 
-/// The state of one node, for the next run: `None` if there is nothing to say, because the lease may just be due for a
-/// renewal, or was taken.
+/// The state of one node, for the next run: `None` if the record needs no entry, because the lease may just be due for
+/// a renewal, or was fenced.
 pub fn observed(
     lease: &Lease,
     unchanged_for: SignedDuration,
@@ -86,13 +88,13 @@ pub fn observed(
     let NodeLease { length, fenced, .. } = NodeLease::from(lease);
     let least = match is_last {
         true => SignedDuration::ZERO,
-        // Half a renewal longer than the leases of nodes that renew them.
+        // The threshold is half a renewal longer than the longest age of a lease that its node renews.
         false => length / 8 * 3,
     };
     if fenced || length <= SignedDuration::ZERO || unchanged_for <= least {
         return None;
     }
-    // At most so much, so that each run begins with a time to reconnect, and so that the record comes to rest.
+    // The recorded time has a maximum: each run then begins with a time to reconnect, and the record stops changing.
     Some(ObservedSilence {
         lease: seen_lease(lease),
         length,

@@ -22,7 +22,7 @@ fn lease(version: i64) -> Lease {
     .unwrap()
 }
 
-/// One observer after another, with the record that each leaves.
+/// A sequence of observers; each one reads the record of its predecessor.
 #[derive(Default)]
 struct Observer {
     renewals: Renewals,
@@ -30,7 +30,7 @@ struct Observer {
 }
 
 impl Observer {
-    /// A new run begins; its clock begins at zero.
+    /// Starts a new run, whose clock begins at zero.
     fn start(&mut self) {
         self.renewals = Renewals::default();
         let former = self.record.iter();
@@ -58,13 +58,13 @@ fn a_run_continues_the_count_of_the_former_one_except_for_a_quarter_of_the_lease
     observer.start();
     assert_eq!(observer.look(&lease(1), secs(2)), secs(20));
     assert_eq!(observer.look(&lease(1), secs(32)), secs(50));
-    // A run that is too short to add something takes nothing away.
+    // A run that is too short to add time to the count also removes no time.
     observer.start();
     assert_eq!(observer.look(&lease(1), secs(0)), secs(20));
     observer.save(&lease(1), secs(3), true);
     observer.start();
     assert_eq!(observer.look(&lease(1), secs(0)), secs(20));
-    // However long the silence was, the node has time to return.
+    // Even after a long silence the node has time to reconnect.
     observer.save(&lease(1), secs(3600), true);
     observer.start();
     assert_eq!(observer.look(&lease(1), secs(0)), secs(40));
@@ -79,15 +79,15 @@ fn a_renewed_lease_counts_from_the_start_of_the_run() {
     observer.save(&lease(1), secs(45), true);
     observer.start();
     assert_eq!(observer.look(&lease(2), secs(0)), secs(0));
-    // Also if it has the former version later, in a store that was set back.
+    // The result is zero also if the store was restored and has the former version again.
     assert_eq!(observer.look(&lease(1), secs(5)), secs(0));
-    // The same version was renewed at another time.
+    // The version is unchanged, but the renewal time differs.
     observer.save(&lease(1), secs(45), true);
     let mut other = lease(1);
     other.spec.as_mut().unwrap().renew_time = lease(7).spec.unwrap().renew_time;
     observer.start();
     assert_eq!(observer.look(&other, secs(0)), secs(0));
-    // The observer was deaf.
+    // The observer received no heartbeats.
     observer.start();
     observer.renewals.restart_all();
     assert_eq!(observer.look(&lease(1), secs(0)), secs(0));
@@ -107,7 +107,7 @@ fn nodes_that_renew_their_leases_are_not_recorded_except_at_the_end_of_a_run() {
     assert!(is_recorded(secs(10), true));
     assert!(!is_recorded(secs(15), false));
     assert!(is_recorded(secs(16), false));
-    // The count comes to rest, so there are no more writes.
+    // The recorded count stops changing, so there are no more writes.
     let of = |unchanged| observed(&lease(1), unchanged, unsaid, false);
     assert_eq!(of(secs(50)), of(secs(500)));
     let mut fenced = lease(1);
@@ -132,7 +132,7 @@ fn a_record_is_usable_for_ten_minutes() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// However servers and renewals come and go, the count is at most the time since the last renewal was stored.
+    /// For any sequence of servers and renewals, the count is at most the time since the last renewal was stored.
     // findings-2 R36
     #[test]
     fn no_run_counts_more_than_the_real_silence(
@@ -151,7 +151,7 @@ proptest! {
                     renewed = now;
                 }
                 1 => observer.save(&lease(version), reading, false),
-                // In order, or killed.
+                // The observer stops in order, or is killed.
                 2 | 3 => {
                     if step == 2 {
                         observer.save(&lease(version), reading, true);
@@ -169,7 +169,7 @@ proptest! {
     }
 
     /// Servers that run for longer than the time to reconnect fence a silent node after a bounded number of restarts,
-    /// also if each of them is killed between two records.
+    /// even if each of them is killed between two records.
     // findings-2 R36
     #[test]
     fn restarts_do_not_postpone_a_fence_for_ever(
@@ -184,7 +184,7 @@ proptest! {
             observer.look(&lease(1), secs(0));
             for at in (0..=run).step_by(5000) {
                 if observer.look(&lease(1), millis(at)) >= wait(secs(40)) {
-                    // Each run adds its length without the reconnection and the time since the last record.
+                    // Each run adds its length without the reconnection time and the time since the last record.
                     prop_assert!(number <= 8, "{number}");
                     prop_assert!(served + at <= 50_000 + number * 17_000, "{served} {number}");
                     return Ok(());

@@ -10,37 +10,37 @@ use super::super::member::Member;
 use super::super::observed::{ParsedSet, Retention};
 use super::super::plan::{StatefulSetAction, StatefulSetPlan};
 
-/// Claims are created once, under names of wanted pods, and owned only if the policy wants them
-/// deleted; foreign owners stay.
+/// Claims are created once, with names of desired pods, and are owned only if the policy demands their deletion;
+/// foreign owners stay.
 pub(super) fn follow_policy(
     world: &ParsedSet<'_>,
     plan: &StatefulSetPlan,
-    found: &mut Vec<String>,
+    violations: &mut Vec<String>,
 ) {
-    let mut made = BTreeSet::new();
+    let mut created = BTreeSet::new();
     for work in &plan.pods {
         let names = claims::names(&world.spec, work.ordinal);
         for action in &work.actions {
             match action {
                 StatefulSetAction::CreateClaim(claim) => {
                     let name = claim.metadata.name.clone().unwrap_or_default();
-                    if world.observed.claims.contains_key(&name) || !made.insert(name.clone()) {
-                        found.push(format!("claim {name} is created while it exists"));
+                    if world.observed.claims.contains_key(&name) || !created.insert(name.clone()) {
+                        violations.push(format!("claim {name} is created while it exists"));
                     }
                     if !world.spec.in_range(work.ordinal) || !names.contains(&name) {
-                        found.push(format!("claim {name} is created and not wanted"));
+                        violations.push(format!("claim {name} is created and not wanted"));
                     }
                     let owners = claim.metadata.owner_references.as_deref();
-                    owners_are_allowed(world, work.ordinal, &name, owners, found);
+                    owners_are_allowed(world, work.ordinal, &name, owners, violations);
                 }
                 StatefulSetAction::SetClaimOwners { name, owners, .. } => {
                     if !names.contains(name) {
-                        found.push(format!("claim {name} is not of ordinal {}", work.ordinal));
+                        violations.push(format!("claim {name} is not of ordinal {}", work.ordinal));
                     }
-                    owners_are_allowed(world, work.ordinal, name, Some(owners), found);
+                    owners_are_allowed(world, work.ordinal, name, Some(owners), violations);
                     let before = foreign(world, work.ordinal, owners_of(world, name));
                     if before != foreign(world, work.ordinal, owners) {
-                        found.push(format!("claim {name} loses or gains owners of others"));
+                        violations.push(format!("claim {name} loses or gains owners of others"));
                     }
                 }
                 _ => {}
@@ -56,8 +56,8 @@ fn owners_of<'w>(world: &ParsedSet<'w>, claim: &str) -> &'w [OwnerReference] {
 }
 
 fn member<'m, 'w>(world: &'m ParsedSet<'w>, ordinal: i64) -> Option<&'m Member<'w>> {
-    let wanted = world.members.get(ordinal);
-    wanted.or_else(|| world.condemned.get(ordinal))
+    let desired = world.members.get(ordinal);
+    desired.or_else(|| world.condemned.get(ordinal))
 }
 
 /// The owners other than the set and its pod.
@@ -73,14 +73,14 @@ fn foreign<'o>(
     others.collect()
 }
 
-/// The set owns a claim if claims are deleted with it; a pod only once it is surplus and the policy
-/// deletes such claims.
+/// The set owns a claim if claims are deleted with the set; a pod owns a claim only if the pod is surplus and the
+/// policy deletes such claims.
 fn owners_are_allowed(
     world: &ParsedSet<'_>,
     ordinal: i64,
     claim: &str,
     owners: Option<&[OwnerReference]>,
-    found: &mut Vec<String>,
+    violations: &mut Vec<String>,
 ) {
     let pod = member(world, ordinal).map(Member::uid);
     for owner in owners.unwrap_or_default() {
@@ -95,16 +95,16 @@ fn owners_are_allowed(
             _ => owners_of(world, claim).contains(owner),
         };
         if !allowed {
-            found.push(format!("claim {claim} is given away against the policy"));
+            violations.push(format!("claim {claim} is given away against the policy"));
         }
     }
 }
 
-/// The deletion of a pod deletes a claim only if the pod is surplus and the policy says so.
+/// The deletion of a pod deletes a claim only if the pod is surplus and the policy demands the deletion.
 pub(super) fn survive_deletions(
     world: &ParsedSet<'_>,
     plan: &StatefulSetPlan,
-    found: &mut Vec<String>,
+    violations: &mut Vec<String>,
 ) {
     for work in &plan.pods {
         let deletes =
@@ -138,18 +138,18 @@ pub(super) fn survive_deletions(
                         && owner.name == world.spec.name)
             });
             if !stale && owners.iter().any(|owner| owner.uid == member.uid()) {
-                found.push(format!("claim {name} would go with pod {}", member.name()));
+                violations.push(format!("claim {name} would go with pod {}", member.name()));
             }
         }
     }
 }
 
-/// After the plan the owners of each claim follow the policy, also where the pod is terminating:
-/// the garbage collector reads them when the pod is gone (2.11 to 2.13).
+/// After the plan the owners of each claim follow the policy, also for a terminating pod: the garbage collector reads
+/// the owners when the pod is deleted (2.11 to 2.13).
 pub(super) fn are_given_as_said(
     world: &ParsedSet<'_>,
     plan: &StatefulSetPlan,
-    found: &mut Vec<String>,
+    violations: &mut Vec<String>,
 ) {
     if world.spec.deleting || world.spec.selector.is_none() {
         return;
@@ -176,10 +176,10 @@ pub(super) fn are_given_as_said(
         let goes_with_pod = pod.is_some() && surplus && when_scaled;
         let goes_with_set = when_deleted && !goes_with_pod;
         let has_set = owners.iter().any(ours);
-        // A claim without a pod is not given to the set (2.13).
+        // The set does not become the owner of a claim without a pod (2.13).
         let set_is_right = has_set == goes_with_set || (pod.is_none() && !has_set);
         if owners.iter().any(of_pod) != goes_with_pod || !set_is_right {
-            found.push(format!("claim {name} is not given to whom the policy says"));
+            violations.push(format!("claim {name} is not given to whom the policy says"));
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Invariants of every plan, for any observed state. Tests, the model checker and the simulation
-//! check them after every step.
+//! Invariants of every plan, for any observed state. Tests, the model checker and the simulation check the invariants
+//! after every step.
 //!
-//! The rules are implemented a second time here, from the specification and independently of the
-//! planner, so that a mistake in one of the two is found.
+//! The rules are implemented here a second time, from the specification and independently of the planner, so that a
+//! mistake in one of the two implementations is detected.
 
 mod claims;
 mod order;
@@ -31,7 +31,7 @@ struct Facts<'f, 'w> {
     deleted: Vec<&'f Member<'w>>,
 }
 
-/// The rules that a plan violates; empty if there are none.
+/// The rules that a plan violates; empty if the plan violates no rule.
 pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -> Vec<String> {
     let world = ParsedSet::of(observed, now);
     let names = deleted(plan);
@@ -80,10 +80,10 @@ fn at_goal(world: &ParsedSet<'_>, update: Option<&str>) -> bool {
     missing(world) == 0 && world.condemned.is_empty() && world.members.iter().all(as_wanted)
 }
 
-/// The number of missing wanted pods.
+/// The number of missing desired pods.
 fn missing(world: &ParsedSet<'_>) -> i64 {
-    let wanted = world.spec.ordinals();
-    wanted.end - wanted.start - i64::try_from(world.members.len()).unwrap_or(i64::MAX)
+    let ordinals = world.spec.ordinals();
+    ordinals.end - ordinals.start - i64::try_from(world.members.len()).unwrap_or(i64::MAX)
 }
 
 fn as_wanted(world: &ParsedSet<'_>, update: Option<&str>, member: &Member<'_>) -> bool {
@@ -98,10 +98,10 @@ fn is_updatable(world: &ParsedSet<'_>, ordinal: i64) -> bool {
 
 /// The name of the stored revision with the set's template.
 fn update_revision(world: &ParsedSet<'_>) -> Option<String> {
-    let wanted = revisions::encode(world.spec.template);
+    let desired = revisions::encode(world.spec.template);
     let same = |data: &serde_json::Value| {
         let means = || revisions::decode(data).is_some_and(|t| t == *world.spec.template);
-        *data == wanted || means()
+        *data == desired || means()
     };
     let mut revisions: Vec<_> = world
         .observed
@@ -119,8 +119,8 @@ fn update_revision(world: &ParsedSet<'_>) -> Option<String> {
         .and_then(|revision| revision.metadata.name.clone())
 }
 
-/// The name of the revision that the plan creates: if the view of revisions is old, pods may have
-/// it already.
+/// The name of the revision that the plan creates. If the snapshot of revisions is old, pods may have this revision
+/// already.
 fn planned_revision(plan: &StatefulSetPlan) -> Option<String> {
     plan.actions().find_map(|action| match action {
         StatefulSetAction::CreateRevision(revision) => revision.metadata.name.clone(),
@@ -148,8 +148,8 @@ fn deleted(plan: &StatefulSetPlan) -> Vec<(&str, &str)> {
     pods
 }
 
-/// Without a UID a write might change a successor of the same name.
-fn writes_say_which_object(plan: &StatefulSetPlan, found: &mut Vec<String>) {
+/// Each write names its object by UID: without a UID a write might change a successor of the same name.
+fn writes_say_which_object(plan: &StatefulSetPlan, violations: &mut Vec<String>) {
     for action in plan.actions() {
         let (name, uid) = match action {
             StatefulSetAction::AdoptRevision { name, uid }
@@ -166,13 +166,13 @@ fn writes_say_which_object(plan: &StatefulSetPlan, found: &mut Vec<String>) {
             | StatefulSetAction::CreatePod(_) => continue,
         };
         if uid.is_empty() {
-            found.push(format!("a write to {name} does not say to which one"));
+            violations.push(format!("a write to {name} does not say to which one"));
         }
     }
 }
 
-/// Each pod that is not in its desired state is changed, or there is a reason why not.
-fn silence_is_explained(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
+/// Each pod that is not in its desired state is changed, or there is a reason why it is not changed.
+fn silence_is_explained(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
     let Facts {
         world,
         plan,
@@ -198,16 +198,16 @@ fn silence_is_explained(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
                 )
             })
     };
-    // Before the revision is stored every pod has another revision; that alone needs no reason.
+    // Before the revision is stored every pod has another revision; this fact alone needs no reason.
     let amiss = |ordinal: &i64| match world.members.get(*ordinal) {
         None => true,
         Some(member) if update.is_none() => member.unavailable(),
         Some(member) => !as_wanted(world, update.as_deref(), member),
     };
-    let wanted = world.spec.ordinals().filter(amiss);
-    let all = wanted.chain(world.condemned.iter().map(|member| member.ordinal));
+    let desired = world.spec.ordinals().filter(amiss);
+    let all = desired.chain(world.condemned.iter().map(|member| member.ordinal));
     if let Some(ordinal) = all.into_iter().find(|ordinal| !explained(*ordinal)) {
-        found.push(format!(
+        violations.push(format!(
             "nothing is done about ordinal {ordinal}, and nobody says why"
         ));
     }

@@ -11,11 +11,11 @@ use super::super::options::StuckRollout;
 use super::super::plan::StatefulSetAction;
 use super::{Facts, deleted, is_updatable, missing};
 
-/// A pod is created only for a wanted ordinal, only once, and never beside a pod of its name, even
-/// if that one is terminating, ended or foreign.
-pub(super) fn names_are_free(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
+/// A pod is created only for a desired ordinal, only once, and never while a pod of its name exists, even if that pod
+/// is terminating, ended or foreign.
+pub(super) fn names_are_free(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
     let Facts { world, .. } = facts;
-    let mut seen = BTreeSet::new();
+    let mut created = BTreeSet::new();
     let namespace = world.spec.namespace;
     let present: BTreeSet<&str> = world
         .observed
@@ -27,55 +27,55 @@ pub(super) fn names_are_free(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     for pod in &facts.created {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         if present.contains(name) {
-            found.push(format!("{name} is created while it exists"));
+            violations.push(format!("{name} is created while it exists"));
         }
-        if !seen.insert(name) {
-            found.push(format!("{name} is created twice"));
+        if !created.insert(name) {
+            violations.push(format!("{name} is created twice"));
         }
         let ordinal = identity::ordinal(world.spec.name, name);
         if !ordinal.is_some_and(|ordinal| world.spec.in_range(ordinal)) {
-            found.push(format!("{name} is created and not wanted"));
+            violations.push(format!("{name} is created and not wanted"));
         }
     }
 }
 
-/// A wanted pod is deleted only if it has ended or is outdated, and by its UID.
-pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
+/// A desired pod is deleted only if it has ended or is outdated, and by its UID.
+pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
     let Facts { world, .. } = facts;
     let status = world.spec.set.status.as_ref();
     let current = status.and_then(|status| status.current_revision.as_deref());
     let update = &facts.update;
     for (name, uid) in deleted(facts.plan) {
         let Some(member) = world.all().find(|member| member.name() == name) else {
-            found.push(format!("{name} is deleted and is not of the set"));
+            violations.push(format!("{name} is deleted and is not of the set"));
             continue;
         };
         if member.uid() != uid || member.terminating {
-            found.push(format!("{name} is deleted twice or under another uid"));
+            violations.push(format!("{name} is deleted twice or under another uid"));
         }
         if !world.spec.in_range(member.ordinal) || member.phase == Phase::Ended {
             continue;
         }
         if update.as_deref() == Some(member.revision) {
-            found.push(format!("{name} is deleted though it is up to date"));
+            violations.push(format!("{name} is deleted though it is up to date"));
         }
         let below = member.ordinal < world.spec.first_updatable();
         if below && (current == Some(member.revision) || member.ready_since.is_some()) {
-            found.push(format!(
+            violations.push(format!(
                 "{name} is deleted though it is below the partition"
             ));
         }
         if world.spec.strategy == Strategy::OnDelete {
-            found.push(format!("{name} is deleted in spite of OnDelete"));
+            violations.push(format!("{name} is deleted in spite of OnDelete"));
         }
         if below && world.spec.options.stuck_rollout == StuckRollout::Wait {
-            found.push(format!("{name} is deleted though it is to be waited for"));
+            violations.push(format!("{name} is deleted though it is to be waited for"));
         }
     }
 }
 
-/// New pods have the update revision from the partition on, and the current revision below.
-pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
+/// New pods have the update revision from the partition on, and the current revision below the partition.
+pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
     let Facts { world, .. } = facts;
     let new = facts.plan.actions().find_map(|action| match action {
         StatefulSetAction::CreateRevision(revision) => revision.metadata.name.clone(),
@@ -91,27 +91,27 @@ pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, found: &mut Vec<String>
         let all = pod.metadata.labels.as_ref();
         let label = all.and_then(|all| all.get(labels::CONTROLLER_REVISION_HASH));
         let Some(label) = label.filter(|label| !label.is_empty()) else {
-            found.push(format!("{name} is created without a revision"));
+            violations.push(format!("{name} is created without a revision"));
             continue;
         };
         let ordinal = identity::ordinal(world.spec.name, name).unwrap_or_default();
-        let wanted = match world.spec.strategy {
+        let expected = match world.spec.strategy {
             Strategy::RollingUpdate(Some(_)) if !is_updatable(world, ordinal) => {
                 current.or(update.map(String::as_str))
             }
-            // The number decides which ones stay current (statefulset.md 5.9).
+            // The number of current pods decides which pods keep the current revision (statefulset.md 5.9).
             Strategy::RollingUpdate(None) if Some(label.as_str()) == current => current,
             _ => update.map(String::as_str),
         };
-        if wanted.is_some_and(|wanted| wanted != label) {
-            found.push(format!("{name} is created at the wrong revision {label}"));
+        if expected.is_some_and(|expected| expected != label) {
+            violations.push(format!("{name} is created at the wrong revision {label}"));
         }
     }
 }
 
-/// An update takes down healthy pods only within the budget: `maxUnavailable`, or one, and that
-/// only when all higher pods are updated and healthy.
-pub(super) fn budget_is_kept(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
+/// An update makes healthy pods unavailable only within the budget: `maxUnavailable`, or one pod, and that pod only
+/// when all higher pods are updated and healthy.
+pub(super) fn budget_is_kept(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
     let Facts { world, .. } = facts;
     let disrupted: Vec<&Member<'_>> = facts
         .deleted
@@ -133,7 +133,7 @@ pub(super) fn budget_is_kept(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
         let replicas = i32::try_from(world.spec.replicas).unwrap_or(i32::MAX);
         let max = i64::from(max.of(replicas, false).max(1));
         if all > max {
-            found.push(format!(
+            violations.push(format!(
                 "{all} pods are down on account of an update that may take {max}"
             ));
         }
@@ -145,7 +145,7 @@ pub(super) fn budget_is_kept(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
         member.is_some_and(|m| !m.unavailable() && update.as_deref() == Some(m.revision))
     };
     if disrupted.len() > 1 || !(lowest + 1..world.spec.ordinals().end).all(done) {
-        found.push(format!(
+        violations.push(format!(
             "pod {lowest} is updated before those above it work"
         ));
     }

@@ -1,4 +1,4 @@
-//! Deployments: what is written in which situation, and that every rollout gets through.
+//! Deployments: the writes for each situation; and every rollout completes.
 
 mod world;
 
@@ -90,7 +90,7 @@ fn scaling_in_the_middle_of_a_rollout_keeps_the_shares() {
     world.settle();
     assert_eq!(world.shows(), "a:8/8 bad:5/0");
     world.scale(15);
-    // 18 pods are allowed: 11 of the old and 7 of the new.
+    // 18 pods are allowed: 11 old pods and 7 new pods.
     assert_eq!(world.step(), ["scale a 8→11", "scale bad 5→7"]);
 }
 
@@ -146,12 +146,12 @@ fn a_set_of_somebody_else_is_left_alone_and_its_name_avoided() {
             .collision_count,
         Some(1)
     );
-    let kept = world
+    let foreign_set = world
         .observed
         .sets
         .iter()
         .find(|set| set.metadata.name == name);
-    assert!(kept.unwrap().metadata.owner_references.is_none());
+    assert!(foreign_set.unwrap().metadata.owner_references.is_none());
 }
 
 #[test]
@@ -192,8 +192,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// After any events: once they stop and the template works, the Deployment has its pods, and
-    /// then the plan is empty.
+    /// After any events the Deployment has its pods and the plan is empty, once the events stop and the template works.
     #[test]
     fn a_deployment_gets_there(
         events in events(), surge in 0_i32..3, unavailable in 0_i32..3, recreate in any::<bool>()
@@ -221,9 +220,9 @@ proptest! {
         world.pause(false);
         world.set_image("z");
         world.settle();
-        let wanted = world.replicas();
-        prop_assert!(world.shows().ends_with(&format!("z:{wanted}/{wanted}")), "{}", world.shows());
-        prop_assert_eq!(world.total(), wanted);
+        let desired = world.replicas();
+        prop_assert!(world.shows().ends_with(&format!("z:{desired}/{desired}")), "{}", world.shows());
+        prop_assert_eq!(world.total(), desired);
         prop_assert!(world.plan().is_idle());
     }
 }

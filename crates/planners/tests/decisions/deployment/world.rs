@@ -1,5 +1,4 @@
-//! A world in which ReplicaSets do at once what they are asked, and pods of the image `bad` never
-//! become ready.
+//! A small cluster in which ReplicaSets follow their spec at once, and pods of the image `bad` never become ready.
 
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ pub struct World {
     versions: u64,
 }
 
-/// An action in a few words.
+/// An action as a short text.
 pub fn brief(action: &DeploymentAction) -> String {
     match action {
         DeploymentAction::ConfirmDeployment => "confirm".to_owned(),
@@ -96,7 +95,7 @@ impl World {
         plan(&self.observed, self.now)
     }
 
-    /// The ReplicaSet that the next plan makes.
+    /// The ReplicaSet that the next plan creates.
     pub fn planned_set(&self) -> ReplicaSet {
         let actions = self.plan().actions;
         let mut sets = actions.into_iter().filter_map(|action| match action {
@@ -116,8 +115,8 @@ impl World {
         self.now += SignedDuration::from_secs(1);
     }
 
-    /// Plans once, executes the plan, and lets the ReplicaSets follow. Returns the actions, with
-    /// ReplicaSets named by their images.
+    /// Plans once, executes the plan, and lets the ReplicaSets follow. Returns the actions, in which the images of the
+    /// ReplicaSets are their names.
     pub fn step(&mut self) -> Vec<String> {
         let plan = self.plan();
         let done = plan.actions.iter().map(|action| self.named(brief(action)));
@@ -156,8 +155,8 @@ impl World {
             } => {
                 self.versions += 1;
                 let version = self.versions.to_string();
-                let found = self.observed.sets.iter_mut();
-                let set = found
+                let sets = self.observed.sets.iter_mut();
+                let set = sets
                     .map(Arc::make_mut)
                     .find(|set| set.metadata.name.as_ref() == Some(&name))
                     .unwrap();
@@ -193,7 +192,7 @@ impl World {
         }
     }
 
-    /// Goes on until there is nothing to do.
+    /// Repeats steps until a plan is empty.
     pub fn settle(&mut self) {
         for _ in 0..100 {
             if self.plan().is_idle() {
@@ -205,7 +204,7 @@ impl World {
         panic!("does not settle: {} {:?}", self.shows(), self.plan());
     }
 
-    /// The invariant of a rolling update: not too many pods, unless it was scaled.
+    /// The invariant of a rolling update: the number of pods is within the limits, unless the Deployment was scaled.
     pub fn check(&self) {
         let spec = self.observed.deployment.spec.as_ref().unwrap();
         let old: Vec<String> = self.observed.sets.iter().map(|set| image(set)).collect();
@@ -233,14 +232,14 @@ impl World {
             .unwrap()
     }
 
-    /// Pods of all ReplicaSets.
+    /// The number of pods of all ReplicaSets.
     pub fn total(&self) -> i32 {
         let sets = self.observed.sets.iter();
         sets.map(|set| set.status.as_ref().map_or(0, |status| status.replicas))
             .sum()
     }
 
-    /// `a:0/0 b:3/3`: replicas and those available.
+    /// `a:0/0 b:3/3`: the replicas and the available replicas of each image.
     pub fn shows(&self) -> String {
         let mut all: Vec<String> = self
             .observed

@@ -1,11 +1,11 @@
-//! Slices and Endpoints that others change, value by value.
+//! Slices and Endpoints of which another program changes one value.
 
 use k8s_openapi::serde::Serialize;
 use k8s_openapi::serde::de::DeserializeOwned;
 
 use super::*;
 
-/// The same objects with one value changed, for each value that is not in their metadata.
+/// Copies of the object with one changed value each, for each value outside of the metadata.
 fn with_one_change<K: Serialize + DeserializeOwned>(object: &K) -> Vec<K> {
     let whole = serde_json::to_value(object).unwrap();
     let mut paths = Vec::new();
@@ -25,7 +25,7 @@ fn with_one_change<K: Serialize + DeserializeOwned>(object: &K) -> Vec<K> {
     paths.iter().map(changed).collect()
 }
 
-/// The paths of all values that are no objects or lists.
+/// The paths of all values that are neither objects nor lists.
 fn values_of(value: &Value, path: String, paths: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -42,7 +42,7 @@ fn values_of(value: &Value, path: String, paths: &mut Vec<String>) {
     }
 }
 
-/// statefulset.md §10: what others change in slices and Endpoints is set right, whichever field it is.
+/// statefulset.md §10: a change by another program to slices and Endpoints is corrected, whichever field was changed.
 #[test]
 fn each_changed_value_is_set_right() {
     let pods = vec![pod(0, "ready subdomain"), pod(1, "")];

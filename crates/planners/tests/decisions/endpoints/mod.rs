@@ -26,7 +26,7 @@ fn service(more: Value) -> Arc<Service> {
     Arc::new(serde_json::from_value(service).unwrap())
 }
 
-/// Words: `ready`, `terminating`, `failed`, `no-address`, `other-port`, `subdomain`, `elsewhere`.
+/// A pod; `words` are of `ready`, `terminating`, `failed`, `no-address`, `other-port`, `subdomain`, `elsewhere`.
 fn pod(number: usize, words: &str) -> Arc<PodView> {
     let has = |word: &str| words.split(' ').any(|other| other == word);
     let name = format!("web-{number}");
@@ -68,7 +68,7 @@ fn observed(service: Arc<Service>, pods: Vec<Arc<PodView>>) -> Observed {
     }
 }
 
-/// Carries a plan out, as the API server would.
+/// Executes a plan, as the API server would.
 fn apply(observed: &mut Observed, plan: EndpointsPlan) {
     for slices in [&mut observed.slices, &mut observed.mirrored] {
         slices.retain(|slice| {
@@ -149,7 +149,7 @@ fn endpoints(slices: &[Arc<EndpointSlice>]) -> Vec<Endpoint> {
         .collect()
 }
 
-/// `web-0 ready serving`
+/// `web-0 ready serving`: the pod and its true conditions.
 fn shows(endpoint: &Endpoint) -> String {
     let conditions = endpoint.conditions.clone().unwrap();
     let mut text = endpoint.target_ref.clone().unwrap().name.unwrap();
@@ -166,8 +166,8 @@ fn shows(endpoint: &Endpoint) -> String {
     text
 }
 
-/// statefulset.md 10.7, T37: conditions, also of unready pods that are wanted all the same; and who
-/// is left out.
+/// statefulset.md 10.7, T37: the conditions of ready pods, of unready pods that the Service publishes, and the pods
+/// that are left out.
 #[test]
 fn conditions_follow_the_pods() {
     let pods = vec![
@@ -178,23 +178,23 @@ fn conditions_follow_the_pods() {
         pod(4, "ready no-address"),
     ];
     let strict = settled(observed(service(json!({})), pods.clone()));
-    let shown: Vec<String> = endpoints(&strict.slices).iter().map(shows).collect();
+    let printed: Vec<String> = endpoints(&strict.slices).iter().map(shows).collect();
     assert_eq!(
-        shown,
+        printed,
         ["web-0 ready serving", "web-1", "web-2 serving terminating"]
     );
     let tolerant = service(json!({ "publishNotReadyAddresses": true }));
     let tolerant = settled(observed(tolerant, pods));
-    let shown: Vec<String> = endpoints(&tolerant.slices).iter().map(shows).collect();
-    let wanted = [
+    let printed: Vec<String> = endpoints(&tolerant.slices).iter().map(shows).collect();
+    let expected = [
         "web-0 ready serving",
         "web-1 ready",
         "web-2 ready serving terminating",
     ];
-    assert_eq!(shown, wanted);
+    assert_eq!(printed, expected);
 }
 
-/// Topology-aware hints: those of `trafficDistribution`, for ready endpoints.
+/// Topology-aware hints: only ready endpoints get hints, as `trafficDistribution` requests.
 #[test]
 fn ready_endpoints_have_the_hints_that_the_service_asks_for() {
     let hints = |distribution: Value| {
@@ -217,8 +217,7 @@ fn ready_endpoints_have_the_hints_that_the_service_asks_for() {
     }
 }
 
-/// statefulset.md 10.8, 10.9, T39: hostname, if the Service is the one that the pod names; node,
-/// zone, labels, owner.
+/// statefulset.md 10.8, 10.9, T39: host name, if the pod's subdomain is the Service; node, zone, labels, owner.
 #[test]
 fn a_slice_says_whose_it_is() {
     let pods = vec![
@@ -244,13 +243,13 @@ fn a_slice_says_whose_it_is() {
         .keys()
         .map(String::as_str)
         .collect();
-    let wanted = [
+    let expected = [
         "endpointslice.kubernetes.io/managed-by",
         "kubernetes.io/service-name",
         "service.kubernetes.io/headless",
         "team",
     ];
-    assert_eq!(labels, wanted);
+    assert_eq!(labels, expected);
     assert_eq!(
         slice.metadata.owner_references.as_ref().unwrap()[0].uid,
         "uid-svc"
@@ -259,7 +258,7 @@ fn a_slice_says_whose_it_is() {
     assert_eq!(slice.ports.as_ref().unwrap()[0].port, Some(8080));
 }
 
-/// The garbage collector deletes a slice of the former Service, so the new one has its own.
+/// The garbage collector deletes the slices of the former Service, so a new Service of that name has new slices.
 #[test]
 fn a_service_made_anew_under_its_name_has_a_slice_of_its_own() {
     let mut settled = settled(observed(service(json!({})), vec![pod(0, "ready")]));
@@ -271,17 +270,17 @@ fn a_service_made_anew_under_its_name_has_a_slice_of_its_own() {
     let deleted: Vec<&String> = plan.delete.iter().map(|(name, _)| name).collect();
     assert_eq!(deleted, [&former]);
     assert!(plan.update.is_empty(), "{plan:?}");
-    let [made] = &plan.create[..] else {
+    let [created] = &plan.create[..] else {
         panic!("one slice: {plan:?}");
     };
     assert_eq!(
-        made.metadata.owner_references.as_ref().unwrap()[0].uid,
+        created.metadata.owner_references.as_ref().unwrap()[0].uid,
         "uid-anew"
     );
-    assert_eq!(made.endpoints.as_ref().map(Vec::len), Some(1));
+    assert_eq!(created.endpoints.as_ref().map(Vec::len), Some(1));
 }
 
-/// statefulset.md 10.9: at most a hundred; one pod's change is one slice's change.
+/// statefulset.md 10.9: a slice has at most 100 endpoints, and the change of one pod changes one slice.
 #[test]
 fn large_services_have_several_slices() {
     let pods: Vec<_> = (0..250).map(|number| pod(number, "ready")).collect();
@@ -335,7 +334,7 @@ fn ports_are_looked_up_in_each_pod() {
     );
 }
 
-/// statefulset.md 10.10: the old form.
+/// statefulset.md 10.10: Endpoints, the old API.
 #[test]
 fn endpoints_say_the_same() {
     let pods = vec![
@@ -357,8 +356,7 @@ fn endpoints_say_the_same() {
     );
 }
 
-/// An empty Service has one slice; Services without a selector and foreign Endpoints are left
-/// alone.
+/// A Service without pods has one slice; Services without a selector and foreign Endpoints are not changed.
 #[test]
 fn what_is_not_selected_is_left_alone() {
     let empty = settled(observed(service(json!({})), Vec::new()));
@@ -381,7 +379,7 @@ fn what_is_not_selected_is_left_alone() {
     assert!(plan(&orphaned).is_idle());
 }
 
-/// Endpoints that somebody made by hand.
+/// Endpoints that a user has created.
 fn by_hand(metadata: Value, subsets: Value) -> Arc<Endpoints> {
     let mut endpoints = json!({
         "metadata": { "name": "svc", "namespace": "default", "uid": "uid-endpoints" },
@@ -393,7 +391,7 @@ fn by_hand(metadata: Value, subsets: Value) -> Arc<Endpoints> {
     Arc::new(serde_json::from_value(endpoints).unwrap())
 }
 
-/// `IPv4 10.9.0.1 10.9.0.2! on http:80` for each slice; `!` for one that is not ready.
+/// `IPv4 10.9.0.1 10.9.0.2! on http:80` for each slice; `!` marks an endpoint that is not ready.
 fn mirrored(observed: &Observed) -> Vec<String> {
     let lines = observed.mirrored.iter().map(|slice| {
         let mut line = slice.address_type.clone();
@@ -473,13 +471,13 @@ fn endpoints_made_by_hand_are_mirrored_to_slices() {
         slice.endpoints.as_ref().unwrap()[0].hostname.as_deref(),
         Some("db-0")
     );
-    // A change of the addresses is a change of their slice alone.
+    // A change of the addresses changes only the slice of these addresses.
     let mut subsets = two_subsets();
     subsets[1]["addresses"] = json!([{ "ip": "10.9.0.4" }]);
     world.endpoints = Some(by_hand(json!({}), subsets));
     let mut world = settled(world);
     assert_eq!(mirrored(&world)[1], "IPv4 10.9.0.4 on sql:5433");
-    // What is no longer there goes.
+    // A slice of deleted Endpoints is deleted.
     world.endpoints = None;
     assert!(mirrored(&settled(world)).is_empty());
 }
@@ -516,19 +514,19 @@ fn endpoints_are_not_mirrored_for_everybody() {
     assert_eq!(count(&put(lock)), 0, "the lock of an election");
 }
 
-/// The weight of the next plan for these pods, after the plan for those is carried out.
+/// The weight of the plan for the pods `after`, once the plan for the pods `before` is executed.
 fn weight(before: &[&str], after: &[&str]) -> Option<WriteUrgency> {
     let observed = changed(before, after);
     plan(&observed).urgency(&observed)
 }
 
-/// The weight of that plan's write to the Endpoints.
+/// The weight of the write to the Endpoints in the plan for the pods `after`.
 fn weight_of_endpoints(before: &[&str], after: &[&str]) -> Option<WriteUrgency> {
     let observed = changed(before, after);
     plan(&observed).urgency_of_endpoints(&observed)
 }
 
-/// The state after the plan for the pods before is carried out and the pods have changed.
+/// The state after the plan for the pods `before` was executed and the pods have changed.
 fn changed(before: &[&str], after: &[&str]) -> Observed {
     let pods = |words: &[&str]| {
         let pods = words
@@ -542,7 +540,7 @@ fn changed(before: &[&str], after: &[&str]) -> Observed {
     observed
 }
 
-/// The Endpoints have ready addresses and others, and no terminating ones.
+/// Endpoints list ready and unready addresses, and no terminating addresses; only ready addresses decide the weight.
 #[test]
 fn the_ready_addresses_of_endpoints_are_their_weight() {
     let (prompt, minor) = (Some(WriteUrgency::Prompt), Some(WriteUrgency::Minor));
@@ -558,7 +556,7 @@ fn the_ready_addresses_of_endpoints_are_their_weight() {
     assert_eq!(plan(&first).urgency_of_endpoints(&first), immediate);
 }
 
-/// An address that proxies and DNS begin or cease to use is written at once.
+/// A change of an address that proxies and DNS start or stop using is written at once.
 #[test]
 fn a_change_of_the_endpoints_in_use_is_prompt() {
     let prompt = Some(WriteUrgency::Prompt);
@@ -572,7 +570,7 @@ fn a_change_of_the_endpoints_in_use_is_prompt() {
     assert_eq!(weight(&["ready"], other_port), prompt);
 }
 
-/// An address that is only listed, because its pod does not serve, can wait for the next change.
+/// A change of an address that is listed but not used, because its pod does not serve, waits for the next change.
 #[test]
 fn a_change_of_endpoints_that_nobody_uses_is_minor() {
     let minor = Some(WriteUrgency::Minor);
@@ -583,7 +581,7 @@ fn a_change_of_endpoints_that_nobody_uses_is_minor() {
     assert_eq!(weight(&["ready"], &["ready"]), None);
 }
 
-/// A new Service has its objects at once, also without pods; a changed one is read again.
+/// The objects of a new Service are written at once, also without pods; a changed Service is planned anew.
 #[test]
 fn the_first_slices_and_a_changed_service_are_prompt() {
     let mut observed = observed(service(json!({})), Vec::new());

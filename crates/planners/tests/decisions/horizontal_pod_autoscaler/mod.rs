@@ -1,4 +1,4 @@
-//! The replicas that a scaler asks for (kubectl.md 10.2).
+//! The number of replicas that an autoscaler demands (kubectl.md 10.2).
 
 mod world;
 
@@ -12,7 +12,7 @@ fn cpu(share: i32) -> Value {
         "target": {"type": "Utilization", "averageUtilization": share}}}])
 }
 
-/// Three ready pods that ask for 1000m each and use so much.
+/// Three ready pods that request 1000m each and use the amounts `used`.
 fn three(metrics: Value, used: [i64; 3]) -> World {
     let mut world = World::new(3, json!({"maxReplicas": 10, "metrics": metrics}));
     for (number, used) in used.into_iter().enumerate() {
@@ -23,9 +23,9 @@ fn three(metrics: Value, used: [i64; 3]) -> World {
 
 #[test]
 fn replicas_follow_the_share_of_what_is_requested() {
-    for (used, wanted, replicas) in [
+    for (used, goal, replicas) in [
         ([500, 500, 500], 50, 3),
-        // Within a tenth of the goal nothing is changed.
+        // A deviation of up to a tenth from the goal changes nothing.
         ([550, 550, 550], 50, 3),
         ([451, 451, 451], 50, 3),
         ([560, 560, 560], 50, 4),
@@ -35,10 +35,10 @@ fn replicas_follow_the_share_of_what_is_requested() {
         ([900, 0, 0], 30, 3),
         ([900, 300, 0], 30, 4),
     ] {
-        let mut world = three(cpu(wanted), used);
-        // Scaling down waits for its window; here it is over.
+        let mut world = three(cpu(goal), used);
+        // Scaling down waits for its window, which has passed here.
         world.settle();
-        assert_eq!(world.replicas(), replicas, "{used:?} of {wanted}%");
+        assert_eq!(world.replicas(), replicas, "{used:?} of {goal}%");
     }
 }
 
@@ -197,26 +197,26 @@ fn requests_are_needed_for_a_share() {
     let mut world = World::new(1, json!({"maxReplicas": 4, "metrics": cpu(50)}));
     world = world.pod_of("web-0", &[("main", None, 900)]);
     world.round();
-    let told = world.told();
+    let event = world.told();
     assert!(
-        told.contains("missing request for cpu in container main of Pod web-0"),
-        "{told}"
+        event.contains("missing request for cpu in container main of Pod web-0"),
+        "{event}"
     );
 }
 
 #[test]
 fn a_missing_pod_speaks_against_a_change() {
-    // Two at 100 % with a goal of 50 %: with the third at 0 it is 66 %, which makes four.
+    // Two pods at 100 % with a goal of 50 %: with the third pod at 0 % the average is 66 %, which makes four replicas.
     let mut world = three(cpu(50), [1000, 1000, 0]);
     world.forget_sample("web-2");
     world.round();
     assert_eq!(world.replicas(), 4);
-    // Two at 10 %: with the third at 100 % it is 40 %, which makes three.
+    // Two pods at 10 %: with the third pod at 100 % the average is 40 %, which makes three replicas.
     let mut world = three(cpu(50), [100, 100, 0]);
     world.forget_sample("web-2");
     world.settle();
     assert_eq!(world.replicas(), 3);
-    // It never turns the change round: one at 60 %, of three two are not there.
+    // Missing pods never reverse the direction: one pod is at 60 %, two of three pods are missing.
     let mut world = three(cpu(50), [600, 0, 0]);
     world.forget_sample("web-1");
     world.forget_sample("web-2");
@@ -226,23 +226,23 @@ fn a_missing_pod_speaks_against_a_change() {
 
 #[test]
 fn what_a_pod_takes_to_start_does_not_count() {
-    // The third is not ready: it counts as 0 while scaling up.
+    // The third pod is not ready: its usage counts as 0 while scaling up.
     let mut world = three(cpu(50), [1000, 1000, 9000]);
     world.pod_mut("web-2").ready = Some((false, at(-3990)));
     world.round();
     assert_eq!(world.replicas(), 4);
-    // Ready for a shorter time than the sample's window, soon after its start.
+    // The pod has been ready for a shorter time than the sample's window, soon after its start.
     let mut world = three(cpu(50), [1000, 1000, 9000]);
     world.pod_mut("web-2").started = Some(at(-60));
     world.pod_mut("web-2").ready = Some((true, at(-20)));
     world.round();
     assert_eq!(world.replicas(), 4);
-    // The same later in its life counts.
+    // A short time of readiness counts if the pod started long ago.
     let mut world = three(cpu(50), [1000, 1000, 1000]);
     world.pod_mut("web-2").ready = Some((true, at(-20)));
     world.round();
     assert_eq!(world.replicas(), 6);
-    // Pods that go, or have ended, are not there at all.
+    // Pods that are being deleted or have ended do not count.
     let mut world = three(cpu(50), [1000, 1000, 9000]);
     world.pod_mut("web-2").gone = true;
     world.round();
@@ -252,8 +252,8 @@ fn what_a_pod_takes_to_start_does_not_count() {
         world.pod_mut(pod).pending = true;
     }
     world.round();
-    let told = world.told();
-    assert!(told.contains("did not receive metrics for targeted pods (pods might be unready)"));
+    let event = world.told();
+    assert!(event.contains("did not receive metrics for targeted pods (pods might be unready)"));
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn bounds_are_kept() {
         "ScalingLimited=True TooManyReplicas (the desired replica count is more than the maximum \
          replica count)"
     ));
-    // At most twice as many at once.
+    // One step at most doubles the replicas.
     let mut world = three(cpu(10), [1000, 1000, 1000]);
     world.spec()["maxReplicas"] = json!(50);
     world.round();
@@ -376,7 +376,7 @@ fn policies_limit_how_fast_it_goes() {
             "scaleUp": {"policies": policies, "selectPolicy": select}, "scaleDown": {}});
         world.round();
         assert_eq!(world.replicas(), replicas, "{policies} {select}");
-        // Within the period there is no more.
+        // Within the period there is no further change.
         world.later(30);
         assert_eq!(world.replicas(), replicas, "{policies} {select}");
     }
@@ -474,13 +474,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None,
         ..ProptestConfig::default() })]
 
-    /// For any measurements bounds and rates are kept.
+    /// For any measurements the bounds and rates are respected.
     #[test]
     fn bounds_and_rates_hold(
         current in 1..40_i32,
         least in 1..10_i32,
         span in 0..30_i32,
-        wanted in 1..200_i32,
+        goal in 1..200_i32,
         used in prop::collection::vec(prop::option::of(0..5000_i64), 1..6),
         unready in prop::collection::vec(any::<bool>(), 6),
         window in 0..400_i32,
@@ -488,7 +488,7 @@ proptest! {
     ) {
         let most = least + span;
         let mut world = World::new(current, json!({"minReplicas": least, "maxReplicas": most,
-            "metrics": cpu(wanted), "behavior": {
+            "metrics": cpu(goal), "behavior": {
                 "scaleUp": {"policies": [{"type": "Pods", "value": up, "periodSeconds": 15}]},
                 "scaleDown": {"stabilizationWindowSeconds": window,
                     "policies": [{"type": "Percent", "value": 50, "periodSeconds": 15}]}}}));

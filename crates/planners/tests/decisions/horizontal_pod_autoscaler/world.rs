@@ -1,4 +1,4 @@
-//! A scaler, its target and what is measured of its pods, over time.
+//! An autoscaler, its target and the measurements of its pods, over time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use planners::horizontal_pod_autoscaler::{
 };
 use serde_json::{Value, json};
 
-/// This many seconds after the beginning.
+/// The time this many seconds after the start of the test.
 pub fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
 }
@@ -51,7 +51,7 @@ impl World {
         world
     }
 
-    /// The spec, to be changed before the next round.
+    /// The spec, for changes before the next round.
     pub fn spec(&mut self) -> &mut Value {
         &mut self.spec
     }
@@ -65,12 +65,12 @@ impl World {
         self.observed.autoscaler = Arc::new(autoscaler);
     }
 
-    /// A pod that has been ready for long, with one container that asks for a processor.
+    /// A pod that has been ready for a long time, with one container that requests one processor.
     pub fn pod(self, name: &str, used: i64) -> Self {
         self.pod_of(name, &[("main", Some(1000), used)])
     }
 
-    /// A pod with containers: name, what it asks for, what it uses, in thousandths of a processor.
+    /// A pod with containers: name, request and usage, in thousandths of a processor.
     pub fn pod_of(mut self, name: &str, containers: &[(&str, Option<i64>, i64)]) -> Self {
         let requests = |amount: &Option<i64>| -> BTreeMap<String, i64> {
             amount.iter().map(|one| ("cpu".to_owned(), *one)).collect()
@@ -92,7 +92,7 @@ impl World {
         self.sample(name, json!(containers))
     }
 
-    /// A pod that asks for nothing, or another measurement of one that is there.
+    /// Adds a pod without requests, or replaces the measurement of an existing pod.
     pub fn measured(mut self, name: &str, usage: Value) -> Self {
         if !self.observed.pods.iter().any(|pod| pod.name == name) {
             self.observed.pods.push(PodFacts {
@@ -125,12 +125,12 @@ impl World {
         pods.find(|pod| pod.name == name).unwrap()
     }
 
-    /// Replicas that the target has.
+    /// The number of replicas of the target.
     pub fn replicas(&self) -> i32 {
         self.observed.scale.as_ref().unwrap().replicas
     }
 
-    /// Plans once and does it.
+    /// Plans once and executes the plan.
     pub fn round(&mut self) -> AutoscalerResult {
         self.apply_spec();
         let plan = plan(&self.observed, &self.memory, at(self.seconds));
@@ -150,7 +150,7 @@ impl World {
         conclusion
     }
 
-    /// A round some seconds later, with measurements of then.
+    /// A round `seconds` later, with measurements of that time.
     pub fn later(&mut self, seconds: i64) {
         self.seconds += seconds;
         for sample in self.observed.samples.as_mut().unwrap() {
@@ -159,7 +159,7 @@ impl World {
         self.round();
     }
 
-    /// Rounds until the windows for scaling down are over.
+    /// Repeats rounds until the windows for scaling down have passed.
     pub fn settle(&mut self) {
         self.round();
         self.later(150);

@@ -16,7 +16,7 @@ fn condition(world: &World, kind: &str) -> StatefulSetCondition {
         .clone()
 }
 
-/// `True RolloutComplete` and the like.
+/// `True RolloutComplete`: the status and the reason of a condition.
 fn short(world: &World, kind: &str) -> String {
     let condition = condition(world, kind);
     format!("{} {}", condition.status, condition.reason.unwrap())
@@ -41,7 +41,7 @@ fn wait(world: &mut World, seconds: i64) {
         .unwrap();
 }
 
-/// As the kubelet tells of a container that ends again and again.
+/// Sets the status that the kubelet writes for a container that fails again and again.
 fn crash(world: &mut World, name: &str) {
     let now = world.now;
     let pod = world.pods.get_mut(name).unwrap();
@@ -65,7 +65,7 @@ fn heal(world: &mut World, name: &str) {
     set_ready(pod, true, now);
 }
 
-/// statefulset.md 5.16: from the first pod to the last, and through an update.
+/// statefulset.md 5.16: the conditions from the first pod to the last, and through an update.
 #[test]
 fn conditions_follow_a_set_through_its_life() {
     let mut world = World::new("set replicas=2 new");
@@ -82,7 +82,7 @@ fn conditions_follow_a_set_through_its_life() {
     world.settle();
     assert_eq!(short(&world, "Available"), "True AllReplicasAvailable");
     assert_eq!(short(&world, "Progressing"), "True RolloutComplete");
-    // Progressing was true all along.
+    // `Progressing` was always true.
     assert_eq!(
         condition(&world, "Progressing").last_transition_time,
         Some(Time(began))
@@ -109,7 +109,8 @@ fn conditions_follow_a_set_through_its_life() {
     assert_eq!(short(&world, "Progressing"), "True RolloutComplete");
 }
 
-/// The pod and the cause are named, the event comes once, and the waiting ones say for whom.
+/// The condition names the pod and the cause, the event is reported once, and waiting pods name the pod that they wait
+/// for.
 #[test]
 fn a_crash_is_told_once_with_its_cause() {
     let mut world = World::new("set replicas=3 new");
@@ -142,7 +143,7 @@ fn a_crash_is_told_once_with_its_cause() {
     assert_eq!(told(&world.step()), ["Normal RolloutComplete"]);
 }
 
-/// Without a deadline a set waits for ever, and is not called stalled for it.
+/// Without a deadline a set waits without end, and is not reported as stalled.
 #[test]
 fn nothing_is_too_slow_without_a_deadline() {
     let mut world = World::new("set replicas=1 new template=bad");
@@ -153,7 +154,7 @@ fn nothing_is_too_slow_without_a_deadline() {
     assert_eq!(short(&world, "Stalled"), "False NotStalled");
 }
 
-/// The deadline is kept to the second, and progress afterwards clears it.
+/// The deadline is exact to the second, and later progress removes the condition.
 #[test]
 fn a_set_that_gets_no_further_is_stalled_at_its_deadline() {
     let mut world = World::new("set replicas=2 new template=bad progress-deadline-seconds=60");
@@ -191,7 +192,7 @@ fn a_set_that_gets_no_further_is_stalled_at_its_deadline() {
     assert_eq!(short(&world, "Progressing"), "True RolloutComplete");
 }
 
-/// Each pod that gets ready starts the deadline again; so does one that is lost.
+/// Each pod that becomes ready restarts the deadline; a lost pod restarts it as well.
 #[test]
 fn progress_starts_the_deadline_anew() {
     let mut world = World::new("set replicas=2 new progress-deadline-seconds=60");
@@ -214,8 +215,8 @@ fn progress_starts_the_deadline_anew() {
     assert_eq!(short(&world, "Stalled"), "False NotStalled");
 }
 
-/// Old pods do not make a new rollout late: an edit after days begins a new count, also one that
-/// goes back to a revision that exists.
+/// The age of old pods does not make a new rollout late: an edit after days restarts the deadline, also an edit that
+/// returns to an existing revision.
 #[test]
 fn an_edit_after_a_long_rest_has_its_full_deadline() {
     let mut world = World::new("set replicas=2 new progress-deadline-seconds=60");
@@ -253,7 +254,7 @@ fn an_edit_after_a_long_rest_has_its_full_deadline() {
     assert_eq!(short(&world, "Progressing"), "True RolloutComplete");
 }
 
-/// A pod that only has to stay ready, or to use up its grace, is getting on.
+/// A pod that only has to stay ready, or whose grace period has not ended, counts as progress.
 #[test]
 fn what_only_needs_time_is_not_late() {
     let mut world = World::new("set replicas=2 new min-ready=600 progress-deadline-seconds=60");
@@ -279,8 +280,7 @@ fn what_only_needs_time_is_not_late() {
     assert_eq!(short(&world, "Stalled"), "True ProgressDeadlineExceeded");
 }
 
-/// A rollout that waits for a user's deletions, or stops at a partition, is complete as far as it
-/// goes.
+/// A rollout that waits for a user's deletions, or stops at a partition, is complete.
 #[test]
 fn a_set_that_is_held_back_on_purpose_is_not_late() {
     for (words, reason) in [
@@ -299,8 +299,8 @@ fn a_set_that_is_held_back_on_purpose_is_not_late() {
     }
 }
 
-/// 3.32, 8.4: a name that somebody else has is a matter for an administrator, at once; when it is free
-/// the set continues.
+/// 3.32, 8.4: a name that a foreign pod uses needs an administrator, so the set is stalled at once; when the name is
+/// free the set continues.
 #[test]
 fn a_foreign_pod_stalls_the_set_until_it_is_gone() {
     let mut world = World::new("set replicas=2 new\npod 0 ready a foreign");
@@ -319,8 +319,8 @@ fn a_foreign_pod_stalls_the_set_until_it_is_gone() {
     assert_eq!(short(&world, "Progressing"), "True RolloutComplete");
 }
 
-/// A set that is made again under its name waits for the pods of the former, which the collector
-/// takes away: no tool must read that as failed.
+/// A set that is created again with its former name waits for the pods of the former set, which the garbage collector
+/// deletes: no tool must interpret this wait as a failure.
 #[test]
 fn pods_of_a_former_set_do_not_stall_its_successor() {
     let mut world = World::new("set replicas=1 new\npod 0 ready a");
@@ -337,7 +337,7 @@ fn pods_of_a_former_set_do_not_stall_its_successor() {
     assert_eq!(message(&world, "Progressing"), text);
 }
 
-/// 3.1: nobody knows which pods to count; the counters stay.
+/// 3.1: the pods to count are unknown, so the counters stay.
 #[test]
 fn a_selector_that_cannot_be_used_stalls_the_set() {
     let mut world = World::new("set replicas=1 new");
@@ -353,7 +353,7 @@ fn a_selector_that_cannot_be_used_stalls_the_set() {
     );
 }
 
-/// 4.1: a stored template that is no template.
+/// 4.1: the data of the stored revision is no template.
 #[test]
 fn a_revision_that_cannot_be_read_stalls_the_set() {
     let mut world =
@@ -369,7 +369,7 @@ fn a_revision_that_cannot_be_read_stalls_the_set() {
     assert_eq!(short(&world, "Stalled"), "True RevisionUnreadable");
 }
 
-/// T30, 2.5: the refusal is told as kube-controller-manager does, once.
+/// T30, 2.5: the refusal is reported once, as in kube-controller-manager.
 #[test]
 fn a_dying_claim_is_told_once() {
     let mut world = World::new("set replicas=1 new claims=www\nclaim www-web-0 terminating");
@@ -383,7 +383,7 @@ fn a_dying_claim_is_told_once() {
     assert_eq!(world.shows(), "0:a");
 }
 
-/// Conditions of others stay where they are.
+/// Conditions of other controllers stay, in their order.
 #[test]
 fn conditions_of_others_are_kept() {
     let mut world = World::new("set replicas=1 new");

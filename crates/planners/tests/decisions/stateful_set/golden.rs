@@ -1,6 +1,6 @@
 //! Compares each situation in `golden/` with the plan for it.
 //!
-//! `UPDATE_GOLDENS=1` writes what is planned now; commit only what is understood and wanted.
+//! `UPDATE_GOLDENS=1` writes the present plans; commit only changes that are understood and intended.
 
 use std::path::Path;
 
@@ -20,17 +20,17 @@ fn each_situation_has_the_plan_that_the_specification_asks_for() {
     let mut wrong = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
-        let (given, wanted) = text.split_once("---\n").unwrap_or((&text, ""));
-        let observed = parse(given);
+        let (situation, expected) = text.split_once("---\n").unwrap_or((&text, ""));
+        let observed = parse(situation);
         let plan = plan(&observed, now());
         let broken = invariants::violations(&observed, &plan, now());
         assert!(broken.is_empty(), "{}: {broken:?}", file.display());
         let planned = describe(&plan) + "\n";
         if std::env::var_os("UPDATE_GOLDENS").is_some() {
-            std::fs::write(&file, format!("{given}---\n{planned}")).unwrap();
-        } else if planned != wanted {
+            std::fs::write(&file, format!("{situation}---\n{planned}")).unwrap();
+        } else if planned != expected {
             wrong.push(format!(
-                "{}\nwanted:\n{wanted}planned:\n{planned}",
+                "{}\nwanted:\n{expected}planned:\n{planned}",
                 file.display()
             ));
         }

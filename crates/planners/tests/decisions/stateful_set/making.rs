@@ -11,27 +11,27 @@ use super::situation::{SET_UID, describe, revision_name, template};
 use super::world::World;
 
 fn pods(plan: &StatefulSetPlan) -> Vec<&Pod> {
-    let made = plan.actions().filter_map(|action| match action {
+    let created = plan.actions().filter_map(|action| match action {
         StatefulSetAction::CreatePod(pod) => Some(pod.as_ref()),
         _ => None,
     });
-    made.collect()
+    created.collect()
 }
 
 fn claims(plan: &StatefulSetPlan) -> Vec<&PersistentVolumeClaim> {
-    let made = plan.actions().filter_map(|action| match action {
+    let created = plan.actions().filter_map(|action| match action {
         StatefulSetAction::CreateClaim(claim) => Some(claim.as_ref()),
         _ => None,
     });
-    made.collect()
+    created.collect()
 }
 
 fn revisions(plan: &StatefulSetPlan) -> Vec<&ControllerRevision> {
-    let made = plan.actions().filter_map(|action| match action {
+    let created = plan.actions().filter_map(|action| match action {
         StatefulSetAction::CreateRevision(revision) => Some(revision.as_ref()),
         _ => None,
     });
-    made.collect()
+    created.collect()
 }
 
 fn value(object: impl k8s_openapi::serde::Serialize) -> Value {
@@ -43,8 +43,8 @@ fn owner() -> Value {
         "controller": true, "blockOwnerDeletion": true }])
 }
 
-/// statefulset.md 1.1, 1.4, 1.5, 1.6: name, labels, host name and owner of a pod; the rest is the
-/// template's.
+/// statefulset.md 1.1, 1.4, 1.5, 1.6: name, labels, host name and owner of a pod; all other fields come from the
+/// template.
 #[test]
 fn a_pod_has_an_identity_and_the_template_for_the_rest() {
     let mut world = World::new("set replicas=1 start=3 new");
@@ -88,7 +88,7 @@ fn a_pod_without_a_service_has_no_subdomain() {
     }
 }
 
-/// statefulset.md 2.1, 2.2: labels of the template under those of the selector; no owner.
+/// statefulset.md 2.1, 2.2: the labels of the selector override those of the template; a claim has no owner.
 #[test]
 fn a_claim_is_its_template_with_the_labels_of_the_selector() {
     let mut world = World::new("set replicas=1 start=2 new claims=www");
@@ -141,10 +141,10 @@ fn a_revision_has_the_labels_of_its_template_and_the_notes_of_its_set() {
     );
 }
 
-/// statefulset.md 4.5: two of one number are distinguished by age, then by name.
+/// statefulset.md 4.5: two revisions with one number are ordered by age, then by name.
 #[test]
 fn the_newest_of_two_revisions_of_one_number_is_the_younger() {
-    for (age_of_a, wanted) in [("2026-01-01T10:00:00Z", "b"), ("2026-01-01T11:30:00Z", "a")] {
+    for (age_of_a, expected) in [("2026-01-01T10:00:00Z", "b"), ("2026-01-01T11:30:00Z", "a")] {
         let mut world = World::new(
             "set replicas=1 template=a current=a
              revisions a=1 b=1
@@ -159,13 +159,13 @@ fn the_newest_of_two_revisions_of_one_number_is_the_younger() {
             meta.creation_timestamp = Some(serde_json::from_value(json!(created)).unwrap());
         }
         let plan = describe(&world.step());
-        // What is not the newest is given the next number.
+        // An existing revision that is not the newest gets the next number.
         let renumbered = plan.contains("renumber revision a to 2");
-        assert_eq!(renumbered, wanted == "b", "{age_of_a}: {plan}");
+        assert_eq!(renumbered, expected == "b", "{age_of_a}: {plan}");
     }
 }
 
-/// statefulset.md 4.7: the data decide, whatever the label says.
+/// statefulset.md 4.7: the data of a revision decides, not its label.
 #[test]
 fn a_revision_is_known_by_its_data() {
     let mut world = World::new("set replicas=1 new");
@@ -199,7 +199,7 @@ fn nothing_but_the_template_makes_a_revision() {
     assert_eq!(world.revisions.len(), 1);
 }
 
-/// statefulset.md 5.8: as `kubectl rollout restart` does.
+/// statefulset.md 5.8: an annotation in the template restarts the set, as with `kubectl rollout restart`.
 #[test]
 fn a_note_in_the_template_restarts_the_set() {
     let mut world = World::new("set replicas=2 new");
@@ -218,7 +218,7 @@ fn a_note_in_the_template_restarts_the_set() {
     assert_eq!(world.revisions.len(), 2);
 }
 
-/// statefulset.md 5.6: what somebody changes in a pod is theirs.
+/// statefulset.md 5.6: a change that a user makes in a pod stays.
 #[test]
 fn a_pod_that_was_edited_is_left_alone() {
     let mut world = World::new("set replicas=1 new");
@@ -232,7 +232,7 @@ fn a_pod_that_was_edited_is_left_alone() {
     assert!(world.step().is_idle());
 }
 
-/// statefulset.md 5.11, 3.5: the old template in the present set.
+/// statefulset.md 5.11, 3.5: the old template with the other fields of the present set.
 #[test]
 fn an_old_template_is_used_with_the_claims_of_the_set() {
     let mut world = World::new("set replicas=2 new claims=www partition=2");
@@ -256,7 +256,7 @@ fn an_old_template_is_used_with_the_claims_of_the_set() {
     );
 }
 
-/// statefulset.md 4.9, 5.15: a status that says nothing new is not written.
+/// statefulset.md 4.9, 5.15: a status without a change is not written.
 #[test]
 fn a_status_is_written_only_if_a_number_or_a_name_differs() {
     let mut world = World::new("set replicas=1 new");
@@ -264,8 +264,8 @@ fn a_status_is_written_only_if_a_number_or_a_name_differs() {
     let pod = world.pods.get_mut("web-0").unwrap();
     pod.metadata.annotations = Some(BTreeMap::from([("note".to_owned(), "n".to_owned())]));
     assert_eq!(world.step().status, None);
-    // Another count of collisions does not count, either: here the template's first name is taken
-    // and the second is already there.
+    // A different count of collisions alone is not written either: here the template's first name is used by another
+    // revision, and the second name exists already.
     let mut world = World::new("set replicas=0 new\ncollision a");
     let first = world.step().status.expect("the first status");
     assert_eq!(first.collision_count, Some(1));
@@ -283,7 +283,7 @@ fn a_status_is_written_only_if_a_number_or_a_name_differs() {
     assert_eq!(again.status, None);
 }
 
-/// statefulset.md 3.33: an annotation that used to hold up everything says nothing any more.
+/// statefulset.md 3.33: an annotation that stopped old versions has no effect any more.
 #[test]
 fn the_annotation_initialized_is_of_the_past() {
     let mut world = World::new("set replicas=2\nrevisions a=1\npod 0 ready a");
@@ -296,7 +296,7 @@ fn the_annotation_initialized_is_of_the_past() {
     assert_eq!(pods(&world.step()).len(), 1);
 }
 
-/// statefulset.md 8.5: a pod of a revision that nobody knows is outdated.
+/// statefulset.md 8.5: a pod of an unknown revision is outdated.
 #[test]
 fn an_adopted_pod_of_another_revision_is_replaced() {
     let mut world = World::new("set replicas=1 new\npod 0 ready f orphan");

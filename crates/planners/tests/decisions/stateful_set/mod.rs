@@ -1,7 +1,7 @@
 //! The StatefulSet planner against its specification (`statefulset.md`).
 //!
-//! `golden/` holds one situation per file: what is there, and what is to be done about it.
-//! `scenarios` play several rounds; `properties` hold for any input.
+//! `golden/` contains one situation per file: the observed state, and the plan. `scenarios` run several rounds;
+//! `properties` check any input.
 
 mod explained;
 mod golden;

@@ -1,5 +1,4 @@
-//! The annotations that bring back what kube-controller-manager does, beside what happens without
-//! them.
+//! The annotations that restore the behaviour of kube-controller-manager, compared with the default behaviour.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ fn break_pod(world: &mut World, name: &str) {
     set_ready(world.pods.get_mut(name).unwrap(), false, now);
 }
 
-/// T6, 3.14: two unhealthy surplus pods wait for each other, until one recovers.
+/// T6, 3.14: two unhealthy surplus pods wait for each other, until one of the pods recovers.
 #[test]
 fn two_unhealthy_surplus_pods_wait_if_that_is_asked_for() {
     let pods = "revisions a=1\npod 0 ready a\npod 1 pending a\npod 2 pending a";
@@ -36,8 +35,8 @@ fn two_unhealthy_surplus_pods_wait_if_that_is_asked_for() {
     assert_eq!(world.shows(), "0: 1:! 2:!~");
 }
 
-/// 3.13, 3.14: pods that were healthy a moment ago may recover, as Kubernetes' own test of scaling
-/// wants it; but not for ever, and not at all where that is asked for.
+/// 3.13, 3.14: pods that were healthy a moment ago may recover, as Kubernetes' own test of scaling expects; the time is
+/// limited, and there is no time with `HighestFirst`.
 #[test]
 fn surplus_pods_that_got_unhealthy_may_recover_for_a_moment() {
     let with = |words: &str| {
@@ -58,7 +57,7 @@ fn surplus_pods_that_got_unhealthy_may_recover_for_a_moment() {
     };
     assert_eq!(plan.waiting_on[0].cause, cause);
     assert_eq!(plan.requeue_after, Some(Duration::from_secs(60)));
-    // One that is alone in its trouble waits for nobody.
+    // An unhealthy surplus pod without an unhealthy lower pod does not wait.
     let mut recovered = with("");
     set_ready(
         recovered.pods.get_mut("web-1").unwrap(),
@@ -78,21 +77,22 @@ fn surplus_pods_that_got_unhealthy_may_recover_for_a_moment() {
     assert_eq!(world.shows(), "0: 1:! 2:!~");
 }
 
-/// 3.13: one that is alone in its trouble goes, and so does a healthy one.
+/// 3.13: a single unhealthy surplus pod is deleted, and so is a healthy surplus pod.
 #[test]
 fn other_surplus_pods_go_as_usual() {
     let start = "set replicas=1 scale-down=WaitForLowest\nrevisions a=1\npod 0 ready a\n";
-    for (pods, gone) in [
+    for (pods, expected) in [
         ("pod 1 ready a\npod 2 pending a", "0: 1: 2:!~"),
         ("pod 1 pending a\npod 2 ready a", "0: 1:! 2:~"),
     ] {
         let mut world = World::new(&format!("{start}{pods}"));
         world.step();
-        assert_eq!(world.shows(), gone);
+        assert_eq!(world.shows(), expected);
     }
 }
 
-/// T44, 3.43, 3.44, 3.45: a pod that is down anyway is replaced first, or blocks for ever.
+/// T44, 3.43, 3.44, 3.45: an unavailable outdated pod is replaced first, or blocks the update without end, as the
+/// option demands.
 #[test]
 fn a_broken_pod_uses_up_the_budget_if_that_is_asked_for() {
     let text = "set replicas=3 parallel max=1 stuck-rollout=Wait";
@@ -111,7 +111,7 @@ fn a_broken_pod_uses_up_the_budget_if_that_is_asked_for() {
     assert_eq!(settle("max-unavailable=AsReleased"), Vec::<String>::new());
 }
 
-/// 2.14: a pod that was surplus for a moment, and failed, keeps its data when it is wanted again.
+/// 2.14: a pod that was surplus for a short time, and failed, keeps its data when its ordinal is desired again.
 #[test]
 fn a_claim_given_away_is_taken_back_before_its_pod_goes() {
     let mut world = World::new(

@@ -1,4 +1,4 @@
-//! Properties for any input: the planner never fails, keeps its invariants and comes to rest.
+//! Properties for any input: the planner never fails, respects its invariants and becomes idle.
 
 use std::sync::Arc;
 
@@ -110,7 +110,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Any situation has a plan, and the plan keeps the rules.
+    /// Any situation has a plan, and the plan respects the rules.
     #[test]
     fn every_plan_keeps_the_invariants(text in situation()) {
         let observed = parse(&text);
@@ -119,8 +119,8 @@ proptest! {
         prop_assert!(broken.is_empty(), "{broken:?}\n{}", describe(&plan));
     }
 
-    /// An event is not repeated: with the stored status the same view gives no other event, except
-    /// once when the update becomes the current revision, which begins a stage.
+    /// An event is not repeated: with the stored status an equal snapshot gives no other event, except once when the
+    /// update becomes the current revision, which begins a stage.
     #[test]
     fn a_status_that_was_written_is_not_written_again(text in situation()) {
         let mut observed = parse(&text);
@@ -137,7 +137,7 @@ proptest! {
         prop_assert!(news.is_none(), "{}", describe(&again));
     }
 
-    /// The same input gives the same plan, in whatever order objects come.
+    /// The order of the observed objects does not change the plan.
     #[test]
     fn the_order_of_what_is_observed_does_not_matter(text in situation()) {
         let observed = parse(&text);
@@ -152,19 +152,19 @@ proptest! {
         prop_assert_eq!(&plans[0], &plans[1]);
     }
 
-    /// With good images everything ends as specified, from any start, and then nothing more is
-    /// written. The rules are checked at every step.
+    /// With good images any start reaches the specified state, and then no write is planned. The rules are checked at
+    /// every step.
     #[test]
     fn from_anywhere_it_comes_to_rest_at_the_goal(text in situation()) {
         let mut world = World::new(&text);
-        // What is not in the planner's power: other people's pods and dying claims.
+        // The planner does not control foreign pods and claims that are being deleted.
         world.pods.retain(|_, pod| {
             let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
             owners.first().is_none_or(|owner| owner.uid == super::situation::SET_UID)
         });
         world.claims.retain(|_, claim| claim.metadata.deletion_timestamp.is_none());
         world.settle();
-        // A pod that was let go keeps its name until somebody deletes it.
+        // A released pod keeps its name until a user deletes the pod.
         world.pods.retain(|_, pod| pod.metadata.owner_references.as_ref().is_some_and(|owners| {
             !owners.is_empty()
         }));
@@ -174,7 +174,7 @@ proptest! {
         prop_assert!(world.step().is_idle());
     }
 
-    /// Numbers at the edges do no harm.
+    /// Extreme numbers cause no panic.
     #[test]
     fn extreme_numbers_are_survived(
         numbers in prop::array::uniform6(prop::sample::select(vec![i32::MIN, -1, 0, 1, i32::MAX])),

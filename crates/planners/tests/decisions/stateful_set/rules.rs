@@ -1,5 +1,5 @@
-//! The rules of `invariants` notice a plan that breaks them: each row spoils a good plan in the
-//! way a mistake in the planner would.
+//! The rules of `invariants` detect a plan that violates them: each row changes a good plan in the way in which a
+//! mistake in the planner would change it.
 
 use planners::stateful_set::{
     PodWork, StatefulSetAction, StatefulSetPlan, identity, invariants, plan,
@@ -18,7 +18,7 @@ fn spoilt(situation: &str, spoil: impl FnOnce(&mut StatefulSetPlan)) -> String {
     found.join("; ")
 }
 
-/// The plan as if it had said this about a pod, and nothing else.
+/// Replaces the plan by a plan with only these actions for one pod.
 fn only(ordinal: i64, actions: Vec<StatefulSetAction>) -> impl FnOnce(&mut StatefulSetPlan) {
     move |plan| plan.pods = vec![PodWork { ordinal, actions }]
 }
@@ -49,136 +49,148 @@ fn delete(ordinal: i64) -> StatefulSetAction {
 #[test]
 fn a_pod_beside_another_of_its_name_is_noticed() {
     let terminating = "set replicas=2\nrevisions a=1\npod 0 ready a\npod 1 ready a terminating";
-    let found = spoilt(terminating, also(1, create(1, "a")));
+    let violations = spoilt(terminating, also(1, create(1, "a")));
     assert!(
-        found.contains("web-1 is created while it exists"),
-        "{found}"
+        violations.contains("web-1 is created while it exists"),
+        "{violations}"
     );
     let foreign = "set replicas=1\nrevisions a=1\npod 0 ready a foreign";
-    let found = spoilt(foreign, also(0, create(0, "a")));
+    let violations = spoilt(foreign, also(0, create(0, "a")));
     assert!(
-        found.contains("web-0 is created while it exists"),
-        "{found}"
+        violations.contains("web-0 is created while it exists"),
+        "{violations}"
     );
     let twice = "set replicas=1 parallel\nrevisions a=1";
-    let found = spoilt(twice, also(0, create(0, "a")));
-    assert!(found.contains("web-0 is created twice"), "{found}");
+    let violations = spoilt(twice, also(0, create(0, "a")));
+    assert!(
+        violations.contains("web-0 is created twice"),
+        "{violations}"
+    );
     let many = "set replicas=1\nrevisions a=1\npod 0 ready a";
-    let found = spoilt(many, also(1, create(1, "a")));
-    assert!(found.contains("web-1 is created and not wanted"), "{found}");
+    let violations = spoilt(many, also(1, create(1, "a")));
+    assert!(
+        violations.contains("web-1 is created and not wanted"),
+        "{violations}"
+    );
 }
 
-/// statefulset.md 3.10, 3.11: up from the lowest.
+/// statefulset.md 3.10, 3.11: creations start at the lowest ordinal.
 #[test]
 fn a_creation_out_of_order_is_noticed() {
     let pending = "set replicas=2\nrevisions a=1\npod 0 pending a";
-    let found = spoilt(pending, also(1, create(1, "a")));
+    let violations = spoilt(pending, also(1, create(1, "a")));
     assert!(
-        found.contains("web-1 is created before 0 is available"),
-        "{found}"
+        violations.contains("web-1 is created before 0 is available"),
+        "{violations}"
     );
     let terminating = "set replicas=2\nrevisions a=1\npod 0 ready a terminating";
-    let found = spoilt(terminating, also(1, create(1, "a")));
+    let violations = spoilt(terminating, also(1, create(1, "a")));
     assert!(
-        found.contains("web-1 is created before 0 is available"),
-        "{found}"
+        violations.contains("web-1 is created before 0 is available"),
+        "{violations}"
     );
 }
 
-/// statefulset.md 3.13: down from the highest, and only when all wanted pods work.
+/// statefulset.md 3.13: deletions start at the highest ordinal, and only when all desired pods are available.
 #[test]
 fn a_deletion_out_of_order_is_noticed() {
     let two = "set replicas=1\nrevisions a=1\npod 0 ready a\npod 1 ready a\npod 2 ready a";
-    let found = spoilt(two, only(1, vec![delete(1)]));
+    let violations = spoilt(two, only(1, vec![delete(1)]));
     assert!(
-        found.contains("web-1 is deleted while the higher 2 is there"),
-        "{found}"
+        violations.contains("web-1 is deleted while the higher 2 is there"),
+        "{violations}"
     );
     let going =
         "set replicas=1\nrevisions a=1\npod 0 ready a\npod 1 ready a\npod 2 ready a terminating";
-    let found = spoilt(going, only(1, vec![delete(1)]));
+    let violations = spoilt(going, only(1, vec![delete(1)]));
     assert!(
-        found.contains("web-1 is deleted while the higher 2 is there"),
-        "{found}"
+        violations.contains("web-1 is deleted while the higher 2 is there"),
+        "{violations}"
     );
     let broken = "set replicas=1\nrevisions a=1\npod 0 pending a\npod 1 ready a";
-    let found = spoilt(broken, only(1, vec![delete(1)]));
+    let violations = spoilt(broken, only(1, vec![delete(1)]));
     assert!(
-        found.contains("before all wanted pods are available"),
-        "{found}"
+        violations.contains("before all wanted pods are available"),
+        "{violations}"
     );
     let both = "set replicas=0\nrevisions a=1\npod 0 ready a\npod 1 ready a";
-    let found = spoilt(both, also(0, delete(0)));
-    assert!(found.contains("more than one pod"), "{found}");
+    let violations = spoilt(both, also(0, delete(0)));
+    assert!(violations.contains("more than one pod"), "{violations}");
     let patient = "set replicas=1 scale-down=WaitForLowest\nrevisions a=1\npod 0 ready a\n\
                    pod 1 pending a\npod 2 pending a";
-    let found = spoilt(patient, only(2, vec![delete(2)]));
+    let violations = spoilt(patient, only(2, vec![delete(2)]));
     assert!(
-        found.contains("though a lower one is unhealthy too"),
-        "{found}"
+        violations.contains("though a lower one is unhealthy too"),
+        "{violations}"
     );
 }
 
-/// statefulset.md 5.2, 5.4: from the highest down to the partition, one at a time.
+/// statefulset.md 5.2, 5.4: an update goes from the highest ordinal down to the partition, one pod at a time.
 #[test]
 fn an_update_out_of_order_is_noticed() {
     let start = "set replicas=3 template=b current=a partition=1\nrevisions a=1 b=2\n\
                  pod 0 ready a\npod 1 ready a\npod 2 ready a";
-    let found = spoilt(start, only(1, vec![delete(1)]));
-    assert!(found.contains("web-1 is updated before 2"), "{found}");
-    let found = spoilt(start, only(0, vec![delete(0)]));
+    let violations = spoilt(start, only(1, vec![delete(1)]));
     assert!(
-        found.contains("web-0 is deleted though it is below the partition"),
-        "{found}"
+        violations.contains("web-1 is updated before 2"),
+        "{violations}"
     );
-    let found = spoilt(start, also(1, delete(1)));
-    assert!(found.contains("more than one pod"), "{found}");
+    let violations = spoilt(start, only(0, vec![delete(0)]));
+    assert!(
+        violations.contains("web-0 is deleted though it is below the partition"),
+        "{violations}"
+    );
+    let violations = spoilt(start, also(1, delete(1)));
+    assert!(violations.contains("more than one pod"), "{violations}");
     let waits = "set replicas=2 parallel template=b current=a\nrevisions a=1 b=2\n\
                  pod 0 ready a\npod 1 pending b";
-    let found = spoilt(waits, only(0, vec![delete(0)]));
+    let violations = spoilt(waits, only(0, vec![delete(0)]));
     assert!(
-        found.contains("pod 0 is updated before those above it work"),
-        "{found}"
+        violations.contains("pod 0 is updated before those above it work"),
+        "{violations}"
     );
     let surplus = "set replicas=1 template=b current=a\nrevisions a=1 b=2\n\
                    pod 0 ready a\npod 1 ready a";
-    let found = spoilt(surplus, only(0, vec![delete(0)]));
-    assert!(found.contains("before surplus pods are gone"), "{found}");
-    let healthy = "set replicas=1\nrevisions a=1\npod 0 ready a";
-    let found = spoilt(healthy, only(0, vec![delete(0)]));
+    let violations = spoilt(surplus, only(0, vec![delete(0)]));
     assert!(
-        found.contains("web-0 is deleted though it is up to date"),
-        "{found}"
+        violations.contains("before surplus pods are gone"),
+        "{violations}"
+    );
+    let healthy = "set replicas=1\nrevisions a=1\npod 0 ready a";
+    let violations = spoilt(healthy, only(0, vec![delete(0)]));
+    assert!(
+        violations.contains("web-0 is deleted though it is up to date"),
+        "{violations}"
     );
 }
 
-/// statefulset.md 3.43, 3.45: never more than the budget.
+/// statefulset.md 3.43, 3.45: an update never exceeds the budget.
 #[test]
 fn an_update_beyond_its_budget_is_noticed() {
     let text = "set replicas=4 parallel max=2 template=b current=a\nrevisions a=1 b=2\n\
                 pod 0 ready a\npod 1 ready a\npod 2 ready a\npod 3 ready a";
-    let found = spoilt(text, also(1, delete(1)));
-    assert!(found.contains("3 pods are down"), "{found}");
+    let violations = spoilt(text, also(1, delete(1)));
+    assert!(violations.contains("3 pods are down"), "{violations}");
 }
 
-/// statefulset.md 5.9: a lost pod comes back as what it was.
+/// statefulset.md 5.9: a lost pod is recreated at its former revision.
 #[test]
 fn a_pod_of_the_wrong_revision_is_noticed() {
     let text = "set replicas=2 template=b current=a partition=1\nrevisions a=1 b=2\npod 1 ready b";
-    let found = spoilt(text, only(0, vec![create(0, "b")]));
+    let violations = spoilt(text, only(0, vec![create(0, "b")]));
     assert!(
-        found.contains("web-0 is created at the wrong revision"),
-        "{found}"
+        violations.contains("web-0 is created at the wrong revision"),
+        "{violations}"
     );
     let text = "set replicas=2 template=b current=a partition=1\nrevisions a=1 b=2\npod 0 ready a";
-    let found = spoilt(text, only(1, vec![create(1, "a")]));
+    let violations = spoilt(text, only(1, vec![create(1, "a")]));
     assert!(
-        found.contains("web-1 is created at the wrong revision"),
-        "{found}"
+        violations.contains("web-1 is created at the wrong revision"),
+        "{violations}"
     );
 }
 
-/// Without a uid a successor of the same name would be hit.
+/// Without a UID a successor of the same name would be deleted.
 #[test]
 fn a_deletion_that_does_not_say_which_pod_is_noticed() {
     let text = "set replicas=0\nrevisions a=1\npod 0 ready a";
@@ -193,7 +205,7 @@ fn a_deletion_that_does_not_say_which_pod_is_noticed() {
     assert!(spoil("uid-of-another").contains("under another uid"));
 }
 
-/// statefulset.md 2.11, 2.14: data goes only by policy.
+/// statefulset.md 2.11, 2.14: data is deleted only as the policy demands.
 #[test]
 fn a_claim_that_is_given_away_is_noticed() {
     let owners = |kind: &str, name: &str, uid: &str| StatefulSetAction::SetClaimOwners {
@@ -212,15 +224,18 @@ fn a_claim_that_is_given_away_is_noticed() {
         format!("set replicas=1 claims=www {policy}\nrevisions a=1\npod 0 ready a\nclaim www-web-0")
     };
     for policy in ["", "deleted=Delete", "scaled=Delete"] {
-        let found = spoilt(&text(policy), only(0, vec![to_pod()]));
+        let violations = spoilt(&text(policy), only(0, vec![to_pod()]));
         assert!(
-            found.contains("given away against the policy"),
-            "{policy}: {found}"
+            violations.contains("given away against the policy"),
+            "{policy}: {violations}"
         );
     }
     let to_set = owners(identity::KIND, "web", super::situation::SET_UID);
-    let found = spoilt(&text("scaled=Delete"), only(0, vec![to_set]));
-    assert!(found.contains("given away against the policy"), "{found}");
+    let violations = spoilt(&text("scaled=Delete"), only(0, vec![to_set]));
+    assert!(
+        violations.contains("given away against the policy"),
+        "{violations}"
+    );
     let foreign = "set replicas=1 claims=www\nrevisions a=1\npod 0 ready a\n\
                    claim www-web-0 owner=foreign";
     let none = StatefulSetAction::SetClaimOwners {
@@ -229,60 +244,63 @@ fn a_claim_that_is_given_away_is_noticed() {
         resource_version: "1".to_owned(),
         owners: Vec::new(),
     };
-    let found = spoilt(foreign, only(0, vec![none]));
-    assert!(found.contains("loses or gains owners of others"), "{found}");
-    // It was surplus once, and its claim was its own; now it is wanted again.
+    let violations = spoilt(foreign, only(0, vec![none]));
+    assert!(
+        violations.contains("loses or gains owners of others"),
+        "{violations}"
+    );
+    // The pod was surplus once and owned its claim; now its ordinal is desired again.
     let again = "set replicas=1 claims=www scaled=Delete\nrevisions a=1\npod 0 failed a\n\
                  claim www-web-0 owner=pod";
-    let found = spoilt(again, only(0, vec![delete(0)]));
+    let violations = spoilt(again, only(0, vec![delete(0)]));
     assert!(
-        found.contains("claim www-web-0 would go with pod web-0"),
-        "{found}"
+        violations.contains("claim www-web-0 would go with pod web-0"),
+        "{violations}"
     );
 }
 
-/// docs/conditions.md: a stuck set shows the cause.
+/// docs/conditions.md: a stuck set reports the cause.
 #[test]
 fn silence_is_noticed() {
     let stuck = "set replicas=3\nrevisions a=1\npod 0 pending a\npod 2 ready a";
     for ordinal in [0, 1] {
-        let found = spoilt(stuck, |plan| {
+        let violations = spoilt(stuck, |plan| {
             plan.waiting_on
                 .retain(|waiting| waiting.ordinal != Some(ordinal));
         });
-        let wanted = format!("nothing is done about ordinal {ordinal}");
-        assert!(found.contains(&wanted), "{found}");
+        let expected = format!("nothing is done about ordinal {ordinal}");
+        assert!(violations.contains(&expected), "{violations}");
     }
 }
 
-/// statefulset.md 5.13, 5.17; conditions as API conventions have them.
+/// statefulset.md 5.13, 5.17: conditions follow the API conventions.
 #[test]
 fn a_status_that_contradicts_itself_is_noticed() {
     let text = "set replicas=1\nrevisions a=1\npod 0 ready a";
     let status = |spoil: fn(&mut k8s_openapi::api::apps::v1::StatefulSetStatus)| {
         spoilt(text, |plan| spoil(plan.status.as_mut().unwrap()))
     };
-    let found = status(|status| status.ready_replicas = Some(2));
-    assert!(found.contains("do not fit 1 pods"), "{found}");
-    let found = status(|status| status.observed_generation = Some(0));
-    assert!(found.contains("an old generation"), "{found}");
-    let found = status(|status| status.conditions = None);
+    let violations = status(|status| status.ready_replicas = Some(2));
+    assert!(violations.contains("do not fit 1 pods"), "{violations}");
+    let violations = status(|status| status.observed_generation = Some(0));
+    assert!(violations.contains("an old generation"), "{violations}");
+    let violations = status(|status| status.conditions = None);
     assert!(
-        found.contains("condition Stalled is not there once"),
-        "{found}"
+        violations.contains("condition Stalled is not there once"),
+        "{violations}"
     );
-    let found = status(|status| {
+    let violations = status(|status| {
         status.conditions.as_mut().unwrap()[0].last_transition_time = None;
     });
     assert!(
-        found.contains("does not date from its last change"),
-        "{found}"
+        violations.contains("does not date from its last change"),
+        "{violations}"
     );
-    let found = status(|status| {
+    let violations = status(|status| {
         status.conditions.as_mut().unwrap()[2].status = "True".to_owned();
     });
     assert!(
-        found.contains("what is stalled does not progress"),
-        "{found}"
+        violations.contains("what is stalled does not progress"),
+        "{violations}"
     );
 }

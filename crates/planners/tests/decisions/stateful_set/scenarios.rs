@@ -1,11 +1,11 @@
-//! Several rounds: a set, a small cluster, and what an administrator does to it. Numbers T1… are those of
+//! Several rounds: a set, a small cluster, and the actions of an administrator. The numbers T1… are those of
 //! statefulset.md §15.
 
 use jiff::SignedDuration;
 
 use super::world::{World, set_ready};
 
-/// statefulset.md T1, 3.11: one pod after the other, each when the one before it is Ready.
+/// statefulset.md T1, 3.11: pods are created one after the other, each when the pod before is Ready.
 #[test]
 fn pods_are_created_in_order() {
     let mut world = World::new("set replicas=3 new");
@@ -22,7 +22,7 @@ fn pods_are_created_in_order() {
     assert_eq!(world.log, ["+web-0:a", "+web-1:a", "+web-2:a"]);
 }
 
-/// statefulset.md T2, 3.35: minReadySeconds lies between one pod and the next.
+/// statefulset.md T2, 3.35: `minReadySeconds` pass between two pods.
 #[test]
 fn a_pod_must_be_available_before_the_next() {
     let mut world = World::new("set replicas=2 new min-ready=10");
@@ -42,7 +42,7 @@ fn a_pod_must_be_available_before_the_next() {
     assert_eq!(world.shows(), "0:a 1:a!");
 }
 
-/// statefulset.md T3: a pod that is deleted comes back, its neighbours stay.
+/// statefulset.md T3: a deleted pod is recreated, and its neighbours stay.
 #[test]
 fn a_deleted_pod_comes_back_alone() {
     let mut world = World::new("set replicas=3 new");
@@ -54,7 +54,7 @@ fn a_deleted_pod_comes_back_alone() {
     assert_eq!(world.log, ["+web-1:a"]);
 }
 
-/// statefulset.md T5: down from an unhealthy top, one at a time.
+/// statefulset.md T5: the set is scaled down from an unhealthy highest pod, one pod at a time.
 #[test]
 fn scaling_down_takes_the_highest_first() {
     let mut world = World::new("set replicas=3 new");
@@ -72,7 +72,7 @@ fn scaling_down_takes_the_highest_first() {
     assert_eq!(world.log, ["-web-3", "-web-2"]);
 }
 
-/// statefulset.md T7: all at once, up and down.
+/// statefulset.md T7: all pods are created and deleted at once.
 #[test]
 fn parallel_sets_come_and_go_at_once() {
     let mut world = World::new("set replicas=5 new parallel");
@@ -86,7 +86,8 @@ fn parallel_sets_come_and_go_at_once() {
     assert_eq!(world.shows(), "");
 }
 
-/// statefulset.md 5.2, 5.12: from the top, each available before the next; then the update is current.
+/// statefulset.md 5.2, 5.12: the update starts at the highest pod, and each pod must be available before the next; then
+/// the update revision is current.
 #[test]
 fn a_rolling_update_goes_from_the_top() {
     let mut world = World::new("set replicas=3 new");
@@ -112,7 +113,7 @@ fn partition(world: &mut World, partition: i32) {
     });
 }
 
-/// statefulset.md T10, T11, T12: a canary, a loss below the partition, and the rest.
+/// statefulset.md T10, T11, T12: a canary, a loss below the partition, and the rest of the update.
 #[test]
 fn a_partition_holds_back_and_lets_go() {
     let mut world = World::new("set replicas=3 new partition=2");
@@ -131,7 +132,7 @@ fn a_partition_holds_back_and_lets_go() {
     assert_eq!(world.log, ["-web-1", "+web-1:b", "-web-0", "+web-0:b"]);
 }
 
-/// statefulset.md T13, 5.5: raising the partition changes nothing by itself, but a lost pod returns as it was.
+/// statefulset.md T13, 5.5: a raised partition alone changes nothing, but a lost pod is recreated at the old revision.
 #[test]
 fn a_raised_partition_brings_lost_pods_back_at_the_old_revision() {
     let mut world = World::new("set replicas=3 new partition=2");
@@ -146,7 +147,7 @@ fn a_raised_partition_brings_lost_pods_back_at_the_old_revision() {
     assert_eq!(world.shows(), "0:a 1:a 2:a");
 }
 
-/// statefulset.md T14, 5.1: nothing happens until somebody deletes, and the current revision stays for ever.
+/// statefulset.md T14, 5.1: no pod is updated until a user deletes it, and the current revision never changes.
 #[test]
 fn on_delete_waits_for_somebody_to_delete() {
     let mut world = World::new("set replicas=2 new on-delete");
@@ -163,8 +164,8 @@ fn on_delete_waits_for_somebody_to_delete() {
     assert_ne!(status.current_revision, status.update_revision);
 }
 
-/// statefulset.md T16: a broken rollout is free again as soon as the template is good; healthy pods are never
-/// touched on the way.
+/// statefulset.md T16: a broken rollout continues as soon as the template is good; healthy pods are never deleted for
+/// that.
 #[test]
 fn a_fixed_template_frees_a_broken_rollout() {
     let mut world = World::new("set replicas=3 new");
@@ -179,7 +180,7 @@ fn a_fixed_template_frees_a_broken_rollout() {
     assert_eq!(world.log[..4], ["-web-2", "+web-2:c", "-web-1", "+web-1:c"]);
 }
 
-/// statefulset.md T16 with a rollback: the pods that never left the old revision are not touched at all.
+/// statefulset.md T16 with a rollback: the pods that still have the old revision are not deleted.
 #[test]
 fn a_rollback_frees_a_broken_rollout() {
     let mut world = World::new("set replicas=3 new");
@@ -193,7 +194,7 @@ fn a_rollback_frees_a_broken_rollout() {
     assert_eq!(world.log, ["-web-2", "+web-2:a"]);
 }
 
-/// statefulset.md 5.20, 5.21: what kube-controller-manager does, when it is asked for.
+/// statefulset.md 5.20, 5.21: the behaviour of kube-controller-manager, if the option requests it.
 #[test]
 fn without_recovery_a_broken_rollout_stays_broken() {
     let mut world = World::new("set replicas=3 new stuck-rollout=Wait");
@@ -208,7 +209,7 @@ fn without_recovery_a_broken_rollout_stays_broken() {
     assert_eq!(world.shows(), "0:c 1:c 2:c");
 }
 
-/// A set whose very first template is bad is freed too.
+/// A set whose first template is bad recovers too.
 #[test]
 fn a_set_that_never_worked_is_freed() {
     for policy in ["", "parallel", "bare-rolling-update"] {
@@ -220,7 +221,7 @@ fn a_set_that_never_worked_is_freed() {
     }
 }
 
-/// Two broken templates in a row, in the middle of a rollout.
+/// Two broken templates, one after the other, in the middle of a rollout.
 #[test]
 fn pods_of_several_abandoned_revisions_are_replaced() {
     let mut world = World::new("set replicas=3 new parallel");
@@ -235,8 +236,8 @@ fn pods_of_several_abandoned_revisions_are_replaced() {
     assert_eq!(world.shows(), "0:c 1:c 2:c");
 }
 
-/// A pod of the old revision that is down for a moment is given its time, as long as it has ever
-/// been Ready: it may be recovering its data.
+/// A pod of the old revision that is unavailable for a moment is not deleted, if it has ever been Ready: the pod may be
+/// recovering its data.
 #[test]
 fn a_pod_that_was_healthy_before_the_update_is_waited_for() {
     let mut world = World::new("set replicas=3 new");
@@ -263,7 +264,7 @@ fn a_pod_that_was_healthy_before_the_update_is_waited_for() {
     assert_eq!(world.shows(), "0:b 1:b 2:b");
 }
 
-/// statefulset.md T17, 4.6: going back raises the old revision's number; its former number is gone.
+/// statefulset.md T17, 4.6: a rollback gives the old revision a higher number; its former number is not used any more.
 #[test]
 fn a_rollback_takes_the_old_revision_again() {
     let mut world = World::new("set replicas=1 new");
@@ -277,7 +278,7 @@ fn a_rollback_takes_the_old_revision_again() {
     assert_eq!(numbers, [2, 3]);
 }
 
-/// statefulset.md T18, 4.11: the limit counts only what nobody needs any more.
+/// statefulset.md T18, 4.11: only unused revisions count towards the limit.
 #[test]
 fn history_is_cut_at_its_limit() {
     for (limit, left) in [(10, 11), (0, 1), (-1, 13)] {
@@ -291,7 +292,7 @@ fn history_is_cut_at_its_limit() {
     }
 }
 
-/// statefulset.md T19: only the template makes a revision.
+/// statefulset.md T19: only a change of the template creates a revision.
 #[test]
 fn other_changes_make_no_revision() {
     let mut world = World::new("set replicas=1 new");
@@ -306,7 +307,7 @@ fn other_changes_make_no_revision() {
     );
 }
 
-/// statefulset.md T25, 2.15: the claim goes with the pod, and a new pod waits for that.
+/// statefulset.md T25, 2.15: the claim is deleted with the pod, and a new pod waits for the deletion.
 #[test]
 fn claims_of_surplus_pods_go_when_the_policy_says_so() {
     let mut world = World::new("set replicas=3 new claims=www scaled=Delete");
@@ -329,7 +330,7 @@ fn claims_of_surplus_pods_go_when_the_policy_says_so() {
     assert_ne!(world.claims["www-web-2"].metadata.uid, former);
 }
 
-/// statefulset.md T27: whatever the policy, a pod that is deleted by hand keeps its data.
+/// statefulset.md T27: with any policy, a pod that a user deletes keeps its data.
 #[test]
 fn claims_of_wanted_pods_stay() {
     for policy in [
@@ -349,7 +350,7 @@ fn claims_of_wanted_pods_stay() {
     }
 }
 
-/// statefulset.md T28, 2.13: references follow the policy both ways.
+/// statefulset.md T28, 2.13: references follow a change of the policy in both directions.
 #[test]
 fn a_changed_policy_changes_the_owners_of_claims() {
     let mut world = World::new("set replicas=2 new claims=www");
@@ -378,7 +379,8 @@ fn a_changed_policy_changes_the_owners_of_claims() {
     assert_eq!(owners(&world), [0, 0]);
 }
 
-/// statefulset.md T32, T34: pods that are left over are taken over, completed and cut down.
+/// statefulset.md T32, T34: existing pods without an owner are adopted; missing pods are created and surplus pods
+/// deleted.
 #[test]
 fn leftover_pods_are_adopted() {
     let mut world = World::new(
@@ -391,7 +393,7 @@ fn leftover_pods_are_adopted() {
     assert_eq!(world.log, ["+web-0:a", "-web-2"]);
 }
 
-/// statefulset.md T36, 1.3: other ordinals are made before the former ones go.
+/// statefulset.md T36, 1.3: pods of the new ordinals are created before pods of the former ordinals are deleted.
 #[test]
 fn a_changed_start_moves_the_set() {
     let mut world = World::new("set replicas=3 new start=5");
@@ -407,7 +409,7 @@ fn a_changed_start_moves_the_set() {
     assert_eq!(world.log, order);
 }
 
-/// statefulset.md T43: two edits in a row end at the last.
+/// statefulset.md T43: after two quick edits the set has the last template.
 #[test]
 fn a_second_edit_overtakes_the_first() {
     let mut world = World::new("set replicas=3 new");
@@ -420,7 +422,7 @@ fn a_second_edit_overtakes_the_first() {
     assert!(!world.log.contains(&"+web-1:b".to_owned()));
 }
 
-/// statefulset.md T45, 4.6: a revision that was written down differently is still the same.
+/// statefulset.md T45, 4.6: a revision with a different encoding of an equal template counts as equal.
 #[test]
 fn a_differently_encoded_revision_causes_no_restart() {
     let mut world = World::new("set replicas=1 new");

@@ -1,4 +1,4 @@
-//! A few words for sets, pods, claims and revisions, so that a situation fits on some lines.
+//! A small language for sets, pods, claims and revisions, so that a situation fits on a few lines.
 //!
 //! Revisions are named by the image of their template: `a`, `b`, ….
 
@@ -81,7 +81,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// The pods of a situation, whole.
+/// The complete Pod objects of a situation.
 pub fn pods(text: &str) -> Vec<Pod> {
     let lines = text.lines().map(|line| line.split_whitespace().collect());
     let words = lines.filter_map(|words: Vec<&str>| {
@@ -91,7 +91,7 @@ pub fn pods(text: &str) -> Vec<Pod> {
     words.map(|words| pod(&words)).collect()
 }
 
-/// Reads a situation; panics on what it does not know, as it is part of a test.
+/// Parses a situation; panics on unknown words, because the text is part of a test.
 pub fn parse(text: &str) -> Observed {
     let mut observed = Observed::default();
     let mut numbered = Vec::new();
@@ -296,13 +296,13 @@ fn claim(words: &Words<'_>) -> PersistentVolumeClaim {
 /// The image of a revision, from its name.
 fn image_of(name: &str) -> String {
     let images = ["a", "b", "c", "d", "e", "f"];
-    let known = images
+    let matching = images
         .into_iter()
         .find(|image| revision_name(image) == name);
-    known.map_or_else(|| name.to_owned(), str::to_owned)
+    matching.map_or_else(|| name.to_owned(), str::to_owned)
 }
 
-/// A plan, one line for each thing.
+/// A plan as text, one line for each action, event and reason.
 pub fn describe(plan: &StatefulSetPlan) -> String {
     let mut lines: Vec<String> = plan.actions().map(action).collect();
     lines.extend(plan.notices.iter().map(|notice| {
@@ -340,30 +340,31 @@ pub fn describe(plan: &StatefulSetPlan) -> String {
     lines.join("\n")
 }
 
-/// How the set gets on, and whether it is stuck. Whether it is available the counts say.
+/// The conditions `Progressing` and `Stalled`. `Available` is left out, because it follows from the counts.
 fn conditions(status: &StatefulSetStatus) -> Vec<String> {
     let conditions = status.conditions.iter().flatten();
-    let told = conditions.filter(|condition| match condition.type_.as_str() {
+    let reported = conditions.filter(|condition| match condition.type_.as_str() {
         "Available" => false,
         "Stalled" => condition.status == "True",
         _ => true,
     });
-    told.map(|condition| {
-        let reason = condition.reason.as_deref().unwrap_or_default();
-        let message = condition.message.as_deref().unwrap_or_default();
-        let readable = message
-            .split(' ')
-            .map(|word| match word.trim_end_matches(':') {
-                name if name.starts_with("web-") => word.replace(name, &image_of(name)),
-                _ => word.to_owned(),
-            });
-        let message = readable.collect::<Vec<_>>().join(" ");
-        format!(
-            "{}={} {reason}: {message}",
-            condition.type_, condition.status
-        )
-    })
-    .collect()
+    reported
+        .map(|condition| {
+            let reason = condition.reason.as_deref().unwrap_or_default();
+            let message = condition.message.as_deref().unwrap_or_default();
+            let readable = message
+                .split(' ')
+                .map(|word| match word.trim_end_matches(':') {
+                    name if name.starts_with("web-") => word.replace(name, &image_of(name)),
+                    _ => word.to_owned(),
+                });
+            let message = readable.collect::<Vec<_>>().join(" ");
+            format!(
+                "{}={} {reason}: {message}",
+                condition.type_, condition.status
+            )
+        })
+        .collect()
 }
 
 fn action(action: &StatefulSetAction) -> String {

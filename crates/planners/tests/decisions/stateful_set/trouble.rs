@@ -1,4 +1,4 @@
-//! Objects that somebody wrote by hand: whatever is in them, there is a plan that keeps the rules.
+//! Objects that a user has written: whatever their contents are, there is a plan that respects the rules.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Revisions with odd data, names, labels and numbers; statuses that name others.
+    /// Revisions with unusual data, names, labels and numbers, and statuses that name other revisions.
     #[test]
     fn odd_revisions_and_statuses_have_a_plan(
         odd in data(),

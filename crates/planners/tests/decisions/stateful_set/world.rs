@@ -1,5 +1,5 @@
-//! A small cluster: keeps what plans write, as the API server would, and plays the parts of the
-//! kubelet and the garbage collector when asked to.
+//! A small cluster: stores the writes of plans as the API server would, and acts as the kubelet and the garbage
+//! collector on request.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ impl World {
         self.edit(|spec| spec.template = situation::template(image));
     }
 
-    /// Plans once and carries the plan out.
+    /// Plans once and executes the plan.
     pub fn step(&mut self) -> StatefulSetPlan {
         let observed = self.observed();
         let plan = plan(&observed, self.now);
@@ -91,7 +91,7 @@ impl World {
         plan
     }
 
-    /// Plans and plays the kubelet until nothing happens any more.
+    /// Runs the planner and the kubelet until no object changes any more.
     pub fn settle(&mut self) -> StatefulSetPlan {
         for _ in 0..200 {
             let before = (self.pods.clone(), self.claims.clone());
@@ -160,7 +160,7 @@ impl World {
             }
             StatefulSetAction::SetClaimOwners { name, owners, .. } => {
                 let claim = self.claims.get_mut(name).unwrap();
-                // A write that says nothing new only makes sure of what was seen.
+                // A write without a change only confirms the observed version.
                 if claim
                     .metadata
                     .owner_references
@@ -226,7 +226,7 @@ impl World {
             .values()
             .map(|pod| pod.metadata.uid.clone())
             .collect();
-        // As the garbage collector: one living owner keeps a claim, the dead ones are struck off.
+        // As the garbage collector: a claim with an existing owner stays, and references to deleted owners are removed.
         self.claims.retain(|_, claim| {
             let Some(owners) = claim.metadata.owner_references.as_mut() else {
                 return true;
@@ -286,19 +286,19 @@ impl World {
 
 pub fn set_ready(pod: &mut Pod, ready: bool, now: Timestamp) {
     let status = pod.status.get_or_insert_default();
-    let wanted = if ready { "True" } else { "False" };
+    let status_text = if ready { "True" } else { "False" };
     status.phase = Some(if ready { "Running" } else { "Pending" }.to_owned());
     status.start_time.get_or_insert(Time(now));
     let conditions = status.conditions.get_or_insert_default();
     match conditions.first_mut() {
-        Some(condition) if condition.status == wanted => {}
+        Some(condition) if condition.status == status_text => {}
         Some(condition) => {
-            condition.status = wanted.to_owned();
+            condition.status = status_text.to_owned();
             condition.last_transition_time = Some(Time(now));
         }
         None => conditions.push(PodCondition {
             type_: "Ready".to_owned(),
-            status: wanted.to_owned(),
+            status: status_text.to_owned(),
             last_transition_time: Some(Time(now)),
             ..PodCondition::default()
         }),

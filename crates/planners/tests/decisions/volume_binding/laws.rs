@@ -69,9 +69,9 @@ fn any_world() -> impl Strategy<Value = World> {
 }
 
 proptest! {
-    /// From any state the planner comes to rest; at rest at most one volume is bound to the claim,
-    /// a bound claim and its volume agree, and an unbound one has a reason. A volume whose status
-    /// is already bound to a claim that names another volume is unchanged.
+    /// From any state the planner becomes idle. Then at most one volume is bound to the claim, a bound claim and its
+    /// volume agree, and an unbound claim has a reason. A volume whose status is already bound to a claim that names
+    /// another volume is unchanged.
     #[test]
     fn every_world_comes_to_rest(start in any_world()) {
         let is_bound = |volume: &Value| volume["status"]["phase"] == "Bound";
@@ -99,7 +99,7 @@ proptest! {
         }
     }
 
-    /// A volume that was kept for a claim that is gone is never given to another.
+    /// A volume that was retained for a deleted claim is never given to another claim.
     #[test]
     fn released_volumes_are_not_reused(start in any_world()) {
         let theirs: Vec<bool> =

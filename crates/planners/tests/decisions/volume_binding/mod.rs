@@ -1,5 +1,4 @@
-//! Claims and volumes, situation by situation (statefulset.md §11, scenarios T46-T52), and what
-//! holds of every plan.
+//! Claims and volumes, situation by situation (statefulset.md §11, scenarios T46-T52), and properties of every plan.
 
 mod laws;
 mod world;
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 
 use world::{World, claim, class, merge, volume, with};
 
-/// A plan in a few words per line.
+/// A plan as short texts.
 fn shown(plan: &VolumeBindingPlan) -> Vec<String> {
     let mut lines: Vec<String> = plan
         .actions
@@ -65,7 +64,7 @@ fn binding(volume: &str) -> Vec<String> {
     ]
 }
 
-/// T46 and §11.5.
+/// T46 and §11.5: the smallest fitting volume is bound, in four writes.
 #[test]
 fn the_smallest_fitting_volume_is_taken_in_four_writes() {
     let volumes = [
@@ -79,7 +78,7 @@ fn the_smallest_fitting_volume_is_taken_in_four_writes() {
     assert_eq!(shown(&world.claim_plan()), binding("v2"));
 }
 
-/// T46.
+/// T46: a selector matches only volumes with its labels.
 #[test]
 fn a_selector_takes_only_matching_labels() {
     let selecting = with(
@@ -94,16 +93,16 @@ fn a_selector_takes_only_matching_labels() {
     assert_eq!(shown(&world.claim_plan()), binding("big"));
 }
 
-/// T46: the user's word beats class, labels and size.
+/// T46: a volume that the user reserved for the claim has precedence over class, labels and size.
 #[test]
 fn a_volume_that_names_the_claim_beats_all_others() {
-    let kept = with(
+    let reserved = with(
         volume("kept", "9Gi", "other"),
         json!({"spec": {"claimRef": {"name": "data", "namespace": "default"}}}),
     );
     let world = World::new(
         claim(Some(""), "1Gi"),
-        &[volume("v1", "1Gi", ""), kept],
+        &[volume("v1", "1Gi", ""), reserved],
         &[],
     );
     let plan = world.claim_plan();
@@ -129,7 +128,7 @@ fn the_fewest_modes_to_spare_are_taken_first() {
     assert_eq!(shown(&world.claim_plan()), binding("v5"));
 }
 
-/// §11.3: what can never be taken.
+/// §11.3: volumes that are never bound.
 #[test]
 fn volumes_that_do_not_fit_are_left_alone() {
     let others = json!({"spec": {"claimRef": {"name": "other", "namespace": "default"}}});
@@ -157,7 +156,7 @@ fn volumes_that_do_not_fit_are_left_alone() {
     check(&World::new(claim(Some(""), "1Gi"), &volumes, &[]), &[text]);
 }
 
-/// T47.
+/// T47: a volume that the claim names must be free and must fit.
 #[test]
 fn a_named_volume_must_be_free_and_fit() {
     let naming = |name: &str| {
@@ -197,7 +196,7 @@ fn a_named_volume_must_be_free_and_fit() {
     );
 }
 
-/// §11.6.
+/// §11.6: a claim may wait for its first consumer.
 #[test]
 fn a_claim_may_wait_for_its_first_consumer() {
     let local = class("local", "WaitForFirstConsumer", "mainstay.dev/local", false);
@@ -229,19 +228,19 @@ fn a_claim_may_wait_for_its_first_consumer() {
     assert!(world.claim_plan().actions.is_empty());
 }
 
-/// §11.6: the scheduler keeps a volume for the claim; the binder does the rest.
+/// §11.6: the scheduler reserves a volume for the claim; the binder does the other writes.
 #[test]
 fn a_volume_that_the_scheduler_keeps_is_bound() {
     let local = class("local", "WaitForFirstConsumer", "mainstay.dev/local", false);
-    let kept = with(
+    let reserved = with(
         volume("v", "1Gi", "local"),
         json!({"spec": {"claimRef": {"name": "data", "namespace": "default", "uid": "c1"}}}),
     );
-    let world = World::new(claim(Some("local"), "1Gi"), &[kept], &[local]);
+    let world = World::new(claim(Some("local"), "1Gi"), &[reserved], &[local]);
     assert_eq!(shown(&world.claim_plan()), binding("v")[1..]);
 }
 
-/// §11.7.
+/// §11.7: the reason names a class that cannot provision.
 #[test]
 fn classes_that_cannot_provision_are_named() {
     check(
@@ -255,7 +254,7 @@ fn classes_that_cannot_provision_are_named() {
     );
 }
 
-/// T52.
+/// T52: the default class is assigned to existing claims, but never to a claim with the empty class.
 #[test]
 fn the_default_class_is_assigned_later_but_never_to_the_empty_class() {
     let default = class("local", "Immediate", "mainstay.dev/local", true);
@@ -274,7 +273,7 @@ fn the_default_class_is_assigned_later_but_never_to_the_empty_class() {
     assert_eq!(shown(&world.claim_plan()), binding("v"));
 }
 
-/// T48.
+/// T48: a released volume waits for an administrator.
 #[test]
 fn a_released_volume_waits_for_an_administrator() {
     let volumes = [volume("v", "1Gi", "")];
@@ -295,7 +294,7 @@ fn a_released_volume_waits_for_an_administrator() {
     );
 }
 
-/// T50 and §11.9.
+/// T50 and §11.9: a claim whose volume was deleted is Lost until the volume exists again.
 #[test]
 fn a_claim_whose_volume_is_gone_is_lost_until_it_comes_back() {
     let mut world = World::new(claim(Some(""), "1Gi"), &[volume("v", "1Gi", "")], &[]);
@@ -311,17 +310,17 @@ fn a_claim_whose_volume_is_gone_is_lost_until_it_comes_back() {
         (world.claim_phase(), world.bound_to()),
         ("Bound", Some("v"))
     );
-    let taken = json!({"spec": {"claimRef": {"uid": "c9"}}});
-    merge(&mut world.volumes[0], &taken);
+    let rebound = json!({"spec": {"claimRef": {"uid": "c9"}}});
+    merge(&mut world.volumes[0], &rebound);
     let text = "!ClaimMisbound: Two claims are bound to the same volume, this one is bound \
         incorrectly";
     check(&world, &["claim is Lost", text]);
 }
 
-/// §11.8.
+/// §11.8: the reclaim policy decides about a released volume.
 #[test]
 fn what_becomes_of_a_released_volume_is_its_policys_business() {
-    let gone = |policy: &str, provisioned: bool| {
+    let released = |policy: &str, provisioned: bool| {
         let mut volume = with(
             volume("v", "1Gi", ""),
             json!({"spec": {"persistentVolumeReclaimPolicy": policy,
@@ -337,14 +336,14 @@ fn what_becomes_of_a_released_volume_is_its_policys_business() {
         world.settle();
         world.volume_phases()
     };
-    assert_eq!(gone("Retain", true), ["v Released"]);
-    assert_eq!(gone("Delete", true), ["v Released"]);
-    assert_eq!(gone("Delete", false), ["v Failed"]);
-    assert_eq!(gone("Recycle", false), ["v Failed"]);
-    assert_eq!(gone("Melt", false), ["v Failed"]);
+    assert_eq!(released("Retain", true), ["v Released"]);
+    assert_eq!(released("Delete", true), ["v Released"]);
+    assert_eq!(released("Delete", false), ["v Failed"]);
+    assert_eq!(released("Recycle", false), ["v Failed"]);
+    assert_eq!(released("Melt", false), ["v Failed"]);
 }
 
-/// §11.8: a claim that found another volume; §11.5: undo.
+/// §11.8: the claim got another volume; §11.5: the reservation is removed.
 #[test]
 fn a_volume_whose_claim_is_bound_elsewhere_is_given_back() {
     let elsewhere = with(
@@ -355,12 +354,12 @@ fn a_volume_whose_claim_is_bound_elsewhere_is_given_back() {
         {"name": "data", "namespace": "default", "uid": "c1"}}});
     let by_us = json!({"metadata": {"annotations":
         {"pv.kubernetes.io/bound-by-controller": "yes"}}});
-    let kept = with(volume("v", "1Gi", ""), reference);
-    let mut world = World::new(elsewhere.clone(), &[with(kept.clone(), by_us)], &[]);
+    let reserved = with(volume("v", "1Gi", ""), reference);
+    let mut world = World::new(elsewhere.clone(), &[with(reserved.clone(), by_us)], &[]);
     let plan = world.volume_plan(0);
     world.apply(&plan, usize::MAX);
     assert!(world.volumes[0]["spec"]["claimRef"].is_null());
-    let mut world = World::new(elsewhere, &[kept], &[]);
+    let mut world = World::new(elsewhere, &[reserved], &[]);
     let plan = world.volume_plan(0);
     world.apply(&plan, usize::MAX);
     let reference = &world.volumes[0]["spec"]["claimRef"];
@@ -370,7 +369,7 @@ fn a_volume_whose_claim_is_bound_elsewhere_is_given_back() {
     );
 }
 
-/// T49: whichever of the four writes is the last, the end is the same.
+/// T49: after an interruption between any of the four writes the binding is completed.
 #[test]
 fn a_binding_that_is_cut_off_anywhere_is_completed() {
     for writes in 0..=4 {
@@ -392,7 +391,7 @@ fn a_binding_that_is_cut_off_anywhere_is_completed() {
     }
 }
 
-/// §11.5: the capacity is taken at the moment of becoming Bound, not later.
+/// §11.5: the capacity is copied when the claim becomes Bound, not later.
 #[test]
 fn a_volume_that_grew_later_does_not_change_the_claims_capacity() {
     let mut world = World::new(claim(Some(""), "1Gi"), &[volume("v", "1Gi", "")], &[]);
@@ -406,8 +405,8 @@ fn a_volume_that_grew_later_does_not_change_the_claims_capacity() {
     assert_eq!(claim["status"]["capacity"]["storage"], "1Gi");
 }
 
-/// A volume without a CSI driver has no attributes: the claim says that the change is infeasible, until it is
-/// taken back.
+/// A volume without a CSI driver has no attributes: the claim reports that the change is infeasible, until the request
+/// is removed.
 #[test]
 fn a_class_of_attributes_is_refused_for_volumes_without_a_driver() {
     let volumes = [volume("v", "1Gi", "c")];
@@ -440,7 +439,7 @@ fn a_class_of_attributes_is_refused_for_volumes_without_a_driver() {
     assert_eq!(status["conditions"], json!([]));
 }
 
-/// external-provisioner writes the class into the volume; the claim shows it from the binding on.
+/// external-provisioner writes the class into the volume; the claim reports the class from the binding on.
 #[test]
 fn a_bound_claim_shows_the_class_of_attributes_of_its_volume() {
     let gold = json!({"spec": {"volumeAttributesClassName": "gold"}});

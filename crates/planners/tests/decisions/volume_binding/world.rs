@@ -1,4 +1,4 @@
-//! A small cluster that plans are carried out in.
+//! A small cluster in which plans are executed.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ pub fn with(mut object: Value, change: Value) -> Value {
     object
 }
 
-/// RFC 7396, as the server applies the plan's writes.
+/// A merge patch (RFC 7396), as the server applies the plan's writes.
 pub fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
@@ -66,7 +66,7 @@ pub fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-/// A small cluster: one claim (or none), volumes, classes.
+/// A small cluster: at most one claim, volumes, classes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct World {
     pub claim: Option<Value>,
@@ -118,7 +118,7 @@ impl World {
         plan_volume(&typed(&self.volumes[index]), claim.as_ref(), now())
     }
 
-    /// Does the first `count` writes of a plan.
+    /// Executes the first `count` writes of a plan.
     pub fn apply(&mut self, plan: &VolumeBindingPlan, count: usize) {
         for action in plan.actions.iter().take(count) {
             let write = action.write();
@@ -137,7 +137,7 @@ impl World {
         }
     }
 
-    /// Plans and does until nothing is left to do; says how many rounds that took.
+    /// Plans and executes until no action is left; returns the number of rounds.
     pub fn settle(&mut self) -> usize {
         for round in 0..20 {
             let before = self.clone();
