@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use host_kernel::blocking_value;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, LOCATION, VARY};
 use http::request::Parts;
@@ -166,8 +167,8 @@ async fn document(
     }
     // Some tens of milliseconds of work: not on a thread that serves others.
     let (worker, wanted) = (served.clone(), path.to_owned());
-    let task = tokio::task::spawn_blocking(move || make(&worker, &wanted, encoding));
-    let document = task
+    let work = move || make(&worker, &wanted, encoding);
+    let document = blocking_value(work)
         .await
         .map_err(|e| Status::internal(format!("make a document: {e}")))?;
     if let Some(document) = &document {

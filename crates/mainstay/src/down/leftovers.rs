@@ -20,7 +20,7 @@ use service_proxy::firewalls::{self, PodLinks};
 use tokio::task::JoinSet;
 use volume_provisioner::Storage;
 
-use super::left_pods::{self, LeftPod};
+use data_directory::left_pods::{self, LeftPod};
 
 /// Parts of the data directory in which mounts are the program's own.
 const MOUNTED_IN: [&str; 4] = ["sandboxes", "pods", "pool", "kubelet"];

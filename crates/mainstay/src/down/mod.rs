@@ -1,7 +1,6 @@
 //! `mainstay down`: stops the server of a data directory, cleans up after a killed one, and deletes
 //! data if requested, but only in directories with an instance's marker.
 
-pub mod left_pods;
 mod leftovers;
 mod removal;
 
@@ -18,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::settings::DataDirectory;
+use data_directory::left_pods;
 use removal::{DeletionExtent, Listener};
 
 /// Maximum time of `down`: longer than any usual grace period of a database.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api_client::Client;
 use console::output::warn;
+use host_kernel::blocking;
 use jiff::Timestamp;
 use node_agent::ServingCertificate;
 use node_identity::{CertificateSubject, Error, Identity, Renewal, Servers, request};
@@ -50,13 +51,8 @@ impl NodeClient {
             while renewed.changed().await.is_ok() {
                 let identity = renewed.borrow_and_update().clone();
                 let place = Arc::clone(&place);
-                let write = tokio::task::spawn_blocking(move || place.write_identity(&identity));
-                match write.await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        tracing::error!("the node's certificate is not stored: {error:#}");
-                    }
-                    Err(error) => tracing::error!(%error, "the node's certificate is not stored"),
+                if let Err(error) = blocking(move || place.write_identity(&identity)).await {
+                    tracing::error!("the node's certificate is not stored: {error:#}");
                 }
             }
         };

@@ -28,11 +28,11 @@ use resource_kinds::NodeAccount;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::down::left_pods;
 use crate::node_parts::Clients;
 use crate::node_parts::member::{Member, RunningMember};
 use crate::stop::Shutdown;
 use certificates::NodeClient;
+use data_directory::left_pods;
 use joining::{ClusterEntry, Registered};
 pub use membership::has_joined;
 use membership::{Membership, MembershipStore};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use api_client::{Api, Client, WatchConfig};
+use host_kernel::blocking;
 use http::Uri;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use node_identity::{Error, Servers};
@@ -72,7 +73,7 @@ async fn told(
 ) -> Result<()> {
     servers.replace(membership.urls()?);
     let (place, membership) = (Arc::clone(place), membership.clone());
-    tokio::task::spawn_blocking(move || place.write(&membership)).await?
+    blocking(move || place.write(&membership)).await
 }
 
 /// The URLs of the servers behind the Service, in order.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use control_plane::cluster_ranges::ClusterRanges;
+use host_kernel::blocking;
 use image_store::ImageStore;
 use k8s_openapi::api::core::v1::Node;
 use node_agent::{KubeletApi, NewNode, OnShutdown};
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::network::{self, take_down};
-use super::{Clients, MachineSettings, NodeParts, Settings, builtin_images};
+use super::{Clients, MachineSettings, NodeParts, Settings};
 
 /// The inputs of a node.
 pub struct Member<'a> {
@@ -82,7 +83,7 @@ impl Member<'_> {
     ) -> Result<RunningMember> {
         let images = self.images;
         let for_builtin = images.clone();
-        let builtin = tokio::task::spawn_blocking(move || builtin_images::put(&for_builtin));
+        let builtin = blocking(move || builtin_images::put(&for_builtin));
         let wanted = WantedRanges {
             pod: pods,
             service: self.cluster.services,
@@ -93,10 +94,7 @@ impl Member<'_> {
         let encryption = encrypts.then(|| EncryptionOptions::new(self.cluster.pods));
         let ranges = network::reserve(self.data_dir, self.instance_id, &wanted).await?;
         let network = network::open(self.data_dir, self.instance_id, &ranges, encryption).await?;
-        builtin
-            .await
-            .context("make the built-in images")?
-            .context("make the built-in images")?;
+        builtin.await.context("make the built-in images")?;
         let settings = Settings {
             data_dir: self.data_dir,
             instance_id: self.instance_id,

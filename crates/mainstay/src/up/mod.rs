@@ -22,7 +22,7 @@ use control_plane::{
 };
 use data_directory::process::NOT_APPLIED;
 use data_directory::{Claim, Engine, Role};
-use host_kernel::block_in_place;
+use host_kernel::{block_in_place, blocking};
 use image_store::{ImageStore, RegistriesConfig};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -31,14 +31,14 @@ use pod_network::{PodNetwork, Ranges, WantedRanges};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::down::left_pods;
 use crate::node_parts::member::RunningMember;
 use crate::node_parts::network::{dns_address, take_down};
-use crate::node_parts::{self, Clients, NodeParts, builtin_images};
+use crate::node_parts::{self, Clients, NodeParts};
 use crate::own_node;
-use crate::pod_row::PodRows;
 use crate::settings::program;
 use crate::stop::Shutdown;
+use cluster_inspection::pod_row::PodRows;
+use data_directory::left_pods;
 use further_nodes::FurtherNodes;
 use manifests::Manifest;
 use progress::{WatchedSet, hints};
@@ -147,7 +147,7 @@ impl Cluster {
         // Takes its time on the first start only; meanwhile the API server starts.
         let images = crate::image::open(data_dir)?;
         let for_builtin = images.clone();
-        let builtin = tokio::task::spawn_blocking(move || builtin_images::put(&for_builtin));
+        let builtin = blocking(move || builtin_images::put(&for_builtin));
         // Services of restored objects have addresses.
         let restored = block_in_place(|| control_plane::stored_network(data_dir))?;
         let service = restored.map(|network| network.service_cidr);
@@ -206,7 +206,6 @@ impl Cluster {
             server.serve_pods(pod_facing).await?;
             builtin
                 .await
-                .context("make the built-in images")?
                 .context("make the built-in images")
                 .or_else(unless_full)?;
             Self::start_on(base, server, ran_before).await

@@ -239,10 +239,10 @@ const TABLE: &[(&str, Said)] = &[
         "image-store/src/unpack/entry.rs",
         ByStrangers(&["pax", "tar-header"]),
     ),
-    ("mainstay/src/backup/archive/reading.rs", ADMINISTRATOR),
+    ("file-archive/src/reading.rs", ADMINISTRATOR),
     ("control-plane/src/backup_contents/mod.rs", ADMINISTRATOR),
-    ("mainstay/src/backup/mod.rs", STORED),
-    ("mainstay/src/backup/restore.rs", ADMINISTRATOR),
+    ("instance-backup/src/backup.rs", STORED),
+    ("instance-backup/src/restore.rs", ADMINISTRATOR),
     (
         "load-generator/src/call.rs",
         ByOurs("the server's own answer"),
@@ -255,7 +255,7 @@ const TABLE: &[(&str, Said)] = &[
     ("control-plane/src/relocation.rs", STORED),
     ("data-directory/src/marker.rs", OWN_FILE),
     (
-        "mainstay/src/hello/peers.rs",
+        "builtin-images/src/hello/peers.rs",
         ByOurs("a program for trying out, in a container of its own"),
     ),
     ("mainstay/src/install/record.rs", ADMINISTRATOR),
@@ -265,8 +265,8 @@ const TABLE: &[(&str, Said)] = &[
         "data-directory/src/process.rs",
         ByOurs("the kernel's words about a process"),
     ),
-    ("mainstay/src/store_copy/backup.rs", ADMINISTRATOR),
-    ("mainstay/src/store_copy/into_directory.rs", STORED),
+    ("instance-backup/src/store/file.rs", ADMINISTRATOR),
+    ("instance-backup/src/store/into_directory.rs", STORED),
     (
         "mainstay/src/up/apply.rs",
         ByOurs("the server's own answer"),

@@ -138,7 +138,7 @@ const CONCEPTS: &[(&str, &str)] = &[
         "the life of a node: joining, membership, certificates and leaving are stages of one state",
     ),
     (
-        "mainstay: node_parts/volume_moves",
+        "volume-transfer: ",
         "both ends of one transfer",
     ),
     (
@@ -150,7 +150,7 @@ const CONCEPTS: &[(&str, &str)] = &[
         "one plug-in: its parts check one write of a node",
     ),
     (
-        "mainstay: store_copy",
+        "instance-backup: store",
         "one copy, with the source and the destinations that it has",
     ),
     ("planners: daemon_set", PLANNER),

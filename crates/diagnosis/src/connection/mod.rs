@@ -1,0 +1,13 @@
+//! Whether a connection from a pod passes, by the NetworkPolicies of both ends.
+
+mod answer;
+mod question;
+mod render;
+#[cfg(test)]
+mod tests;
+
+pub use answer::{
+    ConnectionAnswer, ConnectionDecision, ConnectionObjects, ConnectionQuestion, ConnectionVerdict,
+    NoAnswer, ObjectName, PolicyDecision, ServerPath, addresses_of, decide,
+};
+pub use question::{Destination, DestinationError, PortWord, ServerKind};
