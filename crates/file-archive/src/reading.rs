@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::GzDecoder;
 use sha2::{Digest, Sha256};
-use tar::{Archive, Entry, EntryType, Header};
+use tar::{Archive, EntryType, Header};
 
 use crate::{
     ATTRIBUTE_PREFIX, ArchiveError, CHECKSUMS, Checksums, FORMAT, MODIFIED, Summing, hex, shown,
@@ -143,7 +143,9 @@ fn compare(text: &str, summing: Summing, broken: &str) -> Result<(), ArchiveErro
 type Attributes = Vec<(String, Vec<u8>)>;
 
 /// The extended attributes of an entry, and the exact time of its last change.
-fn extensions(entry: &mut Entry<'_, impl Read>) -> io::Result<(Attributes, Option<(i64, i64)>)> {
+fn extensions(
+    entry: &mut tar::Entry<'_, impl Read>,
+) -> io::Result<(Attributes, Option<(i64, i64)>)> {
     let (mut attributes, mut modified) = (Vec::new(), None);
     for extension in entry.pax_extensions()?.into_iter().flatten() {
         let extension = extension?;

@@ -276,13 +276,13 @@ fn write(path: &Path, ranges: &Ranges) -> Result<(), Error> {
 
 /// Waits for the lock that all instances of the machine share; dropping it lets the next continue.
 pub(crate) async fn lock() -> Result<nix::fcntl::Flock<std::fs::File>, Error> {
-    let lock = || {
+    let locked = blocking_value(|| {
         let path = PathBuf::from("/run/mainstay-ranges.lock");
         let lock = std::fs::File::create(&path).map_err(file("create", &path))?;
         nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive)
             .map_err(|(_, errno)| file("lock", &path)(errno.into()))
-    };
-    blocking_value(lock)
+    });
+    locked
         .await
         .map_err(|error| file("lock", "/run/mainstay-ranges.lock")(error.into()))?
 }

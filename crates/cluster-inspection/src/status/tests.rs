@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use diagnosis::{ObservedCluster, ObservedNamespace};
-use jiff::Timestamp;
 use resource_kinds::ClusterConfig;
 use serde_json::{Value, json};
 

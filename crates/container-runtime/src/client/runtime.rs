@@ -300,15 +300,15 @@ impl Runtime {
     ) -> Result<()> {
         let (dir, id) = (self.dir(id), id.to_owned());
         let parent = self.inner.options.cgroup_parent.clone();
-        let end = move || {
+        let ended = blocking_value(move || {
             // A mount belongs to the sandbox only if there was one.
             if that_run(&parent)?.contains(&id) {
                 orphans::end(&parent, &id)?;
                 cleanup::unmount_below(&dir)?;
             }
             cleanup::remove_dir(&dir)
-        };
-        match blocking_value(end).await {
+        });
+        match ended.await {
             Ok(result) => result,
             Err(error) => Err(RuntimeError::Shim(format!("clean-up did not end: {error}"))),
         }

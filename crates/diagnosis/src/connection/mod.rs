@@ -1,4 +1,4 @@
-//! Whether a connection from a pod passes, by the NetworkPolicies of both ends.
+//! The decision about a connection from a pod, by the NetworkPolicies of both ends.
 
 mod answer;
 mod question;

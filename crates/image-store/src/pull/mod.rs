@@ -416,7 +416,7 @@ impl Pull<'_> {
         // A cancelled pull does not need the layer either.
         let observer = Observer::of(self.progress.clone());
         let _waiting = observer.go_on_drop();
-        let unpack = move || {
+        let unpacked = blocking_value(move || {
             let archive = decompressed(file).map_err(io_error("read", &path))?;
             let below = below.as_deref();
             let added = store.add_layer(archive, &diff_id, below, room, observer.clone());
@@ -424,8 +424,8 @@ impl Pull<'_> {
                 store.drop_unused(&BTreeSet::from([layer_name(below, &diff_id)]))?;
             }
             added.map(drop)
-        };
-        blocking_value(unpack)
+        });
+        unpacked
             .await
             .map_err(|error| self.malformed(format!("unpacking failed: {error}")))?
             .map_err(|source| self.store_error(source))

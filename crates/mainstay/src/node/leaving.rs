@@ -12,11 +12,10 @@ use data_directory::process;
 use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::Node;
 use node_drain::PodDrain;
+use node_membership::{Membership, MembershipStore, forget_network};
 
-use super::forget_network;
-use super::membership::{Membership, MembershipStore};
 use crate::settings::{DataDirectory, ServerArguments};
-use crate::{down, token};
+use crate::token;
 
 /// Arguments of `mainstay node --leave`.
 #[derive(clap::Args, Debug)]
@@ -46,7 +45,7 @@ pub struct LeaveArguments {
 /// # Errors
 /// The machine has not joined, something would be lost, pods stay, or the server refuses.
 pub async fn run(arguments: &LeaveArguments, data: &Path) -> Result<()> {
-    let membership = block_in_place(|| membership(data))?;
+    let membership = block_in_place(|| stored_membership(data))?;
     let name = membership.node_name.as_str();
     let server = ServerArguments {
         kubeconfig: arguments.kubeconfig.clone(),
@@ -88,7 +87,7 @@ pub async fn run(arguments: &LeaveArguments, data: &Path) -> Result<()> {
 }
 
 /// The stored membership. A running agent has the lock of its place.
-fn membership(data: &Path) -> Result<Membership> {
+fn stored_membership(data: &Path) -> Result<Membership> {
     let stored = Membership::read(&data.join("node"))?;
     stored.with_context(|| format!("no machine has joined a cluster with {}", data.display()))
 }
@@ -96,7 +95,7 @@ fn membership(data: &Path) -> Result<Membership> {
 /// Stops the agent with the pods that are left, which are those of DaemonSets.
 fn stop_agent(data: &Path) -> Result<()> {
     match process::serving(data) {
-        Some(agent) => down::stop(agent, data),
+        Some(agent) => instance_removal::stop(agent, data),
         None => Ok(()),
     }
 }

@@ -1,8 +1,6 @@
 //! `mainstay up`: everything in one process.
 
-mod apply;
 mod further_nodes;
-mod manifests;
 mod progress;
 pub mod settings;
 mod several;
@@ -26,6 +24,7 @@ use host_kernel::{block_in_place, blocking};
 use image_store::{ImageStore, RegistriesConfig};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
+use manifest_apply::Manifest;
 use node_agent::OnShutdown;
 use pod_network::{PodNetwork, Ranges, WantedRanges};
 use tokio::net::TcpListener;
@@ -40,7 +39,6 @@ use crate::stop::Shutdown;
 use cluster_inspection::pod_row::PodRows;
 use data_directory::left_pods;
 use further_nodes::FurtherNodes;
-use manifests::Manifest;
 use progress::{WatchedSet, hints};
 use settings::Settings;
 pub use settings::{ConfigurationFile, UpArguments};
@@ -54,11 +52,11 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     let settings = arguments.settings()?;
     host::require_root("up")?;
     settings.machine.pods.require_encryption()?;
-    let manifests = block_in_place(|| manifests::read_all(&settings.files))?;
-    let registries = settings.machine.read_registries()?;
-    let protection = settings.store.protection.read()?;
+    let manifests = block_in_place(|| manifest_apply::read_all(&settings.files))?;
+    let registries = block_in_place(|| settings.machine.read_registries())?;
+    let protection = block_in_place(|| settings.store.protection.read())?;
     if settings.background.detach {
-        let input = manifests::from_standard_input(&manifests);
+        let input = manifest_apply::from_standard_input(&manifests);
         return data_directory::process::detach(&settings.data_dir, &input, manifests.len());
     }
     let told = Shutdown::listen(
@@ -333,11 +331,11 @@ impl Cluster {
         let mut sets = Vec::new();
         let mut refused = 0;
         for manifest in manifests {
-            let applied = match apply::apply(&client, &kinds, manifest).await {
+            let applied = match manifest_apply::apply(&client, &kinds, manifest).await {
                 Ok(applied) => applied,
                 Err(error) => {
                     refused += 1;
-                    let object = apply::display(&kinds, manifest);
+                    let object = manifest_apply::display(&kinds, manifest);
                     warn(&format!("{object}{NOT_APPLIED}{error:#}"));
                     continue;
                 }
@@ -480,7 +478,7 @@ async fn check(server: &Server, manifests: &[Manifest]) -> Result<()> {
     let kinds = server.kind_infos();
     let mut mistakes = Vec::new();
     for manifest in manifests {
-        mistakes.extend(apply::check(&client, &kinds, manifest).await?);
+        mistakes.extend(manifest_apply::check(&client, &kinds, manifest).await?);
     }
     if !mistakes.is_empty() {
         bail!("nothing was started:\n{}", mistakes.join("\n"));

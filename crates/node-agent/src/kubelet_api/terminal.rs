@@ -92,8 +92,8 @@ pub fn attach(
     // Nothing is said again to who has not just read the log.
     let said_until = async move |until: Option<Timestamp>| match read {
         Some(shown) => {
-            let said = move || said_since(&log, shown, until);
-            blocking_value(said).await.unwrap_or_default()
+            let said = blocking_value(move || said_since(&log, shown, until));
+            said.await.unwrap_or_default()
         }
         None => Vec::new(),
     };

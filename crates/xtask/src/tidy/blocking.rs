@@ -24,6 +24,7 @@ const PLACES: &[&str] = &[
     "crates/mvcc-store/src/",
     "crates/node-agent/src/",
     "crates/node-identity/src/",
+    "crates/node-membership/src/",
     "crates/pod-network/src/",
     "crates/process-telemetry/src/",
     "crates/reconcile/src/",

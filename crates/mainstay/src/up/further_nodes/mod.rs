@@ -25,7 +25,6 @@ use resource_kinds::node_conditions;
 use tokio::time::Instant;
 
 use super::settings::{Settings, UpArguments};
-use crate::node;
 use crate::node_parts;
 use crate::token::Token;
 use process::{NodeProcess, NodeStart};
@@ -143,7 +142,7 @@ fn joining(inputs: &NodeInputs<'_>, directory: &Path) -> BTreeSet<String> {
     let now = Timestamp::now();
     let nodes = inputs.switch.nodes().iter().enumerate();
     nodes
-        .filter(|(index, _)| !node::has_joined(&data_of(directory, *index), now))
+        .filter(|(index, _)| !node_membership::has_joined(&data_of(directory, *index), now))
         .map(|(_, node)| node.name.clone())
         .collect()
 }

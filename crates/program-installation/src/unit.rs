@@ -73,11 +73,11 @@ mod tests {
     /// The documented unit is the installed one.
     #[test]
     fn the_documentation_shows_the_unit() {
-        let page = include_str!("../../../../docs/systemd.md");
+        let page = include_str!("../../../docs/systemd.md");
         assert!(page.contains(&format!("```ini\n{UNIT}```\n")));
         let default = Path::new(DEFAULT_DATA);
         assert_eq!(text(Role::Up, default, None).unwrap(), UNIT);
-        let page = include_str!("../../../../docs/many-machines.md");
+        let page = include_str!("../../../docs/many-machines.md");
         for role in [Role::Server, Role::Node] {
             let unit = text(role, default, None).unwrap();
             assert!(page.contains(&format!("```ini\n{unit}```\n")), "{unit}");

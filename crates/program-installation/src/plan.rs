@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::record::InstallRecord;
+use crate::record::InstallRecord;
 
 /// The action of `install` for one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::certificates::NodeClient;
+use crate::certificates::NodeClient;
 
 /// The first pause before a tunnel is opened again. It doubles with each failure in a row.
 const PAUSE_MIN: Duration = Duration::from_secs(1);

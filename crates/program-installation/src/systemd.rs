@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use data_directory::Role;
 
-use super::unit::NODE_VARIABLES;
+use crate::unit::NODE_VARIABLES;
 
 /// The path of the unit.
 pub const UNIT: &str = "/etc/systemd/system/mainstay.service";

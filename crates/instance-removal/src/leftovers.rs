@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use console::output::{say, warn};
 use container_runtime::{Runtime, RuntimeOptions};
+use data_directory::left_pods::{self, LeftPod};
 use data_directory::{Marker, NAMESPACES, further_nodes, kernel_name};
 use host_kernel::loop_device::LoopDevice;
 use host_kernel::mount_table::{self, MountPoint};
@@ -20,13 +21,14 @@ use service_proxy::firewalls::{self, PodLinks};
 use tokio::task::JoinSet;
 use volume_provisioner::Storage;
 
-use data_directory::left_pods::{self, LeftPod};
-
 /// Parts of the data directory in which mounts are the program's own.
 const MOUNTED_IN: [&str; 4] = ["sandboxes", "pods", "pool", "kubelet"];
 
 /// Stops the pods with their hooks, signals and grace periods, then removes all other kernel
 /// objects of the instance.
+///
+/// # Errors
+/// A pod does not end, or the kernel refuses.
 pub async fn end(data: &Path, marker: Option<&Marker>, pods: &[LeftPod]) -> Result<()> {
     let instance_id = match marker {
         Some(marker) => marker.kernel_name.clone(),

@@ -9,7 +9,7 @@ use object_model::Status;
 use resource_kinds::{KindInfo, Scope};
 use serde_json::Value;
 
-use super::manifests::Manifest;
+use crate::manifests::Manifest;
 
 /// The result of applying a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,9 @@ const QUERY: &str = "?fieldManager=mainstay-up&fieldValidation=Strict&force=true
 
 /// The error of a dry run, if the manifest itself is wrong. Other errors (its namespace or its kind
 /// comes with another manifest, a webhook is not running yet) are reported when it is applied.
+///
+/// # Errors
+/// The server does not answer.
 pub async fn check(
     client: &Client,
     kinds: &[KindInfo<'_>],
@@ -81,6 +84,9 @@ pub fn display(kinds: &[KindInfo<'_>], manifest: &Manifest) -> String {
 
 /// Creates or updates one object. Conflicting changes of others are overwritten, because the user
 /// starts the program with the manifest.
+///
+/// # Errors
+/// The server has no such kind, refuses the object, or does not answer.
 pub async fn apply(
     client: &Client,
     kinds: &[KindInfo<'_>],

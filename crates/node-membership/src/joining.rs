@@ -10,7 +10,7 @@ use control_plane::cluster_ranges::{ClusterRanges, DNS_SERVICE};
 use host_kernel::block_in_place;
 use http::Uri;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use node_agent::{NewNode, ServingCertificate};
 use node_identity::{Error, Identity, JoinToken, Joined, Servers, Validity, join, renewed_client};
 use object_model::NodeName;
@@ -20,10 +20,8 @@ use resource_kinds::namespaces::KUBE_SYSTEM;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::membership::{Membership, MembershipStore};
-use super::settings::Settings;
-use super::version;
-use crate::node_parts::member::pod_range;
+use crate::membership::{Membership, MembershipStore};
+use crate::version;
 
 /// Time between two attempts to reach a server.
 const RETRY: Duration = Duration::from_secs(1);
@@ -57,6 +55,17 @@ impl Waiting {
     }
 }
 
+/// The choices of the user about the entry into a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct JoinSettings {
+    /// The servers, if any are named.
+    pub servers: Vec<Uri>,
+    /// The token, if one is given.
+    pub token: Option<JoinToken>,
+    /// The name of the node, if it is not the machine's.
+    pub node_name: Option<String>,
+}
+
 /// The membership of this machine, which is stored: that of an earlier start, or a new one by the token.
 /// Waits for a server.
 ///
@@ -64,7 +73,7 @@ impl Waiting {
 /// The machine cannot join; each reason has its text.
 pub async fn membership(
     place: &MembershipStore,
-    settings: &Settings,
+    settings: &JoinSettings,
     machine: &str,
 ) -> Result<(Membership, Identity)> {
     let stored = block_in_place(|| place.read())?;
@@ -127,7 +136,7 @@ fn store(
     Ok(joined)
 }
 
-fn with_servers(mut membership: Membership, settings: &Settings) -> Membership {
+fn with_servers(mut membership: Membership, settings: &JoinSettings) -> Membership {
     if !settings.servers.is_empty() {
         membership.servers = settings.servers.iter().map(Uri::to_string).collect();
     }
@@ -301,4 +310,23 @@ async fn attempt(client: &Client, node: &NewNode) -> Result<Registered> {
     )?;
     let pods = pod_range(&registered, &cluster)?;
     Ok(Registered { pods, cluster })
+}
+
+/// The range of the pods of a registered node.
+///
+/// # Errors
+/// The cluster had no range left when the Node object was made.
+pub fn pod_range(node: &Node, cluster: &ClusterRanges) -> Result<Cidr> {
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());
+    let range = range.with_context(|| {
+        format!(
+            "the node {name} has no range for pods: all ranges of {} were given to other nodes. Delete \
+             the Node objects of machines that are gone, and then this one: `kubectl delete node {name}`",
+            cluster.pods
+        )
+    })?;
+    range
+        .parse()
+        .with_context(|| format!("the node's range for pods, {range}"))
 }

@@ -21,7 +21,7 @@ use node_identity::{Identity, Validity};
 use pod_network::Cidr;
 use serde::{Deserialize, Serialize};
 
-use super::joining::Registered;
+use crate::joining::Registered;
 
 /// The format that is written.
 const FORMAT: u32 = 1;

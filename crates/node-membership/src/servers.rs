@@ -13,7 +13,7 @@ use process_telemetry::Component;
 use reconcile::Cache;
 use tokio_util::sync::CancellationToken;
 
-use super::membership::{Membership, MembershipStore};
+use crate::membership::{Membership, MembershipStore};
 
 /// The Service of the API servers, and the name of its slice.
 const SERVICE: &str = "kubernetes";

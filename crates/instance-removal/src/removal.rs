@@ -10,7 +10,7 @@ use data_directory::MARKER_FILE;
 use data_directory::parts::{DirectoryPart, PartOwner};
 use host_kernel::mount_table;
 
-use super::leftovers;
+use crate::leftovers;
 
 /// Depth of progress messages below a part of the data, such as an image's layers.
 const DEPTH: usize = 2;
@@ -43,7 +43,11 @@ pub struct Listener<'a> {
 ///
 /// # Errors
 /// An entry cannot be deleted, or something is mounted inside a part: it may be anyone's.
-pub fn delete(data: &Path, extent: DeletionExtent, listener: &mut Listener<'_>) -> Result<()> {
+pub fn delete_parts(
+    data: &Path,
+    extent: DeletionExtent,
+    listener: &mut Listener<'_>,
+) -> Result<()> {
     let table = mount_table::read().context("list the mounts")?;
     let parts = DirectoryPart::ALL.iter().filter(|part| extent.has(part));
     let parts: Vec<&DirectoryPart> = parts.collect();
@@ -161,7 +165,7 @@ mod tests {
             say: &mut |text| said.push(text.to_owned()),
             is_due: &mut || due,
         };
-        let result = delete(data, extent, &mut listener);
+        let result = delete_parts(data, extent, &mut listener);
         (said, result)
     }
 

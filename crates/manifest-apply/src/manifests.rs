@@ -35,6 +35,9 @@ pub fn from_standard_input(manifests: &[Manifest]) -> String {
 
 /// Reads all sources of the `-f` options, in order; a directory's files by name. Nothing is applied
 /// if anything is malformed.
+///
+/// # Errors
+/// A file cannot be read or is malformed, or the source is the input of a generator.
 pub fn read_all(sources: &[PathBuf]) -> Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
     for source in sources {

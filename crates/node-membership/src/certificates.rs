@@ -14,7 +14,7 @@ use process_telemetry::backoff;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::membership::MembershipStore;
+use crate::membership::MembershipStore;
 
 /// Time between two requests for the first serving certificate.
 const RETRY: Duration = Duration::from_secs(2);
