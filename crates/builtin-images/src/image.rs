@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use crate::error::BuiltinImageError;
 
 /// An image of this program.
 #[derive(Clone, Copy, Debug)]
@@ -58,9 +58,11 @@ const ROOM_FOR_HEADERS: u64 = 64 << 10;
 const HEADERS_BYTES: u64 = 64 << 10;
 
 /// The files of the image: (path inside, path on this machine).
-pub fn files() -> Result<Vec<(PathBuf, PathBuf)>> {
-    let program = std::env::current_exe().context("find this program's file")?;
-    let maps = fs::read_to_string("/proc/self/maps").context("read /proc/self/maps")?;
+pub fn files() -> Result<Vec<(PathBuf, PathBuf)>, BuiltinImageError> {
+    let program =
+        std::env::current_exe().map_err(BuiltinImageError::at("find this program's file"))?;
+    let maps = fs::read_to_string("/proc/self/maps")
+        .map_err(BuiltinImageError::at("read /proc/self/maps"))?;
     let mut files = vec![(PathBuf::from(PROGRAM), program.clone())];
     for library in mapped_libraries(&maps) {
         if library != program {
@@ -69,7 +71,9 @@ pub fn files() -> Result<Vec<(PathBuf, PathBuf)>> {
     }
     // The kernel follows the path in the program's header, which is mostly a link to the
     // interpreter that is mapped under another name.
-    if let Some(interpreter) = interpreter(&program).context("read the ELF interpreter")? {
+    if let Some(interpreter) =
+        interpreter(&program).map_err(BuiltinImageError::at("read the ELF interpreter"))?
+    {
         files.retain(|(inside, _)| *inside != interpreter);
         files.push((interpreter.clone(), interpreter));
     }
@@ -77,13 +81,13 @@ pub fn files() -> Result<Vec<(PathBuf, PathBuf)>> {
 }
 
 /// The layer as a tar archive, with no time in it, so that the same program makes the same image.
-pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>> {
+pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>, BuiltinImageError> {
     // Grown step by step, so large an archive would be copied many times.
     let sizes = files
         .iter()
         .filter_map(|(_, outside)| fs::metadata(outside).ok());
     let bytes = sizes.map(|facts| facts.len()).sum::<u64>() + ROOM_FOR_HEADERS;
-    let room = Vec::with_capacity(usize::try_from(bytes).context("the image is too large")?);
+    let room = Vec::with_capacity(usize::try_from(bytes).map_err(|_| BuiltinImageError::TooLarge)?);
     let mut archive = tar::Builder::new(room);
     let mut directories = BTreeSet::new();
     for (inside, _) in files {
@@ -98,41 +102,46 @@ pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>> {
         let mut header = header(tar::EntryType::Directory, mode, 0);
         archive
             .append_data(&mut header, directory, io::empty())
-            .context("pack a directory")?;
+            .map_err(BuiltinImageError::at("pack a directory"))?;
     }
     for (inside, outside) in files {
-        let open = || format!("read {}", outside.display());
-        let file = fs::File::open(outside).with_context(open)?;
+        let open = || BuiltinImageError::at(format!("read {}", outside.display()));
+        let file = fs::File::open(outside).map_err(open())?;
         let mut header = header(
             tar::EntryType::Regular,
             0o755,
-            file.metadata().with_context(open)?.len(),
+            file.metadata().map_err(open())?.len(),
         );
-        let name = relative(inside).context("make the path absolute")?;
+        let name = relative(inside).ok_or(BuiltinImageError::Relative)?;
         archive
             .append_data(&mut header, name, file)
-            .context("pack a file")?;
+            .map_err(BuiltinImageError::at("pack a file"))?;
     }
     for (name, text) in TEXTS {
         let mut header = header(tar::EntryType::Regular, 0o644, text.len() as u64);
         archive
             .append_data(&mut header, name, text.as_bytes())
-            .context("pack a file")?;
+            .map_err(BuiltinImageError::at("pack a file"))?;
     }
     for name in debug_tools::names() {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         archive
             .append_link(&mut header, format!("{LINKS}/{name}"), PROGRAM)
-            .context("pack a link")?;
+            .map_err(BuiltinImageError::at("pack a link"))?;
     }
-    archive.into_inner().context("finish the archive")
+    archive
+        .into_inner()
+        .map_err(BuiltinImageError::at("finish the archive"))
 }
 
 /// The identity of the program in the images, computed cheaply: a rebuilt program differs.
-pub fn fingerprint() -> Result<String> {
+pub fn fingerprint() -> Result<String, BuiltinImageError> {
     use std::os::unix::fs::MetadataExt;
-    let program = std::env::current_exe().context("find this program's file")?;
-    let facts = fs::metadata(&program).context("read the attributes of this program's file")?;
+    let program =
+        std::env::current_exe().map_err(BuiltinImageError::at("find this program's file"))?;
+    let facts = fs::metadata(&program).map_err(BuiltinImageError::at(
+        "read the attributes of this program's file",
+    ))?;
     Ok(format!(
         "{}-{}.{}-{}",
         facts.len(),

@@ -2,17 +2,19 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod error;
 pub mod hello;
 mod image;
 
-use anyhow::Result;
 use image_store::{ImageConfig, ImageStore};
+
+pub use error::BuiltinImageError;
 
 /// Makes the built-in images of this program, unless they are there already.
 ///
 /// # Errors
 /// The files of this program cannot be read, or the error of the image store.
-pub fn put(images: &ImageStore) -> Result<()> {
+pub fn put(images: &ImageStore) -> Result<(), BuiltinImageError> {
     let fingerprint = image::fingerprint()?;
     let mut missing = Vec::new();
     for image in image::IMAGES {

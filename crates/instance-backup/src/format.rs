@@ -21,6 +21,7 @@ pub const SNAPSHOTS: &str = "snapshots";
 pub const FORMAT: u32 = 2;
 /// The format of a backup without volume snapshots, which earlier versions read too.
 pub const FORMAT_WITHOUT_SNAPSHOTS: u32 = 1;
+
 /// The contents of the first entry.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -21,6 +21,7 @@ pub use restore::restore;
 /// Resource versions continue this far above those of the backup, so that none is used twice: the
 /// original instance may have continued for long, and clients may remember its versions.
 const REVISIONS_LEFT_OUT: u64 = 1_000_000_000;
+
 /// Refuses a directory with something in it.
 ///
 /// # Errors

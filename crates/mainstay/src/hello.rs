@@ -18,5 +18,5 @@ pub struct HelloArguments {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(arguments: HelloArguments) -> Result<()> {
-    builtin_images::hello::serve(arguments.listen, &arguments.data).await
+    Ok(builtin_images::hello::serve(arguments.listen, &arguments.data).await?)
 }

@@ -8,11 +8,11 @@ mod peers;
 mod visits;
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -26,6 +26,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use identity::Identity;
 use visits::Visits;
 
+/// The server does not start.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}")]
+pub struct HelloError {
+    step: String,
+    source: io::Error,
+}
+
+impl HelloError {
+    fn at(step: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let step = step.into();
+        move |source| Self { step, source }
+    }
+}
+
 struct Hello {
     identity: Identity,
     visits: Visits,
@@ -35,17 +50,19 @@ struct Hello {
 ///
 /// # Errors
 /// The address is in use.
-pub async fn serve(listen: SocketAddr, data: &Path) -> Result<()> {
+pub async fn serve(listen: SocketAddr, data: &Path) -> Result<(), HelloError> {
     // The first process of a container ignores signals that it has no handler for.
-    let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(HelloError::at("watch for SIGTERM"))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(HelloError::at("watch for SIGINT"))?;
     let hello = Arc::new(Hello {
         identity: Identity::of_this_pod(),
         visits: Visits::open(data),
     });
     let listener = TcpListener::bind(listen)
         .await
-        .with_context(|| format!("listen on {listen}"))?;
+        .map_err(HelloError::at(format!("listen on {listen}")))?;
     console::output::say(&format!("{} listens on {listen}", hello.identity.pod));
     loop {
         let connection = tokio::select! {
