@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use certificates::{Authority, Identity, SubjectAltName, SubjectAltNames};
 use console::output::warn;
 use data_directory::private_file;
+use host_kernel::{blocking, blocking_value};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -183,13 +184,8 @@ impl Credentials {
     ) {
         while let Some(Ok(())) = stop.run_until_cancelled(others.changed()).await {
             let (own, others) = (self.clone(), others.borrow_and_update().clone());
-            let written = tokio::task::spawn_blocking(move || own.other_servers_are(others)).await;
-            match written {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::error!("the kubeconfig does not name all servers: {error:#}")
-                }
-                Err(error) => tracing::error!(%error, "the kubeconfig is not written"),
+            if let Err(error) = blocking(move || own.other_servers_are(others)).await {
+                tracing::error!("the kubeconfig does not name all servers: {error:#}");
             }
         }
     }
@@ -200,8 +196,8 @@ impl Credentials {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
             let own = self.clone();
-            let renewed = tokio::task::spawn_blocking(move || own.renew(SystemTime::now())).await;
-            match renewed {
+            let renew = move || own.renew(SystemTime::now());
+            match blocking_value(renew).await {
                 Ok(failures) => {
                     for error in failures {
                         tracing::error!("{error:#}");

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use host_kernel::{allocator, blocking, blocking_value};
 use mvcc_store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +57,7 @@ pub async fn keep_small(store: Arc<dyn Store>, stop: CancellationToken) {
             continue;
         }
         again = is_due;
-        if let Err(error) = tokio::task::spawn_blocking(host_kernel::allocator::give_back).await {
+        if let Err(error) = blocking_value(allocator::give_back).await {
             tracing::warn!(%error, "memory is not given back");
         }
         let now = self::resident().await.unwrap_or(resident);
@@ -67,8 +68,8 @@ pub async fn keep_small(store: Arc<dyn Store>, stop: CancellationToken) {
 
 /// The anonymous memory of the process, in bytes.
 async fn resident() -> Option<u64> {
-    let read = tokio::task::spawn_blocking(|| std::fs::read_to_string("/proc/self/status"));
-    anonymous(&read.await.ok()?.ok()?)
+    let read = blocking(|| std::fs::read_to_string("/proc/self/status"));
+    anonymous(&read.await.ok()?)
 }
 
 /// The anonymous memory that the kernel's status of a process states, in bytes.

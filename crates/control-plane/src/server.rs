@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use api_client::Client;
-use api_server::encryption;
+use api_server::encryption::{self, EncryptionConfig};
 use api_server::{
     ApiServer, Component, NodeConnection, NodeConnector, NodeService, TlsMaterial, UserInfo,
 };
@@ -15,7 +15,7 @@ use certificates::{Authority, Identity, SubjectAltName};
 use controllers::{NodeReach, ServerNames, SilencePlace};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use host_kernel::block_in_place;
+use host_kernel::{block_in_place, blocking, blocking_value};
 use mvcc_store::Store;
 use planners::certificate_signing::Names;
 use planners::node_lifecycle::reach::KubeletPath;
@@ -133,61 +133,23 @@ pub struct ServerConfig<'a> {
 impl Server {
     /// Starts the API server, writes the kubeconfig.
     pub fn start(config: ServerConfig<'_>) -> BoxFuture<'_, Result<Self>> {
-        async move {
-        let data = config.data_dir;
-        let store = config.store.clone();
-        let certificates = data.join("certificates");
-        let is_shared = config.shared.is_some();
-        vanished_keys::refuse(store.shared().as_ref(), is_shared, &certificates).await?;
-        if let Some(token) = &config.shared {
-            shared_keys::prepare(&config.store.shared(), token, &certificates).await?;
-        }
-        // Made while the certificates are read and the default objects are made.
+        Self::start_in_order(config).boxed()
+    }
+
+    async fn start_in_order(config: ServerConfig<'_>) -> Result<Self> {
+        let certificates = config.data_dir.join("certificates");
+        check_keys(&config, &certificates).await?;
+        // Created while the certificates are read.
         let keys = certificates.clone();
-        let token_key = tokio::task::spawn_blocking(move || Authority::prepare_token_key(&keys));
-        let default_objects = tokio::task::spawn_blocking(default_objects);
+        let token_key =
+            blocking(move || Authority::prepare_token_key(&keys).context("make the token key"));
+        let default_objects = blocking_value(default_objects);
         let authority =
             Authority::open_or_create(&certificates).context("prepare the certificates")?;
         let authority = Arc::new(authority);
         let service_ip = nth(config.service_range, 1)?;
-        let listen = config
-            .listener
-            .local_addr()
-            .context("read the listening address")?;
-        let own_addresses = vec![service_ip.into(), config.advertise.ip(), listen.ip()];
-        let kubeconfig_host = match listen.ip() {
-            everywhere if everywhere.is_unspecified() => config.kubeconfig_host,
-            one => one,
-        };
-        let address = SocketAddr::new(kubeconfig_host, listen.port());
-        let shows: Arc<OnceLock<Weak<ApiServer>>> = Arc::default();
-        let (shown, dials) = (shows.clone(), shows.clone());
-        let shown_with = authority.clone();
-        let credentials = Arc::new(Credentials {
-            authority: authority.clone(),
-            host_name: config.host_name.to_owned(),
-            own_addresses,
-            further_names: config.further_names.to_vec(),
-            host_addresses: Mutex::new(config.host_addresses.to_vec()),
-            serving: Mutex::default(),
-            address,
-            other_servers: Mutex::default(),
-            kubeconfig: data.join("kubeconfig"),
-            show: Box::new(move |identity| {
-                let Some(api) = shown.get().and_then(Weak::upgrade) else {
-                    return Ok(());
-                };
-                api.show_certificate(&chain(identity, &shown_with), identity.key_pem())
-                    .context("load the server's certificate")
-            }),
-            dial_nodes: Box::new(move |identity, ca_pem| {
-                let Some(api) = dials.get().and_then(Weak::upgrade) else {
-                    return Ok(());
-                };
-                api.dial_nodes_with(identity.certificate_pem(), identity.key_pem(), ca_pem)
-                    .context("use the certificate for nodes")
-            }),
-        });
+        let started = StartedApi::default();
+        let credentials = Arc::new(credentials(&config, &authority, service_ip, &started)?);
         let identity = credentials.server(SystemTime::now())?;
         let cluster = ClusterConfig {
             service_range: service_range(config.service_range)?,
@@ -197,31 +159,13 @@ impl Server {
         let mut default_objects = default_objects.await.context("make the default objects")?;
         let range = resource_kinds::networking::default_range(cluster.service_range);
         default_objects.push(range);
-        let encryption = config.protection.encryption;
-        let seen = encryption::over(store.shared(), encryption)
-            .await
-            .context("open the encrypted objects (--encryption-provider-config)")?;
-        let silence = SilencePlace::in_directory(data);
-        if config.relocation.from != config.relocation.to {
-            // The nodes may have renewed their leases at the place where the directory was.
-            silence.clear().await?;
-        }
-        let moved = config.relocation.apply(seen.as_ref()).await?;
-        if moved > 0 {
-            let DataLocation { path, host } = &config.relocation.from;
-            console::output::warn(&format!(
-                "mainstay: the data directory was {} on {host}: {moved} objects that name these are \
-                 rewritten",
-                path.display()
-            ));
-        }
-        token_key
-            .await
-            .context("make the token key")?
-            .context("make the token key")?;
+        let silence = SilencePlace::in_directory(config.data_dir);
+        let (store, encryption) = (config.store.shared(), config.protection.encryption);
+        let store = open_objects(store, encryption, &config.relocation, &silence).await?;
+        token_key.await?;
         let signer = authority.token_signer().context("prepare the token key")?;
         let api = ApiServer::new(api_server::Config {
-            store: seen,
+            store,
             kinds: kinds.clone(),
             admission: resource_kinds::admission::plugins(),
             admission_configuration: config.protection.admission,
@@ -248,20 +192,20 @@ impl Server {
         .await
         .context("start the API server")?;
         // Set once: this is the only server of these credentials.
-        drop(shows.set(Arc::downgrade(&api)));
+        drop(started.set(Arc::downgrade(&api)));
         block_in_place(|| credentials.renew_node_client(SystemTime::now())).map(drop)?;
         if let Some(audit) = config.protection.audit {
             api.audit(audit);
         }
-        let mut server = Self {
+        let server = Self {
             api,
-            store,
+            store: config.store,
             kinds,
             ca_pem: authority.ca_pem().to_owned(),
-            authority: authority.clone(),
+            authority,
             silence,
+            address: credentials.address,
             credentials,
-            address,
             identity: config.shared.map(|_| ServerIdentity {
                 host_name: config.host_name.to_owned(),
                 address: config.advertise,
@@ -269,17 +213,25 @@ impl Server {
             listeners: JoinSet::new(),
             stop_serving: CancellationToken::new(),
         };
-        server.show(server.store.metrics(&server.kinds));
-        server.serve(config.listener);
-        block_in_place(|| server.credentials.write_kubeconfig(SystemTime::now()))?;
-        if let Some(class) = config.default_class {
+        server.open(config.listener, config.default_class).await
+    }
+
+    /// Begins to answer, and writes the administrator's kubeconfig.
+    async fn open(
+        mut self,
+        listener: TcpListener,
+        default_class: Option<BuiltinClass>,
+    ) -> Result<Self> {
+        self.show(self.store.metrics(&self.kinds));
+        self.serve(listener);
+        block_in_place(|| self.credentials.write_kubeconfig(SystemTime::now()))?;
+        if let Some(class) = default_class {
             // A webhook for classes must not keep its own pods from starting.
-            if let Err(error) = default_class::choose(&server, class).await {
+            if let Err(error) = default_class::choose(&self, class).await {
                 console::output::warn(&format!("mainstay: --default-class: {error:#}"));
             }
         }
-        Ok(server)
-    }.boxed()
+        Ok(self)
     }
 
     /// Serves pods on the node's own address in their network.
@@ -384,6 +336,90 @@ impl Server {
         drop(self.api);
         self.store.close().await;
     }
+}
+
+/// The API server of these credentials, once it runs.
+type StartedApi = Arc<OnceLock<Weak<ApiServer>>>;
+
+/// Compares the keys on disk with the store, and fetches the keys that the servers of the store share.
+async fn check_keys(config: &ServerConfig<'_>, certificates: &Path) -> Result<()> {
+    let store = config.store.shared();
+    vanished_keys::refuse(store.as_ref(), config.shared.is_some(), certificates).await?;
+    match &config.shared {
+        Some(token) => shared_keys::prepare(&store, token, certificates).await,
+        None => Ok(()),
+    }
+}
+
+/// The credentials of a server, which give renewed certificates to the `started` server.
+fn credentials(
+    config: &ServerConfig<'_>,
+    authority: &Arc<Authority>,
+    service_ip: Ipv4Addr,
+    started: &StartedApi,
+) -> Result<Credentials> {
+    let listen = config
+        .listener
+        .local_addr()
+        .context("read the listening address")?;
+    let own_addresses = vec![service_ip.into(), config.advertise.ip(), listen.ip()];
+    let kubeconfig_host = match listen.ip() {
+        everywhere if everywhere.is_unspecified() => config.kubeconfig_host,
+        one => one,
+    };
+    let (serving, dialling) = (started.clone(), started.clone());
+    let shown_with = authority.clone();
+    Ok(Credentials {
+        authority: authority.clone(),
+        host_name: config.host_name.to_owned(),
+        own_addresses,
+        further_names: config.further_names.to_vec(),
+        host_addresses: Mutex::new(config.host_addresses.to_vec()),
+        serving: Mutex::default(),
+        address: SocketAddr::new(kubeconfig_host, listen.port()),
+        other_servers: Mutex::default(),
+        kubeconfig: config.data_dir.join("kubeconfig"),
+        show: Box::new(move |identity| {
+            let Some(api) = serving.get().and_then(Weak::upgrade) else {
+                return Ok(());
+            };
+            api.show_certificate(&chain(identity, &shown_with), identity.key_pem())
+                .context("load the server's certificate")
+        }),
+        dial_nodes: Box::new(move |identity, ca_pem| {
+            let Some(api) = dialling.get().and_then(Weak::upgrade) else {
+                return Ok(());
+            };
+            api.dial_nodes_with(identity.certificate_pem(), identity.key_pem(), ca_pem)
+                .context("use the certificate for nodes")
+        }),
+    })
+}
+
+/// The store over its encryption. Objects that name a former data directory or host are rewritten.
+async fn open_objects(
+    store: Arc<dyn Store>,
+    encryption: Option<EncryptionConfig>,
+    relocation: &Relocation,
+    silence: &SilencePlace,
+) -> Result<Arc<dyn Store>> {
+    let store = encryption::over(store, encryption)
+        .await
+        .context("open the encrypted objects (--encryption-provider-config)")?;
+    if relocation.from != relocation.to {
+        // The nodes may have renewed their leases at the place where the directory was.
+        silence.clear().await?;
+    }
+    let rewritten = relocation.apply(store.as_ref()).await?;
+    if rewritten > 0 {
+        let DataLocation { path, host } = &relocation.from;
+        console::output::warn(&format!(
+            "mainstay: the data directory was {} on {host}: {rewritten} objects that name these are \
+             rewritten",
+            path.display()
+        ));
+    }
+    Ok(store)
 }
 
 /// The default objects of each cluster.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use data_directory::process;
 use etcd_store::{CallObserver, ConnectError, EtcdOptions, EtcdStore};
+use host_kernel::blocking_value;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use mvcc_store::{Store, StoreError};
 use process_telemetry::prometheus::Page;
@@ -55,7 +56,7 @@ impl OpenStore {
             Self::Embedded(store) => store,
             Self::Etcd(store, _) => return store.close().await,
         };
-        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
+        if let Err(error) = blocking_value(move || store.close()).await {
             tracing::error!(%error, "the store was not closed in order");
         }
     }
@@ -68,7 +69,7 @@ pub async fn open(data: &Path, quota: Option<u64>) -> Result<OpenStore> {
     if let Some(quota) = quota {
         options.limits.live_bytes_max = quota;
     }
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(options))
+    let opened = blocking_value(move || EmbeddedStore::open(options))
         .await
         .context("open the store")?;
     opened.map(OpenStore::Embedded).map_err(|error| {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream;
+use host_kernel::blocking;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
@@ -143,11 +144,11 @@ where
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await;
     let body = body.map_err(io::Error::other)?.to_bytes();
-    let work = tokio::task::spawn_blocking(move || match body.get(5..) {
-        Some(message) => answer(&path, message),
-        None => Answer::Dies,
-    });
-    let answer = work.await.map_err(io::Error::other)?;
+    let answer = blocking(move || match body.get(5..) {
+        Some(message) => Ok::<_, io::Error>(answer(&path, message)),
+        None => Ok(Answer::Dies),
+    })
+    .await?;
     let answer = match answer {
         Answer::Done(done) => done,
         Answer::Dies => return Err(io::Error::other("dies")),

@@ -7,6 +7,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod binding;
+pub mod left_pods;
 mod marker;
 mod ownership;
 pub mod parts;

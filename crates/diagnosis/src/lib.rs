@@ -8,6 +8,7 @@ mod api;
 mod chain_builder;
 mod claims;
 mod components;
+pub mod connection;
 mod deletion;
 mod explain;
 mod explanation;

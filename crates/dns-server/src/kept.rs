@@ -7,12 +7,12 @@ use std::{fs, io};
 
 use dns_records::{Settings, Zone};
 use host_kernel::durable_file::{self, Durability};
+use host_kernel::{BlockingTask, Interrupted, blocking, blocking_value};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use reconcile::{Key, ServiceState};
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::limits::KEEP_PERIOD;
@@ -35,7 +35,7 @@ pub(crate) struct ZoneFile {
     states: BTreeMap<Key, ServiceState>,
     due: Option<Instant>,
     /// The running or last write.
-    writing: Option<JoinHandle<()>>,
+    writing: Option<BlockingTask<(), Interrupted>>,
 }
 
 impl ZoneFile {
@@ -51,8 +51,7 @@ impl ZoneFile {
     /// The zone in the file; `None` if there is no valid file.
     pub(crate) async fn read(&self, settings: Settings) -> Option<Zone> {
         let file = self.file.clone();
-        let read = tokio::task::spawn_blocking(move || fs::read(file)).await;
-        let bytes = match read.map_err(io::Error::other).flatten() {
+        let bytes = match blocking(move || fs::read(file)).await {
             Ok(bytes) => bytes,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
@@ -102,7 +101,7 @@ impl ZoneFile {
 
     /// Starts a write of the file. The server continues to respond meanwhile.
     pub(crate) fn write(&mut self) {
-        let is_writing = |task: &JoinHandle<()>| !task.is_finished();
+        let is_writing = |task: &BlockingTask<(), Interrupted>| !task.is_finished();
         if self.writing.as_ref().is_some_and(is_writing) {
             self.due = Some(Instant::now() + KEEP_PERIOD);
             return;
@@ -110,7 +109,7 @@ impl ZoneFile {
         self.due = None;
         let file = self.file.clone();
         let states: Vec<KeptState> = self.states.values().map(kept_state).collect();
-        self.writing = Some(tokio::task::spawn_blocking(move || {
+        self.writing = Some(blocking_value(move || {
             let services: Vec<KeptService> = states.into_iter().map(reduced).collect();
             let text = serde_json::to_vec(&services).map_err(io::Error::other);
             let written = text

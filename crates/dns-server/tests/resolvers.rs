@@ -100,7 +100,7 @@ fn with_server(work: impl FnOnce() + Send + 'static) {
         let shutdown = CancellationToken::new();
         let serving = server.serve(namespaces, services, slices, shutdown.clone());
         let serving = tokio::spawn(serving);
-        tokio::task::spawn_blocking(work).await.unwrap();
+        host_kernel::blocking_value(work).await.unwrap();
         shutdown.cancel();
         serving.await.unwrap();
     });

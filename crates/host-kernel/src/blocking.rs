@@ -1,10 +1,12 @@
 //! Blocking work in async code.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use process_telemetry::polls::uncounted;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 
 /// Runs short blocking or long computing work on the current thread. The runtime continues on other threads with the
 /// API, Leases and probes. A runtime with one thread (tests) has no other thread and waits. The work does not count
@@ -34,21 +36,48 @@ impl From<Interrupted> for io::Error {
     }
 }
 
-/// Runs blocking work on a separate thread.
-///
-/// # Errors
-/// The errors of the work, or the interruption of the work.
-pub async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+/// The result of blocking work on another thread. The work continues if the task is dropped.
+#[derive(Debug)]
+pub struct BlockingTask<T, E>(JoinHandle<Result<T, E>>);
+
+impl<T, E> BlockingTask<T, E> {
+    /// Whether the work has ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+impl<T, E: From<Interrupted>> Future for BlockingTask<T, E> {
+    type Output = Result<T, E>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let joined = Pin::new(&mut self.0).poll(context);
+        joined.map(|joined| joined.unwrap_or_else(|error| Err(Interrupted(error).into())))
+    }
+}
+
+/// Starts blocking work on a separate thread at once, before the task is awaited. The task fails with the errors of
+/// the work, or with the interruption of the work.
+pub fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> BlockingTask<T, E>
 where
     T: Send + 'static,
     E: From<Interrupted> + Send + 'static,
 {
     // Boxed, so that all tasks with one type of result have one type, which is compiled once.
     let work: Box<dyn FnOnce() -> Result<T, E> + Send> = Box::new(work);
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Interrupted(error).into()),
-    }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that starts blocking work"
+    )]
+    let task = tokio::task::spawn_blocking(work);
+    BlockingTask(task)
+}
+
+/// Starts blocking work that does not fail, as [`blocking`].
+pub fn blocking_value<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> BlockingTask<T, Interrupted> {
+    blocking(move || Ok(work()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! the file systems and devices of volumes, replacement of whole files ([`durable_file`]), the deadline of a node, and
 //! the allocators of a server.
 //!
-//! Three functions do blocking work: [`block_in_place`] for short work, [`blocking`] for long work, and
+//! Three functions do blocking work: [`block_in_place`] for short work, [`blocking`] (or [`blocking_value`]) for long work, and
 //! [`call_with_timeout`] for calls that wait for another machine, which may never respond.
 
 pub mod allocator;
@@ -24,5 +24,5 @@ mod timed_call;
 pub mod tree;
 pub mod watchdog;
 
-pub use blocking::{Interrupted, block_in_place, blocking};
+pub use blocking::{BlockingTask, Interrupted, block_in_place, blocking, blocking_value};
 pub use timed_call::{TimedCallError, call_with_timeout, call_with_timeout_blocking};

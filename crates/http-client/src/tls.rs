@@ -4,6 +4,7 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+use host_kernel::blocking_value;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -48,9 +49,8 @@ impl Roots {
 
     /// The authorities that the machine trusts. Unreadable certificates are left out.
     pub async fn of_machine() -> Self {
-        let load = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs);
         let mut roots = RootCertStore::empty();
-        if let Ok(loaded) = load.await {
+        if let Ok(loaded) = blocking_value(rustls_native_certs::load_native_certs).await {
             roots.add_parsable_certificates(loaded.certs);
         }
         Self(roots)

@@ -249,7 +249,7 @@ impl Import<'_> {
                 for (file, layer) in files.iter().zip(&layers) {
                     self.check(file, &layer.digest)?;
                 }
-                self.keep(name, &digest, &config, &files)
+                self.store_image(name, &digest, &config, &files)
             }
         }
     }
@@ -265,7 +265,7 @@ impl Import<'_> {
             let files: Vec<PathBuf> = image.layers.iter().map(PathBuf::from).collect();
             for tag in image.repo_tags.unwrap_or_default() {
                 let name = normalize(&tag)?;
-                self.keep(&name, &digest, &config, &files)?
+                self.store_image(&name, &digest, &config, &files)?
                     .map_err(|found| self.malformed(format!("only for {}", found.join(", "))))?;
                 names.push(name);
             }
@@ -276,7 +276,7 @@ impl Import<'_> {
         Ok(names)
     }
 
-    fn keep(
+    fn store_image(
         &self,
         name: &str,
         digest: &Digest,

@@ -554,7 +554,7 @@ async fn a_pull_that_nobody_waits_for_leaves_nothing() {
         let store = store.clone();
         tokio::spawn(async move { store.pull(&name, &PullOptions::default()).await })
     };
-    tokio::task::spawn_blocking(move || was_asked.recv().unwrap())
+    host_kernel::blocking_value(move || was_asked.recv().unwrap())
         .await
         .unwrap();
     let begun = || {

@@ -3,10 +3,8 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-mod amount;
 mod backup;
 mod bench;
-mod builtin;
 // The build script reads the commit; only its tests are here.
 #[cfg(test)]
 mod commit;
@@ -20,15 +18,13 @@ mod logs;
 mod manual;
 mod node;
 mod node_parts;
-mod node_summaries;
 mod own_node;
-mod pod_row;
 mod server;
 mod service_manager;
 mod settings;
 mod status;
 mod stop;
-mod store_copy;
+mod store;
 mod token;
 mod up;
 mod version;
@@ -66,7 +62,7 @@ enum Command {
     /// Restore a backup into an empty data directory, on any path and host
     Restore(backup::RestoreArguments),
     /// Move the objects of a cluster between a data directory and etcd, or save and restore them
-    Store(store_copy::StoreCommandArguments),
+    Store(store::StoreCommandArguments),
     /// Import, list, remove and pull images
     Image(image::ImageArguments),
     /// Print the administrator's kubeconfig, or merge it into your own
@@ -166,7 +162,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Backup(arguments) => {
             prepare("warn");
-            on_all_threads(Box::pin(backup::run(&arguments)))
+            on_all_threads(Box::pin(backup::run(arguments)))
         }
         Command::Restore(arguments) => {
             prepare("warn");
@@ -174,7 +170,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Store(arguments) => {
             prepare("warn");
-            on_all_threads(Box::pin(store_copy::run(arguments)))
+            on_all_threads(Box::pin(store::run(arguments)))
         }
         Command::Image(arguments) => {
             prepare("warn");

@@ -15,7 +15,7 @@ use service_proxy::SwitchLink;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::node_parts::member::{Member, RunningMember, pod_range};
+use crate::node_parts::member::{Member, RunningMember};
 use crate::node_parts::{Clients, MachineSettings, RESOLV_CONF};
 
 /// The age at which a serving certificate is replaced. The authority is in this process.
@@ -107,7 +107,7 @@ impl OwnNode<'_> {
         };
         let registered = node.register(&clients.agent).await;
         let registered = registered.context("register the node of this machine")?;
-        let pods = pod_range(&registered, &self.cluster)?;
+        let pods = node_membership::pod_range(&registered, &self.cluster)?;
         let listen = self.machine.kubelet_address();
         let kubelet_api = kubelet_api(server, name, listen, self.node_ip.clone())?;
         let member = Member {

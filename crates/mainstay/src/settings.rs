@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use certificates::SubjectAltName;
+use cluster_inspection::{Server, ServerChoice};
 
 use crate::up::ConfigurationFile;
 
@@ -27,6 +28,19 @@ pub struct ServerArguments {
 }
 
 impl ServerArguments {
+    /// Finds the server as kubectl would, or that of the data directory.
+    ///
+    /// # Errors
+    /// The configuration file cannot be read, there is no kubeconfig, or it cannot be used.
+    pub async fn find(&self) -> Result<Server> {
+        let choice = ServerChoice {
+            kubeconfig: self.kubeconfig.clone(),
+            data_directory: self.data.path()?,
+            is_data_directory_named: self.data.is_named()?,
+        };
+        Ok(Server::find(&choice).await?)
+    }
+
     /// The options that name the same server in another command, as they were typed.
     pub fn options(&self) -> String {
         let kubeconfig = self.kubeconfig.as_deref();

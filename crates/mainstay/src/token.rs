@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use api_client::{Api, Client, DeleteParams, ListParams, PostParams};
 use certificates::{KeyHash, random_text};
 use clap::Subcommand;
+use cluster_inspection::Server;
 use console::output::{say, show};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
@@ -19,7 +20,6 @@ use resource_kinds::bootstrap_token::{
 };
 
 use crate::settings::ServerArguments;
-use crate::why::Server;
 
 /// The ConfigMap with the certificates of the authority, which every namespace has.
 const ROOT_CA: &str = "kube-root-ca.crt";
@@ -88,7 +88,7 @@ fn ttl(text: &str) -> Result<Ttl, String> {
 
 /// Runs the command on the server's tokens.
 pub async fn run(arguments: TokenArguments) -> Result<()> {
-    let server = Server::find(&arguments.server).await?;
+    let server = arguments.server.find().await?;
     let secrets: Api<Secret> = Api::namespaced(server.client.clone(), NAMESPACE);
     let explain = |error: api_client::Error| server.explain(error);
     match arguments.action {

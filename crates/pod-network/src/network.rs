@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use host_kernel::blocking_value;
 use object_model::cidr::Cidr;
 use object_model::listening::{Listening, Transport};
 use service_routing::{HostPort, Protocol, PublishedPort, TunnelGuard};
@@ -267,7 +268,7 @@ impl PodNetwork {
             let mut sockets = sockets.lock().unwrap_or_else(PoisonError::into_inner);
             sockets.look()
         };
-        let seen = tokio::task::spawn_blocking(look).await;
+        let seen = blocking_value(look).await;
         let seen = seen.map_err(|error| file("read", "/proc/net sockets")(error.into()))??;
         replace(&self.listening, seen);
         Ok(())
@@ -312,7 +313,7 @@ impl PodNetwork {
             let done = change(&mut addresses);
             (addresses, done)
         };
-        let worked = tokio::task::spawn_blocking(work).await;
+        let worked = blocking_value(work).await;
         let (addresses, done) =
             worked.map_err(|error| file("change", "the pods' addresses")(error.into()))?;
         self.tell(&addresses);
@@ -472,7 +473,7 @@ async fn encrypt(
     encryption: EncryptionOptions,
 ) -> Result<Device, Error> {
     let path = state_dir.join(PRIVATE_KEY);
-    let kept = tokio::task::spawn_blocking(move || PrivateKey::keep(&path)).await;
+    let kept = blocking_value(move || PrivateKey::keep(&path)).await;
     let key = kept.map_err(|error| file("read", PRIVATE_KEY)(error.into()))??;
     let device = Device::open(host, &key, encryption.port, gateway).await?;
     peers::kernel::forbid_plain(host, gateway, &device, encryption.cluster_range).await?;

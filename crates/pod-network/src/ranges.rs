@@ -9,6 +9,7 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use host_kernel::blocking_value;
 use host_kernel::durable_file::{self, Durability};
 use object_model::cidr::Cidr;
 use serde::{Deserialize, Serialize};
@@ -275,13 +276,13 @@ fn write(path: &Path, ranges: &Ranges) -> Result<(), Error> {
 
 /// Waits for the lock that all instances of the machine share; dropping it lets the next continue.
 pub(crate) async fn lock() -> Result<nix::fcntl::Flock<std::fs::File>, Error> {
-    let taken = tokio::task::spawn_blocking(|| {
+    let locked = blocking_value(|| {
         let path = PathBuf::from("/run/mainstay-ranges.lock");
         let lock = std::fs::File::create(&path).map_err(file("create", &path))?;
         nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive)
             .map_err(|(_, errno)| file("lock", &path)(errno.into()))
     });
-    taken
+    locked
         .await
         .map_err(|error| file("lock", "/run/mainstay-ranges.lock")(error.into()))?
 }

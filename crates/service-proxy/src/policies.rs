@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use api_client::Client;
+use host_kernel::{Interrupted, blocking_value};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use process_telemetry::Component;
@@ -18,7 +19,6 @@ use reconcile::{Cache, Changes, Key, ObjectChange};
 use resource_kinds::pod_view::PodView;
 use service_routing::{Policy, PolicyObjects, PolicyPod, Table, filters};
 use tokio::sync::watch;
-use tokio::task::JoinError;
 
 /// Addresses of pods, by uid.
 pub type PodAddresses = BTreeMap<String, Ipv4Addr>;
@@ -153,7 +153,7 @@ impl PolicyChanges {
     ///
     /// # Errors
     /// The thread that computes them ended.
-    pub(crate) async fn take(&mut self) -> Result<Option<Table>, JoinError> {
+    pub(crate) async fn take(&mut self) -> Result<Option<Table>, Interrupted> {
         self.read().await;
         let is_known = self.peers.as_ref().is_none_or(Following::is_synced);
         if !self.differs || !is_known {
@@ -164,7 +164,7 @@ impl PolicyChanges {
             let table = filters(&state);
             (state, table)
         };
-        let (state, table) = tokio::task::spawn_blocking(compute).await?;
+        let (state, table) = blocking_value(compute).await?;
         self.state = state;
         self.differs = false;
         Ok(Some(table))

@@ -10,6 +10,7 @@ use std::time::Instant;
 use api_client::Client;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use host_kernel::{Interrupted, blocking_value};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use object_model::cidr::Cidr;
@@ -88,7 +89,7 @@ pub enum Error {
     Kernel(#[from] KernelError),
     /// The thread that talks to the kernel ended.
     #[error("run the thread that writes to nftables")]
-    Lost(#[from] tokio::task::JoinError),
+    Lost(#[from] Interrupted),
 }
 
 /// Runs the proxy until its part of the program is shut down.
@@ -446,8 +447,11 @@ impl Proxy {
         work: impl FnOnce(&mut Kernel) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let kernel = self.kernel.clone();
-        let locked = move || work(&mut kernel.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(tokio::task::spawn_blocking(locked).await?)
+        let locked = move || {
+            let mut kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut kernel)
+        };
+        Ok(blocking_value(locked).await?)
     }
 
     /// Lets pods through other firewalls; a refusal of one of them does not stop the proxy.

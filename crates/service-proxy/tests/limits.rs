@@ -410,7 +410,7 @@ fn listed<K: Send + 'static>(
 /// Tries a connection until it is as expected.
 async fn until(world: &Arc<World>, from_a: bool, place: (Ipv4Addr, u16), expected: Option<&str>) {
     let (world, expected) = (world.clone(), expected.map(str::to_owned));
-    let wait = tokio::task::spawn_blocking(move || {
+    let wait = host_kernel::blocking_value(move || {
         let begun = Instant::now();
         let from = if from_a { &world.a } else { &world.b };
         loop {

@@ -399,7 +399,7 @@ fn the_proxy_follows_policies_pods_and_labels() {
         reported(&mut seen, None).await;
         let reaches = |expected: bool| {
             let world = asker.clone();
-            tokio::task::spawn_blocking(move || {
+            host_kernel::blocking_value(move || {
                 let begun = Instant::now();
                 while world.a.ask(to(B, 8080)).is_ok() != expected {
                     assert!(begun.elapsed() < Duration::from_secs(240), "not {expected}");

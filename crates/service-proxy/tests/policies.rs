@@ -210,7 +210,7 @@ fn balancers_outside_learn_which_node_has_ready_endpoints() {
         let answers = |port: u16, status: u16, count: usize| {
             let world = asker.clone();
             let wanted = (status, count.to_string(), answer(count));
-            tokio::task::spawn_blocking(move || eventually(wanted, || health(&world, port)))
+            host_kernel::blocking_value(move || eventually(wanted, || health(&world, port)))
         };
         answers(32_100, 200, 1).await.unwrap();
         for (all, status, count) in [
@@ -238,7 +238,7 @@ fn balancers_outside_learn_which_node_has_ready_endpoints() {
         let silent = |port: u16| {
             let world = asker.clone();
             let refused = || Err::<(), _>(ErrorKind::ConnectionRefused);
-            tokio::task::spawn_blocking(move || {
+            host_kernel::blocking_value(move || {
                 let look = || Ok(health(&world, port).map(drop).map_err(|error| error.kind()));
                 eventually(refused(), look);
             })

@@ -349,7 +349,7 @@ fn the_proxy_follows_what_it_watches() {
         let proxy = tokio::spawn(proxy);
         let answers = |at: SocketAddr, name: &'static str| {
             let world = asker.clone();
-            tokio::task::spawn_blocking(move || {
+            host_kernel::blocking_value(move || {
                 for _ in 0..12_000 {
                     if world.a.ask(at).is_ok_and(|(by, _)| by == name) {
                         return;

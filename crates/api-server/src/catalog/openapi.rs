@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use host_kernel::blocking_value;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, LOCATION, VARY};
 use http::request::Parts;
@@ -167,8 +168,8 @@ async fn document(
     }
     // Building a document takes tens of milliseconds, so it runs on a thread that serves no other request.
     let (worker, document_path) = (served.clone(), path.to_owned());
-    let task = tokio::task::spawn_blocking(move || make(&worker, &document_path, encoding));
-    let document = task
+    let work = move || make(&worker, &document_path, encoding);
+    let document = blocking_value(work)
         .await
         .map_err(|e| Status::internal(format!("make a document: {e}")))?;
     if let Some(document) = &document {

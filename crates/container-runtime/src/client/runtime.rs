@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use host_kernel::blocking_value;
 use host_kernel::keyed_locks::KeyedLocks;
 use host_kernel::{block_in_place, tree};
 use jiff::Timestamp;
@@ -299,7 +300,7 @@ impl Runtime {
     ) -> Result<()> {
         let (dir, id) = (self.dir(id), id.to_owned());
         let parent = self.inner.options.cgroup_parent.clone();
-        let ended = tokio::task::spawn_blocking(move || {
+        let ended = blocking_value(move || {
             // A mount belongs to the sandbox only if there was one.
             if that_run(&parent)?.contains(&id) {
                 orphans::end(&parent, &id)?;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use host_kernel::blocking;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use mvcc_store::{KeyValue, Range, Store};
 use serde::{Deserialize, Serialize};
@@ -202,10 +203,8 @@ impl Source {
         request: Request,
     ) -> Result<(Self, Summary)> {
         let options = EmbeddedOptions::new(data.join("store"));
-        let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(options))
-            .await
-            .context("open the store")?
-            .context("open the store")?;
+        let open = move || EmbeddedStore::open(options).context("open the store");
+        let store = blocking(open).await?;
         let has_volumes = ["volumes", "snapshots", "pool"].iter();
         let has_volumes = has_volumes
             .map(|part| data.join(part))

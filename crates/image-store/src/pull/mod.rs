@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use host_kernel::blocking_value;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
@@ -324,7 +325,7 @@ impl Pull<'_> {
         work: impl FnOnce(&ImageStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, PullError> {
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || work(&store))
+        blocking_value(move || work(&store))
             .await
             .map_err(|error| self.malformed(format!("cut off: {error}")))?
             .map_err(|source| self.store_error(source))
@@ -415,7 +416,7 @@ impl Pull<'_> {
         // A cancelled pull does not need the layer either.
         let observer = Observer::of(self.progress.clone());
         let _waiting = observer.go_on_drop();
-        tokio::task::spawn_blocking(move || {
+        let unpacked = blocking_value(move || {
             let archive = decompressed(file).map_err(io_error("read", &path))?;
             let below = below.as_deref();
             let added = store.add_layer(archive, &diff_id, below, room, observer.clone());
@@ -423,10 +424,11 @@ impl Pull<'_> {
                 store.drop_unused(&BTreeSet::from([layer_name(below, &diff_id)]))?;
             }
             added.map(drop)
-        })
-        .await
-        .map_err(|error| self.malformed(format!("unpacking failed: {error}")))?
-        .map_err(|source| self.store_error(source))
+        });
+        unpacked
+            .await
+            .map_err(|error| self.malformed(format!("unpacking failed: {error}")))?
+            .map_err(|source| self.store_error(source))
     }
 
     fn remote(&self, error: RequestError) -> PullError {
@@ -497,7 +499,7 @@ impl Pull<'_> {
 
 async fn drop_layers(store: &ImageStore, layers: BTreeSet<String>) {
     let store = store.clone();
-    let dropped = tokio::task::spawn_blocking(move || store.drop_unused(&layers)).await;
+    let dropped = blocking_value(move || store.drop_unused(&layers)).await;
     let failed = match dropped {
         Ok(Ok(())) => return,
         Ok(Err(error)) => chain(&error),

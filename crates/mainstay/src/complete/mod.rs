@@ -10,7 +10,6 @@ use diagnosis::TargetKind;
 
 use crate::logs;
 use crate::settings::ServerArguments;
-use crate::why::Server;
 
 /// Timeout of the server: a later answer does not help the user.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -140,7 +139,7 @@ fn object(last: &str, before: &[&str], kinds: &[TargetKind]) -> Option<Completio
 
 /// The names of the server's objects of a kind.
 async fn names(kind: TargetKind, options: &Options) -> Option<Vec<String>> {
-    let found = Server::find(&options.server).await;
+    let found = options.server.find().await;
     let server = found.ok()?;
     // All of these kinds have this version.
     let resource = ApiResource::new(kind.group(), "v1", kind.kind(), kind.plural());

@@ -1,36 +1,22 @@
 //! `mainstay install` and `mainstay uninstall`: the program, its man pages, the completions of shells
 //! and a service of systemd, where all users find them.
-//!
-//! Each written file is recorded with its digest: foreign and changed files are neither replaced
-//! nor removed. Data are never touched.
 
-mod plan;
-mod record;
-mod systemd;
-mod unit;
-
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use clap::Command;
-use console::output::{say, warn};
 use data_directory::Role;
-use host_kernel::durable_file::{self, Durability};
+use program_installation::{DEFAULT_DATA, InstallPlace, Installation};
 
 use crate::manual::{self, Shell};
 use crate::settings::DataDirectory;
-use plan::FileAction;
-use record::InstallRecord;
-use systemd::Systemd;
 
 /// Arguments of `mainstay install`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = INSTALL_HELP)]
 pub struct InstallArguments {
     #[command(flatten)]
-    place: Place,
+    place: PlaceArguments,
     #[command(flatten)]
     data: DataDirectory,
     /// Command that the service runs
@@ -49,7 +35,7 @@ uninstall` removes the files.";
 #[command(after_help = UNINSTALL_HELP)]
 pub struct UninstallArguments {
     #[command(flatten)]
-    place: Place,
+    place: PlaceArguments,
 }
 
 const UNINSTALL_HELP: &str = "\
@@ -57,7 +43,7 @@ Data is kept. `mainstay down --all` deletes it; run it before `mainstay uninstal
 
 /// The destination, and whether it is a dry run.
 #[derive(clap::Args, Debug)]
-struct Place {
+struct PlaceArguments {
     /// Print the changes and make none
     #[arg(long)]
     dry_run: bool,
@@ -66,44 +52,18 @@ struct Place {
     root: PathBuf,
 }
 
-impl Place {
-    fn at(&self, path: &Path) -> PathBuf {
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
-    }
-
-    fn require_root(&self, command: &str) -> Result<()> {
-        let is_system = self.root == Path::new("/") && !self.dry_run;
-        ensure!(
-            !is_system || nix::unistd::geteuid().is_root(),
-            "{command} changes /usr/local and /etc and needs root: use sudo, or --dry-run to print the \
-             changes"
-        );
-        Ok(())
-    }
-
-    fn systemd(&self) -> Systemd {
-        match self.root == Path::new("/") {
-            true => Systemd::of_this_machine(),
-            false => Systemd::OfAnotherRoot,
-        }
+impl PlaceArguments {
+    /// The destination of a command that this user may run.
+    fn place(&self, command: &str) -> Result<InstallPlace> {
+        let place = InstallPlace {
+            dry_run: self.dry_run,
+            root: self.root.clone(),
+        };
+        place.require_root(command)?;
+        Ok(place)
     }
 }
 
-/// A file to install.
-struct Wanted {
-    path: PathBuf,
-    content: Content,
-}
-
-enum Content {
-    /// This program.
-    Program,
-    Text(String),
-}
-
-/// The file of this program, even if its name was reused.
-const OWN_PROGRAM: &str = "/proc/self/exe";
-const PROGRAM: &str = "/usr/local/bin/mainstay";
 const PAGES: &str = "/usr/local/share/man/man1";
 const COMPLETIONS: [(Shell, &str); 3] = [
     (
@@ -117,186 +77,40 @@ const COMPLETIONS: [(Shell, &str); 3] = [
     ),
 ];
 
-impl Content {
-    fn digest(&self) -> Result<String> {
-        match self {
-            Self::Program => {
-                let digest = record::digest_of_file(Path::new(OWN_PROGRAM))?;
-                digest.context("read this program's file")
-            }
-            Self::Text(text) => Ok(record::digest(text)),
-        }
-    }
-
-    /// Replaces the file: a program that runs cannot be written to.
-    fn write(&self, path: &Path) -> Result<()> {
-        let mode = match self {
-            Self::Program => 0o755,
-            Self::Text(_) => 0o644,
-        };
-        let write = |file: &mut File| match self {
-            Self::Program => io::copy(&mut File::open(OWN_PROGRAM)?, file).map(drop),
-            Self::Text(text) => file.write_all(text.as_bytes()),
-        };
-        durable_file::replace_with(path, mode, Durability::Name, write)
-            .with_context(|| format!("write {}", path.display()))
-    }
-}
-
 /// Installs the program, its unit, its shell completion and its manual pages, and records them.
 pub fn install(arguments: &InstallArguments, command: &Command) -> Result<()> {
-    let place = &arguments.place;
-    place.require_root("install")?;
-    let systemd = place.systemd();
+    let place = arguments.place.place("install")?;
     let data = match arguments.data.is_named()? {
         true => std::path::absolute(arguments.data.path()?)
             .context("make the path of the data directory absolute")?,
-        false => unit::DEFAULT_DATA.into(),
+        false => DEFAULT_DATA.into(),
     };
-    let config = arguments.data.configuration_path();
-    let config = config.map(std::path::absolute).transpose();
-    let config = config.context("make the path of the configuration file absolute")?;
-    let mut wanted = files(command);
-    if systemd.has_units() {
-        wanted.push(Wanted {
-            path: systemd::UNIT.into(),
-            content: Content::Text(unit::text(arguments.role, &data, config.as_deref())?),
-        });
-    }
-    let record_path = place.at(Path::new(record::PATH));
-    let before = InstallRecord::read(&record_path)?.unwrap_or_default();
-    let mut record = InstallRecord {
-        data_directory: data.clone(),
-        ..before.clone()
-    };
-    let mut steps = Vec::new();
-    let mut refusals = Vec::new();
-    for file in &wanted {
-        let digest = file.content.digest()?;
-        let present = record::digest_of_file(&place.at(&file.path))?;
-        match plan::step(&file.path, &digest, present.as_deref(), &before) {
-            Ok(step) => steps.push((file, step)),
-            Err(refusal) => refusals.push(refusal),
-        }
-        record.files.insert(file.path.clone(), digest);
-    }
-    ensure!(
-        refusals.is_empty(),
-        "nothing was installed: {}; move these files away and repeat the command{}",
-        refusals.join("; "),
-        systemd.advice()
-    );
-    for (file, step) in steps {
-        let path = place.at(&file.path);
-        let said = match (step, place.dry_run) {
-            (FileAction::Keep, _) => "unchanged",
-            (FileAction::Write, true) => "would be written",
-            (FileAction::Write, false) => {
-                make_directories(place, &file.path, &mut record)?;
-                file.content.write(&path)?;
-                "written"
-            }
-        };
-        say(&format!("{} {said}", path.display()));
-    }
-    if !place.dry_run {
-        make_directories(place, Path::new(record::PATH), &mut record)?;
-        let text = record.text()?;
-        Content::Text(text).write(&record_path)?;
-        systemd.enable()?;
-    }
-    say(&systemd.next_step(arguments.role, &data));
-    Ok(())
+    let configuration = arguments.data.configuration_path();
+    let configuration = configuration.map(std::path::absolute).transpose();
+    let configuration =
+        configuration.context("make the path of the configuration file absolute")?;
+    program_installation::install(Installation {
+        place,
+        role: arguments.role,
+        data,
+        configuration,
+        texts: texts(command),
+    })
 }
 
-/// All files but the unit.
-fn files(command: &Command) -> Vec<Wanted> {
-    let mut files = vec![Wanted {
-        path: PROGRAM.into(),
-        content: Content::Program,
-    }];
-    for (name, page) in manual::pages(command.clone()) {
-        files.push(Wanted {
-            path: Path::new(PAGES).join(name),
-            content: Content::Text(page),
-        });
-    }
-    for (shell, path) in COMPLETIONS {
-        files.push(Wanted {
-            path: path.into(),
-            content: Content::Text(manual::completion(shell, command.clone())),
-        });
-    }
-    files
-}
-
-/// Creates the parents of a file, and records the new ones.
-fn make_directories(place: &Place, path: &Path, record: &mut InstallRecord) -> Result<()> {
-    let above: Vec<&Path> = path.ancestors().skip(1).collect();
-    for directory in above.into_iter().rev() {
-        let real = place.at(directory);
-        match fs::create_dir(&real) {
-            Ok(()) => drop(record.directories.insert(directory.to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| format!("make {}", real.display())),
-        }
-    }
-    Ok(())
+/// Man pages and completions, by their paths.
+fn texts(command: &Command) -> Vec<(PathBuf, String)> {
+    let pages = manual::pages(command.clone()).into_iter();
+    let pages = pages.map(|(name, page)| (Path::new(PAGES).join(name), page));
+    let completions = COMPLETIONS.into_iter();
+    let completions =
+        completions.map(|(shell, path)| (path.into(), manual::completion(shell, command.clone())));
+    pages.chain(completions).collect()
 }
 
 /// Removes the files that `install` recorded, except for those that were changed.
 pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
-    let place = &arguments.place;
-    place.require_root("uninstall")?;
-    let record_path = place.at(Path::new(record::PATH));
-    let Some(record) = InstallRecord::read(&record_path)? else {
-        bail!(
-            "nothing is installed: there is no {}, which `mainstay install` writes",
-            record_path.display()
-        );
-    };
-    let systemd = place.systemd();
-    if !place.dry_run {
-        systemd.disable(&record.data_directory)?;
-    }
-    // An unreadable file counts as changed.
-    let present = |path: &Path| match record::digest_of_file(&place.at(path)) {
-        Ok(digest) => digest,
-        Err(_) => Some(String::new()),
-    };
-    let removal = plan::removal(&record, present);
-    for path in &removal.files {
-        let path = place.at(path);
-        match place.dry_run {
-            true => say(&format!("{} would be removed", path.display())),
-            false => {
-                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-                say(&format!("{} removed", path.display()));
-            }
-        }
-    }
-    for path in &removal.changed {
-        let path = place.at(path);
-        let path = path.display();
-        warn(&format!(
-            "{path} was changed after the installation and is kept"
-        ));
-    }
-    if !place.dry_run {
-        fs::remove_file(&record_path)
-            .with_context(|| format!("remove {}", record_path.display()))?;
-        // The deepest first; directories with other contents stay.
-        for directory in record.directories.iter().rev() {
-            fs::remove_dir(place.at(directory)).ok();
-        }
-        systemd.reload()?;
-    }
-    let data = record.data_directory.display();
-    say(&format!(
-        "Data is kept in {data}. `mainstay down --all --data-dir {data}` of any copy of the program deletes \
-         it."
-    ));
-    Ok(())
+    program_installation::uninstall(&arguments.place.place("uninstall")?)
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! Installation into another root directory.
 
-use clap::CommandFactory;
-
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
+
+use clap::CommandFactory;
 
 use super::*;
 
-fn place(root: &Path, dry_run: bool) -> Place {
-    Place {
+fn place(root: &Path, dry_run: bool) -> PlaceArguments {
+    PlaceArguments {
         dry_run,
         root: root.to_owned(),
     }

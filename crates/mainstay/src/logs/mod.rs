@@ -12,7 +12,6 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::task::JoinSet;
 
 use crate::settings::ServerArguments;
-use crate::why::Server;
 pub use target::KINDS;
 use target::LogTarget;
 
@@ -64,7 +63,7 @@ struct Run {
 /// Prints the logs of all pods that the arguments select.
 pub async fn run(arguments: LogsArguments) -> Result<()> {
     let target = LogTarget::parse(&arguments.target)?;
-    let server = Server::find(&arguments.server).await?;
+    let server = arguments.server.find().await?;
     let namespace = arguments.namespace.as_deref();
     let namespace = namespace.unwrap_or(server.namespace()).to_owned();
     let read = target.selection(&server.client, &namespace).await;

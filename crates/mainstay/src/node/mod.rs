@@ -1,14 +1,7 @@
 //! `mainstay node`: a node of the cluster of a server on another machine.
 
-mod certificates;
-mod former_machine;
-mod joining;
 pub mod leaving;
-mod membership;
-mod servers;
 mod settings;
-mod tunnels;
-mod version;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,19 +16,18 @@ use data_directory::{Claim, Engine, Role};
 use host_kernel::block_in_place;
 use node_agent::{KubeletApi, MachineInfo, NewNode, OnShutdown, ServingCertificate, Watchdog};
 use node_identity::{Servers, account_client, renewed_client};
+use node_membership::{
+    ClusterEntry, Membership, MembershipStore, NodeClient, Registered, former_machine, joining,
+    keep_ranges, servers, tunnels, version,
+};
 use process_telemetry::Health;
 use resource_kinds::NodeAccount;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::down::left_pods;
 use crate::node_parts::Clients;
 use crate::node_parts::member::{Member, RunningMember};
 use crate::stop::Shutdown;
-use certificates::NodeClient;
-use joining::{ClusterEntry, Registered};
-pub use membership::has_joined;
-use membership::{Membership, MembershipStore};
 pub use settings::NodeArguments;
 use settings::Settings;
 
@@ -126,7 +118,7 @@ struct Entry {
 
 impl Entry {
     async fn find(settings: &Settings, host: &Host, place: Arc<MembershipStore>) -> Result<Self> {
-        let joined = joining::membership(&place, settings, &host.name).await?;
+        let joined = joining::membership(&place, &settings.joining, &host.name).await?;
         let (membership, identity) = joined;
         let servers = Servers::new(membership.urls()?).context("no server is known")?;
         let own = NodeClient {
@@ -311,43 +303,4 @@ async fn confirm(
         None => {}
     }
     stop.cancelled().await;
-}
-
-/// Stores the ranges of the node and of the cluster. Without pods, another range than before is taken.
-fn keep_ranges(
-    place: &MembershipStore,
-    membership: &mut Membership,
-    registered: Registered,
-    data_dir: &Path,
-) -> Result<()> {
-    if membership.registered() == Some(registered) {
-        return Ok(());
-    }
-    if let Some(before) = membership
-        .pod_cidr
-        .filter(|before| *before != registered.pods)
-    {
-        if !left_pods::pods(data_dir).is_empty() {
-            bail!(
-                "the server gives this node the pod range {}, and pods with addresses of {before} run \
-                 here: `mainstay down --data-dir {}` ends them",
-                registered.pods,
-                data_dir.display()
-            );
-        }
-        forget_network(data_dir)?;
-    }
-    membership.set_registered(registered);
-    place.write(membership)
-}
-
-/// Removes the addresses that were given to pods.
-fn forget_network(data_dir: &Path) -> Result<()> {
-    let network = data_dir.join("network");
-    match std::fs::remove_dir_all(&network) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", network.display()))
-        }
-        _ => Ok(()),
-    }
 }

@@ -10,6 +10,7 @@ use http::Uri;
 use k8s_openapi::api::core::v1::Taint;
 use nix::sys::signal::Signal;
 use node_identity::JoinToken;
+use node_membership::JoinSettings;
 
 use super::leaving::LeaveArguments;
 use crate::node_parts::{MachineArguments, MachineSettings, RESOLV_CONF};
@@ -87,12 +88,8 @@ Examples:
 pub struct Settings {
     /// The absolute path of the data directory.
     pub data_dir: PathBuf,
-    /// The servers, if any are named.
-    pub servers: Vec<Uri>,
-    /// The token, if one is given.
-    pub token: Option<JoinToken>,
-    /// The name of the node, if it is not the machine's.
-    pub node_name: Option<String>,
+    /// The servers, the token and the name of the node.
+    pub joining: JoinSettings,
     /// The address of the node, if it is chosen.
     pub node_ip: Option<IpAddr>,
     /// Labels of the Node object besides the usual ones.
@@ -156,9 +153,11 @@ impl NodeArguments {
         let servers = self.server.iter().map(|url| server(url));
         Ok(Settings {
             data_dir,
-            servers: servers.collect::<Result<_>>()?,
-            token: token.map(|text| JoinToken::read(&text)).transpose()?,
-            node_name: self.node_name,
+            joining: JoinSettings {
+                servers: servers.collect::<Result<_>>()?,
+                token: token.map(|text| JoinToken::read(&text)).transpose()?,
+                node_name: self.node_name,
+            },
             node_ip: self.node_ip,
             labels: self.labels.into_iter().collect(),
             taints: self.taints,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use control_plane::cluster_ranges::ClusterRanges;
+use host_kernel::{block_in_place, blocking};
 use image_store::ImageStore;
-use k8s_openapi::api::core::v1::Node;
 use node_agent::{KubeletApi, NewNode, OnShutdown};
 use pod_network::{Cidr, EncryptionOptions, PodNetwork, WantedRanges};
 use process_telemetry::Health;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::network::{self, take_down};
-use super::{Clients, MachineSettings, NodeParts, Settings, builtin_images};
+use super::{Clients, MachineSettings, NodeParts, Settings};
 
 /// The inputs of a node.
 pub struct Member<'a> {
@@ -49,25 +49,6 @@ pub struct RunningMember {
     network: Arc<PodNetwork>,
 }
 
-/// The range of the pods of a registered node.
-///
-/// # Errors
-/// The cluster had no range left when the Node object was made.
-pub fn pod_range(node: &Node, cluster: &ClusterRanges) -> Result<Cidr> {
-    let name = node.metadata.name.as_deref().unwrap_or_default();
-    let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());
-    let range = range.with_context(|| {
-        format!(
-            "the node {name} has no range for pods: all ranges of {} were given to other nodes. Delete \
-             the Node objects of machines that are gone, and then this one: `kubectl delete node {name}`",
-            cluster.pods
-        )
-    })?;
-    range
-        .parse()
-        .with_context(|| format!("the node's range for pods, {range}"))
-}
-
 impl Member<'_> {
     /// Starts the parts of a node that is registered, with this range for its pods.
     ///
@@ -82,7 +63,7 @@ impl Member<'_> {
     ) -> Result<RunningMember> {
         let images = self.images;
         let for_builtin = images.clone();
-        let builtin = tokio::task::spawn_blocking(move || builtin_images::put(&for_builtin));
+        let builtin = blocking(move || builtin_images::put(&for_builtin));
         let wanted = WantedRanges {
             pod: pods,
             service: self.cluster.services,
@@ -93,10 +74,7 @@ impl Member<'_> {
         let encryption = encrypts.then(|| EncryptionOptions::new(self.cluster.pods));
         let ranges = network::reserve(self.data_dir, self.instance_id, &wanted).await?;
         let network = network::open(self.data_dir, self.instance_id, &ranges, encryption).await?;
-        builtin
-            .await
-            .context("make the built-in images")?
-            .context("make the built-in images")?;
+        builtin.await.context("make the built-in images")?;
         let settings = Settings {
             data_dir: self.data_dir,
             instance_id: self.instance_id,
@@ -106,7 +84,7 @@ impl Member<'_> {
             network: Arc::clone(&network),
             node_ip: self.node_ip,
             images,
-            registries: self.machine.read_registries()?,
+            registries: block_in_place(|| self.machine.read_registries())?,
             pods: self.machine.pods.clone(),
             shutdown_order: self.machine.shutdown_order.clone(),
             labels: self.node.labels,

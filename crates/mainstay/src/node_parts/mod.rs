@@ -1,13 +1,11 @@
 //! The parts of a node: node agent, service proxy, DNS server, provisioner. They get their clients of
 //! the API from outside, so that they run beside the API server or on another machine.
 
-pub mod builtin_images;
 pub mod member;
 pub mod network;
 mod pods;
 mod settings;
 mod shutdown;
-mod volume_moves;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -31,6 +29,7 @@ use service_proxy::SwitchLink;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use volume_provisioner::Storage;
+use volume_transfer::NodeMoves;
 
 use console::output::warn;
 use control_plane::tasks::TaskGroup;
@@ -38,7 +37,6 @@ use network::dns_address;
 pub use pods::PodSettings;
 pub use settings::{MachineArguments, MachineFile, MachineSettings, given};
 pub use shutdown::ShutdownSettings;
-use volume_moves::NodeMoves;
 
 /// The cluster's domain.
 const DOMAIN: &str = "cluster.local";

@@ -10,7 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use pod_network::{Cidr, EncryptionOptions, PodNetwork, PodNetworkOptions, Ranges, WantedRanges};
 
-use crate::down::left_pods;
+use data_directory::left_pods;
 
 /// Reserves the ranges on this machine.
 pub async fn reserve(data_dir: &Path, instance_id: &str, wanted: &WantedRanges) -> Result<Ranges> {

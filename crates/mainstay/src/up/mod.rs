@@ -1,8 +1,6 @@
 //! `mainstay up`: everything in one process.
 
-mod apply;
 mod further_nodes;
-mod manifests;
 mod progress;
 pub mod settings;
 mod several;
@@ -22,25 +20,25 @@ use control_plane::{
 };
 use data_directory::process::NOT_APPLIED;
 use data_directory::{Claim, Engine, Role};
-use host_kernel::block_in_place;
+use host_kernel::{block_in_place, blocking};
 use image_store::{ImageStore, RegistriesConfig};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
+use manifest_apply::Manifest;
 use node_agent::OnShutdown;
 use pod_network::{PodNetwork, Ranges, WantedRanges};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::down::left_pods;
 use crate::node_parts::member::RunningMember;
 use crate::node_parts::network::{dns_address, take_down};
-use crate::node_parts::{self, Clients, NodeParts, builtin_images};
+use crate::node_parts::{self, Clients, NodeParts};
 use crate::own_node;
-use crate::pod_row::PodRows;
 use crate::settings::program;
 use crate::stop::Shutdown;
+use cluster_inspection::pod_row::PodRows;
+use data_directory::left_pods;
 use further_nodes::FurtherNodes;
-use manifests::Manifest;
 use progress::{WatchedSet, hints};
 use settings::Settings;
 pub use settings::{ConfigurationFile, UpArguments};
@@ -54,11 +52,11 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     let settings = arguments.settings()?;
     host::require_root("up")?;
     settings.machine.pods.require_encryption()?;
-    let manifests = block_in_place(|| manifests::read_all(&settings.files))?;
-    let registries = settings.machine.read_registries()?;
-    let protection = settings.store.protection.read()?;
+    let manifests = block_in_place(|| manifest_apply::read_all(&settings.files))?;
+    let registries = block_in_place(|| settings.machine.read_registries())?;
+    let protection = block_in_place(|| settings.store.protection.read())?;
     if settings.background.detach {
-        let input = manifests::from_standard_input(&manifests);
+        let input = manifest_apply::from_standard_input(&manifests);
         return data_directory::process::detach(&settings.data_dir, &input, manifests.len());
     }
     let told = Shutdown::listen(
@@ -147,7 +145,7 @@ impl Cluster {
         // Takes its time on the first start only; meanwhile the API server starts.
         let images = crate::image::open(data_dir)?;
         let for_builtin = images.clone();
-        let builtin = tokio::task::spawn_blocking(move || builtin_images::put(&for_builtin));
+        let builtin = blocking(move || builtin_images::put(&for_builtin));
         // Services of restored objects have addresses.
         let restored = block_in_place(|| control_plane::stored_network(data_dir))?;
         let service = restored.map(|network| network.service_cidr);
@@ -206,7 +204,6 @@ impl Cluster {
             server.serve_pods(pod_facing).await?;
             builtin
                 .await
-                .context("make the built-in images")?
                 .context("make the built-in images")
                 .or_else(unless_full)?;
             Self::start_on(base, server, ran_before).await
@@ -334,11 +331,11 @@ impl Cluster {
         let mut sets = Vec::new();
         let mut refused = 0;
         for manifest in manifests {
-            let applied = match apply::apply(&client, &kinds, manifest).await {
+            let applied = match manifest_apply::apply(&client, &kinds, manifest).await {
                 Ok(applied) => applied,
                 Err(error) => {
                     refused += 1;
-                    let object = apply::display(&kinds, manifest);
+                    let object = manifest_apply::display(&kinds, manifest);
                     warn(&format!("{object}{NOT_APPLIED}{error:#}"));
                     continue;
                 }
@@ -481,7 +478,7 @@ async fn check(server: &Server, manifests: &[Manifest]) -> Result<()> {
     let kinds = server.kind_infos();
     let mut mistakes = Vec::new();
     for manifest in manifests {
-        mistakes.extend(apply::check(&client, &kinds, manifest).await?);
+        mistakes.extend(manifest_apply::check(&client, &kinds, manifest).await?);
     }
     if !mistakes.is_empty() {
         bail!("nothing was started:\n{}", mistakes.join("\n"));

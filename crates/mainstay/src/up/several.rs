@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 use super::further_nodes::{self, FurtherNodes, NodeInputs};
 use super::settings::Settings;
 use super::{Cluster, POD_FACING_PORT, Start, check, has_pods, relocation, unless_full};
-use crate::down::left_pods;
 use crate::node_parts::network::dns_address;
 use crate::own_node::OwnNode;
+use data_directory::left_pods;
 
 /// The range of the machine and of the nodes on the switch, if nothing else uses it.
 const SWITCH: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 245, 0, 0), 24);

@@ -1,25 +1,19 @@
-//! `mainstay why`: reads the input of `diagnosis` from any Kubernetes API, and prints the
-//! answer.
+//! `mainstay why`: the answer of `diagnosis` about an object, a connection, or all that waits.
 
-mod cluster_objects;
-mod connection;
-mod expiry;
-mod logs;
-mod other_kinds;
-mod server;
 mod target;
 
 use anyhow::{Context, Result, bail};
+use clap::error::{Error, ErrorKind};
+use cluster_inspection::{
+    NamespaceScope, explain_all, explain_connection, explain_object, explain_other_kind,
+};
 use console::output::OutputFormat;
-use diagnosis::{Explanation, Overview, TargetKind, explain};
+use diagnosis::TargetKind;
+use diagnosis::connection::{Destination, DestinationError};
 use jiff::Timestamp;
 
 use crate::settings::ServerArguments;
-use cluster_objects::Scope;
-pub use cluster_objects::{ClusterObjects, NamespaceScope, read_all};
-use connection::Destination;
-pub use server::Server;
-use target::{NamedObject, WhyTarget};
+use target::NamedObject;
 
 /// Arguments of `mainstay why`.
 #[derive(clap::Args, Debug)]
@@ -73,8 +67,9 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
         .to
         .as_deref()
         .map(Destination::parse)
-        .transpose()?;
-    let server = Server::find(&arguments.server).await?;
+        .transpose()
+        .map_err(|error: DestinationError| mistake(error.to_string()))?;
+    let server = arguments.server.find().await?;
     let namespace = arguments.namespace.as_deref();
     let now = Timestamp::now();
     let (text, json) = match (target, to) {
@@ -85,17 +80,21 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
             let namespace = namespace.unwrap_or(server.namespace());
             let to_namespace = arguments.to_namespace.as_deref().unwrap_or(namespace);
             let client = (namespace, target.name.as_str());
-            let answer = connection::ask(&server, client, &to, to_namespace).await?;
+            let answer = explain_connection(&server, client, &to, to_namespace).await?;
             (answer.text(), answer.json())
         }
         (Some(target), None) => {
             let namespace = namespace.unwrap_or(server.namespace()).to_owned();
             let answer = match target.target_kind() {
                 Some(kind) => {
-                    let name = target.name;
-                    ask(&server, &WhyTarget { kind, name }, &namespace, now).await?
+                    let object = (kind, target.name.as_str());
+                    explain_object(&server, object, &namespace, now).await?
                 }
-                None => other_kinds::ask(&server, &target, &namespace, now).await?,
+                None => {
+                    let object = (target.kind.as_str(), target.name.as_str());
+                    let answer = explain_other_kind(&server, object, &namespace, now).await?;
+                    answer.ok_or_else(|| target.unknown_kind())?
+                }
             };
             (answer.text(now), answer.json())
         }
@@ -103,10 +102,7 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
             let reach = namespace.map_or(NamespaceScope::Readable, |name| {
                 NamespaceScope::One(name.to_owned())
             });
-            let found = read_all(&server, &reach, now).await?;
-            let mut answer = overview(&found, &reach, now);
-            let note = logs::attach(&server.client, &mut answer.answers).await;
-            answer.notes.extend(note);
+            let answer = explain_all(&server, &reach, now).await?;
             (answer.text(now), answer.json())
         }
     };
@@ -120,52 +116,6 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
     Ok(())
 }
 
-async fn ask(
-    server: &Server,
-    target: &WhyTarget,
-    namespace: &str,
-    now: Timestamp,
-) -> Result<Explanation> {
-    // The events of a namespace name objects in it.
-    let namespace = match target.kind {
-        TargetKind::Namespace => target.name.as_str(),
-        _ => namespace,
-    };
-    let scope = Scope::Object(target.kind, namespace);
-    let read = cluster_objects::read(&server.client, scope, now).await;
-    let found = read.map_err(|error| server.explain(error))?;
-    let evidence = found.namespaces.first().context("read the namespace")?;
-    let Some(mut answer) = explain(target.kind, &target.name, evidence) else {
-        other_kinds::check_readable(server, target, namespace).await?;
-        let kind = target.kind.kind();
-        let name = &target.name;
-        let others = cluster_objects::names(evidence, target.kind);
-        let place = match target.kind.is_namespaced() {
-            true => format!(" in namespace {namespace:?}"),
-            false => String::new(),
-        };
-        bail!("{kind} {name:?} not found{place}: {others}");
-    };
-    answer.notes.extend(found.unread);
-    let note = logs::attach(&server.client, std::slice::from_mut(&mut answer)).await;
-    answer.notes.extend(note);
-    Ok(answer)
+fn mistake(text: String) -> Error {
+    Error::raw(ErrorKind::InvalidValue, text + "\n")
 }
-
-/// All waiting objects, out of those that were read.
-pub fn overview(found: &ClusterObjects, reach: &NamespaceScope, now: Timestamp) -> Overview {
-    let mut all = match reach {
-        NamespaceScope::All | NamespaceScope::Readable => {
-            Overview::of_cluster(&found.cluster, &found.namespaces, now)
-        }
-        NamespaceScope::One(_) => Overview::default(),
-    };
-    for evidence in &found.namespaces {
-        all = all.and(Overview::of_namespace(evidence));
-    }
-    all.notes.extend(found.unread.iter().cloned());
-    all
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,16 +1,9 @@
 //! The object in question: `sts/web`, or `sts web`.
 
-use clap::error::{Error, ErrorKind};
+use clap::error::Error;
 use diagnosis::TargetKind;
 
-/// A kind and a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WhyTarget {
-    /// The kind of the object.
-    pub kind: TargetKind,
-    /// The object's name.
-    pub name: String,
-}
+use super::mistake;
 
 /// An object of any kind, in the words of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +61,54 @@ impl NamedObject {
     }
 }
 
-fn mistake(text: String) -> Error {
-    Error::raw(ErrorKind::InvalidValue, text + "\n")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(words: &[&str]) -> Result<(TargetKind, String), Error> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let named = NamedObject::parse(&words)?;
+        let kind = named.target_kind().ok_or_else(|| named.unknown_kind())?;
+        Ok((kind, named.name))
+    }
+
+    #[test]
+    fn the_object_is_named_in_one_word_or_two() {
+        for (words, kind) in [
+            (["sts/web", ""], TargetKind::StatefulSet),
+            (["StatefulSets", "web"], TargetKind::StatefulSet),
+            (["statefulset.apps/web", ""], TargetKind::StatefulSet),
+            (["po/web", ""], TargetKind::Pod),
+            (["pods", "web"], TargetKind::Pod),
+            (["persistentvolumeclaim", "web"], TargetKind::Claim),
+            (["deploy/web", ""], TargetKind::Deployment),
+            (["deployments.v1.apps", "web"], TargetKind::Deployment),
+            (["svc/web", ""], TargetKind::Service),
+            (["no", "web"], TargetKind::Node),
+            (["horizontalpodautoscaler", "web"], TargetKind::Autoscaler),
+            (["csr/web", ""], TargetKind::SigningRequest),
+        ] {
+            let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+            let expected = (kind, "web".to_owned());
+            assert_eq!(target(&words).unwrap(), expected, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_answered_with_what_is_allowed() {
+        for (words, said) in [
+            (&["web"][..], "for example: mainstay why sts/web"),
+            (
+                &["secret/web"],
+                "allowed, also by their long names: cs, node,",
+            ),
+            (&["deploy.batch/web"], "cannot be asked about"),
+            (&["sts/"], "give KIND/NAME or KIND NAME"),
+            (&["sts", "a/b"], "give KIND/NAME or KIND NAME"),
+        ] {
+            let error = target(words).unwrap_err();
+            assert!(error.to_string().contains(said), "{words:?}: {error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
 }

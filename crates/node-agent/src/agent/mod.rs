@@ -4,17 +4,22 @@ mod admission;
 mod dispatcher;
 pub(crate) mod left_pods;
 
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use api_client::Client;
-use container_runtime::Runtime;
+use container_runtime::{Runtime, Sandbox};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use host_kernel::block_in_place;
+use node_lease::LeaseLength;
 use pod_lifecycle::environment::resolv_conf::Resolver;
 use pod_lifecycle::record::Volumes;
 use process_telemetry::Component;
 use reconcile::{Recorder, Source};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +40,7 @@ use crate::node::lease::{self, LeaseFiles, NodeLease};
 use crate::node::registration::NodeKeeper;
 use crate::node_context::NodeContext;
 use crate::paths::pods_dir;
+use crate::pods::recovery::{self, FoundPod};
 use crate::volumes::{fs_group, keep_images_growing};
 use crate::worker::WorkerContext;
 use dispatcher::Dispatcher;
@@ -64,80 +70,34 @@ impl NodeAgent {
     /// The runtime does not open, directories cannot be created, the kubelet API cannot be served, or
     /// the API refuses the node.
     pub fn start(
-        mut config: Config,
+        config: Config,
         client: Client,
         component: Component,
     ) -> BoxFuture<'static, Result<Self, Error>> {
-        async move {
-        let server = match &mut config.kubelet_api {
-            Some(api) => {
-                let access = KubeletAuthorizer::new(&config.node_name, client.clone());
-                HttpsServer::bind_if_possible(api, access).await?
-            }
-            None => None,
-        };
-        if server.is_none() {
-            config.kubelet_api = None;
-        }
-        let pods = pods_dir(&config.data_dir);
-        let made = block_in_place(|| host_kernel::tree::make_private(&pods));
-        made.map_err(|source| Error::Directory {
-            path: pods.clone(),
-            source,
-        })?;
-        let found = block_in_place(|| crate::pods::recovery::found(&config.data_dir))
-            .map_err(|source| Error::Directory { path: pods, source })?;
+        Self::start_in_order(config, client, component).boxed()
+    }
+
+    async fn start_in_order(
+        mut config: Config,
+        client: Client,
+        component: Component,
+    ) -> Result<Self, Error> {
+        let server = bind_kubelet_api(&mut config, &client).await?;
+        let recorded = recorded_pods(&config)?;
         let runtime = Runtime::open(config.runtime.clone()).map_err(Error::Runtime)?;
         let sandboxes = runtime.sandboxes().await.map_err(Error::Runtime)?;
-        let lease_length = lease::length_with(config.lease_length, &sandboxes);
-        if lease_length > config.lease_length {
-            tracing::warn!(
-                seconds = lease_length.seconds(),
-                "pods run that were started with a longer lease of this node: it keeps this length until the next start"
-            );
-            config.lease_length = lease_length;
-        }
+        config.lease_length = lease_length(config.lease_length, &sandboxes);
         let machine = MachineInfo::read(&config.data_dir);
         let clock = Clock::open(&config.data_dir, &machine.boot_id);
-        let clock = clock.map_err(|source| Error::Directory {
-            path: config.data_dir.clone(),
-            source,
-        })?;
-        let monitor = Monitor::new(
-            config.eviction.clone(),
-            clock,
-            &pods_dir(&config.data_dir),
-            config.images.directory(),
-        );
-        let groups = runtime.clone();
-        let monitor = Arc::new(
-            monitor.with_group_check(move || groups.check_groups().map_err(|e| e.to_string())),
-        );
-        let lease_gate = Arc::new(tokio::sync::RwLock::default());
-        let lease = block_in_place(|| {
-            let name = config.node_name.clone();
-            let files = LeaseFiles::of(&config.data_dir, &machine.boot_id);
-            NodeLease::open(
-                client.clone(),
-                name,
-                lease_length,
-                runtime.clone(),
-                files,
-                lease_gate.clone(),
-            )
-        });
-        let lease = lease.map_err(|source| Error::Directory {
-            path: config.data_dir.clone(),
-            source,
-        })?;
+        let clock = clock.map_err(of_directory(&config.data_dir))?;
+        let monitor = Arc::new(monitor(&config, clock, runtime.clone()));
+        let gate = LeaseGate::default();
+        let lease = open_lease(&config, &client, &machine, &runtime, &gate)?;
         let csi = block_in_place(|| {
             let node = config.node_name.clone();
             CsiVolumes::open(client.clone(), node, &config.data_dir)
         });
-        let csi = Arc::new(csi.map_err(|source| Error::Directory {
-            path: config.data_dir.clone(),
-            source,
-        })?);
+        let csi = Arc::new(csi.map_err(of_directory(&config.data_dir))?);
         let keeper = NodeKeeper::register(
             client.clone(),
             config.clone(),
@@ -148,74 +108,27 @@ impl NodeAgent {
             csi.in_use().changes(),
         )
         .await?;
-        let node_uid = keeper.uid_changes();
         // Watches, events and heartbeats continue while pods are being stopped.
         let background = component.with_shutdown(CancellationToken::new());
-        let source = Source {
-            component: "kubelet".to_owned(),
-            host: Some(config.node_name.clone()),
-        };
-        let resolver = block_in_place(|| std::fs::read_to_string(&config.resolv_conf)).unwrap_or_default();
-        let api_objects = Arc::new(ApiObjects::new(client.clone(), background.clone()));
-        let images = Puller::new(&config, api_objects.clone(), monitor.clone());
-        let node = Arc::new(NodeContext {
-            recorder: Recorder::spawn(client.clone(), source, background.shutdown.clone()),
-            resolver: Resolver::parse(&resolver),
-            machine,
-            clock,
-            config,
-        });
-        let kubelet = Arc::new(KubeletContext {
-            node: node.clone(),
-            pods: Arc::default(),
-            usage: Arc::default(),
-            disk: Arc::default(),
-            probes: Arc::default(),
-            csi: csi.clone(),
-            sessions: PodSessions::default(),
-            summary: CachedAnswer::default(),
-            reads: Default::default(),
-        });
-        let context = Arc::new(WorkerContext {
-            node,
+        let parts = AgentParts {
             client,
             runtime,
-            api_objects,
-            images: Arc::new(images),
-            csi: csi.clone(),
-            pods: kubelet.pods.clone(),
+            machine,
+            clock,
             monitor: monitor.clone(),
-            disk: kubelet.disk.clone(),
-            probes: kubelet.probes.clone(),
-            allocation: Mutex::default(),
-            lease_gate,
-            abandon: CancellationToken::new(),
-        });
+            csi: csi.clone(),
+            gate,
+        };
+        let (kubelet, context) = parts.contexts(config, &background);
         if let Some(server) = server {
             let service = kubelet_api::service(kubelet.clone());
             let serve = server.serve(service, background.shutdown.clone());
             tokio::spawn(background.watched("kubelet API", serve));
         }
-        let (objects, live) = (context.api_objects.clone(), context.clone());
-        let live = move || live_pods(&live);
-        let care = keep_up(csi.clone(), objects, live, background.shutdown.clone());
-        tokio::spawn(background.watched("CSI volumes", care));
-        let (objects, live) = (context.api_objects.clone(), context.clone());
-        let name = context.node.config.node_name.clone();
-        let data_dir = context.node.config.data_dir.clone();
-        let live = move || live_pods(&live);
-        let shutdown = background.shutdown.clone();
-        let images = keep_images_growing(objects, name, data_dir, live, shutdown);
-        tokio::spawn(background.watched("images of Ceph", images));
-        let shown = keep_shown(csi.clone(), node_uid, background.shutdown.clone());
-        tokio::spawn(background.watched("shown CSI drivers", shown));
-        let left_over = clean_up(csi.clone(), background.shutdown.clone());
-        tokio::spawn(background.watched("left CSI volumes", left_over));
-        let plugins = watch_plugins(csi, background.shutdown.clone());
-        tokio::spawn(background.watched("CSI drivers", plugins));
+        spawn_volume_tasks(&context, csi, keeper.uid_changes(), &background);
         let dispatcher = Dispatcher::new(context, monitor, kubelet.usage.clone(), &background);
         let run = dispatcher.run(
-            found,
+            recorded,
             sandboxes,
             keeper,
             background.shutdown.clone(),
@@ -223,7 +136,6 @@ impl NodeAgent {
         );
         let task = tokio::spawn(async move { background.watched("dispatcher", run).await });
         Ok(Self { kubelet, task })
-    }.boxed()
     }
 
     /// The kubelet's API: logs, exec, attach, pods, health.
@@ -237,6 +149,176 @@ impl NodeAgent {
             tracing::error!(%error, "node agent ended unexpectedly");
         }
     }
+}
+
+/// Writers of the lease hold the gate while pods with the lease start.
+type LeaseGate = Arc<tokio::sync::RwLock<()>>;
+
+fn of_directory(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Directory { path, source }
+}
+
+/// The listener of the kubelet API. Without one, the node does not announce the API.
+async fn bind_kubelet_api(
+    config: &mut Config,
+    client: &Client,
+) -> Result<Option<HttpsServer>, Error> {
+    let server = match &mut config.kubelet_api {
+        Some(api) => {
+            let access = KubeletAuthorizer::new(&config.node_name, client.clone());
+            HttpsServer::bind_if_possible(api, access).await?
+        }
+        None => None,
+    };
+    if server.is_none() {
+        config.kubelet_api = None;
+    }
+    Ok(server)
+}
+
+/// The pods of a former agent, by their records.
+fn recorded_pods(config: &Config) -> Result<BTreeMap<String, FoundPod>, Error> {
+    let pods = pods_dir(&config.data_dir);
+    let made = block_in_place(|| host_kernel::tree::make_private(&pods));
+    made.map_err(of_directory(&pods))?;
+    block_in_place(|| recovery::found(&config.data_dir)).map_err(of_directory(&pods))
+}
+
+/// The length of the node's lease: pods that run may have been started with a longer lease.
+fn lease_length(configured: LeaseLength, sandboxes: &[Sandbox]) -> LeaseLength {
+    let length = lease::length_with(configured, sandboxes);
+    if length <= configured {
+        return configured;
+    }
+    tracing::warn!(
+        seconds = length.seconds(),
+        "pods run that were started with a longer lease of this node: it keeps this length until the \
+         next start"
+    );
+    length
+}
+
+fn monitor(config: &Config, clock: Clock, groups: Runtime) -> Monitor {
+    let monitor = Monitor::new(
+        config.eviction.clone(),
+        clock,
+        &pods_dir(&config.data_dir),
+        config.images.directory(),
+    );
+    monitor.with_group_check(move || groups.check_groups().map_err(|e| e.to_string()))
+}
+
+fn open_lease(
+    config: &Config,
+    client: &Client,
+    machine: &MachineInfo,
+    runtime: &Runtime,
+    gate: &LeaseGate,
+) -> Result<NodeLease, Error> {
+    let lease = block_in_place(|| {
+        NodeLease::open(
+            client.clone(),
+            config.node_name.clone(),
+            config.lease_length,
+            runtime.clone(),
+            LeaseFiles::of(&config.data_dir, &machine.boot_id),
+            gate.clone(),
+        )
+    });
+    lease.map_err(of_directory(&config.data_dir))
+}
+
+/// The parts that the workers of pods share.
+struct AgentParts {
+    client: Client,
+    runtime: Runtime,
+    machine: MachineInfo,
+    clock: Clock,
+    monitor: Arc<Monitor>,
+    csi: Arc<CsiVolumes>,
+    gate: LeaseGate,
+}
+
+impl AgentParts {
+    /// The context of the kubelet API, and that of workers.
+    fn contexts(
+        self,
+        config: Config,
+        background: &Component,
+    ) -> (Arc<KubeletContext>, Arc<WorkerContext>) {
+        let source = Source {
+            component: "kubelet".to_owned(),
+            host: Some(config.node_name.clone()),
+        };
+        let resolver = block_in_place(|| std::fs::read_to_string(&config.resolv_conf));
+        let resolver = resolver.unwrap_or_default();
+        let shutdown = &background.shutdown;
+        let api_objects = ApiObjects::new(self.client.clone(), background.clone());
+        let api_objects = Arc::new(api_objects);
+        let images = Puller::new(&config, api_objects.clone(), self.monitor.clone());
+        let node = Arc::new(NodeContext {
+            recorder: Recorder::spawn(self.client.clone(), source, shutdown.clone()),
+            resolver: Resolver::parse(&resolver),
+            machine: self.machine,
+            clock: self.clock,
+            config,
+        });
+        let kubelet = Arc::new(KubeletContext {
+            node: node.clone(),
+            pods: Arc::default(),
+            usage: Arc::default(),
+            disk: Arc::default(),
+            probes: Arc::default(),
+            csi: self.csi.clone(),
+            sessions: PodSessions::default(),
+            summary: CachedAnswer::default(),
+            reads: Default::default(),
+        });
+        let context = Arc::new(WorkerContext {
+            node,
+            client: self.client,
+            runtime: self.runtime,
+            api_objects,
+            images: Arc::new(images),
+            csi: self.csi,
+            pods: kubelet.pods.clone(),
+            monitor: self.monitor,
+            disk: kubelet.disk.clone(),
+            probes: kubelet.probes.clone(),
+            allocation: Mutex::default(),
+            lease_gate: self.gate,
+            abandon: CancellationToken::new(),
+        });
+        (kubelet, context)
+    }
+}
+
+/// Starts the tasks that keep the volumes of pods, and those of CSI drivers.
+fn spawn_volume_tasks(
+    context: &Arc<WorkerContext>,
+    csi: Arc<CsiVolumes>,
+    node_uid: watch::Receiver<Option<String>>,
+    background: &Component,
+) {
+    let shutdown = || background.shutdown.clone();
+    let objects = || context.api_objects.clone();
+    let live = || {
+        let context = context.clone();
+        move || live_pods(&context)
+    };
+    let care = keep_up(csi.clone(), objects(), live(), shutdown());
+    tokio::spawn(background.watched("CSI volumes", care));
+    let config = &context.node.config;
+    let (name, data_dir) = (config.node_name.clone(), config.data_dir.clone());
+    let images = keep_images_growing(objects(), name, data_dir, live(), shutdown());
+    tokio::spawn(background.watched("images of Ceph", images));
+    let shown = keep_shown(csi.clone(), node_uid, shutdown());
+    tokio::spawn(background.watched("shown CSI drivers", shown));
+    let left_over = clean_up(csi.clone(), shutdown());
+    tokio::spawn(background.watched("left CSI volumes", left_over));
+    let plugins = watch_plugins(csi, shutdown());
+    tokio::spawn(background.watched("CSI drivers", plugins));
 }
 
 /// The pods whose volumes are ready, and stay.

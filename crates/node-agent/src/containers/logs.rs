@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use host_kernel::tree;
+use host_kernel::{blocking, blocking_value, tree};
 use jiff::Timestamp;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
@@ -268,7 +268,7 @@ pub async fn send(
     };
     let (files, mut start) = {
         let path = path.clone();
-        let planned = tokio::task::spawn_blocking(move || plan(&path, tail)).await;
+        let planned = blocking_value(move || plan(&path, tail)).await;
         planned.unwrap_or_else(|_| (Vec::new(), 0))
     };
     let last = files.len().saturating_sub(1);
@@ -403,8 +403,8 @@ async fn wait(to: &mpsc::Sender<io::Result<Bytes>>, period: Duration) {
 async fn open(path: &Path, start: u64) -> io::Result<tokio::fs::File> {
     use tokio::io::AsyncSeekExt;
     let path = path.to_owned();
-    let opened = tokio::task::spawn_blocking(move || tree::open_file(&path)).await;
-    let mut file = tokio::fs::File::from_std(opened.map_err(io::Error::other)??);
+    let opened = blocking(move || tree::open_file(&path)).await?;
+    let mut file = tokio::fs::File::from_std(opened);
     file.seek(SeekFrom::Start(start)).await?;
     Ok(file)
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use host_kernel::blocking_value;
 use http::{Response, StatusCode, header};
 use object_model::Status;
 use pod_lifecycle::record::Instance;
@@ -44,7 +45,7 @@ pub async fn kubelet(context: &KubeletContext) -> Result<Response<BoxBody>, Box<
     let (looked_at, now) = (views.clone(), context.node.clock.now().wall.to_string());
     let usages = context.node.config.volume_usages.borrow().clone();
     let csi = context.csi.clone();
-    let volumes = tokio::task::spawn_blocking(move || {
+    let volumes = blocking_value(move || {
         let all = looked_at
             .iter()
             .flat_map(|view| volume_stats::volumes(view, &usages, &csi, &now));

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use host_kernel::blocking_value;
 use host_kernel::disk_usage::{DiskSpace, VolumeUsages};
 use http::{Response, StatusCode, header};
 use object_model::Status;
@@ -26,7 +27,7 @@ use crate::pods::pod_manager::PodView;
 pub async fn answer(context: &Arc<KubeletContext>) -> Result<Response<BoxBody>, Box<Status>> {
     let make = async {
         let context = context.clone();
-        tokio::task::spawn_blocking(move || Bytes::from(summary(&context).to_string())).await
+        blocking_value(move || Bytes::from(summary(&context).to_string())).await
     };
     let made = context
         .summary

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::Stream;
+use host_kernel::blocking;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
@@ -45,8 +46,7 @@ async fn below(directory: PathBuf, path: &str) -> Result<Response<BoxBody>, Box<
     let name = path.trim_matches('/');
     let last = name.rsplit('/').next().unwrap_or_default();
     let wanted = name.to_owned();
-    let found = tokio::task::spawn_blocking(move || find(&directory, &wanted)).await;
-    let found = found.map_err(|error| failure(name, &io::Error::other(error)))?;
+    let found = blocking(move || find(&directory, &wanted)).await;
     match found.map_err(|error| failure(name, &error))? {
         Found::Directory(_) if !is_directory && last.is_empty() => redirect("logs/"),
         // A page's links are relative, so its path has to end with a slash, and no other's may.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use container_runtime::spec::{AttachSpec, ContainerStatus, ExecSpec, SandboxState, SandboxStatus};
+use host_kernel::blocking_value;
 use http::{Request, Response, StatusCode};
 use jiff::Timestamp;
 use object_model::Status;
@@ -91,7 +92,7 @@ pub fn attach(
     // Nothing is said again to who has not just read the log.
     let said_until = async move |until: Option<Timestamp>| match read {
         Some(shown) => {
-            let said = tokio::task::spawn_blocking(move || said_since(&log, shown, until));
+            let said = blocking_value(move || said_since(&log, shown, until));
             said.await.unwrap_or_default()
         }
         None => Vec::new(),

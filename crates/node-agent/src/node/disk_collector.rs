@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use host_kernel::blocking_value;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -27,9 +28,8 @@ pub async fn watch(
     loop {
         let begun = Instant::now();
         let (figures, pods) = (figures.clone(), pods.clone());
-        if let Err(error) =
-            tokio::task::spawn_blocking(move || measure_all(&figures, &pods, clock)).await
-        {
+        let measure = move || measure_all(&figures, &pods, clock);
+        if let Err(error) = blocking_value(measure).await {
             tracing::error!(%error, "disk usage not read");
         }
         tokio::select! {

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use host_kernel::{block_in_place, tree};
+use host_kernel::{block_in_place, blocking_value, tree};
 use pod_lifecycle::record::{Instance, Sandbox, Volumes};
 use pod_lifecycle::resources::eviction::{self, Candidate, PodUsage, Resource, Shortage, Signal};
 use pod_lifecycle::spec;
@@ -94,7 +94,8 @@ impl EvictionManager {
             }
         }
         let monitor = self.monitor.clone();
-        if freed && let Err(error) = tokio::task::spawn_blocking(move || monitor.settle()).await {
+        let settle = move || monitor.settle();
+        if freed && let Err(error) = blocking_value(settle).await {
             tracing::error!(%error, "file systems not synced");
         }
     }
@@ -108,14 +109,14 @@ impl EvictionManager {
         let measured = views.clone();
         let apart = block_in_place(|| self.monitor.images_are_apart());
         let (disk, clock) = (self.disk.clone(), self.node.clock);
-        let looked = tokio::task::spawn_blocking(move || {
+        let looked = blocking_value(move || {
             let of_disk = |view: &PodView| {
                 let measured = view.measure_files(&disk, clock);
                 measured.files.usage(resource)
             };
             let each = measured.iter();
-            each.map(|view| usage(view, shortage.signal, apart, of_disk))
-                .collect::<Vec<Option<PodUsage>>>()
+            let usages = each.map(|view| usage(view, shortage.signal, apart, of_disk));
+            usages.collect::<Vec<Option<PodUsage>>>()
         });
         let usages = match looked.await {
             Ok(usages) => usages,

@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use host_kernel::blocking_value;
 use pod_lifecycle::Moment;
 use pod_lifecycle::record::Instance;
 use tokio::time::{MissedTickBehavior, interval};
@@ -30,7 +31,7 @@ pub async fn watch(
             _ = tick.tick() => {}
         }
         let pods = pods.clone();
-        match tokio::task::spawn_blocking(move || sample(&pods, clock)).await {
+        match blocking_value(move || sample(&pods, clock)).await {
             Ok(round) => usage.note(round),
             Err(error) => tracing::error!(%error, "usage not read"),
         }

@@ -1,12 +1,11 @@
 //! Creation and start of one instance of a container.
 
 use std::fs;
-use std::io;
 use std::sync::Arc;
 
 use container_runtime::spec::{Resources, StartError, StartErrorKind};
 use container_runtime::{RuntimeError, Sandbox};
-use host_kernel::block_in_place;
+use host_kernel::{block_in_place, blocking};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use pod_lifecycle::environment::{environment, files, references};
 use pod_lifecycle::record::{Exit, Hook, Instance, Running, User};
@@ -281,11 +280,9 @@ impl Start {
                 continue;
             };
             let image = volume.path.clone();
-            let attached = tokio::task::spawn_blocking(move || block::device(&image)).await;
-            volume.path = attached
-                .map_err(io::Error::other)
-                .flatten()
-                .map_err(|error| format!("attach volume \"{}\": {error}", wanted.name))?;
+            let attached = blocking(move || block::device(&image)).await;
+            volume.path =
+                attached.map_err(|error| format!("attach volume \"{}\": {error}", wanted.name))?;
         }
         Ok(volumes)
     }

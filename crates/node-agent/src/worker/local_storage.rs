@@ -1,5 +1,6 @@
 //! Checks of a pod's local storage against its limits.
 
+use host_kernel::blocking_value;
 use pod_lifecycle::resources::local_storage::{self, DiskUsage};
 
 use super::{Worker, tell};
@@ -27,8 +28,8 @@ impl Worker {
         let uid = self.pod.metadata.uid.clone().unwrap_or_default();
         let sender = self.sender.clone();
         self.tasks.spawn(async move {
-            let looked = tokio::task::spawn_blocking(move || figures.measure(&uid, &places, clock));
-            match looked.await {
+            let measure = move || figures.measure(&uid, &places, clock);
+            match blocking_value(measure).await {
                 Ok(taken) => tell(&sender, Message::StorageUsed(taken.files.bytes())).await,
                 Err(error) => tracing::error!(%error, "disk usage not read"),
             }

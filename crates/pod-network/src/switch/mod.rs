@@ -13,12 +13,11 @@ use std::path::{Path, PathBuf};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use host_kernel::blocking;
 use host_kernel::durable_file::{self, Durability};
+use host_kernel::{blocking, blocking_value};
 use object_model::cidr::Cidr;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
-use tokio::task::spawn_blocking;
 
 use crate::addresses::make_private;
 use crate::error::{Error, file, kernel};
@@ -171,8 +170,8 @@ impl NodeSwitch {
             delete_link(&host, link.header.index).await?;
         }
         let state_dir = state_dir.to_owned();
-        let removed = spawn_blocking(move || unpin_all(&state_dir)).await;
-        removed.map_err(|error| file("remove", "network namespaces")(IoError::other(error)))?
+        let removed = blocking_value(move || unpin_all(&state_dir)).await;
+        removed.map_err(|error| file("remove", "network namespaces")(error.into()))?
     }
 }
 

@@ -24,10 +24,12 @@ const PLACES: &[&str] = &[
     "crates/mvcc-store/src/",
     "crates/node-agent/src/",
     "crates/node-identity/src/",
+    "crates/node-membership/src/",
     "crates/pod-network/src/",
     "crates/process-telemetry/src/",
     "crates/reconcile/src/",
     "crates/service-proxy/src/",
+    "crates/volume-transfer/src/",
     "crates/dns-server/src/",
     "crates/volume-provisioner/src/",
 ];
@@ -78,11 +80,11 @@ const WAITS: &[&str] = &[
 
 /// Calls that move work off the runtime's threads.
 const BESIDE: &[&str] = &[
-    "spawn_blocking(",
     "beside(",
     "block_in_place(",
     "call_with_timeout(",
     "blocking(",
+    "blocking_value(",
     "in_store(",
     ".change(",
     ".on(driver,",
@@ -182,7 +184,7 @@ fn judge(files: &[SourceFile], allowed: &[&str]) -> Vec<Finding> {
         findings.extend(calls.into_iter().map(|call| Finding {
             file: file.path.clone(),
             text: format!(
-                "{call}… in async code may wait for the disk: do it in `spawn_blocking` or \
+                "{call}… in async code may wait for the disk: do it in `host_kernel::blocking` or \
                  `host_kernel::block_in_place`, or give the reason in tidy/blocking.rs"
             ),
         }));

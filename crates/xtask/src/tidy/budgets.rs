@@ -27,11 +27,11 @@ const NO_LISTENERS: &[(&str, &str)] = &[
         "the socket of one question to another server, which takes answers of that server only",
     ),
     (
-        "crates/mainstay/src/hello/mod.rs",
+        "crates/builtin-images/src/hello/mod.rs",
         "the example's web server, which runs in the user's container",
     ),
     (
-        "crates/mainstay/src/hello/peers.rs",
+        "crates/builtin-images/src/hello/peers.rs",
         "a socket of a question in the user's container",
     ),
 ];

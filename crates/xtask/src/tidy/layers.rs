@@ -133,14 +133,7 @@ const CONCEPTS: &[(&str, &str)] = &[
         "image-store: unpack",
         "a layer is unpacked above others: the archive, its entries, their directories and the layers below share one place",
     ),
-    (
-        "mainstay: node",
-        "the life of a node: joining, membership, certificates and leaving are stages of one state",
-    ),
-    (
-        "mainstay: node_parts/volume_moves",
-        "both ends of one transfer",
-    ),
+    ("volume-transfer: ", "both ends of one transfer"),
     (
         "mvcc-store: published",
         "the readable state, its history, its watches and the bytes of each owner are published together",
@@ -148,10 +141,6 @@ const CONCEPTS: &[(&str, &str)] = &[
     (
         "resource-kinds: admission/node_restriction",
         "one plug-in: its parts check one write of a node",
-    ),
-    (
-        "mainstay: store_copy",
-        "one copy, with the source and the destinations that it has",
     ),
     ("planners: daemon_set", PLANNER),
     ("planners: deployment", PLANNER),

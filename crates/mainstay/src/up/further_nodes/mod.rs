@@ -15,8 +15,8 @@ use api_client::{Api, Client};
 use clap::{Args as _, Command};
 use console::output::{say, warn};
 use data_directory::{FURTHER_NODES, NAMESPACES};
-use host_kernel::block_in_place;
 use host_kernel::durable_file::{self, Durability};
+use host_kernel::{block_in_place, blocking_value};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use node_agent::OnShutdown;
@@ -25,7 +25,6 @@ use resource_kinds::node_conditions;
 use tokio::time::Instant;
 
 use super::settings::{Settings, UpArguments};
-use crate::node;
 use crate::node_parts;
 use crate::token::Token;
 use process::{NodeProcess, NodeStart};
@@ -114,8 +113,7 @@ impl FurtherNodes {
         }
         let processes = self.processes;
         let wait = move || processes.into_iter().for_each(NodeProcess::wait);
-        let waited = tokio::task::spawn_blocking(wait).await;
-        waited.context("wait for the nodes")?;
+        blocking_value(wait).await.context("wait for the nodes")?;
         match pods {
             OnShutdown::LeavePods => Ok(()),
             OnShutdown::StopPods => NodeSwitch::remove(&self.instance_id, &self.namespaces)
@@ -144,7 +142,7 @@ fn joining(inputs: &NodeInputs<'_>, directory: &Path) -> BTreeSet<String> {
     let now = Timestamp::now();
     let nodes = inputs.switch.nodes().iter().enumerate();
     nodes
-        .filter(|(index, _)| !node::has_joined(&data_of(directory, *index), now))
+        .filter(|(index, _)| !node_membership::has_joined(&data_of(directory, *index), now))
         .map(|(_, node)| node.name.clone())
         .collect()
 }

@@ -128,7 +128,7 @@ fn arguments(start: &NodeStart) -> Vec<OsString> {
 }
 
 fn supervise(start: &NodeStart, shared: &Shared) -> Result<()> {
-    enter(start).with_context(|| format!("enter {}", start.namespace.display()))?;
+    enter_namespaces(start).with_context(|| format!("enter {}", start.namespace.display()))?;
     let mut backoff = Backoff::new(RESTART_FIRST, RESTART_MAX);
     loop {
         let log = open_log(&start.log).with_context(|| format!("write {}", start.log.display()))?;
@@ -170,7 +170,7 @@ fn open_log(path: &Path) -> io::Result<File> {
 }
 
 /// Moves this thread, and so its children, to the namespaces of the node.
-fn enter(start: &NodeStart) -> io::Result<()> {
+fn enter_namespaces(start: &NodeStart) -> io::Result<()> {
     setns(File::open(&start.namespace)?, CloneFlags::CLONE_NEWNET)?;
     unshare(CloneFlags::CLONE_NEWUTS)?;
     Ok(sethostname(&start.name)?)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use console::terminal::{Size, clip};
 
 use super::view::SetProgress;
-use crate::pod_row::{PodRow, in_namespace};
+use cluster_inspection::pod_row::{PodRow, in_namespace};
 
 /// Maximum width of a column, so that one long text does not push the others away.
 const COLUMN_MAX: usize = 40;

@@ -19,7 +19,7 @@ use reconcile::{Cache, WatchConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::pod_row::PodRows;
+use cluster_inspection::pod_row::PodRows;
 use frame::{changes, frame};
 pub use view::WatchedSet;
 use view::{SetProgress, view};

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::pod_row::{PodRow, PodRows, in_namespace};
+use cluster_inspection::pod_row::{PodRow, PodRows, in_namespace};
 
 /// A set that is shown.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

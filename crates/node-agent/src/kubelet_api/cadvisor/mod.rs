@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use container_runtime::accounting::Accounting;
+use host_kernel::blocking_value;
 use http::{Response, StatusCode};
 use nix::sys::stat::{major, minor};
 use object_model::Status;
@@ -80,7 +81,7 @@ impl<'s> Subject<'s> {
 
 /// Answers `/metrics/cadvisor` with the usage of containers and pods.
 pub async fn answer(sources: Sources) -> Result<Response<BoxBody>, Box<Status>> {
-    let made = tokio::task::spawn_blocking(move || page(&sources)).await;
+    let made = blocking_value(move || page(&sources)).await;
     let page =
         made.map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
     Ok(metrics(page))

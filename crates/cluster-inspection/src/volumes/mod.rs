@@ -1,0 +1,11 @@
+//! The volumes of claims: [`read`] reads, [`list`] chooses the reported facts, [`table`] formats them.
+
+mod model;
+mod objects;
+mod render;
+#[cfg(test)]
+mod tests;
+
+pub use model::{ClaimRow, VolumeList, list};
+pub use objects::{ClaimNamespaces, VolumeObjects, read};
+pub use render::{Columns, table};

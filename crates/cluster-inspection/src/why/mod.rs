@@ -1,0 +1,81 @@
+//! The answers about objects that wait, from the objects of their cluster.
+
+use diagnosis::{Explanation, Overview, TargetKind, explain};
+use jiff::Timestamp;
+
+use crate::cluster_objects::{self, ClusterObjects, NamespaceScope, Scope, read_all};
+use crate::error::InspectionError;
+use crate::server::Server;
+use crate::{logs, other_kinds};
+
+/// The answer about an object, with the last lines of the logs that the answer names.
+///
+/// # Errors
+/// There is no such object, or the server does not answer.
+pub async fn explain_object(
+    server: &Server,
+    (kind, name): (TargetKind, &str),
+    namespace: &str,
+    now: Timestamp,
+) -> Result<Explanation, InspectionError> {
+    // The events of a namespace name objects in it.
+    let namespace = match kind {
+        TargetKind::Namespace => name,
+        _ => namespace,
+    };
+    let scope = Scope::Object(kind, namespace);
+    let read = cluster_objects::read(&server.client, scope, now).await;
+    let found = read.map_err(|error| server.explain(error))?;
+    let not_found = InspectionError::NotFound;
+    let evidence = found.namespaces.first();
+    let evidence = evidence.ok_or_else(|| not_found("read the namespace".to_owned()))?;
+    let Some(mut answer) = explain(kind, name, evidence) else {
+        other_kinds::check_readable(server, kind, name, namespace).await?;
+        let others = cluster_objects::names(evidence, kind);
+        let place = match kind.is_namespaced() {
+            true => format!(" in namespace {namespace:?}"),
+            false => String::new(),
+        };
+        let kind = kind.kind();
+        let text = format!("{kind} {name:?} not found{place}: {others}");
+        return Err(not_found(text));
+    };
+    answer.notes.extend(found.unread);
+    let note = logs::attach(&server.client, std::slice::from_mut(&mut answer)).await;
+    answer.notes.extend(note);
+    Ok(answer)
+}
+
+/// All waiting objects, out of those that were read.
+pub fn overview(found: &ClusterObjects, reach: &NamespaceScope, now: Timestamp) -> Overview {
+    let mut all = match reach {
+        NamespaceScope::All | NamespaceScope::Readable => {
+            Overview::of_cluster(&found.cluster, &found.namespaces, now)
+        }
+        NamespaceScope::One(_) => Overview::default(),
+    };
+    for evidence in &found.namespaces {
+        all = all.and(Overview::of_namespace(evidence));
+    }
+    all.notes.extend(found.unread.iter().cloned());
+    all
+}
+
+/// The answers about all waiting objects, with the last lines of the logs that the answers name.
+///
+/// # Errors
+/// The server does not answer, or refuses a list of pods.
+pub async fn explain_all(
+    server: &Server,
+    reach: &NamespaceScope,
+    now: Timestamp,
+) -> Result<Overview, InspectionError> {
+    let found = read_all(server, reach, now).await?;
+    let mut answer = overview(&found, reach, now);
+    let note = logs::attach(&server.client, &mut answer.answers).await;
+    answer.notes.extend(note);
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests;

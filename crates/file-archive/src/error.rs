@@ -1,0 +1,53 @@
+use std::io;
+use std::path::PathBuf;
+
+/// The reason why an archive is not written or not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The disk, the output, or the file that is read.
+    #[error("{step}")]
+    Io {
+        /// The failed step, with the path of the file.
+        step: String,
+        /// The error of the kernel.
+        source: io::Error,
+    },
+    /// The archive was truncated or changed.
+    #[error("{text}")]
+    Incomplete {
+        /// The message, with the name of the archive.
+        text: String,
+        /// The error of the decoder; `None` if a checksum differs, or if the checksums are missing.
+        source: Option<io::Error>,
+    },
+    /// The checksums have a format of a later version.
+    #[error("{0}, or written by a newer mainstay")]
+    Newer(String),
+    /// The file of the archive is a directory.
+    #[error("{} is a directory, and not a backup", .0.display())]
+    Directory(PathBuf),
+}
+
+impl ArchiveError {
+    /// Adds the failed step to an error of the kernel.
+    pub(crate) fn at(step: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let step = step.into();
+        move |source| Self::Io { step, source }
+    }
+
+    /// An error of a decoder.
+    pub(crate) fn incomplete(text: &str) -> impl Fn(io::Error) -> Self + Copy {
+        move |error| Self::Incomplete {
+            text: text.to_owned(),
+            source: Some(error),
+        }
+    }
+
+    /// A difference of checksums, or their absence.
+    pub(crate) fn of_checksums(text: &str) -> Self {
+        Self::Incomplete {
+            text: text.to_owned(),
+            source: None,
+        }
+    }
+}

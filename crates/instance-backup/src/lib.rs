@@ -1,0 +1,75 @@
+//! The data of an instance outside of its server: the backup of a whole instance in one file, and the objects of
+//! a cluster in a file, in another data directory or in etcd.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+mod backup;
+mod format;
+mod restore;
+pub mod store;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use host_kernel::durable_file::{self, Durability};
+
+pub use backup::{BackupRequest, back_up};
+pub use restore::restore;
+
+/// Resource versions continue this far above those of the backup, so that none is used twice: the
+/// original instance may have continued for long, and clients may remember its versions.
+const REVISIONS_LEFT_OUT: u64 = 1_000_000_000;
+
+/// Refuses a directory with something in it.
+///
+/// # Errors
+/// There is something, or the directory cannot be read.
+fn require_empty(data: &Path) -> Result<()> {
+    let mut entries = match fs::read_dir(data) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.with_context(|| format!("use {}", data.display()))?,
+    };
+    // A file system creates this itself.
+    let is_own = |name: &std::ffi::OsStr| name == "lost+found";
+    if entries.any(|entry| entry.map_or(true, |entry| !is_own(&entry.file_name()))) {
+        bail!(
+            "{} is not empty: choose an empty directory, or one that does not exist",
+            data.display()
+        );
+    }
+    Ok(())
+}
+
+/// Writes a private file, which appears under its name when all is on the disk.
+///
+/// # Errors
+/// Errors of the disk, and of `fill`; nothing is left then.
+fn write_whole<T>(target: &Path, fill: impl FnOnce(File) -> Result<T>) -> Result<T> {
+    let write = |file: &mut File| {
+        let file = file
+            .try_clone()
+            .context("duplicate the descriptor of the file")?;
+        fill(file)
+    };
+    durable_file::replace_beside_others(target, 0o600, Durability::Name, write)
+        .with_context(|| format!("write {}", target.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_empty_directory_is_filled() {
+        let folder = tempfile::tempdir().unwrap();
+        require_empty(folder.path()).unwrap();
+        require_empty(&folder.path().join("absent")).unwrap();
+        fs::create_dir(folder.path().join("lost+found")).unwrap();
+        require_empty(folder.path()).unwrap();
+        fs::write(folder.path().join("mine"), "").unwrap();
+        let error = require_empty(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("is not empty"), "{error}");
+    }
+}

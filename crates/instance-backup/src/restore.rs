@@ -1,0 +1,344 @@
+//! The restoration of an instance from a backup.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use console::output::say;
+use control_plane::backup_contents::records;
+use file_archive::ArchiveItem;
+use host_kernel::blocking;
+use mvcc_store::embedded::import;
+use mvcc_store::{Revision, StoreError};
+use tar::EntryType;
+use volume_provisioner::{Class, Storage};
+
+use crate::format::{
+    CONFIGURATION, FORMAT, HEADER, Header, OBJECTS, SnapshotHeader, snapshot_path, volume_path,
+};
+use crate::{REVISIONS_LEFT_OUT, require_empty};
+
+/// The directory for the server's configuration files.
+const RESTORED: &str = "restored";
+
+/// Restores a backup into an empty directory, after the file was checked as a whole.
+///
+/// # Errors
+/// The directory is not empty, the file is incomplete or not a backup, or the error of the disk.
+pub async fn restore(file: &Path, data: &Path) -> Result<()> {
+    let data = std::path::absolute(data).with_context(|| format!("use {}", data.display()))?;
+    require_empty(&data)?;
+    let header = check(file)?;
+    data_directory::make(&data)?;
+    let storage = Storage::open(&data).await.context("open the volumes")?;
+    let filled = fill(file, &data, &header, &storage).await;
+    storage.close().await.context("close the volumes")?;
+    let not_made = filled?;
+    tell(&data, &header, &not_made);
+    Ok(())
+}
+
+/// Checks the whole file, and returns its first entry.
+fn check(file: &Path) -> Result<Header> {
+    let mut header = None;
+    file_archive::read(file, &mut |item| -> Result<()> {
+        if item.path == Path::new(HEADER) {
+            let mut text = String::new();
+            item.content
+                .read_to_string(&mut text)
+                .context("read the header")?;
+            header = Some(text);
+        }
+        Ok(())
+    })?;
+    let text = header.with_context(|| format!("{} is not a backup", file.display()))?;
+    let said: serde_json::Value = serde_json::from_str(&text).context("read the header")?;
+    if said["format"].as_u64() > Some(FORMAT.into()) {
+        bail!(
+            "{} was written by a newer mainstay; restore it with that",
+            file.display()
+        );
+    }
+    serde_json::from_value(said).context("read the header")
+}
+
+/// Restores everything; returns the volume snapshots that the file system here cannot have.
+async fn fill(file: &Path, data: &Path, header: &Header, storage: &Storage) -> Result<Vec<String>> {
+    let mut roots = Vec::new();
+    let volumes = header
+        .pool_volumes
+        .iter()
+        .map(|(name, bytes)| (Class::LocalCow, name, *bytes));
+    let local = header
+        .local_volumes
+        .iter()
+        .map(|name| (Class::Local, name, u64::MAX));
+    for (class, volume, bytes) in volumes.chain(local) {
+        let path = storage.make_empty(class, volume, bytes).await;
+        let path = path.with_context(|| format!("make the volume {volume}"))?;
+        roots.push((volume_path(class, volume), path));
+    }
+    for snapshot in &header.snapshots {
+        let (class, name) = (snapshot.class, &snapshot.name);
+        let path = storage
+            .make_empty(class, &before(name), room_of(snapshot))
+            .await;
+        let path = path.with_context(|| format!("make the volume snapshot {name}"))?;
+        roots.push((snapshot_path(class, name), path));
+    }
+    let mut target = Target {
+        data: data.to_owned(),
+        roots,
+        directories: BTreeSet::new(),
+        files: BTreeSet::new(),
+    };
+    let revision = Revision(header.revision.saturating_add(REVISIONS_LEFT_OUT));
+    let (file, objects) = (file.to_owned(), header.objects);
+    // The store's engine has threads of its own, and blocks.
+    let target = blocking(move || {
+        file_archive::read(&file, &mut |item| match item.path.to_str() {
+            Some(HEADER) => Ok(()),
+            Some(OBJECTS) => target.import(item.content, objects, revision),
+            _ => target.put(item),
+        })?;
+        Ok::<_, anyhow::Error>(target)
+    })
+    .await?;
+    let mut not_made = Vec::new();
+    for snapshot in &header.snapshots {
+        let (class, name) = (snapshot.class, &snapshot.name);
+        let made = storage.turn_into_snapshot(class, &before(name), name).await;
+        if !made.with_context(|| format!("make the volume snapshot {name}"))? {
+            not_made.push(name.clone());
+        }
+    }
+    target.finish()?;
+    Ok(not_made)
+}
+
+/// The volume that a snapshot is made of.
+fn before(snapshot: &str) -> String {
+    format!("restored-{snapshot}")
+}
+
+/// The maximum size of this volume: a file system may need more space for the same files than their
+/// original one.
+fn room_of(snapshot: &SnapshotHeader) -> u64 {
+    const MORE: u64 = 64 << 20;
+    match snapshot.bytes {
+        Some(bytes) => bytes.saturating_mul(2).saturating_add(MORE),
+        None => u64::MAX,
+    }
+}
+
+/// The destination of entries.
+struct Target {
+    data: PathBuf,
+    /// Volumes: where they are in the backup, and here.
+    roots: Vec<(PathBuf, PathBuf)>,
+    /// The created directories: entries are written nowhere else, so that no link redirects them.
+    directories: BTreeSet<PathBuf>,
+    files: BTreeSet<PathBuf>,
+}
+
+impl Target {
+    /// The temporary name of the store: no server starts on it before it is complete.
+    fn unfinished(&self) -> PathBuf {
+        self.data.join("store.unfinished")
+    }
+
+    fn import(&self, content: &mut dyn Read, objects: u64, revision: Revision) -> Result<()> {
+        let mut reader = io::BufReader::new(content);
+        let pairs = (0..objects).map(|_| {
+            let pair = records::read(&mut reader);
+            pair.map_err(|error| StoreError::Io(format!("read the objects: {error}")))
+        });
+        import(&self.unfinished(), revision, pairs).context("write the objects")
+    }
+
+    fn put(&mut self, item: ArchiveItem<'_>) -> Result<()> {
+        let shown = item.path.clone();
+        let Some(to) = self.place(&item.path) else {
+            bail!("{} has no place in a data directory", shown.display());
+        };
+        self.put_at(item, to)
+            .with_context(|| format!("restore {}", shown.display()))
+    }
+
+    /// The destination of an entry; `None` for one outside of it.
+    fn place(&self, path: &Path) -> Option<PathBuf> {
+        let plain = path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        if !plain || path.as_os_str().is_empty() {
+            return None;
+        }
+        for (inside, root) in &self.roots {
+            if let Ok(rest) = path.strip_prefix(inside) {
+                return Some(match rest.as_os_str().is_empty() {
+                    true => root.clone(),
+                    false => root.join(rest),
+                });
+            }
+        }
+        if let Ok(name) = path.strip_prefix(CONFIGURATION) {
+            return Some(self.data.join(RESTORED).join(name));
+        }
+        let known = [
+            "registries.yaml",
+            "seccomp",
+            "instance",
+            "network",
+            "certificates",
+        ];
+        let first = path.components().next()?.as_os_str();
+        known
+            .iter()
+            .any(|name| first == *name)
+            .then(|| self.data.join(path))
+    }
+
+    fn put_at(&mut self, item: ArchiveItem<'_>, to: PathBuf) -> Result<()> {
+        self.make_parent(&to)?;
+        let mut first = None;
+        match item.header.entry_type() {
+            EntryType::Directory => {
+                if !self.roots.iter().any(|(_, root)| *root == to)
+                    && !self.directories.contains(&to)
+                {
+                    fs::create_dir(&to)?;
+                }
+                self.directories.insert(to.clone());
+            }
+            EntryType::Regular => {
+                self.files.insert(to.clone());
+            }
+            EntryType::Link => {
+                let named = item.link.as_deref().and_then(|link| self.place(link));
+                first = named.filter(|first| self.files.contains(first));
+            }
+            _ => {}
+        }
+        Ok(file_archive::place(item, &to, first.as_deref())?)
+    }
+
+    /// Creates missing parents: directories of the data directory itself.
+    fn make_parent(&mut self, to: &Path) -> Result<()> {
+        let Some(parent) = to.parent() else {
+            bail!("the file's path has no directory");
+        };
+        let is_root = self.roots.iter().any(|(_, root)| root == to);
+        if is_root || parent == self.data || self.directories.contains(parent) {
+            return Ok(());
+        }
+        if parent.parent() != Some(&self.data) {
+            bail!("{} is not in a directory that was restored", to.display());
+        }
+        fs::DirBuilder::new().mode(0o700).create(parent)?;
+        self.directories.insert(parent.to_owned());
+        Ok(())
+    }
+
+    /// Puts the store in its place, the last of all.
+    fn finish(&self) -> Result<()> {
+        fs::rename(self.unfinished(), self.data.join("store"))
+            .context("move the store into the data directory")?;
+        let directory = File::open(&self.data).context("sync the data directory")?;
+        rustix::fs::syncfs(&directory).context("sync the data directory")
+    }
+}
+
+fn tell(data: &Path, header: &Header, not_made: &[String]) {
+    say(&format!(
+        "{}: {} objects, {} volumes, {} volume snapshots, of {} on {}, {}",
+        data.display(),
+        header.objects,
+        header.pool_volumes.len() + header.local_volumes.len(),
+        header.snapshots.len() - not_made.len(),
+        header.data_dir.display(),
+        header.host,
+        header.made_at
+    ));
+    if !header.left_out.is_empty() {
+        say(&format!(
+            "NOT restored are these volumes of the class local, which are not in the backup; put their \
+             directories into {} before you start:\n  {}",
+            data.join("volumes").display(),
+            header.left_out.join("\n  ")
+        ));
+    }
+    if !header.live_volumes.is_empty() {
+        say(&format!(
+            "copied while pods could write them, so perhaps not as at one moment, are the volumes\n  {}",
+            header.live_volumes.join("\n  ")
+        ));
+    }
+    if !header.snapshots_left_out.is_empty() {
+        say(&format!(
+            "NOT restored are these volume snapshots, which are not in the backup:\n  {}",
+            header.snapshots_left_out.join("\n  ")
+        ));
+    }
+    if !not_made.is_empty() {
+        say(&format!(
+            "NOT restored are these volume snapshots, because the file system of {} has none:\n  {}",
+            data.display(),
+            not_made.join("\n  ")
+        ));
+    }
+    if !header.configured_by.is_empty() {
+        say(&format!(
+            "the files that it was configured by are in {}; start it with them, and if objects are \
+             encrypted with --encryption-provider-config",
+            data.join(RESTORED).display()
+        ));
+    }
+    say(&format!(
+        "start it with: mainstay up --data-dir {}",
+        data.display()
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target() -> Target {
+        Target {
+            data: "/data".into(),
+            roots: vec![("volumes/local/pvc-1".into(), "/data/volumes/pvc-1".into())],
+            directories: BTreeSet::new(),
+            files: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn entries_have_places_in_the_data_directory() {
+        let place = |path: &str| target().place(Path::new(path));
+        assert_eq!(
+            place("volumes/local/pvc-1/a/b"),
+            Some("/data/volumes/pvc-1/a/b".into())
+        );
+        assert_eq!(
+            place("configuration/0-x"),
+            Some("/data/restored/0-x".into())
+        );
+        assert_eq!(
+            place("certificates/ca.key"),
+            Some("/data/certificates/ca.key".into())
+        );
+        for path in [
+            "../x",
+            "/etc/passwd",
+            "store/lock",
+            "certificates/../../x",
+            "",
+            "volumes/local/pvc-2/x",
+        ] {
+            assert_eq!(place(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! From etcd into a data directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use console::output::say;
+use control_plane::host::Host;
+use control_plane::{ClusterNetwork, EtcdAddress, NETWORK_RECORD, TokenFile, shared_keys};
+use data_directory::process;
+use data_directory::{Engine, Marker, Role};
+use etcd_store::copy::PrefixContents;
+use host_kernel::block_in_place;
+use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore, import};
+use mvcc_store::{KeyValue, Range, Revision, Store};
+
+use super::{Checksum, Contents, at, connect};
+use crate::require_empty;
+
+/// Each server writes its Lease every five seconds.
+const QUIET: Duration = Duration::from_secs(12);
+/// The temporary name of the store until it is complete.
+const UNFINISHED: &str = "store.unfinished";
+
+/// Copies the objects of the etcd, whose servers are stopped.
+pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> Result<()> {
+    let host = Host::inspect()?;
+    let to = format!("{} on {}", data.display(), host.name);
+    let former = former(data)?;
+    let etcd = connect(address).await?;
+    let found = etcd.found().await.map_err(at(address))?;
+    if let PrefixContents::Moved { to: moved } = &found
+        && *moved != to
+    {
+        bail!(
+            "the cluster in {} was moved to {moved}, where it continues",
+            address.url
+        );
+    }
+    let pairs = etcd.pairs().await.map_err(at(address))?;
+    let Some(instance) = super::instance(&pairs) else {
+        bail!(
+            "{} has no cluster below {}: is it another --etcd-prefix?",
+            address.url,
+            address.prefix
+        );
+    };
+    if let Some(former) = &former
+        && former.instance != instance
+    {
+        bail!(
+            "etcd has the cluster {instance}, the data directory belongs to {}: choose another one",
+            former.instance
+        );
+    }
+    let mut marker = match former {
+        Some(former) => former,
+        None => {
+            let role = (Role::Server, Engine::Etcd);
+            let instances = Path::new(pod_network::INSTANCES);
+            data_directory::claim(data, &host.name, role, instances)?.marker
+        }
+    };
+    (marker.instance, marker.cluster) = (instance.clone(), true);
+    if has_store(data) {
+        let PrefixContents::Moved { .. } = found else {
+            bail!(
+                "{} has a store already: a copy needs a directory without one",
+                data.display()
+            );
+        };
+        finish(data, marker)?;
+        say_next(data);
+        return Ok(());
+    }
+    say(&format!(
+        "waiting {} s to see whether a server uses the etcd",
+        QUIET.as_secs()
+    ));
+    tokio::time::sleep(QUIET).await;
+    if !etcd.is_unchanged(&pairs).await.map_err(at(address))? {
+        bail!("a server uses {}: stop all of them first", address.url);
+    }
+    let contents = super::contents(&pairs, instance);
+    let file = TokenFile::choose(token, data);
+    let copied = block_in_place(|| install(data, &mut marker, &contents, &file))?;
+    verify(data, contents.revision, &copied).await?;
+    etcd.leave(&pairs, &to).await.map_err(at(address))?;
+    say(&format!(
+        "{}: {} objects of {}, verified (SHA-256 {}), resource versions above {}",
+        data.display(),
+        copied.count,
+        address.url,
+        copied.sha256,
+        pairs.revision.0
+    ));
+    block_in_place(|| put_in_place(data, marker))?;
+    say_next(data);
+    Ok(())
+}
+
+/// Says how to start the server on the copied objects.
+fn say_next(data: &Path) {
+    say(&format!(
+        "Start it with: mainstay server --data-dir {}",
+        data.display()
+    ));
+}
+
+/// Writes the files of a cluster into a data directory, with the objects under the temporary name.
+pub fn install(
+    data: &Path,
+    marker: &mut Marker,
+    contents: &Contents,
+    file: &TokenFile,
+) -> Result<Checksum> {
+    let value_of = |key: &[u8]| {
+        let mut pairs = contents.pairs.iter();
+        pairs.find(|pair| *pair.key == *key)
+    };
+    let keys = value_of(shared_keys::KEY).context("the keys of the cluster are missing")?;
+    let network = value_of(NETWORK_RECORD).context("the ranges of the cluster are missing")?;
+    let network: ClusterNetwork =
+        serde_json::from_slice(&network.value).context("decode the ranges of the cluster")?;
+    let keys = shared_keys::unseal(&keys.value, file, &data.join("certificates"))?;
+    data_directory::make(data)?;
+    marker.engine = Engine::Etcd;
+    marker.write(data)?;
+    keys.install(&data.join("certificates"))?;
+    network.store(data)?;
+    fill(data, contents)
+}
+
+/// Gives the store its name, so that servers start on the directory.
+pub fn put_in_place(data: &Path, marker: Marker) -> Result<()> {
+    fs::rename(data.join(UNFINISHED), data.join("store"))
+        .context("move the store into the data directory")?;
+    finish(data, marker)
+}
+
+fn has_store(data: &Path) -> bool {
+    data.join("store").exists()
+}
+
+/// The marker of a directory that a server of the etcd has used, or an interrupted copy; none for an
+/// empty directory.
+fn former(data: &Path) -> Result<Option<Marker>> {
+    if let Some(server) = process::serving(data) {
+        bail!("{}", process::runs_already(data, server));
+    }
+    match Marker::read(data) {
+        Ok(Some(marker)) if marker.engine == Engine::Etcd && marker.role != Role::Node => {
+            Ok(Some(marker))
+        }
+        _ => require_empty(data).map(|()| None),
+    }
+}
+
+/// Writes the store under its first name.
+fn fill(data: &Path, contents: &Contents) -> Result<Checksum> {
+    let place = data.join(UNFINISHED);
+    match fs::remove_dir_all(&place) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove {}", place.display()));
+        }
+        _ => {}
+    }
+    let own = [shared_keys::KEY, NETWORK_RECORD];
+    let kept = contents
+        .pairs
+        .iter()
+        .filter(|pair| !own.contains(&pair.key.as_ref()));
+    let kept: Vec<&KeyValue> = kept.collect();
+    let wanted = Checksum::of(kept.iter().copied())?;
+    let copies = kept.into_iter().map(|pair| Ok(pair.clone()));
+    import(&place, contents.revision, copies).context("write the objects")?;
+    Ok(wanted)
+}
+
+/// Reads a store back, and compares it with the written pairs.
+pub async fn verify(data: &Path, revision: Revision, wanted: &Checksum) -> Result<()> {
+    let place = data.join(UNFINISHED);
+    let store = EmbeddedStore::open(EmbeddedOptions::new(&place)).context("open the copy")?;
+    let everything = Range {
+        end: Some(vec![u8::MAX]),
+        ..Range::default()
+    };
+    let read = store.range(everything).await;
+    store.close();
+    let read = read.context("read the copy")?;
+    ensure!(
+        read.revision == revision,
+        "the copy is at revision {}, and not {}",
+        read.revision.0,
+        revision.0
+    );
+    let written = Checksum::of(read.items.iter())?;
+    ensure!(
+        written == *wanted,
+        "{} has {} objects with the checksum {}, and not {} with {}",
+        place.display(),
+        written.count,
+        written.sha256,
+        wanted.count,
+        wanted.sha256
+    );
+    Ok(())
+}
+
+/// Lets servers start on the directory.
+fn finish(data: &Path, mut marker: Marker) -> Result<()> {
+    marker.engine = Engine::Embedded;
+    marker.write(data)?;
+    let directory = fs::File::open(data).context("sync the data directory")?;
+    rustix::fs::syncfs(&directory).context("sync the data directory")
+}

@@ -1,0 +1,205 @@
+//! The objects of a cluster from a data directory into etcd and back, and from either into a file and back.
+//!
+//! Keys, values and revisions are copied byte for byte. At each moment of a copy at most one of the two places can
+//! be used by a server.
+
+mod file;
+mod into_directory;
+mod into_etcd;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use control_plane::backup_contents::records;
+use control_plane::{EtcdAddress, EtcdSettings, EtcdUrl, TokenFile};
+use etcd_store::copy::{CopyError, EtcdCopy, LivePairs};
+use mvcc_store::{KeyValue, Revision};
+use sha2::{Digest, Sha256};
+
+pub use file::{back_up, restore};
+
+/// The source or the destination of a copy, as a user names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorePlace {
+    /// A data directory.
+    Directory(PathBuf),
+    /// The members of an etcd cluster.
+    Etcd(EtcdUrl),
+}
+
+impl FromStr for StorePlace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.contains("://") {
+            true => text.parse().map(Self::Etcd),
+            false if text.is_empty() => Err("a directory or etcd://HOST:PORT,… is needed".into()),
+            false => Ok(Self::Directory(text.into())),
+        }
+    }
+}
+
+/// A store with objects, or for objects.
+#[derive(Clone, Debug)]
+pub enum StoreLocation {
+    /// A cluster in etcd.
+    Etcd(EtcdAddress),
+    /// A data directory, and the secret that encrypts the keys of its cluster.
+    Directory {
+        /// The absolute path.
+        data: PathBuf,
+        /// The server token.
+        token: TokenFile,
+    },
+}
+
+/// A copy between a data directory and etcd.
+#[derive(Clone, Debug)]
+pub struct StoreCopy {
+    /// The source.
+    pub from: StorePlace,
+    /// The destination.
+    pub to: StorePlace,
+    /// The prefix and the certificates of the etcd; its URL is that of `from` or `to`.
+    pub etcd: EtcdSettings,
+    /// The file of the server token, if one is named.
+    pub token: Option<PathBuf>,
+}
+
+impl StoreCopy {
+    /// Copies the objects of a stopped server.
+    ///
+    /// # Errors
+    /// The places are of one kind, a server uses one of them, the destination has other objects, or an error of the
+    /// disk or of etcd.
+    pub async fn run(self) -> Result<()> {
+        let address = |url: &EtcdUrl| -> Result<EtcdAddress> {
+            let mut settings = self.etcd.clone();
+            settings.store = Some(url.clone());
+            settings.address()?.context("no address of etcd")
+        };
+        let absolute = |path: &PathBuf| {
+            std::path::absolute(path).with_context(|| format!("use {}", path.display()))
+        };
+        let token = self.token.clone();
+        match (&self.from, &self.to) {
+            (StorePlace::Directory(data), StorePlace::Etcd(url)) => {
+                into_etcd::run(&absolute(data)?, &address(url)?, token).await
+            }
+            (StorePlace::Etcd(url), StorePlace::Directory(data)) => {
+                into_directory::run(&address(url)?, &absolute(data)?, token).await
+            }
+            (StorePlace::Directory(_), StorePlace::Directory(_)) => bail!(
+                "one of --from and --to has to be etcd://HOST:PORT,…: a data directory is moved as it is, or \
+                 with `mainstay backup` and `mainstay restore`"
+            ),
+            (StorePlace::Etcd(_), StorePlace::Etcd(_)) => bail!(
+                "one of --from and --to has to be a data directory: for another etcd, use `etcdctl snapshot`"
+            ),
+        }
+    }
+}
+
+async fn connect(address: &EtcdAddress) -> Result<EtcdCopy> {
+    let connected = EtcdCopy::connect(&address.options()).await;
+    connected.map_err(|error| control_plane::store::refusal(address, error))
+}
+
+/// Adds the address to an error.
+fn at(address: &EtcdAddress) -> impl Fn(CopyError) -> anyhow::Error {
+    let shown = format!("copy {} below {}", address.url, address.prefix);
+    move |error| anyhow::Error::new(error).context(shown.clone())
+}
+
+/// The instance whose objects these are.
+fn instance(pairs: &LivePairs) -> Option<String> {
+    let record = pairs.live.get(data_directory::INSTANCE_RECORD)?;
+    String::from_utf8(record.value.to_vec()).ok()
+}
+
+/// The objects of a cluster in the order of their keys, with the records that servers of an etcd share.
+struct Contents {
+    instance: String,
+    pairs: Vec<KeyValue>,
+    /// New resource versions are above this one.
+    revision: Revision,
+}
+
+fn contents(pairs: &LivePairs, instance: String) -> Contents {
+    Contents {
+        instance,
+        pairs: pairs.kept().cloned().collect(),
+        revision: pairs.revision,
+    }
+}
+
+/// The number of pairs and the SHA-256 of all of them, in the form of backups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Checksum {
+    count: usize,
+    sha256: String,
+}
+
+impl Checksum {
+    /// Of pairs in the order of their keys.
+    fn of<'p>(pairs: impl Iterator<Item = &'p KeyValue>) -> Result<Self> {
+        let (mut digest, mut count, mut frame) = (Sha256::new(), 0, Vec::new());
+        for pair in pairs {
+            frame.clear();
+            records::write(&mut frame, pair).context("encode an object")?;
+            digest.update(&frame);
+            count += 1;
+        }
+        let digits = digest.finalize();
+        let digits = digits.iter().map(|byte| format!("{byte:02x}"));
+        Ok(Self {
+            count,
+            sha256: digits.collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use mvcc_store::Omittable;
+
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_directory_or_an_etcd() {
+        let place = |text: &str| text.parse::<StorePlace>();
+        let directory = StorePlace::Directory("/var/lib/mainstay".into());
+        assert_eq!(place("/var/lib/mainstay"), Ok(directory));
+        assert!(matches!(place("etcd://a,b"), Ok(StorePlace::Etcd(_))));
+        assert!(matches!(place("etcd+http://a:1"), Ok(StorePlace::Etcd(_))));
+        assert!(place("https://a").is_err() && place("").is_err());
+    }
+
+    #[test]
+    fn any_difference_changes_the_checksum() {
+        let pair = KeyValue {
+            key: b"/registry/a"[..].into(),
+            value: Bytes::from_static(b"{}"),
+            create_revision: Revision(2),
+            mod_revision: Revision(3),
+            lease: None,
+            omittable: Omittable::UNKNOWN,
+        };
+        let of = |pairs: &[&KeyValue]| Checksum::of(pairs.iter().copied()).unwrap();
+        let all = of(&[&pair]);
+        assert_eq!(all.count, 1);
+        let newer = KeyValue {
+            mod_revision: Revision(4),
+            ..pair.clone()
+        };
+        let other = KeyValue {
+            value: Bytes::from_static(b"{ }"),
+            ..pair.clone()
+        };
+        for different in [of(&[]), of(&[&newer]), of(&[&other]), of(&[&pair, &pair])] {
+            assert_ne!(different, all);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The end of an instance on its machine: its server is stopped, pods and kernel objects of a killed server are ended,
+//! and its data is deleted on request.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+mod leftovers;
+mod removal;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use console::output::say;
+use data_directory::process::Identity;
+use data_directory::{Marker, left_pods};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+pub use leftovers::end as end_leftovers;
+use removal::Listener;
+pub use removal::{DeletionExtent, volumes as volume_count};
+
+/// Maximum time of a stop: longer than any usual grace period of a database.
+const STOP_TIMEOUT: Duration = Duration::from_secs(600);
+/// Interval of progress messages about a part of the data.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Stops the server as Ctrl-C does: with its pods, whatever its behaviour on SIGTERM. Prints the progress.
+///
+/// # Errors
+/// It does not stop.
+pub fn stop(server: Identity, data: &Path) -> Result<()> {
+    let mut pods = left_pods::on_all_nodes(data);
+    say(&format!(
+        "stopping process {} and {}",
+        server.pid,
+        left_pods::counted(pods.len())
+    ));
+    kill(Pid::from_raw(server.pid), Signal::SIGINT)
+        .with_context(|| format!("stop process {}", server.pid))?;
+    let started = Instant::now();
+    let deadline = started + STOP_TIMEOUT;
+    while server.is_alive() {
+        let now = left_pods::on_all_nodes(data);
+        if pods != now && !now.is_empty() {
+            let text = format!(
+                "{} left: {}",
+                left_pods::counted(now.len()),
+                left_pods::listed(&now)
+            );
+            step(started, &text);
+        }
+        pods = now;
+        if Instant::now() > deadline {
+            bail!(
+                "process {} has not stopped after {STOP_TIMEOUT:?}; {} left: {}",
+                server.pid,
+                left_pods::counted(pods.len()),
+                left_pods::listed(&pods)
+            );
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    say("stopped");
+    Ok(())
+}
+
+/// Deletes the data of an instance, and prints the progress every second.
+///
+/// # Errors
+/// An entry cannot be deleted, or something is mounted inside of the data.
+pub fn delete(data: &Path, extent: DeletionExtent, mut marker: Marker) -> Result<()> {
+    let shown = data.display();
+    match extent {
+        DeletionExtent::Cluster => say(&format!("deleting the cluster in {shown}")),
+        DeletionExtent::All => say(&format!("deleting {shown}")),
+    }
+    let started = Instant::now();
+    let mut last = started;
+    let mut listener = Listener {
+        say: &mut |text| step(started, text),
+        is_due: &mut || {
+            let is_due = last.elapsed() >= PROGRESS_INTERVAL;
+            if is_due {
+                last = Instant::now();
+            }
+            is_due
+        },
+    };
+    removal::delete_parts(data, extent, &mut listener)?;
+    if extent == DeletionExtent::Cluster {
+        marker.cluster = false;
+        marker.write(data)?;
+        say(&format!("deleted the cluster in {shown}; {}", kept(data)));
+        return Ok(());
+    }
+    match removal::remove_root(data)? {
+        left if left.is_empty() => say(&format!("deleted {shown}")),
+        left => say(&format!(
+            "deleted all files of mainstay in {shown}; other files are kept: {}",
+            left.join(", ")
+        )),
+    }
+    Ok(())
+}
+
+fn kept(data: &Path) -> String {
+    let mut names: Vec<String> = fs::read_dir(data)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name != data_directory::MARKER_FILE)
+        .collect();
+    names.sort_unstable();
+    match names.is_empty() {
+        true => "`mainstay up` begins a new one".to_owned(),
+        false => format!("kept: {}", names.join(", ")),
+    }
+}
+
+/// A line of progress, as `up` shows them.
+fn step(started: Instant, text: &str) {
+    let elapsed = started.elapsed().as_secs_f64();
+    say(&format!("{elapsed:6.2}s {text}"));
+}

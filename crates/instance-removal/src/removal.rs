@@ -1,0 +1,257 @@
+//! Deletes the data of an instance and reports the progress, because it can take minutes. Only
+//! known parts are deleted, and nothing through a mount.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use data_directory::MARKER_FILE;
+use data_directory::parts::{DirectoryPart, PartOwner};
+use host_kernel::mount_table;
+
+use crate::leftovers;
+
+/// Depth of progress messages below a part of the data, such as an image's layers.
+const DEPTH: usize = 2;
+
+/// The part of an instance that is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletionExtent {
+    /// The cluster: objects and volumes.
+    Cluster,
+    /// Everything of the instance.
+    All,
+}
+
+impl DeletionExtent {
+    fn has(self, part: &DirectoryPart) -> bool {
+        self == Self::All || part.of == PartOwner::Cluster
+    }
+}
+
+/// Receives the progress of a deletion.
+pub struct Listener<'a> {
+    /// Receives each part before its deletion, and the number of deleted entries.
+    pub say: &'a mut dyn FnMut(&str),
+    /// Whether it is time to say how many.
+    pub is_due: &'a mut dyn FnMut() -> bool,
+}
+
+/// Deletes the parts of a data directory. Links are deleted, not their targets. A part on a
+/// separate disk is emptied, and its directory stays.
+///
+/// # Errors
+/// An entry cannot be deleted, or something is mounted inside a part: it may be anyone's.
+pub fn delete_parts(
+    data: &Path,
+    extent: DeletionExtent,
+    listener: &mut Listener<'_>,
+) -> Result<()> {
+    let table = mount_table::read().context("list the mounts")?;
+    let parts = DirectoryPart::ALL.iter().filter(|part| extent.has(part));
+    let parts: Vec<&DirectoryPart> = parts.collect();
+    for part in &parts {
+        let mounted = leftovers::below(&table, &data.join(part.name));
+        if let Some(mounted) = mounted.first() {
+            bail!(
+                "{} is a mount point inside the data to be deleted; unmount it first",
+                mounted.display()
+            );
+        }
+    }
+    for part in parts {
+        delete_part(&data.join(part.name), part.name, listener)?;
+    }
+    Ok(())
+}
+
+fn delete_part(path: &Path, name: &str, listener: &mut Listener<'_>) -> Result<()> {
+    let failed = || format!("delete {}", path.display());
+    match is_directory(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(failed),
+        Ok(false) => return fs::remove_file(path).with_context(failed),
+        Ok(true) => {}
+    }
+    (listener.say)(name);
+    let mut gone = 0;
+    let mut count = || {
+        gone += 1;
+        if (listener.is_due)() {
+            (listener.say)(&format!("{name}: {gone} gone"));
+        }
+    };
+    empty(path, DEPTH, &mut count).with_context(failed)?;
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+        other => other.with_context(failed),
+    }
+}
+
+/// Removes the marker, and the directory if it is empty; returns the remaining entries.
+pub fn remove_root(data: &Path) -> Result<Vec<String>> {
+    let failed = || format!("delete {}", data.display());
+    fs::remove_file(data.join(MARKER_FILE)).with_context(failed)?;
+    let names = names(data).with_context(failed)?;
+    let mut left: Vec<String> = names
+        .iter()
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    left.sort_unstable();
+    if left.is_empty() {
+        match fs::remove_dir(data) {
+            // A separate disk, or a link to the directory.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ResourceBusy | io::ErrorKind::NotADirectory
+                ) => {}
+            other => other.with_context(failed)?,
+        }
+    }
+    Ok(left)
+}
+
+/// The number of visible volumes.
+pub fn volumes(data: &Path) -> usize {
+    let directories = ["volumes", "pool/mount/volumes"].map(|name| data.join(name));
+    let entries = directories
+        .iter()
+        .filter_map(|path| fs::read_dir(path).ok());
+    entries.flatten().count()
+}
+
+/// Removes the entries of a directory, one after the other.
+fn empty(directory: &Path, depth: usize, count: &mut dyn FnMut()) -> io::Result<()> {
+    for name in names(directory)? {
+        let path = directory.join(name);
+        let is_directory = is_directory(&path)?;
+        if is_directory && depth > 1 {
+            empty(&path, depth - 1, count)?;
+            fs::remove_dir(&path)?;
+            continue;
+        }
+        if is_directory {
+            fs::remove_dir_all(&path)?;
+        } else {
+            fs::remove_file(&path)?;
+        }
+        count();
+    }
+    Ok(())
+}
+
+fn names(directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+    let entries = fs::read_dir(directory)?;
+    entries
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect()
+}
+
+fn is_directory(path: &Path) -> io::Result<bool> {
+    Ok(fs::symlink_metadata(path)?.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn said(data: &Path, extent: DeletionExtent, due: bool) -> (Vec<String>, Result<()>) {
+        let mut said = Vec::new();
+        let mut listener = Listener {
+            say: &mut |text| said.push(text.to_owned()),
+            is_due: &mut || due,
+        };
+        let result = delete_parts(data, extent, &mut listener);
+        (said, result)
+    }
+
+    fn instance() -> tempfile::TempDir {
+        let around = tempfile::tempdir().unwrap();
+        let data = around.path().join("data");
+        for path in ["volumes/a/deep/er", "volumes/b", "images/layers/x", "store"] {
+            fs::create_dir_all(data.join(path)).unwrap();
+            fs::write(data.join(path).join("file"), "text").unwrap();
+        }
+        for file in [
+            "kubeconfig",
+            "images/images.json",
+            "registries.yaml",
+            "server-token",
+            MARKER_FILE,
+        ] {
+            fs::write(data.join(file), "text").unwrap();
+        }
+        fs::create_dir(around.path().join("kept")).unwrap();
+        fs::write(around.path().join("kept/file"), "text").unwrap();
+        symlink("../kept", data.join("seccomp")).unwrap();
+        symlink("../../../kept", data.join("volumes/b/link")).unwrap();
+        around
+    }
+
+    fn names_in(data: &Path) -> Vec<String> {
+        let mut names: Vec<String> = names(data)
+            .unwrap()
+            .iter()
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn each_part_is_named_and_the_store_goes_first() {
+        let around = instance();
+        let data = around.path().join("data");
+        let (texts, result) = said(&data, DeletionExtent::All, false);
+        result.unwrap();
+        assert_eq!(texts, ["store", "volumes", "images"]);
+        assert_eq!(remove_root(&data).unwrap(), Vec::<String>::new());
+        assert!(!data.exists());
+        assert!(around.path().join("kept/file").exists());
+    }
+
+    /// Findings R9: the volumes are deleted; imported images and the user's files stay.
+    #[test]
+    fn images_registries_and_the_server_token_survive_the_cluster() {
+        let around = instance();
+        let data = around.path().join("data");
+        let (texts, result) = said(&data, DeletionExtent::Cluster, false);
+        result.unwrap();
+        assert_eq!(texts, ["store", "volumes"]);
+        assert_eq!(
+            names_in(&data),
+            [
+                "images",
+                MARKER_FILE,
+                "registries.yaml",
+                "seccomp",
+                "server-token"
+            ]
+        );
+    }
+
+    /// Findings R9: foreign entries stay, and are listed.
+    #[test]
+    fn what_is_not_ours_stays() {
+        let around = instance();
+        let data = around.path().join("data");
+        fs::create_dir(data.join("holiday-photos")).unwrap();
+        said(&data, DeletionExtent::All, false).1.unwrap();
+        assert_eq!(remove_root(&data).unwrap(), ["holiday-photos"]);
+        assert_eq!(names_in(&data), ["holiday-photos"]);
+    }
+
+    #[test]
+    fn what_has_gone_is_counted() {
+        let around = instance();
+        let (texts, result) = said(&around.path().join("data"), DeletionExtent::All, true);
+        result.unwrap();
+        let images = texts.iter().filter(|text| text.starts_with("images"));
+        let images: Vec<&String> = images.collect();
+        assert_eq!(images, ["images", "images: 1 gone", "images: 2 gone"]);
+    }
+}

@@ -1,0 +1,264 @@
+//! Reading manifests: files, directories, standard input; YAML or JSON, several documents each.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use object_model::yaml_error;
+use serde_json::Value;
+
+/// The largest manifest file that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// An object to apply, with its source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// The path of the file, for messages.
+    pub origin: String,
+    /// The object as JSON.
+    pub object: Value,
+}
+
+/// The source of objects from standard input.
+const STANDARD_INPUT: &str = "standard input";
+
+/// The objects of standard input, in a form for another process's standard input; empty without
+/// any.
+pub fn from_standard_input(manifests: &[Manifest]) -> String {
+    manifests
+        .iter()
+        .filter(|manifest| manifest.origin == STANDARD_INPUT)
+        .map(|manifest| format!("---\n{}\n", manifest.object))
+        .collect()
+}
+
+/// Reads all sources of the `-f` options, in order; a directory's files by name. Nothing is applied
+/// if anything is malformed.
+///
+/// # Errors
+/// A file cannot be read or is malformed, or the source is the input of a generator.
+pub fn read_all(sources: &[PathBuf]) -> Result<Vec<Manifest>> {
+    let mut manifests = Vec::new();
+    for source in sources {
+        if source.as_os_str() == "-" {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("read standard input")?;
+            manifests.extend(parse(STANDARD_INPUT, &text)?);
+        } else if let Some(advice) = advice(source) {
+            bail!("{}: {advice}", source.display());
+        } else if source.is_dir() {
+            for file in files_in(source)? {
+                manifests.extend(read_file(&file)?);
+            }
+        } else {
+            manifests.extend(read_file(source)?);
+        }
+    }
+    Ok(manifests)
+}
+
+/// The advice for a source without manifests that contains input of a generator.
+fn advice(source: &Path) -> Option<String> {
+    let shown = source.display();
+    let text = source.to_string_lossy();
+    if ["http://", "https://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme))
+    {
+        return Some(
+            "manifests are read from files, not from the network: fetch it and look at it first \
+             (`curl -fsSLo FILE URL`), then give the file"
+                .to_owned(),
+        );
+    }
+    let holds = |name: &str| match source.file_name() {
+        Some(own) if own == name => true,
+        _ => source.join(name).is_file(),
+    };
+    let directory = match source.is_dir() {
+        true => shown.to_string(),
+        false => source
+            .parent()
+            .map_or_else(String::new, |path| path.display().to_string()),
+    };
+    if holds("Chart.yaml") {
+        return Some(format!(
+            "this is a Helm chart: `helm install NAME {directory}` installs it on the running \
+             server; `helm template NAME {directory} | mainstay up -f -` applies what it makes"
+        ));
+    }
+    if ["kustomization.yaml", "kustomization.yml"]
+        .iter()
+        .any(|name| holds(name))
+    {
+        return Some(format!(
+            "this is a kustomization: `kubectl kustomize {directory} | mainstay up -f -`"
+        ));
+    }
+    None
+}
+
+/// The likely nature of a document without a kind.
+fn without_kind(document: &Value) -> &'static str {
+    let has = |key: &str| document.get(key).is_some_and(Value::is_object);
+    if has("services") {
+        return "this is a Compose file, not a Kubernetes manifest; `kompose convert -f FILE` makes \
+                manifests of it, to be looked at before they are applied";
+    }
+    "a document lacks apiVersion or kind"
+}
+
+fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry
+            .with_context(|| format!("read {}", directory.display()))?
+            .path();
+        let known = path
+            .extension()
+            .and_then(|extension| extension.to_str())
+            .is_some_and(|extension| ["yaml", "yml", "json"].contains(&extension));
+        if known && path.is_file() {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        bail!("{} holds no .yaml, .yml or .json file", directory.display());
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+fn read_file(path: &Path) -> Result<Vec<Manifest>> {
+    let name = path.display().to_string();
+    let size = fs::metadata(path)
+        .with_context(|| format!("read {name}"))?
+        .len();
+    if size > FILE_BYTES_MAX {
+        bail!("{name} is larger than {FILE_BYTES_MAX} bytes");
+    }
+    let text = fs::read_to_string(path).with_context(|| format!("read {name}"))?;
+    parse(&name, &text)
+}
+
+/// The objects of a text. Empty documents are left out, a `List` is split.
+fn parse(origin: &str, text: &str) -> Result<Vec<Manifest>> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text)
+        .map_err(|error| anyhow::anyhow!(yaml_error::in_file(&origin, &error)))?;
+    let mut manifests = Vec::new();
+    for document in documents {
+        flatten(origin, document, &mut manifests)?;
+    }
+    Ok(manifests)
+}
+
+fn flatten(origin: &str, document: Value, manifests: &mut Vec<Manifest>) -> Result<()> {
+    if document.is_null() {
+        return Ok(());
+    }
+    let kind = document.get("kind").and_then(Value::as_str);
+    let version = document.get("apiVersion").and_then(Value::as_str);
+    let (Some(kind), Some(_)) = (kind, version) else {
+        bail!("{origin}: {}", without_kind(&document));
+    };
+    if kind.ends_with("List") && document.get("items").is_some_and(Value::is_array) {
+        let items = document
+            .get("items")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        for item in items {
+            flatten(origin, item, manifests)?;
+        }
+        return Ok(());
+    }
+    manifests.push(Manifest {
+        origin: origin.to_owned(),
+        object: document,
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(text: &str) -> Vec<String> {
+        let manifests = parse("test", text).unwrap();
+        manifests
+            .iter()
+            .map(|m| m.object["kind"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn several_documents_and_lists_become_single_objects() {
+        let text = "---\napiVersion: v1\nkind: Service\n---\n# nothing\n---\napiVersion: v1\n\
+                    kind: List\nitems:\n- {apiVersion: v1, kind: Pod}\n- {apiVersion: v1, kind: Secret}\n";
+        assert_eq!(kinds(text), ["Service", "Pod", "Secret"]);
+    }
+
+    #[test]
+    fn json_is_yaml() {
+        assert_eq!(kinds(r#"{"apiVersion": "v1", "kind": "Pod"}"#), ["Pod"]);
+    }
+
+    #[test]
+    fn a_document_without_kind_is_refused_with_its_file() {
+        let error = parse("web.yaml", "apiVersion: v1\n")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(error, "web.yaml: a document lacks apiVersion or kind");
+    }
+
+    #[test]
+    fn malformed_text_is_refused_with_its_file() {
+        let error = parse("web.yaml", "kind: [unclosed\n").unwrap_err();
+        assert!(error.to_string().contains("web.yaml"), "{error}");
+    }
+
+    /// Findings U6: once, with file and line.
+    #[test]
+    fn a_typo_is_told_once_with_its_line() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n name: x\n";
+        let error = parse("web.yaml", text).unwrap_err();
+        let shown = format!("{error:#}");
+        assert!(shown.starts_with("web.yaml:5:"), "{shown}");
+        assert!(
+            !shown.contains("<input>") && !shown.contains('\n'),
+            "{shown}"
+        );
+        assert_eq!(shown.matches("line").count(), 0, "{shown}");
+    }
+
+    /// Findings U6.
+    #[test]
+    fn what_is_no_manifest_comes_with_advice() {
+        let compose = "services:\n  web: {image: nginx}\n";
+        let error = parse("compose.yaml", compose).unwrap_err().to_string();
+        assert!(error.contains("kompose convert"), "{error}");
+        let refused = |path: &Path| {
+            let sources = [path.to_owned()];
+            read_all(&sources).unwrap_err().to_string()
+        };
+        let url = refused(Path::new("https://example.com/web.yaml"));
+        assert!(url.contains("not from the network"), "{url}");
+        let chart = tempfile::tempdir().unwrap();
+        fs::write(chart.path().join("Chart.yaml"), "name: x\n").unwrap();
+        for path in [chart.path().to_owned(), chart.path().join("Chart.yaml")] {
+            let error = refused(&path);
+            assert!(error.contains("helm template NAME"), "{error}");
+        }
+        fs::rename(
+            chart.path().join("Chart.yaml"),
+            chart.path().join("kustomization.yaml"),
+        )
+        .unwrap();
+        assert!(refused(chart.path()).contains("kubectl kustomize"));
+    }
+}

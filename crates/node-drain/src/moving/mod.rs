@@ -1,0 +1,454 @@
+//! The request of a volume's move and its progress. The controllers of the server carry out the move, so it
+//! continues when this process ends.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use api_client::guarded_writes::message;
+use api_client::{Api, ListParams, Patch, PatchParams};
+use cluster_inspection::Server;
+use console::output::say;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use planners::volume_move::uses;
+use resource_kinds::annotations::VOLUME_MOVE;
+use resource_kinds::node_conditions;
+use resource_kinds::pod_view::PodView;
+use resource_kinds::snapshot::VolumeSnapshotContent;
+use resource_kinds::storage::Driver;
+use resource_kinds::storage::volume_move::{MoveStage, VolumeMove};
+use resource_kinds::storage::volume_replication::VolumeReplication;
+use resource_kinds::volume_fit::only_node;
+use serde_json::json;
+
+use crate::error::DrainError;
+use crate::pods::evict;
+
+/// Interval between two checks of the record.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A server that does not answer is asked again for this time: it may be starting.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The code of an eviction that a PodDisruptionBudget does not allow now.
+const TOO_MANY_REQUESTS: u16 = 429;
+
+/// The objects that decide whether a volume may move.
+#[derive(Debug, Default)]
+struct MoveObjects {
+    claim: PersistentVolumeClaim,
+    volume: Option<PersistentVolume>,
+    pods: Vec<PodView>,
+    destination: Option<Node>,
+    contents: Vec<VolumeSnapshotContent>,
+}
+
+/// A move of a claim's volume, or the abandonment of a move.
+#[derive(Clone, Debug)]
+pub struct VolumeMoveRequest {
+    /// The namespace of the claim.
+    pub namespace: String,
+    /// The PersistentVolumeClaim.
+    pub claim: String,
+    /// The node that gets the volume; `None` abandons the move in progress.
+    pub to: Option<String>,
+}
+
+impl VolumeMoveRequest {
+    /// Requests the move, and prints its progress until its end.
+    ///
+    /// # Errors
+    /// The volume cannot be moved, was not moved, or the server does not answer.
+    pub async fn run(self, server: &Server) -> Result<(), DrainError> {
+        let Self {
+            namespace,
+            claim: name,
+            to,
+        } = self;
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(server.client.clone(), &namespace);
+        let claim = claims.get(&name).await;
+        let claim = claim.map_err(|error| server.explain(error))?;
+        match to {
+            Some(to) => move_claim(server, claim, &namespace, &name, &to).await,
+            None => cancel(server, &volume_of(&claim, &name)?).await,
+        }
+    }
+}
+
+/// The name of a claim's volume.
+fn volume_of(claim: &PersistentVolumeClaim, name: &str) -> Result<String, DrainError> {
+    let spec = claim.spec.as_ref();
+    let volume = spec.and_then(|spec| spec.volume_name.clone());
+    let volume = volume.filter(|volume| !volume.is_empty());
+    volume.ok_or_else(|| DrainError::Refused(format!("claim {name:?} is not bound")))
+}
+
+/// The reason why a claim's volume cannot be moved now; `None` if it can, or moves already.
+///
+/// # Errors
+/// The server does not answer.
+pub async fn refusal(
+    server: &Server,
+    namespace: &str,
+    claim: &str,
+    to: &str,
+) -> Result<Option<String>, DrainError> {
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(server.client.clone(), namespace);
+    let found = claims.get(claim).await;
+    let found = found.map_err(|error| server.explain(error))?;
+    let name = volume_of(&found, claim)?;
+    let found = read(server, found, namespace, &name, to).await;
+    let found = found.map_err(|error| server.explain(error))?;
+    Ok(match decide(&found, to) {
+        Decision::Refused(why) => Some(why),
+        Decision::UnderWay | Decision::Request { .. } => None,
+    })
+}
+
+/// Requests the move of a claim's volume, and shows its progress until its end.
+///
+/// # Errors
+/// It cannot be moved, or was not.
+pub async fn move_claim(
+    server: &Server,
+    claim: PersistentVolumeClaim,
+    namespace: &str,
+    claim_name: &str,
+    to: &str,
+) -> Result<(), DrainError> {
+    let name = volume_of(&claim, claim_name)?;
+    let volumes: Api<PersistentVolume> = Api::all(server.client.clone());
+    let found = read(server, claim, namespace, &name, to).await;
+    let found = found.map_err(|error| server.explain(error))?;
+    match decide(&found, to) {
+        Decision::Refused(why) => return Err(DrainError::Refused(why)),
+        Decision::UnderWay => say(&format!("The move to {to} is in progress.")),
+        Decision::Request { from } => {
+            let id = uuid::Uuid::new_v4().simple().to_string();
+            let request = VolumeMove::request(&id[..12], &from, to);
+            write(&volumes, found.volume.as_ref(), &name, &request)
+                .await
+                .map_err(|error| server.explain(error))?;
+        }
+    }
+    follow(server, &volumes, &name, (namespace, claim_name)).await
+}
+
+async fn read(
+    server: &Server,
+    claim: PersistentVolumeClaim,
+    namespace: &str,
+    volume: &str,
+    to: &str,
+) -> api_client::Result<MoveObjects> {
+    let client = || server.client.clone();
+    let volumes: Api<PersistentVolume> = Api::all(client());
+    let nodes: Api<Node> = Api::all(client());
+    let contents: Api<VolumeSnapshotContent> = Api::all(client());
+    let contents = match contents.list(&ListParams::default()).await {
+        // The definitions of snapshots may be missing.
+        Err(api_client::Error::Api(status)) if status.code == 404 => Vec::new(),
+        other => other?.items,
+    };
+    Ok(MoveObjects {
+        volume: volumes.get_opt(volume).await?,
+        pods: pods(server, namespace).await?,
+        destination: nodes.get_opt(to).await?,
+        claim,
+        contents,
+    })
+}
+
+async fn pods(server: &Server, namespace: &str) -> api_client::Result<Vec<PodView>> {
+    let pods: Api<Pod> = Api::namespaced(server.client.clone(), namespace);
+    let listed = pods.list(&ListParams::default()).await?;
+    Ok(listed.items.iter().map(PodView::from).collect())
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Decision {
+    /// The same move has started already.
+    UnderWay,
+    /// It may begin.
+    Request { from: String },
+    /// It may not, with the reason.
+    Refused(String),
+}
+
+fn decide(found: &MoveObjects, to: &str) -> Decision {
+    match from(found, to) {
+        Ok(None) => Decision::UnderWay,
+        Ok(Some(from)) => Decision::Request { from },
+        Err(why) => Decision::Refused(why),
+    }
+}
+
+/// The node with the data; `None` for a move that is in progress. *Errors.* The reason of a refusal.
+fn from(found: &MoveObjects, to: &str) -> Result<Option<String>, String> {
+    let claim = found.claim.metadata.name.as_deref().unwrap_or_default();
+    let status = found.claim.status.as_ref();
+    if status.and_then(|status| status.phase.as_deref()) != Some("Bound") {
+        return Err(format!("claim {claim:?} is not bound"));
+    }
+    let volume = found.volume.as_ref();
+    let volume = volume.ok_or_else(|| format!("the volume of claim {claim:?} does not exist"))?;
+    let name = volume.metadata.name.as_deref().unwrap_or_default();
+    let being_deleted = |meta: &Option<_>| meta.is_some();
+    if being_deleted(&found.claim.metadata.deletion_timestamp)
+        || being_deleted(&volume.metadata.deletion_timestamp)
+    {
+        return Err(format!("claim {claim:?} or its volume is being deleted"));
+    }
+    let record = VolumeMove::of(volume).filter(|record| !record.stage.is_final());
+    match record {
+        Some(record) if record.to == to => return Ok(None),
+        Some(record) => {
+            return Err(format!(
+                "volume {name} is being moved to node {:?}; --cancel abandons that",
+                record.to
+            ));
+        }
+        None => {}
+    }
+    let from = place(volume, claim)?;
+    if from == to {
+        return Err(format!(
+            "the volume of claim {claim:?} is on node {to:?} already"
+        ));
+    }
+    let node = found.destination.as_ref();
+    let node = node.ok_or_else(|| format!("node {to:?} does not exist"))?;
+    takes_pods(node, to)?;
+    if VolumeReplication::of(volume).is_some() {
+        return Err(format!(
+            "the volume of claim {claim:?} has a replica on another node, and is not moved: it goes there \
+             when node {from:?} is lost"
+        ));
+    }
+    let snapshots = snapshots(&found.contents, name);
+    if !snapshots.is_empty() {
+        return Err(format!(
+            "the volume of claim {claim:?} has snapshots ({}), which stay on node {from:?}. To keep one, make \
+             a claim from it (spec.dataSource) and move that claim as well. Then delete the VolumeSnapshots",
+            snapshots.join(", ")
+        ));
+    }
+    let mut users = users(&found.pods, claim);
+    match users.find(|pod| pod.controller.is_none()) {
+        Some(pod) => Err(format!(
+            "pod {:?} uses claim {claim:?} and has no controller that would start it again: delete it \
+             first",
+            &*pod.name
+        )),
+        None => Ok(Some(from)),
+    }
+}
+
+/// The VolumeSnapshots of a volume, as `NAMESPACE/NAME`; for contents without one, their own names.
+fn snapshots(contents: &[VolumeSnapshotContent], volume: &str) -> Vec<String> {
+    let of = |content: &&VolumeSnapshotContent| {
+        content.spec.source.volume_handle.as_deref() == Some(volume)
+    };
+    let name = |content: &VolumeSnapshotContent| {
+        let snapshot = &content.spec.volume_snapshot_ref;
+        match (&snapshot.namespace, &snapshot.name) {
+            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+            _ => content.metadata.name.clone().unwrap_or_default(),
+        }
+    };
+    contents.iter().filter(of).map(name).collect()
+}
+
+/// The node of a volume that can be moved.
+fn place(volume: &PersistentVolume, claim: &str) -> Result<String, String> {
+    let spec = volume.spec.clone().unwrap_or_default();
+    let class = spec.storage_class_name.unwrap_or_default();
+    match Driver::of_volume(volume).filter(|_| spec.local.is_some()) {
+        Some(Driver::Local | Driver::LocalCow) => {}
+        None => {
+            return Err(format!(
+                "the volume of claim {claim:?} is of the class {class:?}: only volumes of the classes local \
+                 and local-cow can be moved"
+            ));
+        }
+    }
+    if spec.volume_mode.as_deref() == Some("Block") {
+        return Err(format!(
+            "the volume of claim {claim:?} is a block device: only volumes with files can be moved"
+        ));
+    }
+    let node = only_node(volume).map(str::to_owned);
+    node.ok_or_else(|| format!("the volume of claim {claim:?} is not on one node"))
+}
+
+/// Checks that a node can get volumes and their pods.
+///
+/// # Errors
+/// The reason why not.
+pub fn takes_pods(node: &Node, name: &str) -> Result<(), String> {
+    let is_ready = node_conditions::is_ready(node);
+    let is_cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+    match (is_ready, is_cordoned) {
+        (true, false) => Ok(()),
+        (false, _) => Err(format!("node {name:?} is not ready")),
+        (true, true) => Err(format!("node {name:?} takes no pods: it is cordoned")),
+    }
+}
+
+/// The pods on nodes that use a claim.
+fn users<'a>(pods: &'a [PodView], claim: &str) -> impl Iterator<Item = &'a PodView> {
+    pods.iter().filter(move |pod| uses(pod, claim))
+}
+
+async fn write(
+    volumes: &Api<PersistentVolume>,
+    volume: Option<&PersistentVolume>,
+    name: &str,
+    record: &VolumeMove,
+) -> api_client::Result<()> {
+    let meta = volume.map(|volume| &volume.metadata);
+    let patch = json!({"metadata": {
+        "uid": meta.and_then(|meta| meta.uid.as_ref()),
+        "resourceVersion": meta.and_then(|meta| meta.resource_version.as_ref()),
+        "annotations": {VOLUME_MOVE: record.to_text()},
+    }});
+    let params = PatchParams::default();
+    volumes.patch(name, &params, &Patch::Merge(&patch)).await?;
+    Ok(())
+}
+
+async fn cancel(server: &Server, name: &str) -> Result<(), DrainError> {
+    let volumes: Api<PersistentVolume> = Api::all(server.client.clone());
+    loop {
+        let volume = volumes.get(name).await;
+        let volume = volume.map_err(|error| server.explain(error))?;
+        let record = VolumeMove::of(&volume).filter(|record| record.stage.is_before_placed());
+        let Some(record) = record else {
+            let text = "is not being moved, or is on the other node already";
+            return Err(DrainError::Refused(format!("volume {name} {text}")));
+        };
+        let cancelled = VolumeMove {
+            cancelled: true,
+            ..record
+        };
+        match write(&volumes, Some(&volume), name, &cancelled).await {
+            Err(api_client::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(server.explain(error).into()),
+            Ok(()) => break,
+        }
+    }
+    say(&format!("The move of volume {name} is being abandoned."));
+    Ok(())
+}
+
+/// Shows the progress until the end, and evicts the pods when it is their time.
+async fn follow(
+    server: &Server,
+    volumes: &Api<PersistentVolume>,
+    name: &str,
+    claim: (&str, &str),
+) -> Result<(), DrainError> {
+    let mut shown = String::new();
+    let mut tell = |line: String| {
+        if line != shown {
+            say(&line);
+            shown = line;
+        }
+    };
+    let mut heard = Instant::now();
+    loop {
+        match look(server, volumes, name, claim).await {
+            Ok(Progress::Shown(line)) => {
+                heard = Instant::now();
+                tell(line);
+            }
+            Ok(Progress::Moved(line)) => {
+                tell(line);
+                return Ok(());
+            }
+            Ok(Progress::Failed(why)) => return Err(DrainError::NotMoved(why)),
+            Err(error @ api_client::Error::Api(_)) => return Err(server.explain(error).into()),
+            Err(error) if heard.elapsed() > PATIENCE => return Err(server.explain(error).into()),
+            Err(_) => tell("The server does not answer.".to_owned()),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The progress of a move.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    Shown(String),
+    Moved(String),
+    Failed(String),
+}
+
+async fn look(
+    server: &Server,
+    volumes: &Api<PersistentVolume>,
+    name: &str,
+    (namespace, claim): (&str, &str),
+) -> api_client::Result<Progress> {
+    let volume = volumes.get(name).await?;
+    let Some(record) = VolumeMove::of(&volume) else {
+        return Ok(Progress::Failed("its record is gone".to_owned()));
+    };
+    if record.stage == MoveStage::Stopping {
+        for pod in users(&pods(server, namespace).await?, claim) {
+            if !pod.is_deleting()
+                && let Some(refused) = stop(server, pod).await?
+            {
+                return Ok(Progress::Shown(format!("Stopping: {refused}")));
+            }
+        }
+    }
+    Ok(progress(&record, claim))
+}
+
+/// Evicts a pod; the answer of a budget that does not allow it now.
+async fn stop(server: &Server, pod: &PodView) -> api_client::Result<Option<String>> {
+    match evict(server, &pod.namespace, &pod.name, &pod.uid).await {
+        Ok(_) => Ok(None),
+        Err(error) => match error.code() {
+            Some(TOO_MANY_REQUESTS) => Ok(Some(message(&error))),
+            // It has gone, or it is another one now.
+            Some(404 | 409) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+fn progress(record: &VolumeMove, claim: &str) -> Progress {
+    let (from, to) = (&record.from, &record.to);
+    let text = match record.stage {
+        MoveStage::Requested => format!("Requested: node {to} is asked for room."),
+        MoveStage::Preparing => match record.bytes {
+            Some(bytes) => format!(
+                "Preparing: a first copy of {bytes} bytes goes from {from} to {to}, while the pods run."
+            ),
+            None => {
+                format!("Preparing: a first copy goes from {from} to {to}, while the pods run.")
+            }
+        },
+        MoveStage::Stopping => "Stopping: the pods of the claim end.".to_owned(),
+        MoveStage::Copying => match record.bytes {
+            Some(bytes) => format!("Copying: {bytes} bytes go from {from} to {to}."),
+            None => format!("Copying: the files go from {from} to {to}."),
+        },
+        MoveStage::Arrived => format!("Arrived: the files are on {to}."),
+        MoveStage::Placed => format!("Placed: the volume belongs to {to}."),
+        MoveStage::Abandoned => format!("Abandoned: the volume stays on {from}."),
+        MoveStage::Moved => {
+            let line = format!("Moved: claim {claim} is on {to}; its pods start there.");
+            return Progress::Moved(line);
+        }
+        MoveStage::Failed => {
+            let why = record.message.clone();
+            return Progress::Failed(why.unwrap_or_else(|| "no reason is known".to_owned()));
+        }
+    };
+    Progress::Shown(match &record.message {
+        Some(message) => format!("{text} Waiting: {message}."),
+        None => text,
+    })
+}

@@ -1,0 +1,170 @@
+//! The pods of a node that is drained.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use api_client::guarded_writes::message;
+use api_client::{Api, ListParams, Patch, PatchParams, PostParams, ResourceExt};
+use cluster_inspection::Server;
+use console::output::say;
+use data_directory::process;
+use host_kernel::block_in_place;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
+use k8s_openapi::api::policy::v1::Eviction;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::error::DrainError;
+use crate::losses;
+
+/// Interval between two checks of the pods.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The eviction of all pods of this machine's node, but for those of DaemonSets and mirror pods.
+#[derive(Clone, Copy, Debug)]
+pub struct PodDrain<'a> {
+    /// The name of the node.
+    pub node: &'a str,
+    /// The data directory of the node's agent, which ends the pods.
+    pub data: &'a Path,
+    /// Pods that nothing replaces, and data on this machine, may be lost.
+    pub force: bool,
+    /// The longest wait for the pods to end.
+    pub timeout: Duration,
+}
+
+impl PodDrain<'_> {
+    /// Cordons the node, and evicts its pods until no pod is left.
+    ///
+    /// # Errors
+    /// Something would be lost, pods stay, no agent runs, or the server refuses.
+    pub async fn run(self, server: &Server) -> Result<(), DrainError> {
+        let name = self.node;
+        let explain = |error| server.explain(error);
+        let pods: Api<Pod> = Api::all(server.client.clone());
+        let of_node = ListParams::default().fields(&format!("spec.nodeName={name}"));
+        let listed = pods.list(&of_node).await.map_err(explain)?.items;
+        let volumes: Api<PersistentVolume> = Api::all(server.client.clone());
+        let volumes = volumes
+            .list(&ListParams::default())
+            .await
+            .map_err(explain)?;
+        let losses = losses::losses(name, &losses::evicted(&listed), &volumes.items);
+        if !losses.is_empty() && !self.force {
+            return Err(DrainError::Losses(losses));
+        }
+        cordon(server, name).await?;
+        let deadline = Instant::now() + self.timeout;
+        let mut evictions = Evictions::default();
+        loop {
+            let listed = pods.list(&of_node).await.map_err(explain)?.items;
+            let left = losses::evicted(&listed);
+            evictions.evict_all(server, &left).await?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            if block_in_place(|| process::serving(self.data)).is_none() {
+                return Err(DrainError::Refused(format!(
+                    "no node agent runs on {}, which would end the pods {}: start `mainstay node`, and leave then",
+                    self.data.display(),
+                    names(&left)
+                )));
+            }
+            if Instant::now() >= deadline {
+                return Err(DrainError::Refused(format!(
+                    "these pods are still on the node: {}. It stays cordoned: leave again, or take it back with \
+                     `kubectl uncordon {name}`",
+                    names(&left)
+                )));
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+}
+
+/// Lets no more pods be scheduled to a node.
+///
+/// # Errors
+/// The server refused, or does not answer.
+pub async fn cordon(server: &Server, name: &str) -> Result<(), DrainError> {
+    let nodes: Api<Node> = Api::all(server.client.clone());
+    let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
+    let cordoned = nodes.patch(name, &PatchParams::default(), &cordon).await;
+    cordoned.map_err(|error| server.explain(error))?;
+    say(&format!("node {name} cordoned"));
+    Ok(())
+}
+
+fn names(pods: &[&Pod]) -> String {
+    let names: Vec<String> = pods
+        .iter()
+        .map(|pod| losses::shown(&pod.metadata))
+        .collect();
+    names.join(", ")
+}
+
+/// The progress of a drain, by the uids of pods.
+#[derive(Default)]
+struct Evictions {
+    evicted: BTreeSet<String>,
+    /// The last refusal of each pod that waits.
+    waits: BTreeSet<(String, String)>,
+}
+
+impl Evictions {
+    /// Evicts the pods that are not evicted yet. A disruption budget may refuse for a while.
+    async fn evict_all(&mut self, server: &Server, left: &[&Pod]) -> Result<(), DrainError> {
+        for pod in left {
+            let uid = pod.metadata.uid.clone().unwrap_or_default();
+            if self.evicted.contains(&uid) {
+                continue;
+            }
+            let shown = losses::shown(&pod.metadata);
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            match evict(server, namespace, &pod.name_any(), &uid).await {
+                Ok(_) => {
+                    self.evicted.insert(uid);
+                    say(&format!("pod {shown} evicted"));
+                }
+                Err(error) if error.code() == Some(429) => {
+                    let why = message(&error);
+                    if self.waits.insert((uid, why.clone())) {
+                        say(&format!("pod {shown} waits: {why}"));
+                    }
+                }
+                // It is gone, or another one has its name.
+                Err(error) if matches!(error.code(), Some(404 | 409)) => {}
+                Err(error) => return Err(server.explain(error).into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Evicts a pod, if it is still this one.
+pub async fn evict(
+    server: &Server,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+) -> api_client::Result<Value> {
+    let pods: Api<Pod> = Api::namespaced(server.client.clone(), namespace);
+    let eviction = Eviction {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        },
+        delete_options: Some(DeleteOptions {
+            preconditions: Some(Preconditions {
+                uid: Some(uid.to_owned()),
+                ..Preconditions::default()
+            }),
+            ..DeleteOptions::default()
+        }),
+    };
+    let params = PostParams::default();
+    pods.create_subresource("eviction", name, &params, &eviction)
+        .await
+}

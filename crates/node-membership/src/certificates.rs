@@ -1,0 +1,137 @@
+//! The certificates of a running node.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_client::Client;
+use console::output::warn;
+use host_kernel::blocking;
+use jiff::Timestamp;
+use node_agent::ServingCertificate;
+use node_identity::{CertificateSubject, Error, Identity, Renewal, Servers, request};
+use process_telemetry::backoff;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::membership::MembershipStore;
+
+/// Time between two requests for the first serving certificate.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The node at its server.
+#[derive(Clone)]
+pub struct NodeClient {
+    /// The API servers, of which one is used at a time.
+    pub servers: Servers,
+    /// The certificate authority of the cluster, PEM.
+    pub ca_pem: String,
+    /// The name of the Node object.
+    pub node_name: String,
+    /// The client certificate, with its later changes.
+    pub identity: watch::Sender<Identity>,
+}
+
+impl NodeClient {
+    fn renewal(&self, wanted: CertificateSubject, current: watch::Sender<Identity>) -> Renewal {
+        Renewal {
+            servers: self.servers.clone(),
+            ca_pem: self.ca_pem.clone(),
+            wanted,
+            client: self.identity.subscribe(),
+            current,
+        }
+    }
+
+    /// Renews the client certificate, and stores each new one, until `stop`.
+    pub async fn keep_client(self, place: Arc<MembershipStore>, stop: CancellationToken) {
+        let mut renewed = self.identity.subscribe();
+        renewed.mark_unchanged();
+        let storing = async {
+            while renewed.changed().await.is_ok() {
+                let identity = renewed.borrow_and_update().clone();
+                let place = Arc::clone(&place);
+                if let Err(error) = blocking(move || place.write_identity(&identity)).await {
+                    tracing::error!("the node's certificate is not stored: {error:#}");
+                }
+            }
+        };
+        let wanted = CertificateSubject::client(&self.node_name);
+        let renewal = self.renewal(wanted, self.identity.clone());
+        let renewing = async {
+            if let Err(error) = renewal.run(Timestamp::now, stop.clone()).await {
+                // The pods continue: only a new token helps.
+                warn(&format!("mainstay: {:#}", anyhow::Error::new(error)));
+            }
+        };
+        stop.run_until_cancelled(async {
+            tokio::join!(storing, renewing);
+        })
+        .await;
+    }
+
+    /// Gets a serving certificate for each address of the node, and renews it, until `stop`. The
+    /// server approves it once the Node object has the address.
+    pub async fn keep_serving(
+        self,
+        client: Client,
+        mut address: watch::Receiver<IpAddr>,
+        shown: watch::Sender<Option<ServingCertificate>>,
+        stop: CancellationToken,
+    ) {
+        stop.run_until_cancelled(async {
+            loop {
+                let now = *address.borrow_and_update();
+                let wanted = CertificateSubject::serving(&self.node_name, [now]);
+                tokio::select! {
+                    () = self.serve_with(&client, wanted, &shown) => {}
+                    Ok(()) = address.changed() => {}
+                }
+            }
+        })
+        .await;
+    }
+
+    async fn serve_with(
+        &self,
+        client: &Client,
+        wanted: CertificateSubject,
+        shown: &watch::Sender<Option<ServingCertificate>>,
+    ) {
+        let first = loop {
+            match request(client, &wanted).await {
+                Ok(first) => break first,
+                Err(error) => {
+                    report(error, "the node has no serving certificate yet");
+                    tokio::time::sleep(backoff::jittered(RETRY)).await;
+                }
+            }
+        };
+        show(&first, shown);
+        let current = watch::Sender::new(first);
+        let mut renewed = current.subscribe();
+        let showing = async {
+            while renewed.changed().await.is_ok() {
+                show(&renewed.borrow_and_update(), shown);
+            }
+        };
+        let renewal = self.renewal(wanted, current);
+        let renewing = renewal.run(Timestamp::now, CancellationToken::new());
+        let (renewing, ()) = tokio::join!(renewing, showing);
+        if let Err(error) = renewing {
+            report(error, "the node's serving certificate is not renewed");
+            tokio::time::sleep(backoff::jittered(RETRY)).await;
+        }
+    }
+}
+
+fn show(identity: &Identity, shown: &watch::Sender<Option<ServingCertificate>>) {
+    match ServingCertificate::of_pem(&identity.certificate_pem, &identity.key_pem) {
+        Ok(certificate) => drop(shown.send_replace(Some(certificate))),
+        Err(error) => tracing::warn!(%error, "the node's serving certificate cannot be used"),
+    }
+}
+
+fn report(error: Error, what: &str) {
+    tracing::warn!("{what}: {:#}", anyhow::Error::new(error));
+}

@@ -1,0 +1,332 @@
+//! The entry of a machine into a cluster: joining by a token, or the membership of an earlier start; then
+//! the registration of the node.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use api_client::{Api, Client};
+use console::output::say;
+use control_plane::cluster_ranges::{ClusterRanges, DNS_SERVICE};
+use host_kernel::block_in_place;
+use http::Uri;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Service};
+use node_agent::{NewNode, ServingCertificate};
+use node_identity::{Error, Identity, JoinToken, Joined, Servers, Validity, join, renewed_client};
+use object_model::NodeName;
+use pod_network::Cidr;
+use process_telemetry::backoff;
+use resource_kinds::namespaces::KUBE_SYSTEM;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::membership::{Membership, MembershipStore};
+use crate::version;
+
+/// Time between two attempts to reach a server.
+const RETRY: Duration = Duration::from_secs(1);
+/// Time after which a message says that the server does not answer.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Wait for a server before the pods of a former agent are taken over without one. A client changes to
+/// another server within this time, if one refuses connections.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tells once that a server is away.
+struct Waiting {
+    since: Instant,
+    is_told: bool,
+}
+
+impl Waiting {
+    fn begin() -> Self {
+        Self {
+            since: Instant::now(),
+            is_told: false,
+        }
+    }
+
+    async fn wait(&mut self, error: &anyhow::Error) {
+        if !self.is_told && self.since.elapsed() >= SILENCE {
+            self.is_told = true;
+            say(&format!("mainstay: waiting for the server: {error:#}"));
+        }
+        tokio::time::sleep(backoff::jittered(RETRY)).await;
+    }
+}
+
+/// The choices of the user about the entry into a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct JoinSettings {
+    /// The servers, if any are named.
+    pub servers: Vec<Uri>,
+    /// The token, if one is given.
+    pub token: Option<JoinToken>,
+    /// The name of the node, if it is not the machine's.
+    pub node_name: Option<String>,
+}
+
+/// The membership of this machine, which is stored: that of an earlier start, or a new one by the token.
+/// Waits for a server.
+///
+/// # Errors
+/// The machine cannot join; each reason has its text.
+pub async fn membership(
+    place: &MembershipStore,
+    settings: &JoinSettings,
+    machine: &str,
+) -> Result<(Membership, Identity)> {
+    let stored = block_in_place(|| place.read())?;
+    let now = Timestamp::now();
+    match (stored, &settings.token) {
+        (Some((membership, identity)), token) => {
+            if let Some(name) = settings.node_name.as_ref()
+                && *name != membership.node_name
+            {
+                bail!(
+                    "--node-name {name}: this data directory belongs to the node {}; another node needs \
+                     a --data-dir of its own",
+                    membership.node_name
+                );
+            }
+            match (expired(&identity, now), token) {
+                (None, _) => {
+                    let membership = with_servers(membership, settings);
+                    block_in_place(|| place.write(&membership))?;
+                    Ok((membership, identity))
+                }
+                (Some(error), None) => Err(error.into()),
+                (Some(_), Some(token)) => {
+                    let name = membership.node_name.clone();
+                    let mut next =
+                        new(&with_servers(membership.clone(), settings), token, &name).await?;
+                    next.0.keep_ranges_of(&membership);
+                    store(place, next)
+                }
+            }
+        }
+        (None, Some(token)) => {
+            let name = settings.node_name.as_deref().unwrap_or(machine);
+            if NodeName::parse(name).is_none() {
+                bail!(
+                    "{name:?} cannot be the name of a node: a name has lower case letters, digits, '-' and \
+                     '.', and starts and ends with a letter or digit. Choose one with --node-name"
+                );
+            }
+            let servers = settings.servers.iter().map(Uri::to_string).collect();
+            let wanted = Membership::new(name.to_owned(), servers, String::new());
+            store(place, new(&wanted, token, name).await?)
+        }
+        (None, None) => bail!(
+            "this machine has not joined a cluster yet: give --server and --token. `mainstay token create` \
+             on the server prints a token"
+        ),
+    }
+}
+
+fn store(
+    place: &MembershipStore,
+    joined: (Membership, Identity),
+) -> Result<(Membership, Identity)> {
+    let (membership, identity) = &joined;
+    block_in_place(|| {
+        place.write(membership)?;
+        place.write_identity(identity)
+    })?;
+    Ok(joined)
+}
+
+fn with_servers(mut membership: Membership, settings: &JoinSettings) -> Membership {
+    if !settings.servers.is_empty() {
+        membership.servers = settings.servers.iter().map(Uri::to_string).collect();
+    }
+    membership
+}
+
+fn expired(identity: &Identity, now: Timestamp) -> Option<Error> {
+    let ends = Validity::of_pem(&identity.certificate_pem)?.ends;
+    (ends < now).then(|| Error::Expired(ends.to_string()))
+}
+
+/// Joins at the first server that answers.
+async fn new(wanted: &Membership, token: &JoinToken, name: &str) -> Result<(Membership, Identity)> {
+    if wanted.servers.is_empty() {
+        bail!("--token needs --server, such as --server https://192.0.2.1:6443");
+    }
+    let mut waiting = Waiting::begin();
+    loop {
+        let mut last = None;
+        for server in &wanted.servers {
+            let url: Uri = server.parse().context("parse the URL of a server")?;
+            match join(&url, token, name).await {
+                Ok(Joined { ca_pem, identity }) => {
+                    let mut servers = wanted.servers.clone();
+                    // The one that answers is asked first.
+                    servers.sort_by_key(|one| one != server);
+                    let joined = Membership::new(name.to_owned(), servers, ca_pem);
+                    match version::too_new(&client(&joined, &identity)?).await {
+                        Ok(None) => return Ok((joined, identity)),
+                        Ok(Some(reason)) => bail!("join the cluster: {reason}"),
+                        Err(error) => last = Some(error.into()),
+                    }
+                }
+                Err(error) if is_away(&error) => last = Some(anyhow::Error::new(error)),
+                Err(error) => return Err(error).context("join the cluster"),
+            }
+        }
+        if let Some(error) = last {
+            waiting.wait(&error).await;
+        }
+    }
+}
+
+/// A client of the servers of a membership.
+fn client(membership: &Membership, identity: &Identity) -> Result<Client> {
+    let servers = Servers::new(membership.urls()?).context("no server is known")?;
+    let identity = watch::Sender::new(identity.clone()).subscribe();
+    Ok(renewed_client(&servers, &membership.ca_pem, identity))
+}
+
+/// Whether a later attempt may succeed.
+fn is_away(error: &Error) -> bool {
+    match error {
+        Error::Unreachable { .. } => true,
+        Error::Api(error) => node_agent::is_away(error),
+        _ => false,
+    }
+}
+
+/// The facts that a registered node gets from the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The addresses of the node's pods.
+    pub pods: Cidr,
+    /// The ranges of the cluster.
+    pub cluster: ClusterRanges,
+}
+
+/// Waits for the certificate by which the server reaches the node's pods.
+pub async fn serving(certificate: &mut watch::Receiver<Option<ServingCertificate>>) {
+    let issued = timeout(SILENCE, certificate.wait_for(Option::is_some));
+    let is_late = issued.await.is_err();
+    if is_late {
+        say(
+            "mainstay: waiting for a serving certificate: pods run, and `kubectl logs` and `kubectl exec` do \
+             not reach them yet. `kubectl get certificatesigningrequests` shows the request of the node",
+        );
+        drop(certificate.wait_for(Option::is_some).await);
+    }
+}
+
+/// Registers the node, and reads its ranges. Waits for the server.
+///
+/// # Errors
+/// The server refuses the node, or gives it no range.
+pub async fn register(client: &Client, node: &NewNode) -> Result<Registered> {
+    let mut waiting = Waiting::begin();
+    loop {
+        match attempt(client, node).await {
+            Err(error) if error.downcast_ref().is_some_and(node_agent::is_away) => {
+                waiting.wait(&error).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The entry of a registered machine into the cluster, when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterEntry {
+    /// A server has answered.
+    Answered(Registered),
+    /// No server answers: these facts are those of the last start.
+    Remembered(Registered),
+}
+
+impl ClusterEntry {
+    /// The registration, whether it was answered now or remembered.
+    pub fn registered(self) -> Registered {
+        let (Self::Answered(registered) | Self::Remembered(registered)) = self;
+        registered
+    }
+}
+
+/// Registers the node. With `remembered` facts it waits for a short time only.
+///
+/// # Errors
+/// As [`register`].
+pub async fn enter(
+    client: &Client,
+    node: &NewNode,
+    remembered: Option<Registered>,
+) -> Result<ClusterEntry> {
+    let registering = register(client, node);
+    let Some(remembered) = remembered else {
+        return Ok(ClusterEntry::Answered(registering.await?));
+    };
+    match timeout(PATIENCE, registering).await {
+        Ok(registered) => Ok(ClusterEntry::Answered(registered?)),
+        Err(_) => Ok(ClusterEntry::Remembered(remembered)),
+    }
+}
+
+/// Waits for a server after a start without one, and compares its facts with the `remembered` ones.
+///
+/// # Errors
+/// As [`register`], or the server gives the node other ranges than those of its pods.
+pub async fn confirm(client: &Client, node: &NewNode, remembered: Registered) -> Result<()> {
+    let registered = register(client, node).await?;
+    if registered != remembered {
+        bail!(
+            "the server gives this node the pod range {} of {} and Services {}, and it has started without \
+             the server with {} of {} and {}: start it again",
+            registered.pods,
+            registered.cluster.pods,
+            registered.cluster.services,
+            remembered.pods,
+            remembered.cluster.pods,
+            remembered.cluster.services,
+        );
+    }
+    Ok(())
+}
+
+async fn attempt(client: &Client, node: &NewNode) -> Result<Registered> {
+    let refused = |error: api_client::Error| match error.code() {
+        Some(401) => anyhow::anyhow!(
+            "the server does not accept the certificate of this node: it is of another cluster. Remove \
+             the data directory with `mainstay down --all`, and join with a token"
+        ),
+        _ => anyhow::Error::new(error),
+    };
+    let registered = node.register(client).await.map_err(refused);
+    let registered = registered.with_context(|| format!("register the node {}", node.name))?;
+    let services: Api<Service> = Api::namespaced(client.clone(), KUBE_SYSTEM);
+    let service = services.get(DNS_SERVICE).await.map_err(refused);
+    let service = service.context("read the ranges of the cluster")?;
+    let cluster = ClusterRanges::of(&service).context(
+        "the cluster is of one machine, served by `mainstay up`: start `mainstay server` on its data \
+         directory",
+    )?;
+    let pods = pod_range(&registered, &cluster)?;
+    Ok(Registered { pods, cluster })
+}
+
+/// The range of the pods of a registered node.
+///
+/// # Errors
+/// The cluster had no range left when the Node object was made.
+pub fn pod_range(node: &Node, cluster: &ClusterRanges) -> Result<Cidr> {
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());
+    let range = range.with_context(|| {
+        format!(
+            "the node {name} has no range for pods: all ranges of {} were given to other nodes. Delete \
+             the Node objects of machines that are gone, and then this one: `kubectl delete node {name}`",
+            cluster.pods
+        )
+    })?;
+    range
+        .parse()
+        .with_context(|| format!("the node's range for pods, {range}"))
+}

@@ -1,0 +1,340 @@
+//! The membership of this machine in a cluster, as it is kept in the data directory.
+//!
+//! ```text
+//! node/lock             held by flock while a node agent runs
+//! node/membership.json  the servers, their authority, the node's name, its pod range and the cluster's ranges
+//! node/client.pem       the client certificate and its key, which belong together
+//! ```
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use control_plane::cluster_ranges::ClusterRanges;
+use data_directory::process;
+use host_kernel::durable_file::{self, Durability};
+use http::Uri;
+use jiff::Timestamp;
+use node_identity::{Identity, Validity};
+use pod_network::Cidr;
+use serde::{Deserialize, Serialize};
+
+use crate::joining::Registered;
+
+/// The format that is written.
+const FORMAT: u32 = 1;
+/// The beginning of a key.
+const KEY: &str = "-----BEGIN PRIVATE KEY-----";
+
+/// The membership in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Membership {
+    format: u32,
+    /// The name of the Node object.
+    pub node_name: String,
+    /// URLs of the servers that were named when the node joined, or later.
+    pub servers: Vec<String>,
+    /// URLs of the servers, as published by the cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learned: Vec<String>,
+    /// The certificate authority of the cluster, PEM.
+    pub ca_pem: String,
+    /// The addresses of this node's pods, once it is registered.
+    pub pod_cidr: Option<Cidr>,
+    /// The addresses of the pods of all nodes, as last received from a server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cluster_cidr: Option<Cidr>,
+    /// The addresses of Services, as last received from a server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    service_cidr: Option<Cidr>,
+}
+
+impl Membership {
+    /// The membership of a node that has just joined.
+    pub fn new(node_name: String, servers: Vec<String>, ca_pem: String) -> Self {
+        Self {
+            format: FORMAT,
+            node_name,
+            servers,
+            learned: Vec::new(),
+            ca_pem,
+            pod_cidr: None,
+            cluster_cidr: None,
+            service_cidr: None,
+        }
+    }
+
+    /// The last received ranges, for a start while no server answers.
+    pub fn registered(&self) -> Option<Registered> {
+        Some(Registered {
+            pods: self.pod_cidr?,
+            cluster: ClusterRanges {
+                pods: self.cluster_cidr?,
+                services: self.service_cidr?,
+            },
+        })
+    }
+
+    /// Takes over the ranges of the former membership of this machine.
+    pub fn keep_ranges_of(&mut self, former: &Self) {
+        self.pod_cidr = former.pod_cidr;
+        self.cluster_cidr = former.cluster_cidr;
+        self.service_cidr = former.service_cidr;
+    }
+
+    /// Stores the ranges that a server sent.
+    pub fn set_registered(&mut self, told: Registered) {
+        self.pod_cidr = Some(told.pods);
+        self.cluster_cidr = Some(told.cluster.pods);
+        self.service_cidr = Some(told.cluster.services);
+    }
+
+    /// The stored membership, if the machine has joined.
+    ///
+    /// # Errors
+    /// The file is damaged or cannot be read.
+    pub fn read(directory: &Path) -> Result<Option<Self>> {
+        let Some(text) = text(&directory.join("membership.json"))? else {
+            return Ok(None);
+        };
+        let membership: Self = serde_json::from_str(&text).with_context(|| damaged(directory))?;
+        if membership.format > FORMAT {
+            bail!(
+                "{} was written by a newer version of mainstay; start that version",
+                directory.display()
+            );
+        }
+        Ok(Some(membership))
+    }
+
+    /// The URLs of all servers: those that were named come first.
+    ///
+    /// # Errors
+    /// A URL is malformed.
+    pub fn urls(&self) -> Result<Vec<Uri>> {
+        let all = self.servers.iter().chain(&self.learned);
+        all.map(|url| {
+            url.parse()
+                .with_context(|| format!("parse the server's URL {url}"))
+        })
+        .collect()
+    }
+}
+
+/// The place of the membership. One process has it.
+pub struct MembershipStore {
+    directory: PathBuf,
+    _lock: File,
+}
+
+impl MembershipStore {
+    /// Opens the place in a data directory.
+    ///
+    /// # Errors
+    /// Another node agent runs on the directory, or the disk fails.
+    pub fn open(data: &Path) -> Result<Self> {
+        let directory = data.join("node");
+        let failed = || format!("open {}", directory.display());
+        let made = DirBuilder::new().mode(0o700).create(&directory);
+        match made {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(failed);
+            }
+            _ => {}
+        }
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .custom_flags(durable_file::no_link())
+            .open(directory.join("lock"))
+            .with_context(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                directory,
+                _lock: lock,
+            }),
+            Err(fs::TryLockError::WouldBlock) => bail!(in_use(data)),
+            Err(fs::TryLockError::Error(error)) => Err(error).with_context(failed),
+        }
+    }
+
+    /// The stored membership with its client certificate, if the machine has joined.
+    ///
+    /// # Errors
+    /// The files are damaged or cannot be read.
+    pub fn read(&self) -> Result<Option<(Membership, Identity)>> {
+        stored(&self.directory)
+    }
+
+    /// Removes the membership: the machine can join again.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub fn forget(&self) -> Result<()> {
+        for name in ["membership.json", "client.pem"] {
+            let path = self.directory.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("remove {}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the membership.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub fn write(&self, membership: &Membership) -> Result<()> {
+        let text = serde_json::to_vec_pretty(membership).context("encode the membership")?;
+        self.replace("membership.json", &text)
+    }
+
+    /// Stores the client certificate with its key.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub fn write_identity(&self, identity: &Identity) -> Result<()> {
+        let text = format!("{}{}", identity.certificate_pem, identity.key_pem);
+        self.replace("client.pem", text.as_bytes())
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.directory.join(name);
+        durable_file::replace(&path, bytes, 0o600, Durability::Name)
+            .with_context(|| format!("write {}", path.display()))
+    }
+}
+
+/// Whether the machine with this data directory is in a cluster, by a certificate that is valid.
+pub fn has_joined(data: &Path, now: Timestamp) -> bool {
+    let stored = stored(&data.join("node"));
+    let validity = stored
+        .ok()
+        .flatten()
+        .and_then(|(_, identity)| Validity::of_pem(&identity.certificate_pem));
+    validity.is_some_and(|validity| now < validity.ends)
+}
+
+fn stored(directory: &Path) -> Result<Option<(Membership, Identity)>> {
+    let Some(membership) = Membership::read(directory)? else {
+        return Ok(None);
+    };
+    let Some(identity) = text(&directory.join("client.pem"))? else {
+        return Ok(None);
+    };
+    let at = identity.find(KEY).with_context(|| damaged(directory))?;
+    let (certificate_pem, key_pem) = identity.split_at(at);
+    let identity = Identity {
+        certificate_pem: certificate_pem.to_owned(),
+        key_pem: key_pem.to_owned(),
+    };
+    Ok(Some((membership, identity)))
+}
+
+fn text(path: &Path) -> Result<Option<String>> {
+    match durable_file::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+fn damaged(directory: &Path) -> String {
+    format!(
+        "{} is damaged: remove it, and join again with a token",
+        directory.display()
+    )
+}
+
+fn in_use(data: &Path) -> String {
+    let shown = data.display();
+    let process = process::serving(data).map(|server| format!(" (process {})", server.pid));
+    format!(
+        "a node agent already runs on {shown}{}: `mainstay down --data-dir {shown}` stops it; another \
+         node needs a --data-dir of its own",
+        process.unwrap_or_default()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_membership_is_kept_in_private() {
+        let data = tempfile::tempdir().unwrap();
+        let place = MembershipStore::open(data.path()).unwrap();
+        assert!(place.read().unwrap().is_none());
+        let servers = vec!["https://192.0.2.1:6443".to_owned()];
+        let mut membership = Membership::new("n1".to_owned(), servers, "CA".to_owned());
+        membership.pod_cidr = Some("10.244.1.0/24".parse().unwrap());
+        assert_eq!(membership.registered(), None, "of an earlier version");
+        let told = Registered {
+            pods: "10.244.2.0/24".parse().unwrap(),
+            cluster: ClusterRanges {
+                pods: "10.244.0.0/16".parse().unwrap(),
+                services: "10.96.0.0/16".parse().unwrap(),
+            },
+        };
+        membership.set_registered(told);
+        assert_eq!(membership.registered(), Some(told));
+        membership.learned = vec!["https://192.0.2.2:6443".to_owned()];
+        let identity = Identity {
+            certificate_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
+            key_pem: format!("{KEY}\nx\n"),
+        };
+        place.write(&membership).unwrap();
+        assert!(place.read().unwrap().is_none(), "the key is missing");
+        place.write_identity(&identity).unwrap();
+        let read = place.read().unwrap().unwrap();
+        assert_eq!(read, (membership, identity));
+        let urls = read.0.urls().unwrap();
+        assert_eq!(urls, ["https://192.0.2.1:6443", "https://192.0.2.2:6443"]);
+        for file in ["client.pem", "membership.json"] {
+            let mode = fs::metadata(data.path().join("node").join(file)).unwrap();
+            assert_eq!(mode.permissions().mode() & 0o777, 0o600, "{file}");
+        }
+        place.forget().unwrap();
+        place.forget().unwrap();
+        assert!(place.read().unwrap().is_none());
+    }
+
+    #[test]
+    fn one_agent_has_a_directory() {
+        let data = tempfile::tempdir().unwrap();
+        let place = MembershipStore::open(data.path()).unwrap();
+        let Err(refused) = MembershipStore::open(data.path()) else {
+            panic!("two agents");
+        };
+        let refused = refused.to_string();
+        assert!(
+            refused.contains("a node agent already runs on"),
+            "{refused}"
+        );
+        drop(place);
+        MembershipStore::open(data.path()).unwrap();
+    }
+
+    #[test]
+    fn damaged_files_are_told() {
+        let data = tempfile::tempdir().unwrap();
+        let place = MembershipStore::open(data.path()).unwrap();
+        for (membership, identity) in [("{", KEY), ("{}", KEY)] {
+            place
+                .replace("membership.json", membership.as_bytes())
+                .unwrap();
+            place.replace("client.pem", identity.as_bytes()).unwrap();
+            let error = place.read().unwrap_err().to_string();
+            assert!(error.contains("is damaged"), "{error}");
+        }
+    }
+}

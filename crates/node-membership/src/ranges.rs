@@ -1,0 +1,54 @@
+//! The addresses of a node's pods.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use data_directory::left_pods;
+
+use crate::joining::Registered;
+use crate::membership::{Membership, MembershipStore};
+
+/// Stores the ranges of the node and of the cluster. Without pods, another range than before is taken.
+///
+/// # Errors
+/// Pods with addresses of another range run, or the error of the disk.
+pub fn keep_ranges(
+    place: &MembershipStore,
+    membership: &mut Membership,
+    registered: Registered,
+    data_dir: &Path,
+) -> Result<()> {
+    if membership.registered() == Some(registered) {
+        return Ok(());
+    }
+    if let Some(before) = membership
+        .pod_cidr
+        .filter(|before| *before != registered.pods)
+    {
+        if !left_pods::pods(data_dir).is_empty() {
+            bail!(
+                "the server gives this node the pod range {}, and pods with addresses of {before} run \
+                 here: `mainstay down --data-dir {}` ends them",
+                registered.pods,
+                data_dir.display()
+            );
+        }
+        forget_network(data_dir)?;
+    }
+    membership.set_registered(registered);
+    place.write(membership)
+}
+
+/// Removes the addresses that were given to pods.
+///
+/// # Errors
+/// The error of the disk.
+pub fn forget_network(data_dir: &Path) -> Result<()> {
+    let network = data_dir.join("network");
+    match std::fs::remove_dir_all(&network) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", network.display()))
+        }
+        _ => Ok(()),
+    }
+}

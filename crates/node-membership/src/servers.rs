@@ -1,0 +1,131 @@
+//! The servers that a running node knows: their health, and the list that the cluster announces.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::Result;
+use api_client::{Api, Client, WatchConfig};
+use host_kernel::blocking;
+use http::Uri;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use node_identity::{Error, Servers};
+use process_telemetry::Component;
+use reconcile::Cache;
+use tokio_util::sync::CancellationToken;
+
+use crate::membership::{Membership, MembershipStore};
+
+/// The Service of the API servers, and the name of its slice.
+const SERVICE: &str = "kubernetes";
+/// The namespace of the Service.
+const NAMESPACE: &str = "default";
+
+/// Leaves a server that does not answer, until `stop`.
+pub async fn follow_health(
+    servers: Servers,
+    ca_pem: String,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let following = stop.run_until_cancelled(servers.follow_health(&ca_pem));
+    following.await.unwrap_or(Ok(()))
+}
+
+/// Follows the endpoints of the Service `kubernetes`, and stores them with the membership.
+pub async fn follow_list(
+    client: Client,
+    servers: Servers,
+    place: Arc<MembershipStore>,
+    mut membership: Membership,
+    component: Component,
+) {
+    let slices: Api<EndpointSlice> = Api::namespaced(client, NAMESPACE);
+    let of_service = format!("metadata.name={SERVICE}");
+    let slices = Cache::spawn(
+        slices,
+        WatchConfig::default().fields(&of_service),
+        component.clone(),
+    );
+    let following = async {
+        let mut changes = slices.subscribe();
+        loop {
+            let slices = slices.list();
+            let learned = urls(slices.iter().map(Arc::as_ref));
+            // Without endpoints the list before is better than none.
+            if !learned.is_empty() && learned != membership.learned {
+                membership.learned = learned;
+                if let Err(error) = told(&servers, &place, &membership).await {
+                    tracing::error!("the list of servers is not stored: {error:#}");
+                }
+            }
+            if changes.next().await.is_none() {
+                return;
+            }
+        }
+    };
+    component.shutdown.run_until_cancelled(following).await;
+}
+
+/// Replaces the servers by those of a membership, and stores them.
+async fn told(
+    servers: &Servers,
+    place: &Arc<MembershipStore>,
+    membership: &Membership,
+) -> Result<()> {
+    servers.replace(membership.urls()?);
+    let (place, membership) = (Arc::clone(place), membership.clone());
+    blocking(move || place.write(&membership)).await
+}
+
+/// The URLs of the servers behind the Service, in order.
+fn urls<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> Vec<String> {
+    let mut urls: Vec<String> = slices.flat_map(of_slice).collect();
+    urls.sort_unstable();
+    urls.dedup();
+    urls
+}
+
+fn of_slice(slice: &EndpointSlice) -> Vec<String> {
+    let mut ports = slice.ports.iter().flatten();
+    let Some(port) = ports.find_map(|port| port.port) else {
+        return Vec::new();
+    };
+    let addresses = slice
+        .endpoints
+        .iter()
+        .flatten()
+        .flat_map(|one| &one.addresses);
+    let urls = addresses.filter_map(|address| match address.parse().ok()? {
+        IpAddr::V4(v4) => Some(format!("https://{v4}:{port}")),
+        IpAddr::V6(v6) => Some(format!("https://[{v6}]:{port}")),
+    });
+    urls.filter(|url| url.parse::<Uri>().is_ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_servers_are_the_endpoints_of_the_service() {
+        let slice = |port, addresses: &[&str]| -> EndpointSlice {
+            let object = json!({"addressType": "IPv4", "metadata": {},
+                "endpoints": [{"addresses": addresses}],
+                "ports": [{"name": "https", "port": port}]});
+            serde_json::from_value(object).unwrap()
+        };
+        let slices = [
+            slice(json!(6443), &["192.0.2.2", "192.0.2.1", "name"]),
+            slice(json!(6443), &["192.0.2.1", "2001:db8::1"]),
+            slice(json!(null), &["192.0.2.9"]),
+        ];
+        let expected = [
+            "https://192.0.2.1:6443",
+            "https://192.0.2.2:6443",
+            "https://[2001:db8::1]:6443",
+        ];
+        assert_eq!(urls(slices.iter()), expected);
+        assert!(urls([].iter()).is_empty());
+    }
+}

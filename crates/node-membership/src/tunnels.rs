@@ -1,0 +1,83 @@
+//! The tunnels of this node: one to each server, so that a server which cannot reach the node's address
+//! reaches its API nevertheless.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http::header::{CONNECTION, UPGRADE};
+use http::{Request, StatusCode, Uri};
+use node_identity::{Credentials, client};
+use node_tunnel::{PATH, PROTOCOL};
+use process_telemetry::backoff::Backoff;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::certificates::NodeClient;
+
+/// The first pause before a tunnel is opened again. It doubles with each failure in a row.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// The end of a tunnel that has lasted for this time is no failure.
+const LASTING: Duration = Duration::from_secs(60);
+
+/// Keeps a tunnel to each server until `stop`. The tunnels lead to this port of this machine only.
+pub async fn keep(own: NodeClient, kubelet_port: u16, stop: CancellationToken) {
+    let kubelet_api = SocketAddr::from((Ipv4Addr::LOCALHOST, kubelet_port));
+    stop.run_until_cancelled(follow_servers(own, kubelet_api))
+        .await;
+}
+
+async fn follow_servers(own: NodeClient, kubelet_api: SocketAddr) {
+    let mut list = own.servers.follow();
+    let mut kept: Vec<(Uri, AbortOnDropHandle<()>)> = Vec::new();
+    loop {
+        let servers = list.borrow_and_update().clone();
+        kept.retain(|(server, _)| servers.contains(server));
+        for server in servers {
+            if kept.iter().all(|(known, _)| *known != server) {
+                let keeping = keep_one(own.clone(), server.clone(), kubelet_api);
+                kept.push((server, AbortOnDropHandle::new(tokio::spawn(keeping))));
+            }
+        }
+        if list.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn keep_one(own: NodeClient, server: Uri, kubelet_api: SocketAddr) {
+    let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+    loop {
+        let begun = Instant::now();
+        match tunnel(&own, &server, kubelet_api).await {
+            Ok(()) => tracing::debug!(%server, "the tunnel has ended"),
+            Err(error) => tracing::debug!(%server, "no tunnel: {error:#}"),
+        }
+        if begun.elapsed() >= LASTING {
+            backoff.reset();
+        }
+        sleep(backoff.fail()).await;
+    }
+}
+
+/// Opens a tunnel with the newest client certificate, and serves it to its end.
+async fn tunnel(own: &NodeClient, server: &Uri, kubelet_api: SocketAddr) -> Result<()> {
+    let identity = own.identity.borrow().clone();
+    let client = client(server, &own.ca_pem, &Credentials::Identity(&identity)).await?;
+    let request = Request::get(PATH)
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, PROTOCOL)
+        .body(Bytes::new())?;
+    let mut answer = client.send(request).await?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        bail!("the server answers {}", answer.status());
+    }
+    let upgraded = hyper::upgrade::on(&mut answer).await;
+    let upgraded = upgraded.context("upgrade the connection to a tunnel")?;
+    tracing::debug!(%server, "the tunnel is open");
+    Ok(node_tunnel::serve(upgraded, kubelet_api).await?)
+}

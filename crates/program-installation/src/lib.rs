@@ -1,0 +1,261 @@
+//! The program on its machine: its file, man pages, completions of shells and a service of systemd, where all users
+//! find them.
+//!
+//! Each written file is recorded with its digest: foreign and changed files are neither replaced nor removed. Data are
+//! never touched.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+mod plan;
+mod record;
+mod systemd;
+mod unit;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use console::output::{say, warn};
+use data_directory::Role;
+use host_kernel::durable_file::{self, Durability};
+use plan::FileAction;
+use record::InstallRecord;
+use systemd::Systemd;
+pub use unit::DEFAULT_DATA;
+
+/// The destination, and whether it is a dry run.
+#[derive(Clone, Debug)]
+pub struct InstallPlace {
+    /// The changes are printed and not made.
+    pub dry_run: bool,
+    /// The directory in place of `/`, for packages; no service is enabled there.
+    pub root: PathBuf,
+}
+
+impl InstallPlace {
+    fn at(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Refuses a change of this system by other users than root.
+    ///
+    /// # Errors
+    /// The user is not root, and `command` would change the system.
+    pub fn require_root(&self, command: &str) -> Result<()> {
+        let is_system = self.root == Path::new("/") && !self.dry_run;
+        ensure!(
+            !is_system || nix::unistd::geteuid().is_root(),
+            "{command} changes /usr/local and /etc and needs root: use sudo, or --dry-run to print the \
+             changes"
+        );
+        Ok(())
+    }
+
+    fn systemd(&self) -> Systemd {
+        match self.root == Path::new("/") {
+            true => Systemd::of_this_machine(),
+            false => Systemd::OfAnotherRoot,
+        }
+    }
+}
+
+/// The program with its texts, and the service that runs it.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// The destination.
+    pub place: InstallPlace,
+    /// The command that the service runs.
+    pub role: Role,
+    /// The absolute path of the service's data directory.
+    pub data: PathBuf,
+    /// The absolute path of the configuration file, if there is one.
+    pub configuration: Option<PathBuf>,
+    /// Man pages and completions, by their absolute paths.
+    pub texts: Vec<(PathBuf, String)>,
+}
+
+/// A file to install.
+struct Wanted {
+    path: PathBuf,
+    content: Content,
+}
+
+enum Content {
+    /// This program.
+    Program,
+    Text(String),
+}
+
+/// The file of this program, even if its name was reused.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+const PROGRAM: &str = "/usr/local/bin/mainstay";
+impl Content {
+    fn digest(&self) -> Result<String> {
+        match self {
+            Self::Program => {
+                let digest = record::digest_of_file(Path::new(OWN_PROGRAM))?;
+                digest.context("read this program's file")
+            }
+            Self::Text(text) => Ok(record::digest(text)),
+        }
+    }
+
+    /// Replaces the file: a program that runs cannot be written to.
+    fn write(&self, path: &Path) -> Result<()> {
+        let mode = match self {
+            Self::Program => 0o755,
+            Self::Text(_) => 0o644,
+        };
+        let write = |file: &mut File| match self {
+            Self::Program => io::copy(&mut File::open(OWN_PROGRAM)?, file).map(drop),
+            Self::Text(text) => file.write_all(text.as_bytes()),
+        };
+        durable_file::replace_with(path, mode, Durability::Name, write)
+            .with_context(|| format!("write {}", path.display()))
+    }
+}
+
+/// Installs the program, its unit, its shell completion and its manual pages, and records them.
+///
+/// # Errors
+/// A file of others is in the way, a path cannot be in a unit, or the error of the disk or of systemd.
+pub fn install(installation: Installation) -> Result<()> {
+    let Installation {
+        place,
+        role,
+        data,
+        configuration,
+        texts,
+    } = installation;
+    let place = &place;
+    let systemd = place.systemd();
+    let program = (PathBuf::from(PROGRAM), Content::Program);
+    let texts = texts
+        .into_iter()
+        .map(|(path, text)| (path, Content::Text(text)));
+    let mut wanted: Vec<Wanted> = std::iter::once(program)
+        .chain(texts)
+        .map(|(path, content)| Wanted { path, content })
+        .collect();
+    if systemd.has_units() {
+        wanted.push(Wanted {
+            path: systemd::UNIT.into(),
+            content: Content::Text(unit::text(role, &data, configuration.as_deref())?),
+        });
+    }
+    let record_path = place.at(Path::new(record::PATH));
+    let before = InstallRecord::read(&record_path)?.unwrap_or_default();
+    let mut record = InstallRecord {
+        data_directory: data.clone(),
+        ..before.clone()
+    };
+    let mut steps = Vec::new();
+    let mut refusals = Vec::new();
+    for file in &wanted {
+        let digest = file.content.digest()?;
+        let present = record::digest_of_file(&place.at(&file.path))?;
+        match plan::step(&file.path, &digest, present.as_deref(), &before) {
+            Ok(step) => steps.push((file, step)),
+            Err(refusal) => refusals.push(refusal),
+        }
+        record.files.insert(file.path.clone(), digest);
+    }
+    ensure!(
+        refusals.is_empty(),
+        "nothing was installed: {}; move these files away and repeat the command{}",
+        refusals.join("; "),
+        systemd.advice()
+    );
+    for (file, step) in steps {
+        let path = place.at(&file.path);
+        let said = match (step, place.dry_run) {
+            (FileAction::Keep, _) => "unchanged",
+            (FileAction::Write, true) => "would be written",
+            (FileAction::Write, false) => {
+                make_directories(place, &file.path, &mut record)?;
+                file.content.write(&path)?;
+                "written"
+            }
+        };
+        say(&format!("{} {said}", path.display()));
+    }
+    if !place.dry_run {
+        make_directories(place, Path::new(record::PATH), &mut record)?;
+        let text = record.text()?;
+        Content::Text(text).write(&record_path)?;
+        systemd.enable()?;
+    }
+    say(&systemd.next_step(role, &data));
+    Ok(())
+}
+
+/// Creates the parents of a file, and records the new ones.
+fn make_directories(place: &InstallPlace, path: &Path, record: &mut InstallRecord) -> Result<()> {
+    let above: Vec<&Path> = path.ancestors().skip(1).collect();
+    for directory in above.into_iter().rev() {
+        let real = place.at(directory);
+        match fs::create_dir(&real) {
+            Ok(()) => drop(record.directories.insert(directory.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| format!("make {}", real.display())),
+        }
+    }
+    Ok(())
+}
+
+/// Removes the files that `install` recorded, except for those that were changed.
+///
+/// # Errors
+/// Nothing is installed, the service runs, or the error of the disk or of systemd.
+pub fn uninstall(place: &InstallPlace) -> Result<()> {
+    let record_path = place.at(Path::new(record::PATH));
+    let Some(record) = InstallRecord::read(&record_path)? else {
+        bail!(
+            "nothing is installed: there is no {}, which `mainstay install` writes",
+            record_path.display()
+        );
+    };
+    let systemd = place.systemd();
+    if !place.dry_run {
+        systemd.disable(&record.data_directory)?;
+    }
+    // An unreadable file counts as changed.
+    let present = |path: &Path| match record::digest_of_file(&place.at(path)) {
+        Ok(digest) => digest,
+        Err(_) => Some(String::new()),
+    };
+    let removal = plan::removal(&record, present);
+    for path in &removal.files {
+        let path = place.at(path);
+        match place.dry_run {
+            true => say(&format!("{} would be removed", path.display())),
+            false => {
+                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+                say(&format!("{} removed", path.display()));
+            }
+        }
+    }
+    for path in &removal.changed {
+        let path = place.at(path);
+        let path = path.display();
+        warn(&format!(
+            "{path} was changed after the installation and is kept"
+        ));
+    }
+    if !place.dry_run {
+        fs::remove_file(&record_path)
+            .with_context(|| format!("remove {}", record_path.display()))?;
+        // The deepest first; directories with other contents stay.
+        for directory in record.directories.iter().rev() {
+            fs::remove_dir(place.at(directory)).ok();
+        }
+        systemd.reload()?;
+    }
+    let data = record.data_directory.display();
+    say(&format!(
+        "Data is kept in {data}. `mainstay down --all --data-dir {data}` of any copy of the program deletes \
+         it."
+    ));
+    Ok(())
+}

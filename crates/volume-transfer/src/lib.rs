@@ -1,0 +1,360 @@
+//! The part of a node that moves volumes: the directories by the provisioner's storage, the data in parts
+//! of a stream. Volumes of the class `local` are an archive of their files, those of `local-cow` are
+//! streams of btrfs.
+//!
+//! The archive has a checksum of each file and one of the list of all entries, a stream of btrfs one of
+//! each command and an end, so that a copy is complete only if every byte arrived. A stream belongs to
+//! one attempt: another attempt starts again.
+
+mod error;
+mod receiving;
+mod replicas;
+mod sending;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use api_client::guarded_writes::chain;
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use node_agent::{MoveStep, VolumeMoves};
+use object_model::{Status, StatusReason};
+use planners::volume_move::{CopyExtent, CopyReceipt};
+use resource_kinds::storage::Driver;
+use serde::Serialize;
+use tokio::sync::Mutex;
+use volume_provisioner::{CopyLocation, MovedVolume, ProvisionerError, Storage};
+
+use receiving::{Destination, Receiving, StreamOutcome};
+use sending::{Sending, Source};
+
+/// The moves of one node.
+#[derive(Clone, Debug)]
+pub struct NodeMoves {
+    storage: Storage,
+    streams: Arc<Mutex<Streams>>,
+}
+
+/// The open streams by volume. One step is carried out at a time.
+#[derive(Debug, Default)]
+struct Streams {
+    sending: BTreeMap<String, Sending>,
+    receiving: BTreeMap<String, Receiving>,
+}
+
+/// The position of a part in the stream of an attempt.
+struct Position<'a> {
+    attempt: &'a str,
+    offset: u64,
+}
+
+type StepResult<T> = Result<T, Box<Status>>;
+
+impl VolumeMoves for NodeMoves {
+    fn carry_out(&self, step: MoveStep) -> BoxFuture<'static, StepResult<Bytes>> {
+        let moves = self.clone();
+        async move { moves.answer(&step).await }.boxed()
+    }
+}
+
+impl NodeMoves {
+    /// The moves to and from this storage.
+    pub fn new(storage: Storage) -> Self {
+        Self {
+            storage,
+            streams: Arc::default(),
+        }
+    }
+
+    async fn answer(&self, step: &MoveStep) -> StepResult<Bytes> {
+        let mut streams = self.streams.lock().await;
+        if let Some(name) = step.step.strip_prefix(replicas::PREFIX) {
+            return self.replica_step(&mut streams, name, step).await;
+        }
+        let of = moved(step)?;
+        let storage = &self.storage;
+        match step.step.as_str() {
+            "inspect" => json(&done(storage.inspect_move(of).await)?),
+            "detach" => json(&done(storage.detach_volume(of).await)?),
+            "read" => self.read(&mut streams, step, of).await,
+            "receive" => json(&self.receive(&mut streams, step, of).await?),
+            "place" => {
+                streams.close(of.volume).await;
+                json(&done(storage.place_arrival(of).await)?)
+            }
+            "discard" => {
+                streams.close(of.volume).await;
+                json(&done(storage.discard_detached(of).await)?)
+            }
+            "abandon" => {
+                streams.close(of.volume).await;
+                json(&done(storage.abandon_move(of).await)?)
+            }
+            other => {
+                let text = format!("a move has no step {other:?}");
+                Err(Box::new(Status::new(StatusReason::NotFound, text)))
+            }
+        }
+    }
+
+    async fn read(
+        &self,
+        streams: &mut Streams,
+        step: &MoveStep,
+        of: MovedVolume<'_>,
+    ) -> StepResult<Bytes> {
+        let position = position(step)?;
+        let volume = of.volume;
+        if streams.begins_sending(volume, &position).await? {
+            let from = match of.driver {
+                Driver::Local => Source::Files(done(self.storage.detached_volume(of).await)?),
+                Driver::LocalCow => {
+                    let snapshots = self.storage.snapshots_of_move(of, extent(step)?).await;
+                    Source::Snapshots(done(snapshots)?)
+                }
+            };
+            let sending = Sending::start(position.attempt, from);
+            streams.sending.insert(volume.to_owned(), sending);
+        }
+        streams.next_part(volume, position.offset).await
+    }
+
+    async fn receive(
+        &self,
+        streams: &mut Streams,
+        step: &MoveStep,
+        of: MovedVolume<'_>,
+    ) -> StepResult<CopyReceipt> {
+        let (position, extent) = (position(step)?, extent(step)?);
+        let volume = of.volume;
+        let bytes = number(step, "bytes")?;
+        if streams.begins_receiving(volume, &position).await? {
+            let to = match begun(self.storage.begin_arrival(of, bytes, extent).await)? {
+                Ok(to) => to,
+                Err(answer) => return Ok(answer),
+            };
+            let to = match (of.driver, extent) {
+                (Driver::Local, _) => Destination::Files(to),
+                (Driver::LocalCow, CopyExtent::First | CopyExtent::Whole) => {
+                    Destination::Stream(to, None)
+                }
+                (Driver::LocalCow, CopyExtent::Increment) => {
+                    let first = done(self.storage.first_copy(of).await)?;
+                    Destination::Stream(to, first)
+                }
+            };
+            let receiving = Receiving::start(position.attempt, to);
+            streams.receiving.insert(volume.to_owned(), receiving);
+        }
+        match streams.take_part(volume, &position, step).await? {
+            None => Ok(CopyReceipt::More),
+            Some(outcome) => self.finish(of, outcome, bytes, extent).await,
+        }
+    }
+
+    async fn finish(
+        &self,
+        of: MovedVolume<'_>,
+        outcome: StreamOutcome,
+        bytes: u64,
+        extent: CopyExtent,
+    ) -> StepResult<CopyReceipt> {
+        let storage = &self.storage;
+        let path = match (outcome, extent) {
+            (StreamOutcome::Impossible(text), _) => return Ok(CopyReceipt::Impossible(text)),
+            (StreamOutcome::OtherBase(text), _) => {
+                // The next attempt copies everything.
+                done(storage.forget_first_copy(of).await)?;
+                return Err(conflict(&text));
+            }
+            (StreamOutcome::Snapshot(snapshot), CopyExtent::First) => {
+                storage.finish_first_copy(of, snapshot).await
+            }
+            (StreamOutcome::Snapshot(_), CopyExtent::Increment | CopyExtent::Whole)
+            | (StreamOutcome::Files, _) => storage.finish_arrival(of, bytes).await,
+        };
+        Ok(arrived(&done(path)?))
+    }
+}
+
+impl Streams {
+    /// Whether a part is the first one of a stream that is sent; that of another attempt is closed.
+    async fn begins_sending(&mut self, volume: &str, position: &Position<'_>) -> StepResult<bool> {
+        let open = self.sending.get(volume);
+        if open.is_some_and(|open| open.attempt() == position.attempt) {
+            return Ok(false);
+        }
+        begins(position)?;
+        if let Some(former) = self.sending.remove(volume) {
+            former.close().await;
+        }
+        Ok(true)
+    }
+
+    /// The same for a stream that is received.
+    async fn begins_receiving(
+        &mut self,
+        volume: &str,
+        position: &Position<'_>,
+    ) -> StepResult<bool> {
+        let open = self.receiving.get(volume);
+        if open.is_some_and(|open| open.attempt() == position.attempt) {
+            return Ok(false);
+        }
+        begins(position)?;
+        if let Some(former) = self.receiving.remove(volume) {
+            former.close().await;
+        }
+        Ok(true)
+    }
+
+    /// Takes a part of the stream that is received. `None`: another part follows.
+    async fn take_part(
+        &mut self,
+        volume: &str,
+        position: &Position<'_>,
+        step: &MoveStep,
+    ) -> StepResult<Option<StreamOutcome>> {
+        let Some(mut open) = self.receiving.remove(volume) else {
+            return Err(conflict("the stream is closed"));
+        };
+        let taken = open.take(position.offset, step.body.clone()).await;
+        let is_last = step.parameter("last") == Some("true");
+        match taken {
+            Ok(()) if !is_last => {
+                self.receiving.insert(volume.to_owned(), open);
+                Ok(None)
+            }
+            Ok(()) => open.finish().await.map(Some),
+            // The task has ended early: its own error says why.
+            Err(status) => match open.finish().await? {
+                StreamOutcome::Files | StreamOutcome::Snapshot(_) => Err(status),
+                other => Ok(Some(other)),
+            },
+        }
+    }
+
+    /// The next part of the stream that is sent from a volume.
+    async fn next_part(&mut self, volume: &str, offset: u64) -> StepResult<Bytes> {
+        let Some(open) = self.sending.get_mut(volume) else {
+            return Err(conflict("the stream is closed"));
+        };
+        match open.next(offset).await {
+            Ok(part) => Ok(part),
+            Err(status) => {
+                self.sending.remove(volume);
+                Err(status)
+            }
+        }
+    }
+
+    /// Ends the streams of a volume; when this returns, nothing reads or writes its files.
+    async fn close(&mut self, volume: &str) {
+        if let Some(sending) = self.sending.remove(volume) {
+            sending.close().await;
+        }
+        if let Some(receiving) = self.receiving.remove(volume) {
+            receiving.close().await;
+        }
+    }
+}
+
+/// The directory for a stream, or the answer if there is none to receive.
+fn begun(
+    begun: Result<CopyLocation, ProvisionerError>,
+) -> StepResult<Result<PathBuf, CopyReceipt>> {
+    if let Err(error @ ProvisionerError::DiskFull { .. }) = &begun {
+        return Ok(Err(CopyReceipt::Impossible(chain(error))));
+    }
+    match done(begun)? {
+        CopyLocation::Begun(to) => Ok(Ok(to)),
+        CopyLocation::Complete(path) => Ok(Err(arrived(&path))),
+        CopyLocation::Refused(text) => Err(conflict(&text)),
+    }
+}
+
+fn arrived(path: &std::path::Path) -> CopyReceipt {
+    CopyReceipt::Arrived(path.to_string_lossy().into_owned())
+}
+
+/// The volume of a step. Servers of an earlier version name no driver: they move volumes of the class
+/// `local` only.
+fn moved(step: &MoveStep) -> StepResult<MovedVolume<'_>> {
+    let driver = match step.parameter("driver") {
+        None => Some(Driver::Local),
+        Some(name) => Driver::of_provisioner(name),
+    };
+    Ok(MovedVolume {
+        driver: driver.ok_or_else(|| bad("the driver is unknown"))?,
+        id: &step.id,
+        volume: &step.volume,
+    })
+}
+
+fn extent(step: &MoveStep) -> StepResult<CopyExtent> {
+    match step.parameter("extent") {
+        None => Ok(CopyExtent::Whole),
+        Some(name) => {
+            CopyExtent::of_name(name).ok_or_else(|| bad("the extent of a copy is unknown"))
+        }
+    }
+}
+
+fn position(step: &MoveStep) -> StepResult<Position<'_>> {
+    let attempt = step.parameter("attempt").unwrap_or_default();
+    if attempt.is_empty() {
+        return Err(bad("a part of a copy needs the name of its attempt"));
+    }
+    Ok(Position {
+        attempt,
+        offset: number(step, "offset")?,
+    })
+}
+
+fn begins(position: &Position<'_>) -> StepResult<()> {
+    match position.offset {
+        0 => Ok(()),
+        _ => Err(conflict("the stream of this attempt is not open any more")),
+    }
+}
+
+fn number(step: &MoveStep, name: &str) -> StepResult<u64> {
+    let parsed = step.parameter(name).and_then(|text| text.parse().ok());
+    parsed.ok_or_else(|| bad(&format!("{name} must be a number of bytes")))
+}
+
+fn json(value: &impl Serialize) -> StepResult<Bytes> {
+    let bytes = serde_json::to_vec(value);
+    let bytes = bytes.map_err(|error| internal(&format!("encode the answer: {error}")))?;
+    Ok(bytes.into())
+}
+
+fn done<T>(result: Result<T, ProvisionerError>) -> StepResult<T> {
+    result.map_err(|error| {
+        let text = chain(&error);
+        match error {
+            ProvisionerError::OutOfBounds { .. } => bad(&text),
+            ProvisionerError::Source(_) => conflict(&text),
+            ProvisionerError::Unsupported(_) | ProvisionerError::DiskFull { .. } => {
+                Box::new(Status::new(StatusReason::Invalid, text))
+            }
+            _ => internal(&text),
+        }
+    })
+}
+
+fn bad(text: &str) -> Box<Status> {
+    Box::new(Status::new(StatusReason::BadRequest, text))
+}
+
+fn conflict(text: &str) -> Box<Status> {
+    Box::new(Status::new(StatusReason::Conflict, text))
+}
+
+fn internal(text: &str) -> Box<Status> {
+    Box::new(Status::new(StatusReason::InternalError, text))
+}
