@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use mvcc_store::KeyValue;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use volume_provisioner::Class;
+use volume_storage::Class;
 
 use crate::down::left_pods;
 use crate::settings::DataDirectory;

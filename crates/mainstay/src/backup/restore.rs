@@ -12,7 +12,7 @@ use control_plane::backup_contents::records;
 use mvcc_store::embedded::import;
 use mvcc_store::{Revision, StoreError};
 use tar::EntryType;
-use volume_provisioner::{Class, Storage};
+use volume_storage::{Class, Storage};
 
 use super::archive::{self, ArchiveItem};
 use super::{

@@ -18,7 +18,7 @@ use pod_network::NodeSwitch;
 use service_proxy::Kernel;
 use service_proxy::firewalls::{self, PodLinks};
 use tokio::task::JoinSet;
-use volume_provisioner::Storage;
+use volume_storage::Storage;
 
 use super::left_pods::{self, LeftPod};
 

@@ -1,5 +1,8 @@
 //! The decisions that all provisioners of mainstay share: the claims that ask for a volume, and the end of
-//! the volumes that were made for them.
+//! the volumes that were made for them. [`local`] and [`nfs`] have those of the provisioner on a node.
+
+pub mod local;
+pub mod nfs;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;

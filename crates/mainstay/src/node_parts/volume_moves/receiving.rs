@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use tar::EntryType;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
-use volume_provisioner::FirstCopy;
+use volume_storage::FirstCopy;
 
 use super::sending::ROOT;
 use super::{StepResult, conflict, internal};

@@ -11,7 +11,7 @@ use object_model::{Status, StatusReason};
 use rustix::pipe::PipeFlags;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
-use volume_provisioner::Snapshots;
+use volume_storage::Snapshots;
 
 use super::{StepResult, conflict, internal};
 use crate::backup::archive::{CopyFidelity, TreeActivity, Writer};
