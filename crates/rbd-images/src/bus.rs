@@ -51,7 +51,7 @@ impl Bus {
     ///
     /// # Errors
     /// The interface cannot be read.
-    pub fn find(&self, image: &Image) -> io::Result<Option<Device>> {
+    pub fn find_device(&self, image: &Image) -> io::Result<Option<Device>> {
         let devices = self.devices()?;
         Ok(devices.into_iter().find(|device| device.image.is(image)))
     }
@@ -83,7 +83,7 @@ impl Bus {
     /// # Errors
     /// See [`UnmapError`].
     pub fn unmap(&self, image: &Image) -> Result<(), UnmapError> {
-        let Some(device) = self.find(image)? else {
+        let Some(device) = self.find_device(image)? else {
             return Ok(());
         };
         let (bus, id) = (self.clone(), device.id);
@@ -232,9 +232,9 @@ mod tests {
             pool: "kube".to_owned(),
             name: name.to_owned(),
         };
-        let found = bus.find(&image("foo")).unwrap().unwrap();
+        let found = bus.find_device(&image("foo")).unwrap().unwrap();
         assert_eq!(device_path(&found), Path::new("/dev/rbd1"));
-        assert_eq!(bus.find(&image("bar")).unwrap(), None);
+        assert_eq!(bus.find_device(&image("bar")).unwrap(), None);
         // The interface of a kernel without devices of one major number.
         for name in ["add", "remove"] {
             fs::write(temp.path().join(name), "").unwrap();

@@ -82,7 +82,7 @@ impl Bus {
     ///
     /// # Errors
     /// See [`MapError`].
-    pub fn map(
+    pub fn map_image(
         &self,
         image: &Image,
         volume: &RbdSource,

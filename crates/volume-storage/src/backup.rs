@@ -163,19 +163,10 @@ impl Storage {
         if !self.is_used(class.driver()).await? {
             return Ok(None);
         }
-        let listing = |directories: &Directories, _: Option<&Pool>| {
-            let (volumes, snapshots) = directories.places();
-            Ok(Listing {
-                volumes: names(volumes)?,
-                // Only a file system that can have snapshots has the directory.
-                snapshots: match snapshots.exists() {
-                    true => names(snapshots)?,
-                    false => Vec::new(),
-                },
-                snapshots_dir: snapshots.to_owned(),
-            })
-        };
-        self.on(class.driver(), listing).await.map(Some)
+        let driver = class.driver();
+        self.on(driver, |directories, _| Listing::read(directories))
+            .await
+            .map(Some)
     }
 
     /// Makes a snapshot of a volume and removes the volume. Says whether its file system can have
@@ -221,6 +212,21 @@ struct Listing {
     volumes: Vec<String>,
     snapshots: Vec<String>,
     snapshots_dir: PathBuf,
+}
+
+impl Listing {
+    fn read(directories: &Directories) -> Result<Self, Error> {
+        let (volumes, snapshots) = directories.places();
+        Ok(Self {
+            volumes: names(volumes)?,
+            // Only a file system that can have snapshots has the directory.
+            snapshots: match snapshots.exists() {
+                true => names(snapshots)?,
+                false => Vec::new(),
+            },
+            snapshots_dir: snapshots.to_owned(),
+        })
+    }
 }
 
 /// The names in a directory, in their order.

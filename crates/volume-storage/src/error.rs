@@ -62,7 +62,7 @@ pub enum StorageError {
 
 /// An error with its causes, on one line.
 pub(crate) fn with_causes(error: &StorageError) -> String {
-    let causes = iter::successors(error.source(), |cause| cause.source());
+    let causes = iter::successors(error.source(), |cause| (*cause).source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 

@@ -299,17 +299,16 @@ impl Storage {
     ///
     /// # Errors
     /// Errors of the disk, except in the pool.
-    pub async fn sweep(
+    pub async fn sweep_volumes(
         &self,
         is_wanted: impl Fn(&str) -> bool + Send + Sync + 'static,
     ) -> Result<(), Error> {
         let has_pool = self.is_used(Driver::LocalCow).await?;
         let is_wanted = Arc::new(is_wanted);
         let wanted = is_wanted.clone();
-        self.on(Driver::Local, move |directories, _| {
-            directories.sweep(&*wanted)
-        })
-        .await?;
+        let driver = Driver::Local;
+        self.on(driver, move |directories, _| directories.sweep(&*wanted))
+            .await?;
         if has_pool {
             let driver = Driver::LocalCow;
             let swept = self.on(driver, move |directories, _| {

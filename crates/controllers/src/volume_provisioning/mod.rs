@@ -121,7 +121,7 @@ pub fn run(
         }
         let swept = provisioner.clone();
         let is_wanted = move |name: &str| swept.is_wanted(name);
-        provisioner.config.storage.sweep(is_wanted).await?;
+        provisioner.config.storage.sweep_volumes(is_wanted).await?;
         let swept = provisioner.clone();
         let is_moving = move |id: &str, volume: &str| swept.is_moving(id, volume);
         let moves_swept = provisioner.config.storage.sweep_moves(is_moving).await;

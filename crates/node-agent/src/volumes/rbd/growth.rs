@@ -137,7 +137,7 @@ fn fill(image: &Image, target: &Path, wanted: u64) -> Result<Filled, String> {
     let failed = |error: std::io::Error| format!("find the device of {shown}: {error}");
     let bus = Bus::present().ok_or("the kernel has no images of Ceph")?;
     let opened = exclusively(image, || {
-        let Some(device) = bus.find(image)? else {
+        let Some(device) = bus.find_device(image)? else {
             return Ok(None);
         };
         // While the device is open it is not unmapped, and its number is not another image's.

@@ -181,7 +181,7 @@ impl Attempt {
         let shown = image.full_name();
         let read = |error: io::Error| format!("find the device of {shown}: {error}");
         let is_new = exclusively(image, || {
-            let device = bus.find(image).map_err(read)?;
+            let device = bus.find_device(image).map_err(read)?;
             let ours = users(&self.dir, image).map_err(read)?;
             if let Some(device) = device.as_ref().filter(|_| ours.is_empty()) {
                 return Err(format!(
@@ -194,11 +194,11 @@ impl Attempt {
         })?;
         if is_new {
             let (source, key) = (&self.source, self.key.as_deref());
-            let mapped = bus.map(image, source, key, self.access());
+            let mapped = bus.map_image(image, source, key, self.access());
             mapped.map_err(|error| error.to_string())?;
         }
         let opened = exclusively(image, || {
-            let device = bus.find(image).map_err(read)?;
+            let device = bus.find_device(image).map_err(read)?;
             let device = device.ok_or_else(|| format!("the image {shown} has no device"))?;
             if !record(&self.dir, &self.volume).exists() {
                 return Ok(None);
