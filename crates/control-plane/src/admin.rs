@@ -15,7 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use volume_provisioner::Storage;
+use volume_storage::Storage;
 
 use crate::backup_contents::{
     BackupContents, Request, SOCKET, Summary, socket_below, take, write_pair,

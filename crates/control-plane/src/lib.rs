@@ -34,7 +34,7 @@ use leader_election::{Election, Lead};
 use object_model::listening::Listening;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use volume_provisioner::Storage;
+use volume_storage::Storage;
 
 use admin::Admin;
 pub use announced::announce_dns;

@@ -44,6 +44,7 @@ mod token_cleaner;
 mod volume_binding;
 mod volume_move;
 mod volume_protection;
+pub mod volume_provisioning;
 mod volume_replication;
 mod volume_snapshot;
 

@@ -13,7 +13,7 @@ use file_archive::{TreeActivity, Writer};
 use jiff::Timestamp;
 use mvcc_store::KeyValue;
 use serde_json::Value;
-use volume_provisioner::Class;
+use volume_storage::Class;
 
 use crate::format::{
     FORMAT, FORMAT_WITHOUT_SNAPSHOTS, HEADER, Header, OBJECTS, SnapshotHeader, configuration,

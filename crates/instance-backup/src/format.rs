@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use volume_provisioner::Class;
+use volume_storage::Class;
 
 /// The first entry of a backup.
 pub const HEADER: &str = "backup.json";

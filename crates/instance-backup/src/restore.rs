@@ -14,7 +14,7 @@ use host_kernel::blocking;
 use mvcc_store::embedded::import;
 use mvcc_store::{Revision, StoreError};
 use tar::EntryType;
-use volume_provisioner::{Class, Storage};
+use volume_storage::{Class, Storage};
 
 use crate::format::{
     CONFIGURATION, FORMAT, HEADER, Header, OBJECTS, SnapshotHeader, snapshot_path, volume_path,

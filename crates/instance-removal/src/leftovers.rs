@@ -19,7 +19,7 @@ use pod_network::NodeSwitch;
 use service_proxy::Kernel;
 use service_proxy::firewalls::{self, PodLinks};
 use tokio::task::JoinSet;
-use volume_provisioner::Storage;
+use volume_storage::Storage;
 
 /// Parts of the data directory in which mounts are the program's own.
 const MOUNTED_IN: [&str; 4] = ["sandboxes", "pods", "pool", "kubelet"];

@@ -24,6 +24,7 @@ pub mod ordinal_services;
 pub mod ownership;
 pub mod pod_gc;
 pub mod pod_set;
+pub mod rbd_provisioner;
 pub mod replica_set;
 pub mod resource_claims;
 pub mod root_ca_publisher;

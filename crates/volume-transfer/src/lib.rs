@@ -27,7 +27,7 @@ use planners::volume_move::{CopyExtent, CopyReceipt};
 use resource_kinds::storage::Driver;
 use serde::Serialize;
 use tokio::sync::Mutex;
-use volume_provisioner::{CopyLocation, MovedVolume, ProvisionerError, Storage};
+use volume_storage::{CopyLocation, MovedVolume, Storage, StorageError};
 
 use receiving::{Destination, Receiving, StreamOutcome};
 use sending::{Sending, Source};
@@ -264,10 +264,8 @@ impl Streams {
 }
 
 /// The directory for a stream, or the answer if there is none to receive.
-fn begun(
-    begun: Result<CopyLocation, ProvisionerError>,
-) -> StepResult<Result<PathBuf, CopyReceipt>> {
-    if let Err(error @ ProvisionerError::DiskFull { .. }) = &begun {
+fn begun(begun: Result<CopyLocation, StorageError>) -> StepResult<Result<PathBuf, CopyReceipt>> {
+    if let Err(error @ StorageError::DiskFull { .. }) = &begun {
         return Ok(Err(CopyReceipt::Impossible(chain(error))));
     }
     match done(begun)? {
@@ -333,13 +331,13 @@ fn json(value: &impl Serialize) -> StepResult<Bytes> {
     Ok(bytes.into())
 }
 
-fn done<T>(result: Result<T, ProvisionerError>) -> StepResult<T> {
+fn done<T>(result: Result<T, StorageError>) -> StepResult<T> {
     result.map_err(|error| {
         let text = chain(&error);
         match error {
-            ProvisionerError::OutOfBounds { .. } => bad(&text),
-            ProvisionerError::Source(_) => conflict(&text),
-            ProvisionerError::Unsupported(_) | ProvisionerError::DiskFull { .. } => {
+            StorageError::OutOfBounds { .. } => bad(&text),
+            StorageError::Source(_) => conflict(&text),
+            StorageError::Unsupported(_) | StorageError::DiskFull { .. } => {
                 Box::new(Status::new(StatusReason::Invalid, text))
             }
             _ => internal(&text),

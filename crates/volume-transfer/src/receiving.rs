@@ -12,7 +12,7 @@ use file_archive::ArchiveItem;
 use host_kernel::{BlockingTask, blocking};
 use tar::EntryType;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use volume_provisioner::FirstCopy;
+use volume_storage::FirstCopy;
 
 use super::error::TransferError;
 use super::sending::ROOT;

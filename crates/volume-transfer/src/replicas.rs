@@ -7,7 +7,7 @@ use bytes::Bytes;
 use node_agent::MoveStep;
 use planners::volume_move::CopyReceipt;
 use planners::volume_replication::{CommonSnapshot, Role};
-use volume_provisioner::{CopyOf, ReplicatedVolume};
+use volume_storage::{CopyOf, ReplicatedVolume};
 
 use super::receiving::{Destination, Receiving, StreamOutcome};
 use super::sending::{Sending, Source};

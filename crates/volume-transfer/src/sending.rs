@@ -11,7 +11,7 @@ use host_kernel::{BlockingTask, blocking, btrfs};
 use object_model::{Status, StatusReason};
 use rustix::pipe::PipeFlags;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use volume_provisioner::Snapshots;
+use volume_storage::Snapshots;
 
 use super::error::TransferError;
 use super::{StepResult, conflict, internal};

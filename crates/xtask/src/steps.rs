@@ -150,7 +150,7 @@ const KERNEL: &[&str] = &[
     "node-agent",
     "pod-network",
     "service-proxy",
-    "volume-provisioner",
+    "volume-storage",
 ];
 
 /// Nextest's option for so many tests at once on each processor, all groups of `.config/nextest.toml` together.

@@ -13,7 +13,7 @@ use host_kernel::blocking;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use mvcc_store::{KeyValue, Range, Store};
 use serde::{Deserialize, Serialize};
-use volume_provisioner::{Class, Storage};
+use volume_storage::{Class, Storage};
 
 pub mod records;
 pub use records::write as write_pair;

@@ -9,13 +9,13 @@ use api_client::Api;
 use api_client::guarded_writes::{chain, found, merge, merge_status};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use planners::rbd_provisioner::{image_to_grow, is_block, is_image_of, mebibytes};
 use planners::volume_expansion::{ExpansionStep, failure, hand_to_node, plan};
 use reconcile::{Key, ReconcileResult};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::rbd::PROVISIONER;
 use serde_json::{Value, json};
 
-use super::class::{self, RbdClass};
 use super::{Error, RbdProvisioner};
 
 /// Time until an object that was changed meanwhile is checked again.
@@ -31,7 +31,7 @@ impl RbdProvisioner {
         let name = claim.spec.as_ref();
         let name = name.and_then(|spec| spec.volume_name.as_deref());
         let volume = name.and_then(|name| caches.volumes.get("", name));
-        let Some(volume) = volume.filter(|volume| self.class_of(volume).is_some()) else {
+        let Some(volume) = volume.filter(|volume| self.is_image(volume)) else {
             return Ok(ReconcileResult::Done);
         };
         if plan(&claim, &volume, Timestamp::now()) == ExpansionStep::Nothing {
@@ -51,12 +51,9 @@ impl RbdProvisioner {
         }
     }
 
-    /// The class that names the administrator of a volume's image.
-    fn class_of(&self, volume: &PersistentVolume) -> Option<Result<RbdClass, String>> {
-        let spec = volume.spec.as_ref().filter(|spec| spec.rbd.is_some())?;
-        let name = spec.storage_class_name.as_deref()?;
-        let class = self.context.caches.classes.get("", name)?;
-        RbdClass::of(&class)
+    fn is_image(&self, volume: &PersistentVolume) -> bool {
+        let class = self.class_of(volume);
+        class.is_some_and(|class| is_image_of(volume, &class))
     }
 
     /// The steps of an expansion; `None` if an object was changed meanwhile.
@@ -78,7 +75,7 @@ impl RbdProvisioner {
                     self.recorder.normal(&claim, reasons::RESIZING, text);
                 }
                 ExpansionStep::Grow { .. } => {
-                    let size = class::mebibytes(&claim);
+                    let size = mebibytes(&claim);
                     if let Err(error) = self.grow(&volume, size).await {
                         return self.failed(&claim, &name, error).await;
                     }
@@ -111,15 +108,11 @@ impl RbdProvisioner {
     }
 
     async fn grow(&self, volume: &PersistentVolume, mebibytes: u64) -> Result<(), Error> {
-        let source = volume.spec.as_ref().and_then(|spec| spec.rbd.as_ref());
-        let (Some(source), Some(class)) = (source, self.class_of(volume)) else {
-            let text = format!("its StorageClass is not of the provisioner {PROVISIONER}");
-            return Err(Error::Unsupported(text));
-        };
-        let mut class = class.map_err(Error::Unsupported)?;
-        class.move_to(source).map_err(Error::Unsupported)?;
-        let program = self.program(&class.admin).await?;
-        Ok(program.grow(&class, &source.image, mebibytes).await?)
+        let class = self.class_of(volume);
+        let existing = image_to_grow(volume, class.as_deref()).map_err(Error::Unsupported)?;
+        let login = self.login(&existing.class).await?;
+        let grown = self.program.grow(&login, &existing.image, mebibytes);
+        Ok(grown.await?)
     }
 
     async fn failed(
@@ -149,10 +142,4 @@ impl RbdProvisioner {
         let api = Api::namespaced(self.context.client.clone(), namespace);
         Ok(merge_status(&api, claim, patch).await?)
     }
-}
-
-/// Whether the containers have the device, without a file system.
-fn is_block(volume: &PersistentVolume) -> bool {
-    let spec = volume.spec.as_ref();
-    spec.and_then(|spec| spec.volume_mode.as_deref()) == Some("Block")
 }

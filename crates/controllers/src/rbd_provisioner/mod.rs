@@ -1,12 +1,9 @@
-//! The provisioner `kubernetes.io/rbd`: images of Ceph for claims, made, resized and removed by the program
-//! `rbd`.
-//!
-//! An image exists before its volume object does, and it is removed before the object goes. Its name
-//! follows from the claim, so an interrupted attempt is continued by the next.
+//! The provisioner `kubernetes.io/rbd`, as decided in `planners::rbd_provisioner`: images of Ceph for claims,
+//! created, resized and removed by the program `rbd`.
 
-mod class;
 mod expansion;
-mod program;
+
+use std::sync::Arc;
 
 use api_client::guarded_writes::{
     Delete, WriteRefusal, chain, delete, found, merge, merge_status, refusal,
@@ -14,9 +11,11 @@ use api_client::guarded_writes::{
 use api_client::{Api, PostParams};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret};
 use k8s_openapi::api::storage::v1::StorageClass;
-use planners::volume_provisioning::{
-    ReclaimAction, claim_of, finalizers_without, is_claimed_by, volume_name,
+use planners::rbd_provisioner::{
+    FINALIZER, ImageCreation, ImagePlan, RbdClass, image_to_remove, plan, reclaim_action,
 };
+use planners::volume_provisioning::{ReclaimAction, claim_of, finalizers_without, is_claimed_by};
+use rbd_images::{RbdLogin, RbdProgram, RbdProgramError};
 use reconcile::{Key, Queue, ReconcileResult, Recorder};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::rbd::{PROVISIONER, key_of};
@@ -24,26 +23,35 @@ use resource_kinds::volume_fit::requested_class;
 use serde_json::json;
 
 use crate::Context;
-use class::{FINALIZER, Provisioning, RbdClass, User};
-use program::{Program, ProgramError};
 
 /// Reason of the event, and of the phase Failed (statefulset.md §11.8).
 const FAILED_DELETE: &str = "VolumeFailedDelete";
 
-/// The program, found by the server's `PATH`.
-const RBD: &str = "rbd";
-
-/// The reason why an image was not made or not removed.
+/// The reason why an image was not created or not removed.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     /// The claim or its class asks for something that is not supported.
     #[error("{0}")]
     Unsupported(String),
+    #[error(
+        "the program \"rbd\" (ceph-common) is not installed on the machine of the server, and images of \
+         Ceph are made, resized and removed by it"
+    )]
+    NoProgram,
     #[error(transparent)]
-    Program(#[from] ProgramError),
+    Program(RbdProgramError),
     /// The API server.
     #[error("read or write a volume, claim or secret")]
     Api(#[from] api_client::Error),
+}
+
+impl From<RbdProgramError> for Error {
+    fn from(error: RbdProgramError) -> Self {
+        match error {
+            RbdProgramError::Missing => Self::NoProgram,
+            other => Self::Program(other),
+        }
+    }
 }
 
 /// The object in question.
@@ -56,12 +64,15 @@ enum Task {
 struct RbdProvisioner {
     context: Context,
     recorder: Recorder,
+    /// The program of the server's machine.
+    program: RbdProgram,
 }
 
 pub(crate) async fn run(context: Context) {
     let controller = RbdProvisioner {
         recorder: context.recorder("persistentvolume-controller"),
         context: context.clone(),
+        program: RbdProgram::default(),
     };
     context.run("rbd_provisioner", controller).await;
 }
@@ -92,7 +103,7 @@ impl reconcile::Controller for RbdProvisioner {
                 }
                 Some(change) = volumes.next() => {
                     let volume = change.object();
-                    if class::reclaim_action(volume) != ReclaimAction::Keep {
+                    if reclaim_action(volume) != ReclaimAction::Keep {
                         queue.add(Task::Volume(volume.metadata.name.clone().unwrap_or_default()));
                     }
                 }
@@ -127,50 +138,45 @@ impl RbdProvisioner {
             return Ok(());
         };
         let class = requested_class(&claim).and_then(|class| caches.classes.get("", class));
-        let Some((class, rbd)) =
-            class.and_then(|class| RbdClass::of(&class).map(|rbd| (class, rbd)))
-        else {
+        let Some(class) = class else {
             return Ok(());
         };
-        let wanted = class::provisioning(&claim, &class);
-        let name = volume_name(&claim);
-        let is_made = name.is_some_and(|name| caches.volumes.get("", &name).is_some());
-        if is_made || wanted == Provisioning::None {
-            return Ok(());
-        }
-        let made = match (wanted, rbd) {
-            (Provisioning::Unsupported(text), _) | (_, Err(text)) => Err(Error::Unsupported(text)),
-            (_, Ok(rbd)) => self.make(&claim, &class, &rbd).await,
+        let has_volume = |name: &str| caches.volumes.get("", name).is_some();
+        let created = match plan(&claim, &class, has_volume) {
+            ImagePlan::Nothing => return Ok(()),
+            ImagePlan::Refuse(text) => Err(Error::Unsupported(text)),
+            ImagePlan::Create(creation) => self.create(&claim, &creation).await,
         };
-        if let Err(error) = &made {
-            let class = class.metadata.name.as_deref().unwrap_or_default();
-            let text = format!(
-                "Failed to provision volume with StorageClass {class:?}: {}",
-                chain(error)
-            );
-            self.recorder
-                .warning(&*claim, reasons::PROVISIONING_FAILED, text);
+        if let Err(error) = &created {
+            self.report_failure(&claim, &class, error);
         }
-        made
+        created
     }
 
-    async fn make(
+    fn report_failure(&self, claim: &PersistentVolumeClaim, class: &StorageClass, error: &Error) {
+        let class = class.metadata.name.as_deref().unwrap_or_default();
+        let text = format!(
+            "Failed to provision volume with StorageClass {class:?}: {}",
+            chain(error)
+        );
+        self.recorder
+            .warning(claim, reasons::PROVISIONING_FAILED, text);
+    }
+
+    async fn create(
         &self,
         claim: &PersistentVolumeClaim,
-        class: &StorageClass,
-        rbd: &RbdClass,
+        creation: &ImageCreation,
     ) -> Result<(), Error> {
-        let (Some((name, image)), Some(volume)) =
-            (class::names(claim), class::volume(claim, class, rbd))
-        else {
-            return Ok(());
-        };
-        let program = self.program(&rbd.admin).await?;
-        let size = class::mebibytes(claim);
-        program.create(rbd, &image, size).await?;
+        let (class, image) = (&creation.class, &creation.image);
+        let login = self.login(class).await?;
+        self.program
+            .create(&login, image, creation.mebibytes, &class.format)
+            .await?;
         let api: Api<PersistentVolume> = Api::all(self.context.client.clone());
-        match api.create(&PostParams::default(), &volume).await {
-            Ok(_) => {
+        match api.create(&PostParams::default(), &creation.volume).await {
+            Ok(volume) => {
+                let name = volume.metadata.name.unwrap_or_default();
                 let text = format!("Successfully provisioned volume {name} using {PROVISIONER}");
                 let reason = reasons::PROVISIONING_SUCCEEDED;
                 self.recorder.normal(claim, reason, text);
@@ -182,8 +188,9 @@ impl RbdProvisioner {
         }
     }
 
-    /// The program with the key of a user.
-    async fn program(&self, user: &User) -> Result<Program, Error> {
+    /// The administrator of a class, with the key.
+    async fn login(&self, class: &RbdClass) -> Result<RbdLogin, Error> {
+        let user = &class.admin;
         let (namespace, name) = (user.namespace.as_deref().unwrap_or_default(), &user.secret);
         let secrets: Api<Secret> = Api::namespaced(self.context.client.clone(), namespace);
         let cannot = |why: &str| {
@@ -200,7 +207,12 @@ impl RbdProvisioner {
             )));
         }
         let key = key_of(&secret.data.unwrap_or_default()).map_err(cannot)?;
-        Ok(Program::new(RBD, key))
+        Ok(RbdLogin {
+            monitors: class.monitors.clone(),
+            pool: class.pool.clone(),
+            user: user.id.clone(),
+            key: Some(key),
+        })
     }
 
     /// The API server confirms the cached state before an image goes.
@@ -209,7 +221,7 @@ impl RbdProvisioner {
         let Some(volume) = found(api.get(name).await)? else {
             return Ok(());
         };
-        match class::reclaim_action(&volume) {
+        match reclaim_action(&volume) {
             ReclaimAction::Keep => return Ok(()),
             ReclaimAction::RemoveFinalizer => return self.let_go(&api, &volume).await,
             ReclaimAction::Remove => {}
@@ -232,22 +244,19 @@ impl RbdProvisioner {
     }
 
     async fn remove_image(&self, volume: &PersistentVolume) -> Result<(), Error> {
-        let spec = volume.spec.clone().unwrap_or_default();
-        let class = spec.storage_class_name.as_deref().unwrap_or_default();
-        let found = self.context.caches.classes.get("", class);
-        let rbd = found.and_then(|class| RbdClass::of(&class));
-        let gone = || {
-            let text =
-                format!("its StorageClass {class:?}, which names the administrator, is gone");
-            Error::Unsupported(text)
-        };
-        let mut rbd = rbd.ok_or_else(gone)?.map_err(Error::Unsupported)?;
-        let Some(source) = spec.rbd else {
+        let class = self.class_of(volume);
+        let image = image_to_remove(volume, class.as_deref()).map_err(Error::Unsupported)?;
+        let Some(existing) = image else {
             return Ok(());
         };
-        rbd.move_to(&source).map_err(Error::Unsupported)?;
-        let program = self.program(&rbd.admin).await?;
-        Ok(program.remove(&rbd, &source.image).await?)
+        let login = self.login(&existing.class).await?;
+        Ok(self.program.remove(&login, &existing.image).await?)
+    }
+
+    fn class_of(&self, volume: &PersistentVolume) -> Option<Arc<StorageClass>> {
+        let spec = volume.spec.as_ref()?;
+        let name = spec.storage_class_name.as_deref()?;
+        self.context.caches.classes.get("", name)
     }
 
     /// Whether the claim that the volume names, by identity, is there.

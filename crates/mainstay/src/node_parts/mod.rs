@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use api_client::Client;
 use api_server::NodeService;
 use container_runtime::RuntimeOptions;
+use controllers::volume_provisioning::{self, ProvisionerConfig};
 use host_kernel::disk_usage::VolumeUsages;
 use image_store::{ImageStore, RegistriesConfig};
 use k8s_openapi::api::core::v1::Taint;
@@ -28,7 +29,7 @@ use resource_kinds::storage::volume_size;
 use service_proxy::SwitchLink;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use volume_provisioner::Storage;
+use volume_storage::Storage;
 use volume_transfer::NodeMoves;
 
 use console::output::warn;
@@ -151,10 +152,10 @@ impl NodeParts {
             .await
             .context("open the volumes")?;
         let name = settings.node_name.clone();
-        let config = volume_provisioner::ProvisionerConfig::new(name, storage.clone());
+        let config = ProvisionerConfig::new(name, storage.clone());
         let volume_usages = config.usages();
         network.run("provisioner", |stop| {
-            volume_provisioner::run(provisioner, config, stop)
+            volume_provisioning::run(provisioner, config, stop)
         });
         let mut agents = TaskGroup::new(health, failed);
         let moves = Arc::new(NodeMoves::new(storage.clone()));

@@ -29,6 +29,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeSpec, Pod, Volume};
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::spec;
+use rbd_images::RbdSource;
 use resource_kinds::pod_references::claim_of;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_replication::VolumeReplication;
@@ -260,7 +261,7 @@ async fn prepare_one(
     }
     if let Some(source) = &volume.rbd {
         let namespace = context.pod.metadata.namespace.as_deref();
-        let source = rbd::Source::inline(source, namespace.unwrap_or_default());
+        let source = RbdSource::inline(source, namespace.unwrap_or_default());
         let usage = rbd::Usage {
             group: fs_group(context.pod).map(|gid| (gid, only_on_mismatch(context.pod))),
             ..rbd::Usage::default()
@@ -335,7 +336,7 @@ async fn prepare_claim(
         return Ok(nfs::prepare(context.dir.volume(volume), source, options, read_only).await?);
     }
     if let Some(source) = &spec.rbd {
-        let source = rbd::Source::of_volume(source, namespace);
+        let source = RbdSource::of_volume(source, namespace);
         let group = fs_group(context.pod).filter(|_| !read_only);
         let usage = rbd::Usage {
             is_block: block,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use controllers::volume_provisioning::{self, ProvisionerConfig};
 use host_kernel::loop_device::LoopDevice;
 use host_kernel::project_quota;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -12,7 +13,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use volume_provisioner::{ProvisionerConfig, Storage};
+use volume_storage::Storage;
 
 use crate::pods::SLEEP;
 use crate::spec::shell;
@@ -168,7 +169,7 @@ async fn on(world: &World, file_system: FileSystem) {
     let end = CancellationToken::new();
     let storage = Storage::open(&data).await.unwrap();
     let config = ProvisionerConfig::new("node-a", storage);
-    let provisioner = tokio::spawn(volume_provisioner::run(
+    let provisioner = tokio::spawn(volume_provisioning::run(
         world.client.clone(),
         config,
         end.clone().into(),

@@ -1,5 +1,8 @@
 //! The decisions that all provisioners of mainstay share: the claims that request a volume, and the removal of the
-//! volumes that were created for them.
+//! volumes that were created for them. [`local`] and [`nfs`] have the decisions of the provisioner on a node.
+
+pub mod local;
+pub mod nfs;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;

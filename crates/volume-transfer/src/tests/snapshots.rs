@@ -2,7 +2,7 @@
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use volume_provisioner::Class;
+use volume_storage::Class;
 
 use super::*;
 

@@ -15,6 +15,8 @@ const PLACES: &[&str] = &[
     "crates/api-server/src/",
     "crates/container-runtime/src/client/",
     "crates/control-plane/src/",
+    "crates/controllers/src/rbd_provisioner/",
+    "crates/controllers/src/volume_provisioning/",
     "crates/data-directory/src/",
     "crates/image-store/src/",
     "crates/kubeconfig/src/",
@@ -27,11 +29,12 @@ const PLACES: &[&str] = &[
     "crates/node-membership/src/",
     "crates/pod-network/src/",
     "crates/process-telemetry/src/",
+    "crates/rbd-images/src/",
     "crates/reconcile/src/",
     "crates/service-proxy/src/",
     "crates/volume-transfer/src/",
     "crates/dns-server/src/",
-    "crates/volume-provisioner/src/",
+    "crates/volume-storage/src/",
 ];
 
 /// Further directories whose functions are called from there.

@@ -9,7 +9,8 @@ use super::exceptions::{Exceptions, without_files};
 const CRATES: &[&str] = &[
     "crates/node-agent/src/",
     "crates/pod-lifecycle/src/",
-    "crates/volume-provisioner/src/",
+    "crates/controllers/src/volume_provisioning/",
+    "crates/volume-storage/src/",
 ];
 
 /// Calls that read the wall clock, or measure time by it.
@@ -55,15 +56,15 @@ const ALLOWED: &[(&str, &str)] = &[
         "conditions have the time of their transition",
     ),
     (
-        "crates/volume-provisioner/src/snapshots.rs",
+        "crates/controllers/src/volume_provisioning/snapshots.rs",
         "a snapshot has the time of its making",
     ),
     (
-        "crates/volume-provisioner/src/expansion.rs",
+        "crates/controllers/src/volume_provisioning/expansion.rs",
         "conditions have the time of their transition",
     ),
     (
-        "crates/volume-provisioner/src/size_condition.rs",
+        "crates/controllers/src/volume_provisioning/size_condition.rs",
         "conditions have the time of their transition",
     ),
 ];

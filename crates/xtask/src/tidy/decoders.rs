@@ -319,7 +319,7 @@ const TABLE: &[(&str, Said)] = &[
         ByOurs("an annotation of a volume, which administrators and controllers write"),
     ),
     (
-        "volume-provisioner/src/replicas.rs",
+        "volume-storage/src/volume_replication/directories.rs",
         ByOurs("the epoch of a volume, which this node has written"),
     ),
     (
@@ -327,14 +327,13 @@ const TABLE: &[(&str, Said)] = &[
         ByOurs("answers of nodes, which the API server has authenticated"),
     ),
     (
-        "volume-provisioner/src/image.rs",
+        "volume-storage/src/pool_image.rs",
         ByOurs("part of the program"),
     ),
     ("node-agent/src/csi_volumes/csi_node.rs", SERVER),
     ("node-agent/src/csi_volumes/records.rs", OWN_FILE),
     ("node-agent/src/volumes/rbd/mod.rs", OWN_FILE),
-    ("node-agent/src/volumes/rbd/image.rs", RBD),
-    ("controllers/src/rbd_provisioner/program.rs", RBD),
+    ("rbd-images/src/program.rs", RBD),
     ("node-agent/src/pods/recovery.rs", OWN_FILE),
     ("object-model/src/semver.rs", ByStrangers(&["cel"])),
     ("object-model/src/cron.rs", ByStrangers(&["schedule"])),

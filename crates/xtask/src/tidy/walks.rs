@@ -13,7 +13,7 @@ const PLACES: &[&str] = &[
     "crates/node-agent/src/",
     "crates/container-runtime/src/",
     "crates/host-kernel/src/",
-    "crates/volume-provisioner/src/",
+    "crates/volume-storage/src/",
     "crates/file-archive/src/",
     "crates/instance-backup/src/",
     "crates/volume-transfer/src/",
@@ -62,29 +62,24 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "no container reaches what is being restored, or arrives with a move",
     ),
     (
-        "crates/volume-provisioner/src/moves.rs",
+        "crates/volume-storage/src/volume_move/directories.rs",
         "read_dir(",
         "the processes, and the directories of all volumes, one level each",
     ),
     (
-        "crates/volume-provisioner/src/replicas.rs",
+        "crates/volume-storage/src/volume_replication/directories.rs",
         "read_dir(",
         "the directories of all volumes and of all snapshots, one level each",
     ),
     (
-        "crates/volume-provisioner/src/first_copies.rs",
+        "crates/volume-storage/src/volume_move/first_copies.rs",
         "read_dir(",
         "the directory of all volumes, one level",
     ),
     (
-        "crates/volume-provisioner/src/storage/backup.rs",
+        "crates/volume-storage/src/backup.rs",
         "read_dir(",
         "the directories of all volumes and snapshots, one level",
-    ),
-    (
-        "crates/node-agent/src/volumes/rbd/bus.rs",
-        "read_dir(",
-        "a directory of the kernel's",
     ),
     (
         "crates/node-agent/src/volumes/rbd/mod.rs",
@@ -167,17 +162,17 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "a file of the agent in the pod's directory",
     ),
     (
-        "crates/volume-provisioner/src/subvolumes.rs",
+        "crates/volume-storage/src/subvolumes.rs",
         "read_dir(",
         "the directory of all volumes, one level",
     ),
     (
-        "crates/volume-provisioner/src/directories.rs",
+        "crates/volume-storage/src/directories.rs",
         "read_dir(",
         "the directory of all volumes, one level",
     ),
     (
-        "crates/volume-provisioner/src/directories.rs",
+        "crates/volume-storage/src/directories.rs",
         "fs::set_permissions(",
         "the root of a volume, in the directory of all",
     ),

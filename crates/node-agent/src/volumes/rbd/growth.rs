@@ -3,7 +3,7 @@
 //! The kernel learns of the new size from the cluster. A node may not watch claims, only read those of its
 //! pods: it checks at intervals, and only at pods with images.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,11 @@ use host_kernel::blocking;
 use host_kernel::call_with_timeout;
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::volume_expansion::{KnownVolume, may_grow, plan};
+use rbd_images::{Bus, Image, device_path, exclusively};
 use resource_kinds::pod_references::claim_of;
 use tokio_util::sync::CancellationToken;
 
-use super::bus::{Bus, path};
-use super::image::Image;
-use super::{local_device, records, turn};
+use super::{local_device, records};
 use crate::api::claim_growth::ClaimGrowth;
 use crate::api::objects::ApiObjects;
 use crate::csi_volumes::LivePod;
@@ -134,33 +133,27 @@ enum Filled {
 
 /// Lets the file system of a mounted image fill its device.
 fn fill(image: &Image, target: &Path, wanted: u64) -> Result<Filled, String> {
-    let shown = image.shown();
+    let shown = image.full_name();
     let failed = |error: std::io::Error| format!("find the device of {shown}: {error}");
-    let (device, _open) = {
-        let _turn = turn();
-        let bus = Bus::present().ok_or("the kernel has no images of Ceph")?;
-        let device = bus.find(image).map_err(failed)?;
-        let Some(device) = device else {
-            return Ok(Filled::Later);
+    let bus = Bus::present().ok_or("the kernel has no images of Ceph")?;
+    let opened = exclusively(image, || {
+        let Some(device) = bus.find_device(image)? else {
+            return Ok(None);
         };
-        // While it is open it is not unmapped, and its number is not another image's.
-        let open = File::open(path(&device)).map_err(failed)?;
-        (device, open)
+        // While the device is open it is not unmapped, and its number is not another image's.
+        let open = File::open(device_path(&device))?;
+        Ok(Some((device, open)))
+    });
+    let Some((device, _open)) = opened.map_err(failed)? else {
+        return Ok(Filled::Later);
     };
-    let size = bus_size(device.id).map_err(failed)?;
+    let size = bus.size(&device).map_err(failed)?;
     if size < wanted || mounts_below(target).map_err(failed)?.is_empty() {
         tracing::debug!(image = shown, size, wanted, "an image grows later");
         return Ok(Filled::Later);
     }
-    local_device::grow(&path(&device), target)?;
+    local_device::grow(&device_path(&device), target)?;
     Ok(Filled::Whole)
-}
-
-/// The size of a device in bytes, as the kernel knows it now.
-fn bus_size(id: u32) -> std::io::Result<u64> {
-    let text = fs::read_to_string(format!("/sys/bus/rbd/devices/{id}/size"))?;
-    let size = text.trim().parse();
-    size.map_err(|_| std::io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(test)]

@@ -8,28 +8,26 @@
 //! Only one node writes to an image, unless its volume allows more: it is mapped with its lock, where it
 //! can have one, and `rbd status` must name no other client.
 
-mod bus;
 mod growth;
-mod image;
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use host_kernel::blocking;
+use api_client::guarded_writes::chain;
 use host_kernel::durable_file::{Durability, replace};
-use host_kernel::{TimedCallError, call_with_timeout, call_with_timeout_blocking};
+use host_kernel::{blocking, call_with_timeout};
+use rbd_images::{
+    Bus, Device, Image, ImageAccess, RbdLogin, RbdProgram, RbdProgramError, RbdSource, SecretName,
+    UnmapError, device_path, exclusively, key_in_keyring, monitor_addresses,
+};
 use resource_kinds::storage::rbd::{PROVISIONER, key_of};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
-use self::bus::{Bus, path};
 pub use self::growth::keep_growing;
-use self::image::{Device, Image, ImageMapping, MONITOR_PORT};
-pub(super) use self::image::{SecretName, Source};
 use super::mount_points::mounts_below;
 use super::{BlockVolume, Prepared, VolumeSetupError, block, local_device, nfs, ownership};
 use crate::api::objects::ApiObjects;
@@ -38,19 +36,9 @@ use crate::paths::PodDir;
 /// Until an image is mapped, formatted and mounted.
 const PREPARE_MAX: Duration = Duration::from_secs(180);
 
-/// Until an image is unmapped.
-const UNMAP_MAX: Duration = Duration::from_secs(10);
-
 /// A device may be open for a moment: udev reads new ones.
 const BUSY_TRIES: u32 = 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
-
-/// Serialises the search for users of an image and its unmapping with new users.
-static TURN: Mutex<()> = Mutex::new(());
-
-fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The use of an image by a pod's volume.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +63,7 @@ pub(super) async fn prepare(
     objects: &ApiObjects,
     dir: &PodDir,
     volume: &str,
-    source: Source,
+    source: RbdSource,
     usage: Usage,
 ) -> Result<Prepared, VolumeSetupError> {
     let (is_block, read_only) = (usage.is_block, usage.read_only || source.read_only);
@@ -95,15 +83,19 @@ pub(super) async fn prepare(
     if mounted.map_err(failed)? && !is_block {
         return Ok(prepared);
     }
-    source.check().map_err(failed)?;
+    source.check().map_err(|error| failed(error.to_string()))?;
     let key = key(objects, &source).await.map_err(failed)?;
+    let abandoned = CancellationToken::new();
     let attempt = Attempt {
         dir: dir.clone(),
         volume: volume.to_owned(),
         source,
         usage,
         key,
+        runtime: Handle::current(),
+        abandoned: abandoned.clone(),
     };
+    let _abandon = abandoned.drop_guard();
     let shown = format!("map {}/{}", attempt.source.pool, attempt.source.image);
     let name = format!("rbd {}", prepared.path.display());
     let done = call_with_timeout(name, PREPARE_MAX, move || attempt.run()).await;
@@ -124,7 +116,7 @@ fn is_mounted(target: &Path) -> Result<bool, String> {
 
 /// The key of the user: of the Secret, or of the keyring on the node. A cluster without authentication
 /// needs none.
-async fn key(objects: &ApiObjects, source: &Source) -> Result<Option<String>, String> {
+async fn key(objects: &ApiObjects, source: &RbdSource) -> Result<Option<String>, String> {
     let Some(SecretName {
         namespace,
         name,
@@ -133,7 +125,7 @@ async fn key(objects: &ApiObjects, source: &Source) -> Result<Option<String>, St
     else {
         let (path, user) = (source.keyring.clone(), source.user.clone());
         return blocking(move || match fs::read_to_string(&path) {
-            Ok(text) => Ok(image::key_in(&text, &user)),
+            Ok(text) => Ok(key_in_keyring(&text, &user)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("read the keyring {path}: {error}")),
         })
@@ -156,21 +148,26 @@ async fn key(objects: &ApiObjects, source: &Source) -> Result<Option<String>, St
 struct Attempt {
     dir: PodDir,
     volume: String,
-    source: Source,
+    source: RbdSource,
     usage: Usage,
     key: Option<String>,
+    /// Runs the program `rbd`.
+    runtime: Handle,
+    /// Cancelled when nobody waits for the attempt any more.
+    abandoned: CancellationToken,
 }
 
 impl Attempt {
     fn run(&self) -> Result<PathBuf, String> {
-        let bus = Bus::open()?;
+        let bus = Bus::open().map_err(|error| error.to_string())?;
+        let monitors = monitor_addresses(&self.source.monitors);
         let image = Image {
-            monitors: monitors(&self.source.monitors)?,
+            monitors: monitors.map_err(|error| error.to_string())?,
             pool: self.source.pool.clone(),
             name: self.source.image.clone(),
         };
         let (device, open) = self.mapped(&bus, &image)?;
-        let used = self.use_device(&device, &path(&device));
+        let used = self.use_device(&device, &device_path(&device));
         // Until here the device could not be unmapped, and its number not become another image's.
         drop(open);
         if used.is_err() || !record(&self.dir, &self.volume).exists() {
@@ -181,67 +178,57 @@ impl Attempt {
 
     /// The device of the image, mapped if it is not, and held open.
     fn mapped(&self, bus: &Bus, image: &Image) -> Result<(Device, File), String> {
-        let shown = image.shown();
+        let shown = image.full_name();
         let read = |error: io::Error| format!("find the device of {shown}: {error}");
-        let is_new = {
-            let _turn = turn();
-            let found = bus.find(image).map_err(read)?;
+        let is_new = exclusively(image, || {
+            let device = bus.find_device(image).map_err(read)?;
             let ours = users(&self.dir, image).map_err(read)?;
-            if let Some(device) = found.as_ref().filter(|_| ours.is_empty()) {
+            if let Some(device) = device.as_ref().filter(|_| ours.is_empty()) {
                 return Err(format!(
                     "the image {shown} is mapped on this machine as {}, and not for pods of this node",
-                    path(device).display()
+                    device_path(device).display()
                 ));
             }
             write_record(&self.dir, &self.volume, image).map_err(read)?;
-            found.is_none()
-        };
+            Ok(device.is_none())
+        })?;
         if is_new {
-            self.map(bus, image)?;
+            let (source, key) = (&self.source, self.key.as_deref());
+            let mapped = bus.map_image(image, source, key, self.access());
+            mapped.map_err(|error| error.to_string())?;
         }
-        let _turn = turn();
-        let device = bus.find(image).map_err(read)?;
-        let device = device.ok_or_else(|| format!("the image {shown} has no device"))?;
-        if !record(&self.dir, &self.volume).exists() {
-            let ours = users(&self.dir, image).map_err(read)?;
-            if ours.is_empty() {
-                unmap(bus, &device).map_err(read)?;
+        let opened = exclusively(image, || {
+            let device = bus.find_device(image).map_err(read)?;
+            let device = device.ok_or_else(|| format!("the image {shown} has no device"))?;
+            if !record(&self.dir, &self.volume).exists() {
+                return Ok(None);
             }
-            return Err("the pod is gone".to_owned());
+            let path = device_path(&device);
+            let open = File::open(&path);
+            let open = open.map_err(|error| format!("open {}: {error}", path.display()))?;
+            Ok::<_, String>(Some((device, open)))
+        })?;
+        if let Some(opened) = opened {
+            return Ok(opened);
         }
-        let open = File::open(path(&device));
-        let open = open.map_err(|error| format!("open {}: {error}", path(&device).display()))?;
-        Ok((device, open))
+        let unmapped = retry_while_open(image, || match users(&self.dir, image)?.is_empty() {
+            true => bus.unmap(image),
+            false => Ok(()),
+        });
+        unmapped.map_err(|error| read(error.into()))?;
+        Err("the pod is gone".to_owned())
     }
 
-    fn map(&self, bus: &Bus, image: &Image) -> Result<(), String> {
-        let add = |access| {
-            let line = image::line(image, &self.source.user, self.key.as_deref(), access);
-            bus.add(&line)
-        };
-        let done = match self.access() {
-            // An image without the feature `exclusive-lock` is refused so.
-            ImageMapping::Locked => match add(ImageMapping::Locked) {
-                Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => {
-                    add(ImageMapping::Shared)
-                }
-                other => other,
-            },
-            other => add(other),
-        };
-        done.map_err(|error| refused(image, &self.source, self.key.is_some(), &error))
-    }
-
-    fn access(&self) -> ImageMapping {
+    fn access(&self) -> ImageAccess {
         match (self.source.read_only, self.usage.is_shared) {
-            (true, _) => ImageMapping::ReadOnly,
-            (false, true) => ImageMapping::Shared,
-            (false, false) => ImageMapping::Locked,
+            (true, _) => ImageAccess::ReadOnly,
+            (false, true) => ImageAccess::Shared,
+            (false, false) => ImageAccess::Locked,
         }
     }
 
     fn use_device(&self, device: &Device, at: &Path) -> Result<PathBuf, String> {
-        if self.access() == ImageMapping::Locked {
+        if self.access() == ImageAccess::Locked {
             self.check_alone(device)?;
         }
         if self.usage.is_block {
@@ -262,54 +249,31 @@ impl Attempt {
     /// Checks that no other client has the image open. It is mapped here already, so of two nodes that
     /// begin at once, each sees the other.
     fn check_alone(&self, device: &Device) -> Result<(), String> {
-        let shown = device.image.shown();
-        let status = match self.ask_status(&device.image) {
-            Ok(output) => output,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && device.is_locked => {
-                return Ok(());
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(format!(
-                    "the image {shown} has no feature \"exclusive-lock\", and the program \"rbd\" \
-                     (ceph-common) is not installed on the node: whether another machine writes to \
-                     the image cannot be told"
-                ));
-            }
-            Err(error) => return Err(format!("run rbd status {shown}: {error}")),
+        let shown = device.image.full_name();
+        let login = RbdLogin {
+            monitors: device.image.monitors.clone(),
+            pool: device.image.pool.clone(),
+            user: self.source.user.clone(),
+            key: self.key.clone(),
         };
-        if !status.status.success() {
-            let said = String::from_utf8_lossy(&status.stderr);
-            let last = said.lines().last().unwrap_or_default();
-            return Err(format!("rbd status {shown}: {}: {last}", status.status));
-        }
-        let text = String::from_utf8_lossy(&status.stdout);
-        match image::other_watchers(&text, &device.client)?.as_slice() {
-            [] => Ok(()),
-            others => Err(format!(
+        let program = RbdProgram::default();
+        let watchers = program.other_watchers(&login, &device.image.name, &device.client);
+        let watchers = self.abandoned.run_until_cancelled(watchers);
+        match self.runtime.block_on(watchers) {
+            None => Err("nobody waits for the volume any more".to_owned()),
+            Some(Err(RbdProgramError::Missing)) if device.is_locked => Ok(()),
+            Some(Err(RbdProgramError::Missing)) => Err(format!(
+                "the image {shown} has no feature \"exclusive-lock\", and the program \"rbd\" \
+                 (ceph-common) is not installed on the node: whether another machine writes to \
+                 the image cannot be told"
+            )),
+            Some(Err(error)) => Err(chain(&error)),
+            Some(Ok(others)) if others.is_empty() => Ok(()),
+            Some(Ok(others)) => Err(format!(
                 "rbd image {shown} is still being used: by {}",
                 others.join(", ")
             )),
         }
-    }
-
-    /// The key is given to `rbd` by a pipe: the arguments of a process are read by every user.
-    fn ask_status(&self, image: &Image) -> io::Result<Output> {
-        let mut rbd = Command::new("rbd");
-        rbd.args(["status", &image.name, "--pool", &image.pool])
-            .args(["--id", &self.source.user, "-m", &image.monitors.join(",")])
-            .args(["--format", "json"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        if self.key.is_some() {
-            rbd.args(["--keyfile", "/dev/stdin"]);
-        }
-        let mut rbd = rbd.spawn()?;
-        if let (Some(mut input), Some(key)) = (rbd.stdin.take(), &self.key) {
-            // One that has ended says why.
-            input.write_all(key.as_bytes()).ok();
-        }
-        rbd.wait_with_output()
     }
 
     /// Gives up a device that is not used, or whose pod is gone.
@@ -319,69 +283,24 @@ impl Attempt {
             nfs::unmount(&self.dir.volume(&self.volume))
                 .map_err(|error| format!("unmount a volume whose pod is gone: {error}"))?;
         }
-        let _turn = turn();
-        let users = users(&self.dir, &device.image);
-        let users = users.map_err(|error| format!("find the users of an image: {error}"))?;
-        let others = users.iter().filter(|user| **user != self.dir).count();
-        if others == 0 && mounts_of_image(&self.dir, &device.image).is_empty() {
+        let image = &device.image;
+        let unmapped = retry_while_open(image, || {
+            let users = users(&self.dir, image)?;
+            let others = users.iter().filter(|user| **user != self.dir).count();
+            match others == 0 && mounts_of_image(&self.dir, image).is_empty() {
+                true => bus.unmap(image),
+                false => Ok(()),
+            }
+        });
+        match unmapped {
+            Err(UnmapError::Unknown(error)) => Err(format!("find the users of an image: {error}")),
             // A device that stays is found by the next attempt, or when the pod goes.
-            if let Err(error) = unmap(bus, device) {
-                tracing::debug!(image = device.image.shown(), %error, "an image stays mapped");
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The error of the kernel, as the user reads it.
-fn refused(image: &Image, source: &Source, has_key: bool, error: &io::Error) -> String {
-    use nix::libc::{EACCES, EEXIST, EINVAL, EIO, ENOENT, ENXIO, EPERM, EROFS, ETIMEDOUT};
-    let no_key = match (has_key, &source.keyring) {
-        (true, _) => String::new(),
-        (false, keyring) => format!(
-            "; there is no secretRef, and no key of client.{} in {keyring}",
-            source.user
-        ),
-    };
-    let why = match error.raw_os_error() {
-        Some(ENOENT) => "the cluster has no such pool or image".to_owned(),
-        Some(EACCES | EPERM | EINVAL) => {
-            format!("the cluster refuses the user {:?}{no_key}", source.user)
-        }
-        Some(ETIMEDOUT | EIO) => {
-            let monitors = image.monitors.join(", ");
-            format!("no monitor answers at {monitors}")
-        }
-        Some(ENXIO) => "the image has features that the kernel of this node lacks".to_owned(),
-        Some(EROFS | EEXIST) => "another machine has the lock of the image".to_owned(),
-        _ => "the kernel refuses".to_owned(),
-    };
-    format!("map {}: {why}: {error}", image.shown())
-}
-
-/// The addresses of monitors. Names are resolved by the node, and those without an address are left out.
-fn monitors(named: &[String]) -> Result<Vec<String>, String> {
-    let mut found: Vec<SocketAddr> = Vec::new();
-    let mut last = "the volume names no monitor".to_owned();
-    for monitor in named {
-        if let Some(address) = image::address(monitor) {
-            found.push(address);
-            continue;
-        }
-        let resolved = match monitor.contains(':') {
-            true => monitor.to_socket_addrs(),
-            false => (monitor.as_str(), MONITOR_PORT).to_socket_addrs(),
-        };
-        match resolved {
-            Ok(addresses) => found.extend(addresses),
             Err(error) => {
-                last = format!("the node cannot resolve the monitor {monitor:?}: {error}")
+                tracing::debug!(image = image.full_name(), %error, "an image stays mapped");
+                Ok(())
             }
+            Ok(()) => Ok(()),
         }
-    }
-    match found.is_empty() {
-        true => Err(last),
-        false => Ok(found.iter().map(SocketAddr::to_string).collect()),
     }
 }
 
@@ -406,19 +325,20 @@ pub(super) fn targets(dir: &PodDir) -> io::Result<Vec<PathBuf>> {
 /// An image is still open, or its cluster does not answer; then it can be tried again.
 pub(super) fn release(dir: &PodDir) -> io::Result<()> {
     for (volume, image) in records(dir)? {
-        let _turn = turn();
-        let users = users(dir, &image)?;
-        let others = users.iter().filter(|user| *user != dir).count();
-        let again = records(dir)?;
-        let own = again.iter().filter(|(_, other)| other.is(&image)).count();
-        if others == 0
-            && own <= 1
-            && let Some(bus) = Bus::present()
-            && let Some(device) = bus.find(&image)?
-        {
-            unmap(&bus, &device)?;
-        }
-        fs::remove_file(record(dir, &volume))?;
+        retry_while_open(&image, || {
+            let users = users(dir, &image)?;
+            let others = users.iter().filter(|user| *user != dir).count();
+            let again = records(dir)?;
+            let own = again.iter().filter(|(_, other)| other.is(&image)).count();
+            if others == 0
+                && own <= 1
+                && let Some(bus) = Bus::present()
+            {
+                bus.unmap(&image)?;
+            }
+            // Under the same lock: of two last users, the second one unmaps the image.
+            Ok(fs::remove_file(record(dir, &volume))?)
+        })?;
     }
     match fs::remove_dir(directory(dir)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -426,32 +346,21 @@ pub(super) fn release(dir: &PodDir) -> io::Result<()> {
     }
 }
 
-fn unmap(bus: &Bus, device: &Device) -> io::Result<()> {
-    let mut tries = 0;
+/// Works on an image, again while its device is open. Others work on the image during the pauses, so each try
+/// begins with the users of the image.
+fn retry_while_open(
+    image: &Image,
+    work: impl Fn() -> Result<(), UnmapError>,
+) -> Result<(), UnmapError> {
+    let mut tries = 1;
     loop {
-        let (bus, id) = (bus.clone(), device.id);
-        let done =
-            call_with_timeout_blocking(format!("unmap {id}"), UNMAP_MAX, move || bus.remove(id));
-        let done = done.unwrap_or_else(|error| match error {
-            TimedCallError::TimedOut => Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "the cluster does not answer",
-            )),
-            TimedCallError::Failed(error) => Err(error),
-        });
-        let error = match done {
-            // It was unmapped meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        tries += 1;
-        if error.raw_os_error() != Some(nix::libc::EBUSY) || tries == BUSY_TRIES {
-            let (shown, at) = (device.image.shown(), path(device));
-            let text = format!("unmap {shown}, {}: {error}", at.display());
-            return Err(io::Error::new(error.kind(), text));
+        match exclusively(image, &work) {
+            Err(UnmapError::IsOpen { .. }) if tries < BUSY_TRIES => {
+                tries += 1;
+                thread::sleep(BUSY_PAUSE);
+            }
+            other => return other,
         }
-        thread::sleep(BUSY_PAUSE);
     }
 }
 
@@ -553,37 +462,5 @@ mod tests {
             release(dir).unwrap();
             assert!(!directory(dir).exists());
         }
-    }
-
-    #[test]
-    fn monitors_are_addresses_or_names() {
-        let named = |monitors: &[&str]| {
-            let named: Vec<String> = monitors.iter().map(|one| (*one).to_owned()).collect();
-            super::monitors(&named)
-        };
-        assert_eq!(
-            named(&["10.0.0.1", "[::1]:1"]).unwrap(),
-            ["10.0.0.1:6789", "[::1]:1"]
-        );
-        assert!(named(&["localhost"]).unwrap()[0].ends_with(":6789"));
-        assert!(named(&[]).is_err());
-    }
-
-    #[test]
-    fn the_kernels_errors_are_told_in_terms_of_the_cluster() {
-        let source = k8s_openapi::api::core::v1::RBDVolumeSource {
-            image: "foo".to_owned(),
-            ..Default::default()
-        };
-        let source = Source::inline(&source, "shop");
-        let text = |code, has_key| {
-            let error = io::Error::from_raw_os_error(code);
-            refused(&image("foo", "10.0.0.1:6789"), &source, has_key, &error)
-        };
-        assert!(text(nix::libc::ENOENT, true).contains("no such pool or image"));
-        assert!(text(nix::libc::ETIMEDOUT, true).contains("10.0.0.1:6789"));
-        assert!(
-            text(nix::libc::EACCES, false).contains("no key of client.admin in /etc/ceph/keyring")
-        );
     }
 }

@@ -13,6 +13,14 @@ pub const DEFAULT_POOL: &str = "rbd";
 /// The user, without `client.`, of a volume that sets no user.
 pub const DEFAULT_USER: &str = "admin";
 
+/// The format of a new image: `imageFormat` and `imageFeatures` of a class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageFormat {
+    One,
+    /// With these features.
+    Two(Vec<String>),
+}
+
 /// Whether a word is safe as a name: Ceph's programs and the kernel do not parse the word as an option.
 pub fn is_word(word: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b',';

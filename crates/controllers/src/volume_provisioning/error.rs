@@ -1,0 +1,20 @@
+//! The errors of the provisioner.
+
+use volume_storage::StorageError;
+
+/// The error of creating or removing a volume.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionerError {
+    /// The claim requests a feature that volumes of its class do not have.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The source of the volume is unavailable now.
+    #[error("{0}")]
+    Source(String),
+    /// The disk, or the server of an export.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The API server said no, or was not there.
+    #[error("write a volume or claim")]
+    Api(#[from] api_client::Error),
+}

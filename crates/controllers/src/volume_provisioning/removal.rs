@@ -1,0 +1,128 @@
+//! Deletion of a volume whose claim is deleted.
+
+use std::time::Duration;
+
+use api_client::Api;
+use api_client::guarded_writes::{Delete, chain, delete, found, merge, merge_status};
+use k8s_openapi::api::core::v1::PersistentVolume;
+use planners::volume_provisioning::local::{is_of_other_provisioner, path_of, reclaim_action};
+use planners::volume_provisioning::{ReclaimAction, claim_of, finalizers_without, is_claimed_by};
+use reconcile::ReconcileResult;
+use resource_kinds::storage::Driver;
+use resource_kinds::storage::driver::REMOVAL_FINALIZER;
+use resource_kinds::storage::nfs_class::is_nfs_directory;
+use resource_kinds::storage::volume_replication::has_replica;
+use serde_json::json;
+
+use super::Provisioner;
+use super::error::ProvisionerError as Error;
+
+/// Reason of the event, and of the phase Failed (statefulset.md §11.8).
+const FAILED_DELETE: &str = "VolumeFailedDelete";
+
+/// Until this node looks again whether it is the one that removes directories on servers.
+const OTHER_NODE: Duration = Duration::from_secs(30);
+
+impl Provisioner {
+    /// Removes the volume, if planned. The API server must confirm the cached state before any data
+    /// is deleted.
+    pub(crate) async fn remove(&self, name: &str) -> Result<ReconcileResult, Error> {
+        let node = &self.config.node_name;
+        let Some(cached) = self.volumes.get("", name) else {
+            return Ok(ReconcileResult::Done);
+        };
+        if reclaim_action(&cached, node) == ReclaimAction::Keep {
+            return Ok(ReconcileResult::Done);
+        }
+        if is_nfs_directory(&cached) {
+            let class = cached.spec.as_ref();
+            let class = class.and_then(|spec| spec.storage_class_name.as_deref());
+            let class = class.and_then(|class| self.classes.get("", class));
+            if is_of_other_provisioner(&cached, class.as_deref()) {
+                return Ok(ReconcileResult::Done);
+            }
+            // It is removed by one node; another may become that one.
+            if !self.is_first_node().await? {
+                return Ok(ReconcileResult::RequeueAfter(OTHER_NODE));
+            }
+        }
+        self.remove_here(name).await.map(|()| ReconcileResult::Done)
+    }
+
+    async fn remove_here(&self, name: &str) -> Result<(), Error> {
+        let node = &self.config.node_name;
+        let api: Api<PersistentVolume> = Api::all(self.client.clone());
+        let Some(volume) = found(api.get(name).await)? else {
+            return Ok(());
+        };
+        match reclaim_action(&volume, node) {
+            ReclaimAction::Keep => Ok(()),
+            ReclaimAction::RemoveFinalizer => self.let_go(&api, &volume).await,
+            // The copies on the other node go first.
+            ReclaimAction::Remove if has_replica(&volume) => Ok(()),
+            ReclaimAction::Remove if self.is_claimed(&volume).await? => Ok(()),
+            ReclaimAction::Remove => match self.remove_directory(name, &volume).await {
+                Ok(()) => {
+                    self.let_go(&api, &volume).await?;
+                    let uid = volume.metadata.uid.clone().unwrap_or_default();
+                    delete(&api, name, Delete::of_uid(uid)).await?;
+                    tracing::info!(volume = name, "volume removed");
+                    Ok(())
+                }
+                Err(error) => {
+                    self.complain(&api, &volume, &error).await?;
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    /// Whether the claim that the volume names, by identity, is there.
+    async fn is_claimed(&self, volume: &PersistentVolume) -> Result<bool, Error> {
+        let Some((namespace, name)) = claim_of(volume) else {
+            return Ok(false);
+        };
+        let api = Api::namespaced(self.client.clone(), namespace);
+        let claim = found(api.get(name).await)?;
+        Ok(claim.is_some_and(|claim| is_claimed_by(volume, &claim)))
+    }
+
+    async fn remove_directory(&self, name: &str, volume: &PersistentVolume) -> Result<(), Error> {
+        if is_nfs_directory(volume) {
+            return self.leave_directory(volume).await;
+        }
+        let driver = Driver::of_volume(volume)
+            .ok_or_else(|| Error::Unsupported("the volume is not ours".to_owned()))?;
+        let path = path_of(volume);
+        Ok(self.config.storage.remove(driver, name, path).await?)
+    }
+
+    async fn let_go(
+        &self,
+        api: &Api<PersistentVolume>,
+        volume: &PersistentVolume,
+    ) -> Result<(), Error> {
+        if let Some(rest) = finalizers_without(volume, REMOVAL_FINALIZER) {
+            merge(api, volume, json!({"metadata": {"finalizers": rest}})).await?;
+        }
+        Ok(())
+    }
+
+    async fn complain(
+        &self,
+        api: &Api<PersistentVolume>,
+        volume: &PersistentVolume,
+        error: &Error,
+    ) -> Result<(), Error> {
+        let text = chain(error);
+        tracing::warn!(
+            volume = volume.metadata.name,
+            error = text,
+            "volume not removed"
+        );
+        self.recorder.warning(volume, FAILED_DELETE, text.clone());
+        let status = json!({"phase": "Failed", "reason": FAILED_DELETE, "message": text});
+        merge_status(api, volume, json!({"status": status})).await?;
+        Ok(())
+    }
+}

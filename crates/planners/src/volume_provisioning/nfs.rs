@@ -1,0 +1,97 @@
+//! Volumes that are directories of an NFS export (`resource_kinds::storage::nfs_class`).
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{
+    NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec,
+};
+use k8s_openapi::api::storage::v1::StorageClass;
+use resource_kinds::storage::nfs_class::{NfsClass, OnDelete};
+
+use super::local;
+
+/// The directory of a volume, and the export above it. Without a class nobody has allowed to remove files:
+/// the directory is archived. `None` for a volume without a directory.
+///
+/// # Errors
+/// The class is not valid.
+pub fn directory_to_leave(
+    volume: &PersistentVolume,
+    class: Option<&StorageClass>,
+) -> Result<Option<(PathBuf, NfsClass)>, String> {
+    let nfs = class.and_then(NfsClass::of).transpose()?;
+    let of_class = nfs.and_then(|nfs| Some((nfs.directory_of(volume)?, nfs)));
+    let spec = volume.spec.as_ref();
+    Ok(of_class.or_else(|| spec.and_then(archived_by_itself)))
+}
+
+/// The export above a volume's directory.
+fn archived_by_itself(spec: &PersistentVolumeSpec) -> Option<(PathBuf, NfsClass)> {
+    let source = spec.nfs.as_ref()?;
+    let path = Path::new(&source.path);
+    let nfs = NfsClass {
+        server: source.server.clone(),
+        path: path.parent()?.to_string_lossy().into_owned(),
+        path_pattern: None,
+        on_delete: OnDelete::Archive,
+    };
+    Some((PathBuf::from(path.file_name()?), nfs))
+}
+
+/// The volume object for a claim.
+pub fn volume(
+    claim: &PersistentVolumeClaim,
+    class: &StorageClass,
+    nfs: &NfsClass,
+    directory: &Path,
+) -> PersistentVolume {
+    let mut made = local::volume(claim, class, "", directory);
+    if let Some(spec) = &mut made.spec {
+        spec.local = None;
+        spec.node_affinity = None;
+        spec.nfs = Some(NFSVolumeSource {
+            path: nfs.path_of(directory),
+            read_only: None,
+            server: nfs.server.clone(),
+        });
+    }
+    made
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_volume_is_on_the_server_and_on_every_node() {
+        let claim: PersistentVolumeClaim = serde_json::from_value(json!({
+            "metadata": {"name": "data", "namespace": "shop", "uid": "c1"},
+            "spec": {"accessModes": ["ReadWriteMany"],
+                "resources": {"requests": {"storage": "1Gi"}}}}))
+        .unwrap();
+        let class: StorageClass = serde_json::from_value(json!({
+            "metadata": {"name": "nfs"}, "provisioner": "mainstay.dev/nfs",
+            "reclaimPolicy": "Retain", "mountOptions": ["nfsvers=4.1"],
+            "parameters": {"server": "files", "path": "/srv"}}))
+        .unwrap();
+        let nfs = NfsClass::of(&class).unwrap().unwrap();
+        let made = volume(&claim, &class, &nfs, Path::new("shop-data-pvc-c1"));
+        let shown = serde_json::to_value(&made).unwrap();
+        assert_eq!(
+            shown["spec"],
+            json!({"accessModes": ["ReadWriteMany"], "capacity": {"storage": "1Gi"},
+                "claimRef": shown["spec"]["claimRef"], "mountOptions": ["nfsvers=4.1"],
+                "nfs": {"path": "/srv/shop-data-pvc-c1", "server": "files"},
+                "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "nfs",
+                "volumeMode": "Filesystem"})
+        );
+        let (directory, above) = archived_by_itself(&made.spec.unwrap()).unwrap();
+        assert_eq!(directory, Path::new("shop-data-pvc-c1"));
+        assert_eq!(
+            (above.path.as_str(), above.on_delete),
+            ("/srv", OnDelete::Archive)
+        );
+    }
+}

@@ -1,0 +1,104 @@
+//! Volumes with a quota: directories with a project of their own each.
+//!
+//! Project ids are shared by all users of a file system, and the kernel does not allocate them. A
+//! volume's id is the first one without limit and usage, from a start in a wide range that is
+//! computed from the volume's path.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::Path;
+
+use host_kernel::project_quota;
+
+use crate::subvolumes::VolumeCount;
+
+/// The first project id for volumes: far above those that administrators and other programs use.
+const FIRST: u32 = 0x4d00_0000;
+/// The number of ids from the first on.
+const RANGE: u32 = 1 << 24;
+/// Maximum number of ids to try.
+const ATTEMPTS: u32 = 1 << 10;
+
+/// Makes a directory at `path`, which appears only when it is complete and has its limit.
+pub(crate) fn make(unfinished: &Path, path: &Path, bytes: u64) -> io::Result<()> {
+    match remove_empty(unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => std::fs::create_dir(unfinished)?,
+    }
+    let project = unused(unfinished, path)?;
+    // The limit comes last: it is found, and removed, by the directory's id.
+    project_quota::assign(unfinished, project)?;
+    project_quota::limit(unfinished, project, Some(bytes))?;
+    std::fs::rename(unfinished, path)
+}
+
+/// Changes the limit of a volume. A volume without a project id, from before quotas were enabled,
+/// is only watched.
+pub(crate) fn limit(path: &Path, bytes: u64) -> io::Result<()> {
+    match own(path)? {
+        Some(project) => project_quota::limit(path, project, Some(bytes)),
+        None => Ok(()),
+    }
+}
+
+/// The usage of a volume, if it has a project id.
+pub(crate) fn count(path: &Path) -> io::Result<Option<VolumeCount>> {
+    let Some(project) = own(path)? else {
+        return Ok(None);
+    };
+    let counted = project_quota::count(path, project)?;
+    Ok(counted.map(|counted| VolumeCount {
+        referenced: counted.used,
+        limit: counted.limit,
+    }))
+}
+
+/// Removes the limit of a volume's project id before its directory is removed, so that another
+/// volume may use the id.
+pub(crate) fn release(path: &Path) -> io::Result<()> {
+    match own(path)? {
+        Some(project) => free(path, project),
+        None => Ok(()),
+    }
+}
+
+/// Removes a directory if it is empty; then its project is free.
+pub(crate) fn remove_empty(path: &Path) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    let project = own(path)?;
+    std::fs::remove_dir(path)?;
+    match project {
+        Some(project) => free(parent, project),
+        None => Ok(()),
+    }
+}
+
+/// Removes the limit of a project; no-op if quotas are off now.
+fn free(path: &Path, project: u32) -> io::Result<()> {
+    match project_quota::limit(path, project, None) {
+        Err(error) if project_quota::has_none(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// The project id of a volume, if it is in the range.
+fn own(path: &Path) -> io::Result<Option<u32>> {
+    let ours = |project: &u32| (FIRST..FIRST + RANGE).contains(project);
+    Ok(project_quota::project(path)?.filter(ours))
+}
+
+/// An unused project id on the file system of `directory`.
+fn unused(directory: &Path, volume: &Path) -> io::Result<u32> {
+    let mut place = DefaultHasher::new();
+    volume.hash(&mut place);
+    let place = place.finish() as u32;
+    for attempt in 0..ATTEMPTS {
+        let project = FIRST + place.wrapping_add(attempt) % RANGE;
+        match project_quota::count(directory, project)? {
+            Some(count) if count == project_quota::Count::default() => return Ok(project),
+            Some(_) => {}
+            None => return Err(io::Error::other("the file system counts no projects")),
+        }
+    }
+    Err(io::Error::other("no project is free"))
+}

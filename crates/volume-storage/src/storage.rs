@@ -1,0 +1,348 @@
+//! The storage of each class of volumes.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use host_kernel::{blocking, disk_usage};
+use planners::volume_provisioning::local::VolumeMode;
+use resource_kinds::storage::Driver;
+
+use crate::directories::{Directories, failed};
+use crate::error::{StorageError as Error, with_causes};
+use crate::pool::Pool;
+use crate::subvolumes::{InitialContents, VolumeCount};
+
+/// The volumes of this node.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    local: Arc<Directories>,
+    pool: Arc<PoolUse>,
+}
+
+/// The pool, used by one task at a time, so that space is not promised twice.
+#[derive(Debug)]
+struct PoolUse {
+    pool: Pool,
+    /// Once it is mounted.
+    opened: Mutex<Option<Directories>>,
+}
+
+/// Work on the directories of a driver.
+type DirectoryWork<T> =
+    Box<dyn FnOnce(&Directories, Option<&Pool>) -> Result<T, Error> + Send + 'static>;
+
+impl Storage {
+    /// Opens the directories below the data directory: `volumes` for the class `local`, and the
+    /// pool of `local-cow` if there is one.
+    ///
+    /// # Errors
+    /// The volumes' directory cannot be created. A failed mount of the pool is retried at its use.
+    pub async fn open(data_dir: &Path) -> Result<Self, Error> {
+        let below = |name: &str| data_dir.join(name);
+        let (volumes, snapshots) = (below("volumes"), below("snapshots"));
+        let pool = Pool::at(below("pool"));
+        blocking(move || {
+            let storage = Self {
+                local: Arc::new(Directories::open(volumes, snapshots)?),
+                pool: Arc::new(PoolUse {
+                    pool,
+                    opened: Mutex::new(None),
+                }),
+            };
+            if storage.pool.pool.exists()
+                && let Err(error) = storage.pool.with(|_, _| Ok(()))
+            {
+                let error = with_causes(&error);
+                tracing::error!(error, "the pool of local-cow is not mounted");
+            }
+            Ok(storage)
+        })
+        .await
+    }
+
+    /// Unmounts the pool; one without volumes and snapshots is removed. To be called when no pod
+    /// uses volumes any more.
+    ///
+    /// # Errors
+    /// Errors of the kernel.
+    pub async fn close(self) -> Result<(), Error> {
+        blocking(move || {
+            let mut opened = self.pool.lock();
+            let empty = match opened.take() {
+                Some(directories) => directories.is_empty()?,
+                None => false,
+            };
+            self.pool.pool.close()?;
+            if empty {
+                self.pool.pool.discard()
+            } else {
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Whether volumes of the class `local` cannot hold more than their size.
+    ///
+    /// # Errors
+    /// Errors of the kernel.
+    pub async fn limits_local_volumes(&self) -> Result<bool, Error> {
+        self.on(Driver::Local, |directories, _| directories.limits_volumes())
+            .await
+    }
+
+    pub(crate) fn on<T: Send + 'static>(
+        &self,
+        driver: Driver,
+        work: impl FnOnce(&Directories, Option<&Pool>) -> Result<T, Error> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, Error>> {
+        self.run(driver, Box::new(work))
+    }
+
+    /// As [`on`](Self::on), which is compiled for each work: this is compiled once for all results of a type.
+    fn run<T: Send + 'static>(
+        &self,
+        driver: Driver,
+        work: DirectoryWork<T>,
+    ) -> BoxFuture<'static, Result<T, Error>> {
+        match driver {
+            Driver::Local => {
+                let local = self.local.clone();
+                blocking(move || work(&local, None)).boxed()
+            }
+            Driver::LocalCow => {
+                let pool = self.pool.clone();
+                let work = move || pool.with(|directories, pool| work(directories, Some(pool)));
+                blocking(work).boxed()
+            }
+        }
+    }
+
+    /// Whether there may be something of the driver.
+    pub(crate) async fn is_used(&self, driver: Driver) -> Result<bool, Error> {
+        let pool = self.pool.clone();
+        match driver {
+            Driver::Local => Ok(true),
+            Driver::LocalCow => blocking(move || Ok(pool.pool.exists())).await,
+        }
+    }
+
+    /// The bytes that the first volumes of a pool could have: there is no pool yet.
+    pub(crate) async fn room_without_pool(&self) -> Result<u64, Error> {
+        let pool = self.pool.clone();
+        blocking(move || pool.pool.room(0)).await
+    }
+
+    /// The bytes of all files below a directory, which is walked through.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn measure(&self, directory: PathBuf) -> Result<u64, Error> {
+        blocking(move || {
+            let used = disk_usage::below(&directory);
+            used.map_err(failed("measure", &directory))
+        })
+        .await
+    }
+
+    /// Makes a volume, unless it is there; returns its path, which is that of an image for a block device.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn make(
+        &self,
+        driver: Driver,
+        volume: &str,
+        bytes: u64,
+        content: InitialContents,
+        mode: VolumeMode,
+    ) -> Result<PathBuf, Error> {
+        let volume = volume.to_owned();
+        self.on(driver, move |directories, pool| {
+            if let Some(pool) = pool
+                && !directories.path(&volume)?.exists()
+            {
+                pool.make_room(directories.reserved()?.saturating_add(bytes))?;
+            }
+            match mode {
+                VolumeMode::Filesystem => directories.make(&volume, bytes, &content),
+                VolumeMode::Block => directories.make_image(&volume, bytes, &content),
+            }
+        })
+        .await
+    }
+
+    /// Removes a volume, if its path is the one that it has here.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn remove(&self, driver: Driver, volume: &str, path: &str) -> Result<(), Error> {
+        if !self.is_used(driver).await? {
+            return Ok(());
+        }
+        let (volume, path) = (volume.to_owned(), path.to_owned());
+        self.on(driver, move |directories, pool| {
+            directories.check(&volume, &path)?;
+            directories.detach_image(&path)?;
+            directories.remove(&volume)?;
+            match pool {
+                Some(pool) => directories.forget_removed(&pool.root()),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Limits a volume to this number of bytes, where its file system has limits.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn limit(&self, driver: Driver, volume: &str, bytes: u64) -> Result<(), Error> {
+        let volume = volume.to_owned();
+        self.on(driver, move |directories, pool| {
+            if let Some(pool) = pool {
+                let count = directories.count(&volume)?;
+                let has = count.and_then(|count| count.limit).unwrap_or(0);
+                let others = directories.reserved()?.saturating_sub(has);
+                pool.make_room(others.saturating_add(bytes))?;
+            }
+            directories.limit(&volume, bytes)
+        })
+        .await
+    }
+
+    /// Lets the image of a block device grow.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn grow_image(&self, driver: Driver, volume: &str, bytes: u64) -> Result<(), Error> {
+        let volume = volume.to_owned();
+        let grow = move |directories: &Directories, _: Option<&Pool>| {
+            directories.grow_image(&volume, bytes)
+        };
+        self.on(driver, grow).await
+    }
+
+    /// The kernel's count of a volume; `None` where the file system does not count.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn count(&self, driver: Driver, volume: &str) -> Result<Option<VolumeCount>, Error> {
+        let volume = volume.to_owned();
+        self.on(driver, move |directories, pool| {
+            if let Some(pool) = pool {
+                pool.keep_counting()?;
+            }
+            directories.count(&volume)
+        })
+        .await
+    }
+
+    /// Makes a snapshot of a volume, unless it is there.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn snapshot(
+        &self,
+        driver: Driver,
+        volume: &str,
+        snapshot: &str,
+    ) -> Result<(), Error> {
+        let (volume, snapshot) = (volume.to_owned(), snapshot.to_owned());
+        self.on(driver, move |directories, pool| {
+            if let Some(pool) = pool
+                && !directories.has_snapshot(&snapshot)?
+            {
+                // All of it will be the snapshot's alone once the volume has changed.
+                let count = directories.count(&volume)?;
+                let holds = count.map_or(0, |count| count.referenced);
+                pool.make_room(directories.reserved()?.saturating_add(holds))?;
+            }
+            directories.snapshot(&volume, &snapshot)
+        })
+        .await
+    }
+
+    /// Whether there is a snapshot of this name.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn has_snapshot(&self, driver: Driver, snapshot: &str) -> Result<bool, Error> {
+        if !self.is_used(driver).await? {
+            return Ok(false);
+        }
+        let snapshot = snapshot.to_owned();
+        self.on(driver, move |directories, _| {
+            directories.has_snapshot(&snapshot)
+        })
+        .await
+    }
+
+    /// Removes a snapshot; a missing one is no error.
+    ///
+    /// # Errors
+    /// Errors of the disk.
+    pub async fn remove_snapshot(&self, driver: Driver, snapshot: &str) -> Result<(), Error> {
+        if !self.is_used(driver).await? {
+            return Ok(());
+        }
+        let snapshot = snapshot.to_owned();
+        self.on(driver, move |directories, _| {
+            directories.remove_snapshot(&snapshot)
+        })
+        .await
+    }
+
+    /// Removes empty directories without a volume.
+    ///
+    /// # Errors
+    /// Errors of the disk, except in the pool.
+    pub async fn sweep_volumes(
+        &self,
+        is_wanted: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        let has_pool = self.is_used(Driver::LocalCow).await?;
+        let is_wanted = Arc::new(is_wanted);
+        let wanted = is_wanted.clone();
+        let driver = Driver::Local;
+        self.on(driver, move |directories, _| directories.sweep(&*wanted))
+            .await?;
+        if has_pool {
+            let driver = Driver::LocalCow;
+            let swept = self.on(driver, move |directories, _| {
+                directories.sweep_pool(&*is_wanted)
+            });
+            let swept = swept.await;
+            if let Err(error) = swept {
+                let error = with_causes(&error);
+                tracing::warn!(error, "the pool is not swept");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PoolUse {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Directories>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Directories, &Pool) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut opened = self.lock();
+        let directories = match opened.take() {
+            Some(directories) => directories,
+            None => {
+                self.pool.open()?;
+                let below = |name: &str| self.pool.root().join(name);
+                Directories::open(below("volumes"), below("snapshots"))?
+            }
+        };
+        let directories = opened.insert(directories);
+        work(directories, &self.pool)
+    }
+}

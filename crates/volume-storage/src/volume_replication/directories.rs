@@ -1,0 +1,519 @@
+//! The snapshots and copies of a volume of `local-cow` that has a replica on another node.
+//!
+//! The primary has the snapshots that it sent last, the replica the copies of them, named for their times.
+//! Each node keeps the newest epoch that it knows and its role in it, and refuses steps of earlier
+//! ones: a late copy never reaches a promoted volume, and a former primary never sends again.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use btrfs_stream::Uuid;
+use host_kernel::btrfs;
+use host_kernel::durable_file::{self, Durability};
+use planners::volume_replication::{CommonSnapshot, Role, VolumeCopies};
+
+use crate::directories::{Directories, failed, remove_tree, sync_files};
+use crate::error::StorageError as Error;
+use crate::subvolumes::{self, InitialContents};
+use crate::volume_move::directories::{ARRIVING, CopyLocation, is_there, user_of};
+use crate::volume_move::first_copies::{FirstCopy, Snapshots, refuse_nested, with_slack};
+use crate::volume_replication::common_snapshots::{read_identity, write_identity};
+
+/// Names of snapshots that the primary has sent start with this.
+pub(crate) const SENT: &str = ".sent-";
+/// Names of complete copies start with this.
+pub(crate) const COPY: &str = ".copy-";
+/// Names of the files with the identities of copies start with this.
+pub(crate) const COPY_IDENTITY: &str = ".copyid-";
+/// Names of volumes of former primaries start with this until their snapshot is complete.
+const DEMOTED: &str = ".demoted-";
+/// Names of the files with the newest epoch start with this.
+const EPOCH: &str = ".epoch-";
+/// The kinds of things of which there is one for a volume.
+const ONLY: &str = "0";
+/// Names of the kept snapshots of former primaries start with this, in the directory of snapshots.
+const DIVERGED: &str = "diverged-";
+/// The epoch of a volume whose copies were removed permanently: no later step is admitted.
+const OVER: u32 = u32::MAX;
+
+/// The newest epoch that a node knows, and its role in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    epoch: u32,
+    role: Role,
+}
+
+impl Known {
+    fn parse(text: &str) -> Option<Self> {
+        let (epoch, role) = text.trim().split_once(' ')?;
+        let role = match role {
+            "primary" => Role::Primary,
+            "replica" => Role::Replica,
+            _ => return None,
+        };
+        Some(Self {
+            epoch: epoch.parse().ok()?,
+            role,
+        })
+    }
+
+    fn text(self) -> String {
+        let role = match self.role {
+            Role::Primary => "primary",
+            Role::Replica => "replica",
+        };
+        format!("{} {role}\n", self.epoch)
+    }
+}
+
+/// Whether a step of an epoch is admitted where `known` is the newest. *Errors.* The reason of a refusal.
+fn admits(known: Option<Known>, step: Known) -> Result<(), String> {
+    match known {
+        Some(known) if step.epoch < known.epoch => Err(format!(
+            "the epoch {} of the volume is over on this node, which knows {}",
+            step.epoch, known.epoch
+        )),
+        Some(known) if step.epoch == known.epoch && step.role != known.role => Err(format!(
+            "this node is the {:?} in the epoch {} of the volume",
+            known.role, known.epoch
+        )),
+        _ => Ok(()),
+    }
+}
+
+impl Directories {
+    fn epoch_file(&self, volume: &str) -> Result<PathBuf, Error> {
+        self.of_move(EPOCH, ONLY, volume)
+    }
+
+    fn known(&self, volume: &str) -> Result<Option<Known>, Error> {
+        let path = self.epoch_file(volume)?;
+        if !is_there(&path)? {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path).map_err(failed("read", &path))?;
+        let known = Known::parse(&text);
+        // Without the epoch no step is safe.
+        let unreadable = || Error::Source(format!("{} is damaged", path.display()));
+        known.ok_or_else(unreadable).map(Some)
+    }
+
+    fn write_known(&self, volume: &str, known: Known) -> Result<(), Error> {
+        if self.known(volume)? == Some(known) {
+            return Ok(());
+        }
+        let path = self.epoch_file(volume)?;
+        durable_file::replace(&path, known.text().as_bytes(), 0o600, Durability::Name)
+            .map_err(failed("write", &path))
+    }
+
+    fn check_epoch(&self, volume: &str, epoch: u32, role: Role) -> Result<(), Error> {
+        admits(self.known(volume)?, Known { epoch, role }).map_err(Error::Source)
+    }
+
+    /// Refuses a step of an epoch that is over, or of another role; otherwise the epoch is the newest.
+    fn admit(&self, volume: &str, epoch: u32, role: Role) -> Result<(), Error> {
+        self.check_epoch(volume, epoch, role)?;
+        self.write_known(volume, Known { epoch, role })
+    }
+
+    pub(crate) fn at_time(&self, prefix: &str, time: i64, volume: &str) -> Result<PathBuf, Error> {
+        self.of_move(prefix, &time.to_string(), volume)
+    }
+
+    /// The times in the names of a kind.
+    pub(crate) fn times(&self, prefix: &str, volume: &str) -> Result<BTreeSet<i64>, Error> {
+        let (root, _) = self.places();
+        let mut times = BTreeSet::new();
+        for entry in std::fs::read_dir(root).map_err(failed("read", root))? {
+            let name = entry.map_err(failed("read", root))?.file_name();
+            let rest = name.to_str().and_then(|name| name.strip_prefix(prefix));
+            if let Some((time, of)) = rest.and_then(|rest| rest.split_once('-'))
+                && of == volume
+            {
+                times.extend(time.parse::<i64>().ok());
+            }
+        }
+        Ok(times)
+    }
+
+    fn copies(&self, volume: &str) -> Result<BTreeSet<i64>, Error> {
+        let mut copies = BTreeSet::new();
+        for time in self.times(COPY, volume)? {
+            if is_there(&self.at_time(COPY_IDENTITY, time, volume)?)? {
+                copies.insert(time);
+            }
+        }
+        Ok(copies)
+    }
+
+    fn diverged(&self, volume: &str) -> Result<BTreeSet<String>, Error> {
+        let (_, snapshots) = self.places();
+        let mut found = BTreeSet::new();
+        for entry in std::fs::read_dir(snapshots).map_err(failed("read", snapshots))? {
+            let name = entry.map_err(failed("read", snapshots))?.file_name();
+            let name = name.to_string_lossy().into_owned();
+            let rest = name.strip_prefix(DIVERGED);
+            let of = rest.and_then(|rest| rest.split_once('-'));
+            if of.is_some_and(|(_, of)| of == volume) {
+                found.insert(name);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The snapshots and copies of a volume.
+    pub(crate) fn holdings(&self, volume: &str) -> Result<VolumeCopies, Error> {
+        let real = self.path(volume)?;
+        let is_demoted = is_there(&self.of_move(DEMOTED, ONLY, volume)?)?;
+        Ok(VolumeCopies {
+            epoch: self.known(volume)?.map_or(0, |known| known.epoch),
+            has_volume: is_there(&real)? || is_demoted,
+            path: real.to_string_lossy().into_owned(),
+            sent: self.times(SENT, volume)?,
+            copies: self.copies(volume)?,
+            common: self.common(volume)?,
+            diverged: self.diverged(volume)?,
+        })
+    }
+
+    /// The bytes that another snapshot will keep; zero if it is there.
+    pub(crate) fn snapshot_to_send_holds(&self, volume: &str, time: i64) -> Result<u64, Error> {
+        if is_there(&self.at_time(SENT, time, volume)?)? {
+            return Ok(0);
+        }
+        Ok(self.count(volume)?.map_or(0, |count| count.referenced))
+    }
+
+    /// The snapshot of that time, which is taken now unless it is there, with its base.
+    pub(crate) fn snapshot_to_send(
+        &self,
+        volume: &str,
+        epoch: u32,
+        time: i64,
+        base: Option<i64>,
+    ) -> Result<Snapshots, Error> {
+        self.admit(volume, epoch, Role::Primary)?;
+        let (real, sent) = (self.path(volume)?, self.at_time(SENT, time, volume)?);
+        if !is_there(&sent)? {
+            refuse_nested(&real)?;
+            btrfs::snapshot(&real, &sent, true).map_err(failed("make", &sent))?;
+            self.sync_root()?;
+        }
+        let base = base.map(|base| self.at_time(SENT, base, volume));
+        Ok(Snapshots {
+            snapshot: sent,
+            base: base.transpose()?,
+        })
+    }
+
+    fn arriving(&self, time: i64, volume: &str) -> Result<PathBuf, Error> {
+        self.at_time(ARRIVING, time, volume)
+    }
+
+    /// Removes incomplete copies.
+    fn remove_arriving(&self, volume: &str) -> Result<(), Error> {
+        for time in self.times(ARRIVING, volume)? {
+            remove_tree(&self.arriving(time, volume)?)?;
+        }
+        Ok(())
+    }
+
+    /// A place for the copy of that time: empty, or with the files of its base. Room is made in the pool.
+    pub(crate) fn begin_copy(
+        &self,
+        make_room: impl FnOnce(u64) -> Result<(), Error>,
+        (volume, epoch): (&str, u32),
+        (time, base): (i64, Option<i64>),
+        bytes: u64,
+    ) -> Result<CopyLocation, Error> {
+        self.admit(volume, epoch, Role::Replica)?;
+        let real = self.path(volume)?;
+        if is_there(&real)? {
+            let text = format!("{} is on this node already", real.display());
+            return Ok(CopyLocation::Refused(text));
+        }
+        if self.copies(volume)?.contains(&time) {
+            return Ok(CopyLocation::Complete(real));
+        }
+        self.remove_arriving(volume)?;
+        let arriving = self.arriving(time, volume)?;
+        let bytes = with_slack(bytes);
+        let base = match base {
+            None => None,
+            Some(base) => match self.copy(volume, base)? {
+                Some(copy) => Some(copy.path),
+                None => {
+                    let text = format!("the copy {base} is not on this node");
+                    return Ok(CopyLocation::Refused(text));
+                }
+            },
+        };
+        make_room(self.reserved()?.saturating_add(bytes))?;
+        match base {
+            None => self.make_new(volume, &arriving, bytes, &InitialContents::Empty)?,
+            Some(base) => self.make_clone(volume, &arriving, bytes, &base)?,
+        }
+        Ok(CopyLocation::Begun(arriving))
+    }
+
+    /// The complete copy of that time.
+    pub(crate) fn copy(&self, volume: &str, time: i64) -> Result<Option<FirstCopy>, Error> {
+        if !self.copies(volume)?.contains(&time) {
+            return Ok(None);
+        }
+        let identity = read_identity(&self.at_time(COPY_IDENTITY, time, volume)?)?;
+        let path = self.at_time(COPY, time, volume)?;
+        Ok(identity.map(|snapshot| FirstCopy { snapshot, path }))
+    }
+
+    /// Keeps a received stream as the copy of that time; it is on disk when this returns.
+    pub(crate) fn finish_copy(
+        &self,
+        volume: &str,
+        epoch: u32,
+        time: i64,
+        snapshot: Uuid,
+    ) -> Result<(), Error> {
+        let arriving = self.arriving(time, volume)?;
+        sync_files(&arriving)?;
+        self.admit(volume, epoch, Role::Replica)?;
+        subvolumes::limit(&arriving, u64::MAX).map_err(failed("limit", &arriving))?;
+        write_identity(&self.at_time(COPY_IDENTITY, time, volume)?, snapshot)?;
+        self.rename(&arriving, &self.at_time(COPY, time, volume)?)
+    }
+
+    pub(crate) fn remove_copy(&self, volume: &str, time: i64) -> Result<(), Error> {
+        // Without its identity it is no copy.
+        remove_tree(&self.at_time(COPY_IDENTITY, time, volume)?)?;
+        remove_tree(&self.at_time(COPY, time, volume)?)
+    }
+
+    /// Removes a copy that no difference belongs to.
+    pub(crate) fn forget_copy(&self, volume: &str, epoch: u32, time: i64) -> Result<(), Error> {
+        self.admit(volume, epoch, Role::Replica)?;
+        self.remove_copy(volume, time)
+    }
+
+    /// Removes other snapshots of the primary, or other copies, than these.
+    pub(crate) fn keep_copies(
+        &self,
+        volume: &str,
+        epoch: u32,
+        role: Role,
+        kept: &BTreeSet<i64>,
+    ) -> Result<(), Error> {
+        self.admit(volume, epoch, role)?;
+        let all = match role {
+            Role::Primary => self.times(SENT, volume)?,
+            Role::Replica => self.times(COPY, volume)?,
+        };
+        for time in all.difference(kept) {
+            match role {
+                Role::Primary => self.remove_sent(volume, *time)?,
+                Role::Replica => self.remove_copy(volume, *time)?,
+            }
+        }
+        self.sync_root()
+    }
+
+    /// Takes no more copies of earlier epochs.
+    pub(crate) fn seal(&self, volume: &str, epoch: u32) -> Result<VolumeCopies, Error> {
+        self.admit(volume, epoch, Role::Replica)?;
+        self.remove_arriving(volume)?;
+        self.holdings(volume)
+    }
+
+    /// Takes the name of the volume from the directory of a former primary; returns its path from then on.
+    /// *Errors.* A process uses it.
+    fn take_name(&self, volume: &str) -> Result<PathBuf, Error> {
+        let (real, demoted) = (self.path(volume)?, self.of_move(DEMOTED, ONLY, volume)?);
+        if is_there(&real)? && !is_there(&demoted)? {
+            self.rename(&real, &demoted)?;
+        }
+        match user_of(&demoted)? {
+            Some(user) => {
+                let text = format!("{}: in use by {user}", demoted.display());
+                Err(Error::Source(text))
+            }
+            None => Ok(demoted),
+        }
+    }
+
+    /// Keeps the volume of a former primary as a read-only snapshot. No pod can use it any more. Its snapshot
+    /// of the recovery point becomes a copy, for the difference to it.
+    pub(crate) fn demote(
+        &self,
+        volume: &str,
+        epoch: u32,
+        common: Option<&CommonSnapshot>,
+    ) -> Result<(), Error> {
+        self.check_epoch(volume, epoch, Role::Replica)?;
+        let demoted = self.take_name(volume)?;
+        if is_there(&demoted)? {
+            let former = self.known(volume)?.map_or(0, |known| known.epoch);
+            let (_, snapshots) = self.places();
+            let kept = snapshots.join(format!("{DIVERGED}{former}-{volume}"));
+            if !is_there(&kept)? {
+                sync_files(&demoted)?;
+                btrfs::snapshot(&demoted, &kept, true).map_err(failed("make", &kept))?;
+                self.sync_root()?;
+            }
+            // Those of earlier epochs are of another history.
+            self.remove_arriving(volume)?;
+            let base = match common {
+                Some(common) => self.take_common(volume, common)?,
+                None => None,
+            };
+            for time in self.times(COPY, volume)? {
+                if Some(time) != base {
+                    self.remove_copy(volume, time)?;
+                }
+            }
+            self.remove_all_sent(volume)?;
+            remove_tree(&demoted)?;
+            self.sync_root()?;
+        }
+        self.write_known(
+            volume,
+            Known {
+                epoch,
+                role: Role::Replica,
+            },
+        )
+    }
+
+    /// Removes the copies of a node that another one has replaced.
+    pub(crate) fn retire(&self, volume: &str, epoch: u32) -> Result<VolumeCopies, Error> {
+        self.demote(volume, epoch, None)?;
+        self.remove_arriving(volume)?;
+        for time in self.times(COPY, volume)? {
+            self.remove_copy(volume, time)?;
+        }
+        self.remove_all_sent(volume)?;
+        self.sync_root()?;
+        self.holdings(volume)
+    }
+
+    /// Gives a copy the name of the volume.
+    pub(crate) fn promote(
+        &self,
+        make_room: impl FnOnce(u64) -> Result<(), Error>,
+        (volume, epoch): (&str, u32),
+        time: i64,
+        bytes: u64,
+    ) -> Result<(), Error> {
+        let primary = Known {
+            epoch,
+            role: Role::Primary,
+        };
+        let known = self.known(volume)?;
+        if known == Some(primary) {
+            return Ok(());
+        }
+        // The node was the replica of this epoch, which sealed its copies.
+        let role = Role::Replica;
+        admits(known, Known { epoch, role }).map_err(Error::Source)?;
+        let real = self.path(volume)?;
+        if !is_there(&real)? {
+            let copy = self.copy(volume, time)?;
+            let missing = || Error::Source(format!("the copy {time} is not on this node"));
+            let copy = copy.ok_or_else(missing)?;
+            make_room(self.reserved()?.saturating_add(bytes))?;
+            // Before the volume is there: a promotion that was cut off does this again.
+            self.keep_recovery_point(volume, time, &copy)?;
+            self.make_clone(volume, &real, bytes, &copy.path)?;
+            self.sync_root()?;
+        }
+        self.write_known(volume, primary)?;
+        for time in self.times(COPY, volume)? {
+            self.remove_copy(volume, time)?;
+        }
+        self.sync_root()
+    }
+
+    /// Removes all copies permanently.
+    pub(crate) fn forget_copies(&self, volume: &str, epoch: u32) -> Result<(), Error> {
+        let over = Known {
+            epoch: OVER,
+            role: Role::Replica,
+        };
+        if self.known(volume)? != Some(over) {
+            self.check_epoch(volume, epoch, Role::Replica)?;
+            // A former primary that returned after its claim was deleted has the volume still.
+            let demoted = self.take_name(volume)?;
+            remove_tree(&demoted)?;
+        }
+        self.remove_replication(volume)?;
+        self.write_known(volume, over)?;
+        self.sync_root()
+    }
+
+    /// Removes directories of volumes that were never completed, and the epochs of volumes that are gone.
+    pub(crate) fn sweep_pool(&self, is_wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+        self.sweep(&is_wanted)?;
+        let (root, _) = self.places();
+        for entry in std::fs::read_dir(root).map_err(failed("read", root))? {
+            let name = entry.map_err(failed("read", root))?.file_name();
+            let rest = name.to_str().and_then(|name| name.strip_prefix(EPOCH));
+            if let Some((_, volume)) = rest.and_then(|rest| rest.split_once('-'))
+                && !is_wanted(volume)
+                && self.known(volume)?.is_some_and(|known| known.epoch == OVER)
+            {
+                remove_tree(&self.epoch_file(volume)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes snapshots, copies and kept states of a volume.
+    pub(crate) fn remove_replication(&self, volume: &str) -> Result<(), Error> {
+        if !is_there(&self.epoch_file(volume)?)? {
+            return Ok(());
+        }
+        self.remove_arriving(volume)?;
+        self.remove_all_sent(volume)?;
+        for time in self.times(COPY, volume)? {
+            self.remove_copy(volume, time)?;
+        }
+        let (_, snapshots) = self.places();
+        for name in self.diverged(volume)? {
+            remove_tree(&snapshots.join(name))?;
+        }
+        remove_tree(&self.of_move(DEMOTED, ONLY, volume)?)?;
+        remove_tree(&self.epoch_file(volume)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(epoch: u32, role: Role) -> Known {
+        Known { epoch, role }
+    }
+
+    // docs/storage.md
+    #[test]
+    fn steps_of_an_earlier_epoch_or_of_another_role_are_refused() {
+        use Role::{Primary, Replica};
+        let now = Some(known(2, Replica));
+        assert!(admits(None, known(1, Primary)).is_ok());
+        assert!(admits(now, known(2, Replica)).is_ok());
+        assert!(admits(now, known(3, Primary)).is_ok());
+        assert!(admits(now, known(1, Replica)).is_err());
+        assert!(admits(now, known(2, Primary)).is_err());
+        assert!(admits(Some(known(OVER, Replica)), known(7, Replica)).is_err());
+    }
+
+    #[test]
+    fn the_epoch_is_read_as_it_was_written() {
+        for role in [Role::Primary, Role::Replica] {
+            let one = known(7, role);
+            assert_eq!(Known::parse(&one.text()), Some(one));
+        }
+        for text in ["", "7", "7 other", "x primary"] {
+            assert_eq!(Known::parse(text), None, "{text:?}");
+        }
+    }
+}
