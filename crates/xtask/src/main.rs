@@ -1,7 +1,7 @@
 //! The project's chores: `cargo xtask test` runs everything that must hold, `cargo xtask tidy`
 //! the architecture checks alone, `cargo xtask setup` installs what the end-to-end tests need,
-//! `cargo xtask tables` writes the tables of published facts, `cargo xtask simulate` runs simulated worlds, `cargo
-//! xtask model-check` explores small ones, `cargo xtask fuzz` feeds decoders with nonsense, `cargo xtask
+//! `cargo xtask tables` writes the tables of published facts, `cargo xtask protocols` the code of published protocols,
+//! `cargo xtask simulate` runs simulated worlds, `cargo xtask model-check` explores small ones, `cargo xtask fuzz` feeds decoders with nonsense, `cargo xtask
 //! virtual-machine-test` runs the tests of containers on another kernel, `cargo xtask bench` measures.
 
 mod bench;
@@ -11,6 +11,7 @@ mod compiler;
 mod engines;
 mod fuzz;
 mod model_check;
+mod protocols;
 mod setup;
 mod simulate;
 mod steps;
@@ -51,6 +52,8 @@ enum Chore {
     Setup,
     /// Writes the tables of published facts from their sources, or says what differs
     Tables(tables::Options),
+    /// Writes the code of the gRPC services from their published files, or says what differs
+    Protocols(protocols::Options),
     /// Simulates the control plane with nodes, users and faults; each failing seed repeats exactly
     Simulate(simulate::Simulate),
     /// Explores every interleaving of small worlds with the StatefulSet planner
@@ -94,6 +97,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Chore::Tidy => tidy::run(&root),
         Chore::Setup => setup::run(&root),
         Chore::Tables(options) => tables::run(&root, &options),
+        Chore::Protocols(options) => protocols::run(&root, &options),
         Chore::Simulate(wanted) => simulate::run(&root, &wanted),
         Chore::ModelCheck(wanted) => model_check::run(&root, &wanted),
         Chore::Fuzz(wanted) => fuzz::run(&root, &wanted),
