@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use grpc::{Channel, ChannelOptions, RpcError};
+use rpc_channel::{Channel, ChannelOptions, RpcError};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
@@ -47,7 +47,7 @@ impl Caller {
             let stream = UnixStream::connect(&self.socket).await;
             let stream = stream.map_err(RpcError::broken)?;
             let channel = Channel::over(stream, "http://localhost".to_owned(), OPTIONS).await?;
-            channel.call(&path, &message, LIMIT).await
+            channel.call_with_bytes(&path, &message, LIMIT).await
         };
         let answer = done.await.map_err(|error| match error {
             RpcError::Status { code, message } => (code.0, message),

@@ -10,7 +10,6 @@
 mod caller;
 mod driver;
 mod faults;
-mod fields;
 mod node;
 mod registrant;
 mod schema;
@@ -22,6 +21,6 @@ pub use caller::{Caller, Refusal};
 pub use driver::{Death, Driver, Role};
 pub use faults::order;
 pub use node::{Call, Failure, NodeDriver, Settings};
-pub use registrant::Registrant;
-pub use server::{TestDriver, serve_registration};
+pub use registrant::{Registrant, serve_registration};
+pub use server::TestDriver;
 pub use state::journal;

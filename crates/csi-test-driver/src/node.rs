@@ -10,9 +10,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use host_kernel::mount_table;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use object_model::protobuf::Writer;
+use prost::Message;
+use service_protocols::csi_v1::{
+    self as api, node_service_capability, volume_capability::AccessType, volume_usage::Unit,
+};
 
-use crate::fields::{Fields, texts};
 use crate::server::{Answer, Done};
 
 const NOT_FOUND: u32 = 5;
@@ -125,7 +127,7 @@ impl NodeDriver {
         locked(&self.failures).clear();
     }
 
-    pub(crate) fn answer(&self, path: &str, message: &Fields) -> Answer {
+    pub(crate) fn answer(&self, path: &str, message: &[u8]) -> Answer {
         let method = path.rsplit('/').next().unwrap_or_default();
         let failure = {
             let mut failures = locked(&self.failures);
@@ -164,43 +166,59 @@ impl NodeDriver {
         self.hanging.load(Ordering::SeqCst)
     }
 
-    fn perform(&self, method: &str, message: &Fields) -> Done {
+    fn perform(&self, method: &str, message: &[u8]) -> Done {
         let settings = &self.settings;
         match method {
-            "GetPluginInfo" => Ok(texts(&[(1, &settings.name), (2, "1.0")])),
+            "GetPluginInfo" => Ok(self.plugin_info()),
             "NodeGetInfo" => Ok(self.node_info()),
-            "NodeGetCapabilities" => {
-                let all = [
-                    (settings.stages, 1),
-                    (settings.measures, 2),
-                    (settings.expands, 3),
-                    (settings.measures, 4),
-                ];
-                // A capability: its `rpc`, of a type.
-                let own = all.into_iter().filter(|(has, _)| *has);
-                Ok(own.flat_map(|(_, of)| [0x0a, 4, 0x0a, 2, 8, of]).collect())
-            }
-            "NodeStageVolume" => self.stage(message),
-            "NodeUnstageVolume" => self.undo("NodeUnstageVolume", message),
-            "NodePublishVolume" => self.publish(message),
-            "NodeUnpublishVolume" => self.undo("NodeUnpublishVolume", message),
-            "NodeExpandVolume" if settings.expands => self.expand(message),
-            "NodeGetVolumeStats" if settings.measures => self.stats(message),
+            "NodeGetCapabilities" => Ok(self.capabilities()),
+            "NodeStageVolume" => self.stage(read(message)?),
+            "NodeUnstageVolume" => self.unstage(read(message)?),
+            "NodePublishVolume" => self.publish(read(message)?),
+            "NodeUnpublishVolume" => self.unpublish(read(message)?),
+            "NodeExpandVolume" if settings.expands => self.expand(read(message)?),
+            "NodeGetVolumeStats" if settings.measures => self.stats(read(message)?),
             other => Err((UNIMPLEMENTED, other.to_owned())),
         }
     }
 
-    fn node_info(&self) -> Vec<u8> {
-        let mut out = Writer(texts(&[(1, &self.settings.node_id)]));
-        if self.settings.volumes_max > 0 {
-            out.varint(2 << 3, self.settings.volumes_max);
-        }
-        out.message(3 << 3 | 2, |out| {
-            for (key, value) in &self.settings.topology {
-                out.bytes(1 << 3 | 2, &texts(&[(1, key), (2, value)]));
-            }
+    fn plugin_info(&self) -> Vec<u8> {
+        let info = api::GetPluginInfoResponse {
+            name: self.settings.name.clone(),
+            vendor_version: "1.0".to_owned(),
+            ..api::GetPluginInfoResponse::default()
+        };
+        info.encode_to_vec()
+    }
+
+    fn capabilities(&self) -> Vec<u8> {
+        use node_service_capability::{Rpc, Type, rpc};
+        let settings = &self.settings;
+        let all = [
+            (settings.stages, rpc::Type::StageUnstageVolume),
+            (settings.measures, rpc::Type::GetVolumeStats),
+            (settings.expands, rpc::Type::ExpandVolume),
+            (settings.measures, rpc::Type::VolumeCondition),
+        ];
+        let own = all.into_iter().filter(|(has, _)| *has);
+        let capabilities = own.map(|(_, of)| api::NodeServiceCapability {
+            r#type: Some(Type::Rpc(Rpc { r#type: of.into() })),
         });
-        out.0
+        let response = api::NodeGetCapabilitiesResponse {
+            capabilities: capabilities.collect(),
+        };
+        response.encode_to_vec()
+    }
+
+    fn node_info(&self) -> Vec<u8> {
+        let info = api::NodeGetInfoResponse {
+            node_id: self.settings.node_id.clone(),
+            max_volumes_per_node: self.settings.volumes_max.cast_signed(),
+            accessible_topology: Some(api::Topology {
+                segments: self.settings.topology.clone(),
+            }),
+        };
+        info.encode_to_vec()
     }
 
     fn note(&self, call: Call) {
@@ -216,20 +234,21 @@ impl NodeDriver {
         }
     }
 
-    fn stage(&self, message: &Fields) -> Done {
-        let (volume, path) = (message.text(1), message.text(3));
+    fn stage(&self, request: api::NodeStageVolumeRequest) -> Done {
+        let (volume, path) = (request.volume_id, request.staging_target_path);
+        let capability = request.volume_capability;
         self.note(Call {
             method: "NodeStageVolume".to_owned(),
             volume: volume.clone(),
             path: path.clone(),
-            secrets: message.map(5),
-            context: message.map(6),
-            publish_context: message.map(2),
-            mode: mode(message, 4),
+            secrets: request.secrets,
+            context: request.volume_context,
+            publish_context: request.publish_context,
+            mode: mode(capability.as_ref()),
             size: 0,
         });
         required(&[&volume, &path])?;
-        let is_block = is_block(message, 4);
+        let is_block = is_block(capability.as_ref());
         let source = self.source(&volume, is_block)?;
         let target = self.here(&path);
         if !target.is_dir() {
@@ -252,32 +271,36 @@ impl NodeDriver {
         }
     }
 
-    fn publish(&self, message: &Fields) -> Done {
-        let (volume, path, staging) = (message.text(1), message.text(4), message.text(3));
+    fn publish(&self, mut request: api::NodePublishVolumeRequest) -> Done {
+        let (volume, path) = (request.volume_id, request.target_path);
+        let staging = request.staging_target_path;
+        let capability = request.volume_capability.as_ref();
         self.note(Call {
             method: "NodePublishVolume".to_owned(),
             volume: volume.clone(),
             path: path.clone(),
-            secrets: message.map(7),
-            context: message.map(8),
-            publish_context: message.map(2),
-            mode: mode(message, 5),
+            secrets: request.secrets,
+            context: request.volume_context.clone(),
+            publish_context: request.publish_context,
+            mode: mode(capability),
             size: 0,
         });
         required(&[&volume, &path])?;
-        let ephemeral = message.map(8).remove("csi.storage.k8s.io/ephemeral");
+        let ephemeral = request
+            .volume_context
+            .remove("csi.storage.k8s.io/ephemeral");
         let target = self.here(&path);
         if !target.parent().is_some_and(Path::is_dir) {
             return Err((INVALID_ARGUMENT, format!("no directory for {path}")));
         }
-        if is_block(message, 5) {
+        if is_block(capability) {
             if self.settings.stages && !locked(&self.staged_devices).contains(&volume) {
                 return Err((FAILED_PRECONDITION, format!("{volume} is not staged")));
             }
             let source = self.source(&volume, true)?;
             // A device is mounted at a file.
             fs::File::create(&target).map_err(internal)?;
-            return bind(&source, &target, message.number(6) == 1);
+            return bind(&source, &target, request.readonly);
         }
         // Such a volume lives as long as its pod, and is only published.
         let is_ephemeral = ephemeral.as_deref() == Some("true");
@@ -298,11 +321,20 @@ impl NodeDriver {
             }
         };
         fs::create_dir_all(&target).map_err(internal)?;
-        bind(&source, &target, message.number(6) == 1)
+        bind(&source, &target, request.readonly)
     }
 
-    fn undo(&self, method: &str, message: &Fields) -> Done {
-        let (volume, path) = (message.text(1), message.text(2));
+    fn unstage(&self, request: api::NodeUnstageVolumeRequest) -> Done {
+        let (volume, path) = (request.volume_id, request.staging_target_path);
+        self.undo("NodeUnstageVolume", volume, path)
+    }
+
+    fn unpublish(&self, request: api::NodeUnpublishVolumeRequest) -> Done {
+        let (volume, path) = (request.volume_id, request.target_path);
+        self.undo("NodeUnpublishVolume", volume, path)
+    }
+
+    fn undo(&self, method: &str, volume: String, path: String) -> Done {
         self.note(Call {
             method: method.to_owned(),
             volume: volume.clone(),
@@ -342,17 +374,19 @@ impl NodeDriver {
     }
 
     /// After the volume was staged, or published, as the specification demands.
-    fn expand(&self, message: &Fields) -> Done {
-        let (volume, path, staging) = (message.text(1), message.text(2), message.text(4));
-        let size = message.message(3).map_or(0, |range| range.number(1));
+    fn expand(&self, request: api::NodeExpandVolumeRequest) -> Done {
+        let (volume, path) = (request.volume_id, request.volume_path);
+        let staging = request.staging_target_path;
+        let range = request.capacity_range.unwrap_or_default();
+        let size = range.required_bytes.cast_unsigned();
         self.note(Call {
             method: "NodeExpandVolume".to_owned(),
             volume: volume.clone(),
             path: path.clone(),
-            secrets: message.map(6),
+            secrets: request.secrets,
             context: BTreeMap::new(),
             publish_context: BTreeMap::new(),
-            mode: mode(message, 5),
+            mode: mode(request.volume_capability.as_ref()),
             size,
         });
         required(&[&volume, &path])?;
@@ -369,34 +403,34 @@ impl NodeDriver {
         let mut sizes = locked(&self.sizes);
         let known = sizes.entry(volume).or_default();
         *known = size.max(*known);
-        let mut out = Writer::default();
-        out.varint(1 << 3, *known);
-        Ok(out.0)
+        let response = api::NodeExpandVolumeResponse {
+            capacity_bytes: known.cast_signed(),
+        };
+        Ok(response.encode_to_vec())
     }
 
     /// 1000 bytes and 9 files, of which 400 and 4 are used; a volume with a file "broken" is damaged.
-    fn stats(&self, message: &Fields) -> Done {
-        let (volume, path) = (message.text(1), message.text(2));
+    fn stats(&self, request: api::NodeGetVolumeStatsRequest) -> Done {
+        let (volume, path) = (request.volume_id, request.volume_path);
         required(&[&volume, &path])?;
         if !is_mounted(&self.here(&path)) {
             return Err((NOT_FOUND, format!("{volume} is not at {path}")));
         }
-        let mut out = Writer::default();
-        for (available, total, used, unit) in [(600, 1000, 400, 1), (5, 9, 4, 2)] {
-            out.message(1 << 3 | 2, |out| {
-                for (field, amount) in [(1, available), (2, total), (3, used), (4, unit)] {
-                    out.varint(field << 3, amount);
-                }
-            });
-        }
-        let is_broken = self.settings.volumes.join(&volume).join("broken").exists();
-        out.message(2 << 3 | 2, |out| {
-            if is_broken {
-                out.varint(1 << 3, 1);
-            }
-            out.bytes(2 << 3 | 2, b"looked at");
+        let usage = [(600, 1000, 400, Unit::Bytes), (5, 9, 4, Unit::Inodes)];
+        let usage = usage.map(|(available, total, used, unit)| api::VolumeUsage {
+            available,
+            total,
+            used,
+            unit: unit.into(),
         });
-        Ok(out.0)
+        let response = api::NodeGetVolumeStatsResponse {
+            usage: usage.into(),
+            volume_condition: Some(api::VolumeCondition {
+                abnormal: self.settings.volumes.join(&volume).join("broken").exists(),
+                message: "looked at".to_owned(),
+            }),
+        };
+        Ok(response.encode_to_vec())
     }
 
     /// The size of a volume, in bytes; zero before the first expansion.
@@ -422,15 +456,18 @@ impl NodeDriver {
     }
 }
 
-fn is_block(message: &Fields, capability: u32) -> bool {
-    let capability = message.message(capability);
-    capability.is_some_and(|capability| capability.message(1).is_some())
+fn read<M: Message + Default>(message: &[u8]) -> Result<M, (u32, String)> {
+    M::decode(message).map_err(internal)
 }
 
-fn mode(message: &Fields, capability: u32) -> u64 {
-    let capability = message.message(capability);
-    let mode = capability.and_then(|capability| capability.message(3));
-    mode.map_or(0, |mode| mode.number(1))
+fn is_block(capability: Option<&api::VolumeCapability>) -> bool {
+    let access = capability.and_then(|capability| capability.access_type.as_ref());
+    matches!(access, Some(AccessType::Block(_)))
+}
+
+fn mode(capability: Option<&api::VolumeCapability>) -> u64 {
+    let mode = capability.and_then(|capability| capability.access_mode);
+    mode.map_or(0, |mode| u64::try_from(mode.mode).unwrap_or_default())
 }
 
 fn required(texts: &[&str]) -> Result<(), (u32, String)> {

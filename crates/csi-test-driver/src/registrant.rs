@@ -1,9 +1,11 @@
-//! Registrars that do not do as they should.
+//! Registrars of drivers, also those that do not do as they should.
 
 use std::io;
 use std::path::Path;
 
-use crate::fields::texts;
+use prost::Message as _;
+use service_protocols::pluginregistration::{PluginInfo, RegistrationStatus, registration};
+
 use crate::server::{Answer, TestDriver, listen};
 
 /// The answer of a registrar to the node's question.
@@ -61,9 +63,13 @@ impl Registrant {
                 endpoint,
                 versions,
             } => {
-                let mut fields = vec![(1, kind.as_str()), (2, name), (3, endpoint)];
-                fields.extend(versions.iter().map(|version| (4, version.as_str())));
-                Ok(texts(&fields))
+                let info = PluginInfo {
+                    r#type: kind.clone(),
+                    name: name.clone(),
+                    endpoint: endpoint.clone(),
+                    supported_versions: versions.clone(),
+                };
+                Ok(info.encode_to_vec())
             }
             Self::Nonsense => Ok(vec![0xff; 7]),
             Self::Error(code) => Err((*code, "on purpose".to_owned())),
@@ -80,13 +86,33 @@ impl Registrant {
         socket: &Path,
         told: impl Fn(String) + Send + Sync + 'static,
     ) -> io::Result<TestDriver> {
+        const GET_INFO: &str = registration::GET_INFO.path();
+        const NOTIFY: &str = registration::NOTIFY_REGISTRATION_STATUS.path();
         listen(socket, move |path, message| match path {
-            "/pluginregistration.Registration/GetInfo" => Answer::Done(self.info()),
-            "/pluginregistration.Registration/NotifyRegistrationStatus" => {
-                told(message.text(2));
-                Answer::Done(Ok(Vec::new()))
-            }
+            GET_INFO => Answer::Done(self.info()),
+            NOTIFY => match RegistrationStatus::decode(message) {
+                Ok(status) => {
+                    told(status.error);
+                    Answer::Done(Ok(Vec::new()))
+                }
+                Err(_) => Answer::Dies,
+            },
             _ => Answer::Done(Err((12, path.to_owned()))),
         })
     }
+}
+
+/// Serves the registration of a driver, as its registrar does. `told` receives the node's answer: an
+/// empty text for a registered driver.
+///
+/// # Errors
+/// The socket cannot be made.
+pub fn serve_registration(
+    socket: &Path,
+    name: &str,
+    endpoint: &Path,
+    told: impl Fn(String) + Send + Sync + 'static,
+) -> io::Result<TestDriver> {
+    let endpoint = endpoint.to_string_lossy();
+    Registrant::driver(name, &endpoint).serve(socket, told)
 }

@@ -18,7 +18,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::driver::Driver;
-use crate::fields::{Fields, texts};
 use crate::node::NodeDriver;
 
 /// The message of an answer, or code and words of an error.
@@ -53,7 +52,7 @@ impl TestDriver {
     /// # Errors
     /// The socket cannot be made.
     pub fn serve_whole(socket: &Path, driver: Arc<Driver>) -> io::Result<Self> {
-        listen_for_bytes(socket, move |path, message| driver.answer(path, message))
+        listen(socket, move |path, message| driver.answer(path, message))
     }
 
     pub fn socket(&self) -> &Path {
@@ -61,45 +60,7 @@ impl TestDriver {
     }
 }
 
-/// Serves the registration of a driver, as its registrar does. `told` receives the node's answer: an
-/// empty text for a registered driver.
-///
-/// # Errors
-/// The socket cannot be made.
-pub fn serve_registration(
-    socket: &Path,
-    name: &str,
-    endpoint: &Path,
-    told: impl Fn(String) + Send + Sync + 'static,
-) -> io::Result<TestDriver> {
-    let endpoint = endpoint.to_string_lossy().into_owned();
-    let name = name.to_owned();
-    listen(socket, move |path, message| match path {
-        "/pluginregistration.Registration/GetInfo" => Answer::Done(Ok(texts(&[
-            (1, "CSIPlugin"),
-            (2, &name),
-            (3, &endpoint),
-            (4, "1.0.0"),
-        ]))),
-        "/pluginregistration.Registration/NotifyRegistrationStatus" => {
-            told(message.text(2));
-            Answer::Done(Ok(Vec::new()))
-        }
-        _ => Answer::Done(Err((12, path.to_owned()))),
-    })
-}
-
 pub(crate) fn listen(
-    socket: &Path,
-    answer: impl Fn(&str, &Fields) -> Answer + Send + Sync + 'static,
-) -> io::Result<TestDriver> {
-    listen_for_bytes(socket, move |path, message| match Fields::read(message) {
-        Some(message) => answer(path, &message),
-        None => Answer::Dies,
-    })
-}
-
-fn listen_for_bytes(
     socket: &Path,
     answer: impl Fn(&str, &[u8]) -> Answer + Send + Sync + 'static,
 ) -> io::Result<TestDriver> {

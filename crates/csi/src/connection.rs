@@ -5,8 +5,8 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
-use grpc::{Channel, ChannelOptions, RpcError};
+use prost::Message;
+use rpc_channel::{Channel, ChannelOptions, Method, RpcError};
 use tokio::net::UnixStream;
 
 use crate::CsiError;
@@ -32,12 +32,12 @@ async fn connect(socket: &Path) -> io::Result<UnixStream> {
 }
 
 /// One call over a new connection with the socket.
-pub(crate) async fn call(
+pub(crate) async fn call<Q: Message, A: Message + Default>(
     socket: &Path,
-    method: &'static str,
-    message: &[u8],
+    method: Method<Q, A>,
+    request: &Q,
     limit: Duration,
-) -> Result<Bytes, CsiError> {
+) -> Result<A, CsiError> {
     let unreachable = |source| CsiError::Unreachable {
         socket: socket.to_owned(),
         source,
@@ -47,10 +47,16 @@ pub(crate) async fn call(
         Ok(connected) => connected.map_err(unreachable)?,
         Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
     };
-    let failed = |source: RpcError| CsiError::Call { method, source };
+    let failed = |error: RpcError| {
+        let method = method.path();
+        match error {
+            RpcError::Malformed(source) => CsiError::Malformed { method, source },
+            source => CsiError::Call { method, source },
+        }
+    };
     // The authority that gRPC's own clients send for a socket.
     let channel = Channel::over(stream, "http://localhost".to_owned(), OPTIONS)
         .await
         .map_err(failed)?;
-    channel.call(method, message, limit).await.map_err(failed)
+    channel.call(method, request, limit).await.map_err(failed)
 }

@@ -1,20 +1,23 @@
 //! The decoders of drivers' answers, for tests that feed them any input.
 
-use crate::messages::{NodeCapabilities, NodeInfo, PluginInfo, RegisteredPlugin, VolumeStats};
+use prost::Message as _;
+use service_protocols::{csi_v1 as api, pluginregistration};
+
+use crate::messages::{NodeCapabilities, NodeInfo, PluginInfo, VolumeStats};
 
 /// Decodes bytes as each answer that is in use. Returns the number of texts in them.
 pub fn answers(bytes: &[u8]) -> usize {
     let mut texts = 0;
-    if let Ok(info) = NodeInfo::read(bytes) {
+    if let Ok(info) = api::NodeGetInfoResponse::decode(bytes).map(NodeInfo::from) {
         texts += usize::from(!info.node_id.is_empty()) + info.topology.len();
     }
-    if let Ok(found) = RegisteredPlugin::read(bytes) {
-        texts += found.versions.len();
+    if let Ok(plugin) = pluginregistration::PluginInfo::decode(bytes) {
+        texts += plugin.supported_versions.len();
     }
     let _others = (
-        PluginInfo::read(bytes),
-        NodeCapabilities::read(bytes),
-        VolumeStats::read(bytes),
+        api::GetPluginInfoResponse::decode(bytes).map(PluginInfo::from),
+        api::NodeGetCapabilitiesResponse::decode(bytes).map(NodeCapabilities::from),
+        api::NodeGetVolumeStatsResponse::decode(bytes).map(VolumeStats::from),
     );
     texts
 }

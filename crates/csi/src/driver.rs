@@ -3,14 +3,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::Bytes;
+use prost::Message;
+use rpc_channel::Method;
+use service_protocols::csi_v1::{
+    GetPluginInfoRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest,
+    NodeGetVolumeStatsRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, identity,
+    node,
+};
 
+use crate::CsiError;
 use crate::connection::call;
 use crate::messages::{
     ExpandRequest, NodeCapabilities, NodeInfo, PluginInfo, PublishRequest, StageRequest,
-    VolumeStats, undo,
+    VolumeStats,
 };
-use crate::{CsiError, messages};
 
 /// kubelet's limit of a call that works on a volume.
 const VOLUME_CALL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -31,14 +37,22 @@ pub struct Driver {
 }
 
 impl Driver {
-    async fn ask(&self, method: &'static str) -> Result<Bytes, CsiError> {
-        call(&self.socket, method, &[], QUESTION_TIMEOUT).await
+    async fn ask<Q: Message, A: Message + Default>(
+        &self,
+        method: Method<Q, A>,
+        request: &Q,
+    ) -> Result<A, CsiError> {
+        call(&self.socket, method, request, QUESTION_TIMEOUT).await
     }
 
-    async fn work(&self, method: &'static str, message: &[u8]) -> Result<(), CsiError> {
-        let answer = call(&self.socket, method, message, VOLUME_CALL_TIMEOUT).await?;
-        // Nothing of these answers is needed, but a driver that sends no message may have done no work.
-        messages::check(&answer).map_err(|source| CsiError::Malformed { method, source })
+    /// Nothing of the answer is needed, but a driver that sends no message may have done no work.
+    async fn work<Q: Message, A: Message + Default>(
+        &self,
+        method: Method<Q, A>,
+        request: &Q,
+    ) -> Result<(), CsiError> {
+        let answer = call(&self.socket, method, request, VOLUME_CALL_TIMEOUT);
+        answer.await.map(drop)
     }
 
     /// Its own name and version.
@@ -46,16 +60,15 @@ impl Driver {
     /// # Errors
     /// The driver's.
     pub async fn info(&self) -> Result<PluginInfo, CsiError> {
-        let method = "/csi.v1.Identity/GetPluginInfo";
-        let answer = self.ask(method).await?;
-        let malformed = |source| CsiError::Malformed { method, source };
-        let info = messages::PluginInfo::read(&answer).map_err(malformed)?;
+        let method = identity::GET_PLUGIN_INFO;
+        let info = self.ask(method, &GetPluginInfoRequest {}).await?;
+        let info = PluginInfo::from(info);
         let reason = match info.name.len() {
             0 => "a driver without a name",
             n if n > NAME_BYTES_MAX => "a name of more than 63 bytes",
             _ => return Ok(info),
         };
-        let reason = reason.to_owned();
+        let (method, reason) = (method.path(), reason.to_owned());
         Err(CsiError::Invalid { method, reason })
     }
 
@@ -64,16 +77,15 @@ impl Driver {
     /// # Errors
     /// The driver's; a node without a name.
     pub async fn node_info(&self) -> Result<NodeInfo, CsiError> {
-        let method = "/csi.v1.Node/NodeGetInfo";
-        let answer = self.ask(method).await?;
-        let malformed = |source| CsiError::Malformed { method, source };
-        let info = NodeInfo::read(&answer).map_err(malformed)?;
+        let method = node::NODE_GET_INFO;
+        let info = self.ask(method, &NodeGetInfoRequest {}).await?;
+        let info = NodeInfo::from(info);
         let reason = match info.node_id.len() {
             0 => "a node without an id",
             n if n > NODE_ID_BYTES_MAX => "an id of the node of more than 256 bytes",
             _ => return Ok(info),
         };
-        let reason = reason.to_owned();
+        let (method, reason) = (method.path(), reason.to_owned());
         Err(CsiError::Invalid { method, reason })
     }
 
@@ -82,10 +94,9 @@ impl Driver {
     /// # Errors
     /// The driver's.
     pub async fn node_capabilities(&self) -> Result<NodeCapabilities, CsiError> {
-        let method = "/csi.v1.Node/NodeGetCapabilities";
-        let answer = self.ask(method).await?;
-        let malformed = |source| CsiError::Malformed { method, source };
-        NodeCapabilities::read(&answer).map_err(malformed)
+        let request = NodeGetCapabilitiesRequest {};
+        let capabilities = self.ask(node::NODE_GET_CAPABILITIES, &request);
+        capabilities.await.map(Into::into)
     }
 
     /// Makes a volume ready on the node. May be repeated.
@@ -93,8 +104,7 @@ impl Driver {
     /// # Errors
     /// The driver's.
     pub async fn stage(&self, stage: &StageRequest) -> Result<(), CsiError> {
-        self.work("/csi.v1.Node/NodeStageVolume", &stage.write())
-            .await
+        self.work(node::NODE_STAGE_VOLUME, &stage.into()).await
     }
 
     /// The reverse of [`Driver::stage`]. May be repeated.
@@ -102,8 +112,11 @@ impl Driver {
     /// # Errors
     /// The driver's.
     pub async fn unstage(&self, volume_id: &str, staging_path: &str) -> Result<(), CsiError> {
-        let message = undo(volume_id, staging_path);
-        self.work("/csi.v1.Node/NodeUnstageVolume", &message).await
+        let request = NodeUnstageVolumeRequest {
+            volume_id: volume_id.to_owned(),
+            staging_target_path: staging_path.to_owned(),
+        };
+        self.work(node::NODE_UNSTAGE_VOLUME, &request).await
     }
 
     /// Mounts a volume for a pod. May be repeated.
@@ -111,7 +124,7 @@ impl Driver {
     /// # Errors
     /// The driver's.
     pub async fn publish(&self, publication: &PublishRequest) -> Result<(), CsiError> {
-        self.work("/csi.v1.Node/NodePublishVolume", &publication.write())
+        self.work(node::NODE_PUBLISH_VOLUME, &publication.into())
             .await
     }
 
@@ -120,9 +133,11 @@ impl Driver {
     /// # Errors
     /// The driver's.
     pub async fn unpublish(&self, volume_id: &str, target_path: &str) -> Result<(), CsiError> {
-        let message = undo(volume_id, target_path);
-        self.work("/csi.v1.Node/NodeUnpublishVolume", &message)
-            .await
+        let request = NodeUnpublishVolumeRequest {
+            volume_id: volume_id.to_owned(),
+            target_path: target_path.to_owned(),
+        };
+        self.work(node::NODE_UNPUBLISH_VOLUME, &request).await
     }
 
     /// Lets a published volume have the capacity that it has got. May be repeated.
@@ -130,8 +145,7 @@ impl Driver {
     /// # Errors
     /// The driver's.
     pub async fn expand(&self, expansion: &ExpandRequest) -> Result<(), CsiError> {
-        self.work("/csi.v1.Node/NodeExpandVolume", &expansion.write())
-            .await
+        self.work(node::NODE_EXPAND_VOLUME, &expansion.into()).await
     }
 
     /// The usage and the state of a published volume.
@@ -144,10 +158,12 @@ impl Driver {
         path: &str,
         staging_path: Option<&str>,
     ) -> Result<VolumeStats, CsiError> {
-        let method = "/csi.v1.Node/NodeGetVolumeStats";
-        let message = messages::stats_of(volume_id, path, staging_path);
-        let answer = call(&self.socket, method, &message, QUESTION_TIMEOUT).await?;
-        let malformed = |source| CsiError::Malformed { method, source };
-        VolumeStats::read(&answer).map_err(malformed)
+        let request = NodeGetVolumeStatsRequest {
+            volume_id: volume_id.to_owned(),
+            volume_path: path.to_owned(),
+            staging_target_path: staging_path.unwrap_or_default().to_owned(),
+        };
+        let stats = self.ask(node::NODE_GET_VOLUME_STATS, &request);
+        stats.await.map(Into::into)
     }
 }

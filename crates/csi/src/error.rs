@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use grpc::{Code, RpcError};
-use object_model::protobuf::WireError;
+use prost::DecodeError;
+use rpc_channel::{Code, RpcError};
 
 /// Whether a driver has left a call without effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub enum CsiError {
     Malformed {
         method: &'static str,
         /// The reason.
-        source: WireError,
+        source: DecodeError,
     },
     /// The answer is against the specification.
     #[error("{method}: {reason}")]
@@ -60,7 +60,9 @@ impl CsiError {
         };
         match source {
             RpcError::Unreachable(_) => Finality::Final,
-            RpcError::Broken(_) | RpcError::TimedOut(_) => Finality::Uncertain,
+            RpcError::Broken(_) | RpcError::Malformed(_) | RpcError::TimedOut(_) => {
+                Finality::Uncertain
+            }
             RpcError::Status { code, .. } => match *code {
                 Code::CANCELLED
                 | Code::DEADLINE_EXCEEDED

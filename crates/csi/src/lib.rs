@@ -9,7 +9,6 @@ mod driver;
 mod error;
 mod messages;
 mod registration;
-mod wire;
 
 pub mod decoders;
 

@@ -1,22 +1,22 @@
-//! The messages of CSI 1.x that a node uses: requests as bytes, answers as plain data.
-//!
-//! Field numbers: `csi.proto` of the specification, and `pluginregistration/v1/api.proto` of
-//! `k8s.io/kubelet`. Unknown fields are skipped.
+//! The messages of CSI 1.x that a node uses, with the types of this crate.
 
 use std::collections::BTreeMap;
 
-use object_model::protobuf::{WireError, Writer, bytes, fields, number};
+use service_protocols::csi_v1::{
+    self as api,
+    node_service_capability::{self, rpc},
+    volume_capability::{self, access_mode::Mode},
+    volume_usage::Unit,
+};
 
-use crate::wire::{entry, put_map, put_text, text};
-
-/// The use of a volume by several nodes and pods. The numbers are the specification's.
+/// The use of a volume by several nodes and pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessMode {
-    SingleNodeWriter = 1,
-    MultiNodeReaderOnly = 3,
-    MultiNodeMultiWriter = 5,
-    SingleNodeSingleWriter = 6,
-    SingleNodeMultiWriter = 7,
+    SingleNodeWriter,
+    MultiNodeReaderOnly,
+    MultiNodeMultiWriter,
+    SingleNodeSingleWriter,
+    SingleNodeMultiWriter,
 }
 
 /// The form in which a volume is used.
@@ -44,26 +44,42 @@ pub struct VolumeCapability {
     pub mode: AccessMode,
 }
 
-impl VolumeCapability {
-    fn write(&self, out: &mut Writer) {
-        match &self.access {
-            AccessType::Block => out.message(bytes(1), |_| ()),
+impl From<AccessMode> for Mode {
+    fn from(mode: AccessMode) -> Self {
+        match mode {
+            AccessMode::SingleNodeWriter => Self::SingleNodeWriter,
+            AccessMode::MultiNodeReaderOnly => Self::MultiNodeReaderOnly,
+            AccessMode::MultiNodeMultiWriter => Self::MultiNodeMultiWriter,
+            AccessMode::SingleNodeSingleWriter => Self::SingleNodeSingleWriter,
+            AccessMode::SingleNodeMultiWriter => Self::SingleNodeMultiWriter,
+        }
+    }
+}
+
+impl From<&AccessType> for volume_capability::AccessType {
+    fn from(access: &AccessType) -> Self {
+        match access {
+            AccessType::Block => Self::Block(volume_capability::BlockVolume {}),
             AccessType::Mount {
                 fs_type,
                 flags,
                 group,
-            } => out.message(bytes(2), |out| {
-                put_text(out, 1, fs_type);
-                for flag in flags {
-                    out.bytes(bytes(2), flag.as_bytes());
-                }
-                if let Some(group) = group {
-                    put_text(out, 3, &group.to_string());
-                }
+            } => Self::Mount(volume_capability::MountVolume {
+                fs_type: fs_type.clone(),
+                mount_flags: flags.clone(),
+                volume_mount_group: group.map(|group| group.to_string()).unwrap_or_default(),
             }),
         }
-        let mode = self.mode as u64;
-        out.message(bytes(3), |out| out.varint(number(1), mode));
+    }
+}
+
+impl From<&VolumeCapability> for api::VolumeCapability {
+    fn from(capability: &VolumeCapability) -> Self {
+        let mode = Mode::from(capability.mode).into();
+        Self {
+            access_mode: Some(volume_capability::AccessMode { mode }),
+            access_type: Some((&capability.access).into()),
+        }
     }
 }
 
@@ -84,16 +100,16 @@ pub struct StageRequest {
     pub volume_context: BTreeMap<String, String>,
 }
 
-impl StageRequest {
-    pub(crate) fn write(&self) -> Vec<u8> {
-        let mut out = Writer::default();
-        put_text(&mut out, 1, &self.volume_id);
-        put_map(&mut out, 2, &self.publish_context);
-        put_text(&mut out, 3, &self.staging_path);
-        out.message(bytes(4), |out| self.capability.write(out));
-        put_map(&mut out, 5, &self.secrets);
-        put_map(&mut out, 6, &self.volume_context);
-        out.0
+impl From<&StageRequest> for api::NodeStageVolumeRequest {
+    fn from(stage: &StageRequest) -> Self {
+        Self {
+            volume_id: stage.volume_id.clone(),
+            publish_context: stage.publish_context.clone(),
+            staging_target_path: stage.staging_path.clone(),
+            volume_capability: Some((&stage.capability).into()),
+            secrets: stage.secrets.clone(),
+            volume_context: stage.volume_context.clone(),
+        }
     }
 }
 
@@ -118,24 +134,18 @@ pub struct PublishRequest {
     pub volume_context: BTreeMap<String, String>,
 }
 
-impl PublishRequest {
-    pub(crate) fn write(&self) -> Vec<u8> {
-        let mut out = Writer::default();
-        put_text(&mut out, 1, &self.volume_id);
-        put_map(&mut out, 2, &self.publish_context);
-        put_text(
-            &mut out,
-            3,
-            self.staging_path.as_deref().unwrap_or_default(),
-        );
-        put_text(&mut out, 4, &self.target_path);
-        out.message(bytes(5), |out| self.capability.write(out));
-        if self.read_only {
-            out.varint(number(6), 1);
+impl From<&PublishRequest> for api::NodePublishVolumeRequest {
+    fn from(publication: &PublishRequest) -> Self {
+        Self {
+            volume_id: publication.volume_id.clone(),
+            publish_context: publication.publish_context.clone(),
+            staging_target_path: publication.staging_path.clone().unwrap_or_default(),
+            target_path: publication.target_path.clone(),
+            volume_capability: Some((&publication.capability).into()),
+            readonly: publication.read_only,
+            secrets: publication.secrets.clone(),
+            volume_context: publication.volume_context.clone(),
         }
-        put_map(&mut out, 7, &self.secrets);
-        put_map(&mut out, 8, &self.volume_context);
-        out.0
     }
 }
 
@@ -156,40 +166,20 @@ pub struct ExpandRequest {
     pub secrets: BTreeMap<String, String>,
 }
 
-impl ExpandRequest {
-    pub(crate) fn write(&self) -> Vec<u8> {
-        let mut out = Writer::default();
-        put_text(&mut out, 1, &self.volume_id);
-        put_text(&mut out, 2, &self.volume_path);
-        let required = self.required_bytes.cast_unsigned();
-        out.message(bytes(3), |out| out.varint(number(1), required));
-        put_text(
-            &mut out,
-            4,
-            self.staging_path.as_deref().unwrap_or_default(),
-        );
-        out.message(bytes(5), |out| self.capability.write(out));
-        put_map(&mut out, 6, &self.secrets);
-        out.0
+impl From<&ExpandRequest> for api::NodeExpandVolumeRequest {
+    fn from(expansion: &ExpandRequest) -> Self {
+        Self {
+            volume_id: expansion.volume_id.clone(),
+            volume_path: expansion.volume_path.clone(),
+            capacity_range: Some(api::CapacityRange {
+                required_bytes: expansion.required_bytes,
+                limit_bytes: 0,
+            }),
+            staging_target_path: expansion.staging_path.clone().unwrap_or_default(),
+            volume_capability: Some((&expansion.capability).into()),
+            secrets: expansion.secrets.clone(),
+        }
     }
-}
-
-/// Encodes `NodeUnstageVolumeRequest` or `NodeUnpublishVolumeRequest`: both have the same fields.
-pub(crate) fn undo(volume_id: &str, path: &str) -> Vec<u8> {
-    let mut out = Writer::default();
-    put_text(&mut out, 1, volume_id);
-    put_text(&mut out, 2, path);
-    out.0
-}
-
-/// Encodes `RegistrationStatus`: registered, or the error.
-pub(crate) fn registration_status(error: Option<&str>) -> Vec<u8> {
-    let mut out = Writer::default();
-    match error {
-        None => out.varint(number(1), 1),
-        Some(error) => put_text(&mut out, 2, error),
-    }
-    out.0
 }
 
 /// `GetPluginInfoResponse`: the identity of a driver.
@@ -201,44 +191,12 @@ pub struct PluginInfo {
     pub vendor_version: String,
 }
 
-impl PluginInfo {
-    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut info = Self::default();
-        fields(message, |field, wire| {
-            match field {
-                1 => info.name = text(wire)?,
-                2 => info.vendor_version = text(wire)?,
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(info)
-    }
-}
-
-/// `PluginInfo` of the registration socket.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RegisteredPlugin {
-    pub(crate) kind: String,
-    pub(crate) name: String,
-    pub(crate) endpoint: String,
-    pub(crate) versions: Vec<String>,
-}
-
-impl RegisteredPlugin {
-    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut info = Self::default();
-        fields(message, |field, wire| {
-            match field {
-                1 => info.kind = text(wire)?,
-                2 => info.name = text(wire)?,
-                3 => info.endpoint = text(wire)?,
-                4 => info.versions.push(text(wire)?),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(info)
+impl From<api::GetPluginInfoResponse> for PluginInfo {
+    fn from(info: api::GetPluginInfoResponse) -> Self {
+        Self {
+            name: info.name,
+            vendor_version: info.vendor_version,
+        }
     }
 }
 
@@ -253,30 +211,16 @@ pub struct NodeInfo {
     pub topology: BTreeMap<String, String>,
 }
 
-impl NodeInfo {
-    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut info = Self::default();
-        fields(message, |field, wire| {
-            match field {
-                1 => info.node_id = text(wire)?,
-                2 => {
-                    // CSINode has 32 bits; kubelet writes the largest number for more.
-                    let count = wire.varint()?.cast_signed();
-                    let count = i32::try_from(count).unwrap_or(i32::MAX);
-                    info.volumes_max = Some(count).filter(|count| *count > 0);
-                }
-                3 => fields(wire.bytes()?, |field, wire| {
-                    if field == 1 {
-                        let (key, value) = entry(wire)?;
-                        info.topology.insert(key, value);
-                    }
-                    Ok(())
-                })?,
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(info)
+impl From<api::NodeGetInfoResponse> for NodeInfo {
+    fn from(info: api::NodeGetInfoResponse) -> Self {
+        // CSINode has 32 bits; kubelet writes the largest number for more.
+        let volumes_max = i32::try_from(info.max_volumes_per_node).unwrap_or(i32::MAX);
+        let topology = info.accessible_topology.unwrap_or_default();
+        Self {
+            node_id: info.node_id,
+            volumes_max: Some(volumes_max).filter(|count| *count > 0),
+            topology: topology.segments,
+        }
     }
 }
 
@@ -297,48 +241,30 @@ pub struct NodeCapabilities {
     pub condition: bool,
 }
 
-impl NodeCapabilities {
-    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
+impl From<api::NodeGetCapabilitiesResponse> for NodeCapabilities {
+    fn from(response: api::NodeGetCapabilitiesResponse) -> Self {
         let mut known = Self::default();
-        fields(message, |field, wire| {
-            if field != 1 {
-                return Ok(());
+        for capability in response.capabilities {
+            if let Some(node_service_capability::Type::Rpc(rpc)) = capability.r#type {
+                known.add(rpc.r#type());
             }
-            fields(wire.bytes()?, |field, wire| {
-                if field != 1 {
-                    return Ok(());
-                }
-                fields(wire.bytes()?, |field, wire| {
-                    if field == 1 {
-                        known.add(wire.varint()?);
-                    }
-                    Ok(())
-                })
-            })
-        })?;
-        Ok(known)
-    }
-
-    fn add(&mut self, kind: u64) {
-        match kind {
-            1 => self.stage = true,
-            2 => self.stats = true,
-            3 => self.expand = true,
-            4 => self.condition = true,
-            5 => self.single_node_multi_writer = true,
-            6 => self.mount_group = true,
-            _ => {}
         }
+        known
     }
 }
 
-/// Encodes `NodeGetVolumeStatsRequest`.
-pub(crate) fn stats_of(volume_id: &str, path: &str, staging_path: Option<&str>) -> Vec<u8> {
-    let mut out = Writer::default();
-    put_text(&mut out, 1, volume_id);
-    put_text(&mut out, 2, path);
-    put_text(&mut out, 3, staging_path.unwrap_or_default());
-    out.0
+impl NodeCapabilities {
+    fn add(&mut self, call: rpc::Type) {
+        match call {
+            rpc::Type::StageUnstageVolume => self.stage = true,
+            rpc::Type::GetVolumeStats => self.stats = true,
+            rpc::Type::ExpandVolume => self.expand = true,
+            rpc::Type::VolumeCondition => self.condition = true,
+            rpc::Type::SingleNodeMultiWriter => self.single_node_multi_writer = true,
+            rpc::Type::VolumeMountGroup => self.mount_group = true,
+            rpc::Type::Unknown => {}
+        }
+    }
 }
 
 /// Capacity and usage of a volume, in bytes or in inodes.
@@ -363,52 +289,31 @@ pub struct VolumeStats {
     pub is_abnormal: Option<bool>,
 }
 
-impl VolumeStats {
-    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut stats = Self::default();
-        fields(message, |field, wire| {
-            match field {
-                1 => stats.add(wire.bytes()?)?,
-                2 => {
-                    let is_abnormal = stats.is_abnormal.insert(false);
-                    fields(wire.bytes()?, |field, wire| {
-                        if field == 1 {
-                            *is_abnormal = wire.varint()? != 0;
-                        }
-                        Ok(())
-                    })?;
-                }
-                _ => {}
+impl From<api::NodeGetVolumeStatsResponse> for VolumeStats {
+    fn from(response: api::NodeGetVolumeStatsResponse) -> Self {
+        let mut stats = Self {
+            is_abnormal: response.volume_condition.map(|state| state.abnormal),
+            ..Self::default()
+        };
+        for usage in response.usage {
+            match usage.unit() {
+                Unit::Bytes => stats.bytes = Some((&usage).into()),
+                Unit::Inodes => stats.inodes = Some((&usage).into()),
+                Unit::Unknown => {}
             }
-            Ok(())
-        })?;
-        Ok(stats)
-    }
-
-    fn add(&mut self, message: &[u8]) -> Result<(), WireError> {
-        let (mut usage, mut unit) = (Usage::default(), 0);
-        fields(message, |field, wire| {
-            // The specification forbids negative amounts.
-            let amount = |number: u64| u64::try_from(number.cast_signed()).unwrap_or(0);
-            match field {
-                1 => usage.available = amount(wire.varint()?),
-                2 => usage.total = amount(wire.varint()?),
-                3 => usage.used = amount(wire.varint()?),
-                4 => unit = wire.varint()?,
-                _ => {}
-            }
-            Ok(())
-        })?;
-        match unit {
-            1 => self.bytes = Some(usage),
-            2 => self.inodes = Some(usage),
-            _ => {}
         }
-        Ok(())
+        stats
     }
 }
 
-/// Whether an answer is a message, whatever its fields.
-pub(crate) fn check(answer: &[u8]) -> Result<(), WireError> {
-    fields(answer, |_, _| Ok(()))
+impl From<&api::VolumeUsage> for Usage {
+    fn from(usage: &api::VolumeUsage) -> Self {
+        // The specification forbids negative amounts.
+        let amount = |number: i64| u64::try_from(number).unwrap_or(0);
+        Self {
+            total: amount(usage.total),
+            used: amount(usage.used),
+            available: amount(usage.available),
+        }
+    }
 }

@@ -4,13 +4,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use service_protocols::pluginregistration::{InfoRequest, RegistrationStatus, registration};
+
 use crate::CsiError;
 use crate::connection::call;
-use crate::messages::{RegisteredPlugin, registration_status};
 
 const LIMIT: Duration = Duration::from_secs(10);
-const GET_INFO: &str = "/pluginregistration.Registration/GetInfo";
-const NOTIFY: &str = "/pluginregistration.Registration/NotifyRegistrationStatus";
 /// The kind of plugins that drivers of volumes are.
 const CSI_PLUGIN: &str = "CSIPlugin";
 
@@ -36,21 +35,21 @@ impl Plugin {
     /// # Errors
     /// Nobody answers; another kind of plugin; no version of CSI that is supported.
     pub async fn info(&self) -> Result<RegistrationInfo, CsiError> {
-        let method = GET_INFO;
-        let answer = call(&self.socket, method, &[], LIMIT).await?;
-        let malformed = |source| CsiError::Malformed { method, source };
-        let found = RegisteredPlugin::read(&answer).map_err(malformed)?;
+        let method = registration::GET_INFO;
+        let found = call(&self.socket, method, &InfoRequest {}, LIMIT).await?;
+        let method = method.path();
         let invalid = |reason| Err(CsiError::Invalid { method, reason });
-        if found.kind != CSI_PLUGIN {
-            return invalid(format!("\"{}\" is no plugin for volumes", found.kind));
+        if found.r#type != CSI_PLUGIN {
+            return invalid(format!("\"{}\" is no plugin for volumes", found.r#type));
         }
         if !is_driver_name(&found.name) {
             return invalid(format!("\"{}\" is no name of a driver", found.name));
         }
-        if !found.versions.iter().any(|version| is_supported(version)) {
-            let versions = match found.versions.is_empty() {
+        let versions = found.supported_versions;
+        if !versions.iter().any(|version| is_supported(version)) {
+            let versions = match versions.is_empty() {
                 true => "no version".to_owned(),
-                false => format!("versions {}", found.versions.join(", ")),
+                false => format!("versions {}", versions.join(", ")),
             };
             return invalid(format!("{versions} of CSI, but only 1.x is supported"));
         }
@@ -65,8 +64,16 @@ impl Plugin {
     /// # Errors
     /// Nobody answers.
     pub async fn notify(&self, result: Result<(), &str>) -> Result<(), CsiError> {
-        let message = registration_status(result.err());
-        call(&self.socket, NOTIFY, &message, LIMIT).await.map(drop)
+        let status = RegistrationStatus {
+            plugin_registered: result.is_ok(),
+            error: result.err().unwrap_or_default().to_owned(),
+        };
+        let method = registration::NOTIFY_REGISTRATION_STATUS;
+        match call(&self.socket, method, &status, LIMIT).await {
+            // The driver has been told, whatever it answers.
+            Ok(_) | Err(CsiError::Malformed { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -7,14 +7,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use grpc::{Code, RpcError};
 use mvcc_store::StoreError;
+use rpc_channel::{Code, RpcError};
+use service_protocols::etcdserverpb::{CompactionRequest, kv};
 use tokio::time::Instant;
 
 use crate::{
     connections::Connections,
     keys::Keys,
-    messages::{self, COMPACT, Condition, RequestOp, TXN, TxnRequest, TxnResponse},
+    messages::{Condition, RequestOp, TxnRequest, TxnResponse},
     revision::EtcdRevision,
     txn,
 };
@@ -67,26 +68,25 @@ async fn look(
         }],
         failure: vec![RequestOp::Get(keys.compaction.clone())],
     };
-    match send(connections, &request).await {
+    match send(connections, request.clone()).await {
         Err(error) if matches!(txn::refusal(&error, None), StoreError::Full(_)) => {
             let request = TxnRequest {
                 conditions: Vec::new(),
                 success: request.failure,
                 failure: Vec::new(),
             };
-            Ok(judge_full(seen, &send(connections, &request).await?))
+            Ok(judge_full(seen, &send(connections, request).await?))
         }
         response => Ok(judge(seen, &response?)),
     }
 }
 
 /// Sends a transaction. Carried out twice, the second attempt only finds that somebody was first.
-async fn send(connections: &Connections, request: &TxnRequest) -> Result<TxnResponse, RpcError> {
+async fn send(connections: &Connections, request: TxnRequest) -> Result<TxnResponse, RpcError> {
+    let request = request.into();
     let deadline = Instant::now() + ATTEMPT;
-    let answer = connections
-        .call(TXN, &request.write(), ATTEMPT, deadline)
-        .await?;
-    TxnResponse::read(&answer).map_err(|error| RpcError::Broken(error.to_string()))
+    let answer = connections.call(kv::TXN, &request, ATTEMPT, deadline);
+    answer.await.map(Into::into)
 }
 
 fn judge(seen: CompactionState, response: &TxnResponse) -> (CompactionState, Option<EtcdRevision>) {
@@ -126,9 +126,13 @@ pub(crate) async fn compact(
     connections: &Connections,
     revision: EtcdRevision,
 ) -> Result<(), RpcError> {
-    let request = messages::compaction(revision);
+    let request = CompactionRequest {
+        revision: revision.to_message(),
+        physical: false,
+    };
     let deadline = Instant::now() + ATTEMPT;
-    match connections.call(COMPACT, &request, ATTEMPT, deadline).await {
+    let compacted = connections.call(kv::COMPACT, &request, ATTEMPT, deadline);
+    match compacted.await {
         // It has been forgotten before.
         Err(RpcError::Status { code, message })
             if code == Code::OUT_OF_RANGE && message.contains("compacted") =>

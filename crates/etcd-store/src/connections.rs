@@ -2,11 +2,12 @@
 
 use std::{io, time::Duration};
 
-use bytes::Bytes;
-use grpc::{Channel, ChannelOptions, Code, KeepAlive, RpcError};
 use http_client::{socket, tls};
 use mvcc_store::Txn;
 use process_telemetry::backoff;
+use prost::Message;
+use rpc_channel::{Channel, ChannelOptions, Code, KeepAlive, Method, RpcError};
+use service_protocols::etcdserverpb::{StatusRequest, TxnRequest, TxnResponse, kv, maintenance};
 use tokio::{
     net::TcpStream,
     sync::{Mutex, watch},
@@ -14,7 +15,6 @@ use tokio::{
 };
 
 use crate::{
-    messages::{STATUS, StatusResponse, TXN},
     options::{Call, CallObserver, ConnectError, Connection, Dialer, EtcdOptions},
     tls::TlsFiles,
     version,
@@ -44,7 +44,7 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 512 * 1024 * 1024;
 pub(crate) fn is_without_effect(error: &RpcError) -> bool {
     match error {
         RpcError::Unreachable(_) => true,
-        RpcError::Broken(_) | RpcError::TimedOut(_) => false,
+        RpcError::Broken(_) | RpcError::Malformed(_) | RpcError::TimedOut(_) => false,
         RpcError::Status { code, .. } => [
             Code::INVALID_ARGUMENT,
             Code::NOT_FOUND,
@@ -66,8 +66,13 @@ pub(crate) fn is_not_begun(error: &RpcError) -> bool {
         RpcError::Status { code, message } => {
             *code == Code::UNAVAILABLE && message == "etcdserver: no leader"
         }
-        RpcError::Broken(_) | RpcError::TimedOut(_) => false,
+        RpcError::Broken(_) | RpcError::Malformed(_) | RpcError::TimedOut(_) => false,
     }
+}
+
+/// Whether another member may carry the call out: the error concerns neither the request nor the answer.
+pub(crate) fn is_of_member(error: &RpcError) -> bool {
+    !is_without_effect(error) && !matches!(error, RpcError::Malformed(_))
 }
 
 /// A member's address for clients.
@@ -188,7 +193,8 @@ impl Connections {
 
     async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, RpcError> {
         let connecting = async {
-            let broken = |error: &dyn std::error::Error| RpcError::Broken(grpc::with_causes(error));
+            let broken =
+                |error: &dyn std::error::Error| RpcError::Broken(rpc_channel::with_causes(error));
             let stream: Box<dyn Connection> = match (&self.dialer, &self.tls) {
                 (Some(dialer), _) => {
                     let stream = dialer.dial(&endpoint.host).await;
@@ -203,8 +209,9 @@ impl Connections {
                 (None, _) => Box::new(tcp(endpoint).await.map_err(|error| broken(&error))?),
             };
             let channel = Channel::over(stream, endpoint.base(), CHANNEL).await?;
-            let answer = channel.call(STATUS, &[], CONNECT_TIMEOUT).await?;
-            let status = StatusResponse::read(&answer).map_err(|error| broken(&error))?;
+            let request = StatusRequest::default();
+            let status = channel.call(maintenance::STATUS, &request, CONNECT_TIMEOUT);
+            let status = status.await?;
             version::check(&status.version).map_err(RpcError::Broken)?;
             Ok(channel)
         };
@@ -228,14 +235,15 @@ impl Connections {
 
     /// One attempt of a call. After an error that does not concern the request, the next attempt uses another
     /// member.
-    pub(crate) async fn call_once(
+    pub(crate) async fn call_once<Q: Message, A: Message + Default>(
         &self,
-        path: &str,
-        message: &[u8],
+        method: Method<Q, A>,
+        request: &Q,
         limit: Duration,
-    ) -> Result<Bytes, RpcError> {
+    ) -> Result<A, RpcError> {
         let current = self.current().await?;
-        self.call_over(current, (path, None), message, limit).await
+        self.call_over(current, (method, None), request, limit)
+            .await
     }
 
     /// One attempt of a transaction, as [`call_once`](Self::call_once), with a connection that is there by a time.
@@ -245,63 +253,65 @@ impl Connections {
         &self,
         txn: &Txn,
         by: Instant,
-        message: &[u8],
+        request: &TxnRequest,
         limit: Duration,
-    ) -> Result<Bytes, RpcError> {
+    ) -> Result<TxnResponse, RpcError> {
         let current = tokio::time::timeout_at(by, self.current()).await;
         let in_time = "no member answers in time".to_owned();
         let current = current.unwrap_or(Err(RpcError::Unreachable(in_time)))?;
-        let subject = (TXN, Some(txn));
-        self.call_over(current, subject, message, limit).await
+        let subject = (kv::TXN, Some(txn));
+        self.call_over(current, subject, request, limit).await
     }
 
-    async fn call_over(
+    async fn call_over<Q: Message, A: Message + Default>(
         &self,
         CurrentConnection { number, channel }: CurrentConnection,
-        (path, txn): (&str, Option<&Txn>),
-        message: &[u8],
+        (method, txn): (Method<Q, A>, Option<&Txn>),
+        request: &Q,
         limit: Duration,
-    ) -> Result<Bytes, RpcError> {
+    ) -> Result<A, RpcError> {
         let begun = Instant::now();
-        let answer = channel.call(path, message, limit).await;
+        let answer = channel.call(method, request, limit).await;
         if let Some(observer) = &self.observer {
             observer.observe(&Call {
-                method: path.rsplit('/').next().unwrap_or_default(),
+                method: method.name(),
                 txn,
                 duration: begun.elapsed(),
                 failed: answer.is_err(),
             });
         }
-        if answer
-            .as_ref()
-            .is_err_and(|error| !is_without_effect(error))
-        {
+        if answer.as_ref().is_err_and(is_of_member) {
             self.give_up(number).await;
         }
         answer
     }
 
     /// A read before the start of a server.
-    pub(crate) async fn read(&self, path: &str, message: &[u8]) -> Result<Bytes, RpcError> {
+    pub(crate) async fn read<Q: Message, A: Message + Default>(
+        &self,
+        method: Method<Q, A>,
+        request: &Q,
+    ) -> Result<A, RpcError> {
         const ATTEMPT: Duration = Duration::from_secs(5);
         const LIMIT: Duration = Duration::from_secs(15);
-        self.call(path, message, ATTEMPT, Instant::now() + LIMIT)
+        self.call(method, request, ATTEMPT, Instant::now() + LIMIT)
             .await
     }
 
     /// A call that may be carried out more than once: it is tried until there is an answer or a refusal.
     ///
     /// *Errors.* The last attempt's, at the deadline.
-    pub(crate) async fn call(
+    pub(crate) async fn call<Q: Message, A: Message + Default>(
         &self,
-        path: &str,
-        message: &[u8],
+        method: Method<Q, A>,
+        request: &Q,
         limit: Duration,
         deadline: Instant,
-    ) -> Result<Bytes, RpcError> {
+    ) -> Result<A, RpcError> {
         loop {
-            let error = match self.call_once(path, message, limit).await {
+            let error = match self.call_once(method, request, limit).await {
                 Ok(answer) => return Ok(answer),
+                Err(error @ RpcError::Malformed(_)) => return Err(error),
                 Err(error @ RpcError::Status { .. }) if is_without_effect(&error) => {
                     return Err(error);
                 }
@@ -310,7 +320,7 @@ impl Connections {
             if Instant::now() + PAUSE >= deadline {
                 return Err(error);
             }
-            tracing::debug!(%error, path, "a call of etcd is repeated");
+            tracing::debug!(%error, path = method.path(), "a call of etcd is repeated");
             tokio::time::sleep(backoff::jittered(PAUSE)).await;
         }
     }

@@ -9,16 +9,15 @@ use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use grpc::RpcError;
-use mvcc_store::{KeyValue, Revision, StoreError, published::LiveKeys};
+use mvcc_store::{KeyValue, Revision, published::LiveKeys};
+use rpc_channel::RpcError;
+use service_protocols::etcdserverpb::{RangeRequest, kv};
 use tokio::time::Instant;
 
 use crate::{
     connections::Connections,
     keys::Keys,
-    messages::{
-        Condition, RANGE, RangeRequest, RangeResponse, RequestOp, TXN, TxnRequest, TxnResponse,
-    },
+    messages::{self, Condition, RequestOp, TxnRequest, TxnResponse},
     mirror,
     options::{ConnectError, EtcdOptions, unusable},
     origin::{self, Origin, OriginRecord},
@@ -136,15 +135,11 @@ impl EtcdCopy {
     async fn count(&self) -> Result<u64, RpcError> {
         let (start, end) = self.keys.all();
         let request = RangeRequest {
-            key: &start,
-            end: &end,
             count_only: true,
-            ..RangeRequest::default()
+            ..messages::range(start, end)
         };
-        let answer = self.connections.read(RANGE, &request.write()).await?;
-        let range = RangeResponse::read(&answer);
-        let range = range.map_err(|error| RpcError::Broken(error.to_string()))?;
-        Ok(range.count)
+        let range = self.connections.read(kv::RANGE, &request).await?;
+        Ok(range.count.cast_unsigned())
     }
 
     /// Begins a copy of an instance, over nothing or over an interrupted copy, whose pairs are deleted.
@@ -190,7 +185,7 @@ impl EtcdCopy {
             success: std::mem::take(&mut self.batch),
             failure: Vec::new(),
         };
-        match request.success.is_empty() || self.txn(&request).await?.succeeded {
+        match request.success.is_empty() || self.txn(request).await?.succeeded {
             true => Ok(()),
             false => Err(CopyError::Written),
         }
@@ -290,7 +285,7 @@ impl EtcdCopy {
             success: also.into_iter().chain([put]).collect(),
             failure: Vec::new(),
         };
-        let response = self.txn(&request).await?;
+        let response = self.txn(request).await?;
         if response.succeeded {
             return Ok(response.revision);
         }
@@ -301,16 +296,14 @@ impl EtcdCopy {
         }
     }
 
-    async fn txn(&self, request: &TxnRequest) -> Result<TxnResponse, CopyError> {
-        let request = request.write();
+    async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, CopyError> {
+        let request = request.into();
         let deadline = Instant::now() + LIMIT;
-        let answer = self.connections.call(TXN, &request, ATTEMPT, deadline);
-        let answer = answer.await.map_err(|error| {
+        let answer = self.connections.call(kv::TXN, &request, ATTEMPT, deadline);
+        let response = answer.await.map_err(|error| {
             let refused = crate::txn::refusal(&error, None);
             CopyError::Etcd(ConnectError::Store(refused))
         })?;
-        let response = TxnResponse::read(&answer);
-        let response = response.map_err(|error| StoreError::Unavailable(error.to_string()));
-        Ok(response.map_err(ConnectError::Store)?)
+        Ok(response.into())
     }
 }

@@ -1,10 +1,17 @@
 //! The decoders of etcd's bytes, for tests that feed them any input.
 
 use bytes::{Bytes, BytesMut};
-use grpc::framing;
 use mvcc_store::Revision;
+use prost::Message as _;
+use rpc_channel::framing;
+use service_protocols::etcdserverpb as api;
 
-use crate::{connections::MESSAGE_BYTES_MAX, messages, origin::OriginRecord, value};
+use crate::{
+    connections::MESSAGE_BYTES_MAX,
+    messages::{self, RangeResponse, TxnResponse, WatchResponse},
+    origin::OriginRecord,
+    value,
+};
 
 /// Decodes a stream of messages, each as every answer that is in use, and the values in them. Returns
 /// the number of messages.
@@ -13,20 +20,19 @@ pub fn stream(bytes: &[u8]) -> usize {
     let mut count = 0;
     while let Ok(Some(message)) = framing::take(&mut received, MESSAGE_BYTES_MAX) {
         count += 1;
+        let range = api::RangeResponse::decode(&*message).map(RangeResponse::from);
+        let txn = api::TxnResponse::decode(&*message).map(TxnResponse::from);
+        let watch = api::WatchResponse::decode(&*message).map(WatchResponse::from);
         let pairs = [
-            messages::RangeResponse::read(&message).map(|range| range.pairs),
-            messages::TxnResponse::read(&message).map(|txn| txn.responses.concat()),
-            messages::WatchResponse::read(&message)
-                .map(|watch| watch.events.into_iter().map(|event| event.pair).collect()),
+            range.map(|range| range.pairs),
+            txn.map(|txn| txn.responses.concat()),
+            watch.map(|watch| watch.events.into_iter().map(|event| event.pair).collect()),
         ];
         for pair in pairs.into_iter().flatten().flatten() {
             stored_value(&pair.value);
         }
-        let _others = (
-            messages::LeaseResponse::read(&message),
-            messages::StatusResponse::read(&message),
-            messages::has_no_space(&message),
-        );
+        let alarms = api::AlarmResponse::decode(&*message);
+        let _has_no_space = alarms.as_ref().map(messages::has_no_space);
     }
     count
 }

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use grpc::RpcError;
 use mvcc_store::{LeaseId, StoreError};
-use object_model::protobuf::WireError;
+use rpc_channel::RpcError;
+use service_protocols::etcdserverpb::{
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, lease,
+};
 use tokio::time::Instant;
 
 use crate::{
-    connections::{Connections, is_without_effect},
-    messages::{self, LEASE_GRANT, LEASE_KEEP_ALIVE, LeaseResponse},
+    connections::{Connections, is_of_member},
     txn,
 };
 
@@ -23,11 +24,21 @@ pub(crate) async fn grant(
     seconds: u64,
     deadline: Instant,
 ) -> Result<LeaseId, StoreError> {
-    let request = messages::lease_grant(seconds);
-    let answer = connections.call(LEASE_GRANT, &request, ATTEMPT, deadline);
-    let answer = answer.await.map_err(|error| txn::refusal(&error, None))?;
-    let granted = LeaseResponse::read(&answer).map_err(malformed)?;
-    Ok(LeaseId(granted.id))
+    let request = LeaseGrantRequest {
+        ttl: i64::try_from(seconds).unwrap_or(i64::MAX),
+        // etcd chooses the number.
+        id: 0,
+    };
+    let granted = connections.call(lease::LEASE_GRANT, &request, ATTEMPT, deadline);
+    let granted = granted.await.map_err(|error| txn::refusal(&error, None))?;
+    Ok(LeaseId(granted.id.cast_unsigned()))
+}
+
+/// The request that ends a lease.
+pub(crate) fn revocation(lease: LeaseId) -> LeaseRevokeRequest {
+    LeaseRevokeRequest {
+        id: lease.0.cast_signed(),
+    }
 }
 
 /// Renews a lease for its full time to live.
@@ -40,26 +51,22 @@ pub(crate) async fn keep_alive(
     let unavailable = |error: RpcError| StoreError::Unavailable(error.to_string());
     let current = connections.current().await.map_err(unavailable)?;
     let renewal = async {
-        let request = messages::lease(lease);
-        let stream = current.channel.stream(LEASE_KEEP_ALIVE, &request, ATTEMPT);
+        let request = LeaseKeepAliveRequest {
+            id: lease.0.cast_signed(),
+        };
+        let stream = current
+            .channel
+            .stream(lease::LEASE_KEEP_ALIVE, &request, ATTEMPT);
         stream.await?.next().await
     };
     let answer = tokio::time::timeout(ATTEMPT, renewal).await;
     let answer = answer.unwrap_or(Err(RpcError::TimedOut(ATTEMPT)));
-    if answer
-        .as_ref()
-        .is_err_and(|error| !is_without_effect(error))
-    {
+    if answer.as_ref().is_err_and(is_of_member) {
         connections.give_up(current.number).await;
     }
-    let answer = answer.map_err(|error| txn::refusal(&error, Some(lease)))?;
-    let renewed = LeaseResponse::read(&answer).map_err(malformed)?;
-    match renewed.seconds > 0 {
+    let renewed = answer.map_err(|error| txn::refusal(&error, Some(lease)))?;
+    match renewed.ttl > 0 {
         true => Ok(()),
         false => Err(StoreError::LeaseNotFound(lease)),
     }
-}
-
-fn malformed(error: WireError) -> StoreError {
-    StoreError::Unavailable(format!("etcd's answer is malformed: {error}"))
 }

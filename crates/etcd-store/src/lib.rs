@@ -4,7 +4,7 @@
 //! etcd does not depend on the number of clients. Writes are etcd's transactions (`txn`). A write is
 //! acknowledged when the copy has it; after a write without an answer, its outcome is read from the store before
 //! the caller gets an answer (`writer`). The newest revision of all servers is asked for once for all that wait
-//! (`read_index`). gRPC is spoken by the crate `grpc`.
+//! (`read_index`). `service-protocols` has etcd's messages.
 
 mod compaction;
 mod connections;

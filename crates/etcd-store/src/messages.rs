@@ -1,74 +1,33 @@
-//! The messages of etcd's v3 API that are in use: requests as bytes, answers as plain data.
-//!
-//! Field numbers: `api/etcdserverpb/rpc.proto` and `api/mvccpb/kv.proto` of etcd. Unknown fields are
-//! skipped.
+//! The messages of etcd's v3 API, with the types of this crate.
 
 use bytes::Bytes;
 use mvcc_store::LeaseId;
-use object_model::protobuf::{Wire, WireError, Writer, bytes, fields, number};
+use service_protocols::{
+    etcdserverpb::{
+        self as api, compare, compare::TargetUnion, request_op::Request, response_op::Response,
+        watch_request::RequestUnion,
+    },
+    mvccpb::{self, event::EventType},
+};
 
 use crate::{keys, revision::EtcdRevision};
 
-pub(crate) const RANGE: &str = "/etcdserverpb.KV/Range";
-pub(crate) const PUT: &str = "/etcdserverpb.KV/Put";
-pub(crate) const TXN: &str = "/etcdserverpb.KV/Txn";
-pub(crate) const COMPACT: &str = "/etcdserverpb.KV/Compact";
-pub(crate) const WATCH: &str = "/etcdserverpb.Watch/Watch";
-pub(crate) const LEASE_GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
-pub(crate) const LEASE_REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
-pub(crate) const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
-pub(crate) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
-pub(crate) const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
-
-/// `RangeRequest`: a read of one key or of a range of keys.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct RangeRequest<'a> {
-    pub(crate) key: &'a [u8],
-    /// Empty for the single key.
-    pub(crate) end: &'a [u8],
-    /// The largest number of pairs; zero for no limit.
-    pub(crate) limit: u64,
-    /// The revision to read at; zero for the newest.
-    pub(crate) revision: u64,
-    pub(crate) count_only: bool,
-}
-
-impl RangeRequest<'_> {
-    pub(crate) fn write(&self) -> Vec<u8> {
-        let mut out = Writer::default();
-        self.write_to(&mut out);
-        out.0
-    }
-
-    fn write_to(&self, out: &mut Writer) {
-        out.bytes(bytes(1), self.key);
-        if !self.end.is_empty() {
-            out.bytes(bytes(2), self.end);
-        }
-        if self.limit > 0 {
-            out.varint(number(3), self.limit);
-        }
-        if self.revision > 0 {
-            out.varint(number(4), self.revision);
-        }
-        if self.count_only {
-            out.varint(number(9), 1);
-        }
+/// A read of the keys from `key` to `end`, which is empty for the single key.
+pub(crate) fn range(key: Vec<u8>, end: Vec<u8>) -> api::RangeRequest {
+    api::RangeRequest {
+        key,
+        range_end: end,
+        ..api::RangeRequest::default()
     }
 }
 
-/// Encodes `PutRequest`.
-pub(crate) fn put(key: &[u8], value: &[u8], lease: Option<LeaseId>) -> Vec<u8> {
-    let mut out = Writer::default();
-    write_put(&mut out, key, value, lease);
-    out.0
-}
-
-fn write_put(out: &mut Writer, key: &[u8], value: &[u8], lease: Option<LeaseId>) {
-    out.bytes(bytes(1), key);
-    out.bytes(bytes(2), value);
-    if let Some(lease) = lease {
-        out.varint(number(3), lease.0);
+/// A put of a key.
+pub(crate) fn put(key: Vec<u8>, value: Vec<u8>, lease: Option<LeaseId>) -> api::PutRequest {
+    api::PutRequest {
+        key,
+        value,
+        lease: lease.map_or(0, |lease| lease.0.cast_signed()),
+        ..api::PutRequest::default()
     }
 }
 
@@ -87,29 +46,33 @@ pub(crate) enum Condition {
     Version(Vec<u8>, u64),
 }
 
-impl Condition {
-    fn write(&self, out: &mut Writer) {
-        const EQUAL: u64 = 0;
-        const GREATER: u64 = 1;
-        const LESS: u64 = 2;
-        const VERSION: u64 = 0;
-        const CREATE: u64 = 1;
-        const MOD: u64 = 2;
-        let (key, target, result, field, value) = match self {
-            Self::ModRevision(key, revision) => (key, MOD, EQUAL, 6, revision.0),
-            Self::Before(key, revision) | Self::AllBefore(key, revision) => {
-                (key, MOD, LESS, 6, revision.0)
-            }
-            Self::Exists(key, true) => (key, CREATE, GREATER, 5, 0),
-            Self::Exists(key, false) => (key, CREATE, EQUAL, 5, 0),
-            Self::Version(key, version) => (key, VERSION, EQUAL, 4, *version),
+impl From<Condition> for api::Compare {
+    fn from(condition: Condition) -> Self {
+        use compare::CompareResult::{Equal, Greater, Less};
+        use compare::CompareTarget::{Create, Mod, Version};
+        let modified = |revision: EtcdRevision| TargetUnion::ModRevision(revision.to_message());
+        let range_end = match &condition {
+            Condition::AllBefore(prefix, _) => keys::end_of(prefix),
+            _ => Vec::new(),
         };
-        out.varint(number(1), result);
-        out.varint(number(2), target);
-        out.bytes(bytes(3), key);
-        out.varint(number(field), value);
-        if let Self::AllBefore(prefix, _) = self {
-            out.bytes(bytes(64), &keys::end_of(prefix));
+        let (key, target, result, value) = match condition {
+            Condition::ModRevision(key, revision) => (key, Mod, Equal, modified(revision)),
+            Condition::Before(key, revision) | Condition::AllBefore(key, revision) => {
+                (key, Mod, Less, modified(revision))
+            }
+            Condition::Exists(key, true) => (key, Create, Greater, TargetUnion::CreateRevision(0)),
+            Condition::Exists(key, false) => (key, Create, Equal, TargetUnion::CreateRevision(0)),
+            Condition::Version(key, version) => {
+                let version = TargetUnion::Version(version.cast_signed());
+                (key, Version, Equal, version)
+            }
+        };
+        Self {
+            result: result.into(),
+            target: target.into(),
+            key,
+            range_end,
+            target_union: Some(value),
         }
     }
 }
@@ -131,27 +94,24 @@ pub(crate) enum RequestOp {
     DeleteAll(Vec<u8>),
 }
 
-impl RequestOp {
-    fn write(&self, out: &mut Writer) {
-        match self {
-            Self::Get(key) => {
-                let range = RangeRequest {
-                    key,
-                    ..RangeRequest::default()
-                };
-                out.message(bytes(1), |out| range.write_to(out));
-            }
-            Self::Put { key, value, lease } => {
-                out.message(bytes(2), |out| write_put(out, key, value, *lease));
-            }
-            Self::Delete(key) => out.message(bytes(3), |out| {
-                out.bytes(bytes(1), key);
-                out.varint(number(3), 1);
+impl From<RequestOp> for api::RequestOp {
+    fn from(operation: RequestOp) -> Self {
+        let request = match operation {
+            RequestOp::Get(key) => Request::RequestRange(range(key, Vec::new())),
+            RequestOp::Put { key, value, lease } => Request::RequestPut(put(key, value, lease)),
+            RequestOp::Delete(key) => Request::RequestDeleteRange(api::DeleteRangeRequest {
+                key,
+                range_end: Vec::new(),
+                prev_kv: true,
             }),
-            Self::DeleteAll(prefix) => out.message(bytes(3), |out| {
-                out.bytes(bytes(1), prefix);
-                out.bytes(bytes(2), &keys::end_of(prefix));
+            RequestOp::DeleteAll(prefix) => Request::RequestDeleteRange(api::DeleteRangeRequest {
+                range_end: keys::end_of(&prefix),
+                key: prefix,
+                prev_kv: false,
             }),
+        };
+        Self {
+            request: Some(request),
         }
     }
 }
@@ -164,72 +124,42 @@ pub(crate) struct TxnRequest {
     pub(crate) failure: Vec<RequestOp>,
 }
 
-impl TxnRequest {
-    pub(crate) fn write(&self) -> Vec<u8> {
-        let mut out = Writer::default();
-        for condition in &self.conditions {
-            out.message(bytes(1), |out| condition.write(out));
+impl From<TxnRequest> for api::TxnRequest {
+    fn from(txn: TxnRequest) -> Self {
+        Self {
+            compare: txn.conditions.into_iter().map(Into::into).collect(),
+            success: txn.success.into_iter().map(Into::into).collect(),
+            failure: txn.failure.into_iter().map(Into::into).collect(),
         }
-        for operation in &self.success {
-            out.message(bytes(2), |out| operation.write(out));
-        }
-        for operation in &self.failure {
-            out.message(bytes(3), |out| operation.write(out));
-        }
-        out.0
     }
 }
 
-/// Encodes `CompactionRequest`.
-pub(crate) fn compaction(revision: EtcdRevision) -> Vec<u8> {
-    let mut out = Writer::default();
-    out.varint(number(1), revision.0);
-    out.0
-}
-
 /// `WatchRequest` that begins a watch of all keys from `key` to `end`.
-pub(crate) fn watch(key: &[u8], end: &[u8], from: EtcdRevision) -> Vec<u8> {
-    let mut out = Writer::default();
-    out.message(bytes(1), |out| {
-        out.bytes(bytes(1), key);
-        out.bytes(bytes(2), end);
-        out.varint(number(3), from.0);
-        out.varint(number(4), 1);
-    });
-    out.0
+pub(crate) fn watch(key: Vec<u8>, end: Vec<u8>, from: EtcdRevision) -> api::WatchRequest {
+    let create = api::WatchCreateRequest {
+        key,
+        range_end: end,
+        start_revision: from.to_message(),
+        progress_notify: true,
+        ..api::WatchCreateRequest::default()
+    };
+    api::WatchRequest {
+        request_union: Some(RequestUnion::CreateRequest(create)),
+    }
 }
 
 /// `WatchRequest` that asks for the progress of the stream.
-pub(crate) fn progress() -> Vec<u8> {
-    let mut out = Writer::default();
-    out.bytes(bytes(3), b"");
-    out.0
+pub(crate) fn progress() -> api::WatchRequest {
+    let progress = api::WatchProgressRequest {};
+    api::WatchRequest {
+        request_union: Some(RequestUnion::ProgressRequest(progress)),
+    }
 }
 
-/// `LeaseGrantRequest`; etcd chooses the number.
-pub(crate) fn lease_grant(seconds: u64) -> Vec<u8> {
-    let mut out = Writer::default();
-    out.varint(number(1), seconds);
-    out.0
-}
-
-/// Encodes `LeaseRevokeRequest` or `LeaseKeepAliveRequest`: both have the same fields.
-pub(crate) fn lease(lease: LeaseId) -> Vec<u8> {
-    let mut out = Writer::default();
-    out.varint(number(1), lease.0);
-    out.0
-}
-
-/// The revision in a `ResponseHeader`.
-fn header(wire: Wire<'_>) -> Result<EtcdRevision, WireError> {
-    let mut revision = 0;
-    fields(wire.bytes()?, |field, wire| {
-        if field == 3 {
-            revision = wire.varint()?;
-        }
-        Ok(())
-    })?;
-    Ok(EtcdRevision(revision))
+/// The revision in the header of an answer.
+pub(crate) fn revision_of(header: Option<&api::ResponseHeader>) -> EtcdRevision {
+    let revision = header.map_or(0, |header| header.revision);
+    EtcdRevision::of_message(revision)
 }
 
 /// A key with its value, as etcd has it.
@@ -245,24 +175,21 @@ pub(crate) struct StoredPair {
     pub(crate) lease: u64,
 }
 
-impl StoredPair {
-    fn read(wire: Wire<'_>) -> Result<Self, WireError> {
-        let mut pair = Self::default();
-        fields(wire.bytes()?, |field, wire| {
-            match field {
-                1 => pair.key = wire.bytes()?.to_vec(),
-                2 => pair.create_revision = EtcdRevision(wire.varint()?),
-                3 => pair.mod_revision = EtcdRevision(wire.varint()?),
-                4 => pair.version = wire.varint()?,
-                // A copy: the message may have many other values.
-                5 => pair.value = Bytes::copy_from_slice(wire.bytes()?),
-                6 => pair.lease = wire.varint()?,
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(pair)
+impl From<mvccpb::KeyValue> for StoredPair {
+    fn from(pair: mvccpb::KeyValue) -> Self {
+        Self {
+            key: pair.key,
+            value: pair.value.into(),
+            create_revision: EtcdRevision::of_message(pair.create_revision),
+            mod_revision: EtcdRevision::of_message(pair.mod_revision),
+            version: pair.version.cast_unsigned(),
+            lease: pair.lease.cast_unsigned(),
+        }
     }
+}
+
+fn pairs(pairs: Vec<mvccpb::KeyValue>) -> Vec<StoredPair> {
+    pairs.into_iter().map(Into::into).collect()
 }
 
 /// `RangeResponse`: the pairs that were read.
@@ -276,20 +203,14 @@ pub(crate) struct RangeResponse {
     pub(crate) count: u64,
 }
 
-impl RangeResponse {
-    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut response = Self::default();
-        fields(message, |field, wire| {
-            match field {
-                1 => response.revision = header(wire)?,
-                2 => response.pairs.push(StoredPair::read(wire)?),
-                3 => response.more = wire.varint()? != 0,
-                4 => response.count = wire.varint()?,
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(response)
+impl From<api::RangeResponse> for RangeResponse {
+    fn from(response: api::RangeResponse) -> Self {
+        Self {
+            revision: revision_of(response.header.as_ref()),
+            pairs: pairs(response.kvs),
+            more: response.more,
+            count: response.count.cast_unsigned(),
+        }
     }
 }
 
@@ -301,39 +222,23 @@ pub(crate) struct TxnResponse {
     pub(crate) responses: Vec<Vec<StoredPair>>,
 }
 
-impl TxnResponse {
-    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut response = Self::default();
-        fields(message, |field, wire| {
-            match field {
-                1 => response.revision = header(wire)?,
-                2 => response.succeeded = wire.varint()? != 0,
-                3 => response.responses.push(read_operation(wire)?),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(response)
+impl From<api::TxnResponse> for TxnResponse {
+    fn from(response: api::TxnResponse) -> Self {
+        Self {
+            revision: revision_of(response.header.as_ref()),
+            succeeded: response.succeeded,
+            responses: response.responses.into_iter().map(pairs_of).collect(),
+        }
     }
 }
 
-/// The pairs of a `ResponseOp`: of a range, or those that a deletion deleted.
-fn read_operation(wire: Wire<'_>) -> Result<Vec<StoredPair>, WireError> {
-    let mut pairs = Vec::new();
-    fields(wire.bytes()?, |kind, wire| {
-        let of_pairs = match kind {
-            1 => 2,
-            3 => 3,
-            _ => return Ok(()),
-        };
-        fields(wire.bytes()?, |field, wire| {
-            if field == of_pairs {
-                pairs.push(StoredPair::read(wire)?);
-            }
-            Ok(())
-        })
-    })?;
-    Ok(pairs)
+/// The pairs of an operation: of a range, or those that a deletion deleted.
+fn pairs_of(operation: api::ResponseOp) -> Vec<StoredPair> {
+    match operation.response {
+        Some(Response::ResponseRange(range)) => pairs(range.kvs),
+        Some(Response::ResponseDeleteRange(deletion)) => pairs(deletion.prev_kvs),
+        Some(Response::ResponsePut(_) | Response::ResponseTxn(_)) | None => Vec::new(),
+    }
 }
 
 /// A change of one key: the pair, or only its key and revision if it was deleted.
@@ -341,6 +246,15 @@ fn read_operation(wire: Wire<'_>) -> Result<Vec<StoredPair>, WireError> {
 pub(crate) struct WatchEvent {
     pub(crate) is_delete: bool,
     pub(crate) pair: StoredPair,
+}
+
+impl From<mvccpb::Event> for WatchEvent {
+    fn from(event: mvccpb::Event) -> Self {
+        Self {
+            is_delete: event.r#type() == EventType::Delete,
+            pair: event.kv.unwrap_or_default().into(),
+        }
+    }
 }
 
 /// `WatchResponse`: events, progress, or the end of a watch.
@@ -356,110 +270,20 @@ pub(crate) struct WatchResponse {
     pub(crate) events: Vec<WatchEvent>,
 }
 
-impl WatchResponse {
-    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut response = Self::default();
-        let (mut is_canceled, mut reason) = (false, String::new());
-        fields(message, |field, wire| {
-            match field {
-                1 => response.revision = header(wire)?,
-                3 => response.is_created = wire.varint()? != 0,
-                4 => is_canceled = wire.varint()? != 0,
-                5 => response.compact_revision = EtcdRevision(wire.varint()?),
-                6 => reason = String::from_utf8_lossy(wire.bytes()?).into_owned(),
-                11 => response.events.push(read_event(wire)?),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        response.canceled = is_canceled.then_some(reason);
-        Ok(response)
+impl From<api::WatchResponse> for WatchResponse {
+    fn from(response: api::WatchResponse) -> Self {
+        Self {
+            revision: revision_of(response.header.as_ref()),
+            is_created: response.created,
+            canceled: response.canceled.then_some(response.cancel_reason),
+            compact_revision: EtcdRevision::of_message(response.compact_revision),
+            events: response.events.into_iter().map(Into::into).collect(),
+        }
     }
 }
 
-fn read_event(wire: Wire<'_>) -> Result<WatchEvent, WireError> {
-    let (mut is_delete, mut pair) = (false, StoredPair::default());
-    fields(wire.bytes()?, |field, wire| {
-        match field {
-            1 => is_delete = wire.varint()? == 1,
-            2 => pair = StoredPair::read(wire)?,
-            _ => {}
-        }
-        Ok(())
-    })?;
-    Ok(WatchEvent { is_delete, pair })
-}
-
-/// `LeaseGrantResponse` or `LeaseKeepAliveResponse`: both have the same fields.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LeaseResponse {
-    pub(crate) id: u64,
-    /// Seconds to live; not above zero if there is no such lease.
-    pub(crate) seconds: i64,
-}
-
-impl LeaseResponse {
-    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut response = Self::default();
-        fields(message, |field, wire| {
-            match field {
-                2 => response.id = wire.varint()?,
-                3 => response.seconds = wire.varint()?.cast_signed(),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(response)
-    }
-}
-
-/// The revision in the header of an answer of which nothing else is read.
-pub(crate) fn revision_of(message: &[u8]) -> Result<EtcdRevision, WireError> {
-    let mut revision = EtcdRevision(0);
-    fields(message, |field, wire| {
-        if field == 1 {
-            revision = header(wire)?;
-        }
-        Ok(())
-    })?;
-    Ok(revision)
-}
-
-/// `StatusResponse`: version and database size of a member.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct StatusResponse {
-    pub(crate) version: String,
-    /// The bytes of the member's database file.
-    pub(crate) size: u64,
-}
-
-impl StatusResponse {
-    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut response = Self::default();
-        fields(message, |field, wire| {
-            match field {
-                2 => response.version = String::from_utf8_lossy(wire.bytes()?).into_owned(),
-                3 => response.size = wire.varint()?,
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(response)
-    }
-}
-
-/// Whether an `AlarmResponse` has the alarm NOSPACE of any member.
-pub(crate) fn has_no_space(message: &[u8]) -> Result<bool, WireError> {
-    const NOSPACE: u64 = 1;
-    let mut found = false;
-    fields(message, |field, wire| {
-        if field != 2 {
-            return Ok(());
-        }
-        fields(wire.bytes()?, |field, wire| {
-            found |= field == 2 && wire.varint()? == NOSPACE;
-            Ok(())
-        })
-    })?;
-    Ok(found)
+/// Whether any member has the alarm NOSPACE.
+pub(crate) fn has_no_space(response: &api::AlarmResponse) -> bool {
+    let mut alarms = response.alarms.iter();
+    alarms.any(|member| member.alarm() == api::AlarmType::Nospace)
 }

@@ -11,27 +11,26 @@ use std::{
 };
 
 use futures::future::OptionFuture;
-use grpc::{Code, RpcError, Stream};
 use mvcc_store::{
     KeyValue, LeaseId, Limits, Omittable, Revision, StoreError,
     published::{Commit, LiveKeys, Published},
 };
 use process_telemetry::backoff;
+use rpc_channel::{Code, RpcError, Stream};
+use service_protocols::etcdserverpb::{self as api, RangeRequest, kv};
 use tokio::sync::{Notify, watch};
 
 use crate::{
     connections::{Connections, CurrentConnection},
     keys::Keys,
-    messages::{
-        self, RANGE, RangeRequest, RangeResponse, StoredPair, WATCH, WatchEvent, WatchResponse,
-    },
+    messages::{self, RangeResponse, StoredPair, WatchEvent, WatchResponse},
     origin::Origin,
     revision::EtcdRevision,
     value,
 };
 
 /// Keys per page of the first read.
-const PAGE_KEYS: u64 = 256;
+const PAGE_KEYS: i64 = 256;
 /// Longest time for one page, and for the beginning of a watch.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for reading everything.
@@ -218,8 +217,11 @@ impl Mirror {
         let failed = |error| Ended::Failed(number, error);
         let (start, end) = self.keys.all();
         let seen = self.origin.in_etcd(self.published.revision());
-        let begin = messages::watch(&start, &end, EtcdRevision(seen.0 + 1));
-        let mut stream = match channel.stream(WATCH, &begin, PAGE_TIMEOUT).await {
+        let begin = messages::watch(start, end, EtcdRevision(seen.0 + 1));
+        let mut stream = match channel
+            .stream(api::watch::WATCH, &begin, PAGE_TIMEOUT)
+            .await
+        {
             Ok(stream) => stream,
             Err(error) => return failed(error),
         };
@@ -229,12 +231,9 @@ impl Mirror {
             let due = [mark_due, trim_due].into_iter().flatten().min();
             let timer: OptionFuture<_> = due.map(|due| tokio::time::sleep_until(due.into())).into();
             tokio::select! {
-                message = stream.next() => {
-                    let response = message.and_then(|message| {
-                        WatchResponse::read(&message).map_err(|error| RpcError::Broken(error.to_string()))
-                    });
+                response = stream.next() => {
                     let response = match response {
-                        Ok(response) => response,
+                        Ok(response) => WatchResponse::from(response),
                         Err(error) => return failed(error),
                     };
                     if response.compact_revision > EtcdRevision(0) {
@@ -346,7 +345,9 @@ impl Drop for AwaitedMark<'_> {
     }
 }
 
-fn ask_for_progress(stream: &Stream) -> Result<(), RpcError> {
+fn ask_for_progress(
+    stream: &Stream<api::WatchRequest, api::WatchResponse>,
+) -> Result<(), RpcError> {
     stream.send(&messages::progress())
 }
 
@@ -414,18 +415,12 @@ async fn load_at_once(
     let mut revision = EtcdRevision(0);
     loop {
         let request = RangeRequest {
-            key: &start,
-            end: &end,
             limit: PAGE_KEYS,
-            revision: revision.0,
-            count_only: false,
+            revision: revision.to_message(),
+            ..messages::range(start.clone(), end.clone())
         };
-        let request = request.write();
-        let answer = connections
-            .call(RANGE, &request, PAGE_TIMEOUT, deadline)
-            .await?;
-        let page =
-            RangeResponse::read(&answer).map_err(|error| RpcError::Broken(error.to_string()))?;
+        let page = connections.call(kv::RANGE, &request, PAGE_TIMEOUT, deadline);
+        let page = RangeResponse::from(page.await?);
         if revision == EtcdRevision(0) {
             revision = page.revision;
         }

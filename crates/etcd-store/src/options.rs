@@ -3,9 +3,9 @@
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use grpc::RpcError;
 use http_client::tls::{self, BundleError};
 use mvcc_store::{Limits, StoreError, Txn};
+use rpc_channel::RpcError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
 

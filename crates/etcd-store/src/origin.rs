@@ -5,13 +5,13 @@
 //! the copied pairs keep the revisions that they had, all of which are at most the offset. Without a
 //! record, the offset is zero.
 
-use grpc::RpcError;
 use mvcc_store::Revision;
+use service_protocols::etcdserverpb::kv;
 
 use crate::{
     connections::Connections,
     keys::Keys,
-    messages::{RANGE, RangeRequest, RangeResponse},
+    messages::{self, RangeResponse},
     options::{ConnectError, unusable},
     revision::EtcdRevision,
 };
@@ -107,15 +107,10 @@ pub(crate) async fn read(
     connections: &Connections,
     keys: &Keys,
 ) -> Result<(EtcdRevision, Option<OriginRecord>), ConnectError> {
-    let request = RangeRequest {
-        key: &keys.origin,
-        ..RangeRequest::default()
-    };
-    let found = connections.read(RANGE, &request.write()).await;
-    let found = found.and_then(|answer| {
-        RangeResponse::read(&answer).map_err(|error| RpcError::Broken(error.to_string()))
-    });
-    match found.map_err(unusable)?.pairs.first() {
+    let request = messages::range(keys.origin.clone(), Vec::new());
+    let range = connections.read(kv::RANGE, &request).await;
+    let range = RangeResponse::from(range.map_err(unusable)?);
+    match range.pairs.first() {
         None => Ok((EtcdRevision(0), None)),
         Some(pair) => match OriginRecord::parse(&pair.value) {
             Some(record) => Ok((pair.mod_revision, Some(record))),

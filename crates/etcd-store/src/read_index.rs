@@ -5,9 +5,10 @@ use std::{
     time::Duration,
 };
 
-use grpc::RpcError;
 use mvcc_store::{Revision, StoreError};
 use process_telemetry::backoff;
+use rpc_channel::RpcError;
+use service_protocols::etcdserverpb::{RangeRequest, kv};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -15,7 +16,7 @@ use tokio::{
 
 use crate::{
     connections::{Connections, is_without_effect},
-    messages::{self, RANGE, RangeRequest},
+    messages,
     origin::Origin,
     txn,
 };
@@ -90,11 +91,10 @@ impl Answering {
     /// attempt wait for the next one.
     async fn run(self, mut asked: mpsc::UnboundedReceiver<oneshot::Sender<Answer>>) {
         let request = RangeRequest {
-            key: &self.key,
+            key: self.key.clone(),
             count_only: true,
             ..RangeRequest::default()
         };
-        let request = request.write();
         let mut waiting = Vec::new();
         loop {
             // Each that waits gives up by itself.
@@ -117,11 +117,14 @@ impl Answering {
     }
 
     /// One attempt; `None` if the next one may succeed.
-    async fn ask(&self, request: &[u8]) -> Option<Answer> {
-        let found = self.connections.call_once(RANGE, request, ATTEMPT).await;
-        match found.map(|answer| messages::revision_of(&answer)) {
-            Ok(Ok(revision)) => Some(Ok(self.origin.shown(revision))),
-            Ok(Err(error)) => Some(Err(StoreError::Unavailable(error.to_string()))),
+    async fn ask(&self, request: &RangeRequest) -> Option<Answer> {
+        let range = self.connections.call_once(kv::RANGE, request, ATTEMPT);
+        match range.await {
+            Ok(range) => {
+                let revision = messages::revision_of(range.header.as_ref());
+                Some(Ok(self.origin.shown(revision)))
+            }
+            Err(error @ RpcError::Malformed(_)) => Some(Err(txn::refusal(&error, None))),
             Err(error @ RpcError::Status { .. }) if is_without_effect(&error) => {
                 Some(Err(txn::refusal(&error, None)))
             }

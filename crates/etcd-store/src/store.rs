@@ -9,11 +9,11 @@ use std::{
 };
 
 use futures::{FutureExt as _, future::BoxFuture};
-use grpc::RpcError;
 use mvcc_store::{
     LeaseId, Range, RangeResult, Revision, Store, StoreError, StoreUsage, Txn, TxnResult,
     WatchStream, limits, published::OwnerOf,
 };
+use service_protocols::etcdserverpb::{AlarmRequest, StatusRequest, lease, maintenance};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -21,8 +21,7 @@ use crate::{
     compaction,
     connections::Connections,
     keys::Keys,
-    leases,
-    messages::{self, ALARM, LEASE_REVOKE, STATUS, StatusResponse},
+    leases, messages,
     mirror::Mirror,
     options::{ConnectError, EtcdOptions, unusable},
     origin::Origin,
@@ -117,13 +116,6 @@ impl EtcdStore {
         let size = self.size.load(Ordering::Relaxed);
         (size > 0).then_some(size)
     }
-
-    async fn call(&self, path: &str, message: &[u8]) -> Result<bytes::Bytes, RpcError> {
-        let deadline = Instant::now() + LIMIT;
-        self.connections
-            .call(path, message, ATTEMPT, deadline)
-            .await
-    }
 }
 
 impl Drop for EtcdStore {
@@ -136,21 +128,21 @@ impl Drop for EtcdStore {
 async fn look_at_room(connections: Arc<Connections>, writer: Arc<Writer>, size: Arc<AtomicU64>) {
     loop {
         let deadline = Instant::now() + LIMIT;
-        let alarms = connections.call(ALARM, &[], ATTEMPT, deadline).await;
-        match alarms.map(|alarms| messages::has_no_space(&alarms)) {
-            Ok(Ok(true)) => writer.note_full(Some(StoreError::Full(
+        let request = AlarmRequest::default();
+        let alarms = connections.call(maintenance::ALARM, &request, ATTEMPT, deadline);
+        match alarms.await.map(|alarms| messages::has_no_space(&alarms)) {
+            Ok(true) => writer.note_full(Some(StoreError::Full(
                 "etcd's alarm NOSPACE is on; compact and defragment it, and clear the alarm"
                     .to_owned(),
             ))),
-            Ok(Ok(false)) => writer.note_full(None),
-            Ok(Err(error)) => tracing::debug!(%error, "etcd's alarms are not understood"),
+            Ok(false) => writer.note_full(None),
             Err(error) => tracing::debug!(%error, "etcd does not tell its alarms"),
         }
         let deadline = Instant::now() + LIMIT;
-        let status = connections.call(STATUS, &[], ATTEMPT, deadline).await;
-        match status.map(|status| StatusResponse::read(&status)) {
-            Ok(Ok(status)) => size.store(status.size, Ordering::Relaxed),
-            Ok(Err(error)) => tracing::debug!(%error, "etcd's status is not understood"),
+        let request = StatusRequest::default();
+        let status = connections.call(maintenance::STATUS, &request, ATTEMPT, deadline);
+        match status.await {
+            Ok(status) => size.store(status.db_size.cast_unsigned(), Ordering::Relaxed),
             Err(error) => tracing::debug!(%error, "etcd does not tell its status"),
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
@@ -276,9 +268,14 @@ impl Store for EtcdStore {
 
     fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
-            let answer = self.call(LEASE_REVOKE, &messages::lease(lease)).await;
+            let request = leases::revocation(lease);
+            let deadline = Instant::now() + LIMIT;
+            let answer = self
+                .connections
+                .call(lease::LEASE_REVOKE, &request, ATTEMPT, deadline);
+            let answer = answer.await;
             let answer = answer.map_err(|error| txn::refusal(&error, Some(lease)))?;
-            let revision = messages::revision_of(&answer).map_err(malformed)?;
+            let revision = messages::revision_of(answer.header.as_ref());
             let revision = self.mirror.origin.shown(revision);
             let deadline = Instant::now() + FRESH_LIMIT;
             match self.mirror.wait_with_progress(revision, deadline).await {
@@ -303,8 +300,4 @@ fn older() -> StoreError {
 /// The reason why new keys are refused at this number of bytes, if they are.
 fn used_up(stored: u64, max: u64) -> Option<StoreError> {
     (stored >= max).then_some(StoreError::Quota { stored, max })
-}
-
-fn malformed(error: object_model::protobuf::WireError) -> StoreError {
-    StoreError::Unavailable(format!("etcd's answer is malformed: {error}"))
 }

@@ -63,7 +63,7 @@ impl TlsFiles {
             Ok::<_, ConnectError>(())
         };
         if let Err(error) = present.await {
-            let error = grpc::with_causes(&error);
+            let error = rpc_channel::with_causes(&error);
             tracing::warn!(%error, "the former certificates for etcd are used");
         }
         Arc::clone(&in_use.1)

@@ -8,11 +8,13 @@
 
 use std::sync::Arc;
 
-use grpc::{Code, RpcError};
 use mvcc_store::{
     Compare, KeyValue, LeaseId, Operation, OperationResult, Revision, StoreError, Txn, TxnResult,
     published::{Commit, LiveKeys},
 };
+use prost::Message as _;
+use rpc_channel::{Code, RpcError};
+use service_protocols::etcdserverpb as api;
 
 use crate::{
     keys::Keys,
@@ -107,7 +109,7 @@ pub(crate) fn request(
     base: TxnGuards<'_>,
     live: &LiveKeys,
     mark: Option<NewMark>,
-) -> Result<Vec<u8>, StoreError> {
+) -> Result<api::TxnRequest, StoreError> {
     let TxnGuards { keys, origin, .. } = base;
     let own = [
         Condition::ModRevision(keys.fence.clone(), base.fence),
@@ -137,11 +139,11 @@ pub(crate) fn request(
             .map(RequestOp::Get)
             .collect(),
     };
-    let request = request.write();
-    if request.len() > REQUEST_BYTES_MAX {
+    let request = api::TxnRequest::from(request);
+    let bytes = request.encoded_len();
+    if bytes > REQUEST_BYTES_MAX {
         return Err(StoreError::TooLarge(format!(
-            "a transaction of {} bytes is larger than the limit of {REQUEST_BYTES_MAX}",
-            request.len()
+            "a transaction of {bytes} bytes is larger than the limit of {REQUEST_BYTES_MAX}",
         )));
     }
     Ok(request)

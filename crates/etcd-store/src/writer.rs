@@ -8,15 +8,16 @@ use std::{
     time::Duration,
 };
 
-use grpc::{Code, RpcError};
 use mvcc_store::{LeaseId, StoreError, Txn, TxnResult, limits};
 use process_telemetry::backoff;
+use rpc_channel::{Code, RpcError};
+use service_protocols::etcdserverpb::{kv, lease};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     connections::{Connections, is_not_begun, is_without_effect},
     keys::Keys,
-    messages::{self, LEASE_REVOKE, PUT, TxnResponse},
+    leases, messages,
     mirror::{self, MarkState, Mirror},
     revision::EtcdRevision,
     session::{self, Session, Sessions},
@@ -162,11 +163,7 @@ impl Writer {
             .send(txn, deadline + SENDING, &request, ATTEMPT);
         let answer = sent.await;
         let deadline = (deadline + SENDING).max(Instant::now() + FINDING_OUT);
-        let answer = answer.and_then(|answer| {
-            let response = TxnResponse::read(&answer);
-            let response = response.map_err(|error| RpcError::Broken(error.to_string()))?;
-            txn::answered(txn, base, &response)
-        });
+        let answer = answer.and_then(|answer| txn::answered(txn, base, &answer.into()));
         match answer {
             Ok(TxnOutcome::Committed(revision, former)) => {
                 if !self.mirror.wait_with_progress(revision, deadline).await {
@@ -293,10 +290,9 @@ impl Writer {
         lease: LeaseId,
         deadline: Instant,
     ) -> Result<EtcdRevision, RpcError> {
-        let request = messages::put(&self.keys.fence, b"", Some(lease));
-        let answer = self.connections.call(PUT, &request, ATTEMPT, deadline);
-        let revision = messages::revision_of(&answer.await?);
-        let revision = revision.map_err(|error| RpcError::Broken(error.to_string()))?;
+        let request = messages::put(self.keys.fence.clone(), Vec::new(), Some(lease));
+        let answer = self.connections.call(kv::PUT, &request, ATTEMPT, deadline);
+        let revision = messages::revision_of(answer.await?.header.as_ref());
         self.sessions.fenced(Some(lease), revision);
         Ok(revision)
     }
@@ -318,8 +314,10 @@ impl Writer {
         let Some(lease) = self.sessions.present().lease else {
             return;
         };
-        let request = messages::lease(lease);
-        let ended = self.connections.call_once(LEASE_REVOKE, &request, ATTEMPT);
+        let request = leases::revocation(lease);
+        let ended = self
+            .connections
+            .call_once(lease::LEASE_REVOKE, &request, ATTEMPT);
         match tokio::time::timeout(ATTEMPT, ended).await {
             Ok(Ok(_)) => self.sessions.ended(lease),
             _ => tracing::debug!("the lease of this process in etcd expires by itself"),

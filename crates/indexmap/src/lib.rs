@@ -10,8 +10,10 @@
 
 mod core;
 pub mod map;
+mod set;
 
 pub use map::IndexMap;
+pub use set::IndexSet;
 
 /// Maps up to this length have no index.
 pub const SEARCHED_MAX: usize = 24;

@@ -18,7 +18,6 @@ use api_client::{Api, Event, PostParams, WatchConfig};
 use api_server::{ApiServer, Config, TlsMaterial, UserInfo};
 use bytes::Bytes;
 use certificates::{Authority, SubjectAltNames};
-use grpc::{Channel, ChannelOptions, KeepAlive};
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -29,6 +28,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use mvcc_store::embedded::EmbeddedStore;
 use nix::sched::{CloneFlags, setns, unshare};
 use node_identity::{Identity, Servers, renewed_client};
+use rpc_channel::{Channel, ChannelOptions, KeepAlive};
+use service_protocols::etcdserverpb::{WatchRequest, watch::WATCH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -307,7 +308,8 @@ fn a_stream_of_grpc_notices_a_server_that_vanishes() {
     let mut stream = on(&here, async move {
         let stream = TcpStream::connect(address).await.unwrap();
         let channel = Channel::over(stream, base, options).await.unwrap();
-        channel.stream("/a/b", b"", limit).await.unwrap()
+        let request = WatchRequest::default();
+        channel.stream(WATCH, &request, limit).await.unwrap()
     });
     machines.cut();
     let cut = Instant::now();

@@ -1,7 +1,7 @@
 //! The project's chores: `cargo xtask test` runs everything that must hold, `cargo xtask tidy`
 //! the architecture checks alone, `cargo xtask setup` installs what the end-to-end tests need,
-//! `cargo xtask tables` writes the tables of published facts, `cargo xtask simulate` runs simulated worlds, `cargo
-//! xtask model-check` explores small ones, `cargo xtask fuzz` feeds decoders with nonsense, `cargo xtask
+//! `cargo xtask tables` writes the tables of published facts, `cargo xtask protocols` the code of published protocols,
+//! `cargo xtask simulate` runs simulated worlds, `cargo xtask model-check` explores small ones, `cargo xtask fuzz` feeds decoders with nonsense, `cargo xtask
 //! virtual-machine-test` runs the tests of containers on another kernel, `cargo xtask bench` measures.
 
 mod bench;
@@ -12,6 +12,7 @@ mod engines;
 mod fuzz;
 mod licences;
 mod model_check;
+mod protocols;
 mod setup;
 mod simulate;
 mod steps;
@@ -55,6 +56,8 @@ enum Chore {
     Deny(deny::Deny),
     /// Writes the licences of all libraries in the program to the file that the program prints
     Licences,
+    /// Writes the code of the gRPC services from their published files, or says what differs
+    Protocols(protocols::Options),
     /// Simulates the control plane with nodes, users and faults; each failing seed repeats exactly
     Simulate(simulate::Simulate),
     /// Explores every interleaving of small worlds with the StatefulSet planner
@@ -95,6 +98,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Chore::Tables(options) => tables::run(&root, &options),
         Chore::Deny(options) => deny::run(&root, &options),
         Chore::Licences => licences::write(&root),
+        Chore::Protocols(options) => protocols::run(&root, &options),
         Chore::Simulate(wanted) => simulate::run(&root, &wanted),
         Chore::ModelCheck(wanted) => model_check::run(&root, &wanted),
         Chore::Fuzz(wanted) => fuzz::run(&root, &wanted),

@@ -252,7 +252,7 @@ impl Driver {
             "GetPluginInfo" => Ok(json!({"name": self.name, "vendor_version": "1.0"})),
             "GetPluginCapabilities" => Ok(json!({"capabilities": [
                 {"service": {"type": 1}}, {"service": {"type": 2}}, {"volume_expansion": {"type": 1}}]})),
-            "Probe" => Ok(json!({"ready": {"value": true}})),
+            "Probe" => Ok(json!({"ready": true})),
             "ControllerGetCapabilities" => {
                 Ok(capabilities(&[1, 2, 3, 4, 5, 6, 7, 9, 10, 12, 13, 14]))
             }

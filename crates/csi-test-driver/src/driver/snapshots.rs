@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::rules::{page, required};
@@ -10,8 +11,10 @@ use super::{Call, Done, Driver, code, stop};
 use crate::state::copy;
 
 fn shown(snapshot: &Value) -> Value {
+    let time = snapshot["time"].as_i64().unwrap_or_default();
+    let time = Timestamp::from_second(time).unwrap_or_default().to_string();
     json!({"size_bytes": snapshot["capacity"], "snapshot_id": snapshot["id"],
-        "source_volume_id": snapshot["volume"], "creation_time": {"seconds": snapshot["time"]},
+        "source_volume_id": snapshot["volume"], "creation_time": time,
         "ready_to_use": snapshot["calls"].as_u64() >= snapshot["ready_after"].as_u64()})
 }
 

@@ -184,9 +184,7 @@ impl Driver {
             (true, Some(zone)) => zone,
             _ => "",
         };
-        Ok(
-            json!({"available_capacity": self.free(zone)?, "maximum_volume_size": {"value": SIZE_MAX}}),
-        )
+        Ok(json!({"available_capacity": self.free(zone)?, "maximum_volume_size": SIZE_MAX}))
     }
 
     /// A volume as answers have it.

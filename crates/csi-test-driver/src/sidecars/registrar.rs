@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::text;
 use crate::caller::Caller;
-use crate::server::{TestDriver, serve_registration};
+use crate::registrant::serve_registration;
+use crate::server::TestDriver;
 
 /// Registers the driver at a socket: the agent finds a socket of its own, and is told the path at which it
 /// reaches the driver.

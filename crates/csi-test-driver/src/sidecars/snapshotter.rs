@@ -89,7 +89,8 @@ async fn create(sidecar: &Sidecar, content: &Value, class: &Value) -> Result<()>
 }
 
 async fn write(sidecar: &Sidecar, content: &Value, snapshot: &Value) -> Result<()> {
-    let seconds = snapshot["creation_time"]["seconds"].as_i64().unwrap_or(0);
+    let time = snapshot["creation_time"].as_str().unwrap_or_default();
+    let seconds = time.parse().map_or(0, jiff::Timestamp::as_second);
     let status = json!({"status": {"snapshotHandle": snapshot["snapshot_id"],
         "readyToUse": snapshot["ready_to_use"] == true, "restoreSize": snapshot["size_bytes"],
         "creationTime": seconds * 1_000_000_000, "error": null}});

@@ -289,5 +289,5 @@ async fn rules_of_identity() {
     }
     // csi.md 2.3
     let ready = world.check("Probe", json!({}), OK).await;
-    assert_eq!(ready["ready"]["value"], true);
+    assert_eq!(ready["ready"], true);
 }

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use grpc::{Channel, ChannelOptions};
 use mvcc_store::{Compare, Operation, Store, Txn, TxnResult};
-use object_model::protobuf::{Reader, Wire, Writer};
+use rpc_channel::{Channel, ChannelOptions};
+use service_protocols::etcdserverpb::{
+    AlarmRequest, AlarmType, CompactionRequest, DefragmentRequest, LeaseLeasesRequest,
+    LeaseRevokeRequest, RangeRequest, StatusRequest, alarm_request::AlarmAction, kv, lease,
+    maintenance,
+};
 use tokio::net::TcpStream;
 
 use crate::{
@@ -38,11 +42,11 @@ impl Raw {
 
     /// Whether the member leads (`StatusResponse.leader` is its own id), if it answers.
     pub async fn leads(&self) -> Option<bool> {
-        let path = "/etcdserverpb.Maintenance/Status";
-        let answer = self.0.call(path, &[], Duration::from_secs(3)).await.ok()?;
-        let header = field(&answer, 1)?.bytes().ok()?;
-        let own = field(header, 2)?.varint().ok()?;
-        Some(field(&answer, 4)?.varint().ok()? == own)
+        let status = StatusRequest::default();
+        let limit = Duration::from_secs(3);
+        let status = self.0.call(maintenance::STATUS, &status, limit);
+        let status = status.await.ok()?;
+        Some(status.leader == status.header?.member_id)
     }
 
     /// The keys with a prefix.
@@ -53,74 +57,55 @@ impl Raw {
 
     /// The keys with a prefix, their stored values and the revisions of these; at the newest revision for 0.
     pub async fn pairs_at(&self, prefix: &str, revision: u64) -> Vec<(String, Vec<u8>, u64)> {
-        let mut request = Writer::default();
-        request.bytes(1 << 3 | 2, prefix.as_bytes());
-        request.bytes(2 << 3 | 2, format!("{prefix}\u{7f}").as_bytes());
-        request.varint(4 << 3, revision);
-        let call = self.0.call("/etcdserverpb.KV/Range", &request.0, LIMIT);
-        let answer = call.await.unwrap();
-        let mut pairs = Vec::new();
-        let mut fields = Reader::new(&answer);
-        while let Some((number, wire)) = fields.field().unwrap() {
-            if number == 2 {
-                let pair = wire.bytes().unwrap();
-                let part = |number| field(pair, number).map(|wire| wire.bytes().unwrap().to_vec());
-                let modified = field(pair, 3).unwrap().varint().unwrap();
-                let key = String::from_utf8(part(1).unwrap()).unwrap();
-                pairs.push((key, part(5).unwrap_or_default(), modified));
-            }
-        }
-        pairs
+        let request = RangeRequest {
+            key: prefix.into(),
+            range_end: format!("{prefix}\u{7f}").into(),
+            revision: revision.cast_signed(),
+            ..RangeRequest::default()
+        };
+        let range = self.0.call(kv::RANGE, &request, LIMIT).await.unwrap();
+        let pairs = range.kvs.into_iter().map(|pair| {
+            let key = String::from_utf8(pair.key).unwrap();
+            (key, pair.value, pair.mod_revision.cast_unsigned())
+        });
+        pairs.collect()
     }
 
     /// Gives the room of former revisions back, and clears the alarm NOSPACE.
     pub async fn make_room(&self, revision: u64) {
-        let mut compact = Writer::default();
-        compact.varint(1 << 3, revision);
-        compact.varint(2 << 3, 1);
-        for (path, request) in [
-            ("/etcdserverpb.KV/Compact", compact.0),
-            ("/etcdserverpb.Maintenance/Defragment", Vec::new()),
-        ] {
-            self.0.call(path, &request, LIMIT).await.unwrap();
-        }
-        let path = "/etcdserverpb.Maintenance/Alarm";
-        let alarms = self.0.call(path, &[], LIMIT).await.unwrap();
-        let alarm = field(&alarms, 2).unwrap().bytes().unwrap();
-        let mut clear = Writer::default();
-        clear.varint(1 << 3, 2);
-        clear.varint(2 << 3, field(alarm, 1).unwrap().varint().unwrap());
-        clear.varint(3 << 3, 1);
-        self.0.call(path, &clear.0, LIMIT).await.unwrap();
+        let compact = CompactionRequest {
+            revision: revision.cast_signed(),
+            physical: true,
+        };
+        let compacted = self.0.call(kv::COMPACT, &compact, LIMIT);
+        compacted.await.unwrap();
+        let defragment = DefragmentRequest::default();
+        let defragmented = self.0.call(maintenance::DEFRAGMENT, &defragment, LIMIT);
+        defragmented.await.unwrap();
+        let all = AlarmRequest::default();
+        let alarms = self.0.call(maintenance::ALARM, &all, LIMIT);
+        let alarm = alarms.await.unwrap().alarms.remove(0);
+        let clear = AlarmRequest {
+            action: AlarmAction::Deactivate.into(),
+            member_id: alarm.member_id,
+            alarm: AlarmType::Nospace.into(),
+        };
+        let cleared = self.0.call(maintenance::ALARM, &clear, LIMIT);
+        cleared.await.unwrap();
     }
 
     /// Ends all leases.
     async fn end_leases(&self) -> usize {
-        let answer = self.0.call("/etcdserverpb.Lease/LeaseLeases", &[], LIMIT);
-        let answer = answer.await.unwrap();
-        let mut count = 0;
-        let mut fields = Reader::new(&answer);
-        while let Some((number, wire)) = fields.field().unwrap() {
-            if number == 2 {
-                let lease = wire.bytes().unwrap();
-                let call = self.0.call("/etcdserverpb.Lease/LeaseRevoke", lease, LIMIT);
-                call.await.unwrap();
-                count += 1;
-            }
+        let request = LeaseLeasesRequest::default();
+        let leases = self.0.call(lease::LEASE_LEASES, &request, LIMIT);
+        let leases = leases.await.unwrap().leases;
+        for lease in &leases {
+            let request = LeaseRevokeRequest { id: lease.id };
+            let ended = self.0.call(lease::LEASE_REVOKE, &request, LIMIT);
+            ended.await.unwrap();
         }
-        count
+        leases.len()
     }
-}
-
-/// The first field with a number.
-fn field(message: &[u8], wanted: u32) -> Option<Wire<'_>> {
-    let mut fields = Reader::new(message);
-    while let Some((number, wire)) = fields.field().unwrap() {
-        if number == wanted {
-            return Some(wire);
-        }
-    }
-    None
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -57,6 +57,7 @@ pub const ALL: &[Target] = &[
     wires::WEB_SOCKET,
     wires::ETCD_MESSAGES,
     wires::CSI_ANSWERS,
+    wires::SERVICE_ANSWERS,
     names::DNS,
     images::PAX,
     images::TAR_HEADER,

@@ -99,3 +99,27 @@ pub const CSI_ANSWERS: Target = Target {
         assert!(csi::decoders::answers(bytes) <= bytes.len());
     },
 };
+
+pub const SERVICE_ANSWERS: Target = Target {
+    name: "service-answers",
+    seeds: &[
+        // A page of keys of etcd; a list of volumes; the usage of a volume.
+        b"\x0a\x02\x18\x05\x12\x12\x0a\x03k/a\x10\x02\x18\x04\x20\x03\x2a\x03s\x01v\x30\x07\x18\x01\x20\x02",
+        b"\x0a\x0c\x0a\x06\x08\x05\x12\x02id\x12\x02\x0a\x00\x12\x01t",
+        b"\x0a\x08\x08\x01\x10\x03\x18\x02\x20\x01\x12\x02\x08\x01",
+        // A service that does not serve, and a field of a later version.
+        b"\x08\x02\xc2\x3e\x01a",
+        // Groups, each in the next.
+        b"\xc3\x3e\xc3\x3e\xc4\x3e\xc4\x3e",
+    ],
+    words: &["\u{a}\u{2}", "\u{12}\u{1}", "\u{7f}"],
+    run: |bytes| {
+        for decoder in service_protocols::answers() {
+            // A decoded answer is decoded as it was after it is written.
+            if let Ok(written) = (decoder.recode)(bytes) {
+                let again = (decoder.recode)(&written);
+                assert_eq!(again, Ok(written), "{}", decoder.path);
+            }
+        }
+    },
+};

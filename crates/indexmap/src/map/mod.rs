@@ -182,6 +182,12 @@ impl<K: Hash + Eq, V, S> IndexMap<K, V, S> {
         Some(self.core.shift_remove(place))
     }
 
+    /// Removes the last entry.
+    pub fn pop(&mut self) -> Option<(K, V)> {
+        let last = self.core.entries.len().checked_sub(1)?;
+        Some(self.core.swap_remove(last))
+    }
+
     /// Keeps the entries for which `keep` is true.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
         self.core

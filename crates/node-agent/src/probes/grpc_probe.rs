@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use grpc::{Channel, ChannelOptions, RpcError};
-use object_model::varint;
+use rpc_channel::{Channel, ChannelOptions, RpcError};
+use service_protocols::grpc_health_v1::{
+    HealthCheckRequest, health, health_check_response::ServingStatus,
+};
 use tokio::net::TcpStream;
 
 use crate::limits::PROBE_OUTPUT_BYTES_MAX;
-
-const SERVING: u64 = 1;
 
 const OPTIONS: ChannelOptions = ChannelOptions {
     keep_alive: None,
@@ -25,19 +25,16 @@ pub async fn check(stream: TcpStream, address: &str, service: &str) -> Result<()
     let failed = |error: RpcError| format!("error: health rpc probe failed: {}", reason(error));
     let channel = Channel::over(stream, format!("http://{address}"), OPTIONS).await;
     let channel = channel.map_err(failed)?;
-    let path = "/grpc.health.v1.Health/Check";
-    let answer = channel.call(path, &request(service), Duration::MAX).await;
-    match status(&answer.map_err(failed)?) {
-        Some(SERVING) => Ok(()),
-        other => {
-            let name = match other {
-                Some(0) | None => "UNKNOWN",
-                Some(2) => "NOT_SERVING",
-                Some(_) => "SERVICE_UNKNOWN",
-            };
-            Err(format!("service unhealthy (responded with \"{name}\")"))
-        }
-    }
+    let request = HealthCheckRequest {
+        service: service.to_owned(),
+    };
+    let answer = channel.call(health::CHECK, &request, Duration::MAX).await;
+    let name = match answer.map_err(failed)?.status.try_into() {
+        Ok(ServingStatus::Serving) => return Ok(()),
+        Ok(status) => status.as_str_name(),
+        Err(_) => ServingStatus::ServiceUnknown.as_str_name(),
+    };
+    Err(format!("service unhealthy (responded with \"{name}\")"))
 }
 
 /// The text of an error, for a status in the form of gRPC's own library.
@@ -47,26 +44,6 @@ fn reason(error: RpcError) -> String {
             format!("rpc error: code = {} desc = {message}", code.0)
         }
         other => other.to_string(),
-    }
-}
-
-/// `HealthCheckRequest{service}`.
-fn request(service: &str) -> Vec<u8> {
-    let mut request = Vec::new();
-    if !service.is_empty() {
-        request.push(0x0a);
-        varint::put(&mut request, service.len() as u64);
-        request.extend_from_slice(service.as_bytes());
-    }
-    request
-}
-
-/// The field `status` of a `HealthCheckResponse`; an absent field is 0.
-fn status(message: &[u8]) -> Option<u64> {
-    match message {
-        [] => Some(0),
-        [0x08, value, ..] if *value < 0x80 => Some(u64::from(*value)),
-        _ => None,
     }
 }
 
@@ -128,7 +105,10 @@ mod tests {
         let framed = |length: usize| {
             let head = u32::try_from(length).unwrap().to_be_bytes();
             // A field that the probe ignores fills the message after the status.
-            let message = [8, 1].into_iter().chain(std::iter::repeat_n(0, length - 2));
+            let filling = length - 5;
+            let tag_and_length = [0x12, (filling % 128 + 128) as u8, (filling / 128) as u8];
+            let message = [8, 1].into_iter().chain(tag_and_length);
+            let message = message.chain(std::iter::repeat_n(0, filling));
             std::iter::once(0)
                 .chain(head)
                 .chain(message)

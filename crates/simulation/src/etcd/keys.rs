@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use grpc::Code;
-use object_model::protobuf::WireError;
+use prost::DecodeError;
+use rpc_channel::Code;
 use tokio::time::Instant;
 
 use super::messages::{self, Compare, Done, Operation, Range, Txn};
@@ -64,8 +64,8 @@ impl Refusal {
     }
 }
 
-impl From<WireError> for Refusal {
-    fn from(_: WireError) -> Self {
+impl From<DecodeError> for Refusal {
+    fn from(_: DecodeError) -> Self {
         Self::new(Code::INVALID_ARGUMENT, "the message is not understood")
     }
 }
@@ -276,7 +276,7 @@ impl Keys {
             lease.ends = Instant::now() + lease.time;
             lease.time.as_secs()
         });
-        messages::lease_answer(self.revision, id, seconds)
+        messages::renewal_answer(self.revision, id, seconds)
     }
 
     /// Ends a lease, and deletes its keys.

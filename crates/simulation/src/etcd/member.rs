@@ -10,7 +10,6 @@ use bytes::{Bytes, BytesMut};
 use etcd_store::{Connection, Dialer};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{FutureExt, StreamExt};
-use grpc::{Code, framing};
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -21,12 +20,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mvcc_store::{Event, EventKind, KeyValue, LeaseId, Omittable, Revision, WatchEvents};
 use object_model::varint;
+use prost::Message as _;
+use rpc_channel::{Code, framing};
+use service_protocols::etcdserverpb::{
+    CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest,
+    RangeRequest, TxnRequest, kv, lease, maintenance, watch,
+};
 use tokio::io::DuplexStream;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::keys::{Change, Pair, Refusal, Span};
-use super::messages::{self, Operation, Range, Txn, WatchRequest};
+use super::messages::{self, Range, Txn, WatchRequest};
 use super::{Cluster, lock};
 use crate::process::Process;
 use crate::random::{between, millis};
@@ -154,7 +159,7 @@ impl Cluster {
             return whole(Err(Refusal::new(Code::INVALID_ARGUMENT, "no message")));
         };
         link.travel().await;
-        if path == "/etcdserverpb.Watch/Watch" {
+        if path == watch::WATCH.path() {
             let (sending, receiving) = unbounded();
             let watch = self.watch(member, link, first, messages, sending);
             tokio::spawn(watch);
@@ -168,15 +173,24 @@ impl Cluster {
     }
 
     async fn handle(&self, member: usize, path: &str, message: &[u8]) -> Answer {
-        match path.rsplit('/').next().unwrap_or_default() {
-            "Range" => {
-                let range = Range::read(message)?;
-                let known_revision = self.read_index(member).await?;
-                lock(&self.keys).range(&range, known_revision)
+        const RANGE: &str = kv::RANGE.path();
+        const PUT: &str = kv::PUT.path();
+        const TXN: &str = kv::TXN.path();
+        const COMPACT: &str = kv::COMPACT.path();
+        const LEASE_GRANT: &str = lease::LEASE_GRANT.path();
+        const LEASE_REVOKE: &str = lease::LEASE_REVOKE.path();
+        const LEASE_KEEP_ALIVE: &str = lease::LEASE_KEEP_ALIVE.path();
+        const STATUS: &str = maintenance::STATUS.path();
+        const ALARM: &str = maintenance::ALARM.path();
+        match path {
+            RANGE => {
+                let range = Range::from(RangeRequest::decode(message)?);
+                let known = self.read_index(member).await?;
+                lock(&self.keys).range(&range, known)
             }
-            "Put" => {
+            PUT => {
                 let txn = Txn {
-                    success: vec![Operation::read_put(message)?],
+                    success: vec![PutRequest::decode(message)?.into()],
                     ..Txn::default()
                 };
                 self.propose(member, |keys| {
@@ -185,31 +199,31 @@ impl Cluster {
                 })
                 .await
             }
-            "Txn" => {
-                let txn = Txn::read(message)?;
+            TXN => {
+                let txn = Txn::from(TxnRequest::decode(message)?);
                 self.propose(member, |keys| keys.txn(&txn)).await
             }
-            "Compact" => {
-                let revision = messages::read_number(message)?;
+            COMPACT => {
+                let revision = CompactionRequest::decode(message)?.revision.cast_unsigned();
                 self.propose(member, |keys| keys.compact(revision)).await
             }
-            "LeaseGrant" => {
-                let seconds = messages::read_number(message)?;
+            LEASE_GRANT => {
+                let seconds = LeaseGrantRequest::decode(message)?.ttl.cast_unsigned();
                 self.propose(member, |keys| Ok(keys.grant(seconds))).await
             }
-            "LeaseRevoke" => {
-                let lease = messages::read_number(message)?;
+            LEASE_REVOKE => {
+                let lease = LeaseRevokeRequest::decode(message)?.id.cast_unsigned();
                 self.propose(member, |keys| keys.revoke(lease)).await
             }
-            "LeaseKeepAlive" => {
-                let lease = messages::read_number(message)?;
+            LEASE_KEEP_ALIVE => {
+                let lease = LeaseKeepAliveRequest::decode(message)?.id.cast_unsigned();
                 self.propose(member, |keys| Ok(keys.keep_alive(lease)))
                     .await
             }
-            "Status" => Ok(messages::status_answer(
+            STATUS => Ok(messages::status_answer(
                 *self.members[member].known.borrow(),
             )),
-            "Alarm" => Ok(messages::plain_answer(*self.newest.borrow())),
+            ALARM => Ok(messages::plain_answer(*self.newest.borrow())),
             _ => Err(Refusal::new(Code::UNIMPLEMENTED, "unknown")),
         }
     }

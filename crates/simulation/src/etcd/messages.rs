@@ -1,10 +1,15 @@
-//! The messages of etcd's v3 API on the side of a member: requests are decoded, responses are encoded.
-//!
-//! Field numbers: `api/etcdserverpb/rpc.proto` and `api/mvccpb/kv.proto` of etcd. Only the fields that the engine over
-//! etcd sends are decoded.
+//! The messages of etcd's v3 API, from the side of a member: requests are read, answers are written. Only the fields
+//! that the engine over etcd sends are read.
 
 use bytes::Bytes;
-use object_model::protobuf::{WireError, Writer, bytes, fields, number};
+use prost::{DecodeError, Message as _};
+use service_protocols::{
+    etcdserverpb::{
+        self as api, compare::TargetUnion, request_op::Request, response_op::Response,
+        watch_request::RequestUnion,
+    },
+    mvccpb::{self, event::EventType},
+};
 
 use super::keys::{Change, Pair, Span};
 
@@ -12,28 +17,24 @@ use super::keys::{Change, Pair, Span};
 #[derive(Clone, Debug, Default)]
 pub struct Range {
     pub span: Span,
-    /// Zero without a limit.
+    /// Zero for none.
     pub limit: u64,
-    /// Zero for the newest revision.
+    /// Zero for the newest.
     pub revision: u64,
     pub count_only: bool,
 }
 
-impl Range {
-    pub fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut range = Self::default();
-        fields(message, |field, wire| {
-            match field {
-                1 => range.span.key = wire.bytes()?.to_vec(),
-                2 => range.span.end = wire.bytes()?.to_vec(),
-                3 => range.limit = wire.varint()?,
-                4 => range.revision = wire.varint()?,
-                9 => range.count_only = wire.varint()? != 0,
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(range)
+impl From<api::RangeRequest> for Range {
+    fn from(range: api::RangeRequest) -> Self {
+        Self {
+            span: Span {
+                key: range.key,
+                end: range.range_end,
+            },
+            limit: range.limit.cast_unsigned(),
+            revision: range.revision.cast_unsigned(),
+            count_only: range.count_only,
+        }
     }
 }
 
@@ -44,83 +45,68 @@ pub enum Operation {
     Put {
         key: Vec<u8>,
         value: Bytes,
-        /// Zero without a lease.
+        /// Zero for none.
         lease: u64,
     },
     Delete(Span),
 }
 
-impl Operation {
-    /// Decodes a `PutRequest`.
-    pub fn read_put(message: &[u8]) -> Result<Self, WireError> {
-        let (mut key, mut value, mut lease) = (Vec::new(), Bytes::new(), 0);
-        fields(message, |field, wire| {
-            match field {
-                1 => key = wire.bytes()?.to_vec(),
-                2 => value = Bytes::copy_from_slice(wire.bytes()?),
-                3 => lease = wire.varint()?,
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(Self::Put { key, value, lease })
-    }
-
-    /// Decodes a `RequestOp`.
-    fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut operation = Self::Get(Span::default());
-        fields(message, |field, wire| {
-            operation = match field {
-                1 => Self::Get(Range::read(wire.bytes()?)?.span),
-                2 => Self::read_put(wire.bytes()?)?,
-                // The first fields of a `DeleteRangeRequest` are those of a `RangeRequest`.
-                _ => Self::Delete(read_span(wire.bytes()?)?),
-            };
-            Ok(())
-        })?;
-        Ok(operation)
-    }
-}
-
-fn read_span(message: &[u8]) -> Result<Span, WireError> {
-    let mut span = Span::default();
-    fields(message, |field, wire| {
-        match field {
-            1 => span.key = wire.bytes()?.to_vec(),
-            2 => span.end = wire.bytes()?.to_vec(),
-            _ => {}
+impl From<api::PutRequest> for Operation {
+    fn from(put: api::PutRequest) -> Self {
+        Self::Put {
+            key: put.key,
+            value: put.value.into(),
+            lease: put.lease.cast_unsigned(),
         }
-        Ok(())
-    })?;
-    Ok(span)
+    }
 }
 
-/// A `Compare`: a number of the pair is compared with another number.
+/// No operation if the engine sends none of its kind.
+fn operations(operations: Vec<api::RequestOp>) -> Vec<Operation> {
+    let known = operations.into_iter().filter_map(|one| match one.request? {
+        Request::RequestRange(range) => Some(Operation::Get(Range::from(range).span)),
+        Request::RequestPut(put) => Some(put.into()),
+        Request::RequestDeleteRange(deletion) => Some(Operation::Delete(Span {
+            key: deletion.key,
+            end: deletion.range_end,
+        })),
+        Request::RequestTxn(_) => None,
+    });
+    known.collect()
+}
+
+/// A `Compare`: a number of the pair against another one.
 #[derive(Clone, Debug, Default)]
 pub struct Compare {
     pub span: Span,
     /// Equal, greater, less, or not equal.
     pub relation: u64,
-    /// The version, the revision of the creation, or the revision of the last write.
+    /// The version, the revision of the creation, or the one of the last write.
     pub target: u64,
     pub value: u64,
 }
 
-impl Compare {
-    fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut compare = Self::default();
-        fields(message, |field, wire| {
-            match field {
-                1 => compare.relation = wire.varint()?,
-                2 => compare.target = wire.varint()?,
-                3 => compare.span.key = wire.bytes()?.to_vec(),
-                4..=6 => compare.value = wire.varint()?,
-                64 => compare.span.end = wire.bytes()?.to_vec(),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(compare)
+impl From<api::Compare> for Compare {
+    fn from(compare: api::Compare) -> Self {
+        let value = match compare.target_union {
+            Some(
+                TargetUnion::Version(number)
+                | TargetUnion::CreateRevision(number)
+                | TargetUnion::ModRevision(number)
+                | TargetUnion::Lease(number),
+            ) => number.cast_unsigned(),
+            Some(TargetUnion::Value(_)) | None => 0,
+        };
+        let number = |of: i32| u64::from(of.cast_unsigned());
+        Self {
+            span: Span {
+                key: compare.key,
+                end: compare.range_end,
+            },
+            relation: number(compare.result),
+            target: number(compare.target),
+            value,
+        }
     }
 }
 
@@ -132,32 +118,14 @@ pub struct Txn {
     pub failure: Vec<Operation>,
 }
 
-impl Txn {
-    pub fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut txn = Self::default();
-        fields(message, |field, wire| {
-            match field {
-                1 => txn.compares.push(Compare::read(wire.bytes()?)?),
-                2 => txn.success.push(Operation::read(wire.bytes()?)?),
-                3 => txn.failure.push(Operation::read(wire.bytes()?)?),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(txn)
-    }
-}
-
-/// The first number of a message: a revision to compact to, the seconds of a lease, or a lease.
-pub fn read_number(message: &[u8]) -> Result<u64, WireError> {
-    let mut number = 0;
-    fields(message, |field, wire| {
-        if field == 1 {
-            number = wire.varint()?;
+impl From<api::TxnRequest> for Txn {
+    fn from(txn: api::TxnRequest) -> Self {
+        Self {
+            compares: txn.compare.into_iter().map(Into::into).collect(),
+            success: operations(txn.success),
+            failure: operations(txn.failure),
         }
-        Ok(())
-    })?;
-    Ok(number)
+    }
 }
 
 /// A `WatchRequest`.
@@ -168,56 +136,48 @@ pub enum WatchRequest {
 }
 
 impl WatchRequest {
-    pub fn read(message: &[u8]) -> Result<Self, WireError> {
-        let mut request = Self::Progress;
-        fields(message, |field, wire| {
-            if field == 1 {
-                let create = wire.bytes()?;
-                let (span, mut from) = (read_span(create)?, 0);
-                fields(create, |field, wire| {
-                    if field == 3 {
-                        from = wire.varint()?;
-                    }
-                    Ok(())
-                })?;
-                request = Self::Create { span, from };
-            }
-            Ok(())
-        })?;
-        Ok(request)
+    pub fn read(message: &[u8]) -> Result<Self, DecodeError> {
+        let request = api::WatchRequest::decode(message)?;
+        Ok(match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => Self::Create {
+                span: Span {
+                    key: create.key,
+                    end: create.range_end,
+                },
+                from: create.start_revision.cast_unsigned(),
+            },
+            _ => Self::Progress,
+        })
     }
 }
 
-/// A response that begins with its header.
-fn answer(revision: u64, write: impl FnOnce(&mut Writer)) -> Vec<u8> {
-    let mut out = Writer::default();
-    header(&mut out, revision);
-    write(&mut out);
-    out.0
+fn header(revision: u64) -> Option<api::ResponseHeader> {
+    Some(api::ResponseHeader {
+        revision: revision.cast_signed(),
+        ..api::ResponseHeader::default()
+    })
 }
 
-fn header(out: &mut Writer, revision: u64) {
-    out.message(bytes(1), |out| out.varint(number(3), revision));
-}
-
-fn pair(out: &mut Writer, field: u32, pair: &Pair) {
-    out.message(bytes(field), |out| {
-        out.bytes(bytes(1), &pair.key);
-        out.varint(number(2), pair.created);
-        out.varint(number(3), pair.modified);
-        out.varint(number(4), pair.version);
-        out.bytes(bytes(5), &pair.value);
-        out.varint(number(6), pair.lease);
-    });
+fn pair(pair: &Pair) -> mvccpb::KeyValue {
+    mvccpb::KeyValue {
+        key: pair.key.clone(),
+        create_revision: pair.created.cast_signed(),
+        mod_revision: pair.modified.cast_signed(),
+        version: pair.version.cast_signed(),
+        value: pair.value.to_vec(),
+        lease: pair.lease.cast_signed(),
+    }
 }
 
 /// A `RangeResponse`.
 pub fn range_answer(revision: u64, pairs: &[&Pair], count: usize, more: bool) -> Vec<u8> {
-    answer(revision, |out| {
-        pairs.iter().for_each(|one| pair(out, 2, one));
-        out.varint(number(3), more.into());
-        out.varint(number(4), count as u64);
-    })
+    let response = api::RangeResponse {
+        header: header(revision),
+        kvs: pairs.iter().map(|one| pair(one)).collect(),
+        more,
+        count: (count as u64).cast_signed(),
+    };
+    response.encode_to_vec()
 }
 
 /// The result of an operation.
@@ -228,77 +188,127 @@ pub enum Done {
     Deleted(Vec<Pair>),
 }
 
+impl Done {
+    fn response(&self, revision: u64) -> Response {
+        match self {
+            Self::Got(pairs) => Response::ResponseRange(api::RangeResponse {
+                kvs: pairs.iter().map(pair).collect(),
+                ..api::RangeResponse::default()
+            }),
+            Self::Put => Response::ResponsePut(api::PutResponse {
+                header: header(revision),
+                prev_kv: None,
+            }),
+            Self::Deleted(pairs) => Response::ResponseDeleteRange(api::DeleteRangeResponse {
+                deleted: (pairs.len() as u64).cast_signed(),
+                prev_kvs: pairs.iter().map(pair).collect(),
+                ..api::DeleteRangeResponse::default()
+            }),
+        }
+    }
+}
+
 /// A `TxnResponse`.
 pub fn txn_answer(revision: u64, succeeded: bool, done: &[Done]) -> Vec<u8> {
-    answer(revision, |out| {
-        out.varint(number(2), succeeded.into());
-        for one in done {
-            out.message(bytes(3), |out| match one {
-                Done::Got(pairs) => out.message(bytes(1), |out| {
-                    pairs.iter().for_each(|one| pair(out, 2, one));
-                }),
-                Done::Put => out.message(bytes(2), |out| header(out, revision)),
-                Done::Deleted(pairs) => out.message(bytes(3), |out| {
-                    out.varint(number(2), pairs.len() as u64);
-                    pairs.iter().for_each(|one| pair(out, 3, one));
-                }),
-            });
-        }
-    })
+    let responses = done.iter().map(|one| api::ResponseOp {
+        response: Some(one.response(revision)),
+    });
+    let response = api::TxnResponse {
+        header: header(revision),
+        succeeded,
+        responses: responses.collect(),
+    };
+    response.encode_to_vec()
 }
 
-/// A response with only a header.
+/// An answer that only has a header. All answers have it in the same field.
 pub fn plain_answer(revision: u64) -> Vec<u8> {
-    answer(revision, |_| {})
+    let response = api::PutResponse {
+        header: header(revision),
+        prev_kv: None,
+    };
+    response.encode_to_vec()
 }
 
-/// A `LeaseGrantResponse` or a `LeaseKeepAliveResponse`.
+/// A `LeaseGrantResponse`.
 pub fn lease_answer(revision: u64, lease: u64, seconds: u64) -> Vec<u8> {
-    answer(revision, |out| {
-        out.varint(number(2), lease);
-        out.varint(number(3), seconds);
-    })
+    let response = api::LeaseGrantResponse {
+        header: header(revision),
+        id: lease.cast_signed(),
+        ttl: seconds.cast_signed(),
+        ..api::LeaseGrantResponse::default()
+    };
+    response.encode_to_vec()
+}
+
+/// A `LeaseKeepAliveResponse`.
+pub fn renewal_answer(revision: u64, lease: u64, seconds: u64) -> Vec<u8> {
+    let response = api::LeaseKeepAliveResponse {
+        header: header(revision),
+        id: lease.cast_signed(),
+        ttl: seconds.cast_signed(),
+    };
+    response.encode_to_vec()
 }
 
 /// A `StatusResponse`.
 pub fn status_answer(revision: u64) -> Vec<u8> {
-    answer(revision, |out| {
-        out.bytes(bytes(2), b"3.6.0");
-        out.varint(number(3), 1 << 20);
-    })
+    let response = api::StatusResponse {
+        header: header(revision),
+        version: "3.6.0".to_owned(),
+        db_size: 1 << 20,
+        ..api::StatusResponse::default()
+    };
+    response.encode_to_vec()
 }
 
 /// A `WatchResponse`: that the watch was created, or progress.
-pub fn watch_state(revision: u64, is_created: bool) -> Vec<u8> {
-    answer(revision, |out| out.varint(number(3), is_created.into()))
+pub fn watch_state(revision: u64, created: bool) -> Vec<u8> {
+    let response = api::WatchResponse {
+        header: header(revision),
+        created,
+        ..api::WatchResponse::default()
+    };
+    response.encode_to_vec()
 }
 
 /// A `WatchResponse`: the watch has ended, because events that it needs are compacted.
 pub fn watch_compacted(revision: u64, compacted: u64) -> Vec<u8> {
-    answer(revision, |out| {
-        out.varint(number(4), 1);
-        out.varint(number(5), compacted);
-        out.bytes(
-            bytes(6),
-            b"etcdserver: mvcc: required revision has been compacted",
-        );
-    })
+    let response = api::WatchResponse {
+        header: header(revision),
+        canceled: true,
+        compact_revision: compacted.cast_signed(),
+        cancel_reason: "etcdserver: mvcc: required revision has been compacted".to_owned(),
+        ..api::WatchResponse::default()
+    };
+    response.encode_to_vec()
 }
 
 /// A `WatchResponse` with events.
 pub fn watch_events(revision: u64, changes: &[&Change]) -> Vec<u8> {
-    answer(revision, |out| {
-        for change in changes {
-            out.message(bytes(11), |out| match &change.pair {
-                Some(put) => pair(out, 2, put),
-                None => {
-                    out.varint(number(1), 1);
-                    out.message(bytes(2), |out| {
-                        out.bytes(bytes(1), &change.key);
-                        out.varint(number(3), change.revision);
-                    });
-                }
-            });
+    let response = api::WatchResponse {
+        header: header(revision),
+        events: changes.iter().map(|change| event(change)).collect(),
+        ..api::WatchResponse::default()
+    };
+    response.encode_to_vec()
+}
+
+fn event(change: &Change) -> mvccpb::Event {
+    let (kind, pair) = match &change.pair {
+        Some(put) => (EventType::Put, pair(put)),
+        None => {
+            let deleted = mvccpb::KeyValue {
+                key: change.key.clone(),
+                mod_revision: change.revision.cast_signed(),
+                ..mvccpb::KeyValue::default()
+            };
+            (EventType::Delete, deleted)
         }
-    })
+    };
+    mvccpb::Event {
+        r#type: kind.into(),
+        kv: Some(pair),
+        prev_kv: None,
+    }
 }

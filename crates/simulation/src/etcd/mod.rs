@@ -12,8 +12,8 @@ mod messages;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use grpc::Code;
 use mvcc_store::WatchEvents;
+use rpc_channel::Code;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;

@@ -12,6 +12,9 @@ const IN_CONTAINERS: &str = "debug-tools";
 
 /// Marks of decoders.
 const MARKS: &[&str] = &[
+    "A::decode(",
+    "impl From<api::",
+    "'static AnswerDecoder",
     "json_text::",
     "object_decoders::from_slice",
     "object_model::protobuf::",
@@ -377,16 +380,24 @@ const TABLE: &[(&str, Said)] = &[
         "resource-kinds/src/groups/snapshot.rs",
         ByOurs("part of the program"),
     ),
-    ("csi/src/error.rs", ByStrangers(&["csi-answers"])),
     ("csi/src/messages.rs", ByStrangers(&["csi-answers"])),
-    ("csi/src/wire.rs", ByStrangers(&["csi-answers"])),
-    ("etcd-store/src/leases.rs", ByStrangers(&["etcd-messages"])),
     (
         "etcd-store/src/messages.rs",
         ByStrangers(&["etcd-messages"]),
     ),
     ("etcd-store/src/origin.rs", ByStrangers(&["etcd-messages"])),
-    ("etcd-store/src/store.rs", ByStrangers(&["etcd-messages"])),
+    (
+        "rpc-channel/src/channel.rs",
+        ByStrangers(&["etcd-messages", "csi-answers", "service-answers"]),
+    ),
+    (
+        "rpc-channel/src/method.rs",
+        ByStrangers(&["service-answers"]),
+    ),
+    (
+        "service-protocols/src/lib.rs",
+        ByStrangers(&["service-answers"]),
+    ),
     ("spdy/src/frame.rs", ByStrangers(&["spdy"])),
     ("spdy/src/headers.rs", ByStrangers(&["spdy"])),
     (

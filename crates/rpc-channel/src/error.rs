@@ -38,9 +38,12 @@ pub enum RpcError {
     /// No endpoint could be reached, so nothing was sent.
     #[error("{0}")]
     Unreachable(String),
-    /// The connection broke, or the answer is malformed.
+    /// The connection broke, or the answer is against the protocol.
     #[error("{0}")]
     Broken(String),
+    /// The bytes of the answer are not a message of its type.
+    #[error("malformed answer: {0}")]
+    Malformed(prost::DecodeError),
     /// There was no answer in time.
     #[error("no answer within {} s", .0.as_secs_f32())]
     TimedOut(Duration),
@@ -54,7 +57,7 @@ pub enum RpcError {
 }
 
 impl RpcError {
-    /// A connection that broke, or a malformed answer.
+    /// A connection that broke, or an answer against the protocol.
     pub fn broken(error: impl std::fmt::Display) -> Self {
         Self::Broken(error.to_string())
     }

@@ -39,3 +39,41 @@ pub fn take(received: &mut BytesMut, bytes_max: usize) -> Result<Option<Bytes>, 
     received.advance(HEAD_BYTES);
     Ok(Some(received.split_to(length).freeze()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES_MAX: usize = 4;
+
+    fn taken(received: &[u8]) -> (Result<Option<Bytes>, RpcError>, usize) {
+        let mut received = BytesMut::from(received);
+        let taken = take(&mut received, BYTES_MAX);
+        (taken, received.len())
+    }
+
+    #[test]
+    fn a_message_is_taken_when_it_is_complete() {
+        let two = [framed(b"abcd"), framed(b"")].concat();
+        for length in 0..9 {
+            let (taken, left) = taken(&two[..length]);
+            assert!(matches!(taken, Ok(None)), "{length}");
+            assert_eq!(left, length);
+        }
+        let (first, left) = taken(&two);
+        assert_eq!(first.unwrap().unwrap(), "abcd");
+        assert_eq!(left, HEAD_BYTES);
+    }
+
+    #[test]
+    fn long_and_compressed_messages_are_refused_by_their_head() {
+        for head in [
+            [0, 0, 0, 0, 5],
+            [0, 0xff, 0xff, 0xff, 0xff],
+            [1, 0, 0, 0, 1],
+        ] {
+            let (taken, _) = taken(&head);
+            assert!(matches!(taken, Err(RpcError::Broken(_))), "{head:?}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! One HTTP/2 connection: calls with one answer, and streams in both directions.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, marker::PhantomData, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, channel::mpsc};
@@ -12,13 +12,14 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
+use prost::Message;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
 };
 
 use crate::framing::{HEAD_BYTES, framed, take};
-use crate::{Code, RpcError, with_causes};
+use crate::{Code, Method, RpcError, StreamMethod, with_causes};
 
 /// Longest wait for the reason of a connection that is closed.
 const REASON_TIME: Duration = Duration::from_millis(100);
@@ -124,11 +125,26 @@ impl Channel {
         RpcError::Broken(reason.unwrap_or_else(|| with_causes(error)))
     }
 
-    /// A call with one message and one answer.
+    /// A call with one request and one answer.
     ///
     /// # Errors
-    /// The server's status, or the failure of the connection.
-    pub async fn call(
+    /// The server's status, the failure of the connection, or a malformed answer.
+    pub async fn call<Q: Message, A: Message + Default>(
+        &self,
+        method: Method<Q, A>,
+        request: &Q,
+        limit: Duration,
+    ) -> Result<A, RpcError> {
+        let message = request.encode_to_vec();
+        let answer = self.call_with_bytes(method.path(), &message, limit);
+        A::decode(answer.await?).map_err(RpcError::Malformed)
+    }
+
+    /// A call whose messages the caller encodes and decodes.
+    ///
+    /// # Errors
+    /// As of [`Channel::call`], for the encoded messages.
+    pub async fn call_with_bytes(
         &self,
         path: &str,
         message: &[u8],
@@ -159,20 +175,20 @@ impl Channel {
         answer.unwrap_or(Err(RpcError::TimedOut(limit)))
     }
 
-    /// A stream in both directions, which begins with `message`.
+    /// A stream in both directions, which begins with `request`.
     ///
     /// # Errors
     /// As of [`Channel::call`].
-    pub async fn stream(
+    pub async fn stream<Q: Message, A: Message + Default>(
         &self,
-        path: &str,
-        message: &[u8],
+        method: StreamMethod<Q, A>,
+        request: &Q,
         limit: Duration,
-    ) -> Result<Stream, RpcError> {
+    ) -> Result<Stream<Q, A>, RpcError> {
         let (sending, messages) = mpsc::unbounded();
         let body = StreamBody::new(messages.map(|bytes| Ok(Frame::data(bytes))));
-        let request = self.request(path, body.boxed_unsync())?;
-        let first = sending.unbounded_send(framed(message));
+        let first = sending.unbounded_send(framed(&request.encode_to_vec()));
+        let request = self.request(method.path(), body.boxed_unsync())?;
         first.map_err(RpcError::broken)?;
         let mut sender = self.sender.clone();
         let response = tokio::time::timeout(limit, sender.send_request(request)).await;
@@ -184,37 +200,41 @@ impl Channel {
             receiving,
             received: BytesMut::new(),
             message_bytes_max: self.options.message_bytes_max,
+            messages: PhantomData,
         })
     }
 }
 
-/// Both directions of a stream. Dropping it ends it.
+/// Both directions of a stream of requests `Q` and answers `A`. Dropping it ends it.
 #[derive(Debug)]
-pub struct Stream {
+pub struct Stream<Q, A> {
     sending: mpsc::UnboundedSender<Bytes>,
     receiving: Incoming,
     received: BytesMut,
     message_bytes_max: usize,
+    messages: PhantomData<fn(Q) -> A>,
 }
 
-impl Stream {
-    /// Sends a message.
+impl<Q: Message, A: Message + Default> Stream<Q, A> {
+    /// Sends a request.
     ///
     /// # Errors
     /// The stream has ended.
-    pub fn send(&self, message: &[u8]) -> Result<(), RpcError> {
-        let sent = self.sending.unbounded_send(framed(message));
+    pub fn send(&self, request: &Q) -> Result<(), RpcError> {
+        let sent = self
+            .sending
+            .unbounded_send(framed(&request.encode_to_vec()));
         sent.map_err(RpcError::broken)
     }
 
-    /// The next message. May be cancelled without losing one.
+    /// The next answer. May be cancelled without losing one.
     ///
     /// # Errors
-    /// The server ended the stream, or the connection broke.
-    pub async fn next(&mut self) -> Result<Bytes, RpcError> {
+    /// The server ended the stream, the connection broke, or the answer is malformed.
+    pub async fn next(&mut self) -> Result<A, RpcError> {
         loop {
             if let Some(message) = take(&mut self.received, self.message_bytes_max)? {
-                return Ok(message);
+                return A::decode(message).map_err(RpcError::Malformed);
             }
             let frame = self.receiving.frame().await;
             let frame = frame.ok_or_else(|| RpcError::broken("the stream ended"))?;

@@ -1,0 +1,13 @@
+//! A gRPC client over hyper's HTTP/2, which the program uses already.
+//!
+//! A [`Method`] has the path of a call, and the types of its request and its answer. The methods and messages of the
+//! published protocols are generated (`service-protocols`).
+
+mod channel;
+mod error;
+pub mod framing;
+mod method;
+
+pub use channel::{Channel, ChannelOptions, KeepAlive, Stream};
+pub use error::{Code, RpcError, with_causes};
+pub use method::{AnswerDecoder, Method, StreamMethod};
