@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use grpc::{Channel, ChannelOptions, RpcError};
-use serde_json::Value;
+use json_tree::Value;
 use tokio::net::UnixStream;
 
 use crate::schema::{decode, encode};

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use json_tree::{Map, Value, json};
 use object_model::protobuf::{Reader, Wire, Writer};
-use serde_json::{Map, Value, json};
 
 /// One message a line: its fields with number, name and type; `*` for a list.
 const TABLE: &str = "

@@ -103,7 +103,7 @@ fn is_raw(before: &str) -> bool {
 mod tests {
     use super::*;
     use crate::{Expression, Schema, broken_rules};
-    use serde_json::json;
+    use json_tree::json;
 
     /// Of the server's threads each has 2 MiB. A build without optimisation takes some five times as
     /// much for the same.

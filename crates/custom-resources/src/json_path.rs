@@ -1,6 +1,6 @@
 //! The simple JSON paths of definitions: `.spec.replicas`, `.status.conditions[?(@.type=="Ready")].status`.
 
-use serde_json::Value;
+use json_tree::Value;
 
 /// Longest path, in bytes.
 const BYTES_MAX: usize = 4096;
@@ -75,7 +75,7 @@ impl JsonPath {
                 return false;
             };
             if place.is_null() {
-                *place = Value::Object(serde_json::Map::new());
+                *place = Value::Object(json_tree::Map::new());
             }
             let Some(map) = place.as_object_mut() else {
                 return false;
@@ -168,7 +168,7 @@ fn bracket(text: &str) -> Option<(Step, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde_json::Value;
+use json_tree::Value;
 
 /// An absolute number or a percentage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl fmt::Display for IntOrPercent {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

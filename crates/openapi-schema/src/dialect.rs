@@ -1,7 +1,7 @@
 //! The two forms of an OpenAPI document: where definitions are, how they refer to one another,
 //! and how the few special types are written.
 
-use serde_json::{Map, Value, json};
+use json_tree::{Map, Value, json};
 
 use crate::custom::for_v2;
 use crate::definitions::reference;

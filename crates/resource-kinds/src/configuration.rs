@@ -1,8 +1,8 @@
 //! Reading of configuration files as trees: errors have the paths of their fields, and unknown fields are
 //! errors.
 
+use json_tree::Value;
 use object_model::{FieldError, FieldPath};
-use serde_json::Value;
 
 /// Records fields of other names, and a value that is no object.
 pub fn only(value: &Value, known: &[&str], at: &FieldPath, errors: &mut Vec<FieldError>) {

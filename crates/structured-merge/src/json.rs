@@ -1,7 +1,6 @@
 //! JSON patch and merge patch, with bounds on their cost.
 
-use json_patch::{PatchErrorKind, PatchOperation};
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 use crate::PatchError;
 use crate::error::type_name;
@@ -91,7 +90,7 @@ enum Misfit {
     Other(String),
 }
 
-fn apply_one(document: &mut Value, operation: Value) -> Result<(), Misfit> {
+fn apply_one(document: &mut Value, mut operation: Value) -> Result<(), Misfit> {
     if operation["op"] == "move" {
         let from = operation["from"].as_str().unwrap_or_default();
         let value = taken(document, from)
@@ -103,42 +102,51 @@ fn apply_one(document: &mut Value, operation: Value) -> Result<(), Misfit> {
         return put(document, &path, value)
             .ok_or_else(|| Misfit::Other(format!(", at {path:?}: path is invalid")));
     }
-    let operation: PatchOperation = serde_json::from_value(with_value(operation))
-        .map_err(|error| Misfit::Other(format!(": {error}")))?;
-    match &operation {
-        PatchOperation::Test(test)
-            if test.value.is_null() && is_absent(document, test.path.as_str()) =>
-        {
-            return Ok(());
+    // A value that is left out is null, as in the library that Kubernetes uses.
+    let value = operation.get_mut("value").map(Value::take);
+    let value = value.unwrap_or_default();
+    let path = pointer(&operation, "path")?;
+    let misfit = |why: &str| Misfit::Other(format!(", at {path:?}: {why}"));
+    let invalid = || misfit("path is invalid");
+    match operation["op"].as_str() {
+        Some("add") => put(document, path, value).ok_or_else(invalid),
+        Some("remove") => taken(document, path).map(drop).ok_or_else(invalid),
+        Some("replace") if is_absent(document, path) => {
+            put(document, path, value).ok_or_else(invalid)
         }
-        PatchOperation::Replace(replace) if is_absent(document, replace.path.as_str()) => {
-            let path = replace.path.as_str();
-            return put(document, path, replace.value.clone())
-                .ok_or_else(|| Misfit::Other(format!(", at {path:?}: path is invalid")));
+        Some("replace") => {
+            *document.pointer_mut(path).ok_or_else(invalid)? = value;
+            Ok(())
         }
-        _ => {}
+        Some("copy") => {
+            let source = document.pointer(pointer(&operation, "from")?).cloned();
+            let source = source.ok_or_else(|| misfit("\"from\" path is invalid"))?;
+            put(document, path, source).ok_or_else(invalid)
+        }
+        Some("test") if value.is_null() && is_absent(document, path) => Ok(()),
+        Some("test") if *document.pointer(path).ok_or_else(invalid)? == value => Ok(()),
+        Some("test") => Err(Misfit::Test(format!(", at {path:?}: value did not match"))),
+        Some(other) => Err(Misfit::Other(format!(": unknown operation {other:?}"))),
+        None => Err(Misfit::Other(": an operation without `op`".to_owned())),
     }
-    json_patch::patch(document, std::slice::from_ref(&operation)).map_err(|error| {
-        let why = format!(", at \"{}\": {}", error.path, error.kind);
-        match error.kind {
-            PatchErrorKind::TestFailed => Misfit::Test(why),
-            _ => Misfit::Other(why),
-        }
-    })
 }
 
-/// The operation with a value: one that is left out is null, as in the library that Kubernetes uses.
-fn with_value(mut operation: Value) -> Value {
-    if matches!(operation["op"].as_str(), Some("add" | "replace" | "test"))
-        && let Value::Object(fields) = &mut operation
-    {
-        fields.entry("value").or_insert(Value::Null);
+/// The JSON pointer (RFC 6901) in a field of an operation.
+fn pointer<'o>(operation: &'o Value, field: &str) -> Result<&'o str, Misfit> {
+    let pointer = operation[field].as_str();
+    let pointer = pointer.ok_or_else(|| Misfit::Other(format!(": missing field `{field}`")))?;
+    let is_valid = (pointer.is_empty() || pointer.starts_with('/'))
+        && pointer
+            .split('~')
+            .skip(1)
+            .all(|rest| rest.starts_with(['0', '1']));
+    match is_valid {
+        true => Ok(pointer),
+        false => Err(Misfit::Other(format!(": {pointer:?} is no JSON pointer"))),
     }
-    operation
 }
 
-/// Removes the value at a path from the document; `None` if there is none. (The library would copy
-/// the value of a move.)
+/// Removes the value at a path from the document; `None` if there is none.
 fn taken(document: &mut Value, path: &str) -> Option<Value> {
     let (parent, last) = path.rsplit_once('/')?;
     match document.pointer_mut(parent)? {

@@ -3,12 +3,12 @@
 use api_client::Api;
 use api_client::guarded_writes::{chain, merge, merge_status};
 use jiff::Timestamp;
+use json_tree::Value;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_expansion::{ExpansionStep, failure, plan};
 use reconcile::ReconcileResult;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
-use serde_json::Value;
 
 use crate::Provisioner;
 use crate::decide::{VolumeMode, is_ours, volume_mode};

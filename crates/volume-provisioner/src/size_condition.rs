@@ -3,10 +3,10 @@
 use api_client::guarded_writes::{chain, unless_outrun};
 use api_client::{Api, Patch, PatchParams};
 use jiff::Timestamp;
+use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_size::{CONDITION, SizeLimit, start_of_message};
-use serde_json::json;
 
 use crate::Provisioner;
 use crate::decide::{VolumeMode, is_ours, volume_mode};

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use api_client::Api;
 use api_client::guarded_writes::{chain, found, merge, merge_status};
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use planners::volume_snapshot::{ContentStep, Handle, plan_on_node};
 use reconcile::ReconcileResult;
 use resource_kinds::snapshot::{CONTENT_PROTECTION, VolumeSnapshot, VolumeSnapshotContent};
 use resource_kinds::storage::Driver;
 use resource_kinds::volume_fit::only_node;
-use serde_json::{Value, json};
 
 use crate::Provisioner;
 use crate::claims::Source;

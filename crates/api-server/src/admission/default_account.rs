@@ -1,7 +1,7 @@
 //! A new pod waits for the default ServiceAccount of a new namespace.
 
+use json_tree::Value;
 use resource_kinds::ObjectReader;
-use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::http::limits::{ACCOUNT_LOOK_INTERVAL, ACCOUNT_WAIT_MAX};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 /// A user of the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Webhooks and policies are asked about connections, and about what is sent to sub-resources with
 //! objects of their own, in upstream's words (kubectl.md 10.5).
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, PODS, SETS, pod, stateful_set};
 use crate::hook::{Hook, MUTATING, VALIDATING, make, patch};

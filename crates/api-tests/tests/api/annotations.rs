@@ -1,6 +1,6 @@
 //! Annotations of mainstay's own: what is not known is refused, whatever the kind and the way.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, SETS, config_map, pod, stateful_set};
 

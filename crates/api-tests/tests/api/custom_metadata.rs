@@ -1,6 +1,6 @@
 //! Custom resources whose metadata, nulls or rules would harm others.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
 

@@ -1,8 +1,8 @@
 //! CustomResourceDefinitions and the kinds that they bring (kubectl.md 10.5). The controller that
 //! accepts names is played by the test.
 
+use json_tree::{Value, json};
 use mvcc_store::{Operation, Range, Store, Txn};
-use serde_json::{Value, json};
 
 use crate::harness::Api;
 

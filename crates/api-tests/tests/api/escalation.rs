@@ -1,6 +1,6 @@
 //! Nobody gets more than they were given: roles, bindings, signers, other people's names.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, PODS};
 

@@ -1,7 +1,7 @@
 //! Numbers at the ends of their range, wherever a client may give one: they are refused or taken, and
 //! nothing panics.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, config_map, pod, stateful_set};
 

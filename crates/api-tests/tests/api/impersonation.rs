@@ -1,6 +1,6 @@
 //! Acting as somebody else (`kubectl --as`), and what that shows of oneself (kubectl.md 6.4).
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, PODS, config_map};
 

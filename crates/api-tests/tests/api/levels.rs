@@ -1,6 +1,6 @@
 //! Pod Security levels of a namespace, by its labels.
 
-use serde_json::json;
+use json_tree::json;
 
 use crate::harness::{Api, PODS, SETS, pod, stateful_set};
 

@@ -4,7 +4,7 @@
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>); the model says of each request
 //! whether a node `n1` may make it. Each request is asked as a review, so nothing is written.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::Api;
 

@@ -1,8 +1,8 @@
 //! The shares of namespaces in the store: one that sends without end is refused, and nobody else notices.
 
+use json_tree::{Value, json};
 use mvcc_store::Store;
 use mvcc_store::embedded::{EmbeddedStore, Limits as StoreLimits};
-use serde_json::{Value, json};
 
 use api_server::Limits;
 

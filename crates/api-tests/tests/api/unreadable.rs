@@ -1,6 +1,6 @@
 //! An unreadable object or body is refused; it is not taken for absent.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::custom_metadata::{POIS, define_pois};
 use crate::harness::{Api, CONFIG_MAPS, Events, PODS, config_map, pod};

@@ -1,6 +1,6 @@
 //! Values of writes that upstream takes, fills in or refuses.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, config_map};
 

@@ -280,13 +280,13 @@ pub(crate) fn reclaim_action(volume: &PersistentVolume) -> ReclaimAction {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Value, json};
     use resource_kinds::annotations::{SELECTED_NODE, STORAGE_PROVISIONER};
-    use serde_json::{Value, json};
 
     use super::*;
 
     fn class(parameters: Value) -> StorageClass {
-        serde_json::from_value(
+        json_tree::from_value(
             json!({"metadata": {"name": "fast"}, "provisioner": PROVISIONER,
             "parameters": parameters}),
         )
@@ -299,7 +299,7 @@ mod tests {
         for (key, value) in spec.as_object().unwrap() {
             all[key] = value.clone();
         }
-        serde_json::from_value(
+        json_tree::from_value(
             json!({"metadata": {"name": "data", "namespace": "shop", "uid": "c1",
             "annotations": {STORAGE_PROVISIONER: PROVISIONER}}, "spec": all}),
         )
@@ -385,7 +385,7 @@ mod tests {
     fn the_volume_names_the_image_and_the_users_secret() {
         let class = class(parameters());
         let rbd = RbdClass::of(&class).unwrap().unwrap();
-        let made = serde_json::to_value(volume(&claim(json!({})), &class, &rbd)).unwrap();
+        let made = json_tree::to_value(volume(&claim(json!({})), &class, &rbd)).unwrap();
         assert_eq!(made["spec"]["capacity"]["storage"], "2Mi");
         assert_eq!(
             made["spec"]["rbd"],
@@ -401,7 +401,7 @@ mod tests {
             let mut volume = json!({"metadata": {"name": "pvc-c1", "annotations": annotations},
                 "status": {"phase": "Released"}, "spec": source});
             volume["spec"]["persistentVolumeReclaimPolicy"] = json!("Delete");
-            reclaim_action(&serde_json::from_value(volume).unwrap())
+            reclaim_action(&json_tree::from_value(volume).unwrap())
         };
         let image = json!({"rbd": {"monitors": ["m"], "image": "i"}});
         let own = json!({PROVISIONED_BY: PROVISIONER});

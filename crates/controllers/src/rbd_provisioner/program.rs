@@ -239,13 +239,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
+    use json_tree::json;
     use k8s_openapi::api::storage::v1::StorageClass;
-    use serde_json::json;
 
     use super::*;
 
     fn class() -> RbdClass {
-        let class: StorageClass = serde_json::from_value(json!({"metadata": {"name": "fast"},
+        let class: StorageClass = json_tree::from_value(json!({"metadata": {"name": "fast"},
             "provisioner": "kubernetes.io/rbd", "parameters": {"monitors": "10.0.0.1:6789,10.0.0.2",
                 "adminId": "root", "adminSecretName": "a", "userSecretName": "u", "pool": "kube",
                 "imageFeatures": "layering"}}))

@@ -2,9 +2,9 @@
 //! afterwards.
 
 use api_client::{Api, DeleteParams, Patch, PatchParams, ResourceExt};
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
-use serde_json::{Value, json};
 
 use crate::stateful_sets::{claims, image, set, status};
 use crate::support::{Cluster, names, play_node, pods, wait_for};

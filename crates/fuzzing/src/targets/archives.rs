@@ -1,7 +1,7 @@
 //! Whole archives of images, as `mainstay image import` takes them.
 
 use image_store::decoders;
-use serde_json::Value;
+use json_tree::Value;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 

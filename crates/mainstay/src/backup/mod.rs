@@ -14,9 +14,9 @@ use control_plane::backup_contents::{Objects, Request, Source, Summary};
 use data_directory::process;
 use data_directory::{Engine, MARKER_FILE, Marker};
 use jiff::Timestamp;
+use json_tree::Value;
 use mvcc_store::KeyValue;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use volume_provisioner::Class;
 
 use crate::down::left_pods;
@@ -502,8 +502,8 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
+    use json_tree::json;
     use mvcc_store::Revision;
-    use serde_json::json;
 
     use super::*;
 

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use api_client::ResourceExt;
 use jiff::Timestamp;
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::node_summaries;
 use crate::why::{self, NamespaceScope, Server, read_all};

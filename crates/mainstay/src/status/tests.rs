@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use diagnosis::{ObservedCluster, ObservedNamespace};
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::objects::StatusObjects;
 use super::*;
@@ -11,7 +11,7 @@ use super::*;
 const NOW: &str = "2026-01-01T01:00:00Z";
 
 fn decoded<T: serde::de::DeserializeOwned>(object: Value) -> T {
-    serde_json::from_value(object).unwrap()
+    json_tree::from_value(object).unwrap()
 }
 
 fn pod(name: &str, ready: bool, containers: Value) -> Value {

@@ -4,7 +4,7 @@
 //!
 //! Security, tags, headers, examples and XML are absent: the documents have none.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::protobuf::{Field, FieldType, Message, Shape};
 

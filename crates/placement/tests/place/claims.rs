@@ -1,6 +1,6 @@
 //! Claims of a pod: the volumes that they have, take or wait for.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::check;
 

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use resource_kinds::{annotations, labels};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::ownership::controller;
 
@@ -27,13 +27,8 @@ const NAME_PREFIX_BYTES_MAX: usize = 223;
 const COLLISIONS_MAX: i32 = 100;
 
 /// The template in the form of a revision: `{"spec":{"template":{…,"$patch":"replace"}}}`, with all
-/// keys in order.
+/// keys in order, because the maps of `serde_json` are sorted.
 pub fn encode(template: &PodTemplateSpec) -> Value {
-    sorted(unsorted(template))
-}
-
-/// The same with the keys in any order, which a comparison does not need.
-fn unsorted(template: &PodTemplateSpec) -> Value {
     let mut template = serde_json::to_value(template).unwrap_or_default();
     if let Value::Object(fields) = &mut template {
         fields.insert("$patch".to_owned(), Value::from("replace"));
@@ -94,23 +89,6 @@ pub fn name(set: &str, hash: &str) -> String {
     format!("{}-{hash}", &set[..end])
 }
 
-fn sorted(value: Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let mut entries: Vec<(String, Value)> = fields.into_iter().collect();
-            entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-            Value::Object(
-                entries
-                    .into_iter()
-                    .map(|(k, v)| (k, sorted(v)))
-                    .collect::<Map<_, _>>(),
-            )
-        }
-        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
-        other => other,
-    }
-}
-
 /// The revisions for new pods.
 pub(super) struct ChosenRevisions {
     /// Name of the current revision.
@@ -144,7 +122,7 @@ pub(super) fn choose(world: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevision
     if !frozen {
         adopt(&history, draft);
     }
-    let candidate = unsorted(world.spec.template);
+    let candidate = encode(world.spec.template);
     let update = match pick(&history, &candidate, world.spec.template) {
         Picked::Newest(revision) => name_of(revision).to_owned(),
         Picked::Older(revision) if frozen => name_of(revision).to_owned(),
@@ -160,7 +138,7 @@ pub(super) fn choose(world: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevision
             let last = stored.and_then(|status| status.update_revision.clone());
             last.unwrap_or_default()
         }
-        Picked::None => create(world, &history, sorted(candidate), &mut collisions, draft),
+        Picked::None => create(world, &history, candidate, &mut collisions, draft),
     };
     let named = stored.and_then(|status| status.current_revision.as_deref());
     let current = named.filter(|named| {

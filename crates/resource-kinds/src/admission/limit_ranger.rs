@@ -1,8 +1,8 @@
 //! The admission plug-in LimitRanger: defaults and limits of containers, pods and claims by the
 //! LimitRanges of their namespace.
 
+use json_tree::Value;
 use object_model::Status;
-use serde_json::Value;
 
 use super::plugin::{Admission, AdmissionRequest, Operation, creates, forbidden};
 use crate::admission::ObjectReader;
@@ -234,7 +234,7 @@ impl Given {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::super::testing::{Objects, request};
     use super::*;

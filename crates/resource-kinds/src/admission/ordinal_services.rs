@@ -1,8 +1,8 @@
 //! The annotation for a Service per pod of a set makes a controller create Services, so a user
 //! needs the right to create Services to set it.
 
+use json_tree::Value;
 use object_model::Status;
-use serde_json::Value;
 
 use super::plugin::{Admission, AdmissionRequest, Operation, forbidden};
 use crate::admission::{ObjectReader, ResourceAttributes};
@@ -47,7 +47,7 @@ impl Admission for OrdinalServices {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::super::testing::{Granted, request};
     use super::*;

@@ -1,7 +1,7 @@
 //! The metadata of objects whose other fields have no published type: custom resources, and objects
 //! within them.
 
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 use super::api_types::{ApiTypes, Structure};
 use super::decode;
@@ -114,7 +114,7 @@ fn fits(types: &ApiTypes, structure: &Structure, name: &str, value: &Value) -> b
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! Allocations: values that only one object of the cluster may have.
 
+use json_tree::Value;
 use object_model::Status;
-use serde_json::Value;
 
 /// An allocation of a value that is unique in the cluster: a Service address, a node port. It is stored in
 /// the same transaction as its holder, so that no two objects hold the same one.

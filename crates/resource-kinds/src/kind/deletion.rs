@@ -1,6 +1,6 @@
 //! Deletion.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use super::FieldRead;
 

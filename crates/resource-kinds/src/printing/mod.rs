@@ -3,7 +3,7 @@
 pub mod table;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use json_tree::Value;
 
 /// A column of the table that `kubectl get` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //! the path. A field may be absent; then its value is null.
 
 use json_text::{descend, member};
+use json_tree::{Map, Value};
 use object_model::{FieldError, FieldPath};
-use serde_json::{Map, Value};
 
 /// A value and its place in the object.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Rules for mainstay's own annotations.
 
+use json_tree::Value;
 use object_model::{FieldError, FieldPath};
-use serde_json::Value;
 
 use super::field::Field;
 use crate::well_known::annotations::{
@@ -200,7 +200,7 @@ impl std::fmt::Display for Values {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

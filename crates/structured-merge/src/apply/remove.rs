@@ -1,6 +1,6 @@
 //! Taking fields out of a value.
 
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 use super::form::MergeForm;
 use super::items;

@@ -10,7 +10,7 @@ use crate::cargo;
 
 /// The limit of packages, the program's own crates and those of other platforms included. A change
 /// that removes packages lowers it; a new one needs a reason in `docs/contributing/dependencies.md`.
-const PACKAGES_MAX: usize = 345;
+const PACKAGES_MAX: usize = 347;
 
 /// The package whose dependencies are counted.
 const PROGRAM: &str = "mainstay";

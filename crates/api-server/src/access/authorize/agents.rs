@@ -5,6 +5,7 @@
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>). It is exhaustive: a node has
 //! no access to a kind outside of it, whatever roles say.
 
+use json_tree::Value;
 use object_model::{NodeName, Status};
 use resource_kinds::NodeAccount;
 use resource_kinds::ObjectReader;
@@ -12,7 +13,6 @@ use resource_kinds::annotations::MIRROR_POD;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_references::{self, ReferencedKind};
 use resource_kinds::resource;
-use serde_json::Value;
 
 use super::AuthorizationAttributes;
 use crate::http::user::UserInfo;
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn secrets_for_the_controller_of_a_volume_are_not_for_nodes() {
-        let spec = serde_json::json!({"claimRef": {"namespace": "n"}, "csi": {
+        let spec = json_tree::json!({"claimRef": {"namespace": "n"}, "csi": {
             "nodeStageSecretRef": {"namespace": "n", "name": "stage"},
             "nodeExpandSecretRef": {"namespace": "n", "name": "grow"},
             "controllerExpandSecretRef": {"namespace": "n", "name": "expand"}}});
@@ -342,11 +342,11 @@ mod tests {
     #[test]
     fn the_key_of_an_image_is_in_the_claims_namespace_or_in_a_named_one() {
         let spec = |secret: Value| {
-            let claim = serde_json::json!({"namespace": "shop"});
-            serde_json::json!({"claimRef": claim, "rbd": {"secretRef": secret}})
+            let claim = json_tree::json!({"namespace": "shop"});
+            json_tree::json!({"claimRef": claim, "rbd": {"secretRef": secret}})
         };
-        let near = spec(serde_json::json!({"name": "ceph"}));
-        let far = spec(serde_json::json!({"name": "ceph", "namespace": "storage"}));
+        let near = spec(json_tree::json!({"name": "ceph"}));
+        let far = spec(json_tree::json!({"name": "ceph", "namespace": "storage"}));
         assert!(gives(&near, "shop", "ceph") && !gives(&near, "storage", "ceph"));
         assert!(gives(&far, "storage", "ceph") && !gives(&far, "shop", "ceph"));
         assert!(!gives(&spec(Value::Null), "shop", "ceph"));

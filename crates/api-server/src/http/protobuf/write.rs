@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use json_text::SyntaxError;
-use serde_json::Value;
+use json_tree::Value;
 
 use super::MAGIC;
 use super::messages::{Messages, ValueKind};
@@ -174,11 +174,11 @@ mod tests {
     use super::*;
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
+    use json_tree::{Map, json};
     use proptest::prelude::*;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
     use resource_kinds::api_types::{ApiTypes, Shape, Structure, ValueType};
-    use serde_json::{Map, json};
 
     /// A random object of the message type, without zero values of non-pointer fields.
     fn some(

@@ -1,6 +1,6 @@
 //! The comparison of a reply with the fields that a row names.
 
-use serde_json::Value;
+use json_tree::Value;
 
 /// Notes where `found` differs from what is `wanted`; `place` is where both stand.
 pub fn fits(wanted: &Value, found: &Value, place: &str, wrong: &mut Vec<String>) {

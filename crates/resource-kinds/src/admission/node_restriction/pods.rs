@@ -3,7 +3,7 @@
 //! A node creates none. In Kubernetes it creates mirrors of its static pods, in any namespace and with any labels,
 //! so a stolen node becomes an endpoint of every Service. This program's nodes have no static pods.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use super::{RestrictionResult, Write, found, refuse, require};
 use crate::admission::Operation;

@@ -2,7 +2,7 @@
 //!
 //! These requests are wrong only in the owner of the object; other refusals are tested beside this file.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::super::testing::{Objects, request};
 use super::{Admission, AdmissionRequest, NodeRestriction, Operation};

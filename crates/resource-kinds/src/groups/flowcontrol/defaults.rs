@@ -1,7 +1,7 @@
 //! The default FlowSchemas and priority levels. The mandatory ones have fixed specs; users may change the
 //! suggested ones.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::{CATCH_ALL, EXEMPT, GROUP};
 

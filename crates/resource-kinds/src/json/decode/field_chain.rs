@@ -1,6 +1,6 @@
 //! The position of a value, for messages.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::json::api_types::Structure;
 

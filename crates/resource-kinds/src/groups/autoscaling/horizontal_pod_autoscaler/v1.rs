@@ -2,8 +2,8 @@
 //! only has CPU utilization; annotations hold the rest, as in Kubernetes.
 
 use jiff::Timestamp;
+use json_tree::{Map, Value, json};
 use object_model::FieldError;
-use serde_json::{Map, Value, json};
 
 use super::{CPU_SHARE, HorizontalPodAutoscaler, INFO as V2};
 use crate::json::parts;
