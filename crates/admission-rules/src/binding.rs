@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use json_tree::Value;
 use resource_kinds::ObjectReader;
-use serde_json::Value;
 
 use crate::matching::{rule_matches, selected};
 use crate::request::{Request, ResourceAndKind};

@@ -1,11 +1,11 @@
 //! The plug-in that refuses DeviceClasses and claims with expressions that do not compile.
 
 use custom_resources::DeviceSelector;
+use json_tree::Value;
 use object_model::{FieldError, FieldPath, Status};
 use resource_kinds::ObjectReader;
 use resource_kinds::admission::{Admission, AdmissionRequest, Operation};
 use resource_kinds::resource::GROUP;
-use serde_json::Value;
 
 use crate::expressions::refuse;
 
@@ -83,7 +83,7 @@ fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

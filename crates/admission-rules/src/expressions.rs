@@ -1,11 +1,11 @@
 //! Expressions in webhooks and policies. They are compiled at the creation, so that invalid expressions are refused.
 
 use custom_resources::{Expression, Values};
+use json_tree::Value;
 use object_model::{FieldError, FieldPath, Status};
 use resource_kinds::ObjectReader;
 use resource_kinds::admission::{Admission, AdmissionRequest, Operation};
 use resource_kinds::admissionregistration::GROUP;
-use serde_json::Value;
 
 /// The variables of conditions and rules.
 const ABOUT: [&str; 4] = ["object", "oldObject", "request", "namespaceObject"];
@@ -203,7 +203,7 @@ fn check_one(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -1,8 +1,8 @@
 //! Match rules: the requests to which webhooks and policies apply.
 
+use json_tree::Value;
 use object_model::LabelSelector;
 use resource_kinds::Scope;
-use serde_json::Value;
 
 use crate::request::Request;
 
@@ -68,7 +68,7 @@ fn resource_matches(resource: &str, target: &TargetResource<'_>) -> bool {
 /// A selector cannot be parsed.
 pub(crate) fn selected(part: &Value, request: &Request<'_>) -> Result<bool, String> {
     let chooses = |selector: &Value, object: &Value| -> Result<bool, String> {
-        if selector.as_object().is_none_or(serde_json::Map::is_empty) {
+        if selector.as_object().is_none_or(json_tree::Map::is_empty) {
             return Ok(true);
         }
         let selector = LabelSelector::from_json(selector).map_err(|error| error.to_string())?;
@@ -89,7 +89,7 @@ pub(crate) fn selected(part: &Value, request: &Request<'_>) -> Result<bool, Stri
         chooses(of_namespace, request.namespace_object)?
     };
     let of_object = &part["objectSelector"];
-    let mut chosen = of_object.as_object().is_none_or(serde_json::Map::is_empty);
+    let mut chosen = of_object.as_object().is_none_or(json_tree::Map::is_empty);
     for object in [request.object, request.old] {
         // The options of a connection are no objects with labels.
         let labelled = object.is_object() && request.operation != "CONNECT";
@@ -100,7 +100,7 @@ pub(crate) fn selected(part: &Value, request: &Request<'_>) -> Result<bool, Stri
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
     use crate::request::{ObjectKind, ResourceAndKind};

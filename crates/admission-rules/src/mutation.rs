@@ -1,8 +1,8 @@
 //! MutatingAdmissionPolicies: their matching and their mutations.
 
 use custom_resources::Expression;
+use json_tree::Value;
 use object_model::{Cause, Status, StatusReason};
-use serde_json::Value;
 
 use crate::binding::{BoundPolicy, ParameterSource};
 use crate::expressions::{Condition, MatchResult, Variables, conditions, making, met, names};
@@ -215,8 +215,8 @@ impl MutatingPolicy {
 mod tests {
     use std::sync::Arc;
 
+    use json_tree::json;
     use resource_kinds::{ObjectReader, Scope};
-    use serde_json::json;
 
     use super::*;
     use crate::request::ObjectKind;

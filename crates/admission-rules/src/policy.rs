@@ -1,8 +1,8 @@
 //! ValidatingAdmissionPolicies: their matching and their validations.
 
 use custom_resources::{Expression, Values};
+use json_tree::Value;
 use object_model::{Cause, Status, StatusReason};
-use serde_json::Value;
 
 use crate::binding::{BoundPolicy, ParameterSource};
 use crate::expressions::{Condition, MatchResult, Variables, compile, conditions, met, names};

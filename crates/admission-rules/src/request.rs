@@ -1,7 +1,7 @@
 //! A request as webhooks and admission policies receive it.
 
 use custom_resources::Values;
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::matching::TargetResource;
 

@@ -1,7 +1,7 @@
 //! Requests to webhooks, and their responses (`admission.k8s.io` AdmissionReview).
 
+use json_tree::{Value, json};
 use object_model::{Status, StatusReason};
-use serde_json::{Value, json};
 
 use crate::request::Request;
 use crate::webhook::Webhook;

@@ -1,6 +1,6 @@
 //! Webhooks from their configurations.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::expressions::{Condition, MatchResult, conditions, met};
 use crate::matching::{rule_matches, selected};

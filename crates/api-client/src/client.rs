@@ -123,7 +123,7 @@ async fn collected(body: ResponseBody) -> Result<Bytes> {
 mod tests {
     use std::convert::Infallible;
 
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! Guarded writes: each write names the object and its observed state as preconditions, so that a write that is based
 //! on an outdated state has no effect.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::{Api, DeleteParams, Object, Patch, PatchParams, Preconditions, PropagationPolicy};
 

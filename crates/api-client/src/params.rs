@@ -230,7 +230,7 @@ pub enum PropagationPolicy {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
     use crate::request::uri;
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_deletion_says_only_what_was_asked_for() {
-        let shown = |params: &DeleteParams| serde_json::to_value(params).unwrap();
+        let shown = |params: &DeleteParams| json_tree::to_value(params).unwrap();
         assert_eq!(shown(&DeleteParams::default()), json!({}));
         let guarded = DeleteParams::orphan()
             .grace_period(0)

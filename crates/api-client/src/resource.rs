@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
 use std::marker::PhantomData;
 
+use json_tree::{Map, Value};
 use k8s_openapi::ResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
 
 /// The scope of a kind that is known at run time only.
 pub struct DynamicResourceScope;
@@ -329,9 +329,9 @@ struct MetadataOnly {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::json;
     use k8s_openapi::api::apps::v1::StatefulSet;
     use k8s_openapi::api::core::v1::Node;
-    use serde_json::json;
 
     use super::*;
 
@@ -353,7 +353,7 @@ mod tests {
         let boat: DynamicObject = serde_json::from_slice(text.to_string().as_bytes()).unwrap();
         assert_eq!(boat.name_any(), "b");
         assert_eq!(boat.data["spec"]["sails"], 2);
-        assert_eq!(serde_json::to_value(&boat).unwrap(), text);
+        assert_eq!(json_tree::to_value(&boat).unwrap(), text);
         let meta: PartialObjectMeta<Node> =
             serde_json::from_slice(text.to_string().as_bytes()).unwrap();
         assert_eq!(meta.name_any(), "b");

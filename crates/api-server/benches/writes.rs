@@ -14,8 +14,8 @@ use bytes::Bytes;
 use certificates::TokenSigner;
 use http::Request;
 use http_body_util::{BodyExt, Full};
+use json_tree::{Value, json};
 use mvcc_store::embedded::EmbeddedStore;
-use serde_json::{Value, json};
 use tower::ServiceExt;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";

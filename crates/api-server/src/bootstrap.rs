@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use json_tree::{Value, json};
 use object_model::{Status, StatusReason};
 use resource_kinds::annotations::RBAC_AUTOUPDATE;
-use serde_json::{Value, json};
 
 use crate::catalog::registry::Resource;
 use crate::handlers::verbs::create::create;

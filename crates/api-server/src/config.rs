@@ -1,10 +1,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use json_tree::Value;
 use mvcc_store::Store;
 use resource_kinds::admission::Admission;
 use resource_kinds::{ClusterConfig, Kind};
-use serde_json::Value;
 
 use crate::access::tls::TlsMaterial;
 use crate::admission::configuration::AdmissionConfiguration;

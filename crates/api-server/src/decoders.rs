@@ -8,9 +8,9 @@ use certificates::TokenSigner;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
+use json_tree::{Value, json};
 use mvcc_store::Revision;
 use mvcc_store::embedded::EmbeddedStore;
-use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::admission::dynamic_admission::{call, responses};

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use json_tree::Value;
 use object_model::{Status, StatusReason};
 use resource_kinds::apiregistration::local_service;
 use resource_kinds::labels::API_SERVICE_AUTOMANAGED;
-use serde_json::Value;
 
 use crate::bootstrap::{ensure, this_server, write_request};
 use crate::handlers::verbs::delete::{DeleteOptions, delete};

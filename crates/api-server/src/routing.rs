@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use http::Method;
+use json_tree::{Value, json};
 use object_model::Status;
 use process_telemetry::prometheus;
 use resource_kinds::{Verb, admissionregistration, flowcontrol};
-use serde_json::{Value, json};
 
 use crate::access::oidc;
 use crate::catalog::discovery;

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use jiff::Timestamp;
+use json_tree::json;
 use mvcc_store::StoreError;
 use object_model::{Status, StatusReason};
-use serde_json::json;
 
 use crate::bootstrap::{this_server, write_request};
 use crate::handlers::verbs::create::create;

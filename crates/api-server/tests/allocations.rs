@@ -15,8 +15,8 @@ use bytes::Bytes;
 use certificates::TokenSigner;
 use http::Request;
 use http_body_util::{BodyExt, Full};
+use json_tree::{Value, json};
 use mvcc_store::embedded::EmbeddedStore;
-use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tower::ServiceExt;
 
@@ -43,7 +43,7 @@ const BOUNDS: [(Sent, usize); 11] = [
     (Sent::DeleteConfigMap, 121),
 ];
 
-/// A value of a JSON tree must stay small: its maps have no hash table (`crates/indexmap`).
+/// A value of a JSON tree must stay small: its maps have no hash table (`crates/json-tree`).
 const _: () = assert!(size_of::<Value>() == 32);
 
 /// Maximum number of bytes that a watch holds.

@@ -4,6 +4,7 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
+use json_tree::{Value, json};
 use rand::rngs::SysRng;
 use ring::{
     digest::{SHA256, digest},
@@ -16,7 +17,6 @@ use ring::{
 };
 use rsa::pkcs8::{EncodePrivateKey as _, LineEnding};
 use rustls::pki_types::PrivateKeyDer;
-use serde_json::{Value, json};
 
 use crate::CertificateError;
 

@@ -7,9 +7,9 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use json_tree::{Value, json};
 use ring::rand::SystemRandom;
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
-use serde_json::{Value, json};
 
 use crate::{
     CertificateError, files,

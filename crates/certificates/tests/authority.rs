@@ -165,7 +165,7 @@ fn everything_is_kept_until_it_must_change() {
         let token = authority
             .token_signer()
             .unwrap()
-            .sign(&serde_json::json!({}));
+            .sign(&json_tree::json!({}));
         let server = authority.server(&names()).unwrap();
         (authority, server, token)
     };

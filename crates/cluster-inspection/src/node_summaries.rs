@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use api_client::Client;
 use futures::future::join_all;
+use json_tree::Value;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::nfs_class::is_nfs_directory;
-use serde_json::Value;
 
 /// A node that does not tell its figures within that time is shown without them.
 const TIMEOUT: Duration = Duration::from_secs(3);

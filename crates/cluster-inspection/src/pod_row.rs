@@ -107,7 +107,7 @@ impl<'a> PodRows<'a> {
 
     /// The row of an existing pod.
     pub fn of(&self, pod: &Pod, now: Timestamp) -> PodRow {
-        let object = serde_json::to_value(pod).unwrap_or_default();
+        let object = json_tree::to_value(pod).unwrap_or_default();
         let cells = self.printer.row(&object, now);
         let [containers, state, restarts, age, address] =
             self.columns.map(|index| cells.get(index).map(text));
@@ -136,16 +136,16 @@ fn text(cell: &Cell) -> String {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::json;
     use resource_kinds::ClusterConfig;
-    use serde_json::json;
 
     use super::*;
 
-    fn row(status: serde_json::Value) -> PodRow {
+    fn row(status: json_tree::Value) -> PodRow {
         let kinds = resource_kinds::all(&ClusterConfig::default());
         let kind = kinds.iter().find(|kind| kind.info().kind == "Pod").unwrap();
         let rows = PodRows::new(kind.as_ref()).unwrap();
-        let pod = serde_json::from_value(json!({
+        let pod = json_tree::from_value(json!({
             "metadata": {"name": "web-0", "namespace": "default",
                 "creationTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"nodeName": "here", "containers": [{"name": "main", "image": "i"}]},
@@ -189,7 +189,7 @@ mod tests {
     fn a_row_names_the_node_if_it_is_asked_to() {
         let kinds = resource_kinds::all(&ClusterConfig::default());
         let kind = kinds.iter().find(|kind| kind.info().kind == "Pod").unwrap();
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "web-0"},
+        let pod: Pod = json_tree::from_value(json!({"metadata": {"name": "web-0"},
             "spec": {"nodeName": "b", "containers": []}}))
         .unwrap();
         let now = Timestamp::UNIX_EPOCH;
@@ -202,11 +202,11 @@ mod tests {
     /// Findings U4: a set whose pods are refused shows the reason.
     #[test]
     fn a_pod_that_is_refused_says_why() {
-        let set = |conditions: serde_json::Value| {
+        let set = |conditions: json_tree::Value| {
             let set = json!({"metadata": {"name": "web"},
                 "spec": {"selector": {}, "template": {}, "serviceName": "web"},
                 "status": {"replicas": 0, "conditions": conditions}});
-            serde_json::from_value::<StatefulSet>(set).unwrap()
+            json_tree::from_value::<StatefulSet>(set).unwrap()
         };
         let waits = PodRow::missing("web-1".to_owned(), Some(&set(json!([]))));
         assert_eq!(waits.state, "waiting for its turn");

@@ -22,7 +22,7 @@ pub async fn announce_dns(
     ranges: Option<ClusterRanges>,
 ) -> Result<()> {
     let annotations = ranges.map(|ranges| ranges.annotations());
-    let object = serde_json::json!({
+    let object = json_tree::json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {

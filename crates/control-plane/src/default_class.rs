@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result};
 use api_client::{Api, ListParams, Patch, PatchParams};
+use json_tree::json;
 use k8s_openapi::api::storage::v1::StorageClass;
 use resource_kinds::annotations::DEFAULT_STORAGE_CLASS;
 use resource_kinds::bootstrap::{COW_CLASS, DEFAULT_CLASS, REPLICATED_CLASS};
 use resource_kinds::storage::is_default;
 use serde::Deserialize;
-use serde_json::json;
 
 use crate::Server;
 
@@ -42,7 +42,7 @@ pub(crate) async fn choose(server: &Server, class: BuiltinClass) -> Result<()> {
     for one in listed.context("list the storage classes")?.items {
         let name = one.metadata.name.clone().unwrap_or_default();
         let wanted = name == class.name();
-        let has = serde_json::to_value(&one).is_ok_and(|one| is_default(&one));
+        let has = json_tree::to_value(&one).is_ok_and(|one| is_default(&one));
         if has == wanted {
             continue;
         }

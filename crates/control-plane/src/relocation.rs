@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use api_server::rewrite::{Rewrite, rewrite};
+use json_tree::Value;
 use mvcc_store::Store;
 use resource_kinds::annotations::{VOLUME_MOVE, VOLUME_REPLICATION};
 use resource_kinds::labels::HOSTNAME;
 use resource_kinds::namespaces::NODE_LEASES;
-use serde_json::Value;
 
 /// The scheduler's annotation on claims.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
@@ -185,7 +185,7 @@ impl Relocation {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

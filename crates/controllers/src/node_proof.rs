@@ -3,6 +3,7 @@
 use api_client::guarded_writes;
 use api_client::{Api, Client, Patch, PatchParams};
 use jiff::{SignedDuration, Timestamp};
+use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use planners::attach_detach::DetachProof;
@@ -10,7 +11,6 @@ use planners::node_lifecycle::fence::NodeLease;
 use resource_kinds::annotations;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::node_conditions;
-use serde_json::{Value, json};
 
 /// The proof, from the node's taints and its Lease, which is read now.
 pub(crate) async fn proof(

@@ -2,11 +2,11 @@
 
 use api_client::guarded_writes::{found, merge};
 use api_client::{Api, Client, ListParams};
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use planners::volume_move::NodePresence;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 /// Namespace and name of a volume's claim; empty if the volume has no claim.
 pub(crate) fn claim_of(volume: &PersistentVolume) -> (&str, &str) {

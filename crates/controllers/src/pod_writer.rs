@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use futures::future::join_all;
+use json_tree::{Value, json};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -14,7 +15,6 @@ use reconcile::{Cache, Recorder};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pods as reasons;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 
 use crate::own_pod_writes::{OwnPodWrites, PodWrite};
 
@@ -270,7 +270,7 @@ mod tests {
     async fn nothing_more_is_planned_before_own_writes_are_seen() {
         let there = Arc::new(AtomicBool::new(true));
         let client = server(there.clone());
-        let owner: ReplicaSet = serde_json::from_value(
+        let owner: ReplicaSet = json_tree::from_value(
             json!({ "metadata": { "name": "web", "namespace": "default", "uid": "o" } }),
         )
         .expect("a set");

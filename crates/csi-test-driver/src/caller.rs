@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use json_tree::Value;
 use rpc_channel::{Channel, ChannelOptions, RpcError};
-use serde_json::Value;
 use tokio::net::UnixStream;
 
 use crate::schema::{decode, encode};

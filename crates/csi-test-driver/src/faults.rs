@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::state::State;
 

@@ -6,11 +6,11 @@
 
 use std::sync::LazyLock;
 
+use json_tree::{Value, json};
 use prost::Message as _;
 use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions,
 };
-use serde_json::{Value, json};
 
 static CSI: LazyLock<Option<DescriptorPool>> = LazyLock::new(|| {
     let descriptors = include_bytes!("csi_v1.descriptors");
@@ -53,6 +53,7 @@ pub fn decode(message: &str, bytes: &[u8]) -> Result<Value, String> {
         .use_enum_numbers(true)
         .use_proto_field_name(true);
     let value = message.serialize_with_options(serde_json::value::Serializer, &options);
+    let value = value.and_then(json_tree::to_value);
     value.map_err(|error| error.to_string())
 }
 

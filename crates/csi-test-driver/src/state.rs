@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 /// The directory with the state of the test driver.
 #[derive(Clone, Debug)]

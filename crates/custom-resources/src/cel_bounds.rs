@@ -102,7 +102,7 @@ fn is_raw(before: &str) -> bool {
 mod tests {
     use super::*;
     use crate::{Expression, Schema, broken_rules};
-    use serde_json::json;
+    use json_tree::json;
 
     /// Each thread of the server has a stack of 2 MiB. A build without optimisation needs about five times the stack
     /// for an expression.

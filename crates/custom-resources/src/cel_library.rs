@@ -10,8 +10,8 @@ use cel::extractors::This;
 use cel::objects::Opaque;
 use cel::parser::{Macro, MacroExprHelper, ParseError};
 use cel::{Context, Env, ExecutionError, Value as Cel};
+use json_tree::Value;
 use object_model::{Quantity, Semver};
-use serde_json::Value;
 
 use crate::format;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cel::Value as Cel;
 use cel::objects::{Key, Map as CelMap};
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 use crate::schema::{Schema, Type};
 
@@ -24,7 +24,7 @@ pub(crate) fn typed(value: &Value, schema: Option<&Schema>) -> Cel {
     }
 }
 
-fn typed_number(number: &serde_json::Number, schema: Option<&Schema>) -> Cel {
+fn typed_number(number: &json_tree::Number, schema: Option<&Schema>) -> Cel {
     let float = schema.is_some_and(|schema| schema.kind == Some(Type::Number));
     match number.as_i64() {
         Some(whole) if !float => Cel::Int(whole),

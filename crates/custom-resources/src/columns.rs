@@ -1,9 +1,9 @@
 //! The table of a custom kind: the columns in its definition.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::duration;
 use resource_kinds::{Cell, Column, table};
-use serde_json::{Value, json};
 
 use crate::facts::text;
 use crate::json_path::JsonPath;

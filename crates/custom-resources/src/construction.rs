@@ -10,7 +10,7 @@ use cel::common::types::{CelOptional, CelString, CelStruct, Type};
 use cel::common::value::{CowVal, Val};
 use cel::objects::Key;
 use cel::{Env, ExecutionError, StructType, Value as Cel};
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 use crate::cel_library::environment;
 
@@ -151,7 +151,7 @@ fn json(value: &Cel, path: &str) -> Result<Value, String> {
         Cel::Bool(flag) => Ok((*flag).into()),
         Cel::Int(number) => Ok((*number).into()),
         Cel::UInt(number) => Ok((*number).into()),
-        Cel::Float(number) => serde_json::Number::from_f64(*number)
+        Cel::Float(number) => json_tree::Number::from_f64(*number)
             .map(Value::Number)
             .ok_or_else(|| format!("{number} is no number in JSON")),
         Cel::String(text) => Ok(text.as_str().into()),
@@ -186,7 +186,7 @@ fn json(value: &Cel, path: &str) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use crate::{Expression, Values};
 
@@ -198,12 +198,12 @@ mod tests {
         values
     }
 
-    fn made(source: &str) -> Result<serde_json::Value, String> {
+    fn made(source: &str) -> Result<json_tree::Value, String> {
         let expression = Expression::compile_making(source, &["object"])?;
         expression.evaluate(&values())?.to_object()
     }
 
-    fn patched(source: &str) -> Result<serde_json::Value, String> {
+    fn patched(source: &str) -> Result<json_tree::Value, String> {
         let expression = Expression::compile_making(source, &["object"])?;
         expression.evaluate(&values())?.to_patch()
     }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use json_tree::{Map, Value, json};
 use object_model::{FieldError, FieldPath};
 use resource_kinds::{
     Cell, Column, Kind, KindInfo, Printer, Scalable, Selectable, StatusUpdate, Words,
 };
-use serde_json::{Map, Value, json};
 
 use crate::columns::Columns;
 use crate::definition::{condition, is_terminating, versions};

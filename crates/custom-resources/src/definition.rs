@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use json_tree::{Map, Value, json};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as api;
 use object_model::{FieldError, FieldPath, names};
 use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 use resource_kinds::info::{ALL, STATUS};
 use resource_kinds::{Cell, Column, Kind, KindInfo, Printer, Scope, Words, WriteRules, table};
-use serde_json::{Map, Value, json};
 
 use crate::deprecation;
 use crate::json_path::JsonPath;
@@ -63,7 +63,7 @@ impl Kind for Definition {
 
     fn decode(&self, object: Value) -> Result<Value, String> {
         // Schemas are stored unchanged: the defaults of the API's types do not apply to them.
-        serde_json::from_value::<api::CustomResourceDefinition>(with_required(&object))
+        json_tree::from_value::<api::CustomResourceDefinition>(with_required(&object))
             .map_err(|error| format!("json: cannot unmarshal CustomResourceDefinition: {error}"))?;
         let Value::Object(map) = object else {
             return Err(

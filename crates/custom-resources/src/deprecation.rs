@@ -1,6 +1,6 @@
 //! The warning for clients of a deprecated version.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::definition::versions;
 use crate::version_order::rank;
@@ -60,7 +60,7 @@ pub(crate) fn complaints(version: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

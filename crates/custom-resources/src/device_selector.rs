@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use cel::Value as Cel;
 use cel::objects::{Key, Map as CelMap};
+use json_tree::Value;
 use object_model::Semver;
-use serde_json::Value;
 
 use crate::cel_library::{amount, version};
 use crate::expression::{Expression, Values};
@@ -105,7 +105,7 @@ fn size(device: &Value) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

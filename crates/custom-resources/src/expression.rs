@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, operators};
 use cel::objects::{Key, Map};
 use cel::{Context, Env, Value as Cel};
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::cel_bounds;
 use crate::cel_library::{add_functions, environment};
@@ -322,7 +322,7 @@ impl Shape {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -1,8 +1,8 @@
 //! The properties of a custom kind, from its definition.
 
+use json_tree::Value;
 use resource_kinds::info::{ALL, SCALE, STATUS, WITHOUT_CREATE};
 use resource_kinds::{KindInfo, Scope, Subresource, Verb, Words, WriteRules};
-use serde_json::Value;
 
 use crate::definition::is_terminating;
 

@@ -1,6 +1,6 @@
 //! The simple JSON paths of definitions: `.spec.replicas`, `.status.conditions[?(@.type=="Ready")].status`.
 
-use serde_json::Value;
+use json_tree::Value;
 
 /// Maximum length of a path, in bytes.
 const BYTES_MAX: usize = 4096;
@@ -78,7 +78,7 @@ impl JsonPath {
                 return false;
             };
             if target.is_null() {
-                *target = Value::Object(serde_json::Map::new());
+                *target = Value::Object(json_tree::Map::new());
             }
             let Some(map) = target.as_object_mut() else {
                 return false;
@@ -171,7 +171,7 @@ fn bracket(text: &str) -> Option<(Step, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

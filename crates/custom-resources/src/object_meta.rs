@@ -1,9 +1,9 @@
 //! Types of the fields that every object of the API has (`apiVersion`, `kind`, `metadata`), in a custom resource and
 //! in its embedded objects (`x-kubernetes-embedded-resource`).
 
+use json_tree::{Map, Value};
 use resource_kinds::annotations::MALFORMED_METADATA;
 use resource_kinds::{decode_object_meta, repair_object_meta, unknown_object_meta_fields};
-use serde_json::{Map, Value};
 
 use crate::schema::Schema;
 
@@ -140,7 +140,7 @@ fn decode_embedded(map: &mut Map<String, Value>, path: &str) -> Result<(), Strin
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

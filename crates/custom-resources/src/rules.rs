@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use cel::{Context, Value as Cel};
+use json_tree::Value;
 use object_model::{FieldError, FieldErrorType, FieldPath};
-use serde_json::Value;
 
 use crate::cel_meter::{Meter, OBJECT_UNITS_MAX};
 use crate::cel_values::{size, typed};
@@ -256,7 +256,7 @@ fn title(validation: &Validation) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

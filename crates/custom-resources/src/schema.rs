@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use json_tree::{Map, Value};
 use regex::Regex;
-use serde_json::{Map, Value};
 
 use crate::expression::Expression;
 

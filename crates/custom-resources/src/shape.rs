@@ -1,6 +1,6 @@
 //! Pruning (removal of unknown fields) and defaulting of an object by its schema.
 
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 use crate::schema::Schema;
 
@@ -166,7 +166,7 @@ fn fill_null(value: &mut Value, schema: &Schema) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -1,9 +1,9 @@
 //! The check that the schema of a definition is structural: each value has one type, stated outside
 //! of combinations of schemas (apiextensions.k8s.io/v1, "Specifying a structural schema").
 
+use json_tree::{Map, Value};
 use object_model::{FieldError, FieldPath};
 use regex::Regex;
-use serde_json::{Map, Value};
 
 use crate::expression::Expression;
 use crate::schema::{Schema, Type};
@@ -321,7 +321,7 @@ fn list<'m>(map: &'m Map<String, Value>, name: &str) -> &'m [Value] {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use json_tree::{Map, Value};
 use object_model::{FieldError, FieldErrorType, FieldPath};
-use serde_json::{Map, Value};
 
 use crate::format;
 use crate::rules::counterpart;
@@ -135,7 +135,7 @@ fn check_text(text: &str, schema: &Schema, path: &FieldPath, errors: &mut Vec<Fi
 }
 
 fn check_number(
-    number: &serde_json::Number,
+    number: &json_tree::Number,
     schema: &Schema,
     path: &FieldPath,
     errors: &mut Vec<FieldError>,
@@ -368,7 +368,7 @@ fn check_combinations(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

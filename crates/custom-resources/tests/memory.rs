@@ -5,8 +5,8 @@
 
 use custom_resources::served_versions;
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use openapi_schema::Schema;
-use serde_json::{Value, json};
 
 const DEFINITIONS: usize = 4000;
 /// Bytes of a text in a definition.

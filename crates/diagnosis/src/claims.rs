@@ -1,5 +1,6 @@
 //! The causes for a claim: its class, its volume, its provisioner, and the pods that use it.
 
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -16,7 +17,6 @@ use resource_kinds::storage::volume_replication::VolumeReplication;
 use resource_kinds::storage::volume_size::CONDITION;
 use resource_kinds::storage::{Driver, rbd};
 use resource_kinds::volume_fit::requested_class;
-use serde_json::{Value, json};
 
 use super::chain_builder::ChainBuilder;
 use super::explanation::{CauseChain, Explanation, Object};

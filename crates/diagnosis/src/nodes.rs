@@ -252,8 +252,8 @@ mod tests {
     use std::sync::Arc;
 
     use jiff::Timestamp;
+    use json_tree::json;
     use k8s_openapi::api::coordination::v1::Lease;
-    use serde_json::json;
 
     use super::super::observed::ObservedCluster;
     use super::*;
@@ -261,7 +261,7 @@ mod tests {
     /// docs/node-failure.md: the note contains the consequence and its time before the node counts as lost.
     #[test]
     fn a_node_that_does_not_renew_its_lease_is_told_with_what_follows() {
-        let lease: Lease = serde_json::from_value(json!({"metadata": {"name": "n1"}, "spec":
+        let lease: Lease = json_tree::from_value(json!({"metadata": {"name": "n1"}, "spec":
             {"leaseDurationSeconds": 38, "renewTime": "2026-01-01T12:00:00.000000Z"}}))
         .unwrap();
         let note = |node: &str, second: &str, ends_pods: bool| {

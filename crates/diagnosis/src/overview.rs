@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planners::ownership::controller;
-use serde_json::{Value, json};
 
 use super::explain::explain;
 use super::explanation::{Explanation, Object, WaitState};

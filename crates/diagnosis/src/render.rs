@@ -1,8 +1,8 @@
 //! An explanation as text for users and as JSON for programs.
 
 use jiff::Timestamp;
+use json_tree::{Map, Value, json};
 use object_model::duration::human;
-use serde_json::{Map, Value, json};
 
 use super::explanation::{CauseChain, Explanation, Finding, Log, Object, WaitState};
 

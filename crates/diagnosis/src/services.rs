@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use json_tree::json;
 use k8s_openapi::api::core::v1::{Event, Service, ServicePort};
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -10,7 +11,6 @@ use pod_lifecycle::diagnosis::{Remedy, text};
 use resource_kinds::discovery::service_of;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::service as reasons;
-use serde_json::json;
 
 use super::chain_builder::ChainBuilder;
 use super::deletion::blocked_deletion;

@@ -95,7 +95,7 @@ fn once(api: &Api, pod: &Value) -> (Duration, Duration) {
 struct ByHand {
     controller: Caller,
     node: Caller,
-    volume: Value,
+    volume: json_tree::Value,
     stage: String,
     target: String,
     programs: [Child; 2],
@@ -117,11 +117,15 @@ impl ByHand {
         let programs = [start("controller", &[]), start("node", &["--node=n"])];
         let [controller, node] = ["controller", "node"].map(|role| Caller::at(path(role).as_ref()));
         for caller in [&controller, &node] {
-            while caller.call("Identity/Probe", &json!({})).await.is_err() {
+            while caller
+                .call("Identity/Probe", &json_tree::json!({}))
+                .await
+                .is_err()
+            {
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        let request = json!({"name": "v", "volume_capabilities": [capability()]});
+        let request = json_tree::json!({"name": "v", "volume_capabilities": [capability()]});
         let created = controller.call("Controller/CreateVolume", &request).await;
         Self {
             controller,
@@ -138,24 +142,25 @@ impl ByHand {
     async fn once(&self) -> (Duration, Duration) {
         let (id, stage, target) = (&self.volume, &self.stage, &self.target);
         let begun = Instant::now();
-        let request = json!({"volume_id": id, "node_id": "n", "volume_capability": capability()});
+        let request =
+            json_tree::json!({"volume_id": id, "node_id": "n", "volume_capability": capability()});
         let attached = self
             .controller
             .call("Controller/ControllerPublishVolume", &request)
             .await;
-        let mut request = json!({"volume_id": id, "staging_target_path": stage,
+        let mut request = json_tree::json!({"volume_id": id, "staging_target_path": stage,
             "volume_capability": capability(), "volume_context": {"name": "v"}});
         request["publish_context"] = attached.expect("an attachment")["publish_context"].take();
         self.on_node("NodeStageVolume", &request).await;
-        request["target_path"] = json!(target);
+        request["target_path"] = json_tree::json!(target);
         self.on_node("NodePublishVolume", &request).await;
         let attached = begun.elapsed();
         let begun = Instant::now();
-        let unpublish = json!({"volume_id": id, "target_path": target});
+        let unpublish = json_tree::json!({"volume_id": id, "target_path": target});
         self.on_node("NodeUnpublishVolume", &unpublish).await;
-        let unstage = json!({"volume_id": id, "staging_target_path": stage});
+        let unstage = json_tree::json!({"volume_id": id, "staging_target_path": stage});
         self.on_node("NodeUnstageVolume", &unstage).await;
-        let request = json!({"volume_id": id, "node_id": "n"});
+        let request = json_tree::json!({"volume_id": id, "node_id": "n"});
         let detached = self
             .controller
             .call("Controller/ControllerUnpublishVolume", &request)
@@ -164,7 +169,7 @@ impl ByHand {
         (attached, begun.elapsed())
     }
 
-    async fn on_node(&self, method: &str, request: &Value) {
+    async fn on_node(&self, method: &str, request: &json_tree::Value) {
         let done = self.node.call(&format!("Node/{method}"), request).await;
         done.unwrap_or_else(|refusal| panic!("{method}: {refusal:?}"));
     }
@@ -179,6 +184,6 @@ impl Drop for ByHand {
     }
 }
 
-fn capability() -> Value {
-    json!({"mount": {"fs_type": "ext4"}, "access_mode": {"mode": 7}})
+fn capability() -> json_tree::Value {
+    json_tree::json!({"mount": {"fs_type": "ext4"}, "access_mode": {"mode": 7}})
 }

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use http::Request;
+use json_tree::Value;
 use kube::Client;
 use kube::core::WatchEvent;
 use schema_check::SchemaCheck;
-use serde_json::Value;
 
 use crate::api::configuration;
 
@@ -161,7 +161,7 @@ mod tests {
     use std::cell::Cell;
 
     use futures::stream;
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

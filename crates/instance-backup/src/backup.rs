@@ -11,8 +11,8 @@ use control_plane::backup_contents::{Objects, Request, Source, Summary};
 use data_directory::{Engine, MARKER_FILE, Marker, left_pods, process};
 use file_archive::{TreeActivity, Writer};
 use jiff::Timestamp;
+use json_tree::Value;
 use mvcc_store::KeyValue;
-use serde_json::Value;
 use volume_storage::Class;
 
 use crate::format::{
@@ -417,8 +417,8 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
+    use json_tree::json;
     use mvcc_store::Revision;
-    use serde_json::json;
 
     use super::*;
 

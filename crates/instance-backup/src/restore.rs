@@ -55,14 +55,14 @@ fn check(file: &Path) -> Result<Header> {
         Ok(())
     })?;
     let text = header.with_context(|| format!("{} is not a backup", file.display()))?;
-    let said: serde_json::Value = serde_json::from_str(&text).context("read the header")?;
+    let said: json_tree::Value = serde_json::from_str(&text).context("read the header")?;
     if said["format"].as_u64() > Some(FORMAT.into()) {
         bail!(
             "{} was written by a newer mainstay; restore it with that",
             file.display()
         );
     }
-    serde_json::from_value(said).context("read the header")
+    json_tree::from_value(said).context("read the header")
 }
 
 /// Restores everything; returns the volume snapshots that the file system here cannot have.

@@ -1,6 +1,6 @@
 //! Access to members of objects in a tree.
 
-use serde_json::Value;
+use json_tree::Value;
 
 /// The named member of an object; null if there is none.
 pub fn member<'v>(value: &'v Value, name: &str) -> &'v Value {
@@ -25,7 +25,7 @@ pub fn descend<'v>(value: &'v Value, names: &str) -> &'v Value {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use serde_json::{Number, Value};
+use json_tree::{Number, Value};
 
 use crate::{Cursor, SyntaxError};
 

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use json_text::{Cursor, Member, SyntaxError, find, find_member, find_string};
+use json_tree::{Map, Value, json};
 use proptest::prelude::*;
-use serde_json::{Map, Value, json};
 
 mod tree;
 use tree::tree;

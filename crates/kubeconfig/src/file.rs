@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use json_tree::Value;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 
 /// The content of a kubeconfig. Fields that clients do not use are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -3,8 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use crate::file::{Cluster, EnvironmentVariable, Exec, InteractiveMode};
 use crate::settings::{Pem, Settings};

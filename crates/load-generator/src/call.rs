@@ -6,11 +6,11 @@ use anyhow::{Context, Result, bail};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request};
 use http_body_util::BodyExt;
+use json_tree::Value;
 use kube::Client;
 use kube::client::Body;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 

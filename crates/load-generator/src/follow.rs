@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, anyhow, bail};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
+use json_tree::Value;
 use kube::Client;
 use kube::client::Body;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::call::Call;
 

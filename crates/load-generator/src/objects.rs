@@ -1,7 +1,7 @@
 //! The created objects, and the requests for them.
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::call::Call;
 

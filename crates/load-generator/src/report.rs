@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::heartbeats::IdleNodes;
 use crate::load::Load;

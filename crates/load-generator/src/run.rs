@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use json_tree::Value;
 use kube::Client;
-use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::{Arguments, OutputFormat};

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use json_tree::json;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use serde_json::json;
 
 use crate::call::{Call, is_not_found};
 use crate::objects::{ACCOUNT, BenchObjects, BenchSubject};

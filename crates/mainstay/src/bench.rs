@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use console::output::OutputFormat;
-use serde_json::json;
+use json_tree::json;
 
 /// A page of a database.
 const PAGE: usize = 8 << 10;
@@ -238,7 +238,7 @@ mod tests {
             random_durable: 7.0,
         };
         assert!(shown(&figures, OutputFormat::Text).contains("median 3.00 ms"));
-        let json: serde_json::Value =
+        let json: json_tree::Value =
             serde_json::from_str(&shown(&figures, OutputFormat::Json)).unwrap();
         assert_eq!(json["sequentialMiBPerSecond"], 2.0);
         assert_eq!(json["randomDurablePerSecond"], 7.0);

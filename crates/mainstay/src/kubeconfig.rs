@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use control_plane::admin_kubeconfig::NAME;
 use data_directory::private_file;
+use json_tree::{Value, json};
 use object_model::yaml_error;
-use serde_json::{Value, json};
 
 use crate::settings::DataDirectory;
 

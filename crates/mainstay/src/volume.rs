@@ -170,7 +170,7 @@ async fn list(server: &Server, arguments: ListArguments) -> Result<()> {
         Form::Table => Columns::Usual,
         Form::Wide => Columns::Wide,
         Form::Json | Form::Yaml => {
-            let value = serde_json::to_value(&list).context("encode the list")?;
+            let value = json_tree::to_value(&list).context("encode the list")?;
             if arguments.output == Form::Yaml {
                 show(&serde_saphyr::to_string(&value).context("encode the list")?);
             } else {

@@ -5,9 +5,9 @@ use anyhow::{Context, Result, bail};
 use api_client::Client;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
+use json_tree::Value;
 use object_model::Status;
 use resource_kinds::{KindInfo, Scope};
-use serde_json::Value;
 
 use crate::manifests::Manifest;
 
@@ -221,8 +221,8 @@ fn message(answer: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use json_tree::json;
     use resource_kinds::{Words, WriteRules};
-    use serde_json::json;
 
     const SET: KindInfo<'static> = KindInfo {
         group: "apps",

@@ -133,7 +133,7 @@ fn sum_of_containers(spec: &PodSpec) -> Resources {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
@@ -154,7 +154,7 @@ mod tests {
             for own in [json!(null), one.clone()] {
                 let spec = json!({"containers": [container("a"), container("b")],
                     "resources": own, "overhead": {"cpu": amount, "memory": amount}});
-                let all = pod_resources(&serde_json::from_value(spec).unwrap());
+                let all = pod_resources(&json_tree::from_value(spec).unwrap());
                 let shares = all.cpu_shares.unwrap();
                 assert!((2..=262_144).contains(&shares), "{amount}: {shares}");
                 let quota = all.cpu_quota_us.unwrap_or(1000);
@@ -165,10 +165,10 @@ mod tests {
 
     #[test]
     fn overhead_comes_on_top_of_what_containers_have() {
-        let of = |limits: serde_json::Value| {
+        let of = |limits: json_tree::Value| {
             let spec = json!({"containers": [{"name": "c", "resources": {"limits": limits}}],
                 "overhead": {"cpu": "250m", "memory": "1Mi"}});
-            pod_resources(&serde_json::from_value(spec).unwrap())
+            pod_resources(&json_tree::from_value(spec).unwrap())
         };
         let limited = of(json!({"cpu": "1", "memory": "3Mi"}));
         assert_eq!(limited.cpu_shares, Some(1024 + 256));

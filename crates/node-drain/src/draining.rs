@@ -171,9 +171,9 @@ fn spread(locals: &[Local], mut counts: BTreeMap<String, usize>) -> Option<Vec<(
 
 #[cfg(test)]
 mod tests {
+    use json_tree::json;
     use resource_kinds::annotations::VOLUME_MOVE;
     use resource_kinds::storage::volume_move::affinity_to;
-    use serde_json::json;
 
     use super::*;
 
@@ -182,13 +182,13 @@ mod tests {
         let volume = json!({"metadata": {"name": format!("pvc-{claim}"), "annotations": annotations},
             "spec": {"claimRef": {"namespace": "shop", "name": claim}, "local": {"path": "/a"},
                 "nodeAffinity": affinity_to(node)}, "status": {"phase": phase}});
-        serde_json::from_value(volume).expect("a volume")
+        json_tree::from_value(volume).expect("a volume")
     }
 
     fn node(name: &str, cordoned: bool) -> Node {
         let node = json!({"metadata": {"name": name}, "spec": {"unschedulable": cordoned},
             "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
-        serde_json::from_value(node).expect("a node")
+        json_tree::from_value(node).expect("a node")
     }
 
     // docs/storage.md

@@ -79,8 +79,8 @@ fn is_finished(pod: &Pod) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Value, json};
     use resource_kinds::labels::HOSTNAME;
-    use serde_json::{Value, json};
 
     use super::*;
 
@@ -94,14 +94,14 @@ mod tests {
             "spec": {"containers": [], "volumes": more["volumes"]},
             "status": {"phase": more["phase"]},
         });
-        serde_json::from_value(pod).unwrap()
+        json_tree::from_value(pod).unwrap()
     }
 
     fn volume(claim: &str, terms: &Value) -> PersistentVolume {
         let volume = json!({"metadata": {"name": "v"}, "spec": {
             "claimRef": {"namespace": "d", "name": claim},
             "nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}});
-        serde_json::from_value(volume).unwrap()
+        json_tree::from_value(volume).unwrap()
     }
 
     #[test]

@@ -10,10 +10,10 @@ use cluster_inspection::Server;
 use console::output::say;
 use data_directory::process;
 use host_kernel::block_in_place;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions};
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::error::DrainError;

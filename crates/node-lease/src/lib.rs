@@ -16,13 +16,13 @@ use std::time::Duration;
 use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
 use api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams, ResourceExt};
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use pod_lifecycle::node::lease::{LeaseStep, ends_with_it, step};
 use resource_kinds::annotations::{ENDS_PODS, FENCED};
 use resource_kinds::namespaces::NODE_LEASES;
-use serde_json::{Value, json};
 
 pub use length::LeaseLength;
 

@@ -95,8 +95,8 @@ pub async fn wait_until_ended(client: &Client, name: &str, here: &MachineInfo) -
 
 #[cfg(test)]
 mod tests {
+    use json_tree::json;
     use resource_kinds::annotations::FENCED;
-    use serde_json::json;
 
     use super::*;
 
@@ -132,7 +132,7 @@ mod tests {
             } else {
                 json!({})
             };
-            serde_json::from_value(json!({"metadata": {"annotations": marks},
+            json_tree::from_value(json!({"metadata": {"annotations": marks},
                 "spec": {"holderIdentity": holder, "leaseDurationSeconds": 16, "renewTime": time}}))
             .unwrap()
         };

@@ -103,7 +103,7 @@ fn of_slice(slice: &EndpointSlice) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
@@ -113,7 +113,7 @@ mod tests {
             let object = json!({"addressType": "IPv4", "metadata": {},
                 "endpoints": [{"addresses": addresses}],
                 "ports": [{"name": "https", "port": port}]});
-            serde_json::from_value(object).unwrap()
+            json_tree::from_value(object).unwrap()
         };
         let slices = [
             slice(json!(6443), &["192.0.2.2", "192.0.2.1", "name"]),

@@ -1,7 +1,7 @@
 //! The version of this program beside that of its server: a node may be older, and not newer (docs/upgrade.md).
 
 use api_client::Client;
-use serde_json::Value;
+use json_tree::Value;
 
 /// The reason why this program does not join the server, if it is newer.
 ///

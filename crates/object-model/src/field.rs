@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt::{self, Write as _};
 
-use serde_json::Value;
+use json_tree::Value;
 
 /// A path such as `spec.template.spec.containers[0].name`.
 ///

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde_json::Value;
+use json_tree::Value;
 
 /// An absolute number or a percentage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl fmt::Display for IntOrPercent {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -7,8 +7,8 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
+use json_tree::Value;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
 
 const NANOS: i128 = 1_000_000_000;
 /// As upstream, parsed values are limited to the largest 64-bit integer.

@@ -241,8 +241,8 @@ impl Status {
     }
 
     /// The JSON form of the response.
-    pub fn to_json(&self) -> serde_json::Value {
-        let mut value = serde_json::json!({
+    pub fn to_json(&self) -> json_tree::Value {
+        let mut value = json_tree::json!({
             "kind": "Status",
             "apiVersion": "v1",
             "metadata": {},
@@ -252,10 +252,10 @@ impl Status {
             "code": self.code,
         });
         if let Some(details) = &self.details {
-            value["details"] = serde_json::json!(details);
+            value["details"] = json_tree::json!(details);
         }
         if let Some(next) = &self.next {
-            value["metadata"]["continue"] = serde_json::json!(next);
+            value["metadata"]["continue"] = json_tree::json!(next);
         }
         value
     }

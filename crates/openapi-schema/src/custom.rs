@@ -1,7 +1,7 @@
 //! Kinds whose schema comes from a CustomResourceDefinition.
 
+use json_tree::{Map, Value, json};
 use resource_kinds::KindInfo;
-use serde_json::{Map, Value, json};
 
 use crate::definitions::REFERENCE_PREFIX;
 use crate::facts::{Facts, ListType, MapType};

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use flate2::read::DeflateDecoder;
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 /// The prefix of references between definitions.
 pub(crate) const REFERENCE_PREFIX: &str = "#/components/schemas/";
@@ -96,7 +96,7 @@ mod tests {
         let event = &definitions["io.k8s.api.core.v1.Event"];
         assert_eq!(
             event["required"],
-            serde_json::json!(["involvedObject", "metadata"])
+            json_tree::json!(["involvedObject", "metadata"])
         );
     }
 

@@ -1,7 +1,7 @@
 //! The two forms of an OpenAPI document: the location of the definitions, the references between definitions, and the
 //! few special types.
 
-use serde_json::{Map, Value, json};
+use json_tree::{Map, Value, json};
 
 use crate::custom::for_v2;
 use crate::definitions::reference;

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 
+use json_tree::{Map, Value, json};
 use resource_kinds::KindInfo;
-use serde_json::{Map, Value, json};
 
 use crate::custom::{API_VERSION_DESCRIPTION, CustomKind, KIND_DESCRIPTION};
 use crate::definitions::{definitions, reference};

@@ -23,8 +23,8 @@ mod value_path;
 #[expect(dead_code, reason = "the build script reads all of it")]
 mod published_facts;
 
+use json_tree::Value;
 use resource_kinds::KindInfo;
-use serde_json::Value;
 
 pub use custom::CustomKind;
 pub use document::v3_hash;

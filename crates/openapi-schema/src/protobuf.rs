@@ -4,8 +4,8 @@
 //! As in proto3, a field with its type's zero value (`false`, `0`, `""`) is not written; an empty message is written.
 //! Members of a JSON object that are not in the table are skipped.
 
+use json_tree::{Map, Value};
 use object_model::varint;
-use serde_json::{Map, Value};
 
 /// The wire type of a field.
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Strict decoding: the fields of an object that its type does not contain.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::graph::{Definition, Graph, Node};
 use crate::value_path::ValuePath;

@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+use json_tree::{Value, json};
 use openapi_schema::{ListType, MapType, Schema, Shape};
 use resource_kinds::info::{ALL, SCALE, STATUS};
 use resource_kinds::{Body, KindInfo, Scope, Subresource, Verb, Words, WriteRules};
-use serde_json::{Value, json};
 
 fn kind(
     group: &'static str,
@@ -346,9 +346,9 @@ fn older_watches_and_what_is_passed_on_are_in_the_document() {
 }
 
 mod custom {
+    use json_tree::{Value, json};
     use openapi_schema::{CustomKind, ListType, Schema, Shape};
     use resource_kinds::{KindInfo, Scope, Verb, Words, WriteRules};
-    use serde_json::{Value, json};
 
     const BOAT: KindInfo<'static> = KindInfo {
         group: "example.org",

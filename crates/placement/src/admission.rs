@@ -134,8 +134,8 @@ fn is_extended(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Value, json};
     use k8s_openapi::api::core::v1::Pod;
-    use serde_json::{Value, json};
 
     use super::*;
 
@@ -145,7 +145,7 @@ mod tests {
             whole[key] = part.clone();
         }
         let pod = json!({"metadata": {"name": "p"}, "spec": whole});
-        PodView::from(serde_json::from_value::<Pod>(pod).unwrap())
+        PodView::from(json_tree::from_value::<Pod>(pod).unwrap())
     }
 
     fn asks(resources: Value) -> PodView {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn node() -> Node {
-        serde_json::from_value(json!({
+        json_tree::from_value(json!({
             "metadata": {"name": "n", "labels": {"disk": "ssd"}},
             "spec": {"taints": [{"key": "out", "effect": "NoExecute"},
                 {"key": "new", "effect": "NoSchedule"}]},
@@ -165,7 +165,7 @@ mod tests {
     fn tolerant(mut pod: PodView) -> PodView {
         let mut spec = (*pod.spec).clone();
         let toleration = json!([{"key": "out", "operator": "Exists"}]);
-        spec.tolerations = serde_json::from_value(toleration).unwrap();
+        spec.tolerations = json_tree::from_value(toleration).unwrap();
         pod.spec = spec.into();
         pod
     }

@@ -299,12 +299,12 @@ impl<'v> FreeResources<'v> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use json_tree::{Value, json};
     use k8s_openapi::api::core::v1::Pod;
-    use serde_json::{Value, json};
 
     fn cpu(conditions: Value) -> i64 {
         let amounts = |requested: &str| json!({"requests": {"cpu": requested}});
-        let pod: Pod = serde_json::from_value(json!({
+        let pod: Pod = json_tree::from_value(json!({
             "spec": {"containers": [{"name": "c", "resources": amounts("3")}]},
             "status": {"conditions": conditions, "containerStatuses": [{
                 "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
@@ -327,7 +327,7 @@ mod tests {
     fn so_has_a_pod_as_a_whole() {
         // KEP-5419: resizes of pod-level resources.
         let cpu = |requested: &str, reason: &str| {
-            let pod: Pod = serde_json::from_value(json!({
+            let pod: Pod = json_tree::from_value(json!({
                 "spec": {"containers": [{"name": "c"}], "resources": {"requests": {"cpu": requested}}},
                 "status": {"allocatedResources": {"cpu": "2"},
                     "resources": {"requests": {"cpu": "4"}},

@@ -100,9 +100,9 @@ fn namespace_label(namespace: &str, key: &str, value: &str) -> String {
 mod tests {
     use std::sync::Arc;
 
+    use json_tree::{Value, json};
     use k8s_openapi::api::core::v1::{Namespace, Pod};
     use proptest::prelude::*;
-    use serde_json::{Value, json};
 
     use super::*;
     use crate::affinity::AffinityTerm;
@@ -139,7 +139,7 @@ mod tests {
             term
         };
         let terms: Vec<Value> = terms.iter().map(term).collect();
-        let pod: Pod = serde_json::from_value(json!({
+        let pod: Pod = json_tree::from_value(json!({
             "metadata": {"name": uid.to_string(), "namespace": namespace.to_string(),
                 "uid": uid.to_string(), "labels": labels(*values, keys)},
             "spec": {"containers": [], "nodeName": "n", "affinity": {"podAntiAffinity":
@@ -173,7 +173,7 @@ mod tests {
             let mut view = ClusterView::default();
             for name in ["1", "2"] {
                 let namespace = json!({"metadata": {"name": name}});
-                let namespace: Namespace = serde_json::from_value(namespace).unwrap();
+                let namespace: Namespace = json_tree::from_value(namespace).unwrap();
                 view.namespaces.insert(name.to_owned(), Arc::new(namespace));
             }
             for (uid, spec) in specs.iter().enumerate() {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use placement::{ClusterView, PlacementDecision, misfit, place};
 use proptest::prelude::*;
 use resource_kinds::pod_view::PodView;
-use serde_json::json;
 
 /// A pod's requests.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ fn pod(index: usize, wish: &Wish) -> PodView {
     });
     let amounts =
         json!({"cpu": format!("{}m", wish.milli), "memory": format!("{}Gi", wish.gibibytes)});
-    let pod: Pod = serde_json::from_value(json!({
+    let pod: Pod = json_tree::from_value(json!({
         "metadata": {"name": format!("p{index}"), "namespace": "default", "uid": index.to_string()},
         "spec": {
             "hostNetwork": wish.on_host,
@@ -66,7 +66,7 @@ fn pod(index: usize, wish: &Wish) -> PodView {
 }
 
 fn node(name: &str, disk: &str) -> Node {
-    let node = serde_json::from_value(json!({
+    let node = json_tree::from_value(json!({
         "metadata": {"name": name, "labels": {"disk": disk}},
         "status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "4"}},
     }));

@@ -8,17 +8,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::resource::v1::{AllocationResult, DeviceRequestAllocationResult};
 use placement::{ClaimStep, ClusterView, PlacementDecision, place};
 use proptest::prelude::*;
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 const DRIVER: &str = "dra.example.com";
 
 fn read<T: k8s_openapi::serde::de::DeserializeOwned>(value: Value) -> T {
-    serde_json::from_value(value).unwrap()
+    json_tree::from_value(value).unwrap()
 }
 
 /// Nodes `n1` and `n2`, the class `gpu` (all devices of the driver), and these slices and claims.

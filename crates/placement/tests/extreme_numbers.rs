@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::serde::de::DeserializeOwned;
 use placement::{ClusterView, PlacementDecision, place};
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 fn typed<K: DeserializeOwned>(object: Value) -> K {
-    serde_json::from_value(object).unwrap()
+    json_tree::from_value(object).unwrap()
 }
 
 fn pod(name: &str, spec: Value) -> PodView {

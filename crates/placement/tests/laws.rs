@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use placement::{ClusterView, PlacementDecision, Preemption, place};
 use proptest::prelude::*;
 use resource_kinds::pod_view::PodView;
-use serde_json::json;
 
 const ROOM_MILLI: i64 = 1000;
 
@@ -19,7 +19,7 @@ fn budgets(allowed: [i32; 2]) -> Vec<Arc<PodDisruptionBudget>> {
             "spec": {"selector": {"matchLabels": {"app": index.to_string()}}},
             "status": {"disruptionsAllowed": allowed},
         });
-        Arc::new(serde_json::from_value(object).expect("a budget"))
+        Arc::new(json_tree::from_value(object).expect("a budget"))
     };
     allowed.into_iter().enumerate().map(budget).collect()
 }
@@ -42,7 +42,7 @@ fn cluster(nodes: usize) -> ClusterView {
     let mut view = ClusterView::default();
     for index in 0..nodes {
         let name = format!("n{index}");
-        let node: Node = serde_json::from_value(json!({
+        let node: Node = json_tree::from_value(json!({
             "metadata": {"name": name},
             "status": {"allocatable": {"cpu": format!("{ROOM_MILLI}m"), "pods": "110"}},
         }))
@@ -57,7 +57,7 @@ fn pod(index: usize, milli: i64) -> PodView {
 }
 
 fn important(index: usize, milli: i64, priority: i32) -> PodView {
-    let pod: Pod = serde_json::from_value(json!({
+    let pod: Pod = json_tree::from_value(json!({
         "metadata": {"name": format!("p{index}"), "namespace": "default", "uid": index.to_string(),
             "labels": {"app": (index % 2).to_string()}},
         "spec": {"priority": priority, "containers": [

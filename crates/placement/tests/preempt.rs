@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use placement::{ClusterView, PlacementDecision, place};
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 /// Nodes with these names, each with two CPUs and ten pods.
 fn cluster(nodes: &[&str]) -> ClusterView {
     let mut view = ClusterView::default();
     for name in nodes {
-        let node: Node = serde_json::from_value(json!({
+        let node: Node = json_tree::from_value(json!({
             "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
             "status": {"allocatable": {"cpu": "2", "pods": "10"}},
         }))
@@ -53,7 +53,7 @@ fn pod(line: &str) -> PodView {
             (word, _) => panic!("{word} means nothing"),
         }
     }
-    let pod: Pod = serde_json::from_value(pod).expect("a pod");
+    let pod: Pod = json_tree::from_value(pod).expect("a pod");
     pod.into()
 }
 
@@ -73,7 +73,7 @@ fn with(mut view: ClusterView, pods: &[&str]) -> ClusterView {
 fn budget(mut view: ClusterView, app: &str, status: Value) -> ClusterView {
     let object = json!({"metadata": {"name": app, "namespace": "default"},
         "spec": {"selector": {"matchLabels": {"app": app}}}, "status": status});
-    let object: PodDisruptionBudget = serde_json::from_value(object).expect("a budget");
+    let object: PodDisruptionBudget = json_tree::from_value(object).expect("a budget");
     view.budgets.push(Arc::new(object));
     view
 }
@@ -327,7 +327,7 @@ fn ports_and_exclusive_neighbours_are_reasons_too() {
     view.pods.push(Arc::new(pod("a 0 100m on=n app=x")));
     view.pods.push(Arc::new(pod("b 0 100m on=n app=y")));
     let mut coming = pod("new 9 100m");
-    let affinity = serde_json::from_value(apart).expect("an affinity");
+    let affinity = json_tree::from_value(apart).expect("an affinity");
     Arc::make_mut(&mut coming.spec).affinity = Some(affinity);
     assert_eq!(show(&coming, &view), "on n: a");
 }
@@ -340,12 +340,12 @@ fn with_exclusive_claim(view: &mut ClusterView, claim: &str) {
         "spec": {"accessModes": ["ReadWriteOncePod"], "storageClassName": "", "volumeName": claim},
         "status": {"phase": "Bound"},
     });
-    let object = serde_json::from_value(object).expect("a claim");
+    let object = json_tree::from_value(object).expect("a claim");
     let key = ("default".to_owned(), claim.to_owned());
     view.claims.insert(key, Arc::new(object));
     let volume = json!({"metadata": {"name": claim}, "spec": {
         "accessModes": ["ReadWriteOncePod"], "csi": {"driver": "d", "volumeHandle": claim}}});
-    let volume = serde_json::from_value(volume).expect("a volume");
+    let volume = json_tree::from_value(volume).expect("a volume");
     view.volumes.insert(claim.to_owned(), Arc::new(volume));
 }
 

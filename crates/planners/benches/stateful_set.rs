@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use json_tree::json;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use planners::stateful_set::{Observed, identity, plan, revisions};
 use resource_kinds::pod_view::Sharing;
-use serde_json::json;
 
 const REPLICAS: [i32; 3] = [1, 100, 10_000];
 /// Each situation is measured for about this long.
@@ -157,7 +157,7 @@ fn set(policy: &str, replicas: i32) -> StatefulSet {
         },
         "status": { "replicas": 0, "currentRevision": revision_name("a") },
     });
-    serde_json::from_value(set).expect("a set")
+    json_tree::from_value(set).expect("a set")
 }
 
 fn template(image: &str) -> k8s_openapi::api::core::v1::PodTemplateSpec {
@@ -170,7 +170,7 @@ fn template(image: &str) -> k8s_openapi::api::core::v1::PodTemplateSpec {
             "readinessProbe": { "httpGet": { "path": "/", "port": 80 } },
         }] },
     });
-    serde_json::from_value(template).expect("a template")
+    json_tree::from_value(template).expect("a template")
 }
 
 fn revision_name(image: &str) -> String {

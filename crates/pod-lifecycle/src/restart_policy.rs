@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn exit(code: i32) -> Exit {
-        serde_json::from_value(serde_json::json!({
+        json_tree::from_value(json_tree::json!({
             "id": "x", "sandbox": 1, "image": "i", "image_id": "d", "code": code, "signal": null,
             "reason": "Error", "message": null, "started_at": null,
             "finished_at": "2026-01-01T00:00:00Z"
@@ -104,23 +104,23 @@ mod tests {
         .unwrap()
     }
 
-    fn wanted_with(pod: &str, kind: Kind, container: serde_json::Value, code: i32) -> bool {
+    fn wanted_with(pod: &str, kind: Kind, container: json_tree::Value, code: i32) -> bool {
         let spec = PodSpec {
             restart_policy: Some(pod.to_owned()),
             ..PodSpec::default()
         };
-        let mut value = serde_json::json!({"name": "c"});
+        let mut value = json_tree::json!({"name": "c"});
         for (key, part) in container.as_object().unwrap() {
             value[key] = part.clone();
         }
-        let container = serde_json::from_value(value).unwrap();
+        let container = json_tree::from_value(value).unwrap();
         wanted(&spec, kind, &container, &exit(code))
     }
 
     #[test]
     fn policy_decides_by_exit_code() {
         // statefulset.md 12.2
-        let none = || serde_json::json!({});
+        let none = || json_tree::json!({});
         for (policy, kind, code, expected) in [
             ("Always", Kind::Main, 0, true),
             ("Always", Kind::Main, 1, true),
@@ -142,15 +142,10 @@ mod tests {
     #[test]
     fn own_rules_come_before_the_policy() {
         // statefulset.md 12.4
-        let rules = serde_json::json!({"restartPolicy": "Never", "restartPolicyRules": [
+        let rules = json_tree::json!({"restartPolicy": "Never", "restartPolicyRules": [
             {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]});
         assert!(wanted_with("Never", Kind::Main, rules.clone(), 42));
         assert!(!wanted_with("Never", Kind::Main, rules, 1));
-        assert!(wanted_with(
-            "Never",
-            Kind::Sidecar,
-            serde_json::json!({}),
-            0
-        ));
+        assert!(wanted_with("Never", Kind::Sidecar, json_tree::json!({}), 0));
     }
 }

@@ -180,14 +180,14 @@ pub fn display_name(pod: &Pod) -> String {
 mod tests {
     use super::*;
 
-    fn user_of(spec: serde_json::Value) -> Option<i64> {
-        common_user(&serde_json::from_value(spec).unwrap())
+    fn user_of(spec: json_tree::Value) -> Option<i64> {
+        common_user(&json_tree::from_value(spec).unwrap())
     }
 
     #[test]
     fn a_common_user_is_that_of_every_container() {
         // statefulset.md 12.13
-        use serde_json::json;
+        use json_tree::json;
         let container = |user: Option<i64>| {
             let context = user.map(|user| json!({"runAsUser": user}));
             json!({"name": "c", "securityContext": context})

@@ -128,14 +128,14 @@ pub fn key_in_keyring(keyring: &str, user: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
     #[test]
     fn a_volume_has_the_defaults_of_the_api() {
         let inline: RBDVolumeSource =
-            serde_json::from_value(json!({"monitors": ["10.16.154.78:6789"],
+            json_tree::from_value(json!({"monitors": ["10.16.154.78:6789"],
             "image": "foo", "secretRef": {"name": "ceph"}}))
             .unwrap();
         let inline = RbdSource::inline(&inline, "shop");
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(inline.keyring, "/etc/ceph/keyring");
         assert_eq!(inline.secret.unwrap().namespace, "shop");
         // seeds.md M7
-        let volume: RBDPersistentVolumeSource = serde_json::from_value(json!({
+        let volume: RBDPersistentVolumeSource = json_tree::from_value(json!({
             "monitors": ["10.16.154.78:6789"], "pool": "kube", "image": "foo", "fsType": "ext4",
             "readOnly": true, "user": "admin", "keyring": "/etc/ceph/keyring",
             "secretRef": {"name": "ceph", "namespace": "system"}}))
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn words_cannot_add_options_or_arguments() {
         let volume = json!({"monitors": ["m"], "image": "foo"});
-        let volume: RBDVolumeSource = serde_json::from_value(volume).unwrap();
+        let volume: RBDVolumeSource = json_tree::from_value(volume).unwrap();
         let volume = RbdSource::inline(&volume, "shop");
         for word in ["a b", "a,ro", "-p", "", "a\nb", "ä"] {
             let with = |change: fn(&mut RbdSource, String)| {

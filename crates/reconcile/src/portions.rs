@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use api_client::{Api, Client, Event};
 use http::{Request, Response};
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::ConfigMap;
-use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Cache, Queue, ReconcileResult, WatchConfig, limits, run_workers};
@@ -81,7 +81,7 @@ async fn all_that_waits_can_be_read_at_once() {
 #[tokio::test]
 async fn a_page_of_a_list_is_decoded_in_portions() {
     let items: Vec<Value> = (0..500)
-        .map(|number| serde_json::to_value(object(number)).unwrap())
+        .map(|number| json_tree::to_value(object(number)).unwrap())
         .collect();
     let list = json!({"metadata": {"resourceVersion": "1000"}, "items": items}).to_string();
     let respond = move |request: Request<api_client::Body>| {

@@ -533,9 +533,9 @@ mod tests {
     struct WriteError(#[source] api_client::Error);
 
     fn answered(code: u16) -> WriteError {
-        let status = serde_json::json!({"status": "Failure", "code": code, "message": "no"});
+        let status = json_tree::json!({"status": "Failure", "code": code, "message": "no"});
         WriteError(api_client::Error::Api(
-            serde_json::from_value(status).unwrap(),
+            json_tree::from_value(status).unwrap(),
         ))
     }
 

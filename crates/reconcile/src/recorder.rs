@@ -13,10 +13,10 @@ use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use jiff::Timestamp;
+use json_tree::json;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use process_telemetry::refusals::{self, Budget};
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -462,7 +462,7 @@ mod tests {
                         false => {
                             let reason = event.reason.clone().expect("a reason");
                             server.stored.lock().expect("a lock").push(reason);
-                            (201, serde_json::to_value(&event).expect("JSON"))
+                            (201, json_tree::to_value(&event).expect("JSON"))
                         }
                     };
                     let respond = Body::from(respond.to_string().into_bytes());
@@ -485,7 +485,7 @@ mod tests {
         server.full.store(true, Ordering::Relaxed);
         let end = CancellationToken::new();
         let recorder = Recorder::spawn(server.client(), "kubelet", end.clone());
-        let pod: Pod = serde_json::from_value(json!({ "metadata":
+        let pod: Pod = json_tree::from_value(json!({ "metadata":
             { "name": "web-0", "namespace": "default", "uid": "u" } }))
         .expect("a pod");
         for _ in 0..3 {
@@ -560,7 +560,7 @@ mod tests {
         let recorder = Recorder::spawn(client, "scheduler", end.clone());
         for pod in ["a", "b", "c"] {
             let metadata = json!({ "name": pod, "namespace": "default", "uid": pod });
-            let pod: Pod = serde_json::from_value(json!({ "metadata": metadata })).expect("a pod");
+            let pod: Pod = json_tree::from_value(json!({ "metadata": metadata })).expect("a pod");
             recorder.normal(&pod, "Scheduled", "to a node");
         }
         tokio::time::sleep(Duration::from_secs(1)).await;

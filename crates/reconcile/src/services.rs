@@ -97,19 +97,19 @@ pub fn service_of(slice: &EndpointSlice) -> Option<Key> {
 mod tests {
     use api_client::Event;
     use futures::channel::mpsc::unbounded;
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
     fn service(name: &str) -> Service {
         let metadata = json!({"namespace": "default", "name": name});
-        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+        json_tree::from_value(json!({"metadata": metadata})).unwrap()
     }
 
     fn slice(name: &str, service: &str) -> EndpointSlice {
         let labels = json!({"kubernetes.io/service-name": service});
         let metadata = json!({"namespace": "default", "name": name, "labels": labels});
-        serde_json::from_value(json!({
+        json_tree::from_value(json!({
             "metadata": metadata, "addressType": "IPv4", "endpoints": []}))
         .unwrap()
     }

@@ -1,7 +1,7 @@
 //! The default objects of a new cluster: namespaces, accounts of nodes, default roles and bindings, storage
 //! classes, FlowSchemas and priority levels.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::groups::flowcontrol;
 use crate::groups::rbac::GROUP;

@@ -1,7 +1,7 @@
 //! Reads configuration files as trees. Errors contain the paths of their fields, and unknown fields are errors.
 
+use json_tree::Value;
 use object_model::{FieldError, FieldPath};
-use serde_json::Value;
 
 /// Records unknown fields, and a value that is not an object.
 pub fn only(value: &Value, supported: &[&str], at: &FieldPath, errors: &mut Vec<FieldError>) {

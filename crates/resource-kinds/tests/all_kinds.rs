@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use json_tree::{Map, Value, json};
 use proptest::prelude::*;
 use resource_kinds::{AllocationLookup, ClusterConfig, Kind, Scope, all};
-use serde_json::{Map, Value, json};
 
 struct Nothing;
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use jiff::Timestamp;
+use json_tree::json;
 use k8s_openapi::api::resource::v1::{
     AllocationResult, ResourceClaim, ResourceClaimConsumerReference,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::resource::ALLOCATED;
-use serde_json::json;
 
 /// Allocates devices to a claim and reserves the claim for the pod, if the claim is unchanged.
 pub(crate) async fn allocate(

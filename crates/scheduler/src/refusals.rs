@@ -159,7 +159,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
@@ -167,7 +167,7 @@ mod tests {
         let annotations = node.map(|node| json!({ SELECTED_NODE: node }));
         let claim = json!({"metadata": {"namespace": "default", "name": "data", "uid": uid,
             "annotations": annotations}, "spec": {"volumeName": volume}});
-        Arc::new(serde_json::from_value(claim).unwrap())
+        Arc::new(json_tree::from_value(claim).unwrap())
     }
 
     // findings-2 R30

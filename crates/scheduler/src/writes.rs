@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api_client::guarded_writes::{Delete, delete, unless_outrun};
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -14,7 +15,6 @@ use resource_kinds::annotations::{BOUND_BY_CONTROLLER, SELECTED_NODE};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 use resource_kinds::volume_fit::claim_reference;
-use serde_json::{Value, json};
 
 use crate::devices;
 use crate::reservations::ReservedClaim;
@@ -31,7 +31,7 @@ pub(crate) async fn bind(client: Client, pod: &PodView, node: &str) -> api_clien
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
     });
     let api: Api<Pod> = Api::namespaced(client, namespace);
-    let created: api_client::Result<serde_json::Value> = api
+    let created: api_client::Result<json_tree::Value> = api
         .create_subresource("binding", name, &PostParams::default(), &binding)
         .await;
     created.map(|_| ())
@@ -201,7 +201,7 @@ pub(crate) async fn explain_unless_changed(
 }
 
 fn explanation(condition: Option<PodCondition>, nominated: Nominated) -> Value {
-    let mut status = serde_json::Map::new();
+    let mut status = json_tree::Map::new();
     if let Some(condition) = condition {
         status.insert("conditions".to_owned(), json!([condition]));
     }

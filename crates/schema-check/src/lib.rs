@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 /// Maximum number of reported violations of one object.
 const REPORTED_MAX: usize = 20;
@@ -156,7 +156,7 @@ impl Walk<'_> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

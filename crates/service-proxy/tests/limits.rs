@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use api_client::Event;
 use futures::channel::mpsc;
 use futures::{Stream, StreamExt};
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{self as api, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -20,7 +21,6 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use reconcile::{Cache, Object};
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 use service_proxy::{
     Kernel, KernelError, LocalPods, Peers, PodAddresses, PolicySources, conntrack,
     serve_with_policies,
@@ -111,7 +111,7 @@ fn rules(numbers: &mut StdRng, side: &str) -> Value {
 
 fn policy(uid: &str, spec: &Value) -> NetworkPolicy {
     let metadata = json!({"namespace": "default", "name": uid, "uid": uid});
-    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+    json_tree::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
 }
 
 /// A pod of this node with the label `app`; its name is its uid.
@@ -121,7 +121,7 @@ fn pod(name: &str) -> PodView {
     let metadata =
         json!({"namespace": "default", "name": name, "uid": name, "labels": {"app": name}});
     let spec = json!({"nodeName": "here", "containers": [{"name": "c", "ports": ports}]});
-    let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+    let pod: Pod = json_tree::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
     PodView::from(pod)
 }
 
@@ -209,8 +209,8 @@ fn random_service(numbers: &mut StdRng, number: u8) -> (Service, EndpointSlice) 
         "endpoints": endpoints,
     });
     (
-        serde_json::from_value(service).unwrap(),
-        serde_json::from_value(slice).unwrap(),
+        json_tree::from_value(service).unwrap(),
+        json_tree::from_value(slice).unwrap(),
     )
 }
 
@@ -456,7 +456,7 @@ fn a_refused_service_and_policy_are_left_out_alone() {
         let (_pods, pods) = listed(vec![pod("a"), pod("b")]);
         let pods = Cache::of_pod_events(pods);
         let labels = json!({"metadata": {"name": "default"}});
-        let namespace: api::Namespace = serde_json::from_value(labels).unwrap();
+        let namespace: api::Namespace = json_tree::from_value(labels).unwrap();
         let (namespaces, _namespaces) = told(vec![namespace]);
         let both = PodAddresses::from([("a".to_owned(), A), ("b".to_owned(), B)]);
         let connected = watch::Sender::new(both.clone());

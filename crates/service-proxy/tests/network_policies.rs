@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use api_client::Event;
 use futures::channel::mpsc;
 use futures::{Stream, StreamExt};
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{self as api, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use reconcile::{Cache, Object};
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 use service_proxy::{
     LocalPods, Peers, PodAddresses, PolicySources, conntrack, serve_with_policies,
 };
@@ -64,7 +64,7 @@ fn state(policies: &[Value]) -> PolicyObjects {
 fn policy(name: &str, spec: &Value) -> NetworkPolicy {
     let uid = format!("uid-{name}");
     let metadata = json!({"namespace": "default", "name": name, "uid": uid});
-    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+    json_tree::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
 }
 
 /// A pod of this node with the label `app`; its name is its uid.
@@ -73,7 +73,7 @@ fn pod(name: &str, app: &str) -> PodView {
     let metadata =
         json!({"namespace": "default", "name": name, "uid": name, "labels": {"app": app}});
     let spec = json!({"nodeName": "here", "containers": [{"name": "c", "ports": ports}]});
-    let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+    let pod: Pod = json_tree::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
     PodView::from(pod)
 }
 
@@ -373,7 +373,7 @@ fn the_proxy_follows_policies_pods_and_labels() {
         let pods = Cache::of_pod_events(pods);
         let tell_pod = |pod| tell_pod.unbounded_send(Event::Apply(pod)).unwrap();
         let labels = json!({"metadata": {"name": "default", "labels": {"kind": "plain"}}});
-        let plain = serde_json::from_value(labels).unwrap();
+        let plain = json_tree::from_value(labels).unwrap();
         let (namespaces, _namespaces) = told::<api::Namespace>(vec![plain]);
         let connected = watch::Sender::new(PodAddresses::new());
         let connect = |uid: &str, address| {

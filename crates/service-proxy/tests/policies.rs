@@ -12,10 +12,10 @@ use std::time::Duration;
 use api_client::Event;
 use futures::StreamExt;
 use futures::channel::mpsc;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use reconcile::{Cache, Object};
-use serde_json::{Value, json};
 
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 mod world;
@@ -118,7 +118,7 @@ fn balanced(addresses: &[&str], ranges: &[&str]) -> Service {
         service(json!({ "type": "LoadBalancer", "loadBalancerSourceRanges": ranges }));
     let ingress: Vec<Value> = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
     let status = json!({ "loadBalancer": { "ingress": ingress } });
-    service.status = serde_json::from_value(status).unwrap();
+    service.status = json_tree::from_value(status).unwrap();
     service
 }
 

@@ -7,8 +7,8 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use json_tree::json;
 use object_model::listening::{Listening, ListeningAddress, Transport};
-use serde_json::json;
 use service_routing::{PublishedPort, Settings, hold, ports, publish, table};
 
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
@@ -59,7 +59,7 @@ fn where_the_machine_listens_neither_services_nor_pods_are() {
     for endpoints in [&BOTH[..], &[]] {
         let (mut service, slice) = objects(spec.clone(), endpoints);
         let balancer = json!({ "loadBalancer": { "ingress": [{ "ip": NODE.to_string() }] } });
-        service.status = serde_json::from_value(balancer).unwrap();
+        service.status = json_tree::from_value(balancer).unwrap();
         let mut whole = table(&ports([&service], [&slice], "here"), &World::settings());
         publish(&mut whole, &published);
         world.apply(whole.clone());

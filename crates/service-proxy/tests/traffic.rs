@@ -6,9 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use json_tree::json;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pod_network::{Cidr, NodeSwitch, SwitchOptions};
-use serde_json::json;
 use service_proxy::{Kernel, conntrack};
 use service_routing::{PublishedPort, Settings, misled_flows, ports, stale_flows, table};
 
@@ -409,7 +409,7 @@ fn udp_clients_that_never_stop_are_moved_from_endpoints_that_are_gone() {
         let udp = json!([{ "name": "dns", "port": 53, "protocol": "UDP" }]);
         let (service, mut slice) = objects(json!({ "ports": udp }), endpoints);
         let port = json!([{ "name": "dns", "port": 5353, "protocol": "UDP" }]);
-        slice.ports = serde_json::from_value(port).unwrap();
+        slice.ports = json_tree::from_value(port).unwrap();
         ports([&service], [&slice], "here")
     };
     let client = world.host.run(|| UdpSocket::bind("10.244.0.1:0")).unwrap();

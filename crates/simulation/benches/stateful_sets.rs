@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use api_client::{Api, Client, DeleteParams, Patch, PatchParams, PostParams};
 use api_server::{ApiServer, UserInfo};
+use json_tree::json;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use mvcc_store::Store;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use reconcile::Cache;
-use serde_json::json;
 use simulation::{Instances, node, start_server};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -158,7 +158,7 @@ impl Cluster {
         let started = Instant::now();
         for number in 0..case.sets {
             let name = format!("set-{number}");
-            let set = serde_json::from_value(json!({
+            let set = json_tree::from_value(json!({
                 "metadata": {"name": name},
                 "spec": {
                     "replicas": case.replicas,

@@ -16,9 +16,9 @@ use api_client::{
 };
 use bytes::Bytes;
 use http::Request;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::ConfigMap;
 use mvcc_store::{Event, EventKind, WatchEvents};
-use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -338,7 +338,7 @@ impl Own {
             },
             "data": { "text": text },
         });
-        let object: ConfigMap = serde_json::from_value(object)?;
+        let object: ConfigMap = json_tree::from_value(object)?;
         let (api, params) = (self.client.api(), PostParams::default());
         let name = self.name();
         let written = match over {

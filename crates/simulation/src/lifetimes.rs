@@ -9,12 +9,12 @@ use api_client::{
     Api, Client, DeleteParams, ListParams, Patch, PatchParams, PostParams, Resource, ResourceExt,
 };
 use api_server::UserInfo;
+use json_tree::json;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use resource_kinds::annotations::NODE_FAILURE;
-use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::control_plane::{Component, Server, supervise};
@@ -249,7 +249,7 @@ impl Lives {
                 "spec": {"clusterIP": "None", "selector": {"app": name},
                     "ports": [{"port": 80}]},
             });
-            let service: Service = serde_json::from_value(service)?;
+            let service: Service = json_tree::from_value(service)?;
             let services: Api<Service> = self.api();
             services.create(&PostParams::default(), &service).await?;
             let annotations = match self.at_node_loss {
@@ -268,7 +268,7 @@ impl Lives {
                     },
                 },
             });
-            let set: StatefulSet = serde_json::from_value(set)?;
+            let set: StatefulSet = json_tree::from_value(set)?;
             let sets: Api<StatefulSet> = self.api();
             sets.create(&PostParams::default(), &set).await?;
         }

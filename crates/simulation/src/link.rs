@@ -404,7 +404,7 @@ impl Link {
         }
         let (parts, body) = request.into_parts();
         let bytes = body.collect().await?.to_bytes();
-        let mut options: serde_json::Value = serde_json::from_slice(&bytes)?;
+        let mut options: json_tree::Value = serde_json::from_slice(&bytes)?;
         if let Some(options) = options.as_object_mut() {
             options.remove("preconditions");
         }

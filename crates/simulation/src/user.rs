@@ -6,12 +6,12 @@ use api_client::{
     Api, Client, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions,
     PropagationPolicy, Resource, ResourceExt,
 };
+use json_tree::{Value, json};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use planners::stateful_set::identity;
 use resource_kinds::annotations::NODE_FAILURE;
-use serde_json::{Value, json};
 
 use crate::checks::Checks;
 use crate::random::{below, between, chance, one_of};
@@ -179,7 +179,7 @@ impl User {
             set["metadata"]["annotations"] = json!({ NODE_FAILURE: "Failover" });
         }
         trace!("user: create {set}");
-        let set: StatefulSet = serde_json::from_value(set).map_err(api_client::Error::Json)?;
+        let set: StatefulSet = json_tree::from_value(set).map_err(api_client::Error::Json)?;
         let sets: Api<StatefulSet> = self.api();
         sets.create(&PostParams::default(), &set).await.map(drop)
     }

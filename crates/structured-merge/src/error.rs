@@ -1,7 +1,7 @@
 //! Errors of a patch, and their texts for the client.
 
+use json_tree::Value;
 use object_model::{Cause, Status, StatusDetails, StatusReason};
-use serde_json::Value;
 
 /// The error of a patch. The messages are those of apimachinery's `mergepatch`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

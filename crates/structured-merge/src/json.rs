@@ -1,26 +1,25 @@
-//! JSON patch and merge patch, with limits on their cost.
+//! JSON patch and merge patch, with bounds on their cost.
 
-use json_patch::{PatchErrorKind, PatchOperation};
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 use crate::PatchError;
 use crate::error::type_name;
 
-/// Maximum number of operations of a JSON patch (the limit of kube-apiserver).
+/// Maximum number of operations of a JSON patch (the API server's own bound).
 const OPERATIONS_MAX: usize = 10_000;
-/// Maximum number of bytes that the `copy` operations of one patch may add, because repeated copies double a
-/// document.
+/// Maximum number of bytes that the `copy` operations of one patch may add: repeated copies double
+/// a document.
 const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// Maximum number of list elements that one patch may shift: an insertion at the front of a list shifts the whole
-/// list. Shifting the maximum takes a tenth of a second, and is a hundred times the need of the largest patch of a
-/// short list.
+/// Maximum number of list elements that one patch may shift: an insertion at the front of a list
+/// shifts all of it. This takes a tenth of a second, and is a hundred times the need of the largest
+/// patch of a short list.
 const SHIFTED_ELEMENTS_MAX: usize = 32 << 20;
 
-/// Applies a JSON patch (RFC 6902): all of its operations or nothing.
+/// Applies a JSON patch (RFC 6902): all of it or nothing.
 ///
 /// # Errors
-/// `Malformed` if the patch is not a list of objects; `TooManyOperations`; `DoesNotApply` if an operation is invalid,
-/// a path is missing, or copies exceed their limit; `TestFailed`.
+/// `Malformed` if the patch is not a list of objects; `TooManyOperations`; `DoesNotApply` if an
+/// operation is invalid, a path is missing, or copies exceed their bound; `TestFailed`.
 pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
     let Some(operations) = patch.as_array() else {
         let text = format!(
@@ -68,13 +67,13 @@ pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
     Ok(document)
 }
 
-/// The operation, with its list indices counted from the start of the list.
+/// The operation with its places in lists counted from the start.
 fn placed(document: &Value, operation: &Value) -> Value {
     let mut operation = operation.clone();
     let adds = matches!(operation["op"].as_str(), Some("add" | "copy"));
     let moves = operation["op"] == "move";
     for (field, adds) in [("from", false), ("path", adds)] {
-        // The target of a `move` is resolved after its source was removed.
+        // The target of a move is resolved after the removal of its source.
         if let Some(path) = operation[field].as_str()
             && !(moves && field == "path")
         {
@@ -84,17 +83,17 @@ fn placed(document: &Value, operation: &Value) -> Value {
     operation
 }
 
-/// The reason why an operation does not apply: the part of the message after the operation's number.
+/// The reason why an operation does not apply: the message after its number.
 enum Misfit {
-    /// The operation is a test that fails.
+    /// It is a test, which fails.
     Test(String),
     Other(String),
 }
 
-fn apply_one(document: &mut Value, operation: Value) -> Result<(), Misfit> {
+fn apply_one(document: &mut Value, mut operation: Value) -> Result<(), Misfit> {
     if operation["op"] == "move" {
         let from = operation["from"].as_str().unwrap_or_default();
-        let value = removed_value(document, from)
+        let value = taken(document, from)
             .ok_or_else(|| Misfit::Other(format!(", at {from:?}: path is invalid")))?;
         let path = operation["path"]
             .as_str()
@@ -103,55 +102,64 @@ fn apply_one(document: &mut Value, operation: Value) -> Result<(), Misfit> {
         return put(document, &path, value)
             .ok_or_else(|| Misfit::Other(format!(", at {path:?}: path is invalid")));
     }
-    let operation: PatchOperation = serde_json::from_value(with_value(operation))
-        .map_err(|error| Misfit::Other(format!(": {error}")))?;
-    match &operation {
-        PatchOperation::Test(test)
-            if test.value.is_null() && is_absent(document, test.path.as_str()) =>
-        {
-            return Ok(());
+    // A value that is left out is null, as in the library that Kubernetes uses.
+    let value = operation.get_mut("value").map(Value::take);
+    let value = value.unwrap_or_default();
+    let path = pointer(&operation, "path")?;
+    let misfit = |why: &str| Misfit::Other(format!(", at {path:?}: {why}"));
+    let invalid = || misfit("path is invalid");
+    match operation["op"].as_str() {
+        Some("add") => put(document, path, value).ok_or_else(invalid),
+        Some("remove") => taken(document, path).map(drop).ok_or_else(invalid),
+        Some("replace") if is_absent(document, path) => {
+            put(document, path, value).ok_or_else(invalid)
         }
-        PatchOperation::Replace(replace) if is_absent(document, replace.path.as_str()) => {
-            let path = replace.path.as_str();
-            return put(document, path, replace.value.clone())
-                .ok_or_else(|| Misfit::Other(format!(", at {path:?}: path is invalid")));
+        Some("replace") => {
+            *document.pointer_mut(path).ok_or_else(invalid)? = value;
+            Ok(())
         }
-        _ => {}
+        Some("copy") => {
+            let source = document.pointer(pointer(&operation, "from")?).cloned();
+            let source = source.ok_or_else(|| misfit("\"from\" path is invalid"))?;
+            put(document, path, source).ok_or_else(invalid)
+        }
+        Some("test") if value.is_null() && is_absent(document, path) => Ok(()),
+        Some("test") if *document.pointer(path).ok_or_else(invalid)? == value => Ok(()),
+        Some("test") => Err(Misfit::Test(format!(", at {path:?}: value did not match"))),
+        Some(other) => Err(Misfit::Other(format!(": unknown operation {other:?}"))),
+        None => Err(Misfit::Other(": an operation without `op`".to_owned())),
     }
-    json_patch::patch(document, std::slice::from_ref(&operation)).map_err(|error| {
-        let why = format!(", at \"{}\": {}", error.path, error.kind);
-        match error.kind {
-            PatchErrorKind::TestFailed => Misfit::Test(why),
-            _ => Misfit::Other(why),
-        }
-    })
 }
 
-/// The operation with its value; an absent value is null, as in the library that Kubernetes uses.
-fn with_value(mut operation: Value) -> Value {
-    if matches!(operation["op"].as_str(), Some("add" | "replace" | "test"))
-        && let Value::Object(fields) = &mut operation
-    {
-        fields.entry("value").or_insert(Value::Null);
+/// The JSON pointer (RFC 6901) in a field of an operation.
+fn pointer<'o>(operation: &'o Value, field: &str) -> Result<&'o str, Misfit> {
+    let pointer = operation[field].as_str();
+    let pointer = pointer.ok_or_else(|| Misfit::Other(format!(": missing field `{field}`")))?;
+    let is_valid = (pointer.is_empty() || pointer.starts_with('/'))
+        && pointer
+            .split('~')
+            .skip(1)
+            .all(|rest| rest.starts_with(['0', '1']));
+    match is_valid {
+        true => Ok(pointer),
+        false => Err(Misfit::Other(format!(": {pointer:?} is no JSON pointer"))),
     }
-    operation
 }
 
-/// Removes the value at a path from the document and returns it; `None` if the path does not exist. (The library
-/// would copy the value of a `move`.)
-fn removed_value(document: &mut Value, path: &str) -> Option<Value> {
+/// Removes the value at a path from the document; `None` if there is none.
+fn taken(document: &mut Value, path: &str) -> Option<Value> {
     let (parent, last) = path.rsplit_once('/')?;
     match document.pointer_mut(parent)? {
         Value::Object(fields) => fields.remove(&unescaped(last)),
         Value::Array(list) => {
-            let index = list_index(last).filter(|index| *index < list.len())?;
-            Some(list.remove(index))
+            let place = place(last).filter(|place| *place < list.len())?;
+            Some(list.remove(place))
         }
         _ => None,
     }
 }
 
-/// Puts a value at a path; `None` if the parent of the path does not exist.
+/// Puts a value at a path; `None` if there is no such place.
 fn put(document: &mut Value, path: &str, value: Value) -> Option<()> {
     let Some((parent, last)) = path.rsplit_once('/') else {
         *document = Some(value).filter(|_| path.is_empty())?;
@@ -161,8 +169,8 @@ fn put(document: &mut Value, path: &str, value: Value) -> Option<()> {
         Value::Object(fields) => drop(fields.insert(unescaped(last), value)),
         Value::Array(list) if last == "-" => list.push(value),
         Value::Array(list) => {
-            let index = list_index(last).filter(|index| *index <= list.len())?;
-            list.insert(index, value);
+            let place = place(last).filter(|place| *place <= list.len())?;
+            list.insert(place, value);
         }
         _ => return None,
     }
@@ -173,21 +181,21 @@ fn unescaped(word: &str) -> String {
     word.replace("~1", "/").replace("~0", "~")
 }
 
-/// A list index in the notation of RFC 6901.
-fn list_index(word: &str) -> Option<usize> {
-    let index: usize = word.parse().ok()?;
-    (index.to_string() == word).then_some(index)
+/// A place in a list as RFC 6901 writes it.
+fn place(word: &str) -> Option<usize> {
+    let place: usize = word.parse().ok()?;
+    (place.to_string() == word).then_some(place)
 }
 
-/// The path with all list indices counted from the start. Indices from the end (`-1` is the last) are supported as in
-/// the library that Kubernetes uses. `adds` is whether the last segment is an insert position, of which a list has
-/// one more than elements.
+/// The path with places in lists that are counted from the end (`-1` is the last) counted from the
+/// start, as the library that Kubernetes uses takes them. `adds` says that the last word is a place
+/// to add at: there is one more of these.
 fn from_the_start(document: &Value, path: &str, adds: bool) -> String {
-    let mut node = Some(document);
+    let mut place = Some(document);
     let mut words: Vec<String> = path.split('/').map(str::to_owned).collect();
     let last = words.len() - 1;
     for (at, word) in words.iter_mut().enumerate().skip(1) {
-        if let Some(Value::Array(list)) = node {
+        if let Some(Value::Array(list)) = place {
             let length = list.len() + usize::from(adds && at == last);
             let back = word
                 .strip_prefix('-')
@@ -195,14 +203,14 @@ fn from_the_start(document: &Value, path: &str, adds: bool) -> String {
             let back = back.filter(|back| (1..=length).contains(back));
             *word = back.map_or_else(|| word.clone(), |back: usize| (length - back).to_string());
         }
-        node = node.and_then(|node| node.pointer(&format!("/{word}")));
+        place = place.and_then(|place| place.pointer(&format!("/{word}")));
     }
     words.join("/")
 }
 
-/// Whether the path leads to an absent field of an existing object. kube-apiserver accepts a test for null there;
-/// clients use such a test to be the first writer of a list of finalizers. It also accepts a replacement there; the
-/// sidecars of CSI drivers write annotations and status this way.
+/// Whether the path is that of a field that its object does not have. The API server lets a test for
+/// null pass there, and clients ask so whether they are the first to write a list of finalizers. It
+/// also lets such a field be replaced: the sidecars of CSI drivers write annotations and status so.
 fn is_absent(document: &Value, path: &str) -> bool {
     let Some((parent, field)) = path.rsplit_once('/') else {
         return false;
@@ -249,7 +257,7 @@ pub fn merge_patch(document: Value, patch: Value) -> Result<Value, PatchError> {
     Ok(document)
 }
 
-/// Merges by RFC 7396. The values of the patch are moved, not copied.
+/// Merges by RFC 7396, with the values of the patch, and not copies.
 pub(crate) fn merge(document: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {
         *document = patch;

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::PatchError;
 
@@ -224,7 +224,7 @@ fn interleave(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use json_tree::json;
 
     #[test]
     fn marks_are_equal_exactly_when_values_are() {

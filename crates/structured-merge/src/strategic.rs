@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use json_tree::{Map, Value};
 use openapi_schema::{FieldRef, Shape, TypeRef};
-use serde_json::{Map, Value};
 
 use crate::PatchError;
 use crate::error::{printed, type_name};

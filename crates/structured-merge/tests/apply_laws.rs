@@ -1,8 +1,8 @@
 //! Properties of server-side apply that hold for every object and configuration.
 
+use json_tree::{Map, Value, json};
 use openapi_schema::{Schema, TypeRef};
 use proptest::prelude::*;
-use serde_json::{Map, Value, json};
 use structured_merge::apply::{FieldSet, OwnableFields, Writer, apply, track};
 
 fn pod() -> TypeRef<'static> {

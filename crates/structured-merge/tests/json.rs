@@ -1,6 +1,6 @@
 //! JSON patch and merge patch: errors and limits (kubectl.md 2.7).
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 use structured_merge::{PatchError, json_patch, merge_patch};
 
 #[test]

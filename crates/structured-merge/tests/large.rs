@@ -1,8 +1,8 @@
 //! Patches and configurations with many elements. A merge that searches the list for every element would take minutes
 //! here, and the test would time out.
 
+use json_tree::{Value, json};
 use openapi_schema::{Schema, TypeRef};
-use serde_json::{Value, json};
 use structured_merge::apply::{OwnableFields, Writer, apply};
 use structured_merge::{json_patch, merge_patch, strategic_merge_patch};
 
@@ -53,7 +53,7 @@ fn lists_of_many_keys_merge_in_one_pass() {
 #[test]
 fn many_scalars_and_many_nulls_merge_in_one_pass() {
     let names: Vec<String> = (0..COUNT).map(|number| format!("f{number}")).collect();
-    let fields: serde_json::Map<String, Value> = names
+    let fields: json_tree::Map<String, Value> = names
         .iter()
         .map(|name| (name.clone(), json!("x")))
         .collect();
@@ -61,7 +61,7 @@ fn many_scalars_and_many_nulls_merge_in_one_pass() {
     order.reverse();
     order.insert(0, "new".to_owned());
     let old = json!({"metadata": {"finalizers": names, "annotations": fields}});
-    let nulls: serde_json::Map<String, Value> = names
+    let nulls: json_tree::Map<String, Value> = names
         .iter()
         .map(|name| (name.clone(), Value::Null))
         .collect();
@@ -90,7 +90,7 @@ fn a_json_patch_does_not_cost_more_than_it_says() {
     assert_eq!(refused.status().code, 422);
     let short = vec![json!({"op": "add", "path": "/a/0", "value": 1}); 4_000];
     assert!(json_patch(json!({"a": []}), &Value::Array(short)).is_ok());
-    let nulls: serde_json::Map<String, Value> = (0..COUNT)
+    let nulls: json_tree::Map<String, Value> = (0..COUNT)
         .map(|number| (number.to_string(), Value::Null))
         .collect();
     assert!(merge_patch(Value::Object(nulls.clone()), Value::Object(nulls)).is_ok());

@@ -1,8 +1,8 @@
 //! Properties that hold for every document and patch.
 
+use json_tree::{Map, Value, json};
 use openapi_schema::{Schema, TypeRef};
 use proptest::prelude::*;
-use serde_json::{Map, Value, json};
 use structured_merge::{json_patch, merge_patch, strategic_merge_patch};
 
 fn pod() -> TypeRef<'static> {

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use futures::TryStreamExt;
 use http::Response;
 use http_body_util::BodyExt;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Binding, ConfigMap, Namespace, Node};
-use serde_json::{Value, json};
 
 use super::*;
 use crate::transport::Body;

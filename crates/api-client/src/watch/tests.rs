@@ -5,7 +5,7 @@ use futures::stream;
 use http::Response;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::*;
 use crate::transport::{Body, BoxError, ResponseBody};

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use json_tree::{Value, json};
 use resource_kinds::{ObjectReader, ResourceAttributes};
-use serde_json::{Value, json};
 
 use crate::access::authorize::{self, AuthorizationAttributes, Authorizer};
 use crate::http::user::UserInfo;

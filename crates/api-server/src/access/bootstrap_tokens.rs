@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use json_tree::Value;
 use object_model::Status;
 use resource_kinds::bootstrap_token::{self as tokens, Data, TokenParts, key};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::http::user::UserInfo;
@@ -60,7 +60,7 @@ fn check(
     if metadata::is_deleting(secret) {
         return Err(BootstrapTokenRefusal::Deleted);
     }
-    let data: Data = serde_json::from_value(secret["data"].clone()).unwrap_or_default();
+    let data: Data = json_tree::from_value(secret["data"].clone()).unwrap_or_default();
     // The comparison of digests takes the same time for all texts, so its duration tells an attacker nothing.
     let digest = |text: &str| Sha256::digest(text.as_bytes());
     if digest(tokens::text(&data, key::SECRET)) != digest(token.secret)
@@ -85,8 +85,8 @@ fn check(
 
 #[cfg(test)]
 mod tests {
+    use json_tree::json;
     use k8s_openapi::ByteString;
-    use serde_json::json;
 
     use super::*;
 

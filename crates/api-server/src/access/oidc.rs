@@ -3,8 +3,8 @@
 
 use http::HeaderValue;
 use http::header::CACHE_CONTROL;
+use json_tree::json;
 use object_model::Status;
-use serde_json::json;
 
 use crate::access::tokens::{ISSUER, Tokens};
 use crate::http::refusals::unknown_path;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use certificates::TokenSigner;
 use jiff::{SignedDuration, Timestamp};
+use json_tree::Value;
 use object_model::Status;
 use resource_kinds::bootstrap_token;
-use serde_json::Value;
 
 use crate::access::bootstrap_tokens;
 use crate::access::identity::service_account_groups;

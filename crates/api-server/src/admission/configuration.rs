@@ -2,10 +2,10 @@
 
 use std::io;
 
+use json_tree::Value;
 use object_model::{FieldError, FieldPath};
 use resource_kinds::configuration::{items, only, text};
 use resource_kinds::quota::limited::LimitedResource;
-use serde_json::Value;
 
 /// The only plug-in that has a configuration here.
 const RESOURCE_QUOTA: &str = "ResourceQuota";

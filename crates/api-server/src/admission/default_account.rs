@@ -1,7 +1,7 @@
 //! A new pod waits until the default ServiceAccount of a new namespace exists.
 
+use json_tree::Value;
 use resource_kinds::ObjectReader;
-use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::http::limits::{ACCOUNT_CHECK_INTERVAL, ACCOUNT_WAIT_MAX};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use json_tree::Value;
 use object_model::Status;
 use resource_kinds::admission::{Admission as Plugin, AdmissionRequest, Operation};
-use serde_json::Value;
 
 use crate::access::authorize::Authorizer;
 use crate::access::authorizing_reader::AuthorizingReader;

@@ -11,9 +11,9 @@ use custom_resources::version_order::rank;
 use http::StatusCode;
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::request::Parts;
+use json_tree::{Value, json};
 use object_model::Status;
 use resource_kinds::{KindInfo, Scope, Verb};
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::catalog::etag::etag;

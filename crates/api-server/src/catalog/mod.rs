@@ -9,9 +9,9 @@ pub(crate) mod virtual_resources;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use json_tree::Value;
 use mvcc_store::Revision;
 use resource_kinds::Kind;
-use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::catalog::registry::Resource;

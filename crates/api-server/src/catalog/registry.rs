@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use json_tree::Value;
 use object_model::{FieldError, Status};
 use openapi_schema::Schema;
 use resource_kinds::{Kind, KindInfo, Scope, Subresource};
-use serde_json::Value;
 
 /// A kind in one version, as a resource of the API.
 pub(crate) struct Resource {

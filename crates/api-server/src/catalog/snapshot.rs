@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use custom_resources::{DefinedVersion, served_versions, withdrawn_versions};
+use json_tree::Value;
 use mvcc_store::Revision;
 use openapi_schema::Schema;
 use resource_kinds::Kind;
-use serde_json::Value;
 
 use crate::catalog::discovery::Discovery;
 use crate::catalog::openapi::OpenApi;
@@ -58,7 +58,7 @@ impl Snapshot {
 mod tests {
     use std::sync::Weak;
 
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::Status;
 use resource_kinds::flowcontrol::{self, AUTOUPDATE, DANGLING, GROUP, LEVELS, SCHEMAS};
-use serde_json::{Value, json};
 use tokio::task::yield_now;
 
 use super::{FlowControl, PriorityLevel};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use http::{HeaderName, HeaderValue};
+use json_tree::Value;
 use resource_kinds::flowcontrol::{self, CATCH_ALL};
-use serde_json::Value;
 
 use super::levels::{self, Limit, PriorityLevel, SeatLimits, WIDTH_MAX};
 use super::schemas::Schema;
@@ -157,7 +157,7 @@ fn flow(
 #[cfg(test)]
 mod tests {
     use http::Method;
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
     use crate::http::query::Query;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use json_tree::Value;
 use resource_kinds::flowcontrol;
-use serde_json::Value;
 
 use crate::objects::metadata;
 
@@ -150,7 +150,7 @@ fn width_max(nominal: usize, queues: Option<Queues>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -23,8 +23,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use json_tree::Value;
 use object_model::{Status, StatusDetails, StatusReason};
-use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
@@ -346,7 +346,7 @@ fn too_many(seconds: u64) -> Status {
 #[cfg(test)]
 mod tests {
     use http::Method;
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

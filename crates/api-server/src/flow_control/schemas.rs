@@ -3,8 +3,8 @@
 
 use std::cmp::Ordering;
 
+use json_tree::Value;
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
@@ -216,8 +216,8 @@ impl PathRule {
 #[cfg(test)]
 mod tests {
     use http::Method;
+    use json_tree::json;
     use resource_kinds::flowcontrol;
-    use serde_json::json;
 
     use super::*;
     use crate::http::query::Query;

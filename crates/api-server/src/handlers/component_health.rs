@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use json_tree::{Value, json};
 use object_model::{FieldSelector, LabelSelector, Status};
 use resource_kinds::{Verb, table};
-use serde_json::{Value, json};
 
 use crate::catalog::virtual_resources::COMPONENT_STATUS as INFO;
 use crate::handlers::health;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use json_tree::Value;
 use mvcc_store::KeyValue;
 use object_model::Status;
 use resource_kinds::FieldRead;
-use serde_json::Value;
 
 use crate::access::{Access, authorize};
 use crate::admission::{Admission, dynamic_admission};

@@ -7,8 +7,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY};
 use http::{Response, StatusCode};
+use json_tree::Value;
 use object_model::Status;
-use serde_json::Value;
 
 use crate::http::body::{BoxBody, Segments, boxed};
 use crate::http::limits::{COMPRESSION_LEVEL, GZIP_BYTES_MIN, WORK_SLICE_BYTES};

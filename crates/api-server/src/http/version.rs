@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 /// The Kubernetes minor version whose API is served.
 const MINOR: &str = "36";

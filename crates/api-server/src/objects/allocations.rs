@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use json_tree::Value;
 use mvcc_store::{Compare, Operation as Write, Range, Txn, TxnResult, Value as Bytes};
 use object_model::Status;
 use resource_kinds::Allocation;
-use serde_json::Value;
 
 use crate::catalog::Catalog;
 use crate::catalog::registry::{Resource, end_of};

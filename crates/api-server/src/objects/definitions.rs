@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use custom_resources::{GROUP, PLURAL};
+use json_tree::Value;
 use mvcc_store::{KeyValue, Range, Revision};
 use object_model::Status;
-use serde_json::Value;
 
 use crate::catalog::registry::{Resource, end_of};
 use crate::objects::storage::{self, Objects};

@@ -2,9 +2,9 @@
 
 use http::header::USER_AGENT;
 use jiff::Timestamp;
+use json_tree::Value;
 use object_model::{FieldError, FieldPath, Status};
 use openapi_schema::TypeRef;
-use serde_json::Value;
 use structured_merge::apply::{self, ObjectType, OwnableFields, Versions, Writer};
 
 use crate::catalog::Catalog;

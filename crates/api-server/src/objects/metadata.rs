@@ -1,9 +1,9 @@
 //! The metadata that the server sets: identity, times, generation.
 
 use jiff::Timestamp;
+use json_tree::{Map, Value, json};
 use object_model::{FieldError, FieldPath, Status};
 use rand::RngExt;
-use serde_json::{Map, Value, json};
 use structured_merge::apply::same_but_for_times;
 
 use crate::catalog::registry::Resource;

@@ -1,9 +1,9 @@
 //! The transaction of a create or an update: the object, its allocations, and the quotas of its namespace.
 
+use json_tree::Value;
 use mvcc_store::{Compare, KeyValue, Operation as Write, Txn, Value as Stored};
 use object_model::Status;
 use resource_kinds::Allocation;
-use serde_json::Value;
 
 use crate::catalog::registry::Resource;
 use crate::objects::allocations::{allocate, release};

@@ -9,10 +9,10 @@
 use std::sync::Weak;
 
 use bytes::Bytes;
+use json_tree::Value;
 use mvcc_store::{Compare, KeyValue, Operation as Write, Range, Txn, Value as Stored};
 use object_model::Status;
 use resource_kinds::quota as rules;
-use serde_json::Value;
 
 use crate::catalog::registry::{Resource, end_of};
 use crate::http::limits::{QUOTA_RECOUNT_INTERVAL, WRITE_ATTEMPTS_MAX};

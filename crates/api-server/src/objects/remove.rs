@@ -1,8 +1,8 @@
 //! Removal of an object from the store, with its allocations and its quota charge.
 
+use json_tree::Value;
 use mvcc_store::{Compare, KeyValue, Operation as Write, Revision, Txn, TxnResult};
 use object_model::Status;
-use serde_json::Value;
 
 use crate::catalog::registry::Resource;
 use crate::objects::allocations::release;

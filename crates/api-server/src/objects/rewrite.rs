@@ -1,8 +1,8 @@
 //! Changes of stored objects before a server starts, without validation: for addresses and paths after the data
 //! directory was moved.
 
+use json_tree::Value;
 use mvcc_store::{Compare, Operation, Range, Store, StoreError, Txn};
-use serde_json::Value;
 
 use crate::catalog::registry::end_of;
 use crate::objects::storage::encode_as;

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use json_tree::Value;
 use object_model::dialling::dialled;
 use object_model::{Status, StatusReason};
 use rand::RngExt;
-use serde_json::Value;
 
 use crate::catalog::registry::Resource;
 use crate::objects::storage::Objects;
@@ -99,7 +99,7 @@ pub(crate) fn address(ip: &str, port: u64) -> Result<SocketAddr, Status> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

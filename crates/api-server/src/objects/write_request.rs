@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use json_tree::Value;
 use mvcc_store::{KeyValue, Omittable, Revision};
 use object_model::{FieldError, FieldPath, Status};
 use resource_kinds::{FieldRead, KindInfo};
-use serde_json::Value;
 
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;

@@ -1,7 +1,7 @@
 //! Webhooks and policies are called for connections, and for sub-resources with their own kind, with upstream's texts
 //! (kubectl.md 10.5).
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, PODS, SETS, pod, stateful_set};
 use crate::hook::{Hook, MUTATING, VALIDATING, make, patch};

@@ -1,6 +1,6 @@
 //! Annotations of mainstay: an unknown annotation is refused, for every kind and every way of writing.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, SETS, config_map, pod, stateful_set};
 

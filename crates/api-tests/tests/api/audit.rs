@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use api_server::{Audit, AuditLogOptions};
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
 

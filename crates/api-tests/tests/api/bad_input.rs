@@ -1,7 +1,7 @@
 //! Invalid requests: each gets its `Status`, and nothing changes.
 
+use json_tree::json;
 use mvcc_store::Store;
-use serde_json::json;
 
 use crate::harness::{Api, CONFIG_MAPS, config_map};
 

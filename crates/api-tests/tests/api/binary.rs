@@ -1,7 +1,7 @@
 //! Responses in protobuf (kubectl.md 0.11).
 
 use http_body_util::BodyExt;
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Answer, Api, CONFIG_MAPS, PODS, config_map, pod};
 

@@ -2,7 +2,7 @@
 //! <https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/>.
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::Api;
 

@@ -2,10 +2,10 @@
 
 use api_server::UserInfo;
 use futures::TryStreamExt;
+use json_tree::json;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{Api as Objects, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{Config, Event, watcher};
-use serde_json::json;
 
 use crate::harness::Api;
 
@@ -19,7 +19,7 @@ async fn kube_creates_lists_watches_patches_and_deletes() {
     assert_eq!(client.apiserver_version().await.unwrap().minor, "36");
     let maps: Objects<ConfigMap> = Objects::default_namespaced(client.clone());
     let map: ConfigMap =
-        serde_json::from_value(json!({"metadata": {"name": "a"}, "data": {"x": "1"}})).unwrap();
+        json_tree::from_value(json!({"metadata": {"name": "a"}, "data": {"x": "1"}})).unwrap();
     maps.create(&PostParams::default(), &map).await.unwrap();
     let refused = maps.create(&PostParams::default(), &map).await.unwrap_err();
     assert!(matches!(refused, kube::Error::Api(status) if status.is_already_exists()));

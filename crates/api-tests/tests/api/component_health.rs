@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use api_server::{Component, Limits};
+use json_tree::{Value, json};
 use mvcc_store::embedded::EmbeddedStore;
-use serde_json::{Value, json};
 
 use crate::harness::Api;
 

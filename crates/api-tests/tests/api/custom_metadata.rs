@@ -1,6 +1,6 @@
 //! Custom resources with metadata, nulls or rules that could harm other users.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
 

@@ -1,8 +1,8 @@
 //! CustomResourceDefinitions and their kinds (kubectl.md 10.5). The test plays the role of the controller that
 //! accepts names.
 
+use json_tree::{Value, json};
 use mvcc_store::{Operation, Range, Store, Txn};
-use serde_json::{Value, json};
 
 use crate::harness::Api;
 

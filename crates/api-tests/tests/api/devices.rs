@@ -1,6 +1,6 @@
 //! resource.k8s.io/v1: devices, and claims of them.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::Api;
 

@@ -1,6 +1,6 @@
 //! Webhooks and policies that check and change writes (kubectl.md 10.5).
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Answer, Api, CONFIG_MAPS as MAPS, PODS, SETS, pod, stateful_set};
 use crate::hook::{GROUP, Hook, MUTATING, VALIDATING, make, patch};

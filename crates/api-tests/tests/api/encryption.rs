@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use api_server::Limits;
 use api_server::encryption::{self, EncryptionConfig};
+use json_tree::{Value, json};
 use mvcc_store::embedded::EmbeddedStore;
 use mvcc_store::{Range, Store};
-use serde_json::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
 

@@ -1,6 +1,6 @@
 //! No user gets more rights than granted: roles, bindings, signers, impersonation.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, PODS};
 

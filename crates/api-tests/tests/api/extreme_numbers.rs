@@ -1,7 +1,7 @@
 //! Numbers at the limits of their range, in every field that clients may set: each is refused or accepted, and
 //! nothing panics.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, config_map, pod, stateful_set};
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use api_server::Limits;
 use certificates::Identity;
+use json_tree::{Value, json};
 use mvcc_store::embedded::EmbeddedStore;
 use mvcc_store::{Operation, Range, Store, Txn};
-use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::Api;

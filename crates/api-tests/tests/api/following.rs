@@ -1,7 +1,7 @@
 //! Stored configuration is in force, whoever wrote it and however the request ended.
 
+use json_tree::{Value, json};
 use mvcc_store::{KeyValue, Operation, Range, Store, Txn};
-use serde_json::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, config_map};
 

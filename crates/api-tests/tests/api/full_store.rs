@@ -7,9 +7,9 @@ use std::time::Duration;
 use api_server::Limits;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use json_tree::{Value, json};
 use mvcc_store::embedded::EmbeddedStore;
 use mvcc_store::{Operation, Store, StoreError, StoreLayer, StoreUsage, Txn, TxnResult};
-use serde_json::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, config_map};
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::harness::{Api, CONFIG_MAPS, config_map};
 

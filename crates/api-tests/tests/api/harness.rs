@@ -11,10 +11,10 @@ use bytes::Bytes;
 use certificates::TokenSigner;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
+use json_tree::{Value, json};
 use mvcc_store::embedded::EmbeddedStore;
 use mvcc_store::{Operation, Range, Store, Txn};
 use resource_kinds::ClusterConfig;
-use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::published;

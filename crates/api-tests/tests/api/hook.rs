@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::harness::Api;

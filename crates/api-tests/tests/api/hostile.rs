@@ -10,11 +10,11 @@ use flate2::write::GzEncoder;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use json_tree::{Value, json};
 use mvcc_store::embedded::{EmbeddedStore, Limits as StoreLimits};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{CONFIG_MAPS, config_map};

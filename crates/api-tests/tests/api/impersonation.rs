@@ -1,6 +1,6 @@
 //! Impersonation (`kubectl --as`), and SelfSubjectReview (kubectl.md 6.4).
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, PODS, config_map};
 

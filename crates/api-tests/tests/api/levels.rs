@@ -1,6 +1,6 @@
 //! The Pod Security levels in the labels of a namespace.
 
-use serde_json::json;
+use json_tree::json;
 
 use crate::harness::{Api, PODS, SETS, pod, stateful_set};
 

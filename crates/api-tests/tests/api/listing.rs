@@ -1,6 +1,6 @@
 //! Lists: selectors, pages, versions, tables.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, config_map, pod};
 

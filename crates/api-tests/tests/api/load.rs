@@ -1,9 +1,9 @@
 //! Large requests and many requests do not delay other requests.
 
 use api_server::Limits;
+use json_tree::{Value, json};
 use mvcc_store::Store;
 use mvcc_store::embedded::{EmbeddedStore, Limits as StoreLimits};
-use serde_json::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, config_map};
 
@@ -28,7 +28,7 @@ async fn large_patches_are_merged_beside_the_threads_that_answer() {
     api.with_account().await;
     api.create(PODS, pod(variables(6_000, "a"))).await;
     let path = format!("{PODS}/p");
-    let labels: serde_json::Map<String, Value> = (0..6_000)
+    let labels: json_tree::Map<String, Value> = (0..6_000)
         .map(|number| (format!("l{number}"), json!("x")))
         .collect();
     let labelled = json!({"metadata": {"annotations": labels}});
@@ -50,7 +50,7 @@ async fn large_patches_are_merged_beside_the_threads_that_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn applying_thousands_of_entries_costs_no_more_than_they_do() {
     let api = Api::new().await;
-    let data: serde_json::Map<String, Value> = (0..20_000)
+    let data: json_tree::Map<String, Value> = (0..20_000)
         .map(|number| (format!("k{number}"), json!("x")))
         .collect();
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"},
@@ -158,7 +158,7 @@ async fn a_page_of_what_there_is_not_is_read_in_large_steps() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_grows_up_to_a_bound() {
     let api = Api::new().await;
-    let data: serde_json::Map<String, Value> = (0..6_000)
+    let data: json_tree::Map<String, Value> = (0..6_000)
         .map(|number| (format!("a-key-that-is-long-{number}"), json!("x")))
         .collect();
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"},

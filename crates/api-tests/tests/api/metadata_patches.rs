@@ -1,6 +1,6 @@
 //! Patches of the metadata only, which keep the other parts of a pod as text.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, PODS, pod};
 use crate::hook::make;

@@ -1,6 +1,6 @@
 //! MutatingAdmissionPolicies and their changes of writes (kubectl.md 10.5).
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS as MAPS, PODS, config_map, pod};
 use crate::hook::{GROUP, Hook, MUTATING, make, patch};

@@ -198,11 +198,11 @@ async fn tokens_are_accepted_and_wrong_ones_are_not() {
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     served
         .api
-        .create(accounts, serde_json::json!({"metadata": {"name": "robot"}}))
+        .create(accounts, json_tree::json!({"metadata": {"name": "robot"}}))
         .await;
     let created = served
         .api
-        .create(&format!("{accounts}/robot/token"), serde_json::json!({}))
+        .create(&format!("{accounts}/robot/token"), json_tree::json!({}))
         .await;
     let token = created["status"]["token"].as_str().unwrap();
     let with = |token: &str| {
@@ -313,17 +313,17 @@ async fn one_client_does_not_take_all_places() {
     })
     .await;
     let roles = "/apis/rbac.authorization.k8s.io/v1";
-    let role = serde_json::json!({"metadata": {"name": "watchers"},
+    let role = json_tree::json!({"metadata": {"name": "watchers"},
         "rules": [{"verbs": ["watch"], "apiGroups": [""], "resources": ["pods"]}]});
     served
         .api
         .create(&format!("{roles}/clusterroles"), role)
         .await;
     let subject = |name: &str| {
-        serde_json::json!({
+        json_tree::json!({
             "kind": "User", "name": name, "apiGroup": "rbac.authorization.k8s.io"})
     };
-    let binding = serde_json::json!({
+    let binding = json_tree::json!({
         "metadata": {"name": "watchers"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
             "name": "watchers"},
@@ -376,7 +376,7 @@ async fn a_node_takes_over_the_connection_of_a_command() {
     let served = Served::new(Limits::default()).await;
     served.api.with_account().await;
     served.api.create(PODS, pod("p")).await;
-    let binding = serde_json::json!({"target": {"kind": "Node", "name": "n1"}});
+    let binding = json_tree::json!({"target": {"kind": "Node", "name": "n1"}});
     served
         .api
         .create(&format!("{PODS}/p/binding"), binding)
@@ -405,13 +405,13 @@ async fn a_node_takes_over_the_connection_of_a_command() {
     // A user who may only read pods may not run commands in them.
     let roles = "/apis/rbac.authorization.k8s.io/v1";
     let rules =
-        serde_json::json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods/exec"]}]);
-    let role = serde_json::json!({"metadata": {"name": "look"}, "rules": rules});
+        json_tree::json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods/exec"]}]);
+    let role = json_tree::json!({"metadata": {"name": "look"}, "rules": rules});
     served
         .api
         .create(&format!("{roles}/clusterroles"), role)
         .await;
-    let binding = serde_json::json!({
+    let binding = json_tree::json!({
         "metadata": {"name": "look"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "look"},
         "subjects": [{"kind": "User", "name": "eve", "apiGroup": "rbac.authorization.k8s.io"}],
@@ -420,7 +420,7 @@ async fn a_node_takes_over_the_connection_of_a_command() {
         .api
         .create(&format!("{roles}/clusterrolebindings"), binding)
         .await;
-    let review = serde_json::json!({"spec": {"user": "eve", "resourceAttributes": {
+    let review = json_tree::json!({"spec": {"user": "eve", "resourceAttributes": {
         "verb": "get", "resource": "pods", "subresource": "exec", "namespace": "default"}}});
     let reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
     while served.api.create(reviews, review.clone()).await["status"]["allowed"] != true {

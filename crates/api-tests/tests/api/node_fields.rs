@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::Api;
 

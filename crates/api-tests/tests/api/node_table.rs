@@ -4,7 +4,7 @@
 //! model decides for each request whether the node `n1` may make it. Each request is sent as an access review, so
 //! nothing is written.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::Api;
 

@@ -1,6 +1,6 @@
 //! Reads and writes by nodes: the objects that their pods need, and their own objects.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, config_map};
 

@@ -1,6 +1,6 @@
 //! All paths without objects: health, version, discovery, OpenAPI, metrics.
 
-use serde_json::json;
+use json_tree::json;
 
 use crate::harness::Api;
 

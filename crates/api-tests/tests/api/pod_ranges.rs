@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::join_all;
+use json_tree::{Value, json};
 use mvcc_store::embedded::EmbeddedStore;
 use resource_kinds::{ClusterConfig, PodRanges};
-use serde_json::{Value, json};
 
 use crate::harness::Api;
 

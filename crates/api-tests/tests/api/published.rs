@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use api_server::LocalService;
 use http::Request;
 use http_body_util::{BodyExt, Full};
+use json_tree::Value;
 use openapi_schema::Schema;
 use resource_kinds::{ClusterConfig, KindInfo};
 use schema_check::SchemaCheck;
-use serde_json::Value;
 use tower::ServiceExt;
 
 /// Checks for the group versions of built-in kinds, which never change; `None` for a group version without a

@@ -1,7 +1,7 @@
 //! ResourceQuotas of a namespace.
 
 use api_server::AdmissionConfiguration;
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, config_map, pod};
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use api_server::NodeConnection;
 use certificates::{ApprovedRequest, Authority, ClientSubject, Identity, SubjectAltNames, Usage};
+use json_tree::json;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;

@@ -1,6 +1,6 @@
 //! `metrics.k8s.io`, with a node that reports its usage.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, PODS, pod};
 

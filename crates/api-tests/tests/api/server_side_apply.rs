@@ -1,6 +1,6 @@
 //! Server-side apply and managed fields, through the whole pipeline (kubectl.md 0.7, 0.11, 2.4).
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, SETS, config_map, pod, stateful_set};
 

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use api_server::Limits;
 use futures::FutureExt;
 use futures::future::{BoxFuture, poll_immediate};
+use json_tree::{Value, json};
 use mvcc_store::embedded::EmbeddedStore;
 use mvcc_store::{Range, RangeResult, Revision, Store, StoreError, StoreLayer, Txn, TxnResult};
-use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::harness::{Api, CONFIG_MAPS, Events, config_map};

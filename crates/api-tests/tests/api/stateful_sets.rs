@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use json_tree::{Value, json};
 use mvcc_store::{Omittable, Operation, Store, Txn};
-use serde_json::{Value, json};
 
 use crate::harness::{Api, SETS, stateful_set};
 

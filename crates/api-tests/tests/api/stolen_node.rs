@@ -3,9 +3,9 @@
 //!
 //! Writes are dry runs: authorisation and admission decide, and nothing is stored.
 
+use json_tree::{Value, json};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use resource_kinds::NodeAccount;
-use serde_json::{Value, json};
 
 use api_server::UserInfo;
 
@@ -144,8 +144,8 @@ async fn reviewed(api: &Api, token: &str) -> Result<UserInfo, String> {
     Ok(UserInfo {
         name: user["username"].as_str().unwrap().to_owned(),
         uid: user["uid"].as_str().unwrap_or_default().to_owned(),
-        groups: serde_json::from_value(user["groups"].clone()).unwrap(),
-        extra: serde_json::from_value(user["extra"].clone()).unwrap(),
+        groups: json_tree::from_value(user["groups"].clone()).unwrap(),
+        extra: json_tree::from_value(user["extra"].clone()).unwrap(),
     })
 }
 

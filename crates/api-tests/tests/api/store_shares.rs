@@ -1,9 +1,9 @@
 //! The shares of namespaces in the store: a namespace that writes without end is refused, and other namespaces are
 //! not affected.
 
+use json_tree::{Value, json};
 use mvcc_store::Store;
 use mvcc_store::embedded::{EmbeddedStore, Limits as StoreLimits};
-use serde_json::{Value, json};
 
 use api_server::Limits;
 

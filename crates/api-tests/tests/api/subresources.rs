@@ -1,6 +1,6 @@
 //! scale, binding, log, exec.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, PODS, SETS, pod, stateful_set};
 

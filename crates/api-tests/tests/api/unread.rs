@@ -13,7 +13,7 @@ use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::json;
+use json_tree::json;
 use tokio::io::{self, AsyncRead, ReadBuf};
 use tokio::task::JoinSet;
 

@@ -1,6 +1,6 @@
 //! An unreadable object or body causes an error; it does not count as absent.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::custom_metadata::{POIS, define_pois};
 use crate::harness::{Api, CONFIG_MAPS, Events, PODS, config_map, pod};

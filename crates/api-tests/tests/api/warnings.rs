@@ -1,6 +1,6 @@
 //! The warnings of a response are sent with an error, too (kubectl.md 0.6).
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Answer, Api, CONFIG_MAPS, PODS, SETS, config_map, pod, stateful_set};
 use crate::hook::{Hook, VALIDATING, make};

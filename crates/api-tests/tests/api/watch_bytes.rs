@@ -1,7 +1,7 @@
 //! The bytes of a watch event in each form, so that a growing event is noticed.
 
 use http_body_util::BodyExt;
-use serde_json::json;
+use json_tree::json;
 
 use crate::harness::{Api, PODS, pod};
 

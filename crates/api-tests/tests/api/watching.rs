@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use api_server::Limits;
+use json_tree::{Value, json};
 use mvcc_store::Store;
 use mvcc_store::embedded::EmbeddedStore;
-use serde_json::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, Events, config_map, pod};
 

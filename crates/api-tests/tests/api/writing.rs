@@ -1,6 +1,6 @@
 //! Create, update and the three patches.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, SETS, config_map, pod, stateful_set};
 

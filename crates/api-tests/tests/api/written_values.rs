@@ -1,6 +1,6 @@
 //! Values in writes that upstream accepts, completes or refuses.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, config_map};
 

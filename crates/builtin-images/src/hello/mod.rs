@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde_json::json;
+use json_tree::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 

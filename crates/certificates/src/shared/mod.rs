@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(SharedKeys::read(two.path()).unwrap(), Some(keys.clone()));
         let hash = |authority: &Authority| KeyHash::of_pem(authority.ca_pem()).unwrap();
         assert_eq!(hash(&first), hash(&second));
-        let claims = serde_json::json!({"sub": "system:serviceaccount:default:default"});
+        let claims = json_tree::json!({"sub": "system:serviceaccount:default:default"});
         let signed = first.token_signer().unwrap().sign(&claims);
         assert_eq!(second.token_signer().unwrap().verify(&signed), Ok(claims));
         // A directory that contains some of the files is completed.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use diagnosis::{Explanation, ObservedNamespace, Overview, claim_ordinal};
 use jiff::Timestamp;
+use json_tree::Value;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,7 +12,6 @@ use planners::node_lifecycle::reach::KUBELET_REACHABLE;
 use planners::stateful_set::identity;
 use resource_kinds::pod_view::PodView;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::objects::StatusObjects;
 use super::workloads;

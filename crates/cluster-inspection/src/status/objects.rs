@@ -2,7 +2,7 @@
 
 use api_client::ResourceExt;
 use jiff::Timestamp;
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::cluster_objects::{ClusterObjects, NamespaceScope, read_all};
 use crate::error::InspectionError;

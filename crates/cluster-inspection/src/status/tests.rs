@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use diagnosis::{ObservedCluster, ObservedNamespace};
+use json_tree::{Value, json};
 use resource_kinds::ClusterConfig;
-use serde_json::{Value, json};
 
 use super::*;
 use crate::pod_row::PodRows;
@@ -13,7 +13,7 @@ use crate::{ClusterObjects, NamespaceScope, overview};
 const NOW: &str = "2026-01-01T01:00:00Z";
 
 fn decoded<T: serde::de::DeserializeOwned>(object: Value) -> T {
-    serde_json::from_value(object).unwrap()
+    json_tree::from_value(object).unwrap()
 }
 
 fn pod(name: &str, ready: bool, containers: Value) -> Value {

@@ -3,10 +3,10 @@
 use std::fmt::Debug;
 
 use api_client::{Api, ListParams, Resource};
+use json_tree::Value;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use resource_kinds::snapshot::VolumeSnapshot;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::model;
 use crate::error::InspectionError;

@@ -1,6 +1,6 @@
 //! From the objects to the table.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::model::{self, list};
 use super::objects::VolumeObjects;
@@ -9,7 +9,7 @@ use super::render::{Columns, table};
 const NOW: &str = "2026-01-01T01:00:00Z";
 
 fn decoded<T: serde::de::DeserializeOwned>(object: Value) -> T {
-    serde_json::from_value(object).unwrap()
+    json_tree::from_value(object).unwrap()
 }
 
 fn claim(name: &str, class: &str, volume: Value) -> Value {
@@ -157,7 +157,7 @@ fn facts_that_are_not_known_are_left_out() {
     found.snapshots = None;
     found.figures = Vec::new();
     found.volumes = Vec::new();
-    let value = serde_json::to_value(list(&found)).unwrap();
+    let value = json_tree::to_value(list(&found)).unwrap();
     let expected = json!({"namespace": "shop", "name": "data-db-1", "status": "Bound",
         "class": "local", "volume": "pvc-2", "requested": "64Mi", "requestedBytes": 64 << 20,
         "capacity": "67108864", "volumeMode": "Filesystem", "accessModes": ["ReadWriteOnce"]});

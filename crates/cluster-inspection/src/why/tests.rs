@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use api_server::{ApiServer, UserInfo};
 use diagnosis::WaitState;
+use json_tree::{Value, json};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -12,7 +13,6 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use mvcc_store::embedded::EmbeddedStore;
 use planners::stateful_set::revisions;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 
 use super::*;
 use crate::other_kinds::explain_other_kind;
@@ -36,7 +36,7 @@ where
     K: Clone + std::fmt::Debug + serde::Serialize + DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(client.clone(), "default");
-    let object = serde_json::from_value(object).unwrap();
+    let object = json_tree::from_value(object).unwrap();
     api.create(&PostParams::default(), &object).await.unwrap()
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use api_client::guarded_writes::{self, Delete};
 use api_client::{Api, Client, ListParams, Patch, PatchParams};
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -20,7 +21,6 @@ use planners::live_servers::{
 };
 use planners::node_lifecycle::fence::Renewals;
 use resource_kinds::namespaces::KUBE_SYSTEM;
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams};
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::{
     VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec,
@@ -12,7 +13,6 @@ use k8s_openapi::api::storage::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planners::attach_detach::AttachDetachAction;
 use reconcile::{EventType, Recorder};
-use serde_json::{Value, json};
 
 use super::Error;
 use super::observe::Observed;

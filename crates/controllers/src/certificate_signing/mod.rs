@@ -8,6 +8,7 @@ use api_client::guarded_writes::{self, Delete, chain};
 use api_client::{Api, PostParams, ResourceExt};
 use certificates::{ApprovedRequest, ClientSubject, LIFE_MAX, Usage as Granted};
 use jiff::Timestamp;
+use json_tree::json;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::certificates::v1::{
@@ -21,7 +22,6 @@ use planners::certificate_signing::{
 use reconcile::{Cache, Key, Queue, ReconcileResult};
 use resource_kinds::certificates::{GROUP, Request};
 use resource_kinds::namespaces::NODE_LEASES;
-use serde_json::json;
 
 use crate::Context;
 use crate::api_error::{self, ApiError};
@@ -165,7 +165,7 @@ impl Worker {
             "resourceAttributes": { "group": GROUP, "resource": "certificatesigningrequests",
                 "subresource": right, "verb": "create" },
         }});
-        let review: SubjectAccessReview = serde_json::from_value(review)
+        let review: SubjectAccessReview = json_tree::from_value(review)
             .map_err(api_client::Error::Json)
             .map_err(api_error::failed("check the requester's rights"))?;
         let reviews: Api<SubjectAccessReview> = Api::all(self.context.client.clone());

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use api_client::guarded_writes::unless_outrun;
 use api_client::{Api, Patch, PatchParams};
+use json_tree::json;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use planners::clusterrole_aggregation::plan;
 use reconcile::{Cache, Queue, ReconcileResult};
-use serde_json::json;
 
 use crate::Context;
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 use api_client::guarded_writes::unless_outrun;
 use api_client::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use jiff::Timestamp;
+use json_tree::json;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use planners::crd_names::{may_have_objects, plan, storage_version};
 use reconcile::{Cache, Changes, Queue, ReconcileResult};
 use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
-use serde_json::json;
 
 use crate::Context;
 

@@ -2,12 +2,12 @@
 
 use api_client::guarded_writes::{self, Delete};
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
+use json_tree::json;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::daemon_set::{DaemonSetPlan, RevisionAction};
 use reconcile::{Cache, Recorder};
 use resource_kinds::pod_view::PodView;
-use serde_json::json;
 
 use crate::api_error::{ApiError, failed};
 use crate::pod_writer::{PodError, PodWriter};

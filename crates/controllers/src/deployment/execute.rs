@@ -2,12 +2,12 @@
 
 use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
+use json_tree::json;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::deployment::{DeploymentAction, DeploymentPlan};
 use reconcile::Recorder;
 use resource_kinds::annotations::REVISION;
-use serde_json::json;
 
 use crate::api_error::{ApiError, failed};
 

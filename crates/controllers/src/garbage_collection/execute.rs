@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use api_client::guarded_writes::{self, Delete};
 use api_client::{Api, Patch, PatchParams, PropagationPolicy};
+use json_tree::{Value, json};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::garbage_collection::{CollectionDecision, Propagation};
 use reconcile::Queue;
-use serde_json::{Value, json};
 
 use super::observe;
 use crate::api_error::{ApiError, failed};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use api_client::guarded_writes::{self, WriteRefusal, refusal};
 use api_client::{Api, ApiResource, DynamicObject, ListParams};
+use json_tree::json;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec};
 use object_model::LabelSelector;
 use planners::horizontal_pod_autoscaler::{Observed, PodFacts, PodMeasurement, Scale, samples};
 use reconcile::Key;
 use resource_kinds::pod_view::PodView;
-use serde_json::json;
 
 use super::Worker;
 use super::target::ScaleTarget;

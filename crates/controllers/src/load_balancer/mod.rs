@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use api_client::guarded_writes::unless_outrun;
 use api_client::{Api, Patch, PatchParams, ResourceExt};
+use json_tree::json;
 use k8s_openapi::api::core::v1::{LoadBalancerStatus, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use object_model::listening::Listening;
 use planners::load_balancer::{API_SERVER, LoadBalancerEvent, Observed, concerned, plan};
 use reconcile::{Cache, Index, Key, Queue, ReconcileResult, Recorder, service_of};
-use serde_json::json;
 use tokio::sync::watch;
 
 use crate::Context;

@@ -9,9 +9,9 @@ use api_client::{
 };
 use futures::TryStreamExt;
 use jiff::Timestamp;
+use json_tree::json;
 use k8s_openapi::api::core::v1::Namespace;
 use planners::namespaces::{FINALIZER, RemainingObjects, conditions};
-use serde_json::json;
 
 use crate::api_error::{ApiError, failed};
 use crate::inventory::{Inventory, Resource};

@@ -3,11 +3,11 @@
 use api_client::guarded_writes::{self, Delete};
 use api_client::{Api, Client, Patch, PatchParams, ResourceExt};
 use jiff::Timestamp;
+use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Taint};
 use planners::node_lifecycle::{Eviction, NodeLifecyclePlan};
 use reconcile::{EventType, Recorder};
 use resource_kinds::pod_view::PodView;
-use serde_json::json;
 
 use super::disruption_target;
 use crate::api_error::{ApiError, failed};

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use api_client::guarded_writes::{self, Delete};
 use api_client::{Api, Client, Patch, PatchParams, ResourceExt};
 use jiff::SignedDuration;
+use json_tree::json;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
@@ -14,7 +15,6 @@ use planners::node_lifecycle::silence::seen_lease;
 use reconcile::{Cache, EventType, Recorder};
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_view::PodView;
-use serde_json::json;
 
 use super::disruption_target;
 use super::execute::reference;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use api_client::Api;
 use jiff::{SignedDuration, Timestamp};
+use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use planners::node_lifecycle::fence::NodeLease;
@@ -24,7 +25,6 @@ use reconcile::{
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 use crate::Context;
 use crate::api_error::ApiError;

@@ -8,10 +8,10 @@ use api_client::guarded_writes;
 use api_client::{Api, Patch, PatchParams};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use json_tree::json;
 use k8s_openapi::api::core::v1::Node;
 use planners::node_lifecycle::reach::{KubeletPath, condition};
 use reconcile::{Cache, Controller, Key, ObjectChange, Queue, ReconcileResult};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::Context;

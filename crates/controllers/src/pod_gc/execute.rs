@@ -3,6 +3,7 @@
 use api_client::guarded_writes::{self, Delete, chain};
 use api_client::{Api, Client, Patch, PatchParams};
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use planners::pod_gc::missing::{LeaseTakeover, Release};
@@ -10,7 +11,6 @@ use planners::pod_gc::{PodGcPlan, Removal, RemovalCause};
 use reconcile::Cache;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 use crate::Context;
 use crate::node_proof::take;

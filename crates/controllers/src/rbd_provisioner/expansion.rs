@@ -8,13 +8,13 @@ use std::time::Duration;
 use api_client::Api;
 use api_client::guarded_writes::{chain, found, merge, merge_status};
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::rbd_provisioner::{image_to_grow, is_block, is_image_of, mebibytes};
 use planners::volume_expansion::{ExpansionStep, failure, hand_to_node, plan};
 use reconcile::{Key, ReconcileResult};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::rbd::PROVISIONER;
-use serde_json::{Value, json};
 
 use super::{Error, RbdProvisioner};
 

@@ -9,6 +9,7 @@ use api_client::guarded_writes::{
     Delete, WriteRefusal, chain, delete, found, merge, merge_status, refusal,
 };
 use api_client::{Api, PostParams};
+use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret};
 use k8s_openapi::api::storage::v1::StorageClass;
 use planners::rbd_provisioner::{
@@ -20,7 +21,6 @@ use reconcile::{Key, Queue, ReconcileResult, Recorder};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::rbd::{PROVISIONER, key_of};
 use resource_kinds::volume_fit::requested_class;
-use serde_json::json;
 
 use crate::Context;
 

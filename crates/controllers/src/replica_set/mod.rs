@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api_client::guarded_writes;
 use api_client::{Api, PostParams, Resource};
 use jiff::Timestamp;
+use json_tree::json;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
@@ -12,7 +13,6 @@ use planners::replica_set::{self as planner, Observed, ReplicaSetPlan, plan};
 use reconcile::decide;
 use reconcile::{Cache, Key, Object, Queue, ReconcileResult, Recorder};
 use serde::Serialize;
-use serde_json::json;
 
 use crate::Context;
 use crate::owned::{key_of, orphan_in, owned_by, owners_of_pod, pods_for_owners};
@@ -65,7 +65,7 @@ impl Replicated for ReplicationController {
     fn with_status(&self, status: ReplicaSetStatus) -> Self {
         Self {
             // Both types have equal field names.
-            status: serde_json::from_value(json!(status)).ok(),
+            status: json_tree::from_value(json!(status)).ok(),
             ..self.clone()
         }
     }

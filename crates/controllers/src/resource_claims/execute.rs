@@ -2,10 +2,10 @@
 
 use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal, unless_outrun};
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use planners::resource_claims::{ClaimStep, PodStep};
-use serde_json::{Value, json};
 
 /// Executes one step for a pod.
 ///

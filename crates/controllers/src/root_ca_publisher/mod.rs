@@ -2,10 +2,10 @@
 
 use api_client::guarded_writes::refusal;
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
+use json_tree::json;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use planners::root_ca_publisher::{NAME, RootCaAction, plan};
 use reconcile::{Cache, Key, Queue, ReconcileResult, WatchConfig};
-use serde_json::json;
 
 use crate::Context;
 use crate::owned::key_if_new;

@@ -4,13 +4,13 @@
 
 use api_client::guarded_writes::{Delete, delete, unless_outrun};
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
+use json_tree::{Value, json};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use planners::service_account_tokens::{
     ACCOUNT_UID, AccountTokenPlan, TOKEN, TYPE, account_of, plan,
 };
 use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, WatchConfig};
-use serde_json::{Value, json};
 
 use crate::Context;
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use futures::stream::{FuturesUnordered, StreamExt};
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -16,7 +17,6 @@ use process_telemetry::polls::spend;
 use reconcile::{Cache, EventType, Key, Recorder, reference};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set as reasons;
-use serde_json::{Value, json};
 
 use super::own_writes::OwnWrites;
 use crate::api_error::{ApiError, failed};

@@ -60,13 +60,13 @@ impl OwnWrites {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
     fn set(version: &str) -> StatefulSet {
         let metadata = json!({ "name": "web", "uid": "u", "resourceVersion": version });
-        serde_json::from_value(json!({ "metadata": metadata })).expect("a set")
+        json_tree::from_value(json!({ "metadata": metadata })).expect("a set")
     }
 
     #[test]

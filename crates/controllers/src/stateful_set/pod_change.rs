@@ -91,9 +91,9 @@ fn is_readiness(new: &PodView, old: &PodView) -> bool {
 mod tests {
     use std::sync::Arc;
 
+    use json_tree::{Value, json};
     use k8s_openapi::api::core::v1::Pod;
     use resource_kinds::pod_view::Sharing;
-    use serde_json::{Value, json};
 
     use super::*;
 
@@ -107,7 +107,7 @@ mod tests {
             "status": {"phase": "Pending"},
         });
         change(&mut pod);
-        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let pod: Pod = json_tree::from_value(pod).unwrap();
         Arc::new(Sharing::default().pod(&pod))
     }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api_client::{Api, Client, Patch, PatchParams};
+use json_tree::Value;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planners::volume_binding::{BindingEvent, BindingObject, NoteType, VolumeBindingPlan, Write};
 use reconcile::{EventType, Object, Recorder, reference};
-use serde_json::Value;
 
 /// The reason why a plan was not executed.
 #[derive(Debug, thiserror::Error)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api_client::Api;
 use api_client::guarded_writes::{Delete, chain, delete, found};
+use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use planners::volume_move::{
     Call, DataTransfer, MoveAnswers, Observed, User, VolumeMoveStep, plan, uses,
@@ -15,7 +16,6 @@ use resource_kinds::annotations::VOLUME_MOVE;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::{MoveStage, VolumeMove, affinity_to};
-use serde_json::json;
 
 use crate::Context;
 use crate::node_volumes::{claim_of, pods_beside, presence, read_node, write_record};
@@ -221,7 +221,7 @@ fn users(pods: impl Iterator<Item = PodView>, claim: &str) -> Vec<User> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use json_tree::Value;
 
     use super::*;
 
@@ -235,7 +235,7 @@ mod tests {
         for (key, value) in change.as_object().unwrap() {
             *pod.pointer_mut(key).unwrap() = value.clone();
         }
-        PodView::from(&serde_json::from_value::<Pod>(pod).unwrap())
+        PodView::from(&json_tree::from_value::<Pod>(pod).unwrap())
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use api_client::guarded_writes::unless_outrun;
 use api_client::{Api, ListParams, Patch, PatchParams};
+use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -12,7 +13,6 @@ use planners::volume_protection::{
 use reconcile::{Cache, Key, Object, Queue, ReconcileResult};
 use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION, VAC_PROTECTION};
 use resource_kinds::pod_view::PodView;
-use serde_json::json;
 
 use crate::Context;
 

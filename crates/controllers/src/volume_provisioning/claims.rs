@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use api_client::guarded_writes::{WriteRefusal, chain, merge, refusal};
 use api_client::{Api, ListParams, PostParams};
+use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use planners::volume_provisioning::local::{
@@ -20,7 +21,6 @@ use resource_kinds::storage::Driver;
 use resource_kinds::storage::nfs_class::NfsClass;
 use resource_kinds::storage::volume_replication::{VolumeReplication, parameters_of_class};
 use resource_kinds::volume_fit::only_node;
-use serde_json::json;
 use volume_storage::{InitialContents, StorageError};
 
 use super::Provisioner;

@@ -3,13 +3,13 @@
 use api_client::Api;
 use api_client::guarded_writes::{chain, merge, merge_status};
 use jiff::Timestamp;
+use json_tree::Value;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_expansion::{ExpansionStep, failure, plan};
 use planners::volume_provisioning::local::{VolumeMode, is_ours, volume_mode};
 use reconcile::ReconcileResult;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
-use serde_json::Value;
 
 use super::Provisioner;
 use super::error::ProvisionerError as Error;

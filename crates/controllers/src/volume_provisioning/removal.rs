@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use api_client::Api;
 use api_client::guarded_writes::{Delete, chain, delete, found, merge, merge_status};
+use json_tree::json;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use planners::volume_provisioning::local::{is_of_other_provisioner, path_of, reclaim_action};
 use planners::volume_provisioning::{ReclaimAction, claim_of, finalizers_without, is_claimed_by};
@@ -12,7 +13,6 @@ use resource_kinds::storage::Driver;
 use resource_kinds::storage::driver::REMOVAL_FINALIZER;
 use resource_kinds::storage::nfs_class::is_nfs_directory;
 use resource_kinds::storage::volume_replication::has_replica;
-use serde_json::json;
 
 use super::Provisioner;
 use super::error::ProvisionerError as Error;

@@ -3,11 +3,11 @@
 use api_client::guarded_writes::{chain, unless_outrun};
 use api_client::{Api, Patch, PatchParams};
 use jiff::Timestamp;
+use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_provisioning::local::{VolumeMode, is_ours, volume_mode};
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_size::{CONDITION, SizeLimit, start_of_message};
-use serde_json::json;
 
 use super::Provisioner;
 use super::error::ProvisionerError as Error;

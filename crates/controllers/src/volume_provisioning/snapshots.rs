@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api_client::Api;
 use api_client::guarded_writes::{chain, found, merge, merge_status};
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use planners::volume_provisioning::local::{other_mode, size_of};
 use planners::volume_snapshot::{ContentStep, Handle, plan_on_node};
@@ -12,7 +13,6 @@ use reconcile::ReconcileResult;
 use resource_kinds::snapshot::{CONTENT_PROTECTION, VolumeSnapshot, VolumeSnapshotContent};
 use resource_kinds::storage::Driver;
 use resource_kinds::volume_fit::only_node;
-use serde_json::{Value, json};
 use volume_storage::InitialContents;
 
 use super::Provisioner;

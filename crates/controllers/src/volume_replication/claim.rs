@@ -3,12 +3,12 @@
 use api_client::guarded_writes::unless_outrun;
 use api_client::{Api, Patch, PatchParams};
 use jiff::Timestamp;
+use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_replication::condition_message;
 use resource_kinds::storage::volume_replication::{
     CONDITION, ReplicationStage, VolumeReplication, shown,
 };
-use serde_json::json;
 
 use super::VolumeReplications;
 use crate::node_volumes::claim_of;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use api_client::Api;
 use api_client::guarded_writes::{Delete, chain, delete, found};
 use jiff::Timestamp;
+use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use planners::volume_move::{NodePresence, uses};
 use planners::volume_replication::{Observed, ReplicationAnswers, ReplicationStep, Users, plan};
@@ -19,7 +20,6 @@ use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::volume_move::affinity_to;
 use resource_kinds::storage::volume_replication::{ReplicationStage, VolumeReplication};
-use serde_json::json;
 
 use crate::Context;
 use crate::node_proof::proof;

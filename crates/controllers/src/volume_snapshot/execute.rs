@@ -2,6 +2,7 @@
 
 use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
+use json_tree::{Value, json};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planners::volume_snapshot::{SnapshotAction, SnapshotPlan};
 use reconcile::{Cache, Recorder};
@@ -9,7 +10,6 @@ use resource_kinds::snapshot::{
     BEING_DELETED, DEFAULT_CLASS, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent,
 };
 use resource_kinds::storage::Driver;
-use serde_json::{Value, json};
 
 /// The reason why a plan was not executed.
 #[derive(Debug, thiserror::Error)]

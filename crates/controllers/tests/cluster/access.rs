@@ -2,10 +2,10 @@
 
 use api_client::{Api, DeleteParams, PostParams, ResourceExt};
 use jiff::{SignedDuration, Timestamp};
+use json_tree::json;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use serde_json::json;
 
 use crate::support::{Cluster, eventually, wait_for};
 
@@ -78,8 +78,8 @@ async fn a_secret_for_an_account_gets_its_token_and_goes_with_it() {
 async fn rules_of_parts_are_written_into_the_role_that_gathers_them() {
     let cluster = Cluster::without_node().await;
     let api: Api<ClusterRole> = Api::all(cluster.client.clone());
-    let make = async |role: serde_json::Value| {
-        let role: ClusterRole = serde_json::from_value(role).unwrap();
+    let make = async |role: json_tree::Value| {
+        let role: ClusterRole = json_tree::from_value(role).unwrap();
         api.create(&PostParams::default(), &role).await.unwrap();
     };
     make(json!({
@@ -133,7 +133,7 @@ async fn an_expired_bootstrap_token_is_deleted() {
     ] {
         let secret = json!({"metadata": {"name": name}, "type": "bootstrap.kubernetes.io/token",
             "stringData": {"expiration": expiration}});
-        let secret = serde_json::from_value(secret).unwrap();
+        let secret = json_tree::from_value(secret).unwrap();
         api.create(&PostParams::default(), &secret).await.unwrap();
     }
     let remaining = ["bootstrap-token-cccccc", "bootstrap-token-dddddd"];

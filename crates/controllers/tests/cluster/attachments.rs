@@ -3,13 +3,13 @@
 use api_client::{
     Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions, Resource, ResourceExt,
 };
+use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use resource_kinds::namespaces::NODE_LEASES;
-use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Cluster, eventually};
@@ -26,7 +26,7 @@ where
         + std::fmt::Debug,
 {
     let api: Api<K> = Api::all(cluster.client.clone());
-    let object = serde_json::from_value(object).unwrap();
+    let object = json_tree::from_value(object).unwrap();
     api.create(&PostParams::default(), &object).await.unwrap();
 }
 
@@ -182,7 +182,7 @@ async fn a_deleted_node_keeps_its_volume_until_its_pods_are_known_to_be_dead() {
             "annotations": { resource_kinds::annotations::FENCED: "its lease lapsed" } },
         "spec": { "leaseDurationSeconds": 40, "leaseTransitions": 1 } });
     let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), NODE_LEASES);
-    let lease = serde_json::from_value(lease).unwrap();
+    let lease = json_tree::from_value(lease).unwrap();
     leases.create(&PostParams::default(), &lease).await.unwrap();
     eventually(async || attached_to(&cluster).await == ["n2"]).await;
 }

@@ -1,12 +1,12 @@
 //! HorizontalPodAutoscalers (kubectl.md 10.2).
 
 use api_client::{Api, ApiResource, DynamicObject, PostParams};
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::autoscaling::v1 as first;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use serde_json::{Value, json};
 
 use crate::support::{Cluster, wait_for};
 
@@ -90,7 +90,7 @@ async fn any_kind_with_a_scale_can_be_a_target() {
                 "spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}}},
             "subresources": {"scale": {"specReplicasPath": ".spec.size",
                 "statusReplicasPath": ".status.size"}}}]}});
-    let crd: CustomResourceDefinition = serde_json::from_value(crd).unwrap();
+    let crd: CustomResourceDefinition = json_tree::from_value(crd).unwrap();
     let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
     let params = PostParams::default();
     definitions.create(&params, &crd).await.unwrap();
@@ -103,7 +103,7 @@ async fn any_kind_with_a_scale_can_be_a_target() {
     let kind = ApiResource::new("example.com", "v1", "Farm", "farms");
     let farms: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), "default", &kind);
     let farm = json!({"metadata": {"name": "east"}, "spec": {"size": 1}});
-    let farm: DynamicObject = serde_json::from_value(farm).unwrap();
+    let farm: DynamicObject = json_tree::from_value(farm).unwrap();
     let mut created = farms.create(&params, &farm).await;
     for _ in 0..12_000 {
         if created.is_ok() {

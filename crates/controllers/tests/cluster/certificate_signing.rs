@@ -5,13 +5,13 @@ use std::sync::Arc;
 use api_client::{Api, Client, Patch, PatchParams, PostParams, ResourceExt};
 use api_server::UserInfo;
 use certificates::{Authority, ClientSubject};
+use json_tree::{Value, json};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use serde_json::{Value, json};
 
 use crate::support::{Cluster, eventually};
 
@@ -40,7 +40,7 @@ async fn ask(client: &Client, name: &str, signer: &str, pem: &str) -> api_client
         "request": ByteString(pem.as_bytes().to_vec()),
         "signerName": format!("kubernetes.io/{signer}"),
         "usages": ["digital signature", "client auth"]}});
-    let request: CertificateSigningRequest = serde_json::from_value(request).unwrap();
+    let request: CertificateSigningRequest = json_tree::from_value(request).unwrap();
     let requests: Requests = Api::all(client.clone());
     let created = requests.create(&PostParams::default(), &request).await;
     created.map(drop)
@@ -159,7 +159,7 @@ async fn approving_needs_a_right_on_the_signer_and_nodes_need_nobody() {
         ("asking", "system:node", "system:node:n1"),
         ("asking-too", "system:node", "joining"),
     ] {
-        let binding = serde_json::from_value(bind(name, role, user)).unwrap();
+        let binding = json_tree::from_value(bind(name, role, user)).unwrap();
         bindings
             .create(&PostParams::default(), &binding)
             .await
@@ -196,7 +196,7 @@ async fn approving_needs_a_right_on_the_signer_and_nodes_need_nobody() {
         async move {
             let mut request = requests.get(name).await.unwrap();
             let condition = json!({"type": "Approved", "status": "True"});
-            let condition = serde_json::from_value(condition).unwrap();
+            let condition = json_tree::from_value(condition).unwrap();
             let status = request.status.get_or_insert_default();
             status.conditions.get_or_insert_default().push(condition);
             requests
@@ -219,7 +219,7 @@ async fn approving_needs_a_right_on_the_signer_and_nodes_need_nobody() {
 /// A node that is alive at an address.
 async fn put_node(cluster: &Cluster, name: &str, address: &str) {
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let node = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+    let node = json_tree::from_value(json!({"metadata": {"name": name}})).unwrap();
     nodes.create(&PostParams::default(), &node).await.unwrap();
     let status = json!({"status": {
         "addresses": [{"type": "InternalIP", "address": address}],
@@ -287,7 +287,7 @@ async fn a_node_gets_a_server_certificate_when_its_object_has_the_addresses() {
     let request = json!({"metadata": {"name": "serving"}, "spec": {
         "request": ByteString(pem.into_bytes()), "signerName": "kubernetes.io/kubelet-serving",
         "usages": ["digital signature", "server auth"]}});
-    let request: CertificateSigningRequest = serde_json::from_value(request).unwrap();
+    let request: CertificateSigningRequest = json_tree::from_value(request).unwrap();
     let groups = ["system:nodes", "system:authenticated"];
     let node = cluster.client_of(UserInfo::new("system:node:n1", groups));
     let requests: Requests = Api::all(node);

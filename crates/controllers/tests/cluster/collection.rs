@@ -1,9 +1,9 @@
 //! Garbage collection and the deletion of namespaces.
 
 use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams, ResourceExt};
+use json_tree::json;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
-use serde_json::json;
 
 use crate::stateful_sets::set;
 use crate::support::{Cluster, Warnings, eventually, names, pods, wait_for};
@@ -62,7 +62,7 @@ async fn orphaned_pods_stay() {
 #[tokio::test]
 async fn an_object_without_a_living_owner_goes() {
     let cluster = Cluster::new().await;
-    let map = |name: &str, owners: serde_json::Value| json!({ "metadata": { "name": name, "ownerReferences": owners } });
+    let map = |name: &str, owners: json_tree::Value| json!({ "metadata": { "name": name, "ownerReferences": owners } });
     let owner: ConfigMap = cluster.create(map("owner", json!([]))).await;
     let reference = |name: &str, uid: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid });
     let real = reference("owner", &owner.uid().unwrap());
@@ -92,7 +92,7 @@ async fn a_namespace_comes_with_its_defaults_and_goes_with_everything() {
     let _collected = tracing::subscriber::set_default(warnings.clone());
     let cluster = Cluster::new().await;
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
-    let namespace = serde_json::from_value(json!({ "metadata": { "name": "ns" } })).unwrap();
+    let namespace = json_tree::from_value(json!({ "metadata": { "name": "ns" } })).unwrap();
     namespaces
         .create(&PostParams::default(), &namespace)
         .await
@@ -108,7 +108,7 @@ async fn a_namespace_comes_with_its_defaults_and_goes_with_everything() {
     eventually(async || accounts.get_opt("default").await.unwrap().is_some()).await;
 
     let sets: Api<StatefulSet> = Api::namespaced(cluster.client.clone(), "ns");
-    let set = serde_json::from_value(set(2, "a", json!({}))).unwrap();
+    let set = json_tree::from_value(set(2, "a", json!({}))).unwrap();
     sets.create(&PostParams::default(), &set).await.unwrap();
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "ns");
     let two = async || pods.list(&Default::default()).await.unwrap().items.len() == 2;

@@ -3,9 +3,9 @@
 
 use api_client::{Api, DeleteParams, Patch, PatchParams, ResourceExt};
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Service};
-use serde_json::{Value, json};
 
 use crate::stateful_sets::{claims, image, set, status};
 use crate::support::{Cluster, names, pods, wait_for};

@@ -1,16 +1,16 @@
 //! DaemonSets.
 
 use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use serde_json::{Value, json};
 
 use crate::support::{Cluster, names, wait_for};
 
 async fn add_node(cluster: &Cluster, name: &str, labels: Value) {
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     let node = json!({ "metadata": { "name": name, "labels": labels } });
-    let node: Node = serde_json::from_value(node).unwrap();
+    let node: Node = json_tree::from_value(node).unwrap();
     nodes.create(&PostParams::default(), &node).await.unwrap();
 }
 
@@ -38,7 +38,7 @@ fn places(pods: &[Pod]) -> String {
     let mut printed: Vec<String> = pods
         .iter()
         .map(|pod| {
-            let spec = serde_json::to_value(pod.spec.as_ref().unwrap()).unwrap();
+            let spec = json_tree::to_value(pod.spec.as_ref().unwrap()).unwrap();
             let terms = &spec["affinity"]["nodeAffinity"]
                 ["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
             let node = terms[0]["matchFields"][0]["values"][0].as_str().unwrap();

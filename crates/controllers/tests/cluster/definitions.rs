@@ -4,10 +4,10 @@
 use api_client::{
     Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, ResourceExt,
 };
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use mvcc_store::{Operation, Range, Store, Txn};
-use serde_json::{Value, json};
 
 use crate::support::{Cluster, eventually, names, wait_for};
 
@@ -20,7 +20,7 @@ fn definition(name: &str, kind: &str, version: &str) -> CustomResourceDefinition
             "names": {"plural": name, "kind": kind},
             "versions": [{"name": version, "served": true, "storage": true, "schema":
                 {"openAPIV3Schema": {"type": "object"}}}]}});
-    serde_json::from_value(definition).unwrap()
+    json_tree::from_value(definition).unwrap()
 }
 
 async fn define(cluster: &Cluster, name: &str, kind: &str) -> Api<CustomResourceDefinition> {
@@ -77,7 +77,7 @@ fn boats(cluster: &Cluster) -> Api<DynamicObject> {
 async fn boat(cluster: &Cluster, name: &str) -> DynamicObject {
     let object: Value =
         json!({"apiVersion": "example.org/v1", "kind": "Boat", "metadata": {"name": name}});
-    let object: DynamicObject = serde_json::from_value(object).unwrap();
+    let object: DynamicObject = json_tree::from_value(object).unwrap();
     boats(cluster)
         .create(&PostParams::default(), &object)
         .await
@@ -142,7 +142,7 @@ async fn a_kind_outside_of_the_preferred_version_is_collected() {
         "apiVersion": "example.org/v1", "kind": "Boat", "name": "a", "uid": owner.uid()}]}});
     let kind = ApiResource::new("example.org", "v1beta1", "Raft", "rafts");
     let rafts: Api<DynamicObject> = Api::default_namespaced_with(cluster.client.clone(), &kind);
-    let raft: DynamicObject = serde_json::from_value(raft).unwrap();
+    let raft: DynamicObject = json_tree::from_value(raft).unwrap();
     rafts.create(&PostParams::default(), &raft).await.unwrap();
     let params = DeleteParams::default();
     boats(&cluster).delete("a", &params).await.unwrap();
@@ -209,7 +209,7 @@ async fn objects_of_a_definition_without_a_served_version_go_with_it() {
     })
     .await;
     assert!(api.get_opt("boats.example.org").await.unwrap().is_some());
-    let other: DynamicObject = serde_json::from_value(json!({"apiVersion": "example.org/v1",
+    let other: DynamicObject = json_tree::from_value(json!({"apiVersion": "example.org/v1",
         "kind": "Boat", "metadata": {"name": "c"}}))
     .unwrap();
     let refused = boats(&cluster).create(&put, &other).await;
@@ -229,7 +229,7 @@ async fn an_object_with_malformed_metadata_is_named_in_one_event() {
     let cluster = Cluster::without_node().await;
     define_boats(&cluster).await;
     let boat = json!({"apiVersion": "example.org/v1", "kind": "Boat", "metadata": {"name": "b"}});
-    let boat = serde_json::from_value(boat).unwrap();
+    let boat = json_tree::from_value(boat).unwrap();
     let api = boats(&cluster);
     api.create(&PostParams::default(), &boat).await.unwrap();
     let key = b"/registry/example.org/boats/default/b".to_vec();

@@ -1,9 +1,9 @@
 //! Deployments, ReplicaSets and ReplicationControllers.
 
 use api_client::{DeleteParams, Patch, PatchParams, ResourceExt};
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod, ReplicationController};
-use serde_json::{Value, json};
 
 use crate::support::{Cluster, names, wait_for};
 

@@ -1,9 +1,9 @@
 //! PodDisruptionBudgets.
 
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use serde_json::{Value, json};
 
 use crate::support::{Cluster, wait_for};
 

@@ -1,9 +1,9 @@
 //! Extreme numbers in objects that the server accepts.
 
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use serde_json::{Value, json};
 
 use crate::support::{Cluster, Warnings, eventually};
 

@@ -1,9 +1,9 @@
 //! Jobs and CronJobs.
 
 use api_client::{DeleteParams, ResourceExt};
+use json_tree::{Value, json};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Event, Pod};
-use serde_json::{Value, json};
 
 use crate::support::{Cluster, names, wait_for};
 

@@ -6,6 +6,7 @@ use api_client::guarded_writes::{WriteRefusal, refusal};
 use api_client::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, ResourceExt};
 use controllers::NodeReach;
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -13,7 +14,6 @@ use k8s_openapi::api::core::v1::{
 };
 use planners::node_lifecycle::reach::{KUBELET_REACHABLE, KubeletPath};
 use resource_kinds::annotations;
-use serde_json::{Value, json};
 
 use crate::support::{Cluster, names, wait_for};
 
@@ -23,7 +23,7 @@ use crate::support::{Cluster, names, wait_for};
 async fn an_out_of_service_node_gives_up_its_pods() {
     let cluster = Cluster::without_node().await;
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let node = serde_json::from_value(json!({ "metadata": { "name": "n1" } })).unwrap();
+    let node = json_tree::from_value(json!({ "metadata": { "name": "n1" } })).unwrap();
     nodes.create(&PostParams::default(), &node).await.unwrap();
     let pod = json!({ "metadata": { "name": "p" }, "spec": { "nodeName": "n1",
         "containers": [{ "name": "c", "image": "a" }] } });
@@ -70,7 +70,7 @@ async fn a_node_has_the_way_to_it() {
 }
 
 async fn create_node(nodes: &Api<Node>, name: &str) {
-    let node = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
+    let node = json_tree::from_value(json!({ "metadata": { "name": name } })).unwrap();
     nodes.create(&PostParams::default(), &node).await.unwrap();
     say_ready(nodes, name).await;
 }
@@ -120,7 +120,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
         "metadata": { "name": "n1", "annotations": { annotations::ENDS_PODS: "true" } },
         "spec": { "holderIdentity": "n1", "leaseDurationSeconds": 2, "leaseTransitions": 4 },
     });
-    let lease: Lease = serde_json::from_value(lease).unwrap();
+    let lease: Lease = json_tree::from_value(lease).unwrap();
     let lease = leases.create(&PostParams::default(), &lease).await.unwrap();
     let of_node = json!([{ "name": "v", "hostPath": { "path": "/v" } }]);
     for (name, annotation, volumes) in [
@@ -229,7 +229,7 @@ async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
         "metadata": { "name": "n1", "annotations": { annotations::ENDS_PODS: "true" } },
         "spec": { "holderIdentity": "n1", "leaseDurationSeconds": 2, "leaseTransitions": 0 },
     });
-    let lease: Lease = serde_json::from_value(lease).unwrap();
+    let lease: Lease = json_tree::from_value(lease).unwrap();
     leases.create(&PostParams::default(), &lease).await.unwrap();
     let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
     for name in ["one", "two"] {
@@ -240,7 +240,7 @@ async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
                     { "matchExpressions": [{ "key": "kubernetes.io/hostname", "operator": "In",
                         "values": ["n1"] }] }] } } },
         });
-        let volume: PersistentVolume = serde_json::from_value(volume).unwrap();
+        let volume: PersistentVolume = json_tree::from_value(volume).unwrap();
         volumes
             .create(&PostParams::default(), &volume)
             .await
@@ -314,7 +314,7 @@ async fn pods_of_a_deleted_node_go_after_its_lease_was_taken() {
             "annotations": { annotations::ENDS_PODS: "true" } },
         "spec": { "holderIdentity": "n1", "leaseDurationSeconds": 12, "leaseTransitions": 4 },
     });
-    let lease: Lease = serde_json::from_value(lease).unwrap();
+    let lease: Lease = json_tree::from_value(lease).unwrap();
     leases.create(&PostParams::default(), &lease).await.unwrap();
     let pod = json!({ "metadata": { "name": "p" }, "spec": { "nodeName": "n1",
         "containers": [{ "name": "c", "image": "a" }] } });

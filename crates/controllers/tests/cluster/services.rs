@@ -1,17 +1,17 @@
 //! Services for clients outside of the cluster.
 
 use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Endpoints, Event, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use serde_json::{Value, json};
 
 use crate::stateful_sets::set;
 use crate::support::{Cluster, wait_for};
 
 async fn ready_node(cluster: &Cluster, name: &str, address: &str) {
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let node = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
+    let node = json_tree::from_value(json!({ "metadata": { "name": name } })).unwrap();
     nodes.create(&PostParams::default(), &node).await.unwrap();
     let status = json!({ "status": {
         "addresses": [{ "type": "InternalIP", "address": address }],

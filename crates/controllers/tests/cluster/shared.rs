@@ -2,12 +2,12 @@
 
 use api_client::{Api, DeleteParams, PostParams};
 use api_server::UserInfo;
+use json_tree::json;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use process_telemetry::Health;
 use process_telemetry::health::Kind;
 use reconcile::{Cache, ObjectChange, Recorder, WatchConfig};
-use serde_json::json;
 
 use crate::support::{Cluster, eventually, wait_for};
 
@@ -22,7 +22,7 @@ async fn repeated_events_are_counted() {
     }
     recorder.warning(&map, "Failed", "something else");
     // Events of objects without a namespace are in `default`.
-    let node: Node = serde_json::from_value(json!({ "metadata": { "name": "n" } })).unwrap();
+    let node: Node = json_tree::from_value(json!({ "metadata": { "name": "n" } })).unwrap();
     recorder.normal(&node, "Started", "a node");
     wait_for::<Event>(
         &cluster,
@@ -101,7 +101,7 @@ async fn a_watch_that_fails_is_named() {
         }],
     });
     let bindings: Api<ClusterRoleBinding> = Api::all(cluster.client.clone());
-    let binding = serde_json::from_value(binding).unwrap();
+    let binding = json_tree::from_value(binding).unwrap();
     bindings
         .create(&PostParams::default(), &binding)
         .await

@@ -10,6 +10,7 @@ use api_client::{
 use api_server::{ApiServer, UserInfo};
 use controllers::NodeReach;
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use mvcc_store::embedded::EmbeddedStore;
@@ -17,7 +18,6 @@ use process_telemetry::{Health, SlowPolls};
 use reconcile::{Cache, ObjectChange, WatchConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::field::Field;
@@ -135,7 +135,7 @@ impl Cluster {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
         K: Clone + Debug + Serialize + DeserializeOwned,
     {
-        let object: K = serde_json::from_value(object).unwrap();
+        let object: K = json_tree::from_value(object).unwrap();
         self.api()
             .create(&PostParams::default(), &object)
             .await

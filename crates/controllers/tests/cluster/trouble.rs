@@ -1,9 +1,9 @@
 //! Manual changes of a set's objects: the set waits with a reason, or repairs them, and continues afterwards.
 
 use api_client::{Api, DeleteParams, Patch, PatchParams, ResourceExt};
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
-use serde_json::{Value, json};
 
 use crate::stateful_sets::{claims, image, set, status};
 use crate::support::{Cluster, names, play_node, pods, wait_for};

@@ -1,6 +1,6 @@
 //! Volumes on nodes, by the controller.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::rules::{capability_of, is_block, is_multi_node, required};
 use super::{Call, Done, Driver, code, stop};

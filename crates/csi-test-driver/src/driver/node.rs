@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use host_kernel::mount_table;
+use json_tree::{Value, json};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use serde_json::{Value, json};
 
 use super::rules::{
     SINGLE_NODE_MULTI_WRITER, SINGLE_WRITER, capability, capability_of, is_block, is_multi_node,
@@ -153,7 +153,7 @@ impl Driver {
     fn keep(&self, volume: &str, uses: &Value) -> Result<(), Stop> {
         let is_empty = uses["targets"]
             .as_object()
-            .is_none_or(serde_json::Map::is_empty);
+            .is_none_or(json_tree::Map::is_empty);
         let key = self.use_key(volume);
         match is_empty && !uses["staged"].is_object() {
             true => self.state.remove("uses", &key)?,

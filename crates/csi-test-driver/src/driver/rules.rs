@@ -1,6 +1,6 @@
 //! The rules of the specification about fields.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use super::{Stop, code, stop};
 

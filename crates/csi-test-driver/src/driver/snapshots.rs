@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::rules::{page, required};
 use super::volumes::id_of;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::faults::Fault;
 

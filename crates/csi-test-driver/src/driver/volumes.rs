@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::rules::{capabilities_of, capability, is_block, page, range, required};
 use super::{Call, Done, Driver, Role, Stop, code, stop};

@@ -1,6 +1,6 @@
 //! external-attacher: the driver's part of VolumeAttachments.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::cluster::{Objects, Workers};
 use super::kubernetes::gone;

@@ -1,6 +1,6 @@
 //! external-provisioner with `--enable-capacity`: an object for each class and place.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::cluster::{Objects, Workers};
 use super::provisioner::all_segments;
@@ -29,7 +29,7 @@ async fn report(sidecar: &Sidecar, objects: &Objects) -> Result<()> {
         }
         let parameters = class["parameters"].as_object().into_iter().flatten();
         let parameters = parameters.filter(|(key, _)| !key.starts_with("csi.storage.k8s.io/"));
-        let parameters: serde_json::Map<_, _> = parameters
+        let parameters: json_tree::Map<_, _> = parameters
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
         let name = &class["metadata"]["name"];

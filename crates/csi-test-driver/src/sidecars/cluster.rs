@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api_client::{Api, ApiResource, DynamicObject, Event, WatchConfig};
-use serde_json::Value;
+use json_tree::Value;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 

@@ -6,8 +6,8 @@ use api_client::{Client, Error};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{Method, Request};
+use json_tree::Value;
 use kubeconfig::{Limits, Settings, Transport};
-use serde_json::Value;
 
 const LIMITS: Limits = Limits {
     connect: Duration::from_secs(5),

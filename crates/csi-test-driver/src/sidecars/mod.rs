@@ -16,7 +16,7 @@ mod snapshotter;
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::caller::{Caller, Refusal};
 use cluster::{Objects, Workers};

@@ -1,6 +1,6 @@
 //! external-provisioner: volumes for claims, and their end.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::cluster::{Objects, Workers};
 use super::kubernetes::{gone, made};
@@ -114,7 +114,7 @@ async fn provision(
     let uses = capabilities(spec, fs_type, &class["mountOptions"]);
     let parameters = given.as_object().into_iter().flatten();
     let parameters = parameters.filter(|(key, _)| !key.starts_with(OWN));
-    let parameters: serde_json::Map<_, _> = parameters
+    let parameters: json_tree::Map<_, _> = parameters
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     let secret = |of: &str, part: &str| given[format!("{OWN}{of}-secret-{part}")].clone();
@@ -199,7 +199,7 @@ pub(super) fn segments(sidecar: &Sidecar, objects: &Objects, node: &str) -> Opti
         let key = text(key);
         Some((key.to_owned(), labels.get(key)?.clone()))
     });
-    let pairs: Option<serde_json::Map<_, _>> = pairs.collect();
+    let pairs: Option<json_tree::Map<_, _>> = pairs.collect();
     Some(Value::Object(pairs?))
 }
 

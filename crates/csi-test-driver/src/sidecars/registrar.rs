@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::json;
+use json_tree::json;
 
 use super::text;
 use crate::caller::Caller;

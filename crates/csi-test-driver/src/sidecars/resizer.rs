@@ -1,6 +1,6 @@
 //! external-resizer: the controller's part of an expansion, and attributes of volumes.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::cluster::{Objects, Workers};
 use super::{

@@ -1,6 +1,6 @@
 //! external-snapshotter (csi-snapshotter): the driver's part of VolumeSnapshotContents.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::cluster::{Objects, Workers};
 use super::kubernetes::gone;

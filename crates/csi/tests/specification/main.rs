@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use csi_test_driver::{Caller, Death, Driver, Role, TestDriver, journal, order};
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 use tempfile::TempDir;
 
 mod calls;

@@ -1,6 +1,6 @@
 //! The answer about a connection, for users and for programs.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::answer::{
     ConnectionAnswer, ConnectionDecision, ConnectionVerdict, ObjectName, PolicyDecision, ServerPath,

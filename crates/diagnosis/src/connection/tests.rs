@@ -1,6 +1,6 @@
 //! The answers about connections (docs/network-policy.md, "Ask which policy decides").
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::answer::{
     ConnectionObjects, ConnectionQuestion, ConnectionVerdict, addresses_of, decide,
@@ -12,7 +12,7 @@ fn cluster() -> ConnectionObjects {
     let mut observed = ConnectionObjects::default();
     for name in ["shop", "lab"] {
         let namespace = json!({"metadata": {"name": name, "labels": {"team": name}}});
-        let namespace = serde_json::from_value(namespace).unwrap();
+        let namespace = json_tree::from_value(namespace).unwrap();
         observed.namespaces.push(namespace);
     }
     for (namespace, name, node, address) in [
@@ -44,7 +44,7 @@ fn pod(
     for (key, value) in more.as_object().unwrap() {
         object["spec"][key] = value.clone();
     }
-    let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(object).unwrap();
+    let pod: k8s_openapi::api::core::v1::Pod = json_tree::from_value(object).unwrap();
     observed.pods.push(pod.into());
 }
 
@@ -54,7 +54,7 @@ fn policy(observed: &mut ConnectionObjects, namespace: &str, name: &str, spec: V
     let policy = json!({"metadata": metadata, "spec": spec});
     observed
         .policies
-        .push(serde_json::from_value(policy).unwrap());
+        .push(json_tree::from_value(policy).unwrap());
 }
 
 /// The Service `db` of `shop`, port 15432, with these addresses as endpoints.
@@ -67,7 +67,7 @@ fn service(observed: &mut ConnectionObjects, cluster_ip: &str, endpoints: &[&str
     for (key, value) in more.as_object().unwrap() {
         service["spec"][key] = value.clone();
     }
-    observed.service = Some(serde_json::from_value(service).unwrap());
+    observed.service = Some(json_tree::from_value(service).unwrap());
     let endpoints: Vec<Value> = endpoints
         .iter()
         .map(|address| json!({"addresses": [address], "conditions": {"ready": true}, "nodeName": "n2"}))
@@ -77,7 +77,7 @@ fn service(observed: &mut ConnectionObjects, cluster_ip: &str, endpoints: &[&str
             "labels": {"kubernetes.io/service-name": "db"}},
         "addressType": "IPv4", "endpoints": endpoints,
         "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}]});
-    observed.slices.push(serde_json::from_value(slice).unwrap());
+    observed.slices.push(json_tree::from_value(slice).unwrap());
 }
 
 fn ask(
@@ -260,7 +260,7 @@ fn policies_do_not_apply_between_a_pod_and_its_node() {
     let node = json!({"metadata": {"name": "n2"}, "spec": {"podCIDR": "10.0.1.0/24"},
         "status": {"addresses": [{"type": "Hostname", "address": "n2"},
             {"type": "InternalIP", "address": "192.0.2.2"}]}});
-    observed.own_node = addresses_of(&serde_json::from_value(node).unwrap());
+    observed.own_node = addresses_of(&json_tree::from_value(node).unwrap());
     let both = json!(["Ingress", "Egress"]);
     let deny = json!({"podSelector": {}, "policyTypes": both});
     policy(&mut observed, "shop", "deny", deny);
@@ -291,7 +291,7 @@ fn policies_do_not_apply_between_a_pod_and_its_node() {
 fn a_node_answers_its_own_pods_at_each_of_its_addresses() {
     let mut observed = cluster();
     let node = json!({"metadata": {"name": "n1"}, "spec": {"podCIDR": "10.0.0.0/24"}});
-    observed.own_node = addresses_of(&serde_json::from_value(node).unwrap());
+    observed.own_node = addresses_of(&json_tree::from_value(node).unwrap());
     let deny = json!({"podSelector": {}, "policyTypes": ["Egress"]});
     policy(&mut observed, "shop", "deny", deny);
     service(&mut observed, "10.96.0.1", &["10.0.0.1"], &json!({}));

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use json_tree::json;
 use pod_lifecycle::diagnosis::Remedy;
 use pod_lifecycle::diagnosis::remedy::{quoted, template};
 use pod_lifecycle::diagnosis::text::between;
-use serde_json::json;
 
 use super::DiagnosedPod;
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use json_tree::json;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::{CSINode, CSIStorageCapacity, StorageClass};
 use object_model::{LabelSelector, Quantity};
 use pod_lifecycle::diagnosis::{Remedy, text};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::{requested_class, requested_size};
-use serde_json::json;
 
 use super::DiagnosedPod;
 use crate::claims;

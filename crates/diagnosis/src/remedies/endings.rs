@@ -1,11 +1,11 @@
 //! Containers that exit, and pods that have ended.
 
+use json_tree::{Value, json};
 use object_model::Quantity;
 use pod_lifecycle::diagnosis::remedy::{self, template};
 use pod_lifecycle::diagnosis::text::between;
 use pod_lifecycle::diagnosis::{Reason, Remedy};
 use resource_kinds::pod_view::Phase;
-use serde_json::{Value, json};
 
 use super::DiagnosedPod;
 

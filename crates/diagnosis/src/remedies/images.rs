@@ -1,9 +1,9 @@
 //! Images that cannot be pulled.
 
+use json_tree::json;
 use pod_lifecycle::diagnosis::Remedy;
 use pod_lifecycle::diagnosis::remedy::template;
 use pod_lifecycle::diagnosis::text::between;
-use serde_json::json;
 
 use super::DiagnosedPod;
 

@@ -9,10 +9,10 @@ mod images;
 mod placement;
 mod probes;
 
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use pod_lifecycle::diagnosis::{Diagnosis, Reason, Remedy, remedy, text};
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 use super::observed::ObservedNamespace;
 

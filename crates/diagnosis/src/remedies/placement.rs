@@ -1,5 +1,6 @@
 //! Pods that are not scheduled: no node is feasible, or a gate delays their scheduling.
 
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Container, Node};
 use object_model::Quantity;
 use pod_lifecycle::diagnosis::remedy::{self, quoted};
@@ -8,7 +9,6 @@ use resource_kinds::labels::HOSTNAME;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::only_node;
-use serde_json::{Value, json};
 
 use super::DiagnosedPod;
 
@@ -211,7 +211,7 @@ impl DiagnosedPod<'_> {
             .map(|constraint| {
                 let mut loose = constraint.clone();
                 loose.when_unsatisfiable = "ScheduleAnyway".to_owned();
-                let mut loose = serde_json::to_value(loose)?;
+                let mut loose = json_tree::to_value(loose)?;
                 // `minDomains` is valid only with `DoNotSchedule`.
                 if constraint.min_domains.is_some() {
                     loose["minDomains"] = Value::Null;

@@ -1,8 +1,8 @@
 //! Probes and hooks that fail.
 
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Probe;
 use pod_lifecycle::diagnosis::Remedy;
-use serde_json::{Value, json};
 
 use super::DiagnosedPod;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use diagnosis::{Explanation, ObservedNamespace, Overview, TargetKind, explain};
 use jiff::SignedDuration;
-use serde_json::Value;
+use json_tree::Value;
 
 use super::situation::{now, parse};
 

@@ -1,9 +1,9 @@
 //! Single pods: the status, and its diagnosis in words.
 
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use pod_lifecycle::diagnosis::{self, Diagnosis, PodContext};
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 fn pod(pod: &Pod) -> Option<Diagnosis> {
     diagnosis::pod(&pod.into())
@@ -26,7 +26,7 @@ fn web_1(change: Value) -> Pod {
         "status": { "phase": "Running" },
     });
     merge(&mut pod, change);
-    serde_json::from_value(pod).unwrap()
+    json_tree::from_value(pod).unwrap()
 }
 
 fn merge(into: &mut Value, change: Value) {
@@ -240,7 +240,7 @@ fn a_crash_loop_gives_the_last_exit_and_no_back_off_times() {
             "back-off 40s restarting failed container=main pod=web-1_default(u)",
         ));
         let statuses = loops.status.as_mut().unwrap().container_statuses.as_mut();
-        statuses.unwrap()[0].last_state = serde_json::from_value(end).unwrap();
+        statuses.unwrap()[0].last_state = json_tree::from_value(end).unwrap();
         loops
     };
     let failed = ended(1, "Error", "no database\n");
@@ -258,7 +258,7 @@ fn a_crash_loop_gives_the_last_exit_and_no_back_off_times() {
     );
     let mut hungry = crashed(ended(137, "OOMKilled", ""));
     let limits = json!({ "limits": { "memory": "64Mi" } });
-    hungry.spec.as_mut().unwrap().containers[0].resources = serde_json::from_value(limits).unwrap();
+    hungry.spec.as_mut().unwrap().containers[0].resources = json_tree::from_value(limits).unwrap();
     check(
         pod(&hungry),
         [
@@ -355,7 +355,7 @@ fn probes_are_named_with_what_they_ask() {
     let tcp = json!({ "readinessProbe": { "tcpSocket": { "port": "db" } } });
     let mut again = running(true, tcp);
     let statuses = again.status.as_mut().unwrap().container_statuses.as_mut();
-    statuses.unwrap()[0].last_state = serde_json::from_value(ended(3, "Error", "")).unwrap();
+    statuses.unwrap()[0].last_state = json_tree::from_value(ended(3, "Error", "")).unwrap();
     assert_eq!(
         message(&again),
         "readiness probe of container main does not pass (TCP port db); \
@@ -441,7 +441,7 @@ fn a_pod_that_is_being_deleted_says_what_it_still_waits_for() {
 fn a_lost_node_is_the_cause_of_what_happens_on_it() {
     let node = json!({ "metadata": { "name": "n1" }, "status": { "conditions": [
         condition("Ready", "Unknown", "Kubelet stopped posting node status.")] } });
-    let node: Node = serde_json::from_value(node).unwrap();
+    let node: Node = json_tree::from_value(node).unwrap();
     let around = PodContext {
         node: Some(&node),
         now: None,
@@ -483,7 +483,7 @@ fn a_pod_of_a_node_out_of_service_is_being_removed() {
         "effect": "NoExecute" });
     let node = json!({ "metadata": { "name": "n1" }, "spec": { "taints": [taint] },
         "status": { "conditions": [condition("Ready", "Unknown", "Kubelet stopped posting.")] } });
-    let node: Node = serde_json::from_value(node).unwrap();
+    let node: Node = json_tree::from_value(node).unwrap();
     let around = PodContext {
         node: Some(&node),
         now: None,
@@ -518,7 +518,7 @@ fn a_pod_of_a_node_out_of_service_is_being_removed() {
 fn a_pod_that_fails_over_says_what_follows() {
     let node = json!({ "metadata": { "name": "n1" }, "status": { "conditions": [
         condition("Ready", "Unknown", "Kubelet stopped posting node status.")] } });
-    let node: Node = serde_json::from_value(node).unwrap();
+    let node: Node = json_tree::from_value(node).unwrap();
     let around = PodContext {
         node: Some(&node),
         now: None,
@@ -590,7 +590,7 @@ fn any_pod_has_an_answer() {
     assert!(pod(&Pod::default()).is_some());
     let bare = json!({ "spec": { "containers": [], "nodeName": "n" },
         "status": { "containerStatuses": [] } });
-    let bare: Pod = serde_json::from_value(bare).unwrap();
+    let bare: Pod = json_tree::from_value(bare).unwrap();
     assert_eq!(
         pod(&bare).unwrap().message,
         "not ready, and its status does not say why"

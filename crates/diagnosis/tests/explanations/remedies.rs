@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use diagnosis::{CauseChain, Log, ObservedCluster, ObservedNamespace, TargetKind, explain};
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 use super::situation::now;
 
@@ -63,12 +63,12 @@ fn event(kind: &str, reason: &str, message: &str) -> Value {
 fn chain(pods: &[Value], events: &[Value]) -> CauseChain {
     let mut observed = ObservedNamespace::of("shop", now());
     for pod in pods {
-        let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
+        let pod: Pod = json_tree::from_value(pod.clone()).unwrap();
         observed.pods.push(Arc::new(PodView::from(&pod)));
         observed.full_pods.push(Arc::new(pod));
     }
     for event in events {
-        let event = serde_json::from_value(event.clone()).unwrap();
+        let event = json_tree::from_value(event.clone()).unwrap();
         observed.events.push(Arc::new(event));
     }
     let mut explanation = explain(TargetKind::Pod, "web", &observed).unwrap();
@@ -383,8 +383,7 @@ fn a_pod_without_the_node_of_its_volume_needs_that_node() {
     let message = "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity, \
                 1 node(s) were unschedulable.";
     let volumes = json!([{ "name": "d", "persistentVolumeClaim": { "claimName": "d-web" } }]);
-    let pod: Pod =
-        serde_json::from_value(unplaced(json!({ "volumes": volumes }), message)).unwrap();
+    let pod: Pod = json_tree::from_value(unplaced(json!({ "volumes": volumes }), message)).unwrap();
     let claim = json!({ "metadata": { "name": "d-web", "namespace": "shop" },
         "spec": { "volumeName": "pv" } });
     let host = json!({ "key": "kubernetes.io/hostname", "operator": "In", "values": ["h1"] });
@@ -416,18 +415,18 @@ fn a_pod_without_the_node_of_its_volume_needs_that_node() {
         observed.pods.push(Arc::new(PodView::from(&pod)));
         observed
             .claims
-            .push(serde_json::from_value(claim.clone()).map(Arc::new).unwrap());
+            .push(json_tree::from_value(claim.clone()).map(Arc::new).unwrap());
         observed.cluster = Arc::new(ObservedCluster {
             nodes: Some(
                 nodes
                     .as_array()
                     .unwrap()
                     .iter()
-                    .map(|node| Arc::new(serde_json::from_value(node.clone()).unwrap()))
+                    .map(|node| Arc::new(json_tree::from_value(node.clone()).unwrap()))
                     .collect(),
             ),
             volumes: Some(vec![Arc::new(
-                serde_json::from_value(volume.clone()).unwrap(),
+                json_tree::from_value(volume.clone()).unwrap(),
             )]),
             ..ObservedCluster::default()
         });

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use diagnosis::{ObservedCluster, ObservedNamespace};
 use jiff::{SignedDuration, Timestamp};
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::serde::de::DeserializeOwned;
 use planners::stateful_set::{identity, revisions};
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 pub fn now() -> Timestamp {
     "2026-01-01T12:00:00Z".parse().unwrap()
@@ -52,7 +52,7 @@ impl<'a> Line<'a> {
 }
 
 fn object<T: DeserializeOwned>(value: Value) -> Arc<T> {
-    Arc::new(serde_json::from_value(value).unwrap())
+    Arc::new(json_tree::from_value(value).unwrap())
 }
 
 /// Parses a situation; panics on unknown words, because the text is part of a test.
@@ -157,7 +157,7 @@ fn whole(mut value: Value, observed: &mut ObservedNamespace, cluster: &mut Obser
         "ComponentStatus" => push(&mut cluster.components, value),
         "VolumeSnapshotContent" => push(&mut cluster.snapshot_contents, value),
         "VolumeSnapshotClass" => {
-            let class = serde_json::from_value(value).unwrap();
+            let class = json_tree::from_value(value).unwrap();
             cluster.snapshot_classes.get_or_insert_default().push(class);
         }
         other => panic!("what is {other}?"),
@@ -172,13 +172,13 @@ fn template(image: &str) -> Value {
 }
 
 fn revision_name(image: &str) -> String {
-    let template = serde_json::from_value(template(image)).unwrap();
+    let template = json_tree::from_value(template(image)).unwrap();
     let bytes = revisions::bytes(&revisions::encode(&template));
     revisions::name("web", &revisions::hash(&bytes, Some(0)))
 }
 
 fn revision(image: &str, number: i64) -> Arc<ControllerRevision> {
-    let template = serde_json::from_value(template(image)).unwrap();
+    let template = json_tree::from_value(template(image)).unwrap();
     object(json!({
         "metadata": { "name": revision_name(image), "namespace": "default",
             "uid": format!("uid-{image}"), "labels": { "app": "web" },

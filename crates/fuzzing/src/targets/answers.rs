@@ -7,8 +7,8 @@ use api_server::decoders;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use certificates::{ApprovedRequest, Authority, ClientSubject, Usage};
+use json_tree::{Value, json};
 use resource_kinds::certificates::Request;
-use serde_json::{Value, json};
 
 use super::{Target, pair};
 

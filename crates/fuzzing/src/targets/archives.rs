@@ -1,7 +1,7 @@
 //! Whole image archives, as the input of `mainstay image import`.
 
 use image_store::decoders;
-use serde_json::Value;
+use json_tree::Value;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 

@@ -2,7 +2,7 @@
 
 use api_server::decoders;
 use json_text::{Cursor, find, find_member, find_string};
-use serde_json::Value;
+use json_tree::Value;
 
 use super::Target;
 

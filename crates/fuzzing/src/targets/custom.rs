@@ -3,8 +3,8 @@
 use custom_resources::{
     Definition, DeviceSelector, Expression, JsonPath, Schema, Values, broken_rules, served_versions,
 };
+use json_tree::{Map, Value, json};
 use resource_kinds::{ClusterConfig, Kind};
-use serde_json::{Map, Value, json};
 use structured_merge::apply::{self, OwnableFields, Writer, overlay};
 use structured_merge::json_patch;
 

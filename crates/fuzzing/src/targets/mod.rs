@@ -13,7 +13,7 @@ mod texts;
 mod wires;
 
 use api_server::decoders;
-use serde_json::Value;
+use json_tree::Value;
 
 /// A decoder of untrusted input.
 pub struct Target {

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use api_server::decoders::Server;
-use serde_json::Value;
+use json_tree::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use super::{Target, pair};

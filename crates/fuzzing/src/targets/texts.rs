@@ -7,10 +7,10 @@ use api_server::decoders;
 use certificates::TokenSigner;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use json_tree::json;
 use object_model::cron::Schedule;
 use object_model::{FieldSelector, LabelSelector, Quantity};
 use planners::volume_snapshot::Handle;
-use serde_json::json;
 
 use super::Target;
 

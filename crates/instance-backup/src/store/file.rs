@@ -183,7 +183,7 @@ fn read(file: &Path) -> Result<(Header, Vec<KeyValue>)> {
 
 /// The number of objects in the header of a format that is known.
 fn count(file: &Path, header: &str) -> Result<u64> {
-    let header: serde_json::Value = serde_json::from_str(header).context("read the header")?;
+    let header: json_tree::Value = serde_json::from_str(header).context("read the header")?;
     ensure!(
         header["format"].as_u64() <= Some(FORMAT.into()),
         "{} was written by a newer mainstay; restore it with that",

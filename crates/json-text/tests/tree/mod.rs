@@ -1,7 +1,7 @@
 //! A reader of whole values for the comparison with `serde_json`. The fuzz targets include this file as well.
 
 use json_text::{Cursor, SyntaxError};
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 /// The value as a tree, read by the cursor.
 pub fn tree(cursor: &mut Cursor<'_>) -> Result<Value, SyntaxError> {

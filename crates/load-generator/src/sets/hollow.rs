@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Result;
+use json_tree::{Value, json};
 use kube::Client;
-use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_kubelet_runs_bound_pods_and_removes_deleted_ones() {
         let mut pod = json!({"metadata": {"name": "a-0", "uid": "u"}, "spec": {}, "status": {}});
-        let decoded = |pod: &Value| serde_json::from_value::<Pod>(pod.clone()).unwrap();
+        let decoded = |pod: &Value| json_tree::from_value::<Pod>(pod.clone()).unwrap();
         assert_eq!(answer(&decoded(&pod)), None);
         pod["spec"]["nodeName"] = json!("n");
         assert_eq!(answer(&decoded(&pod)), Some(Answer::Run));

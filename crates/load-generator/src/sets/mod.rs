@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::call::Call;

@@ -137,7 +137,7 @@ impl Heartbeats for Arc<Views> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
@@ -149,9 +149,9 @@ mod tests {
             "spec": {"containers": [{"name": "c", "image": "i"}]},
             "status": {"conditions": [{"type": "Ready", "status": "True"}]},
         });
-        let put = |pod: &serde_json::Value| {
+        let put = |pod: &json_tree::Value| {
             views.see_pod(&ObjectChange::Put(
-                serde_json::from_value(pod.clone()).unwrap(),
+                json_tree::from_value(pod.clone()).unwrap(),
             ));
         };
         put(&pod);

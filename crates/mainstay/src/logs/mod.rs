@@ -168,7 +168,7 @@ async fn copy(api: &Api<Pod>, run: &Run, parameters: LogParams, (prefix, colour)
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
@@ -180,7 +180,7 @@ mod tests {
                     "restartCount": 0})
             })
             .collect();
-        serde_json::from_value(json!({"metadata": {"name": name},
+        json_tree::from_value(json!({"metadata": {"name": name},
             "status": {"containerStatuses": statuses}}))
         .unwrap()
     }

@@ -71,8 +71,8 @@ mod tests {
     use super::*;
 
     fn pod(version: &str) -> Pod {
-        let value = serde_json::json!({"metadata": {"resourceVersion": version}});
-        serde_json::from_value(value).unwrap()
+        let value = json_tree::json!({"metadata": {"resourceVersion": version}});
+        json_tree::from_value(value).unwrap()
     }
 
     // findings R18

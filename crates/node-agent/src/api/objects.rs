@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use api_client::guarded_writes;
 use api_client::{Api, Client, PartialObjectMeta, Patch, PatchParams, PostParams};
 use jiff::Timestamp;
+use json_tree::Value;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
@@ -22,7 +23,6 @@ use pod_lifecycle::environment::service_env;
 use process_telemetry::Component;
 use process_telemetry::backoff;
 use reconcile::{Cache, Object, WatchConfig};
-use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -450,8 +450,8 @@ mod tests {
     type Map = PartialObjectMeta<ConfigMap>;
 
     fn map(version: &str) -> Map {
-        serde_json::from_value(
-            serde_json::json!({"metadata": {"name": "m", "namespace": "n",
+        json_tree::from_value(
+            json_tree::json!({"metadata": {"name": "m", "namespace": "n",
             "resourceVersion": version}}),
         )
         .unwrap()

@@ -4,10 +4,10 @@
 use api_client::guarded_writes::{Delete, WriteRefusal, delete, message, refusal};
 use api_client::{Api, Client, Patch, PatchParams};
 use jiff::Timestamp;
+use json_tree::{Map, Value, json};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod_lifecycle::status::{BY_NODE, OWN_CONDITIONS};
-use serde_json::{Map, Value, json};
 
 use crate::limits::REQUEST_TIMEOUT;
 
@@ -66,7 +66,7 @@ fn owned(key: &str) -> bool {
 }
 
 fn object(status: &PodStatus) -> Map<String, Value> {
-    match serde_json::to_value(status) {
+    match json_tree::to_value(status) {
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
     }
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     fn status(value: Value) -> PodStatus {
-        serde_json::from_value(value).unwrap()
+        json_tree::from_value(value).unwrap()
     }
 
     #[test]

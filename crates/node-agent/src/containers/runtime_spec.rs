@@ -328,15 +328,15 @@ fn climbs(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use container_runtime::spec::Seccomp;
+    use json_tree::json;
     use resource_kinds::annotations::ENDS_WITH_LEASE;
-    use serde_json::json;
 
     use super::*;
     use crate::containers::security_context::unmet_wishes;
     use crate::volumes::{BlockVolume, Prepared};
 
-    fn built(pod: serde_json::Value, image: ImageConfig) -> Result<ContainerSpec, String> {
-        let pod: Pod = serde_json::from_value(serde_json::json!({
+    fn built(pod: json_tree::Value, image: ImageConfig) -> Result<ContainerSpec, String> {
+        let pod: Pod = json_tree::from_value(json_tree::json!({
             "metadata": {"name": "web-0", "namespace": "n", "uid": "u"}, "spec": pod
         }))
         .unwrap();
@@ -386,7 +386,7 @@ mod tests {
     fn image_and_pod_make_the_process() {
         // statefulset.md 12.12
         let spec = built(
-            serde_json::json!({"containers": [{"name": "c", "args": ["$(A)"]}]}),
+            json_tree::json!({"containers": [{"name": "c", "args": ["$(A)"]}]}),
             image(),
         )
         .unwrap();
@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn limits_become_shares_quota_and_bytes() {
         let spec = built(
-            serde_json::json!({"containers": [{"name": "c", "resources": {
+            json_tree::json!({"containers": [{"name": "c", "resources": {
                 "limits": {"cpu": "500m", "memory": "64Mi"}, "requests": {"cpu": "250m"}}}]}),
             image(),
         )
@@ -420,7 +420,7 @@ mod tests {
     fn a_pods_sandbox_has_its_limits_and_parameters() {
         // statefulset.md 12.16
         let huge = |size: &str| json!({"limits": {"hugepages-2Mi": size, "hugepages-1Gi": "1Gi"}});
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {
+        let pod: Pod = json_tree::from_value(json!({"metadata": {"name": "p"}, "spec": {
             "securityContext": {"sysctls": [
                 {"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}]},
             "containers": [{"name": "a", "resources": huge("4Mi")},
@@ -450,7 +450,7 @@ mod tests {
         // statefulset.md 12.13
         let with = |sub: &str| {
             built(
-                serde_json::json!({"containers": [{"name": "c", "volumeMounts": [
+                json_tree::json!({"containers": [{"name": "c", "volumeMounts": [
                     {"name": "data", "mountPath": "/d", "subPathExpr": sub, "readOnly": true}]}]}),
                 image(),
             )
@@ -511,7 +511,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_had_is_refused() {
-        let pod = serde_json::from_value(serde_json::json!({"spec": {"containers": [
+        let pod = json_tree::from_value(json_tree::json!({"spec": {"containers": [
             {"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080},
                 {"containerPort": 81, "hostPort": 8081, "hostIP": "::1"}]}]}}))
         .unwrap();
@@ -538,11 +538,11 @@ mod tests {
 
     #[test]
     fn non_root_is_checked_against_image_and_pod() {
-        let pod = |context: serde_json::Value| {
-            let container = serde_json::json!({"name": "c", "securityContext": context});
-            serde_json::json!({"containers": [container]})
+        let pod = |context: json_tree::Value| {
+            let container = json_tree::json!({"name": "c", "securityContext": context});
+            json_tree::json!({"containers": [container]})
         };
-        let non_root = serde_json::json!({"runAsNonRoot": true});
+        let non_root = json_tree::json!({"runAsNonRoot": true});
         let message = built(pod(non_root.clone()), image()).unwrap_err();
         assert!(message.starts_with("container has runAsNonRoot and image will run as root"));
         let numeric = ImageConfig {
@@ -550,7 +550,7 @@ mod tests {
             ..image()
         };
         assert!(built(pod(non_root), numeric).is_ok());
-        let uid = serde_json::json!({"runAsNonRoot": true, "runAsUser": 7});
+        let uid = json_tree::json!({"runAsNonRoot": true, "runAsUser": 7});
         assert_eq!(built(pod(uid), image()).unwrap().user.uid, Some(7));
     }
 }

@@ -150,7 +150,7 @@ async fn not_attached(api: &Api<VolumeAttachment>, attachment: &str, name: &str)
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
@@ -177,7 +177,7 @@ mod tests {
                 .map(|name| json!({"name": name, "devicePath": ""}))
                 .collect();
             let status = json!({"volumesInUse": used, "volumesAttached": attached});
-            is_ready(&serde_json::from_value(status).unwrap(), "a")
+            is_ready(&json_tree::from_value(status).unwrap(), "a")
         };
         assert!(of(&["b", "a"], &["a"]));
         assert!(!of(&["b"], &["a"]) && !of(&["a"], &["b"]) && !of(&[], &[]));

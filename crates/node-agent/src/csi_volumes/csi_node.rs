@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use csi::NodeInfo;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver, CSINodeSpec, VolumeNodeResources};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use serde_json::{Value, json};
 
 use super::drivers::Registered;
 use crate::api::objects::in_time;
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn labels_of_a_topology_are_added_and_never_changed() {
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": "n",
+        let node: Node = json_tree::from_value(json!({"metadata": {"name": "n",
             "resourceVersion": "7", "labels": {"zone": "z"},
             "annotations": {NODE_IDS: "{\"a\":\"old\"}"}}}))
         .unwrap();
@@ -273,7 +273,7 @@ mod tests {
     }
     #[test]
     fn drivers_that_are_gone_leave_labels_only() {
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": "n",
+        let node: Node = json_tree::from_value(json!({"metadata": {"name": "n",
             "labels": {"zone": "z"}, "annotations": {NODE_IDS: "{\"a\":\"n1\",\"b\":\"n1\"}"}}}))
         .unwrap();
         let registered = |name: &str| Registered {
@@ -297,12 +297,12 @@ mod tests {
     #[test]
     fn a_csi_node_goes_with_its_node() {
         let node = |uid: &str| -> Node {
-            serde_json::from_value(json!({"metadata": {"name": "n", "uid": uid}})).unwrap()
+            json_tree::from_value(json!({"metadata": {"name": "n", "uid": uid}})).unwrap()
         };
         let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u1"});
         let found = json!({"metadata": {"name": "n", "ownerReferences": [owner]},
             "spec": {"drivers": []}});
-        let found: CSINode = serde_json::from_value(found).unwrap();
+        let found: CSINode = json_tree::from_value(found).unwrap();
         assert!(is_of(&found, &node("u1")) && !is_of(&found, &node("u2")));
     }
 }

@@ -340,7 +340,7 @@ pub struct RequestData {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 
@@ -351,12 +351,11 @@ mod tests {
             .extend(source.as_object().unwrap().clone());
         let volume =
             json!({"metadata": {"name": "pv"}, "spec": {"accessModes": modes, "csi": csi}});
-        CsiVolume::of_volume(&serde_json::from_value(volume).unwrap(), false).unwrap()
+        CsiVolume::of_volume(&json_tree::from_value(volume).unwrap(), false).unwrap()
     }
 
     fn driver(spec: Value) -> CSIDriver {
-        serde_json::from_value(json!({"metadata": {"name": "d.example.com"}, "spec": spec}))
-            .unwrap()
+        json_tree::from_value(json!({"metadata": {"name": "d.example.com"}, "spec": spec})).unwrap()
     }
 
     #[test]
@@ -410,7 +409,7 @@ mod tests {
 
     #[test]
     fn facts_about_the_pod_are_sent_only_where_they_are_wanted() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n",
+        let pod: Pod = json_tree::from_value(json!({"metadata": {"name": "p", "namespace": "n",
             "uid": "u"}, "spec": {"containers": [], "serviceAccountName": "a"}}))
         .unwrap();
         let wanted = volume(
@@ -438,7 +437,7 @@ mod tests {
         assert_eq!(fact("pod.name") + &fact("serviceAccount.name"), "pa");
         assert_eq!(fact("ephemeral"), "false");
         let inline: Volume =
-            serde_json::from_value(json!({"name": "v", "csi": {"driver": "d.example.com"}}))
+            json_tree::from_value(json!({"name": "v", "csi": {"driver": "d.example.com"}}))
                 .unwrap();
         let inline = CsiVolume::inline(&pod, &inline).unwrap();
         assert_eq!(

@@ -287,13 +287,13 @@ fn claims(pod: &Pod) -> Vec<(String, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
     #[test]
     fn claims_are_those_of_a_pod_s_volumes() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {
+        let pod: Pod = json_tree::from_value(json!({"metadata": {"name": "p"}, "spec": {
             "containers": [], "volumes": [
                 {"name": "a", "persistentVolumeClaim": {"claimName": "c", "readOnly": true}},
                 {"name": "b", "ephemeral": {}},

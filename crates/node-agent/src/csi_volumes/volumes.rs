@@ -10,12 +10,12 @@ use api_client::{Api, Client};
 use csi::CsiError;
 use host_kernel::blocking;
 use host_kernel::keyed_locks::KeyedLocks;
+use json_tree::json;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::storage::v1::CSIDriver;
 use nix::mount::{MntFlags, umount2};
 use pod_lifecycle::node::csi::{CsiStep, plan};
-use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::attachment::{self, VolumesInUse};
@@ -563,7 +563,7 @@ async fn tokens(
     let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else {
         return Ok(None);
     };
-    let mut found = serde_json::Map::new();
+    let mut found = json_tree::Map::new();
     for request in wanted {
         let audience = Some(request.audience.clone()).filter(|audience| !audience.is_empty());
         let seconds = request.expiration_seconds.unwrap_or(TOKEN_SECONDS);
@@ -576,5 +576,5 @@ async fn tokens(
         let entry = json!({"token": value, "expirationTimestamp": expires});
         found.insert(request.audience.clone(), entry);
     }
-    Ok(Some(serde_json::Value::Object(found).to_string()))
+    Ok(Some(json_tree::Value::Object(found).to_string()))
 }

@@ -292,7 +292,7 @@ fn credentials_of(secret: &Secret, image: &str) -> Vec<Credentials> {
             .get(key)
             .map(|ByteString(bytes)| bytes.clone())
     };
-    let parsed = |bytes: Vec<u8>| serde_json::from_slice::<serde_json::Value>(&bytes).ok();
+    let parsed = |bytes: Vec<u8>| serde_json::from_slice::<json_tree::Value>(&bytes).ok();
     let auths = match data(".dockerconfigjson").and_then(parsed) {
         Some(config) => config.get("auths").cloned().unwrap_or_default(),
         None => data(".dockercfg").and_then(parsed).unwrap_or_default(),
@@ -305,7 +305,7 @@ fn credentials_of(secret: &Secret, image: &str) -> Vec<Credentials> {
         .collect()
 }
 
-fn credentials_of_entry(entry: &serde_json::Value) -> Option<Credentials> {
+fn credentials_of_entry(entry: &json_tree::Value) -> Option<Credentials> {
     let field = |name: &str| entry[name].as_str().filter(|text| !text.is_empty());
     if let (Some(username), Some(password)) = (field("username"), field("password")) {
         return Some(basic(username, password));

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use host_kernel::blocking_value;
 use http::{Response, StatusCode, header};
+use json_tree::json;
 use object_model::Status;
 use pod_lifecycle::record::Instance;
 use process_telemetry::prometheus::{Label, Metric, Page};
 use process_telemetry::refusals;
-use serde_json::json;
 
 use super::response::{BoxBody, metrics, refused, text};
 use super::{KubeletContext, volume_stats};
@@ -129,7 +129,7 @@ mod tests {
     // findings C8
     #[test]
     fn probes_are_counted_by_result_until_the_pod_is_gone() {
-        let pod: Pod = serde_json::from_value(json!({"metadata":
+        let pod: Pod = json_tree::from_value(json!({"metadata":
             {"name": "p", "namespace": "n", "uid": "u"}}))
         .unwrap();
         let counts = ProbeCounts::default();

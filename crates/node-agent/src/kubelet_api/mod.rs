@@ -155,7 +155,7 @@ fn pods(pods: &PodManager) -> Result<Response<BoxBody>, Box<Status>> {
             pod
         })
         .collect();
-    let list = serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {},
+    let list = json_tree::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {},
         "items": items});
     let mut response = text(list.to_string());
     let json = header::HeaderValue::from_static("application/json");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::pods::pod_manager::PodView;
 

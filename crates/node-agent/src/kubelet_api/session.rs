@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use container_runtime::spec::TerminalSize;
 use container_runtime::{Session, SessionControl, SessionInput, SessionOutput};
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;

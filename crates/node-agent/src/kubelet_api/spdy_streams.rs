@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use container_runtime::spec::TerminalSize;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use json_tree::Value;
 use spdy::{Stream, StreamReader, StreamWriter};
 use tokio::sync::mpsc;
 
@@ -252,7 +252,7 @@ fn told(version: Version, status: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use json_tree::json;
 
     #[test]
     fn streams_and_versions_are_those_that_clients_know() {

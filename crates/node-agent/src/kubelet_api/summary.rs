@@ -11,10 +11,10 @@ use bytes::Bytes;
 use host_kernel::blocking_value;
 use host_kernel::disk_usage::{DiskSpace, VolumeUsages};
 use http::{Response, StatusCode, header};
+use json_tree::{Value, json};
 use object_model::Status;
 use pod_lifecycle::record::{Instance, Running};
 use process_telemetry::prometheus::{Label, Metric, Page};
-use serde_json::{Value, json};
 
 use super::response::{BoxBody, full, refused};
 use super::volume_stats::{file_system, local_volumes, volumes};

@@ -8,9 +8,9 @@ use std::time::Duration;
 use csi::VolumeStats;
 use host_kernel::call_with_timeout_blocking;
 use host_kernel::disk_usage::{VolumeUsage, VolumeUsages};
+use json_tree::{Value, json};
 use process_telemetry::prometheus::{Metric, Page};
 use resource_kinds::pod_references::claim_of;
-use serde_json::{Value, json};
 
 use crate::csi_volumes::CsiVolumes;
 use crate::machine::machine_info;

@@ -141,8 +141,8 @@ fn amount(count: u64) -> i64 {
 mod tests {
     use std::fs;
 
+    use json_tree::json;
     use pod_lifecycle::record::ContainerRecord;
-    use serde_json::json;
 
     use super::*;
 
@@ -151,7 +151,7 @@ mod tests {
         // statefulset.md 12.14
         let temp = tempfile::tempdir().unwrap();
         let dir = PodDir::at(temp.path().to_owned());
-        let pod: Pod = serde_json::from_value(json!({"spec": {
+        let pod: Pod = json_tree::from_value(json!({"spec": {
             "containers": [{"name": "c"}, {"name": "never-ran"}],
             "volumes": [{"name": "v", "emptyDir": {}}]}}))
         .unwrap();

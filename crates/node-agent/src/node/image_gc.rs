@@ -254,14 +254,14 @@ fn references(pod: &Pod) -> BTreeSet<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
     #[test]
     fn a_pod_is_made_of_the_images_of_all_its_containers_and_volumes() {
         // statefulset.md 12.16
-        let pod = serde_json::from_value(json!({"spec": {
+        let pod = json_tree::from_value(json!({"spec": {
             "initContainers": [{"name": "i", "image": "init"}],
             "containers": [{"name": "c", "image": "main"}, {"name": "d", "image": "main"}],
             "ephemeralContainers": [{"name": "e", "image": "debug"}],

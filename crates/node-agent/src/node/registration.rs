@@ -7,6 +7,7 @@ use std::sync::Arc;
 use api_client::guarded_writes::{WriteRefusal, chain, refusal};
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use host_kernel::block_in_place;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
     NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
@@ -15,7 +16,6 @@ use k8s_openapi::api::core::v1::{
 use pod_lifecycle::resources::eviction::Condition;
 use process_telemetry::backoff;
 use reconcile::{Cache, EventType, Recorder};
-use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;

@@ -357,7 +357,7 @@ mod tests {
     }
 
     fn pod() -> Pod {
-        serde_json::from_value(serde_json::json!({
+        json_tree::from_value(json_tree::json!({
             "metadata": {"name": "p", "namespace": "n", "uid": "u"},
             "spec": {"containers": [{"name": "c", "image": "i"}]}}))
         .unwrap()
@@ -469,7 +469,7 @@ mod tests {
     fn who_started_unnoted_has_the_hook_to_come() {
         let mut pod = pod();
         let container = &mut pod.spec.as_mut().unwrap().containers[0];
-        container.lifecycle = serde_json::from_value(serde_json::json!({
+        container.lifecycle = json_tree::from_value(json_tree::json!({
             "postStart": {"sleep": {"seconds": 1}}}))
         .unwrap();
         let mut stored = known(0);

@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn ports_are_found_by_number_and_name() {
-        let container = serde_json::from_value(serde_json::json!({
+        let container = json_tree::from_value(json_tree::json!({
             "name": "c", "ports": [{"name": "web", "containerPort": 8080}]}))
         .unwrap();
         let of = |wanted: IntOrString| port(&container, &wanted);

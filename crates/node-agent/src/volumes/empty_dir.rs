@@ -132,16 +132,16 @@ fn mount_once(path: &Path, kind: &str, options: Option<&str>) -> Result<(), Stri
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::super::release::release;
     use super::*;
     use crate::paths::PodDir;
 
-    fn of(source: serde_json::Value, resources: serde_json::Value) -> Result<Medium, String> {
-        let source = serde_json::from_value(source).unwrap();
+    fn of(source: json_tree::Value, resources: json_tree::Value) -> Result<Medium, String> {
+        let source = json_tree::from_value(source).unwrap();
         let spec = json!({"containers": [{"name": "c", "resources": resources}]});
-        medium(&source, &serde_json::from_value(spec).unwrap(), 1 << 30)
+        medium(&source, &json_tree::from_value(spec).unwrap(), 1 << 30)
     }
 
     #[test]

@@ -517,7 +517,7 @@ mod tests {
 
     #[test]
     fn a_device_is_not_mounted_and_a_directory_is_no_device() {
-        let pod: Pod = serde_json::from_value(serde_json::json!({"spec": {"containers": [
+        let pod: Pod = json_tree::from_value(json_tree::json!({"spec": {"containers": [
             {"name": "c", "volumeMounts": [{"name": "files", "mountPath": "/c"}],
                 "volumeDevices": [{"name": "raw", "devicePath": "/dev/raw"}]}]}}))
         .unwrap();
@@ -536,7 +536,7 @@ mod tests {
     #[test]
     fn only_mounted_volumes_are_used_and_their_objects_watched() {
         // statefulset.md 12.13
-        let pod: Pod = serde_json::from_value(serde_json::json!({
+        let pod: Pod = json_tree::from_value(json_tree::json!({
             "metadata": {"name": "p", "namespace": "n"},
             "spec": {
                 "containers": [{"name": "c", "volumeMounts": [

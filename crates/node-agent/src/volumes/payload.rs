@@ -366,17 +366,17 @@ mod tests {
     #[test]
     fn a_token_is_for_the_user_and_the_group_of_the_pod_where_there_are_any() {
         // statefulset.md 12.13
-        let access = |context: serde_json::Value| {
-            let pod = serde_json::json!({"spec": {"securityContext": context,
+        let access = |context: json_tree::Value| {
+            let pod = json_tree::json!({"spec": {"securityContext": context,
                 "containers": [{"name": "c"}]}});
-            token_access(&serde_json::from_value(pod).unwrap(), 0o444)
+            token_access(&json_tree::from_value(pod).unwrap(), 0o444)
         };
-        assert_eq!(access(serde_json::json!({})), (0o444, None));
-        let user = serde_json::json!({"runAsUser": 1000});
+        assert_eq!(access(json_tree::json!({})), (0o444, None));
+        let user = json_tree::json!({"runAsUser": 1000});
         assert_eq!(access(user), (0o600, Some(1000)));
-        let group = serde_json::json!({"fsGroup": 2000});
+        let group = json_tree::json!({"fsGroup": 2000});
         assert_eq!(access(group), (0o600, None));
-        let both = serde_json::json!({"runAsUser": 0, "fsGroup": 2000});
+        let both = json_tree::json!({"runAsUser": 0, "fsGroup": 2000});
         assert_eq!(access(both), (0o600, Some(0)));
     }
 

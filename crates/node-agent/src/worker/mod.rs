@@ -18,11 +18,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use container_runtime::Sandbox;
+use json_tree::Value;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::resources::admission::PodRejection;
 use pod_lifecycle::{Instant, LifecycleAction, PodInput, PodPlan, PodRecord, doubled, plan_pod};
-use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use api_client::DeleteParams;
 use container_runtime::Sandbox;
 use container_runtime::spec::{ContainerStatus, SandboxStatus};
+use json_tree::json;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use node_agent::{LeaseLength, OnShutdown};
-use serde_json::json;
 
 use crate::leases::pod;
 use crate::node::seen;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use api_client::{Api, Patch, PatchParams, PostParams};
 use host_kernel::loop_device::LoopDevice;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use node_agent::OnShutdown;
-use serde_json::{Value, json};
 
 use crate::pods::SLEEP;
 use crate::spec::shell;
@@ -80,7 +80,7 @@ pub async fn bind(
         "claimRef": {"namespace": "default", "name": name, "uid": claim.metadata.uid},
         "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
             {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-a"]}]}]}}}});
-    let volume: PersistentVolume = serde_json::from_value(volume).unwrap();
+    let volume: PersistentVolume = json_tree::from_value(volume).unwrap();
     let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
     volumes
         .create(&PostParams::default(), &volume)
@@ -191,7 +191,7 @@ pub async fn the_built_in_runtime_is_the_only_one() {
     for (name, handler) in [("plain", "runc"), ("other", "vm")] {
         let class = json!({"metadata": {"name": name}, "handler": handler,
             "overhead": {"podFixed": {"memory": "1Mi"}}});
-        let class = serde_json::from_value(class).unwrap();
+        let class = json_tree::from_value(class).unwrap();
         classes
             .create(&PostParams::default(), &class)
             .await

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use api_server::UserInfo;
 use csi_test_driver::{Failure, NodeDriver, Settings, TestDriver, serve_registration};
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, VolumeAttachment};
 use node_agent::OnShutdown;
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::ephemeral::asked;
@@ -130,7 +130,7 @@ impl Disks {
     pub async fn driver_object(&self, world: &World, spec: Value) {
         let object = json!({"metadata": {"name": DRIVER}, "spec": spec});
         let api: Api<CSIDriver> = Api::all(world.client.clone());
-        let object = serde_json::from_value(object).unwrap();
+        let object = json_tree::from_value(object).unwrap();
         api.create(&PostParams::default(), &object).await.unwrap();
     }
 
@@ -158,7 +158,7 @@ impl Disks {
                 "nodeStageSecretRef": {"namespace": "default", "name": "key"},
                 "nodeExpandSecretRef": {"namespace": "default", "name": "key"}}}});
         let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
-        let volume = serde_json::from_value(volume).unwrap();
+        let volume = json_tree::from_value(volume).unwrap();
         volumes
             .create(&PostParams::default(), &volume)
             .await
@@ -566,7 +566,7 @@ pub async fn a_volume_waits_for_its_attachment_and_is_in_use_before() {
     let attachment = json!({"metadata": {"name": format!("csi-{hash}")}, "spec": {
         "attacher": DRIVER, "nodeName": NODE, "source": {"persistentVolumeName": "pv-v"}}});
     let attachments: Api<VolumeAttachment> = Api::all(world.client.clone());
-    let attachment: VolumeAttachment = serde_json::from_value(attachment).unwrap();
+    let attachment: VolumeAttachment = json_tree::from_value(attachment).unwrap();
     let params = PostParams::default();
     attachments.create(&params, &attachment).await.unwrap();
     let status = json!({"status": {"attached": true, "attachmentMetadata": {"device": "sdb"}}});

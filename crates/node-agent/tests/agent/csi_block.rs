@@ -1,6 +1,6 @@
 //! Block volumes of a CSI driver.
 
-use serde_json::json;
+use json_tree::json;
 
 use crate::block::{Disk, WRITE, image, with_device};
 use crate::csi::{Disks, key, started};

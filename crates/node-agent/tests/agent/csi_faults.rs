@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use api_client::{Api, DeleteParams};
 use csi_test_driver::{Failure, Registrant, TestDriver};
+use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::api::storage::v1::CSINode;
 use node_agent::OnShutdown;
-use serde_json::json;
 use tokio::net::UnixListener;
 
 use crate::csi::{DRIVER, Disks, TOLD, claim, has_grown, key, node_user, started, until, with};

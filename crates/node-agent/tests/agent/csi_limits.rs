@@ -2,9 +2,9 @@
 
 use api_client::{Api, Patch, PatchParams};
 use api_server::UserInfo;
+use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::csi::{Disks, claim, key, started, until, with};

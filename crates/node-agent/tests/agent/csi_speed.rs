@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use csi::{AccessMode, AccessType, Driver, PublishRequest, StageRequest, VolumeCapability};
-use serde_json::json;
+use json_tree::json;
 
 use crate::csi::{DRIVER, Disks, TOLD, claim, key, started, with};
 use crate::world::World;
@@ -70,7 +70,7 @@ pub async fn a_pod_costs_the_calls_that_a_hand_would_make() {
 }
 
 /// A pod with a volume, from its creation to its end.
-async fn live(world: &World, name: &str, volume: serde_json::Value, times: &mut Times) {
+async fn live(world: &World, name: &str, volume: json_tree::Value, times: &mut Times) {
     let begun = Instant::now();
     world.pod(name, with(volume, "true")).await;
     world.ready(name).await;

@@ -4,7 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::SinkExt;
-use serde_json::json;
+use json_tree::json;
 use spdy::Frame;
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::Message;

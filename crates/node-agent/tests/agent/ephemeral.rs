@@ -3,9 +3,9 @@
 use api_client::{Patch, PatchParams};
 use futures::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use node_agent::OnShutdown;
-use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use tower::ServiceExt;
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use api_client::Api;
+use json_tree::json;
 use k8s_openapi::api::core::v1::Node;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
 
 use crate::node::seen;
 use crate::pods::SLEEP;

@@ -13,7 +13,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use image_store::ImageConfig;
-use serde_json::json;
+use json_tree::json;
 
 use crate::images::{self, layer_with};
 use crate::trace::Trace;

@@ -1,9 +1,9 @@
 //! postStart and preStop hooks, and the stop signal.
 
 use image_store::ImageConfig;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Pod;
 use node_agent::{LeftPods, OnShutdown};
-use serde_json::{Value, json};
 use std::time::Instant;
 
 use crate::images;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image_store::{ImageConfig, ImageStore};
+use json_tree::{Value, json};
 use node_agent::OnShutdown;
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::EntryType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

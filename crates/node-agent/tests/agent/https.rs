@@ -2,10 +2,10 @@
 
 use certificates::{ApprovedRequest, Authority, ClientSubject, Usage};
 use http_client::tls::{self, Roots, Trust};
+use json_tree::json;
 use k8s_openapi::api::core::v1::Node;
 use node_agent::{KubeletApi, OnShutdown, ServingCertificate};
 use rcgen::{CertificateParams, KeyPair};
-use serde_json::json;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;

@@ -1,10 +1,10 @@
 //! The node's lease, and pods that end with it.
 
 use api_client::{Api, DeleteParams, Patch, PatchParams};
+use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::annotations;
-use serde_json::{Value, json};
 
 use crate::node::seen;
 use crate::pods::SLEEP;

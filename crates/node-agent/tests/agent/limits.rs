@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use json_tree::json;
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::json;
 
 use crate::pods::SLEEP;
 use crate::spec::shell;

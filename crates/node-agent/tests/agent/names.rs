@@ -1,6 +1,6 @@
 //! The names of a pod inside, and its name resolution.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::pods::SLEEP;
 use crate::spec::shell;

@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 
 use api_client::{Api, Patch, PatchParams, PostParams};
 use host_kernel::mount_table;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use node_agent::OnShutdown;
-use serde_json::{Value, json};
 
 use crate::pods::SLEEP;
 use crate::spec::shell;
@@ -98,7 +98,7 @@ async fn bound(world: &World, name: &str, source: Value, options: &[&str]) {
         "capacity": {"storage": "1Mi"}, "accessModes": ["ReadWriteMany"], "nfs": source,
         "mountOptions": options,
         "claimRef": {"namespace": "default", "name": name, "uid": claim.metadata.uid}}});
-    let volume: PersistentVolume = serde_json::from_value(volume).unwrap();
+    let volume: PersistentVolume = json_tree::from_value(volume).unwrap();
     let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
     let how = PostParams::default();
     volumes.create(&how, &volume).await.unwrap();

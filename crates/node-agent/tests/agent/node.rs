@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use api_client::{Api, ListParams, Patch, PatchParams, PostParams};
+use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Event, Node, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use node_agent::{OnShutdown, ShutdownOrder};
-use serde_json::{Value, json};
 
 use crate::pods::SLEEP;
 use crate::world::{NODE, PATIENCE, World, is_ready};
@@ -27,7 +27,7 @@ pub async fn pods_end_by_priority_within_the_time_that_the_node_leaves() {
     world.start(OnShutdown::StopPods).await;
     let classes: Api<PriorityClass> = Api::all(world.client.clone());
     let high = json!({"metadata": {"name": "high"}, "value": 1000});
-    let high = serde_json::from_value(high).unwrap();
+    let high = json_tree::from_value(high).unwrap();
     classes.create(&PostParams::default(), &high).await.unwrap();
     let spec = |class: &str| {
         json!({"terminationGracePeriodSeconds": 3600, "priorityClassName": class,

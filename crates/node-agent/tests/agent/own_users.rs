@@ -3,9 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 
 use api_client::{Api, Patch, PatchParams};
+use json_tree::json;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use node_agent::OnShutdown;
-use serde_json::json;
 
 use crate::pods::SLEEP;
 use crate::world::{IMAGE, NODE, World, state};

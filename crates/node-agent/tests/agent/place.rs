@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use image_store::ImageConfig;
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::images::{self, layer_with};
 use crate::pods::SLEEP;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use api_client::Api;
+use json_tree::json;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
-use serde_json::json;
 
 use crate::trace::Trace;
 use crate::world::{World, condition, phase, state};

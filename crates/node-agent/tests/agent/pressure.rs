@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use api_client::Api;
 use image_store::{ImageConfig, ImageStore, StoreError};
 use jiff::SignedDuration;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use node_agent::{ImageGcPolicy, OnShutdown};
-use serde_json::{Value, json};
 
 use crate::pods::SLEEP;
 use crate::registry::Registry;

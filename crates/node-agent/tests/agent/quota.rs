@@ -8,10 +8,10 @@ use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use controllers::volume_provisioning::{self, ProvisionerConfig};
 use host_kernel::loop_device::LoopDevice;
 use host_kernel::project_quota;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use volume_storage::Storage;
 
@@ -248,7 +248,7 @@ async fn on(world: &World, file_system: FileSystem) {
 
 pub async fn a_volume_with_a_project_is_limited_and_stays_in_it() {
     let world = World::started("quota").await;
-    let class: StorageClass = serde_json::from_value(json!({"metadata": {"name": CLASS},
+    let class: StorageClass = json_tree::from_value(json!({"metadata": {"name": CLASS},
         "provisioner": DRIVER, "volumeBindingMode": "WaitForFirstConsumer",
         "allowVolumeExpansion": true}))
     .unwrap();

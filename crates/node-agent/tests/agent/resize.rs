@@ -4,8 +4,8 @@ use std::fs;
 
 use api_client::{Patch, PatchParams};
 use container_runtime::Sandbox;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
-use serde_json::{Value, json};
 
 use crate::pods::SLEEP;
 use crate::world::{World, condition, state};
@@ -151,9 +151,9 @@ pub async fn limits_of_the_pod_follow_what_is_asked_for() {
     assert_eq!(of_pod(), ("40000".to_owned(), mi(64)));
     let status = before.status.as_ref().unwrap();
     assert_eq!(status.qos_class.as_deref(), Some("Guaranteed"));
-    let own = serde_json::to_value(&status.resources).unwrap();
+    let own = json_tree::to_value(&status.resources).unwrap();
     assert_eq!(own, asking("400m", "64Mi"));
-    let allocated = serde_json::to_value(&status.allocated_resources).unwrap();
+    let allocated = json_tree::to_value(&status.allocated_resources).unwrap();
     assert_eq!(allocated, own["requests"]);
 
     let instances = |pod: &Pod| {

@@ -1,13 +1,13 @@
 //! Agents that end and begin while pods continue.
 
+use json_tree::json;
 use k8s_openapi::api::core::v1::Pod;
 use node_agent::OnShutdown;
-use serde_json::json;
 
 use crate::pods::SLEEP;
 use crate::world::{World, condition, is_ready, state};
 
-fn spec() -> serde_json::Value {
+fn spec() -> json_tree::Value {
     json!({"containers": [{"name": "c", "command": ["sh", "-c", SLEEP]}]})
 }
 
@@ -43,9 +43,9 @@ pub async fn a_new_agent_takes_over_what_runs() {
     // Another agent had started to follow it up, for an older version of the pod, and got half way.
     let spec = world.dir.join("sandboxes/sandboxes").join(sandbox.id());
     let spec = std::fs::read_to_string(spec.join("containers/c-0/spec.json")).unwrap();
-    let mut spec: serde_json::Value = serde_json::from_str(&spec).unwrap();
+    let mut spec: json_tree::Value = serde_json::from_str(&spec).unwrap();
     spec["id"] = json!("c-1");
-    let next = serde_json::from_value(spec).unwrap();
+    let next = json_tree::from_value(spec).unwrap();
     sandbox.create_container(next).await.unwrap();
     world.start(OnShutdown::StopPods).await;
     let restarted = |pod: &_| state(pod, "c") == ("running".to_owned(), 1);

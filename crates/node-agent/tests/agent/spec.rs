@@ -1,14 +1,14 @@
 //! Fields of a pod besides commands, volumes of claims and probes.
 
 use api_client::{Patch, PatchParams};
+use json_tree::json;
 use k8s_openapi::api::core::v1::ConfigMap;
-use serde_json::json;
 
 use crate::pods::SLEEP;
 use crate::world::{World, phase};
 
 /// A command that runs a script.
-pub fn shell(script: &str) -> serde_json::Value {
+pub fn shell(script: &str) -> json_tree::Value {
     json!(["sh", "-c", script])
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::world::{PATIENCE, World};
 

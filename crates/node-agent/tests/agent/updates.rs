@@ -1,8 +1,8 @@
 //! Changes under a running pod, and the state of its volumes and images afterwards.
 
 use api_client::{Patch, PatchParams};
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use serde_json::{Value, json};
 use std::os::unix::fs::{MetadataExt, chown};
 
 use crate::block;

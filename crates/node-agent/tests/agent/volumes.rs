@@ -1,8 +1,8 @@
 //! Volumes and environment.
 
 use api_client::{Api, Patch, PatchParams};
+use json_tree::json;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, Secret};
-use serde_json::json;
 
 use crate::block;
 use crate::pods::SLEEP;
@@ -93,7 +93,7 @@ pub async fn a_token_is_for_the_user_that_the_pod_has() {
         "{ids}; test -r /t/token && echo read; while [ $(cat /t/a) = 1 ]; do sleep 0.1; done; \
          {ids}; echo end; {SLEEP}"
     );
-    let spec = |context: serde_json::Value, host_users: bool| {
+    let spec = |context: json_tree::Value, host_users: bool| {
         json!({
             "securityContext": context, "hostUsers": host_users,
             "initContainers": [{"name": "i", "command": ["test", "-r", "/t/token"],

@@ -13,6 +13,7 @@ use api_server::{ApiServer, NodeConnector, NodeService, UserInfo};
 use container_runtime::{Runtime, RuntimeOptions};
 use http::Request;
 use image_store::{ImageConfig, ImageStore, RegistriesConfig};
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use mvcc_store::embedded::EmbeddedStore;
 use node_agent::{
@@ -21,7 +22,6 @@ use node_agent::{
 };
 use pod_network::{PodNetwork, PodNetworkOptions, Ranges, WantedRanges, reserve_ranges};
 use process_telemetry::{Health, SlowPolls};
-use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -364,7 +364,7 @@ impl World {
             + Clone
             + std::fmt::Debug,
     {
-        let object = serde_json::from_value(object).unwrap();
+        let object = json_tree::from_value(object).unwrap();
         self.api::<K>()
             .create(&PostParams::default(), &object)
             .await

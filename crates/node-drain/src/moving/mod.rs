@@ -10,6 +10,7 @@ use api_client::guarded_writes::message;
 use api_client::{Api, ListParams, Patch, PatchParams};
 use cluster_inspection::Server;
 use console::output::say;
+use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use planners::volume_move::uses;
 use resource_kinds::annotations::VOLUME_MOVE;
@@ -20,7 +21,6 @@ use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::{MoveStage, VolumeMove};
 use resource_kinds::storage::volume_replication::VolumeReplication;
 use resource_kinds::volume_fit::only_node;
-use serde_json::json;
 
 use crate::error::DrainError;
 use crate::pods::evict;

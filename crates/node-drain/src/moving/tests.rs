@@ -1,5 +1,5 @@
+use json_tree::Value;
 use resource_kinds::annotations::VOLUME_REPLICATION;
-use serde_json::Value;
 
 use super::*;
 
@@ -35,12 +35,12 @@ fn found(volume: Value, node: Value, owner: Value) -> MoveObjects {
         "metadata": {"name": "web-0", "namespace": "d", "uid": "u", "ownerReferences": owner},
         "spec": {"nodeName": "one", "containers": [],
             "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data-web-0"}}]}});
-    let pod: Pod = serde_json::from_value(pod).expect("a pod");
+    let pod: Pod = json_tree::from_value(pod).expect("a pod");
     MoveObjects {
-        claim: serde_json::from_value(claim).expect("a claim"),
-        volume: Some(serde_json::from_value(volume).expect("a volume")),
+        claim: json_tree::from_value(claim).expect("a claim"),
+        volume: Some(json_tree::from_value(volume).expect("a volume")),
         pods: vec![PodView::from(&pod)],
-        destination: serde_json::from_value(node).ok(),
+        destination: json_tree::from_value(node).ok(),
         contents: Vec::new(),
     }
 }
@@ -125,7 +125,7 @@ fn a_volume_with_snapshots_or_a_replica_is_not_moved() {
     let content = json!({"metadata": {"name": "snapcontent-1"}, "spec": {
         "source": {"volumeHandle": name},
         "volumeSnapshotRef": {"namespace": "d", "name": "monday"}}});
-    moving.contents = vec![serde_json::from_value(content).expect("a content")];
+    moving.contents = vec![json_tree::from_value(content).expect("a content")];
     let refused = decide(&moving, "two");
     let says = |why: &str| why.contains("d/monday") && why.contains("make a claim from it");
     assert!(

@@ -6,8 +6,8 @@ mod parse;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use json_tree::Value;
 use serde::Serialize;
-use serde_json::Value;
 
 pub use field::{FieldSelector, FieldTerm};
 
@@ -143,7 +143,7 @@ impl LabelSelector {
     /// From a typed `metav1.LabelSelector`, as [`from_json`](Self::from_json); `None` if the selector is invalid. An
     /// absent selector matches nothing.
     pub fn of(selector: &impl Serialize) -> Option<Self> {
-        let json = serde_json::to_value(selector).ok()?;
+        let json = json_tree::to_value(selector).ok()?;
         Self::from_json(&json).ok()
     }
 
@@ -220,8 +220,8 @@ impl fmt::Display for LabelSelector {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::json;
     use proptest::prelude::*;
-    use serde_json::json;
 
     use super::*;
 

@@ -4,7 +4,7 @@
 //!
 //! Security, tags, headers, examples and XML are absent, because the documents do not contain them.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::protobuf::{Field, FieldType, Message, Shape};
 

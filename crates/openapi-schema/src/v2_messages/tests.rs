@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use json_tree::{Map, Value, json};
 
 use super::Contents;
 use crate::Schema;

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use json_tree::Value;
 use k8s_openapi::api::core::v1::{Node, NodeSelector};
 use k8s_openapi::api::resource::v1::{Device, DeviceAttribute, ResourceSlice};
-use serde_json::Value;
 
 use crate::labels::node_selector_matches;
 
@@ -117,7 +117,7 @@ fn offer(slice: &ResourceSlice, device: &Device, whole: bool) -> Option<Availabl
             spec.pool.name.clone(),
             device.name.clone(),
         ),
-        json: serde_json::to_value(device).ok()?,
+        json: json_tree::to_value(device).ok()?,
         device: device.clone(),
         place: nodes,
         pool_is_whole: whole,

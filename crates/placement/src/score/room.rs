@@ -44,8 +44,8 @@ fn evenness(used: CountedUse, has: CountedUse) -> i64 {
 mod tests {
     use std::borrow::Cow;
 
+    use json_tree::json;
     use k8s_openapi::api::core::v1::Node;
-    use serde_json::json;
 
     use super::*;
     use crate::resources::{Allocatable, Resources};
@@ -61,7 +61,7 @@ mod tests {
     /// The used and the requested amounts, of 4 CPUs and 4 GiB; the points of a balanced allocation.
     #[test]
     fn evenness_counts_by_its_change() {
-        let node: Node = serde_json::from_value(
+        let node: Node = json_tree::from_value(
             json!({"status": {"allocatable": {"cpu": "4", "memory": "4Gi"}}}),
         )
         .unwrap_or_default();

@@ -2,7 +2,7 @@
 //!
 //! <https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#inter-pod-affinity-and-anti-affinity>
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::{check, decide, on_node, pod, view};
 

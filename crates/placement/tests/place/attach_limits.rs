@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use json_tree::{Value, json};
 use placement::{ClusterView, PlacementDecision, place};
 use proptest::prelude::*;
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 use super::claims::{bound, claiming, classes, unbound};
 use super::{check, pod, view};

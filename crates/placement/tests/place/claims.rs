@@ -1,6 +1,6 @@
 //! Claims of a pod: the volumes that are bound, chosen or awaited.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::check;
 

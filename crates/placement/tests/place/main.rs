@@ -9,10 +9,10 @@ mod storage_capacity;
 
 use std::sync::Arc;
 
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use placement::{ClaimStep, ClusterView, PlacementDecision, place};
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 /// Objects by kind; names, namespaces and defaults are filled in.
 fn view(objects: Value) -> ClusterView {
@@ -33,66 +33,64 @@ fn view(objects: Value) -> ClusterView {
         if node["status"].is_null() {
             node["status"] = json!({"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "10"}});
         }
-        let node: Node = serde_json::from_value(node).expect(read);
+        let node: Node = json_tree::from_value(node).expect(read);
         view.nodes.insert(name, node.into());
     }
     for (name, namespace) in named("namespaces") {
         view.namespaces.insert(
             name,
-            Arc::new(serde_json::from_value(namespace).expect(read)),
+            Arc::new(json_tree::from_value(namespace).expect(read)),
         );
     }
     for (name, mut service) in named("services") {
         service["metadata"]["namespace"] = "default".into();
         let key = ("default".to_owned(), name);
         view.services
-            .insert(key, Arc::new(serde_json::from_value(service).expect(read)));
+            .insert(key, Arc::new(json_tree::from_value(service).expect(read)));
     }
     for (_, mut pod) in named("pods") {
         if pod["metadata"]["namespace"].is_null() {
             pod["metadata"]["namespace"] = "default".into();
         }
-        let pod: Pod = serde_json::from_value(pod).expect(read);
+        let pod: Pod = json_tree::from_value(pod).expect(read);
         view.pods.push(Arc::new(pod.into()));
     }
     for (name, mut claim) in named("claims") {
         claim["metadata"]["namespace"] = "default".into();
         let key = ("default".to_owned(), name);
         view.claims
-            .insert(key, Arc::new(serde_json::from_value(claim).expect(read)));
+            .insert(key, Arc::new(json_tree::from_value(claim).expect(read)));
     }
     for (name, volume) in named("volumes") {
         view.volumes
-            .insert(name, Arc::new(serde_json::from_value(volume).expect(read)));
+            .insert(name, Arc::new(json_tree::from_value(volume).expect(read)));
     }
     for (name, class) in named("classes") {
         view.classes
-            .insert(name, Arc::new(serde_json::from_value(class).expect(read)));
+            .insert(name, Arc::new(json_tree::from_value(class).expect(read)));
     }
     for (name, driver) in named("drivers") {
         view.drivers
-            .insert(name, Arc::new(serde_json::from_value(driver).expect(read)));
+            .insert(name, Arc::new(json_tree::from_value(driver).expect(read)));
     }
     for (name, capacity) in named("capacities") {
         let key = ("kube-system".to_owned(), name);
         view.capacities
-            .insert(key, Arc::new(serde_json::from_value(capacity).expect(read)));
+            .insert(key, Arc::new(json_tree::from_value(capacity).expect(read)));
     }
     // Refusals are not objects: they are names of nodes, by claim.
     for (name, nodes) in objects["refusals"].as_object().into_iter().flatten() {
         let key = ("default".to_owned(), name.clone());
         view.refusals
-            .insert(key, serde_json::from_value(nodes.clone()).expect(read));
+            .insert(key, json_tree::from_value(nodes.clone()).expect(read));
     }
     for (name, csi_node) in named("csinodes") {
-        view.csi_nodes.insert(
-            name,
-            Arc::new(serde_json::from_value(csi_node).expect(read)),
-        );
+        view.csi_nodes
+            .insert(name, Arc::new(json_tree::from_value(csi_node).expect(read)));
     }
     for (_, mut attachment) in named("attachments") {
         attachment["status"] = json!({"attached": true});
-        let attachment = serde_json::from_value(attachment).expect(read);
+        let attachment = json_tree::from_value(attachment).expect(read);
         view.attachments.push(Arc::new(attachment));
     }
     view
@@ -107,7 +105,7 @@ fn pod(spec: Value) -> PodView {
         "name": "web-0", "namespace": "default", "uid": "pod", "labels": {"app": "web"},
     });
     let pod = json!({"metadata": metadata, "spec": spec});
-    let pod: Pod = serde_json::from_value(pod).expect("a pod");
+    let pod: Pod = json_tree::from_value(pod).expect("a pod");
     pod.into()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! <https://kubernetes.io/docs/reference/scheduling/config/#scheduling-plugins>
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::{asks, check, on_node};
 

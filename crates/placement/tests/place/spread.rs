@@ -2,7 +2,7 @@
 //!
 //! <https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints/>
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::{asks, check, decide, on_node, pod, view};
 
@@ -165,7 +165,7 @@ fn places(mut objects: Value, count: usize, controller: Option<&str>) -> Vec<Str
         let new = json!({"metadata": metadata, "spec": {"containers": [{"name": "a", "resources":
             {"requests": {"cpu": "1m", "memory": "1Mi"}}}]}});
         let typed: k8s_openapi::api::core::v1::Pod =
-            serde_json::from_value(new.clone()).expect("a pod");
+            json_tree::from_value(new.clone()).expect("a pod");
         let decision = decide(&typed.into(), &view(objects.clone()));
         let node = decision.strip_prefix("bind ").expect("a place").to_owned();
         let mut placed = new;

@@ -1,6 +1,6 @@
 //! Free storage of drivers (KEP-1472).
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::check;
 use super::claims::{claiming, unbound, volume};

@@ -40,12 +40,12 @@ pub fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRu
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 
     fn role(value: Value) -> Arc<ClusterRole> {
-        Arc::new(serde_json::from_value(value).unwrap())
+        Arc::new(json_tree::from_value(value).unwrap())
     }
 
     fn part(name: &str, resource: &str) -> Arc<ClusterRole> {

@@ -176,7 +176,7 @@ fn strategy(world: &ParsedDaemonSet<'_>, eligible: usize) -> Option<Update> {
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
     let total = i32::try_from(eligible).unwrap_or(i32::MAX);
     let number = |value: Option<&IntOrString>| {
-        let value = value.and_then(|value| serde_json::to_value(value).ok())?;
+        let value = value.and_then(|value| json_tree::to_value(value).ok())?;
         let number = IntOrPercent::from_json(&value)?.of(total, true);
         usize::try_from(number).ok()
     };

@@ -176,7 +176,7 @@ impl<'a> ParsedDeployment<'a> {
 fn fences(spec: Option<&DeploymentSpec>, replicas: i32) -> (i32, i32) {
     let rolling = spec.and_then(|s| s.strategy.as_ref()?.rolling_update.as_ref());
     let number = |value: Option<&IntOrString>, round_up: bool| {
-        let value = value.and_then(|value| serde_json::to_value(value).ok());
+        let value = value.and_then(|value| json_tree::to_value(value).ok());
         let value = value.and_then(|value| IntOrPercent::from_json(&value));
         let value = value.unwrap_or(IntOrPercent::Percent(25));
         value.of(replicas, round_up).max(0)

@@ -169,7 +169,7 @@ fn expected<'p>(
 ) -> Result<(i32, i32), String> {
     let spec = observed.budget.spec.clone().unwrap_or_default();
     let parse = |value: &IntOrString| {
-        let value = serde_json::to_value(value).ok()?;
+        let value = json_tree::to_value(value).ok()?;
         IntOrPercent::from_json(&value)
     };
     if let Some(most) = spec.max_unavailable.as_ref().and_then(parse) {

@@ -94,7 +94,7 @@ fn conflict(pod: &Pod, volume: &Volume, claim: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 
@@ -109,8 +109,8 @@ mod tests {
 
     fn steps(pod: &Value, claim: Option<Value>) -> Vec<ClaimAction> {
         let claim: Option<Box<PersistentVolumeClaim>> =
-            claim.map(|claim| serde_json::from_value(claim).unwrap());
-        plan(&serde_json::from_value(pod.clone()).unwrap(), |name| {
+            claim.map(|claim| json_tree::from_value(claim).unwrap());
+        plan(&json_tree::from_value(pod.clone()).unwrap(), |name| {
             claim
                 .clone()
                 .filter(|claim| claim.metadata.name.as_deref() == Some(name))

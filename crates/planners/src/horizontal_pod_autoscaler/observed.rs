@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use json_tree::Value;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use object_model::Quantity;
 use resource_kinds::pod_view::{Phase, PodView};
 use resource_kinds::reasons::pod_condition;
-use serde_json::Value;
 
 /// Amounts of resources by name, in thousandths.
 pub(super) type Amounts = BTreeMap<String, i64>;

@@ -78,11 +78,11 @@ fn a_write_whose_answer_was_lost_is_recognised() {
 
 #[test]
 fn the_lease_is_read_as_client_go_writes_it() {
-    let object = serde_json::json!({
+    let object = json_tree::json!({
         "metadata": {"name": "mainstay", "resourceVersion": "7"},
         "spec": {"holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": 3},
     });
-    let object: Lease = serde_json::from_value(object).unwrap();
+    let object: Lease = json_tree::from_value(object).unwrap();
     let released = LeaderLease {
         length: seconds(1),
         ..lease("7", None)

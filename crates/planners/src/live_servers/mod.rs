@@ -236,12 +236,12 @@ mod tests {
 
     #[test]
     fn an_identity_lease_is_read() {
-        let object = serde_json::json!({
+        let object = json_tree::json!({
             "metadata": {"name": "apiserver-a", "uid": "1", "resourceVersion": "7",
                 "annotations": {ADDRESS: "192.0.2.1:6443"}},
             "spec": {"leaseDurationSeconds": 20},
         });
-        let object: Lease = serde_json::from_value(object).unwrap();
+        let object: Lease = json_tree::from_value(object).unwrap();
         let read = ServerLease::from(&object);
         assert_eq!(read.address, "192.0.2.1:6443".parse().ok());
         assert_eq!(read.length, SignedDuration::from_secs(20));

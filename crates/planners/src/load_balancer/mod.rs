@@ -340,7 +340,7 @@ fn ingress(address: &IpAddr) -> LoadBalancerIngress {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 
@@ -355,7 +355,7 @@ mod tests {
             "spec": spec,
             "status": {"loadBalancer": {"ingress": ingress}},
         });
-        Arc::new(serde_json::from_value(service).unwrap())
+        Arc::new(json_tree::from_value(service).unwrap())
     }
 
     /// A Node; `word` is `unready`, `excluded`, or an external address.
@@ -372,7 +372,7 @@ mod tests {
         if word == "excluded" {
             node["metadata"]["labels"] = json!({labels::EXCLUDE_FROM_BALANCERS: ""});
         }
-        Arc::new(serde_json::from_value(node).unwrap())
+        Arc::new(json_tree::from_value(node).unwrap())
     }
 
     fn slice(
@@ -389,7 +389,7 @@ mod tests {
             "ports": [{"port": port, "protocol": "TCP"}],
             "endpoints": [{"addresses": [ip], "nodeName": node}],
         });
-        Arc::new(serde_json::from_value(slice).unwrap())
+        Arc::new(json_tree::from_value(slice).unwrap())
     }
 
     /// `web=10.0.0.1,10.0.0.2` for each planned status, and the messages of the events.

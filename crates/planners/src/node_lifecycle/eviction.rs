@@ -132,21 +132,21 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Value, json};
     use k8s_openapi::api::core::v1::Pod;
-    use serde_json::{Value, json};
 
     use super::*;
 
     fn pod(name: &str, tolerations: Value) -> Arc<PodView> {
         let pod = json!({ "metadata": { "name": name, "namespace": "default", "uid": name },
             "spec": { "containers": [], "tolerations": tolerations } });
-        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let pod: Pod = json_tree::from_value(pod).unwrap();
         Arc::new(PodView::from(&pod))
     }
 
     /// The timed taints of a node whose first observation is at this second.
     fn timed(taints: &Value, second: i64) -> Vec<TimedTaint> {
-        let taints: Vec<Taint> = serde_json::from_value(taints.clone()).unwrap();
+        let taints: Vec<Taint> = json_tree::from_value(taints.clone()).unwrap();
         TimedTaints::default().update("n", &taints, at(second))
     }
 
@@ -289,7 +289,7 @@ mod tests {
                 "spec": { "containers": [], "tolerations": toleration },
                 "status": { "conditions": conditions },
             });
-            let pod: Pod = serde_json::from_value(pod).unwrap();
+            let pod: Pod = json_tree::from_value(pod).unwrap();
             deadline(&PodView::from(&pod), &timed(&taints, 0))
         };
         let scheduled = |status: &str| json!([{ "type": "PodScheduled", "status": status, "lastTransitionTime": "1970-01-01T00:06:40Z" }]);

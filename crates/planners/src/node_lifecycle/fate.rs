@@ -177,8 +177,8 @@ fn lives_on_a_node(volume: &PersistentVolume) -> bool {
 mod tests {
     use std::cell::Cell;
 
+    use json_tree::{Value, json};
     use k8s_openapi::api::core::v1::Pod;
-    use serde_json::{Value, json};
 
     use super::*;
 
@@ -194,7 +194,7 @@ mod tests {
         if let Some(annotation) = annotation {
             set["metadata"]["annotations"] = json!({ annotations::NODE_FAILURE: annotation });
         }
-        serde_json::from_value(set).unwrap()
+        json_tree::from_value(set).unwrap()
     }
 
     fn pod(ends: bool) -> PodView {
@@ -208,12 +208,12 @@ mod tests {
         if ends {
             pod["metadata"]["annotations"] = json!({ annotations::ENDS_WITH_LEASE: "true" });
         }
-        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let pod: Pod = json_tree::from_value(pod).unwrap();
         PodView::from(pod)
     }
 
     fn volume(spec: Value) -> PersistentVolume {
-        serde_json::from_value(json!({ "metadata": { "name": "pv" }, "spec": spec })).unwrap()
+        json_tree::from_value(json!({ "metadata": { "name": "pv" }, "spec": spec })).unwrap()
     }
 
     fn tied_to(key: &str) -> Value {
@@ -284,7 +284,7 @@ mod tests {
                     "template": { "spec": { "containers": [] } } } });
             object["spec"]["volumeClaimTemplates"] =
                 json!([{ "metadata": { "name": template }, "spec": {} }]);
-            serde_json::from_value(object).unwrap()
+            json_tree::from_value(object).unwrap()
         };
         let both = |more: Value| {
             let mut marks = json!({ annotations::NODE_FAILURE: "Failover",

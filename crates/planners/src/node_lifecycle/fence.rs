@@ -169,8 +169,8 @@ impl Renewals {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Value, json};
     use proptest::prelude::*;
-    use serde_json::{Value, json};
 
     use super::*;
 
@@ -187,7 +187,7 @@ mod tests {
             "metadata": { "resourceVersion": "7", "annotations": marks },
             "spec": { "holderIdentity": holder, "leaseDurationSeconds": 40, "leaseTransitions": 2 },
         });
-        let lease: Lease = serde_json::from_value(lease).unwrap();
+        let lease: Lease = json_tree::from_value(lease).unwrap();
         NodeLease::from(&lease)
     }
 

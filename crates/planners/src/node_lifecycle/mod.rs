@@ -177,9 +177,9 @@ pub fn is_ready(node: &Node, silent_for: SignedDuration, grace: SignedDuration) 
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Value, json};
     use k8s_openapi::api::core::v1::Pod;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use serde_json::{Value, json};
 
     use super::*;
 
@@ -200,13 +200,13 @@ mod tests {
                 { "type": "Ready", "status": ready },
             ] },
         });
-        serde_json::from_value(node).unwrap()
+        json_tree::from_value(node).unwrap()
     }
 
     fn ready_pod() -> Arc<PodView> {
         let pod = json!({ "metadata": { "name": "p" },
             "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
-        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let pod: Pod = json_tree::from_value(pod).unwrap();
         Arc::new(PodView::from(&pod))
     }
 
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn the_grace_period_follows_a_short_lease() {
         let lease = |seconds: i64| -> Lease {
-            serde_json::from_value(json!({ "spec": { "leaseDurationSeconds": seconds } })).unwrap()
+            json_tree::from_value(json!({ "spec": { "leaseDurationSeconds": seconds } })).unwrap()
         };
         assert_eq!(grace(None), GRACE);
         for (seconds, expected) in [(40, 50), (16, 20), (1, 10), (-5, 10), (3_600, 50)] {

@@ -9,12 +9,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use resource_kinds::annotations::ORDINAL_NODE_PORT;
 use resource_kinds::labels;
-use serde_json::{Value, json};
 
 use crate::ownership::controller;
 use crate::stateful_set::identity;
@@ -182,7 +182,7 @@ fn service(set: &StatefulSet, pod: &str, ports: &[ServicePort], node_port: i64) 
 
 /// Whether the Service contains all fields of `desired`; the Service may have further fields.
 fn says(service: &Service, desired: &Value) -> bool {
-    serde_json::to_value(service).is_ok_and(|service| {
+    json_tree::to_value(service).is_ok_and(|service| {
         let ports = |value: &Value| value["spec"]["ports"].as_array().map(Vec::len);
         covers(&service["spec"], &desired["spec"])
             && covers(
@@ -220,20 +220,20 @@ mod tests {
         for (path, value) in more.as_object().unwrap() {
             *set.pointer_mut(path).unwrap() = value.clone();
         }
-        Arc::new(serde_json::from_value(set).unwrap())
+        Arc::new(json_tree::from_value(set).unwrap())
     }
 
     fn peers() -> Arc<Service> {
         let ports =
             json!([{"name": "sql", "port": 3306, "targetPort": "db"}, {"name": "x", "port": 4567}]);
         let service = json!({"metadata": {"name": "peers"}, "spec": {"ports": ports}});
-        Arc::new(serde_json::from_value(service).unwrap())
+        Arc::new(json_tree::from_value(service).unwrap())
     }
 
     /// The Services of a plan as the API would store them.
     fn applied(plan: &OrdinalServicesPlan) -> Vec<Arc<Service>> {
         let service = |(_, service): &(String, Value)| {
-            let mut service: Service = serde_json::from_value(service.clone()).unwrap();
+            let mut service: Service = json_tree::from_value(service.clone()).unwrap();
             service.metadata.uid = Some(format!("uid-{}", service.metadata.name.clone().unwrap()));
             let spec = service.spec.as_mut().unwrap();
             spec.cluster_ip = Some("10.96.0.7".to_owned());
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn what_others_made_is_left_alone_and_said() {
         let theirs = json!({"metadata": {"name": "web-1"}, "spec": {"ports": [{"port": 1}]}});
-        let theirs: Service = serde_json::from_value(theirs).unwrap();
+        let theirs: Service = json_tree::from_value(theirs).unwrap();
         let services = vec![Arc::new(theirs)];
         let plan = plan(&Observed {
             set: set(json!({})),

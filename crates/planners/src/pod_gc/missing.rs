@@ -225,8 +225,8 @@ pub(super) fn by_node<'p>(
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Value, json};
     use proptest::prelude::*;
-    use serde_json::{Value, json};
 
     use super::*;
     use resource_kinds::annotations;
@@ -242,7 +242,7 @@ mod tests {
                 "ownerReferences": [owner] },
             "spec": { "holderIdentity": holder, "leaseDurationSeconds": 40, "leaseTransitions": 2 },
         });
-        serde_json::from_value(lease).unwrap()
+        json_tree::from_value(lease).unwrap()
     }
 
     fn held(version: &str) -> Lease {
@@ -297,7 +297,7 @@ mod tests {
     fn pod(node: &str) -> Arc<PodView> {
         let pod =
             json!({ "metadata": { "name": "p" }, "spec": { "nodeName": node, "containers": [] } });
-        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(pod).unwrap();
+        let pod: k8s_openapi::api::core::v1::Pod = json_tree::from_value(pod).unwrap();
         Arc::new(PodView::from(&pod))
     }
 
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn nodes_are_missing_because_of_their_pods_or_their_lease() {
         let node = |name: &str| -> Arc<Node> {
-            Arc::new(serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap())
+            Arc::new(json_tree::from_value(json!({ "metadata": { "name": name } })).unwrap())
         };
         let mut memory = Memory::default();
         let gap = secs(1000);

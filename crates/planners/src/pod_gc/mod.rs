@@ -134,11 +134,11 @@ fn removal(pod: &PodView, cause: RemovalCause) -> Removal {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::json;
     use k8s_openapi::api::coordination::v1::Lease;
     use k8s_openapi::api::core::v1::Pod;
     use resource_kinds::annotations;
     use resource_kinds::reasons::taint;
-    use serde_json::json;
 
     use super::*;
     use crate::node_lifecycle::fence::NodeLease;
@@ -152,7 +152,7 @@ mod tests {
         if deleting {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
-        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let pod: Pod = json_tree::from_value(pod).unwrap();
         Arc::new(PodView::from(&pod))
     }
 
@@ -167,7 +167,7 @@ mod tests {
             "spec": { "taints": taints },
             "status": { "conditions": [{ "type": "Ready", "status": ready }] },
         });
-        Arc::new(serde_json::from_value(node).unwrap())
+        Arc::new(json_tree::from_value(node).unwrap())
     }
 
     fn causes(plan: &PodGcPlan) -> Vec<(&str, RemovalCause)> {
@@ -181,7 +181,7 @@ mod tests {
         let lease = lease.map(|mark| {
             let lease = json!({ "metadata": { "resourceVersion": "7", "annotations": { mark: "" } },
                 "spec": { "leaseDurationSeconds": 40, "leaseTransitions": 2 } });
-            let lease: Lease = serde_json::from_value(lease).unwrap();
+            let lease: Lease = json_tree::from_value(lease).unwrap();
             NodeLease::from(&lease)
         });
         OrphanLease {

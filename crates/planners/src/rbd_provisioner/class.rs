@@ -143,12 +143,12 @@ fn format_of(format: Option<&str>, features: Option<&str>) -> Result<ImageFormat
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 
     fn class(parameters: Value) -> StorageClass {
-        serde_json::from_value(
+        json_tree::from_value(
             json!({"metadata": {"name": "fast"}, "provisioner": PROVISIONER,
             "parameters": parameters}),
         )

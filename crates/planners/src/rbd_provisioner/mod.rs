@@ -258,13 +258,13 @@ pub fn reclaim_action(volume: &PersistentVolume) -> ReclaimAction {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Value, json};
     use resource_kinds::annotations::{SELECTED_NODE, STORAGE_PROVISIONER};
-    use serde_json::{Value, json};
 
     use super::*;
 
     fn class(parameters: Value) -> StorageClass {
-        serde_json::from_value(
+        json_tree::from_value(
             json!({"metadata": {"name": "fast"}, "provisioner": PROVISIONER,
             "parameters": parameters}),
         )
@@ -277,7 +277,7 @@ mod tests {
         for (key, value) in spec.as_object().unwrap() {
             all[key] = value.clone();
         }
-        serde_json::from_value(
+        json_tree::from_value(
             json!({"metadata": {"name": "data", "namespace": "shop", "uid": "c1",
             "annotations": {STORAGE_PROVISIONER: PROVISIONER}}, "spec": all}),
         )
@@ -322,7 +322,7 @@ mod tests {
         let ImagePlan::Create(creation) = plan(&claim(json!({})), &class, |_| false) else {
             panic!("no image");
         };
-        let made = serde_json::to_value(&creation.volume).unwrap();
+        let made = json_tree::to_value(&creation.volume).unwrap();
         assert_eq!(
             (creation.image.as_str(), creation.mebibytes),
             ("kubernetes-dynamic-pvc-c1", 2)
@@ -342,7 +342,7 @@ mod tests {
             let mut volume = json!({"metadata": {"name": "pvc-c1", "annotations": annotations},
                 "status": {"phase": "Released"}, "spec": source});
             volume["spec"]["persistentVolumeReclaimPolicy"] = json!("Delete");
-            reclaim_action(&serde_json::from_value(volume).unwrap())
+            reclaim_action(&json_tree::from_value(volume).unwrap())
         };
         let image = json!({"rbd": {"monitors": ["m"], "image": "i"}});
         let own = json!({PROVISIONED_BY: PROVISIONER});
@@ -373,7 +373,7 @@ mod tests {
         let class = class(parameters());
         let volume = |source: Value| -> PersistentVolume {
             let spec = json!({"storageClassName": "fast", "rbd": source});
-            serde_json::from_value(json!({"metadata": {"name": "pvc-c1"}, "spec": spec})).unwrap()
+            json_tree::from_value(json!({"metadata": {"name": "pvc-c1"}, "spec": spec})).unwrap()
         };
         let image = volume(json!({"monitors": ["m"], "image": "i", "pool": "old"}));
         let existing = image_to_remove(&image, Some(&class)).unwrap().unwrap();

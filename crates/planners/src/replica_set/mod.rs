@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 use crate::pod_set::{self, BURST_MAX, Names, Owner, PodAction, PodState, pod_of};
 
@@ -186,6 +186,6 @@ pub fn converted(controller: &ReplicationController) -> ReplicaSet {
             template: spec.template,
         }),
         // Both types have equal field names.
-        status: status.and_then(|status| serde_json::from_value(status).ok()),
+        status: status.and_then(|status| json_tree::from_value(status).ok()),
     }
 }

@@ -49,16 +49,16 @@ pub fn plan(namespace: &Namespace, present: Option<&ConfigMap>, pem: &str) -> Op
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 
     fn namespace(metadata: Value) -> Namespace {
-        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+        json_tree::from_value(json!({"metadata": metadata})).unwrap()
     }
 
     fn map(data: Value) -> ConfigMap {
-        serde_json::from_value(json!({"data": data})).unwrap()
+        json_tree::from_value(json!({"data": data})).unwrap()
     }
 
     #[test]

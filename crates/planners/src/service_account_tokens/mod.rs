@@ -82,7 +82,7 @@ pub fn plan(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 
@@ -91,11 +91,11 @@ mod tests {
             "metadata": {"name": "t", "namespace": "d", "annotations": annotations},
             "type": TYPE, "data": data,
         });
-        serde_json::from_value(secret).unwrap()
+        json_tree::from_value(secret).unwrap()
     }
 
     fn account(uid: &str) -> ServiceAccount {
-        serde_json::from_value(json!({"metadata": {"name": "a", "uid": uid}})).unwrap()
+        json_tree::from_value(json!({"metadata": {"name": "a", "uid": uid}})).unwrap()
     }
 
     #[test]

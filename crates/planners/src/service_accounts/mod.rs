@@ -26,14 +26,14 @@ pub fn plan(namespace: &Namespace, exists: bool) -> Option<ServiceAccount> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
     #[test]
     fn a_namespace_gets_one_account_while_it_lives() {
         let of = |metadata| -> Namespace {
-            serde_json::from_value(json!({"metadata": metadata})).unwrap()
+            json_tree::from_value(json!({"metadata": metadata})).unwrap()
         };
         let living = of(json!({"name": "n"}));
         let created = plan(&living, false).unwrap();

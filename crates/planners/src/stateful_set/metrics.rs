@@ -36,7 +36,7 @@ pub fn metrics(set: &StatefulSet) -> Option<Metrics> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 
@@ -45,7 +45,7 @@ mod tests {
             "spec": {"replicas": 4, "podManagementPolicy": policy, "updateStrategy": strategy},
             "status": {"replicas": 4, "availableReplicas": available},
         });
-        metrics(&serde_json::from_value(set).unwrap())
+        metrics(&json_tree::from_value(set).unwrap())
     }
 
     /// statefulset.md 3.47: the metrics contain the allowed and the actual number of unavailable pods.

@@ -172,7 +172,7 @@ pub(super) fn strategy(set: &StatefulSet) -> Strategy {
 }
 
 fn int_or_percent(value: &IntOrString) -> Option<IntOrPercent> {
-    IntOrPercent::from_json(&serde_json::to_value(value).ok()?)
+    IntOrPercent::from_json(&json_tree::to_value(value).ok()?)
 }
 
 fn retention(text: Option<&str>) -> Retention {

@@ -68,7 +68,7 @@ mod tests {
     use std::sync::Arc;
 
     use jiff::Timestamp;
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::super::{Observed, SetEvent, plan};
     use super::*;
@@ -84,7 +84,7 @@ mod tests {
         }
         let set = json!({ "metadata": { "name": "web" }, "spec": { "updateStrategy": strategy },
             "status": status });
-        let set: StatefulSet = serde_json::from_value(set).unwrap();
+        let set: StatefulSet = json_tree::from_value(set).unwrap();
         let observed = Observed {
             set: Arc::new(set.clone()),
             pods: Vec::new(),
@@ -98,7 +98,7 @@ mod tests {
             message: String::new(),
         };
         let plan = StatefulSetPlan {
-            status: serde_json::from_value(planned).unwrap(),
+            status: json_tree::from_value(planned).unwrap(),
             notices: has_notice.then_some(notice).into_iter().collect(),
             ..plan(&observed, Timestamp::UNIX_EPOCH)
         };
@@ -148,7 +148,7 @@ mod tests {
             let set = json!({"metadata": {"generation": generation},
                 "spec": {"podManagementPolicy": policy}, "status": {"replicas": 1,
                     "observedGeneration": 2, "currentRevision": "a", "updateRevision": update}});
-            readiness_decides(&serde_json::from_value(set).unwrap())
+            readiness_decides(&json_tree::from_value(set).unwrap())
         };
         assert!(!decides("Parallel", 2, "a"));
         assert!(decides("OrderedReady", 2, "a"));

@@ -37,9 +37,9 @@ pub fn plan(secret: &Secret, now: Timestamp) -> TokenPlan {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Value, json};
     use k8s_openapi::ByteString;
     use resource_kinds::bootstrap_token::key;
-    use serde_json::{Value, json};
 
     use super::*;
 
@@ -51,7 +51,7 @@ mod tests {
     }
 
     fn planned(secret: &Value) -> TokenPlan {
-        let secret: Secret = serde_json::from_value(secret.clone()).unwrap();
+        let secret: Secret = json_tree::from_value(secret.clone()).unwrap();
         plan(&secret, "2026-01-01T00:00:00Z".parse().unwrap())
     }
 

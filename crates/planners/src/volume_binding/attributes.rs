@@ -4,9 +4,9 @@
 //! that the change is infeasible.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::reasons::volume as reasons;
-use serde_json::{Value, json};
 
 use crate::volume_protection::class_of_volume;
 

@@ -6,11 +6,11 @@
 //! separate file system waits with `FileSystemResizePending` until the node has grown the file system.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimCondition,
 };
 use object_model::Quantity;
-use serde_json::{Value, json};
 
 /// The condition of a claim whose expansion has started.
 const RESIZING: &str = "Resizing";
@@ -179,12 +179,12 @@ mod tests {
     }
 
     fn step(claim: &Value, volume_has: &str) -> ExpansionStep {
-        let claim = serde_json::from_value(claim.clone()).unwrap();
+        let claim = json_tree::from_value(claim.clone()).unwrap();
         let volume = json!({"metadata": {"name": "v"},
             "spec": {"capacity": {"storage": volume_has}}});
         plan(
             &claim,
-            &serde_json::from_value(volume).unwrap(),
+            &json_tree::from_value(volume).unwrap(),
             Timestamp::UNIX_EPOCH,
         )
     }
@@ -240,7 +240,7 @@ mod tests {
         grown["status"]["allocatedResourceStatuses"] =
             json!({"storage": "ControllerResizeInProgress"});
         grown["status"]["conditions"] = json!([{"type": RESIZING, "status": "True"}]);
-        let typed = |value: &Value| serde_json::from_value(value.clone()).unwrap();
+        let typed = |value: &Value| json_tree::from_value(value.clone()).unwrap();
         let patch = hand_to_node(&typed(&grown), Timestamp::UNIX_EPOCH).unwrap();
         let conditions = patch["status"]["conditions"].as_array().unwrap();
         assert_eq!(conditions.len(), 1);
@@ -272,7 +272,7 @@ mod tests {
     fn a_failure_is_said_once() {
         let mut claim = claim("2Gi", "1Gi");
         claim["status"]["conditions"] = json!([{"type": RESIZING, "status": "True"}]);
-        let typed = |value: &Value| serde_json::from_value(value.clone()).unwrap();
+        let typed = |value: &Value| json_tree::from_value(value.clone()).unwrap();
         let patch = failure(&typed(&claim), "full", Timestamp::UNIX_EPOCH).unwrap();
         let failed = merged(claim, &patch);
         let types: Vec<&str> = failed["status"]["conditions"]

@@ -119,8 +119,8 @@ pub fn names(pod: &PodView, claim: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Value, json};
     use k8s_openapi::api::core::v1::Pod;
-    use serde_json::{Value, json};
 
     use super::*;
 
@@ -129,7 +129,7 @@ mod tests {
         if deleting {
             metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         }
-        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+        json_tree::from_value(json!({"metadata": metadata})).unwrap()
     }
 
     fn pod(node: Option<&str>, phase: &str) -> PodView {
@@ -137,7 +137,7 @@ mod tests {
         let spec: Value = json!({"nodeName": node, "containers": [], "volumes": [volume]});
         let metadata = json!({"name": "web-0"});
         let pod = json!({"metadata": metadata, "spec": spec, "status": {"phase": phase}});
-        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let pod: Pod = json_tree::from_value(pod).unwrap();
         PodView::from(&pod)
     }
 
@@ -179,14 +179,14 @@ mod tests {
 
     #[test]
     fn a_class_of_attributes_is_kept_while_it_is_named() {
-        let class: VolumeAttributesClass = serde_json::from_value(json!({
+        let class: VolumeAttributesClass = json_tree::from_value(json!({
             "driverName": "d", "metadata": {"name": "gold",
                 "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [VAC_PROTECTION]}}))
         .unwrap();
         let claim = |spec: Value, status: Value| -> PersistentVolumeClaim {
             let metadata = json!({"name": "data"});
             let claim = json!({"metadata": metadata, "spec": spec, "status": status});
-            serde_json::from_value(claim).unwrap()
+            json_tree::from_value(claim).unwrap()
         };
         let plan = |claim: &PersistentVolumeClaim| protect_attributes_class(&class, [claim], []);
         let protected = Protection::HeldBy("claim data".to_owned());
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(plan(&claim(json!({}), changes)), protected);
         assert_eq!(plan(&claim(json!({}), json!({}))), Protection::Remove);
         let volume: PersistentVolume =
-            serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": named})).unwrap();
+            json_tree::from_value(json!({"metadata": {"name": "v"}, "spec": named})).unwrap();
         assert_eq!(
             protect_attributes_class(&class, [], [&volume]),
             Protection::HeldBy("volume v".to_owned())
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_volume_is_kept_while_it_is_bound() {
         let volume = |phase: &str| -> PersistentVolume {
-            serde_json::from_value(json!({
+            json_tree::from_value(json!({
                 "metadata": {"name": "v", "deletionTimestamp": "2026-01-01T00:00:00Z",
                     "finalizers": [PV_PROTECTION]},
                 "spec": {"claimRef": {"name": "data"}},

@@ -322,8 +322,8 @@ pub fn is_ours(volume: &PersistentVolume, node: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Value, json};
     use resource_kinds::annotations::{SELECTED_NODE, STORAGE_PROVISIONER};
-    use serde_json::{Value, json};
 
     use super::*;
 
@@ -335,7 +335,7 @@ mod tests {
                 "resources": {"requests": {"storage": "1Gi"}}},
         });
         json_merge(&mut claim, &change);
-        serde_json::from_value(claim).unwrap()
+        json_tree::from_value(claim).unwrap()
     }
 
     fn json_merge(target: &mut Value, patch: &Value) {
@@ -350,7 +350,7 @@ mod tests {
     }
 
     fn class(mode: &str) -> StorageClass {
-        serde_json::from_value(json!({"metadata": {"name": "local"},
+        json_tree::from_value(json!({"metadata": {"name": "local"},
             "provisioner": "mainstay.dev/local", "volumeBindingMode": mode}))
         .unwrap()
     }
@@ -398,7 +398,7 @@ mod tests {
 
     #[test]
     fn directories_of_an_nfs_export_are_made_by_any_node() {
-        let nfs: StorageClass = serde_json::from_value(json!({"metadata": {"name": "nfs"},
+        let nfs: StorageClass = json_tree::from_value(json!({"metadata": {"name": "nfs"},
             "provisioner": "mainstay.dev/nfs", "parameters": {"server": "s", "path": "/srv"}}))
         .unwrap();
         let annotations = json!({STORAGE_PROVISIONER: "mainstay.dev/nfs"});
@@ -427,13 +427,13 @@ mod tests {
         let class = |parameters: Value| -> StorageClass {
             let class = json!({"metadata": {"name": "nfs-client"}, "parameters": parameters,
                 "provisioner": "k8s-sigs.io/nfs-subdir-external-provisioner"});
-            serde_json::from_value(class).unwrap()
+            json_tree::from_value(class).unwrap()
         };
         let volume = |maker: &str, finalizers: &[&str]| -> PersistentVolume {
             let volume = json!({"metadata": {"name": "pvc-c1", "finalizers": finalizers,
                 "annotations": {PROVISIONED_BY: maker}},
                 "spec": {"nfs": {"server": "s", "path": "/srv/d"}}});
-            serde_json::from_value(volume).unwrap()
+            json_tree::from_value(volume).unwrap()
         };
         let external = class(json!({"archiveOnDelete": "false"}));
         let own = class(json!({"server": "s", "path": "/srv"}));
@@ -477,7 +477,7 @@ mod tests {
             "n",
             Path::new("/v/pvc-c1"),
         );
-        let made = serde_json::to_value(made).unwrap();
+        let made = json_tree::to_value(made).unwrap();
         assert_eq!(made["metadata"]["name"], "pvc-c1");
         assert_eq!(
             made["metadata"]["annotations"][PROVISIONED_BY],
@@ -522,10 +522,10 @@ mod tests {
             Path::new("/v/pvc-c1"),
         );
         let with = |phase: &str, policy: &str| {
-            let mut made = serde_json::to_value(&made).unwrap();
+            let mut made = json_tree::to_value(&made).unwrap();
             made["status"]["phase"] = phase.into();
             made["spec"]["persistentVolumeReclaimPolicy"] = policy.into();
-            reclaim_action(&serde_json::from_value(made).unwrap(), "n")
+            reclaim_action(&json_tree::from_value(made).unwrap(), "n")
         };
         assert_eq!(with("Bound", "Delete"), ReclaimAction::Keep);
         assert_eq!(with("Released", "Retain"), ReclaimAction::Keep);

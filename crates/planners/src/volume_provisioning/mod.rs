@@ -121,7 +121,7 @@ pub fn finalizers_without<'a>(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
@@ -133,7 +133,7 @@ mod tests {
             if is_going {
                 volume["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
             }
-            reclaim_action(&serde_json::from_value(volume).unwrap(), "f")
+            reclaim_action(&json_tree::from_value(volume).unwrap(), "f")
         };
         assert_eq!(action_for("Bound", "Delete", false), ReclaimAction::Keep);
         assert_eq!(action_for("Bound", "Delete", true), ReclaimAction::Keep);
@@ -165,13 +165,13 @@ mod tests {
     #[test]
     fn a_volume_knows_its_claim_by_identity() {
         let volume: PersistentVolume =
-            serde_json::from_value(json!({"metadata": {"name": "pvc-c1"},
+            json_tree::from_value(json!({"metadata": {"name": "pvc-c1"},
             "spec": {"claimRef": {"namespace": "shop", "name": "data", "uid": "c1"}}}))
             .unwrap();
         assert_eq!(claim_of(&volume), Some(("shop", "data")));
         let is_it = |uid: &str, volume_name: Option<&str>| {
             let claim = json!({"metadata": {"uid": uid}, "spec": {"volumeName": volume_name}});
-            is_claimed_by(&volume, &serde_json::from_value(claim).unwrap())
+            is_claimed_by(&volume, &json_tree::from_value(claim).unwrap())
         };
         assert!(is_it("c1", None) && is_it("c1", Some("pvc-c1")));
         assert!(!is_it("c2", None) && !is_it("c1", Some("other")));

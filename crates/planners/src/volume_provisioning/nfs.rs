@@ -60,25 +60,25 @@ pub fn volume(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
     #[test]
     fn the_volume_is_on_the_server_and_on_every_node() {
-        let claim: PersistentVolumeClaim = serde_json::from_value(json!({
+        let claim: PersistentVolumeClaim = json_tree::from_value(json!({
             "metadata": {"name": "data", "namespace": "shop", "uid": "c1"},
             "spec": {"accessModes": ["ReadWriteMany"],
                 "resources": {"requests": {"storage": "1Gi"}}}}))
         .unwrap();
-        let class: StorageClass = serde_json::from_value(json!({
+        let class: StorageClass = json_tree::from_value(json!({
             "metadata": {"name": "nfs"}, "provisioner": "mainstay.dev/nfs",
             "reclaimPolicy": "Retain", "mountOptions": ["nfsvers=4.1"],
             "parameters": {"server": "files", "path": "/srv"}}))
         .unwrap();
         let nfs = NfsClass::of(&class).unwrap().unwrap();
         let made = volume(&claim, &class, &nfs, Path::new("shop-data-pvc-c1"));
-        let shown = serde_json::to_value(&made).unwrap();
+        let shown = json_tree::to_value(&made).unwrap();
         assert_eq!(
             shown["spec"],
             json!({"accessModes": ["ReadWriteMany"], "capacity": {"storage": "1Gi"},

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use json_tree::{Value, json};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
@@ -10,7 +11,6 @@ use planners::certificate_signing::{
     CertificateSigningAction, CertificateSigningPlan, Names, NodeCertificateContext, Usage, plan,
 };
 use resource_kinds::certificates::Request;
-use serde_json::{Value, json};
 
 const JANE: &[u8] =
     include_bytes!("../../../resource-kinds/src/groups/certificates/testdata/jane.csr");
@@ -48,8 +48,8 @@ fn planned_among(
     server: &Names,
     now: i64,
 ) -> CertificateSigningPlan {
-    let request: CertificateSigningRequest = serde_json::from_value(request.clone()).unwrap();
-    let nodes = nodes.iter().cloned().map(serde_json::from_value);
+    let request: CertificateSigningRequest = json_tree::from_value(request.clone()).unwrap();
+    let nodes = nodes.iter().cloned().map(json_tree::from_value);
     let nodes: Vec<Arc<Node>> = nodes.map(|node| Arc::new(node.unwrap())).collect();
     let around = NodeCertificateContext {
         nodes: &nodes,

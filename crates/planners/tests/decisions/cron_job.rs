@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use planners::cron_job::{CronJobPlan, Observed, plan};
-use serde_json::{Value, json};
 
 fn cron_job(more: Value) -> CronJob {
     let mut spec = json!({"schedule": "*/10 * * * *", "concurrencyPolicy": "Allow",
@@ -14,7 +14,7 @@ fn cron_job(more: Value) -> CronJob {
     for (key, value) in more.as_object().unwrap() {
         spec[key] = value.clone();
     }
-    serde_json::from_value(
+    json_tree::from_value(
         json!({"metadata": {"name": "c", "namespace": "d", "uid": "u",
         "creationTimestamp": "2026-01-01T00:00:30Z"}, "spec": spec}),
     )
@@ -28,7 +28,7 @@ fn job(name: &str, condition: Option<&str>) -> Arc<Job> {
         .collect();
     let job = json!({"metadata": {"name": name, "namespace": "d", "uid": name},
         "status": {"conditions": conditions, "startTime": "2026-01-01T00:00:00Z"}});
-    Arc::new(serde_json::from_value(job).unwrap())
+    Arc::new(json_tree::from_value(job).unwrap())
 }
 
 fn at(time: &str, cron_job: CronJob, jobs: Vec<Arc<Job>>) -> CronJobPlan {
@@ -135,7 +135,7 @@ fn an_active_job_that_was_deleted_is_told_and_forgotten() {
     let mut cron_job = cron_job(json!({}));
     let active =
         json!({"active": [{"name": "here", "uid": "here"}, {"name": "gone", "uid": "gone"}]});
-    cron_job.status = serde_json::from_value(active).unwrap();
+    cron_job.status = json_tree::from_value(active).unwrap();
     let plan = at("00:09:00", cron_job, vec![job("here", None)]);
     let reported: Vec<(bool, &str, &str)> = plan
         .notices

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use planners::daemon_set::{DaemonSetPlan, NodeFit, Observed, RevisionAction, plan};
 use planners::pod_set::PodAction;
 use proptest::prelude::*;
-use serde_json::{Value, json};
 
 struct World {
     observed: Observed,
@@ -26,7 +26,7 @@ impl World {
                 "revisionHistoryLimit": 1,
                 "template": {"metadata": {"labels": {"app": "a"}},
                     "spec": {"containers": [{"name": "c", "image": "a"}]}}}});
-        let set: DaemonSet = serde_json::from_value(set).unwrap();
+        let set: DaemonSet = json_tree::from_value(set).unwrap();
         let mut world = Self {
             observed: Observed {
                 set: Arc::new(set),
@@ -123,7 +123,7 @@ impl World {
             };
             let status = json!({"phase": "Running",
                 "conditions": [{"type": "Ready", "status": ready}]});
-            pod.status = Some(serde_json::from_value(status).unwrap());
+            pod.status = Some(json_tree::from_value(status).unwrap());
         }
     }
 
@@ -144,7 +144,7 @@ impl World {
             .pods
             .iter()
             .map(|pod| {
-                let spec = serde_json::to_value(pod.spec.as_ref().unwrap()).unwrap();
+                let spec = json_tree::to_value(pod.spec.as_ref().unwrap()).unwrap();
                 let terms = &spec["affinity"]["nodeAffinity"]
                     ["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
                 let node = terms[0]["matchFields"][0]["values"][0].as_str().unwrap();

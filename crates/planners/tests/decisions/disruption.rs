@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use planners::batching::WriteUrgency;
 use planners::disruption::{Observed, plan};
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 fn pod(name: &str, ready: bool) -> Arc<PodView> {
     let ready = if ready { "True" } else { "False" };
@@ -16,7 +16,7 @@ fn pod(name: &str, ready: bool) -> Arc<PodView> {
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs",
                 "uid": "rs", "controller": true}]},
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}});
-    let pod: Pod = serde_json::from_value(pod).unwrap();
+    let pod: Pod = json_tree::from_value(pod).unwrap();
     Arc::new(PodView::from(&pod))
 }
 
@@ -26,7 +26,7 @@ fn observed(spec: Value, pods: Vec<Arc<PodView>>) -> Observed {
     let budget = json!({"metadata": {"name": "b", "namespace": "d", "generation": 3},
         "spec": spec});
     Observed {
-        budget: Arc::new(serde_json::from_value(budget).unwrap()),
+        budget: Arc::new(json_tree::from_value(budget).unwrap()),
         pods,
         scales: [("rs".to_owned(), ("web".to_owned(), 4))].into(),
     }
@@ -85,10 +85,9 @@ fn an_eviction_counts_until_it_is_seen() {
     );
     let mut budget: PodDisruptionBudget = (*observed.budget).clone();
     let mut status = status(&observed);
-    status.disrupted_pods = serde_json::from_value(
-        json!({"a": "1970-01-01T00:00:00Z", "gone": "1970-01-01T00:00:00Z"}),
-    )
-    .unwrap();
+    status.disrupted_pods =
+        json_tree::from_value(json!({"a": "1970-01-01T00:00:00Z", "gone": "1970-01-01T00:00:00Z"}))
+            .unwrap();
     budget.status = Some(status);
     observed.budget = Arc::new(budget);
     let soon = plan(&observed, Timestamp::from_second(5).unwrap());
@@ -114,7 +113,7 @@ fn what_is_said_already_is_not_written_again() {
 fn weight(stored: Option<Value>, pods: Vec<Arc<PodView>>) -> Option<WriteUrgency> {
     let mut observed = observed(json!({"minAvailable": 1}), pods);
     let mut budget = (*observed.budget).clone();
-    budget.status = stored.map(|status| serde_json::from_value(status).unwrap());
+    budget.status = stored.map(|status| json_tree::from_value(status).unwrap());
     observed.budget = Arc::new(budget);
     plan(&observed, Timestamp::UNIX_EPOCH).urgency(&observed.budget)
 }

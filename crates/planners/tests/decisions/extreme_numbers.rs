@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Pod;
@@ -17,7 +18,6 @@ use planners::{
     replica_set, stateful_set,
 };
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 const NUMBERS: [i64; 10] = [
     i64::MAX,
@@ -68,19 +68,19 @@ fn variants<K: DeserializeOwned>(object: &Value) -> Vec<(String, K)> {
         for path in &paths {
             let mut one = object.clone();
             *one.pointer_mut(path).unwrap() = number.into();
-            if let Ok(typed) = serde_json::from_value(one) {
+            if let Ok(typed) = json_tree::from_value(one) {
                 *all.pointer_mut(path).unwrap() = number.into();
                 variants.push((format!("{path} = {number}"), typed));
             }
         }
-        variants.push((format!("{number}"), serde_json::from_value(all).unwrap()));
+        variants.push((format!("{number}"), json_tree::from_value(all).unwrap()));
     }
     assert!(variants.len() > NUMBERS.len());
     variants
 }
 
 fn typed<K: DeserializeOwned>(object: Value) -> K {
-    serde_json::from_value(object).unwrap()
+    json_tree::from_value(object).unwrap()
 }
 
 fn template() -> Value {

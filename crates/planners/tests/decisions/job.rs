@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use json_tree::{Value, json};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use planners::job::{JobPlan, Observed, orphaned, plan};
 use planners::pod_set::PodAction;
 use proptest::prelude::*;
-use serde_json::{Value, json};
 
 struct World {
     observed: Observed,
@@ -39,7 +39,7 @@ impl World {
             spec[key] = value.clone();
         }
         let job = json!({"metadata": {"name": "pi", "namespace": "d", "uid": "u"}, "spec": spec});
-        let job: Job = serde_json::from_value(job).unwrap();
+        let job: Job = json_tree::from_value(job).unwrap();
         Self {
             observed: Observed {
                 job: Arc::new(job),
@@ -128,7 +128,7 @@ impl World {
         let status = json!({"phase": phase, "containerStatuses": [{"name": "c", "image": "",
             "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": {
                 "exitCode": code, "finishedAt": self.now}}}]});
-        self.pod(uid).status = Some(serde_json::from_value(status).unwrap());
+        self.pod(uid).status = Some(json_tree::from_value(status).unwrap());
     }
 
     fn step(&mut self) {

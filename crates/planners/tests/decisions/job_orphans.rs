@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use json_tree::json;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use planners::job::{TRACKING, job_of, orphaned};
 use proptest::prelude::*;
 use resource_kinds::pod_view::PodView;
-use serde_json::json;
 
 /// A pod: the kind, name and UID of its controller, the job in its label, and whether it has the tracking finalizer.
 fn pod(
@@ -29,7 +29,7 @@ fn pod(
     if tracked {
         metadata["finalizers"] = json!([TRACKING]);
     }
-    let pod: Pod = serde_json::from_value(json!({ "metadata": metadata })).expect("a pod");
+    let pod: Pod = json_tree::from_value(json!({ "metadata": metadata })).expect("a pod");
     Arc::new(pod.into())
 }
 
@@ -51,7 +51,7 @@ proptest! {
     ) {
         let job = json!({ "metadata": { "name": "pi", "namespace": "d", "uid": "u" },
             "spec": { "selector": { "matchLabels": { "job": "u" } }, "template": {} } });
-        let job: Job = serde_json::from_value(job).expect("a job");
+        let job: Job = json_tree::from_value(job).expect("a job");
         let job = exists.then_some(&job);
         let all: Vec<_> = pods
             .into_iter()

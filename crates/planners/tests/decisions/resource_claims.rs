@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use planners::resource_claims::{
     ClaimStep, ConsumerState, PodStep, claim_name, plan_claim, plan_pod,
 };
 use proptest::prelude::*;
-use serde_json::{Value, json};
 
 const PROTECTION: &str = "resource.kubernetes.io/delete-protection";
 
@@ -18,7 +18,7 @@ fn pod(more: Value) -> Pod {
             {"name": "gpu", "resourceClaimTemplateName": "t"},
             {"name": "nic", "resourceClaimName": "shared"}]}});
     json_patch(&mut pod, &more);
-    serde_json::from_value(pod).unwrap()
+    json_tree::from_value(pod).unwrap()
 }
 
 fn json_patch(value: &mut Value, more: &Value) {
@@ -36,14 +36,14 @@ fn template() -> Arc<ResourceClaimTemplate> {
     let template = json!({"metadata": {"name": "t"}, "spec": {
         "metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}},
         "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "x"}}]}}}});
-    Arc::new(serde_json::from_value(template).unwrap())
+    Arc::new(json_tree::from_value(template).unwrap())
 }
 
 fn claim(value: Value) -> Arc<ResourceClaim> {
     let mut claim = json!({"metadata": {"name": "c", "namespace": "d", "uid": "cu"},
         "spec": {}});
     json_patch(&mut claim, &value);
-    Arc::new(serde_json::from_value(claim).unwrap())
+    Arc::new(json_tree::from_value(claim).unwrap())
 }
 
 fn steps(pod: &Pod, claims: &[Arc<ResourceClaim>], with_template: bool) -> Vec<PodStep> {
@@ -229,7 +229,7 @@ fn a_claim_that_is_deleted_goes_when_nobody_uses_it() {
     let going = |users: &[&str]| {
         let mut claim = (*reserved(json!([PROTECTION]), users)).clone();
         let stamp = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
-        let stamped: ResourceClaim = serde_json::from_value({
+        let stamped: ResourceClaim = json_tree::from_value({
             let mut value = json!(claim);
             json_patch(&mut value, &stamp);
             value

@@ -1,6 +1,7 @@
 //! Snapshots, situation by situation (statefulset.md §11.15).
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use planners::volume_snapshot::{
     ContentStep, Handle, ObservedSnapshot, SnapshotAction, SnapshotPlan, plan_on_node,
     plan_snapshot,
@@ -10,10 +11,9 @@ use resource_kinds::snapshot::{
     VolumeSnapshotClass, VolumeSnapshotContent,
 };
 use resource_kinds::storage::Driver;
-use serde_json::{Value, json};
 
 fn typed<T: k8s_openapi::serde::de::DeserializeOwned>(value: &Value) -> T {
-    serde_json::from_value(value.clone()).unwrap()
+    json_tree::from_value(value.clone()).unwrap()
 }
 
 /// A cluster in which the claim `data` is bound and its snapshot `s` has its finalizers.

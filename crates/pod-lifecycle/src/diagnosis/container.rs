@@ -1,11 +1,11 @@
 //! Pods whose containers are not ready: which one, and why.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use resource_kinds::pod_view::{Container as Status, PodView, RunState};
 use resource_kinds::reasons::pod_condition;
-use serde_json::{Value, json};
 
 use super::pod::Diagnosis;
 use super::reason::Reason;

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use json_tree::{Value, json};
 use resource_kinds::labels::POD_TEMPLATE_HASH;
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 use super::text;
 

@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     fn pod() -> Pod {
-        serde_json::from_value(serde_json::json!({
+        json_tree::from_value(json_tree::json!({
             "metadata": {"name": "web-0", "namespace": "shop", "uid": "u1",
                 "labels": {"app": "web", "apps.kubernetes.io/pod-index": "0"},
                 "annotations": {"note": "say \"hi\"\n"}},
@@ -221,7 +221,7 @@ mod tests {
         let pod = pod();
         let containers = &pod.spec.as_ref().unwrap().containers;
         let ask = |own: usize, resource_name: &str, divisor: Option<&str>| {
-            let reference = serde_json::from_value(serde_json::json!(
+            let reference = json_tree::from_value(json_tree::json!(
                 {"resource": resource_name, "divisor": divisor}))
             .unwrap();
             resource(&pod, Some(&containers[own]), &facts(), &reference).unwrap()

@@ -97,17 +97,17 @@ fn fits(names: Names) -> Result<Names, HostnameTooLong> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
-    fn with_no_containers(mut spec: serde_json::Value) -> serde_json::Value {
-        spec["containers"] = serde_json::json!([]);
+    fn with_no_containers(mut spec: json_tree::Value) -> json_tree::Value {
+        spec["containers"] = json_tree::json!([]);
         spec
     }
 
-    fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(serde_json::json!({
+    fn pod(spec: json_tree::Value) -> Pod {
+        json_tree::from_value(json_tree::json!({
             "metadata": {"name": "web-0", "namespace": "default"}, "spec": spec
         }))
         .unwrap()
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn pod_of_a_set_has_its_name_and_domain() {
         // statefulset.md 10.13
-        let spec = serde_json::json!({"hostname": "web-0", "subdomain": "nginx", "containers": []});
+        let spec = json_tree::json!({"hostname": "web-0", "subdomain": "nginx", "containers": []});
         let found = names(&pod(spec), "cluster.local").unwrap();
         assert_eq!(found.hostname, "web-0");
         assert_eq!(
@@ -141,7 +141,7 @@ mod tests {
     fn long_kernel_name_only_when_asked_and_when_it_fits() {
         // statefulset.md 10.13
         let spec = |sub: &str| {
-            let own = serde_json::json!({"subdomain": sub, "setHostnameAsFQDN": true});
+            let own = json_tree::json!({"subdomain": sub, "setHostnameAsFQDN": true});
             with_no_containers(own)
         };
         let fits = names(&pod(spec("nginx")), "cluster.local").unwrap();

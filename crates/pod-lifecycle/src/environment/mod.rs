@@ -328,18 +328,18 @@ mod tests {
     use super::*;
 
     fn pod() -> Pod {
-        serde_json::from_value(serde_json::json!({
+        json_tree::from_value(json_tree::json!({
             "metadata": {"name": "web-0", "namespace": "shop"}, "spec": {"containers": []}
         }))
         .unwrap()
     }
 
-    fn container(value: serde_json::Value) -> Container {
-        let mut whole = serde_json::json!({"name": "c"});
+    fn container(value: json_tree::Value) -> Container {
+        let mut whole = json_tree::json!({"name": "c"});
         for (key, part) in value.as_object().unwrap() {
             whole[key] = part.clone();
         }
-        serde_json::from_value(whole).unwrap()
+        json_tree::from_value(whole).unwrap()
     }
 
     fn sources() -> Sources {
@@ -356,7 +356,7 @@ mod tests {
         }
     }
 
-    fn env(value: serde_json::Value) -> Result<Vec<String>, String> {
+    fn env(value: json_tree::Value) -> Result<Vec<String>, String> {
         match environment(&pod(), &container(value), &sources()) {
             Ok(list) => Ok(list.into_iter().map(|(k, v)| format!("{k}={v}")).collect()),
             Err(error) => Err(error.message),
@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn earlier_variables_and_services_are_expanded_later_ones_not() {
         // statefulset.md 12.12
-        let found = env(serde_json::json!({"env": [
+        let found = env(json_tree::json!({"env": [
             {"name": "A", "value": "1"}, {"name": "B", "value": "$(A)$(C)"},
             {"name": "C", "value": "$(S_HOST)"}, {"name": "D"}]}));
         assert_eq!(
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn objects_give_variables_and_own_ones_win() {
         // statefulset.md 12.12
-        let found = env(serde_json::json!({
+        let found = env(json_tree::json!({
             "envFrom": [{"configMapRef": {"name": "conf"}},
                 {"prefix": "X_", "secretRef": {"name": "sec"}},
                 {"configMapRef": {"name": "none", "optional": true}}],
@@ -396,9 +396,9 @@ mod tests {
     fn files_give_variables() {
         // statefulset.md 12.12
         let of = |key: &str, path: &str, optional: bool| {
-            let reference = serde_json::json!({
+            let reference = json_tree::json!({
                 "volumeName": "v", "path": path, "key": key, "optional": optional});
-            env(serde_json::json!({"env": [
+            env(json_tree::json!({"env": [
                 {"name": "F", "valueFrom": {"fileKeyRef": reference}},
                 {"name": "G", "value": "$(F)"}]}))
         };
@@ -418,11 +418,11 @@ mod tests {
         // statefulset.md 12.13
         for (value, message) in [
             (
-                serde_json::json!({"envFrom": [{"configMapRef": {"name": "none"}}]}),
+                json_tree::json!({"envFrom": [{"configMapRef": {"name": "none"}}]}),
                 "configmap \"none\" not found",
             ),
             (
-                serde_json::json!({"env": [{"name": "A", "valueFrom":
+                json_tree::json!({"env": [{"name": "A", "valueFrom":
                     {"secretKeyRef": {"name": "sec", "key": "none"}}}]}),
                 "couldn't find key none in Secret shop/sec",
             ),
@@ -438,14 +438,11 @@ mod tests {
         let env = [("A".to_owned(), "1".to_owned())];
         let (entry, cmd) = (words(&["entry"]), words(&["arg"]));
         for (value, expected) in [
-            (serde_json::json!({}), words(&["entry", "arg"])),
+            (json_tree::json!({}), words(&["entry", "arg"])),
+            (json_tree::json!({"args": ["$(A)"]}), words(&["entry", "1"])),
+            (json_tree::json!({"command": ["c"]}), words(&["c"])),
             (
-                serde_json::json!({"args": ["$(A)"]}),
-                words(&["entry", "1"]),
-            ),
-            (serde_json::json!({"command": ["c"]}), words(&["c"])),
-            (
-                serde_json::json!({"command": ["c"], "args": ["x"]}),
+                json_tree::json!({"command": ["c"], "args": ["x"]}),
                 words(&["c", "x"]),
             ),
         ] {
@@ -456,7 +453,7 @@ mod tests {
     // findings-2 S39
     #[test]
     fn an_environment_needs_only_the_keys_that_it_names() {
-        let container: Container = serde_json::from_value(serde_json::json!({
+        let container: Container = json_tree::from_value(json_tree::json!({
             "name": "c",
             "env": [
                 {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "some", "key": "a"}}},

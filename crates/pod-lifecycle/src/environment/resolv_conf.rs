@@ -189,8 +189,8 @@ fn cut(found: &mut PodResolver) {
 mod tests {
     use super::*;
 
-    fn resolved(spec: serde_json::Value) -> PodResolver {
-        let pod = serde_json::from_value(serde_json::json!({
+    fn resolved(spec: json_tree::Value) -> PodResolver {
+        let pod = json_tree::from_value(json_tree::json!({
             "metadata": {"name": "p", "namespace": "shop"}, "spec": spec
         }))
         .unwrap();
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn cluster_first_searches_namespace_services_zone_then_host() {
         // statefulset.md 10.12
-        let found = resolved(serde_json::json!({"containers": []}));
+        let found = resolved(json_tree::json!({"containers": []}));
         assert_eq!(
             found.resolver.render(),
             "search shop.svc.cluster.local svc.cluster.local cluster.local lan\n\
@@ -217,12 +217,12 @@ mod tests {
     fn host_network_and_default_use_the_nodes_resolver() {
         // statefulset.md 10.12
         for spec in [
-            serde_json::json!({"containers": [], "hostNetwork": true}),
-            serde_json::json!({"containers": [], "dnsPolicy": "Default"}),
+            json_tree::json!({"containers": [], "hostNetwork": true}),
+            json_tree::json!({"containers": [], "dnsPolicy": "Default"}),
         ] {
             assert_eq!(resolved(spec).resolver.nameservers, ["192.0.2.1"]);
         }
-        let spec = serde_json::json!({"containers": [], "hostNetwork": true,
+        let spec = json_tree::json!({"containers": [], "hostNetwork": true,
             "dnsPolicy": "ClusterFirstWithHostNet"});
         assert_eq!(resolved(spec).resolver.nameservers, ["10.96.0.10"]);
     }
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn own_configuration_adds_and_its_options_win() {
         // statefulset.md 10.12
-        let spec = serde_json::json!({"containers": [], "dnsConfig": {
+        let spec = json_tree::json!({"containers": [], "dnsConfig": {
             "nameservers": ["1.1.1.1", "10.96.0.10"], "searches": ["my.zone"],
             "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}});
         let found = resolved(spec).resolver;
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn none_starts_empty_and_long_lists_are_cut_with_a_warning() {
         // statefulset.md 10.12
-        let spec = serde_json::json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {
+        let spec = json_tree::json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {
             "nameservers": ["1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4"]}});
         let found = resolved(spec);
         assert_eq!(found.resolver.nameservers.len(), 3);

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     fn service(ns: &str, name: &str, ip: &str) -> Service {
-        serde_json::from_value(serde_json::json!({
+        json_tree::from_value(json_tree::json!({
             "metadata": {"name": name, "namespace": ns},
             "spec": {"clusterIP": ip, "ports": [{"name": "http-web", "port": 80}]}
         }))
@@ -93,7 +93,7 @@ mod tests {
     }
 
     fn names(links: bool) -> Vec<String> {
-        let pod = serde_json::from_value(serde_json::json!({
+        let pod = json_tree::from_value(json_tree::json!({
             "metadata": {"name": "p", "namespace": "shop"},
             "spec": {"containers": [], "enableServiceLinks": links}
         }))

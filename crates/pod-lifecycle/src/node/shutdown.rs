@@ -144,8 +144,8 @@ mod tests {
     use super::*;
 
     fn of_priority(priority: Option<i32>) -> Pod {
-        let spec = serde_json::json!({"containers": [], "priority": priority});
-        serde_json::from_value(serde_json::json!({"spec": spec})).unwrap()
+        let spec = json_tree::json!({"containers": [], "priority": priority});
+        json_tree::from_value(json_tree::json!({"spec": spec})).unwrap()
     }
 
     #[test]

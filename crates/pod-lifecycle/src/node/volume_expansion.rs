@@ -7,9 +7,9 @@
 //! resizer are left to it. The states are those of the enhancement 1790, as kubelet has them.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use object_model::Quantity;
-use serde_json::{Value, json};
 
 /// The states of a claim in which the node works, and the state in which the resizer takes over.
 const PENDING: &str = "NodeResizePending";
@@ -182,7 +182,7 @@ mod tests {
         if let Some(state) = state {
             status["allocatedResourceStatuses"] = json!({"storage": state});
         }
-        serde_json::from_value(json!({"metadata": {"name": "c", "resourceVersion": "7"},
+        json_tree::from_value(json!({"metadata": {"name": "c", "resourceVersion": "7"},
             "spec": {"volumeName": "v", "resources": {"requests": {"storage": "2Gi"}}},
             "status": status}))
         .unwrap()
@@ -190,7 +190,7 @@ mod tests {
 
     fn volume(name: &str, capacity: &str) -> PersistentVolume {
         let spec = json!({"capacity": {"storage": capacity}});
-        serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
+        json_tree::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
     }
 
     fn at(capacity: &str) -> KnownVolume {

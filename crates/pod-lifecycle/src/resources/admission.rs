@@ -166,16 +166,16 @@ fn app_armor(spec: &PodSpec) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
-    fn said(spec: serde_json::Value) -> Option<String> {
+    fn said(spec: json_tree::Value) -> Option<String> {
         let mut whole = json!({"containers": [{"name": "c"}]});
         for (key, part) in spec.as_object().unwrap() {
             whole[key] = part.clone();
         }
-        let pod = serde_json::from_value(json!({"spec": whole})).unwrap();
+        let pod = json_tree::from_value(json!({"spec": whole})).unwrap();
         let policy = Policy {
             unsafe_sysctls: vec!["net.core.*".to_owned(), "kernel.msgmax".to_owned()],
         };
@@ -183,7 +183,7 @@ mod tests {
         Some(format!("{} {}", failure.reason, failure.message))
     }
 
-    fn sysctl(name: &str) -> serde_json::Value {
+    fn sysctl(name: &str) -> json_tree::Value {
         json!({"sysctls": [{"name": name, "value": "1"}]})
     }
 
@@ -241,7 +241,7 @@ mod tests {
         let labelled = |system: &str| {
             let pod = json!({"metadata": {"labels": {"kubernetes.io/os": system}},
                 "spec": {"containers": []}});
-            let pod = serde_json::from_value(pod).unwrap();
+            let pod = json_tree::from_value(pod).unwrap();
             rejection(&pod, &Policy::default()).map(|rejection| rejection.reason)
         };
         assert_eq!(labelled("linux"), None);
@@ -266,12 +266,12 @@ mod tests {
     #[test]
     fn a_node_that_lacks_something_takes_only_who_does_no_harm() {
         // statefulset.md 12.16
-        let under = |conditions: &[Condition], spec: serde_json::Value| {
+        let under = |conditions: &[Condition], spec: json_tree::Value| {
             let mut whole = json!({"containers": [{"name": "c"}]});
             for (key, part) in spec.as_object().unwrap() {
                 whole[key] = part.clone();
             }
-            let pod = serde_json::from_value(json!({"spec": whole})).unwrap();
+            let pod = json_tree::from_value(json!({"spec": whole})).unwrap();
             let conditions = conditions.iter().copied().collect();
             let found = under_pressure(&pod, &conditions)?.failure();
             Some(format!("{} {}", found.reason, found.message))
@@ -280,7 +280,7 @@ mod tests {
         let burstable = json!({"containers": [{"name": "c",
             "resources": {"requests": {"memory": "1Mi"}}}]});
         let critical = json!({"priority": 2_000_000_000});
-        let tolerant = |toleration: serde_json::Value| json!({"tolerations": [toleration]});
+        let tolerant = |toleration: json_tree::Value| json!({"tolerations": [toleration]});
         let said = |conditions: &str| {
             let text =
                 format!("Evicted Pod was rejected: The node had condition: [{conditions}]. ");

@@ -136,12 +136,12 @@ pub(crate) fn lack(wanted: Amounts, room: &NodeResources) -> Option<(PendingReas
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
-    fn spec(containers: serde_json::Value) -> PodSpec {
-        serde_json::from_value(json!({"containers": containers})).unwrap()
+    fn spec(containers: json_tree::Value) -> PodSpec {
+        json_tree::from_value(json!({"containers": containers})).unwrap()
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
             memory_bytes: 1 << 20,
         };
         assert_eq!(requests(&pod), both);
-        pod.init_containers = serde_json::from_value(json!([
+        pod.init_containers = json_tree::from_value(json!([
             {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}},
             {"name": "i", "resources": {"requests": {"cpu": "2", "memory": "4Mi"}}}]))
         .unwrap();
@@ -163,9 +163,9 @@ mod tests {
             memory_bytes: 4 << 20,
         };
         assert_eq!(requests(&pod), peak);
-        pod.overhead = serde_json::from_value(json!({"cpu": "250m"})).unwrap();
+        pod.overhead = json_tree::from_value(json!({"cpu": "250m"})).unwrap();
         assert_eq!(requests(&pod).cpu_milli, 3250);
-        pod.resources = serde_json::from_value(json!({"requests": {"cpu": "4"}})).unwrap();
+        pod.resources = json_tree::from_value(json!({"requests": {"cpu": "4"}})).unwrap();
         assert_eq!(requests(&pod).cpu_milli, 4250);
         assert_eq!(requests(&pod).memory_bytes, 4 << 20);
     }

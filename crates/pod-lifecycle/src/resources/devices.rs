@@ -77,19 +77,19 @@ fn trouble(pod: &Pod, claim: &ResourceClaim, drivers: &BTreeSet<String>) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 
     fn said(claim: Value, drivers: &[&str]) -> Option<String> {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {
+        let pod: Pod = json_tree::from_value(json!({"metadata": {"uid": "u"}, "spec": {
             "containers": [], "resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}]}}))
         .unwrap();
         let found = match claim {
             Value::Null => BTreeMap::new(),
             claim => {
                 let claim = json!({"metadata": {"name": "c"}, "spec": {}, "status": claim});
-                BTreeMap::from([("c".to_owned(), serde_json::from_value(claim).unwrap())])
+                BTreeMap::from([("c".to_owned(), json_tree::from_value(claim).unwrap())])
             }
         };
         let drivers = drivers.iter().map(|driver| (*driver).to_owned()).collect();
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_claim_of_a_template_is_waited_for() {
         let pod = |status: Value| -> Pod {
-            serde_json::from_value(json!({"spec": {"containers": [], "resourceClaims": [
+            json_tree::from_value(json!({"spec": {"containers": [], "resourceClaims": [
                 {"name": "gpu", "resourceClaimTemplateName": "t"}]}, "status": status}))
             .unwrap()
         };
@@ -134,7 +134,7 @@ mod tests {
             claims(&made),
             [("gpu".to_owned(), Some("p-gpu-x".to_owned()))]
         );
-        let plain: Pod = serde_json::from_value(json!({"spec": {"containers": []}})).unwrap();
+        let plain: Pod = json_tree::from_value(json!({"spec": {"containers": []}})).unwrap();
         assert_eq!(unprepared(&plain, &BTreeMap::new(), &BTreeSet::new()), None);
     }
 }

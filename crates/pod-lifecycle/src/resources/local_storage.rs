@@ -114,13 +114,13 @@ fn size_limit(volume: &Volume) -> Option<Quantity> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
     fn spec() -> PodSpec {
         let limited = |name: &str| json!({"name": name, "resources": {"limits": {"ephemeral-storage": "1Mi"}}});
-        serde_json::from_value(json!({
+        json_tree::from_value(json!({
             "containers": [limited("a"), limited("b"), {"name": "free"}],
             "volumes": [
                 {"name": "small", "emptyDir": {"sizeLimit": "512Ki"}},
@@ -186,6 +186,6 @@ mod tests {
         let free = json!({"containers": [{"name": "c"}], "volumes": [
             {"name": "v", "emptyDir": {}},
             {"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "1Ki"}}]});
-        assert!(!is_limited(&serde_json::from_value(free).unwrap()));
+        assert!(!is_limited(&json_tree::from_value(free).unwrap()));
     }
 }

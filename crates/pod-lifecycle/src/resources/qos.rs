@@ -61,31 +61,31 @@ fn amount(list: &BTreeMap<String, ApiQuantity>, name: &str) -> Option<Quantity> 
 mod tests {
     use super::*;
 
-    fn class(resources: serde_json::Value) -> &'static str {
+    fn class(resources: json_tree::Value) -> &'static str {
         let containers: Vec<_> = resources
             .as_array()
             .unwrap()
             .iter()
             .enumerate()
-            .map(|(i, r)| serde_json::json!({"name": format!("c{i}"), "resources": r}))
+            .map(|(i, r)| json_tree::json!({"name": format!("c{i}"), "resources": r}))
             .collect();
-        qos_class(&serde_json::from_value(serde_json::json!({"containers": containers})).unwrap())
+        qos_class(&json_tree::from_value(json_tree::json!({"containers": containers})).unwrap())
     }
 
     #[test]
     fn class_follows_requests_and_limits() {
         // statefulset.md 12.16
-        let full = serde_json::json!({"limits": {"cpu": "1", "memory": "1Gi"}});
-        let equal = serde_json::json!({"limits": {"cpu": "1", "memory": "1Gi"},
+        let full = json_tree::json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        let equal = json_tree::json!({"limits": {"cpu": "1", "memory": "1Gi"},
             "requests": {"cpu": "1000m", "memory": "1024Mi"}});
-        let some = serde_json::json!({"requests": {"cpu": "1"}});
-        let none = serde_json::json!({});
+        let some = json_tree::json!({"requests": {"cpu": "1"}});
+        let none = json_tree::json!({});
         for (resources, expected) in [
-            (serde_json::json!([none]), "BestEffort"),
-            (serde_json::json!([full]), "Guaranteed"),
-            (serde_json::json!([full, equal]), "Guaranteed"),
-            (serde_json::json!([full, none]), "Burstable"),
-            (serde_json::json!([some]), "Burstable"),
+            (json_tree::json!([none]), "BestEffort"),
+            (json_tree::json!([full]), "Guaranteed"),
+            (json_tree::json!([full, equal]), "Guaranteed"),
+            (json_tree::json!([full, none]), "Burstable"),
+            (json_tree::json!([some]), "Burstable"),
         ] {
             assert_eq!(class(resources.clone()), expected, "{resources}");
         }

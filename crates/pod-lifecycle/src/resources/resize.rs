@@ -8,9 +8,9 @@
 //! steps: while containers change, the pod has the wider of its old and its new limits, and the new
 //! ones alone at the end.
 
+use json_tree::json;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
 use serde::Serialize;
-use serde_json::json;
 
 use crate::record::PodRecord;
 use crate::record::resize::{Allocation, POD};
@@ -59,7 +59,7 @@ pub fn event(what: &str, pod: &Pod, generation: i64, error: Option<&str>) -> Str
     struct Said<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         resources: Option<&'a ResourceRequirements>,
-        containers: Vec<serde_json::Value>,
+        containers: Vec<json_tree::Value>,
         generation: i64,
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<&'a str>,
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn events_say_what_is_asked_for() {
-        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [
+        let pod: Pod = json_tree::from_value(json!({"spec": {"containers": [
             {"name": "c1", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]}}))
         .unwrap();
         assert_eq!(

@@ -1,10 +1,10 @@
 //! The wall clock is set while pods run.
 
 use jiff::SignedDuration;
+use json_tree::json;
 use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
 use proptest::prelude::*;
-use serde_json::json;
 
 use crate::world::World;
 

@@ -1,6 +1,6 @@
 //! Ephemeral containers (kubectl.md 5.8).
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::world::World;
 
@@ -14,13 +14,13 @@ fn pod(restart_policy: &str, more: Value) -> Value {
 }
 
 fn add(world: &mut World, name: &str) {
-    let mut pod = serde_json::to_value(&world.pod).unwrap();
+    let mut pod = json_tree::to_value(&world.pod).unwrap();
     let one = json!({"name": name, "image": "debug", "targetContainerName": "c"});
     match pod["spec"]["ephemeralContainers"].as_array_mut() {
         Some(list) => list.push(one),
         None => pod["spec"]["ephemeralContainers"] = json!([one]),
     }
-    world.pod = serde_json::from_value(pod).unwrap();
+    world.pod = json_tree::from_value(pod).unwrap();
 }
 
 fn debugged(restart_policy: &str, more: Value) -> World {

@@ -1,8 +1,8 @@
 //! Numbers at the ends of their range in pods: pods run and end, and nothing panics.
 
+use json_tree::{Value, json};
 use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
-use serde_json::{Value, json};
 
 use crate::world::World;
 

@@ -1,7 +1,7 @@
 //! Pods that the node refuses, or stops.
 
+use json_tree::json;
 use pod_lifecycle::PodFailure;
-use serde_json::json;
 
 use crate::world::World;
 

@@ -1,9 +1,9 @@
 //! Grace periods of containers.
 
+use json_tree::json;
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
-use serde_json::json;
 
 use crate::world::World;
 

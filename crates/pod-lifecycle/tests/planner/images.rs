@@ -1,6 +1,6 @@
 //! A pod that is changed to another image.
 
-use serde_json::json;
+use json_tree::json;
 
 use crate::world::World;
 

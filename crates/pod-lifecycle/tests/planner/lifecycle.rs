@@ -1,11 +1,11 @@
 //! Situations in a pod's life and the resulting actions, in the order of the specification.
 
 use crate::world::World;
+use json_tree::{Value, json};
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::record::Sandbox;
 use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
-use serde_json::{Value, json};
 
 fn one(extra: Value) -> Value {
     let mut container = json!({"name": "c", "image": "img"});
@@ -111,7 +111,7 @@ fn readiness_gates_hold_ready_back_but_not_containers_ready() {
         ("True", "True"),
     ] {
         let gate = json!({"conditions": [{"type": "x", "status": status}]});
-        world.pod.status = Some(serde_json::from_value(gate).unwrap());
+        world.pod.status = Some(json_tree::from_value(gate).unwrap());
         world.pass(0);
         assert_eq!(world.condition("Ready"), expected);
     }

@@ -2,9 +2,9 @@
 //! pod that has ended, the planner comes to rest, and a deleted pod is removed.
 
 use crate::world::World;
+use json_tree::{Value, json};
 use pod_lifecycle::record::Sandbox;
 use proptest::prelude::*;
-use serde_json::{Value, json};
 
 #[derive(Clone, Debug)]
 enum Step {

@@ -1,7 +1,7 @@
 //! New resources for running containers (kubectl.md 6.7; statefulset.md 12.1, 12.10).
 
+use json_tree::{Value, json};
 use pod_lifecycle::resources::amounts::{Amounts, NodeResources};
-use serde_json::{Value, json};
 
 use crate::world::World;
 
@@ -36,7 +36,7 @@ fn pod(policy: &str) -> World {
 
 fn resize(world: &mut World, cpu: &str) {
     let spec = world.pod.spec.as_mut().unwrap();
-    spec.containers[0].resources = Some(serde_json::from_value(asking(cpu)).unwrap());
+    spec.containers[0].resources = Some(json_tree::from_value(asking(cpu)).unwrap());
     let generation = world.pod.metadata.generation.as_mut().unwrap();
     *generation += 1;
 }
@@ -175,7 +175,7 @@ fn pod_as_a_whole(policy: &str) -> World {
 
 fn resize_pod(world: &mut World, cpu: &str) {
     let spec = world.pod.spec.as_mut().unwrap();
-    spec.resources = Some(serde_json::from_value(asking(cpu)).unwrap());
+    spec.resources = Some(json_tree::from_value(asking(cpu)).unwrap());
     let generation = world.pod.metadata.generation.as_mut().unwrap();
     *generation += 1;
 }
@@ -274,7 +274,7 @@ fn a_change_of_the_pod_that_is_taken_back_is_undone() {
     world.pass(1);
     world.behaviour.bad_limits.clear();
     let spec = world.pod.spec.as_mut().unwrap();
-    spec.resources = Some(serde_json::from_value(asking("1")).unwrap());
+    spec.resources = Some(json_tree::from_value(asking("1")).unwrap());
     world.pass(1);
     // It is unknown which parts were applied before the failure.
     assert_eq!(

@@ -1,8 +1,8 @@
 //! `RestartAllContainers`: a container's exit restarts all containers of its pod (KEP-5532).
 
 use crate::world::World;
+use json_tree::{Value, json};
 use pod_lifecycle::LifecycleAction;
-use serde_json::{Value, json};
 
 /// A pod with the policy `Never` that restarts as a whole when a container exits with 42.
 fn pod(containers: Value) -> Value {

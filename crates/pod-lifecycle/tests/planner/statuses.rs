@@ -1,14 +1,14 @@
 //! Fields of container statuses besides their states.
 
+use json_tree::json;
 use pod_lifecycle::record::Hook;
-use serde_json::json;
 
 use crate::world::World;
 
 #[test]
 fn a_running_container_has_its_user_and_its_mounts() {
     // statefulset.md 12.1
-    let mount = |name: &str, extra: serde_json::Value| {
+    let mount = |name: &str, extra: json_tree::Value| {
         let mut whole = json!({"name": name, "mountPath": format!("/{name}")});
         for (key, value) in extra.as_object().unwrap() {
             whole[key] = value.clone();
@@ -23,7 +23,7 @@ fn a_running_container_has_its_user_and_its_mounts() {
     );
     world.pass(0);
     let statuses = world.status.container_statuses.clone().unwrap();
-    let shown = serde_json::to_value(&statuses[0]).unwrap();
+    let shown = json_tree::to_value(&statuses[0]).unwrap();
     assert_eq!(
         shown["user"],
         json!({"linux": {"uid": 1000, "gid": 2000, "supplementalGroups": [2000]}})

@@ -1,7 +1,7 @@
 //! Pods that an agent found on its disk while no API server answered.
 
+use json_tree::json;
 use pod_lifecycle::record::Sandbox;
-use serde_json::json;
 
 use crate::world::World;
 

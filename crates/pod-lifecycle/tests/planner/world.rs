@@ -82,8 +82,8 @@ pub fn origin() -> Moment {
 }
 
 impl World {
-    pub fn new(spec: serde_json::Value) -> Self {
-        let pod = serde_json::from_value(serde_json::json!({
+    pub fn new(spec: json_tree::Value) -> Self {
+        let pod = json_tree::from_value(json_tree::json!({
             "metadata": {"name": "web-0", "namespace": "default", "uid": "u-1"}, "spec": spec
         }))
         .unwrap();

@@ -81,10 +81,10 @@ pub fn label_term(namespace: &str, key: &str, value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use api_client::Event;
+    use json_tree::json;
     use k8s_openapi::api::core::v1::Pod;
     use object_model::selector::Requirement;
     use proptest::prelude::*;
-    use serde_json::json;
 
     use super::super::listing::Listing;
     use super::*;
@@ -111,7 +111,7 @@ mod tests {
     fn pod(namespace: &str, name: &str, uid: &str, labels: &Labels) -> PodView {
         let metadata =
             json!({ "namespace": namespace, "name": name, "uid": uid, "labels": labels });
-        let pod: Pod = serde_json::from_value(json!({ "metadata": metadata })).expect("a pod");
+        let pod: Pod = json_tree::from_value(json!({ "metadata": metadata })).expect("a pod");
         pod.into()
     }
 

@@ -1,8 +1,8 @@
 //! Admission of CertificateSigningRequests: admission records the requester, approval and signing need rights on the
 //! signer, and certificates of the group `system:masters` are refused.
 
+use json_tree::Value;
 use object_model::Status;
-use serde_json::Value;
 
 use super::plugin::{Admission, AdmissionRequest, Operation, forbidden};
 use crate::admission::{ObjectReader, ResourceAttributes};
@@ -157,7 +157,7 @@ impl Admission for CertificateSubjectRestriction {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::super::testing::{Granted, request};
     use super::*;

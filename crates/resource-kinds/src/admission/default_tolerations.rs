@@ -1,7 +1,7 @@
 //! The default tolerations of pods for nodes that are not ready or unreachable (`statefulset.md` 12.17).
 
+use json_tree::{Value, json};
 use object_model::Status;
-use serde_json::{Value, json};
 
 use super::plugin::{Admission, AdmissionRequest, creates};
 use crate::admission::ObjectReader;

@@ -1,8 +1,8 @@
 //! Claims may request administrative access to devices only in namespaces with the label for such access. (In
 //! Kubernetes the registry of the kinds refuses such claims.)
 
+use json_tree::Value;
 use object_model::{FieldError, FieldPath, Status};
-use serde_json::Value;
 
 use super::plugin::{Admission, AdmissionRequest, Operation};
 use crate::admission::ObjectReader;
@@ -82,7 +82,7 @@ fn granted(claim: &Value) -> Option<FieldPath> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::super::testing::{Objects, request};
     use super::*;

@@ -1,7 +1,7 @@
 //! The default IngressClass of Ingresses.
 
+use json_tree::Value;
 use object_model::Status;
-use serde_json::Value;
 
 use super::plugin::{Admission, AdmissionRequest, Operation};
 use super::reader::ObjectReader;
@@ -42,7 +42,7 @@ impl Admission for DefaultIngressClass {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::super::testing::{Objects, request};
     use super::*;

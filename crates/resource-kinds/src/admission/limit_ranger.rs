@@ -1,8 +1,8 @@
 //! The admission plug-in LimitRanger: applies the defaults and limits of the namespace's LimitRanges to containers,
 //! pods and claims.
 
+use json_tree::Value;
 use object_model::Status;
-use serde_json::Value;
 
 use super::plugin::{Admission, AdmissionRequest, Operation, creates, forbidden};
 use crate::admission::ObjectReader;
@@ -233,7 +233,7 @@ impl ContainerResources {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::super::testing::{Objects, request};
     use super::*;

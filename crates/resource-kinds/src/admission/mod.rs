@@ -54,7 +54,7 @@ pub fn plugins() -> Vec<Box<dyn Admission>> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::testing::{Objects, request};
     use super::*;

@@ -1,7 +1,7 @@
 //! Objects can be created only in existing namespaces that are not being deleted; some namespaces cannot be deleted.
 
+use json_tree::Value;
 use object_model::{Cause, Status};
-use serde_json::Value;
 
 use super::plugin::{Admission, AdmissionRequest, Operation, forbidden};
 use crate::admission::ObjectReader;
@@ -64,7 +64,7 @@ fn terminated(request: &AdmissionRequest<'_>, object: &Value) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::super::testing::{Objects, request};
     use super::*;

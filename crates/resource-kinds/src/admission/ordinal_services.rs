@@ -1,8 +1,8 @@
 //! The annotation for a Service per pod of a set causes a controller to create Services. A user who sets the
 //! annotation therefore needs the right to create Services.
 
+use json_tree::Value;
 use object_model::Status;
-use serde_json::Value;
 
 use super::plugin::{Admission, AdmissionRequest, Operation, forbidden};
 use crate::admission::{ObjectReader, ResourceAttributes};
@@ -50,7 +50,7 @@ impl Admission for OrdinalServices {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::super::testing::{Granted, request};
     use super::*;

@@ -1,7 +1,7 @@
 //! The interface of an admission plug-in, and the parts that several of them share.
 
+use json_tree::Value;
 use object_model::Status;
-use serde_json::Value;
 
 use super::reader::ObjectReader;
 
@@ -83,7 +83,7 @@ fn take(value: &mut Value, field: &[&str]) {
     let is_empty = match map.get_mut(*first) {
         Some(child) if !more.is_empty() => {
             take(child, more);
-            child.as_object().is_some_and(serde_json::Map::is_empty)
+            child.as_object().is_some_and(json_tree::Map::is_empty)
         }
         _ => true,
     };

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use json_tree::{Value, json};
 use object_model::Status;
-use serde_json::{Value, json};
 
 use super::plugin::{Admission, AdmissionRequest, creates, forbidden};
 use crate::admission::ObjectReader;

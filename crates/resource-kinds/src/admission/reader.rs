@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde_json::Value;
+use json_tree::Value;
 
 /// Reads of other objects by admission and defaulting. The results are the state of the store at the time of the
 /// request. They are shared, because many requests read the same few objects.

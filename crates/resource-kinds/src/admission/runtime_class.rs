@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use json_tree::Value;
 use object_model::{Quantity, Status};
-use serde_json::Value;
 
 use super::plugin::{Admission, AdmissionRequest, creates, forbidden};
 use crate::admission::ObjectReader;
@@ -69,7 +69,7 @@ fn overhead(spec: &mut Value, class: &Value) -> Result<(), String> {
 
 /// Whether two lists contain equal amounts of equal resources, whatever the notation of the amounts.
 fn same_amounts(left: &Value, right: &Value) -> bool {
-    let count = |list: &Value| list.as_object().map_or(0, serde_json::Map::len);
+    let count = |list: &Value| list.as_object().map_or(0, json_tree::Map::len);
     let amount = |value: &Value| Quantity::from_json(value).ok();
     let mut all = left.as_object().into_iter().flatten();
     count(left) == count(right)
@@ -161,7 +161,7 @@ fn includes(wide: &Value, narrow: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::super::plugin::Operation;
     use super::super::testing::{Objects, request};

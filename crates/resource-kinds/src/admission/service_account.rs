@@ -1,8 +1,8 @@
 //! The admission plug-in ServiceAccount: sets the account of a pod and mounts its token, unless the pod disables the
 //! mount (`statefulset.md` 12.15).
 
+use json_tree::{Value, json};
 use object_model::Status;
-use serde_json::{Value, json};
 
 use super::plugin::{Admission, AdmissionRequest, creates, forbidden};
 use crate::admission::ObjectReader;

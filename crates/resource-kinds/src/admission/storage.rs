@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use json_tree::Value;
 use object_model::{Quantity, Status};
-use serde_json::Value;
 
 use super::plugin::{Admission, AdmissionRequest, Operation, creates, forbidden};
 use crate::admission::ObjectReader;
@@ -104,7 +104,7 @@ impl Admission for PersistentVolumeClaimResize {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::super::testing::{Objects, request};
     use super::*;

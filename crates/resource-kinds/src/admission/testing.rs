@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::plugin::{AdmissionRequest, Operation};
 use crate::admission::{ObjectReader, ResourceAttributes};

@@ -1,7 +1,7 @@
 //! The zone and the region of a pod's node, as labels of the pod.
 
+use json_tree::{Value, json};
 use object_model::Status;
-use serde_json::{Value, json};
 
 use super::plugin::{Admission, AdmissionRequest, creates};
 use super::reader::ObjectReader;

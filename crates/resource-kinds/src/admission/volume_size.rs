@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use json_tree::Value;
 use object_model::Status;
-use serde_json::Value;
 
 use super::plugin::{Admission, AdmissionRequest, Operation, creates};
 use super::storage::default_class;
@@ -112,7 +112,7 @@ fn warning(class: &str, cluster: &dyn ObjectReader) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::super::testing::{Objects, request};
     use super::*;

@@ -1,6 +1,6 @@
 //! Kinds that exist only in requests and responses, and are never stored: reviews, and the bodies of sub-resources.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::json::decode;
 
@@ -47,14 +47,14 @@ pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
     map.insert("kind".to_owned(), kind.into());
     // An object without a name needs no metadata.
     if map.get("metadata").is_none_or(Value::is_null) {
-        map.insert("metadata".to_owned(), Value::Object(serde_json::Map::new()));
+        map.insert("metadata".to_owned(), Value::Object(json_tree::Map::new()));
     }
     decode::decode(api_version, kind, object)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
     use crate::api_types::ApiTypes;

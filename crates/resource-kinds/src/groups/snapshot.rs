@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use json_tree::Value;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 pub const GROUP: &str = "snapshot.storage.k8s.io";
 

@@ -1,6 +1,6 @@
 //! The metadata of objects whose other fields have no published type: custom resources, and embedded objects.
 
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 use super::api_types::{ApiTypes, Structure};
 use super::decode;
@@ -113,7 +113,7 @@ fn fits(types: &ApiTypes, structure: &Structure, name: &str, value: &Value) -> b
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! Copying of parts between two versions of one object.
 
 use json_text::member;
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 /// Removes a top-level field of an object, for instance `status`.
 pub(crate) fn remove(object: &mut Value, part: &str) {
@@ -62,7 +62,7 @@ pub(crate) fn entry<'a>(value: &'a mut Value, key: &str) -> Option<&'a mut Value
     let map = value.as_object_mut()?;
     let child = map
         .entry(key)
-        .or_insert_with(|| Value::Object(serde_json::Map::new()));
+        .or_insert_with(|| Value::Object(json_tree::Map::new()));
     child.is_object().then_some(child)
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn each<'a>(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

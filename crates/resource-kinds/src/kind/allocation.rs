@@ -1,7 +1,7 @@
 //! Allocations: values that only one object of the cluster may have.
 
+use json_tree::Value;
 use object_model::Status;
-use serde_json::Value;
 
 /// An allocation of a value that is unique in the cluster: a Service address, a node port. The allocation is stored
 /// in the transaction of the object that owns it, so that two objects never have the same value.

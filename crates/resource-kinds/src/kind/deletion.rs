@@ -1,6 +1,6 @@
 //! The rules of deletion for a kind.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use super::FieldRead;
 

@@ -1,6 +1,6 @@
 //! The fixed properties of a kind, and short constructors for them.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::json::decode;
 

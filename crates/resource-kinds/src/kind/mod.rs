@@ -10,8 +10,8 @@ mod scale;
 mod selection;
 mod updates;
 
+use json_tree::Value;
 use object_model::FieldError;
-use serde_json::Value;
 
 use crate::json::parts;
 use crate::printing::Printer;

@@ -15,8 +15,8 @@ pub(crate) const fn unread(name: &'static str) -> FieldRead {
 
 /// Removes the fields that rules do not read, as a server does that does not decode them.
 #[cfg(test)]
-pub(crate) fn keep(object: &mut serde_json::Value, reads: &[FieldRead]) {
-    use serde_json::Value;
+pub(crate) fn keep(object: &mut json_tree::Value, reads: &[FieldRead]) {
+    use json_tree::Value;
 
     fn keep_below(value: &mut Value, reads: &[FieldRead]) {
         match value {

@@ -1,7 +1,7 @@
 //! The sub-resource `scale`.
 
+use json_tree::Value;
 use object_model::FieldError;
-use serde_json::Value;
 
 /// A kind with the sub-resource `scale`.
 pub trait Scalable: Send + Sync {

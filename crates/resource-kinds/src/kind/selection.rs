@@ -1,6 +1,6 @@
 //! Field selectors.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use super::info::Words;
 

@@ -1,7 +1,7 @@
 //! Updates through sub-resources that are a part of the object.
 
+use json_tree::Value;
 use object_model::FieldError;
-use serde_json::Value;
 
 use super::FieldRead;
 use crate::json::parts;

@@ -228,7 +228,7 @@ impl<T: ?Sized + Ord> Pool<T> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
     use crate::pod_view::{Claim, Phase, RunState};
@@ -268,7 +268,7 @@ mod tests {
         for (pointer, value) in change.as_object().into_iter().flatten() {
             *pod.pointer_mut(pointer).expect("a field") = value.clone();
         }
-        serde_json::from_value(pod).expect("a pod")
+        json_tree::from_value(pod).expect("a pod")
     }
 
     #[test]
@@ -346,7 +346,7 @@ mod tests {
             "volumes": [{"name": "b ", "hostPath": {"path": "/d"}}],
             "containers": [{"name": "main", "lifecycle": {"postStart": {"sleep": {"seconds": 1}}}}],
         });
-        let spec: PodSpec = serde_json::from_value(reduced).expect("a spec");
+        let spec: PodSpec = json_tree::from_value(reduced).expect("a spec");
         assert_eq!(*view.spec, spec);
         assert_eq!(view.claims.len(), 1);
         assert_eq!(

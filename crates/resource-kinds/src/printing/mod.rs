@@ -3,7 +3,7 @@
 pub mod table;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use json_tree::Value;
 
 /// A column of the table for `kubectl get`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Common columns of tables.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::duration;
-use serde_json::{Value, json};
 
 use super::{Cell, Column};
 

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use json_tree::Value;
 use object_model::{FieldError, FieldPath};
-use serde_json::Value;
 
 use super::{Amounts, attributes_classes, concerns, fits, fits_claim, list, of, scopes};
 use crate::configuration::{items, only, text, texts};
@@ -130,7 +130,7 @@ fn is_matched(term: &Value, kind: (&str, &str), object: &Value) -> bool {
 /// The scopes of a quota that match an object.
 fn scopes_for<'q>(quota: &'q Value, kind: (&str, &str), object: &Value) -> Vec<&'q str> {
     let is_in = |scope: &Value| {
-        let term = serde_json::json!({"scopeName": scope, "operator": "Exists"});
+        let term = json_tree::json!({"scopeName": scope, "operator": "Exists"});
         is_matched(&term, kind, object)
     };
     let spec = &quota["spec"];
@@ -153,7 +153,7 @@ fn printed(term: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use json_tree::{Value, json};
 use object_model::Quantity;
 use object_model::quantity::Format;
-use serde_json::{Value, json};
 
 use crate::validation::pod_template;
 

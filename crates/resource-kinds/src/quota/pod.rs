@@ -1,8 +1,8 @@
 //! The quota usage of a pod: the requests of its containers, or their allocated resources during a
 //! resize.
 
+use json_tree::Value;
 use object_model::Quantity;
-use serde_json::Value;
 
 use super::{Amounts, add as sum_up, list, one};
 use crate::well_known::reasons::pod_condition;
@@ -142,7 +142,7 @@ fn raise(peak: &mut Amounts, to: Amounts) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

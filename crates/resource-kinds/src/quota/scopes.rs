@@ -1,7 +1,7 @@
 //! The scopes of quotas: the validation of scopes, and the affinity of pods to pods of other namespaces.
 
+use json_tree::Value;
 use object_model::{FieldError, FieldPath};
-use serde_json::Value;
 
 use super::{ATTRIBUTES, list};
 use crate::validation::field::Field;

@@ -1,6 +1,6 @@
 //! Warnings for kinds that are stored but have no effect (`docs/differences.md`).
 
-use serde_json::Value;
+use json_tree::Value;
 
 /// The warning for a new object of a kind without an implementation.
 pub(crate) fn not_acted_on(kind: &str, what: &str, old: Option<&Value>) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! Defaults and rules of claims and claim templates.
 
+use json_tree::{Value, json};
 use object_model::{FieldError, Quantity, names};
-use serde_json::{Value, json};
 
 use super::field::{Field, Rules};
 use super::metadata;

@@ -2,8 +2,8 @@
 //! absent field is null.
 
 use json_text::{descend, member};
+use json_tree::{Map, Value};
 use object_model::{FieldError, FieldPath};
-use serde_json::{Map, Value};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'a, 'p> {

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use json_tree::Value;
 use object_model::{FieldError, FieldPath, names};
-use serde_json::Value;
 
 use crate::validation::field::{Field, Rules};
 use crate::validation::text_set::TextSet;

@@ -1,7 +1,7 @@
 //! Validation of the annotations of mainstay (`mainstay.dev/…`).
 
+use json_tree::Value;
 use object_model::{FieldError, FieldPath};
-use serde_json::Value;
 
 use super::field::Field;
 use crate::well_known::annotations::{
@@ -198,7 +198,7 @@ impl std::fmt::Display for Values {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

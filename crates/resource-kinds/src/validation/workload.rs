@@ -1,7 +1,7 @@
 //! Common parts of the kinds that create pods from a template: defaults, validation, scale, columns.
 
+use json_tree::{Value, json};
 use object_model::{FieldError, IntOrPercent, LabelSelector, names};
-use serde_json::{Value, json};
 
 use crate::json::{decode, parts};
 use crate::printing::Cell;

@@ -177,8 +177,8 @@ fn namespace_and_name<K: Object>(object: &K) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Value, json};
     use proptest::prelude::*;
-    use serde_json::{Value, json};
 
     use super::*;
     use crate::reservations::ReservationStage;
@@ -191,7 +191,7 @@ mod tests {
         let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "a"}}});
         let repelling = json!({"podAntiAffinity":
             {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
-        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json!({
+        let pod: k8s_openapi::api::core::v1::Pod = json_tree::from_value(json!({
             "metadata": {
                 "name": name.to_string(), "namespace": "default", "uid": uid.to_string(),
                 "resourceVersion": revision.to_string(),
@@ -223,7 +223,7 @@ mod tests {
         let spec = json!({"driver": "d", "pool": {"name": "p", "generation": 1,
             "resourceSliceCount": 1}});
         let object = json!({"metadata": metadata, "spec": spec});
-        Arc::new(serde_json::from_value(object).unwrap())
+        Arc::new(json_tree::from_value(object).unwrap())
     }
 
     #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{Method, Request, Response};
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::*;
 

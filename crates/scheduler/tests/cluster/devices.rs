@@ -1,10 +1,10 @@
 //! Pods that claim devices: from the template to the node, and back.
 
 use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use json_tree::{Value, json};
 use k8s_openapi::api::resource::v1::{
     DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice,
 };
-use serde_json::{Value, json};
 
 use super::{Cluster, eventually, typed};
 

@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 
 use api_client::{Api, Client, DeleteParams, Patch, PatchParams, PostParams, Resource};
 use api_server::{ApiServer, UserInfo};
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{
     Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };
 use mvcc_store::embedded::EmbeddedStore;
 use process_telemetry::{Health, SlowPolls};
-use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// No poll of the scheduler or a controller takes longer than this, unoptimised.
@@ -45,7 +45,7 @@ impl Drop for Cluster {
 }
 
 fn typed<K: k8s_openapi::serde::de::DeserializeOwned>(object: Value) -> K {
-    serde_json::from_value(object).unwrap()
+    json_tree::from_value(object).unwrap()
 }
 
 impl Cluster {

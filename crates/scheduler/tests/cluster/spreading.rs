@@ -1,8 +1,8 @@
 //! Pods without constraints, spread over the nodes.
 
 use api_client::{Api, PostParams};
+use json_tree::json;
 use k8s_openapi::api::core::v1::Service;
-use serde_json::json;
 
 use crate::{Cluster, eventually, typed};
 

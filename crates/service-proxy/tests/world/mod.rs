@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pod_network::{PodNetwork, PodNetworkOptions};
 use process_telemetry::{Component, Health, SlowPolls};
-use serde_json::{Value, json};
 use service_proxy::{Config, Kernel};
 use service_routing::{
     MachineAddresses, PublishedPort, Settings, Table, changes, ports, publish, table,
@@ -197,7 +197,7 @@ pub fn service(spec: Value) -> Service {
     for (key, value) in spec.as_object().unwrap() {
         service["spec"][key] = value.clone();
     }
-    serde_json::from_value(service).unwrap()
+    json_tree::from_value(service).unwrap()
 }
 
 /// A slice of the Service `web` with these endpoints.
@@ -211,7 +211,7 @@ pub fn slice(endpoints: impl Iterator<Item = Value>) -> EndpointSlice {
         "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
         "endpoints": endpoints.collect::<Vec<_>>(),
     });
-    serde_json::from_value(slice).unwrap()
+    json_tree::from_value(slice).unwrap()
 }
 
 /// Both pods, on this node.

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use json_tree::Value;
 use mvcc_store::{Event, EventKind, WatchEvents};
 use planners::stateful_set::identity;
-use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::instances::Identity;

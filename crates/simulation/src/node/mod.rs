@@ -15,6 +15,7 @@ use std::time::Duration;
 use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Result};
 use jiff::{SignedDuration, Timestamp};
+use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -22,7 +23,6 @@ use node_lease::{LeaseKeeper, LeaseLength};
 use pod_lifecycle::node::lease::ends_with_it;
 use reconcile::{Cache, Key, Queue, ReconcileResult, WatchConfig, run_workers};
 use resource_kinds::namespaces::NODE_LEASES;
-use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -254,7 +254,7 @@ impl Agent {
         match leases.patch(name, &PatchParams::default(), &patch).await {
             Err(error) if refusal(&error) == WriteRefusal::NotFound => {
                 let lease = json!({"metadata": {"name": name}, "spec": spec});
-                if let Ok(lease) = serde_json::from_value(lease) {
+                if let Ok(lease) = json_tree::from_value(lease) {
                     let _retried_next_time = leases.create(&PostParams::default(), &lease).await;
                 }
                 false

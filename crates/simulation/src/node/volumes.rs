@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
 use api_client::{Api, PostParams, Result};
+use json_tree::json;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use reconcile::{Key, Queue, ReconcileResult, run_workers};
 use resource_kinds::annotations::{PROVISIONED_BY, SELECTED_NODE};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::Agent;
@@ -81,7 +81,7 @@ impl Agent {
             },
         });
         let volume: PersistentVolume =
-            serde_json::from_value(volume).map_err(api_client::Error::Json)?;
+            json_tree::from_value(volume).map_err(api_client::Error::Json)?;
         let api: Api<PersistentVolume> = Api::all(self.provisioner.clone());
         match api.create(&PostParams::default(), &volume).await {
             Err(error) if refusal(&error) != WriteRefusal::AlreadyExists => Err(error),

@@ -3,7 +3,7 @@
 //! The result equals the comparison with an empty object ([`compare`](super::compare::compare)); the rules of that
 //! module for absent values also apply here.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use super::OwnableFields;
 use super::compare::{AbsentValue, stand_in};
@@ -165,8 +165,8 @@ fn each_entry<'o>(object: &'o Value, mut visit: impl FnMut(&'o str, &'o Value)) 
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Map, json};
     use openapi_schema::Schema;
-    use serde_json::{Map, json};
 
     use super::super::compare::compare;
     use super::super::track::strip;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 use super::form::MergeForm;
 use super::items;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use json_tree::{Map, Value};
 use openapi_schema::{FieldRef, Shape};
-use serde_json::{Map, Value};
 
 use super::form::MergeForm;
 use super::items;

@@ -405,8 +405,8 @@ fn decode<'a>(fields: &mut Cursor<'a>, depth_left: usize) -> Result<(FieldSet<'a
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Map, Value, json};
     use proptest::prelude::*;
-    use serde_json::{Map, Value, json};
 
     use super::*;
 

@@ -3,8 +3,8 @@
 //! `kubectl apply --server-side` takes over, without conflicts, the fields that the annotation contains and that are
 //! unchanged since; and updates the annotation, so that a client may return to client-side apply.
 
+use json_tree::{Map, Value};
 use openapi_schema::TypeRef;
-use serde_json::{Map, Value};
 
 use super::check::problems;
 use super::compare::compare;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use json_text::Cursor;
-use serde_json::{Map, Value, json};
+use json_tree::{Map, Value, json};
 
 use super::Writer;
 use super::path::push_text;

@@ -1,6 +1,6 @@
 //! The merge of an applied value into the live value.
 
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 use super::form::MergeForm;
 use super::merge_list;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use json_tree::Value;
 
 use super::form::MergeForm;
 use super::items;

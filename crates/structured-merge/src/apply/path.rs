@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::fmt::{self, Write as _};
 
 use json_text::plain_length;
-use serde_json::{Map, Number, Value};
+use json_tree::{Map, Number, Value};
 
 /// One element of a path: a field, a key of a list, a value or an index. The order is that of managed fields.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

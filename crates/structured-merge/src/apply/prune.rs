@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use json_tree::Value;
 
 use super::form::MergeForm;
 use super::managers::{ManagerFields, Managers};

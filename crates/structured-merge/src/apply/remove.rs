@@ -1,6 +1,6 @@
 //! Removal of fields from a value.
 
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 use super::form::MergeForm;
 use super::items;

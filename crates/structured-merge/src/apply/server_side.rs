@@ -1,6 +1,6 @@
 //! Applies a configuration.
 
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 use super::check::problems;
 use super::compare::{Changes, compare};

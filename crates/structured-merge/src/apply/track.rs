@@ -1,6 +1,6 @@
 //! Ownership of the changes of a write that is not an apply.
 
-use serde_json::{Map, Value};
+use json_tree::{Map, Value};
 
 use super::added;
 use super::compare::{Changes, compare};

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use json_tree::Value;
 use openapi_schema::TypeRef;
-use serde_json::Value;
 
 use super::OwnableFields;
 use super::compare::compare;

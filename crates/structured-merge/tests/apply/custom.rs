@@ -1,8 +1,8 @@
 //! Custom resources, with and without a schema.
 
+use json_tree::json;
 use openapi_schema::Schema;
 use resource_kinds::{KindInfo, Scope, Words, WriteRules};
-use serde_json::json;
 
 use crate::bench::*;
 
@@ -41,7 +41,7 @@ fn what_a_definition_leaves_open_is_owned_entry_by_entry() {
         api_version: "example.org/v1",
         now: T0,
     };
-    let boat = |name: &str, more: serde_json::Value| {
+    let boat = |name: &str, more: json_tree::Value| {
         let mut boat = json!({"apiVersion": "example.org/v1", "kind": "Boat",
             "metadata": {"name": "b"}});
         boat[name] = more;
@@ -96,7 +96,7 @@ fn who_owned_entries_owns_the_list_when_it_becomes_one_value() {
             now: T0,
         }
     };
-    let boat = |crew: serde_json::Value| {
+    let boat = |crew: json_tree::Value| {
         json!({"apiVersion": "example.org/v1", "kind": "Boat", "metadata": {"name": "b"},
             "sail": "white", "crew": crew})
     };

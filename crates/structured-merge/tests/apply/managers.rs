@@ -1,6 +1,6 @@
 //! The list of managers: its creation, edits by clients, and its maximum length.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 use structured_merge::apply::{OwnableFields, Writer, apply, track};
 
 use crate::bench::*;

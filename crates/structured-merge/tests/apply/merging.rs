@@ -1,6 +1,6 @@
 //! Merges of lists, maps and nulls, by their published types.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::bench::*;
 

@@ -1,6 +1,6 @@
 //! Merges of mutating policies into objects (kubectl.md 10.5).
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 use structured_merge::apply::overlay;
 
 use crate::bench::kind;

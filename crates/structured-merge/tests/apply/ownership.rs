@@ -1,6 +1,6 @@
 //! Ownership of fields, and its transfer.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 use structured_merge::apply::same_but_for_times;
 
 use crate::bench::*;

@@ -1,10 +1,10 @@
 //! Managers of other versions (kubectl.md 0.7): HorizontalPodAutoscalers, whose versions have different names for one
 //! field.
 
+use json_tree::{Value, json};
 use openapi_schema::{Schema, TypeRef};
 use resource_kinds::Kind;
 use resource_kinds::autoscaling::{HorizontalPodAutoscaler, HorizontalPodAutoscalerV1};
-use serde_json::{Value, json};
 use structured_merge::apply::{ApplyError, ObjectType, OwnableFields, Versions, apply, track};
 
 use crate::bench::{T0, conflicts, owner, owners, writer};

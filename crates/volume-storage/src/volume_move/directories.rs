@@ -302,12 +302,12 @@ fn leads_into(root: &Path, directory: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::json;
     use planners::volume_provisioning::ReclaimAction;
     use planners::volume_provisioning::local::reclaim_action;
     use resource_kinds::annotations::{PROVISIONED_BY, VOLUME_MOVE};
     use resource_kinds::storage::driver::LOCAL_PROVISIONER;
     use resource_kinds::storage::volume_move::{MoveStage, VolumeMove, affinity_to};
-    use serde_json::json;
 
     use super::*;
 
@@ -434,7 +434,7 @@ mod tests {
                 "spec": {"local": {"path": "/a"}, "nodeAffinity": affinity_to("one"),
                     "persistentVolumeReclaimPolicy": "Delete"},
                 "status": {"phase": "Released"}});
-            serde_json::from_value(volume).unwrap()
+            json_tree::from_value(volume).unwrap()
         };
         for stage in [
             MoveStage::Requested,

@@ -17,6 +17,7 @@ use api_server::{ApiServer, UserInfo};
 use controllers::volume_provisioning::{self, ProvisionerConfig};
 use host_kernel::disk_usage::VolumeUsages;
 use host_kernel::loop_device::LoopDevice;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{
     Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };
@@ -24,7 +25,6 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use mvcc_store::embedded::EmbeddedStore;
 use nix::mount::{MntFlags, umount2};
 use resource_kinds::{NODE_NAME_EXTRA, NodeAccount};
-use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use volume_storage::Storage;
@@ -40,7 +40,7 @@ struct Cluster {
 }
 
 fn typed<K: k8s_openapi::serde::de::DeserializeOwned>(object: Value) -> K {
-    serde_json::from_value(object).unwrap()
+    json_tree::from_value(object).unwrap()
 }
 
 impl Cluster {

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use host_kernel::disk_usage::VolumeUsages;
+use json_tree::json;
 use nix::errno::Errno;
 use resource_kinds::reasons::volume::{NEARLY_FULL, OVERFULL};
-use serde_json::json;
 
 use super::{Cluster, eventually};
 

@@ -15,7 +15,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT}
 use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::http::body::{BoxBody, BoxError, boxed};
 use crate::http::call::Peer;

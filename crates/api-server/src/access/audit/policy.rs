@@ -82,7 +82,7 @@ pub(super) struct Policy {
     api_version: String,
     kind: String,
     #[serde(default, rename = "metadata")]
-    _metadata: serde_json::Value,
+    _metadata: json_tree::Value,
     #[serde(default)]
     rules: Vec<Rule>,
     #[serde(default)]

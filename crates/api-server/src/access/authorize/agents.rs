@@ -4,6 +4,7 @@
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>). The table is exhaustive: a node has no access
 //! to a kind outside of the table, even if a role grants access.
 
+use json_tree::Value;
 use object_model::{NodeName, Status};
 use resource_kinds::NodeAccount;
 use resource_kinds::ObjectReader;
@@ -11,7 +12,6 @@ use resource_kinds::annotations::MIRROR_POD;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_references::{self, ReferencedKind};
 use resource_kinds::resource;
-use serde_json::Value;
 
 use super::AuthorizationAttributes;
 use crate::http::user::UserInfo;
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn secrets_for_the_controller_of_a_volume_are_not_for_nodes() {
-        let spec = serde_json::json!({"claimRef": {"namespace": "n"}, "csi": {
+        let spec = json_tree::json!({"claimRef": {"namespace": "n"}, "csi": {
             "nodeStageSecretRef": {"namespace": "n", "name": "stage"},
             "nodeExpandSecretRef": {"namespace": "n", "name": "grow"},
             "controllerExpandSecretRef": {"namespace": "n", "name": "expand"}}});
@@ -346,11 +346,11 @@ mod tests {
     #[test]
     fn the_key_of_an_image_is_in_the_claims_namespace_or_in_a_named_one() {
         let spec = |secret: Value| {
-            let claim = serde_json::json!({"namespace": "shop"});
-            serde_json::json!({"claimRef": claim, "rbd": {"secretRef": secret}})
+            let claim = json_tree::json!({"namespace": "shop"});
+            json_tree::json!({"claimRef": claim, "rbd": {"secretRef": secret}})
         };
-        let near = spec(serde_json::json!({"name": "ceph"}));
-        let far = spec(serde_json::json!({"name": "ceph", "namespace": "storage"}));
+        let near = spec(json_tree::json!({"name": "ceph"}));
+        let far = spec(json_tree::json!({"name": "ceph", "namespace": "storage"}));
         assert!(
             refers_to_secret(&near, "shop", "ceph") && !refers_to_secret(&near, "storage", "ceph")
         );

@@ -5,9 +5,9 @@
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/rbac/>, "Privilege escalation
 //! prevention and bootstrapping".
 
+use json_tree::Value;
 use object_model::Status;
 use resource_kinds::ObjectReader;
-use serde_json::Value;
 
 use super::{AuthorizationAttributes, Authorizer, Rule};
 use crate::catalog::registry::Resource;
@@ -130,7 +130,7 @@ fn missing<'r>(granted: &[Rule], rules: &'r [Rule]) -> Option<&'r Rule> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use json_tree::Value;
 use object_model::{LabelSelector, NODES};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::agents::node_of;
 use super::rules::{AuthorizationAttributes, Rule};
@@ -218,7 +218,7 @@ fn is_subject(user: &UserInfo, subject: &Subject, binding_namespace: &str) -> bo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use json_tree::json;
 
     fn asked<'a>(
         verb: &'a str,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::select_all;
+use json_tree::Value;
 use mvcc_store::{EventKind, KeyValue, Range, Revision, Store, StoreError, WatchEvents};
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{Index, Rbac};

@@ -79,7 +79,7 @@ impl Rule {
     }
 
     /// The rules of a role; empty if they cannot be parsed.
-    pub(crate) fn list_of(role: &serde_json::Value) -> Vec<Self> {
+    pub(crate) fn list_of(role: &json_tree::Value) -> Vec<Self> {
         let rules = Option::<Vec<Self>>::deserialize(&role["rules"]);
         rules.ok().flatten().unwrap_or_default()
     }

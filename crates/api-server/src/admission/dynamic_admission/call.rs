@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::{Request, Uri, header};
 use http_body_util::Full;
 use http_client::tls::{self, ClientConfig, Roots};
+use json_tree::Value;
 use object_model::dialling::{SpecialAddress, dialled};
-use serde_json::Value;
 
 use super::responses;
 use crate::http::limits::WEBHOOK_RESPONSE_BYTES_MAX;

@@ -11,11 +11,11 @@ mod round;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use admission_rules::{MutatingPolicies, Policies, Webhook, webhooks};
+use json_tree::Value;
 use object_model::Status;
 use resource_kinds::admission::Operation;
 use resource_kinds::admissionregistration::GROUP;
 use resource_kinds::info::SCALE;
-use serde_json::Value;
 
 use self::round::{AdmissionReviewer, MutationStep};
 use crate::admission::plugins::{Plugins, admit};

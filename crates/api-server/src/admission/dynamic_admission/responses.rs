@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use json_tree::Value;
 use structured_merge::json_patch;
 
 /// The JSON body of a response.

@@ -6,10 +6,10 @@ use admission_rules::{
     AdmissionObjects, MutatingPolicy, ObjectKind, ParameterSource, Patch, RefusedObject, Request,
     ResourceAndKind, Scope, TargetResource, Webhook, WebhookVerdict, verdict,
 };
+use json_tree::{Value, json};
 use object_model::Status;
 use openapi_schema::Schema;
 use resource_kinds::{Body, ObjectReader};
-use serde_json::{Value, json};
 use structured_merge::apply::overlay;
 use structured_merge::{PatchError, json_patch};
 

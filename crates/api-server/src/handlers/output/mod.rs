@@ -5,9 +5,9 @@ mod virtual_objects;
 
 use bytes::Bytes;
 use http::StatusCode;
+use json_tree::{Value, json};
 use mvcc_store::{KeyValue, Revision};
 use object_model::Status;
-use serde_json::{Value, json};
 
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;

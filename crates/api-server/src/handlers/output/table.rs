@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use json_tree::{Map, Value, json};
 use mvcc_store::KeyValue;
 use object_model::{FieldError, FieldPath, Status, duration};
 use resource_kinds::Column;
-use serde_json::{Map, Value, json};
 
 use super::partial;
 use crate::catalog::registry::Resource;

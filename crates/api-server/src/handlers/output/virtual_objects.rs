@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use http::StatusCode;
+use json_tree::{Value, json};
 use object_model::Status;
 use resource_kinds::{Column, KindInfo};
-use serde_json::{Value, json};
 
 use super::table::{Include, heading};
 use super::{encoded, listed, partial, value, yaml};

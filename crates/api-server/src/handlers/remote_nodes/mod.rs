@@ -18,10 +18,10 @@ use certificates::ClientSubject;
 use http::header::HOST;
 use http::{HeaderValue, Request, Response};
 use http_client::tls::{self, ClientConfig};
+use json_tree::Value;
 use node_tunnel::{NodeStream, Tunnel};
 use process_telemetry::prometheus::{Metric, Page};
 use resource_kinds::ObjectReader;
-use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -381,7 +381,7 @@ impl Destination {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

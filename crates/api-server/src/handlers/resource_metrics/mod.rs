@@ -12,9 +12,9 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use jiff::Timestamp;
+use json_tree::Value;
 use object_model::{FieldSelector, Status};
 use resource_kinds::{KindInfo, Verb};
-use serde_json::Value;
 use tower::ServiceExt;
 
 use self::node_summary::Summary;

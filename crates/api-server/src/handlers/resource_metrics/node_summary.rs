@@ -1,10 +1,10 @@
 //! Objects of `metrics.k8s.io`, built from a node's summary. Pure.
 
 use jiff::{SignedDuration, Timestamp};
+use json_tree::{Map, Value, json};
 use object_model::{Quantity, duration};
 use resource_kinds::Column;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
 
 use crate::handlers::output::Columns;
 
@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn summary(containers: Value) -> Summary {
-        serde_json::from_value(json!({
+        json_tree::from_value(json!({
             "node": {
                 "nodeName": "n1",
                 "cpu": {"time": "2026-01-01T00:00:09.5Z", "usageNanoCores": 1_500_000_000,

@@ -1,7 +1,7 @@
 //! SelfSubjectReview and TokenReview.
 
+use json_tree::{Value, json};
 use object_model::{FieldError, FieldPath, Status};
-use serde_json::{Value, json};
 
 use super::texts;
 use crate::access::tokens::Tokens;

@@ -3,9 +3,9 @@
 mod identity;
 mod rights;
 
+use json_tree::{Value, json};
 use object_model::Status;
 use resource_kinds::KindInfo;
-use serde_json::{Value, json};
 
 use crate::access::Access;
 use crate::handlers::output;

@@ -1,7 +1,7 @@
 //! The four access reviews (kubectl.md 6.4).
 
+use json_tree::{Value, json};
 use object_model::{FieldError, FieldPath, FieldSelector, Status};
-use serde_json::{Value, json};
 
 use super::texts;
 use crate::access::authorize::{self, AuthorizationAttributes, Authorizer};

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, FieldPath, Status};
 use resource_kinds::FieldRead;
 use resource_kinds::admission::copy_topology_labels;
-use serde_json::{Value, json};
 
 use super::created;
 use crate::admission::dynamic_admission;

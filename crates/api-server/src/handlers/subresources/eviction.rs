@@ -4,8 +4,8 @@
 //! `disruptionsAllowed` in one write, so that two evictions never use one allowed disruption.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{Cause, LabelSelector, Status, StatusDetails, StatusReason};
-use serde_json::{Value, json};
 
 use super::created;
 use crate::admission::dynamic_admission;
@@ -245,7 +245,7 @@ fn with_disruption(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, S
         return Err(forbidden("pdb disruptions allowed is negative"));
     }
     let going = budget["status"]["disruptedPods"].as_object();
-    if going.map_or(0, serde_json::Map::len) > DISRUPTED_PODS_MAX {
+    if going.map_or(0, json_tree::Map::len) > DISRUPTED_PODS_MAX {
         let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
         return Err(forbidden(why));
     }

@@ -1,8 +1,8 @@
 //! `finalize`: the second list of finalizers, `spec.finalizers`, of kinds that have one.
 
 use http::StatusCode;
+use json_tree::{Value, json};
 use object_model::Status;
-use serde_json::{Value, json};
 
 use crate::catalog::registry::Resource;
 use crate::handlers::output;

@@ -2,8 +2,8 @@
 
 use futures::future::BoxFuture;
 use http::{Method, Request, Response, Uri};
+use json_tree::{Value, json};
 use object_model::{Status, StatusReason};
-use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::stored;
@@ -260,7 +260,7 @@ async fn refusal(resource: &Resource, name: &str, response: Response<BoxBody>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use json_tree::json;
 
     #[test]
     fn a_container_is_chosen_or_asked_for() {

@@ -9,10 +9,10 @@ pub(crate) mod token;
 use std::sync::Arc;
 
 use http::StatusCode;
+use json_tree::json;
 use mvcc_store::KeyValue;
 use object_model::Status;
 use resource_kinds::Verb;
-use serde_json::json;
 
 use crate::catalog::registry::Resource;
 use crate::handlers::destination;

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use futures::future::BoxFuture;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
+use json_tree::json;
 use object_model::{Status, StatusReason};
-use serde_json::json;
 use tower::ServiceExt;
 
 use crate::access::authorize::authorize;

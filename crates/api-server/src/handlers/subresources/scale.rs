@@ -1,10 +1,10 @@
 //! `scale`: the number of replicas of any kind that has this sub-resource (kubectl.md 3.1).
 
 use http::StatusCode;
+use json_tree::{Map, Value, json};
 use object_model::Status;
 use openapi_schema::Schema;
 use resource_kinds::{KindInfo, Scope, Verb, Words, WriteRules};
-use serde_json::{Map, Value, json};
 
 use super::stored;
 use crate::catalog::registry::Resource;

@@ -1,9 +1,9 @@
 //! `serviceaccounts/token`: issues ServiceAccount tokens (TokenRequest).
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
-use serde_json::{Value, json};
 
 use crate::access::tokens::{CLAIM, ISSUER};
 use crate::admission::dynamic_admission;

@@ -1,9 +1,9 @@
 //! Server-side apply: merges the fields of a manager into the object, or creates the object (kubectl.md 2.4).
 
 use http::StatusCode;
+use json_tree::Value;
 use object_model::{Status, StatusReason};
 use resource_kinds::Verb;
-use serde_json::Value;
 
 use super::create::create;
 use super::update::update;

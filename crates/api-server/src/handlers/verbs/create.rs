@@ -2,11 +2,11 @@
 
 use http::StatusCode;
 use jiff::Timestamp;
+use json_tree::Value;
 use mvcc_store::KeyValue;
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
 use resource_kinds::{Allocation, own_annotations};
-use serde_json::Value;
 
 use crate::access::authorize;
 use crate::admission::default_account;

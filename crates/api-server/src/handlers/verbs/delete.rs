@@ -3,10 +3,10 @@
 use http::HeaderMap;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
+use json_tree::{Value, json};
 use object_model::{FieldError, FieldPath, Status};
 use resource_kinds::admission::Operation;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::update::{MODIFIED, is_free, is_held_by_spec};
 use crate::access::authorize;

@@ -1,10 +1,10 @@
 //! Patch: JSON patch, merge patch, strategic merge patch; server-side apply has its own file.
 
 use http::StatusCode;
+use json_tree::Value;
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use openapi_schema::Schema;
 use resource_kinds::KindInfo;
-use serde_json::Value;
 use structured_merge::{PatchError, json_patch, merge_patch, strategic_merge_patch};
 
 use super::apply::{self, APPLY};

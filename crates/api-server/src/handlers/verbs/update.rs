@@ -1,11 +1,11 @@
 //! Update: PUT, and the write that PATCH and the subresources share with it.
 
 use http::StatusCode;
+use json_tree::Value;
 use mvcc_store::{KeyValue, Omittable};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
 use resource_kinds::{Allocation, own_annotations};
-use serde_json::Value;
 
 use crate::access::authorize;
 use crate::admission::dynamic_admission;

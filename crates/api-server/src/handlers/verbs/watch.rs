@@ -11,12 +11,12 @@ use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
 use http_body::Frame;
 use http_body_util::StreamBody;
+use json_tree::{Value, json};
 use mvcc_store::{
     Event, EventKind, KeyValue, Range, Revision, StoreError, WatchEvents, WatchStream,
 };
 use object_model::{FieldError, FieldPath, Status};
 use rand::RngExt;
-use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 

@@ -3,10 +3,10 @@
 mod tree;
 
 use http::HeaderMap;
+use json_tree::Value;
 use object_model::{Status, StatusReason};
 use resource_kinds::bodies;
 use serde::de::DeserializeSeed;
-use serde_json::Value;
 
 use crate::http::limits::{NODES_MAX, YAML_NODES_MAX};
 use crate::http::negotiate::content_type;
@@ -139,7 +139,7 @@ fn first_line(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use json_tree::json;
 
     #[test]
     fn duplicates_are_found_in_both_forms() {

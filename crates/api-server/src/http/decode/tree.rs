@@ -3,9 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
+use json_tree::{Map, Number, Value};
 use openapi_schema::ValuePath;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
 
 use crate::http::limits::DEPTH_MAX;
 

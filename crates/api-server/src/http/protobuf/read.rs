@@ -3,8 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
+use json_tree::{Map, Value, json};
 use resource_kinds::api_types::{ApiTypes, Field, Shape, Structure, ValueType};
-use serde_json::{Map, Value, json};
 
 use super::{MAGIC, NO_TIME};
 use crate::http::decode::{Decoded, json};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use json_text::SyntaxError;
-use serde_json::Value;
+use json_tree::Value;
 
 use super::MAGIC;
 use super::messages::{Messages, ValueKind};
@@ -172,11 +172,11 @@ mod tests {
     use super::*;
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
+    use json_tree::{Map, json};
     use proptest::prelude::*;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
     use resource_kinds::api_types::{ApiTypes, Shape, Structure, ValueType};
-    use serde_json::{Map, json};
 
     /// A random object of the message type. Fields that are not pointers have no zero values.
     fn some(

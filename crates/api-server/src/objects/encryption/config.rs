@@ -2,9 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use json_tree::Value;
 use object_model::yaml_error;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::cipher::Key;
 

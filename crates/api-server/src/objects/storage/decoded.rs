@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use json_tree::Value;
 use mvcc_store::{KeyValue, Revision};
-use serde_json::Value;
 
 use crate::http::limits::{DECODED_BYTES_MAX, DECODED_OBJECT_BYTES_MAX};
 
@@ -91,7 +91,7 @@ mod tests {
     use mvcc_store::Omittable;
     use std::convert::Infallible;
 
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use json_text::write_string;
+use json_tree::{Map, Value};
 use mvcc_store::{KeyValue, Omittable, Revision, Value as Stored};
 use object_model::{Status, StatusReason};
 use resource_kinds::KindInfo;
-use serde_json::{Map, Value};
 
 use super::{Managers, Parts};
 use crate::http::limits::OBJECT_BYTES_MAX;
@@ -319,8 +319,8 @@ fn write(out: &mut Vec<u8>, value: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use json_tree::json;
     use resource_kinds::{Scope, Verb, Words, WriteRules};
-    use serde_json::json;
 
     const INFO: KindInfo<'static> = KindInfo {
         group: "apps",

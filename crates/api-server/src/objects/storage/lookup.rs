@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt;
+use json_tree::Value;
 use mvcc_store::{KeyValue, Range};
 use object_model::Status;
 use resource_kinds::{AllocationLookup, ObjectReader};
-use serde_json::Value;
 use tokio::runtime::Handle;
 
 use super::Objects;

@@ -2,8 +2,8 @@
 //! change few of them.
 
 use bytes::Bytes;
+use json_tree::Value;
 use object_model::Status;
-use serde_json::Value;
 use structured_merge::apply::same_but_for_times;
 
 use super::scan::undecodable;
@@ -79,7 +79,7 @@ impl Managers {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -15,12 +15,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use json_text::{PartialTree, partial_tree, tree};
+use json_tree::{Value, json};
 use mvcc_store::{KeyValue, Omittable, Range, RangeResult, Revision, Store, StoreError};
 use object_model::{Cause, Status, StatusDetails, StatusReason};
 use resource_kinds::FieldRead;
 use resource_kinds::annotations::MALFORMED_METADATA;
 use resource_kinds::quota::limited::LimitedResource;
-use serde_json::{Value, json};
 
 use crate::catalog::Catalog;
 use crate::catalog::registry::{Resource, end_of};

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use json_text::find_member;
+use json_tree::Value;
 use object_model::Status;
-use serde_json::Value;
 
 use super::parse;
 use super::scan::undecodable;
@@ -117,7 +117,7 @@ fn with_field(map: &Bytes, name: &str, value: &Value) -> Result<Bytes, Status> {
 #[cfg(test)]
 mod tests {
     use json_text::{FieldRead, partial_tree};
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

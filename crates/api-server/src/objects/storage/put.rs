@@ -1,8 +1,8 @@
 //! Transactions that store one object.
 
+use json_tree::Value;
 use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
 use object_model::Status;
-use serde_json::Value;
 
 use super::{Managers, Objects, Parts, encode_with, refusal};
 use crate::catalog::registry::Resource;

@@ -84,8 +84,8 @@ pub(crate) fn undecodable(error: impl Display) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::{Value, json};
     use mvcc_store::Revision;
-    use serde_json::{Value, json};
 
     use super::*;
 

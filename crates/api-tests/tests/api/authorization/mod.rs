@@ -10,7 +10,7 @@ mod model;
 use std::collections::BTreeMap;
 
 use http_body_util::BodyExt;
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use self::model::{Ask, How, KINDS, Kind, Outcome, Query, TEAM, User, user};
 use crate::harness::Api;

@@ -10,7 +10,7 @@ mod page;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde_json::Value;
+use json_tree::Value;
 
 use fields::Leaves;
 use page::{Page, Row};

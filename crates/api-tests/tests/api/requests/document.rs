@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
+use json_tree::Value;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{Ask, Chapter, Deed, Kept, Row};
 

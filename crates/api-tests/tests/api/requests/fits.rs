@@ -1,6 +1,6 @@
 //! The comparison of a response with the fields of a row.
 
-use serde_json::Value;
+use json_tree::Value;
 
 /// Records the differences between `actual` and `expected`; `path` is the path of both.
 pub fn fits(expected: &Value, actual: &Value, path: &str, wrong: &mut Vec<String>) {

@@ -14,9 +14,9 @@ mod fits;
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
+use json_tree::Value;
 use mvcc_store::Store;
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::harness::{Answer, Api};
 use fits::{fits, fits_text};
@@ -59,7 +59,7 @@ impl TryFrom<Value> for Row {
     fn try_from(row: Value) -> Result<Self, serde_json::Error> {
         match row.get("do") {
             Some(deed) => Deed::deserialize(deed).map(Self::Do),
-            None => serde_json::from_value(row).map(Self::Ask),
+            None => json_tree::from_value(row).map(Self::Ask),
         }
     }
 }
@@ -214,7 +214,7 @@ impl Ask {
         let body: Value = serde_json::from_slice(&response.bytes).unwrap_or_default();
         fits(&stored_values.fill_all(&self.reply), &body, "", &mut wrong);
         if self.code >= 400 && !response.bytes.is_empty() && self.text.is_none() {
-            let status = serde_json::json!({
+            let status = json_tree::json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": "*", "code": self.code,
             });
@@ -262,7 +262,7 @@ async fn run(chapter: &Chapter) -> Vec<String> {
         match row {
             Row::Do(Deed::Compact) => {
                 let current = api.store.current_revision();
-                let secret = serde_json::json!({"metadata": {"generateName": "x-"}});
+                let secret = json_tree::json!({"metadata": {"generateName": "x-"}});
                 api.create(&stored_values.fill("$secrets"), secret).await;
                 api.store.compact(current).await.unwrap();
             }

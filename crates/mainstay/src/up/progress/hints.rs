@@ -119,7 +119,7 @@ fn number(get: &HTTPGetAction, ports: &[ContainerPort]) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 
@@ -127,7 +127,7 @@ mod tests {
         let mut container = container;
         container["name"] = json!("main");
         let pod = json!({"spec": {"containers": [container]}, "status": {"podIP": "10.0.0.7"}});
-        http_url(&serde_json::from_value(pod).unwrap())
+        http_url(&json_tree::from_value(pod).unwrap())
     }
 
     /// Findings U4: no HTTP hints for databases.

@@ -10,7 +10,7 @@ use certificates::{Authority, SubjectAltNames};
 use http::{HeaderValue, StatusCode, header};
 use http_body_util::{Empty, Full};
 use http_client::tls::{self, Roots, Trust};
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::DropGuard;
 

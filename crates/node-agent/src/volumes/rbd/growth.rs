@@ -158,13 +158,13 @@ fn fill(image: &Image, target: &Path, wanted: u64) -> Result<Filled, String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
     #[test]
     fn volumes_that_a_pod_writes_to_by_a_claim_grow() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {
+        let pod: Pod = json_tree::from_value(json!({"metadata": {"name": "p"}, "spec": {
             "containers": [], "volumes": [
                 {"name": "a", "persistentVolumeClaim": {"claimName": "c"}},
                 {"name": "b", "persistentVolumeClaim": {"claimName": "d", "readOnly": true}},

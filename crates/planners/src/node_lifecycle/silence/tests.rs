@@ -1,5 +1,5 @@
+use json_tree::json;
 use proptest::prelude::*;
-use serde_json::json;
 
 use super::super::fence::Renewals;
 use super::*;
@@ -14,7 +14,7 @@ fn secs(seconds: i64) -> SignedDuration {
 
 fn lease(version: i64) -> Lease {
     let renewed = Timestamp::from_second(1_000_000 + version).unwrap();
-    serde_json::from_value(json!({
+    json_tree::from_value(json!({
         "metadata": { "name": "n", "uid": "u", "resourceVersion": version.to_string() },
         "spec": { "holderIdentity": "n", "leaseDurationSeconds": 40,
             "renewTime": format!("{renewed:.6}") },

@@ -2,8 +2,8 @@
 
 mod world;
 
+use json_tree::json;
 use proptest::prelude::*;
-use serde_json::json;
 
 use world::World;
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use planners::deployment::{DeploymentAction, DeploymentPlan, Observed, plan};
-use serde_json::{Value, json};
 
 pub struct World {
     pub observed: Observed,
@@ -51,7 +51,7 @@ impl World {
         });
         Self {
             observed: Observed {
-                deployment: Arc::new(serde_json::from_value(deployment).unwrap()),
+                deployment: Arc::new(json_tree::from_value(deployment).unwrap()),
                 ..Observed::default()
             },
             now: Timestamp::UNIX_EPOCH,

@@ -7,7 +7,7 @@ use super::*;
 
 /// Copies of the object with one changed value each, for each value outside of the metadata.
 fn with_one_change<K: Serialize + DeserializeOwned>(object: &K) -> Vec<K> {
-    let whole = serde_json::to_value(object).unwrap();
+    let whole = json_tree::to_value(object).unwrap();
     let mut paths = Vec::new();
     values_of(&whole, String::new(), &mut paths);
     let fixed = ["/apiVersion", "/kind", "/addressType", "/metadata"];
@@ -20,7 +20,7 @@ fn with_one_change<K: Serialize + DeserializeOwned>(object: &K) -> Vec<K> {
             Value::Number(_) => json!(1),
             _ => json!("other"),
         };
-        serde_json::from_value(other).unwrap()
+        json_tree::from_value(other).unwrap()
     };
     paths.iter().map(changed).collect()
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use planners::batching::WriteUrgency;
 use planners::endpoints::{EndpointsPlan, EndpointsWrite, Observed, plan, plan_slices};
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 mod changed_values;
 
@@ -23,7 +23,7 @@ fn service(more: Value) -> Arc<Service> {
             "labels": { "team": "a" } },
         "spec": spec,
     });
-    Arc::new(serde_json::from_value(service).unwrap())
+    Arc::new(json_tree::from_value(service).unwrap())
 }
 
 /// A pod; `words` are of `ready`, `terminating`, `failed`, `no-address`, `other-port`, `subdomain`, `elsewhere`.
@@ -53,7 +53,7 @@ fn pod(number: usize, words: &str) -> Arc<PodView> {
     if has("elsewhere") {
         pod["spec"]["subdomain"] = json!("other");
     }
-    let pod: Pod = serde_json::from_value(pod).unwrap();
+    let pod: Pod = json_tree::from_value(pod).unwrap();
     Arc::new(PodView::from(&pod))
 }
 
@@ -388,7 +388,7 @@ fn by_hand(metadata: Value, subsets: Value) -> Arc<Endpoints> {
     for (key, value) in metadata.as_object().unwrap() {
         endpoints["metadata"][key] = value.clone();
     }
-    Arc::new(serde_json::from_value(endpoints).unwrap())
+    Arc::new(json_tree::from_value(endpoints).unwrap())
 }
 
 /// `IPv4 10.9.0.1 10.9.0.2! on http:80` for each slice; `!` marks an endpoint that is not ready.

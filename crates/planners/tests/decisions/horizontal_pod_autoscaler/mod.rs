@@ -2,8 +2,8 @@
 
 mod world;
 
+use json_tree::{Value, json};
 use proptest::prelude::*;
-use serde_json::{Value, json};
 
 use world::{World, at};
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use json_tree::{Value, json};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use planners::horizontal_pod_autoscaler::{
     AutoscalerEvent, AutoscalerResult, Memory, Observed, PodFacts, Scale, plan, samples,
 };
-use serde_json::{Value, json};
 
 /// The time this many seconds after the start of the test.
 pub fn at(seconds: i64) -> Timestamp {
@@ -60,7 +60,7 @@ impl World {
         let mut object = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
             "metadata": {"name": "web", "namespace": "default"}});
         object["spec"] = self.spec.clone();
-        let mut autoscaler: HorizontalPodAutoscaler = serde_json::from_value(object).unwrap();
+        let mut autoscaler: HorizontalPodAutoscaler = json_tree::from_value(object).unwrap();
         autoscaler.status = self.observed.autoscaler.status.clone();
         self.observed.autoscaler = Arc::new(autoscaler);
     }

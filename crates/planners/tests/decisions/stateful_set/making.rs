@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use planners::stateful_set::{StatefulSetAction, StatefulSetPlan};
-use serde_json::{Value, json};
 
 use super::situation::{SET_UID, describe, revision_name, template};
 use super::world::World;
@@ -35,7 +35,7 @@ fn revisions(plan: &StatefulSetPlan) -> Vec<&ControllerRevision> {
 }
 
 fn value(object: impl k8s_openapi::serde::Serialize) -> Value {
-    serde_json::to_value(object).unwrap()
+    json_tree::to_value(object).unwrap()
 }
 
 fn owner() -> Value {
@@ -100,9 +100,9 @@ fn a_claim_is_its_template_with_the_labels_of_the_selector() {
                 "resources": { "requests": { "storage": "1Gi" } } },
             "status": { "phase": "Pending" },
         });
-        spec.volume_claim_templates = Some(vec![serde_json::from_value(claim).unwrap()]);
+        spec.volume_claim_templates = Some(vec![json_tree::from_value(claim).unwrap()]);
         let more = json!([{ "key": "extra", "operator": "DoesNotExist" }]);
-        spec.selector.match_expressions = Some(serde_json::from_value(more).unwrap());
+        spec.selector.match_expressions = Some(json_tree::from_value(more).unwrap());
     });
     let plan = world.step();
     assert_eq!(
@@ -156,7 +156,7 @@ fn the_newest_of_two_revisions_of_one_number_is_the_younger() {
                 .get_mut(&revision_name(image))
                 .unwrap()
                 .metadata;
-            meta.creation_timestamp = Some(serde_json::from_value(json!(created)).unwrap());
+            meta.creation_timestamp = Some(json_tree::from_value(json!(created)).unwrap());
         }
         let plan = describe(&world.step());
         // An existing revision that is not the newest gets the next number.

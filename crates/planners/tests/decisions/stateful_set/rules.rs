@@ -213,7 +213,7 @@ fn a_claim_that_is_given_away_is_noticed() {
         uid: "uid-www-web-0".to_owned(),
         resource_version: "1".to_owned(),
         owners: vec![
-            serde_json::from_value(serde_json::json!({
+            json_tree::from_value(json_tree::json!({
                 "apiVersion": "v1", "kind": kind, "name": name, "uid": uid, "controller": true,
             }))
             .unwrap(),

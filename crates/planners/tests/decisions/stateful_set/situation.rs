@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
@@ -13,7 +14,6 @@ use planners::stateful_set::{
     Observed, Refused, StatefulSetAction, StatefulSetPlan, identity, revisions,
 };
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
 
 pub const SET_UID: &str = "uid-web";
 
@@ -33,7 +33,7 @@ pub fn template(image: &str) -> PodTemplateSpec {
         "metadata": { "labels": { "app": "web" } },
         "spec": { "containers": [{ "name": "main", "image": image }] },
     });
-    serde_json::from_value(template).unwrap()
+    json_tree::from_value(template).unwrap()
 }
 
 pub fn revision_name(image: &str) -> String {
@@ -54,7 +54,7 @@ pub fn revision(image: &str, number: i64) -> ControllerRevision {
 }
 
 fn set_owner(uid: &str) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference {
-    serde_json::from_value(owner("apps/v1", "StatefulSet", "web", uid)).unwrap()
+    json_tree::from_value(owner("apps/v1", "StatefulSet", "web", uid)).unwrap()
 }
 
 fn owner(api: &str, kind: &str, name: &str, uid: &str) -> Value {
@@ -204,7 +204,7 @@ fn set(words: &Words<'_>) -> StatefulSet {
     if words.has("deleting") {
         set["metadata"]["deletionTimestamp"] = json!(ago(1));
     }
-    serde_json::from_value(set).unwrap()
+    json_tree::from_value(set).unwrap()
 }
 
 /// `pod 1 ready a since=30 terminating`
@@ -261,7 +261,7 @@ fn pod(words: &Words<'_>) -> Pod {
     if words.has("terminating") {
         pod["metadata"]["deletionTimestamp"] = json!(ago(1));
     }
-    serde_json::from_value(pod).unwrap()
+    json_tree::from_value(pod).unwrap()
 }
 
 /// `claim www-web-0 owner=set`
@@ -290,7 +290,7 @@ fn claim(words: &Words<'_>) -> PersistentVolumeClaim {
     if words.has("terminating") {
         claim["metadata"]["deletionTimestamp"] = json!(ago(1));
     }
-    serde_json::from_value(claim).unwrap()
+    json_tree::from_value(claim).unwrap()
 }
 
 /// The image of a revision, from its name.

@@ -1,7 +1,7 @@
 //! Laws of every plan, for any state.
 
+use json_tree::{Value, json};
 use proptest::prelude::*;
-use serde_json::{Value, json};
 
 use super::world::{World, claim, class, volume};
 

@@ -3,8 +3,8 @@
 mod laws;
 mod world;
 
+use json_tree::{Value, json};
 use planners::volume_binding::{BindingObject, NoteType, VolumeBindingPlan};
-use serde_json::{Value, json};
 
 use world::{World, claim, class, merge, volume, with};
 

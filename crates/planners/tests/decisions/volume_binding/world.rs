@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use planners::volume_binding::{
     BindingObject, ClaimView, VolumeBindingPlan, plan_claim, plan_volume,
 };
-use serde_json::{Value, json};
 
 pub fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).expect("a time")
 }
 
 pub fn typed<T: k8s_openapi::serde::de::DeserializeOwned>(value: &Value) -> T {
-    serde_json::from_value(value.clone()).expect("a well-formed object")
+    json_tree::from_value(value.clone()).expect("a well-formed object")
 }
 
 pub fn claim(class: Option<&str>, size: &str) -> Value {

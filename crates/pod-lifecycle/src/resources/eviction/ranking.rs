@@ -148,8 +148,8 @@ fn offenders(name: &str, spec: &PodSpec, usage: &PodUsage, resource: Resource) -
 
 #[cfg(test)]
 mod tests {
+    use json_tree::json;
     use proptest::prelude::*;
-    use serde_json::json;
 
     use super::*;
     use crate::resources::eviction::thresholds::Signal;
@@ -162,7 +162,7 @@ mod tests {
             json!({}),
             |amount| json!({"memory": amount, "ephemeral-storage": amount}),
         );
-        serde_json::from_value(
+        json_tree::from_value(
             json!({"metadata": {"name": "p"}, "spec": {"priority": priority,
             "containers": [{"name": "c", "resources": {"requests": requests}}]}}),
         )
@@ -245,10 +245,10 @@ mod tests {
                 {"name": "init", "resources": {"requests": {"memory": "100"}}}],
             "containers": [{"name": "a", "resources": {"requests": {"memory": "30"}}},
                 {"name": "b", "resources": {"requests": {"memory": "40"}}}]});
-        let mut spec: PodSpec = serde_json::from_value(spec).unwrap();
+        let mut spec: PodSpec = json_tree::from_value(spec).unwrap();
         assert_eq!(request(&spec, Resource::Memory), 110);
         assert_eq!(request(&spec, Resource::EphemeralStorage), 0);
-        spec.overhead = serde_json::from_value(json!({"memory": "7"})).unwrap();
+        spec.overhead = json_tree::from_value(json!({"memory": "7"})).unwrap();
         assert_eq!(request(&spec, Resource::Memory), 117);
     }
 
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn what_the_pod_as_a_whole_asks_for_is_told() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {
+        let pod: Pod = json_tree::from_value(json!({"metadata": {"name": "p"}, "spec": {
             "resources": {"requests": {"memory": "10Mi"}}, "containers": [{"name": "c"}]}}))
         .unwrap();
         let usage = PodUsage {
@@ -321,10 +321,7 @@ mod tests {
         (resources, priority, 0..300_i64).prop_map(|(resources, priority, total)| {
             let spec = json!({"priority": priority,
                 "containers": [{"name": "c", "resources": resources}]});
-            (
-                serde_json::from_value(json!({"spec": spec})).unwrap(),
-                total,
-            )
+            (json_tree::from_value(json!({"spec": spec})).unwrap(), total)
         })
     }
 

@@ -8,9 +8,9 @@
 
 use std::net::IpAddr;
 
+use json_tree::Value;
 use object_model::cidr::Cidr;
 use object_model::dialling::{SpecialAddress, special};
-use serde_json::Value;
 
 use super::{RestrictionResult, Write, refuse, require};
 use crate::well_known::labels::SERVICE_NAME;
@@ -156,7 +156,7 @@ fn is_in(range: &Value, address: IpAddr) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
     use crate::ObjectReader;

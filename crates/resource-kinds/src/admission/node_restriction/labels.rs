@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::well_known::labels::HOSTNAME;
 

@@ -15,8 +15,8 @@ mod tokens;
 
 use std::sync::Arc;
 
+use json_tree::Value;
 use object_model::{NodeName, Status};
-use serde_json::Value;
 
 use super::plugin::{Admission, AdmissionRequest, Operation, forbidden, without};
 use crate::admission::ObjectReader;

@@ -4,7 +4,7 @@
 //! labels, so a compromised node can become an endpoint of every Service. The nodes of this program have no static
 //! pods.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use super::{RestrictionResult, Write, found, refuse, require};
 use crate::admission::Operation;

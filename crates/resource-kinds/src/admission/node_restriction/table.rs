@@ -2,7 +2,7 @@
 //!
 //! In this test only the owner of the object can be wrong; `tests.rs` tests other refusals.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::super::testing::{Objects, request};
 use super::{Admission, AdmissionRequest, NodeRestriction, Operation};

@@ -1,6 +1,6 @@
 //! Tests of the plug-in: the writes of a node, and the messages of refusals.
 
-use serde_json::json;
+use json_tree::json;
 
 use super::super::testing::{Objects, request};
 use super::*;

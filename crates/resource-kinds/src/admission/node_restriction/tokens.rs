@@ -1,6 +1,6 @@
 //! Tokens that a node requests: for its pods, and for the components that run on every node.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use super::pods::{is_on, sources};
 use super::{RestrictionResult, Write, found, refuse, require};

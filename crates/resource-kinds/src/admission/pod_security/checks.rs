@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use json_tree::Value;
 
 use super::volumes::{host_path, volume_types};
 use super::words::{
@@ -435,7 +435,7 @@ fn root_user(pod: &Value) -> Option<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

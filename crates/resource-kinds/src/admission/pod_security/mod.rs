@@ -4,8 +4,8 @@ mod checks;
 mod volumes;
 mod words;
 
+use json_tree::{Map, Value, json};
 use object_model::{FieldError, FieldPath, Status};
-use serde_json::{Map, Value, json};
 
 use super::plugin::{Admission, AdmissionRequest, Operation, forbidden};
 use crate::admission::ObjectReader;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use json_tree::Value;
 
 use super::words::{Violation, list, one_or_many, quoted, text, violation};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use json_tree::Value;
 
 /// A violation: its short text, and the fields.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,9 +8,9 @@
 #[cfg(test)]
 mod tests;
 
+use json_tree::Value;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use object_model::Status;
-use serde_json::Value;
 
 use super::plugin::{Admission, AdmissionRequest, Operation, forbidden, without};
 use crate::admission::ObjectReader;
@@ -135,7 +135,7 @@ fn only_finalizer(write: &Write<'_>, finalizer: &str) -> Decision {
 /// Whether a volume has the form of the volumes that the provisioner of this node creates.
 fn is_volume_of(volume: &Value, node: &str) -> bool {
     let maker = volume["metadata"]["annotations"][PROVISIONED_BY].as_str();
-    let here = [serde_json::json!({"key": HOSTNAME, "operator": "In", "values": [node]})];
+    let here = [json_tree::json!({"key": HOSTNAME, "operator": "In", "values": [node]})];
     let terms = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"].as_array();
     let [term] = terms.map_or(&[][..], Vec::as_slice) else {
         return false;
@@ -153,7 +153,7 @@ fn is_left_directory(volume: &Value) -> bool {
     let deleted = volume["metadata"]["deletionTimestamp"].is_string();
     let is_left =
         matches!(phase, Some("Released" | "Failed")) || (deleted && phase != Some("Bound"));
-    is_left && serde_json::from_value(volume.clone()).is_ok_and(|volume| is_nfs_directory(&volume))
+    is_left && json_tree::from_value(volume.clone()).is_ok_and(|volume| is_nfs_directory(&volume))
 }
 
 fn own_volume(write: &Write<'_>, volume: &Value) -> Decision {
@@ -203,7 +203,7 @@ fn new_volume(write: &Write<'_>) -> Decision {
 
 /// Whether a volume is a directory of the NFS export in the parameters of its class.
 fn is_directory_of_class(write: &Write<'_>) -> bool {
-    let volume: PersistentVolume = match serde_json::from_value(write.object.clone()) {
+    let volume: PersistentVolume = match json_tree::from_value(write.object.clone()) {
         Ok(volume) => volume,
         Err(_) => return false,
     };
@@ -212,7 +212,7 @@ fn is_directory_of_class(write: &Write<'_>) -> bool {
         let class = write
             .cluster
             .get("storage.k8s.io", "storageclasses", "", name)?;
-        serde_json::from_value(Value::clone(&class)).ok()
+        json_tree::from_value(Value::clone(&class)).ok()
     });
     let class = class.and_then(|class| NfsClass::of(&class)?.ok());
     is_nfs_directory(&volume) && class.is_some_and(|class| class.directory_of(&volume).is_some())

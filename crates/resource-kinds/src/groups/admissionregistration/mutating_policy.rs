@@ -1,8 +1,8 @@
 //! admissionregistration.k8s.io/v1 MutatingAdmissionPolicy.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::FieldError;
-use serde_json::{Value, json};
 
 use super::GROUP;
 use super::rules::default_match;

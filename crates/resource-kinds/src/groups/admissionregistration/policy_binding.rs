@@ -1,8 +1,8 @@
 //! admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding and MutatingAdmissionPolicyBinding.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, names};
-use serde_json::{Value, json};
 
 use super::GROUP;
 use super::rules::{check_match, check_rules, default_match};

@@ -1,7 +1,7 @@
 //! Match rules of webhooks and policies.
 
+use json_tree::{Value, json};
 use object_model::{FieldError, names};
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::validation::field::{Field, Rules};

@@ -1,8 +1,8 @@
 //! apps/v1 ControllerRevision.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::FieldError;
-use serde_json::{Value, json};
 
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo};

@@ -1,8 +1,8 @@
 //! apps/v1 Deployment.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, LabelSelector};
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{Names, SCALE, STATUS, namespaced};

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZoneDatabase;
+use json_tree::{Value, json};
 use object_model::FieldError;
 use object_model::cron::Schedule;
-use serde_json::{Value, json};
 
 use super::job_rules;
 use crate::json::parts;

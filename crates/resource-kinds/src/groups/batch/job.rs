@@ -1,8 +1,8 @@
 //! batch/v1 Job.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, duration};
-use serde_json::{Value, json};
 
 use super::job_rules as rules;
 use crate::json::parts;

@@ -1,7 +1,7 @@
 //! Validation of a Job, and of its template.
 
+use json_tree::Value;
 use object_model::{FieldError, LabelSelector, names};
-use serde_json::Value;
 
 use crate::json::parts;
 use crate::validation::field::{Field, Rules};
@@ -360,7 +360,7 @@ pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::super::Job;
     use super::*;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, duration, names};
-use serde_json::{Value, json};
 
 use super::request::bytes;
 use super::{GROUP, Request, condition, signer};
@@ -354,7 +354,7 @@ mod tests {
     use super::*;
 
     fn encoded(pem: &str) -> Value {
-        serde_json::to_value(ByteString(pem.as_bytes().to_vec())).unwrap()
+        json_tree::to_value(ByteString(pem.as_bytes().to_vec())).unwrap()
     }
 
     fn jane() -> Value {

@@ -1,8 +1,8 @@
 //! coordination.k8s.io/v1 Lease.
 
 use jiff::Timestamp;
+use json_tree::Value;
 use object_model::FieldError;
-use serde_json::Value;
 
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -70,7 +70,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

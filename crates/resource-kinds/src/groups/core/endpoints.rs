@@ -1,8 +1,8 @@
 //! core/v1 Endpoints.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, names};
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{Names, namespaced};

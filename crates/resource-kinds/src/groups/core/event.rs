@@ -1,8 +1,8 @@
 //! core/v1 Event.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, duration};
-use serde_json::{Value, json};
 
 use crate::groups::events::to_core;
 use crate::kind::info::{Names, namespaced};

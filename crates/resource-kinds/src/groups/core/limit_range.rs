@@ -1,8 +1,8 @@
 //! core/v1 LimitRange.
 
 use jiff::Timestamp;
+use json_tree::Value;
 use object_model::{FieldError, Quantity};
-use serde_json::Value;
 
 use crate::json::parts;
 use crate::kind::info::{Names, namespaced};
@@ -128,7 +128,7 @@ fn order(item: &Field<'_, '_>, less: &str, more: &str, errors: &mut Vec<FieldErr
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -1,8 +1,8 @@
 //! core/v1 PersistentVolume.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, Quantity, names};
-use serde_json::{Value, json};
 
 use super::persistent_volume_claim::class_of;
 use crate::groups::storage::{volume_move, volume_replication};

@@ -1,8 +1,8 @@
 //! core/v1 PersistentVolumeClaim.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, Quantity};
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};

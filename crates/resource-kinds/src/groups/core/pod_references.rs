@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use json_tree::Value;
 use k8s_openapi::api::core::v1::Volume;
-use serde_json::Value;
 
 /// A kind of objects to which pods refer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ fn collect<'v>(value: &'v Value, kind: ReferencedKind, names: &mut BTreeSet<&'v 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -1,8 +1,8 @@
 //! core/v1 ReplicationController.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, LabelSelector};
-use serde_json::{Value, json};
 
 use crate::groups::apps::replica_set::{COLUMNS, PARTS, row};
 use crate::json::parts;

@@ -1,8 +1,8 @@
 //! core/v1 ResourceQuota.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, Quantity, names};
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};

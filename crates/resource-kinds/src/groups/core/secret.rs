@@ -1,9 +1,9 @@
 //! core/v1 Secret.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::ByteString;
 use object_model::{FieldError, names};
-use serde_json::{Value, json};
 
 use super::config_map::immutable;
 use crate::json::parts;

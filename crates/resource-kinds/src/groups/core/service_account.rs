@@ -1,8 +1,8 @@
 //! core/v1 ServiceAccount.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::FieldError;
-use serde_json::{Value, json};
 
 use crate::kind::info::{Names, action, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};

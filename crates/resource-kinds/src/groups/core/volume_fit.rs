@@ -262,7 +262,7 @@ fn selects(selector: &SelectorObject, volume: &PersistentVolume) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 
@@ -284,7 +284,7 @@ mod tests {
         ] {
             let volume: Value =
                 json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}});
-            let volume: PersistentVolume = serde_json::from_value(volume).unwrap();
+            let volume: PersistentVolume = json_tree::from_value(volume).unwrap();
             assert_eq!(only_node(&volume), node, "{volume:?}");
         }
         assert_eq!(only_node(&PersistentVolume::default()), None);

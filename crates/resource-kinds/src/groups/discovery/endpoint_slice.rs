@@ -1,9 +1,9 @@
 //! discovery.k8s.io/v1 EndpointSlice.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::discovery::v1 as api;
 use object_model::{FieldError, FieldErrorType, names};
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{Names, namespaced};
@@ -188,7 +188,7 @@ mod tests {
         let slice = |labels: Value| -> api::EndpointSlice {
             let metadata = json!({"namespace": "shop", "name": "web-x", "labels": labels});
             let slice = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": []});
-            serde_json::from_value(slice).unwrap()
+            json_tree::from_value(slice).unwrap()
         };
         let labelled = slice(json!({"kubernetes.io/service-name": "web"}));
         assert_eq!(service_of(&labelled), Some(("shop", "web")));

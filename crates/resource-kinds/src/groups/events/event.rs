@@ -1,8 +1,8 @@
 //! events.k8s.io/v1 Event: the stored objects of core/v1 Event under other field names.
 
 use jiff::Timestamp;
+use json_tree::Value;
 use object_model::FieldError;
-use serde_json::Value;
 
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
@@ -158,7 +158,7 @@ impl Selectable for Event {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

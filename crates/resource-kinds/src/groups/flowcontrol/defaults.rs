@@ -1,7 +1,7 @@
 //! The default FlowSchemas and priority levels. Mandatory objects have fixed specs; users may change suggested
 //! objects.
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::{CATCH_ALL, EXEMPT, GROUP};
 

@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, names};
-use serde_json::{Value, json};
 
 use super::{DANGLING, EXEMPT, GROUP, PRECEDENCE_DEFAULT, SCHEMAS, check_conditions, mandatory};
 use crate::json::parts;

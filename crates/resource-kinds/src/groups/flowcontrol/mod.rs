@@ -6,9 +6,9 @@ mod priority_level_configuration;
 
 pub use defaults::{AUTOUPDATE, mandatory, suggested};
 pub use flow_schema::FlowSchema;
+use json_tree::Value;
 use object_model::FieldError;
 pub use priority_level_configuration::PriorityLevelConfiguration;
-use serde_json::Value;
 
 use crate::validation::field::Field;
 

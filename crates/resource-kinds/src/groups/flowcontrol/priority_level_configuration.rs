@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::FieldError;
-use serde_json::{Value, json};
 
 use super::{EXEMPT, GROUP, LEVELS, check_conditions, mandatory};
 use crate::json::parts;

@@ -1,8 +1,8 @@
 //! networking.k8s.io/v1 ServiceCIDR.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::FieldError;
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::cluster::ServiceRange;

@@ -1,8 +1,8 @@
 //! node.k8s.io/v1 RuntimeClass.
 
 use jiff::Timestamp;
+use json_tree::Value;
 use object_model::{FieldError, names};
-use serde_json::Value;
 
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -79,7 +79,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

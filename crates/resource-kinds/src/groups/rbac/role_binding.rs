@@ -1,8 +1,8 @@
 //! rbac.authorization.k8s.io/v1 RoleBinding and ClusterRoleBinding.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, names};
-use serde_json::{Value, json};
 
 use super::GROUP;
 use crate::json::parts;

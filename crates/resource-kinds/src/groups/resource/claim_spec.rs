@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use json_tree::{Value, json};
 use object_model::{FieldError, names};
-use serde_json::{Value, json};
 
 use super::identifiers::{driver, fully_qualified, toleration};
 use super::lists::{by_name, itself, list, set};

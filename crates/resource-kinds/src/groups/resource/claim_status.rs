@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use json_tree::Value;
 use object_model::{FieldError, names};
-use serde_json::Value;
 
 use super::claim_spec::{
     CONFIG_MAX, REQUESTS_MAX, Requests, configuration, raw, request_name, request_names, requests,
@@ -233,7 +233,7 @@ fn network(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -114,7 +114,7 @@ fn nodes(device: &Field<'_, '_>, per_device: bool, errors: &mut Vec<FieldError>)
         if count > 0 {
             errors.push(FieldError::invalid(
                 &device.path(),
-                serde_json::Value::Null,
+                json_tree::Value::Null,
                 "`nodeName`, `nodeSelector` and `allNodes` can only be set if \
                  `perDeviceNodeSelection` is set to true in the ResourceSlice spec",
             ));
@@ -137,7 +137,7 @@ fn nodes(device: &Field<'_, '_>, per_device: bool, errors: &mut Vec<FieldError>)
         1 => {}
         _ => errors.push(FieldError::invalid(
             &device.path(),
-            serde_json::Value::Null,
+            json_tree::Value::Null,
             detail,
         )),
     }
@@ -263,7 +263,7 @@ fn range_of(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 
@@ -307,7 +307,7 @@ mod tests {
             assert!(errors[0].starts_with(expected), "{errors:?}");
         }
         let many = (0..33).map(|n| (format!("a{n}"), json!({"int": n})));
-        let many: serde_json::Map<String, Value> = many.collect();
+        let many: json_tree::Map<String, Value> = many.collect();
         let errors = check(json!({"attributes": many}), false);
         assert!(errors[0].contains("must not exceed 32"), "{errors:?}");
     }

@@ -1,8 +1,8 @@
 //! resource.k8s.io/v1 DeviceClass.
 
 use jiff::Timestamp;
+use json_tree::Value;
 use object_model::FieldError;
-use serde_json::Value;
 
 use super::GROUP;
 use super::claim_spec::{CONFIG_MAX, configuration, selectors};
@@ -70,7 +70,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -119,7 +119,7 @@ pub(super) const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -1,8 +1,8 @@
 //! resource.k8s.io/v1 ResourceClaim.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::FieldError;
-use serde_json::{Value, json};
 
 use super::{GROUP, claim_spec, claim_status};
 use crate::json::parts;

@@ -1,8 +1,8 @@
 //! resource.k8s.io/v1 ResourceClaimTemplate.
 
 use jiff::Timestamp;
+use json_tree::Value;
 use object_model::FieldError;
-use serde_json::Value;
 
 use super::{GROUP, claim_spec};
 use crate::kind::info::{Names, namespaced};
@@ -68,7 +68,7 @@ impl Printer for ResourceClaimTemplate {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

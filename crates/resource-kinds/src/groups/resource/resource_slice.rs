@@ -1,8 +1,8 @@
 //! resource.k8s.io/v1 ResourceSlice.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, names};
-use serde_json::{Value, json};
 
 use super::GROUP;
 use super::device;

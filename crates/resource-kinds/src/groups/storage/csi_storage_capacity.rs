@@ -1,8 +1,8 @@
 //! storage.k8s.io/v1 CSIStorageCapacity.
 
 use jiff::Timestamp;
+use json_tree::Value;
 use object_model::{FieldError, Quantity, names};
-use serde_json::Value;
 
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo};
@@ -77,7 +77,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -223,13 +223,13 @@ fn below(path: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 
     fn class(provisioner: &str, parameters: Value) -> Option<Result<NfsClass, String>> {
         let class = json!({"provisioner": provisioner, "parameters": parameters});
-        NfsClass::of(&serde_json::from_value(class).unwrap())
+        NfsClass::of(&json_tree::from_value(class).unwrap())
     }
 
     fn served(more: &[(&str, &str)]) -> NfsClass {
@@ -241,7 +241,7 @@ mod tests {
     }
 
     fn claim() -> PersistentVolumeClaim {
-        serde_json::from_value(json!({"metadata": {"name": "data", "namespace": "shop",
+        json_tree::from_value(json!({"metadata": {"name": "data", "namespace": "shop",
             "labels": {"app": "web"}, "annotations": {"nfs.io/storage-path": "deep/place",
                 "up": "../../etc"}}}))
         .unwrap()
@@ -354,7 +354,7 @@ mod tests {
     fn a_directory_is_found_again_below_its_export_only() {
         let class = served(&[]);
         let volume = |server: &str, path: &str| -> PersistentVolume {
-            serde_json::from_value(json!({"metadata": {"annotations":
+            json_tree::from_value(json!({"metadata": {"annotations":
                 {"pv.kubernetes.io/provisioned-by": NFS_PROVISIONER}},
                 "spec": {"nfs": {"server": server, "path": path}}}))
             .unwrap()

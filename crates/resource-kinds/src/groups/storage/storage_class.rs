@@ -1,8 +1,8 @@
 //! storage.k8s.io/v1 StorageClass.
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, names};
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};

@@ -1,8 +1,8 @@
 //! storage.k8s.io/v1 VolumeAttributesClass.
 
 use jiff::Timestamp;
+use json_tree::Value;
 use object_model::{FieldError, names};
-use serde_json::Value;
 
 use super::storage_class;
 use crate::kind::info::{Names, cluster};
@@ -84,7 +84,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

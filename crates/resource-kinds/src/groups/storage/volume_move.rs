@@ -4,9 +4,9 @@
 //! resourceVersion. The write of [`MoveStage::Placed`] changes the volume's node affinity and path together with the
 //! record (KEP-5381 makes the affinity mutable; here only this write may change it).
 
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::PersistentVolume;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::well_known::annotations::{VOLUME_MOVE, VOLUME_REPLICATION};
 use crate::well_known::labels::HOSTNAME;

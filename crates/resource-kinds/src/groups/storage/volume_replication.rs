@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::driver::Driver;
 use super::volume_move::affinity_to;
@@ -368,7 +368,7 @@ mod tests {
     };
 
     fn class(provisioner: &str, parameters: Value) -> StorageClass {
-        serde_json::from_value(json!({"provisioner": provisioner, "parameters": parameters}))
+        json_tree::from_value(json!({"provisioner": provisioner, "parameters": parameters}))
             .unwrap()
     }
 
@@ -495,7 +495,7 @@ mod tests {
         // A record of an earlier program version lacks the replacement time.
         let mut text: Value = serde_json::from_str(&before.to_text()).unwrap();
         text.as_object_mut().unwrap().remove("replacementSeconds");
-        let read: VolumeReplication = serde_json::from_value(text).unwrap();
+        let read: VolumeReplication = json_tree::from_value(text).unwrap();
         assert_eq!(read, before);
     }
 

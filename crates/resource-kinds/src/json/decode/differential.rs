@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use json_tree::{Map, Value, json};
 use k8s_openapi::api::admissionregistration::v1 as admissionregistration;
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::authentication::v1 as authentication;
@@ -24,7 +25,6 @@ use k8s_openapi::api::resource::v1 as resource;
 use k8s_openapi::api::scheduling::v1 as scheduling;
 use k8s_openapi::api::storage::v1 as storage;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
-use serde_json::{Map, Value, json};
 
 use super::round_trip;
 use crate::json::api_types::{ApiTypes, Field, Shape, Structure, TypeMeta, ValueType};

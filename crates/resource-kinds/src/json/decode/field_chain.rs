@@ -1,6 +1,6 @@
 //! The path of a value, for error messages.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::json::api_types::Structure;
 

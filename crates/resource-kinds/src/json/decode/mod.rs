@@ -3,10 +3,10 @@
 //! lists, zero values that upstream omits) are removed, so that equal objects have equal bytes. The fields of a
 //! structure are sorted by name, after `apiVersion` and `kind`.
 
+use json_tree::{Map, Value};
 use k8s_openapi::ByteString;
 use object_model::Quantity;
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use super::api_types::{ApiTypes, Field, Shape, Structure, TypeMeta, ValueType};
 use field_chain::FieldChain;
@@ -315,7 +315,7 @@ fn sort(map: &mut Map<String, Value>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

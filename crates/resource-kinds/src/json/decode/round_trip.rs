@@ -1,10 +1,10 @@
 //! Decoding into the typed form and back. The tests compare the decoder with this code.
 
+use json_tree::Value;
 use k8s_openapi::Resource;
 use object_model::Quantity;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::field_chain::json_type;
 use crate::json::api_types::{ApiTypes, Field, Shape};
@@ -23,7 +23,7 @@ pub(super) fn decode<T: DeserializeOwned + Serialize + Resource>(
         Ok(typed) => typed,
         Err(error) => return Err(explain::<T>(&object, &error.to_string())),
     };
-    let mut result = serde_json::to_value(typed).map_err(|error| error.to_string())?;
+    let mut result = json_tree::to_value(typed).map_err(|error| error.to_string())?;
     prune(types, kind, &mut result);
     Ok(result)
 }

@@ -1,7 +1,7 @@
 //! Times in JSON.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::json::api_types::ValueType;
 

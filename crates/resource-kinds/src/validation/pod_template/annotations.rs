@@ -70,7 +70,7 @@ pub(crate) fn validate_update(pod: &Field<'_, '_>, old: &Field<'_, '_>) -> Vec<F
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 

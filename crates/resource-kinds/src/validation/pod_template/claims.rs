@@ -87,7 +87,7 @@ pub(super) fn of_container(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

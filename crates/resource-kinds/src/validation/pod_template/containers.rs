@@ -90,7 +90,7 @@ pub(super) fn images(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! Defaults of a pod's spec. Each field follows upstream, because the bytes of a template with defaults determine the
 //! names of the revisions of a StatefulSet (`statefulset.md` 4.3).
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use super::images::pull_policy;
 use super::{CONTAINER_LISTS, resources};

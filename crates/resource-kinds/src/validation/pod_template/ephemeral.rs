@@ -57,14 +57,14 @@ pub(super) fn validate(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
     #[test]
     fn it_only_looks() {
         let spec = json!({"containers": [{"name": "a"}]});
-        let check = |container: serde_json::Value| {
+        let check = |container: json_tree::Value| {
             let mut errors = Vec::new();
             validate(&Field::root(&container), &Field::root(&spec), &mut errors);
             errors.iter().map(ToString::to_string).collect::<Vec<_>>()

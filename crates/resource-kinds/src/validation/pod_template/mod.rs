@@ -31,7 +31,7 @@ pub(crate) use scheduling::{node_selector, tolerations};
 pub(crate) use spec::{validate_pod, validate_template};
 pub(crate) use warnings::{fractions, warnings};
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::validation::field::Field;
 

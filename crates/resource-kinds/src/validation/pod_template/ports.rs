@@ -78,7 +78,7 @@ pub(super) fn of_host(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! Validation of probes and hooks (`statefulset.md` 12.5 and 12.6).
 
+use json_tree::Value;
 use object_model::{FieldError, names};
-use serde_json::Value;
 
 use super::stop_signals;
 use crate::validation::field::{Field, Rules};
@@ -138,7 +138,7 @@ fn port(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use json_tree::Value;
 use object_model::{FieldError, Quantity, names};
-use serde_json::Value;
 
 use crate::json::parts;
 use crate::validation::field::{Field, NEGATIVE};
@@ -348,7 +348,7 @@ pub(crate) fn qos_class(spec: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -84,7 +84,7 @@ pub(super) fn not_on_resize(container: &Field<'_, '_>, errors: &mut Vec<FieldErr
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 

@@ -193,7 +193,7 @@ fn pod_term(term: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 

@@ -200,7 +200,7 @@ pub(super) fn validate_container(context: &Field<'_, '_>, errors: &mut Vec<Field
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(errors.len(), 1);
     }
 
-    fn pod_errors(spec: serde_json::Value) -> Vec<String> {
+    fn pod_errors(spec: json_tree::Value) -> Vec<String> {
         let mut errors = Vec::new();
         validate_pod(&Field::root(&spec), &mut errors);
         users(&Field::root(&spec), &mut errors);
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn all_of_proc_is_for_users_of_its_own() {
         // statefulset.md 12.16
-        let with = |host_users: serde_json::Value| {
+        let with = |host_users: json_tree::Value| {
             let container = json!({"securityContext": {"procMount": "Unmasked"}});
             pod_errors(json!({"hostUsers": host_users, "initContainers": [container]}))
         };

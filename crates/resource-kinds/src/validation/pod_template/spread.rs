@@ -94,7 +94,7 @@ pub(super) fn label_keys(holder: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use json_tree::{Value, json};
 
     use super::*;
 

@@ -96,7 +96,7 @@ pub(super) fn validate(signal: &Field<'_, '_>, spec: &Field<'_, '_>, errors: &mu
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

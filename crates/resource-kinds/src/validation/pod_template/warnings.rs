@@ -122,7 +122,7 @@ pub(crate) fn fractions(holder: &Field<'_, '_>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -156,11 +156,11 @@ fn token(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 
-    fn check(source: serde_json::Value) -> Vec<String> {
+    fn check(source: json_tree::Value) -> Vec<String> {
         let mut errors = Vec::new();
         projected(&Field::root(&source), &mut errors);
         errors.iter().map(ToString::to_string).collect()

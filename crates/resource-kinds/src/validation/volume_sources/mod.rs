@@ -2,8 +2,8 @@
 
 mod files;
 
+use json_tree::{Value, json};
 use object_model::{FieldError, Quantity, names};
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::validation::field::{Field, Rules};

@@ -3,8 +3,8 @@
 mod validate;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, names};
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{Names, SCALE, STATUS, namespaced};

@@ -1,7 +1,7 @@
 //! Validation of a StatefulSet (`statefulset.md` §6).
 
+use json_tree::Value;
 use object_model::{FieldError, IntOrPercent, LabelSelector, names};
-use serde_json::Value;
 
 use crate::json::parts;
 use crate::validation::field::{Field, Rules};
@@ -181,7 +181,7 @@ pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
     use crate::groups::apps::StatefulSet;

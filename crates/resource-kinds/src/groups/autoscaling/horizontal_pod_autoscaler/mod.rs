@@ -7,8 +7,8 @@ mod v1;
 pub use v1::HorizontalPodAutoscalerV1;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::FieldError;
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};

@@ -1,7 +1,7 @@
 //! Validation of a HorizontalPodAutoscaler.
 
+use json_tree::Value;
 use object_model::{FieldError, Quantity, names};
-use serde_json::Value;
 
 use crate::validation::field::{Field, Rules};
 
@@ -207,7 +207,7 @@ fn check_policy(errors: &mut Vec<FieldError>, policy: &Field<'_, '_>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! The column of metrics in `kubectl get`: current and target values.
 
-use serde_json::Value;
+use json_tree::Value;
 
 use crate::validation::field::Field;
 

@@ -2,8 +2,8 @@
 //! CPU utilisation; annotations contain the other fields, as in Kubernetes.
 
 use jiff::Timestamp;
+use json_tree::{Map, Value, json};
 use object_model::FieldError;
-use serde_json::{Map, Value, json};
 
 use super::{CPU_SHARE, HorizontalPodAutoscaler, INFO as V2};
 use crate::json::parts;

@@ -3,8 +3,8 @@
 mod pod_range;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, Status, names};
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster, proxy};

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
+use json_tree::{Value, json};
 use object_model::cidr::Cidr;
 use object_model::{FieldError, Status};
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::{Allocation, AllocationLookup, AllocationRefusal, PodRanges};

@@ -1,7 +1,7 @@
 //! The text of a refusal: a unified diff of both versions as JSON.
 
+use json_tree::Value;
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
 /// Number of unchanged lines around a change.
@@ -155,7 +155,7 @@ fn range(before: usize, count: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! `matchLabelKeys` and `mismatchLabelKeys` of affinity terms and topology spread constraints: at the creation of a
 //! pod, its labels with these keys are added to the selector (KEP-3633, KEP-3243).
 
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::json::parts;
 use crate::validation::field::Field;

@@ -8,8 +8,8 @@ mod table;
 mod update;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::FieldError;
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{self, Names, READ_WRITE, action, namespaced, proxy, v1};

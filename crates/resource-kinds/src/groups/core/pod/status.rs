@@ -1,7 +1,7 @@
 //! Validation of a pod's status.
 
+use json_tree::Value;
 use object_model::{FieldError, names};
-use serde_json::Value;
 
 use crate::validation::addresses::check_ip;
 use crate::validation::field::{Field, Rules};
@@ -160,7 +160,7 @@ fn addresses(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
     use crate::groups::core::pod::READ_FOR_STATUS;

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use json_tree::Value;
 use object_model::{FieldError, FieldPath, Quantity};
-use serde_json::Value;
 
 use super::{difference, update};
 use crate::json::parts;
@@ -194,7 +194,7 @@ fn quantities(list: &Field<'_, '_>) -> BTreeMap<String, Quantity> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

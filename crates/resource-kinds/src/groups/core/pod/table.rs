@@ -1,8 +1,8 @@
 //! The row of a pod (`kubectl.md` 1.8 and 1.9).
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::duration;
-use serde_json::{Value, json};
 
 use crate::printing::table;
 use crate::printing::{Cell, Column};

@@ -1,7 +1,7 @@
 //! Validation of a pod's updates (`statefulset.md` 12.10).
 
+use json_tree::Value;
 use object_model::FieldError;
-use serde_json::Value;
 
 use super::difference;
 use crate::json::parts;
@@ -161,10 +161,10 @@ fn like_before(new: &Value, old: &Value, gated: bool) -> Value {
         parts::restore(&mut spec, old, "nodeSelector");
         let mut affinity = spec["affinity"].clone();
         if affinity.is_null() {
-            affinity = Value::Object(serde_json::Map::new());
+            affinity = Value::Object(json_tree::Map::new());
         }
         parts::restore(&mut affinity, &old["affinity"], "nodeAffinity");
-        let only_nodes = affinity.as_object().is_none_or(serde_json::Map::is_empty);
+        let only_nodes = affinity.as_object().is_none_or(json_tree::Map::is_empty);
         if only_nodes && old["affinity"].is_null() {
             parts::remove(&mut spec, "affinity");
         } else {
@@ -188,7 +188,7 @@ fn like_before(new: &Value, old: &Value, gated: bool) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use json_tree::{Value, json};
 use object_model::{FieldError, FieldPath, Status};
-use serde_json::{Value, json};
 
 use super::health_check;
 use crate::groups::networking::address_of;

@@ -1,8 +1,8 @@
 //! `healthCheckNodePort`: the port on which nodes report to external load balancers whether they have local
 //! endpoints.
 
+use json_tree::Value;
 use object_model::{FieldError, FieldPath, Status};
-use serde_json::Value;
 
 use super::allocate::{PORT_TAKEN, choose_port, explicit_port, node_port_keys, port_key, seed};
 use crate::json::parts;
@@ -63,7 +63,7 @@ pub(super) fn allocation(object: &Value) -> Option<Allocation> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use json_tree::json;
 
     use super::*;
     use crate::groups::core::service::allocate;

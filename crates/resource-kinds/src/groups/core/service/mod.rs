@@ -6,8 +6,8 @@ mod table;
 mod validate;
 
 use jiff::Timestamp;
+use json_tree::{Value, json};
 use object_model::{FieldError, Status, names};
-use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::cluster::ServiceRange;

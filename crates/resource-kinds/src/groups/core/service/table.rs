@@ -1,7 +1,7 @@
 //! The row of a Service (`kubectl.md` 1.8).
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use json_tree::{Value, json};
 
 use crate::printing::table;
 use crate::printing::{Cell, Column};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use json_tree::{Value, json};
 use object_model::{FieldError, names};
-use serde_json::{Value, json};
 
 use super::allocate::has_address;
 use super::health_check;

@@ -3,7 +3,7 @@
 use std::iter::FusedIterator;
 use std::{slice, vec};
 
-use super::IndexMap;
+use super::Map;
 
 macro_rules! iterator {
     ($(#[$about:meta])* $name:ident<$($lifetime:lifetime)?>, $inner:ty, $item:ty, $of:expr) => {
@@ -82,7 +82,7 @@ iterator!(
 );
 clone!(Iter, Keys, Values);
 
-impl<K, V, S> IndexMap<K, V, S> {
+impl<K, V> Map<K, V> {
     /// The entries.
     #[inline]
     pub fn iter(&self) -> Iter<'_, K, V> {
@@ -124,7 +124,7 @@ impl<K, V, S> IndexMap<K, V, S> {
     }
 }
 
-impl<K, V, S> IntoIterator for IndexMap<K, V, S> {
+impl<K, V> IntoIterator for Map<K, V> {
     type Item = (K, V);
     type IntoIter = IntoIter<K, V>;
 
@@ -135,11 +135,20 @@ impl<K, V, S> IntoIterator for IndexMap<K, V, S> {
     }
 }
 
-impl<'a, K, V, S> IntoIterator for &'a IndexMap<K, V, S> {
+impl<'a, K, V> IntoIterator for &'a Map<K, V> {
     type Item = (&'a K, &'a V);
     type IntoIter = Iter<'a, K, V>;
 
     fn into_iter(self) -> Iter<'a, K, V> {
         self.iter()
+    }
+}
+
+impl<'a, K, V> IntoIterator for &'a mut Map<K, V> {
+    type Item = (&'a K, &'a mut V);
+    type IntoIter = IterMut<'a, K, V>;
+
+    fn into_iter(self) -> IterMut<'a, K, V> {
+        self.iter_mut()
     }
 }

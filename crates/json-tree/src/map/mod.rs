@@ -1,49 +1,51 @@
-//! The map, its entries and its iterators.
+//! A map in the order of insertion, small and cheap for few entries.
+//!
+//! Nearly all objects of a JSON tree have less than ten fields. A hash table for each of them would cost a second
+//! allocation, a hash for each look-up and 40 bytes in each value. So a map of up to [`SEARCHED_MAX`] entries is a list
+//! that is searched from the start, and a larger map has an index beside the list. The hashes of the index have random
+//! keys, against keys that are chosen to collide.
 
+mod core;
 mod entry;
 mod iterators;
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::{Hash, RandomState};
-use std::marker::PhantomData;
-use std::ops::Index;
+use std::hash::Hash;
+use std::ops::{Index, IndexMut};
 
-pub use entry::{Entry, OccupiedEntry, VacantEntry};
+pub use entry::{MapEntry, OccupiedEntry, VacantEntry};
 pub use iterators::{IntoIter, IntoValues, Iter, IterMut, Keys, Values, ValuesMut};
 
-use crate::core::Core;
+use self::core::Core;
+use crate::Value;
 
-/// A map in the order of insertion. The parameter `S` is that of the published crate and has no effect: hashes
-/// have random keys always.
-pub struct IndexMap<K, V, S = RandomState> {
+/// Maps up to this length have no index.
+pub const SEARCHED_MAX: usize = 24;
+
+/// A map in the order of insertion.
+pub struct Map<K = String, V = Value> {
     core: Core<K, V>,
-    hasher: PhantomData<S>,
 }
 
-impl<K, V> IndexMap<K, V> {
+/// The map of a JSON object. Maps of other types come from [`Default`].
+impl Map {
     /// An empty map.
     #[inline]
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self { core: Core::new() }
+    }
+
+    /// An empty map with space for entries.
+    #[inline]
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self {
+            core: Core::with_capacity(capacity),
+        }
     }
 }
 
-impl<K, V, S> IndexMap<K, V, S> {
-    #[inline]
-    fn of(core: Core<K, V>) -> Self {
-        Self {
-            core,
-            hasher: PhantomData,
-        }
-    }
-
-    /// An empty map with room. The hasher has no effect.
-    #[inline]
-    pub fn with_capacity_and_hasher(capacity: usize, _: S) -> Self {
-        Self::of(Core::with_capacity(capacity))
-    }
-
+impl<K, V> Map<K, V> {
     /// The number of entries.
     #[inline]
     pub fn len(&self) -> usize {
@@ -60,17 +62,9 @@ impl<K, V, S> IndexMap<K, V, S> {
     pub fn clear(&mut self) {
         self.core.clear();
     }
-
-    /// The entry at a place.
-    pub fn get_index(&self, place: usize) -> Option<(&K, &V)> {
-        self.core
-            .entries
-            .get(place)
-            .map(|(key, value)| (key, value))
-    }
 }
 
-impl<K: Hash + Eq, V, S> IndexMap<K, V, S> {
+impl<K: Hash + Eq, V> Map<K, V> {
     /// The value of a key.
     #[inline]
     pub fn get<Q>(&self, key: &Q) -> Option<&V>
@@ -89,7 +83,8 @@ impl<K: Hash + Eq, V, S> IndexMap<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let place = self.core.find(key)?;
-        self.get_index(place)
+        let (key, value) = &self.core.entries[place];
+        Some((key, value))
     }
 
     /// The value of a key, for a change.
@@ -140,8 +135,27 @@ impl<K: Hash + Eq, V, S> IndexMap<K, V, S> {
 
     /// The entry of a key, which may be vacant.
     #[inline]
-    pub fn entry(&mut self, key: K) -> Entry<'_, K, V> {
-        Entry::find(&mut self.core, key)
+    pub fn entry(&mut self, key: impl Into<K>) -> MapEntry<'_, K, V> {
+        MapEntry::find(&mut self.core, key.into())
+    }
+
+    /// Removes a key; the last entry takes its place.
+    #[inline]
+    pub fn remove<Q>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.swap_remove(key)
+    }
+
+    /// Removes a key and returns it, too; the last entry takes its place.
+    pub fn remove_entry<Q>(&mut self, key: &Q) -> Option<(K, V)>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.swap_remove_entry(key)
     }
 
     /// Removes a key; the last entry takes its place.
@@ -182,10 +196,9 @@ impl<K: Hash + Eq, V, S> IndexMap<K, V, S> {
         Some(self.core.shift_remove(place))
     }
 
-    /// Removes the last entry.
-    pub fn pop(&mut self) -> Option<(K, V)> {
-        let last = self.core.entries.len().checked_sub(1)?;
-        Some(self.core.swap_remove(last))
+    /// Moves all entries of another map to this one.
+    pub fn append(&mut self, other: &mut Self) {
+        self.extend(std::mem::take(other));
     }
 
     /// Keeps the entries for which `keep` is true.
@@ -197,7 +210,7 @@ impl<K: Hash + Eq, V, S> IndexMap<K, V, S> {
     }
 
     /// Sorts the entries by their keys.
-    pub fn sort_unstable_keys(&mut self)
+    pub fn sort_keys(&mut self)
     where
         K: Ord,
     {
@@ -207,27 +220,29 @@ impl<K: Hash + Eq, V, S> IndexMap<K, V, S> {
     }
 }
 
-impl<K, V, S> Default for IndexMap<K, V, S> {
+impl<K, V> Default for Map<K, V> {
     #[inline]
     fn default() -> Self {
-        Self::of(Core::new())
+        Self { core: Core::new() }
     }
 }
 
-impl<K: Clone, V: Clone, S> Clone for IndexMap<K, V, S> {
+impl<K: Clone, V: Clone> Clone for Map<K, V> {
     fn clone(&self) -> Self {
-        Self::of(self.core.clone())
+        Self {
+            core: self.core.clone(),
+        }
     }
 }
 
-impl<K: fmt::Debug, V: fmt::Debug, S> fmt::Debug for IndexMap<K, V, S> {
+impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Map<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
     }
 }
 
 /// Maps with the same entries are equal in any order.
-impl<K: Hash + Eq, V: PartialEq, S> PartialEq for IndexMap<K, V, S> {
+impl<K: Hash + Eq, V: PartialEq> PartialEq for Map<K, V> {
     fn eq(&self, other: &Self) -> bool {
         let (these, those) = (&self.core.entries, &other.core.entries);
         these.len() == those.len()
@@ -242,9 +257,9 @@ impl<K: Hash + Eq, V: PartialEq, S> PartialEq for IndexMap<K, V, S> {
     }
 }
 
-impl<K: Hash + Eq, V: Eq, S> Eq for IndexMap<K, V, S> {}
+impl<K: Hash + Eq, V: Eq> Eq for Map<K, V> {}
 
-impl<K, V, Q, S> Index<&Q> for IndexMap<K, V, S>
+impl<K, V, Q> Index<&Q> for Map<K, V>
 where
     K: Hash + Eq + Borrow<Q>,
     Q: Hash + Eq + ?Sized,
@@ -257,7 +272,18 @@ where
     }
 }
 
-impl<K: Hash + Eq, V, S> Extend<(K, V)> for IndexMap<K, V, S> {
+impl<K, V, Q> IndexMut<&Q> for Map<K, V>
+where
+    K: Hash + Eq + Borrow<Q>,
+    Q: Hash + Eq + ?Sized,
+{
+    fn index_mut(&mut self, key: &Q) -> &mut V {
+        self.get_mut(key)
+            .expect("the key of an indexed entry is in the map")
+    }
+}
+
+impl<K: Hash + Eq, V> Extend<(K, V)> for Map<K, V> {
     fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, entries: I) {
         for (key, value) in entries {
             self.insert(key, value);
@@ -265,10 +291,12 @@ impl<K: Hash + Eq, V, S> Extend<(K, V)> for IndexMap<K, V, S> {
     }
 }
 
-impl<K: Hash + Eq, V, S> FromIterator<(K, V)> for IndexMap<K, V, S> {
+impl<K: Hash + Eq, V> FromIterator<(K, V)> for Map<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
         let entries = entries.into_iter();
-        let mut map = Self::of(Core::with_capacity(entries.size_hint().0));
+        let mut map = Self {
+            core: Core::with_capacity(entries.size_hint().0),
+        };
         map.extend(entries);
         map
     }

@@ -2,10 +2,10 @@
 
 use std::hash::Hash;
 
-use crate::core::Core;
+use super::core::Core;
 
 /// The entry of a key.
-pub enum Entry<'a, K, V> {
+pub enum MapEntry<'a, K, V> {
     /// The key is in the map.
     Occupied(OccupiedEntry<'a, K, V>),
     /// It is not.
@@ -24,7 +24,7 @@ pub struct VacantEntry<'a, K, V> {
     key: K,
 }
 
-impl<'a, K: Hash + Eq, V> Entry<'a, K, V> {
+impl<'a, K: Hash + Eq, V> MapEntry<'a, K, V> {
     #[inline]
     pub(super) fn find(core: &'a mut Core<K, V>, key: K) -> Self {
         match core.find(&key) {
@@ -38,6 +38,14 @@ impl<'a, K: Hash + Eq, V> Entry<'a, K, V> {
         match self {
             Self::Occupied(entry) => entry.into_mut(),
             Self::Vacant(entry) => entry.insert(value),
+        }
+    }
+
+    /// The value of the key, which is inserted with the result of the function if it is not in the map.
+    pub fn or_insert_with(self, value: impl FnOnce() -> V) -> &'a mut V {
+        match self {
+            Self::Occupied(entry) => entry.into_mut(),
+            Self::Vacant(entry) => entry.insert(value()),
         }
     }
 
@@ -81,6 +89,11 @@ impl<'a, K, V> OccupiedEntry<'a, K, V> {
 }
 
 impl<K: Hash + Eq, V> OccupiedEntry<'_, K, V> {
+    /// Removes the entry; the last one takes its place.
+    pub fn remove(self) -> V {
+        self.swap_remove()
+    }
+
     /// Removes the entry; the last one takes its place.
     pub fn swap_remove(self) -> V {
         self.swap_remove_entry().1

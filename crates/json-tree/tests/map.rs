@@ -1,7 +1,6 @@
 //! The map against a list of pairs, over random changes of few and of many entries.
 
-use indexmap::IndexMap;
-use indexmap::map::Entry;
+use json_tree::{Map, MapEntry, Value};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -37,7 +36,7 @@ fn name(key: u8) -> String {
     format!("key-{key}")
 }
 
-/// The same step on a list of pairs, by the rules that the published crate documents.
+/// The same step on a list of pairs.
 fn expect(list: &mut Vec<(String, u32)>, step: &Step) -> Option<u32> {
     let place_of = |list: &[(String, u32)], key: u8| {
         let name = name(key);
@@ -77,15 +76,15 @@ fn expect(list: &mut Vec<(String, u32)>, step: &Step) -> Option<u32> {
     }
 }
 
-fn apply(map: &mut IndexMap<String, u32>, step: &Step) -> Option<u32> {
+fn apply(map: &mut Map<String, u32>, step: &Step) -> Option<u32> {
     match *step {
         Step::Insert(key, value) => map.insert(name(key), value),
         Step::Enter(key, value) => match map.entry(name(key)) {
-            Entry::Occupied(mut entry) => {
+            MapEntry::Occupied(mut entry) => {
                 assert_eq!(*entry.key(), name(key));
                 Some(entry.insert(value))
             }
-            Entry::Vacant(entry) => {
+            MapEntry::Vacant(entry) => {
                 assert_eq!(*entry.key(), name(key));
                 assert_eq!(*entry.insert(value), value);
                 None
@@ -98,16 +97,16 @@ fn apply(map: &mut IndexMap<String, u32>, step: &Step) -> Option<u32> {
         Step::SwapRemove(key) => map.swap_remove(name(key).as_str()),
         Step::ShiftRemove(key) => map.shift_remove(name(key).as_str()),
         Step::RemoveEntry(key, swap) => match map.entry(name(key)) {
-            Entry::Occupied(entry) if swap => Some(entry.swap_remove()),
-            Entry::Occupied(entry) => Some(entry.shift_remove()),
-            Entry::Vacant(_) => None,
+            MapEntry::Occupied(entry) if swap => Some(entry.swap_remove()),
+            MapEntry::Occupied(entry) => Some(entry.shift_remove()),
+            MapEntry::Vacant(_) => None,
         },
         Step::Retain(part) => {
             map.retain(|_, value| *value % u32::from(part) != 0);
             None
         }
         Step::Sort => {
-            map.sort_unstable_keys();
+            map.sort_keys();
             None
         }
         Step::Clear => {
@@ -121,7 +120,7 @@ proptest! {
     /// Same answers, order and look-ups, also across the length at which the index begins.
     #[test]
     fn a_map_is_a_list_of_pairs(steps in prop::collection::vec(step(), 0..200)) {
-        let (mut map, mut list) = (IndexMap::new(), Vec::new());
+        let (mut map, mut list) = (Map::default(), Vec::new());
         for step in steps {
             prop_assert_eq!(apply(&mut map, &step), expect(&mut list, &step), "{:?}", step);
             prop_assert!(map.iter().eq(list.iter().map(|(key, value)| (key, value))), "{:?}", step);
@@ -131,7 +130,7 @@ proptest! {
                 prop_assert_eq!(map.get(&name), known.map(|(_, value)| value), "{:?}", step);
             }
         }
-        let mut turned: IndexMap<String, u32> = list.iter().rev().cloned().collect();
+        let mut turned: Map<String, u32> = list.iter().rev().cloned().collect();
         prop_assert_eq!(&turned, &map);
         prop_assert_eq!(&map.clone(), &map);
         turned.insert("other".to_owned(), 0);
@@ -140,8 +139,9 @@ proptest! {
     }
 }
 
-/// A map is one allocation and 32 bytes, whatever the published one has.
 #[test]
-fn a_map_is_small() {
-    assert_eq!(size_of::<IndexMap<String, u32>>(), 32);
+fn maps_values_and_entries_are_small() {
+    assert_eq!(size_of::<Map>(), 32);
+    assert_eq!(size_of::<Value>(), 32);
+    assert_eq!(size_of::<(String, Value)>(), 56);
 }

@@ -5,11 +5,11 @@ use std::hash::{BuildHasher, Hash, RandomState};
 
 use hashbrown::HashTable;
 
-use crate::SEARCHED_MAX;
+use super::SEARCHED_MAX;
 
 #[derive(Clone)]
-pub(crate) struct Core<K, V> {
-    pub(crate) entries: Vec<(K, V)>,
+pub(super) struct Core<K, V> {
+    pub(super) entries: Vec<(K, V)>,
     /// That of each map with more entries than are searched; smaller maps may keep theirs.
     index: Option<Box<Index>>,
 }
@@ -22,21 +22,21 @@ struct Index {
 }
 
 impl<K, V> Core<K, V> {
-    pub(crate) const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             entries: Vec::new(),
             index: None,
         }
     }
 
-    pub(crate) fn with_capacity(capacity: usize) -> Self {
+    pub(super) fn with_capacity(capacity: usize) -> Self {
         Self {
             entries: Vec::with_capacity(capacity),
             index: None,
         }
     }
 
-    pub(crate) fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.entries.clear();
         self.index = None;
     }
@@ -45,7 +45,7 @@ impl<K, V> Core<K, V> {
 impl<K: Hash + Eq, V> Core<K, V> {
     /// The place of a key.
     #[inline]
-    pub(crate) fn find<Q>(&self, key: &Q) -> Option<usize>
+    pub(super) fn find<Q>(&self, key: &Q) -> Option<usize>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -61,7 +61,7 @@ impl<K: Hash + Eq, V> Core<K, V> {
 
     /// Adds an entry whose key is not in the map, and returns its place.
     #[inline]
-    pub(crate) fn push(&mut self, key: K, value: V) -> usize {
+    pub(super) fn push(&mut self, key: K, value: V) -> usize {
         let place = self.entries.len();
         self.entries.push((key, value));
         if self.index.is_some() || place >= SEARCHED_MAX {
@@ -79,7 +79,7 @@ impl<K: Hash + Eq, V> Core<K, V> {
     }
 
     /// Makes the index anew after a change of the order.
-    pub(crate) fn index_again(&mut self) {
+    pub(super) fn index_again(&mut self) {
         self.index = None;
         if self.entries.len() > SEARCHED_MAX {
             let mut index = Box::new(Index {
@@ -94,7 +94,7 @@ impl<K: Hash + Eq, V> Core<K, V> {
     }
 
     /// Removes the entry at a place. The last one takes it.
-    pub(crate) fn swap_remove(&mut self, place: usize) -> (K, V) {
+    pub(super) fn swap_remove(&mut self, place: usize) -> (K, V) {
         let last = self.entries.len() - 1;
         if let Some(index) = &mut self.index {
             index.remove(&self.entries, place);
@@ -112,7 +112,7 @@ impl<K: Hash + Eq, V> Core<K, V> {
     }
 
     /// Removes the entry at a place. Those behind it move up.
-    pub(crate) fn shift_remove(&mut self, place: usize) -> (K, V) {
+    pub(super) fn shift_remove(&mut self, place: usize) -> (K, V) {
         if let Some(index) = &mut self.index {
             index.remove(&self.entries, place);
             for known in index.places.iter_mut() {
