@@ -17,9 +17,9 @@ pub use construct::interpolated;
 pub use deserialize::from_value;
 pub use index::Index;
 pub use map::{
-    IntoIter, IntoValues, Iter, IterMut, Keys, Map, MapEntry, OccupiedEntry, SEARCHED_MAX,
+    IntoIter, IntoValues, Iter, IterMut, Keys, MapEntry, OccupiedEntry, OrderedMap, SEARCHED_MAX,
     VacantEntry, Values, ValuesMut,
 };
 pub use serde_json::{Error, Number};
 pub use serialize::to_value;
-pub use value::Value;
+pub use value::{Map, Value};

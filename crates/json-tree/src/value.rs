@@ -3,8 +3,27 @@
 use std::fmt::{self, Debug, Display, Formatter};
 use std::io;
 
+use crate::Number;
 use crate::index::Index;
-use crate::{Map, Number};
+use crate::map::OrderedMap;
+
+/// The members of a JSON object in the order of insertion.
+pub type Map<K = String, V = Value> = OrderedMap<K, V>;
+
+/// The map of a JSON object. Maps of other types come from [`Default`].
+impl OrderedMap<String, Value> {
+    /// An empty map.
+    #[inline]
+    pub const fn new() -> Self {
+        Self::empty()
+    }
+
+    /// An empty map with space for entries.
+    #[inline]
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self::with_space(capacity)
+    }
+}
 
 /// A value of JSON.
 #[derive(Clone, Default, PartialEq, Eq)]

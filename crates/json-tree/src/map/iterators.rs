@@ -3,7 +3,7 @@
 use std::iter::FusedIterator;
 use std::{slice, vec};
 
-use super::Map;
+use super::OrderedMap;
 
 macro_rules! iterator {
     ($(#[$about:meta])* $name:ident<$($lifetime:lifetime)?>, $inner:ty, $item:ty, $of:expr) => {
@@ -82,7 +82,7 @@ iterator!(
 );
 clone!(Iter, Keys, Values);
 
-impl<K, V> Map<K, V> {
+impl<K, V> OrderedMap<K, V> {
     /// The entries.
     #[inline]
     pub fn iter(&self) -> Iter<'_, K, V> {
@@ -124,7 +124,7 @@ impl<K, V> Map<K, V> {
     }
 }
 
-impl<K, V> IntoIterator for Map<K, V> {
+impl<K, V> IntoIterator for OrderedMap<K, V> {
     type Item = (K, V);
     type IntoIter = IntoIter<K, V>;
 
@@ -135,7 +135,7 @@ impl<K, V> IntoIterator for Map<K, V> {
     }
 }
 
-impl<'a, K, V> IntoIterator for &'a Map<K, V> {
+impl<'a, K, V> IntoIterator for &'a OrderedMap<K, V> {
     type Item = (&'a K, &'a V);
     type IntoIter = Iter<'a, K, V>;
 
@@ -144,7 +144,7 @@ impl<'a, K, V> IntoIterator for &'a Map<K, V> {
     }
 }
 
-impl<'a, K, V> IntoIterator for &'a mut Map<K, V> {
+impl<'a, K, V> IntoIterator for &'a mut OrderedMap<K, V> {
     type Item = (&'a K, &'a mut V);
     type IntoIter = IterMut<'a, K, V>;
 

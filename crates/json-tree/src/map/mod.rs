@@ -18,34 +18,30 @@ pub use entry::{MapEntry, OccupiedEntry, VacantEntry};
 pub use iterators::{IntoIter, IntoValues, Iter, IterMut, Keys, Values, ValuesMut};
 
 use self::core::Core;
-use crate::Value;
 
 /// Maps up to this length have no index.
 pub const SEARCHED_MAX: usize = 24;
 
 /// A map in the order of insertion.
-pub struct Map<K = String, V = Value> {
+pub struct OrderedMap<K, V> {
     core: Core<K, V>,
 }
 
-/// The map of a JSON object. Maps of other types come from [`Default`].
-impl Map {
+impl<K, V> OrderedMap<K, V> {
     /// An empty map.
     #[inline]
-    pub const fn new() -> Self {
+    pub(crate) const fn empty() -> Self {
         Self { core: Core::new() }
     }
 
     /// An empty map with space for entries.
     #[inline]
-    pub fn with_capacity(capacity: usize) -> Self {
+    pub(crate) fn with_space(capacity: usize) -> Self {
         Self {
             core: Core::with_capacity(capacity),
         }
     }
-}
 
-impl<K, V> Map<K, V> {
     /// The number of entries.
     #[inline]
     pub fn len(&self) -> usize {
@@ -64,7 +60,7 @@ impl<K, V> Map<K, V> {
     }
 }
 
-impl<K: Hash + Eq, V> Map<K, V> {
+impl<K: Hash + Eq, V> OrderedMap<K, V> {
     /// The value of a key.
     #[inline]
     pub fn get<Q>(&self, key: &Q) -> Option<&V>
@@ -220,14 +216,14 @@ impl<K: Hash + Eq, V> Map<K, V> {
     }
 }
 
-impl<K, V> Default for Map<K, V> {
+impl<K, V> Default for OrderedMap<K, V> {
     #[inline]
     fn default() -> Self {
         Self { core: Core::new() }
     }
 }
 
-impl<K: Clone, V: Clone> Clone for Map<K, V> {
+impl<K: Clone, V: Clone> Clone for OrderedMap<K, V> {
     fn clone(&self) -> Self {
         Self {
             core: self.core.clone(),
@@ -235,14 +231,14 @@ impl<K: Clone, V: Clone> Clone for Map<K, V> {
     }
 }
 
-impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Map<K, V> {
+impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for OrderedMap<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
     }
 }
 
 /// Maps with the same entries are equal in any order.
-impl<K: Hash + Eq, V: PartialEq> PartialEq for Map<K, V> {
+impl<K: Hash + Eq, V: PartialEq> PartialEq for OrderedMap<K, V> {
     fn eq(&self, other: &Self) -> bool {
         let (these, those) = (&self.core.entries, &other.core.entries);
         these.len() == those.len()
@@ -257,9 +253,9 @@ impl<K: Hash + Eq, V: PartialEq> PartialEq for Map<K, V> {
     }
 }
 
-impl<K: Hash + Eq, V: Eq> Eq for Map<K, V> {}
+impl<K: Hash + Eq, V: Eq> Eq for OrderedMap<K, V> {}
 
-impl<K, V, Q> Index<&Q> for Map<K, V>
+impl<K, V, Q> Index<&Q> for OrderedMap<K, V>
 where
     K: Hash + Eq + Borrow<Q>,
     Q: Hash + Eq + ?Sized,
@@ -272,7 +268,7 @@ where
     }
 }
 
-impl<K, V, Q> IndexMut<&Q> for Map<K, V>
+impl<K, V, Q> IndexMut<&Q> for OrderedMap<K, V>
 where
     K: Hash + Eq + Borrow<Q>,
     Q: Hash + Eq + ?Sized,
@@ -283,7 +279,7 @@ where
     }
 }
 
-impl<K: Hash + Eq, V> Extend<(K, V)> for Map<K, V> {
+impl<K: Hash + Eq, V> Extend<(K, V)> for OrderedMap<K, V> {
     fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, entries: I) {
         for (key, value) in entries {
             self.insert(key, value);
@@ -291,7 +287,7 @@ impl<K: Hash + Eq, V> Extend<(K, V)> for Map<K, V> {
     }
 }
 
-impl<K: Hash + Eq, V> FromIterator<(K, V)> for Map<K, V> {
+impl<K: Hash + Eq, V> FromIterator<(K, V)> for OrderedMap<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
         let entries = entries.into_iter();
         let mut map = Self {

@@ -370,8 +370,16 @@ fn without_beside(text: &str) -> String {
 
 /// The calls of a text that may wait.
 fn waiting(text: &str) -> Vec<&'static str> {
-    let calls = WAITS.iter().filter(|call| text.contains(**call));
+    let calls = WAITS.iter().filter(|call| has_word(text, call));
     calls.copied().collect()
+}
+
+/// Whether the text has the call, and not as the end of a longer name (`json_tree::` is not `tree::`).
+fn has_word(text: &str, call: &str) -> bool {
+    text.match_indices(call).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+    })
 }
 
 #[cfg(test)]
@@ -387,6 +395,8 @@ mod tests {
         };
         assert!(found("async fn a() { if x { std::fs::read(path)?; } }"));
         assert!(found("let task = async move { File::open(path) };"));
+        assert!(found("async fn a() { tree::remove(path)?; }"));
+        assert!(!found("async fn a() { json_tree::from_value(value)?; }"));
         assert!(!found(
             "fn a() { std::fs::read(path)?; }\nasync fn b() { c().await }"
         ));
